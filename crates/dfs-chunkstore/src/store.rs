@@ -1,0 +1,142 @@
+//! The contract of a chunk store.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_types::{ChunkId, ClusterId, Crc32c, DiskId, InodeId, Sha256, Stamp};
+
+use crate::StoreError;
+
+/// What a chunk's own record says of it, enough to rebuild the namespace from datanodes alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkHeader {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// The inode it was written for.
+    pub inode: InodeId,
+    /// Path of that inode when it was written.
+    pub path: Bytes,
+    /// Where in the file it starts.
+    pub file_offset: u64,
+    /// Bytes it may hold.
+    pub max_length: u64,
+}
+
+/// What makes a chunk whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkSeal {
+    /// Bytes of the chunk.
+    pub length: u64,
+    /// Of the whole chunk.
+    pub crc32c: Crc32c,
+    /// Of the whole chunk, as its writer said; not computed by the store.
+    pub sha256: Sha256,
+}
+
+/// A sealed copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealedChunk {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Which copy: no other copy of this chunk on this store ever has the same.
+    pub stamp: Stamp,
+    /// Where it lies.
+    pub disk: DiskId,
+    /// What it holds.
+    pub seal: ChunkSeal,
+    /// Set aside as bad: kept, listed, not served.
+    pub is_set_aside: bool,
+}
+
+/// Whole blocks of a chunk with the checksums they were written with. Not verified by the store:
+/// who uses the bytes verifies them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocks {
+    /// Where in the chunk they start; a multiple of the block size.
+    pub offset: u64,
+    /// The bytes.
+    pub data: Bytes,
+    /// Of each block of `data`.
+    pub crcs: Vec<Crc32c>,
+}
+
+/// How full a disk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// The disk.
+    pub disk: DiskId,
+    /// Bytes the store may use on it.
+    pub capacity: u64,
+    /// Bytes of those still free.
+    pub free: u64,
+    /// Sealed chunks on it.
+    pub chunks: u64,
+    /// Taken out of service after errors.
+    pub is_failed: bool,
+    /// Over the high watermark: new chunks are refused.
+    pub is_full: bool,
+}
+
+/// One chunk being written. Dropping it unsealed leaves nothing behind.
+#[async_trait]
+pub trait ChunkWriter: Send {
+    /// Bytes appended so far.
+    fn length(&self) -> u64;
+
+    /// Appends whole blocks, which the caller has verified (a shorter one only at the very end).
+    /// Returns when the bytes are taken over, not when they are durable. After an error the
+    /// writer is of no more use.
+    async fn append(&mut self, data: Bytes, crcs: Vec<Crc32c>) -> Result<(), StoreError>;
+
+    /// Makes the chunk visible. When this returns `Ok` the chunk, its checksums and its directory
+    /// entry are durable. When it returns an error the chunk is not there, and never will be.
+    /// If the future is dropped either may be the case.
+    async fn seal(self: Box<Self>, seal: ChunkSeal) -> Result<SealedChunk, StoreError>;
+}
+
+/// Chunks on the disks of one datanode.
+///
+/// An implementation is right when it passes `dfs_chunkstore::conformance`. All calls may be made
+/// at the same time from many tasks; none blocks a runtime thread.
+#[async_trait]
+pub trait ChunkStore: Send + Sync + 'static {
+    /// Starts a chunk on the disk with the most room. Refuses a chunk that is there already or is
+    /// being written, and any chunk while no disk has room below the high watermark.
+    async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError>;
+
+    /// Describes a sealed copy, set aside or not.
+    async fn stat(&self, chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError>;
+
+    /// Reads the header of a sealed copy.
+    async fn header(&self, chunk: ChunkId) -> Result<ChunkHeader, StoreError>;
+
+    /// Reads the blocks that hold `length` bytes from `offset`, at most 1 MiB of them; fewer at
+    /// the end of the chunk. A copy set aside is refused.
+    async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError>;
+
+    /// Verifies every block of a copy, also of one set aside. `Some(n)` is the first bad block.
+    async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError>;
+
+    /// Takes a bad copy out of service, durably. It is kept until it is deleted.
+    async fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> Result<(), StoreError>;
+
+    /// Lists sealed copies greater than `after` in chunk order, those set aside included.
+    async fn list(
+        &self,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<Vec<SealedChunk>, StoreError>;
+
+    /// Deletes a copy, durably, and gives its space back. `false` when there is none with this
+    /// stamp. Works on a full disk.
+    async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError>;
+
+    /// How full the disks are.
+    fn usage(&self) -> Vec<DiskUsage>;
+
+    /// Ends background work. What was acknowledged is durable without it.
+    async fn close(&self, within: Duration);
+}

@@ -1,0 +1,1 @@
+//! dfs: the command line and the roles

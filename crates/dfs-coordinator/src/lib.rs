@@ -1,0 +1,1 @@
+//! The coordinator: gRPC services, node registry and background workers around the metadata

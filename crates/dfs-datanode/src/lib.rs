@@ -1,0 +1,1 @@
+//! The datanode: chunk streaming, replication, registration and heartbeats

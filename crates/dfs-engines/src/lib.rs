@@ -1,0 +1,1 @@
+//! Metadata engines on real stores

@@ -1,0 +1,197 @@
+//! The contract of a metadata engine.
+//!
+//! Optimistic, because that is what every store worth using can do: read at a snapshot, then
+//! commit writes on conditions. There are no interactive transactions.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_types::{LeaseEpoch, Revision};
+
+/// Keys that one commit may name at most, conditions and writes together.
+pub const COMMIT_KEYS_MAX: usize = 100;
+/// Bytes a key has at most.
+pub const KEY_LEN_MAX: usize = 512;
+/// Bytes a value has at most.
+pub const VALUE_LEN_MAX: usize = 64 << 10;
+
+/// A value and the revision of the commit that wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned {
+    /// The value.
+    pub value: Bytes,
+    /// Of the commit that wrote it.
+    pub version: Revision,
+}
+
+/// What must hold for a commit to take place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// The key exists, and was last written by this revision.
+    Version(Bytes, Revision),
+    /// The key does not exist.
+    Absent(Bytes),
+    /// No key starts with this prefix.
+    PrefixEmpty(Bytes),
+}
+
+/// A change of one key. Writes may be blind; of two, the later commit wins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Sets the key.
+    Put(Bytes, Bytes),
+    /// Removes the key, if it exists.
+    Delete(Bytes),
+}
+
+/// Conditions and writes that take place together or not at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// All of them must hold, judged on the state before any write of this commit.
+    pub conditions: Vec<Condition>,
+    /// In this order; a later write of the same key wins.
+    pub writes: Vec<Write>,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Durable, at this revision.
+    Committed(Revision),
+    /// Nothing was changed, as a condition did not hold.
+    Conflict {
+        /// Index of the first condition that did not hold.
+        condition: usize,
+    },
+}
+
+/// A change that a watch reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The key.
+    pub key: Bytes,
+    /// Its new value; `None` when it was removed.
+    pub value: Option<Bytes>,
+    /// Of the commit.
+    pub revision: Revision,
+}
+
+/// What a lease gives to its holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseGrant {
+    /// Greater than that of every earlier holder. A commit that must not happen once the lease is
+    /// gone carries [`LeaseGrant::fence`] as a condition.
+    pub epoch: LeaseEpoch,
+    /// Version of the epoch key, which a later holder changes.
+    pub epoch_version: Revision,
+}
+
+impl LeaseGrant {
+    /// Holds as long as nobody else took the lease.
+    pub fn fence(&self, name: &str) -> Condition {
+        Condition::Version(lease_epoch_key(name), self.epoch_version)
+    }
+}
+
+/// Key under which a lease keeps its epoch; written when the lease changes hands, never on renewal.
+pub fn lease_epoch_key(name: &str) -> Bytes {
+    Bytes::from(format!("s/lease/{name}/epoch"))
+}
+
+/// Key under which a lease keeps its holder and renewals.
+pub fn lease_renewal_key(name: &str) -> Bytes {
+    Bytes::from(format!("s/lease/{name}/renewal"))
+}
+
+/// Why an engine could not answer. A conflict is no error, but an [`Outcome`].
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store cannot be reached or is overloaded; nothing was changed.
+    #[error("the metadata engine is not available: {0}")]
+    Unavailable(String),
+    /// The commit may or may not have taken place, and it could not be found out which.
+    #[error("the outcome of a commit is not known: {0}")]
+    OutcomeUnknown(String),
+    /// The store has no room; reads still work.
+    #[error("the metadata engine has no space left: {0}")]
+    NoSpace(String),
+    /// The store is damaged.
+    #[error("the metadata store is damaged: {0}")]
+    Damaged(String),
+    /// The store was written by a newer version.
+    #[error("the metadata store has format {found}, this version reads up to {supported}")]
+    NewerFormat {
+        /// Format of the store.
+        found: u32,
+        /// Newest one that is understood.
+        supported: u32,
+    },
+    /// The snapshot or watch position is older than what the store still keeps.
+    #[error("revision {0} is no longer kept by the metadata engine")]
+    Compacted(Revision),
+    /// A commit, key or value is over its limit: a defect of the caller.
+    #[error("a commit is over the limits of the engine: {0}")]
+    TooLarge(String),
+    /// Another process has the store open.
+    #[error("the metadata store is in use: {0}")]
+    InUse(String),
+}
+
+/// A consistent view of everything at one revision. Drop it soon: the store keeps what it sees.
+#[async_trait]
+pub trait Snapshot: Send + Sync {
+    /// Revision it was taken at.
+    fn revision(&self) -> Revision;
+
+    /// Reads one key.
+    async fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError>;
+
+    /// Reads several keys; the answers stand in the order of the keys.
+    async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Versioned>>, EngineError>;
+
+    /// Reads at most `limit` keys that start with `prefix` and are greater than `after` (a whole
+    /// key, or empty for the start), in key order.
+    async fn range(
+        &self,
+        prefix: &[u8],
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Versioned)>, EngineError>;
+}
+
+/// Changes under a prefix in revision order, each exactly once. Those that one commit made may
+/// come in any order. Bounded: a reader that falls too far behind gets [`EngineError::Compacted`].
+#[async_trait]
+pub trait Watch: Send {
+    /// The next change.
+    async fn next(&mut self) -> Result<Change, EngineError>;
+}
+
+/// A transactional, ordered key-value store.
+///
+/// An implementation is right when it passes `dfs_metadata::conformance`.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Takes a snapshot that sees every commit acknowledged before, through any coordinator.
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError>;
+
+    /// Carries out independent commits in the given order in as few durable store commits as it
+    /// can. Each is judged on its own, on the state the earlier ones left, so a conflict of one
+    /// never fails another. When this returns `Ok`, all that is `Committed` is durable. On an
+    /// error every commit of the batch shares its fate.
+    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError>;
+
+    /// Watches a prefix for changes of revisions greater than `from`.
+    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError>;
+
+    /// Takes or renews the lease `name` for `holder`. `None` while another holds it. A holder that
+    /// lets `ttl` pass without renewing may lose it. Time decides who may take over, never what
+    /// is right: that is the fence's task.
+    async fn lease(
+        &self,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<LeaseGrant>, EngineError>;
+}

@@ -1,0 +1,1 @@
+//! What the binaries share: settings, logging, metrics, health, signals

@@ -1,0 +1,1 @@
+//! Fakes, fault injection, process clusters and simulation for tests

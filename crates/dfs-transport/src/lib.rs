@@ -1,0 +1,1 @@
+//! The one place where channels and listeners are made

@@ -1,0 +1,127 @@
+//! The closed list of what can go wrong, and what it maps to.
+
+use std::fmt;
+
+macro_rules! error_codes {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $errno:ident, $exit:literal;)*) => {
+        /// What went wrong, as every interface of dfs says it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum ErrorCode { $($(#[$doc])* $variant,)* }
+
+        impl ErrorCode {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name on the wire, in logs and in `--json`.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The errno a mounted file system answers with.
+            pub fn errno(self) -> i32 {
+                match self { $(Self::$variant => errno::$errno,)* }
+            }
+
+            /// What the `dfs` command exits with.
+            pub fn exit_code(self) -> u8 {
+                match self { $(Self::$variant => $exit,)* }
+            }
+        }
+    };
+}
+
+// Linux numbers, spelled out so that this crate needs no libc.
+mod errno {
+    pub(super) const ENOENT: i32 = 2;
+    pub(super) const EIO: i32 = 5;
+    pub(super) const EAGAIN: i32 = 11;
+    pub(super) const EACCES: i32 = 13;
+    pub(super) const EEXIST: i32 = 17;
+    pub(super) const ENOTDIR: i32 = 20;
+    pub(super) const EISDIR: i32 = 21;
+    pub(super) const EINVAL: i32 = 22;
+    pub(super) const ENOSPC: i32 = 28;
+    pub(super) const EROFS: i32 = 30;
+    pub(super) const ENAMETOOLONG: i32 = 36;
+    pub(super) const ENOSYS: i32 = 38;
+    pub(super) const ENOTEMPTY: i32 = 39;
+    pub(super) const EPROTO: i32 = 71;
+    pub(super) const ESTALE: i32 = 116;
+    pub(super) const EDQUOT: i32 = 122;
+}
+
+error_codes! {
+    /// The request makes no sense, whatever the state of the system.
+    InvalidArgument = "INVALID_ARGUMENT", EINVAL, 2;
+    /// A path or name is longer than allowed.
+    NameTooLong = "NAME_TOO_LONG", ENAMETOOLONG, 2;
+    /// There is nothing of that name.
+    NotFound = "NOT_FOUND", ENOENT, 3;
+    /// There is something of that name already.
+    AlreadyExists = "ALREADY_EXISTS", EEXIST, 4;
+    /// The directory has entries.
+    NotEmpty = "NOT_EMPTY", ENOTEMPTY, 4;
+    /// A directory was needed.
+    NotADirectory = "NOT_A_DIRECTORY", ENOTDIR, 4;
+    /// A directory was not expected.
+    IsADirectory = "IS_A_DIRECTORY", EISDIR, 4;
+    /// A directory would end up inside itself.
+    WouldCycle = "WOULD_CYCLE", EINVAL, 4;
+    /// An upload or open file has expired or was overtaken.
+    Stale = "STALE", ESTALE, 1;
+    /// Others changed the same thing again and again, up to the bound of our retries.
+    Conflict = "CONFLICT", EAGAIN, 5;
+    /// No disk that may be used has room.
+    NoSpace = "NO_SPACE", ENOSPC, 1;
+    /// A limit set for this part of the tree is reached.
+    QuotaExceeded = "QUOTA_EXCEEDED", EDQUOT, 1;
+    /// A bound is reached for the moment; a hint says when to retry.
+    Busy = "BUSY", EAGAIN, 5;
+    /// Fewer datanodes can take a chunk than durable copies are demanded.
+    NotEnoughNodes = "NOT_ENOUGH_NODES", EIO, 5;
+    /// A server cannot be reached, or knows too little yet.
+    Unavailable = "UNAVAILABLE", EIO, 5;
+    /// The call may or may not have taken effect. Made by the SDK alone.
+    OutcomeUnknown = "OUTCOME_UNKNOWN", EIO, 5;
+    /// Data that was sent does not have the checksum sent with it.
+    ChecksumMismatch = "CHECKSUM_MISMATCH", EIO, 1;
+    /// No good copy is left within reach.
+    Corrupt = "CORRUPT", EIO, 1;
+    /// Who is calling is not known.
+    Unauthenticated = "UNAUTHENTICATED", EACCES, 6;
+    /// The caller may not do this.
+    PermissionDenied = "PERMISSION_DENIED", EACCES, 6;
+    /// Nothing may be changed here.
+    ReadOnly = "READ_ONLY", EROFS, 6;
+    /// Meant for another cluster, or an older state of this one.
+    WrongCluster = "WRONG_CLUSTER", EPROTO, 1;
+    /// Written by, or speaking, a version that is not understood.
+    UnsupportedVersion = "UNSUPPORTED_VERSION", EPROTO, 1;
+    /// Not offered by this server.
+    Unimplemented = "UNIMPLEMENTED", ENOSYS, 1;
+    /// A defect of dfs.
+    Internal = "INTERNAL", EIO, 1;
+}
+
+impl ErrorCode {
+    /// The code of that [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.name() == name)
+    }
+
+    /// Whether the same call may succeed a little later with nothing done about it.
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Conflict | Self::Busy | Self::NotEnoughNodes | Self::Unavailable)
+    }
+
+    /// Whether the call may have taken effect all the same.
+    pub fn is_outcome_unknown(self) -> bool {
+        self == Self::OutcomeUnknown
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,199 @@
+//! Identifiers, each its own type so that one is never passed for another.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{Random, Timestamp};
+
+/// Text that is not 32 hexadecimal digits was given for an id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an id: 32 hexadecimal digits are wanted")]
+pub struct ParseIdError(pub String);
+
+macro_rules! wide_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub u128);
+
+        impl $name {
+            /// Bytes of the binary form, big-endian, so that byte order is id order.
+            pub const LEN: usize = 16;
+
+            /// Makes a random id.
+            pub fn random(random: &dyn Random) -> Self {
+                let mut bytes = [0; 16];
+                random.fill(&mut bytes);
+                Self(u128::from_be_bytes(bytes))
+            }
+
+            /// The binary form.
+            pub fn to_bytes(self) -> [u8; 16] {
+                self.0.to_be_bytes()
+            }
+
+            /// Reads the binary form; `None` when it is not 16 bytes long.
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                Some(Self(u128::from_be_bytes(bytes.try_into().ok()?)))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:032x}", self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({:032x})", stringify!($name), self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+                    return Err(ParseIdError(text.to_owned()));
+                }
+                u128::from_str_radix(text, 16).map(Self).map_err(|_| ParseIdError(text.to_owned()))
+            }
+        }
+    };
+}
+
+macro_rules! counter {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub u64);
+
+        impl $name {
+            /// The one after this.
+            pub fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+wide_id! {
+    /// An immutable run of a file's bytes. Ordered by the time it was planned; written at most
+    /// once: another try, with other nodes, gets a new id.
+    ChunkId
+}
+wide_id! {
+    /// One file system: its metadata and the disks that belong to it.
+    ClusterId
+}
+wide_id! {
+    /// A datanode. Lies on its disks, so a new address or pod is the same node.
+    NodeId
+}
+wide_id! {
+    /// One disk of a datanode.
+    DiskId
+}
+wide_id! {
+    /// One chunk on its way into one datanode.
+    SessionId
+}
+wide_id! {
+    /// A running client, the owner of the slots that make repeated calls safe.
+    ClientId
+}
+wide_id! {
+    /// Follows one user action through every process and log line.
+    RequestId
+}
+
+counter! {
+    /// A file, directory or symlink. The root directory is [`InodeId::ROOT`].
+    InodeId
+}
+counter! {
+    /// Marks one copy of a chunk on a node; no later copy of that chunk there shares it.
+    Stamp
+}
+counter! {
+    /// Of a cluster's metadata; raised when it is made and when it is restored.
+    Incarnation
+}
+counter! {
+    /// Of the worker lease; an order of an older epoch is refused.
+    LeaseEpoch
+}
+counter! {
+    /// Of the metadata engine: each commit has one, greater than all before it.
+    Revision
+}
+counter! {
+    /// Of a datanode: each registration writes a greater one on its disks and in the metadata.
+    RegistrationNumber
+}
+counter! {
+    /// Of a chunk record: each change of its copies raises it.
+    Generation
+}
+
+impl InodeId {
+    /// The root directory.
+    pub const ROOT: Self = Self(1);
+}
+
+impl ChunkId {
+    /// The lowest id.
+    pub const MIN: Self = Self(0);
+    /// The highest id.
+    pub const MAX: Self = Self(u128::MAX);
+
+    /// Makes an id: 48 bits of milliseconds, then 80 random bits (the layout of ULID).
+    pub fn new(now: Timestamp, random: &dyn Random) -> Self {
+        let low = Self::random(random).0 & ((1 << 80) - 1);
+        Self(Self::floor(now).0 | low)
+    }
+
+    /// The lowest id that can be made at `time`: everything planned earlier lies below it.
+    pub fn floor(time: Timestamp) -> Self {
+        Self(u128::from(time.millis() & ((1 << 48) - 1)) << 80)
+    }
+
+    /// When the id was made, as far as the clock of its maker was right.
+    pub fn time(self) -> Timestamp {
+        Timestamp::from_millis((self.0 >> 80) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SeededRandom;
+
+    #[test]
+    fn text_and_bytes_round_trip() {
+        let id = NodeId::random(&SeededRandom::new(1));
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(NodeId::from_slice(&id.to_bytes()), Some(id));
+        assert_eq!(NodeId::from_slice(&[0; 15]), None);
+        for bad in ["", "+0000000000000000000000000000001", "é", &"g".repeat(32)] {
+            assert!(bad.parse::<NodeId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn chunk_ids_are_ordered_by_time() {
+        let random = SeededRandom::new(1);
+        let (a, b) = (Timestamp::from_millis(1_000), Timestamp::from_millis(1_001));
+        let (first, second) = (ChunkId::new(a, &random), ChunkId::new(b, &random));
+        assert!(first < second);
+        assert_eq!(first.time(), a);
+        assert!(ChunkId::floor(a) <= first && first < ChunkId::floor(b));
+    }
+}

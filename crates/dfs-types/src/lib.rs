@@ -1,0 +1,30 @@
+//! The words of dfs as types: ids, sizes, paths, checksums, seals, time, and the closed list of
+//! error codes.
+//!
+//! Everything here is parsed once, where bytes come in, and trusted afterwards. The crate knows
+//! nothing of a runtime, a wire format or Kubernetes, so that each other crate can lean on it.
+
+mod checksum;
+mod error_code;
+mod file;
+mod ids;
+mod node;
+mod path;
+mod random;
+mod seal;
+mod size;
+mod time;
+
+pub use checksum::{BLOCK_SIZE, Crc32c, Sha256, Sha256Hasher, block_count};
+pub use error_code::ErrorCode;
+pub use file::{Attributes, FileKind};
+pub use ids::{
+    ChunkId, ClientId, ClusterId, DiskId, Generation, Incarnation, InodeId, LeaseEpoch, NodeId,
+    ParseIdError, RegistrationNumber, RequestId, Revision, SessionId, Stamp,
+};
+pub use node::NodeState;
+pub use path::{DfsPath, Name, PathError};
+pub use random::{OsRandom, Random, SeededRandom};
+pub use seal::{Receipt, Seal, SealKey};
+pub use size::{ByteSize, CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ParseSizeError};
+pub use time::{Clock, FileTime, SystemClock, Timestamp};

@@ -1,0 +1,263 @@
+//! Paths: absolute, bytes rather than text, never normalised.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// What is wrong with a path or name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// It does not start with a slash.
+    #[error("a path starts with a slash")]
+    NotAbsolute,
+    /// It is longer than [`DfsPath::MAX_LEN`] bytes.
+    #[error("a path has at most {max} bytes, this one has {0}", max = DfsPath::MAX_LEN)]
+    TooLong(usize),
+    /// One name is longer than [`Name::MAX_LEN`] bytes.
+    #[error("a name has at most {max} bytes, this one has {0}", max = Name::MAX_LEN)]
+    NameTooLong(usize),
+    /// A name is empty.
+    #[error("a name is not empty")]
+    Empty,
+    /// A name is `.` or `..`.
+    #[error("a name is not \".\" or \"..\"")]
+    Dots,
+    /// A NUL byte.
+    #[error("a name has no NUL byte")]
+    Nul,
+    /// A slash within one name.
+    #[error("a name has no slash")]
+    Slash,
+}
+
+impl PathError {
+    /// Whether a length is what is wrong, which has an error code of its own.
+    pub fn is_too_long(self) -> bool {
+        matches!(self, Self::TooLong(_) | Self::NameTooLong(_))
+    }
+}
+
+/// One name in a directory: 1 to 255 bytes, no slash, no NUL, neither `.` nor `..`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Bytes);
+
+impl Name {
+    /// Bytes a name has at most.
+    pub const MAX_LEN: usize = 255;
+
+    /// Checks a name.
+    pub fn new(bytes: impl Into<Bytes>) -> Result<Self, PathError> {
+        let bytes = bytes.into();
+        Self::check(&bytes)?;
+        Ok(Self(bytes))
+    }
+
+    fn check(bytes: &[u8]) -> Result<(), PathError> {
+        match bytes {
+            [] => Err(PathError::Empty),
+            b"." | b".." => Err(PathError::Dots),
+            _ if bytes.len() > Self::MAX_LEN => Err(PathError::NameTooLong(bytes.len())),
+            _ if bytes.contains(&0) => Err(PathError::Nul),
+            _ if bytes.contains(&b'/') => Err(PathError::Slash),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes, shared.
+    pub fn to_bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_lossless(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+/// An absolute path: `/` alone, or names each after a slash. A trailing slash is not part of it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DfsPath(Bytes);
+
+impl DfsPath {
+    /// Bytes a path has at most.
+    pub const MAX_LEN: usize = 4_096;
+
+    /// The root directory.
+    pub fn root() -> Self {
+        Self(Bytes::from_static(b"/"))
+    }
+
+    /// Checks a path. Repeated and trailing slashes are refused: nothing is normalised here.
+    pub fn new(bytes: impl Into<Bytes>) -> Result<Self, PathError> {
+        let bytes = bytes.into();
+        if bytes.len() > Self::MAX_LEN {
+            return Err(PathError::TooLong(bytes.len()));
+        }
+        let Some(rest) = bytes.strip_prefix(b"/") else { return Err(PathError::NotAbsolute) };
+        if !rest.is_empty() {
+            rest.split(|b| *b == b'/').try_for_each(Name::check)?;
+        }
+        Ok(Self(bytes))
+    }
+
+    /// Whether it is `/`.
+    pub fn is_root(&self) -> bool {
+        self.0.len() == 1
+    }
+
+    /// The names from the root down; none for the root itself.
+    pub fn names(&self) -> impl DoubleEndedIterator<Item = Name> + '_ {
+        let mut start = 1;
+        let ends = self.0.iter().enumerate().skip(1).filter(|(_, b)| **b == b'/').map(|(i, _)| i);
+        let mut names = Vec::new();
+        for end in ends.chain((!self.is_root()).then_some(self.0.len())) {
+            names.push(Name(self.0.slice(start..end)));
+            start = end + 1;
+        }
+        names.into_iter()
+    }
+
+    /// The directory it lies in, and its name there; `None` for the root.
+    pub fn split_last(&self) -> Option<(Self, Name)> {
+        if self.is_root() {
+            return None;
+        }
+        let slash = self.0.iter().rposition(|b| *b == b'/')?;
+        let parent = if slash == 0 { Self::root() } else { Self(self.0.slice(..slash)) };
+        Some((parent, Name(self.0.slice(slash + 1..))))
+    }
+
+    /// The path of `name` in this directory.
+    pub fn join(&self, name: &Name) -> Result<Self, PathError> {
+        let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.0.len());
+        if !self.is_root() {
+            bytes.extend_from_slice(&self.0);
+        }
+        bytes.push(b'/');
+        bytes.extend_from_slice(&name.0);
+        if bytes.len() > Self::MAX_LEN {
+            return Err(PathError::TooLong(bytes.len()));
+        }
+        Ok(Self(bytes.into()))
+    }
+
+    /// Whether this is `other`, or lies somewhere below it.
+    pub fn starts_with(&self, other: &Self) -> bool {
+        other.is_root()
+            || self.0.strip_prefix(&other.0[..]).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes, shared.
+    pub fn to_bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+}
+
+impl fmt::Display for DfsPath {
+    /// UTF-8 as it is; control characters and other bytes as `\xNN`, a backslash doubled, so that
+    /// no two paths look the same and none moves the cursor of a terminal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_lossless(&self.0, f)
+    }
+}
+
+impl fmt::Debug for DfsPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+fn write_lossless(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    use fmt::Write;
+    for part in bytes.utf8_chunks() {
+        for c in part.valid().chars() {
+            match c {
+                '\\' => f.write_str("\\\\")?,
+                c if c.is_control() => {
+                    let mut buffer = [0; 4];
+                    for byte in c.encode_utf8(&mut buffer).bytes() {
+                        write!(f, "\\x{byte:02x}")?;
+                    }
+                }
+                c => f.write_char(c)?,
+            }
+        }
+        for byte in part.invalid() {
+            write!(f, "\\x{byte:02x}")?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> DfsPath {
+        DfsPath::new(text.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn refuses_what_is_no_path() {
+        let long = format!("/{}", "a/".repeat(2_048));
+        for (text, error) in [
+            ("", PathError::NotAbsolute),
+            ("a", PathError::NotAbsolute),
+            ("//", PathError::Empty),
+            ("/a//b", PathError::Empty),
+            ("/a/", PathError::Empty),
+            ("/a/../b", PathError::Dots),
+            ("/.", PathError::Dots),
+            ("/a\0", PathError::Nul),
+            (&long, PathError::TooLong(4_097)),
+            (&format!("/{}", "n".repeat(256)), PathError::NameTooLong(256)),
+        ] {
+            assert_eq!(DfsPath::new(text.as_bytes().to_vec()), Err(error), "{text:?}");
+        }
+        assert!(DfsPath::new(format!("/{}/b", "a/".repeat(2_047)[..4_093].to_owned())).is_ok());
+        assert!(DfsPath::new(b"/\xff\n".to_vec()).is_ok());
+    }
+
+    #[test]
+    fn takes_paths_apart_and_together() {
+        let deep = path("/a/b/c");
+        assert_eq!(deep.names().map(|n| n.to_string()).collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(DfsPath::root().names().count(), 0);
+        let (parent, name) = deep.split_last().unwrap();
+        assert_eq!((parent.clone(), name.to_string()), (path("/a/b"), "c".to_owned()));
+        assert_eq!(parent.join(&name), Ok(deep));
+        assert_eq!(path("/a").split_last().unwrap().0, DfsPath::root());
+        assert_eq!(DfsPath::root().split_last(), None);
+    }
+
+    #[test]
+    fn knows_what_lies_below() {
+        assert!(path("/a/b").starts_with(&path("/a")));
+        assert!(path("/a").starts_with(&path("/a")));
+        assert!(path("/a").starts_with(&DfsPath::root()));
+        assert!(!path("/ab").starts_with(&path("/a")));
+    }
+
+    #[test]
+    fn shows_any_bytes_on_one_line() {
+        let odd = DfsPath::new(b"/a\n\xff\\\xc3\xa9".to_vec()).unwrap();
+        assert_eq!(odd.to_string(), "/a\\x0a\\xff\\\\é");
+    }
+}

@@ -1,0 +1,47 @@
+//! Randomness, passed in so that a seed can decide everything in a simulation.
+
+use std::sync::Mutex;
+
+use rand::rngs::{StdRng, SysRng};
+use rand::{Rng, SeedableRng, TryRng};
+
+/// A source of random bytes.
+pub trait Random: Send + Sync {
+    /// Fills `bytes`.
+    fn fill(&self, bytes: &mut [u8]);
+
+    /// A number in `0..bound`; 0 when `bound` is 0. The bias of 2⁻⁶⁴ × bound does not matter to
+    /// placement and jitter, which is what it is for.
+    fn below(&self, bound: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.fill(&mut bytes);
+        ((u128::from(u64::from_le_bytes(bytes)) * u128::from(bound)) >> 64) as u64
+    }
+}
+
+/// The operating system's randomness.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OsRandom;
+
+impl Random for OsRandom {
+    fn fill(&self, bytes: &mut [u8]) {
+        SysRng.try_fill_bytes(bytes).expect("the operating system has no randomness");
+    }
+}
+
+/// Reproducible randomness for tests and simulation. Not for keys.
+#[derive(Debug)]
+pub struct SeededRandom(Mutex<StdRng>);
+
+impl SeededRandom {
+    /// Starts a sequence that `seed` alone decides.
+    pub fn new(seed: u64) -> Self {
+        Self(Mutex::new(StdRng::seed_from_u64(seed)))
+    }
+}
+
+impl Random for SeededRandom {
+    fn fill(&self, bytes: &mut [u8]) {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).fill_bytes(bytes);
+    }
+}

@@ -1,0 +1,164 @@
+//! Seals: HMAC-SHA256 over bytes that leave the cluster's hands and must come back unchanged.
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+
+use crate::{ChunkId, Crc32c, DiskId, NodeId, Random, RegistrationNumber, Stamp};
+
+/// A key for seals. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SealKey([u8; 32]);
+
+/// The seal of some bytes under some key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seal(pub [u8; 32]);
+
+impl SealKey {
+    /// Bytes of a key.
+    pub const LEN: usize = 32;
+
+    /// Makes a new key.
+    pub fn random(random: &dyn Random) -> Self {
+        let mut bytes = [0; Self::LEN];
+        random.fill(&mut bytes);
+        Self(bytes)
+    }
+
+    /// Reads a stored key; `None` when it is not [`Self::LEN`] bytes long.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    /// The bytes, to be stored or sent over a trusted channel.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// A key of its own for one purpose and one holder, so that no holder can seal for another.
+    #[must_use]
+    pub fn derive(&self, purpose: &str, holder: &[u8]) -> Self {
+        Self(self.seal(purpose, holder).0)
+    }
+
+    /// The key under which a node of this registration seals its receipts.
+    #[must_use]
+    pub fn for_node(&self, node: NodeId, registration: RegistrationNumber) -> Self {
+        let mut holder = node.to_bytes().to_vec();
+        holder.extend_from_slice(&registration.0.to_be_bytes());
+        self.derive("node-key", &holder)
+    }
+
+    /// Seals `bytes` for one purpose; a seal for another purpose never fits.
+    pub fn seal(&self, purpose: &str, bytes: &[u8]) -> Seal {
+        Seal(self.mac(purpose, bytes).finalize().into_bytes().into())
+    }
+
+    /// Whether `seal` is the seal of `bytes` for this purpose; takes the same time either way.
+    pub fn verify(&self, purpose: &str, bytes: &[u8], seal: &[u8]) -> bool {
+        self.mac(purpose, bytes).verify_slice(seal).is_ok()
+    }
+
+    fn mac(&self, purpose: &str, bytes: &[u8]) -> Hmac<sha2::Sha256> {
+        let mut mac =
+            Hmac::<sha2::Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        mac.update(&(purpose.len() as u64).to_be_bytes());
+        mac.update(purpose.as_bytes());
+        mac.update(bytes);
+        mac
+    }
+}
+
+impl fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealKey(..)")
+    }
+}
+
+/// A node's word that it holds a copy, durable when it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Its bytes.
+    pub length: u64,
+    /// Of the whole chunk.
+    pub crc32c: Crc32c,
+    /// Who holds the copy.
+    pub node: NodeId,
+    /// On which of its disks.
+    pub disk: DiskId,
+    /// Which copy of the chunk on that node.
+    pub stamp: Stamp,
+    /// The registration whose key sealed this.
+    pub registration: RegistrationNumber,
+    /// The node's seal over everything above.
+    pub seal: Seal,
+}
+
+impl Receipt {
+    const PURPOSE: &str = "receipt";
+
+    fn payload(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(80);
+        bytes.extend_from_slice(&self.chunk.to_bytes());
+        bytes.extend_from_slice(&self.length.to_be_bytes());
+        bytes.extend_from_slice(&self.crc32c.0.to_be_bytes());
+        bytes.extend_from_slice(&self.node.to_bytes());
+        bytes.extend_from_slice(&self.disk.to_bytes());
+        bytes.extend_from_slice(&self.stamp.0.to_be_bytes());
+        bytes.extend_from_slice(&self.registration.0.to_be_bytes());
+        bytes
+    }
+
+    /// Fills in the seal; `key` is the node's ([`SealKey::for_node`]).
+    #[must_use]
+    pub fn sealed(mut self, key: &SealKey) -> Self {
+        self.seal = key.seal(Self::PURPOSE, &self.payload());
+        self
+    }
+
+    /// Whether the node that it names sealed it; `cluster_key` is the one all node keys come from.
+    pub fn is_genuine(&self, cluster_key: &SealKey) -> bool {
+        let key = cluster_key.for_node(self.node, self.registration);
+        key.verify(Self::PURPOSE, &self.payload(), &self.seal.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SeededRandom;
+
+    #[test]
+    fn a_receipt_is_bound_to_its_node_and_content() {
+        let random = SeededRandom::new(7);
+        let cluster = SealKey::random(&random);
+        let (node, registration) = (NodeId::random(&random), RegistrationNumber(3));
+        let receipt = Receipt {
+            chunk: ChunkId(1),
+            length: 5,
+            crc32c: Crc32c(9),
+            node,
+            disk: DiskId(2),
+            stamp: Stamp(4),
+            registration,
+            seal: Seal([0; 32]),
+        };
+        assert!(!receipt.is_genuine(&cluster));
+        let receipt = receipt.sealed(&cluster.for_node(node, registration));
+        assert!(receipt.is_genuine(&cluster));
+        assert!(!Receipt { length: 6, ..receipt }.is_genuine(&cluster));
+        assert!(!Receipt { node: NodeId(1), ..receipt }.is_genuine(&cluster));
+        assert!(!receipt.is_genuine(&SealKey::random(&random)));
+    }
+
+    #[test]
+    fn purposes_do_not_mix() {
+        let key = SealKey::random(&SeededRandom::new(1));
+        let seal = key.seal("a", b"bc");
+        assert!(key.verify("a", b"bc", &seal.0));
+        assert!(!key.verify("ab", b"c", &seal.0));
+        assert!(!key.verify("a", b"bc", &seal.0[..31]));
+    }
+}

@@ -1,0 +1,88 @@
+//! Time. No loss can follow from a wrong clock, only waste; so clocks are plain values.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Milliseconds since 1970, as some clock had them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// From milliseconds since 1970.
+    pub fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since 1970.
+    pub fn millis(self) -> u64 {
+        self.0
+    }
+
+    /// This much later; stays at the end of time instead of overflowing.
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration.as_millis() as u64))
+    }
+
+    /// This much earlier; stays at 0 instead of underflowing.
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration.as_millis() as u64))
+    }
+
+    /// How long after `earlier` this is; zero when it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A wall clock.
+pub trait Clock: Send + Sync {
+    /// What it shows.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(since.as_millis() as u64)
+    }
+}
+
+/// A time of a file with the resolution of POSIX; may lie before 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FileTime {
+    seconds: i64,
+    nanos: u32,
+}
+
+impl FileTime {
+    /// `None` when `nanos` is a whole second or more.
+    pub fn new(seconds: i64, nanos: u32) -> Option<Self> {
+        (nanos < 1_000_000_000).then_some(Self { seconds, nanos })
+    }
+
+    /// Whole seconds since 1970, rounded down.
+    pub fn seconds(self) -> i64 {
+        self.seconds
+    }
+
+    /// Nanoseconds after [`Self::seconds`].
+    pub fn nanos(self) -> u32 {
+        self.nanos
+    }
+}
+
+impl From<Timestamp> for FileTime {
+    fn from(time: Timestamp) -> Self {
+        Self { seconds: (time.0 / 1_000) as i64, nanos: (time.0 % 1_000) as u32 * 1_000_000 }
+    }
+}
+
+impl fmt::Display for FileTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:09}", self.seconds, self.nanos)
+    }
+}
