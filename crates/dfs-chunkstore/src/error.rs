@@ -1,6 +1,10 @@
 //! What can go wrong in a chunk store.
 
-use dfs_types::{ChunkId, ErrorCode};
+use std::path::PathBuf;
+
+use dfs_types::{ChunkId, ClusterId, ErrorCode};
+
+use crate::JobPanicked;
 
 /// Why a chunk store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,12 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// The job broke off. The chunk it wrote is not there.
+    #[error(transparent)]
+    Broken(#[from] JobPanicked),
+    /// A registration with another cluster.
+    #[error("the disks belong to cluster {0}: empty them to join another one")]
+    WrongCluster(ClusterId),
     /// The store is closed.
     #[error("the chunk store is closed")]
     Closed,
@@ -58,8 +68,73 @@ impl StoreError {
             Self::SetAside(_) | Self::Damaged { .. } => ErrorCode::Corrupt,
             Self::NoSpace(_) => ErrorCode::NoSpace,
             Self::Mismatch { .. } => ErrorCode::ChecksumMismatch,
-            Self::Io { .. } => ErrorCode::Internal,
+            Self::Io { .. } | Self::Broken(_) => ErrorCode::Internal,
+            Self::WrongCluster(_) => ErrorCode::WrongCluster,
             Self::Closed => ErrorCode::Unavailable,
         }
     }
+}
+
+/// Why a chunk store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No folder was given.
+    #[error("no folder is configured: name at least one under disks")]
+    NoDisks,
+    /// A folder is used by another process.
+    #[error("folder {} is in use by another process: stop it, or choose another folder", .0.display())]
+    InUse(PathBuf),
+    /// A folder holds something else.
+    #[error("folder {} is not empty and has no dfs identity: choose an empty folder", .0.display())]
+    NotEmpty(PathBuf),
+    /// The identity on a disk cannot be read.
+    #[error(
+        "the identity in {} is damaged ({what}): restore the file, or empty the folder and let \
+         the cluster copy its chunks again",
+        path.display()
+    )]
+    DamagedIdentity {
+        /// The identity file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A newer version of dfs wrote the disk.
+    #[error("folder {} has format {found}, this version knows up to {known}: upgrade dfs", folder.display())]
+    NewerFormat {
+        /// The folder.
+        folder: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The newest one known here.
+        known: u32,
+    },
+    /// Disks of two nodes, or of two clusters, were put together.
+    #[error(
+        "folders {} and {} belong to different {what}: give each node its own disks",
+        first.display(),
+        second.display()
+    )]
+    MixedDisks {
+        /// A folder.
+        first: PathBuf,
+        /// One that does not belong with it.
+        second: PathBuf,
+        /// What differs.
+        what: &'static str,
+    },
+    /// The operating system refused.
+    #[error("{action} {} failed", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The scan of the disks panicked.
+    #[error("the scan of the disks broke off")]
+    Scan(#[from] JobPanicked),
 }

@@ -1,9 +1,25 @@
-//! The chunk store of a datanode.
+//! The chunk store of a datanode: the contract ([`ChunkStore`]), a store on disks ([`DiskStore`]),
+//! one in memory ([`MemoryStore`]) and the suite that says whether a store is right
+//! ([`conformance`]).
+//!
+//! Disks are reached through [`Fs`], blocking work runs on a [`Pool`]; with [`sim::SimFs`] and
+//! [`Pool::inline`] a seed decides everything, crashes included. The crate knows nothing of the
+//! network.
 
+pub mod conformance;
+mod disk;
 mod error;
+mod fs;
+mod identity;
+mod memory;
+mod pool;
+pub mod sim;
 mod store;
 
-pub use error::StoreError;
-pub use store::{
-    Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DiskUsage, SealedChunk,
-};
+pub use disk::{Config, DiskConfig, DiskStore};
+pub use error::{OpenError, StoreError};
+pub use fs::{File, Fs, FsLock, Opening, OsFs, Space};
+pub use identity::{Identity, IdentityStore, Registration};
+pub use memory::MemoryStore;
+pub use pool::{JobPanicked, Pool, Running};
+pub use store::{Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DiskUsage, SealedChunk};

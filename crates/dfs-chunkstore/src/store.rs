@@ -92,7 +92,8 @@ pub trait ChunkWriter: Send {
     async fn append(&mut self, data: Bytes, crcs: Vec<Crc32c>) -> Result<(), StoreError>;
 
     /// Makes the chunk visible. When this returns `Ok` the chunk, its checksums and its directory
-    /// entry are durable. When it returns an error the chunk is not there, and never will be.
+    /// entry are durable. When it returns an error the chunk is not there, and never will be;
+    /// only a disk that failed over it may show it after a restart, as a copy nobody refers to.
     /// If the future is dropped either may be the case.
     async fn seal(self: Box<Self>, seal: ChunkSeal) -> Result<SealedChunk, StoreError>;
 }
@@ -113,17 +114,19 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// Reads the header of a sealed copy.
     async fn header(&self, chunk: ChunkId) -> Result<ChunkHeader, StoreError>;
 
-    /// Reads the blocks that hold `length` bytes from `offset`, at most 1 MiB of them; fewer at
-    /// the end of the chunk. A copy set aside is refused.
+    /// Reads the blocks that hold `length` bytes from `offset`: at most 1 MiB, fewer at the end of
+    /// the chunk, none past it. Who wants more asks again behind what came. A copy set aside is
+    /// refused.
     async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError>;
 
     /// Verifies every block of a copy, also of one set aside. `Some(n)` is the first bad block.
     async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError>;
 
-    /// Takes a bad copy out of service, durably. It is kept until it is deleted.
+    /// Takes a bad copy out of service, durably. It is kept until it is deleted. `NotFound` when
+    /// there is none with this stamp.
     async fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> Result<(), StoreError>;
 
-    /// Lists sealed copies greater than `after` in chunk order, those set aside included.
+    /// Lists at most `limit` sealed copies greater than `after` in chunk order, those set aside included.
     async fn list(
         &self,
         after: Option<ChunkId>,

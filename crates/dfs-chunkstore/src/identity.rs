@@ -1,0 +1,38 @@
+//! Who a datanode is, as its disks say.
+
+use async_trait::async_trait;
+use dfs_types::{ClusterId, Incarnation, NodeId, RegistrationNumber};
+
+use crate::StoreError;
+
+/// A registration with a cluster, as it lies on the disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Registration {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Of the cluster's metadata when the node registered.
+    pub incarnation: Incarnation,
+    /// Greater than that of each earlier registration of the node.
+    pub number: RegistrationNumber,
+}
+
+/// Who a datanode is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The node.
+    pub node: NodeId,
+    /// Its last registration; `None` when it never had one.
+    pub registration: Option<Registration>,
+}
+
+/// Keeps the identity of a datanode.
+#[async_trait]
+pub trait IdentityStore: Send + Sync + 'static {
+    /// Who the node is.
+    fn identity(&self) -> Identity;
+
+    /// Writes a new registration on every disk. When this returns `Ok` it is durable on all of
+    /// them; after an error, or a crash meanwhile, a restart finds the old one or the new one.
+    /// Refuses a cluster other than the one the disks belong to.
+    async fn store_registration(&self, registration: Registration) -> Result<(), StoreError>;
+}

@@ -1,0 +1,215 @@
+//! Where blocking work runs: a bounded pool of threads, or the caller itself in a simulation.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::sync::{Semaphore, oneshot};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Jobs that may wait per thread before [`Pool::run`] makes its caller wait.
+const QUEUED_PER_THREAD: usize = 16;
+
+/// The job panicked. Its caller alone is harmed: the thread goes on with the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a job of the disk pool panicked")]
+pub struct JobPanicked;
+
+/// Runs work that blocks: disk calls, hashing. Clones share the threads, which end when the last
+/// clone is gone and the queue is empty.
+#[derive(Clone)]
+pub struct Pool {
+    threads: Option<Arc<Threads>>,
+}
+
+struct Threads {
+    queue: Arc<Queue>,
+    room: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    is_closed: bool,
+}
+
+/// The result of a job that was taken over. Dropping it does not stop the job.
+pub struct Running<T>(oneshot::Receiver<T>);
+
+impl Pool {
+    /// Makes a pool of `count` threads, at least one.
+    ///
+    /// # Panics
+    /// When the operating system refuses a thread.
+    pub fn threads(count: usize) -> Self {
+        let count = count.max(1);
+        let queue = Arc::new(Queue::default());
+        for number in 0..count {
+            let queue = Arc::clone(&queue);
+            std::thread::Builder::new()
+                .name(format!("dfs-disk-{number}"))
+                .spawn(move || queue.work())
+                .expect("the operating system refuses another thread");
+        }
+        let room = Arc::new(Semaphore::new(count * (1 + QUEUED_PER_THREAD)));
+        Self { threads: Some(Arc::new(Threads { queue, room })) }
+    }
+
+    /// Makes a pool that runs each job at once, in its caller. For simulations, where time does
+    /// not pass in a job.
+    pub fn inline() -> Self {
+        Self { threads: None }
+    }
+
+    /// Runs `job` and waits for its result. Waits first while the queue is full. If the future is
+    /// dropped the job runs to its end all the same, unless it still waited for a place.
+    pub async fn run<T, F>(&self, job: F) -> Result<T, JobPanicked>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.start(job).await.await
+    }
+
+    /// Hands `job` over and returns its result to come. Waits only while the queue is full.
+    pub async fn start<T, F>(&self, job: F) -> Running<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let permit = match &self.threads {
+            Some(threads) => Arc::clone(&threads.room).acquire_owned().await.ok(),
+            None => None,
+        };
+        let (done, result) = oneshot::channel();
+        self.detach(move || {
+            let value = job();
+            drop(permit);
+            // Who asked may be gone; the work is done all the same.
+            let _ = done.send(value);
+        });
+        Running(result)
+    }
+
+    /// Hands `job` over without waiting for a place. For work of which there is a bounded amount
+    /// anyway, such as one clean-up for each open file.
+    pub fn detach<F>(&self, job: F)
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        match &self.threads {
+            Some(threads) => threads.queue.push(Box::new(job)),
+            None => run_caught(Box::new(job)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.threads.is_some() { "Pool(threads)" } else { "Pool(inline)" })
+    }
+}
+
+impl<T> Future for Running<T> {
+    type Output = Result<T, JobPanicked>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // The sender is dropped unused only by a job that panicked.
+        Pin::new(&mut self.0).poll(context).map(|result| result.map_err(|_| JobPanicked))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.queue.lock().is_closed = true;
+        self.queue.wake.notify_all();
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, job: Job) {
+        self.lock().jobs.push_back(job);
+        self.wake.notify_one();
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            run_caught(job);
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
+            }
+            if state.is_closed {
+                return None;
+            }
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn run_caught(job: Job) {
+    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+        tracing::error!("a job of the disk pool panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_harms_its_caller_alone() {
+        for pool in [Pool::threads(1), Pool::inline()] {
+            assert_eq!(pool.run(|| panic!("on purpose")).await, Err::<(), _>(JobPanicked));
+            assert_eq!(pool.run(|| 7).await, Ok(7), "the thread lives on");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_queue_is_bounded() {
+        let pool = Pool::threads(1);
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let first = pool.start(move || blocked.recv().is_ok()).await;
+        let mut queued = Vec::new();
+        for number in 0..QUEUED_PER_THREAD {
+            queued.push(pool.start(move || number).await);
+        }
+        let mut over = Box::pin(pool.start(|| 99));
+        let waker = std::task::Waker::noop();
+        let poll = over.as_mut().poll(&mut Context::from_waker(waker));
+        assert!(poll.is_pending(), "one more job than the queue holds has to wait");
+        release.send(()).unwrap();
+        assert_eq!(first.await, Ok(true));
+        assert_eq!(over.await.await, Ok(99));
+        for (number, job) in queued.into_iter().enumerate() {
+            assert_eq!(job.await, Ok(number));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dropped_caller_does_not_stop_its_job() {
+        let pool = Pool::threads(1);
+        let (done, seen) = std::sync::mpsc::channel();
+        drop(pool.start(move || done.send(1)).await);
+        drop(pool);
+        assert_eq!(seen.recv(), Ok(1));
+    }
+}
