@@ -7,17 +7,20 @@
 mod checksum;
 mod error_code;
 mod file;
+mod frame;
 mod ids;
 mod node;
 mod path;
 mod random;
 mod seal;
 mod size;
+mod slot;
 mod time;
 
 pub use checksum::{BLOCK_SIZE, Crc32c, Sha256, Sha256Hasher, block_count};
 pub use error_code::ErrorCode;
 pub use file::{Attributes, FileKind};
+pub use frame::{ChunkSeal, Frame, FrameError};
 pub use ids::{
     ChunkId, ClientId, ClusterId, DiskId, Generation, Incarnation, InodeId, LeaseEpoch, NodeId,
     ParseIdError, RegistrationNumber, RequestId, Revision, SessionId, Stamp,
@@ -27,4 +30,5 @@ pub use path::{DfsPath, Name, PathError};
 pub use random::{OsRandom, Random, SeededRandom};
 pub use seal::{Receipt, Seal, SealKey};
 pub use size::{ByteSize, CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ParseSizeError};
+pub use slot::Slot;
 pub use time::{Clock, FileTime, SystemClock, Timestamp};

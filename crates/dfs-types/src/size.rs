@@ -55,7 +55,8 @@ impl FromStr for ByteSize {
         }
         let whole: u64 = whole.parse().map_err(|_| wrong())?;
         let scale = 10_u128.pow(fraction.len() as u32);
-        let part: u64 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| wrong())? };
+        let part: u64 =
+            if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| wrong())? };
         let unit = u128::from(unit);
         let bytes = u128::from(whole) * unit + u128::from(part) * unit / scale;
         u64::try_from(bytes).map(Self).map_err(|_| wrong())

@@ -1,0 +1,265 @@
+//! Parsing of what came over the wire. Each function takes the name of the field it reads, so that
+//! the caller of the service learns which one is wrong.
+
+use std::fmt;
+
+use bytes::Bytes;
+use dfs_types::{
+    Attributes, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ChunkId, ChunkSeal, ClientId, ClusterId, Crc32c,
+    DfsPath, DiskId, ErrorCode, FileKind, FileTime, Frame, InodeId, Name, NodeId, NodeState,
+    PathError, Receipt, RegistrationNumber, RequestId, Seal, SealKey, SessionId, Sha256, Slot,
+    Stamp,
+};
+
+use crate::v1;
+
+/// Bytes that the target of a symlink may have.
+pub const SYMLINK_TARGET_LEN_MAX: usize = 4_095;
+
+/// A field of a message is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {what}")]
+pub struct FieldError {
+    /// The field, as the contract names it.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub what: String,
+    code: ErrorCode,
+}
+
+impl FieldError {
+    /// A field that makes no sense.
+    pub fn new(field: &'static str, what: impl fmt::Display) -> Self {
+        Self { field, what: what.to_string(), code: ErrorCode::InvalidArgument }
+    }
+
+    /// The code it is told by: `INVALID_ARGUMENT`, or `NAME_TOO_LONG` for a path or name.
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    fn path(field: &'static str, error: PathError) -> Self {
+        let code =
+            if error.is_too_long() { ErrorCode::NameTooLong } else { ErrorCode::InvalidArgument };
+        Self { field, what: error.to_string(), code }
+    }
+}
+
+/// An id that travels as 16 bytes.
+pub trait WireId: Copy {
+    /// Reads the 16 bytes.
+    fn from_wire(bytes: &[u8]) -> Option<Self>;
+
+    /// The 16 bytes.
+    fn to_wire(self) -> Bytes;
+}
+
+macro_rules! wire_ids {
+    ($($id:ident),*) => {
+        $(impl WireId for $id {
+            fn from_wire(bytes: &[u8]) -> Option<Self> {
+                Self::from_slice(bytes)
+            }
+
+            fn to_wire(self) -> Bytes {
+                Bytes::copy_from_slice(&self.to_bytes())
+            }
+        })*
+    };
+}
+
+wire_ids!(ChunkId, ClusterId, NodeId, DiskId, SessionId, ClientId, RequestId);
+
+/// A field that must be set.
+pub fn required<T>(field: &'static str, value: Option<T>) -> Result<T, FieldError> {
+    value.ok_or_else(|| FieldError::new(field, "not set"))
+}
+
+/// A list with a bound on its length.
+pub fn at_most<T>(field: &'static str, list: Vec<T>, max: usize) -> Result<Vec<T>, FieldError> {
+    if list.len() > max {
+        let what = format_args!("at most {max} entries, these are {}", list.len());
+        return Err(FieldError::new(field, what));
+    }
+    Ok(list)
+}
+
+/// An id that must be set.
+pub fn id<T: WireId>(field: &'static str, bytes: &[u8]) -> Result<T, FieldError> {
+    T::from_wire(bytes).ok_or_else(|| {
+        FieldError::new(field, format_args!("an id has 16 bytes, this one has {}", bytes.len()))
+    })
+}
+
+/// An id that may be left out.
+pub fn optional_id<T: WireId>(field: &'static str, bytes: &[u8]) -> Result<Option<T>, FieldError> {
+    if bytes.is_empty() { Ok(None) } else { id(field, bytes).map(Some) }
+}
+
+/// The number of an inode that must be set.
+pub fn inode(field: &'static str, number: u64) -> Result<InodeId, FieldError> {
+    if number == 0 { Err(FieldError::new(field, "not set")) } else { Ok(InodeId(number)) }
+}
+
+/// A path. Copied, so that it does not keep the buffer it came in.
+pub fn path(field: &'static str, bytes: &[u8]) -> Result<DfsPath, FieldError> {
+    if bytes.len() > DfsPath::MAX_LEN {
+        return Err(FieldError::path(field, PathError::TooLong(bytes.len())));
+    }
+    DfsPath::new(Bytes::copy_from_slice(bytes)).map_err(|error| FieldError::path(field, error))
+}
+
+/// A name. Copied, so that it does not keep the buffer it came in.
+pub fn name(field: &'static str, bytes: &[u8]) -> Result<Name, FieldError> {
+    if bytes.len() > Name::MAX_LEN {
+        return Err(FieldError::path(field, PathError::NameTooLong(bytes.len())));
+    }
+    Name::new(Bytes::copy_from_slice(bytes)).map_err(|error| FieldError::path(field, error))
+}
+
+/// The target of a symlink: 1 to [`SYMLINK_TARGET_LEN_MAX`] bytes without NUL.
+pub fn symlink_target(field: &'static str, bytes: &[u8]) -> Result<Bytes, FieldError> {
+    if bytes.len() > SYMLINK_TARGET_LEN_MAX {
+        let what = format!("at most {SYMLINK_TARGET_LEN_MAX} bytes, these are {}", bytes.len());
+        return Err(FieldError { field, what, code: ErrorCode::NameTooLong });
+    }
+    if bytes.is_empty() || bytes.contains(&0) {
+        return Err(FieldError::new(field, "a target has at least one byte, and no NUL"));
+    }
+    Ok(Bytes::copy_from_slice(bytes))
+}
+
+/// A chunk size: a multiple of 64 KiB within the bounds.
+pub fn chunk_size(field: &'static str, bytes: u64) -> Result<u64, FieldError> {
+    let is_within = (CHUNK_SIZE_MIN..=CHUNK_SIZE_MAX).contains(&bytes);
+    if !is_within || !bytes.is_multiple_of(CHUNK_SIZE_MIN) {
+        let what = format_args!("a multiple of 64 KiB from 64 KiB to 1 GiB is wanted, not {bytes}");
+        return Err(FieldError::new(field, what));
+    }
+    Ok(bytes)
+}
+
+/// A sha256.
+pub fn sha256(field: &'static str, bytes: &[u8]) -> Result<Sha256, FieldError> {
+    Sha256::from_slice(bytes).ok_or_else(|| wrong_len(field, 32, bytes))
+}
+
+/// A key.
+pub fn key(field: &'static str, bytes: &[u8]) -> Result<SealKey, FieldError> {
+    SealKey::from_slice(bytes).ok_or_else(|| wrong_len(field, SealKey::LEN, bytes))
+}
+
+/// The kind of an inode.
+pub fn file_kind(field: &'static str, kind: i32) -> Result<FileKind, FieldError> {
+    match v1::FileKind::try_from(kind) {
+        Ok(v1::FileKind::File) => Ok(FileKind::File),
+        Ok(v1::FileKind::Directory) => Ok(FileKind::Directory),
+        Ok(v1::FileKind::Symlink) => Ok(FileKind::Symlink),
+        Ok(v1::FileKind::Unspecified) | Err(_) => Err(unknown(field, kind)),
+    }
+}
+
+/// The state of a node.
+pub fn node_state(field: &'static str, state: i32) -> Result<NodeState, FieldError> {
+    match v1::NodeState::try_from(state) {
+        Ok(v1::NodeState::Joining) => Ok(NodeState::Joining),
+        Ok(v1::NodeState::Active) => Ok(NodeState::Active),
+        Ok(v1::NodeState::Suspect) => Ok(NodeState::Suspect),
+        Ok(v1::NodeState::Lost) => Ok(NodeState::Lost),
+        Ok(v1::NodeState::Draining) => Ok(NodeState::Draining),
+        Ok(v1::NodeState::Drained) => Ok(NodeState::Drained),
+        Ok(v1::NodeState::Maintenance) => Ok(NodeState::Maintenance),
+        Ok(v1::NodeState::Removed) => Ok(NodeState::Removed),
+        Ok(v1::NodeState::Unspecified) | Err(_) => Err(unknown(field, state)),
+    }
+}
+
+/// A time of a file.
+pub fn file_time(field: &'static str, time: v1::FileTime) -> Result<FileTime, FieldError> {
+    FileTime::new(time.seconds, time.nanos)
+        .ok_or_else(|| FieldError::new(field, "nanos are below 1,000,000,000"))
+}
+
+/// Permission bits.
+pub fn mode(field: &'static str, mode: u32) -> Result<u32, FieldError> {
+    if mode & !Attributes::MODE_MASK != 0 {
+        let what = format_args!("permission bits (07777) are wanted, not {mode:#o}");
+        return Err(FieldError::new(field, what));
+    }
+    Ok(mode)
+}
+
+/// Attributes, which must be set. A missing mtime is read as `mtime_default`.
+pub fn attributes(
+    field: &'static str,
+    attributes: Option<v1::Attributes>,
+    mtime_default: FileTime,
+) -> Result<Attributes, FieldError> {
+    let v1::Attributes { mode: bits, uid, gid, mtime } = required(field, attributes)?;
+    let mtime = mtime.map_or(Ok(mtime_default), |time| file_time(field, time))?;
+    Ok(Attributes { mode: mode(field, bits)?, uid, gid, mtime })
+}
+
+/// A slot, which must be set.
+pub fn slot(field: &'static str, slot: Option<v1::Slot>) -> Result<Slot, FieldError> {
+    let v1::Slot { client_id, slot, sequence } = required(field, slot)?;
+    if slot >= Slot::PER_CLIENT {
+        let what = format_args!("slots are below {}, this one is {slot}", Slot::PER_CLIENT);
+        return Err(FieldError::new(field, what));
+    }
+    if sequence == 0 {
+        return Err(FieldError::new(field, "sequence numbers start at 1"));
+    }
+    Ok(Slot { client: id(field, &client_id)?, slot, sequence })
+}
+
+/// A receipt. Its seal is not verified here.
+pub fn receipt(field: &'static str, receipt: v1::Receipt) -> Result<Receipt, FieldError> {
+    let v1::Receipt { chunk_id, length, crc32c, node_id, disk_id, stamp, registration, seal } =
+        receipt;
+    Ok(Receipt {
+        chunk: id(field, &chunk_id)?,
+        length,
+        crc32c: Crc32c(crc32c),
+        node: id(field, &node_id)?,
+        disk: id(field, &disk_id)?,
+        stamp: Stamp(stamp),
+        registration: RegistrationNumber(registration),
+        seal: Seal(seal[..].try_into().map_err(|_| wrong_len(field, 32, &seal))?),
+    })
+}
+
+/// A frame. Its bytes are not verified here, see [`Frame::verify`]; `data` keeps the buffer it
+/// came in, without a copy.
+pub fn frame(field: &'static str, frame: v1::ChunkFrame) -> Result<Frame, FieldError> {
+    let v1::ChunkFrame {
+        offset,
+        data,
+        block_crc32c,
+        is_final,
+        total_length,
+        total_crc32c,
+        total_sha256,
+    } = frame;
+    let seal = if is_final {
+        Some(ChunkSeal {
+            length: total_length,
+            crc32c: Crc32c(total_crc32c),
+            sha256: sha256(field, &total_sha256)?,
+        })
+    } else {
+        None
+    };
+    Ok(Frame { offset, data, crcs: block_crc32c.into_iter().map(Crc32c).collect(), seal })
+}
+
+fn wrong_len(field: &'static str, wanted: usize, bytes: &[u8]) -> FieldError {
+    FieldError::new(field, format_args!("{wanted} bytes are wanted, these are {}", bytes.len()))
+}
+
+fn unknown(field: &'static str, value: i32) -> FieldError {
+    FieldError::new(field, format_args!("{value} is not a value it can have"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+use dfs_types::{Random, SeededRandom};
+
+use super::*;
+
+fn receipt_of(random: &SeededRandom) -> Receipt {
+    let node = NodeId::random(random);
+    Receipt {
+        chunk: ChunkId::random(random),
+        length: random.below(u64::MAX),
+        crc32c: Crc32c(random.below(1 << 32) as u32),
+        node,
+        disk: DiskId::random(random),
+        stamp: Stamp(random.below(u64::MAX)),
+        registration: RegistrationNumber(random.below(u64::MAX)),
+        seal: Seal([0; 32]),
+    }
+    .sealed(&SealKey::random(random))
+}
+
+#[test]
+fn what_goes_out_comes_in_again() {
+    let random = SeededRandom::new(1);
+    let given = receipt_of(&random);
+    assert_eq!(receipt("r", given.into()), Ok(given));
+
+    let given = Slot { client: ClientId::random(&random), slot: 63, sequence: u64::MAX };
+    assert_eq!(slot("s", Some(given.into())), Ok(given));
+
+    let mtime = FileTime::new(-5, 999_999_999).unwrap();
+    let given = Attributes { mode: 0o7755, uid: 1, gid: u32::MAX, mtime };
+    assert_eq!(attributes("a", Some(given.into()), FileTime::default()), Ok(given));
+
+    for kind in [FileKind::File, FileKind::Directory, FileKind::Symlink] {
+        assert_eq!(file_kind("k", v1::FileKind::from(kind) as i32), Ok(kind));
+    }
+    for state in [
+        NodeState::Joining,
+        NodeState::Active,
+        NodeState::Suspect,
+        NodeState::Lost,
+        NodeState::Draining,
+        NodeState::Drained,
+        NodeState::Maintenance,
+        NodeState::Removed,
+    ] {
+        assert_eq!(node_state("s", v1::NodeState::from(state) as i32), Ok(state));
+    }
+
+    let seal = ChunkSeal { length: 3, crc32c: Crc32c::of(b"abc"), sha256: Sha256::of(b"abc") };
+    for seal in [Some(seal), None] {
+        let given = Frame::of(0, Bytes::from_static(b"abc"), seal);
+        assert_eq!(frame("f", given.clone().into()), Ok(given));
+    }
+}
+
+#[test]
+fn a_missing_mtime_is_the_default() {
+    let given = v1::Attributes { mode: 0o644, uid: 0, gid: 0, mtime: None };
+    let now = FileTime::new(7, 8).unwrap();
+    assert_eq!(attributes("a", Some(given), now).map(|a| a.mtime), Ok(now));
+}
+
+#[test]
+fn each_wrong_field_is_named() {
+    let random = SeededRandom::new(2);
+    let good = v1::Receipt::from(receipt_of(&random));
+    let client_id = ClientId(1).to_wire();
+    let frame_without_sha = v1::ChunkFrame { is_final: true, ..v1::ChunkFrame::default() };
+    let long = [b'n'; 4_097];
+    let deep = [b"/".as_slice(), &long].concat();
+
+    let cases: [(Option<FieldError>, &str); 23] = [
+        (required::<u8>("f", None).err(), "f: not set"),
+        (at_most("f", vec![0; 3], 2).err(), "f: at most 2 entries, these are 3"),
+        (id::<ChunkId>("f", &[0; 15]).err(), "f: an id has 16 bytes, this one has 15"),
+        (id::<ChunkId>("f", &[]).err(), "f: an id has 16 bytes, this one has 0"),
+        (optional_id::<ChunkId>("f", &[0]).err(), "f: an id has 16 bytes, this one has 1"),
+        (inode("f", 0).err(), "f: not set"),
+        (path("f", b"a").err(), "f: a path starts with a slash"),
+        (path("f", b"/a/../b").err(), "f: a name is not \".\" or \"..\""),
+        (path("f", b"/a\0").err(), "f: a name has no NUL byte"),
+        (name("f", b"a/b").err(), "f: a name has no slash"),
+        (name("f", b"").err(), "f: a name is not empty"),
+        (symlink_target("f", b"").err(), "f: a target has at least one byte, and no NUL"),
+        (chunk_size("f", 0).err(), "f: a multiple of 64 KiB from 64 KiB to 1 GiB is wanted, not 0"),
+        (
+            chunk_size("f", 1 << 40).err(),
+            "f: a multiple of 64 KiB from 64 KiB to 1 GiB is wanted, not 1099511627776",
+        ),
+        (
+            chunk_size("f", 65_537).err(),
+            "f: a multiple of 64 KiB from 64 KiB to 1 GiB is wanted, not 65537",
+        ),
+        (file_kind("f", 0).err(), "f: 0 is not a value it can have"),
+        (node_state("f", 99).err(), "f: 99 is not a value it can have"),
+        (mode("f", 0o10_0644).err(), "f: permission bits (07777) are wanted, not 0o100644"),
+        (
+            file_time("f", v1::FileTime { seconds: 0, nanos: 1_000_000_000 }).err(),
+            "f: nanos are below 1,000,000,000",
+        ),
+        (
+            slot("f", Some(v1::Slot { client_id: client_id.clone(), slot: 64, sequence: 1 })).err(),
+            "f: slots are below 64, this one is 64",
+        ),
+        (
+            slot("f", Some(v1::Slot { client_id, slot: 0, sequence: 0 })).err(),
+            "f: sequence numbers start at 1",
+        ),
+        (
+            receipt("f", v1::Receipt { seal: Bytes::new(), ..good }).err(),
+            "f: 32 bytes are wanted, these are 0",
+        ),
+        (frame("f", frame_without_sha).err(), "f: 32 bytes are wanted, these are 0"),
+    ];
+    for (error, text) in cases {
+        let error = error.expect(text);
+        assert_eq!(error.to_string(), text);
+        assert_eq!(error.code(), ErrorCode::InvalidArgument, "{text}");
+    }
+    for (error, text) in [
+        (path("f", &deep).err(), "f: a path has at most 4096 bytes, this one has 4098"),
+        (path("f", &deep[..300]).err(), "f: a name has at most 255 bytes, this one has 299"),
+        (name("f", &long).err(), "f: a name has at most 255 bytes, this one has 4097"),
+        (symlink_target("f", &long).err(), "f: at most 4095 bytes, these are 4097"),
+    ] {
+        let error = error.expect(text);
+        assert_eq!((error.to_string(), error.code()), (text.to_owned(), ErrorCode::NameTooLong));
+    }
+}
