@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_types::{ChunkId, ClusterId, Crc32c, DiskId, InodeId, Sha256, Stamp};
+pub use dfs_types::ChunkSeal;
+use dfs_types::{ChunkId, ClusterId, Crc32c, DiskId, InodeId, Stamp};
 
 use crate::StoreError;
 
@@ -23,17 +24,6 @@ pub struct ChunkHeader {
     pub file_offset: u64,
     /// Bytes it may hold.
     pub max_length: u64,
-}
-
-/// What makes a chunk whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChunkSeal {
-    /// Bytes of the chunk.
-    pub length: u64,
-    /// Of the whole chunk.
-    pub crc32c: Crc32c,
-    /// Of the whole chunk, as its writer said; not computed by the store.
-    pub sha256: Sha256,
 }
 
 /// A sealed copy.
