@@ -1,1 +1,3 @@
-//! Fakes, fault injection, process clusters and simulation for tests
+//! Fakes, fault injection, process clusters and simulation for tests. Never shipped.
+
+pub mod process;
