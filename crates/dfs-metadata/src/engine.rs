@@ -3,13 +3,15 @@
 //! Optimistic, because that is what every store worth using can do: read at a snapshot, then
 //! commit writes on conditions. There are no interactive transactions.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_types::{LeaseEpoch, Revision};
 
-/// Keys that one commit may name at most, conditions and writes together.
+/// Distinct keys that one commit may name at most, in conditions and writes together. Neither of
+/// the two lists may be longer than this either.
 pub const COMMIT_KEYS_MAX: usize = 100;
 /// Bytes a key has at most.
 pub const KEY_LEN_MAX: usize = 512;
@@ -54,10 +56,83 @@ pub struct Commit {
     pub writes: Vec<Write>,
 }
 
+impl Write {
+    /// The key it changes.
+    pub fn key(&self) -> &Bytes {
+        let (Self::Put(key, _) | Self::Delete(key)) = self;
+        key
+    }
+
+    /// What the key holds afterwards; `None` when it is removed.
+    pub fn value(&self) -> Option<&Bytes> {
+        match self {
+            Self::Put(_, value) => Some(value),
+            Self::Delete(_) => None,
+        }
+    }
+}
+
+impl Condition {
+    /// The key or prefix it is about.
+    pub fn key(&self) -> &Bytes {
+        let (Self::Version(key, _) | Self::Absent(key) | Self::PrefixEmpty(key)) = self;
+        key
+    }
+}
+
+impl Commit {
+    /// Refuses with [`EngineError::TooLarge`] what no engine has to accept. Each engine calls it,
+    /// so that a commit which works on one works on all.
+    pub fn check_limits(&self) -> Result<(), EngineError> {
+        let too_large = |what: String| Err(EngineError::TooLarge(what));
+        let named = self.conditions.iter().map(Condition::key);
+        let keys: BTreeSet<&Bytes> = named.chain(self.writes.iter().map(Write::key)).collect();
+        let most = keys.len().max(self.conditions.len()).max(self.writes.len());
+        if most > COMMIT_KEYS_MAX {
+            return too_large(format!("{most} keys, at most {COMMIT_KEYS_MAX} are allowed"));
+        }
+        if let Some(key) = keys.iter().find(|key| key.len() > KEY_LEN_MAX) {
+            let len = key.len();
+            return too_large(format!("a key of {len} bytes, at most {KEY_LEN_MAX} are allowed"));
+        }
+        if self.writes.iter().any(|write| write.key().is_empty()) {
+            return too_large("an empty key".to_owned());
+        }
+        if let Some(len) = self.writes.iter().filter_map(Write::value).map(Bytes::len).max()
+            && len > VALUE_LEN_MAX
+        {
+            return too_large(format!(
+                "a value of {len} bytes, at most {VALUE_LEN_MAX} are allowed"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Index of the first condition that does not hold on a state, which is given by the version
+    /// of a key and by whether any key starts with a prefix.
+    pub fn first_failing<E>(
+        &self,
+        mut version: impl FnMut(&[u8]) -> Result<Option<Revision>, E>,
+        mut occupied: impl FnMut(&[u8]) -> Result<bool, E>,
+    ) -> Result<Option<usize>, E> {
+        for (index, condition) in self.conditions.iter().enumerate() {
+            let holds = match condition {
+                Condition::Version(key, wanted) => version(key)? == Some(*wanted),
+                Condition::Absent(key) => version(key)?.is_none(),
+                Condition::PrefixEmpty(prefix) => !occupied(prefix)?,
+            };
+            if !holds {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// What became of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Durable, at this revision.
+    /// Durable, at this revision. Without writes it is one at which the conditions held.
     Committed(Revision),
     /// Nothing was changed, as a condition did not hold.
     Conflict {
@@ -105,7 +180,7 @@ pub fn lease_renewal_key(name: &str) -> Bytes {
 }
 
 /// Why an engine could not answer. A conflict is no error, but an [`Outcome`].
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
     /// The store cannot be reached or is overloaded; nothing was changed.
     #[error("the metadata engine is not available: {0}")]
@@ -161,7 +236,8 @@ pub trait Snapshot: Send + Sync {
 }
 
 /// Changes under a prefix in revision order, each exactly once. Those that one commit made may
-/// come in any order. Bounded: a reader that falls too far behind gets [`EngineError::Compacted`].
+/// come in any order, several of one key as the last alone, and the removal of a key that did not
+/// exist not at all. Bounded: a reader that falls too far behind gets [`EngineError::Compacted`].
 #[async_trait]
 pub trait Watch: Send {
     /// The next change.

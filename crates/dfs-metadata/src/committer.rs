@@ -1,0 +1,143 @@
+//! Group commit: many callers, one durable commit of the engine at a time.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::engine::{Commit, Engine, EngineError, Outcome, Write};
+
+/// Commits that wait at most; further callers wait for a place.
+const QUEUE_LEN: usize = 1024;
+/// Commits that go to the engine at once, at most.
+const BATCH_LEN_MAX: usize = 256;
+/// Bytes of keys and values after which a batch takes no further commit.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Queues commits of many callers for the one task that hands them to the engine in batches.
+///
+/// While a batch is on its way the next one collects, so the number of engine commits follows the
+/// speed of the disk and not the number of callers. Commits are carried out in the order in which
+/// they were queued; a conflict of one never fails another. A cheap handle; clones share the
+/// queue.
+#[derive(Debug, Clone)]
+pub struct Committer {
+    queue: mpsc::Sender<Queued>,
+    counters: Arc<Counters>,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    commits: AtomicU64,
+    batches: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Queued {
+    commit: Commit,
+    answer: oneshot::Sender<Result<Outcome, EngineError>>,
+}
+
+impl Committer {
+    /// Makes a committer and the task that serves it, to be spawned once.
+    ///
+    /// The task ends when `shutdown` is ready, after everything queued until then was carried
+    /// out, or when the last handle is gone. Afterwards, commits fail with
+    /// [`EngineError::Unavailable`].
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, queued) = mpsc::channel(QUEUE_LEN);
+        let counters = Arc::<Counters>::default();
+        let task = serve(engine, queued, counters.clone(), shutdown);
+        (Self { queue, counters }, task)
+    }
+
+    /// Carries out one commit and returns what became of it, once that is durable.
+    ///
+    /// A commit over the limits is refused with [`EngineError::TooLarge`] before it is queued.
+    /// When the future is dropped, the commit may or may not take place. On an error the fate of
+    /// the commit is that of its batch: [`EngineError::OutcomeUnknown`] and
+    /// [`EngineError::Damaged`] leave it open, with any other nothing was changed.
+    pub async fn commit(&self, commit: Commit) -> Result<Outcome, EngineError> {
+        commit.check_limits()?;
+        let stopped = || EngineError::Unavailable("the committer has stopped".to_owned());
+        let (answer, outcome) = oneshot::channel();
+        self.queue.send(Queued { commit, answer }).await.map_err(|_| stopped())?;
+        // The task answers everything it took from the queue, unless it was itself killed.
+        outcome.await.unwrap_or_else(|_| {
+            Err(EngineError::OutcomeUnknown("the committer was stopped in the middle".to_owned()))
+        })
+    }
+
+    /// Commits that were handed to the engine so far.
+    pub fn commits(&self) -> u64 {
+        self.counters.commits.load(Ordering::Relaxed)
+    }
+
+    /// Batches, each one durable commit of the engine, that they were handed over in.
+    pub fn engine_commits(&self) -> u64 {
+        self.counters.batches.load(Ordering::Relaxed)
+    }
+}
+
+async fn serve(
+    engine: Arc<dyn Engine>,
+    mut queued: mpsc::Receiver<Queued>,
+    counters: Arc<Counters>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
+    tokio::pin!(shutdown);
+    let mut closing = false;
+    loop {
+        let first = tokio::select! {
+            biased;
+            () = &mut shutdown, if !closing => {
+                queued.close();
+                closing = true;
+                continue;
+            }
+            first = queued.recv() => first,
+        };
+        let Some(first) = first else { return };
+        let batch = collect(first, &mut queued);
+        counters.commits.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        counters.batches.fetch_add(1, Ordering::Relaxed);
+        carry_out(&*engine, batch).await;
+    }
+}
+
+/// Takes what is queued already, up to the bounds of a batch.
+fn collect(first: Queued, queued: &mut mpsc::Receiver<Queued>) -> Vec<Queued> {
+    let mut bytes = weight(&first.commit);
+    let mut batch = vec![first];
+    while batch.len() < BATCH_LEN_MAX && bytes < BATCH_BYTES {
+        let Ok(next) = queued.try_recv() else { break };
+        bytes += weight(&next.commit);
+        batch.push(next);
+    }
+    batch
+}
+
+fn weight(commit: &Commit) -> usize {
+    let write = |write: &Write| write.key().len() + write.value().map_or(0, bytes::Bytes::len);
+    commit.writes.iter().map(write).sum()
+}
+
+async fn carry_out(engine: &dyn Engine, batch: Vec<Queued>) {
+    let (commits, answers): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|queued| (queued.commit, queued.answer)).unzip();
+    let result = engine.commit_batch(commits).await;
+    for (index, answer) in answers.into_iter().enumerate() {
+        let own = match &result {
+            Ok(outcomes) => outcomes.get(index).copied().ok_or_else(|| {
+                EngineError::OutcomeUnknown("the engine gave too few outcomes".to_owned())
+            }),
+            Err(error) => Err(error.clone()),
+        };
+        // A caller that left does not want to know.
+        let _ = answer.send(own);
+    }
+}

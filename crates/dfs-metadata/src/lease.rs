@@ -1,0 +1,113 @@
+//! Leases for engines of which only one process has the store open.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_types::LeaseEpoch;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::engine::{
+    Commit, Condition, Engine, EngineError, LeaseGrant, Outcome, Versioned, Write, lease_epoch_key,
+    lease_renewal_key,
+};
+
+/// Format of the epoch record.
+const EPOCH_FORMAT: u8 = 1;
+
+/// Who holds which lease, by this process's clock.
+///
+/// Renewals touch only memory, so that an idle process writes nothing; the epoch is durable and
+/// grows with each holder. A restart forgets the holders: the first to ask takes over, with a new
+/// epoch, also when it held the lease before.
+#[derive(Debug, Default)]
+pub struct LocalLeases {
+    held: Mutex<BTreeMap<String, Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    holder: String,
+    until: Instant,
+    grant: LeaseGrant,
+}
+
+impl LocalLeases {
+    /// What [`Engine::lease`] promises, on the keys of `engine`.
+    pub async fn lease(
+        &self,
+        engine: &dyn Engine,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<LeaseGrant>, EngineError> {
+        let mut held = self.held.lock().await;
+        let epoch = engine.snapshot().await?.get(&lease_epoch_key(name)).await?;
+        if let Some(current) = held.get_mut(name)
+            && epoch.as_ref().is_some_and(|at| at.version == current.grant.epoch_version)
+        {
+            if current.holder == holder {
+                current.until = Instant::now() + ttl;
+                return Ok(Some(current.grant));
+            }
+            if Instant::now() < current.until {
+                return Ok(None);
+            }
+        }
+        let Some(grant) = take(engine, name, holder, epoch).await? else {
+            return Ok(None);
+        };
+        let until = Instant::now() + ttl;
+        held.insert(name.to_owned(), Held { holder: holder.to_owned(), until, grant });
+        Ok(Some(grant))
+    }
+}
+
+/// Writes the next epoch; `None` when somebody else was faster.
+async fn take(
+    engine: &dyn Engine,
+    name: &str,
+    holder: &str,
+    before: Option<Versioned>,
+) -> Result<Option<LeaseGrant>, EngineError> {
+    let key = lease_epoch_key(name);
+    let (epoch, condition) = match before {
+        None => (LeaseEpoch(1), Condition::Absent(key.clone())),
+        Some(at) => (decode_epoch(&at.value)?.next(), Condition::Version(key.clone(), at.version)),
+    };
+    let commit = Commit {
+        conditions: vec![condition],
+        writes: vec![
+            Write::Put(key, encode_epoch(epoch)),
+            Write::Put(lease_renewal_key(name), Bytes::copy_from_slice(holder.as_bytes())),
+        ],
+    };
+    match engine.commit_batch(vec![commit]).await?.first() {
+        Some(Outcome::Committed(epoch_version)) => {
+            Ok(Some(LeaseGrant { epoch, epoch_version: *epoch_version }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The value of a [`lease_epoch_key`].
+pub fn encode_epoch(epoch: LeaseEpoch) -> Bytes {
+    let mut value = vec![EPOCH_FORMAT];
+    value.extend_from_slice(&epoch.0.to_be_bytes());
+    Bytes::from(value)
+}
+
+/// Reads the value of a [`lease_epoch_key`].
+pub fn decode_epoch(value: &[u8]) -> Result<LeaseEpoch, EngineError> {
+    match value.split_first() {
+        Some((&EPOCH_FORMAT, rest)) if rest.len() == 8 => {
+            Ok(LeaseEpoch(rest.iter().fold(0, |epoch, byte| epoch << 8 | u64::from(*byte))))
+        }
+        Some((&format, _)) if format > EPOCH_FORMAT => Err(EngineError::NewerFormat {
+            found: u32::from(format),
+            supported: u32::from(EPOCH_FORMAT),
+        }),
+        _ => Err(EngineError::Damaged("the epoch of a lease cannot be read".to_owned())),
+    }
+}
