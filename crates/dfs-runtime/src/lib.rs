@@ -1,1 +1,20 @@
-//! What the binaries share: settings, logging, metrics, health, signals
+//! What the binaries share and no domain crate needs: settings from files, logging, metrics, the
+//! HTTP side door (`/metrics`, `/healthz`, `/readyz`), signals and orderly shutdown, limits of the
+//! process. It knows nothing of files, chunks or gRPC.
+//!
+//! A role is started like this: [`load_settings`], [`init_logging`], [`Shutdown::on_signals`],
+//! then its service and a [`StatusServer`] side by side, both ending with the same [`Shutdown`].
+
+mod limits;
+mod logging;
+mod metrics;
+mod settings;
+mod shutdown;
+mod status_server;
+
+pub use limits::raise_file_limit;
+pub use logging::{LogError, LogFormat, init_logging};
+pub use metrics::{Counter, Counters, Gauge, Gauges, Histogram, Histograms, Labels, Metrics};
+pub use settings::{SettingsError, load_settings, overlay};
+pub use shutdown::{Shutdown, Trigger, within};
+pub use status_server::{Readiness, StatusServer};

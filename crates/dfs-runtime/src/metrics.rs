@@ -1,0 +1,314 @@
+//! Metrics, in Prometheus' text form. The one place that knows the `prometheus` crate.
+//!
+//! Names follow its conventions: `dfs_<part>_<what>_<unit>`, `_total` for counters. Every label
+//! has a closed list of values, so that no client can make series without bound.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+const NAMES: &str = "each metric is made once, under a valid name";
+
+/// Bounds of the buckets of durations, in seconds.
+const SECONDS: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    10.0, 60.0,
+];
+
+/// What a value that a label does not list is counted as.
+const OTHER: &str = "other";
+
+/// The labels of a family of metrics, each with the values it may have.
+pub type Labels<'a> = &'a [(&'static str, &'a [&'static str])];
+
+/// The metrics of one server. Cheap to clone. Making two of one name is a defect, and panics.
+#[derive(Clone)]
+pub struct Metrics(Registry);
+
+/// A count that only grows.
+#[derive(Debug, Clone)]
+pub struct Counter(prometheus::IntCounter);
+
+/// A number that comes and goes.
+#[derive(Debug, Clone)]
+pub struct Gauge(prometheus::IntGauge);
+
+/// How often durations of which length were seen.
+#[derive(Debug, Clone)]
+pub struct Histogram(prometheus::Histogram);
+
+/// Counters by label.
+#[derive(Debug, Clone)]
+pub struct Counters(IntCounterVec, Values);
+
+/// Gauges by label.
+#[derive(Debug, Clone)]
+pub struct Gauges(IntGaugeVec, Values);
+
+/// Histograms by label.
+#[derive(Debug, Clone)]
+pub struct Histograms(HistogramVec, Values);
+
+impl Metrics {
+    /// The metrics of the process, and `dfs_build_info` with its version and this role.
+    pub fn new(role: &'static str) -> Self {
+        let metrics = Self(Registry::new());
+        metrics.register(prometheus::process_collector::ProcessCollector::for_self());
+        let version = env!("CARGO_PKG_VERSION");
+        metrics
+            .gauges("dfs_build_info", "Always 1.", &[("role", &[role]), ("version", &[version])])
+            .of(&[role, version])
+            .set(1);
+        metrics
+    }
+
+    /// Makes a counter.
+    pub fn counter(&self, name: &'static str, help: &'static str) -> Counter {
+        self.counters(name, help, &[]).of(&[])
+    }
+
+    /// Makes a gauge.
+    pub fn gauge(&self, name: &'static str, help: &'static str) -> Gauge {
+        self.gauges(name, help, &[]).of(&[])
+    }
+
+    /// Makes a gauge that `read` is asked for whenever the metrics are. It must not block.
+    pub fn gauge_fn(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        read: impl Fn() -> i64 + Send + Sync + 'static,
+    ) {
+        let gauge = prometheus::IntGauge::new(name, help).expect(NAMES);
+        self.register(Read { gauge, read });
+    }
+
+    /// Makes a histogram of durations.
+    pub fn histogram(&self, name: &'static str, help: &'static str) -> Histogram {
+        self.histograms(name, help, &[]).of(&[])
+    }
+
+    /// Makes counters by label.
+    pub fn counters(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Counters {
+        let values = Values::new(labels);
+        let family = IntCounterVec::new(Opts::new(name, help), &values.names()).expect(NAMES);
+        self.register(family.clone());
+        Counters(family, values)
+    }
+
+    /// Makes gauges by label.
+    pub fn gauges(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Gauges {
+        let values = Values::new(labels);
+        let family = IntGaugeVec::new(Opts::new(name, help), &values.names()).expect(NAMES);
+        self.register(family.clone());
+        Gauges(family, values)
+    }
+
+    /// Makes histograms of durations by label.
+    pub fn histograms(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        labels: Labels<'_>,
+    ) -> Histograms {
+        let values = Values::new(labels);
+        let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+        let family = HistogramVec::new(options, &values.names()).expect(NAMES);
+        self.register(family.clone());
+        Histograms(family, values)
+    }
+
+    /// Writes all of them down.
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.0.gather()).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot write the metrics down");
+            String::new()
+        })
+    }
+
+    fn register(&self, collector: impl Collector + 'static) {
+        self.0.register(Box::new(collector)).expect(NAMES);
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Counter {
+    /// Counts one.
+    pub fn increment(&self) {
+        self.0.inc();
+    }
+
+    /// Counts several.
+    pub fn add(&self, count: u64) {
+        self.0.inc_by(count);
+    }
+
+    /// What was counted.
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl Gauge {
+    /// Sets it.
+    pub fn set(&self, value: i64) {
+        self.0.set(value);
+    }
+
+    /// Changes it.
+    pub fn add(&self, change: i64) {
+        self.0.add(change);
+    }
+
+    /// What it shows.
+    pub fn get(&self) -> i64 {
+        self.0.get()
+    }
+}
+
+impl Histogram {
+    /// Counts a duration.
+    pub fn observe(&self, duration: Duration) {
+        self.0.observe(duration.as_secs_f64());
+    }
+
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.0.get_sample_count()
+    }
+}
+
+impl Counters {
+    /// The one for these values, in the order of the labels. A value that its label does not list
+    /// is counted as `other`.
+    pub fn of(&self, values: &[&str]) -> Counter {
+        Counter(self.0.with_label_values(&self.1.checked(values)))
+    }
+}
+
+impl Gauges {
+    /// The one for these values, in the order of the labels. A value that its label does not list
+    /// is shown as `other`.
+    pub fn of(&self, values: &[&str]) -> Gauge {
+        Gauge(self.0.with_label_values(&self.1.checked(values)))
+    }
+}
+
+impl Histograms {
+    /// The one for these values, in the order of the labels. A value that its label does not list
+    /// is counted as `other`.
+    pub fn of(&self, values: &[&str]) -> Histogram {
+        Histogram(self.0.with_label_values(&self.1.checked(values)))
+    }
+}
+
+/// The labels of a family, and what each may say.
+#[derive(Debug, Clone)]
+struct Values(Vec<(&'static str, Vec<&'static str>)>);
+
+impl Values {
+    fn new(labels: Labels<'_>) -> Self {
+        Self(labels.iter().map(|(name, values)| (*name, values.to_vec())).collect())
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        self.0.iter().map(|(name, _)| *name).collect()
+    }
+
+    fn checked(&self, values: &[&str]) -> Vec<&'static str> {
+        assert_eq!(values.len(), self.0.len(), "one value for each label");
+        self.0
+            .iter()
+            .zip(values)
+            .map(|((_, known), value)| known.iter().find(|k| *k == value).copied().unwrap_or(OTHER))
+            .collect()
+    }
+}
+
+/// A gauge that is read when it is asked for.
+struct Read<F> {
+    gauge: prometheus::IntGauge,
+    read: F,
+}
+
+impl<F: Fn() -> i64 + Send + Sync> Collector for Read<F> {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.gauge.set((self.read)());
+        self.gauge.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn everything_is_written_down() {
+        let metrics = Metrics::new("test");
+        metrics.counter("dfs_a_total", "A.").add(2);
+        metrics.gauge("dfs_b", "B.").set(-3);
+        metrics.histogram("dfs_c_seconds", "C.").observe(Duration::from_millis(3));
+        let level = Arc::new(AtomicI64::new(1));
+        let read = Arc::clone(&level);
+        metrics.gauge_fn("dfs_d", "D.", move || read.load(Ordering::Relaxed));
+        level.store(9, Ordering::Relaxed);
+        let text = metrics.render();
+        for line in [
+            "# HELP dfs_a_total A.",
+            "# TYPE dfs_a_total counter",
+            "dfs_a_total 2",
+            "dfs_b -3",
+            "dfs_c_seconds_bucket{le=\"0.0025\"} 0",
+            "dfs_c_seconds_bucket{le=\"0.005\"} 1",
+            "dfs_c_seconds_count 1",
+            "dfs_d 9",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        assert!(text.contains("dfs_build_info{role=\"test\",version="));
+        assert!(text.contains("process_resident_memory_bytes "));
+    }
+
+    #[test]
+    fn labels_are_bounded() {
+        let metrics = Metrics::new("test");
+        let calls = metrics.counters("dfs_calls_total", "C.", &[("code", &["OK", "BUSY"])]);
+        calls.of(&["OK"]).increment();
+        for i in 0..100 {
+            calls.of(&[&format!("made-up-{i}")]).increment();
+        }
+        let text = metrics.render();
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("dfs_calls_total{")).collect();
+        assert_eq!(
+            lines,
+            ["dfs_calls_total{code=\"OK\"} 1", "dfs_calls_total{code=\"other\"} 100"]
+        );
+    }
+
+    #[test]
+    fn clones_share_their_numbers() {
+        let metrics = Metrics::new("test");
+        let times = metrics.histograms("dfs_t_seconds", "T.", &[("op", &["put"])]);
+        times.of(&["put"]).observe(Duration::ZERO);
+        times.clone().of(&["put"]).observe(Duration::ZERO);
+        assert_eq!(times.of(&["put"]).count(), 2);
+    }
+}
