@@ -1,15 +1,54 @@
-//! Development tasks.
+//! Development tasks, each a verb: `cargo xtask VERB`. Needs cargo alone.
 
+mod fix;
 mod generate;
+mod process;
+mod verify;
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
-fn main() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the root")?;
-    match std::env::args().nth(1).as_deref() {
-        Some("generate") => generate::proto(root, &root.join("crates/dfs-proto/src/generated")),
-        _ => bail!("usage: cargo xtask generate"),
+/// A verb of `cargo xtask`.
+struct Verb {
+    name: &'static str,
+    usage: &'static str,
+    /// Takes the root of the repository and what follows the verb.
+    run: fn(&Path, &[String]) -> Result<()>,
+}
+
+const VERBS: &[Verb] = &[
+    Verb { name: "verify", usage: verify::USAGE, run: verify::run },
+    Verb { name: "fix", usage: fix::USAGE, run: fix::run },
+    Verb { name: "generate", usage: generate::USAGE, run: generate::run },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn dispatch(arguments: &[String]) -> Result<()> {
+    let (name, rest) = arguments.split_first().map_or(("", arguments), |(n, r)| (n.as_str(), r));
+    if let Some(verb) = VERBS.iter().find(|verb| verb.name == name) {
+        return (verb.run)(&root(), rest);
+    }
+    let usages: Vec<String> =
+        VERBS.iter().map(|verb| format!("  cargo xtask {} {}", verb.name, verb.usage)).collect();
+    bail!("{name:?} is no verb; there are\n{}", usages.join("\n"))
+}
+
+/// The root of the repository that cargo runs this in.
+fn root() -> PathBuf {
+    let package = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.parent().map_or_else(|| package.clone(), Path::to_path_buf)
 }

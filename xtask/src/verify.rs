@@ -1,0 +1,85 @@
+//! Everything that must hold, in the order in which it fails fastest. Never changes the tree.
+
+mod edges;
+mod packages;
+mod supply;
+mod tree;
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::generate;
+use crate::process::{cargo, run as run_command};
+
+pub(crate) const USAGE: &str = "[STEP]... (checks everything, or these steps; changes nothing)";
+
+/// Something that is checked.
+struct Step {
+    name: &'static str,
+    /// What to type to see it alone.
+    again: &'static str,
+    check: fn(&Path) -> Result<()>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "packages", again: "cargo xtask verify packages", check: packages::check },
+    Step { name: "fmt", again: "cargo fmt --all --check", check: fmt },
+    Step { name: "generated", again: "cargo xtask verify generated", check: generate::check },
+    Step { name: "edges", again: "cargo xtask verify edges", check: edges::check },
+    Step { name: "supply", again: "cargo xtask verify supply", check: supply::check },
+    Step { name: "lengths", again: "cargo xtask verify lengths", check: tree::check_lengths },
+    Step { name: "clippy", again: "cargo clippy --workspace --all-targets", check: clippy },
+    Step { name: "doc", again: "cargo doc --workspace --no-deps", check: doc },
+    Step { name: "test", again: "cargo test --workspace", check: test },
+];
+
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
+    if let Some(unknown) = arguments.iter().find(|name| STEPS.iter().all(|s| s.name != **name)) {
+        let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+        bail!("{unknown:?} is no step; there are {}", names.join(", "));
+    }
+    let start = Instant::now();
+    let before = tree::state(root)?;
+    let wanted = |step: &&Step| arguments.is_empty() || arguments.iter().any(|a| a == step.name);
+    for step in STEPS.iter().filter(wanted) {
+        println!("verify: {}", step.name);
+        let start = Instant::now();
+        let result = (step.check)(root);
+        let seconds = start.elapsed().as_secs_f64();
+        if let Err(error) = result {
+            println!("verify: {} failed after {seconds:.1} s; again: {}", step.name, step.again);
+            return Err(error);
+        }
+        println!("verify: {} passed in {seconds:.1} s", step.name);
+    }
+    if tree::state(root)? != before {
+        bail!("the tree changed meanwhile: see git status");
+    }
+    println!("verify: passed in {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn fmt(root: &Path) -> Result<()> {
+    run_command(&mut cargo(root, &["fmt", "--all", "--check"]))
+}
+
+fn clippy(root: &Path) -> Result<()> {
+    run_command(&mut cargo(
+        root,
+        &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    ))
+}
+
+fn doc(root: &Path) -> Result<()> {
+    run_command(
+        cargo(root, &["doc", "--locked", "--workspace", "--no-deps"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}
+
+/// Unit, integration and doc tests.
+fn test(root: &Path) -> Result<()> {
+    run_command(&mut cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"]))
+}

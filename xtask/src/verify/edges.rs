@@ -1,0 +1,186 @@
+//! Who may depend on whom. Cargo itself allows loops through dev-dependencies, and whatever else
+//! is convenient for a day.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::process::{cargo, output};
+
+/// The crates of this workspace that each may use. Kinds of dependencies make no difference, but
+/// for [`DEV_EDGES`].
+const EDGES: &[(&str, &[&str])] = &[
+    ("dfs-types", &[]),
+    ("dfs-runtime", &["dfs-types"]),
+    ("dfs-proto", &["dfs-types"]),
+    ("dfs-metadata", &["dfs-types"]),
+    ("dfs-chunkstore", &["dfs-types"]),
+    ("dfs-engines", &["dfs-types", "dfs-metadata"]),
+    ("dfs-transport", &["dfs-types", "dfs-proto"]),
+    ("dfs-streamer", &["dfs-types", "dfs-proto", "dfs-transport"]),
+    ("dfs-client", &["dfs-types", "dfs-proto", "dfs-transport", "dfs-streamer"]),
+    (
+        "dfs-coordinator",
+        &["dfs-types", "dfs-proto", "dfs-transport", "dfs-metadata", "dfs-runtime"],
+    ),
+    (
+        "dfs-datanode",
+        &[
+            "dfs-types",
+            "dfs-proto",
+            "dfs-transport",
+            "dfs-chunkstore",
+            "dfs-streamer",
+            "dfs-runtime",
+        ],
+    ),
+    (
+        "dfs-cli",
+        &[
+            "dfs-types",
+            "dfs-proto",
+            "dfs-transport",
+            "dfs-metadata",
+            "dfs-engines",
+            "dfs-chunkstore",
+            "dfs-streamer",
+            "dfs-client",
+            "dfs-coordinator",
+            "dfs-datanode",
+            "dfs-runtime",
+        ],
+    ),
+    (
+        "dfs-testkit",
+        &[
+            "dfs-types",
+            "dfs-proto",
+            "dfs-transport",
+            "dfs-metadata",
+            "dfs-engines",
+            "dfs-chunkstore",
+            "dfs-streamer",
+            "dfs-client",
+            "dfs-coordinator",
+            "dfs-datanode",
+            "dfs-runtime",
+        ],
+    ),
+    ("xtask", &[]),
+];
+
+/// What tests alone may use besides.
+const DEV_EDGES: &[(&str, &[&str])] = &[("dfs-cli", &["dfs-testkit"])];
+
+/// Crates from outside, by the start of their names, that a crate must not name, and why.
+const FORBIDDEN: &[(&str, &[&str], &str)] = &[
+    ("dfs-types", &["tokio", "tonic", "prost", "hyper"], "it is the words alone"),
+    ("dfs-metadata", &["tonic", "prost", "hyper"], "domain crates know nothing of the wire"),
+    ("dfs-engines", &["tonic", "prost", "hyper"], "domain crates know nothing of the wire"),
+    ("dfs-chunkstore", &["tonic", "prost", "hyper"], "domain crates know nothing of the wire"),
+    ("", &["kube", "k8s-openapi"], "the operator alone knows Kubernetes"),
+];
+
+/// A dependency as a manifest states it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Edge {
+    from: String,
+    to: String,
+    is_dev: bool,
+}
+
+pub(super) fn check(root: &Path) -> Result<()> {
+    let arguments = ["metadata", "--locked", "--no-deps", "--format-version=1"];
+    let metadata = serde_json::from_slice(&output(&mut cargo(root, &arguments))?)?;
+    let (members, edges) = read(&metadata).context("cargo metadata has another form")?;
+    let faults = faults(&members, &edges);
+    if !faults.is_empty() {
+        bail!("forbidden edges:\n  {}", faults.join("\n  "));
+    }
+    Ok(())
+}
+
+fn read(metadata: &Value) -> Option<(Vec<String>, Vec<Edge>)> {
+    let (mut members, mut edges) = (Vec::new(), Vec::new());
+    for package in metadata["packages"].as_array()? {
+        let from = package["name"].as_str()?;
+        members.push(from.to_owned());
+        for dependency in package["dependencies"].as_array()? {
+            edges.push(Edge {
+                from: from.to_owned(),
+                to: dependency["name"].as_str()?.to_owned(),
+                is_dev: dependency["kind"].as_str() == Some("dev"),
+            });
+        }
+    }
+    Some((members, edges))
+}
+
+fn faults(members: &[String], edges: &[Edge]) -> Vec<String> {
+    let allowed: BTreeMap<&str, &[&str]> = EDGES.iter().copied().collect();
+    let allowed_dev: BTreeMap<&str, &[&str]> = DEV_EDGES.iter().copied().collect();
+    let mut faults: Vec<String> = members
+        .iter()
+        .filter(|member| !allowed.contains_key(member.as_str()))
+        .map(|member| format!("{member} has no line in xtask/src/verify/edges.rs"))
+        .collect();
+    for Edge { from, to, is_dev } in edges {
+        let may = |table: &BTreeMap<&str, &[&str]>| {
+            table.get(from.as_str()).is_some_and(|list| list.contains(&to.as_str()))
+        };
+        let kind = if *is_dev { "tests of " } else { "" };
+        if members.contains(to) && !may(&allowed) && !(*is_dev && may(&allowed_dev)) {
+            faults.push(format!("{kind}{from} must not use {to}"));
+        }
+        for (_, names, why) in FORBIDDEN.iter().filter(|rule| rule.0.is_empty() || rule.0 == from) {
+            if names.iter().any(|name| to.starts_with(name)) {
+                faults.push(format!("{kind}{from} must not use {to}: {why}"));
+            }
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults_of(from: &str, to: &str, is_dev: bool) -> Vec<String> {
+        let members = EDGES.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>();
+        faults(&members, &[Edge { from: from.to_owned(), to: to.to_owned(), is_dev }])
+    }
+
+    #[test]
+    fn the_table_has_no_loop() {
+        // Each crate uses only those with a line above its own.
+        for (i, (name, uses)) in EDGES.iter().enumerate() {
+            for used in *uses {
+                assert!(EDGES[..i].iter().any(|(above, _)| above == used), "{name} uses {used}");
+            }
+        }
+    }
+
+    #[test]
+    fn edges_go_one_way() {
+        assert_eq!(faults_of("dfs-client", "dfs-streamer", false), [""; 0]);
+        assert_eq!(faults_of("dfs-cli", "dfs-testkit", true), [""; 0]);
+        for (from, to, is_dev) in [
+            ("dfs-streamer", "dfs-client", false),
+            ("dfs-streamer", "dfs-client", true),
+            ("dfs-cli", "dfs-testkit", false),
+            ("dfs-testkit", "dfs-cli", true),
+            ("dfs-metadata", "tonic", true),
+            ("dfs-types", "tokio", false),
+            ("dfs-coordinator", "kube", false),
+        ] {
+            assert_eq!(faults_of(from, to, is_dev).len(), 1, "{from} {to} {is_dev}");
+        }
+    }
+
+    #[test]
+    fn a_new_crate_needs_a_line() {
+        assert_eq!(faults(&["dfs-new".to_owned()], &[]).len(), 1);
+    }
+}

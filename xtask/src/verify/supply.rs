@@ -1,0 +1,123 @@
+//! Crates from outside: none that is banned, none under a licence that is not allowed. Reads the
+//! lists of `deny.toml`, so that cargo-deny, where somebody has it, says the same.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::process::{cargo, output};
+
+pub(super) fn check(root: &Path) -> Result<()> {
+    let rules = fs::read_to_string(root.join("deny.toml")).context("cannot read deny.toml")?;
+    let banned = list(&rules, "bans", "deny").context("deny.toml has no list of bans")?;
+    let allowed = list(&rules, "licenses", "allow").context("deny.toml allows no licence")?;
+    let arguments = ["metadata", "--locked", "--format-version=1"];
+    let metadata: Value = serde_json::from_slice(&output(&mut cargo(root, &arguments))?)?;
+    let packages = metadata["packages"].as_array().context("cargo metadata has another form")?;
+    let mut faults = Vec::new();
+    for package in packages {
+        let name = package["name"].as_str().unwrap_or_default();
+        let licence = package["license"].as_str().unwrap_or_default();
+        if banned.contains(name) {
+            faults.push(format!("{name} is banned: see who brings it, cargo tree --invert {name}"));
+        }
+        if !is_allowed(licence, &allowed) {
+            faults.push(format!("{name} has the licence {licence:?}, which is not allowed"));
+        }
+    }
+    if !faults.is_empty() {
+        bail!("deny.toml forbids:\n  {}", faults.join("\n  "));
+    }
+    Ok(())
+}
+
+/// The strings of the list `key = [...]` in the section `[section]`. Enough of TOML for the one
+/// file it reads: comments take a whole line, strings have no escapes.
+fn list(toml: &str, section: &str, key: &str) -> Option<BTreeSet<String>> {
+    let lines = toml.lines().map(str::trim).skip_while(|line| *line != format!("[{section}]"));
+    let body: Vec<&str> = lines
+        .skip(1)
+        .take_while(|line| !line.starts_with('[') || line.contains('='))
+        .filter(|line| !line.starts_with('#'))
+        .skip_while(|line| !line.starts_with(&format!("{key} = [")))
+        .collect();
+    let text = body.join("\n");
+    let (strings, _) = text.split_once('[')?.1.split_once(']')?;
+    Some(strings.split('"').skip(1).step_by(2).map(str::to_owned).collect())
+}
+
+/// Whether an SPDX expression can be satisfied with the allowed licences.
+fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let mut words = spaced.split_whitespace().peekable();
+    let is_allowed = any(&mut words, allowed);
+    is_allowed && words.next().is_none()
+}
+
+type Words<'a> = std::iter::Peekable<std::str::SplitWhitespace<'a>>;
+
+fn any(words: &mut Words<'_>, allowed: &BTreeSet<String>) -> bool {
+    let mut result = all(words, allowed);
+    while words.next_if_eq(&"OR").is_some() {
+        result |= all(words, allowed);
+    }
+    result
+}
+
+fn all(words: &mut Words<'_>, allowed: &BTreeSet<String>) -> bool {
+    let mut result = one(words, allowed);
+    while words.next_if_eq(&"AND").is_some() {
+        result &= one(words, allowed);
+    }
+    result
+}
+
+fn one(words: &mut Words<'_>, allowed: &BTreeSet<String>) -> bool {
+    if words.next_if_eq(&"(").is_some() {
+        let result = any(words, allowed);
+        return words.next_if_eq(&")").is_some() && result;
+    }
+    let Some(name) = words.next() else { return false };
+    let name = match words.next_if_eq(&"WITH").and_then(|_| words.next()) {
+        Some(exception) => format!("{name} WITH {exception}"),
+        None => name.to_owned(),
+    };
+    allowed.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read() {
+        let toml = "[licenses]\nallow = [\"A\", \"B\"]\n\n[bans]\nother = []\ndeny = [\n    # why \"x\"\n    \"ring\",\n    \"y\",\n]\n";
+        let strings = |section, key| list(toml, section, key).map(Vec::from_iter);
+        assert_eq!(strings("licenses", "allow"), Some(vec!["A".to_owned(), "B".to_owned()]));
+        assert_eq!(strings("bans", "deny"), Some(vec!["ring".to_owned(), "y".to_owned()]));
+        assert_eq!(strings("licenses", "deny"), None);
+        assert_eq!(strings("nowhere", "deny"), None);
+    }
+
+    #[test]
+    fn licences_are_weighed() {
+        let allowed = ["MIT", "Apache-2.0", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"]
+            .map(str::to_owned)
+            .into();
+        for good in [
+            "MIT",
+            "MIT/GPL-3.0",
+            "GPL-3.0 OR MIT",
+            "(MIT OR GPL-3.0) AND Unicode-3.0",
+            "Apache-2.0 WITH LLVM-exception OR GPL-3.0",
+        ] {
+            assert!(is_allowed(good, &allowed), "{good}");
+        }
+        for bad in ["", "GPL-3.0", "MIT AND GPL-3.0", "MIT WITH exception", "(MIT", "MIT MIT"] {
+            assert!(!is_allowed(bad, &allowed), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What lies in the tree.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::process::output;
+
+/// Lines past which a source file is said to be long.
+const LINES_MAX: usize = 700;
+
+/// What git has to say of the tree: equal when nothing changed. Outside of a repository it cannot
+/// be told, and is empty.
+pub(super) fn state(root: &Path) -> Result<Vec<u8>> {
+    if !root.join(".git").exists() {
+        return Ok(Vec::new());
+    }
+    let mut state = git(root, &["status", "--porcelain", "--untracked-files=all"])?;
+    state.extend(git(root, &["diff", "--no-ext-diff", "--binary", "HEAD"])?);
+    Ok(state)
+}
+
+/// Says which source files are longer than a reader likes. Not a failure: there are good reasons.
+pub(super) fn check_lengths(root: &Path) -> Result<()> {
+    let mut files = Vec::new();
+    for directory in ["crates", "xtask"] {
+        visit(&root.join(directory), &mut files)?;
+    }
+    files.sort();
+    for (path, lines) in files.iter().filter(|(_, lines)| *lines > LINES_MAX) {
+        println!("verify: {path} has {lines} lines; is there a second type hidden in it?");
+    }
+    Ok(())
+}
+
+fn visit(directory: &Path, files: &mut Vec<(String, usize)>) -> Result<()> {
+    let shown = directory.display();
+    for entry in fs::read_dir(directory).with_context(|| format!("cannot list {shown}"))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            // Nobody reads these.
+            if !path.ends_with("generated") && !path.ends_with("target") {
+                visit(&path, files)?;
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path)?;
+            files.push((path.display().to_string(), text.lines().count()));
+        }
+    }
+    Ok(())
+}
+
+fn git(root: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
+    output(Command::new("git").arg("-C").arg(root).args(arguments))
+}
