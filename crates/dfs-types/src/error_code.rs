@@ -125,3 +125,28 @@ impl fmt::Display for ErrorCode {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_read_back() {
+        let names: BTreeSet<&str> = ErrorCode::ALL.iter().map(|code| code.name()).collect();
+        assert_eq!(names.len(), ErrorCode::ALL.len());
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::from_name(code.name()), Some(*code));
+        }
+        assert_eq!(ErrorCode::from_name("not_found"), None);
+    }
+
+    #[test]
+    fn what_may_be_retried_exits_with_try_again() {
+        for code in ErrorCode::ALL {
+            let may = code.is_retryable() || code.is_outcome_unknown();
+            assert_eq!(may, code.exit_code() == 5, "{code}");
+        }
+    }
+}

@@ -127,8 +127,8 @@ impl Frame {
 mod tests {
     use super::*;
 
-    fn seal(length: u64) -> Option<ChunkSeal> {
-        Some(ChunkSeal { length, crc32c: Crc32c(0), sha256: Sha256([0; 32]) })
+    fn seal(length: u64) -> ChunkSeal {
+        ChunkSeal { length, crc32c: Crc32c(0), sha256: Sha256([0; 32]) }
     }
 
     #[test]
@@ -137,10 +137,10 @@ mod tests {
         for frame in [
             Frame::of(0, vec![7; BLOCK_SIZE].into(), None),
             Frame::of(block, vec![7; Frame::DATA_MAX].into(), None),
-            Frame::of(0, vec![7; 1].into(), seal(1)),
-            Frame::of(block, vec![7; BLOCK_SIZE + 1].into(), seal(2 * block + 1)),
-            Frame::of(0, Bytes::new(), seal(0)),
-            Frame::of(block, Bytes::new(), seal(block)),
+            Frame::of(0, vec![7; 1].into(), Some(seal(1))),
+            Frame::of(block, vec![7; BLOCK_SIZE + 1].into(), Some(seal(2 * block + 1))),
+            Frame::of(0, Bytes::new(), Some(seal(0))),
+            Frame::of(block, Bytes::new(), Some(seal(block))),
         ] {
             assert_eq!(frame.verify(), Ok(()), "{} {}", frame.offset, frame.data.len());
         }
@@ -162,7 +162,7 @@ mod tests {
             (Frame::of(0, Bytes::new(), None), FrameError::PartialBlock(0)),
             (short, FrameError::ChecksumCount { blocks: 2, crcs: 1 }),
             (
-                Frame { seal: seal(3 * block - 1), ..good.clone() },
+                Frame { seal: Some(seal(3 * block - 1)), ..good.clone() },
                 FrameError::PastEnd { offset: block, length: 2 * BLOCK_SIZE },
             ),
             (

@@ -196,4 +196,13 @@ mod tests {
         assert_eq!(first.time(), a);
         assert!(ChunkId::floor(a) <= first && first < ChunkId::floor(b));
     }
+
+    #[test]
+    fn bytes_sort_as_ids_do() {
+        let random = SeededRandom::new(2);
+        for _ in 0..100 {
+            let (a, b) = (ChunkId::random(&random), ChunkId::random(&random));
+            assert_eq!(a.cmp(&b), a.to_bytes().cmp(&b.to_bytes()));
+        }
+    }
 }

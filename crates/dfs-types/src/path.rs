@@ -208,6 +208,8 @@ fn write_lossless(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn path(text: &str) -> DfsPath {
@@ -259,5 +261,55 @@ mod tests {
     fn shows_any_bytes_on_one_line() {
         let odd = DfsPath::new(b"/a\n\xff\\\xc3\xa9".to_vec()).unwrap();
         assert_eq!(odd.to_string(), "/a\\x0a\\xff\\\\é");
+    }
+
+    /// What the words of the contract say, in the plainest way.
+    fn is_path(bytes: &[u8]) -> bool {
+        let is_name = |name: &[u8]| {
+            (1..=255).contains(&name.len()) && name != b"." && name != b".." && !name.contains(&0)
+        };
+        bytes == b"/"
+            || bytes.len() <= 4_096
+                && bytes.first() == Some(&b'/')
+                && bytes[1..].split(|b| *b == b'/').all(is_name)
+    }
+
+    fn path_like() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            4 => proptest::collection::vec(any::<u8>(), 0..6),
+            2 => Just(b".".to_vec()),
+            2 => Just(b"..".to_vec()),
+            1 => proptest::collection::vec(1_u8..=255, 250..260),
+        ];
+        let absolute = (any::<bool>(), proptest::collection::vec(piece, 0..20));
+        absolute.prop_map(|(absolute, pieces)| {
+            let bytes = pieces.join(&b'/');
+            if absolute { [b"/", &bytes[..]].concat() } else { bytes }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_agrees_with_the_contract(bytes in path_like()) {
+            prop_assert_eq!(DfsPath::new(bytes.clone()).is_ok(), is_path(&bytes));
+        }
+
+        #[test]
+        fn names_put_together_give_the_path_again(bytes in path_like()) {
+            let Ok(path) = DfsPath::new(bytes) else { return Ok(()) };
+            let joined = path.names().try_fold(DfsPath::root(), |path, name| path.join(&name));
+            prop_assert_eq!(joined.as_ref(), Ok(&path));
+            if let Some((parent, name)) = path.split_last() {
+                prop_assert!(path.starts_with(&parent) && !parent.starts_with(&path));
+                prop_assert_eq!(path.names().next_back(), Some(name));
+            }
+        }
+
+        #[test]
+        fn no_two_paths_look_the_same(a in path_like(), b in path_like()) {
+            let (Ok(a), Ok(b)) = (DfsPath::new(a), DfsPath::new(b)) else { return Ok(()) };
+            prop_assert_eq!(a == b, a.to_string() == b.to_string());
+            prop_assert!(!a.to_string().chars().any(char::is_control));
+        }
     }
 }

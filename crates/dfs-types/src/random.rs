@@ -45,3 +45,30 @@ impl Random for SeededRandom {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).fill_bytes(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_decides_everything() {
+        let draw = |seed| {
+            let random = SeededRandom::new(seed);
+            [random.below(1 << 40), random.below(1 << 40)]
+        };
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+    }
+
+    #[test]
+    fn numbers_stay_below_the_bound_and_reach_all_of_it() {
+        let random = SeededRandom::new(3);
+        let mut seen = [false; 7];
+        for _ in 0..500 {
+            seen[random.below(7) as usize] = true;
+        }
+        assert_eq!(seen, [true; 7]);
+        assert_eq!(random.below(0), 0);
+        assert_eq!(random.below(1), 0);
+    }
+}

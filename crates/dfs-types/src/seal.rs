@@ -148,8 +148,18 @@ mod tests {
         assert!(!receipt.is_genuine(&cluster));
         let receipt = receipt.sealed(&cluster.for_node(node, registration));
         assert!(receipt.is_genuine(&cluster));
-        assert!(!Receipt { length: 6, ..receipt }.is_genuine(&cluster));
-        assert!(!Receipt { node: NodeId(1), ..receipt }.is_genuine(&cluster));
+        for lie in [
+            Receipt { chunk: ChunkId(2), ..receipt },
+            Receipt { length: 6, ..receipt },
+            Receipt { crc32c: Crc32c(8), ..receipt },
+            Receipt { node: NodeId(1), ..receipt },
+            Receipt { disk: DiskId(3), ..receipt },
+            Receipt { stamp: Stamp(5), ..receipt },
+            Receipt { registration: RegistrationNumber(4), ..receipt },
+            Receipt { seal: Seal([0; 32]), ..receipt },
+        ] {
+            assert!(!lie.is_genuine(&cluster), "{lie:?}");
+        }
         assert!(!receipt.is_genuine(&SealKey::random(&random)));
     }
 

@@ -69,7 +69,9 @@ impl fmt::Display for ByteSize {
         let unit = UNITS[..4].iter().rev().find(|(_, unit)| self.0 >= *unit);
         match unit {
             None => write!(f, "{}B", self.0),
-            Some((name, unit)) if self.0 % unit == 0 => write!(f, "{}{name}", self.0 / unit),
+            Some((name, unit)) if self.0.is_multiple_of(*unit) => {
+                write!(f, "{}{name}", self.0 / unit)
+            }
             Some((name, unit)) => write!(f, "{:.1}{name}", self.0 as f64 / *unit as f64),
         }
     }
@@ -78,6 +80,7 @@ impl fmt::Display for ByteSize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Random, SeededRandom};
 
     #[test]
     fn reads_what_people_write() {
@@ -102,5 +105,16 @@ mod tests {
         assert_eq!(ByteSize(0).to_string(), "0B");
         assert_eq!(ByteSize(64 << 20).to_string(), "64MiB");
         assert_eq!(ByteSize((1 << 30) + (1 << 29)).to_string(), "1.5GiB");
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let random = SeededRandom::new(5);
+        for shift in 0..60 {
+            let size = ByteSize(random.below(2 << shift));
+            let back: ByteSize = size.to_string().parse().unwrap();
+            let unit = UNITS[..4].iter().rev().map(|(_, unit)| *unit).find(|unit| size.0 >= *unit);
+            assert!(back.0.abs_diff(size.0) <= unit.unwrap_or(0) / 10, "{size:?} {back:?}");
+        }
     }
 }

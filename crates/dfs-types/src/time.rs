@@ -45,6 +45,7 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that others are given")]
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(since.as_millis() as u64)
@@ -84,5 +85,29 @@ impl From<Timestamp> for FileTime {
 impl fmt::Display for FileTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:09}", self.seconds, self.nanos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_stays_within_time() {
+        let (end, second) = (Timestamp(u64::MAX), Duration::from_secs(1));
+        assert_eq!(end.plus(second), end);
+        assert_eq!(Timestamp(999).minus(second), Timestamp(0));
+        assert_eq!(Timestamp(5).since(Timestamp(9)), Duration::ZERO);
+        assert_eq!(Timestamp(7).plus(second).since(Timestamp(7)), second);
+    }
+
+    #[test]
+    fn file_times_are_ordered_and_bounded() {
+        assert_eq!(FileTime::new(0, 1_000_000_000), None);
+        let before = FileTime::new(-1, 999_999_999).unwrap();
+        assert!(before < FileTime::default());
+        assert_eq!(before.to_string(), "-1.999999999");
+        let time = FileTime::from(Timestamp(1_234));
+        assert_eq!((time.seconds(), time.nanos()), (1, 234_000_000));
     }
 }
