@@ -1,1 +1,17 @@
-//! The one place where channels and listeners are made
+//! Everything between processes that is not what they say: sockets, channels, servers, request
+//! ids, and the one function that says who may do what.
+//!
+//! Channels are made in [`Channels`] and servers run by [`serve`], nowhere else, so that TLS will
+//! be a matter of one crate.
+
+mod authorise;
+mod channels;
+mod network;
+mod request_id;
+mod server;
+
+pub use authorise::{Action, Denied, Identity, allow};
+pub use channels::{AddressError, Channels, Security, Traced};
+pub use network::{CONNECT_TIMEOUT, Io, Listener, Network, Stream, TcpNetwork};
+pub use request_id::{AddRequestId, REQUEST_ID_HEADER, current_request_id, with_request_id};
+pub use server::{Observer, serve};

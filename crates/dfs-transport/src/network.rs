@@ -1,0 +1,141 @@
+//! Sockets, behind a trait so that a simulation can put its own in their place.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::transport::server::Connected;
+
+/// How long dialling may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A byte stream between two processes.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
+
+/// A connection of some [`Network`].
+pub struct Io(Box<dyn Stream>);
+
+impl Io {
+    /// Wraps a byte stream.
+    pub fn new(stream: impl Stream) -> Self {
+        Self(Box::new(stream))
+    }
+}
+
+impl std::fmt::Debug for Io {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Io")
+    }
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+}
+
+impl Connected for Io {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+/// Where connections come in.
+#[async_trait]
+pub trait Listener: Send + 'static {
+    /// Where it listens; with the port that was found when 0 was asked for.
+    fn local_address(&self) -> SocketAddr;
+
+    /// Waits for the next connection. Cancel-safe. An error concerns one connection; others may
+    /// follow.
+    async fn accept(&mut self) -> io::Result<Io>;
+}
+
+/// A way to other processes.
+#[async_trait]
+pub trait Network: Send + Sync + 'static {
+    /// Dials `host:port`; gives up after [`CONNECT_TIMEOUT`].
+    async fn connect(&self, address: &str) -> io::Result<Io>;
+
+    /// Listens on `host:port`; port 0 takes a free one.
+    async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>>;
+}
+
+/// TCP of the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TcpNetwork;
+
+struct Tcp {
+    listener: TcpListener,
+    local: SocketAddr,
+}
+
+#[async_trait]
+impl Listener for Tcp {
+    fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    async fn accept(&mut self) -> io::Result<Io> {
+        let (stream, _) = self.listener.accept().await?;
+        stream.set_nodelay(true)?;
+        Ok(Io::new(stream))
+    }
+}
+
+#[async_trait]
+impl Network for TcpNetwork {
+    async fn connect(&self, address: &str) -> io::Result<Io> {
+        let dialled = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await;
+        let stream = dialled.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        stream.set_nodelay(true)?;
+        Ok(Io::new(stream))
+    }
+
+    async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {
+        let listener = TcpListener::bind(address).await?;
+        let local = listener.local_addr()?;
+        Ok(Box::new(Tcp { listener, local }))
+    }
+}

@@ -1,0 +1,39 @@
+//! One id follows a user's action through every process it touches.
+
+use dfs_types::{OsRandom, RequestId};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+
+/// Header that carries the id.
+pub const REQUEST_ID_HEADER: &str = "dfs-request-id";
+
+tokio::task_local! {
+    static CURRENT: RequestId;
+}
+
+/// The id of the action that the current task works for, if it works for one.
+pub fn current_request_id() -> Option<RequestId> {
+    CURRENT.try_with(|id| *id).ok()
+}
+
+/// Works for the action `id`: calls made within carry it. A task spawned within does not, unless
+/// it is wrapped as well.
+pub async fn with_request_id<T>(id: RequestId, work: impl Future<Output = T>) -> T {
+    CURRENT.scope(id, work).await
+}
+
+/// Puts the current id on every outgoing call; makes one when there is none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AddRequestId;
+
+impl Interceptor for AddRequestId {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let id = current_request_id().unwrap_or_else(|| RequestId::random(&OsRandom));
+        let value: Result<MetadataValue<Ascii>, _> = id.to_string().parse();
+        if let Ok(value) = value {
+            request.metadata_mut().insert(REQUEST_ID_HEADER, value);
+        }
+        Ok(request)
+    }
+}

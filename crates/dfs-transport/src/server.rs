@@ -1,0 +1,133 @@
+//! The one place where gRPC servers are run.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use dfs_types::{OsRandom, RequestId};
+use http::{Request, Response};
+use tokio::time::Instant;
+use tonic::Code;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tower::{Layer, Service};
+use tracing::Instrument as _;
+
+use crate::channels::{
+    CONNECTION_WINDOW, HTTP2_FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW,
+};
+use crate::network::Listener;
+use crate::request_id::{REQUEST_ID_HEADER, with_request_id};
+
+/// Requests of one connection that are worked on at the same time.
+const REQUESTS_PER_CONNECTION: usize = 256;
+/// Streams of one connection that may be open.
+const STREAMS_PER_CONNECTION: u32 = 1_024;
+
+/// Is told of each call that ended.
+pub trait Observer: Send + Sync + 'static {
+    /// A call of `method` (`/package.Service/Method`) was answered with `code` after `elapsed`. Of
+    /// an answer that is a stream this is its beginning.
+    fn answered(&self, method: &str, code: Code, elapsed: Duration);
+}
+
+/// Serves `routes` until `shutdown` ends, then lets calls under way finish for at most `drain`.
+/// Each call runs within a span with its request id.
+pub async fn serve(
+    listener: Box<dyn Listener>,
+    routes: Routes,
+    observer: Arc<dyn Observer>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    drain: Duration,
+) -> io::Result<()> {
+    let (stopping, mut is_stopping) = tokio::sync::watch::channel(false);
+    let shutdown = async move {
+        shutdown.await;
+        stopping.send_replace(true);
+    };
+    let incoming = futures_util::stream::unfold(listener, |mut listener| async move {
+        let accepted = listener.accept().await;
+        if let Err(error) = &accepted {
+            tracing::warn!(%error, "a connection could not be accepted");
+        }
+        Some((accepted, listener))
+    });
+    let serving = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(HTTP2_FRAME_MAX)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION)
+        .layer(Tracing { observer })
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, shutdown);
+    let deadline = async {
+        // An error means that the server is gone, and with it the other branch has ended.
+        drop(is_stopping.wait_for(|stopping| *stopping).await);
+        tokio::time::sleep(drain).await;
+    };
+    tokio::select! {
+        biased;
+        served = serving => served.map_err(io::Error::other),
+        () = deadline => Ok(()),
+    }
+}
+
+/// Gives each call its request id, its span, and tells the observer of it.
+#[derive(Clone)]
+struct Tracing {
+    observer: Arc<dyn Observer>,
+}
+
+impl<S> Layer<S> for Tracing {
+    type Service = Traced<S>;
+
+    fn layer(&self, inner: S) -> Traced<S> {
+        Traced { inner, observer: self.observer.clone() }
+    }
+}
+
+#[derive(Clone)]
+struct Traced<S> {
+    inner: S,
+    observer: Arc<dyn Observer>,
+}
+
+impl<S, B, R> Service<Request<B>> for Traced<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    R: Send + 'static,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let header = request.headers().get(REQUEST_ID_HEADER);
+        let id = header.and_then(|value| value.to_str().ok()?.parse().ok());
+        let id = id.unwrap_or_else(|| RequestId::random(&OsRandom));
+        let method = request.uri().path().to_owned();
+        let span = tracing::info_span!("request", %id, method);
+        let (observer, started) = (self.observer.clone(), Instant::now());
+        let answer = self.inner.call(request);
+        let work = async move {
+            let response = answer.await?;
+            // Only an answer without a body has its status among the headers.
+            let code = response.headers().get("grpc-status");
+            let code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
+            observer.answered(&method, code, started.elapsed());
+            Ok(response)
+        };
+        Box::pin(with_request_id(id, work).instrument(span))
+    }
+}
