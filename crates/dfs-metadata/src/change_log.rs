@@ -52,6 +52,20 @@ impl ChangeLog {
         self.recorded.send_replace(recorded);
     }
 
+    /// Forgets everything, because changes up to `current` were not recorded. Watches that were
+    /// begun before get [`EngineError::Compacted`].
+    pub fn restart(&self, current: Revision) {
+        let recorded = {
+            let mut ring = lock(&self.ring);
+            ring.first = ring.end() + 1;
+            ring.changes.clear();
+            ring.bytes = 0;
+            ring.complete_after = current;
+            ring.end()
+        };
+        self.recorded.send_replace(recorded);
+    }
+
     /// Watches keys that start with `prefix` for revisions greater than `from`. The watch ends
     /// with [`EngineError::Unavailable`] when the last handle of the log is gone.
     pub fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {

@@ -85,7 +85,7 @@ impl State {
             .filter_map(move |(key, versions)| Some((key.clone(), visible(versions, at)?)))
     }
 
-    fn commit(&mut self, commit: Commit, changes: &mut Vec<Change>) -> Outcome {
+    fn commit(&mut self, commit: &Commit, changes: &mut Vec<Change>) -> Outcome {
         let now = self.revision;
         let Ok(failing) = commit.first_failing(
             |key| Ok::<_, Infallible>(self.get(key, now).map(|found| found.version)),
@@ -205,8 +205,7 @@ impl Engine for MemoryEngine {
         commits.iter().try_for_each(Commit::check_limits)?;
         let mut changes = Vec::new();
         let mut state = lock(&self.state);
-        let outcomes =
-            commits.into_iter().map(|commit| state.commit(commit, &mut changes)).collect();
+        let outcomes = commits.iter().map(|commit| state.commit(commit, &mut changes)).collect();
         // Recorded under the lock, as the log wants the order of the commits.
         self.changes.record(changes);
         Ok(outcomes)

@@ -1,0 +1,154 @@
+//! What redb stands on: a locked file, and a handle that lets a backend outlive a database.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use dfs_metadata::engine::EngineError;
+use redb::StorageBackend;
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+use super::store::{Store, open_error};
+
+const FILE: &str = "metadata.redb";
+/// A store that is being made; it gets its name when it is complete.
+const UNFINISHED: &str = "metadata.redb.new";
+const LOCK: &str = "metadata.lock";
+
+/// The file of a store in a folder that is locked as long as this lives.
+#[derive(Debug)]
+pub(super) struct DiskFile {
+    file: File,
+    _lock: File,
+}
+
+impl DiskFile {
+    /// Opens the file of the store in `folder`. Where there is none it makes an empty store, under
+    /// another name until it is whole: an empty file was never made by us, so it is damage.
+    pub(super) fn open(folder: &Path, cache_bytes: usize) -> Result<Self, EngineError> {
+        let io = |error: io::Error| open_error(&folder.display(), &error);
+        make_folder(folder).map_err(io)?;
+        let lock = lock(folder)?;
+        let path = folder.join(FILE);
+        if !fs::exists(&path).map_err(io)? {
+            let unfinished = folder.join(UNFINISHED);
+            let mut options = File::options();
+            let file = options.read(true).write(true).create(true).truncate(true);
+            let file = file.open(&unfinished).map_err(io)?;
+            let lock = lock.try_clone().map_err(io)?;
+            drop(Store::open(SharedBackend::new(Self { file, _lock: lock }), cache_bytes)?);
+            fs::rename(&unfinished, &path).map_err(io)?;
+            sync_folder(folder).map_err(io)?;
+        }
+        let file = File::options().read(true).write(true).open(&path).map_err(io)?;
+        if file.metadata().map_err(io)?.len() == 0 {
+            let path = path.display();
+            return Err(EngineError::Damaged(format!("{path} is empty, it was truncated")));
+        }
+        Ok(Self { file, _lock: lock })
+    }
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if fs::exists(folder)? {
+        return Ok(());
+    }
+    fs::create_dir_all(folder)?;
+    folder.parent().map_or(Ok(()), sync_folder)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn lock(folder: &Path) -> Result<File, EngineError> {
+    let path = folder.join(LOCK);
+    let io = |error: io::Error| open_error(&path.display(), &error);
+    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(EngineError::InUse(format!(
+            "another process has {} open, stop it or choose another folder",
+            folder.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
+impl StorageBackend for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(out, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        // Room is claimed here, so that a full disk shows before a commit began to write, and
+        // never while the store is opened.
+        let old = self.len()?;
+        if len > old {
+            match fallocate(&self.file, FallocateFlags::empty(), old, len - old) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                done => return Ok(done?),
+            }
+        }
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
+}
+
+/// Lends a backend to one database after another: redb gives up for good at the first failure,
+/// and then wants to be opened anew.
+#[derive(Debug, Clone)]
+pub(super) struct SharedBackend(Arc<Owned>);
+
+#[derive(Debug)]
+struct Owned(Box<dyn StorageBackend>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.close() {
+            tracing::warn!(%error, "cannot close the metadata store");
+        }
+    }
+}
+
+impl SharedBackend {
+    pub(super) fn new(backend: impl StorageBackend) -> Self {
+        Self(Arc::new(Owned(Box::new(backend))))
+    }
+}
+
+impl StorageBackend for SharedBackend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.0.write(offset, data)
+    }
+}

@@ -1,0 +1,331 @@
+//! The blocking side: one writer on a redb database, and the views that it publishes.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use dfs_metadata::change_log::ChangeLog;
+use dfs_metadata::engine::{Change, Commit, EngineError, Outcome};
+use dfs_types::Revision;
+use redb::{Builder, Database, ReadableDatabase, Table, TableError, WriteTransaction};
+
+use super::file::SharedBackend;
+use super::records::{RECORDS, REVISION_KEY, STATE, View, damaged, encode, get, range};
+
+const FORMAT_KEY: &str = "format";
+/// Format that this version writes, and the newest it reads.
+const FORMAT: u32 = 1;
+
+/// Why an access of the store failed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// redb, or what it stands on, failed; it has to be opened anew.
+    Store(redb::Error),
+    /// redb met a state that it took to be impossible.
+    Panicked,
+    /// What is stored cannot be right; redb itself is sound.
+    Record(EngineError),
+}
+
+impl<E: Into<redb::Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<Fault> for EngineError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Store(redb::Error::Io(error)) => from_io(&error, error.to_string()),
+            Fault::Store(error @ redb::Error::Corrupted(_)) => Self::Damaged(error.to_string()),
+            Fault::Store(redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
+                Self::Unavailable("the store is being opened again after a failure".to_owned())
+            }
+            Fault::Store(error) => Self::Unavailable(error.to_string()),
+            Fault::Panicked => Self::Damaged("it cannot be made sense of".to_owned()),
+            Fault::Record(error) => error,
+        }
+    }
+}
+
+/// Names what was to be opened in the error.
+pub(super) fn open_error(what: &dyn Display, error: &io::Error) -> EngineError {
+    from_io(error, format!("{what}: {error}"))
+}
+
+fn from_io(error: &io::Error, text: String) -> EngineError {
+    use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
+    match error.kind() {
+        StorageFull | QuotaExceeded | FileTooLarge => EngineError::NoSpace(text),
+        InvalidData | UnexpectedEof => EngineError::Damaged(text),
+        _ => EngineError::Unavailable(text),
+    }
+}
+
+/// What the writer shares with the readers.
+pub(super) struct Published {
+    /// Of the last commit; `None` after a failure, until the store was opened again.
+    view: Mutex<Option<Arc<View>>>,
+    changes: ChangeLog,
+}
+
+impl Published {
+    pub(super) fn view(&self) -> Option<Arc<View>> {
+        self.lock().clone()
+    }
+
+    pub(super) fn changes(&self) -> &ChangeLog {
+        &self.changes
+    }
+
+    /// Reads from a view. A failure of the store takes the view back, so that the next snapshot
+    /// opens the store anew.
+    pub(super) fn read<T>(
+        &self,
+        view: &Arc<View>,
+        work: impl FnOnce(&View) -> Result<T, Fault>,
+    ) -> Result<T, EngineError> {
+        let result = guarded(|| work(view));
+        if matches!(result, Err(Fault::Store(_) | Fault::Panicked)) {
+            let mut current = self.lock();
+            if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, view)) {
+                *current = None;
+            }
+        }
+        Ok(result?)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<View>>> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// redb panics on some damage; that must not take the process along.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Fault::Panicked))
+}
+
+/// The writer of a store.
+pub(super) struct Store {
+    backend: SharedBackend,
+    cache_bytes: usize,
+    /// `None` after a failure, until it was opened again.
+    database: Option<Database>,
+    revision: Revision,
+    published: Arc<Published>,
+}
+
+/// A batch that is in the tables, and what to tell once it is durable.
+struct Applied {
+    outcomes: Vec<Outcome>,
+    changes: Vec<Change>,
+    revision: Revision,
+}
+
+impl Store {
+    /// Opens the store in `backend`, or makes one when it is empty.
+    pub(super) fn open(backend: SharedBackend, cache_bytes: usize) -> Result<Self, EngineError> {
+        let (database, view) = guarded(|| open(&backend, cache_bytes))?;
+        let revision = view.revision();
+        let changes = ChangeLog::new(revision);
+        let published = Arc::new(Published { view: Mutex::new(Some(Arc::new(view))), changes });
+        Ok(Self { backend, cache_bytes, database: Some(database), revision, published })
+    }
+
+    pub(super) fn published(&self) -> Arc<Published> {
+        self.published.clone()
+    }
+
+    /// The view of the last commit; opens the store again if it failed.
+    pub(super) fn view(&mut self) -> Result<Arc<View>, EngineError> {
+        if let (Some(_), Some(view)) = (&self.database, self.published.view()) {
+            return Ok(view);
+        }
+        let before = self.revision;
+        let view = self.reopen()?;
+        if view.revision() > before {
+            // A commit whose outcome was not known did take place; nobody watched it.
+            self.published.changes.restart(view.revision());
+        }
+        Ok(view)
+    }
+
+    fn reopen(&mut self) -> Result<Arc<View>, EngineError> {
+        self.close();
+        let (database, view) = guarded(|| open(&self.backend, self.cache_bytes))?;
+        if view.revision() < self.revision {
+            let (found, last) = (view.revision(), self.revision);
+            return Err(EngineError::Damaged(format!(
+                "it went back to revision {found}, although {last} was durable"
+            )));
+        }
+        let view = Arc::new(view);
+        self.revision = view.revision();
+        self.database = Some(database);
+        *self.published.lock() = Some(view.clone());
+        Ok(view)
+    }
+
+    fn close(&mut self) {
+        *self.published.lock() = None;
+        // Closing may write, and panic on damage as any other call.
+        let database = self.database.take();
+        let _ = guarded(|| {
+            drop(database);
+            Ok(())
+        });
+    }
+
+    pub(super) fn commit_batch(&mut self, commits: &[Commit]) -> Result<Vec<Outcome>, EngineError> {
+        self.view()?;
+        let Some(database) = &self.database else {
+            return Err(EngineError::Unavailable("the store is closed".to_owned()));
+        };
+        let before = self.revision;
+        let mut applied = None;
+        let result = guarded(|| {
+            let mut transaction = database.begin_write()?;
+            transaction.set_quick_repair(true);
+            let batch = apply(&transaction, commits, before)?;
+            if batch.revision == before {
+                transaction.abort()?;
+                applied = Some(batch);
+                return Ok(None);
+            }
+            applied = Some(batch);
+            transaction.commit()?;
+            Ok(Some(View::new(database)?))
+        });
+        match result {
+            Ok(view) => {
+                if let Some(view) = view {
+                    *self.published.lock() = Some(Arc::new(view));
+                }
+            }
+            Err(fault @ Fault::Record(_)) => return Err(fault.into()),
+            Err(fault) => self.settle(fault.into(), applied.as_ref())?,
+        }
+        let Some(batch) = applied else { return Ok(Vec::new()) };
+        self.revision = batch.revision;
+        self.published.changes.record(batch.changes);
+        Ok(batch.outcomes)
+    }
+
+    /// Finds out what became of a batch that failed: `Ok` when it is durable after all.
+    fn settle(&mut self, error: EngineError, batch: Option<&Applied>) -> Result<(), EngineError> {
+        tracing::warn!(%error, "the metadata store failed and is opened again");
+        let reopened = self.reopen();
+        let Some(batch) = batch else { return Err(error) };
+        match reopened {
+            Ok(view) if view.revision() >= batch.revision => Ok(()),
+            Ok(_) => Err(error),
+            Err(reopening) => Err(EngineError::OutcomeUnknown(format!(
+                "{error}; then the store could not be opened again: {reopening}"
+            ))),
+        }
+    }
+}
+
+fn open(backend: &SharedBackend, cache_bytes: usize) -> Result<(Database, View), Fault> {
+    let database =
+        Builder::new().set_cache_size(cache_bytes).create_with_backend(backend.clone())?;
+    let read = database.begin_read()?;
+    match read.open_table(STATE) {
+        Err(TableError::TableDoesNotExist(_)) if read.list_tables()?.next().is_none() => {
+            initialise(&database)?;
+        }
+        Err(TableError::TableDoesNotExist(_)) => {
+            return Err(damaged("the file is not a metadata store of dfs"));
+        }
+        Err(error) => return Err(error.into()),
+        Ok(state) => {
+            let format = state.get(FORMAT_KEY)?.map(|format| format.value());
+            match format {
+                Some(format) if format == u64::from(FORMAT) => {}
+                Some(format) if format > u64::from(FORMAT) => {
+                    return Err(Fault::Record(EngineError::NewerFormat {
+                        found: u32::try_from(format).unwrap_or(u32::MAX),
+                        supported: FORMAT,
+                    }));
+                }
+                _ => return Err(damaged("its format cannot be read")),
+            }
+        }
+    }
+    drop(read);
+    let view = View::new(&database)?;
+    Ok((database, view))
+}
+
+fn initialise(database: &Database) -> Result<(), Fault> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    {
+        transaction.open_table(RECORDS)?;
+        let mut state = transaction.open_table(STATE)?;
+        state.insert(FORMAT_KEY, u64::from(FORMAT))?;
+        state.insert(REVISION_KEY, 0)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Judges and writes one commit after the other, each on the state that the earlier ones left.
+fn apply(
+    transaction: &WriteTransaction,
+    commits: &[Commit],
+    before: Revision,
+) -> Result<Applied, Fault> {
+    let mut records = transaction.open_table(RECORDS)?;
+    let mut batch = Applied { outcomes: Vec::new(), changes: Vec::new(), revision: before };
+    for commit in commits {
+        let failing = commit.first_failing(
+            |key| Ok::<_, Fault>(get(&records, key)?.map(|found| found.version)),
+            |prefix| Ok(!range(&records, prefix, &[], 1)?.is_empty()),
+        )?;
+        let outcome = if let Some(condition) = failing {
+            Outcome::Conflict { condition }
+        } else {
+            write(&mut records, commit, &mut batch)?;
+            Outcome::Committed(batch.revision)
+        };
+        batch.outcomes.push(outcome);
+    }
+    if batch.revision != before {
+        transaction.open_table(STATE)?.insert(REVISION_KEY, batch.revision.0)?;
+    }
+    Ok(batch)
+}
+
+fn write(
+    records: &mut Table<'_, &'static [u8], &'static [u8]>,
+    commit: &Commit,
+    batch: &mut Applied,
+) -> Result<(), Fault> {
+    if commit.writes.is_empty() {
+        return Ok(());
+    }
+    batch.revision = batch.revision.next();
+    let last_of_each: BTreeMap<&Bytes, Option<&Bytes>> =
+        commit.writes.iter().map(|write| (write.key(), write.value())).collect();
+    for (key, value) in last_of_each {
+        let existed = match value {
+            Some(value) => {
+                records.insert(&**key, &*encode(key, batch.revision, value))?;
+                true
+            }
+            None => records.remove(&**key)?.is_some(),
+        };
+        if existed {
+            batch.changes.push(Change {
+                key: key.clone(),
+                value: value.cloned(),
+                revision: batch.revision,
+            });
+        }
+    }
+    Ok(())
+}
