@@ -1,13 +1,53 @@
 //! The chunk store on disks.
+//!
+//! ```text
+//! <folder>/dfs-identity            whose disk it is
+//! <folder>/dfs-lock                held while the store is open
+//! <folder>/chunks/<xx>/<id>.v1     a large chunk: data, path and block checksums, head
+//! <folder>/segments/<n>-<salt>.v1  many small chunks: head, path and block checksums, data
+//! ```
+//!
+//! What lies where is in memory only and found again at each start; the place of a chunk says its
+//! format, so that another layout can live beside these two. Each part of the work has a module:
+//!
+//! | question | module |
+//! |---|---|
+//! | whose disks are these, what is on them | [`open`], [`identity`], [`scan`] |
+//! | what does a copy look like | [`record`], [`segments`] |
+//! | how does a chunk get there, and away | [`writer`], [`part`] and [`change`] when large, [`commit`] when small |
+//! | what is there, and is there room | [`index`], [`space`] |
+//! | one disk and its health | [`one`] |
 
+mod change;
+mod commit;
 mod config;
+mod files;
+mod identity;
+mod index;
+mod one;
+mod open;
+mod part;
+mod read;
+mod record;
+mod scan;
+mod segments;
+mod space;
+mod writer;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_types::{ChunkId, Random, Stamp};
+use dfs_types::{ByteSize, ChunkId, Crc32c, Random, Stamp, block_count};
 
+use self::identity::DiskIdentity;
+use self::index::{Entry, Index, Place};
+use self::one::Disk;
+use self::read::Verified;
+use self::record::{Layout, State};
+use self::space::Reservation;
+use self::writer::{SMALL_MAX, Writer};
 use crate::{
     Blocks, ChunkHeader, ChunkStore, ChunkWriter, DiskUsage, Fs, Identity, IdentityStore,
     OpenError, Pool, Registration, SealedChunk, StoreError,
@@ -15,67 +55,278 @@ use crate::{
 
 pub use config::{Config, DiskConfig};
 
+const CHUNKS: &str = "chunks";
+const SEGMENTS: &str = "segments";
+
+/// Bytes of a path that fit a chunk's record.
+const PATH_MAX: usize = 4096;
+
 /// The chunk store on the disks of one datanode.
-pub struct DiskStore {}
+pub struct DiskStore {
+    pool: Pool,
+    index: Arc<Index>,
+    disks: Vec<Arc<Disk>>,
+    identity: Mutex<Identity>,
+    /// Which life of the store this is.
+    starts: u64,
+    /// Held while a registration is written.
+    registering: tokio::sync::Mutex<()>,
+    is_closed: AtomicBool,
+}
 
 impl DiskStore {
     /// Opens the store: takes the folders, reads or makes the identity, and finds exactly the
     /// sealed chunks. Disks that are all empty become a new node; an empty one among others
-    /// becomes a replaced disk of the same node.
+    /// becomes a replaced disk of the same node. A disk that cannot be written, or that holds an
+    /// image from before the node's last registration, is left out of service as long as another
+    /// one serves.
     pub async fn open(
-        _config: Config,
-        _fs: Arc<dyn Fs>,
-        _pool: Pool,
-        _random: Arc<dyn Random>,
+        config: Config,
+        fs: Arc<dyn Fs>,
+        pool: Pool,
+        random: Arc<dyn Random>,
     ) -> Result<Self, OpenError> {
-        todo!()
+        let opened = pool.run(move || open::open(&config, &fs, &random)).await??;
+        let open::Opened { identity, starts, index, disks } = opened;
+        let mut scans = Vec::new();
+        for disk in &disks {
+            let disk = Arc::clone(disk);
+            scans.push(pool.start(move || open::recover(&disk)).await);
+        }
+        let mut doubles = Vec::new();
+        for (scan, disk) in scans.into_iter().zip(&disks) {
+            for (chunk, entry) in scan.await? {
+                disk.space.add(entry.size());
+                doubles.extend(index.adopt(chunk, entry).map(|old| (chunk, old)));
+            }
+        }
+        for (chunk, entry) in doubles {
+            let disk = Arc::clone(&disks[usize::from(entry.disk)]);
+            pool.run(move || disk.erase(chunk, &entry)).await?;
+        }
+        Ok(Self {
+            pool,
+            index,
+            disks,
+            identity: Mutex::new(identity),
+            starts,
+            registering: tokio::sync::Mutex::default(),
+            is_closed: AtomicBool::new(false),
+        })
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if self.is_closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(()) }
+    }
+
+    /// The disk and the place of a sealed copy.
+    fn find(&self, chunk: ChunkId) -> Result<(Arc<Disk>, Entry), StoreError> {
+        self.check_open()?;
+        let entry = self.index.get(chunk).ok_or(StoreError::NotFound(chunk))?;
+        Ok((Arc::clone(&self.disks[usize::from(entry.disk)]), entry))
+    }
+
+    /// Reserves the first bytes of a chunk on the disk with the most room.
+    fn reserve(&self, bytes: u64) -> Option<(Arc<Disk>, Reservation)> {
+        let mut best: Vec<_> = self.disks.iter().map(|disk| (disk.usage(), disk)).collect();
+        best.retain(|(usage, _)| !usage.is_failed && !usage.is_full);
+        best.sort_by_key(|(usage, _)| std::cmp::Reverse(usage.free));
+        best.into_iter()
+            .find_map(|(_, disk)| Some((Arc::clone(disk), Reservation::new(&disk.space, bytes)?)))
+    }
+
+    fn no_space(&self) -> StoreError {
+        let disks = self.disks.iter().map(|disk| {
+            let (usage, folder) = (disk.usage(), disk.path().display());
+            let (free, capacity) = (ByteSize(usage.free), ByteSize(usage.capacity));
+            if usage.is_failed {
+                format!("{folder} is out of service")
+            } else {
+                format!("{folder} has {free} of {capacity} left")
+            }
+        });
+        StoreError::NoSpace(disks.collect::<Vec<_>>().join(", "))
+    }
+
+    /// Runs a change of a large chunk's copy on the pool.
+    async fn change_file<F>(&self, disk: Arc<Disk>, change: F) -> Result<bool, StoreError>
+    where
+        F: FnOnce(&Disk) -> Result<bool, StoreError> + Send + 'static,
+    {
+        let permit = disk.admit(0).await?;
+        let job = move || {
+            let changed = change(&disk);
+            drop(permit);
+            changed
+        };
+        self.pool.run(job).await?
     }
 }
 
 #[async_trait]
 impl IdentityStore for DiskStore {
     fn identity(&self) -> Identity {
-        todo!()
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    async fn store_registration(&self, _registration: Registration) -> Result<(), StoreError> {
-        todo!()
+
+    async fn store_registration(&self, registration: Registration) -> Result<(), StoreError> {
+        let _turn = self.registering.lock().await;
+        self.check_open()?;
+        let Identity { node, registration: old } = self.identity();
+        if let Some(old) = old.filter(|old| old.cluster != registration.cluster) {
+            return Err(StoreError::WrongCluster(old.cluster));
+        }
+        let rounds = [(old, Some(registration)), (Some(registration), None)];
+        for (registration, pending) in rounds {
+            let mut written = 0;
+            let mut last_error = None;
+            for disk in self.disks.iter().filter(|disk| !disk.is_failed()) {
+                let starts = self.starts;
+                let identity = DiskIdentity { node, disk: disk.id, starts, registration, pending };
+                let disk = Arc::clone(disk);
+                let write = move || {
+                    let result = identity.write(&*disk.fs, &disk.folder);
+                    result.map_err(|error| disk.sync_fault("writing the identity", error))
+                };
+                match self.pool.run(write).await? {
+                    Ok(()) => written += 1,
+                    Err(error) => last_error = Some(error),
+                }
+            }
+            // A disk that failed over it is out of service; one that is full is not, and must not
+            // be left behind.
+            match last_error {
+                Some(error @ StoreError::NoSpace(_)) => return Err(error),
+                Some(error) if written == 0 => return Err(error),
+                _ => {}
+            }
+        }
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        identity.registration = Some(registration);
+        Ok(())
     }
 }
 
 #[async_trait]
 impl ChunkStore for DiskStore {
-    async fn create(&self, _header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError> {
-        todo!()
+    async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError> {
+        self.check_open()?;
+        let path_length = header.path.len();
+        if path_length > PATH_MAX {
+            let what = format!("its path of {path_length} bytes is longer than {PATH_MAX}");
+            return Err(StoreError::Mismatch { chunk: header.chunk, what });
+        }
+        let claim = self.index.claim(header.chunk)?;
+        let first = header.max_length.min(SMALL_MAX);
+        let bytes = Layout::of_file(path_length as u16, first).end;
+        let mut reserved = self.reserve(bytes);
+        if reserved.is_none() {
+            // Others may have given room back since the file systems were asked last.
+            let disks = self.disks.clone();
+            self.pool.run(move || disks.iter().for_each(|disk| disk.refresh_space())).await?;
+            reserved = self.reserve(bytes);
+        }
+        let (disk, reservation) = reserved.ok_or_else(|| self.no_space())?;
+        Ok(Box::new(Writer::new(self.pool.clone(), disk, header, claim, reservation)))
     }
-    async fn stat(&self, _chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError> {
-        todo!()
+
+    async fn stat(&self, chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError> {
+        match self.find(chunk) {
+            Ok((disk, entry)) => Ok(Some(disk.describe(chunk, &entry))),
+            Err(StoreError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
-    async fn header(&self, _chunk: ChunkId) -> Result<ChunkHeader, StoreError> {
-        todo!()
+
+    async fn header(&self, chunk: ChunkId) -> Result<ChunkHeader, StoreError> {
+        let (disk, entry) = self.find(chunk)?;
+        self.pool.run(move || disk.read_header(chunk, &entry)).await?
     }
-    async fn read(&self, _c: ChunkId, _offset: u64, _length: u64) -> Result<Blocks, StoreError> {
-        todo!()
+
+    async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError> {
+        let (disk, entry) = self.find(chunk)?;
+        if entry.is_set_aside {
+            return Err(StoreError::SetAside(chunk));
+        }
+        self.pool.run(move || disk.read_blocks(chunk, &entry, offset, length)).await?
     }
-    async fn verify(&self, _chunk: ChunkId) -> Result<Option<u64>, StoreError> {
-        todo!()
+
+    async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError> {
+        let (disk, entry) = self.find(chunk)?;
+        let blocks = block_count(entry.seal.length);
+        let (mut first, mut whole) = (0, Crc32c::default());
+        while first < blocks {
+            let disk = Arc::clone(&disk);
+            match self.pool.run(move || disk.verify_step(chunk, &entry, first)).await?? {
+                Verified::Bad(block) => return Ok(Some(block)),
+                Verified::Good(crcs) => {
+                    for crc in crcs {
+                        let left = entry.seal.length - first * dfs_types::BLOCK_SIZE as u64;
+                        let size = left.min(dfs_types::BLOCK_SIZE as u64);
+                        whole = whole.combine(crc, size as usize);
+                        first += 1;
+                    }
+                }
+            }
+        }
+        // Blocks and their checksums agree with each other, but not with the seal.
+        Ok((whole != entry.seal.crc32c).then_some(0))
     }
-    async fn set_aside(&self, _chunk: ChunkId, _stamp: Stamp) -> Result<(), StoreError> {
-        todo!()
+
+    async fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> Result<(), StoreError> {
+        let (disk, entry) = self.find(chunk)?;
+        let is_there = match entry.place {
+            _ if entry.stamp != stamp => false,
+            Place::Record { .. } => {
+                disk.mark_record(&self.pool, chunk, stamp, State::SetAside).await?
+            }
+            Place::File => {
+                self.change_file(disk, move |disk| disk.set_file_aside(chunk, &entry)).await?
+            }
+        };
+        if is_there { Ok(()) } else { Err(StoreError::NotFound(chunk)) }
     }
+
     async fn list(
         &self,
-        _after: Option<ChunkId>,
-        _limit: usize,
+        after: Option<ChunkId>,
+        limit: usize,
     ) -> Result<Vec<SealedChunk>, StoreError> {
-        todo!()
+        self.check_open()?;
+        let found = self.index.list(after, limit).into_iter();
+        Ok(found
+            .map(|(id, entry)| self.disks[usize::from(entry.disk)].describe(id, &entry))
+            .collect())
     }
-    async fn delete(&self, _chunk: ChunkId, _stamp: Stamp) -> Result<bool, StoreError> {
-        todo!()
+
+    async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError> {
+        let (disk, entry) = match self.find(chunk) {
+            Ok((disk, entry)) if entry.stamp == stamp => (disk, entry),
+            Ok(_) | Err(StoreError::NotFound(_)) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match entry.place {
+            Place::Record { .. } => disk.mark_record(&self.pool, chunk, stamp, State::Dead).await,
+            Place::File => {
+                self.change_file(disk, move |disk| disk.delete_file(chunk, &entry)).await
+            }
+        }
     }
+
     fn usage(&self) -> Vec<DiskUsage> {
-        todo!()
+        self.disks.iter().map(|disk| disk.usage()).collect()
     }
-    async fn close(&self, _within: Duration) {
-        todo!()
+
+    async fn close(&self, within: Duration) {
+        self.is_closed.store(true, Ordering::Release);
+        let drained = async {
+            for disk in &self.disks {
+                disk.drain().await;
+            }
+        };
+        if tokio::time::timeout(within, drained).await.is_err() {
+            tracing::warn!("the chunk store was closed with writes under way");
+        }
+        self.disks.iter().for_each(|disk| disk.unlock());
     }
 }

@@ -83,10 +83,6 @@ pub trait File: Send + Sync {
     /// Cuts the file, or lengthens it with zeros.
     fn set_len(&self, length: u64) -> io::Result<()>;
 
-    /// Takes room for a range ahead of time and lengthens the file to its end. A file system that
-    /// cannot does nothing.
-    fn allocate(&self, offset: u64, length: u64) -> io::Result<()>;
-
     /// Gives back the room of a range, which reads as zeros from then on. A file system that
     /// cannot does nothing.
     fn punch(&self, offset: u64, length: u64) -> io::Result<()>;

@@ -1,116 +1,322 @@
 //! A file system in memory that loses, at a crash, whatever was not synced.
 
-use std::io;
-use std::path::Path;
-use std::sync::Arc;
+mod content;
+mod world;
 
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
 use dfs_types::Random;
 
 use crate::fs::{File, Fs, FsLock, Opening, Space};
+use world::{FileId, World};
 
-/// What a [`Fault`] strikes.
+/// What a fault strikes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Reads of file content.
+    /// Reads of files and folders.
     Read,
-    /// Creating, writing, allocating, cutting, renaming and removing.
+    /// Creating, writing, cutting, renaming, removing, locking.
     Write,
     /// Syncs of files and folders.
     Sync,
 }
 
-/// A file system in memory. Clones share it. Deterministic: it has no time and no randomness of
-/// its own.
+/// A file system in memory. Clones share it. It has no time and no randomness of its own, so that
+/// the same calls always end the same way.
 ///
-/// Every call that changes something counts as one operation, every sync of a file or folder
-/// also as one sync; both are numbered from 0 so that a test can crash at, or ignore, each.
-#[derive(Clone, Default)]
-pub struct SimFs {}
+/// Stricter than real ones: a file's sync does not make its name durable, and a folder's sync
+/// covers the names in it alone. Every call that changes or syncs something counts as one
+/// operation, every sync of a file or folder also as one sync; both are numbered from 0 so that a
+/// test can stop at, or ignore, each of them.
+#[derive(Clone)]
+pub struct SimFs {
+    world: Arc<Mutex<World>>,
+}
+
+struct SimFile {
+    fs: SimFs,
+    path: PathBuf,
+    file: FileId,
+    life: u64,
+}
+
+struct SimLock {
+    fs: SimFs,
+    path: PathBuf,
+    life: u64,
+}
 
 impl SimFs {
-    /// Makes an empty one with a lot of room.
+    /// Makes one with nothing but a root folder, and with a lot of room.
     pub fn new() -> Self {
-        Self::default()
+        Self { world: Arc::new(Mutex::new(World::new())) }
     }
 
-    /// Sets how many bytes it holds in all.
-    pub fn set_capacity(&self, _bytes: u64) {
-        todo!()
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets how many bytes of file content it holds in all.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.world().capacity = bytes;
     }
 
     /// Operations so far.
     pub fn operations(&self) -> u64 {
-        todo!()
+        self.world().operations
     }
 
     /// Syncs so far.
     pub fn syncs(&self) -> u64 {
-        todo!()
+        self.world().syncs
     }
 
-    /// Stops at the operation of this number: it and all calls after it fail, without effect,
+    /// Stops at the operation of this number: it and everything after it fails, without effect,
     /// until [`Self::crash`].
-    pub fn stop_at(&self, _operation: u64) {
-        todo!()
+    pub fn stop_at(&self, operation: u64) {
+        self.world().stop_at = Some(operation);
     }
 
-    /// Makes the sync of this number a lie: it succeeds and does nothing.
-    pub fn ignore_sync(&self, _sync: u64) {
-        todo!()
+    /// Makes the sync of this number a lie: it succeeds and does nothing. Until the next crash.
+    pub fn ignore_sync(&self, sync: u64) {
+        self.world().ignored_sync = Some(sync);
     }
 
-    /// Drops everything that was not synced, as a loss of power does, closes all files, frees
-    /// all locks and goes on from there.
+    /// Drops everything that was not synced, as a loss of power does, closes all files, frees all
+    /// locks, and goes on from there.
     pub fn crash(&self) {
-        todo!()
+        self.world().crash(None);
     }
 
-    /// Like [`Self::crash`], but keeps some of what was not synced, page by page, as `random`
-    /// has it; of changes to folders a run from the oldest on.
-    pub fn crash_torn(&self, _random: &dyn Random) {
-        todo!()
+    /// Like [`Self::crash`], but keeps some of what was not synced: of files any pages, of names
+    /// a run of changes from the oldest on, as `random` has it.
+    pub fn crash_torn(&self, random: &dyn Random) {
+        self.world().crash(Some(random));
     }
 
-    /// Makes every operation of a kind below `path` fail with this error of the operating system
-    /// until [`Self::heal`].
-    pub fn fail(&self, _path: &Path, _operation: Operation, _errno: i32) {
-        todo!()
+    /// Makes every operation of a kind at or below `path` fail with this error number of the
+    /// operating system until [`Self::heal`].
+    pub fn fail(&self, path: &Path, operation: Operation, errno: i32) {
+        self.world().fail(path, operation, errno);
     }
 
     /// Takes all faults back.
     pub fn heal(&self) {
-        todo!()
+        self.world().heal();
     }
 
-    /// Flips a bit of a file, on disk as well as in memory.
-    pub fn flip_bit(&self, _path: &Path, _offset: u64, _bit: u8) -> io::Result<()> {
-        todo!()
+    /// Flips a bit of a file, in memory as well as on disk.
+    pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
+        let mut world = self.world();
+        let file = world.file(path)?;
+        world.content(file)?.flip_bit(offset, bit);
+        Ok(())
+    }
+}
+
+impl Default for SimFs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for SimFs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SimFs")
     }
 }
 
 impl Fs for SimFs {
-    fn open(&self, _path: &Path, _how: Opening) -> io::Result<Arc<dyn File>> {
-        todo!()
+    fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn File>> {
+        let mut world = self.world();
+        let file = match how {
+            Opening::Existing => {
+                world.enter(path, Operation::Read)?;
+                world.file(path)?
+            }
+            Opening::Create | Opening::CreateStreaming => world.create(path)?,
+        };
+        let life = world.life;
+        Ok(Arc::new(SimFile { fs: self.clone(), path: path.to_owned(), file, life }))
     }
-    fn create_dir(&self, _path: &Path) -> io::Result<()> {
-        todo!()
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.world().create_dir(path)
     }
-    fn list(&self, _path: &Path) -> io::Result<Vec<String>> {
-        todo!()
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.world().list(path)
     }
-    fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
-        todo!()
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.world().rename(from, to)
     }
-    fn remove(&self, _path: &Path) -> io::Result<()> {
-        todo!()
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.world().remove(path)
     }
-    fn sync_dir(&self, _path: &Path) -> io::Result<()> {
-        todo!()
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.world().sync_dir(path)
     }
-    fn lock(&self, _path: &Path) -> io::Result<Box<dyn FsLock>> {
-        todo!()
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FsLock>> {
+        let mut world = self.world();
+        world.lock(path)?;
+        Ok(Box::new(SimLock { fs: self.clone(), path: path.to_owned(), life: world.life }))
     }
+
     fn space(&self, _path: &Path) -> io::Result<Space> {
-        todo!()
+        Ok(self.world().space())
+    }
+}
+
+impl SimFile {
+    /// The world, as long as this file was opened in its present life.
+    fn world(&self) -> io::Result<MutexGuard<'_, World>> {
+        let world = self.fs.world();
+        if world.life == self.life {
+            Ok(world)
+        } else {
+            Err(io::Error::other("the file was opened before the crash"))
+        }
+    }
+}
+
+impl File for SimFile {
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        self.world()?.read(&self.path, self.file, offset, length)
+    }
+
+    fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
+        let bytes = pieces.concat();
+        self.world()?.write(&self.path, self.file, offset, &bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.world()?.sync(&self.path, self.file)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.world()?.content(self.file)?.length())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let mut world = self.world()?;
+        world.enter(&self.path, Operation::Write)?;
+        world.content(self.file)?.set_len(length);
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        let mut world = self.world()?;
+        world.enter(&self.path, Operation::Write)?;
+        world.content(self.file)?.punch(offset, length);
+        Ok(())
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok(self.world()?.content(self.file)?.next_data(offset))
+    }
+}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let mut world = self.fs.world();
+        if world.life == self.life {
+            world.unlock(&self.path);
+        }
+    }
+}
+
+impl FsLock for SimLock {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dfs_types::SeededRandom;
+
+    fn write(file: &Arc<dyn File>, offset: u64, bytes: &'static [u8]) {
+        file.write_at(offset, &[Bytes::from_static(bytes)]).unwrap();
+    }
+
+    #[test]
+    fn a_crash_drops_what_was_not_synced() {
+        let fs = SimFs::new();
+        let (root, path) = (Path::new("/"), Path::new("/a"));
+        let file = fs.open(path, Opening::Create).unwrap();
+        write(&file, 0, b"old");
+        file.sync().unwrap();
+        fs.crash();
+        assert!(fs.open(path, Opening::Existing).is_err(), "its name was not synced");
+
+        let file = fs.open(path, Opening::Create).unwrap();
+        write(&file, 0, b"old");
+        file.sync().unwrap();
+        fs.sync_dir(root).unwrap();
+        write(&file, 0, b"new and longer");
+        fs.crash();
+        assert!(file.read_at(0, 1).is_err(), "files of an earlier life are closed");
+        let file = fs.open(path, Opening::Existing).unwrap();
+        assert_eq!(file.read_at(0, 99).unwrap(), "old");
+
+        fs.remove(path).unwrap();
+        fs.crash();
+        assert!(fs.open(path, Opening::Existing).is_ok(), "its removal was not synced");
+    }
+
+    #[test]
+    fn an_ignored_or_failed_sync_makes_nothing_durable() {
+        for is_failure in [false, true] {
+            let fs = SimFs::new();
+            let file = fs.open(Path::new("/a"), Opening::Create).unwrap();
+            fs.sync_dir(Path::new("/")).unwrap();
+            write(&file, 0, b"x");
+            if is_failure {
+                fs.fail(Path::new("/"), Operation::Sync, 5);
+                assert_eq!(file.sync().unwrap_err().raw_os_error(), Some(5));
+                fs.heal();
+                file.sync().unwrap();
+            } else {
+                fs.ignore_sync(fs.syncs());
+                file.sync().unwrap();
+            }
+            fs.crash();
+            let file = fs.open(Path::new("/a"), Opening::Existing).unwrap();
+            assert_ne!(file.read_at(0, 1).unwrap(), "x");
+        }
+    }
+
+    #[test]
+    fn torn_crashes_keep_some_pages_of_some_writes() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..64 {
+            let fs = SimFs::new();
+            let file = fs.open(Path::new("/a"), Opening::Create).unwrap();
+            fs.sync_dir(Path::new("/")).unwrap();
+            file.set_len(8192).unwrap();
+            file.sync().unwrap();
+            write(&file, 4095, b"xy");
+            fs.crash_torn(&SeededRandom::new(seed));
+            let file = fs.open(Path::new("/a"), Opening::Existing).unwrap();
+            seen.insert(file.read_at(4095, 2).unwrap());
+        }
+        assert_eq!(seen.len(), 4, "both, either, or none of two pages");
+    }
+
+    #[test]
+    fn it_is_as_full_as_its_pages() {
+        let fs = SimFs::new();
+        fs.set_capacity(8192);
+        let file = fs.open(Path::new("/a"), Opening::Create).unwrap();
+        let error = file.write_at(0, &[Bytes::from(vec![1; 12_288])]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs.space(Path::new("/")).unwrap().available, 0);
+        file.punch(0, 4096).unwrap();
+        assert_eq!(fs.space(Path::new("/")).unwrap().available, 4096);
+        assert_eq!(file.next_data(0).unwrap(), Some(4096));
     }
 }

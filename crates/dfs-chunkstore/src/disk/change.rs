@@ -1,0 +1,73 @@
+//! Changes of copies that have a file of their own, and the deletion of surplus ones.
+
+use std::io;
+
+use dfs_types::ChunkId;
+
+use super::files::FileKey;
+use super::index::{Entry, Place};
+use super::one::Disk;
+use super::record::State;
+use crate::StoreError;
+
+impl Disk {
+    /// Takes a large copy out of service, durably. `false` when it went meanwhile.
+    pub(super) fn set_file_aside(&self, chunk: ChunkId, entry: &Entry) -> Result<bool, StoreError> {
+        if self.index.copy(chunk, entry.stamp).is_none() {
+            return Ok(false);
+        }
+        let file = match self.open(chunk, entry) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(self.fault("opening a chunk", error)),
+        };
+        self.write_mark(&*file, chunk, entry, State::SetAside)?;
+        file.sync().map_err(|error| self.sync_fault("setting a chunk aside", error))?;
+        Ok(self.index.set_aside(chunk, entry.stamp))
+    }
+
+    /// Deletes a large copy, durably. `false` when it went meanwhile.
+    pub(super) fn delete_file(&self, chunk: ChunkId, entry: &Entry) -> Result<bool, StoreError> {
+        if self.index.copy(chunk, entry.stamp).is_none() {
+            return Ok(false);
+        }
+        match self.fs.remove(&self.chunk_path(chunk)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(self.fault("deleting a chunk", error));
+            }
+            _ => {}
+        }
+        let synced = self.fs.sync_dir(&self.shard_path(chunk));
+        synced.map_err(|error| self.sync_fault("deleting a chunk", error))?;
+        let is_removed = self.index.remove(chunk, entry.stamp).is_some();
+        if is_removed {
+            self.space.subtract(entry.size());
+        }
+        self.files.remove(FileKey::Chunk(chunk, entry.stamp));
+        self.refresh_space();
+        Ok(is_removed)
+    }
+
+    /// Deletes a copy that is not in the index. Should it survive, the next start does it again.
+    pub(super) fn erase(&self, chunk: ChunkId, entry: &Entry) {
+        tracing::warn!(%chunk, disk = %self.path().display(), "deleting the older of two copies");
+        let erased = match entry.place {
+            Place::File => {
+                let removed = self.fs.remove(&self.chunk_path(chunk));
+                removed.map_err(|error| self.fault("deleting a chunk", error))
+            }
+            Place::Record { segment, .. } => self
+                .open_segment(segment)
+                .map_err(|error| self.fault("opening a segment", error))
+                .and_then(|file| {
+                    self.write_mark(&*file, chunk, entry, State::Dead)?;
+                    file.sync().map_err(|error| self.sync_fault("deleting a chunk", error))
+                })
+                .map(|()| self.give_back(entry)),
+        };
+        match erased {
+            Ok(()) => self.space.subtract(entry.size()),
+            Err(error) => tracing::warn!(%chunk, "cannot delete the older of two copies: {error}"),
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Group commit of one disk: small chunks that are sealed, deleted or set aside at the same time
+//! share one write and one sync.
+//!
+//! Requests queue up while a commit runs; whoever queues the first one while none runs has the
+//! pool run commits until the queue is empty. The queue is bounded by the bytes admitted to the
+//! disk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use dfs_types::{ChunkId, Crc32c, Stamp};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::index::{Claim, Entry, Place};
+use super::one::{Disk, copy_error, is_no_space};
+use super::record::{Binding, HEAD, Head, Layout, State, encode_meta, padding};
+use super::segments::Active;
+use super::space::Reservation;
+use crate::fs::PAGE;
+use crate::{ChunkHeader, ChunkSeal, File, JobPanicked, Pool, SealedChunk, StoreError};
+
+/// Bytes of data in one commit.
+const COMMIT_BYTES_MAX: u64 = 4 << 20;
+
+/// A small chunk to be sealed.
+pub(super) struct NewRecord {
+    pub(super) header: ChunkHeader,
+    pub(super) seal: ChunkSeal,
+    pub(super) crcs: Vec<Crc32c>,
+    pub(super) data: Vec<Bytes>,
+    pub(super) reservation: Reservation,
+    pub(super) claim: Claim,
+}
+
+struct Seal {
+    record: NewRecord,
+    done: oneshot::Sender<Result<SealedChunk, StoreError>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+struct Mark {
+    chunk: ChunkId,
+    stamp: Stamp,
+    state: State,
+    done: oneshot::Sender<Result<bool, StoreError>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Default)]
+pub(super) struct Commits(Mutex<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    seals: VecDeque<Seal>,
+    marks: VecDeque<Mark>,
+    is_running: bool,
+}
+
+impl Commits {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that commits no longer run should one of them panic, so that the next request starts them
+/// again.
+struct Turn<'a>(&'a Commits);
+
+impl Turn<'_> {
+    /// The regular end, under the lock that found the queue empty.
+    fn end(self, queue: &mut Queue) {
+        queue.is_running = false;
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.lock().is_running = false;
+    }
+}
+
+impl Disk {
+    /// Seals a small chunk.
+    pub(super) async fn seal_record(
+        self: &Arc<Self>,
+        pool: &Pool,
+        record: NewRecord,
+    ) -> Result<SealedChunk, StoreError> {
+        let permit = self.admit(record.seal.length).await?;
+        let (done, result) = oneshot::channel();
+        let seal = Seal { record, done, _permit: permit };
+        self.enqueue(pool, |queue| queue.seals.push_back(seal));
+        result.await.map_err(|_| JobPanicked)?
+    }
+
+    /// Writes another state over the head of a small chunk. `false` when there is no such copy.
+    pub(super) async fn mark_record(
+        self: &Arc<Self>,
+        pool: &Pool,
+        chunk: ChunkId,
+        stamp: Stamp,
+        state: State,
+    ) -> Result<bool, StoreError> {
+        let permit = self.admit(0).await?;
+        let (done, result) = oneshot::channel();
+        let mark = Mark { chunk, stamp, state, done, _permit: permit };
+        self.enqueue(pool, |queue| queue.marks.push_back(mark));
+        result.await.map_err(|_| JobPanicked)?
+    }
+
+    fn enqueue(self: &Arc<Self>, pool: &Pool, push: impl FnOnce(&mut Queue)) {
+        let starts = {
+            let mut queue = self.commits.lock();
+            push(&mut queue);
+            !std::mem::replace(&mut queue.is_running, true)
+        };
+        if starts {
+            let disk = Arc::clone(self);
+            pool.detach(move || disk.run_commits());
+        }
+    }
+
+    fn run_commits(&self) {
+        let turn = Turn(&self.commits);
+        loop {
+            let (seals, marks) = {
+                let mut queue = self.commits.lock();
+                if queue.seals.is_empty() && queue.marks.is_empty() {
+                    return turn.end(&mut queue);
+                }
+                let mut bytes = 0;
+                let count = queue.seals.iter().take_while(|seal| {
+                    let fits = bytes < COMMIT_BYTES_MAX;
+                    bytes += seal.record.seal.length;
+                    fits
+                });
+                let count = count.count();
+                let seals: Vec<_> = queue.seals.drain(..count).collect();
+                let marks: Vec<_> = queue.marks.drain(..).collect();
+                (seals, marks)
+            };
+            self.commit_seals(seals);
+            self.commit_marks(marks);
+            self.refresh_space();
+        }
+    }
+
+    fn commit_seals(&self, seals: Vec<Seal>) {
+        if seals.is_empty() {
+            return;
+        }
+        match self.append(&seals) {
+            Ok(entries) => {
+                for (seal, entry) in seals.into_iter().zip(entries) {
+                    let NewRecord { header, reservation, claim, .. } = seal.record;
+                    reservation.seal(entry.size());
+                    let sealed = self.publish(header.chunk, entry);
+                    drop(claim);
+                    // Who asked may be gone.
+                    let _ = seal.done.send(sealed);
+                }
+            }
+            // One that is too large must not take the others down.
+            Err(StoreError::NoSpace(_)) if seals.len() > 1 => {
+                for seal in seals {
+                    self.commit_seals(vec![seal]);
+                }
+            }
+            Err(error) => {
+                for Seal { record, done, .. } in seals {
+                    drop(record);
+                    let _ = done.send(Err(copy_error(&error)));
+                }
+            }
+        }
+    }
+
+    /// Writes records behind the active segment, durably, or leaves no trace of them.
+    fn append(&self, seals: &[Seal]) -> Result<Vec<Entry>, StoreError> {
+        if self.is_failed() {
+            return Err(self.out_of_service());
+        }
+        let active = self.segments.active(&*self.fs, &self.segments_path());
+        let active = active.map_err(|error| self.fault("beginning a segment", error))?;
+        let (pieces, entries, end) = self.encode(seals, &active);
+        if let Err(error) = active.file.write_at(active.end, &pieces) {
+            return Err(self.cut_back(&active, error));
+        }
+        if let Err(error) = active.file.sync() {
+            return Err(self.cut_back(&active, error));
+        }
+        self.segments.advance(end, entries.len() as u32);
+        Ok(entries)
+    }
+
+    fn encode(&self, seals: &[Seal], active: &Active) -> (Vec<Bytes>, Vec<Entry>, u64) {
+        let mut pieces = Vec::with_capacity(4 * seals.len());
+        let mut entries = Vec::with_capacity(seals.len());
+        let mut at = active.end;
+        for Seal { record: NewRecord { header, seal, crcs, data, .. }, .. } in seals {
+            let meta = encode_meta(&header.path, crcs);
+            let mut head = Head::new(header, *seal, self.stamps.next(), &meta);
+            head.durable_to = active.end;
+            let layout = Layout::of_record(at, head.path_length, seal.length);
+            pieces.push(head.encode(Binding { salt: active.salt, offset: at }));
+            pieces.push(meta.freeze());
+            pieces.extend(data.iter().cloned());
+            pieces.push(padding(layout.data + seal.length));
+            let place = Place::Record { segment: active.number, page: (at / PAGE as u64) as u32 };
+            entries.push(Entry::new(self.number, place, &head));
+            at = layout.end;
+        }
+        (pieces, entries, at)
+    }
+
+    /// Takes back a write that did not become durable, so that no crash brings it to light. Only
+    /// a full disk gets another chance.
+    fn cut_back(&self, active: &Active, error: io::Error) -> StoreError {
+        if !is_no_space(&error) {
+            return self.sync_fault("writing small chunks", error);
+        }
+        match active.file.set_len(active.end).and_then(|()| active.file.sync()) {
+            Ok(()) => self.fault("writing small chunks", error),
+            Err(error) => {
+                self.fail(&error);
+                self.fault("taking back a write to a full disk", error)
+            }
+        }
+    }
+
+    fn commit_marks(&self, marks: Vec<Mark>) {
+        if marks.is_empty() {
+            return;
+        }
+        let written = self.write_marks(&marks);
+        for Mark { chunk, stamp, state, done, .. } in marks {
+            let result = match &written {
+                Err(error) => Err(copy_error(error)),
+                Ok(()) if state == State::SetAside => Ok(self.index.set_aside(chunk, stamp)),
+                Ok(()) => Ok(self.forget_record(chunk, stamp)),
+            };
+            let _ = done.send(result);
+        }
+    }
+
+    fn write_marks(&self, marks: &[Mark]) -> Result<(), StoreError> {
+        let mut touched = BTreeMap::new();
+        for Mark { chunk, stamp, state, .. } in marks {
+            let Some(entry) = self.index.copy(*chunk, *stamp) else { continue };
+            let Place::Record { segment, .. } = entry.place else { continue };
+            let file = self.open_segment(segment);
+            let file = file.map_err(|error| self.fault("opening a segment", error))?;
+            self.write_mark(&*file, *chunk, &entry, *state)?;
+            touched.insert(segment, file);
+        }
+        for file in touched.values() {
+            file.sync().map_err(|error| self.sync_fault("marking small chunks", error))?;
+        }
+        Ok(())
+    }
+
+    /// Writes another state over the head of a copy. The rest of the head is kept if it is sound,
+    /// else what the index knows of it.
+    pub(super) fn write_mark(
+        &self,
+        file: &dyn File,
+        chunk: ChunkId,
+        entry: &Entry,
+        state: State,
+    ) -> Result<(), StoreError> {
+        let at = entry.layout().head;
+        let salt = match entry.place {
+            Place::File => 0,
+            Place::Record { segment, .. } => self.segments.salt(segment).unwrap_or_default(),
+        };
+        let binding = entry.binding(salt);
+        let old = file.read_at(at, HEAD).ok();
+        let head = old.and_then(|bytes| Head::decode(&bytes, binding));
+        let mut head = head.unwrap_or_else(|| Head::of_entry(chunk, entry));
+        head.state = state;
+        let written = file.write_at(at, &[head.encode(binding)]);
+        written.map_err(|error| self.fault("marking a chunk", error))
+    }
+
+    /// Lets go of a small chunk that is durably dead.
+    fn forget_record(&self, chunk: ChunkId, stamp: Stamp) -> bool {
+        let Some(entry) = self.index.remove(chunk, stamp) else { return false };
+        self.space.subtract(entry.size());
+        self.give_back(&entry);
+        true
+    }
+
+    /// Gives back the room of a dead record. What fails here is made good by the next start.
+    pub(super) fn give_back(&self, entry: &Entry) {
+        let Place::Record { segment, .. } = entry.place else { return };
+        if self.segments.forget_copy(&*self.fs, &self.segments_path(), segment) {
+            self.files.remove(super::files::FileKey::Segment(segment));
+            return;
+        }
+        let punched = self
+            .open_segment(segment)
+            .and_then(|file| file.punch(entry.layout().head, entry.size()));
+        if let Err(error) = punched {
+            tracing::warn!(disk = %self.path().display(), "cannot give back room: {error}");
+        }
+    }
+}

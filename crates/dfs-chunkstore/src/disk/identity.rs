@@ -1,0 +1,262 @@
+//! The identity file of a disk, and what the files of all disks of a node say together.
+//!
+//! A registration is written in two rounds over all disks, first as pending, then as current. A
+//! crash in between leaves each disk with either the newest number or the announcement of it; a
+//! disk with neither is an image from before, and stays out.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use dfs_types::{ClusterId, Crc32c, DiskId, Incarnation, NodeId, RegistrationNumber};
+
+use crate::{Fs, OpenError, Opening, Registration};
+
+/// The newest format of a disk.
+const FORMAT: u32 = 1;
+const NAME: &str = "dfs-identity";
+const NAME_NEW: &str = "dfs-identity.new";
+/// The identity is a few lines; what is longer is none.
+const LENGTH_MAX: usize = 4096;
+pub(super) const LOCK_NAME: &str = "dfs-lock";
+
+/// What a disk says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DiskIdentity {
+    pub(super) node: NodeId,
+    pub(super) disk: DiskId,
+    /// How often the store was opened; part of every stamp.
+    pub(super) starts: u64,
+    pub(super) registration: Option<Registration>,
+    pub(super) pending: Option<Registration>,
+}
+
+impl DiskIdentity {
+    fn encode(&self) -> String {
+        let mut text = format!("dfs disk, format {FORMAT}\n");
+        let registration = text_of(self.registration);
+        let pending = text_of(self.pending);
+        let _ = write!(
+            text,
+            "node {}\ndisk {}\nstarts {}\nregistration {registration}\npending {pending}\n",
+            self.node, self.disk, self.starts,
+        );
+        let crc = Crc32c::of(text.as_bytes());
+        let _ = writeln!(text, "crc32c {crc}");
+        text
+    }
+
+    fn decode(path: &Path, text: &str) -> Result<Self, OpenError> {
+        let damaged = |what: &str| OpenError::DamagedIdentity {
+            path: path.to_owned(),
+            what: what.to_owned(),
+        };
+        let format = text.lines().next().and_then(|line| line.strip_prefix("dfs disk, format "));
+        let format = format.and_then(|format| format.parse::<u32>().ok());
+        let format = format.ok_or_else(|| damaged("its first line names no format"))?;
+        if format > FORMAT {
+            let folder = path.parent().unwrap_or(path).to_owned();
+            return Err(OpenError::NewerFormat { folder, found: format, known: FORMAT });
+        }
+        let body = text.rfind("crc32c ").map(|at| text.split_at(at));
+        let (body, crc) = body.ok_or_else(|| damaged("its checksum is missing"))?;
+        if crc != format!("crc32c {}\n", Crc32c::of(body.as_bytes())) {
+            return Err(damaged("its checksum does not fit"));
+        }
+        let field = |name: &str| {
+            let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.ok_or_else(|| damaged(&format!("{name} is missing")))
+        };
+        let wrong = |name: &str| damaged(&format!("{name} cannot be read"));
+        Ok(Self {
+            node: field("node")?.parse().map_err(|_| wrong("node"))?,
+            disk: field("disk")?.parse().map_err(|_| wrong("disk"))?,
+            starts: field("starts")?.parse().map_err(|_| wrong("starts"))?,
+            registration: parse_registration(field("registration")?)
+                .ok_or_else(|| wrong("registration"))?,
+            pending: parse_registration(field("pending")?).ok_or_else(|| wrong("pending"))?,
+        })
+    }
+
+    /// Reads the identity of a folder; `None` when there is none.
+    pub(super) fn read(fs: &dyn Fs, folder: &Path) -> Result<Option<Self>, OpenError> {
+        let path = folder.join(NAME);
+        let read = fs.open(&path, Opening::Existing).and_then(|file| file.read_at(0, LENGTH_MAX));
+        match read {
+            Ok(bytes) => {
+                let text = std::str::from_utf8(&bytes).map_err(|_| OpenError::DamagedIdentity {
+                    path: path.clone(),
+                    what: "it is no text".to_owned(),
+                })?;
+                Self::decode(&path, text).map(Some)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(OpenError::Io { action: "reading", path, source }),
+        }
+    }
+
+    /// Replaces the identity of a folder, durably, the old one whole until the new one is.
+    pub(super) fn write(&self, fs: &dyn Fs, folder: &Path) -> io::Result<()> {
+        let new = folder.join(NAME_NEW);
+        let file = fs.open(&new, Opening::Create)?;
+        file.write_at(0, &[Bytes::from(self.encode())])?;
+        file.sync()?;
+        fs.rename(&new, &folder.join(NAME))?;
+        fs.sync_dir(folder)
+    }
+}
+
+/// Whether a folder without an identity holds nothing of worth.
+pub(super) fn is_empty_disk(fs: &dyn Fs, folder: &Path) -> io::Result<bool> {
+    for name in fs.list(folder)? {
+        let is_ours_or_the_systems = match name.as_str() {
+            super::CHUNKS | super::SEGMENTS => fs.list(&folder.join(&name))?.is_empty(),
+            NAME_NEW | LOCK_NAME | "lost+found" => true,
+            name => name.starts_with('.'),
+        };
+        if !is_ours_or_the_systems {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What the disks of a node say together.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Agreement {
+    pub(super) node: Option<NodeId>,
+    pub(super) registration: Option<Registration>,
+    pub(super) starts: u64,
+}
+
+impl Agreement {
+    /// Refuses disks that do not belong together; empty ones belong anywhere.
+    pub(super) fn of(disks: &[(PathBuf, Option<DiskIdentity>)]) -> Result<Self, OpenError> {
+        let known: Vec<_> = disks.iter().filter_map(|(p, d)| Some((p, d.as_ref()?))).collect();
+        for window in known.windows(2) {
+            let [(first, a), (second, b)] = window else { continue };
+            let mixed = |what| OpenError::MixedDisks {
+                first: (*first).clone(),
+                second: (*second).clone(),
+                what,
+            };
+            if a.node != b.node {
+                return Err(mixed("nodes"));
+            }
+            if a.disk == b.disk {
+                return Err(mixed("copies of one disk"));
+            }
+        }
+        let mut newest: Option<(&PathBuf, Registration)> = None;
+        for (path, disk) in &known {
+            let Some(registration) = disk.registration else { continue };
+            match newest {
+                Some((first, other)) if other.cluster != registration.cluster => {
+                    let (first, second) = (first.clone(), (*path).clone());
+                    return Err(OpenError::MixedDisks { first, second, what: "clusters" });
+                }
+                Some((_, other)) if other.number >= registration.number => {}
+                _ => newest = Some((path, registration)),
+            }
+        }
+        Ok(Self {
+            node: known.first().map(|(_, disk)| disk.node),
+            registration: newest.map(|(_, registration)| registration),
+            starts: known.iter().map(|(_, disk)| disk.starts).max().unwrap_or(0),
+        })
+    }
+
+    /// Whether a disk took part in the newest registration.
+    pub(super) fn includes(&self, disk: &DiskIdentity) -> bool {
+        self.registration.is_none()
+            || disk.registration == self.registration
+            || disk.pending == self.registration
+    }
+}
+
+fn text_of(registration: Option<Registration>) -> String {
+    registration.map_or_else(
+        || "none".to_owned(),
+        |found| format!("{} {} {}", found.cluster, found.incarnation, found.number),
+    )
+}
+
+fn parse_registration(text: &str) -> Option<Option<Registration>> {
+    if text == "none" {
+        return Some(None);
+    }
+    let mut words = text.split(' ');
+    let cluster: ClusterId = words.next()?.parse().ok()?;
+    let incarnation = Incarnation(words.next()?.parse().ok()?);
+    let number = RegistrationNumber(words.next()?.parse().ok()?);
+    words.next().is_none().then_some(Some(Registration { cluster, incarnation, number }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registration(number: u64) -> Option<Registration> {
+        let number = RegistrationNumber(number);
+        Some(Registration { cluster: ClusterId(7), incarnation: Incarnation(2), number })
+    }
+
+    fn disk(id: u128, number: u64, pending: Option<u64>) -> (PathBuf, Option<DiskIdentity>) {
+        let identity = DiskIdentity {
+            node: NodeId(1),
+            disk: DiskId(id),
+            starts: 3,
+            registration: registration(number),
+            pending: pending.and_then(registration),
+        };
+        (PathBuf::from(format!("/{id}")), Some(identity))
+    }
+
+    #[test]
+    fn text_round_trips_and_damage_is_seen() {
+        let (path, identity) = disk(2, 5, Some(6));
+        let identity = identity.unwrap();
+        let text = identity.encode();
+        assert_eq!(DiskIdentity::decode(&path, &text).unwrap(), identity);
+        let none = DiskIdentity { registration: None, pending: None, ..identity };
+        assert_eq!(DiskIdentity::decode(&path, &none.encode()).unwrap(), none);
+        for at in 0..text.len() {
+            let mut bad = text.clone().into_bytes();
+            bad[at] ^= 1;
+            let bad = String::from_utf8(bad).unwrap();
+            assert!(DiskIdentity::decode(&path, &bad).is_err(), "byte {at}");
+            assert!(DiskIdentity::decode(&path, &text[..at]).is_err(), "cut at {at}");
+        }
+        let newer = text.replace("format 1", "format 2");
+        let error = DiskIdentity::decode(&path, &newer).unwrap_err();
+        assert!(matches!(error, OpenError::NewerFormat { found: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn an_image_from_before_is_not_included() {
+        let disks = [disk(1, 6, None), disk(2, 5, Some(6)), disk(3, 5, None)];
+        let agreed = Agreement::of(&disks).unwrap();
+        assert_eq!(agreed.registration, registration(6));
+        let included: Vec<_> =
+            disks.iter().map(|(_, disk)| agreed.includes(&disk.unwrap())).collect();
+        assert_eq!(included, [true, true, false]);
+    }
+
+    #[test]
+    fn disks_that_do_not_belong_together_are_refused() {
+        let mut foreign = disk(2, 5, None);
+        foreign.1.as_mut().unwrap().node = NodeId(9);
+        let mut other_cluster = disk(2, 5, None);
+        let registration = other_cluster.1.as_mut().unwrap().registration.as_mut().unwrap();
+        registration.cluster = ClusterId(9);
+        for (second, what) in [
+            (foreign, "nodes"),
+            (other_cluster, "clusters"),
+            (disk(1, 5, None), "copies of one disk"),
+        ] {
+            let error = Agreement::of(&[disk(1, 5, None), second]).unwrap_err();
+            assert!(error.to_string().contains(what), "{error}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! One disk of the store: its folder, its room, its health.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dfs_types::{ChunkId, DiskId, Stamp};
+use rustix::io::Errno;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::commit::Commits;
+use super::files::{FileKey, OpenFiles};
+use super::index::{Entry, Index, Place};
+use super::segments::Segments;
+use super::space::DiskSpace;
+use super::{CHUNKS, SEGMENTS};
+use crate::{DiskUsage, File, Fs, FsLock, Opening, SealedChunk, Space, StoreError};
+
+/// Bytes that may be on their way to one disk; a writer that finds no room among them waits.
+const IN_FLIGHT_BYTES: u64 = 16 << 20;
+/// What they are counted in.
+const IN_FLIGHT_UNIT: u64 = 64 << 10;
+const IN_FLIGHT_UNITS: u32 = (IN_FLIGHT_BYTES / IN_FLIGHT_UNIT) as u32;
+
+/// Stamps of one life of the store: the number of the life above, a counter below. The number is
+/// raised durably on every disk before the first stamp of that life is given out, so that no two
+/// copies ever share one, whatever the clock, a crash or a deletion does.
+#[derive(Debug)]
+pub(super) struct Stamps(AtomicU64);
+
+/// Bits of a stamp that count the copies of one life.
+const STAMP_COUNTER_BITS: u32 = 40;
+
+impl Stamps {
+    pub(super) fn new(starts: u64) -> Self {
+        Self(AtomicU64::new(starts << STAMP_COUNTER_BITS))
+    }
+
+    pub(super) fn next(&self) -> Stamp {
+        Stamp(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+pub(super) struct Disk {
+    pub(super) number: u16,
+    pub(super) id: DiskId,
+    pub(super) folder: PathBuf,
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) index: Arc<Index>,
+    pub(super) space: Arc<DiskSpace>,
+    pub(super) stamps: Arc<Stamps>,
+    pub(super) segments: Segments,
+    pub(super) commits: Commits,
+    pub(super) files: OpenFiles,
+    in_flight: Arc<Semaphore>,
+    /// Folders of large chunks whose names are durable.
+    shards: Mutex<BTreeSet<u8>>,
+    is_failed: AtomicBool,
+    lock: Mutex<Option<Box<dyn FsLock>>>,
+}
+
+/// What all disks of a store share.
+pub(super) struct Shared {
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) index: Arc<Index>,
+    pub(super) stamps: Arc<Stamps>,
+}
+
+impl Disk {
+    pub(super) fn new(
+        number: u16,
+        id: DiskId,
+        folder: PathBuf,
+        shared: &Shared,
+        space: DiskSpace,
+        segments: Segments,
+        lock: Box<dyn FsLock>,
+    ) -> Self {
+        Self {
+            number,
+            id,
+            folder,
+            fs: Arc::clone(&shared.fs),
+            index: Arc::clone(&shared.index),
+            space: Arc::new(space),
+            stamps: Arc::clone(&shared.stamps),
+            segments,
+            commits: Commits::default(),
+            files: OpenFiles::default(),
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT_UNITS as usize)),
+            shards: Mutex::default(),
+            is_failed: AtomicBool::new(false),
+            lock: Mutex::new(Some(lock)),
+        }
+    }
+
+    /// Waits for a place among the bytes on their way to the disk.
+    pub(super) async fn admit(&self, bytes: u64) -> Result<OwnedSemaphorePermit, StoreError> {
+        let units = bytes.div_ceil(IN_FLIGHT_UNIT).clamp(1, u64::from(IN_FLIGHT_UNITS));
+        let permit = Arc::clone(&self.in_flight).acquire_many_owned(units as u32).await;
+        permit.map_err(|_| StoreError::Closed)
+    }
+
+    /// Waits until nothing is on its way any more, and admits nothing from then on.
+    pub(super) async fn drain(&self) {
+        if let Ok(all) = self.in_flight.acquire_many(IN_FLIGHT_UNITS).await {
+            all.forget();
+            self.in_flight.close();
+        }
+    }
+
+    /// Gives the folder free for another process.
+    pub(super) fn unlock(&self) {
+        self.in_flight.close();
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    pub(super) fn is_failed(&self) -> bool {
+        self.is_failed.load(Ordering::Acquire)
+    }
+
+    /// Takes the disk out of service: nothing on it is served or listed any more.
+    pub(super) fn fail(&self, why: &dyn std::fmt::Display) {
+        if !self.is_failed.swap(true, Ordering::AcqRel) {
+            tracing::error!(disk = %self.folder.display(), "taking the disk out of service: {why}");
+        }
+        self.index.drop_disk(self.number);
+    }
+
+    /// What an error of the operating system means: no room, a failed disk, or neither.
+    pub(super) fn fault(&self, action: &'static str, source: io::Error) -> StoreError {
+        if is_no_space(&source) {
+            return StoreError::NoSpace(format!("{} is full", self.folder.display()));
+        }
+        if is_disk_failure(&source) {
+            self.fail(&source);
+        }
+        StoreError::Io { action, disk: self.folder.display().to_string(), source }
+    }
+
+    /// Like [`Self::fault`] for a sync: what it was to make durable is lost, so that any other
+    /// reason than no room condemns the disk.
+    pub(super) fn sync_fault(&self, action: &'static str, source: io::Error) -> StoreError {
+        if !is_no_space(&source) {
+            self.fail(&source);
+        }
+        self.fault(action, source)
+    }
+
+    pub(super) fn usage(&self) -> DiskUsage {
+        let is_failed = self.is_failed();
+        let usage = self.space.usage(self.id, is_failed);
+        if is_failed { DiskUsage { free: 0, chunks: 0, ..usage } } else { usage }
+    }
+
+    /// What the file system says of its room; `None` when it says nothing.
+    pub(super) fn found_space(&self) -> Option<Space> {
+        self.fs.space(&self.folder).ok()
+    }
+
+    pub(super) fn refresh_space(&self) {
+        if let Some(found) = self.found_space() {
+            self.space.refresh(found);
+        }
+    }
+
+    /// Makes a sealed copy visible.
+    pub(super) fn publish(&self, chunk: ChunkId, entry: Entry) -> Result<SealedChunk, StoreError> {
+        self.index.insert(chunk, entry);
+        if self.is_failed() {
+            self.index.drop_disk(self.number);
+            return Err(self.out_of_service());
+        }
+        Ok(self.describe(chunk, &entry))
+    }
+
+    pub(super) fn out_of_service(&self) -> StoreError {
+        StoreError::Io {
+            action: "writing",
+            disk: self.folder.display().to_string(),
+            source: io::Error::other("the disk is out of service"),
+        }
+    }
+
+    pub(super) fn describe(&self, chunk: ChunkId, entry: &Entry) -> SealedChunk {
+        SealedChunk {
+            chunk,
+            stamp: entry.stamp,
+            disk: self.id,
+            seal: entry.seal,
+            is_set_aside: entry.is_set_aside,
+        }
+    }
+
+    /// Opens the file that holds a copy.
+    pub(super) fn open(&self, chunk: ChunkId, entry: &Entry) -> io::Result<Arc<dyn File>> {
+        match entry.place {
+            Place::File => self.files.get(FileKey::Chunk(chunk, entry.stamp), || {
+                self.fs.open(&self.chunk_path(chunk), Opening::Existing)
+            }),
+            Place::Record { segment, .. } => self.open_segment(segment),
+        }
+    }
+
+    pub(super) fn open_segment(&self, segment: u32) -> io::Result<Arc<dyn File>> {
+        self.files.get(FileKey::Segment(segment), || {
+            let name = self.segments.name(segment).ok_or(io::ErrorKind::NotFound)?;
+            self.fs.open(&self.folder.join(SEGMENTS).join(name), Opening::Existing)
+        })
+    }
+
+    /// The folder of a large chunk: its last bits, as the first ones are the time.
+    pub(super) fn shard_path(&self, chunk: ChunkId) -> PathBuf {
+        self.folder.join(CHUNKS).join(format!("{:02x}", chunk.0 as u8))
+    }
+
+    pub(super) fn chunk_path(&self, chunk: ChunkId) -> PathBuf {
+        self.shard_path(chunk).join(format!("{chunk}.v1"))
+    }
+
+    pub(super) fn part_path(&self, chunk: ChunkId) -> PathBuf {
+        self.shard_path(chunk).join(format!("{chunk}.part"))
+    }
+
+    /// Makes the folder of a large chunk, durably, unless it is there.
+    pub(super) fn make_shard(&self, chunk: ChunkId) -> io::Result<()> {
+        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        if !shards.contains(&(chunk.0 as u8)) {
+            self.fs.create_dir(&self.shard_path(chunk))?;
+            self.fs.sync_dir(&self.folder.join(CHUNKS))?;
+            shards.insert(chunk.0 as u8);
+        }
+        Ok(())
+    }
+
+    pub(super) fn segments_path(&self) -> PathBuf {
+        self.folder.join(SEGMENTS)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.folder
+    }
+}
+
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
+/// Errors that a disk does not recover from by itself.
+fn is_disk_failure(error: &io::Error) -> bool {
+    const FATAL: [Errno; 6] =
+        [Errno::IO, Errno::ROFS, Errno::NODEV, Errno::NXIO, Errno::UCLEAN, Errno::STALE];
+    error.raw_os_error().is_some_and(|raw| FATAL.iter().any(|errno| errno.raw_os_error() == raw))
+}
+
+/// The same error once more, for another caller.
+pub(super) fn copy_error(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::NoSpace(what) => StoreError::NoSpace(what.clone()),
+        StoreError::Io { action, disk, source } => {
+            let source = match source.raw_os_error() {
+                Some(raw) => io::Error::from_raw_os_error(raw),
+                None => io::Error::new(source.kind(), source.to_string()),
+            };
+            StoreError::Io { action, disk: disk.clone(), source }
+        }
+        _ => StoreError::Closed,
+    }
+}

@@ -1,0 +1,232 @@
+//! Opening a store: whose disks these are, and what was sealed on them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dfs_types::{ChunkId, DiskId, NodeId, Random};
+
+use super::identity::{Agreement, DiskIdentity, LOCK_NAME, is_empty_disk};
+use super::index::{Entry, Index, Place};
+use super::one::{Disk, Shared, Stamps};
+use super::record::{Binding, HEAD, Head, Layout, State};
+use super::scan::scan;
+use super::segments::{Segments, parse_name};
+use super::space::{DiskSpace, Limits};
+use super::{CHUNKS, Config, SEGMENTS};
+use crate::fs::PAGE;
+use crate::{Fs, FsLock, Identity, OpenError, Opening, Space};
+
+/// A store whose disks are known, before they are scanned.
+pub(super) struct Opened {
+    pub(super) identity: Identity,
+    pub(super) starts: u64,
+    pub(super) index: Arc<Index>,
+    pub(super) disks: Vec<Arc<Disk>>,
+}
+
+struct Folder {
+    lock: Box<dyn FsLock>,
+    capacity: Option<u64>,
+}
+
+/// Takes the folders and settles who the node is.
+pub(super) fn open(
+    config: &Config,
+    fs: &Arc<dyn Fs>,
+    random: &Arc<dyn Random>,
+) -> Result<Opened, OpenError> {
+    if config.disks.is_empty() {
+        return Err(OpenError::NoDisks);
+    }
+    let mut folders = Vec::new();
+    let mut found = Vec::new();
+    for disk in &config.disks {
+        let lock = take(&**fs, &disk.folder)?;
+        let identity = DiskIdentity::read(&**fs, &disk.folder)?;
+        if identity.is_none() {
+            let is_empty = is_empty_disk(&**fs, &disk.folder);
+            if !is_empty.map_err(failed("listing", &disk.folder))? {
+                return Err(OpenError::NotEmpty(disk.folder.clone()));
+            }
+        }
+        folders.push(Folder { lock, capacity: disk.capacity });
+        found.push((disk.folder.clone(), identity));
+    }
+    let agreed = Agreement::of(&found)?;
+    let node = agreed.node.unwrap_or_else(|| NodeId::random(&**random));
+    let starts = agreed.starts + 1;
+    let shared = Shared {
+        fs: Arc::clone(fs),
+        index: Arc::new(Index::default()),
+        stamps: Arc::new(Stamps::new(starts)),
+    };
+    let mut disks = Vec::new();
+    let mut first_error = None;
+    for (number, (folder, (path, old))) in folders.into_iter().zip(found).enumerate() {
+        let id = old.map_or_else(|| DiskId::random(&**random), |old| old.disk);
+        let registration = agreed.registration;
+        let identity = DiskIdentity { node, disk: id, starts, registration, pending: None };
+        let is_included = old.is_none_or(|old| agreed.includes(&old));
+        let space = fs.space(&path).unwrap_or(Space { total: 0, available: 0 });
+        let space = DiskSpace::new(Limits::new(config, folder.capacity), space);
+        let segments = Segments::new(config.segment_bytes, Arc::clone(random));
+        let number = number as u16;
+        let disk = Disk::new(number, id, path, &shared, space, segments, folder.lock);
+        if !is_included {
+            disk.fail(&"it holds an image from before the node's last registration");
+        } else if let Err(error) = prepare(&disk, &identity, old.is_none()) {
+            disk.fail(&error);
+            let (action, path) = ("writing the identity of", disk.folder.clone());
+            first_error.get_or_insert(OpenError::Io { action, path, source: error });
+        }
+        disks.push(Arc::new(disk));
+    }
+    if let Some(error) = first_error.filter(|_| disks.iter().all(|disk| disk.is_failed())) {
+        return Err(error);
+    }
+    let identity = Identity { node, registration: agreed.registration };
+    Ok(Opened { identity, starts, index: shared.index, disks })
+}
+
+/// Makes a folder if need be and takes it for this process.
+fn take(fs: &dyn Fs, folder: &Path) -> Result<Box<dyn FsLock>, OpenError> {
+    make_folder(fs, folder).map_err(failed("making folder", folder))?;
+    fs.lock(&folder.join(LOCK_NAME)).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::InUse(folder.to_owned()),
+        _ => OpenError::Io { action: "locking", path: folder.to_owned(), source },
+    })
+}
+
+fn make_folder(fs: &dyn Fs, folder: &Path) -> io::Result<()> {
+    match (fs.create_dir(folder), folder.parent()) {
+        (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+            make_folder(fs, parent)?;
+            fs.create_dir(folder)?;
+            fs.sync_dir(parent)
+        }
+        (made, _) => made,
+    }
+}
+
+/// Writes the identity of this life of the store, durably, before anything else is written.
+fn prepare(disk: &Disk, identity: &DiskIdentity, is_new: bool) -> io::Result<()> {
+    disk.fs.create_dir(&disk.folder.join(CHUNKS))?;
+    disk.fs.create_dir(&disk.folder.join(SEGMENTS))?;
+    identity.write(&*disk.fs, &disk.folder)?;
+    match disk.folder.parent() {
+        Some(parent) if is_new => disk.fs.sync_dir(parent),
+        _ => Ok(()),
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path: PathBuf = path.to_owned();
+    move |source| OpenError::Io { action, path, source }
+}
+
+/// Finds what was sealed on a disk, and removes what was not. A disk that cannot be read is taken
+/// out of service.
+pub(super) fn recover(disk: &Disk) -> Vec<(ChunkId, Entry)> {
+    let mut copies = Vec::new();
+    if disk.is_failed() {
+        return copies;
+    }
+    let found = recover_files(disk, &mut copies).and_then(|()| recover_segments(disk, &mut copies));
+    if let Err(error) = found {
+        disk.fail(&error);
+        copies.clear();
+    }
+    disk.refresh_space();
+    copies
+}
+
+fn recover_files(disk: &Disk, copies: &mut Vec<(ChunkId, Entry)>) -> io::Result<()> {
+    let chunks = disk.folder.join(CHUNKS);
+    for shard in disk.fs.list(&chunks)? {
+        let shard = chunks.join(shard);
+        for name in disk.fs.list(&shard)? {
+            let path = shard.join(&name);
+            if name.ends_with(".part") {
+                disk.fs.remove(&path)?;
+                continue;
+            }
+            let chunk = name.strip_suffix(".v1").and_then(|id| id.parse::<ChunkId>().ok());
+            let Some(chunk) = chunk.filter(|chunk| disk.chunk_path(*chunk) == path) else {
+                tracing::warn!(file = %path.display(), "no chunk of a known format: left alone");
+                continue;
+            };
+            match read_file_head(disk, &path)?.filter(|head| head.chunk == chunk) {
+                Some(head) => copies.push((chunk, Entry::new(disk.number, Place::File, &head))),
+                None => tracing::error!(file = %path.display(), "damaged head: chunk not served"),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_file_head(disk: &Disk, path: &Path) -> io::Result<Option<Head>> {
+    let file = disk.fs.open(path, Opening::Existing)?;
+    let length = file.length()?;
+    let Some(at) = length.checked_sub(PAGE as u64) else { return Ok(None) };
+    let head = Head::decode(&file.read_at(at, HEAD)?, Binding::default());
+    let fits = |head: &Head| Layout::of_file(head.path_length, head.seal.length).end == length;
+    Ok(head.filter(fits))
+}
+
+fn recover_segments(disk: &Disk, copies: &mut Vec<(ChunkId, Entry)>) -> io::Result<()> {
+    let folder = disk.segments_path();
+    let mut segments = Vec::new();
+    for name in disk.fs.list(&folder)? {
+        match parse_name(&name) {
+            Some((number, salt)) => segments.push((number, salt, folder.join(name))),
+            None => tracing::warn!(segment = %name, "no segment of a known format: left alone"),
+        }
+    }
+    let last = segments.iter().map(|(number, ..)| *number).max();
+    for (number, salt, path) in segments {
+        let found = recover_segment(disk, &path, salt, Some(number) == last)?;
+        disk.segments.add(number, salt, found.len() as u32);
+        copies.extend(found.into_iter().map(|(at, head)| {
+            let place = Place::Record { segment: number, page: (at / PAGE as u64) as u32 };
+            (head.chunk, Entry::new(disk.number, place, &head))
+        }));
+    }
+    Ok(())
+}
+
+/// The sealed copies in a segment. Everything else in it goes.
+fn recover_segment(
+    disk: &Disk,
+    path: &Path,
+    salt: u64,
+    is_last: bool,
+) -> io::Result<Vec<(u64, Head)>> {
+    let file = disk.fs.open(path, Opening::Existing)?;
+    let found = scan(&*file, salt, is_last)?;
+    if found.copies.is_empty() {
+        disk.fs.remove(path)?;
+        return Ok(Vec::new());
+    }
+    // From now on the segment is no longer the last one, and nobody checks its tail again.
+    for (at, head) in &found.torn {
+        let head = Head { state: State::Dead, ..*head };
+        file.write_at(*at, &[head.encode(Binding { salt, offset: *at })])?;
+    }
+    if !found.torn.is_empty() {
+        file.sync()?;
+    }
+    for (at, head) in found.torn.iter().chain(&found.dead) {
+        file.punch(*at, Layout::of_record(*at, head.path_length, head.seal.length).end - at)?;
+    }
+    let (unknown, left_over): (Vec<u64>, Vec<u64>) =
+        found.strays.iter().partition(|at| !is_last || **at < found.durable_to);
+    for at in left_over {
+        file.punch(at, PAGE as u64)?;
+    }
+    if !unknown.is_empty() {
+        let pages = unknown.len();
+        tracing::error!(segment = %path.display(), pages, "pages of no record: heads are damaged");
+    }
+    Ok(found.copies)
+}

@@ -1,0 +1,176 @@
+//! Reading sealed copies. The same for both layouts: the index says where the parts lie.
+
+use std::io;
+
+use bytes::Bytes;
+use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, block_count};
+
+use super::index::{Entry, Place};
+use super::one::Disk;
+use super::record::{HEAD, Head, decode_crcs, meta_length};
+use crate::{Blocks, ChunkHeader, File, StoreError};
+
+/// Bytes of one read at most.
+pub(super) const READ_MAX: u64 = 1 << 20;
+
+const BLOCK: u64 = BLOCK_SIZE as u64;
+
+impl Disk {
+    /// Runs `read` on the file of a copy; `NotFound` when the copy went meanwhile.
+    fn with_file<T>(
+        &self,
+        chunk: ChunkId,
+        entry: &Entry,
+        read: impl FnOnce(&dyn File) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let result = match self.open(chunk, entry) {
+            Ok(file) => read(&*file),
+            Err(error) => Err(self.fault("opening a chunk", error)),
+        };
+        // The room of a deleted copy may have been given back while it was read.
+        if self.index.copy(chunk, entry.stamp).is_none() {
+            self.files.remove(super::files::FileKey::Chunk(chunk, entry.stamp));
+            return Err(StoreError::NotFound(chunk));
+        }
+        result
+    }
+
+    /// Reads exactly so many bytes. A disk is not condemned for a sector it cannot read: the copy
+    /// is, by whoever hears of the error.
+    fn read_part(
+        &self,
+        file: &dyn File,
+        chunk: ChunkId,
+        at: u64,
+        size: usize,
+    ) -> Result<Bytes, StoreError> {
+        let failed = |source: io::Error| StoreError::Io {
+            action: "reading a chunk",
+            disk: self.path().display().to_string(),
+            source,
+        };
+        let bytes = file.read_at(at, size).map_err(failed)?;
+        if bytes.len() < size {
+            let what =
+                format!("its file ends at {}, not {}", at + bytes.len() as u64, at + size as u64);
+            return Err(StoreError::Damaged { chunk, what });
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn read_header(
+        &self,
+        chunk: ChunkId,
+        entry: &Entry,
+    ) -> Result<ChunkHeader, StoreError> {
+        let salt = match entry.place {
+            Place::File => 0,
+            Place::Record { segment, .. } => self.segments.salt(segment).unwrap_or_default(),
+        };
+        self.with_file(chunk, entry, |file| {
+            let layout = entry.layout();
+            let head = self.read_part(file, chunk, layout.head, HEAD)?;
+            let size = meta_length(entry.path_length, entry.seal.length) as usize;
+            let meta = self.read_part(file, chunk, layout.meta, size)?;
+            let head = Head::decode(&head, entry.binding(salt));
+            let head = head.filter(|head| Crc32c::of(&meta) == head.meta_crc);
+            let head = head.ok_or_else(|| StoreError::Damaged {
+                chunk,
+                what: "its header does not have the checksum it was written with".to_owned(),
+            })?;
+            Ok(head.header(&meta))
+        })
+    }
+
+    pub(super) fn read_blocks(
+        &self,
+        chunk: ChunkId,
+        entry: &Entry,
+        offset: u64,
+        length: u64,
+    ) -> Result<Blocks, StoreError> {
+        let Range { first, blocks, bytes } = Range::of(entry.seal.length, offset, length);
+        if blocks == 0 {
+            return Ok(Blocks { offset: first * BLOCK, data: Bytes::new(), crcs: Vec::new() });
+        }
+        self.with_file(chunk, entry, |file| {
+            let layout = entry.layout();
+            let table =
+                self.read_part(file, chunk, layout.table + 4 * first, 4 * blocks as usize)?;
+            let start = layout.data + first * BLOCK;
+            let data = self.read_part(file, chunk, start, bytes as usize)?;
+            Ok(Blocks { offset: first * BLOCK, data, crcs: decode_crcs(&table) })
+        })
+    }
+
+    /// Verifies as many blocks from `first` on as one read takes.
+    pub(super) fn verify_step(
+        &self,
+        chunk: ChunkId,
+        entry: &Entry,
+        first: u64,
+    ) -> Result<Verified, StoreError> {
+        let blocks = match self.read_blocks(chunk, entry, first * BLOCK, READ_MAX) {
+            Ok(blocks) => blocks,
+            Err(StoreError::Damaged { .. } | StoreError::Io { .. }) if !self.is_failed() => {
+                return Ok(Verified::Bad(first));
+            }
+            Err(error) => return Err(error),
+        };
+        let found = Crc32c::of_blocks(&blocks.data);
+        let bad = found.iter().zip(&blocks.crcs).position(|(found, stored)| found != stored);
+        Ok(match bad {
+            Some(bad) => Verified::Bad(first + bad as u64),
+            None => Verified::Good(found),
+        })
+    }
+}
+
+/// What one step of a verification found.
+pub(super) enum Verified {
+    /// The checksums of sound blocks; none behind the last one.
+    Good(Vec<Crc32c>),
+    /// The first bad one.
+    Bad(u64),
+}
+
+/// The blocks that hold a range.
+struct Range {
+    first: u64,
+    blocks: u64,
+    bytes: u64,
+}
+
+impl Range {
+    fn of(chunk_length: u64, offset: u64, length: u64) -> Self {
+        let offset = offset.min(chunk_length);
+        let wanted_end = offset.saturating_add(length).min(chunk_length);
+        let first = offset / BLOCK;
+        let start = first * BLOCK;
+        if wanted_end == offset {
+            return Self { first, blocks: 0, bytes: 0 };
+        }
+        let end = wanted_end.next_multiple_of(BLOCK).min(start + READ_MAX).min(chunk_length);
+        Self { first, blocks: block_count(end - start), bytes: end - start }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_become_whole_blocks() {
+        let of = |length, offset, wanted| {
+            let range = Range::of(length, offset, wanted);
+            (range.first, range.blocks, range.bytes)
+        };
+        assert_eq!(of(100, 0, 100), (0, 1, 100));
+        assert_eq!(of(100, 100, 1).1, 0);
+        assert_eq!(of(100, 7, 0).1, 0);
+        assert_eq!(of(BLOCK + 1, BLOCK - 1, 1), (0, 1, BLOCK));
+        assert_eq!(of(BLOCK + 1, BLOCK - 1, 2), (0, 2, BLOCK + 1));
+        assert_eq!(of(BLOCK + 1, u64::MAX, u64::MAX).1, 0);
+        assert_eq!(of(4 << 20, BLOCK + 1, u64::MAX), (1, 16, READ_MAX));
+    }
+}

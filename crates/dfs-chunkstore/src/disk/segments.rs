@@ -1,0 +1,155 @@
+//! The segments of a disk: files of many small chunks, written at the end only.
+//!
+//! The name of a segment holds its number and a random salt that its records are bound to, so
+//! that nothing in it but its records counts, and there is no header whose damage could lose it.
+//! Each start of the store begins a new one. While a segment is not the last one, all of it is
+//! known to be durable: the next one is made after its last commit.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dfs_types::Random;
+
+use crate::{File, Fs, Opening};
+
+#[derive(Clone)]
+pub(super) struct Active {
+    pub(super) number: u32,
+    pub(super) salt: u64,
+    pub(super) file: Arc<dyn File>,
+    /// Where the next record goes; everything before is durable.
+    pub(super) end: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    salt: u64,
+    /// Copies in it that are not deleted.
+    copies: u32,
+}
+
+struct State {
+    segments: BTreeMap<u32, Segment>,
+    active: Option<Active>,
+    next: u32,
+}
+
+pub(super) struct Segments {
+    /// Bytes after which the next one is begun.
+    bytes: u64,
+    random: Arc<dyn Random>,
+    state: Mutex<State>,
+}
+
+impl Segments {
+    pub(super) fn new(bytes: u64, random: Arc<dyn Random>) -> Self {
+        let state = State { segments: BTreeMap::new(), active: None, next: 1 };
+        Self { bytes, random, state: Mutex::new(state) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a segment that was found on the disk.
+    pub(super) fn add(&self, number: u32, salt: u64, copies: u32) {
+        let mut state = self.lock();
+        state.next = state.next.max(number.saturating_add(1));
+        if copies > 0 {
+            state.segments.insert(number, Segment { salt, copies });
+        }
+    }
+
+    pub(super) fn salt(&self, number: u32) -> Option<u64> {
+        self.lock().segments.get(&number).map(|segment| segment.salt)
+    }
+
+    pub(super) fn name(&self, number: u32) -> Option<String> {
+        self.salt(number).map(|salt| name_of(number, salt))
+    }
+
+    /// The segment to write to; begins a new one when there is none, or it is long enough. Called
+    /// by the one committer of the disk only.
+    pub(super) fn active(&self, fs: &dyn Fs, folder: &Path) -> io::Result<Active> {
+        let (number, ended) = {
+            let mut state = self.lock();
+            match &state.active {
+                Some(active) if active.end < self.bytes => return Ok(active.clone()),
+                _ => {}
+            }
+            let ended = state.active.take().map(|active| active.number);
+            let number = state.next;
+            state.next += 1;
+            (number, ended)
+        };
+        if let Some(ended) = ended {
+            self.remove_if_empty(fs, folder, ended);
+        }
+        let salt = self.random.below(u64::MAX);
+        let path = folder.join(name_of(number, salt));
+        let file = fs.open(&path, Opening::Create)?;
+        if let Err(error) = fs.sync_dir(folder) {
+            let _ = fs.remove(&path);
+            return Err(error);
+        }
+        let active = Active { number, salt, file, end: 0 };
+        let mut state = self.lock();
+        state.segments.insert(number, Segment { salt, copies: 0 });
+        state.active = Some(active.clone());
+        Ok(active)
+    }
+
+    /// Records were made durable up to `end` of the active segment.
+    pub(super) fn advance(&self, end: u64, copies: u32) {
+        let mut state = self.lock();
+        if let Some(active) = &mut state.active {
+            active.end = end;
+            let number = active.number;
+            if let Some(segment) = state.segments.get_mut(&number) {
+                segment.copies += copies;
+            }
+        }
+    }
+
+    /// A copy was deleted; the file goes with the last one.
+    pub(super) fn forget_copy(&self, fs: &dyn Fs, folder: &Path, number: u32) -> bool {
+        if let Some(segment) = self.lock().segments.get_mut(&number) {
+            segment.copies = segment.copies.saturating_sub(1);
+        }
+        self.remove_if_empty(fs, folder, number)
+    }
+
+    /// Removes a segment that is not written to and holds nothing. Not synced: should it come
+    /// back after a crash, it still holds nothing.
+    fn remove_if_empty(&self, fs: &dyn Fs, folder: &Path, number: u32) -> bool {
+        let mut state = self.lock();
+        let is_active = state.active.as_ref().is_some_and(|active| active.number == number);
+        let Some(segment) = state.segments.get(&number).filter(|s| s.copies == 0) else {
+            return false;
+        };
+        if is_active {
+            return false;
+        }
+        let path = folder.join(name_of(number, segment.salt));
+        state.segments.remove(&number);
+        drop(state);
+        if let Err(error) = fs.remove(&path) {
+            tracing::warn!(segment = %path.display(), "cannot remove an empty segment: {error}");
+        }
+        true
+    }
+}
+
+pub(super) fn name_of(number: u32, salt: u64) -> String {
+    format!("{number:08x}-{salt:016x}.v1")
+}
+
+/// Number and salt of a segment; `None` for the name of anything else.
+pub(super) fn parse_name(name: &str) -> Option<(u32, u64)> {
+    let (number, salt) = name.strip_suffix(".v1")?.split_once('-')?;
+    let number = u32::from_str_radix(number, 16).ok()?;
+    let salt = u64::from_str_radix(salt, 16).ok()?;
+    (name_of(number, salt) == name).then_some((number, salt))
+}

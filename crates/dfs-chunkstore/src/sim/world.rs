@@ -1,0 +1,321 @@
+//! Everything a simulated file system holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use dfs_types::Random;
+
+use super::Operation;
+use super::content::Content;
+use crate::fs::{PAGE, Space};
+
+/// What the operating systems calls no space, whatever its number there.
+const NO_SPACE: io::ErrorKind = io::ErrorKind::StorageFull;
+
+pub(super) type FileId = u64;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Node {
+    Folder,
+    File(FileId),
+}
+
+/// A change of names that no sync has made durable yet.
+#[derive(Debug, Clone)]
+enum Change {
+    Link(PathBuf, Node),
+    Rename(PathBuf, PathBuf),
+    Unlink(PathBuf),
+}
+
+#[derive(Debug)]
+struct Fault {
+    path: PathBuf,
+    operation: Operation,
+    errno: i32,
+}
+
+pub(super) struct World {
+    names: BTreeMap<PathBuf, Node>,
+    durable_names: BTreeMap<PathBuf, Node>,
+    changes: Vec<Change>,
+    files: BTreeMap<FileId, Content>,
+    next_file: FileId,
+    locks: BTreeSet<PathBuf>,
+    /// Raised by each crash: files and locks of an earlier life are dead.
+    pub(super) life: u64,
+    pub(super) capacity: u64,
+    pub(super) operations: u64,
+    pub(super) syncs: u64,
+    pub(super) stop_at: Option<u64>,
+    pub(super) ignored_sync: Option<u64>,
+    is_stopped: bool,
+    faults: Vec<Fault>,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let root = BTreeMap::from([(PathBuf::from("/"), Node::Folder)]);
+        Self {
+            names: root.clone(),
+            durable_names: root,
+            changes: Vec::new(),
+            files: BTreeMap::new(),
+            next_file: 0,
+            locks: BTreeSet::new(),
+            life: 0,
+            capacity: 1 << 40,
+            operations: 0,
+            syncs: 0,
+            stop_at: None,
+            ignored_sync: None,
+            is_stopped: false,
+            faults: Vec::new(),
+        }
+    }
+
+    /// Counts an operation and says whether it may go on.
+    pub(super) fn enter(&mut self, path: &Path, operation: Operation) -> io::Result<()> {
+        if operation != Operation::Read {
+            self.is_stopped |= self.stop_at == Some(self.operations);
+            self.operations += 1;
+        }
+        if self.is_stopped {
+            return Err(io::Error::other("the simulated machine has stopped"));
+        }
+        let fault =
+            self.faults.iter().find(|f| f.operation == operation && path.starts_with(&f.path));
+        fault.map_or(Ok(()), |fault| Err(io::Error::from_raw_os_error(fault.errno)))
+    }
+
+    /// Counts a sync; `false` when it is to be a lie.
+    fn count_sync(&mut self) -> bool {
+        self.syncs += 1;
+        self.ignored_sync != Some(self.syncs - 1)
+    }
+
+    pub(super) fn fail(&mut self, path: &Path, operation: Operation, errno: i32) {
+        self.faults.push(Fault { path: path.to_owned(), operation, errno });
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.faults.clear();
+    }
+
+    pub(super) fn lock(&mut self, path: &Path) -> io::Result<()> {
+        self.enter(path, Operation::Write)?;
+        let parent = path.parent().unwrap_or(path);
+        if !self.names.contains_key(parent) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if self.locks.insert(path.to_owned()) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    }
+
+    pub(super) fn unlock(&mut self, path: &Path) {
+        self.locks.remove(path);
+    }
+
+    pub(super) fn file(&self, path: &Path) -> io::Result<FileId> {
+        match self.names.get(path) {
+            Some(Node::File(id)) => Ok(*id),
+            Some(Node::Folder) => Err(io::ErrorKind::IsADirectory.into()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    pub(super) fn content(&mut self, file: FileId) -> io::Result<&mut Content> {
+        self.files.get_mut(&file).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    pub(super) fn create(&mut self, path: &Path) -> io::Result<FileId> {
+        self.enter(path, Operation::Write)?;
+        if let Ok(file) = self.file(path) {
+            self.content(file)?.set_len(0);
+            return Ok(file);
+        }
+        let file = self.next_file;
+        self.next_file += 1;
+        self.files.insert(file, Content::default());
+        self.link(path, Node::File(file))?;
+        Ok(file)
+    }
+
+    pub(super) fn create_dir(&mut self, path: &Path) -> io::Result<()> {
+        self.enter(path, Operation::Write)?;
+        match self.names.get(path) {
+            Some(Node::Folder) => Ok(()),
+            Some(Node::File(_)) => Err(io::ErrorKind::AlreadyExists.into()),
+            None => self.link(path, Node::Folder),
+        }
+    }
+
+    fn link(&mut self, path: &Path, node: Node) -> io::Result<()> {
+        let parent = path.parent().and_then(|parent| self.names.get(parent));
+        if parent != Some(&Node::Folder) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.names.insert(path.to_owned(), node);
+        self.changes.push(Change::Link(path.to_owned(), node));
+        Ok(())
+    }
+
+    pub(super) fn list(&mut self, path: &Path) -> io::Result<Vec<String>> {
+        self.enter(path, Operation::Read)?;
+        if self.names.get(path) != Some(&Node::Folder) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let inside = self.names.keys().filter(|name| name.parent() == Some(path));
+        Ok(inside.filter_map(|name| Some(name.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.enter(from, Operation::Write)?;
+        let node = self.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        self.names.insert(to.to_owned(), node);
+        self.changes.push(Change::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.enter(path, Operation::Write)?;
+        self.file(path)?;
+        self.names.remove(path);
+        self.changes.push(Change::Unlink(path.to_owned()));
+        Ok(())
+    }
+
+    pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        let is_honest = self.count_sync();
+        self.enter(path, Operation::Sync)?;
+        if self.names.get(path) != Some(&Node::Folder) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        if is_honest {
+            let (inside, others): (Vec<_>, Vec<_>) =
+                self.changes.drain(..).partition(|change| change.path().parent() == Some(path));
+            self.changes = others;
+            inside.into_iter().for_each(|change| change.apply(&mut self.durable_names));
+            self.forget_nameless();
+        }
+        Ok(())
+    }
+
+    pub(super) fn write(&mut self, path: &Path, file: FileId, at: u64, b: &[u8]) -> io::Result<()> {
+        self.enter(path, Operation::Write)?;
+        let room = self.capacity.saturating_sub(self.taken()) / PAGE as u64;
+        let content = self.content(file)?;
+        if content.new_pages(at, b.len()) <= room {
+            content.write(at, b);
+            return Ok(());
+        }
+        // As much as fits is written, as a real one does.
+        let mut done = 0;
+        let mut room = room;
+        while done < b.len() {
+            let step = (PAGE - (at as usize + done) % PAGE).min(b.len() - done);
+            let wanted = content.new_pages(at + done as u64, step);
+            if wanted > room {
+                break;
+            }
+            room -= wanted;
+            content.write(at + done as u64, &b[done..done + step]);
+            done += step;
+        }
+        Err(NO_SPACE.into())
+    }
+
+    pub(super) fn read(
+        &mut self,
+        path: &Path,
+        file: FileId,
+        at: u64,
+        n: usize,
+    ) -> io::Result<Bytes> {
+        self.enter(path, Operation::Read)?;
+        Ok(self.content(file)?.read(at, n))
+    }
+
+    pub(super) fn sync(&mut self, path: &Path, file: FileId) -> io::Result<()> {
+        let is_honest = self.count_sync();
+        let entered = self.enter(path, Operation::Sync);
+        let content = self.content(file)?;
+        match entered {
+            Ok(()) if is_honest => content.sync(),
+            Ok(()) => {}
+            Err(_) => content.fail_sync(),
+        }
+        entered
+    }
+
+    pub(super) fn space(&self) -> Space {
+        Space { total: self.capacity, available: self.capacity.saturating_sub(self.taken()) }
+    }
+
+    /// Files that have a name, or had one when they were last made durable, take room.
+    fn taken(&self) -> u64 {
+        self.files.values().map(Content::taken).sum()
+    }
+
+    /// Forgets files that no name leads to any more.
+    fn forget_nameless(&mut self) {
+        let mut named = BTreeSet::new();
+        let pending = self.changes.iter().filter_map(|change| match change {
+            Change::Link(_, node) => Some(node),
+            Change::Rename(..) | Change::Unlink(_) => None,
+        });
+        for node in self.names.values().chain(self.durable_names.values()).chain(pending) {
+            if let Node::File(file) = node {
+                named.insert(*file);
+            }
+        }
+        self.files.retain(|file, _| named.contains(file));
+    }
+
+    pub(super) fn crash(&mut self, random: Option<&dyn Random>) {
+        let kept = random.map_or(0, |random| random.below(self.changes.len() as u64 + 1));
+        for change in std::mem::take(&mut self.changes).into_iter().take(kept as usize) {
+            change.apply(&mut self.durable_names);
+        }
+        // An entry is of no use while that of its folder is lost.
+        let names = self.durable_names.clone();
+        self.durable_names.retain(|name, _| name.ancestors().all(|up| names.contains_key(up)));
+        self.names = self.durable_names.clone();
+        self.forget_nameless();
+        self.files.values_mut().for_each(|content| content.crash(random));
+        self.locks.clear();
+        self.life += 1;
+        self.is_stopped = false;
+        self.stop_at = None;
+        self.ignored_sync = None;
+    }
+}
+
+impl Change {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Link(path, _) | Self::Rename(_, path) | Self::Unlink(path) => path,
+        }
+    }
+
+    fn apply(self, names: &mut BTreeMap<PathBuf, Node>) {
+        match self {
+            Self::Link(path, node) => {
+                names.insert(path, node);
+            }
+            Self::Rename(from, to) => {
+                if let Some(node) = names.remove(&from) {
+                    names.insert(to, node);
+                }
+            }
+            Self::Unlink(path) => {
+                names.remove(&path);
+            }
+        }
+    }
+}
