@@ -1,1 +1,13 @@
-//! The datanode: chunk streaming, replication, registration and heartbeats
+//! The datanode: takes chunks from clients and hands them on to replicas while it writes them,
+//! serves and copies them, registers with the coordinators and tells them how it is.
+//!
+//! It is made of [`Components`] (disks, sockets, clock) under [`Settings`]; [`Service::start`]
+//! takes the ports, [`Service::run`] serves. It knows chunks and nodes, and nothing of names.
+
+mod error;
+mod service;
+mod settings;
+
+pub use error::Error;
+pub use service::{Components, Handle, Service, Store, open_store};
+pub use settings::{Disk, JoinSecret, Settings};

@@ -1,0 +1,256 @@
+//! What can be set of a datanode.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dfs_transport::Channels;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The settings of a datanode. Every field has a default but for the disks and the join secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where the gRPC service listens, `host:port`; port 0 takes a free one.
+    pub listen: String,
+    /// Where /metrics, /healthz and /readyz listen, `host:port`; empty for nowhere.
+    pub http_listen: String,
+    /// `host:port` under which others reach this node; where it listens when empty.
+    pub advertise: String,
+    /// The coordinators, `host:port` or `http://host:port` each.
+    pub coordinators: Vec<String>,
+    /// What a datanode must know to join. Needed.
+    pub join_secret: JoinSecret,
+    /// Failure domain; empty when not known.
+    pub zone: String,
+    /// Name of the machine (the Kubernetes node); empty when not known.
+    pub host: String,
+    /// The disks. Needed, unless a store is passed in.
+    pub disks: Vec<Disk>,
+    /// Part of each file system that is left free for everything else, in percent.
+    pub headroom_percent: u8,
+    /// Bytes of each file system that are left free at least.
+    pub headroom_bytes_min: u64,
+    /// Fill of a disk, in percent of what may be used, from which on new chunks are refused.
+    pub high_watermark_percent: u8,
+    /// Threads that do blocking work: disk calls and checksums.
+    pub disk_threads: usize,
+    /// Chunks that clients may be writing through this node at the same time.
+    pub sessions: usize,
+    /// Chunks that other datanodes may be writing to this node at the same time. These have slots
+    /// of their own, so that nodes never wait for each other in a ring.
+    pub replica_sessions: usize,
+    /// Streams to replicas that this node may have open at the same time, those of repair included.
+    pub replication_streams: usize,
+    /// Durable copies that this node demands of each chunk it takes from a client. The cluster's
+    /// minimum holds where it is greater.
+    pub min_durable_copies: u32,
+    /// Milliseconds without a frame after which a session ends.
+    pub session_idle_ms: u64,
+    /// Milliseconds without progress after which a replica leaves the set of a session.
+    pub replica_stall_ms: u64,
+    /// Bytes that all sessions together may hold in memory.
+    pub window_bytes: u64,
+    /// Reads served at the same time; some more wait.
+    pub reads: usize,
+    /// Chunks copied to other nodes at the same time, as coordinators order it.
+    pub replications: usize,
+    /// Bytes in a second that such copying may read; without a bound when 0.
+    pub replication_bytes_per_second: u64,
+    /// Milliseconds that sessions and calls under way may still take after the order to stop.
+    pub drain_ms: u64,
+}
+
+/// A disk of a datanode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Folder on it; made when it is not there.
+    pub folder: PathBuf,
+    /// Bytes that may be used on it; all there are when not set.
+    #[serde(default)]
+    pub capacity: Option<u64>,
+}
+
+impl Disk {
+    /// All of the disk that holds `folder`.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), capacity: None }
+    }
+}
+
+/// A secret that is never printed.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JoinSecret(String);
+
+impl JoinSecret {
+    /// Wraps a secret.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// Whether none is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for JoinSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "JoinSecret(not set)" } else { "JoinSecret(..)" })
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:7080".to_owned(),
+            http_listen: "127.0.0.1:7081".to_owned(),
+            advertise: String::new(),
+            coordinators: vec!["http://127.0.0.1:7070".to_owned()],
+            join_secret: JoinSecret::default(),
+            zone: String::new(),
+            host: String::new(),
+            disks: Vec::new(),
+            headroom_percent: 1,
+            headroom_bytes_min: 256 << 20,
+            high_watermark_percent: 95,
+            disk_threads: 8,
+            sessions: 256,
+            replica_sessions: 512,
+            replication_streams: 512,
+            min_durable_copies: 1,
+            session_idle_ms: 30_000,
+            replica_stall_ms: 5_000,
+            window_bytes: 96 << 20,
+            reads: 64,
+            replications: 4,
+            replication_bytes_per_second: 200 << 20,
+            drain_ms: 10_000,
+        }
+    }
+}
+
+/// Coordinators that one node may know.
+pub(crate) const COORDINATORS_MAX: usize = 16;
+/// Copies a chunk may have, so replicas a session may have and one.
+pub(crate) const COPIES_MAX: u32 = 16;
+
+impl Settings {
+    /// Says which setting makes no sense, if one does not.
+    pub fn validate(&self) -> Result<(), Error> {
+        let wrong = |setting, what| Err(Error::Setting { setting, what });
+        if self.listen.is_empty() {
+            return wrong("listen", "is empty; give host:port");
+        }
+        if !self.advertise.is_empty() && Channels::parse_address(&self.advertise).is_err() {
+            return wrong("advertise", "is no address; give host:port");
+        }
+        if !(1..=COORDINATORS_MAX).contains(&self.coordinators.len()) {
+            return wrong("coordinators", "has none, or more than 16; give host:port of each");
+        }
+        if self.coordinators.iter().any(|address| Channels::parse_address(address).is_err()) {
+            return wrong("coordinators", "has one that is no address; give host:port");
+        }
+        if self.join_secret.is_empty() {
+            return wrong("join_secret", "is not set; it is the one the coordinator was given");
+        }
+        if self.headroom_percent > 99 {
+            return wrong("headroom_percent", "is not between 0 and 99");
+        }
+        if !(1..=100).contains(&self.high_watermark_percent) {
+            return wrong("high_watermark_percent", "is not between 1 and 100");
+        }
+        for (setting, value, max) in [
+            ("disk_threads", self.disk_threads, 1_024),
+            ("sessions", self.sessions, 65_536),
+            ("replica_sessions", self.replica_sessions, 65_536),
+            ("replication_streams", self.replication_streams, 65_536),
+            ("reads", self.reads, 4_096),
+            ("replications", self.replications, 256),
+        ] {
+            if !(1..=max).contains(&value) {
+                return wrong(setting, "is 0, or too large");
+            }
+        }
+        if !(1..=COPIES_MAX).contains(&self.min_durable_copies) {
+            return wrong("min_durable_copies", "is not between 1 and 16");
+        }
+        if self.session_idle_ms < 100 {
+            return wrong("session_idle_ms", "is less than 100");
+        }
+        if !(10..self.session_idle_ms).contains(&self.replica_stall_ms) {
+            return wrong("replica_stall_ms", "is less than 10, or not less than session_idle_ms");
+        }
+        if self.window_bytes < WINDOW_BYTES_MIN {
+            return wrong("window_bytes", "is less than 8 MiB");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn session_idle(&self) -> Duration {
+        Duration::from_millis(self.session_idle_ms)
+    }
+
+    pub(crate) fn replica_stall(&self) -> Duration {
+        Duration::from_millis(self.replica_stall_ms)
+    }
+
+    pub(crate) fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+}
+
+/// Room for some frames of the largest size.
+const WINDOW_BYTES_MIN: u64 = 8 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sound() -> Settings {
+        Settings { join_secret: JoinSecret::new("s"), ..Settings::default() }
+    }
+
+    #[test]
+    fn the_defaults_lack_the_secret_alone() {
+        assert!(matches!(
+            Settings::default().validate(),
+            Err(Error::Setting { setting: "join_secret", .. })
+        ));
+        assert!(sound().validate().is_ok());
+    }
+
+    #[test]
+    fn nonsense_is_named() {
+        let refused = |change: fn(&mut Settings)| {
+            let mut settings = sound();
+            change(&mut settings);
+            match settings.validate() {
+                Err(Error::Setting { setting, .. }) => setting,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(refused(|s| s.listen.clear()), "listen");
+        assert_eq!(refused(|s| s.advertise = "a".to_owned()), "advertise");
+        assert_eq!(refused(|s| s.coordinators.clear()), "coordinators");
+        assert_eq!(refused(|s| s.coordinators.push("x".to_owned())), "coordinators");
+        assert_eq!(refused(|s| s.high_watermark_percent = 0), "high_watermark_percent");
+        assert_eq!(refused(|s| s.sessions = 0), "sessions");
+        assert_eq!(refused(|s| s.min_durable_copies = 0), "min_durable_copies");
+        assert_eq!(refused(|s| s.replica_stall_ms = s.session_idle_ms), "replica_stall_ms");
+        assert_eq!(refused(|s| s.window_bytes = 1), "window_bytes");
+    }
+
+    #[test]
+    fn the_secret_is_never_printed() {
+        assert!(!format!("{:?}", sound()).contains("\"s\""));
+    }
+}
