@@ -55,3 +55,33 @@ fn visit(directory: &Path, files: &mut Vec<(String, usize)>) -> Result<()> {
 fn git(root: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
     output(Command::new("git").arg("-C").arg(root).args(arguments))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let write = |name: &str, text: &str| fs::write(root.join(name), text).unwrap();
+        git(root, &["init", "--quiet"]).unwrap();
+        write("a", "1");
+        git(root, &["add", "a"]).unwrap();
+        let who = ["-c", "user.name=t", "-c", "user.email=t@example.org"];
+        git(root, &[&who[..], &["commit", "--quiet", "--message=a"]].concat()).unwrap();
+
+        let mut seen = vec![state(root).unwrap()];
+        // A changed file, one more change of it, a new file, a file that is gone.
+        for (name, text) in [("a", "2"), ("a", "3"), ("b", "1")] {
+            write(name, text);
+            seen.push(state(root).unwrap());
+        }
+        fs::remove_file(root.join("a")).unwrap();
+        seen.push(state(root).unwrap());
+        assert_eq!(seen.last(), Some(&state(root).unwrap()));
+        for (i, a) in seen.iter().enumerate() {
+            assert!(seen[i + 1..].iter().all(|b| a != b), "change {i}");
+        }
+    }
+}

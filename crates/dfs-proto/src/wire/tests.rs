@@ -1,4 +1,6 @@
 use dfs_types::{Random, SeededRandom};
+use proptest::prelude::*;
+use prost::Message;
 
 use super::*;
 
@@ -125,5 +127,53 @@ fn each_wrong_field_is_named() {
     ] {
         let error = error.expect(text);
         assert_eq!((error.to_string(), error.code()), (text.to_owned(), ErrorCode::NameTooLong));
+    }
+}
+
+proptest! {
+    /// Whatever arrives is parsed or refused; what is accepted is the same when sent on.
+    #[test]
+    fn no_message_brings_a_parser_down(
+        offset: u64,
+        data in proptest::collection::vec(any::<u8>(), 0..40),
+        numbers in proptest::collection::vec(any::<u32>(), 0..3),
+        is_final: bool,
+        id_bytes in proptest::collection::vec(any::<u8>(), 14..18),
+        noise in proptest::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let sha = [&id_bytes[..], &id_bytes[..]].concat();
+        let chunk = v1::ChunkFrame {
+            offset,
+            data: data.into(),
+            block_crc32c: numbers,
+            is_final,
+            total_length: offset,
+            total_crc32c: 0,
+            total_sha256: sha.clone().into(),
+        };
+        if let Ok(parsed) = frame("f", chunk.clone()) {
+            let _ = parsed.verify();
+            if is_final {
+                prop_assert_eq!(v1::ChunkFrame::from(parsed), chunk);
+            }
+        }
+        let sent = v1::Receipt {
+            chunk_id: id_bytes.clone().into(),
+            node_id: id_bytes.clone().into(),
+            disk_id: id_bytes.into(),
+            seal: sha.into(),
+            ..v1::Receipt::default()
+        };
+        if let Ok(parsed) = receipt("r", sent.clone()) {
+            prop_assert_eq!(v1::Receipt::from(parsed), sent);
+        }
+        if let Ok(message) = v1::Slot::decode(&noise[..]) {
+            let _ = slot("s", Some(message));
+        }
+        if let Ok(message) = v1::Attributes::decode(&noise[..]) {
+            let _ = attributes("a", Some(message), FileTime::default());
+        }
+        let status = tonic::Status::with_details(tonic::Code::Aborted, "x", noise.into());
+        prop_assert_eq!(crate::Failure::from_status(&status).code, ErrorCode::Conflict);
     }
 }
