@@ -1,1 +1,44 @@
-//! The coordinator: gRPC services, node registry and background workers around the metadata
+//! The coordinator: names, plans and the state of the cluster, around [`dfs_metadata`].
+//!
+//! Stateless but for what can be heard again in seconds: everything that must last is in the
+//! metadata engine, everything else is the [registry](registry) of datanodes, made of their
+//! heartbeats. No byte of a file passes here.
+//!
+//! ```text
+//!  clients ──► grpc::coordinator ─┐                       ┌─► workers::repair ─► datanodes
+//!  nodes ────► grpc::membership ──┼─► Core ─► Namespace ◄─┼─► workers::reaper
+//!  operator ─► grpc::admin ───────┘    └─► Registry       └─► workers::delete ─► datanodes
+//! ```
+//!
+//! Who starts one: [`init`] once in the life of a cluster, then [`Service::start`] and
+//! [`Service::run`]. Any number may run on one engine; the background work is done by the one
+//! that holds the worker lease.
+
+mod error;
+mod registry;
+mod service;
+mod settings;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use error::Error;
+pub use service::{Components, Handle, Service, init};
+pub use settings::{InitOptions, JoinSecret, Placement, Settings};
+
+/// Locks; a panic of another holder left nothing half done, as none of the locked sections can
+/// fail in the middle.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error with all its causes, for a log line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

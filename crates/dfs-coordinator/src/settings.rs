@@ -1,0 +1,193 @@
+//! What can be set of a coordinator.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// The settings of a coordinator. Every field has a default but for the join secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where the gRPC service listens, `host:port`; port 0 takes a free one.
+    pub listen: String,
+    /// Where /metrics, /healthz and /readyz listen, `host:port`; empty for nowhere.
+    pub http_listen: String,
+    /// `host:port` under which others reach this coordinator; where it listens when empty.
+    pub advertise: String,
+    /// What a datanode must know to join. Needed.
+    pub join_secret: JoinSecret,
+    /// Whether a datanode that joins takes part at once. Without it a node stays Joining until it
+    /// is admitted.
+    pub auto_admit: bool,
+    /// Copies that files get in a cluster that is made now; later it is changed with
+    /// `SetReplication`. 1 to 16.
+    pub replication_factor: u8,
+    /// Durable copies without which no write is acknowledged, in a cluster that is made now. A
+    /// majority of the replication factor when not set.
+    pub min_write_replicas: Option<u8>,
+    /// How nodes are chosen for chunks.
+    pub placement: Placement,
+    /// Milliseconds between the heartbeats of a datanode.
+    pub heartbeat_interval_ms: u64,
+    /// Milliseconds of silence after which a datanode gets no new chunks.
+    pub suspect_after_ms: u64,
+    /// Milliseconds of silence after which the copies of a datanode are made again elsewhere.
+    /// Longer than a node takes to restart: what comes back in time is not copied.
+    pub lost_after_ms: u64,
+    /// Milliseconds for which what was deleted or replaced can be restored and is still read by
+    /// those who have it open.
+    pub restorable_ms: u64,
+    /// Per cent of the cluster's bytes in use from which on what was deleted is not kept for
+    /// that time, but given back at once.
+    pub pressure_percent: u8,
+    /// Milliseconds without renewal after which another coordinator takes over the background
+    /// work.
+    pub worker_lease_ms: u64,
+    /// Copies that repair makes at the same time.
+    pub repair_concurrency: usize,
+    /// Bytes in a second that repair may copy; without a bound when 0.
+    pub repair_bytes_per_second: u64,
+    /// Milliseconds that a request under way may still take after the order to stop.
+    pub drain_ms: u64,
+}
+
+/// What a cluster is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InitOptions {
+    /// Copies that files get, 1 to 16.
+    pub replication_factor: u8,
+    /// Durable copies without which no write is acknowledged, at most the replication factor.
+    pub min_write_replicas: u8,
+}
+
+/// How nodes are chosen for chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// By free space, spread over zones.
+    #[default]
+    CapacityWeighted,
+    /// By chance alone.
+    Random,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// A secret that is never printed.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct JoinSecret(String);
+
+impl JoinSecret {
+    /// Wraps a secret.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// Whether none is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `offered` is the secret. Takes the same time wherever the two differ.
+    pub fn matches(&self, offered: &str) -> bool {
+        let (own, offered) = (self.0.as_bytes(), offered.as_bytes());
+        // The length is no secret; the loop does not stop at the first difference.
+        let difference = own.iter().zip(offered).fold(0, |all, (a, b)| all | (a ^ b));
+        own.len() == offered.len() && !own.is_empty() && std::hint::black_box(difference) == 0
+    }
+}
+
+impl fmt::Debug for JoinSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "JoinSecret(not set)" } else { "JoinSecret(..)" })
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:7070".to_owned(),
+            http_listen: "127.0.0.1:7071".to_owned(),
+            advertise: String::new(),
+            join_secret: JoinSecret::default(),
+            auto_admit: true,
+            replication_factor: 3,
+            min_write_replicas: None,
+            placement: Placement::default(),
+            heartbeat_interval_ms: 1_000,
+            suspect_after_ms: 5_000,
+            lost_after_ms: 30_000,
+            restorable_ms: 3_600_000,
+            pressure_percent: 90,
+            worker_lease_ms: 10_000,
+            repair_concurrency: 4,
+            repair_bytes_per_second: 200 << 20,
+            drain_ms: 10_000,
+        }
+    }
+}
+
+/// The smallest number of copies that is more than half of all.
+pub(crate) fn majority(copies: u8) -> u8 {
+    copies / 2 + 1
+}
+
+/// Copies a file may have at most.
+pub(crate) const REPLICATION_MAX: u8 = 16;
+
+impl Settings {
+    /// Says which setting makes no sense, if one does not.
+    pub fn validate(&self) -> Result<(), Error> {
+        let wrong = |setting, what| Err(Error::Setting { setting, what });
+        if self.listen.is_empty() {
+            return wrong("listen", "is empty; give host:port");
+        }
+        if self.join_secret.is_empty() {
+            return wrong("join_secret", "is not set; datanodes need one to join");
+        }
+        if !(1..=REPLICATION_MAX).contains(&self.replication_factor) {
+            return wrong("replication_factor", "is not between 1 and 16");
+        }
+        if self.min_write_replicas.is_some_and(|min| !(1..=self.replication_factor).contains(&min))
+        {
+            return wrong("min_write_replicas", "is not between 1 and replication_factor");
+        }
+        if self.heartbeat_interval_ms < 10 {
+            return wrong("heartbeat_interval_ms", "is less than 10");
+        }
+        if self.suspect_after_ms < 2 * self.heartbeat_interval_ms {
+            return wrong("suspect_after_ms", "is less than two heartbeat intervals");
+        }
+        if self.lost_after_ms < self.suspect_after_ms {
+            return wrong("lost_after_ms", "is less than suspect_after_ms");
+        }
+        if !(1..=100).contains(&self.pressure_percent) {
+            return wrong("pressure_percent", "is not between 1 and 100");
+        }
+        if self.worker_lease_ms < 300 {
+            return wrong("worker_lease_ms", "is less than 300");
+        }
+        if !(1..=64).contains(&self.repair_concurrency) {
+            return wrong("repair_concurrency", "is not between 1 and 64");
+        }
+        Ok(())
+    }
+
+    /// What [`init`](crate::init) makes a cluster with under these settings.
+    pub fn init_options(&self) -> InitOptions {
+        InitOptions {
+            replication_factor: self.replication_factor,
+            min_write_replicas: self
+                .min_write_replicas
+                .unwrap_or_else(|| majority(self.replication_factor)),
+        }
+    }
+
+    pub(crate) fn heartbeat_interval(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_interval_ms)
+    }
+}
