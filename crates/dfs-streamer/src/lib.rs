@@ -1,1 +1,26 @@
-//! Chunk streaming with windows, checksums, retry and resume, shared by client and replication
+//! One chunk over one link, for clients and between datanodes alike.
+//!
+//! ```text
+//!  FrameSource ─ frames ─► send_chunk ═ Link ═► Session ─► Sink
+//!                              ▲                  │ each frame at once, before it is written
+//!                              └────── acks ──────┤
+//!                                                 └─► send_chunk ═ Link ═► Session …
+//! ```
+//!
+//! A sender may have a *window* of bytes under way that the whole set of nodes has not received
+//! yet: this is the back-pressure. A broken stream attaches to its *session* again and goes on
+//! where the receiver stands. Every receiver verifies each block against the checksum that the
+//! first writer computed, and nothing is acknowledged as durable but by a receipt of each node.
+
+mod ack;
+mod error;
+pub mod grpc;
+mod sender;
+mod session;
+mod source;
+
+pub use ack::{Ack, Dropped, Outcome};
+pub use error::Error;
+pub use sender::{Acks, Attachment, Link, SenderConfig, send_chunk};
+pub use session::{Replica, Session, SessionConfig, Sink};
+pub use source::{ChunkBytes, FrameSource, Hashing, Reopening, chunk_source};
