@@ -2,8 +2,14 @@
 
 pub mod change_log;
 mod committer;
+pub mod conformance;
 pub mod engine;
+mod error;
 pub mod lease;
 pub mod memory;
+pub mod namespace;
+pub mod placement;
+mod records;
 
 pub use committer::Committer;
+pub use error::Error;

@@ -1,0 +1,373 @@
+//! What can go wrong in the namespace.
+
+use dfs_types::{ChunkId, ClusterId, DfsPath, ErrorCode, Incarnation, InodeId, Name, NodeId};
+
+use crate::engine::EngineError;
+
+/// Why a call on the namespace failed. Nothing was changed, unless
+/// [`code`](Self::code) is [`ErrorCode::OutcomeUnknown`].
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// There is nothing at that path, or at a directory on the way.
+    #[error("there is no {path}")]
+    NotFound {
+        /// The first part of the path that is missing.
+        path: DfsPath,
+    },
+    /// The directory that an upload goes to was deleted meanwhile.
+    #[error("the directory that {name} was to be put into has been deleted; put it elsewhere")]
+    ParentDeleted {
+        /// The name of the file.
+        name: Name,
+    },
+    /// Nothing that was deleted at that path can be restored.
+    #[error("nothing that was deleted at {path} can still be restored")]
+    NothingToRestore {
+        /// Where it was.
+        path: DfsPath,
+    },
+    /// Something is in the way.
+    #[error("{path} exists already; choose another name, or replace it explicitly")]
+    AlreadyExists {
+        /// Where.
+        path: DfsPath,
+    },
+    /// The name that an upload was bound to is taken.
+    #[error("{name} exists already in its directory")]
+    NameTaken {
+        /// The name.
+        name: Name,
+    },
+    /// A directory was to be removed or replaced that has entries.
+    #[error("{path} is not empty; delete it recursively, or empty it first")]
+    NotEmpty {
+        /// Which.
+        path: DfsPath,
+    },
+    /// Something on the way, or at the end, is no directory.
+    #[error("{path} is not a directory")]
+    NotADirectory {
+        /// What.
+        path: DfsPath,
+    },
+    /// A directory is where a file is wanted.
+    #[error("{path} is a directory")]
+    IsADirectory {
+        /// Which.
+        path: DfsPath,
+    },
+    /// The name that an upload was bound to has become a directory.
+    #[error("{name} is a directory by now; a file cannot replace it")]
+    NameIsDirectory {
+        /// The name.
+        name: Name,
+    },
+    /// A directory would end up inside itself.
+    #[error("{from} cannot be moved to {to}, which lies inside it")]
+    WouldCycle {
+        /// The directory.
+        from: DfsPath,
+        /// Where it was to go.
+        to: DfsPath,
+    },
+    /// The root directory cannot be removed, moved or replaced.
+    #[error("the root directory cannot be removed, moved or replaced")]
+    IsRoot,
+    /// More symlinks were met than are followed.
+    #[error("{path}: too many levels of symbolic links, at most {max} are followed")]
+    TooManySymlinks {
+        /// The path asked for.
+        path: DfsPath,
+        /// How many are followed.
+        max: u32,
+    },
+    /// A symlink on the way names something that no name can be.
+    #[error("{path}: a symbolic link on the way has a target that is not valid")]
+    BadSymlink {
+        /// The path asked for.
+        path: DfsPath,
+        /// What is wrong with the target.
+        #[source]
+        source: dfs_types::PathError,
+    },
+    /// A symlink was asked to be read as a file.
+    #[error("{path} is a symbolic link, which has no bytes to read; follow it")]
+    IsASymlink {
+        /// Which.
+        path: DfsPath,
+    },
+    /// An argument is outside of what is allowed.
+    #[error("{what}")]
+    Invalid {
+        /// Which, and what is allowed.
+        what: String,
+    },
+    /// A token was not made by this cluster, or was changed.
+    #[error("the upload token is not genuine; start the upload again")]
+    ForgedToken,
+    /// A token was made by another cluster.
+    #[error("the upload token belongs to cluster {0}; start the upload again")]
+    ForeignToken(ClusterId),
+    /// A token's time is over, or it was made before the metadata was restored.
+    #[error("the upload of {name} has expired; start it again")]
+    UploadExpired {
+        /// The file.
+        name: Name,
+    },
+    /// The file was confirmed already, and is gone by now.
+    #[error("{name} was confirmed already and was deleted since; nothing is brought back")]
+    DeletedSince {
+        /// The file.
+        name: Name,
+    },
+    /// The same upload was confirmed before with other content.
+    #[error("the upload of {name} was confirmed before with other content")]
+    ConfirmedOtherwise {
+        /// The file.
+        name: Name,
+    },
+    /// A chunk was planned too long ago: the collector may have taken it.
+    #[error("chunk {0} was planned too long ago; write it again")]
+    BelowFloor(ChunkId),
+    /// A chunk that was handed in was not planned, overlaps, or does not fit its plan.
+    #[error("chunk {chunk}: {what}")]
+    BadChunk {
+        /// Which.
+        chunk: ChunkId,
+        /// What is wrong.
+        what: String,
+    },
+    /// A receipt is not what the node it names gave out for this chunk.
+    #[error("the receipt of node {node} for chunk {chunk} is not valid: {what}")]
+    BadReceipt {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Who it names.
+        node: NodeId,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Nodes that hold copies were drained or removed meanwhile, and too few are left.
+    #[error(
+        "chunk {chunk}: {have} of its copies are on nodes that still take part, {wanted} are \
+         needed; write it again"
+    )]
+    CopiesGone {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Copies on nodes that count.
+        have: usize,
+        /// Copies needed.
+        wanted: usize,
+    },
+    /// The chunks do not cover the file.
+    #[error("the chunks of {name} do not cover it: {what}")]
+    BadCover {
+        /// The file.
+        name: Name,
+        /// What is missing or too much.
+        what: String,
+    },
+    /// Too few nodes can take a chunk.
+    #[error("{found} datanodes can take a chunk, {wanted} are needed; see `dfs status`")]
+    NotEnoughNodes {
+        /// Nodes that may take chunks.
+        found: usize,
+        /// Nodes needed.
+        wanted: usize,
+    },
+    /// Enough nodes are there, but too few of them have room.
+    #[error(
+        "{found} datanodes have room for {bytes} bytes more, {wanted} are needed; delete \
+         something or add disks"
+    )]
+    NoSpace {
+        /// Nodes with room.
+        found: usize,
+        /// Nodes needed.
+        wanted: usize,
+        /// Bytes that the chunk may take.
+        bytes: u64,
+    },
+    /// A file opened before was taken apart since.
+    #[error("inode {0} is gone: it was replaced or deleted; open the file again")]
+    Stale(InodeId),
+    /// A slot has moved on.
+    #[error("request {sequence} of its slot was overtaken by request {newest}")]
+    SlotOvertaken {
+        /// The number of the call.
+        sequence: u64,
+        /// The newest number that was seen.
+        newest: u64,
+    },
+    /// A slot and number were used for two different calls.
+    #[error("request {sequence} of its slot was made before with other content")]
+    SlotReused {
+        /// The number.
+        sequence: u64,
+    },
+    /// A call that leaves no trace needs a slot to be safe to repeat.
+    #[error("a file without chunks can only be confirmed with a request slot")]
+    SlotMissing,
+    /// Others changed the same thing again and again.
+    #[error("{what} was changed by others {tries} times in a row; try again")]
+    Conflict {
+        /// What was to be done.
+        what: &'static str,
+        /// How often it was tried.
+        tries: u32,
+    },
+    /// The record of a chunk has changed since it was read.
+    #[error("the record of chunk {0} has changed meanwhile; read it again")]
+    ChunkChanged(ChunkId),
+    /// There is no live record of the chunk.
+    #[error("chunk {0} is not known, or no longer needed")]
+    UnknownChunk(ChunkId),
+    /// The last good copy of a chunk was to be given up.
+    #[error("chunk {0} would be left without a good copy")]
+    LastCopy(ChunkId),
+    /// Another coordinator runs the background work by now.
+    #[error("the worker lease has passed to another coordinator")]
+    LeaseLost,
+    /// A node is not part of the cluster.
+    #[error("node {0} is not known to this cluster")]
+    UnknownNode(NodeId),
+    /// A node was removed for good.
+    #[error("node {0} was removed from the cluster; empty its disks to let it join as a new node")]
+    NodeRemoved(NodeId),
+    /// The disks of a node are an old image, or a second copy.
+    #[error(
+        "the disks of node {node} say registration {found}, but {expected} is in use: they are an \
+         old image or a copy; empty them, or stop the other one"
+    )]
+    OldImage {
+        /// The node.
+        node: NodeId,
+        /// What the disks say.
+        found: u64,
+        /// What is in use.
+        expected: u64,
+    },
+    /// A registration is not the one in use.
+    #[error("registration {found} of node {node} is not in use; register anew")]
+    NotRegistered {
+        /// The node.
+        node: NodeId,
+        /// The number it used.
+        found: u64,
+    },
+    /// The store holds nothing.
+    #[error(
+        "the metadata store holds no cluster; make one with `dfs coordinator init`, or point to \
+         the right store"
+    )]
+    NotInitialised,
+    /// The store holds a cluster already.
+    #[error("the metadata store holds cluster {0} already; nothing was changed")]
+    AlreadyInitialised(ClusterId),
+    /// The store holds another cluster.
+    #[error("cluster {expected} was expected, but {found} was found")]
+    WrongCluster {
+        /// What was expected.
+        expected: ClusterId,
+        /// What is there.
+        found: ClusterId,
+    },
+    /// The store is older than what was seen of this cluster.
+    #[error(
+        "the metadata has incarnation {found}, but {expected} has been seen: it is an old copy; \
+         restore the newest"
+    )]
+    OlderIncarnation {
+        /// What was seen.
+        expected: Incarnation,
+        /// What is there.
+        found: Incarnation,
+    },
+    /// A record was written by a newer version.
+    #[error("a record under {key} has format {found}, this version reads up to {supported}")]
+    NewerRecord {
+        /// Kind of key.
+        key: String,
+        /// Format of the record.
+        found: u8,
+        /// Newest that is understood.
+        supported: u8,
+    },
+    /// A record cannot be read, or contradicts another.
+    #[error("the metadata is damaged: {what} under {key}")]
+    Damaged {
+        /// The key.
+        key: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl Error {
+    /// The code it is told by.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotFound { .. }
+            | Self::ParentDeleted { .. }
+            | Self::NothingToRestore { .. }
+            | Self::UnknownChunk(_)
+            | Self::UnknownNode(_) => ErrorCode::NotFound,
+            Self::AlreadyExists { .. } | Self::NameTaken { .. } | Self::AlreadyInitialised(_) => {
+                ErrorCode::AlreadyExists
+            }
+            Self::NotEmpty { .. } => ErrorCode::NotEmpty,
+            Self::NotADirectory { .. } => ErrorCode::NotADirectory,
+            Self::IsADirectory { .. } | Self::NameIsDirectory { .. } => ErrorCode::IsADirectory,
+            Self::WouldCycle { .. } => ErrorCode::WouldCycle,
+            Self::BadSymlink { source, .. } if source.is_too_long() => ErrorCode::NameTooLong,
+            Self::IsRoot
+            | Self::TooManySymlinks { .. }
+            | Self::BadSymlink { .. }
+            | Self::IsASymlink { .. }
+            | Self::Invalid { .. }
+            | Self::ForgedToken
+            | Self::BadChunk { .. }
+            | Self::BadReceipt { .. }
+            | Self::BadCover { .. }
+            | Self::SlotReused { .. }
+            | Self::SlotMissing => ErrorCode::InvalidArgument,
+            Self::UploadExpired { .. }
+            | Self::DeletedSince { .. }
+            | Self::ConfirmedOtherwise { .. }
+            | Self::BelowFloor(_)
+            | Self::CopiesGone { .. }
+            | Self::Stale(_)
+            | Self::SlotOvertaken { .. }
+            | Self::LeaseLost
+            | Self::NotRegistered { .. } => ErrorCode::Stale,
+            Self::Conflict { .. } | Self::ChunkChanged(_) => ErrorCode::Conflict,
+            Self::NotEnoughNodes { .. } => ErrorCode::NotEnoughNodes,
+            Self::NoSpace { .. } => ErrorCode::NoSpace,
+            Self::NodeRemoved(_) => ErrorCode::PermissionDenied,
+            Self::ForeignToken(_)
+            | Self::OldImage { .. }
+            | Self::NotInitialised
+            | Self::WrongCluster { .. }
+            | Self::OlderIncarnation { .. } => ErrorCode::WrongCluster,
+            Self::NewerRecord { .. } => ErrorCode::UnsupportedVersion,
+            Self::LastCopy(_) | Self::Damaged { .. } => ErrorCode::Internal,
+            Self::Engine(error) => engine_code(error),
+        }
+    }
+}
+
+fn engine_code(error: &EngineError) -> ErrorCode {
+    match error {
+        EngineError::Unavailable(_) | EngineError::InUse(_) | EngineError::Compacted(_) => {
+            ErrorCode::Unavailable
+        }
+        EngineError::OutcomeUnknown(_) => ErrorCode::OutcomeUnknown,
+        EngineError::NoSpace(_) => ErrorCode::NoSpace,
+        EngineError::NewerFormat { .. } => ErrorCode::UnsupportedVersion,
+        EngineError::Damaged(_) | EngineError::TooLarge(_) => ErrorCode::Internal,
+    }
+}

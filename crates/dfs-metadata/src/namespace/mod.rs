@@ -1,0 +1,100 @@
+//! The namespace: files, directories and symlinks, their uploads, chunks and nodes, as pure
+//! transactions over the [`Engine`](crate::engine::Engine) trait.
+
+mod attributes;
+mod chunks;
+mod cluster;
+mod delete;
+mod directory;
+mod floor;
+mod nodes;
+mod read;
+mod reaper;
+mod rename;
+mod slots;
+mod stat;
+mod symlink;
+mod undelete;
+mod upload;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_types::{Clock, Random, SealKey};
+
+use crate::committer::Committer;
+use crate::engine::Engine;
+
+pub use crate::records::chunk::{Chunk, Copy};
+pub use crate::records::node::Node;
+pub use attributes::SetAttributes;
+pub use chunks::{ChunkPage, CopyId};
+pub use cluster::{ClusterIdentity, ClusterState, InitOptions, Replication, init};
+pub use delete::Delete;
+pub use directory::MakeDirectory;
+pub use nodes::{Registered, Registration};
+pub use read::{OpenFile, ReadExtent, ReadPlan};
+pub use reaper::{DoomedCopy, ReapLimits, Reaped};
+pub use rename::Rename;
+pub use slots::Repeat;
+pub use stat::{DirectoryEntry, DirectoryPage, FileStat, Target};
+pub use symlink::MakeSymlink;
+pub use undelete::Undelete;
+pub use upload::{
+    Confirm, NextPage, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan, WrittenChunk,
+};
+
+/// What a namespace is built from.
+#[derive(Clone)]
+pub struct Components {
+    /// The store.
+    pub engine: Arc<dyn Engine>,
+    /// Takes the commits of this namespace to that store.
+    pub committer: Committer,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// For inodes' chunk ids and jitter.
+    pub random: Arc<dyn Random>,
+}
+
+/// What can be set of a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// How long what was deleted or replaced can be restored.
+    pub restorable: Duration,
+    /// How long an upload token is honoured.
+    pub plan_lifetime: Duration,
+    /// How long a staged upload lives after it was last renewed.
+    pub staging_lifetime: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let hour = Duration::from_secs(3_600);
+        Self { restorable: hour, plan_lifetime: hour, staging_lifetime: hour }
+    }
+}
+
+/// One cluster's namespace. A cheap handle; clones share everything.
+///
+/// Every call is one transaction unless it says otherwise: it reads at one snapshot, commits on
+/// the condition that what it read still holds, and tries again on a conflict, up to a bound.
+/// When a future is dropped, its change may or may not take place.
+#[derive(Clone)]
+pub struct Namespace {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    components: Components,
+    options: Options,
+    identity: ClusterIdentity,
+    key: SealKey,
+}
+
+impl fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Namespace({:?})", self.inner.identity)
+    }
+}

@@ -1,0 +1,189 @@
+//! Uploads: plans as tokens, staging, and the commit that makes a file appear.
+
+use bytes::Bytes;
+use dfs_types::{
+    Attributes, ChunkId, ChunkSeal, DfsPath, FileTime, InodeId, NodeId, Receipt, Timestamp,
+};
+
+use super::{FileStat, Namespace, Repeat};
+use crate::Error;
+use crate::placement::{Candidate, NodeSelector};
+
+/// Who may take chunks, and how to choose among them.
+#[derive(Clone, Copy)]
+pub struct Placement<'a> {
+    /// Nodes that may take new chunks as far as their state goes, full ones included.
+    pub candidates: &'a [Candidate],
+    /// Chooses.
+    pub selector: &'a dyn NodeSelector,
+}
+
+/// Starts an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanUpload {
+    /// Where the file shall be; a symlink there is followed.
+    pub path: DfsPath,
+    /// Its bytes, when known.
+    pub size: Option<u64>,
+    /// Bytes a chunk holds at most; [`dfs_types::CHUNK_SIZE_DEFAULT`] when not set.
+    pub chunk_size: Option<u64>,
+    /// Copies wanted; the cluster's number when not set.
+    pub replication_factor: Option<u8>,
+    /// Chunks in this page; 0, or above [`Namespace::PLAN_CHUNKS_MAX`], for that many.
+    pub max_chunks: usize,
+    /// Machine of the client; may be empty.
+    pub client_host: String,
+    /// Zone of the client; may be empty.
+    pub client_zone: String,
+}
+
+/// Asks for the next page of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NextPage {
+    /// Any token of the upload.
+    pub token: Bytes,
+    /// Where in the file the page starts; a multiple of the chunk size.
+    pub from_offset: u64,
+    /// As in [`PlanUpload`].
+    pub max_chunks: usize,
+}
+
+/// Asks for one chunk to be planned anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replan {
+    /// A token that holds the chunk.
+    pub token: Bytes,
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Nodes not to be used.
+    pub avoid: Vec<NodeId>,
+}
+
+/// A page of the plan of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadPlan {
+    /// The plan, sealed.
+    pub token: Bytes,
+    /// The new inode.
+    pub inode: InodeId,
+    /// Bytes a chunk holds at most.
+    pub chunk_size: u64,
+    /// In file order.
+    pub chunks: Vec<PlannedChunk>,
+    /// Until when the token is honoured.
+    pub expires: Timestamp,
+    /// Whether the known size needs a further page.
+    pub has_more: bool,
+    /// Copies wanted.
+    pub replication_factor: u8,
+    /// Durable copies without which a chunk is not accepted.
+    pub min_write_replicas: u8,
+}
+
+/// A chunk to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedChunk {
+    /// Its id.
+    pub chunk: ChunkId,
+    /// Where in the file it starts.
+    pub file_offset: u64,
+    /// Bytes it may hold.
+    pub max_length: u64,
+    /// Who shall hold it; the first is the primary.
+    pub nodes: Vec<NodeId>,
+}
+
+/// A chunk that was written, with the proof of its copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenChunk {
+    /// Its id.
+    pub chunk: ChunkId,
+    /// Where in the file it starts.
+    pub file_offset: u64,
+    /// Its length and checksums.
+    pub seal: ChunkSeal,
+    /// From each node that holds it.
+    pub receipts: Vec<Receipt>,
+}
+
+/// Makes a file appear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirm {
+    /// The tokens that planned the chunks, at least one.
+    pub tokens: Vec<Bytes>,
+    /// The chunks not staged yet, in any order.
+    pub chunks: Vec<WrittenChunk>,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Mode, owner, group, mtime.
+    pub attributes: Attributes,
+    /// Refuses to replace.
+    pub create_only: bool,
+}
+
+impl Namespace {
+    /// Chunks that a page of a plan has at most.
+    pub const PLAN_CHUNKS_MAX: usize = 64;
+
+    /// Plans the first page of an upload. Writes nothing but, now and then, a block of inode
+    /// numbers.
+    pub async fn plan_upload(
+        &self,
+        request: &PlanUpload,
+        placement: &Placement<'_>,
+    ) -> Result<UploadPlan, Error> {
+        let _ = (request, placement);
+        todo!()
+    }
+
+    /// Plans a further page, with a new expiry if chunks of the upload were staged.
+    pub async fn next_page(
+        &self,
+        request: &NextPage,
+        placement: &Placement<'_>,
+    ) -> Result<UploadPlan, Error> {
+        let _ = (request, placement);
+        todo!()
+    }
+
+    /// Plans one chunk anew, under a new id.
+    pub async fn replan_chunk(
+        &self,
+        request: &Replan,
+        placement: &Placement<'_>,
+    ) -> Result<UploadPlan, Error> {
+        let _ = (request, placement);
+        todo!()
+    }
+
+    /// Stages written chunks, in as many commits as they need, and moves the expiry of the
+    /// upload. Repeats are harmless. Returns until when the upload lives.
+    pub async fn stage(
+        &self,
+        tokens: &[Bytes],
+        chunks: &[WrittenChunk],
+    ) -> Result<Timestamp, Error> {
+        let _ = (tokens, chunks);
+        todo!()
+    }
+
+    /// Makes the file appear, whole, in one commit, replacing an older one. Stages first what
+    /// one commit cannot hold.
+    ///
+    /// A repeat gets the same answer, also when the file was replaced since;
+    /// [`Error::DeletedSince`] once it was taken apart. A file without chunks needs `repeat`.
+    pub async fn confirm(
+        &self,
+        request: &Confirm,
+        repeat: Option<&Repeat>,
+    ) -> Result<FileStat, Error> {
+        let _ = (request, repeat, FileTime::default());
+        todo!()
+    }
+
+    /// Gives an upload up: what was staged of it is taken apart soon.
+    pub async fn abort(&self, token: &[u8]) -> Result<(), Error> {
+        let _ = token;
+        todo!()
+    }
+}

@@ -1,0 +1,75 @@
+//! Which nodes shall hold a chunk.
+//!
+//! A [`NodeSelector`] is a pure function of the candidates, the hints and the randomness that are
+//! passed in; who is a candidate at all (active, heard, not refusing) is the caller's knowledge.
+
+mod capacity_weighted;
+mod random;
+mod round_robin;
+
+use std::collections::BTreeSet;
+
+use dfs_types::{NodeId, Random};
+
+pub use capacity_weighted::CapacityWeighted;
+pub use random::RandomNodes;
+pub use round_robin::RoundRobin;
+
+/// A node that may take new chunks as far as its state goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub node: NodeId,
+    /// Failure domain; empty when not known, and then each node counts as one of its own.
+    pub zone: String,
+    /// Machine it runs on; empty when not known.
+    pub host: String,
+    /// Bytes it can still take.
+    pub free: u64,
+}
+
+/// What is wanted of a selection.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish<'a> {
+    /// Nodes wanted.
+    pub count: usize,
+    /// Bytes that each must have free.
+    pub bytes: u64,
+    /// Never these.
+    pub avoid: &'a [NodeId],
+    /// A node on this machine is preferred as primary; empty for no preference.
+    pub host: &'a str,
+    /// Else one of this zone; empty for no preference.
+    pub zone: &'a str,
+}
+
+/// A way to choose nodes.
+pub trait NodeSelector: Send + Sync {
+    /// Chooses at most `wish.count` different nodes, the first as primary. Fewer only when fewer
+    /// are there that have room and are not to be avoided.
+    fn select(&self, candidates: &[Candidate], wish: &Wish<'_>, random: &dyn Random)
+    -> Vec<NodeId>;
+}
+
+/// Candidates that have room and are not to be avoided, each node once.
+fn eligible<'a>(candidates: &'a [Candidate], wish: &Wish<'_>) -> Vec<&'a Candidate> {
+    let mut seen = BTreeSet::new();
+    candidates
+        .iter()
+        .filter(|candidate| {
+            candidate.free > wish.bytes
+                && !wish.avoid.contains(&candidate.node)
+                && seen.insert(candidate.node)
+        })
+        .collect()
+}
+
+/// Moves a node near the client to the front, if one was chosen.
+fn put_nearest_first(chosen: &mut [&Candidate], wish: &Wish<'_>) {
+    let on_host = |c: &&Candidate| !wish.host.is_empty() && c.host == wish.host;
+    let in_zone = |c: &&Candidate| !wish.zone.is_empty() && c.zone == wish.zone;
+    let nearest = chosen.iter().position(on_host).or_else(|| chosen.iter().position(in_zone));
+    if let Some(nearest) = nearest {
+        chosen[..=nearest].rotate_right(1);
+    }
+}
