@@ -224,3 +224,50 @@ impl Engine for MemoryEngine {
         self.leases.lease(self, name, holder, ttl).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::Harness;
+    use crate::engine::Write;
+
+    #[async_trait]
+    impl Harness for MemoryEngine {
+        async fn engine(&mut self) -> Arc<dyn Engine> {
+            Arc::new(self.clone())
+        }
+
+        async fn reopen(&mut self) -> bool {
+            false
+        }
+    }
+
+    mod conformance {
+        crate::engine_conformance!(super::MemoryEngine::new());
+    }
+
+    async fn write(engine: &MemoryEngine, write: Write) {
+        let commit = Commit { conditions: vec![], writes: vec![write] };
+        engine.commit_batch(vec![commit]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn versions_that_nobody_sees_are_forgotten() {
+        let engine = MemoryEngine::new();
+        let key = Bytes::from_static(b"a");
+        let put = || Write::Put(key.clone(), Bytes::new());
+        let versions = || lock(&engine.state).keys.get(&key).map(Vec::len);
+        write(&engine, put()).await;
+        let first = engine.snapshot().await.unwrap();
+        write(&engine, put()).await;
+        let second = engine.snapshot().await.unwrap();
+        write(&engine, put()).await;
+        write(&engine, Write::Delete(key.clone())).await;
+        assert_eq!(versions(), Some(4));
+        drop(first);
+        assert_eq!(versions(), Some(3));
+        drop(second);
+        assert_eq!(versions(), None);
+        assert!(lock(&engine.state).stale.is_empty());
+    }
+}

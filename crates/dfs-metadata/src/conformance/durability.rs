@@ -1,0 +1,50 @@
+//! What outlives a closed store. These pass at once for engines whose stores do not.
+
+use std::time::Duration;
+
+use super::{Harness, delete, get, key, keys, put, snapshot, write};
+
+/// What was acknowledged is there after the store was closed and opened, with its versions.
+pub async fn acknowledged_survives(harness: &mut dyn Harness) {
+    let mut expected = Vec::new();
+    for round in 0..5 {
+        let engine = harness.engine().await;
+        for (name, revision) in &expected {
+            let found = get(&*engine, name).await.expect("what was acknowledged is there");
+            assert_eq!(found.version, *revision);
+        }
+        let name = key(&format!("a/{round}"));
+        let gone = key(&format!("b/{round}"));
+        let revision = write(&*engine, vec![put(&name, "value"), put(&gone, "value")]).await;
+        write(&*engine, vec![delete(&gone)]).await;
+        expected.push((name, revision));
+        drop(engine);
+        if !harness.reopen().await {
+            return;
+        }
+    }
+    let engine = harness.engine().await;
+    assert_eq!(keys(&*snapshot(&*engine).await, "b/", "", 10).await.len(), 0);
+}
+
+/// Revisions and lease epochs go on where they were.
+pub async fn revisions_grow_over_reopening(harness: &mut dyn Harness) {
+    const TTL: Duration = Duration::from_millis(1);
+    let engine = harness.engine().await;
+    let before = write(&*engine, vec![put("a", "1")]).await;
+    let lease = engine.lease("worker", "one", TTL).await.expect("answers").expect("it is free");
+    drop(engine);
+    if !harness.reopen().await {
+        return;
+    }
+    let engine = harness.engine().await;
+    let snapshot = snapshot(&*engine).await;
+    assert!(snapshot.revision() >= before, "the store went back");
+    let revision = snapshot.revision();
+    drop(snapshot);
+    assert!(write(&*engine, vec![put("a", "2")]).await > revision);
+    let mut watch = engine.watch(key("a"), revision).await.expect("watches from here on");
+    assert_eq!(super::next(&mut *watch).await.value, Some(key("2")));
+    let again = engine.lease("worker", "one", TTL).await.expect("answers");
+    assert!(again.is_none_or(|again| again.epoch >= lease.epoch), "an epoch went back");
+}

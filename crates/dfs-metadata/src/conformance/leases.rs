@@ -1,0 +1,66 @@
+//! Leases and their fences.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{DEADLINE, Harness, committed, put, try_commit};
+use crate::engine::{Engine, LeaseGrant, Outcome};
+
+const LONG: Duration = Duration::from_mins(10);
+const SHORT: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(20);
+
+async fn lease(engine: &dyn Engine, holder: &str, ttl: Duration) -> Option<LeaseGrant> {
+    engine.lease("worker", holder, ttl).await.expect("the engine answers")
+}
+
+/// Asks until the lease is given.
+async fn win(engine: &dyn Engine, holder: &str) -> LeaseGrant {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(grant) = lease(engine, holder, LONG).await {
+            return grant;
+        }
+        assert!(Instant::now() < deadline, "the lease was never given to {holder}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// One holder at a time, who may renew; leases of other names are others.
+pub async fn lease_excludes(harness: &mut dyn Harness) {
+    let (one, two) = (harness.engine().await, harness.engine().await);
+    let grant = lease(&*one, "one", LONG).await.expect("it is free");
+    assert_eq!(lease(&*two, "two", LONG).await, None);
+    assert_eq!(lease(&*one, "one", LONG).await, Some(grant), "a renewal changes no epoch");
+    assert_eq!(lease(&*two, "two", LONG).await, None);
+    let other = two.lease("other", "two", LONG).await.expect("the engine answers");
+    assert!(other.is_some(), "another lease is free");
+}
+
+/// A lease that is not renewed passes on, with a greater epoch.
+pub async fn lease_passes_on(harness: &mut dyn Harness) {
+    let (one, two) = (harness.engine().await, harness.engine().await);
+    let first = lease(&*one, "one", SHORT).await.expect("it is free");
+    let second = win(&*two, "two").await;
+    assert!(second.epoch > first.epoch, "the epoch grows");
+    assert_eq!(lease(&*one, "one", LONG).await, None, "the earlier holder is out");
+    assert_eq!(lease(&*two, "two", SHORT).await, Some(second));
+    let third = win(&*one, "one").await;
+    assert!(third.epoch > second.epoch, "the epoch grows when an earlier holder is back");
+}
+
+/// A commit with the fence of a lease that was lost does not take place.
+pub async fn lease_fences_an_earlier_holder(harness: &mut dyn Harness) {
+    let (one, two) = (harness.engine().await, harness.engine().await);
+    let first = lease(&*one, "one", SHORT).await.expect("it is free");
+    let fenced = |grant: LeaseGrant| vec![grant.fence("worker")];
+    committed(try_commit(&*one, fenced(first), vec![put("a", "1")]).await);
+    lease(&*one, "one", SHORT).await.expect("it is renewed");
+    committed(try_commit(&*one, fenced(first), vec![put("a", "2")]).await);
+
+    let second = win(&*two, "two").await;
+    let late = try_commit(&*one, fenced(first), vec![put("a", "3")]).await;
+    assert_eq!(late, Outcome::Conflict { condition: 0 });
+    committed(try_commit(&*two, fenced(second), vec![put("a", "4")]).await);
+}

@@ -1,0 +1,163 @@
+//! What every engine must do, as checks that panic where one does not.
+//!
+//! An engine is right when all of them pass. [`engine_conformance!`](crate::engine_conformance)
+//! makes one test of each:
+//!
+//! ```text
+//! mod conformance {
+//!     dfs_metadata::engine_conformance!(super::MyHarness::new());
+//! }
+//! ```
+
+mod commits;
+mod durability;
+mod leases;
+mod model;
+mod reads;
+mod watches;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_types::Revision;
+
+use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Versioned, Watch, Write};
+
+pub use commits::{
+    absent_condition, batch_is_ordered_and_independent, commit_without_writes,
+    concurrent_increments, conditions_see_the_state_before, limits, prefix_empty_condition,
+    several_writes_of_one_key, version_condition,
+};
+pub use durability::{acknowledged_survives, revisions_grow_over_reopening};
+pub use leases::{lease_excludes, lease_fences_an_earlier_holder, lease_passes_on};
+pub use model::{random_histories, random_history};
+pub use reads::{
+    acknowledged_is_seen_everywhere, empty_store, get_many_keeps_order, ranges_page,
+    ranges_respect_boundaries, snapshots_are_isolated, versions_follow_commits,
+};
+pub use watches::{
+    watch_from_the_past, watch_reports_in_order, watch_waits, watch_which_falls_behind,
+};
+
+/// Gives the checks a store that was empty at first and belongs to one check alone.
+#[async_trait]
+pub trait Harness: Send {
+    /// A handle on the store: another client of it, where the engine has clients.
+    async fn engine(&mut self) -> Arc<dyn Engine>;
+
+    /// Closes the store, all handles of which were dropped, so that the next [`Self::engine`]
+    /// opens it again. `false` when this engine's stores do not outlive their process.
+    async fn reopen(&mut self) -> bool;
+}
+
+/// Makes a `#[tokio::test]` of each check; the expression makes the [`Harness`] of one check.
+#[macro_export]
+macro_rules! engine_conformance {
+    ($harness:expr) => {
+        $crate::engine_conformance! { $harness =>
+            absent_condition
+            acknowledged_is_seen_everywhere
+            acknowledged_survives
+            batch_is_ordered_and_independent
+            commit_without_writes
+            concurrent_increments
+            conditions_see_the_state_before
+            empty_store
+            get_many_keeps_order
+            lease_excludes
+            lease_fences_an_earlier_holder
+            lease_passes_on
+            limits
+            prefix_empty_condition
+            random_histories
+            ranges_page
+            ranges_respect_boundaries
+            revisions_grow_over_reopening
+            several_writes_of_one_key
+            snapshots_are_isolated
+            version_condition
+            versions_follow_commits
+            watch_from_the_past
+            watch_reports_in_order
+            watch_waits
+            watch_which_falls_behind
+        }
+    };
+    ($harness:expr => $($check:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $check() {
+                $crate::conformance::$check(&mut $harness).await;
+            }
+        )*
+    };
+}
+
+/// How long a check waits for what must come.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+fn key(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn put(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Write {
+    Write::Put(Bytes::copy_from_slice(key.as_ref()), Bytes::copy_from_slice(value.as_ref()))
+}
+
+fn delete(key: impl AsRef<[u8]>) -> Write {
+    Write::Delete(Bytes::copy_from_slice(key.as_ref()))
+}
+
+async fn try_commit(
+    engine: &dyn Engine,
+    conditions: Vec<Condition>,
+    writes: Vec<Write>,
+) -> Outcome {
+    let commit = Commit { conditions, writes };
+    let outcomes = engine.commit_batch(vec![commit]).await.expect("the engine commits");
+    assert_eq!(outcomes.len(), 1, "one outcome for each commit");
+    outcomes[0]
+}
+
+async fn write(engine: &dyn Engine, writes: Vec<Write>) -> Revision {
+    match try_commit(engine, vec![], writes).await {
+        Outcome::Committed(revision) => revision,
+        Outcome::Conflict { .. } => unreachable!("a commit without conditions had a conflict"),
+    }
+}
+
+fn committed(outcome: Outcome) -> Revision {
+    assert!(matches!(outcome, Outcome::Committed(_)), "not committed, but {outcome:?}");
+    let Outcome::Committed(revision) = outcome else { return Revision::default() };
+    revision
+}
+
+async fn snapshot(engine: &dyn Engine) -> Box<dyn Snapshot> {
+    engine.snapshot().await.expect("the engine gives a snapshot")
+}
+
+async fn get(engine: &dyn Engine, key: impl AsRef<[u8]>) -> Option<Versioned> {
+    snapshot(engine).await.get(key.as_ref()).await.expect("the snapshot reads a key")
+}
+
+async fn value(engine: &dyn Engine, key: impl AsRef<[u8]>) -> Option<Bytes> {
+    get(engine, key).await.map(|found| found.value)
+}
+
+/// The keys of a range.
+async fn keys(
+    snapshot: &dyn Snapshot,
+    prefix: impl AsRef<[u8]>,
+    after: impl AsRef<[u8]>,
+    limit: usize,
+) -> Vec<Bytes> {
+    let range = snapshot.range(prefix.as_ref(), after.as_ref(), limit).await;
+    range.expect("the snapshot reads a range").into_iter().map(|(key, _)| key).collect()
+}
+
+async fn next(watch: &mut dyn Watch) -> crate::engine::Change {
+    let change = tokio::time::timeout(DEADLINE, watch.next()).await;
+    change.expect("the watch reports in time").expect("the watch goes on")
+}

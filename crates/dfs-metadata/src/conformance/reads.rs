@@ -1,0 +1,148 @@
+//! Snapshots, versions and ranges.
+
+use bytes::Bytes;
+
+use super::{Harness, delete, get, key, keys, put, snapshot, value, write};
+
+/// A new store has nothing in it.
+pub async fn empty_store(harness: &mut dyn Harness) {
+    let engine = harness.engine().await;
+    let snapshot = snapshot(&*engine).await;
+    assert_eq!(snapshot.get(b"d/1").await.expect("reads"), None);
+    assert_eq!(keys(&*snapshot, "", "", 10).await, [] as [Bytes; 0]);
+    assert_eq!(snapshot.get_many(&[]).await.expect("reads"), vec![]);
+}
+
+/// A key has the revision of the commit that wrote it last, and each commit a greater one.
+pub async fn versions_follow_commits(harness: &mut dyn Harness) {
+    let engine = harness.engine().await;
+    let first = write(&*engine, vec![put("a", "1"), put("b", "1")]).await;
+    let second = write(&*engine, vec![put("a", "2")]).await;
+    assert!(second > first, "revisions grow");
+
+    let snapshot = snapshot(&*engine).await;
+    assert!(snapshot.revision() >= second, "a snapshot sees what was acknowledged");
+    let [a, b] = ["a", "b"].map(key);
+    let (a, b) = (snapshot.get(&a).await.expect("reads"), snapshot.get(&b).await.expect("reads"));
+    let (a, b) = (a.expect("a is there"), b.expect("b is there"));
+    assert_eq!((a.version, &*a.value), (second, &b"2"[..]));
+    assert_eq!((b.version, &*b.value), (first, &b"1"[..]), "a write of a leaves b alone");
+
+    write(&*engine, vec![delete("b")]).await;
+    assert_eq!(value(&*engine, "b").await, None);
+    let again = write(&*engine, vec![put("b", "")]).await;
+    let b = get(&*engine, "b").await.expect("b is back");
+    assert_eq!((b.version, b.value.len()), (again, 0), "an empty value is a value");
+}
+
+/// A snapshot sees neither later writes nor later removals, whatever happens around it.
+pub async fn snapshots_are_isolated(harness: &mut dyn Harness) {
+    let engine = harness.engine().await;
+    write(&*engine, vec![put("s/kept", "old"), put("s/removed", "old")]).await;
+    let before = snapshot(&*engine).await;
+    for round in 0..5_u8 {
+        write(&*engine, vec![put("s/kept", [round]), put("s/new", [round])]).await;
+        write(&*engine, vec![delete("s/removed")]).await;
+        write(&*engine, vec![put("s/removed", "new")]).await;
+        drop(snapshot(&*engine).await);
+    }
+    write(&*engine, vec![delete("s/removed"), delete("s/kept")]).await;
+
+    for _ in 0..2 {
+        let old = before.get(b"s/kept").await.expect("reads").expect("is there");
+        assert_eq!(old.value, "old");
+        assert_eq!(before.get(b"s/new").await.expect("reads"), None);
+        assert_eq!(keys(&*before, "s/", "", 10).await, ["s/kept", "s/removed"].map(key));
+        // Once more with another reader come and gone.
+        drop(snapshot(&*engine).await);
+    }
+    assert_eq!(keys(&*snapshot(&*engine).await, "s/", "", 10).await, [key("s/new")]);
+}
+
+/// What one handle got acknowledged, every other one reads from then on.
+pub async fn acknowledged_is_seen_everywhere(harness: &mut dyn Harness) {
+    let handles = [harness.engine().await, harness.engine().await, harness.engine().await];
+    for round in 0..30_usize {
+        let revision = write(&*handles[round % 3], vec![put("k", round.to_string())]).await;
+        for handle in &handles {
+            let seen = get(&**handle, "k").await.expect("is there");
+            assert_eq!((&*seen.value, seen.version), (round.to_string().as_bytes(), revision));
+        }
+    }
+}
+
+/// Several keys in the order they were asked for, also twice and those that are not there.
+pub async fn get_many_keeps_order(harness: &mut dyn Harness) {
+    let engine = harness.engine().await;
+    write(&*engine, vec![put("a", "1"), put("c", "3")]).await;
+    let found = snapshot(&*engine).await.get_many(&["c", "b", "a", "c"].map(key)).await;
+    let values: Vec<Option<Bytes>> =
+        found.expect("reads").into_iter().map(|found| found.map(|found| found.value)).collect();
+    assert_eq!(values, [Some(key("3")), None, Some(key("1")), Some(key("3"))]);
+}
+
+/// Pages put together are the whole prefix in order, and stay so while keys come and go.
+pub async fn ranges_page(harness: &mut dyn Harness) {
+    let engine = harness.engine().await;
+    let all: Vec<Bytes> = (0..50).map(|i| key(&format!("d/{i:03}"))).collect();
+    write(&*engine, all.iter().map(|key| put(key, key)).collect()).await;
+
+    let snapshot_before = snapshot(&*engine).await;
+    for limit in [1, 7, 50, 51] {
+        let mut seen: Vec<Bytes> = Vec::new();
+        loop {
+            let after = seen.last().cloned().unwrap_or_default();
+            let page = keys(&*snapshot_before, "d/", &after, limit).await;
+            assert!(page.len() <= limit, "a page of {} for a limit of {limit}", page.len());
+            if page.is_empty() {
+                break;
+            }
+            seen.extend(page);
+        }
+        assert_eq!(seen, all, "pages of {limit}");
+    }
+    assert_eq!(keys(&*snapshot_before, "d/", "", 0).await, [] as [Bytes; 0]);
+
+    // The key that the cursor names may have gone meanwhile.
+    write(&*engine, vec![delete("d/010"), delete("d/011"), put("d/011a", "")]).await;
+    let later = keys(&*snapshot(&*engine).await, "d/", "d/010", 2).await;
+    assert_eq!(later, ["d/011a", "d/012"].map(key));
+}
+
+/// Prefix, cursor, and the keys to be found.
+type Case<'a> = (&'a [u8], &'a [u8], &'a [&'a [u8]]);
+
+/// A range ends with its prefix, also where a byte is 0xff, and does not care for UTF-8.
+pub async fn ranges_respect_boundaries(harness: &mut dyn Harness) {
+    let engine = harness.engine().await;
+    let stored: [&[u8]; 9] = [
+        b"p",
+        b"p/",
+        b"p/\x00",
+        b"p/\xff",
+        b"p/\xff\xff",
+        b"p0",
+        b"\xff",
+        b"\xff\x00",
+        b"\xff\xff",
+    ];
+    write(&*engine, stored.iter().map(|key| put(key, "")).collect()).await;
+    let snapshot = snapshot(&*engine).await;
+
+    let cases: [Case; 10] = [
+        (b"p/", b"", &[b"p/", b"p/\x00", b"p/\xff", b"p/\xff\xff"]),
+        (b"p/", b"p/", &[b"p/\x00", b"p/\xff", b"p/\xff\xff"]),
+        (b"p/", b"p/\xff", &[b"p/\xff\xff"]),
+        (b"p/", b"p/\xff\xff", &[]),
+        (b"p/\xff", b"", &[b"p/\xff", b"p/\xff\xff"]),
+        (b"p/", b"a", &[b"p/", b"p/\x00", b"p/\xff", b"p/\xff\xff"]),
+        (b"p/", b"q", &[]),
+        (b"\xff", b"", &[b"\xff", b"\xff\x00", b"\xff\xff"]),
+        (b"\xff\xff", b"", &[b"\xff\xff"]),
+        (b"", b"", &stored),
+    ];
+    for (prefix, after, expected) in cases {
+        let found = keys(&*snapshot, prefix, after, 100).await;
+        assert_eq!(found, expected, "prefix {prefix:?} after {after:?}");
+    }
+}
