@@ -1,16 +1,382 @@
 //! The suite every [`ChunkStore`] passes.
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use dfs_chunkstore::{ChunkStore, MemoryStore, conformance};
+//! # use dfs_types::NodeId;
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+//! # runtime.block_on(async {
+//! conformance::run(async || {
+//!     Arc::new(MemoryStore::new(NodeId(1), 64 << 20)) as Arc<dyn ChunkStore>
+//! })
+//! .await;
+//! # });
+//! ```
 
 use std::sync::Arc;
 
-use crate::ChunkStore;
+use bytes::Bytes;
+use dfs_types::{
+    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, ErrorCode, InodeId, Sha256, Stamp, block_count,
+};
+
+use crate::{ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, SealedChunk, StoreError};
+
+type Store = Arc<dyn ChunkStore>;
+
+/// Bytes of one append.
+const FRAME: usize = 256 << 10;
 
 /// Runs the suite; `make` gives an empty store with at least 64 MiB of room each time.
 ///
 /// # Panics
 /// When the store is wrong, with what it got wrong.
-pub async fn run<F>(_make: F)
+pub async fn run<F>(make: F)
 where
-    F: AsyncFn() -> Arc<dyn ChunkStore>,
+    F: AsyncFn() -> Store,
 {
-    todo!()
+    chunks_of_all_sizes_round_trip(&make().await).await;
+    ranges_come_as_whole_blocks(&make().await).await;
+    only_sealed_chunks_are_there(&make().await).await;
+    a_chunk_is_written_at_most_once(&make().await).await;
+    what_does_not_fit_is_refused(&make().await).await;
+    listing_is_paged_and_ordered(&make().await).await;
+    deleting_wants_the_stamp(&make().await).await;
+    stamps_are_never_shared(&make().await).await;
+    set_aside_copies_are_kept_and_not_served(&make().await).await;
+    room_is_counted(&make().await).await;
+    many_tasks_at_once(&make().await).await;
+    a_closed_store_refuses(&make().await).await;
+}
+
+/// Bytes that are the same for the same chunk and length.
+pub fn content(chunk: ChunkId, length: usize) -> Bytes {
+    let mut state = (chunk.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    Bytes::from(bytes)
+}
+
+/// A header for a chunk of up to `length` bytes.
+pub fn header(chunk: ChunkId, length: usize) -> ChunkHeader {
+    ChunkHeader {
+        cluster: ClusterId(7),
+        chunk,
+        inode: InodeId(chunk.0 as u64 + 1),
+        path: Bytes::from(format!("/dir/\u{fffd} {chunk}")),
+        file_offset: 64 << 20,
+        max_length: length as u64,
+    }
+}
+
+/// The seal of these bytes. Its sha256 is not that of the bytes: stores do not look at it.
+pub fn seal_of(bytes: &[u8]) -> ChunkSeal {
+    let crc32c = Crc32c::of(bytes);
+    ChunkSeal { length: bytes.len() as u64, crc32c, sha256: Sha256([crc32c.0 as u8; 32]) }
+}
+
+/// Appends bytes frame by frame.
+pub async fn append(writer: &mut dyn ChunkWriter, bytes: &Bytes) -> Result<(), StoreError> {
+    for start in (0..bytes.len()).step_by(FRAME) {
+        let frame = bytes.slice(start..bytes.len().min(start + FRAME));
+        let crcs = Crc32c::of_blocks(&frame);
+        writer.append(frame, crcs).await?;
+    }
+    Ok(())
+}
+
+/// Writes and seals the chunk of [`content`].
+pub async fn put(
+    store: &dyn ChunkStore,
+    chunk: ChunkId,
+    length: usize,
+) -> Result<SealedChunk, StoreError> {
+    let bytes = content(chunk, length);
+    let mut writer = store.create(header(chunk, length)).await?;
+    append(&mut *writer, &bytes).await?;
+    writer.seal(seal_of(&bytes)).await
+}
+
+/// Reads all of a chunk and verifies its blocks.
+pub async fn get(store: &dyn ChunkStore, chunk: ChunkId, length: u64) -> Result<Bytes, StoreError> {
+    let mut all = Vec::with_capacity(length as usize);
+    while (all.len() as u64) < length {
+        let blocks = store.read(chunk, all.len() as u64, u64::MAX).await?;
+        assert_eq!(blocks.offset, all.len() as u64, "reads go on where the last one ended");
+        assert!(!blocks.data.is_empty(), "the chunk ends early, at {} of {length}", all.len());
+        assert_eq!(Crc32c::of_blocks(&blocks.data), blocks.crcs, "checksums of chunk {chunk}");
+        all.extend_from_slice(&blocks.data);
+    }
+    Ok(Bytes::from(all))
+}
+
+/// Asserts that a chunk is whole: [`content`] and [`header`] as they were written.
+pub async fn assert_whole(store: &dyn ChunkStore, chunk: ChunkId, length: usize) {
+    let bytes = content(chunk, length);
+    let found = store.stat(chunk).await.expect("stat works");
+    let found = found.expect("a sealed chunk is there");
+    assert_eq!(found.seal, seal_of(&bytes), "seal of chunk {chunk}");
+    let read = get(store, chunk, length as u64).await.expect("a sealed chunk can be read");
+    assert_eq!(read, bytes, "bytes of chunk {chunk}");
+    let read = store.header(chunk).await.expect("a sealed chunk has a header");
+    assert_eq!(read, header(chunk, length));
+    assert_eq!(store.verify(chunk).await.expect("verify works"), None);
+}
+
+fn assert_code<T: std::fmt::Debug>(result: Result<T, StoreError>, code: ErrorCode) {
+    let error = result.expect_err("this has to be refused");
+    assert_eq!(error.code(), code, "{error}");
+}
+
+async fn chunks_of_all_sizes_round_trip(store: &Store) {
+    let sizes = [0, 1, 4096, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 1 << 20, (1 << 20) + 1];
+    let sizes = sizes.into_iter().chain([(3 << 20) + 5, 9 << 20]);
+    for (number, length) in sizes.enumerate() {
+        let chunk = ChunkId(number as u128);
+        let sealed = put(&**store, chunk, length).await.expect("a chunk can be written");
+        assert_eq!((sealed.chunk, sealed.is_set_aside), (chunk, false));
+        assert_eq!(store.stat(chunk).await.expect("stat works"), Some(sealed));
+        assert_whole(&**store, chunk, length).await;
+    }
+}
+
+async fn ranges_come_as_whole_blocks(store: &Store) {
+    for length in [3 * BLOCK_SIZE + 100, (2 << 20) + 100] {
+        let chunk = ChunkId(length as u128);
+        put(&**store, chunk, length).await.expect("a chunk can be written");
+        let bytes = content(chunk, length);
+        let length = length as u64;
+        for (offset, wanted) in [
+            (0, 1),
+            (65_535, 2),
+            (65_536, 65_536),
+            (length - 1, 1),
+            (length - 1, 99),
+            (5, u64::MAX),
+        ] {
+            let blocks = store.read(chunk, offset, wanted).await.expect("a range can be read");
+            let start = blocks.offset as usize;
+            assert_eq!(blocks.offset, offset - offset % BLOCK_SIZE as u64);
+            assert!(blocks.data.len() <= 1 << 20, "a read is bounded");
+            assert_eq!(blocks.data, bytes.slice(start..start + blocks.data.len()));
+            assert_eq!(block_count(blocks.data.len() as u64), blocks.crcs.len() as u64);
+            let end = start + blocks.data.len();
+            let is_block_end = end.is_multiple_of(BLOCK_SIZE) || end as u64 == length;
+            assert!(is_block_end && end as u64 >= length.min((offset + 1).min(wanted)));
+        }
+        for (offset, wanted) in [(length, 1), (u64::MAX, u64::MAX), (0, 0)] {
+            let blocks = store.read(chunk, offset, wanted).await.expect("nothing can be read");
+            assert!(blocks.data.is_empty() && blocks.crcs.is_empty());
+        }
+    }
+    assert_code(store.read(ChunkId(1), 0, 1).await, ErrorCode::NotFound);
+    assert_code(store.header(ChunkId(1)).await, ErrorCode::NotFound);
+    assert_code(store.verify(ChunkId(1)).await, ErrorCode::NotFound);
+}
+
+async fn only_sealed_chunks_are_there(store: &Store) {
+    for length in [10, 3 << 20] {
+        let chunk = ChunkId(length as u128);
+        let bytes = content(chunk, length);
+        let mut writer = store.create(header(chunk, length)).await.expect("create works");
+        append(&mut *writer, &bytes).await.expect("append works");
+        assert_eq!(writer.length(), length as u64);
+        assert_eq!(store.stat(chunk).await.expect("stat works"), None);
+        assert_code(store.read(chunk, 0, 1).await, ErrorCode::NotFound);
+        assert!(store.list(None, 9).await.expect("list works").is_empty());
+        drop(writer);
+        // The room and the right to write the chunk come back, if not at once.
+        let mut writer = loop {
+            match store.create(header(chunk, length)).await {
+                Ok(writer) => break writer,
+                Err(StoreError::Exists(_)) => tokio::task::yield_now().await,
+                Err(error) => unreachable_error(&error),
+            }
+        };
+        append(&mut *writer, &bytes).await.expect("append works");
+        let sealed = writer.seal(seal_of(&bytes)).await.expect("seal works");
+        assert_whole(&**store, chunk, length).await;
+        assert!(store.delete(chunk, sealed.stamp).await.expect("delete works"));
+    }
+}
+
+#[allow(clippy::panic)] // a suite says what is wrong by panicking
+fn unreachable_error(error: &StoreError) -> ! {
+    panic!("unexpected: {error}")
+}
+
+async fn a_chunk_is_written_at_most_once(store: &Store) {
+    let chunk = ChunkId(5);
+    let writer = store.create(header(chunk, 10)).await.expect("create works");
+    assert_code(store.create(header(chunk, 10)).await.map(|_| ()), ErrorCode::AlreadyExists);
+    drop(writer);
+    put(&**store, chunk, 10).await.expect("a chunk can be written");
+    assert_code(store.create(header(chunk, 10)).await.map(|_| ()), ErrorCode::AlreadyExists);
+    assert_whole(&**store, chunk, 10).await;
+}
+
+async fn what_does_not_fit_is_refused(store: &Store) {
+    let mismatch = ErrorCode::ChecksumMismatch;
+    for length in [100, (2 << 20) + 100] {
+        let chunk = ChunkId(length as u128);
+        let bytes = content(chunk, length);
+        let good = seal_of(&bytes);
+        let bad = [
+            ChunkSeal { length: good.length + 1, ..good },
+            ChunkSeal { length: good.length - 1, ..good },
+            ChunkSeal { crc32c: Crc32c(!good.crc32c.0), ..good },
+        ];
+        for (number, bad) in bad.into_iter().enumerate() {
+            let chunk = ChunkId(chunk.0 + number as u128);
+            let mut writer = store.create(header(chunk, length)).await.expect("create works");
+            append(&mut *writer, &bytes).await.expect("append works");
+            assert_code(writer.seal(bad).await, mismatch);
+            assert_eq!(store.stat(chunk).await.expect("stat works"), None);
+        }
+        let mut writer = store.create(header(ChunkId(1), length - 1)).await.expect("create works");
+        assert_code(append(&mut *writer, &bytes).await, mismatch);
+        drop(writer);
+    }
+    let mut writer = store.create(header(ChunkId(2), 100)).await.expect("create works");
+    writer
+        .append(content(ChunkId(2), 50), vec![Crc32c(1)])
+        .await
+        .expect("a short block at the end");
+    let more = writer.append(content(ChunkId(2), 50), vec![Crc32c(1)]).await;
+    assert_code(more, mismatch);
+    let mut writer = store.create(header(ChunkId(3), 100)).await.expect("create works");
+    assert_code(writer.append(content(ChunkId(3), 50), Vec::new()).await, mismatch);
+}
+
+async fn listing_is_paged_and_ordered(store: &Store) {
+    let mut wanted = Vec::new();
+    for number in [5_u128, 1, 9, 3, 7] {
+        let length = if number == 3 { 2 << 20 } else { 100 };
+        wanted.push(put(&**store, ChunkId(number << 80), length).await.expect("put works"));
+    }
+    wanted.sort_by_key(|sealed| sealed.chunk);
+    let mut found = Vec::new();
+    loop {
+        let after = found.last().map(|sealed: &SealedChunk| sealed.chunk);
+        let page = store.list(after, 2).await.expect("list works");
+        assert!(page.len() <= 2);
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    assert_eq!(found, wanted);
+}
+
+async fn deleting_wants_the_stamp(store: &Store) {
+    for length in [100, 2 << 20] {
+        let chunk = ChunkId(length as u128);
+        let sealed = put(&**store, chunk, length).await.expect("put works");
+        let other = Stamp(sealed.stamp.0 + 1);
+        assert!(!store.delete(chunk, other).await.expect("delete works"));
+        assert_whole(&**store, chunk, length).await;
+        assert!(store.delete(chunk, sealed.stamp).await.expect("delete works"));
+        assert!(!store.delete(chunk, sealed.stamp).await.expect("delete works"));
+        assert_eq!(store.stat(chunk).await.expect("stat works"), None);
+        assert_code(store.read(chunk, 0, 1).await, ErrorCode::NotFound);
+    }
+    assert!(store.list(None, 9).await.expect("list works").is_empty());
+}
+
+async fn stamps_are_never_shared(store: &Store) {
+    for length in [100, 2 << 20] {
+        let chunk = ChunkId(length as u128);
+        let mut stamps = Vec::new();
+        for _ in 0..3 {
+            let sealed = put(&**store, chunk, length).await.expect("put works");
+            assert!(!stamps.contains(&sealed.stamp), "a copy has the stamp of an earlier one");
+            for stamp in &stamps {
+                assert!(!store.delete(chunk, *stamp).await.expect("delete works"));
+            }
+            stamps.push(sealed.stamp);
+            assert!(store.delete(chunk, sealed.stamp).await.expect("delete works"));
+        }
+    }
+}
+
+async fn set_aside_copies_are_kept_and_not_served(store: &Store) {
+    for length in [100, 2 << 20] {
+        let chunk = ChunkId(length as u128);
+        let sealed = put(&**store, chunk, length).await.expect("put works");
+        let other = Stamp(sealed.stamp.0 + 1);
+        assert_code(store.set_aside(chunk, other).await, ErrorCode::NotFound);
+        store.set_aside(chunk, sealed.stamp).await.expect("set aside works");
+        store.set_aside(chunk, sealed.stamp).await.expect("set aside can be repeated");
+        assert_code(store.read(chunk, 0, 1).await, ErrorCode::Corrupt);
+        let marked = SealedChunk { is_set_aside: true, ..sealed };
+        assert_eq!(store.stat(chunk).await.expect("stat works"), Some(marked));
+        assert_eq!(store.list(None, 9).await.expect("list works"), [marked]);
+        assert_eq!(store.verify(chunk).await.expect("verify works"), None);
+        assert_eq!(store.header(chunk).await.expect("header works"), header(chunk, length));
+        assert_code(store.create(header(chunk, 1)).await.map(|_| ()), ErrorCode::AlreadyExists);
+        assert!(store.delete(chunk, sealed.stamp).await.expect("delete works"));
+    }
+    assert_code(store.set_aside(ChunkId(1), Stamp(1)).await, ErrorCode::NotFound);
+}
+
+async fn room_is_counted(store: &Store) {
+    let sum = || {
+        let usage = store.usage();
+        (
+            usage.iter().map(|disk| disk.chunks).sum::<u64>(),
+            usage.iter().map(|disk| disk.free).sum(),
+        )
+    };
+    let (none, before): (u64, u64) = sum();
+    assert_eq!(none, 0);
+    let small = put(&**store, ChunkId(1), 100_000).await.expect("put works");
+    let large = put(&**store, ChunkId(2), 3 << 20).await.expect("put works");
+    let (two, after) = sum();
+    assert_eq!(two, 2);
+    assert!(after <= before - 100_000 - (3 << 20), "{before} before, {after} after");
+    assert!(store.delete(ChunkId(1), small.stamp).await.expect("delete works"));
+    assert!(store.delete(ChunkId(2), large.stamp).await.expect("delete works"));
+    assert_eq!(sum().0, 0);
+    assert!(sum().1 >= after + 100_000 + (3 << 20), "deleting gives room back");
+}
+
+async fn many_tasks_at_once(store: &Store) {
+    let mut tasks = Vec::new();
+    for number in 0..24_u128 {
+        let store = Arc::clone(store);
+        tasks.push(tokio::spawn(async move {
+            let length = if number % 6 == 0 { (1 << 20) + 4097 } else { 5000 };
+            let chunk = ChunkId(number);
+            let sealed = put(&*store, chunk, length).await.expect("put works");
+            assert_whole(&*store, chunk, length).await;
+            match number % 3 {
+                0 => assert!(store.delete(chunk, sealed.stamp).await.expect("delete works")),
+                1 => store.set_aside(chunk, sealed.stamp).await.expect("set aside works"),
+                _ => {}
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.expect("no task panics");
+    }
+    let left = store.list(None, 99).await.expect("list works");
+    let left: Vec<_> = left.iter().map(|sealed| (sealed.chunk.0, sealed.is_set_aside)).collect();
+    let wanted: Vec<_> = (0..24).filter(|n| n % 3 != 0).map(|n| (n, n % 3 == 1)).collect();
+    assert_eq!(left, wanted);
+}
+
+async fn a_closed_store_refuses(store: &Store) {
+    put(&**store, ChunkId(1), 100).await.expect("put works");
+    let mut open = store.create(header(ChunkId(2), 100)).await.expect("create works");
+    append(&mut *open, &content(ChunkId(2), 100)).await.expect("append works");
+    store.close(std::time::Duration::from_secs(10)).await;
+    assert_code(store.create(header(ChunkId(3), 1)).await.map(|_| ()), ErrorCode::Unavailable);
+    assert_code(store.read(ChunkId(1), 0, 1).await, ErrorCode::Unavailable);
+    assert_code(open.seal(seal_of(&content(ChunkId(2), 100))).await, ErrorCode::Unavailable);
 }

@@ -1,70 +1,305 @@
 //! A chunk store in memory, for tests.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_types::{ChunkId, NodeId, Stamp};
+use bytes::{Bytes, BytesMut};
+use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, DiskId, NodeId, Stamp, block_count};
 
 use crate::{
-    Blocks, ChunkHeader, ChunkStore, ChunkWriter, DiskUsage, Identity, IdentityStore, Registration,
-    SealedChunk, StoreError,
+    Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DiskUsage, Identity, IdentityStore,
+    Registration, SealedChunk, StoreError,
 };
 
-/// A chunk store in memory: nothing outlives it.
+/// Bytes of one read at most.
+const READ_MAX: usize = 1 << 20;
+
+/// A chunk store in memory: nothing outlives it. Clones share it.
+#[derive(Debug, Clone)]
+pub struct MemoryStore {
+    state: Arc<Mutex<State>>,
+}
+
 #[derive(Debug)]
-pub struct MemoryStore {}
+struct State {
+    identity: Identity,
+    capacity: u64,
+    used: u64,
+    next_stamp: u64,
+    sealed: BTreeMap<ChunkId, Copy>,
+    claimed: BTreeSet<ChunkId>,
+    is_closed: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Copy {
+    header: ChunkHeader,
+    seal: ChunkSeal,
+    stamp: Stamp,
+    data: Bytes,
+    crcs: Vec<Crc32c>,
+    is_set_aside: bool,
+}
 
 impl MemoryStore {
     /// Makes an empty store of `capacity` bytes for a node.
-    pub fn new(_node: NodeId, _capacity: u64) -> Self {
-        todo!()
+    pub fn new(node: NodeId, capacity: u64) -> Self {
+        let state = State {
+            identity: Identity { node, registration: None },
+            capacity,
+            used: 0,
+            next_stamp: 1,
+            sealed: BTreeMap::new(),
+            claimed: BTreeSet::new(),
+            is_closed: false,
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Flips the first bit of a chunk's bytes, as a bad disk would. `false` when there is none.
+    pub fn damage(&self, chunk: ChunkId) -> bool {
+        let mut state = self.lock();
+        let Some(copy) = state.sealed.get_mut(&chunk).filter(|copy| !copy.data.is_empty()) else {
+            return false;
+        };
+        let mut data = BytesMut::from(&copy.data[..]);
+        data[0] ^= 0x80;
+        copy.data = data.freeze();
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn disk(&self) -> DiskId {
+        DiskId(self.identity.node.0)
+    }
+
+    fn find(&self, chunk: ChunkId) -> Result<&Copy, StoreError> {
+        if self.is_closed {
+            return Err(StoreError::Closed);
+        }
+        self.sealed.get(&chunk).ok_or(StoreError::NotFound(chunk))
+    }
+
+    fn describe(&self, copy: &Copy) -> SealedChunk {
+        SealedChunk {
+            chunk: copy.header.chunk,
+            stamp: copy.stamp,
+            disk: self.disk(),
+            seal: copy.seal,
+            is_set_aside: copy.is_set_aside,
+        }
     }
 }
 
 #[async_trait]
 impl IdentityStore for MemoryStore {
     fn identity(&self) -> Identity {
-        todo!()
+        self.lock().identity
     }
-    async fn store_registration(&self, _registration: Registration) -> Result<(), StoreError> {
-        todo!()
+
+    async fn store_registration(&self, registration: Registration) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        if let Some(old) = state.identity.registration.filter(|r| r.cluster != registration.cluster)
+        {
+            return Err(StoreError::WrongCluster(old.cluster));
+        }
+        state.identity.registration = Some(registration);
+        Ok(())
     }
 }
 
 #[async_trait]
 impl ChunkStore for MemoryStore {
-    async fn create(&self, _header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError> {
-        todo!()
+    async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError> {
+        let chunk = header.chunk;
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(StoreError::Closed);
+        }
+        if state.used >= state.capacity {
+            return Err(StoreError::NoSpace("the memory store is full".to_owned()));
+        }
+        if state.sealed.contains_key(&chunk) || !state.claimed.insert(chunk) {
+            return Err(StoreError::Exists(chunk));
+        }
+        drop(state);
+        let store = self.clone();
+        Ok(Box::new(Writer { store, header, data: BytesMut::new(), crcs: Vec::new(), held: 0 }))
     }
-    async fn stat(&self, _chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError> {
-        todo!()
+
+    async fn stat(&self, chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError> {
+        let state = self.lock();
+        match state.find(chunk) {
+            Ok(copy) => Ok(Some(state.describe(copy))),
+            Err(StoreError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
-    async fn header(&self, _chunk: ChunkId) -> Result<ChunkHeader, StoreError> {
-        todo!()
+
+    async fn header(&self, chunk: ChunkId) -> Result<ChunkHeader, StoreError> {
+        Ok(self.lock().find(chunk)?.header.clone())
     }
-    async fn read(&self, _c: ChunkId, _offset: u64, _length: u64) -> Result<Blocks, StoreError> {
-        todo!()
+
+    async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError> {
+        let state = self.lock();
+        let copy = state.find(chunk)?;
+        if copy.is_set_aside {
+            return Err(StoreError::SetAside(chunk));
+        }
+        let all = copy.data.len();
+        let offset = (offset.min(all as u64)) as usize;
+        let wanted = offset.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(all);
+        let start = offset - offset % BLOCK_SIZE;
+        let end = wanted.next_multiple_of(BLOCK_SIZE).min(start + READ_MAX).min(all);
+        let end = if wanted == offset { start } else { end };
+        let crcs = start / BLOCK_SIZE..end.div_ceil(BLOCK_SIZE);
+        Ok(Blocks {
+            offset: start as u64,
+            data: copy.data.slice(start..end),
+            crcs: copy.crcs[crcs].to_vec(),
+        })
     }
-    async fn verify(&self, _chunk: ChunkId) -> Result<Option<u64>, StoreError> {
-        todo!()
+
+    async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError> {
+        let state = self.lock();
+        let copy = state.find(chunk)?;
+        let found = Crc32c::of_blocks(&copy.data);
+        let bad = found.iter().zip(&copy.crcs).position(|(found, stored)| found != stored);
+        Ok(bad.map(|block| block as u64))
     }
-    async fn set_aside(&self, _chunk: ChunkId, _stamp: Stamp) -> Result<(), StoreError> {
-        todo!()
+
+    async fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        let copy = state.sealed.get_mut(&chunk).filter(|copy| copy.stamp == stamp);
+        copy.ok_or(StoreError::NotFound(chunk))?.is_set_aside = true;
+        Ok(())
     }
+
     async fn list(
         &self,
-        _after: Option<ChunkId>,
-        _limit: usize,
+        after: Option<ChunkId>,
+        limit: usize,
     ) -> Result<Vec<SealedChunk>, StoreError> {
-        todo!()
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let state = self.lock();
+        let found = state.sealed.range((start, Bound::Unbounded)).take(limit);
+        Ok(found.map(|(_, copy)| state.describe(copy)).collect())
     }
-    async fn delete(&self, _chunk: ChunkId, _stamp: Stamp) -> Result<bool, StoreError> {
-        todo!()
+
+    async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError> {
+        let mut state = self.lock();
+        if state.sealed.get(&chunk).is_none_or(|copy| copy.stamp != stamp) {
+            return Ok(false);
+        }
+        if let Some(copy) = state.sealed.remove(&chunk) {
+            state.used -= copy.data.len() as u64;
+        }
+        Ok(true)
     }
+
     fn usage(&self) -> Vec<DiskUsage> {
-        todo!()
+        let state = self.lock();
+        vec![DiskUsage {
+            disk: state.disk(),
+            capacity: state.capacity,
+            free: state.capacity - state.used,
+            chunks: state.sealed.len() as u64,
+            is_failed: false,
+            is_full: state.used >= state.capacity,
+        }]
     }
+
     async fn close(&self, _within: Duration) {
-        todo!()
+        self.lock().is_closed = true;
+    }
+}
+
+struct Writer {
+    store: MemoryStore,
+    header: ChunkHeader,
+    data: BytesMut,
+    crcs: Vec<Crc32c>,
+    /// Bytes counted as used until the chunk is sealed or dropped.
+    held: u64,
+}
+
+impl Writer {
+    fn mismatch(&self, what: &str) -> StoreError {
+        StoreError::Mismatch { chunk: self.header.chunk, what: what.to_owned() }
+    }
+}
+
+#[async_trait]
+impl ChunkWriter for Writer {
+    fn length(&self) -> u64 {
+        self.data.len() as u64
+    }
+
+    async fn append(&mut self, data: Bytes, crcs: Vec<Crc32c>) -> Result<(), StoreError> {
+        let size = data.len() as u64;
+        if data.is_empty() {
+            return Ok(());
+        }
+        if self.length() + size > self.header.max_length {
+            return Err(self.mismatch("more bytes than announced"));
+        }
+        if !self.data.len().is_multiple_of(BLOCK_SIZE) || block_count(size) != crcs.len() as u64 {
+            return Err(self.mismatch("bytes that are no whole blocks with a checksum each"));
+        }
+        let mut state = self.store.lock();
+        if state.used + size > state.capacity {
+            return Err(StoreError::NoSpace("the memory store is full".to_owned()));
+        }
+        state.used += size;
+        drop(state);
+        self.held += size;
+        self.data.extend_from_slice(&data);
+        self.crcs.extend(crcs);
+        Ok(())
+    }
+
+    async fn seal(mut self: Box<Self>, seal: ChunkSeal) -> Result<SealedChunk, StoreError> {
+        if Crc32c::of_whole(&self.crcs, seal.length) != Some(seal.crc32c)
+            || seal.length != self.length()
+        {
+            return Err(self.mismatch("another length or checksum than it was sealed with"));
+        }
+        let data = std::mem::take(&mut self.data).freeze();
+        let store = self.store.clone();
+        let mut state = store.lock();
+        if state.is_closed {
+            drop(state);
+            return Err(StoreError::Closed);
+        }
+        self.held = 0;
+        let stamp = Stamp(state.next_stamp);
+        state.next_stamp += 1;
+        let copy = Copy {
+            header: self.header.clone(),
+            seal,
+            stamp,
+            data,
+            crcs: std::mem::take(&mut self.crcs),
+            is_set_aside: false,
+        };
+        let sealed = state.describe(&copy);
+        state.sealed.insert(self.header.chunk, copy);
+        Ok(sealed)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut state = self.store.lock();
+        state.used -= self.held;
+        state.claimed.remove(&self.header.chunk);
     }
 }

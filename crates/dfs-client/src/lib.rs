@@ -1,1 +1,55 @@
-//! The client SDK
+//! The client SDK of dfs.
+//!
+//! ```text
+//!  Client ── names, plans, commits ──► any coordinator     (retried, safe to repeat)
+//!     │ put: chunks in parallel, each to a primary that hands it on
+//!     └ get: pieces in parallel, each from the nearest copy, another one when it is slow or bad
+//! ```
+//!
+//! A [`Client`] is cheap to clone; clones share connections, one budget of memory and one set of
+//! request slots. Every block that is read has been checked against the checksum its writer
+//! computed. Errors say whether a repeat may help ([`Error::is_retryable`]) and whether the call
+//! may have taken effect ([`Error::is_outcome_unknown`]); the client has then tried for as long as
+//! its deadline allows.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), dfs_client::Error> {
+//! use dfs_client::{Client, PutOptions, PutSource};
+//! use dfs_types::DfsPath;
+//!
+//! let client = Client::builder().coordinator("http://127.0.0.1:7070").connect_lazy()?;
+//! let path = DfsPath::new(&b"/greeting"[..]).expect("a path");
+//! client.put(&path, PutSource::bytes("hello"), PutOptions::default()).await?;
+//! assert_eq!(client.read_range(&path, 0, 5).await?, "hello");
+//! # Ok(())
+//! # }
+//! ```
+
+mod builder;
+mod call;
+mod commit;
+mod error;
+mod explain;
+mod fetch;
+mod metadata;
+mod model;
+mod put;
+mod reader;
+mod slots;
+mod source;
+mod stats;
+mod status;
+mod upload;
+
+pub use builder::{Client, ClientBuilder, Components};
+pub use error::Error;
+pub use explain::{Explanation, ExplainedChunk, ExplainedCopy};
+pub use metadata::Listing;
+pub use model::{
+    AttributeChanges, DeleteOptions, Entry, FileStat, Follow, GetOptions, ProgressObserver,
+    PutOptions,
+};
+pub use reader::FileReader;
+pub use source::PutSource;
+pub use stats::Stats;
+pub use status::{ClusterStatus, DiskStatus, NodeStatus, ReplicationStatus, WorkerStatus};

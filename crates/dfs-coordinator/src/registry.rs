@@ -5,7 +5,7 @@
 //! coordinator began to listen at the earliest, so that one that has just started, or that was
 //! itself frozen for a while, does not take the whole cluster for dead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dfs_types::{DiskId, NodeId, NodeState, RegistrationNumber};
@@ -58,8 +58,10 @@ pub(crate) struct View {
     pub(crate) member: Member,
     pub(crate) state: NodeState,
     pub(crate) disks: Vec<DiskReport>,
-    /// Free bytes of its working disks, less what was planned onto it lately.
+    /// Free bytes of its working disks.
     pub(crate) free: u64,
+    /// Bytes planned onto it lately, which `free` may not show yet.
+    pub(crate) planned: u64,
     /// Bytes of its working disks.
     pub(crate) capacity: u64,
     pub(crate) refuses_chunks: bool,
@@ -217,10 +219,23 @@ impl Registry {
         census
     }
 
+    /// Nodes whose copies count for nothing: silent for too long, or removed.
+    pub(crate) fn lost(&self, now: Instant) -> BTreeSet<NodeId> {
+        let is_lost = |entry: &Entry| {
+            matches!(self.state_of(entry, now), NodeState::Lost | NodeState::Removed)
+        };
+        self.nodes.iter().filter(|(_, entry)| is_lost(entry)).map(|(node, _)| *node).collect()
+    }
+
+    /// How long this coordinator would have heard a heartbeat.
+    pub(crate) fn listened(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.listening_since)
+    }
+
     /// Whether it is too early to say that a node which was not heard is not there: the first
     /// heartbeats may still be on their way.
     pub(crate) fn is_gathering(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.listening_since) < self.patience.suspect_after
+        self.listened(now) < self.patience.suspect_after
     }
 
     fn state_of(&self, entry: &Entry, now: Instant) -> NodeState {
@@ -249,7 +264,8 @@ impl Registry {
             member: entry.member.clone(),
             state: self.state_of(entry, now),
             disks: entry.report.disks.clone(),
-            free: free.saturating_sub(entry.planned.at(now)),
+            free,
+            planned: entry.planned.at(now),
             capacity: working().map(|disk| disk.capacity).fold(0, u64::saturating_add),
             refuses_chunks: entry.report.refuses_chunks,
             sessions: entry.report.sessions,
@@ -387,6 +403,8 @@ mod tests {
             assert_eq!(world.state(NodeId(id as u128)), *silent, "{wanted}");
         }
         assert_eq!(world.registry.views(world.now).len(), 4, "a removed node is not shown");
+        let lost: Vec<u128> = world.registry.lost(world.now).iter().map(|node| node.0).collect();
+        assert_eq!(lost, [2, 3, 4]);
     }
 
     #[test]
@@ -406,15 +424,17 @@ mod tests {
         let mut world = World::new();
         let node = world.node(1, NodeState::Active);
         world.hear(node);
-        let free = |world: &World| world.registry.view(node, world.now).unwrap().free;
-        assert_eq!(free(&world), 500);
+        let planned = |world: &World| world.registry.view(node, world.now).unwrap().planned;
+        assert_eq!(planned(&world), 0);
         world.registry.plan(node, 200, world.now);
         world.registry.plan(node, 200, world.now);
-        assert_eq!(free(&world), 100);
+        assert_eq!(planned(&world), 400);
+        world.at(10);
+        assert_eq!(planned(&world), 100);
         world.registry.plan(node, u64::MAX, world.now);
-        assert_eq!(free(&world), 0);
-        world.at(5 * 64);
-        assert_eq!(free(&world), 500);
+        assert_eq!(planned(&world), u64::MAX);
+        world.at(10 + 5 * 64);
+        assert_eq!(planned(&world), 0);
     }
 
     #[test]

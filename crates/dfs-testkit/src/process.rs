@@ -180,8 +180,9 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             datanodes: 3,
-            coordinator: "heartbeat_interval_ms: 100\nsuspect_after_ms: 1000\nlost_after_ms: 3000\n"
-                .to_owned(),
+            coordinator:
+                "heartbeat_interval_ms: 100\nsuspect_after_ms: 1000\nlost_after_ms: 3000\n"
+                    .to_owned(),
             datanode: String::new(),
             zones: Vec::new(),
             init: Vec::new(),

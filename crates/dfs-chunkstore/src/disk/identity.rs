@@ -1,8 +1,8 @@
 //! The identity file of a disk, and what the files of all disks of a node say together.
 //!
-//! A registration is written in two rounds over all disks, first as pending, then as current. A
-//! crash in between leaves each disk with either the newest number or the announcement of it; a
-//! disk with neither is an image from before, and stays out.
+//! A new registration is announced as pending on all disks but the first before it is written on
+//! any. So a crash leaves each disk with either the newest number or the announcement of it; a disk
+//! with neither is an image from before, and stays out.
 
 use std::fmt::Write as _;
 use std::io;

@@ -148,6 +148,32 @@ impl DiskStore {
         StoreError::NoSpace(disks.collect::<Vec<_>>().join(", "))
     }
 
+    /// Writes the identity with some registrations on disks that serve, and says on how many.
+    async fn write_identities(
+        &self,
+        disks: &[&Arc<Disk>],
+        registration: Option<Registration>,
+        pending: Option<Registration>,
+    ) -> Result<usize, StoreError> {
+        let (node, starts) = (self.identity().node, self.starts);
+        let mut written = 0;
+        for disk in disks.iter().filter(|disk| !disk.is_failed()) {
+            let identity = DiskIdentity { node, disk: disk.id, starts, registration, pending };
+            let disk = Arc::clone(disk);
+            let write = move || {
+                let result = identity.write(&*disk.fs, &disk.folder);
+                result.map_err(|error| disk.sync_fault("writing the identity", error))
+            };
+            match self.pool.run(write).await? {
+                Ok(()) => written += 1,
+                // A full disk goes on serving, and so must not be left behind.
+                Err(error @ StoreError::NoSpace(_)) => return Err(error),
+                Err(error) => tracing::warn!("registering without a disk: {error}"),
+            }
+        }
+        Ok(written)
+    }
+
     /// Runs a change of a large chunk's copy on the pool.
     async fn change_file<F>(&self, disk: Arc<Disk>, change: F) -> Result<bool, StoreError>
     where
@@ -172,34 +198,19 @@ impl IdentityStore for DiskStore {
     async fn store_registration(&self, registration: Registration) -> Result<(), StoreError> {
         let _turn = self.registering.lock().await;
         self.check_open()?;
-        let Identity { node, registration: old } = self.identity();
+        let old = self.identity().registration;
         if let Some(old) = old.filter(|old| old.cluster != registration.cluster) {
             return Err(StoreError::WrongCluster(old.cluster));
         }
-        let rounds = [(old, Some(registration)), (Some(registration), None)];
-        for (registration, pending) in rounds {
-            let mut written = 0;
-            let mut last_error = None;
-            for disk in self.disks.iter().filter(|disk| !disk.is_failed()) {
-                let starts = self.starts;
-                let identity = DiskIdentity { node, disk: disk.id, starts, registration, pending };
-                let disk = Arc::clone(disk);
-                let write = move || {
-                    let result = identity.write(&*disk.fs, &disk.folder);
-                    result.map_err(|error| disk.sync_fault("writing the identity", error))
-                };
-                match self.pool.run(write).await? {
-                    Ok(()) => written += 1,
-                    Err(error) => last_error = Some(error),
-                }
-            }
-            // A disk that failed over it is out of service; one that is full is not, and must not
-            // be left behind.
-            match last_error {
-                Some(error @ StoreError::NoSpace(_)) => return Err(error),
-                Some(error) if written == 0 => return Err(error),
-                _ => {}
-            }
+        let disks: Vec<_> = self.disks.iter().filter(|disk| !disk.is_failed()).collect();
+        let (first, others) = disks.split_first().ok_or(StoreError::Closed)?;
+        let current = Some(registration);
+        // Once the first disk has the new one, each other has it announced.
+        self.write_identities(others, old, current).await?;
+        let mut written = self.write_identities(&[*first], current, None).await?;
+        written += self.write_identities(others, current, None).await?;
+        if written == 0 {
+            return Err(first.out_of_service());
         }
         let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         identity.registration = Some(registration);

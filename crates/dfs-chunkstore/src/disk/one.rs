@@ -56,7 +56,7 @@ pub(super) struct Disk {
     pub(super) files: OpenFiles,
     in_flight: Arc<Semaphore>,
     /// Folders of large chunks whose names are durable.
-    shards: Mutex<BTreeSet<u8>>,
+    durable_shards: Mutex<BTreeSet<u8>>,
     is_failed: AtomicBool,
     lock: Mutex<Option<Box<dyn FsLock>>>,
 }
@@ -90,7 +90,7 @@ impl Disk {
             commits: Commits::default(),
             files: OpenFiles::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_UNITS as usize)),
-            shards: Mutex::default(),
+            durable_shards: Mutex::default(),
             is_failed: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
         }
@@ -224,15 +224,15 @@ impl Disk {
         self.shard_path(chunk).join(format!("{chunk}.part"))
     }
 
-    /// Makes the folder of a large chunk, durably, unless it is there.
-    pub(super) fn make_shard(&self, chunk: ChunkId) -> io::Result<()> {
-        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Makes the names in the folder of a large chunk durable, and that of the folder itself.
+    pub(super) fn sync_shard(&self, chunk: ChunkId) -> io::Result<()> {
+        let mut shards = self.durable_shards.lock().unwrap_or_else(PoisonError::into_inner);
         if !shards.contains(&(chunk.0 as u8)) {
-            self.fs.create_dir(&self.shard_path(chunk))?;
             self.fs.sync_dir(&self.folder.join(CHUNKS))?;
             shards.insert(chunk.0 as u8);
         }
-        Ok(())
+        drop(shards);
+        self.fs.sync_dir(&self.shard_path(chunk))
     }
 
     pub(super) fn segments_path(&self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! Opening a store: whose disks these are, and what was sealed on them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub(super) fn open(
     }
     let mut folders = Vec::new();
     let mut found = Vec::new();
+    let mut parents_of_new = BTreeSet::new();
     for disk in &config.disks {
         let lock = take(&**fs, &disk.folder)?;
         let identity = DiskIdentity::read(&**fs, &disk.folder)?;
@@ -49,11 +51,15 @@ pub(super) fn open(
             if !is_empty.map_err(failed("listing", &disk.folder))? {
                 return Err(OpenError::NotEmpty(disk.folder.clone()));
             }
+            parents_of_new.extend(disk.folder.parent());
         }
         folders.push(Folder { lock, capacity: disk.capacity });
         found.push((disk.folder.clone(), identity));
     }
     let agreed = Agreement::of(&found)?;
+    for parent in parents_of_new {
+        fs.sync_dir(parent).map_err(failed("syncing", parent))?;
+    }
     let node = agreed.node.unwrap_or_else(|| NodeId::random(&**random));
     let starts = agreed.starts + 1;
     let shared = Shared {
@@ -75,7 +81,7 @@ pub(super) fn open(
         let disk = Disk::new(number, id, path, &shared, space, segments, folder.lock);
         if !is_included {
             disk.fail(&"it holds an image from before the node's last registration");
-        } else if let Err(error) = prepare(&disk, &identity, old.is_none()) {
+        } else if let Err(error) = prepare(&disk, &identity) {
             disk.fail(&error);
             let (action, path) = ("writing the identity of", disk.folder.clone());
             first_error.get_or_insert(OpenError::Io { action, path, source: error });
@@ -98,26 +104,23 @@ fn take(fs: &dyn Fs, folder: &Path) -> Result<Box<dyn FsLock>, OpenError> {
     })
 }
 
+/// Makes a folder and those above it. The last name is not durable yet: see [`open`].
 fn make_folder(fs: &dyn Fs, folder: &Path) -> io::Result<()> {
     match (fs.create_dir(folder), folder.parent()) {
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
             make_folder(fs, parent)?;
-            fs.create_dir(folder)?;
-            fs.sync_dir(parent)
+            fs.sync_dir(parent.parent().unwrap_or(parent))?;
+            fs.create_dir(folder)
         }
         (made, _) => made,
     }
 }
 
 /// Writes the identity of this life of the store, durably, before anything else is written.
-fn prepare(disk: &Disk, identity: &DiskIdentity, is_new: bool) -> io::Result<()> {
+fn prepare(disk: &Disk, identity: &DiskIdentity) -> io::Result<()> {
     disk.fs.create_dir(&disk.folder.join(CHUNKS))?;
     disk.fs.create_dir(&disk.folder.join(SEGMENTS))?;
-    identity.write(&*disk.fs, &disk.folder)?;
-    match disk.folder.parent() {
-        Some(parent) if is_new => disk.fs.sync_dir(parent),
-        _ => Ok(()),
-    }
+    identity.write(&*disk.fs, &disk.folder)
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {

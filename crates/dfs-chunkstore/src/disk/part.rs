@@ -57,7 +57,8 @@ impl Part {
         if disk.is_failed() {
             return Err(disk.out_of_service());
         }
-        disk.make_shard(self.chunk).map_err(|error| disk.fault("making a folder", error))?;
+        let made = disk.fs.create_dir(&disk.shard_path(self.chunk));
+        made.map_err(|error| disk.fault("making a folder", error))?;
         let file = disk.fs.open(&disk.part_path(self.chunk), Opening::CreateStreaming);
         let file = file.map_err(|error| disk.fault("beginning a chunk", error))?;
         state.file = Some(Arc::clone(&file));
@@ -96,10 +97,9 @@ impl Part {
         let renamed = disk.fs.rename(&disk.part_path(self.chunk), &path);
         renamed.map_err(|error| disk.fault("naming a chunk", error))?;
         state.file = None;
-        let shard = disk.shard_path(self.chunk);
-        if let Err(error) = disk.fs.sync_dir(&shard) {
+        if let Err(error) = disk.sync_shard(self.chunk) {
             // The caller hears of an error, so the chunk must not come to light later.
-            let _ = disk.fs.remove(&path).and_then(|()| disk.fs.sync_dir(&shard));
+            let _ = disk.fs.remove(&path).and_then(|()| disk.sync_shard(self.chunk));
             return Err(disk.sync_fault("syncing the folder of a chunk", error));
         }
         disk.publish(self.chunk, Entry::new(disk.number, Place::File, &head))

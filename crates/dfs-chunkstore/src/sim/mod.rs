@@ -108,6 +108,11 @@ impl SimFs {
         self.world().heal();
     }
 
+    /// Empties a folder, durably, as another disk in its place would be.
+    pub fn wipe(&self, folder: &Path) {
+        self.world().wipe(folder);
+    }
+
     /// Flips a bit of a file, in memory as well as on disk.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
         let mut world = self.world();

@@ -277,6 +277,14 @@ impl World {
         self.files.retain(|file, _| named.contains(file));
     }
 
+    pub(super) fn wipe(&mut self, folder: &Path) {
+        let stays = |path: &Path| path == folder || !path.starts_with(folder);
+        self.names.retain(|path, _| stays(path));
+        self.durable_names.retain(|path, _| stays(path));
+        self.changes.retain(|change| stays(change.path()));
+        self.forget_nameless();
+    }
+
     pub(super) fn crash(&mut self, random: Option<&dyn Random>) {
         let kept = random.map_or(0, |random| random.below(self.changes.len() as u64 + 1));
         for change in std::mem::take(&mut self.changes).into_iter().take(kept as usize) {

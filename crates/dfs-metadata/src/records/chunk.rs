@@ -50,3 +50,37 @@ impl Chunk {
         self.copies.iter().filter(|copy| !copy.is_bad)
     }
 }
+
+impl Record for Chunk {
+    fn write(&self, out: &mut Writer) {
+        out.chunk_seal(&self.seal);
+        out.list(&self.copies, |out, copy| {
+            out.fixed(&copy.node.to_bytes());
+            out.fixed(&copy.disk.to_bytes());
+            out.number(copy.stamp.0);
+            out.bool(copy.is_bad);
+        });
+        out.u8(self.wanted);
+        out.number(self.generation.0);
+        out.number(u64::from(self.references));
+        out.inode(self.inode);
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            seal: input.chunk_seal()?,
+            copies: input.list(|input| {
+                Some(Copy {
+                    node: NodeId(input.wide()?),
+                    disk: DiskId(input.wide()?),
+                    stamp: Stamp(input.number()?),
+                    is_bad: input.bool()?,
+                })
+            })?,
+            wanted: input.u8()?,
+            generation: Generation(input.number()?),
+            references: input.u32()?,
+            inode: input.inode()?,
+        })
+    }
+}

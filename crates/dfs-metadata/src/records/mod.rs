@@ -1,3 +1,12 @@
 //! What is stored: the values under the keys of [`crate::keys`].
+
+pub(crate) mod answer;
 pub(crate) mod chunk;
+pub(crate) mod inode;
 pub(crate) mod node;
+pub(crate) mod setting;
+pub(crate) mod unlinked;
+pub(crate) mod upload;
+
+#[cfg(test)]
+mod tests;

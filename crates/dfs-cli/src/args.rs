@@ -1,0 +1,103 @@
+//! The command line as it is typed.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+
+/// A distributed file system: fsynced copies of every byte on several nodes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dfs",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    after_help = "\
+Paths in dfs start with a slash. `dfs COMMAND --help` shows examples.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or argument, 3 not found, 4 exists or of the wrong
+kind, 5 try again later, 6 not allowed."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Where a coordinator is reached; several, with commas or by repeating, are tried in turn.
+    #[arg(
+        long,
+        global = true,
+        env = "DFS_COORDINATOR",
+        value_delimiter = ',',
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7070"
+    )]
+    pub(crate) coordinator: Vec<String>,
+    /// Write results as JSON, one document a line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but errors.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as
+    /// `warn,dfs_client=debug`. Commands log warnings, servers also what they do.
+    #[arg(long, global = true, env = "DFS_LOG", value_name = "LEVEL")]
+    pub(crate) log: Option<String>,
+    /// How it is logged: text or json.
+    #[arg(long, global = true, env = "DFS_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: String,
+    /// Give up on a call after so many seconds of trying.
+    #[arg(long, global = true, env = "DFS_TIMEOUT", value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Copy local files into dfs
+    Put(commands::put::PutArgs),
+    /// Copy files from dfs
+    Get(commands::get::GetArgs),
+    /// Write files to stdout
+    Cat(commands::cat::CatArgs),
+    /// List directories
+    Ls(commands::ls::LsArgs),
+    /// Show everything about a path
+    Stat(commands::stat::StatArgs),
+    /// Make directories
+    Mkdir(commands::mkdir::MkdirArgs),
+    /// Rename or move
+    Mv(commands::mv::MvArgs),
+    /// Make symbolic links
+    Ln(commands::ln::LnArgs),
+    /// Delete, restorable for a while
+    Rm(commands::rm::RmArgs),
+    /// Bring back what was deleted or replaced
+    Undelete(commands::undelete::UndeleteArgs),
+    /// Sum up the sizes below paths
+    Du(commands::du::DuArgs),
+    /// Show how full the cluster is
+    Df(commands::df::DfArgs),
+    /// Draw a directory tree
+    Tree(commands::tree::TreeArgs),
+    /// Show where the bytes of a file lie, and what is wrong, if anything
+    Explain(commands::explain::ExplainArgs),
+    /// Show the nodes, the health of the data and the background work
+    Status(commands::status::StatusArgs),
+    /// Measure creates, reads, stats, lists and streams
+    Bench(commands::bench::BenchArgs),
+    /// Write a completion script for a shell
+    Completions(commands::completions::CompletionsArgs),
+    /// Show versions
+    Version(commands::version::VersionArgs),
+    /// Run a whole small file system on this machine, or watch a tour of one
+    Local(commands::local::LocalArgs),
+    /// Run a coordinator, or make its metadata store
+    Coordinator(commands::coordinator::CoordinatorArgs),
+    /// Run a datanode
+    Datanode(commands::datanode::DatanodeArgs),
+}

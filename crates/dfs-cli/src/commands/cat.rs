@@ -1,0 +1,39 @@
+//! `dfs cat`.
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+use crate::context::Context;
+use crate::error::{Error, Result, remote_path};
+
+/// What `dfs cat` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dfs cat /logs/today
+  dfs cat /a /b > both
+  dfs cat --offset 1MiB --length 64KiB /disk.img | xxd")]
+pub(crate) struct CatArgs {
+    /// The files, one after the other.
+    #[arg(required = true)]
+    paths: Vec<OsString>,
+    /// Start at this byte.
+    #[arg(long, default_value = "0")]
+    offset: dfs_types::ByteSize,
+    /// Write at most so many bytes.
+    #[arg(long)]
+    length: Option<dfs_types::ByteSize>,
+}
+
+pub(crate) async fn run(args: CatArgs, cx: &Context) -> Result<()> {
+    let mut stdout = tokio::io::stdout();
+    for path in &args.paths {
+        let path = remote_path(path)?;
+        let length = args.length.map(|l| l.0);
+        cx.write_range(&path, args.offset.0, length, &mut stdout).await?;
+    }
+    tokio::io::AsyncWriteExt::flush(&mut stdout)
+        .await
+        .map_err(|e| Error::local("write to", "stdout".as_ref(), &e))
+}

@@ -1,0 +1,48 @@
+//! `dfs ln`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+use clap::Args;
+use dfs_types::ErrorCode;
+
+use crate::context::Context;
+use crate::destination::Destination;
+use crate::error::{Error, Result};
+
+/// What `dfs ln` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The target is kept as it is written: relative to the link, or absolute within dfs.
+
+Examples:
+  dfs ln -s /data/2026 /current
+  dfs ln -sf ../shared/config /app/config")]
+pub(crate) struct LnArgs {
+    /// What the link points to.
+    target: OsString,
+    /// The link, or a directory to make it in.
+    link: OsString,
+    /// A symbolic link; there are no others.
+    #[arg(short, long)]
+    symbolic: bool,
+    /// Replace a file or link that is there.
+    #[arg(short, long)]
+    force: bool,
+}
+
+pub(crate) async fn run(args: LnArgs, cx: &Context) -> Result<()> {
+    if !args.symbolic {
+        return Err(Error::new(ErrorCode::Unimplemented, "dfs has no hard links")
+            .hint("use `dfs ln -s TARGET LINK` for a symbolic link"));
+    }
+    let destination = Destination::look_up(&args.link, 1, cx).await?;
+    let target = args.target.as_bytes();
+    let end = target.iter().rposition(|b| *b != b'/').map_or(target.len(), |last| last + 1);
+    let name = target[..end].rsplit(|b| *b == b'/').next().unwrap_or_default();
+    let link = destination.of_name(name)?;
+    cx.client
+        .make_symlink(&link, args.target.clone().into_vec(), cx.own_attributes(), args.force)
+        .await?;
+    Ok(())
+}

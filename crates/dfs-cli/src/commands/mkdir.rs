@@ -1,0 +1,49 @@
+//! `dfs mkdir`.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use dfs_types::Attributes;
+
+use crate::context::Context;
+use crate::error::{Error, Result, remote_path};
+
+/// What `dfs mkdir` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dfs mkdir /a /b
+  dfs mkdir -p -m 750 /deep/down/here")]
+pub(crate) struct MkdirArgs {
+    /// The directories.
+    #[arg(required = true)]
+    paths: Vec<OsString>,
+    /// Make missing parents too, and be content with directories that are there.
+    #[arg(short, long)]
+    parents: bool,
+    /// Permission bits, in octal; 755 less the umask of the shell does not apply here.
+    #[arg(short, long, value_name = "MODE", default_value = "755", value_parser = octal)]
+    mode: u32,
+}
+
+/// Reads permission bits as `chmod` takes them in octal.
+pub(crate) fn octal(text: &str) -> std::result::Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= Attributes::MODE_MASK)
+        .ok_or_else(|| "permission bits are octal digits up to 7777, such as 755".to_owned())
+}
+
+pub(crate) async fn run(args: MkdirArgs, cx: &Context) -> Result<()> {
+    let mut failures = cx.failures();
+    for path in &args.paths {
+        let made = async {
+            let path = remote_path(path)?;
+            let attributes = Attributes { mode: args.mode, ..cx.own_attributes() };
+            cx.client.make_directory(&path, attributes, args.parents).await.map_err(Error::from)?;
+            Ok(())
+        };
+        failures.note(made.await);
+    }
+    failures.into_result()
+}

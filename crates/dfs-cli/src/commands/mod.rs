@@ -1,0 +1,23 @@
+//! One file a command: what it takes, what it asks of the SDK, what it shows.
+
+pub(crate) mod bench;
+pub(crate) mod cat;
+pub(crate) mod completions;
+pub(crate) mod coordinator;
+pub(crate) mod datanode;
+pub(crate) mod df;
+pub(crate) mod du;
+pub(crate) mod explain;
+pub(crate) mod get;
+pub(crate) mod ln;
+pub(crate) mod local;
+pub(crate) mod ls;
+pub(crate) mod mkdir;
+pub(crate) mod mv;
+pub(crate) mod put;
+pub(crate) mod rm;
+pub(crate) mod stat;
+pub(crate) mod status;
+pub(crate) mod tree;
+pub(crate) mod undelete;
+pub(crate) mod version;

@@ -1,0 +1,45 @@
+//! `dfs mv`.
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+use crate::context::Context;
+use crate::destination::Destination;
+use crate::error::{Result, remote_path};
+
+/// What `dfs mv` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A file at the new name is replaced (it can be brought back with `dfs undelete`).
+
+Examples:
+  dfs mv /a.txt /b.txt
+  dfs mv /x /y /archive/        into a directory")]
+pub(crate) struct MvArgs {
+    /// What to move, then where to: a new name, or a directory that is there.
+    #[arg(required = true, num_args = 2.., value_names = ["SOURCE", "DESTINATION"])]
+    paths: Vec<OsString>,
+    /// Replace nothing.
+    #[arg(short, long)]
+    no_clobber: bool,
+    /// Accepted for the habit of it: files are replaced without asking.
+    #[arg(short, long)]
+    force: bool,
+}
+
+pub(crate) async fn run(mut args: MvArgs, cx: &Context) -> Result<()> {
+    let last = args.paths.pop().unwrap_or_default();
+    let destination = Destination::look_up(&last, args.paths.len(), cx).await?;
+    let mut failures = cx.failures();
+    for source in &args.paths {
+        let moved = async {
+            let from = remote_path(source)?;
+            let to = destination.of_remote(&from)?;
+            cx.client.rename(&from, &to, args.no_clobber).await?;
+            Ok(())
+        };
+        failures.note(moved.await);
+    }
+    failures.into_result()
+}

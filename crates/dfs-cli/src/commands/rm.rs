@@ -1,0 +1,74 @@
+//! `dfs rm`.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use dfs_client::DeleteOptions;
+use dfs_types::{ErrorCode, FileKind};
+
+use crate::context::Context;
+use crate::error::{Error, Result, remote_path};
+
+/// What `dfs rm` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is deleted can be brought back for a while with `dfs undelete`.
+
+Examples:
+  dfs rm /old.txt
+  dfs rm -r /build /tmp/scratch
+  dfs rm --now -rf /huge        give the space back at once")]
+pub(crate) struct RmArgs {
+    /// What to delete.
+    #[arg(required = true)]
+    paths: Vec<OsString>,
+    /// Directories with all that is below them.
+    #[arg(short, long, visible_short_alias = 'R')]
+    recursive: bool,
+    /// Empty directories.
+    #[arg(short, long)]
+    dir: bool,
+    /// Say nothing about what is not there.
+    #[arg(short, long)]
+    force: bool,
+    /// Give the space back at once; nothing can be brought back.
+    #[arg(long)]
+    now: bool,
+}
+
+pub(crate) async fn run(args: RmArgs, cx: &Context) -> Result<()> {
+    let mut failures = cx.failures();
+    for path in &args.paths {
+        let path = match remote_path(path) {
+            Ok(path) => path,
+            Err(error) => {
+                failures.note(Err(error));
+                continue;
+            }
+        };
+        let deleted = async {
+            if path.is_root() {
+                return Err(Error::usage("the root directory cannot be deleted")
+                    .hint("name what lies in it, e.g. `dfs rm -r /name`"));
+            }
+            if !args.recursive && !args.dir {
+                let stat = cx.client.stat(&path, dfs_client::Follow::No).await?;
+                if stat.kind == FileKind::Directory {
+                    return Err(Error::new(
+                        ErrorCode::IsADirectory,
+                        format_args!("cannot delete {path}: it is a directory"),
+                    )
+                    .hint("-r deletes it with all that is below it, -d deletes it when it is empty"));
+                }
+            }
+            let options = DeleteOptions { recursive: args.recursive, now: args.now };
+            cx.client.delete(&path, options).await?;
+            Ok(())
+        };
+        match deleted.await {
+            Err(error) if args.force && error.code() == ErrorCode::NotFound => {}
+            result => failures.note(result),
+        }
+    }
+    failures.into_result()
+}

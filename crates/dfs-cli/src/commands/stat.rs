@@ -1,0 +1,76 @@
+//! `dfs stat`.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use dfs_client::Follow;
+use dfs_types::FileKind;
+
+use super::ls::{document, kind_letter, kind_name};
+use crate::context::Context;
+use crate::error::{Result, remote_path};
+use crate::output::{mode_text, printable, time_text};
+
+/// What `dfs stat` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dfs stat /a.txt
+  dfs stat --json /a /b | jq .size")]
+pub(crate) struct StatArgs {
+    /// What to look at.
+    #[arg(required = true)]
+    paths: Vec<OsString>,
+    /// What a symlink points to instead of the symlink.
+    #[arg(short = 'L', long)]
+    dereference: bool,
+}
+
+pub(crate) async fn run(args: StatArgs, cx: &Context) -> Result<()> {
+    let follow = if args.dereference { Follow::Yes } else { Follow::No };
+    let mut failures = cx.failures();
+    for path in &args.paths {
+        let shown = async {
+            let path = remote_path(path)?;
+            let stat = cx.client.stat(&path, follow).await?;
+            if cx.out.is_json {
+                cx.out.json(&document(&path, &stat));
+                return Ok(());
+            }
+            let attributes = &stat.attributes;
+            cx.out.line(format_args!("  path: {path}"));
+            if stat.kind == FileKind::Symlink {
+                cx.out.line(format_args!("target: {}", printable(&stat.symlink_target)));
+            }
+            cx.out.line(format_args!(
+                "  kind: {}   size: {} bytes   inode: {}",
+                kind_name(stat.kind),
+                stat.size,
+                stat.inode
+            ));
+            cx.out.line(format_args!(
+                "  mode: {} ({:04o})   uid: {}   gid: {}",
+                mode_text(kind_letter(stat.kind), attributes.mode),
+                attributes.mode,
+                attributes.uid,
+                attributes.gid
+            ));
+            let nanos = attributes.mtime.nanos();
+            cx.out.line(format_args!(
+                " mtime: {}.{nanos:09} UTC",
+                time_text(attributes.mtime.seconds())
+            ));
+            cx.out.line(format_args!(
+                " ctime: {}.{:09} UTC",
+                time_text(stat.ctime.seconds()),
+                stat.ctime.nanos()
+            ));
+            if stat.kind == FileKind::File {
+                cx.out.line(format_args!("copies: {} wanted", stat.replication_factor));
+            }
+            Ok(())
+        };
+        failures.note(shown.await);
+    }
+    failures.into_result()
+}

@@ -1,0 +1,121 @@
+//! `dfs status`.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::Result;
+use crate::output::size_text;
+
+/// What `dfs status` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dfs status
+  dfs status --json | jq .replication.under_replicated")]
+pub(crate) struct StatusArgs {}
+
+pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
+    let status = cx.client.cluster_status().await?;
+    if cx.out.is_json {
+        let nodes = status.nodes.iter().map(|node| {
+            json!({
+                "id": node.id.to_string(),
+                "address": node.address,
+                "zone": node.zone,
+                "host": node.host,
+                "state": node.state.to_string(),
+                "last_heard_ms": node.last_heard.map(|d| d.as_millis() as u64),
+                "version": node.version,
+                "refuses_chunks": node.refuses_chunks,
+                "disks": node.disks.iter().map(|disk| json!({
+                    "id": disk.id.to_string(),
+                    "capacity": disk.capacity,
+                    "free": disk.free,
+                    "chunks": disk.chunks,
+                    "is_failed": disk.is_failed,
+                })).collect::<Vec<_>>(),
+            })
+        });
+        let replication = &status.replication;
+        cx.out.json(&json!({
+            "cluster": status.cluster.to_string(),
+            "incarnation": status.incarnation.0,
+            "revision": status.revision.0,
+            "version": status.version,
+            "replication_factor": status.replication_factor,
+            "min_write_replicas": status.min_write_replicas,
+            "worker_lease_holder": status.worker_lease_holder,
+            "nodes": nodes.collect::<Vec<_>>(),
+            "replication": {
+                "is_known": replication.is_known,
+                "chunks": replication.chunks,
+                "under_replicated": replication.under_replicated,
+                "missing": replication.missing,
+                "bad_copies": replication.bad_copies,
+                "repairing": replication.repairing,
+            },
+            "workers": status.workers.iter().map(|worker| json!({
+                "name": worker.name,
+                "state": worker.state,
+                "done": worker.done,
+                "failed": worker.failed,
+                "queued": worker.queued,
+            })).collect::<Vec<_>>(),
+        }));
+        return Ok(());
+    }
+    let out = cx.out;
+    out.line(format_args!("cluster {}  dfs {}", status.cluster, status.version));
+    out.line(format_args!(
+        "copies of new files: {}, durable before a write is acknowledged: {}",
+        status.replication_factor, status.min_write_replicas
+    ));
+    let replication = &status.replication;
+    if replication.is_known {
+        out.line(format_args!(
+            "chunks: {}  under-replicated: {}  missing: {}  bad copies: {}  repairing: {}",
+            replication.chunks,
+            replication.under_replicated,
+            replication.missing,
+            replication.bad_copies,
+            replication.repairing
+        ));
+    } else {
+        out.line("chunks: not known yet, the coordinator is still counting");
+    }
+    out.line("");
+    out.line(format_args!("{:<32} {:<21} {:<11} {:>9} {:>9}  heard", "node", "address", "state", "free", "chunks"));
+    for node in &status.nodes {
+        let free: u64 = node.disks.iter().map(|disk| disk.free).sum();
+        let chunks: u64 = node.disks.iter().map(|disk| disk.chunks).sum();
+        let heard = node.last_heard.map_or_else(|| "never".to_owned(), ago);
+        let note = if node.refuses_chunks { "  takes no new chunks" } else { "" };
+        out.line(format_args!(
+            "{:<32} {:<21} {:<11} {:>9} {chunks:>9}  {heard}{note}",
+            node.id.to_string(),
+            node.address,
+            node.state.to_string(),
+            size_text(free, true),
+        ));
+    }
+    out.line("");
+    for worker in &status.workers {
+        out.line(format_args!(
+            "worker {}: {}  done {}  failed {}  queued {}",
+            worker.name, worker.state, worker.done, worker.failed, worker.queued
+        ));
+    }
+    Ok(())
+}
+
+fn ago(elapsed: Duration) -> String {
+    match elapsed.as_secs() {
+        0 => "now".to_owned(),
+        seconds @ 1..=119 => format!("{seconds} s ago"),
+        seconds @ 120..=7_199 => format!("{} min ago", seconds / 60),
+        seconds => format!("{} h ago", seconds / 3_600),
+    }
+}

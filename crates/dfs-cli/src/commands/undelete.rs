@@ -1,0 +1,32 @@
+//! `dfs undelete`.
+
+use std::ffi::OsString;
+
+use clap::Args;
+
+use crate::context::Context;
+use crate::error::{Result, remote_path};
+
+/// What `dfs undelete` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Of several versions that had the same name, the one that went last comes back.
+
+Examples:
+  dfs undelete /report.txt
+  dfs undelete /report.txt --to /report-before.txt")]
+pub(crate) struct UndeleteArgs {
+    /// Where it was.
+    path: OsString,
+    /// Where it shall be; where it was when not given.
+    #[arg(long, value_name = "PATH")]
+    to: Option<OsString>,
+}
+
+pub(crate) async fn run(args: UndeleteArgs, cx: &Context) -> Result<()> {
+    let path = remote_path(&args.path)?;
+    let to = args.to.as_deref().map(remote_path).transpose()?;
+    cx.client.undelete(&path, to.as_ref()).await?;
+    cx.out.say(format_args!("{} is back", to.as_ref().unwrap_or(&path)));
+    Ok(())
+}

@@ -1,0 +1,39 @@
+//! `dfs version`.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::Result;
+
+/// What `dfs version` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dfs version
+  dfs version --client --json")]
+pub(crate) struct VersionArgs {
+    /// Only that of this program; nothing is asked of a coordinator.
+    #[arg(long)]
+    client: bool,
+}
+
+pub(crate) async fn run(args: VersionArgs, cx: &Context) -> Result<()> {
+    let client = env!("CARGO_PKG_VERSION");
+    let server = match args.client {
+        true => None,
+        false => cx.client.cluster_status().await.ok().map(|status| status.version),
+    };
+    if cx.out.is_json {
+        cx.out.json(&json!({ "client": client, "coordinator": server }));
+        return Ok(());
+    }
+    cx.out.line(format_args!("dfs {client}"));
+    if !args.client {
+        cx.out.line(match &server {
+            Some(version) => format!("coordinator {version}"),
+            None => "coordinator: none reached".to_owned(),
+        });
+    }
+    Ok(())
+}

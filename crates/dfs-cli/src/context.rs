@@ -1,0 +1,75 @@
+//! What every command that talks to a cluster has at hand.
+
+use std::time::Duration;
+
+use dfs_client::Client;
+use dfs_types::{Attributes, Clock as _, FileTime, SystemClock};
+
+use crate::args::Global;
+use crate::error::{Error, Result};
+use crate::output::Output;
+
+/// A client, and where results go.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) out: Output,
+}
+
+impl Context {
+    /// Makes ready to talk; nothing is dialled yet.
+    pub(crate) fn new(global: &Global, out: Output) -> Result<Self> {
+        let client = Client::builder()
+            .coordinators(global.coordinator.iter().cloned())
+            .deadline(Duration::from_secs(global.timeout))
+            .connect_lazy()?;
+        Ok(Self { client, out })
+    }
+
+    /// Attributes of something the user makes by hand.
+    pub(crate) fn own_attributes(&self) -> Attributes {
+        Attributes {
+            mode: 0o644,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            mtime: FileTime::from(SystemClock.now()),
+        }
+    }
+
+    /// Collects what goes wrong with each of several things.
+    pub(crate) fn failures(&self) -> Failures {
+        Failures { out: self.out, first: None, count: 0 }
+    }
+}
+
+/// Several things are tried even when one of them fails: each failure is told at once, and the
+/// command ends with the code of the first.
+#[derive(Debug)]
+pub(crate) struct Failures {
+    out: Output,
+    first: Option<Error>,
+    count: u64,
+}
+
+impl Failures {
+    /// Takes the result of one of them.
+    pub(crate) fn note(&mut self, result: Result<()>) {
+        let Err(error) = result else { return };
+        self.count += 1;
+        if self.first.is_none() {
+            self.first = Some(error);
+        } else {
+            self.out.warn(error);
+        }
+    }
+
+    /// How many failed.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The first failure, if any.
+    pub(crate) fn into_result(self) -> Result<()> {
+        self.first.map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,64 @@
+//! Where copies and moves go: the habits of `cp` and `mv`.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use dfs_types::{DfsPath, ErrorCode, FileKind, Name};
+
+use crate::context::Context;
+use crate::error::{Error, Result, remote_path};
+
+/// A destination in dfs: a directory that is there, or a new name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// Things go into it under their own names.
+    Into(DfsPath),
+    /// The one thing gets this name.
+    Named(DfsPath),
+}
+
+impl Destination {
+    /// Looks at what was typed last. Several sources, or a slash at the end, need a directory.
+    pub(crate) async fn look_up(text: &OsStr, sources: usize, cx: &Context) -> Result<Self> {
+        let path = remote_path(text)?;
+        let is_directory = match cx.client.stat(&path, dfs_client::Follow::Yes).await {
+            Ok(stat) => stat.kind == FileKind::Directory,
+            Err(error) if error.code() == ErrorCode::NotFound => false,
+            Err(error) => return Err(error.into()),
+        };
+        if is_directory {
+            return Ok(Self::Into(path));
+        }
+        let says_directory = text.as_bytes().ends_with(b"/");
+        if sources > 1 || says_directory {
+            return Err(Error::new(
+                ErrorCode::NotADirectory,
+                format_args!("{path} is not a directory"),
+            )
+            .hint(format_args!("`dfs mkdir -p {path}` makes one")));
+        }
+        Ok(Self::Named(path))
+    }
+
+    /// Where something with this name goes.
+    pub(crate) fn of_name(&self, name: &[u8]) -> Result<DfsPath> {
+        match self {
+            Self::Named(path) => Ok(path.clone()),
+            Self::Into(directory) => Name::new(name.to_vec())
+                .and_then(|name| directory.join(&name))
+                .map_err(|error| {
+                    let name = crate::output::printable(name);
+                    Error::usage(format_args!("cannot name {name:?} in {directory}: {error}"))
+                }),
+        }
+    }
+
+    /// Where something that has this path goes.
+    pub(crate) fn of_remote(&self, from: &DfsPath) -> Result<DfsPath> {
+        match from.split_last() {
+            Some((_, name)) => self.of_name(name.as_bytes()),
+            None => Err(Error::usage("the root directory cannot be moved or copied as a whole")
+                .hint("name what lies in it")),
+        }
+    }
+}

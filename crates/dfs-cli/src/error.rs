@@ -1,0 +1,95 @@
+//! What ends a command badly: what went wrong, where, and what to do next.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use dfs_types::{DfsPath, ErrorCode};
+
+/// A failure of a command.
+#[derive(Debug)]
+pub(crate) struct Error {
+    code: ErrorCode,
+    message: String,
+    hint: Option<String>,
+}
+
+/// The result of a command or a part of it.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// A failure with the exit code of `code`.
+    pub(crate) fn new(code: ErrorCode, message: impl fmt::Display) -> Self {
+        Self { code, message: message.to_string(), hint: None }
+    }
+
+    /// A wrong argument.
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(ErrorCode::InvalidArgument, message)
+    }
+
+    /// What the operating system said of a local path.
+    pub(crate) fn local(action: &str, path: &Path, error: &io::Error) -> Self {
+        let code = match error.kind() {
+            io::ErrorKind::NotFound => ErrorCode::NotFound,
+            io::ErrorKind::AlreadyExists => ErrorCode::AlreadyExists,
+            io::ErrorKind::NotADirectory => ErrorCode::NotADirectory,
+            io::ErrorKind::IsADirectory => ErrorCode::IsADirectory,
+            io::ErrorKind::PermissionDenied => ErrorCode::PermissionDenied,
+            io::ErrorKind::StorageFull => ErrorCode::NoSpace,
+            io::ErrorKind::InvalidInput => ErrorCode::InvalidArgument,
+            _ => ErrorCode::Internal,
+        };
+        let path = crate::output::printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+        Self::new(code, format_args!("cannot {action} {path}: {error}"))
+    }
+
+    /// Says what the user may do about it.
+    pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// What went wrong.
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// The document that `--json` writes for it.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "error": { "code": self.code.name(), "message": self.message, "hint": self.hint }
+        })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n     {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads a path of dfs as it was typed. Slashes at its end are dropped, as every command of a
+/// shell does it.
+pub(crate) fn remote_path(text: &std::ffi::OsStr) -> Result<DfsPath> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let bytes = text.as_bytes();
+    let end = bytes.iter().rposition(|b| *b != b'/').map_or(bytes.len().min(1), |last| last + 1);
+    DfsPath::new(bytes[..end].to_vec()).map_err(|error| {
+        let code =
+            if error.is_too_long() { ErrorCode::NameTooLong } else { ErrorCode::InvalidArgument };
+        let shown = crate::output::printable(&bytes[..bytes.len().min(200)]);
+        Error::new(code, format_args!("{shown:?} is no path in dfs: {error}"))
+    })
+}
+
+/// Runs work that may block in a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::new(ErrorCode::Internal, e))
+}

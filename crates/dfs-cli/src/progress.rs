@@ -1,0 +1,45 @@
+//! Progress with rate and ETA, on a terminal only.
+
+use std::sync::Arc;
+
+use dfs_client::ProgressObserver;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output::Output;
+
+/// A line that moves while bytes do.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    /// Starts at nothing of nothing; [`Self::expect`] adds to what there is to do.
+    pub(crate) fn start(out: Output, what: &'static str) -> Self {
+        let target = if out.wants_progress() {
+            ProgressDrawTarget::stderr_with_hz(5)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let template = "{prefix} {binary_bytes} of {binary_total_bytes} [{bar:30}] {binary_bytes_per_sec} ETA {eta}";
+        let style = ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ");
+        let bar = ProgressBar::with_draw_target(Some(0), target).with_style(style).with_prefix(what);
+        Self(bar)
+    }
+
+    /// So many more bytes are to be moved.
+    pub(crate) fn expect(&self, bytes: u64) {
+        self.0.inc_length(bytes);
+    }
+
+    /// What the SDK tells of bytes that have moved.
+    pub(crate) fn observer(&self) -> Option<ProgressObserver> {
+        let bar = self.0.clone();
+        Some(Arc::new(move |bytes| bar.inc(bytes)))
+    }
+
+    /// Takes the line away.
+    pub(crate) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}

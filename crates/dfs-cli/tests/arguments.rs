@@ -1,0 +1,98 @@
+//! Wrong arguments and wrong states: what the exit code is, and what the text says.
+
+use crate::support::{cluster, exit_code, noise_file, stderr};
+
+#[test]
+fn mistakes_are_named_with_their_exit_code() {
+    let cluster = cluster();
+    let local = cluster.folder().join("file").display().to_string();
+    noise_file(local.as_ref(), 10, 1);
+    cluster.dfs_ok(["mkdir", "-p", "/dir/sub"]);
+    cluster.dfs_ok(["put", &local, "/file"]);
+    cluster.dfs_ok(["ln", "-s", "loop-b", "/loop-a"]);
+    cluster.dfs_ok(["ln", "-s", "loop-a", "/loop-b"]);
+    let long_name = format!("/{}", "n".repeat(256));
+    let table: &[(&[&str], i32, &str)] = &[
+        (&["stat", "file"], 2, "a path starts with a slash"),
+        (&["stat", "/dir/../file"], 2, "a name is not \".\" or \"..\""),
+        (&["stat", "/dir//sub"], 2, "a name is not empty"),
+        (&["stat", &long_name], 2, "at most 255 bytes"),
+        (&["stat", "-L", "/loop-a"], 2, "too many levels of symbolic links"),
+        (&["stat", "/nothing"], 3, "/nothing"),
+        (&["cat", "/nothing"], 3, "/nothing"),
+        (&["cat", "/dir"], 4, "directory"),
+        (&["stat", "/file/below"], 4, "not a directory"),
+        (&["put", &local, "/file/below"], 4, "not a directory"),
+        (&["put", &local, "/missing/file"], 3, "/missing"),
+        (&["put", "/no/such/local", "/x"], 3, "/no/such/local"),
+        (&["put", &local, "/new/"], 4, "mkdir -p"),
+        (&["put", &local, &local, "/file"], 4, "not a directory"),
+        (&["put", "--chunk-size", "0", &local, "/x"], 2, "chunk size"),
+        (&["put", "--chunk-size", "1TiB", &local, "/x"], 2, "chunk size"),
+        (&["put", "--chunk-size", "65537", &local, "/x"], 2, "chunk size"),
+        (&["put", "--chunk-size", "many", &local, "/x"], 2, "is not a size"),
+        (&["put", "--replication-factor", "0", &local, "/x"], 2, "replication"),
+        (&["put", "-n", &local, "/file"], 4, "/file"),
+        (&["mkdir", "/dir"], 4, "/dir"),
+        (&["mkdir", "/file"], 4, "/file"),
+        (&["rm", "/dir"], 4, "-r"),
+        (&["rm", "-d", "/dir"], 4, "not empty"),
+        (&["rm", "-r", "/"], 2, "root"),
+        (&["mv", "/dir", "/dir/sub/deeper"], 4, "itself"),
+        (&["mv", "/file", "/dir/sub/"], 0, ""),
+        (&["mv", "/dir/sub/file", "/file"], 0, ""),
+        (&["mv", "/nothing", "/x"], 3, "/nothing"),
+        (&["ln", "/file", "/hard"], 1, "no hard links"),
+        (&["get", "/dir", "/tmp"], 4, "-r"),
+        (&["undelete", "/never"], 3, "/never"),
+        (&["frobnicate"], 2, "frobnicate"),
+        (&["put"], 2, "required"),
+    ];
+    for (args, code, text) in table {
+        let output = cluster.dfs(*args);
+        assert_eq!(exit_code(&output), *code, "dfs {args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(text), "dfs {args:?} said: {}", stderr(&output));
+    }
+    // With --json an error is a document too.
+    let output = cluster.dfs(["stat", "--json", "/nothing"]);
+    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(error["error"]["code"], "NOT_FOUND");
+}
+
+#[test]
+fn a_missing_coordinator_is_named() {
+    let dfs = |coordinator: &str| {
+        std::process::Command::new(crate::support::binary())
+            .args(["stat", "/x", "--timeout", "1", "--coordinator", coordinator])
+            .output()
+            .unwrap()
+    };
+    let output = dfs("http://127.0.0.1:9");
+    assert_eq!(exit_code(&output), 5, "{}", stderr(&output));
+    assert!(stderr(&output).contains("127.0.0.1:9"), "{}", stderr(&output));
+    let output = dfs("ftp://x");
+    assert_eq!(exit_code(&output), 2, "{}", stderr(&output));
+}
+
+#[test]
+fn a_port_that_speaks_something_else_is_named() {
+    let cluster = cluster();
+    let url = format!("http://{}", cluster.coordinator.http_address());
+    let output = cluster.dfs(["stat", "/", "--timeout", "2", "--coordinator", &url]);
+    assert_ne!(exit_code(&output), 0);
+    assert!(stderr(&output).contains(cluster.coordinator.http_address()), "{}", stderr(&output));
+}
+
+#[test]
+fn too_few_datanodes_are_counted() {
+    let mut cluster = cluster();
+    for node in &mut cluster.datanodes[1..] {
+        node.kill();
+    }
+    let local = cluster.folder().join("file").display().to_string();
+    noise_file(local.as_ref(), 10, 1);
+    let output = cluster.dfs(["put", &local, "/file", "--timeout", "5"]);
+    assert_eq!(exit_code(&output), 5, "{}", stderr(&output));
+    let output = cluster.dfs(["stat", "/file"]);
+    assert_eq!(exit_code(&output), 3, "a refused file is not there");
+}

@@ -1,0 +1,69 @@
+//! What these tests share.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use dfs_testkit::process::{Cluster, Settings};
+
+/// The binary under test.
+pub(crate) fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_dfs"))
+}
+
+/// One coordinator and three datanodes.
+pub(crate) fn cluster() -> Cluster {
+    Cluster::start(binary(), Settings::default())
+}
+
+/// Bytes that differ everywhere, and from other seeds (an xorshift generator).
+pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// Writes a file of noise.
+pub(crate) fn noise_file(path: &Path, length: usize, seed: u64) {
+    fs::write(path, noise(length, seed)).expect("a file can be written");
+}
+
+/// Fails unless two trees are the same: content, symlinks, kinds, modes, mtimes and targets.
+pub(crate) fn assert_same_tree(left: &Path, right: &Path) {
+    let diff = Command::new("diff").args(["-r", "--no-dereference"]).args([left, right]).output();
+    let diff = diff.expect("diff runs");
+    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    let (left, right) = (metadata_of(left), metadata_of(right));
+    for (left, right) in left.split(|b| *b == 0).zip(right.split(|b| *b == 0)) {
+        assert_eq!(String::from_utf8_lossy(left), String::from_utf8_lossy(right));
+    }
+    assert_eq!(left.len(), right.len());
+}
+
+fn metadata_of(tree: &Path) -> Vec<u8> {
+    let found = Command::new("find")
+        .arg(tree)
+        .args(["-mindepth", "1", "-printf", "%P %y %m %T@ %l\\0"])
+        .output()
+        .expect("find runs");
+    let mut entries: Vec<_> = found.stdout.split(|b| *b == 0).collect();
+    entries.sort_unstable();
+    entries.join(&0)
+}
+
+/// The exit code of a command that ended by itself.
+pub(crate) fn exit_code(output: &std::process::Output) -> i32 {
+    output.status.code().expect("it was not killed")
+}
+
+/// What a command said on stderr.
+pub(crate) fn stderr(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}

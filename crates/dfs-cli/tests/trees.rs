@@ -1,0 +1,112 @@
+//! Whole trees, and the names that can be in them.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use crate::support::{assert_same_tree, cluster, exit_code, noise_file, stderr};
+
+/// A tree with everything in it that has to survive.
+fn odd_tree(top: &Path) {
+    fs::create_dir_all(top.join("sub/empty")).unwrap();
+    let long = "n".repeat(255);
+    for name in [
+        "with space",
+        "new\nline",
+        "ünï",
+        "-dash",
+        ".hidden",
+        "*",
+        "\u{1f980}",
+        "back\\slash",
+        &long,
+    ] {
+        noise_file(&top.join(name), name.len() * 1_000, 1);
+    }
+    noise_file(&top.join(OsStr::from_bytes(b"not \xff\xfe utf-8")), 10, 2);
+    noise_file(&top.join("sub/executable"), 100_000, 3);
+    fs::set_permissions(top.join("sub/executable"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::set_permissions(top.join("sub/empty"), fs::Permissions::from_mode(0o1750)).unwrap();
+    symlink("sub/executable", top.join("relative")).unwrap();
+    symlink("/nowhere/at/all", top.join("dangling")).unwrap();
+    symlink(OsStr::from_bytes(b"\xff"), top.join("odd link")).unwrap();
+}
+
+#[test]
+fn a_tree_with_odd_names_survives_a_round_trip() {
+    let cluster = cluster();
+    let (tree, back) = (cluster.folder().join("tree"), cluster.folder().join("back"));
+    odd_tree(&tree);
+    cluster.dfs_ok(["put".as_ref(), "-r".as_ref(), tree.as_os_str(), "/tree".as_ref()]);
+    cluster.dfs_ok(["get".as_ref(), "-r".as_ref(), "/tree".as_ref(), back.as_os_str()]);
+    assert_same_tree(&tree, &back);
+    // A second time, onto what is there, as `cp -r dir/. there` does.
+    let dot = tree.join(".");
+    cluster.dfs_ok(["put".as_ref(), "-r".as_ref(), dot.as_os_str(), "/tree".as_ref()]);
+    let again = cluster.folder().join("again");
+    cluster.dfs_ok(["get".as_ref(), "-r".as_ref(), "/tree".as_ref(), again.as_os_str()]);
+    assert_same_tree(&tree, &again);
+    // No pending file is left anywhere.
+    assert!(
+        fs::read_dir(&back)
+            .unwrap()
+            .all(|e| { !e.unwrap().file_name().as_bytes().starts_with(b".dfs-") })
+    );
+}
+
+#[test]
+fn what_cannot_be_kept_is_said() {
+    let cluster = cluster();
+    let tree = cluster.folder().join("tree");
+    fs::create_dir(&tree).unwrap();
+    noise_file(&tree.join("one"), 10, 1);
+    fs::hard_link(tree.join("one"), tree.join("two")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).unwrap();
+    let put = cluster.dfs(["put".as_ref(), "-r".as_ref(), tree.as_os_str(), "/tree".as_ref()]);
+    assert!(put.status.success());
+    let said = stderr(&put);
+    assert!(said.contains("2 hard-linked names became files of their own"), "{said}");
+    assert!(said.contains("1 devices, sockets or pipes were skipped"), "{said}");
+    let one = cluster.dfs(["cat", "/tree/one"]).stdout;
+    assert_eq!(one, cluster.dfs(["cat", "/tree/two"]).stdout);
+}
+
+#[test]
+fn ten_thousand_small_files_fit_one_directory() {
+    let cluster = cluster();
+    let (tree, back) = (cluster.folder().join("tree"), cluster.folder().join("back"));
+    fs::create_dir(&tree).unwrap();
+    for n in 0..10_000 {
+        noise_file(&tree.join(format!("{n:05}")), 4_096, n);
+    }
+    cluster.dfs_ok(["put".as_ref(), "-r".as_ref(), tree.as_os_str(), "/tree".as_ref()]);
+    let listed = cluster.dfs_ok(["ls", "/tree"]);
+    let names: Vec<_> = (0..10_000).map(|n| format!("{n:05}")).collect();
+    assert!(listed.lines().eq(names.iter().map(String::as_str)), "the listing is not complete");
+    cluster.dfs_ok(["get".as_ref(), "-r".as_ref(), "/tree".as_ref(), back.as_os_str()]);
+    assert_same_tree(&tree, &back);
+}
+
+#[test]
+fn paths_have_4096_bytes_and_not_one_more() {
+    let cluster = cluster();
+    let directory = format!("/{}", "d".repeat(254)).repeat(16);
+    assert_eq!(directory.len(), 4_080);
+    let longest = format!("{directory}/{}", "f".repeat(15));
+    assert_eq!(longest.len(), 4_096);
+    let local = cluster.folder().join("file");
+    noise_file(&local, 10, 1);
+    cluster.dfs_ok(["mkdir", "-p", &directory]);
+    cluster.dfs_ok(["put".as_ref(), local.as_os_str(), longest.as_ref()]);
+    assert_eq!(cluster.dfs(["cat", &longest]).stdout, fs::read(&local).unwrap());
+    let refused =
+        cluster.dfs(["put".as_ref(), local.as_os_str(), OsStr::new(&format!("{longest}f"))]);
+    assert_eq!(exit_code(&refused), 2);
+    assert!(
+        stderr(&refused).contains("at most 4096 bytes, this one has 4097"),
+        "{}",
+        stderr(&refused)
+    );
+}

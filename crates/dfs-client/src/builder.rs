@@ -1,0 +1,181 @@
+//! Making a client.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use dfs_streamer::{Hashing, SenderConfig};
+use dfs_transport::{Channels, Network, Security, TcpNetwork};
+use dfs_types::{ClientId, ErrorCode, OsRandom, Random};
+use tokio::sync::Semaphore;
+
+use crate::fetch::Penalties;
+use crate::slots::Slots;
+use crate::stats::Counters;
+use crate::{Error, Stats};
+
+/// Where coordinators are looked for when nothing else is said.
+const COORDINATOR_DEFAULT: &str = "http://127.0.0.1:7070";
+/// Coordinators that may be named.
+const COORDINATORS_MAX: usize = 64;
+
+/// What a client takes from its surroundings; replaced in a simulation.
+#[derive(Clone)]
+pub struct Components {
+    /// The way to servers.
+    pub network: Arc<dyn Network>,
+    /// For ids, jitter and the choice between equal copies.
+    pub random: Arc<dyn Random>,
+    /// Where chunks are read and hashed.
+    pub hashing: Hashing,
+}
+
+impl Default for Components {
+    fn default() -> Self {
+        Self {
+            network: Arc::new(TcpNetwork),
+            random: Arc::new(OsRandom),
+            hashing: Hashing::Threads,
+        }
+    }
+}
+
+/// Settings of a client to be made.
+#[derive(Clone)]
+pub struct ClientBuilder {
+    coordinators: Vec<String>,
+    deadline: Duration,
+    memory_budget: usize,
+    host: String,
+    zone: String,
+    components: Components,
+}
+
+impl ClientBuilder {
+    /// Adds a coordinator, `http://host:port` or `host:port`. Several are tried in turn.
+    pub fn coordinator(self, address: impl Into<String>) -> Self {
+        self.coordinators([address.into()])
+    }
+
+    /// Adds coordinators.
+    pub fn coordinators(mut self, addresses: impl IntoIterator<Item = String>) -> Self {
+        self.coordinators.extend(addresses);
+        self
+    }
+
+    /// How long a call is tried before it fails. 60 s when not set. A put or get as a whole may
+    /// take longer; it fails when one of its steps does.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Bytes of file content that the client and all its clones hold at most. 64 MiB when not
+    /// set; at least 16 MiB.
+    pub fn memory_budget(mut self, bytes: usize) -> Self {
+        self.memory_budget = bytes.max(16 << 20);
+        self
+    }
+
+    /// Where the client runs: the name of the machine and its zone. Near nodes are preferred.
+    pub fn location(mut self, host: impl Into<String>, zone: impl Into<String>) -> Self {
+        (self.host, self.zone) = (host.into(), zone.into());
+        self
+    }
+
+    /// Replaces what the client takes from its surroundings.
+    pub fn components(mut self, components: Components) -> Self {
+        self.components = components;
+        self
+    }
+
+    /// Makes the client. Nothing is dialled before the first call. Fails when an address is none.
+    pub fn connect_lazy(mut self) -> Result<Client, Error> {
+        if self.coordinators.is_empty() {
+            self.coordinators.push(COORDINATOR_DEFAULT.to_owned());
+        }
+        let wrong = |message| Error::new(ErrorCode::InvalidArgument, "coordinator", message);
+        if self.coordinators.len() > COORDINATORS_MAX {
+            return Err(wrong(format!("more than {COORDINATORS_MAX} are named")));
+        }
+        let coordinators = self.coordinators.iter().map(|address| {
+            Channels::parse_address(address).map_err(|error| wrong(error.to_string()))
+        });
+        let coordinators = coordinators.collect::<Result<_, _>>()?;
+        let Components { network, random, hashing } = self.components;
+        Ok(Client {
+            inner: Arc::new(Inner {
+                coordinators,
+                preferred: AtomicUsize::new(0),
+                deadline: self.deadline,
+                channels: Channels::new(network, Security::Plaintext),
+                slots: Slots::new(ClientId::random(random.as_ref())),
+                budget: Arc::new(Semaphore::new(self.memory_budget)),
+                memory_budget: self.memory_budget,
+                sender: SenderConfig::default(),
+                host: self.host,
+                zone: self.zone,
+                random,
+                hashing,
+                counters: Counters::default(),
+                penalties: Penalties::default(),
+            }),
+        })
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder").field("coordinators", &self.coordinators).finish_non_exhaustive()
+    }
+}
+
+/// A client of one cluster. Clones share everything.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) coordinators: Vec<String>,
+    /// Index of the coordinator that answered last.
+    pub(crate) preferred: AtomicUsize,
+    pub(crate) deadline: Duration,
+    pub(crate) channels: Channels,
+    pub(crate) slots: Slots,
+    pub(crate) budget: Arc<Semaphore>,
+    pub(crate) memory_budget: usize,
+    pub(crate) sender: SenderConfig,
+    pub(crate) host: String,
+    pub(crate) zone: String,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) hashing: Hashing,
+    pub(crate) counters: Counters,
+    pub(crate) penalties: Penalties,
+}
+
+impl Client {
+    /// Starts to make a client.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder {
+            coordinators: Vec::new(),
+            deadline: Duration::from_secs(60),
+            memory_budget: 64 << 20,
+            host: String::new(),
+            zone: String::new(),
+            components: Components::default(),
+        }
+    }
+
+    /// What the client has been through.
+    pub fn stats(&self) -> Stats {
+        self.inner.counters.read()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("coordinators", &self.inner.coordinators).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,253 @@
+//! Calls that concern names alone.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use dfs_proto::v1;
+use dfs_proto::wire::{self, FieldError};
+use dfs_types::{Attributes, DfsPath};
+use tonic::Streaming;
+
+use crate::{AttributeChanges, Client, DeleteOptions, Entry, Error, FileStat, Follow};
+
+/// Entries asked for at a time.
+const LIST_PAGE: u64 = 1_000;
+
+impl Client {
+    /// Describes what a path stands for.
+    pub async fn stat(&self, path: &DfsPath, follow: Follow) -> Result<FileStat, Error> {
+        self.traced(async {
+            let context = path.to_string();
+            let request = v1::StatRequest { path: path.to_bytes(), no_follow: follow == Follow::No };
+            let answer = self.call(&context, |mut c| {
+                let request = request.clone();
+                async move { c.stat(request).await }
+            });
+            stat_of(&context, answer.await?.stat)
+        })
+        .await
+    }
+
+    /// Lists a directory in name order. What is there all the time is listed exactly once,
+    /// whatever else comes and goes; memory is bounded by one page.
+    pub fn list(&self, path: &DfsPath) -> Listing {
+        Listing {
+            client: self.clone(),
+            path: path.clone(),
+            after: Bytes::new(),
+            ready: VecDeque::new(),
+            is_complete: false,
+        }
+    }
+
+    /// Makes a directory; with `parents` its missing parents too, and one that is there is fine.
+    pub async fn make_directory(
+        &self,
+        path: &DfsPath,
+        attributes: Attributes,
+        parents: bool,
+    ) -> Result<FileStat, Error> {
+        self.traced(async {
+            let context = path.to_string();
+            let slot = self.inner.slots.take().await;
+            let request = v1::MakeDirectoryRequest {
+                path: path.to_bytes(),
+                parents,
+                attributes: Some(attributes.into()),
+                slot: Some(slot.slot().into()),
+            };
+            let answer = self.call(&context, |mut c| {
+                let request = request.clone();
+                async move { c.make_directory(request).await }
+            });
+            stat_of(&context, answer.await?.stat)
+        })
+        .await
+    }
+
+    /// Makes a symlink; with `replace` in the place of a file or symlink.
+    pub async fn make_symlink(
+        &self,
+        path: &DfsPath,
+        target: impl Into<Bytes>,
+        attributes: Attributes,
+        replace: bool,
+    ) -> Result<FileStat, Error> {
+        let target = target.into();
+        self.traced(async {
+            let context = path.to_string();
+            let slot = self.inner.slots.take().await;
+            let request = v1::MakeSymlinkRequest {
+                path: path.to_bytes(),
+                target,
+                attributes: Some(attributes.into()),
+                replace,
+                slot: Some(slot.slot().into()),
+            };
+            let answer = self.call(&context, |mut c| {
+                let request = request.clone();
+                async move { c.make_symlink(request).await }
+            });
+            stat_of(&context, answer.await?.stat)
+        })
+        .await
+    }
+
+    /// Renames in one step, whatever lies below. Replaces as rename(2) does, unless `no_replace`.
+    pub async fn rename(
+        &self,
+        from: &DfsPath,
+        to: &DfsPath,
+        no_replace: bool,
+    ) -> Result<(), Error> {
+        self.traced(async {
+            let context = format!("{from} to {to}");
+            let slot = self.inner.slots.take().await;
+            let request = v1::RenameRequest {
+                from: from.to_bytes(),
+                to: to.to_bytes(),
+                no_replace,
+                slot: Some(slot.slot().into()),
+            };
+            let answer = self.call(&context, |mut c| {
+                let request = request.clone();
+                async move { c.rename(request).await }
+            });
+            answer.await.map(drop)
+        })
+        .await
+    }
+
+    /// Deletes a file, symlink or directory.
+    pub async fn delete(&self, path: &DfsPath, options: DeleteOptions) -> Result<(), Error> {
+        self.traced(async {
+            let context = path.to_string();
+            let slot = self.inner.slots.take().await;
+            let request = v1::DeleteRequest {
+                path: path.to_bytes(),
+                recursive: options.recursive,
+                now: options.now,
+                slot: Some(slot.slot().into()),
+            };
+            let answer = self.call(&context, |mut c| {
+                let request = request.clone();
+                async move { c.delete(request).await }
+            });
+            answer.await.map(drop)
+        })
+        .await
+    }
+
+    /// Brings back what was deleted or replaced last under `path`, there or at `to`.
+    pub async fn undelete(&self, path: &DfsPath, to: Option<&DfsPath>) -> Result<FileStat, Error> {
+        self.traced(async {
+            let context = path.to_string();
+            let slot = self.inner.slots.take().await;
+            let request = v1::UndeleteRequest {
+                path: path.to_bytes(),
+                to: to.map(DfsPath::to_bytes).unwrap_or_default(),
+                slot: Some(slot.slot().into()),
+            };
+            let answer = self.call(&context, |mut c| {
+                let request = request.clone();
+                async move { c.undelete(request).await }
+            });
+            stat_of(&context, answer.await?.stat)
+        })
+        .await
+    }
+
+    /// Changes attributes; what is not named stays.
+    pub async fn set_attributes(
+        &self,
+        path: &DfsPath,
+        changes: AttributeChanges,
+        follow: Follow,
+    ) -> Result<FileStat, Error> {
+        self.traced(async {
+            let context = path.to_string();
+            let slot = self.inner.slots.take().await;
+            let request = v1::SetAttributesRequest {
+                path: path.to_bytes(),
+                no_follow: follow == Follow::No,
+                mode: changes.mode,
+                uid: changes.uid,
+                gid: changes.gid,
+                mtime: changes.mtime.map(Into::into),
+                slot: Some(slot.slot().into()),
+            };
+            let answer = self.call(&context, |mut c| {
+                let request = request.clone();
+                async move { c.set_attributes(request).await }
+            });
+            stat_of(&context, answer.await?.stat)
+        })
+        .await
+    }
+}
+
+pub(crate) fn stat_of(context: &str, stat: Option<v1::FileStat>) -> Result<FileStat, Error> {
+    FileStat::from_wire(stat).map_err(|error| Error::wire(context, &error))
+}
+
+/// The entries of a directory, fetched page by page.
+#[derive(Debug)]
+pub struct Listing {
+    client: Client,
+    path: DfsPath,
+    after: Bytes,
+    ready: VecDeque<Entry>,
+    is_complete: bool,
+}
+
+impl Listing {
+    /// The next entry; `None` after the last. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Option<Entry>, Error> {
+        if self.ready.is_empty() && !self.is_complete {
+            let page = self.client.traced(self.page()).await?;
+            self.is_complete = (page.len() as u64) < LIST_PAGE;
+            if let Some(last) = page.last() {
+                self.after = last.name.to_bytes();
+            }
+            self.ready = page.into();
+        }
+        Ok(self.ready.pop_front())
+    }
+
+    async fn page(&self) -> Result<Vec<Entry>, Error> {
+        let context = self.path.to_string();
+        let request = v1::ListRequest {
+            path: self.path.to_bytes(),
+            after: self.after.clone(),
+            limit: LIST_PAGE,
+        };
+        // The stream is read within the call, so that a broken one is asked for again.
+        let entries = self.client.call(&context, |mut c| {
+            let request = request.clone();
+            async move {
+                let pages: Streaming<v1::ListPage> = c.list_directory(request).await?.into_inner();
+                let entries = collect(pages).await?;
+                Ok(tonic::Response::new(entries))
+            }
+        });
+        let entries = entries.await?.into_iter().map(entry).collect::<Result<_, _>>();
+        entries.map_err(|error| Error::wire(context, &error))
+    }
+}
+
+async fn collect(
+    mut pages: Streaming<v1::ListPage>,
+) -> Result<Vec<v1::DirectoryEntry>, tonic::Status> {
+    let mut entries = Vec::new();
+    while let Some(page) = pages.message().await? {
+        entries.extend(page.entries);
+        if entries.len() as u64 > LIST_PAGE {
+            return Err(tonic::Status::internal("a listing is longer than was asked for"));
+        }
+    }
+    Ok(entries)
+}
+
+fn entry(entry: v1::DirectoryEntry) -> Result<Entry, FieldError> {
+    Ok(Entry { name: wire::name("entries.name", &entry.name)?, stat: FileStat::from_wire(entry.stat)? })
+}

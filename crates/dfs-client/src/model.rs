@@ -1,0 +1,144 @@
+//! What calls take and give.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dfs_proto::v1;
+use dfs_proto::wire::{self, FieldError};
+use dfs_types::{Attributes, FileKind, FileTime, InodeId, Name};
+
+/// An inode as it was when it was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileStat {
+    /// Its number, never used again within a cluster.
+    pub inode: InodeId,
+    /// What it is.
+    pub kind: FileKind,
+    /// Bytes of a file or of a symlink's target; 0 for a directory.
+    pub size: u64,
+    /// Mode, owner, group, mtime.
+    pub attributes: Attributes,
+    /// Last change of the inode, by the clock of a coordinator.
+    pub ctime: FileTime,
+    /// Target of a symlink; empty for others.
+    pub symlink_target: Bytes,
+    /// Copies wanted of each chunk of a file.
+    pub replication_factor: u32,
+}
+
+impl FileStat {
+    pub(crate) fn from_wire(stat: Option<v1::FileStat>) -> Result<Self, FieldError> {
+        let stat = wire::required("stat", stat)?;
+        Ok(Self {
+            inode: wire::inode("stat.inode", stat.inode)?,
+            kind: wire::file_kind("stat.kind", stat.kind)?,
+            size: stat.size,
+            attributes: wire::attributes("stat.attributes", stat.attributes, FileTime::default())?,
+            ctime: wire::file_time("stat.ctime", stat.ctime.unwrap_or_default())?,
+            symlink_target: stat.symlink_target,
+            replication_factor: stat.replication_factor,
+        })
+    }
+}
+
+/// A name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The name.
+    pub name: Name,
+    /// What it stands for.
+    pub stat: FileStat,
+}
+
+/// Whether a symlink at the end of a path is followed. Those on the way always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    /// It stands for its target.
+    Yes,
+    /// It stands for itself.
+    No,
+}
+
+/// Is told of bytes that have moved since it was told last.
+pub type ProgressObserver = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// How a file is put.
+#[derive(Clone, Default)]
+pub struct PutOptions {
+    /// Mode, owner, group, mtime.
+    pub attributes: Attributes,
+    /// Copies of each byte; the cluster's number when not set.
+    pub replication_factor: Option<u32>,
+    /// Bytes a chunk holds at most; 64 MiB when not set.
+    pub chunk_size: Option<u64>,
+    /// Refuses to replace anything.
+    pub create_only: bool,
+    /// Is told of progress.
+    pub progress: Option<ProgressObserver>,
+}
+
+impl fmt::Debug for PutOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PutOptions")
+            .field("attributes", &self.attributes)
+            .field("replication_factor", &self.replication_factor)
+            .field("chunk_size", &self.chunk_size)
+            .field("create_only", &self.create_only)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is got of a file.
+#[derive(Clone, Default)]
+pub struct GetOptions {
+    /// First byte.
+    pub offset: u64,
+    /// Bytes at most; to the end when not set.
+    pub length: Option<u64>,
+    /// Is told of progress.
+    pub progress: Option<ProgressObserver>,
+}
+
+impl fmt::Debug for GetOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GetOptions")
+            .field("offset", &self.offset)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How something is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeleteOptions {
+    /// A directory with all that is below it; without this it must be empty.
+    pub recursive: bool,
+    /// Without a time in which it could be brought back.
+    pub now: bool,
+}
+
+/// Which attributes are changed, and to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AttributeChanges {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Last change of the content.
+    pub mtime: Option<FileTime>,
+}
+
+impl AttributeChanges {
+    /// All of them.
+    pub fn all(attributes: &Attributes) -> Self {
+        Self {
+            mode: Some(attributes.mode),
+            uid: Some(attributes.uid),
+            gid: Some(attributes.gid),
+            mtime: Some(attributes.mtime),
+        }
+    }
+}

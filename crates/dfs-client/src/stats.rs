@@ -1,0 +1,44 @@
+//! Counters of what a client has been through.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How often what happened since the client was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Calls that were made again.
+    pub retries: u64,
+    /// Reads that were begun on a second copy because the first was slow.
+    pub hedges: u64,
+    /// Reads that went on with another copy because one failed.
+    pub failovers: u64,
+    /// Blocks that did not have their checksum.
+    pub corrupt_blocks: u64,
+    /// Chunks that were planned anew.
+    pub replans: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) retries: AtomicU64,
+    pub(crate) hedges: AtomicU64,
+    pub(crate) failovers: AtomicU64,
+    pub(crate) corrupt_blocks: AtomicU64,
+    pub(crate) replans: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn read(&self) -> Stats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            retries: read(&self.retries),
+            hedges: read(&self.hedges),
+            failovers: read(&self.failovers),
+            corrupt_blocks: read(&self.corrupt_blocks),
+            replans: read(&self.replans),
+        }
+    }
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

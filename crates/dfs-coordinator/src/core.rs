@@ -1,0 +1,91 @@
+//! What the services and workers of one coordinator share.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use dfs_metadata::namespace::{Namespace, Node};
+use dfs_metadata::placement::NodeSelector;
+use dfs_proto::Failure;
+use dfs_proto::v1;
+use dfs_proto::wire::WireId;
+use dfs_runtime::Shutdown;
+use dfs_transport::{Action, Channels, Identity, allow};
+use dfs_types::{Clock, DfsPath, ErrorCode, NodeId, NodeState, Random, RegistrationNumber};
+use tokio::time::Instant;
+
+use crate::Settings;
+use crate::metrics::Counts;
+use crate::registry::{Member, Registry, View};
+use crate::workers::Background;
+
+/// The shared parts. One per coordinator, behind an [`Arc`].
+pub(crate) struct Core {
+    pub(crate) settings: Settings,
+    pub(crate) namespace: Namespace,
+    pub(crate) channels: Channels,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) selector: Box<dyn NodeSelector>,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) background: Background,
+    /// Given when the coordinator begins to stop: what would go on for ever ends then.
+    pub(crate) stopping: Shutdown,
+    pub(crate) registry: Mutex<Registry>,
+}
+
+impl Core {
+    /// The nodes. Not to be held across an await.
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        crate::lock(&self.registry)
+    }
+
+    /// Asks whether the caller may do this; to be passed by every call that changes something.
+    pub(crate) fn allow(&self, action: Action, path: Option<&DfsPath>) -> Result<(), Failure> {
+        allow(Identity::Anonymous, action, path)
+            .map_err(|denied| Failure::new(ErrorCode::PermissionDenied, denied.to_string()))
+    }
+
+    /// Takes over what is stored of all nodes.
+    pub(crate) async fn refresh_members(&self) -> Result<(), dfs_metadata::Error> {
+        let nodes = self.namespace.nodes().await?;
+        let now = Instant::now();
+        let mut registry = self.registry();
+        for (node, stored) in &nodes {
+            if let Some(member) = member(stored) {
+                registry.set_member(*node, member, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the registry keeps of a stored node; `None` for one that never used its registration.
+pub(crate) fn member(node: &Node) -> Option<Member> {
+    (node.confirmed != RegistrationNumber(0)).then(|| Member {
+        address: node.address.clone(),
+        zone: node.zone.clone(),
+        host: node.host.clone(),
+        version: node.version.clone(),
+        admin_state: node.state,
+        registration: node.confirmed,
+    })
+}
+
+/// A node as others are told of it.
+pub(crate) fn location(view: &View) -> v1::NodeLocation {
+    v1::NodeLocation {
+        node_id: view.node.to_wire(),
+        address: view.member.address.clone(),
+        zone: view.member.zone.clone(),
+        host: view.member.host.clone(),
+        state: wire_state(view.state),
+    }
+}
+
+/// A node that is named somewhere, but not known here.
+pub(crate) fn unknown_location(node: NodeId) -> v1::NodeLocation {
+    v1::NodeLocation { node_id: node.to_wire(), ..v1::NodeLocation::default() }
+}
+
+pub(crate) fn wire_state(state: NodeState) -> i32 {
+    v1::NodeState::from(state).into()
+}

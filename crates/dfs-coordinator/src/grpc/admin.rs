@@ -1,0 +1,177 @@
+//! The service `Admin`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_metadata::namespace::{ClusterState, Replication};
+use dfs_proto::v1::admin_server::Admin;
+use dfs_proto::wire::WireId;
+use dfs_proto::{Failure, FieldError, v1};
+use dfs_transport::Action;
+use dfs_types::{ErrorCode, NodeState};
+use tokio::time::{Instant, sleep};
+use tonic::{Request, Response, Status};
+
+use super::upload::replication_factor;
+use crate::core::{Core, location, unknown_location, wire_state};
+use crate::failure;
+use crate::registry::View;
+
+/// How long a caller who names a revision waits for it.
+const REVISION_WAIT: Duration = Duration::from_secs(5);
+/// How often it is looked for.
+const REVISION_POLL: Duration = Duration::from_millis(50);
+
+pub(super) struct Handler(pub(super) Arc<Core>);
+
+#[tonic::async_trait]
+impl Admin for Handler {
+    async fn cluster_status(
+        &self,
+        request: Request<v1::ClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatusResponse>, Status> {
+        Ok(Response::new(cluster_status(&self.0, request.into_inner()).await?))
+    }
+
+    async fn set_replication(
+        &self,
+        request: Request<v1::SetReplicationRequest>,
+    ) -> Result<Response<v1::SetReplicationResponse>, Status> {
+        Ok(Response::new(set_replication(&self.0, request.into_inner()).await?))
+    }
+}
+
+async fn set_replication(
+    core: &Core,
+    request: v1::SetReplicationRequest,
+) -> Result<v1::SetReplicationResponse, Failure> {
+    core.allow(Action::Administer, None)?;
+    let factor = replication_factor("replication_factor", request.replication_factor)?;
+    let min_write = request
+        .min_write_replicas
+        .map(|copies| replication_factor("min_write_replicas", copies))
+        .transpose()?;
+    if min_write.is_some_and(|min| min > factor) {
+        let what = format_args!("at most the replication factor ({factor}) is possible");
+        return Err(FieldError::new("min_write_replicas", what).into());
+    }
+    let revision = core.namespace.set_replication(Replication { factor, min_write }).await;
+    let revision = revision.map_err(|error| failure::of(&error))?;
+    Ok(v1::SetReplicationResponse { revision: revision.0 })
+}
+
+async fn cluster_status(
+    core: &Core,
+    request: v1::ClusterStatusRequest,
+) -> Result<v1::ClusterStatusResponse, Failure> {
+    core.allow(Action::Read, None)?;
+    let state = state_since(core, request.min_revision).await?;
+    let identity = core.namespace.identity();
+    let now = Instant::now();
+    let nodes = {
+        let registry = core.registry();
+        state
+            .nodes
+            .iter()
+            .filter(|(_, stored)| stored.state != NodeState::Removed)
+            .map(|(node, stored)| {
+                registry.view(*node, now).map_or_else(
+                    || v1::NodeStatus {
+                        // Registered, but its first heartbeat has not come yet.
+                        node: Some(v1::NodeLocation {
+                            address: stored.address.clone(),
+                            zone: stored.zone.clone(),
+                            host: stored.host.clone(),
+                            state: wire_state(NodeState::Joining),
+                            ..unknown_location(*node)
+                        }),
+                        version: stored.version.clone(),
+                        ..v1::NodeStatus::default()
+                    },
+                    |view| node_status(&view),
+                )
+            })
+            .collect()
+    };
+    let replication = state.replication;
+    Ok(v1::ClusterStatusResponse {
+        cluster_id: identity.cluster.to_wire(),
+        incarnation: identity.incarnation.0,
+        revision: state.revision.0,
+        replication_factor: replication.factor.into(),
+        min_write_replicas: replication.min_write_for(replication.factor).into(),
+        nodes,
+        replication: Some(replication_status(core, &state, now)),
+        workers: core
+            .background
+            .workers()
+            .map(|progress| v1::WorkerStatus {
+                name: progress.name().to_owned(),
+                state: progress.state(),
+                done: progress.done(),
+                failed: progress.failed(),
+                queued: progress.queued(),
+            })
+            .collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        worker_lease_holder: core.background.lease_holder(),
+    })
+}
+
+/// The cluster at a revision that is not older than the one asked for.
+async fn state_since(core: &Core, min_revision: u64) -> Result<ClusterState, Failure> {
+    let deadline = Instant::now() + REVISION_WAIT;
+    loop {
+        let state = core.namespace.cluster_state().await.map_err(|error| failure::of(&error))?;
+        if state.revision.0 >= min_revision {
+            return Ok(state);
+        }
+        if Instant::now() >= deadline {
+            let message = format!(
+                "the metadata is at revision {}, {min_revision} was asked for; try again later",
+                state.revision
+            );
+            return Err(Failure::new(ErrorCode::Unavailable, message).retry_after(REVISION_WAIT));
+        }
+        sleep(REVISION_POLL).await;
+    }
+}
+
+fn node_status(view: &View) -> v1::NodeStatus {
+    v1::NodeStatus {
+        node: Some(location(view)),
+        disks: view
+            .disks
+            .iter()
+            .map(|disk| v1::Disk {
+                disk_id: disk.disk.to_wire(),
+                capacity: disk.capacity,
+                free: disk.free,
+                chunks: disk.chunks,
+                is_failed: disk.is_failed,
+            })
+            .collect(),
+        last_heard_ms: view.last_heard.map(|ago| ago.as_millis() as u64),
+        version: view.member.version.clone(),
+        refuses_chunks: view.refuses_chunks,
+    }
+}
+
+fn replication_status(core: &Core, state: &ClusterState, now: Instant) -> v1::ReplicationStatus {
+    let lost = core.registry().lost(now);
+    let Some((tally, repairing)) = core.background.tally(&lost) else {
+        return v1::ReplicationStatus {
+            revision: state.revision.0,
+            ..v1::ReplicationStatus::default()
+        };
+    };
+    v1::ReplicationStatus {
+        is_known: true,
+        chunks: tally.chunks,
+        under_replicated: tally.under_replicated,
+        missing: tally.missing,
+        bad_copies: tally.bad_copies,
+        repairing,
+        revision: state.revision.0,
+    }
+}

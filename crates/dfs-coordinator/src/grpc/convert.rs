@@ -1,0 +1,116 @@
+//! What the namespace answers, as it goes out.
+
+use dfs_metadata::namespace::{Copy, DirectoryEntry, FileStat, ReadExtent, ReadPlan, UploadPlan};
+use dfs_proto::v1;
+use dfs_proto::wire::WireId;
+use dfs_types::{FileTime, NodeId, NodeState};
+use tokio::time::Instant;
+
+use crate::core::{Core, location, unknown_location};
+
+pub(super) fn stat(stat: FileStat) -> v1::FileStat {
+    let FileStat { inode, kind, size, attributes, ctime, symlink_target, replication_factor } =
+        stat;
+    v1::FileStat {
+        inode: inode.0,
+        kind: v1::FileKind::from(kind).into(),
+        size,
+        attributes: Some(attributes.into()),
+        ctime: Some(FileTime::from(ctime).into()),
+        symlink_target,
+        replication_factor: replication_factor.into(),
+    }
+}
+
+pub(super) fn entry(entry: DirectoryEntry) -> v1::DirectoryEntry {
+    v1::DirectoryEntry { name: entry.name.to_bytes(), stat: Some(stat(entry.stat)) }
+}
+
+/// A plan, with the nodes as they can be dialled.
+pub(super) fn plan(core: &Core, plan: UploadPlan) -> v1::UploadPlan {
+    let now = Instant::now();
+    let registry = core.registry();
+    let dial = |node: &NodeId| {
+        registry.view(*node, now).map_or_else(|| unknown_location(*node), |view| location(&view))
+    };
+    let chunks = plan
+        .chunks
+        .iter()
+        .map(|chunk| v1::PlannedChunk {
+            chunk_id: chunk.chunk.to_wire(),
+            file_offset: chunk.file_offset,
+            max_length: chunk.max_length,
+            nodes: chunk.nodes.iter().map(dial).collect(),
+        })
+        .collect();
+    v1::UploadPlan {
+        token: plan.token,
+        inode: plan.inode.0,
+        chunk_size: plan.chunk_size,
+        chunks,
+        expires_ms: plan.expires.millis(),
+        has_more: plan.has_more,
+        replication_factor: plan.replication_factor.into(),
+        min_write_replicas: plan.min_write_replicas.into(),
+    }
+}
+
+/// Where the bytes of a file lie: the copies most likely to answer first.
+pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
+    let now = Instant::now();
+    let registry = core.registry();
+    let mut nodes = std::collections::BTreeMap::new();
+    let mut extents = Vec::with_capacity(plan.extents.len());
+    for ReadExtent { file_offset, length, chunk_id, chunk_offset, chunk } in plan.extents {
+        let mut copies = chunk.copies;
+        for copy in &copies {
+            nodes.entry(copy.node).or_insert_with(|| registry.view(copy.node, now));
+        }
+        let rank = |copy: &Copy| {
+            let state = nodes.get(&copy.node).and_then(Option::as_ref).map(|view| view.state);
+            (copy.is_bad, reading_rank(state))
+        };
+        copies.sort_by_key(rank);
+        extents.push(v1::Extent {
+            file_offset,
+            length,
+            chunk_id: chunk_id.to_wire(),
+            chunk_offset,
+            chunk_length: chunk.seal.length,
+            chunk_crc32c: chunk.seal.crc32c.0,
+            chunk_sha256: bytes::Bytes::copy_from_slice(&chunk.seal.sha256.0),
+            copies: copies
+                .iter()
+                .map(|copy| v1::Copy {
+                    node_id: copy.node.to_wire(),
+                    disk_id: copy.disk.to_wire(),
+                    stamp: copy.stamp.0,
+                    is_bad: copy.is_bad,
+                })
+                .collect(),
+            copies_wanted: chunk.wanted.into(),
+        });
+    }
+    drop(registry);
+    let nodes = nodes
+        .into_iter()
+        .map(|(node, view)| view.map_or_else(|| unknown_location(node), |view| location(&view)))
+        .collect();
+    v1::OpenResponse {
+        stat: Some(stat(plan.stat)),
+        extents,
+        next_offset: plan.next_offset.unwrap_or(0),
+        nodes,
+    }
+}
+
+/// How far down the list of those to be asked a node in this state stands.
+fn reading_rank(state: Option<NodeState>) -> u8 {
+    match state {
+        Some(NodeState::Active) => 0,
+        Some(NodeState::Draining | NodeState::Drained) => 1,
+        Some(NodeState::Maintenance | NodeState::Joining) => 2,
+        Some(NodeState::Suspect) => 3,
+        Some(NodeState::Lost | NodeState::Removed) | None => 4,
+    }
+}

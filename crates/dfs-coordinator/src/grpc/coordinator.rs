@@ -1,0 +1,308 @@
+//! The service `Coordinator`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use dfs_metadata::namespace::{
+    Delete, MakeDirectory, MakeSymlink, Namespace, OpenFile, Rename, SetAttributes, Target,
+    Undelete,
+};
+use dfs_proto::v1::coordinator_server::Coordinator;
+use dfs_proto::{Failure, v1, wire};
+use dfs_transport::Action;
+use dfs_types::{FileKind, Name};
+use futures_util::Stream;
+use tonic::{Request, Response, Status};
+
+use super::{convert, repeat, upload};
+use crate::core::Core;
+use crate::failure;
+
+pub(super) struct Handler(pub(super) Arc<Core>);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn answer<T>(result: Result<T, Failure>) -> Answer<T> {
+    result.map(Response::new).map_err(Status::from)
+}
+
+#[tonic::async_trait]
+impl Coordinator for Handler {
+    async fn upload_file(&self, request: Request<v1::UploadRequest>) -> Answer<v1::UploadPlan> {
+        answer(upload::upload_file(&self.0, request.into_inner()).await)
+    }
+
+    async fn replan_chunk(&self, request: Request<v1::ReplanRequest>) -> Answer<v1::UploadPlan> {
+        answer(upload::replan_chunk(&self.0, request.into_inner()).await)
+    }
+
+    async fn renew_upload(&self, request: Request<v1::RenewRequest>) -> Answer<v1::RenewResponse> {
+        answer(upload::renew_upload(&self.0, request.into_inner()).await)
+    }
+
+    async fn confirm_upload(
+        &self,
+        request: Request<v1::ConfirmRequest>,
+    ) -> Answer<v1::ConfirmResponse> {
+        answer(upload::confirm_upload(&self.0, request.into_inner()).await)
+    }
+
+    async fn abort_upload(&self, request: Request<v1::AbortRequest>) -> Answer<v1::AbortResponse> {
+        answer(upload::abort_upload(&self.0, request.into_inner()).await)
+    }
+
+    async fn open_file(&self, request: Request<v1::OpenRequest>) -> Answer<v1::OpenResponse> {
+        answer(self.open(request.into_inner()).await)
+    }
+
+    async fn stat(&self, request: Request<v1::StatRequest>) -> Answer<v1::StatResponse> {
+        answer(self.stat_path(request.into_inner()).await)
+    }
+
+    type ListDirectoryStream = Pin<Box<dyn Stream<Item = Result<v1::ListPage, Status>> + Send>>;
+
+    async fn list_directory(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Answer<Self::ListDirectoryStream> {
+        answer(self.list(request.into_inner()).await)
+    }
+
+    async fn make_directory(
+        &self,
+        request: Request<v1::MakeDirectoryRequest>,
+    ) -> Answer<v1::MakeDirectoryResponse> {
+        answer(self.mkdir(request.into_inner()).await)
+    }
+
+    async fn make_symlink(
+        &self,
+        request: Request<v1::MakeSymlinkRequest>,
+    ) -> Answer<v1::MakeSymlinkResponse> {
+        answer(self.symlink(request.into_inner()).await)
+    }
+
+    async fn rename(&self, request: Request<v1::RenameRequest>) -> Answer<v1::RenameResponse> {
+        answer(self.rename_path(request.into_inner()).await)
+    }
+
+    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::DeleteResponse> {
+        answer(self.delete_path(request.into_inner()).await)
+    }
+
+    async fn undelete(
+        &self,
+        request: Request<v1::UndeleteRequest>,
+    ) -> Answer<v1::UndeleteResponse> {
+        answer(self.undelete_path(request.into_inner()).await)
+    }
+
+    async fn set_attributes(
+        &self,
+        request: Request<v1::SetAttributesRequest>,
+    ) -> Answer<v1::SetAttributesResponse> {
+        answer(self.change_attributes(request.into_inner()).await)
+    }
+}
+
+impl Handler {
+    async fn open(&self, request: v1::OpenRequest) -> Result<v1::OpenResponse, Failure> {
+        let target = if request.inode == 0 {
+            let path = wire::path("path", &request.path)?;
+            self.0.allow(Action::Read, Some(&path))?;
+            if request.no_follow {
+                let stat = self.namespace().stat(&path, false).await.map_err(|e| failure::of(&e))?;
+                if stat.kind == FileKind::Symlink {
+                    let stat = Some(convert::stat(stat));
+                    return Ok(v1::OpenResponse { stat, ..v1::OpenResponse::default() });
+                }
+            }
+            Target::Path(path)
+        } else {
+            self.0.allow(Action::Read, None)?;
+            Target::Inode(wire::inode("inode", request.inode)?)
+        };
+        let open = OpenFile {
+            target,
+            offset: request.offset,
+            length: request.length,
+            max_extents: request.max_extents as usize,
+        };
+        let plan = self.namespace().open_file(&open).await.map_err(|e| failure::of(&e))?;
+        Ok(convert::opened(&self.0, plan))
+    }
+
+    async fn stat_path(&self, request: v1::StatRequest) -> Result<v1::StatResponse, Failure> {
+        let path = wire::path("path", &request.path)?;
+        self.0.allow(Action::Read, Some(&path))?;
+        let stat = self.namespace().stat(&path, !request.no_follow).await;
+        let stat = stat.map_err(|error| failure::of(&error))?;
+        Ok(v1::StatResponse { stat: Some(convert::stat(stat)) })
+    }
+
+    /// The pages of a listing, each read when the one before has gone out.
+    async fn list(
+        &self,
+        request: v1::ListRequest,
+    ) -> Result<<Self as Coordinator>::ListDirectoryStream, Failure> {
+        let path = wire::path("path", &request.path)?;
+        self.0.allow(Action::Read, Some(&path))?;
+        let after = match &request.after[..] {
+            [] => None,
+            name => Some(wire::name("after", name)?),
+        };
+        let left = if request.limit == 0 { u64::MAX } else { request.limit };
+        let listing = Listing {
+            namespace: self.namespace().clone(),
+            directory: Target::Path(path),
+            after,
+            left,
+        };
+        // The first page is read here, so that a wrong path is an error of the call itself.
+        let (first, rest) = listing.page().await?;
+        let pages = futures_util::stream::try_unfold(rest, |rest| async move {
+            match rest {
+                None => Ok(None),
+                Some(listing) => listing.page().await.map(Some).map_err(Status::from),
+            }
+        });
+        let first = futures_util::stream::iter([Ok(first)]);
+        Ok(Box::pin(futures_util::StreamExt::chain(first, pages)))
+    }
+
+    async fn mkdir(
+        &self,
+        mut request: v1::MakeDirectoryRequest,
+    ) -> Result<v1::MakeDirectoryResponse, Failure> {
+        let slot = request.slot.take();
+        let repeat = repeat("MakeDirectory", slot, &request)?;
+        let path = wire::path("path", &request.path)?;
+        self.0.allow(Action::Write, Some(&path))?;
+        let now = self.0.clock.now().into();
+        let attributes = wire::attributes("attributes", request.attributes, now)?;
+        let make = MakeDirectory { path, parents: request.parents, attributes };
+        let stat = self.namespace().make_directory(&make, repeat.as_ref()).await;
+        let stat = stat.map_err(|error| failure::of(&error))?;
+        Ok(v1::MakeDirectoryResponse { stat: Some(convert::stat(stat)) })
+    }
+
+    async fn symlink(
+        &self,
+        mut request: v1::MakeSymlinkRequest,
+    ) -> Result<v1::MakeSymlinkResponse, Failure> {
+        let slot = request.slot.take();
+        let repeat = repeat("MakeSymlink", slot, &request)?;
+        let path = wire::path("path", &request.path)?;
+        self.0.allow(Action::Write, Some(&path))?;
+        let now = self.0.clock.now().into();
+        let make = MakeSymlink {
+            path,
+            target: wire::symlink_target("target", &request.target)?,
+            attributes: wire::attributes("attributes", request.attributes, now)?,
+            replace: request.replace,
+        };
+        let stat = self.namespace().make_symlink(&make, repeat.as_ref()).await;
+        let stat = stat.map_err(|error| failure::of(&error))?;
+        Ok(v1::MakeSymlinkResponse { stat: Some(convert::stat(stat)) })
+    }
+
+    async fn rename_path(
+        &self,
+        mut request: v1::RenameRequest,
+    ) -> Result<v1::RenameResponse, Failure> {
+        let slot = request.slot.take();
+        let repeat = repeat("Rename", slot, &request)?;
+        let rename = Rename {
+            from: wire::path("from", &request.from)?,
+            to: wire::path("to", &request.to)?,
+            no_replace: request.no_replace,
+        };
+        self.0.allow(Action::Write, Some(&rename.from))?;
+        self.0.allow(Action::Write, Some(&rename.to))?;
+        let renamed = self.namespace().rename(&rename, repeat.as_ref()).await;
+        renamed.map_err(|error| failure::of(&error))?;
+        Ok(v1::RenameResponse {})
+    }
+
+    async fn delete_path(
+        &self,
+        mut request: v1::DeleteRequest,
+    ) -> Result<v1::DeleteResponse, Failure> {
+        let slot = request.slot.take();
+        let repeat = repeat("Delete", slot, &request)?;
+        let path = wire::path("path", &request.path)?;
+        self.0.allow(Action::Write, Some(&path))?;
+        let delete = Delete { path, recursive: request.recursive, now: request.now };
+        let until = self.namespace().delete(&delete, repeat.as_ref()).await;
+        let until = until.map_err(|error| failure::of(&error))?;
+        Ok(v1::DeleteResponse { restorable_until_ms: until.map_or(0, |time| time.millis()) })
+    }
+
+    async fn undelete_path(
+        &self,
+        mut request: v1::UndeleteRequest,
+    ) -> Result<v1::UndeleteResponse, Failure> {
+        let slot = request.slot.take();
+        let repeat = repeat("Undelete", slot, &request)?;
+        let path = wire::path("path", &request.path)?;
+        let to = match &request.to[..] {
+            [] => None,
+            to => Some(wire::path("to", to)?),
+        };
+        self.0.allow(Action::Write, Some(to.as_ref().unwrap_or(&path)))?;
+        let stat = self.namespace().undelete(&Undelete { path, to }, repeat.as_ref()).await;
+        let stat = stat.map_err(|error| failure::of(&error))?;
+        Ok(v1::UndeleteResponse { stat: Some(convert::stat(stat)) })
+    }
+
+    async fn change_attributes(
+        &self,
+        mut request: v1::SetAttributesRequest,
+    ) -> Result<v1::SetAttributesResponse, Failure> {
+        let slot = request.slot.take();
+        let repeat = repeat("SetAttributes", slot, &request)?;
+        let path = wire::path("path", &request.path)?;
+        self.0.allow(Action::Write, Some(&path))?;
+        let change = SetAttributes {
+            path,
+            follow: !request.no_follow,
+            mode: request.mode.map(|mode| wire::mode("mode", mode)).transpose()?,
+            uid: request.uid,
+            gid: request.gid,
+            mtime: request.mtime.map(|time| wire::file_time("mtime", time)).transpose()?,
+        };
+        let stat = self.namespace().set_attributes(&change, repeat.as_ref()).await;
+        let stat = stat.map_err(|error| failure::of(&error))?;
+        Ok(v1::SetAttributesResponse { stat: Some(convert::stat(stat)) })
+    }
+
+    fn namespace(&self) -> &Namespace {
+        &self.0.namespace
+    }
+}
+
+/// The rest of a listing.
+struct Listing {
+    namespace: Namespace,
+    directory: Target,
+    after: Option<Name>,
+    left: u64,
+}
+
+impl Listing {
+    /// The next page, and what is left after it.
+    async fn page(mut self) -> Result<(v1::ListPage, Option<Self>), Failure> {
+        let limit = self.left.min(Namespace::PAGE_LEN_MAX as u64) as usize;
+        let page = self
+            .namespace
+            .list_directory(&self.directory, self.after.as_ref(), limit)
+            .await
+            .map_err(|error| failure::of(&error))?;
+        self.left -= page.entries.len() as u64;
+        self.directory = Target::Inode(page.directory);
+        self.after = page.entries.last().map(|entry| entry.name.clone());
+        let has_more = page.has_more && self.left > 0 && self.after.is_some();
+        let entries = page.entries.into_iter().map(convert::entry).collect();
+        Ok((v1::ListPage { entries }, has_more.then_some(self)))
+    }
+}

@@ -1,0 +1,280 @@
+//! The service `Membership`: datanodes join, and stay by heartbeats.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_metadata::namespace::{ClusterIdentity, CopyId, Registration};
+use dfs_proto::v1::membership_server::Membership;
+use dfs_proto::wire::WireId;
+use dfs_proto::{Failure, FieldError, v1, wire};
+use dfs_transport::{Action, Channels};
+use dfs_types::{ChunkId, ErrorCode, Incarnation, NodeId, RegistrationNumber, Stamp};
+use futures_util::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use super::upload::label;
+use crate::core::{Core, member, wire_state};
+use crate::failure;
+use crate::registry::{DiskReport, Report};
+
+/// Disks of one node.
+const DISKS_MAX: usize = 64;
+/// Bad copies in one report.
+const BAD_COPIES_MAX: usize = 1_000;
+/// Bad copies that are noted at the same time.
+const BAD_COPIES_AT_ONCE: usize = 16;
+/// Orders that wait for a node which does not read them.
+const ORDERS_MAX: usize = 2;
+
+pub(super) struct Handler(pub(super) Arc<Core>);
+
+#[tonic::async_trait]
+impl Membership for Handler {
+    async fn register(
+        &self,
+        request: Request<v1::RegisterRequest>,
+    ) -> Result<Response<v1::RegisterResponse>, Status> {
+        Ok(Response::new(register(&self.0, request.into_inner()).await?))
+    }
+
+    type HeartbeatStream = Pin<Box<dyn Stream<Item = Result<v1::HeartbeatOrder, Status>> + Send>>;
+
+    async fn heartbeat(
+        &self,
+        request: Request<Streaming<v1::HeartbeatReport>>,
+    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        let (orders, outgoing) = mpsc::channel(ORDERS_MAX);
+        let core = self.0.clone();
+        let reports = request.into_inner();
+        tokio::spawn(async move {
+            let stopping = core.stopping.clone();
+            let ended = tokio::select! {
+                biased;
+                () = stopping.requested() => return,
+                ended = listen(&core, reports, &orders) => ended,
+            };
+            if let Err(failure) = ended {
+                // A node that is gone does not want to know.
+                drop(orders.try_send(Err(failure.into())));
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+}
+
+async fn register(
+    core: &Core,
+    request: v1::RegisterRequest,
+) -> Result<v1::RegisterResponse, Failure> {
+    core.allow(Action::Administer, None)?;
+    if !core.settings.join_secret.matches(&request.join_secret) {
+        warn!(address = %request.address, "a datanode came with a wrong join secret");
+        return Err(Failure::new(
+            ErrorCode::Unauthenticated,
+            "the join secret is wrong; give the datanode the one of this cluster",
+        ));
+    }
+    let registration = parse_registration(request)?;
+    let registered = core
+        .namespace
+        .register(&registration, core.settings.auto_admit)
+        .await
+        .map_err(|error| failure::of(&error))?;
+    info!(
+        node = %registration.node,
+        address = registration.address,
+        registration = registered.number.0,
+        "a datanode registered"
+    );
+    let ClusterIdentity { cluster, incarnation } = core.namespace.identity();
+    Ok(v1::RegisterResponse {
+        cluster_id: cluster.to_wire(),
+        incarnation: incarnation.0,
+        registration: registered.number.0,
+        node_key: bytes::Bytes::copy_from_slice(registered.key.expose()),
+        heartbeat_interval_ms: core.settings.heartbeat_interval_ms,
+        state: wire_state(registered.state),
+    })
+}
+
+fn parse_registration(request: v1::RegisterRequest) -> Result<Registration, FieldError> {
+    let cluster = wire::optional_id("cluster_id", &request.cluster_id)?
+        .map(|cluster| ClusterIdentity { cluster, incarnation: Incarnation(request.incarnation) });
+    let address = Channels::parse_address(&request.address)
+        .map_err(|error| FieldError::new("address", error))?;
+    let disks = wire::at_most("disks", request.disks, DISKS_MAX)?;
+    Ok(Registration {
+        node: wire::id("node_id", &request.node_id)?,
+        cluster,
+        registration: RegistrationNumber(request.registration),
+        address: label("address", address)?,
+        zone: label("zone", request.zone)?,
+        host: label("host", request.host)?,
+        version: label("version", request.version)?,
+        disks: disks
+            .iter()
+            .map(|disk| wire::id("disks.disk_id", &disk.disk_id))
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+/// Takes the reports of one node, and answers each, until either side ends.
+async fn listen(
+    core: &Core,
+    mut reports: Streaming<v1::HeartbeatReport>,
+    orders: &mpsc::Sender<Result<v1::HeartbeatOrder, Status>>,
+) -> Result<(), Failure> {
+    // A stream that says nothing for so long is of no more use than none.
+    let patience = Duration::from_millis(core.settings.suspect_after_ms);
+    let mut opened: Option<Opened> = None;
+    while let Ok(Some(Ok(report))) = timeout(patience, reports.next()).await {
+        let sequence = report.sequence;
+        let order = match take(core, &mut opened, report).await? {
+            Some(order) => order,
+            None => v1::HeartbeatOrder {
+                sequence,
+                must_register: true,
+                ..v1::HeartbeatOrder::default()
+            },
+        };
+        let is_last = order.must_register;
+        if !matches!(timeout(patience, orders.send(Ok(order))).await, Ok(Ok(()))) || is_last {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Whom a heartbeat stream speaks for.
+struct Opened {
+    node: NodeId,
+    registration: RegistrationNumber,
+    stream: u64,
+}
+
+/// Takes one report. `None` when the node must register anew.
+async fn take(
+    core: &Core,
+    opened: &mut Option<Opened>,
+    report: v1::HeartbeatReport,
+) -> Result<Option<v1::HeartbeatOrder>, Failure> {
+    let node = wire::id("node_id", &report.node_id)?;
+    let registration = RegistrationNumber(report.registration);
+    let bad_copies = parse_bad_copies(report.bad_copies)?;
+    let stream = match opened {
+        Some(opened) if (opened.node, opened.registration) == (node, registration) => opened.stream,
+        Some(_) => {
+            let what = "a heartbeat stream speaks for one registration of one node";
+            return Err(FieldError::new("node_id", what).into());
+        }
+        None => {
+            let Some(stream) = open(core, node, registration).await? else { return Ok(None) };
+            *opened = Some(Opened { node, registration, stream });
+            stream
+        }
+    };
+    let heard = Report {
+        disks: parse_disks(&report.disks)?,
+        refuses_chunks: report.refuses_chunks,
+        sessions: report.sessions,
+    };
+    let state = core.registry().heard(node, stream, heard, Instant::now());
+    let Some(state) = state else {
+        // A newer stream is in charge; whose registration is still in use is seen on the next try.
+        info!(%node, "a heartbeat stream was replaced by a newer one");
+        return Ok(None);
+    };
+    Ok(Some(v1::HeartbeatOrder {
+        sequence: report.sequence,
+        state: wire_state(state),
+        confirmed_bad_copies: note_bad_copies(core, node, bad_copies).await,
+        must_register: false,
+        coordinators: Vec::new(),
+    }))
+}
+
+/// Takes the registration into use and puts a new stream in charge. `None` when the registration
+/// is not valid.
+async fn open(
+    core: &Core,
+    node: NodeId,
+    registration: RegistrationNumber,
+) -> Result<Option<u64>, Failure> {
+    let stored = match core.namespace.confirm_registration(node, registration).await {
+        Ok(stored) => stored,
+        Err(
+            error @ (dfs_metadata::Error::NotRegistered { .. }
+            | dfs_metadata::Error::UnknownNode(_)),
+        ) => {
+            info!(%node, %error, "a datanode must register anew");
+            return Ok(None);
+        }
+        Err(error) => return Err(failure::of(&error)),
+    };
+    let mut registry = core.registry();
+    if let Some(member) = member(&stored) {
+        registry.set_member(node, member, Instant::now());
+    }
+    Ok(registry.open_stream(node))
+}
+
+/// Notes copies as bad; returns those whose records no longer count them.
+async fn note_bad_copies(
+    core: &Core,
+    node: NodeId,
+    copies: Vec<(ChunkId, Stamp, u64)>,
+) -> Vec<v1::BadCopy> {
+    let noted = copies.into_iter().map(|(chunk, stamp, block)| async move {
+        match core.namespace.mark_bad(chunk, CopyId { node, stamp }).await {
+            Ok(record) => {
+                if record.is_some() {
+                    warn!(%chunk, %node, block, "a copy is bad; it will be replaced");
+                    core.counts.bad_copies.increment();
+                    core.background.look_at(chunk);
+                }
+                Some(v1::BadCopy { chunk_id: chunk.to_wire(), stamp: stamp.0, block })
+            }
+            Err(error) => {
+                warn!(%chunk, %node, error = crate::chain(&error), "a bad copy could not be noted");
+                None
+            }
+        }
+    });
+    futures_util::stream::iter(noted)
+        .buffer_unordered(BAD_COPIES_AT_ONCE)
+        .filter_map(std::future::ready)
+        .collect()
+        .await
+}
+
+fn parse_bad_copies(copies: Vec<v1::BadCopy>) -> Result<Vec<(ChunkId, Stamp, u64)>, FieldError> {
+    wire::at_most("bad_copies", copies, BAD_COPIES_MAX)?
+        .into_iter()
+        .map(|copy| {
+            Ok((wire::id("bad_copies.chunk_id", &copy.chunk_id)?, Stamp(copy.stamp), copy.block))
+        })
+        .collect()
+}
+
+fn parse_disks(disks: &[v1::Disk]) -> Result<Vec<DiskReport>, FieldError> {
+    if disks.len() > DISKS_MAX {
+        return Err(FieldError::new("disks", format_args!("at most {DISKS_MAX} entries")));
+    }
+    disks
+        .iter()
+        .map(|disk| {
+            Ok(DiskReport {
+                disk: wire::id("disks.disk_id", &disk.disk_id)?,
+                capacity: disk.capacity,
+                free: disk.free,
+                chunks: disk.chunks,
+                is_failed: disk.is_failed,
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,210 @@
+//! The calls of an upload.
+
+use dfs_metadata::namespace::{
+    Confirm, NextPage, Placement, PlanUpload, Replan, Replication, UploadPlan, WrittenChunk,
+};
+use dfs_proto::{Failure, FieldError, v1, wire};
+use dfs_transport::Action;
+use dfs_types::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, ChunkSeal, Crc32c};
+use tokio::time::Instant;
+
+use super::{convert, repeat};
+use crate::core::Core;
+use crate::placement;
+
+/// Tokens in one call.
+const TOKENS_MAX: usize = 64;
+/// Bytes of a token; ours are far shorter.
+const TOKEN_LEN_MAX: usize = 64 << 10;
+/// Chunks in one call.
+const CHUNKS_MAX: usize = 1_024;
+/// Nodes that a replanned chunk may avoid.
+const AVOID_MAX: usize = 64;
+/// Bytes of the name of a machine or zone.
+const LABEL_LEN_MAX: usize = 255;
+
+pub(super) async fn upload_file(
+    core: &Core,
+    request: v1::UploadRequest,
+) -> Result<v1::UploadPlan, Failure> {
+    let max_chunks = request.max_chunks as usize;
+    if !request.token.is_empty() {
+        core.allow(Action::Write, None)?;
+        let page = NextPage {
+            token: token("token", request.token)?,
+            from_offset: request.from_offset,
+            max_chunks,
+        };
+        return plan(core, CHUNK_SIZE_DEFAULT, async |placement| {
+            core.namespace.next_page(&page, placement).await
+        })
+        .await;
+    }
+    let path = wire::path("path", &request.path)?;
+    core.allow(Action::Write, Some(&path))?;
+    let chunk_size =
+        request.chunk_size.map(|bytes| wire::chunk_size("chunk_size", bytes)).transpose()?;
+    let replication_factor = request
+        .replication_factor
+        .map(|copies| replication_factor("replication_factor", copies))
+        .transpose()?;
+    let upload = PlanUpload {
+        path,
+        size: request.size,
+        chunk_size,
+        replication_factor,
+        max_chunks,
+        client_host: label("client_host", request.client_host)?,
+        client_zone: label("client_zone", request.client_zone)?,
+    };
+    let largest = chunk_size.unwrap_or(CHUNK_SIZE_DEFAULT).min(request.size.unwrap_or(u64::MAX));
+    plan(core, largest, async |placement| core.namespace.plan_upload(&upload, placement).await)
+        .await
+}
+
+pub(super) async fn replan_chunk(
+    core: &Core,
+    request: v1::ReplanRequest,
+) -> Result<v1::UploadPlan, Failure> {
+    core.allow(Action::Write, None)?;
+    let avoid = wire::at_most("avoid_nodes", request.avoid_nodes, AVOID_MAX)?;
+    let replan = Replan {
+        token: token("token", request.token)?,
+        chunk: wire::id("chunk_id", &request.chunk_id)?,
+        avoid: avoid.iter().map(|node| wire::id("avoid_nodes", node)).collect::<Result<_, _>>()?,
+    };
+    plan(core, CHUNK_SIZE_DEFAULT, async |placement| {
+        core.namespace.replan_chunk(&replan, placement).await
+    })
+    .await
+}
+
+/// Plans with the nodes of this moment, and notes what that puts onto them.
+async fn plan(
+    core: &Core,
+    chunk_size: u64,
+    ask: impl AsyncFnOnce(&Placement<'_>) -> Result<UploadPlan, dfs_metadata::Error>,
+) -> Result<v1::UploadPlan, Failure> {
+    debug_assert!(chunk_size <= CHUNK_SIZE_MAX);
+    let views = core.registry().views(Instant::now());
+    let candidates = placement::candidates(&views, chunk_size);
+    let placement = Placement { candidates: &candidates, selector: &*core.selector };
+    let plan =
+        ask(&placement).await.map_err(|error| placement::refusal(core, &error, chunk_size))?;
+    placement::check_not_early(core, &plan)?;
+    let now = Instant::now();
+    {
+        let mut registry = core.registry();
+        for chunk in &plan.chunks {
+            for node in &chunk.nodes {
+                registry.plan(*node, chunk.max_length, now);
+            }
+        }
+    }
+    Ok(convert::plan(core, plan))
+}
+
+pub(super) async fn renew_upload(
+    core: &Core,
+    request: v1::RenewRequest,
+) -> Result<v1::RenewResponse, Failure> {
+    core.allow(Action::Write, None)?;
+    let tokens = tokens(request.tokens)?;
+    let chunks = written_chunks(request.chunks)?;
+    let expires = core.namespace.stage(&tokens, &chunks).await.map_err(|e| crate::failure::of(&e))?;
+    core.background.written(&chunks);
+    Ok(v1::RenewResponse { expires_ms: expires.millis() })
+}
+
+pub(super) async fn confirm_upload(
+    core: &Core,
+    mut request: v1::ConfirmRequest,
+) -> Result<v1::ConfirmResponse, Failure> {
+    core.allow(Action::Write, None)?;
+    let slot = request.slot.take();
+    let repeat = repeat("ConfirmUpload", slot, &request)?;
+    let confirm = Confirm {
+        tokens: tokens(request.tokens)?,
+        chunks: written_chunks(request.chunks)?,
+        size: request.size,
+        attributes: wire::attributes("attributes", request.attributes, core.clock.now().into())?,
+        create_only: request.create_only,
+    };
+    let stat = core
+        .namespace
+        .confirm(&confirm, repeat.as_ref())
+        .await
+        .map_err(|error| crate::failure::of(&error))?;
+    core.background.written(&confirm.chunks);
+    Ok(v1::ConfirmResponse { stat: Some(convert::stat(stat)) })
+}
+
+pub(super) async fn abort_upload(
+    core: &Core,
+    request: v1::AbortRequest,
+) -> Result<v1::AbortResponse, Failure> {
+    core.allow(Action::Write, None)?;
+    let token = token("token", request.token)?;
+    core.namespace.abort(&token).await.map_err(|error| crate::failure::of(&error))?;
+    Ok(v1::AbortResponse {})
+}
+
+/// Copies of a file, as a caller asked for them.
+pub(super) fn replication_factor(field: &'static str, copies: u32) -> Result<u8, FieldError> {
+    u8::try_from(copies).ok().filter(|copies| (1..=Replication::FACTOR_MAX).contains(copies)).ok_or_else(
+        || {
+            let max = Replication::FACTOR_MAX;
+            FieldError::new(field, format_args!("1 to {max} copies are possible, not {copies}"))
+        },
+    )
+}
+
+fn tokens(tokens: Vec<bytes::Bytes>) -> Result<Vec<bytes::Bytes>, FieldError> {
+    if tokens.is_empty() {
+        return Err(FieldError::new("tokens", "not set"));
+    }
+    wire::at_most("tokens", tokens, TOKENS_MAX)?
+        .into_iter()
+        .map(|bytes| token("tokens", bytes))
+        .collect()
+}
+
+fn token(field: &'static str, token: bytes::Bytes) -> Result<bytes::Bytes, FieldError> {
+    match token.len() {
+        0 => Err(FieldError::new(field, "not set")),
+        len if len > TOKEN_LEN_MAX => Err(FieldError::new(field, "not a token of this cluster")),
+        _ => Ok(token),
+    }
+}
+
+/// The name of a machine or zone.
+pub(super) fn label(field: &'static str, label: String) -> Result<String, FieldError> {
+    if label.len() > LABEL_LEN_MAX {
+        let what = format_args!("at most {LABEL_LEN_MAX} bytes, these are {}", label.len());
+        return Err(FieldError::new(field, what));
+    }
+    Ok(label)
+}
+
+fn written_chunks(chunks: Vec<v1::WrittenChunk>) -> Result<Vec<WrittenChunk>, FieldError> {
+    wire::at_most("chunks", chunks, CHUNKS_MAX)?.into_iter().map(written_chunk).collect()
+}
+
+fn written_chunk(chunk: v1::WrittenChunk) -> Result<WrittenChunk, FieldError> {
+    let v1::WrittenChunk { chunk_id, file_offset, length, crc32c, sha256, receipts } = chunk;
+    let receipts =
+        wire::at_most("chunks.receipts", receipts, usize::from(Replication::FACTOR_MAX))?;
+    Ok(WrittenChunk {
+        chunk: wire::id("chunks.chunk_id", &chunk_id)?,
+        file_offset,
+        seal: ChunkSeal {
+            length,
+            crc32c: Crc32c(crc32c),
+            sha256: wire::sha256("chunks.sha256", &sha256)?,
+        },
+        receipts: receipts
+            .into_iter()
+            .map(|receipt| wire::receipt("chunks.receipts", receipt))
+            .collect::<Result<_, _>>()?,
+    })
+}

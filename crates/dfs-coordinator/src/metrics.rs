@@ -1,0 +1,159 @@
+//! What the coordinator counts and shows.
+
+use std::time::Duration;
+
+use dfs_runtime::{Counter, Counters, Gauges, Histograms, Metrics};
+use dfs_transport::Observer;
+use dfs_types::NodeState;
+use tonic::Code;
+
+use crate::registry::View;
+use crate::workers::{Progress, Tally};
+
+/// The calls the coordinator answers.
+const METHODS: &[&str] = &[
+    "UploadFile",
+    "ReplanChunk",
+    "RenewUpload",
+    "ConfirmUpload",
+    "AbortUpload",
+    "OpenFile",
+    "Stat",
+    "ListDirectory",
+    "MakeDirectory",
+    "MakeSymlink",
+    "Rename",
+    "Delete",
+    "Undelete",
+    "SetAttributes",
+    "Register",
+    "Heartbeat",
+    "ClusterStatus",
+    "SetReplication",
+];
+
+/// What they are answered with.
+const CODES: &[(Code, &str)] = &[
+    (Code::Ok, "OK"),
+    (Code::InvalidArgument, "INVALID_ARGUMENT"),
+    (Code::NotFound, "NOT_FOUND"),
+    (Code::AlreadyExists, "ALREADY_EXISTS"),
+    (Code::FailedPrecondition, "FAILED_PRECONDITION"),
+    (Code::Aborted, "ABORTED"),
+    (Code::ResourceExhausted, "RESOURCE_EXHAUSTED"),
+    (Code::Unavailable, "UNAVAILABLE"),
+    (Code::DataLoss, "DATA_LOSS"),
+    (Code::Unauthenticated, "UNAUTHENTICATED"),
+    (Code::PermissionDenied, "PERMISSION_DENIED"),
+    (Code::Unimplemented, "UNIMPLEMENTED"),
+    (Code::Internal, "INTERNAL"),
+];
+
+/// States that a node can be shown in.
+const STATES: &[(NodeState, &str)] = &[
+    (NodeState::Joining, "joining"),
+    (NodeState::Active, "active"),
+    (NodeState::Suspect, "suspect"),
+    (NodeState::Lost, "lost"),
+    (NodeState::Draining, "draining"),
+    (NodeState::Drained, "drained"),
+    (NodeState::Maintenance, "maintenance"),
+];
+
+/// The background work.
+const WORKERS: &[&str] = &["repair", "reaper", "delete"];
+
+/// The numbers of a coordinator.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    calls: Counters,
+    seconds: Histograms,
+    nodes: Gauges,
+    bytes: Gauges,
+    chunks: Gauges,
+    steps: Gauges,
+    /// Copies that datanodes reported bad, and whose records say so now.
+    pub(crate) bad_copies: Counter,
+}
+
+impl Counts {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let codes: Vec<&'static str> = CODES.iter().map(|(_, name)| *name).collect();
+        let states: Vec<&'static str> = STATES.iter().map(|(_, name)| *name).collect();
+        Self {
+            calls: metrics.counters(
+                "dfs_coordinator_calls_total",
+                "Calls answered, by method and gRPC code.",
+                &[("method", METHODS), ("code", &codes)],
+            ),
+            seconds: metrics.histograms(
+                "dfs_coordinator_call_seconds",
+                "Time until calls were answered, by method.",
+                &[("method", METHODS)],
+            ),
+            nodes: metrics.gauges(
+                "dfs_coordinator_datanodes",
+                "Datanodes, by what they are taken for.",
+                &[("state", &states)],
+            ),
+            bytes: metrics.gauges(
+                "dfs_coordinator_datanode_bytes",
+                "Bytes of the disks of all datanodes, as last heard.",
+                &[("kind", &["capacity", "free"])],
+            ),
+            chunks: metrics.gauges(
+                "dfs_coordinator_chunks",
+                "Chunks, by how they are; -1 where this coordinator does not know.",
+                &[("kind", &["all", "under_replicated", "missing", "bad_copies"])],
+            ),
+            steps: metrics.gauges(
+                "dfs_coordinator_worker_steps",
+                "Steps of background work, since the start and known to be left.",
+                &[("worker", WORKERS), ("kind", &["done", "failed", "queued"])],
+            ),
+            bad_copies: metrics.counter(
+                "dfs_coordinator_bad_copies_total",
+                "Copies that datanodes reported bad.",
+            ),
+        }
+    }
+
+    /// Shows the nodes.
+    pub(crate) fn show_nodes(&self, views: &[View]) {
+        for (state, name) in STATES {
+            let count = views.iter().filter(|view| view.state == *state).count();
+            self.nodes.of(&[name]).set(count as i64);
+        }
+        let sum = |of: fn(&View) -> u64| views.iter().map(of).fold(0, u64::saturating_add) as i64;
+        self.bytes.of(&["capacity"]).set(sum(|view| view.capacity));
+        self.bytes.of(&["free"]).set(sum(|view| view.free));
+    }
+
+    /// Shows how the chunks are; `None` while nobody here knows.
+    pub(crate) fn show_chunks(&self, tally: Option<Tally>) {
+        let show = |kind, of: fn(Tally) -> u64| {
+            self.chunks.of(&[kind]).set(tally.map_or(-1, |tally| of(tally) as i64));
+        };
+        show("all", |tally| tally.chunks);
+        show("under_replicated", |tally| tally.under_replicated);
+        show("missing", |tally| tally.missing);
+        show("bad_copies", |tally| tally.bad_copies);
+    }
+
+    /// Shows a worker.
+    pub(crate) fn show_worker(&self, progress: &Progress) {
+        let show = |kind, steps: u64| self.steps.of(&[progress.name(), kind]).set(steps as i64);
+        show("done", progress.done());
+        show("failed", progress.failed());
+        show("queued", progress.queued());
+    }
+}
+
+impl Observer for Counts {
+    fn answered(&self, method: &str, code: Code, elapsed: Duration) {
+        let method = method.rsplit('/').next().unwrap_or_default();
+        let name = CODES.iter().find(|(known, _)| *known == code).map_or("", |(_, name)| *name);
+        self.calls.of(&[method, name]).increment();
+        self.seconds.of(&[method]).observe(elapsed);
+    }
+}

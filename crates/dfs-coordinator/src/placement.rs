@@ -1,0 +1,110 @@
+//! Which datanodes may be chosen for a chunk, and what to say when they are too few.
+
+use std::time::Duration;
+
+use dfs_metadata::namespace::UploadPlan;
+use dfs_metadata::placement::{
+    Candidate, CapacityWeighted, NodeSelector, RandomNodes, RoundRobin,
+};
+use dfs_proto::Failure;
+use dfs_types::{ByteSize, ErrorCode};
+use tokio::time::Instant;
+
+use crate::core::Core;
+use crate::registry::{Census, View};
+use crate::settings::Placement;
+
+/// The way to choose nodes that a setting names.
+pub(crate) fn selector(placement: Placement) -> Box<dyn NodeSelector> {
+    match placement {
+        Placement::CapacityWeighted => Box::<CapacityWeighted>::default(),
+        Placement::Random => Box::<RandomNodes>::default(),
+        Placement::RoundRobin => Box::<RoundRobin>::default(),
+    }
+}
+
+/// The nodes that may be chosen, for chunks of at most `bytes`.
+pub(crate) fn candidates(views: &[View], bytes: u64) -> Vec<Candidate> {
+    views
+        .iter()
+        .filter(|view| view.state.takes_chunks())
+        .map(|view| Candidate {
+            node: view.node,
+            zone: view.member.zone.clone(),
+            host: view.member.host.clone(),
+            free: free_for(view, bytes),
+        })
+        .collect()
+}
+
+/// Free bytes as the choice sees them. What was planned lately lowers the chance of a node, so
+/// that a burst of plans does not pile up on one, but never rules it out: most plans use less
+/// than they may, and the node itself knows best when it is full.
+fn free_for(view: &View, bytes: u64) -> u64 {
+    if view.refuses_chunks {
+        return 0;
+    }
+    view.free.saturating_sub(view.planned).max(view.free.min(bytes.saturating_add(1)))
+}
+
+/// What a caller is told when `error` kept an upload from being planned.
+pub(crate) fn refusal(core: &Core, error: &dfs_metadata::Error, bytes: u64) -> Failure {
+    let now = Instant::now();
+    let (census, is_gathering) = {
+        let registry = core.registry();
+        (registry.census(bytes, now), registry.is_gathering(now))
+    };
+    let (found, wanted) = match *error {
+        dfs_metadata::Error::NotEnoughNodes { found, wanted }
+        | dfs_metadata::Error::NoSpace { found, wanted, .. } => (found, wanted),
+        _ => return crate::failure::of(error),
+    };
+    if is_gathering && census.awaited > 0 {
+        return gathering(core, census);
+    }
+    let Census { known, active, full, .. } = census;
+    let room = ByteSize(bytes);
+    match error.code() {
+        ErrorCode::NoSpace => Failure::new(
+            ErrorCode::NoSpace,
+            format!(
+                "{found} datanodes have room for {room} more, {wanted} are needed ({known} \
+                 known, {active} active, {full} of them full); delete something, or add disks or \
+                 datanodes"
+            ),
+        ),
+        code => Failure::new(
+            code,
+            format!(
+                "{found} datanodes can take a chunk, {wanted} are needed ({known} known, {active} \
+                 active, {full} of them full); start datanodes, or see `dfs status`"
+            ),
+        )
+        .retry_after(core.settings.heartbeat_interval()),
+    }
+}
+
+/// Refuses a plan with fewer nodes than copies wanted that was made too early: nodes of the
+/// cluster may just not have been heard yet.
+pub(crate) fn check_not_early(core: &Core, plan: &UploadPlan) -> Result<(), Failure> {
+    let wanted = usize::from(plan.replication_factor);
+    if plan.chunks.iter().all(|chunk| chunk.nodes.len() >= wanted) {
+        return Ok(());
+    }
+    let now = Instant::now();
+    let registry = core.registry();
+    let census = registry.census(0, now);
+    let is_early = registry.listened(now) < core.settings.heartbeat_interval() * 3;
+    drop(registry);
+    if is_early && census.awaited > 0 { Err(gathering(core, census)) } else { Ok(()) }
+}
+
+fn gathering(core: &Core, census: Census) -> Failure {
+    let message = format!(
+        "the coordinator has just started and awaits the heartbeats of {} of {} datanodes; try \
+         again in a moment",
+        census.awaited, census.known
+    );
+    let retry_after = core.settings.heartbeat_interval().max(Duration::from_millis(50));
+    Failure::new(ErrorCode::Unavailable, message).retry_after(retry_after)
+}

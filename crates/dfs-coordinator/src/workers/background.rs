@@ -1,0 +1,150 @@
+//! What the services and the background work tell each other.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use dfs_metadata::namespace::WrittenChunk;
+use dfs_types::{ChunkId, NodeId};
+use tokio::sync::Notify;
+
+use super::{Deletions, LeaseState, Progress, Tally};
+
+/// Chunks to be looked at that wait at most; more are found by a scan.
+const NEWS_MAX: usize = 10_000;
+/// Copies that wait to be deleted at most.
+const DELETIONS_MAX: usize = 100_000;
+
+/// Shared by all, and kept while workers come and go with the lease.
+#[derive(Debug)]
+pub(crate) struct Background {
+    /// The name this coordinator takes the lease under: its address.
+    holder: String,
+    pub(crate) lease: Arc<LeaseState>,
+    pub(crate) repair: Arc<Progress>,
+    pub(crate) reaper: Arc<Progress>,
+    pub(crate) delete: Arc<Progress>,
+    pub(crate) deletions: Mutex<Deletions>,
+    news: Mutex<News>,
+    /// Told when there is news.
+    has_news: Notify,
+    health: Mutex<Option<Health>>,
+}
+
+/// What happened to chunks since repair looked last.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// Those that may not be as they should be.
+    pub(crate) chunks: BTreeSet<ChunkId>,
+    /// There were more than can be kept: only a scan finds them.
+    pub(crate) has_overflowed: bool,
+    /// Chunks that came, less those that went.
+    pub(crate) added: i64,
+}
+
+impl News {
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && !self.has_overflowed
+    }
+}
+
+/// How the chunks are, as repair sees it.
+#[derive(Debug)]
+pub(crate) struct Health {
+    pub(crate) tally: Tally,
+    /// Chunks in repair now.
+    pub(crate) repairing: u64,
+    /// The nodes whose copies are not counted.
+    pub(crate) lost: BTreeSet<NodeId>,
+}
+
+impl Background {
+    pub(crate) fn new(holder: String) -> Self {
+        Self {
+            holder,
+            lease: Arc::default(),
+            repair: Arc::new(Progress::new("repair")),
+            reaper: Arc::new(Progress::new("reaper")),
+            delete: Arc::new(Progress::new("delete")),
+            deletions: Mutex::new(Deletions::new(DELETIONS_MAX)),
+            news: Mutex::default(),
+            has_news: Notify::new(),
+            health: Mutex::default(),
+        }
+    }
+
+    /// The name this coordinator takes the lease under.
+    pub(crate) fn holder(&self) -> &str {
+        &self.holder
+    }
+
+    /// Who runs the background work, as far as this coordinator knows.
+    pub(crate) fn lease_holder(&self) -> String {
+        self.lease.grant().map(|_| self.holder.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn workers(&self) -> impl Iterator<Item = &Progress> {
+        [&*self.repair, &*self.reaper, &*self.delete].into_iter()
+    }
+
+    /// Tells repair of chunks that were written just now. To be called before the writer gets its
+    /// answer, so that who asks afterwards for the state of the data is not told of a state before.
+    pub(crate) fn written(&self, chunks: &[WrittenChunk]) {
+        if chunks.is_empty() {
+            return;
+        }
+        let mut news = crate::lock(&self.news);
+        news.added += chunks.len() as i64;
+        for written in chunks {
+            add(&mut news, written.chunk);
+        }
+        drop(news);
+        self.has_news.notify_one();
+    }
+
+    /// Tells repair that a chunk may not be as it should be.
+    pub(crate) fn look_at(&self, chunk: ChunkId) {
+        add(&mut crate::lock(&self.news), chunk);
+        self.has_news.notify_one();
+    }
+
+    /// Tells repair that chunks are gone.
+    pub(crate) fn removed(&self, chunks: u64) {
+        crate::lock(&self.news).added -= chunks as i64;
+    }
+
+    /// Takes the news over.
+    pub(crate) fn take_news(&self) -> News {
+        std::mem::take(&mut crate::lock(&self.news))
+    }
+
+    /// Waits for news. Cancel-safe.
+    pub(crate) async fn wait_for_news(&self) {
+        self.has_news.notified().await;
+    }
+
+    /// Publishes how the chunks are; `None` while that is not known.
+    pub(crate) fn set_health(&self, health: Option<Health>) {
+        *crate::lock(&self.health) = health;
+    }
+
+    /// How the chunks are, and how many are in repair; `None` when this coordinator does not know,
+    /// or something has happened that repair did not look at yet. `lost` are the nodes that are
+    /// lost now.
+    pub(crate) fn tally(&self, lost: &BTreeSet<NodeId>) -> Option<(Tally, u64)> {
+        self.lease.grant()?;
+        if !crate::lock(&self.news).is_empty() {
+            return None;
+        }
+        let health = crate::lock(&self.health);
+        let health = health.as_ref().filter(|health| health.lost == *lost)?;
+        Some((health.tally, health.repairing))
+    }
+}
+
+fn add(news: &mut News, chunk: ChunkId) {
+    if news.chunks.len() < NEWS_MAX {
+        news.chunks.insert(chunk);
+    } else {
+        news.has_overflowed = true;
+    }
+}

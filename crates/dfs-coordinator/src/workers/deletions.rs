@@ -1,0 +1,154 @@
+//! Copies that no record names any more, to be deleted by the nodes that hold them. Pure.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use dfs_types::{ChunkId, NodeId, Stamp};
+use tokio::time::Instant;
+
+/// A copy to be deleted: the stamp keeps a late order from hitting a later copy.
+pub(crate) type DoomedCopy = (ChunkId, Stamp);
+
+/// Orders that wait to be given, node by node.
+///
+/// Bounded in copies and in tries: an order that is dropped here is not lost for good, as nothing
+/// knows the copy any more and the collection of unknown chunks takes it.
+#[derive(Debug)]
+pub(crate) struct Deletions {
+    capacity: usize,
+    waiting: usize,
+    dropped: u64,
+    nodes: BTreeMap<NodeId, Queue>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    copies: VecDeque<DoomedCopy>,
+    tries: u32,
+    rests_until: Option<Instant>,
+}
+
+impl Deletions {
+    /// Copies that one order names at most.
+    pub(crate) const BATCH_MAX: usize = 1_000;
+    /// Failures in a row after which a batch for a node that answers otherwise is dropped.
+    const TRIES_MAX: u32 = 8;
+    /// Rest after the first failure; doubled with each further one.
+    const REST: Duration = Duration::from_secs(1);
+
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { capacity, waiting: 0, dropped: 0, nodes: BTreeMap::new() }
+    }
+
+    /// Copies that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting
+    }
+
+    /// Copies that were dropped: too many, or refused again and again.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Adds a copy whose removal from the records is committed.
+    pub(crate) fn push(&mut self, node: NodeId, copy: DoomedCopy) {
+        if self.waiting >= self.capacity {
+            self.dropped += 1;
+            return;
+        }
+        self.waiting += 1;
+        self.nodes.entry(node).or_default().copies.push_back(copy);
+    }
+
+    /// Nodes that orders wait for, and whose rest is over.
+    pub(crate) fn due(&self, now: Instant) -> Vec<NodeId> {
+        let rested = |queue: &Queue| queue.rests_until.is_none_or(|until| until <= now);
+        self.nodes.iter().filter(|(_, queue)| rested(queue)).map(|(node, _)| *node).collect()
+    }
+
+    /// What the next order to a node says. It stays here until [`Self::done`].
+    pub(crate) fn batch(&self, node: NodeId) -> Vec<DoomedCopy> {
+        self.nodes
+            .get(&node)
+            .map(|queue| queue.copies.iter().take(Self::BATCH_MAX).copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// The node carried out an order of so many copies.
+    pub(crate) fn done(&mut self, node: NodeId, copies: usize) {
+        if let Some(queue) = self.nodes.get_mut(&node) {
+            let copies = copies.min(queue.copies.len());
+            queue.copies.drain(..copies);
+            self.waiting -= copies;
+            queue.tries = 0;
+            queue.rests_until = None;
+            if queue.copies.is_empty() {
+                self.nodes.remove(&node);
+            }
+        }
+    }
+
+    /// An order of so many copies did not get through, or was refused.
+    pub(crate) fn failed(&mut self, node: NodeId, copies: usize, now: Instant) {
+        let Some(queue) = self.nodes.get_mut(&node) else { return };
+        queue.tries += 1;
+        if queue.tries >= Self::TRIES_MAX {
+            self.dropped += copies as u64;
+            self.done(node, copies);
+            return;
+        }
+        queue.rests_until = Some(now + Self::REST * (1 << queue.tries.min(6)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId(1);
+
+    fn copy(id: u128) -> DoomedCopy {
+        (ChunkId(id), Stamp(1))
+    }
+
+    #[test]
+    fn orders_come_in_batches_and_leave_when_done() {
+        let now = Instant::now();
+        let mut deletions = Deletions::new(10_000);
+        for id in 0..1_500 {
+            deletions.push(NODE, copy(id));
+        }
+        deletions.push(NodeId(2), copy(7));
+        assert_eq!(deletions.due(now), [NODE, NodeId(2)]);
+        let batch = deletions.batch(NODE);
+        assert_eq!((batch.len(), batch[0]), (1_000, copy(0)));
+        deletions.done(NODE, batch.len());
+        assert_eq!((deletions.batch(NODE).len(), deletions.len()), (500, 501));
+        deletions.done(NODE, 500);
+        assert_eq!(deletions.due(now), [NodeId(2)]);
+    }
+
+    #[test]
+    fn a_failure_rests_and_the_last_one_drops() {
+        let mut now = Instant::now();
+        let mut deletions = Deletions::new(10);
+        deletions.push(NODE, copy(1));
+        for _ in 1..Deletions::TRIES_MAX {
+            assert_eq!(deletions.due(now), [NODE]);
+            deletions.failed(NODE, 1, now);
+            assert!(deletions.due(now).is_empty());
+            now += Duration::from_secs(120);
+        }
+        deletions.failed(NODE, 1, now);
+        assert_eq!((deletions.len(), deletions.dropped()), (0, 1));
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_waits() {
+        let mut deletions = Deletions::new(2);
+        for id in 0..5 {
+            deletions.push(NODE, copy(id));
+        }
+        assert_eq!((deletions.len(), deletions.dropped()), (2, 3));
+    }
+}

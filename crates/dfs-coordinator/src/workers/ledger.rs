@@ -1,0 +1,239 @@
+//! The chunks that are not as they should be. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dfs_types::ChunkId;
+use tokio::time::Instant;
+
+/// How the chunks are, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// All.
+    pub(crate) chunks: u64,
+    /// Fewer good copies than wanted, but at least one.
+    pub(crate) under_replicated: u64,
+    /// No good copy within reach.
+    pub(crate) missing: u64,
+    /// Copies found bad that are still recorded.
+    pub(crate) bad_copies: u64,
+}
+
+/// How one chunk is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Condition {
+    /// Copies that are not bad, on nodes that are not lost.
+    pub(crate) good: u8,
+    /// Copies wanted.
+    pub(crate) wanted: u8,
+    /// Copies known to be bad.
+    pub(crate) bad: u8,
+}
+
+impl Condition {
+    /// Whether nothing is to be done.
+    pub(crate) fn is_normal(self) -> bool {
+        self.good >= self.wanted && self.bad == 0
+    }
+}
+
+/// The chunks that need repair, fewest good copies first.
+///
+/// Bounded: what does not fit is counted, and found again by another scan once there is room.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    capacity: usize,
+    tally: Tally,
+    abnormal: BTreeMap<ChunkId, Condition>,
+    ready: BTreeSet<(Condition, ChunkId)>,
+    /// Tried without success, to be tried again from then on; by time, and by chunk.
+    resting: BTreeSet<(Instant, ChunkId)>,
+    rests_until: BTreeMap<ChunkId, Instant>,
+    busy: BTreeSet<ChunkId>,
+    has_overflowed: bool,
+}
+
+impl Ledger {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            tally: Tally::default(),
+            abnormal: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            resting: BTreeSet::new(),
+            rests_until: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            has_overflowed: false,
+        }
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Chunks that wait for repair, or are in it.
+    pub(crate) fn len(&self) -> usize {
+        self.abnormal.len()
+    }
+
+    /// Chunks in repair.
+    pub(crate) fn busy(&self) -> usize {
+        self.busy.len()
+    }
+
+    /// Whether there are chunks to be repaired that it had no room for, and has now.
+    pub(crate) fn wants_scan(&self) -> bool {
+        self.has_overflowed && self.abnormal.len() < self.capacity / 2
+    }
+
+    /// Changes the number of all chunks.
+    pub(crate) fn count(&mut self, chunks: i64) {
+        self.tally.chunks = self.tally.chunks.saturating_add_signed(chunks);
+    }
+
+    /// Takes over how a chunk is; `None` when there is no such chunk any more.
+    pub(crate) fn set(&mut self, chunk: ChunkId, condition: Option<Condition>) {
+        if let Some(old) = self.abnormal.remove(&chunk) {
+            self.tell(old, -1);
+            self.ready.remove(&(old, chunk));
+        }
+        let Some(condition) = condition.filter(|condition| !condition.is_normal()) else {
+            return;
+        };
+        self.tell(condition, 1);
+        if self.abnormal.len() >= self.capacity {
+            self.has_overflowed = true;
+            return;
+        }
+        self.abnormal.insert(chunk, condition);
+        if !self.busy.contains(&chunk) && !self.rests_until.contains_key(&chunk) {
+            self.line_up(chunk, condition);
+        }
+    }
+
+    /// The chunk that is worst off; it is busy until [`Self::finish`].
+    pub(crate) fn take(&mut self, now: Instant) -> Option<(ChunkId, Condition)> {
+        while let Some((until, chunk)) =
+            self.resting.first().copied().filter(|(at, _)| *at <= now)
+        {
+            self.resting.remove(&(until, chunk));
+            self.rests_until.remove(&chunk);
+            if let Some(condition) = self.abnormal.get(&chunk).copied() {
+                self.line_up(chunk, condition);
+            }
+        }
+        let (condition, chunk) = self.ready.pop_first()?;
+        self.busy.insert(chunk);
+        Some((chunk, condition))
+    }
+
+    /// The repair of a chunk ended, and it is like this now. If that is still not right, it rests
+    /// until `again`.
+    pub(crate) fn finish(&mut self, chunk: ChunkId, condition: Option<Condition>, again: Instant) {
+        self.busy.remove(&chunk);
+        self.set(chunk, condition);
+        if let Some(condition) = self.abnormal.get(&chunk) {
+            self.ready.remove(&(*condition, chunk));
+            self.resting.insert((again, chunk));
+            self.rests_until.insert(chunk, again);
+        }
+    }
+
+    /// A chunk without a good copy has nothing to be repaired from, until it gets a new condition.
+    fn line_up(&mut self, chunk: ChunkId, condition: Condition) {
+        if condition.good > 0 {
+            self.ready.insert((condition, chunk));
+        }
+    }
+
+    fn tell(&mut self, condition: Condition, sign: i64) {
+        let add = |count: &mut u64, of: u64| {
+            *count = count.saturating_add_signed(sign * of as i64);
+        };
+        if condition.good == 0 && condition.wanted > 0 {
+            add(&mut self.tally.missing, 1);
+        } else if condition.good < condition.wanted {
+            add(&mut self.tally.under_replicated, 1);
+        }
+        add(&mut self.tally.bad_copies, u64::from(condition.bad));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn condition(good: u8, bad: u8) -> Option<Condition> {
+        Some(Condition { good, wanted: 3, bad })
+    }
+
+    #[test]
+    fn the_worst_off_come_first() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(10);
+        for (id, good) in [(1, 2), (2, 0), (3, 1), (4, 3), (5, 2)] {
+            ledger.set(ChunkId(id), condition(good, 0));
+        }
+        let mut order = Vec::new();
+        while let Some((chunk, _)) = ledger.take(now) {
+            order.push(chunk.0);
+        }
+        assert_eq!(order, [3, 1, 5], "and one without a good copy never");
+        assert_eq!((ledger.len(), ledger.busy()), (4, 3));
+    }
+
+    #[test]
+    fn the_tally_follows_each_chunk() {
+        let mut ledger = Ledger::new(10);
+        ledger.count(3);
+        let tally = |ledger: &Ledger| {
+            let Tally { chunks, under_replicated, missing, bad_copies } = ledger.tally();
+            (chunks, under_replicated, missing, bad_copies)
+        };
+        ledger.set(ChunkId(1), condition(2, 1));
+        ledger.set(ChunkId(2), condition(0, 2));
+        ledger.set(ChunkId(3), condition(3, 0));
+        assert_eq!(tally(&ledger), (3, 1, 1, 3));
+        ledger.set(ChunkId(2), condition(1, 0));
+        assert_eq!(tally(&ledger), (3, 2, 0, 1));
+        ledger.set(ChunkId(1), condition(3, 0));
+        ledger.set(ChunkId(2), None);
+        ledger.count(-1);
+        assert_eq!(tally(&ledger), (2, 0, 0, 0));
+        assert_eq!(ledger.len(), 0);
+    }
+
+    #[test]
+    fn a_chunk_in_repair_is_not_taken_twice_and_rests_after_a_failure() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(5);
+        let mut ledger = Ledger::new(10);
+        ledger.set(ChunkId(1), condition(2, 0));
+        assert!(ledger.take(now).is_some());
+        ledger.set(ChunkId(1), condition(1, 0));
+        assert_eq!(ledger.take(now), None);
+        ledger.finish(ChunkId(1), condition(1, 0), later);
+        ledger.set(ChunkId(1), condition(1, 1));
+        assert_eq!(ledger.take(now), None);
+        assert_eq!(ledger.take(later).unwrap().1, Condition { good: 1, wanted: 3, bad: 1 });
+        ledger.finish(ChunkId(1), condition(3, 0), later);
+        assert_eq!(ledger.take(later), None);
+    }
+
+    #[test]
+    fn what_has_no_room_is_counted_and_asks_for_a_scan() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(4);
+        for id in 0..10 {
+            ledger.set(ChunkId(id), condition(2, 0));
+        }
+        assert_eq!((ledger.len(), ledger.tally().under_replicated), (4, 10));
+        assert!(!ledger.wants_scan());
+        for _ in 0..3 {
+            let (chunk, _) = ledger.take(now).unwrap();
+            ledger.finish(chunk, condition(3, 0), now);
+        }
+        assert!(ledger.wants_scan());
+    }
+}

@@ -1,0 +1,399 @@
+//! A datanode without disks: registers, sends heartbeats, holds copies as facts in memory, seals
+//! real receipts, and keeps book of what it is ordered to do.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dfs_proto::v1::data_node_server::{DataNode, DataNodeServer};
+use dfs_proto::v1::membership_client::MembershipClient;
+use dfs_proto::v1::{self};
+use dfs_types::{
+    ChunkId, Crc32c, DiskId, NodeId, Receipt, RegistrationNumber, Seal, SealKey, Sha256, Stamp,
+};
+use futures_util::Stream;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+/// A copy as the fake holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldCopy {
+    pub length: u64,
+    pub crc32c: Crc32c,
+    pub stamp: Stamp,
+}
+
+#[derive(Default)]
+struct State {
+    registration: u64,
+    key: Option<SealKey>,
+    copies: BTreeMap<ChunkId, HeldCopy>,
+    next_stamp: u64,
+    deletes: Vec<(ChunkId, Stamp)>,
+    replicated: Vec<ChunkId>,
+    bad: Vec<(ChunkId, Stamp)>,
+    confirmed_bad: Vec<(ChunkId, Stamp)>,
+    node_state: i32,
+    must_register: bool,
+    orders: u64,
+    refuses_chunks: bool,
+    free: u64,
+}
+
+/// The neighbours that ReplicateChunk reaches, by address.
+pub type Neighbours = Arc<Mutex<BTreeMap<String, Arc<FakeDataNode>>>>;
+
+pub struct FakeDataNode {
+    pub id: NodeId,
+    pub disk: DiskId,
+    pub address: String,
+    coordinator: String,
+    neighbours: Neighbours,
+    state: Mutex<State>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl FakeDataNode {
+    /// Starts one: serving, registered, and heard.
+    pub async fn start(id: u128, coordinator: &str, neighbours: &Neighbours) -> Arc<Self> {
+        let node = Self::serve(id, coordinator, neighbours).await;
+        node.register("secret").await.unwrap();
+        node.beat().await;
+        node
+    }
+
+    /// Starts one that has not registered.
+    pub async fn serve(id: u128, coordinator: &str, neighbours: &Neighbours) -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let node = Arc::new(Self {
+            id: NodeId(id),
+            disk: DiskId(id + 1_000),
+            address: address.clone(),
+            coordinator: coordinator.to_owned(),
+            neighbours: neighbours.clone(),
+            state: Mutex::new(State { next_stamp: 1, free: 1 << 40, ..State::default() }),
+            tasks: Mutex::default(),
+        });
+        neighbours.lock().unwrap().insert(address, node.clone());
+        let server = tonic::transport::Server::builder()
+            .add_service(DataNodeServer::new(Handler(node.clone())))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        node.tasks.lock().unwrap().push(tokio::spawn(async move {
+            server.await.unwrap();
+        }));
+        node
+    }
+
+    fn disks(&self) -> Vec<v1::Disk> {
+        let state = self.state.lock().unwrap();
+        vec![v1::Disk {
+            disk_id: self.disk.to_bytes().to_vec().into(),
+            capacity: 1 << 40,
+            free: state.free,
+            chunks: state.copies.len() as u64,
+            is_failed: false,
+        }]
+    }
+
+    async fn membership(&self) -> MembershipClient<tonic::transport::Channel> {
+        MembershipClient::connect(format!("http://{}", self.coordinator)).await.unwrap()
+    }
+
+    pub fn registration_request(&self, secret: &str) -> v1::RegisterRequest {
+        v1::RegisterRequest {
+            join_secret: secret.to_owned(),
+            node_id: self.id.to_bytes().to_vec().into(),
+            registration: self.state.lock().unwrap().registration,
+            address: self.address.clone(),
+            version: "test".to_owned(),
+            disks: self.disks(),
+            ..v1::RegisterRequest::default()
+        }
+    }
+
+    /// Registers; on success writes the new number "on the disks".
+    pub async fn register(&self, secret: &str) -> Result<v1::RegisterResponse, Status> {
+        let request = self.registration_request(secret);
+        let answer = self.membership().await.register(request).await?.into_inner();
+        let mut state = self.state.lock().unwrap();
+        state.registration = answer.registration;
+        state.key = SealKey::from_slice(&answer.node_key);
+        Ok(answer)
+    }
+
+    pub fn registration(&self) -> u64 {
+        self.state.lock().unwrap().registration
+    }
+
+    pub fn set_registration(&self, number: u64) {
+        self.state.lock().unwrap().registration = number;
+    }
+
+    /// Starts the heartbeats, and returns once the first was answered.
+    pub async fn beat(self: &Arc<Self>) {
+        let before = self.orders();
+        let node = self.clone();
+        let task = tokio::spawn(async move { node.beat_forever().await });
+        self.tasks.lock().unwrap().push(task);
+        super::eventually("a heartbeat is answered", || async { self.orders() > before }).await;
+    }
+
+    async fn beat_forever(self: Arc<Self>) {
+        let (reports, stream) = mpsc::channel(1);
+        let mut client = self.membership().await;
+        let first = self.report(1);
+        reports.send(first).await.unwrap();
+        let Ok(orders) = client.heartbeat(ReceiverStream::new(stream)).await else {
+            self.state.lock().unwrap().must_register = true;
+            return;
+        };
+        let mut orders = orders.into_inner();
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        let mut sequence = 1;
+        loop {
+            tokio::select! {
+                order = orders.next() => {
+                    let Some(Ok(order)) = order else { return };
+                    let mut state = self.state.lock().unwrap();
+                    state.orders += 1;
+                    state.node_state = order.state;
+                    state.must_register |= order.must_register;
+                    for bad in order.confirmed_bad_copies {
+                        let copy =
+                            (ChunkId::from_slice(&bad.chunk_id).unwrap(), Stamp(bad.stamp));
+                        state.bad.retain(|other| *other != copy);
+                        state.confirmed_bad.push(copy);
+                    }
+                }
+                _ = tick.tick() => {
+                    sequence += 1;
+                    if reports.send(self.report(sequence)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn report(&self, sequence: u64) -> v1::HeartbeatReport {
+        let disks = self.disks();
+        let state = self.state.lock().unwrap();
+        v1::HeartbeatReport {
+            node_id: self.id.to_bytes().to_vec().into(),
+            registration: state.registration,
+            disks,
+            refuses_chunks: state.refuses_chunks,
+            sessions: 0,
+            bad_copies: state
+                .bad
+                .iter()
+                .map(|(chunk, stamp)| v1::BadCopy {
+                    chunk_id: chunk.to_bytes().to_vec().into(),
+                    stamp: stamp.0,
+                    block: 0,
+                })
+                .collect(),
+            sequence,
+        }
+    }
+
+    /// Stops serving and beating, as a killed process would.
+    pub fn kill(&self) {
+        for task in self.tasks.lock().unwrap().drain(..) {
+            task.abort();
+        }
+    }
+
+    /// Writes a copy and seals its receipt, as at the end of a session.
+    pub fn write(&self, chunk: ChunkId, data: &[u8]) -> Receipt {
+        self.write_sum(chunk, data.len() as u64, Crc32c::of(data))
+    }
+
+    fn write_sum(&self, chunk: ChunkId, length: u64, crc32c: Crc32c) -> Receipt {
+        let mut state = self.state.lock().unwrap();
+        let stamp = Stamp(state.next_stamp);
+        state.next_stamp += 1;
+        state.copies.insert(chunk, HeldCopy { length, crc32c, stamp });
+        let unsealed = Receipt {
+            chunk,
+            length,
+            crc32c,
+            node: self.id,
+            disk: self.disk,
+            stamp,
+            registration: RegistrationNumber(state.registration),
+            seal: Seal([0; 32]),
+        };
+        unsealed.sealed(state.key.as_ref().unwrap())
+    }
+
+    pub fn holds(&self, chunk: ChunkId) -> Option<HeldCopy> {
+        self.state.lock().unwrap().copies.get(&chunk).copied()
+    }
+
+    pub fn chunks(&self) -> usize {
+        self.state.lock().unwrap().copies.len()
+    }
+
+    pub fn deletes(&self) -> Vec<(ChunkId, Stamp)> {
+        self.state.lock().unwrap().deletes.clone()
+    }
+
+    pub fn replicated(&self) -> Vec<ChunkId> {
+        self.state.lock().unwrap().replicated.clone()
+    }
+
+    pub fn orders(&self) -> u64 {
+        self.state.lock().unwrap().orders
+    }
+
+    pub fn node_state(&self) -> v1::NodeState {
+        v1::NodeState::try_from(self.state.lock().unwrap().node_state).unwrap()
+    }
+
+    pub fn must_register(&self) -> bool {
+        self.state.lock().unwrap().must_register
+    }
+
+    /// Finds a copy bad: reported until it is confirmed.
+    pub fn spoil(&self, chunk: ChunkId) {
+        let mut state = self.state.lock().unwrap();
+        let stamp = state.copies[&chunk].stamp;
+        state.bad.push((chunk, stamp));
+    }
+
+    pub fn confirmed_bad(&self) -> Vec<(ChunkId, Stamp)> {
+        self.state.lock().unwrap().confirmed_bad.clone()
+    }
+
+    pub fn set_free(&self, free: u64) {
+        self.state.lock().unwrap().free = free;
+    }
+
+    pub fn set_refuses(&self, refuses: bool) {
+        self.state.lock().unwrap().refuses_chunks = refuses;
+    }
+
+    fn replicate(&self, request: &v1::ReplicateRequest) -> Result<v1::ReplicateResponse, Status> {
+        let chunk = ChunkId::from_slice(&request.chunk_id).unwrap();
+        let copy = self.holds(chunk).ok_or_else(|| Status::not_found("no such chunk"))?;
+        self.state.lock().unwrap().replicated.push(chunk);
+        let mut response = v1::ReplicateResponse::default();
+        for target in &request.targets {
+            let target = self.neighbours.lock().unwrap().get(&target.address).cloned();
+            let receipt = target.unwrap().write_sum(chunk, copy.length, copy.crc32c);
+            response.receipts.push(to_wire(&receipt));
+        }
+        Ok(response)
+    }
+
+    fn delete(&self, request: &v1::DeleteChunksRequest) -> v1::DeleteChunksResponse {
+        let mut state = self.state.lock().unwrap();
+        let mut deleted = 0;
+        for copy in &request.copies {
+            let chunk = ChunkId::from_slice(&copy.chunk_id).unwrap();
+            state.deletes.push((chunk, Stamp(copy.stamp)));
+            if state.copies.get(&chunk).is_some_and(|held| held.stamp.0 == copy.stamp) {
+                state.copies.remove(&chunk);
+                deleted += 1;
+            }
+        }
+        v1::DeleteChunksResponse { deleted }
+    }
+}
+
+pub fn to_wire(receipt: &Receipt) -> v1::Receipt {
+    v1::Receipt {
+        chunk_id: receipt.chunk.to_bytes().to_vec().into(),
+        length: receipt.length,
+        crc32c: receipt.crc32c.0,
+        node_id: receipt.node.to_bytes().to_vec().into(),
+        disk_id: receipt.disk.to_bytes().to_vec().into(),
+        stamp: receipt.stamp.0,
+        registration: receipt.registration.0,
+        seal: receipt.seal.0.to_vec().into(),
+    }
+}
+
+/// A chunk as ConfirmUpload names it.
+pub fn written(
+    chunk: ChunkId,
+    file_offset: u64,
+    data: &[u8],
+    receipts: &[Receipt],
+) -> v1::WrittenChunk {
+    v1::WrittenChunk {
+        chunk_id: chunk.to_bytes().to_vec().into(),
+        file_offset,
+        length: data.len() as u64,
+        crc32c: Crc32c::of(data).0,
+        sha256: Sha256::of(data).0.to_vec().into(),
+        receipts: receipts.iter().map(to_wire).collect(),
+    }
+}
+
+struct Handler(Arc<FakeDataNode>);
+
+type Frames<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl DataNode for Handler {
+    type ChunkDataStreamStream = Frames<v1::ChunkAck>;
+    type RetrieveChunkStream = Frames<v1::ChunkFrame>;
+    type ListChunksStream = Frames<v1::ChunkListPage>;
+
+    async fn prepare_chunk_upload(
+        &self,
+        _: Request<v1::ChunkMeta>,
+    ) -> Result<Response<v1::ChunkUploadReady>, Status> {
+        Err(Status::unimplemented("a fake takes no data"))
+    }
+
+    async fn chunk_data_stream(
+        &self,
+        _: Request<Streaming<v1::ChunkData>>,
+    ) -> Result<Response<Self::ChunkDataStreamStream>, Status> {
+        Err(Status::unimplemented("a fake takes no data"))
+    }
+
+    async fn retrieve_chunk(
+        &self,
+        _: Request<v1::RetrieveRequest>,
+    ) -> Result<Response<Self::RetrieveChunkStream>, Status> {
+        Err(Status::unimplemented("a fake has no data"))
+    }
+
+    async fn report_corrupt(
+        &self,
+        _: Request<v1::CorruptReport>,
+    ) -> Result<Response<v1::CorruptVerdict>, Status> {
+        Err(Status::unimplemented("a fake has no data"))
+    }
+
+    async fn replicate_chunk(
+        &self,
+        request: Request<v1::ReplicateRequest>,
+    ) -> Result<Response<v1::ReplicateResponse>, Status> {
+        Ok(Response::new(self.0.replicate(request.get_ref())?))
+    }
+
+    async fn delete_chunks(
+        &self,
+        request: Request<v1::DeleteChunksRequest>,
+    ) -> Result<Response<v1::DeleteChunksResponse>, Status> {
+        Ok(Response::new(self.0.delete(request.get_ref())))
+    }
+
+    async fn list_chunks(
+        &self,
+        _: Request<v1::ListChunksRequest>,
+    ) -> Result<Response<Self::ListChunksStream>, Status> {
+        Err(Status::unimplemented("a fake lists nothing"))
+    }
+}

@@ -1,0 +1,96 @@
+//! Copies found bad that no coordinator has confirmed yet.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use dfs_proto::v1;
+use dfs_proto::wire::WireId as _;
+use dfs_types::{ChunkId, Stamp};
+
+/// Copies that one heartbeat names.
+pub(crate) const PER_REPORT: usize = 1_000;
+/// Copies that are kept in memory. The store knows them all; those left out are found there again
+/// once these are confirmed.
+const KEPT_MAX: usize = 8 * PER_REPORT;
+
+/// What a heartbeat has to tell of bad copies, until it is confirmed.
+#[derive(Debug, Default)]
+pub(crate) struct BadCopies(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The first bad block, by copy.
+    kept: BTreeMap<(ChunkId, Stamp), u64>,
+    /// More were found than kept.
+    is_incomplete: bool,
+}
+
+impl BadCopies {
+    /// Adds a copy. Whether it is news.
+    pub(crate) fn add(&self, chunk: ChunkId, stamp: Stamp, block: u64) -> bool {
+        let mut state = self.lock();
+        if state.kept.len() >= KEPT_MAX {
+            state.is_incomplete = true;
+            return false;
+        }
+        state.kept.insert((chunk, stamp), block).is_none()
+    }
+
+    /// Takes a copy off: confirmed, or deleted.
+    pub(crate) fn remove(&self, chunk: ChunkId, stamp: Stamp) {
+        self.lock().kept.remove(&(chunk, stamp));
+    }
+
+    /// What the next report names.
+    pub(crate) fn page(&self) -> Vec<v1::BadCopy> {
+        let state = self.lock();
+        let named = state.kept.iter().take(PER_REPORT);
+        named
+            .map(|((chunk, stamp), block)| v1::BadCopy {
+                chunk_id: chunk.to_wire(),
+                stamp: stamp.0,
+                block: *block,
+            })
+            .collect()
+    }
+
+    /// Whether the store must be looked through for those left out; told once.
+    pub(crate) fn take_incomplete(&self) -> bool {
+        let mut state = self.lock();
+        state.kept.is_empty() && std::mem::take(&mut state.is_incomplete)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_are_told_in_the_end_though_few_are_kept() {
+        let bad = BadCopies::default();
+        let all = KEPT_MAX + 5;
+        let mut left: BTreeMap<_, _> = (0..all).map(|n| (ChunkId(n as u128), Stamp(1))).collect();
+        let mut scans = 0;
+        while !left.is_empty() {
+            scans += 1;
+            left.iter().for_each(|(chunk, stamp)| {
+                bad.add(*chunk, *stamp, 0);
+            });
+            while !bad.page().is_empty() {
+                assert!(bad.page().len() <= PER_REPORT);
+                for copy in bad.page() {
+                    let chunk = ChunkId::from_slice(&copy.chunk_id).unwrap();
+                    bad.remove(chunk, Stamp(copy.stamp));
+                    left.remove(&chunk);
+                }
+            }
+            assert_eq!(bad.take_incomplete(), !left.is_empty());
+            assert!(!bad.take_incomplete(), "told once");
+        }
+        assert_eq!(scans, 2);
+    }
+}

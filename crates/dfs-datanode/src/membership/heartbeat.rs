@@ -1,0 +1,138 @@
+//! Heartbeats: how the node is goes up, what the coordinator has to say comes down.
+
+use std::time::Duration;
+
+use dfs_chunkstore::ChunkStore as _;
+use dfs_proto::v1::membership_client::MembershipClient;
+use dfs_proto::wire::{self, WireId as _};
+use dfs_proto::{Failure, v1};
+use dfs_types::{ChunkId, ErrorCode, NodeState, Stamp};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::bad_copies::PER_REPORT;
+use crate::node::{Node, Standing};
+
+/// How long a coordinator may take to answer, at least.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Missing answers after which a coordinator counts as gone, if that is longer.
+const MISSED_MAX: u32 = 3;
+
+/// Why heartbeats ended, other than by an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The coordinator does not know the registration, or no longer.
+    MustRegister,
+    /// The node has another registration by now, or none.
+    Replaced,
+}
+
+/// Sends heartbeats to one coordinator until they end. Sets `was_accepted` with the first answer
+/// that takes the node for what it says it is.
+pub(super) async fn run(
+    node: &Node,
+    address: &str,
+    standing: &Standing,
+    was_accepted: &mut bool,
+) -> Result<End, Failure> {
+    let silence = ANSWER_WITHIN.max(standing.heartbeat_interval * MISSED_MAX);
+    let mut news = node.watch_news();
+    let mut current = node.watch_standing();
+    news.mark_unchanged();
+    let mut sequence = 1;
+    let (reports, outgoing) = mpsc::channel(1);
+    // The first goes into the empty channel before the call is made.
+    let _ = reports.try_send(report(node, standing, sequence));
+    let channel = node
+        .channels
+        .control(address)
+        .map_err(|error| Failure::new(ErrorCode::InvalidArgument, error.to_string()))?;
+    let mut client = MembershipClient::new(channel);
+    let call = client.heartbeat(ReceiverStream::new(outgoing));
+    let mut orders = tokio::time::timeout(silence, call)
+        .await
+        .map_err(|_| timed_out())?
+        .map_err(|status| Failure::from_status(&status))?
+        .into_inner();
+    let start = Instant::now() + standing.heartbeat_interval;
+    let mut tick = tokio::time::interval_at(start, standing.heartbeat_interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let deadline = tokio::time::sleep(silence);
+    tokio::pin!(deadline);
+    loop {
+        tokio::select! {
+            biased;
+            order = orders.message() => {
+                let order = order.map_err(|status| Failure::from_status(&status))?;
+                let order = order.ok_or_else(|| {
+                    Failure::new(ErrorCode::Unavailable, "the coordinator ended the heartbeats")
+                })?;
+                if order.must_register {
+                    return Ok(End::MustRegister);
+                }
+                *was_accepted = true;
+                follow(node, standing, &order);
+                deadline.as_mut().reset(Instant::now() + silence);
+                continue;
+            }
+            // Both senders live as long as the node.
+            _ = current.wait_for(|now| !is_same(now.as_ref(), standing)) => {
+                return Ok(End::Replaced);
+            }
+            () = &mut deadline => return Err(timed_out()),
+            _ = news.changed() => {}
+            _ = tick.tick() => {}
+        }
+        // A coordinator that does not take reports fast enough gets fewer.
+        if let Ok(room) = reports.try_reserve() {
+            sequence += 1;
+            room.send(report(node, standing, sequence));
+        }
+    }
+}
+
+fn is_same(now: Option<&Standing>, standing: &Standing) -> bool {
+    now.is_some_and(|now| now.registration == standing.registration)
+}
+
+fn timed_out() -> Failure {
+    Failure::new(ErrorCode::Unavailable, "the coordinator has fallen silent")
+}
+
+fn report(node: &Node, standing: &Standing, sequence: u64) -> v1::HeartbeatReport {
+    v1::HeartbeatReport {
+        node_id: node.id.to_wire(),
+        registration: standing.registration.0,
+        disks: disks(node),
+        refuses_chunks: node.refuses_chunks(),
+        sessions: node.open_sessions(),
+        bad_copies: node.bad_copies.page(),
+        sequence,
+    }
+}
+
+/// The disks as the store has them now.
+pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
+    let usage = node.store.usage().into_iter();
+    usage
+        .map(|disk| v1::Disk {
+            disk_id: disk.disk.to_wire(),
+            capacity: disk.capacity,
+            free: disk.free,
+            chunks: disk.chunks,
+            is_failed: disk.is_failed,
+        })
+        .collect()
+}
+
+fn follow(node: &Node, standing: &Standing, order: &v1::HeartbeatOrder) {
+    for copy in order.confirmed_bad_copies.iter().take(PER_REPORT) {
+        if let Ok(chunk) = wire::id::<ChunkId>("chunk_id", &copy.chunk_id) {
+            node.bad_copies.remove(chunk, Stamp(copy.stamp));
+        }
+    }
+    // A state this version does not know is none that takes chunks.
+    let state = wire::node_state("state", order.state).unwrap_or(NodeState::Joining);
+    node.heard(standing.registration, state);
+}

@@ -1,0 +1,126 @@
+//! Joining the cluster, or coming back to it.
+
+use std::time::Duration;
+
+use dfs_chunkstore::{IdentityStore as _, Registration};
+use dfs_proto::v1::membership_client::MembershipClient;
+use dfs_proto::wire::{self, WireId as _};
+use dfs_proto::{Failure, FieldError, v1};
+use dfs_types::{ClusterId, ErrorCode, Incarnation, NodeState, RegistrationNumber};
+use tonic::Request;
+
+use super::Trouble;
+use crate::node::{Node, REMOVED, Standing};
+
+/// How long a coordinator may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Bounds of the time between heartbeats, whatever a coordinator says.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+const INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// Registers with one coordinator. When it returns, the number is durable on all disks, and used.
+pub(super) async fn run(node: &Node, address: &str) -> Result<Standing, Trouble> {
+    let known = node.store.identity().registration;
+    let mut request = Request::new(request(node, known));
+    request.set_timeout(ANSWER_WITHIN);
+    let channel = node.channels.control(address).map_err(|e| Trouble::Refused(e.to_string()))?;
+    let answer = tokio::time::timeout(ANSWER_WITHIN, MembershipClient::new(channel).register(request))
+        .await
+        .map_err(|_| Failure::new(ErrorCode::Unavailable, "timed out"))?
+        .map_err(|status| refusal(Failure::from_status(&status)))?
+        .into_inner();
+    let (standing, incarnation) = parse(&answer).map_err(|error| {
+        Trouble::Refused(format!("the coordinator answers what makes no sense: {error}"))
+    })?;
+    if let Some(known) = known {
+        check_same_cluster(&known, &standing, incarnation)?;
+    }
+    if standing.state == NodeState::Removed {
+        return Err(Trouble::Refused(REMOVED.to_owned()));
+    }
+    let number = standing.registration;
+    node.store
+        .store_registration(Registration { cluster: standing.cluster, incarnation, number })
+        .await?;
+    tracing::info!(
+        node = %node.id, cluster = %standing.cluster, registration = %number,
+        state = %standing.state, coordinator = address, "registered"
+    );
+    node.take_standing(standing.clone());
+    Ok(standing)
+}
+
+fn request(node: &Node, known: Option<Registration>) -> v1::RegisterRequest {
+    let settings = &node.settings;
+    v1::RegisterRequest {
+        join_secret: settings.join_secret.expose().to_owned(),
+        cluster_id: known.map(|known| known.cluster.to_wire()).unwrap_or_default(),
+        incarnation: known.map_or(0, |known| known.incarnation.0),
+        node_id: node.id.to_wire(),
+        registration: known.map_or(0, |known| known.number.0),
+        address: node.address.clone(),
+        zone: settings.zone.clone(),
+        host: settings.host.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        disks: super::heartbeat::disks(node),
+    }
+}
+
+/// Tells a refusal, which stays one, from trouble that may pass.
+fn refusal(failure: Failure) -> Trouble {
+    match failure.code {
+        ErrorCode::Unauthenticated => Trouble::Refused(format!(
+            "the coordinator does not take this join secret ({failure}): \
+             give this node the secret of the cluster"
+        )),
+        ErrorCode::WrongCluster
+        | ErrorCode::PermissionDenied
+        | ErrorCode::InvalidArgument
+        | ErrorCode::UnsupportedVersion
+        | ErrorCode::Unimplemented => Trouble::Refused(failure.message),
+        _ => Trouble::Unreachable(failure),
+    }
+}
+
+fn parse(answer: &v1::RegisterResponse) -> Result<(Standing, Incarnation), FieldError> {
+    let interval = Duration::from_millis(answer.heartbeat_interval_ms);
+    let standing = Standing {
+        cluster: wire::id::<ClusterId>("cluster_id", &answer.cluster_id)?,
+        registration: RegistrationNumber(answer.registration),
+        key: wire::key("node_key", &answer.node_key)?,
+        heartbeat_interval: interval.clamp(INTERVAL_MIN, INTERVAL_MAX),
+        state: wire::node_state("state", answer.state)?,
+    };
+    Ok((standing, Incarnation(answer.incarnation)))
+}
+
+/// The node's disks remember their cluster: neither an empty one that took its place nor an old
+/// state of it may have this node.
+fn check_same_cluster(
+    known: &Registration,
+    standing: &Standing,
+    incarnation: Incarnation,
+) -> Result<(), Trouble> {
+    if standing.cluster != known.cluster {
+        return Err(Trouble::Refused(format!(
+            "the disks belong to cluster {}, the coordinator is of {}: \
+             point this node at its own coordinator",
+            known.cluster, standing.cluster
+        )));
+    }
+    if incarnation < known.incarnation {
+        return Err(Trouble::Refused(format!(
+            "the coordinator's metadata is of incarnation {incarnation}, the disks have seen \
+             {}: the coordinator runs on an old state of the cluster",
+            known.incarnation
+        )));
+    }
+    if standing.registration <= known.number {
+        return Err(Trouble::Refused(format!(
+            "the coordinator hands out registration {}, the disks have {} already: \
+             the coordinator runs on an old state of the cluster",
+            standing.registration, known.number
+        )));
+    }
+    Ok(())
+}

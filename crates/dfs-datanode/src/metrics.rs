@@ -1,0 +1,187 @@
+//! What the datanode counts.
+
+use std::time::Duration;
+
+use dfs_chunkstore::DiskUsage;
+use dfs_runtime::{Counter, Counters, Gauges, Histogram, Histograms, Metrics};
+use dfs_transport::Observer;
+use tonic::Code;
+
+/// Every call the datanode answers: the closed list of values of the label `method`.
+const METHODS: &[&str] = &[
+    "PrepareChunkUpload",
+    "ChunkDataStream",
+    "RetrieveChunk",
+    "ReportCorrupt",
+    "ReplicateChunk",
+    "DeleteChunks",
+    "ListChunks",
+];
+
+/// Names of the gRPC codes, by their numbers.
+const CODES: &[&str] = &[
+    "ok",
+    "cancelled",
+    "unknown",
+    "invalid_argument",
+    "deadline_exceeded",
+    "not_found",
+    "already_exists",
+    "permission_denied",
+    "resource_exhausted",
+    "failed_precondition",
+    "aborted",
+    "out_of_range",
+    "unimplemented",
+    "internal",
+    "unavailable",
+    "data_loss",
+    "unauthenticated",
+];
+
+/// The disks of a node, by their place in the settings; further ones are shown as `other`.
+const DISKS: &[&str] =
+    &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"];
+
+/// The numbers of a datanode.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    calls: Counters,
+    seconds: Histograms,
+    disk_bytes: Gauges,
+    disk_chunks: Gauges,
+    disk_failed: Gauges,
+    sessions: Gauges,
+    /// Bytes of chunks that came in.
+    pub(crate) bytes_in: Counter,
+    /// Bytes of chunks that readers were given.
+    pub(crate) bytes_out: Counter,
+    /// Copies sealed, thus durable.
+    pub(crate) sealed: Counter,
+    /// How long sealing took.
+    pub(crate) seal_seconds: Histogram,
+    /// Sessions that ended without a sealed copy.
+    pub(crate) failed_sessions: Counter,
+    /// Blocks or frames whose checksum was wrong, on disk or on the wire.
+    pub(crate) checksum_errors: Counter,
+    /// Copies set aside as bad.
+    pub(crate) set_aside: Counter,
+    /// Replicas dropped from a session.
+    pub(crate) dropped_replicas: Counter,
+    /// Copies made on other nodes as a coordinator ordered it.
+    pub(crate) replicated: Counter,
+    /// Copies deleted.
+    pub(crate) deleted: Counter,
+}
+
+impl Counts {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self {
+            calls: metrics.counters(
+                "dfs_datanode_calls_total",
+                "Calls answered, by method and gRPC code; of a stream its beginning.",
+                &[("method", METHODS), ("code", CODES)],
+            ),
+            seconds: metrics.histograms(
+                "dfs_datanode_call_seconds",
+                "Time until calls were answered, by method; of a stream until it began.",
+                &[("method", METHODS)],
+            ),
+            disk_bytes: metrics.gauges(
+                "dfs_datanode_disk_bytes",
+                "Bytes of each disk.",
+                &[("disk", DISKS), ("kind", &["capacity", "free"])],
+            ),
+            disk_chunks: metrics.gauges(
+                "dfs_datanode_disk_chunks",
+                "Sealed chunks on each disk.",
+                &[("disk", DISKS)],
+            ),
+            disk_failed: metrics.gauges(
+                "dfs_datanode_disk_failed",
+                "1 for a disk that was taken out of service.",
+                &[("disk", DISKS)],
+            ),
+            sessions: metrics.gauges(
+                "dfs_datanode_sessions",
+                "Chunks that are being written, by who sends them.",
+                &[("from", &["client", "datanode"])],
+            ),
+            bytes_in: metrics
+                .counter("dfs_datanode_received_bytes_total", "Bytes of chunks taken in."),
+            bytes_out: metrics
+                .counter("dfs_datanode_served_bytes_total", "Bytes of chunks given to readers."),
+            sealed: metrics.counter("dfs_datanode_sealed_total", "Copies made durable."),
+            seal_seconds: metrics.histogram(
+                "dfs_datanode_seal_seconds",
+                "Time from the last byte of a chunk to its durable copy.",
+            ),
+            failed_sessions: metrics.counter(
+                "dfs_datanode_failed_sessions_total",
+                "Sessions that ended without a copy.",
+            ),
+            checksum_errors: metrics.counter(
+                "dfs_datanode_checksum_errors_total",
+                "Blocks that did not have their checksum, on disk or on the wire.",
+            ),
+            set_aside: metrics
+                .counter("dfs_datanode_set_aside_total", "Copies found bad and set aside."),
+            dropped_replicas: metrics.counter(
+                "dfs_datanode_dropped_replicas_total",
+                "Replicas that left the set of a session.",
+            ),
+            replicated: metrics.counter(
+                "dfs_datanode_replicated_total",
+                "Copies made on other nodes as a coordinator ordered it.",
+            ),
+            deleted: metrics.counter("dfs_datanode_deleted_total", "Copies deleted."),
+        }
+    }
+
+    /// Shows the disks.
+    pub(crate) fn show_disks(&self, usage: &[DiskUsage]) {
+        for (number, disk) in usage.iter().enumerate() {
+            let label = DISKS.get(number).copied().unwrap_or_default();
+            self.disk_bytes.of(&[label, "capacity"]).set(disk.capacity as i64);
+            self.disk_bytes.of(&[label, "free"]).set(disk.free as i64);
+            self.disk_chunks.of(&[label]).set(disk.chunks as i64);
+            self.disk_failed.of(&[label]).set(i64::from(disk.is_failed));
+        }
+    }
+
+    /// Shows the open sessions.
+    pub(crate) fn show_sessions(&self, of_clients: usize, of_datanodes: usize) {
+        self.sessions.of(&["client"]).set(of_clients as i64);
+        self.sessions.of(&["datanode"]).set(of_datanodes as i64);
+    }
+}
+
+impl Observer for Counts {
+    fn answered(&self, method: &str, code: Code, elapsed: Duration) {
+        let method = method.rsplit('/').next().unwrap_or_default();
+        let code = CODES.get(code as usize).copied().unwrap_or_default();
+        self.calls.of(&[method, code]).increment();
+        self.seconds.of(&[method]).observe(elapsed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_by_method_and_code() {
+        let metrics = Metrics::new("test");
+        let counts = Counts::new(&metrics);
+        let elapsed = Duration::from_millis(1);
+        counts.answered("/dfs.v1.DataNode/DeleteChunks", Code::Ok, elapsed);
+        counts.answered("/dfs.v1.DataNode/DeleteChunks", Code::DataLoss, elapsed);
+        counts.answered("/grpc.health.v1.Health/Check", Code::Ok, elapsed);
+        let text = metrics.render();
+        for (code, method) in [("ok", "DeleteChunks"), ("data_loss", "DeleteChunks"), ("ok", "other")] {
+            let line =
+                format!("dfs_datanode_calls_total{{code=\"{code}\",method=\"{method}\"}} 1");
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+    }
+}

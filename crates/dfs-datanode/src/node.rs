@@ -1,0 +1,254 @@
+//! What all parts of a running datanode share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dfs_chunkstore::{ChunkStore as _, IdentityStore as _, Pool, SealedChunk, StoreError};
+use dfs_runtime::Readiness;
+use dfs_transport::Channels;
+use dfs_types::{
+    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, LeaseEpoch, NodeId, NodeState, Random, Receipt,
+    RegistrationNumber, Seal, SealKey,
+};
+use tokio::sync::{Semaphore, watch};
+
+use crate::bad_copies::BadCopies;
+use crate::metrics::Counts;
+use crate::{Error, Settings, Store};
+
+/// Chunks that are verified from end to end at the same time because a reader complained.
+const VERIFICATIONS: usize = 2;
+/// Copies looked at in one step of a walk through the store.
+pub(crate) const LISTING_STEP: usize = 1_000;
+
+/// The place of the node in its cluster, as of its last registration.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    pub(crate) cluster: ClusterId,
+    pub(crate) registration: RegistrationNumber,
+    /// Seals the receipts of this registration.
+    pub(crate) key: SealKey,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) state: NodeState,
+}
+
+/// What all parts of a running datanode share.
+pub(crate) struct Node {
+    pub(crate) settings: Settings,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) pool: Pool,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) channels: Channels,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) readiness: Readiness,
+    pub(crate) bad_copies: BadCopies,
+    pub(crate) id: NodeId,
+    /// `host:port` under which others reach it.
+    pub(crate) address: String,
+    standing: watch::Sender<Option<Standing>>,
+    /// Raised when the next heartbeat should not wait.
+    news: watch::Sender<u64>,
+    is_stopping: AtomicBool,
+    lease_epoch: Mutex<LeaseEpoch>,
+    verifications: Semaphore,
+}
+
+/// What a [`Node`] is made of.
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) pool: Pool,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) channels: Channels,
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) readiness: Readiness,
+    pub(crate) address: String,
+}
+
+impl Node {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { settings, store, pool, random, channels, counts, readiness, address } = parts;
+        let id = store.identity().node;
+        Self {
+            settings,
+            store,
+            pool,
+            random,
+            channels,
+            counts,
+            readiness,
+            bad_copies: BadCopies::default(),
+            id,
+            address,
+            standing: watch::Sender::new(None),
+            news: watch::Sender::new(0),
+            is_stopping: AtomicBool::new(false),
+            lease_epoch: Mutex::default(),
+            verifications: Semaphore::new(VERIFICATIONS),
+        }
+    }
+
+    /// The place of the node in its cluster, if it has one.
+    pub(crate) fn standing(&self) -> Option<Standing> {
+        self.standing.borrow().clone()
+    }
+
+    /// Follows the place of the node in its cluster.
+    pub(crate) fn watch_standing(&self) -> watch::Receiver<Option<Standing>> {
+        self.standing.subscribe()
+    }
+
+    /// Takes a new registration into use.
+    pub(crate) fn take_standing(&self, standing: Standing) {
+        self.standing.send_replace(Some(standing));
+    }
+
+    /// The cluster refuses the node: it takes nothing and seals nothing any more.
+    pub(crate) fn lose_standing(&self, reason: &str) {
+        self.standing.send_replace(None);
+        self.readiness.not_ready(reason);
+    }
+
+    /// A coordinator has answered a heartbeat.
+    pub(crate) fn heard(&self, registration: RegistrationNumber, state: NodeState) {
+        self.standing.send_if_modified(|standing| match standing {
+            Some(standing) if standing.registration == registration && standing.state != state => {
+                tracing::info!(node = %self.id, %state, "the cluster takes this node for");
+                standing.state = state;
+                true
+            }
+            _ => false,
+        });
+        if state == NodeState::Removed {
+            self.readiness.not_ready(REMOVED);
+        } else if !self.is_stopping() {
+            self.readiness.ready();
+        }
+    }
+
+    /// The cluster of the node, which must be `cluster`.
+    pub(crate) fn check_cluster(&self, cluster: ClusterId) -> Result<Standing, Error> {
+        let standing = self.standing().ok_or(Error::NotRegistered)?;
+        if standing.cluster != cluster {
+            return Err(Error::WrongCluster { ours: standing.cluster, theirs: cluster });
+        }
+        Ok(standing)
+    }
+
+    /// Whether an order of this lease epoch is still to be followed. Remembers the highest seen.
+    pub(crate) fn check_epoch(&self, order: LeaseEpoch) -> Result<(), Error> {
+        let mut seen = self.lease_epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        if order < *seen {
+            return Err(Error::OldEpoch { order, seen: *seen });
+        }
+        *seen = order;
+        Ok(())
+    }
+
+    /// Refuses new sessions from now on, and tells the coordinators.
+    pub(crate) fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        self.readiness.not_ready("stopping");
+        self.tell();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether new chunks are refused: stopping, or no disk with room.
+    pub(crate) fn refuses_chunks(&self) -> bool {
+        self.is_stopping() || self.store.usage().iter().all(|disk| disk.is_failed || disk.is_full)
+    }
+
+    /// Sends the next heartbeat at once.
+    pub(crate) fn tell(&self) {
+        self.news.send_modify(|number| *number += 1);
+    }
+
+    /// Follows what should not wait for the next heartbeat.
+    pub(crate) fn watch_news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// The node's word that it holds `copy`.
+    pub(crate) fn receipt(&self, copy: &SealedChunk) -> Result<Receipt, Error> {
+        let standing = self.standing().ok_or(Error::NotRegistered)?;
+        let receipt = Receipt {
+            chunk: copy.chunk,
+            length: copy.seal.length,
+            crc32c: copy.seal.crc32c,
+            node: self.id,
+            disk: copy.disk,
+            stamp: copy.stamp,
+            registration: standing.registration,
+            seal: Seal([0; 32]),
+        };
+        Ok(receipt.sealed(&standing.key))
+    }
+
+    /// Looks whether a copy is bad, at `block` first, and sets it aside if so. Whether it did, or
+    /// had before.
+    pub(crate) async fn examine(&self, chunk: ChunkId, block: u64) -> Result<bool, Error> {
+        let copy = self.store.stat(chunk).await?.ok_or(StoreError::NotFound(chunk))?;
+        if copy.is_set_aside {
+            return Ok(true);
+        }
+        if !self.is_block_sound(chunk, block).await? {
+            self.condemn(copy, block).await?;
+            return Ok(true);
+        }
+        let Ok(_permit) = self.verifications.try_acquire() else { return Ok(false) };
+        match self.store.verify(chunk).await {
+            Ok(None) => Ok(false),
+            Ok(Some(bad)) => self.condemn(copy, bad).await.map(|()| true),
+            Err(StoreError::Damaged { .. }) => self.condemn(copy, block).await.map(|()| true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn is_block_sound(&self, chunk: ChunkId, block: u64) -> Result<bool, Error> {
+        let offset = block.saturating_mul(BLOCK_SIZE as u64);
+        match self.store.read(chunk, offset, 1).await {
+            Ok(blocks) => Ok(Crc32c::of_blocks(&blocks.data) == blocks.crcs),
+            Err(StoreError::Damaged { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Sets a bad copy aside, and sees to it that coordinators learn of it.
+    pub(crate) async fn condemn(&self, copy: SealedChunk, block: u64) -> Result<(), Error> {
+        let SealedChunk { chunk, stamp, disk, .. } = copy;
+        self.counts.checksum_errors.increment();
+        self.store.set_aside(chunk, stamp).await?;
+        self.counts.set_aside.increment();
+        tracing::error!(
+            %chunk, node = %self.id, %disk, block,
+            "a copy is damaged on disk; it was set aside, the cluster makes another"
+        );
+        if self.bad_copies.add(chunk, stamp, block) {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    /// Finds the copies that were set aside, also by an earlier process.
+    pub(crate) async fn find_set_aside(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.store.list(after, LISTING_STEP).await?;
+            for copy in page.iter().filter(|copy| copy.is_set_aside) {
+                self.bad_copies.add(copy.chunk, copy.stamp, 0);
+            }
+            match page.last() {
+                Some(last) => after = Some(last.chunk),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// What a node says of itself that was removed from its cluster.
+pub(crate) const REMOVED: &str =
+    "this node was removed from the cluster: empty its disks to let it join as a new one";

@@ -1,0 +1,202 @@
+//! A disk in memory that crashes, fills up and fails on demand.
+
+use std::io::{self, ErrorKind};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use redb::StorageBackend;
+
+/// The plug of the machine and the disk in it. Clones share the disk.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Disk(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// What reads see.
+    current: Vec<u8>,
+    /// What a crash leaves: as of the last sync, and of the writes since, those that had luck.
+    durable: Vec<u8>,
+    /// Writes that were not synced, in order.
+    unsynced: Vec<Change>,
+    syncs: usize,
+    /// The crash comes instead of this sync.
+    crash_at: Option<usize>,
+    /// This sync reports success and does nothing.
+    ignored: Option<usize>,
+    capacity: Option<u64>,
+    failing: bool,
+    /// Accesses that still work before all fail.
+    fail_after: Option<usize>,
+    sync_failing: bool,
+    crashed: bool,
+}
+
+#[derive(Debug)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Length(u64),
+}
+
+impl Change {
+    fn carry_out(&self, on: &mut Vec<u8>) {
+        match self {
+            Self::Length(len) => on.resize(*len as usize, 0),
+            Self::Write(offset, data) => {
+                let end = *offset as usize + data.len();
+                if on.len() < end {
+                    on.resize(end, 0);
+                }
+                on[*offset as usize..end].copy_from_slice(data);
+            }
+        }
+    }
+}
+
+impl Disk {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    /// A backend on this disk; it is cut off when the disk crashes.
+    pub(super) fn backend(&self) -> Backend {
+        Backend(self.clone())
+    }
+
+    pub(super) fn syncs(&self) -> usize {
+        self.lock().syncs
+    }
+
+    pub(super) fn crash_at(&self, sync: usize) {
+        self.lock().crash_at = Some(sync);
+    }
+
+    pub(super) fn ignore(&self, sync: usize) {
+        self.lock().ignored = Some(sync);
+    }
+
+    /// Grows no more than to this length; `None` takes the bound away.
+    pub(super) fn limit(&self, capacity: Option<u64>) {
+        self.lock().capacity = capacity;
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.lock().current.len() as u64
+    }
+
+    /// Lets every access fail, or work again.
+    pub(super) fn fail(&self, failing: bool) {
+        let mut state = self.lock();
+        state.failing = failing;
+        state.fail_after = None;
+    }
+
+    /// Lets every access fail after so many that still work.
+    pub(super) fn fail_after(&self, accesses: usize) {
+        self.lock().fail_after = Some(accesses);
+    }
+
+    pub(super) fn fail_syncs(&self, failing: bool) {
+        self.lock().sync_failing = failing;
+    }
+
+    pub(super) fn content(&self) -> Vec<u8> {
+        self.lock().current.clone()
+    }
+
+    pub(super) fn of(content: Vec<u8>) -> Self {
+        let state = State { durable: content.clone(), current: content, ..State::default() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// The disk after the power came back. Of the writes that were not synced those reached it
+    /// for which `lucky` says so.
+    pub(super) fn after_crash(&self, lucky: impl Fn(usize) -> bool) -> Self {
+        let state = self.lock();
+        let mut durable = state.durable.clone();
+        for (index, change) in state.unsynced.iter().enumerate() {
+            if lucky(index) {
+                change.carry_out(&mut durable);
+            }
+        }
+        Self::of(durable)
+    }
+
+    pub(super) fn crashed(&self) -> bool {
+        self.lock().crashed
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Backend(Disk);
+
+impl Backend {
+    fn enter(&self) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.0.lock();
+        state.fail_after = match state.fail_after {
+            Some(0) => {
+                state.failing = true;
+                None
+            }
+            left => left.map(|left| left - 1),
+        };
+        if state.crashed || state.failing {
+            return Err(io::Error::other("the disk does not answer"));
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    fn change(&mut self, change: Change) -> io::Result<()> {
+        let end = match &change {
+            Change::Write(offset, data) => offset + data.len() as u64,
+            Change::Length(len) => *len,
+        };
+        let grows = end > self.current.len() as u64;
+        if grows && self.capacity.is_some_and(|capacity| end > capacity) {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        change.carry_out(&mut self.current);
+        self.unsynced.push(change);
+        Ok(())
+    }
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.enter()?.current.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let state = self.enter()?;
+        let range = offset as usize..offset as usize + out.len();
+        let data = state.current.get(range).ok_or(ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(data);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.enter()?.change(Change::Length(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.enter()?;
+        if state.sync_failing {
+            return Err(io::Error::other("the disk does not sync"));
+        }
+        state.syncs += 1;
+        if state.crash_at == Some(state.syncs) {
+            state.crashed = true;
+            return Err(io::Error::other("the power went"));
+        }
+        if state.ignored == Some(state.syncs) {
+            return Ok(());
+        }
+        state.durable = state.current.clone();
+        state.unsynced.clear();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.enter()?.change(Change::Write(offset, data.to_vec()))
+    }
+}

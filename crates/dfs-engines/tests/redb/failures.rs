@@ -1,0 +1,125 @@
+//! Disks that fill up or fail, and come back.
+
+use bytes::Bytes;
+use dfs_engines::Execution;
+use dfs_engines::redb::RedbEngine;
+use dfs_metadata::engine::{Engine, EngineError, Watch, Write};
+use dfs_types::Revision;
+
+use super::backend::Disk;
+use super::{open, options, put, value, write};
+
+async fn on(disk: &Disk) -> RedbEngine {
+    RedbEngine::with_backend(disk.backend(), options(Execution::Inline)).await.unwrap()
+}
+
+async fn watch(engine: &RedbEngine, from: Revision) -> Box<dyn Watch> {
+    engine.watch(Bytes::new(), from).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_recovers() {
+    let disk = Disk::default();
+    let engine = on(&disk).await;
+    let first = write(&engine, vec![put("kept", "1")]).await.unwrap();
+    disk.limit(Some(disk.len()));
+    let mut stored = 0;
+    let error = loop {
+        let large = (0..40).map(|i| put(&format!("d/{stored}/{i}"), vec![7; 60_000])).collect();
+        match write(&engine, large).await {
+            Ok(_) => stored += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, EngineError::NoSpace(_)), "{error:?}");
+    assert_eq!(value(&engine, "kept").await.unwrap().unwrap(), "1", "reads go on");
+    assert_eq!(value(&engine, &format!("d/{stored}/0")).await.unwrap(), None);
+
+    // Deleting works on a full disk, and the room it gives can be used.
+    for i in 0..stored {
+        let all = (0..40).map(|j| Write::Delete(Bytes::from(format!("d/{i}/{j}")))).collect();
+        write(&engine, all).await.unwrap();
+    }
+    write(&engine, vec![put("small", "2")]).await.unwrap();
+
+    disk.limit(None);
+    let mut changes = watch(&engine, first).await;
+    let large = (0..100).map(|i| put(&format!("e/{i}"), vec![7; 60_000])).collect();
+    write(&engine, large).await.unwrap();
+    assert!(changes.next().await.unwrap().revision > first, "a watch lives through it");
+    drop(engine);
+    let engine = on(&disk).await;
+    assert_eq!(value(&engine, "small").await.unwrap().unwrap(), "2");
+    assert_eq!(value(&engine, "e/99").await.unwrap().unwrap(), vec![7; 60_000]);
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_is_used_again_when_it_works_again() {
+    let disk = Disk::default();
+    let engine = on(&disk).await;
+    let first = write(&engine, vec![put("a", "1")]).await.unwrap();
+    for round in 0..3 {
+        disk.fail(true);
+        let error = write(&engine, vec![put("a", "lost")]).await.unwrap_err();
+        let unknown = matches!(error, EngineError::OutcomeUnknown(_));
+        assert!(unknown || matches!(error, EngineError::Unavailable(_)), "{error:?}");
+        write(&engine, vec![put("a", "lost")]).await.unwrap_err();
+        disk.fail(false);
+        assert_eq!(value(&engine, "a").await.unwrap().unwrap(), "1", "round {round}");
+    }
+    let second = write(&engine, vec![put("a", "2")]).await.unwrap();
+    assert!(second > first);
+    assert_eq!(value(&engine, "a").await.unwrap().unwrap(), "2");
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_never_taken_for_success() {
+    let disk = Disk::default();
+    let engine = on(&disk).await;
+    write(&engine, vec![put("a", "1")]).await.unwrap();
+    disk.fail_syncs(true);
+    write(&engine, vec![put("a", "2")]).await.unwrap_err();
+    disk.fail_syncs(false);
+    let now = value(&engine, "a").await.unwrap().unwrap();
+    write(&engine, vec![put("b", "1")]).await.unwrap();
+    let after = on(&disk.after_crash(|_| false)).await;
+    assert_eq!(value(&after, "a").await.unwrap().unwrap(), now, "what was read was durable");
+}
+
+#[tokio::test]
+async fn a_commit_whose_outcome_was_not_known_ends_the_watches() {
+    let disk = Disk::default();
+    let engine = on(&disk).await;
+    let first = write(&engine, vec![put("a", "1")]).await.unwrap();
+    let mut found = false;
+    // Somewhere among these failing points the commit is durable and the answer is lost.
+    for after in 0..40 {
+        let mut changes = watch(&engine, engine.snapshot().await.unwrap().revision()).await;
+        disk.fail_after(after);
+        let result = write(&engine, vec![put("a", after.to_string())]).await;
+        disk.fail(false);
+        let now = value(&engine, "a").await.unwrap().unwrap();
+        match result {
+            Ok(revision) => assert_eq!(changes.next().await.unwrap().revision, revision),
+            Err(EngineError::OutcomeUnknown(_)) if now == after.to_string() => {
+                found = true;
+                let ended = changes.next().await;
+                assert!(matches!(ended, Err(EngineError::Compacted(_))), "{ended:?}");
+            }
+            Err(EngineError::OutcomeUnknown(_)) => {}
+            Err(error) => assert_ne!(now, after.to_string(), "it did take place: {error}"),
+        }
+    }
+    assert!(found, "no failing point left the outcome open");
+    assert!(matches!(engine.watch(Bytes::new(), first).await, Err(EngineError::Compacted(_))));
+}
+
+#[tokio::test]
+async fn a_snapshot_keeps_the_folder_locked() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(folder.path(), Execution::Blocking).await.unwrap();
+    let second = open(folder.path(), Execution::Blocking).await;
+    assert!(matches!(second, Err(EngineError::InUse(_))));
+    drop(engine);
+    open(folder.path(), Execution::Blocking).await.unwrap();
+}

@@ -1,0 +1,48 @@
+//! Opening by URL.
+
+use std::error::Error;
+
+use bytes::Bytes;
+use dfs_engines::open;
+use dfs_metadata::engine::{Commit, Write};
+
+#[tokio::test]
+async fn memory_is_empty_each_time() {
+    let engine = open("memory:").await.unwrap();
+    let commit = Commit {
+        conditions: vec![],
+        writes: vec![Write::Put(Bytes::from_static(b"a"), Bytes::new())],
+    };
+    engine.commit_batch(vec![commit]).await.unwrap();
+    let other = open("memory:").await.unwrap();
+    assert_eq!(other.snapshot().await.unwrap().get(b"a").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_is_not_understood_is_named_with_what_is() {
+    for url in ["", "redb", "redb:", "redb://", "redb://relative/folder", "etcd://host", "/folder"]
+    {
+        let Err(error) = open(url).await else { panic!("{url:?} was opened") };
+        let text = error.to_string();
+        assert!(text.contains(&format!("{url:?}")), "{text}");
+        assert!(text.contains("redb:///absolute/folder"), "{text}");
+    }
+}
+
+#[cfg(feature = "redb")]
+#[tokio::test]
+async fn a_folder_is_opened_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("not/there/yet");
+    let url = format!("redb://{}", folder.display());
+    let first = open(&url).await.unwrap();
+    let Err(error) = open(&url).await else { panic!("it was opened twice") };
+    assert_eq!(error.to_string(), format!("cannot open the metadata at {url}"));
+    let source = error.source().unwrap().to_string();
+    assert!(
+        source.contains("in use") && source.contains(&folder.display().to_string()),
+        "{source}"
+    );
+    drop(first);
+    open(&url).await.unwrap();
+}

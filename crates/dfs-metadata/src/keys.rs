@@ -1,0 +1,174 @@
+//! Where things are stored. Numbers are big-endian and of fixed width, so that key order is
+//! number order and no prefix of one owner is a prefix of another's.
+
+use bytes::Bytes;
+use dfs_types::{ChunkId, ClientId, InodeId, Name, NodeId, Slot, Timestamp};
+
+/// Cluster id, incarnation and key.
+pub(crate) const CLUSTER: Bytes = Bytes::from_static(b"s/cluster");
+/// Copies of new files.
+pub(crate) const REPLICATION: Bytes = Bytes::from_static(b"s/replication");
+/// Lowest chunk id that a commit may bring in.
+pub(crate) const FLOOR: Bytes = Bytes::from_static(b"s/floor");
+/// Lowest inode number not handed to any coordinator.
+pub(crate) const INODES: Bytes = Bytes::from_static(b"s/inodes");
+/// Read and written by every move of a directory to another parent.
+pub(crate) const MOVES: Bytes = Bytes::from_static(b"s/moves");
+/// Written blindly whenever a directory or symlink loses a name.
+pub(crate) const NAMES: Bytes = Bytes::from_static(b"s/names");
+
+/// Every chunk.
+pub(crate) const CHUNKS: &[u8] = b"k/";
+/// Every node.
+pub(crate) const NODES: &[u8] = b"n/";
+/// Everything unlinked, by the time at which it is taken apart.
+pub(crate) const UNLINKED: &[u8] = b"o/";
+/// Every answer kept for a repeat.
+pub(crate) const ANSWERS: &[u8] = b"r/";
+/// Every staged upload.
+pub(crate) const UPLOADS: &[u8] = b"u/";
+
+fn key(kind: &[u8], parts: &[&[u8]]) -> Bytes {
+    let mut bytes = Vec::with_capacity(kind.len() + parts.iter().map(|p| p.len()).sum::<usize>());
+    bytes.extend_from_slice(kind);
+    parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    Bytes::from(bytes)
+}
+
+fn number(inode: InodeId) -> [u8; 8] {
+    inode.0.to_be_bytes()
+}
+
+/// All entries of a directory.
+pub(crate) fn entries(directory: InodeId) -> Bytes {
+    key(b"d/", &[&number(directory), b"/"])
+}
+
+/// An entry of a directory.
+pub(crate) fn entry(directory: InodeId, name: &Name) -> Bytes {
+    key(b"d/", &[&number(directory), b"/", name.as_bytes()])
+}
+
+/// The name that the key of an entry ends with.
+pub(crate) fn entry_name(key: &Bytes) -> Option<Name> {
+    const NAME_AT: usize = 2 + 8 + 1;
+    (key.len() > NAME_AT).then(|| Name::new(key.slice(NAME_AT..)).ok())?
+}
+
+/// An inode.
+pub(crate) fn inode(inode: InodeId) -> Bytes {
+    key(b"i/", &[&number(inode)])
+}
+
+/// The times of a directory.
+pub(crate) fn times(directory: InodeId) -> Bytes {
+    key(b"t/", &[&number(directory)])
+}
+
+/// All extents of a file that has more than one.
+pub(crate) fn extents(inode: InodeId) -> Bytes {
+    key(b"x/", &[&number(inode), b"/"])
+}
+
+/// The extent that starts at an offset.
+pub(crate) fn extent(inode: InodeId, offset: u64) -> Bytes {
+    key(b"x/", &[&number(inode), b"/", &offset.to_be_bytes()])
+}
+
+/// The offset that the key of an extent ends with.
+pub(crate) fn extent_offset(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// A chunk.
+pub(crate) fn chunk(chunk: ChunkId) -> Bytes {
+    key(CHUNKS, &[&chunk.to_bytes()])
+}
+
+/// The chunk that a key is of.
+pub(crate) fn chunk_id(key: &[u8]) -> Option<ChunkId> {
+    ChunkId::from_slice(key.strip_prefix(CHUNKS)?)
+}
+
+/// A staged upload.
+pub(crate) fn upload(inode: InodeId) -> Bytes {
+    key(UPLOADS, &[&number(inode)])
+}
+
+/// The inode that the key of a staged upload is of.
+pub(crate) fn upload_inode(key: &[u8]) -> Option<InodeId> {
+    let bytes = key.strip_prefix(UPLOADS)?;
+    Some(InodeId(u64::from_be_bytes(bytes.try_into().ok()?)))
+}
+
+/// Something unlinked.
+pub(crate) fn unlinked(not_before: Timestamp, inode: InodeId) -> Bytes {
+    key(UNLINKED, &[&not_before.millis().to_be_bytes(), b"/", &number(inode)])
+}
+
+/// Sorts after everything unlinked whose time has come at `now`, before the rest.
+pub(crate) fn unlinked_after(now: Timestamp) -> Bytes {
+    key(UNLINKED, &[&now.millis().to_be_bytes(), b"0"])
+}
+
+/// Time and inode that the key of something unlinked is of.
+pub(crate) fn unlinked_parts(key: &[u8]) -> Option<(Timestamp, InodeId)> {
+    let (not_before, rest) = key.strip_prefix(UNLINKED)?.split_first_chunk()?;
+    let inode = rest.strip_prefix(b"/")?.try_into().ok()?;
+    let not_before = Timestamp::from_millis(u64::from_be_bytes(*not_before));
+    Some((not_before, InodeId(u64::from_be_bytes(inode))))
+}
+
+/// The answer kept for a slot.
+pub(crate) fn answer(slot: &Slot) -> Bytes {
+    let client: ClientId = slot.client;
+    key(ANSWERS, &[&client.to_bytes(), b"/", &slot.slot.to_be_bytes()])
+}
+
+/// A node.
+pub(crate) fn node(node: NodeId) -> Bytes {
+    key(NODES, &[&node.to_bytes()])
+}
+
+/// The node that a key is of.
+pub(crate) fn node_id(key: &[u8]) -> Option<NodeId> {
+    NodeId::from_slice(key.strip_prefix(NODES)?)
+}
+
+/// A key as messages show it: printable bytes as they are, others as hexadecimal digits.
+pub(crate) fn show(key: &[u8]) -> String {
+    let printable = |b: &u8| b.is_ascii_graphic();
+    key.iter()
+        .map(|b| if printable(b) { char::from(*b).to_string() } else { format!("\\x{b:02x}") })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_back() {
+        let (inode, time) = (InodeId(0x2f2f), Timestamp::from_millis(0x2f00));
+        assert_eq!(unlinked_parts(&unlinked(time, inode)), Some((time, inode)));
+        assert_eq!(upload_inode(&upload(inode)), Some(inode));
+        assert_eq!(chunk_id(&chunk(ChunkId(7))), Some(ChunkId(7)));
+        assert_eq!(node_id(&node(NodeId(7))), Some(NodeId(7)));
+        assert_eq!(extent_offset(&extent(inode, 1 << 40)), Some(1 << 40));
+        let name = Name::new(&b"\xff"[..]).unwrap();
+        assert_eq!(entry_name(&entry(inode, &name)), Some(name));
+    }
+
+    #[test]
+    fn unlinked_things_stand_in_the_order_of_their_time() {
+        let (now, inode) = (Timestamp::from_millis(1_000), InodeId(u64::MAX));
+        assert!(unlinked(now, inode) < unlinked_after(now));
+        assert!(unlinked_after(now) < unlinked(Timestamp::from_millis(1_001), InodeId(0)));
+    }
+
+    #[test]
+    fn no_key_is_longer_than_engines_allow() {
+        let name = Name::new(vec![b'n'; Name::MAX_LEN]).unwrap();
+        assert!(entry(InodeId(u64::MAX), &name).len() <= crate::engine::KEY_LEN_MAX);
+    }
+}

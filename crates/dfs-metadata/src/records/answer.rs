@@ -1,0 +1,81 @@
+//! Answers kept for repeats: `r/`.
+
+use bytes::Bytes;
+use dfs_types::{Sha256, Timestamp};
+
+use crate::codec::{Reader, Record, Writer};
+use crate::namespace::FileStat;
+
+/// The answer to the newest call of a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) sequence: u64,
+    pub(crate) body: Sha256,
+    pub(crate) answer: Answer,
+    pub(crate) time: Timestamp,
+}
+
+/// What a mutating call answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Done,
+    Stat(FileStat),
+    RestorableUntil(Option<Timestamp>),
+}
+
+impl Record for Kept {
+    fn write(&self, out: &mut Writer) {
+        out.number(self.sequence);
+        out.fixed(&self.body.0);
+        out.time(self.time);
+        match &self.answer {
+            Answer::Done => out.u8(0),
+            Answer::Stat(stat) => {
+                out.u8(1);
+                stat.write(out);
+            }
+            Answer::RestorableUntil(until) => {
+                out.u8(2);
+                out.option(until.as_ref(), |out, until| out.time(*until));
+            }
+        }
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            sequence: input.number()?,
+            body: Sha256(input.array()?),
+            time: input.time()?,
+            answer: match input.u8()? {
+                0 => Answer::Done,
+                1 => Answer::Stat(FileStat::read(input)?),
+                2 => Answer::RestorableUntil(input.option(Reader::time)?),
+                _ => return None,
+            },
+        })
+    }
+}
+
+impl Record for FileStat {
+    fn write(&self, out: &mut Writer) {
+        out.inode(self.inode);
+        out.kind(self.kind);
+        out.number(self.size);
+        out.attributes(&self.attributes);
+        out.time(self.ctime);
+        out.bytes(&self.symlink_target);
+        out.u8(self.replication_factor);
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            inode: input.inode()?,
+            kind: input.kind()?,
+            size: input.number()?,
+            attributes: input.attributes()?,
+            ctime: input.time()?,
+            symlink_target: Bytes::copy_from_slice(input.bytes()?),
+            replication_factor: input.u8()?,
+        })
+    }
+}

@@ -1,0 +1,81 @@
+//! Settings and counters of the cluster: `s/`.
+
+use dfs_types::{ChunkId, ClusterId, Incarnation, InodeId, SealKey};
+
+use crate::codec::{Reader, Record, Writer};
+use crate::namespace::Replication;
+
+/// `s/cluster`. Its format stands for that of the whole store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cluster {
+    pub(crate) id: ClusterId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) key: SealKey,
+}
+
+/// `s/floor`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Floor(pub(crate) ChunkId);
+
+/// `s/inodes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NextInode(pub(crate) InodeId);
+
+/// A key of which only the version matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark;
+
+impl Record for Cluster {
+    fn write(&self, out: &mut Writer) {
+        out.fixed(&self.id.to_bytes());
+        out.number(self.incarnation.0);
+        out.fixed(self.key.expose());
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            id: ClusterId(input.wide()?),
+            incarnation: Incarnation(input.number()?),
+            key: SealKey::from_slice(&input.array::<{ SealKey::LEN }>()?)?,
+        })
+    }
+}
+
+impl Record for Replication {
+    fn write(&self, out: &mut Writer) {
+        out.u8(self.factor);
+        out.option(self.min_write.as_ref(), |out, min| out.u8(*min));
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { factor: input.u8()?, min_write: input.option(Reader::u8)? })
+    }
+}
+
+impl Record for Floor {
+    fn write(&self, out: &mut Writer) {
+        out.fixed(&self.0.to_bytes());
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        input.chunk().map(Self)
+    }
+}
+
+impl Record for NextInode {
+    fn write(&self, out: &mut Writer) {
+        out.inode(self.0);
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        input.inode().map(Self)
+    }
+}
+
+impl Record for Mark {
+    fn write(&self, _out: &mut Writer) {}
+
+    fn read(_input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self)
+    }
+}
