@@ -1,10 +1,12 @@
 //! The metadata of dfs: the engine contract, and the namespace as pure transactions over it.
 
 pub mod change_log;
+mod codec;
 mod committer;
 pub mod conformance;
 pub mod engine;
 mod error;
+mod keys;
 pub mod lease;
 pub mod memory;
 pub mod namespace;

@@ -1,5 +1,6 @@
 //! Chunks: `k/`.
 
+use crate::codec::{Reader, Record, Writer};
 use dfs_types::{ChunkSeal, DiskId, Generation, InodeId, NodeId, Receipt, Stamp};
 
 /// What is known of a chunk.

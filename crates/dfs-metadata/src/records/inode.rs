@@ -18,9 +18,7 @@ pub(crate) struct Inode {
 pub(crate) enum Content {
     File(File),
     Directory(Directory),
-    Symlink {
-        target: Bytes,
-    },
+    Symlink { target: Bytes },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,10 +181,6 @@ impl Record for Extent {
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
-        Some(Self {
-            length: input.number()?,
-            chunk: input.chunk()?,
-            chunk_offset: input.number()?,
-        })
+        Some(Self { length: input.number()?, chunk: input.chunk()?, chunk_offset: input.number()? })
     }
 }

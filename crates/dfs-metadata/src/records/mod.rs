@@ -7,6 +7,3 @@ pub(crate) mod node;
 pub(crate) mod setting;
 pub(crate) mod unlinked;
 pub(crate) mod upload;
-
-#[cfg(test)]
-mod tests;
