@@ -8,6 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// The first moment of 1970.
+    pub const EPOCH: Self = Self(0);
+
     /// From milliseconds since 1970.
     pub fn from_millis(millis: u64) -> Self {
         Self(millis)

@@ -1,9 +1,14 @@
 //! Changing attributes.
 
-use dfs_types::{DfsPath, FileTime};
+use dfs_types::{Attributes, DfsPath, FileTime};
 
+use super::mutation::Mutation;
+use super::resolve::{Last, resolve};
+use super::transaction::Transaction;
 use super::{FileStat, Namespace, Repeat};
-use crate::Error;
+use crate::records::answer::{Answer, stat_of};
+use crate::records::inode::{Inode, Times};
+use crate::{Error, keys};
 
 /// Changes attributes; what is not set stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +34,40 @@ impl Namespace {
         request: &SetAttributes,
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
-        let _ = (request, repeat);
-        todo!()
+        stat_of(self.carry_out(Mutation::SetAttributes(request), repeat).await?)
+    }
+
+    pub(super) async fn try_set_attributes(
+        &self,
+        tx: &mut Transaction,
+        request: &SetAttributes,
+    ) -> Result<Answer, Error> {
+        let last = if request.follow { Last::Follow } else { Last::Keep };
+        let inode = resolve(tx, &request.path, last).await?.inode()?;
+        let key = keys::inode(inode);
+        let not_found = || Error::NotFound { path: request.path.clone() };
+        let mut record = tx.get::<Inode>(&key).await?.ok_or_else(not_found)?;
+        let now = self.now();
+        let old = record.attributes;
+        record.attributes = Attributes {
+            mode: request.mode.unwrap_or(old.mode) & Attributes::MODE_MASK,
+            uid: request.uid.unwrap_or(old.uid),
+            gid: request.gid.unwrap_or(old.gid),
+            mtime: request.mtime.unwrap_or(old.mtime),
+        };
+        record.ctime = now;
+        let mut times = None;
+        if record.directory().is_some() {
+            times = match request.mtime {
+                Some(mtime) => {
+                    let times = Times { mtime, ctime: now };
+                    tx.put(keys::times(inode), &times);
+                    Some(times)
+                }
+                None => tx.peek(&keys::times(inode)).await?,
+            };
+        }
+        tx.put(key, &record);
+        Ok(Answer::Stat(super::stat::describe(inode, &record, times)))
     }
 }

@@ -1,10 +1,12 @@
 //! The records of chunks, for those who keep their copies well.
 
+use bytes::Bytes;
 use dfs_types::{ChunkId, Generation, NodeId, Receipt, Revision, Stamp};
 
-use super::{Chunk, Namespace};
-use crate::Error;
+use super::transaction::{Attempt, Transaction};
+use super::{Chunk, Copy, Namespace, Node, TRIES};
 use crate::engine::Condition;
+use crate::{Error, keys};
 
 /// Some chunks in id order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,14 +35,20 @@ impl Namespace {
         after: Option<ChunkId>,
         limit: usize,
     ) -> Result<ChunkPage, Error> {
-        let _ = (after, limit);
-        todo!()
+        let tx = self.begin().await?;
+        let limit = limit.clamp(1, Self::PAGE_LEN_MAX);
+        let after = after.map_or_else(Bytes::new, keys::chunk);
+        let mut found = tx.range::<Chunk>(keys::CHUNKS, &after, limit + 1).await?;
+        let has_more = found.len() > limit;
+        found.truncate(limit);
+        let chunks = found.into_iter().map(with_id).collect::<Result<_, _>>()?;
+        Ok(ChunkPage { revision: tx.revision(), chunks, has_more })
     }
 
     /// The records of these chunks, in this order; `None` for those without.
     pub async fn chunks(&self, ids: &[ChunkId]) -> Result<Vec<Option<Chunk>>, Error> {
-        let _ = ids;
-        todo!()
+        let keys: Vec<Bytes> = ids.iter().copied().map(keys::chunk).collect();
+        self.begin().await?.peek_many(&keys).await
     }
 
     /// Adds copies that nodes vouch for and removes others, in one commit, provided that the
@@ -56,15 +64,66 @@ impl Namespace {
         remove: &[CopyId],
         fence: Option<&Condition>,
     ) -> Result<Chunk, Error> {
-        let _ = (chunk, generation, add, remove, fence);
-        todo!()
+        for receipt in add {
+            self.check_receipt(chunk, receipt)?;
+        }
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin_fenced(fence).await?;
+            let key = keys::chunk(chunk);
+            let record = tx.get::<Chunk>(&key).await?;
+            let mut record =
+                record.filter(|record| !record.is_tombstone()).ok_or(Error::UnknownChunk(chunk))?;
+            if record.generation != generation {
+                return Err(Error::ChunkChanged(chunk));
+            }
+            for receipt in add {
+                if receipt.length != record.seal.length || receipt.crc32c != record.seal.crc32c {
+                    let what = "it is for other bytes";
+                    return Err(Error::BadReceipt { chunk, node: receipt.node, what });
+                }
+                if !tx.counts(receipt).await? {
+                    let what = "the node does not take part";
+                    return Err(Error::BadReceipt { chunk, node: receipt.node, what });
+                }
+                record.copies.retain(|copy| copy.node != receipt.node);
+                record.copies.push(Copy::of(receipt));
+            }
+            record.copies.retain(|copy| !remove.contains(&CopyId::of(copy)));
+            if record.good_copies().next().is_none() {
+                return Err(Error::LastCopy(chunk));
+            }
+            record.generation = generation.next();
+            tx.put(key, &record);
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(record);
+            }
+        }
+        Err(Error::Conflict { what: "the copies of a chunk", tries: TRIES })
     }
 
     /// Notes that a copy is bad or gone. Returns the record, or `None` when there is no such copy
     /// (any more); either way the copy is no longer counted.
     pub async fn mark_bad(&self, chunk: ChunkId, copy: CopyId) -> Result<Option<Chunk>, Error> {
-        let _ = (chunk, copy);
-        todo!()
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin().await?;
+            let key = keys::chunk(chunk);
+            let Some(mut record) = tx.get::<Chunk>(&key).await? else { return Ok(None) };
+            let Some(bad) = record.copies.iter_mut().find(|found| CopyId::of(found) == copy) else {
+                return Ok(None);
+            };
+            if bad.is_bad {
+                return Ok(Some(record));
+            }
+            bad.is_bad = true;
+            record.generation = record.generation.next();
+            tx.put(key, &record);
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(Some(record));
+            }
+        }
+        Err(Error::Conflict { what: "the copies of a chunk", tries: TRIES })
     }
 
     /// Notes that copies of a tombstone were deleted. What a reaper returned and could not order
@@ -75,7 +134,56 @@ impl Namespace {
         copies: &[CopyId],
         fence: Option<&Condition>,
     ) -> Result<(), Error> {
-        let _ = (chunk, copies, fence);
-        todo!()
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin_fenced(fence).await?;
+            let key = keys::chunk(chunk);
+            let Some(mut record) = tx.get::<Chunk>(&key).await? else { return Ok(()) };
+            let before = record.copies.len();
+            record.copies.retain(|copy| !copies.contains(&CopyId::of(copy)));
+            if !record.is_tombstone() || record.copies.len() == before {
+                return Ok(());
+            }
+            record.generation = record.generation.next();
+            tx.put(key, &record);
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Conflict { what: "the copies of a chunk", tries: TRIES })
     }
+
+    /// Refuses a receipt that is not the word of the node it names for this chunk.
+    pub(super) fn check_receipt(&self, chunk: ChunkId, receipt: &Receipt) -> Result<(), Error> {
+        let node = receipt.node;
+        if receipt.chunk != chunk {
+            return Err(Error::BadReceipt { chunk, node, what: "it is for another chunk" });
+        }
+        if !receipt.is_genuine(&self.inner.key) {
+            return Err(Error::BadReceipt { chunk, node, what: "the node did not seal it" });
+        }
+        Ok(())
+    }
+}
+
+impl CopyId {
+    /// Which copy that is.
+    pub fn of(copy: &Copy) -> Self {
+        Self { node: copy.node, stamp: copy.stamp }
+    }
+}
+
+impl Transaction {
+    /// Whether the node of a receipt takes part, now and when the commit takes place.
+    pub(super) async fn counts(&mut self, receipt: &Receipt) -> Result<bool, Error> {
+        let node = self.get::<Node>(&keys::node(receipt.node)).await?;
+        let newest = |node: &Node| node.pending.max(node.confirmed);
+        let is_known = |node: &Node| receipt.registration <= newest(node);
+        Ok(node.is_some_and(|node| node.may_hold_copies() && is_known(&node)))
+    }
+}
+
+pub(super) fn with_id((key, chunk): (Bytes, Chunk)) -> Result<(ChunkId, Chunk), Error> {
+    let damaged = || Error::Damaged { key: keys::show(&key), what: "a key of no chunk" };
+    Ok((keys::chunk_id(&key).ok_or_else(damaged)?, chunk))
 }

@@ -1,10 +1,23 @@
 //! The cluster itself: making one, opening it, its settings.
 
-use dfs_types::{Clock, ClusterId, Incarnation, NodeId, Random, Revision, SealKey};
+use std::sync::{Arc, Mutex};
 
-use super::{Components, Namespace, Node, Options};
-use crate::Error;
-use crate::engine::Engine;
+use bytes::Bytes;
+use dfs_types::{
+    Attributes, ChunkId, Clock, ClusterId, Incarnation, InodeId, NodeId, Random, Revision, SealKey,
+};
+
+use super::inodes::Inodes;
+use super::transaction::{Attempt, Transaction};
+use super::{Components, Inner, Namespace, Node, Options};
+use crate::codec::Record as _;
+use crate::engine::{Commit, Condition, Engine, Outcome, Write};
+use crate::records::inode::{Content, Directory, Inode, Link, Times};
+use crate::records::setting::{Cluster, Floor, Mark, NextInode};
+use crate::{Error, keys};
+
+/// The incarnation of a cluster that was just made.
+const FIRST: Incarnation = Incarnation(1);
 
 /// What a new cluster starts with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +72,65 @@ pub async fn init(
     clock: &dyn Clock,
     random: &dyn Random,
 ) -> Result<ClusterIdentity, Error> {
-    let _ = (engine, options, clock, random);
-    todo!()
+    let Replication { factor, min_write } = options.replication;
+    check_replication(options.replication)?;
+    let identity = ClusterIdentity { cluster: ClusterId::random(random), incarnation: FIRST };
+    let cluster = Cluster {
+        id: identity.cluster,
+        incarnation: identity.incarnation,
+        key: SealKey::random(random),
+    };
+    let root = Inode {
+        attributes: Attributes { mode: 0o755, ..Attributes::default() },
+        ctime: clock.now(),
+        content: Content::Directory(Directory { parent: InodeId::ROOT, link: Link::Linked }),
+    };
+    let put = |key: Bytes, value: Vec<u8>| Write::Put(key, value.into());
+    let commit = Commit {
+        conditions: vec![
+            Condition::Absent(keys::CLUSTER),
+            Condition::Absent(keys::inode(InodeId::ROOT)),
+        ],
+        writes: vec![
+            put(keys::CLUSTER, cluster.encode()),
+            put(keys::REPLICATION, Replication { factor, min_write }.encode()),
+            put(keys::INODES, NextInode(InodeId::ROOT.next()).encode()),
+            put(keys::FLOOR, Floor(ChunkId::MIN).encode()),
+            put(keys::MOVES, Mark.encode()),
+            put(keys::NAMES, Mark.encode()),
+            put(keys::inode(InodeId::ROOT), root.encode()),
+            put(keys::times(InodeId::ROOT), Times::now(clock.now()).encode()),
+        ],
+    };
+    match engine.commit_batch(vec![commit]).await?.first() {
+        Some(Outcome::Committed(_)) => Ok(identity),
+        _ => {
+            let found = engine.snapshot().await?.get(&keys::CLUSTER).await?;
+            let found = found.ok_or_else(|| missing(&keys::CLUSTER))?;
+            let there = Cluster::decode(&keys::CLUSTER, &found.value)?;
+            Err(Error::AlreadyInitialised(there.id))
+        }
+    }
+}
+
+fn check_replication(replication: Replication) -> Result<(), Error> {
+    let Replication { factor, min_write } = replication;
+    let max = Replication::FACTOR_MAX;
+    if !(1..=max).contains(&factor) {
+        return Err(Error::Invalid {
+            what: format!("a replication factor is 1 to {max}, not {factor}"),
+        });
+    }
+    if let Some(min) = min_write.filter(|min| !(1..=factor).contains(min)) {
+        return Err(Error::Invalid {
+            what: format!("the least number of copies of a write is 1 to {factor}, not {min}"),
+        });
+    }
+    Ok(())
+}
+
+fn missing(key: &Bytes) -> Error {
+    Error::Damaged { key: keys::show(key), what: "nothing" }
 }
 
 impl Namespace {
@@ -73,8 +143,29 @@ impl Namespace {
         options: Options,
         expected: Option<ClusterIdentity>,
     ) -> Result<Self, Error> {
-        let _ = (components, options, expected);
-        todo!()
+        let snapshot = components.engine.snapshot().await?;
+        let found = snapshot.get(&keys::CLUSTER).await?.ok_or(Error::NotInitialised)?;
+        let cluster = Cluster::decode(&keys::CLUSTER, &found.value)?;
+        let identity = ClusterIdentity { cluster: cluster.id, incarnation: cluster.incarnation };
+        if let Some(expected) = expected {
+            if expected.cluster != identity.cluster {
+                let (expected, found) = (expected.cluster, identity.cluster);
+                return Err(Error::WrongCluster { expected, found });
+            }
+            if identity.incarnation < expected.incarnation {
+                let (expected, found) = (expected.incarnation, identity.incarnation);
+                return Err(Error::OlderIncarnation { expected, found });
+            }
+        }
+        let inner = Inner {
+            components,
+            options,
+            identity,
+            key: cluster.key,
+            inodes: Inodes::default(),
+            swept_to: Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Which cluster this is.
@@ -89,12 +180,25 @@ impl Namespace {
 
     /// Settings and nodes at one revision.
     pub async fn cluster_state(&self) -> Result<ClusterState, Error> {
-        todo!()
+        let tx = self.begin().await?;
+        let replication = replication(&tx).await?;
+        let nodes = super::nodes::all(&tx).await?;
+        Ok(ClusterState { revision: tx.revision(), replication, nodes })
     }
 
     /// Sets how many copies new files get; 1 to [`Replication::FACTOR_MAX`].
     pub async fn set_replication(&self, replication: Replication) -> Result<Revision, Error> {
-        let _ = replication;
-        todo!()
+        check_replication(replication)?;
+        let mut tx = self.begin().await?;
+        tx.put(keys::REPLICATION, &replication);
+        match self.commit(tx).await? {
+            Attempt::Committed(revision) => Ok(revision),
+            Attempt::Conflict => Err(Error::Conflict { what: "the replication factor", tries: 1 }),
+        }
     }
+}
+
+/// How many copies new files get.
+pub(super) async fn replication(tx: &Transaction) -> Result<Replication, Error> {
+    tx.peek(&keys::REPLICATION).await?.ok_or_else(|| missing(&keys::REPLICATION))
 }

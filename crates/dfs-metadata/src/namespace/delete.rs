@@ -1,9 +1,16 @@
 //! Deleting.
 
-use dfs_types::{DfsPath, Timestamp};
+use dfs_types::{DfsPath, FileKind, InodeId, Timestamp};
 
+use super::mutation::Mutation;
+use super::resolve::{Last, Named, resolve};
+use super::transaction::Transaction;
 use super::{Namespace, Repeat};
-use crate::Error;
+use crate::records::answer::Answer;
+use crate::records::inode::{Directory, Entry, Inode, Link, Times};
+use crate::records::setting::Mark;
+use crate::records::unlinked::Unlinked;
+use crate::{Error, keys};
 
 /// Deletes a file, symlink, directory or tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +31,97 @@ impl Namespace {
         request: &Delete,
         repeat: Option<&Repeat>,
     ) -> Result<Option<Timestamp>, Error> {
-        let _ = (request, repeat);
-        todo!()
+        match self.carry_out(Mutation::Delete(request), repeat).await? {
+            Answer::RestorableUntil(until) => Ok(until),
+            _ => Err(Error::Damaged { key: "r/".to_owned(), what: "an answer to another call" }),
+        }
+    }
+
+    pub(super) async fn try_delete(
+        &self,
+        tx: &mut Transaction,
+        request: &Delete,
+    ) -> Result<Answer, Error> {
+        let named = resolve(tx, &request.path, Last::Keep).await?.named()?;
+        let entry = named.taken()?;
+        if entry.kind == FileKind::Directory && !request.recursive {
+            tx.must_be_empty(entry.inode, &request.path).await?;
+        }
+        let now = self.now();
+        let restorable = if request.now { Restorable::No } else { Restorable::ForAWhile };
+        let until = self.unlink(tx, &named, entry, restorable, now).await?;
+        tx.put(keys::times(named.parent), &Times::now(now));
+        tx.delete(named.key());
+        Ok(Answer::RestorableUntil(until))
+    }
+
+    /// Notes that an inode has lost its name, which the caller takes away or gives to another.
+    /// Returns until when it can be restored.
+    pub(super) async fn unlink(
+        &self,
+        tx: &mut Transaction,
+        place: &Named,
+        entry: Entry,
+        restorable: Restorable,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, Error> {
+        let until = match restorable {
+            Restorable::ForAWhile => Some(now.plus(self.inner.options.restorable)),
+            Restorable::No => None,
+        };
+        let not_before = until.unwrap_or(AT_ONCE);
+        let unlinked = Unlinked {
+            kind: entry.kind,
+            parent: place.parent,
+            name: place.name.clone(),
+            time: now,
+            reaping: false,
+        };
+        if entry.kind == FileKind::Directory {
+            tx.set_link(entry.inode, Link::Unlinked).await?;
+        }
+        tx.put(keys::unlinked(not_before, entry.inode), &unlinked);
+        if entry.kind != FileKind::File {
+            tx.put(keys::NAMES, &Mark);
+        }
+        Ok(until)
+    }
+}
+
+/// Whether what is unlinked can be restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Restorable {
+    ForAWhile,
+    No,
+}
+
+/// The time of what cannot be restored: before all others.
+pub(super) const AT_ONCE: Timestamp = Timestamp::EPOCH;
+
+impl Transaction {
+    /// Refuses a directory that has entries, now or when the commit takes place.
+    pub(super) async fn must_be_empty(
+        &mut self,
+        directory: InodeId,
+        path: &DfsPath,
+    ) -> Result<(), Error> {
+        let prefix = keys::entries(directory);
+        if !self.range::<Entry>(&prefix, &[], 1).await?.is_empty() {
+            return Err(Error::NotEmpty { path: path.clone() });
+        }
+        self.expect_empty(prefix);
+        Ok(())
+    }
+
+    /// Says something else of a directory's place.
+    pub(super) async fn set_link(&mut self, directory: InodeId, link: Link) -> Result<(), Error> {
+        let key = keys::inode(directory);
+        let record = self.get::<Inode>(&key).await?;
+        let found = record.as_ref().and_then(Inode::directory).zip(record.as_ref());
+        let damaged = || Error::Damaged { key: keys::show(&key), what: "no directory" };
+        let (place, record) = found.ok_or_else(damaged)?;
+        let changed = record.with_directory(Directory { link, ..place });
+        self.put(key, &changed);
+        Ok(())
     }
 }

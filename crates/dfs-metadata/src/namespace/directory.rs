@@ -1,9 +1,18 @@
 //! Making directories.
 
-use dfs_types::{Attributes, DfsPath};
+use dfs_types::{Attributes, DfsPath, FileKind, InodeId, Name, Timestamp};
 
-use super::{FileStat, Namespace, Repeat};
-use crate::Error;
+use super::mutation::Mutation;
+use super::resolve::{Last, Named, Place, resolve};
+use super::transaction::{Attempt, Transaction};
+use super::{FileStat, Namespace, Repeat, TRIES};
+use crate::records::answer::{Answer, stat_of};
+use crate::records::inode::{Content, Directory, Entry, Inode, Link, Times};
+use crate::{Error, keys};
+
+/// Directories that are made in one commit: with three keys each, and those of the way there, they
+/// stay below what a commit may name.
+const AT_ONCE: usize = 12;
 
 /// Makes a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +33,107 @@ impl Namespace {
         request: &MakeDirectory,
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
-        let _ = (request, repeat);
-        todo!()
+        while self.make_upper_directories(request).await? {}
+        stat_of(self.carry_out(Mutation::MakeDirectory(request), repeat).await?)
+    }
+
+    /// Makes the upper ones of very many missing parents. Whether it did.
+    async fn make_upper_directories(&self, request: &MakeDirectory) -> Result<bool, Error> {
+        if !request.parents {
+            return Ok(false);
+        }
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin().await?;
+            let place = resolve(&mut tx, &request.path, Last::Follow).await?;
+            let Place::Named(named) = place else { return Ok(false) };
+            if named.missing_below.len() < AT_ONCE {
+                return Ok(false);
+            }
+            let names = named.missing_below.get(..AT_ONCE - 1).unwrap_or_default();
+            self.make_chain(&mut tx, &named, names, request.attributes).await?;
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(true);
+            }
+        }
+        Err(Error::Conflict { what: "the directory to be made", tries: TRIES })
+    }
+
+    pub(super) async fn try_make_directory(
+        &self,
+        tx: &mut Transaction,
+        request: &MakeDirectory,
+    ) -> Result<Answer, Error> {
+        let path = &request.path;
+        let last = if request.parents { Last::Follow } else { Last::Keep };
+        let place = resolve(tx, path, last).await?;
+        let there = match &place {
+            Place::Root => Some(InodeId::ROOT),
+            Place::Named(Named { entry: Some(entry), .. }) => match entry.kind {
+                FileKind::Directory => Some(entry.inode),
+                _ => return Err(Error::AlreadyExists { path: path.clone() }),
+            },
+            Place::Named(_) => None,
+        };
+        if let Some(inode) = there {
+            if !request.parents {
+                return Err(Error::AlreadyExists { path: path.clone() });
+            }
+            let stat = tx.stat(inode).await?;
+            return stat.map(Answer::Stat).ok_or(Error::Stale(inode));
+        }
+        let named = place.named()?;
+        let named = if request.parents { named } else { named.in_parent()? };
+        if named.missing_below.len() >= AT_ONCE {
+            return Err(Error::Conflict { what: "the directory to be made", tries: 1 });
+        }
+        let names = &named.missing_below;
+        self.make_chain(tx, &named, names, request.attributes).await.map(Answer::Stat)
+    }
+
+    /// Makes a directory at a free place, and one in the other below it. Describes the last.
+    async fn make_chain(
+        &self,
+        tx: &mut Transaction,
+        top: &Named,
+        below: &[Name],
+        attributes: Attributes,
+    ) -> Result<FileStat, Error> {
+        let now = self.now();
+        tx.grow(top.parent, &top.path, now).await?;
+        let mode = attributes.mode & Attributes::MODE_MASK;
+        let attributes = Attributes { mode, ..attributes };
+        let mut parent = top.parent;
+        let mut made = None;
+        for name in std::iter::once(&top.name).chain(below) {
+            let inode = self.next_inode().await?;
+            let place = Directory { parent, link: Link::Linked };
+            let record = Inode { attributes, ctime: now, content: Content::Directory(place) };
+            let times = Times { mtime: attributes.mtime, ctime: now };
+            tx.put(keys::entry(parent, name), &Entry { inode, kind: FileKind::Directory });
+            tx.put(keys::inode(inode), &record);
+            tx.put(keys::times(inode), &times);
+            made = Some(super::stat::describe(inode, &record, Some(times)));
+            parent = inode;
+        }
+        made.ok_or_else(|| top.not_found())
+    }
+}
+
+impl Transaction {
+    /// Something is put into a directory: it must be there still, and its times change.
+    pub(super) async fn grow(
+        &mut self,
+        directory: InodeId,
+        path: &DfsPath,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        let record = self.get::<Inode>(&keys::inode(directory)).await?;
+        let link = record.and_then(|record| record.directory()).map(|found| found.link);
+        if link != Some(Link::Linked) {
+            return Err(Error::NotFound { path: path.clone() });
+        }
+        self.put(keys::times(directory), &Times::now(now));
+        Ok(())
     }
 }

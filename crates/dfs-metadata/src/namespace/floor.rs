@@ -1,15 +1,20 @@
 //! The floor below which a collector may judge chunks.
 
+use bytes::Bytes;
 use dfs_types::{ChunkId, Timestamp};
 
-use super::Namespace;
-use crate::Error;
+use super::chunks::with_id;
+use super::transaction::{Attempt, Transaction};
+use super::{Chunk, Namespace, TRIES};
 use crate::engine::Condition;
+use crate::records::setting::Floor;
+use crate::{Error, keys};
 
 impl Namespace {
     /// The lowest chunk id that a commit may still bring in.
     pub async fn gc_floor(&self) -> Result<ChunkId, Error> {
-        todo!()
+        let Floor(floor) = self.begin().await?.peek(&keys::FLOOR).await?.ok_or_else(no_floor)?;
+        Ok(floor)
     }
 
     /// Raises the floor to everything planned before `time`; never lowers it. Uploads planned
@@ -19,8 +24,20 @@ impl Namespace {
         time: Timestamp,
         fence: Option<&Condition>,
     ) -> Result<ChunkId, Error> {
-        let _ = (time, fence);
-        todo!()
+        let wanted = ChunkId::floor(time);
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin_fenced(fence).await?;
+            let floor = tx.floor().await?;
+            if wanted <= floor {
+                return Ok(floor);
+            }
+            tx.put(keys::FLOOR, &Floor(wanted));
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(wanted);
+            }
+        }
+        Err(Error::Conflict { what: "the floor of the collector", tries: TRIES })
     }
 
     /// Removes tombstones below the floor whose copies are all deleted, looking at `limit` chunks
@@ -31,7 +48,47 @@ impl Namespace {
         limit: usize,
         fence: Option<&Condition>,
     ) -> Result<Option<ChunkId>, Error> {
-        let _ = (after, limit, fence);
-        todo!()
+        let mut tx = self.begin_fenced(fence).await?;
+        let floor = tx.floor().await?;
+        let from = after.map_or_else(Bytes::new, keys::chunk);
+        let limit = limit.clamp(1, SWEEP_MAX);
+        let found = tx.range::<Chunk>(keys::CHUNKS, &from, limit).await?;
+        let mut next = (found.len() == limit).then_some(ChunkId::MIN);
+        for entry in found {
+            let (chunk, record) = with_id(entry)?;
+            if chunk >= floor {
+                next = None;
+                break;
+            }
+            next = next.map(|_| chunk);
+            if record.is_tombstone() && record.copies.is_empty() {
+                let key = keys::chunk(chunk);
+                tx.get::<Chunk>(&key).await?;
+                tx.delete(key);
+            }
+        }
+        if tx.is_read_only() {
+            return Ok(next);
+        }
+        match self.commit(tx).await? {
+            Attempt::Committed(_) => Ok(next),
+            // Somebody noted something of one of them; it is looked at again.
+            Attempt::Conflict => Ok(after.or(Some(ChunkId::MIN))),
+        }
+    }
+}
+
+/// Chunks that one step of a sweep looks at: each that goes is a key of its commit.
+const SWEEP_MAX: usize = 90;
+
+fn no_floor() -> Error {
+    Error::Damaged { key: keys::show(&keys::FLOOR), what: "nothing" }
+}
+
+impl Transaction {
+    /// The lowest chunk id that may be brought in, now and when the commit takes place.
+    pub(super) async fn floor(&mut self) -> Result<ChunkId, Error> {
+        let Floor(floor) = self.get(&keys::FLOOR).await?.ok_or_else(no_floor)?;
+        Ok(floor)
     }
 }

@@ -7,13 +7,17 @@ mod cluster;
 mod delete;
 mod directory;
 mod floor;
+mod inodes;
+mod mutation;
 mod nodes;
 mod read;
 mod reaper;
 mod rename;
+mod resolve;
 mod slots;
 mod stat;
 mod symlink;
+mod transaction;
 mod undelete;
 mod upload;
 
@@ -21,7 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_types::{Clock, Random, SealKey};
+use dfs_types::{Clock, Random, SealKey, Timestamp};
 
 use crate::committer::Committer;
 use crate::engine::Engine;
@@ -33,6 +37,7 @@ pub use chunks::{ChunkPage, CopyId};
 pub use cluster::{ClusterIdentity, ClusterState, InitOptions, Replication, init};
 pub use delete::Delete;
 pub use directory::MakeDirectory;
+use mutation::TRIES;
 pub use nodes::{Registered, Registration};
 pub use read::{OpenFile, ReadExtent, ReadPlan};
 pub use reaper::{DoomedCopy, ReapLimits, Reaped};
@@ -91,10 +96,19 @@ struct Inner {
     options: Options,
     identity: ClusterIdentity,
     key: SealKey,
+    inodes: inodes::Inodes,
+    /// Where the next sweep over the answers of slots goes on.
+    swept_to: std::sync::Mutex<bytes::Bytes>,
 }
 
 impl fmt::Debug for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Namespace({:?})", self.inner.identity)
+    }
+}
+
+impl Namespace {
+    fn now(&self) -> Timestamp {
+        self.inner.components.clock.now()
     }
 }

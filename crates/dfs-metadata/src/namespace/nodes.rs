@@ -1,9 +1,11 @@
 //! The datanodes of the cluster, as far as they are stored.
 
+use bytes::Bytes;
 use dfs_types::{DiskId, NodeId, NodeState, RegistrationNumber, SealKey};
 
-use super::{ClusterIdentity, Namespace, Node};
-use crate::Error;
+use super::transaction::{Attempt, Transaction};
+use super::{ClusterIdentity, Namespace, Node, TRIES};
+use crate::{Error, keys};
 
 /// A node that wants to join, or comes back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +46,23 @@ impl Namespace {
     /// Refuses removed nodes, disks of another cluster, old images and second copies of disks.
     /// The join secret is the caller's to check.
     pub async fn register(&self, request: &Registration, admit: bool) -> Result<Registered, Error> {
-        let _ = (request, admit);
-        todo!()
+        self.check_comes_from_here(request)?;
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin().await?;
+            let key = keys::node(request.node);
+            let known = tx.get::<Node>(&key).await?;
+            let node = registered(request, known, admit)?;
+            tx.put(key, &node);
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(Registered {
+                    number: node.pending,
+                    key: self.inner.key.for_node(request.node, node.pending),
+                    state: node.state,
+                });
+            }
+        }
+        Err(Error::Conflict { what: "the registration of a node", tries: TRIES })
     }
 
     /// Takes a registration into use; a heartbeat came with it. Harmless when it is in use
@@ -55,24 +72,126 @@ impl Namespace {
         node: NodeId,
         number: RegistrationNumber,
     ) -> Result<Node, Error> {
-        let _ = (node, number);
-        todo!()
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin().await?;
+            let key = keys::node(node);
+            let not_registered = Error::NotRegistered { node, found: number.0 };
+            let mut known = tx.get::<Node>(&key).await?.ok_or(not_registered.clone())?;
+            if known.state == NodeState::Removed {
+                return Err(Error::NodeRemoved(node));
+            }
+            if number == known.confirmed && number != RegistrationNumber(0) {
+                return Ok(known);
+            }
+            if number != known.pending || number <= known.confirmed {
+                return Err(not_registered);
+            }
+            known.confirmed = number;
+            tx.put(key, &known);
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(known);
+            }
+        }
+        Err(Error::Conflict { what: "the registration of a node", tries: TRIES })
     }
 
     /// Sets what a node shall be; not Suspect or Lost, which are no wishes.
     pub async fn set_node_state(&self, node: NodeId, state: NodeState) -> Result<(), Error> {
-        let _ = (node, state);
-        todo!()
+        if !Node::can_be(state) {
+            return Err(Error::Invalid { what: format!("a node cannot be made {state}") });
+        }
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin().await?;
+            let key = keys::node(node);
+            let mut known = tx.get::<Node>(&key).await?.ok_or(Error::UnknownNode(node))?;
+            if known.state == state {
+                return Ok(());
+            }
+            known.state = state;
+            tx.put(key, &known);
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Conflict { what: "the state of a node", tries: TRIES })
     }
 
     /// One node.
     pub async fn node(&self, node: NodeId) -> Result<Option<Node>, Error> {
-        let _ = node;
-        todo!()
+        self.begin().await?.peek(&keys::node(node)).await
     }
 
     /// All nodes, removed ones included, in id order.
     pub async fn nodes(&self) -> Result<Vec<(NodeId, Node)>, Error> {
-        todo!()
+        all(&self.begin().await?).await
+    }
+
+    /// The disks of a node remember their cluster.
+    fn check_comes_from_here(&self, request: &Registration) -> Result<(), Error> {
+        let Some(theirs) = request.cluster else { return Ok(()) };
+        let ours = self.inner.identity;
+        if theirs.cluster != ours.cluster {
+            return Err(Error::WrongCluster { expected: theirs.cluster, found: ours.cluster });
+        }
+        if ours.incarnation < theirs.incarnation {
+            let (expected, found) = (theirs.incarnation, ours.incarnation);
+            return Err(Error::OlderIncarnation { expected, found });
+        }
+        Ok(())
+    }
+}
+
+/// The record of a node with its next registration.
+///
+/// The number on the disks must be the one in use, or the one handed out last: a node may end
+/// between writing it and its first heartbeat. Of two equal disks, only the one that registers
+/// last and then sends a heartbeat goes on; the other has neither number any more.
+fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Result<Node, Error> {
+    let none = RegistrationNumber(0);
+    let (id, found) = (request.node, request.registration);
+    let (confirmed, last, state) = match known {
+        None if found != none => return Err(Error::UnknownNode(id)),
+        None => (none, none, NodeState::Joining),
+        Some(known) if known.state == NodeState::Removed => return Err(Error::NodeRemoved(id)),
+        Some(known) if found == known.confirmed || found == known.pending => {
+            (found, known.pending.max(known.confirmed), known.state)
+        }
+        Some(known) => {
+            let expected = known.confirmed.0;
+            return Err(Error::OldImage { node: id, found: found.0, expected });
+        }
+    };
+    let is_admitted = admit && state == NodeState::Joining;
+    Ok(Node {
+        address: request.address.clone(),
+        zone: request.zone.clone(),
+        host: request.host.clone(),
+        version: request.version.clone(),
+        disks: request.disks.clone(),
+        confirmed,
+        pending: last.next(),
+        state: if is_admitted { NodeState::Active } else { state },
+    })
+}
+
+/// Nodes read at a time.
+const NODES_STEP: usize = 1_000;
+
+pub(super) async fn all(tx: &Transaction) -> Result<Vec<(NodeId, Node)>, Error> {
+    let mut nodes = Vec::new();
+    let mut after = Bytes::new();
+    loop {
+        let page = tx.range::<Node>(keys::NODES, &after, NODES_STEP).await?;
+        let is_last = page.len() < NODES_STEP;
+        for (key, node) in page {
+            let damaged = || Error::Damaged { key: keys::show(&key), what: "a key of no node" };
+            nodes.push((keys::node_id(&key).ok_or_else(damaged)?, node));
+            after = key;
+        }
+        if is_last {
+            return Ok(nodes);
+        }
     }
 }

@@ -1,10 +1,20 @@
 //! Taking apart what was unlinked, and uploads that were given up.
 
-use dfs_types::{ChunkId, DiskId, NodeId, Stamp};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::Namespace;
-use crate::Error;
+use bytes::Bytes;
+use dfs_types::{ChunkId, DiskId, FileKind, InodeId, NodeId, Stamp, Timestamp};
+
+use super::delete::AT_ONCE;
+use super::transaction::{Attempt, Transaction};
+use super::{Chunk, Copy, Namespace};
 use crate::engine::Condition;
+use crate::records::answer::Kept;
+use crate::records::inode::{Content, Entry, Extent, Inode, Link};
+use crate::records::unlinked::Unlinked;
+use crate::records::upload::Upload;
+use crate::{Error, keys};
 
 /// How much one step may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +56,29 @@ impl Namespace {
         limits: &ReapLimits,
         fence: Option<&Condition>,
     ) -> Result<Reaped, Error> {
-        let _ = (limits, fence);
-        todo!()
+        let tx = self.begin().await?;
+        let horizon = keys::unlinked_after(self.now());
+        let items = limits.items.clamp(1, Self::PAGE_LEN_MAX);
+        let found = tx.range::<Unlinked>(keys::UNLINKED, &[], items).await?;
+        let is_full = found.len() == items;
+        drop(tx);
+        let due = |key: &Bytes| limits.pressure || *key <= horizon;
+        let mut reaped = Reaped { has_more: is_full, ..Reaped::default() };
+        for (steps, (key, _)) in found.into_iter().enumerate() {
+            if !due(&key) {
+                reaped.has_more = false;
+                break;
+            }
+            if steps >= STEPS_MAX || reaped.copies.len() >= COPIES_MAX {
+                reaped.has_more = true;
+                break;
+            }
+            match self.take_apart(&key, fence, &mut reaped).await? {
+                Taken::Whole => reaped.finished += 1,
+                Taken::Partly => reaped.has_more = true,
+            }
+        }
+        Ok(reaped)
     }
 
     /// Takes apart staged uploads that have expired.
@@ -56,14 +87,258 @@ impl Namespace {
         limits: &ReapLimits,
         fence: Option<&Condition>,
     ) -> Result<Reaped, Error> {
-        let _ = (limits, fence);
-        todo!()
+        let tx = self.begin().await?;
+        let now = self.now();
+        let mut expired = Vec::new();
+        let mut after = Bytes::new();
+        loop {
+            let page = tx.range::<Upload>(keys::UPLOADS, &after, Self::PAGE_LEN_MAX).await?;
+            let is_last = page.len() < Self::PAGE_LEN_MAX;
+            for (key, upload) in page {
+                after = key.clone();
+                if upload.reaping || upload.expires <= now {
+                    expired.push(key);
+                }
+            }
+            if is_last || expired.len() > limits.items {
+                break;
+            }
+        }
+        drop(tx);
+        let mut reaped = Reaped { has_more: expired.len() > limits.items, ..Reaped::default() };
+        for key in expired.into_iter().take(limits.items) {
+            if reaped.copies.len() >= COPIES_MAX {
+                reaped.has_more = true;
+                break;
+            }
+            match self.take_upload_apart(&key, now, fence, &mut reaped).await? {
+                Taken::Whole => reaped.finished += 1,
+                Taken::Partly => reaped.has_more = true,
+            }
+        }
+        Ok(reaped)
     }
 
-    /// Forgets the answers kept for clients that were silent for [`Self::SLOTS_KEPT`], looking
-    /// at `limit` answers at a time from the first after `after` on. Returns where to go on.
+    /// How long the answers kept for a silent client are kept. Longer than any upload token
+    /// lives, and than any client tries again.
+    pub const SLOTS_KEPT: Duration = Duration::from_secs(24 * 3_600);
+
+    /// Forgets the answers kept for clients that were silent for [`Self::SLOTS_KEPT`], looking at
+    /// `limit` answers after those that the last call looked at. Returns whether there are more
+    /// before the end of the round.
     pub async fn sweep_slots(&self, limit: usize) -> Result<bool, Error> {
-        let _ = limit;
-        todo!()
+        let after = self.swept_to().clone();
+        let limit = limit.clamp(1, SWEEP_MAX);
+        let mut tx = self.begin().await?;
+        let found = tx.range::<Kept>(keys::ANSWERS, &after, limit).await?;
+        let next = found.last().filter(|_| found.len() == limit).map(|(key, _)| key.clone());
+        let oldest = self.now().minus(Self::SLOTS_KEPT);
+        for (key, kept) in found {
+            if kept.time < oldest {
+                tx.get::<Kept>(&key).await?;
+                tx.delete(key);
+            }
+        }
+        if !tx.is_read_only() {
+            // One that was used again meanwhile keeps all of this step, until the next round.
+            self.commit(tx).await?;
+        }
+        let has_more = next.is_some();
+        *self.swept_to() = next.unwrap_or_default();
+        Ok(has_more)
+    }
+
+    fn swept_to(&self) -> MutexGuard<'_, Bytes> {
+        self.inner.swept_to.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes one unlinked thing apart, as far as a bounded number of commits goes.
+    async fn take_apart(
+        &self,
+        key: &Bytes,
+        fence: Option<&Condition>,
+        reaped: &mut Reaped,
+    ) -> Result<Taken, Error> {
+        let damaged = || Error::Damaged { key: keys::show(key), what: "a key of nothing unlinked" };
+        let (_, inode) = keys::unlinked_parts(key).ok_or_else(damaged)?;
+        for _ in 0..STEPS_MAX {
+            let mut tx = self.begin_fenced(fence).await?;
+            let Some(unlinked) = tx.get::<Unlinked>(key).await? else { return Ok(Taken::Whole) };
+            let mut copies = Vec::new();
+            let is_done = match unlinked.kind {
+                FileKind::Directory => tx.reap_directory(key, &unlinked, inode).await?,
+                FileKind::File | FileKind::Symlink => {
+                    tx.reap_file(key, &unlinked, inode, &mut copies).await?
+                }
+            };
+            if is_done {
+                tx.delete(key.clone());
+            }
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                reaped.copies.append(&mut copies);
+                if is_done {
+                    return Ok(Taken::Whole);
+                }
+            }
+        }
+        Ok(Taken::Partly)
+    }
+
+    async fn take_upload_apart(
+        &self,
+        key: &Bytes,
+        now: Timestamp,
+        fence: Option<&Condition>,
+        reaped: &mut Reaped,
+    ) -> Result<Taken, Error> {
+        let damaged = || Error::Damaged { key: keys::show(key), what: "a key of no upload" };
+        let inode = keys::upload_inode(key).ok_or_else(damaged)?;
+        for _ in 0..STEPS_MAX {
+            let mut tx = self.begin_fenced(fence).await?;
+            let Some(upload) = tx.get::<Upload>(key).await? else { return Ok(Taken::Whole) };
+            if !upload.reaping && upload.expires > now {
+                return Ok(Taken::Whole);
+            }
+            let mut copies = Vec::new();
+            // From this commit on it can neither be staged nor confirmed.
+            tx.put(key.clone(), &Upload { reaping: true, ..upload });
+            let is_done = tx.drop_extents(inode, &mut copies).await?;
+            if is_done {
+                tx.delete(key.clone());
+            }
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                reaped.copies.append(&mut copies);
+                if is_done {
+                    return Ok(Taken::Whole);
+                }
+            }
+        }
+        Ok(Taken::Partly)
+    }
+}
+
+/// Commits that one thing, and things that one call, may take.
+const STEPS_MAX: usize = 64;
+/// Copies after which a call ends.
+const COPIES_MAX: usize = 10_000;
+/// Answers looked at in one step: each that goes is a key of its commit.
+const SWEEP_MAX: usize = 90;
+/// Extents taken apart in one commit, two keys each.
+const EXTENTS_AT_ONCE: usize = 40;
+/// Entries taken out of a directory in one commit, three keys each.
+const ENTRIES_AT_ONCE: usize = 28;
+
+enum Taken {
+    Whole,
+    Partly,
+}
+
+impl Transaction {
+    /// One step of a file or symlink. First its inode goes, so that nobody begins to read what is
+    /// about to go; then its extents. Whether nothing is left.
+    async fn reap_file(
+        &mut self,
+        key: &Bytes,
+        unlinked: &Unlinked,
+        inode: InodeId,
+        copies: &mut Vec<DoomedCopy>,
+    ) -> Result<bool, Error> {
+        let record_key = keys::inode(inode);
+        let Some(record) = self.get::<Inode>(&record_key).await? else {
+            return self.drop_extents(inode, copies).await;
+        };
+        self.delete(record_key);
+        let Content::File(file) = record.content else { return Ok(true) };
+        if let Some(extent) = file.single {
+            self.drop_reference(extent.chunk, copies).await?;
+            return Ok(true);
+        }
+        if file.size == 0 {
+            return Ok(true);
+        }
+        self.put(key.clone(), &Unlinked { reaping: true, ..unlinked.clone() });
+        Ok(false)
+    }
+
+    /// One step of a directory. First nothing can be put into it any more; then what is in it is
+    /// unlinked, some at a time. Whether it was empty and is gone.
+    async fn reap_directory(
+        &mut self,
+        key: &Bytes,
+        unlinked: &Unlinked,
+        inode: InodeId,
+    ) -> Result<bool, Error> {
+        if !unlinked.reaping {
+            self.set_link(inode, Link::Reaping).await?;
+            self.put(key.clone(), &Unlinked { reaping: true, ..unlinked.clone() });
+            return Ok(false);
+        }
+        let prefix = keys::entries(inode);
+        let found = self.range::<Entry>(&prefix, &[], ENTRIES_AT_ONCE).await?;
+        if found.is_empty() {
+            self.expect_empty(prefix);
+            self.delete(keys::inode(inode));
+            self.delete(keys::times(inode));
+            return Ok(true);
+        }
+        for (entry_key, entry) in found {
+            self.get::<Entry>(&entry_key).await?;
+            let damaged = || Error::Damaged { key: keys::show(&entry_key), what: "no name" };
+            let child = Unlinked {
+                kind: entry.kind,
+                parent: inode,
+                name: keys::entry_name(&entry_key).ok_or_else(damaged)?,
+                time: unlinked.time,
+                reaping: false,
+            };
+            if entry.kind == FileKind::Directory {
+                self.set_link(entry.inode, Link::Unlinked).await?;
+            }
+            self.put(keys::unlinked(AT_ONCE, entry.inode), &child);
+            self.delete(entry_key);
+        }
+        Ok(false)
+    }
+
+    /// Takes some extents of an inode away. Whether none is left.
+    async fn drop_extents(
+        &mut self,
+        inode: InodeId,
+        copies: &mut Vec<DoomedCopy>,
+    ) -> Result<bool, Error> {
+        let prefix = keys::extents(inode);
+        let mut found = self.range::<Extent>(&prefix, &[], EXTENTS_AT_ONCE + 1).await?;
+        let is_last = found.len() <= EXTENTS_AT_ONCE;
+        found.truncate(EXTENTS_AT_ONCE);
+        for (key, extent) in found {
+            self.drop_reference(extent.chunk, copies).await?;
+            self.delete(key);
+        }
+        Ok(is_last)
+    }
+
+    /// An extent no longer refers to a chunk; without any left it becomes a tombstone.
+    async fn drop_reference(
+        &mut self,
+        chunk: ChunkId,
+        copies: &mut Vec<DoomedCopy>,
+    ) -> Result<(), Error> {
+        let key = keys::chunk(chunk);
+        let record = self.get::<Chunk>(&key).await?;
+        let damaged = || Error::Damaged { key: keys::show(&key), what: "no chunk, but an extent" };
+        let mut record = record.ok_or_else(damaged)?;
+        record.references = record.references.saturating_sub(1);
+        record.generation = record.generation.next();
+        if record.is_tombstone() {
+            let doomed = |copy: &Copy| DoomedCopy {
+                chunk,
+                node: copy.node,
+                disk: copy.disk,
+                stamp: copy.stamp,
+            };
+            copies.extend(record.copies.iter().map(doomed));
+        }
+        self.put(key, &record);
+        Ok(())
     }
 }

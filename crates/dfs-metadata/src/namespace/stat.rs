@@ -4,7 +4,10 @@ use bytes::Bytes;
 use dfs_types::{Attributes, DfsPath, FileKind, InodeId, Name, Timestamp};
 
 use super::Namespace;
-use crate::Error;
+use super::resolve::{Last, resolve};
+use super::transaction::Transaction;
+use crate::records::inode::{Content, Directory, Entry, Inode, Times};
+use crate::{Error, keys};
 
 /// An inode as others see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +63,10 @@ impl Namespace {
 
     /// Describes what has a path; with `follow`, what a symlink at its end leads to.
     pub async fn stat(&self, path: &DfsPath, follow: bool) -> Result<FileStat, Error> {
-        let _ = (path, follow);
-        todo!()
+        let mut tx = self.begin().await?;
+        let last = if follow { Last::Follow } else { Last::Keep };
+        let place = resolve(&mut tx, path, last).await?;
+        tx.stat(place.inode()?).await?.ok_or_else(|| Error::NotFound { path: path.clone() })
     }
 
     /// Lists entries of a directory with names greater than `after`, at most `limit` and
@@ -73,7 +78,80 @@ impl Namespace {
         after: Option<&Name>,
         limit: usize,
     ) -> Result<DirectoryPage, Error> {
-        let _ = (directory, after, limit);
-        todo!()
+        let mut tx = self.begin().await?;
+        let directory = match directory {
+            Target::Path(path) => {
+                let inode = resolve(&mut tx, path, Last::Follow).await?.inode()?;
+                tx.directory(inode).await?.ok_or(Error::NotADirectory { path: path.clone() })?;
+                inode
+            }
+            Target::Inode(inode) => {
+                tx.directory(*inode).await?.ok_or(Error::Stale(*inode))?;
+                *inode
+            }
+        };
+        let after = after.map_or_else(Bytes::new, |name| keys::entry(directory, name));
+        let limit = limit.clamp(1, Self::PAGE_LEN_MAX);
+        let prefix = keys::entries(directory);
+        let mut found = tx.range::<Entry>(&prefix, &after, limit + 1).await?;
+        let has_more = found.len() > limit;
+        found.truncate(limit);
+        let entries = tx.described(found).await?;
+        Ok(DirectoryPage { directory, entries, has_more })
     }
+}
+
+impl Transaction {
+    /// A directory; `None` when the inode is none, or is gone.
+    pub(super) async fn directory(&self, inode: InodeId) -> Result<Option<Directory>, Error> {
+        let found = self.peek::<Inode>(&keys::inode(inode)).await?;
+        Ok(found.and_then(|inode| inode.directory()))
+    }
+
+    /// Describes an inode; `None` when it is gone.
+    pub(super) async fn stat(&self, inode: InodeId) -> Result<Option<FileStat>, Error> {
+        let Some(record) = self.peek::<Inode>(&keys::inode(inode)).await? else {
+            return Ok(None);
+        };
+        let times = match record.content {
+            Content::Directory(_) => self.peek(&keys::times(inode)).await?,
+            _ => None,
+        };
+        Ok(Some(describe(inode, &record, times)))
+    }
+
+    async fn described(&self, found: Vec<(Bytes, Entry)>) -> Result<Vec<DirectoryEntry>, Error> {
+        let inodes: Vec<Bytes> = found.iter().map(|(_, entry)| keys::inode(entry.inode)).collect();
+        let records = self.peek_many::<Inode>(&inodes).await?;
+        let is_directory = |entry: &Entry| entry.kind == FileKind::Directory;
+        let directories = found.iter().map(|(_, entry)| entry).filter(|entry| is_directory(entry));
+        let times: Vec<Bytes> = directories.map(|entry| keys::times(entry.inode)).collect();
+        let mut times = self.peek_many::<Times>(&times).await?.into_iter();
+        let mut entries = Vec::with_capacity(found.len());
+        for ((key, entry), record) in found.into_iter().zip(records) {
+            let damaged = |what| Error::Damaged { key: keys::show(&key), what };
+            let record = record.ok_or_else(|| damaged("an entry without its inode"))?;
+            let name = keys::entry_name(&key).ok_or_else(|| damaged("a key of no entry"))?;
+            let times = if is_directory(&entry) { times.next().flatten() } else { None };
+            entries.push(DirectoryEntry { name, stat: describe(entry.inode, &record, times) });
+        }
+        Ok(entries)
+    }
+}
+
+/// What others see of an inode. The times of a directory are those of its last change of entries.
+pub(super) fn describe(inode: InodeId, record: &Inode, times: Option<Times>) -> FileStat {
+    let (size, symlink_target, replication_factor) = match &record.content {
+        Content::File(file) => (file.size, Bytes::new(), file.replication),
+        Content::Directory(_) => (0, Bytes::new(), 0),
+        Content::Symlink { target } => (target.len() as u64, target.clone(), 0),
+    };
+    let mut attributes = record.attributes;
+    let mut ctime = record.ctime;
+    if let Some(times) = times {
+        attributes.mtime = times.mtime;
+        ctime = ctime.max(times.ctime);
+    }
+    let kind = record.kind();
+    FileStat { inode, kind, size, attributes, ctime, symlink_target, replication_factor }
 }

@@ -1,9 +1,16 @@
 //! Bringing back what was deleted or replaced.
 
-use dfs_types::DfsPath;
+use bytes::Bytes;
+use dfs_types::{DfsPath, FileKind, Timestamp};
 
+use super::mutation::Mutation;
+use super::resolve::{Last, Named, resolve};
+use super::transaction::Transaction;
 use super::{FileStat, Namespace, Repeat};
-use crate::Error;
+use crate::records::answer::{Answer, stat_of};
+use crate::records::inode::{Directory, Entry, Inode, Link};
+use crate::records::unlinked::Unlinked;
+use crate::{Error, keys};
 
 /// Restores what was deleted or replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +28,66 @@ impl Namespace {
         request: &Undelete,
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
-        let _ = (request, repeat);
-        todo!()
+        stat_of(self.carry_out(Mutation::Undelete(request), repeat).await?)
+    }
+
+    pub(super) async fn try_undelete(
+        &self,
+        tx: &mut Transaction,
+        request: &Undelete,
+    ) -> Result<Answer, Error> {
+        let was = resolve(tx, &request.path, Last::Keep).await?.named()?.in_parent()?;
+        let nothing = || Error::NothingToRestore { path: request.path.clone() };
+        let now = self.now();
+        let (key, found) = last_unlinked(tx, &was, now).await?.ok_or_else(nothing)?;
+        let (_, inode) = keys::unlinked_parts(&key).ok_or_else(nothing)?;
+        // It may have begun to be taken apart since.
+        let still = tx.get::<Unlinked>(&key).await?.filter(|still| !still.reaping);
+        still.ok_or_else(nothing)?;
+        let to_path = request.to.as_ref().unwrap_or(&request.path);
+        let to = match &request.to {
+            Some(to) => resolve(tx, to, Last::Keep).await?.named()?.in_parent()?,
+            None => was,
+        };
+        if to.entry.is_some() {
+            return Err(Error::AlreadyExists { path: to_path.clone() });
+        }
+        tx.grow(to.parent, &to.path, now).await?;
+        tx.delete(key);
+        tx.put(to.key(), &Entry { inode, kind: found.kind });
+        if found.kind == FileKind::Directory {
+            let key = keys::inode(inode);
+            let record = tx.get::<Inode>(&key).await?.ok_or_else(nothing)?;
+            let place = Directory { parent: to.parent, link: Link::Linked };
+            tx.put(key, &record.with_directory(place));
+        }
+        tx.stat(inode).await?.map(Answer::Stat).ok_or_else(nothing)
+    }
+}
+
+/// Unlinked things looked at in one step.
+const STEP: usize = 1_000;
+
+/// What lost its name at this place last, and can be restored still.
+async fn last_unlinked(
+    tx: &Transaction,
+    was: &Named,
+    now: Timestamp,
+) -> Result<Option<(Bytes, Unlinked)>, Error> {
+    let mut after = keys::unlinked_after(now);
+    let mut last: Option<(Bytes, Unlinked)> = None;
+    loop {
+        let page = tx.range::<Unlinked>(keys::UNLINKED, &after, STEP).await?;
+        let is_last = page.len() < STEP;
+        for (key, found) in page {
+            after = key.clone();
+            let is_it = found.parent == was.parent && found.name == was.name && !found.reaping;
+            if is_it && last.as_ref().is_none_or(|(_, last)| last.time <= found.time) {
+                last = Some((key, found));
+            }
+        }
+        if is_last {
+            return Ok(last);
+        }
     }
 }

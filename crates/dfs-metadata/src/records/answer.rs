@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use dfs_types::{Sha256, Timestamp};
 
+use crate::Error;
 use crate::codec::{Reader, Record, Writer};
 use crate::namespace::FileStat;
 
@@ -21,6 +22,14 @@ pub(crate) enum Answer {
     Done,
     Stat(FileStat),
     RestorableUntil(Option<Timestamp>),
+}
+
+/// The description that a call answers with.
+pub(crate) fn stat_of(answer: Answer) -> Result<FileStat, Error> {
+    match answer {
+        Answer::Stat(stat) => Ok(stat),
+        _ => Err(Error::Damaged { key: "r/".to_owned(), what: "an answer to another call" }),
+    }
 }
 
 impl Record for Kept {

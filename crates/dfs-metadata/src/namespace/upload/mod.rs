@@ -1,13 +1,16 @@
 //! Uploads: plans as tokens, staging, and the commit that makes a file appear.
 
-use bytes::Bytes;
-use dfs_types::{
-    Attributes, ChunkId, ChunkSeal, DfsPath, FileTime, InodeId, NodeId, Receipt, Timestamp,
-};
+mod confirm;
+mod plan;
+mod stage;
+mod token;
 
-use super::{FileStat, Namespace, Repeat};
-use crate::Error;
+use bytes::Bytes;
+use dfs_types::{Attributes, ChunkId, ChunkSeal, DfsPath, InodeId, NodeId, Receipt, Timestamp};
+
+use super::Namespace;
 use crate::placement::{Candidate, NodeSelector};
+pub(super) use confirm::FinishedUpload;
 
 /// Who may take chunks, and how to choose among them.
 #[derive(Clone, Copy)]
@@ -119,71 +122,4 @@ pub struct Confirm {
     pub attributes: Attributes,
     /// Refuses to replace.
     pub create_only: bool,
-}
-
-impl Namespace {
-    /// Chunks that a page of a plan has at most.
-    pub const PLAN_CHUNKS_MAX: usize = 64;
-
-    /// Plans the first page of an upload. Writes nothing but, now and then, a block of inode
-    /// numbers.
-    pub async fn plan_upload(
-        &self,
-        request: &PlanUpload,
-        placement: &Placement<'_>,
-    ) -> Result<UploadPlan, Error> {
-        let _ = (request, placement);
-        todo!()
-    }
-
-    /// Plans a further page, with a new expiry if chunks of the upload were staged.
-    pub async fn next_page(
-        &self,
-        request: &NextPage,
-        placement: &Placement<'_>,
-    ) -> Result<UploadPlan, Error> {
-        let _ = (request, placement);
-        todo!()
-    }
-
-    /// Plans one chunk anew, under a new id.
-    pub async fn replan_chunk(
-        &self,
-        request: &Replan,
-        placement: &Placement<'_>,
-    ) -> Result<UploadPlan, Error> {
-        let _ = (request, placement);
-        todo!()
-    }
-
-    /// Stages written chunks, in as many commits as they need, and moves the expiry of the
-    /// upload. Repeats are harmless. Returns until when the upload lives.
-    pub async fn stage(
-        &self,
-        tokens: &[Bytes],
-        chunks: &[WrittenChunk],
-    ) -> Result<Timestamp, Error> {
-        let _ = (tokens, chunks);
-        todo!()
-    }
-
-    /// Makes the file appear, whole, in one commit, replacing an older one. Stages first what
-    /// one commit cannot hold.
-    ///
-    /// A repeat gets the same answer, also when the file was replaced since;
-    /// [`Error::DeletedSince`] once it was taken apart. A file without chunks needs `repeat`.
-    pub async fn confirm(
-        &self,
-        request: &Confirm,
-        repeat: Option<&Repeat>,
-    ) -> Result<FileStat, Error> {
-        let _ = (request, repeat, FileTime::default());
-        todo!()
-    }
-
-    /// Gives an upload up: what was staged of it is taken apart soon.
-    pub async fn abort(&self, token: &[u8]) -> Result<(), Error> {
-        let _ = token;
-        todo!()
-    }
 }

@@ -1,0 +1,96 @@
+//! Changes of the namespace: how they are tried, tried again, and answered once.
+
+use std::time::Duration;
+
+use super::transaction::{Attempt, Transaction};
+use super::upload::FinishedUpload;
+use super::{
+    Delete, MakeDirectory, MakeSymlink, Namespace, Rename, Repeat, SetAttributes, Undelete,
+};
+use crate::Error;
+use crate::records::answer::Answer;
+
+/// How often a change is tried while others are faster.
+pub(super) const TRIES: u32 = 40;
+/// Longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_millis(64);
+
+/// A change.
+pub(super) enum Mutation<'a> {
+    MakeDirectory(&'a MakeDirectory),
+    MakeSymlink(&'a MakeSymlink),
+    Rename(&'a Rename),
+    Delete(&'a Delete),
+    Undelete(&'a Undelete),
+    SetAttributes(&'a SetAttributes),
+    Confirm(&'a FinishedUpload<'a>),
+}
+
+impl Mutation<'_> {
+    fn what(&self) -> &'static str {
+        match self {
+            Self::MakeDirectory(_) => "the directory to be made",
+            Self::MakeSymlink(_) => "the symlink to be made",
+            Self::Rename(_) => "what was to be renamed",
+            Self::Delete(_) => "what was to be deleted",
+            Self::Undelete(_) => "what was to be restored",
+            Self::SetAttributes(_) => "the attributes to be set",
+            Self::Confirm(_) => "the file to be confirmed",
+        }
+    }
+}
+
+impl Namespace {
+    /// Carries a change out, once: a repeat gets the first answer.
+    pub(super) async fn carry_out(
+        &self,
+        mutation: Mutation<'_>,
+        repeat: Option<&Repeat>,
+    ) -> Result<Answer, Error> {
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin().await?;
+            if let Some(repeat) = repeat
+                && let Some(answer) = super::slots::earlier_answer(&mut tx, repeat).await?
+            {
+                return Ok(answer);
+            }
+            let answer = self.attempt(&mutation, &mut tx).await?;
+            if tx.is_read_only() {
+                return Ok(answer);
+            }
+            if let Some(repeat) = repeat {
+                super::slots::keep(&mut tx, repeat, &answer, self.now());
+            }
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(answer);
+            }
+        }
+        Err(Error::Conflict { what: mutation.what(), tries: TRIES })
+    }
+
+    async fn attempt(
+        &self,
+        mutation: &Mutation<'_>,
+        tx: &mut Transaction,
+    ) -> Result<Answer, Error> {
+        match mutation {
+            Mutation::MakeDirectory(request) => self.try_make_directory(tx, request).await,
+            Mutation::MakeSymlink(request) => self.try_make_symlink(tx, request).await,
+            Mutation::Rename(request) => self.try_rename(tx, request).await,
+            Mutation::Delete(request) => self.try_delete(tx, request).await,
+            Mutation::Undelete(request) => self.try_undelete(tx, request).await,
+            Mutation::SetAttributes(request) => self.try_set_attributes(tx, request).await,
+            Mutation::Confirm(upload) => self.try_confirm(tx, upload).await,
+        }
+    }
+
+    /// Waits a little, longer with each try, and by chance, so that rivals do not stay in step.
+    pub(super) async fn pause_before(&self, tries: u32) {
+        if tries > 1 {
+            let longest = Duration::from_millis(1 << tries.min(16)).min(PAUSE_MAX);
+            let chance = self.inner.components.random.below(longest.as_micros() as u64);
+            tokio::time::sleep(Duration::from_micros(chance)).await;
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! One attempt at a change: reads at a snapshot, the conditions that follow from them, writes.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use dfs_types::Revision;
+
+use super::Namespace;
+use crate::Error;
+use crate::codec::Record;
+use crate::engine::{Commit, Condition, Outcome, Snapshot, Versioned, Write};
+
+/// Reads at one snapshot, and collects what shall be committed on the condition that those of the
+/// reads that matter still hold.
+pub(super) struct Transaction {
+    snapshot: Box<dyn Snapshot>,
+    fence: Option<Condition>,
+    /// By key; a key is either of a version or absent.
+    conditions: BTreeMap<Bytes, Condition>,
+    empty: Vec<Bytes>,
+    writes: BTreeMap<Bytes, Write>,
+}
+
+/// What became of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// It is durable.
+    Committed(Revision),
+    /// Something that was read has changed meanwhile; nothing was written.
+    Conflict,
+}
+
+impl Namespace {
+    pub(super) async fn begin(&self) -> Result<Transaction, Error> {
+        let snapshot = self.inner.components.engine.snapshot().await?;
+        Ok(Transaction {
+            snapshot,
+            fence: None,
+            conditions: BTreeMap::new(),
+            empty: Vec::new(),
+            writes: BTreeMap::new(),
+        })
+    }
+
+    /// Begins a change that must not happen once `fence` no longer holds.
+    pub(super) async fn begin_fenced(
+        &self,
+        fence: Option<&Condition>,
+    ) -> Result<Transaction, Error> {
+        let mut tx = self.begin().await?;
+        tx.fence = fence.cloned();
+        Ok(tx)
+    }
+
+    /// Commits. [`Error::LeaseLost`] when it was the fence that did not hold.
+    pub(super) async fn commit(&self, tx: Transaction) -> Result<Attempt, Error> {
+        let is_fenced = tx.fence.is_some();
+        let conditions = tx.fence.into_iter();
+        let conditions = conditions.chain(tx.conditions.into_values());
+        let conditions = conditions.chain(tx.empty.into_iter().map(Condition::PrefixEmpty));
+        let commit =
+            Commit { conditions: conditions.collect(), writes: tx.writes.into_values().collect() };
+        match self.inner.components.committer.commit(commit).await? {
+            Outcome::Committed(revision) => Ok(Attempt::Committed(revision)),
+            Outcome::Conflict { condition: 0 } if is_fenced => Err(Error::LeaseLost),
+            Outcome::Conflict { .. } => Ok(Attempt::Conflict),
+        }
+    }
+}
+
+impl Transaction {
+    pub(super) fn revision(&self) -> Revision {
+        self.snapshot.revision()
+    }
+
+    /// Reads a record without any condition.
+    pub(super) async fn peek<R: Record>(&self, key: &Bytes) -> Result<Option<R>, Error> {
+        let found = self.snapshot.get(key).await?;
+        found.map(|found| R::decode(key, &found.value)).transpose()
+    }
+
+    /// Reads a record; the commit takes place only if it is still the same.
+    pub(super) async fn get<R: Record>(&mut self, key: &Bytes) -> Result<Option<R>, Error> {
+        let found = self.snapshot.get(key).await?;
+        self.expect(key.clone(), found.as_ref().map(|found| found.version));
+        found.map(|found| R::decode(key, &found.value)).transpose()
+    }
+
+    /// Reads a record with the version that a condition on it would name.
+    pub(super) async fn look<R: Record>(
+        &self,
+        key: &Bytes,
+    ) -> Result<Option<(R, Revision)>, Error> {
+        let found = self.snapshot.get(key).await?;
+        let found = found.map(|found| Ok((R::decode(key, &found.value)?, found.version)));
+        found.transpose()
+    }
+
+    /// Reads records without any condition, in the order of the keys.
+    pub(super) async fn peek_many<R: Record>(
+        &self,
+        keys: &[Bytes],
+    ) -> Result<Vec<Option<R>>, Error> {
+        let found = self.snapshot.get_many(keys).await?;
+        let decode = |(key, found): (&Bytes, Option<Versioned>)| {
+            found.map(|found| R::decode(key, &found.value)).transpose()
+        };
+        keys.iter().zip(found).map(decode).collect()
+    }
+
+    /// Reads records under a prefix, in key order, without any condition.
+    pub(super) async fn range<R: Record>(
+        &self,
+        prefix: &[u8],
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, R)>, Error> {
+        let found = self.snapshot.range(prefix, after, limit).await?;
+        let decode = |(key, found): (Bytes, Versioned)| {
+            let record = R::decode(&key, &found.value)?;
+            Ok((key, record))
+        };
+        found.into_iter().map(decode).collect()
+    }
+
+    /// The commit takes place only if the key is still of this version, or absent.
+    pub(super) fn expect(&mut self, key: Bytes, version: Option<Revision>) {
+        let condition = match version {
+            Some(version) => Condition::Version(key.clone(), version),
+            None => Condition::Absent(key.clone()),
+        };
+        self.conditions.insert(key, condition);
+    }
+
+    /// The commit takes place only if nothing lies under the prefix.
+    pub(super) fn expect_empty(&mut self, prefix: Bytes) {
+        self.empty.push(prefix);
+    }
+
+    pub(super) fn put<R: Record>(&mut self, key: Bytes, record: &R) {
+        self.writes.insert(key.clone(), Write::Put(key, record.encode().into()));
+    }
+
+    pub(super) fn delete(&mut self, key: Bytes) {
+        self.writes.insert(key.clone(), Write::Delete(key));
+    }
+
+    /// Whether there is nothing to commit.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.writes.is_empty()
+    }
+
+    /// Distinct keys named so far.
+    pub(super) fn keys(&self) -> usize {
+        let unconditional = self.writes.keys().filter(|key| !self.conditions.contains_key(*key));
+        self.conditions.len()
+            + unconditional.count()
+            + self.empty.len()
+            + usize::from(self.fence.is_some())
+    }
+}

@@ -1,0 +1,281 @@
+//! The commit that makes a file appear.
+
+use bytes::Bytes;
+use dfs_types::{Attributes, FileKind};
+
+use super::stage::{Plans, extent_of};
+use super::token::Plan;
+use super::{Confirm, Namespace, WrittenChunk};
+use crate::namespace::delete::Restorable;
+use crate::namespace::mutation::Mutation;
+use crate::namespace::resolve::Named;
+use crate::namespace::transaction::{Attempt, Transaction};
+use crate::namespace::{Chunk, FileStat, Repeat, TRIES};
+use crate::records::answer::{Answer, stat_of};
+use crate::records::inode::{Content, Entry, Extent, File, Inode, Link, Times};
+use crate::records::upload::Upload;
+use crate::{Error, keys};
+
+/// Chunks that the last commit can bring in by itself, if their copies are on few nodes.
+const DIRECT_MAX: usize = 24;
+/// Distinct nodes that the last commit can name in its conditions.
+const DIRECT_NODES_MAX: usize = 24;
+/// Extents read at a time.
+const EXTENTS_STEP: usize = 1_000;
+
+/// An upload of which all is written.
+pub(in crate::namespace) struct FinishedUpload<'a> {
+    plans: Plans,
+    /// Those the last commit brings in, in file order; none when all is staged.
+    chunks: Vec<&'a WrittenChunk>,
+    request: &'a Confirm,
+}
+
+impl Namespace {
+    /// Makes the file appear, whole, in one commit, replacing an older one. Stages first what
+    /// one commit cannot hold.
+    ///
+    /// A repeat gets the same answer, also when the file was replaced since;
+    /// [`Error::DeletedSince`] once it was taken apart. A file without chunks needs `repeat`.
+    pub async fn confirm(
+        &self,
+        request: &Confirm,
+        repeat: Option<&Repeat>,
+    ) -> Result<FileStat, Error> {
+        let plans = self.open_plans(&request.tokens)?;
+        self.check_written(&plans, &request.chunks)?;
+        if request.size == 0 && repeat.is_none() {
+            return Err(Error::SlotMissing);
+        }
+        let mut chunks: Vec<&WrittenChunk> = request.chunks.iter().collect();
+        chunks.sort_by_key(|written| written.file_offset);
+        let covered: u64 = request.chunks.iter().map(|written| written.seal.length).sum();
+        let is_direct = covered == request.size && fits_one_commit(&chunks);
+        if is_direct {
+            check_cover(plans.first(), request.size, &mut chunks.iter().map(|w| piece(w)))?;
+        } else if !chunks.is_empty() {
+            self.stage_checked(&plans, &request.chunks).await?;
+            chunks.clear();
+        }
+        let finished = FinishedUpload { plans, chunks, request };
+        stat_of(self.carry_out(Mutation::Confirm(&finished), repeat).await?)
+    }
+
+    /// Gives an upload up: what was staged of it is taken apart soon.
+    pub async fn abort(&self, token: &[u8]) -> Result<(), Error> {
+        let key = keys::upload(self.open_plan(token)?.inode);
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin().await?;
+            let Some(upload) = tx.get::<Upload>(&key).await? else { return Ok(()) };
+            tx.put(key.clone(), &Upload { expires: crate::namespace::delete::AT_ONCE, ..upload });
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Conflict { what: "the upload to be given up", tries: TRIES })
+    }
+
+    pub(in crate::namespace) async fn try_confirm(
+        &self,
+        tx: &mut Transaction,
+        upload: &FinishedUpload<'_>,
+    ) -> Result<Answer, Error> {
+        let plan = upload.plans.first();
+        let (inode, size) = (plan.inode, upload.request.size);
+        let now = self.now();
+        if let Some(there) = tx.get::<Inode>(&keys::inode(inode)).await? {
+            return self.confirmed_before(tx, upload, &there).await;
+        }
+        let key = keys::upload(inode);
+        let staged = tx.get::<Upload>(&key).await?;
+        let mut single = None;
+        match staged {
+            Some(staged) if staged.reaping || staged.expires <= now => {
+                return Err(upload.plans.expired());
+            }
+            Some(_) => {
+                for written in &upload.chunks {
+                    if tx.bring_in(plan, written).await? {
+                        tx.put(keys::extent(inode, written.file_offset), &extent_of(written));
+                    }
+                }
+                self.check_staged(tx, upload).await?;
+                tx.delete(key);
+            }
+            None if upload.chunks.is_empty() && size > 0 => {
+                return Err(self.not_staged(tx, upload).await?);
+            }
+            None => {
+                for written in &upload.chunks {
+                    if !tx.bring_in(plan, written).await? {
+                        // Its record is there, but neither its file nor its upload: being deleted.
+                        return Err(Error::DeletedSince { name: plan.name.clone() });
+                    }
+                }
+                if upload.plans.are_expired(now) {
+                    return Err(upload.plans.expired());
+                }
+                match upload.chunks[..] {
+                    [only] => single = Some(extent_of(only)),
+                    _ => upload.chunks.iter().for_each(|written| {
+                        tx.put(keys::extent(inode, written.file_offset), &extent_of(written));
+                    }),
+                }
+            }
+        }
+        let given = upload.request.attributes;
+        let mode = given.mode & Attributes::MODE_MASK;
+        let file = File { size, replication: plan.copies, chunk_size: plan.chunk_size, single };
+        let record = Inode {
+            attributes: Attributes { mode, ..given },
+            ctime: now,
+            content: Content::File(file),
+        };
+        self.link(tx, plan, upload.request.create_only).await?;
+        tx.put(keys::inode(inode), &record);
+        Ok(Answer::Stat(crate::namespace::stat::describe(inode, &record, None)))
+    }
+
+    /// Gives the file its name, and what had that name to the reaper.
+    async fn link(
+        &self,
+        tx: &mut Transaction,
+        plan: &Plan,
+        create_only: bool,
+    ) -> Result<(), Error> {
+        let name = || plan.name.clone();
+        let parent = tx.get::<Inode>(&keys::inode(plan.parent)).await?;
+        let link = parent.and_then(|parent| parent.directory()).map(|parent| parent.link);
+        if link != Some(Link::Linked) {
+            return Err(Error::ParentDeleted { name: name() });
+        }
+        let now = self.now();
+        let key = keys::entry(plan.parent, &plan.name);
+        if let Some(entry) = tx.get::<Entry>(&key).await? {
+            if entry.kind == FileKind::Directory {
+                return Err(Error::NameIsDirectory { name: name() });
+            }
+            if create_only {
+                return Err(Error::NameTaken { name: name() });
+            }
+            let place = Named {
+                path: dfs_types::DfsPath::root(),
+                parent: plan.parent,
+                name: name(),
+                entry: Some(entry),
+                above: Vec::new(),
+                missing_below: Vec::new(),
+            };
+            self.unlink(tx, &place, entry, Restorable::ForAWhile, now).await?;
+        }
+        tx.put(keys::times(plan.parent), &Times::now(now));
+        tx.put(key, &Entry { inode: plan.inode, kind: FileKind::File });
+        Ok(())
+    }
+
+    /// The answer to a repeat, if it is one.
+    async fn confirmed_before(
+        &self,
+        tx: &mut Transaction,
+        upload: &FinishedUpload<'_>,
+        there: &Inode,
+    ) -> Result<Answer, Error> {
+        let plan = upload.plans.first();
+        let otherwise = || Error::ConfirmedOtherwise { name: plan.name.clone() };
+        let Content::File(file) = &there.content else { return Err(otherwise()) };
+        if file.size != upload.request.size {
+            return Err(otherwise());
+        }
+        let ids: Vec<Bytes> = upload.chunks.iter().map(|w| keys::chunk(w.chunk)).collect();
+        let known = tx.peek_many::<Chunk>(&ids).await?;
+        for (written, known) in upload.chunks.iter().zip(known) {
+            if known.is_none_or(|known| known.seal != written.seal || known.inode != plan.inode) {
+                return Err(otherwise());
+            }
+        }
+        let stat = tx.stat(plan.inode).await?;
+        stat.map(Answer::Stat).ok_or(Error::Stale(plan.inode))
+    }
+
+    /// Why a confirm of staged chunks finds nothing staged.
+    async fn not_staged(
+        &self,
+        tx: &Transaction,
+        upload: &FinishedUpload<'_>,
+    ) -> Result<Error, Error> {
+        let plan = upload.plans.first();
+        let name = plan.name.clone();
+        for written in &upload.request.chunks {
+            if tx.peek::<Chunk>(&keys::chunk(written.chunk)).await?.is_some() {
+                return Ok(Error::DeletedSince { name });
+            }
+        }
+        if upload.plans.are_expired(self.now()) {
+            return Ok(upload.plans.expired());
+        }
+        let what =
+            format!("no chunk was handed in, but the file has {} bytes", upload.request.size);
+        Ok(Error::BadCover { name, what })
+    }
+
+    /// The chunks that were staged, and those of this commit, must cover the file. Each stage
+    /// writes `u/`, which the commit depends on, so nothing can be staged in between.
+    async fn check_staged(
+        &self,
+        tx: &Transaction,
+        upload: &FinishedUpload<'_>,
+    ) -> Result<(), Error> {
+        let plan = upload.plans.first();
+        let mut pieces: Vec<(u64, u64)> = upload.chunks.iter().map(|w| piece(w)).collect();
+        let mut after = Bytes::new();
+        loop {
+            let prefix = keys::extents(plan.inode);
+            let page = tx.range::<Extent>(&prefix, &after, EXTENTS_STEP).await?;
+            let is_last = page.len() < EXTENTS_STEP;
+            for (key, extent) in page {
+                let damaged = || Error::Damaged { key: keys::show(&key), what: "no extent" };
+                pieces.push((keys::extent_offset(&key).ok_or_else(damaged)?, extent.length));
+                after = key;
+            }
+            if is_last {
+                break;
+            }
+        }
+        pieces.sort_unstable();
+        pieces.dedup();
+        check_cover(plan, upload.request.size, &mut pieces.into_iter())
+    }
+}
+
+fn fits_one_commit(chunks: &[&WrittenChunk]) -> bool {
+    let receipts = chunks.iter().flat_map(|written| &written.receipts);
+    let nodes: std::collections::BTreeSet<_> = receipts.map(|receipt| receipt.node).collect();
+    chunks.len() <= DIRECT_MAX && nodes.len() <= DIRECT_NODES_MAX
+}
+
+fn piece(written: &WrittenChunk) -> (u64, u64) {
+    (written.file_offset, written.seal.length)
+}
+
+/// Refuses pieces (offset and length, in file order) that leave a hole, overlap, or end elsewhere
+/// than the file.
+fn check_cover(
+    plan: &Plan,
+    size: u64,
+    pieces: &mut dyn Iterator<Item = (u64, u64)>,
+) -> Result<(), Error> {
+    let mut end = 0;
+    for (offset, length) in pieces {
+        if offset != end {
+            let what = format!("a chunk starts at {offset}, the one before ends at {end}");
+            return Err(Error::BadCover { name: plan.name.clone(), what });
+        }
+        end = offset.saturating_add(length);
+    }
+    if end != size {
+        let what = format!("they end at {end}, the file has {size} bytes");
+        return Err(Error::BadCover { name: plan.name.clone(), what });
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! Planning: which chunks a file is to be written as, and where to.
+
+use dfs_types::{
+    BLOCK_SIZE, CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ChunkId, FileKind, NodeId,
+    Timestamp,
+};
+
+use super::token::Plan;
+use super::{NextPage, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan};
+use crate::namespace::cluster::replication;
+use crate::namespace::resolve::{Last, resolve};
+use crate::namespace::{Namespace, Replication};
+use crate::placement::Wish;
+use crate::records::upload::Upload;
+use crate::{Error, keys};
+
+impl Namespace {
+    /// Chunks that a page of a plan has at most.
+    pub const PLAN_CHUNKS_MAX: usize = 64;
+
+    /// Plans the first page of an upload. Writes nothing but, now and then, a block of inode
+    /// numbers.
+    pub async fn plan_upload(
+        &self,
+        request: &PlanUpload,
+        placement: &Placement<'_>,
+    ) -> Result<UploadPlan, Error> {
+        let chunk_size = request.chunk_size.unwrap_or(CHUNK_SIZE_DEFAULT);
+        check_chunk_size(chunk_size)?;
+        let mut tx = self.begin().await?;
+        let is_directory = || Error::IsADirectory { path: request.path.clone() };
+        let place = resolve(&mut tx, &request.path, Last::Follow).await?;
+        let place = place.named().map_err(|_| is_directory())?.in_parent()?;
+        if place.entry.is_some_and(|entry| entry.kind == FileKind::Directory) {
+            return Err(is_directory());
+        }
+        let replication = replication(&tx).await?;
+        drop(tx);
+        let copies = request.replication_factor.unwrap_or(replication.factor);
+        if !(1..=Replication::FACTOR_MAX).contains(&copies) {
+            let max = Replication::FACTOR_MAX;
+            let what = format!("a replication factor is 1 to {max}, not {copies}");
+            return Err(Error::Invalid { what });
+        }
+        let identity = self.identity();
+        let plan = Plan {
+            cluster: identity.cluster,
+            incarnation: identity.incarnation,
+            inode: self.next_inode().await?,
+            parent: place.parent,
+            name: place.name,
+            size: request.size,
+            chunk_size,
+            copies,
+            min_copies: replication.min_write_for(copies),
+            expires: self.now().plus(self.inner.options.plan_lifetime),
+            client_host: request.client_host.clone(),
+            client_zone: request.client_zone.clone(),
+            chunks: Vec::new(),
+        };
+        self.plan_page(plan, 0, request.max_chunks, placement)
+    }
+
+    /// Plans a further page, with a new expiry if chunks of the upload were staged.
+    pub async fn next_page(
+        &self,
+        request: &NextPage,
+        placement: &Placement<'_>,
+    ) -> Result<UploadPlan, Error> {
+        let plan = self.renewed(self.open_plan(&request.token)?).await?;
+        if !request.from_offset.is_multiple_of(plan.chunk_size) {
+            let (offset, size) = (request.from_offset, plan.chunk_size);
+            let what =
+                format!("a page starts at a multiple of the chunk size {size}, not {offset}");
+            return Err(Error::Invalid { what });
+        }
+        self.plan_page(plan, request.from_offset, request.max_chunks, placement)
+    }
+
+    /// Plans one chunk anew, under a new id.
+    pub async fn replan_chunk(
+        &self,
+        request: &Replan,
+        placement: &Placement<'_>,
+    ) -> Result<UploadPlan, Error> {
+        let mut plan = self.renewed(self.open_plan(&request.token)?).await?;
+        let what = || "it is not in the plan; use the token that holds it".to_owned();
+        let unplanned = || Error::BadChunk { chunk: request.chunk, what: what() };
+        let old = plan.chunk(request.chunk).ok_or_else(unplanned)?.clone();
+        let nodes = self.choose(&plan, old.max_length, &request.avoid, placement)?;
+        plan.chunks = vec![PlannedChunk { chunk: self.new_chunk(), nodes, ..old }];
+        Ok(self.answer(plan, false))
+    }
+
+    /// The plan with an expiry that holds for what is planned now: an upload of which something
+    /// is staged lives on, another keeps the time it was given.
+    async fn renewed(&self, plan: Plan) -> Result<Plan, Error> {
+        let staged = self.begin().await?.peek::<Upload>(&keys::upload(plan.inode)).await?;
+        let now = self.now();
+        match staged {
+            Some(upload) if !upload.reaping && upload.expires > now => {
+                let expires = now.plus(self.inner.options.plan_lifetime);
+                Ok(Plan { expires: expires.max(plan.expires), ..plan })
+            }
+            _ if plan.expires <= now => Err(Error::UploadExpired { name: plan.name }),
+            _ => Ok(plan),
+        }
+    }
+
+    fn plan_page(
+        &self,
+        mut plan: Plan,
+        from: u64,
+        max_chunks: usize,
+        placement: &Placement<'_>,
+    ) -> Result<UploadPlan, Error> {
+        let most = match max_chunks {
+            0 => Self::PLAN_CHUNKS_MAX,
+            wanted => wanted.min(Self::PLAN_CHUNKS_MAX),
+        };
+        plan.chunks.clear();
+        let mut offset = from;
+        while plan.chunks.len() < most && plan.size.is_none_or(|size| offset < size) {
+            let left = plan.size.map_or(u64::MAX, |size| size - offset);
+            let max_length = plan.chunk_size.min(left);
+            let nodes = self.choose(&plan, max_length, &[], placement)?;
+            let chunk = self.new_chunk();
+            plan.chunks.push(PlannedChunk { chunk, file_offset: offset, max_length, nodes });
+            offset = offset.saturating_add(plan.chunk_size);
+        }
+        let has_more = plan.size.is_some_and(|size| offset < size);
+        Ok(self.answer(plan, has_more))
+    }
+
+    fn answer(&self, plan: Plan, has_more: bool) -> UploadPlan {
+        UploadPlan {
+            token: self.seal_plan(&plan),
+            inode: plan.inode,
+            chunk_size: plan.chunk_size,
+            chunks: plan.chunks,
+            expires: plan.expires,
+            has_more,
+            replication_factor: plan.copies,
+            min_write_replicas: plan.min_copies,
+        }
+    }
+
+    fn new_chunk(&self) -> ChunkId {
+        ChunkId::new(self.now(), &*self.inner.components.random)
+    }
+
+    fn choose(
+        &self,
+        plan: &Plan,
+        bytes: u64,
+        avoid: &[NodeId],
+        placement: &Placement<'_>,
+    ) -> Result<Vec<NodeId>, Error> {
+        let wish = Wish {
+            count: usize::from(plan.copies),
+            bytes,
+            avoid,
+            host: &plan.client_host,
+            zone: &plan.client_zone,
+        };
+        let random = &*self.inner.components.random;
+        let nodes = placement.selector.select(placement.candidates, &wish, random);
+        let wanted = usize::from(plan.min_copies);
+        if nodes.len() >= wanted {
+            return Ok(nodes);
+        }
+        let allowed = placement.candidates.iter().filter(|found| !avoid.contains(&found.node));
+        let allowed = allowed.count();
+        if allowed >= wanted {
+            return Err(Error::NoSpace { found: nodes.len(), wanted, bytes });
+        }
+        Err(Error::NotEnoughNodes { found: allowed, wanted })
+    }
+}
+
+fn check_chunk_size(bytes: u64) -> Result<(), Error> {
+    let is_whole = bytes.is_multiple_of(BLOCK_SIZE as u64);
+    if is_whole && (CHUNK_SIZE_MIN..=CHUNK_SIZE_MAX).contains(&bytes) {
+        return Ok(());
+    }
+    let what = format!(
+        "a chunk size is a multiple of {BLOCK_SIZE} from {CHUNK_SIZE_MIN} to {CHUNK_SIZE_MAX}, \
+         not {bytes}"
+    );
+    Err(Error::Invalid { what })
+}
+
+impl Plan {
+    /// Whether its time is over.
+    pub(super) fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires <= now
+    }
+}

@@ -1,0 +1,222 @@
+//! Bringing in chunks: what is believed of them, and staging more than one commit can hold.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use dfs_types::{ChunkId, Generation, InodeId, Timestamp};
+
+use super::token::Plan;
+use super::{Namespace, WrittenChunk};
+use crate::namespace::transaction::{Attempt, Transaction};
+use crate::namespace::{Chunk, Copy, TRIES};
+use crate::records::inode::{Extent, Inode};
+use crate::records::upload::Upload;
+use crate::{Error, keys};
+
+/// Keys that the chunks of one commit may take; the rest is for what the commit is about.
+const KEYS_MAX: usize = 80;
+/// Tokens that one call may name.
+const TOKENS_MAX: usize = 64;
+
+/// The tokens of one upload.
+pub(super) struct Plans(Vec<Plan>);
+
+impl Plans {
+    /// The plan that decides what they have in common.
+    pub(super) fn first(&self) -> &Plan {
+        &self.0[0]
+    }
+
+    fn expire(&self) -> Timestamp {
+        self.0.iter().map(|plan| plan.expires).max().unwrap_or_default()
+    }
+
+    /// Whether the time of all of them is over.
+    pub(super) fn are_expired(&self, now: Timestamp) -> bool {
+        self.0.iter().all(|plan| plan.is_expired(now))
+    }
+
+    pub(super) fn expired(&self) -> Error {
+        Error::UploadExpired { name: self.first().name.clone() }
+    }
+}
+
+impl Namespace {
+    pub(super) fn open_plans(&self, tokens: &[Bytes]) -> Result<Plans, Error> {
+        if tokens.is_empty() || tokens.len() > TOKENS_MAX {
+            let what = format!("an upload has 1 to {TOKENS_MAX} tokens, not {}", tokens.len());
+            return Err(Error::Invalid { what });
+        }
+        let plans: Vec<Plan> =
+            tokens.iter().map(|token| self.open_plan(token)).collect::<Result<_, _>>()?;
+        if plans.iter().any(|plan| plan.inode != plans[0].inode) {
+            return Err(Error::Invalid { what: "the tokens are of several uploads".to_owned() });
+        }
+        Ok(Plans(plans))
+    }
+
+    /// Refuses what was not planned, or is not proven.
+    pub(super) fn check_written(
+        &self,
+        plans: &Plans,
+        chunks: &[WrittenChunk],
+    ) -> Result<(), Error> {
+        let mut ids = BTreeSet::new();
+        for written in chunks {
+            let id = written.chunk;
+            let bad = |what: String| Err(Error::BadChunk { chunk: id, what });
+            if !ids.insert(id) {
+                return bad("it is named twice".to_owned());
+            }
+            let Some(planned) = plans.0.iter().find_map(|plan| plan.chunk(id)) else {
+                return bad("it is not in the plan of this upload".to_owned());
+            };
+            if written.file_offset != planned.file_offset {
+                let (at, wanted) = (written.file_offset, planned.file_offset);
+                return bad(format!("it was planned at offset {wanted}, not {at}"));
+            }
+            if !(1..=planned.max_length).contains(&written.seal.length) {
+                let (len, max) = (written.seal.length, planned.max_length);
+                return bad(format!("it has 1 to {max} bytes, not {len}"));
+            }
+            let mut nodes = BTreeSet::new();
+            for receipt in &written.receipts {
+                self.check_receipt(id, receipt)?;
+                let node = receipt.node;
+                let lie = |what| Err(Error::BadReceipt { chunk: id, node, what });
+                if receipt.length != written.seal.length || receipt.crc32c != written.seal.crc32c {
+                    return lie("it is for other bytes");
+                }
+                if !planned.nodes.contains(&node) {
+                    return lie("the chunk was not planned for it");
+                }
+                if !nodes.insert(node) {
+                    return lie("it is there twice");
+                }
+            }
+            let wanted = usize::from(plans.first().min_copies);
+            if nodes.len() < wanted {
+                return bad(format!("{} receipts, at least {wanted} are needed", nodes.len()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stages written chunks, in as many commits as they need, and moves the expiry of the
+    /// upload. Repeats are harmless. Returns until when the upload lives.
+    pub async fn stage(
+        &self,
+        tokens: &[Bytes],
+        chunks: &[WrittenChunk],
+    ) -> Result<Timestamp, Error> {
+        let plans = self.open_plans(tokens)?;
+        self.check_written(&plans, chunks)?;
+        self.stage_checked(&plans, chunks).await
+    }
+
+    pub(super) async fn stage_checked(
+        &self,
+        plans: &Plans,
+        chunks: &[WrittenChunk],
+    ) -> Result<Timestamp, Error> {
+        let mut left = chunks;
+        loop {
+            let (staged, expires) = self.stage_some(plans, left).await?;
+            left = left.get(staged..).unwrap_or_default();
+            if left.is_empty() {
+                return Ok(expires);
+            }
+        }
+    }
+
+    /// Stages as many chunks as one commit can hold. Returns how many those were.
+    async fn stage_some(
+        &self,
+        plans: &Plans,
+        chunks: &[WrittenChunk],
+    ) -> Result<(usize, Timestamp), Error> {
+        let inode = plans.first().inode;
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let now = self.now();
+            let mut tx = self.begin().await?;
+            if tx.get::<Inode>(&keys::inode(inode)).await?.is_some() {
+                // Confirmed meanwhile; whoever repeats a stage repeats the confirm as well.
+                return Ok((chunks.len(), plans.expire()));
+            }
+            let key = keys::upload(inode);
+            match tx.get::<Upload>(&key).await? {
+                Some(upload) if upload.reaping || upload.expires <= now => {
+                    return Err(plans.expired());
+                }
+                None if plans.are_expired(now) => return Err(plans.expired()),
+                _ => {}
+            }
+            let expires = now.plus(self.inner.options.staging_lifetime);
+            tx.put(key, &Upload { expires, reaping: false });
+            let mut staged = 0;
+            for written in chunks {
+                if staged > 0 && tx.keys() + 2 + written.receipts.len() > KEYS_MAX {
+                    break;
+                }
+                if tx.bring_in(plans.first(), written).await? {
+                    let extent = extent_of(written);
+                    tx.put(keys::extent(inode, written.file_offset), &extent);
+                }
+                staged += 1;
+            }
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok((staged, expires));
+            }
+        }
+        Err(Error::Conflict { what: "the upload to be staged", tries: TRIES })
+    }
+}
+
+pub(super) fn extent_of(written: &WrittenChunk) -> Extent {
+    Extent { length: written.seal.length, chunk: written.chunk, chunk_offset: 0 }
+}
+
+impl Transaction {
+    /// Makes the record of a chunk. `false` when this upload brought it in already; refused when
+    /// it was given up since, or may have been collected.
+    pub(super) async fn bring_in(
+        &mut self,
+        plan: &Plan,
+        written: &WrittenChunk,
+    ) -> Result<bool, Error> {
+        let id: ChunkId = written.chunk;
+        let inode: InodeId = plan.inode;
+        let key = keys::chunk(id);
+        if let Some(known) = self.get::<Chunk>(&key).await? {
+            return match known {
+                _ if known.is_tombstone() => Err(Error::DeletedSince { name: plan.name.clone() }),
+                _ if known.inode == inode && known.seal == written.seal => Ok(false),
+                _ => Err(Error::ConfirmedOtherwise { name: plan.name.clone() }),
+            };
+        }
+        if id < self.floor().await? {
+            return Err(Error::BelowFloor(id));
+        }
+        let mut copies = Vec::with_capacity(written.receipts.len());
+        for receipt in &written.receipts {
+            if self.counts(receipt).await? {
+                copies.push(Copy::of(receipt));
+            }
+        }
+        let wanted = usize::from(plan.min_copies);
+        if copies.len() < wanted {
+            return Err(Error::CopiesGone { chunk: id, have: copies.len(), wanted });
+        }
+        let chunk = Chunk {
+            seal: written.seal,
+            copies,
+            wanted: plan.copies,
+            generation: Generation(1),
+            references: 1,
+            inode,
+        };
+        self.put(key, &chunk);
+        Ok(true)
+    }
+}

@@ -1,0 +1,115 @@
+//! The plan of an upload, sealed so that any coordinator can honour it and nobody can change it.
+
+use bytes::Bytes;
+use dfs_types::{ChunkId, ClusterId, Incarnation, InodeId, Name, NodeId, SealKey, Timestamp};
+
+use super::{Namespace, PlannedChunk};
+use crate::Error;
+use crate::codec::{Reader, Record, Writer};
+
+/// What a seal of a token is for.
+const PURPOSE: &str = "plan";
+/// Bytes of the seal, which ends a token.
+const SEAL_LEN: usize = SealKey::LEN;
+
+/// What a token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) cluster: ClusterId,
+    pub(super) incarnation: Incarnation,
+    /// The file that comes to be.
+    pub(super) inode: InodeId,
+    /// Where it will be linked, whatever the path of that directory is by then.
+    pub(super) parent: InodeId,
+    pub(super) name: Name,
+    pub(super) size: Option<u64>,
+    pub(super) chunk_size: u64,
+    pub(super) copies: u8,
+    pub(super) min_copies: u8,
+    pub(super) expires: Timestamp,
+    pub(super) client_host: String,
+    pub(super) client_zone: String,
+    pub(super) chunks: Vec<PlannedChunk>,
+}
+
+impl Plan {
+    /// The chunk of that id.
+    pub(super) fn chunk(&self, id: ChunkId) -> Option<&PlannedChunk> {
+        self.chunks.iter().find(|planned| planned.chunk == id)
+    }
+}
+
+impl Namespace {
+    pub(super) fn seal_plan(&self, plan: &Plan) -> Bytes {
+        let mut token = plan.encode();
+        let seal = self.inner.key.seal(PURPOSE, &token);
+        token.extend_from_slice(&seal.0);
+        token.into()
+    }
+
+    /// Reads a token that this cluster sealed. Its time may be over.
+    pub(super) fn open_plan(&self, token: &[u8]) -> Result<Plan, Error> {
+        let split = token.len().checked_sub(SEAL_LEN).ok_or(Error::ForgedToken)?;
+        let (body, seal) = token.split_at(split);
+        if !self.inner.key.verify(PURPOSE, body, seal) {
+            return Err(Error::ForgedToken);
+        }
+        let plan = Plan::decode(b"token", body)?;
+        let ours = self.inner.identity;
+        if plan.cluster != ours.cluster {
+            return Err(Error::ForeignToken(plan.cluster));
+        }
+        if plan.incarnation != ours.incarnation {
+            return Err(Error::UploadExpired { name: plan.name });
+        }
+        Ok(plan)
+    }
+}
+
+impl Record for Plan {
+    fn write(&self, out: &mut Writer) {
+        out.fixed(&self.cluster.to_bytes());
+        out.number(self.incarnation.0);
+        out.inode(self.inode);
+        out.inode(self.parent);
+        out.bytes(self.name.as_bytes());
+        out.option(self.size.as_ref(), |out, size| out.number(*size));
+        out.number(self.chunk_size);
+        out.u8(self.copies);
+        out.u8(self.min_copies);
+        out.time(self.expires);
+        out.bytes(self.client_host.as_bytes());
+        out.bytes(self.client_zone.as_bytes());
+        out.list(&self.chunks, |out, chunk| {
+            out.fixed(&chunk.chunk.to_bytes());
+            out.number(chunk.file_offset);
+            out.number(chunk.max_length);
+            out.list(&chunk.nodes, |out, node| out.fixed(&node.to_bytes()));
+        });
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self {
+            cluster: ClusterId(input.wide()?),
+            incarnation: Incarnation(input.number()?),
+            inode: input.inode()?,
+            parent: input.inode()?,
+            name: Name::new(input.bytes()?.to_vec()).ok()?,
+            size: input.option(Reader::number)?,
+            chunk_size: input.number()?,
+            copies: input.u8()?,
+            min_copies: input.u8()?,
+            expires: input.time()?,
+            client_host: input.text()?,
+            client_zone: input.text()?,
+            chunks: input.list(|input| {
+                Some(PlannedChunk {
+                    chunk: input.chunk()?,
+                    file_offset: input.number()?,
+                    max_length: input.number()?,
+                    nodes: input.list(|input| input.wide().map(NodeId))?,
+                })
+            })?,
+        })
+    }
+}
