@@ -112,3 +112,6 @@ impl Namespace {
         self.inner.components.clock.now()
     }
 }
+
+#[cfg(test)]
+mod tests;

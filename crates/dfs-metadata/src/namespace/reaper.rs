@@ -64,7 +64,7 @@ impl Namespace {
         drop(tx);
         let due = |key: &Bytes| limits.pressure || *key <= horizon;
         let mut reaped = Reaped { has_more: is_full, ..Reaped::default() };
-        for (steps, (key, _)) in found.into_iter().enumerate() {
+        for (steps, (key, unlinked)) in found.into_iter().enumerate() {
             if !due(&key) {
                 reaped.has_more = false;
                 break;
@@ -73,6 +73,8 @@ impl Namespace {
                 reaped.has_more = true;
                 break;
             }
+            // What was in a directory is due as well, from now on.
+            reaped.has_more |= unlinked.kind == FileKind::Directory;
             match self.take_apart(&key, fence, &mut reaped).await? {
                 Taken::Whole => reaped.finished += 1,
                 Taken::Partly => reaped.has_more = true,

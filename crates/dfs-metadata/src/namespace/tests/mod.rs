@@ -1,0 +1,273 @@
+//! The namespace over the memory engine, with a clock that the test moves.
+
+mod names;
+mod nodes;
+mod reaping;
+mod uploads;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_types::{
+    Attributes, ChunkSeal, ClientId, Clock, Crc32c, DfsPath, DiskId, NodeId, Random, Receipt,
+    RegistrationNumber, Seal, SeededRandom, Sha256, Slot, Stamp, Timestamp,
+};
+
+use super::*;
+use crate::Error;
+use crate::memory::MemoryEngine;
+use crate::placement::{Candidate, NodeSelector, Wish};
+
+/// A clock that stands still until it is moved.
+#[derive(Debug, Default)]
+struct ManualClock(AtomicU64);
+
+impl ManualClock {
+    fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// The first ones.
+struct FirstNodes;
+
+impl NodeSelector for FirstNodes {
+    fn select(&self, candidates: &[Candidate], wish: &Wish<'_>, _: &dyn Random) -> Vec<NodeId> {
+        let fits =
+            |found: &&Candidate| found.free > wish.bytes && !wish.avoid.contains(&found.node);
+        candidates.iter().filter(fits).map(|found| found.node).take(wish.count).collect()
+    }
+}
+
+/// A cluster with four nodes that are there and vouch for what they are told to.
+struct Fixture {
+    namespace: Namespace,
+    engine: Arc<MemoryEngine>,
+    clock: Arc<ManualClock>,
+    candidates: Vec<Candidate>,
+    client: ClientId,
+    sequence: AtomicU64,
+}
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const CHUNK: u64 = 64 << 10;
+
+impl Fixture {
+    async fn new() -> Self {
+        let engine = Arc::new(MemoryEngine::new());
+        let clock = Arc::new(ManualClock::default());
+        clock.advance(HOUR * 1_000);
+        let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
+        let replication = Replication { factor: 3, min_write: None };
+        init(&*engine, &InitOptions { replication }, &*clock, &*random).await.unwrap();
+        let namespace = open(&engine, &clock, &random, None).await.unwrap();
+        let mut candidates = Vec::new();
+        for number in 1..=4 {
+            let node = NodeId(number);
+            let registered = namespace.register(&registration(node, 0), true).await.unwrap();
+            namespace.confirm_registration(node, registered.number).await.unwrap();
+            let (zone, host) = (String::new(), String::new());
+            candidates.push(Candidate { node, zone, host, free: 1 << 40 });
+        }
+        let client = ClientId(7);
+        let sequence = AtomicU64::new(1);
+        Self { namespace, engine, clock, candidates, client, sequence }
+    }
+
+    fn placement(&self) -> Placement<'_> {
+        Placement { candidates: &self.candidates, selector: &FirstNodes }
+    }
+
+    fn repeat(&self) -> Repeat {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let slot = Slot { client: self.client, slot: 0, sequence };
+        Repeat { slot, body: Sha256([1; 32]) }
+    }
+
+    async fn plan(&self, at: &str, size: u64) -> Result<UploadPlan, Error> {
+        let request = PlanUpload {
+            path: path(at),
+            size: Some(size),
+            chunk_size: Some(CHUNK),
+            replication_factor: None,
+            max_chunks: 0,
+            client_host: String::new(),
+            client_zone: String::new(),
+        };
+        self.namespace.plan_upload(&request, &self.placement()).await
+    }
+
+    /// What the nodes of a chunk vouch for.
+    fn written(&self, planned: &PlannedChunk) -> WrittenChunk {
+        let seal = ChunkSeal {
+            length: planned.max_length,
+            crc32c: Crc32c(planned.file_offset as u32 + 1),
+            sha256: Sha256([2; 32]),
+        };
+        let receipts = planned.nodes.iter().map(|node| self.receipt(planned, seal, *node));
+        WrittenChunk {
+            chunk: planned.chunk,
+            file_offset: planned.file_offset,
+            seal,
+            receipts: receipts.collect(),
+        }
+    }
+
+    fn receipt(&self, planned: &PlannedChunk, seal: ChunkSeal, node: NodeId) -> Receipt {
+        let registration = RegistrationNumber(1);
+        let receipt = Receipt {
+            chunk: planned.chunk,
+            length: seal.length,
+            crc32c: seal.crc32c,
+            node,
+            disk: DiskId(node.0),
+            stamp: Stamp(1),
+            registration,
+            seal: Seal([0; 32]),
+        };
+        receipt.sealed(&self.namespace.key().for_node(node, registration))
+    }
+
+    fn confirm_of(&self, plan: &UploadPlan) -> Confirm {
+        let chunks: Vec<_> = plan.chunks.iter().map(|planned| self.written(planned)).collect();
+        Confirm {
+            tokens: vec![plan.token.clone()],
+            size: chunks.iter().map(|chunk| chunk.seal.length).sum(),
+            chunks,
+            attributes: Attributes { mode: 0o640, ..Attributes::default() },
+            create_only: false,
+        }
+    }
+
+    async fn put(&self, at: &str, size: u64) -> Result<FileStat, Error> {
+        let plan = self.plan(at, size).await?;
+        let mut repeat = self.repeat();
+        // Calls at the same time use slots of their own.
+        repeat.slot.slot = 1 + (repeat.slot.sequence % 60) as u32;
+        self.namespace.confirm(&self.confirm_of(&plan), Some(&repeat)).await
+    }
+
+    async fn mkdir(&self, at: &str) -> Result<FileStat, Error> {
+        let request = MakeDirectory {
+            path: path(at),
+            parents: false,
+            attributes: Attributes { mode: 0o755, ..Attributes::default() },
+        };
+        self.namespace.make_directory(&request, None).await
+    }
+
+    async fn symlink(&self, at: &str, target: &str) -> Result<FileStat, Error> {
+        let request = MakeSymlink {
+            path: path(at),
+            target: Bytes::copy_from_slice(target.as_bytes()),
+            attributes: Attributes::default(),
+            replace: false,
+        };
+        self.namespace.make_symlink(&request, None).await
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        let request = Rename { from: path(from), to: path(to), no_replace: false };
+        self.namespace.rename(&request, None).await
+    }
+
+    async fn delete(&self, at: &str, recursive: bool, now: bool) -> Result<(), Error> {
+        let request = Delete { path: path(at), recursive, now };
+        self.namespace.delete(&request, None).await.map(|_| ())
+    }
+
+    async fn stat(&self, at: &str) -> Result<FileStat, Error> {
+        self.namespace.stat(&path(at), true).await
+    }
+
+    /// Names in a directory, read two at a time.
+    async fn list(&self, at: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut after = None;
+        loop {
+            let target = Target::Path(path(at));
+            let page = self.namespace.list_directory(&target, after.as_ref(), 2).await.unwrap();
+            names.extend(page.entries.iter().map(|entry| entry.name.to_string()));
+            after = page.entries.last().map(|entry| entry.name.clone());
+            if !page.has_more {
+                return names;
+            }
+        }
+    }
+
+    async fn open(&self, at: &str) -> Result<ReadPlan, Error> {
+        self.open_range(Target::Path(path(at)), 0, 0).await
+    }
+
+    async fn open_range(
+        &self,
+        target: Target,
+        offset: u64,
+        length: u64,
+    ) -> Result<ReadPlan, Error> {
+        let request = OpenFile { target, offset, length, max_extents: 0 };
+        self.namespace.open_file(&request).await
+    }
+
+    /// Reaps until nothing is due, and returns what may be deleted.
+    async fn reap(&self, pressure: bool) -> Vec<DoomedCopy> {
+        let mut copies = Vec::new();
+        loop {
+            let limits = ReapLimits { items: 3, pressure };
+            let reaped = self.namespace.reap(&limits, None).await.unwrap();
+            copies.extend(reaped.copies);
+            if !reaped.has_more {
+                return copies;
+            }
+        }
+    }
+
+    /// Keys of the store that start with a prefix.
+    async fn count(&self, prefix: &str) -> usize {
+        let snapshot = crate::engine::Engine::snapshot(&*self.engine).await.unwrap();
+        snapshot.range(prefix.as_bytes(), &[], 100_000).await.unwrap().len()
+    }
+}
+
+async fn open(
+    engine: &Arc<MemoryEngine>,
+    clock: &Arc<ManualClock>,
+    random: &Arc<dyn Random>,
+    expected: Option<ClusterIdentity>,
+) -> Result<Namespace, Error> {
+    let (committer, serving) = Committer::new(engine.clone(), std::future::pending());
+    tokio::spawn(serving);
+    let (clock, random) = (clock.clone(), random.clone());
+    let components = Components { engine: engine.clone(), committer, clock, random };
+    Namespace::open(components, Options::default(), expected).await
+}
+
+fn registration(node: NodeId, number: u64) -> Registration {
+    Registration {
+        node,
+        cluster: None,
+        registration: RegistrationNumber(number),
+        address: format!("127.0.0.1:{}", node.0),
+        zone: String::new(),
+        host: String::new(),
+        version: String::new(),
+        disks: vec![DiskId(node.0)],
+    }
+}
+
+fn path(text: &str) -> DfsPath {
+    DfsPath::new(text.as_bytes().to_vec()).unwrap()
+}
+
+/// The code of what went wrong.
+fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> dfs_types::ErrorCode {
+    result.unwrap_err().code()
+}

@@ -1,0 +1,242 @@
+//! Directories, symlinks, renames, deletes.
+
+use dfs_types::{ErrorCode, FileKind, FileTime, InodeId};
+
+use super::*;
+
+#[tokio::test]
+async fn a_new_cluster_has_an_empty_root_and_is_made_once() {
+    let fixture = Fixture::new().await;
+    let root = fixture.stat("/").await.unwrap();
+    assert_eq!(
+        (root.inode, root.kind, root.attributes.mode),
+        (InodeId::ROOT, FileKind::Directory, 0o755)
+    );
+    assert_eq!(fixture.list("/").await, [""; 0]);
+    let random = SeededRandom::new(2);
+    let replication = Replication { factor: 1, min_write: None };
+    let again =
+        init(&*fixture.engine, &InitOptions { replication }, &*fixture.clock, &random).await;
+    let cluster = fixture.namespace.identity().cluster;
+    assert!(matches!(again, Err(Error::AlreadyInitialised(there)) if there == cluster));
+}
+
+#[tokio::test]
+async fn a_store_of_another_cluster_or_an_older_state_is_refused() {
+    let fixture = Fixture::new().await;
+    let random: Arc<dyn Random> = Arc::new(SeededRandom::new(3));
+    let empty = Arc::new(MemoryEngine::new());
+    let identity = fixture.namespace.identity();
+    assert!(matches!(
+        open(&empty, &fixture.clock, &random, None).await,
+        Err(Error::NotInitialised)
+    ));
+    let other = ClusterIdentity { cluster: dfs_types::ClusterId(9), ..identity };
+    let newer = ClusterIdentity { incarnation: identity.incarnation.next(), ..identity };
+    for expected in [other, newer] {
+        let opened = open(&fixture.engine, &fixture.clock, &random, Some(expected)).await;
+        assert_eq!(opened.unwrap_err().code(), ErrorCode::WrongCluster);
+    }
+}
+
+#[tokio::test]
+async fn directories_are_made_listed_and_described() {
+    let fixture = Fixture::new().await;
+    for name in ["/c", "/a", "/b", "/a/x"] {
+        fixture.mkdir(name).await.unwrap();
+    }
+    assert_eq!(fixture.list("/").await, ["a", "b", "c"]);
+    assert_eq!(fixture.list("/a").await, ["x"]);
+    assert_eq!(code(fixture.mkdir("/a").await), ErrorCode::AlreadyExists);
+    assert_eq!(code(fixture.mkdir("/no/x").await), ErrorCode::NotFound);
+    assert_eq!(code(fixture.mkdir("/").await), ErrorCode::AlreadyExists);
+    fixture.put("/f", 0).await.unwrap();
+    assert_eq!(code(fixture.mkdir("/f/x").await), ErrorCode::NotADirectory);
+    let before = fixture.stat("/a").await.unwrap();
+    fixture.clock.advance(HOUR);
+    fixture.mkdir("/a/y").await.unwrap();
+    let after = fixture.stat("/a").await.unwrap();
+    assert!(before.attributes.mtime < after.attributes.mtime);
+}
+
+#[tokio::test]
+async fn missing_parents_are_made_however_deep() {
+    let fixture = Fixture::new().await;
+    let deep = "/d".repeat(2_000);
+    let request = MakeDirectory {
+        path: path(&deep),
+        parents: true,
+        attributes: Attributes { mode: 0o700, ..Attributes::default() },
+    };
+    let made = fixture.namespace.make_directory(&request, None).await.unwrap();
+    assert_eq!(fixture.stat(&deep).await.unwrap(), made);
+    // Content with what is there.
+    assert_eq!(fixture.namespace.make_directory(&request, None).await.unwrap(), made);
+    assert_eq!(code(fixture.mkdir(&deep).await), ErrorCode::AlreadyExists);
+    fixture.put(&format!("{deep}/f"), 1).await.unwrap();
+    fixture.delete("/d", true, true).await.unwrap();
+    fixture.reap(false).await;
+    assert_eq!((fixture.count("d/").await, fixture.count("i/").await), (0, 1));
+}
+
+#[tokio::test]
+async fn symlinks_are_followed_on_the_way_and_loops_are_found() {
+    let fixture = Fixture::new().await;
+    fixture.mkdir("/a").await.unwrap();
+    fixture.mkdir("/a/b").await.unwrap();
+    let file = fixture.put("/a/b/f", 5).await.unwrap();
+    for (at, target) in [
+        ("/absolute", "/a/b"),
+        ("/relative", "a/./b"),
+        ("/a/up", "../a/b/"),
+        ("/a/b/top", "../../../../a"),
+        ("/chain", "absolute"),
+    ] {
+        let link = fixture.symlink(at, target).await.unwrap();
+        assert_eq!((link.kind, link.size), (FileKind::Symlink, target.len() as u64));
+    }
+    for through in
+        ["/absolute/f", "/relative/f", "/a/up/f", "/a/b/top/b/f", "/chain/f", "/chain/top/up/f"]
+    {
+        assert_eq!(fixture.stat(through).await.unwrap(), file, "{through}");
+    }
+    let link = fixture.namespace.stat(&path("/chain"), false).await.unwrap();
+    assert_eq!(link.symlink_target, "absolute");
+    fixture.symlink("/loop", "loop").await.unwrap();
+    fixture.symlink("/gone", "nowhere").await.unwrap();
+    assert_eq!(code(fixture.stat("/loop").await), ErrorCode::InvalidArgument);
+    assert_eq!(code(fixture.stat("/gone").await), ErrorCode::NotFound);
+    assert_eq!(
+        code(fixture.symlink("/long", &"x".repeat(4_096)).await),
+        ErrorCode::InvalidArgument
+    );
+    fixture.symlink("/name", &"x".repeat(4_095)).await.unwrap();
+    assert_eq!(code(fixture.stat("/name").await), ErrorCode::NameTooLong);
+    // A file put through a dangling symlink appears where it points to.
+    fixture.put("/gone", 1).await.unwrap();
+    assert_eq!(fixture.stat("/nowhere").await.unwrap().size, 1);
+}
+
+#[tokio::test]
+async fn renames_replace_as_posix_has_it() {
+    let fixture = Fixture::new().await;
+    for name in ["/a", "/a/b", "/empty", "/full", "/full/x"] {
+        fixture.mkdir(name).await.unwrap();
+    }
+    let file = fixture.put("/f", 5).await.unwrap();
+    let other = fixture.put("/g", 7).await.unwrap();
+    fixture.rename("/f", "/g").await.unwrap();
+    assert_eq!(fixture.stat("/g").await.unwrap().inode, file.inode);
+    assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
+    // What was replaced can be restored.
+    let undelete = Undelete { path: path("/g"), to: Some(path("/old")) };
+    assert_eq!(fixture.namespace.undelete(&undelete, None).await.unwrap().inode, other.inode);
+    for (from, to, wanted) in [
+        ("/a", "/a/b/c", ErrorCode::WouldCycle),
+        ("/a", "/a/b", ErrorCode::WouldCycle),
+        ("/empty", "/full", ErrorCode::NotEmpty),
+        ("/empty", "/g", ErrorCode::NotADirectory),
+        ("/g", "/empty", ErrorCode::IsADirectory),
+        ("/no", "/x", ErrorCode::NotFound),
+        ("/g", "/no/x", ErrorCode::NotFound),
+        ("/g", "/old/x", ErrorCode::NotADirectory),
+        ("/", "/x", ErrorCode::InvalidArgument),
+        ("/a", "/", ErrorCode::InvalidArgument),
+    ] {
+        assert_eq!(code(fixture.rename(from, to).await), wanted, "{from} {to}");
+    }
+    fixture.rename("/a", "/a").await.unwrap();
+    fixture.rename("/full", "/empty").await.unwrap();
+    assert_eq!(fixture.list("/empty").await, ["x"]);
+    fixture.rename("/a", "/empty/x/a").await.unwrap();
+    assert_eq!(fixture.list("/empty/x/a").await, ["b"]);
+    let keep = Rename { from: path("/g"), to: path("/old"), no_replace: true };
+    assert_eq!(code(fixture.namespace.rename(&keep, None).await), ErrorCode::AlreadyExists);
+}
+
+#[tokio::test]
+async fn two_directories_never_end_up_inside_each_other() {
+    for round in 0..50 {
+        let fixture = Fixture::new().await;
+        for name in ["/a", "/b", "/a/x", "/b/y"] {
+            fixture.mkdir(name).await.unwrap();
+        }
+        let (one, two) =
+            tokio::join!(fixture.rename("/a", "/b/y/a"), fixture.rename("/b", "/a/x/b"));
+        assert!(one.is_ok() != two.is_ok(), "round {round}: {one:?} {two:?}");
+    }
+}
+
+#[tokio::test]
+async fn deletes_take_trees_only_when_told_to() {
+    let fixture = Fixture::new().await;
+    fixture.mkdir("/a").await.unwrap();
+    fixture.put("/a/f", 5).await.unwrap();
+    assert_eq!(code(fixture.delete("/a", false, false).await), ErrorCode::NotEmpty);
+    assert_eq!(code(fixture.delete("/", true, false).await), ErrorCode::InvalidArgument);
+    assert_eq!(code(fixture.delete("/x", true, false).await), ErrorCode::NotFound);
+    fixture.delete("/a", true, false).await.unwrap();
+    assert_eq!(code(fixture.stat("/a/f").await), ErrorCode::NotFound);
+    let back = Undelete { path: path("/a"), to: None };
+    fixture.namespace.undelete(&back, None).await.unwrap();
+    assert_eq!(fixture.stat("/a/f").await.unwrap().size, 5);
+    fixture.delete("/a/f", false, false).await.unwrap();
+    fixture.delete("/a", false, false).await.unwrap();
+    fixture.clock.advance(HOUR * 2);
+    assert_eq!(code(fixture.namespace.undelete(&back, None).await), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn attributes_change_alone() {
+    let fixture = Fixture::new().await;
+    fixture.put("/f", 5).await.unwrap();
+    fixture.symlink("/l", "f").await.unwrap();
+    let mtime = FileTime::new(-5, 7);
+    let request = SetAttributes {
+        path: path("/l"),
+        follow: true,
+        mode: Some(0o107_777),
+        uid: Some(12),
+        gid: None,
+        mtime,
+    };
+    let stat = fixture.namespace.set_attributes(&request, None).await.unwrap();
+    assert_eq!(fixture.stat("/f").await.unwrap(), stat);
+    let wanted = Attributes { mode: 0o7777, uid: 12, gid: 0, mtime: mtime.unwrap() };
+    assert_eq!(stat.attributes, wanted);
+    fixture.mkdir("/d").await.unwrap();
+    let request = SetAttributes { path: path("/d"), ..request };
+    let stat = fixture.namespace.set_attributes(&request, None).await.unwrap();
+    assert_eq!((stat.attributes, fixture.stat("/d").await.unwrap()), (wanted, stat));
+}
+
+#[tokio::test]
+async fn a_repeat_gets_the_first_answer_and_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let repeat = fixture.repeat();
+    let request =
+        MakeDirectory { path: path("/a"), parents: false, attributes: Attributes::default() };
+    let first = fixture.namespace.make_directory(&request, Some(&repeat)).await.unwrap();
+    fixture.rename("/a", "/b").await.unwrap();
+    let again = fixture.namespace.make_directory(&request, Some(&repeat)).await.unwrap();
+    assert_eq!(first, again);
+    assert_eq!(fixture.list("/").await, ["b"]);
+    let other = Repeat { body: Sha256([9; 32]), ..repeat };
+    let lie = fixture.namespace.make_directory(&request, Some(&other)).await;
+    assert_eq!(code(lie), ErrorCode::InvalidArgument);
+    fixture.namespace.make_directory(&request, Some(&fixture.repeat())).await.unwrap();
+    let late = fixture.namespace.make_directory(&request, Some(&repeat)).await;
+    assert_eq!(code(late), ErrorCode::Stale);
+}
+
+#[tokio::test]
+async fn answers_of_silent_clients_are_forgotten() {
+    let fixture = Fixture::new().await;
+    fixture.put("/f", 0).await.unwrap();
+    assert_eq!(fixture.count("r/").await, 1);
+    fixture.namespace.sweep_slots(10).await.unwrap();
+    assert_eq!(fixture.count("r/").await, 1);
+    fixture.clock.advance(Namespace::SLOTS_KEPT + HOUR);
+    fixture.namespace.sweep_slots(10).await.unwrap();
+    assert_eq!(fixture.count("r/").await, 0);
+}

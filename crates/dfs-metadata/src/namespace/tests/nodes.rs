@@ -1,0 +1,85 @@
+//! Registrations: which disks are the node, and which only look like it.
+
+use dfs_types::{ErrorCode, NodeState};
+
+use super::*;
+
+const NEW: NodeId = NodeId(50);
+
+#[tokio::test]
+async fn a_node_registers_confirms_and_comes_back() {
+    let fixture = Fixture::new().await;
+    let namespace = &fixture.namespace;
+    let first = namespace.register(&registration(NEW, 0), false).await.unwrap();
+    assert_eq!((first.number.0, first.state), (1, NodeState::Joining));
+    assert_eq!(first.key, namespace.key().for_node(NEW, first.number));
+    // It ended before it wrote the number.
+    let second = namespace.register(&registration(NEW, 0), false).await.unwrap();
+    let early = namespace.confirm_registration(NEW, first.number).await;
+    assert!(matches!(early, Err(Error::NotRegistered { .. })));
+    namespace.confirm_registration(NEW, second.number).await.unwrap();
+    let node = namespace.confirm_registration(NEW, second.number).await.unwrap();
+    assert_eq!(node.confirmed, second.number);
+    // It wrote the third number, but ended before its first heartbeat.
+    let third = namespace.register(&registration(NEW, second.number.0), true).await.unwrap();
+    assert_eq!(third.state, NodeState::Active);
+    let fourth = namespace.register(&registration(NEW, third.number.0), true).await.unwrap();
+    namespace.confirm_registration(NEW, fourth.number).await.unwrap();
+    assert_eq!(namespace.node(NEW).await.unwrap().unwrap().confirmed, fourth.number);
+}
+
+#[tokio::test]
+async fn an_old_image_and_the_second_of_two_copies_are_refused() {
+    let fixture = Fixture::new().await;
+    let namespace = &fixture.namespace;
+    let one = namespace.register(&registration(NEW, 0), true).await.unwrap();
+    namespace.confirm_registration(NEW, one.number).await.unwrap();
+    // Two equal disks come at the same time: at most one of them goes on.
+    let a = namespace.register(&registration(NEW, one.number.0), true).await.unwrap();
+    let b = namespace.register(&registration(NEW, one.number.0), true).await.unwrap();
+    assert!(namespace.confirm_registration(NEW, a.number).await.is_err());
+    namespace.confirm_registration(NEW, b.number).await.unwrap();
+    for old in [0, one.number.0, a.number.0] {
+        let refused = namespace.register(&registration(NEW, old), true).await;
+        assert!(matches!(refused, Err(Error::OldImage { .. })), "{old}: {refused:?}");
+    }
+    let unknown = namespace.register(&registration(NodeId(51), 3), true).await;
+    assert_eq!(code(unknown), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn disks_of_another_cluster_and_removed_nodes_are_refused() {
+    let fixture = Fixture::new().await;
+    let namespace = &fixture.namespace;
+    let ours = namespace.identity();
+    let other = ClusterIdentity { cluster: dfs_types::ClusterId(1), ..ours };
+    let newer = ClusterIdentity { incarnation: ours.incarnation.next(), ..ours };
+    for cluster in [other, newer] {
+        let request = Registration { cluster: Some(cluster), ..registration(NEW, 0) };
+        assert_eq!(code(namespace.register(&request, true).await), ErrorCode::WrongCluster);
+    }
+    namespace.set_node_state(NodeId(1), NodeState::Removed).await.unwrap();
+    let refused = namespace.register(&registration(NodeId(1), 1), true).await;
+    assert!(matches!(refused, Err(Error::NodeRemoved(_))));
+    let wish = namespace.set_node_state(NodeId(2), NodeState::Lost).await;
+    assert_eq!(code(wish), ErrorCode::InvalidArgument);
+    let states: Vec<NodeState> =
+        namespace.nodes().await.unwrap().iter().map(|(_, node)| node.state).collect();
+    assert_eq!(states[..2], [NodeState::Removed, NodeState::Active]);
+}
+
+#[tokio::test]
+async fn the_replication_factor_is_set_within_its_bounds() {
+    let fixture = Fixture::new().await;
+    for (factor, min_write) in [(0, None), (17, None), (3, Some(4)), (3, Some(0))] {
+        let set = fixture.namespace.set_replication(Replication { factor, min_write }).await;
+        assert_eq!(code(set), ErrorCode::InvalidArgument);
+    }
+    let wanted = Replication { factor: 2, min_write: Some(1) };
+    let revision = fixture.namespace.set_replication(wanted).await.unwrap();
+    let state = fixture.namespace.cluster_state().await.unwrap();
+    assert_eq!((state.replication, state.nodes.len()), (wanted, 4));
+    assert!(state.revision >= revision);
+    let plan = fixture.plan("/f", 1).await.unwrap();
+    assert_eq!((plan.replication_factor, plan.min_write_replicas), (2, 1));
+}

@@ -1,0 +1,99 @@
+//! Space comes back, and only what nothing refers to.
+
+use dfs_types::{ErrorCode, LeaseEpoch};
+
+use super::*;
+
+#[tokio::test]
+async fn a_tree_is_taken_apart_to_the_last_key() {
+    let fixture = Fixture::new().await;
+    let before = [fixture.count("d/").await, fixture.count("i/").await, fixture.count("t/").await];
+    fixture.mkdir("/a").await.unwrap();
+    for directory in 0..3 {
+        fixture.mkdir(&format!("/a/{directory}")).await.unwrap();
+        for file in 0..40 {
+            fixture.put(&format!("/a/{directory}/{file}"), 1 + file % 3 * CHUNK).await.unwrap();
+        }
+        fixture.symlink(&format!("/a/{directory}/l"), "x").await.unwrap();
+    }
+    fixture.put("/a/big", 60 * CHUNK).await.unwrap();
+    fixture.delete("/a", true, false).await.unwrap();
+    assert_eq!(fixture.reap(false).await, []);
+    fixture.clock.advance(HOUR * 2);
+    let copies = fixture.reap(false).await;
+    let chunks = fixture.namespace.scan_chunks(None, 1_000).await.unwrap().chunks;
+    assert!(chunks.iter().all(|(_, chunk)| chunk.is_tombstone()));
+    assert_eq!(copies.len(), chunks.len() * 3);
+    let after = [fixture.count("d/").await, fixture.count("i/").await, fixture.count("t/").await];
+    assert_eq!((before, fixture.count("x/").await, fixture.count("o/").await), (after, 0, 0));
+}
+
+#[tokio::test]
+async fn a_full_disk_shortens_the_time_in_which_things_are_restored() {
+    let fixture = Fixture::new().await;
+    fixture.put("/f", CHUNK).await.unwrap();
+    fixture.delete("/f", false, false).await.unwrap();
+    assert_eq!(fixture.reap(false).await.len(), 0);
+    assert_eq!(fixture.reap(true).await.len(), 3);
+    let back = Undelete { path: path("/f"), to: None };
+    assert_eq!(code(fixture.namespace.undelete(&back, None).await), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn what_is_put_into_a_deleted_directory_is_refused_or_reaped_with_it() {
+    let fixture = Fixture::new().await;
+    fixture.mkdir("/a").await.unwrap();
+    fixture.mkdir("/a/b").await.unwrap();
+    let plan = fixture.plan("/a/b/f", CHUNK).await.unwrap();
+    fixture.delete("/a", true, true).await.unwrap();
+    fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await.unwrap();
+    let late = fixture.plan("/a/b/g", CHUNK).await;
+    assert_eq!(code(late), ErrorCode::NotFound);
+    assert_eq!(fixture.reap(false).await.len(), 3);
+    assert_eq!((fixture.count("d/").await, fixture.count("i/").await), (0, 1));
+}
+
+#[tokio::test]
+async fn nothing_is_reaped_by_who_lost_the_lease() {
+    let fixture = Fixture::new().await;
+    fixture.put("/f", CHUNK).await.unwrap();
+    fixture.delete("/f", false, true).await.unwrap();
+    let ttl = Duration::ZERO;
+    let first = fixture.engine.lease("workers", "one", ttl).await.unwrap().unwrap();
+    let second = fixture.engine.lease("workers", "two", ttl).await.unwrap().unwrap();
+    assert!(second.epoch > first.epoch && first.epoch > LeaseEpoch(0));
+    let limits = ReapLimits { items: 10, pressure: false };
+    let late = fixture.namespace.reap(&limits, Some(&first.fence("workers"))).await;
+    assert!(matches!(late, Err(Error::LeaseLost)), "{late:?}");
+    let reaped = fixture.namespace.reap(&limits, Some(&second.fence("workers"))).await.unwrap();
+    assert_eq!(reaped.copies.len(), 3);
+}
+
+#[tokio::test]
+async fn copies_are_swapped_on_condition_and_the_last_good_one_stays() {
+    let fixture = Fixture::new().await;
+    let plan = fixture.plan("/f", CHUNK).await.unwrap();
+    let confirm = fixture.confirm_of(&plan);
+    fixture.namespace.confirm(&confirm, None).await.unwrap();
+    let (planned, written) = (&plan.chunks[0], &confirm.chunks[0]);
+    let id = planned.chunk;
+    let record = fixture.namespace.chunks(&[id]).await.unwrap()[0].clone().unwrap();
+    let all: Vec<CopyId> = record.copies.iter().map(CopyId::of).collect();
+    let namespace = &fixture.namespace;
+    let gone = namespace.swap_copies(id, record.generation, &[], &all, None).await;
+    assert!(matches!(gone, Err(Error::LastCopy(_))));
+    let marked = namespace.mark_bad(id, all[0]).await.unwrap().unwrap();
+    assert_eq!(marked.good_copies().count(), 2);
+    assert_eq!(namespace.mark_bad(id, all[0]).await.unwrap(), Some(marked.clone()));
+    let stale = namespace.swap_copies(id, record.generation, &[], &all[..1], None).await;
+    assert!(matches!(stale, Err(Error::ChunkChanged(_))));
+    let fresh = fixture.receipt(planned, written.seal, NodeId(4));
+    let forged = Receipt { stamp: Stamp(9), ..fresh };
+    let lie = namespace.swap_copies(id, marked.generation, &[forged], &[], None).await;
+    assert!(matches!(lie, Err(Error::BadReceipt { .. })));
+    let swapped =
+        namespace.swap_copies(id, marked.generation, &[fresh], &all[..1], None).await.unwrap();
+    let nodes: Vec<NodeId> = swapped.good_copies().map(|copy| copy.node).collect();
+    assert_eq!(nodes, [NodeId(2), NodeId(3), NodeId(4)]);
+    assert_eq!(namespace.mark_bad(id, all[0]).await.unwrap(), None);
+}

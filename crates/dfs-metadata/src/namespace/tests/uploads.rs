@@ -1,0 +1,347 @@
+//! Plans, stages, confirms, and those who lie about them.
+
+use dfs_types::{ChunkId, ErrorCode, InodeId, NodeState};
+
+use super::*;
+
+#[tokio::test]
+async fn a_file_appears_whole_with_its_chunks() {
+    let fixture = Fixture::new().await;
+    for (name, chunks) in [("/none", 0), ("/one", 1), ("/few", 5), ("/many", 130)] {
+        let size = chunks * CHUNK - u64::from(chunks > 1) * 100;
+        let mut plan = fixture.plan(name, size).await.unwrap();
+        let mut confirm = fixture.confirm_of(&plan);
+        while plan.has_more {
+            let last = plan.chunks.last().unwrap();
+            let request = NextPage {
+                token: plan.token.clone(),
+                from_offset: last.file_offset + last.max_length,
+                max_chunks: 0,
+            };
+            plan = fixture.namespace.next_page(&request, &fixture.placement()).await.unwrap();
+            let more = fixture.confirm_of(&plan);
+            confirm.tokens.extend(more.tokens);
+            confirm.chunks.extend(more.chunks);
+            confirm.size += more.size;
+        }
+        assert_eq!(code(fixture.stat(name).await), ErrorCode::NotFound);
+        let repeat = fixture.repeat();
+        let stat = fixture.namespace.confirm(&confirm, Some(&repeat)).await.unwrap();
+        assert_eq!((stat.size, stat.attributes.mode), (size, 0o640));
+        assert_eq!(fixture.stat(name).await.unwrap(), stat);
+        // Again, with and without what makes a repeat known.
+        assert_eq!(fixture.namespace.confirm(&confirm, Some(&repeat)).await.unwrap(), stat);
+        if chunks > 0 {
+            assert_eq!(fixture.namespace.confirm(&confirm, None).await.unwrap(), stat);
+        }
+        let read = fixture.open(name).await.unwrap();
+        let ids: Vec<ChunkId> = read.extents.iter().map(|extent| extent.chunk_id).collect();
+        let planned: Vec<ChunkId> = confirm.chunks.iter().map(|written| written.chunk).collect();
+        assert_eq!(ids, planned, "{name}");
+        assert!(read.extents.iter().all(|extent| extent.chunk.copies.len() == 3));
+    }
+    assert_eq!(fixture.count("u/").await, 0);
+}
+
+#[tokio::test]
+async fn ranges_name_only_the_extents_they_touch() {
+    let fixture = Fixture::new().await;
+    fixture.put("/f", 10 * CHUNK).await.unwrap();
+    for (offset, length, wanted) in [
+        (0, 1, vec![0]),
+        (CHUNK - 1, 2, vec![0, 1]),
+        (CHUNK, CHUNK, vec![1]),
+        (3 * CHUNK + 5, 2 * CHUNK, vec![3, 4, 5]),
+        (9 * CHUNK, 0, vec![9]),
+        (10 * CHUNK, 5, vec![]),
+        (u64::MAX, 5, vec![]),
+    ] {
+        let target = Target::Path(path("/f"));
+        let read = fixture.open_range(target, offset, length).await.unwrap();
+        let found: Vec<u64> = read.extents.iter().map(|found| found.file_offset / CHUNK).collect();
+        assert_eq!((found, read.next_offset), (wanted, None), "{offset} {length}");
+    }
+    let target = Target::Path(path("/f"));
+    let request = OpenFile { target, offset: 0, length: 0, max_extents: 4 };
+    let read = fixture.namespace.open_file(&request).await.unwrap();
+    assert_eq!((read.extents.len(), read.next_offset), (4, Some(4 * CHUNK)));
+    assert_eq!(code(fixture.open("/").await), ErrorCode::IsADirectory);
+}
+
+#[tokio::test]
+async fn the_later_of_two_writers_wins_and_the_older_file_is_read_to_its_end() {
+    let fixture = Fixture::new().await;
+    let old = fixture.put("/f", CHUNK).await.unwrap();
+    let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
+    let confirm = fixture.confirm_of(&plan);
+    let third = fixture.put("/f", 3 * CHUNK).await.unwrap();
+    fixture.namespace.confirm(&confirm, None).await.unwrap();
+    assert_eq!(fixture.stat("/f").await.unwrap().size, 2 * CHUNK);
+    for (inode, extents) in [(old.inode, 1), (third.inode, 3)] {
+        let read = fixture.open_range(Target::Inode(inode), 0, 0).await.unwrap();
+        assert_eq!(read.extents.len(), extents);
+    }
+    fixture.clock.advance(HOUR * 2);
+    assert_eq!(fixture.reap(false).await.len(), 4 * 3);
+    for inode in [old.inode, third.inode] {
+        let gone = fixture.open_range(Target::Inode(inode), 0, 0).await;
+        assert_eq!(code(gone), ErrorCode::Stale);
+    }
+}
+
+#[tokio::test]
+async fn a_file_follows_its_directory_and_not_the_path() {
+    let fixture = Fixture::new().await;
+    fixture.mkdir("/a").await.unwrap();
+    let plan = fixture.plan("/a/f", CHUNK).await.unwrap();
+    fixture.rename("/a", "/b").await.unwrap();
+    fixture.mkdir("/a").await.unwrap();
+    fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await.unwrap();
+    assert_eq!(fixture.list("/b").await, ["f"]);
+    assert_eq!(fixture.list("/a").await, [""; 0]);
+    let plan = fixture.plan("/b/g", CHUNK).await.unwrap();
+    fixture.delete("/b", true, false).await.unwrap();
+    let confirmed = fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await;
+    assert_eq!(code(confirmed), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn a_name_that_became_a_directory_is_not_replaced() {
+    let fixture = Fixture::new().await;
+    assert_eq!(code(fixture.plan("/", 1).await), ErrorCode::IsADirectory);
+    let plan = fixture.plan("/f", CHUNK).await.unwrap();
+    fixture.mkdir("/f").await.unwrap();
+    assert_eq!(code(fixture.plan("/f", 1).await), ErrorCode::IsADirectory);
+    let confirmed = fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await;
+    assert_eq!(code(confirmed), ErrorCode::IsADirectory);
+    fixture.put("/g", 1).await.unwrap();
+    let plan = fixture.plan("/g", CHUNK).await.unwrap();
+    let only_new = Confirm { create_only: true, ..fixture.confirm_of(&plan) };
+    assert_eq!(code(fixture.namespace.confirm(&only_new, None).await), ErrorCode::AlreadyExists);
+}
+
+#[tokio::test]
+async fn nothing_deleted_comes_back_by_a_repeat() {
+    let fixture = Fixture::new().await;
+    for chunks in [1, 130] {
+        let mut plan = fixture.plan("/f", 60 * CHUNK).await.unwrap();
+        plan.chunks.truncate(chunks);
+        let confirm = fixture.confirm_of(&plan);
+        fixture.namespace.confirm(&confirm, None).await.unwrap();
+        fixture.delete("/f", false, true).await.unwrap();
+        // Deleted, but not taken apart: the first answer.
+        fixture.namespace.confirm(&confirm, None).await.unwrap();
+        assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
+        fixture.reap(false).await;
+        assert_eq!(code(fixture.namespace.confirm(&confirm, None).await), ErrorCode::Stale);
+        // Also when the tombstones are gone, as they lie below the floor.
+        for (chunk, record) in fixture.namespace.scan_chunks(None, 1_000).await.unwrap().chunks {
+            let copies: Vec<CopyId> = record.copies.iter().map(CopyId::of).collect();
+            fixture.namespace.forget_copies(chunk, &copies, None).await.unwrap();
+        }
+        let soon = fixture.clock.now().plus(Duration::from_millis(1));
+        fixture.namespace.raise_gc_floor(soon, None).await.unwrap();
+        let mut after = None;
+        loop {
+            after = fixture.namespace.sweep_tombstones(after, 7, None).await.unwrap();
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(fixture.count("k/").await, 0);
+        assert_eq!(code(fixture.namespace.confirm(&confirm, None).await), ErrorCode::Stale);
+        fixture.clock.advance(Duration::from_millis(5));
+        assert_eq!((fixture.count("d/").await, fixture.count("k/").await), (0, 0));
+        // A stage that was refused leaves nothing that is not given up in time.
+        fixture.clock.advance(HOUR * 2);
+        let limits = ReapLimits { items: 10, pressure: false };
+        fixture.namespace.reap_uploads(&limits, None).await.unwrap();
+        assert_eq!((fixture.count("u/").await, fixture.count("x/").await), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn lies_about_chunks_are_refused() {
+    let fixture = Fixture::new().await;
+    let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
+    let other = fixture.plan("/g", 2 * CHUNK).await.unwrap();
+    let honest = fixture.confirm_of(&plan);
+    let lie = |change: &dyn Fn(&mut Confirm)| {
+        let mut confirm = honest.clone();
+        change(&mut confirm);
+        confirm
+    };
+    let bad = ErrorCode::InvalidArgument;
+    let foreign = fixture.written(&other.chunks[0]);
+    let stranger = fixture.receipt(&plan.chunks[0], honest.chunks[0].seal, NodeId(4));
+    let lies: Vec<(&str, Confirm)> = vec![
+        ("no token", lie(&|c| c.tokens.clear())),
+        ("half a token", lie(&|c| c.tokens[0] = c.tokens[0].slice(..40))),
+        (
+            "a changed token",
+            lie(&|c| {
+                let mut bytes = c.tokens[0].to_vec();
+                bytes[20] ^= 1;
+                c.tokens[0] = bytes.into();
+            }),
+        ),
+        ("tokens of two uploads", lie(&|c| c.tokens.push(other.token.clone()))),
+        ("a chunk of another upload", lie(&|c| c.chunks[0] = foreign.clone())),
+        ("a chunk twice", lie(&|c| c.chunks[1] = c.chunks[0].clone())),
+        ("a chunk elsewhere", lie(&|c| c.chunks[0].file_offset = CHUNK)),
+        ("a chunk that is missing", lie(&|c| drop(c.chunks.pop()))),
+        ("an empty chunk", lie(&|c| c.chunks[0].seal.length = 0)),
+        ("a chunk that is too long", lie(&|c| c.chunks[0].seal.length = CHUNK + 1)),
+        ("another checksum", lie(&|c| c.chunks[0].seal.crc32c = Crc32c(99))),
+        ("a wrong size", lie(&|c| c.size += 1)),
+        ("no receipts", lie(&|c| c.chunks[0].receipts.clear())),
+        ("too few receipts", lie(&|c| c.chunks[0].receipts.truncate(1))),
+        (
+            "one receipt three times",
+            lie(&|c| {
+                let first = c.chunks[0].receipts[0];
+                c.chunks[0].receipts.fill(first);
+            }),
+        ),
+        ("a forged receipt", lie(&|c| c.chunks[0].receipts[1].stamp = Stamp(77))),
+        (
+            "a receipt of another chunk",
+            lie(&|c| {
+                c.chunks[0].receipts[0] = c.chunks[1].receipts[0];
+            }),
+        ),
+        (
+            "a receipt of a node that was not planned",
+            lie(&|c| {
+                c.chunks[0].receipts[0] = stranger;
+            }),
+        ),
+    ];
+    for (what, confirm) in lies {
+        let refused = fixture.namespace.confirm(&confirm, None).await;
+        assert_eq!(refused.as_ref().map_err(Error::code).err(), Some(bad), "{what}: {refused:?}");
+    }
+    assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
+    assert_eq!(code(fixture.put_without_slot().await), bad);
+}
+
+impl Fixture {
+    async fn put_without_slot(&self) -> Result<FileStat, Error> {
+        let plan = self.plan("/empty", 0).await?;
+        self.namespace.confirm(&self.confirm_of(&plan), None).await
+    }
+}
+
+#[tokio::test]
+async fn tokens_expire_unless_something_is_staged() {
+    let fixture = Fixture::new().await;
+    let plan = fixture.plan("/f", 3 * CHUNK).await.unwrap();
+    let confirm = fixture.confirm_of(&plan);
+    let staged = fixture.plan("/g", 130 * CHUNK).await.unwrap();
+    let written: Vec<_> = staged.chunks.iter().map(|chunk| fixture.written(chunk)).collect();
+    let tokens = [staged.token.clone()];
+    fixture.clock.advance(HOUR - Duration::from_secs(1));
+    fixture.namespace.stage(&tokens, &written[..60]).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(1));
+    assert_eq!(code(fixture.namespace.confirm(&confirm, None).await), ErrorCode::Stale);
+    let next = NextPage { token: plan.token.clone(), from_offset: 0, max_chunks: 1 };
+    let page = fixture.namespace.next_page(&next, &fixture.placement()).await;
+    assert_eq!(code(page), ErrorCode::Stale);
+    fixture.namespace.stage(&tokens, &written).await.unwrap();
+    let next = NextPage { token: staged.token.clone(), from_offset: 64 * CHUNK, max_chunks: 0 };
+    let page = fixture.namespace.next_page(&next, &fixture.placement()).await.unwrap();
+    assert!(page.expires > fixture.clock.now());
+    // Given up: nothing can be staged any more, and all of it goes.
+    fixture.namespace.abort(&staged.token).await.unwrap();
+    let limits = ReapLimits { items: 10, pressure: false };
+    let reaped = fixture.namespace.reap_uploads(&limits, None).await.unwrap();
+    assert_eq!((reaped.copies.len(), reaped.finished), (64 * 3, 1));
+    assert_eq!(code(fixture.namespace.stage(&tokens, &written).await), ErrorCode::Stale);
+}
+
+#[tokio::test]
+async fn a_chunk_is_planned_anew_under_another_id_and_without_the_nodes_to_avoid() {
+    let fixture = Fixture::new().await;
+    let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
+    let old = &plan.chunks[1];
+    let request = Replan { token: plan.token.clone(), chunk: old.chunk, avoid: vec![NodeId(2)] };
+    let again = fixture.namespace.replan_chunk(&request, &fixture.placement()).await.unwrap();
+    let new = &again.chunks[0];
+    assert_eq!((new.file_offset, new.max_length), (old.file_offset, old.max_length));
+    assert_eq!(new.nodes, [NodeId(1), NodeId(3), NodeId(4)]);
+    assert_ne!(new.chunk, old.chunk);
+    let mut confirm = fixture.confirm_of(&plan);
+    confirm.tokens.push(again.token.clone());
+    confirm.chunks[1] = fixture.written(new);
+    fixture.namespace.confirm(&confirm, None).await.unwrap();
+    let avoid = vec![NodeId(1), NodeId(2), NodeId(3)];
+    let request = Replan { avoid, ..request };
+    let none = fixture.namespace.replan_chunk(&request, &fixture.placement()).await;
+    assert_eq!(code(none), ErrorCode::NotEnoughNodes);
+}
+
+#[tokio::test]
+async fn too_few_nodes_and_too_little_room_are_told_apart() {
+    let mut fixture = Fixture::new().await;
+    for candidate in &mut fixture.candidates[1..] {
+        candidate.free = 10;
+    }
+    assert_eq!(code(fixture.plan("/f", CHUNK).await), ErrorCode::NoSpace);
+    fixture.candidates.truncate(1);
+    assert_eq!(code(fixture.plan("/f", CHUNK).await), ErrorCode::NotEnoughNodes);
+}
+
+#[tokio::test]
+async fn copies_on_nodes_that_were_removed_do_not_count() {
+    let fixture = Fixture::new().await;
+    let plan = fixture.plan("/f", CHUNK).await.unwrap();
+    fixture.namespace.set_node_state(NodeId(1), NodeState::Removed).await.unwrap();
+    fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await.unwrap();
+    let read = fixture.open("/f").await.unwrap();
+    assert_eq!(read.extents[0].chunk.copies.len(), 2);
+    let plan = fixture.plan("/g", CHUNK).await.unwrap();
+    fixture.namespace.set_node_state(NodeId(2), NodeState::Removed).await.unwrap();
+    let refused = fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await;
+    assert_eq!(code(refused), ErrorCode::Stale);
+}
+
+#[tokio::test]
+async fn a_chunk_below_the_floor_is_not_brought_in() {
+    let fixture = Fixture::new().await;
+    let plan = fixture.plan("/f", CHUNK).await.unwrap();
+    let later = fixture.clock.now().plus(Duration::from_millis(1));
+    fixture.namespace.raise_gc_floor(later, None).await.unwrap();
+    let refused = fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await;
+    assert_eq!(code(refused), ErrorCode::Stale);
+    let earlier = fixture.clock.now().minus(HOUR);
+    let floor = fixture.namespace.raise_gc_floor(earlier, None).await.unwrap();
+    assert_eq!(
+        (floor, fixture.namespace.gc_floor().await.unwrap()),
+        (ChunkId::floor(later), floor)
+    );
+}
+
+#[tokio::test]
+async fn inode_numbers_are_never_given_out_twice() {
+    let fixture = Fixture::new().await;
+    let random: Arc<dyn Random> = Arc::new(SeededRandom::new(5));
+    let second = open(&fixture.engine, &fixture.clock, &random, None).await.unwrap();
+    let mut seen = std::collections::BTreeSet::from([InodeId::ROOT]);
+    for _ in 0..5_000 {
+        assert!(seen.insert(fixture.namespace.next_inode().await.unwrap()));
+        assert!(seen.insert(second.next_inode().await.unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn concurrent_creates_share_commits_of_the_engine() {
+    let fixture = Fixture::new().await;
+    let names: Vec<String> = (0..16).map(|number| format!("/f{number}")).collect();
+    let before = fixture.namespace.inner.components.committer.engine_commits();
+    let puts = names.iter().map(|name| fixture.put(name, 0));
+    for put in futures_util::future::join_all(puts).await {
+        put.unwrap();
+    }
+    let commits = fixture.namespace.inner.components.committer.engine_commits() - before;
+    assert!(commits < 16, "{commits}");
+}
