@@ -15,12 +15,14 @@
 mod ack;
 mod error;
 pub mod grpc;
+mod replica;
 mod sender;
 mod session;
 mod source;
 
 pub use ack::{Ack, Dropped, Outcome};
 pub use error::Error;
+pub use replica::Replica;
 pub use sender::{Acks, Attachment, Link, SenderConfig, send_chunk};
-pub use session::{Replica, Session, SessionConfig, Sink};
+pub use session::{Session, SessionConfig, Sink};
 pub use source::{ChunkBytes, FrameSource, Hashing, Reopening, chunk_source};

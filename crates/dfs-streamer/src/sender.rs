@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_types::{Frame, Random, SessionId};
+use dfs_types::{ChunkSeal, Frame, Random, SessionId};
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -33,9 +33,10 @@ pub trait Link: Send + Sync {
 /// Bounds of a sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SenderConfig {
-    /// Bytes that may be under way unacknowledged; at least one frame always may.
+    /// Bytes that may be under way unacknowledged; one frame always may.
     pub window: u64,
-    /// How long nothing may move before the stream counts as stalled.
+    /// How long nothing may move before the stream counts as stalled. Time in which there is
+    /// nothing to be sent does not count.
     pub stall: Duration,
     /// How long the receiver may take to make the chunk durable after the last frame.
     pub seal_within: Duration,
@@ -46,22 +47,41 @@ pub struct SenderConfig {
 }
 
 impl Default for SenderConfig {
+    /// For clients.
     fn default() -> Self {
         Self {
             window: 4 << 20,
-            stall: Duration::from_secs(5),
-            seal_within: Duration::from_secs(30),
+            stall: Duration::from_secs(15),
+            seal_within: Duration::from_mins(1),
             resumes_max: 4,
             resume_pause_max: Duration::from_millis(500),
         }
     }
 }
 
+impl SenderConfig {
+    /// For a node that hands on to another. Its patience is a third of a client's, so that a
+    /// replica is dropped before the client gives up on the whole set.
+    pub fn between_nodes() -> Self {
+        let of_client = Self::default();
+        Self { stall: of_client.stall / 3, seal_within: of_client.seal_within / 3, ..of_client }
+    }
+}
+
+/// Whether a frame may follow when `sent` and `acknowledged` are the ends of what was.
+pub(crate) fn has_room(sent: u64, acknowledged: u64, window: u64) -> bool {
+    sent <= acknowledged || sent - acknowledged + Frame::DATA_MAX as u64 <= window
+}
+
 /// Sends one chunk and waits until it is durable.
 ///
 /// A stream that breaks is taken up again at the offset that was received, a bounded number of
-/// times. `on_progress` is told how far the whole set has received; it may go back after a break.
-/// Dropping the future leaves the session to expire: the chunk may or may not have been sealed.
+/// times and never beyond the time that the receiver may stand still. `on_progress` is told how
+/// far the whole set has received; it never goes back. Success means that every receipt is for
+/// the very bytes that were sent. Dropping the future leaves the session to expire: the chunk may
+/// or may not have been sealed.
+///
+/// How long `source` takes is not bounded here: a receiver ends a session in which nothing happens.
 pub async fn send_chunk(
     link: &dyn Link,
     session: SessionId,
@@ -71,14 +91,16 @@ pub async fn send_chunk(
     mut on_progress: impl FnMut(u64) + Send,
 ) -> Result<Outcome, Error> {
     let mut attach_number = 0;
+    let mut sending = Sending::new(config);
     loop {
         attach_number += 1;
         let error =
-            match attached(link, session, attach_number, source, config, &mut on_progress).await {
+            match sending.attached(link, session, attach_number, source, &mut on_progress).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => error,
             };
-        if !error.may_resume() || attach_number > u64::from(config.resumes_max) {
+        let is_last = attach_number > u64::from(config.resumes_max);
+        if !error.may_resume() || is_last || Instant::now() >= sending.attach_by() {
             return Err(error);
         }
         tracing::debug!(%session, attach_number, %error, "taking up a stream again");
@@ -90,76 +112,138 @@ pub async fn send_chunk(
     }
 }
 
-/// One stream of a session, from attaching to its end.
-async fn attached(
-    link: &dyn Link,
-    session: SessionId,
-    attach_number: u64,
-    source: &mut dyn FrameSource,
-    config: &SenderConfig,
-    on_progress: &mut (impl FnMut(u64) + Send),
-) -> Result<Outcome, Error> {
-    let attaching = async {
-        let mut attachment = link.attach(session, attach_number).await?;
-        let first = attachment.acks.next().await;
-        let first = first.unwrap_or_else(|| Err(Error::Cut("it ended before it began".to_owned())));
-        Ok::<_, Error>((attachment, first?))
-    };
-    let attached = tokio::time::timeout(config.stall, attaching).await;
-    let (Attachment { frames, mut acks }, first) = attached
-        .map_err(|_| Error::Cut(format!("no answer within {} ms", config.stall.as_millis())))??;
-    let mut sent = match first {
-        Ack::Attached { resume } => resume,
-        // The chunk was sealed before the last stream broke, and only the answer got lost.
-        Ack::Sealed(outcome) => return Ok(outcome),
-        Ack::Progress { .. } => return Err(protocol("progress before attaching")),
-    };
-    let mut received = sent;
-    let mut is_complete = false;
-    if attach_number > 1 || sent > 0 {
-        source.rewind(sent)?;
+/// What is known of a chunk on its way, over all streams of its session.
+struct Sending<'a> {
+    config: &'a SenderConfig,
+    /// End of what this stream has sent.
+    sent: u64,
+    /// End of what any stream has sent.
+    sent_max: u64,
+    /// The whole set has received all below this.
+    acknowledged: u64,
+    /// That of the last frame, once it was sent by any stream.
+    seal: Option<ChunkSeal>,
+    /// Since when the receiver owes an answer without having given one.
+    quiet_since: Instant,
+}
+
+impl<'a> Sending<'a> {
+    fn new(config: &'a SenderConfig) -> Self {
+        Self {
+            config,
+            sent: 0,
+            sent_max: 0,
+            acknowledged: 0,
+            seal: None,
+            quiet_since: Instant::now(),
+        }
     }
-    let deadline = tokio::time::sleep(config.stall);
-    tokio::pin!(deadline);
-    loop {
-        let has_room = !is_complete && (sent == received || sent - received < config.window);
-        tokio::select! {
-            biased;
-            ack = acks.next() => match ack {
-                Some(Ok(Ack::Progress { received: now })) => {
-                    if now > sent {
-                        return Err(protocol("progress beyond what was sent"));
+
+    /// When attaching has taken too long. A receiver that is sealing answers once it is done.
+    fn attach_by(&self) -> Instant {
+        let patience =
+            if self.seal.is_some() { self.config.seal_within } else { self.config.stall };
+        self.quiet_since + patience
+    }
+
+    /// One stream of a session, from attaching to its end.
+    async fn attached(
+        &mut self,
+        link: &dyn Link,
+        session: SessionId,
+        attach_number: u64,
+        source: &mut dyn FrameSource,
+        on_progress: &mut (impl FnMut(u64) + Send),
+    ) -> Result<Outcome, Error> {
+        if self.sent == self.acknowledged && self.seal.is_none() {
+            self.quiet_since = Instant::now();
+        }
+        let attaching = async {
+            let mut attachment = link.attach(session, attach_number).await?;
+            let first = attachment.acks.next().await;
+            let first =
+                first.unwrap_or_else(|| Err(Error::Cut("it ended before it began".to_owned())));
+            Ok::<_, Error>((attachment, first?))
+        };
+        let attached = tokio::time::timeout_at(self.attach_by(), attaching).await;
+        let (Attachment { frames, mut acks }, first) = attached
+            .map_err(|_| Error::Cut("attaching to the session got no answer".to_owned()))??;
+        let resume = match first {
+            Ack::Attached { resume } => resume,
+            // The chunk was sealed before the last stream broke, and only the answer got lost.
+            Ack::Sealed(outcome) => return self.complete(outcome, on_progress),
+            Ack::Progress { .. } => return Err(protocol("progress before attaching")),
+        };
+        if !(self.acknowledged..=self.sent_max).contains(&resume) {
+            return Err(protocol("it goes on at an offset that it cannot be at"));
+        }
+        if attach_number > 1 {
+            source.rewind(resume)?;
+        }
+        (self.sent, self.quiet_since) = (resume, Instant::now());
+        let mut is_complete = false;
+        loop {
+            let has_room = has_room(self.sent, self.acknowledged, self.config.window);
+            let patience = if is_complete { self.config.seal_within } else { self.config.stall };
+            let is_owed = is_complete || self.sent > self.acknowledged;
+            tokio::select! {
+                biased;
+                ack = acks.next() => match ack {
+                    Some(Ok(Ack::Progress { received })) => {
+                        if received > self.sent {
+                            return Err(protocol("progress beyond what was sent"));
+                        }
+                        if received > self.acknowledged {
+                            (self.acknowledged, self.quiet_since) = (received, Instant::now());
+                            source.acknowledge(received);
+                            on_progress(received);
+                        }
                     }
-                    received = received.max(now);
-                    source.acknowledge(received);
-                    on_progress(received);
-                }
-                Some(Ok(Ack::Sealed(outcome))) => {
-                    on_progress(sent);
-                    return Ok(outcome);
-                }
-                Some(Ok(Ack::Attached { .. })) => return Err(protocol("attached twice")),
-                Some(Err(error)) => return Err(error),
-                None => return Err(Error::Cut("the stream ended early".to_owned())),
-            },
-            frame = next_frame(source, &frames), if has_room => match frame? {
-                Some((permit, frame)) => {
-                    sent = frame.end();
+                    Some(Ok(Ack::Sealed(outcome))) => return self.complete(outcome, on_progress),
+                    Some(Ok(Ack::Attached { .. })) => return Err(protocol("attached twice")),
+                    Some(Err(error)) => return Err(error),
+                    None => return Err(Error::Cut("the stream ended early".to_owned())),
+                },
+                frame = next_frame(source, &frames, self.config.stall), if has_room && !is_complete => {
+                    let Some((permit, frame)) = frame? else {
+                        return Err(Error::Source("the chunk has no last frame".to_owned()));
+                    };
+                    if !is_owed || frame.seal.is_some() {
+                        self.quiet_since = Instant::now();
+                    }
+                    self.sent = frame.end();
+                    self.sent_max = self.sent_max.max(self.sent);
                     is_complete = frame.seal.is_some();
+                    self.seal = frame.seal.or(self.seal);
                     permit.send(frame);
                 }
-                None => return Err(Error::Source("the chunk has no last frame".to_owned())),
-            },
-            () = &mut deadline => {
-                return Err(Error::Stalled(config.stall.as_millis() as u64));
+                () = tokio::time::sleep_until(self.quiet_since + patience), if is_owed => {
+                    return Err(Error::Stalled(patience.as_millis() as u64));
+                }
             }
         }
-        // The source of a chunk that is passed on may have nothing to give for a while; only what
-        // was sent and not answered counts as a stall.
-        let waits_for_source = has_room && sent == received && !is_complete;
-        let patience = if is_complete { config.seal_within } else { config.stall };
-        let patience = if waits_for_source { config.seal_within } else { patience };
-        deadline.as_mut().reset(Instant::now() + patience);
+    }
+
+    /// Checks that what became durable is what was sent.
+    fn complete(
+        &mut self,
+        outcome: Outcome,
+        on_progress: &mut (impl FnMut(u64) + Send),
+    ) -> Result<Outcome, Error> {
+        let Some(seal) = self.seal else {
+            return Err(protocol("sealed before the last frame was sent"));
+        };
+        let mut receipts = outcome.receipts.iter();
+        if outcome.receipts.is_empty()
+            || !receipts.all(|r| r.length == seal.length && r.crc32c == seal.crc32c)
+        {
+            return Err(protocol("its receipts are not for the bytes that were sent"));
+        }
+        if self.acknowledged < seal.length {
+            self.acknowledged = seal.length;
+            on_progress(seal.length);
+        }
+        Ok(outcome)
     }
 }
 
@@ -168,10 +252,12 @@ async fn attached(
 async fn next_frame<'a>(
     source: &mut dyn FrameSource,
     frames: &'a mpsc::Sender<Frame>,
+    stall: Duration,
 ) -> Result<Option<(mpsc::Permit<'a, Frame>, Frame)>, Error> {
     let Ok(permit) = frames.reserve().await else {
-        // The reason comes with the acks.
-        return std::future::pending().await;
+        // The reason comes with the acks, which are looked at first.
+        tokio::time::sleep(stall).await;
+        return Err(Error::Cut("the stream takes no more frames".to_owned()));
     };
     Ok(source.next().await?.map(|frame| (permit, frame)))
 }

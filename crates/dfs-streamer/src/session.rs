@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_types::{ChunkSeal, Crc32c, ErrorCode, Frame, NodeId, Random, Receipt, SessionId};
+use dfs_types::{BLOCK_SIZE, ChunkSeal, Crc32c, Frame, Random, Receipt};
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::sender::{Link, SenderConfig, send_chunk};
-use crate::source::Forwarding;
-use crate::{Ack, Dropped, Error, Outcome};
+use crate::replica::Forwarder;
+use crate::sender::{SenderConfig, has_room};
+use crate::{Ack, Dropped, Error, Outcome, Replica};
 
 /// Where the bytes of a chunk end up on this node.
 #[async_trait]
@@ -24,16 +24,6 @@ pub trait Sink: Send {
     async fn seal(self: Box<Self>, seal: ChunkSeal) -> Result<Receipt, Error>;
 }
 
-/// A node that the frames are handed on to.
-pub struct Replica {
-    /// Who.
-    pub node: NodeId,
-    /// The session that was prepared there.
-    pub session: SessionId,
-    /// The way there.
-    pub link: Arc<dyn Link>,
-}
-
 /// Bounds of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionConfig {
@@ -41,10 +31,12 @@ pub struct SessionConfig {
     pub max_length: u64,
     /// Copies, the one here included, below which the session fails.
     pub min_copies: usize,
-    /// Bytes received between two acks.
+    /// Bytes received between two acks while frames keep coming; when none is there, what has
+    /// been received is acknowledged at once, so that no window can be too small for this.
     pub ack_every: u64,
-    /// How frames are handed on; its `stall` is how long a replica may stand still before it is
-    /// dropped.
+    /// How frames are handed on. Its `stall` is how long a replica may stand still before it is
+    /// dropped, its `window` how far the slowest one may lag behind before no more frames are
+    /// taken. Must be less patient than the sender: see [`SenderConfig::between_nodes`].
     pub sender: SenderConfig,
 }
 
@@ -53,41 +45,29 @@ pub struct SessionConfig {
 /// Frames are handed on to the replicas before they are written here. The offset that is
 /// acknowledged is the one that the whole set has received; a replica that fails or stands still
 /// leaves the set.
+///
+/// A session holds at most `sender.window` bytes (or one frame) for replicas that lag behind, one
+/// copy for all of them, and one frame of [`Frame::DATA_MAX`] that is being written, whatever its
+/// sender does; the bytes that a sink keeps, and those that wait in the connections, come on top.
 pub struct Session {
     config: SessionConfig,
     state: Mutex<State>,
-    /// The newest attach number; whoever holds the state ends when it is not the newest.
-    newest: watch::Sender<u64>,
-    /// When something last happened.
-    active: watch::Sender<Instant>,
+    /// The newest attach number; whoever holds the state ends when it is not the newest. `None`
+    /// when the session was given up.
+    newest: watch::Sender<Option<u64>>,
+    /// When something last happened; `None` while the chunk is being sealed.
+    active: watch::Sender<Option<Instant>>,
 }
 
 struct State {
     sink: Option<Box<dyn Sink>>,
     received: u64,
     whole: Crc32c,
-    acknowledged: u64,
     replicas: Vec<Forwarder>,
     dropped: Vec<Dropped>,
     result: Option<Result<Outcome, Error>>,
 }
 
-/// A replica that is being fed.
-struct Forwarder {
-    node: NodeId,
-    frames: mpsc::Sender<Frame>,
-    progress: watch::Receiver<Progress>,
-}
-
-#[derive(Debug, Clone)]
-enum Progress {
-    Received(u64),
-    Ended(Result<Outcome, Error>),
-}
-
-/// Frames that may wait for a replica. The window of the sender bounds their bytes; this bounds
-/// their number where frames are small.
-const FORWARD_FRAMES: usize = 64;
 /// Acks that may wait for a slow sender.
 const ACKS_AHEAD: usize = 16;
 
@@ -99,63 +79,60 @@ impl Session {
         replicas: Vec<Replica>,
         random: &Arc<dyn Random>,
     ) -> Arc<Self> {
-        let replicas = replicas.into_iter().map(|r| Forwarder::start(r, &config, random)).collect();
+        let start = |replica| Forwarder::start(replica, config.sender, random.clone());
         let state = State {
             sink: Some(sink),
             received: 0,
             whole: Crc32c::default(),
-            acknowledged: 0,
-            replicas,
+            replicas: replicas.into_iter().map(start).collect(),
             dropped: Vec::new(),
             result: None,
         };
         Arc::new(Self {
             config,
             state: Mutex::new(state),
-            newest: watch::Sender::new(0),
-            active: watch::Sender::new(Instant::now()),
+            newest: watch::Sender::new(Some(0)),
+            active: watch::Sender::new(Some(Instant::now())),
         })
     }
 
-    /// How long nothing has happened.
+    /// How long nothing has happened. Sealing is something that happens.
     pub fn idle_for(&self) -> Duration {
-        self.active.borrow().elapsed()
+        self.active.borrow().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Gives the session up: what was not sealed is gone, streams end.
+    /// Gives the session up: what was not sealed is gone, streams end. Waits for a write or a seal
+    /// that is under way; a chunk that this makes durable stays so, and its stream is told.
     pub async fn expire(&self) {
-        self.newest.send_replace(u64::MAX);
+        self.newest.send_replace(None);
         let mut state = self.state.lock().await;
         state.sink = None;
         state.replicas.clear();
         state.result.get_or_insert(Err(Error::UnknownSession));
     }
 
-    /// Takes the session over for the stream with this number: an earlier stream ends first. The
-    /// acks end after the final one, or after an error. What was begun goes on when the acks are
-    /// dropped, up to the last frame that came.
+    /// Takes the session over for the stream with this number, 1 or more: an earlier stream ends
+    /// first. The acks end after the final one, or after an error. A chunk that is sealed is
+    /// answered with its outcome again. When the acks are dropped the stream ends, and what it
+    /// brought stays; a seal that has begun goes on.
     pub fn attach(
         self: &Arc<Self>,
         number: u64,
         frames: impl Stream<Item = Result<Frame, Error>> + Send + 'static,
     ) -> mpsc::Receiver<Result<Ack, Error>> {
         let (acks, told) = mpsc::channel(ACKS_AHEAD);
-        let is_newer = self.newest.send_if_modified(|newest| {
-            let is_newer = number > *newest;
-            *newest = number.max(*newest);
+        self.newest.send_if_modified(|newest| {
+            let is_newer = newest.is_some_and(|newest| number > newest);
+            if is_newer {
+                *newest = Some(number);
+            }
             is_newer
         });
         let session = self.clone();
         let work = async move {
-            let ended = if is_newer {
-                session.run(number, frames, &acks).await
-            } else {
-                Err(Error::Superseded)
-            };
+            let ended = session.run(number, frames, &acks).await;
             session.touch();
-            if let Err(error) = ended {
-                drop(acks.send(Err(error)).await);
-            }
+            drop(acks.send(ended.map(Ack::Sealed)).await);
         };
         // The id of the request is to be found in calls that the work makes.
         drop(match dfs_transport::current_request_id() {
@@ -166,63 +143,85 @@ impl Session {
     }
 
     fn touch(&self) {
-        self.active.send_replace(Instant::now());
+        self.active.send_replace(Some(Instant::now()));
     }
 
+    /// Why the stream with this number must end, as soon as it must.
+    async fn taken_over(&self, number: u64) -> Error {
+        let mut newest = self.newest.subscribe();
+        match newest.wait_for(|newest| *newest != Some(number)).await.as_deref() {
+            Ok(Some(_)) => Error::Superseded,
+            Ok(None) | Err(_) => Error::UnknownSession,
+        }
+    }
+
+    /// Serves one stream until the chunk is durable. The caller tells the end, as nothing must
+    /// wait for a slow sender with the state in its hands.
     async fn run(
         &self,
         number: u64,
         frames: impl Stream<Item = Result<Frame, Error>> + Send,
         acks: &mpsc::Sender<Result<Ack, Error>>,
-    ) -> Result<(), Error> {
-        let mut newest = self.newest.subscribe();
-        let superseded = async move {
-            drop(newest.wait_for(|newest| *newest != number).await);
-        };
-        tokio::pin!(superseded, frames);
+    ) -> Result<Outcome, Error> {
+        let taken_over = self.taken_over(number);
+        tokio::pin!(taken_over, frames);
         let mut state = tokio::select! {
             biased;
-            () = &mut superseded => return Err(Error::Superseded),
+            error = &mut taken_over => return Err(error),
             state = self.state.lock() => state,
         };
         self.touch();
         if let Some(result) = &state.result {
-            let outcome = result.clone()?;
-            return tell(acks, Ack::Sealed(outcome)).await;
+            return result.clone();
         }
-        tell(acks, Ack::Attached { resume: state.received }).await?;
+        let resume = state.received;
+        acks.send(Ok(Ack::Attached { resume })).await.map_err(|_| sender_went())?;
+        // Whatever earlier streams were told may have got lost with them.
+        let mut told = 0;
         let seal = loop {
-            tokio::select! {
-                biased;
-                () = &mut superseded => return Err(Error::Superseded),
-                () = state.any_progress() => {}
-                frame = frames.next() => {
-                    self.touch();
-                    let frame = frame.unwrap_or_else(|| Err(Error::Cut("the sender went".to_owned())))?;
-                    if let Some(seal) = state.take(frame, &self.config).await? {
-                        break seal;
-                    }
-                }
-            }
             if let Err(error) = state.judge_replicas(&self.config) {
                 return state.fail(error);
             }
             let received = state.set_received();
-            if received >= state.acknowledged + self.config.ack_every {
-                state.acknowledged = received;
-                tell(acks, Ack::Progress { received }).await?;
+            let has_room = has_room(state.received, received, self.config.sender.window);
+            let is_due = received >= told + self.config.ack_every.max(1);
+            let frame = tokio::select! {
+                biased;
+                error = &mut taken_over => return Err(error),
+                permit = acks.reserve(), if is_due => {
+                    permit.map_err(|_| sender_went())?.send(Ok(Ack::Progress { received }));
+                    told = received;
+                    continue;
+                }
+                () = state.any_progress() => {
+                    self.touch();
+                    continue;
+                }
+                frame = frames.next(), if has_room => frame,
+                // There is nothing better to do.
+                permit = acks.reserve(), if received > told => {
+                    permit.map_err(|_| sender_went())?.send(Ok(Ack::Progress { received }));
+                    told = received;
+                    continue;
+                }
+            };
+            self.touch();
+            let frame = frame.unwrap_or_else(|| Err(sender_went()))?;
+            if let Some(seal) = state.take(frame, &self.config).await? {
+                break seal;
             }
         };
         // From here on the chunk is sealed whoever listens, so that a repeat gets the answer.
+        self.active.send_replace(None);
         let outcome = state.seal(seal, &self.config).await;
         state.result = Some(outcome.clone());
         self.touch();
-        tell(acks, Ack::Sealed(outcome?)).await
+        outcome
     }
 }
 
-async fn tell(acks: &mpsc::Sender<Result<Ack, Error>>, ack: Ack) -> Result<(), Error> {
-    acks.send(Ok(ack)).await.map_err(|_| Error::Cut("the sender went".to_owned()))
+fn sender_went() -> Error {
+    Error::Cut("the sender went".to_owned())
 }
 
 impl State {
@@ -244,16 +243,20 @@ impl State {
             return Err(Error::OutOfOrder { expected: self.received, found: frame.offset });
         }
         let mut whole = self.whole;
-        for (crc, block) in frame.crcs.iter().zip(frame.data.chunks(dfs_types::BLOCK_SIZE)) {
+        for (crc, block) in frame.crcs.iter().zip(frame.data.chunks(BLOCK_SIZE)) {
             whole = whole.combine(*crc, block.len());
         }
         if frame.seal.is_some_and(|seal| seal.crc32c != whole) {
             return Err(Error::WholeMismatch);
         }
-        for replica in &self.replicas {
-            // A replica that is gone, or does not keep up, is judged by its progress.
-            drop(replica.frames.try_send(frame.clone()));
-        }
+        let dropped = &mut self.dropped;
+        self.replicas.retain(|replica| match replica.forward(frame.clone()) {
+            Ok(()) => true,
+            Err(why) => {
+                dropped.push(why);
+                false
+            }
+        });
         (self.received, self.whole) = (frame.end(), whole);
         let seal = frame.seal;
         if !frame.data.is_empty() {
@@ -278,8 +281,7 @@ impl State {
 
     /// Waits until a replica has news. Cancel-safe.
     async fn any_progress(&mut self) {
-        let news = self.replicas.iter_mut().map(|replica| Box::pin(replica.progress.changed()));
-        let news: Vec<_> = news.collect();
+        let news: Vec<_> = self.replicas.iter_mut().map(|r| Box::pin(r.changed())).collect();
         if news.is_empty() {
             return std::future::pending().await;
         }
@@ -289,16 +291,11 @@ impl State {
     /// Drops the replicas that ended before the chunk did.
     fn judge_replicas(&mut self, config: &SessionConfig) -> Result<(), Error> {
         let dropped = &mut self.dropped;
-        self.replicas.retain(|replica| match &*replica.progress.borrow() {
-            Progress::Received(_) | Progress::Ended(Ok(_)) => true,
-            Progress::Ended(Err(error)) => {
-                dropped.push(Dropped {
-                    node: replica.node,
-                    code: error.code(),
-                    message: error.to_string(),
-                });
-                false
-            }
+        self.replicas.retain(|replica| {
+            let failure = replica.failure();
+            let is_sound = failure.is_none();
+            dropped.extend(failure);
+            is_sound
         });
         self.check_copies(1 + self.replicas.len(), config)
     }
@@ -314,11 +311,7 @@ impl State {
 
     /// How much the whole set has received.
     fn set_received(&self) -> u64 {
-        let received = self.replicas.iter().map(|replica| match &*replica.progress.borrow() {
-            Progress::Received(offset) => *offset,
-            Progress::Ended(_) => u64::MAX,
-        });
-        received.fold(self.received, u64::min)
+        self.replicas.iter().map(Forwarder::received).fold(self.received, u64::min)
     }
 
     /// Makes the chunk durable here and on every replica, at the same time.
@@ -327,65 +320,14 @@ impl State {
         let replicas = std::mem::take(&mut self.replicas);
         let ends = futures_util::future::join_all(replicas.into_iter().map(Forwarder::end));
         let (own, ends) = futures_util::future::join(sink.seal(seal), ends).await;
-        let mut outcome = Outcome { receipts: vec![own?], dropped: Vec::new() };
-        for (node, end) in ends {
+        let mut receipts = vec![own?];
+        for end in ends {
             match end {
-                Ok(of_replica) => outcome.receipts.extend(of_replica.receipts),
-                Err(error) => self.dropped.push(Dropped {
-                    node,
-                    code: error.code(),
-                    message: error.to_string(),
-                }),
+                Ok(receipt) => receipts.push(receipt),
+                Err(why) => self.dropped.push(why),
             }
         }
-        self.check_copies(outcome.receipts.len(), config)?;
-        outcome.dropped = std::mem::take(&mut self.dropped);
-        Ok(outcome)
-    }
-}
-
-impl Forwarder {
-    fn start(replica: Replica, config: &SessionConfig, random: &Arc<dyn Random>) -> Self {
-        let (frames, incoming) = mpsc::channel(FORWARD_FRAMES);
-        let (tell, progress) = watch::channel(Progress::Received(0));
-        let (random, config, node) = (random.clone(), config.sender, replica.node);
-        let work = async move {
-            let mut source = Forwarding::new(incoming);
-            let on_progress = |offset| drop(tell.send(Progress::Received(offset)));
-            let link = replica.link.as_ref();
-            let sending = send_chunk(
-                link,
-                replica.session,
-                &mut source,
-                &config,
-                random.as_ref(),
-                on_progress,
-            );
-            let ended = tokio::select! {
-                biased;
-                ended = sending => ended,
-                // The session is gone, and nobody wants the answer.
-                () = tell.closed() => Err(Error::UnknownSession),
-            };
-            drop(tell.send(Progress::Ended(ended)));
-        };
-        drop(match dfs_transport::current_request_id() {
-            Some(id) => tokio::spawn(dfs_transport::with_request_id(id, work)),
-            None => tokio::spawn(work),
-        });
-        Self { node, frames, progress }
-    }
-
-    /// Waits for the replica's own end. The sender's bounds bound this too.
-    async fn end(mut self) -> (NodeId, Result<Outcome, Error>) {
-        let ended = self.progress.wait_for(|p| matches!(p, Progress::Ended(_))).await;
-        let ended = match ended.as_deref() {
-            Ok(Progress::Ended(ended)) => ended.clone(),
-            Ok(Progress::Received(_)) | Err(_) => Err(Error::Refused {
-                code: ErrorCode::Internal,
-                message: "handing on ended without a result".to_owned(),
-            }),
-        };
-        (self.node, ended)
+        self.check_copies(receipts.len(), config)?;
+        Ok(Outcome { receipts, dropped: std::mem::take(&mut self.dropped) })
     }
 }

@@ -1,6 +1,5 @@
 //! Where the frames of a chunk come from.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -17,8 +16,8 @@ pub trait FrameSource: Send {
     /// The next frame; `None` after the last. Cancel-safe.
     async fn next(&mut self) -> Result<Option<Frame>, Error>;
 
-    /// Goes on with the frame that starts at `offset`, which was given before and is not below
-    /// what was acknowledged.
+    /// Goes on with the frame that starts at `offset`, where one started or ended that was given
+    /// before; not below what was acknowledged.
     fn rewind(&mut self, offset: u64) -> Result<(), Error>;
 
     /// All below `offset` has arrived and will not be asked for again.
@@ -96,12 +95,15 @@ pub enum Hashing {
 
 /// Makes the frames of a chunk from its bytes: the checksum of each block, of the whole, and the
 /// sha256, each computed once, off the threads of the runtime. Opened at a later offset it reads
-/// what lies before once more, as the sha256 needs it.
+/// what lies before once more, as the sha256 needs it: bytes that changed in between make a seal
+/// that no receiver takes. The length is asked for once.
 pub fn chunk_source(bytes: Arc<dyn ChunkBytes>, hashing: Hashing) -> impl FrameSource {
+    let total = bytes.length();
     Reopening::new(move |offset| {
         let (frames, made) = mpsc::channel(FRAMES_AHEAD);
         let maker = FrameMaker {
             bytes: bytes.clone(),
+            total,
             hasher: Sha256Hasher::new(),
             whole: Crc32c::default(),
             position: 0,
@@ -126,6 +128,7 @@ pub fn chunk_source(bytes: Arc<dyn ChunkBytes>, hashing: Hashing) -> impl FrameS
 
 struct FrameMaker {
     bytes: Arc<dyn ChunkBytes>,
+    total: u64,
     hasher: Sha256Hasher,
     whole: Crc32c,
     position: u64,
@@ -135,13 +138,16 @@ impl FrameMaker {
     /// The next frame that does not end at or below `from`.
     fn next(&mut self, from: u64) -> Option<Result<Frame, Error>> {
         loop {
-            let total = self.bytes.length();
-            let left = total - self.position;
-            let data =
-                match self.bytes.read(self.position, left.min(Frame::DATA_MAX as u64) as usize) {
-                    Ok(data) => data,
-                    Err(error) => return Some(Err(Error::Source(error.to_string()))),
-                };
+            let total = self.total;
+            let length = (total - self.position).min(Frame::DATA_MAX as u64) as usize;
+            let data = match self.bytes.read(self.position, length) {
+                Ok(data) if data.len() == length => data,
+                Ok(data) => {
+                    let what = format!("a read of {length} bytes gave {}", data.len());
+                    return Some(Err(Error::Source(what)));
+                }
+                Err(error) => return Some(Err(Error::Source(error.to_string()))),
+            };
             self.hasher.update(&data);
             let mut frame = Frame::of(self.position, data, None);
             for (crc, block) in frame.crcs.iter().zip(frame.data.chunks(dfs_types::BLOCK_SIZE)) {
@@ -165,60 +171,6 @@ fn make(mut maker: FrameMaker, from: u64, mut give: impl FnMut(Result<Frame, Err
         let is_over = frame.as_ref().map_or(true, |frame| frame.seal.is_some());
         if !give(frame) || is_over {
             return;
-        }
-    }
-}
-
-/// Frames on their way through: kept until they are acknowledged, so that a broken stream to the
-/// next node can be taken up again. Bounded by the window of the sender they came from.
-pub(crate) struct Forwarding {
-    incoming: mpsc::Receiver<Frame>,
-    kept: VecDeque<Frame>,
-    position: usize,
-    is_complete: bool,
-}
-
-impl Forwarding {
-    pub(crate) fn new(incoming: mpsc::Receiver<Frame>) -> Self {
-        Self { incoming, kept: VecDeque::new(), position: 0, is_complete: false }
-    }
-}
-
-#[async_trait]
-impl FrameSource for Forwarding {
-    async fn next(&mut self) -> Result<Option<Frame>, Error> {
-        if self.position == self.kept.len() {
-            if self.is_complete {
-                return Ok(None);
-            }
-            let Some(frame) = self.incoming.recv().await else {
-                return Err(Error::Source("the session of the sender ended".to_owned()));
-            };
-            self.is_complete = frame.seal.is_some();
-            self.kept.push_back(frame);
-        }
-        let frame = self.kept.get(self.position).cloned();
-        self.position += 1;
-        Ok(frame)
-    }
-
-    fn rewind(&mut self, offset: u64) -> Result<(), Error> {
-        let found = self.kept.iter().position(|frame| frame.offset >= offset);
-        self.position = found.unwrap_or(self.kept.len());
-        let expected = self.kept.get(self.position).map_or(offset, |frame| frame.offset);
-        if expected != offset {
-            return Err(Error::Source(format!("bytes from {offset} on are no longer kept")));
-        }
-        Ok(())
-    }
-
-    fn acknowledge(&mut self, offset: u64) {
-        // The last frame stays: with it the final answer can be asked for again.
-        while self.kept.front().is_some_and(|f| f.end() <= offset && f.seal.is_none())
-            && self.position > 0
-        {
-            self.kept.pop_front();
-            self.position -= 1;
         }
     }
 }
