@@ -84,13 +84,17 @@ impl Channels {
     /// Checks an address and takes it to its plain form `host:port`.
     pub fn parse_address(address: &str) -> Result<String, AddressError> {
         let wrong = || AddressError(address.to_owned());
-        let plain = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+        let plain = address.strip_prefix("http://").unwrap_or(address);
+        let plain = plain.strip_suffix('/').unwrap_or(plain);
         let (host, port) = plain.rsplit_once(':').ok_or_else(wrong)?;
         let uri: Uri = format!("http://{plain}").parse().map_err(|_| wrong())?;
-        let is_plain = uri.path() == "/" && uri.query().is_none() && !plain.contains('@');
-        if host.is_empty() || port.parse::<u16>().is_err() || !is_plain {
+        // Nothing but an authority, which has all of it, and a plain number.
+        let is_plain = uri.authority().is_some_and(|authority| authority.as_str() == plain);
+        let is_number = port.bytes().all(|digit| digit.is_ascii_digit());
+        if host.is_empty() || plain.contains('@') || !is_plain || !is_number {
             return Err(wrong());
         }
+        port.parse::<u16>().map_err(|_| wrong())?;
         Ok(plain.to_owned())
     }
 
@@ -150,9 +154,28 @@ mod tests {
             assert_eq!(Channels::parse_address(address).as_deref(), Ok("127.0.0.1:7070"));
         }
         assert!(Channels::parse_address("[::1]:7070").is_ok());
-        for address in
-            ["", "localhost", ":1", "a:b", "a:70000", "ftp://a:1", "http://a:1/x", "a b:1", "u@a:1"]
-        {
+        for address in [
+            "",
+            "localhost",
+            ":1",
+            "a:",
+            "a:b",
+            "a:+1",
+            "a:70000",
+            "ftp://a:1",
+            "https://a:1",
+            "http://a:1/x",
+            "http://a:1//",
+            "a:1?q",
+            "a:1#f",
+            "a#f:1",
+            "a/b:1",
+            "a?b:1",
+            "a b:1",
+            "u@a:1",
+            "::1:7070",
+            "a:1\n",
+        ] {
             assert!(Channels::parse_address(address).is_err(), "{address}");
         }
     }

@@ -26,6 +26,9 @@ const REQUESTS_PER_CONNECTION: usize = 256;
 /// Streams of one connection that may be open.
 const STREAMS_PER_CONNECTION: u32 = 1_024;
 
+/// Pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Is told of each call that ended.
 pub trait Observer: Send + Sync + 'static {
     /// A call of `method` (`/package.Service/Method`) was answered with `code` after `elapsed`. Of
@@ -33,8 +36,9 @@ pub trait Observer: Send + Sync + 'static {
     fn answered(&self, method: &str, code: Code, elapsed: Duration);
 }
 
-/// Serves `routes` until `shutdown` ends, then lets calls under way finish for at most `drain`.
-/// Each call runs within a span with its request id.
+/// Serves `routes` until `shutdown` ends, then takes no more connections and lets calls under way
+/// finish for at most `drain`; whatever is left is cut. Each call runs within a span with its
+/// request id.
 pub async fn serve(
     listener: Box<dyn Listener>,
     routes: Routes,
@@ -47,12 +51,19 @@ pub async fn serve(
         shutdown.await;
         stopping.send_replace(true);
     };
-    let incoming = futures_util::stream::unfold(listener, |mut listener| async move {
-        let accepted = listener.accept().await;
-        if let Err(error) = &accepted {
-            tracing::warn!(%error, "a connection could not be accepted");
+    // Connections are tasks of their own; they end when this is dropped.
+    let (_alive, ending) = tokio::sync::watch::channel(());
+    let incoming = futures_util::stream::unfold(listener, move |mut listener| {
+        let ending = ending.clone();
+        async move {
+            let accepted = listener.accept().await;
+            if let Err(error) = &accepted {
+                tracing::warn!(%error, "a connection could not be accepted");
+                // The next try may fail at once too, as when no more files may be open.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            Some((accepted.map(|io| io.until_dropped(ending)), listener))
         }
-        Some((accepted, listener))
     });
     let serving = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
