@@ -2,8 +2,6 @@
 
 use std::io;
 
-use dfs_metadata::engine::EngineError;
-
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -35,12 +33,19 @@ pub enum Error {
     /// The reflection service could not be made of the contract.
     #[error("the compiled contract cannot be read")]
     Contract(#[source] tonic_reflection::server::Error),
-    /// The engine failed.
+    /// The metadata could not be read or changed.
     #[error("{step} failed")]
-    Engine {
+    Metadata {
         /// What was being done.
         step: &'static str,
         /// Why it failed.
-        source: EngineError,
+        source: dfs_metadata::Error,
     },
+}
+
+impl Error {
+    /// For `map_err`: the metadata failed this step.
+    pub(crate) fn metadata(step: &'static str) -> impl FnOnce(dfs_metadata::Error) -> Self {
+        move |source| Self::Metadata { step, source }
+    }
 }

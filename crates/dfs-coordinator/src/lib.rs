@@ -14,10 +14,16 @@
 //! [`Service::run`]. Any number may run on one engine; the background work is done by the one
 //! that holds the worker lease.
 
+mod core;
 mod error;
+mod failure;
+mod grpc;
+mod metrics;
+mod placement;
 mod registry;
 mod service;
 mod settings;
+mod workers;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_runtime::{Counter, Counters, Gauges, Histograms, Metrics};
+use dfs_runtime::{Counter, Counters, Gauge, Gauges, Histograms, Metrics};
 use dfs_transport::Observer;
 use dfs_types::NodeState;
 use tonic::Code;
@@ -70,6 +70,7 @@ pub(crate) struct Counts {
     seconds: Histograms,
     nodes: Gauges,
     bytes: Gauges,
+    sessions: Gauge,
     chunks: Gauges,
     steps: Gauges,
     /// Copies that datanodes reported bad, and whose records say so now.
@@ -101,6 +102,10 @@ impl Counts {
                 "Bytes of the disks of all datanodes, as last heard.",
                 &[("kind", &["capacity", "free"])],
             ),
+            sessions: metrics.gauge(
+                "dfs_coordinator_datanode_sessions",
+                "Upload sessions open on all datanodes, as last heard.",
+            ),
             chunks: metrics.gauges(
                 "dfs_coordinator_chunks",
                 "Chunks, by how they are; -1 where this coordinator does not know.",
@@ -111,10 +116,8 @@ impl Counts {
                 "Steps of background work, since the start and known to be left.",
                 &[("worker", WORKERS), ("kind", &["done", "failed", "queued"])],
             ),
-            bad_copies: metrics.counter(
-                "dfs_coordinator_bad_copies_total",
-                "Copies that datanodes reported bad.",
-            ),
+            bad_copies: metrics
+                .counter("dfs_coordinator_bad_copies_total", "Copies that datanodes reported bad."),
         }
     }
 
@@ -127,6 +130,7 @@ impl Counts {
         let sum = |of: fn(&View) -> u64| views.iter().map(of).fold(0, u64::saturating_add) as i64;
         self.bytes.of(&["capacity"]).set(sum(|view| view.capacity));
         self.bytes.of(&["free"]).set(sum(|view| view.free));
+        self.sessions.set(sum(|view| view.sessions.into()));
     }
 
     /// Shows how the chunks are; `None` while nobody here knows.

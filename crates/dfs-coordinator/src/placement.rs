@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use dfs_metadata::namespace::UploadPlan;
-use dfs_metadata::placement::{
-    Candidate, CapacityWeighted, NodeSelector, RandomNodes, RoundRobin,
-};
+use dfs_metadata::placement::{Candidate, CapacityWeighted, NodeSelector, RandomNodes, RoundRobin};
 use dfs_proto::Failure;
 use dfs_types::{ByteSize, ErrorCode};
 use tokio::time::Instant;

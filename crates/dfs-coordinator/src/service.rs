@@ -1,14 +1,36 @@
 //! One running coordinator.
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use dfs_metadata::Committer;
 use dfs_metadata::engine::Engine;
-use dfs_runtime::{Readiness, Shutdown};
-use dfs_transport::Network;
+use dfs_metadata::namespace::{self, Namespace, Replication};
+use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, Trigger};
+use dfs_transport::{Channels, Listener, Network, Security};
 use dfs_types::{Clock, ClusterId, Random};
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+use tracing::{info, warn};
 
-use crate::{Error, InitOptions, Settings};
+use crate::core::Core;
+use crate::metrics::Counts;
+use crate::registry::{Patience, Registry};
+use crate::workers::{Background, Delete, Reaper, Repair, Supervisor, Worker};
+use crate::{Error, InitOptions, Settings, grpc, placement};
+
+/// How long the plan of an upload is honoured.
+pub(crate) const PLAN_LIFETIME: Duration = Duration::from_secs(3_600);
+/// How long an upload that stages lives after it was last renewed.
+const STAGING_LIFETIME: Duration = Duration::from_secs(3_600);
+/// How often what is stored of the nodes is read again, which also shows whether the metadata can
+/// be reached.
+const REFRESH_EVERY: Duration = Duration::from_secs(5);
 
 /// What a coordinator is built on; passed in, so that a simulation can decide all of it.
 #[derive(Clone)]
@@ -37,13 +59,108 @@ pub struct Handle {
 /// A coordinator that listens, and answers once it [runs](Self::run).
 pub struct Service {
     handle: Handle,
+    core: Arc<Core>,
+    engine: Arc<dyn Engine>,
+    listener: Box<dyn Listener>,
+    routes: Routes,
+    health: HealthReporter,
+    status: Option<StatusServer>,
+    metrics: Metrics,
+    /// Tells everything that runs to end.
+    stop: Trigger,
+    commits: BoxFuture<'static, ()>,
+    /// Tells the committer to end, which it does last.
+    stop_commits: Trigger,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("handle", &self.handle).finish_non_exhaustive()
+    }
 }
 
 impl Service {
-    /// Checks the settings, reads which cluster the store holds, and listens.
+    /// Checks the settings, listens, and reads which cluster the store holds.
+    /// [`Error::NotInitialised`] when it holds none: a cluster is made by [`init`] alone.
     pub async fn start(settings: Settings, components: Components) -> Result<Self, Error> {
-        let _ = (settings, components);
-        todo!()
+        settings.validate()?;
+        let Components { engine, network, clock, random } = components;
+        let cannot_listen = |address: &str, source: io::Error| Error::Listen {
+            address: address.to_owned(),
+            source,
+        };
+        let listener = network.listen(&settings.listen).await;
+        let listener = listener.map_err(|error| cannot_listen(&settings.listen, error))?;
+        let address = listener.local_address();
+        let status = match &settings.http_listen[..] {
+            "" => None,
+            http => {
+                Some(StatusServer::bind(http).await.map_err(|error| cannot_listen(http, error))?)
+            }
+        };
+
+        let (stop_commits, commits_end) = Shutdown::new();
+        let (committer, commits) =
+            Committer::new(engine.clone(), async move { commits_end.requested().await });
+        let metrics = Metrics::new("coordinator");
+        show_commits(&metrics, &committer);
+        let components = namespace::Components {
+            engine: engine.clone(),
+            committer,
+            clock: clock.clone(),
+            random: random.clone(),
+        };
+        let options = namespace::Options {
+            restorable: Duration::from_millis(settings.restorable_ms),
+            plan_lifetime: PLAN_LIFETIME,
+            staging_lifetime: STAGING_LIFETIME,
+        };
+        let namespace = match Namespace::open(components, options, None).await {
+            Err(dfs_metadata::Error::NotInitialised) => return Err(Error::NotInitialised),
+            opened => opened.map_err(Error::metadata("opening the metadata"))?,
+        };
+
+        let advertised = match &settings.advertise[..] {
+            "" => address.to_string(),
+            advertise => advertise.to_owned(),
+        };
+        let patience = Patience {
+            suspect_after: Duration::from_millis(settings.suspect_after_ms),
+            lost_after: Duration::from_millis(settings.lost_after_ms),
+        };
+        let (stop, stopping) = Shutdown::new();
+        let core = Arc::new(Core {
+            namespace,
+            channels: Channels::new(network, Security::default()),
+            clock,
+            random,
+            selector: placement::selector(settings.placement),
+            counts: Arc::new(Counts::new(&metrics)),
+            background: Background::new(advertised),
+            stopping,
+            registry: Mutex::new(Registry::new(patience, Instant::now())),
+            settings,
+        });
+        core.refresh_members().await.map_err(Error::metadata("reading the datanodes"))?;
+        let (routes, health) = grpc::routes(&core).await?;
+        let handle = Handle {
+            address,
+            http_address: status.as_ref().map(StatusServer::address),
+            readiness: Readiness::new("starting"),
+        };
+        Ok(Self {
+            handle,
+            core,
+            engine,
+            listener,
+            routes,
+            health,
+            status,
+            metrics,
+            stop,
+            commits: Box::pin(commits),
+            stop_commits,
+        })
     }
 
     /// What others may know of it.
@@ -55,9 +172,135 @@ impl Service {
     /// returns nothing of it runs any more. Dropping the future is like a crash: nothing
     /// acknowledged is lost.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let _ = shutdown;
-        todo!()
+        let Self {
+            handle,
+            core,
+            engine,
+            listener,
+            routes,
+            health,
+            status,
+            metrics,
+            stop,
+            commits,
+            stop_commits,
+        } = self;
+        let cluster = core.namespace.identity().cluster;
+        info!(%cluster, address = %handle.address, "the coordinator serves");
+        let mut commits = tokio::spawn(commits);
+        let drain = Duration::from_millis(core.settings.drain_ms);
+        let stopping = core.stopping.clone();
+        let (stop_status, status_ends) = Shutdown::new();
+
+        let order = async {
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => {}
+                () = stopping.requested() => {}
+            }
+            handle.readiness.not_ready("stopping");
+            grpc::stop_serving(&health).await;
+            stop.stop();
+        };
+        let serving = async {
+            let until = stopping.clone();
+            let until = async move { until.requested().await };
+            let served =
+                dfs_transport::serve(listener, routes, core.counts.clone(), until, drain).await;
+            // It may have broken without an order.
+            stop.stop();
+            stop_status.stop();
+            served.map_err(Error::Serve)
+        };
+        let background = async {
+            tokio::select! {
+                biased;
+                () = stopping.requested() => {}
+                () = watch(&core, &handle.readiness) => {}
+                () = supervisor(&core, engine).run() => {}
+            }
+        };
+        let status = async {
+            if let Some(status) = status {
+                status.run(metrics, handle.readiness.clone(), status_ends).await;
+            }
+        };
+        let (served, (), (), ()) =
+            tokio::join!(Box::pin(serving), order, Box::pin(background), Box::pin(status));
+
+        // Last, as the calls that were under way needed it.
+        stop_commits.stop();
+        if timeout(drain, &mut commits).await.is_err() {
+            warn!("the metadata does not answer; commits under way are given up");
+            commits.abort();
+        }
+        info!("the coordinator has stopped");
+        served
     }
+}
+
+/// Keeps what is known of the nodes, the readiness and the gauges fresh; runs until dropped.
+async fn watch(core: &Core, readiness: &Readiness) {
+    let mut refresh_at = Instant::now();
+    loop {
+        let now = Instant::now();
+        core.registry().tick(now);
+        if refresh_at <= now {
+            refresh_at = now + REFRESH_EVERY;
+            match core.refresh_members().await {
+                Ok(()) => readiness.ready(),
+                Err(error) => {
+                    let error = crate::chain(&error);
+                    warn!(error, "the metadata cannot be read");
+                    readiness.not_ready(format!("the metadata cannot be read: {error}"));
+                }
+            }
+        }
+        let (views, lost) = {
+            let registry = core.registry();
+            (registry.views(now), registry.lost(now))
+        };
+        core.counts.show_nodes(&views);
+        core.counts.show_chunks(core.background.tally(&lost).map(|(tally, _)| tally));
+        for progress in core.background.workers() {
+            core.counts.show_worker(progress);
+        }
+        sleep(core.settings.heartbeat_interval()).await;
+    }
+}
+
+fn supervisor(
+    core: &Arc<Core>,
+    engine: Arc<dyn Engine>,
+) -> Supervisor<impl Fn() -> Vec<Box<dyn Worker>>> {
+    let workers = core.clone();
+    Supervisor {
+        engine,
+        holder: core.background.holder().to_owned(),
+        ttl: Duration::from_millis(core.settings.worker_lease_ms),
+        state: core.background.lease.clone(),
+        make: move || {
+            vec![
+                Box::new(Repair::new(workers.clone())) as Box<dyn Worker>,
+                Box::new(Reaper::new(workers.clone())),
+                Box::new(Delete::new(workers.clone())),
+            ]
+        },
+    }
+}
+
+fn show_commits(metrics: &Metrics, committer: &Committer) {
+    let (commits, batches) = (committer.clone(), committer.clone());
+    metrics.gauge_fn(
+        "dfs_coordinator_commits",
+        "Commits handed to the metadata engine since the start.",
+        move || commits.commits() as i64,
+    );
+    metrics.gauge_fn(
+        "dfs_coordinator_engine_commits",
+        "Durable commits of the metadata engine that they took.",
+        move || batches.engine_commits() as i64,
+    );
 }
 
 /// Makes a cluster in an empty metadata store, on purpose and once: a store that holds one already
@@ -68,6 +311,14 @@ pub async fn init(
     random: &dyn Random,
     options: InitOptions,
 ) -> Result<ClusterId, Error> {
-    let _ = (engine, clock, random, options);
-    todo!()
+    let InitOptions { replication_factor, min_write_replicas } = options;
+    let replication = Replication { factor: replication_factor, min_write: min_write_replicas };
+    let options = namespace::InitOptions { replication };
+    match namespace::init(&*engine, &options, clock, random).await {
+        Ok(identity) => Ok(identity.cluster),
+        Err(dfs_metadata::Error::AlreadyInitialised(cluster)) => {
+            Err(Error::AlreadyInitialised(cluster))
+        }
+        Err(error) => Err(Error::metadata("making a cluster")(error)),
+    }
 }

@@ -59,8 +59,9 @@ pub struct Settings {
 pub struct InitOptions {
     /// Copies that files get, 1 to 16.
     pub replication_factor: u8,
-    /// Durable copies without which no write is acknowledged, at most the replication factor.
-    pub min_write_replicas: u8,
+    /// Durable copies without which no write is acknowledged, at most the replication factor; a
+    /// majority of each file's copies when not set.
+    pub min_write_replicas: Option<u8>,
 }
 
 /// How nodes are chosen for chunks.
@@ -131,11 +132,6 @@ impl Default for Settings {
     }
 }
 
-/// The smallest number of copies that is more than half of all.
-pub(crate) fn majority(copies: u8) -> u8 {
-    copies / 2 + 1
-}
-
 /// Copies a file may have at most.
 pub(crate) const REPLICATION_MAX: u8 = 16;
 
@@ -181,9 +177,7 @@ impl Settings {
     pub fn init_options(&self) -> InitOptions {
         InitOptions {
             replication_factor: self.replication_factor,
-            min_write_replicas: self
-                .min_write_replicas
-                .unwrap_or_else(|| majority(self.replication_factor)),
+            min_write_replicas: self.min_write_replicas,
         }
     }
 

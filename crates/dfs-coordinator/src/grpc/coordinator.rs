@@ -111,7 +111,8 @@ impl Handler {
             let path = wire::path("path", &request.path)?;
             self.0.allow(Action::Read, Some(&path))?;
             if request.no_follow {
-                let stat = self.namespace().stat(&path, false).await.map_err(|e| failure::of(&e))?;
+                let stat =
+                    self.namespace().stat(&path, false).await.map_err(|e| failure::of(&e))?;
                 if stat.kind == FileKind::Symlink {
                     let stat = Some(convert::stat(stat));
                     return Ok(v1::OpenResponse { stat, ..v1::OpenResponse::default() });

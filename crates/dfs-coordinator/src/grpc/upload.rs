@@ -111,8 +111,9 @@ pub(super) async fn renew_upload(
     core.allow(Action::Write, None)?;
     let tokens = tokens(request.tokens)?;
     let chunks = written_chunks(request.chunks)?;
-    let expires = core.namespace.stage(&tokens, &chunks).await.map_err(|e| crate::failure::of(&e))?;
-    core.background.written(&chunks);
+    let expires =
+        core.namespace.stage(&tokens, &chunks).await.map_err(|e| crate::failure::of(&e))?;
+    core.background.written(&chunks, None);
     Ok(v1::RenewResponse { expires_ms: expires.millis() })
 }
 
@@ -135,7 +136,7 @@ pub(super) async fn confirm_upload(
         .confirm(&confirm, repeat.as_ref())
         .await
         .map_err(|error| crate::failure::of(&error))?;
-    core.background.written(&confirm.chunks);
+    core.background.written(&confirm.chunks, Some(stat.replication_factor));
     Ok(v1::ConfirmResponse { stat: Some(convert::stat(stat)) })
 }
 
@@ -151,12 +152,13 @@ pub(super) async fn abort_upload(
 
 /// Copies of a file, as a caller asked for them.
 pub(super) fn replication_factor(field: &'static str, copies: u32) -> Result<u8, FieldError> {
-    u8::try_from(copies).ok().filter(|copies| (1..=Replication::FACTOR_MAX).contains(copies)).ok_or_else(
-        || {
+    u8::try_from(copies)
+        .ok()
+        .filter(|copies| (1..=Replication::FACTOR_MAX).contains(copies))
+        .ok_or_else(|| {
             let max = Replication::FACTOR_MAX;
             FieldError::new(field, format_args!("1 to {max} copies are possible, not {copies}"))
-        },
-    )
+        })
 }
 
 fn tokens(tokens: Vec<bytes::Bytes>) -> Result<Vec<bytes::Bytes>, FieldError> {

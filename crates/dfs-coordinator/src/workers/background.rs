@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use dfs_metadata::namespace::WrittenChunk;
+use dfs_metadata::namespace::{DoomedCopy, WrittenChunk};
 use dfs_types::{ChunkId, NodeId};
 use tokio::sync::Notify;
 
@@ -35,6 +35,8 @@ pub(crate) struct Background {
 pub(crate) struct News {
     /// Those that may not be as they should be.
     pub(crate) chunks: BTreeSet<ChunkId>,
+    /// Those that are gone.
+    pub(crate) gone: BTreeSet<ChunkId>,
     /// There were more than can be kept: only a scan finds them.
     pub(crate) has_overflowed: bool,
     /// Chunks that came, less those that went.
@@ -42,8 +44,17 @@ pub(crate) struct News {
 }
 
 impl News {
-    fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && !self.has_overflowed
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.gone.is_empty() && !self.has_overflowed && self.added == 0
+    }
+
+    fn look_at(&mut self, chunk: ChunkId) {
+        if self.chunks.len() < NEWS_MAX {
+            self.chunks.insert(chunk);
+        } else {
+            self.has_overflowed = true;
+        }
     }
 }
 
@@ -86,16 +97,20 @@ impl Background {
         [&*self.repair, &*self.reaper, &*self.delete].into_iter()
     }
 
-    /// Tells repair of chunks that were written just now. To be called before the writer gets its
-    /// answer, so that who asks afterwards for the state of the data is not told of a state before.
-    pub(crate) fn written(&self, chunks: &[WrittenChunk]) {
+    /// Tells repair of chunks that were written just now; `wanted` copies of each, when that is
+    /// known. To be called before the writer gets its answer, so that who asks afterwards for the
+    /// state of the data is not told of a state before.
+    pub(crate) fn written(&self, chunks: &[WrittenChunk], wanted: Option<u8>) {
         if chunks.is_empty() {
             return;
         }
+        let is_short = |chunk: &WrittenChunk| {
+            wanted.is_none_or(|wanted| chunk.receipts.len() < usize::from(wanted))
+        };
         let mut news = crate::lock(&self.news);
         news.added += chunks.len() as i64;
-        for written in chunks {
-            add(&mut news, written.chunk);
+        for written in chunks.iter().filter(|chunk| is_short(chunk)) {
+            news.look_at(written.chunk);
         }
         drop(news);
         self.has_news.notify_one();
@@ -103,13 +118,31 @@ impl Background {
 
     /// Tells repair that a chunk may not be as it should be.
     pub(crate) fn look_at(&self, chunk: ChunkId) {
-        add(&mut crate::lock(&self.news), chunk);
+        crate::lock(&self.news).look_at(chunk);
         self.has_news.notify_one();
     }
 
-    /// Tells repair that chunks are gone.
-    pub(crate) fn removed(&self, chunks: u64) {
-        crate::lock(&self.news).added -= chunks as i64;
+    /// Takes over copies that no record names any more: repair forgets their chunks, and their
+    /// nodes are ordered to delete them.
+    pub(crate) fn reaped(&self, copies: &[DoomedCopy]) {
+        if copies.is_empty() {
+            return;
+        }
+        let chunks: BTreeSet<ChunkId> = copies.iter().map(|copy| copy.chunk).collect();
+        let mut news = crate::lock(&self.news);
+        news.added -= chunks.len() as i64;
+        if news.gone.len() < NEWS_MAX {
+            news.gone.extend(chunks);
+        } else {
+            news.has_overflowed = true;
+        }
+        drop(news);
+        let mut deletions = crate::lock(&self.deletions);
+        for copy in copies {
+            deletions.push(copy.node, (copy.chunk, copy.stamp));
+        }
+        drop(deletions);
+        self.has_news.notify_one();
     }
 
     /// Takes the news over.
@@ -138,13 +171,5 @@ impl Background {
         let health = crate::lock(&self.health);
         let health = health.as_ref().filter(|health| health.lost == *lost)?;
         Some((health.tally, health.repairing))
-    }
-}
-
-fn add(news: &mut News, chunk: ChunkId) {
-    if news.chunks.len() < NEWS_MAX {
-        news.chunks.insert(chunk);
-    } else {
-        news.has_overflowed = true;
     }
 }

@@ -1,6 +1,6 @@
 //! Copies that no record names any more, to be deleted by the nodes that hold them. Pure.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dfs_types::{ChunkId, NodeId, Stamp};
@@ -11,19 +11,19 @@ pub(crate) type DoomedCopy = (ChunkId, Stamp);
 
 /// Orders that wait to be given, node by node.
 ///
-/// Bounded in copies and in tries: an order that is dropped here is not lost for good, as nothing
-/// knows the copy any more and the collection of unknown chunks takes it.
+/// Bounded in copies and in tries. What is dropped here is not lost for good: the tombstone of its
+/// chunk still names it, where a scan finds it.
 #[derive(Debug)]
 pub(crate) struct Deletions {
     capacity: usize,
     waiting: usize,
-    dropped: u64,
+    has_overflowed: bool,
     nodes: BTreeMap<NodeId, Queue>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    copies: VecDeque<DoomedCopy>,
+    copies: BTreeSet<DoomedCopy>,
     tries: u32,
     rests_until: Option<Instant>,
 }
@@ -31,13 +31,13 @@ struct Queue {
 impl Deletions {
     /// Copies that one order names at most.
     pub(crate) const BATCH_MAX: usize = 1_000;
-    /// Failures in a row after which a batch for a node that answers otherwise is dropped.
+    /// Failures in a row after which a batch is dropped, so that those behind it get their turn.
     const TRIES_MAX: u32 = 8;
     /// Rest after the first failure; doubled with each further one.
     const REST: Duration = Duration::from_secs(1);
 
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, waiting: 0, dropped: 0, nodes: BTreeMap::new() }
+        Self { capacity, waiting: 0, has_overflowed: false, nodes: BTreeMap::new() }
     }
 
     /// Copies that wait.
@@ -45,19 +45,20 @@ impl Deletions {
         self.waiting
     }
 
-    /// Copies that were dropped: too many, or refused again and again.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.dropped
+    /// Whether there was no room for some, and is now: time for a scan. Asks once.
+    pub(crate) fn wants_scan(&mut self) -> bool {
+        let wants = self.has_overflowed && self.waiting < self.capacity / 2;
+        self.has_overflowed &= !wants;
+        wants
     }
 
     /// Adds a copy whose removal from the records is committed.
     pub(crate) fn push(&mut self, node: NodeId, copy: DoomedCopy) {
         if self.waiting >= self.capacity {
-            self.dropped += 1;
-            return;
+            self.has_overflowed = true;
+        } else if self.nodes.entry(node).or_default().copies.insert(copy) {
+            self.waiting += 1;
         }
-        self.waiting += 1;
-        self.nodes.entry(node).or_default().copies.push_back(copy);
     }
 
     /// Nodes that orders wait for, and whose rest is over.
@@ -74,27 +75,25 @@ impl Deletions {
             .unwrap_or_default()
     }
 
-    /// The node carried out an order of so many copies.
-    pub(crate) fn done(&mut self, node: NodeId, copies: usize) {
-        if let Some(queue) = self.nodes.get_mut(&node) {
-            let copies = copies.min(queue.copies.len());
-            queue.copies.drain(..copies);
-            self.waiting -= copies;
-            queue.tries = 0;
-            queue.rests_until = None;
-            if queue.copies.is_empty() {
-                self.nodes.remove(&node);
-            }
+    /// The node carried out an order.
+    pub(crate) fn done(&mut self, node: NodeId, batch: &[DoomedCopy]) {
+        let Some(queue) = self.nodes.get_mut(&node) else { return };
+        for copy in batch {
+            self.waiting -= usize::from(queue.copies.remove(copy));
+        }
+        queue.tries = 0;
+        queue.rests_until = None;
+        if queue.copies.is_empty() {
+            self.nodes.remove(&node);
         }
     }
 
-    /// An order of so many copies did not get through, or was refused.
-    pub(crate) fn failed(&mut self, node: NodeId, copies: usize, now: Instant) {
+    /// An order did not get through, or was refused.
+    pub(crate) fn failed(&mut self, node: NodeId, batch: &[DoomedCopy], now: Instant) {
         let Some(queue) = self.nodes.get_mut(&node) else { return };
         queue.tries += 1;
         if queue.tries >= Self::TRIES_MAX {
-            self.dropped += copies as u64;
-            self.done(node, copies);
+            self.done(node, batch);
             return;
         }
         queue.rests_until = Some(now + Self::REST * (1 << queue.tries.min(6)));
@@ -115,16 +114,17 @@ mod tests {
     fn orders_come_in_batches_and_leave_when_done() {
         let now = Instant::now();
         let mut deletions = Deletions::new(10_000);
-        for id in 0..1_500 {
+        for id in (0..1_500).chain(0..10) {
             deletions.push(NODE, copy(id));
         }
         deletions.push(NodeId(2), copy(7));
-        assert_eq!(deletions.due(now), [NODE, NodeId(2)]);
+        assert_eq!((deletions.due(now), deletions.len()), (vec![NODE, NodeId(2)], 1_501));
         let batch = deletions.batch(NODE);
         assert_eq!((batch.len(), batch[0]), (1_000, copy(0)));
-        deletions.done(NODE, batch.len());
-        assert_eq!((deletions.batch(NODE).len(), deletions.len()), (500, 501));
-        deletions.done(NODE, 500);
+        deletions.done(NODE, &batch);
+        let batch = deletions.batch(NODE);
+        assert_eq!((batch.len(), deletions.len()), (500, 501));
+        deletions.done(NODE, &batch);
         assert_eq!(deletions.due(now), [NodeId(2)]);
     }
 
@@ -135,20 +135,23 @@ mod tests {
         deletions.push(NODE, copy(1));
         for _ in 1..Deletions::TRIES_MAX {
             assert_eq!(deletions.due(now), [NODE]);
-            deletions.failed(NODE, 1, now);
+            deletions.failed(NODE, &[copy(1)], now);
             assert!(deletions.due(now).is_empty());
             now += Duration::from_secs(120);
         }
-        deletions.failed(NODE, 1, now);
-        assert_eq!((deletions.len(), deletions.dropped()), (0, 1));
+        deletions.failed(NODE, &[copy(1)], now);
+        assert_eq!(deletions.len(), 0);
     }
 
     #[test]
-    fn there_is_an_end_to_what_waits() {
-        let mut deletions = Deletions::new(2);
-        for id in 0..5 {
+    fn there_is_an_end_to_what_waits_and_a_scan_for_the_rest() {
+        let mut deletions = Deletions::new(4);
+        for id in 0..9 {
             deletions.push(NODE, copy(id));
         }
-        assert_eq!((deletions.len(), deletions.dropped()), (2, 3));
+        assert_eq!((deletions.len(), deletions.wants_scan()), (4, false));
+        deletions.done(NODE, &[copy(0), copy(1), copy(2)]);
+        assert!(deletions.wants_scan());
+        assert!(!deletions.wants_scan());
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_types::ChunkId;
+use dfs_metadata::namespace::Chunk;
+use dfs_types::{ChunkId, NodeId};
 use tokio::time::Instant;
 
 /// How the chunks are, in numbers.
@@ -30,6 +31,16 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
+    /// How the chunk of a record is; `None` for a tombstone.
+    pub(crate) fn of(chunk: &Chunk, lost: &BTreeSet<NodeId>) -> Option<Self> {
+        if chunk.is_tombstone() {
+            return None;
+        }
+        let good = chunk.good_copies().filter(|copy| !lost.contains(&copy.node)).count();
+        let bad = chunk.copies.iter().filter(|copy| copy.is_bad).count();
+        Some(Self { good: good as u8, wanted: chunk.wanted, bad: bad as u8 })
+    }
+
     /// Whether nothing is to be done.
     pub(crate) fn is_normal(self) -> bool {
         self.good >= self.wanted && self.bad == 0
@@ -63,6 +74,22 @@ impl Ledger {
             rests_until: BTreeMap::new(),
             busy: BTreeSet::new(),
             has_overflowed: false,
+        }
+    }
+
+    /// Forgets everything but which chunks are in repair: a scan begins.
+    pub(crate) fn restart(&mut self) {
+        let busy = std::mem::take(&mut self.busy);
+        *self = Self { busy, ..Self::new(self.capacity) };
+    }
+
+    /// Ends the rest of all: something has changed that may help them.
+    pub(crate) fn wake(&mut self) {
+        self.rests_until.clear();
+        for (_, chunk) in std::mem::take(&mut self.resting) {
+            if let Some(condition) = self.abnormal.get(&chunk).copied() {
+                self.line_up(chunk, condition);
+            }
         }
     }
 
@@ -112,8 +139,7 @@ impl Ledger {
 
     /// The chunk that is worst off; it is busy until [`Self::finish`].
     pub(crate) fn take(&mut self, now: Instant) -> Option<(ChunkId, Condition)> {
-        while let Some((until, chunk)) =
-            self.resting.first().copied().filter(|(at, _)| *at <= now)
+        while let Some((until, chunk)) = self.resting.first().copied().filter(|(at, _)| *at <= now)
         {
             self.resting.remove(&(until, chunk));
             self.rests_until.remove(&chunk);
@@ -219,6 +245,22 @@ mod tests {
         assert_eq!(ledger.take(later).unwrap().1, Condition { good: 1, wanted: 3, bad: 1 });
         ledger.finish(ChunkId(1), condition(3, 0), later);
         assert_eq!(ledger.take(later), None);
+    }
+
+    #[test]
+    fn who_rests_is_woken_when_something_changed_and_a_scan_keeps_who_is_in_repair() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(5);
+        let mut ledger = Ledger::new(10);
+        ledger.set(ChunkId(1), condition(2, 0));
+        ledger.take(now).unwrap();
+        ledger.finish(ChunkId(1), condition(2, 0), later);
+        assert_eq!(ledger.take(now), None);
+        ledger.wake();
+        assert!(ledger.take(now).is_some());
+        ledger.restart();
+        ledger.set(ChunkId(1), condition(2, 0));
+        assert_eq!((ledger.take(now), ledger.busy(), ledger.len()), (None, 1, 1));
     }
 
     #[test]

@@ -1,19 +1,29 @@
 //! The background work of the cluster, done by whichever coordinator holds the worker lease.
 
+mod background;
+mod delete;
+mod deletions;
+mod ledger;
+mod mend;
+mod orders;
 mod reaper;
 mod repair;
 mod supervisor;
 mod throttle;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
 
+pub(crate) use background::{Background, Health};
+pub(crate) use delete::Delete;
+pub(crate) use deletions::{Deletions, DoomedCopy};
+pub(crate) use ledger::{Condition, Ledger, Tally};
 pub(crate) use reaper::Reaper;
-pub(crate) use repair::{Health, Repair};
+pub(crate) use repair::Repair;
 pub(crate) use supervisor::{LeaseState, Supervisor};
 pub(crate) use throttle::Throttle;
 
@@ -36,14 +46,14 @@ pub(crate) enum Next {
 /// the lease, and its orders the epoch, so that what comes late does no harm.
 #[async_trait]
 pub(crate) trait Worker: Send {
-    /// Where it says how it is; also where it is paused.
+    /// Where it says how it is.
     fn progress(&self) -> &Progress;
 
     /// Does a bounded piece of work.
     async fn step(&mut self, lease: &LeaseGrant) -> Result<Next, crate::Error>;
 }
 
-/// How a worker is, for those who watch, and the switch that pauses it. Outlives the worker.
+/// How a worker is, for those who watch. Outlives the worker.
 #[derive(Debug)]
 pub(crate) struct Progress {
     name: &'static str,
@@ -51,7 +61,6 @@ pub(crate) struct Progress {
     done: AtomicU64,
     failed: AtomicU64,
     queued: AtomicU64,
-    paused: AtomicBool,
 }
 
 impl Progress {
@@ -62,7 +71,6 @@ impl Progress {
             done: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             queued: AtomicU64::new(0),
-            paused: AtomicBool::new(false),
         }
     }
 
@@ -72,9 +80,6 @@ impl Progress {
 
     /// What it is doing, in a few words.
     pub(crate) fn state(&self) -> String {
-        if self.is_paused() {
-            return "paused".to_owned();
-        }
         crate::lock(&self.state).clone()
     }
 
@@ -104,14 +109,5 @@ impl Progress {
 
     pub(crate) fn set_queued(&self, steps: u64) {
         self.queued.store(steps, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::Relaxed)
-    }
-
-    /// Pauses the worker before its next step, or lets it go on.
-    pub(crate) fn set_paused(&self, paused: bool) {
-        self.paused.store(paused, Ordering::Relaxed);
     }
 }

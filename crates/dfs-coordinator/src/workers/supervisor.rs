@@ -12,8 +12,6 @@ use super::{Next, WORKER_LEASE, Worker};
 
 /// Waits between the steps of a worker that failed, doubled each time up to the last.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
-/// How often a paused worker looks whether it may go on.
-const PAUSE_POLL: Duration = Duration::from_millis(200);
 
 /// Whether this coordinator holds the lease, for those who watch.
 #[derive(Debug, Default)]
@@ -90,9 +88,6 @@ impl<F: Fn() -> Vec<Box<dyn Worker>>> Supervisor<F> {
 async fn drive(mut worker: Box<dyn Worker>, grant: LeaseGrant) {
     let mut back_off = BACK_OFF.0;
     loop {
-        while worker.progress().is_paused() {
-            sleep(PAUSE_POLL).await;
-        }
         match worker.step(&grant).await {
             Ok(next) => {
                 back_off = BACK_OFF.0;
@@ -103,7 +98,11 @@ async fn drive(mut worker: Box<dyn Worker>, grant: LeaseGrant) {
             }
             Err(error) => {
                 let name = worker.progress().name();
-                warn!(worker = name, error = crate::chain(&error), "a step of background work failed");
+                warn!(
+                    worker = name,
+                    error = crate::chain(&error),
+                    "a step of background work failed"
+                );
                 worker.progress().add_failed(1);
                 worker.progress().set_state(format!("waits after an error: {error}"));
                 sleep(back_off).await;

@@ -1,0 +1,121 @@
+//! Orders copies away that no record needs any more, and notes in the tombstones that it was done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use dfs_metadata::engine::LeaseGrant;
+use dfs_metadata::namespace::CopyId;
+use dfs_types::{ChunkId, NodeId, NodeState};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{DoomedCopy, Next, Progress, WORKER_LEASE, Worker, orders};
+use crate::Error;
+use crate::core::Core;
+
+/// Nodes that are given orders at the same time.
+const NODES_AT_ONCE: usize = 16;
+/// Tombstones that are changed at the same time.
+const TOMBSTONES_AT_ONCE: usize = 64;
+
+/// The worker.
+pub(crate) struct Delete {
+    core: Arc<Core>,
+    progress: Arc<Progress>,
+}
+
+/// What a node can be told.
+enum Standing {
+    /// It answers.
+    Here,
+    /// It may come back.
+    Away,
+    /// It never comes back, and its copies with it.
+    Removed,
+}
+
+impl Delete {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { progress: core.background.delete.clone(), core }
+    }
+
+    fn standing(&self, node: NodeId) -> Standing {
+        match self.core.registry().state(node, Instant::now()) {
+            Some(NodeState::Removed) => Standing::Removed,
+            Some(NodeState::Suspect | NodeState::Lost) | None => Standing::Away,
+            Some(_) => Standing::Here,
+        }
+    }
+
+    /// Gives the next order to a node. Returns its copies that are gone now.
+    async fn order(&self, lease: &LeaseGrant, node: NodeId) -> Vec<(NodeId, DoomedCopy)> {
+        let deletions = || crate::lock(&self.core.background.deletions);
+        let batch = deletions().batch(node);
+        match self.standing(node) {
+            Standing::Away => return Vec::new(),
+            Standing::Removed => {}
+            Standing::Here => {
+                if let Err(failure) = orders::delete(&self.core, lease, node, &batch).await {
+                    warn!(%node, %failure, copies = batch.len(), "an order to delete failed");
+                    self.progress.add_failed(1);
+                    deletions().failed(node, &batch, Instant::now());
+                    return Vec::new();
+                }
+            }
+        }
+        deletions().done(node, &batch);
+        batch.into_iter().map(|copy| (node, copy)).collect()
+    }
+
+    async fn forget(
+        &self,
+        lease: &LeaseGrant,
+        gone: Vec<(NodeId, DoomedCopy)>,
+    ) -> Result<(), Error> {
+        let mut chunks: BTreeMap<ChunkId, Vec<CopyId>> = BTreeMap::new();
+        for (node, (chunk, stamp)) in gone {
+            chunks.entry(chunk).or_default().push(CopyId { node, stamp });
+        }
+        let fence = lease.fence(WORKER_LEASE);
+        stream::iter(chunks)
+            .map(|(chunk, copies)| {
+                let fence = &fence;
+                async move { self.core.namespace.forget_copies(chunk, &copies, Some(fence)).await }
+            })
+            .buffer_unordered(TOMBSTONES_AT_ONCE)
+            .try_collect::<()>()
+            .await
+            .map_err(Error::metadata("noting that copies were deleted"))
+    }
+}
+
+#[async_trait]
+impl Worker for Delete {
+    fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    async fn step(&mut self, lease: &LeaseGrant) -> Result<Next, Error> {
+        let due = crate::lock(&self.core.background.deletions).due(Instant::now());
+        let gone: Vec<_> = stream::iter(due)
+            .map(|node| self.order(lease, node))
+            .buffer_unordered(NODES_AT_ONCE)
+            .concat()
+            .await;
+        let done = gone.len() as u64;
+        self.forget(lease, gone).await?;
+        self.progress.add_done(done);
+        let left = crate::lock(&self.core.background.deletions).len();
+        self.progress.set_queued(left as u64);
+        if done > 0 {
+            return Ok(Next::Again);
+        }
+        self.progress.set_state(match left {
+            0 => "nothing to delete",
+            _ => "waits for nodes that do not answer",
+        });
+        Ok(Next::After(self.core.settings.heartbeat_interval()))
+    }
+}

@@ -1,0 +1,329 @@
+//! The repair of one chunk: which copies to make, making them, and the commit that counts them.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use dfs_metadata::engine::LeaseGrant;
+use dfs_metadata::namespace::{Chunk, Copy, CopyId};
+use dfs_metadata::placement::{Candidate, Wish};
+use dfs_types::{ChunkId, ErrorCode, NodeId, NodeState, Receipt};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::{Condition, Throttle, WORKER_LEASE, orders};
+use crate::Error;
+use crate::core::Core;
+use crate::placement::candidates;
+use crate::registry::View;
+
+/// Tries to commit copies that were made.
+const COMMIT_TRIES: u32 = 4;
+
+/// Repairs chunks.
+#[derive(Clone)]
+pub(super) struct Mender {
+    pub(super) core: Arc<Core>,
+    pub(super) lease: LeaseGrant,
+    pub(super) throttle: Arc<Mutex<Throttle>>,
+}
+
+/// How a repair ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mended {
+    /// How the chunk is now; `None` when it is not needed any more.
+    pub(super) condition: Option<Condition>,
+    /// Copies made.
+    pub(super) copies: u64,
+    pub(super) ending: Ending,
+}
+
+/// Why a repair ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// What could be done was done.
+    Done,
+    /// There is no node for a further copy.
+    NoTarget,
+    /// A step did not work.
+    Failed,
+}
+
+/// What is to be done for a chunk.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan {
+    /// Who can be copied from, the best first.
+    sources: Vec<NodeId>,
+    /// Who shall get a copy.
+    targets: Vec<NodeId>,
+    /// Bad copies that have to go first, as there is no other node.
+    displaced: Vec<CopyId>,
+}
+
+impl Mender {
+    /// Does what can be done for a chunk at this moment.
+    pub(super) async fn mend(&self, chunk: ChunkId) -> Result<Mended, Error> {
+        let Some(mut record) = self.read(chunk).await? else {
+            return Ok(Mended { condition: None, copies: 0, ending: Ending::Done });
+        };
+        if self.condition(&record).is_some_and(|now| now.good >= now.wanted) {
+            return self.commit(chunk, record, &[]).await;
+        }
+        let plan = self.plan(&record);
+        if plan.sources.is_empty() {
+            return Ok(self.ended(&record, Ending::Failed));
+        }
+        if plan.targets.is_empty() {
+            return Ok(self.ended(&record, Ending::NoTarget));
+        }
+        if !plan.displaced.is_empty() {
+            let Some(without) = self.displace(chunk, &record, &plan.displaced).await? else {
+                return Ok(self.ended(&record, Ending::Failed));
+            };
+            record = without;
+        }
+        let bytes = record.seal.length.saturating_mul(plan.targets.len() as u64);
+        let wait = crate::lock(&self.throttle).book(bytes, Instant::now());
+        sleep(wait).await;
+        let receipts = self.copy(chunk, &record, &plan).await;
+        if receipts.is_empty() {
+            return Ok(self.ended(&record, Ending::Failed));
+        }
+        self.commit(chunk, record, &receipts).await
+    }
+
+    /// The record of a chunk that is still needed.
+    async fn read(&self, chunk: ChunkId) -> Result<Option<Chunk>, Error> {
+        let read = self.core.namespace.chunks(&[chunk]).await;
+        let records = read.map_err(Error::metadata("reading the record of a chunk"))?;
+        Ok(records.into_iter().flatten().next().filter(|record| !record.is_tombstone()))
+    }
+
+    fn lost(&self) -> BTreeSet<NodeId> {
+        self.core.registry().lost(Instant::now())
+    }
+
+    fn condition(&self, record: &Chunk) -> Option<Condition> {
+        Condition::of(record, &self.lost())
+    }
+
+    fn ended(&self, record: &Chunk, ending: Ending) -> Mended {
+        Mended { condition: self.condition(record), copies: 0, ending }
+    }
+
+    fn plan(&self, record: &Chunk) -> Plan {
+        let now = Instant::now();
+        let (views, lost) = {
+            let registry = self.core.registry();
+            (registry.views(now), registry.lost(now))
+        };
+        let select = |candidates: &[Candidate], count| {
+            let wish = Wish { count, bytes: record.seal.length, ..Wish::default() };
+            self.core.selector.select(candidates, &wish, &*self.core.random)
+        };
+        plan(record, &views, &lost, select)
+    }
+
+    /// Takes bad copies out of the record and away from their nodes, so that there is room for
+    /// good ones. `None` when that did not work.
+    async fn displace(
+        &self,
+        chunk: ChunkId,
+        record: &Chunk,
+        displaced: &[CopyId],
+    ) -> Result<Option<Chunk>, Error> {
+        let fence = self.lease.fence(WORKER_LEASE);
+        let generation = record.generation;
+        let swapped =
+            self.core.namespace.swap_copies(chunk, generation, &[], displaced, Some(&fence)).await;
+        let without = match swapped {
+            Ok(without) => without,
+            Err(error) if is_overtaken(&error) => return Ok(None),
+            Err(error) => return Err(Error::metadata("removing a bad copy")(error)),
+        };
+        self.order_away(chunk, displaced.iter().copied());
+        for copy in displaced {
+            let doomed = (chunk, copy.stamp);
+            let ordered = orders::delete(&self.core, &self.lease, copy.node, &[doomed]).await;
+            if let Err(failure) = ordered {
+                warn!(%chunk, node = %copy.node, %failure, "a bad copy could not be deleted");
+                return Ok(None);
+            }
+            crate::lock(&self.core.background.deletions).done(copy.node, &[doomed]);
+        }
+        Ok(Some(without))
+    }
+
+    /// Makes copies from the first source that can.
+    async fn copy(&self, chunk: ChunkId, record: &Chunk, plan: &Plan) -> Vec<Receipt> {
+        let what = (chunk, record.seal.length);
+        for source in &plan.sources {
+            let made =
+                orders::replicate(&self.core, &self.lease, *source, what, &plan.targets).await;
+            match made {
+                Ok(made) => {
+                    for complaint in &made.complaints {
+                        warn!(%chunk, %source, complaint, "a copy could not be made");
+                    }
+                    for node in made.occupied {
+                        self.clear(chunk, node).await;
+                    }
+                    let mut receipts = made.receipts;
+                    receipts.retain(|receipt| plan.targets.contains(&receipt.node));
+                    if !receipts.is_empty() {
+                        return receipts;
+                    }
+                }
+                Err(failure) => {
+                    warn!(%chunk, %source, %failure, "a chunk could not be copied");
+                    if failure.code == ErrorCode::OutcomeUnknown {
+                        // It may still be at it; another one would only get in its way.
+                        return Vec::new();
+                    }
+                }
+            }
+        }
+        Vec::new()
+    }
+
+    /// Orders a copy away that a node holds, but no record counts: left by a repair that was cut
+    /// off. The next try finds the place free.
+    async fn clear(&self, chunk: ChunkId, node: NodeId) {
+        let found = orders::find(&self.core, node, chunk).await;
+        let Ok(Some(stamp)) = found else { return };
+        // The record is read after the copy was found: only this worker adds copies to it.
+        let Ok(Some(record)) = self.read(chunk).await else { return };
+        if record.copies.iter().all(|copy| copy.node != node) {
+            info!(%chunk, %node, "a copy that was left over is deleted");
+            self.order_away(chunk, [CopyId { node, stamp }]);
+        }
+    }
+
+    /// Counts copies that were made, and no longer those that they replace.
+    async fn commit(
+        &self,
+        chunk: ChunkId,
+        mut record: Chunk,
+        receipts: &[Receipt],
+    ) -> Result<Mended, Error> {
+        let fence = self.lease.fence(WORKER_LEASE);
+        let made = receipts.iter().map(|made| CopyId { node: made.node, stamp: made.stamp });
+        for _ in 0..COMMIT_TRIES {
+            let lost = self.lost();
+            let replaced = replaced(&record, &lost, receipts.len());
+            if receipts.is_empty() && replaced.is_empty() {
+                return Ok(self.ended(&record, Ending::Done));
+            }
+            let swapped = self
+                .core
+                .namespace
+                .swap_copies(chunk, record.generation, receipts, &replaced, Some(&fence))
+                .await;
+            match swapped {
+                Ok(record) => {
+                    self.order_away(chunk, replaced);
+                    let condition = Condition::of(&record, &lost);
+                    let copies = receipts.len() as u64;
+                    return Ok(Mended { condition, copies, ending: Ending::Done });
+                }
+                Err(error) if is_overtaken(&error) => {
+                    let Some(newer) = self.read(chunk).await? else {
+                        self.order_away(chunk, made);
+                        return Ok(Mended { condition: None, copies: 0, ending: Ending::Done });
+                    };
+                    record = newer;
+                }
+                Err(error @ dfs_metadata::Error::BadReceipt { .. }) => {
+                    warn!(%chunk, %error, "a copy was made that cannot be counted");
+                    break;
+                }
+                Err(error) => return Err(Error::metadata("counting new copies")(error)),
+            }
+        }
+        self.order_away(chunk, made);
+        Ok(self.ended(&record, Ending::Failed))
+    }
+
+    fn order_away(&self, chunk: ChunkId, copies: impl IntoIterator<Item = CopyId>) {
+        let mut deletions = crate::lock(&self.core.background.deletions);
+        for copy in copies {
+            deletions.push(copy.node, (chunk, copy.stamp));
+        }
+    }
+}
+
+/// Whether the record was changed by others, or is gone.
+fn is_overtaken(error: &dfs_metadata::Error) -> bool {
+    use dfs_metadata::Error;
+    matches!(
+        error,
+        Error::ChunkChanged(_)
+            | Error::UnknownChunk(_)
+            | Error::Conflict { .. }
+            | Error::LastCopy(_)
+    )
+}
+
+/// Copies that are not needed once `added` others count: bad ones, and those on lost nodes. None
+/// while there would be too few without them.
+fn replaced(record: &Chunk, lost: &BTreeSet<NodeId>, added: usize) -> Vec<CopyId> {
+    let counts = |copy: &Copy| !copy.is_bad && !lost.contains(&copy.node);
+    let good = record.copies.iter().filter(|copy| counts(copy)).count();
+    if good + added < usize::from(record.wanted).max(1) {
+        return Vec::new();
+    }
+    record.copies.iter().filter(|copy| !counts(copy)).map(CopyId::of).collect()
+}
+
+/// Where to copy from and to. `select` chooses so many among candidates.
+fn plan(
+    record: &Chunk,
+    views: &[View],
+    lost: &BTreeSet<NodeId>,
+    mut select: impl FnMut(&[Candidate], usize) -> Vec<NodeId>,
+) -> Plan {
+    let good: Vec<NodeId> =
+        record.good_copies().map(|copy| copy.node).filter(|node| !lost.contains(node)).collect();
+    let view_of = |node: NodeId| views.iter().find(|view| view.node == node);
+    let mut sources: Vec<(u8, NodeId)> = good
+        .iter()
+        .filter_map(|node| view_of(*node))
+        .map(|view| {
+            let rank = match view.state {
+                NodeState::Active => 0,
+                state if state.serves_reads() => 1,
+                _ => 2,
+            };
+            (rank, view.node)
+        })
+        .collect();
+    sources.sort_by_key(|(rank, _)| *rank);
+    let zones: BTreeSet<&str> = good
+        .iter()
+        .filter_map(|node| view_of(*node))
+        .map(|view| view.member.zone.as_str())
+        .filter(|zone| !zone.is_empty())
+        .collect();
+    let holds = |node: NodeId| record.copies.iter().any(|copy| copy.node == node);
+    let candidates = candidates(views, record.seal.length);
+    let free: Vec<Candidate> = candidates.iter().filter(|c| !holds(c.node)).cloned().collect();
+    let (same_zone, other_zone): (Vec<_>, Vec<_>) =
+        free.into_iter().partition(|candidate| zones.contains(candidate.zone.as_str()));
+    let bad_here: Vec<Candidate> = candidates
+        .into_iter()
+        .filter(|candidate| {
+            let mut own =
+                record.copies.iter().filter(|copy| copy.node == candidate.node).peekable();
+            own.peek().is_some() && own.all(|copy| copy.is_bad)
+        })
+        .collect();
+    let missing = usize::from(record.wanted).saturating_sub(good.len());
+    let mut targets = Vec::new();
+    for group in [&other_zone, &same_zone] {
+        targets.extend(select(group, missing - targets.len()));
+    }
+    let over_bad = select(&bad_here, missing - targets.len());
+    let displaced =
+        record.copies.iter().filter(|copy| over_bad.contains(&copy.node)).map(CopyId::of).collect();
+    targets.extend(over_bad);
+    Plan { sources: sources.into_iter().map(|(_, node)| node).collect(), targets, displaced }
+}

@@ -1,0 +1,130 @@
+//! What datanodes are asked to do. Each order carries the lease epoch: one from a coordinator that
+//! lost the lease is refused.
+
+use std::time::Duration;
+
+use dfs_metadata::engine::LeaseGrant;
+use dfs_proto::v1::data_node_client::DataNodeClient;
+use dfs_proto::wire::{self, WireId};
+use dfs_proto::{Failure, MESSAGE_LEN_MAX, v1};
+use dfs_transport::Traced;
+use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, Stamp};
+use tokio::time::{Instant, timeout};
+use tonic::Status;
+
+use super::DoomedCopy;
+use crate::core::{Core, location};
+
+/// How long a small order may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes in a second below which a copy is given up.
+const SLOWEST: u64 = 1 << 20;
+
+/// What became of an order to copy a chunk.
+pub(super) struct Replicated {
+    pub(super) receipts: Vec<Receipt>,
+    /// Targets that said that they hold the chunk already.
+    pub(super) occupied: Vec<NodeId>,
+    /// What the targets that did not work said.
+    pub(super) complaints: Vec<String>,
+}
+
+/// Makes a node delete copies.
+pub(super) async fn delete(
+    core: &Core,
+    lease: &LeaseGrant,
+    node: NodeId,
+    copies: &[DoomedCopy],
+) -> Result<(), Failure> {
+    let request = v1::DeleteChunksRequest {
+        copies: copies
+            .iter()
+            .map(|(chunk, stamp)| v1::CopyToDelete { chunk_id: chunk.to_wire(), stamp: stamp.0 })
+            .collect(),
+        lease_epoch: lease.epoch.0,
+    };
+    let mut client = client(core, node)?;
+    within(PATIENCE, client.delete_chunks(request)).await?;
+    Ok(())
+}
+
+/// Makes `source` copy a chunk of so many bytes to other nodes.
+pub(super) async fn replicate(
+    core: &Core,
+    lease: &LeaseGrant,
+    source: NodeId,
+    (chunk, length): (ChunkId, u64),
+    targets: &[NodeId],
+) -> Result<Replicated, Failure> {
+    let now = Instant::now();
+    let targets = {
+        let registry = core.registry();
+        let views = targets.iter().filter_map(|node| registry.view(*node, now));
+        views.map(|view| location(&view)).collect()
+    };
+    let request =
+        v1::ReplicateRequest { chunk_id: chunk.to_wire(), targets, lease_epoch: lease.epoch.0 };
+    let mut client = client(core, source)?;
+    let patience = PATIENCE + Duration::from_secs(length / SLOWEST);
+    let answer = within(patience, client.replicate_chunk(request)).await?;
+    let mut replicated = Replicated {
+        receipts: answer
+            .receipts
+            .into_iter()
+            .map(|receipt| wire::receipt("receipts", receipt))
+            .collect::<Result<_, _>>()?,
+        occupied: Vec::new(),
+        complaints: Vec::new(),
+    };
+    for failed in answer.failed {
+        let node = wire::id("failed.node_id", &failed.node_id)?;
+        if failed.code == ErrorCode::AlreadyExists.name() {
+            replicated.occupied.push(node);
+        }
+        replicated.complaints.push(format!("{node}: {}", failed.message));
+    }
+    Ok(replicated)
+}
+
+/// Which copy of a chunk a node holds, if any.
+pub(super) async fn find(
+    core: &Core,
+    node: NodeId,
+    chunk: ChunkId,
+) -> Result<Option<Stamp>, Failure> {
+    let after = chunk.0.checked_sub(1).map(ChunkId);
+    let after = after.map_or_else(bytes::Bytes::new, |before| before.to_wire());
+    let mut client = client(core, node)?;
+    let listing = async {
+        let request = v1::ListChunksRequest { after, limit: 1 };
+        let mut pages = client.list_chunks(request).await?.into_inner();
+        let first = pages.message().await?.and_then(|page| page.chunks.into_iter().next());
+        Ok(tonic::Response::new(first))
+    };
+    let listed = within(PATIENCE, listing).await?;
+    let listed = listed.filter(|listed| ChunkId::from_slice(&listed.chunk_id) == Some(chunk));
+    Ok(listed.map(|listed| Stamp(listed.stamp)))
+}
+
+fn client(core: &Core, node: NodeId) -> Result<DataNodeClient<Traced>, Failure> {
+    let unreachable = |message| Failure::new(ErrorCode::Unavailable, message);
+    let view = core.registry().view(node, Instant::now());
+    let view = view.ok_or_else(|| unreachable(format!("node {node} is not known here")))?;
+    let channel = core.channels.control(&view.member.address);
+    let channel = channel.map_err(|error| unreachable(error.to_string()))?;
+    Ok(DataNodeClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX))
+}
+
+async fn within<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Failure> {
+    match timeout(patience, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(Failure::from_status(&status)),
+        Err(_) => {
+            let message = format!("no answer within {} s", patience.as_secs());
+            Err(Failure::new(ErrorCode::OutcomeUnknown, message))
+        }
+    }
+}
