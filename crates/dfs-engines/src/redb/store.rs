@@ -125,6 +125,12 @@ struct Applied {
     revision: Revision,
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Store {
     /// Opens the store in `backend`, or makes one when it is empty.
     pub(super) fn open(backend: SharedBackend, cache_bytes: usize) -> Result<Self, EngineError> {
