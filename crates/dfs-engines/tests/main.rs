@@ -1,7 +1,7 @@
 //! The engines on their real stores, in one binary.
 
 // `cfg(test)` holds in any case; it tells clippy that helpers belong to tests, too.
-#[cfg(all(test, feature = "redb"))]
+#[cfg(test)]
 mod redb;
 #[cfg(test)]
 mod urls;

@@ -31,7 +31,9 @@ pub(crate) const UPLOADS: &[u8] = b"u/";
 fn key(kind: &[u8], parts: &[&[u8]]) -> Bytes {
     let mut bytes = Vec::with_capacity(kind.len() + parts.iter().map(|p| p.len()).sum::<usize>());
     bytes.extend_from_slice(kind);
-    parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
     Bytes::from(bytes)
 }
 

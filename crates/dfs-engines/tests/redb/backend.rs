@@ -78,10 +78,6 @@ impl Disk {
         self.lock().capacity = capacity;
     }
 
-    pub(super) fn len(&self) -> u64 {
-        self.lock().current.len() as u64
-    }
-
     /// Lets every access fail, or work again.
     pub(super) fn fail(&self, failing: bool) {
         let mut state = self.lock();
@@ -191,7 +187,8 @@ impl StorageBackend for Backend {
         if state.ignored == Some(state.syncs) {
             return Ok(());
         }
-        state.durable = state.current.clone();
+        let current = state.current.clone();
+        state.durable = current;
         state.unsynced.clear();
         Ok(())
     }

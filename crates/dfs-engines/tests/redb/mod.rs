@@ -1,4 +1,5 @@
 //! The engine on redb.
+#![cfg(feature = "redb")]
 
 mod backend;
 mod crashes;

@@ -102,15 +102,12 @@ pub async fn init(
             put(keys::times(InodeId::ROOT), Times::now(clock.now()).encode()),
         ],
     };
-    match engine.commit_batch(vec![commit]).await?.first() {
-        Some(Outcome::Committed(_)) => Ok(identity),
-        _ => {
-            let found = engine.snapshot().await?.get(&keys::CLUSTER).await?;
-            let found = found.ok_or_else(|| missing(&keys::CLUSTER))?;
-            let there = Cluster::decode(&keys::CLUSTER, &found.value)?;
-            Err(Error::AlreadyInitialised(there.id))
-        }
+    if let [Outcome::Committed(_)] = engine.commit_batch(vec![commit]).await?[..] {
+        return Ok(identity);
     }
+    let found = engine.snapshot().await?.get(&keys::CLUSTER).await?;
+    let found = found.ok_or_else(|| missing(&keys::CLUSTER))?;
+    Err(Error::AlreadyInitialised(Cluster::decode(&keys::CLUSTER, &found.value)?.id))
 }
 
 fn check_replication(replication: Replication) -> Result<(), Error> {

@@ -76,7 +76,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let hour = Duration::from_secs(3_600);
+        let hour = Duration::from_hours(1);
         Self { restorable: hour, plan_lifetime: hour, staging_lifetime: hour }
     }
 }

@@ -77,7 +77,7 @@ impl Namespace {
             let mut tx = self.begin().await?;
             let key = keys::node(node);
             let not_registered = Error::NotRegistered { node, found: number.0 };
-            let mut known = tx.get::<Node>(&key).await?.ok_or(not_registered.clone())?;
+            let mut known = tx.get::<Node>(&key).await?.ok_or_else(|| not_registered.clone())?;
             if known.state == NodeState::Removed {
                 return Err(Error::NodeRemoved(node));
             }

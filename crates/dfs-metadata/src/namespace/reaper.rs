@@ -123,7 +123,7 @@ impl Namespace {
 
     /// How long the answers kept for a silent client are kept. Longer than any upload token
     /// lives, and than any client tries again.
-    pub const SLOTS_KEPT: Duration = Duration::from_secs(24 * 3_600);
+    pub const SLOTS_KEPT: Duration = Duration::from_hours(24);
 
     /// Forgets the answers kept for clients that were silent for [`Self::SLOTS_KEPT`], looking at
     /// `limit` answers after those that the last call looked at. Returns whether there are more

@@ -119,7 +119,9 @@ async fn guard(
         // What the path ends with can also be a file, which the key of names says nothing of.
         seen.drain(..seen.len() - 1);
     }
-    seen.into_iter().for_each(|(key, version)| tx.expect(key, version));
+    for (key, version) in seen {
+        tx.expect(key, version);
+    }
     Ok(())
 }
 

@@ -57,7 +57,7 @@ struct Fixture {
     sequence: AtomicU64,
 }
 
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR: Duration = Duration::from_hours(1);
 const CHUNK: u64 = 64 << 10;
 
 impl Fixture {
