@@ -38,8 +38,11 @@ struct Row {
     dfs: Vec<f64>,
 }
 
+pub(crate) const USAGE: &str = "(measures dfs beside SeaweedFS; prints Markdown)";
+
 /// Runs everything and prints Markdown.
-pub(crate) fn run(root: &Path) -> Result<()> {
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
+    ensure!(arguments.is_empty(), "bench takes no arguments");
     let work = root.join("target/bench");
     fs::create_dir_all(&work)?;
     let weed = install_seaweedfs(&work)?;
@@ -68,12 +71,25 @@ fn measure(weed: &Path, dfs: &Path, data: &Path) -> Result<String> {
     for round in 0..ROUNDS {
         for is_own in if round % 2 == 0 { [false, true] } else { [true, false] } {
             settle(&big)?;
-            put.note(is_own, mib(if is_own { own.put(&big, round)? } else { rival.put(&big, round)? }));
+            put.note(
+                is_own,
+                mib(if is_own { own.put(&big, round)? } else { rival.put(&big, round)? }),
+            );
             warm.note(is_own, mib(if is_own { own.get(round)? } else { rival.get(round)? }));
             drop_caches()?;
             cold.note(is_own, mib(if is_own { own.get(round)? } else { rival.get(round)? }));
-            creates.note(is_own, per_second(if is_own { own.creates(&small, round)? } else { rival.creates(round)? }));
-            reads.note(is_own, per_second(if is_own { own.reads(data, round)? } else { rival.reads(round)? }));
+            creates.note(
+                is_own,
+                per_second(if is_own {
+                    own.creates(&small, round)?
+                } else {
+                    rival.creates(round)?
+                }),
+            );
+            reads.note(
+                is_own,
+                per_second(if is_own { own.reads(data, round)? } else { rival.reads(round)? }),
+            );
         }
     }
     let mut text = String::new();
@@ -86,7 +102,11 @@ fn measure(weed: &Path, dfs: &Path, data: &Path) -> Result<String> {
     for row in [put, warm, cold, creates, reads] {
         let (theirs, ours) = (median(&row.seaweedfs), median(&row.dfs));
         let (what, unit) = (row.what, row.unit);
-        writeln!(text, "| {what} | {theirs:.0} {unit} | {ours:.0} {unit} | {:.2} |", ours / theirs)?;
+        writeln!(
+            text,
+            "| {what} | {theirs:.0} {unit} | {ours:.0} {unit} | {:.2} |",
+            ours / theirs
+        )?;
     }
     Ok(text)
 }
@@ -97,7 +117,12 @@ impl Row {
     }
 
     fn note(&mut self, is_own: bool, figure: f64) {
-        eprintln!("{} {}: {figure:.0} {}", if is_own { "dfs" } else { "seaweedfs" }, self.what, self.unit);
+        eprintln!(
+            "{} {}: {figure:.0} {}",
+            if is_own { "dfs" } else { "seaweedfs" },
+            self.what,
+            self.unit
+        );
         if is_own { &mut self.dfs } else { &mut self.seaweedfs }.push(figure);
     }
 }
@@ -130,32 +155,58 @@ impl Rival {
         };
         let arg = str::to_owned;
         let masters = format!("127.0.0.1:{master}");
-        start("master", &[arg("master"), arg("-ip=127.0.0.1"), format!("-port={master}"), arg("-mdir=.")])?;
+        start(
+            "master",
+            &[arg("master"), arg("-ip=127.0.0.1"), format!("-port={master}"), arg("-mdir=.")],
+        )?;
         for (n, port) in ports.iter().enumerate() {
             start(
                 &format!("volume{n}"),
-                &[arg("volume"), arg("-ip=127.0.0.1"), format!("-port={port}"), arg("-dir=."), format!("-mserver={masters}"), arg("-max=30")],
+                &[
+                    arg("volume"),
+                    arg("-ip=127.0.0.1"),
+                    format!("-port={port}"),
+                    arg("-dir=."),
+                    format!("-mserver={masters}"),
+                    arg("-max=30"),
+                ],
             )?;
         }
         start(
             "filer",
-            &[arg("filer"), arg("-ip=127.0.0.1"), format!("-port={filer}"), format!("-master={masters}"), arg("-defaultReplicaPlacement=002")],
+            &[
+                arg("filer"),
+                arg("-ip=127.0.0.1"),
+                format!("-port={filer}"),
+                format!("-master={masters}"),
+                arg("-defaultReplicaPlacement=002"),
+            ],
         )?;
-        let rival = Self { weed: weed.to_owned(), filer: format!("127.0.0.1:{filer}"), _servers: servers };
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let rival =
+            Self { weed: weed.to_owned(), filer: format!("127.0.0.1:{filer}"), _servers: servers };
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let put = http(&rival.filer, "POST", "/ready", b"ready");
             if put.is_ok_and(|(code, _)| code / 100 == 2) {
                 return Ok(rival);
             }
-            ensure!(Instant::now() < deadline, "SeaweedFS was not ready in time, see {}", folder.display());
+            ensure!(
+                Instant::now() < deadline,
+                "SeaweedFS was not ready in time, see {}",
+                folder.display()
+            );
             pause();
         }
     }
 
     fn put(&self, file: &Path, round: usize) -> Result<Duration> {
         let target = format!("http://{}/{round}/", self.filer);
-        timed(Command::new(&self.weed).args(["filer.copy", "-replication", "002"]).arg(file).arg(target))
+        timed(
+            Command::new(&self.weed)
+                .args(["filer.copy", "-replication", "002"])
+                .arg(file)
+                .arg(target),
+        )
     }
 
     fn get(&self, round: usize) -> Result<Duration> {
@@ -230,16 +281,22 @@ impl Own {
             let address = line.split_whitespace().nth(3);
             Ok(address.with_context(|| format!("dfs {name} is not ready: {line}"))?.to_owned())
         };
-        let coordinator = format!("http://{}", start("coordinator", &["coordinator", "--metadata", &metadata])?);
+        let coordinator =
+            format!("http://{}", start("coordinator", &["coordinator", "--metadata", &metadata])?);
         for n in 0..3 {
             let disk = at(&format!("datanode{n}"));
-            start(&format!("datanode{n}"), &["datanode", "--data-dir", &disk, "--coordinator", &coordinator])?;
+            start(
+                &format!("datanode{n}"),
+                &["datanode", "--data-dir", &disk, "--coordinator", &coordinator],
+            )?;
         }
         let own = Self { dfs: dfs.to_owned(), coordinator, _servers: servers };
         let ready = folder.join("ready");
         fs::write(&ready, "ready")?;
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while timed(own.command(&["put", "--replication-factor", "3"]).arg(&ready).arg("/ready")).is_err() {
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while timed(own.command(&["put", "--replication-factor", "3"]).arg(&ready).arg("/ready"))
+            .is_err()
+        {
             ensure!(Instant::now() < deadline, "dfs was not ready in time");
             pause();
         }
@@ -257,7 +314,7 @@ impl Own {
     }
 
     fn get(&self, round: usize) -> Result<Duration> {
-        timed(self.command(&["cat", &format!("/big-{round}")]))
+        timed(&mut self.command(&["cat", &format!("/big-{round}")]))
     }
 
     fn creates(&self, small: &Path, round: usize) -> Result<Duration> {
@@ -268,7 +325,16 @@ impl Own {
 
     fn reads(&self, data: &Path, round: usize) -> Result<Duration> {
         let back = data.join(format!("back-{round}"));
-        let elapsed = timed(self.command(&["get", "-r", "--parallel", &CLIENTS.to_string(), &format!("/small-{round}")]).arg(&back));
+        let elapsed = timed(
+            self.command(&[
+                "get",
+                "-r",
+                "--parallel",
+                &CLIENTS.to_string(),
+                &format!("/small-{round}"),
+            ])
+            .arg(&back),
+        );
         fs::remove_dir_all(&back)?;
         elapsed
     }
@@ -350,13 +416,15 @@ fn install_seaweedfs(work: &Path) -> Result<PathBuf> {
 
 fn build_dfs(root: &Path) -> Result<PathBuf> {
     timed(Command::new("cargo").args(["build", "--release", "--bin", "dfs"]).current_dir(root))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     Ok(target.join("release/dfs"))
 }
 
 fn timed(command: &mut Command) -> Result<Duration> {
     let started = Instant::now();
-    let status = command.stdout(Stdio::null()).status().with_context(|| format!("run {command:?}"))?;
+    let status =
+        command.stdout(Stdio::null()).status().with_context(|| format!("run {command:?}"))?;
     if !status.success() {
         bail!("{command:?} ended with {status}");
     }

@@ -1,5 +1,6 @@
 //! Development tasks, each a verb: `cargo xtask VERB`. Needs cargo alone.
 
+mod bench;
 mod fix;
 mod generate;
 mod process;
@@ -22,6 +23,7 @@ struct Verb {
 const VERBS: &[Verb] = &[
     Verb { name: "verify", usage: verify::USAGE, run: verify::run },
     Verb { name: "fix", usage: fix::USAGE, run: fix::run },
+    Verb { name: "bench", usage: bench::USAGE, run: bench::run },
     Verb { name: "generate", usage: generate::USAGE, run: generate::run },
 ];
 
