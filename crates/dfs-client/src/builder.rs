@@ -127,7 +127,9 @@ impl ClientBuilder {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientBuilder").field("coordinators", &self.coordinators).finish_non_exhaustive()
+        f.debug_struct("ClientBuilder")
+            .field("coordinators", &self.coordinators)
+            .finish_non_exhaustive()
     }
 }
 
@@ -176,6 +178,8 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("coordinators", &self.inner.coordinators).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("coordinators", &self.inner.coordinators)
+            .finish_non_exhaustive()
     }
 }

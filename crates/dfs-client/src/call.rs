@@ -41,7 +41,11 @@ impl Client {
     {
         self.call_any(context, |channel| {
             let client = CoordinatorClient::new(channel);
-            send(client.max_decoding_message_size(MESSAGE_LEN_MAX).max_encoding_message_size(MESSAGE_LEN_MAX))
+            send(
+                client
+                    .max_decoding_message_size(MESSAGE_LEN_MAX)
+                    .max_encoding_message_size(MESSAGE_LEN_MAX),
+            )
         })
         .await
     }
@@ -60,8 +64,8 @@ impl Client {
             let preferred = inner.preferred.load(Ordering::Relaxed) % inner.coordinators.len();
             let address = &inner.coordinators[preferred];
             let channel = inner.channels.control(address);
-            let channel =
-                channel.map_err(|e| Error::new(ErrorCode::InvalidArgument, context, e.to_string()))?;
+            let channel = channel
+                .map_err(|e| Error::new(ErrorCode::InvalidArgument, context, e.to_string()))?;
             let left = inner.deadline.saturating_sub(started.elapsed());
             let mut failure = match timeout(TRY_WITHIN.min(left), send(channel)).await {
                 Ok(Ok(answer)) => return Ok(answer.into_inner()),

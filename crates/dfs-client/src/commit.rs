@@ -12,7 +12,11 @@ pub(crate) const CHUNKS_PER_CALL: usize = 256;
 
 impl Client {
     /// Stages chunks, so that the rest of the upload may take its time.
-    pub(crate) async fn stage(&self, upload: &Upload, chunks: &[WrittenChunk]) -> Result<(), Error> {
+    pub(crate) async fn stage(
+        &self,
+        upload: &Upload,
+        chunks: &[WrittenChunk],
+    ) -> Result<(), Error> {
         let request = v1::RenewRequest {
             tokens: tokens_of(upload, chunks),
             chunks: chunks.iter().map(Into::into).collect(),

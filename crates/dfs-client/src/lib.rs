@@ -31,6 +31,7 @@ mod commit;
 mod error;
 mod explain;
 mod fetch;
+mod layout;
 mod metadata;
 mod model;
 mod put;
@@ -43,7 +44,7 @@ mod upload;
 
 pub use builder::{Client, ClientBuilder, Components};
 pub use error::Error;
-pub use explain::{Explanation, ExplainedChunk, ExplainedCopy};
+pub use explain::{ExplainedChunk, ExplainedCopy, Explanation};
 pub use metadata::Listing;
 pub use model::{
     AttributeChanges, DeleteOptions, Entry, FileStat, Follow, GetOptions, ProgressObserver,

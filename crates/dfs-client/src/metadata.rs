@@ -18,7 +18,8 @@ impl Client {
     pub async fn stat(&self, path: &DfsPath, follow: Follow) -> Result<FileStat, Error> {
         self.traced(async {
             let context = path.to_string();
-            let request = v1::StatRequest { path: path.to_bytes(), no_follow: follow == Follow::No };
+            let request =
+                v1::StatRequest { path: path.to_bytes(), no_follow: follow == Follow::No };
             let answer = self.call(&context, |mut c| {
                 let request = request.clone();
                 async move { c.stat(request).await }
@@ -249,5 +250,8 @@ async fn collect(
 }
 
 fn entry(entry: v1::DirectoryEntry) -> Result<Entry, FieldError> {
-    Ok(Entry { name: wire::name("entries.name", &entry.name)?, stat: FileStat::from_wire(entry.stat)? })
+    Ok(Entry {
+        name: wire::name("entries.name", &entry.name)?,
+        stat: FileStat::from_wire(entry.stat)?,
+    })
 }

@@ -118,8 +118,10 @@ impl Client {
         options: PutOptions,
     ) -> Result<FileStat, Error> {
         // Never so large that a single chunk would take the whole budget.
-        let limit = (self.inner.memory_budget as u64 / 2).min(STREAM_CHUNK) / (64 << 10) * (64 << 10);
-        let chunk_size = options.chunk_size.map_or(limit, |size| if size <= limit { size } else { limit });
+        let limit =
+            (self.inner.memory_budget as u64 / 2).min(STREAM_CHUNK) / (64 << 10) * (64 << 10);
+        let chunk_size =
+            options.chunk_size.map_or(limit, |size| if size <= limit { size } else { limit });
         let mut upload = Upload::start(self, path, None, &options, Some(chunk_size)).await?;
         let mut writing = Writing::new(self, &upload, options.progress.clone());
         let mut size = 0;
@@ -268,7 +270,8 @@ impl Writing {
         &mut self,
         ended: Result<Result<WrittenChunk, Error>, tokio::task::JoinError>,
     ) -> Result<(), Error> {
-        let ended = ended.map_err(|error| Error::new(ErrorCode::Internal, "put", error.to_string()))?;
+        let ended =
+            ended.map_err(|error| Error::new(ErrorCode::Internal, "put", error.to_string()))?;
         self.written.push(ended?);
         Ok(())
     }
@@ -356,15 +359,14 @@ impl ChunkUpload {
             Err(failure) => return Err(failed(failure.code, failure.message, vec![primary])),
         };
         let session = wire::id::<SessionId>("session_id", &ready.session_id);
-        let session = session.map_err(|e| failed(ErrorCode::Internal, e.to_string(), vec![primary]))?;
+        let session =
+            session.map_err(|e| failed(ErrorCode::Internal, e.to_string(), vec![primary]))?;
         let channel = client.inner.channels.bulk(&chunk.nodes[0].address, chunk.id.0 as u64);
         let channel =
             channel.map_err(|e| failed(ErrorCode::Internal, e.to_string(), vec![primary]))?;
         let link = GrpcLink::new(channel);
-        let mut source = WithSeal {
-            inner: chunk_source(self.bytes.clone(), client.inner.hashing),
-            seal: None,
-        };
+        let mut source =
+            WithSeal { inner: chunk_source(self.bytes.clone(), client.inner.hashing), seal: None };
         let config = SenderConfig {
             window: client.inner.sender.window.min(ready.window.max(1)),
             ..client.inner.sender
@@ -385,9 +387,7 @@ impl ChunkUpload {
         let seal = source.seal;
         let enough = receipts.len() >= self.min_copies as usize;
         match seal {
-            Some(seal) if enough => {
-                Ok(WrittenChunk { planned: chunk.clone(), seal, receipts })
-            }
+            Some(seal) if enough => Ok(WrittenChunk { planned: chunk.clone(), seal, receipts }),
             _ => {
                 let avoid = dropped.iter().map(|replica| replica.node).collect();
                 let message = format!("{} of {} copies were made", receipts.len(), self.min_copies);

@@ -111,7 +111,8 @@ impl Client {
             let context = "status of the cluster";
             let request = v1::ClusterStatusRequest { min_revision: 0 };
             let answer = self.call_any(context, |channel| {
-                let mut admin = AdminClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
+                let mut admin =
+                    AdminClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
                 async move { admin.cluster_status(request).await }
             });
             cluster_status(answer.await?).map_err(|error| Error::wire(context, &error))

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use dfs_proto::v1;
-use dfs_proto::wire::{self, FieldError};
-use dfs_types::{ChunkId, DfsPath, InodeId, NodeId, Receipt, ChunkSeal};
 use dfs_proto::wire::WireId as _;
+use dfs_proto::wire::{self, FieldError};
+use dfs_types::{ChunkId, ChunkSeal, DfsPath, InodeId, NodeId, Receipt};
 
 use crate::{Client, Error, PutOptions};
 

@@ -1,0 +1,161 @@
+//! Where the bytes of a file lie, and what is wrong with them, if anything.
+
+use dfs_proto::v1;
+use dfs_proto::v1::data_node_client::DataNodeClient;
+use dfs_proto::wire::{self, WireId as _};
+use dfs_types::{ChunkId, DfsPath, DiskId, NodeId, NodeState};
+use tokio::time::timeout;
+
+use crate::layout::{Copy, Extent, Layout};
+use crate::upload::Node;
+use crate::{Client, Error, FileStat};
+
+/// How long a datanode is asked for.
+const ASK_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// A file, its chunks and their copies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The file.
+    pub stat: FileStat,
+    /// In file order.
+    pub chunks: Vec<ExplainedChunk>,
+    /// What is wrong, in words; empty when nothing is.
+    pub problems: Vec<String>,
+}
+
+/// A piece of a file in a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainedChunk {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Where in the file it starts.
+    pub file_offset: u64,
+    /// Its bytes.
+    pub length: u64,
+    /// Copies wanted.
+    pub wanted: u32,
+    /// Those that the coordinator knows.
+    pub copies: Vec<ExplainedCopy>,
+}
+
+/// A copy of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainedCopy {
+    /// The node.
+    pub node: NodeId,
+    /// The disk.
+    pub disk: DiskId,
+    /// `host:port` of the node; empty when not known.
+    pub address: String,
+    /// What the coordinator takes the node for; `None` when it does not know it.
+    pub state: Option<NodeState>,
+    /// The coordinator knows that it is bad or gone.
+    pub is_bad: bool,
+    /// Whether the node was asked and says that it holds it, and with `verify` every block of it
+    /// was read and has its checksum. `None` when the node could not be asked.
+    pub verified: Option<bool>,
+    /// What is wrong with it, if anything.
+    pub problem: Option<String>,
+}
+
+impl Client {
+    /// Says where the chunks of a file are. Each node is asked whether it has its copies; with
+    /// `verify` every copy is read whole.
+    pub async fn explain(&self, path: &DfsPath, verify: bool) -> Result<Explanation, Error> {
+        self.traced(async {
+            let mut layout = Layout::open(self, path, 0, None).await?;
+            let mut chunks = Vec::new();
+            let mut problems = Vec::new();
+            while let Some(extent) = layout.next(self).await? {
+                let chunk = self.explain_chunk(extent, verify).await;
+                problems.extend(problems_of(&chunk));
+                chunks.push(chunk);
+            }
+            Ok(Explanation { stat: layout.stat, chunks, problems })
+        })
+        .await
+    }
+
+    async fn explain_chunk(&self, extent: Extent, verify: bool) -> ExplainedChunk {
+        let copies = extent.copies.iter().map(|copy| self.explain_copy(&extent, copy, verify));
+        let copies = futures_util::future::join_all(copies).await;
+        let Extent { chunk, file_offset, length, wanted, .. } = extent;
+        ExplainedChunk { chunk, file_offset, length, wanted, copies }
+    }
+
+    async fn explain_copy(&self, extent: &Extent, copy: &Copy, verify: bool) -> ExplainedCopy {
+        let location = copy.location.as_ref().filter(|node| !node.address.is_empty());
+        let looked = match location {
+            None => Look::Unknown("the coordinator knows no address of the node".to_owned()),
+            Some(_) if copy.is_bad => Look::Bad("known to be bad".to_owned()),
+            Some(node) => self.look(node, extent, verify).await,
+        };
+        let state = location.and_then(|node| wire::node_state("state", node.wire.state).ok());
+        let (verified, problem) = match looked {
+            Look::Good => (Some(true), None),
+            Look::Bad(problem) => (Some(false), Some(problem)),
+            Look::Unknown(problem) => (None, Some(problem)),
+        };
+        ExplainedCopy {
+            node: copy.node,
+            disk: copy.disk,
+            address: location.map(|node| node.address.clone()).unwrap_or_default(),
+            state,
+            is_bad: copy.is_bad,
+            verified,
+            problem,
+        }
+    }
+
+    async fn look(&self, node: &Node, extent: &Extent, verify: bool) -> Look {
+        match timeout(ASK_WITHIN, self.listed(node, extent.chunk)).await {
+            Err(_) => return Look::Unknown("the node does not answer".to_owned()),
+            Ok(Err(message)) => return Look::Unknown(message),
+            Ok(Ok(None)) => return Look::Bad("the node does not have it".to_owned()),
+            Ok(Ok(Some(found))) if found.is_set_aside => {
+                return Look::Bad("the node has set it aside as damaged".to_owned());
+            }
+            Ok(Ok(Some(_))) => {}
+        }
+        if !verify {
+            return Look::Good;
+        }
+        match self.verify_copy(node, extent.chunk, extent.chunk_length).await {
+            Ok(()) => Look::Good,
+            Err(problem) => Look::Bad(problem),
+        }
+    }
+
+    /// What a node says of a chunk.
+    async fn listed(&self, node: &Node, chunk: ChunkId) -> Result<Option<v1::ListedChunk>, String> {
+        let channel = self.inner.channels.control(&node.address).map_err(|e| e.to_string())?;
+        let after = chunk.0.checked_sub(1).map(|before| ChunkId(before).to_wire());
+        let request = v1::ListChunksRequest { after: after.unwrap_or_default(), limit: 1 };
+        let told = |status: tonic::Status| dfs_proto::Failure::from_status(&status).message;
+        let pages = DataNodeClient::new(channel).list_chunks(request).await.map_err(told)?;
+        let page = pages.into_inner().message().await.map_err(told)?.unwrap_or_default();
+        Ok(page.chunks.into_iter().find(|found| found.chunk_id == chunk.to_wire()))
+    }
+}
+
+/// What a look at a copy found.
+enum Look {
+    Good,
+    Bad(String),
+    Unknown(String),
+}
+
+fn problems_of(chunk: &ExplainedChunk) -> Vec<String> {
+    let id = chunk.chunk;
+    let of_copy = |copy: &ExplainedCopy| {
+        let problem = copy.problem.as_ref()?;
+        Some(format!("chunk {id} on node {}: {problem}", copy.node))
+    };
+    let mut problems: Vec<String> = chunk.copies.iter().filter_map(of_copy).collect();
+    let good = chunk.copies.iter().filter(|copy| copy.problem.is_none()).count();
+    if good < chunk.wanted as usize {
+        problems.push(format!("chunk {id} has {good} good copies, {} are wanted", chunk.wanted));
+    }
+    problems
+}

@@ -1,0 +1,180 @@
+//! Where the bytes of a file lie, page by page.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use dfs_proto::v1;
+use dfs_proto::wire::{self, FieldError};
+use dfs_types::{ChunkId, DfsPath, DiskId, ErrorCode, InodeId, NodeId};
+
+use crate::upload::Node;
+use crate::{Client, Error, FileStat};
+
+/// Extents asked for at a time.
+const PAGE: u32 = 64;
+
+/// A piece of a file in a chunk.
+#[derive(Debug, Clone)]
+pub(crate) struct Extent {
+    pub(crate) file_offset: u64,
+    pub(crate) length: u64,
+    pub(crate) chunk: ChunkId,
+    pub(crate) chunk_offset: u64,
+    pub(crate) chunk_length: u64,
+    pub(crate) wanted: u32,
+    pub(crate) copies: Vec<Copy>,
+}
+
+/// A copy of a chunk.
+#[derive(Debug, Clone)]
+pub(crate) struct Copy {
+    pub(crate) node: NodeId,
+    pub(crate) disk: DiskId,
+    /// Known to be bad or gone.
+    pub(crate) is_bad: bool,
+    /// `None` when the coordinator knows no address of the node.
+    pub(crate) location: Option<Node>,
+}
+
+impl Extent {
+    /// Nodes with copies that can be tried.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = &Node> {
+        let good = self.copies.iter().filter(|copy| !copy.is_bad);
+        good.filter_map(|copy| copy.location.as_ref()).filter(|node| !node.address.is_empty())
+    }
+
+    /// Where it ends in the file.
+    pub(crate) fn end(&self) -> u64 {
+        self.file_offset.saturating_add(self.length)
+    }
+}
+
+/// A file that was opened, and the extents of a range of it.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) stat: FileStat,
+    context: String,
+    end: u64,
+    extents: VecDeque<Extent>,
+    next_offset: Option<u64>,
+}
+
+impl Layout {
+    /// Opens a file for a range; to the end of the file without a length.
+    pub(crate) async fn open(
+        client: &Client,
+        path: &DfsPath,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<Self, Error> {
+        let context = path.to_string();
+        let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
+        let request =
+            v1::OpenRequest { path: path.to_bytes(), ..range(offset, length.unwrap_or(0)) };
+        // A length of 0 means all of it on the wire.
+        let is_empty = length == Some(0);
+        let page = open(client, &context, request).await?;
+        let mut layout = Self {
+            stat: page.stat,
+            context,
+            end,
+            extents: page.extents,
+            next_offset: page.next_offset,
+        };
+        layout.end = layout.end.min(layout.stat.size);
+        if is_empty {
+            layout.extents.clear();
+            layout.next_offset = None;
+        }
+        Ok(layout)
+    }
+
+    /// Where the range ends.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// The next extent of the range, in file order.
+    pub(crate) async fn next(&mut self, client: &Client) -> Result<Option<Extent>, Error> {
+        if let (true, Some(offset)) = (self.extents.is_empty(), self.next_offset)
+            && offset < self.end
+        {
+            let request =
+                v1::OpenRequest { inode: self.stat.inode.0, ..range(offset, self.end - offset) };
+            let page = open(client, &self.context, request).await?;
+            self.extents = page.extents;
+            self.next_offset = page.next_offset;
+        }
+        Ok(self.extents.pop_front())
+    }
+}
+
+/// Asks anew who holds the chunk that a byte of an open file lies in.
+pub(crate) async fn refreshed(
+    client: &Client,
+    context: &str,
+    inode: InodeId,
+    old: &Extent,
+) -> Result<Extent, Error> {
+    let request = v1::OpenRequest { inode: inode.0, ..range(old.file_offset, 1) };
+    let page = open(client, context, request).await?;
+    let mut extents = page.extents.into_iter();
+    extents.find(|extent| extent.chunk == old.chunk).ok_or_else(|| {
+        Error::new(ErrorCode::Stale, context, format!("it no longer has the chunk {}", old.chunk))
+    })
+}
+
+fn range(offset: u64, length: u64) -> v1::OpenRequest {
+    v1::OpenRequest { offset, length, max_extents: PAGE, ..v1::OpenRequest::default() }
+}
+
+struct Page {
+    stat: FileStat,
+    extents: VecDeque<Extent>,
+    next_offset: Option<u64>,
+}
+
+async fn open(client: &Client, context: &str, request: v1::OpenRequest) -> Result<Page, Error> {
+    let answer = client.call(context, |mut coordinator| {
+        let request = request.clone();
+        async move { coordinator.open_file(request).await }
+    });
+    page(answer.await?).map_err(|error| Error::wire(context, &error))
+}
+
+fn page(answer: v1::OpenResponse) -> Result<Page, FieldError> {
+    let nodes = answer.nodes.into_iter().map(Node::from_wire);
+    let nodes = nodes.map(|node| node.map(|node| (node.id, node)));
+    let nodes: BTreeMap<NodeId, Node> = nodes.collect::<Result<_, _>>()?;
+    let extents = answer.extents.into_iter().map(|extent| self::extent(extent, &nodes));
+    let next_offset = Some(answer.next_offset).filter(|offset| *offset > 0);
+    Ok(Page {
+        stat: FileStat::from_wire(answer.stat)?,
+        extents: extents.collect::<Result<_, _>>()?,
+        next_offset,
+    })
+}
+
+fn extent(extent: v1::Extent, nodes: &BTreeMap<NodeId, Node>) -> Result<Extent, FieldError> {
+    let copies = extent.copies.into_iter().map(|copy| {
+        let node = wire::id("extents.copies.node_id", &copy.node_id)?;
+        Ok(Copy {
+            node,
+            disk: wire::id("extents.copies.disk_id", &copy.disk_id)?,
+            is_bad: copy.is_bad,
+            location: nodes.get(&node).cloned(),
+        })
+    });
+    let end = extent.chunk_offset.checked_add(extent.length);
+    if end.is_none_or(|end| end > extent.chunk_length) {
+        return Err(FieldError::new("extents.length", "reaches over the end of its chunk"));
+    }
+    Ok(Extent {
+        file_offset: extent.file_offset,
+        length: extent.length,
+        chunk: wire::id("extents.chunk_id", &extent.chunk_id)?,
+        chunk_offset: extent.chunk_offset,
+        chunk_length: extent.chunk_length,
+        wanted: extent.copies_wanted,
+        copies: copies.collect::<Result<_, _>>()?,
+    })
+}

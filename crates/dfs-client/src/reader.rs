@@ -1,0 +1,261 @@
+//! Getting a file: pieces in parallel and ahead of the reader, within the memory budget.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use dfs_types::{DfsPath, ErrorCode};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::fetch::Piece;
+use crate::layout::{Extent, Layout};
+use crate::{Client, Error, FileStat, GetOptions, ProgressObserver};
+
+/// Pieces under way for one reader at most.
+const AHEAD_MAX: usize = 8;
+/// Bytes that [`Client::read_range`] gives at most.
+const RANGE_MAX: u64 = 64 << 20;
+
+/// Cuts a file into pieces, in file order.
+struct Pieces {
+    layout: Layout,
+    /// Where the next piece starts in the file.
+    at: u64,
+    extent: Option<Arc<Extent>>,
+}
+
+impl Pieces {
+    async fn open(
+        client: &Client,
+        path: &DfsPath,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<Self, Error> {
+        let layout = Layout::open(client, path, offset, length).await?;
+        Ok(Self { at: offset, layout, extent: None })
+    }
+
+    async fn next(&mut self, client: &Client) -> Result<Option<Piece>, Error> {
+        let end = self.layout.end();
+        loop {
+            if self.at >= end {
+                return Ok(None);
+            }
+            let Some(extent) = self.extent.clone().filter(|extent| self.at < extent.end()) else {
+                let extent = self.layout.next(client).await?;
+                let covers =
+                    |extent: &Extent| (extent.file_offset..extent.end()).contains(&self.at);
+                let extent = extent.filter(covers).ok_or_else(|| {
+                    let message = format!("no chunk is known for the byte at {}", self.at);
+                    Error::new(ErrorCode::Internal, "the layout of the file", message)
+                })?;
+                self.extent = Some(Arc::new(extent));
+                continue;
+            };
+            // Whole pieces of the chunk after the first, so that blocks are not read twice.
+            let offset = self.at - extent.file_offset;
+            let boundary = (offset / Piece::MAX + 1) * Piece::MAX;
+            let length = boundary.min(extent.length).min(end - extent.file_offset) - offset;
+            self.at += length;
+            return Ok(Some(Piece { extent, offset, length }));
+        }
+    }
+}
+
+/// Bytes that were fetched, with their part of the memory budget.
+type Fetched = (Bytes, OwnedSemaphorePermit);
+
+/// Gives the bytes of a file in order, as they come; some pieces are fetched ahead. What is read
+/// is one version of the file, also when it is replaced meanwhile; [`ErrorCode::Stale`] when that
+/// happened so long ago that its bytes are gone. Dropping it ends what is under way.
+pub struct FileReader {
+    client: Client,
+    context: String,
+    pieces: Pieces,
+    ahead: VecDeque<Fetching>,
+    progress: Option<ProgressObserver>,
+}
+
+/// A piece under way; ends with its reader.
+struct Fetching(JoinHandle<Result<Fetched, Error>>);
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl FileReader {
+    /// The file as it was when it was opened.
+    pub fn stat(&self) -> &FileStat {
+        &self.pieces.layout.stat
+    }
+
+    /// The next bytes, at most 4 MiB; `None` at the end. After an error the reader is of no
+    /// further use. Cancel-safe: what was fetched is given to the next call.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        self.fetch_ahead().await?;
+        let Some(first) = self.ahead.front_mut() else { return Ok(None) };
+        let ended = (&mut first.0).await;
+        self.ahead.pop_front();
+        let ended = ended.map_err(|error| {
+            Error::new(ErrorCode::Internal, self.context.as_str(), error.to_string())
+        })?;
+        let (bytes, _permit) = ended?;
+        if let Some(progress) = &self.progress {
+            progress(bytes.len() as u64);
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Starts pieces while there is room for them; the first one waits for it.
+    async fn fetch_ahead(&mut self) -> Result<(), Error> {
+        while self.ahead.len() < AHEAD_MAX {
+            let cost = Piece::MAX.min(self.stat().size.max(1));
+            let permit = if self.ahead.is_empty() {
+                self.client.budget(cost).await
+            } else {
+                let Ok(permit) =
+                    self.client.inner.budget.clone().try_acquire_many_owned(cost as u32)
+                else {
+                    return Ok(());
+                };
+                permit
+            };
+            let Some(piece) = self.pieces.next(&self.client).await? else { return Ok(()) };
+            let (client, context) = (self.client.clone(), self.context.clone());
+            let inode = self.stat().inode;
+            let fetching = tokio::spawn(client.clone().in_request(async move {
+                Ok((client.fetch(&context, inode, piece).await?, permit))
+            }));
+            self.ahead.push_back(Fetching(fetching));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for FileReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileReader").field("file", &self.context).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Opens a file to be read in order.
+    pub async fn get(&self, path: &DfsPath, options: GetOptions) -> Result<FileReader, Error> {
+        let pieces = self.traced(Pieces::open(self, path, options.offset, options.length)).await?;
+        Ok(FileReader {
+            client: self.clone(),
+            context: path.to_string(),
+            pieces,
+            ahead: VecDeque::new(),
+            progress: options.progress,
+        })
+    }
+
+    /// Reads `length` bytes from `offset` on, fewer where the file ends; at most 64 MiB.
+    pub async fn read_range(
+        &self,
+        path: &DfsPath,
+        offset: u64,
+        length: u64,
+    ) -> Result<Bytes, Error> {
+        let length = Some(length.min(RANGE_MAX));
+        let options = GetOptions { offset, length, progress: None };
+        let mut reader = self.get(path, options).await?;
+        let Some(first) = reader.next().await? else { return Ok(Bytes::new()) };
+        let Some(second) = reader.next().await? else { return Ok(first) };
+        let mut bytes = BytesMut::from(&first[..]);
+        bytes.extend_from_slice(&second);
+        while let Some(more) = reader.next().await? {
+            bytes.extend_from_slice(&more);
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// Writes a file into a local one, pieces in parallel, each at its place: the byte at
+    /// `options.offset` comes first. The local file should be empty; it is not synced.
+    pub async fn get_to_file(
+        &self,
+        path: &DfsPath,
+        options: GetOptions,
+        file: File,
+    ) -> Result<FileStat, Error> {
+        self.traced(self.write_to_file(path, options, Arc::new(file))).await
+    }
+
+    async fn write_to_file(
+        &self,
+        path: &DfsPath,
+        options: GetOptions,
+        file: Arc<File>,
+    ) -> Result<FileStat, Error> {
+        let context: Arc<str> = path.to_string().into();
+        let start = options.offset;
+        let mut pieces = Pieces::open(self, path, start, options.length).await?;
+        let stat = pieces.layout.stat.clone();
+        let mut running: JoinSet<Result<u64, Error>> = JoinSet::new();
+        let take = |ended: Option<Result<Result<u64, Error>, tokio::task::JoinError>>| {
+            let Some(ended) = ended else { return Ok(()) };
+            let failed = |error: tokio::task::JoinError| {
+                Error::new(ErrorCode::Internal, "get", error.to_string())
+            };
+            let written = ended.map_err(failed)??;
+            if let Some(progress) = &options.progress {
+                progress(written);
+            }
+            Ok::<_, Error>(())
+        };
+        while let Some(piece) = pieces.next(self).await? {
+            while running.len() >= AHEAD_MAX {
+                take(running.join_next().await)?;
+            }
+            let permit = loop {
+                tokio::select! {
+                    biased;
+                    Some(ended) = running.join_next() => take(Some(ended))?,
+                    permit = self.budget(piece.length) => break permit,
+                }
+            };
+            let (client, context, file) = (self.clone(), context.clone(), file.clone());
+            let inode = stat.inode;
+            running.spawn(self.clone().in_request(async move {
+                let _permit = permit;
+                let at = piece.file_offset() - start;
+                let bytes = client.fetch(&context, inode, piece).await?;
+                let length = bytes.len() as u64;
+                let writing = tokio::task::spawn_blocking(move || file.write_all_at(&bytes, at));
+                let written = writing.await.unwrap_or_else(|error| Err(error.into()));
+                written.map_err(|error| local(&error))?;
+                Ok(length)
+            }));
+        }
+        while !running.is_empty() {
+            take(running.join_next().await)?;
+        }
+        Ok(stat)
+    }
+
+    /// Does `work` under the request id of the caller, also in another task.
+    fn in_request<T>(self, work: impl Future<Output = T>) -> impl Future<Output = T> {
+        let id = dfs_transport::current_request_id();
+        async move {
+            match id {
+                Some(id) => dfs_transport::with_request_id(id, work).await,
+                None => self.traced(work).await,
+            }
+        }
+    }
+}
+
+fn local(error: &std::io::Error) -> Error {
+    let code = match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+        std::io::ErrorKind::PermissionDenied => ErrorCode::PermissionDenied,
+        _ => ErrorCode::Internal,
+    };
+    Error::new(code, "the local file", error.to_string())
+}
