@@ -28,14 +28,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Where a coordinator is reached; several, with commas or by repeating, are tried in turn.
-    #[arg(
-        long,
-        global = true,
-        env = "DFS_COORDINATOR",
-        value_delimiter = ',',
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7070"
-    )]
+    /// <http://127.0.0.1:7070> when not set.
+    #[arg(long, global = true, env = "DFS_COORDINATOR", value_delimiter = ',', value_name = "URL")]
     pub(crate) coordinator: Vec<String>,
     /// Write results as JSON, one document a line.
     #[arg(long, global = true)]
@@ -48,7 +42,13 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "DFS_LOG", value_name = "LEVEL")]
     pub(crate) log: Option<String>,
     /// How it is logged: text or json.
-    #[arg(long, global = true, env = "DFS_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    #[arg(
+        long,
+        global = true,
+        env = "DFS_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
     pub(crate) log_format: String,
     /// Give up on a call after so many seconds of trying.
     #[arg(long, global = true, env = "DFS_TIMEOUT", value_name = "SECONDS", default_value_t = 60)]

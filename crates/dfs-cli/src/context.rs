@@ -1,9 +1,11 @@
 //! What every command that talks to a cluster has at hand.
 
+use std::io;
 use std::time::Duration;
 
-use dfs_client::Client;
-use dfs_types::{Attributes, Clock as _, FileTime, SystemClock};
+use dfs_client::{Client, GetOptions};
+use dfs_types::{Attributes, Clock as _, DfsPath, FileTime, SystemClock};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use crate::args::Global;
 use crate::error::{Error, Result};
@@ -24,6 +26,27 @@ impl Context {
             .deadline(Duration::from_secs(global.timeout))
             .connect_lazy()?;
         Ok(Self { client, out })
+    }
+
+    /// Writes bytes of a file to `out`, to its end without a length.
+    pub(crate) async fn write_range(
+        &self,
+        path: &DfsPath,
+        offset: u64,
+        length: Option<u64>,
+        out: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<()> {
+        let options = GetOptions { offset, length, progress: None };
+        let mut reader = self.client.get(path, options).await?;
+        while let Some(bytes) = reader.next().await? {
+            match out.write_all(&bytes).await {
+                Ok(()) => {}
+                // Whoever reads has seen enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+                Err(error) => return Err(Error::local("write to", "stdout".as_ref(), &error)),
+            }
+        }
+        Ok(())
     }
 
     /// Attributes of something the user makes by hand.

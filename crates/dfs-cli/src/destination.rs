@@ -44,12 +44,12 @@ impl Destination {
     pub(crate) fn of_name(&self, name: &[u8]) -> Result<DfsPath> {
         match self {
             Self::Named(path) => Ok(path.clone()),
-            Self::Into(directory) => Name::new(name.to_vec())
-                .and_then(|name| directory.join(&name))
-                .map_err(|error| {
+            Self::Into(directory) => {
+                Name::new(name.to_vec()).and_then(|name| directory.join(&name)).map_err(|error| {
                     let name = crate::output::printable(name);
                     Error::usage(format_args!("cannot name {name:?} in {directory}: {error}"))
-                }),
+                })
+            }
         }
     }
 

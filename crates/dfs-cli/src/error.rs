@@ -40,7 +40,8 @@ impl Error {
             io::ErrorKind::InvalidInput => ErrorCode::InvalidArgument,
             _ => ErrorCode::Internal,
         };
-        let path = crate::output::printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+        let path =
+            crate::output::printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
         Self::new(code, format_args!("cannot {action} {path}: {error}"))
     }
 
@@ -60,6 +61,29 @@ impl Error {
         serde_json::json!({
             "error": { "code": self.code.name(), "message": self.message, "hint": self.hint }
         })
+    }
+}
+
+impl From<dfs_client::Error> for Error {
+    fn from(error: dfs_client::Error) -> Self {
+        let message = match error.request_id() {
+            // What servers log under it says more than the text.
+            Some(id) if error.code() == ErrorCode::Internal => format!("{error} (request {id})"),
+            _ => error.to_string(),
+        };
+        let hint = match error.code() {
+            ErrorCode::Unavailable => Some(
+                "is a coordinator running there? --coordinator or DFS_COORDINATOR says where one is",
+            ),
+            ErrorCode::OutcomeUnknown => {
+                Some("it may have been done all the same; doing it again is safe")
+            }
+            ErrorCode::NotEnoughNodes => Some("`dfs status` shows the datanodes"),
+            ErrorCode::Corrupt => Some("`dfs explain` shows the copies"),
+            ErrorCode::NotEmpty => Some("-r takes all that is below it"),
+            _ => None,
+        };
+        Self { code: error.code(), message, hint: hint.map(str::to_owned) }
     }
 }
 

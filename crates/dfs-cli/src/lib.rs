@@ -1,1 +1,107 @@
-//! dfs: the command line and the roles
+//! `dfs`: the command line and the roles coordinator, datanode and local.
+//!
+//! One file a command under `commands`; the roles are thin shells around the libraries
+//! `dfs-coordinator` and `dfs-datanode`.
+
+mod args;
+mod commands;
+mod context;
+mod destination;
+mod error;
+mod local_tree;
+mod output;
+mod progress;
+mod server;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use dfs_runtime::{LogFormat, init_logging};
+use dfs_types::ErrorCode;
+
+use crate::args::{Cli, Command, Global};
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::output::Output;
+
+/// Runs what `args`, with the name of the program first, say. Gives what to exit with: 0, or the
+/// code of the error as `dfs --help` lists them.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let Cli { global, command } = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors, and go to stdout.
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let out = Output { is_json: global.json, is_quiet: global.quiet };
+    match start(&global, command, out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if out.is_json {
+                eprintln!("{}", error.to_json());
+            } else {
+                out.warn(&error);
+            }
+            ExitCode::from(error.code().exit_code())
+        }
+    }
+}
+
+fn start(global: &Global, command: Command, out: Output) -> Result<()> {
+    let is_server =
+        matches!(command, Command::Local(_) | Command::Coordinator(_) | Command::Datanode(_));
+    let format: LogFormat = global.log_format.parse().map_err(Error::usage)?;
+    let level = global.log.as_deref().unwrap_or(if is_server { "info" } else { "error" });
+    let is_tour = matches!(&command, Command::Local(args) if args.is_tour());
+    let level = if is_tour && global.log.is_none() { "off" } else { level };
+    init_logging(level, format).map_err(Error::usage)?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().thread_name("dfs").build();
+    let runtime = runtime.map_err(|error| {
+        Error::new(ErrorCode::Internal, format_args!("cannot start threads: {error}"))
+    })?;
+    let result = runtime.block_on(dispatch(global, command, out));
+    // A read of a terminal or pipe that never ends must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(global: &Global, command: Command, out: Output) -> Result<()> {
+    match command {
+        Command::Local(args) => commands::local::run(args, out).await,
+        Command::Coordinator(args) => commands::coordinator::run(args, out).await,
+        Command::Datanode(args) => commands::datanode::run(args, global).await,
+        Command::Completions(args) => commands::completions::run(&args, out),
+        command => run_command(command, &Context::new(global, out)?).await,
+    }
+}
+
+/// Runs a command that talks to a cluster.
+async fn run_command(command: Command, cx: &Context) -> Result<()> {
+    match command {
+        Command::Put(args) => commands::put::run(args, cx).await,
+        Command::Get(args) => commands::get::run(args, cx).await,
+        Command::Cat(args) => commands::cat::run(args, cx).await,
+        Command::Ls(args) => commands::ls::run(args, cx).await,
+        Command::Stat(args) => commands::stat::run(args, cx).await,
+        Command::Mkdir(args) => commands::mkdir::run(args, cx).await,
+        Command::Mv(args) => commands::mv::run(args, cx).await,
+        Command::Ln(args) => commands::ln::run(args, cx).await,
+        Command::Rm(args) => commands::rm::run(args, cx).await,
+        Command::Undelete(args) => commands::undelete::run(args, cx).await,
+        Command::Du(args) => commands::du::run(args, cx).await,
+        Command::Df(args) => commands::df::run(args, cx).await,
+        Command::Tree(args) => commands::tree::run(args, cx).await,
+        Command::Explain(args) => commands::explain::run(args, cx).await,
+        Command::Status(args) => commands::status::run(args, cx).await,
+        Command::Bench(args) => commands::bench::run(args, cx).await,
+        Command::Version(args) => commands::version::run(args, cx).await,
+        Command::Local(_)
+        | Command::Coordinator(_)
+        | Command::Datanode(_)
+        | Command::Completions(_) => Err(Error::usage("this command talks to no cluster")),
+    }
+}

@@ -122,10 +122,8 @@ fn apply_owner(path: &Path, attributes: &Attributes) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let (uid, gid) = (
-        rustix::fs::Uid::from_raw(attributes.uid),
-        rustix::fs::Gid::from_raw(attributes.gid),
-    );
+    let (uid, gid) =
+        (rustix::fs::Uid::from_raw(attributes.uid), rustix::fs::Gid::from_raw(attributes.gid));
     Ok(rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
@@ -152,14 +150,21 @@ impl PendingFile {
     /// Makes an empty file beside `target`, readable by its owner alone until it is whole.
     pub(crate) fn create(target: &Path) -> io::Result<(Self, File)> {
         use std::os::unix::fs::OpenOptionsExt as _;
-        let name = target.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
+        let name =
+            target.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::IsADirectory))?;
         for attempt in 0_u32..100 {
             // Short of the 255 bytes a name may have, whatever the length of the target's.
             let mut temporary = b".dfs-".to_vec();
             temporary.extend_from_slice(&name.as_bytes()[..name.len().min(200)]);
             temporary.extend_from_slice(format!(".{}.{attempt}", std::process::id()).as_bytes());
             let temporary = target.with_file_name(std::ffi::OsStr::from_bytes(&temporary));
-            match File::options().read(true).write(true).create_new(true).mode(0o600).open(&temporary) {
+            match File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&temporary)
+            {
                 Ok(file) => {
                     let pending = Self { temporary, target: target.to_owned(), is_kept: false };
                     return Ok((pending, file));

@@ -23,7 +23,8 @@ impl Progress {
         let style = ProgressStyle::with_template(template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ");
-        let bar = ProgressBar::with_draw_target(Some(0), target).with_style(style).with_prefix(what);
+        let bar =
+            ProgressBar::with_draw_target(Some(0), target).with_style(style).with_prefix(what);
         Self(bar)
     }
 

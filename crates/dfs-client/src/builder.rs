@@ -162,7 +162,7 @@ impl Client {
     pub fn builder() -> ClientBuilder {
         ClientBuilder {
             coordinators: Vec::new(),
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
             memory_budget: 64 << 20,
             host: String::new(),
             zone: String::new(),

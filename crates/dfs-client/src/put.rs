@@ -36,7 +36,7 @@ const PREPARE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a datanode that is busy is waited for before the chunk goes elsewhere.
 const BUSY_WITHIN: Duration = Duration::from_secs(15);
 /// Chunks that were written this long ago are staged, as the plan of an upload lasts an hour.
-const STAGE_AFTER: Duration = Duration::from_secs(600);
+const STAGE_AFTER: Duration = Duration::from_mins(10);
 
 impl Client {
     /// Puts a file under `path`, replacing one that is there. When this returns `Ok` every chunk

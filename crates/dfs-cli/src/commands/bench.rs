@@ -70,8 +70,8 @@ pub(crate) async fn run(args: BenchArgs, cx: &Context) -> Result<()> {
     }
     let mut bytes = [0; 8];
     OsRandom.fill(&mut bytes);
-    let name = Name::new(format!("dfs-bench-{:016x}", u64::from_le_bytes(bytes)))
-        .map_err(Error::usage)?;
+    let name =
+        Name::new(format!("dfs-bench-{:016x}", u64::from_le_bytes(bytes))).map_err(Error::usage)?;
     let top = remote_path(&args.below)?.join(&name).map_err(Error::usage)?;
     let attributes = Attributes { mode: 0o755, ..cx.own_attributes() };
     cx.client.make_directory(&top, attributes, true).await?;
@@ -127,7 +127,12 @@ async fn measure(args: &BenchArgs, top: &DfsPath, cx: &Context) -> Result<()> {
             entries += 1;
         }
         let elapsed = started.elapsed();
-        show(cx, "lists", &Measured { latencies: vec![elapsed], elapsed }, Some((entries, "entries")));
+        show(
+            cx,
+            "lists",
+            &Measured { latencies: vec![elapsed], elapsed },
+            Some((entries, "entries")),
+        );
     }
     if wants(Measure::Streams) {
         let path = Name::new("stream").and_then(|name| top.join(&name)).map_err(Error::usage)?;
@@ -137,12 +142,22 @@ async fn measure(args: &BenchArgs, top: &DfsPath, cx: &Context) -> Result<()> {
         let options = PutOptions { attributes, ..PutOptions::default() };
         cx.client.put(&path, source, options).await?;
         let elapsed = started.elapsed();
-        show(cx, "stream put", &Measured { latencies: vec![elapsed], elapsed }, Some((size, "bytes")));
+        show(
+            cx,
+            "stream put",
+            &Measured { latencies: vec![elapsed], elapsed },
+            Some((size, "bytes")),
+        );
         let started = Instant::now();
         let mut reader = cx.client.get(&path, GetOptions::default()).await?;
         while reader.next().await?.is_some() {}
         let elapsed = started.elapsed();
-        show(cx, "stream get", &Measured { latencies: vec![elapsed], elapsed }, Some((size, "bytes")));
+        show(
+            cx,
+            "stream get",
+            &Measured { latencies: vec![elapsed], elapsed },
+            Some((size, "bytes")),
+        );
     }
     Ok(())
 }
@@ -154,7 +169,12 @@ struct Measured {
 }
 
 /// Makes one call for each path, so many at a time.
-async fn many<F, R>(args: &BenchArgs, cx: &Context, paths: &Arc<[DfsPath]>, call: F) -> Result<Measured>
+async fn many<F, R>(
+    args: &BenchArgs,
+    cx: &Context,
+    paths: &Arc<[DfsPath]>,
+    call: F,
+) -> Result<Measured>
 where
     F: Fn(Client, DfsPath) -> R + Clone + Send + 'static,
     R: Future<Output = std::result::Result<(), dfs_client::Error>> + Send + 'static,
@@ -210,7 +230,8 @@ fn show(cx: &Context, what: &str, measured: &Measured, amount: Option<(u64, &str
         "entries" => format!("{rate:.0} names/s"),
         _ => format!("{rate:.0}/s"),
     };
-    let [p50, p90, p99, max] = [50, 90, 99, 100].map(|percent| format!("{:.2} ms", ms(at(percent))));
+    let [p50, p90, p99, max] =
+        [50, 90, 99, 100].map(|percent| format!("{:.2} ms", ms(at(percent))));
     cx.out.line(format_args!(
         "{what:<14} {:>8} {rate:>12} {p50:>10} {p90:>10} {p99:>10} {max:>10}",
         measured.latencies.len()

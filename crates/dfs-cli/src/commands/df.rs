@@ -10,12 +10,15 @@ use crate::output::size_text;
 
 /// What `dfs df` takes.
 #[derive(Debug, Args)]
-#[command(disable_help_flag = true, after_help = "\
+#[command(
+    disable_help_flag = true,
+    after_help = "\
 Bytes on disks: a file takes its size times its copies.
 
 Examples:
   dfs df -h
-  dfs df --json | jq .free")]
+  dfs df --json | jq .free"
+)]
 pub(crate) struct DfArgs {
     /// Sizes as KiB, MiB, GiB.
     #[arg(short = 'h', long)]
@@ -41,7 +44,8 @@ pub(crate) async fn run(args: DfArgs, cx: &Context) -> Result<()> {
         return Ok(());
     }
     let size = |bytes| size_text(bytes, args.human_readable);
-    cx.out.line(format_args!("{:>14} {:>14} {:>14} {:>5}  node", "capacity", "used", "free", "use"));
+    cx.out
+        .line(format_args!("{:>14} {:>14} {:>14} {:>5}  node", "capacity", "used", "free", "use"));
     let line = |capacity: u64, free: u64, name: &str| {
         let used = capacity.saturating_sub(free);
         let percent = (used * 100).div_ceil(capacity.max(1));

@@ -14,12 +14,15 @@ use crate::output::size_text;
 
 /// What `dfs du` takes.
 #[derive(Debug, Args)]
-#[command(disable_help_flag = true, after_help = "\
+#[command(
+    disable_help_flag = true,
+    after_help = "\
 Sizes are those of the files, one copy counted.
 
 Examples:
   dfs du -sh /home
-  dfs du -d 1 /")]
+  dfs du -d 1 /"
+)]
 pub(crate) struct DuArgs {
     /// What to sum up.
     #[arg(default_value = "/")]

@@ -61,8 +61,11 @@ pub(crate) async fn run(mut args: GetArgs, cx: &Context) -> Result<()> {
     let is_directory = fs::metadata(&destination).is_ok_and(|metadata| metadata.is_dir());
     if !is_directory && (sources.len() > 1 || last.as_bytes().ends_with(b"/")) {
         let shown = crate::output::printable(last.as_bytes());
-        return Err(Error::new(ErrorCode::NotADirectory, format_args!("{shown} is not a directory"))
-            .hint(format_args!("`mkdir -p {shown}` makes one")));
+        return Err(Error::new(
+            ErrorCode::NotADirectory,
+            format_args!("{shown} is not a directory"),
+        )
+        .hint(format_args!("`mkdir -p {shown}` makes one")));
     }
     let mut copy = Copy {
         started: Instant::now(),
@@ -189,10 +192,10 @@ impl Copy {
         } else {
             self.tally.files += 1;
             self.progress.expect(stat.size);
-            let options = GetOptions { progress: self.progress.observer() };
-            self.running.spawn(async move {
-                write_file(&cx, &path, options, target, no_clobber).await
-            });
+            let options =
+                GetOptions { progress: self.progress.observer(), ..GetOptions::default() };
+            self.running
+                .spawn(async move { write_file(&cx, &path, options, target, no_clobber).await });
         }
     }
 

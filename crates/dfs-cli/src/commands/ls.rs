@@ -13,11 +13,14 @@ use crate::output::{mode_text, printable, size_text, time_text};
 
 /// What `dfs ls` takes.
 #[derive(Debug, Args)]
-#[command(disable_help_flag = true, after_help = "\
+#[command(
+    disable_help_flag = true,
+    after_help = "\
 Examples:
   dfs ls /
   dfs ls -lh /logs
-  dfs ls -R --json / | jq .path")]
+  dfs ls -R --json / | jq .path"
+)]
 pub(crate) struct LsArgs {
     /// What to list.
     #[arg(default_value = "/")]

@@ -90,8 +90,15 @@ pub(crate) async fn run(mut args: PutArgs, cx: &Context) -> Result<()> {
     let destination = Destination::look_up(&last, sources.len(), cx).await?;
     let started = Instant::now();
     let progress = Progress::start(cx.out, "put");
-    let mut copy =
-        Copy { args, cx: cx.clone(), progress, tally: Tally::default(), running: JoinSet::new(), directories: Vec::new(), failures: cx.failures() };
+    let mut copy = Copy {
+        args,
+        cx: cx.clone(),
+        progress,
+        tally: Tally::default(),
+        running: JoinSet::new(),
+        directories: Vec::new(),
+        failures: cx.failures(),
+    };
     for source in sources {
         let result = copy.source(source, &destination).await;
         copy.failures.note(result);
@@ -129,13 +136,11 @@ impl Copy {
             },
         };
         match &entry.kind {
-            Kind::Directory if !self.args.recursive => {
-                Err(Error::new(
-                    ErrorCode::IsADirectory,
-                    format_args!("cannot put {}: it is a directory", printable(source.as_bytes())),
-                )
-                .hint("-r copies it with all that is below it"))
-            }
+            Kind::Directory if !self.args.recursive => Err(Error::new(
+                ErrorCode::IsADirectory,
+                format_args!("cannot put {}: it is a directory", printable(source.as_bytes())),
+            )
+            .hint("-r copies it with all that is below it")),
             _ => self.tree(entry, target).await,
         }
     }
@@ -326,7 +331,8 @@ fn walk(top: Entry, target: DfsPath, steps: &mpsc::Sender<Step>) {
                 Err(error) => below.push(Err(Error::local("list", &entry.path, &error))),
             }
         }
-        if entry.has_extended_attributes() && steps.blocking_send(Step::ExtendedAttributes).is_err() {
+        if entry.has_extended_attributes() && steps.blocking_send(Step::ExtendedAttributes).is_err()
+        {
             return;
         }
         let step = match entry.kind {

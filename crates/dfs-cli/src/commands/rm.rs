@@ -58,7 +58,9 @@ pub(crate) async fn run(args: RmArgs, cx: &Context) -> Result<()> {
                         ErrorCode::IsADirectory,
                         format_args!("cannot delete {path}: it is a directory"),
                     )
-                    .hint("-r deletes it with all that is below it, -d deletes it when it is empty"));
+                    .hint(
+                        "-r deletes it with all that is below it, -d deletes it when it is empty",
+                    ));
                 }
             }
             let options = DeleteOptions { recursive: args.recursive, now: args.now };

@@ -87,7 +87,10 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
         out.line("chunks: not known yet, the coordinator is still counting");
     }
     out.line("");
-    out.line(format_args!("{:<32} {:<21} {:<11} {:>9} {:>9}  heard", "node", "address", "state", "free", "chunks"));
+    out.line(format_args!(
+        "{:<32} {:<21} {:<11} {:>9} {:>9}  heard",
+        "node", "address", "state", "free", "chunks"
+    ));
     for node in &status.nodes {
         let free: u64 = node.disks.iter().map(|disk| disk.free).sum();
         let chunks: u64 = node.disks.iter().map(|disk| disk.chunks).sum();

@@ -1,0 +1,127 @@
+//! `dfs explain`.
+
+use std::ffi::OsString;
+
+use clap::Args;
+use dfs_client::{ExplainedChunk, ExplainedCopy, Explanation};
+use dfs_types::{ByteSize, DfsPath, ErrorCode};
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::{Error, Result, remote_path};
+
+/// What `dfs explain` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Ends with exit code 1 when something is wrong with a copy.
+
+Examples:
+  dfs explain /logs/today
+  dfs explain --verify --json / | jq .problems")]
+pub(crate) struct ExplainArgs {
+    /// The files.
+    #[arg(required = true)]
+    paths: Vec<OsString>,
+    /// Read every copy whole and verify each block; without it nodes are only asked.
+    #[arg(long)]
+    verify: bool,
+}
+
+pub(crate) async fn run(args: ExplainArgs, cx: &Context) -> Result<()> {
+    let mut failures = cx.failures();
+    for path in &args.paths {
+        failures.note(explain(path, args.verify, cx).await);
+    }
+    failures.into_result()
+}
+
+async fn explain(path: &OsString, verify: bool, cx: &Context) -> Result<()> {
+    let path = remote_path(path)?;
+    let found = cx.client.explain(&path, verify).await?;
+    if cx.out.is_json {
+        cx.out.json(&document(&path, &found));
+    } else {
+        show(&path, &found, verify, cx);
+    }
+    if found.problems.is_empty() {
+        return Ok(());
+    }
+    let count = found.problems.len();
+    Err(Error::new(
+        ErrorCode::Corrupt,
+        format_args!("{path}: {count} things are wrong: {}", found.problems[0]),
+    )
+    .hint("`dfs status` shows whether it is being repaired"))
+}
+
+fn show(path: &DfsPath, found: &Explanation, verify: bool, cx: &Context) {
+    let out = cx.out;
+    let (size, copies) = (ByteSize(found.stat.size), found.stat.replication_factor);
+    let count = found.chunks.len();
+    out.line(format_args!(
+        "{path}: inode {}, {} bytes ({size}), {count} chunks, {copies} copies wanted",
+        found.stat.inode, found.stat.size,
+    ));
+    for chunk in &found.chunks {
+        let end = chunk.file_offset + chunk.length;
+        out.line(format_args!("{}..{end}  chunk {}", chunk.file_offset, chunk.chunk));
+        for copy in &chunk.copies {
+            out.line(format_args!(
+                "    node {}  {}  {}",
+                copy.node,
+                place(copy),
+                word(copy, verify)
+            ));
+        }
+    }
+    for problem in &found.problems {
+        out.line(format_args!("problem: {problem}"));
+    }
+}
+
+fn place(copy: &ExplainedCopy) -> String {
+    match copy.state {
+        Some(state) => format!("{} ({state})", copy.address),
+        None => "at no known address".to_owned(),
+    }
+}
+
+fn word(copy: &ExplainedCopy, verify: bool) -> String {
+    match (&copy.problem, verify) {
+        (Some(problem), _) => format!("PROBLEM: {problem}"),
+        (None, true) => "every block verified".to_owned(),
+        (None, false) => "there".to_owned(),
+    }
+}
+
+fn document(path: &DfsPath, found: &Explanation) -> Value {
+    json!({
+        "path": path.to_string(),
+        "inode": found.stat.inode.0,
+        "size": found.stat.size,
+        "replication_factor": found.stat.replication_factor,
+        "chunks": found.chunks.iter().map(chunk_document).collect::<Vec<_>>(),
+        "problems": found.problems,
+    })
+}
+
+fn chunk_document(chunk: &ExplainedChunk) -> Value {
+    let copies = chunk.copies.iter().map(|copy| {
+        json!({
+            "node": copy.node.to_string(),
+            "disk": copy.disk.to_string(),
+            "address": copy.address,
+            "state": copy.state.map(|state| state.to_string()),
+            "is_bad": copy.is_bad,
+            "verified": copy.verified,
+            "problem": copy.problem,
+        })
+    });
+    json!({
+        "chunk": chunk.chunk.to_string(),
+        "file_offset": chunk.file_offset,
+        "length": chunk.length,
+        "wanted": chunk.wanted,
+        "copies": copies.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,277 @@
+//! A coordinator and datanodes in this process, on loopback.
+
+use std::fs::{self, File, TryLockError};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dfs_coordinator as coordinator;
+use dfs_datanode as datanode;
+use dfs_runtime::{Shutdown, Trigger};
+use dfs_transport::TcpNetwork;
+use dfs_types::{ErrorCode, NodeId, OsRandom, Random, SystemClock};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::commands::coordinator::error_of;
+use crate::error::{Error, Result, blocking};
+use crate::server;
+
+/// What shall run.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) folder: PathBuf,
+    pub(super) datanodes: usize,
+    pub(super) replication_factor: Option<u8>,
+    pub(super) listen: String,
+    pub(super) http_listen: String,
+    /// Silent datanodes are given up after seconds.
+    pub(super) is_hasty: bool,
+}
+
+/// What runs. Dropping it stops everything as a crash would.
+#[derive(Debug)]
+pub(super) struct Local {
+    plan: Plan,
+    secret: String,
+    handle: coordinator::Handle,
+    coordinator: Part,
+    datanodes: Vec<Datanode>,
+    /// The folder is used by this process alone.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct Datanode {
+    id: NodeId,
+    part: Option<Part>,
+}
+
+/// A service that runs.
+#[derive(Debug)]
+struct Part {
+    stop: Trigger,
+    running: JoinHandle<Result<()>>,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+impl Part {
+    fn start(run: impl FnOnce(Shutdown) -> JoinHandle<Result<()>>) -> Self {
+        let (stop, shutdown) = Shutdown::new();
+        Self { stop, running: run(shutdown) }
+    }
+
+    async fn stop(mut self) -> Result<()> {
+        self.stop.stop();
+        ended((&mut self.running).await)
+    }
+}
+
+fn ended(result: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    result.unwrap_or_else(|error| Err(Error::new(ErrorCode::Internal, error)))
+}
+
+impl Local {
+    /// Starts everything, in a folder that is new or was used before.
+    pub(super) async fn start(mut plan: Plan) -> Result<Self> {
+        let folder = plan.folder.clone();
+        let (lock, folder, secret) = blocking(move || prepare(&folder)).await??;
+        plan.folder = folder;
+        let there = (1..).take_while(|number| plan.disk(*number).exists()).count();
+        plan.datanodes = plan.datanodes.max(there);
+        let engine = format!("redb://{}", plan.folder.join("metadata").display());
+        let engine = dfs_engines::open(&engine).await;
+        let engine = engine.map_err(|error| server::failed(&error))?;
+        let settings = plan.coordinator(&secret);
+        let options = settings.init_options();
+        match coordinator::init(engine.clone(), &SystemClock, &OsRandom, options).await {
+            Ok(_) | Err(coordinator::Error::AlreadyInitialised(_)) => {}
+            Err(error) => return Err(error_of(&error)),
+        }
+        let random: Arc<dyn Random> = Arc::new(OsRandom);
+        let components = coordinator::Components {
+            engine,
+            network: Arc::new(TcpNetwork),
+            clock: Arc::new(SystemClock),
+            random,
+        };
+        let service = coordinator::Service::start(settings, components).await;
+        let service = service.map_err(|error| error_of(&error))?;
+        let handle = service.handle();
+        let coordinator = Part::start(|shutdown| {
+            tokio::spawn(async move { service.run(shutdown).await.map_err(|e| error_of(&e)) })
+        });
+        let count = plan.datanodes;
+        let datanodes = Vec::new();
+        let mut local = Self { plan, secret, handle, coordinator, datanodes, _lock: lock };
+        for _ in 0..count {
+            local.add_datanode().await?;
+        }
+        Ok(local)
+    }
+
+    /// Starts one more datanode. Gives its number, from 0 on.
+    pub(super) async fn add_datanode(&mut self) -> Result<usize> {
+        let number = self.datanodes.len();
+        let (id, part) = self.datanode(number).await?;
+        self.datanodes.push(Datanode { id, part: Some(part) });
+        Ok(number)
+    }
+
+    /// Stops a datanode as a crash would.
+    pub(super) fn kill_datanode(&mut self, number: usize) {
+        if let Some(datanode) = self.datanodes.get_mut(number) {
+            datanode.part = None;
+        }
+    }
+
+    /// Starts a datanode again that was stopped.
+    pub(super) async fn restart_datanode(&mut self, number: usize) -> Result<()> {
+        let (id, part) = self.datanode(number).await?;
+        if let Some(datanode) = self.datanodes.get_mut(number) {
+            *datanode = Datanode { id, part: Some(part) };
+        }
+        Ok(())
+    }
+
+    async fn datanode(&self, number: usize) -> Result<(NodeId, Part)> {
+        let settings = self.plan.datanode(number + 1, &self.secret, self.address());
+        let service = crate::commands::datanode::start(settings).await?;
+        let id = service.handle().node_id();
+        let part = Part::start(|shutdown| {
+            tokio::spawn(async move {
+                service.run(shutdown).await.map_err(|error| server::failed(&error))
+            })
+        });
+        Ok((id, part))
+    }
+
+    /// Where the coordinator listens.
+    pub(super) fn address(&self) -> String {
+        self.handle.address.to_string()
+    }
+
+    /// Where its HTTP service listens.
+    pub(super) fn http_address(&self) -> Option<String> {
+        self.handle.http_address.map(|address| address.to_string())
+    }
+
+    /// How many datanodes there are.
+    pub(super) fn datanodes(&self) -> usize {
+        self.datanodes.len()
+    }
+
+    /// The node id of a datanode.
+    pub(super) fn node_id(&self, number: usize) -> Option<NodeId> {
+        self.datanodes.get(number).map(|datanode| datanode.id)
+    }
+
+    /// Waits until a part ends by itself, which none should.
+    pub(super) async fn failure(&mut self) -> Error {
+        let mut running = vec![&mut self.coordinator.running];
+        let parts = self.datanodes.iter_mut().filter_map(|datanode| datanode.part.as_mut());
+        running.extend(parts.map(|part| &mut part.running));
+        let (result, _, _) = futures_util::future::select_all(running).await;
+        let stopped = || Error::new(ErrorCode::Internal, "a part of the file system has stopped");
+        ended(result).err().unwrap_or_else(stopped)
+    }
+
+    /// Lets everything end in order: the datanodes first.
+    pub(super) async fn stop(self) -> Result<()> {
+        let mut ending = JoinSet::new();
+        for datanode in self.datanodes {
+            if let Some(part) = datanode.part {
+                ending.spawn(part.stop());
+            }
+        }
+        let mut results = ending.join_all().await;
+        results.push(self.coordinator.stop().await);
+        results.into_iter().collect()
+    }
+}
+
+impl Plan {
+    fn disk(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("datanode-{number}"))
+    }
+
+    fn coordinator(&self, secret: &str) -> coordinator::Settings {
+        let most = u8::try_from(self.datanodes).unwrap_or(3).min(3);
+        let mut settings = coordinator::Settings {
+            listen: self.listen.clone(),
+            http_listen: self.http_listen.clone(),
+            join_secret: coordinator::JoinSecret::new(secret),
+            replication_factor: self.replication_factor.unwrap_or(most),
+            ..coordinator::Settings::default()
+        };
+        if self.is_hasty {
+            settings.heartbeat_interval_ms = 100;
+            settings.suspect_after_ms = 500;
+            settings.lost_after_ms = 2_000;
+            settings.worker_lease_ms = 1_000;
+            settings.repair_bytes_per_second = 0;
+            settings.drain_ms = 1_000;
+        }
+        settings
+    }
+
+    fn datanode(&self, number: usize, secret: &str, coordinator: String) -> datanode::Settings {
+        let mut settings = datanode::Settings {
+            listen: "127.0.0.1:0".to_owned(),
+            http_listen: "127.0.0.1:0".to_owned(),
+            coordinators: vec![coordinator],
+            join_secret: datanode::JoinSecret::new(secret),
+            disks: vec![datanode::Disk::new(self.disk(number))],
+            ..datanode::Settings::default()
+        };
+        if self.is_hasty {
+            settings.replication_bytes_per_second = 0;
+            settings.drain_ms = 1_000;
+        }
+        settings
+    }
+}
+
+/// Makes the folder, locks it, and reads or makes the join secret.
+fn prepare(folder: &Path) -> Result<(File, PathBuf, String)> {
+    let failed = |error: std::io::Error| Error::local("use", folder, &error);
+    fs::create_dir_all(folder).map_err(failed)?;
+    let folder = folder.canonicalize().map_err(failed)?;
+    let lock = File::options().create(true).append(true).open(folder.join("lock"));
+    let lock = lock.map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let shown = folder.display();
+            return Err(Error::new(
+                ErrorCode::Busy,
+                format_args!("another `dfs local` runs in {shown}"),
+            )
+            .hint("stop it, or choose another folder with --data-dir"));
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    let file = folder.join("join-secret");
+    if !file.exists() {
+        write_secret(&file).map_err(failed)?;
+    }
+    let secret = server::join_secret(&file)?;
+    Ok((lock, folder, secret))
+}
+
+fn write_secret(file: &Path) -> std::io::Result<()> {
+    let mut bytes = [0; 32];
+    OsRandom.fill(&mut bytes);
+    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let unfinished = file.with_extension("new");
+    let mut options = File::options();
+    let mut out = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    writeln!(out, "{text}")?;
+    out.sync_all()?;
+    fs::rename(&unfinished, file)
+}

@@ -1,0 +1,92 @@
+//! `dfs local`.
+
+mod cluster;
+mod files;
+mod tour;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use dfs_types::ErrorCode;
+
+use crate::error::{Error, Result};
+use crate::output::Output;
+use crate::server;
+use cluster::{Local, Plan};
+
+/// What `dfs local` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The same folder can be used again: nothing in it is lost by stopping. Ctrl-C stops.
+When it listens it says so on stdout: ready local grpc ADDRESS http ADDRESS
+
+Examples:
+  dfs local --demo
+  dfs local --demo ~/Pictures
+  dfs local --data-dir /tmp/dfs
+  dfs local --datanodes 5 --replication-factor 2 --listen 127.0.0.1:9000")]
+pub(crate) struct LocalArgs {
+    /// Datanodes to run. There are never fewer than the folder holds already.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
+    datanodes: u16,
+    /// Where everything lies; made when it is not there.
+    #[arg(long, env = "DFS_DATA_DIR", value_name = "DIR", default_value = "dfs-data")]
+    data_dir: PathBuf,
+    /// Copies of each byte in a file system that is made now; 3, or as many as there are datanodes.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    replication_factor: Option<u8>,
+    /// Where the coordinator listens.
+    #[arg(long, env = "DFS_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
+    listen: String,
+    /// Where /metrics, /healthz and /readyz of the coordinator listen.
+    #[arg(long, env = "DFS_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7071")]
+    http_listen: String,
+    /// Talk plaintext to other machines.
+    #[arg(long)]
+    insecure: bool,
+    /// Go on a tour of a file system that is made for it and taken away again, with a file or
+    /// directory of yours, or with generated files.
+    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with_all = ["data_dir", "listen"])]
+    demo: Option<Option<PathBuf>>,
+}
+
+impl LocalArgs {
+    /// Whether it is only a tour.
+    pub(crate) fn is_tour(&self) -> bool {
+        self.demo.is_some()
+    }
+}
+
+pub(crate) async fn run(args: LocalArgs, out: Output) -> Result<()> {
+    let shutdown = server::prepare()?;
+    if let Some(path) = args.demo {
+        return tokio::select! {
+            biased;
+            () = shutdown.requested() => Err(Error::new(ErrorCode::Internal, "stopped")),
+            result = tour::run(path, out) => result,
+        };
+    }
+    server::check_exposure(&[&args.listen, &args.http_listen], args.insecure)?;
+    let plan = Plan {
+        folder: args.data_dir.clone(),
+        datanodes: usize::from(args.datanodes),
+        replication_factor: args.replication_factor,
+        listen: args.listen,
+        http_listen: args.http_listen,
+        is_hasty: false,
+    };
+    let mut local = Local::start(plan).await?;
+    server::say_ready("local", &local.address(), local.http_address());
+    out.say(format_args!(
+        "dfs with {} datanodes in {}; try:\n  dfs --coordinator http://{} status",
+        local.datanodes(),
+        args.data_dir.display(),
+        local.address()
+    ));
+    tokio::select! {
+        biased;
+        () = shutdown.requested() => {}
+        error = local.failure() => return Err(error),
+    }
+    local.stop().await
+}

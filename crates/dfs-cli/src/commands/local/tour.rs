@@ -1,0 +1,213 @@
+//! The tour: a whole file system, shown on real files, every byte checked.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser as _;
+use dfs_client::Client;
+use dfs_types::{ByteSize, ErrorCode, NodeState};
+use tokio::time::Instant;
+
+use super::cluster::{Local, Plan};
+use super::files::{Summary, generate, largest};
+use crate::args::Cli;
+use crate::context::Context;
+use crate::error::{Error, Result, blocking};
+use crate::output::Output;
+
+/// How long the nodes may take for what the tour waits for.
+const WAIT: Duration = Duration::from_secs(60);
+/// How often it is looked whether that has happened.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Runs the tour with what lies at `path`, or with generated files.
+pub(super) async fn run(path: Option<PathBuf>, out: Output) -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("dfs-demo-").tempdir();
+    let folder = folder.map_err(|e| Error::local("use", &std::env::temp_dir(), &e))?;
+    let source = match path {
+        Some(path) => path,
+        None => {
+            let files = folder.path().join("files");
+            let made = files.clone();
+            blocking(move || generate(&made))
+                .await?
+                .map_err(|e| Error::local("write", &files, &e))?;
+            files
+        }
+    };
+    let original = summary(&source).await?;
+    let plan = Plan {
+        folder: folder.path().join("cluster"),
+        datanodes: 3,
+        replication_factor: Some(3),
+        listen: "127.0.0.1:0".to_owned(),
+        http_listen: "127.0.0.1:0".to_owned(),
+        is_hasty: true,
+    };
+    out.say("1. a coordinator and three datanodes, on this machine");
+    let local = Local::start(plan).await?;
+    let coordinator = format!("http://{}", local.address());
+    let client = Client::builder().coordinator(&coordinator).connect_lazy()?;
+    let back = folder.path().join("back");
+    let mut tour = Tour { local, client, coordinator, out, source, original, back };
+    let result = tour.go().await;
+    let stopped = tour.local.stop().await;
+    result.and(stopped)?;
+    out.say("\nDone: every byte was what it was. `dfs local --data-dir DIR` runs one to keep.");
+    Ok(())
+}
+
+struct Tour {
+    local: Local,
+    client: Client,
+    coordinator: String,
+    out: Output,
+    source: PathBuf,
+    original: Summary,
+    /// Where things are fetched to.
+    back: PathBuf,
+}
+
+impl Tour {
+    async fn go(&mut self) -> Result<()> {
+        self.wait_for_nodes(3).await?;
+        self.dfs(["status"]).await?;
+        let (entries, bytes) = (self.original.len(), ByteSize(self.original.bytes));
+        self.title(format_args!("2. store {entries} entries, {bytes}, three fsynced copies each"));
+        let source = self.source.clone().into_os_string();
+        self.dfs(["put".into(), "-r".into(), source, "/tour".into()]).await?;
+        self.dfs(["ls", "-l", "/tour"]).await?;
+        let example = self.example().await?;
+
+        self.title("3. where are the bytes of the largest file?");
+        self.dfs([OsStr::new("explain"), &example]).await?;
+
+        self.title("4. one of the three datanodes crashes; everything can still be read");
+        self.local.kill_datanode(0);
+        self.compare("/tour").await?;
+
+        self.title("5. it stays away, a fourth datanode comes: the lost copies are made again");
+        self.local.add_datanode().await?;
+        self.wait_for_repair().await?;
+        self.dfs([OsStr::new("explain"), OsStr::new("--verify"), &example]).await?;
+        self.dfs(["status"]).await?;
+
+        self.title("6. the first datanode comes back");
+        self.local.restart_datanode(0).await?;
+        self.wait_for_nodes(4).await?;
+        self.compare("/tour").await?;
+
+        self.title("7. rename, which takes no longer for a large tree");
+        self.dfs(["mv", "/tour", "/renamed"]).await?;
+        self.compare("/renamed").await?;
+
+        self.title("8. delete, and think better of it");
+        self.dfs(["rm", "-r", "/renamed"]).await?;
+        self.dfs(["ls", "/"]).await?;
+        self.dfs(["undelete", "/renamed"]).await?;
+        self.compare("/renamed").await?;
+        self.dfs(["rm", "-r", "--now", "/renamed"]).await
+    }
+
+    fn title(&self, text: impl std::fmt::Display) {
+        self.out.say(format_args!("\n{text}"));
+    }
+
+    /// Runs a command as the user would type it.
+    async fn dfs<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<()> {
+        let words: Vec<OsString> = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        let shown: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        self.out.say(format_args!("   $ dfs {}", shown.join(" ")));
+        let start = ["dfs", "--coordinator", &self.coordinator].map(OsString::from);
+        let cli = Cli::try_parse_from(start.into_iter().chain(words)).map_err(Error::usage)?;
+        Box::pin(crate::run_command(cli.command, &Context::new(&cli.global, self.out)?)).await
+    }
+
+    /// Fetches everything and compares each file, directory and symlink with the original.
+    async fn compare(&self, path: &str) -> Result<()> {
+        let back = self.back.clone().into_os_string();
+        self.dfs(["get".into(), "-r".into(), path.into(), back]).await?;
+        let found = summary(&self.back).await?;
+        let back = self.back.clone();
+        blocking(move || std::fs::remove_dir_all(&back).or_else(|_| std::fs::remove_file(&back)))
+            .await?
+            .map_err(|error| Error::local("remove", &self.back, &error))?;
+        match self.original.difference(&found) {
+            None => {
+                self.out.say(format_args!(
+                    "   {} entries, {}: all as they were, by their sha256",
+                    found.len(),
+                    ByteSize(found.bytes)
+                ));
+                Ok(())
+            }
+            Some(path) => Err(Error::new(
+                ErrorCode::Corrupt,
+                format_args!("{} came back different: this is a defect of dfs", path.display()),
+            )),
+        }
+    }
+
+    /// The path in dfs of the largest file.
+    async fn example(&self) -> Result<OsString> {
+        let source = self.source.clone();
+        let largest = blocking(move || largest(&source)).await?;
+        let largest = largest.map_err(|error| Error::local("read", &self.source, &error))?;
+        let path = Path::new("/tour").join(largest);
+        // A single file has nothing below it.
+        Ok(path.to_string_lossy().trim_end_matches('/').to_owned().into())
+    }
+
+    async fn wait_for_nodes(&self, count: usize) -> Result<()> {
+        self.wait_for("the datanodes", |status| {
+            let active = |node: &&dfs_client::NodeStatus| node.state == NodeState::Active;
+            status.nodes.iter().filter(active).count() >= count
+        })
+        .await
+    }
+
+    async fn wait_for_repair(&self) -> Result<()> {
+        let started = Instant::now();
+        let crashed = self.local.node_id(0);
+        self.wait_for("the repair", |status| {
+            let is_lost = |node: &dfs_client::NodeStatus| {
+                Some(node.id) == crashed && node.state == NodeState::Lost
+            };
+            let replication = &status.replication;
+            status.nodes.iter().any(is_lost)
+                && replication.is_known
+                && replication.under_replicated == 0
+                && replication.missing == 0
+        })
+        .await?;
+        let seconds = started.elapsed().as_secs_f64();
+        self.out.say(format_args!("   three copies of everything again after {seconds:.1} s"));
+        Ok(())
+    }
+
+    async fn wait_for(
+        &self,
+        what: &str,
+        is_done: impl Fn(&dfs_client::ClusterStatus) -> bool,
+    ) -> Result<()> {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            let status = self.client.cluster_status().await?;
+            if is_done(&status) {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let message = format!("{what} took more than {WAIT:?}: {status:?}");
+                return Err(Error::new(ErrorCode::Unavailable, message));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+async fn summary(top: &Path) -> Result<Summary> {
+    let read = top.to_owned();
+    let summary = blocking(move || Summary::of(&read)).await?;
+    summary.map_err(|error| Error::local("read", top, &error))
+}

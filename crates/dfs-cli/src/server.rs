@@ -1,0 +1,127 @@
+//! What the roles have in common: settings, the join secret, where they may listen, the word that
+//! they are ready.
+
+use std::fs;
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::path::Path;
+
+use dfs_runtime::{Shutdown, load_settings, overlay, raise_file_limit};
+use dfs_types::ErrorCode;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+/// Bytes that a join secret has at most.
+const SECRET_LEN_MAX: u64 = 4_096;
+
+/// Puts flags over the settings file over the defaults.
+pub(crate) fn settings<T>(config: Option<&Path>, flags: &impl Serialize) -> Result<T>
+where
+    T: Default + Serialize + DeserializeOwned,
+{
+    let below: T = load_settings(config).map_err(|error| Error::usage(chain(&error)))?;
+    overlay(&below, flags).map_err(|error| Error::usage(chain(&error)))
+}
+
+/// Reads the join secret; white space around it is not part of it.
+pub(crate) fn join_secret(file: &Path) -> Result<String> {
+    let read = || {
+        let mut text = String::new();
+        fs::File::open(file)?.take(SECRET_LEN_MAX).read_to_string(&mut text)?;
+        std::io::Result::Ok(text.trim().to_owned())
+    };
+    let secret = read().map_err(|error| Error::local("read the join secret in", file, &error))?;
+    if secret.is_empty() {
+        let file = file.display();
+        return Err(Error::usage(format_args!("the join secret in {file} is empty"))
+            .hint(format_args!("`openssl rand -hex 32 > {file}` makes one")));
+    }
+    Ok(secret)
+}
+
+/// Refuses to talk plaintext to the outside unless the user has spelled out that they want it.
+pub(crate) fn check_exposure(listen: &[&str], is_insecure: bool) -> Result<()> {
+    let beyond = listen.iter().find(|address| !is_loopback(address));
+    match beyond {
+        Some(address) if !is_insecure => Err(Error::usage(format_args!(
+            "{address} can be reached by other machines, and channels are not encrypted"
+        ))
+        .hint("listen on 127.0.0.1, or spell out --insecure in a network you trust")),
+        _ => Ok(()),
+    }
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    address.is_empty()
+        || host == "localhost"
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// What every role does first.
+pub(crate) fn prepare() -> Result<Shutdown> {
+    if let Err(error) = raise_file_limit() {
+        tracing::warn!(%error, "the limit of open files stays low");
+    }
+    Shutdown::on_signals().map_err(|error| {
+        Error::new(ErrorCode::Internal, format_args!("cannot wait for signals: {error}"))
+    })
+}
+
+/// Tells on stdout where a role listens, in one line that scripts can wait for.
+pub(crate) fn say_ready(role: &str, grpc: &str, http: Option<String>) {
+    use std::io::Write as _;
+    let http = http.unwrap_or_else(|| "-".to_owned());
+    let mut stdout = std::io::stdout().lock();
+    drop(writeln!(stdout, "ready {role} grpc {grpc} http {http}"));
+    drop(stdout.flush());
+}
+
+/// An error with all its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Why a role could not start or go on.
+pub(crate) fn failed(error: &dyn std::error::Error) -> Error {
+    Error::new(ErrorCode::Internal, chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_open_without_a_word() {
+        for address in ["127.0.0.1:0", "localhost:7070", "[::1]:7070", "127.8.9.1:1", ""] {
+            assert!(is_loopback(address), "{address}");
+        }
+        for address in ["0.0.0.0:7070", "[::]:7070", "10.0.0.1:1", "node-1:7080", ":7070"] {
+            assert!(!is_loopback(address), "{address}");
+            assert!(check_exposure(&["127.0.0.1:1", address], false).is_err());
+            assert!(check_exposure(&[address], true).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_secret_has_no_white_space_around_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        fs::write(&file, " word\n").unwrap();
+        assert_eq!(join_secret(&file).unwrap(), "word");
+        fs::write(&file, "\n").unwrap();
+        assert_eq!(join_secret(&file).unwrap_err().code(), ErrorCode::InvalidArgument);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(join_secret(&file).unwrap_err().code(), ErrorCode::NotFound);
+    }
+}
