@@ -1,10 +1,32 @@
-use super::{Candidate, NodeSelector, Wish};
+//! One after the other.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use dfs_types::{NodeId, Random};
-/// See the module.
+
+use super::{Candidate, NodeSelector, Wish, eligible};
+
+/// Goes round the nodes in the order of their ids; each choice starts one further than the last.
 #[derive(Debug, Default)]
-pub struct RoundRobin(());
+pub struct RoundRobin {
+    turn: AtomicUsize,
+}
+
 impl NodeSelector for RoundRobin {
-    fn select(&self, _c: &[Candidate], _w: &Wish<'_>, _r: &dyn Random) -> Vec<NodeId> {
-        todo!()
+    fn select(
+        &self,
+        candidates: &[Candidate],
+        wish: &Wish<'_>,
+        _random: &dyn Random,
+    ) -> Vec<NodeId> {
+        let mut nodes: Vec<NodeId> =
+            eligible(candidates, wish).into_iter().map(|candidate| candidate.node).collect();
+        nodes.sort_unstable();
+        if !nodes.is_empty() {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % nodes.len();
+            nodes.rotate_left(turn);
+        }
+        nodes.truncate(wish.count);
+        nodes
     }
 }
