@@ -22,14 +22,16 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// A copy as the fake holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeldCopy {
-    pub length: u64,
+pub(crate) struct HeldCopy {
+    pub(crate) length: u64,
     pub crc32c: Crc32c,
-    pub stamp: Stamp,
+    pub(crate) stamp: Stamp,
 }
 
 #[derive(Default)]
 struct State {
+    cluster: bytes::Bytes,
+    incarnation: u64,
     registration: u64,
     key: Option<SealKey>,
     copies: BTreeMap<ChunkId, HeldCopy>,
@@ -46,12 +48,12 @@ struct State {
 }
 
 /// The neighbours that ReplicateChunk reaches, by address.
-pub type Neighbours = Arc<Mutex<BTreeMap<String, Arc<FakeDataNode>>>>;
+pub(crate) type Neighbours = Arc<Mutex<BTreeMap<String, Arc<FakeDataNode>>>>;
 
-pub struct FakeDataNode {
-    pub id: NodeId,
-    pub disk: DiskId,
-    pub address: String,
+pub(crate) struct FakeDataNode {
+    pub(crate) id: NodeId,
+    pub(crate) disk: DiskId,
+    pub(crate) address: String,
     coordinator: String,
     neighbours: Neighbours,
     state: Mutex<State>,
@@ -60,7 +62,7 @@ pub struct FakeDataNode {
 
 impl FakeDataNode {
     /// Starts one: serving, registered, and heard.
-    pub async fn start(id: u128, coordinator: &str, neighbours: &Neighbours) -> Arc<Self> {
+    pub(crate) async fn start(id: u128, coordinator: &str, neighbours: &Neighbours) -> Arc<Self> {
         let node = Self::serve(id, coordinator, neighbours).await;
         node.register("secret").await.unwrap();
         node.beat().await;
@@ -68,7 +70,7 @@ impl FakeDataNode {
     }
 
     /// Starts one that has not registered.
-    pub async fn serve(id: u128, coordinator: &str, neighbours: &Neighbours) -> Arc<Self> {
+    pub(crate) async fn serve(id: u128, coordinator: &str, neighbours: &Neighbours) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let node = Arc::new(Self {
@@ -102,13 +104,15 @@ impl FakeDataNode {
     }
 
     async fn membership(&self) -> MembershipClient<tonic::transport::Channel> {
-        MembershipClient::connect(format!("http://{}", self.coordinator)).await.unwrap()
+        MembershipClient::new(super::channel(&self.coordinator).await)
     }
 
-    pub fn registration_request(&self, secret: &str) -> v1::RegisterRequest {
+    pub(crate) fn registration_request(&self, secret: &str) -> v1::RegisterRequest {
         v1::RegisterRequest {
             join_secret: secret.to_owned(),
             node_id: self.id.to_bytes().to_vec().into(),
+            cluster_id: self.state.lock().unwrap().cluster.clone(),
+            incarnation: self.state.lock().unwrap().incarnation,
             registration: self.state.lock().unwrap().registration,
             address: self.address.clone(),
             version: "test".to_owned(),
@@ -118,25 +122,27 @@ impl FakeDataNode {
     }
 
     /// Registers; on success writes the new number "on the disks".
-    pub async fn register(&self, secret: &str) -> Result<v1::RegisterResponse, Status> {
+    pub(crate) async fn register(&self, secret: &str) -> Result<v1::RegisterResponse, Status> {
         let request = self.registration_request(secret);
         let answer = self.membership().await.register(request).await?.into_inner();
         let mut state = self.state.lock().unwrap();
+        state.cluster = answer.cluster_id.clone();
+        state.incarnation = answer.incarnation;
         state.registration = answer.registration;
         state.key = SealKey::from_slice(&answer.node_key);
         Ok(answer)
     }
 
-    pub fn registration(&self) -> u64 {
+    pub(crate) fn registration(&self) -> u64 {
         self.state.lock().unwrap().registration
     }
 
-    pub fn set_registration(&self, number: u64) {
+    pub(crate) fn set_registration(&self, number: u64) {
         self.state.lock().unwrap().registration = number;
     }
 
     /// Starts the heartbeats, and returns once the first was answered.
-    pub async fn beat(self: &Arc<Self>) {
+    pub(crate) async fn beat(self: &Arc<Self>) {
         let before = self.orders();
         let node = self.clone();
         let task = tokio::spawn(async move { node.beat_forever().await });
@@ -203,15 +209,15 @@ impl FakeDataNode {
         }
     }
 
-    /// Stops serving and beating, as a killed process would.
-    pub fn kill(&self) {
-        for task in self.tasks.lock().unwrap().drain(..) {
+    /// Falls silent: no heartbeats any more. The first task is the server.
+    pub(crate) fn silence(&self) {
+        for task in self.tasks.lock().unwrap().drain(1..) {
             task.abort();
         }
     }
 
     /// Writes a copy and seals its receipt, as at the end of a session.
-    pub fn write(&self, chunk: ChunkId, data: &[u8]) -> Receipt {
+    pub(crate) fn write(&self, chunk: ChunkId, data: &[u8]) -> Receipt {
         self.write_sum(chunk, data.len() as u64, Crc32c::of(data))
     }
 
@@ -233,50 +239,50 @@ impl FakeDataNode {
         unsealed.sealed(state.key.as_ref().unwrap())
     }
 
-    pub fn holds(&self, chunk: ChunkId) -> Option<HeldCopy> {
+    pub(crate) fn holds(&self, chunk: ChunkId) -> Option<HeldCopy> {
         self.state.lock().unwrap().copies.get(&chunk).copied()
     }
 
-    pub fn chunks(&self) -> usize {
+    pub(crate) fn chunks(&self) -> usize {
         self.state.lock().unwrap().copies.len()
     }
 
-    pub fn deletes(&self) -> Vec<(ChunkId, Stamp)> {
+    pub(crate) fn deletes(&self) -> Vec<(ChunkId, Stamp)> {
         self.state.lock().unwrap().deletes.clone()
     }
 
-    pub fn replicated(&self) -> Vec<ChunkId> {
+    pub(crate) fn replicated(&self) -> Vec<ChunkId> {
         self.state.lock().unwrap().replicated.clone()
     }
 
-    pub fn orders(&self) -> u64 {
+    pub(crate) fn orders(&self) -> u64 {
         self.state.lock().unwrap().orders
     }
 
-    pub fn node_state(&self) -> v1::NodeState {
+    pub(crate) fn node_state(&self) -> v1::NodeState {
         v1::NodeState::try_from(self.state.lock().unwrap().node_state).unwrap()
     }
 
-    pub fn must_register(&self) -> bool {
+    pub(crate) fn must_register(&self) -> bool {
         self.state.lock().unwrap().must_register
     }
 
     /// Finds a copy bad: reported until it is confirmed.
-    pub fn spoil(&self, chunk: ChunkId) {
+    pub(crate) fn spoil(&self, chunk: ChunkId) {
         let mut state = self.state.lock().unwrap();
         let stamp = state.copies[&chunk].stamp;
         state.bad.push((chunk, stamp));
     }
 
-    pub fn confirmed_bad(&self) -> Vec<(ChunkId, Stamp)> {
+    pub(crate) fn confirmed_bad(&self) -> Vec<(ChunkId, Stamp)> {
         self.state.lock().unwrap().confirmed_bad.clone()
     }
 
-    pub fn set_free(&self, free: u64) {
+    pub(crate) fn set_free(&self, free: u64) {
         self.state.lock().unwrap().free = free;
     }
 
-    pub fn set_refuses(&self, refuses: bool) {
+    pub(crate) fn set_refuses(&self, refuses: bool) {
         self.state.lock().unwrap().refuses_chunks = refuses;
     }
 
@@ -286,8 +292,17 @@ impl FakeDataNode {
         self.state.lock().unwrap().replicated.push(chunk);
         let mut response = v1::ReplicateResponse::default();
         for target in &request.targets {
-            let target = self.neighbours.lock().unwrap().get(&target.address).cloned();
-            let receipt = target.unwrap().write_sum(chunk, copy.length, copy.crc32c);
+            let node_id = target.node_id.clone();
+            let target = self.neighbours.lock().unwrap().get(&target.address).cloned().unwrap();
+            if target.holds(chunk).is_some() {
+                response.failed.push(v1::DroppedReplica {
+                    node_id,
+                    code: "ALREADY_EXISTS".to_owned(),
+                    message: "the chunk is there".to_owned(),
+                });
+                continue;
+            }
+            let receipt = target.write_sum(chunk, copy.length, copy.crc32c);
             response.receipts.push(to_wire(&receipt));
         }
         Ok(response)
@@ -308,7 +323,7 @@ impl FakeDataNode {
     }
 }
 
-pub fn to_wire(receipt: &Receipt) -> v1::Receipt {
+pub(crate) fn to_wire(receipt: &Receipt) -> v1::Receipt {
     v1::Receipt {
         chunk_id: receipt.chunk.to_bytes().to_vec().into(),
         length: receipt.length,
@@ -322,7 +337,7 @@ pub fn to_wire(receipt: &Receipt) -> v1::Receipt {
 }
 
 /// A chunk as ConfirmUpload names it.
-pub fn written(
+pub(crate) fn written(
     chunk: ChunkId,
     file_offset: u64,
     data: &[u8],
@@ -392,8 +407,23 @@ impl DataNode for Handler {
 
     async fn list_chunks(
         &self,
-        _: Request<v1::ListChunksRequest>,
+        request: Request<v1::ListChunksRequest>,
     ) -> Result<Response<Self::ListChunksStream>, Status> {
-        Err(Status::unimplemented("a fake lists nothing"))
+        let request = request.into_inner();
+        let after = ChunkId::from_slice(&request.after);
+        let state = self.0.state.lock().unwrap();
+        let found = state.copies.iter().filter(|(chunk, _)| after.is_none_or(|at| **chunk > at));
+        let limit = if request.limit == 0 { usize::MAX } else { request.limit as usize };
+        let chunks = found
+            .take(limit)
+            .map(|(chunk, copy)| v1::ListedChunk {
+                chunk_id: chunk.to_bytes().to_vec().into(),
+                stamp: copy.stamp.0,
+                length: copy.length,
+                ..v1::ListedChunk::default()
+            })
+            .collect();
+        let page = v1::ChunkListPage { chunks, is_last: true };
+        Ok(Response::new(Box::pin(tokio_stream::iter([Ok(page)]))))
     }
 }

@@ -1,0 +1,135 @@
+//! What is deleted gives its space back, and nothing else does.
+
+use std::sync::Arc;
+
+use dfs_coordinator::{Error, Service, init};
+use dfs_metadata::engine::Engine;
+use dfs_metadata::memory::MemoryEngine;
+use dfs_proto::v1;
+use dfs_types::{ChunkId, ErrorCode, SeededRandom};
+
+use crate::cluster::{Cluster, HOUR, components, eventually, refused, settings};
+
+async fn delete(cluster: &Cluster, path: &str, now: bool) -> u64 {
+    let path = path.to_owned().into();
+    let request = v1::DeleteRequest { path, now, ..v1::DeleteRequest::default() };
+    let answer = cluster.client().await.delete(request).await.unwrap();
+    answer.into_inner().restorable_until_ms
+}
+
+fn holders(cluster: &Cluster, chunk: ChunkId) -> usize {
+    cluster.nodes.values().filter(|node| node.holds(chunk).is_some()).count()
+}
+
+#[tokio::test]
+async fn deleted_bytes_go_at_once_or_when_they_can_no_longer_be_restored() {
+    let cluster = Cluster::start(3).await;
+    let kept = cluster.put("/kept", b"kept", &[1, 2, 3]).await;
+    let later = cluster.put("/later", b"later", &[1, 2, 3]).await;
+    let at_once = cluster.put("/at-once", b"at once", &[1, 2, 3]).await;
+    assert!(delete(&cluster, "/later", false).await > 0);
+    assert_eq!(delete(&cluster, "/at-once", true).await, 0);
+    eventually("what needs no time is gone", || async { holders(&cluster, at_once) == 0 }).await;
+    assert_eq!(holders(&cluster, later), 3);
+    cluster.clock.advance(HOUR * 2);
+    eventually("its time is over", || async { holders(&cluster, later) == 0 }).await;
+    assert_eq!(holders(&cluster, kept), 3);
+    for node in cluster.nodes.values() {
+        assert_eq!(node.deletes().len(), 2);
+    }
+    eventually("the count is right", || async {
+        cluster.replication().await.is_some_and(|status| status.chunks == 1)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_can_be_restored_in_time() {
+    let cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    delete(&cluster, "/file", false).await;
+    let mut client = cluster.client().await;
+    let undelete = v1::UndeleteRequest { path: "/file".into(), ..v1::UndeleteRequest::default() };
+    client.undelete(undelete).await.unwrap();
+    cluster.clock.advance(HOUR * 2);
+    // Another one shows that the reaper has been there.
+    let other = cluster.put("/other", b"data", &[1, 2, 3]).await;
+    delete(&cluster, "/other", true).await;
+    eventually("the other is gone", || async { holders(&cluster, other) == 0 }).await;
+    assert_eq!((holders(&cluster, chunk), cluster.copies("/file").await.len()), (3, 3));
+}
+
+#[tokio::test]
+async fn a_silent_node_is_told_when_it_is_back() {
+    let cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    let third = cluster.node(3).clone();
+    third.silence();
+    eventually("it is missed", || async {
+        let nodes = cluster.status().await.nodes;
+        nodes.iter().any(|node| node.node.as_ref().unwrap().state() != v1::NodeState::Active)
+    })
+    .await;
+    delete(&cluster, "/file", true).await;
+    eventually("the others delete", || async { holders(&cluster, chunk) == 1 }).await;
+    assert!(third.deletes().is_empty());
+    third.beat().await;
+    eventually("it deletes too", || async { third.holds(chunk).is_none() }).await;
+}
+
+#[tokio::test]
+async fn orders_that_were_not_given_are_given_by_the_next_coordinator() {
+    let mut cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    let third = cluster.node(3).clone();
+    third.silence();
+    eventually("it is missed", || async {
+        let nodes = cluster.status().await.nodes;
+        nodes.iter().any(|node| node.node.as_ref().unwrap().state() != v1::NodeState::Active)
+    })
+    .await;
+    delete(&cluster, "/file", true).await;
+    eventually("the others delete", || async { holders(&cluster, chunk) == 1 }).await;
+    cluster.stop().await;
+    let engine = cluster.engine.clone();
+    cluster.start_again(engine).await;
+    third.beat().await;
+    eventually("the tombstone names it", || async { third.holds(chunk).is_none() }).await;
+}
+
+#[tokio::test]
+async fn empty_metadata_under_live_nodes_makes_no_cluster_and_deletes_nothing() {
+    let mut cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    cluster.stop().await;
+
+    let empty: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
+    let started = Service::start(settings(), components(&empty, &cluster.clock)).await;
+    assert!(matches!(started, Err(Error::NotInitialised)), "{started:?}");
+    let snapshot = empty.snapshot().await.unwrap();
+    assert!(snapshot.range(b"", b"", 1).await.unwrap().is_empty());
+
+    // Even where somebody made a new cluster in their place, the nodes are not taken over.
+    let options = settings().init_options();
+    init(empty.clone(), &*cluster.clock, &SeededRandom::new(99), options).await.unwrap();
+    cluster.start_again(empty).await;
+    for node in cluster.nodes.values() {
+        node.silence();
+        node.beat().await;
+        assert!(node.must_register());
+        assert_eq!(refused(node.register("secret").await), ErrorCode::WrongCluster);
+    }
+    assert!(cluster.status().await.nodes.is_empty());
+    assert_eq!(holders(&cluster, chunk), 3);
+    assert!(cluster.nodes.values().all(|node| node.deletes().is_empty()));
+}
+
+#[tokio::test]
+async fn a_cluster_is_made_once() {
+    let cluster = Cluster::start(0).await;
+    let options = settings().init_options();
+    let engine = cluster.engine.clone();
+    let again = init(engine, &*cluster.clock, &SeededRandom::new(5), options).await;
+    let Err(Error::AlreadyInitialised(there)) = again else { panic!("{again:?}") };
+    assert_eq!(cluster.status().await.cluster_id, there.to_bytes()[..]);
+}

@@ -1,0 +1,94 @@
+//! What the calls cost the metadata engine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_coordinator::Settings;
+use dfs_metadata::engine::{Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Watch};
+use dfs_metadata::memory::MemoryEngine;
+use dfs_proto::v1;
+use dfs_types::Revision;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cluster::{Cluster, eventually, settings};
+
+/// An engine that counts, and whose commits can be held up.
+struct Gated {
+    inner: MemoryEngine,
+    is_open: watch::Sender<bool>,
+    snapshots: AtomicUsize,
+    commits: AtomicUsize,
+}
+
+#[async_trait]
+impl Engine for Gated {
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
+        self.snapshots.fetch_add(1, Ordering::Relaxed);
+        self.inner.snapshot().await
+    }
+
+    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.is_open.subscribe().wait_for(|is_open| *is_open).await.unwrap();
+        self.inner.commit_batch(commits).await
+    }
+
+    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
+        self.inner.watch(prefix, from).await
+    }
+
+    async fn lease(
+        &self,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<LeaseGrant>, EngineError> {
+        self.inner.lease(name, holder, ttl).await
+    }
+}
+
+#[tokio::test]
+async fn creates_at_the_same_time_share_engine_commits() {
+    let engine = Arc::new(Gated {
+        inner: MemoryEngine::new(),
+        is_open: watch::Sender::new(true),
+        snapshots: AtomicUsize::new(0),
+        commits: AtomicUsize::new(0),
+    });
+    // The background work looks so seldom that it is not counted.
+    let seldom = Settings {
+        heartbeat_interval_ms: 60_000,
+        suspect_after_ms: 600_000,
+        lost_after_ms: 600_000,
+        worker_lease_ms: 600_000,
+        ..settings()
+    };
+    let cluster = Cluster::with(seldom, engine.clone(), 0).await;
+    let client = cluster.client().await;
+    let create = |name: usize| {
+        let mut client = client.clone();
+        let path = format!("/{name}").into();
+        let request = v1::MakeDirectoryRequest { path, ..v1::MakeDirectoryRequest::default() };
+        async move { client.make_directory(request).await.map(drop) }
+    };
+    create(100).await.unwrap();
+    let count =
+        || (engine.snapshots.load(Ordering::Relaxed), engine.commits.load(Ordering::Relaxed));
+    let before = count();
+    engine.is_open.send_replace(false);
+    let mut creates = JoinSet::new();
+    for name in 0..16 {
+        creates.spawn(create(name));
+    }
+    eventually("all have begun", || async { count().0 >= before.0 + 16 }).await;
+    engine.is_open.send_replace(true);
+    while let Some(created) = creates.join_next().await {
+        created.unwrap().unwrap();
+    }
+    let commits = count().1 - before.1;
+    assert!((1..16).contains(&commits), "16 creates took {commits} engine commits");
+}

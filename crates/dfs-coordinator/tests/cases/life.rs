@@ -1,0 +1,71 @@
+//! Starting, being watched, and stopping.
+
+use dfs_coordinator::{Error, JoinSecret, Service, Settings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::cluster::{Cluster, channel, components, eventually, settings};
+
+async fn get(cluster: &Cluster, path: &str) -> String {
+    let mut stream = TcpStream::connect(cluster.handle.http_address.unwrap()).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn it_shows_how_it_is() {
+    let cluster = Cluster::start(2).await;
+    assert!(get(&cluster, "/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get(&cluster, "/readyz").await.starts_with("HTTP/1.1 200"));
+    eventually("the nodes are counted", || async {
+        let metrics = get(&cluster, "/metrics").await;
+        metrics.contains("dfs_coordinator_datanodes{state=\"active\"} 2")
+    })
+    .await;
+    let mut health = HealthClient::new(channel(&cluster.address()).await);
+    let request = HealthCheckRequest { service: "dfs.v1.Coordinator".to_owned() };
+    let answer = health.check(request).await.unwrap().into_inner();
+    assert_eq!(answer.status(), ServingStatus::Serving);
+    eventually("it works in the background", || async {
+        cluster.status().await.worker_lease_holder == cluster.address()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_ends_though_nodes_hold_streams_and_answers_nobody_afterwards() {
+    let mut cluster = Cluster::start(2).await;
+    let (address, http) = (cluster.handle.address, cluster.handle.http_address.unwrap());
+    cluster.stop().await;
+    assert!(TcpStream::connect(address).await.is_err());
+    assert!(TcpStream::connect(http).await.is_err());
+    assert_eq!(cluster.handle.readiness.reason().as_deref(), Some("stopping"));
+}
+
+#[tokio::test]
+async fn settings_that_make_no_sense_are_named() {
+    let cluster = Cluster::start(0).await;
+    let wrong = [
+        ("join_secret", Settings { join_secret: JoinSecret::default(), ..settings() }),
+        ("replication_factor", Settings { replication_factor: 0, ..settings() }),
+        ("min_write_replicas", Settings { min_write_replicas: Some(4), ..settings() }),
+        ("lost_after_ms", Settings { lost_after_ms: 1, ..settings() }),
+        ("pressure_percent", Settings { pressure_percent: 0, ..settings() }),
+    ];
+    for (name, settings) in wrong {
+        let components = components(&cluster.engine, &cluster.clock);
+        match Service::start(settings, components).await {
+            Err(Error::Setting { setting, .. }) => assert_eq!(setting, name),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    let taken = Settings { listen: cluster.address(), ..settings() };
+    let components = components(&cluster.engine, &cluster.clock);
+    let started = Service::start(taken, components).await;
+    assert!(matches!(started, Err(Error::Listen { .. })), "{started:?}");
+}

@@ -1,0 +1,90 @@
+//! Datanodes join, and only those that may.
+
+use dfs_proto::v1;
+use dfs_types::{ErrorCode, NodeId};
+
+use crate::cluster::datanode::FakeDataNode;
+use crate::cluster::{Cluster, eventually, refused, settings};
+
+#[tokio::test]
+async fn who_knows_the_secret_joins_and_takes_part() {
+    let cluster = Cluster::start(1).await;
+    let node = cluster.node(1);
+    assert_eq!(node.node_state(), v1::NodeState::Active);
+    let status = cluster.status().await;
+    let shown = &status.nodes[0];
+    assert_eq!(shown.node.as_ref().unwrap().address, node.address);
+    assert_eq!((shown.disks.len(), shown.disks[0].capacity), (1, 1 << 40));
+    assert!(shown.last_heard_ms.is_some());
+
+    let stranger = FakeDataNode::serve(2, &cluster.address(), &cluster.neighbours).await;
+    for secret in ["wrong", "", "secre", "secrets"] {
+        assert_eq!(refused(stranger.register(secret).await), ErrorCode::Unauthenticated);
+    }
+    assert_eq!(cluster.status().await.nodes.len(), 1);
+}
+
+#[tokio::test]
+async fn without_admission_a_node_stays_outside() {
+    let settings = dfs_coordinator::Settings { auto_admit: false, ..settings() };
+    let engine = std::sync::Arc::new(dfs_metadata::memory::MemoryEngine::new());
+    let cluster = Cluster::with(settings, engine, 3).await;
+    assert_eq!(cluster.node(1).node_state(), v1::NodeState::Joining);
+    let planned = cluster.client().await.upload_file(crate::cluster::upload_request("/a", 1)).await;
+    assert_eq!(refused(planned), ErrorCode::NotEnoughNodes);
+}
+
+#[tokio::test]
+async fn an_old_image_of_a_disk_is_refused() {
+    let cluster = Cluster::start(1).await;
+    let node = cluster.node(1);
+    let old = node.registration();
+    node.silence();
+    node.register("secret").await.unwrap();
+    node.beat().await;
+    assert!(node.registration() > old);
+    node.set_registration(old);
+    assert_eq!(refused(node.register("secret").await), ErrorCode::WrongCluster);
+    node.set_registration(0);
+    assert_eq!(refused(node.register("secret").await), ErrorCode::WrongCluster);
+}
+
+#[tokio::test]
+async fn of_two_copies_of_a_disk_one_goes_on() {
+    let cluster = Cluster::start(1).await;
+    let first = cluster.node(1).clone();
+    let second = FakeDataNode::serve(1, &cluster.address(), &cluster.neighbours).await;
+    second.set_registration(first.registration());
+    second.register("secret").await.unwrap();
+    second.beat().await;
+    // The first is told that its registration is over, and does not get another one.
+    eventually("the first must register", || async { first.must_register() }).await;
+    assert_eq!(refused(first.register("secret").await), ErrorCode::WrongCluster);
+    assert!(!second.must_register());
+    let status = cluster.status().await;
+    assert_eq!(status.nodes.len(), 1);
+    assert_eq!(status.nodes[0].node.as_ref().unwrap().address, second.address);
+}
+
+#[tokio::test]
+async fn a_node_nobody_knows_must_register() {
+    let cluster = Cluster::start(0).await;
+    let node = FakeDataNode::serve(5, &cluster.address(), &cluster.neighbours).await;
+    node.beat().await;
+    assert!(node.must_register());
+}
+
+#[tokio::test]
+async fn a_node_comes_back_under_another_address() {
+    let mut cluster = Cluster::start(1).await;
+    let before = cluster.node(1).clone();
+    before.silence();
+    let moved = FakeDataNode::serve(1, &cluster.address(), &cluster.neighbours).await;
+    moved.set_registration(before.registration());
+    moved.register("secret").await.unwrap();
+    moved.beat().await;
+    cluster.nodes.insert(NodeId(1), moved.clone());
+    let status = cluster.status().await;
+    assert_eq!(status.nodes.len(), 1);
+    assert_eq!(status.nodes[0].node.as_ref().unwrap().address, moved.address);
+}

@@ -1,0 +1,8 @@
+//! One file for each kind of behaviour.
+
+mod deleting;
+mod engine;
+mod files;
+mod life;
+mod members;
+mod repairing;

@@ -1,0 +1,259 @@
+//! A coordinator, its clients and its datanodes.
+
+pub(crate) mod datanode;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dfs_coordinator::{Components, Error, Handle, JoinSecret, Service, Settings, init};
+use dfs_metadata::engine::Engine;
+use dfs_metadata::memory::MemoryEngine;
+use dfs_proto::v1::admin_client::AdminClient;
+use dfs_proto::v1::coordinator_client::CoordinatorClient;
+use dfs_proto::{Failure, v1};
+use dfs_runtime::{Shutdown, Trigger};
+use dfs_transport::TcpNetwork;
+use dfs_types::{ChunkId, Clock, ErrorCode, NodeId, Receipt, SeededRandom, Timestamp};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use datanode::{FakeDataNode, Neighbours};
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const CHUNK: u64 = 64 << 10;
+pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Waits until `condition` holds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A connection to a coordinator.
+pub(crate) async fn channel(address: &str) -> Channel {
+    Endpoint::new(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+/// The code a call was refused with.
+pub(crate) fn refused<T: Debug>(result: Result<T, Status>) -> ErrorCode {
+    Failure::from_status(&result.expect_err("the call should have been refused")).code
+}
+
+/// A clock that stands still until it is moved.
+#[derive(Debug)]
+pub(crate) struct ManualClock(AtomicU64);
+
+impl ManualClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        self.0.fetch_add(by.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        listen: "127.0.0.1:0".to_owned(),
+        http_listen: "127.0.0.1:0".to_owned(),
+        join_secret: JoinSecret::new("secret"),
+        heartbeat_interval_ms: 20,
+        suspect_after_ms: 1_000,
+        lost_after_ms: 1_200,
+        worker_lease_ms: 300,
+        ..Settings::default()
+    }
+}
+
+pub(crate) struct Cluster {
+    pub(crate) handle: Handle,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) nodes: BTreeMap<NodeId, Arc<FakeDataNode>>,
+    settings: Settings,
+    stop: Trigger,
+    running: JoinHandle<Result<(), Error>>,
+}
+
+pub(crate) fn components(engine: &Arc<dyn Engine>, clock: &Arc<ManualClock>) -> Components {
+    static SEED: AtomicU64 = AtomicU64::new(1);
+    Components {
+        engine: engine.clone(),
+        network: Arc::new(TcpNetwork),
+        clock: clock.clone(),
+        random: Arc::new(SeededRandom::new(SEED.fetch_add(1, Ordering::Relaxed))),
+    }
+}
+
+impl Cluster {
+    /// One with so many datanodes, numbered from 1.
+    pub(crate) async fn start(nodes: u128) -> Self {
+        Self::with(settings(), Arc::new(MemoryEngine::new()), nodes).await
+    }
+
+    pub(crate) async fn with(settings: Settings, engine: Arc<dyn Engine>, nodes: u128) -> Self {
+        let clock = Arc::new(ManualClock(AtomicU64::new(1_700_000_000_000)));
+        let random = SeededRandom::new(7);
+        init(engine.clone(), &*clock, &random, settings.init_options()).await.unwrap();
+        let (handle, stop, running) = run(&settings, &engine, &clock).await;
+        let mut cluster = Self {
+            handle,
+            engine,
+            clock,
+            neighbours: Neighbours::default(),
+            nodes: BTreeMap::new(),
+            settings,
+            stop,
+            running,
+        };
+        for id in 1..=nodes {
+            cluster.add_node(id).await;
+        }
+        cluster
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.handle.address.to_string()
+    }
+
+    pub(crate) async fn add_node(&mut self, id: u128) -> Arc<FakeDataNode> {
+        let node = FakeDataNode::start(id, &self.address(), &self.neighbours).await;
+        self.nodes.insert(node.id, node.clone());
+        node
+    }
+
+    pub(crate) fn node(&self, id: u128) -> &Arc<FakeDataNode> {
+        &self.nodes[&NodeId(id)]
+    }
+
+    /// Stops the coordinator; it must end by itself, and without an error.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.stop();
+        let ended = tokio::time::timeout(PATIENCE, &mut self.running).await;
+        ended.expect("it ends in bounded time").unwrap().unwrap();
+    }
+
+    /// Starts it again at the same address, on this store.
+    pub(crate) async fn start_again(&mut self, engine: Arc<dyn Engine>) {
+        self.settings.listen = self.address();
+        self.engine = engine;
+        let (handle, stop, running) = run(&self.settings, &self.engine, &self.clock).await;
+        (self.handle, self.stop, self.running) = (handle, stop, running);
+    }
+
+    pub(crate) async fn client(&self) -> CoordinatorClient<Channel> {
+        CoordinatorClient::new(channel(&self.address()).await)
+    }
+
+    pub(crate) async fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(channel(&self.address()).await)
+    }
+
+    pub(crate) async fn status(&self) -> v1::ClusterStatusResponse {
+        let request = v1::ClusterStatusRequest::default();
+        self.admin().await.cluster_status(request).await.unwrap().into_inner()
+    }
+
+    /// How the data is, once that is known.
+    pub(crate) async fn replication(&self) -> Option<v1::ReplicationStatus> {
+        self.status().await.replication.filter(|replication| replication.is_known)
+    }
+
+    pub(crate) async fn plan(&self, path: &str, size: u64) -> v1::UploadPlan {
+        let request = upload_request(path, size);
+        self.client().await.upload_file(request).await.unwrap().into_inner()
+    }
+
+    /// Writes a file of one chunk, with copies on just these nodes.
+    pub(crate) async fn put(&self, path: &str, data: &[u8], nodes: &[u128]) -> ChunkId {
+        let (request, chunk) = self.write(path, data, nodes).await;
+        self.client().await.confirm_upload(request).await.unwrap();
+        chunk
+    }
+
+    /// The confirmation of a file whose one chunk was written to these nodes, which it is planned
+    /// on by means of their free space.
+    pub(crate) async fn write(
+        &self,
+        path: &str,
+        data: &[u8],
+        nodes: &[u128],
+    ) -> (v1::ConfirmRequest, ChunkId) {
+        let plan = self.plan_on(path, data.len() as u64, nodes).await;
+        let chunk = ChunkId::from_slice(&plan.chunks[0].chunk_id).unwrap();
+        let receipts: Vec<Receipt> =
+            nodes.iter().map(|node| self.node(*node).write(chunk, data)).collect();
+        let request = v1::ConfirmRequest {
+            tokens: vec![plan.token],
+            chunks: vec![datanode::written(chunk, 0, data, &receipts)],
+            size: data.len() as u64,
+            attributes: Some(v1::Attributes { mode: 0o644, ..v1::Attributes::default() }),
+            ..v1::ConfirmRequest::default()
+        };
+        (request, chunk)
+    }
+
+    /// Plans until chance puts the chunk on all of these nodes.
+    async fn plan_on(&self, path: &str, size: u64, nodes: &[u128]) -> v1::UploadPlan {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let plan = self.plan(path, size).await;
+            let planned: Vec<NodeId> = plan.chunks[0]
+                .nodes
+                .iter()
+                .map(|node| NodeId::from_slice(&node.node_id).unwrap())
+                .collect();
+            if nodes.iter().all(|node| planned.contains(&NodeId(*node))) {
+                return plan;
+            }
+            assert!(Instant::now() < deadline, "never planned on {nodes:?}");
+        }
+    }
+
+    /// The recorded copies of the first chunk of a file, and whether each is bad.
+    pub(crate) async fn copies(&self, path: &str) -> BTreeMap<u128, bool> {
+        let request =
+            v1::OpenRequest { path: path.to_owned().into(), ..v1::OpenRequest::default() };
+        let opened = self.client().await.open_file(request).await.unwrap().into_inner();
+        let copies = opened.extents[0].copies.iter();
+        copies.map(|copy| (NodeId::from_slice(&copy.node_id).unwrap().0, copy.is_bad)).collect()
+    }
+}
+
+pub(crate) fn upload_request(path: &str, size: u64) -> v1::UploadRequest {
+    v1::UploadRequest {
+        path: path.to_owned().into(),
+        size: Some(size),
+        chunk_size: Some(CHUNK),
+        ..v1::UploadRequest::default()
+    }
+}
+
+async fn run(
+    settings: &Settings,
+    engine: &Arc<dyn Engine>,
+    clock: &Arc<ManualClock>,
+) -> (Handle, Trigger, JoinHandle<Result<(), Error>>) {
+    let service = Service::start(settings.clone(), components(engine, clock)).await.unwrap();
+    let handle = service.handle();
+    let (stop, shutdown) = Shutdown::new();
+    let running = tokio::spawn(service.run(shutdown));
+    handle.readiness.wait_ready().await;
+    (handle, stop, running)
+}
