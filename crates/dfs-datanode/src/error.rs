@@ -39,6 +39,9 @@ pub enum Error {
     /// The server broke off.
     #[error("the server broke off")]
     Serve(#[source] io::Error),
+    /// The reflection service could not be made of the contract.
+    #[error("the compiled contract cannot be read")]
+    Contract(#[source] tonic_reflection::server::Error),
     /// A field of a request is wrong.
     #[error(transparent)]
     Field(#[from] FieldError),
@@ -98,9 +101,11 @@ pub enum Error {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (code, retry) = match &error {
-            Error::Setting { .. } | Error::Open(_) | Error::Listen { .. } | Error::Serve(_) => {
-                (ErrorCode::Internal, None)
-            }
+            Error::Setting { .. }
+            | Error::Open(_)
+            | Error::Listen { .. }
+            | Error::Serve(_)
+            | Error::Contract(_) => (ErrorCode::Internal, None),
             Error::Field(error) => (error.code(), None),
             Error::WrongCluster { .. } => (ErrorCode::WrongCluster, None),
             Error::NotRegistered => (ErrorCode::Unavailable, Some(NOT_READY_RETRY)),

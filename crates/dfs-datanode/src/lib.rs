@@ -4,9 +4,16 @@
 //! It is made of [`Components`] (disks, sockets, clock) under [`Settings`]; [`Service::start`]
 //! takes the ports, [`Service::run`] serves. It knows chunks and nodes, and nothing of names.
 
+mod bad_copies;
 mod error;
+mod grpc;
+mod membership;
+mod metrics;
+mod node;
 mod service;
+mod sessions;
 mod settings;
+mod throttle;
 
 pub use error::Error;
 pub use service::{Components, Handle, Service, Store, open_store};

@@ -178,9 +178,10 @@ mod tests {
         counts.answered("/dfs.v1.DataNode/DeleteChunks", Code::DataLoss, elapsed);
         counts.answered("/grpc.health.v1.Health/Check", Code::Ok, elapsed);
         let text = metrics.render();
-        for (code, method) in [("ok", "DeleteChunks"), ("data_loss", "DeleteChunks"), ("ok", "other")] {
-            let line =
-                format!("dfs_datanode_calls_total{{code=\"{code}\",method=\"{method}\"}} 1");
+        for (code, method) in
+            [("ok", "DeleteChunks"), ("data_loss", "DeleteChunks"), ("ok", "other")]
+        {
+            let line = format!("dfs_datanode_calls_total{{code=\"{code}\",method=\"{method}\"}} 1");
             assert!(text.contains(&line), "{line} is not in\n{text}");
         }
     }

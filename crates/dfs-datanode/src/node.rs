@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dfs_chunkstore::{ChunkStore as _, IdentityStore as _, Pool, SealedChunk, StoreError};
+use dfs_chunkstore::{Pool, SealedChunk, StoreError};
 use dfs_runtime::Readiness;
 use dfs_transport::Channels;
 use dfs_types::{
@@ -14,7 +14,10 @@ use dfs_types::{
 use tokio::sync::{Semaphore, watch};
 
 use crate::bad_copies::BadCopies;
+use crate::grpc;
 use crate::metrics::Counts;
+use crate::sessions::Sessions;
+use crate::throttle::Throttle;
 use crate::{Error, Settings, Store};
 
 /// Chunks that are verified from end to end at the same time because a reader complained.
@@ -43,6 +46,12 @@ pub(crate) struct Node {
     pub(crate) counts: Arc<Counts>,
     pub(crate) readiness: Readiness,
     pub(crate) bad_copies: BadCopies,
+    pub(crate) sessions: Sessions,
+    pub(crate) reads: Arc<Semaphore>,
+    pub(crate) waiting_reads: Semaphore,
+    pub(crate) replications: Arc<Semaphore>,
+    /// Bounds what copying to other nodes reads.
+    pub(crate) throttle: Throttle,
     pub(crate) id: NodeId,
     /// `host:port` under which others reach it.
     pub(crate) address: String,
@@ -71,6 +80,11 @@ impl Node {
         let Parts { settings, store, pool, random, channels, counts, readiness, address } = parts;
         let id = store.identity().node;
         Self {
+            sessions: Sessions::new(&settings),
+            reads: Arc::new(Semaphore::new(settings.reads)),
+            waiting_reads: grpc::waiting_reads(),
+            replications: Arc::new(Semaphore::new(settings.replications)),
+            throttle: Throttle::new(settings.replication_bytes_per_second),
             settings,
             store,
             pool,
@@ -127,13 +141,21 @@ impl Node {
         }
     }
 
-    /// The cluster of the node, which must be `cluster`.
-    pub(crate) fn check_cluster(&self, cluster: ClusterId) -> Result<Standing, Error> {
+    /// The place of the node, which must be in `cluster`, if the caller says which it means.
+    pub(crate) fn check_cluster(&self, cluster: Option<ClusterId>) -> Result<Standing, Error> {
         let standing = self.standing().ok_or(Error::NotRegistered)?;
-        if standing.cluster != cluster {
-            return Err(Error::WrongCluster { ours: standing.cluster, theirs: cluster });
+        match cluster {
+            Some(theirs) if theirs != standing.cluster => {
+                Err(Error::WrongCluster { ours: standing.cluster, theirs })
+            }
+            _ => Ok(standing),
         }
-        Ok(standing)
+    }
+
+    /// Chunks that are being written.
+    pub(crate) fn open_sessions(&self) -> u32 {
+        let (of_clients, of_datanodes) = self.sessions.taken();
+        of_clients + of_datanodes
     }
 
     /// Whether an order of this lease epoch is still to be followed. Remembers the highest seen.

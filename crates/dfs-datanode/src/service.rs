@@ -1,14 +1,24 @@
 //! The datanode as a whole: what it is made of, starting, running, stopping.
 
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_chunkstore::{ChunkStore, DiskConfig, DiskStore, Fs, IdentityStore, Pool};
-use dfs_runtime::{Metrics, Readiness, Shutdown};
-use dfs_transport::Network;
+use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer};
+use dfs_transport::{Channels, Listener, Network, Security};
 use dfs_types::{NodeId, Random};
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
 
-use crate::{Error, Settings};
+use crate::metrics::Counts;
+use crate::node::{Node, Parts};
+use crate::{Error, Settings, grpc, membership};
+
+/// How often the gauges are brought up to date.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// A chunk store that knows whose it is.
 pub trait Store: ChunkStore + IdentityStore {}
@@ -84,26 +94,139 @@ impl Handle {
 }
 
 /// A datanode that listens already, and serves once it [runs](Self::run).
-pub struct Service {}
+pub struct Service {
+    handle: Handle,
+    node: Arc<Node>,
+    listener: Box<dyn Listener>,
+    routes: Routes,
+    health: HealthReporter,
+    status: Option<StatusServer>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
 
 impl Service {
     /// Takes the ports.
     pub async fn start(settings: Settings, components: Components) -> Result<Self, Error> {
         settings.validate()?;
-        let _ = components;
-        todo!()
+        let Components { network, store, pool, random } = components;
+        let cannot_listen = |address: &str, source: io::Error| Error::Listen {
+            address: address.to_owned(),
+            source,
+        };
+        let listener = network.listen(&settings.listen).await;
+        let listener = listener.map_err(|error| cannot_listen(&settings.listen, error))?;
+        let address = listener.local_address();
+        let status = match &settings.http_listen[..] {
+            "" => None,
+            http => {
+                Some(StatusServer::bind(http).await.map_err(|error| cannot_listen(http, error))?)
+            }
+        };
+        let advertised = match &settings.advertise[..] {
+            "" => address.to_string(),
+            advertise => advertise.to_owned(),
+        };
+        let metrics = Metrics::new("datanode");
+        let readiness = Readiness::new("not registered with a coordinator yet");
+        let node = Arc::new(Node::new(Parts {
+            settings,
+            store,
+            pool,
+            random,
+            channels: Channels::new(network, Security::default()),
+            counts: Arc::new(Counts::new(&metrics)),
+            readiness: readiness.clone(),
+            address: advertised,
+        }));
+        let (routes, health) = grpc::routes(&node).await?;
+        let handle = Handle {
+            address,
+            http_address: status.as_ref().map(StatusServer::address),
+            node: node.id,
+            readiness,
+            metrics,
+        };
+        Ok(Self { handle, node, listener, routes, health, status })
     }
 
     /// What others may know of it.
     pub fn handle(&self) -> Handle {
-        todo!()
+        self.handle.clone()
     }
 
     /// Serves, registers and sends heartbeats until the order to stop. Then it refuses new
     /// sessions, finishes open ones within the bound of the settings, and closes the store.
     /// Dropping the future stops it as a crash would.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let _ = shutdown;
-        todo!()
+        let Self { handle, node, listener, routes, health, status } = self;
+        tracing::info!(node = %node.id, address = %handle.address, "the datanode serves");
+        let drain = node.settings.drain();
+        let (stop_status, status_ends) = Shutdown::new();
+        let (stop, stopping) = Shutdown::new();
+
+        let order = async {
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => {}
+                () = stopping.requested() => {}
+            }
+            node.stop();
+            grpc::stop_serving(&health).await;
+            stop.stop();
+        };
+        let serving = async {
+            let until = stopping.clone();
+            let until = async move { until.requested().await };
+            let served =
+                dfs_transport::serve(listener, routes, node.counts.clone(), until, drain).await;
+            // It may have broken without an order.
+            stop.stop();
+            node.sessions.expire_all().await;
+            node.store.close(drain).await;
+            served.map_err(Error::Serve)
+        };
+        // Coordinators are told to the end how the node is.
+        let serving = async {
+            tokio::select! {
+                biased;
+                served = serving => served,
+                () = membership::run(node.clone()) => Ok(()),
+                () = node.sessions.expire() => Ok(()),
+                () = watch(&node) => Ok(()),
+            }
+        };
+        let serving = async {
+            let served = serving.await;
+            stop_status.stop();
+            served
+        };
+        let status = async {
+            if let Some(status) = status {
+                status.run(handle.metrics.clone(), handle.readiness.clone(), status_ends).await;
+            }
+        };
+        let (served, (), ()) = tokio::join!(Box::pin(serving), order, Box::pin(status));
+        tracing::info!(node = %node.id, "the datanode has stopped");
+        served
+    }
+}
+
+/// Keeps the gauges fresh, and finds the copies that were set aside; runs until dropped.
+async fn watch(node: &Node) {
+    let mut must_look = true;
+    loop {
+        if must_look && let Err(error) = node.find_set_aside().await {
+            tracing::warn!(%error, "the copies that were set aside cannot be listed");
+        }
+        node.counts.show_disks(&node.store.usage());
+        let (of_clients, of_datanodes) = node.sessions.taken();
+        node.counts.show_sessions(of_clients as usize, of_datanodes as usize);
+        tokio::time::sleep(WATCH_EVERY).await;
+        must_look = node.bad_copies.take_incomplete();
     }
 }

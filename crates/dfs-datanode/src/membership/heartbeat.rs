@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use dfs_chunkstore::ChunkStore as _;
 use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{Failure, v1};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_chunkstore::{IdentityStore as _, Registration};
+use dfs_chunkstore::Registration;
 use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{Failure, FieldError, v1};
@@ -24,11 +24,12 @@ pub(super) async fn run(node: &Node, address: &str) -> Result<Standing, Trouble>
     let mut request = Request::new(request(node, known));
     request.set_timeout(ANSWER_WITHIN);
     let channel = node.channels.control(address).map_err(|e| Trouble::Refused(e.to_string()))?;
-    let answer = tokio::time::timeout(ANSWER_WITHIN, MembershipClient::new(channel).register(request))
-        .await
-        .map_err(|_| Failure::new(ErrorCode::Unavailable, "timed out"))?
-        .map_err(|status| refusal(Failure::from_status(&status)))?
-        .into_inner();
+    let answer =
+        tokio::time::timeout(ANSWER_WITHIN, MembershipClient::new(channel).register(request))
+            .await
+            .map_err(|_| Failure::new(ErrorCode::Unavailable, "timed out"))?
+            .map_err(|status| refusal(Failure::from_status(&status)))?
+            .into_inner();
     let (standing, incarnation) = parse(&answer).map_err(|error| {
         Trouble::Refused(format!("the coordinator answers what makes no sense: {error}"))
     })?;

@@ -1,0 +1,108 @@
+//! What is done with copies that are there: looked at, deleted, listed.
+
+use std::sync::Arc;
+
+use dfs_chunkstore::SealedChunk;
+use dfs_proto::wire::{self, WireId as _};
+use dfs_proto::{FieldError, v1};
+use dfs_types::{ChunkId, LeaseEpoch, Stamp};
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::Error;
+use crate::node::{LISTING_STEP, Node};
+
+/// Copies that one call may delete.
+const DELETE_MAX: usize = 1_000;
+/// Copies deleted at the same time.
+const DELETE_AT_ONCE: usize = 16;
+
+pub(super) async fn report_corrupt(
+    node: &Node,
+    report: &v1::CorruptReport,
+) -> Result<v1::CorruptVerdict, Error> {
+    let chunk: ChunkId = wire::id("chunk_id", &report.chunk_id)?;
+    let set_aside = node.examine(chunk, report.block).await?;
+    Ok(v1::CorruptVerdict { set_aside })
+}
+
+/// Deletes what is there with the very stamp that is named. One that fails does not keep the
+/// others; it is told in the end.
+pub(super) async fn delete(
+    node: &Node,
+    request: v1::DeleteChunksRequest,
+) -> Result<v1::DeleteChunksResponse, Error> {
+    let copies = wire::at_most("copies", request.copies, DELETE_MAX)?;
+    let copies = copies.iter().map(|copy| {
+        Ok((wire::id::<ChunkId>("copies.chunk_id", &copy.chunk_id)?, Stamp(copy.stamp)))
+    });
+    let copies: Vec<_> = copies.collect::<Result<_, FieldError>>()?;
+    node.check_epoch(LeaseEpoch(request.lease_epoch))?;
+    let results: Vec<Result<bool, Error>> = futures_util::stream::iter(copies)
+        .map(|(chunk, stamp)| async move {
+            let is_deleted = node.store.delete(chunk, stamp).await?;
+            if is_deleted {
+                node.counts.deleted.increment();
+                tracing::debug!(%chunk, %stamp, "deleted a copy");
+            }
+            node.bad_copies.remove(chunk, stamp);
+            Ok(is_deleted)
+        })
+        .buffer_unordered(DELETE_AT_ONCE)
+        .collect()
+        .await;
+    let mut deleted = 0;
+    for result in results {
+        deleted += u64::from(result?);
+    }
+    Ok(v1::DeleteChunksResponse { deleted })
+}
+
+/// Lists copies, page by page as the caller takes them.
+pub(super) fn list(
+    node: &Arc<Node>,
+    request: &v1::ListChunksRequest,
+) -> Result<impl Stream<Item = Result<v1::ChunkListPage, Status>> + use<>, Error> {
+    let mut after = wire::optional_id::<ChunkId>("after", &request.after)?;
+    let mut left = match request.limit {
+        0 => usize::MAX,
+        limit => usize::try_from(limit).unwrap_or(usize::MAX),
+    };
+    let (pages, outgoing) = mpsc::channel(1);
+    let node = node.clone();
+    tokio::spawn(async move {
+        loop {
+            let step = left.min(LISTING_STEP);
+            let found = match node.store.list(after, step).await {
+                Ok(found) => found,
+                Err(error) => {
+                    drop(pages.send(Err(Error::from(error).into())).await);
+                    return;
+                }
+            };
+            left -= found.len();
+            let is_last = found.len() < step || left == 0;
+            after = found.last().map(|copy| copy.chunk);
+            let chunks = found.iter().map(listed).collect();
+            let sent = pages.send(Ok(v1::ChunkListPage { chunks, is_last })).await;
+            if is_last || sent.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(ReceiverStream::new(outgoing))
+}
+
+fn listed(copy: &SealedChunk) -> v1::ListedChunk {
+    v1::ListedChunk {
+        chunk_id: copy.chunk.to_wire(),
+        stamp: copy.stamp.0,
+        length: copy.seal.length,
+        crc32c: copy.seal.crc32c.0,
+        sha256: bytes::Bytes::copy_from_slice(&copy.seal.sha256.0),
+        disk_id: copy.disk.to_wire(),
+        is_set_aside: copy.is_set_aside,
+    }
+}

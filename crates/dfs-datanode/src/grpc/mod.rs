@@ -1,0 +1,102 @@
+//! The service `DataNode`: each call parses what came over the wire once, asks, and answers.
+
+mod copies;
+mod prepare;
+mod replicate;
+mod retrieve;
+mod stream;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use dfs_proto::v1::data_node_server::{DataNode, DataNodeServer};
+use dfs_proto::{DESCRIPTOR_SET, FRAME_MESSAGE_LEN_MAX, v1};
+use futures_util::Stream;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+use tonic_health::server::HealthReporter;
+
+pub(crate) use retrieve::waiting_reads;
+
+use crate::Error;
+use crate::node::Node;
+
+/// All services of a datanode, with health and reflection.
+pub(crate) async fn routes(node: &Arc<Node>) -> Result<(Routes, HealthReporter), Error> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(Error::Contract)?;
+    let service = DataNodeServer::new(Handler(node.clone()))
+        .max_decoding_message_size(FRAME_MESSAGE_LEN_MAX)
+        .max_encoding_message_size(FRAME_MESSAGE_LEN_MAX);
+    reporter.set_serving::<DataNodeServer<Handler>>().await;
+    Ok((Routes::new(service).add_service(health).add_service(reflection), reporter))
+}
+
+/// Tells those who watch the health of the service that it ends.
+pub(crate) async fn stop_serving(reporter: &HealthReporter) {
+    reporter.set_not_serving::<DataNodeServer<Handler>>().await;
+}
+
+/// Answers the calls.
+pub(crate) struct Handler(Arc<Node>);
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl DataNode for Handler {
+    type ChunkDataStreamStream = Answers<v1::ChunkAck>;
+    type RetrieveChunkStream = Answers<v1::ChunkFrame>;
+    type ListChunksStream = Answers<v1::ChunkListPage>;
+
+    async fn prepare_chunk_upload(
+        &self,
+        request: Request<v1::ChunkMeta>,
+    ) -> Result<Response<v1::ChunkUploadReady>, Status> {
+        Ok(Response::new(prepare::run(&self.0, request.into_inner()).await?))
+    }
+
+    async fn chunk_data_stream(
+        &self,
+        request: Request<Streaming<v1::ChunkData>>,
+    ) -> Result<Response<Self::ChunkDataStreamStream>, Status> {
+        Ok(Response::new(Box::pin(stream::run(&self.0, request.into_inner()).await?)))
+    }
+
+    async fn retrieve_chunk(
+        &self,
+        request: Request<v1::RetrieveRequest>,
+    ) -> Result<Response<Self::RetrieveChunkStream>, Status> {
+        Ok(Response::new(Box::pin(retrieve::run(&self.0, &request.into_inner()).await?)))
+    }
+
+    async fn report_corrupt(
+        &self,
+        request: Request<v1::CorruptReport>,
+    ) -> Result<Response<v1::CorruptVerdict>, Status> {
+        Ok(Response::new(copies::report_corrupt(&self.0, &request.into_inner()).await?))
+    }
+
+    async fn replicate_chunk(
+        &self,
+        request: Request<v1::ReplicateRequest>,
+    ) -> Result<Response<v1::ReplicateResponse>, Status> {
+        Ok(Response::new(replicate::run(&self.0, request.into_inner()).await?))
+    }
+
+    async fn delete_chunks(
+        &self,
+        request: Request<v1::DeleteChunksRequest>,
+    ) -> Result<Response<v1::DeleteChunksResponse>, Status> {
+        Ok(Response::new(copies::delete(&self.0, request.into_inner()).await?))
+    }
+
+    async fn list_chunks(
+        &self,
+        request: Request<v1::ListChunksRequest>,
+    ) -> Result<Response<Self::ListChunksStream>, Status> {
+        Ok(Response::new(Box::pin(copies::list(&self.0, &request.into_inner())?)))
+    }
+}

@@ -1,0 +1,83 @@
+//! Serving readers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_chunkstore::{Blocks, StoreError};
+use dfs_proto::{v1, wire};
+use dfs_types::{ChunkId, ClusterId, Frame};
+use futures_util::Stream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::Error;
+use crate::node::Node;
+
+/// How long a read waits for others to end.
+const WAIT: Duration = Duration::from_secs(2);
+/// Reads that may wait.
+const WAITING_MAX: usize = 1_024;
+/// Frames read ahead of the connection.
+const FRAMES_AHEAD: usize = 2;
+/// How long a reader may take to take a frame.
+const TAKE_WITHIN: Duration = Duration::from_secs(30);
+
+pub(super) async fn run(
+    node: &Arc<Node>,
+    request: &v1::RetrieveRequest,
+) -> Result<impl Stream<Item = Result<v1::ChunkFrame, Status>> + use<>, Error> {
+    node.check_cluster(wire::optional_id::<ClusterId>("cluster_id", &request.cluster_id)?)?;
+    let chunk: ChunkId = wire::id("chunk_id", &request.chunk_id)?;
+    let Ok(_waiting) = node.waiting_reads.try_acquire_many(1) else {
+        return Err(Error::Busy("reads"));
+    };
+    let permit = timeout(WAIT, node.reads.clone().acquire_owned()).await;
+    let permit = permit.ok().and_then(Result::ok).ok_or(Error::Busy("reads"))?;
+    let copy = node.store.stat(chunk).await?.ok_or(StoreError::NotFound(chunk))?;
+    let (offset, length) = (request.offset, copy.seal.length);
+    if offset >= length {
+        return Err(Error::PastEnd { chunk, offset, length });
+    }
+    let end = match request.length {
+        0 => length,
+        wanted => offset.saturating_add(wanted).min(length),
+    };
+    // The first read tells whether there is anything to be served.
+    let first = node.store.read(chunk, offset, end - offset).await?;
+    let (frames, outgoing) = mpsc::channel(FRAMES_AHEAD);
+    let node = node.clone();
+    tokio::spawn(async move {
+        let _permit = permit;
+        let mut next = Ok(first);
+        loop {
+            let blocks = match next {
+                Ok(blocks) => blocks,
+                Err(error) => {
+                    drop(frames.try_send(Err(Error::from(error).into())));
+                    return;
+                }
+            };
+            let at = blocks.offset + blocks.data.len() as u64;
+            let is_last = at >= end || blocks.data.is_empty();
+            node.counts.bytes_out.add(blocks.data.len() as u64);
+            let sent = timeout(TAKE_WITHIN, frames.send(Ok(frame(blocks)))).await;
+            if is_last || !matches!(sent, Ok(Ok(()))) {
+                return;
+            }
+            next = node.store.read(chunk, at, end - at).await;
+        }
+    });
+    Ok(ReceiverStream::new(outgoing))
+}
+
+fn frame(blocks: Blocks) -> v1::ChunkFrame {
+    let Blocks { offset, data, crcs } = blocks;
+    Frame { offset, data, crcs, seal: None }.into()
+}
+
+/// Reads that may wait for their turn.
+pub(crate) fn waiting_reads() -> tokio::sync::Semaphore {
+    tokio::sync::Semaphore::new(WAITING_MAX)
+}

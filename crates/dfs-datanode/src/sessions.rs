@@ -1,0 +1,211 @@
+//! The chunks that are being written: bounded in number, gone when nothing happens.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dfs_streamer::Session;
+use dfs_types::SessionId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{Error, Settings};
+
+/// Sessions that have ended are kept so long for a sender that lost the answer, at most.
+const KEPT_FOR: Duration = Duration::from_secs(10);
+/// How many of those are kept.
+const KEPT_MAX: usize = 4_096;
+/// Bytes that a sender may have under way, if memory allows; a power of two times the least.
+const WINDOW_MAX: u32 = 4 << 20;
+const WINDOW_MIN: u32 = 1 << 20;
+
+/// Who sends a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sender {
+    Client,
+    Datanode,
+}
+
+/// The open sessions, and bounds of what they may take together.
+pub(crate) struct Sessions {
+    table: Mutex<Table>,
+    clients: Bound,
+    datanodes: Bound,
+    streams: Arc<Semaphore>,
+    window: Arc<Semaphore>,
+    window_bytes: u32,
+    idle: Duration,
+}
+
+#[derive(Default)]
+struct Table {
+    open: BTreeMap<SessionId, Entry>,
+    /// In the order of opening.
+    order: VecDeque<SessionId>,
+}
+
+struct Entry {
+    session: Arc<Session>,
+    has_ended: Arc<AtomicBool>,
+}
+
+struct Bound {
+    slots: Arc<Semaphore>,
+    taken: Arc<AtomicU32>,
+}
+
+impl Bound {
+    fn new(slots: usize) -> Self {
+        Self { slots: Arc::new(Semaphore::new(slots)), taken: Arc::default() }
+    }
+}
+
+/// The place of a session among those that write. Given back when its chunk is sealed or given up,
+/// which is earlier than the session is forgotten.
+pub(crate) struct Slot {
+    taken: Arc<AtomicU32>,
+    has_ended: Arc<AtomicBool>,
+    /// Bytes that the sender may have under way.
+    window: u32,
+    _permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Slot {
+    /// Bytes that the sender may have under way.
+    pub(crate) fn window(&self) -> u64 {
+        u64::from(self.window)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+        self.has_ended.store(true, Ordering::Release);
+    }
+}
+
+impl Sessions {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let window_bytes = u32::try_from(settings.window_bytes).unwrap_or(u32::MAX);
+        Self {
+            table: Mutex::default(),
+            clients: Bound::new(settings.sessions),
+            datanodes: Bound::new(settings.replica_sessions),
+            streams: Arc::new(Semaphore::new(settings.replication_streams)),
+            window: Arc::new(Semaphore::new(window_bytes as usize)),
+            window_bytes,
+            idle: settings.session_idle(),
+        }
+    }
+
+    /// Takes a place for a chunk and for the streams to its replicas, or says that there is none:
+    /// nobody waits here, so that nodes never wait for each other in a ring.
+    pub(crate) fn take_slot(&self, sender: Sender, replicas: usize) -> Result<Slot, Error> {
+        let (bound, what) = match sender {
+            Sender::Client => (&self.clients, "sessions of clients"),
+            Sender::Datanode => (&self.datanodes, "sessions of other datanodes"),
+        };
+        let busy = |what| move |_| Error::Busy(what);
+        let mut permits = vec![bound.slots.clone().try_acquire_owned().map_err(busy(what))?];
+        let mut window = WINDOW_MAX;
+        if replicas > 0 {
+            let streams = self.streams.clone().try_acquire_many_owned(replicas as u32);
+            permits.push(streams.map_err(busy("streams to replicas"))?);
+        }
+        if sender == Sender::Client {
+            // What a replica has not taken yet is held here. The fuller it is, the less each gets.
+            let free = u32::try_from(self.window.available_permits()).unwrap_or(u32::MAX);
+            while window > WINDOW_MIN && free < self.window_bytes / (WINDOW_MAX / window * 2) {
+                window /= 2;
+            }
+            let held = self.window.clone().try_acquire_many_owned(window);
+            permits.push(held.map_err(busy("bytes under way"))?);
+        }
+        bound.taken.fetch_add(1, Ordering::Relaxed);
+        let taken = bound.taken.clone();
+        Ok(Slot { taken, has_ended: Arc::default(), window, _permits: permits })
+    }
+
+    /// Adds a session, to be found by its id.
+    pub(crate) fn add(&self, id: SessionId, session: Arc<Session>, has_ended: Arc<AtomicBool>) {
+        let mut table = self.lock();
+        table.open.insert(id, Entry { session, has_ended });
+        table.order.push_back(id);
+        table.forget_surplus();
+    }
+
+    /// A session that is open, or has ended a short while ago.
+    pub(crate) fn find(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.lock().open.get(&id).map(|entry| entry.session.clone())
+    }
+
+    /// Chunks that are being written, for clients and for other datanodes.
+    pub(crate) fn taken(&self) -> (u32, u32) {
+        let read = |bound: &Bound| bound.taken.load(Ordering::Relaxed);
+        (read(&self.clients), read(&self.datanodes))
+    }
+
+    /// Gives up the sessions in which nothing has happened for too long, for ever.
+    pub(crate) async fn expire(&self) {
+        let pause = (self.idle / 4).clamp(Duration::from_millis(25), Duration::from_secs(1));
+        loop {
+            tokio::time::sleep(pause).await;
+            let kept = KEPT_FOR.min(self.idle);
+            let due = |entry: &Entry| {
+                let idle = entry.session.idle_for();
+                idle > self.idle || (entry.has_ended.load(Ordering::Acquire) && idle > kept)
+            };
+            for session in self.lock().remove(due) {
+                session.expire().await;
+            }
+        }
+    }
+
+    /// Gives up all of them.
+    pub(crate) async fn expire_all(&self) {
+        let all = self.lock().remove(|_| true);
+        for session in all {
+            session.expire().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// Set once the slot is given back.
+    pub(crate) fn has_ended(&self) -> Arc<AtomicBool> {
+        self.has_ended.clone()
+    }
+}
+
+impl Table {
+    fn remove(&mut self, due: impl Fn(&Entry) -> bool) -> Vec<Arc<Session>> {
+        let ids: Vec<SessionId> =
+            self.open.iter().filter(|(_, entry)| due(entry)).map(|(id, _)| *id).collect();
+        let removed = ids.iter().filter_map(|id| self.open.remove(id));
+        let removed = removed.map(|entry| entry.session).collect();
+        self.order.retain(|id| self.open.contains_key(id));
+        removed
+    }
+
+    /// Forgets the oldest of those that have ended, when there are very many. Those under way are
+    /// bounded by their slots.
+    fn forget_surplus(&mut self) {
+        for _ in 0..self.order.len() {
+            if self.open.len() <= KEPT_MAX {
+                return;
+            }
+            let Some(oldest) = self.order.pop_front() else { return };
+            let has_ended =
+                self.open.get(&oldest).is_none_or(|e| e.has_ended.load(Ordering::Acquire));
+            if has_ended {
+                self.open.remove(&oldest);
+            } else {
+                self.order.push_back(oldest);
+            }
+        }
+    }
+}
