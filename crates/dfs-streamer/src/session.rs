@@ -121,7 +121,7 @@ impl Session {
         frames: impl Stream<Item = Result<Frame, Error>> + Send + 'static,
     ) -> mpsc::Receiver<Result<Ack, Error>> {
         let (acks, told) = mpsc::channel(ACKS_AHEAD);
-        self.newest.send_if_modified(|newest| {
+        let is_newer = self.newest.send_if_modified(|newest| {
             let is_newer = newest.is_some_and(|newest| number > newest);
             if is_newer {
                 *newest = Some(number);
@@ -130,8 +130,11 @@ impl Session {
         });
         let session = self.clone();
         let work = async move {
-            let ended = session.run(number, frames, &acks).await;
-            session.touch();
+            let ended = if is_newer {
+                session.run(number, frames, &acks).await
+            } else {
+                Err(session.refusal())
+            };
             drop(acks.send(ended.map(Ack::Sealed)).await);
         };
         // The id of the request is to be found in calls that the work makes.
@@ -146,13 +149,17 @@ impl Session {
         self.active.send_replace(Some(Instant::now()));
     }
 
-    /// Why the stream with this number must end, as soon as it must.
+    /// Why a stream that does not hold the newest number has no place here.
+    fn refusal(&self) -> Error {
+        if self.newest.borrow().is_some() { Error::Superseded } else { Error::UnknownSession }
+    }
+
+    /// Ends, with the reason, as soon as the stream with this number must.
     async fn taken_over(&self, number: u64) -> Error {
         let mut newest = self.newest.subscribe();
-        match newest.wait_for(|newest| *newest != Some(number)).await.as_deref() {
-            Ok(Some(_)) => Error::Superseded,
-            Ok(None) | Err(_) => Error::UnknownSession,
-        }
+        // An error cannot be: the session, which holds the other end, is borrowed.
+        drop(newest.wait_for(|newest| *newest != Some(number)).await);
+        self.refusal()
     }
 
     /// Serves one stream until the chunk is durable. The caller tells the end, as nothing must
@@ -184,7 +191,7 @@ impl Session {
             }
             let received = state.set_received();
             let has_room = has_room(state.received, received, self.config.sender.window);
-            let is_due = received >= told + self.config.ack_every.max(1);
+            let is_due = received.saturating_sub(told) >= self.config.ack_every.max(1);
             let frame = tokio::select! {
                 biased;
                 error = &mut taken_over => return Err(error),

@@ -6,12 +6,14 @@
 
 mod authorise;
 mod channels;
+mod memory;
 mod network;
 mod request_id;
 mod server;
 
 pub use authorise::{Action, Denied, Identity, allow};
 pub use channels::{AddressError, Channels, Security, Traced};
+pub use memory::MemoryNetwork;
 pub use network::{CONNECT_TIMEOUT, Io, Listener, Network, Stream, TcpNetwork};
 pub use request_id::{AddRequestId, REQUEST_ID_HEADER, current_request_id, with_request_id};
 pub use server::{Observer, serve};

@@ -36,7 +36,7 @@ impl Io {
     /// Cuts the connection when the other end of `owner` is dropped.
     pub(crate) fn until_dropped(self, mut owner: watch::Receiver<()>) -> Self {
         let cut = async move { while owner.changed().await.is_ok() {} };
-        Self { cut: Some(Box::pin(cut)), ..self }
+        Self { stream: Box::new(self), cut: Some(Box::pin(cut)) }
     }
 }
 
@@ -53,7 +53,7 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
-            self.cut = None;
+            self.cut = Some(Box::pin(std::future::ready(())));
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Pin::new(&mut self.stream).poll_read(cx, buffer)

@@ -1,0 +1,116 @@
+//! A network within one process, for tests: no ports, no timers, and its lines can be cut.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, watch};
+
+use crate::network::{Io, Listener, Network};
+
+/// Bytes that may be under way on a line in each direction.
+const LINE_BUFFER: usize = 256 << 10;
+/// Connections that wait to be accepted.
+const BACKLOG: usize = 16;
+/// The first port that is given for port 0.
+const FIRST_PORT: u16 = 50_000;
+
+/// A network of its own; clones are the same one.
+#[derive(Clone, Default)]
+pub struct MemoryNetwork {
+    lines: Arc<Mutex<Lines>>,
+}
+
+#[derive(Default)]
+struct Lines {
+    listeners: BTreeMap<String, mpsc::Sender<Io>>,
+    /// A line is cut when its sender is dropped.
+    connected: Vec<watch::Sender<()>>,
+    dialled: usize,
+    ports_given: u16,
+}
+
+impl MemoryNetwork {
+    /// Cuts every connection there is. New ones can be made at once.
+    pub fn cut(&self) {
+        self.lock().connected.clear();
+    }
+
+    /// Connections that are open.
+    pub fn connections(&self) -> usize {
+        self.lock().connected.iter().filter(|line| !line.is_closed()).count()
+    }
+
+    /// Connections that were ever made.
+    pub fn dialled(&self) -> usize {
+        self.lock().dialled
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for MemoryNetwork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MemoryNetwork")
+    }
+}
+
+#[async_trait]
+impl Network for MemoryNetwork {
+    async fn connect(&self, address: &str) -> io::Result<Io> {
+        let (here, there) = tokio::io::duplex(LINE_BUFFER);
+        let (line, _) = watch::channel(());
+        let listener = {
+            let lines = self.lock();
+            let listener = lines.listeners.get(address).cloned();
+            listener.ok_or(io::ErrorKind::ConnectionRefused)?
+        };
+        let there = Io::new(there).until_dropped(line.subscribe());
+        let here = Io::new(here).until_dropped(line.subscribe());
+        listener.send(there).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        let mut lines = self.lock();
+        lines.connected.retain(|line| !line.is_closed());
+        lines.connected.push(line);
+        lines.dialled += 1;
+        Ok(here)
+    }
+
+    async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {
+        let (host, port) = address.rsplit_once(':').ok_or(io::ErrorKind::InvalidInput)?;
+        let mut port: u16 = port.parse().map_err(|_| io::ErrorKind::InvalidInput)?;
+        let (give, incoming) = mpsc::channel(BACKLOG);
+        let mut lines = self.lock();
+        if port == 0 {
+            port = FIRST_PORT + lines.ports_given;
+            lines.ports_given += 1;
+        }
+        let address = format!("{host}:{port}");
+        if lines.listeners.get(&address).is_some_and(|listener| !listener.is_closed()) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        lines.listeners.insert(address.clone(), give);
+        let local = address.parse().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        Ok(Box::new(MemoryListener { incoming, local }))
+    }
+}
+
+struct MemoryListener {
+    incoming: mpsc::Receiver<Io>,
+    local: SocketAddr,
+}
+
+#[async_trait]
+impl Listener for MemoryListener {
+    fn local_address(&self) -> SocketAddr {
+        self.local
+    }
+
+    async fn accept(&mut self) -> io::Result<Io> {
+        // The network keeps the other end for as long as there is no other listener.
+        self.incoming.recv().await.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
