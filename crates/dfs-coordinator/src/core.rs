@@ -8,7 +8,7 @@ use dfs_proto::Failure;
 use dfs_proto::v1;
 use dfs_proto::wire::WireId;
 use dfs_runtime::Shutdown;
-use dfs_transport::{Action, Channels, Identity, allow};
+use dfs_transport::{Action, Channels, Identity};
 use dfs_types::{Clock, DfsPath, ErrorCode, NodeId, NodeState, Random, RegistrationNumber};
 use tokio::time::Instant;
 
@@ -38,12 +38,6 @@ impl Core {
         crate::lock(&self.registry)
     }
 
-    /// Asks whether the caller may do this; to be passed by every call that changes something.
-    pub(crate) fn allow(&self, action: Action, path: Option<&DfsPath>) -> Result<(), Failure> {
-        allow(Identity::Anonymous, action, path)
-            .map_err(|denied| Failure::new(ErrorCode::PermissionDenied, denied.to_string()))
-    }
-
     /// Takes over what is stored of all nodes.
     pub(crate) async fn refresh_members(&self) -> Result<(), dfs_metadata::Error> {
         let nodes = self.namespace.nodes().await?;
@@ -56,6 +50,12 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// Asks whether the caller may do this; to be passed by every call.
+pub(crate) fn allow(action: Action, path: Option<&DfsPath>) -> Result<(), Failure> {
+    dfs_transport::allow(Identity::Anonymous, action, path)
+        .map_err(|denied| Failure::new(ErrorCode::PermissionDenied, denied.to_string()))
 }
 
 /// What the registry keeps of a stored node; `None` for one that never used its registration.

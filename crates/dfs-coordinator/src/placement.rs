@@ -52,10 +52,10 @@ pub(crate) fn refusal(core: &Core, error: &dfs_metadata::Error, bytes: u64) -> F
         let registry = core.registry();
         (registry.census(bytes, now), registry.is_gathering(now))
     };
-    let (found, wanted) = match *error {
-        dfs_metadata::Error::NotEnoughNodes { found, wanted }
-        | dfs_metadata::Error::NoSpace { found, wanted, .. } => (found, wanted),
-        _ => return crate::failure::of(error),
+    let (dfs_metadata::Error::NotEnoughNodes { found, wanted }
+    | dfs_metadata::Error::NoSpace { found, wanted, .. }) = *error
+    else {
+        return crate::failure::of(error);
     };
     if is_gathering && census.awaited > 0 {
         return gathering(core, census);

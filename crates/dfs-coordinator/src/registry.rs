@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     const PATIENCE: Patience =
-        Patience { suspect_after: Duration::from_secs(10), lost_after: Duration::from_secs(60) };
+        Patience { suspect_after: Duration::from_secs(10), lost_after: Duration::from_mins(1) };
 
     fn member(admin_state: NodeState) -> Member {
         Member {
@@ -373,7 +373,7 @@ mod tests {
         let mut world = World::new();
         let node = world.node(1, NodeState::Active);
         world.hear(node);
-        world.now += Duration::from_secs(3_600);
+        world.now += Duration::from_hours(1);
         world.registry.tick(world.now);
         assert_eq!(world.state(node), NodeState::Active);
         assert!(world.registry.is_gathering(world.now));

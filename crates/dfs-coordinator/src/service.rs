@@ -25,9 +25,9 @@ use crate::workers::{Background, Delete, Reaper, Repair, Supervisor, Worker};
 use crate::{Error, InitOptions, Settings, grpc, placement};
 
 /// How long the plan of an upload is honoured.
-pub(crate) const PLAN_LIFETIME: Duration = Duration::from_secs(3_600);
+pub(crate) const PLAN_LIFETIME: Duration = Duration::from_hours(1);
 /// How long an upload that stages lives after it was last renewed.
-const STAGING_LIFETIME: Duration = Duration::from_secs(3_600);
+const STAGING_LIFETIME: Duration = Duration::from_hours(1);
 /// How often what is stored of the nodes is read again, which also shows whether the metadata can
 /// be reached.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
 use super::{convert, repeat, upload};
-use crate::core::Core;
+use crate::core::{Core, allow};
 use crate::failure;
 
 pub(super) struct Handler(pub(super) Arc<Core>);
@@ -109,7 +109,7 @@ impl Handler {
     async fn open(&self, request: v1::OpenRequest) -> Result<v1::OpenResponse, Failure> {
         let target = if request.inode == 0 {
             let path = wire::path("path", &request.path)?;
-            self.0.allow(Action::Read, Some(&path))?;
+            allow(Action::Read, Some(&path))?;
             if request.no_follow {
                 let stat =
                     self.namespace().stat(&path, false).await.map_err(|e| failure::of(&e))?;
@@ -120,7 +120,7 @@ impl Handler {
             }
             Target::Path(path)
         } else {
-            self.0.allow(Action::Read, None)?;
+            allow(Action::Read, None)?;
             Target::Inode(wire::inode("inode", request.inode)?)
         };
         let open = OpenFile {
@@ -135,7 +135,7 @@ impl Handler {
 
     async fn stat_path(&self, request: v1::StatRequest) -> Result<v1::StatResponse, Failure> {
         let path = wire::path("path", &request.path)?;
-        self.0.allow(Action::Read, Some(&path))?;
+        allow(Action::Read, Some(&path))?;
         let stat = self.namespace().stat(&path, !request.no_follow).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::StatResponse { stat: Some(convert::stat(stat)) })
@@ -147,7 +147,7 @@ impl Handler {
         request: v1::ListRequest,
     ) -> Result<<Self as Coordinator>::ListDirectoryStream, Failure> {
         let path = wire::path("path", &request.path)?;
-        self.0.allow(Action::Read, Some(&path))?;
+        allow(Action::Read, Some(&path))?;
         let after = match &request.after[..] {
             [] => None,
             name => Some(wire::name("after", name)?),
@@ -178,7 +178,7 @@ impl Handler {
         let slot = request.slot.take();
         let repeat = repeat("MakeDirectory", slot, &request)?;
         let path = wire::path("path", &request.path)?;
-        self.0.allow(Action::Write, Some(&path))?;
+        allow(Action::Write, Some(&path))?;
         let now = self.0.clock.now().into();
         let attributes = wire::attributes("attributes", request.attributes, now)?;
         let make = MakeDirectory { path, parents: request.parents, attributes };
@@ -194,7 +194,7 @@ impl Handler {
         let slot = request.slot.take();
         let repeat = repeat("MakeSymlink", slot, &request)?;
         let path = wire::path("path", &request.path)?;
-        self.0.allow(Action::Write, Some(&path))?;
+        allow(Action::Write, Some(&path))?;
         let now = self.0.clock.now().into();
         let make = MakeSymlink {
             path,
@@ -218,8 +218,8 @@ impl Handler {
             to: wire::path("to", &request.to)?,
             no_replace: request.no_replace,
         };
-        self.0.allow(Action::Write, Some(&rename.from))?;
-        self.0.allow(Action::Write, Some(&rename.to))?;
+        allow(Action::Write, Some(&rename.from))?;
+        allow(Action::Write, Some(&rename.to))?;
         let renamed = self.namespace().rename(&rename, repeat.as_ref()).await;
         renamed.map_err(|error| failure::of(&error))?;
         Ok(v1::RenameResponse {})
@@ -232,11 +232,13 @@ impl Handler {
         let slot = request.slot.take();
         let repeat = repeat("Delete", slot, &request)?;
         let path = wire::path("path", &request.path)?;
-        self.0.allow(Action::Write, Some(&path))?;
+        allow(Action::Write, Some(&path))?;
         let delete = Delete { path, recursive: request.recursive, now: request.now };
         let until = self.namespace().delete(&delete, repeat.as_ref()).await;
         let until = until.map_err(|error| failure::of(&error))?;
-        Ok(v1::DeleteResponse { restorable_until_ms: until.map_or(0, |time| time.millis()) })
+        Ok(v1::DeleteResponse {
+            restorable_until_ms: until.map_or(0, dfs_types::Timestamp::millis),
+        })
     }
 
     async fn undelete_path(
@@ -250,7 +252,7 @@ impl Handler {
             [] => None,
             to => Some(wire::path("to", to)?),
         };
-        self.0.allow(Action::Write, Some(to.as_ref().unwrap_or(&path)))?;
+        allow(Action::Write, Some(to.as_ref().unwrap_or(&path)))?;
         let stat = self.namespace().undelete(&Undelete { path, to }, repeat.as_ref()).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::UndeleteResponse { stat: Some(convert::stat(stat)) })
@@ -263,7 +265,7 @@ impl Handler {
         let slot = request.slot.take();
         let repeat = repeat("SetAttributes", slot, &request)?;
         let path = wire::path("path", &request.path)?;
-        self.0.allow(Action::Write, Some(&path))?;
+        allow(Action::Write, Some(&path))?;
         let change = SetAttributes {
             path,
             follow: !request.no_follow,

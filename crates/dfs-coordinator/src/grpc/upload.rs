@@ -9,7 +9,7 @@ use dfs_types::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, ChunkSeal, Crc32c};
 use tokio::time::Instant;
 
 use super::{convert, repeat};
-use crate::core::Core;
+use crate::core::{Core, allow};
 use crate::placement;
 
 /// Tokens in one call.
@@ -29,7 +29,7 @@ pub(super) async fn upload_file(
 ) -> Result<v1::UploadPlan, Failure> {
     let max_chunks = request.max_chunks as usize;
     if !request.token.is_empty() {
-        core.allow(Action::Write, None)?;
+        allow(Action::Write, None)?;
         let page = NextPage {
             token: token("token", request.token)?,
             from_offset: request.from_offset,
@@ -41,7 +41,7 @@ pub(super) async fn upload_file(
         .await;
     }
     let path = wire::path("path", &request.path)?;
-    core.allow(Action::Write, Some(&path))?;
+    allow(Action::Write, Some(&path))?;
     let chunk_size =
         request.chunk_size.map(|bytes| wire::chunk_size("chunk_size", bytes)).transpose()?;
     let replication_factor = request
@@ -66,7 +66,7 @@ pub(super) async fn replan_chunk(
     core: &Core,
     request: v1::ReplanRequest,
 ) -> Result<v1::UploadPlan, Failure> {
-    core.allow(Action::Write, None)?;
+    allow(Action::Write, None)?;
     let avoid = wire::at_most("avoid_nodes", request.avoid_nodes, AVOID_MAX)?;
     let replan = Replan {
         token: token("token", request.token)?,
@@ -108,7 +108,7 @@ pub(super) async fn renew_upload(
     core: &Core,
     request: v1::RenewRequest,
 ) -> Result<v1::RenewResponse, Failure> {
-    core.allow(Action::Write, None)?;
+    allow(Action::Write, None)?;
     let tokens = tokens(request.tokens)?;
     let chunks = written_chunks(request.chunks)?;
     let expires =
@@ -121,7 +121,7 @@ pub(super) async fn confirm_upload(
     core: &Core,
     mut request: v1::ConfirmRequest,
 ) -> Result<v1::ConfirmResponse, Failure> {
-    core.allow(Action::Write, None)?;
+    allow(Action::Write, None)?;
     let slot = request.slot.take();
     let repeat = repeat("ConfirmUpload", slot, &request)?;
     let confirm = Confirm {
@@ -144,7 +144,7 @@ pub(super) async fn abort_upload(
     core: &Core,
     request: v1::AbortRequest,
 ) -> Result<v1::AbortResponse, Failure> {
-    core.allow(Action::Write, None)?;
+    allow(Action::Write, None)?;
     let token = token("token", request.token)?;
     core.namespace.abort(&token).await.map_err(|error| crate::failure::of(&error))?;
     Ok(v1::AbortResponse {})

@@ -137,7 +137,7 @@ mod tests {
             assert_eq!(deletions.due(now), [NODE]);
             deletions.failed(NODE, &[copy(1)], now);
             assert!(deletions.due(now).is_empty());
-            now += Duration::from_secs(120);
+            now += Duration::from_mins(2);
         }
         deletions.failed(NODE, &[copy(1)], now);
         assert_eq!(deletions.len(), 0);

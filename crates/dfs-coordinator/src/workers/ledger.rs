@@ -190,8 +190,8 @@ mod tests {
 
     use super::*;
 
-    fn condition(good: u8, bad: u8) -> Option<Condition> {
-        Some(Condition { good, wanted: 3, bad })
+    fn condition(good: u8, bad: u8) -> Condition {
+        Condition { good, wanted: 3, bad }
     }
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
         let now = Instant::now();
         let mut ledger = Ledger::new(10);
         for (id, good) in [(1, 2), (2, 0), (3, 1), (4, 3), (5, 2)] {
-            ledger.set(ChunkId(id), condition(good, 0));
+            ledger.set(ChunkId(id), Some(condition(good, 0)));
         }
         let mut order = Vec::new();
         while let Some((chunk, _)) = ledger.take(now) {
@@ -217,13 +217,13 @@ mod tests {
             let Tally { chunks, under_replicated, missing, bad_copies } = ledger.tally();
             (chunks, under_replicated, missing, bad_copies)
         };
-        ledger.set(ChunkId(1), condition(2, 1));
-        ledger.set(ChunkId(2), condition(0, 2));
-        ledger.set(ChunkId(3), condition(3, 0));
+        ledger.set(ChunkId(1), Some(condition(2, 1)));
+        ledger.set(ChunkId(2), Some(condition(0, 2)));
+        ledger.set(ChunkId(3), Some(condition(3, 0)));
         assert_eq!(tally(&ledger), (3, 1, 1, 3));
-        ledger.set(ChunkId(2), condition(1, 0));
+        ledger.set(ChunkId(2), Some(condition(1, 0)));
         assert_eq!(tally(&ledger), (3, 2, 0, 1));
-        ledger.set(ChunkId(1), condition(3, 0));
+        ledger.set(ChunkId(1), Some(condition(3, 0)));
         ledger.set(ChunkId(2), None);
         ledger.count(-1);
         assert_eq!(tally(&ledger), (2, 0, 0, 0));
@@ -235,15 +235,15 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(5);
         let mut ledger = Ledger::new(10);
-        ledger.set(ChunkId(1), condition(2, 0));
+        ledger.set(ChunkId(1), Some(condition(2, 0)));
         assert!(ledger.take(now).is_some());
-        ledger.set(ChunkId(1), condition(1, 0));
+        ledger.set(ChunkId(1), Some(condition(1, 0)));
         assert_eq!(ledger.take(now), None);
-        ledger.finish(ChunkId(1), condition(1, 0), later);
-        ledger.set(ChunkId(1), condition(1, 1));
+        ledger.finish(ChunkId(1), Some(condition(1, 0)), later);
+        ledger.set(ChunkId(1), Some(condition(1, 1)));
         assert_eq!(ledger.take(now), None);
         assert_eq!(ledger.take(later).unwrap().1, Condition { good: 1, wanted: 3, bad: 1 });
-        ledger.finish(ChunkId(1), condition(3, 0), later);
+        ledger.finish(ChunkId(1), Some(condition(3, 0)), later);
         assert_eq!(ledger.take(later), None);
     }
 
@@ -252,14 +252,14 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(5);
         let mut ledger = Ledger::new(10);
-        ledger.set(ChunkId(1), condition(2, 0));
+        ledger.set(ChunkId(1), Some(condition(2, 0)));
         ledger.take(now).unwrap();
-        ledger.finish(ChunkId(1), condition(2, 0), later);
+        ledger.finish(ChunkId(1), Some(condition(2, 0)), later);
         assert_eq!(ledger.take(now), None);
         ledger.wake();
         assert!(ledger.take(now).is_some());
         ledger.restart();
-        ledger.set(ChunkId(1), condition(2, 0));
+        ledger.set(ChunkId(1), Some(condition(2, 0)));
         assert_eq!((ledger.take(now), ledger.busy(), ledger.len()), (None, 1, 1));
     }
 
@@ -268,13 +268,13 @@ mod tests {
         let now = Instant::now();
         let mut ledger = Ledger::new(4);
         for id in 0..10 {
-            ledger.set(ChunkId(id), condition(2, 0));
+            ledger.set(ChunkId(id), Some(condition(2, 0)));
         }
         assert_eq!((ledger.len(), ledger.tally().under_replicated), (4, 10));
         assert!(!ledger.wants_scan());
         for _ in 0..3 {
             let (chunk, _) = ledger.take(now).unwrap();
-            ledger.finish(chunk, condition(3, 0), now);
+            ledger.finish(chunk, Some(condition(3, 0)), now);
         }
         assert!(ledger.wants_scan());
     }

@@ -93,7 +93,7 @@ pub(super) async fn find(
     chunk: ChunkId,
 ) -> Result<Option<Stamp>, Failure> {
     let after = chunk.0.checked_sub(1).map(ChunkId);
-    let after = after.map_or_else(bytes::Bytes::new, |before| before.to_wire());
+    let after = after.map_or_else(bytes::Bytes::new, dfs_proto::wire::WireId::to_wire);
     let mut client = client(core, node)?;
     let listing = async {
         let request = v1::ListChunksRequest { after, limit: 1 };

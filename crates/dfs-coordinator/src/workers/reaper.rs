@@ -20,13 +20,13 @@ const ITEMS_MAX: usize = 256;
 /// Answers of slots, or chunks, that one step of a sweep looks at.
 const SWEEP_LEN: usize = 90;
 /// How often uploads and slots are looked through.
-const UPKEEP_EVERY: Duration = Duration::from_secs(60);
+const UPKEEP_EVERY: Duration = Duration::from_mins(1);
 /// How often tombstones are looked for, which takes a look at every chunk.
-const TOMBSTONES_EVERY: Duration = Duration::from_secs(3_600);
+const TOMBSTONES_EVERY: Duration = Duration::from_hours(1);
 /// Pause between the steps of that look, so that it is not felt.
 const TOMBSTONES_PAUSE: Duration = Duration::from_millis(20);
 /// How much older than any plan that is still honoured the floor stays.
-const FLOOR_MARGIN: Duration = Duration::from_secs(600);
+const FLOOR_MARGIN: Duration = Duration::from_mins(10);
 
 /// The worker.
 pub(crate) struct Reaper {

@@ -28,7 +28,7 @@ const WAITING_MAX: usize = 100_000;
 /// Rest of a chunk after a repair that failed.
 const REST: Duration = Duration::from_secs(2);
 /// Rest of a chunk that no node can take; ended early when a node comes.
-const REST_WITHOUT_TARGET: Duration = Duration::from_secs(60);
+const REST_WITHOUT_TARGET: Duration = Duration::from_mins(1);
 
 /// The worker.
 pub(crate) struct Repair {

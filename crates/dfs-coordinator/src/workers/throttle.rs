@@ -44,7 +44,7 @@ mod tests {
         assert_eq!(throttle.book(100, now), Duration::ZERO);
         assert_eq!(throttle.book(100, now), Duration::from_secs(1));
         assert_eq!(throttle.book(100, now), Duration::from_secs(2));
-        let later = now + Duration::from_secs(60);
+        let later = now + Duration::from_mins(1);
         assert_eq!(throttle.book(100, later), Duration::ZERO);
     }
 

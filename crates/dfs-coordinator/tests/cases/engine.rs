@@ -72,7 +72,9 @@ async fn creates_at_the_same_time_share_engine_commits() {
     let create = |name: usize| {
         let mut client = client.clone();
         let path = format!("/{name}").into();
-        let request = v1::MakeDirectoryRequest { path, ..v1::MakeDirectoryRequest::default() };
+        let attributes = Some(v1::Attributes { mode: 0o755, ..v1::Attributes::default() });
+        let request =
+            v1::MakeDirectoryRequest { path, attributes, ..v1::MakeDirectoryRequest::default() };
         async move { client.make_directory(request).await.map(drop) }
     };
     create(100).await.unwrap();

@@ -9,15 +9,15 @@ use tokio_stream::StreamExt;
 use crate::cluster::datanode::written;
 use crate::cluster::{CHUNK, Cluster, HOUR, refused, upload_request};
 
-fn slot(sequence: u64) -> Option<v1::Slot> {
+fn slot(sequence: u64) -> v1::Slot {
     let client_id = ClientId(9).to_bytes().to_vec().into();
-    Some(v1::Slot { client_id, slot: 3, sequence })
+    v1::Slot { client_id, slot: 3, sequence }
 }
 
 fn mkdir(path: &str, sequence: u64) -> v1::MakeDirectoryRequest {
     v1::MakeDirectoryRequest {
         path: path.to_owned().into(),
-        slot: slot(sequence),
+        slot: Some(slot(sequence)),
         attributes: Some(v1::Attributes { mode: 0o755, ..v1::Attributes::default() }),
         ..v1::MakeDirectoryRequest::default()
     }
@@ -148,14 +148,15 @@ async fn names_are_moved_changed_and_listed_in_pages() {
     let rename = v1::RenameRequest {
         from: "/d/b".into(),
         to: "/e/b".into(),
-        slot: slot(6),
+        slot: Some(slot(6)),
         ..v1::RenameRequest::default()
     };
     client.rename(rename).await.unwrap();
     let link = v1::MakeSymlinkRequest {
         path: "/link".into(),
         target: "e".into(),
-        slot: slot(7),
+        attributes: Some(v1::Attributes { mode: 0o777, ..v1::Attributes::default() }),
+        slot: Some(slot(7)),
         ..v1::MakeSymlinkRequest::default()
     };
     client.make_symlink(link).await.unwrap();
@@ -164,7 +165,7 @@ async fn names_are_moved_changed_and_listed_in_pages() {
     let set = v1::SetAttributesRequest {
         path: "/link/b".into(),
         mode: Some(0o700),
-        slot: slot(8),
+        slot: Some(slot(8)),
         ..v1::SetAttributesRequest::default()
     };
     let stat = client.set_attributes(set).await.unwrap().into_inner().stat.unwrap();

@@ -40,7 +40,7 @@ struct State {
     replicated: Vec<ChunkId>,
     bad: Vec<(ChunkId, Stamp)>,
     confirmed_bad: Vec<(ChunkId, Stamp)>,
-    node_state: i32,
+    standing: i32,
     must_register: bool,
     orders: u64,
     refuses_chunks: bool,
@@ -108,15 +108,17 @@ impl FakeDataNode {
     }
 
     pub(crate) fn registration_request(&self, secret: &str) -> v1::RegisterRequest {
+        let disks = self.disks();
+        let state = self.state.lock().unwrap();
         v1::RegisterRequest {
             join_secret: secret.to_owned(),
+            cluster_id: state.cluster.clone(),
+            incarnation: state.incarnation,
             node_id: self.id.to_bytes().to_vec().into(),
-            cluster_id: self.state.lock().unwrap().cluster.clone(),
-            incarnation: self.state.lock().unwrap().incarnation,
-            registration: self.state.lock().unwrap().registration,
+            registration: state.registration,
             address: self.address.clone(),
             version: "test".to_owned(),
-            disks: self.disks(),
+            disks,
             ..v1::RegisterRequest::default()
         }
     }
@@ -168,7 +170,7 @@ impl FakeDataNode {
                     let Some(Ok(order)) = order else { return };
                     let mut state = self.state.lock().unwrap();
                     state.orders += 1;
-                    state.node_state = order.state;
+                    state.standing = order.state;
                     state.must_register |= order.must_register;
                     for bad in order.confirmed_bad_copies {
                         let copy =
@@ -260,7 +262,7 @@ impl FakeDataNode {
     }
 
     pub(crate) fn node_state(&self) -> v1::NodeState {
-        v1::NodeState::try_from(self.state.lock().unwrap().node_state).unwrap()
+        v1::NodeState::try_from(self.state.lock().unwrap().standing).unwrap()
     }
 
     pub(crate) fn must_register(&self) -> bool {

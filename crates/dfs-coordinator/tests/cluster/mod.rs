@@ -27,7 +27,7 @@ use datanode::{FakeDataNode, Neighbours};
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const CHUNK: u64 = 64 << 10;
-pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
 /// Waits until `condition` holds.
 pub(crate) async fn eventually<F: Future<Output = bool>>(
