@@ -93,7 +93,8 @@ impl Network for MemoryNetwork {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         lines.listeners.insert(address.clone(), give);
-        let local = address.parse().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let local =
+            address.parse().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         Ok(Box::new(MemoryListener { incoming, local }))
     }
 }

@@ -140,9 +140,9 @@ fn a_cut_connection_is_taken_up_again() {
                 send(&link, &mut chunk_source(Arc::new(sent), Hashing::Inline)).await
             });
             if in_seal {
-                node.sealing_begun().await
+                node.sealing_begun().await;
             } else {
-                node.appends_begun(1).await
+                node.appends_begun(1).await;
             }
             network.cut();
             may.send_replace(true);

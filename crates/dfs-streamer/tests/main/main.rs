@@ -1,4 +1,5 @@
 //! The streamer against a toy model of a chunk, over links that fail.
+#![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests panic as tests do.
 
 mod faults;
 mod grpc;

@@ -275,7 +275,7 @@ fn a_stream_that_reads_no_acks_can_be_taken_over() {
         for frame in &all[50..] {
             give.send(frame.clone()).await.unwrap();
         }
-        let mut acks = ReceiverStream::new(acks);
+        let acks = ReceiverStream::new(acks);
         assert!(acks.any(async |ack| matches!(ack, Ok(Ack::Sealed(_)))).await);
         drop(deaf);
     });

@@ -228,7 +228,7 @@ pub(crate) trait Meddler: Send + Sync + 'static {
 
     /// Ends when the link breaks by itself.
     async fn breaks(&self, _stream: u64) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

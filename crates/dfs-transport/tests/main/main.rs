@@ -1,0 +1,8 @@
+//! Channels and servers, over a network within this process.
+#![allow(clippy::unwrap_used)] // Helpers of tests panic as tests do.
+
+mod channels;
+mod draining;
+mod limits;
+mod request_ids;
+mod service;

@@ -1,0 +1,113 @@
+//! A service that does what its test wants.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dfs_proto::v1::{self, admin_client::AdminClient, admin_server};
+use dfs_transport::{Channels, MemoryNetwork, Network as _, Observer, Security, Traced, serve};
+use dfs_types::RequestId;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+use tonic::{Code, Request, Response, Status};
+
+/// Answers `SetReplication` at once, and `ClusterStatus` once it may.
+#[derive(Clone)]
+pub(crate) struct Service {
+    /// Calls of `ClusterStatus` that were begun.
+    pub(crate) begun: watch::Sender<usize>,
+    /// Whether they may end.
+    pub(crate) may_end: watch::Sender<bool>,
+    /// Ids of the requests that were worked for.
+    pub(crate) ids: Arc<Mutex<Vec<Option<RequestId>>>>,
+    /// Where `SetReplication` goes on to.
+    pub(crate) next: Option<AdminClient<Traced>>,
+    /// Bytes in the answers of `ClusterStatus`.
+    pub(crate) answer: usize,
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self {
+            begun: watch::Sender::new(0),
+            may_end: watch::Sender::new(false),
+            ids: Arc::default(),
+            next: None,
+            answer: 0,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl admin_server::Admin for Service {
+    async fn cluster_status(
+        &self,
+        _request: Request<v1::ClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatusResponse>, Status> {
+        self.begun.send_modify(|begun| *begun += 1);
+        self.may_end.subscribe().wait_for(|may| *may).await.unwrap();
+        let version = "x".repeat(self.answer);
+        Ok(Response::new(v1::ClusterStatusResponse { version, ..Default::default() }))
+    }
+
+    async fn set_replication(
+        &self,
+        request: Request<v1::SetReplicationRequest>,
+    ) -> Result<Response<v1::SetReplicationResponse>, Status> {
+        let id = dfs_transport::current_request_id();
+        self.ids.lock().unwrap().push(id);
+        if request.get_ref().replication_factor == 0 {
+            return Err(Status::invalid_argument("zero"));
+        }
+        if let Some(next) = &self.next {
+            next.clone().set_replication(request.into_inner()).await?;
+        }
+        Ok(Response::new(v1::SetReplicationResponse::default()))
+    }
+}
+
+/// Remembers what it was told.
+#[derive(Default)]
+pub(crate) struct Log(pub(crate) Mutex<Vec<(String, Code)>>);
+
+impl Observer for Log {
+    fn answered(&self, method: &str, code: Code, _elapsed: Duration) {
+        self.0.lock().unwrap().push((method.to_owned(), code));
+    }
+}
+
+/// A server that runs, until this is dropped.
+pub(crate) struct Running {
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) ended: JoinHandle<std::io::Result<()>>,
+    pub(crate) log: Arc<Log>,
+}
+
+impl Running {
+    pub(crate) async fn start(
+        network: &MemoryNetwork,
+        address: &str,
+        service: admin_server::AdminServer<Service>,
+        drain: Duration,
+    ) -> Self {
+        let listener = network.listen(address).await.unwrap();
+        let (stop, log) = (watch::Sender::new(false), Arc::new(Log::default()));
+        let mut stopped = stop.subscribe();
+        let shutdown = async move { drop(stopped.wait_for(|stop| *stop).await) };
+        let ended =
+            tokio::spawn(serve(listener, Routes::new(service), log.clone(), shutdown, drain));
+        Self { stop, ended, log }
+    }
+}
+
+pub(crate) fn channels(network: &MemoryNetwork) -> Channels {
+    Channels::new(Arc::new(network.clone()), Security::Plaintext)
+}
+
+pub(crate) fn client(network: &MemoryNetwork, address: &str) -> AdminClient<Traced> {
+    AdminClient::new(channels(network).control(address).unwrap())
+}
+
+pub(crate) fn replication(replication_factor: u32) -> v1::SetReplicationRequest {
+    v1::SetReplicationRequest { replication_factor, ..Default::default() }
+}
