@@ -9,6 +9,9 @@ use super::{Candidate, NodeSelector, Wish, eligible, put_nearest_first};
 /// Spreads copies over zones, then over machines, and chooses within that by chance, each node as
 /// often as it has free bytes. So disks fill evenly, and a burst of plans does not pile up on the
 /// emptiest node, as choosing the emptiest each time would.
+///
+/// A node on the client's machine, if there is one, always gets the first copy, which then crosses
+/// no network.
 #[derive(Debug, Default)]
 pub struct CapacityWeighted(());
 
@@ -20,45 +23,68 @@ impl NodeSelector for CapacityWeighted {
         random: &dyn Random,
     ) -> Vec<NodeId> {
         let mut left = eligible(candidates, wish);
-        let mut chosen: Vec<&Candidate> = Vec::with_capacity(wish.count);
-        let (mut zones, mut hosts) = (BTreeMap::new(), BTreeMap::new());
+        let mut chosen: Vec<&Candidate> = Vec::with_capacity(wish.count.min(left.len()));
+        let mut taken = Taken::default();
         while chosen.len() < wish.count && !left.is_empty() {
-            // Copies that the domains of a candidate hold already: zones count before machines.
-            let crowd = |candidate: &Candidate| {
-                let zone = zones.get(&domain(&candidate.zone, candidate.node)).copied();
-                let host = hosts.get(&domain(&candidate.host, candidate.node)).copied();
-                (zone.unwrap_or(0_usize), host.unwrap_or(0_usize))
+            let is_far = |node: &Candidate| {
+                chosen.is_empty() && !wish.host.is_empty() && node.host != wish.host
             };
-            let least = left.iter().map(|candidate| crowd(candidate)).min();
-            let best = |candidate: &&Candidate| Some(crowd(candidate)) == least;
-            let total: u128 = left.iter().copied().filter(best).map(weight).sum();
-            let mut point = u128::from(random.below(u64::try_from(total).unwrap_or(u64::MAX)));
-            let index = left.iter().position(|candidate| {
-                if !best(candidate) {
-                    return false;
-                }
-                let weight = weight(candidate);
-                let is_hit = point < weight;
-                point = point.saturating_sub(weight);
-                is_hit
-            });
-            let Some(index) = index else { break };
-            let hit = left.swap_remove(index);
-            *zones.entry(domain(&hit.zone, hit.node)).or_insert(0) += 1;
-            *hosts.entry(domain(&hit.host, hit.node)).or_insert(0) += 1;
+            let merit = |node: &Candidate| (is_far(node), taken.crowd(node));
+            let best = left.iter().map(|node| merit(node)).min();
+            let weights: Vec<u64> = left
+                .iter()
+                .map(|node| if Some(merit(node)) == best { weight(node) } else { 0 })
+                .collect();
+            let hit = left.swap_remove(draw(&weights, random));
+            taken.add(hit);
             chosen.push(hit);
         }
         put_nearest_first(&mut chosen, wish);
-        chosen.into_iter().map(|candidate| candidate.node).collect()
+        chosen.into_iter().map(|node| node.node).collect()
     }
 }
 
 /// A failure domain; a node of which it is not known is one of its own.
-fn domain(name: &str, node: NodeId) -> (&str, Option<NodeId>) {
+type Domain<'a> = (&'a str, Option<NodeId>);
+
+fn domain(name: &str, node: NodeId) -> Domain<'_> {
     (name, name.is_empty().then_some(node))
 }
 
-fn weight(candidate: &Candidate) -> u128 {
-    // In mebibytes, so that the sum over any cluster stays within what can be drawn.
-    u128::from(candidate.free >> 20) + 1
+/// Copies by failure domain.
+#[derive(Debug, Default)]
+struct Taken<'a> {
+    zones: BTreeMap<Domain<'a>, usize>,
+    hosts: BTreeMap<Domain<'a>, usize>,
+}
+
+impl<'a> Taken<'a> {
+    /// How bad one more copy on a node would be: a second one in its zone first of all, then
+    /// further ones on its machine, then in its zone.
+    fn crowd(&self, node: &Candidate) -> (bool, usize, usize) {
+        let in_zone = self.zones.get(&domain(&node.zone, node.node)).copied().unwrap_or(0);
+        let on_host = self.hosts.get(&domain(&node.host, node.node)).copied().unwrap_or(0);
+        (in_zone > 0, on_host, in_zone)
+    }
+
+    fn add(&mut self, node: &'a Candidate) {
+        *self.zones.entry(domain(&node.zone, node.node)).or_insert(0) += 1;
+        *self.hosts.entry(domain(&node.host, node.node)).or_insert(0) += 1;
+    }
+}
+
+/// In mebibytes, so that the sum over any cluster stays within what can be drawn.
+fn weight(node: &Candidate) -> u64 {
+    (node.free >> 20) + 1
+}
+
+/// An index, each as often as its weight says. At least one weight must not be 0.
+fn draw(weights: &[u64], random: &dyn Random) -> usize {
+    let mut point = random.below(weights.iter().sum());
+    let mut index = 0;
+    while point >= weights[index] {
+        point -= weights[index];
+        index += 1;
+    }
+    index
 }

@@ -6,6 +6,8 @@
 mod capacity_weighted;
 mod random;
 mod round_robin;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 
