@@ -163,6 +163,11 @@ impl Service {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> Arc<Core> {
+        self.core.clone()
+    }
+
     /// What others may know of it.
     pub fn handle(&self) -> Handle {
         self.handle.clone()

@@ -327,3 +327,112 @@ fn plan(
     targets.extend(over_bad);
     Plan { sources: sources.into_iter().map(|(_, node)| node).collect(), targets, displaced }
 }
+
+#[cfg(test)]
+mod tests {
+    use dfs_types::{ChunkSeal, Crc32c, DiskId, Generation, InodeId, RegistrationNumber};
+    use dfs_types::{Sha256, Stamp};
+
+    use super::*;
+    use crate::registry::Member;
+
+    fn view(node: u128, zone: &str, state: NodeState) -> View {
+        View {
+            node: NodeId(node),
+            member: Member {
+                address: String::new(),
+                zone: zone.to_owned(),
+                host: String::new(),
+                version: String::new(),
+                admin_state: NodeState::Active,
+                registration: RegistrationNumber(1),
+            },
+            state,
+            disks: Vec::new(),
+            free: 1 << 30,
+            planned: 0,
+            capacity: 1 << 30,
+            refuses_chunks: false,
+            sessions: 0,
+            last_heard: None,
+        }
+    }
+
+    fn active(nodes: &[u128]) -> Vec<View> {
+        nodes.iter().map(|node| view(*node, "", NodeState::Active)).collect()
+    }
+
+    /// A chunk that wants three copies and has these.
+    fn record(copies: &[(u128, bool)]) -> Chunk {
+        let copy = |(node, is_bad): &(u128, bool)| Copy {
+            node: NodeId(*node),
+            disk: DiskId(1),
+            stamp: Stamp(7),
+            is_bad: *is_bad,
+        };
+        Chunk {
+            seal: ChunkSeal { length: 5, crc32c: Crc32c(1), sha256: Sha256([0; 32]) },
+            copies: copies.iter().map(copy).collect(),
+            wanted: 3,
+            generation: Generation(1),
+            references: 1,
+            inode: InodeId::ROOT,
+        }
+    }
+
+    /// The plan with the first of the candidates.
+    fn planned(record: &Chunk, views: &[View], lost: &[u128]) -> (Vec<u128>, Vec<u128>, Vec<u128>) {
+        let lost = lost.iter().copied().map(NodeId).collect();
+        let Plan { sources, targets, displaced } = plan(record, views, &lost, |from, count| {
+            from.iter().map(|candidate| candidate.node).take(count).collect()
+        });
+        let numbers = |nodes: Vec<NodeId>| nodes.into_iter().map(|node| node.0).collect();
+        let displaced = displaced.into_iter().map(|copy| copy.node).collect();
+        (numbers(sources), numbers(targets), numbers(displaced))
+    }
+
+    #[test]
+    fn what_is_missing_goes_to_nodes_without_a_copy() {
+        let one = record(&[(2, false)]);
+        let plan = planned(&one, &active(&[1, 2, 3, 4]), &[]);
+        assert_eq!(plan, (vec![2], vec![1, 3], vec![]));
+        let with_lost = record(&[(1, false), (2, false), (3, false)]);
+        let plan = planned(&with_lost, &active(&[1, 2, 4]), &[3]);
+        assert_eq!(plan, (vec![1, 2], vec![4], vec![]));
+    }
+
+    #[test]
+    fn a_bad_copy_is_no_source_and_goes_only_when_its_place_is_needed() {
+        let bad = record(&[(1, true), (2, false), (3, false)]);
+        let plan = planned(&bad, &active(&[1, 2, 3, 4]), &[]);
+        assert_eq!(plan, (vec![2, 3], vec![4], vec![]));
+        let plan = planned(&bad, &active(&[1, 2, 3]), &[]);
+        assert_eq!(plan, (vec![2, 3], vec![1], vec![1]));
+    }
+
+    #[test]
+    fn another_zone_is_preferred_and_a_silent_source_comes_last() {
+        let two = record(&[(1, false), (2, false)]);
+        let views = [
+            view(1, "a", NodeState::Suspect),
+            view(2, "b", NodeState::Active),
+            view(3, "a", NodeState::Active),
+            view(4, "b", NodeState::Active),
+            view(5, "c", NodeState::Active),
+            view(6, "d", NodeState::Suspect),
+        ];
+        assert_eq!(planned(&two, &views, &[]), (vec![2, 1], vec![5], vec![]));
+        assert_eq!(planned(&two, &views[..4], &[]), (vec![2, 1], vec![3], vec![]));
+    }
+
+    #[test]
+    fn a_copy_leaves_the_record_only_when_enough_others_count() {
+        let three = record(&[(1, true), (2, false), (3, false)]);
+        let lost = BTreeSet::from([NodeId(3)]);
+        assert_eq!(replaced(&three, &lost, 1), []);
+        let stamp = Stamp(7);
+        let gone = [1, 3].map(|node| CopyId { node: NodeId(node), stamp });
+        assert_eq!(replaced(&three, &lost, 2), gone);
+        assert_eq!(replaced(&record(&[]), &lost, 0), []);
+    }
+}

@@ -60,6 +60,35 @@ async fn a_file_can_be_restored_in_time() {
 }
 
 #[tokio::test]
+async fn nothing_is_kept_when_space_runs_out() {
+    let cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    assert!(delete(&cluster, "/file", false).await > 0);
+    assert_eq!(holders(&cluster, chunk), 3);
+    for node in cluster.nodes.values() {
+        node.set_free(1 << 30);
+    }
+    eventually("its space is given back", || async { holders(&cluster, chunk) == 0 }).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_nobody_finishes_is_taken_apart() {
+    let mut cluster = Cluster::start(3).await;
+    let (request, chunk) = cluster.write("/file", b"data", &[1, 2, 3]).await;
+    let renew = v1::RenewRequest { tokens: request.tokens.clone(), chunks: request.chunks };
+    cluster.client().await.renew_upload(renew).await.unwrap();
+    cluster.stop().await;
+    cluster.clock.advance(HOUR * 2);
+    let engine = cluster.engine.clone();
+    cluster.start_again(engine).await;
+    for node in cluster.nodes.values() {
+        node.silence();
+        node.beat().await;
+    }
+    eventually("its chunk is gone", || async { holders(&cluster, chunk) == 0 }).await;
+}
+
+#[tokio::test]
 async fn a_silent_node_is_told_when_it_is_back() {
     let cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;

@@ -46,6 +46,30 @@ async fn what_a_lost_node_held_is_made_again_and_its_own_copy_goes_when_it_is_ba
 }
 
 #[tokio::test]
+async fn a_chunk_out_of_reach_is_missing_until_a_holder_is_back() {
+    let mut cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    for id in 1..=3 {
+        cluster.node(id).silence();
+    }
+    eventually("it is missed", || async {
+        cluster
+            .replication()
+            .await
+            .is_some_and(|status| (status.missing, status.under_replicated) == (1, 0))
+    })
+    .await;
+    assert_eq!(cluster.copies("/file").await.len(), 3, "nothing is forgotten");
+    cluster.add_node(4).await;
+    cluster.node(2).beat().await;
+    eventually("what can be made again is", || async {
+        cluster.node(4).holds(chunk).is_some()
+            && cluster.replication().await.is_some_and(|status| status.missing == 0)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn copies_that_a_file_was_written_without_are_made() {
     let cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2]).await;
