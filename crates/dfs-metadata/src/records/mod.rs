@@ -7,3 +7,6 @@ pub(crate) mod node;
 pub(crate) mod setting;
 pub(crate) mod unlinked;
 pub(crate) mod upload;
+
+#[cfg(test)]
+mod tests;

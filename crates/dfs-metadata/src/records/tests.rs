@@ -1,0 +1,340 @@
+//! Stored forms: read back as they were, and refused, never believed, when they are anything else.
+
+use bytes::Bytes;
+use dfs_types::{
+    Attributes, ChunkId, ChunkSeal, ClusterId, Crc32c, DiskId, FileKind, FileTime, Generation,
+    Incarnation, InodeId, Name, NodeId, NodeState, RegistrationNumber, SealKey, Sha256, Stamp,
+    Timestamp,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::answer::{Answer, Kept};
+use super::chunk::{Chunk, Copy};
+use super::inode::{Content, Directory, Entry, Extent, File, Inode, Link, Times};
+use super::node::Node;
+use super::setting::{Cluster, Floor, Mark, NextInode};
+use super::unlinked::Unlinked;
+use super::upload::Upload;
+use crate::Error;
+use crate::codec::Record;
+use crate::namespace::{FileStat, Replication};
+
+const KEY: &[u8] = b"i/\xff";
+
+/// Whether bytes are refused as damaged, under the key they were found at.
+fn is_damaged<R: Record>(bytes: &[u8]) -> bool {
+    matches!(R::decode(KEY, bytes), Err(Error::Damaged { key, .. }) if key == "i/\\xff")
+}
+
+/// All that a stored form promises, given one record of its kind.
+fn keeps_its_promises<R>(record: &R) -> Result<(), TestCaseError>
+where
+    R: Record + PartialEq + std::fmt::Debug,
+{
+    let bytes = record.encode();
+    prop_assert_eq!(bytes[0], R::FORMAT);
+    let read = R::decode(KEY, &bytes);
+    prop_assert!(read.as_ref().is_ok_and(|read| read == record), "read back as {read:?}");
+    for len in 0..bytes.len() {
+        prop_assert!(is_damaged::<R>(&bytes[..len]), "{len} of {} bytes were read", bytes.len());
+    }
+    prop_assert!(is_damaged::<R>(&[&bytes[..], &[0]].concat()), "a trailing byte was ignored");
+
+    let mut other = bytes;
+    other[0] = R::FORMAT + 1;
+    prop_assert!(is_refused_as_newer::<R>(&other));
+    // What follows says nothing to a reader that does not know the format.
+    prop_assert!(is_refused_as_newer::<R>(&other[..1]));
+    other[0] = 0;
+    prop_assert!(is_damaged::<R>(&other));
+    Ok(())
+}
+
+fn is_refused_as_newer<R: Record>(bytes: &[u8]) -> bool {
+    match R::decode(KEY, bytes) {
+        Err(Error::NewerRecord { key, found, supported }) => {
+            key == "i/\\xff" && found == bytes[0] && supported == R::FORMAT
+        }
+        _ => false,
+    }
+}
+
+/// Bytes are refused or understood: what is understood means the same when written again.
+fn refuses_or_understands<R>(bytes: &[u8]) -> Result<(), TestCaseError>
+where
+    R: Record + PartialEq + std::fmt::Debug,
+{
+    let Ok(record) = R::decode(KEY, bytes) else { return Ok(()) };
+    let again = R::decode(KEY, &record.encode());
+    prop_assert!(again.as_ref().is_ok_and(|again| *again == record), "{record:?} became {again:?}");
+    Ok(())
+}
+
+/// Some of the bytes are replaced, by place and new value.
+type Damage = Vec<(prop::sample::Index, u8)>;
+
+fn damaged(record: &impl Record, damage: &Damage) -> Vec<u8> {
+    let mut bytes = record.encode();
+    for (place, byte) in damage {
+        let place = place.index(bytes.len());
+        bytes[place] = *byte;
+    }
+    bytes
+}
+
+/// Tests of one kind of record, given how to make some.
+macro_rules! stored {
+    ($($module:ident: $record:ty = $strategy:expr;)*) => {$(
+        mod $module {
+            use super::*;
+
+            proptest! {
+                #[test]
+                fn is_read_back_and_nothing_else_is(record in $strategy) {
+                    keeps_its_promises::<$record>(&record)?;
+                }
+
+                #[test]
+                fn damage_is_survived(
+                    record in $strategy,
+                    damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+                ) {
+                    refuses_or_understands::<$record>(&damaged(&record, &damage))?;
+                }
+
+                #[test]
+                fn noise_is_survived(noise in vec(any::<u8>(), 0..200)) {
+                    refuses_or_understands::<$record>(&noise)?;
+                    refuses_or_understands::<$record>(&[&[1], &noise[..]].concat())?;
+                }
+            }
+        }
+    )*};
+}
+
+stored! {
+    inodes: Inode = inode();
+    entries: Entry = (kind(), inode_id()).prop_map(|(kind, inode)| Entry { inode, kind });
+    directory_times: Times =
+        (file_time(), time()).prop_map(|(mtime, ctime)| Times { mtime, ctime });
+    extents: Extent = extent();
+    chunks: Chunk = chunk();
+    nodes: Node = node();
+    answers: Kept = kept();
+    unlinked: Unlinked = unlinked_record();
+    uploads: Upload =
+        (time(), any::<bool>()).prop_map(|(expires, reaping)| Upload { expires, reaping });
+    cluster: Cluster = (any::<u128>(), number(), any::<[u8; 32]>()).prop_map(|(id, number, key)| {
+        let key = SealKey::from_slice(&key).unwrap();
+        Cluster { id: ClusterId(id), incarnation: Incarnation(number), key }
+    });
+    replication: Replication = (any::<u8>(), option::of(any::<u8>()))
+        .prop_map(|(factor, min_write)| Replication { factor, min_write });
+    floor: Floor = any::<u128>().prop_map(|id| Floor(ChunkId(id)));
+    next_inode: NextInode = inode_id().prop_map(NextInode);
+    mark: Mark = Just(Mark);
+}
+
+/// Numbers of every length that they can have when stored.
+fn number() -> impl Strategy<Value = u64> {
+    (any::<u64>(), 0_u32..64).prop_map(|(number, shift)| number >> shift)
+}
+
+fn small_number() -> impl Strategy<Value = u32> {
+    (any::<u32>(), 0_u32..32).prop_map(|(number, shift)| number >> shift)
+}
+
+fn inode_id() -> impl Strategy<Value = InodeId> {
+    number().prop_map(InodeId)
+}
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    number().prop_map(Timestamp::from_millis)
+}
+
+fn file_time() -> impl Strategy<Value = FileTime> {
+    (any::<i64>(), 0_u32..1_000_000_000)
+        .prop_map(|(seconds, nanos)| FileTime::new(seconds, nanos).unwrap())
+}
+
+fn kind() -> impl Strategy<Value = FileKind> {
+    prop_oneof![Just(FileKind::File), Just(FileKind::Directory), Just(FileKind::Symlink)]
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    (small_number(), small_number(), small_number(), file_time())
+        .prop_map(|(mode, uid, gid, mtime)| Attributes { mode, uid, gid, mtime })
+}
+
+fn some_bytes() -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..300).prop_map(Bytes::from)
+}
+
+fn seal() -> impl Strategy<Value = ChunkSeal> {
+    (number(), any::<u32>(), any::<[u8; 32]>()).prop_map(|(length, crc32c, sha256)| ChunkSeal {
+        length,
+        crc32c: Crc32c(crc32c),
+        sha256: Sha256(sha256),
+    })
+}
+
+fn extent() -> impl Strategy<Value = Extent> {
+    (number(), any::<u128>(), number()).prop_map(|(length, chunk, chunk_offset)| Extent {
+        length,
+        chunk: ChunkId(chunk),
+        chunk_offset,
+    })
+}
+
+fn inode() -> impl Strategy<Value = Inode> {
+    let file = (number(), any::<u8>(), number(), option::of(extent())).prop_map(
+        |(size, replication, chunk_size, single)| {
+            Content::File(File { size, replication, chunk_size, single })
+        },
+    );
+    let link = prop_oneof![Just(Link::Linked), Just(Link::Unlinked), Just(Link::Reaping)];
+    let directory = (inode_id(), link)
+        .prop_map(|(parent, link)| Content::Directory(Directory { parent, link }));
+    let symlink = some_bytes().prop_map(|target| Content::Symlink { target });
+    (attributes(), time(), prop_oneof![file, directory, symlink])
+        .prop_map(|(attributes, ctime, content)| Inode { attributes, ctime, content })
+}
+
+fn copy() -> impl Strategy<Value = Copy> {
+    (any::<u128>(), any::<u128>(), number(), any::<bool>()).prop_map(
+        |(node, disk, stamp, is_bad)| Copy {
+            node: NodeId(node),
+            disk: DiskId(disk),
+            stamp: Stamp(stamp),
+            is_bad,
+        },
+    )
+}
+
+fn chunk() -> impl Strategy<Value = Chunk> {
+    (seal(), vec(copy(), 0..5), any::<u8>(), number(), small_number(), inode_id()).prop_map(
+        |(seal, copies, wanted, generation, references, inode)| Chunk {
+            seal,
+            copies,
+            wanted,
+            generation: Generation(generation),
+            references,
+            inode,
+        },
+    )
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    let states = prop_oneof![
+        Just(NodeState::Joining),
+        Just(NodeState::Active),
+        Just(NodeState::Draining),
+        Just(NodeState::Drained),
+        Just(NodeState::Maintenance),
+        Just(NodeState::Removed),
+    ];
+    let texts = [".*", ".*", ".*", ".*"];
+    (texts, vec(any::<u128>(), 0..4), number(), number(), states).prop_map(
+        |([address, zone, host, version], disks, confirmed, pending, state)| Node {
+            address,
+            zone,
+            host,
+            version,
+            disks: disks.into_iter().map(DiskId).collect(),
+            confirmed: RegistrationNumber(confirmed),
+            pending: RegistrationNumber(pending),
+            state,
+        },
+    )
+}
+
+fn kept() -> impl Strategy<Value = Kept> {
+    let stat = (inode_id(), kind(), number(), attributes(), time(), some_bytes(), any::<u8>());
+    let stat = stat.prop_map(
+        |(inode, kind, size, attributes, ctime, symlink_target, replication_factor)| {
+            Answer::Stat(FileStat {
+                inode,
+                kind,
+                size,
+                attributes,
+                ctime,
+                symlink_target,
+                replication_factor,
+            })
+        },
+    );
+    let until = option::of(time()).prop_map(Answer::RestorableUntil);
+    let answer = prop_oneof![Just(Answer::Done), stat, until];
+    (number(), any::<[u8; 32]>(), answer, time()).prop_map(|(sequence, body, answer, time)| Kept {
+        sequence,
+        body: Sha256(body),
+        answer,
+        time,
+    })
+}
+
+fn unlinked_record() -> impl Strategy<Value = Unlinked> {
+    let name = vec(any::<u8>(), 1..=Name::MAX_LEN)
+        .prop_filter_map("no name", |bytes| Name::new(bytes).ok());
+    (kind(), inode_id(), name, time(), any::<bool>()).prop_map(
+        |(kind, parent, name, time, reaping)| Unlinked { kind, parent, name, time, reaping },
+    )
+}
+
+/// What clusters have on their disks. Whoever changes one of these has to raise the format, and
+/// to go on reading the old one.
+#[test]
+fn the_first_format_stays() {
+    let hexadecimal =
+        |bytes: Vec<u8>| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let attributes = Attributes {
+        mode: 0o644,
+        uid: 1_000,
+        gid: 100,
+        mtime: FileTime::new(-1, 999_999_999).unwrap(),
+    };
+    let extent = Extent { length: 300, chunk: ChunkId(7), chunk_offset: 0 };
+    let file = File { size: 300, replication: 3, chunk_size: 64 << 20, single: Some(extent) };
+    let ctime = Timestamp::from_millis(1_700_000_000_000);
+    let inode = Inode { attributes, ctime, content: Content::File(file) };
+    let entry = Entry { inode: InodeId(258), kind: FileKind::Symlink };
+    let copy = Copy { node: NodeId(1), disk: DiskId(2), stamp: Stamp(3), is_bad: true };
+    let chunk = Chunk {
+        seal: ChunkSeal { length: 300, crc32c: Crc32c(0x0102_0304), sha256: Sha256([0xab; 32]) },
+        copies: vec![copy],
+        wanted: 3,
+        generation: Generation(9),
+        references: 1,
+        inode: InodeId(258),
+    };
+    assert_eq!(hexadecimal(entry.encode()), "01028202");
+    assert_eq!(
+        hexadecimal(inode.encode()),
+        concat!(
+            "01",
+            "00",
+            "a403e80764",
+            "ffffffffffffffffff93ebdc03",
+            "80d095ffbc31",
+            "ac020380808020",
+            "01",
+            "ac020000000000000000000000000000000700",
+        )
+    );
+    assert_eq!(
+        hexadecimal(chunk.encode()),
+        concat!(
+            "01",
+            "ac0201020304",
+            "abababababababababababababababababababababababababababababababab",
+            "01",
+            "00000000000000000000000000000001000000000000000000000000000000020301",
+            "03",
+            "09",
+            "01",
+            "8202",
+        )
+    );
+}
