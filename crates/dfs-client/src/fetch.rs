@@ -103,6 +103,19 @@ enum Trouble {
     Corrupt(u64),
 }
 
+impl Trouble {
+    /// Whether the same copy will give the same trouble again.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Corrupt(_) => true,
+            Self::Failed(failure) => {
+                let code = failure.code;
+                !code.is_retryable() && !code.is_outcome_unknown() && code != ErrorCode::NotFound
+            }
+        }
+    }
+}
+
 impl Client {
     /// Fetches a piece of an open file. Tries every copy, asks anew who holds some, and goes on
     /// until the deadline of the client.
@@ -124,16 +137,16 @@ impl Client {
             if started.elapsed() + wait >= self.inner.deadline {
                 return Err(no_copy(context, &piece.extent, &troubles));
             }
-            let were_corrupt = !troubles.is_empty()
-                && troubles.iter().all(|(_, trouble)| matches!(trouble, Trouble::Corrupt(_)));
-            if !were_corrupt {
+            let are_final = !troubles.is_empty()
+                && troubles.iter().all(|(_, trouble)| trouble.is_final());
+            if !are_final {
                 tokio::time::sleep(wait).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
             count(&self.inner.counters.retries);
             let extent = refreshed(self, context, inode, &piece.extent).await?;
             let tried = |node: &Node| troubles.iter().any(|(tried, _)| *tried == node.id);
-            if were_corrupt && extent.sources().all(tried) {
+            if are_final && extent.sources().all(tried) {
                 return Err(no_copy(context, &piece.extent, &troubles));
             }
             piece.extent = Arc::new(extent);

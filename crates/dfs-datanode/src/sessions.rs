@@ -155,7 +155,8 @@ impl Sessions {
                 let idle = entry.session.idle_for();
                 idle > self.idle || (entry.has_ended.load(Ordering::Acquire) && idle > kept)
             };
-            for session in self.lock().remove(due) {
+            let given_up = self.lock().remove(due);
+            for session in given_up {
                 session.expire().await;
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dfs_chunkstore::{Blocks, StoreError};
 use dfs_proto::{v1, wire};
-use dfs_types::{ChunkId, ClusterId, Frame};
+use dfs_types::{ChunkId, ChunkSeal, ClusterId, Frame};
 use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -62,7 +62,7 @@ pub(super) async fn run(
             let at = blocks.offset + blocks.data.len() as u64;
             let is_last = at >= end || blocks.data.is_empty();
             node.counts.bytes_out.add(blocks.data.len() as u64);
-            let sent = timeout(TAKE_WITHIN, frames.send(Ok(frame(blocks)))).await;
+            let sent = timeout(TAKE_WITHIN, frames.send(Ok(frame(blocks, copy.seal)))).await;
             if is_last || !matches!(sent, Ok(Ok(()))) {
                 return;
             }
@@ -72,9 +72,11 @@ pub(super) async fn run(
     Ok(ReceiverStream::new(outgoing))
 }
 
-fn frame(blocks: Blocks) -> v1::ChunkFrame {
+/// The frame that ends the chunk has its seal, which lets its last block be a short one.
+fn frame(blocks: Blocks, seal: ChunkSeal) -> v1::ChunkFrame {
     let Blocks { offset, data, crcs } = blocks;
-    Frame { offset, data, crcs, seal: None }.into()
+    let is_end = offset + data.len() as u64 == seal.length;
+    Frame { offset, data, crcs, seal: is_end.then_some(seal) }.into()
 }
 
 /// Reads that may wait for their turn.

@@ -24,12 +24,9 @@ pub(super) async fn run(
 ) -> Result<impl Stream<Item = Result<v1::ChunkAck, Status>> + use<>, Status> {
     let late = || Failure::new(ErrorCode::Unavailable, "no attach came in time");
     let first = timeout(ATTACH_WITHIN, data.message()).await.map_err(|_| late())??;
-    let attach = match first.and_then(|first| first.kind) {
-        Some(Kind::Attach(attach)) => attach,
-        _ => {
-            let error = FieldError::new("kind", "the first message of a stream is an attach");
-            return Err(Error::from(error).into());
-        }
+    let Some(Kind::Attach(attach)) = first.and_then(|first| first.kind) else {
+        let error = FieldError::new("kind", "the first message of a stream is an attach");
+        return Err(Error::from(error).into());
     };
     let id = wire::id("attach.session_id", &attach.session_id).map_err(Error::from)?;
     let session = node.sessions.find(id);

@@ -16,7 +16,7 @@ use crate::node::{Node, REMOVED, Standing};
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Bounds of the time between heartbeats, whatever a coordinator says.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
-const INTERVAL_MAX: Duration = Duration::from_secs(60);
+const INTERVAL_MAX: Duration = Duration::from_mins(1);
 
 /// Registers with one coordinator. When it returns, the number is durable on all disks, and used.
 pub(super) async fn run(node: &Node, address: &str) -> Result<Standing, Trouble> {
