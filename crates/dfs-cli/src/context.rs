@@ -50,7 +50,7 @@ impl Context {
     }
 
     /// Attributes of something the user makes by hand.
-    pub(crate) fn own_attributes(&self) -> Attributes {
+    pub(crate) fn own_attributes() -> Attributes {
         Attributes {
             mode: 0o644,
             uid: rustix::process::geteuid().as_raw(),

@@ -102,7 +102,8 @@ impl fmt::Display for Error {
 pub(crate) fn remote_path(text: &std::ffi::OsStr) -> Result<DfsPath> {
     use std::os::unix::ffi::OsStrExt as _;
     let bytes = text.as_bytes();
-    let end = bytes.iter().rposition(|b| *b != b'/').map_or(bytes.len().min(1), |last| last + 1);
+    let end =
+        bytes.iter().rposition(|b| *b != b'/').map_or_else(|| bytes.len().min(1), |last| last + 1);
     DfsPath::new(bytes[..end].to_vec()).map_err(|error| {
         let code =
             if error.is_too_long() { ErrorCode::NameTooLong } else { ErrorCode::InvalidArgument };

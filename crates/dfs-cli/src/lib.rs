@@ -74,7 +74,10 @@ async fn dispatch(global: &Global, command: Command, out: Output) -> Result<()> 
         Command::Local(args) => commands::local::run(args, out).await,
         Command::Coordinator(args) => commands::coordinator::run(args, out).await,
         Command::Datanode(args) => commands::datanode::run(args, global).await,
-        Command::Completions(args) => commands::completions::run(&args, out),
+        Command::Completions(args) => {
+            commands::completions::run(&args, out);
+            Ok(())
+        }
         command => run_command(command, &Context::new(global, out)?).await,
     }
 }

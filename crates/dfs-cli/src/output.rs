@@ -13,19 +13,20 @@ pub(crate) struct Output {
     pub(crate) is_quiet: bool,
 }
 
+#[expect(clippy::unused_self, reason = "who may write has an output, and its settings may matter")]
 impl Output {
     /// Writes a line of data to stdout.
-    pub(crate) fn line(&self, text: impl std::fmt::Display) {
+    pub(crate) fn line(self, text: impl std::fmt::Display) {
         exit_if_closed(writeln!(io::stdout().lock(), "{text}"));
     }
 
     /// Writes raw bytes to stdout.
-    pub(crate) fn bytes(&self, bytes: &[u8]) {
+    pub(crate) fn bytes(self, bytes: &[u8]) {
         exit_if_closed(io::stdout().lock().write_all(bytes));
     }
 
     /// Writes a document to stdout.
-    pub(crate) fn json(&self, document: &impl Serialize) {
+    pub(crate) fn json(self, document: &impl Serialize) {
         match serde_json::to_string(document) {
             Ok(text) => self.line(text),
             Err(error) => self.warn(format_args!("cannot write the result as JSON: {error}")),
@@ -33,19 +34,19 @@ impl Output {
     }
 
     /// Tells the user something on stderr, unless they asked for quiet.
-    pub(crate) fn say(&self, text: impl std::fmt::Display) {
+    pub(crate) fn say(self, text: impl std::fmt::Display) {
         if !self.is_quiet {
             drop(writeln!(io::stderr().lock(), "{text}"));
         }
     }
 
     /// Tells the user that something went wrong without ending the command.
-    pub(crate) fn warn(&self, text: impl std::fmt::Display) {
+    pub(crate) fn warn(self, text: impl std::fmt::Display) {
         drop(writeln!(io::stderr().lock(), "dfs: {text}"));
     }
 
     /// Whether moving progress may be drawn.
-    pub(crate) fn wants_progress(&self) -> bool {
+    pub(crate) fn wants_progress(self) -> bool {
         !self.is_quiet && !self.is_json && io::stderr().is_terminal()
     }
 }

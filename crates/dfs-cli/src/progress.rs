@@ -34,9 +34,9 @@ impl Progress {
     }
 
     /// What the SDK tells of bytes that have moved.
-    pub(crate) fn observer(&self) -> Option<ProgressObserver> {
+    pub(crate) fn observer(&self) -> ProgressObserver {
         let bar = self.0.clone();
-        Some(Arc::new(move |bytes| bar.inc(bytes)))
+        Arc::new(move |bytes| bar.inc(bytes))
     }
 
     /// Takes the line away.

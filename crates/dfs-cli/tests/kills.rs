@@ -101,7 +101,7 @@ fn copies_of_a_lost_node_are_made_again() {
         })
     };
     assert!(wait_until(Duration::from_secs(30), || gone(&cluster)), "nobody is lost");
-    cluster.wait_for_full_replication(Duration::from_secs(60));
+    cluster.wait_for_full_replication(Duration::from_mins(1));
     for n in 0..8 {
         assert_copies(&cluster, &format!("/file-{n}"), 3);
     }

@@ -1,8 +1,14 @@
 //! `dfs` as its users run it: real processes on loopback.
 
+#[cfg(test)]
 mod arguments;
+#[cfg(test)]
 mod kills;
+#[cfg(test)]
 mod memory;
+#[cfg(test)]
 mod sizes;
+#[cfg(test)]
 mod support;
+#[cfg(test)]
 mod trees;

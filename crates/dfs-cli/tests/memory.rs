@@ -26,7 +26,7 @@ fn sixty_four_puts_at_once_stay_within_256_mib_each() {
     let status = format!("/proc/{}/status", put.id());
     let mut peak = 0;
     let mut ended = None;
-    let has_ended = dfs_testkit::process::wait_until(std::time::Duration::from_secs(300), || {
+    let has_ended = dfs_testkit::process::wait_until(std::time::Duration::from_mins(5), || {
         let text = std::fs::read_to_string(&status).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());

@@ -73,7 +73,7 @@ pub(crate) async fn run(args: BenchArgs, cx: &Context) -> Result<()> {
     let name =
         Name::new(format!("dfs-bench-{:016x}", u64::from_le_bytes(bytes))).map_err(Error::usage)?;
     let top = remote_path(&args.below)?.join(&name).map_err(Error::usage)?;
-    let attributes = Attributes { mode: 0o755, ..cx.own_attributes() };
+    let attributes = Attributes { mode: 0o755, ..Context::own_attributes() };
     cx.client.make_directory(&top, attributes, true).await?;
     let result = measure(&args, &top, cx).await;
     cx.client.delete(&top, DeleteOptions { recursive: true, now: true }).await?;
@@ -93,7 +93,7 @@ async fn measure(args: &BenchArgs, top: &DfsPath, cx: &Context) -> Result<()> {
         .collect::<std::result::Result<_, _>>()
         .map_err(Error::usage)?;
     let small = noise(args.size.0);
-    let attributes = cx.own_attributes();
+    let attributes = Context::own_attributes();
     if [Measure::Creates, Measure::Reads, Measure::Stats, Measure::Lists].into_iter().any(wants) {
         let created = many(args, cx, &paths, move |client, path| {
             let source = PutSource::bytes(small.clone());

@@ -4,7 +4,6 @@ use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
 use crate::args::Cli;
-use crate::error::Result;
 use crate::output::Output;
 
 /// What `dfs completions` takes.
@@ -18,9 +17,8 @@ pub(crate) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &CompletionsArgs, out: Output) -> Result<()> {
+pub(crate) fn run(args: &CompletionsArgs, out: Output) {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "dfs", &mut script);
     out.bytes(&script);
-    Ok(())
 }

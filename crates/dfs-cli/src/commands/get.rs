@@ -193,7 +193,7 @@ impl Copy {
             self.tally.files += 1;
             self.progress.expect(stat.size);
             let options =
-                GetOptions { progress: self.progress.observer(), ..GetOptions::default() };
+                GetOptions { progress: Some(self.progress.observer()), ..GetOptions::default() };
             self.running
                 .spawn(async move { write_file(&cx, &path, options, target, no_clobber).await });
         }

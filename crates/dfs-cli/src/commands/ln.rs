@@ -42,7 +42,7 @@ pub(crate) async fn run(args: LnArgs, cx: &Context) -> Result<()> {
     let name = target[..end].rsplit(|b| *b == b'/').next().unwrap_or_default();
     let link = destination.of_name(name)?;
     cx.client
-        .make_symlink(&link, args.target.clone().into_vec(), cx.own_attributes(), args.force)
+        .make_symlink(&link, args.target.clone().into_vec(), Context::own_attributes(), args.force)
         .await?;
     Ok(())
 }

@@ -39,7 +39,7 @@ pub(crate) async fn run(args: MkdirArgs, cx: &Context) -> Result<()> {
     for path in &args.paths {
         let made = async {
             let path = remote_path(path)?;
-            let attributes = Attributes { mode: args.mode, ..cx.own_attributes() };
+            let attributes = Attributes { mode: args.mode, ..Context::own_attributes() };
             cx.client.make_directory(&path, attributes, args.parents).await.map_err(Error::from)?;
             Ok(())
         };

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -150,7 +150,7 @@ impl Copy {
             return Err(Error::usage("stdin needs a file name in dfs, not a directory"));
         };
         let source = PutSource::reader(tokio::io::stdin());
-        let options = self.options(self.cx.own_attributes());
+        let options = self.options(Context::own_attributes());
         let stat = self.cx.client.put(path, source, options).await?;
         self.tally.files += 1;
         self.tally.bytes += stat.size;
@@ -163,7 +163,7 @@ impl Copy {
             replication_factor: self.args.replication_factor,
             chunk_size: self.args.chunk_size.map(|size| size.0),
             create_only: self.args.no_clobber,
-            progress: self.progress.observer(),
+            progress: Some(self.progress.observer()),
         }
     }
 
@@ -327,7 +327,7 @@ fn walk(top: Entry, target: DfsPath, steps: &mpsc::Sender<Step>) {
         let mut below = Vec::new();
         if entry.kind == Kind::Directory {
             match entry.children() {
-                Ok(paths) => below.extend(paths.into_iter().map(|path| look_at(path, &target))),
+                Ok(paths) => below.extend(paths.into_iter().map(|path| look_at(&path, &target))),
                 Err(error) => below.push(Err(Error::local("list", &entry.path, &error))),
             }
         }
@@ -347,7 +347,7 @@ fn walk(top: Entry, target: DfsPath, steps: &mpsc::Sender<Step>) {
     }
 }
 
-fn look_at(path: PathBuf, parent: &DfsPath) -> Result<(Entry, DfsPath)> {
+fn look_at(path: &Path, parent: &DfsPath) -> Result<(Entry, DfsPath)> {
     let name = path.file_name().unwrap_or_default().to_owned().into_vec();
     let target = Name::new(name).and_then(|name| parent.join(&name)).map_err(|error| {
         let code =
@@ -355,7 +355,7 @@ fn look_at(path: PathBuf, parent: &DfsPath) -> Result<(Entry, DfsPath)> {
         let shown = printable(path.as_os_str().as_bytes());
         Error::new(code, format_args!("cannot put {shown} below {parent}: {error}"))
     })?;
-    let entry = Entry::read(path.clone()).map_err(|e| Error::local("read", &path, &e))?;
+    let entry = Entry::read(path.to_owned()).map_err(|e| Error::local("read", path, &e))?;
     Ok((entry, target))
 }
 

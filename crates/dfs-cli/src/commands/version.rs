@@ -20,9 +20,10 @@ pub(crate) struct VersionArgs {
 
 pub(crate) async fn run(args: VersionArgs, cx: &Context) -> Result<()> {
     let client = env!("CARGO_PKG_VERSION");
-    let server = match args.client {
-        true => None,
-        false => cx.client.cluster_status().await.ok().map(|status| status.version),
+    let server = if args.client {
+        None
+    } else {
+        cx.client.cluster_status().await.ok().map(|status| status.version)
     };
     if cx.out.is_json {
         cx.out.json(&json!({ "client": client, "coordinator": server }));

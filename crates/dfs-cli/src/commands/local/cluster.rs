@@ -17,6 +17,9 @@ use crate::commands::coordinator::error_of;
 use crate::error::{Error, Result, blocking};
 use crate::server;
 
+/// Datanodes that are looked for in a folder.
+const DATANODES_MAX: usize = 64;
+
 /// What shall run.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -82,7 +85,7 @@ impl Local {
         let folder = plan.folder.clone();
         let (lock, folder, secret) = blocking(move || prepare(&folder)).await??;
         plan.folder = folder;
-        let there = (1..).take_while(|number| plan.disk(*number).exists()).count();
+        let there = (1..=DATANODES_MAX).take_while(|number| plan.disk(*number).exists()).count();
         plan.datanodes = plan.datanodes.max(there);
         let engine = format!("redb://{}", plan.folder.join("metadata").display());
         let engine = dfs_engines::open(&engine).await;
@@ -267,11 +270,13 @@ fn prepare(folder: &Path) -> Result<(File, PathBuf, String)> {
 fn write_secret(file: &Path) -> std::io::Result<()> {
     let mut bytes = [0; 32];
     OsRandom.fill(&mut bytes);
-    let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let unfinished = file.with_extension("new");
     let mut options = File::options();
     let mut out = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    writeln!(out, "{text}")?;
+    for byte in bytes {
+        write!(out, "{byte:02x}")?;
+    }
+    writeln!(out)?;
     out.sync_all()?;
     fs::rename(&unfinished, file)
 }

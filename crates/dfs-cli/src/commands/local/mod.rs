@@ -47,6 +47,7 @@ pub(crate) struct LocalArgs {
     /// Go on a tour of a file system that is made for it and taken away again, with a file or
     /// directory of yours, or with generated files.
     #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with_all = ["data_dir", "listen"])]
+    #[expect(clippy::option_option, reason = "a flag that may have a value")]
     demo: Option<Option<PathBuf>>,
 }
 

@@ -17,7 +17,7 @@ use crate::error::{Error, Result, blocking};
 use crate::output::Output;
 
 /// How long the nodes may take for what the tour waits for.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 /// How often it is looked whether that has happened.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -25,16 +25,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub(super) async fn run(path: Option<PathBuf>, out: Output) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("dfs-demo-").tempdir();
     let folder = folder.map_err(|e| Error::local("use", &std::env::temp_dir(), &e))?;
-    let source = match path {
-        Some(path) => path,
-        None => {
-            let files = folder.path().join("files");
-            let made = files.clone();
-            blocking(move || generate(&made))
-                .await?
-                .map_err(|e| Error::local("write", &files, &e))?;
-            files
-        }
+    let source = if let Some(path) = path {
+        path
+    } else {
+        let files = folder.path().join("files");
+        let made = files.clone();
+        let generated = blocking(move || generate(&made)).await?;
+        generated.map_err(|error| Error::local("write", &files, &error))?;
+        files
     };
     let original = summary(&source).await?;
     let plan = Plan {
