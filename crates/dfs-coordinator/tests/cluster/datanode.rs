@@ -36,6 +36,7 @@ struct State {
     key: Option<SealKey>,
     copies: BTreeMap<ChunkId, HeldCopy>,
     next_stamp: u64,
+    epoch: u64,
     deletes: Vec<(ChunkId, Stamp)>,
     replicated: Vec<ChunkId>,
     bad: Vec<(ChunkId, Stamp)>,
@@ -288,6 +289,16 @@ impl FakeDataNode {
         self.state.lock().unwrap().refuses_chunks = refuses;
     }
 
+    /// Refuses orders under no lease, or an older one than was seen.
+    fn check_epoch(&self, epoch: u64) -> Result<(), Status> {
+        let mut state = self.state.lock().unwrap();
+        if epoch == 0 || epoch < state.epoch {
+            return Err(Status::failed_precondition("an order of an old lease epoch"));
+        }
+        state.epoch = epoch;
+        Ok(())
+    }
+
     fn replicate(&self, request: &v1::ReplicateRequest) -> Result<v1::ReplicateResponse, Status> {
         let chunk = ChunkId::from_slice(&request.chunk_id).unwrap();
         let copy = self.holds(chunk).ok_or_else(|| Status::not_found("no such chunk"))?;
@@ -397,6 +408,7 @@ impl DataNode for Handler {
         &self,
         request: Request<v1::ReplicateRequest>,
     ) -> Result<Response<v1::ReplicateResponse>, Status> {
+        self.0.check_epoch(request.get_ref().lease_epoch)?;
         Ok(Response::new(self.0.replicate(request.get_ref())?))
     }
 
@@ -404,6 +416,7 @@ impl DataNode for Handler {
         &self,
         request: Request<v1::DeleteChunksRequest>,
     ) -> Result<Response<v1::DeleteChunksResponse>, Status> {
+        self.0.check_epoch(request.get_ref().lease_epoch)?;
         Ok(Response::new(self.0.delete(request.get_ref())))
     }
 
