@@ -137,8 +137,8 @@ impl Client {
             if started.elapsed() + wait >= self.inner.deadline {
                 return Err(no_copy(context, &piece.extent, &troubles));
             }
-            let are_final = !troubles.is_empty()
-                && troubles.iter().all(|(_, trouble)| trouble.is_final());
+            let are_final =
+                !troubles.is_empty() && troubles.iter().all(|(_, trouble)| trouble.is_final());
             if !are_final {
                 tokio::time::sleep(wait).await;
                 pause = (pause * 2).min(PAUSE_MAX);
