@@ -307,11 +307,13 @@ impl<M: Meddler> Link for Meddled<M> {
     }
 }
 
-/// Runs a future on a clock that only waits when nothing else is to be done.
+/// Runs a future on a clock that only goes on when nothing else is to be done. What waits for
+/// something that never comes is told so.
 pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(work)
+    let day = Duration::from_hours(24);
+    runtime.block_on(async { tokio::time::timeout(day, work).await.expect("it waits for ever") })
 }
 
 /// Lets everything happen that happens within this time.
