@@ -287,8 +287,9 @@ fn unlinked_record() -> impl Strategy<Value = Unlinked> {
 /// to go on reading the old one.
 #[test]
 fn the_first_format_stays() {
-    let hexadecimal =
-        |bytes: Vec<u8>| -> String { bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+    let hexadecimal = |bytes: Vec<u8>| {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+    };
     let attributes = Attributes {
         mode: 0o644,
         uid: 1_000,

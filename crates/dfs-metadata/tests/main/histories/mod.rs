@@ -1,0 +1,200 @@
+//! Random histories of concurrent calls, each of which must be explained by some order of the
+//! calls one after the other on a toy model.
+
+mod calls;
+mod linearizability;
+mod model;
+mod run;
+mod store;
+
+use std::collections::BTreeMap;
+
+use dfs_types::ErrorCode;
+
+use calls::{Answer, Call, Operation, Seen, Slot};
+use linearizability::is_linearizable;
+use run::{Run, run};
+use store::Lapse;
+
+const HISTORIES: u64 = 1_000;
+
+fn shown(history: &[Operation]) -> String {
+    let mut history: Vec<_> = history.iter().collect();
+    history.sort_by_key(|operation| operation.called);
+    history.iter().map(|operation| format!("  {operation}")).collect::<Vec<_>>().join("\n")
+}
+
+/// What a call was and how it ended, as a word.
+fn ending(operation: &Operation) -> (&'static str, Option<ErrorCode>) {
+    let failure = match operation.answer {
+        Answer::Failed(code) => Some(code),
+        _ => None,
+    };
+    (operation.call.kind(), failure)
+}
+
+#[test]
+fn every_history_has_an_order_that_explains_it() {
+    let mut endings = BTreeMap::new();
+    let mut conflicts = 0;
+    for seed in 0..HISTORIES {
+        let Run { history, conflicts: of_run } = run(seed, Lapse::None);
+        assert!(
+            is_linearizable(&history),
+            "seed {seed}: no order of these calls explains their answers:\n{}",
+            shown(&history)
+        );
+        conflicts += of_run;
+        for operation in &history {
+            *endings.entry(ending(operation)).or_insert(0) += 1;
+        }
+    }
+    // Histories in which nothing happens, or nothing at the same time, would prove nothing.
+    assert!(conflicts >= HISTORIES, "{conflicts} conflicts");
+    for kind in Call::KINDS {
+        let times = |ending| endings.get(&(*kind, ending)).copied().unwrap_or(0);
+        assert!(times(None) >= 300, "{kind}: {endings:?}");
+        assert!(times(Some(ErrorCode::NotFound)) >= 10, "{kind}: {endings:?}");
+    }
+    for code in [
+        ErrorCode::AlreadyExists,
+        ErrorCode::NotADirectory,
+        ErrorCode::IsADirectory,
+        ErrorCode::NotEmpty,
+        ErrorCode::WouldCycle,
+        ErrorCode::InvalidArgument,
+    ] {
+        let times: u32 =
+            endings.iter().filter(|((_, ending), _)| *ending == Some(code)).map(|(_, n)| n).sum();
+        assert!(times >= 20, "{code:?}: {endings:?}");
+    }
+}
+
+#[test]
+fn a_seed_decides_the_whole_history() {
+    let of_seed = |seed| shown(&run(seed, Lapse::None).history);
+    assert_eq!(of_seed(1), of_seed(1));
+    assert_ne!(of_seed(1), of_seed(2));
+}
+
+/// A namespace whose store forgets to check what a commit depends on must be found out.
+#[test]
+fn a_store_that_forgets_conditions_is_found_out() {
+    for lapse in [Lapse::Versions, Lapse::Absences, Lapse::Emptiness] {
+        let is_wrong = |seed| !is_linearizable(&run(seed, lapse).history);
+        assert!((0..HISTORIES).any(is_wrong), "{lapse:?} went unnoticed");
+    }
+}
+
+/// A history of calls that are given with the ticks at which they began and ended.
+fn history(calls: Vec<(u32, u32, Call, Answer)>) -> Vec<Operation> {
+    let operation = |(called, returned, call, answer)| Operation { call, answer, called, returned };
+    calls.into_iter().map(operation).collect()
+}
+
+fn mkdir(path: &str, slot: Option<Slot>) -> Call {
+    Call::MakeDirectory { path: path.to_owned(), parents: false, slot }
+}
+
+fn rename(from: &str, to: &str) -> Call {
+    Call::Rename { from: from.to_owned(), to: to.to_owned(), no_replace: false, slot: None }
+}
+
+fn delete(path: &str, recursive: bool) -> Call {
+    Call::Delete { path: path.to_owned(), recursive, now: false, slot: None }
+}
+
+fn stat(path: &str) -> Call {
+    Call::Stat { path: path.to_owned(), follow: true }
+}
+
+fn list(path: &str) -> Call {
+    Call::List { path: path.to_owned() }
+}
+
+fn directory(inode: u64) -> Answer {
+    Answer::Node(Seen::directory(inode))
+}
+
+const NOT_FOUND: Answer = Answer::Failed(ErrorCode::NotFound);
+
+#[test]
+fn the_checker_refuses_what_overlooks_a_call_that_had_ended() {
+    let made = |called, returned| (called, returned, mkdir("/a", None), directory(2));
+    let overlooked = |called, returned| (called, returned, stat("/a"), NOT_FOUND);
+    assert!(!is_linearizable(&history(vec![made(0, 1), overlooked(2, 3)])));
+    assert!(is_linearizable(&history(vec![made(0, 2), overlooked(1, 3)])));
+    assert!(is_linearizable(&history(vec![overlooked(0, 1), made(2, 3)])));
+    let seen = |called, returned| (called, returned, stat("/a"), directory(2));
+    assert!(is_linearizable(&history(vec![made(0, 4), overlooked(1, 2), seen(3, 5)])));
+    assert!(!is_linearizable(&history(vec![made(0, 5), seen(1, 2), overlooked(3, 4)])));
+}
+
+#[test]
+fn the_checker_refuses_two_winners() {
+    let at_once = |first, second| {
+        history(vec![(0, 2, mkdir("/a", None), first), (1, 3, mkdir("/a", None), second)])
+    };
+    assert!(!is_linearizable(&at_once(directory(2), directory(3))));
+    let taken = Answer::Failed(ErrorCode::AlreadyExists);
+    assert!(is_linearizable(&at_once(directory(2), taken.clone())));
+    assert!(is_linearizable(&at_once(taken, directory(2))));
+}
+
+#[test]
+fn the_checker_refuses_moves_into_each_other() {
+    let moves = |second| {
+        history(vec![
+            (0, 1, mkdir("/a", None), directory(2)),
+            (2, 3, mkdir("/b", None), directory(3)),
+            (4, 6, rename("/a", "/b/a"), Answer::Done),
+            (5, 7, rename("/b", "/a/b"), second),
+        ])
+    };
+    assert!(!is_linearizable(&moves(Answer::Done)));
+    assert!(is_linearizable(&moves(NOT_FOUND)));
+}
+
+#[test]
+fn the_checker_refuses_the_delete_of_a_directory_that_has_entries() {
+    let deleted = |recursive| {
+        history(vec![
+            (0, 1, mkdir("/a", None), directory(2)),
+            (2, 4, mkdir("/a/b", None), directory(3)),
+            (3, 5, delete("/a", recursive), Answer::Until(true)),
+        ])
+    };
+    assert!(!is_linearizable(&deleted(false)));
+    assert!(is_linearizable(&deleted(true)));
+}
+
+#[test]
+fn the_checker_refuses_a_listing_that_no_moment_had() {
+    let listed = |names: &[(&str, u64)]| {
+        let seen = names.iter().map(|(name, inode)| ((*name).to_owned(), Seen::directory(*inode)));
+        history(vec![
+            (0, 1, mkdir("/a", None), directory(2)),
+            (2, 5, rename("/a", "/b"), Answer::Done),
+            (3, 4, list("/"), Answer::Listed(seen.collect())),
+        ])
+    };
+    assert!(is_linearizable(&listed(&[("a", 2)])));
+    assert!(is_linearizable(&listed(&[("b", 2)])));
+    assert!(!is_linearizable(&listed(&[])));
+    assert!(!is_linearizable(&listed(&[("a", 2), ("b", 2)])));
+    assert!(!is_linearizable(&listed(&[("a", 3)])));
+}
+
+#[test]
+fn the_checker_refuses_a_repeat_that_is_carried_out_again() {
+    let slot = Slot { number: 0, sequence: 1 };
+    let repeated = |second| {
+        history(vec![
+            (0, 1, mkdir("/a", Some(slot)), directory(2)),
+            (2, 3, delete("/a", false), Answer::Until(true)),
+            (4, 5, mkdir("/a", Some(slot)), second),
+        ])
+    };
+    assert!(is_linearizable(&repeated(directory(2))));
+    assert!(!is_linearizable(&repeated(directory(3))));
+}

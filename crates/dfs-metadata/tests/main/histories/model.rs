@@ -1,0 +1,369 @@
+//! The toy model: a tree in memory, and calls that come one after the other.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use dfs_types::{ErrorCode, FileKind};
+
+use super::calls::{Answer, Call, Seen, Slot};
+
+/// A place in [`Tree::nodes`].
+type Id = usize;
+
+const ROOT: Id = 0;
+
+/// Everything there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tree {
+    /// Also those that were deleted: plans may still name them.
+    nodes: Vec<Node>,
+    /// By plan: where the file will be.
+    plans: BTreeMap<u32, (Id, String)>,
+    /// By slot: the newest call and what it answered.
+    kept: BTreeMap<u32, (u64, Outcome)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Node {
+    /// The number under which callers know it, once one was told.
+    inode: Option<u64>,
+    content: Content,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Content {
+    File { size: u64 },
+    Symlink { target: String },
+    Directory { entries: BTreeMap<String, Id>, is_deleted: bool },
+}
+
+/// What the model answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Done,
+    Planned,
+    Until(bool),
+    Node(Id),
+    Listed(BTreeMap<String, Id>),
+    Failed(ErrorCode),
+}
+
+/// An outcome, and whether it changed anything.
+type Applied = Result<(Outcome, bool), ErrorCode>;
+
+/// Where a path leads: the root, or a name in a directory.
+enum Place {
+    Root,
+    Named(Named),
+}
+
+struct Named {
+    parent: Id,
+    name: String,
+    entry: Option<Id>,
+    /// From the root down to `parent`.
+    above: Vec<Id>,
+    /// Names of the path after a missing one.
+    missing_below: Vec<String>,
+}
+
+impl Place {
+    fn named(self) -> Result<Named, ErrorCode> {
+        match self {
+            Self::Root => Err(ErrorCode::InvalidArgument),
+            Self::Named(named) => Ok(named),
+        }
+    }
+
+    fn node(&self) -> Result<Id, ErrorCode> {
+        match self {
+            Self::Root => Ok(ROOT),
+            Self::Named(named) => named.entry.ok_or(ErrorCode::NotFound),
+        }
+    }
+}
+
+impl Named {
+    fn in_parent(self) -> Result<Self, ErrorCode> {
+        if self.missing_below.is_empty() { Ok(self) } else { Err(ErrorCode::NotFound) }
+    }
+}
+
+fn empty_directory() -> Content {
+    Content::Directory { entries: BTreeMap::new(), is_deleted: false }
+}
+
+impl Tree {
+    /// The root, which is number 1.
+    pub(super) fn new() -> Self {
+        let root = Node { inode: Some(1), content: empty_directory() };
+        Self { nodes: vec![root], plans: BTreeMap::new(), kept: BTreeMap::new() }
+    }
+
+    /// Carries a call out.
+    pub(super) fn apply(&mut self, call: &Call) -> Outcome {
+        if let Some(Slot { number, sequence }) = call.slot()
+            && let Some((newest, outcome)) = self.kept.get(&number)
+        {
+            if *newest == sequence {
+                return outcome.clone();
+            }
+            if *newest > sequence {
+                return Outcome::Failed(ErrorCode::Stale);
+            }
+        }
+        match self.carry_out(call) {
+            Ok((outcome, is_change)) => {
+                if let Some(slot) = call.slot().filter(|_| is_change) {
+                    self.kept.insert(slot.number, (slot.sequence, outcome.clone()));
+                }
+                outcome
+            }
+            Err(code) => Outcome::Failed(code),
+        }
+    }
+
+    /// Whether an answer is what the model says. Learns the numbers of nodes.
+    pub(super) fn agrees(&mut self, outcome: &Outcome, answer: &Answer) -> bool {
+        match (outcome, answer) {
+            (Outcome::Done, Answer::Done) | (Outcome::Planned, Answer::Planned) => true,
+            (Outcome::Until(ours), Answer::Until(theirs)) => ours == theirs,
+            (Outcome::Failed(ours), Answer::Failed(theirs)) => ours == theirs,
+            (Outcome::Node(id), Answer::Node(seen)) => self.is(*id, seen),
+            (Outcome::Listed(ours), Answer::Listed(theirs)) => {
+                ours.len() == theirs.len()
+                    && ours.iter().zip(theirs).all(|((name, id), (seen_name, seen))| {
+                        name == seen_name && self.is(*id, seen)
+                    })
+            }
+            _ => false,
+        }
+    }
+
+    fn is(&mut self, id: Id, seen: &Seen) -> bool {
+        let inode = Some(seen.inode);
+        if self.nodes[id].inode.is_none() && self.nodes.iter().all(|node| node.inode != inode) {
+            self.nodes[id].inode = inode;
+        }
+        let node = &self.nodes[id];
+        let content = match &node.content {
+            Content::File { size } => (FileKind::File, *size, ""),
+            Content::Symlink { target } => (FileKind::Symlink, target.len() as u64, &target[..]),
+            Content::Directory { .. } => (FileKind::Directory, 0, ""),
+        };
+        node.inode == inode && content == (seen.kind, seen.size, &seen.target)
+    }
+
+    fn carry_out(&mut self, call: &Call) -> Applied {
+        match call {
+            Call::MakeDirectory { path, parents, .. } => self.make_directory(path, *parents),
+            Call::MakeSymlink { path, target, replace, .. } => {
+                self.make_symlink(path, target, *replace)
+            }
+            Call::Rename { from, to, no_replace, .. } => self.rename(from, to, *no_replace),
+            Call::Delete { path, recursive, now, .. } => self.delete(path, *recursive, *now),
+            Call::Plan { path, plan, .. } => self.plan(path, *plan),
+            Call::Confirm { plan, size, create_only, .. } => {
+                self.confirm(*plan, *size, *create_only)
+            }
+            Call::Stat { path, follow } => {
+                Ok((Outcome::Node(self.resolve(path, *follow)?.node()?), false))
+            }
+            Call::List { path } => {
+                let id = self.resolve(path, true)?.node()?;
+                let entries = self.entries(id).ok_or(ErrorCode::NotADirectory)?;
+                Ok((Outcome::Listed(entries.clone()), false))
+            }
+        }
+    }
+
+    fn make_directory(&mut self, path: &str, parents: bool) -> Applied {
+        let named = match self.resolve(path, parents)? {
+            Place::Named(named @ Named { entry: None, .. }) => named,
+            taken => {
+                let id = taken.node()?;
+                let is_enough = parents && self.is_directory(id);
+                return is_enough
+                    .then_some((Outcome::Node(id), false))
+                    .ok_or(ErrorCode::AlreadyExists);
+            }
+        };
+        let named = if parents { named } else { named.in_parent()? };
+        let mut id = named.parent;
+        for name in std::iter::once(&named.name).chain(&named.missing_below) {
+            id = self.put(id, name, empty_directory());
+        }
+        Ok((Outcome::Node(id), true))
+    }
+
+    fn make_symlink(&mut self, path: &str, target: &str, replace: bool) -> Applied {
+        let Place::Named(named) = self.resolve(path, false)? else {
+            return Err(ErrorCode::AlreadyExists);
+        };
+        let named = named.in_parent()?;
+        if let Some(entry) = named.entry {
+            if !replace {
+                return Err(ErrorCode::AlreadyExists);
+            }
+            if self.is_directory(entry) {
+                return Err(ErrorCode::IsADirectory);
+            }
+        }
+        let content = Content::Symlink { target: target.to_owned() };
+        Ok((Outcome::Node(self.put(named.parent, &named.name, content)), true))
+    }
+
+    fn rename(&mut self, from: &str, to: &str, no_replace: bool) -> Applied {
+        let from = self.resolve(from, false)?.named()?;
+        let moved = from.entry.ok_or(ErrorCode::NotFound)?;
+        let to = self.resolve(to, false)?.named()?.in_parent()?;
+        if to.above.contains(&moved) {
+            return Err(ErrorCode::WouldCycle);
+        }
+        if let Some(replaced) = to.entry {
+            if no_replace {
+                return Err(ErrorCode::AlreadyExists);
+            }
+            if replaced == moved {
+                return Ok((Outcome::Done, false));
+            }
+            match (self.is_directory(moved), self.entries(replaced)) {
+                (true, None) => return Err(ErrorCode::NotADirectory),
+                (false, Some(_)) => return Err(ErrorCode::IsADirectory),
+                (true, Some(entries)) if !entries.is_empty() => return Err(ErrorCode::NotEmpty),
+                _ => self.unlink(replaced),
+            }
+        }
+        self.entries_mut(from.parent).remove(&from.name);
+        self.entries_mut(to.parent).insert(to.name, moved);
+        Ok((Outcome::Done, true))
+    }
+
+    fn delete(&mut self, path: &str, recursive: bool, now: bool) -> Applied {
+        let named = self.resolve(path, false)?.named()?;
+        let entry = named.entry.ok_or(ErrorCode::NotFound)?;
+        if !recursive && self.entries(entry).is_some_and(|entries| !entries.is_empty()) {
+            return Err(ErrorCode::NotEmpty);
+        }
+        self.unlink(entry);
+        self.entries_mut(named.parent).remove(&named.name);
+        Ok((Outcome::Until(!now), true))
+    }
+
+    fn plan(&mut self, path: &str, plan: u32) -> Applied {
+        let Place::Named(named) = self.resolve(path, true)? else {
+            return Err(ErrorCode::IsADirectory);
+        };
+        let named = named.in_parent()?;
+        if named.entry.is_some_and(|entry| self.is_directory(entry)) {
+            return Err(ErrorCode::IsADirectory);
+        }
+        self.plans.insert(plan, (named.parent, named.name));
+        Ok((Outcome::Planned, false))
+    }
+
+    /// The file goes into the directory that it was planned for, wherever that is by now.
+    fn confirm(&mut self, plan: u32, size: u64, create_only: bool) -> Applied {
+        // A confirm does not begin before its plan has ended.
+        let (parent, name) = self.plans[&plan].clone();
+        if matches!(self.nodes[parent].content, Content::Directory { is_deleted: true, .. }) {
+            return Err(ErrorCode::NotFound);
+        }
+        if let Some(entry) = self.entries_mut(parent).get(&name).copied() {
+            if self.is_directory(entry) {
+                return Err(ErrorCode::IsADirectory);
+            }
+            if create_only {
+                return Err(ErrorCode::AlreadyExists);
+            }
+        }
+        Ok((Outcome::Node(self.put(parent, &name, Content::File { size })), true))
+    }
+
+    /// Puts something new into a directory, in the place of what was there.
+    fn put(&mut self, parent: Id, name: &str, content: Content) -> Id {
+        let id = self.nodes.len();
+        self.nodes.push(Node { inode: None, content });
+        self.entries_mut(parent).insert(name.to_owned(), id);
+        id
+    }
+
+    fn unlink(&mut self, id: Id) {
+        if let Content::Directory { is_deleted, .. } = &mut self.nodes[id].content {
+            *is_deleted = true;
+        }
+    }
+
+    fn is_directory(&self, id: Id) -> bool {
+        self.entries(id).is_some()
+    }
+
+    fn entries(&self, id: Id) -> Option<&BTreeMap<String, Id>> {
+        match &self.nodes[id].content {
+            Content::Directory { entries, .. } => Some(entries),
+            _ => None,
+        }
+    }
+
+    fn entries_mut(&mut self, id: Id) -> &mut BTreeMap<String, Id> {
+        match &mut self.nodes[id].content {
+            Content::Directory { entries, .. } => entries,
+            other => panic!("{other:?} has no entries"),
+        }
+    }
+
+    /// Walks a path. Symlinks on the way are followed, one at its end if so told.
+    fn resolve(&self, path: &str, follow: bool) -> Result<Place, ErrorCode> {
+        const SYMLINKS_MAX: u32 = 40;
+        let mut steps: VecDeque<&str> = steps(path).collect();
+        let mut way: Vec<(Id, &str)> = vec![(ROOT, "")];
+        let above = |way: &[(Id, &str)]| way.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        let mut symlinks = 0;
+        while let Some(step) = steps.pop_front() {
+            if step == ".." {
+                way.truncate((way.len() - 1).max(1));
+                continue;
+            }
+            let parent = way[way.len() - 1].0;
+            let entry = self.entries(parent).and_then(|entries| entries.get(step)).copied();
+            let named = |entry, missing_below| {
+                let name = step.to_owned();
+                Place::Named(Named { parent, name, entry, above: above(&way), missing_below })
+            };
+            let Some(id) = entry else {
+                if steps.contains(&"..") {
+                    return Err(ErrorCode::NotFound);
+                }
+                return Ok(named(None, steps.into_iter().map(str::to_owned).collect()));
+            };
+            match &self.nodes[id].content {
+                Content::Directory { .. } => way.push((id, step)),
+                Content::Symlink { target } if follow || !steps.is_empty() => {
+                    symlinks += 1;
+                    if symlinks > SYMLINKS_MAX {
+                        return Err(ErrorCode::InvalidArgument);
+                    }
+                    if target.starts_with('/') {
+                        way.truncate(1);
+                    }
+                    self::steps(target).rev().for_each(|step| steps.push_front(step));
+                }
+                _ if steps.is_empty() => return Ok(named(Some(id), Vec::new())),
+                _ => return Err(ErrorCode::NotADirectory),
+            }
+        }
+        match way.pop() {
+            Some((id, name)) if !way.is_empty() => Ok(Place::Named(Named {
+                parent: way[way.len() - 1].0,
+                name: name.to_owned(),
+                entry: Some(id),
+                above: above(&way),
+                missing_below: Vec::new(),
+            })),
+            _ => Ok(Place::Root),
+        }
+    }
+}
+
+fn steps(path: &str) -> impl DoubleEndedIterator<Item = &str> {
+    path.split('/').filter(|step| !step.is_empty())
+}

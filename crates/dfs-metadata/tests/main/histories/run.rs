@@ -1,0 +1,290 @@
+//! Runs that a seed decides: some clients, two coordinators, one store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use dfs_metadata::memory::MemoryEngine;
+use dfs_metadata::namespace::{
+    Components, Confirm, Delete, FileStat, InitOptions, MakeDirectory, MakeSymlink, Namespace,
+    Options, Placement, PlanUpload, PlannedChunk, Registration, Rename, Repeat, Replication,
+    Target, UploadPlan, WrittenChunk, init,
+};
+use dfs_metadata::placement::{Candidate, RoundRobin};
+use dfs_metadata::{Committer, Error};
+use dfs_types::{
+    Attributes, ChunkSeal, ClientId, Clock, Crc32c, DfsPath, DiskId, NodeId, Random, Receipt,
+    RegistrationNumber, Seal, SeededRandom, Sha256, Stamp, Timestamp,
+};
+use futures_util::future::join;
+
+use super::calls::{Answer, Call, Operation, Seen, Slot};
+use super::store::{Lapse, PausingEngine, pause};
+
+/// Calls of each client.
+const CALLS: u64 = 6;
+const NODE: NodeId = NodeId(1);
+
+/// What became of a run.
+pub(super) struct Run {
+    pub(super) history: Vec<Operation>,
+    /// Commits that the store refused.
+    pub(super) conflicts: u64,
+}
+
+/// Time plays no part here.
+struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000)
+    }
+}
+
+/// Runs three or four clients to the end.
+pub(super) fn run(seed: u64, lapse: Lapse) -> Run {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let random = Arc::new(SeededRandom::new(seed));
+        let engine = Arc::new(PausingEngine {
+            inner: MemoryEngine::new(),
+            random: random.clone(),
+            lapse,
+            conflicts: AtomicU64::new(0),
+        });
+        let replication = Replication { factor: 1, min_write: None };
+        init(&engine.inner, &InitOptions { replication }, &StoppedClock, &*random).await.unwrap();
+        let coordinators = [open(&engine).await, open(&engine).await];
+        register_node(&coordinators[0]).await;
+        let before = engine.conflicts.load(Ordering::Relaxed);
+        let ticks = Arc::new(AtomicU32::new(0));
+        let clients: Vec<_> = (0..3 + random.below(2) as u32)
+            .map(|number| {
+                let (coordinators, random, ticks) =
+                    (coordinators.clone(), random.clone(), ticks.clone());
+                let client = Client { number, coordinators, random, ticks, history: Vec::new() };
+                tokio::spawn(client.run())
+            })
+            .collect();
+        let mut history = Vec::new();
+        for client in clients {
+            history.extend(client.await.unwrap());
+        }
+        let conflicts = engine.conflicts.load(Ordering::Relaxed) - before;
+        Run { history, conflicts }
+    })
+}
+
+async fn open(engine: &Arc<PausingEngine>) -> Namespace {
+    let (committer, serving) = Committer::new(engine.clone(), std::future::pending());
+    tokio::spawn(serving);
+    let random = engine.random.clone();
+    let components =
+        Components { engine: engine.clone(), committer, clock: Arc::new(StoppedClock), random };
+    Namespace::open(components, Options::default(), None).await.unwrap()
+}
+
+async fn register_node(namespace: &Namespace) {
+    let registration = Registration {
+        node: NODE,
+        cluster: None,
+        registration: RegistrationNumber::default(),
+        address: String::new(),
+        zone: String::new(),
+        host: String::new(),
+        version: String::new(),
+        disks: vec![DiskId(1)],
+    };
+    let registered = namespace.register(&registration, true).await.unwrap();
+    namespace.confirm_registration(NODE, registered.number).await.unwrap();
+}
+
+struct Client {
+    number: u32,
+    coordinators: [Namespace; 2],
+    random: Arc<SeededRandom>,
+    /// Counts the beginnings and ends of the calls of all clients.
+    ticks: Arc<AtomicU32>,
+    history: Vec<Operation>,
+}
+
+impl Client {
+    async fn run(mut self) -> Vec<Operation> {
+        for sequence in 0..CALLS {
+            let slot = Slot { number: self.number, sequence };
+            let plan = self.number * CALLS as u32 + sequence as u32;
+            let call = Call::any(&*self.random, slot, plan);
+            pause(&self.random).await;
+            if let Call::Plan { path, size, plan } = call {
+                self.put(path, size, plan, slot).await;
+            } else {
+                self.call(call, None).await;
+            }
+        }
+        self.history
+    }
+
+    async fn put(&mut self, path: String, size: u64, plan: u32, slot: Slot) {
+        let (called, coordinator) = (self.tick(), self.coordinator());
+        let planned = plan_upload(coordinator, &path, size).await;
+        let answer = planned.as_ref().map_or_else(failed, |_| Answer::Planned);
+        let returned = self.tick();
+        let call = Call::Plan { path, size, plan };
+        self.history.push(Operation { call, answer, called, returned });
+        if let Ok(planned) = planned {
+            let create_only = self.random.below(3) == 0;
+            let call = Call::Confirm { plan, size, create_only, slot: Some(slot) };
+            self.call(call, Some(&planned)).await;
+        }
+    }
+
+    /// Makes a call, and some of them again before they have ended or after, as a client does
+    /// that has lost its connection.
+    async fn call(&mut self, call: Call, plan: Option<&UploadPlan>) {
+        if call.is_repeatable() && self.random.below(6) == 0 {
+            let again = async {
+                for _ in 0..self.random.below(150) {
+                    tokio::task::yield_now().await;
+                }
+                self.recorded(&call, plan).await
+            };
+            let (first, second) = join(self.recorded(&call, plan), again).await;
+            self.history.extend([first, second]);
+        } else {
+            let operation = self.recorded(&call, plan).await;
+            self.history.push(operation);
+        }
+    }
+
+    async fn recorded(&self, call: &Call, plan: Option<&UploadPlan>) -> Operation {
+        let called = self.tick();
+        let answer = self.answer(call, plan).await.unwrap_or_else(|error| failed(&error));
+        let returned = self.tick();
+        Operation { call: call.clone(), answer, called, returned }
+    }
+
+    fn tick(&self) -> u32 {
+        self.ticks.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn coordinator(&self) -> &Namespace {
+        &self.coordinators[self.random.below(2) as usize]
+    }
+
+    async fn answer(&self, call: &Call, plan: Option<&UploadPlan>) -> Result<Answer, Error> {
+        let namespace = self.coordinator();
+        let repeat = call.slot().map(repeat);
+        let repeat = repeat.as_ref();
+        match call {
+            Call::MakeDirectory { path, parents, .. } => {
+                let attributes = Attributes::default();
+                let request = MakeDirectory { path: at(path), parents: *parents, attributes };
+                namespace.make_directory(&request, repeat).await.map(|stat| node(&stat))
+            }
+            Call::MakeSymlink { path, target, replace, .. } => {
+                let request = MakeSymlink {
+                    path: at(path),
+                    target: Bytes::from(target.clone()),
+                    attributes: Attributes::default(),
+                    replace: *replace,
+                };
+                namespace.make_symlink(&request, repeat).await.map(|stat| node(&stat))
+            }
+            Call::Rename { from, to, no_replace, .. } => {
+                let request = Rename { from: at(from), to: at(to), no_replace: *no_replace };
+                namespace.rename(&request, repeat).await.map(|()| Answer::Done)
+            }
+            Call::Delete { path, recursive, now, .. } => {
+                let request = Delete { path: at(path), recursive: *recursive, now: *now };
+                let until = namespace.delete(&request, repeat).await?;
+                Ok(Answer::Until(until.is_some()))
+            }
+            Call::Confirm { size, create_only, .. } => {
+                let plan = plan.expect("a confirm follows a plan");
+                let chunks = plan.chunks.iter().map(|planned| written(namespace, planned));
+                let request = Confirm {
+                    tokens: vec![plan.token.clone()],
+                    chunks: chunks.collect(),
+                    size: *size,
+                    attributes: Attributes::default(),
+                    create_only: *create_only,
+                };
+                namespace.confirm(&request, repeat).await.map(|stat| node(&stat))
+            }
+            Call::Stat { path, follow } => {
+                namespace.stat(&at(path), *follow).await.map(|stat| node(&stat))
+            }
+            Call::List { path } => {
+                let limit = Namespace::PAGE_LEN_MAX;
+                let page = namespace.list_directory(&Target::Path(at(path)), None, limit).await?;
+                let entries = page.entries.into_iter();
+                Ok(Answer::Listed(entries.map(|e| (e.name.to_string(), seen(&e.stat))).collect()))
+            }
+            Call::Plan { .. } => unreachable!("plans are kept for their confirm"),
+        }
+    }
+}
+
+async fn plan_upload(namespace: &Namespace, path: &str, size: u64) -> Result<UploadPlan, Error> {
+    let (zone, host) = (String::new(), String::new());
+    let candidates = [Candidate { node: NODE, zone, host, free: 1 << 40 }];
+    let selector = RoundRobin::default();
+    let request = PlanUpload {
+        path: at(path),
+        size: Some(size),
+        chunk_size: None,
+        replication_factor: None,
+        max_chunks: 0,
+        client_host: String::new(),
+        client_zone: String::new(),
+    };
+    let placement = Placement { candidates: &candidates, selector: &selector };
+    namespace.plan_upload(&request, &placement).await
+}
+
+/// A chunk as if its node had taken it.
+fn written(namespace: &Namespace, planned: &PlannedChunk) -> WrittenChunk {
+    let length = planned.max_length;
+    let seal = ChunkSeal { length, crc32c: Crc32c(1), sha256: Sha256([1; 32]) };
+    let registration = RegistrationNumber(1);
+    let receipt = Receipt {
+        chunk: planned.chunk,
+        length,
+        crc32c: seal.crc32c,
+        node: NODE,
+        disk: DiskId(1),
+        stamp: Stamp(1),
+        registration,
+        seal: Seal([0; 32]),
+    };
+    let receipt = receipt.sealed(&namespace.key().for_node(NODE, registration));
+    let file_offset = planned.file_offset;
+    WrittenChunk { chunk: planned.chunk, file_offset, seal, receipts: vec![receipt] }
+}
+
+fn repeat(slot: Slot) -> Repeat {
+    let Slot { number, sequence } = slot;
+    let slot = dfs_types::Slot { client: ClientId(u128::from(number)), slot: 0, sequence };
+    Repeat { slot, body: Sha256::of(&sequence.to_be_bytes()) }
+}
+
+fn at(path: &str) -> DfsPath {
+    DfsPath::new(path.as_bytes().to_vec()).unwrap()
+}
+
+fn failed(error: &Error) -> Answer {
+    Answer::Failed(error.code())
+}
+
+fn node(stat: &FileStat) -> Answer {
+    Answer::Node(seen(stat))
+}
+
+fn seen(stat: &FileStat) -> Seen {
+    let target = String::from_utf8_lossy(&stat.symlink_target).into_owned();
+    Seen { inode: stat.inode.0, kind: stat.kind, size: stat.size, target }
+}
