@@ -136,7 +136,7 @@ impl History {
     }
 
     /// Opens the store after a crash and says what is wrong with it.
-    pub(crate) async fn check(&mut self, fs: &SimFs, config: &Config) -> Result<(), String> {
+    pub(crate) async fn check(&self, fs: &SimFs, config: &Config) -> Result<(), String> {
         let seed = 99;
         let store = open_sim(fs, config.clone(), seed).await.map_err(|e| e.to_string())?;
         self.check_identity(&store)?;
@@ -196,18 +196,25 @@ impl History {
         }
     }
 
-    /// Stamps go on above all given out, and everything can be deleted without a trace.
+    /// Stamps go on above all given out.
+    async fn check_stamps(&self, store: &DiskStore) -> Result<(), String> {
+        let probe = conformance::put(store, ChunkId(0xffff), 10).await;
+        let probe = probe.map_err(|error| error.to_string())?;
+        if self.stamps.last().is_some_and(|last| *last >= probe.stamp) {
+            return Err("a stamp that was given out before the crash comes again".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Everything can be deleted without a trace.
     async fn check_room(
-        &mut self,
+        &self,
         fs: &SimFs,
         config: &Config,
         store: &DiskStore,
     ) -> Result<(), String> {
         let text = |error: dfs_chunkstore::StoreError| error.to_string();
-        let probe = conformance::put(store, ChunkId(0xffff), 10).await.map_err(text)?;
-        if self.stamps.last().is_some_and(|last| *last >= probe.stamp) {
-            return Err("a stamp that was given out before the crash comes again".to_owned());
-        }
+        self.check_stamps(store).await?;
         for sealed in store.list(None, usize::MAX).await.map_err(text)? {
             if !store.delete(sealed.chunk, sealed.stamp).await.map_err(text)? {
                 return Err("a listed copy cannot be deleted".to_owned());
@@ -251,18 +258,19 @@ struct Fate {
     ignored_sync: Option<u64>,
     /// Keep some of what was not synced.
     torn: Option<u64>,
-    /// The first disk comes back empty.
-    is_first_disk_lost: bool,
+    /// This disk comes back empty.
+    lost_disk: Option<usize>,
 }
 
 impl Fate {
     /// Ways to end at one operation.
     fn all_at(stop_at: usize, ignored_sync: Option<u64>, config: &Config) -> Vec<Self> {
         let torn = None;
-        let clean = Self { stop_at: stop_at as u64, ignored_sync, torn, is_first_disk_lost: false };
+        let clean = Self { stop_at: stop_at as u64, ignored_sync, torn, lost_disk: None };
         let mut all = vec![clean, Self { torn: Some(1), ..clean }, Self { torn: Some(2), ..clean }];
         if config.disks.len() > 1 {
-            all.push(Self { is_first_disk_lost: true, ..clean });
+            let lost = 0..config.disks.len();
+            all.extend(lost.map(|disk| Self { lost_disk: Some(disk), ..clean }));
         }
         all
     }
@@ -280,13 +288,15 @@ async fn run(config: &Config, fate: Fate) -> Result<(), String> {
         Some(seed) => fs.crash_torn(&SeededRandom::new(seed)),
         None => fs.crash(),
     }
-    if !fate.is_first_disk_lost {
-        return history.check(&fs, config).await;
-    }
-    fs.wipe(&config.disks[0].folder);
+    let Some(lost) = fate.lost_disk else { return history.check(&fs, config).await };
+    fs.wipe(&config.disks[lost].folder);
     let store = open_sim(&fs, config.clone(), 99).await.map_err(|e| e.to_string())?;
-    // Before the second disk had an identity, the first one was the node.
-    if history.identity.is_none() { Ok(()) } else { history.check_identity(&store) }
+    // Before all disks had an identity, the lost one may have been the node.
+    if history.identity.is_none() {
+        return Ok(());
+    }
+    history.check_identity(&store)?;
+    history.check_stamps(&store).await
 }
 
 /// Syncs before each operation of the script, and in all.
