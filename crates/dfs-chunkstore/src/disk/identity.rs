@@ -74,8 +74,9 @@ impl DiskIdentity {
             disk: field("disk")?.parse().map_err(|_| wrong("disk"))?,
             starts: field("starts")?.parse().map_err(|_| wrong("starts"))?,
             registration: parse_registration(field("registration")?)
-                .ok_or_else(|| wrong("registration"))?,
-            pending: parse_registration(field("pending")?).ok_or_else(|| wrong("pending"))?,
+                .map_err(|Unreadable| wrong("registration"))?,
+            pending: parse_registration(field("pending")?)
+                .map_err(|Unreadable| wrong("pending"))?,
         })
     }
 
@@ -182,15 +183,22 @@ fn text_of(registration: Option<Registration>) -> String {
     )
 }
 
-fn parse_registration(text: &str) -> Option<Option<Registration>> {
+/// Text that is no registration.
+#[derive(Debug, PartialEq, Eq)]
+struct Unreadable;
+
+fn parse_registration(text: &str) -> Result<Option<Registration>, Unreadable> {
     if text == "none" {
-        return Some(None);
+        return Ok(None);
     }
-    let mut words = text.split(' ');
-    let cluster: ClusterId = words.next()?.parse().ok()?;
-    let incarnation = Incarnation(words.next()?.parse().ok()?);
-    let number = RegistrationNumber(words.next()?.parse().ok()?);
-    words.next().is_none().then_some(Some(Registration { cluster, incarnation, number }))
+    let words: Vec<_> = text.split(' ').collect();
+    let &[cluster, incarnation, number] = &words[..] else { return Err(Unreadable) };
+    let parse = |text: &str| text.parse().map_err(|_| Unreadable);
+    Ok(Some(Registration {
+        cluster: cluster.parse().map_err(|_| Unreadable)?,
+        incarnation: Incarnation(parse(incarnation)?),
+        number: RegistrationNumber(parse(number)?),
+    }))
 }
 
 #[cfg(test)]

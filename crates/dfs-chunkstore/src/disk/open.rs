@@ -150,7 +150,7 @@ fn recover_files(disk: &Disk, copies: &mut Vec<(ChunkId, Entry)>) -> io::Result<
         let shard = chunks.join(shard);
         for name in disk.fs.list(&shard)? {
             let path = shard.join(&name);
-            if name.ends_with(".part") {
+            if name.strip_suffix(".part").is_some() {
                 disk.fs.remove(&path)?;
                 continue;
             }
@@ -159,9 +159,11 @@ fn recover_files(disk: &Disk, copies: &mut Vec<(ChunkId, Entry)>) -> io::Result<
                 tracing::warn!(file = %path.display(), "no chunk of a known format: left alone");
                 continue;
             };
-            match read_file_head(disk, &path)?.filter(|head| head.chunk == chunk) {
-                Some(head) => copies.push((chunk, Entry::new(disk.number, Place::File, &head))),
-                None => tracing::error!(file = %path.display(), "damaged head: chunk not served"),
+            let head = read_file_head(disk, &path)?.filter(|head| head.chunk == chunk);
+            if let Some(head) = head {
+                copies.push((chunk, Entry::new(disk.number, Place::File, &head)));
+            } else {
+                tracing::error!(file = %path.display(), "damaged head: chunk not served");
             }
         }
     }
@@ -181,9 +183,10 @@ fn recover_segments(disk: &Disk, copies: &mut Vec<(ChunkId, Entry)>) -> io::Resu
     let folder = disk.segments_path();
     let mut segments = Vec::new();
     for name in disk.fs.list(&folder)? {
-        match parse_name(&name) {
-            Some((number, salt)) => segments.push((number, salt, folder.join(name))),
-            None => tracing::warn!(segment = %name, "no segment of a known format: left alone"),
+        if let Some((number, salt)) = parse_name(&name) {
+            segments.push((number, salt, folder.join(name)));
+        } else {
+            tracing::warn!(segment = %name, "no segment of a known format: left alone");
         }
     }
     let last = segments.iter().map(|(number, ..)| *number).max();

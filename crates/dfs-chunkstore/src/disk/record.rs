@@ -180,7 +180,9 @@ impl Binding {
 pub(super) fn encode_meta(path: &[u8], crcs: &[Crc32c]) -> BytesMut {
     let mut meta = BytesMut::with_capacity(path.len() + 4 * crcs.len());
     meta.put_slice(path);
-    crcs.iter().for_each(|crc| meta.put_u32(crc.0));
+    for crc in crcs {
+        meta.put_u32(crc.0);
+    }
     meta
 }
 

@@ -200,7 +200,9 @@ impl World {
             let (inside, others): (Vec<_>, Vec<_>) =
                 self.changes.drain(..).partition(|change| change.path().parent() == Some(path));
             self.changes = others;
-            inside.into_iter().for_each(|change| change.apply(&mut self.durable_names));
+            for change in inside {
+                change.apply(&mut self.durable_names);
+            }
             self.forget_nameless();
         }
         Ok(())

@@ -1,5 +1,8 @@
 //! Tests of the chunk store against real and simulated disks.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 mod conformance;
 mod crash;
+mod faults;
 mod support;

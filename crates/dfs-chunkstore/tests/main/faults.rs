@@ -1,0 +1,385 @@
+//! Disks that fail, fill up and lie.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, mpsc};
+
+use bytes::Bytes;
+use dfs_chunkstore::sim::{Operation, SimFs};
+use dfs_chunkstore::{
+    ChunkStore, DiskStore, File, Fs, FsLock, IdentityStore, OpenError, Opening, OsFs, Pool,
+    Registration, Space, StoreError, conformance,
+};
+use dfs_types::{
+    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, Incarnation, OsRandom, RegistrationNumber, SeededRandom,
+};
+
+use crate::support::{config, open_sim};
+
+const EIO: i32 = 5;
+/// One chunk of each layout.
+const SMALL: usize = 4 << 10;
+const LARGE: usize = 3 << 20;
+
+#[tokio::test]
+async fn a_failed_sync_fails_the_chunk_for_good_and_the_disk_with_it() {
+    for length in [SMALL, LARGE] {
+        let fs = SimFs::new();
+        let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+        conformance::put(&store, ChunkId(1), length).await.unwrap();
+        fs.fail(Path::new("/a"), Operation::Sync, EIO);
+        let failed = conformance::put(&store, ChunkId(2), length).await;
+        assert!(matches!(failed, Err(StoreError::Io { .. })), "{failed:?}");
+        fs.heal();
+
+        // A sync that works now says nothing of what the failed one lost.
+        assert!(store.usage()[0].is_failed);
+        assert_eq!(store.stat(ChunkId(2)).await.unwrap(), None);
+        let refused = conformance::put(&store, ChunkId(3), length).await;
+        assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
+        assert_eq!(store.stat(ChunkId(1)).await.unwrap(), None, "such a disk serves nothing");
+
+        drop(store);
+        fs.crash();
+        let store = open_sim(&fs, config(&["/a"]), 2).await.unwrap();
+        assert!(!store.usage()[0].is_failed, "a start gives it another chance");
+        assert_eq!(store.stat(ChunkId(2)).await.unwrap(), None);
+        conformance::assert_whole(&store, ChunkId(1), length).await;
+    }
+}
+
+#[tokio::test]
+async fn other_disks_take_over_from_a_failed_one() {
+    for length in [SMALL, LARGE] {
+        let fs = SimFs::new();
+        let store = open_sim(&fs, config(&["/a", "/b"]), 1).await.unwrap();
+        fs.fail(Path::new("/a"), Operation::Write, EIO);
+        let results = [
+            conformance::put(&store, ChunkId(1), length).await,
+            conformance::put(&store, ChunkId(2), length).await,
+            conformance::put(&store, ChunkId(3), length).await,
+        ];
+        assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1, "{results:?}");
+        let failed: Vec<_> = store.usage().iter().map(|disk| disk.is_failed).collect();
+        assert_eq!(failed, [true, false]);
+        for (chunk, result) in (1..).zip(results) {
+            if result.is_ok() {
+                conformance::assert_whole(&store, ChunkId(chunk), length).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_serves_and_deletes() {
+    for length in [SMALL, LARGE] {
+        let fs = SimFs::new();
+        let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+        fs.set_capacity(8 << 20);
+        let mut sealed = Vec::new();
+        let error = loop {
+            let chunk = ChunkId(sealed.len() as u128 + 1);
+            match conformance::put(&store, chunk, length).await {
+                Ok(copy) => sealed.push(copy),
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, StoreError::NoSpace(_)), "{error}");
+        assert!(!sealed.is_empty() && !store.usage()[0].is_failed);
+        for copy in &sealed {
+            conformance::assert_whole(&store, copy.chunk, length).await;
+        }
+        for copy in &sealed {
+            assert!(store.delete(copy.chunk, copy.stamp).await.unwrap());
+        }
+        // The room of a file counts until its folder is synced.
+        for folder in ["/a/segments".to_owned()].into_iter().chain(shards(&fs)) {
+            fs.sync_dir(Path::new(&folder)).unwrap();
+        }
+        conformance::put(&store, ChunkId(0xfff), length).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_does_not_fit_leaves_no_trace() {
+    // The file system runs full under the store, which thought there was room.
+    for length in [60 << 10, LARGE] {
+        let fs = SimFs::new();
+        let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+        conformance::put(&store, ChunkId(1), length).await.unwrap();
+        let space = fs.space(Path::new("/")).unwrap();
+        let mut writer = store.create(conformance::header(ChunkId(2), length)).await.unwrap();
+        fs.set_capacity(space.total - space.available + (8 << 10));
+        let bytes = conformance::content(ChunkId(2), length);
+        let result = match conformance::append(&mut *writer, &bytes).await {
+            Ok(()) => writer.seal(conformance::seal_of(&bytes)).await.map(drop),
+            Err(error) => Err(error),
+        };
+        assert!(matches!(result, Err(StoreError::NoSpace(_))), "{result:?}");
+        assert!(!store.usage()[0].is_failed);
+        fs.set_capacity(1 << 40);
+        conformance::put(&store, ChunkId(3), length).await.unwrap();
+        drop(store);
+        fs.crash();
+        let store = open_sim(&fs, config(&["/a"]), 2).await.unwrap();
+        assert_eq!(store.stat(ChunkId(2)).await.unwrap(), None);
+        conformance::assert_whole(&store, ChunkId(1), length).await;
+        conformance::assert_whole(&store, ChunkId(3), length).await;
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_found_by_read_and_verify() {
+    let length = 2 * BLOCK_SIZE + 100;
+    for length in [length, LARGE] {
+        let fs = SimFs::new();
+        let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+        let chunk = ChunkId(0x17);
+        conformance::put(&store, chunk, length).await.unwrap();
+        assert_eq!(store.verify(chunk).await.unwrap(), None);
+        let bytes = conformance::content(chunk, length);
+        let (path, at) = find(&fs, &bytes[..64]);
+        fs.flip_bit(&path, at + BLOCK_SIZE as u64 + 9, 3).unwrap();
+
+        assert_eq!(store.verify(chunk).await.unwrap(), Some(1));
+        let blocks = store.read(chunk, 0, length as u64).await.unwrap();
+        let crcs = Crc32c::of_blocks(&blocks.data);
+        let bad: Vec<_> =
+            (0..crcs.len()).filter(|block| crcs[*block] != blocks.crcs[*block]).collect();
+        assert_eq!(bad, [1], "the checksums show which block is bad");
+    }
+}
+
+#[tokio::test]
+async fn damage_beside_the_data_never_gives_wrong_bytes() {
+    for length in [BLOCK_SIZE + 100, LARGE] {
+        let chunk = ChunkId(0x17);
+        let bytes = conformance::content(chunk, length);
+        let image = SimFs::new();
+        let store = open_sim(&image, config(&["/a"]), 1).await.unwrap();
+        conformance::put(&store, chunk, length).await.unwrap();
+        let (path, data) = find(&image, &bytes[..64]);
+        let end = image.open(&path, Opening::Existing).unwrap().length().unwrap();
+        let data = data..data + length as u64;
+        // Each byte of the record in steps that are prime to all of its fields.
+        for at in (0..end).filter(|at| !data.contains(at)).step_by(31) {
+            image.flip_bit(&path, at, 5).unwrap();
+            if let Ok(blocks) = store.read(chunk, 0, 1).await
+                && Crc32c::of_blocks(&blocks.data) == blocks.crcs
+            {
+                assert_eq!(blocks.data, bytes[..blocks.data.len()]);
+            }
+            image.flip_bit(&path, at, 5).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn small_chunks_sealed_together_share_a_sync() {
+    let (entered, is_entered) = mpsc::channel();
+    let (release, released) = mpsc::channel();
+    let fs = Arc::new(GatedFs { inner: SimFs::new(), gate: Arc::new(Mutex::new(None)) });
+    let random = Arc::new(SeededRandom::new(1));
+    let store = DiskStore::open(config(&["/a"]), fs.clone(), Pool::threads(2), random);
+    let store = Arc::new(store.await.unwrap());
+    conformance::put(&*store, ChunkId(1), SMALL).await.unwrap();
+
+    let before = fs.inner.syncs();
+    *fs.gate.lock().unwrap() = Some(Gate { entered, released });
+    let put = |number| {
+        let store = store.clone();
+        tokio::spawn(async move { conformance::put(&*store, ChunkId(number), SMALL).await })
+    };
+    let mut puts = vec![put(2)];
+    tokio::task::yield_now().await;
+    is_entered.recv().unwrap();
+    // While the sync of the first one hangs, all others queue up.
+    puts.extend((3..66).map(put));
+    tokio::task::yield_now().await;
+    release.send(()).unwrap();
+    for put in puts {
+        put.await.unwrap().unwrap();
+    }
+    // One for the first, one for all the others, and a new segment where the bound is crossed.
+    let syncs = fs.inner.syncs() - before;
+    assert!(syncs <= 4, "64 chunks took {syncs} syncs");
+    for number in 1..66 {
+        conformance::assert_whole(&*store, ChunkId(number), SMALL).await;
+    }
+}
+
+#[tokio::test]
+async fn deleting_a_small_chunk_gives_its_room_back_at_once() {
+    let base = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let folder = tempfile::tempdir_in(base).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let mut config = config(&[path]);
+    config.segment_bytes = 64 << 20;
+    let fs = Arc::new(OsFs::new());
+    let store = DiskStore::open(config, fs, Pool::threads(1), Arc::new(OsRandom)).await.unwrap();
+    let length = 256 << 10;
+    let mut sealed = Vec::new();
+    for number in 1..=8 {
+        sealed.push(conformance::put(&store, ChunkId(number), length).await.unwrap());
+    }
+    let taken = || {
+        let segments = std::fs::read_dir(folder.path().join("segments")).unwrap();
+        segments.map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512).sum::<u64>()
+    };
+    assert!(taken() >= 8 * length as u64);
+    for copy in &sealed[..7] {
+        assert!(store.delete(copy.chunk, copy.stamp).await.unwrap());
+    }
+    assert!(taken() < 2 * length as u64, "{} bytes are still taken", taken());
+    conformance::assert_whole(&store, ChunkId(8), length).await;
+}
+
+#[tokio::test]
+async fn folders_that_are_not_ours_are_refused() {
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+    let refused = open_sim(&fs, config(&["/a"]), 2).await.err();
+    assert!(matches!(refused, Some(OpenError::InUse(_))), "{refused:?}");
+    store.store_registration(registration(1)).await.unwrap();
+    let refused = store.store_registration(registration(2)).await;
+    assert!(matches!(refused, Err(StoreError::WrongCluster(ClusterId(1)))), "{refused:?}");
+    drop(store);
+
+    let other = open_sim(&fs, config(&["/b"]), 3).await.unwrap();
+    drop(other);
+    let refused = open_sim(&fs, config(&["/a", "/b"]), 4).await.err();
+    assert!(matches!(refused, Some(OpenError::MixedDisks { .. })), "{refused:?}");
+
+    fs.create_dir(Path::new("/c")).unwrap();
+    write(&fs, "/c/thesis.txt", "mine");
+    let refused = open_sim(&fs, config(&["/c"]), 5).await.err();
+    assert!(matches!(refused, Some(OpenError::NotEmpty(_))), "{refused:?}");
+
+    write(&fs, "/b/dfs-identity", "dfs disk, format 2\nsomething new\n");
+    let refused = open_sim(&fs, config(&["/b"]), 6).await.err();
+    assert!(
+        matches!(refused, Some(OpenError::NewerFormat { found: 2, known: 1, .. })),
+        "{refused:?}"
+    );
+
+    write(&fs, "/b/dfs-identity", "dfs disk, format 1\nnode 7\n");
+    let refused = open_sim(&fs, config(&["/b"]), 7).await.err();
+    assert!(matches!(refused, Some(OpenError::DamagedIdentity { .. })), "{refused:?}");
+}
+
+fn registration(cluster: u128) -> Registration {
+    let number = RegistrationNumber(1);
+    Registration { cluster: ClusterId(cluster), incarnation: Incarnation(1), number }
+}
+
+fn write(fs: &SimFs, path: &str, text: &'static str) {
+    let file = fs.open(Path::new(path), Opening::Create).unwrap();
+    file.write_at(0, &[Bytes::from_static(text.as_bytes())]).unwrap();
+}
+
+fn shards(fs: &SimFs) -> Vec<String> {
+    let names = fs.list(Path::new("/a/chunks")).unwrap();
+    names.iter().map(|name| format!("/a/chunks/{name}")).collect()
+}
+
+/// The file that holds these bytes, and where.
+fn find(fs: &SimFs, bytes: &[u8]) -> (PathBuf, u64) {
+    for folder in ["/a/segments".to_owned()].into_iter().chain(shards(fs)) {
+        for name in fs.list(Path::new(&folder)).unwrap() {
+            let path = Path::new(&folder).join(name);
+            let file = fs.open(&path, Opening::Existing).unwrap();
+            let content = file.read_at(0, file.length().unwrap() as usize).unwrap();
+            if let Some(at) = content.windows(bytes.len()).position(|window| window == bytes) {
+                return (path, at as u64);
+            }
+        }
+    }
+    panic!("no file holds the chunk");
+}
+
+/// Says when the next sync of a file begins, and holds it up.
+struct Gate {
+    entered: mpsc::Sender<()>,
+    released: mpsc::Receiver<()>,
+}
+
+struct GatedFs {
+    inner: SimFs,
+    gate: Arc<Mutex<Option<Gate>>>,
+}
+
+struct GatedFile {
+    inner: Arc<dyn File>,
+    gate: Arc<Mutex<Option<Gate>>>,
+}
+
+impl Fs for GatedFs {
+    fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn File>> {
+        let inner = self.inner.open(path, how)?;
+        Ok(Arc::new(GatedFile { inner, gate: self.gate.clone() }))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.inner.list(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.sync_dir(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FsLock>> {
+        self.inner.lock(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.inner.space(path)
+    }
+}
+
+impl File for GatedFile {
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        self.inner.read_at(offset, length)
+    }
+
+    fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
+        self.inner.write_at(offset, pieces)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let gate = self.gate.lock().unwrap().take();
+        if let Some(Gate { entered, released }) = gate {
+            entered.send(()).unwrap();
+            released.recv().unwrap();
+        }
+        self.inner.sync()
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.inner.length()
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.inner.set_len(length)
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.inner.punch(offset, length)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.inner.next_data(offset)
+    }
+}
