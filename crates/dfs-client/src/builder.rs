@@ -8,8 +8,8 @@ use std::time::Duration;
 use dfs_streamer::{Hashing, SenderConfig};
 use dfs_transport::{Channels, Network, Security, TcpNetwork};
 use dfs_types::{ClientId, ErrorCode, OsRandom, Random};
-use tokio::sync::Semaphore;
 
+use crate::budget::{BUDGET_MIN, Budget};
 use crate::fetch::Penalties;
 use crate::slots::Slots;
 use crate::stats::Counters;
@@ -74,7 +74,7 @@ impl ClientBuilder {
     /// Bytes of file content that the client and all its clones hold at most. 64 MiB when not
     /// set; at least 16 MiB.
     pub fn memory_budget(mut self, bytes: usize) -> Self {
-        self.memory_budget = bytes.max(16 << 20);
+        self.memory_budget = bytes.max(BUDGET_MIN);
         self
     }
 
@@ -111,8 +111,7 @@ impl ClientBuilder {
                 deadline: self.deadline,
                 channels: Channels::new(network, Security::Plaintext),
                 slots: Slots::new(ClientId::random(random.as_ref())),
-                budget: Arc::new(Semaphore::new(self.memory_budget)),
-                memory_budget: self.memory_budget,
+                budget: Budget::new(self.memory_budget),
                 sender: SenderConfig::default(),
                 host: self.host,
                 zone: self.zone,
@@ -146,8 +145,7 @@ pub(crate) struct Inner {
     pub(crate) deadline: Duration,
     pub(crate) channels: Channels,
     pub(crate) slots: Slots,
-    pub(crate) budget: Arc<Semaphore>,
-    pub(crate) memory_budget: usize,
+    pub(crate) budget: Budget,
     pub(crate) sender: SenderConfig,
     pub(crate) host: String,
     pub(crate) zone: String,

@@ -27,9 +27,27 @@ const NODES_WITHIN: Duration = Duration::from_secs(10);
 impl Client {
     /// Does `work` under the request id of the caller, or a new one.
     pub(crate) async fn traced<T>(&self, work: impl Future<Output = T>) -> T {
+        self.in_request(work).await
+    }
+
+    /// Does `work`, perhaps in another task, under the request id of the caller.
+    pub(crate) fn in_request<W: Future>(
+        &self,
+        work: W,
+    ) -> impl Future<Output = W::Output> + use<W> {
         let id = current_request_id();
         let id = id.unwrap_or_else(|| RequestId::random(self.inner.random.as_ref()));
-        with_request_id(id, work).await
+        with_request_id(id, work)
+    }
+
+    /// Index of the coordinator that answered last.
+    fn preferred(&self) -> usize {
+        self.inner.preferred.load(Ordering::Relaxed) % self.inner.coordinators.len()
+    }
+
+    /// Address of the coordinator that answered last.
+    pub(crate) fn coordinator(&self) -> &str {
+        &self.inner.coordinators[self.preferred()]
     }
 
     /// Calls a coordinator until it gives an answer that is worth giving to the user, or until
@@ -61,7 +79,7 @@ impl Client {
         let mut pause = PAUSE_MIN;
         let mut may_have_happened = false;
         loop {
-            let preferred = inner.preferred.load(Ordering::Relaxed) % inner.coordinators.len();
+            let preferred = self.preferred();
             let address = &inner.coordinators[preferred];
             let channel = inner.channels.control(address);
             let channel = channel

@@ -6,6 +6,7 @@ use dfs_proto::wire::{self, WireId as _};
 use dfs_types::{ChunkId, DfsPath, DiskId, NodeId, NodeState};
 use tokio::time::timeout;
 
+use crate::copy::Trouble;
 use crate::layout::{Copy, Extent, Layout};
 use crate::upload::Node;
 use crate::{Client, Error, FileStat};
@@ -123,7 +124,8 @@ impl Client {
         }
         match self.verify_copy(node, extent.chunk, extent.chunk_length).await {
             Ok(()) => Look::Good,
-            Err(problem) => Look::Bad(problem),
+            Err(trouble) if trouble.is_of_copy() => Look::Bad(told(trouble)),
+            Err(trouble) => Look::Unknown(told(trouble)),
         }
     }
 
@@ -136,6 +138,13 @@ impl Client {
         let pages = DataNodeClient::new(channel).list_chunks(request).await.map_err(told)?;
         let page = pages.into_inner().message().await.map_err(told)?.unwrap_or_default();
         Ok(page.chunks.into_iter().find(|found| found.chunk_id == chunk.to_wire()))
+    }
+}
+
+fn told(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::Corrupt(block) => format!("block {block} is corrupt"),
+        Trouble::Failed(failure) => failure.message,
     }
 }
 

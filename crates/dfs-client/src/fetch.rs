@@ -4,35 +4,30 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use dfs_proto::v1::data_node_client::DataNodeClient;
-use dfs_proto::wire::{self, WireId as _};
-use dfs_proto::{FRAME_MESSAGE_LEN_MAX, Failure, v1};
-use dfs_types::{BLOCK_SIZE, ChunkId, ErrorCode, FrameError, InodeId, NodeId};
+use bytes::Bytes;
+use dfs_types::{ErrorCode, InodeId, NodeId};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
+use crate::budget::Share;
 use crate::call::jittered;
+use crate::copy::Trouble;
 use crate::layout::{Extent, refreshed};
 use crate::stats::count;
 use crate::upload::Node;
 use crate::{Client, Error};
 
-/// How long a datanode may take for the next frame.
-const FRAME_WITHIN: Duration = Duration::from_secs(5);
 /// How long a node that failed is asked last.
 const PENALTY: Duration = Duration::from_secs(10);
 /// Nodes whose failures are remembered.
 const PENALTIES_MAX: usize = 1_024;
-/// Bounds of the time after which a second copy is asked as well.
+/// Bounds of the time after which a second copy is asked as well, and what it is at first.
 const HEDGE_MIN: Duration = Duration::from_millis(50);
 const HEDGE_MAX: Duration = Duration::from_secs(2);
 const HEDGE_FIRST: Duration = Duration::from_millis(300);
-/// The first pause before all copies are tried again.
+/// Bounds of the pause before all copies are tried again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long a report of a bad block may take.
-const REPORT_WITHIN: Duration = Duration::from_secs(2);
 
 /// What is known of how nodes answered lately.
 #[derive(Debug, Default)]
@@ -46,7 +41,7 @@ struct Known {
 }
 
 impl Penalties {
-    /// A node has failed: others are asked first for a while.
+    /// A node has failed, or was overtaken: others are asked first for a while.
     pub(crate) fn add(&self, node: NodeId) {
         let now = Instant::now();
         let mut known = self.lock();
@@ -95,26 +90,8 @@ impl Piece {
     }
 }
 
-/// Why a copy did not give a piece.
-#[derive(Debug)]
-enum Trouble {
-    Failed(Failure),
-    /// A block does not have its checksum.
-    Corrupt(u64),
-}
-
-impl Trouble {
-    /// Whether the same copy will give the same trouble again.
-    fn is_final(&self) -> bool {
-        match self {
-            Self::Corrupt(_) => true,
-            Self::Failed(failure) => {
-                let code = failure.code;
-                !code.is_retryable() && !code.is_outcome_unknown() && code != ErrorCode::NotFound
-            }
-        }
-    }
-}
+/// What became of a piece at each node that was tried.
+type Troubles = Vec<(Node, Trouble)>;
 
 impl Client {
     /// Fetches a piece of an open file. Tries every copy, asks anew who holds some, and goes on
@@ -123,10 +100,9 @@ impl Client {
         &self,
         context: &str,
         inode: InodeId,
-        piece: Piece,
+        mut piece: Piece,
     ) -> Result<Bytes, Error> {
         let started = Instant::now();
-        let mut piece = piece;
         let mut pause = PAUSE_MIN;
         loop {
             let troubles = match self.fetch_once(&piece).await {
@@ -145,8 +121,8 @@ impl Client {
             }
             count(&self.inner.counters.retries);
             let extent = refreshed(self, context, inode, &piece.extent).await?;
-            let tried = |node: &Node| troubles.iter().any(|(tried, _)| *tried == node.id);
-            if are_final && extent.sources().all(tried) {
+            let was_tried = |node: &Node| troubles.iter().any(|(tried, _)| tried.id == node.id);
+            if are_final && extent.sources().all(was_tried) {
                 return Err(no_copy(context, &piece.extent, &troubles));
             }
             piece.extent = Arc::new(extent);
@@ -154,68 +130,88 @@ impl Client {
     }
 
     /// Tries each copy once, the next one when one fails or is slow.
-    async fn fetch_once(&self, piece: &Piece) -> Result<Bytes, Vec<(NodeId, Trouble)>> {
+    async fn fetch_once(&self, piece: &Piece) -> Result<Bytes, Troubles> {
+        let mut reports = JoinSet::new();
+        let fetched = self.race(piece, &mut reports).await;
+        // A program that ends with its last byte shall not take the reports with it.
+        while reports.join_next().await.is_some() {}
+        fetched
+    }
+
+    async fn race(&self, piece: &Piece, reports: &mut JoinSet<()>) -> Result<Bytes, Troubles> {
+        let inner = &self.inner;
+        let chunk = piece.extent.chunk;
         let mut waiting = self.in_order(piece.extent.sources()).into_iter();
         let mut running = JoinSet::new();
-        let mut troubles = Vec::new();
-        let mut hedges_left = 1;
+        let mut asked = Vec::new();
+        let mut troubles = Troubles::new();
+        let mut has_hedged = false;
         let started = Instant::now();
-        let mut start = |running: &mut JoinSet<_>| -> bool {
-            let Some(node) = waiting.next() else { return false };
+        let mut ask = |running: &mut JoinSet<_>, node: Node, share: Option<Share>| {
+            asked.push(node.id);
             let (client, piece) = (self.clone(), piece.clone());
-            let work = async move { (node.id, client.read_copy(&node, &piece).await) };
-            match dfs_transport::current_request_id() {
-                Some(id) => running.spawn(dfs_transport::with_request_id(id, work)),
-                None => running.spawn(work),
-            };
-            true
+            running.spawn(self.in_request(async move {
+                let offset = piece.extent.chunk_offset + piece.offset;
+                let read = client.read_copy(&node, chunk, offset, piece.length).await;
+                drop(share);
+                (node, read)
+            }));
         };
-        start(&mut running);
+        if let Some(nearest) = waiting.next() {
+            ask(&mut running, nearest, None);
+        }
         while !running.is_empty() {
-            let hedge = tokio::time::sleep(self.inner.penalties.hedge_after());
+            let can_hedge = !has_hedged && waiting.len() > 0;
             let ended = tokio::select! {
                 biased;
                 ended = running.join_next() => ended,
-                () = hedge, if hedges_left > 0 => {
-                    hedges_left -= 1;
-                    if start(&mut running) {
-                        count(&self.inner.counters.hedges);
+                () = tokio::time::sleep(inner.penalties.hedge_after()), if can_hedge => {
+                    // The caller has a share of the budget for one copy alone.
+                    if let Some(share) = inner.budget.try_take(piece.length)
+                        && let Some(node) = waiting.next()
+                    {
+                        has_hedged = true;
+                        count(&inner.counters.hedges);
+                        ask(&mut running, node, Some(share));
                     }
                     continue;
                 }
             };
-            let Some(Ok((node, result))) = ended else { continue };
-            match result {
+            let Some(Ok((node, read))) = ended else { continue };
+            let trouble = match read {
                 Ok(bytes) => {
-                    self.inner.penalties.took(started.elapsed());
+                    inner.penalties.took(started.elapsed());
+                    let has_failed = |id| troubles.iter().any(|(node, _)| node.id == id);
+                    let before = asked.into_iter().take_while(|id| *id != node.id);
+                    before.filter(|id| !has_failed(*id)).for_each(|id| inner.penalties.add(id));
                     return Ok(bytes);
                 }
-                Err(trouble) => {
-                    self.note(piece.extent.chunk, node, &trouble);
-                    troubles.push((node, trouble));
-                    if start(&mut running) {
-                        count(&self.inner.counters.failovers);
+                Err(trouble) => trouble,
+            };
+            match &trouble {
+                Trouble::Corrupt(block) => {
+                    count(&inner.counters.corrupt_blocks);
+                    tracing::warn!(%chunk, node = %node.id, block, "a block is corrupt");
+                    let (client, node, block) = (self.clone(), node.clone(), *block);
+                    reports.spawn(self.in_request(async move {
+                        client.report_corrupt(&node, chunk, block).await;
+                    }));
+                }
+                Trouble::Failed(failure) => {
+                    tracing::debug!(%chunk, node = %node.id, %failure, "a copy was not read");
+                    // A node is not bad for one copy that is not there, or not good.
+                    if failure.code != ErrorCode::NotFound && !trouble.is_of_copy() {
+                        inner.penalties.add(node.id);
                     }
                 }
             }
+            troubles.push((node, trouble));
+            if let Some(next) = waiting.next() {
+                count(&inner.counters.failovers);
+                ask(&mut running, next, None);
+            }
         }
         Err(troubles)
-    }
-
-    fn note(&self, chunk: ChunkId, node: NodeId, trouble: &Trouble) {
-        match trouble {
-            Trouble::Corrupt(block) => {
-                count(&self.inner.counters.corrupt_blocks);
-                tracing::warn!(%chunk, %node, block, "a block is corrupt; reading another copy");
-            }
-            Trouble::Failed(failure) => {
-                // A node that does not have the chunk is not a bad node.
-                if failure.code != ErrorCode::NotFound {
-                    self.inner.penalties.add(node);
-                }
-                tracing::debug!(%chunk, %node, %failure, "reading another copy");
-            }
-        }
     }
 
     /// The nearest first: same machine, then same zone, then by chance; who failed lately last.
@@ -232,106 +228,9 @@ impl Client {
         nodes.sort_by_key(|(rank, _)| *rank);
         nodes.into_iter().map(|(_, node)| node).collect()
     }
-
-    /// Reads a piece from one copy, and verifies every block of it.
-    async fn read_copy(&self, node: &Node, piece: &Piece) -> Result<Bytes, Trouble> {
-        let offset = piece.extent.chunk_offset + piece.offset;
-        let (chunk, length) = (piece.extent.chunk, piece.length);
-        let read = self.read_blocks(node, chunk, offset, length).await;
-        if let Err(Trouble::Corrupt(block)) = read {
-            let (client, node) = (self.clone(), node.clone());
-            drop(tokio::spawn(async move { client.report_corrupt(&node, chunk, block).await }));
-        }
-        read
-    }
-
-    pub(crate) async fn verify_copy(
-        &self,
-        node: &Node,
-        chunk: ChunkId,
-        length: u64,
-    ) -> Result<(), String> {
-        let mut offset = 0;
-        while offset < length {
-            let step = Piece::MAX.min(length - offset);
-            let _permit = self.budget(step).await;
-            match self.read_blocks(node, chunk, offset, step).await {
-                Ok(_) => offset += step,
-                Err(Trouble::Corrupt(block)) => {
-                    self.report_corrupt(node, chunk, block).await;
-                    return Err(format!("block {block} is corrupt"));
-                }
-                Err(Trouble::Failed(failure)) => return Err(failure.message),
-            }
-        }
-        Ok(())
-    }
-
-    async fn read_blocks(
-        &self,
-        node: &Node,
-        chunk: ChunkId,
-        offset: u64,
-        length: u64,
-    ) -> Result<Bytes, Trouble> {
-        let failed = |failure: Failure| {
-            let message = format!("node {} at {}: {}", node.id, node.address, failure.message);
-            Trouble::Failed(Failure { message, ..failure })
-        };
-        let of_status = |status: tonic::Status| failed(Failure::from_status(&status));
-        let slow = || failed(Failure::new(ErrorCode::Unavailable, "no answer in time"));
-        let wrong = |what: String| failed(Failure::new(ErrorCode::Internal, what));
-        let channel = self.inner.channels.bulk(&node.address, chunk.0 as u64);
-        let channel = channel.map_err(|error| wrong(error.to_string()))?;
-        let mut client =
-            DataNodeClient::new(channel).max_decoding_message_size(FRAME_MESSAGE_LEN_MAX);
-        let request = v1::RetrieveRequest {
-            chunk_id: chunk.to_wire(),
-            offset,
-            length,
-            ..v1::RetrieveRequest::default()
-        };
-        let answer = timeout(FRAME_WITHIN, client.retrieve_chunk(request)).await;
-        let mut frames = answer.map_err(|_| slow())?.map_err(of_status)?.into_inner();
-        let block = BLOCK_SIZE as u64;
-        let first = offset / block * block;
-        let mut next = first;
-        let mut bytes = BytesMut::with_capacity((length + block) as usize);
-        while next < offset + length {
-            let frame = timeout(FRAME_WITHIN, frames.message()).await.map_err(|_| slow())?;
-            let frame = frame.map_err(of_status)?;
-            let frame = frame.ok_or_else(|| wrong("the answer ended early".to_owned()))?;
-            let frame = wire::frame("frame", frame).map_err(|error| wrong(error.to_string()))?;
-            match frame.verify() {
-                Ok(()) => {}
-                Err(FrameError::ChecksumMismatch(block)) => return Err(Trouble::Corrupt(block)),
-                Err(error) => return Err(wrong(error.to_string())),
-            }
-            if frame.offset != next || frame.data.is_empty() {
-                return Err(wrong(format!("bytes from {next} were due, not {}", frame.offset)));
-            }
-            if frame.end() > offset + length + block {
-                return Err(wrong("more bytes than were asked for".to_owned()));
-            }
-            next = frame.end();
-            bytes.extend_from_slice(&frame.data);
-        }
-        let start = (offset - first) as usize;
-        Ok(bytes.freeze().slice(start..start + length as usize))
-    }
-
-    /// Tells a node of a block that it served wrong. Best effort: scrub finds it as well.
-    async fn report_corrupt(&self, node: &Node, chunk: ChunkId, block: u64) {
-        let Ok(channel) = self.inner.channels.control(&node.address) else { return };
-        let report = v1::CorruptReport { chunk_id: chunk.to_wire(), block };
-        let reporting = async { DataNodeClient::new(channel).report_corrupt(report).await };
-        if timeout(REPORT_WITHIN, reporting).await.is_err() {
-            tracing::warn!(%chunk, node = %node.id, block, "the node does not take the report");
-        }
-    }
 }
 
-fn no_copy(context: &str, extent: &Extent, troubles: &[(NodeId, Trouble)]) -> Error {
+fn no_copy(context: &str, extent: &Extent, troubles: &[(Node, Trouble)]) -> Error {
     let chunk = extent.chunk;
     if troubles.is_empty() {
         let message = format!(
@@ -340,16 +239,17 @@ fn no_copy(context: &str, extent: &Extent, troubles: &[(NodeId, Trouble)]) -> Er
         );
         return Error::new(ErrorCode::Unavailable, context, message);
     }
-    let is_corrupt = |trouble: &Trouble| matches!(trouble, Trouble::Corrupt(_));
-    let all_corrupt = troubles.iter().all(|(_, trouble)| is_corrupt(trouble));
     let told: Vec<String> = troubles
         .iter()
         .map(|(node, trouble)| match trouble {
-            Trouble::Corrupt(block) => format!("node {node}: block {block} is corrupt"),
+            Trouble::Corrupt(block) => {
+                format!("node {} at {}: block {block} is corrupt", node.id, node.address)
+            }
             Trouble::Failed(failure) => failure.message.clone(),
         })
         .collect();
-    let code = if all_corrupt { ErrorCode::Corrupt } else { ErrorCode::Unavailable };
+    let all_are_bad = troubles.iter().all(|(_, trouble)| trouble.is_of_copy());
+    let code = if all_are_bad { ErrorCode::Corrupt } else { ErrorCode::Unavailable };
     let message = format!("no copy of chunk {chunk} can be read: {}", told.join("; "));
     Error::new(code, context, message)
 }

@@ -25,9 +25,12 @@
 //! # }
 //! ```
 
+mod budget;
 mod builder;
 mod call;
+mod chunk_upload;
 mod commit;
+mod copy;
 mod error;
 mod explain;
 mod fetch;

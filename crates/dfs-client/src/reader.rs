@@ -6,10 +6,11 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use dfs_types::{DfsPath, ErrorCode};
-use tokio::sync::OwnedSemaphorePermit;
+use dfs_transport::{current_request_id, with_request_id};
+use dfs_types::{DfsPath, ErrorCode, RequestId};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::budget::Share;
 use crate::fetch::Piece;
 use crate::layout::{Extent, Layout};
 use crate::{Client, Error, FileStat, GetOptions, ProgressObserver};
@@ -66,7 +67,7 @@ impl Pieces {
 }
 
 /// Bytes that were fetched, with their part of the memory budget.
-type Fetched = (Bytes, OwnedSemaphorePermit);
+type Fetched = (Bytes, Share);
 
 /// Gives the bytes of a file in order, as they come; some pieces are fetched ahead. What is read
 /// is one version of the file, also when it is replaced meanwhile; [`ErrorCode::Stale`] when that
@@ -77,6 +78,7 @@ pub struct FileReader {
     pieces: Pieces,
     ahead: VecDeque<Fetching>,
     progress: Option<ProgressObserver>,
+    request_id: RequestId,
 }
 
 /// A piece under way; ends with its reader.
@@ -97,6 +99,11 @@ impl FileReader {
     /// The next bytes, at most 4 MiB; `None` at the end. After an error the reader is of no
     /// further use. Cancel-safe: what was fetched is given to the next call.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let id = self.request_id;
+        with_request_id(id, self.next_piece()).await
+    }
+
+    async fn next_piece(&mut self) -> Result<Option<Bytes>, Error> {
         self.fetch_ahead().await?;
         let Some(first) = self.ahead.front_mut() else { return Ok(None) };
         let ended = (&mut first.0).await;
@@ -104,7 +111,7 @@ impl FileReader {
         let ended = ended.map_err(|error| {
             Error::new(ErrorCode::Internal, self.context.as_str(), error.to_string())
         })?;
-        let (bytes, _permit) = ended?;
+        let (bytes, _share) = ended?;
         if let Some(progress) = &self.progress {
             progress(bytes.len() as u64);
         }
@@ -115,21 +122,18 @@ impl FileReader {
     async fn fetch_ahead(&mut self) -> Result<(), Error> {
         while self.ahead.len() < AHEAD_MAX {
             let cost = Piece::MAX.min(self.stat().size.max(1));
-            let permit = if self.ahead.is_empty() {
-                self.client.budget(cost).await
+            let budget = &self.client.inner.budget;
+            let share = if self.ahead.is_empty() {
+                budget.take(cost).await
             } else {
-                let Ok(permit) =
-                    self.client.inner.budget.clone().try_acquire_many_owned(cost as u32)
-                else {
-                    return Ok(());
-                };
-                permit
+                let Some(share) = budget.try_take_ahead(cost) else { return Ok(()) };
+                share
             };
             let Some(piece) = self.pieces.next(&self.client).await? else { return Ok(()) };
             let (client, context) = (self.client.clone(), self.context.clone());
             let inode = self.stat().inode;
-            let fetching = tokio::spawn(client.clone().in_request(async move {
-                Ok((client.fetch(&context, inode, piece).await?, permit))
+            let fetching = tokio::spawn(self.client.in_request(async move {
+                Ok((client.fetch(&context, inode, piece).await?, share))
             }));
             self.ahead.push_back(Fetching(fetching));
         }
@@ -146,13 +150,17 @@ impl std::fmt::Debug for FileReader {
 impl Client {
     /// Opens a file to be read in order.
     pub async fn get(&self, path: &DfsPath, options: GetOptions) -> Result<FileReader, Error> {
-        let pieces = self.traced(Pieces::open(self, path, options.offset, options.length)).await?;
+        let id = current_request_id();
+        let request_id = id.unwrap_or_else(|| RequestId::random(self.inner.random.as_ref()));
+        let opening = Pieces::open(self, path, options.offset, options.length);
+        let pieces = with_request_id(request_id, opening).await?;
         Ok(FileReader {
             client: self.clone(),
             context: path.to_string(),
             pieces,
             ahead: VecDeque::new(),
             progress: options.progress,
+            request_id,
         })
     }
 
@@ -213,17 +221,17 @@ impl Client {
             while running.len() >= AHEAD_MAX {
                 take(running.join_next().await)?;
             }
-            let permit = loop {
+            let share = loop {
                 tokio::select! {
                     biased;
                     Some(ended) = running.join_next() => take(Some(ended))?,
-                    permit = self.budget(piece.length) => break permit,
+                    share = self.inner.budget.take(piece.length) => break share,
                 }
             };
             let (client, context, file) = (self.clone(), context.clone(), file.clone());
             let inode = stat.inode;
-            running.spawn(self.clone().in_request(async move {
-                let _permit = permit;
+            running.spawn(self.in_request(async move {
+                let _share = share;
                 let at = piece.file_offset() - start;
                 let bytes = client.fetch(&context, inode, piece).await?;
                 let length = bytes.len() as u64;
@@ -237,17 +245,6 @@ impl Client {
             take(running.join_next().await)?;
         }
         Ok(stat)
-    }
-
-    /// Does `work` under the request id of the caller, also in another task.
-    fn in_request<T>(self, work: impl Future<Output = T>) -> impl Future<Output = T> {
-        let id = dfs_transport::current_request_id();
-        async move {
-            match id {
-                Some(id) => dfs_transport::with_request_id(id, work).await,
-                None => self.traced(work).await,
-            }
-        }
     }
 }
 

@@ -1,17 +1,22 @@
 //! One upload as its coordinator planned it: tokens, planned chunks, what is written.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_proto::v1;
 use dfs_proto::wire::WireId as _;
 use dfs_proto::wire::{self, FieldError};
 use dfs_types::{ChunkId, ChunkSeal, DfsPath, InodeId, NodeId, Receipt};
+use tokio::time::Instant;
 
 use crate::{Client, Error, PutOptions};
 
 /// Chunks planned at a time. Few, so that a plan is not old when its last chunk is written.
 const PLAN_PAGE: u32 = 16;
+
+/// How old a plan may be when a chunk of it is begun; an older one is asked for again.
+const PLAN_FRESH: Duration = Duration::from_mins(15);
 
 /// A datanode as a plan or an open file names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +66,7 @@ pub(crate) struct Upload {
     pub(crate) token: Bytes,
     pub(crate) min_copies: u32,
     planned: VecDeque<PlannedChunk>,
+    planned_at: Instant,
     /// Where the next page of the plan starts; `None` when there is none.
     next_page: Option<u64>,
 }
@@ -93,6 +99,7 @@ impl Upload {
             token: plan.token.clone(),
             min_copies: plan.min_write_replicas,
             planned: VecDeque::new(),
+            planned_at: Instant::now(),
             next_page: None,
         };
         upload.take_page(plan, size.is_none()).map_err(|error| Error::wire(context, &error))?;
@@ -105,6 +112,12 @@ impl Upload {
         client: &Client,
         is_open_ended: bool,
     ) -> Result<Option<PlannedChunk>, Error> {
+        if self.planned_at.elapsed() > PLAN_FRESH
+            && let Some(next) = self.planned.front()
+        {
+            self.next_page = Some(next.file_offset);
+            self.planned.clear();
+        }
         if let (true, Some(from_offset)) = (self.planned.is_empty(), self.next_page) {
             let request = v1::UploadRequest {
                 token: self.token.clone(),
@@ -127,6 +140,7 @@ impl Upload {
         let end = chunks.last().map(|chunk| chunk.file_offset + chunk.max_length);
         self.next_page = end.filter(|_| has_more);
         self.planned.extend(chunks);
+        self.planned_at = Instant::now();
         Ok(())
     }
 

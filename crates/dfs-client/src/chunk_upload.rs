@@ -1,0 +1,205 @@
+//! One chunk of an upload on its way, over as many plans as it takes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_proto::v1::data_node_client::DataNodeClient;
+use dfs_proto::wire::WireId as _;
+use dfs_proto::{Failure, v1, wire};
+use dfs_streamer::grpc::GrpcLink;
+use dfs_streamer::{ChunkBytes, FrameSource, Outcome, SenderConfig, chunk_source, send_chunk};
+use dfs_types::{BLOCK_SIZE, ChunkSeal, DfsPath, ErrorCode, Frame, NodeId, SessionId};
+use tokio::time::{Instant, timeout};
+
+use crate::call::jittered;
+use crate::stats::count;
+use crate::upload::{PlannedChunk, Upload, WrittenChunk};
+use crate::{Client, Error, ProgressObserver};
+
+/// How often a chunk is planned anew.
+const REPLANS_MAX: usize = 8;
+/// How long a prepare may take.
+const PREPARE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a datanode that is busy is waited for before the chunk goes elsewhere.
+const BUSY_WITHIN: Duration = Duration::from_secs(15);
+
+/// A chunk that is to become durable.
+pub(crate) struct ChunkUpload {
+    pub(crate) client: Client,
+    pub(crate) path: DfsPath,
+    pub(crate) inode: u64,
+    pub(crate) min_copies: u32,
+    pub(crate) bytes: Arc<dyn ChunkBytes>,
+    pub(crate) progress: Option<ProgressObserver>,
+}
+
+/// Why a plan of a chunk did not work, and which nodes to avoid in the next one.
+struct Attempt {
+    error: Error,
+    avoid: Vec<NodeId>,
+    is_final: bool,
+}
+
+impl ChunkUpload {
+    /// Sends it until enough nodes hold it. Each try is under a new id, away from nodes that failed.
+    pub(crate) async fn write(self, mut chunk: PlannedChunk) -> Result<WrittenChunk, Error> {
+        let mut avoid: Vec<NodeId> = Vec::new();
+        let told = AtomicU64::new(0);
+        for replans in 0.. {
+            let attempt = match self.attempt(&chunk, &told).await {
+                Ok(written) => return Ok(written),
+                Err(attempt) => attempt,
+            };
+            if replans >= REPLANS_MAX || attempt.is_final {
+                return Err(attempt.error);
+            }
+            for node in attempt.avoid {
+                self.client.inner.penalties.add(node);
+                if !avoid.contains(&node) {
+                    avoid.push(node);
+                }
+            }
+            tracing::info!(chunk = %chunk.id, error = %attempt.error, "planning a chunk anew");
+            count(&self.client.inner.counters.replans);
+            let context = self.path.to_string();
+            chunk = match Upload::replan(&self.client, &context, &chunk, &avoid).await {
+                Err(error) if error.code() == ErrorCode::NotEnoughNodes && !avoid.is_empty() => {
+                    // The nodes to be avoided may be well again.
+                    avoid.clear();
+                    Upload::replan(&self.client, &context, &chunk, &avoid).await?
+                }
+                replanned => replanned?,
+            };
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    async fn attempt(
+        &self,
+        chunk: &PlannedChunk,
+        told: &AtomicU64,
+    ) -> Result<WrittenChunk, Attempt> {
+        let client = &self.client;
+        let context = format!("{} chunk {} at {}", self.path, chunk.id, chunk.nodes[0].address);
+        let primary = chunk.nodes[0].id;
+        let failed = |code, message: String, avoid| Attempt {
+            error: Error::new(code, context.clone(), message),
+            avoid,
+            is_final: matches!(
+                code,
+                ErrorCode::WrongCluster | ErrorCode::InvalidArgument | ErrorCode::PermissionDenied
+            ),
+        };
+        let ready = match self.prepare(chunk).await {
+            Ok(ready) => ready,
+            Err(failure) => return Err(failed(failure.code, failure.message, vec![primary])),
+        };
+        let session = wire::id::<SessionId>("session_id", &ready.session_id);
+        let session =
+            session.map_err(|e| failed(ErrorCode::Internal, e.to_string(), vec![primary]))?;
+        let channel = client.inner.channels.bulk(&chunk.nodes[0].address, chunk.id.0 as u64);
+        let channel =
+            channel.map_err(|e| failed(ErrorCode::Internal, e.to_string(), vec![primary]))?;
+        let link = GrpcLink::new(channel);
+        let mut source =
+            WithSeal { inner: chunk_source(self.bytes.clone(), client.inner.hashing), seal: None };
+        let config = SenderConfig {
+            window: client.inner.sender.window.min(ready.window.max(1)),
+            ..client.inner.sender
+        };
+        let on_progress = |offset| {
+            let before = told.fetch_max(offset, Ordering::Relaxed);
+            if let (Some(progress), true) = (&self.progress, offset > before) {
+                progress(offset - before);
+            }
+        };
+        let random = client.inner.random.as_ref();
+        let sent = send_chunk(&link, session, &mut source, &config, random, on_progress).await;
+        let Outcome { receipts, dropped } = sent.map_err(|error| match error {
+            // No node is to blame for that, and none can help.
+            dfs_streamer::Error::Source(_) => {
+                Attempt { is_final: true, ..failed(error.code(), error.to_string(), vec![]) }
+            }
+            _ => failed(error.code(), error.to_string(), vec![primary]),
+        })?;
+        for replica in &dropped {
+            tracing::warn!(chunk = %chunk.id, node = %replica.node, why = %replica.message, "a replica was dropped");
+        }
+        let seal = source.seal;
+        let enough = receipts.len() >= self.min_copies as usize;
+        match seal {
+            Some(seal) if enough => Ok(WrittenChunk { planned: chunk.clone(), seal, receipts }),
+            _ => {
+                let avoid = dropped.iter().map(|replica| replica.node).collect();
+                let message = format!("{} of {} copies were made", receipts.len(), self.min_copies);
+                Err(failed(ErrorCode::NotEnoughNodes, message, avoid))
+            }
+        }
+    }
+
+    /// Opens the session at the primary. Waits for a while when the node is busy.
+    async fn prepare(&self, chunk: &PlannedChunk) -> Result<v1::ChunkUploadReady, Failure> {
+        let client = &self.client;
+        let meta = v1::ChunkMeta {
+            cluster_id: Bytes::new(),
+            chunk_id: chunk.id.to_wire(),
+            max_length: chunk
+                .max_length
+                .min(self.bytes.length().next_multiple_of(BLOCK_SIZE as u64)),
+            inode: self.inode,
+            path: self.path.to_bytes(),
+            file_offset: chunk.file_offset,
+            token: chunk.token.clone(),
+            replicas: chunk.nodes[1..].iter().map(|node| node.wire.clone()).collect(),
+            is_replica: false,
+            min_copies: self.min_copies,
+        };
+        let address = &chunk.nodes[0].address;
+        let started = Instant::now();
+        loop {
+            let channel = client.inner.channels.control(address);
+            let channel = channel
+                .map_err(|error| Failure::new(ErrorCode::InvalidArgument, error.to_string()))?;
+            let mut node = DataNodeClient::new(channel);
+            let failure =
+                match timeout(PREPARE_WITHIN, node.prepare_chunk_upload(meta.clone())).await {
+                    Ok(Ok(ready)) => return Ok(ready.into_inner()),
+                    Ok(Err(status)) => Failure::from_status(&status),
+                    Err(_) => Failure::new(ErrorCode::Unavailable, "no answer in time"),
+                };
+            if failure.code != ErrorCode::Busy || started.elapsed() > BUSY_WITHIN {
+                return Err(failure);
+            }
+            let pause = failure.retry_after.unwrap_or(Duration::from_millis(50));
+            tokio::time::sleep(jittered(pause, client.inner.random.as_ref())).await;
+        }
+    }
+}
+
+/// Remembers the seal that went by with the last frame.
+struct WithSeal<S> {
+    inner: S,
+    seal: Option<ChunkSeal>,
+}
+
+#[async_trait]
+impl<S: FrameSource> FrameSource for WithSeal<S> {
+    async fn next(&mut self) -> Result<Option<Frame>, dfs_streamer::Error> {
+        let frame = self.inner.next().await?;
+        if let Some(seal) = frame.as_ref().and_then(|frame| frame.seal) {
+            self.seal = Some(seal);
+        }
+        Ok(frame)
+    }
+
+    fn rewind(&mut self, offset: u64) -> Result<(), dfs_streamer::Error> {
+        self.inner.rewind(offset)
+    }
+
+    fn acknowledge(&mut self, offset: u64) {
+        self.inner.acknowledge(offset);
+    }
+}

@@ -1,0 +1,140 @@
+//! One copy of a chunk: reading it, verifying it, telling its node when it is bad.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use dfs_proto::v1::data_node_client::DataNodeClient;
+use dfs_proto::wire::{self, WireId as _};
+use dfs_proto::{FRAME_MESSAGE_LEN_MAX, Failure, v1};
+use dfs_types::{BLOCK_SIZE, ChunkId, ErrorCode, FrameError};
+use tokio::time::timeout;
+
+use crate::Client;
+use crate::fetch::Piece;
+use crate::upload::Node;
+
+/// How long a datanode may take for the next frame.
+const FRAME_WITHIN: Duration = Duration::from_secs(5);
+/// How long a report of a bad block may take.
+const REPORT_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why a copy was not read.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The node did not give it.
+    Failed(Failure),
+    /// This block does not have its checksum.
+    Corrupt(u64),
+}
+
+impl Trouble {
+    /// Whether the copy is no good, by what was read of it or by its node's own word.
+    pub(crate) fn is_of_copy(&self) -> bool {
+        match self {
+            Self::Corrupt(_) => true,
+            Self::Failed(failure) => failure.code == ErrorCode::Corrupt,
+        }
+    }
+
+    /// Whether the same copy will give the same trouble again.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::Corrupt(_) => true,
+            Self::Failed(failure) => {
+                let code = failure.code;
+                // A copy that is not there may have moved.
+                !code.is_retryable() && !code.is_outcome_unknown() && code != ErrorCode::NotFound
+            }
+        }
+    }
+}
+
+impl Client {
+    /// Reads a copy whole, and verifies every block of it.
+    pub(crate) async fn verify_copy(
+        &self,
+        node: &Node,
+        chunk: ChunkId,
+        length: u64,
+    ) -> Result<(), Trouble> {
+        let mut offset = 0;
+        while offset < length {
+            let step = Piece::MAX.min(length - offset);
+            let _share = self.inner.budget.take(step).await;
+            let read = self.read_copy(node, chunk, offset, step).await;
+            if let Err(Trouble::Corrupt(block)) = read {
+                self.report_corrupt(node, chunk, block).await;
+            }
+            read?;
+            offset += step;
+        }
+        Ok(())
+    }
+
+    /// Reads a range of a copy, and verifies every block that it touches.
+    pub(crate) async fn read_copy(
+        &self,
+        node: &Node,
+        chunk: ChunkId,
+        offset: u64,
+        length: u64,
+    ) -> Result<Bytes, Trouble> {
+        let failed = |failure: Failure| {
+            let message = format!("node {} at {}: {}", node.id, node.address, failure.message);
+            Trouble::Failed(Failure { message, ..failure })
+        };
+        let of_status = |status: tonic::Status| failed(Failure::from_status(&status));
+        let slow = || failed(Failure::new(ErrorCode::Unavailable, "no answer in time"));
+        let wrong = |what: String| failed(Failure::new(ErrorCode::Internal, what));
+        let channel = self.inner.channels.bulk(&node.address, chunk.0 as u64);
+        let channel = channel.map_err(|error| wrong(error.to_string()))?;
+        let mut client =
+            DataNodeClient::new(channel).max_decoding_message_size(FRAME_MESSAGE_LEN_MAX);
+        let request = v1::RetrieveRequest {
+            chunk_id: chunk.to_wire(),
+            offset,
+            length,
+            ..v1::RetrieveRequest::default()
+        };
+        let answer = timeout(FRAME_WITHIN, client.retrieve_chunk(request)).await;
+        let mut frames = answer.map_err(|_| slow())?.map_err(of_status)?.into_inner();
+        let block = BLOCK_SIZE as u64;
+        let first = offset / block * block;
+        let mut next = first;
+        let mut bytes = BytesMut::with_capacity((length + block) as usize);
+        while next < offset + length {
+            let frame = timeout(FRAME_WITHIN, frames.message()).await.map_err(|_| slow())?;
+            let frame = frame.map_err(of_status)?;
+            let frame = frame.ok_or_else(|| wrong("the answer ended early".to_owned()))?;
+            let frame = wire::frame("frame", frame).map_err(|error| wrong(error.to_string()))?;
+            match frame.verify() {
+                Ok(()) => {}
+                Err(FrameError::ChecksumMismatch(block)) => return Err(Trouble::Corrupt(block)),
+                Err(error) => return Err(wrong(error.to_string())),
+            }
+            if frame.offset != next || frame.data.is_empty() {
+                return Err(wrong(format!("bytes from {next} were due, not {}", frame.offset)));
+            }
+            if frame.end() > offset + length + block {
+                return Err(wrong("more bytes than were asked for".to_owned()));
+            }
+            next = frame.end();
+            bytes.extend_from_slice(&frame.data);
+        }
+        // The end of the stream is taken as well: a stream that is reset costs the connection.
+        drop(timeout(FRAME_WITHIN, frames.message()).await);
+        let start = (offset - first) as usize;
+        Ok(bytes.freeze().slice(start..start + length as usize))
+    }
+
+    /// Tells a node of a block that it served wrong. Best effort: scrub finds it as well.
+    pub(crate) async fn report_corrupt(&self, node: &Node, chunk: ChunkId, block: u64) {
+        let Ok(channel) = self.inner.channels.control(&node.address) else { return };
+        let report = v1::CorruptReport { chunk_id: chunk.to_wire(), block };
+        let reporting = async { DataNodeClient::new(channel).report_corrupt(report).await };
+        let told = timeout(REPORT_WITHIN, reporting).await;
+        if !matches!(told, Ok(Ok(_))) {
+            tracing::warn!(%chunk, node = %node.id, block, "the node does not take the report");
+        }
+    }
+}
