@@ -33,18 +33,27 @@ impl Namespace {
         request: &MakeDirectory,
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
-        while self.make_upper_directories(request).await? {}
+        while self.make_upper_directories(request, repeat).await? {}
         stat_of(self.carry_out(Mutation::MakeDirectory(request), repeat).await?)
     }
 
     /// Makes the upper ones of very many missing parents. Whether it did.
-    async fn make_upper_directories(&self, request: &MakeDirectory) -> Result<bool, Error> {
+    async fn make_upper_directories(
+        &self,
+        request: &MakeDirectory,
+        repeat: Option<&Repeat>,
+    ) -> Result<bool, Error> {
         if !request.parents {
             return Ok(false);
         }
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin().await?;
+            if let Some(repeat) = repeat
+                && super::slots::earlier_answer(&mut tx, repeat).await?.is_some()
+            {
+                return Ok(false);
+            }
             let place = resolve(&mut tx, &request.path, Last::Follow).await?;
             let Place::Named(named) = place else { return Ok(false) };
             if named.missing_below.len() < AT_ONCE {

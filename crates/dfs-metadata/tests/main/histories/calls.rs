@@ -90,12 +90,6 @@ impl Call {
         }
     }
 
-    /// Whether a second call of the same slot is to answer as the first.
-    pub(super) fn is_repeatable(&self) -> bool {
-        // The step that makes missing parents does not yet ask for an earlier answer.
-        self.slot().is_some() && !matches!(self, Self::MakeDirectory { parents: true, .. })
-    }
-
     /// Some call. `Plan` stands for the whole of putting a file.
     pub(super) fn any(random: &dyn Random, slot: Slot, plan: u32) -> Self {
         let is = |percent| random.below(100) < percent;

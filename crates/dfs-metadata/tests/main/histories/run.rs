@@ -145,7 +145,7 @@ impl Client {
     /// Makes a call, and some of them again before they have ended or after, as a client does
     /// that has lost its connection.
     async fn call(&mut self, call: Call, plan: Option<&UploadPlan>) {
-        if call.is_repeatable() && self.random.below(6) == 0 {
+        if call.slot().is_some() && self.random.below(6) == 0 {
             let again = async {
                 for _ in 0..self.random.below(150) {
                     tokio::task::yield_now().await;
