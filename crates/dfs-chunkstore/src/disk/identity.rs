@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use dfs_types::{ClusterId, Crc32c, DiskId, Incarnation, NodeId, RegistrationNumber};
+use dfs_types::{Crc32c, DiskId, Incarnation, NodeId, RegistrationNumber};
 
 use crate::{Fs, OpenError, Opening, Registration};
 
@@ -203,11 +203,13 @@ fn parse_registration(text: &str) -> Result<Option<Registration>, Unreadable> {
 
 #[cfg(test)]
 mod tests {
+    use dfs_types::ClusterId;
+
     use super::*;
 
-    fn registration(number: u64) -> Option<Registration> {
+    fn registration(number: u64) -> Registration {
         let number = RegistrationNumber(number);
-        Some(Registration { cluster: ClusterId(7), incarnation: Incarnation(2), number })
+        Registration { cluster: ClusterId(7), incarnation: Incarnation(2), number }
     }
 
     fn disk(id: u128, number: u64, pending: Option<u64>) -> (PathBuf, Option<DiskIdentity>) {
@@ -215,8 +217,8 @@ mod tests {
             node: NodeId(1),
             disk: DiskId(id),
             starts: 3,
-            registration: registration(number),
-            pending: pending.and_then(registration),
+            registration: Some(registration(number)),
+            pending: pending.map(registration),
         };
         (PathBuf::from(format!("/{id}")), Some(identity))
     }
@@ -245,7 +247,7 @@ mod tests {
     fn an_image_from_before_is_not_included() {
         let disks = [disk(1, 6, None), disk(2, 5, Some(6)), disk(3, 5, None)];
         let agreed = Agreement::of(&disks).unwrap();
-        assert_eq!(agreed.registration, registration(6));
+        assert_eq!(agreed.registration, Some(registration(6)));
         let included: Vec<_> =
             disks.iter().map(|(_, disk)| agreed.includes(&disk.unwrap())).collect();
         assert_eq!(included, [true, true, false]);

@@ -84,7 +84,7 @@ impl History {
         if store.usage().iter().any(|disk| disk.is_failed) {
             return;
         }
-        self.identity.get_or_insert(store.identity());
+        self.identity.get_or_insert_with(|| store.identity());
         for step in script {
             self.doubt = Some(*step);
             if let Step::Reopen = step {

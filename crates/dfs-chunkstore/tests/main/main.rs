@@ -1,6 +1,6 @@
 //! Tests of the chunk store against real and simulated disks.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 mod conformance;
 mod crash;
