@@ -171,6 +171,8 @@ pub struct Settings {
     pub datanode: String,
     /// Zone of each datanode; none where the list is too short.
     pub zones: Vec<String>,
+    /// Flags of each datanode; none where the list is too short.
+    pub datanode_flags: Vec<Vec<String>>,
     /// Flags for `dfs coordinator init`.
     pub init: Vec<String>,
 }
@@ -185,6 +187,7 @@ impl Default for Settings {
                     .to_owned(),
             datanode: String::new(),
             zones: Vec::new(),
+            datanode_flags: Vec::new(),
             init: Vec::new(),
         }
     }
@@ -299,6 +302,7 @@ impl Cluster {
         if let Some(zone) = self.settings.zones.get(index) {
             args.extend(["--zone".to_owned(), zone.clone()]);
         }
+        args.extend(self.settings.datanode_flags.get(index).cloned().unwrap_or_default());
         Server {
             name: format!("datanode-{index}"),
             args,
@@ -317,6 +321,13 @@ impl Cluster {
         server.start(&self.binary);
     }
 
+    /// `http://host:port` of the coordinator, also while it is down.
+    pub fn coordinator_url(&self) -> String {
+        let listen = self.coordinator.args.iter().position(|arg| arg == "--listen");
+        let address = listen.and_then(|flag| self.coordinator.args.get(flag + 1));
+        format!("http://{}", address.map_or("", String::as_str))
+    }
+
     /// Runs `dfs` with these arguments against this cluster, to its end.
     pub fn dfs<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
         self.command(args).output().expect("the binary starts")
@@ -325,12 +336,7 @@ impl Cluster {
     /// A `dfs` command against this cluster, not started yet.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.binary);
-        let address = self.coordinator.args.iter().position(|arg| arg == "--listen");
-        let address = address.and_then(|flag| self.coordinator.args.get(flag + 1));
-        command
-            .args(args)
-            .stdin(Stdio::null())
-            .env("DFS_COORDINATOR", format!("http://{}", address.map_or("", String::as_str)));
+        command.args(args).stdin(Stdio::null()).env("DFS_COORDINATOR", self.coordinator_url());
         command
     }
 

@@ -1,0 +1,76 @@
+//! The promises of SEMANTICS.md, each by its number, against real processes.
+
+mod bounds;
+mod durability;
+mod integrity;
+mod names;
+mod raw;
+mod strangers;
+mod visibility;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_client::{Client, PutOptions, PutSource};
+use dfs_testkit::process::{Cluster, Settings};
+use dfs_types::{Attributes, DfsPath, FileTime};
+
+use crate::support::binary;
+
+/// A client of a cluster, one for each test.
+fn client(cluster: &Cluster) -> Client {
+    Client::builder().coordinator(cluster.coordinator_url()).connect_lazy().unwrap()
+}
+
+fn path(text: &str) -> DfsPath {
+    DfsPath::new(text.as_bytes().to_vec()).unwrap()
+}
+
+async fn put(client: &Client, at: &str, bytes: Vec<u8>) -> Result<(), dfs_client::Error> {
+    client.put(&path(at), PutSource::bytes(bytes), PutOptions::default()).await.map(drop)
+}
+
+/// The whole file.
+async fn read(client: &Client, at: &str) -> Result<Vec<u8>, dfs_client::Error> {
+    let mut reader = client.get(&path(at), dfs_client::GetOptions::default()).await?;
+    let mut bytes = Vec::new();
+    while let Some(part) = reader.next().await? {
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes)
+}
+
+fn attributes() -> Attributes {
+    Attributes { mode: 0o755, uid: 0, gid: 0, mtime: FileTime::new(1_000_000, 5).unwrap() }
+}
+
+/// Three datanodes, and what was deleted or replaced can be restored for so long only.
+fn forgetful(restorable: Duration) -> Cluster {
+    let mut settings = Settings::default();
+    settings.coordinator.push_str(&format!("restorable_ms: {}\n", restorable.as_millis()));
+    Cluster::start(binary(), settings)
+}
+
+/// Copies of a file that verify from end to end, as `dfs explain` finds them: the least of all
+/// chunks.
+fn verified_copies(cluster: &Cluster, at: &str) -> usize {
+    let output = cluster.dfs(["explain", "--verify", "--json", at]);
+    let explained: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let good = |chunk: &serde_json::Value| {
+        let copies = chunk["copies"].as_array().unwrap();
+        copies.iter().filter(|copy| copy["verified"] == true).count()
+    };
+    explained["chunks"].as_array().unwrap().iter().map(good).min().unwrap()
+}
+
+/// Runs a future in a task of its own, under the name of what it does.
+fn spawn<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(work)
+}
+
+/// A name that many tasks share.
+fn shared(text: &str) -> Arc<str> {
+    Arc::from(text)
+}

@@ -1,0 +1,94 @@
+//! S16 and S17.
+
+use std::process::Command;
+use std::time::Duration;
+
+use dfs_testkit::process::{Cluster, wait_until};
+
+use super::{client, put, read, verified_copies};
+use crate::support::{binary, cluster, noise};
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(copied.success());
+}
+
+/// Ids of the nodes, with their states.
+fn nodes(cluster: &Cluster) -> Vec<(String, String)> {
+    let status = cluster.status().unwrap();
+    let nodes = status["nodes"].as_array().unwrap().iter();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    nodes.map(|node| (text(&node["id"]), text(&node["state"]))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s16_disks_tell_who_a_node_is() {
+    let mut cluster = cluster();
+    let client = client(&cluster);
+    let bytes = noise(500_000, 1);
+    put(&client, "/file", bytes.clone()).await.unwrap();
+    let before = nodes(&cluster);
+    // Another address: the same node.
+    let image = cluster.folder().join("image");
+    cluster.datanodes[0].kill();
+    copy_folder(&cluster.disk(0), &image);
+    let old_address = cluster.datanodes[0].address().to_owned();
+    cluster.start_datanode(0);
+    assert_ne!(cluster.datanodes[0].address(), old_address);
+    cluster.wait_for_active(3);
+    assert_eq!(nodes(&cluster), before);
+    // The image is older than the disk now, and a second copy as well.
+    let mut stranger = cluster.datanode_at(7, &image);
+    cluster.start_server(&mut stranger);
+    let is_refused = || stranger.log().contains("old image");
+    assert!(wait_until(Duration::from_secs(20), is_refused), "{}", stranger.log());
+    assert_eq!(stranger.http_get("/readyz").0, 503);
+    assert_eq!(nodes(&cluster), before);
+    stranger.kill();
+    assert_eq!(verified_copies(&cluster, "/file"), 3);
+    // Empty disks: a new node, and the old one stays what it is, away.
+    cluster.datanodes[1].kill();
+    std::fs::remove_dir_all(cluster.disk(1)).unwrap();
+    cluster.start_datanode(1);
+    assert!(wait_until(Duration::from_secs(20), || nodes(&cluster).len() == 4));
+    cluster.wait_for_full_replication(Duration::from_mins(1));
+    assert!(read(&client, "/file").await.unwrap() == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s17_empty_metadata_makes_no_cluster_and_deletes_nothing() {
+    let mut cluster = cluster();
+    let client = client(&cluster);
+    let bytes = noise(500_000, 1);
+    put(&client, "/file", bytes.clone()).await.unwrap();
+    cluster.coordinator.kill();
+    let (metadata, kept) = (cluster.folder().join("metadata"), cluster.folder().join("kept"));
+    std::fs::rename(&metadata, &kept).unwrap();
+    let url = format!("redb://{}", metadata.display());
+    let secret = cluster.folder().join("join-secret");
+    let started = Command::new(binary())
+        .args(["coordinator", "--metadata", &url, "--listen", "127.0.0.1:0"])
+        .args(["--http-listen", "127.0.0.1:0", "--join-secret-file"])
+        .arg(&secret)
+        .output()
+        .unwrap();
+    assert!(!started.status.success());
+    let said = String::from_utf8_lossy(&started.stderr).into_owned();
+    assert!(said.contains("dfs coordinator init"), "{said}");
+    // Even a new cluster in its place gets none of the nodes.
+    let made = Command::new(binary()).args(["coordinator", "init", "--metadata", &url]).output();
+    assert!(made.unwrap().status.success());
+    cluster.start_coordinator();
+    let refuses = |cluster: &Cluster| {
+        cluster.datanodes.iter().all(|node| node.log().contains("belong to cluster"))
+    };
+    assert!(wait_until(Duration::from_secs(30), || refuses(&cluster)), "nobody refuses");
+    assert_eq!(nodes(&cluster), []);
+    cluster.coordinator.kill();
+    std::fs::remove_dir_all(&metadata).unwrap();
+    std::fs::rename(&kept, &metadata).unwrap();
+    cluster.start_coordinator();
+    cluster.wait_for_active(3);
+    assert!(read(&client, "/file").await.unwrap() == bytes);
+    assert_eq!(verified_copies(&cluster, "/file"), 3);
+}
