@@ -20,7 +20,9 @@ async fn s01_what_a_put_acknowledged_survives_a_power_cut_of_everything() {
     }
     // At this very moment, before anything is written back or closed.
     cluster.coordinator.kill();
-    cluster.datanodes.iter_mut().for_each(|node| node.kill());
+    for node in &mut cluster.datanodes {
+        node.kill();
+    }
     cluster.start_coordinator();
     (0..3).for_each(|index| cluster.start_datanode(index));
     cluster.wait_for_active(3);

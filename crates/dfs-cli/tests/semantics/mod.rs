@@ -47,7 +47,7 @@ fn attributes() -> Attributes {
 /// Three datanodes, and what was deleted or replaced can be restored for so long only.
 fn forgetful(restorable: Duration) -> Cluster {
     let mut settings = Settings::default();
-    settings.coordinator.push_str(&format!("restorable_ms: {}\n", restorable.as_millis()));
+    settings.coordinator += &format!("restorable_ms: {}\n", restorable.as_millis());
     Cluster::start(binary(), settings)
 }
 

@@ -80,7 +80,7 @@ async fn s17_empty_metadata_makes_no_cluster_and_deletes_nothing() {
     assert!(made.unwrap().status.success());
     cluster.start_coordinator();
     let refuses = |cluster: &Cluster| {
-        cluster.datanodes.iter().all(|node| node.log().contains("belong to cluster"))
+        cluster.datanodes.iter().all(|node| node.log().contains("was expected, but"))
     };
     assert!(wait_until(Duration::from_secs(30), || refuses(&cluster)), "nobody refuses");
     assert_eq!(nodes(&cluster), []);
