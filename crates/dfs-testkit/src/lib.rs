@@ -1,5 +1,4 @@
 //! Fakes, fault injection, process clusters and simulation for tests. Never shipped.
 
-#![allow(clippy::panic, reason = "how a test fails")]
-
 pub mod process;
+pub mod sim;

@@ -1,0 +1,232 @@
+//! What goes wrong, and when.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_types::{Random, SeededRandom};
+use turmoil::Sim;
+
+use super::host::{CLIENT, COORDINATOR, DATANODES, Machine};
+use super::trace::Trace;
+
+/// Faults begin after the cluster has formed.
+const FIRST: u64 = 2_000;
+/// The last fault begins before.
+const LAST: u64 = 25_000;
+/// Latency between two hosts, in milliseconds.
+pub(super) const LATENCY: std::ops::RangeInclusive<u64> = 1..=20;
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    /// The disks of a machine fail from so many operations on, until it crashes.
+    Stop {
+        host: usize,
+        after: u64,
+    },
+    /// A machine loses its power: what was not synced is lost, or some of it.
+    Crash {
+        host: usize,
+        is_torn: bool,
+    },
+    Restart {
+        host: usize,
+    },
+    /// Messages between two machines are lost, in both directions or in one.
+    Cut {
+        a: &'static str,
+        b: &'static str,
+        is_one_way: bool,
+    },
+    Mend {
+        a: &'static str,
+        b: &'static str,
+    },
+    /// Messages between two machines come late, all at once.
+    Hold {
+        a: &'static str,
+        b: &'static str,
+    },
+    Release {
+        a: &'static str,
+        b: &'static str,
+    },
+    /// Messages between two machines take so many milliseconds.
+    Slow {
+        a: &'static str,
+        b: &'static str,
+        latency: u64,
+    },
+}
+
+/// Faults by the time they begin at, in simulated milliseconds.
+pub(super) struct Faults {
+    machines: Vec<Arc<Machine>>,
+    events: BTreeMap<u64, Vec<Event>>,
+    /// Decides what is kept of torn writes.
+    random: SeededRandom,
+    trace: Trace,
+    /// How many began.
+    pub(super) begun: u64,
+}
+
+impl Faults {
+    /// Plans faults.
+    pub(super) fn plan(seed: u64, machines: Vec<Arc<Machine>>, trace: Trace) -> Self {
+        let random = SeededRandom::new(seed);
+        let mut events: BTreeMap<u64, Vec<Event>> = BTreeMap::new();
+        let mut add = |at, event| events.entry(at).or_default().push(event);
+        let mut free_at: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for _ in 0..2 + random.below(7) {
+            let begin = FIRST + random.below(LAST - FIRST);
+            let end = begin + 200 + random.below(8_000);
+            let kind = random.below(8);
+            let (a, b) = pair(&random);
+            let host = random.below(machines.len() as u64) as usize;
+            // One fault at a time for a machine or a link, whichever way around.
+            let place = if kind < 4 { (machines[host].name, "") } else { (a.min(b), a.max(b)) };
+            let free = free_at.entry(place).or_default();
+            if begin < *free {
+                continue;
+            }
+            *free = end;
+            match kind {
+                0..=3 => {
+                    let crash = match kind {
+                        0 | 1 => begin,
+                        _ => {
+                            add(begin, Event::Stop { host, after: random.below(40) });
+                            begin + random.below(2_000)
+                        }
+                    };
+                    add(crash, Event::Crash { host, is_torn: random.below(2) == 0 });
+                    add(crash.max(end), Event::Restart { host });
+                    *free = crash.max(end);
+                }
+                4 | 5 => {
+                    add(begin, Event::Cut { a, b, is_one_way: kind == 5 });
+                    add(end, Event::Mend { a, b });
+                }
+                6 => {
+                    add(begin, Event::Hold { a, b });
+                    add(end, Event::Release { a, b });
+                }
+                _ => {
+                    add(begin, Event::Slow { a, b, latency: 50 + random.below(800) });
+                    add(end, Event::Slow { a, b, latency: *LATENCY.end() });
+                }
+            }
+        }
+        Self { machines, events, random, trace, begun: 0 }
+    }
+
+    /// Begins and ends what is due.
+    pub(super) fn tick(&mut self, sim: &mut Sim<'_>) {
+        let now = sim.elapsed();
+        while let Some(entry) = self.events.first_entry()
+            && Duration::from_millis(*entry.key()) <= now
+        {
+            for event in entry.remove() {
+                self.begun += u64::from(event.is_fault());
+                self.trace.note_at(now, format_args!("{}", Shown(event, &self.machines)));
+                self.apply(sim, event);
+            }
+        }
+    }
+
+    /// Ends all that is left: links are mended, machines run.
+    pub(super) fn heal(&mut self, sim: &mut Sim<'_>) {
+        let now = sim.elapsed();
+        let mut stopped = BTreeSet::new();
+        for event in std::mem::take(&mut self.events).into_values().flatten() {
+            match event {
+                // A crash that was to follow on a stop.
+                Event::Crash { host, .. } => {
+                    stopped.insert(host);
+                }
+                Event::Mend { .. } | Event::Release { .. } => self.apply(sim, event),
+                Event::Slow { latency, .. } if latency == *LATENCY.end() => self.apply(sim, event),
+                _ => {}
+            }
+        }
+        for host in 0..self.machines.len() {
+            let name = self.machines[host].name;
+            if stopped.contains(&host) && sim.is_host_running(name) {
+                self.apply(sim, Event::Crash { host, is_torn: false });
+            }
+            if !sim.is_host_running(name) {
+                self.apply(sim, Event::Restart { host });
+            }
+        }
+        self.trace.note_at(now, "everything is healed");
+    }
+
+    fn apply(&self, sim: &mut Sim<'_>, event: Event) {
+        match event {
+            Event::Stop { host, after } => {
+                let disks = &self.machines[host].disks;
+                disks.stop_at(disks.operations() + after);
+            }
+            Event::Crash { host, is_torn } => {
+                let Machine { name, disks, .. } = &*self.machines[host];
+                // What tasks still do while they are dropped does not reach the disks.
+                disks.stop_at(disks.operations());
+                sim.crash(*name);
+                if is_torn { disks.crash_torn(&self.random) } else { disks.crash() }
+            }
+            Event::Restart { host } => sim.bounce(self.machines[host].name),
+            Event::Cut { a, b, is_one_way: false } => sim.partition(a, b),
+            Event::Cut { a, b, is_one_way: true } => sim.partition_oneway(a, b),
+            Event::Mend { a, b } => sim.repair(a, b),
+            Event::Hold { a, b } => sim.hold(a, b),
+            Event::Release { a, b } => sim.release(a, b),
+            Event::Slow { a, b, latency } => {
+                sim.set_link_max_message_latency(a, b, Duration::from_millis(latency));
+            }
+        }
+    }
+}
+
+impl Event {
+    fn is_fault(self) -> bool {
+        match self {
+            Self::Stop { .. } | Self::Crash { .. } | Self::Cut { .. } | Self::Hold { .. } => true,
+            Self::Slow { latency, .. } => latency != *LATENCY.end(),
+            Self::Restart { .. } | Self::Mend { .. } | Self::Release { .. } => false,
+        }
+    }
+}
+
+struct Shown<'a>(Event, &'a [Arc<Machine>]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(event, machines) = self;
+        match *event {
+            Event::Stop { host, after } => {
+                write!(f, "the disks of {} fail after {after} operations", machines[host].name)
+            }
+            Event::Crash { host, is_torn } => {
+                let how = if is_torn { " in the middle of writes" } else { "" };
+                write!(f, "{} crashes{how}", machines[host].name)
+            }
+            Event::Restart { host } => write!(f, "{} is started", machines[host].name),
+            Event::Cut { a, b, is_one_way: true } => write!(f, "{a} does not reach {b}"),
+            Event::Cut { a, b, is_one_way: false } => write!(f, "{a} and {b} are cut off"),
+            Event::Mend { a, b } => write!(f, "{a} and {b} reach each other"),
+            Event::Hold { a, b } => write!(f, "messages of {a} and {b} are held"),
+            Event::Release { a, b } => write!(f, "messages of {a} and {b} are released"),
+            Event::Slow { a, b, latency } => {
+                write!(f, "messages of {a} and {b} take up to {latency} ms")
+            }
+        }
+    }
+}
+
+fn pair(random: &SeededRandom) -> (&'static str, &'static str) {
+    const HOSTS: [&str; 5] = [COORDINATOR, CLIENT, DATANODES[0], DATANODES[1], DATANODES[2]];
+    let first = random.below(HOSTS.len() as u64) as usize;
+    let second = (first + 1 + random.below(HOSTS.len() as u64 - 1) as usize) % HOSTS.len();
+    (HOSTS[first], HOSTS[second])
+}

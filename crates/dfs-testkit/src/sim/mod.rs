@@ -1,0 +1,205 @@
+//! A whole cluster in one thread, under one seed: a coordinator, three datanodes and a client with
+//! the SDK, on simulated sockets, disks, time and randomness.
+//!
+//! Machines crash and lose what they did not sync, links are cut, held up and slowed down, while
+//! workers put, read, rename, list and delete. [`run`] says what was wrong, if anything: a read of
+//! anything but one whole version that may have been there, an acknowledged file that is lost, a
+//! copy that is not made again. The same seed always does the same, so that what was found can be
+//! looked at again.
+
+mod disk;
+mod faults;
+mod host;
+mod model;
+mod network;
+mod time;
+mod trace;
+mod workload;
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use dfs_client::Client;
+use dfs_streamer::Hashing;
+use dfs_types::{SeededRandom, Sha256};
+
+use self::faults::{Faults, LATENCY};
+use self::host::{CLIENT, COORDINATOR, COORDINATOR_ADDRESS, DATANODES, Machine};
+use self::trace::Trace;
+use self::workload::Shared;
+
+pub use disk::FsBackend;
+pub use network::SimNetwork;
+pub use time::SimClock;
+
+/// Simulated time that a run may take.
+const LONGEST: Duration = Duration::from_secs(600);
+/// Simulated time between two looks at a host.
+const TICK: Duration = Duration::from_millis(1);
+/// How long a client tries a call.
+const DEADLINE: Duration = Duration::from_secs(15);
+
+/// How the disks of all machines behave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disks {
+    /// What is synced is there after a crash.
+    Honest,
+    /// What is synced may be gone, which a simulation must find out.
+    Lying,
+}
+
+/// A run without a fault of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Its seed.
+    pub seed: u64,
+    /// Calls that workers made.
+    pub calls: u64,
+    /// Puts that were acknowledged.
+    pub puts: u64,
+    /// Reads.
+    pub reads: u64,
+    /// Changes that failed for good.
+    pub failed: u64,
+    /// Changes of unknown outcome.
+    pub unknown: u64,
+    /// Crashes, cuts and delays.
+    pub faults: u64,
+    /// Simulated time.
+    pub elapsed: Duration,
+    /// A hash of everything that was noted, in order, with its times.
+    pub trace: Sha256,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, calls, puts, reads, failed, unknown, faults, elapsed, trace } = self;
+        let seconds = elapsed.as_secs();
+        write!(
+            f,
+            "seed {seed}: {calls} calls ({puts} puts, {failed} failed, {unknown} unknown), \
+             {reads} reads, {faults} faults in {seconds} s; trace {trace}"
+        )
+    }
+}
+
+/// What was wrong in a run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("seed {seed}: {what}")]
+pub struct Failure {
+    /// The seed that shows it again.
+    pub seed: u64,
+    /// What was wrong.
+    pub what: String,
+    /// Everything that happened before, in order.
+    pub trace: Vec<String>,
+}
+
+/// Runs the simulation of a seed.
+pub fn run(seed: u64) -> Result<Summary, Failure> {
+    run_on(seed, Disks::Honest)
+}
+
+/// Runs the simulation of a seed on such disks.
+pub fn run_on(seed: u64, disks: Disks) -> Result<Summary, Failure> {
+    count_panics();
+    let panics = PANICS.get();
+    let shared = Arc::new(Shared::default());
+    let trace = shared.trace.clone();
+    let result = simulate(seed, disks, &shared, &trace);
+    let what = match result {
+        Ok((elapsed, faults)) if PANICS.get() == panics => {
+            let counts = *shared.counts();
+            return Ok(Summary {
+                seed,
+                calls: counts.calls,
+                puts: counts.puts,
+                reads: counts.reads,
+                failed: counts.failed,
+                unknown: counts.unknown,
+                faults,
+                elapsed,
+                trace: trace.hash(),
+            });
+        }
+        Ok(_) => "something panicked".to_owned(),
+        Err(what) => what,
+    };
+    Err(Failure { seed, what, trace: trace.lines() })
+}
+
+fn simulate(
+    seed: u64,
+    disks: Disks,
+    shared: &Arc<Shared>,
+    trace: &Trace,
+) -> Result<(Duration, u64), String> {
+    let mut builder = turmoil::Builder::new();
+    builder
+        .rng_seed(seed)
+        .epoch(time::begin())
+        .simulation_duration(LONGEST)
+        .tick_duration(TICK)
+        .min_message_latency(Duration::from_millis(*LATENCY.start()))
+        .max_message_latency(Duration::from_millis(*LATENCY.end()))
+        .tcp_capacity(1_024);
+    let mut sim = builder.build();
+
+    let names = [COORDINATOR].into_iter().chain(DATANODES);
+    let machines: Vec<_> = (1..)
+        .zip(names)
+        .map(|(number, name)| {
+            let seed = seed.wrapping_mul(0x1_0001).wrapping_add(number << 32);
+            Machine::new(name, disks, seed, trace.clone())
+        })
+        .collect();
+    for machine in &machines {
+        let machine = machine.clone();
+        sim.host(machine.name, move || machine.clone().live());
+    }
+    let components = dfs_client::Components {
+        network: Arc::new(SimNetwork),
+        random: Arc::new(SeededRandom::new(seed ^ 0xc11e_27)),
+        hashing: Hashing::Inline,
+    };
+    let client = Client::builder()
+        .coordinator(COORDINATOR_ADDRESS)
+        .deadline(DEADLINE)
+        .components(components)
+        .connect_lazy()
+        .map_err(|error| error.to_string())?;
+    let work = shared.clone();
+    sim.client(CLIENT, async move { Ok(workload::run(client, work, seed).await?) });
+
+    let mut faults = Faults::plan(seed ^ 0xfa17, machines, trace.clone());
+    loop {
+        if sim.step().map_err(|error| error.to_string())? {
+            return Ok((sim.elapsed(), faults.begun));
+        }
+        if !shared.is_done.load(Ordering::Relaxed) {
+            faults.tick(&mut sim);
+        } else if !shared.is_healed.swap(true, Ordering::Relaxed) {
+            faults.heal(&mut sim);
+        }
+    }
+}
+
+thread_local! {
+    /// Panics of this thread, also of those that a runtime caught.
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICS.set(PANICS.get() + 1);
+            before(info);
+        }));
+    });
+}

@@ -1,0 +1,209 @@
+//! What files may hold, as far as callers of the file system can know.
+//!
+//! Each path belongs to one worker, who changes it one call after the other; anybody reads it. A
+//! call whose outcome is unknown may take effect at any later time, so nobody changes its paths
+//! again, and both outcomes stay possible for ever.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+/// A version of some file, never written twice; `None` where there is no file.
+pub(super) type State = Option<u64>;
+
+/// What one path may hold.
+#[derive(Debug, Default)]
+struct Register {
+    possible: BTreeSet<State>,
+    /// Everything that ever became possible, in order.
+    history: Vec<State>,
+    is_clouded: bool,
+}
+
+impl Register {
+    fn absent() -> Self {
+        Self { possible: BTreeSet::from([None]), ..Self::default() }
+    }
+
+    fn allow(&mut self, state: State) {
+        self.possible.insert(state);
+        self.history.push(state);
+    }
+
+    fn certain(&self) -> Option<State> {
+        let first = self.possible.first().copied();
+        first.filter(|_| self.possible.len() == 1)
+    }
+}
+
+/// All paths.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    paths: BTreeMap<String, Register>,
+    versions: u64,
+}
+
+/// A read that has begun.
+#[derive(Debug)]
+pub(super) struct Reading {
+    path: String,
+    possible: BTreeSet<State>,
+    since: usize,
+}
+
+impl Model {
+    pub(super) fn next_version(&mut self) -> u64 {
+        self.versions += 1;
+        self.versions
+    }
+
+    fn register(&mut self, path: &str) -> &mut Register {
+        self.paths.entry(path.to_owned()).or_insert_with(Register::absent)
+    }
+
+    /// Paths that were ever used.
+    pub(super) fn paths(&self) -> Vec<String> {
+        self.paths.keys().cloned().collect()
+    }
+
+    /// The state of a path, when it is known.
+    pub(super) fn certain(&self, path: &str) -> Option<State> {
+        self.paths.get(path).map_or(Some(None), Register::certain)
+    }
+
+    /// Whether a call of unknown outcome may still change the path.
+    pub(super) fn is_clouded(&self, path: &str) -> bool {
+        self.paths.get(path).is_some_and(|register| register.is_clouded)
+    }
+
+    /// A call begins that may bring these paths into these states.
+    pub(super) fn begin(&mut self, changes: &[(&str, State)]) {
+        for (path, state) in changes {
+            self.register(path).allow(*state);
+        }
+    }
+
+    /// The call took effect.
+    pub(super) fn done(&mut self, changes: &[(&str, State)]) {
+        for (path, state) in changes {
+            self.register(path).possible = BTreeSet::from([*state]);
+        }
+    }
+
+    /// The call had no effect, and will have none.
+    pub(super) fn refused(&mut self, before: &[(&str, State)]) {
+        self.done(before);
+    }
+
+    /// Nobody knows whether the call took effect, or will.
+    pub(super) fn unknown(&mut self, changes: &[(&str, State)]) {
+        for (path, _) in changes {
+            self.register(path).is_clouded = true;
+        }
+    }
+
+    /// A read begins.
+    pub(super) fn begin_read(&self, path: &str) -> Reading {
+        let register = self.paths.get(path);
+        let possible = register.map_or_else(|| BTreeSet::from([None]), |r| r.possible.clone());
+        let since = register.map_or(0, |r| r.history.len());
+        Reading { path: path.to_owned(), possible, since }
+    }
+
+    /// What a read that ends now may have seen.
+    pub(super) fn end_read(&self, reading: Reading) -> BTreeSet<State> {
+        let Reading { path, mut possible, since } = reading;
+        if let Some(register) = self.paths.get(&path) {
+            possible.extend(&register.history[since..]);
+        }
+        possible
+    }
+}
+
+/// The length of a version: mostly small, at times at the edge of a block, or more than a segment
+/// takes.
+pub(super) fn length_of(version: u64) -> usize {
+    const BLOCK: usize = 64 << 10;
+    let random = mix(version) as usize;
+    match random % 16 {
+        0 => 0,
+        1 => 1,
+        2 => BLOCK - 1,
+        3 => BLOCK,
+        4 => BLOCK + 1,
+        5 | 6 => BLOCK + random / 16 % (4 * BLOCK),
+        7 => (1 << 20) + 1 + random / 16 % BLOCK,
+        _ => random / 16 % 8_192,
+    }
+}
+
+/// The bytes of a version.
+pub(super) fn content_of(version: u64) -> Bytes {
+    let length = length_of(version);
+    let mut bytes = Vec::with_capacity(length + 8);
+    let mut state = version;
+    while bytes.len() < length {
+        state = mix(state);
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    Bytes::from(bytes)
+}
+
+/// Says what is wrong with what a read saw.
+pub(super) fn check(found: Option<&Bytes>, possible: &BTreeSet<State>) -> Result<(), String> {
+    let is_right = possible.iter().any(|state| match (state, found) {
+        (None, None) => true,
+        (Some(version), Some(bytes)) => content_of(*version) == bytes,
+        _ => false,
+    });
+    let what = match found {
+        _ if is_right => return Ok(()),
+        None => "nothing".to_owned(),
+        Some(bytes) => {
+            let head = &bytes[..bytes.len().min(16)];
+            format!("{} bytes, {head:02x?}…", bytes.len())
+        }
+    };
+    Err(format!("read {what}, possible are only {possible:?}"))
+}
+
+fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_may_see_what_was_possible_while_it_ran() {
+        let mut model = Model::default();
+        model.begin(&[("/a", Some(1))]);
+        model.done(&[("/a", Some(1))]);
+        let early = model.begin_read("/a");
+        model.begin(&[("/a", Some(2))]);
+        model.done(&[("/a", Some(2))]);
+        let late = model.begin_read("/a");
+        assert_eq!(model.end_read(early), BTreeSet::from([Some(1), Some(2)]));
+        let possible = model.end_read(late);
+        assert_eq!(possible, BTreeSet::from([Some(2)]));
+        assert!(check(Some(&content_of(2)), &possible).is_ok());
+        assert!(check(Some(&content_of(1)), &possible).is_err());
+        assert!(check(None, &possible).is_err());
+    }
+
+    #[test]
+    fn an_unknown_outcome_leaves_both_possible() {
+        let mut model = Model::default();
+        model.begin(&[("/a", Some(1))]);
+        model.unknown(&[("/a", Some(1))]);
+        assert!(model.is_clouded("/a"));
+        assert_eq!(model.certain("/a"), None);
+        let reading = model.begin_read("/a");
+        assert_eq!(model.end_read(reading), BTreeSet::from([None, Some(1)]));
+    }
+}

@@ -1,0 +1,33 @@
+//! What happened in a simulation, in order.
+
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dfs_types::Sha256;
+
+/// A log with simulated times. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trace(Arc<Mutex<Vec<String>>>);
+
+impl Trace {
+    /// Notes something that happens on a host, now.
+    pub(super) fn note(&self, what: impl Display) {
+        self.note_at(turmoil::sim_elapsed().unwrap_or_default(), what);
+    }
+
+    /// Notes something that happens at a time.
+    pub(super) fn note_at(&self, time: Duration, what: impl Display) {
+        let line = format!("{:>8} ms  {what}", time.as_millis());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A hash of all of it.
+    pub(super) fn hash(&self) -> Sha256 {
+        Sha256::of(self.lines().join("\n").as_bytes())
+    }
+}

@@ -1,0 +1,400 @@
+//! What the clients of a simulated cluster do, and what they must find.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_client::{Client, DeleteOptions, Error, Explanation, GetOptions, PutOptions, PutSource};
+use dfs_types::{DfsPath, ErrorCode, Random, SeededRandom};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::model::{Model, State, check, content_of};
+use super::trace::Trace;
+
+/// Workers that change files, each in a directory of its own.
+const WORKERS: u64 = 3;
+/// Calls of a worker.
+const CALLS: u64 = 24;
+/// Names a worker uses at the same time.
+const NAMES: u64 = 4;
+/// How long the cluster may take to become whole once nothing is wrong any more.
+const WHOLE_WITHIN: Duration = Duration::from_secs(90);
+/// Copies without which no put is acknowledged, and those wanted.
+const COPIES_MIN: usize = 2;
+const COPIES: usize = 3;
+
+/// What was counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) calls: u64,
+    pub(super) puts: u64,
+    pub(super) reads: u64,
+    pub(super) failed: u64,
+    pub(super) unknown: u64,
+}
+
+/// What workers share, and the runner watches.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    model: Mutex<Model>,
+    counts: Mutex<Counts>,
+    /// The workers are done; faults shall end.
+    pub(super) is_done: AtomicBool,
+    /// Faults have ended.
+    pub(super) is_healed: AtomicBool,
+    pub(super) trace: Trace,
+}
+
+impl Shared {
+    fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Wrong = String;
+
+/// Runs the workers and a reader, has the faults end, and looks at everything.
+pub(super) async fn run(client: Client, shared: Arc<Shared>, seed: u64) -> Result<(), Wrong> {
+    let root = path("/");
+    until("the cluster has formed", async || {
+        client.cluster_status().await.is_ok_and(|status| {
+            status.nodes.iter().filter(|node| node.last_heard.is_some()).count() == COPIES
+        })
+    })
+    .await?;
+    for number in 0..WORKERS {
+        let name = directory(number);
+        let made = client.make_directory(&path(&name), Default::default(), false).await;
+        made.map_err(|error| format!("making {name} in {root}: {error}"))?;
+    }
+    let mut tasks = JoinSet::new();
+    for number in 0..WORKERS {
+        let random = SeededRandom::new(seed.wrapping_mul(31).wrapping_add(number));
+        let (client, shared) = (client.clone(), shared.clone());
+        tasks.spawn(Worker { client, shared, random, number, names: 0 }.run());
+    }
+    let reader = {
+        let random = SeededRandom::new(seed ^ 0xfeed);
+        let (client, shared) = (client.clone(), shared.clone());
+        tokio::spawn(read_on(client, shared, random))
+    };
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(|error| error.to_string())??;
+    }
+    shared.is_done.store(true, Ordering::Relaxed);
+    reader.await.map_err(|error| error.to_string())??;
+    until("faults have ended", async || shared.is_healed.load(Ordering::Relaxed)).await?;
+    look_at_everything(&client, &shared).await
+}
+
+struct Worker {
+    client: Client,
+    shared: Arc<Shared>,
+    random: SeededRandom,
+    number: u64,
+    names: u64,
+}
+
+impl Worker {
+    async fn run(mut self) -> Result<(), Wrong> {
+        for _ in 0..CALLS {
+            sleep(Duration::from_millis(self.random.below(1_200))).await;
+            self.shared.counts().calls += 1;
+            match self.random.below(10) {
+                0..=3 => self.put().await?,
+                4 | 5 => self.rename().await?,
+                6 => self.delete().await?,
+                7 => self.list().await?,
+                _ => {
+                    let name = self.any_name();
+                    read(&self.client, &self.shared, &name).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A name of the worker that no call of unknown outcome may still change.
+    fn any_name(&mut self) -> String {
+        let slot = self.random.below(NAMES);
+        loop {
+            let name = format!("{}/{slot}-{}", directory(self.number), self.names);
+            if !self.shared.model().is_clouded(&name) {
+                return name;
+            }
+            self.names += 1;
+        }
+    }
+
+    fn certain(&self, name: &str) -> State {
+        self.shared.model().certain(name).unwrap_or_default()
+    }
+
+    async fn put(&mut self) -> Result<(), Wrong> {
+        let name = self.any_name();
+        let before = self.certain(&name);
+        let version = self.shared.model().next_version();
+        let bytes = content_of(version);
+        let chunk_size = [64 << 10, 2 << 20][self.random.below(2) as usize];
+        let options = PutOptions { chunk_size: Some(chunk_size), ..PutOptions::default() };
+        let what = format!("put {name} version {version} of {} bytes", bytes.len());
+        let changes = [(&*name, Some(version))];
+        self.shared.model().begin(&changes);
+        let result = self.client.put(&path(&name), PutSource::bytes(bytes), options).await;
+        self.settle(&what, result.map(drop), &changes, &[(&*name, before)])?;
+        Ok(())
+    }
+
+    async fn rename(&mut self) -> Result<(), Wrong> {
+        let (from, to) = (self.any_name(), self.any_name());
+        let (at_from, at_to) = (self.certain(&from), self.certain(&to));
+        if from == to {
+            return Ok(());
+        }
+        let what = format!("rename {from} to {to}");
+        let changes = [(&*from, None), (&*to, at_from)];
+        if at_from.is_some() {
+            self.shared.model().begin(&changes);
+        }
+        let result = self.client.rename(&path(&from), &path(&to), false).await;
+        if at_from.is_none() {
+            return self.must_be_missing(&what, result);
+        }
+        self.settle(&what, result, &changes, &[(&*from, at_from), (&*to, at_to)])
+    }
+
+    async fn delete(&mut self) -> Result<(), Wrong> {
+        let name = self.any_name();
+        let before = self.certain(&name);
+        let now = self.random.below(2) == 0;
+        let what = format!("delete {name}{}", if now { " now" } else { "" });
+        let changes = [(&*name, None)];
+        if before.is_some() {
+            self.shared.model().begin(&changes);
+        }
+        let options = DeleteOptions { recursive: false, now };
+        let result = self.client.delete(&path(&name), options).await;
+        if before.is_none() {
+            return self.must_be_missing(&what, result);
+        }
+        self.settle(&what, result, &changes, &[(&*name, before)])
+    }
+
+    /// A call on a name that is certainly free.
+    fn must_be_missing(&self, what: &str, result: Result<(), Error>) -> Result<(), Wrong> {
+        let shown = shown(&result);
+        self.shared.trace.note(format_args!("{what}: {shown}"));
+        match result {
+            Err(error) if error.code() == ErrorCode::NotFound || may_fail_with(&error) => Ok(()),
+            _ => Err(format!("{what}: {shown}, but there is nothing of that name")),
+        }
+    }
+
+    fn settle(
+        &self,
+        what: &str,
+        result: Result<(), Error>,
+        changes: &[(&str, State)],
+        before: &[(&str, State)],
+    ) -> Result<(), Wrong> {
+        let shown = shown(&result);
+        self.shared.trace.note(format_args!("{what}: {shown}"));
+        let mut model = self.shared.model();
+        let mut counts = self.shared.counts();
+        match result {
+            Ok(()) => {
+                counts.puts += u64::from(what.starts_with("put"));
+                model.done(changes);
+            }
+            Err(error) if error.is_outcome_unknown() => {
+                counts.unknown += 1;
+                model.unknown(changes);
+            }
+            Err(error) if may_fail_with(&error) => {
+                counts.failed += 1;
+                model.refused(before);
+            }
+            Err(_) => return Err(format!("{what}: {shown}")),
+        }
+        Ok(())
+    }
+
+    /// What is certainly there is listed, what is certainly not is not.
+    async fn list(&mut self) -> Result<(), Wrong> {
+        let name = directory(self.number);
+        let mut listing = self.client.list(&path(&name));
+        let mut found = BTreeSet::new();
+        loop {
+            match listing.next().await {
+                Ok(Some(entry)) => {
+                    let entry = String::from_utf8_lossy(entry.name.as_bytes()).into_owned();
+                    if !found.insert(format!("{name}/{entry}")) {
+                        return Err(format!("list {name}: {entry} comes twice"));
+                    }
+                }
+                Ok(None) => break,
+                Err(error) if may_fail_with(&error) => return Ok(()),
+                Err(error) => return Err(format!("list {name}: {error}")),
+            }
+        }
+        self.shared.trace.note(format_args!("list {name}: {} entries", found.len()));
+        let model = self.shared.model();
+        for path in model.paths().iter().filter(|path| path.starts_with(&format!("{name}/"))) {
+            match model.certain(path) {
+                Some(Some(_)) if !found.contains(path) => {
+                    return Err(format!("list {name}: {path} is missing"));
+                }
+                Some(None) if found.contains(path) => {
+                    return Err(format!("list {name}: {path} is there, and should not"));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads files of all workers, whatever these do meanwhile.
+async fn read_on(client: Client, shared: Arc<Shared>, random: SeededRandom) -> Result<(), Wrong> {
+    while !shared.is_done.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(random.below(400))).await;
+        let paths = shared.model().paths();
+        if let Some(name) = paths.get(random.below(paths.len() as u64) as usize) {
+            read(&client, &shared, name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file: it is a whole version, and one it may be.
+async fn read(client: &Client, shared: &Shared, name: &str) -> Result<(), Wrong> {
+    let reading = shared.model().begin_read(name);
+    let result = content(client, name).await;
+    shared.trace.note(format_args!("read {name}: {}", shown_length(&result)));
+    let possible = shared.model().end_read(reading);
+    shared.counts().reads += 1;
+    let found = match result {
+        Ok(bytes) => bytes,
+        Err(error) if may_fail_with(&error) => return Ok(()),
+        // The file was replaced or deleted, and its chunks are gone, before all were read.
+        Err(error) if error.code() == ErrorCode::Stale && possible.len() > 1 => return Ok(()),
+        Err(error) => return Err(format!("read {name}: {error}")),
+    };
+    check(found.as_ref(), &possible).map_err(|wrong| format!("{name}: {wrong}"))
+}
+
+/// The bytes of a file; `None` when there is none.
+async fn content(client: &Client, name: &str) -> Result<Option<Bytes>, Error> {
+    let opened = client.get(&path(name), GetOptions::default()).await;
+    let mut reader = match opened {
+        Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut all = Vec::new();
+    while let Some(bytes) = reader.next().await? {
+        all.extend_from_slice(&bytes);
+    }
+    Ok(Some(Bytes::from(all)))
+}
+
+/// After the faults: each file is what it may be, and has its copies.
+async fn look_at_everything(client: &Client, shared: &Shared) -> Result<(), Wrong> {
+    until("all datanodes are back", async || {
+        client.cluster_status().await.is_ok_and(|status| {
+            let fresh = |heard: Duration| heard < Duration::from_secs(2);
+            status.nodes.iter().filter(|node| node.last_heard.is_some_and(fresh)).count() == COPIES
+        })
+    })
+    .await?;
+    let paths = shared.model().paths();
+    for name in &paths {
+        let reading = shared.model().begin_read(name);
+        let result = content(client, name).await;
+        shared.trace.note(format_args!("finally {name}: {}", shown_length(&result)));
+        let found = result.map_err(|error| format!("finally, {name}: {error}"))?;
+        let possible = shared.model().end_read(reading);
+        check(found.as_ref(), &possible).map_err(|wrong| format!("finally, {name}: {wrong}"))?;
+    }
+    for (wanted, within) in [(COPIES_MIN, Duration::from_secs(20)), (COPIES, WHOLE_WITHIN)] {
+        for name in &paths {
+            if let Some(Some(_)) = shared.model().certain(name) {
+                has_copies(client, name, wanted, within).await?;
+            }
+        }
+        shared.trace.note(format_args!("all files have {wanted} good copies"));
+    }
+    Ok(())
+}
+
+/// Waits until each chunk of a file has so many copies that were verified.
+async fn has_copies(
+    client: &Client,
+    name: &str,
+    wanted: usize,
+    within: Duration,
+) -> Result<(), Wrong> {
+    let deadline = Instant::now() + within;
+    loop {
+        let explained = client.explain(&path(name), true).await;
+        if explained.as_ref().is_ok_and(|explained| fewest_copies(explained) >= wanted) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(format!("{name} has not {wanted} good copies: {explained:?}"));
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn fewest_copies(explained: &Explanation) -> usize {
+    let good = explained.chunks.iter().map(|chunk| {
+        chunk.copies.iter().filter(|copy| copy.verified == Some(true) && !copy.is_bad).count()
+    });
+    good.min().unwrap_or(usize::MAX)
+}
+
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) -> Result<(), Wrong> {
+    let deadline = Instant::now() + WHOLE_WITHIN;
+    while !condition().await {
+        if Instant::now() >= deadline {
+            return Err(format!("not within {WHOLE_WITHIN:?}: {what}"));
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// What calls may fail with while machines and links do.
+fn may_fail_with(error: &Error) -> bool {
+    error.is_retryable() || error.is_outcome_unknown()
+}
+
+fn shown(result: &Result<(), Error>) -> String {
+    match result {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => format!("{} {error}", error.code().name()),
+    }
+}
+
+fn shown_length(result: &Result<Option<Bytes>, Error>) -> String {
+    match result {
+        Ok(Some(bytes)) => format!("{} bytes", bytes.len()),
+        Ok(None) => "nothing".to_owned(),
+        Err(error) => format!("{} {error}", error.code().name()),
+    }
+}
+
+fn directory(worker: u64) -> String {
+    format!("/worker-{worker}")
+}
+
+fn path(text: &str) -> DfsPath {
+    DfsPath::new(Bytes::copy_from_slice(text.as_bytes())).expect("a short absolute path")
+}
