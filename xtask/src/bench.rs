@@ -137,7 +137,7 @@ struct Rival {
 impl Rival {
     fn start(weed: &Path, data: &Path) -> Result<Self> {
         let folder = data.join("seaweedfs");
-        let [master, filer, ports @ ..] = free_ports::<5>()?;
+        let [master, filer, ports @ ..] = free_ports::<5>();
         let mut servers = Vec::new();
         let mut start = |name: &str, args: &[String]| -> Result<()> {
             let own = folder.join(name);
@@ -499,7 +499,7 @@ fn tcp_speed() -> Result<f64> {
     Ok(bytes as f64 / f64::from(1 << 20) / started.elapsed().as_secs_f64())
 }
 
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
+fn free_ports<const N: usize>() -> [u16; N] {
     // SeaweedFS adds 10,000 for its gRPC ports, so both must be free and below 65,536.
     let mut ports = [0; N];
     let mut next = 20_000 + (std::process::id() % 5_000) as u16;
@@ -512,7 +512,7 @@ fn free_ports<const N: usize>() -> Result<[u16; N]> {
         *port = next;
         next += 1;
     }
-    Ok(ports)
+    ports
 }
 
 fn machine() -> Result<String> {

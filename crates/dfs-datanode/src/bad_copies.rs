@@ -77,9 +77,9 @@ mod tests {
         let mut scans = 0;
         while !left.is_empty() {
             scans += 1;
-            left.iter().for_each(|(chunk, stamp)| {
+            for (chunk, stamp) in &left {
                 bad.add(*chunk, *stamp, 0);
-            });
+            }
             while !bad.page().is_empty() {
                 assert!(bad.page().len() <= PER_REPORT);
                 for copy in bad.page() {

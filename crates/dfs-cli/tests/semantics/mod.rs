@@ -46,9 +46,9 @@ fn attributes() -> Attributes {
 
 /// Three datanodes, and what was deleted or replaced can be restored for so long only.
 fn forgetful(restorable: Duration) -> Cluster {
-    let mut settings = Settings::default();
-    settings.coordinator += &format!("restorable_ms: {}\n", restorable.as_millis());
-    Cluster::start(binary(), settings)
+    let Settings { coordinator, .. } = Settings::default();
+    let coordinator = format!("{coordinator}restorable_ms: {}\n", restorable.as_millis());
+    Cluster::start(binary(), Settings { coordinator, ..Settings::default() })
 }
 
 /// Copies of a file that verify from end to end, as `dfs explain` finds them: the least of all
