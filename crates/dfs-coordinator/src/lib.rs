@@ -1,7 +1,7 @@
 //! The coordinator: names, plans and the state of the cluster, around [`dfs_metadata`].
 //!
 //! Stateless but for what can be heard again in seconds: everything that must last is in the
-//! metadata engine, everything else is the [registry](registry) of datanodes, made of their
+//! metadata engine, everything else is a registry of datanodes, made of their
 //! heartbeats. No byte of a file passes here.
 //!
 //! ```text
