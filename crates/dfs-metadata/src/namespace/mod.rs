@@ -1,5 +1,5 @@
 //! The namespace: files, directories and symlinks, their uploads, chunks and nodes, as pure
-//! transactions over the [`Engine`](crate::engine::Engine) trait.
+//! transactions over the [`Engine`] trait.
 
 mod attributes;
 mod chunks;
