@@ -12,7 +12,7 @@ use dfs_proto::{Failure, v1, wire};
 use dfs_streamer::grpc::GrpcLink;
 use dfs_streamer::{ChunkBytes, FrameSource, Outcome, SenderConfig, chunk_source, send_chunk};
 use dfs_types::{BLOCK_SIZE, ChunkSeal, DfsPath, ErrorCode, Frame, NodeId, SessionId};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::call::jittered;
 use crate::stats::count;
@@ -21,6 +21,8 @@ use crate::{Client, Error, ProgressObserver};
 
 /// How often a chunk is planned anew.
 const REPLANS_MAX: usize = 8;
+/// The pause before the second plan anew; each further one is twice as long.
+const REPLAN_PAUSE: Duration = Duration::from_millis(25);
 /// How long a prepare may take.
 const PREPARE_WITHIN: Duration = Duration::from_secs(10);
 /// How long a datanode that is busy is waited for before the chunk goes elsewhere.
@@ -62,6 +64,10 @@ impl ChunkUpload {
                     avoid.push(node);
                 }
             }
+            if replans > 0 {
+                let pause = REPLAN_PAUSE * 2_u32.pow(replans as u32);
+                sleep(jittered(pause, self.client.inner.random.as_ref())).await;
+            }
             tracing::info!(chunk = %chunk.id, error = %attempt.error, "planning a chunk anew");
             count(&self.client.inner.counters.replans);
             let context = self.path.to_string();
@@ -85,9 +91,13 @@ impl ChunkUpload {
         let client = &self.client;
         let context = format!("{} chunk {} at {}", self.path, chunk.id, chunk.nodes[0].address);
         let primary = chunk.nodes[0].id;
-        let failed = |code, message: String, avoid| Attempt {
+        let failed = |code, message: String| Attempt {
             error: Error::new(code, context.clone(), message),
-            avoid,
+            // Of too few copies, that of the primary is the one that was to be had.
+            avoid: match code {
+                ErrorCode::NotEnoughNodes => chunk.nodes[1..].iter().map(|node| node.id).collect(),
+                _ => vec![primary],
+            },
             is_final: matches!(
                 code,
                 ErrorCode::WrongCluster | ErrorCode::InvalidArgument | ErrorCode::PermissionDenied
@@ -95,14 +105,12 @@ impl ChunkUpload {
         };
         let ready = match self.prepare(chunk).await {
             Ok(ready) => ready,
-            Err(failure) => return Err(failed(failure.code, failure.message, vec![primary])),
+            Err(failure) => return Err(failed(failure.code, failure.message)),
         };
         let session = wire::id::<SessionId>("session_id", &ready.session_id);
-        let session =
-            session.map_err(|e| failed(ErrorCode::Internal, e.to_string(), vec![primary]))?;
+        let session = session.map_err(|e| failed(ErrorCode::Internal, e.to_string()))?;
         let channel = client.inner.channels.bulk(&chunk.nodes[0].address, chunk.id.0 as u64);
-        let channel =
-            channel.map_err(|e| failed(ErrorCode::Internal, e.to_string(), vec![primary]))?;
+        let channel = channel.map_err(|e| failed(ErrorCode::Internal, e.to_string()))?;
         let link = GrpcLink::new(channel);
         let mut source =
             WithSeal { inner: chunk_source(self.bytes.clone(), client.inner.hashing), seal: None };
@@ -118,12 +126,11 @@ impl ChunkUpload {
         };
         let random = client.inner.random.as_ref();
         let sent = send_chunk(&link, session, &mut source, &config, random, on_progress).await;
-        let Outcome { receipts, dropped } = sent.map_err(|error| match error {
+        let Outcome { receipts, dropped } = sent.map_err(|error| {
+            let attempt = failed(error.code(), error.to_string());
             // No node is to blame for that, and none can help.
-            dfs_streamer::Error::Source(_) => {
-                Attempt { is_final: true, ..failed(error.code(), error.to_string(), vec![]) }
-            }
-            _ => failed(error.code(), error.to_string(), vec![primary]),
+            let is_of_source = matches!(error, dfs_streamer::Error::Source(_));
+            Attempt { is_final: attempt.is_final || is_of_source, ..attempt }
         })?;
         for replica in &dropped {
             tracing::warn!(chunk = %chunk.id, node = %replica.node, why = %replica.message, "a replica was dropped");
@@ -133,9 +140,8 @@ impl ChunkUpload {
         match seal {
             Some(seal) if enough => Ok(WrittenChunk { planned: chunk.clone(), seal, receipts }),
             _ => {
-                let avoid = dropped.iter().map(|replica| replica.node).collect();
                 let message = format!("{} of {} copies were made", receipts.len(), self.min_copies);
-                Err(failed(ErrorCode::NotEnoughNodes, message, avoid))
+                Err(failed(ErrorCode::NotEnoughNodes, message))
             }
         }
     }
@@ -174,7 +180,7 @@ impl ChunkUpload {
                 return Err(failure);
             }
             let pause = failure.retry_after.unwrap_or(Duration::from_millis(50));
-            tokio::time::sleep(jittered(pause, client.inner.random.as_ref())).await;
+            sleep(jittered(pause, client.inner.random.as_ref())).await;
         }
     }
 }

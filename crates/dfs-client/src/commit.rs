@@ -9,6 +9,8 @@ use crate::{Client, Error, FileStat, PutOptions};
 
 /// Chunks that are confirmed in one call; more are staged before.
 pub(crate) const CHUNKS_PER_CALL: usize = 256;
+/// Tokens that one call may carry.
+pub(crate) const TOKENS_PER_CALL: usize = 64;
 
 impl Client {
     /// Stages chunks, so that the rest of the upload may take its time.
@@ -69,7 +71,7 @@ impl Client {
 }
 
 /// Every token that one of the chunks needs, once, and at least one.
-fn tokens_of(upload: &Upload, chunks: &[WrittenChunk]) -> Vec<Bytes> {
+pub(crate) fn tokens_of(upload: &Upload, chunks: &[WrittenChunk]) -> Vec<Bytes> {
     let mut tokens: Vec<_> = chunks.iter().map(|chunk| chunk.planned.token.clone()).collect();
     tokens.push(upload.token.clone());
     tokens.sort();

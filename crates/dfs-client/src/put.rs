@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::budget::Share;
 use crate::chunk_upload::ChunkUpload;
-use crate::commit::{AbortOnDrop, CHUNKS_PER_CALL};
+use crate::commit::{AbortOnDrop, CHUNKS_PER_CALL, TOKENS_PER_CALL, tokens_of};
 use crate::source::{FileChunk, Fingerprint, Kind};
 use crate::upload::{PlannedChunk, Upload, WrittenChunk};
 use crate::{Client, Error, FileStat, ProgressObserver, PutOptions, PutSource};
@@ -257,7 +257,10 @@ impl Writing {
             Error::new(ErrorCode::Internal, upload.path.to_string(), error.to_string())
         });
         self.written.push(ended??);
-        if self.written.len() > CHUNKS_PER_CALL {
+        // Each chunk that was planned anew has a token of its own.
+        if self.written.len() >= CHUNKS_PER_CALL
+            || tokens_of(upload, &self.written).len() >= TOKENS_PER_CALL
+        {
             self.stage(upload).await?;
         }
         Ok(())

@@ -122,7 +122,7 @@ impl Upload {
             let request = v1::UploadRequest {
                 token: self.token.clone(),
                 from_offset,
-                max_chunks: if is_open_ended { 4 } else { PLAN_PAGE },
+                max_chunks: PLAN_PAGE,
                 client_host: client.inner.host.clone(),
                 client_zone: client.inner.zone.clone(),
                 ..v1::UploadRequest::default()

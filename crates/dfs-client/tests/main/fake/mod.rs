@@ -1,0 +1,276 @@
+// A cluster that pretends: a coordinator that keeps a map, datanodes that keep bytes, over a
+// network within the process, with faults at will. The examples of the crate include this file.
+
+mod coordinator;
+mod datanode;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_client::{Client, ClientBuilder, Components};
+use dfs_proto::v1::coordinator_server::CoordinatorServer;
+use dfs_proto::v1::data_node_server::DataNodeServer;
+use dfs_proto::wire::WireId as _;
+use dfs_proto::{FRAME_MESSAGE_LEN_MAX, Failure, MESSAGE_LEN_MAX, v1};
+use dfs_streamer::{Hashing, Session};
+use dfs_transport::{MemoryNetwork, Network as _, Observer, REQUEST_ID_HEADER, serve};
+use dfs_types::{ChunkId, ChunkSeal, ErrorCode, NodeId, NodeState, SeededRandom, SessionId};
+use futures_util::Stream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+use tonic::{Code, Request, Response, Status};
+
+use coordinator::FakeCoordinator;
+use datanode::FakeDataNode;
+
+/// Bytes of a chunk when nothing else is asked for.
+pub(crate) const CHUNK: u64 = 256 << 10;
+/// Copies without which no chunk is taken.
+const MIN_COPIES: u32 = 2;
+const COORDINATOR: &str = "127.0.0.1:7070";
+
+type Stored = BTreeMap<(NodeId, ChunkId), (Bytes, ChunkSeal)>;
+type Answered<T> = Result<Response<T>, Status>;
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// What a datanode does wrong.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Faults {
+    /// Answers reads with `UNAVAILABLE`.
+    pub(crate) refuses_reads: bool,
+    /// Begins to answer reads, and goes on only when this is over.
+    pub(crate) hangs_reads: bool,
+    /// Serves this block of every chunk with one bit flipped.
+    pub(crate) flips_bit_of: Option<u64>,
+    /// Refuses sessions, also as a replica.
+    pub(crate) refuses_uploads: bool,
+    /// Answers so many prepares with `BUSY`.
+    pub(crate) busy: u32,
+    /// Takes no frames while this holds.
+    pub(crate) hangs_uploads: bool,
+    /// Cuts the next upload stream after so many bytes.
+    pub(crate) cuts_after: Option<u64>,
+    /// Forgets the session when it cuts.
+    pub(crate) forgets: bool,
+}
+
+/// A datanode.
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) host: String,
+    pub(crate) zone: String,
+    pub(crate) faults: watch::Sender<Faults>,
+    /// Reads that were ever begun, and those that have not ended.
+    pub(crate) reads: AtomicU64,
+    pub(crate) reading: AtomicU64,
+    pub(crate) prepared: AtomicU64,
+    pub(crate) reports: Mutex<Vec<(ChunkId, u64)>>,
+    sessions: Mutex<BTreeMap<SessionId, (Arc<Session>, v1::ChunkMeta)>>,
+    address: String,
+}
+
+impl Node {
+    /// Changes what it does wrong.
+    pub(crate) fn fault(&self, change: impl FnOnce(&mut Faults)) {
+        self.faults.send_modify(change);
+    }
+
+    fn location(&self) -> v1::NodeLocation {
+        v1::NodeLocation {
+            node_id: self.id.to_wire(),
+            address: self.address.clone(),
+            zone: self.zone.clone(),
+            host: self.host.clone(),
+            state: v1::NodeState::from(NodeState::Active).into(),
+        }
+    }
+}
+
+/// A file, or a version of one.
+#[derive(Debug, Clone)]
+pub(crate) struct File {
+    pub(crate) stat: v1::FileStat,
+    pub(crate) chunks: Vec<v1::WrittenChunk>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Upload {
+    path: Bytes,
+    size: Option<u64>,
+    chunk_size: u64,
+    /// Offset and token of each chunk that was planned.
+    planned: BTreeMap<ChunkId, (u64, Bytes)>,
+    pub(crate) staged: Vec<v1::WrittenChunk>,
+}
+
+/// What the coordinator knows, and what it does wrong.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) names: BTreeMap<Bytes, u64>,
+    pub(crate) inodes: BTreeMap<u64, File>,
+    pub(crate) uploads: BTreeMap<u64, Upload>,
+    pub(crate) aborted: BTreeSet<u64>,
+    pub(crate) bad_copies: BTreeSet<(ChunkId, NodeId)>,
+    /// Calls by name: those that did something, not repeats.
+    pub(crate) done: BTreeMap<&'static str, u64>,
+    /// Does the next call of this name, and loses the answer.
+    pub(crate) loses_answer_of: Option<&'static str>,
+    /// Answers so many calls with `BUSY`.
+    pub(crate) busy: u32,
+    /// The newest call of each slot: number, body, answer.
+    slots: BTreeMap<(Bytes, u32), (u64, String, v1::FileStat)>,
+    /// The ids of inodes, chunks and tokens.
+    last: u64,
+}
+
+impl State {
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn count(&mut self, call: &'static str) {
+        *self.done.entry(call).or_default() += 1;
+    }
+
+    /// How often a call did something.
+    pub(crate) fn done(&self, call: &str) -> u64 {
+        self.done.get(call).copied().unwrap_or_default()
+    }
+}
+
+/// What all servers share.
+pub(crate) struct World {
+    pub(crate) network: MemoryNetwork,
+    pub(crate) nodes: Vec<Arc<Node>>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) stored: Mutex<Stored>,
+    /// Request ids, with what they came for.
+    pub(crate) request_ids: Mutex<Vec<(&'static str, String)>>,
+}
+
+/// The whole; ends when dropped.
+pub(crate) struct Cluster {
+    pub(crate) world: Arc<World>,
+    coordinator: Mutex<Option<JoinHandle<()>>>,
+    nodes: Vec<Mutex<Option<JoinHandle<()>>>>,
+}
+
+struct NoObserver;
+
+impl Observer for NoObserver {
+    fn answered(&self, _method: &str, _code: Code, _elapsed: Duration) {}
+}
+
+impl Cluster {
+    /// One with so many datanodes. The n-th runs on host `h<n>` in zone `z<n>`.
+    pub(crate) async fn start(nodes: u128) -> Self {
+        let node = |number| {
+            Arc::new(Node {
+                id: NodeId(number),
+                host: format!("h{number}"),
+                zone: format!("z{number}"),
+                faults: watch::Sender::default(),
+                reads: AtomicU64::new(0),
+                reading: AtomicU64::new(0),
+                prepared: AtomicU64::new(0),
+                reports: Mutex::default(),
+                sessions: Mutex::default(),
+                address: format!("127.0.0.1:{}", 7080 + number),
+            })
+        };
+        let nodes: Vec<_> = (1..=nodes).map(node).collect();
+        let cluster = Self {
+            coordinator: Mutex::default(),
+            nodes: nodes.iter().map(|_| Mutex::default()).collect(),
+            world: Arc::new(World {
+                network: MemoryNetwork::default(),
+                nodes,
+                state: Mutex::default(),
+                stored: Mutex::default(),
+                request_ids: Mutex::default(),
+            }),
+        };
+        cluster.start_coordinator().await;
+        for number in 1..=cluster.nodes.len() {
+            cluster.start_node(number).await;
+        }
+        cluster
+    }
+
+    pub(crate) async fn start_coordinator(&self) {
+        let service = CoordinatorServer::new(FakeCoordinator(self.world.clone()))
+            .max_decoding_message_size(MESSAGE_LEN_MAX);
+        let running = self.serve(COORDINATOR, Routes::new(service)).await;
+        *self.coordinator.lock().unwrap() = Some(running);
+    }
+
+    pub(crate) async fn stop_coordinator(&self) {
+        let running = self.coordinator.lock().unwrap().take();
+        stop(running).await;
+    }
+
+    /// Starts the datanode with this number, from 1.
+    pub(crate) async fn start_node(&self, number: usize) {
+        let node = self.node(number).clone();
+        let address = node.address.clone();
+        let service = DataNodeServer::new(FakeDataNode { node, world: self.world.clone() })
+            .max_decoding_message_size(FRAME_MESSAGE_LEN_MAX);
+        let running = self.serve(&address, Routes::new(service)).await;
+        *self.nodes[number - 1].lock().unwrap() = Some(running);
+    }
+
+    pub(crate) async fn stop_node(&self, number: usize) {
+        let running = self.nodes[number - 1].lock().unwrap().take();
+        stop(running).await;
+    }
+
+    async fn serve(&self, address: &str, routes: Routes) -> JoinHandle<()> {
+        let listener = self.world.network.listen(address).await.unwrap();
+        tokio::spawn(async move {
+            let forever = std::future::pending();
+            serve(listener, routes, Arc::new(NoObserver), forever, Duration::ZERO).await.unwrap();
+        })
+    }
+
+    pub(crate) fn node(&self, number: usize) -> &Arc<Node> {
+        &self.world.nodes[number - 1]
+    }
+
+    pub(crate) fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.world.state.lock().unwrap()
+    }
+
+    /// Settings of a client of this cluster.
+    pub(crate) fn builder(&self) -> ClientBuilder {
+        Client::builder().coordinator(COORDINATOR).components(Components {
+            network: Arc::new(self.world.network.clone()),
+            random: Arc::new(SeededRandom::new(7)),
+            hashing: Hashing::Inline,
+        })
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.builder().connect_lazy().unwrap()
+    }
+}
+
+async fn stop(running: Option<JoinHandle<()>>) {
+    let running = running.expect("it runs");
+    running.abort();
+    drop(running.await);
+}
+
+fn refusal(code: ErrorCode, message: impl Into<String>) -> Status {
+    Failure::new(code, message).into()
+}
+
+fn note<T>(world: &World, call: &'static str, request: &Request<T>) {
+    let id = request.metadata().get(REQUEST_ID_HEADER).and_then(|id| id.to_str().ok());
+    world.request_ids.lock().unwrap().push((call, id.unwrap_or_default().to_owned()));
+}
