@@ -160,7 +160,11 @@ fn a_replica_whose_disk_fails_is_dropped_and_a_primary_is_not() {
             let link = Arc::new(Direct(replica.session(config(1), Vec::new())));
             let session = primary.session(config(1), vec![replica.replica(link)]);
             let content = bytes(3 * BLOCK, 1);
-            let result = send(&Direct(session), &mut source(frames(&content, BLOCK))).await;
+            let link = Direct(session.clone());
+            let result = send(&link, &mut source(frames(&content, BLOCK))).await;
+            // What a session came to does not change.
+            let again = session.attach(9, futures_util::stream::pending()).recv().await;
+            assert_eq!(again, Some(result.clone().map(Ack::Sealed)));
             if survives {
                 let outcome = result.unwrap();
                 assert_eq!(outcome.receipts.len(), 1);

@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_streamer::{Ack, Link, SenderConfig, SessionConfig, send_chunk};
+use bytes::Bytes;
+use dfs_streamer::{Ack, Error, FrameSource, Link, SenderConfig, SessionConfig, send_chunk};
 use dfs_types::{Frame, SessionId};
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
 use crate::toy::{
-    BLOCK, Direct, MIB, Meddled, Meddler, Node, bytes, config, frames, pass, random, run, send,
-    source,
+    BLOCK, Direct, MIB, Meddled, Meddler, Node, bytes, config, frames, pass, random, run, seal,
+    send, source,
 };
 
 /// Measures how much is under way, and answers slowly.
@@ -57,6 +58,66 @@ fn no_more_than_the_window_is_under_way() {
             assert_eq!(link.meddler.most.load(Ordering::Relaxed), most, "window {window}");
         });
     }
+}
+
+/// Frames whose bytes are counted for as long as anyone holds them.
+struct Counted {
+    made: usize,
+    frames: usize,
+    held: Arc<()>,
+    most: usize,
+}
+
+struct Owner(Vec<u8>, #[expect(dead_code, reason = "is there to be dropped")] Arc<()>);
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[async_trait]
+impl FrameSource for Counted {
+    async fn next(&mut self) -> Result<Option<Frame>, Error> {
+        if self.made == self.frames {
+            return Ok(None);
+        }
+        let data = Owner(vec![0; Frame::DATA_MAX], self.held.clone());
+        let offset = (self.made * Frame::DATA_MAX) as u64;
+        self.made += 1;
+        let seal = (self.made == self.frames)
+            .then(|| seal(&vec![0; offset as usize + Frame::DATA_MAX].into()));
+        self.most = self.most.max(Arc::strong_count(&self.held) - 1);
+        Ok(Some(Frame::of(offset, Bytes::from_owner(data), seal)))
+    }
+
+    fn rewind(&mut self, _offset: u64) -> Result<(), Error> {
+        panic!("nothing broke");
+    }
+
+    fn acknowledge(&mut self, _offset: u64) {}
+}
+
+#[test]
+fn frames_are_let_go_of_once_they_are_everywhere() {
+    run(async {
+        let nodes = [1, 2, 3].map(Node::new);
+        let sender = SenderConfig { window: 3 * MIB, ..SenderConfig::between_nodes() };
+        let bounds = SessionConfig { sender, ..config(1) };
+        let replicas = nodes[1..].iter().map(|node| {
+            let link = Direct(node.session(bounds, Vec::new()));
+            node.replica(Arc::new(Meddled::new(link, Gauge::default())))
+        });
+        let session =
+            nodes[0].session(SessionConfig { min_copies: 3, ..bounds }, replicas.collect());
+        let mut source = Counted { made: 0, frames: 30, held: Arc::default(), most: 0 };
+        let sender = SenderConfig { window: 3 * MIB, ..SenderConfig::default() };
+        let (link, random) = (Direct(session), random(1));
+        let sent = send_chunk(&link, SessionId(1), &mut source, &sender, random.as_ref(), |_| {});
+        assert_eq!(sent.await.unwrap().receipts.len(), 3);
+        // The window, once for three nodes, of which the one that has just been made is part.
+        assert_eq!(source.most, 3);
+    });
 }
 
 /// Lets nothing through.
