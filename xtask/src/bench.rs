@@ -186,7 +186,7 @@ impl Rival {
             Self { weed: weed.to_owned(), filer: format!("127.0.0.1:{filer}"), _servers: servers };
         let deadline = Instant::now() + Duration::from_mins(1);
         loop {
-            let put = http(&rival.filer, "POST", "/ready", b"ready");
+            let put = http(&rival.filer, "PUT", "/ready", b"ready");
             if put.is_ok_and(|(code, _)| code / 100 == 2) {
                 return Ok(rival);
             }
@@ -215,7 +215,7 @@ impl Rival {
     }
 
     fn creates(&self, round: usize) -> Result<Duration> {
-        self.small("POST", round, &[7; 4_096])
+        self.small("PUT", round, &[7; 4_096])
     }
 
     fn reads(&self, round: usize) -> Result<Duration> {

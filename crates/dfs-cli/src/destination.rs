@@ -1,6 +1,6 @@
 //! Where copies and moves go: the habits of `cp` and `mv`.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
 use dfs_types::{DfsPath, ErrorCode, FileKind, Name};
@@ -60,5 +60,14 @@ impl Destination {
             None => Err(Error::usage("the root directory cannot be moved or copied as a whole")
                 .hint("name what lies in it")),
         }
+    }
+}
+
+/// The sources, and the destination that comes after them.
+pub(crate) fn split_destination(mut paths: Vec<OsString>) -> Result<(Vec<OsString>, OsString)> {
+    match paths.pop() {
+        Some(last) if !paths.is_empty() => Ok((paths, last)),
+        _ => Err(Error::usage("a source and a destination are required")
+            .hint("the last path says where to; --help shows examples")),
     }
 }

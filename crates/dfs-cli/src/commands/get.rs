@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::context::{Context, Failures};
+use crate::destination::split_destination;
 use crate::error::{Error, Result, blocking, remote_path};
 use crate::local_tree::{PendingFile, apply_attributes, apply_symlink_attributes};
 use crate::progress::Progress;
@@ -29,7 +30,7 @@ Examples:
   dfs get /backup.tar - | tar t")]
 pub(crate) struct GetArgs {
     /// What to copy, then where to: a new name, a directory that is there, or `-` for stdout.
-    #[arg(required = true, num_args = 2.., value_names = ["SOURCE", "DESTINATION"])]
+    #[arg(required = true, value_name = "SOURCE... DESTINATION")]
     paths: Vec<OsString>,
     /// Directories with all that is below them.
     #[arg(short, long, visible_short_alias = 'R')]
@@ -46,8 +47,7 @@ pub(crate) struct GetArgs {
 }
 
 pub(crate) async fn run(mut args: GetArgs, cx: &Context) -> Result<()> {
-    let last = args.paths.pop().unwrap_or_default();
-    let sources = std::mem::take(&mut args.paths);
+    let (sources, last) = split_destination(std::mem::take(&mut args.paths))?;
     if last == "-" {
         let mut stdout = tokio::io::stdout();
         for source in &sources {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 
 use crate::context::Context;
-use crate::destination::Destination;
+use crate::destination::{Destination, split_destination};
 use crate::error::{Result, remote_path};
 
 /// What `dfs mv` takes.
@@ -18,7 +18,7 @@ Examples:
   dfs mv /x /y /archive/        into a directory")]
 pub(crate) struct MvArgs {
     /// What to move, then where to: a new name, or a directory that is there.
-    #[arg(required = true, num_args = 2.., value_names = ["SOURCE", "DESTINATION"])]
+    #[arg(required = true, value_name = "SOURCE... DESTINATION")]
     paths: Vec<OsString>,
     /// Replace nothing.
     #[arg(short, long)]
@@ -28,11 +28,11 @@ pub(crate) struct MvArgs {
     force: bool,
 }
 
-pub(crate) async fn run(mut args: MvArgs, cx: &Context) -> Result<()> {
-    let last = args.paths.pop().unwrap_or_default();
-    let destination = Destination::look_up(&last, args.paths.len(), cx).await?;
+pub(crate) async fn run(args: MvArgs, cx: &Context) -> Result<()> {
+    let (sources, last) = split_destination(args.paths)?;
+    let destination = Destination::look_up(&last, sources.len(), cx).await?;
     let mut failures = cx.failures();
-    for source in &args.paths {
+    for source in &sources {
         let moved = async {
             let from = remote_path(source)?;
             let to = destination.of_remote(&from)?;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::context::{Context, Failures};
-use crate::destination::Destination;
+use crate::destination::{Destination, split_destination};
 use crate::error::{Error, Result, blocking};
 use crate::local_tree::{Entry, Kind};
 use crate::output::printable;
@@ -33,7 +33,7 @@ Examples:
   tar c . | dfs put - /backup.tar")]
 pub(crate) struct PutArgs {
     /// What to copy (`-` is stdin), then where to: a new name, or a directory that is there.
-    #[arg(required = true, num_args = 2.., value_names = ["SOURCE", "DESTINATION"])]
+    #[arg(required = true, value_name = "SOURCE... DESTINATION")]
     paths: Vec<OsString>,
     /// Directories with all that is below them.
     #[arg(short, long, visible_short_alias = 'R')]
@@ -85,8 +85,7 @@ struct Tally {
 const WALK_AHEAD: usize = 1_024;
 
 pub(crate) async fn run(mut args: PutArgs, cx: &Context) -> Result<()> {
-    let last = args.paths.pop().unwrap_or_default();
-    let sources = std::mem::take(&mut args.paths);
+    let (sources, last) = split_destination(std::mem::take(&mut args.paths))?;
     let destination = Destination::look_up(&last, sources.len(), cx).await?;
     let started = Instant::now();
     let progress = Progress::start(cx.out, "put");
