@@ -21,7 +21,8 @@ fn main() -> ExitCode {
         println!("usage: sim --seed N | --seeds A..B");
         return ExitCode::from(2);
     };
-    let failures = run_all(seeds);
+    let shows_all = seeds.end - seeds.start == 1;
+    let failures = run_all(seeds, shows_all);
     for Failure { seed, what, trace } in &failures {
         println!("{}\nseed {seed} failed: {what}\n", trace.join("\n"));
     }
@@ -34,7 +35,7 @@ fn parse_range(text: &str) -> Option<Range<u64>> {
 }
 
 /// Each simulation takes one thread, as many at a time as there are processors.
-fn run_all(seeds: Range<u64>) -> Vec<Failure> {
+fn run_all(seeds: Range<u64>, shows_all: bool) -> Vec<Failure> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, failures) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -46,6 +47,9 @@ fn run_all(seeds: Range<u64>) -> Vec<Failure> {
                         return;
                     }
                     match run(seed) {
+                        Ok(summary) if shows_all => {
+                            println!("{}\n{summary}", summary.trace.join("\n"));
+                        }
                         Ok(summary) => println!("{summary}"),
                         Err(failure) => {
                             println!("{failure}");

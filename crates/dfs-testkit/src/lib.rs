@@ -1,4 +1,6 @@
 //! Fakes, fault injection, process clusters and simulation for tests. Never shipped.
 
+#![expect(clippy::panic, reason = "a test that cannot go on says so and fails")]
+
 pub mod process;
 pub mod sim;

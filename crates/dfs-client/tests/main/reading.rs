@@ -1,1 +1,310 @@
-//! reading.
+//! Reads when copies are slow, gone, bad or elsewhere.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dfs_client::GetOptions;
+use dfs_types::{ChunkId, ErrorCode, NodeId};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
+
+use crate::fake::{CHUNK, Cluster};
+use crate::{bytes, drain, get, path, put, until};
+
+const LONG: u64 = 40 * CHUNK;
+
+/// Three nodes that all hold `/f`.
+async fn with_a_file(length: u64) -> (Cluster, bytes::Bytes) {
+    let cluster = Cluster::start(3).await;
+    let content = bytes(length);
+    put(&cluster.client(), "/f", &content).await;
+    (cluster, content)
+}
+
+fn reads(cluster: &Cluster, number: usize) -> u64 {
+    cluster.node(number).reads.load(Ordering::Relaxed)
+}
+
+fn chunk_of(cluster: &Cluster, name: &str) -> ChunkId {
+    let state = cluster.state();
+    let inode = state.names[name.as_bytes()];
+    ChunkId::from_slice(&state.inodes[&inode].chunks[0].chunk_id).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_nearest_copy_is_read() {
+    let (cluster, content) = with_a_file(LONG).await;
+    for (host, zone, nearest) in [("h2", "z3", 2), ("elsewhere", "z3", 3)] {
+        let client = cluster.builder().location(host, zone).connect_lazy().unwrap();
+        let before = reads(&cluster, nearest);
+        assert!(get(&client, "/f").await.unwrap() == content);
+        assert_eq!(reads(&cluster, nearest) - before, LONG / CHUNK, "{host} {zone}");
+    }
+    assert_eq!(reads(&cluster, 1), 0);
+    // Between equal ones chance decides.
+    assert!(get(&cluster.client(), "/f").await.unwrap() == content);
+    assert!((1..=3).all(|number| reads(&cluster, number) > 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_fails_is_replaced_and_then_left_alone() {
+    let (cluster, content) = with_a_file(LONG).await;
+    let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
+    cluster.node(1).fault(|faults| faults.refuses_reads = true);
+    assert!(get(&client, "/f").await.unwrap() == content);
+    let failovers = client.stats().failovers;
+    // Those that were begun together, and none after them.
+    assert!((1..=8).contains(&failovers), "{:?}", client.stats());
+    assert_eq!(reads(&cluster, 1), failovers);
+    assert_eq!(client.stats().retries, 0);
+    // It is nearest again when it had time to get well.
+    cluster.node(1).fault(|faults| faults.refuses_reads = false);
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert!(get(&client, "/f").await.unwrap() == content);
+    assert_eq!(reads(&cluster, 1), failovers + LONG / CHUNK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_gone_is_replaced() {
+    let (cluster, content) = with_a_file(LONG).await;
+    let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
+    cluster.stop_node(1).await;
+    assert!(get(&client, "/f").await.unwrap() == content);
+    assert!(client.stats().failovers > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_dies_in_the_middle_of_a_piece_is_replaced() {
+    let (cluster, content) = with_a_file(CHUNK).await;
+    let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
+    cluster.node(1).fault(|faults| faults.hangs_reads = true);
+    let getting = tokio::spawn(async move { (get(&client, "/f").await, client.stats()) });
+    until("it is read", || cluster.node(1).reading.load(Ordering::Relaxed) == 1).await;
+    cluster.stop_node(1).await;
+    let (got, stats) = getting.await.unwrap();
+    assert!(got.unwrap() == content);
+    assert_eq!((stats.failovers, stats.hedges), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_hangs_is_overtaken() {
+    let (cluster, content) = with_a_file(LONG).await;
+    let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
+    cluster.node(1).fault(|faults| faults.hangs_reads = true);
+    let started = Instant::now();
+    assert!(get(&client, "/f").await.unwrap() == content);
+    let stats = client.stats();
+    assert!((1..=8).contains(&stats.hedges), "{stats:?}");
+    assert_eq!((stats.failovers, stats.retries), (0, 0));
+    // One wait of 300 ms for those that were begun together; it was left alone afterwards.
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    assert_eq!(reads(&cluster, 1), stats.hedges);
+    until("its reads are ended", || cluster.node(1).reading.load(Ordering::Relaxed) == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_that_all_hang_fail_in_bounded_time() {
+    let (cluster, _) = with_a_file(5).await;
+    let deadline = Duration::from_secs(30);
+    let client = cluster.builder().deadline(deadline).connect_lazy().unwrap();
+    cluster.world.nodes.iter().for_each(|node| node.fault(|faults| faults.hangs_reads = true));
+    let started = Instant::now();
+    let error = get(&client, "/f").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unavailable);
+    assert!(error.is_retryable());
+    assert!(started.elapsed() < deadline + Duration::from_secs(20), "{:?}", started.elapsed());
+    let text = error.to_string();
+    assert!(text.contains(&chunk_of(&cluster, "/f").to_string()), "{text}");
+    for node in &cluster.world.nodes {
+        assert!(text.contains(&node.id.to_string()), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corrupt_copy_is_told_and_another_one_is_read() {
+    let (cluster, content) = with_a_file(CHUNK).await;
+    let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
+    cluster.node(1).fault(|faults| faults.flips_bit_of = Some(2));
+    assert!(get(&client, "/f").await.unwrap() == content);
+    assert_eq!((client.stats().corrupt_blocks, client.stats().failovers), (1, 1));
+    // The report has arrived by the time that the bytes are there.
+    let reports = cluster.node(1).reports.lock().unwrap().clone();
+    assert_eq!(reports, [(chunk_of(&cluster, "/f"), 2)]);
+    // One bad copy does not make a bad node.
+    put(&client, "/g", &content).await;
+    cluster.node(1).fault(|faults| faults.flips_bit_of = None);
+    let before = reads(&cluster, 1);
+    assert!(get(&client, "/g").await.unwrap() == content);
+    assert_eq!(reads(&cluster, 1), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_that_are_all_corrupt_are_no_file() {
+    let (cluster, _) = with_a_file(CHUNK).await;
+    let client = cluster.client();
+    cluster.world.nodes.iter().for_each(|node| node.fault(|faults| faults.flips_bit_of = Some(0)));
+    let started = Instant::now();
+    let error = get(&client, "/f").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Corrupt);
+    assert!(!error.is_retryable());
+    assert!(started.elapsed() < Duration::from_secs(1), "there is nothing to wait for");
+    let text = error.to_string();
+    assert!(text.contains(&chunk_of(&cluster, "/f").to_string()), "{text}");
+    for node in &cluster.world.nodes {
+        assert!(text.contains(&node.id.to_string()), "{text}");
+        assert_eq!(node.reports.lock().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_known_to_be_bad_is_not_read() {
+    let (cluster, content) = with_a_file(CHUNK).await;
+    let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
+    let chunk = chunk_of(&cluster, "/f");
+    cluster.state().bad_copies.insert((chunk, NodeId(1)));
+    assert!(get(&client, "/f").await.unwrap() == content);
+    assert_eq!(reads(&cluster, 1), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_that_moved_are_found_again() {
+    let cluster = Cluster::start(4).await;
+    let client = cluster.client();
+    let content = bytes(CHUNK);
+    put(&client, "/f", &content).await;
+    let reader = client.get(&path("/f"), GetOptions::default()).await.unwrap();
+    // All three go to the node that had none, after the file was opened.
+    let chunk = chunk_of(&cluster, "/f");
+    {
+        let (mut state, mut stored) = (cluster.state(), cluster.world.stored.lock().unwrap());
+        let nodes: Vec<_> = cluster.world.nodes.iter().map(|node| node.id).collect();
+        let new = *nodes.iter().find(|node| !stored.contains_key(&(**node, chunk))).unwrap();
+        let copies: Vec<_> = nodes.iter().filter_map(|n| stored.remove(&(*n, chunk))).collect();
+        assert_eq!(copies.len(), 3);
+        stored.insert((new, chunk), copies[0].clone());
+        let file = state.inodes.values_mut().next().unwrap();
+        file.chunks[0].receipts.truncate(1);
+        file.chunks[0].receipts[0].node_id = new.to_bytes().to_vec().into();
+    }
+    assert!(drain(reader).await.unwrap() == content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_come_back_are_waited_for() {
+    let (cluster, content) = with_a_file(CHUNK).await;
+    let client = cluster.client();
+    for number in 1..=3 {
+        cluster.stop_node(number).await;
+    }
+    let getting = tokio::spawn({
+        let client = client.clone();
+        async move { get(&client, "/f").await }
+    });
+    until("it has tried again", || client.stats().retries >= 3).await;
+    cluster.start_node(2).await;
+    assert!(getting.await.unwrap().unwrap() == content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_keeps_its_version() {
+    let (cluster, content) = with_a_file(LONG).await;
+    // Too little room to read all of it ahead.
+    let client = cluster.builder().memory_budget(0).connect_lazy().unwrap();
+    let name = path("/f");
+    let open = || client.get(&name, GetOptions::default());
+    let (mut reader, mut overtaken) = (open().await.unwrap(), open().await.unwrap());
+    let first = reader.next().await.unwrap().unwrap();
+    put(&client, "/f", &bytes(3)).await;
+    let rest = drain(reader).await.unwrap();
+    assert!([first, rest].concat() == content);
+    assert_eq!(get(&client, "/f").await.unwrap(), bytes(3));
+    // Until the reaper has come.
+    overtaken.next().await.unwrap().unwrap();
+    {
+        let mut state = cluster.state();
+        let inode = overtaken.stat().inode.0;
+        state.inodes.remove(&inode).unwrap();
+        cluster.world.stored.lock().unwrap().clear();
+    }
+    let error = drain(overtaken).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Stale, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_bounds_what_is_under_way() {
+    const BUDGET: u64 = 16 << 20;
+    const PIECE: u64 = 4 << 20;
+    let cluster = Cluster::start(3).await;
+    let content = bytes(5 * PIECE);
+    let options = || dfs_client::PutOptions {
+        chunk_size: Some(5 * PIECE),
+        ..dfs_client::PutOptions::default()
+    };
+    let client = cluster.builder().memory_budget(BUDGET as usize).connect_lazy().unwrap();
+    for name in ["/1", "/2", "/3"] {
+        let source = dfs_client::PutSource::bytes(content.clone());
+        client.put(&path(name), source, options()).await.unwrap();
+    }
+    cluster.world.nodes.iter().for_each(|node| node.fault(|faults| faults.hangs_reads = true));
+    let reading = || -> u64 {
+        cluster.world.nodes.iter().map(|node| node.reading.load(Ordering::Relaxed)).sum()
+    };
+    let getting = ["/1", "/2", "/3"].map(|name| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            let target = tempfile::tempfile().unwrap();
+            let whole = GetOptions::default();
+            let stat = client.get_to_file(&path(name), whole, target).await.unwrap();
+            (stat.size, get(&client, name).await.unwrap())
+        })
+    });
+    // Hedges as well have their share, or are not begun.
+    let started = Instant::now();
+    let mut most = 0;
+    while started.elapsed() < Duration::from_secs(4) {
+        most = most.max(reading());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(most, BUDGET / PIECE);
+    cluster.world.nodes.iter().for_each(|node| node.fault(|faults| faults.hangs_reads = false));
+    for got in getting {
+        let (size, got) = got.await.unwrap();
+        assert_eq!(size, content.len() as u64);
+        assert!(got == content);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_that_stand_still_starve_nobody() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.builder().memory_budget(0).connect_lazy().unwrap();
+    let content = bytes(24 << 20);
+    put(&client, "/f", &content).await;
+    let mut idle = Vec::new();
+    for _ in 0..10 {
+        let mut reader = client.get(&path("/f"), GetOptions::default()).await.unwrap();
+        reader.next().await.unwrap();
+        idle.push(reader);
+    }
+    // A copy within dfs, from a reader that is itself among those.
+    let reader = idle.pop().unwrap();
+    let source = as_source(reader);
+    let whole = dfs_client::PutOptions::default();
+    let size = client.put(&path("/copy"), source, whole).await.unwrap().size;
+    assert_eq!(size % (256 << 10), 0);
+    assert!(content.ends_with(&get(&client, "/copy").await.unwrap()));
+    for reader in idle {
+        assert!(content.ends_with(&drain(reader).await.unwrap()));
+    }
+}
+
+/// What a reader gives, to be put.
+fn as_source(mut reader: dfs_client::FileReader) -> dfs_client::PutSource {
+    let (mut to, from) = tokio::io::duplex(64 << 10);
+    tokio::spawn(async move {
+        while let Some(bytes) = reader.next().await.unwrap() {
+            to.write_all(&bytes).await.unwrap();
+        }
+    });
+    dfs_client::PutSource::reader(from)
+}

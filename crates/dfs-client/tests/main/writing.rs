@@ -1,1 +1,236 @@
-//! writing.
+//! Puts when nodes refuse, are busy, or die on the way.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dfs_client::{Client, Error, FileStat, PutOptions, PutSource};
+use dfs_types::{ErrorCode, NodeId};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
+
+use crate::fake::{CHUNK, Cluster};
+use crate::{bytes, get, path, put, until};
+
+/// Puts `/f` in chunks of the default size of the fake.
+async fn try_put(client: &Client, content: &bytes::Bytes) -> Result<FileStat, Error> {
+    let source = PutSource::bytes(content.clone());
+    client.put(&path("/f"), source, PutOptions::default()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_refuses_is_left_out() {
+    let cluster = Cluster::start(4).await;
+    let client = cluster.client();
+    cluster.node(1).fault(|faults| faults.refuses_uploads = true);
+    let content = bytes(8 * CHUNK);
+    put(&client, "/f", &content).await;
+    assert_eq!(client.stats().replans, 2, "it is the primary of each fourth chunk");
+    assert!(get(&client, "/f").await.unwrap() == content);
+    assert!(cluster.world.stored.lock().unwrap().keys().all(|(node, _)| *node != NodeId(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_is_gone_is_left_out() {
+    let cluster = Cluster::start(4).await;
+    let client = cluster.client();
+    cluster.stop_node(2).await;
+    cluster.node(2).fault(|faults| faults.refuses_uploads = true);
+    let content = bytes(8 * CHUNK);
+    put(&client, "/f", &content).await;
+    assert_eq!(client.stats().replans, 2);
+    assert!(get(&client, "/f").await.unwrap() == content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_busy_is_waited_for() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    cluster.world.nodes.iter().for_each(|node| node.fault(|faults| faults.busy = 5));
+    let content = bytes(8 * CHUNK);
+    put(&client, "/f", &content).await;
+    assert_eq!(client.stats().replans, 0);
+    assert!(get(&client, "/f").await.unwrap() == content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stays_busy_is_not_waited_for_for_ever() {
+    let cluster = Cluster::start(4).await;
+    let client = cluster.client();
+    cluster.node(1).fault(|faults| faults.busy = u32::MAX);
+    let content = bytes(4 * CHUNK);
+    put(&client, "/f", &content).await;
+    assert_eq!(client.stats().replans, 1);
+    assert!(get(&client, "/f").await.unwrap() == content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_cut_goes_on_where_it_was() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let content = bytes(5 << 20);
+    let options = || PutOptions { chunk_size: Some(8 << 20), ..PutOptions::default() };
+    for node in &cluster.world.nodes {
+        node.fault(|faults| faults.cuts_after = Some(3 << 20));
+    }
+    let source = PutSource::bytes(content.clone());
+    client.put(&path("/f"), source, options()).await.unwrap();
+    assert!(get(&client, "/f").await.unwrap() == content);
+    let prepared = |node: &std::sync::Arc<crate::fake::Node>| node.prepared.load(Ordering::Relaxed);
+    assert_eq!(cluster.world.nodes.iter().map(prepared).sum::<u64>(), 1, "of one session");
+    assert_eq!(client.stats().replans, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_lost_is_begun_elsewhere_under_a_new_id() {
+    let cluster = Cluster::start(4).await;
+    let client = cluster.client();
+    let content = bytes(8 * CHUNK);
+    cluster.node(1).fault(|faults| (faults.cuts_after, faults.forgets) = (Some(100_000), true));
+    put(&client, "/f", &content).await;
+    assert_eq!(client.stats().replans, 1);
+    assert!(get(&client, "/f").await.unwrap() == content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_dies_in_the_middle_of_a_chunk_is_replaced() {
+    let cluster = Cluster::start(4).await;
+    let client = cluster.client();
+    cluster.node(1).fault(|faults| faults.hangs_uploads = true);
+    let content = bytes(8 * CHUNK);
+    let putting = tokio::spawn({
+        let (client, content) = (client.clone(), content.clone());
+        async move { try_put(&client, &content).await }
+    });
+    until("it has sessions", || cluster.node(1).prepared.load(Ordering::Relaxed) == 2).await;
+    cluster.stop_node(1).await;
+    putting.await.unwrap().unwrap();
+    assert_eq!(client.stats().replans, 2);
+    assert!(get(&client, "/f").await.unwrap() == content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stands_still_is_replaced() {
+    let cluster = Cluster::start(4).await;
+    let client = cluster.client();
+    cluster.node(1).fault(|faults| faults.hangs_uploads = true);
+    let content = bytes(4 * CHUNK);
+    put(&client, "/f", &content).await;
+    assert_eq!(client.stats().replans, 1);
+    assert!(get(&client, "/f").await.unwrap() == content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_few_copies_are_made_elsewhere() {
+    let cluster = Cluster::start(5).await;
+    let client = cluster.client();
+    // Whoever has both as replicas makes but one copy.
+    for number in [1, 2] {
+        cluster.node(number).fault(|faults| faults.refuses_uploads = true);
+    }
+    let content = bytes(10 * CHUNK);
+    put(&client, "/f", &content).await;
+    assert!(client.stats().replans > 0);
+    let state = cluster.state();
+    let file = &state.inodes[&state.names[&path("/f").to_bytes()]];
+    assert!(file.chunks.iter().all(|chunk| chunk.receipts.len() >= 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_few_nodes_are_no_place_for_a_file() {
+    let cluster = Cluster::start(1).await;
+    let client = cluster.client();
+    let started = Instant::now();
+    let error = try_put(&client, &bytes(CHUNK)).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotEnoughNodes, "{error}");
+    assert!(error.is_retryable());
+    assert!(started.elapsed() <= Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_all_refuse_fail_the_put_in_bounded_time() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    cluster.world.nodes.iter().for_each(|node| node.fault(|faults| faults.refuses_uploads = true));
+    let started = Instant::now();
+    let error = try_put(&client, &bytes(CHUNK)).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
+    assert!(started.elapsed() < Duration::from_secs(120), "{:?}", started.elapsed());
+    until("the upload is given up", || cluster.state().aborted.len() == 1).await;
+    assert!(cluster.state().names.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_may_take_hours() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let content = bytes(6 * CHUNK + 1);
+    let (mut to, from) = tokio::io::duplex(CHUNK as usize);
+    let options = PutOptions { chunk_size: Some(CHUNK), ..PutOptions::default() };
+    let putting = tokio::spawn({
+        let client = client.clone();
+        async move { client.put(&path("/f"), PutSource::reader(from), options).await }
+    });
+    for part in content.chunks(2 * CHUNK as usize) {
+        to.write_all(part).await.unwrap();
+        tokio::time::sleep(Duration::from_hours(1)).await;
+    }
+    // What was written is staged all the while, and no old plan is used.
+    let done = |call| cluster.state().done(call);
+    let (staged, planned) = (done("RenewUpload"), done("UploadFile"));
+    assert!(staged >= 3 * 5, "{staged}");
+    assert!(planned >= 4, "{planned}");
+    drop(to);
+    putting.await.unwrap().unwrap();
+    assert!(get(&client, "/f").await.unwrap() == content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_fails_is_not_stored() {
+    struct Broken(u64);
+    impl tokio::io::AsyncRead for Broken {
+        fn poll_read(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            buffer: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            if self.0 == 0 {
+                return std::task::Poll::Ready(Err(std::io::Error::other("the pipe is broken")));
+            }
+            let length = self.0.min(buffer.remaining() as u64);
+            self.0 -= length;
+            buffer.put_slice(&bytes(length));
+            std::task::Poll::Ready(Ok(()))
+        }
+    }
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let options = PutOptions { chunk_size: Some(CHUNK), ..PutOptions::default() };
+    let source = PutSource::reader(Broken(3 * CHUNK + 1));
+    let error = client.put(&path("/f"), source, options).await.unwrap_err();
+    assert!(error.to_string().contains("the pipe is broken"), "{error}");
+    until("the upload is given up", || cluster.state().aborted.len() == 1).await;
+    assert!(cluster.state().names.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_cannot_be_put_say_so() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let (target, folder) = (path("/f"), tempfile::tempdir().unwrap());
+    for (local, code) in [
+        (folder.path().join("missing"), ErrorCode::NotFound),
+        (folder.path().to_owned(), ErrorCode::InvalidArgument),
+    ] {
+        let name = local.display().to_string();
+        let source = PutSource::file(local);
+        let put = client.put(&target, source, PutOptions::default()).await;
+        let error = put.unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.to_string().contains(&name), "{error}");
+    }
+    for chunk_size in [0, 100, 1 << 40] {
+        let options = PutOptions { chunk_size: Some(chunk_size), ..PutOptions::default() };
+        let error = client.put(&path("/f"), PutSource::bytes("x"), options).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
+    }
+}

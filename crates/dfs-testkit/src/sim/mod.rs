@@ -37,7 +37,7 @@ pub use network::SimNetwork;
 pub use time::SimClock;
 
 /// Simulated time that a run may take.
-const LONGEST: Duration = Duration::from_secs(600);
+const LONGEST: Duration = Duration::from_mins(10);
 /// Simulated time between two looks at a host.
 const TICK: Duration = Duration::from_millis(1);
 /// How long a client tries a call.
@@ -53,7 +53,7 @@ pub enum Disks {
 }
 
 /// A run without a fault of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Its seed.
     pub seed: u64,
@@ -71,18 +71,26 @@ pub struct Summary {
     pub faults: u64,
     /// Simulated time.
     pub elapsed: Duration,
-    /// A hash of everything that was noted, in order, with its times.
-    pub trace: Sha256,
+    /// Everything that happened, in order.
+    pub trace: Vec<String>,
+}
+
+impl Summary {
+    /// A hash of everything that happened, with its times.
+    pub fn trace_hash(&self) -> Sha256 {
+        Sha256::of(self.trace.join("\n").as_bytes())
+    }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, calls, puts, reads, failed, unknown, faults, elapsed, trace } = self;
+        let Self { seed, calls, puts, reads, failed, unknown, faults, elapsed, .. } = self;
         let seconds = elapsed.as_secs();
         write!(
             f,
             "seed {seed}: {calls} calls ({puts} puts, {failed} failed, {unknown} unknown), \
-             {reads} reads, {faults} faults in {seconds} s; trace {trace}"
+             {reads} reads, {faults} faults in {seconds} s; trace {}",
+            self.trace_hash()
         )
     }
 }
@@ -123,7 +131,7 @@ pub fn run_on(seed: u64, disks: Disks) -> Result<Summary, Failure> {
                 unknown: counts.unknown,
                 faults,
                 elapsed,
-                trace: trace.hash(),
+                trace: trace.lines(),
             });
         }
         Ok(_) => "something panicked".to_owned(),
@@ -163,7 +171,7 @@ fn simulate(
     }
     let components = dfs_client::Components {
         network: Arc::new(SimNetwork),
-        random: Arc::new(SeededRandom::new(seed ^ 0xc11e_27)),
+        random: Arc::new(SeededRandom::new(seed ^ 0x00c1_1e27)),
         hashing: Hashing::Inline,
     };
     let client = Client::builder()

@@ -4,8 +4,6 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dfs_types::Sha256;
-
 /// A log with simulated times. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trace(Arc<Mutex<Vec<String>>>);
@@ -24,10 +22,5 @@ impl Trace {
 
     pub(super) fn lines(&self) -> Vec<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A hash of all of it.
-    pub(super) fn hash(&self) -> Sha256 {
-        Sha256::of(self.lines().join("\n").as_bytes())
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_client::{Client, DeleteOptions, Error, Explanation, GetOptions, PutOptions, PutSource};
-use dfs_types::{DfsPath, ErrorCode, Random, SeededRandom};
+use dfs_types::{Attributes, DfsPath, ErrorCode, Random, SeededRandom};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -71,7 +71,7 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>, seed: u64) -> Resul
     .await?;
     for number in 0..WORKERS {
         let name = directory(number);
-        let made = client.make_directory(&path(&name), Default::default(), false).await;
+        let made = client.make_directory(&path(&name), Attributes::default(), false).await;
         made.map_err(|error| format!("making {name} in {root}: {error}"))?;
     }
     let mut tasks = JoinSet::new();
@@ -324,7 +324,8 @@ async fn look_at_everything(client: &Client, shared: &Shared) -> Result<(), Wron
     }
     for (wanted, within) in [(COPIES_MIN, Duration::from_secs(20)), (COPIES, WHOLE_WITHIN)] {
         for name in &paths {
-            if let Some(Some(_)) = shared.model().certain(name) {
+            let certain = shared.model().certain(name);
+            if let Some(Some(_)) = certain {
                 has_copies(client, name, wanted, within).await?;
             }
         }

@@ -248,11 +248,16 @@ impl Cluster {
 
     /// Settings of a client of this cluster.
     pub(crate) fn builder(&self) -> ClientBuilder {
-        Client::builder().coordinator(COORDINATOR).components(Components {
+        Client::builder().coordinator(COORDINATOR).components(self.components())
+    }
+
+    /// The way to it.
+    pub(crate) fn components(&self) -> Components {
+        Components {
             network: Arc::new(self.world.network.clone()),
             random: Arc::new(SeededRandom::new(7)),
             hashing: Hashing::Inline,
-        })
+        }
     }
 
     pub(crate) fn client(&self) -> Client {

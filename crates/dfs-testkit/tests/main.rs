@@ -1,0 +1,62 @@
+//! The simulation: no seed finds a fault of ours, every seed is repeatable, and a fault is found.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dfs_testkit::sim::{Disks, Failure, Summary, run, run_on};
+
+/// Runs seeds in as many threads as there are processors; in the order of seeds.
+fn run_all(seeds: std::ops::Range<u64>, disks: Disks) -> Vec<Result<Summary, Failure>> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (next, results) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if !seeds.contains(&seed) {
+                        return;
+                    }
+                    let result = run_on(seed, disks);
+                    results.lock().expect("no thread panics").push((seed, result));
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().expect("no thread panics");
+    results.sort_by_key(|(seed, _)| *seed);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+#[test]
+fn fifty_seeds_find_nothing() {
+    let (mut puts, mut faults) = (0, 0);
+    for result in run_all(0..50, Disks::Honest) {
+        match result {
+            Ok(summary) => {
+                puts += summary.puts;
+                faults += summary.faults;
+            }
+            Err(failure) => panic!("{}\n{failure}", failure.trace.join("\n")),
+        }
+    }
+    assert!(puts > 1_000 && faults > 150, "{puts} puts and {faults} faults are too few to tell");
+}
+
+#[test]
+fn a_seed_repeats_itself() {
+    let first = run_all(0..4, Disks::Honest);
+    for before in first.into_iter().map(Result::unwrap) {
+        let again = run(before.seed).unwrap();
+        for (before, again) in before.trace.iter().zip(&again.trace) {
+            assert_eq!(before, again);
+        }
+        assert_eq!(before, again);
+    }
+}
+
+#[test]
+fn disks_that_lie_are_found_out() {
+    let results = run_all(0..10, Disks::Lying);
+    assert!(results.iter().any(Result::is_err), "nobody missed what was never written");
+}
