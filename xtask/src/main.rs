@@ -4,6 +4,7 @@ mod bench;
 mod fix;
 mod generate;
 mod process;
+mod sim;
 mod verify;
 
 use std::env;
@@ -25,6 +26,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "fix", usage: fix::USAGE, run: fix::run },
     Verb { name: "bench", usage: bench::USAGE, run: bench::run },
     Verb { name: "generate", usage: generate::USAGE, run: generate::run },
+    Verb { name: "sim", usage: sim::USAGE, run: sim::run },
 ];
 
 fn main() -> ExitCode {

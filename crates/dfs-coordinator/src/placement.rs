@@ -25,7 +25,7 @@ pub(crate) fn selector(placement: Placement) -> Box<dyn NodeSelector> {
 pub(crate) fn candidates(views: &[View], bytes: u64) -> Vec<Candidate> {
     views
         .iter()
-        .filter(|view| view.state.takes_chunks())
+        .filter(|view| view.takes_chunks())
         .map(|view| Candidate {
             node: view.node,
             zone: view.member.zone.clone(),
@@ -39,7 +39,7 @@ pub(crate) fn candidates(views: &[View], bytes: u64) -> Vec<Candidate> {
 /// that a burst of plans does not pile up on one, but never rules it out: most plans use less
 /// than they may, and the node itself knows best when it is full.
 fn free_for(view: &View, bytes: u64) -> u64 {
-    if view.refuses_chunks {
+    if view.is_full {
         return 0;
     }
     view.free.saturating_sub(view.planned).max(view.free.min(bytes.saturating_add(1)))

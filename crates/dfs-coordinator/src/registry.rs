@@ -47,7 +47,8 @@ pub(crate) struct Member {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Report {
     pub(crate) disks: Vec<DiskReport>,
-    pub(crate) refuses_chunks: bool,
+    pub(crate) is_full: bool,
+    pub(crate) is_stopping: bool,
     pub(crate) sessions: u32,
 }
 
@@ -64,11 +65,25 @@ pub(crate) struct View {
     pub(crate) planned: u64,
     /// Bytes of its working disks.
     pub(crate) capacity: u64,
-    pub(crate) refuses_chunks: bool,
+    pub(crate) is_full: bool,
+    pub(crate) is_stopping: bool,
     /// Open upload sessions.
     pub(crate) sessions: u32,
     /// How long ago it was heard; `None` if never by this coordinator.
     pub(crate) last_heard: Option<Duration>,
+}
+
+impl View {
+    /// Whether it may be chosen for chunks, room aside. Broken disks are not full ones: there is
+    /// no room to be made on them.
+    pub(crate) fn takes_chunks(&self) -> bool {
+        self.state.takes_chunks() && !self.is_stopping && self.capacity > 0
+    }
+
+    /// Whether it takes no chunks for the moment, whatever its state.
+    pub(crate) fn refuses_chunks(&self) -> bool {
+        self.is_full || self.is_stopping || self.capacity == 0
+    }
 }
 
 /// How the nodes are, in numbers, for the text of a refusal.
@@ -209,9 +224,9 @@ impl Registry {
         let mut census = Census::default();
         for view in self.views(now) {
             census.known += 1;
-            if view.state.takes_chunks() {
+            if view.takes_chunks() {
                 census.active += 1;
-                census.full += usize::from(view.refuses_chunks || view.free <= bytes);
+                census.full += usize::from(view.is_full || view.free <= bytes);
             } else if view.last_heard.is_none() && view.state == NodeState::Suspect {
                 census.awaited += 1;
             }
@@ -267,7 +282,8 @@ impl Registry {
             free,
             planned: entry.planned.at(now),
             capacity: working().map(|disk| disk.capacity).fold(0, u64::saturating_add),
-            refuses_chunks: entry.report.refuses_chunks,
+            is_full: entry.report.is_full,
+            is_stopping: entry.report.is_stopping,
             sessions: entry.report.sessions,
             last_heard: entry.last_heard.map(|at| now.saturating_duration_since(at)),
         }
@@ -446,7 +462,7 @@ mod tests {
         world.node(5, NodeState::Removed);
         world.hear(NodeId(1));
         let stream = world.registry.open_stream(NodeId(2)).unwrap();
-        let refusing = Report { refuses_chunks: true, ..report(500) };
+        let refusing = Report { is_full: true, ..report(500) };
         world.registry.heard(NodeId(2), stream, refusing, world.now);
         world.at(9);
         let census = |world: &World, bytes| world.registry.census(bytes, world.now);
@@ -464,5 +480,25 @@ mod tests {
         world.registry.heard(node, stream, two, world.now);
         let view = world.registry.view(node, world.now).unwrap();
         assert_eq!((view.free, view.capacity, view.disks.len()), (500, 1_000, 2));
+    }
+
+    #[test]
+    fn a_node_that_stops_or_has_no_working_disk_is_not_full_but_away() {
+        let mut world = World::new();
+        let (broken, stopping) =
+            (world.node(1, NodeState::Active), world.node(2, NodeState::Active));
+        let stream = world.registry.open_stream(broken).unwrap();
+        let mut failed = Report { is_full: true, ..report(500) };
+        failed.disks[0].is_failed = true;
+        world.registry.heard(broken, stream, failed, world.now);
+        let stream = world.registry.open_stream(stopping).unwrap();
+        let stops = Report { is_stopping: true, ..report(500) };
+        world.registry.heard(stopping, stream, stops, world.now);
+        let census = world.registry.census(100, world.now);
+        assert_eq!(census, Census { known: 2, active: 0, full: 0, awaited: 0 });
+        for node in [broken, stopping] {
+            let view = world.registry.view(node, world.now).unwrap();
+            assert!(view.refuses_chunks() && !view.takes_chunks());
+        }
     }
 }

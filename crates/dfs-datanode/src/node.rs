@@ -179,9 +179,9 @@ impl Node {
         self.is_stopping.load(Ordering::Acquire)
     }
 
-    /// Whether new chunks are refused: stopping, or no disk with room.
-    pub(crate) fn refuses_chunks(&self) -> bool {
-        self.is_stopping() || self.store.usage().iter().all(|disk| disk.is_failed || disk.is_full)
+    /// Whether no disk has room for new chunks.
+    pub(crate) fn is_full(&self) -> bool {
+        self.store.usage().iter().all(|disk| disk.is_failed || disk.is_full)
     }
 
     /// Sends the next heartbeat at once.

@@ -1,9 +1,10 @@
 //! Calls of a coordinator that is away, busy, or whose answers get lost.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_client::{Client, Follow, PutOptions, PutSource};
-use dfs_types::{Attributes, ErrorCode};
+use dfs_client::{Client, Components, Follow, PutOptions, PutSource};
+use dfs_types::{Attributes, ErrorCode, SeededRandom};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
@@ -61,7 +62,7 @@ async fn a_coordinator_that_stays_away_is_given_up_at_the_deadline() {
     assert!(error.is_retryable() && !error.is_outcome_unknown());
     assert!(error.to_string().contains("127.0.0.1:7070"), "{error}");
     let took = started.elapsed();
-    assert!((deadline - Duration::from_secs(1)..=deadline).contains(&took), "{took:?}");
+    assert!((Duration::from_secs(19)..=deadline).contains(&took), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,8 +168,10 @@ async fn one_request_id_goes_through_everything() {
     }
     assert_eq!(of_put.len(), 1, "{of_put:?}");
     cluster.node(1).fault(|faults| faults.flips_bit_of = Some(0));
-    let near = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
-    get(&near, "/f").await.unwrap();
+    let random = Arc::new(SeededRandom::new(8));
+    let components = Components { random, ..cluster.components() };
+    let near = cluster.builder().components(components).location("h1", "z1");
+    get(&near.connect_lazy().unwrap(), "/f").await.unwrap();
     let (calls, of_get) = ids();
     for call in ["OpenFile", "RetrieveChunk", "ReportCorrupt"] {
         assert!(calls.contains(&call), "{calls:?}");

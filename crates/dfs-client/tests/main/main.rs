@@ -57,7 +57,7 @@ mod helpers {
 
     /// Waits until a condition holds. The deadline is one of paused time.
     pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
-        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(600);
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(10);
         while !condition() {
             assert!(tokio::time::Instant::now() < deadline, "never: {what}");
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;

@@ -154,7 +154,7 @@ async fn nodes_that_all_refuse_fail_the_put_in_bounded_time() {
     let started = Instant::now();
     let error = try_put(&client, &bytes(CHUNK)).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
-    assert!(started.elapsed() < Duration::from_secs(120), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_mins(2), "{:?}", started.elapsed());
     until("the upload is given up", || cluster.state().aborted.len() == 1).await;
     assert!(cluster.state().names.is_empty());
 }

@@ -153,7 +153,7 @@ fn node_status(view: &View) -> v1::NodeStatus {
             .collect(),
         last_heard_ms: view.last_heard.map(|ago| ago.as_millis() as u64),
         version: view.member.version.clone(),
-        refuses_chunks: view.refuses_chunks,
+        refuses_chunks: view.refuses_chunks(),
     }
 }
 

@@ -180,7 +180,8 @@ async fn take(
     };
     let heard = Report {
         disks: parse_disks(&report.disks)?,
-        refuses_chunks: report.refuses_chunks,
+        is_full: report.is_full,
+        is_stopping: report.is_stopping,
         sessions: report.sessions,
     };
     let state = core.registry().heard(node, stream, heard, Instant::now());

@@ -352,7 +352,8 @@ mod tests {
             free: 1 << 30,
             planned: 0,
             capacity: 1 << 30,
-            refuses_chunks: false,
+            is_full: false,
+            is_stopping: false,
             sessions: 0,
             last_heard: None,
         }

@@ -79,7 +79,7 @@ impl Repair {
         let (lost, takers) = {
             let registry = self.core.registry();
             let views = registry.views(now);
-            let takers = views.iter().filter(|view| view.state.takes_chunks());
+            let takers = views.iter().filter(|view| view.takes_chunks());
             (registry.lost(now), takers.map(|view| view.node).collect::<BTreeSet<_>>())
         };
         if !takers.is_subset(&self.takers) {

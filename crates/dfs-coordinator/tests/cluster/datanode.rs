@@ -44,7 +44,7 @@ struct State {
     standing: i32,
     must_register: bool,
     orders: u64,
-    refuses_chunks: bool,
+    is_full: bool,
     free: u64,
 }
 
@@ -197,7 +197,8 @@ impl FakeDataNode {
             node_id: self.id.to_bytes().to_vec().into(),
             registration: state.registration,
             disks,
-            refuses_chunks: state.refuses_chunks,
+            is_full: state.is_full,
+            is_stopping: false,
             sessions: 0,
             bad_copies: state
                 .bad
@@ -286,7 +287,7 @@ impl FakeDataNode {
     }
 
     pub(crate) fn set_refuses(&self, refuses: bool) {
-        self.state.lock().unwrap().refuses_chunks = refuses;
+        self.state.lock().unwrap().is_full = refuses;
     }
 
     /// Refuses orders under no lease, or an older one than was seen.

@@ -104,10 +104,11 @@ fn report(node: &Node, standing: &Standing, sequence: u64) -> v1::HeartbeatRepor
         node_id: node.id.to_wire(),
         registration: standing.registration.0,
         disks: disks(node),
-        refuses_chunks: node.refuses_chunks(),
+        is_full: node.is_full(),
         sessions: node.open_sessions(),
         bad_copies: node.bad_copies.page(),
         sequence,
+        is_stopping: node.is_stopping(),
     }
 }
 

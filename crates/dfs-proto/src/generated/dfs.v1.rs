@@ -3052,9 +3052,9 @@ pub struct HeartbeatReport {
     /// Its disks.
     #[prost(message, repeated, tag = "3")]
     pub disks: ::prost::alloc::vec::Vec<Disk>,
-    /// No new chunks, please: full, or stopping.
+    /// No disk has room for new chunks.
     #[prost(bool, tag = "4")]
-    pub refuses_chunks: bool,
+    pub is_full: bool,
     /// Open upload sessions.
     #[prost(uint32, tag = "5")]
     pub sessions: u32,
@@ -3065,6 +3065,9 @@ pub struct HeartbeatReport {
     /// Raised with each report of this stream.
     #[prost(uint64, tag = "7")]
     pub sequence: u64,
+    /// Takes no new chunks, as it is about to end.
+    #[prost(bool, tag = "8")]
+    pub is_stopping: bool,
 }
 /// A copy that can no longer be served.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3530,7 +3533,7 @@ pub struct NodeStatus {
     /// Version of its program.
     #[prost(string, tag = "4")]
     pub version: ::prost::alloc::string::String,
-    /// Takes no new chunks for the moment: full, or stopping.
+    /// Takes no new chunks for the moment: full, stopping, or without a disk that works.
     #[prost(bool, tag = "5")]
     pub refuses_chunks: bool,
 }

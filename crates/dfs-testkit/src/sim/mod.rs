@@ -153,7 +153,7 @@ fn simulate(
         .simulation_duration(LONGEST)
         .tick_duration(TICK)
         .min_message_latency(Duration::from_millis(*LATENCY.start()))
-        .max_message_latency(Duration::from_millis(*LATENCY.end()))
+        .max_message_latency(Duration::from_millis(*LATENCY.start()))
         .tcp_capacity(1_024);
     let mut sim = builder.build();
 
