@@ -38,7 +38,7 @@ fn mistakes_are_named_with_their_exit_code() {
         (&["rm", "/dir"], 4, "-r"),
         (&["rm", "-d", "/dir"], 4, "not empty"),
         (&["rm", "-r", "/"], 2, "root"),
-        (&["mv", "/dir", "/dir/sub/deeper"], 4, "itself"),
+        (&["mv", "/dir", "/dir/sub/deeper"], 4, "inside it"),
         (&["mv", "/file", "/dir/sub/"], 0, ""),
         (&["mv", "/dir/sub/file", "/file"], 0, ""),
         (&["mv", "/nothing", "/x"], 3, "/nothing"),
