@@ -1,14 +1,16 @@
 //! What every command that talks to a cluster has at hand.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_client::{Client, GetOptions};
 use dfs_types::{Attributes, Clock as _, DfsPath, FileTime, SystemClock};
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use crate::args::Global;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, blocking};
 use crate::output::Output;
 
 /// A client, and where results go.
@@ -28,22 +30,26 @@ impl Context {
         Ok(Self { client, out })
     }
 
-    /// Writes bytes of a file to `out`, to its end without a length.
-    pub(crate) async fn write_range(
+    /// Writes bytes of a file to stdout, to its end without a length.
+    pub(crate) async fn write_to_stdout(
         &self,
         path: &DfsPath,
         offset: u64,
         length: Option<u64>,
-        out: &mut (impl AsyncWrite + Unpin),
     ) -> Result<()> {
+        let failed = |error: &io::Error| Error::local("write to", "stdout".as_ref(), error);
+        // The runtime's stdout would copy every byte once more.
+        let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(|e| failed(&e))?;
+        let stdout = Arc::new(File::from(stdout));
         let options = GetOptions { offset, length, progress: None };
         let mut reader = self.client.get(path, options).await?;
         while let Some(bytes) = reader.next().await? {
-            match out.write_all(&bytes).await {
+            let stdout = stdout.clone();
+            match blocking(move || (&*stdout).write_all(&bytes)).await? {
                 Ok(()) => {}
                 // Whoever reads has seen enough.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-                Err(error) => return Err(Error::local("write to", "stdout".as_ref(), &error)),
+                Err(error) => return Err(failed(&error)),
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{FRAME_MESSAGE_LEN_MAX, Failure, v1};
@@ -71,14 +71,15 @@ impl Client {
         Ok(())
     }
 
-    /// Reads a range of a copy, and verifies every block that it touches.
+    /// Reads a range of a copy, and verifies every block that it touches. The bytes come in the
+    /// pieces in which they arrived: to put them together would cost a copy.
     pub(crate) async fn read_copy(
         &self,
         node: &Node,
         chunk: ChunkId,
         offset: u64,
         length: u64,
-    ) -> Result<Bytes, Trouble> {
+    ) -> Result<Vec<Bytes>, Trouble> {
         let failed = |failure: Failure| {
             let message = format!("node {} at {}: {}", node.id, node.address, failure.message);
             Trouble::Failed(Failure { message, ..failure })
@@ -99,10 +100,10 @@ impl Client {
         let answer = timeout(FRAME_WITHIN, client.retrieve_chunk(request)).await;
         let mut frames = answer.map_err(|_| slow())?.map_err(of_status)?.into_inner();
         let block = BLOCK_SIZE as u64;
-        let first = offset / block * block;
-        let mut next = first;
-        let mut bytes = BytesMut::with_capacity((length + block) as usize);
-        while next < offset + length {
+        let end = offset + length;
+        let mut next = offset / block * block;
+        let mut runs = Vec::new();
+        while next < end {
             let frame = timeout(FRAME_WITHIN, frames.message()).await.map_err(|_| slow())?;
             let frame = frame.map_err(of_status)?;
             let frame = frame.ok_or_else(|| wrong("the answer ended early".to_owned()))?;
@@ -115,16 +116,17 @@ impl Client {
             if frame.offset != next || frame.data.is_empty() {
                 return Err(wrong(format!("bytes from {next} were due, not {}", frame.offset)));
             }
-            if frame.end() > offset + length + block {
+            if frame.end() > end + block {
                 return Err(wrong("more bytes than were asked for".to_owned()));
             }
             next = frame.end();
-            bytes.extend_from_slice(&frame.data);
+            let start = offset.saturating_sub(frame.offset);
+            let wanted = start as usize..(end.min(next) - frame.offset) as usize;
+            runs.push(frame.data.slice(wanted));
         }
         // The end of the stream is taken as well: a stream that is reset costs the connection.
         drop(timeout(FRAME_WITHIN, frames.message()).await);
-        let start = (offset - first) as usize;
-        Ok(bytes.freeze().slice(start..start + length as usize))
+        Ok(runs)
     }
 
     /// Tells a node of a block that it served wrong. Best effort: scrub finds it as well.

@@ -94,14 +94,14 @@ impl Piece {
 type Troubles = Vec<(Node, Trouble)>;
 
 impl Client {
-    /// Fetches a piece of an open file. Tries every copy, asks anew who holds some, and goes on
+    /// Fetches a piece of an open file, as runs of bytes in order. Tries every copy, asks anew who holds some, and goes on
     /// until the deadline of the client.
     pub(crate) async fn fetch(
         &self,
         context: &str,
         inode: InodeId,
         mut piece: Piece,
-    ) -> Result<Bytes, Error> {
+    ) -> Result<Vec<Bytes>, Error> {
         let started = Instant::now();
         let mut pause = PAUSE_MIN;
         loop {
@@ -130,7 +130,7 @@ impl Client {
     }
 
     /// Tries each copy once, the next one when one fails or is slow.
-    async fn fetch_once(&self, piece: &Piece) -> Result<Bytes, Troubles> {
+    async fn fetch_once(&self, piece: &Piece) -> Result<Vec<Bytes>, Troubles> {
         let mut reports = JoinSet::new();
         let fetched = self.race(piece, &mut reports).await;
         // A program that ends with its last byte shall not take the reports with it.
@@ -138,7 +138,7 @@ impl Client {
         fetched
     }
 
-    async fn race(&self, piece: &Piece, reports: &mut JoinSet<()>) -> Result<Bytes, Troubles> {
+    async fn race(&self, piece: &Piece, reports: &mut JoinSet<()>) -> Result<Vec<Bytes>, Troubles> {
         let inner = &self.inner;
         let chunk = piece.extent.chunk;
         let mut waiting = self.in_order(piece.extent.sources()).into_iter();

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::vec;
 
 use bytes::{Bytes, BytesMut};
 use dfs_transport::{current_request_id, with_request_id};
@@ -66,8 +67,8 @@ impl Pieces {
     }
 }
 
-/// Bytes that were fetched, with their part of the memory budget.
-type Fetched = (Bytes, Share);
+/// Bytes that were fetched, in runs, with their part of the memory budget.
+type Fetched = (vec::IntoIter<Bytes>, Share);
 
 /// Gives the bytes of a file in order, as they come; some pieces are fetched ahead. What is read
 /// is one version of the file, also when it is replaced meanwhile; [`ErrorCode::Stale`] when that
@@ -76,6 +77,8 @@ pub struct FileReader {
     client: Client,
     context: String,
     pieces: Pieces,
+    /// What is left of the piece that is given out.
+    current: Option<Fetched>,
     ahead: VecDeque<Fetching>,
     progress: Option<ProgressObserver>,
     request_id: RequestId,
@@ -96,26 +99,31 @@ impl FileReader {
         &self.pieces.layout.stat
     }
 
-    /// The next bytes, at most 4 MiB; `None` at the end. After an error the reader is of no
+    /// The next bytes, at most 1 MiB; `None` at the end. After an error the reader is of no
     /// further use. Cancel-safe: what was fetched is given to the next call.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let id = self.request_id;
-        with_request_id(id, self.next_piece()).await
+        with_request_id(id, self.next_run()).await
     }
 
-    async fn next_piece(&mut self) -> Result<Option<Bytes>, Error> {
-        self.fetch_ahead().await?;
-        let Some(first) = self.ahead.front_mut() else { return Ok(None) };
-        let ended = (&mut first.0).await;
-        self.ahead.pop_front();
-        let ended = ended.map_err(|error| {
-            Error::new(ErrorCode::Internal, self.context.as_str(), error.to_string())
-        })?;
-        let (bytes, _share) = ended?;
-        if let Some(progress) = &self.progress {
-            progress(bytes.len() as u64);
+    async fn next_run(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            if let Some(bytes) = self.current.as_mut().and_then(|(runs, _share)| runs.next()) {
+                if let Some(progress) = &self.progress {
+                    progress(bytes.len() as u64);
+                }
+                return Ok(Some(bytes));
+            }
+            self.current = None;
+            self.fetch_ahead().await?;
+            let Some(first) = self.ahead.front_mut() else { return Ok(None) };
+            let ended = (&mut first.0).await;
+            self.ahead.pop_front();
+            let ended = ended.map_err(|error| {
+                Error::new(ErrorCode::Internal, self.context.as_str(), error.to_string())
+            })?;
+            self.current = Some(ended?);
         }
-        Ok(Some(bytes))
     }
 
     /// Starts pieces while there is room for them; the first one waits for it.
@@ -133,7 +141,7 @@ impl FileReader {
             let (client, context) = (self.client.clone(), self.context.clone());
             let inode = self.stat().inode;
             let fetching = tokio::spawn(self.client.in_request(async move {
-                Ok((client.fetch(&context, inode, piece).await?, share))
+                Ok((client.fetch(&context, inode, piece).await?.into_iter(), share))
             }));
             self.ahead.push_back(Fetching(fetching));
         }
@@ -158,6 +166,7 @@ impl Client {
             client: self.clone(),
             context: path.to_string(),
             pieces,
+            current: None,
             ahead: VecDeque::new(),
             progress: options.progress,
             request_id,
@@ -232,10 +241,15 @@ impl Client {
             let inode = stat.inode;
             running.spawn(self.in_request(async move {
                 let _share = share;
-                let at = piece.file_offset() - start;
-                let bytes = client.fetch(&context, inode, piece).await?;
-                let length = bytes.len() as u64;
-                let writing = tokio::task::spawn_blocking(move || file.write_all_at(&bytes, at));
+                let (mut at, length) = (piece.file_offset() - start, piece.length);
+                let runs = client.fetch(&context, inode, piece).await?;
+                let writing = tokio::task::spawn_blocking(move || {
+                    for bytes in runs {
+                        file.write_all_at(&bytes, at)?;
+                        at += bytes.len() as u64;
+                    }
+                    Ok(())
+                });
                 let written = writing.await.unwrap_or_else(|error| Err(error.into()));
                 written.map_err(|error| local(&error))?;
                 Ok(length)

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 
 use crate::context::Context;
-use crate::error::{Error, Result, remote_path};
+use crate::error::{Result, remote_path};
 
 /// What `dfs cat` takes.
 #[derive(Debug, Args)]
@@ -27,13 +27,9 @@ pub(crate) struct CatArgs {
 }
 
 pub(crate) async fn run(args: CatArgs, cx: &Context) -> Result<()> {
-    let mut stdout = tokio::io::stdout();
     for path in &args.paths {
-        let path = remote_path(path)?;
         let length = args.length.map(|l| l.0);
-        cx.write_range(&path, args.offset.0, length, &mut stdout).await?;
+        cx.write_to_stdout(&remote_path(path)?, args.offset.0, length).await?;
     }
-    tokio::io::AsyncWriteExt::flush(&mut stdout)
-        .await
-        .map_err(|e| Error::local("write to", "stdout".as_ref(), &e))
+    Ok(())
 }

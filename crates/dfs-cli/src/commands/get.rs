@@ -49,13 +49,10 @@ pub(crate) struct GetArgs {
 pub(crate) async fn run(mut args: GetArgs, cx: &Context) -> Result<()> {
     let (sources, last) = split_destination(std::mem::take(&mut args.paths))?;
     if last == "-" {
-        let mut stdout = tokio::io::stdout();
         for source in &sources {
-            cx.write_range(&remote_path(source)?, 0, None, &mut stdout).await?;
+            cx.write_to_stdout(&remote_path(source)?, 0, None).await?;
         }
-        return tokio::io::AsyncWriteExt::flush(&mut stdout)
-            .await
-            .map_err(|error| Error::local("write to", "stdout".as_ref(), &error));
+        return Ok(());
     }
     let destination = PathBuf::from(&last);
     let is_directory = fs::metadata(&destination).is_ok_and(|metadata| metadata.is_dir());
