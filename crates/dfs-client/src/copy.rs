@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId as _};
-use dfs_proto::{FRAME_MESSAGE_LEN_MAX, Failure, v1};
+use dfs_proto::{Failure, bulk, v1};
 use dfs_types::{BLOCK_SIZE, ChunkId, ErrorCode, FrameError};
 use tokio::time::timeout;
 
@@ -89,16 +89,14 @@ impl Client {
         let wrong = |what: String| failed(Failure::new(ErrorCode::Internal, what));
         let channel = self.inner.channels.bulk(&node.address, chunk.0 as u64);
         let channel = channel.map_err(|error| wrong(error.to_string()))?;
-        let mut client =
-            DataNodeClient::new(channel).max_decoding_message_size(FRAME_MESSAGE_LEN_MAX);
         let request = v1::RetrieveRequest {
             chunk_id: chunk.to_wire(),
             offset,
             length,
             ..v1::RetrieveRequest::default()
         };
-        let answer = timeout(FRAME_WITHIN, client.retrieve_chunk(request)).await;
-        let mut frames = answer.map_err(|_| slow())?.map_err(of_status)?.into_inner();
+        let answer = timeout(FRAME_WITHIN, bulk::retrieve_chunk(channel, request)).await;
+        let mut frames = answer.map_err(|_| slow())?.map_err(of_status)?;
         let block = BLOCK_SIZE as u64;
         let end = offset + length;
         let mut next = offset / block * block;

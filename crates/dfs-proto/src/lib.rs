@@ -2,8 +2,9 @@
 //!
 //! What comes off the wire is parsed once, on receipt, with the functions of [`wire`], each of
 //! which names the field that is wrong. What goes out is made with `From`. Errors travel as
-//! [`Failure`], in the details of a gRPC status.
+//! [`Failure`], in the details of a gRPC status. Chunk bytes take the way of [`bulk`].
 
+pub mod bulk;
 mod convert;
 mod failure;
 pub mod wire;

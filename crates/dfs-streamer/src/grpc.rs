@@ -1,8 +1,8 @@
 //! Streams over gRPC: [`GrpcLink`] for the sender, conversions for the receiver.
 
 use async_trait::async_trait;
-use dfs_proto::v1::{self, chunk_ack, chunk_data, data_node_client::DataNodeClient};
-use dfs_proto::{FRAME_MESSAGE_LEN_MAX, Failure, wire};
+use dfs_proto::v1::{self, chunk_ack, chunk_data};
+use dfs_proto::{Failure, bulk, wire};
 use dfs_transport::Traced;
 use dfs_types::{ErrorCode, Frame, SessionId};
 use futures_util::StreamExt as _;
@@ -18,14 +18,13 @@ const FRAMES_AHEAD: usize = 1;
 /// A link to the session of a datanode.
 #[derive(Debug, Clone)]
 pub struct GrpcLink {
-    client: DataNodeClient<Traced>,
+    channel: Traced,
 }
 
 impl GrpcLink {
     /// A link over this channel.
     pub fn new(channel: Traced) -> Self {
-        let client = DataNodeClient::new(channel).max_encoding_message_size(FRAME_MESSAGE_LEN_MAX);
-        Self { client }
+        Self { channel }
     }
 }
 
@@ -39,9 +38,8 @@ impl Link for GrpcLink {
             kind: Some(chunk_data::Kind::Frame(frame.into())),
         });
         let outgoing = futures_util::stream::iter([attach]).chain(outgoing);
-        let answer = self.client.clone().chunk_data_stream(outgoing).await;
-        let acks = answer.map_err(|status| from_status(&status))?.into_inner();
-        let acks = acks.map(|ack| match ack {
+        let acks = bulk::chunk_data_stream(self.channel.clone(), outgoing).await;
+        let acks = acks.map_err(|status| from_status(&status))?.map(|ack| match ack {
             Ok(ack) => ack_from_wire(ack),
             Err(status) => Err(from_status(&status)),
         });

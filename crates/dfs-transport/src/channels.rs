@@ -14,8 +14,9 @@ use crate::{AddRequestId, Network};
 
 /// Largest HTTP/2 frame that is taken: big ones save system calls.
 pub(crate) const HTTP2_FRAME_MAX: u32 = 1 << 20;
-/// Bytes of one stream that may be under way unread.
-pub(crate) const STREAM_WINDOW: u32 = 4 << 20;
+/// Bytes of one stream that may be under way unread: a window of chunk bytes with what comes along
+/// with it, so that frames are not cut in two.
+pub(crate) const STREAM_WINDOW: u32 = (4 << 20) + (64 << 10);
 /// Bytes of one connection that may be under way unread; half of it is also what small frames may
 /// add up to before h2 takes them for an attack.
 pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;

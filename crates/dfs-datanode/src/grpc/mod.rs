@@ -1,5 +1,6 @@
 //! The service `DataNode`: each call parses what came over the wire once, asks, and answers.
 
+mod bulk;
 mod copies;
 mod prepare;
 mod replicate;
@@ -10,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use dfs_proto::v1::data_node_server::{DataNode, DataNodeServer};
-use dfs_proto::{DESCRIPTOR_SET, FRAME_MESSAGE_LEN_MAX, v1};
+use dfs_proto::{DESCRIPTOR_SET, v1};
 use futures_util::Stream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
@@ -28,9 +29,8 @@ pub(crate) async fn routes(node: &Arc<Node>) -> Result<(Routes, HealthReporter),
         .register_encoded_file_descriptor_set(DESCRIPTOR_SET)
         .build_v1()
         .map_err(Error::Contract)?;
-    let service = DataNodeServer::new(Handler(node.clone()))
-        .max_decoding_message_size(FRAME_MESSAGE_LEN_MAX)
-        .max_encoding_message_size(FRAME_MESSAGE_LEN_MAX);
+    let service = DataNodeServer::new(Handler(node.clone()));
+    let service = bulk::BulkService::new(node.clone(), service);
     reporter.set_serving::<DataNodeServer<Handler>>().await;
     Ok((Routes::new(service).add_service(health).add_service(reflection), reporter))
 }
@@ -40,7 +40,7 @@ pub(crate) async fn stop_serving(reporter: &HealthReporter) {
     reporter.set_not_serving::<DataNodeServer<Handler>>().await;
 }
 
-/// Answers the calls.
+/// Answers the calls, but for those with chunk bytes, which [`bulk::BulkService`] takes.
 pub(crate) struct Handler(Arc<Node>);
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -60,16 +60,16 @@ impl DataNode for Handler {
 
     async fn chunk_data_stream(
         &self,
-        request: Request<Streaming<v1::ChunkData>>,
+        _: Request<Streaming<v1::ChunkData>>,
     ) -> Result<Response<Self::ChunkDataStreamStream>, Status> {
-        Ok(Response::new(Box::pin(stream::run(&self.0, request.into_inner()).await?)))
+        Err(bulk::elsewhere())
     }
 
     async fn retrieve_chunk(
         &self,
-        request: Request<v1::RetrieveRequest>,
+        _: Request<v1::RetrieveRequest>,
     ) -> Result<Response<Self::RetrieveChunkStream>, Status> {
-        Ok(Response::new(Box::pin(retrieve::run(&self.0, &request.into_inner()).await?)))
+        Err(bulk::elsewhere())
     }
 
     async fn report_corrupt(

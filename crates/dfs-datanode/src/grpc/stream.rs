@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_proto::bulk::Incoming;
 use dfs_proto::v1::chunk_data::Kind;
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_streamer::grpc::{ack_to_wire, frame_from_wire};
@@ -10,7 +11,7 @@ use dfs_types::ErrorCode;
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use crate::Error;
 use crate::node::Node;
@@ -20,7 +21,7 @@ const ATTACH_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(
     node: &Arc<Node>,
-    mut data: Streaming<v1::ChunkData>,
+    mut data: Incoming<v1::ChunkData>,
 ) -> Result<impl Stream<Item = Result<v1::ChunkAck, Status>> + use<>, Status> {
     let late = || Failure::new(ErrorCode::Unavailable, "no attach came in time");
     let first = timeout(ATTACH_WITHIN, data.message()).await.map_err(|_| late())??;
