@@ -77,8 +77,9 @@ pub struct FileReader {
     client: Client,
     context: String,
     pieces: Pieces,
-    /// What is left of the piece that is given out.
-    current: Option<Fetched>,
+    /// What is left of the piece that is given out. It counts as the caller's, not as a part of
+    /// the budget: a reader that stands still starves no other.
+    current: vec::IntoIter<Bytes>,
     ahead: VecDeque<Fetching>,
     progress: Option<ProgressObserver>,
     request_id: RequestId,
@@ -108,13 +109,12 @@ impl FileReader {
 
     async fn next_run(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
-            if let Some(bytes) = self.current.as_mut().and_then(|(runs, _share)| runs.next()) {
+            if let Some(bytes) = self.current.next() {
                 if let Some(progress) = &self.progress {
                     progress(bytes.len() as u64);
                 }
                 return Ok(Some(bytes));
             }
-            self.current = None;
             self.fetch_ahead().await?;
             let Some(first) = self.ahead.front_mut() else { return Ok(None) };
             let ended = (&mut first.0).await;
@@ -122,7 +122,7 @@ impl FileReader {
             let ended = ended.map_err(|error| {
                 Error::new(ErrorCode::Internal, self.context.as_str(), error.to_string())
             })?;
-            self.current = Some(ended?);
+            (self.current, _) = ended?;
         }
     }
 
@@ -166,7 +166,7 @@ impl Client {
             client: self.clone(),
             context: path.to_string(),
             pieces,
-            current: None,
+            current: Vec::new().into_iter(),
             ahead: VecDeque::new(),
             progress: options.progress,
             request_id,
