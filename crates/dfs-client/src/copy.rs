@@ -87,7 +87,7 @@ impl Client {
         let of_status = |status: tonic::Status| failed(Failure::from_status(&status));
         let slow = || failed(Failure::new(ErrorCode::Unavailable, "no answer in time"));
         let wrong = |what: String| failed(Failure::new(ErrorCode::Internal, what));
-        let channel = self.inner.channels.bulk(&node.address, chunk.0 as u64);
+        let channel = self.inner.channels.bulk(&node.address, offset / Piece::MAX);
         let channel = channel.map_err(|error| wrong(error.to_string()))?;
         let request = v1::RetrieveRequest {
             chunk_id: chunk.to_wire(),

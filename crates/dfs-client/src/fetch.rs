@@ -1,6 +1,7 @@
 //! One piece of a chunk, from whichever copy gives it: hedged, failed over, verified.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -141,7 +142,7 @@ impl Client {
     async fn race(&self, piece: &Piece, reports: &mut JoinSet<()>) -> Result<Vec<Bytes>, Troubles> {
         let inner = &self.inner;
         let chunk = piece.extent.chunk;
-        let mut waiting = self.in_order(piece.extent.sources()).into_iter();
+        let mut waiting = self.in_order(piece).into_iter();
         let mut running = JoinSet::new();
         let mut asked = Vec::new();
         let mut troubles = Troubles::new();
@@ -214,15 +215,22 @@ impl Client {
         Err(troubles)
     }
 
-    /// The nearest first: same machine, then same zone, then by chance; who failed lately last.
-    fn in_order<'a>(&self, nodes: impl Iterator<Item = &'a Node>) -> Vec<Node> {
+    /// The nearest first: same machine, then same zone; who failed lately last. Among equals each
+    /// machine has an order of its own for each piece, always the same: its nodes share the work,
+    /// and a piece that is read again is in the page cache of the node that is asked.
+    fn in_order(&self, piece: &Piece) -> Vec<Node> {
         let inner = &self.inner;
-        let mut nodes: Vec<_> = nodes
+        let extent = &piece.extent;
+        let part = (extent.chunk_offset + piece.offset) / Piece::MAX;
+        let mut nodes: Vec<_> = extent
+            .sources()
             .map(|node| {
                 let is_here = !inner.host.is_empty() && node.host == inner.host;
                 let is_near = !inner.zone.is_empty() && node.zone == inner.zone;
                 let has_failed = inner.penalties.has(node.id);
-                ((has_failed, !is_here, !is_near, inner.random.below(1 << 32)), node.clone())
+                let mut hasher = DefaultHasher::new();
+                (&inner.host, extent.chunk.0, part, node.id).hash(&mut hasher);
+                ((has_failed, !is_here, !is_near, hasher.finish()), node.clone())
             })
             .collect();
         nodes.sort_by_key(|(rank, _)| *rank);
