@@ -76,7 +76,7 @@ fn measure(weed: &Path, dfs: &Path, data: &Path) -> Result<String> {
                 mib(if is_own { own.put(&big, round)? } else { rival.put(&big, round)? }),
             );
             // Not every system leaves what it wrote in the page cache.
-            drop(if is_own { own.get(round)? } else { rival.get(round)? });
+            let _ = if is_own { own.get(round)? } else { rival.get(round)? };
             warm.note(is_own, mib(if is_own { own.get(round)? } else { rival.get(round)? }));
             drop_caches()?;
             cold.note(is_own, mib(if is_own { own.get(round)? } else { rival.get(round)? }));

@@ -26,6 +26,7 @@ impl Context {
         let client = Client::builder()
             .coordinators(global.coordinator.iter().cloned())
             .deadline(Duration::from_secs(global.timeout))
+            .location(rustix::system::uname().nodename().to_string_lossy(), "")
             .connect_lazy()?;
         Ok(Self { client, out })
     }

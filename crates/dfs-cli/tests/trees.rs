@@ -2,9 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::{assert_same_tree, cluster, exit_code, noise_file, stderr};
 
@@ -109,4 +112,61 @@ fn paths_have_4096_bytes_and_not_one_more() {
         "{}",
         stderr(&refused)
     );
+}
+
+/// Entries of a tree, but not much more than `limit` of them.
+fn entries(top: &Path, limit: usize) -> usize {
+    let mut count = 0;
+    let mut pending = vec![top.to_owned()];
+    while let Some(directory) = pending.pop().filter(|_| count <= limit) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            count += 1;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                pending.push(entry.path());
+            }
+        }
+    }
+    count
+}
+
+/// Runs a program of the system and says how long that took.
+fn timed(program: &str, arguments: &[&OsStr]) -> Duration {
+    let start = Instant::now();
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    start.elapsed()
+}
+
+#[test]
+fn a_real_tree_of_ten_thousand_entries_survives_a_round_trip() {
+    const WANTED: usize = 10_000;
+    const LIMIT: usize = 200_000;
+    let candidates = ["/usr/local/go", "/usr/share", "/usr/lib", "/usr"].map(Path::new);
+    let (size, tree) = candidates
+        .into_iter()
+        .map(|top| (entries(top, LIMIT), top))
+        .filter(|(size, _)| (WANTED..LIMIT).contains(size))
+        .min()
+        .expect("none of /usr/local/go, /usr/share, /usr/lib, /usr has ten thousand entries");
+    let cluster = cluster();
+    let folder = cluster.folder();
+    let back = folder.join("back");
+    let tar = folder.join("tree.tar");
+    let of_tar = timed("tar", &["cf".as_ref(), tar.as_ref(), tree.as_ref()]);
+    let copied = folder.join("copied");
+    let of_cp = timed("cp", &["-a".as_ref(), tree.as_ref(), copied.as_ref()]);
+    let start = Instant::now();
+    cluster.dfs_ok(["put".as_ref(), "-r".as_ref(), tree.as_os_str(), "/tree".as_ref()]);
+    let of_put = start.elapsed();
+    cluster.dfs_ok(["get".as_ref(), "-r".as_ref(), "/tree".as_ref(), back.as_os_str()]);
+    let of_get = start.elapsed() - of_put;
+    // Straight to stderr: what a test prints is only shown when it fails.
+    let told = writeln!(
+        std::io::stderr(),
+        "{} with {size} entries: tar {of_tar:.1?}, cp -a {of_cp:.1?}, put -r {of_put:.1?}, \
+         get -r {of_get:.1?}",
+        tree.display(),
+    );
+    told.unwrap();
+    assert_same_tree(tree, &back);
 }

@@ -25,8 +25,8 @@ fn encoded(message: impl Bulk) -> Vec<u8> {
 
 #[test]
 fn any_reader_of_protobuf_reads_the_parts_as_one_message() {
-    for data in [&b""[..], b"x", &[7; 100_000]] {
-        let of_frame = frame(data);
+    for data in [vec![], vec![1], vec![7; 100_000]] {
+        let of_frame = frame(&data);
         assert_eq!(v1::ChunkFrame::decode(&encoded(of_frame.clone())[..]), Ok(of_frame.clone()));
         let of_data = v1::ChunkData { kind: Some(Kind::Frame(of_frame)) };
         assert_eq!(v1::ChunkData::decode(&encoded(of_data.clone())[..]), Ok(of_data));
@@ -38,7 +38,7 @@ fn any_reader_of_protobuf_reads_the_parts_as_one_message() {
 
 #[test]
 fn the_bytes_of_a_frame_are_not_copied_on_either_side() {
-    let sent = frame(&[7; 100_000]);
+    let sent = frame(&vec![7; 100_000]);
     let at = sent.data.as_ptr();
     let (head, bulk) = v1::ChunkData { kind: Some(Kind::Frame(sent)) }.into_parts();
     assert_eq!(bulk.as_ptr(), at);
@@ -128,11 +128,9 @@ async fn what_cannot_be_a_message_is_refused() {
     let too_long = [&[0], &too_long[..]].concat();
     let compressed = vec![1, 0, 0, 0, 0];
     let garbage = vec![0, 0, 0, 0, 1, 0xff];
-    for (bytes, code) in [
-        (too_long, Code::OutOfRange),
-        (compressed, Code::Unimplemented),
-        (garbage, Code::Internal),
-    ] {
+    for (bytes, code) in
+        [(too_long, Code::OutOfRange), (compressed, Code::Unimplemented), (garbage, Code::Internal)]
+    {
         let mut messages = incoming(vec![bytes.into()], false);
         assert_eq!(messages.message().await.unwrap_err().code(), code);
         assert!(messages.next().await.is_none());
