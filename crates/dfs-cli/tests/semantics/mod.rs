@@ -19,7 +19,13 @@ use crate::support::binary;
 
 /// A client of a cluster, one for each test.
 fn client(cluster: &Cluster) -> Client {
-    Client::builder().coordinator(cluster.coordinator_url()).connect_lazy().unwrap()
+    client_on(cluster, "")
+}
+
+/// A client that takes itself to be on this machine.
+fn client_on(cluster: &Cluster, machine: &str) -> Client {
+    let builder = Client::builder().coordinator(cluster.coordinator_url());
+    builder.location(machine, "").connect_lazy().unwrap()
 }
 
 fn path(text: &str) -> DfsPath {
