@@ -86,11 +86,8 @@ impl Failures {
     pub(crate) fn note(&mut self, result: Result<()>) {
         let Err(error) = result else { return };
         self.count += 1;
-        if self.first.is_none() {
-            self.first = Some(error);
-        } else {
-            self.out.warn(error);
-        }
+        self.out.error(&error);
+        self.first.get_or_insert(error.told());
     }
 
     /// How many failed.

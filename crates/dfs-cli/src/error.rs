@@ -12,6 +12,8 @@ pub(crate) struct Error {
     code: ErrorCode,
     message: String,
     hint: Option<String>,
+    /// The user knows of it already.
+    is_told: bool,
 }
 
 /// The result of a command or a part of it.
@@ -20,7 +22,7 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A failure with the exit code of `code`.
     pub(crate) fn new(code: ErrorCode, message: impl fmt::Display) -> Self {
-        Self { code, message: message.to_string(), hint: None }
+        Self { code, message: message.to_string(), hint: None, is_told: false }
     }
 
     /// A wrong argument.
@@ -56,6 +58,16 @@ impl Error {
         self.code
     }
 
+    /// Marks it as told, so that it only decides the exit code.
+    pub(crate) fn told(self) -> Self {
+        Self { is_told: true, ..self }
+    }
+
+    /// Whether the user knows of it already.
+    pub(crate) fn is_told(&self) -> bool {
+        self.is_told
+    }
+
     /// The document that `--json` writes for it.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
@@ -83,7 +95,7 @@ impl From<dfs_client::Error> for Error {
             ErrorCode::NotEmpty => Some("-r takes all that is below it"),
             _ => None,
         };
-        Self { code: error.code(), message, hint: hint.map(str::to_owned) }
+        Self { code: error.code(), message, hint: hint.map(str::to_owned), is_told: false }
     }
 }
 

@@ -28,33 +28,44 @@ use crate::output::Output;
 /// Runs what `args`, with the name of the program first, say. Gives what to exit with: 0, or the
 /// code of the error as `dfs --help` lists them.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let Cli { global, command } = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let Cli { global, command } = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no errors, and go to stdout.
-            drop(error.print());
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(error) => return not_understood(&error, args.iter().any(|arg| arg == "--json")),
     };
     let out = Output { is_json: global.json, is_quiet: global.quiet };
     match start(&global, command, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if out.is_json {
-                eprintln!("{}", error.to_json());
-            } else {
-                out.warn(&error);
+            if !error.is_told() {
+                out.error(&error);
             }
             ExitCode::from(error.code().exit_code())
         }
     }
 }
 
+/// What the parser says of arguments that it does not take, or of those that ask for help.
+fn not_understood(said: &clap::Error, is_json: bool) -> ExitCode {
+    // Help and version are no errors, and go to stdout.
+    if !said.use_stderr() {
+        drop(said.print());
+        return ExitCode::SUCCESS;
+    }
+    let error = Error::usage(said.to_string().trim_end());
+    if is_json {
+        Output { is_json, is_quiet: false }.error(&error);
+    } else {
+        drop(said.print());
+    }
+    ExitCode::from(error.code().exit_code())
+}
+
 fn start(global: &Global, command: Command, out: Output) -> Result<()> {
     let is_server =
         matches!(command, Command::Local(_) | Command::Coordinator(_) | Command::Datanode(_));
     let format: LogFormat = global.log_format.parse().map_err(Error::usage)?;
-    let level = global.log.as_deref().unwrap_or(if is_server { "info" } else { "error" });
+    let level = global.log.as_deref().unwrap_or(if is_server { "info" } else { "warn" });
     let is_tour = matches!(&command, Command::Local(args) if args.is_tour());
     let level = if is_tour && global.log.is_none() { "off" } else { level };
     init_logging(level, format).map_err(Error::usage)?;

@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
+use crate::error::Error;
+
 /// Where results and messages go.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -33,9 +35,16 @@ impl Output {
         }
     }
 
-    /// Tells the user something on stderr, unless they asked for quiet.
+    /// Writes what was done to stdout, where a program asked for it: people see it by themselves.
+    pub(crate) fn done(self, document: &impl Serialize) {
+        if self.is_json {
+            self.json(document);
+        }
+    }
+
+    /// Tells the user something on stderr, unless they asked for quiet or are a program.
     pub(crate) fn say(self, text: impl std::fmt::Display) {
-        if !self.is_quiet {
+        if !self.is_quiet && !self.is_json {
             drop(writeln!(io::stderr().lock(), "{text}"));
         }
     }
@@ -43,6 +52,15 @@ impl Output {
     /// Tells the user that something went wrong without ending the command.
     pub(crate) fn warn(self, text: impl std::fmt::Display) {
         drop(writeln!(io::stderr().lock(), "dfs: {text}"));
+    }
+
+    /// Tells the user of a failure on stderr, with `--json` as a document.
+    pub(crate) fn error(self, error: &Error) {
+        if self.is_json {
+            drop(writeln!(io::stderr().lock(), "{}", error.to_json()));
+        } else {
+            self.warn(error);
+        }
     }
 
     /// Whether moving progress may be drawn.

@@ -53,12 +53,22 @@ pub(crate) fn check_exposure(listen: &[&str], is_insecure: bool) -> Result<()> {
     }
 }
 
-fn is_loopback(address: &str) -> bool {
+fn host(address: &str) -> &str {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = host(address);
     address.is_empty()
         || host == "localhost"
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether a server that listens there can be reached at every address of its machine, which is
+/// no answer to the question where it is.
+pub(crate) fn is_every_address(address: &str) -> bool {
+    host(address).parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
 }
 
 /// What every role does first.
@@ -110,6 +120,12 @@ mod tests {
             assert!(!is_loopback(address), "{address}");
             assert!(check_exposure(&["127.0.0.1:1", address], false).is_err());
             assert!(check_exposure(&[address], true).is_ok());
+        }
+        for address in ["0.0.0.0:7070", "[::]:7070"] {
+            assert!(is_every_address(address), "{address}");
+        }
+        for address in ["127.0.0.1:0", "node-1:7080", "[::1]:1"] {
+            assert!(!is_every_address(address), "{address}");
         }
     }
 

@@ -3,11 +3,17 @@
 #[cfg(test)]
 mod arguments;
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod kills;
+#[cfg(test)]
+mod local;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
 mod semantics;
+#[cfg(test)]
+mod servers;
 #[cfg(test)]
 mod sizes;
 #[cfg(test)]

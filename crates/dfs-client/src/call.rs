@@ -21,6 +21,8 @@ const TRY_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a call is tried in silence.
+const SILENT_FOR: Duration = Duration::from_secs(1);
 /// How long a call waits for datanodes to appear.
 const NODES_WITHIN: Duration = Duration::from_secs(10);
 
@@ -78,6 +80,7 @@ impl Client {
         let started = Instant::now();
         let mut pause = PAUSE_MIN;
         let mut may_have_happened = false;
+        let mut is_told = false;
         loop {
             let preferred = self.preferred();
             let address = &inner.coordinators[preferred];
@@ -107,17 +110,28 @@ impl Client {
                 _ => inner.deadline,
             };
             if !retries || started.elapsed() + wait >= patience {
-                if may_have_happened && failure.code == ErrorCode::Unavailable {
+                // What a later try says does not tell what becomes of an earlier one.
+                if may_have_happened && !is_final(failure.code) {
                     failure.code = ErrorCode::OutcomeUnknown;
                 }
                 return Err(Error::of(context, &failure));
             }
             count(&inner.counters.retries);
+            if !is_told && started.elapsed() >= SILENT_FOR {
+                is_told = true;
+                let patience = patience.as_secs();
+                tracing::warn!(context, error = %failure.message, "tries for up to {patience} s");
+            }
             tracing::debug!(context, error = %failure.message, ?wait, "trying again");
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
+}
+
+/// Whether the answer to a repeat holds for all tries: the change took place before, or never can.
+fn is_final(code: ErrorCode) -> bool {
+    !code.is_retryable() && !matches!(code, ErrorCode::NoSpace | ErrorCode::Internal)
 }
 
 /// Between half of `pause` and all of it, so that clients do not come in step.

@@ -274,8 +274,12 @@ impl Writing {
     }
 
     async fn finish(mut self, upload: &Upload) -> Result<Written, Error> {
-        while let Some(ended) = self.running.join_next().await {
-            self.take(upload, ended).await?;
+        while !self.running.is_empty() {
+            tokio::select! {
+                biased;
+                Some(ended) = self.running.join_next() => self.take(upload, ended).await?,
+                () = sleep_until(self.staged + STAGE_AFTER) => self.stage(upload).await?,
+            }
         }
         Ok(Written { chunks: self.written, guard: self.guard })
     }

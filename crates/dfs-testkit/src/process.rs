@@ -175,6 +175,8 @@ pub struct Settings {
     pub datanode_flags: Vec<Vec<String>>,
     /// Flags for `dfs coordinator init`.
     pub init: Vec<String>,
+    /// What every server logs.
+    pub log: String,
 }
 
 impl Default for Settings {
@@ -189,6 +191,7 @@ impl Default for Settings {
             zones: Vec::new(),
             datanode_flags: Vec::new(),
             init: Vec::new(),
+            log: "info".to_owned(),
         }
     }
 }
@@ -234,6 +237,8 @@ impl Cluster {
             "127.0.0.1:0",
             "--http-listen",
             "127.0.0.1:0",
+            "--log",
+            &settings.log,
         ];
         let coordinator = Server {
             name: "coordinator".to_owned(),
@@ -296,6 +301,8 @@ impl Cluster {
             "127.0.0.1:0",
             "--http-listen",
             "127.0.0.1:0",
+            "--log",
+            &self.settings.log,
         ]
         .map(str::to_owned)
         .to_vec();

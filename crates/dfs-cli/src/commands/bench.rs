@@ -60,6 +60,8 @@ enum Measure {
     Streams,
 }
 
+/// How often the directory is listed and the large file is streamed, each way.
+const REPEATS: usize = 5;
 /// Bytes of a small file at most: they are made in memory.
 const SIZE_MAX: u64 = 16 << 20;
 
@@ -120,44 +122,30 @@ async fn measure(args: &BenchArgs, top: &DfsPath, cx: &Context) -> Result<()> {
         show(cx, "stats", &looked.await?, None);
     }
     if wants(Measure::Lists) {
-        let started = Instant::now();
-        let mut listing = cx.client.list(top);
-        let mut entries = 0_u64;
-        while listing.next().await?.is_some() {
-            entries += 1;
-        }
-        let elapsed = started.elapsed();
-        show(
-            cx,
-            "lists",
-            &Measured { latencies: vec![elapsed], elapsed },
-            Some((entries, "entries")),
-        );
+        let listed = repeated(async || {
+            let mut listing = cx.client.list(top);
+            while listing.next().await?.is_some() {}
+            Ok(())
+        });
+        let entries = u64::from(args.files) * REPEATS as u64;
+        show(cx, "lists", &listed.await?, Some((entries, "entries")));
     }
     if wants(Measure::Streams) {
         let path = Name::new("stream").and_then(|name| top.join(&name)).map_err(Error::usage)?;
         let size = args.stream_size.0;
-        let started = Instant::now();
-        let source = PutSource::reader(tokio::io::AsyncReadExt::take(Repeat::new(), size));
-        let options = PutOptions { attributes, ..PutOptions::default() };
-        cx.client.put(&path, source, options).await?;
-        let elapsed = started.elapsed();
-        show(
-            cx,
-            "stream put",
-            &Measured { latencies: vec![elapsed], elapsed },
-            Some((size, "bytes")),
-        );
-        let started = Instant::now();
-        let mut reader = cx.client.get(&path, GetOptions::default()).await?;
-        while reader.next().await?.is_some() {}
-        let elapsed = started.elapsed();
-        show(
-            cx,
-            "stream get",
-            &Measured { latencies: vec![elapsed], elapsed },
-            Some((size, "bytes")),
-        );
+        let written = repeated(async || {
+            let source = PutSource::reader(tokio::io::AsyncReadExt::take(Repeat::new(), size));
+            let options = PutOptions { attributes, ..PutOptions::default() };
+            cx.client.put(&path, source, options).await.map(drop)
+        });
+        let bytes = size.saturating_mul(REPEATS as u64);
+        show(cx, "stream put", &written.await?, Some((bytes, "bytes")));
+        let read = repeated(async || {
+            let mut reader = cx.client.get(&path, GetOptions::default()).await?;
+            while reader.next().await?.is_some() {}
+            Ok(())
+        });
+        show(cx, "stream get", &read.await?, Some((bytes, "bytes")));
     }
     Ok(())
 }
@@ -166,6 +154,21 @@ async fn measure(args: &BenchArgs, top: &DfsPath, cx: &Context) -> Result<()> {
 struct Measured {
     latencies: Vec<Duration>,
     elapsed: Duration,
+}
+
+/// Does the same several times, one after the other.
+async fn repeated(
+    call: impl AsyncFn() -> std::result::Result<(), dfs_client::Error>,
+) -> Result<Measured> {
+    let started = Instant::now();
+    let mut latencies = Vec::new();
+    for _ in 0..REPEATS {
+        let started = Instant::now();
+        call().await?;
+        latencies.push(started.elapsed());
+    }
+    latencies.sort_unstable();
+    Ok(Measured { latencies, elapsed: started.elapsed() })
 }
 
 /// Makes one call for each path, so many at a time.

@@ -126,9 +126,12 @@ impl Copy {
             self.leaf(path, stat, target).await;
             return Ok(());
         }
+        // Where the user points to may be a symlink; what lies below is made by this tree alone.
+        let mut may_be_symlink = true;
         let mut pending = vec![(path, stat, target)];
         while let Some((directory, stat, target)) = pending.pop() {
-            if let Err(error) = self.directory(&stat, &target).await {
+            let made = self.directory(&stat, &target, std::mem::take(&mut may_be_symlink)).await;
+            if let Err(error) = made {
                 self.failures.note(Err(error));
                 continue;
             }
@@ -158,11 +161,18 @@ impl Copy {
         Ok(())
     }
 
-    async fn directory(&mut self, stat: &FileStat, target: &Path) -> Result<()> {
+    async fn directory(
+        &mut self,
+        stat: &FileStat,
+        target: &Path,
+        may_be_symlink: bool,
+    ) -> Result<()> {
         let made = target.to_owned();
         blocking(move || match fs::create_dir(&made) {
-            // Through a symlink too: who gets into a directory may have put one there.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && made.is_dir() => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let read = if may_be_symlink { fs::metadata } else { fs::symlink_metadata };
+                if read(&made)?.is_dir() { Ok(()) } else { Err(error) }
+            }
             result => result,
         })
         .await?

@@ -5,10 +5,12 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use clap::Args;
 use dfs_types::ErrorCode;
+use serde_json::json;
 
 use crate::context::Context;
 use crate::destination::Destination;
 use crate::error::{Error, Result};
+use crate::output::printable;
 
 /// What `dfs ln` takes.
 #[derive(Debug, Args)]
@@ -44,5 +46,6 @@ pub(crate) async fn run(args: LnArgs, cx: &Context) -> Result<()> {
     cx.client
         .make_symlink(&link, args.target.clone().into_vec(), Context::own_attributes(), args.force)
         .await?;
+    cx.out.done(&json!({ "path": printable(link.as_bytes()), "target": printable(target) }));
     Ok(())
 }

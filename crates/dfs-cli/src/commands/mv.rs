@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 
 use clap::Args;
+use serde_json::json;
 
 use crate::context::Context;
 use crate::destination::{Destination, split_destination};
 use crate::error::{Result, remote_path};
+use crate::output::printable;
 
 /// What `dfs mv` takes.
 #[derive(Debug, Args)]
@@ -37,6 +39,8 @@ pub(crate) async fn run(args: MvArgs, cx: &Context) -> Result<()> {
             let from = remote_path(source)?;
             let to = destination.of_remote(&from)?;
             cx.client.rename(&from, &to, args.no_clobber).await?;
+            let [from, to] = [&from, &to].map(|path| printable(path.as_bytes()));
+            cx.out.done(&json!({ "from": from, "to": to }));
             Ok(())
         };
         failures.note(moved.await);

@@ -5,9 +5,11 @@ use std::ffi::OsString;
 use clap::Args;
 use dfs_client::DeleteOptions;
 use dfs_types::{ErrorCode, FileKind};
+use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
+use crate::output::printable;
 
 /// What `dfs rm` takes.
 #[derive(Debug, Args)]
@@ -65,6 +67,7 @@ pub(crate) async fn run(args: RmArgs, cx: &Context) -> Result<()> {
             }
             let options = DeleteOptions { recursive: args.recursive, now: args.now };
             cx.client.delete(&path, options).await?;
+            cx.out.done(&json!({ "path": printable(path.as_bytes()), "restorable": !args.now }));
             Ok(())
         };
         match deleted.await {

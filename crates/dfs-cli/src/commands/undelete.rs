@@ -3,9 +3,11 @@
 use std::ffi::OsString;
 
 use clap::Args;
+use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Result, remote_path};
+use crate::output::printable;
 
 /// What `dfs undelete` takes.
 #[derive(Debug, Args)]
@@ -27,6 +29,7 @@ pub(crate) async fn run(args: UndeleteArgs, cx: &Context) -> Result<()> {
     let path = remote_path(&args.path)?;
     let to = args.to.as_deref().map(remote_path).transpose()?;
     cx.client.undelete(&path, to.as_ref()).await?;
+    cx.out.done(&json!({ "path": printable(to.as_ref().unwrap_or(&path).as_bytes()) }));
     cx.out.say(format_args!("{} is back", to.as_ref().unwrap_or(&path)));
     Ok(())
 }

@@ -35,7 +35,8 @@ pub(super) async fn upload_file(
             from_offset: request.from_offset,
             max_chunks,
         };
-        return plan(core, CHUNK_SIZE_DEFAULT, async |placement| {
+        let chunk_size = chunk_size_of(core, &page.token)?;
+        return plan(core, chunk_size, async |placement| {
             core.namespace.next_page(&page, placement).await
         })
         .await;
@@ -73,10 +74,14 @@ pub(super) async fn replan_chunk(
         chunk: wire::id("chunk_id", &request.chunk_id)?,
         avoid: avoid.iter().map(|node| wire::id("avoid_nodes", node)).collect::<Result<_, _>>()?,
     };
-    plan(core, CHUNK_SIZE_DEFAULT, async |placement| {
-        core.namespace.replan_chunk(&replan, placement).await
-    })
-    .await
+    let chunk_size = chunk_size_of(core, &replan.token)?;
+    plan(core, chunk_size, async |placement| core.namespace.replan_chunk(&replan, placement).await)
+        .await
+}
+
+/// Bytes that a chunk of a plan holds at most.
+fn chunk_size_of(core: &Core, token: &[u8]) -> Result<u64, Failure> {
+    core.namespace.chunk_size_of(token).map_err(|error| crate::failure::of(&error))
 }
 
 /// Plans with the nodes of this moment, and notes what that puts onto them.

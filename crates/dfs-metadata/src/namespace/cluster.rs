@@ -1,5 +1,6 @@
 //! The cluster itself: making one, opening it, its settings.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -160,9 +161,12 @@ impl Namespace {
             identity,
             key: cluster.key,
             inodes: Inodes::default(),
+            floor_ms: AtomicU64::default(),
             swept_to: Mutex::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let namespace = Self { inner: Arc::new(inner) };
+        namespace.gc_floor().await?;
+        Ok(namespace)
     }
 
     /// Which cluster this is.

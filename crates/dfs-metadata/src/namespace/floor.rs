@@ -1,5 +1,7 @@
 //! The floor below which a collector may judge chunks.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use dfs_types::{ChunkId, Timestamp};
 
@@ -14,7 +16,18 @@ impl Namespace {
     /// The lowest chunk id that a commit may still bring in.
     pub async fn gc_floor(&self) -> Result<ChunkId, Error> {
         let Floor(floor) = self.begin().await?.peek(&keys::FLOOR).await?.ok_or_else(no_floor)?;
+        // Ids that are given out from now on lie above it.
+        self.inner.floor_ms.fetch_max(floor.time().millis(), Ordering::Relaxed);
         Ok(floor)
+    }
+
+    /// Takes note of a floor that was raised beyond what this process knew, once an error shows
+    /// it: what is planned next is not refused for the same reason.
+    pub(super) async fn note_floor<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        if matches!(result, Err(Error::BelowFloor(_))) {
+            self.gc_floor().await?;
+        }
+        result
     }
 
     /// Raises the floor to everything planned before `time`; never lowers it. Uploads planned

@@ -97,6 +97,8 @@ struct Inner {
     identity: ClusterIdentity,
     key: SealKey,
     inodes: inodes::Inodes,
+    /// When the newest floor lies that this process saw, in milliseconds since 1970.
+    floor_ms: std::sync::atomic::AtomicU64,
     /// Where the next sweep over the answers of slots goes on.
     swept_to: std::sync::Mutex<bytes::Bytes>,
 }

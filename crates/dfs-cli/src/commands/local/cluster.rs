@@ -224,8 +224,10 @@ impl Plan {
     }
 
     fn datanode(&self, number: usize, secret: &str, coordinator: String) -> datanode::Settings {
+        // Who reaches the coordinator shall reach the datanodes too.
+        let host = self.listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
         let mut settings = datanode::Settings {
-            listen: "127.0.0.1:0".to_owned(),
+            listen: format!("{host}:0"),
             http_listen: "127.0.0.1:0".to_owned(),
             coordinators: vec![coordinator],
             join_secret: datanode::JoinSecret::new(secret),

@@ -86,7 +86,7 @@ impl Summary {
         self.entries.len()
     }
 
-    /// The largest regular file, by path relative to the top.
+    /// The first path, relative to the top, at which two trees differ.
     pub(super) fn difference(&self, other: &Self) -> Option<PathBuf> {
         let all = self.entries.keys().chain(other.entries.keys());
         all.filter(|path| self.entries.get(*path) != other.entries.get(*path)).min().cloned()
@@ -107,9 +107,9 @@ impl Summary {
     }
 }
 
-/// The largest file below `top`, or `top` itself.
-pub(super) fn largest(top: &Path) -> io::Result<PathBuf> {
-    let mut largest = (0, PathBuf::new());
+/// The largest file below `top`, relative to it, or nothing more than `top` when that is the file.
+pub(super) fn largest(top: &Path) -> io::Result<Option<PathBuf>> {
+    let mut largest: Option<(u64, PathBuf)> = None;
     let mut waiting = vec![PathBuf::new()];
     while let Some(path) = waiting.pop() {
         let at = if path.as_os_str().is_empty() { top.to_owned() } else { top.join(&path) };
@@ -118,9 +118,11 @@ pub(super) fn largest(top: &Path) -> io::Result<PathBuf> {
             for entry in fs::read_dir(&at)? {
                 waiting.push(path.join(entry?.file_name()));
             }
-        } else if metadata.is_file() && metadata.len() >= largest.0 {
-            largest = (metadata.len(), path);
+        } else if metadata.is_file()
+            && largest.as_ref().is_none_or(|(size, _)| metadata.len() > *size)
+        {
+            largest = Some((metadata.len(), path));
         }
     }
-    Ok(largest.1)
+    Ok(largest.map(|(_, path)| path))
 }

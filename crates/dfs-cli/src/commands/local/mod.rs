@@ -45,8 +45,8 @@ pub(crate) struct LocalArgs {
     #[arg(long)]
     insecure: bool,
     /// Go on a tour of a file system that is made for it and taken away again, with a file or
-    /// directory of yours, or with generated files.
-    #[arg(long, value_name = "PATH", num_args = 0..=1, conflicts_with_all = ["data_dir", "listen"])]
+    /// directory of yours, or with generated files. Nothing else that is said here counts.
+    #[arg(long, value_name = "PATH", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "a flag that may have a value")]
     demo: Option<Option<PathBuf>>,
 }
@@ -68,6 +68,10 @@ pub(crate) async fn run(args: LocalArgs, out: Output) -> Result<()> {
         };
     }
     server::check_exposure(&[&args.listen, &args.http_listen], args.insecure)?;
+    if server::is_every_address(&args.listen) {
+        return Err(Error::usage(format_args!("{} is no address to be reached at", args.listen))
+            .hint("name one address of this machine: its datanodes tell clients to come there"));
+    }
     let plan = Plan {
         folder: args.data_dir.clone(),
         datanodes: usize::from(args.datanodes),

@@ -1,6 +1,7 @@
 //! The tour: a whole file system, shown on real files, every byte checked.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ impl Tour {
         let example = self.example().await?;
 
         self.title("3. where are the bytes of the largest file?");
-        self.dfs([OsStr::new("explain"), &example]).await?;
+        self.explain(example.as_deref(), false).await?;
 
         self.title("4. one of the three datanodes crashes; everything can still be read");
         self.local.kill_datanode(0);
@@ -88,7 +89,7 @@ impl Tour {
         self.title("5. it stays away, a fourth datanode comes: the lost copies are made again");
         self.local.add_datanode().await?;
         self.wait_for_repair().await?;
-        self.dfs([OsStr::new("explain"), OsStr::new("--verify"), &example]).await?;
+        self.explain(example.as_deref(), true).await?;
         self.dfs(["status"]).await?;
 
         self.title("6. the first datanode comes back");
@@ -147,14 +148,28 @@ impl Tour {
         }
     }
 
-    /// The path in dfs of the largest file.
-    async fn example(&self) -> Result<OsString> {
+    async fn explain(&self, example: Option<&OsStr>, verifies: bool) -> Result<()> {
+        let Some(example) = example else {
+            self.out.say("   there is no file among what was stored");
+            return Ok(());
+        };
+        let words = [Some(OsStr::new("explain")), verifies.then_some(OsStr::new("--verify"))];
+        self.dfs(words.into_iter().flatten().chain([example])).await
+    }
+
+    /// The path in dfs of the largest file, if there is any.
+    async fn example(&self) -> Result<Option<OsString>> {
         let source = self.source.clone();
         let largest = blocking(move || largest(&source)).await?;
         let largest = largest.map_err(|error| Error::local("read", &self.source, &error))?;
-        let path = Path::new("/tour").join(largest);
-        // A single file has nothing below it.
-        Ok(path.to_string_lossy().trim_end_matches('/').to_owned().into())
+        Ok(largest.map(|path| {
+            let mut bytes = Path::new("/tour").join(path).into_os_string().into_vec();
+            // A single file has nothing below it.
+            if bytes.ends_with(b"/") {
+                bytes.pop();
+            }
+            OsString::from_vec(bytes)
+        }))
     }
 
     async fn wait_for_nodes(&self, count: usize) -> Result<()> {

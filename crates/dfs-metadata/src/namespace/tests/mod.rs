@@ -82,6 +82,10 @@ impl Fixture {
         Self { namespace, engine, clock, candidates, client, sequence }
     }
 
+    fn random(&self) -> Arc<dyn Random> {
+        self.namespace.inner.components.random.clone()
+    }
+
     fn placement(&self) -> Placement<'_> {
         Placement { candidates: &self.candidates, selector: &FirstNodes }
     }

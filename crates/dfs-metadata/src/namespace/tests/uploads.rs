@@ -345,3 +345,42 @@ async fn concurrent_creates_share_commits_of_the_engine() {
     let commits = fixture.namespace.inner.components.committer.engine_commits() - before;
     assert!(commits < 16, "{commits}");
 }
+
+#[tokio::test]
+async fn a_clock_that_was_ahead_refuses_nothing_later() {
+    let fixture = Fixture::new().await;
+    let ahead = fixture.clock.now().plus(HOUR * 9_000);
+    let other = open(&fixture.engine, &fixture.clock, &fixture.random(), None).await.unwrap();
+    other.raise_gc_floor(ahead, None).await.unwrap();
+    // One that does not know of the floor is refused once, and knows it then.
+    assert_eq!(code(fixture.put("/f", CHUNK).await), ErrorCode::Stale);
+    fixture.put("/f", CHUNK).await.unwrap();
+    let fresh = open(&fixture.engine, &fixture.clock, &fixture.random(), None).await.unwrap();
+    let fixture = Fixture { namespace: fresh, ..fixture };
+    fixture.put("/g", CHUNK).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_place_in_a_staged_file_has_one_chunk() {
+    let fixture = Fixture::new().await;
+    let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
+    let first = fixture.written(&plan.chunks[0]);
+    let tokens = vec![plan.token.clone()];
+    fixture.namespace.stage(&tokens, std::slice::from_ref(&first)).await.unwrap();
+    let request =
+        Replan { token: plan.token.clone(), chunk: plan.chunks[0].chunk, avoid: Vec::new() };
+    let again = fixture.namespace.replan_chunk(&request, &fixture.placement()).await.unwrap();
+    let second = fixture.written(&again.chunks[0]);
+    let tokens = vec![plan.token.clone(), again.token.clone()];
+    let staged = fixture.namespace.stage(&tokens, std::slice::from_ref(&second)).await;
+    assert_eq!(code(staged), ErrorCode::InvalidArgument);
+    let mut confirm = fixture.confirm_of(&plan);
+    confirm.tokens = tokens;
+    confirm.chunks[0] = second;
+    let confirmed = fixture.namespace.confirm(&confirm, None).await;
+    assert_eq!(code(confirmed), ErrorCode::InvalidArgument);
+    confirm.chunks.remove(0);
+    fixture.namespace.confirm(&confirm, None).await.unwrap();
+    assert_eq!(fixture.open("/f").await.unwrap().extents[0].chunk_id, first.chunk);
+    assert_eq!(fixture.count("k/").await, 2, "none is left behind");
+}

@@ -58,7 +58,8 @@ impl Namespace {
             chunks.clear();
         }
         let finished = FinishedUpload { plans, chunks, request };
-        stat_of(self.carry_out(Mutation::Confirm(&finished), repeat).await?)
+        let confirmed = self.carry_out(Mutation::Confirm(&finished), repeat).await;
+        stat_of(self.note_floor(confirmed).await?)
     }
 
     /// Gives an upload up: what was staged of it is taken apart soon.
@@ -97,7 +98,7 @@ impl Namespace {
             Some(_) => {
                 for written in &upload.chunks {
                     if tx.bring_in(plan, written).await? {
-                        tx.put(keys::extent(inode, written.file_offset), &extent_of(written));
+                        tx.stage_extent(inode, written).await?;
                     }
                 }
                 self.check_staged(tx, upload).await?;

@@ -1,5 +1,7 @@
 //! Planning: which chunks a file is to be written as, and where to.
 
+use std::sync::atomic::Ordering;
+
 use dfs_types::{
     BLOCK_SIZE, CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ChunkId, FileKind, NodeId,
     Timestamp,
@@ -92,6 +94,11 @@ impl Namespace {
         Ok(self.answer(plan, false))
     }
 
+    /// Bytes that a chunk of a plan holds at most.
+    pub fn chunk_size_of(&self, token: &[u8]) -> Result<u64, Error> {
+        Ok(self.open_plan(token)?.chunk_size)
+    }
+
     /// The plan with an expiry that holds for what is planned now: an upload of which something
     /// is staged lives on, another keeps the time it was given.
     async fn renewed(&self, plan: Plan) -> Result<Plan, Error> {
@@ -145,8 +152,10 @@ impl Namespace {
         }
     }
 
+    /// An id above the floor, also when a clock that was ahead raised the floor above this time.
     fn new_chunk(&self) -> ChunkId {
-        ChunkId::new(self.now(), &*self.inner.components.random)
+        let floor = Timestamp::from_millis(self.inner.floor_ms.load(Ordering::Relaxed));
+        ChunkId::new(self.now().max(floor), &*self.inner.components.random)
     }
 
     fn choose(

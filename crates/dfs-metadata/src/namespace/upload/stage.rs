@@ -111,7 +111,7 @@ impl Namespace {
     ) -> Result<Timestamp, Error> {
         let plans = self.open_plans(tokens)?;
         self.check_written(&plans, chunks)?;
-        self.stage_checked(&plans, chunks).await
+        self.note_floor(self.stage_checked(&plans, chunks).await).await
     }
 
     pub(super) async fn stage_checked(
@@ -160,8 +160,7 @@ impl Namespace {
                     break;
                 }
                 if tx.bring_in(plans.first(), written).await? {
-                    let extent = extent_of(written);
-                    tx.put(keys::extent(inode, written.file_offset), &extent);
+                    tx.stage_extent(inode, written).await?;
                 }
                 staged += 1;
             }
@@ -178,6 +177,23 @@ pub(super) fn extent_of(written: &WrittenChunk) -> Extent {
 }
 
 impl Transaction {
+    /// Notes where in a staged file a chunk lies. Refuses a second chunk for a place, the first of
+    /// which would never be reaped. The caller changes the upload in the same commit, on the
+    /// condition that nobody else did, so that nothing comes between.
+    pub(super) async fn stage_extent(
+        &mut self,
+        inode: InodeId,
+        written: &WrittenChunk,
+    ) -> Result<(), Error> {
+        let key = keys::extent(inode, written.file_offset);
+        if self.peek::<Extent>(&key).await?.is_some() {
+            let what = "another chunk is staged at its offset".to_owned();
+            return Err(Error::BadChunk { chunk: written.chunk, what });
+        }
+        self.put(key, &extent_of(written));
+        Ok(())
+    }
+
     /// Makes the record of a chunk. `false` when this upload brought it in already; refused when
     /// it was given up since, or may have been collected.
     pub(super) async fn bring_in(

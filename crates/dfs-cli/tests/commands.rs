@@ -1,0 +1,129 @@
+//! What each command writes, for people and for programs.
+
+use serde_json::Value;
+
+use crate::support::{binary, cluster, exit_code, noise_file, stderr};
+
+/// The documents of an output, one a line.
+fn documents(stdout: &str) -> Vec<Value> {
+    stdout.lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect()
+}
+
+#[test]
+fn every_command_says_as_json_what_it_did() {
+    let cluster = cluster();
+    let local = cluster.folder().join("file").display().to_string();
+    noise_file(local.as_ref(), 100_000, 1);
+    let back = cluster.folder().join("back").display().to_string();
+    let table: &[(&[&str], &str, Value)] = &[
+        (&["mkdir", "/d"], "/path", "/d".into()),
+        (&["put", &local, "/d/f"], "/bytes", 100_000.into()),
+        (&["get", "/d/f", &back], "/files", 1.into()),
+        (&["ls", "/d"], "/path", "/d/f".into()),
+        (&["stat", "/d/f"], "/size", 100_000.into()),
+        (&["du", "/d"], "/bytes", 100_000.into()),
+        (&["tree", "/d"], "/path", "/d".into()),
+        (&["explain", "/d/f"], "/chunks/0/length", 100_000.into()),
+        (&["mv", "/d/f", "/d/g"], "/to", "/d/g".into()),
+        (&["ln", "-s", "g", "/d/l"], "/target", "g".into()),
+        (&["rm", "/d/g"], "/restorable", true.into()),
+        (&["undelete", "/d/g"], "/path", "/d/g".into()),
+        (&["version"], "/client", env!("CARGO_PKG_VERSION").into()),
+        (&["status"], "/nodes/0/state", "active".into()),
+    ];
+    for (args, pointer, wanted) in table {
+        let output = cluster.dfs(args.iter().copied().chain(["--json"]));
+        assert_eq!(exit_code(&output), 0, "{args:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output), "", "{args:?} talks, although a program listens");
+        let found = documents(&String::from_utf8(output.stdout).unwrap());
+        assert_eq!(found[0].pointer(pointer), Some(wanted), "{args:?}: {}", found[0]);
+    }
+    let df = documents(&cluster.dfs_ok(["df", "--json"]));
+    assert!(df[0]["free"].as_u64() > Some(0), "{}", df[0]);
+}
+
+#[test]
+fn every_failure_is_told_as_it_happens() {
+    let cluster = cluster();
+    let output = cluster.dfs(["rm", "--json", "/one", "/two"]);
+    assert_eq!(exit_code(&output), 3);
+    let told = documents(&stderr(&output));
+    assert_eq!(told.len(), 2, "{told:?}");
+    for (document, path) in told.iter().zip(["/one", "/two"]) {
+        assert_eq!(document["error"]["code"], "NOT_FOUND");
+        assert!(document["error"]["message"].as_str().unwrap().contains(path), "{document}");
+    }
+    let output = cluster.dfs(["rm", "/one", "/two"]);
+    let text = stderr(&output);
+    assert_eq!(text.matches("/one").count(), 1, "{text}");
+    assert_eq!(text.matches("/two").count(), 1, "{text}");
+    let output = cluster.dfs(["put", "--json"]);
+    assert_eq!(exit_code(&output), 2);
+    assert_eq!(documents(&stderr(&output))[0]["error"]["code"], "INVALID_ARGUMENT");
+}
+
+#[test]
+fn people_get_tables_and_trees() {
+    let cluster = cluster();
+    let local = cluster.folder().join("file").display().to_string();
+    noise_file(local.as_ref(), 1_500_000, 1);
+    cluster.dfs_ok(["mkdir", "-p", "-m", "700", "/d/deep"]);
+    cluster.dfs_ok(["put", &local, "/d/f"]);
+    cluster.dfs_ok(["ln", "-s", "f", "/d/l"]);
+    let long = cluster.dfs_ok(["ls", "-l", "/d"]);
+    let lines: Vec<&str> = long.lines().collect();
+    assert_eq!(lines.len(), 3, "{long}");
+    assert!(lines[0].starts_with("drwx------") && lines[0].ends_with("deep"), "{long}");
+    assert!(lines[1].contains("1500000") && lines[1].ends_with(" f"), "{long}");
+    assert!(lines[2].starts_with('l') && lines[2].ends_with("l -> f"), "{long}");
+    assert!(cluster.dfs_ok(["ls", "-lh", "/d"]).contains("1.4"), "human sizes");
+    let tree = cluster.dfs_ok(["tree", "/"]);
+    for name in ["d", "deep", "f", "l -> f"] {
+        assert!(tree.contains(name), "{tree}");
+    }
+    assert!(!cluster.dfs_ok(["tree", "-L", "1", "/"]).contains("deep"));
+    assert!(cluster.dfs_ok(["du", "/"]).contains("1500000"));
+    assert!(cluster.dfs_ok(["df", "-h"]).to_lowercase().contains("free"));
+    assert!(cluster.dfs_ok(["status"]).contains("active"));
+    assert!(cluster.dfs_ok(["version"]).contains(env!("CARGO_PKG_VERSION")));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = cluster.dfs_ok(["completions", shell]);
+        assert!(script.contains("undelete"), "{shell}");
+    }
+    for command in ["put", "get", "cat", "ls", "stat", "mkdir", "mv", "ln", "rm", "undelete", "du"]
+        .into_iter()
+        .chain(["df", "tree", "explain", "status", "bench", "completions", "version"])
+        .chain(["local", "coordinator", "datanode"])
+    {
+        let help = cluster.dfs_ok([command, "--help"]);
+        assert!(help.contains("Examples:"), "dfs {command} --help shows no example");
+    }
+}
+
+#[test]
+fn the_bench_measures_everything_and_leaves_nothing() {
+    let cluster = cluster();
+    let args = ["bench", "--files", "20", "--stream-size", "1MiB", "--clients", "4", "--json"];
+    let found = documents(&cluster.dfs_ok(args));
+    let measures: Vec<&str> = found.iter().map(|row| row["measure"].as_str().unwrap()).collect();
+    assert_eq!(measures, ["creates", "reads", "stats", "lists", "stream put", "stream get"]);
+    for row in &found {
+        let ms = |key: &str| row[key].as_f64().unwrap();
+        assert!(row["calls"].as_u64() > Some(1) && ms("per_second") > 0.0, "{row}");
+        let percentiles = ["p50_ms", "p90_ms", "p99_ms", "max_ms"].map(ms);
+        assert!(percentiles.is_sorted() && percentiles[0] > 0.0, "{row}");
+    }
+    assert!(cluster.dfs_ok(args[..7].iter()).contains("stream get"));
+    assert_eq!(cluster.dfs_ok(["ls", "/"]), "");
+}
+
+#[test]
+fn a_coordinator_that_is_down_is_passed_over() {
+    let cluster = cluster();
+    let several = format!("http://127.0.0.1:9,{}", cluster.coordinator_url());
+    let stat = std::process::Command::new(binary())
+        .args(["stat", "/", "--coordinator", &several])
+        .output()
+        .unwrap();
+    assert_eq!(exit_code(&stat), 0, "{}", stderr(&stat));
+}

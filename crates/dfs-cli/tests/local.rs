@@ -1,0 +1,120 @@
+//! `dfs local`: a file system that stays, and the tour.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use dfs_testkit::process::wait_until;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{binary, exit_code, noise, noise_file, stderr};
+
+/// A `dfs local` that runs, and where it is reached.
+struct Local {
+    child: Child,
+    url: String,
+}
+
+impl Local {
+    fn start(folder: &Path) -> Self {
+        let mut child = local(folder).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.split_whitespace().nth(3).expect("a line that says where it listens");
+        Self { url: format!("http://{address}"), child }
+    }
+
+    fn dfs(&self, args: &[&str]) -> Output {
+        Command::new(binary()).args(args).env("DFS_COORDINATOR", &self.url).output().unwrap()
+    }
+
+    fn terminate(mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let mut code = None;
+        let has_ended = wait_until(Duration::from_secs(30), || {
+            code = self.child.try_wait().unwrap();
+            code.is_some()
+        });
+        assert!(has_ended, "it does not end");
+        code.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn local(folder: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.args(["local", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+    command.arg("--data-dir").arg(folder).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a_folder_is_used_again_and_by_one_process_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let file = folder.path().join("file");
+    noise_file(&file, 3_000_000, 1);
+    let first = Local::start(&data);
+    let put = first.dfs(&["put", &file.display().to_string(), "/kept"]);
+    assert!(put.status.success(), "{}", stderr(&put));
+    let second = local(&data).output().unwrap();
+    assert_eq!(exit_code(&second), 5, "{}", stderr(&second));
+    assert!(stderr(&second).contains("another `dfs local` runs in"), "{}", stderr(&second));
+    assert_eq!(first.terminate(), Some(0));
+    let again = Local::start(&data);
+    let back = again.dfs(&["cat", "/kept"]);
+    assert!(back.status.success() && back.stdout == noise(3_000_000, 1), "{}", stderr(&back));
+    let status = again.dfs(&["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["nodes"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn an_address_that_nobody_can_be_told_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary());
+    command.args(["local", "--insecure", "--listen", "0.0.0.0:0", "--data-dir"]);
+    let refused = command.arg(folder.path()).output().unwrap();
+    assert_eq!(exit_code(&refused), 2, "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("name one address"), "{}", stderr(&refused));
+}
+
+fn tour(files: Option<&Path>) {
+    let mut command = Command::new(binary());
+    command.args(["local", "--demo"]).args(files).stdin(Stdio::null());
+    // What is set for other commands is of no account here.
+    command.env("DFS_LISTEN", "127.0.0.1:1").env("DFS_DATA_DIR", "/nowhere/at/all");
+    let output = command.output().unwrap();
+    assert_eq!(exit_code(&output), 0, "{}", stderr(&output));
+    for step in 1..=8 {
+        let title = format!("\n{step}. ");
+        assert!(step == 1 || stderr(&output).contains(&title), "step {step} is missing");
+    }
+    assert!(stderr(&output).contains("every byte was what it was"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_tour_ends_well_with_generated_files() {
+    tour(None);
+}
+
+#[test]
+fn the_tour_ends_well_with_files_of_ones_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = folder.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::create_dir(tree.join("nothing but this")).unwrap();
+    tour(Some(&tree));
+    noise_file(&tree.join(std::ffi::OsStr::from_bytes(b"\xff largest")), 100_000, 1);
+    tour(Some(&tree));
+    tour(Some(&tree.join(std::ffi::OsStr::from_bytes(b"\xff largest"))));
+}
