@@ -1,5 +1,6 @@
 //! What can go wrong in a chunk store.
 
+use std::io;
 use std::path::PathBuf;
 
 use dfs_types::{ChunkId, ClusterId, ErrorCode};
@@ -137,4 +138,26 @@ pub enum OpenError {
     /// The scan of the disks panicked.
     #[error("the scan of the disks broke off")]
     Scan(#[from] JobPanicked),
+}
+
+impl OpenError {
+    /// The code of a process that cannot start because of it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NoDisks | Self::MixedDisks { .. } => ErrorCode::InvalidArgument,
+            Self::InUse(_) => ErrorCode::Busy,
+            Self::NotEmpty(_) => ErrorCode::NotEmpty,
+            Self::DamagedIdentity { .. } => ErrorCode::Corrupt,
+            Self::NewerFormat { .. } => ErrorCode::UnsupportedVersion,
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+                io::ErrorKind::PermissionDenied => ErrorCode::PermissionDenied,
+                io::ErrorKind::ReadOnlyFilesystem => ErrorCode::ReadOnly,
+                io::ErrorKind::NotFound => ErrorCode::NotFound,
+                io::ErrorKind::NotADirectory => ErrorCode::NotADirectory,
+                _ => ErrorCode::Internal,
+            },
+            Self::Scan(_) => ErrorCode::Internal,
+        }
+    }
 }

@@ -102,11 +102,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Why a role could not start or go on.
-pub(crate) fn failed(error: &dyn std::error::Error) -> Error {
-    Error::new(ErrorCode::Internal, chain(error))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

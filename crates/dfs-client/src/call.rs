@@ -11,6 +11,7 @@ use dfs_transport::{Traced, current_request_id, with_request_id};
 use dfs_types::{ErrorCode, RequestId};
 use tokio::time::{Instant, timeout};
 use tonic::{Response, Status};
+use tracing::{Instrument as _, Span};
 
 use crate::stats::count;
 use crate::{Client, Error};
@@ -32,14 +33,21 @@ impl Client {
         self.in_request(work).await
     }
 
-    /// Does `work`, perhaps in another task, under the request id of the caller.
+    /// Does `work`, perhaps in another task, under the request id and in the span of the caller,
+    /// or in new ones.
     pub(crate) fn in_request<W: Future>(
         &self,
         work: W,
     ) -> impl Future<Output = W::Output> + use<W> {
-        let id = current_request_id();
-        let id = id.unwrap_or_else(|| RequestId::random(self.inner.random.as_ref()));
-        with_request_id(id, work)
+        let (id, span) = match current_request_id() {
+            Some(id) => (id, Span::current()),
+            None => {
+                let id = RequestId::random(self.inner.random.as_ref());
+                // At the level of errors, so that it is there whatever is logged.
+                (id, tracing::error_span!("request", %id))
+            }
+        };
+        with_request_id(id, work).instrument(span)
     }
 
     /// Index of the coordinator that answered last.
@@ -88,8 +96,13 @@ impl Client {
             let channel = channel
                 .map_err(|e| Error::new(ErrorCode::InvalidArgument, context, e.to_string()))?;
             let left = inner.deadline.saturating_sub(started.elapsed());
+            let asked = Instant::now();
             let mut failure = match timeout(TRY_WITHIN.min(left), send(channel)).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Ok(answer)) => {
+                    let elapsed_ms = asked.elapsed().as_millis() as u64;
+                    tracing::debug!(context, coordinator = %address, elapsed_ms, "got an answer");
+                    return Ok(answer.into_inner());
+                }
                 Ok(Err(status)) => {
                     may_have_happened |= !was_never_sent(&status) && is_of_transport(&status);
                     Failure::from_status(&status)

@@ -138,7 +138,11 @@ impl ChunkUpload {
         let seal = source.seal;
         let enough = receipts.len() >= self.min_copies as usize;
         match seal {
-            Some(seal) if enough => Ok(WrittenChunk { planned: chunk.clone(), seal, receipts }),
+            Some(seal) if enough => {
+                let (bytes, copies) = (seal.length, receipts.len());
+                tracing::debug!(chunk = %chunk.id, bytes, copies, "a chunk is durable");
+                Ok(WrittenChunk { planned: chunk.clone(), seal, receipts })
+            }
             _ => {
                 let message = format!("{} of {} copies were made", receipts.len(), self.min_copies);
                 Err(failed(ErrorCode::NotEnoughNodes, message))

@@ -63,14 +63,15 @@ pub(crate) fn refusal(core: &Core, error: &dfs_metadata::Error, bytes: u64) -> F
     let Census { known, active, full, .. } = census;
     let room = ByteSize(bytes);
     match error.code() {
-        ErrorCode::NoSpace => Failure::new(
-            ErrorCode::NoSpace,
-            format!(
+        ErrorCode::NoSpace => {
+            core.background.refused_room(now);
+            let message = format!(
                 "{found} datanodes have room for {room} more, {wanted} are needed ({known} \
                  known, {active} active, {full} of them full); delete something, or add disks or \
                  datanodes"
-            ),
-        ),
+            );
+            Failure::new(ErrorCode::NoSpace, message)
+        }
         code => Failure::new(
             code,
             format!(

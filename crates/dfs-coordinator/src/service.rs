@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use dfs_metadata::Committer;
 use dfs_metadata::engine::Engine;
-use dfs_metadata::namespace::{self, Namespace, Replication};
+use dfs_metadata::namespace::{self, ClusterIdentity, Namespace, Replication};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, Trigger};
 use dfs_transport::{Channels, Listener, Network, Security};
-use dfs_types::{Clock, ClusterId, Random};
+use dfs_types::{Clock, ClusterId, Incarnation, Random};
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::service::Routes;
@@ -115,10 +115,19 @@ impl Service {
             plan_lifetime: PLAN_LIFETIME,
             staging_lifetime: STAGING_LIFETIME,
         };
-        let namespace = match Namespace::open(components, options, None).await {
+        // Any incarnation: which is the newest, datanodes know better than a setting.
+        let expected = settings
+            .expected_cluster()
+            .map(|cluster| ClusterIdentity { cluster, incarnation: Incarnation(0) });
+        let namespace = match Namespace::open(components, options, expected).await {
             Err(dfs_metadata::Error::NotInitialised) => return Err(Error::NotInitialised),
             opened => opened.map_err(Error::metadata("opening the metadata"))?,
         };
+        let state = namespace.cluster_state().await;
+        let state = state.map_err(Error::metadata("reading the settings of the cluster"))?;
+        if let Some(overruled) = settings.overruled_by(state.replication) {
+            warn!("{overruled}: the cluster's value holds; Admin.SetReplication changes it");
+        }
 
         let advertised = match &settings.advertise[..] {
             "" => address.to_string(),

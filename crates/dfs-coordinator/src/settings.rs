@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use dfs_metadata::namespace::Replication;
+use dfs_types::ClusterId;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -22,12 +24,14 @@ pub struct Settings {
     /// Whether a datanode that joins takes part at once. Without it a node stays Joining until it
     /// is admitted.
     pub auto_admit: bool,
-    /// Copies that files get in a cluster that is made now; later it is changed with
-    /// `SetReplication`. 1 to 16.
-    pub replication_factor: u8,
-    /// Durable copies without which no write is acknowledged, in a cluster that is made now. A
-    /// majority of the replication factor when not set.
+    /// Copies that files get in a cluster that is made with these settings, 1 to 16; 3 when not
+    /// set. Of a cluster that is there `SetReplication` changes it.
+    pub replication_factor: Option<u8>,
+    /// Durable copies without which no write is acknowledged, in a cluster that is made with these
+    /// settings. A majority of the replication factor when not set.
     pub min_write_replicas: Option<u8>,
+    /// Id of the cluster that the metadata store must hold, 32 hexadecimal digits; any when empty.
+    pub cluster_id: String,
     /// How nodes are chosen for chunks.
     pub placement: Placement,
     /// Milliseconds between the heartbeats of a datanode.
@@ -116,8 +120,9 @@ impl Default for Settings {
             advertise: String::new(),
             join_secret: JoinSecret::default(),
             auto_admit: true,
-            replication_factor: 3,
+            replication_factor: None,
             min_write_replicas: None,
+            cluster_id: String::new(),
             placement: Placement::default(),
             heartbeat_interval_ms: 1_000,
             suspect_after_ms: 5_000,
@@ -132,6 +137,8 @@ impl Default for Settings {
     }
 }
 
+/// Copies that files get unless something else is said.
+const REPLICATION_DEFAULT: u8 = 3;
 /// Copies a file may have at most.
 pub(crate) const REPLICATION_MAX: u8 = 16;
 
@@ -145,12 +152,15 @@ impl Settings {
         if self.join_secret.is_empty() {
             return wrong("join_secret", "is not set; datanodes need one to join");
         }
-        if !(1..=REPLICATION_MAX).contains(&self.replication_factor) {
+        let InitOptions { replication_factor, min_write_replicas } = self.init_options();
+        if !(1..=REPLICATION_MAX).contains(&replication_factor) {
             return wrong("replication_factor", "is not between 1 and 16");
         }
-        if self.min_write_replicas.is_some_and(|min| !(1..=self.replication_factor).contains(&min))
-        {
+        if min_write_replicas.is_some_and(|min| !(1..=replication_factor).contains(&min)) {
             return wrong("min_write_replicas", "is not between 1 and replication_factor");
+        }
+        if !self.cluster_id.is_empty() && self.cluster_id.parse::<ClusterId>().is_err() {
+            return wrong("cluster_id", "is no id: 32 hexadecimal digits are wanted");
         }
         if self.heartbeat_interval_ms < 10 {
             return wrong("heartbeat_interval_ms", "is less than 10");
@@ -176,12 +186,58 @@ impl Settings {
     /// What [`init`](crate::init) makes a cluster with under these settings.
     pub fn init_options(&self) -> InitOptions {
         InitOptions {
-            replication_factor: self.replication_factor,
+            replication_factor: self.replication_factor.unwrap_or(REPLICATION_DEFAULT),
             min_write_replicas: self.min_write_replicas,
         }
     }
 
+    /// The cluster that the store must hold, if one is named.
+    pub(crate) fn expected_cluster(&self) -> Option<ClusterId> {
+        self.cluster_id.parse().ok()
+    }
+
+    /// What these settings name otherwise than the cluster has it, which holds.
+    pub(crate) fn overruled_by(&self, stored: Replication) -> Option<String> {
+        let min = stored.min_write_for(stored.factor);
+        let overruled = [
+            ("replication_factor", self.replication_factor, stored.factor),
+            ("min_write_replicas", self.min_write_replicas, min),
+        ];
+        let overruled = overruled.into_iter().filter_map(|(setting, named, stored)| {
+            let named = named.filter(|named| *named != stored)?;
+            Some(format!("{setting} is {named} in the settings, {stored} in the cluster"))
+        });
+        let overruled: Vec<_> = overruled.collect();
+        (!overruled.is_empty()).then(|| overruled.join("; "))
+    }
+
     pub(crate) fn heartbeat_interval(&self) -> Duration {
         Duration::from_millis(self.heartbeat_interval_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_can_be_overruled() {
+        let overruled = |factor, min, stored: (u8, Option<u8>)| {
+            let settings = Settings {
+                replication_factor: factor,
+                min_write_replicas: min,
+                ..Settings::default()
+            };
+            settings.overruled_by(Replication { factor: stored.0, min_write: stored.1 })
+        };
+        assert_eq!(overruled(None, None, (2, Some(1))), None);
+        assert_eq!(overruled(Some(3), None, (3, Some(3))), None);
+        assert_eq!(overruled(Some(3), Some(2), (3, None)), None, "a majority of 3 is 2");
+        let text = overruled(Some(3), Some(1), (2, None)).unwrap();
+        assert_eq!(
+            text,
+            "replication_factor is 3 in the settings, 2 in the cluster; \
+             min_write_replicas is 1 in the settings, 2 in the cluster"
+        );
     }
 }

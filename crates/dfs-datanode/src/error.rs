@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dfs_chunkstore::{OpenError, StoreError};
 use dfs_proto::{Failure, FieldError};
+use dfs_transport::listen_code;
 use dfs_types::{ChunkId, ClusterId, ErrorCode, LeaseEpoch, NodeState};
 use tonic::Status;
 
@@ -98,25 +99,33 @@ pub enum Error {
     Store(#[from] StoreError),
 }
 
+impl Error {
+    /// The code it is told by: to callers, or to who wanted to start the node.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Setting { .. } | Self::PastEnd { .. } => ErrorCode::InvalidArgument,
+            Self::Open(error) => error.code(),
+            Self::Listen { source, .. } => listen_code(source),
+            Self::Serve(_) | Self::Contract(_) => ErrorCode::Internal,
+            Self::Field(error) => error.code(),
+            Self::WrongCluster { .. } => ErrorCode::WrongCluster,
+            Self::NotRegistered | Self::TakesNoChunks(_) | Self::Stopping => ErrorCode::Unavailable,
+            Self::Busy(_) => ErrorCode::Busy,
+            Self::NotEnoughCopies { .. } => ErrorCode::NotEnoughNodes,
+            Self::OldEpoch { .. } => ErrorCode::Stale,
+            Self::Store(error) => error.code(),
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let (code, retry) = match &error {
-            Error::Setting { .. }
-            | Error::Open(_)
-            | Error::Listen { .. }
-            | Error::Serve(_)
-            | Error::Contract(_) => (ErrorCode::Internal, None),
-            Error::Field(error) => (error.code(), None),
-            Error::WrongCluster { .. } => (ErrorCode::WrongCluster, None),
-            Error::NotRegistered => (ErrorCode::Unavailable, Some(NOT_READY_RETRY)),
-            Error::TakesNoChunks(_) | Error::Stopping => (ErrorCode::Unavailable, None),
-            Error::Busy(_) => (ErrorCode::Busy, Some(BUSY_RETRY)),
-            Error::NotEnoughCopies { .. } => (ErrorCode::NotEnoughNodes, None),
-            Error::OldEpoch { .. } => (ErrorCode::Stale, None),
-            Error::PastEnd { .. } => (ErrorCode::InvalidArgument, None),
-            Error::Store(error) => (error.code(), None),
+        let retry_after = match &error {
+            Error::NotRegistered => Some(NOT_READY_RETRY),
+            Error::Busy(_) => Some(BUSY_RETRY),
+            _ => None,
         };
-        Self { code, message: with_sources(&error), retry_after: retry }
+        Self { code: error.code(), message: with_sources(&error), retry_after }
     }
 }
 
@@ -136,4 +145,46 @@ fn with_sources(error: &Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn every_failed_start_has_its_code() {
+        let folder = || PathBuf::from("/disk");
+        let io = |kind: io::ErrorKind| {
+            Error::Open(OpenError::Io { action: "opening", path: folder(), source: kind.into() })
+        };
+        let listen = |kind: io::ErrorKind| Error::Listen {
+            address: "a:1".to_owned(),
+            source: io::Error::from(kind),
+        };
+        let mixed = OpenError::MixedDisks { first: folder(), second: folder(), what: "nodes" };
+        let damaged = OpenError::DamagedIdentity { path: folder(), what: "cut".to_owned() };
+        let newer = OpenError::NewerFormat { folder: folder(), found: 9, known: 1 };
+        let table = [
+            (Error::Setting { setting: "disks", what: "is empty" }, ErrorCode::InvalidArgument),
+            (Error::Open(OpenError::NoDisks), ErrorCode::InvalidArgument),
+            (Error::Open(OpenError::InUse(folder())), ErrorCode::Busy),
+            (Error::Open(OpenError::NotEmpty(folder())), ErrorCode::NotEmpty),
+            (Error::Open(damaged), ErrorCode::Corrupt),
+            (Error::Open(newer), ErrorCode::UnsupportedVersion),
+            (Error::Open(mixed), ErrorCode::InvalidArgument),
+            (io(io::ErrorKind::StorageFull), ErrorCode::NoSpace),
+            (io(io::ErrorKind::PermissionDenied), ErrorCode::PermissionDenied),
+            (io(io::ErrorKind::ReadOnlyFilesystem), ErrorCode::ReadOnly),
+            (io(io::ErrorKind::NotADirectory), ErrorCode::NotADirectory),
+            (io(io::ErrorKind::Other), ErrorCode::Internal),
+            (listen(io::ErrorKind::AddrInUse), ErrorCode::Busy),
+            (listen(io::ErrorKind::AddrNotAvailable), ErrorCode::InvalidArgument),
+            (Error::Serve(io::ErrorKind::BrokenPipe.into()), ErrorCode::Internal),
+        ];
+        for (error, code) in table {
+            assert_eq!(error.code(), code, "{error:?}");
+        }
+    }
 }

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dfs_chunkstore::{ChunkStore, DiskConfig, DiskStore, Fs, IdentityStore, Pool};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer};
 use dfs_transport::{Channels, Listener, Network, Security};
 use dfs_types::{NodeId, Random};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
@@ -19,6 +20,9 @@ use crate::{Error, Settings, grpc, membership};
 
 /// How often the gauges are brought up to date.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// What giving up the sessions, and closing the store, may take each when calls under way have
+/// used up the time there is.
+const CLOSE_WITHIN_MIN: Duration = Duration::from_secs(1);
 
 /// A chunk store that knows whose it is.
 pub trait Store: ChunkStore + IdentityStore {}
@@ -168,6 +172,7 @@ impl Service {
         let drain = node.settings.drain();
         let (stop_status, status_ends) = Shutdown::new();
         let (stop, stopping) = Shutdown::new();
+        let stopped_at = OnceLock::new();
 
         let order = async {
             tokio::select! {
@@ -175,6 +180,7 @@ impl Service {
                 () = shutdown.requested() => {}
                 () = stopping.requested() => {}
             }
+            stopped_at.get_or_init(Instant::now);
             node.stop();
             grpc::stop_serving(&health).await;
             stop.stop();
@@ -186,8 +192,7 @@ impl Service {
                 dfs_transport::serve(listener, routes, node.counts.clone(), until, drain).await;
             // It may have broken without an order.
             stop.stop();
-            node.sessions.expire_all().await;
-            node.store.close(drain).await;
+            close(&node, stopped_at.get().copied().unwrap_or_else(Instant::now) + drain).await;
             served.map_err(Error::Serve)
         };
         // Coordinators are told to the end how the node is.
@@ -213,6 +218,19 @@ impl Service {
         let (served, (), ()) = tokio::join!(Box::pin(serving), order, Box::pin(status));
         tracing::info!(node = %node.id, "the datanode has stopped");
         served
+    }
+}
+
+/// Gives up the sessions and closes the store, by `deadline` or a little later: a disk that hangs
+/// holds a session for as long as it likes, and must not hold the process.
+async fn close(node: &Node, deadline: Instant) {
+    let deadline_of = || deadline.max(Instant::now() + CLOSE_WITHIN_MIN);
+    if timeout_at(deadline_of(), node.sessions.expire_all()).await.is_err() {
+        tracing::warn!(node = %node.id, "a disk does not answer; its sessions are left as they are");
+    }
+    let left = deadline_of().saturating_duration_since(Instant::now());
+    if timeout(left, node.store.close(left)).await.is_err() {
+        tracing::warn!(node = %node.id, "the chunk store does not close; it is left as it is");
     }
 }
 

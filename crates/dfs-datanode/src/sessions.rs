@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use dfs_streamer::Session;
 use dfs_types::SessionId;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::MissedTickBehavior;
 
 use crate::{Error, Settings};
 
@@ -109,8 +113,7 @@ impl Sessions {
         let mut permits = vec![bound.slots.clone().try_acquire_owned().map_err(busy(what))?];
         let mut window = WINDOW_MAX;
         if replicas > 0 {
-            let streams = self.streams.clone().try_acquire_many_owned(replicas as u32);
-            permits.push(streams.map_err(busy("streams to replicas"))?);
+            permits.push(self.take_streams(replicas)?);
         }
         if sender == Sender::Client {
             // What a replica has not taken yet is held here. The fuller it is, the less each gets.
@@ -124,6 +127,13 @@ impl Sessions {
         bound.taken.fetch_add(1, Ordering::Relaxed);
         let taken = bound.taken.clone();
         Ok(Slot { taken, has_ended: Arc::default(), window, _permits: permits })
+    }
+
+    /// Takes so many of the streams to other nodes, or says that there are too few left.
+    pub(crate) fn take_streams(&self, count: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let taken = self.streams.clone().try_acquire_many_owned(count);
+        taken.map_err(|_| Error::Busy("streams to other datanodes"))
     }
 
     /// Adds a session, to be found by its id.
@@ -148,26 +158,32 @@ impl Sessions {
     /// Gives up the sessions in which nothing has happened for too long, for ever.
     pub(crate) async fn expire(&self) {
         let pause = (self.idle / 4).clamp(Duration::from_millis(25), Duration::from_secs(1));
+        let mut ending = FuturesUnordered::new();
+        let mut tick = tokio::time::interval(pause);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                biased;
+                Some(()) = ending.next() => continue,
+                _ = tick.tick() => {}
+            }
             let kept = KEPT_FOR.min(self.idle);
             let due = |entry: &Entry| {
                 let idle = entry.session.idle_for();
                 idle > self.idle || (entry.has_ended.load(Ordering::Acquire) && idle > kept)
             };
-            let given_up = self.lock().remove(due);
-            for session in given_up {
-                session.expire().await;
+            // One whose disk hangs must not keep the others. Those that wait are bounded by their
+            // slots, which they still have.
+            for session in self.lock().remove(due) {
+                ending.push(async move { session.expire().await });
             }
         }
     }
 
-    /// Gives up all of them.
+    /// Gives up all of them. Takes as long as the slowest disk.
     pub(crate) async fn expire_all(&self) {
         let all = self.lock().remove(|_| true);
-        for session in all {
-            session.expire().await;
-        }
+        join_all(all.iter().map(|session| session.expire())).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use dfs_metadata::engine::{Engine, EngineError};
 use dfs_metadata::memory::MemoryEngine;
+use dfs_types::ErrorCode;
 
 pub use execution::Execution;
 
@@ -31,6 +32,16 @@ pub enum OpenError {
         #[source]
         source: EngineError,
     },
+}
+
+impl OpenError {
+    /// The code of a process that cannot start because of it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownUrl(_) => ErrorCode::InvalidArgument,
+            Self::Engine { source, .. } => source.start_code(),
+        }
+    }
 }
 
 /// Opens the engine that `url` names: `redb:///absolute/folder` or `memory:`. The path is taken as

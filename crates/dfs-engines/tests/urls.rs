@@ -3,8 +3,9 @@
 use std::error::Error;
 
 use bytes::Bytes;
-use dfs_engines::open;
-use dfs_metadata::engine::{Commit, Write};
+use dfs_engines::{OpenError, open};
+use dfs_metadata::engine::{Commit, EngineError, Write};
+use dfs_types::ErrorCode;
 
 #[tokio::test]
 async fn memory_is_empty_each_time() {
@@ -23,6 +24,7 @@ async fn what_is_not_understood_is_named_with_what_is() {
     for url in ["", "redb", "redb:", "redb://", "redb://relative/folder", "etcd://host", "/folder"]
     {
         let Err(error) = open(url).await else { panic!("{url:?} was opened") };
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
         let text = error.to_string();
         assert!(text.contains(&format!("{url:?}")), "{text}");
         assert!(text.contains("redb:///absolute/folder"), "{text}");
@@ -37,6 +39,7 @@ async fn a_folder_is_opened_once() {
     let url = format!("redb://{}", folder.display());
     let first = open(&url).await.unwrap();
     let Err(error) = open(&url).await else { panic!("it was opened twice") };
+    assert_eq!(error.code(), ErrorCode::Busy);
     assert_eq!(error.to_string(), format!("cannot open the metadata at {url}"));
     let source = error.source().unwrap().to_string();
     assert!(
@@ -45,4 +48,21 @@ async fn a_folder_is_opened_once() {
     );
     drop(first);
     open(&url).await.unwrap();
+}
+
+#[test]
+fn every_refusal_has_its_code() {
+    let text = || "text".to_owned();
+    let table = [
+        (EngineError::Unavailable(text()), ErrorCode::Unavailable),
+        (EngineError::NoSpace(text()), ErrorCode::NoSpace),
+        (EngineError::Damaged(text()), ErrorCode::Corrupt),
+        (EngineError::NewerFormat { found: 9, supported: 1 }, ErrorCode::UnsupportedVersion),
+        (EngineError::InUse(text()), ErrorCode::Busy),
+        (EngineError::TooLarge(text()), ErrorCode::Internal),
+    ];
+    for (source, code) in table {
+        let error = OpenError::Engine { url: text(), source };
+        assert_eq!(error.code(), code, "{error:?}");
+    }
 }

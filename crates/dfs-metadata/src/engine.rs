@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_types::{LeaseEpoch, Revision};
+use dfs_types::{ErrorCode, LeaseEpoch, Revision};
 
 /// Distinct keys that one commit may name at most, in conditions and writes together. Neither of
 /// the two lists may be longer than this either.
@@ -211,6 +211,22 @@ pub enum EngineError {
     /// Another process has the store open.
     #[error("the metadata store is in use: {0}")]
     InUse(String),
+}
+
+impl EngineError {
+    /// The code of a process that cannot start because of it. What a call is answered with is
+    /// [`crate::Error::code`]: its caller can do nothing about a store.
+    pub fn start_code(&self) -> ErrorCode {
+        match self {
+            Self::Unavailable(_) => ErrorCode::Unavailable,
+            Self::OutcomeUnknown(_) => ErrorCode::OutcomeUnknown,
+            Self::NoSpace(_) => ErrorCode::NoSpace,
+            Self::Damaged(_) => ErrorCode::Corrupt,
+            Self::NewerFormat { .. } => ErrorCode::UnsupportedVersion,
+            Self::InUse(_) => ErrorCode::Busy,
+            Self::Compacted(_) | Self::TooLarge(_) => ErrorCode::Internal,
+        }
+    }
 }
 
 /// A consistent view of everything at one revision. Drop it soon: the store keeps what it sees.

@@ -360,6 +360,19 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The code of a process that cannot start because of it.
+    pub fn start_code(&self) -> ErrorCode {
+        match self {
+            // There is nothing to start with yet.
+            Self::NotInitialised => ErrorCode::NotFound,
+            Self::Damaged { .. } => ErrorCode::Corrupt,
+            Self::Engine(error) => error.start_code(),
+            other => other.code(),
+        }
+    }
+}
+
 fn engine_code(error: &EngineError) -> ErrorCode {
     match error {
         EngineError::Unavailable(_) | EngineError::InUse(_) | EngineError::Compacted(_) => {

@@ -8,7 +8,7 @@ use dfs_types::{ErrorCode, Frame, SessionId};
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{Ack, Attachment, Dropped, Error, Link, Outcome};
 
@@ -125,9 +125,21 @@ pub fn dropped_to_wire(dropped: Dropped) -> v1::DroppedReplica {
     }
 }
 
+/// Why a stream brings no more frames: what is too long, or compressed, is so the next time too;
+/// all else is the connection's.
+fn broken(status: &Status) -> Error {
+    let message = status.message().to_owned();
+    match status.code() {
+        Code::OutOfRange | Code::Unimplemented => {
+            Error::Refused { code: ErrorCode::InvalidArgument, message }
+        }
+        _ => Error::Cut(message),
+    }
+}
+
 /// Reads the frames of a sender, after its `Attach`.
 pub fn frame_from_wire(data: Result<v1::ChunkData, Status>) -> Result<Frame, Error> {
-    let data = data.map_err(|status| Error::Cut(status.message().to_owned()))?;
+    let data = data.map_err(|status| broken(&status))?;
     let refused =
         |error: wire::FieldError| Error::Refused { code: error.code(), message: error.to_string() };
     match data.kind {

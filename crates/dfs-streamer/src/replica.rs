@@ -60,10 +60,7 @@ impl Forwarder {
             };
             drop(tell.send(Progress::Ended(ended)));
         };
-        drop(match dfs_transport::current_request_id() {
-            Some(id) => tokio::spawn(dfs_transport::with_request_id(id, work)),
-            None => tokio::spawn(work),
-        });
+        drop(dfs_transport::spawn_in_request(work));
         Self { node, frames, progress }
     }
 

@@ -137,11 +137,7 @@ impl Session {
             };
             drop(acks.send(ended.map(Ack::Sealed)).await);
         };
-        // The id of the request is to be found in calls that the work makes.
-        drop(match dfs_transport::current_request_id() {
-            Some(id) => tokio::spawn(dfs_transport::with_request_id(id, work)),
-            None => tokio::spawn(work),
-        });
+        drop(dfs_transport::spawn_in_request(work));
         told
     }
 

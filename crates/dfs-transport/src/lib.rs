@@ -4,6 +4,7 @@
 //! Channels are made in [`Channels`] and servers run by [`serve`], nowhere else, so that TLS will
 //! be a matter of one crate.
 
+mod answer;
 mod authorise;
 mod channels;
 mod memory;
@@ -14,6 +15,9 @@ mod server;
 pub use authorise::{Action, Denied, Identity, allow};
 pub use channels::{AddressError, Channels, Security, Traced};
 pub use memory::MemoryNetwork;
-pub use network::{CONNECT_TIMEOUT, Io, Listener, Network, Stream, TcpNetwork};
-pub use request_id::{AddRequestId, REQUEST_ID_HEADER, current_request_id, with_request_id};
+pub use network::{CONNECT_TIMEOUT, Io, Listener, Network, Stream, TcpNetwork, listen_code};
+pub use request_id::{
+    AddRequestId, REQUEST_ID_HEADER, current_request_id, in_request, spawn_in_request,
+    with_request_id,
+};
 pub use server::{Observer, serve};

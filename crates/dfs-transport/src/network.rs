@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dfs_types::ErrorCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -115,6 +116,19 @@ pub trait Network: Send + Sync + 'static {
 
     /// Listens on `host:port`; port 0 takes a free one.
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>>;
+}
+
+/// The code of a process that cannot listen.
+pub fn listen_code(error: &io::Error) -> ErrorCode {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ErrorCode::Busy,
+        io::ErrorKind::PermissionDenied => ErrorCode::PermissionDenied,
+        // No such address here, or none at all.
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => {
+            ErrorCode::InvalidArgument
+        }
+        _ => ErrorCode::Internal,
+    }
 }
 
 /// TCP of the operating system.

@@ -1,9 +1,11 @@
 //! One id follows a user's action through every process it touches.
 
 use dfs_types::{OsRandom, RequestId};
+use tokio::task::JoinHandle;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
+use tracing::{Instrument as _, Span};
 
 /// Header that carries the id.
 pub const REQUEST_ID_HEADER: &str = "dfs-request-id";
@@ -21,6 +23,25 @@ pub fn current_request_id() -> Option<RequestId> {
 /// it is wrapped as well.
 pub async fn with_request_id<T>(id: RequestId, work: impl Future<Output = T>) -> T {
     CURRENT.scope(id, work).await
+}
+
+/// The same, within a span: what is logged shows the id as well. The span is there at every level
+/// of the log.
+pub async fn in_request<T>(id: RequestId, work: impl Future<Output = T>) -> T {
+    with_request_id(id, work).instrument(tracing::error_span!("request", %id)).await
+}
+
+/// Spawns a part of what the current task does: it works for the same action, and what it logs
+/// stands in the same span.
+pub fn spawn_in_request<W>(work: W) -> JoinHandle<W::Output>
+where
+    W: Future<Output: Send + 'static> + Send + 'static,
+{
+    let work = work.instrument(Span::current());
+    match current_request_id() {
+        Some(id) => tokio::spawn(with_request_id(id, work)),
+        None => tokio::spawn(work),
+    }
 }
 
 /// Puts the current id on every outgoing call; makes one when there is none.

@@ -15,6 +15,7 @@ use tonic::transport::Server;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
+use crate::answer::{Answer, Call};
 use crate::channels::{
     CONNECTION_WINDOW, HTTP2_FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW,
 };
@@ -38,7 +39,7 @@ pub trait Observer: Send + Sync + 'static {
 
 /// Serves `routes` until `shutdown` ends, then takes no more connections and lets calls under way
 /// finish for at most `drain`; whatever is left is cut. Each call runs within a span with its
-/// request id.
+/// request id, its answer to the end, and its end is logged there.
 pub async fn serve(
     listener: Box<dyn Listener>,
     routes: Routes,
@@ -115,9 +116,9 @@ where
     S::Error: Send + 'static,
     R: Send + 'static,
 {
-    type Response = Response<R>;
+    type Response = Response<Answer<R>>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -128,16 +129,18 @@ where
         let id = header.and_then(|value| value.to_str().ok()?.parse().ok());
         let id = id.unwrap_or_else(|| RequestId::random(&OsRandom));
         let method = request.uri().path().to_owned();
-        let span = tracing::info_span!("request", %id, method);
+        // At the level of errors, so that it is there whatever is logged.
+        let span = tracing::error_span!("request", %id, method);
         let (observer, started) = (self.observer.clone(), Instant::now());
         let answer = self.inner.call(request);
+        let of_call = span.clone();
         let work = async move {
             let response = answer.await?;
             // Only an answer without a body has its status among the headers.
-            let code = response.headers().get("grpc-status");
-            let code = code.map_or(Code::Ok, |code| Code::from_bytes(code.as_bytes()));
-            observer.answered(&method, code, started.elapsed());
-            Ok(response)
+            let code = Call::status(response.headers());
+            observer.answered(&method, code.unwrap_or(Code::Ok), started.elapsed());
+            let call = Call { method, started };
+            Ok(response.map(|body| Answer::new(body, of_call, call, code)))
         };
         Box::pin(with_request_id(id, work).instrument(span))
     }

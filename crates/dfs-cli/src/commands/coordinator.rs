@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use dfs_coordinator::{Components, Service, Settings};
+use dfs_coordinator::{Components, InitOptions, Service, Settings};
 use dfs_metadata::engine::Engine;
 use dfs_transport::TcpNetwork;
-use dfs_types::{ErrorCode, OsRandom, SystemClock};
+use dfs_types::{OsRandom, SystemClock};
 use serde::Serialize;
 use serde_json::json;
 
@@ -44,9 +44,12 @@ struct InitArgs {
     /// Where the metadata shall lie: redb:///absolute/folder
     #[arg(long, env = "DFS_METADATA", value_name = "URL")]
     metadata: String,
-    /// Copies of each byte, 1 to 16.
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    replication_factor: u8,
+    /// Settings in YAML, the same as the coordinator's; flags stand over it.
+    #[arg(long, env = "DFS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Copies of each byte, 1 to 16; 3 when not set.
+    #[arg(long, value_name = "N")]
+    replication_factor: Option<u8>,
     /// Durable copies without which no write is acknowledged; a majority when not set.
     #[arg(long, value_name = "N")]
     min_write_replicas: Option<u8>,
@@ -86,6 +89,13 @@ struct Flags<'a> {
     join_secret: Option<String>,
 }
 
+/// The same for what a cluster is made with.
+#[derive(Serialize)]
+struct InitFlags {
+    replication_factor: Option<u8>,
+    min_write_replicas: Option<u8>,
+}
+
 pub(crate) async fn run(args: CoordinatorArgs, out: Output) -> Result<()> {
     match args.action {
         Some(Action::Init(args)) => init(args, out).await,
@@ -93,14 +103,19 @@ pub(crate) async fn run(args: CoordinatorArgs, out: Output) -> Result<()> {
     }
 }
 
-async fn init(args: InitArgs, out: Output) -> Result<()> {
-    let settings = Settings {
+/// What the cluster is made with.
+fn init_options(args: &InitArgs) -> Result<InitOptions> {
+    let flags = InitFlags {
         replication_factor: args.replication_factor,
         min_write_replicas: args.min_write_replicas,
-        ..Settings::default()
     };
+    let settings: Settings = server::settings(args.config.as_deref(), &flags)?;
+    Ok(settings.init_options())
+}
+
+async fn init(args: InitArgs, out: Output) -> Result<()> {
+    let options = init_options(&args)?;
     let engine = open(&args.metadata).await?;
-    let options = settings.init_options();
     let cluster = dfs_coordinator::init(engine, &SystemClock, &OsRandom, options).await;
     let cluster = cluster.map_err(|error| error_of(&error))?;
     if out.is_json {
@@ -140,21 +155,37 @@ async fn serve(args: ServeArgs) -> Result<()> {
 }
 
 async fn open(url: &str) -> Result<Arc<dyn Engine>> {
-    dfs_engines::open(url).await.map_err(|error| {
-        let code = match &error {
-            dfs_engines::OpenError::UnknownUrl(_) => ErrorCode::InvalidArgument,
-            dfs_engines::OpenError::Engine { .. } => ErrorCode::Internal,
-        };
-        Error::new(code, server::chain(&error))
-    })
+    let opened = dfs_engines::open(url).await;
+    opened.map_err(|error| Error::new(error.code(), server::chain(&error)))
 }
 
 /// What the user is told when a coordinator cannot start.
 pub(crate) fn error_of(error: &dfs_coordinator::Error) -> Error {
-    let code = match error {
-        dfs_coordinator::Error::Setting { .. } => ErrorCode::InvalidArgument,
-        dfs_coordinator::Error::AlreadyInitialised(_) => ErrorCode::AlreadyExists,
-        _ => ErrorCode::Internal,
-    };
-    Error::new(code, server::chain(error))
+    Error::new(error.code(), server::chain(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_stand_over_the_file_of_init() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("coordinator.yaml");
+        std::fs::write(&file, "replication_factor: 5\nmin_write_replicas: 2\nlisten: a:1\n")
+            .unwrap();
+        let options = |config: Option<PathBuf>, replication_factor, min_write_replicas| {
+            let metadata = "memory:".to_owned();
+            let args = InitArgs { metadata, config, replication_factor, min_write_replicas };
+            init_options(&args).unwrap()
+        };
+        let made = |replication_factor, min_write_replicas| InitOptions {
+            replication_factor,
+            min_write_replicas,
+        };
+        assert_eq!(options(None, None, None), made(3, None));
+        assert_eq!(options(Some(file.clone()), None, None), made(5, Some(2)));
+        assert_eq!(options(Some(file), Some(4), None), made(4, Some(2)));
+        assert_eq!(options(None, Some(2), Some(1)), made(2, Some(1)));
+    }
 }

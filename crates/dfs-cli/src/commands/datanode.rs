@@ -7,7 +7,7 @@ use clap::Args;
 use dfs_chunkstore::{OsFs, Pool};
 use dfs_datanode::{Components, Service, Settings, open_store};
 use dfs_transport::TcpNetwork;
-use dfs_types::{ByteSize, ErrorCode, OsRandom, Random};
+use dfs_types::{ByteSize, OsRandom, Random};
 use serde::Serialize;
 use serde_json::json;
 
@@ -112,9 +112,5 @@ pub(crate) async fn start(settings: Settings) -> Result<Service> {
 
 /// What the user is told when a datanode cannot start.
 fn error_of(error: &dfs_datanode::Error) -> Error {
-    let code = match error {
-        dfs_datanode::Error::Setting { .. } => ErrorCode::InvalidArgument,
-        _ => ErrorCode::Internal,
-    };
-    Error::new(code, server::chain(error))
+    Error::new(error.code(), server::chain(error))
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dfs_metadata::namespace::{DoomedCopy, WrittenChunk};
 use dfs_types::{ChunkId, NodeId};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::{Deletions, LeaseState, Progress, Tally};
 
@@ -28,6 +30,8 @@ pub(crate) struct Background {
     /// Told when there is news.
     has_news: Notify,
     health: Mutex<Option<Health>>,
+    /// When a writer was last refused for want of room.
+    no_space: Mutex<Option<Instant>>,
 }
 
 /// What happened to chunks since repair looked last.
@@ -80,6 +84,7 @@ impl Background {
             news: Mutex::default(),
             has_news: Notify::new(),
             health: Mutex::default(),
+            no_space: Mutex::default(),
         }
     }
 
@@ -143,6 +148,16 @@ impl Background {
         }
         drop(deletions);
         self.has_news.notify_one();
+    }
+
+    /// A writer was refused for want of room.
+    pub(crate) fn refused_room(&self, now: Instant) {
+        *crate::lock(&self.no_space) = Some(now);
+    }
+
+    /// How long ago that was, if ever.
+    pub(crate) fn no_space_since(&self, now: Instant) -> Option<Duration> {
+        crate::lock(&self.no_space).map(|at| now.saturating_duration_since(at))
     }
 
     /// Takes the news over.

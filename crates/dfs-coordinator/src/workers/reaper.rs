@@ -6,13 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::{ReapLimits, Reaped};
-use dfs_types::ChunkId;
+use dfs_types::{ChunkId, NodeState};
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Next, Progress, WORKER_LEASE, Worker};
 use crate::Error;
 use crate::core::Core;
+use crate::registry::View;
 use crate::service::PLAN_LIFETIME;
 
 /// Unlinked things, or uploads, that one step takes.
@@ -25,6 +26,9 @@ const UPKEEP_EVERY: Duration = Duration::from_mins(1);
 const TOMBSTONES_EVERY: Duration = Duration::from_hours(1);
 /// Pause between the steps of that look, so that it is not felt.
 const TOMBSTONES_PAUSE: Duration = Duration::from_millis(20);
+/// How long a writer that was refused for want of room counts as pressure. Longer than a reaper
+/// takes to give room back, and nodes to tell of it.
+const REFUSAL_COUNTS_FOR: Duration = Duration::from_mins(1);
 /// How much older than any plan that is still honoured the floor stays.
 const FLOOR_MARGIN: Duration = Duration::from_mins(10);
 
@@ -56,14 +60,11 @@ impl Reaper {
         }
     }
 
-    /// Whether so much of the cluster is in use that nothing deleted is kept.
     fn is_under_pressure(&self) -> bool {
-        let views = self.core.registry().views(Instant::now());
-        let heard = || views.iter().filter(|view| view.last_heard.is_some());
-        let capacity: u128 = heard().map(|view| u128::from(view.capacity)).sum();
-        let free: u128 = heard().map(|view| u128::from(view.free)).sum();
-        let percent = u128::from(self.core.settings.pressure_percent);
-        capacity > 0 && capacity.saturating_sub(free) * 100 >= capacity * percent
+        let now = Instant::now();
+        let views = self.core.registry().views(now);
+        let refused = self.core.background.no_space_since(now);
+        is_under_pressure(&views, self.core.settings.pressure_percent, refused)
     }
 
     /// Hands on what was reaped. Whether there is more.
@@ -119,6 +120,25 @@ impl Reaper {
     }
 }
 
+/// Whether so little room is left that nothing deleted is kept: a node that would take chunks is
+/// full, or `percent` of all their bytes are in use, or a writer was refused room not long ago.
+/// Nodes that are lost, or take no chunks, have no room to count.
+fn is_under_pressure(views: &[View], percent: u8, refused: Option<Duration>) -> bool {
+    if refused.is_some_and(|ago| ago <= REFUSAL_COUNTS_FOR) {
+        return true;
+    }
+    let taking = || views.iter().filter(|view| view.last_heard.is_some() && view.capacity > 0);
+    if taking().any(|view| view.is_full && view.state == NodeState::Active) {
+        return true;
+    }
+    // A node that was missed a moment ago still has what it had.
+    let counted =
+        || taking().filter(|view| matches!(view.state, NodeState::Active | NodeState::Suspect));
+    let capacity: u128 = counted().map(|view| u128::from(view.capacity)).sum();
+    let free: u128 = counted().map(|view| u128::from(view.free)).sum();
+    capacity > 0 && capacity.saturating_sub(free) * 100 >= capacity * u128::from(percent)
+}
+
 #[async_trait]
 impl Worker for Reaper {
     fn progress(&self) -> &Progress {
@@ -150,125 +170,4 @@ impl Worker for Reaper {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use dfs_metadata::memory::MemoryEngine;
-    use dfs_metadata::namespace::{
-        Confirm, Delete, Placement, PlanUpload, Registration, WrittenChunk,
-    };
-    use dfs_metadata::placement::Candidate;
-    use dfs_runtime::Shutdown;
-    use dfs_transport::TcpNetwork;
-    use dfs_types::{
-        Attributes, ChunkSeal, Clock, Crc32c, DfsPath, DiskId, NodeId, NodeState, Receipt,
-        RegistrationNumber, Seal, SeededRandom, Sha256, Stamp, Timestamp,
-    };
-    use tokio::time::sleep;
-
-    use super::*;
-    use crate::{Components, JoinSecret, Service, Settings, init};
-
-    #[derive(Default)]
-    struct ManualClock(AtomicU64);
-
-    impl Clock for ManualClock {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_millis(self.0.load(Ordering::Relaxed))
-        }
-    }
-
-    const NODE: NodeId = NodeId(1);
-
-    /// Writes a file of one chunk with one copy, and deletes it at once.
-    async fn write_and_delete(core: &Core) -> ChunkId {
-        let registration = Registration {
-            node: NODE,
-            cluster: None,
-            registration: RegistrationNumber(0),
-            address: "127.0.0.1:1".to_owned(),
-            zone: String::new(),
-            host: String::new(),
-            version: String::new(),
-            disks: Vec::new(),
-        };
-        let registered = core.namespace.register(&registration, true).await.unwrap();
-        core.namespace.confirm_registration(NODE, registered.number).await.unwrap();
-        let path = DfsPath::new(&b"/file"[..]).unwrap();
-        let upload = PlanUpload {
-            path: path.clone(),
-            size: Some(5),
-            chunk_size: None,
-            replication_factor: Some(1),
-            max_chunks: 0,
-            client_host: String::new(),
-            client_zone: String::new(),
-        };
-        let (zone, host) = (String::new(), String::new());
-        let candidates = [Candidate { node: NODE, zone, host, free: 1 << 40 }];
-        let placement = Placement { candidates: &candidates, selector: &*core.selector };
-        let plan = core.namespace.plan_upload(&upload, &placement).await.unwrap();
-        let chunk = plan.chunks[0].chunk;
-        let seal = ChunkSeal { length: 5, crc32c: Crc32c(1), sha256: Sha256([0; 32]) };
-        let receipt = Receipt {
-            chunk,
-            length: 5,
-            crc32c: Crc32c(1),
-            node: NODE,
-            disk: DiskId(1),
-            stamp: Stamp(1),
-            registration: registered.number,
-            seal: Seal([0; 32]),
-        };
-        let receipts = vec![receipt.sealed(&registered.key)];
-        let confirm = Confirm {
-            tokens: vec![plan.token],
-            chunks: vec![WrittenChunk { chunk, file_offset: 0, seal, receipts }],
-            size: 5,
-            attributes: Attributes::default(),
-            create_only: false,
-        };
-        core.namespace.confirm(&confirm, None).await.unwrap();
-        let delete = Delete { path, recursive: false, now: true };
-        core.namespace.delete(&delete, None).await.unwrap();
-        chunk
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_tombstone_of_a_chunk_goes_once_its_copies_are_gone_and_no_plan_can_name_it() {
-        let clock = Arc::new(ManualClock::default());
-        clock.0.store(1_700_000_000_000, Ordering::Relaxed);
-        let components = Components {
-            engine: Arc::new(MemoryEngine::new()),
-            network: Arc::new(TcpNetwork),
-            clock: clock.clone(),
-            random: Arc::new(SeededRandom::new(1)),
-        };
-        let settings = Settings {
-            listen: "127.0.0.1:0".to_owned(),
-            http_listen: String::new(),
-            join_secret: JoinSecret::new("secret"),
-            ..Settings::default()
-        };
-        let options = settings.init_options();
-        init(components.engine.clone(), &*clock, &SeededRandom::new(2), options).await.unwrap();
-        let service = Service::start(settings, components).await.unwrap();
-        let core = service.core();
-        let (_trigger, shutdown) = Shutdown::new();
-        tokio::spawn(service.run(shutdown));
-        let chunk = write_and_delete(&core).await;
-        let read = async || core.namespace.chunks(&[chunk]).await.unwrap().remove(0);
-
-        // Its node does not answer, so the copy may still be there.
-        clock.0.fetch_add(3 * 3_600_000, Ordering::Relaxed);
-        sleep(TOMBSTONES_EVERY * 3).await;
-        let tombstone = read().await.unwrap();
-        assert!(tombstone.is_tombstone());
-        assert_eq!(tombstone.copies.len(), 1);
-
-        // It will never answer.
-        core.namespace.set_node_state(NODE, NodeState::Removed).await.unwrap();
-        sleep(TOMBSTONES_EVERY * 2).await;
-        assert_eq!(read().await, None);
-    }
-}
+mod tests;

@@ -11,7 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::Namespace;
-use dfs_types::{ChunkId, NodeId};
+use dfs_transport::in_request;
+use dfs_types::{ChunkId, NodeId, RequestId};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -160,10 +161,11 @@ impl Repair {
         while self.jobs.len() < core.settings.repair_concurrency {
             let Some((chunk, before)) = self.ledger.take(Instant::now()) else { return };
             let mender = Mender { core: core.clone(), lease: *lease, throttle: throttle.clone() };
-            let job = async move {
+            let id = RequestId::random(&*core.random);
+            let job = in_request(id, async move {
                 let result = mender.mend(chunk).await;
                 Job { chunk, before, result }
-            };
+            });
             self.jobs.push(job.boxed());
         }
     }

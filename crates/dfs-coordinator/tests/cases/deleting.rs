@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use dfs_coordinator::{Error, Service, init};
+use dfs_coordinator::{Error, Service, Settings, init};
 use dfs_metadata::engine::Engine;
 use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::v1;
 use dfs_types::{ChunkId, ErrorCode, SeededRandom};
 
-use crate::cluster::{Cluster, HOUR, components, eventually, refused, settings};
+use crate::cluster::{
+    CHUNK, Cluster, HOUR, components, eventually, refused, settings, upload_request,
+};
 
 async fn delete(cluster: &Cluster, path: &str, now: bool) -> u64 {
     let path = path.to_owned().into();
@@ -68,6 +70,39 @@ async fn nothing_is_kept_when_space_runs_out() {
     for node in cluster.nodes.values() {
         node.set_free(1 << 30);
     }
+    eventually("its space is given back", || async { holders(&cluster, chunk) == 0 }).await;
+}
+
+#[tokio::test]
+async fn a_plain_delete_gives_room_on_a_full_node_at_once() {
+    let cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    assert!(delete(&cluster, "/file", false).await > 0);
+    // By far not all of the cluster is in use, but one node takes nothing more.
+    cluster.node(2).set_refuses(true);
+    eventually("its space is given back", || async { holders(&cluster, chunk) == 0 }).await;
+}
+
+#[tokio::test]
+async fn a_writer_that_finds_no_room_ends_the_time_of_what_was_deleted() {
+    // With this bound alone no node would ever be short of room.
+    let settings = Settings { pressure_percent: 100, ..settings() };
+    let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    let other = cluster.put("/other", b"data", &[1, 2, 3]).await;
+    assert!(delete(&cluster, "/file", false).await > 0);
+    for node in cluster.nodes.values() {
+        node.set_free(1_000);
+    }
+    eventually("the nodes have said so", || async {
+        cluster.status().await.nodes.iter().all(|node| node.disks[0].free == 1_000)
+    })
+    .await;
+    delete(&cluster, "/other", true).await;
+    eventually("the reaper was there", || async { holders(&cluster, other) == 0 }).await;
+    assert_eq!(holders(&cluster, chunk), 3, "nobody needed room yet");
+    let planned = cluster.client().await.upload_file(upload_request("/new", CHUNK)).await;
+    assert_eq!(refused(planned), ErrorCode::NoSpace);
     eventually("its space is given back", || async { holders(&cluster, chunk) == 0 }).await;
 }
 

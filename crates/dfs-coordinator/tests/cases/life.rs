@@ -1,11 +1,16 @@
 //! Starting, being watched, and stopping.
 
 use dfs_coordinator::{Error, JoinSecret, Service, Settings};
+use dfs_types::{ClusterId, ErrorCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::cluster::{Cluster, channel, components, eventually, settings};
 
@@ -52,8 +57,9 @@ async fn settings_that_make_no_sense_are_named() {
     let cluster = Cluster::start(0).await;
     let wrong = [
         ("join_secret", Settings { join_secret: JoinSecret::default(), ..settings() }),
-        ("replication_factor", Settings { replication_factor: 0, ..settings() }),
+        ("replication_factor", Settings { replication_factor: Some(0), ..settings() }),
         ("min_write_replicas", Settings { min_write_replicas: Some(4), ..settings() }),
+        ("cluster_id", Settings { cluster_id: "7".to_owned(), ..settings() }),
         ("lost_after_ms", Settings { lost_after_ms: 1, ..settings() }),
         ("pressure_percent", Settings { pressure_percent: 0, ..settings() }),
     ];
@@ -68,4 +74,37 @@ async fn settings_that_make_no_sense_are_named() {
     let components = components(&cluster.engine, &cluster.clock);
     let started = Service::start(taken, components).await;
     assert!(matches!(started, Err(Error::Listen { .. })), "{started:?}");
+}
+
+#[tokio::test]
+async fn a_store_of_another_cluster_is_refused() {
+    let mut cluster = Cluster::start(0).await;
+    let id = ClusterId::from_slice(&cluster.status().await.cluster_id).unwrap();
+    cluster.stop().await;
+    let start = async |cluster_id: ClusterId| {
+        let settings = Settings { cluster_id: cluster_id.to_string(), ..settings() };
+        Service::start(settings, components(&cluster.engine, &cluster.clock)).await
+    };
+    let refused = start(ClusterId(id.0 ^ 1)).await.expect_err("another cluster was wanted");
+    assert_eq!(refused.code(), ErrorCode::WrongCluster, "{refused:?}");
+    start(id).await.unwrap();
+}
+
+#[tokio::test]
+async fn it_tells_what_it_offers() {
+    let cluster = Cluster::start(0).await;
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(channel(&cluster.address()).await);
+    let answers = reflection.server_reflection_info(tokio_stream::iter([request])).await;
+    let answer = answers.unwrap().into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(listed)) = answer.message_response else {
+        panic!("{answer:?}")
+    };
+    let names: Vec<&str> = listed.service.iter().map(|service| &service.name[..]).collect();
+    for name in ["dfs.v1.Coordinator", "dfs.v1.Membership", "dfs.v1.Admin"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dfs_chunkstore::SealedChunk;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{FieldError, v1};
+use dfs_transport::spawn_in_request;
 use dfs_types::{ChunkId, LeaseEpoch, Stamp};
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
@@ -72,7 +73,7 @@ pub(super) fn list(
     };
     let (pages, outgoing) = mpsc::channel(1);
     let node = node.clone();
-    tokio::spawn(async move {
+    spawn_in_request(async move {
         loop {
             let step = left.min(LISTING_STEP);
             let found = match node.store.list(after, step).await {

@@ -69,6 +69,7 @@ pub(super) async fn run(
             Err(failure) => {
                 node.counts.dropped_replicas.increment();
                 let Failure { code, message, .. } = failure;
+                tracing::info!(%chunk, replica = %replica.id, %code, message, "a replica is not ready");
                 dropped.push(Dropped { node: replica.id, code, message });
             }
         }
@@ -191,6 +192,10 @@ impl Sink for NodeSink {
         let copy = writer.seal(seal).await.map_err(refused)?;
         self.node.counts.seal_seconds.observe(started.elapsed());
         self.node.counts.sealed.increment();
+        tracing::debug!(
+            chunk = %copy.chunk, bytes = seal.length, stamp = %copy.stamp, disk = %copy.disk,
+            "sealed a chunk"
+        );
         self.node.receipt(&copy).map_err(refused)
     }
 }

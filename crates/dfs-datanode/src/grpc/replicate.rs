@@ -7,6 +7,7 @@ use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{Failure, v1};
 use dfs_streamer::grpc::dropped_to_wire;
 use dfs_streamer::{Dropped, Reopening, SenderConfig, send_chunk};
+use dfs_transport::spawn_in_request;
 use dfs_types::{BLOCK_SIZE, ChunkId, ErrorCode, Frame, FrameError, LeaseEpoch, Receipt};
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -27,6 +28,7 @@ pub(super) async fn run(
     node.check_epoch(LeaseEpoch(request.lease_epoch))?;
     let permit = node.replications.clone().try_acquire_owned();
     let _permit = permit.map_err(|_| Error::Busy("chunks on their way to other nodes"))?;
+    let _streams = node.sessions.take_streams(targets.len())?;
     let copy = node.store.stat(chunk).await?.ok_or(StoreError::NotFound(chunk))?;
     if copy.is_set_aside {
         return Err(StoreError::SetAside(chunk).into());
@@ -49,9 +51,11 @@ pub(super) async fn run(
         match result {
             Ok(receipt) => {
                 node.counts.replicated.increment();
+                tracing::debug!(%chunk, to = %target.id, "copied a chunk");
                 receipts.push(receipt.into());
             }
             Err(Failure { code, message, .. }) => {
+                tracing::info!(%chunk, to = %target.id, %code, message, "a chunk was not copied");
                 failed.push(dropped_to_wire(Dropped { node: target.id, code, message }));
             }
         }
@@ -69,7 +73,7 @@ async fn send(
     let reader = node.clone();
     let mut source = Reopening::new(move |offset| {
         let (frames, made) = mpsc::channel(FRAMES_AHEAD);
-        tokio::spawn(read(reader.clone(), copy, offset, frames));
+        spawn_in_request(read(reader.clone(), copy, offset, frames));
         made
     });
     let config = SenderConfig::between_nodes();

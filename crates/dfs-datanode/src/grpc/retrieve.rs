@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dfs_chunkstore::{Blocks, StoreError};
 use dfs_proto::{v1, wire};
+use dfs_transport::spawn_in_request;
 use dfs_types::{ChunkId, ChunkSeal, ClusterId, Frame};
 use futures_util::Stream;
 use tokio::sync::mpsc;
@@ -48,7 +49,7 @@ pub(super) async fn run(
     let first = node.store.read(chunk, offset, end - offset).await?;
     let (frames, outgoing) = mpsc::channel(FRAMES_AHEAD);
     let node = node.clone();
-    tokio::spawn(async move {
+    spawn_in_request(async move {
         let _permit = permit;
         let mut next = Ok(first);
         loop {

@@ -4,5 +4,6 @@
 mod channels;
 mod draining;
 mod limits;
+mod logs;
 mod request_ids;
 mod service;

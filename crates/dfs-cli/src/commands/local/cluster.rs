@@ -89,9 +89,11 @@ impl Local {
         plan.datanodes = plan.datanodes.max(there);
         let engine = format!("redb://{}", plan.folder.join("metadata").display());
         let engine = dfs_engines::open(&engine).await;
-        let engine = engine.map_err(|error| server::failed(&error))?;
+        let engine = engine.map_err(|error| Error::new(error.code(), server::chain(&error)))?;
         let settings = plan.coordinator(&secret);
-        let options = settings.init_options();
+        let most = u8::try_from(plan.datanodes).unwrap_or(3).min(3);
+        let replication_factor = plan.replication_factor.unwrap_or(most);
+        let options = coordinator::InitOptions { replication_factor, ..settings.init_options() };
         match coordinator::init(engine.clone(), &SystemClock, &OsRandom, options).await {
             Ok(_) | Err(coordinator::Error::AlreadyInitialised(_)) => {}
             Err(error) => return Err(error_of(&error)),
@@ -148,7 +150,7 @@ impl Local {
         let id = service.handle().node_id();
         let part = Part::start(|shutdown| {
             tokio::spawn(async move {
-                service.run(shutdown).await.map_err(|error| server::failed(&error))
+                service.run(shutdown).await.map_err(|e| Error::new(e.code(), server::chain(&e)))
             })
         });
         Ok((id, part))
@@ -204,12 +206,11 @@ impl Plan {
     }
 
     fn coordinator(&self, secret: &str) -> coordinator::Settings {
-        let most = u8::try_from(self.datanodes).unwrap_or(3).min(3);
         let mut settings = coordinator::Settings {
             listen: self.listen.clone(),
             http_listen: self.http_listen.clone(),
             join_secret: coordinator::JoinSecret::new(secret),
-            replication_factor: self.replication_factor.unwrap_or(most),
+            replication_factor: self.replication_factor,
             ..coordinator::Settings::default()
         };
         if self.is_hasty {

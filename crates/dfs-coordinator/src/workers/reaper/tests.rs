@@ -1,0 +1,181 @@
+//! Pressure, and the end of tombstones.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dfs_metadata::memory::MemoryEngine;
+use dfs_metadata::namespace::{Confirm, Delete, Placement, PlanUpload, Registration, WrittenChunk};
+use dfs_metadata::placement::Candidate;
+use dfs_runtime::Shutdown;
+use dfs_transport::TcpNetwork;
+use dfs_types::{
+    Attributes, ChunkSeal, Clock, Crc32c, DfsPath, DiskId, NodeId, Receipt, RegistrationNumber,
+    Seal, SeededRandom, Sha256, Stamp, Timestamp,
+};
+use tokio::time::sleep;
+
+use super::*;
+use crate::registry::Member;
+use crate::{Components, JoinSecret, Service, Settings, init};
+
+#[derive(Default)]
+struct ManualClock(AtomicU64);
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+const NODE: NodeId = NodeId(1);
+
+/// Writes a file of one chunk with one copy, and deletes it at once.
+async fn write_and_delete(core: &Core) -> ChunkId {
+    let registration = Registration {
+        node: NODE,
+        cluster: None,
+        registration: RegistrationNumber(0),
+        address: "127.0.0.1:1".to_owned(),
+        zone: String::new(),
+        host: String::new(),
+        version: String::new(),
+        disks: Vec::new(),
+    };
+    let registered = core.namespace.register(&registration, true).await.unwrap();
+    core.namespace.confirm_registration(NODE, registered.number).await.unwrap();
+    let path = DfsPath::new(&b"/file"[..]).unwrap();
+    let upload = PlanUpload {
+        path: path.clone(),
+        size: Some(5),
+        chunk_size: None,
+        replication_factor: Some(1),
+        max_chunks: 0,
+        client_host: String::new(),
+        client_zone: String::new(),
+    };
+    let (zone, host) = (String::new(), String::new());
+    let candidates = [Candidate { node: NODE, zone, host, free: 1 << 40 }];
+    let placement = Placement { candidates: &candidates, selector: &*core.selector };
+    let plan = core.namespace.plan_upload(&upload, &placement).await.unwrap();
+    let chunk = plan.chunks[0].chunk;
+    let seal = ChunkSeal { length: 5, crc32c: Crc32c(1), sha256: Sha256([0; 32]) };
+    let receipt = Receipt {
+        chunk,
+        length: 5,
+        crc32c: Crc32c(1),
+        node: NODE,
+        disk: DiskId(1),
+        stamp: Stamp(1),
+        registration: registered.number,
+        seal: Seal([0; 32]),
+    };
+    let receipts = vec![receipt.sealed(&registered.key)];
+    let confirm = Confirm {
+        tokens: vec![plan.token],
+        chunks: vec![WrittenChunk { chunk, file_offset: 0, seal, receipts }],
+        size: 5,
+        attributes: Attributes::default(),
+        create_only: false,
+    };
+    core.namespace.confirm(&confirm, None).await.unwrap();
+    let delete = Delete { path, recursive: false, now: true };
+    core.namespace.delete(&delete, None).await.unwrap();
+    chunk
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tombstone_of_a_chunk_goes_once_its_copies_are_gone_and_no_plan_can_name_it() {
+    let clock = Arc::new(ManualClock::default());
+    clock.0.store(1_700_000_000_000, Ordering::Relaxed);
+    let components = Components {
+        engine: Arc::new(MemoryEngine::new()),
+        network: Arc::new(TcpNetwork),
+        clock: clock.clone(),
+        random: Arc::new(SeededRandom::new(1)),
+    };
+    let settings = Settings {
+        listen: "127.0.0.1:0".to_owned(),
+        http_listen: String::new(),
+        join_secret: JoinSecret::new("secret"),
+        ..Settings::default()
+    };
+    let options = settings.init_options();
+    init(components.engine.clone(), &*clock, &SeededRandom::new(2), options).await.unwrap();
+    let service = Service::start(settings, components).await.unwrap();
+    let core = service.core();
+    let (_trigger, shutdown) = Shutdown::new();
+    tokio::spawn(service.run(shutdown));
+    let chunk = write_and_delete(&core).await;
+    let read = async || core.namespace.chunks(&[chunk]).await.unwrap().remove(0);
+
+    // Its node does not answer, so the copy may still be there.
+    clock.0.fetch_add(3 * 3_600_000, Ordering::Relaxed);
+    sleep(TOMBSTONES_EVERY * 3).await;
+    let tombstone = read().await.unwrap();
+    assert!(tombstone.is_tombstone());
+    assert_eq!(tombstone.copies.len(), 1);
+
+    // It will never answer.
+    core.namespace.set_node_state(NODE, NodeState::Removed).await.unwrap();
+    sleep(TOMBSTONES_EVERY * 2).await;
+    assert_eq!(read().await, None);
+}
+
+/// A node with so many of its 100 bytes free.
+fn view(free: u64, is_full: bool, state: NodeState) -> View {
+    View {
+        node: NODE,
+        member: Member {
+            address: String::new(),
+            zone: String::new(),
+            host: String::new(),
+            version: String::new(),
+            admin_state: NodeState::Active,
+            registration: RegistrationNumber(1),
+        },
+        state,
+        disks: Vec::new(),
+        free,
+        planned: 0,
+        capacity: 100,
+        is_full,
+        is_stopping: false,
+        sessions: 0,
+        last_heard: Some(Duration::ZERO),
+    }
+}
+
+#[test]
+fn what_counts_as_pressure() {
+    use NodeState::{Active, Draining, Lost, Maintenance, Suspect};
+    let all_broken = View { capacity: 0, ..view(0, true, Active) };
+    let never_heard = View { last_heard: None, ..view(0, true, Active) };
+    let roomy = || view(90, false, Active);
+    let table = [
+        ("nobody is there", vec![], false),
+        ("there is room", vec![roomy(), roomy()], false),
+        ("just below the bound", vec![view(11, false, Active)], false),
+        ("at the bound", vec![view(10, false, Active)], true),
+        ("over all of them", vec![view(0, false, Active), view(21, false, Active)], false),
+        ("one is full", vec![roomy(), view(30, true, Active)], true),
+        ("a full one that takes no chunks", vec![roomy(), view(0, true, Draining)], false),
+        ("a full one in maintenance", vec![roomy(), view(0, true, Maintenance)], false),
+        ("a full one that is silent", vec![roomy(), view(80, true, Suspect)], false),
+        ("the room of a lost one", vec![view(5, false, Active), view(100, false, Lost)], true),
+        ("a lost one without room", vec![roomy(), view(0, true, Lost), view(0, true, Lost)], false),
+        (
+            "the room of one missed just now",
+            vec![view(5, false, Active), view(90, false, Suspect)],
+            false,
+        ),
+        ("broken disks are not full ones", vec![roomy(), all_broken], false),
+        ("one that was never heard", vec![roomy(), never_heard], false),
+    ];
+    for (what, views, expected) in table {
+        assert_eq!(is_under_pressure(&views, 90, None), expected, "{what}");
+    }
+    let views = [roomy()];
+    assert!(is_under_pressure(&views, 90, Some(Duration::ZERO)), "a writer was refused room");
+    assert!(is_under_pressure(&views, 90, Some(REFUSAL_COUNTS_FOR)));
+    let long_ago = REFUSAL_COUNTS_FOR + Duration::from_millis(1);
+    assert!(!is_under_pressure(&views, 90, Some(long_ago)), "that was long ago");
+}

@@ -1,0 +1,87 @@
+//! What a node refuses because it has enough of it, or too little.
+
+use dfs_datanode::Settings;
+use dfs_proto::v1;
+use dfs_types::{ErrorCode, NodeId};
+
+use crate::cluster::{Cluster, Hang, meta, meta_for, refused, replica_meta, settings};
+
+#[tokio::test(start_paused = true)]
+async fn sessions_of_clients_and_of_datanodes_have_bounds_of_their_own() {
+    let cluster = Cluster::start().await;
+    let settings = Settings { sessions: 2, replica_sessions: 1, ..settings() };
+    let node = cluster.node(1, settings).await;
+    let first = node.prepare(meta(1)).await.unwrap();
+    node.prepare(meta(2)).await.unwrap();
+    assert_eq!(refused(node.prepare(meta(3)).await), ErrorCode::Busy);
+    // The clients have used up theirs, the other datanodes have not.
+    node.prepare(replica_meta(4)).await.unwrap();
+    assert_eq!(refused(node.prepare(replica_meta(5)).await), ErrorCode::Busy);
+    // A chunk that is sealed gives its place back, also while its session is remembered.
+    node.finish(&first, b"data").await.unwrap();
+    node.prepare(meta(3)).await.unwrap();
+    assert_eq!(refused(node.prepare(meta(6)).await), ErrorCode::Busy);
+    assert_eq!(refused(node.prepare(replica_meta(5)).await), ErrorCode::Busy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_session_takes_no_place() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, Settings { sessions: 1, ..settings() }).await;
+    for _ in 0..3 {
+        let too_many = v1::ChunkMeta { min_copies: 2, ..meta(1) };
+        assert_eq!(refused(node.prepare(too_many).await), ErrorCode::NotEnoughNodes);
+    }
+    node.prepare(meta(1)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_to_replicas_have_a_bound_that_repair_shares() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, Settings { replication_streams: 2, ..settings() }).await;
+    let (second, third) = (cluster.node(2, settings()).await, cluster.node(3, settings()).await);
+    let fourth = cluster.node(4, settings()).await;
+    node.write(1, b"old").await;
+    let too_many = meta_for(2, &[&second, &third, &fourth]);
+    assert_eq!(refused(node.prepare(too_many).await), ErrorCode::Busy);
+    let ready = node.prepare(meta_for(3, &[&second, &third])).await.unwrap();
+    assert_eq!(refused(node.prepare(meta_for(4, &[&second])).await), ErrorCode::Busy);
+    node.prepare(meta(5)).await.expect("a chunk without replicas takes no stream");
+    let replicate = v1::ReplicateRequest {
+        chunk_id: meta(1).chunk_id,
+        targets: vec![fourth.location()],
+        lease_epoch: 1,
+    };
+    let busy = node.client().replicate_chunk(replicate.clone()).await;
+    assert_eq!(refused(busy), ErrorCode::Busy);
+    // Once the chunk is sealed its streams are free again.
+    assert_eq!(node.finish(&ready, b"data").await.unwrap().len(), 3);
+    let copied = node.client().replicate_chunk(replicate).await.unwrap().into_inner();
+    assert_eq!((copied.receipts.len(), copied.failed.len()), (1, 0));
+    node.prepare(meta_for(4, &[&second, &third])).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_demands_as_many_copies_as_its_settings_say() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, Settings { min_durable_copies: 2, ..settings() }).await;
+    let second = cluster.node(2, settings()).await;
+    // The client would be content with one.
+    assert_eq!(refused(node.prepare(meta(1)).await), ErrorCode::NotEnoughNodes);
+    let mut gone = second.location();
+    gone.node_id = NodeId(9).to_bytes().to_vec().into();
+    gone.address = "nobody:1".to_owned();
+    let with_one = v1::ChunkMeta { replicas: vec![gone.clone()], ..meta(1) };
+    assert_eq!(refused(node.prepare(with_one).await), ErrorCode::NotEnoughNodes);
+    let with_two = v1::ChunkMeta { replicas: vec![gone, second.location()], ..meta(1) };
+    let ready = node.prepare(with_two).await.unwrap();
+    assert_eq!((ready.ready_replicas.len(), ready.dropped.len()), (1, 1));
+    // What a client asks for beyond that counts as well.
+    let three = v1::ChunkMeta { min_copies: 3, ..meta_for(2, &[&second]) };
+    assert_eq!(refused(node.prepare(three).await), ErrorCode::NotEnoughNodes);
+    // A replica is one of the copies of another node, which counts them.
+    node.prepare(replica_meta(3)).await.unwrap();
+    // The second copy is lost on the way: the first alone is not enough.
+    second.store.hang(Hang::Write);
+    assert_eq!(node.finish(&ready, b"data").await, Err(ErrorCode::NotEnoughNodes));
+}

@@ -1,0 +1,112 @@
+//! Every line about a chunk on its way carries the id of the request, on all nodes.
+
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use dfs_proto::v1;
+use dfs_transport::with_request_id;
+use dfs_types::{ChunkId, ErrorCode, RequestId};
+
+use crate::cluster::{Cluster, frames, meta, meta_for, settings};
+
+/// Of no other test.
+const CHUNK: u128 = 0xc0_ffee;
+const OTHER: u128 = 0xdec_0de;
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    /// The same for all tests of the process: a log for one thread alone would miss what another
+    /// thread came by first.
+    fn start() -> Self {
+        static LINES: OnceLock<Lines> = OnceLock::new();
+        let start = || {
+            let lines = Self::default();
+            let writer = lines.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_env_filter("warn,dfs_datanode=debug,dfs_streamer=debug,dfs_transport=debug")
+                .with_writer(move || writer.clone())
+                .finish();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+            lines
+        };
+        LINES.get_or_init(start).clone()
+    }
+
+    fn with(&self, text: &str) -> Vec<String> {
+        let all = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        all.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_id_is_in_all_lines_about_a_chunk() {
+    let lines = Lines::start();
+    let cluster = Cluster::start().await;
+    let [first, second, third, fourth] = [
+        cluster.node(1, settings()).await,
+        cluster.node(2, settings()).await,
+        cluster.node(3, settings()).await,
+        cluster.node(4, settings()).await,
+    ];
+
+    // One chunk goes to three nodes, another one is refused on the way.
+    let [put, refused, repair] = [RequestId(0xa1), RequestId(0xa2), RequestId(0xa3)];
+    let written = with_request_id(put, async {
+        let ready = first.prepare(meta_for(CHUNK, &[&second, &third])).await.unwrap();
+        first.finish(&ready, b"data").await.unwrap()
+    });
+    assert_eq!(written.await.len(), 3);
+    let code = with_request_id(refused, async {
+        let ready = first.prepare(meta(OTHER)).await.unwrap();
+        let mut stream = first.attach(&ready, 1).await;
+        stream.send(v1::ChunkFrame { offset: 7, ..frames(b"data").remove(0).into() }).await;
+        stream.end().await.unwrap_err()
+    });
+    assert_eq!(code.await, ErrorCode::InvalidArgument);
+    let replicate = v1::ReplicateRequest {
+        chunk_id: meta(CHUNK).chunk_id,
+        targets: vec![fourth.location()],
+        lease_epoch: 1,
+    };
+    with_request_id(repair, first.client().replicate_chunk(replicate)).await.unwrap();
+
+    let id = |id: RequestId| format!("request{{id={id} ");
+    let count = |text: &str, request| {
+        let found = lines.with(text);
+        found.iter().filter(|line| line.contains(&id(request))).count()
+    };
+    for line in lines.with(&format!("chunk={}", ChunkId(CHUNK))) {
+        assert!(line.contains(&id(put)) || line.contains(&id(repair)), "{line}");
+    }
+    for line in lines.with(&format!("chunk={}", ChunkId(OTHER))) {
+        assert!(line.contains(&id(refused)), "{line}");
+    }
+    for (text, request, times) in [
+        ("ready for a chunk", put, 3),
+        ("sealed a chunk", put, 3),
+        ("answered call=\"/dfs.v1.DataNode/PrepareChunkUpload\" code=Ok", put, 3),
+        ("answered call=\"/dfs.v1.DataNode/ChunkDataStream\" code=Ok", put, 3),
+        ("a stream ended early", refused, 1),
+        ("answered call=\"/dfs.v1.DataNode/ChunkDataStream\" code=InvalidArgument", refused, 1),
+        ("copied a chunk", repair, 1),
+        ("sealed a chunk", repair, 1),
+        ("answered call=\"/dfs.v1.DataNode/ReplicateChunk\" code=Ok", repair, 1),
+    ] {
+        assert_eq!(count(text, request), times, "{text}: {:?}", lines.with(text));
+    }
+}

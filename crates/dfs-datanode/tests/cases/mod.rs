@@ -1,0 +1,8 @@
+//! One file for each kind of behaviour.
+
+mod bounds;
+mod frames;
+mod life;
+mod logs;
+mod orders;
+mod sessions;

@@ -1,0 +1,63 @@
+//! Orders of the background work.
+
+use dfs_proto::v1;
+use dfs_types::{ErrorCode, Receipt, SealKey};
+
+use crate::cluster::coordinator::KEY;
+use crate::cluster::{Cluster, Node, meta, refused, settings};
+
+fn delete(chunk: u128, stamp: u64, lease_epoch: u64) -> v1::DeleteChunksRequest {
+    let copies = vec![v1::CopyToDelete { chunk_id: meta(chunk).chunk_id, stamp }];
+    v1::DeleteChunksRequest { copies, lease_epoch }
+}
+
+async fn deleted(node: &Node, request: v1::DeleteChunksRequest) -> u64 {
+    node.client().delete_chunks(request).await.unwrap().into_inner().deleted
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_of_an_older_lease_is_refused() {
+    let cluster = Cluster::start().await;
+    let (node, other) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    let stamp = node.write(1, b"data").await[0].stamp;
+    // An order that does nothing tells of the epoch as well.
+    assert_eq!(deleted(&node, delete(9, 1, 5)).await, 0);
+    assert_eq!(refused(node.client().delete_chunks(delete(1, stamp, 4)).await), ErrorCode::Stale);
+    let replicate = |lease_epoch| v1::ReplicateRequest {
+        chunk_id: meta(1).chunk_id,
+        targets: vec![other.location()],
+        lease_epoch,
+    };
+    assert_eq!(refused(node.client().replicate_chunk(replicate(4)).await), ErrorCode::Stale);
+    assert_eq!((node.store.sealed().await.len(), other.store.sealed().await.len()), (1, 0));
+    // The same epoch goes on, and a newer one takes over.
+    node.client().replicate_chunk(replicate(6)).await.unwrap();
+    assert_eq!(refused(node.client().delete_chunks(delete(1, stamp, 5)).await), ErrorCode::Stale);
+    assert_eq!(deleted(&node, delete(1, stamp, 6)).await, 1);
+    assert_eq!((node.store.sealed().await.len(), other.store.sealed().await.len()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_with_another_stamp_is_left() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let first = node.write(1, b"data").await[0].stamp;
+    assert_eq!(deleted(&node, delete(1, first + 1, 1)).await, 0);
+    assert_eq!(deleted(&node, delete(1, first, 1)).await, 1);
+    // A late repeat does not hit the copy that was made since.
+    let second = node.write(1, b"data").await[0].stamp;
+    assert_ne!(first, second);
+    assert_eq!(deleted(&node, delete(1, first, 1)).await, 0);
+    let sealed = node.store.sealed().await;
+    assert_eq!((sealed.len(), sealed[0].stamp.0), (1, second));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_is_under_the_key_of_the_registration() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let receipt = node.write(1, b"data").await.remove(0);
+    let receipt: Receipt = dfs_proto::wire::receipt("receipt", receipt).unwrap();
+    assert_eq!(receipt, receipt.sealed(&SealKey::from_slice(&KEY).unwrap()));
+    assert_eq!((receipt.length, receipt.registration.0), (4, 1));
+}

@@ -1,0 +1,113 @@
+//! The life of a session, and who has none.
+
+use std::time::Duration;
+
+use dfs_datanode::Settings;
+use dfs_proto::v1::{self, chunk_ack::Kind};
+use dfs_proto::wire::WireId as _;
+use dfs_types::{ClusterId, ErrorCode, SessionId};
+use tokio::time::sleep;
+
+use crate::cluster::{Cluster, Hang, eventually, frames, meta, refused, settings};
+
+const IDLE: Duration = Duration::from_secs(30);
+
+#[tokio::test(start_paused = true)]
+async fn a_session_without_frames_ends_and_gives_its_place_back() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, Settings { sessions: 1, ..settings() }).await;
+    let ready = node.prepare(meta(1)).await.unwrap();
+    assert_eq!(u128::from(ready.idle_timeout_ms), IDLE.as_millis());
+    let mut stream = node.attach(&ready, 1).await;
+    assert!(matches!(stream.ack().await, Ok(Some(Kind::Attached(_)))));
+    // Each frame is a sign of life.
+    let [first, second] = frames(&[1; 2 * dfs_types::BLOCK_SIZE]).try_into().unwrap();
+    sleep(IDLE * 2 / 3).await;
+    stream.send(first.clone()).await;
+    sleep(IDLE * 2 / 3).await;
+    assert!(matches!(stream.ack().await, Ok(Some(Kind::Progress(_)))));
+    assert_eq!(refused(node.prepare(meta(2)).await), ErrorCode::Busy);
+    sleep(IDLE).await;
+    assert_eq!(stream.end().await, Err(ErrorCode::Stale));
+    let mut late = node.attach(&ready, 2).await;
+    late.send(second).await;
+    assert_eq!(late.end().await, Err(ErrorCode::Stale));
+    assert!(node.store.sealed().await.is_empty());
+    // Place, bytes and id of the chunk are free again.
+    node.write(1, b"data").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_nobody_knows_is_stale() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let ready = v1::ChunkUploadReady { session_id: SessionId(9).to_wire(), ..Default::default() };
+    let mut stream = node.attach(&ready, 1).await;
+    assert_eq!(stream.end().await, Err(ErrorCode::Stale));
+    let ready = v1::ChunkUploadReady { session_id: vec![1; 3].into(), ..Default::default() };
+    let mut stream = node.attach(&ready, 1).await;
+    assert_eq!(stream.end().await, Err(ErrorCode::InvalidArgument));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_can_be_asked_for_again() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let ready = node.prepare(meta(1)).await.unwrap();
+    let receipts = node.finish(&ready, b"data").await.unwrap();
+    let again = node.attach(&ready, 2).await.end().await;
+    assert_eq!(again, Ok(receipts));
+    // Not for ever.
+    sleep(IDLE).await;
+    assert_eq!(node.attach(&ready, 3).await.end().await, Err(ErrorCode::Stale));
+    assert_eq!(node.store.sealed().await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_disk_hangs_does_not_keep_the_others() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let hung = node.prepare(meta(1)).await.unwrap();
+    node.store.hang(Hang::Write);
+    let mut stream = node.attach(&hung, 1).await;
+    stream.send(frames(&[1; 2 * dfs_types::BLOCK_SIZE]).remove(0)).await;
+    node.store.is_stuck().await;
+    sleep(IDLE / 2).await;
+    node.prepare(meta(2)).await.unwrap();
+    let sessions = async |count| {
+        let what = format!("{count} sessions are left");
+        eventually(&what, || async {
+            let report = cluster.coordinator.last_report(node.handle.node_id());
+            report.is_some_and(|report| report.sessions == count)
+        })
+        .await;
+    };
+    sessions(2).await;
+    // The hung one is given up first, and gives its place back when its disk lets go of it.
+    sessions(1).await;
+    node.store.go_on();
+    assert_eq!(stream.end().await, Err(ErrorCode::Stale));
+    sessions(0).await;
+    assert!(node.store.sealed().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn chunks_of_another_cluster_are_neither_taken_nor_given() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    node.write(1, b"data").await;
+    let other = ClusterId(78).to_wire();
+    let prepared = node.prepare(v1::ChunkMeta { cluster_id: other.clone(), ..meta(2) }).await;
+    assert_eq!(refused(prepared), ErrorCode::WrongCluster);
+    let read = async |cluster_id| {
+        let chunk_id = meta(1).chunk_id;
+        let request = v1::RetrieveRequest { cluster_id, chunk_id, offset: 0, length: 0 };
+        let mut frames = dfs_proto::bulk::retrieve_chunk(node.channel(), request).await?;
+        Ok(frames.message().await?.map(|frame| frame.data))
+    };
+    assert_eq!(refused(read(other).await), ErrorCode::WrongCluster);
+    // Who names none means this one.
+    for ours in [meta(1).cluster_id, bytes::Bytes::new()] {
+        assert_eq!(read(ours).await.unwrap().unwrap(), &b"data"[..]);
+    }
+}

@@ -1,0 +1,182 @@
+//! A network with a coordinator, its datanodes, and what a client does to them.
+
+pub(crate) mod coordinator;
+mod store;
+mod stream;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_chunkstore::Pool;
+use dfs_datanode::{Components, Error, Handle, JoinSecret, Service, Settings};
+use dfs_proto::v1::data_node_client::DataNodeClient;
+use dfs_proto::wire::WireId as _;
+use dfs_proto::{Failure, v1};
+use dfs_runtime::{Shutdown, Trigger};
+use dfs_transport::{Channels, MemoryNetwork, Security, Traced};
+use dfs_types::{ChunkId, ErrorCode, NodeId, SeededRandom};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::Status;
+
+pub(crate) use coordinator::{CLUSTER, FakeCoordinator};
+pub(crate) use store::{Hang, TestStore};
+pub(crate) use stream::{Stream, frames};
+
+/// How long anything may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes that the chunks of the tests may hold.
+pub(crate) const CHUNK: u64 = 4 * dfs_types::BLOCK_SIZE as u64;
+
+/// Waits until `condition` holds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The code a call was refused with.
+pub(crate) fn refused<T: Debug>(result: Result<T, Status>) -> ErrorCode {
+    Failure::from_status(&result.expect_err("the call should have been refused")).code
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        listen: "node:0".to_owned(),
+        http_listen: String::new(),
+        coordinators: vec![coordinator::ADDRESS.to_owned()],
+        join_secret: JoinSecret::new("secret"),
+        ..Settings::default()
+    }
+}
+
+pub(crate) struct Cluster {
+    pub(crate) network: MemoryNetwork,
+    pub(crate) coordinator: FakeCoordinator,
+    pub(crate) channels: Channels,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Self {
+        let network = MemoryNetwork::default();
+        let coordinator = FakeCoordinator::start(&network).await;
+        let channels = Channels::new(Arc::new(network.clone()), Security::Plaintext);
+        Self { network, coordinator, channels }
+    }
+
+    /// Starts a datanode, and returns once it is part of the cluster.
+    pub(crate) async fn node(&self, id: u128, settings: Settings) -> Node {
+        self.node_on(TestStore::new(NodeId(id)), settings).await
+    }
+
+    pub(crate) async fn node_on(&self, store: TestStore, settings: Settings) -> Node {
+        let drain = Duration::from_millis(settings.drain_ms);
+        let components = Components {
+            network: Arc::new(self.network.clone()),
+            store: Arc::new(store.clone()),
+            pool: Pool::inline(),
+            random: Arc::new(SeededRandom::new(1)),
+        };
+        let service = Service::start(settings, components).await.unwrap();
+        let handle = service.handle();
+        let (stop, shutdown) = Shutdown::new();
+        let running = tokio::spawn(service.run(shutdown));
+        timeout(PATIENCE, handle.readiness().wait_ready()).await.unwrap();
+        let address = format!("node:{}", handle.address().port());
+        let channels = self.channels.clone();
+        Node { handle, store, address, drain, channels, stop, running }
+    }
+}
+
+/// A datanode that runs.
+pub(crate) struct Node {
+    pub(crate) handle: Handle,
+    pub(crate) store: TestStore,
+    pub(crate) address: String,
+    pub(crate) drain: Duration,
+    channels: Channels,
+    pub(crate) stop: Trigger,
+    pub(crate) running: JoinHandle<Result<(), Error>>,
+}
+
+impl Node {
+    pub(crate) fn channel(&self) -> Traced {
+        self.channels.control(&self.address).unwrap()
+    }
+
+    pub(crate) fn client(&self) -> DataNodeClient<Traced> {
+        DataNodeClient::new(self.channel())
+    }
+
+    /// Opens a session.
+    pub(crate) async fn prepare(
+        &self,
+        meta: v1::ChunkMeta,
+    ) -> Result<v1::ChunkUploadReady, Status> {
+        Ok(self.client().prepare_chunk_upload(meta).await?.into_inner())
+    }
+
+    /// Attaches to a session.
+    pub(crate) async fn attach(&self, ready: &v1::ChunkUploadReady, number: u64) -> Stream {
+        let channel = self.channels.bulk(&self.address, 0).unwrap();
+        Stream::attach(channel, ready.session_id.clone(), number).await
+    }
+
+    /// Writes a chunk whole.
+    pub(crate) async fn write(&self, chunk: u128, data: &[u8]) -> Vec<v1::Receipt> {
+        let ready = self.prepare(meta(chunk)).await.unwrap();
+        self.finish(&ready, data).await.unwrap()
+    }
+
+    /// Sends the bytes of a session.
+    pub(crate) async fn finish(
+        &self,
+        ready: &v1::ChunkUploadReady,
+        data: &[u8],
+    ) -> Result<Vec<v1::Receipt>, ErrorCode> {
+        let mut stream = self.attach(ready, 1).await;
+        for frame in frames(data) {
+            stream.send(frame).await;
+        }
+        stream.end().await
+    }
+
+    /// As others name it.
+    pub(crate) fn location(&self) -> v1::NodeLocation {
+        v1::NodeLocation {
+            node_id: self.handle.node_id().to_wire(),
+            address: self.address.clone(),
+            ..v1::NodeLocation::default()
+        }
+    }
+}
+
+/// A chunk as a client announces it.
+pub(crate) fn meta(chunk: u128) -> v1::ChunkMeta {
+    v1::ChunkMeta {
+        cluster_id: CLUSTER.to_wire(),
+        chunk_id: ChunkId(chunk).to_wire(),
+        max_length: CHUNK,
+        inode: 5,
+        path: "/file".into(),
+        min_copies: 1,
+        ..v1::ChunkMeta::default()
+    }
+}
+
+/// A chunk as another datanode announces it.
+pub(crate) fn replica_meta(chunk: u128) -> v1::ChunkMeta {
+    v1::ChunkMeta { is_replica: true, ..meta(chunk) }
+}
+
+/// A chunk that shall also go to these nodes.
+pub(crate) fn meta_for(chunk: u128, replicas: &[&Node]) -> v1::ChunkMeta {
+    let replicas = replicas.iter().map(|replica| replica.location()).collect();
+    v1::ChunkMeta { replicas, ..meta(chunk) }
+}

@@ -1,0 +1,153 @@
+//! A store in memory whose disk can hang.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_chunkstore::{
+    Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DiskUsage, Identity, IdentityStore,
+    MemoryStore, Registration, SealedChunk, StoreError,
+};
+use dfs_types::{ChunkId, Crc32c, NodeId, Stamp};
+use tokio::sync::watch;
+
+/// Room of a store.
+const CAPACITY: u64 = 1 << 30;
+
+/// What a disk hangs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Hang {
+    /// Nothing becomes durable any more.
+    Seal,
+    /// Nothing is written either.
+    Write,
+}
+
+/// Writes, seals and closes only while its disk does not hang.
+#[derive(Clone)]
+pub(crate) struct TestStore {
+    pub(crate) memory: MemoryStore,
+    hangs: watch::Sender<Option<Hang>>,
+    /// Calls that hang.
+    hung: watch::Sender<usize>,
+}
+
+impl TestStore {
+    pub(crate) fn new(node: NodeId) -> Self {
+        let memory = MemoryStore::new(node, CAPACITY);
+        Self { memory, hangs: watch::Sender::new(None), hung: watch::Sender::new(0) }
+    }
+
+    pub(crate) fn hang(&self, hang: Hang) {
+        self.hangs.send_replace(Some(hang));
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.hangs.send_replace(None);
+    }
+
+    /// Waits until a call hangs.
+    pub(crate) async fn is_stuck(&self) {
+        self.hung.subscribe().wait_for(|hung| *hung > 0).await.unwrap();
+    }
+
+    /// Everything that is sealed.
+    pub(crate) async fn sealed(&self) -> Vec<SealedChunk> {
+        self.memory.list(None, usize::MAX).await.unwrap()
+    }
+
+    /// Waits while the disk hangs in this.
+    async fn answers(&self, what: Hang) {
+        let mut hangs = self.hangs.subscribe();
+        let is_free = |hangs: &Option<Hang>| hangs.is_none_or(|hangs| hangs < what);
+        if is_free(&hangs.borrow()) {
+            return;
+        }
+        self.hung.send_modify(|hung| *hung += 1);
+        hangs.wait_for(is_free).await.unwrap();
+        self.hung.send_modify(|hung| *hung -= 1);
+    }
+}
+
+#[async_trait]
+impl IdentityStore for TestStore {
+    fn identity(&self) -> Identity {
+        self.memory.identity()
+    }
+
+    async fn store_registration(&self, registration: Registration) -> Result<(), StoreError> {
+        self.memory.store_registration(registration).await
+    }
+}
+
+#[async_trait]
+impl ChunkStore for TestStore {
+    async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError> {
+        let inner = self.memory.create(header).await?;
+        Ok(Box::new(Writer { inner, store: self.clone() }))
+    }
+
+    async fn stat(&self, chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError> {
+        self.memory.stat(chunk).await
+    }
+
+    async fn header(&self, chunk: ChunkId) -> Result<ChunkHeader, StoreError> {
+        self.memory.header(chunk).await
+    }
+
+    async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError> {
+        self.memory.read(chunk, offset, length).await
+    }
+
+    async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError> {
+        self.memory.verify(chunk).await
+    }
+
+    async fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> Result<(), StoreError> {
+        self.memory.set_aside(chunk, stamp).await
+    }
+
+    async fn list(
+        &self,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<Vec<SealedChunk>, StoreError> {
+        self.memory.list(after, limit).await
+    }
+
+    async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError> {
+        self.memory.delete(chunk, stamp).await
+    }
+
+    fn usage(&self) -> Vec<DiskUsage> {
+        self.memory.usage()
+    }
+
+    async fn close(&self, within: Duration) {
+        self.answers(Hang::Seal).await;
+        self.memory.close(within).await;
+    }
+}
+
+struct Writer {
+    inner: Box<dyn ChunkWriter>,
+    store: TestStore,
+}
+
+#[async_trait]
+impl ChunkWriter for Writer {
+    fn length(&self) -> u64 {
+        self.inner.length()
+    }
+
+    async fn append(&mut self, data: Bytes, crcs: Vec<Crc32c>) -> Result<(), StoreError> {
+        self.store.answers(Hang::Write).await;
+        self.inner.append(data, crcs).await
+    }
+
+    async fn seal(self: Box<Self>, seal: ChunkSeal) -> Result<SealedChunk, StoreError> {
+        let Self { inner, store } = *self;
+        store.answers(Hang::Seal).await;
+        inner.seal(seal).await
+    }
+}

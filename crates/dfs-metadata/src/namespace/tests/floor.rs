@@ -1,0 +1,104 @@
+//! The floor is raised while a commit that brings in chunks is on its way: what it checked is not
+//! what holds when it takes place.
+
+use async_trait::async_trait;
+use dfs_types::{ErrorCode, Revision};
+use tokio::sync::watch;
+
+use super::*;
+use crate::engine::{Commit, EngineError, LeaseGrant, Outcome, Snapshot, Watch};
+
+/// An engine whose commits can be held up.
+struct Gated {
+    inner: Arc<MemoryEngine>,
+    is_open: watch::Sender<bool>,
+    waiting: watch::Sender<usize>,
+}
+
+#[async_trait]
+impl Engine for Gated {
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
+        self.inner.snapshot().await
+    }
+
+    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
+        self.waiting.send_modify(|waiting| *waiting += 1);
+        self.is_open.subscribe().wait_for(|is_open| *is_open).await.unwrap();
+        self.inner.commit_batch(commits).await
+    }
+
+    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
+        self.inner.watch(prefix, from).await
+    }
+
+    async fn lease(
+        &self,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<LeaseGrant>, EngineError> {
+        self.inner.lease(name, holder, ttl).await
+    }
+}
+
+/// Another coordinator of the same cluster.
+async fn second(fixture: &Fixture) -> (Namespace, Arc<Gated>) {
+    let engine = Arc::new(Gated {
+        inner: fixture.engine.clone(),
+        is_open: watch::Sender::new(true),
+        waiting: watch::Sender::new(0),
+    });
+    let (committer, serving) = Committer::new(engine.clone(), std::future::pending());
+    tokio::spawn(serving);
+    let components = Components {
+        engine: engine.clone(),
+        committer,
+        clock: fixture.clock.clone(),
+        random: Arc::new(SeededRandom::new(9)),
+    };
+    let namespace = Namespace::open(components, Options::default(), None).await.unwrap();
+    (namespace, engine)
+}
+
+/// What becomes of `commit` when the floor is raised over its chunks after it has looked at it.
+async fn overtaken<T>(
+    fixture: &Fixture,
+    engine: &Gated,
+    commit: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    engine.is_open.send_replace(false);
+    engine.waiting.send_replace(0);
+    let raise = async {
+        engine.waiting.subscribe().wait_for(|waiting| *waiting > 0).await.unwrap();
+        let later = fixture.clock.now().plus(Duration::from_millis(1));
+        fixture.namespace.raise_gc_floor(later, None).await.unwrap();
+        engine.is_open.send_replace(true);
+    };
+    futures_util::future::join(commit, raise).await.0
+}
+
+#[tokio::test]
+async fn a_confirm_that_the_floor_overtakes_is_refused() {
+    let fixture = Fixture::new().await;
+    let (namespace, engine) = second(&fixture).await;
+    let plan = fixture.plan("/f", CHUNK).await.unwrap();
+    let confirm = fixture.confirm_of(&plan);
+    let refused = overtaken(&fixture, &engine, namespace.confirm(&confirm, None)).await;
+    assert_eq!(code(refused), ErrorCode::Stale);
+    assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
+    assert_eq!(fixture.count("k/").await, 0, "a collector may have judged it already");
+}
+
+#[tokio::test]
+async fn a_stage_that_the_floor_overtakes_is_refused() {
+    let fixture = Fixture::new().await;
+    let (namespace, engine) = second(&fixture).await;
+    let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
+    let confirm = fixture.confirm_of(&plan);
+    let (first, last) = confirm.chunks.split_at(1);
+    namespace.stage(&confirm.tokens, first).await.unwrap();
+    let refused = overtaken(&fixture, &engine, namespace.stage(&confirm.tokens, last)).await;
+    assert_eq!(code(refused), ErrorCode::Stale);
+    // What was there before the floor stays: the collector knows it.
+    assert_eq!(fixture.count("k/").await, 1);
+}

@@ -1,0 +1,110 @@
+//! What is logged of a call carries its id, wherever it is worked on.
+
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use dfs_proto::v1::ClusterStatusRequest;
+use dfs_proto::v1::admin_server::AdminServer;
+use dfs_transport::{MemoryNetwork, in_request, spawn_in_request, with_request_id};
+use dfs_types::RequestId;
+
+use crate::service::{Running, Service, client, replication};
+
+const ID: RequestId = RequestId(0xabc);
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    /// The same for all tests of the process: a log for one thread alone would miss what another
+    /// thread came by first.
+    fn start() -> Self {
+        static LINES: OnceLock<Lines> = OnceLock::new();
+        let start = || {
+            let lines = Self::default();
+            let writer = lines.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_env_filter("warn,dfs_transport=debug,main=debug")
+                .with_writer(move || writer.clone())
+                .finish();
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+            lines
+        };
+        LINES.get_or_init(start).clone()
+    }
+
+    fn with(&self, text: &str) -> Vec<String> {
+        let all = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        all.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_answer_is_logged_with_call_code_time_and_id() {
+    let lines = Lines::start();
+    let network = MemoryNetwork::default();
+    let service = Service::default();
+    let server = AdminServer::new(service.clone());
+    let _running = Running::start(&network, "a:1", server, Duration::ZERO).await;
+    let mut admin = client(&network, "a:1");
+    with_request_id(ID, admin.set_replication(replication(3))).await.unwrap();
+    with_request_id(ID, admin.set_replication(replication(0))).await.unwrap_err();
+    let mut waiting = admin.clone();
+    let call = waiting.cluster_status(ClusterStatusRequest::default());
+    let later = async {
+        service.begun.subscribe().wait_for(|begun| *begun == 1).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        service.may_end.send_replace(true);
+    };
+    futures_util::future::join(with_request_id(ID, call), later).await.0.unwrap();
+
+    let mut answered = lines.with("answered");
+    answered.retain(|line| line.contains(&ID.to_string()));
+    let expected = [
+        ("SetReplication", "code=Ok elapsed_ms=0"),
+        ("SetReplication", "code=InvalidArgument elapsed_ms=0"),
+        ("ClusterStatus", "code=Ok elapsed_ms=25"),
+    ];
+    assert_eq!(answered.len(), expected.len(), "{answered:?}");
+    for (line, (method, end)) in answered.iter().zip(expected) {
+        let span = format!("request{{id={ID} method=\"/dfs.v1.Admin/{method}\"}}");
+        assert!(line.contains(&span) && line.contains("DEBUG"), "{line}");
+        assert!(line.contains(&format!("call=\"/dfs.v1.Admin/{method}\" {end}")), "{line}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_of_an_action_logs_its_id_and_works_under_it() {
+    let lines = Lines::start();
+    let id = RequestId(0xdef);
+    let seen = in_request(id, async {
+        let part = spawn_in_request(async {
+            tracing::warn!("in a part");
+            dfs_transport::current_request_id()
+        });
+        part.await.unwrap()
+    })
+    .await;
+    assert_eq!(seen, Some(id));
+    let logged = lines.with("in a part");
+    assert!(logged[0].contains(&format!("request{{id={id}}}")), "{logged:?}");
+    // Outside of any action it is a task like others.
+    assert_eq!(
+        spawn_in_request(async { dfs_transport::current_request_id() }).await.unwrap(),
+        None
+    );
+}
