@@ -55,8 +55,7 @@ fn every_failure_is_told_as_it_happens() {
     }
     let output = cluster.dfs(["rm", "/one", "/two"]);
     let text = stderr(&output);
-    assert_eq!(text.matches("/one").count(), 1, "{text}");
-    assert_eq!(text.matches("/two").count(), 1, "{text}");
+    assert_eq!(text, "dfs: there is no /one\ndfs: there is no /two\n");
     let output = cluster.dfs(["put", "--json"]);
     assert_eq!(exit_code(&output), 2);
     assert_eq!(documents(&stderr(&output))[0]["error"]["code"], "INVALID_ARGUMENT");
@@ -82,7 +81,10 @@ fn people_get_tables_and_trees() {
         assert!(tree.contains(name), "{tree}");
     }
     assert!(!cluster.dfs_ok(["tree", "-L", "1", "/"]).contains("deep"));
-    assert!(cluster.dfs_ok(["du", "/"]).contains("1500000"));
+    assert!(
+        cluster.dfs_ok(["du", "/"]).contains("1500001"),
+        "a symlink has the size of its target"
+    );
     assert!(cluster.dfs_ok(["df", "-h"]).to_lowercase().contains("free"));
     assert!(cluster.dfs_ok(["status"]).contains("active"));
     assert!(cluster.dfs_ok(["version"]).contains(env!("CARGO_PKG_VERSION")));

@@ -14,7 +14,7 @@ const MIB: usize = 1 << 20;
 fn a_setting_that_is_unknown_is_named_and_refused() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.yaml");
-    fs::write(&config, "heartbeat_interval_ms: 100\nbogus: 1\n").unwrap();
+    fs::write(&config, "listen: 127.0.0.1:0\nbogus: 1\n").unwrap();
     for role in ["coordinator", "datanode"] {
         let refused = Command::new(binary()).args([role, "--config"]).arg(&config).output();
         let refused = refused.unwrap();
@@ -83,10 +83,10 @@ fn one_request_id_is_in_the_logs_from_the_command_to_the_replicas() {
     );
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 100_000, 1);
-    let put = cluster.dfs(["put", &local, "/file", "--log", "dfs=debug"]);
+    let put = cluster.dfs(["put", &local, "/file", "--log", "debug"]);
     assert!(put.status.success());
     let said = stderr(&put);
-    let id = said.split("request_id=").nth(1).and_then(|rest| rest.get(..32));
+    let id = said.split("request{id=").nth(1).and_then(|rest| rest.get(..32));
     let id = id.unwrap_or_else(|| panic!("no request id is logged: {said}"));
     for server in cluster.datanodes.iter().chain([&cluster.coordinator]) {
         let has_it = || server.log().contains(id);

@@ -166,6 +166,7 @@ impl ChunkUpload {
             replicas: chunk.nodes[1..].iter().map(|node| node.wire.clone()).collect(),
             is_replica: false,
             min_copies: self.min_copies,
+            node_id: chunk.nodes[0].id.to_wire(),
         };
         let address = &chunk.nodes[0].address;
         let started = Instant::now();

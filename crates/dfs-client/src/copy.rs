@@ -93,6 +93,7 @@ impl Client {
             chunk_id: chunk.to_wire(),
             offset,
             length,
+            node_id: node.id.to_wire(),
             ..v1::RetrieveRequest::default()
         };
         let answer = timeout(FRAME_WITHIN, bulk::retrieve_chunk(channel, request)).await;
@@ -130,7 +131,8 @@ impl Client {
     /// Tells a node of a block that it served wrong. Best effort: scrub finds it as well.
     pub(crate) async fn report_corrupt(&self, node: &Node, chunk: ChunkId, block: u64) {
         let Ok(channel) = self.inner.channels.control(&node.address) else { return };
-        let report = v1::CorruptReport { chunk_id: chunk.to_wire(), block };
+        let node_id = node.id.to_wire();
+        let report = v1::CorruptReport { chunk_id: chunk.to_wire(), block, node_id };
         let reporting = async { DataNodeClient::new(channel).report_corrupt(report).await };
         let told = timeout(REPORT_WITHIN, reporting).await;
         if !matches!(told, Ok(Ok(_))) {

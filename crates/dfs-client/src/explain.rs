@@ -133,7 +133,11 @@ impl Client {
     async fn listed(&self, node: &Node, chunk: ChunkId) -> Result<Option<v1::ListedChunk>, String> {
         let channel = self.inner.channels.control(&node.address).map_err(|e| e.to_string())?;
         let after = chunk.0.checked_sub(1).map(|before| ChunkId(before).to_wire());
-        let request = v1::ListChunksRequest { after: after.unwrap_or_default(), limit: 1 };
+        let request = v1::ListChunksRequest {
+            after: after.unwrap_or_default(),
+            limit: 1,
+            node_id: node.id.to_wire(),
+        };
         let told = |status: tonic::Status| dfs_proto::Failure::from_status(&status).message;
         let pages = DataNodeClient::new(channel).list_chunks(request).await.map_err(told)?;
         let page = pages.into_inner().message().await.map_err(told)?.unwrap_or_default();

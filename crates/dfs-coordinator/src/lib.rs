@@ -18,6 +18,7 @@ mod core;
 mod error;
 mod failure;
 mod grpc;
+mod lost;
 mod metrics;
 mod placement;
 mod registry;

@@ -5,11 +5,13 @@
 //! coordinator began to listen at the earliest, so that one that has just started, or that was
 //! itself frozen for a while, does not take the whole cluster for dead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dfs_types::{DiskId, NodeId, NodeState, RegistrationNumber};
 use tokio::time::Instant;
+
+use crate::lost::Lost;
 
 /// How long a silence means what.
 #[derive(Debug, Clone, Copy)]
@@ -106,6 +108,13 @@ struct Entry {
     /// Number of the heartbeat stream in charge; 0 when there is none.
     stream: u64,
     planned: Planned,
+}
+
+impl Entry {
+    /// Its disks in working order, as it said last.
+    fn working(&self) -> impl Iterator<Item = &DiskReport> {
+        self.report.disks.iter().filter(|disk| !disk.is_failed)
+    }
 }
 
 /// Bytes planned onto a node that its heartbeats may not show yet. Halves with time, as plans
@@ -234,12 +243,17 @@ impl Registry {
         census
     }
 
-    /// Nodes whose copies count for nothing: silent for too long, or removed.
-    pub(crate) fn lost(&self, now: Instant) -> BTreeSet<NodeId> {
-        let is_lost = |entry: &Entry| {
-            matches!(self.state_of(entry, now), NodeState::Lost | NodeState::Removed)
-        };
-        self.nodes.iter().filter(|(_, entry)| is_lost(entry)).map(|(node, _)| *node).collect()
+    /// Whose copies count for nothing.
+    pub(crate) fn lost(&self, now: Instant) -> Lost {
+        let mut lost = Lost::default();
+        for (node, entry) in &self.nodes {
+            if matches!(self.state_of(entry, now), NodeState::Lost | NodeState::Removed) {
+                lost.add_node(*node);
+            } else if entry.last_heard.is_some() {
+                lost.add_working(*node, entry.working().map(|disk| disk.disk));
+            }
+        }
+        lost
     }
 
     /// How long this coordinator would have heard a heartbeat.
@@ -272,8 +286,7 @@ impl Registry {
     }
 
     fn view_of(&self, node: NodeId, entry: &Entry, now: Instant) -> View {
-        let working = || entry.report.disks.iter().filter(|disk| !disk.is_failed);
-        let free = working().map(|disk| disk.free).fold(0, u64::saturating_add);
+        let free = entry.working().map(|disk| disk.free).fold(0, u64::saturating_add);
         View {
             node,
             member: entry.member.clone(),
@@ -281,7 +294,7 @@ impl Registry {
             disks: entry.report.disks.clone(),
             free,
             planned: entry.planned.at(now),
-            capacity: working().map(|disk| disk.capacity).fold(0, u64::saturating_add),
+            capacity: entry.working().map(|disk| disk.capacity).fold(0, u64::saturating_add),
             is_full: entry.report.is_full,
             is_stopping: entry.report.is_stopping,
             sessions: entry.report.sessions,
@@ -419,7 +432,8 @@ mod tests {
             assert_eq!(world.state(NodeId(id as u128)), *silent, "{wanted}");
         }
         assert_eq!(world.registry.views(world.now).len(), 4, "a removed node is not shown");
-        let lost: Vec<u128> = world.registry.lost(world.now).iter().map(|node| node.0).collect();
+        let lost = world.registry.lost(world.now);
+        let lost: Vec<u128> = lost.nodes().iter().map(|node| node.0).collect();
         assert_eq!(lost, [2, 3, 4]);
     }
 

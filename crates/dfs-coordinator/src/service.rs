@@ -275,7 +275,8 @@ async fn watch(core: &Core, readiness: &Readiness) {
             (registry.views(now), registry.lost(now))
         };
         core.counts.show_nodes(&views);
-        core.counts.show_chunks(core.background.tally(&lost).map(|(tally, _)| tally));
+        let least = core.namespace.chunks_changed_at();
+        core.counts.show_chunks(core.background.tally(&lost, least).map(|(tally, _)| tally));
         for progress in core.background.workers() {
             core.counts.show_worker(progress);
         }

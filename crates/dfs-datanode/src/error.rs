@@ -6,7 +6,7 @@ use std::time::Duration;
 use dfs_chunkstore::{OpenError, StoreError};
 use dfs_proto::{Failure, FieldError};
 use dfs_transport::listen_code;
-use dfs_types::{ChunkId, ClusterId, ErrorCode, LeaseEpoch, NodeState};
+use dfs_types::{ChunkId, ClusterId, ErrorCode, LeaseEpoch, NodeId, NodeState};
 use tonic::Status;
 
 /// When a caller who met a bound may try again.
@@ -53,6 +53,14 @@ pub enum Error {
         ours: ClusterId,
         /// The request's.
         theirs: ClusterId,
+    },
+    /// The request is for another node.
+    #[error("this is node {ours}, the request is for {theirs}: its address has changed hands")]
+    OtherNode {
+        /// This node.
+        ours: NodeId,
+        /// The request's.
+        theirs: NodeId,
     },
     /// The node is not part of a cluster yet.
     #[error("this node has not registered with a coordinator yet")]
@@ -109,7 +117,10 @@ impl Error {
             Self::Serve(_) | Self::Contract(_) => ErrorCode::Internal,
             Self::Field(error) => error.code(),
             Self::WrongCluster { .. } => ErrorCode::WrongCluster,
-            Self::NotRegistered | Self::TakesNoChunks(_) | Self::Stopping => ErrorCode::Unavailable,
+            Self::NotRegistered
+            | Self::TakesNoChunks(_)
+            | Self::Stopping
+            | Self::OtherNode { .. } => ErrorCode::Unavailable,
             Self::Busy(_) => ErrorCode::Busy,
             Self::NotEnoughCopies { .. } => ErrorCode::NotEnoughNodes,
             Self::OldEpoch { .. } => ErrorCode::Stale,

@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dfs_chunkstore::{Pool, SealedChunk, StoreError};
+use dfs_chunkstore::{Blocks, Pool, SealedChunk, StoreError};
+use dfs_proto::wire;
 use dfs_runtime::Readiness;
 use dfs_transport::Channels;
 use dfs_types::{
@@ -152,6 +153,22 @@ impl Node {
         }
     }
 
+    /// Refuses what is meant for another node that had this address, or should have it.
+    pub(crate) fn check_meant(&self, node: NodeId) -> Result<(), Error> {
+        if node == self.id {
+            return Ok(());
+        }
+        Err(Error::OtherNode { ours: self.id, theirs: node })
+    }
+
+    /// The same for calls that may leave open which node they mean.
+    pub(crate) fn check_meant_if_named(&self, node_id: &[u8]) -> Result<(), Error> {
+        match wire::optional_id::<NodeId>("node_id", node_id)? {
+            Some(node) => self.check_meant(node),
+            None => Ok(()),
+        }
+    }
+
     /// Chunks that are being written.
     pub(crate) fn open_sessions(&self) -> u32 {
         let (of_clients, of_datanodes) = self.sessions.taken();
@@ -237,6 +254,24 @@ impl Node {
             Err(StoreError::Damaged { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Reads a copy. One that cannot be read is condemned, as if a reader had reported it.
+    pub(crate) async fn read(
+        &self,
+        copy: SealedChunk,
+        offset: u64,
+        length: u64,
+    ) -> Result<Blocks, StoreError> {
+        let read = self.store.read(copy.chunk, offset, length).await;
+        if let Err(error @ StoreError::Damaged { .. }) = &read {
+            let block = offset / BLOCK_SIZE as u64;
+            if let Err(second) = self.condemn(copy, block).await {
+                let chunk = copy.chunk;
+                tracing::error!(%chunk, %error, %second, "an unreadable copy is not set aside");
+            }
+        }
+        read
     }
 
     /// Sets a bad copy aside, and sees to it that coordinators learn of it.

@@ -256,7 +256,7 @@ pub trait Snapshot: Send + Sync {
 /// exist not at all. Bounded: a reader that falls too far behind gets [`EngineError::Compacted`].
 #[async_trait]
 pub trait Watch: Send {
-    /// The next change.
+    /// The next change. Cancel-safe: what was not returned is returned by the next call.
     async fn next(&mut self) -> Result<Change, EngineError>;
 }
 

@@ -70,6 +70,9 @@ macro_rules! counter {
         pub struct $name(pub u64);
 
         impl $name {
+            /// The first one.
+            pub const FIRST: Self = Self(1);
+
             /// The one after this.
             pub fn next(self) -> Self {
                 Self(self.0 + 1)

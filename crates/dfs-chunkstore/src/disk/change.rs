@@ -28,24 +28,22 @@ impl Disk {
 
     /// Deletes a large copy, durably. `false` when it went meanwhile.
     pub(super) fn delete_file(&self, chunk: ChunkId, entry: &Entry) -> Result<bool, StoreError> {
-        if self.index.copy(chunk, entry.stamp).is_none() {
-            return Ok(false);
-        }
+        // Held to the end: a later copy would have the same path.
+        let Some(_claim) = self.index.take(chunk, entry.stamp) else { return Ok(false) };
         match self.fs.remove(&self.chunk_path(chunk)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                // It is still there. A disk that failed over this forgets it all the same.
+                self.index.insert(chunk, *entry);
                 return Err(self.fault("deleting a chunk", error));
             }
             _ => {}
         }
         let synced = self.fs.sync_dir(&self.shard_path(chunk));
         synced.map_err(|error| self.sync_fault("deleting a chunk", error))?;
-        let is_removed = self.index.remove(chunk, entry.stamp).is_some();
-        if is_removed {
-            self.space.subtract(entry.size());
-        }
+        self.space.subtract(entry.size());
         self.files.remove(FileKey::Chunk(chunk, entry.stamp));
         self.refresh_space();
-        Ok(is_removed)
+        Ok(true)
     }
 
     /// Deletes a copy that is not in the index. Should it survive, the next start does it again.

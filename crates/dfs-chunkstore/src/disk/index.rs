@@ -80,7 +80,7 @@ struct Chunks {
     claimed: BTreeSet<ChunkId>,
 }
 
-/// The right to write a chunk; nobody else writes it until this is dropped.
+/// The right to write or remove a chunk; nobody else does until this is dropped.
 #[derive(Debug)]
 pub(super) struct Claim {
     index: Arc<Index>,
@@ -105,6 +105,18 @@ impl Index {
             return Err(StoreError::Exists(chunk));
         }
         Ok(Claim { index: Arc::clone(self), chunk })
+    }
+
+    /// Takes a copy out and claims its chunk, so that no other copy gets its place before it is
+    /// gone from the disk. `None` when there is no such copy, or its chunk is claimed.
+    pub(super) fn take(self: &Arc<Self>, chunk: ChunkId, stamp: Stamp) -> Option<Claim> {
+        let mut chunks = self.lock();
+        chunks.sealed.get(&chunk).filter(|entry| entry.stamp == stamp)?;
+        if !chunks.claimed.insert(chunk) {
+            return None;
+        }
+        chunks.sealed.remove(&chunk);
+        Some(Claim { index: Arc::clone(self), chunk })
     }
 
     pub(super) fn get(&self, chunk: ChunkId) -> Option<Entry> {

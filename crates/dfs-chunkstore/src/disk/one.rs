@@ -250,7 +250,7 @@ pub(super) fn is_no_space(error: &io::Error) -> bool {
 }
 
 /// Errors that a disk does not recover from by itself.
-fn is_disk_failure(error: &io::Error) -> bool {
+pub(super) fn is_disk_failure(error: &io::Error) -> bool {
     const FATAL: [Errno; 6] =
         [Errno::IO, Errno::ROFS, Errno::NODEV, Errno::NXIO, Errno::UCLEAN, Errno::STALE];
     error.raw_os_error().is_some_and(|raw| FATAL.iter().any(|errno| errno.raw_os_error() == raw))

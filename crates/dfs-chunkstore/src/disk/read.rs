@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, block_count};
 
 use super::index::{Entry, Place};
-use super::one::Disk;
+use super::one::{Disk, is_disk_failure};
 use super::record::{HEAD, Head, decode_crcs, meta_length};
 use crate::{Blocks, ChunkHeader, File, StoreError};
 
@@ -44,10 +44,16 @@ impl Disk {
         at: u64,
         size: usize,
     ) -> Result<Bytes, StoreError> {
-        let failed = |source: io::Error| StoreError::Io {
-            action: "reading a chunk",
-            disk: self.path().display().to_string(),
-            source,
+        let failed = |source: io::Error| match is_disk_failure(&source) {
+            true => StoreError::Damaged {
+                chunk,
+                what: format!("{size} bytes at {at} of its file cannot be read: {source}"),
+            },
+            false => StoreError::Io {
+                action: "reading a chunk",
+                disk: self.path().display().to_string(),
+                source,
+            },
         };
         let bytes = file.read_at(at, size).map_err(failed)?;
         if bytes.len() < size {

@@ -8,7 +8,7 @@ use dfs_proto::v1::admin_server::Admin;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_transport::Action;
-use dfs_types::{ErrorCode, NodeState};
+use dfs_types::{ErrorCode, NodeState, Revision};
 use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
@@ -21,6 +21,10 @@ use crate::registry::View;
 const REVISION_WAIT: Duration = Duration::from_secs(5);
 /// How often it is looked for.
 const REVISION_POLL: Duration = Duration::from_millis(50);
+/// How long it is waited for repair to have seen the latest changes.
+const TALLY_WAIT: Duration = Duration::from_millis(500);
+/// How often it is looked whether it has.
+const TALLY_POLL: Duration = Duration::from_millis(10);
 
 pub(super) struct Handler(pub(super) Arc<Core>);
 
@@ -66,6 +70,8 @@ async fn cluster_status(
 ) -> Result<v1::ClusterStatusResponse, Failure> {
     allow(Action::Read, None)?;
     let state = state_since(core, request.min_revision).await?;
+    let least = core.namespace.chunks_changed_at().max(Revision(request.min_revision));
+    let replication_status = replication_status(core, &state, least).await;
     let identity = core.namespace.identity();
     let now = Instant::now();
     let nodes = {
@@ -101,7 +107,7 @@ async fn cluster_status(
         replication_factor: replication.factor.into(),
         min_write_replicas: replication.min_write_for(replication.factor).into(),
         nodes,
-        replication: Some(replication_status(core, &state, now)),
+        replication: Some(replication_status),
         workers: core
             .background
             .workers()
@@ -157,13 +163,25 @@ fn node_status(view: &View) -> v1::NodeStatus {
     }
 }
 
-fn replication_status(core: &Core, state: &ClusterState, now: Instant) -> v1::ReplicationStatus {
-    let lost = core.registry().lost(now);
-    let Some((tally, repairing)) = core.background.tally(&lost) else {
-        return v1::ReplicationStatus {
-            revision: state.revision.0,
-            ..v1::ReplicationStatus::default()
-        };
+/// How the chunks are, with all that happened to them up to `least`. Repair follows the changes
+/// within moments, which is waited for.
+async fn replication_status(
+    core: &Core,
+    state: &ClusterState,
+    least: Revision,
+) -> v1::ReplicationStatus {
+    let deadline = Instant::now() + TALLY_WAIT;
+    let (tally, repairing) = loop {
+        let now = Instant::now();
+        let lost = core.registry().lost(now);
+        if let Some(known) = core.background.tally(&lost, least) {
+            break known;
+        }
+        if now >= deadline || core.background.lease.grant().is_none() {
+            let revision = state.revision.0;
+            return v1::ReplicationStatus { revision, ..v1::ReplicationStatus::default() };
+        }
+        sleep(TALLY_POLL).await;
     };
     v1::ReplicationStatus {
         is_known: true,

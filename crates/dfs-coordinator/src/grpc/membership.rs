@@ -236,7 +236,6 @@ async fn note_bad_copies(
                 if record.is_some() {
                     warn!(%chunk, %node, block, "a copy is bad; it will be replaced");
                     core.counts.bad_copies.increment();
-                    core.background.look_at(chunk);
                 }
                 Some(v1::BadCopy { chunk_id: chunk.to_wire(), stamp: stamp.0, block })
             }

@@ -118,7 +118,6 @@ pub(super) async fn renew_upload(
     let chunks = written_chunks(request.chunks)?;
     let expires =
         core.namespace.stage(&tokens, &chunks).await.map_err(|e| crate::failure::of(&e))?;
-    core.background.written(&chunks, None);
     Ok(v1::RenewResponse { expires_ms: expires.millis() })
 }
 
@@ -141,7 +140,6 @@ pub(super) async fn confirm_upload(
         .confirm(&confirm, repeat.as_ref())
         .await
         .map_err(|error| crate::failure::of(&error))?;
-    core.background.written(&confirm.chunks, Some(stat.replication_factor));
     Ok(v1::ConfirmResponse { stat: Some(convert::stat(stat)) })
 }
 

@@ -1,18 +1,17 @@
 //! What the services and the background work tell each other.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dfs_metadata::namespace::{DoomedCopy, WrittenChunk};
-use dfs_types::{ChunkId, NodeId};
-use tokio::sync::Notify;
+use dfs_metadata::namespace::DoomedCopy;
+use dfs_types::{ChunkId, Revision};
 use tokio::time::Instant;
 
 use super::{Deletions, LeaseState, Progress, Tally};
+use crate::lost::Lost;
 
-/// Chunks to be looked at that wait at most; more are found by a scan.
-const NEWS_MAX: usize = 10_000;
 /// Copies that wait to be deleted at most.
 const DELETIONS_MAX: usize = 100_000;
 
@@ -26,40 +25,11 @@ pub(crate) struct Background {
     pub(crate) reaper: Arc<Progress>,
     pub(crate) delete: Arc<Progress>,
     pub(crate) deletions: Mutex<Deletions>,
-    news: Mutex<News>,
-    /// Told when there is news.
-    has_news: Notify,
+    /// Chunks reaped since repair asked last.
+    reaped: AtomicU64,
     health: Mutex<Option<Health>>,
     /// When a writer was last refused for want of room.
     no_space: Mutex<Option<Instant>>,
-}
-
-/// What happened to chunks since repair looked last.
-#[derive(Debug, Default)]
-pub(crate) struct News {
-    /// Those that may not be as they should be.
-    pub(crate) chunks: BTreeSet<ChunkId>,
-    /// Those that are gone.
-    pub(crate) gone: BTreeSet<ChunkId>,
-    /// There were more than can be kept: only a scan finds them.
-    pub(crate) has_overflowed: bool,
-    /// Chunks that came, less those that went.
-    pub(crate) added: i64,
-}
-
-impl News {
-    /// Whether there is none.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.gone.is_empty() && !self.has_overflowed && self.added == 0
-    }
-
-    fn look_at(&mut self, chunk: ChunkId) {
-        if self.chunks.len() < NEWS_MAX {
-            self.chunks.insert(chunk);
-        } else {
-            self.has_overflowed = true;
-        }
-    }
 }
 
 /// How the chunks are, as repair sees it.
@@ -68,8 +38,10 @@ pub(crate) struct Health {
     pub(crate) tally: Tally,
     /// Chunks in repair now.
     pub(crate) repairing: u64,
-    /// The nodes whose copies are not counted.
-    pub(crate) lost: BTreeSet<NodeId>,
+    /// Which copies are not counted.
+    pub(crate) lost: Lost,
+    /// Changes of chunks up to this revision are in it.
+    pub(crate) seen: Revision,
 }
 
 impl Background {
@@ -81,8 +53,7 @@ impl Background {
             reaper: Arc::new(Progress::new("reaper")),
             delete: Arc::new(Progress::new("delete")),
             deletions: Mutex::new(Deletions::new(DELETIONS_MAX)),
-            news: Mutex::default(),
-            has_news: Notify::new(),
+            reaped: AtomicU64::default(),
             health: Mutex::default(),
             no_space: Mutex::default(),
         }
@@ -102,52 +73,19 @@ impl Background {
         [&*self.repair, &*self.reaper, &*self.delete].into_iter()
     }
 
-    /// Tells repair of chunks that were written just now; `wanted` copies of each, when that is
-    /// known. To be called before the writer gets its answer, so that who asks afterwards for the
-    /// state of the data is not told of a state before.
-    pub(crate) fn written(&self, chunks: &[WrittenChunk], wanted: Option<u8>) {
-        if chunks.is_empty() {
-            return;
-        }
-        let is_short = |chunk: &WrittenChunk| {
-            wanted.is_none_or(|wanted| chunk.receipts.len() < usize::from(wanted))
-        };
-        let mut news = crate::lock(&self.news);
-        news.added += chunks.len() as i64;
-        for written in chunks.iter().filter(|chunk| is_short(chunk)) {
-            news.look_at(written.chunk);
-        }
-        drop(news);
-        self.has_news.notify_one();
-    }
-
-    /// Tells repair that a chunk may not be as it should be.
-    pub(crate) fn look_at(&self, chunk: ChunkId) {
-        crate::lock(&self.news).look_at(chunk);
-        self.has_news.notify_one();
-    }
-
-    /// Takes over copies that no record names any more: repair forgets their chunks, and their
-    /// nodes are ordered to delete them.
+    /// Takes over copies that no record names any more: their nodes are ordered to delete them.
     pub(crate) fn reaped(&self, copies: &[DoomedCopy]) {
-        if copies.is_empty() {
-            return;
-        }
         let chunks: BTreeSet<ChunkId> = copies.iter().map(|copy| copy.chunk).collect();
-        let mut news = crate::lock(&self.news);
-        news.added -= chunks.len() as i64;
-        if news.gone.len() < NEWS_MAX {
-            news.gone.extend(chunks);
-        } else {
-            news.has_overflowed = true;
-        }
-        drop(news);
+        self.reaped.fetch_add(chunks.len() as u64, Ordering::Relaxed);
         let mut deletions = crate::lock(&self.deletions);
         for copy in copies {
             deletions.push(copy.node, (copy.chunk, copy.stamp));
         }
-        drop(deletions);
-        self.has_news.notify_one();
+    }
+
+    /// How many chunks were reaped since this was asked last.
+    pub(crate) fn take_reaped(&self) -> u64 {
+        self.reaped.swap(0, Ordering::Relaxed)
     }
 
     /// A writer was refused for want of room.
@@ -160,31 +98,18 @@ impl Background {
         crate::lock(&self.no_space).map(|at| now.saturating_duration_since(at))
     }
 
-    /// Takes the news over.
-    pub(crate) fn take_news(&self) -> News {
-        std::mem::take(&mut crate::lock(&self.news))
-    }
-
-    /// Waits for news. Cancel-safe.
-    pub(crate) async fn wait_for_news(&self) {
-        self.has_news.notified().await;
-    }
-
     /// Publishes how the chunks are; `None` while that is not known.
     pub(crate) fn set_health(&self, health: Option<Health>) {
         *crate::lock(&self.health) = health;
     }
 
-    /// How the chunks are, and how many are in repair; `None` when this coordinator does not know,
-    /// or something has happened that repair did not look at yet. `lost` are the nodes that are
-    /// lost now.
-    pub(crate) fn tally(&self, lost: &BTreeSet<NodeId>) -> Option<(Tally, u64)> {
+    /// How the chunks are, and how many are in repair, with all that happened to them up to
+    /// `least`; `None` when this coordinator does not know (yet). `lost` is what is lost now.
+    pub(crate) fn tally(&self, lost: &Lost, least: Revision) -> Option<(Tally, u64)> {
         self.lease.grant()?;
-        if !crate::lock(&self.news).is_empty() {
-            return None;
-        }
         let health = crate::lock(&self.health);
-        let health = health.as_ref().filter(|health| health.lost == *lost)?;
+        let health = health.as_ref();
+        let health = health.filter(|health| health.lost == *lost && health.seen >= least)?;
         Some((health.tally, health.repairing))
     }
 }

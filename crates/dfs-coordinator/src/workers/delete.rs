@@ -52,18 +52,27 @@ impl Delete {
     /// Gives the next order to a node. Returns its copies that are gone now.
     async fn order(&self, lease: &LeaseGrant, node: NodeId) -> Vec<(NodeId, DoomedCopy)> {
         let deletions = || crate::lock(&self.core.background.deletions);
-        let batch = deletions().batch(node);
+        let mut batch = deletions().batch(node);
         match self.standing(node) {
             Standing::Away => return Vec::new(),
             Standing::Removed => {}
-            Standing::Here => {
-                if let Err(failure) = orders::delete(&self.core, lease, node, &batch).await {
+            Standing::Here => match orders::delete(&self.core, lease, node, &batch).await {
+                Ok(failed) => {
+                    if !failed.is_empty() {
+                        warn!(%node, copies = failed.len(), "copies could not be deleted");
+                        self.progress.add_failed(failed.len() as u64);
+                        // Their tombstones stay; the next scan finds them.
+                        deletions().done(node, &failed);
+                        batch.retain(|copy| !failed.contains(copy));
+                    }
+                }
+                Err(failure) => {
                     warn!(%node, %failure, copies = batch.len(), "an order to delete failed");
                     self.progress.add_failed(1);
                     deletions().failed(node, &batch, Instant::now());
                     return Vec::new();
                 }
-            }
+            },
         }
         deletions().done(node, &batch);
         batch.into_iter().map(|copy| (node, copy)).collect()

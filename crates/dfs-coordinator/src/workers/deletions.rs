@@ -11,13 +11,13 @@ pub(crate) type DoomedCopy = (ChunkId, Stamp);
 
 /// Orders that wait to be given, node by node.
 ///
-/// Bounded in copies and in tries. What is dropped here is not lost for good: the tombstone of its
-/// chunk still names it, where a scan finds it.
+/// Bounded in copies and in tries, for each node and in all. The longest queue gives way, so that a
+/// node which does not answer keeps no other from giving back space. What is dropped here is not
+/// lost for good: the tombstone of its chunk still names it, where a scan finds it.
 #[derive(Debug)]
 pub(crate) struct Deletions {
     capacity: usize,
     waiting: usize,
-    has_overflowed: bool,
     nodes: BTreeMap<NodeId, Queue>,
 }
 
@@ -26,6 +26,8 @@ struct Queue {
     copies: BTreeSet<DoomedCopy>,
     tries: u32,
     rests_until: Option<Instant>,
+    /// Something was dropped for want of room.
+    has_overflowed: bool,
 }
 
 impl Deletions {
@@ -37,7 +39,7 @@ impl Deletions {
     const REST: Duration = Duration::from_secs(1);
 
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, waiting: 0, has_overflowed: false, nodes: BTreeMap::new() }
+        Self { capacity, waiting: 0, nodes: BTreeMap::new() }
     }
 
     /// Copies that wait.
@@ -45,26 +47,53 @@ impl Deletions {
         self.waiting
     }
 
-    /// Whether there was no room for some, and is now: time for a scan. Asks once.
+    /// Whether there was no room for copies of a node that could be ordered away now: time for a
+    /// scan. Asks once.
     pub(crate) fn wants_scan(&mut self) -> bool {
-        let wants = self.has_overflowed && self.waiting < self.capacity / 2;
-        self.has_overflowed &= !wants;
+        let share = self.share();
+        let mut wants = false;
+        self.nodes.retain(|_, queue| {
+            if queue.has_overflowed && queue.copies.len() < share / 2 {
+                wants = true;
+                queue.has_overflowed = false;
+            }
+            queue.has_overflowed || !queue.copies.is_empty()
+        });
         wants
+    }
+
+    /// What waits for one node at most.
+    fn share(&self) -> usize {
+        (self.capacity / 4).max(1)
     }
 
     /// Adds a copy whose removal from the records is committed.
     pub(crate) fn push(&mut self, node: NodeId, copy: DoomedCopy) {
-        if self.waiting >= self.capacity {
-            self.has_overflowed = true;
-        } else if self.nodes.entry(node).or_default().copies.insert(copy) {
-            self.waiting += 1;
+        let share = self.share();
+        let queue = self.nodes.entry(node).or_default();
+        if queue.copies.contains(&copy) {
+            return;
+        }
+        if queue.copies.len() >= share {
+            queue.has_overflowed = true;
+            return;
+        }
+        queue.copies.insert(copy);
+        self.waiting += 1;
+        if self.waiting > self.capacity
+            && let Some(longest) = self.nodes.values_mut().max_by_key(|queue| queue.copies.len())
+            && longest.copies.pop_last().is_some()
+        {
+            longest.has_overflowed = true;
+            self.waiting -= 1;
         }
     }
 
     /// Nodes that orders wait for, and whose rest is over.
     pub(crate) fn due(&self, now: Instant) -> Vec<NodeId> {
         let rested = |queue: &Queue| queue.rests_until.is_none_or(|until| until <= now);
-        self.nodes.iter().filter(|(_, queue)| rested(queue)).map(|(node, _)| *node).collect()
+        let has_work = |queue: &Queue| !queue.copies.is_empty() && rested(queue);
+        self.nodes.iter().filter(|(_, queue)| has_work(queue)).map(|(node, _)| *node).collect()
     }
 
     /// What the next order to a node says. It stays here until [`Self::done`].
@@ -83,7 +112,7 @@ impl Deletions {
         }
         queue.tries = 0;
         queue.rests_until = None;
-        if queue.copies.is_empty() {
+        if queue.copies.is_empty() && !queue.has_overflowed {
             self.nodes.remove(&node);
         }
     }
@@ -145,7 +174,7 @@ mod tests {
 
     #[test]
     fn there_is_an_end_to_what_waits_and_a_scan_for_the_rest() {
-        let mut deletions = Deletions::new(4);
+        let mut deletions = Deletions::new(16);
         for id in 0..9 {
             deletions.push(NODE, copy(id));
         }
@@ -153,5 +182,21 @@ mod tests {
         deletions.done(NODE, &[copy(0), copy(1), copy(2)]);
         assert!(deletions.wants_scan());
         assert!(!deletions.wants_scan());
+        deletions.done(NODE, &[copy(3)]);
+        assert_eq!((deletions.len(), deletions.nodes.len()), (0, 0));
+    }
+
+    #[test]
+    fn nodes_that_do_not_answer_leave_room_for_others() {
+        let mut deletions = Deletions::new(16);
+        for node in 1..=8 {
+            for id in 0..4 {
+                deletions.push(NodeId(node), copy(id));
+            }
+        }
+        assert_eq!(deletions.len(), 16);
+        let live = NodeId(9);
+        deletions.push(live, copy(0));
+        assert_eq!((deletions.batch(live), deletions.len()), (vec![copy(0)], 16));
     }
 }

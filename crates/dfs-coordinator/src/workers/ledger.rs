@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_metadata::namespace::Chunk;
-use dfs_types::{ChunkId, NodeId};
+use dfs_types::ChunkId;
 use tokio::time::Instant;
+
+use crate::lost::Lost;
 
 /// How the chunks are, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,7 +24,7 @@ pub(crate) struct Tally {
 /// How one chunk is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Condition {
-    /// Copies that are not bad, on nodes that are not lost.
+    /// Copies that are neither bad nor lost.
     pub(crate) good: u8,
     /// Copies wanted.
     pub(crate) wanted: u8,
@@ -32,11 +34,11 @@ pub(crate) struct Condition {
 
 impl Condition {
     /// How the chunk of a record is; `None` for a tombstone.
-    pub(crate) fn of(chunk: &Chunk, lost: &BTreeSet<NodeId>) -> Option<Self> {
+    pub(crate) fn of(chunk: &Chunk, lost: &Lost) -> Option<Self> {
         if chunk.is_tombstone() {
             return None;
         }
-        let good = chunk.good_copies().filter(|copy| !lost.contains(&copy.node)).count();
+        let good = chunk.good_copies().filter(|copy| !lost.has(copy)).count();
         let bad = chunk.copies.iter().filter(|copy| copy.is_bad).count();
         Some(Self { good: good as u8, wanted: chunk.wanted, bad: bad as u8 })
     }
@@ -50,11 +52,15 @@ impl Condition {
 /// The chunks that need repair, fewest good copies first.
 ///
 /// Bounded: what does not fit is counted, and found again by another scan once there is room.
+/// Chunks without a good copy, of which nothing can be repaired, have a place of their own, so that
+/// however many they are they keep no others waiting.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     capacity: usize,
     tally: Tally,
     abnormal: BTreeMap<ChunkId, Condition>,
+    /// Without a good copy.
+    missing: BTreeMap<ChunkId, Condition>,
     ready: BTreeSet<(Condition, ChunkId)>,
     /// Tried without success, to be tried again from then on; by time, and by chunk.
     resting: BTreeSet<(Instant, ChunkId)>,
@@ -69,6 +75,7 @@ impl Ledger {
             capacity,
             tally: Tally::default(),
             abnormal: BTreeMap::new(),
+            missing: BTreeMap::new(),
             ready: BTreeSet::new(),
             resting: BTreeSet::new(),
             rests_until: BTreeMap::new(),
@@ -119,7 +126,7 @@ impl Ledger {
 
     /// Takes over how a chunk is; `None` when there is no such chunk any more.
     pub(crate) fn set(&mut self, chunk: ChunkId, condition: Option<Condition>) {
-        if let Some(old) = self.abnormal.remove(&chunk) {
+        if let Some(old) = self.abnormal.remove(&chunk).or_else(|| self.missing.remove(&chunk)) {
             self.tell(old, -1);
             self.ready.remove(&(old, chunk));
         }
@@ -127,6 +134,12 @@ impl Ledger {
             return;
         };
         self.tell(condition, 1);
+        if condition.good == 0 {
+            if self.missing.len() < self.capacity {
+                self.missing.insert(chunk, condition);
+            }
+            return;
+        }
         if self.abnormal.len() >= self.capacity {
             self.has_overflowed = true;
             return;
@@ -164,11 +177,8 @@ impl Ledger {
         }
     }
 
-    /// A chunk without a good copy has nothing to be repaired from, until it gets a new condition.
     fn line_up(&mut self, chunk: ChunkId, condition: Condition) {
-        if condition.good > 0 {
-            self.ready.insert((condition, chunk));
-        }
+        self.ready.insert((condition, chunk));
     }
 
     fn tell(&mut self, condition: Condition, sign: i64) {
@@ -206,7 +216,7 @@ mod tests {
             order.push(chunk.0);
         }
         assert_eq!(order, [3, 1, 5], "and one without a good copy never");
-        assert_eq!((ledger.len(), ledger.busy()), (4, 3));
+        assert_eq!((ledger.len(), ledger.busy()), (3, 3));
     }
 
     #[test]
@@ -277,5 +287,21 @@ mod tests {
             ledger.finish(chunk, Some(condition(3, 0)), now);
         }
         assert!(ledger.wants_scan());
+    }
+
+    #[test]
+    fn chunks_that_nothing_can_be_done_for_keep_no_others_waiting() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(4);
+        for id in 0..10 {
+            ledger.set(ChunkId(id), Some(condition(0, 0)));
+        }
+        ledger.set(ChunkId(10), Some(condition(1, 0)));
+        assert_eq!((ledger.tally().missing, ledger.tally().under_replicated), (10, 1));
+        assert_eq!(ledger.take(now).map(|(chunk, _)| chunk), Some(ChunkId(10)));
+        // One comes back.
+        ledger.set(ChunkId(1), Some(condition(2, 0)));
+        assert_eq!(ledger.take(now).map(|(chunk, _)| chunk), Some(ChunkId(1)));
+        assert_eq!((ledger.tally().missing, ledger.wants_scan()), (9, false));
     }
 }

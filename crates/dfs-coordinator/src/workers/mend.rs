@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::{Condition, Throttle, WORKER_LEASE, orders};
 use crate::Error;
 use crate::core::Core;
+use crate::lost::Lost;
 use crate::placement::candidates;
 use crate::registry::View;
 
@@ -55,7 +56,7 @@ struct Plan {
     sources: Vec<NodeId>,
     /// Who shall get a copy.
     targets: Vec<NodeId>,
-    /// Bad copies that have to go first, as there is no other node.
+    /// Copies, bad or lost, that have to go first, as there is no other node.
     displaced: Vec<CopyId>,
 }
 
@@ -98,7 +99,7 @@ impl Mender {
         Ok(records.into_iter().flatten().next().filter(|record| !record.is_tombstone()))
     }
 
-    fn lost(&self) -> BTreeSet<NodeId> {
+    fn lost(&self) -> Lost {
         self.core.registry().lost(Instant::now())
     }
 
@@ -144,8 +145,9 @@ impl Mender {
         for copy in displaced {
             let doomed = (chunk, copy.stamp);
             let ordered = orders::delete(&self.core, &self.lease, copy.node, &[doomed]).await;
-            if let Err(failure) = ordered {
-                warn!(%chunk, node = %copy.node, %failure, "a bad copy could not be deleted");
+            let is_gone = ordered.as_ref().is_ok_and(Vec::is_empty);
+            if !is_gone {
+                warn!(%chunk, node = %copy.node, ?ordered, "a bad copy could not be deleted");
                 return Ok(None);
             }
             crate::lock(&self.core.background.deletions).done(copy.node, &[doomed]);
@@ -175,6 +177,9 @@ impl Mender {
                 }
                 Err(failure) => {
                     warn!(%chunk, %source, %failure, "a chunk could not be copied");
+                    if matches!(failure.code, ErrorCode::NotFound | ErrorCode::Corrupt) {
+                        self.condemn(chunk, record, *source).await;
+                    }
                     if failure.code == ErrorCode::OutcomeUnknown {
                         // It may still be at it; another one would only get in its way.
                         return Vec::new();
@@ -183,6 +188,16 @@ impl Mender {
             }
         }
         Vec::new()
+    }
+
+    /// Notes that a node does not have the good copy that the record has of it: it says so itself.
+    async fn condemn(&self, chunk: ChunkId, record: &Chunk, node: NodeId) {
+        for copy in record.good_copies().filter(|copy| copy.node == node) {
+            let noted = self.core.namespace.mark_bad(chunk, CopyId::of(copy)).await;
+            if let Err(error) = noted {
+                warn!(%chunk, %node, %error, "a copy that is gone could not be noted");
+            }
+        }
     }
 
     /// Orders a copy away that a node holds, but no record counts: left by a repair that was cut
@@ -231,6 +246,12 @@ impl Mender {
                         return Ok(Mended { condition: None, copies: 0, ending: Ending::Done });
                     };
                     record = newer;
+                    // Counted by a commit of which no answer came: never to be ordered away.
+                    if made.clone().all(|made| record.copies.iter().any(|c| CopyId::of(c) == made))
+                    {
+                        let copies = receipts.len() as u64;
+                        return Ok(Mended { copies, ..self.ended(&record, Ending::Done) });
+                    }
                 }
                 Err(error @ dfs_metadata::Error::BadReceipt { .. }) => {
                     warn!(%chunk, %error, "a copy was made that cannot be counted");
@@ -263,10 +284,10 @@ fn is_overtaken(error: &dfs_metadata::Error) -> bool {
     )
 }
 
-/// Copies that are not needed once `added` others count: bad ones, and those on lost nodes. None
+/// Copies that are not needed once `added` others count: those that are bad or lost. None
 /// while there would be too few without them.
-fn replaced(record: &Chunk, lost: &BTreeSet<NodeId>, added: usize) -> Vec<CopyId> {
-    let counts = |copy: &Copy| !copy.is_bad && !lost.contains(&copy.node);
+fn replaced(record: &Chunk, lost: &Lost, added: usize) -> Vec<CopyId> {
+    let counts = |copy: &Copy| !copy.is_bad && !lost.has(copy);
     let good = record.copies.iter().filter(|copy| counts(copy)).count();
     if good + added < usize::from(record.wanted).max(1) {
         return Vec::new();
@@ -278,11 +299,11 @@ fn replaced(record: &Chunk, lost: &BTreeSet<NodeId>, added: usize) -> Vec<CopyId
 fn plan(
     record: &Chunk,
     views: &[View],
-    lost: &BTreeSet<NodeId>,
+    lost: &Lost,
     mut select: impl FnMut(&[Candidate], usize) -> Vec<NodeId>,
 ) -> Plan {
-    let good: Vec<NodeId> =
-        record.good_copies().map(|copy| copy.node).filter(|node| !lost.contains(node)).collect();
+    let counts = |copy: &&Copy| !copy.is_bad && !lost.has(copy);
+    let good: Vec<NodeId> = record.copies.iter().filter(counts).map(|copy| copy.node).collect();
     let view_of = |node: NodeId| views.iter().find(|view| view.node == node);
     let mut sources: Vec<(u8, NodeId)> = good
         .iter()
@@ -310,11 +331,7 @@ fn plan(
         free.into_iter().partition(|candidate| zones.contains(candidate.zone.as_str()));
     let bad_here: Vec<Candidate> = candidates
         .into_iter()
-        .filter(|candidate| {
-            let mut own =
-                record.copies.iter().filter(|copy| copy.node == candidate.node).peekable();
-            own.peek().is_some() && own.all(|copy| copy.is_bad)
-        })
+        .filter(|candidate| holds(candidate.node) && !good.contains(&candidate.node))
         .collect();
     let missing = usize::from(record.wanted).saturating_sub(good.len());
     let mut targets = Vec::new();
@@ -383,8 +400,9 @@ mod tests {
 
     /// The plan with the first of the candidates.
     fn planned(record: &Chunk, views: &[View], lost: &[u128]) -> (Vec<u128>, Vec<u128>, Vec<u128>) {
-        let lost = lost.iter().copied().map(NodeId).collect();
-        let Plan { sources, targets, displaced } = plan(record, views, &lost, |from, count| {
+        let mut without = Lost::default();
+        lost.iter().for_each(|node| without.add_node(NodeId(*node)));
+        let Plan { sources, targets, displaced } = plan(record, views, &without, |from, count| {
             from.iter().map(|candidate| candidate.node).take(count).collect()
         });
         let numbers = |nodes: Vec<NodeId>| nodes.into_iter().map(|node| node.0).collect();
@@ -429,7 +447,8 @@ mod tests {
     #[test]
     fn a_copy_leaves_the_record_only_when_enough_others_count() {
         let three = record(&[(1, true), (2, false), (3, false)]);
-        let lost = BTreeSet::from([NodeId(3)]);
+        let mut lost = Lost::default();
+        lost.add_node(NodeId(3));
         assert_eq!(replaced(&three, &lost, 1), []);
         let stamp = Stamp(7);
         let gone = [1, 3].map(|node| CopyId { node: NodeId(node), stamp });

@@ -29,23 +29,27 @@ pub(super) struct Replicated {
     pub(super) complaints: Vec<String>,
 }
 
-/// Makes a node delete copies.
+/// Makes a node delete copies. Returns those that it could not.
 pub(super) async fn delete(
     core: &Core,
     lease: &LeaseGrant,
     node: NodeId,
     copies: &[DoomedCopy],
-) -> Result<(), Failure> {
+) -> Result<Vec<DoomedCopy>, Failure> {
     let request = v1::DeleteChunksRequest {
         copies: copies
             .iter()
             .map(|(chunk, stamp)| v1::CopyToDelete { chunk_id: chunk.to_wire(), stamp: stamp.0 })
             .collect(),
         lease_epoch: lease.epoch.0,
+        node_id: node.to_wire(),
     };
     let mut client = client(core, node)?;
-    within(PATIENCE, client.delete_chunks(request)).await?;
-    Ok(())
+    let answer = within(PATIENCE, client.delete_chunks(request)).await?;
+    let failed = answer.failed.iter().map(|copy| {
+        Ok((wire::id::<ChunkId>("failed.chunk_id", &copy.chunk_id)?, Stamp(copy.stamp)))
+    });
+    failed.collect()
 }
 
 /// Makes `source` copy a chunk of so many bytes to other nodes.
@@ -62,8 +66,12 @@ pub(super) async fn replicate(
         let views = targets.iter().filter_map(|node| registry.view(*node, now));
         views.map(|view| location(&view)).collect()
     };
-    let request =
-        v1::ReplicateRequest { chunk_id: chunk.to_wire(), targets, lease_epoch: lease.epoch.0 };
+    let request = v1::ReplicateRequest {
+        chunk_id: chunk.to_wire(),
+        targets,
+        lease_epoch: lease.epoch.0,
+        node_id: source.to_wire(),
+    };
     let mut client = client(core, source)?;
     let patience = PATIENCE + Duration::from_secs(length / SLOWEST);
     let answer = within(patience, client.replicate_chunk(request)).await?;
@@ -96,7 +104,7 @@ pub(super) async fn find(
     let after = after.map_or_else(bytes::Bytes::new, dfs_proto::wire::WireId::to_wire);
     let mut client = client(core, node)?;
     let listing = async {
-        let request = v1::ListChunksRequest { after, limit: 1 };
+        let request = v1::ListChunksRequest { after, limit: 1, node_id: node.to_wire() };
         let mut pages = client.list_chunks(request).await?.into_inner();
         let first = pages.message().await?.and_then(|page| page.chunks.into_iter().next());
         Ok(tonic::Response::new(first))

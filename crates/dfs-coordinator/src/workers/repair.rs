@@ -1,8 +1,9 @@
 //! Makes copies again that were lost, found bad, or not made when their file was written.
 //!
 //! What is not as it should be is found by one scan over all chunks when the lease is taken, and
-//! whenever a node is lost or comes back; in between the services tell what happens. Nothing is
-//! repaired before the scan has ended: the chunks with the fewest copies come first.
+//! whenever something is lost or comes back; in between the changes of the metadata are followed,
+//! whichever coordinator makes them. Nothing is repaired before the scan has ended: the chunks with
+//! the fewest copies come first.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -10,22 +11,25 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
-use dfs_metadata::namespace::Namespace;
+use dfs_metadata::namespace::{ChunkChange, ChunkChanges, Namespace};
 use dfs_transport::in_request;
-use dfs_types::{ChunkId, NodeId, RequestId};
+use dfs_types::{ChunkId, Generation, NodeId, RequestId, Revision};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::mend::{Ending, Mended, Mender};
 use super::{Condition, Health, Ledger, Next, Progress, Throttle, Worker};
 use crate::Error;
 use crate::core::Core;
+use crate::lost::Lost;
 
 /// Chunks that wait for repair at most; the rest is found by another scan.
 const WAITING_MAX: usize = 100_000;
+/// Changes that are taken over before anything else is done.
+const CHANGES_AT_ONCE: usize = 4_096;
 /// Rest of a chunk after a repair that failed.
 const REST: Duration = Duration::from_secs(2);
 /// Rest of a chunk that no node can take; ended early when a node comes.
@@ -38,8 +42,14 @@ pub(crate) struct Repair {
     throttle: Arc<Mutex<Throttle>>,
     ledger: Ledger,
     scan: Scan,
-    /// Nodes whose copies do not count.
-    lost: BTreeSet<NodeId>,
+    /// What happens to chunks, from before the scan on.
+    changes: Option<ChunkChanges>,
+    /// Changes up to this revision were taken over.
+    seen: Revision,
+    /// The pages of the scan: where each ended, and its revision. The last one has no end.
+    pages: Vec<(ChunkId, Revision)>,
+    /// Which copies do not count.
+    lost: Lost,
     /// Nodes that take chunks.
     takers: BTreeSet<NodeId>,
     jobs: FuturesUnordered<BoxFuture<'static, Job>>,
@@ -68,14 +78,17 @@ impl Repair {
             throttle: Arc::new(Mutex::new(throttle)),
             ledger: Ledger::new(WAITING_MAX),
             scan: Scan::Needed,
-            lost: BTreeSet::new(),
+            changes: None,
+            seen: Revision::default(),
+            pages: Vec::new(),
+            lost: Lost::default(),
             takers: BTreeSet::new(),
             jobs: FuturesUnordered::new(),
         }
     }
 
-    /// Notes which nodes are lost and which take chunks, and begins a scan when that is needed.
-    fn look_around(&mut self) {
+    /// Notes what is lost and which nodes take chunks, and begins a scan when that is needed.
+    async fn look_around(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         let (lost, takers) = {
             let registry = self.core.registry();
@@ -90,16 +103,22 @@ impl Repair {
         let has_dropped = crate::lock(&self.core.background.deletions).wants_scan();
         let is_needed = matches!(self.scan, Scan::Needed);
         if is_needed || lost != self.lost || has_dropped || self.ledger.wants_scan() {
-            if lost != self.lost {
-                info!(lost = lost.len(), "other nodes are lost now; all chunks are looked at");
+            if lost.nodes() != self.lost.nodes() {
+                let lost = lost.nodes().len();
+                info!(lost, "other nodes are lost now; all chunks are looked at");
             }
             self.lost = lost;
             self.core.background.set_health(None);
-            // What is told up to now, the scan sees.
-            drop(self.core.background.take_news());
+            self.core.background.take_reaped();
+            let changes = self.core.namespace.chunk_changes().await;
+            let changes = changes.map_err(Error::metadata("following the changes of chunks"))?;
+            self.seen = changes.from();
+            self.changes = Some(changes);
             self.ledger.restart();
+            self.pages.clear();
             self.scan = Scan::After(None);
         }
+        Ok(())
     }
 
     /// Looks at the next chunks of a scan.
@@ -108,6 +127,7 @@ impl Repair {
         let page = self.core.namespace.scan_chunks(after, Namespace::PAGE_LEN_MAX).await;
         let page = page.map_err(Error::metadata("looking at all chunks"))?;
         let last = page.chunks.last().map(|(chunk, _)| *chunk).filter(|_| page.has_more);
+        self.pages.push((last.unwrap_or(ChunkId::MAX), page.revision));
         for (chunk, record) in page.chunks {
             if record.is_tombstone() {
                 let mut deletions = crate::lock(&self.core.background.deletions);
@@ -123,37 +143,34 @@ impl Repair {
         Ok(())
     }
 
-    /// Takes over what the services and the reaper told.
-    async fn take_news(&mut self) -> Result<(), Error> {
-        let background = &self.core.background;
-        let news = background.take_news();
-        if news.is_empty() {
-            return Ok(());
-        }
-        // Until it is looked at, nobody knows how the data is.
-        background.set_health(None);
-        if news.has_overflowed {
-            self.scan = Scan::Needed;
-            return Ok(());
-        }
-        self.ledger.count(news.added);
-        let chunks: Vec<ChunkId> = news.chunks.into_iter().collect();
-        for some in chunks.chunks(Namespace::PAGE_LEN_MAX) {
-            let records = self.core.namespace.chunks(some).await;
-            let records = records.map_err(|error| {
-                // The news is gone, so everything is looked at again.
-                self.scan = Scan::Needed;
-                Error::metadata("looking at chunks")(error)
-            })?;
-            for (chunk, record) in some.iter().zip(records) {
-                let condition = record.and_then(|record| Condition::of(&record, &self.lost));
-                self.ledger.set(*chunk, condition);
+    /// Takes over what happened to chunks.
+    fn take_changes(&mut self) {
+        self.ledger.count(-(self.core.background.take_reaped() as i64));
+        for _ in 0..CHANGES_AT_ONCE {
+            let next = self.changes.as_mut().and_then(|changes| changes.next().now_or_never());
+            match next {
+                None => return,
+                Some(Ok(change)) => self.follow(change),
+                Some(Err(error)) => {
+                    warn!(%error, "the changes of chunks cannot be followed; all are looked at");
+                    self.scan = Scan::Needed;
+                    return;
+                }
             }
         }
-        for chunk in news.gone {
-            self.ledger.set(chunk, None);
+    }
+
+    fn follow(&mut self, change: ChunkChange) {
+        let ChunkChange { chunk, record, revision } = change;
+        self.seen = revision;
+        // What the scan has not come to yet it will see; what it saw it need not hear again.
+        let page = self.pages.partition_point(|(end, _)| *end < chunk);
+        if self.pages.get(page).is_none_or(|(_, scanned)| revision <= *scanned) {
+            return;
         }
-        Ok(())
+        let is_new = record.as_ref().is_some_and(|record| record.generation == Generation::FIRST);
+        self.ledger.count(i64::from(is_new));
+        self.ledger.set(chunk, record.and_then(|record| Condition::of(&record, &self.lost)));
     }
 
     fn start_jobs(&mut self, lease: &LeaseGrant) {
@@ -205,6 +222,7 @@ impl Repair {
             tally: self.ledger.tally(),
             repairing: self.ledger.busy() as u64,
             lost: self.lost.clone(),
+            seen: self.seen,
         }));
     }
 }
@@ -216,7 +234,8 @@ impl Worker for Repair {
     }
 
     async fn step(&mut self, lease: &LeaseGrant) -> Result<Next, Error> {
-        self.look_around();
+        self.look_around().await?;
+        self.take_changes();
         if let Scan::After(after) = self.scan {
             self.scan(after).await?;
             while let Some(Some(job)) = self.jobs.next().now_or_never() {
@@ -224,18 +243,26 @@ impl Worker for Repair {
             }
             return Ok(Next::Again);
         }
-        self.take_news().await?;
         if matches!(self.scan, Scan::Needed) {
             return Ok(Next::Again);
         }
         self.start_jobs(lease);
         self.publish();
-        let core = self.core.clone();
+        let Self { jobs, changes, .. } = self;
+        let changed = async {
+            match changes {
+                Some(changes) => changes.next().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            Some(job) = self.jobs.next() => self.ended(job)?,
-            () = core.background.wait_for_news() => {}
-            () = sleep(core.settings.heartbeat_interval()) => {}
+            Some(job) = jobs.next() => self.ended(job)?,
+            change = changed => match change {
+                Ok(change) => self.follow(change),
+                Err(_) => self.scan = Scan::Needed,
+            },
+            () = sleep(self.core.settings.heartbeat_interval()) => {}
         }
         Ok(Next::Again)
     }

@@ -333,7 +333,7 @@ impl FakeDataNode {
                 deleted += 1;
             }
         }
-        v1::DeleteChunksResponse { deleted }
+        v1::DeleteChunksResponse { deleted, failed: Vec::new() }
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) async fn report_corrupt(
     node: &Node,
     report: &v1::CorruptReport,
 ) -> Result<v1::CorruptVerdict, Error> {
+    node.check_meant_if_named(&report.node_id)?;
     let chunk: ChunkId = wire::id("chunk_id", &report.chunk_id)?;
     let set_aside = node.examine(chunk, report.block).await?;
     Ok(v1::CorruptVerdict { set_aside })
@@ -35,30 +36,42 @@ pub(super) async fn delete(
     node: &Node,
     request: v1::DeleteChunksRequest,
 ) -> Result<v1::DeleteChunksResponse, Error> {
+    node.check_meant(wire::id("node_id", &request.node_id)?)?;
     let copies = wire::at_most("copies", request.copies, DELETE_MAX)?;
     let copies = copies.iter().map(|copy| {
         Ok((wire::id::<ChunkId>("copies.chunk_id", &copy.chunk_id)?, Stamp(copy.stamp)))
     });
     let copies: Vec<_> = copies.collect::<Result<_, FieldError>>()?;
     node.check_epoch(LeaseEpoch(request.lease_epoch))?;
-    let results: Vec<Result<bool, Error>> = futures_util::stream::iter(copies)
+    let results: Vec<_> = futures_util::stream::iter(copies)
         .map(|(chunk, stamp)| async move {
-            let is_deleted = node.store.delete(chunk, stamp).await?;
-            if is_deleted {
-                node.counts.deleted.increment();
-                tracing::debug!(%chunk, %stamp, "deleted a copy");
+            let result = node.store.delete(chunk, stamp).await;
+            match &result {
+                Ok(true) => {
+                    node.counts.deleted.increment();
+                    tracing::debug!(%chunk, %stamp, "deleted a copy");
+                }
+                Ok(false) => {}
+                Err(error) => tracing::error!(%chunk, %stamp, %error, "cannot delete a copy"),
             }
-            node.bad_copies.remove(chunk, stamp);
-            Ok(is_deleted)
+            if result.is_ok() {
+                node.bad_copies.remove(chunk, stamp);
+            }
+            (chunk, stamp, result)
         })
         .buffer_unordered(DELETE_AT_ONCE)
         .collect()
         .await;
-    let mut deleted = 0;
-    for result in results {
-        deleted += u64::from(result?);
+    let mut answer = v1::DeleteChunksResponse::default();
+    for (chunk, stamp, result) in results {
+        match result {
+            Ok(is_deleted) => answer.deleted += u64::from(is_deleted),
+            Err(_) => {
+                answer.failed.push(v1::CopyToDelete { chunk_id: chunk.to_wire(), stamp: stamp.0 })
+            }
+        }
     }
-    Ok(v1::DeleteChunksResponse { deleted })
+    Ok(answer)
 }
 
 /// Lists copies, page by page as the caller takes them.
@@ -66,6 +79,7 @@ pub(super) fn list(
     node: &Arc<Node>,
     request: &v1::ListChunksRequest,
 ) -> Result<impl Stream<Item = Result<v1::ChunkListPage, Status>> + use<>, Error> {
+    node.check_meant(wire::id("node_id", &request.node_id)?)?;
     let mut after = wire::optional_id::<ChunkId>("after", &request.after)?;
     let mut left = match request.limit {
         0 => usize::MAX,

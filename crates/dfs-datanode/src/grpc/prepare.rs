@@ -34,6 +34,7 @@ pub(super) async fn run(
     if node.is_stopping() {
         return Err(Error::Stopping);
     }
+    node.check_meant_if_named(&meta.node_id)?;
     let cluster = wire::optional_id::<ClusterId>("cluster_id", &meta.cluster_id)?;
     let standing = node.check_cluster(cluster)?;
     if !standing.state.takes_chunks() {
@@ -155,7 +156,9 @@ pub(super) async fn prepare_replica(
     let invalid = |text: String| Failure::new(ErrorCode::InvalidArgument, text);
     let channel = node.channels.control(&replica.address);
     let channel = channel.map_err(|error| invalid(error.to_string()))?;
-    let call = async { DataNodeClient::new(channel).prepare_chunk_upload(meta.clone()).await };
+    let meta = v1::ChunkMeta { node_id: replica.id.to_wire(), ..meta.clone() };
+    let key = ChunkId::from_slice(&meta.chunk_id).unwrap_or_default().0 as u64;
+    let call = async { DataNodeClient::new(channel).prepare_chunk_upload(meta).await };
     let ready = timeout(PREPARE_WITHIN, call)
         .await
         .map_err(|_| Failure::new(ErrorCode::Unavailable, "it was not ready in time"))?
@@ -163,7 +166,6 @@ pub(super) async fn prepare_replica(
         .into_inner();
     let session = wire::id("session_id", &ready.session_id);
     let session = session.map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
-    let key = ChunkId::from_slice(&meta.chunk_id).unwrap_or_default().0 as u64;
     let channel = node.channels.bulk(&replica.address, key);
     let channel = channel.map_err(|error| invalid(error.to_string()))?;
     Ok(Replica { node: replica.id, session, link: Arc::new(GrpcLink::new(channel)) })

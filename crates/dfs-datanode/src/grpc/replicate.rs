@@ -23,6 +23,7 @@ pub(super) async fn run(
     node: &Arc<Node>,
     request: v1::ReplicateRequest,
 ) -> Result<v1::ReplicateResponse, Error> {
+    node.check_meant(wire::id("node_id", &request.node_id)?)?;
     let chunk: ChunkId = wire::id("chunk_id", &request.chunk_id)?;
     let targets = locations("targets", &request.targets)?;
     node.check_epoch(LeaseEpoch(request.lease_epoch))?;
@@ -108,7 +109,7 @@ async fn frame(
 ) -> Result<Frame, dfs_streamer::Error> {
     let failed = |error: String| dfs_streamer::Error::Source(error);
     let (chunk, length) = (copy.chunk, copy.seal.length);
-    let blocks = match node.store.read(chunk, offset, length - offset).await {
+    let blocks = match node.read(copy, offset, length - offset).await {
         Ok(blocks) => blocks,
         Err(error) => return Err(failed(error.to_string())),
     };

@@ -29,6 +29,7 @@ pub(super) async fn run(
     node: &Arc<Node>,
     request: &v1::RetrieveRequest,
 ) -> Result<impl Stream<Item = Result<v1::ChunkFrame, Status>> + use<>, Error> {
+    node.check_meant_if_named(&request.node_id)?;
     node.check_cluster(wire::optional_id::<ClusterId>("cluster_id", &request.cluster_id)?)?;
     let chunk: ChunkId = wire::id("chunk_id", &request.chunk_id)?;
     let Ok(_waiting) = node.waiting_reads.try_acquire_many(1) else {
@@ -46,7 +47,7 @@ pub(super) async fn run(
         wanted => offset.saturating_add(wanted).min(length),
     };
     // The first read tells whether there is anything to be served.
-    let first = node.store.read(chunk, offset, end - offset).await?;
+    let first = node.read(copy, offset, end - offset).await?;
     let (frames, outgoing) = mpsc::channel(FRAMES_AHEAD);
     let node = node.clone();
     spawn_in_request(async move {
@@ -67,7 +68,7 @@ pub(super) async fn run(
             if is_last || !matches!(sent, Ok(Ok(()))) {
                 return;
             }
-            next = node.store.read(chunk, at, end - at).await;
+            next = node.read(copy, at, end - at).await;
         }
     });
     Ok(ReceiverStream::new(outgoing))

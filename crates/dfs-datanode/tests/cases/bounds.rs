@@ -4,7 +4,7 @@ use dfs_datanode::Settings;
 use dfs_proto::v1;
 use dfs_types::{ErrorCode, NodeId};
 
-use crate::cluster::{Cluster, Hang, meta, meta_for, refused, replica_meta, settings};
+use crate::cluster::{Cluster, Hang, meant, meta, meta_for, refused, replica_meta, settings};
 
 #[tokio::test(start_paused = true)]
 async fn sessions_of_clients_and_of_datanodes_have_bounds_of_their_own() {
@@ -51,6 +51,7 @@ async fn streams_to_replicas_have_a_bound_that_repair_shares() {
         chunk_id: meta(1).chunk_id,
         targets: vec![fourth.location()],
         lease_epoch: 1,
+        node_id: meant(1),
     };
     let busy = node.client().replicate_chunk(replicate.clone()).await;
     assert_eq!(refused(busy), ErrorCode::Busy);

@@ -7,7 +7,7 @@ use dfs_proto::v1;
 use dfs_transport::with_request_id;
 use dfs_types::{ChunkId, ErrorCode, RequestId};
 
-use crate::cluster::{Cluster, frames, meta, meta_for, settings};
+use crate::cluster::{Cluster, frames, meant, meta, meta_for, settings};
 
 /// Of no other test.
 const CHUNK: u128 = 0xc0_ffee;
@@ -82,6 +82,7 @@ async fn one_id_is_in_all_lines_about_a_chunk() {
         chunk_id: meta(CHUNK).chunk_id,
         targets: vec![fourth.location()],
         lease_epoch: 1,
+        node_id: meant(1),
     };
     with_request_id(repair, first.client().replicate_chunk(replicate)).await.unwrap();
 

@@ -4,11 +4,12 @@ use dfs_proto::v1;
 use dfs_types::{ErrorCode, Receipt, SealKey};
 
 use crate::cluster::coordinator::KEY;
-use crate::cluster::{Cluster, Node, meta, refused, settings};
+use crate::cluster::{Cluster, Node, meant, meta, refused, settings};
 
+/// An order to node 1.
 fn delete(chunk: u128, stamp: u64, lease_epoch: u64) -> v1::DeleteChunksRequest {
     let copies = vec![v1::CopyToDelete { chunk_id: meta(chunk).chunk_id, stamp }];
-    v1::DeleteChunksRequest { copies, lease_epoch }
+    v1::DeleteChunksRequest { copies, lease_epoch, node_id: meant(1) }
 }
 
 async fn deleted(node: &Node, request: v1::DeleteChunksRequest) -> u64 {
@@ -27,6 +28,7 @@ async fn an_order_of_an_older_lease_is_refused() {
         chunk_id: meta(1).chunk_id,
         targets: vec![other.location()],
         lease_epoch,
+        node_id: meant(1),
     };
     assert_eq!(refused(node.client().replicate_chunk(replicate(4)).await), ErrorCode::Stale);
     assert_eq!((node.store.sealed().await.len(), other.store.sealed().await.len()), (1, 0));
@@ -60,4 +62,34 @@ async fn a_receipt_is_under_the_key_of_the_registration() {
     let receipt: Receipt = dfs_proto::wire::receipt("receipt", receipt).unwrap();
     assert_eq!(receipt, receipt.sealed(&SealKey::from_slice(&KEY).unwrap()));
     assert_eq!((receipt.length, receipt.registration.0), (4, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_meant_for_another_node_is_refused() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let stamp = node.write(1, b"data").await[0].stamp;
+    let other = meant(2);
+    let delete = v1::DeleteChunksRequest { node_id: other.clone(), ..delete(1, stamp, 1) };
+    assert_eq!(refused(node.client().delete_chunks(delete).await), ErrorCode::Unavailable);
+    let list = v1::ListChunksRequest { node_id: other.clone(), ..Default::default() };
+    assert_eq!(refused(node.client().list_chunks(list).await), ErrorCode::Unavailable);
+    let replicate = v1::ReplicateRequest {
+        chunk_id: meta(1).chunk_id,
+        node_id: other.clone(),
+        ..Default::default()
+    };
+    assert_eq!(refused(node.client().replicate_chunk(replicate).await), ErrorCode::Unavailable);
+    let report = v1::CorruptReport { chunk_id: meta(1).chunk_id, node_id: other.clone(), block: 0 };
+    assert_eq!(refused(node.client().report_corrupt(report).await), ErrorCode::Unavailable);
+    let prepare = v1::ChunkMeta { node_id: other.clone(), ..meta(2) };
+    assert_eq!(refused(node.prepare(prepare).await), ErrorCode::Unavailable);
+    let retrieve =
+        v1::RetrieveRequest { chunk_id: meta(1).chunk_id, node_id: other, ..Default::default() };
+    let read = dfs_proto::bulk::retrieve_chunk(node.channel(), retrieve).await;
+    assert_eq!(refused(read.map(drop)), ErrorCode::Unavailable);
+    // Orders say whom they mean.
+    let nobody = v1::ListChunksRequest::default();
+    assert_eq!(refused(node.client().list_chunks(nobody).await), ErrorCode::InvalidArgument);
+    assert_eq!(node.store.sealed().await.len(), 1);
 }

@@ -101,7 +101,7 @@ async fn chunks_of_another_cluster_are_neither_taken_nor_given() {
     assert_eq!(refused(prepared), ErrorCode::WrongCluster);
     let read = async |cluster_id| {
         let chunk_id = meta(1).chunk_id;
-        let request = v1::RetrieveRequest { cluster_id, chunk_id, offset: 0, length: 0 };
+        let request = v1::RetrieveRequest { cluster_id, chunk_id, ..Default::default() };
         let mut frames = dfs_proto::bulk::retrieve_chunk(node.channel(), request).await?;
         Ok(frames.message().await?.map(|frame| frame.data))
     };

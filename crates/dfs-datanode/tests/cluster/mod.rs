@@ -158,6 +158,11 @@ impl Node {
 }
 
 /// A chunk as a client announces it.
+/// The name of a node, as orders give it.
+pub(crate) fn meant(node: u128) -> bytes::Bytes {
+    NodeId(node).to_wire()
+}
+
 pub(crate) fn meta(chunk: u128) -> v1::ChunkMeta {
     v1::ChunkMeta {
         cluster_id: CLUSTER.to_wire(),

@@ -161,6 +161,7 @@ impl Namespace {
             identity,
             key: cluster.key,
             inodes: Inodes::default(),
+            chunks_changed_at: AtomicU64::default(),
             floor_ms: AtomicU64::default(),
             swept_to: Mutex::default(),
         };

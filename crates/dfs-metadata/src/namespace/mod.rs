@@ -2,6 +2,7 @@
 //! transactions over the [`Engine`] trait.
 
 mod attributes;
+mod changes;
 mod chunks;
 mod cluster;
 mod delete;
@@ -33,6 +34,7 @@ use crate::engine::Engine;
 pub use crate::records::chunk::{Chunk, Copy};
 pub use crate::records::node::Node;
 pub use attributes::SetAttributes;
+pub use changes::{ChunkChange, ChunkChanges};
 pub use chunks::{ChunkPage, CopyId};
 pub use cluster::{ClusterIdentity, ClusterState, InitOptions, Replication, init};
 pub use delete::Delete;
@@ -97,6 +99,8 @@ struct Inner {
     identity: ClusterIdentity,
     key: SealKey,
     inodes: inodes::Inodes,
+    /// Revision of the last commit of this process that changed a chunk.
+    chunks_changed_at: std::sync::atomic::AtomicU64,
     /// When the newest floor lies that this process saw, in milliseconds since 1970.
     floor_ms: std::sync::atomic::AtomicU64,
     /// Where the next sweep over the answers of slots goes on.

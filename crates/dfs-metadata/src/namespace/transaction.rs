@@ -1,14 +1,15 @@
 //! One attempt at a change: reads at a snapshot, the conditions that follow from them, writes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use dfs_types::Revision;
 
 use super::Namespace;
-use crate::Error;
 use crate::codec::Record;
 use crate::engine::{Commit, Condition, Outcome, Snapshot, Versioned, Write};
+use crate::{Error, keys};
 
 /// Reads at one snapshot, and collects what shall be committed on the condition that those of the
 /// reads that matter still hold.
@@ -60,8 +61,15 @@ impl Namespace {
         let conditions = conditions.chain(tx.empty.into_iter().map(Condition::PrefixEmpty));
         let commit =
             Commit { conditions: conditions.collect(), writes: tx.writes.into_values().collect() };
+        let changes_chunks =
+            commit.writes.iter().any(|write| write.key().starts_with(keys::CHUNKS));
         match self.inner.components.committer.commit(commit).await? {
-            Outcome::Committed(revision) => Ok(Attempt::Committed(revision)),
+            Outcome::Committed(revision) => {
+                if changes_chunks {
+                    self.inner.chunks_changed_at.fetch_max(revision.0, Ordering::Relaxed);
+                }
+                Ok(Attempt::Committed(revision))
+            }
             Outcome::Conflict { condition: 0 } if is_fenced => Err(Error::LeaseLost),
             Outcome::Conflict { .. } => Ok(Attempt::Conflict),
         }

@@ -1957,6 +1957,10 @@ pub struct ChunkMeta {
     /// Copies, this one included, below which the session is not worth going on.
     #[prost(uint32, tag = "10")]
     pub min_copies: u32,
+    /// The node that is meant; 16 bytes. Another one that answers at its address refuses. Any node
+    /// when empty.
+    #[prost(bytes = "bytes", tag = "11")]
+    pub node_id: ::prost::bytes::Bytes,
 }
 /// The session is open.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2085,6 +2089,10 @@ pub struct RetrieveRequest {
     /// Bytes wanted; to the end of the chunk when 0. Frames end with the block that holds the last.
     #[prost(uint64, tag = "4")]
     pub length: u64,
+    /// The node that is meant; 16 bytes. Another one that answers at its address refuses. Any node
+    /// when empty.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub node_id: ::prost::bytes::Bytes,
 }
 /// A block that a reader found wrong.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2095,6 +2103,10 @@ pub struct CorruptReport {
     /// Number of the block.
     #[prost(uint64, tag = "2")]
     pub block: u64,
+    /// The node that is meant; 16 bytes. Another one that answers at its address refuses. Any node
+    /// when empty.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub node_id: ::prost::bytes::Bytes,
 }
 /// What the node found.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2115,6 +2127,9 @@ pub struct ReplicateRequest {
     /// Of the worker lease of the coordinator that asks.
     #[prost(uint64, tag = "3")]
     pub lease_epoch: u64,
+    /// The node that is meant; 16 bytes. Another one that answers at its address refuses.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub node_id: ::prost::bytes::Bytes,
 }
 /// What became of it.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2136,6 +2151,10 @@ pub struct DeleteChunksRequest {
     /// refused.
     #[prost(uint64, tag = "2")]
     pub lease_epoch: u64,
+    /// The node that is meant; 16 bytes. Another one that answers at its address refuses: stamps
+    /// belong to a node, and might name another copy on it.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub node_id: ::prost::bytes::Bytes,
 }
 /// A copy to be deleted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2148,11 +2167,14 @@ pub struct CopyToDelete {
     pub stamp: u64,
 }
 /// What became of them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DeleteChunksResponse {
     /// Copies deleted now. What is not there, or has another stamp, is left and not counted.
     #[prost(uint64, tag = "1")]
     pub deleted: u64,
+    /// Copies that could not be deleted; all others are gone.
+    #[prost(message, repeated, tag = "2")]
+    pub failed: ::prost::alloc::vec::Vec<CopyToDelete>,
 }
 /// Lists copies.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2163,6 +2185,9 @@ pub struct ListChunksRequest {
     /// Copies wanted in all; everything when 0.
     #[prost(uint64, tag = "2")]
     pub limit: u64,
+    /// The node that is meant; 16 bytes. Another one that answers at its address refuses.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub node_id: ::prost::bytes::Bytes,
 }
 /// Some copies in chunk order.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -228,7 +228,7 @@ impl Transaction {
             seal: written.seal,
             copies,
             wanted: plan.copies,
-            generation: Generation(1),
+            generation: Generation::FIRST,
             references: 1,
             inode,
         };

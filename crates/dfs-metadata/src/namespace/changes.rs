@@ -1,0 +1,59 @@
+//! Following what happens to chunks, through whichever coordinator it does.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use dfs_types::{ChunkId, Revision};
+
+use super::{Chunk, Namespace};
+use crate::codec::Record as _;
+use crate::engine::Watch;
+use crate::{Error, keys};
+
+/// A chunk whose record was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkChange {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Its new record; `None` when it was removed.
+    pub record: Option<Chunk>,
+    /// Of the commit.
+    pub revision: Revision,
+}
+
+/// The changes of all chunks from a revision on, in the order of their commits.
+pub struct ChunkChanges {
+    watch: Box<dyn Watch>,
+    from: Revision,
+}
+
+impl Namespace {
+    /// Follows all chunks from now on.
+    pub async fn chunk_changes(&self) -> Result<ChunkChanges, Error> {
+        let engine = &self.inner.components.engine;
+        let from = engine.snapshot().await?.revision();
+        let prefix = Bytes::from_static(keys::CHUNKS);
+        Ok(ChunkChanges { watch: engine.watch(prefix, from).await?, from })
+    }
+
+    /// Revision of the last commit of this process that changed a chunk.
+    pub fn chunks_changed_at(&self) -> Revision {
+        Revision(self.inner.chunks_changed_at.load(Ordering::Relaxed))
+    }
+}
+
+impl ChunkChanges {
+    /// Changes of greater revisions are reported.
+    pub fn from(&self) -> Revision {
+        self.from
+    }
+
+    /// Waits for the next change. Cancel-safe. After an error, changes may be missing.
+    pub async fn next(&mut self) -> Result<ChunkChange, Error> {
+        let change = self.watch.next().await?;
+        let damaged = || Error::Damaged { key: keys::show(&change.key), what: "a key of no chunk" };
+        let chunk = keys::chunk_id(&change.key).ok_or_else(damaged)?;
+        let record = change.value.map(|value| Chunk::decode(&change.key, &value)).transpose()?;
+        Ok(ChunkChange { chunk, record, revision: change.revision })
+    }
+}
