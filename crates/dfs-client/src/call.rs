@@ -39,13 +39,12 @@ impl Client {
         &self,
         work: W,
     ) -> impl Future<Output = W::Output> + use<W> {
-        let (id, span) = match current_request_id() {
-            Some(id) => (id, Span::current()),
-            None => {
-                let id = RequestId::random(self.inner.random.as_ref());
-                // At the level of errors, so that it is there whatever is logged.
-                (id, tracing::error_span!("request", %id))
-            }
+        let (id, span) = if let Some(id) = current_request_id() {
+            (id, Span::current())
+        } else {
+            let id = RequestId::random(self.inner.random.as_ref());
+            // At the level of errors, so that it is there whatever is logged.
+            (id, tracing::error_span!("request", %id))
         };
         with_request_id(id, work).instrument(span)
     }

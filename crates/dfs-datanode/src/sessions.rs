@@ -172,9 +172,10 @@ impl Sessions {
                 let idle = entry.session.idle_for();
                 idle > self.idle || (entry.has_ended.load(Ordering::Acquire) && idle > kept)
             };
+            let given_up = self.lock().remove(due);
             // One whose disk hangs must not keep the others. Those that wait are bounded by their
             // slots, which they still have.
-            for session in self.lock().remove(due) {
+            for session in given_up {
                 ending.push(async move { session.expire().await });
             }
         }

@@ -21,7 +21,7 @@ async fn a_session_without_frames_ends_and_gives_its_place_back() {
     let mut stream = node.attach(&ready, 1).await;
     assert!(matches!(stream.ack().await, Ok(Some(Kind::Attached(_)))));
     // Each frame is a sign of life.
-    let [first, second] = frames(&[1; 2 * dfs_types::BLOCK_SIZE]).try_into().unwrap();
+    let [first, second] = frames(&vec![1; 2 * dfs_types::BLOCK_SIZE]).try_into().unwrap();
     sleep(IDLE * 2 / 3).await;
     stream.send(first.clone()).await;
     sleep(IDLE * 2 / 3).await;
@@ -70,7 +70,7 @@ async fn a_session_whose_disk_hangs_does_not_keep_the_others() {
     let hung = node.prepare(meta(1)).await.unwrap();
     node.store.hang(Hang::Write);
     let mut stream = node.attach(&hung, 1).await;
-    stream.send(frames(&[1; 2 * dfs_types::BLOCK_SIZE]).remove(0)).await;
+    stream.send(frames(&vec![1; 2 * dfs_types::BLOCK_SIZE]).remove(0)).await;
     node.store.is_stuck().await;
     sleep(IDLE / 2).await;
     node.prepare(meta(2)).await.unwrap();

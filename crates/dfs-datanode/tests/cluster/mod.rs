@@ -25,7 +25,7 @@ pub(crate) use store::{Hang, TestStore};
 pub(crate) use stream::{Stream, frames};
 
 /// How long anything may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// Bytes that the chunks of the tests may hold.
 pub(crate) const CHUNK: u64 = 4 * dfs_types::BLOCK_SIZE as u64;
 
