@@ -7,12 +7,17 @@ use dfs_types::{ErrorCode, RequestId};
 /// Why a call failed: what was done to what, what was said of it, and the id under which servers
 /// have logged it.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{context}: {message}")]
+#[error("{}", told(context, message))]
 pub struct Error {
     code: ErrorCode,
     context: String,
     message: String,
     request_id: Option<RequestId>,
+}
+
+/// What was said, after what it is about unless that is named in it.
+fn told(context: &str, message: &str) -> String {
+    if message.contains(context) { message.to_owned() } else { format!("{context}: {message}") }
 }
 
 impl Error {
