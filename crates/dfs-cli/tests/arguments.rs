@@ -1,6 +1,8 @@
 //! Wrong arguments and wrong states: what the exit code is, and what the text says.
 
-use crate::support::{cluster, exit_code, noise_file, stderr};
+use dfs_testkit::process::{Cluster, Settings};
+
+use crate::support::{binary, cluster, exit_code, noise_file, stderr};
 
 #[test]
 fn mistakes_are_named_with_their_exit_code() {
@@ -53,10 +55,40 @@ fn mistakes_are_named_with_their_exit_code() {
         assert_eq!(exit_code(&output), *code, "dfs {args:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(text), "dfs {args:?} said: {}", stderr(&output));
     }
-    // With --json an error is a document too.
-    let output = cluster.dfs(["stat", "--json", "/nothing"]);
-    let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
-    assert_eq!(error["error"]["code"], "NOT_FOUND");
+}
+
+#[test]
+fn every_kind_of_mistake_has_its_code() {
+    let cluster = cluster();
+    let local = cluster.folder().join("file").display().to_string();
+    noise_file(local.as_ref(), 10, 1);
+    cluster.dfs_ok(["mkdir", "-p", "/dir/sub", "/dir/file"]);
+    cluster.dfs_ok(["put", &local, "/plain"]);
+    let long = format!("/{}", "n".repeat(256));
+    let table: &[(&[&str], i32, &str)] = &[
+        (&["stat", "no/slash"], 2, "INVALID_ARGUMENT"),
+        (&["stat", "/a/../b"], 2, "INVALID_ARGUMENT"),
+        (&["stat", &long], 2, "NAME_TOO_LONG"),
+        (&["stat", "/nothing"], 3, "NOT_FOUND"),
+        (&["put", &local, "/plain/below"], 4, "NOT_A_DIRECTORY"),
+        (&["put", "-n", &local, "/plain"], 4, "ALREADY_EXISTS"),
+        // A directory stands where the file would go.
+        (&["put", &local, "/dir"], 4, "IS_A_DIRECTORY"),
+        (&["rm", "-d", "/dir"], 4, "NOT_EMPTY"),
+        (&["mv", "/dir", "/dir/sub/deeper"], 4, "WOULD_CYCLE"),
+        (&["put", "--chunk-size", "0", &local, "/x"], 2, "INVALID_ARGUMENT"),
+        (&["put", "--chunk-size", "1TiB", &local, "/x"], 2, "INVALID_ARGUMENT"),
+        (&["ln", "/plain", "/hard"], 1, "UNIMPLEMENTED"),
+    ];
+    for (args, exit, code) in table {
+        let output = cluster.dfs(args.iter().copied().chain(["--json"]));
+        let error: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!(
+            (exit_code(&output), &error["error"]["code"]),
+            (*exit, &(*code).into()),
+            "{args:?}"
+        );
+    }
 }
 
 #[test]
@@ -79,7 +111,7 @@ fn a_port_that_speaks_something_else_is_named() {
     let cluster = cluster();
     let url = format!("http://{}", cluster.coordinator.http_address());
     let output = cluster.dfs(["stat", "/", "--timeout", "2", "--coordinator", &url]);
-    assert_ne!(exit_code(&output), 0);
+    assert_eq!(exit_code(&output), 5, "{}", stderr(&output));
     assert!(stderr(&output).contains(cluster.coordinator.http_address()), "{}", stderr(&output));
 }
 
@@ -93,6 +125,19 @@ fn too_few_datanodes_are_counted() {
     noise_file(local.as_ref(), 10, 1);
     let output = cluster.dfs(["put", &local, "/file", "--timeout", "5"]);
     assert_eq!(exit_code(&output), 5, "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("1 datanodes can take a chunk, 2 are needed (3 known"), "{said}");
+    assert!(said.contains("`dfs status`"), "{said}");
     let output = cluster.dfs(["stat", "/file"]);
     assert_eq!(exit_code(&output), 3, "a refused file is not there");
+}
+
+#[test]
+fn a_cluster_without_datanodes_says_so() {
+    let cluster = Cluster::start(binary(), Settings { datanodes: 0, ..Settings::default() });
+    let local = cluster.folder().join("file").display().to_string();
+    noise_file(local.as_ref(), 10, 1);
+    let output = cluster.dfs(["put", &local, "/file", "--timeout", "2"]);
+    assert_eq!(exit_code(&output), 5, "{}", stderr(&output));
+    assert!(stderr(&output).contains("start datanodes"), "{}", stderr(&output));
 }

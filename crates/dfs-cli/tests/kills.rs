@@ -1,9 +1,15 @@
-//! Processes killed at seeded moments.
+//! Processes killed at seeded moments. `DFS_KILLS=20` tries each kill so often.
 
 use std::fs;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use dfs_proto::v1::coordinator_client::CoordinatorClient;
+use dfs_proto::{Failure, v1};
 use dfs_testkit::process::{Cluster, Settings, wait_until};
+use dfs_transport::{Channels, Security, TcpNetwork, Traced};
+use dfs_types::ErrorCode;
 
 use crate::support::{binary, cluster, exit_code, noise, noise_file, stderr};
 
@@ -33,7 +39,7 @@ fn assert_copies(cluster: &Cluster, path: &str, at_least: u64) {
 }
 
 fn timed_put(cluster: &Cluster, local: &str) -> Duration {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     cluster.dfs_ok(["put", local, "/timed"]);
     started.elapsed()
 }
@@ -49,7 +55,7 @@ fn a_put_rides_over_a_killed_datanode() {
         let path = format!("/put-{seed}");
         let mut put = cluster.command(["put", &local, &path]).spawn().unwrap();
         let after = moment(seed, whole);
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         wait_until(after, || started.elapsed() >= after);
         cluster.datanodes[victim].kill();
         assert!(put.wait().unwrap().success(), "seed {seed}: the put failed");
@@ -68,14 +74,14 @@ fn a_get_rides_over_a_killed_datanode() {
     let back = cluster.folder().join("back");
     noise_file(local.as_ref(), 150 * MIB, 1);
     cluster.dfs_ok(["put", &local, "/file"]);
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     cluster.dfs_ok(["get".as_ref(), "/file".as_ref(), back.as_os_str()]);
     let whole = started.elapsed();
     for seed in 0..kills() {
         let victim = (seed % 3) as usize;
         let mut get = cluster.command(["get", "/file"]).arg(&back).spawn().unwrap();
         let after = moment(seed, whole);
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         wait_until(after, || started.elapsed() >= after);
         cluster.datanodes[victim].kill();
         assert!(get.wait().unwrap().success(), "seed {seed}: the get failed");
@@ -116,7 +122,7 @@ fn acknowledged_files_survive_a_killed_coordinator() {
         fs::write(cluster.folder().join(format!("{n}")), bytes).unwrap();
     }
     let folder = cluster.folder().to_owned();
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     cluster.dfs_ok(["mkdir", "/timed"]);
     for n in 0..200 / 4 {
         cluster.dfs_ok(["put".as_ref(), folder.join(n.to_string()).as_os_str(), "/timed".as_ref()]);
@@ -136,7 +142,7 @@ fn acknowledged_files_survive_a_killed_coordinator() {
         let puts = std::thread::spawn(move || {
             commands.into_iter().map(|mut put| put.output().unwrap()).collect::<Vec<_>>()
         });
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         wait_until(after, || started.elapsed() >= after || puts.is_finished());
         cluster.coordinator.kill();
         cluster.start_coordinator();
@@ -152,4 +158,106 @@ fn acknowledged_files_survive_a_killed_coordinator() {
             );
         }
     }
+}
+
+/// One client's calls, each repeated under its slot until there is an answer, and once more after.
+/// Ends with the names that must be there.
+async fn repeats(url: String, client: u8, stop: Arc<AtomicBool>) -> Vec<String> {
+    let slot = |sequence| v1::Slot { client_id: vec![client; 16].into(), slot: 0, sequence };
+    let mut sequence = 0;
+    let mut number = 0;
+    let mut there = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let (made, moved) = (format!("/{client}-{number}"), format!("/{client}-{number}-moved"));
+        sequence += 1;
+        let make = v1::MakeDirectoryRequest {
+            path: made.clone().into(),
+            attributes: Some(v1::Attributes { mode: 0o755, ..Default::default() }),
+            slot: Some(slot(sequence)),
+            ..Default::default()
+        };
+        answered_twice(&url, |mut c| {
+            let make = make.clone();
+            async move { c.make_directory(make).await }
+        })
+        .await;
+        sequence += 1;
+        let rename = v1::RenameRequest {
+            from: made.into(),
+            to: moved.clone().into(),
+            slot: Some(slot(sequence)),
+            ..Default::default()
+        };
+        answered_twice(&url, |mut c| {
+            let rename = rename.clone();
+            async move { c.rename(rename).await }
+        })
+        .await;
+        if number % 2 == 0 {
+            sequence += 1;
+            let delete = v1::DeleteRequest {
+                path: moved.into(),
+                slot: Some(slot(sequence)),
+                ..Default::default()
+            };
+            answered_twice(&url, |mut c| {
+                let delete = delete.clone();
+                async move { c.delete(delete).await }
+            })
+            .await;
+        } else {
+            there.push(moved.trim_start_matches('/').to_owned());
+        }
+        number += 1;
+    }
+    there
+}
+
+/// Calls until there is an answer of a coordinator, which must be a success, then once more: the
+/// answer must be the same.
+async fn answered_twice<T, R>(url: &str, call: impl Fn(CoordinatorClient<Traced>) -> R)
+where
+    T: PartialEq + std::fmt::Debug,
+    R: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+{
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let answer = async || loop {
+        let channels = Channels::new(Arc::new(TcpNetwork), Security::default());
+        match call(CoordinatorClient::new(channels.control(url).unwrap())).await {
+            Ok(answer) => return answer.into_inner(),
+            Err(status) => {
+                let code = Failure::from_status(&status).code;
+                assert!(code.is_retryable() || code == ErrorCode::OutcomeUnknown, "{status:?}");
+                assert!(Instant::now() < deadline, "{status:?}");
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let first = answer().await;
+    assert_eq!(first, answer().await, "a repeat got another answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_in_flight_take_place_once_across_a_killed_coordinator() {
+    let mut cluster = cluster();
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (1..=8)
+        .map(|client| tokio::spawn(repeats(cluster.coordinator_url(), client, stop.clone())))
+        .collect();
+    for seed in 0..kills() {
+        let after = moment(seed, Duration::from_millis(400));
+        let started = Instant::now();
+        wait_until(after, || started.elapsed() >= after);
+        cluster.coordinator.kill();
+        cluster.start_coordinator();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut wanted = Vec::new();
+    for client in clients {
+        wanted.extend(client.await.unwrap());
+    }
+    wanted.sort();
+    let listed = cluster.dfs_ok(["ls", "/"]);
+    assert!(!wanted.is_empty());
+    assert!(listed.lines().eq(wanted.iter().map(String::as_str)), "{wanted:?} and not {listed}");
 }

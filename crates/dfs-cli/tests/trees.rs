@@ -67,13 +67,44 @@ fn what_cannot_be_kept_is_said() {
     noise_file(&tree.join("one"), 10, 1);
     fs::hard_link(tree.join("one"), tree.join("two")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(tree.join("one"), "user.colour", b"red", flags).unwrap();
     let put = cluster.dfs(["put".as_ref(), "-r".as_ref(), tree.as_os_str(), "/tree".as_ref()]);
     assert!(put.status.success());
     let said = stderr(&put);
+    assert!(said.contains("2 entries lost their extended attributes"), "{said}");
     assert!(said.contains("2 hard-linked names became files of their own"), "{said}");
     assert!(said.contains("1 devices, sockets or pipes were skipped"), "{said}");
     let one = cluster.dfs(["cat", "/tree/one"]).stdout;
     assert_eq!(one, cluster.dfs(["cat", "/tree/two"]).stdout);
+}
+
+#[test]
+fn a_get_does_not_leave_the_tree_through_a_symlink() {
+    let cluster = cluster();
+    let (outside, back) = (cluster.folder().join("outside"), cluster.folder().join("back"));
+    fs::create_dir(&outside).unwrap();
+    let local = cluster.folder().join("file");
+    noise_file(&local, 10, 1);
+    cluster.dfs_ok(["mkdir", "/tree"]);
+    cluster.dfs_ok(["ln".as_ref(), "-s".as_ref(), outside.as_os_str(), "/tree/a".as_ref()]);
+    cluster.dfs_ok(["get".as_ref(), "-r".as_ref(), "/tree".as_ref(), back.as_os_str()]);
+    // Somebody replaces the symlink by a directory.
+    cluster.dfs_ok(["rm", "/tree/a"]);
+    cluster.dfs_ok(["mkdir", "/tree/a"]);
+    cluster.dfs_ok(["put".as_ref(), local.as_os_str(), "/tree/a/file".as_ref()]);
+    let from = OsStr::new("/tree/.");
+    let again = cluster.dfs(["get".as_ref(), "-r".as_ref(), from, back.as_os_str()]);
+    let into = cluster.dfs(["get".as_ref(), "-r".as_ref(), "/tree/a".as_ref(), back.as_os_str()]);
+    assert!(!again.status.success() || !into.status.success());
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "a file went outside");
+    // What the user names may be a symlink.
+    let named = cluster.folder().join("named");
+    symlink(&outside, &named).unwrap();
+    let mut named = named.into_os_string();
+    named.push("/");
+    cluster.dfs_ok(["get".as_ref(), "/tree/a/file".as_ref(), named.as_os_str()]);
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
 }
 
 #[test]

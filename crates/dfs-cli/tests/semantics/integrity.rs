@@ -59,7 +59,12 @@ async fn s12_a_flipped_bit_is_read_around_set_aside_and_replaced() {
         let is_set_aside = || victim.metric("dfs_datanode_set_aside_total", "") > before;
         assert!(wait_until(Duration::from_secs(30), is_set_aside));
         assert!(victim.metric("dfs_datanode_checksum_errors_total", "") > 0.0);
-        assert!(victim.log().contains("a copy is damaged on disk"), "{}", victim.log());
+        let explained = cluster.dfs(["explain", "--json", name]).stdout;
+        let explained: serde_json::Value = serde_json::from_slice(&explained).unwrap();
+        let chunk = explained["chunks"][0]["chunk"].as_str().unwrap();
+        let log = victim.log();
+        let line = log.lines().find(|line| line.contains("a copy is damaged on disk"));
+        assert!(line.is_some_and(|line| line.contains(chunk) && line.contains("node=")), "{log}");
         let is_replaced = || verified_copies(&cluster, name) == 3;
         assert!(wait_until(Duration::from_secs(30), is_replaced), "{:?}", cluster.status());
         cluster.wait_for_full_replication(Duration::from_secs(30));

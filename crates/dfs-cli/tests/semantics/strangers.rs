@@ -53,6 +53,32 @@ async fn s16_disks_tell_who_a_node_is() {
     assert!(wait_until(Duration::from_secs(20), || nodes(&cluster).len() == 4));
     cluster.wait_for_full_replication(Duration::from_mins(1));
     assert!(read(&client, "/file").await.unwrap() == bytes);
+    // No ghost: what the old node was is counted nowhere, and nobody else speaks for it.
+    let gone = nodes(&cluster)
+        .into_iter()
+        .filter(|node| before.contains(&(node.0.clone(), "active".to_owned())) && node.1 == "lost");
+    assert_eq!(gone.count(), 1, "{:?}", nodes(&cluster));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s16_of_two_equal_disks_one_is_refused() {
+    let mut cluster = cluster();
+    let client = client(&cluster);
+    put(&client, "/file", noise(500_000, 1)).await.unwrap();
+    cluster.datanodes[0].kill();
+    let copy = cluster.folder().join("copy");
+    copy_folder(&cluster.disk(0), &copy);
+    cluster.start_datanode(0);
+    let mut twin = cluster.datanode_at(7, &copy);
+    cluster.start_server(&mut twin);
+    let ready = |server: &dfs_testkit::process::Server| server.http_get("/readyz").0 == 200;
+    let one_is_refused = || ready(&twin) != ready(&cluster.datanodes[0]);
+    assert!(wait_until(Duration::from_secs(20), one_is_refused), "{}", twin.log());
+    assert_eq!(nodes(&cluster).len(), 3);
+    twin.kill();
+    cluster.datanodes[0].kill();
+    cluster.start_datanode(0);
+    assert!(read(&client, "/file").await.unwrap() == noise(500_000, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
