@@ -416,7 +416,7 @@ fn install_seaweedfs(work: &Path) -> Result<PathBuf> {
     Ok(weed)
 }
 
-fn build_dfs(root: &Path) -> Result<PathBuf> {
+pub(crate) fn build_dfs(root: &Path) -> Result<PathBuf> {
     timed(Command::new("cargo").args(["build", "--release", "--bin", "dfs"]).current_dir(root))?;
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);

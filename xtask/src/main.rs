@@ -3,6 +3,7 @@
 mod bench;
 mod fix;
 mod generate;
+mod large;
 mod process;
 mod sim;
 mod verify;
@@ -26,6 +27,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "fix", usage: fix::USAGE, run: fix::run },
     Verb { name: "bench", usage: bench::USAGE, run: bench::run },
     Verb { name: "generate", usage: generate::USAGE, run: generate::run },
+    Verb { name: "large", usage: large::USAGE, run: large::run },
     Verb { name: "sim", usage: sim::USAGE, run: sim::run },
 ];
 

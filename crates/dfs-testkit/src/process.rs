@@ -98,11 +98,7 @@ impl Server {
 
     fn status_field(&self, field: &str) -> u64 {
         let running = self.running.as_ref().expect("the process runs");
-        let status = fs::read_to_string(format!("/proc/{}/status", running.child.id()))
-            .expect("the kernel tells about a running process");
-        let line = status.lines().find(|line| line.starts_with(field)).expect("a known field");
-        let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB");
-        kib * 1_024
+        status_field(&running.child, field).expect("the kernel tells about a running process")
     }
 
     /// Fetches a page of the HTTP service: status code and body.
@@ -409,6 +405,30 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// A field of what the kernel tells of a process, in bytes; `None` once the process has ended.
+fn status_field(child: &Child, field: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1_024)
+}
+
+/// Runs a command that must succeed in time; gives the highest resident size it had, in bytes
+/// (VmHWM).
+pub fn peak_memory_of(command: &mut Command, within: Duration) -> u64 {
+    let mut child = command.spawn().expect("the binary starts");
+    let (mut peak, mut ended) = (0, None);
+    let has_ended = wait_until(within, || {
+        peak = peak.max(status_field(&child, "VmHWM:").unwrap_or(0));
+        ended = child.try_wait().expect("it is a child of ours");
+        ended.is_some()
+    });
+    if !has_ended {
+        drop(child.kill());
+    }
+    assert!(ended.is_some_and(|status| status.success()), "{command:?} ended with {ended:?}");
+    peak
 }
 
 /// Looks again and again until `is_done`, or until the time is up; says which.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dfs_client::DeleteOptions;
-use dfs_testkit::process::{Cluster, Settings, wait_until};
+use dfs_testkit::process::{Cluster, Settings, peak_memory_of};
 use dfs_types::ErrorCode;
 
 use super::{client, path, put, read, verified_copies};
@@ -63,19 +63,8 @@ fn s23_sixty_four_puts_at_once_stay_within_256_mib_each() {
         noise_file(&tree.join(n.to_string()), 64 * MIB, n);
     }
     let mut put = cluster.command(["put", "-r", "--parallel", "64"]);
-    let mut put = put.args([tree.as_os_str(), "/tree".as_ref()]).spawn().unwrap();
-    let status = format!("/proc/{}/status", put.id());
-    let mut peak = 0;
-    let mut ended = None;
-    let has_ended = wait_until(Duration::from_mins(5), || {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with("VmHWM:"));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
-        peak = peak.max(kib.unwrap_or(0) * 1_024);
-        ended = put.try_wait().unwrap();
-        ended.is_some()
-    });
-    assert!(has_ended && ended.is_some_and(|status| status.success()), "{ended:?}");
+    let put = put.args([tree.as_os_str(), "/tree".as_ref()]);
+    let peak = peak_memory_of(put, Duration::from_mins(5)) as usize;
     assert!(peak < 256 * MIB, "the client took {} MiB", peak / MIB);
     for server in cluster.datanodes.iter().chain([&cluster.coordinator]) {
         let peak = server.peak_memory() as usize;
