@@ -225,17 +225,17 @@ impl Client {
         match result {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(Error::NoAnswer(why))) => {
-                self.failed(at);
+                self.failed(at, false);
                 Err(Error::NoAnswer(format!("{address}: {why}")))
             }
             Ok(Err(Error::Unreachable(why))) => {
-                self.failed(at);
+                self.failed(at, true);
                 Err(Error::Unreachable(format!("{address}: {why}")))
             }
             Ok(Err(Error::TokenGone(why))) => Err(Error::Refused(why)),
             Ok(Err(error)) => Err(error),
             Err(_) => {
-                self.failed(at);
+                self.failed(at, true);
                 Err(Error::NoAnswer(format!("{address}: none within {within:?}")))
             }
         }
@@ -245,15 +245,20 @@ impl Client {
         self.shared.preferred.load(Ordering::Relaxed)
     }
 
-    /// A call to a member was left unanswered: others get the next calls.
-    pub(crate) fn failed(&self, at: usize) {
-        let next = (at + 1) % self.members();
+    /// A call to a member failed: others get the next calls, those first that were not silent a
+    /// moment ago. A member that answered, if only that it cannot help, is not silent.
+    pub(crate) fn failed(&self, at: usize, is_silent: bool) {
+        let members = &self.shared.members;
+        if is_silent {
+            members[at].fell_silent();
+        }
+        let mut others = (1..=members.len()).map(|step| (at + step) % members.len());
+        let next = others.find(|other| !members[*other].was_silent());
+        let next = next.unwrap_or((at + 1) % members.len());
         let order = Ordering::Relaxed;
         if self.shared.preferred.compare_exchange(at, next, order, order).is_ok() {
-            let address = self.shared.members[at].address();
-            tracing::debug!(member = address, "a member of etcd gave no answer");
+            tracing::debug!(member = members[at].address(), is_silent, "a call to etcd failed");
         }
-        self.shared.members[at].renew();
     }
 
     /// A connection to a member, and the message with the token in it.

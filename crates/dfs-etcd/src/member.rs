@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::error::Error;
@@ -15,6 +16,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(6);
 /// Time for the answer to one.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time that a member which did not answer is tried after the others.
+const SHUNNED: Duration = Duration::from_secs(3);
 /// Bytes on their way on one connection at most, and on one stream of it.
 const WINDOW_BYTES: u32 = 8 << 20;
 
@@ -24,6 +27,7 @@ pub(crate) struct Member {
     address: String,
     endpoint: Endpoint,
     channel: Mutex<Channel>,
+    silent_at: Mutex<Option<Instant>>,
 }
 
 impl Member {
@@ -44,7 +48,8 @@ impl Member {
             endpoint = endpoint.tls_config(tls_config(tls)).map_err(|error| wrong(&error))?;
         }
         let channel = Mutex::new(endpoint.connect_lazy());
-        Ok(Self { address: address.to_owned(), endpoint, channel })
+        let (address, silent_at) = (address.to_owned(), Mutex::default());
+        Ok(Self { address, endpoint, channel, silent_at })
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -52,17 +57,24 @@ impl Member {
     }
 
     pub(crate) fn channel(&self) -> Channel {
-        self.lock().clone()
+        lock(&self.channel).clone()
     }
 
-    /// Takes a new connection for later calls: one without an answer may be cut, and only hang.
-    pub(crate) fn renew(&self) {
-        *self.lock() = self.endpoint.connect_lazy();
+    /// It left a call without any answer. Later calls get a new connection, as this one may be
+    /// cut, and only hang.
+    pub(crate) fn fell_silent(&self) {
+        *lock(&self.silent_at) = Some(Instant::now());
+        *lock(&self.channel) = self.endpoint.connect_lazy();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Channel> {
-        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether it left a call without any answer a moment ago.
+    pub(crate) fn was_silent(&self) -> bool {
+        lock(&self.silent_at).is_some_and(|at| at.elapsed() < SHUNNED)
     }
+}
+
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn tls_config(tls: &Tls) -> ClientTlsConfig {

@@ -16,7 +16,7 @@ use crate::etcdserverpb::{WatchCreateRequest, WatchProgressRequest, WatchRequest
 use crate::mvccpb::Event;
 
 /// Silence after which the member is asked for a sign of life.
-const SILENCE: Duration = Duration::from_millis(800);
+const SILENCE: Duration = Duration::from_millis(500);
 /// Signs of life that may stay out before the member counts as gone.
 const SIGNS_MISSED_MAX: u32 = 2;
 /// Requests on their way: the watch itself and a sign of life.
@@ -55,12 +55,12 @@ impl Client {
         let within = patience.attempt();
         match timeout(within, WatchStream::open(self.clone(), member, create)).await {
             Ok(Err(error)) if error.is_of_member() => {
-                self.failed(member);
+                self.failed(member, matches!(error, Error::Unreachable(_)));
                 Err(error)
             }
             Ok(result) => result,
             Err(_) => {
-                self.failed(member);
+                self.failed(member, true);
                 Err(Error::NoAnswer(format!("no watch within {within:?}")))
             }
         }
@@ -111,12 +111,15 @@ impl WatchStream {
                     drop(self.requests.try_send(WatchRequest { request_union: Some(sign) }));
                     continue;
                 }
-                Err(_) => Err(Error::NoAnswer("the watch has fallen silent".to_owned())),
+                Err(_) => {
+                    self.client.failed(self.member, true);
+                    return Err(Error::NoAnswer("the watch has fallen silent".to_owned()));
+                }
             };
             self.signs_missed = 0;
             let answer = answer.inspect_err(|error| {
                 if matches!(error, Error::NoAnswer(_)) {
-                    self.client.failed(self.member);
+                    self.client.failed(self.member, false);
                 }
             })?;
             if answer.compact_revision > 0 {

@@ -8,8 +8,10 @@ use dfs_types::Revision;
 pub(super) fn engine_error(error: Error) -> EngineError {
     match error {
         Error::NoSpace(why) => EngineError::NoSpace(why),
-        Error::Refused(why) | Error::TokenGone(why) => EngineError::Refused(why),
-        Error::Settings(why) | Error::Invalid(why) => EngineError::Refused(why),
+        Error::Refused(why)
+        | Error::TokenGone(why)
+        | Error::Settings(why)
+        | Error::Invalid(why) => EngineError::Refused(why),
         Error::Compacted
         | Error::FutureRevision
         | Error::LeaseGone

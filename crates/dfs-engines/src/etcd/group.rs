@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use dfs_etcd::etcdserverpb::{Compare, RangeRequest, RequestOp, ResponseOp};
-use dfs_metadata::engine::{Commit, Condition};
+use dfs_metadata::engine::{Commit, Condition, Write};
 use dfs_types::Revision;
 
 use super::keys::Keys;
@@ -45,7 +45,7 @@ impl<'a> Group<'a> {
     fn take(&mut self, index: usize, commit: &'a Commit) -> bool {
         let fresh = |condition: &&Condition| !self.conditions.contains(condition);
         let conditions: Vec<&Condition> = commit.conditions.iter().filter(fresh).collect();
-        let keys: BTreeSet<&Bytes> = commit.writes.iter().map(|write| write.key()).collect();
+        let keys: BTreeSet<&Bytes> = commit.writes.iter().map(Write::key).collect();
         let new_keys = keys.iter().filter(|key| !self.writes.contains_key(**key)).count();
         let is_full = self.conditions.len() + conditions.len() > OPERATIONS_MAX
             || self.writes.len() + new_keys > OPERATIONS_MAX
@@ -94,11 +94,11 @@ impl<'a> Group<'a> {
 
     /// All writes of all commits.
     pub(super) fn operations(&self, keys: &Keys) -> Vec<RequestOp> {
-        let operation = |(key, value): (&&Bytes, &Option<&Bytes>)| match value {
-            Some(value) => put(keys.user(key), Bytes::clone(value), 0),
+        let operation = |key: &Bytes, value: Option<&Bytes>| match value {
+            Some(value) => put(keys.user(key), value.clone(), 0),
             None => delete(keys.user(key)),
         };
-        self.writes.iter().map(operation).collect()
+        self.writes.iter().map(|(key, value)| operation(key, *value)).collect()
     }
 
     /// Reads what the conditions are about, one read for each condition.
@@ -144,8 +144,6 @@ impl<'a> Group<'a> {
 
 #[cfg(test)]
 mod tests {
-    use dfs_metadata::engine::Write;
-
     use super::*;
 
     fn key(name: &str) -> Bytes {

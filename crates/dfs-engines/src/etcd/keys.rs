@@ -29,7 +29,7 @@ impl Keys {
     }
 
     /// A key of etcd, as the engine has it.
-    pub(super) fn from_user(&self, key: &Bytes) -> Bytes {
+    pub(super) fn strip(&self, key: &Bytes) -> Bytes {
         key.slice(self.users.len().min(key.len())..)
     }
 
@@ -79,6 +79,6 @@ mod tests {
             assert_eq!(keys.end(prefix), end, "{prefix:?}");
         }
         assert!(keys.marker(7) < keys.user(b"") && keys.compaction() < keys.user(b""));
-        assert_eq!(keys.from_user(&keys.user(b"a/b")), &b"a/b"[..]);
+        assert_eq!(keys.strip(&keys.user(b"a/b")), &b"a/b"[..]);
     }
 }

@@ -41,7 +41,7 @@ impl EtcdSnapshot {
             answer => answer,
         };
         let responses = answer.map_err(|error| read_error(error, self.revision))?.responses;
-        let first = |response| found(response).into_iter().next().map(versioned);
+        let first = |response| found(response).first().map(versioned);
         Ok(responses.into_iter().map(first).collect())
     }
 
@@ -58,7 +58,7 @@ impl EtcdSnapshot {
     }
 }
 
-fn versioned(found: KeyValue) -> Versioned {
+fn versioned(found: &KeyValue) -> Versioned {
     // Copied, as it would keep the whole answer alive.
     let value = Bytes::copy_from_slice(&found.value);
     Versioned { value, version: Revision(found.mod_revision as u64) }
@@ -73,7 +73,7 @@ impl Snapshot for EtcdSnapshot {
     async fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
         let (key, revision) = (self.keys.user(key), self.revision);
         let found = self.read_range(RangeRequest { key, revision, ..<_>::default() }).await?;
-        Ok(found.into_iter().next().map(versioned))
+        Ok(found.first().map(versioned))
     }
 
     async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Versioned>>, EngineError> {
@@ -112,10 +112,9 @@ impl Snapshot for EtcdSnapshot {
                 .last()
                 .map(|last| [&last.key, &b"\0"[..]].concat().into())
                 .unwrap_or_default();
-            for kv in found {
-                let name = Bytes::copy_from_slice(&self.keys.from_user(&kv.key));
-                all.push((name, versioned(kv)));
-            }
+            let entry =
+                |kv: &KeyValue| (Bytes::copy_from_slice(&self.keys.strip(&kv.key)), versioned(kv));
+            all.extend(found.iter().map(entry));
             if is_last {
                 break;
             }

@@ -100,7 +100,7 @@ fn change(keys: &Keys, event: Event) -> Option<Change> {
     let kv = event.kv?;
     Some(Change {
         // Copied, as they would keep the whole answer alive.
-        key: Bytes::copy_from_slice(&keys.from_user(&kv.key)),
+        key: Bytes::copy_from_slice(&keys.strip(&kv.key)),
         value: is_put.then(|| Bytes::copy_from_slice(&kv.value)),
         revision: Revision(kv.mod_revision as u64),
     })

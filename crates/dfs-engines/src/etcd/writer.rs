@@ -140,7 +140,7 @@ impl Writer {
                     return Ok(Verdict::Committed(revision));
                 }
                 Ok(answer) => {
-                    if let Some(verdict) = self.judge(group, &marker, answer) {
+                    if let Some(verdict) = judge(group, &marker, answer) {
                         return Ok(verdict);
                     }
                     self.forget_marker();
@@ -176,15 +176,6 @@ impl Writer {
         let mut failure = group.reads(&self.keys);
         failure.push(read(RangeRequest { key: marker.key.clone(), ..<_>::default() }));
         TxnRequest { compare, success, failure }
-    }
-
-    /// Which commits of a refused group have conflicts; `None` when the marker was the reason.
-    fn judge(&self, group: &Group<'_>, marker: &Marker, answer: TxnResponse) -> Option<Verdict> {
-        let mut responses = answer.responses;
-        let seen = responses.pop().map(found)?.into_iter().next()?;
-        let conflicts = group.conflicts(responses);
-        let is_decided = seen.mod_revision == marker.version && !conflicts.is_empty();
-        is_decided.then_some(Verdict::Conflicts(conflicts))
     }
 
     /// Finds out what became of a transaction of an earlier batch, whose callers were told that
@@ -296,6 +287,15 @@ impl Writer {
         self.marker = None;
         self.lease.send_replace(0);
     }
+}
+
+/// Which commits of a refused group have conflicts; `None` when the marker was the reason.
+fn judge(group: &Group<'_>, marker: &Marker, answer: TxnResponse) -> Option<Verdict> {
+    let mut responses = answer.responses;
+    let seen = responses.pop().map(found)?.into_iter().next()?;
+    let conflicts = group.conflicts(responses);
+    let is_decided = seen.mod_revision == marker.version && !conflicts.is_empty();
+    is_decided.then_some(Verdict::Conflicts(conflicts))
 }
 
 /// The revision that a commit is told. One without writes was judged on the state just before the

@@ -1,15 +1,36 @@
 //! The engine on etcd, on real members.
 #![cfg(feature = "etcd")]
 
+mod access;
+mod answers;
 mod conformance;
+mod members;
+mod proxy;
+mod states;
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_engines::etcd::{EtcdEngine, Options};
 use dfs_etcd::Settings;
 use dfs_metadata::engine::{Commit, Condition, Engine, EngineError, Outcome, Write};
 use dfs_types::Revision;
+use tokio::time::{Instant, sleep};
+
+/// How long a test waits for what must come.
+const DEADLINE: Duration = Duration::from_mins(1);
+/// Pause between looks at a condition.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Waits until a condition holds.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
+        sleep(POLL).await;
+    }
+}
 
 /// A prefix that no other test of this process has.
 fn fresh_prefix() -> String {

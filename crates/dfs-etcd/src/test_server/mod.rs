@@ -11,8 +11,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Endpoint;
 
 use self::process::Process;
+use crate::etcdserverpb::auth_client::AuthClient;
+use crate::etcdserverpb::{AuthEnableRequest, AuthUserAddRequest, AuthUserGrantRoleRequest};
 
 /// How long a member may take to answer after its start.
 const READY_WITHIN: Duration = Duration::from_mins(1);
@@ -140,6 +143,19 @@ impl Cluster {
     /// Waits until a member answers, which it does only with a quorum.
     pub async fn ready(&mut self, member: usize) {
         assert!(self.members[member].is_ready().await, "the member has ended");
+    }
+
+    /// Adds the user `root` with a password, and refuses everybody without one from now on.
+    pub async fn enable_users(&self, password: &str) {
+        let url = format!("http://{}", self.addresses()[0]);
+        let channel = Endpoint::from_shared(url).expect("an address").connect_lazy();
+        let mut service = AuthClient::new(channel);
+        let name = || "root".to_owned();
+        let user = AuthUserAddRequest { name: name(), password: password.to_owned() };
+        service.user_add(user).await.expect("a user is added");
+        let grant = AuthUserGrantRoleRequest { user: name(), role: name() };
+        service.user_grant_role(grant).await.expect("it may do everything");
+        service.auth_enable(AuthEnableRequest {}).await.expect("users are needed");
     }
 
     /// What a member has logged.
