@@ -24,9 +24,10 @@ use crate::settings::{Credentials, Settings};
 
 /// Time for one attempt while others may follow soon: a member that stands still must not hold up
 /// its users for longer.
-const ATTEMPT_SHORT: Duration = Duration::from_secs(1);
-/// Attempts that are that short; a cluster that is merely slow gets more time afterwards.
-const ATTEMPTS_SHORT: u32 = 3;
+const ATTEMPT_SHORT: Duration = Duration::from_millis(500);
+/// Attempts that are that short, for about the time of an election; a cluster that is merely slow
+/// gets more time afterwards.
+const ATTEMPTS_SHORT: u32 = 6;
 /// Time for each later attempt.
 const ATTEMPT_LONG: Duration = Duration::from_secs(3);
 /// Time after which no further attempt is begun.
