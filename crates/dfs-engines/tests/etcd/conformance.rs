@@ -10,6 +10,8 @@ use tokio::sync::OnceCell;
 
 use super::{fresh_prefix, open};
 
+const NAMESPACE_HISTORIES: u64 = 60;
+
 /// A store under a prefix of its own, on members that all checks share.
 struct Prefix {
     members: usize,
@@ -47,4 +49,14 @@ mod three_members {
     use super::Prefix;
 
     dfs_metadata::engine_conformance!(Prefix::new(3));
+}
+
+/// The namespace on it: two coordinators, each with a handle of its own.
+#[tokio::test]
+async fn namespace_histories() {
+    let mut conflicts = 0;
+    for seed in 0..NAMESPACE_HISTORIES {
+        conflicts += dfs_metadata::conformance::namespace_history(&mut Prefix::new(3), seed).await;
+    }
+    assert!(conflicts >= NAMESPACE_HISTORIES / 2, "they hardly met: {conflicts} conflicts");
 }
