@@ -142,7 +142,9 @@ async fn serve(args: ServeArgs) -> Result<()> {
 async fn open(url: &str) -> Result<Arc<dyn Engine>> {
     dfs_engines::open(url).await.map_err(|error| {
         let code = match &error {
-            dfs_engines::OpenError::UnknownUrl(_) => ErrorCode::InvalidArgument,
+            dfs_engines::OpenError::UnknownUrl(_) | dfs_engines::OpenError::WrongUrl { .. } => {
+                ErrorCode::InvalidArgument
+            }
             dfs_engines::OpenError::Engine { .. } => ErrorCode::Internal,
         };
         Error::new(code, server::chain(&error))
