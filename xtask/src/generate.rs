@@ -1,5 +1,5 @@
-//! Makes `crates/dfs-proto/src/generated` from `proto/`. Pure Rust, no `protoc`; what comes out is
-//! committed, so that nobody else needs to run this.
+//! Makes the generated sources of `dfs-proto` and `dfs-etcd` from `proto/`. Pure Rust, no `protoc`;
+//! what comes out is committed, so that nobody else needs to run this.
 
 use std::fs;
 use std::path::Path;
@@ -7,53 +7,88 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use protox::Compiler;
 
-pub(crate) const USAGE: &str = "(makes crates/dfs-proto/src/generated from proto/)";
+pub(crate) const USAGE: &str =
+    "(makes the generated sources of dfs-proto and dfs-etcd from proto/)";
 
-/// One file per service, and what they share.
-const PROTOS: [&str; 5] = [
-    "dfs/v1/common.proto",
-    "dfs/v1/coordinator.proto",
-    "dfs/v1/datanode.proto",
-    "dfs/v1/membership.proto",
-    "dfs/v1/admin.proto",
+/// What is generated together.
+struct Set {
+    protos: &'static [&'static str],
+    /// Where the sources go.
+    directory: &'static str,
+    /// One for each package.
+    sources: &'static [&'static str],
+    /// The descriptors for reflection, where somebody serves it.
+    descriptors: Option<&'static str>,
+}
+
+const SETS: [Set; 2] = [
+    // One file per service, and what they share.
+    Set {
+        protos: &[
+            "dfs/v1/common.proto",
+            "dfs/v1/coordinator.proto",
+            "dfs/v1/datanode.proto",
+            "dfs/v1/membership.proto",
+            "dfs/v1/admin.proto",
+        ],
+        directory: "crates/dfs-proto/src/generated",
+        sources: &["dfs.v1.rs"],
+        descriptors: Some("dfs.v1.bin"),
+    },
+    // What dfs uses of the API of etcd, of which it is a client alone.
+    Set {
+        protos: &["etcd/v3/kv.proto", "etcd/v3/rpc.proto"],
+        directory: "crates/dfs-etcd/src/generated",
+        sources: &["mvccpb.rs", "etcdserverpb.rs"],
+        descriptors: None,
+    },
 ];
-/// What is made: the types, and the descriptors for reflection.
-const OUTPUTS: [&str; 2] = ["dfs.v1.rs", "dfs.v1.bin"];
-const DIRECTORY: &str = "crates/dfs-proto/src/generated";
 
 pub(crate) fn run(root: &Path, _arguments: &[String]) -> Result<()> {
-    let directory = root.join(DIRECTORY);
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    write(root, &directory)
+    for set in &SETS {
+        let directory = root.join(set.directory);
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        set.write(root, &directory)?;
+    }
+    Ok(())
 }
 
 /// Fails when what is committed is not what the contract gives.
 pub(crate) fn check(root: &Path) -> Result<()> {
-    let fresh = tempfile::tempdir().context("cannot make a temporary folder")?;
-    write(root, fresh.path())?;
-    for output in OUTPUTS {
-        let committed = root.join(DIRECTORY).join(output);
-        if fs::read(fresh.path().join(output))? != fs::read(&committed).unwrap_or_default() {
-            bail!("{} is not what proto/ gives: run cargo xtask generate", committed.display());
+    for set in &SETS {
+        let fresh = tempfile::tempdir().context("cannot make a temporary folder")?;
+        set.write(root, fresh.path())?;
+        for output in set.sources.iter().chain(&set.descriptors) {
+            let committed = root.join(set.directory).join(output);
+            if fs::read(fresh.path().join(output))? != fs::read(&committed).unwrap_or_default() {
+                bail!("{} is not what proto/ gives: run cargo xtask generate", committed.display());
+            }
         }
     }
     Ok(())
 }
 
-fn write(root: &Path, directory: &Path) -> Result<()> {
-    fs::write(directory.join(OUTPUTS[1]), compiler(root, false)?.encode_file_descriptor_set())?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .out_dir(directory)
-        .compile_fds(compiler(root, true)?.file_descriptor_set())?;
-    Ok(())
-}
+impl Set {
+    fn write(&self, root: &Path, directory: &Path) -> Result<()> {
+        if let Some(descriptors) = self.descriptors {
+            let set = self.compiler(root, false)?.encode_file_descriptor_set();
+            fs::write(directory.join(descriptors), set)?;
+        }
+        tonic_prost_build::configure()
+            .bytes(".")
+            .build_server(self.descriptors.is_some())
+            .out_dir(directory)
+            .compile_fds(self.compiler(root, true)?.file_descriptor_set())?;
+        Ok(())
+    }
 
-fn compiler(root: &Path, with_comments: bool) -> Result<Compiler> {
-    let mut compiler = Compiler::new([root.join("proto")])?;
-    compiler.include_imports(true).include_source_info(with_comments).open_files(PROTOS)?;
-    Ok(compiler)
+    fn compiler(&self, root: &Path, with_comments: bool) -> Result<Compiler> {
+        let mut compiler = Compiler::new([root.join("proto")])?;
+        compiler.include_imports(true).include_source_info(with_comments);
+        compiler.open_files(self.protos)?;
+        Ok(compiler)
+    }
 }
 
 #[cfg(test)]
@@ -71,7 +106,7 @@ mod tests {
     #[test]
     fn a_stale_file_is_noticed() {
         let copy = tempfile::tempdir().unwrap();
-        for proto in PROTOS {
+        for proto in SETS.iter().flat_map(|set| set.protos) {
             let to = copy.path().join("proto").join(proto);
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             fs::copy(root().join("proto").join(proto), to).unwrap();
@@ -79,7 +114,7 @@ mod tests {
         assert!(check(copy.path()).is_err());
         run(copy.path(), &[]).unwrap();
         check(copy.path()).unwrap();
-        let common = copy.path().join("proto").join(PROTOS[0]);
+        let common = copy.path().join("proto").join(SETS[0].protos[0]);
         let text = fs::read_to_string(&common).unwrap();
         fs::write(&common, text.replace("uint32 mode = 1;", "uint32 mode = 9;")).unwrap();
         assert!(check(copy.path()).is_err());
@@ -88,8 +123,9 @@ mod tests {
     #[test]
     fn every_part_of_the_contract_has_a_comment() {
         let mut without = BTreeSet::new();
-        let set = compiler(&root(), true).unwrap().file_descriptor_set();
-        for file in set.file {
+        let compiled =
+            SETS.iter().map(|set| set.compiler(&root(), true).unwrap().file_descriptor_set());
+        for file in compiled.flat_map(|set| set.file) {
             let mut commented = BTreeSet::new();
             for location in file.source_code_info.iter().flat_map(|info| &info.location) {
                 if location.leading_comments.is_some() {

@@ -1,6 +1,8 @@
 //! Metadata engines on real stores, each behind a feature: the [`Engine`] trait of `dfs-metadata`
-//! on redb, embedded into the one coordinator that uses it.
+//! on redb, embedded into the one coordinator that uses it, and on etcd, which several share.
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod execution;
 #[cfg(feature = "redb")]
 pub mod redb;
@@ -15,7 +17,8 @@ use dfs_types::ErrorCode;
 pub use execution::Execution;
 
 /// The forms of a URL that [`open`] understands.
-const KNOWN_URLS: &str = "redb:///absolute/folder, or memory: for tests";
+const KNOWN_URLS: &str =
+    "redb:///absolute/folder, etcd://host:port,host:port/prefix, or memory: for tests";
 
 /// Why a URL gave no engine.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +26,14 @@ pub enum OpenError {
     /// The URL names no engine.
     #[error("metadata url {0:?} is not understood, give {KNOWN_URLS}")]
     UnknownUrl(String),
+    /// The URL names an engine, but is wrong.
+    #[error("metadata url {url:?} is wrong: {why}")]
+    WrongUrl {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The engine refused.
     #[error("cannot open the metadata at {url}")]
     Engine {
@@ -38,14 +49,18 @@ impl OpenError {
     /// The code of a process that cannot start because of it.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::UnknownUrl(_) => ErrorCode::InvalidArgument,
+            Self::UnknownUrl(_) | Self::WrongUrl { .. } => ErrorCode::InvalidArgument,
             Self::Engine { source, .. } => source.start_code(),
         }
     }
 }
 
-/// Opens the engine that `url` names: `redb:///absolute/folder` or `memory:`. The path is taken as
-/// it stands, without decoding of `%`. A folder that does not exist is made, with an empty store.
+/// Opens the engine that `url` names: `redb:///absolute/folder`, `etcd://host:port,…/prefix`, with
+/// TLS `etcds://`, or `memory:`. What stands in it is taken as it is, without decoding of `%`. A
+/// folder or prefix that does not exist is made, with an empty store.
+///
+/// For etcd `?user=…&password-file=…&ca=…&cert=…&key=…` may follow. The password is in that file or
+/// in the variable `DFS_ETCD_PASSWORD`, never in the URL.
 pub async fn open(url: &str) -> Result<Arc<dyn Engine>, OpenError> {
     if url == "memory:" {
         return Ok(Arc::new(MemoryEngine::new()));
@@ -59,5 +74,24 @@ pub async fn open(url: &str) -> Result<Arc<dyn Engine>, OpenError> {
             Err(source) => Err(OpenError::Engine { url: url.to_owned(), source }),
         };
     }
+    #[cfg(feature = "etcd")]
+    if etcd::url::Url::is_one(url) {
+        return open_etcd(url).await;
+    }
     Err(OpenError::UnknownUrl(url.to_owned()))
+}
+
+#[cfg(feature = "etcd")]
+async fn open_etcd(url: &str) -> Result<Arc<dyn Engine>, OpenError> {
+    let wrong = |why| OpenError::WrongUrl { url: url.to_owned(), why };
+    let parsed = etcd::url::Url::parse(url).map_err(wrong)?;
+    let prefix = parsed.prefix.clone();
+    let settings = Execution::Blocking.run(move || parsed.settings()).await;
+    let settings = settings
+        .unwrap_or_else(|| Err("the process is shutting down".to_owned()))
+        .map_err(wrong)?;
+    match etcd::EtcdEngine::open(&settings, &prefix, etcd::Options::default()).await {
+        Ok(engine) => Ok(Arc::new(engine)),
+        Err(source) => Err(OpenError::Engine { url: url.to_owned(), source }),
+    }
 }

@@ -21,14 +21,21 @@ async fn memory_is_empty_each_time() {
 
 #[tokio::test]
 async fn what_is_not_understood_is_named_with_what_is() {
-    for url in ["", "redb", "redb:", "redb://", "redb://relative/folder", "etcd://host", "/folder"]
-    {
+    for url in ["", "redb", "redb:", "redb://", "redb://relative/folder", "etcd", "/folder"] {
         let Err(error) = open(url).await else { panic!("{url:?} was opened") };
         assert_eq!(error.code(), ErrorCode::InvalidArgument);
         let text = error.to_string();
         assert!(text.contains(&format!("{url:?}")), "{text}");
         assert!(text.contains("redb:///absolute/folder"), "{text}");
     }
+}
+
+#[cfg(feature = "etcd")]
+#[tokio::test]
+async fn what_is_wrong_with_a_url_is_said() {
+    let Err(error) = open("etcd://host/prefix").await else { panic!("it was opened") };
+    let expected = "metadata url \"etcd://host/prefix\" is wrong: \"host\" is not host:port";
+    assert_eq!(error.to_string(), expected);
 }
 
 #[cfg(feature = "redb")]

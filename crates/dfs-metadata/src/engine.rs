@@ -17,6 +17,8 @@ pub const COMMIT_KEYS_MAX: usize = 100;
 pub const KEY_LEN_MAX: usize = 512;
 /// Bytes a value has at most.
 pub const VALUE_LEN_MAX: usize = 64 << 10;
+/// Bytes that the keys and values of one commit have at most, in conditions and writes together.
+pub const COMMIT_BYTES_MAX: usize = 1 << 20;
 
 /// A value and the revision of the commit that wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +83,14 @@ impl Condition {
 }
 
 impl Commit {
+    /// Bytes of its keys and values, in conditions and writes together.
+    pub fn bytes(&self) -> usize {
+        let conditions = self.conditions.iter().map(|condition| condition.key().len());
+        let writes = self.writes.iter();
+        let writes = writes.map(|write| write.key().len() + write.value().map_or(0, Bytes::len));
+        conditions.chain(writes).sum()
+    }
+
     /// Refuses with [`EngineError::TooLarge`] what no engine has to accept. Each engine calls it,
     /// so that a commit which works on one works on all.
     pub fn check_limits(&self) -> Result<(), EngineError> {
@@ -104,6 +114,10 @@ impl Commit {
             return too_large(format!(
                 "a value of {len} bytes, at most {VALUE_LEN_MAX} are allowed"
             ));
+        }
+        let bytes = self.bytes();
+        if bytes > COMMIT_BYTES_MAX {
+            return too_large(format!("{bytes} bytes, at most {COMMIT_BYTES_MAX} are allowed"));
         }
         Ok(())
     }
@@ -208,6 +222,9 @@ pub enum EngineError {
     /// A commit, key or value is over its limit: a defect of the caller.
     #[error("a commit is over the limits of the engine: {0}")]
     TooLarge(String),
+    /// The store does not let this process in, or was never set up for it.
+    #[error("the metadata engine refuses: {0}")]
+    Refused(String),
     /// Another process has the store open.
     #[error("the metadata store is in use: {0}")]
     InUse(String),
@@ -219,6 +236,7 @@ impl EngineError {
     pub fn start_code(&self) -> ErrorCode {
         match self {
             Self::Unavailable(_) => ErrorCode::Unavailable,
+            Self::Refused(_) => ErrorCode::PermissionDenied,
             Self::OutcomeUnknown(_) => ErrorCode::OutcomeUnknown,
             Self::NoSpace(_) => ErrorCode::NoSpace,
             Self::Damaged(_) => ErrorCode::Corrupt,

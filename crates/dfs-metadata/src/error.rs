@@ -375,9 +375,10 @@ impl Error {
 
 fn engine_code(error: &EngineError) -> ErrorCode {
     match error {
-        EngineError::Unavailable(_) | EngineError::InUse(_) | EngineError::Compacted(_) => {
-            ErrorCode::Unavailable
-        }
+        EngineError::Unavailable(_)
+        | EngineError::InUse(_)
+        | EngineError::Refused(_)
+        | EngineError::Compacted(_) => ErrorCode::Unavailable,
         EngineError::OutcomeUnknown(_) => ErrorCode::OutcomeUnknown,
         EngineError::NoSpace(_) => ErrorCode::NoSpace,
         EngineError::NewerFormat { .. } => ErrorCode::UnsupportedVersion,

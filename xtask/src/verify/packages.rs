@@ -7,8 +7,9 @@ use anyhow::{Result, bail};
 
 use crate::process::{output, run};
 
-/// `diff` and `find` compare trees that went through dfs; `ps` looks at processes.
-const PACKAGES: [&str; 3] = ["diffutils", "findutils", "procps"];
+/// `diff` and `find` compare trees that went through dfs; `ps` looks at processes; `setpriv` ends
+/// the processes of a test with it. Tests start `etcd` themselves.
+const PACKAGES: [&str; 5] = ["diffutils", "etcd-server", "findutils", "procps", "util-linux"];
 
 /// Installs what is missing where this runs as root on Debian, and says what to install where it
 /// does not. Other systems are trusted to have the programs.
@@ -28,7 +29,9 @@ pub(super) fn check(_root: &Path) -> Result<()> {
     run(Command::new("apt-get")
         .args(["install", "--quiet", "--yes", "--no-install-recommends"])
         .args(missing)
-        .env("DEBIAN_FRONTEND", "noninteractive"))
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // Of a system that is not up yet: services that come with a package are not started.
+        .env("RUNLEVEL", "1"))
 }
 
 fn is_installed(package: &str) -> bool {

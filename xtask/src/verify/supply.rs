@@ -14,10 +14,13 @@ pub(super) fn check(root: &Path) -> Result<()> {
     let rules = fs::read_to_string(root.join("deny.toml")).context("cannot read deny.toml")?;
     let banned = list(&rules, "bans", "deny").context("deny.toml has no list of bans")?;
     let allowed = list(&rules, "licenses", "allow").context("deny.toml allows no licence")?;
-    let lock = fs::read_to_string(root.join("Cargo.lock")).context("cannot read Cargo.lock")?;
+    // Not Cargo.lock, which also names what no feature that is on asks for.
+    let arguments = ["tree", "--locked", "--workspace", "--prefix=none", "--format={p}"];
+    let tree = String::from_utf8(output(&mut cargo(root, &arguments))?)?;
+    let used: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     let mut faults: Vec<String> = banned
         .iter()
-        .filter(|name| lock.lines().any(|line| line == format!("name = {name:?}")))
+        .filter(|name| used.contains(name.as_str()))
         .map(|name| format!("{name} is banned: cargo tree --invert {name} shows who brings it"))
         .collect();
     // Of this platform alone: crates of others need not be at hand.

@@ -25,7 +25,7 @@ async fn a_full_disk_refuses_and_recovers() {
     disk.limit(Some(16 << 20));
     let mut stored = 0;
     let error = loop {
-        let large = (0..40).map(|i| put(&format!("d/{stored}/{i}"), vec![7; 60_000])).collect();
+        let large = (0..15).map(|i| put(&format!("d/{stored}/{i}"), vec![7; 60_000])).collect();
         match write(&engine, large).await {
             Ok(_) => stored += 1,
             Err(error) => break error,
@@ -37,20 +37,20 @@ async fn a_full_disk_refuses_and_recovers() {
 
     // Deleting works on a full disk, and the room it gives can be used.
     for i in 0..stored {
-        let all = (0..40).map(|j| Write::Delete(Bytes::from(format!("d/{i}/{j}")))).collect();
+        let all = (0..15).map(|j| Write::Delete(Bytes::from(format!("d/{i}/{j}")))).collect();
         write(&engine, all).await.unwrap();
     }
     let small = write(&engine, vec![put("small", "2")]).await.unwrap();
 
     disk.limit(None);
     let mut changes = watch(&engine, small).await;
-    let large = (0..20).map(|i| put(&format!("e/{i}"), vec![7; 60_000])).collect();
+    let large = (0..15).map(|i| put(&format!("e/{i}"), vec![7; 60_000])).collect();
     write(&engine, large).await.unwrap();
     assert!(changes.next().await.unwrap().revision > small, "a watch lives through it");
     drop(engine);
     let engine = on(&disk).await;
     assert_eq!(value(&engine, "small").await.unwrap().unwrap(), "2");
-    assert_eq!(value(&engine, "e/19").await.unwrap().unwrap(), vec![7; 60_000]);
+    assert_eq!(value(&engine, "e/14").await.unwrap().unwrap(), vec![7; 60_000]);
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ use dfs_metadata::engine::{Commit, Engine, EngineError, Outcome, Write};
 use dfs_types::Revision;
 use tempfile::TempDir;
 
+const NAMESPACE_HISTORIES: u64 = 60;
+
 struct Folder {
     path: TempDir,
     execution: Execution,
@@ -60,6 +62,17 @@ mod conformance {
 
         dfs_metadata::engine_conformance!(Folder::new(Execution::Inline));
     }
+}
+
+/// The namespace on it: two coordinators that share it.
+#[tokio::test]
+async fn namespace_histories() {
+    let mut conflicts = 0;
+    for seed in 0..NAMESPACE_HISTORIES {
+        let mut folder = Folder::new(Execution::Blocking);
+        conflicts += dfs_metadata::conformance::namespace_history(&mut folder, seed).await;
+    }
+    assert!(conflicts >= NAMESPACE_HISTORIES / 2, "they hardly met: {conflicts} conflicts");
 }
 
 fn options(execution: Execution) -> Options {

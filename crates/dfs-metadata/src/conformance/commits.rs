@@ -5,7 +5,8 @@ use dfs_types::Revision;
 
 use super::{Harness, committed, delete, get, key, keys, put, snapshot, try_commit, value, write};
 use crate::engine::{
-    COMMIT_KEYS_MAX, Commit, Condition, Engine, EngineError, KEY_LEN_MAX, Outcome, VALUE_LEN_MAX,
+    COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, Commit, Condition, Engine, EngineError, KEY_LEN_MAX,
+    Outcome, VALUE_LEN_MAX,
 };
 
 const CONFLICT: Outcome = Outcome::Conflict { condition: 0 };
@@ -170,7 +171,19 @@ pub async fn limits(harness: &mut dyn Harness) {
         conditions: vec![],
         writes: vec![put(key, vec![b'v'; len])],
     };
+    // Values as long as they may be, and one that fills up what is left of `bytes`.
+    let heavy = |bytes: usize| {
+        let mut commit = Commit::default();
+        while commit.bytes() < bytes {
+            let name = format!("h/{:02}", commit.writes.len());
+            let len = (bytes - commit.bytes() - name.len()).min(VALUE_LEN_MAX);
+            commit.writes.push(put(name, vec![b'v'; len]));
+        }
+        assert_eq!(commit.bytes(), bytes);
+        commit
+    };
     let too_large = [
+        heavy(COMMIT_BYTES_MAX + 1),
         many(COMMIT_KEYS_MAX + 1),
         one(&vec![b'k'; KEY_LEN_MAX + 1], 1),
         one(b"k", VALUE_LEN_MAX + 1),
@@ -183,7 +196,16 @@ pub async fn limits(harness: &mut dyn Harness) {
     assert_eq!(keys(&*snapshot(engine).await, "", "", 10).await, [] as [Bytes; 0]);
 
     let long = vec![0xff; KEY_LEN_MAX];
-    for commit in [many(COMMIT_KEYS_MAX), one(&long, VALUE_LEN_MAX)] {
+    // The longest names, each in a condition and a write, and with them as many bytes as may be.
+    let mut widest = heavy(COMMIT_BYTES_MAX - 60 * 2 * KEY_LEN_MAX);
+    for i in 0..60 {
+        let key = Bytes::from(format!("{i:0KEY_LEN_MAX$}"));
+        widest.conditions.push(Condition::Absent(key.clone()));
+        widest.writes.push(put(key, ""));
+    }
+    for commit in
+        [many(COMMIT_KEYS_MAX), one(&long, VALUE_LEN_MAX), heavy(COMMIT_BYTES_MAX), widest]
+    {
         committed(engine.commit_batch(vec![commit]).await.expect("commits")[0]);
     }
     assert_eq!(keys(&*snapshot(engine).await, "n/", "", 1000).await.len(), COMMIT_KEYS_MAX);

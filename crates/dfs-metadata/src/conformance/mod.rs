@@ -11,6 +11,7 @@
 
 mod commits;
 mod durability;
+mod histories;
 mod leases;
 mod model;
 mod reads;
@@ -31,6 +32,7 @@ pub use commits::{
     several_writes_of_one_key, version_condition,
 };
 pub use durability::{acknowledged_survives, revisions_grow_over_reopening};
+pub use histories::namespace_history;
 pub use leases::{lease_excludes, lease_fences_an_earlier_holder, lease_passes_on};
 pub use model::{random_histories, random_history};
 pub use reads::{

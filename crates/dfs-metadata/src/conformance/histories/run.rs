@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use bytes::Bytes;
-use dfs_metadata::memory::MemoryEngine;
-use dfs_metadata::namespace::{
+use crate::engine::Engine;
+use crate::namespace::{
     Components, Confirm, Delete, FileStat, InitOptions, MakeDirectory, MakeSymlink, Namespace,
     Options, Placement, PlanUpload, PlannedChunk, Registration, Rename, Repeat, Replication,
     Target, UploadPlan, WrittenChunk, init,
 };
-use dfs_metadata::placement::{Candidate, RoundRobin};
-use dfs_metadata::{Committer, Error};
+use crate::placement::{Candidate, RoundRobin};
+use crate::{Committer, Error};
+use bytes::Bytes;
 use dfs_types::{
     Attributes, ChunkSeal, ClientId, Clock, Crc32c, DfsPath, DiskId, NodeId, Random, Receipt,
     RegistrationNumber, Seal, SeededRandom, Sha256, Stamp, Timestamp,
@@ -41,42 +41,34 @@ impl Clock for StoppedClock {
     }
 }
 
-/// Runs three or four clients to the end.
-pub(super) fn run(seed: u64, lapse: Lapse) -> Run {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let random = Arc::new(SeededRandom::new(seed));
-        let engine = Arc::new(PausingEngine {
-            inner: MemoryEngine::new(),
-            random: random.clone(),
-            lapse,
-            conflicts: AtomicU64::new(0),
-        });
-        let replication = Replication { factor: 1, min_write: None };
-        init(&engine.inner, &InitOptions { replication }, &StoppedClock, &*random).await.unwrap();
-        let coordinators = [open(&engine).await, open(&engine).await];
-        register_node(&coordinators[0]).await;
-        let before = engine.conflicts.load(Ordering::Relaxed);
-        let ticks = Arc::new(AtomicU32::new(0));
-        let clients: Vec<_> = (0..3 + random.below(2) as u32)
-            .map(|number| {
-                let (coordinators, random, ticks) =
-                    (coordinators.clone(), random.clone(), ticks.clone());
-                let client = Client { number, coordinators, random, ticks, history: Vec::new() };
-                tokio::spawn(client.run())
-            })
-            .collect();
-        let mut history = Vec::new();
-        for client in clients {
-            history.extend(client.await.unwrap());
-        }
-        let conflicts = engine.conflicts.load(Ordering::Relaxed) - before;
-        Run { history, conflicts }
-    })
+/// Runs three or four clients to the end, on an empty store with a handle for each coordinator.
+pub(super) async fn history(engines: [Arc<dyn Engine>; 2], seed: u64, lapse: Lapse) -> Run {
+    let random = Arc::new(SeededRandom::new(seed));
+    let conflicts = Arc::<AtomicU64>::default();
+    let replication = Replication { factor: 1, min_write: None };
+    init(&*engines[0], &InitOptions { replication }, &StoppedClock, &*random).await.unwrap();
+    let pausing = engines.map(|inner| {
+        let (random, conflicts) = (random.clone(), conflicts.clone());
+        Arc::new(PausingEngine { inner, random, lapse, conflicts })
+    });
+    let coordinators = [open(&pausing[0]).await, open(&pausing[1]).await];
+    register_node(&coordinators[0]).await;
+    let before = conflicts.load(Ordering::Relaxed);
+    let ticks = Arc::new(AtomicU32::new(0));
+    let clients: Vec<_> = (0..3 + random.below(2) as u32)
+        .map(|number| {
+            let (coordinators, random, ticks) =
+                (coordinators.clone(), random.clone(), ticks.clone());
+            let client = Client { number, coordinators, random, ticks, history: Vec::new() };
+            tokio::spawn(client.run())
+        })
+        .collect();
+    let mut history = Vec::new();
+    for client in clients {
+        history.extend(client.await.unwrap());
+    }
+    let conflicts = conflicts.load(Ordering::Relaxed) - before;
+    Run { history, conflicts }
 }
 
 async fn open(engine: &Arc<PausingEngine>) -> Namespace {

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use dfs_metadata::engine::{
+use crate::engine::{
     Commit, Condition, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned, Watch,
 };
-use dfs_metadata::memory::MemoryEngine;
+use async_trait::async_trait;
+use bytes::Bytes;
 use dfs_types::{Random, Revision, SeededRandom};
 
 /// Conditions that the store takes no notice of.
@@ -31,13 +30,13 @@ impl Lapse {
     }
 }
 
-/// The memory engine, with pauses before and after whatever it does.
+/// An engine with pauses before and after whatever it does.
 pub(super) struct PausingEngine {
-    pub(super) inner: MemoryEngine,
+    pub(super) inner: Arc<dyn Engine>,
     pub(super) random: Arc<SeededRandom>,
     pub(super) lapse: Lapse,
     /// Commits that were refused.
-    pub(super) conflicts: AtomicU64,
+    pub(super) conflicts: Arc<AtomicU64>,
 }
 
 /// Lets the other tasks go on a few times, or not at all.

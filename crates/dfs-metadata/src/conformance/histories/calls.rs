@@ -55,30 +55,6 @@ pub(super) struct Operation {
 }
 
 impl Call {
-    pub(super) const KINDS: &[&str] = &[
-        "make_directory",
-        "make_symlink",
-        "rename",
-        "delete",
-        "plan_upload",
-        "confirm",
-        "stat",
-        "list_directory",
-    ];
-
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
-            Self::MakeDirectory { .. } => "make_directory",
-            Self::MakeSymlink { .. } => "make_symlink",
-            Self::Rename { .. } => "rename",
-            Self::Delete { .. } => "delete",
-            Self::Plan { .. } => "plan_upload",
-            Self::Confirm { .. } => "confirm",
-            Self::Stat { .. } => "stat",
-            Self::List { .. } => "list_directory",
-        }
-    }
-
     pub(super) fn slot(&self) -> Option<Slot> {
         match self {
             Self::MakeDirectory { slot, .. }
@@ -136,12 +112,6 @@ fn any_path(random: &dyn Random) -> String {
     }
     let depth = *pick(random, &[1, 1, 1, 1, 2, 2, 2, 3]);
     (0..depth).map(|_| *pick(random, &["/a", "/b"])).collect()
-}
-
-impl Seen {
-    pub(super) fn directory(inode: u64) -> Self {
-        Self { inode, kind: FileKind::Directory, size: 0, target: String::new() }
-    }
 }
 
 impl fmt::Display for Operation {

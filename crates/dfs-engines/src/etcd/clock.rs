@@ -1,0 +1,60 @@
+//! The current revision, which snapshots start from.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dfs_etcd::Client;
+use dfs_etcd::etcdserverpb::RangeRequest;
+use dfs_metadata::engine::EngineError;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::Semaphore;
+
+use super::failure::engine_error;
+use super::keys::Keys;
+use super::requests::revision_of;
+
+/// Reads of the revision on their way at once, at most.
+const READS_MAX: usize = 4;
+
+type Read = Shared<BoxFuture<'static, Result<i64, EngineError>>>;
+
+/// Reads the current revision for many callers. Those who ask while all reads are under way share
+/// the next one, which is sent after they asked.
+#[derive(Debug, Clone)]
+pub(super) struct Clock {
+    client: Client,
+    keys: Keys,
+    turns: Arc<Semaphore>,
+    /// The read that is not sent yet.
+    waiting: Arc<Mutex<Option<Read>>>,
+}
+
+impl Clock {
+    pub(super) fn new(client: Client, keys: Keys) -> Self {
+        Self { client, keys, turns: Arc::new(Semaphore::new(READS_MAX)), waiting: Arc::default() }
+    }
+
+    /// A revision that has everything which was acknowledged before the call, through anybody.
+    pub(super) async fn now(&self) -> Result<i64, EngineError> {
+        let read = lock(&self.waiting).get_or_insert_with(|| self.read()).clone();
+        read.await
+    }
+
+    fn read(&self) -> Read {
+        let Self { client, keys, turns, waiting } = self.clone();
+        let read = async move {
+            let turn = turns.acquire().await;
+            // It is sent now: who asks from here on needs a later one.
+            lock(&waiting).take();
+            let request = RangeRequest { key: keys.nothing(), count_only: true, ..<_>::default() };
+            let answer = client.range(request).await;
+            drop(turn);
+            Ok(revision_of(answer.map_err(engine_error)?.header.as_ref()))
+        };
+        read.boxed().shared()
+    }
+}
+
+fn lock(waiting: &Mutex<Option<Read>>) -> MutexGuard<'_, Option<Read>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,214 @@
+//! The engine on etcd, which several coordinators share.
+//!
+//! A revision is etcd's, a version etcd's revision of the last write. Conditions are compares, a
+//! batch becomes as few transactions as its commits allow. What etcd is asked ends in bounded
+//! time, whatever its members do, and what became of a commit is found out.
+//!
+//! ```text
+//!  tasks ── snapshot(): one linearizable read, shared with others ──► Clock
+//!        ── get, range: reads at that revision ──► EtcdSnapshot
+//!        ── commit_batch ──► one batch at a time ──► Writer ── Group, marker ──► transactions
+//!        ── watch: streams that are made anew ──► EtcdWatch
+//!        ── lease: keys that hang on leases of etcd ──► Leases
+//!  own tasks: the lease of the marker is kept alive, the store is compacted
+//! ```
+//!
+//! All conditions of a prefix and all history of a key are etcd's work: a `PrefixEmpty` that does
+//! not hold costs it a walk of the whole prefix, so callers look first.
+
+mod clock;
+mod compaction;
+mod failure;
+mod group;
+mod keys;
+mod leases;
+mod requests;
+mod snapshot;
+pub(crate) mod url;
+mod watch;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest};
+use dfs_etcd::{Client, Error, Patience, Settings};
+use dfs_metadata::engine::{Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Watch};
+use dfs_types::{OsRandom, Random as _, Revision};
+use tokio::sync::{Mutex, watch as channel};
+use tokio::task::AbortHandle;
+
+use self::clock::Clock;
+use self::failure::engine_error;
+use self::keys::Keys;
+use self::leases::Leases;
+use self::requests::{is_absent, put};
+use self::snapshot::EtcdSnapshot;
+use self::watch::EtcdWatch;
+use self::writer::{MARKER_TTL, Writer};
+
+/// Format that this version writes, and the newest it reads.
+const FORMAT: u32 = 1;
+/// Time for the store to be made or found.
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause after the lease of the marker could not be kept alive.
+const KEEP_RETRY: Duration = Duration::from_secs(5);
+
+/// How the store is used.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Time between compactions. What was overwritten or removed stays readable for once to twice
+    /// this time: a snapshot must not be used for longer.
+    pub compaction_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { compaction_interval: Duration::from_mins(5) }
+    }
+}
+
+/// The engine on etcd. A cheap handle; clones commit one batch after the other. Its tasks end with
+/// the last one.
+#[derive(Debug, Clone)]
+pub struct EtcdEngine {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    client: Client,
+    keys: Keys,
+    clock: Clock,
+    writer: Arc<Mutex<Writer>>,
+    leases: Leases,
+    tasks: [AbortHandle; 2],
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl EtcdEngine {
+    /// Opens the store under `prefix`, or makes an empty one. The prefix is one word without a
+    /// slash. Fails within bounded time when etcd cannot be reached, or does not let this in.
+    pub async fn open(
+        settings: &Settings,
+        prefix: &str,
+        options: Options,
+    ) -> Result<Self, EngineError> {
+        let first = OsRandom.below(settings.members.len() as u64) as usize;
+        let client = Client::new(settings, first).map_err(engine_error)?;
+        let keys = Keys::new(prefix);
+        check_format(&client, &keys).await?;
+        let (writer, leases) = Writer::new(client.clone(), keys.clone());
+        let interval = options.compaction_interval;
+        let compacting = compaction::run(client.clone(), keys.clone(), interval);
+        let tasks = [
+            tokio::spawn(keep_alive(client.clone(), leases)).abort_handle(),
+            tokio::spawn(compacting).abort_handle(),
+        ];
+        Ok(Self {
+            shared: Arc::new(Shared {
+                clock: Clock::new(client.clone(), keys.clone()),
+                writer: Arc::new(Mutex::new(writer)),
+                leases: Leases::new(client.clone(), keys.clone()),
+                client,
+                keys,
+                tasks,
+            }),
+        })
+    }
+}
+
+/// Refuses a store that a newer version made, and marks a new one.
+async fn check_format(client: &Client, keys: &Keys) -> Result<(), EngineError> {
+    let key = keys.format();
+    let mut patience = Patience::new(OPEN_PATIENCE);
+    loop {
+        let request = RangeRequest { key: key.clone(), ..<_>::default() };
+        let answer = client.range(request).await.map_err(engine_error)?;
+        if let Some(found) = answer.kvs.first() {
+            let text = String::from_utf8_lossy(&found.value);
+            return match text.parse::<u32>() {
+                Ok(FORMAT) => Ok(()),
+                Ok(found) if found > FORMAT => {
+                    Err(EngineError::NewerFormat { found, supported: FORMAT })
+                }
+                _ => Err(EngineError::Damaged("its format cannot be read".to_owned())),
+            };
+        }
+        let request = TxnRequest {
+            compare: vec![is_absent(key.clone(), Bytes::new())],
+            success: vec![put(key.clone(), Bytes::from(FORMAT.to_string()), 0)],
+            failure: vec![],
+        };
+        match client.txn(request, &mut patience).await {
+            Err(error @ (Error::NoAnswer(_) | Error::Unreachable(_))) => {
+                if !patience.pause(client.members()).await {
+                    return Err(engine_error(error));
+                }
+            }
+            result => drop(result.map_err(engine_error)?),
+        }
+    }
+}
+
+/// Keeps the lease of the marker alive, whichever it is.
+async fn keep_alive(client: Client, mut leases: channel::Receiver<i64>) {
+    loop {
+        let lease = *leases.borrow_and_update();
+        if lease != 0 {
+            let pause = match client.keep_lease(lease).await {
+                Ok(()) => MARKER_TTL / 3,
+                // The next commit notices, and makes another one.
+                Err(Error::LeaseGone) => MARKER_TTL,
+                Err(_) => KEEP_RETRY,
+            };
+            if matches!(tokio::time::timeout(pause, leases.changed()).await, Ok(Err(_))) {
+                return;
+            }
+        } else if leases.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+#[async_trait]
+impl Engine for EtcdEngine {
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
+        let revision = self.shared.clock.now().await?;
+        let (client, keys) = (self.shared.client.clone(), self.shared.keys.clone());
+        Ok(Box::new(EtcdSnapshot { client, keys, revision }))
+    }
+
+    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
+        commits.iter().try_for_each(Commit::check_limits)?;
+        let mut writer = self.shared.writer.clone().lock_owned().await;
+        // On a task of its own: a caller that leaves does not leave a batch half done.
+        let batch = tokio::spawn(async move { writer.commit_batch(&commits).await });
+        batch.await.unwrap_or_else(|_| {
+            let why = "the process is shutting down, or hit a defect".to_owned();
+            Err(EngineError::OutcomeUnknown(why))
+        })
+    }
+
+    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
+        let (client, keys) = (self.shared.client.clone(), self.shared.keys.clone());
+        let watch = EtcdWatch::open(client, keys, prefix, from.0 as i64).await?;
+        Ok(Box::new(watch))
+    }
+
+    async fn lease(
+        &self,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<LeaseGrant>, EngineError> {
+        self.shared.leases.lease(name, holder, ttl).await
+    }
+}

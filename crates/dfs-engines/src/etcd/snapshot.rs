@@ -1,0 +1,124 @@
+//! Reads at one revision.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest};
+use dfs_etcd::mvccpb::KeyValue;
+use dfs_etcd::{Client, Error};
+use dfs_metadata::engine::{EngineError, Snapshot, Versioned};
+use dfs_types::Revision;
+
+use super::failure::read_error;
+use super::keys::Keys;
+use super::requests::{found, read};
+
+/// Keys that are read in one transaction at most.
+const KEYS_MAX: usize = 100;
+/// Keys of a range that are read at once at most.
+const PAGE_MAX: usize = 500;
+
+/// The store as it was at a revision. What a member already has it answers at once; one that does
+/// not know the revision yet asks the others first.
+#[derive(Debug)]
+pub(super) struct EtcdSnapshot {
+    pub(super) client: Client,
+    pub(super) keys: Keys,
+    pub(super) revision: i64,
+}
+
+impl EtcdSnapshot {
+    async fn read_keys(&self, keys: &[Bytes]) -> Result<Vec<Option<Versioned>>, EngineError> {
+        let request = |serializable| {
+            let one = |key: &Bytes| {
+                let key = self.keys.user(key);
+                let revision = self.revision;
+                read(RangeRequest { key, revision, serializable, ..<_>::default() })
+            };
+            TxnRequest { success: keys.iter().map(one).collect(), ..<_>::default() }
+        };
+        let answer = match self.client.read_txn(request(true)).await {
+            Err(Error::FutureRevision) => self.client.read_txn(request(false)).await,
+            answer => answer,
+        };
+        let responses = answer.map_err(|error| read_error(error, self.revision))?.responses;
+        let first = |response| found(response).first().map(versioned);
+        Ok(responses.into_iter().map(first).collect())
+    }
+
+    async fn read_range(&self, mut request: RangeRequest) -> Result<Vec<KeyValue>, EngineError> {
+        request.serializable = true;
+        let answer = match self.client.range(request.clone()).await {
+            Err(Error::FutureRevision) => {
+                request.serializable = false;
+                self.client.range(request).await
+            }
+            answer => answer,
+        };
+        Ok(answer.map_err(|error| read_error(error, self.revision))?.kvs)
+    }
+}
+
+fn versioned(found: &KeyValue) -> Versioned {
+    // Copied, as it would keep the whole answer alive.
+    let value = Bytes::copy_from_slice(&found.value);
+    Versioned { value, version: Revision(found.mod_revision as u64) }
+}
+
+#[async_trait]
+impl Snapshot for EtcdSnapshot {
+    fn revision(&self) -> Revision {
+        Revision(self.revision as u64)
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
+        let (key, revision) = (self.keys.user(key), self.revision);
+        let found = self.read_range(RangeRequest { key, revision, ..<_>::default() }).await?;
+        Ok(found.first().map(versioned))
+    }
+
+    async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Versioned>>, EngineError> {
+        let mut all = Vec::with_capacity(keys.len());
+        for some in keys.chunks(KEYS_MAX) {
+            all.extend(self.read_keys(some).await?);
+        }
+        Ok(all)
+    }
+
+    async fn range(
+        &self,
+        prefix: &[u8],
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Versioned)>, EngineError> {
+        let range_end = self.keys.end(prefix);
+        let mut key = if after < prefix {
+            self.keys.user(prefix)
+        } else {
+            self.keys.user(&[after, b"\0"].concat())
+        };
+        let mut all = Vec::new();
+        while all.len() < limit && key < range_end {
+            let page = (limit - all.len()).min(PAGE_MAX);
+            let request = RangeRequest {
+                key,
+                range_end: range_end.clone(),
+                limit: page as i64,
+                revision: self.revision,
+                ..<_>::default()
+            };
+            let found = self.read_range(request).await?;
+            let is_last = found.len() < page;
+            key = found
+                .last()
+                .map(|last| [&last.key, &b"\0"[..]].concat().into())
+                .unwrap_or_default();
+            let entry =
+                |kv: &KeyValue| (Bytes::copy_from_slice(&self.keys.strip(&kv.key)), versioned(kv));
+            all.extend(found.iter().map(entry));
+            if is_last {
+                break;
+            }
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,314 @@
+//! Commits of one handle, one transaction of etcd at a time, and what became of each.
+//!
+//! Each transaction also writes the **marker** of the handle, a key under a lease, on condition of
+//! the marker's version. When an answer is lost, one more transaction either overwrites the marker
+//! first, so that the late one can never take place, or finds what that one has written:
+//!
+//! ```text
+//!            answered                          ┌─ was ours: committed
+//!  send ──┬───────────► committed / conflict   │
+//!         └─ lost ──► overwrite the marker? ───┼─ overwritten: prevented, send again
+//!                          ▲        │          └─ gone with its lease: unknown
+//!                          └─ lost ─┘ until the patience ends: unknown, settled before the next
+//! ```
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest, TxnResponse};
+use dfs_etcd::mvccpb::KeyValue;
+use dfs_etcd::{Client, Error, Patience};
+use dfs_metadata::engine::{Commit, EngineError, Outcome};
+use dfs_types::{OsRandom, Random as _, Revision};
+use tokio::sync::watch;
+
+use super::failure::engine_error;
+use super::group::Group;
+use super::keys::Keys;
+use super::requests::{found, has_version, is_absent, put, read, revision_of};
+
+/// Time after which a batch is no longer sent or looked for.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+/// Time that the marker of a handle lasts when nobody keeps it alive. Far longer than anybody looks
+/// for a lost answer.
+pub(super) const MARKER_TTL: Duration = Duration::from_mins(5);
+
+/// The one who commits for a handle.
+#[derive(Debug)]
+pub(super) struct Writer {
+    client: Client,
+    keys: Keys,
+    marker: Option<Marker>,
+    /// Greatest number that was written to a marker, or was about to be.
+    number: u64,
+    unsettled: Option<Unsettled>,
+    /// The lease to keep alive; 0 is none.
+    lease: watch::Sender<i64>,
+}
+
+#[derive(Debug, Clone)]
+struct Marker {
+    key: Bytes,
+    lease: i64,
+    version: i64,
+}
+
+/// A transaction without an answer.
+#[derive(Debug, Clone, Copy)]
+struct Unsettled {
+    /// What it writes to the marker.
+    number: u64,
+    /// What is written to prevent it.
+    instead: u64,
+}
+
+/// What became of a transaction.
+enum Fate {
+    Committed(i64),
+    /// It did not and will never take place.
+    Prevented,
+}
+
+enum Verdict {
+    Committed(i64),
+    /// Index of a commit, and of its condition that does not hold.
+    Conflicts(Vec<(usize, usize)>),
+}
+
+impl Writer {
+    /// Makes a writer, and the place where the lease of its marker is told.
+    pub(super) fn new(client: Client, keys: Keys) -> (Self, watch::Receiver<i64>) {
+        let (lease, leases) = watch::channel(0);
+        let writer = Self { client, keys, marker: None, number: 0, unsettled: None, lease };
+        (writer, leases)
+    }
+
+    /// What [`Engine::commit_batch`](dfs_metadata::engine::Engine::commit_batch) promises. Each
+    /// round decides at least one commit. A batch of which a part took place before an error has
+    /// an unknown outcome.
+    pub(super) async fn commit_batch(
+        &mut self,
+        commits: &[Commit],
+    ) -> Result<Vec<Outcome>, EngineError> {
+        let mut patience = Patience::new(COMMIT_PATIENCE);
+        self.settle_earlier(&mut patience).await?;
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; commits.len()];
+        let mut has_committed = false;
+        loop {
+            let open = outcomes.iter().zip(commits).enumerate();
+            let open = open.filter(|(_, (outcome, _))| outcome.is_none());
+            let group = Group::gather(open.map(|(index, (_, commit))| (index, commit)));
+            if group.commits().is_empty() {
+                return Ok(outcomes.into_iter().flatten().collect());
+            }
+            match self.carry_out(&group, &mut patience).await {
+                Ok(Verdict::Committed(revision)) => {
+                    for (index, commit) in group.commits() {
+                        has_committed |= !commit.writes.is_empty();
+                        outcomes[*index] = Some(Outcome::Committed(own_revision(commit, revision)));
+                    }
+                }
+                Ok(Verdict::Conflicts(conflicts)) => {
+                    for (index, condition) in conflicts {
+                        outcomes[index] = Some(Outcome::Conflict { condition });
+                    }
+                }
+                Err(error) if has_committed => {
+                    return Err(EngineError::OutcomeUnknown(format!(
+                        "a part of the batch is committed, then: {error}"
+                    )));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends a group until it is decided.
+    async fn carry_out(
+        &mut self,
+        group: &Group<'_>,
+        patience: &mut Patience,
+    ) -> Result<Verdict, EngineError> {
+        loop {
+            let marker = self.marker(patience).await?;
+            self.number += 1;
+            let number = self.number;
+            match self.client.txn(self.request(group, &marker, number), patience).await {
+                Ok(answer) if answer.succeeded => {
+                    let revision = revision_of(answer.header.as_ref());
+                    self.marker = Some(Marker { version: revision, ..marker });
+                    return Ok(Verdict::Committed(revision));
+                }
+                Ok(answer) => {
+                    if let Some(verdict) = judge(group, &marker, answer) {
+                        return Ok(verdict);
+                    }
+                    self.forget_marker();
+                    if !patience.is_left() {
+                        let what = "the lease of this process in etcd does not last".to_owned();
+                        return Err(EngineError::Unavailable(what));
+                    }
+                }
+                Err(error @ Error::Unreachable(_)) => {
+                    if !patience.pause(self.client.members()).await {
+                        return Err(engine_error(error));
+                    }
+                }
+                Err(Error::NoAnswer(why)) => {
+                    self.number += 1;
+                    self.unsettled = Some(Unsettled { number, instead: self.number });
+                    match self.settle(patience).await? {
+                        Fate::Committed(revision) => return Ok(Verdict::Committed(revision)),
+                        Fate::Prevented if patience.is_left() => {}
+                        Fate::Prevented => return Err(EngineError::Unavailable(why)),
+                    }
+                }
+                Err(error) => return Err(engine_error(error)),
+            }
+        }
+    }
+
+    fn request(&self, group: &Group<'_>, marker: &Marker, number: u64) -> TxnRequest {
+        let mut compare = group.compares(&self.keys);
+        compare.push(has_version(marker.key.clone(), marker.version as u64));
+        let mut success = group.operations(&self.keys);
+        success.push(put(marker.key.clone(), encode(number), marker.lease));
+        let mut failure = group.reads(&self.keys);
+        failure.push(read(RangeRequest { key: marker.key.clone(), ..<_>::default() }));
+        TxnRequest { compare, success, failure }
+    }
+
+    /// Finds out what became of a transaction of an earlier batch, whose callers were told that
+    /// nobody knows. Nothing of a new batch may be sent before.
+    async fn settle_earlier(&mut self, patience: &mut Patience) -> Result<(), EngineError> {
+        if self.unsettled.is_none() {
+            return Ok(());
+        }
+        match self.settle(patience).await {
+            Err(error) if self.unsettled.is_some() => Err(match error {
+                EngineError::OutcomeUnknown(why) => EngineError::Unavailable(why),
+                error => error,
+            }),
+            // Decided, or never to be known: the callers got their answer long ago.
+            _ => Ok(()),
+        }
+    }
+
+    /// Finds out what became of the unsettled transaction, and prevents it if it did not take
+    /// place yet.
+    async fn settle(&mut self, patience: &mut Patience) -> Result<Fate, EngineError> {
+        let (Some(Unsettled { number, instead }), Some(marker)) =
+            (self.unsettled, self.marker.clone())
+        else {
+            self.unsettled = None;
+            return Ok(Fate::Prevented);
+        };
+        let request = TxnRequest {
+            compare: vec![has_version(marker.key.clone(), marker.version as u64)],
+            success: vec![put(marker.key.clone(), encode(instead), marker.lease)],
+            failure: vec![read(RangeRequest { key: marker.key.clone(), ..<_>::default() })],
+        };
+        loop {
+            match self.client.txn(request.clone(), patience).await {
+                Ok(answer) => {
+                    self.unsettled = None;
+                    let version = revision_of(answer.header.as_ref());
+                    if answer.succeeded {
+                        self.marker = Some(Marker { version, ..marker });
+                        return Ok(Fate::Prevented);
+                    }
+                    let seen: Option<KeyValue> =
+                        answer.responses.into_iter().flat_map(found).next();
+                    let version = seen.as_ref().map_or(0, |seen| seen.mod_revision);
+                    let written = seen.and_then(|seen| decode(&seen.value));
+                    self.marker = Some(Marker { version, ..marker });
+                    if written == Some(number) {
+                        return Ok(Fate::Committed(version));
+                    }
+                    if written == Some(instead) {
+                        return Ok(Fate::Prevented);
+                    }
+                    self.forget_marker();
+                    return Err(EngineError::OutcomeUnknown(
+                        "the lease of this process in etcd ended before it could be found out"
+                            .to_owned(),
+                    ));
+                }
+                Err(Error::NoAnswer(why) | Error::Unreachable(why)) => {
+                    if !patience.pause(self.client.members()).await {
+                        return Err(EngineError::OutcomeUnknown(why));
+                    }
+                }
+                Err(error) => {
+                    // Otherwise the marker may still be there, and the late one take place.
+                    if matches!(error, Error::LeaseGone) {
+                        self.forget_marker();
+                        self.unsettled = None;
+                    }
+                    return Err(EngineError::OutcomeUnknown(error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// The marker, made when there is none.
+    async fn marker(&mut self, patience: &mut Patience) -> Result<Marker, EngineError> {
+        if let Some(marker) = &self.marker {
+            return Ok(marker.clone());
+        }
+        loop {
+            let lease = self.client.grant_lease(MARKER_TTL).await.map_err(engine_error)?;
+            // A new name each time, so that it is clear who wrote what.
+            let mut id = [0; 16];
+            OsRandom.fill(&mut id);
+            let key = self.keys.marker(u128::from_be_bytes(id));
+            let request = TxnRequest {
+                compare: vec![is_absent(key.clone(), Bytes::new())],
+                success: vec![put(key.clone(), encode(0), lease)],
+                failure: vec![],
+            };
+            match self.client.txn(request, patience).await {
+                Ok(answer) if answer.succeeded => {
+                    let version = revision_of(answer.header.as_ref());
+                    let marker = Marker { key, lease, version };
+                    self.lease.send_replace(lease);
+                    self.marker = Some(marker.clone());
+                    return Ok(marker);
+                }
+                Ok(_) | Err(Error::LeaseGone | Error::NoAnswer(_) | Error::Unreachable(_))
+                    if patience.pause(self.client.members()).await => {}
+                Ok(_) => return Err(engine_error(Error::LeaseGone)),
+                Err(error) => return Err(engine_error(error)),
+            }
+        }
+    }
+
+    fn forget_marker(&mut self) {
+        self.marker = None;
+        self.lease.send_replace(0);
+    }
+}
+
+/// Which commits of a refused group have conflicts; `None` when the marker was the reason.
+fn judge(group: &Group<'_>, marker: &Marker, answer: TxnResponse) -> Option<Verdict> {
+    let mut responses = answer.responses;
+    let seen = responses.pop().map(found)?.into_iter().next()?;
+    let conflicts = group.conflicts(responses);
+    let is_decided = seen.mod_revision == marker.version && !conflicts.is_empty();
+    is_decided.then_some(Verdict::Conflicts(conflicts))
+}
+
+/// The revision that a commit is told. One without writes was judged on the state just before the
+/// transaction, which later commits of the group may have changed.
+fn own_revision(commit: &Commit, transaction: i64) -> Revision {
+    let before = u64::from(commit.writes.is_empty());
+    Revision(transaction as u64 - before)
+}
+
+fn encode(number: u64) -> Bytes {
+    Bytes::copy_from_slice(&number.to_be_bytes())
+}
+
+fn decode(value: &[u8]) -> Option<u64> {
+    value.try_into().ok().map(u64::from_be_bytes)
+}

@@ -1,0 +1,124 @@
+//! Commits whose answers, or requests, are lost on the way.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_engines::etcd::EtcdEngine;
+use dfs_etcd::test_server::Cluster;
+use dfs_metadata::engine::{Engine as _, EngineError, Watch};
+use dfs_types::Revision;
+use tokio::time::timeout;
+
+use super::proxy::{Fault, Proxy};
+use super::{DEADLINE, fresh_prefix, open, put, until, value, write};
+
+/// Time in which nothing must happen.
+const QUIET: Duration = Duration::from_millis(300);
+const ROUNDS: usize = 4;
+
+/// A store with two handles on it: one behind a proxy, and one beside it.
+struct Bench {
+    _cluster: Cluster,
+    proxy: Proxy,
+    engine: EtcdEngine,
+    beside: EtcdEngine,
+    changes: Box<dyn Watch>,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let cluster = Cluster::start(1).await;
+        let proxy = Proxy::start(cluster.authority()).await;
+        let prefix = fresh_prefix();
+        let engine = open(vec![proxy.address()], &prefix).await;
+        let beside = open(cluster.addresses(), &prefix).await;
+        let from = write(&engine, vec![put("before", "")]).await.unwrap();
+        let changes = beside.watch(Bytes::new(), from).await.unwrap();
+        Self { _cluster: cluster, proxy, engine, beside, changes }
+    }
+
+    /// Sends a commit of a value; it is not over yet.
+    fn send(&self, value: &str) -> tokio::task::JoinHandle<Result<Revision, EngineError>> {
+        let (engine, writes) = (self.engine.clone(), vec![put("a", value)]);
+        tokio::spawn(async move { write(&engine, writes).await })
+    }
+
+    /// The value was written once, by this commit.
+    async fn is_there_once(&mut self, value: &str, revision: Revision) {
+        let change = timeout(DEADLINE, self.changes.next()).await.unwrap().unwrap();
+        assert_eq!(change.value.unwrap(), value);
+        assert_eq!(change.revision, revision, "the caller was told another revision");
+        let again = timeout(QUIET, self.changes.next()).await;
+        assert!(again.is_err(), "it was written twice: {again:?}");
+    }
+
+    async fn has(&self, expected: &str) {
+        let seen = async || value(&self.beside, "a").await.unwrap();
+        until("the commit takes place", async || seen().await.is_some_and(|a| a == expected)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_found() {
+    let mut bench = Bench::new().await;
+    for round in 0..ROUNDS {
+        let text = round.to_string();
+        bench.proxy.set(Fault::AnswersLost);
+        let commit = bench.send(&text);
+        bench.has(&text).await;
+        // Every other time nobody says that the connection is of no more use.
+        if round % 2 == 0 {
+            bench.proxy.set(Fault::Cut);
+        }
+        let revision = timeout(DEADLINE, commit).await.unwrap().unwrap().unwrap();
+        bench.is_there_once(&text, revision).await;
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_got_lost_is_sent_again() {
+    let mut bench = Bench::new().await;
+    for round in 0..ROUNDS {
+        let text = round.to_string();
+        bench.proxy.set(Fault::RequestsHeld);
+        let commit = bench.send(&text);
+        if round % 2 == 0 {
+            bench.proxy.set(Fault::Cut);
+        }
+        let revision = timeout(DEADLINE, commit).await.unwrap().unwrap().unwrap();
+        bench.is_there_once(&text, revision).await;
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_comes_late_is_prevented() {
+    let mut bench = Bench::new().await;
+    for round in 0..ROUNDS {
+        let text = round.to_string();
+        bench.proxy.set(Fault::RequestsHeld);
+        let commit = bench.send(&text);
+        let revision = timeout(DEADLINE, commit).await.unwrap().unwrap().unwrap();
+        bench.is_there_once(&text, revision).await;
+        let other = write(&bench.beside, vec![put("a", "other")]).await.unwrap();
+        // Now the first attempt arrives.
+        bench.proxy.set(Fault::None);
+        bench.is_there_once("other", other).await;
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_leaves_nothing_half_done() {
+    let mut bench = Bench::new().await;
+    for round in 0..ROUNDS {
+        let text = round.to_string();
+        bench.proxy.set(Fault::AnswersLost);
+        let (engine, writes) = (bench.engine.clone(), vec![put("a", &text)]);
+        let left = timeout(QUIET, write(&engine, writes)).await;
+        assert!(left.is_err(), "it was answered: {left:?}");
+        bench.proxy.set(Fault::Cut);
+        let revision = write(&bench.engine, vec![put("b", &text)]).await.unwrap();
+        let first = timeout(DEADLINE, bench.changes.next()).await.unwrap().unwrap();
+        assert_eq!((&*first.key, &*first.value.unwrap()), (&b"a"[..], text.as_bytes()));
+        bench.is_there_once(&text, revision).await;
+    }
+}

@@ -1,0 +1,246 @@
+//! Members of etcd on loopback, for tests: real processes that can be killed, stopped and started
+//! again. Panics where something does not work, as a test should.
+
+mod process;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Endpoint;
+
+use self::process::Process;
+use crate::etcdserverpb::auth_client::AuthClient;
+use crate::etcdserverpb::{AuthEnableRequest, AuthUserAddRequest, AuthUserGrantRoleRequest};
+
+/// How long a member may take to answer after its start.
+const READY_WITHIN: Duration = Duration::from_mins(1);
+/// Pause between looks at a condition.
+const POLL: Duration = Duration::from_millis(20);
+/// Time for one look at the health of a member.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Starts of a cluster, as somebody else may take a port first.
+const STARTS_MAX: u32 = 5;
+
+/// Files of a member that speaks TLS.
+#[derive(Debug, Clone)]
+pub struct Certificates {
+    /// Who signed the certificates of the clients, which then have to show one; also that of the
+    /// members.
+    pub authority: PathBuf,
+    /// The certificate of each member, for `127.0.0.1`.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// What a cluster is like.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Number of members; 0 is one.
+    pub members: usize,
+    /// Bytes its store may have; etcd's own default otherwise.
+    pub quota_bytes: Option<u64>,
+    /// Whether clients come with TLS.
+    pub tls: Option<Certificates>,
+}
+
+/// A cluster of etcd. Its processes end with it, and with the test.
+#[derive(Debug)]
+pub struct Cluster {
+    members: Vec<Member>,
+    _folder: TempDir,
+}
+
+#[derive(Debug)]
+struct Member {
+    ports: Ports,
+    arguments: Vec<String>,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    client: u16,
+    peer: u16,
+    health: u16,
+}
+
+impl Cluster {
+    /// Starts `members` members and waits until they answer.
+    pub async fn start(members: usize) -> Self {
+        Self::with(Options { members, ..Options::default() }).await
+    }
+
+    /// Starts a cluster and waits until its members answer.
+    pub async fn with(options: Options) -> Self {
+        for _ in 1..STARTS_MAX {
+            if let Some(cluster) = Self::try_start(&options).await {
+                return cluster;
+            }
+        }
+        let cluster = Self::try_start(&options).await;
+        cluster.expect("etcd ended at once, each time: see its log above")
+    }
+
+    /// `None` when a member ended at once, as it does when its port is taken.
+    async fn try_start(options: &Options) -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ports: Vec<Ports> = (0..options.members.max(1)).map(|_| Ports::free()).collect();
+        let member = |(i, own): (usize, &Ports)| Member {
+            ports: *own,
+            arguments: arguments(i, &ports, options, folder.path()),
+            log: folder.path().join(format!("{i}.log")),
+            process: None,
+        };
+        let members: Vec<Member> = ports.iter().enumerate().map(member).collect();
+        let mut cluster = Self { members, _folder: folder };
+        cluster.members.iter_mut().for_each(Member::start);
+        for member in &mut cluster.members {
+            if !member.is_ready().await {
+                return None;
+            }
+        }
+        Some(cluster)
+    }
+
+    /// `host:port` of each member, for clients.
+    pub fn addresses(&self) -> Vec<String> {
+        self.members.iter().map(|member| format!("127.0.0.1:{}", member.ports.client)).collect()
+    }
+
+    /// The addresses of all members as a URL has them.
+    pub fn authority(&self) -> String {
+        self.addresses().join(",")
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self, member: usize) {
+        self.members[member].process = None;
+    }
+
+    /// SIGSTOP: it stands still, with its connections open.
+    pub fn stop(&self, member: usize) {
+        self.members[member].process().stop();
+    }
+
+    /// SIGCONT, after [`Self::stop`].
+    pub fn cont(&self, member: usize) {
+        self.members[member].process().cont();
+    }
+
+    /// Starts a member that was killed again, on its data and ports. Does not wait for it, as it
+    /// may need the others for an answer.
+    pub fn restart(&mut self, member: usize) {
+        self.members[member].start();
+    }
+
+    /// Waits until a member answers, which it does only with a quorum.
+    pub async fn ready(&mut self, member: usize) {
+        assert!(self.members[member].is_ready().await, "the member has ended");
+    }
+
+    /// Adds the user `root` with a password, and refuses everybody without one from now on.
+    pub async fn enable_users(&self, password: &str) {
+        let url = format!("http://{}", self.addresses()[0]);
+        let channel = Endpoint::from_shared(url).expect("an address").connect_lazy();
+        let mut service = AuthClient::new(channel);
+        let name = || "root".to_owned();
+        let user = AuthUserAddRequest { name: name(), password: password.to_owned() };
+        service.user_add(user).await.expect("a user is added");
+        let grant = AuthUserGrantRoleRequest { user: name(), role: name() };
+        service.user_grant_role(grant).await.expect("it may do everything");
+        service.auth_enable(AuthEnableRequest {}).await.expect("users are needed");
+    }
+
+    /// What a member has logged.
+    pub fn log(&self, member: usize) -> String {
+        std::fs::read_to_string(&self.members[member].log).unwrap_or_default()
+    }
+}
+
+impl Member {
+    fn start(&mut self) {
+        assert!(self.process.is_none(), "it runs already");
+        self.process = Some(Process::start(&self.arguments, &self.log));
+    }
+
+    fn process(&self) -> &Process {
+        self.process.as_ref().expect("it runs")
+    }
+
+    /// Waits until it answers; `false` when it has ended.
+    async fn is_ready(&mut self) -> bool {
+        let until = Instant::now() + READY_WITHIN;
+        loop {
+            let health = timeout(HEALTH_TIMEOUT, health(self.ports.health)).await;
+            if matches!(health, Ok(Ok(true))) {
+                return true;
+            }
+            let process = self.process.as_mut().expect("it runs");
+            if process.has_ended() || Instant::now() > until {
+                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+                println!("etcd is not ready; its log:\n{log}");
+                assert!(process.has_ended(), "etcd was not ready within {READY_WITHIN:?}");
+                return false;
+            }
+            sleep(POLL).await;
+        }
+    }
+}
+
+impl Ports {
+    /// Ports that were free a moment ago.
+    fn free() -> Self {
+        let listeners = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
+        let [client, peer, health] =
+            listeners.each_ref().map(|port| port.local_addr().expect("it is bound").port());
+        Self { client, peer, health }
+    }
+}
+
+fn arguments(own: usize, all: &[Ports], options: &Options, folder: &Path) -> Vec<String> {
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
+    let Ports { client, peer, health } = all[own];
+    let member = |(i, ports): (usize, &Ports)| format!("m{i}=http://127.0.0.1:{}", ports.peer);
+    let cluster: Vec<String> = all.iter().enumerate().map(member).collect();
+    let mut pairs = vec![
+        ("name", format!("m{own}")),
+        ("data-dir", folder.join(format!("{own}")).display().to_string()),
+        ("listen-client-urls", format!("{scheme}://127.0.0.1:{client}")),
+        ("advertise-client-urls", format!("{scheme}://127.0.0.1:{client}")),
+        ("listen-peer-urls", format!("http://127.0.0.1:{peer}")),
+        ("initial-advertise-peer-urls", format!("http://127.0.0.1:{peer}")),
+        ("listen-metrics-urls", format!("http://127.0.0.1:{health}")),
+        ("initial-cluster", cluster.join(",")),
+        ("initial-cluster-token", folder.display().to_string()),
+        ("logger", "zap".to_owned()),
+        ("log-level", "warn".to_owned()),
+    ];
+    if let Some(bytes) = options.quota_bytes {
+        pairs.push(("quota-backend-bytes", bytes.to_string()));
+    }
+    if let Some(Certificates { authority, certificate, key }) = &options.tls {
+        pairs.extend([
+            ("trusted-ca-file", authority.display().to_string()),
+            ("cert-file", certificate.display().to_string()),
+            ("key-file", key.display().to_string()),
+            ("client-cert-auth", "true".to_owned()),
+        ]);
+    }
+    pairs.into_iter().map(|(name, value)| format!("--{name}={value}")).collect()
+}
+
+/// Asks a member whether it can answer, for which it needs a quorum.
+async fn health(port: u16) -> std::io::Result<bool> {
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).await?;
+    connection.write_all(b"GET /health HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await?;
+    Ok(answer.starts_with("HTTP/1.0 200"))
+}

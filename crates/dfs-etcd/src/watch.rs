@@ -1,0 +1,144 @@
+//! Watches, each on a stream of its own.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::metadata::MetadataValue;
+
+use crate::client::{Client, Patience};
+use crate::error::Error;
+use crate::etcdserverpb::watch_client::WatchClient;
+use crate::etcdserverpb::watch_request::RequestUnion;
+use crate::etcdserverpb::{WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse};
+use crate::mvccpb::Event;
+
+/// Silence after which the member is asked for a sign of life.
+const SILENCE: Duration = Duration::from_millis(500);
+/// Signs of life that may stay out before the member counts as gone.
+const SIGNS_MISSED_MAX: u32 = 2;
+/// Requests on their way: the watch itself and a sign of life.
+const REQUESTS_MAX: usize = 4;
+/// Bytes of an answer at most. etcd splits what is larger than its largest request.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// What a watch saw.
+#[derive(Debug)]
+pub struct WatchAnswer {
+    /// In the order of their revisions.
+    pub events: Vec<Event>,
+    /// More of the last revision may come with the next answer.
+    pub is_partial: bool,
+}
+
+/// One watch at one member. It ends with the member, the connection, or the quorum: a new one has
+/// to be made then.
+#[derive(Debug)]
+pub struct WatchStream {
+    client: Client,
+    member: usize,
+    requests: mpsc::Sender<WatchRequest>,
+    answers: Streaming<WatchResponse>,
+    signs_missed: u32,
+}
+
+impl Client {
+    /// Makes a watch at the preferred member; one attempt, which ends in bounded time.
+    pub async fn watch(
+        &self,
+        create: WatchCreateRequest,
+        patience: &mut Patience,
+    ) -> Result<WatchStream, Error> {
+        let member = self.preferred();
+        let within = patience.attempt();
+        match timeout(within, WatchStream::open(self.clone(), member, create)).await {
+            Ok(Err(error)) if error.is_of_member() => {
+                self.failed(member, matches!(error, Error::Unreachable(_)));
+                Err(error)
+            }
+            Ok(result) => result,
+            Err(_) => {
+                self.failed(member, true);
+                Err(Error::NoAnswer(format!("no watch within {within:?}")))
+            }
+        }
+    }
+}
+
+impl WatchStream {
+    async fn open(
+        client: Client,
+        member: usize,
+        create: WatchCreateRequest,
+    ) -> Result<Self, Error> {
+        let (requests, queued) = mpsc::channel(REQUESTS_MAX);
+        let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        drop(requests.try_send(create));
+        let (channel, mut request) = client.prepare(member, ReceiverStream::new(queued)).await?;
+        // A member that has lost the others ends the stream, rather than to stay silent.
+        request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
+        let mut service = WatchClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
+        let answer = service.watch(request).await;
+        let mut answers = match answer.map_err(|status| Error::from_status(&status)) {
+            Ok(answer) => answer.into_inner(),
+            Err(Error::TokenGone(why)) => {
+                client.forget_token(why.clone()).await?;
+                return Err(Error::NoAnswer(why));
+            }
+            Err(error) => return Err(error),
+        };
+        let first = receive(&mut answers).await?;
+        if first.compact_revision > 0 {
+            return Err(Error::Compacted);
+        }
+        if first.canceled {
+            client.forget_token(first.cancel_reason.clone()).await?;
+            return Err(Error::NoAnswer(first.cancel_reason));
+        }
+        Ok(Self { client, member, requests, answers, signs_missed: 0 })
+    }
+
+    /// Waits for the next answer. After an error the stream is of no more use. Cancel safe.
+    pub async fn next(&mut self) -> Result<WatchAnswer, Error> {
+        loop {
+            let answer = match timeout(SILENCE, receive(&mut self.answers)).await {
+                Ok(answer) => answer,
+                Err(_) if self.signs_missed < SIGNS_MISSED_MAX => {
+                    self.signs_missed += 1;
+                    let sign = RequestUnion::ProgressRequest(WatchProgressRequest {});
+                    drop(self.requests.try_send(WatchRequest { request_union: Some(sign) }));
+                    continue;
+                }
+                Err(_) => {
+                    self.client.failed(self.member, true);
+                    return Err(Error::NoAnswer("the watch has fallen silent".to_owned()));
+                }
+            };
+            self.signs_missed = 0;
+            let answer = answer.inspect_err(|error| {
+                if matches!(error, Error::NoAnswer(_)) {
+                    self.client.failed(self.member, false);
+                }
+            })?;
+            if answer.compact_revision > 0 {
+                return Err(Error::Compacted);
+            }
+            if answer.canceled {
+                return Err(Error::NoAnswer(format!("etcd ended it: {}", answer.cancel_reason)));
+            }
+            if !answer.events.is_empty() || answer.fragment {
+                return Ok(WatchAnswer { events: answer.events, is_partial: answer.fragment });
+            }
+        }
+    }
+}
+
+async fn receive(answers: &mut Streaming<WatchResponse>) -> Result<WatchResponse, Error> {
+    match answers.message().await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(Error::NoAnswer("etcd ended the watch".to_owned())),
+        Err(status) => Err(Error::from_status(&status)),
+    }
+}
