@@ -9,6 +9,8 @@ use dfs_testkit::process::{Settings, wait_until};
 use crate::support::{binary, cluster, exit_code, noise, noise_file, stderr};
 
 const MIB: usize = 1 << 20;
+/// What dfs does, without what the libraries below it do.
+const LOG: &str = "info,dfs_client=debug,dfs_transport=debug,dfs_datanode=debug";
 
 #[test]
 fn a_setting_that_is_unknown_is_named_and_refused() {
@@ -79,14 +81,15 @@ fn walk(folder: &std::path::Path) -> u64 {
 fn one_request_id_is_in_the_logs_from_the_command_to_the_replicas() {
     let cluster = dfs_testkit::process::Cluster::start(
         binary(),
-        Settings { log: "debug".to_owned(), ..Settings::default() },
+        Settings { log: LOG.to_owned(), ..Settings::default() },
     );
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 100_000, 1);
-    let put = cluster.dfs(["put", &local, "/file", "--log", "debug"]);
+    let put = cluster.dfs(["put", &local, "/file", "--log", LOG]);
     assert!(put.status.success());
     let said = stderr(&put);
-    let id = said.split("request{id=").nth(1).and_then(|rest| rest.get(..32));
+    let line = said.lines().find(|line| line.contains("a chunk is durable"));
+    let id = line.and_then(|line| line.split("request{id=").nth(1)?.get(..32));
     let id = id.unwrap_or_else(|| panic!("no request id is logged: {said}"));
     for server in cluster.datanodes.iter().chain([&cluster.coordinator]) {
         let has_it = || server.log().contains(id);

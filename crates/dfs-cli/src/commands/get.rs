@@ -114,20 +114,27 @@ impl Copy {
             )
             .hint("-r copies it with all that is below it"));
         }
-        let target = match path.split_last() {
-            Some((_, name)) if into => destination.join(OsStr::from_bytes(name.as_bytes())),
-            _ => destination.to_owned(),
-        };
-        self.tree(path, stat, target).await
+        match path.split_last() {
+            Some((_, name)) if into => {
+                let target = destination.join(OsStr::from_bytes(name.as_bytes()));
+                self.tree(path, stat, target, false).await
+            }
+            // Where the user points to may be a symlink; what lies below is of this tree alone.
+            _ => self.tree(path, stat, destination.to_owned(), true).await,
+        }
     }
 
-    async fn tree(&mut self, path: DfsPath, stat: FileStat, target: PathBuf) -> Result<()> {
+    async fn tree(
+        &mut self,
+        path: DfsPath,
+        stat: FileStat,
+        target: PathBuf,
+        mut may_be_symlink: bool,
+    ) -> Result<()> {
         if stat.kind != FileKind::Directory {
             self.leaf(path, stat, target).await;
             return Ok(());
         }
-        // Where the user points to may be a symlink; what lies below is made by this tree alone.
-        let mut may_be_symlink = true;
         let mut pending = vec![(path, stat, target)];
         while let Some((directory, stat, target)) = pending.pop() {
             let made = self.directory(&stat, &target, std::mem::take(&mut may_be_symlink)).await;

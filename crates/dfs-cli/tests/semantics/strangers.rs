@@ -54,10 +54,10 @@ async fn s16_disks_tell_who_a_node_is() {
     cluster.wait_for_full_replication(Duration::from_mins(1));
     assert!(read(&client, "/file").await.unwrap() == bytes);
     // No ghost: what the old node was is counted nowhere, and nobody else speaks for it.
-    let gone = nodes(&cluster)
-        .into_iter()
-        .filter(|node| before.contains(&(node.0.clone(), "active".to_owned())) && node.1 == "lost");
-    assert_eq!(gone.count(), 1, "{:?}", nodes(&cluster));
+    let is_lost = || nodes(&cluster).iter().filter(|(_, state)| state == "lost").count() == 1;
+    assert!(wait_until(Duration::from_secs(20), is_lost), "{:?}", nodes(&cluster));
+    cluster.wait_for_full_replication(Duration::from_mins(1));
+    assert_eq!(verified_copies(&cluster, "/file"), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
