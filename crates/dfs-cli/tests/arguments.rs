@@ -1,5 +1,8 @@
 //! Wrong arguments and wrong states: what the exit code is, and what the text says.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use crate::support::{cluster, exit_code, noise_file, stderr};
 
 #[test]
@@ -95,4 +98,22 @@ fn too_few_datanodes_are_counted() {
     assert_eq!(exit_code(&output), 5, "{}", stderr(&output));
     let output = cluster.dfs(["stat", "/file"]);
     assert_eq!(exit_code(&output), 3, "a refused file is not there");
+}
+
+#[test]
+fn the_folder_of_a_disk_may_be_named_without_a_path() {
+    let cluster = cluster();
+    let mut node = cluster
+        .command(["datanode", "--data-dir", "disk", "--join-secret-file", "join-secret"])
+        .args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
+        .current_dir(cluster.folder())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(node.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    node.kill().unwrap();
+    node.wait().unwrap();
+    assert!(line.starts_with("ready datanode"), "it said {line:?}");
 }
