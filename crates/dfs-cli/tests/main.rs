@@ -7,6 +7,8 @@ mod kills;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod semantics;
 #[cfg(test)]
 mod sizes;

@@ -7,8 +7,9 @@ use anyhow::{Result, bail};
 
 use crate::process::{output, run};
 
-/// `diff` and `find` compare trees that went through dfs; `ps` looks at processes.
-const PACKAGES: [&str; 3] = ["diffutils", "findutils", "procps"];
+/// `diff` and `find` compare trees that went through dfs; `ps` looks at processes; `mount` and the
+/// programs of XFS cut the power of disks; `strace` sees which system calls are made.
+const PACKAGES: [&str; 6] = ["diffutils", "findutils", "mount", "procps", "strace", "xfsprogs"];
 
 /// Installs what is missing where this runs as root on Debian, and says what to install where it
 /// does not. Other systems are trusted to have the programs.
