@@ -1,5 +1,8 @@
 //! Wrong arguments and wrong states: what the exit code is, and what the text says.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use dfs_testkit::process::{Cluster, Settings};
 
 use crate::support::{binary, cluster, exit_code, noise_file, stderr};
@@ -140,4 +143,22 @@ fn a_cluster_without_datanodes_says_so() {
     let output = cluster.dfs(["put", &local, "/file", "--timeout", "2"]);
     assert_eq!(exit_code(&output), 5, "{}", stderr(&output));
     assert!(stderr(&output).contains("start datanodes"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_folder_of_a_disk_may_be_named_without_a_path() {
+    let cluster = cluster();
+    let mut node = cluster
+        .command(["datanode", "--data-dir", "disk", "--join-secret-file", "join-secret"])
+        .args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"])
+        .current_dir(cluster.folder())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(node.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    node.kill().unwrap();
+    node.wait().unwrap();
+    assert!(line.starts_with("ready datanode"), "it said {line:?}");
 }

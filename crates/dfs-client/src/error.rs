@@ -6,6 +6,50 @@ use dfs_types::{ErrorCode, RequestId};
 
 /// Why a call failed: what was done to what, what was said of it, and the id under which servers
 /// have logged it.
+///
+/// ```
+/// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cluster = fake::Cluster::start(3).await;
+/// # let client = cluster.client();
+/// use dfs_client::{Error, Follow};
+/// use dfs_types::{Attributes, DfsPath, ErrorCode};
+///
+/// fn advice(error: &Error) -> &'static str {
+///     if error.is_outcome_unknown() {
+///         "it may have happened: look, or do it again"
+///     } else if error.is_retryable() {
+///         "nothing happened: do it again later"
+///     } else {
+///         "nothing happened: find out what is wrong"
+///     }
+/// }
+///
+/// let missing = client.stat(&DfsPath::new("/missing")?, Follow::Yes).await.unwrap_err();
+/// assert_eq!(missing.code(), ErrorCode::NotFound);
+/// assert_eq!(advice(&missing), "nothing happened: find out what is wrong");
+///
+/// // The coordinator makes a directory, and goes away before it has answered.
+/// # cluster.state().loses_answer_of = Some("MakeDirectory");
+/// let path = DfsPath::new("/folder")?;
+/// let making = client.make_directory(&path, Attributes::default(), false);
+/// # let going = async {
+/// #     while cluster.state().done("MakeDirectory") == 0 {
+/// #         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+/// #     }
+/// #     cluster.stop_coordinator().await;
+/// # };
+/// # let (making, ()) = tokio::join!(making, going);
+/// # let making = std::future::ready(making);
+/// let unknown = making.await.unwrap_err();
+/// assert_eq!(advice(&unknown), "it may have happened: look, or do it again");
+///
+/// let unavailable = client.stat(&path, Follow::Yes).await.unwrap_err();
+/// assert_eq!(advice(&unavailable), "nothing happened: do it again later");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", told(context, message))]
 pub struct Error {

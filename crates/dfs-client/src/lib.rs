@@ -12,13 +12,18 @@
 //! may have taken effect ([`Error::is_outcome_unknown`]); the client has then tried for as long as
 //! its deadline allows.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), dfs_client::Error> {
+//! ```
+//! # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let cluster = fake::Cluster::start(3).await;
+//! # let client = cluster.client();
 //! use dfs_client::{Client, PutOptions, PutSource};
 //! use dfs_types::DfsPath;
 //!
 //! let client = Client::builder().coordinator("http://127.0.0.1:7070").connect_lazy()?;
-//! let path = DfsPath::new(&b"/greeting"[..]).expect("a path");
+//! # let client = cluster.client();
+//! let path = DfsPath::new("/greeting")?;
 //! client.put(&path, PutSource::bytes("hello"), PutOptions::default()).await?;
 //! assert_eq!(client.read_range(&path, 0, 5).await?, "hello");
 //! # Ok(())

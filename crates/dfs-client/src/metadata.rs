@@ -15,6 +15,24 @@ const LIST_PAGE: u64 = 1_000;
 
 impl Client {
     /// Describes what a path stands for.
+    ///
+    /// ```
+    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = fake::Cluster::start(3).await;
+    /// # let client = cluster.client();
+    /// use dfs_client::{Follow};
+    /// # use dfs_client::{PutOptions, PutSource};
+    /// use dfs_types::DfsPath;
+    ///
+    /// # let path = DfsPath::new("/songs")?;
+    /// # client.put(&path, PutSource::bytes("la la la"), PutOptions::default()).await?;
+    /// let stat = client.stat(&path, Follow::Yes).await?;
+    /// assert_eq!((stat.kind, stat.size), (dfs_types::FileKind::File, 8));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn stat(&self, path: &DfsPath, follow: Follow) -> Result<FileStat, Error> {
         self.traced(async {
             let context = path.to_string();
@@ -31,6 +49,26 @@ impl Client {
 
     /// Lists a directory in name order. What is there all the time is listed exactly once,
     /// whatever else comes and goes; memory is bounded by one page.
+    ///
+    /// ```
+    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = fake::Cluster::start(3).await;
+    /// # let client = cluster.client();
+    /// # use dfs_client::{PutOptions, PutSource};
+    /// use dfs_types::DfsPath;
+    ///
+    /// # let path = DfsPath::new("/songs")?;
+    /// # client.put(&path, PutSource::bytes("la la la"), PutOptions::default()).await?;
+    /// let mut listing = client.list(&DfsPath::root());
+    /// while let Some(entry) = listing.next().await? {
+    ///     println!("{} has {} bytes", entry.name, entry.stat.size);
+    /// #     assert_eq!((entry.name.to_string().as_str(), entry.stat.size), ("songs", 8));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn list(&self, path: &DfsPath) -> Listing {
         Listing {
             client: self.clone(),
@@ -95,6 +133,24 @@ impl Client {
     }
 
     /// Renames in one step, whatever lies below. Replaces as rename(2) does, unless `no_replace`.
+    ///
+    /// ```
+    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = fake::Cluster::start(3).await;
+    /// # let client = cluster.client();
+    /// # use dfs_client::{PutOptions, PutSource};
+    /// use dfs_types::DfsPath;
+    ///
+    /// # let path = DfsPath::new("/songs")?;
+    /// # client.put(&path, PutSource::bytes("la la la"), PutOptions::default()).await?;
+    /// let to = DfsPath::new("/hits")?;
+    /// client.rename(&path, &to, false).await?;
+    /// assert_eq!(client.read_range(&to, 0, 2).await?, "la");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn rename(
         &self,
         from: &DfsPath,
@@ -120,6 +176,25 @@ impl Client {
     }
 
     /// Deletes a file, symlink or directory.
+    ///
+    /// ```
+    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = fake::Cluster::start(3).await;
+    /// # let client = cluster.client();
+    /// use dfs_client::{DeleteOptions, Follow};
+    /// # use dfs_client::{PutOptions, PutSource};
+    /// use dfs_types::DfsPath;
+    ///
+    /// # let path = DfsPath::new("/songs")?;
+    /// # client.put(&path, PutSource::bytes("la la la"), PutOptions::default()).await?;
+    /// client.delete(&path, DeleteOptions::default()).await?;
+    /// let gone = client.stat(&path, Follow::Yes).await.unwrap_err();
+    /// assert_eq!(gone.code(), dfs_types::ErrorCode::NotFound);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn delete(&self, path: &DfsPath, options: DeleteOptions) -> Result<(), Error> {
         self.traced(async {
             let context = path.to_string();

@@ -31,6 +31,26 @@ impl Client {
     /// is durable on enough nodes, and so is the name. On an error nothing has changed, unless
     /// [`Error::is_outcome_unknown`]. Dropping the future gives the upload up; if that happens
     /// while the last call is under way, the file may have appeared.
+    ///
+    /// ```
+    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = fake::Cluster::start(3).await;
+    /// # let client = cluster.client();
+    /// use dfs_client::{PutOptions, PutSource};
+    /// use dfs_types::DfsPath;
+    ///
+    /// let path = DfsPath::new("/greeting")?;
+    /// let stat = client.put(&path, PutSource::bytes("hello"), PutOptions::default()).await?;
+    /// assert_eq!(stat.size, 5);
+    ///
+    /// let only_new = PutOptions { create_only: true, ..PutOptions::default() };
+    /// let refused = client.put(&path, PutSource::bytes("bye"), only_new).await.unwrap_err();
+    /// assert_eq!(refused.code(), dfs_types::ErrorCode::AlreadyExists);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn put(
         &self,
         path: &DfsPath,

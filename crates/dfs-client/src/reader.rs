@@ -157,6 +157,29 @@ impl std::fmt::Debug for FileReader {
 
 impl Client {
     /// Opens a file to be read in order.
+    ///
+    /// ```
+    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = fake::Cluster::start(3).await;
+    /// # let client = cluster.client();
+    /// use dfs_client::{GetOptions};
+    /// # use dfs_client::{PutOptions, PutSource};
+    /// use dfs_types::DfsPath;
+    ///
+    /// # let path = DfsPath::new("/songs")?;
+    /// # client.put(&path, PutSource::bytes("la la la"), PutOptions::default()).await?;
+    /// let mut reader = client.get(&path, GetOptions::default()).await?;
+    /// assert_eq!(reader.stat().size, 8);
+    /// let mut content = Vec::new();
+    /// while let Some(bytes) = reader.next().await? {
+    ///     content.extend_from_slice(&bytes);
+    /// }
+    /// assert_eq!(content, b"la la la");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get(&self, path: &DfsPath, options: GetOptions) -> Result<FileReader, Error> {
         let id = current_request_id();
         let request_id = id.unwrap_or_else(|| RequestId::random(self.inner.random.as_ref()));
@@ -174,6 +197,23 @@ impl Client {
     }
 
     /// Reads `length` bytes from `offset` on, fewer where the file ends; at most 64 MiB.
+    ///
+    /// ```
+    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = fake::Cluster::start(3).await;
+    /// # let client = cluster.client();
+    /// # use dfs_client::{PutOptions, PutSource};
+    /// use dfs_types::DfsPath;
+    ///
+    /// # let path = DfsPath::new("/songs")?;
+    /// # client.put(&path, PutSource::bytes("la la la"), PutOptions::default()).await?;
+    /// assert_eq!(client.read_range(&path, 3, 2).await?, "la");
+    /// assert_eq!(client.read_range(&path, 6, 99).await?, "la");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn read_range(
         &self,
         path: &DfsPath,

@@ -173,6 +173,10 @@ pub struct Settings {
     pub init: Vec<String>,
     /// What every server logs.
     pub log: String,
+    /// Folder of the metadata; one in the cluster's folder when not set.
+    pub metadata: Option<PathBuf>,
+    /// Folder of each datanode; one in the cluster's folder where the list is too short.
+    pub disks: Vec<PathBuf>,
 }
 
 impl Default for Settings {
@@ -188,6 +192,8 @@ impl Default for Settings {
             datanode_flags: Vec::new(),
             init: Vec::new(),
             log: "info".to_owned(),
+            metadata: None,
+            disks: Vec::new(),
         }
     }
 }
@@ -214,7 +220,9 @@ impl Cluster {
         let config = format!("{}\n", settings.coordinator);
         fs::write(at("coordinator.yaml"), config).expect("a configuration");
         fs::write(at("datanode.yaml"), format!("{}\n", settings.datanode)).expect("another");
-        let metadata = format!("redb://{}", at("metadata"));
+        let metadata = settings.metadata.as_ref();
+        let metadata = metadata.map_or_else(|| at("metadata"), |path| path.display().to_string());
+        let metadata = format!("redb://{metadata}");
         let init = Command::new(&binary)
             .args(["coordinator", "init", "--metadata", &metadata])
             .args(&settings.init)
@@ -259,7 +267,8 @@ impl Cluster {
 
     /// Where the disk of a datanode lies.
     pub fn disk(&self, index: usize) -> PathBuf {
-        self.folder.path().join(format!("datanode-{index}"))
+        let in_folder = || self.folder.path().join(format!("datanode-{index}"));
+        self.settings.disks.get(index).cloned().unwrap_or_else(in_folder)
     }
 
     /// Starts the coordinator, on the port it had before.

@@ -7,9 +7,19 @@ use anyhow::{Result, bail};
 
 use crate::process::{output, run};
 
-/// `diff` and `find` compare trees that went through dfs; `ps` looks at processes; `setpriv` ends
-/// the processes of a test with it. Tests start `etcd` themselves.
-const PACKAGES: [&str; 5] = ["diffutils", "etcd-server", "findutils", "procps", "util-linux"];
+/// `diff` and `find` compare trees that went through dfs; `ps` looks at processes; `setpriv` (of
+/// util-linux) ends the processes of a test with it. `mount` and the programs of XFS cut the power
+/// of disks; `strace` sees which system calls are made. Tests start `etcd` themselves.
+const PACKAGES: [&str; 8] = [
+    "diffutils",
+    "etcd-server",
+    "findutils",
+    "mount",
+    "procps",
+    "strace",
+    "util-linux",
+    "xfsprogs",
+];
 
 /// Installs what is missing where this runs as root on Debian, and says what to install where it
 /// does not. Other systems are trusted to have the programs.

@@ -46,13 +46,18 @@ impl Disk {
         Ok(true)
     }
 
-    /// Deletes a copy that is not in the index. Should it survive, the next start does it again.
+    /// Deletes a copy that is not in the index, durably: should it survive, the next start does it
+    /// again, but not when the newer copy has been deleted by then.
     pub(super) fn erase(&self, chunk: ChunkId, entry: &Entry) {
         tracing::warn!(%chunk, disk = %self.path().display(), "deleting the older of two copies");
         let erased = match entry.place {
             Place::File => {
                 let removed = self.fs.remove(&self.chunk_path(chunk));
-                removed.map_err(|error| self.fault("deleting a chunk", error))
+                let removed = removed.map_err(|error| self.fault("deleting a chunk", error));
+                removed.and_then(|()| {
+                    let synced = self.fs.sync_dir(&self.shard_path(chunk));
+                    synced.map_err(|error| self.sync_fault("deleting a chunk", error))
+                })
             }
             Place::Record { segment, .. } => self
                 .open_segment(segment)

@@ -51,7 +51,7 @@ pub(super) fn open(
             if !is_empty.map_err(failed("listing", &disk.folder))? {
                 return Err(OpenError::NotEmpty(disk.folder.clone()));
             }
-            parents_of_new.extend(disk.folder.parent());
+            parents_of_new.extend(parent_of(&disk.folder));
         }
         folders.push(Folder { lock, capacity: disk.capacity });
         found.push((disk.folder.clone(), identity));
@@ -109,11 +109,17 @@ fn make_folder(fs: &dyn Fs, folder: &Path) -> io::Result<()> {
     match (fs.create_dir(folder), folder.parent()) {
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
             make_folder(fs, parent)?;
-            fs.sync_dir(parent.parent().unwrap_or(parent))?;
+            fs.sync_dir(parent_of(parent).unwrap_or(parent))?;
             fs.create_dir(folder)
         }
         (made, _) => made,
     }
+}
+
+/// The folder that holds the name of another one, also of one that is named without any.
+fn parent_of(folder: &Path) -> Option<&Path> {
+    let parent = folder.parent()?;
+    Some(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
 /// Writes the identity of this life of the store, durably, before anything else is written.

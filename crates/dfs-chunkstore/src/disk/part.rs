@@ -98,8 +98,14 @@ impl Part {
         renamed.map_err(|error| disk.fault("naming a chunk", error))?;
         state.file = None;
         if let Err(error) = disk.sync_shard(self.chunk) {
-            // The caller hears of an error, so the chunk must not come to light later.
-            let _ = disk.fs.remove(&path).and_then(|()| disk.sync_shard(self.chunk));
+            // The caller hears of an error, so the chunk must not come to light later. It cannot
+            // while the name of its folder is not durable, which may be what went wrong.
+            let shard = disk.shard_path(self.chunk);
+            let taken_back = disk.fs.remove(&path).and_then(|()| disk.fs.sync_dir(&shard));
+            if let Err(error) = taken_back {
+                disk.fail(&error);
+                return Err(disk.fault("taking back a chunk", error));
+            }
             return Err(disk.sync_fault("syncing the folder of a chunk", error));
         }
         disk.publish(self.chunk, Entry::new(disk.number, Place::File, &head))

@@ -17,7 +17,7 @@ struct Pages {
     length: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Content {
     seen: Pages,
     durable: Pages,

@@ -24,6 +24,15 @@ pub enum Operation {
     Sync,
 }
 
+/// What a sync is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synced {
+    /// The content of a file.
+    File,
+    /// The names in a folder.
+    Folder,
+}
+
 /// A file system in memory. Clones share it. It has no time and no randomness of its own, so that
 /// the same calls always end the same way.
 ///
@@ -55,6 +64,12 @@ impl SimFs {
         Self { world: Arc::new(Mutex::new(World::new())) }
     }
 
+    /// The same file system once more, to see where else it may go from here. Files that are open
+    /// stay those of the first one.
+    pub fn fork(&self) -> Self {
+        Self { world: Arc::new(Mutex::new(self.world().clone())) }
+    }
+
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,6 +98,13 @@ impl SimFs {
     /// Makes the sync of this number a lie: it succeeds and does nothing. Until the next crash.
     pub fn ignore_sync(&self, sync: u64) {
         self.world().ignored_sync = Some(sync);
+    }
+
+    /// Makes the next sync of this kind say that the disk is full, although all of it got there: a
+    /// sync that fails may have done any part of its work. It is not counted as a sync, as it
+    /// promises nothing. Until the next crash.
+    pub fn fill_next_sync(&self, of: Synced) {
+        self.world().full_sync = Some(of);
     }
 
     /// Drops everything that was not synced, as a loss of power does, closes all files, frees all
@@ -293,6 +315,34 @@ mod tests {
             let file = fs.open(Path::new("/a"), Opening::Existing).unwrap();
             assert_ne!(file.read_at(0, 1).unwrap(), "x");
         }
+    }
+
+    #[test]
+    fn a_sync_may_work_and_say_that_the_disk_is_full() {
+        let fs = SimFs::new();
+        let (root, path) = (Path::new("/"), Path::new("/a"));
+        let file = fs.open(path, Opening::Create).unwrap();
+        write(&file, 0, b"x");
+        fs.fill_next_sync(Synced::File);
+        assert_eq!(file.sync().unwrap_err().kind(), io::ErrorKind::StorageFull);
+        fs.fill_next_sync(Synced::Folder);
+        file.sync().unwrap();
+        assert_eq!(fs.sync_dir(root).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs.syncs(), 1);
+        fs.crash();
+        assert_eq!(fs.open(path, Opening::Existing).unwrap().read_at(0, 1).unwrap(), "x");
+    }
+
+    #[test]
+    fn a_fork_goes_its_own_way() {
+        let fs = SimFs::new();
+        let path = Path::new("/a");
+        let file = fs.open(path, Opening::Create).unwrap();
+        write(&file, 0, b"x");
+        let fork = fs.fork();
+        fs.crash();
+        assert!(fs.open(path, Opening::Existing).is_err());
+        assert_eq!(fork.open(path, Opening::Existing).unwrap().read_at(0, 1).unwrap(), "x");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use dfs_types::Random;
 
-use super::Operation;
 use super::content::Content;
+use super::{Operation, Synced};
 use crate::fs::{PAGE, Space};
 
 /// What the operating systems calls no space, whatever its number there.
@@ -30,13 +30,30 @@ enum Change {
     Unlink(PathBuf),
 }
 
-#[derive(Debug)]
+/// What a sync says, and whether it is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    Kept,
+    /// It says that it worked and did nothing.
+    Broken,
+    /// It worked and says that it did not.
+    Denied,
+}
+
+impl Promise {
+    fn answer(self) -> io::Result<()> {
+        if self == Self::Denied { Err(NO_SPACE.into()) } else { Ok(()) }
+    }
+}
+
+#[derive(Debug, Clone)]
 struct Fault {
     path: PathBuf,
     operation: Operation,
     errno: i32,
 }
 
+#[derive(Clone)]
 pub(super) struct World {
     names: BTreeMap<PathBuf, Node>,
     durable_names: BTreeMap<PathBuf, Node>,
@@ -51,6 +68,7 @@ pub(super) struct World {
     pub(super) syncs: u64,
     pub(super) stop_at: Option<u64>,
     pub(super) ignored_sync: Option<u64>,
+    pub(super) full_sync: Option<Synced>,
     is_stopped: bool,
     faults: Vec<Fault>,
 }
@@ -71,6 +89,7 @@ impl World {
             syncs: 0,
             stop_at: None,
             ignored_sync: None,
+            full_sync: None,
             is_stopped: false,
             faults: Vec::new(),
         }
@@ -90,10 +109,13 @@ impl World {
         fault.map_or(Ok(()), |fault| Err(io::Error::from_raw_os_error(fault.errno)))
     }
 
-    /// Counts a sync; `false` when it is to be a lie.
-    fn count_sync(&mut self) -> bool {
+    /// What is to come of the next sync. Counts it if it promises something.
+    fn next_sync(&mut self, of: Synced) -> Promise {
+        if self.full_sync.take_if(|full| *full == of).is_some() {
+            return Promise::Denied;
+        }
         self.syncs += 1;
-        self.ignored_sync != Some(self.syncs - 1)
+        if self.ignored_sync == Some(self.syncs - 1) { Promise::Broken } else { Promise::Kept }
     }
 
     pub(super) fn fail(&mut self, path: &Path, operation: Operation, errno: i32) {
@@ -191,12 +213,12 @@ impl World {
     }
 
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
-        let is_honest = self.count_sync();
+        let promise = self.next_sync(Synced::Folder);
         self.enter(path, Operation::Sync)?;
         if self.names.get(path) != Some(&Node::Folder) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        if is_honest {
+        if promise != Promise::Broken {
             let (inside, others): (Vec<_>, Vec<_>) =
                 self.changes.drain(..).partition(|change| change.path().parent() == Some(path));
             self.changes = others;
@@ -205,7 +227,7 @@ impl World {
             }
             self.forget_nameless();
         }
-        Ok(())
+        promise.answer()
     }
 
     pub(super) fn write(&mut self, path: &Path, file: FileId, at: u64, b: &[u8]) -> io::Result<()> {
@@ -244,15 +266,18 @@ impl World {
     }
 
     pub(super) fn sync(&mut self, path: &Path, file: FileId) -> io::Result<()> {
-        let is_honest = self.count_sync();
+        let promise = self.next_sync(Synced::File);
         let entered = self.enter(path, Operation::Sync);
+        let is_stopped = self.is_stopped;
         let content = self.content(file)?;
         match entered {
-            Ok(()) if is_honest => content.sync(),
-            Ok(()) => {}
+            Ok(()) if promise == Promise::Broken => {}
+            Ok(()) => content.sync(),
+            // Nothing came of it, but what was written may have reached the disk by itself.
+            Err(_) if is_stopped => {}
             Err(_) => content.fail_sync(),
         }
-        entered
+        entered.and_then(|()| promise.answer())
     }
 
     pub(super) fn space(&self) -> Space {
@@ -303,6 +328,7 @@ impl World {
         self.is_stopped = false;
         self.stop_at = None;
         self.ignored_sync = None;
+        self.full_sync = None;
     }
 }
 

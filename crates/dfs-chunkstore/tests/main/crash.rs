@@ -1,11 +1,13 @@
 //! Crashes at every point of a scripted life of a store, and what must hold after each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use dfs_chunkstore::sim::SimFs;
+use dfs_chunkstore::sim::{Operation, SimFs, Synced};
 use dfs_chunkstore::{
-    ChunkStore, Config, DiskStore, Fs, Identity, IdentityStore, Registration, conformance,
+    ChunkStore, Config, DiskStore, Fs, Identity, IdentityStore, Registration, SealedChunk,
+    StoreError, conformance,
 };
 use dfs_types::{ChunkId, ClusterId, Crc32c, Incarnation, RegistrationNumber, SeededRandom, Stamp};
 
@@ -13,6 +15,7 @@ use crate::support::{config, open_sim};
 
 /// A chunk just too long for a segment.
 const LARGE: usize = (1 << 20) + 4097;
+const EIO: i32 = 5;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
@@ -23,18 +26,23 @@ pub(crate) enum Step {
     SetAside(u128),
     Register(u64),
     Reopen,
+    /// A sync of this kind makes it durable and says that the disk is full.
+    Refuse(u128, usize, Synced),
+    /// Its disk fails and is in service again at the next start, when the chunk has another copy
+    /// on another disk. Nothing but a start where there is only one disk.
+    Twice(u128),
 }
 
 /// What became of a chunk, as far as callers were told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Told {
     length: usize,
-    stamp: Option<Stamp>,
+    stamp: Stamp,
     is_set_aside: bool,
 }
 
 /// What callers of the store know.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct History {
     chunks: BTreeMap<u128, Told>,
     /// The step under way at the crash: it may have happened or not.
@@ -42,6 +50,10 @@ pub(crate) struct History {
     stamps: BTreeSet<Stamp>,
     identity: Option<Identity>,
     registration: u64,
+    /// How often the store was opened; decides its ids.
+    starts: u64,
+    /// Syncs until it was opened in the present life.
+    syncs_to_open: u64,
 }
 
 fn registration(number: u64) -> Registration {
@@ -50,7 +62,7 @@ fn registration(number: u64) -> Registration {
 }
 
 /// Each kind of write, in the orders that may hurt each other.
-pub(crate) const SCRIPT: [Step; 22] = [
+pub(crate) const SCRIPT: [Step; 37] = [
     Step::Put(6, 10),
     Step::Put(7, 10),
     Step::Register(1),
@@ -73,38 +85,128 @@ pub(crate) const SCRIPT: [Step; 22] = [
     Step::Delete(1),
     Step::Put(1, 300),
     Step::Delete(0x111),
+    Step::Refuse(0x12, 20_000, Synced::File),
+    Step::Put(0x13, 9_000),
+    Step::Put(0x55, LARGE),
+    Step::Refuse(0x66, LARGE, Synced::File),
+    // The folder of the folders of large chunks, or one of them.
+    Step::Refuse(0x44, LARGE, Synced::Folder),
+    Step::Refuse(0x155, LARGE, Synced::Folder),
+    Step::Put(0x14, 9_000),
+    Step::Twice(0x14),
+    Step::Delete(0x14),
+    Step::Put(0x17, 100),
+    Step::Put(0x88, LARGE),
+    Step::Twice(0x88),
+    Step::Delete(0x88),
+    Step::Put(0x15, 60_000),
+    Step::Put(0x16, 30_000),
 ];
+
+/// What is done after a crash: enough that the segment which was the last one no longer is.
+const AFTERWARDS: [Step; 2] = [Step::Put(0x21, 100), Step::Put(0x77, LARGE)];
+
+/// Decides the ids of a store that is opened for a check.
+const CHECKING: u64 = 99;
+
+impl Told {
+    fn new(sealed: &SealedChunk) -> Self {
+        Self {
+            length: sealed.seal.length as usize,
+            stamp: sealed.stamp,
+            is_set_aside: sealed.is_set_aside,
+        }
+    }
+}
 
 impl History {
     /// Lives through a script until the simulated machine stops.
     pub(crate) async fn live(&mut self, fs: &SimFs, config: &Config, script: &[Step]) {
-        let mut seed = 1;
-        let Ok(mut store) = open_sim(fs, config.clone(), seed).await else { return };
+        let Ok(mut store) = self.open(fs, config).await else { return };
+        self.syncs_to_open = fs.syncs();
         // The stop looks like a disk that fails, which a store with another one survives.
         if store.usage().iter().any(|disk| disk.is_failed) {
             return;
         }
-        self.identity.get_or_insert_with(|| store.identity());
+        self.settle(&store).await;
         for step in script {
             self.doubt = Some(*step);
-            if let Step::Reopen = step {
-                drop(store);
-                seed += 1;
-                let Ok(reopened) = open_sim(fs, config.clone(), seed).await else { return };
-                store = reopened;
-            } else if self.take(&store, *step).await.is_none() {
+            let is_done = match step {
+                Step::Twice(number) if config.disks.len() > 1 => {
+                    self.copy_elsewhere(fs, config, &store, *number).await
+                }
+                _ => self.take(fs, &store, *step).await,
+            };
+            if is_done.is_none() {
                 return;
+            }
+            if matches!(step, Step::Reopen | Step::Twice(_)) {
+                drop(store);
+                let Ok(reopened) = self.open(fs, config).await else { return };
+                if reopened.usage().iter().any(|disk| disk.is_failed) {
+                    return;
+                }
+                store = reopened;
             }
             self.doubt = None;
         }
     }
 
-    async fn take(&mut self, store: &DiskStore, step: Step) -> Option<()> {
+    async fn open(&mut self, fs: &SimFs, config: &Config) -> Result<DiskStore, String> {
+        self.starts += 1;
+        open_sim(fs, config.clone(), self.starts).await.map_err(|error| error.to_string())
+    }
+
+    /// After a crash: callers look what became of the step that was under way.
+    async fn settle(&mut self, store: &DiskStore) {
+        self.identity.get_or_insert_with(|| store.identity());
+        let Some(step) = self.doubt.take() else { return };
+        let (number, length) = match step {
+            Step::Put(number, length) | Step::Refuse(number, length, _) => (number, length),
+            Step::Delete(number) | Step::SetAside(number) | Step::Twice(number) => {
+                (number, self.chunks.get(&number).map_or(0, |told| told.length))
+            }
+            Step::Register(_) => {
+                self.registration = store.identity().registration.map_or(0, |found| found.number.0);
+                return;
+            }
+            Step::Abandon(..) | Step::Reopen => return,
+        };
+        if let Ok(Some(sealed)) = store.stat(ChunkId(number)).await {
+            self.chunks.insert(number, Told::new(&sealed));
+            assert_eq!(sealed.seal.length, length as u64);
+        } else {
+            self.chunks.remove(&number);
+        }
+    }
+
+    /// Breaks the disk of a chunk and puts the chunk once more; ends with the disk in order, but
+    /// out of service.
+    async fn copy_elsewhere(
+        &mut self,
+        fs: &SimFs,
+        config: &Config,
+        store: &DiskStore,
+        number: u128,
+    ) -> Option<()> {
+        let chunk = ChunkId(number);
+        let sealed = store.stat(chunk).await.ok()??;
+        let disk = store.usage().iter().position(|disk| disk.disk == sealed.disk)?;
+        fs.fail(&config.disks[disk].folder, Operation::Write, EIO);
+        store.set_aside(chunk, sealed.stamp).await.unwrap_err();
+        fs.heal();
+        if !store.usage()[disk].is_failed {
+            return None;
+        }
+        let length = self.chunks.get(&number)?.length;
+        self.take(fs, store, Step::Put(number, length)).await
+    }
+
+    async fn take(&mut self, fs: &SimFs, store: &DiskStore, step: Step) -> Option<()> {
         match step {
             Step::Put(number, length) => {
                 let sealed = conformance::put(store, ChunkId(number), length).await.ok()?;
-                let told = Told { length, stamp: Some(sealed.stamp), is_set_aside: false };
-                self.chunks.insert(number, told);
+                self.chunks.insert(number, Told::new(&sealed));
                 assert!(self.stamps.insert(sealed.stamp), "a stamp was given out twice");
             }
             Step::Abandon(number, length) => {
@@ -114,13 +216,13 @@ impl History {
                 conformance::append(&mut *writer, &bytes).await.ok()?;
             }
             Step::Delete(number) => {
-                let stamp = self.chunks.get(&number)?.stamp?;
+                let stamp = self.chunks.get(&number)?.stamp;
                 assert!(store.delete(ChunkId(number), stamp).await.ok()?);
                 self.chunks.remove(&number);
             }
             Step::SetAside(number) => {
                 let told = self.chunks.get_mut(&number)?;
-                store.set_aside(ChunkId(number), told.stamp?).await.ok()?;
+                store.set_aside(ChunkId(number), told.stamp).await.ok()?;
                 told.is_set_aside = true;
             }
             Step::Register(number) => {
@@ -130,15 +232,21 @@ impl History {
                 }
                 self.registration = number;
             }
-            Step::Reopen => {}
+            Step::Refuse(number, length, of) => {
+                fs.fill_next_sync(of);
+                let refused = conformance::put(store, ChunkId(number), length).await.unwrap_err();
+                if !matches!(refused, StoreError::NoSpace(_)) {
+                    return None;
+                }
+            }
+            Step::Reopen | Step::Twice(_) => {}
         }
         Some(())
     }
 
     /// Opens the store after a crash and says what is wrong with it.
     pub(crate) async fn check(&self, fs: &SimFs, config: &Config) -> Result<(), String> {
-        let seed = 99;
-        let store = open_sim(fs, config.clone(), seed).await.map_err(|e| e.to_string())?;
+        let store = open_sim(fs, config.clone(), CHECKING).await.map_err(|e| e.to_string())?;
         self.check_identity(&store)?;
         let listed = store.list(None, usize::MAX).await.map_err(|e| e.to_string())?;
         let mut found = BTreeSet::new();
@@ -146,7 +254,9 @@ impl History {
             let number = sealed.chunk.0;
             found.insert(number);
             let doubted = match self.doubt {
-                Some(Step::Put(n, length)) if n == number => Some(length),
+                Some(Step::Put(n, length) | Step::Refuse(n, length, _)) if n == number => {
+                    Some(length)
+                }
                 _ => None,
             };
             let told = self.chunks.get(&number);
@@ -164,7 +274,9 @@ impl History {
             }
             if let Some(told) = told {
                 let may_be_aside = matches!(self.doubt, Some(Step::SetAside(n)) if n == number);
-                if Some(sealed.stamp) != told.stamp
+                let is_newer = matches!(self.doubt, Some(Step::Twice(n)) if n == number)
+                    && sealed.stamp > told.stamp;
+                if (sealed.stamp != told.stamp && !is_newer)
                     || (sealed.is_set_aside != told.is_set_aside && !may_be_aside)
                 {
                     return Err(format!("{number:x} is {sealed:?}, told {told:?}"));
@@ -251,52 +363,103 @@ fn folders(fs: &SimFs, config: &Config) -> Vec<PathBuf> {
     all
 }
 
-/// How a run ends.
+/// How a life ends.
 #[derive(Debug, Clone, Copy)]
-struct Fate {
-    stop_at: u64,
-    ignored_sync: Option<u64>,
-    /// Keep some of what was not synced.
-    torn: Option<u64>,
-    /// This disk comes back empty.
-    lost_disk: Option<usize>,
+enum End {
+    /// All that was not synced is lost.
+    Crash,
+    /// Some of it is, as this seed has it.
+    Torn(u64),
+    /// And this disk comes back empty.
+    LostDisk(usize),
 }
 
-impl Fate {
-    /// Ways to end at one operation.
-    fn all_at(stop_at: usize, ignored_sync: Option<u64>, config: &Config) -> Vec<Self> {
-        let torn = None;
-        let clean = Self { stop_at: stop_at as u64, ignored_sync, torn, lost_disk: None };
-        let mut all = vec![clean, Self { torn: Some(1), ..clean }, Self { torn: Some(2), ..clean }];
+impl End {
+    /// All of them, with so many torn ones.
+    fn all(torn: u64, config: &Config) -> Vec<Self> {
+        let mut all = vec![Self::Crash];
+        all.extend((1..=torn).map(Self::Torn));
         if config.disks.len() > 1 {
-            let lost = 0..config.disks.len();
-            all.extend(lost.map(|disk| Self { lost_disk: Some(disk), ..clean }));
+            all.extend((0..config.disks.len()).map(Self::LostDisk));
         }
         all
     }
 }
 
-async fn run(config: &Config, fate: Fate) -> Result<(), String> {
-    let fs = SimFs::new();
-    fs.stop_at(fate.stop_at);
-    if let Some(sync) = fate.ignored_sync {
-        fs.ignore_sync(sync);
+/// A life until the simulated machine stops.
+struct Life<'a> {
+    config: &'a Config,
+    fs: SimFs,
+    history: History,
+}
+
+impl<'a> Life<'a> {
+    async fn until(config: &'a Config, stop_at: usize, ignored_sync: Option<u64>) -> Self {
+        let fs = SimFs::new();
+        fs.stop_at(stop_at as u64);
+        if let Some(sync) = ignored_sync {
+            fs.ignore_sync(sync);
+        }
+        let mut history = History::default();
+        history.live(&fs, config, &SCRIPT).await;
+        Self { config, fs, history }
     }
-    let mut history = History::default();
-    history.live(&fs, config, &SCRIPT).await;
-    match fate.torn {
-        Some(seed) => fs.crash_torn(&SeededRandom::new(seed)),
-        None => fs.crash(),
+
+    /// The disks after one end of it. Others are still to be had.
+    fn ended(&self, end: End) -> SimFs {
+        let fs = self.fs.fork();
+        fs.heal();
+        match end {
+            End::Crash => fs.crash(),
+            End::Torn(seed) => fs.crash_torn(&SeededRandom::new(seed)),
+            End::LostDisk(lost) => {
+                fs.crash();
+                fs.wipe(&self.config.disks[lost].folder);
+            }
+        }
+        fs
     }
-    let Some(lost) = fate.lost_disk else { return history.check(&fs, config).await };
-    fs.wipe(&config.disks[lost].folder);
-    let store = open_sim(&fs, config.clone(), 99).await.map_err(|e| e.to_string())?;
-    // Before all disks had an identity, the lost one may have been the node.
-    if history.identity.is_none() {
-        return Ok(());
+
+    /// What is wrong after one end.
+    async fn check(&self, end: End) -> Result<(), String> {
+        let (fs, config) = (self.ended(end), self.config);
+        let End::LostDisk(_) = end else { return self.history.check(&fs, config).await };
+        let store = open_sim(&fs, config.clone(), CHECKING).await.map_err(|e| e.to_string())?;
+        // Before all disks had an identity, the lost one may have been the node.
+        if self.history.identity.is_none() {
+            return Ok(());
+        }
+        self.history.check_identity(&store)?;
+        self.history.check_stamps(&store).await
     }
-    history.check_identity(&store)?;
-    history.check_stamps(&store).await
+
+    /// What is wrong after writes that were torn, a short second life, and a loss of all that was
+    /// not synced in it. The first sync of its start besides those of the identities may be a lie.
+    async fn check_second(&self, seed: u64, is_ignoring: bool) -> Second {
+        let (fs, config) = (self.ended(End::Torn(seed)), self.config);
+        let mut history = self.history.clone();
+        let usual = fs.syncs() + syncs_of_identities(config);
+        if is_ignoring {
+            fs.ignore_sync(usual);
+        }
+        history.live(&fs, config, &AFTERWARDS).await;
+        fs.crash();
+        let result = history.check(&fs, config).await;
+        let has_repaired = self.history.identity.is_some() && history.syncs_to_open > usual;
+        Second { result, has_repaired }
+    }
+}
+
+/// How a second life went.
+struct Second {
+    result: Result<(), String>,
+    /// Its start had more to make durable than the identities.
+    has_repaired: bool,
+}
+
+/// Syncs of the start of a store that has its identities and nothing else to do.
+fn syncs_of_identities(config: &Config) -> u64 {
+    2 * config.disks.len() as u64
 }
 
 /// Syncs before each operation of the script, and in all.
@@ -322,11 +485,30 @@ fn configs() -> [Config; 2] {
 async fn a_crash_at_any_point_keeps_what_was_acknowledged() {
     for config in configs() {
         for stop_at in 0..syncs_before(&config).await.len() {
-            for fate in Fate::all_at(stop_at, None, &config) {
-                assert_eq!(run(&config, fate).await, Ok(()), "{fate:?}");
+            let life = Life::until(&config, stop_at, None).await;
+            for end in End::all(2, &config) {
+                assert_eq!(life.check(end).await, Ok(()), "{end:?} at {stop_at}");
             }
         }
     }
+}
+
+/// Whether some end is worse when this sync is a lie.
+async fn is_needed(config: &Config, syncs_before: &[u64], sync: u64) -> bool {
+    // Most show at once, some need luck with what is torn, some a while: first what is cheap.
+    const LOOKS: [(Range<usize>, u64); 3] = [(0..3, 2), (3..24, 0), (0..3, 40)];
+    let first = syncs_before.partition_point(|before| *before <= sync);
+    for (stops, torn) in LOOKS {
+        for stop_at in stops.map(|after| first + after) {
+            let life = Life::until(config, stop_at, Some(sync)).await;
+            for end in End::all(torn, config) {
+                if life.check(end).await.is_err() {
+                    return true;
+                }
+            }
+        }
+    }
+    false
 }
 
 #[tokio::test]
@@ -335,18 +517,30 @@ async fn every_sync_is_needed() {
         let syncs = syncs_before(&config).await;
         let count = *syncs.last().unwrap();
         for sync in 0..count {
-            // Most show at once: from the first operation after the sync on.
-            let first = syncs.partition_point(|before| *before <= sync);
-            let mut fates =
-                (first..syncs.len()).flat_map(|stop_at| Fate::all_at(stop_at, Some(sync), &config));
-            let is_red = loop {
-                let Some(fate) = fates.next() else { break false };
-                if run(&config, fate).await.is_err() {
-                    break true;
-                }
-            };
-            assert!(is_red, "nothing is worse without sync {sync} of {count}");
+            let is_needed = is_needed(&config, &syncs, sync).await;
+            assert!(is_needed, "nothing is worse without sync {sync} of {count}");
         }
+    }
+}
+
+/// What the first start after a crash found torn does not come to light after the next crash,
+/// when nobody looks at the tail of that segment any more.
+#[tokio::test]
+async fn a_second_crash_keeps_what_was_acknowledged() {
+    for config in configs() {
+        let (mut repaired, mut needed) = (0, 0);
+        for stop_at in 0..syncs_before(&config).await.len() {
+            let life = Life::until(&config, stop_at, None).await;
+            for seed in 1..=4 {
+                let Second { result, has_repaired } = life.check_second(seed, false).await;
+                assert_eq!(result, Ok(()), "seed {seed} at {stop_at}");
+                if has_repaired {
+                    repaired += 1;
+                    needed += u64::from(life.check_second(seed, true).await.result.is_err());
+                }
+            }
+        }
+        assert!(needed > 0, "no sync of {repaired} repairs is needed");
     }
 }
 

@@ -18,7 +18,7 @@ use dfs_types::{Attributes, DfsPath, FileTime};
 use crate::support::binary;
 
 /// A client of a cluster, one for each test.
-fn client(cluster: &Cluster) -> Client {
+pub(crate) fn client(cluster: &Cluster) -> Client {
     client_on(cluster, "")
 }
 
@@ -32,12 +32,16 @@ fn path(text: &str) -> DfsPath {
     DfsPath::new(text.as_bytes().to_vec()).unwrap()
 }
 
-async fn put(client: &Client, at: &str, bytes: Vec<u8>) -> Result<(), dfs_client::Error> {
+pub(crate) async fn put(
+    client: &Client,
+    at: &str,
+    bytes: Vec<u8>,
+) -> Result<(), dfs_client::Error> {
     client.put(&path(at), PutSource::bytes(bytes), PutOptions::default()).await.map(drop)
 }
 
 /// The whole file.
-async fn read(client: &Client, at: &str) -> Result<Vec<u8>, dfs_client::Error> {
+pub(crate) async fn read(client: &Client, at: &str) -> Result<Vec<u8>, dfs_client::Error> {
     let mut reader = client.get(&path(at), dfs_client::GetOptions::default()).await?;
     let mut bytes = Vec::new();
     while let Some(part) = reader.next().await? {
@@ -59,7 +63,7 @@ fn forgetful(restorable: Duration) -> Cluster {
 
 /// Copies of a file that verify from end to end, as `dfs explain` finds them: the least of all
 /// chunks.
-fn verified_copies(cluster: &Cluster, at: &str) -> usize {
+pub(crate) fn verified_copies(cluster: &Cluster, at: &str) -> usize {
     let output = cluster.dfs(["explain", "--verify", "--json", at]);
     let explained: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let good = |chunk: &serde_json::Value| {

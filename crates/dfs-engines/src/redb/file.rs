@@ -52,12 +52,22 @@ impl DiskFile {
     }
 }
 
+/// Makes a folder and those above it, durably.
 fn make_folder(folder: &Path) -> io::Result<()> {
     if fs::exists(folder)? {
         return Ok(());
     }
-    fs::create_dir_all(folder)?;
-    folder.parent().map_or(Ok(()), sync_folder)
+    let parent = match folder.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    make_folder(parent)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
+    sync_folder(parent)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -18,6 +18,9 @@ struct State {
     /// Writes that were not synced, in order.
     unsynced: Vec<Change>,
     syncs: usize,
+    /// Syncs with a growth since the one before.
+    growths: Vec<usize>,
+    has_grown: bool,
     /// The crash comes instead of this sync.
     crash_at: Option<usize>,
     /// This sync reports success and does nothing.
@@ -63,6 +66,11 @@ impl Disk {
 
     pub(super) fn syncs(&self) -> usize {
         self.lock().syncs
+    }
+
+    /// Those syncs that were the first ones after the disk's content became longer.
+    pub(super) fn growths(&self) -> Vec<usize> {
+        self.lock().growths.clone()
     }
 
     pub(super) fn crash_at(&self, sync: usize) {
@@ -151,6 +159,7 @@ impl State {
         if grows && self.capacity.is_some_and(|capacity| end > capacity) {
             return Err(ErrorKind::StorageFull.into());
         }
+        self.has_grown |= grows;
         change.carry_out(&mut self.current);
         self.unsynced.push(change);
         Ok(())
@@ -180,6 +189,10 @@ impl StorageBackend for Backend {
             return Err(io::Error::other("the disk does not sync"));
         }
         state.syncs += 1;
+        if std::mem::take(&mut state.has_grown) {
+            let sync = state.syncs;
+            state.growths.push(sync);
+        }
         if state.crash_at == Some(state.syncs) {
             state.crashed = true;
             return Err(io::Error::other("the power went"));

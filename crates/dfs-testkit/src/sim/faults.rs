@@ -62,6 +62,64 @@ enum Event {
     },
 }
 
+/// How many faults of each kind began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FaultCounts {
+    /// The disks of a machine failed, before it crashed.
+    pub stops: u64,
+    /// A machine lost all that was not synced.
+    pub crashes: u64,
+    /// A machine lost some of what was not synced.
+    pub torn_crashes: u64,
+    /// Two machines were cut off from each other.
+    pub cuts: u64,
+    /// A machine did not reach another one, which reached it.
+    pub one_way_cuts: u64,
+    /// Messages between two machines were held.
+    pub holds: u64,
+    /// Messages between two machines were slow.
+    pub slow_links: u64,
+}
+
+impl FaultCounts {
+    fn count(&mut self, event: Event) {
+        let kind = match event {
+            Event::Stop { .. } => &mut self.stops,
+            Event::Crash { is_torn: false, .. } => &mut self.crashes,
+            Event::Crash { is_torn: true, .. } => &mut self.torn_crashes,
+            Event::Cut { is_one_way: false, .. } => &mut self.cuts,
+            Event::Cut { is_one_way: true, .. } => &mut self.one_way_cuts,
+            Event::Hold { .. } => &mut self.holds,
+            Event::Slow { .. } if event.slows_down() => &mut self.slow_links,
+            _ => return,
+        };
+        *kind += 1;
+    }
+}
+
+impl std::ops::AddAssign for FaultCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.stops += other.stops;
+        self.crashes += other.crashes;
+        self.torn_crashes += other.torn_crashes;
+        self.cuts += other.cuts;
+        self.one_way_cuts += other.one_way_cuts;
+        self.holds += other.holds;
+        self.slow_links += other.slow_links;
+    }
+}
+
+impl fmt::Display for FaultCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stops, crashes, torn_crashes, cuts, one_way_cuts, holds, slow_links } = self;
+        write!(
+            f,
+            "{stops} failing disks, {crashes} crashes and {torn_crashes} torn ones, {cuts} cuts \
+             and {one_way_cuts} one-way ones, {holds} holds, {slow_links} slow links"
+        )
+    }
+}
+
 /// Faults by the time they begin at, in simulated milliseconds.
 pub(super) struct Faults {
     machines: Vec<Arc<Machine>>,
@@ -74,7 +132,7 @@ pub(super) struct Faults {
     slow: BTreeSet<(&'static str, &'static str)>,
     trace: Trace,
     /// How many began.
-    pub(super) begun: u64,
+    pub(super) begun: FaultCounts,
 }
 
 impl Faults {
@@ -125,7 +183,8 @@ impl Faults {
             }
         }
         let jitter = SeededRandom::new(seed ^ 0x0011_77e4);
-        Self { machines, events, random, jitter, slow: BTreeSet::new(), trace, begun: 0 }
+        let (slow, begun) = (BTreeSet::new(), FaultCounts::default());
+        Self { machines, events, random, jitter, slow, trace, begun }
     }
 
     /// Begins and ends what is due.
@@ -135,7 +194,7 @@ impl Faults {
             && Duration::from_millis(*entry.key()) <= now
         {
             for event in entry.remove() {
-                self.begun += u64::from(event.is_fault());
+                self.begun.count(event);
                 self.trace.note_at(now, format_args!("{}", Shown(event, &self.machines)));
                 self.apply(sim, event);
             }
@@ -195,7 +254,7 @@ impl Faults {
             Event::Release { a, b } => sim.release(a, b),
             Event::Slow { a, b, latency } => {
                 let link = (a.min(b), a.max(b));
-                if event.is_fault() {
+                if event.slows_down() {
                     self.slow.insert(link);
                 } else {
                     self.slow.remove(&link);
@@ -207,12 +266,9 @@ impl Faults {
 }
 
 impl Event {
-    fn is_fault(self) -> bool {
-        match self {
-            Self::Stop { .. } | Self::Crash { .. } | Self::Cut { .. } | Self::Hold { .. } => true,
-            Self::Slow { latency, .. } => latency != *LATENCY.end(),
-            Self::Restart { .. } | Self::Mend { .. } | Self::Release { .. } => false,
-        }
+    /// Whether it makes a link slower than all others.
+    fn slows_down(self) -> bool {
+        matches!(self, Self::Slow { latency, .. } if latency != *LATENCY.end())
     }
 }
 

@@ -33,6 +33,7 @@ use self::trace::Trace;
 use self::workload::Shared;
 
 pub use disk::FsBackend;
+pub use faults::FaultCounts;
 pub use network::SimNetwork;
 pub use time::SimClock;
 
@@ -67,8 +68,8 @@ pub struct Summary {
     pub failed: u64,
     /// Changes of unknown outcome.
     pub unknown: u64,
-    /// Crashes, cuts and delays.
-    pub faults: u64,
+    /// What went wrong, to be borne.
+    pub faults: FaultCounts,
     /// Simulated time.
     pub elapsed: Duration,
     /// Everything that happened, in order.
@@ -89,7 +90,7 @@ impl fmt::Display for Summary {
         write!(
             f,
             "seed {seed}: {calls} calls ({puts} puts, {failed} failed, {unknown} unknown), \
-             {reads} reads, {faults} faults in {seconds} s; trace {}",
+             {reads} reads in {seconds} s; {faults}; trace {}",
             self.trace_hash()
         )
     }
@@ -145,7 +146,7 @@ fn simulate(
     disks: Disks,
     shared: &Arc<Shared>,
     trace: &Trace,
-) -> Result<(Duration, u64), String> {
+) -> Result<(Duration, FaultCounts), String> {
     let mut builder = turmoil::Builder::new();
     builder
         .rng_seed(seed)

@@ -63,6 +63,34 @@ impl FakeCoordinator {
         })
     }
 
+    /// Does a change unless it is the repeat of one, whose answer is then given again.
+    fn once(
+        &self,
+        slot: Option<v1::Slot>,
+        body: String,
+        change: impl FnOnce(&mut State) -> Result<v1::FileStat, Status>,
+    ) -> Result<v1::FileStat, Status> {
+        let mut state = self.0.state.lock().unwrap();
+        let Slot { client, slot, sequence } = wire::slot("slot", slot)?;
+        let key = (client.to_wire(), slot);
+        match state.slots.get(&key) {
+            Some((newest, kept, stat)) if *newest == sequence => {
+                if *kept != body {
+                    return Err(refusal(ErrorCode::InvalidArgument, "another body"));
+                }
+                Ok(stat.clone())
+            }
+            Some((newest, ..)) if *newest > sequence => {
+                Err(refusal(ErrorCode::Stale, "an old number"))
+            }
+            _ => {
+                let stat = change(&mut state)?;
+                state.slots.insert(key, (sequence, body, stat.clone()));
+                Ok(stat)
+            }
+        }
+    }
+
     /// Checks chunks as a coordinator does that believes nothing.
     fn check(state: &State, tokens: &[Bytes], chunks: &[v1::WrittenChunk]) -> Result<u64, Status> {
         let wrong = |what: &str| refusal(ErrorCode::InvalidArgument, what);
@@ -338,36 +366,20 @@ impl Coordinator for FakeCoordinator {
         request: Request<v1::MakeDirectoryRequest>,
     ) -> Answered<v1::MakeDirectoryResponse> {
         let request = self.receive("MakeDirectory", request)?;
-        let stat = {
-            let mut state = self.0.state.lock().unwrap();
-            let Slot { client, slot, sequence } = wire::slot("slot", request.slot.clone())?;
-            let (key, body) = ((client.to_wire(), slot), format!("{request:?}"));
-            match state.slots.get(&key) {
-                Some((newest, kept, stat)) if *newest == sequence => {
-                    if *kept != body {
-                        return Err(refusal(ErrorCode::InvalidArgument, "another body"));
-                    }
-                    stat.clone()
-                }
-                Some((newest, ..)) if *newest > sequence => {
-                    return Err(refusal(ErrorCode::Stale, "an old number"));
-                }
-                _ => {
-                    let inode = state.next();
-                    let stat = v1::FileStat {
-                        inode,
-                        kind: v1::FileKind::Directory.into(),
-                        attributes: request.attributes,
-                        ..v1::FileStat::default()
-                    };
-                    state.count("MakeDirectory");
-                    state.names.insert(request.path, inode);
-                    state.inodes.insert(inode, File { stat: stat.clone(), chunks: Vec::new() });
-                    state.slots.insert(key, (sequence, body, stat.clone()));
-                    stat
-                }
-            }
-        };
+        let body = format!("{request:?}");
+        let stat = self.once(request.slot.clone(), body, |state| {
+            let inode = state.next();
+            let stat = v1::FileStat {
+                inode,
+                kind: v1::FileKind::Directory.into(),
+                attributes: request.attributes,
+                ..v1::FileStat::default()
+            };
+            state.count("MakeDirectory");
+            state.names.insert(request.path, inode);
+            state.inodes.insert(inode, File { stat: stat.clone(), chunks: Vec::new() });
+            Ok(stat)
+        })?;
         self.answer("MakeDirectory", v1::MakeDirectoryResponse { stat: Some(stat) }).await
     }
 
@@ -378,12 +390,43 @@ impl Coordinator for FakeCoordinator {
         Err(Status::unimplemented(""))
     }
 
-    async fn rename(&self, _: Request<v1::RenameRequest>) -> Answered<v1::RenameResponse> {
-        Err(Status::unimplemented(""))
+    async fn rename(&self, request: Request<v1::RenameRequest>) -> Answered<v1::RenameResponse> {
+        let request = self.receive("Rename", request)?;
+        let body = format!("{request:?}");
+        self.once(request.slot.clone(), body, |state| {
+            let (from, to) = (request.from, request.to);
+            if request.no_replace && state.names.contains_key(&to) {
+                return Err(refusal(ErrorCode::AlreadyExists, "it is there"));
+            }
+            let inode = state.names.remove(&from);
+            let inode = inode.ok_or_else(|| refusal(ErrorCode::NotFound, "no such file"))?;
+            for name in state.below(&from) {
+                let inode = state.names.remove(&name).expect("it was listed");
+                state.names.insert([&to, &name[from.len()..]].concat().into(), inode);
+            }
+            state.names.insert(to, inode);
+            Ok(v1::FileStat::default())
+        })?;
+        self.answer("Rename", v1::RenameResponse::default()).await
     }
 
-    async fn delete(&self, _: Request<v1::DeleteRequest>) -> Answered<v1::DeleteResponse> {
-        Err(Status::unimplemented(""))
+    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Answered<v1::DeleteResponse> {
+        let request = self.receive("Delete", request)?;
+        let body = format!("{request:?}");
+        self.once(request.slot.clone(), body, |state| {
+            let below = state.below(&request.path);
+            if !below.is_empty() && !request.recursive {
+                return Err(refusal(ErrorCode::NotEmpty, "it is not empty"));
+            }
+            if state.names.remove(&request.path).is_none() {
+                return Err(refusal(ErrorCode::NotFound, "no such file"));
+            }
+            for name in below {
+                state.names.remove(&name);
+            }
+            Ok(v1::FileStat::default())
+        })?;
+        self.answer("Delete", v1::DeleteResponse::default()).await
     }
 
     async fn undelete(&self, _: Request<v1::UndeleteRequest>) -> Answered<v1::UndeleteResponse> {

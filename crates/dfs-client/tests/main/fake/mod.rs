@@ -138,6 +138,12 @@ impl State {
         *self.done.entry(call).or_default() += 1;
     }
 
+    /// Names below a directory.
+    fn below(&self, path: &[u8]) -> Vec<Bytes> {
+        let top = [path, b"/"].concat();
+        self.names.keys().filter(|name| name.starts_with(&top)).cloned().collect()
+    }
+
     /// How often a call did something.
     pub(crate) fn done(&self, call: &str) -> u64 {
         self.done.get(call).copied().unwrap_or_default()

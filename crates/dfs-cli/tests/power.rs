@@ -1,0 +1,253 @@
+//! The power of all machines is cut: what only lies in the page cache is gone, unlike after a kill.
+//!
+//! Each disk is an XFS image on a loop device. Shutting XFS down drops all that was not synced,
+//! data and names; mounted again, it holds what a disk would hold after the plug was pulled. That
+//! needs root.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dfs_client::Client;
+use dfs_testkit::process::{Cluster, Settings};
+use dfs_types::ErrorCode;
+
+use crate::semantics::{client, put, read, verified_copies};
+use crate::support::{binary, noise};
+
+/// Bytes of a disk. Its image is sparse.
+const DISK: u64 = 2 << 30;
+/// One chunk of each layout of the store.
+const SMALL: usize = 3_000;
+const LARGE: usize = (3 << 20) + 5;
+
+/// A disk whose power can be cut.
+#[derive(Debug)]
+struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new() -> Result<Self, String> {
+        let folder = tempfile::Builder::new().prefix("dfs-disk-").tempdir();
+        let disk = Self { folder: folder.map_err(|error| error.to_string())? };
+        let image = std::fs::File::create(disk.image()).and_then(|image| image.set_len(DISK));
+        image.map_err(|error| error.to_string())?;
+        run(Command::new("mkfs.xfs").arg("-q").arg(disk.image()))?;
+        std::fs::create_dir(disk.root()).map_err(|error| error.to_string())?;
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    fn several(count: usize) -> Option<Vec<Self>> {
+        let disks = (0..count).map(|_| Self::new()).collect();
+        or_say_so(disks, "no power was cut, as root alone can")
+    }
+
+    fn image(&self) -> PathBuf {
+        self.folder.path().join("image")
+    }
+
+    /// Where it is mounted.
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("mount")
+    }
+
+    fn mount(&self) -> Result<(), String> {
+        run(Command::new("mount")
+            .args(["-t", "xfs", "-o", "loop"])
+            .args([self.image(), self.root()]))
+    }
+
+    fn cut_power(&self) {
+        run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(self.root())).unwrap();
+    }
+
+    /// Nobody may use it any more.
+    fn restore_power(&self) {
+        run(Command::new("umount").arg(self.root())).unwrap();
+        self.mount().unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // The loop device goes with the mount.
+        let root = self.root();
+        if run(Command::new("umount").arg(&root)).is_err() && is_mounted(&root) {
+            drop(run(Command::new("umount").arg("--lazy").arg(&root)));
+        }
+    }
+}
+
+/// What a test stands on. Where it cannot be had, says so past the capture of output, and fails
+/// where tests must be complete.
+fn or_say_so<T>(wanted: Result<T, String>, what: &str) -> Option<T> {
+    let why = match wanted {
+        Ok(had) => return Some(had),
+        Err(why) => format!("NOT TESTED: {what}: {why}"),
+    };
+    assert!(std::env::var_os("CI").is_none(), "{why}");
+    drop(io::stderr().write_all(format!("\n{why}\n").as_bytes()));
+    None
+}
+
+fn is_mounted(path: &Path) -> bool {
+    run(Command::new("mountpoint").arg("-q").arg(path)).is_ok()
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {}", said.trim())) }
+}
+
+/// A cluster with a disk for each machine. It goes before its disks.
+struct Machines {
+    cluster: Cluster,
+    disks: Vec<Disk>,
+}
+
+impl Machines {
+    fn start() -> Option<Self> {
+        let disks = Disk::several(4)?;
+        let settings = Settings {
+            metadata: Some(disks[0].root().join("metadata")),
+            disks: disks[1..].iter().map(|disk| disk.root().join("datanode")).collect(),
+            ..Settings::default()
+        };
+        Some(Self { cluster: Cluster::start(binary(), settings), disks })
+    }
+
+    /// All machines lose their power, and get it back.
+    fn cut_power(&mut self) {
+        let (cluster, disks) = (&mut self.cluster, &self.disks);
+        std::thread::scope(|scope| {
+            for disk in disks {
+                scope.spawn(|| disk.cut_power());
+            }
+        });
+        cluster.coordinator.kill();
+        cluster.datanodes.iter_mut().for_each(dfs_testkit::process::Server::kill);
+        disks.iter().for_each(Disk::restore_power);
+        cluster.start_coordinator();
+        (0..cluster.datanodes.len()).for_each(|index| cluster.start_datanode(index));
+        cluster.wait_for_active(cluster.datanodes.len());
+    }
+
+    async fn assert_whole(&self, client: &Client, at: &str, bytes: &[u8]) {
+        assert!(read(client, at).await.unwrap() == bytes, "{at} differs");
+        let copies = verified_copies(&self.cluster, at);
+        assert!(copies >= 2, "{at} has {copies} copies that verify");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_put_acknowledged_survives_a_power_cut() {
+    let Some(mut machines) = Machines::start() else { return };
+    let client = client(&machines.cluster);
+    let mut files = Vec::new();
+    // What comes last has nothing after it whose sync could have helped it to the disk: the bytes
+    // of a small chunk, and the name of a large one.
+    for last in [SMALL, LARGE] {
+        for length in [1, SMALL, 70_000, LARGE, 20 << 20, last] {
+            let (at, bytes) = (format!("/{}", files.len()), noise(length, files.len() as u64));
+            put(&client, &at, bytes.clone()).await.unwrap();
+            files.push((at, bytes));
+        }
+        machines.cut_power();
+        for (at, bytes) in &files {
+            machines.assert_whole(&client, at, bytes).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_power_cut_among_puts_leaves_whole_files_or_none() {
+    const WORKERS: usize = 6;
+    const FILES: usize = 20;
+    let Some(mut machines) = Machines::start() else { return };
+    let hasty = Client::builder().coordinator(machines.cluster.coordinator_url());
+    let hasty = hasty.deadline(Duration::from_secs(1)).connect_lazy().unwrap();
+    let acknowledged = Arc::new(AtomicUsize::new(0));
+    let content = |worker: usize, number: usize| {
+        let length = if number.is_multiple_of(3) { LARGE } else { SMALL + worker };
+        noise(length, (worker * FILES + number) as u64)
+    };
+    let workers = (0..WORKERS).map(|worker| {
+        let (client, acknowledged) = (hasty.clone(), acknowledged.clone());
+        tokio::spawn(async move {
+            let mut results = Vec::new();
+            for number in 0..FILES {
+                let at = format!("/{worker}-{number}");
+                let is_acknowledged = put(&client, &at, content(worker, number)).await.is_ok();
+                acknowledged.fetch_add(usize::from(is_acknowledged), Ordering::Relaxed);
+                results.push(is_acknowledged);
+            }
+            results
+        })
+    });
+    let workers: Vec<_> = workers.collect();
+    let is_time = || acknowledged.load(Ordering::Relaxed) >= WORKERS * FILES / 3;
+    assert!(dfs_testkit::process::wait_until(Duration::from_mins(1), is_time));
+    machines.cut_power();
+    let client = client(&machines.cluster);
+    for (worker, results) in workers.into_iter().enumerate() {
+        for (number, is_acknowledged) in results.await.unwrap().into_iter().enumerate() {
+            let (at, bytes) = (format!("/{worker}-{number}"), content(worker, number));
+            match read(&client, &at).await {
+                Err(error) if error.code() == ErrorCode::NotFound && !is_acknowledged => {}
+                _ => machines.assert_whole(&client, &at, &bytes).await,
+            }
+        }
+    }
+}
+
+/// XFS writes the name of a file with the next sync of its content, so that only a look at the
+/// system calls tells that the folder is synced, as other file systems want it.
+#[test]
+fn each_name_of_a_new_store_is_synced_in_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let top = folder.path().canonicalize().unwrap();
+    let log = top.join("calls");
+    let calls = "trace=mkdir,mkdirat,rename,renameat,renameat2,fsync";
+    let traced = run(Command::new("strace")
+        .args(["-f", "-y", "-qq", "-s", "4096", "-e", calls, "-o"])
+        .arg(&log)
+        .arg(binary())
+        .args(["coordinator", "init", "--metadata"])
+        .arg(format!("redb://{}", top.join("deep/metadata").display())));
+    let Some(()) = or_say_so(traced, "no system call was looked at") else { return };
+    let log = std::fs::read_to_string(log).unwrap();
+    let calls: Vec<_> = log.lines().filter(|line| line.ends_with("= 0")).collect();
+    let mut names = Vec::new();
+    for (at, call) in calls.iter().enumerate() {
+        // The last path of a call is the name that is there afterwards.
+        let name = call.split('"').skip(1).step_by(2).last().map(Path::new);
+        let Some(name) = name.filter(|name| name.starts_with(&top)) else { continue };
+        let synced = format!("<{}>", name.parent().unwrap().display());
+        let is_synced = |call: &&str| call.contains("fsync(") && call.contains(&synced);
+        assert!(calls[at..].iter().any(is_synced), "{} is not durable:\n{log}", name.display());
+        names.push(name.strip_prefix(&top).unwrap().display().to_string());
+    }
+    assert_eq!(names, ["deep", "deep/metadata", "deep/metadata/metadata.redb"]);
+}
+
+#[test]
+fn a_store_that_was_made_survives_a_power_cut() {
+    let Some(disks) = Disk::several(1) else { return };
+    let metadata = format!("redb://{}", disks[0].root().join("deep/metadata").display());
+    let init = || {
+        let mut init = Command::new(binary());
+        init.args(["coordinator", "init", "--metadata", &metadata]).output().unwrap()
+    };
+    assert!(init().status.success());
+    disks[0].cut_power();
+    disks[0].restore_power();
+    let again = init();
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(!again.status.success() && said.contains("already"), "it is gone: {said}");
+}
