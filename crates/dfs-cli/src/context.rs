@@ -87,7 +87,7 @@ impl Failures {
         let Err(error) = result else { return };
         self.count += 1;
         self.out.error(&error);
-        self.first.get_or_insert(error.told());
+        self.first.get_or_insert_with(|| error.told());
     }
 
     /// How many failed.

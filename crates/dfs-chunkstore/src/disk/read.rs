@@ -44,16 +44,13 @@ impl Disk {
         at: u64,
         size: usize,
     ) -> Result<Bytes, StoreError> {
-        let failed = |source: io::Error| match is_disk_failure(&source) {
-            true => StoreError::Damaged {
-                chunk,
-                what: format!("{size} bytes at {at} of its file cannot be read: {source}"),
-            },
-            false => StoreError::Io {
-                action: "reading a chunk",
-                disk: self.path().display().to_string(),
-                source,
-            },
+        let failed = |source: io::Error| {
+            if is_disk_failure(&source) {
+                let what = format!("{size} bytes at {at} of its file cannot be read: {source}");
+                return StoreError::Damaged { chunk, what };
+            }
+            let disk = self.path().display().to_string();
+            StoreError::Io { action: "reading a chunk", disk, source }
         };
         let bytes = file.read_at(at, size).map_err(failed)?;
         if bytes.len() < size {

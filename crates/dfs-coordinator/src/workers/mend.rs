@@ -401,7 +401,9 @@ mod tests {
     /// The plan with the first of the candidates.
     fn planned(record: &Chunk, views: &[View], lost: &[u128]) -> (Vec<u128>, Vec<u128>, Vec<u128>) {
         let mut without = Lost::default();
-        lost.iter().for_each(|node| without.add_node(NodeId(*node)));
+        for node in lost {
+            without.add_node(NodeId(*node));
+        }
         let Plan { sources, targets, displaced } = plan(record, views, &without, |from, count| {
             from.iter().map(|candidate| candidate.node).take(count).collect()
         });

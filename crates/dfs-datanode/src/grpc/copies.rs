@@ -64,11 +64,11 @@ pub(super) async fn delete(
         .await;
     let mut answer = v1::DeleteChunksResponse::default();
     for (chunk, stamp, result) in results {
-        match result {
-            Ok(is_deleted) => answer.deleted += u64::from(is_deleted),
-            Err(_) => {
-                answer.failed.push(v1::CopyToDelete { chunk_id: chunk.to_wire(), stamp: stamp.0 })
-            }
+        if let Ok(is_deleted) = result {
+            answer.deleted += u64::from(is_deleted);
+        } else {
+            let copy = v1::CopyToDelete { chunk_id: chunk.to_wire(), stamp: stamp.0 };
+            answer.failed.push(copy);
         }
     }
     Ok(answer)
