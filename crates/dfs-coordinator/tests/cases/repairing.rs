@@ -48,6 +48,23 @@ async fn what_a_lost_node_held_is_made_again_and_its_own_copy_goes_when_it_is_ba
 }
 
 #[tokio::test]
+async fn what_a_replaced_disk_held_is_made_again_though_its_node_answers() {
+    let cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    eventually("all is well", || is_whole(&cluster)).await;
+    let third = cluster.node(3).clone();
+    let lost = third.holds(chunk).unwrap().stamp;
+    third.replace_disk();
+    // No other node is there to take the copy.
+    eventually("it is made again on the new disk", || async {
+        third.holds(chunk).is_some_and(|copy| copy.stamp != lost)
+    })
+    .await;
+    eventually("all is well again", || is_whole(&cluster)).await;
+    assert_eq!(cluster.copies("/file").await.into_values().filter(|is_bad| !is_bad).count(), 3);
+}
+
+#[tokio::test]
 async fn a_chunk_out_of_reach_is_missing_until_a_holder_is_back() {
     let mut cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;

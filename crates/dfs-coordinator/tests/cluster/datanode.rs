@@ -46,6 +46,8 @@ struct State {
     orders: u64,
     is_full: bool,
     free: u64,
+    /// Its disk was replaced by an empty one.
+    has_new_disk: bool,
 }
 
 /// The neighbours that ReplicateChunk reaches, by address.
@@ -95,8 +97,9 @@ impl FakeDataNode {
 
     fn disks(&self) -> Vec<v1::Disk> {
         let state = self.state.lock().unwrap();
+        let disk = DiskId(self.disk.0 + u128::from(state.has_new_disk));
         vec![v1::Disk {
-            disk_id: self.disk.to_bytes().to_vec().into(),
+            disk_id: disk.to_bytes().to_vec().into(),
             capacity: 1 << 40,
             free: state.free,
             chunks: state.copies.len() as u64,
@@ -213,6 +216,13 @@ impl FakeDataNode {
         }
     }
 
+    /// Loses its disk, and with it all copies, and gets another.
+    pub(crate) fn replace_disk(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.copies.clear();
+        state.has_new_disk = true;
+    }
+
     /// Falls silent: no heartbeats any more. The first task is the server.
     pub(crate) fn silence(&self) {
         for task in self.tasks.lock().unwrap().drain(1..) {
@@ -235,7 +245,7 @@ impl FakeDataNode {
             length,
             crc32c,
             node: self.id,
-            disk: self.disk,
+            disk: DiskId(self.disk.0 + u128::from(state.has_new_disk)),
             stamp,
             registration: RegistrationNumber(state.registration),
             seal: Seal([0; 32]),

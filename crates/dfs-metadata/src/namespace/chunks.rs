@@ -179,7 +179,9 @@ impl Transaction {
         let node = self.get::<Node>(&keys::node(receipt.node)).await?;
         let newest = |node: &Node| node.pending.max(node.confirmed);
         let is_known = |node: &Node| receipt.registration <= newest(node);
-        Ok(node.is_some_and(|node| node.may_hold_copies() && is_known(&node)))
+        // A disk that the node has no longer holds nothing.
+        let has_disk = |node: &Node| node.disks.contains(&receipt.disk);
+        Ok(node.is_some_and(|node| node.may_hold_copies() && is_known(&node) && has_disk(&node)))
     }
 }
 
