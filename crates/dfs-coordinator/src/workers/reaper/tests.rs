@@ -38,7 +38,7 @@ async fn write_and_delete(core: &Core) -> ChunkId {
         zone: String::new(),
         host: String::new(),
         version: String::new(),
-        disks: Vec::new(),
+        disks: vec![DiskId(1)],
     };
     let registered = core.namespace.register(&registration, true).await.unwrap();
     core.namespace.confirm_registration(NODE, registered.number).await.unwrap();
