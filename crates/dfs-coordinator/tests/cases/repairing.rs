@@ -54,7 +54,11 @@ async fn what_a_replaced_disk_held_is_made_again_though_its_node_answers() {
     eventually("all is well", || is_whole(&cluster)).await;
     let third = cluster.node(3).clone();
     let lost = third.holds(chunk).unwrap().stamp;
+    // Back within its time, so that the node itself is never lost.
+    third.silence();
     third.replace_disk();
+    third.register("secret").await.unwrap();
+    third.beat().await;
     // No other node is there to take the copy.
     eventually("it is made again on the new disk", || async {
         third.holds(chunk).is_some_and(|copy| copy.stamp != lost)
