@@ -235,7 +235,7 @@ async fn note_bad_copies(
     copies: Vec<(ChunkId, Stamp, u64)>,
 ) -> Vec<v1::BadCopy> {
     let noted = copies.into_iter().map(|(chunk, stamp, block)| async move {
-        match core.namespace.mark_bad(chunk, CopyId { node, stamp }).await {
+        match core.namespace.mark_bad(chunk, CopyId { node, stamp }, None).await {
             Ok(record) => {
                 if record.is_some() {
                     warn!(%chunk, %node, block, "a copy is bad; it will be replaced");
