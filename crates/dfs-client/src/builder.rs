@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use dfs_streamer::{Hashing, SenderConfig};
@@ -10,6 +9,7 @@ use dfs_transport::{Channels, Network, Security, TcpNetwork};
 use dfs_types::{ClientId, ErrorCode, OsRandom, Random};
 
 use crate::budget::{BUDGET_MIN, Budget};
+use crate::coordinators::Coordinators;
 use crate::fetch::Penalties;
 use crate::slots::Slots;
 use crate::stats::Counters;
@@ -53,7 +53,8 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Adds a coordinator, `http://host:port` or `host:port`. Several are tried in turn.
+    /// Adds a coordinator, `http://host:port` or `host:port`. Of several the client begins with
+    /// one by chance, and turns to another when it fails. A name counts for all its addresses.
     pub fn coordinator(self, address: impl Into<String>) -> Self {
         self.coordinators([address.into()])
     }
@@ -104,12 +105,12 @@ impl ClientBuilder {
         });
         let coordinators = coordinators.collect::<Result<_, _>>()?;
         let Components { network, random, hashing } = self.components;
+        let channels = Channels::new(network, Security::Plaintext);
         Ok(Client {
             inner: Arc::new(Inner {
-                coordinators,
-                preferred: AtomicUsize::new(0),
+                coordinators: Coordinators::new(coordinators, channels.clone(), random.clone()),
                 deadline: self.deadline,
-                channels: Channels::new(network, Security::Plaintext),
+                channels,
                 slots: Slots::new(ClientId::random(random.as_ref())),
                 budget: Budget::new(self.memory_budget),
                 sender: SenderConfig::default(),
@@ -139,9 +140,7 @@ pub struct Client {
 }
 
 pub(crate) struct Inner {
-    pub(crate) coordinators: Vec<String>,
-    /// Index of the coordinator that answered last.
-    pub(crate) preferred: AtomicUsize,
+    pub(crate) coordinators: Coordinators,
     pub(crate) deadline: Duration,
     pub(crate) channels: Channels,
     pub(crate) slots: Slots,
@@ -177,7 +176,7 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("coordinators", &self.inner.coordinators)
+            .field("coordinators", &self.inner.coordinators.names())
             .finish_non_exhaustive()
     }
 }

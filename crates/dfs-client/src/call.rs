@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dfs_proto::v1::coordinator_client::CoordinatorClient;
@@ -13,11 +12,15 @@ use tokio::time::{Instant, timeout};
 use tonic::{Response, Status};
 use tracing::{Instrument as _, Span};
 
+use crate::coordinators::Chosen;
 use crate::stats::count;
 use crate::{Client, Error};
 
-/// How long one try of a call may take.
+/// How long one try of a call may take at most, and does when there is nobody else to ask.
 const TRY_WITHIN: Duration = Duration::from_secs(10);
+/// How long the first try at each of several coordinators may take, so that one that hangs is
+/// noticed soon. Each further round may take twice as long: a call that needs its time gets it.
+const TRY_WITHIN_FIRST: Duration = Duration::from_secs(1);
 /// The first pause between two tries; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause.
@@ -49,16 +52,6 @@ impl Client {
         with_request_id(id, work).instrument(span)
     }
 
-    /// Index of the coordinator that answered last.
-    fn preferred(&self) -> usize {
-        self.inner.preferred.load(Ordering::Relaxed) % self.inner.coordinators.len()
-    }
-
-    /// Address of the coordinator that answered last.
-    pub(crate) fn coordinator(&self) -> &str {
-        &self.inner.coordinators[self.preferred()]
-    }
-
     /// Calls a coordinator until it gives an answer that is worth giving to the user, or until
     /// the deadline. `send` must be safe to repeat.
     pub(crate) async fn call<T, F, R>(&self, context: &str, send: F) -> Result<T, Error>
@@ -88,35 +81,23 @@ impl Client {
         let mut pause = PAUSE_MIN;
         let mut may_have_happened = false;
         let mut is_told = false;
+        let mut tries = 0;
         loop {
-            let preferred = self.preferred();
-            let address = &inner.coordinators[preferred];
-            let channel = inner.channels.control(address);
-            let channel = channel
-                .map_err(|e| Error::new(ErrorCode::InvalidArgument, context, e.to_string()))?;
             let left = inner.deadline.saturating_sub(started.elapsed());
-            let asked = Instant::now();
-            let mut failure = match timeout(TRY_WITHIN.min(left), send(channel)).await {
-                Ok(Ok(answer)) => {
-                    let elapsed_ms = asked.elapsed().as_millis() as u64;
-                    tracing::debug!(context, coordinator = %address, elapsed_ms, "got an answer");
-                    return Ok(answer.into_inner());
-                }
-                Ok(Err(status)) => {
-                    may_have_happened |= !was_never_sent(&status) && is_of_transport(&status);
-                    Failure::from_status(&status)
-                }
-                Err(_) => {
-                    may_have_happened = true;
-                    Failure::new(ErrorCode::OutcomeUnknown, "no answer in time")
-                }
-            };
-            if matches!(failure.code, ErrorCode::Unavailable | ErrorCode::OutcomeUnknown) {
-                failure.message = format!("coordinator {address}: {}", failure.message);
-                inner.preferred.store(preferred + 1, Ordering::Relaxed);
-            }
+            let Tried { mut failure, may_have, next } =
+                match self.try_once(context, &send, tries, left).await? {
+                    Ok(answer) => return Ok(answer),
+                    Err(tried) => tried,
+                };
+            tries += 1;
+            may_have_happened |= may_have;
             let retries = failure.code.is_retryable() || failure.code == ErrorCode::OutcomeUnknown;
-            let wait = jittered(failure.retry_after.unwrap_or(pause), inner.random.as_ref());
+            let wait = if next == Next::Healthy {
+                PAUSE_MIN
+            } else {
+                failure.retry_after.unwrap_or(pause)
+            };
+            let wait = jittered(wait, inner.random.as_ref());
             let patience = match failure.code {
                 ErrorCode::NotEnoughNodes => NODES_WITHIN.min(inner.deadline),
                 _ => inner.deadline,
@@ -129,7 +110,7 @@ impl Client {
                 return Err(Error::of(context, &failure));
             }
             count(&inner.counters.retries);
-            if !is_told && started.elapsed() >= SILENT_FOR {
+            if !is_told && next == Next::None && started.elapsed() >= SILENT_FOR {
                 is_told = true;
                 let patience = patience.as_secs();
                 tracing::warn!(context, error = %failure.message, "tries for up to {patience} s");
@@ -139,6 +120,97 @@ impl Client {
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
+
+    /// Asks one coordinator once, after so many `tries` of the same call. The outer error is one
+    /// that no other try can mend.
+    async fn try_once<T, F, R>(
+        &self,
+        context: &str,
+        send: &F,
+        tries: usize,
+        left: Duration,
+    ) -> Result<Result<T, Tried>, Error>
+    where
+        F: Fn(Traced) -> R,
+        R: Future<Output = Result<Response<T>, Status>>,
+    {
+        let inner = &self.inner;
+        let chosen = match timeout(left, inner.coordinators.choose()).await {
+            Ok(chosen) => chosen.map_err(|error| error.to_string()),
+            Err(_) => Err("not found in time".to_owned()),
+        };
+        let Chosen { address, of } = match chosen {
+            Ok(chosen) => chosen,
+            Err(message) => {
+                let failure =
+                    Failure::new(ErrorCode::Unavailable, format!("coordinator {message}"));
+                return Ok(Err(Tried { failure, may_have: false, next: Next::None }));
+            }
+        };
+        let channel = inner
+            .channels
+            .control(&address)
+            .map_err(|e| Error::new(ErrorCode::InvalidArgument, context, e.to_string()))?;
+        let asked = Instant::now();
+        let (mut failure, may_have) =
+            match timeout(try_within(tries, of).min(left), send(channel)).await {
+                Ok(Ok(answer)) => {
+                    inner.coordinators.answered(&address);
+                    let elapsed_ms = asked.elapsed().as_millis() as u64;
+                    tracing::debug!(context, coordinator = %address, elapsed_ms, "got an answer");
+                    return Ok(Ok(answer.into_inner()));
+                }
+                Ok(Err(status)) => {
+                    let may_have = !was_never_sent(&status) && is_of_transport(&status);
+                    (Failure::from_status(&status), may_have)
+                }
+                Err(_) => {
+                    inner.channels.redial(&address);
+                    (Failure::new(ErrorCode::OutcomeUnknown, "no answer in time"), true)
+                }
+            };
+        let mut next = Next::None;
+        if matches!(failure.code, ErrorCode::Unavailable | ErrorCode::OutcomeUnknown) {
+            failure.message = format!("coordinator {address}: {}", failure.message);
+            let has_healthy = inner.coordinators.failed(&address);
+            if has_healthy {
+                next = Next::Healthy;
+            } else if tries + 1 < of {
+                next = Next::Avoided;
+            }
+        } else {
+            inner.coordinators.answered(&address);
+        }
+        Ok(Err(Tried { failure, may_have, next }))
+    }
+}
+
+/// A try that failed.
+struct Tried {
+    failure: Failure,
+    /// Whether the change may have taken place all the same.
+    may_have: bool,
+    next: Next,
+}
+
+/// Who is there to be asked next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// One that has not failed lately.
+    Healthy,
+    /// One that has, but was not asked by this call.
+    Avoided,
+    /// Nobody but those that were asked.
+    None,
+}
+
+/// How long a try may take, after so many others, when there are so `many` coordinators.
+fn try_within(tries: usize, many: usize) -> Duration {
+    if many < 2 {
+        return TRY_WITHIN;
+    }
+    let doublings = (tries / many).min(TRY_WITHIN.as_secs().ilog2() as usize + 1);
+    (TRY_WITHIN_FIRST * (1 << doublings)).min(TRY_WITHIN)
 }
 
 /// Whether the answer to a repeat holds for all tries: the change took place before, or never can.

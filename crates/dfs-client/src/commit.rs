@@ -63,7 +63,8 @@ impl Client {
     /// Gives an upload up, as well as it can be: what is not told now is collected later.
     pub(crate) async fn abort(&self, token: Bytes) {
         let request = v1::AbortRequest { token };
-        let Ok(channel) = self.inner.channels.control(self.coordinator()) else { return };
+        let Ok(chosen) = self.inner.coordinators.choose().await else { return };
+        let Ok(channel) = self.inner.channels.control(&chosen.address) else { return };
         let mut client = v1::coordinator_client::CoordinatorClient::new(channel);
         let aborting = client.abort_upload(request);
         drop(tokio::time::timeout(std::time::Duration::from_secs(2), aborting).await);

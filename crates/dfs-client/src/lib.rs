@@ -35,6 +35,7 @@ mod builder;
 mod call;
 mod chunk_upload;
 mod commit;
+mod coordinators;
 mod copy;
 mod error;
 mod explain;

@@ -109,7 +109,7 @@ impl Client {
     pub async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
         self.traced(async {
             let context = "status of the cluster";
-            let request = v1::ClusterStatusRequest { min_revision: 0 };
+            let request = v1::ClusterStatusRequest::default();
             let answer = self.call_any(context, |channel| {
                 let mut admin =
                     AdminClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);

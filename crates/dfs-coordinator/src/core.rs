@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use dfs_metadata::engine::Engine;
 use dfs_metadata::namespace::{Namespace, Node};
 use dfs_metadata::placement::NodeSelector;
 use dfs_proto::Failure;
@@ -20,6 +21,7 @@ use crate::workers::Background;
 /// The shared parts. One per coordinator, behind an [`Arc`].
 pub(crate) struct Core {
     pub(crate) settings: Settings,
+    pub(crate) engine: Arc<dyn Engine>,
     pub(crate) namespace: Namespace,
     pub(crate) channels: Channels,
     pub(crate) clock: Arc<dyn Clock>,
@@ -40,15 +42,30 @@ impl Core {
 
     /// Takes over what is stored of all nodes.
     pub(crate) async fn refresh_members(&self) -> Result<(), dfs_metadata::Error> {
-        let nodes = self.namespace.nodes().await?;
+        self.take_members(&self.namespace.nodes().await?);
+        Ok(())
+    }
+
+    /// Takes over what was just read of all nodes.
+    pub(crate) fn take_members(&self, nodes: &[(NodeId, Node)]) {
         let now = Instant::now();
         let mut registry = self.registry();
-        for (node, stored) in &nodes {
+        for (node, stored) in nodes {
             if let Some(member) = member(stored) {
                 registry.set_member(*node, member, now);
             }
         }
-        Ok(())
+    }
+
+    /// Sees to it that nodes which hold something are known here, too: one may have joined
+    /// through another coordinator a moment ago, and what it holds is not missing.
+    pub(crate) async fn meet(
+        &self,
+        mut nodes: impl Iterator<Item = NodeId>,
+    ) -> Result<(), dfs_metadata::Error> {
+        let now = Instant::now();
+        let is_unknown = nodes.any(|node| self.registry().state(node, now).is_none());
+        if is_unknown { self.refresh_members().await } else { Ok(()) }
     }
 }
 

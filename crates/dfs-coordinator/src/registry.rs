@@ -101,12 +101,22 @@ pub(crate) struct Census {
     pub(crate) awaited: usize,
 }
 
+/// The process of a node that sends heartbeats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Speaker {
+    pub(crate) registration: RegistrationNumber,
+    /// What the process made up when it started; 0 when it has nothing of the kind.
+    pub(crate) instance: u64,
+}
+
 struct Entry {
     member: Member,
     last_heard: Option<Instant>,
     report: Report,
     /// Number of the heartbeat stream in charge; 0 when there is none.
     stream: u64,
+    /// Whose it is.
+    speaker: Option<Speaker>,
     planned: Planned,
 }
 
@@ -171,6 +181,7 @@ impl Registry {
                         last_heard: None,
                         report: Report::default(),
                         stream: 0,
+                        speaker: None,
                         planned: Planned { bytes: 0, at: now },
                     },
                 );
@@ -180,11 +191,18 @@ impl Registry {
 
     /// A heartbeat stream of a known node begins. It is in charge from now on; the number tells
     /// it from those before, which thereby end.
-    pub(crate) fn open_stream(&mut self, node: NodeId) -> Option<u64> {
+    pub(crate) fn open_stream(&mut self, node: NodeId, speaker: Speaker) -> Option<u64> {
         let entry = self.nodes.get_mut(&node)?;
         self.streams += 1;
         entry.stream = self.streams;
+        entry.speaker = Some(speaker);
         Some(self.streams)
+    }
+
+    /// Whether the stream in charge is one of this very process.
+    pub(crate) fn is_heard_from(&self, node: NodeId, speaker: Speaker) -> bool {
+        speaker.instance != 0
+            && self.nodes.get(&node).is_some_and(|entry| entry.speaker == Some(speaker))
     }
 
     /// Takes a heartbeat over. `None` when the stream is not the one in charge any more.
@@ -310,6 +328,8 @@ mod tests {
     const PATIENCE: Patience =
         Patience { suspect_after: Duration::from_secs(10), lost_after: Duration::from_mins(1) };
 
+    const SPEAKER: Speaker = Speaker { registration: RegistrationNumber(1), instance: 1 };
+
     fn member(admin_state: NodeState) -> Member {
         Member {
             address: "a:1".to_owned(),
@@ -356,7 +376,7 @@ mod tests {
         }
 
         fn hear(&mut self, node: NodeId) -> u64 {
-            let stream = self.registry.open_stream(node).unwrap();
+            let stream = self.registry.open_stream(node, SPEAKER).unwrap();
             self.registry.heard(node, stream, report(500), self.now).unwrap();
             stream
         }
@@ -446,7 +466,22 @@ mod tests {
         let now = world.now;
         assert_eq!(world.registry.heard(node, old, report(1), now), None);
         assert!(world.registry.heard(node, new, report(1), now).is_some());
-        assert_eq!(world.registry.open_stream(NodeId(9)), None, "an unknown node has no stream");
+        assert!(world.registry.is_heard_from(node, SPEAKER));
+        let nameless = Speaker { instance: 0, ..SPEAKER };
+        for other in [
+            Speaker { instance: 2, ..SPEAKER },
+            Speaker { registration: RegistrationNumber(2), ..SPEAKER },
+            nameless,
+        ] {
+            assert!(!world.registry.is_heard_from(node, other), "{other:?}");
+        }
+        world.registry.open_stream(node, nameless).unwrap();
+        assert!(!world.registry.is_heard_from(node, nameless), "they cannot be told apart");
+        assert_eq!(
+            world.registry.open_stream(NodeId(9), SPEAKER),
+            None,
+            "an unknown node has no stream"
+        );
     }
 
     #[test]
@@ -475,7 +510,7 @@ mod tests {
         }
         world.node(5, NodeState::Removed);
         world.hear(NodeId(1));
-        let stream = world.registry.open_stream(NodeId(2)).unwrap();
+        let stream = world.registry.open_stream(NodeId(2), SPEAKER).unwrap();
         let refusing = Report { is_full: true, ..report(500) };
         world.registry.heard(NodeId(2), stream, refusing, world.now);
         world.at(9);
@@ -488,7 +523,7 @@ mod tests {
     fn a_failed_disk_counts_for_nothing() {
         let mut world = World::new();
         let node = world.node(1, NodeState::Active);
-        let stream = world.registry.open_stream(node).unwrap();
+        let stream = world.registry.open_stream(node, SPEAKER).unwrap();
         let mut two = report(500);
         two.disks.push(DiskReport { is_failed: true, disk: DiskId(2), ..two.disks[0] });
         world.registry.heard(node, stream, two, world.now);
@@ -501,11 +536,11 @@ mod tests {
         let mut world = World::new();
         let (broken, stopping) =
             (world.node(1, NodeState::Active), world.node(2, NodeState::Active));
-        let stream = world.registry.open_stream(broken).unwrap();
+        let stream = world.registry.open_stream(broken, SPEAKER).unwrap();
         let mut failed = Report { is_full: true, ..report(500) };
         failed.disks[0].is_failed = true;
         world.registry.heard(broken, stream, failed, world.now);
-        let stream = world.registry.open_stream(stopping).unwrap();
+        let stream = world.registry.open_stream(stopping, SPEAKER).unwrap();
         let stops = Report { is_stopping: true, ..report(500) };
         world.registry.heard(stopping, stream, stops, world.now);
         let census = world.registry.census(100, world.now);

@@ -139,6 +139,7 @@ impl Service {
         };
         let (stop, stopping) = Shutdown::new();
         let core = Arc::new(Core {
+            engine: engine.clone(),
             namespace,
             channels: Channels::new(network, Security::default()),
             clock,

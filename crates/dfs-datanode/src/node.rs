@@ -54,6 +54,8 @@ pub(crate) struct Node {
     /// Bounds what copying to other nodes reads.
     pub(crate) throttle: Throttle,
     pub(crate) id: NodeId,
+    /// Tells this process from another one with equal disks.
+    pub(crate) instance: u64,
     /// `host:port` under which others reach it.
     pub(crate) address: String,
     standing: watch::Sender<Option<Standing>>,
@@ -80,6 +82,8 @@ impl Node {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, store, pool, random, channels, counts, readiness, address } = parts;
         let id = store.identity().node;
+        // None is 0, which stands for no instance.
+        let instance = 1 + random.below(u64::MAX);
         Self {
             sessions: Sessions::new(&settings),
             reads: Arc::new(Semaphore::new(settings.reads)),
@@ -95,6 +99,7 @@ impl Node {
             readiness,
             bad_copies: BadCopies::default(),
             id,
+            instance,
             address,
             standing: watch::Sender::new(None),
             news: watch::Sender::new(0),

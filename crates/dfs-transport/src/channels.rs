@@ -20,10 +20,19 @@ pub(crate) const STREAM_WINDOW: u32 = (4 << 20) + (64 << 10);
 /// Bytes of one connection that may be under way unread; half of it is also what small frames may
 /// add up to before h2 takes them for an attack.
 pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;
-/// How often a busy connection is asked whether it lives.
+/// How often a busy connection is asked whether it lives, as long as bulk bytes may keep both
+/// sides from answering.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the answer may take.
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same for connections with small calls alone, whose callers have another peer to turn to.
+const CONTROL_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+const CONTROL_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long names may take to look up.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Addresses of one name.
+const ADDRESSES_MAX: usize = 64;
 
 /// Bulk connections to one peer. One connection is one task, thus at most one core on each side.
 const BULK_CONNECTIONS: u64 = 2;
@@ -82,6 +91,26 @@ impl Channels {
         self.channel(address, CONTROL + 1 + key % BULK_CONNECTIONS)
     }
 
+    /// Makes the next small call dial anew: a connection that gives no answer may be one whose
+    /// other end is long gone. Calls under way keep theirs.
+    pub fn redial(&self, address: &str) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.channels.remove(&(address.to_owned(), CONTROL));
+    }
+
+    /// The addresses that stand behind `host:port`: each of them once, in order, and at least one.
+    pub async fn resolve(&self, name: &str) -> io::Result<Vec<String>> {
+        let looking = tokio::time::timeout(RESOLVE_TIMEOUT, self.network.resolve(name));
+        let mut found = looking.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        found.sort();
+        found.dedup();
+        found.truncate(ADDRESSES_MAX);
+        if found.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+        }
+        Ok(found)
+    }
+
     /// Checks an address and takes it to its plain form `host:port`.
     pub fn parse_address(address: &str) -> Result<String, AddressError> {
         let wrong = || AddressError(address.to_owned());
@@ -115,17 +144,21 @@ impl Channels {
                 kept.channels.remove(&oldest);
             }
         }
-        let channel = self.make(&key.0)?;
+        let channel = self.make(&key.0, connection)?;
         kept.channels.insert(key, (now, channel.clone()));
         Ok(Traced::new(channel, AddRequestId))
     }
 
-    fn make(&self, address: &str) -> Result<Channel, AddressError> {
+    fn make(&self, address: &str, connection: u64) -> Result<Channel, AddressError> {
+        let (interval, timeout) = match connection {
+            CONTROL => (CONTROL_KEEPALIVE_INTERVAL, CONTROL_KEEPALIVE_TIMEOUT),
+            _ => (KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT),
+        };
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|_| AddressError(address.to_owned()))?
             .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .http2_keep_alive_interval(interval)
+            .keep_alive_timeout(timeout)
             .keep_alive_while_idle(false)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)

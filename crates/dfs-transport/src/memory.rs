@@ -30,6 +30,9 @@ struct Lines {
     connected: Vec<watch::Sender<()>>,
     dialled: usize,
     ports_given: u16,
+    /// What stands behind a name; a name that is not here is an address.
+    names: BTreeMap<String, Vec<String>>,
+    looked_up: usize,
 }
 
 impl MemoryNetwork {
@@ -46,6 +49,17 @@ impl MemoryNetwork {
     /// Connections that were ever made.
     pub fn dialled(&self) -> usize {
         self.lock().dialled
+    }
+
+    /// Sets the addresses behind a name, all `host:port`. With none the name cannot be looked up.
+    pub fn name<const N: usize>(&self, name: &str, addresses: [&str; N]) {
+        let addresses = addresses.map(ToOwned::to_owned).to_vec();
+        self.lock().names.insert(name.to_owned(), addresses);
+    }
+
+    /// How often names were looked up.
+    pub fn looked_up(&self) -> usize {
+        self.lock().looked_up
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Lines> {
@@ -96,6 +110,16 @@ impl Network for MemoryNetwork {
         let local =
             address.parse().unwrap_or_else(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         Ok(Box::new(MemoryListener { incoming, local }))
+    }
+
+    async fn resolve(&self, name: &str) -> io::Result<Vec<String>> {
+        let mut lines = self.lock();
+        lines.looked_up += 1;
+        match lines.names.get(name) {
+            None => Ok(vec![name.to_owned()]),
+            Some(addresses) if addresses.is_empty() => Err(io::ErrorKind::NotFound.into()),
+            Some(addresses) => Ok(addresses.clone()),
+        }
     }
 }
 

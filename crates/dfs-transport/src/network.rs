@@ -116,6 +116,12 @@ pub trait Network: Send + Sync + 'static {
 
     /// Listens on `host:port`; port 0 takes a free one.
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>>;
+
+    /// The addresses that stand behind the host of a `host:port`, each with the port. One that
+    /// has no names takes each for an address.
+    async fn resolve(&self, name: &str) -> io::Result<Vec<String>> {
+        Ok(vec![name.to_owned()])
+    }
 }
 
 /// The code of a process that cannot listen.
@@ -166,5 +172,13 @@ impl Network for TcpNetwork {
         let listener = TcpListener::bind(address).await?;
         let local = listener.local_addr()?;
         Ok(Box::new(Tcp { listener, local }))
+    }
+
+    async fn resolve(&self, name: &str) -> io::Result<Vec<String>> {
+        if name.parse::<SocketAddr>().is_ok() {
+            return Ok(vec![name.to_owned()]);
+        }
+        let found = tokio::net::lookup_host(name).await?;
+        Ok(found.map(|address| address.to_string()).collect())
     }
 }

@@ -66,19 +66,6 @@ async fn a_coordinator_that_stays_away_is_given_up_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_coordinator_is_asked() {
-    let cluster = Cluster::start(1).await;
-    let client = Client::builder()
-        .coordinators(["127.0.0.1:1".to_owned(), "http://127.0.0.1:7070".to_owned()])
-        .components(cluster.components())
-        .connect_lazy()
-        .unwrap();
-    mkdir(&client, "/a").await.unwrap();
-    mkdir(&client, "/b").await.unwrap();
-    assert_eq!(client.stats().retries, 1, "it stays with the one that answers");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_busy_coordinator_is_asked_again() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();

@@ -9,6 +9,8 @@ mod cancelling;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod failing_over;
+#[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod reading;

@@ -12,6 +12,7 @@ use dfs_types::{ErrorCode, NodeState, Revision};
 use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
+use super::holder;
 use super::upload::replication_factor;
 use crate::core::{Core, allow, location, unknown_location, wire_state};
 use crate::failure;
@@ -70,9 +71,14 @@ async fn cluster_status(
 ) -> Result<v1::ClusterStatusResponse, Failure> {
     allow(Action::Read, None)?;
     let state = state_since(core, request.min_revision).await?;
+    core.take_members(&state.nodes);
     let least = core.namespace.chunks_changed_at().max(Revision(request.min_revision));
-    let replication_status = replication_status(core, &state, least).await;
     let identity = core.namespace.identity();
+    let work = match background_work(core, &state, least).await {
+        work if !work.lease_holder.is_empty() || request.is_relayed => work,
+        // The workers run elsewhere, and with them what is known of the chunks.
+        work => holder::ask(core, least).await.unwrap_or(work),
+    };
     let now = Instant::now();
     let nodes = {
         let registry = core.registry();
@@ -107,21 +113,33 @@ async fn cluster_status(
         replication_factor: replication.factor.into(),
         min_write_replicas: replication.min_write_for(replication.factor).into(),
         nodes,
-        replication: Some(replication_status),
-        workers: core
-            .background
-            .workers()
-            .map(|progress| v1::WorkerStatus {
-                name: progress.name().to_owned(),
-                state: progress.state(),
-                done: progress.done(),
-                failed: progress.failed(),
-                queued: progress.queued(),
-            })
-            .collect(),
+        replication: Some(work.replication),
+        workers: work.workers,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        worker_lease_holder: core.background.lease_holder(),
+        worker_lease_holder: work.lease_holder,
     })
+}
+
+/// What the holder of the worker lease knows, and nobody else.
+pub(super) struct BackgroundWork {
+    pub(super) replication: v1::ReplicationStatus,
+    pub(super) workers: Vec<v1::WorkerStatus>,
+    /// Empty when that is not this coordinator, or not known.
+    pub(super) lease_holder: String,
+}
+
+/// The background work as it is here.
+async fn background_work(core: &Core, state: &ClusterState, least: Revision) -> BackgroundWork {
+    let replication = replication_status(core, state, least).await;
+    let workers = core.background.workers().map(|progress| v1::WorkerStatus {
+        name: progress.name().to_owned(),
+        state: progress.state(),
+        done: progress.done(),
+        failed: progress.failed(),
+        queued: progress.queued(),
+    });
+    let (workers, lease_holder) = (workers.collect(), core.background.lease_holder());
+    BackgroundWork { replication, workers, lease_holder }
 }
 
 /// The cluster at a revision that is not older than the one asked for.

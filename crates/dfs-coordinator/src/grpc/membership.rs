@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::upload::label;
 use crate::core::{Core, allow, member, wire_state};
 use crate::failure;
-use crate::registry::{DiskReport, Report};
+use crate::registry::{DiskReport, Report, Speaker};
 
 /// Disks of one node.
 const DISKS_MAX: usize = 64;
@@ -153,7 +153,7 @@ async fn listen(
 /// Whom a heartbeat stream speaks for.
 struct Opened {
     node: NodeId,
-    registration: RegistrationNumber,
+    speaker: Speaker,
     stream: u64,
 }
 
@@ -165,16 +165,17 @@ async fn take(
 ) -> Result<Option<v1::HeartbeatOrder>, Failure> {
     let node = wire::id("node_id", &report.node_id)?;
     let registration = RegistrationNumber(report.registration);
+    let speaker = Speaker { registration, instance: report.instance_id };
     let bad_copies = parse_bad_copies(report.bad_copies)?;
     let stream = match opened {
-        Some(opened) if (opened.node, opened.registration) == (node, registration) => opened.stream,
+        Some(opened) if (opened.node, opened.speaker) == (node, speaker) => opened.stream,
         Some(_) => {
-            let what = "a heartbeat stream speaks for one registration of one node";
+            let what = "a heartbeat stream speaks for one process and registration of one node";
             return Err(FieldError::new("node_id", what).into());
         }
         None => {
-            let Some(stream) = open(core, node, registration).await? else { return Ok(None) };
-            *opened = Some(Opened { node, registration, stream });
+            let Some(stream) = open(core, node, speaker).await? else { return Ok(None) };
+            *opened = Some(Opened { node, speaker, stream });
             stream
         }
     };
@@ -186,6 +187,12 @@ async fn take(
     };
     let state = core.registry().heard(node, stream, heard, Instant::now());
     let Some(state) = state else {
+        if core.registry().is_heard_from(node, speaker) {
+            // It reaches this coordinator in two ways, or dialled again; nothing is wrong with its
+            // registration.
+            let message = "another heartbeat stream of this process is in charge";
+            return Err(Failure::new(ErrorCode::Stale, message));
+        }
         // A newer stream is in charge; whose registration is still in use is seen on the next try.
         info!(%node, "a heartbeat stream was replaced by a newer one");
         return Ok(None);
@@ -201,12 +208,9 @@ async fn take(
 
 /// Takes the registration into use and puts a new stream in charge. `None` when the registration
 /// is not valid.
-async fn open(
-    core: &Core,
-    node: NodeId,
-    registration: RegistrationNumber,
-) -> Result<Option<u64>, Failure> {
-    let stored = match core.namespace.confirm_registration(node, registration).await {
+async fn open(core: &Core, node: NodeId, speaker: Speaker) -> Result<Option<u64>, Failure> {
+    let confirmed = core.namespace.confirm_registration(node, speaker.registration);
+    let stored = match confirmed.await {
         Ok(stored) => stored,
         Err(
             error @ (dfs_metadata::Error::NotRegistered { .. }
@@ -221,7 +225,7 @@ async fn open(
     if let Some(member) = member(&stored) {
         registry.set_member(node, member, Instant::now());
     }
-    Ok(registry.open_stream(node))
+    Ok(registry.open_stream(node, speaker))
 }
 
 /// Notes copies as bad; returns those whose records no longer count them.
@@ -231,7 +235,7 @@ async fn note_bad_copies(
     copies: Vec<(ChunkId, Stamp, u64)>,
 ) -> Vec<v1::BadCopy> {
     let noted = copies.into_iter().map(|(chunk, stamp, block)| async move {
-        match core.namespace.mark_bad(chunk, CopyId { node, stamp }).await {
+        match core.namespace.mark_bad(chunk, CopyId { node, stamp }, None).await {
             Ok(record) => {
                 if record.is_some() {
                     warn!(%chunk, %node, block, "a copy is bad; it will be replaced");

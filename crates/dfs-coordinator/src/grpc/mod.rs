@@ -3,6 +3,7 @@
 mod admin;
 mod convert;
 mod coordinator;
+mod holder;
 mod membership;
 mod upload;
 

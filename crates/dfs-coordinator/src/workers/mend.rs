@@ -192,8 +192,10 @@ impl Mender {
 
     /// Notes that a node does not have the good copy that the record has of it: it says so itself.
     async fn condemn(&self, chunk: ChunkId, record: &Chunk, node: NodeId) {
+        let fence = self.lease.fence(WORKER_LEASE);
         for copy in record.good_copies().filter(|copy| copy.node == node) {
-            let noted = self.core.namespace.mark_bad(chunk, CopyId::of(copy)).await;
+            let copy = CopyId::of(copy);
+            let noted = self.core.namespace.mark_bad(chunk, copy, Some(&fence)).await;
             if let Err(error) = noted {
                 warn!(%chunk, %node, %error, "a copy that is gone could not be noted");
             }

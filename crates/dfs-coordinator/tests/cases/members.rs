@@ -67,6 +67,33 @@ async fn of_two_copies_of_a_disk_one_goes_on() {
 }
 
 #[tokio::test]
+async fn two_streams_of_one_process_are_not_two_copies_of_a_disk() {
+    let cluster = Cluster::start(1).await;
+    let node = cluster.node(1);
+    let registration = node.registration();
+    // As when the coordinator is known under two names.
+    node.beat().await;
+    eventually("the older stream ends", || async { node.ended_with().is_some() }).await;
+    assert_eq!(node.ended_with(), Some(ErrorCode::Stale));
+    assert!(!node.must_register());
+    // The newer one goes on.
+    let before = node.orders();
+    eventually("it is answered", || async { node.orders() > before + 3 }).await;
+    assert_eq!((node.must_register(), node.registration()), (false, registration));
+}
+
+#[tokio::test]
+async fn two_processes_with_one_registration_must_register() {
+    let cluster = Cluster::start(1).await;
+    let first = cluster.node(1).clone();
+    let second = FakeDataNode::serve(1, &cluster.address(), &cluster.neighbours).await;
+    second.set_registration(first.registration());
+    second.beat().await;
+    eventually("the first must register", || async { first.must_register() }).await;
+    assert_eq!(first.ended_with(), None);
+}
+
+#[tokio::test]
 async fn a_node_nobody_knows_must_register() {
     let cluster = Cluster::start(0).await;
     let node = FakeDataNode::serve(5, &cluster.address(), &cluster.neighbours).await;

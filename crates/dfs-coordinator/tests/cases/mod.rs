@@ -6,3 +6,4 @@ mod files;
 mod life;
 mod members;
 mod repairing;
+mod several;

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dfs_proto::v1::data_node_server::{DataNode, DataNodeServer};
 use dfs_proto::v1::membership_client::MembershipClient;
-use dfs_proto::v1::{self};
+use dfs_proto::{Failure, v1};
 use dfs_types::{
-    ChunkId, Crc32c, DiskId, NodeId, Receipt, RegistrationNumber, Seal, SealKey, Sha256, Stamp,
+    ChunkId, Crc32c, DiskId, ErrorCode, NodeId, Receipt, RegistrationNumber, Seal, SealKey, Sha256,
+    Stamp,
 };
 use futures_util::Stream;
 use tokio::net::TcpListener;
@@ -43,12 +45,16 @@ struct State {
     confirmed_bad: Vec<(ChunkId, Stamp)>,
     standing: i32,
     must_register: bool,
+    ended_with: Option<ErrorCode>,
     orders: u64,
     is_full: bool,
     free: u64,
     /// Its disk was replaced by an empty one.
     has_new_disk: bool,
 }
+
+/// The processes there were.
+static INSTANCES: AtomicU64 = AtomicU64::new(1);
 
 /// The neighbours that ReplicateChunk reaches, by address.
 pub(crate) type Neighbours = Arc<Mutex<BTreeMap<String, Arc<FakeDataNode>>>>;
@@ -59,6 +65,8 @@ pub(crate) struct FakeDataNode {
     pub(crate) address: String,
     coordinator: String,
     neighbours: Neighbours,
+    /// Tells this process from others.
+    instance: u64,
     state: Mutex<State>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -81,6 +89,7 @@ impl FakeDataNode {
             disk: DiskId(id + 1_000),
             address: address.clone(),
             coordinator: coordinator.to_owned(),
+            instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
             neighbours: neighbours.clone(),
             state: Mutex::new(State { next_stamp: 1, free: 1 << 40, ..State::default() }),
             tasks: Mutex::default(),
@@ -107,8 +116,8 @@ impl FakeDataNode {
         }]
     }
 
-    async fn membership(&self) -> MembershipClient<tonic::transport::Channel> {
-        MembershipClient::new(super::channel(&self.coordinator).await)
+    async fn membership(&self, at: &str) -> MembershipClient<tonic::transport::Channel> {
+        MembershipClient::new(super::channel(at).await)
     }
 
     pub(crate) fn registration_request(&self, secret: &str) -> v1::RegisterRequest {
@@ -130,7 +139,7 @@ impl FakeDataNode {
     /// Registers; on success writes the new number "on the disks".
     pub(crate) async fn register(&self, secret: &str) -> Result<v1::RegisterResponse, Status> {
         let request = self.registration_request(secret);
-        let answer = self.membership().await.register(request).await?.into_inner();
+        let answer = self.membership(&self.coordinator).await.register(request).await?.into_inner();
         let mut state = self.state.lock().unwrap();
         state.cluster = answer.cluster_id.clone();
         state.incarnation = answer.incarnation;
@@ -149,16 +158,21 @@ impl FakeDataNode {
 
     /// Starts the heartbeats, and returns once the first was answered.
     pub(crate) async fn beat(self: &Arc<Self>) {
+        self.beat_at(&self.coordinator).await;
+    }
+
+    /// The same, at another coordinator than the one it registers with.
+    pub(crate) async fn beat_at(self: &Arc<Self>, coordinator: &str) {
         let before = self.orders();
-        let node = self.clone();
-        let task = tokio::spawn(async move { node.beat_forever().await });
+        let (node, at) = (self.clone(), coordinator.to_owned());
+        let task = tokio::spawn(async move { node.beat_forever(&at).await });
         self.tasks.lock().unwrap().push(task);
         super::eventually("a heartbeat is answered", || async { self.orders() > before }).await;
     }
 
-    async fn beat_forever(self: Arc<Self>) {
+    async fn beat_forever(self: Arc<Self>, coordinator: &str) {
         let (reports, stream) = mpsc::channel(1);
-        let mut client = self.membership().await;
+        let mut client = self.membership(coordinator).await;
         let first = self.report(1);
         reports.send(first).await.unwrap();
         let Ok(orders) = client.heartbeat(ReceiverStream::new(stream)).await else {
@@ -171,7 +185,15 @@ impl FakeDataNode {
         loop {
             tokio::select! {
                 order = orders.next() => {
-                    let Some(Ok(order)) = order else { return };
+                    let order = match order {
+                        Some(Ok(order)) => order,
+                        Some(Err(status)) => {
+                            let code = Failure::from_status(&status).code;
+                            self.state.lock().unwrap().ended_with = Some(code);
+                            return;
+                        }
+                        None => return,
+                    };
                     let mut state = self.state.lock().unwrap();
                     state.orders += 1;
                     state.standing = order.state;
@@ -213,6 +235,7 @@ impl FakeDataNode {
                 })
                 .collect(),
             sequence,
+            instance_id: self.instance,
         }
     }
 
@@ -275,6 +298,11 @@ impl FakeDataNode {
 
     pub(crate) fn node_state(&self) -> v1::NodeState {
         v1::NodeState::try_from(self.state.lock().unwrap().standing).unwrap()
+    }
+
+    /// The error that ended a heartbeat stream.
+    pub(crate) fn ended_with(&self) -> Option<ErrorCode> {
+        self.state.lock().unwrap().ended_with
     }
 
     pub(crate) fn must_register(&self) -> bool {

@@ -128,6 +128,24 @@ impl Cluster {
         cluster
     }
 
+    /// Another coordinator on the same metadata, which the same datanodes report to.
+    pub(crate) async fn another(&self) -> Self {
+        let (handle, stop, running) = run(&self.settings, &self.engine, &self.clock).await;
+        for node in self.nodes.values() {
+            node.beat_at(&handle.address.to_string()).await;
+        }
+        Self {
+            handle,
+            engine: self.engine.clone(),
+            clock: self.clock.clone(),
+            neighbours: self.neighbours.clone(),
+            nodes: self.nodes.clone(),
+            settings: self.settings.clone(),
+            stop,
+            running,
+        }
+    }
+
     pub(crate) fn address(&self) -> String {
         self.handle.address.to_string()
     }

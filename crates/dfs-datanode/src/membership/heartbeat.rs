@@ -1,5 +1,6 @@
 //! Heartbeats: how the node is goes up, what the coordinator has to say comes down.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dfs_proto::v1::membership_client::MembershipClient;
@@ -25,15 +26,17 @@ pub(super) enum End {
     MustRegister,
     /// The node has another registration by now, or none.
     Replaced,
+    /// The coordinator has a newer stream of this process, by another address of its own.
+    Superseded,
 }
 
-/// Sends heartbeats to one coordinator until they end. Sets `was_accepted` with the first answer
+/// Sends heartbeats to one coordinator until they end. Sets `is_in_touch` with the first answer
 /// that takes the node for what it says it is.
 pub(super) async fn run(
     node: &Node,
     address: &str,
     standing: &Standing,
-    was_accepted: &mut bool,
+    is_in_touch: &AtomicBool,
 ) -> Result<End, Failure> {
     let silence = ANSWER_WITHIN.max(standing.heartbeat_interval * MISSED_MAX);
     let mut news = node.watch_news();
@@ -63,14 +66,19 @@ pub(super) async fn run(
         tokio::select! {
             biased;
             order = orders.message() => {
-                let order = order.map_err(|status| Failure::from_status(&status))?;
+                let order = match order.map_err(|status| Failure::from_status(&status)) {
+                    Err(failure) if failure.code == ErrorCode::Stale => {
+                        return Ok(End::Superseded);
+                    }
+                    order => order?,
+                };
                 let order = order.ok_or_else(|| {
                     Failure::new(ErrorCode::Unavailable, "the coordinator ended the heartbeats")
                 })?;
                 if order.must_register {
                     return Ok(End::MustRegister);
                 }
-                *was_accepted = true;
+                is_in_touch.store(true, Ordering::Relaxed);
                 follow(node, standing, &order);
                 deadline.as_mut().reset(Instant::now() + silence);
                 continue;
@@ -109,6 +117,7 @@ fn report(node: &Node, standing: &Standing, sequence: u64) -> v1::HeartbeatRepor
         bad_copies: node.bad_copies.page(),
         sequence,
         is_stopping: node.is_stopping(),
+        instance_id: node.instance,
     }
 }
 

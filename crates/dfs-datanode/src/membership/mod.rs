@@ -1,4 +1,5 @@
-//! How the node joins its cluster and stays in it: one task for each coordinator it knows.
+//! How the node joins its cluster and stays in it: one task for each coordinator it knows, which is
+//! one for each address of the names it was given.
 //!
 //! ```text
 //!  no standing ──Register──► number on all disks ──► standing ──Heartbeat──► ready
@@ -10,15 +11,18 @@
 //! them, as they share one metadata store.
 
 mod heartbeat;
+mod names;
 mod register;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dfs_proto::Failure;
 use dfs_types::RegistrationNumber;
-use tokio::sync::Mutex;
-use tokio::task::JoinSet;
+use tokio::sync::{Mutex, watch};
+
+pub(crate) use names::run;
 
 use crate::node::{Node, Standing};
 
@@ -28,6 +32,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Pause after a coordinator refused the node, which takes an administrator to change.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+/// Longest wait for the stream that superseded one to end. Trying again ends that one in turn, so
+/// that it is not to be done often.
+const SUPERSEDED_PAUSE: Duration = Duration::from_mins(1);
 
 /// Why the node is not in touch with a coordinator.
 #[derive(Debug, thiserror::Error)]
@@ -43,47 +50,63 @@ enum Trouble {
     Disks(#[from] dfs_chunkstore::StoreError),
 }
 
-/// Registers and sends heartbeats, for ever. Dropping the future ends it.
-pub(crate) async fn run(node: Arc<Node>) {
-    let registering = Arc::new(Mutex::new(()));
-    let mut tasks = JoinSet::new();
-    for address in &node.settings.coordinators {
-        let coordinator = Coordinator {
-            node: Arc::clone(&node),
-            address: address.clone(),
-            registering: Arc::clone(&registering),
-            refused: None,
-            has_accepted: false,
-        };
-        tasks.spawn(coordinator.attend());
-    }
-    while tasks.join_next().await.is_some() {}
+/// What the dealings with all coordinators have in common.
+struct Shared {
+    node: Arc<Node>,
+    /// One registration at a time.
+    registering: Mutex<()>,
+    /// Raised when a coordinator that answered heartbeats does so no longer.
+    ended: watch::Sender<u64>,
 }
 
 /// The dealings with one coordinator.
 struct Coordinator {
+    shared: Arc<Shared>,
     node: Arc<Node>,
     address: String,
-    /// One registration at a time.
-    registering: Arc<Mutex<()>>,
     /// A registration that this coordinator does not know.
     refused: Option<RegistrationNumber>,
     /// It has answered a heartbeat of this process, thus is of the node's cluster.
     has_accepted: bool,
+    /// It answers heartbeats now.
+    is_in_touch: Arc<AtomicBool>,
 }
 
 impl Coordinator {
+    fn new(shared: &Arc<Shared>, address: String) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            node: Arc::clone(&shared.node),
+            address,
+            refused: None,
+            has_accepted: false,
+            is_in_touch: Arc::default(),
+        }
+    }
+
     async fn attend(mut self) {
         let mut pause = PAUSE_MIN;
         let mut said = String::new();
         loop {
-            let mut was_accepted = false;
-            let trouble = self.meet(&mut was_accepted).await.err();
-            if was_accepted {
+            let mut ended = self.shared.ended.subscribe();
+            let met = self.meet().await;
+            let was_in_touch = self.is_in_touch.swap(false, Ordering::Relaxed);
+            if was_in_touch {
                 self.has_accepted = true;
                 pause = PAUSE_MIN;
                 said.clear();
             }
+            if let Ok(heartbeat::End::Superseded) = met {
+                tracing::info!(
+                    coordinator = self.address, node = %self.node.id,
+                    "this coordinator is reached by another of its addresses"
+                );
+                // The sender lives as long as this does.
+                drop(tokio::time::timeout(SUPERSEDED_PAUSE, ended.changed()).await);
+            } else if was_in_touch {
+                self.shared.ended.send_modify(|ended| *ended += 1);
+            }
+            let trouble = met.err();
             if let Some(trouble) = &trouble {
                 self.report(trouble, &mut said);
             }
@@ -97,17 +120,17 @@ impl Coordinator {
     }
 
     /// Sees to it that the node is registered, and sends heartbeats until they end.
-    async fn meet(&mut self, was_accepted: &mut bool) -> Result<(), Trouble> {
+    async fn meet(&mut self) -> Result<heartbeat::End, Trouble> {
         let standing = self.standing().await?;
-        let end = heartbeat::run(&self.node, &self.address, &standing, was_accepted).await?;
+        let end = heartbeat::run(&self.node, &self.address, &standing, &self.is_in_touch).await?;
         if end == heartbeat::End::MustRegister {
             self.refused = Some(standing.registration);
         }
-        Ok(())
+        Ok(end)
     }
 
     async fn standing(&self) -> Result<Standing, Trouble> {
-        let _only = self.registering.lock().await;
+        let _only = self.shared.registering.lock().await;
         match self.node.standing() {
             Some(standing) if Some(standing.registration) != self.refused => Ok(standing),
             _ => register::run(&self.node, &self.address).await,

@@ -1,6 +1,7 @@
 //! One file for each kind of behaviour.
 
 mod bounds;
+mod coordinators;
 mod frames;
 mod life;
 mod logs;

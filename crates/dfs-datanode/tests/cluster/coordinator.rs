@@ -11,6 +11,7 @@ use dfs_transport::{MemoryNetwork, Network as _, Observer, serve};
 use dfs_types::{ClusterId, ErrorCode, NodeId};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -27,20 +28,61 @@ struct State {
     /// The number in use, by node.
     used: BTreeMap<NodeId, u64>,
     reports: Vec<v1::HeartbeatReport>,
+    /// Reports by the address they came to.
+    heard: BTreeMap<String, u64>,
+    /// The stream in charge, by coordinator; and how many there ever were.
+    in_charge: BTreeMap<u32, u64>,
+    streams: u64,
 }
 
-/// The coordinator. Clones are the same one.
+/// A coordinator. Clones share what a metadata store would hold.
 #[derive(Clone, Default)]
 pub(crate) struct FakeCoordinator(Arc<Mutex<State>>);
+
+/// One of several, as it is reached by one of its addresses.
+#[derive(Clone)]
+struct Door {
+    coordinator: FakeCoordinator,
+    number: u32,
+    address: String,
+}
 
 impl FakeCoordinator {
     pub(crate) async fn start(network: &MemoryNetwork) -> Self {
         let coordinator = Self::default();
-        let routes = Routes::new(MembershipServer::new(coordinator.clone()));
-        let listener = network.listen(ADDRESS).await.unwrap();
-        let never = std::future::pending();
-        tokio::spawn(serve(listener, routes, Arc::new(Nobody), never, Duration::ZERO));
+        coordinator.listen(network, 0, ADDRESS).await;
         coordinator
+    }
+
+    /// Listens at one more address: as the same coordinator when the number was there before.
+    pub(crate) async fn listen(
+        &self,
+        network: &MemoryNetwork,
+        number: u32,
+        address: &str,
+    ) -> JoinHandle<()> {
+        let door = Door { coordinator: self.clone(), number, address: address.to_owned() };
+        let routes = Routes::new(MembershipServer::new(door));
+        let listener = network.listen(address).await.unwrap();
+        let never = std::future::pending();
+        tokio::spawn(async move {
+            serve(listener, routes, Arc::new(Nobody), never, Duration::ZERO).await.unwrap();
+        })
+    }
+
+    /// Reports that came to an address so far.
+    pub(crate) fn heard(&self, address: &str) -> u64 {
+        self.0.lock().unwrap().heard.get(address).copied().unwrap_or(0)
+    }
+
+    /// Heartbeat streams there ever were.
+    pub(crate) fn streams(&self) -> u64 {
+        self.0.lock().unwrap().streams
+    }
+
+    /// The newest number given to a node.
+    pub(crate) fn registration(&self, node: NodeId) -> u64 {
+        self.0.lock().unwrap().given.get(&node).copied().unwrap_or(0)
     }
 
     /// The last report of a node.
@@ -73,7 +115,7 @@ fn node_of(report: &v1::HeartbeatReport) -> NodeId {
 }
 
 #[tonic::async_trait]
-impl Membership for FakeCoordinator {
+impl Membership for Door {
     type HeartbeatStream = BoxStream<'static, Result<v1::HeartbeatOrder, Status>>;
 
     async fn register(
@@ -82,7 +124,7 @@ impl Membership for FakeCoordinator {
     ) -> Result<Response<v1::RegisterResponse>, Status> {
         let request = request.into_inner();
         let node = NodeId::from_slice(&request.node_id).unwrap();
-        let mut state = self.0.lock().unwrap();
+        let mut state = self.coordinator.0.lock().unwrap();
         let used = state.used.get(&node).copied().unwrap_or(0);
         if request.registration != used {
             let what = "the disks are an old image";
@@ -104,8 +146,27 @@ impl Membership for FakeCoordinator {
         &self,
         request: Request<Streaming<v1::HeartbeatReport>>,
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
-        let coordinator = self.clone();
-        let orders = request.into_inner().map(move |report| Ok(coordinator.order(report?)));
+        let door = self.clone();
+        let stream = {
+            let mut state = self.coordinator.0.lock().unwrap();
+            state.streams += 1;
+            let stream = state.streams;
+            state.in_charge.insert(self.number, stream);
+            stream
+        };
+        let orders = request.into_inner().map(move |report| {
+            let report = report?;
+            {
+                let mut state = door.coordinator.0.lock().unwrap();
+                // The tests have one process of each node where this matters.
+                if door.number > 0 && state.in_charge.get(&door.number) != Some(&stream) {
+                    let what = "another stream is in charge";
+                    return Err(Failure::new(ErrorCode::Stale, what).into());
+                }
+                *state.heard.entry(door.address.clone()).or_default() += 1;
+            }
+            Ok(door.coordinator.order(report))
+        });
         Ok(Response::new(orders.boxed()))
     }
 }

@@ -103,11 +103,20 @@ impl Namespace {
     }
 
     /// Notes that a copy is bad or gone. Returns the record, or `None` when there is no such copy
-    /// (any more); either way the copy is no longer counted.
-    pub async fn mark_bad(&self, chunk: ChunkId, copy: CopyId) -> Result<Option<Chunk>, Error> {
+    /// (any more); either way the copy is no longer counted. A node that says so of its own copy
+    /// needs no `fence`.
+    pub async fn mark_bad(
+        &self,
+        chunk: ChunkId,
+        copy: CopyId,
+        fence: Option<&Condition>,
+    ) -> Result<Option<Chunk>, Error> {
         for tries in 0..TRIES {
             self.pause_before(tries).await;
-            let mut tx = self.begin().await?;
+            let mut tx = match fence {
+                Some(_) => self.begin_fenced(fence).await?,
+                None => self.begin().await?,
+            };
             let key = keys::chunk(chunk);
             let Some(mut record) = tx.get::<Chunk>(&key).await? else { return Ok(None) };
             let Some(bad) = record.copies.iter_mut().find(|found| CopyId::of(found) == copy) else {

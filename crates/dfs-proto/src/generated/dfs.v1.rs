@@ -3093,6 +3093,10 @@ pub struct HeartbeatReport {
     /// Takes no new chunks, as it is about to end.
     #[prost(bool, tag = "8")]
     pub is_stopping: bool,
+    /// Made up by each process when it starts, so that two streams of one process are told from two
+    /// processes with equal disks; 0 when it has none.
+    #[prost(fixed64, tag = "9")]
+    pub instance_id: u64,
 }
 /// A copy that can no longer be served.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3232,7 +3236,8 @@ pub mod membership_client {
                 .insert(GrpcMethod::new("dfs.v1.Membership", "Register"));
             self.inner.unary(req, path, codec).await
         }
-        /// State up, orders down, for as long as both live.
+        /// State up, orders down, for as long as both live. A newer stream of a node ends the older: one
+        /// of the same process and registration with STALE, any other with must_register.
         pub async fn heartbeat(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::HeartbeatReport>,
@@ -3286,7 +3291,8 @@ pub mod membership_server {
             >
             + std::marker::Send
             + 'static;
-        /// State up, orders down, for as long as both live.
+        /// State up, orders down, for as long as both live. A newer stream of a node ends the older: one
+        /// of the same process and registration with STALE, any other with must_register.
         async fn heartbeat(
             &self,
             request: tonic::Request<tonic::Streaming<super::HeartbeatReport>>,
@@ -3508,6 +3514,10 @@ pub struct ClusterStatusRequest {
     /// Not older than this revision; any when 0.
     #[prost(uint64, tag = "1")]
     pub min_revision: u64,
+    /// Asked by another coordinator, which takes this one for the holder of the worker lease: nobody
+    /// is asked in turn.
+    #[prost(bool, tag = "2")]
+    pub is_relayed: bool,
 }
 /// The picture.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use dfs_proto::Failure;
 use dfs_proto::v1;
 use dfs_proto::v1::coordinator_server::Coordinator;
 use dfs_proto::wire::{self, WireId as _};
@@ -12,13 +14,30 @@ use tonic::{Request, Response, Status};
 
 use super::{Answered, Answers, CHUNK, File, MIN_COPIES, State, Upload, World, note, refusal};
 
-pub(super) struct FakeCoordinator(pub(super) Arc<World>);
+/// One of those that share the world.
+pub(super) struct FakeCoordinator {
+    pub(super) world: Arc<World>,
+    /// Where it listens.
+    pub(super) at: String,
+}
 
 impl FakeCoordinator {
-    /// Notes the request id, and refuses when it is to be busy.
-    fn receive<T>(&self, call: &'static str, request: Request<T>) -> Result<T, Status> {
-        note(&self.0, call, &request);
-        let mut state = self.0.state.lock().unwrap();
+    /// Notes the request id, and does what it does wrong instead of going on.
+    async fn receive<T>(&self, call: &'static str, request: Request<T>) -> Result<T, Status> {
+        note(&self.world, call, &request);
+        let hangs = {
+            let mut state = self.world.state.lock().unwrap();
+            *state.received.entry(self.at.clone()).or_default() += 1;
+            state.hanging.contains(&self.at)
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        let mut state = self.world.state.lock().unwrap();
+        if state.gathering.contains(&self.at) {
+            let failure = Failure::new(ErrorCode::Unavailable, "it has just started");
+            return Err(failure.retry_after(Duration::from_secs(5)).into());
+        }
         if state.busy > 0 {
             state.busy -= 1;
             return Err(refusal(ErrorCode::Busy, "busy"));
@@ -27,9 +46,9 @@ impl FakeCoordinator {
     }
 
     async fn answer<T>(&self, call: &'static str, answer: T) -> Result<Response<T>, Status> {
-        let loses = self.0.state.lock().unwrap().loses_answer_of.take_if(|lost| *lost == call);
+        let loses = self.world.state.lock().unwrap().loses_answer_of.take_if(|lost| *lost == call);
         if loses.is_some() {
-            self.0.network.cut();
+            self.world.network.cut();
             std::future::pending::<()>().await;
         }
         Ok(Response::new(answer))
@@ -47,7 +66,7 @@ impl FakeCoordinator {
         let upload = state.uploads.get_mut(&inode).expect("the upload is known");
         upload.planned.insert(id, (offset, token.clone()));
         let left = upload.size.map_or(u64::MAX, |size| size - offset);
-        let mut nodes: Vec<_> = self.0.nodes.iter().map(|node| node.location()).collect();
+        let mut nodes: Vec<_> = self.world.nodes.iter().map(|node| node.location()).collect();
         let first = upload.planned.len() % nodes.len();
         nodes.rotate_left(first);
         nodes.retain(|node| !avoid.contains(&node.node_id));
@@ -70,7 +89,7 @@ impl FakeCoordinator {
         body: String,
         change: impl FnOnce(&mut State) -> Result<v1::FileStat, Status>,
     ) -> Result<v1::FileStat, Status> {
-        let mut state = self.0.state.lock().unwrap();
+        let mut state = self.world.state.lock().unwrap();
         let Slot { client, slot, sequence } = wire::slot("slot", slot)?;
         let key = (client.to_wire(), slot);
         match state.slots.get(&key) {
@@ -127,9 +146,9 @@ fn parent_of(path: &Bytes) -> &[u8] {
 #[tonic::async_trait]
 impl Coordinator for FakeCoordinator {
     async fn upload_file(&self, request: Request<v1::UploadRequest>) -> Answered<v1::UploadPlan> {
-        let request = self.receive("UploadFile", request)?;
+        let request = self.receive("UploadFile", request).await?;
         let plan = {
-            let mut state = self.0.state.lock().unwrap();
+            let mut state = self.world.state.lock().unwrap();
             let inode =
                 if request.token.is_empty() { state.next() } else { inode_of(&request.token) };
             let upload = state.uploads.entry(inode).or_insert_with(|| Upload {
@@ -167,9 +186,9 @@ impl Coordinator for FakeCoordinator {
     }
 
     async fn replan_chunk(&self, request: Request<v1::ReplanRequest>) -> Answered<v1::UploadPlan> {
-        let request = self.receive("ReplanChunk", request)?;
+        let request = self.receive("ReplanChunk", request).await?;
         let plan = {
-            let mut state = self.0.state.lock().unwrap();
+            let mut state = self.world.state.lock().unwrap();
             let inode = inode_of(&request.token);
             let id = wire::id("chunk_id", &request.chunk_id)?;
             let upload = state.uploads.get(&inode).expect("the upload is known");
@@ -199,9 +218,9 @@ impl Coordinator for FakeCoordinator {
         &self,
         request: Request<v1::RenewRequest>,
     ) -> Answered<v1::RenewResponse> {
-        let request = self.receive("RenewUpload", request)?;
+        let request = self.receive("RenewUpload", request).await?;
         {
-            let mut state = self.0.state.lock().unwrap();
+            let mut state = self.world.state.lock().unwrap();
             let inode = Self::check(&state, &request.tokens, &request.chunks)?;
             state.count("RenewUpload");
             state.uploads.entry(inode).or_default().staged.extend(request.chunks);
@@ -213,9 +232,9 @@ impl Coordinator for FakeCoordinator {
         &self,
         request: Request<v1::ConfirmRequest>,
     ) -> Answered<v1::ConfirmResponse> {
-        let request = self.receive("ConfirmUpload", request)?;
+        let request = self.receive("ConfirmUpload", request).await?;
         let stat = {
-            let mut state = self.0.state.lock().unwrap();
+            let mut state = self.world.state.lock().unwrap();
             let inode = Self::check(&state, &request.tokens, &request.chunks)?;
             if request.size == 0 && request.slot.is_none() {
                 return Err(refusal(ErrorCode::InvalidArgument, "an empty file needs a slot"));
@@ -264,15 +283,15 @@ impl Coordinator for FakeCoordinator {
         &self,
         request: Request<v1::AbortRequest>,
     ) -> Answered<v1::AbortResponse> {
-        let request = self.receive("AbortUpload", request)?;
-        self.0.state.lock().unwrap().aborted.insert(inode_of(&request.token));
+        let request = self.receive("AbortUpload", request).await?;
+        self.world.state.lock().unwrap().aborted.insert(inode_of(&request.token));
         self.answer("AbortUpload", v1::AbortResponse {}).await
     }
 
     async fn open_file(&self, request: Request<v1::OpenRequest>) -> Answered<v1::OpenResponse> {
-        let request = self.receive("OpenFile", request)?;
+        let request = self.receive("OpenFile", request).await?;
         let opened = {
-            let mut state = self.0.state.lock().unwrap();
+            let mut state = self.world.state.lock().unwrap();
             state.count("OpenFile");
             let by_path = request.inode == 0;
             let inode = if by_path { state.names.get(&request.path) } else { Some(&request.inode) };
@@ -315,16 +334,16 @@ impl Coordinator for FakeCoordinator {
                 stat: Some(file.stat.clone()),
                 extents: extents.collect(),
                 next_offset,
-                nodes: self.0.nodes.iter().map(|node| node.location()).collect(),
+                nodes: self.world.nodes.iter().map(|node| node.location()).collect(),
             }
         };
         self.answer("OpenFile", opened).await
     }
 
     async fn stat(&self, request: Request<v1::StatRequest>) -> Answered<v1::StatResponse> {
-        let request = self.receive("Stat", request)?;
+        let request = self.receive("Stat", request).await?;
         let stat = {
-            let state = self.0.state.lock().unwrap();
+            let state = self.world.state.lock().unwrap();
             let file = state.names.get(&request.path).and_then(|inode| state.inodes.get(inode));
             file.map(|file| file.stat.clone())
         };
@@ -338,14 +357,14 @@ impl Coordinator for FakeCoordinator {
         &self,
         request: Request<v1::ListRequest>,
     ) -> Answered<Self::ListDirectoryStream> {
-        let request = self.receive("ListDirectory", request)?;
+        let request = self.receive("ListDirectory", request).await?;
         let mut path = request.path.to_vec();
         if path != b"/" {
             path.push(b'/');
         }
         let path = Bytes::from(path);
         let entries: Vec<_> = {
-            let state = self.0.state.lock().unwrap();
+            let state = self.world.state.lock().unwrap();
             let named = state.names.iter().filter_map(|(name, inode)| {
                 let is_below = parent_of(name) == parent_of(&path);
                 let name = is_below.then(|| name.slice(path.len()..))?;
@@ -365,7 +384,7 @@ impl Coordinator for FakeCoordinator {
         &self,
         request: Request<v1::MakeDirectoryRequest>,
     ) -> Answered<v1::MakeDirectoryResponse> {
-        let request = self.receive("MakeDirectory", request)?;
+        let request = self.receive("MakeDirectory", request).await?;
         let body = format!("{request:?}");
         let stat = self.once(request.slot.clone(), body, |state| {
             let inode = state.next();
@@ -391,7 +410,7 @@ impl Coordinator for FakeCoordinator {
     }
 
     async fn rename(&self, request: Request<v1::RenameRequest>) -> Answered<v1::RenameResponse> {
-        let request = self.receive("Rename", request)?;
+        let request = self.receive("Rename", request).await?;
         let body = format!("{request:?}");
         self.once(request.slot.clone(), body, |state| {
             let (from, to) = (request.from, request.to);
@@ -411,7 +430,7 @@ impl Coordinator for FakeCoordinator {
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Answered<v1::DeleteResponse> {
-        let request = self.receive("Delete", request)?;
+        let request = self.receive("Delete", request).await?;
         let body = format!("{request:?}");
         self.once(request.slot.clone(), body, |state| {
             let below = state.below(&request.path);

@@ -32,7 +32,7 @@ use datanode::FakeDataNode;
 pub(crate) const CHUNK: u64 = 256 << 10;
 /// Copies without which no chunk is taken.
 const MIN_COPIES: u32 = 2;
-const COORDINATOR: &str = "127.0.0.1:7070";
+pub(crate) const COORDINATOR: &str = "127.0.0.1:7070";
 
 type Stored = BTreeMap<(NodeId, ChunkId), (Bytes, ChunkSeal)>;
 type Answered<T> = Result<Response<T>, Status>;
@@ -122,6 +122,12 @@ pub(crate) struct State {
     pub(crate) loses_answer_of: Option<&'static str>,
     /// Answers so many calls with `BUSY`.
     pub(crate) busy: u32,
+    /// Coordinators that take connections and calls, and never answer, by address.
+    pub(crate) hanging: BTreeSet<String>,
+    /// Coordinators that know too little to say anything, by address.
+    pub(crate) gathering: BTreeSet<String>,
+    /// Calls received by each coordinator.
+    pub(crate) received: BTreeMap<String, u64>,
     /// The newest call of each slot: number, body, answer.
     slots: BTreeMap<(Bytes, u32), (u64, String, v1::FileStat)>,
     /// The ids of inodes, chunks and tokens.
@@ -163,7 +169,7 @@ pub(crate) struct World {
 /// The whole; ends when dropped.
 pub(crate) struct Cluster {
     pub(crate) world: Arc<World>,
-    coordinator: Mutex<Option<JoinHandle<()>>>,
+    coordinators: Mutex<BTreeMap<String, JoinHandle<()>>>,
     nodes: Vec<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -192,7 +198,7 @@ impl Cluster {
         };
         let nodes: Vec<_> = (1..=nodes).map(node).collect();
         let cluster = Self {
-            coordinator: Mutex::default(),
+            coordinators: Mutex::default(),
             nodes: nodes.iter().map(|_| Mutex::default()).collect(),
             world: Arc::new(World {
                 network: MemoryNetwork::default(),
@@ -210,14 +216,24 @@ impl Cluster {
     }
 
     pub(crate) async fn start_coordinator(&self) {
-        let service = CoordinatorServer::new(FakeCoordinator(self.world.clone()))
-            .max_decoding_message_size(MESSAGE_LEN_MAX);
-        let running = self.serve(COORDINATOR, Routes::new(service)).await;
-        *self.coordinator.lock().unwrap() = Some(running);
+        self.start_coordinator_at(COORDINATOR).await;
+    }
+
+    /// Starts one more coordinator, of the same cluster.
+    pub(crate) async fn start_coordinator_at(&self, address: &str) {
+        let coordinator = FakeCoordinator { world: self.world.clone(), at: address.to_owned() };
+        let service =
+            CoordinatorServer::new(coordinator).max_decoding_message_size(MESSAGE_LEN_MAX);
+        let running = self.serve(address, Routes::new(service)).await;
+        self.coordinators.lock().unwrap().insert(address.to_owned(), running);
     }
 
     pub(crate) async fn stop_coordinator(&self) {
-        let running = self.coordinator.lock().unwrap().take();
+        self.stop_coordinator_at(COORDINATOR).await;
+    }
+
+    pub(crate) async fn stop_coordinator_at(&self, address: &str) {
+        let running = self.coordinators.lock().unwrap().remove(address);
         stop(running).await;
     }
 

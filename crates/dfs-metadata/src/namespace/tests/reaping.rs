@@ -82,9 +82,9 @@ async fn copies_are_swapped_on_condition_and_the_last_good_one_stays() {
     let namespace = &fixture.namespace;
     let gone = namespace.swap_copies(id, record.generation, &[], &all, None).await;
     assert!(matches!(gone, Err(Error::LastCopy(_))));
-    let marked = namespace.mark_bad(id, all[0]).await.unwrap().unwrap();
+    let marked = namespace.mark_bad(id, all[0], None).await.unwrap().unwrap();
     assert_eq!(marked.good_copies().count(), 2);
-    assert_eq!(namespace.mark_bad(id, all[0]).await.unwrap(), Some(marked.clone()));
+    assert_eq!(namespace.mark_bad(id, all[0], None).await.unwrap(), Some(marked.clone()));
     let stale = namespace.swap_copies(id, record.generation, &[], &all[..1], None).await;
     assert!(matches!(stale, Err(Error::ChunkChanged(_))));
     let fresh = fixture.receipt(planned, written.seal, NodeId(4));
@@ -95,5 +95,5 @@ async fn copies_are_swapped_on_condition_and_the_last_good_one_stays() {
         namespace.swap_copies(id, marked.generation, &[fresh], &all[..1], None).await.unwrap();
     let nodes: Vec<NodeId> = swapped.good_copies().map(|copy| copy.node).collect();
     assert_eq!(nodes, [NodeId(2), NodeId(3), NodeId(4)]);
-    assert_eq!(namespace.mark_bad(id, all[0]).await.unwrap(), None);
+    assert_eq!(namespace.mark_bad(id, all[0], None).await.unwrap(), None);
 }

@@ -1,0 +1,57 @@
+//! What the coordinator knows that holds the worker lease, for those that do not.
+
+use std::time::Duration;
+
+use dfs_metadata::engine::lease_renewal_key;
+use dfs_proto::v1::admin_client::AdminClient;
+use dfs_proto::wire::WireId;
+use dfs_proto::{MESSAGE_LEN_MAX, v1};
+use dfs_types::Revision;
+use tokio::time::timeout;
+
+use super::admin::BackgroundWork;
+use crate::core::Core;
+use crate::workers::WORKER_LEASE;
+
+/// How long the holder may take. It waits half a second for its repair itself, and a client asks
+/// another coordinator after a second.
+const ANSWER_WITHIN: Duration = Duration::from_millis(750);
+
+/// Asks the holder of the worker lease how the data is and what the workers do, with all that
+/// happened to the chunks up to `least`. `None` when there is none, or it does not answer.
+pub(super) async fn ask(core: &Core, least: Revision) -> Option<BackgroundWork> {
+    let answer = timeout(ANSWER_WITHIN, ask_holder(core, least)).await;
+    answer
+        .inspect_err(|_| tracing::debug!("the holder of the worker lease does not answer"))
+        .ok()?
+}
+
+async fn ask_holder(core: &Core, least: Revision) -> Option<BackgroundWork> {
+    let snapshot = core.engine.snapshot().await.ok()?;
+    let renewal = snapshot.get(&lease_renewal_key(WORKER_LEASE)).await.ok()??;
+    let holder = std::str::from_utf8(&renewal.value).ok()?;
+    if holder == core.background.holder() {
+        // It was this one, and is no more.
+        return None;
+    }
+    let channel = core.channels.control(holder).ok()?;
+    let mut admin = AdminClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
+    let request = v1::ClusterStatusRequest { min_revision: least.0, is_relayed: true };
+    let answer = match admin.cluster_status(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => {
+            tracing::debug!(holder, error = status.message(), "the holder of the lease refuses");
+            return None;
+        }
+    };
+    // Another process may have its address by now, and it may have lost the lease.
+    let is_ours = answer.cluster_id == core.namespace.identity().cluster.to_wire();
+    if !is_ours || answer.worker_lease_holder != holder {
+        return None;
+    }
+    Some(BackgroundWork {
+        replication: answer.replication.unwrap_or_default(),
+        workers: answer.workers,
+        lease_holder: answer.worker_lease_holder,
+    })
+}

@@ -1,0 +1,85 @@
+//! Several coordinators on one metadata store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_metadata::engine::Engine as _;
+use dfs_metadata::memory::MemoryEngine;
+use dfs_proto::v1;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use crate::cluster::{Cluster, eventually, settings};
+
+/// Holder, what is known of the chunks, and the states of the workers.
+async fn picture(cluster: &Cluster) -> (String, Option<v1::ReplicationStatus>, Vec<String>) {
+    let status = cluster.status().await;
+    let workers = status.workers.into_iter().map(|worker| worker.state).collect();
+    let replication = status.replication.filter(|replication| replication.is_known);
+    (status.worker_lease_holder, replication, workers)
+}
+
+#[tokio::test]
+async fn any_coordinator_tells_what_the_holder_of_the_lease_knows() {
+    let mut first = Cluster::start(3).await;
+    eventually("the chunks are known", || async { first.replication().await.is_some() }).await;
+    let mut second = first.another().await;
+    // Changes through either are in the very next picture of the other one that made them.
+    for number in 1..=20 {
+        second.put(&format!("/{number}"), b"data", &[1, 2, 3]).await;
+        let (holder, replication, workers) = picture(&second).await;
+        assert_eq!(holder, first.address());
+        let replication = replication.expect("the holder answered");
+        assert_eq!((replication.chunks, replication.under_replicated), (number, 0));
+        let here = first.status().await;
+        assert_eq!(workers.len(), here.workers.len());
+        assert_eq!(here.worker_lease_holder, first.address());
+    }
+    // Asked by another coordinator, it speaks for itself alone.
+    let relayed = v1::ClusterStatusRequest { min_revision: 0, is_relayed: true };
+    let alone = second.admin().await.cluster_status(relayed).await.unwrap().into_inner();
+    assert_eq!(alone.worker_lease_holder, "");
+    assert!(!alone.replication.unwrap().is_known);
+    // The holder ends, and the other takes over.
+    first.stop().await;
+    eventually("the other has taken over", || async {
+        let (holder, replication, _) = picture(&second).await;
+        holder == second.address() && replication.is_some_and(|known| known.chunks == 20)
+    })
+    .await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_joined_through_another_coordinator_is_known_when_it_is_needed() {
+    let mut first = Cluster::start(2).await;
+    let second = first.another().await;
+    // It reports to the first alone, and the second has read the records before it came.
+    let node = first.add_node(3).await;
+    first.put("/f", b"data", &[1, 2, 3]).await;
+    let request = v1::OpenRequest { path: "/f".into(), ..v1::OpenRequest::default() };
+    let opened = second.client().await.open_file(request).await.unwrap().into_inner();
+    let addresses: Vec<_> = opened.nodes.iter().map(|node| node.address.as_str()).collect();
+    assert!(addresses.contains(&node.address.as_str()), "{addresses:?}");
+    let shown = second.status().await.nodes;
+    let states = shown.iter().map(|node| node.node.as_ref().unwrap().state());
+    // Not heard here, which says nothing of it.
+    assert!(states.clone().all(|state| state != v1::NodeState::Joining), "{:?}", states.last());
+}
+
+#[tokio::test]
+async fn a_holder_that_does_not_answer_leaves_the_chunks_unknown_in_bounded_time() {
+    let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let engine = Arc::new(MemoryEngine::new());
+    let holder = hanging.local_addr().unwrap().to_string();
+    let lease = engine.lease("workers", &holder, Duration::from_hours(1)).await.unwrap();
+    assert!(lease.is_some());
+    let cluster = Cluster::with(settings(), engine, 1).await;
+    let asked = Instant::now();
+    let (holder, replication, _) = picture(&cluster).await;
+    assert_eq!((holder.as_str(), replication), ("", None));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    // It was asked.
+    let accepted = tokio::time::timeout(Duration::from_secs(10), hanging.accept()).await;
+    accepted.expect("the holder was dialled").unwrap();
+}

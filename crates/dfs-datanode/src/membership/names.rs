@@ -1,0 +1,115 @@
+//! Which coordinators there are: the addresses that the given names stand for, now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dfs_transport::Channels;
+use tokio::sync::{Mutex, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::{Coordinator, Shared};
+use crate::node::Node;
+
+/// How often names are looked up, so that a coordinator which was added is soon told of the node.
+const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
+/// How long after heartbeats ended: a coordinator that starts anew may have another address.
+const LOOK_UP_AFTER: Duration = Duration::from_secs(1);
+/// Coordinators that are attended at most.
+const COORDINATORS_MAX: usize = 256;
+
+/// A coordinator that is attended.
+struct Attended {
+    /// The name it was found by.
+    name: String,
+    is_in_touch: Arc<AtomicBool>,
+    task: AbortHandle,
+}
+
+/// Registers with all coordinators and sends heartbeats, for ever. Dropping the future ends it.
+pub(crate) async fn run(node: Arc<Node>) {
+    let shared =
+        Arc::new(Shared { node, registering: Mutex::default(), ended: watch::Sender::new(0) });
+    let plain = |name: &String| Channels::parse_address(name).unwrap_or_else(|_| name.clone());
+    let names: BTreeSet<String> = shared.node.settings.coordinators.iter().map(plain).collect();
+    // An address stays what it is.
+    let is_fixed = names.iter().all(|name| name.parse::<SocketAddr>().is_ok());
+    let mut coordinators = Coordinators {
+        shared: Arc::clone(&shared),
+        attended: BTreeMap::new(),
+        tasks: JoinSet::new(),
+    };
+    let mut ended = shared.ended.subscribe();
+    let mut said = String::new();
+    loop {
+        ended.mark_unchanged();
+        let mut found = BTreeMap::new();
+        let mut failures = String::new();
+        for name in &names {
+            match shared.node.channels.resolve(name).await {
+                Ok(addresses) => drop(found.insert(name.clone(), addresses)),
+                Err(error) => failures = format!("coordinator {name} cannot be looked up: {error}"),
+            }
+        }
+        coordinators.take(&found);
+        if failures != said {
+            if !failures.is_empty() {
+                tracing::warn!(node = %shared.node.id, "{failures}");
+            }
+            said.clone_from(&failures);
+        }
+        if coordinators.attended.is_empty() && shared.node.standing().is_none() {
+            shared.node.readiness.not_ready(failures);
+        }
+        if is_fixed {
+            // They are all there, and none of them ever ends.
+            std::future::pending::<()>().await;
+        }
+        if timeout(LOOK_UP_EVERY, ended.changed()).await.is_ok() {
+            sleep(LOOK_UP_AFTER).await;
+        }
+    }
+}
+
+struct Coordinators {
+    shared: Arc<Shared>,
+    /// By address.
+    attended: BTreeMap<String, Attended>,
+    tasks: JoinSet<()>,
+}
+
+impl Coordinators {
+    /// Attends to whoever is new, and lets go who is gone from the names and does not answer.
+    fn take(&mut self, found: &BTreeMap<String, Vec<String>>) {
+        let named: BTreeSet<&String> = found.values().flatten().collect();
+        self.attended.retain(|address, attended| {
+            let is_wanted = named.contains(address)
+                // Nothing is known of a name that cannot be looked up right now.
+                || !found.contains_key(&attended.name)
+                || attended.is_in_touch.load(Ordering::Relaxed);
+            if !is_wanted {
+                let node = self.shared.node.id;
+                tracing::info!(coordinator = address, %node, "a coordinator is gone");
+                attended.task.abort();
+            }
+            is_wanted
+        });
+        for (name, addresses) in found {
+            for address in addresses {
+                if self.attended.contains_key(address) || self.attended.len() >= COORDINATORS_MAX {
+                    continue;
+                }
+                let coordinator = Coordinator::new(&self.shared, address.clone());
+                let is_in_touch = Arc::clone(&coordinator.is_in_touch);
+                let task = self.tasks.spawn(coordinator.attend());
+                let attended = Attended { name: name.clone(), is_in_touch, task };
+                self.attended.insert(address.clone(), attended);
+            }
+        }
+        // What was let go is cleared away.
+        while self.tasks.try_join_next().is_some() {}
+    }
+}
