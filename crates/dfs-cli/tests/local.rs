@@ -118,3 +118,11 @@ fn the_tour_ends_well_with_files_of_ones_own() {
     tour(Some(&tree));
     tour(Some(&tree.join(std::ffi::OsStr::from_bytes(b"\xff largest"))));
 }
+
+#[test]
+fn several_coordinators_need_metadata_that_they_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = local(folder.path()).args(["--coordinators", "3"]).output().unwrap();
+    assert_eq!(exit_code(&refused), 2, "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("--metadata etcd://"), "{}", stderr(&refused));
+}

@@ -24,6 +24,9 @@ const DATANODES_MAX: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) folder: PathBuf,
+    pub(super) coordinators: usize,
+    /// URL of the metadata; it lies in the folder when not set.
+    pub(super) metadata: Option<String>,
     pub(super) datanodes: usize,
     pub(super) replication_factor: Option<u8>,
     pub(super) listen: String,
@@ -37,8 +40,7 @@ pub(super) struct Plan {
 pub(super) struct Local {
     plan: Plan,
     secret: String,
-    handle: coordinator::Handle,
-    coordinator: Part,
+    coordinators: Vec<(coordinator::Handle, Part)>,
     datanodes: Vec<Datanode>,
     /// The folder is used by this process alone.
     _lock: File,
@@ -87,13 +89,14 @@ impl Local {
         plan.folder = folder;
         let there = (1..=DATANODES_MAX).take_while(|number| plan.disk(*number).exists()).count();
         plan.datanodes = plan.datanodes.max(there);
-        let engine = format!("redb://{}", plan.folder.join("metadata").display());
+        let engine = match &plan.metadata {
+            Some(url) => url.clone(),
+            None => format!("redb://{}", plan.folder.join("metadata").display()),
+        };
         let engine = dfs_engines::open(&engine).await;
         let engine = engine.map_err(|error| Error::new(error.code(), server::chain(&error)))?;
-        let settings = plan.coordinator(&secret);
-        let most = u8::try_from(plan.datanodes).unwrap_or(3).min(3);
-        let replication_factor = plan.replication_factor.unwrap_or(most);
-        let options = coordinator::InitOptions { replication_factor, ..settings.init_options() };
+        let settings = plan.coordinator(&secret, 0);
+        let options = settings.init_options();
         match coordinator::init(engine.clone(), &SystemClock, &OsRandom, options).await {
             Ok(_) | Err(coordinator::Error::AlreadyInitialised(_)) => {}
             Err(error) => return Err(error_of(&error)),
@@ -105,15 +108,20 @@ impl Local {
             clock: Arc::new(SystemClock),
             random,
         };
-        let service = coordinator::Service::start(settings, components).await;
-        let service = service.map_err(|error| error_of(&error))?;
-        let handle = service.handle();
-        let coordinator = Part::start(|shutdown| {
-            tokio::spawn(async move { service.run(shutdown).await.map_err(|e| error_of(&e)) })
-        });
+        let mut coordinators = Vec::new();
+        for number in 0..plan.coordinators {
+            let settings = plan.coordinator(&secret, number as u16);
+            let service = coordinator::Service::start(settings, components.clone()).await;
+            let service = service.map_err(|error| error_of(&error))?;
+            let handle = service.handle();
+            let part = Part::start(|shutdown| {
+                tokio::spawn(async move { service.run(shutdown).await.map_err(|e| error_of(&e)) })
+            });
+            coordinators.push((handle, part));
+        }
         let count = plan.datanodes;
         let datanodes = Vec::new();
-        let mut local = Self { plan, secret, handle, coordinator, datanodes, _lock: lock };
+        let mut local = Self { plan, secret, coordinators, datanodes, _lock: lock };
         for _ in 0..count {
             local.add_datanode().await?;
         }
@@ -145,7 +153,7 @@ impl Local {
     }
 
     async fn datanode(&self, number: usize) -> Result<(NodeId, Part)> {
-        let settings = self.plan.datanode(number + 1, &self.secret, self.address());
+        let settings = self.plan.datanode(number + 1, &self.secret, self.urls());
         let service = crate::commands::datanode::start(settings).await?;
         let id = service.handle().node_id();
         let part = Part::start(|shutdown| {
@@ -156,14 +164,21 @@ impl Local {
         Ok((id, part))
     }
 
-    /// Where the coordinator listens.
+    /// Where the first coordinator listens.
     pub(super) fn address(&self) -> String {
-        self.handle.address.to_string()
+        self.coordinators.first().map(|(handle, _)| handle.address.to_string()).unwrap_or_default()
     }
 
     /// Where its HTTP service listens.
     pub(super) fn http_address(&self) -> Option<String> {
-        self.handle.http_address.map(|address| address.to_string())
+        let (handle, _) = self.coordinators.first()?;
+        handle.http_address.map(|address| address.to_string())
+    }
+
+    /// Where all coordinators are reached.
+    pub(super) fn urls(&self) -> Vec<String> {
+        let url = |(handle, _): &(coordinator::Handle, Part)| format!("http://{}", handle.address);
+        self.coordinators.iter().map(url).collect()
     }
 
     /// How many datanodes there are.
@@ -178,7 +193,8 @@ impl Local {
 
     /// Waits until a part ends by itself, which none should.
     pub(super) async fn failure(&mut self) -> Error {
-        let mut running = vec![&mut self.coordinator.running];
+        let mut running: Vec<_> =
+            self.coordinators.iter_mut().map(|(_, part)| &mut part.running).collect();
         let parts = self.datanodes.iter_mut().filter_map(|datanode| datanode.part.as_mut());
         running.extend(parts.map(|part| &mut part.running));
         let (result, _, _) = futures_util::future::select_all(running).await;
@@ -195,7 +211,11 @@ impl Local {
             }
         }
         let mut results = ending.join_all().await;
-        results.push(self.coordinator.stop().await);
+        let mut ending = JoinSet::new();
+        for (_, part) in self.coordinators {
+            ending.spawn(part.stop());
+        }
+        results.extend(ending.join_all().await);
         results.into_iter().collect()
     }
 }
@@ -205,10 +225,12 @@ impl Plan {
         self.folder.join(format!("datanode-{number}"))
     }
 
-    fn coordinator(&self, secret: &str) -> coordinator::Settings {
+    /// The settings of a coordinator, from 0 on.
+    fn coordinator(&self, secret: &str, number: u16) -> coordinator::Settings {
         let mut settings = coordinator::Settings {
-            listen: self.listen.clone(),
-            http_listen: self.http_listen.clone(),
+            listen: nth_port(&self.listen, number),
+            // Only one has the pages that people look at.
+            http_listen: if number == 0 { self.http_listen.clone() } else { String::new() },
             join_secret: coordinator::JoinSecret::new(secret),
             replication_factor: self.replication_factor,
             ..coordinator::Settings::default()
@@ -224,13 +246,18 @@ impl Plan {
         settings
     }
 
-    fn datanode(&self, number: usize, secret: &str, coordinator: String) -> datanode::Settings {
+    fn datanode(
+        &self,
+        number: usize,
+        secret: &str,
+        coordinators: Vec<String>,
+    ) -> datanode::Settings {
         // Who reaches the coordinator shall reach the datanodes too.
         let host = self.listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
         let mut settings = datanode::Settings {
             listen: format!("{host}:0"),
             http_listen: "127.0.0.1:0".to_owned(),
-            coordinators: vec![coordinator],
+            coordinators,
             join_secret: datanode::JoinSecret::new(secret),
             disks: vec![datanode::Disk::new(self.disk(number))],
             ..datanode::Settings::default()
@@ -240,6 +267,19 @@ impl Plan {
             settings.drain_ms = 1_000;
         }
         settings
+    }
+}
+
+/// Ports between two coordinators: others of dfs follow close to the first.
+const PORT_STEP: u16 = 100;
+
+/// The address of a coordinator, from 0 on; port 0 stays the choice of the system.
+fn nth_port(address: &str, number: u16) -> String {
+    match address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>())) {
+        Some((host, Ok(port))) if port > 0 => {
+            format!("{host}:{}", port.saturating_add(number * PORT_STEP))
+        }
+        _ => address.to_owned(),
     }
 }
 
@@ -282,4 +322,21 @@ fn write_secret(file: &Path) -> std::io::Result<()> {
     writeln!(out)?;
     out.sync_all()?;
     fs::rename(&unfinished, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_follow_each_other() {
+        for (address, number, wanted) in [
+            ("127.0.0.1:7070", 0, "127.0.0.1:7070"),
+            ("127.0.0.1:7070", 2, "127.0.0.1:7270"),
+            ("[::1]:7070", 1, "[::1]:7170"),
+            ("127.0.0.1:0", 2, "127.0.0.1:0"),
+        ] {
+            assert_eq!(nth_port(address, number), wanted);
+        }
+    }
 }

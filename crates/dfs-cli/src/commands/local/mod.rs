@@ -24,7 +24,8 @@ Examples:
   dfs local --demo
   dfs local --demo ~/Pictures
   dfs local --data-dir /tmp/dfs
-  dfs local --datanodes 5 --replication-factor 2 --listen 127.0.0.1:9000")]
+  dfs local --datanodes 5 --replication-factor 2 --listen 127.0.0.1:9000
+  dfs local --coordinators 3 --metadata etcd://127.0.0.1:2379/try")]
 pub(crate) struct LocalArgs {
     /// Datanodes to run. There are never fewer than the folder holds already.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -35,6 +36,12 @@ pub(crate) struct LocalArgs {
     /// Copies of each byte in a file system that is made now; 3, or as many as there are datanodes.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     replication_factor: Option<u8>,
+    /// Coordinators to run, on ports 100 apart. More than one need metadata that they can share.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+    coordinators: u16,
+    /// Where the metadata lies, e.g. etcd://127.0.0.1:2379/dfs; in the data directory when not set.
+    #[arg(long, env = "DFS_METADATA", value_name = "URL")]
+    metadata: Option<String>,
     /// Where the coordinator listens.
     #[arg(long, env = "DFS_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
     listen: String,
@@ -72,8 +79,15 @@ pub(crate) async fn run(args: LocalArgs, out: Output) -> Result<()> {
         return Err(Error::usage(format_args!("{} is no address to be reached at", args.listen))
             .hint("name one address of this machine: its datanodes tell clients to come there"));
     }
+    let coordinators = usize::from(args.coordinators);
+    if coordinators > 1 && !args.metadata.as_ref().is_some_and(|url| url.starts_with("etcd")) {
+        return Err(Error::usage("several coordinators need metadata that they can share")
+            .hint("--metadata etcd://HOST:PORT/NAME says where an etcd is"));
+    }
     let plan = Plan {
         folder: args.data_dir.clone(),
+        coordinators,
+        metadata: args.metadata,
         datanodes: usize::from(args.datanodes),
         replication_factor: args.replication_factor,
         listen: args.listen,
@@ -83,10 +97,10 @@ pub(crate) async fn run(args: LocalArgs, out: Output) -> Result<()> {
     let mut local = Local::start(plan).await?;
     server::say_ready("local", &local.address(), local.http_address());
     out.say(format_args!(
-        "dfs with {} datanodes in {}; try:\n  dfs --coordinator http://{} status",
+        "dfs with {} datanodes in {}; try:\n  dfs --coordinator {} status",
         local.datanodes(),
         args.data_dir.display(),
-        local.address()
+        local.urls().join(",")
     ));
     tokio::select! {
         biased;

@@ -38,6 +38,8 @@ pub(super) async fn run(path: Option<PathBuf>, out: Output) -> Result<()> {
     let original = summary(&source).await?;
     let plan = Plan {
         folder: folder.path().join("cluster"),
+        coordinators: 1,
+        metadata: None,
         datanodes: 3,
         replication_factor: Some(3),
         listen: "127.0.0.1:0".to_owned(),
