@@ -210,6 +210,7 @@ impl FakeDataNode {
                 })
                 .collect(),
             sequence,
+            incarnation: state.incarnation,
         }
     }
 

@@ -109,6 +109,7 @@ fn report(node: &Node, standing: &Standing, sequence: u64) -> v1::HeartbeatRepor
         bad_copies: node.bad_copies.page(),
         sequence,
         is_stopping: node.is_stopping(),
+        incarnation: node.store.identity().registration.map_or(0, |known| known.incarnation.0),
     }
 }
 

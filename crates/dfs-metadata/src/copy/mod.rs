@@ -86,7 +86,10 @@ pub enum CopyError {
         incarnation: Incarnation,
     },
     /// Another copy goes to the same target.
-    #[error("another copy has begun to write to the target")]
+    #[error(
+        "another copy writes to the target, or one that was killed has just done so; copy again \
+         when it is sure that none runs"
+    )]
     TargetTaken,
     /// The target failed.
     #[error("the target failed")]

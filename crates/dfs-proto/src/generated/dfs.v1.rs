@@ -3093,6 +3093,10 @@ pub struct HeartbeatReport {
     /// Takes no new chunks, as it is about to end.
     #[prost(bool, tag = "8")]
     pub is_stopping: bool,
+    /// Of the metadata it registered with last; 0 when it does not say. A coordinator of another one
+    /// has it register anew.
+    #[prost(uint64, tag = "10")]
+    pub incarnation: u64,
 }
 /// A copy that can no longer be served.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -48,7 +48,7 @@ async fn anything(fixture: &Fixture, random: &SeededRandom) {
             // Staged, and given up or left alone.
             let Ok(plan) = fixture.plan(&at, random.below(6) * CHUNK).await else { return };
             let written: Vec<_> = plan.chunks.iter().map(|chunk| fixture.written(chunk)).collect();
-            drop(fixture.namespace.stage(&[plan.token.clone()], &written).await);
+            drop(fixture.namespace.stage(std::slice::from_ref(&plan.token), &written).await);
             if random.below(2) == 0 {
                 fixture.namespace.abort(&plan.token).await.unwrap();
             }
