@@ -38,19 +38,35 @@ struct Row {
     dfs: Vec<f64>,
 }
 
-pub(crate) const USAGE: &str = "(measures dfs beside SeaweedFS; prints Markdown)";
+pub(crate) const USAGE: &str =
+    "[metadata] (measures dfs beside SeaweedFS, or its metadata engines; prints Markdown)";
 
 /// Runs everything and prints Markdown.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
-    ensure!(arguments.is_empty(), "bench takes no arguments");
     let work = root.join("target/bench");
     fs::create_dir_all(&work)?;
+    if matches!(arguments, [only] if only == "metadata") {
+        return metadata(root, &work);
+    }
+    ensure!(arguments.is_empty(), "bench takes nothing, or `metadata`");
     let weed = install_seaweedfs(&work)?;
     let dfs = build_dfs(root)?;
     let data = tempfile_in(&work)?;
     let result = measure(&weed, &dfs, &data);
     fs::remove_dir_all(&data).context("remove the data of the run")?;
     println!("{}", result?);
+    Ok(())
+}
+
+/// The metadata engines beside each other, with their data on one file system.
+fn metadata(root: &Path, work: &Path) -> Result<()> {
+    let mut command = crate::process::cargo(
+        root,
+        &["run", "--quiet", "--release", "--package=dfs-engines", "--example=metadata"],
+    );
+    let status = command.env("TMPDIR", work).status().context("run the example")?;
+    ensure!(status.success(), "the measurement failed");
+    println!("\nmachine: {}", machine()?);
     Ok(())
 }
 

@@ -85,6 +85,7 @@ async fn dispatch(global: &Global, command: Command, out: Output) -> Result<()> 
         Command::Local(args) => commands::local::run(args, out).await,
         Command::Coordinator(args) => commands::coordinator::run(args, out).await,
         Command::Datanode(args) => commands::datanode::run(args, global).await,
+        Command::Metadata(args) => commands::metadata::run(args, out).await,
         Command::Completions(args) => {
             commands::completions::run(&args, out);
             Ok(())
@@ -116,6 +117,7 @@ async fn run_command(command: Command, cx: &Context) -> Result<()> {
         Command::Local(_)
         | Command::Coordinator(_)
         | Command::Datanode(_)
+        | Command::Metadata(_)
         | Command::Completions(_) => Err(Error::usage("this command talks to no cluster")),
     }
 }

@@ -11,6 +11,8 @@ mod local;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod metadata;
+#[cfg(test)]
 mod power;
 #[cfg(test)]
 mod semantics;

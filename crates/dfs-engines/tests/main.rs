@@ -2,6 +2,8 @@
 
 // `cfg(test)` holds in any case; it tells clippy that helpers belong to tests, too.
 #[cfg(test)]
+mod copying;
+#[cfg(test)]
 mod etcd;
 #[cfg(test)]
 mod redb;

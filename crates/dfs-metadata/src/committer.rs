@@ -49,9 +49,19 @@ impl Committer {
         engine: Arc<dyn Engine>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        Self::with_batches(engine, BATCH_LEN_MAX, shutdown)
+    }
+
+    /// The same with at most so many commits in a batch: with 1 it shows what batches are worth.
+    pub fn with_batches(
+        engine: Arc<dyn Engine>,
+        batch_len_max: usize,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, queued) = mpsc::channel(QUEUE_LEN);
         let counters = Arc::<Counters>::default();
-        let task = serve(engine, queued, counters.clone(), shutdown);
+        let len_max = batch_len_max.clamp(1, BATCH_LEN_MAX);
+        let task = serve(engine, queued, len_max, counters.clone(), shutdown);
         (Self { queue, counters }, task)
     }
 
@@ -86,6 +96,7 @@ impl Committer {
 async fn serve(
     engine: Arc<dyn Engine>,
     mut queued: mpsc::Receiver<Queued>,
+    len_max: usize,
     counters: Arc<Counters>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
@@ -102,7 +113,7 @@ async fn serve(
             first = queued.recv() => first,
         };
         let Some(first) = first else { return };
-        let batch = collect(first, &mut queued);
+        let batch = collect(first, &mut queued, len_max);
         counters.commits.fetch_add(batch.len() as u64, Ordering::Relaxed);
         counters.batches.fetch_add(1, Ordering::Relaxed);
         carry_out(&*engine, batch).await;
@@ -110,10 +121,10 @@ async fn serve(
 }
 
 /// Takes what is queued already, up to the bounds of a batch.
-fn collect(first: Queued, queued: &mut mpsc::Receiver<Queued>) -> Vec<Queued> {
+fn collect(first: Queued, queued: &mut mpsc::Receiver<Queued>, len_max: usize) -> Vec<Queued> {
     let mut bytes = weight(&first.commit);
     let mut batch = vec![first];
-    while batch.len() < BATCH_LEN_MAX && bytes < BATCH_BYTES {
+    while batch.len() < len_max && bytes < BATCH_BYTES {
         let Ok(next) = queued.try_recv() else { break };
         bytes += weight(&next.commit);
         batch.push(next);
@@ -139,5 +150,34 @@ async fn carry_out(engine: &dyn Engine, batch: Vec<Queued>) {
         };
         // A caller that left does not want to know.
         let _ = answer.send(own);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::memory::MemoryEngine;
+
+    #[tokio::test]
+    async fn no_batch_has_more_commits_than_it_may() {
+        for (most, batches) in [(1, 10), (4, 3), (usize::MAX, 1), (0, 10)] {
+            let engine = Arc::new(MemoryEngine::new());
+            let (committer, serving) =
+                Committer::with_batches(engine, most, std::future::pending());
+            let commit = |n: u8| {
+                let writes = vec![Write::Put(Bytes::from(vec![n]), Bytes::new())];
+                committer.commit(Commit { conditions: vec![], writes })
+            };
+            // All are queued before the first is served.
+            let waiting = join_all((0..10).map(commit));
+            let (outcomes, ()) = tokio::join!(waiting, async {
+                tokio::spawn(serving);
+            });
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+            assert_eq!((committer.commits(), committer.engine_commits()), (10, batches), "{most}");
+        }
     }
 }

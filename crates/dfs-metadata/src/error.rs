@@ -265,6 +265,12 @@ pub enum Error {
     /// The store holds a cluster already.
     #[error("the metadata store holds cluster {0} already; nothing was changed")]
     AlreadyInitialised(ClusterId),
+    /// A copy into the store has not come to its end.
+    #[error(
+        "the metadata store is an unfinished copy of cluster {0}; finish it with `dfs metadata \
+         copy`, or point to the right store"
+    )]
+    UnfinishedCopy(ClusterId),
     /// The store holds another cluster.
     #[error("cluster {expected} was expected, but {found} was found")]
     WrongCluster {
@@ -351,6 +357,7 @@ impl Error {
             Self::ForeignToken(_)
             | Self::OldImage { .. }
             | Self::NotInitialised
+            | Self::UnfinishedCopy(_)
             | Self::WrongCluster { .. }
             | Self::OlderIncarnation { .. } => ErrorCode::WrongCluster,
             Self::NewerRecord { .. } => ErrorCode::UnsupportedVersion,

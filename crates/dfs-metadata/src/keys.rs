@@ -17,6 +17,15 @@ pub(crate) const MOVES: Bytes = Bytes::from_static(b"s/moves");
 /// Written blindly whenever a directory or symlink loses a name.
 pub(crate) const NAMES: Bytes = Bytes::from_static(b"s/names");
 
+/// There while the store is an unfinished copy of another.
+pub(crate) const COPY: Bytes = Bytes::from_static(b"s/copy");
+/// Epochs and renewals of leases.
+pub(crate) const LEASES: &[u8] = b"s/lease/";
+/// How the key of a renewal ends, and only that of a renewal.
+pub(crate) const RENEWAL: &[u8] = b"/renewal";
+/// How the key of an epoch ends.
+pub(crate) const EPOCH: &[u8] = b"/epoch";
+
 /// Every chunk.
 pub(crate) const CHUNKS: &[u8] = b"k/";
 /// Every node.
@@ -51,6 +60,13 @@ pub(crate) fn entry(directory: InodeId, name: &Name) -> Bytes {
     key(b"d/", &[&number(directory), b"/", name.as_bytes()])
 }
 
+/// Directory and name that the key of an entry is of.
+pub(crate) fn entry_parts(key: &Bytes) -> Option<(InodeId, Name)> {
+    let (directory, rest) = key.strip_prefix(b"d/")?.split_first_chunk()?;
+    rest.strip_prefix(b"/")?;
+    Some((InodeId(u64::from_be_bytes(*directory)), entry_name(key)?))
+}
+
 /// The name that the key of an entry ends with.
 pub(crate) fn entry_name(key: &Bytes) -> Option<Name> {
     const NAME_AT: usize = 2 + 8 + 1;
@@ -60,6 +76,20 @@ pub(crate) fn entry_name(key: &Bytes) -> Option<Name> {
 /// An inode.
 pub(crate) fn inode(inode: InodeId) -> Bytes {
     key(b"i/", &[&number(inode)])
+}
+
+/// The inode that the key of a record is of.
+pub(crate) fn record_inode(key: &[u8]) -> Option<InodeId> {
+    whole_number(key.strip_prefix(b"i/")?)
+}
+
+/// The directory that the key of times is of.
+pub(crate) fn times_inode(key: &[u8]) -> Option<InodeId> {
+    whole_number(key.strip_prefix(b"t/")?)
+}
+
+fn whole_number(bytes: &[u8]) -> Option<InodeId> {
+    Some(InodeId(u64::from_be_bytes(bytes.try_into().ok()?)))
 }
 
 /// The times of a directory.
@@ -82,6 +112,13 @@ pub(crate) fn extent_offset(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
+/// Inode and offset that the key of an extent is of.
+pub(crate) fn extent_parts(key: &[u8]) -> Option<(InodeId, u64)> {
+    let (inode, rest) = key.strip_prefix(b"x/")?.split_first_chunk()?;
+    let offset = rest.strip_prefix(b"/")?.try_into().ok()?;
+    Some((InodeId(u64::from_be_bytes(*inode)), u64::from_be_bytes(offset)))
+}
+
 /// A chunk.
 pub(crate) fn chunk(chunk: ChunkId) -> Bytes {
     key(CHUNKS, &[&chunk.to_bytes()])
@@ -99,8 +136,7 @@ pub(crate) fn upload(inode: InodeId) -> Bytes {
 
 /// The inode that the key of a staged upload is of.
 pub(crate) fn upload_inode(key: &[u8]) -> Option<InodeId> {
-    let bytes = key.strip_prefix(UPLOADS)?;
-    Some(InodeId(u64::from_be_bytes(bytes.try_into().ok()?)))
+    whole_number(key.strip_prefix(UPLOADS)?)
 }
 
 /// Something unlinked.
@@ -125,6 +161,12 @@ pub(crate) fn unlinked_parts(key: &[u8]) -> Option<(Timestamp, InodeId)> {
 pub(crate) fn answer(slot: &Slot) -> Bytes {
     let client: ClientId = slot.client;
     key(ANSWERS, &[&client.to_bytes(), b"/", &slot.slot.to_be_bytes()])
+}
+
+/// Whether a key is that of a kept answer.
+pub(crate) fn is_answer(key: &[u8]) -> bool {
+    let rest = key.strip_prefix(ANSWERS).and_then(|rest| rest.split_first_chunk::<16>());
+    rest.and_then(|(_, rest)| rest.strip_prefix(b"/")).is_some_and(|slot| slot.len() == 4)
 }
 
 /// A node.
@@ -158,7 +200,13 @@ mod tests {
         assert_eq!(node_id(&node(NodeId(7))), Some(NodeId(7)));
         assert_eq!(extent_offset(&extent(inode, 1 << 40)), Some(1 << 40));
         let name = Name::new(&b"\xff"[..]).unwrap();
-        assert_eq!(entry_name(&entry(inode, &name)), Some(name));
+        assert_eq!(entry_name(&entry(inode, &name)), Some(name.clone()));
+        assert_eq!(entry_parts(&entry(inode, &name)), Some((inode, name)));
+        assert_eq!(record_inode(&super::inode(inode)), Some(inode));
+        assert_eq!(times_inode(&times(inode)), Some(inode));
+        assert_eq!(extent_parts(&extent(inode, 1 << 40)), Some((inode, 1 << 40)));
+        let slot = Slot { client: ClientId(7), slot: 0x2f2f, sequence: 1 };
+        assert!(is_answer(&answer(&slot)) && !is_answer(&answer(&slot)[..22]));
     }
 
     #[test]

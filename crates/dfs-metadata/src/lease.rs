@@ -13,6 +13,10 @@ use crate::engine::{
     lease_renewal_key,
 };
 
+/// The lease whose holder does the background work of the cluster. Of the coordinators that run, one
+/// holds it.
+pub const WORKERS: &str = "workers";
+
 /// Format of the epoch record.
 const EPOCH_FORMAT: u8 = 1;
 

@@ -1,9 +1,11 @@
 //! The metadata of dfs: the engine contract, and the namespace as pure transactions over it.
 
 pub mod change_log;
+pub mod check;
 mod codec;
 mod committer;
 pub mod conformance;
+pub mod copy;
 pub mod engine;
 mod error;
 mod keys;

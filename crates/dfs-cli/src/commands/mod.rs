@@ -12,6 +12,7 @@ pub(crate) mod get;
 pub(crate) mod ln;
 pub(crate) mod local;
 pub(crate) mod ls;
+pub(crate) mod metadata;
 pub(crate) mod mkdir;
 pub(crate) mod mv;
 pub(crate) mod put;

@@ -174,6 +174,13 @@ async fn take(
             return Err(FieldError::new("node_id", what).into());
         }
         None => {
+            // Registration numbers come along with a copy or an image of the metadata. Without
+            // this, a node that keeps running would serve the old state and the new one alike.
+            let ours = core.namespace.identity().incarnation;
+            if ![0, ours.0].contains(&report.incarnation) {
+                info!(%node, theirs = report.incarnation, %ours, "a datanode must register anew");
+                return Ok(None);
+            }
             let Some(stream) = open(core, node, speaker).await? else { return Ok(None) };
             *opened = Some(Opened { node, speaker, stream });
             stream

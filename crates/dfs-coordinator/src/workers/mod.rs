@@ -28,7 +28,7 @@ pub(crate) use supervisor::{LeaseState, Supervisor};
 pub(crate) use throttle::Throttle;
 
 /// Name of the lease whose holder does the background work.
-pub(crate) const WORKER_LEASE: &str = "workers";
+pub(crate) const WORKER_LEASE: &str = dfs_metadata::lease::WORKERS;
 
 /// What a step says of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

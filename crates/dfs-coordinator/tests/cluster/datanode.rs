@@ -236,6 +236,7 @@ impl FakeDataNode {
                 .collect(),
             sequence,
             instance_id: self.instance,
+            incarnation: state.incarnation,
         }
     }
 

@@ -118,6 +118,7 @@ fn report(node: &Node, standing: &Standing, sequence: u64) -> v1::HeartbeatRepor
         sequence,
         is_stopping: node.is_stopping(),
         instance_id: node.instance,
+        incarnation: node.store.identity().registration.map_or(0, |known| known.incarnation.0),
     }
 }
 

@@ -158,6 +158,13 @@ impl Cluster {
         service.auth_enable(AuthEnableRequest {}).await.expect("users are needed");
     }
 
+    /// A figure from the metrics of a member; `None` when it has no such one.
+    pub async fn metric(&self, member: usize, name: &str) -> Option<f64> {
+        let page = get(self.members[member].ports.health, "/metrics").await.ok()?;
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line?.trim().parse().ok()
+    }
+
     /// What a member has logged.
     pub fn log(&self, member: usize) -> String {
         std::fs::read_to_string(&self.members[member].log).unwrap_or_default()
@@ -238,9 +245,13 @@ fn arguments(own: usize, all: &[Ports], options: &Options, folder: &Path) -> Vec
 
 /// Asks a member whether it can answer, for which it needs a quorum.
 async fn health(port: u16) -> std::io::Result<bool> {
+    Ok(get(port, "/health").await?.starts_with("HTTP/1.0 200"))
+}
+
+async fn get(port: u16, path: &str) -> std::io::Result<String> {
     let mut connection = TcpStream::connect(("127.0.0.1", port)).await?;
-    connection.write_all(b"GET /health HTTP/1.0\r\n\r\n").await?;
+    connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await?;
-    Ok(answer.starts_with("HTTP/1.0 200"))
+    Ok(answer)
 }

@@ -12,9 +12,9 @@ use super::inodes::Inodes;
 use super::transaction::{Attempt, Transaction};
 use super::{Components, Inner, Namespace, Node, Options};
 use crate::codec::Record as _;
-use crate::engine::{Commit, Condition, Engine, Outcome, Write};
+use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Write};
 use crate::records::inode::{Content, Directory, Inode, Link, Times};
-use crate::records::setting::{Cluster, Floor, Mark, NextInode};
+use crate::records::setting::{Cluster, CopyMark, Floor, Mark, NextInode};
 use crate::{Error, keys};
 
 /// The incarnation of a cluster that was just made.
@@ -90,6 +90,7 @@ pub async fn init(
     let commit = Commit {
         conditions: vec![
             Condition::Absent(keys::CLUSTER),
+            Condition::Absent(keys::COPY),
             Condition::Absent(keys::inode(InodeId::ROOT)),
         ],
         writes: vec![
@@ -106,9 +107,22 @@ pub async fn init(
     if let [Outcome::Committed(_)] = engine.commit_batch(vec![commit]).await?[..] {
         return Ok(identity);
     }
-    let found = engine.snapshot().await?.get(&keys::CLUSTER).await?;
+    let snapshot = engine.snapshot().await?;
+    refuse_unfinished(&*snapshot).await?;
+    let found = snapshot.get(&keys::CLUSTER).await?;
     let found = found.ok_or_else(|| missing(&keys::CLUSTER))?;
     Err(Error::AlreadyInitialised(Cluster::decode(&keys::CLUSTER, &found.value)?.id))
+}
+
+/// Nobody may run on half a copy.
+pub(crate) async fn refuse_unfinished(snapshot: &dyn Snapshot) -> Result<(), Error> {
+    match snapshot.get(&keys::COPY).await? {
+        None => Ok(()),
+        Some(found) => {
+            let mark = CopyMark::decode(&keys::COPY, &found.value)?;
+            Err(Error::UnfinishedCopy(mark.cluster))
+        }
+    }
 }
 
 fn check_replication(replication: Replication) -> Result<(), Error> {
@@ -134,14 +148,15 @@ fn missing(key: &Bytes) -> Error {
 impl Namespace {
     /// Opens the cluster of a store. `expected` is what was seen of it before, if anything.
     ///
-    /// Refuses a store that holds no cluster, another one, an older incarnation, or records of a
-    /// newer format.
+    /// Refuses a store that holds no cluster, another one, an older incarnation, an unfinished copy,
+    /// or records of a newer format.
     pub async fn open(
         components: Components,
         options: Options,
         expected: Option<ClusterIdentity>,
     ) -> Result<Self, Error> {
         let snapshot = components.engine.snapshot().await?;
+        refuse_unfinished(&*snapshot).await?;
         let found = snapshot.get(&keys::CLUSTER).await?.ok_or(Error::NotInitialised)?;
         let cluster = Cluster::decode(&keys::CLUSTER, &found.value)?;
         let identity = ClusterIdentity { cluster: cluster.id, incarnation: cluster.incarnation };

@@ -36,6 +36,7 @@ pub use crate::records::node::Node;
 pub use attributes::SetAttributes;
 pub use changes::{ChunkChange, ChunkChanges};
 pub use chunks::{ChunkPage, CopyId};
+pub(crate) use cluster::refuse_unfinished;
 pub use cluster::{ClusterIdentity, ClusterState, InitOptions, Replication, init};
 pub use delete::Delete;
 pub use directory::MakeDirectory;

@@ -21,6 +21,14 @@ pub(crate) struct Floor(pub(crate) ChunkId);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NextInode(pub(crate) InodeId);
 
+/// `s/copy`: of what the store is an unfinished copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CopyMark {
+    pub(crate) cluster: ClusterId,
+    /// Of the source.
+    pub(crate) incarnation: Incarnation,
+}
+
 /// A key of which only the version matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark;
@@ -69,6 +77,17 @@ impl Record for NextInode {
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         input.inode().map(Self)
+    }
+}
+
+impl Record for CopyMark {
+    fn write(&self, out: &mut Writer) {
+        out.fixed(&self.cluster.to_bytes());
+        out.number(self.incarnation.0);
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { cluster: ClusterId(input.wide()?), incarnation: Incarnation(input.number()?) })
     }
 }
 

@@ -3097,6 +3097,10 @@ pub struct HeartbeatReport {
     /// processes with equal disks; 0 when it has none.
     #[prost(fixed64, tag = "9")]
     pub instance_id: u64,
+    /// Of the metadata it registered with last; 0 when it does not say. A coordinator of another one
+    /// has it register anew.
+    #[prost(uint64, tag = "10")]
+    pub incarnation: u64,
 }
 /// A copy that can no longer be served.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,5 +1,6 @@
 //! The namespace over the memory engine, with a clock that the test moves.
 
+mod checking;
 mod floor;
 mod names;
 mod nodes;

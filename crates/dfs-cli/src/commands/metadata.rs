@@ -1,0 +1,225 @@
+//! `dfs metadata`: copying and checking stores, without any coordinator.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use dfs_metadata::check::Report;
+use dfs_metadata::copy::{Copied, Progress};
+use dfs_metadata::engine::{Engine, EngineError};
+use dfs_types::ErrorCode;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use crate::error::{Error, Result, blocking};
+use crate::output::Output;
+use crate::server;
+
+/// What `dfs metadata` takes.
+#[derive(Debug, Args)]
+pub(crate) struct MetadataArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Copy the metadata of a stopped cluster to another engine, or another place
+    Copy(CopyArgs),
+    /// Look a whole metadata store over, without changing anything
+    Check(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Stop every coordinator first. The target must be empty, or hold an unfinished copy of the same
+source, which is then finished. At the end every key is compared. Start the coordinators on the
+copy alone: it has the next incarnation, and a datanode that has seen it refuses the source from
+then on. To go back, copy back. Uploads begun before start again.
+
+Examples:
+  dfs metadata copy --from redb:///var/lib/dfs/metadata --to etcd://a:2379,b:2379,c:2379/dfs
+  dfs metadata copy --from etcd://a:2379/dfs --to redb:///var/lib/dfs/metadata")]
+struct CopyArgs {
+    /// The store to copy, of which nothing is changed but an epoch.
+    #[arg(long, value_name = "URL")]
+    from: String,
+    /// Where the copy shall lie.
+    #[arg(long, value_name = "URL")]
+    to: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Every record is read at one snapshot and compared with those it belongs to. A store in etcd can be
+checked while coordinators run; one of redb is open in one process at a time. Exits with 0 when
+nothing is wrong, with 1 when something is, with 3 when there is no store.
+
+Examples:
+  dfs metadata check redb:///var/lib/dfs/metadata
+  dfs metadata check etcd://a:2379/dfs --json | jq .problems")]
+struct CheckArgs {
+    /// Where the metadata lies.
+    #[arg(env = "DFS_METADATA", value_name = "URL")]
+    url: String,
+}
+
+pub(crate) async fn run(args: MetadataArgs, out: Output) -> Result<()> {
+    match args.action {
+        Action::Copy(args) => copy(args, out).await,
+        Action::Check(args) => check(args, out).await,
+    }
+}
+
+async fn open(url: &str) -> Result<Arc<dyn Engine>> {
+    let opened = dfs_engines::open(url).await;
+    opened.map_err(|error| {
+        let told = Error::new(error.code(), server::chain(&error));
+        match error {
+            dfs_engines::OpenError::Engine { source: EngineError::InUse(_), .. } => {
+                told.hint("a coordinator runs on it: stop it first")
+            }
+            _ => told,
+        }
+    })
+}
+
+/// Opens a store that must be there: a wrong path shall not leave an empty one behind.
+async fn open_existing(url: &str) -> Result<Arc<dyn Engine>> {
+    if let Some(folder) = url.strip_prefix("redb://").map(|path| Path::new(path).to_owned()) {
+        let shown = folder.display().to_string();
+        if !blocking(move || folder.is_dir()).await? {
+            let message = format_args!("there is no metadata store in {shown}");
+            return Err(Error::new(ErrorCode::NotFound, message));
+        }
+    }
+    open(url).await
+}
+
+async fn copy(args: CopyArgs, out: Output) -> Result<()> {
+    let source = open_existing(&args.from).await?;
+    let target = open(&args.to).await?;
+    let bar = Keys::start(out);
+    let observe = |progress| match progress {
+        Progress::Copied(keys) => bar.show("copied", keys),
+        Progress::Verified(keys) => bar.show("verified", keys),
+    };
+    let copied = dfs_metadata::copy::copy(&*source, &*target, &observe).await;
+    bar.finish();
+    let Copied { cluster, incarnation, keys, bytes, checksum, written, is_resumed } =
+        copied.map_err(|error| Error::new(error.code(), server::chain(&error)))?;
+    if out.is_json {
+        out.json(&json!({
+            "cluster": cluster.to_string(),
+            "incarnation": incarnation.0,
+            "keys": keys,
+            "bytes": bytes,
+            "sha256": checksum.to_string(),
+            "written": written,
+            "resumed": is_resumed,
+        }));
+        return Ok(());
+    }
+    let resumed = if is_resumed { " (an earlier copy was finished)" } else { "" };
+    out.line(format_args!("copied and verified cluster {cluster}{resumed}"));
+    out.line(format_args!("{keys} keys, {bytes} bytes, sha256 {checksum}"));
+    out.line(format_args!(
+        "the copy has incarnation {incarnation}: start coordinators on it alone"
+    ));
+    Ok(())
+}
+
+async fn check(args: CheckArgs, out: Output) -> Result<()> {
+    let engine = open_existing(&args.url).await?;
+    let bar = Keys::start(out);
+    let report = dfs_metadata::check::check(&*engine, &|keys| bar.show("checked", keys)).await;
+    bar.finish();
+    let report = report.map_err(|error| {
+        let told = Error::new(error.start_code(), server::chain(&error));
+        match error {
+            dfs_metadata::Error::Engine(EngineError::Compacted(_)) => {
+                told.hint("the check took longer than the engine keeps old states; try it again")
+            }
+            _ => told,
+        }
+    })?;
+    if out.is_json {
+        out.json(&document(&report));
+    } else {
+        show(&report, out);
+    }
+    if report.is_clean() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::Corrupt, format_args!("{} problems", report.problem_count)).told())
+}
+
+fn show(report: &Report, out: Output) {
+    for problem in &report.problems {
+        out.line(format_args!("{}: {}: {}", problem.kind.name(), problem.key, problem.what));
+    }
+    let shown = report.problems.len() as u64;
+    if shown < report.problem_count {
+        out.line(format_args!("and {} problems more", report.problem_count - shown));
+    }
+    for (count, what) in counts(report) {
+        out.line(format_args!("{count:>12} {what}"));
+    }
+    match report.problem_count {
+        0 => out.line("nothing is wrong"),
+        count => out.line(format_args!("{count} problems")),
+    }
+}
+
+fn counts(report: &Report) -> [(u64, &'static str); 13] {
+    [
+        (report.keys, "keys"),
+        (report.bytes, "bytes"),
+        (report.files, "files"),
+        (report.directories, "directories"),
+        (report.symlinks, "symlinks"),
+        (report.names, "names"),
+        (report.unlinked, "unlinked"),
+        (report.uploads, "uploads"),
+        (report.extents, "extents"),
+        (report.chunks, "chunks"),
+        (report.tombstones, "tombstones"),
+        (report.nodes, "nodes"),
+        (report.answers, "answers"),
+    ]
+}
+
+fn document(report: &Report) -> serde_json::Value {
+    let problem = |problem: &dfs_metadata::check::Problem| json!({ "kind": problem.kind.name(), "key": problem.key, "what": problem.what });
+    let counts = counts(report).into_iter().map(|(count, what)| (what.to_owned(), count.into()));
+    let mut document: serde_json::Map<_, serde_json::Value> = counts.collect();
+    document.insert("revision".to_owned(), report.revision.0.into());
+    document.insert("problem_count".to_owned(), report.problem_count.into());
+    document.insert("problems".to_owned(), report.problems.iter().map(problem).collect());
+    document.into()
+}
+
+/// A line that counts keys, on a terminal only.
+struct Keys(ProgressBar);
+
+impl Keys {
+    fn start(out: Output) -> Self {
+        let target = if out.wants_progress() {
+            ProgressDrawTarget::stderr_with_hz(5)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        let style = ProgressStyle::with_template("{prefix} {human_pos} keys, {per_sec}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        Self(ProgressBar::with_draw_target(None, target).with_style(style))
+    }
+
+    fn show(&self, what: &'static str, keys: u64) {
+        self.0.set_prefix(what);
+        self.0.set_position(keys);
+    }
+
+    fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,362 @@
+//! Measures the namespace on redb and on etcd, by turns in one run: `cargo xtask bench metadata`.
+//!
+//! The coordinators are namespaces in this process, without RPC, each with a committer and a handle
+//! of its own; etcd is one member, a process beside it. A create is durable before it counts:
+//! redb syncs twice a commit, etcd its log once. Prints Markdown.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use dfs_engines::etcd::{EtcdEngine, Options as EtcdOptions};
+use dfs_engines::redb::{Options as RedbOptions, RedbEngine};
+use dfs_etcd::test_server::Cluster;
+use dfs_etcd::{Client, Settings};
+use dfs_metadata::Committer;
+use dfs_metadata::engine::Engine;
+use dfs_metadata::namespace::{
+    Components, Confirm, InitOptions, MakeDirectory, Namespace, Options, Placement, PlanUpload,
+    PlannedChunk, Registration, Repeat, Replication, Target, WrittenChunk, init,
+};
+use dfs_metadata::placement::{Candidate, RoundRobin};
+use dfs_types::{
+    Attributes, ChunkSeal, ClientId, Crc32c, DfsPath, DiskId, NodeId, OsRandom, Receipt,
+    RegistrationNumber, Seal, Sha256, Slot, Stamp, SystemClock,
+};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+const ROUNDS: usize = 3;
+const CLIENTS: u64 = 16;
+/// Time of one measurement.
+const FOR: Duration = Duration::from_millis(1_500);
+/// Entries of the directory that is listed, a page.
+const LISTED: u64 = 100;
+/// Files whose bytes of metadata are measured.
+const FILES: u64 = 20_000;
+const COPIES: u128 = 3;
+/// As many as a committer takes.
+const GROUP_COMMIT: usize = usize::MAX;
+
+/// Coordinators on one store.
+struct System {
+    name: &'static str,
+    has_group_commit: bool,
+    coordinators: Vec<Namespace>,
+    next: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    MakeDirectory,
+    CreateFile,
+    Stat,
+    List,
+}
+
+const CALLS: [(Call, &str); 4] = [
+    (Call::MakeDirectory, "mkdir"),
+    (Call::CreateFile, "creates of files"),
+    (Call::Stat, "stats"),
+    (Call::List, "lists of 100 entries"),
+];
+
+impl System {
+    /// Makes a cluster in a store, with what is looked at later.
+    async fn make(
+        name: &'static str,
+        engines: Vec<Arc<dyn Engine>>,
+        batch_len: usize,
+    ) -> Result<Self> {
+        let replication = Replication { factor: COPIES as u8, min_write: None };
+        let options = InitOptions { replication };
+        init(&*engines[0], &options, &SystemClock, &OsRandom).await?;
+        let mut coordinators = Vec::new();
+        for engine in engines {
+            let stopped = std::future::pending();
+            let (committer, serving) = Committer::with_batches(engine.clone(), batch_len, stopped);
+            tokio::spawn(serving);
+            let (clock, random) = (Arc::new(SystemClock), Arc::new(OsRandom));
+            let components = Components { engine, committer, clock, random };
+            coordinators.push(Namespace::open(components, Options::default(), None).await?);
+        }
+        for node in 1..=COPIES {
+            let node = NodeId(node);
+            let registered = coordinators[0].register(&registration(node), true).await?;
+            coordinators[0].confirm_registration(node, registered.number).await?;
+        }
+        let has_group_commit = batch_len > 1;
+        let system = Self { name, has_group_commit, coordinators, next: AtomicU64::new(0) };
+        for directory in (0..CLIENTS).map(|client| format!("/{client}")).chain(["/l".to_owned()]) {
+            system.make_directory(0, &directory).await?;
+        }
+        for n in 0..LISTED {
+            system.create(0, &format!("/l/{n}")).await?;
+        }
+        Ok(system)
+    }
+
+    fn coordinator(&self, client: u64) -> &Namespace {
+        &self.coordinators[client as usize % self.coordinators.len()]
+    }
+
+    async fn make_directory(&self, client: u64, at: &str) -> Result<()> {
+        let (path, attributes) = (path(at)?, Attributes::default());
+        let request = MakeDirectory { path, parents: false, attributes };
+        self.coordinator(client).make_directory(&request, Some(&self.repeat(client))).await?;
+        Ok(())
+    }
+
+    /// A file of one chunk, as if its nodes had taken it.
+    async fn create(&self, client: u64, at: &str) -> Result<()> {
+        let namespace = self.coordinator(client);
+        let candidate = |node| {
+            let (zone, host) = (String::new(), String::new());
+            Candidate { node: NodeId(node), zone, host, free: 1 << 40 }
+        };
+        let candidates: Vec<_> = (1..=COPIES).map(candidate).collect();
+        let placement = Placement { candidates: &candidates, selector: &RoundRobin::default() };
+        let request = PlanUpload {
+            path: path(at)?,
+            size: Some(4_096),
+            chunk_size: None,
+            replication_factor: None,
+            max_chunks: 0,
+            client_host: String::new(),
+            client_zone: String::new(),
+        };
+        let plan = namespace.plan_upload(&request, &placement).await?;
+        let confirm = Confirm {
+            tokens: vec![plan.token.clone()],
+            size: 4_096,
+            chunks: plan.chunks.iter().map(|chunk| written(namespace, chunk)).collect(),
+            attributes: Attributes::default(),
+            create_only: false,
+        };
+        namespace.confirm(&confirm, Some(&self.repeat(client))).await?;
+        Ok(())
+    }
+
+    fn repeat(&self, client: u64) -> Repeat {
+        let sequence = 1 + self.next.fetch_add(1, Ordering::Relaxed);
+        let slot = Slot { client: ClientId(u128::from(client)), slot: 0, sequence };
+        Repeat { slot, body: Sha256([1; 32]) }
+    }
+
+    async fn call(&self, call: Call, client: u64) -> Result<()> {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        match call {
+            Call::MakeDirectory => self.make_directory(client, &format!("/{client}/{n}")).await,
+            Call::CreateFile => self.create(client, &format!("/{client}/{n}")).await,
+            Call::Stat => {
+                let path = path(&format!("/l/{}", n % LISTED))?;
+                self.coordinator(client).stat(&path, true).await?;
+                Ok(())
+            }
+            Call::List => {
+                let target = Target::Path(path("/l")?);
+                let limit = Namespace::PAGE_LEN_MAX;
+                let namespace = self.coordinator(client);
+                let page = namespace.list_directory(&target, None, limit).await?;
+                assert_eq!(page.entries.len() as u64, LISTED, "all is listed");
+                Ok(())
+            }
+        }
+    }
+
+    /// Calls a second that all clients together make, while `goes_on` says so of the number made.
+    async fn rate(
+        self: &Arc<Self>,
+        call: Call,
+        goes_on: impl Fn(u64, Duration) -> bool + Copy + Send + 'static,
+    ) -> Result<f64> {
+        let (started, made) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                let (system, made) = (self.clone(), made.clone());
+                tokio::spawn(async move {
+                    while goes_on(made.fetch_add(1, Ordering::Relaxed), started.elapsed()) {
+                        system.call(call, client).await?;
+                    }
+                    // The one that was not made.
+                    made.fetch_sub(1, Ordering::Relaxed);
+                    Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+                })
+            })
+            .collect();
+        for client in clients {
+            client.await??;
+        }
+        Ok(made.load(Ordering::Relaxed) as f64 / started.elapsed().as_secs_f64())
+    }
+}
+
+fn registration(node: NodeId) -> Registration {
+    Registration {
+        node,
+        cluster: None,
+        registration: RegistrationNumber(0),
+        address: format!("node-{}:7080", node.0),
+        zone: String::new(),
+        host: format!("node-{}", node.0),
+        version: "0.1.0".to_owned(),
+        disks: vec![DiskId(node.0)],
+    }
+}
+
+fn written(namespace: &Namespace, planned: &PlannedChunk) -> WrittenChunk {
+    let seal = ChunkSeal { length: 4_096, crc32c: Crc32c(1), sha256: Sha256([1; 32]) };
+    let registration = RegistrationNumber(1);
+    let receipt = |node: &NodeId| {
+        let receipt = Receipt {
+            chunk: planned.chunk,
+            length: seal.length,
+            crc32c: seal.crc32c,
+            node: *node,
+            disk: DiskId(node.0),
+            stamp: Stamp(1),
+            registration,
+            seal: Seal([0; 32]),
+        };
+        receipt.sealed(&namespace.key().for_node(*node, registration))
+    };
+    let receipts = planned.nodes.iter().map(receipt).collect();
+    WrittenChunk { chunk: planned.chunk, file_offset: planned.file_offset, seal, receipts }
+}
+
+fn path(text: &str) -> Result<DfsPath> {
+    Ok(DfsPath::new(text.as_bytes().to_vec())?)
+}
+
+async fn redb(folder: &Path) -> Result<Arc<dyn Engine>> {
+    Ok(Arc::new(RedbEngine::open(folder, RedbOptions::default()).await?))
+}
+
+async fn etcd(cluster: &Cluster, prefix: &str, handles: usize) -> Result<Vec<Arc<dyn Engine>>> {
+    let settings = Settings { members: cluster.addresses(), ..Settings::default() };
+    let mut engines: Vec<Arc<dyn Engine>> = Vec::new();
+    for _ in 0..handles {
+        engines.push(Arc::new(EtcdEngine::open(&settings, prefix, EtcdOptions::default()).await?));
+    }
+    Ok(engines)
+}
+
+fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+async fn rates(folder: &Path) -> Result<()> {
+    let member = Cluster::start(1).await;
+    let mut systems = Vec::new();
+    for (suffix, batch_len) in [("", GROUP_COMMIT), ("-off", 1)] {
+        let engines = vec![redb(&folder.join(format!("redb{suffix}"))).await?];
+        systems.push(System::make("redb, 1 coordinator", engines, batch_len).await?);
+        for (name, handles) in [("etcd, 1 coordinator", 1), ("etcd, 3 coordinators", 3)] {
+            let engines = etcd(&member, &format!("c{handles}{suffix}"), handles).await?;
+            systems.push(System::make(name, engines, batch_len).await?);
+        }
+    }
+    let systems: Vec<Arc<System>> = systems.into_iter().map(Arc::new).collect();
+    let mut figures = vec![vec![Vec::new(); systems.len()]; CALLS.len()];
+    for round in 0..ROUNDS {
+        for turn in 0..systems.len() {
+            let at = (round * 2 + turn) % systems.len();
+            let system = &systems[at];
+            for (index, (call, what)) in CALLS.iter().enumerate() {
+                let is_read = matches!(call, Call::Stat | Call::List);
+                if is_read && !system.has_group_commit {
+                    continue;
+                }
+                let rate = system.rate(*call, |_, elapsed| elapsed < FOR).await?;
+                let batches = if system.has_group_commit { "" } else { ", no group commit" };
+                eprintln!("{}{batches}, {what}: {rate:.0}/s", system.name);
+                figures[index][at].push(rate);
+            }
+        }
+    }
+    let half = systems.len() / 2;
+    println!(
+        "| median of {ROUNDS}, {CLIENTS} clients, calls/s | redb, 1 coordinator | etcd, 1 coordinator | ratio | etcd, 3 coordinators | ratio |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for (offset, what_else) in [(0, ""), (half, ", no group commit")] {
+        for (index, (_, what)) in CALLS.iter().enumerate() {
+            let of = |system: usize| median(&figures[index][offset + system]);
+            let (own, one, three) = (of(0), of(1), of(2));
+            if own > 0.0 {
+                println!(
+                    "| {what}{what_else} | {own:.0} | {one:.0} | {:.2} | {three:.0} | {:.2} |",
+                    one / own,
+                    three / own
+                );
+            }
+        }
+    }
+    println!(
+        "\n| group commit, calls/s with it to without | redb | etcd, 1 | etcd, 3 |\n|---|---|---|---|"
+    );
+    for (index, (_, what)) in CALLS.iter().enumerate().take(2) {
+        let gain = |system: usize| {
+            median(&figures[index][system]) / median(&figures[index][half + system])
+        };
+        println!("| {what} | {:.1} | {:.1} | {:.1} |", gain(0), gain(1), gain(2));
+    }
+    Ok(())
+}
+
+/// Bytes of metadata a file. What was overwritten does not count: etcd is compacted first.
+async fn bytes(folder: &Path) -> Result<()> {
+    let count = |made: u64, _: Duration| made < FILES;
+    let per_file = |before: f64, after: f64| (after - before) / FILES as f64;
+    let place = folder.join("bytes");
+    let file = || std::fs::metadata(place.join("metadata.redb")).map(|file| file.len() as f64);
+    let system = System::make("redb", vec![redb(&place).await?], GROUP_COMMIT).await?;
+    let before = file()?;
+    let rate = Arc::new(system).rate(Call::CreateFile, count).await?;
+    let own = per_file(before, file()?);
+    eprintln!("redb: {FILES} files at {rate:.0}/s");
+
+    let member = Cluster::start(1).await;
+    let engines = etcd(&member, "bytes", 1).await?;
+    let engine = engines[0].clone();
+    let system = System::make("etcd", engines, GROUP_COMMIT).await?;
+    let before = in_use(&member, &*engine).await?;
+    let rate = Arc::new(system).rate(Call::CreateFile, count).await?;
+    let theirs = per_file(before, in_use(&member, &*engine).await?);
+    eprintln!("etcd: {FILES} files at {rate:.0}/s");
+    println!(
+        "\n| bytes of metadata a file, {FILES} files of one chunk and three copies | |\n|---|---|"
+    );
+    println!("| redb, growth of the file | {own:.0} |");
+    println!("| etcd, growth of the bytes in use after compaction | {theirs:.0} |");
+    Ok(())
+}
+
+/// Bytes that etcd has in use, once it has forgotten what was overwritten.
+async fn in_use(member: &Cluster, engine: &dyn Engine) -> Result<f64> {
+    const LOOK: Duration = Duration::from_secs(1);
+    let settings = Settings { members: member.addresses(), ..Settings::default() };
+    let revision = engine.snapshot().await?.revision();
+    Client::new(&settings, 0)?.compact(revision.0 as i64).await?;
+    let name = "etcd_mvcc_db_total_size_in_use_in_bytes";
+    let mut last = f64::MAX;
+    for _ in 0..20 {
+        tokio::time::sleep(LOOK).await;
+        let now = member.metric(0, name).await.ok_or("etcd tells no size")?;
+        if now >= last {
+            return Ok(now);
+        }
+        last = now;
+    }
+    Ok(last)
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    rates(folder.path()).await?;
+    bytes(folder.path()).await
+}

@@ -1,0 +1,387 @@
+//! The walk of a check over all keys.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use dfs_types::{FileKind, InodeId, NodeId};
+
+use super::tally::{Chunks, Inodes};
+use super::{ProblemKind, Report};
+use crate::codec::Record;
+use crate::engine::{Snapshot, Versioned};
+use crate::namespace::{Chunk, Node, Replication};
+use crate::records::answer::Kept;
+use crate::records::inode::{Content, Entry, Extent, File, Inode, Link, Times};
+use crate::records::setting::{Cluster, Floor, Mark, NextInode};
+use crate::records::unlinked::Unlinked;
+use crate::records::upload::Upload;
+use crate::{Error, keys, lease};
+
+/// Keys looked at in one step.
+const PAGE: usize = 500;
+
+/// Keys without which no cluster can be opened, or soon fails.
+const NEEDED: [Bytes; 6] =
+    [keys::CLUSTER, keys::REPLICATION, keys::FLOOR, keys::INODES, keys::MOVES, keys::NAMES];
+
+pub(super) struct Walk<'a> {
+    snapshot: &'a dyn Snapshot,
+    pub(super) report: Report,
+    after: Bytes,
+    nodes: BTreeSet<NodeId>,
+    next_inode: Option<InodeId>,
+    needed: Vec<Bytes>,
+    inodes: Inodes,
+    chunks: Chunks,
+    /// Files that have lost their inodes already: few.
+    half_reaped: BTreeSet<InodeId>,
+    /// Files whose extents lie under `x/`, with their sizes, in order.
+    long: Vec<(InodeId, u64)>,
+    /// How many of them the extents have passed.
+    long_passed: usize,
+    /// The file whose extents are being read.
+    cover: Option<Cover>,
+}
+
+/// How far extents cover a file.
+struct Cover {
+    inode: InodeId,
+    end: u64,
+    /// Where one does not start at the end of the one before.
+    gap: Option<u64>,
+}
+
+/// What the records of a page are about, and cannot tell by themselves.
+struct Known {
+    /// Inodes that are named; those that can be read.
+    inodes: BTreeMap<InodeId, Inode>,
+    /// Directories of the page that have times.
+    times: BTreeSet<InodeId>,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) async fn new(snapshot: &'a dyn Snapshot) -> Result<Self, Error> {
+        let mut nodes = BTreeSet::new();
+        let mut after = Bytes::new();
+        loop {
+            let page = snapshot.range(keys::NODES, &after, PAGE).await?;
+            nodes.extend(page.iter().filter_map(|(key, _)| keys::node_id(key)));
+            match page.last() {
+                Some((last, _)) if page.len() == PAGE => after = last.clone(),
+                _ => break,
+            }
+        }
+        let next = snapshot.get(&keys::INODES).await?;
+        let next = next.and_then(|next| NextInode::decode(&keys::INODES, &next.value).ok());
+        Ok(Self {
+            snapshot,
+            report: Report { revision: snapshot.revision(), ..Report::default() },
+            after: Bytes::new(),
+            nodes,
+            next_inode: next.map(|NextInode(next)| next),
+            needed: NEEDED.to_vec(),
+            inodes: Inodes::default(),
+            chunks: Chunks::default(),
+            half_reaped: BTreeSet::new(),
+            long: Vec::new(),
+            long_passed: 0,
+            cover: None,
+        })
+    }
+
+    /// Looks at the next keys. Whether there are more.
+    pub(super) async fn step(&mut self) -> Result<bool, Error> {
+        let page = self.snapshot.range(&[], &self.after, PAGE).await?;
+        let has_more = page.len() == PAGE;
+        let known = self.known(&page).await?;
+        for (key, Versioned { value, .. }) in page {
+            self.report.keys += 1;
+            self.report.bytes += (key.len() + value.len()) as u64;
+            self.look_at(&key, &value, &known).await?;
+            self.after = key;
+        }
+        Ok(has_more)
+    }
+
+    pub(super) async fn finish(mut self) -> Result<Report, Error> {
+        self.end_cover().await?;
+        self.pass_long(None);
+        for key in std::mem::take(&mut self.needed) {
+            self.add(ProblemKind::Missing, &key, "it is not there");
+        }
+        for key in [keys::inode(InodeId::ROOT), keys::times(InodeId::ROOT)] {
+            if self.snapshot.get(&key).await?.is_none() {
+                self.add(ProblemKind::Missing, &key, "the root is not there");
+            }
+        }
+        self.inodes.judge(&mut self.report);
+        self.chunks.judge(&mut self.report);
+        Ok(self.report)
+    }
+
+    fn add(&mut self, kind: ProblemKind, key: &[u8], what: impl Into<String>) {
+        self.report.add(kind, key, what);
+    }
+
+    /// Reads what a page is about. What cannot be read is found where it lies.
+    async fn known(&self, page: &[(Bytes, Versioned)]) -> Result<Known, Error> {
+        let (mut wanted, mut directories) = (BTreeSet::new(), Vec::new());
+        for (key, found) in page {
+            if let Some((parent, _)) = keys::entry_parts(key) {
+                let child = Entry::decode(key, &found.value).ok().map(|entry| entry.inode);
+                wanted.extend(child.into_iter().chain([parent]));
+            } else if let Some((_, inode)) = keys::unlinked_parts(key) {
+                wanted.insert(inode);
+            } else if let Some(inode) = keys::record_inode(key) {
+                let record = Inode::decode(key, &found.value).ok();
+                let is_directory = record.is_some_and(|record| record.directory().is_some());
+                directories.extend(is_directory.then_some(inode));
+            } else {
+                wanted.extend(keys::times_inode(key));
+            }
+        }
+        let records: Vec<Bytes> = wanted.iter().copied().map(keys::inode).collect();
+        let found = self.snapshot.get_many(&records).await?;
+        let read = |((inode, key), found): ((InodeId, &Bytes), Option<Versioned>)| {
+            Some((inode, Inode::decode(key, &found?.value).ok()?))
+        };
+        let inodes = wanted.into_iter().zip(&records).zip(found).filter_map(read).collect();
+        let keys: Vec<Bytes> = directories.iter().copied().map(keys::times).collect();
+        let found = self.snapshot.get_many(&keys).await?;
+        let has_times = directories.into_iter().zip(found).filter(|(_, found)| found.is_some());
+        Ok(Known { inodes, times: has_times.map(|(inode, _)| inode).collect() })
+    }
+
+    /// Reads a record, or notes that it cannot be read.
+    fn read<R: Record>(&mut self, key: &Bytes, value: &Bytes) -> Option<R> {
+        match R::decode(key, value) {
+            Ok(record) => Some(record),
+            Err(Error::NewerRecord { found, supported, .. }) => {
+                let what = format!("it has format {found}, this version reads up to {supported}");
+                self.add(ProblemKind::NewerFormat, key, what);
+                None
+            }
+            Err(_) => {
+                let what = format!("its {} bytes cannot be read", value.len());
+                self.add(ProblemKind::Unreadable, key, what);
+                None
+            }
+        }
+    }
+
+    async fn look_at(&mut self, key: &Bytes, value: &Bytes, known: &Known) -> Result<(), Error> {
+        if let Some((parent, _)) = keys::entry_parts(key) {
+            self.look_at_entry(key, value, parent, known);
+        } else if let Some(inode) = keys::record_inode(key) {
+            self.look_at_inode(key, value, inode, known);
+        } else if let Some(inode) = keys::times_inode(key) {
+            self.read::<Times>(key, value);
+            let owner = known.inodes.get(&inode);
+            if owner.and_then(Inode::directory).is_none() {
+                self.add(ProblemKind::Inode, key, "times of what is no directory");
+            }
+        } else if let Some((inode, offset)) = keys::extent_parts(key) {
+            self.look_at_extent(key, value, inode, offset).await?;
+        } else if let Some(chunk) = keys::chunk_id(key) {
+            let Some(record) = self.read::<Chunk>(key, value) else { return Ok(()) };
+            self.chunks.record(chunk, record.references, record.seal.length);
+            let is_tombstone = record.is_tombstone();
+            self.report.tombstones += u64::from(is_tombstone);
+            self.report.chunks += u64::from(!is_tombstone);
+            for copy in &record.copies {
+                if !self.nodes.contains(&copy.node) {
+                    let what = format!("a copy lies on node {}, which is not known", copy.node);
+                    self.add(ProblemKind::Chunk, key, what);
+                }
+            }
+        } else if keys::node_id(key).is_some() {
+            self.report.nodes += u64::from(self.read::<Node>(key, value).is_some());
+        } else if let Some((_, inode)) = keys::unlinked_parts(key) {
+            self.look_at_unlinked(key, value, inode, known);
+        } else if keys::upload_inode(key).is_some() {
+            self.report.uploads += u64::from(self.read::<Upload>(key, value).is_some());
+        } else if keys::is_answer(key) {
+            self.report.answers += u64::from(self.read::<Kept>(key, value).is_some());
+        } else {
+            self.look_at_setting(key, value);
+        }
+        Ok(())
+    }
+
+    fn look_at_entry(&mut self, key: &Bytes, value: &Bytes, parent: InodeId, known: &Known) {
+        self.report.names += 1;
+        let of = |inode| known.inodes.get(&inode);
+        if of(parent).and_then(Inode::directory).is_none() {
+            self.add(ProblemKind::Name, key, "it is in what is no directory");
+        }
+        let Some(entry) = self.read::<Entry>(key, value) else { return };
+        self.inodes.named.push(entry.inode);
+        let number = entry.inode;
+        let Some(inode) = of(number) else {
+            let what = format!("it names inode {number}, which is not there or cannot be read");
+            return self.add(ProblemKind::Name, key, what);
+        };
+        if inode.kind() != entry.kind {
+            let what = format!("it names inode {number}, which is of another kind");
+            self.add(ProblemKind::Name, key, what);
+        }
+        if let Some(directory) = inode.directory() {
+            if directory.parent != parent {
+                let what = format!("inode {number} says it is in directory {}", directory.parent);
+                self.add(ProblemKind::Name, key, what);
+            }
+            if directory.link != Link::Linked {
+                self.add(ProblemKind::Name, key, format!("inode {number} says it is unlinked"));
+            }
+        }
+    }
+
+    fn look_at_inode(&mut self, key: &Bytes, value: &Bytes, number: InodeId, known: &Known) {
+        self.inodes.records.push(number);
+        if self.next_inode.is_some_and(|next| number >= next) {
+            self.add(ProblemKind::Inode, key, "its number was not given out yet");
+        }
+        let Some(inode) = self.read::<Inode>(key, value) else { return };
+        match inode.content {
+            Content::File(File { size, single: None, .. }) => {
+                self.report.files += 1;
+                if size > 0 {
+                    self.long.push((number, size));
+                }
+            }
+            Content::File(File { size, single: Some(extent), .. }) => {
+                self.report.files += 1;
+                self.count(&extent);
+                if extent.length != size {
+                    let what = format!("{size} bytes in an extent of {}", extent.length);
+                    self.add(ProblemKind::Extent, key, what);
+                }
+            }
+            Content::Directory(_) => {
+                self.report.directories += 1;
+                if !known.times.contains(&number) {
+                    self.add(ProblemKind::Inode, key, "a directory without times");
+                }
+            }
+            Content::Symlink { .. } => self.report.symlinks += 1,
+        }
+    }
+
+    fn look_at_unlinked(&mut self, key: &Bytes, value: &Bytes, inode: InodeId, known: &Known) {
+        self.report.unlinked += 1;
+        self.inodes.unlinked.push(inode);
+        let Some(unlinked) = self.read::<Unlinked>(key, value) else { return };
+        let Some(record) = known.inodes.get(&inode) else {
+            // A file loses its inode first, then its extents.
+            if unlinked.reaping && unlinked.kind == FileKind::File {
+                self.half_reaped.insert(inode);
+            } else {
+                self.add(ProblemKind::Name, key, "there is no such inode");
+            }
+            return;
+        };
+        if record.kind() != unlinked.kind {
+            self.add(ProblemKind::Name, key, "the inode is of another kind");
+        }
+        if record.directory().is_some_and(|directory| directory.link == Link::Linked) {
+            self.add(ProblemKind::Name, key, "the directory says it is linked");
+        }
+    }
+
+    async fn look_at_extent(
+        &mut self,
+        key: &Bytes,
+        value: &Bytes,
+        inode: InodeId,
+        offset: u64,
+    ) -> Result<(), Error> {
+        if self.cover.as_ref().is_none_or(|cover| cover.inode != inode) {
+            self.end_cover().await?;
+            self.cover = Some(Cover { inode, end: 0, gap: None });
+        }
+        let extent = self.read::<Extent>(key, value);
+        if let Some(extent) = &extent {
+            self.count(extent);
+        }
+        let length = extent.map_or(0, |extent| extent.length);
+        if let Some(cover) = &mut self.cover {
+            if cover.end != offset {
+                cover.gap.get_or_insert(offset);
+            }
+            cover.end = offset.saturating_add(length);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, extent: &Extent) {
+        self.report.extents += 1;
+        self.chunks.extent(extent.chunk, extent.chunk_offset.saturating_add(extent.length));
+    }
+
+    /// Judges the extents of a file, all of which were read.
+    async fn end_cover(&mut self) -> Result<(), Error> {
+        let Some(Cover { inode, end, gap }) = self.cover.take() else { return Ok(()) };
+        let key = keys::extents(inode);
+        if let Some(size) = self.pass_long(Some(inode)) {
+            if let Some(gap) = gap {
+                let what = format!("the extent at {gap} does not start where one ends");
+                self.add(ProblemKind::Extent, &key, what);
+            } else if end != size {
+                let what = format!("they end at {end}, the file has {size} bytes");
+                self.add(ProblemKind::Extent, &key, what);
+            }
+            return Ok(());
+        }
+        // What is staged, or half taken apart, has no file.
+        let is_staged = self.snapshot.get(&keys::upload(inode)).await?.is_some();
+        if !is_staged && !self.half_reaped.contains(&inode) {
+            self.add(ProblemKind::Extent, &key, "they belong to no file");
+        }
+        Ok(())
+    }
+
+    /// Notes that the files before `inode`, all of them without one, have no extents. The size of
+    /// that file, if it wants any.
+    fn pass_long(&mut self, inode: Option<InodeId>) -> Option<u64> {
+        while let Some(&(number, size)) = self.long.get(self.long_passed) {
+            if inode.is_some_and(|inode| number > inode) {
+                return None;
+            }
+            self.long_passed += 1;
+            if inode == Some(number) {
+                return Some(size);
+            }
+            let what = format!("{size} bytes, and no extent");
+            self.add(ProblemKind::Extent, &keys::inode(number), what);
+        }
+        None
+    }
+
+    fn look_at_setting(&mut self, key: &Bytes, value: &Bytes) {
+        self.needed.retain(|needed| needed != key);
+        if *key == keys::CLUSTER {
+            self.read::<Cluster>(key, value);
+        } else if *key == keys::REPLICATION {
+            self.read::<Replication>(key, value);
+        } else if *key == keys::FLOOR {
+            self.read::<Floor>(key, value);
+        } else if *key == keys::INODES {
+            self.read::<NextInode>(key, value);
+        } else if *key == keys::MOVES || *key == keys::NAMES {
+            self.read::<Mark>(key, value);
+        } else if *key == keys::COPY {
+            let what = "the store is an unfinished copy; `dfs metadata copy` finishes it";
+            self.add(ProblemKind::UnfinishedCopy, key, what);
+        } else if key.starts_with(keys::LEASES) && key.ends_with(keys::EPOCH) {
+            if let Err(error) = lease::decode_epoch(value) {
+                let kind = match error {
+                    crate::engine::EngineError::NewerFormat { .. } => ProblemKind::NewerFormat,
+                    _ => ProblemKind::Unreadable,
+                };
+                self.add(kind, key, error.to_string());
+            }
+        } else if !(key.starts_with(keys::LEASES) && key.ends_with(keys::RENEWAL)) {
+            self.add(ProblemKind::UnknownKey, key, "nothing has such a key");
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Copying the store of a stopped cluster from one engine to another.
+//!
+//! ```text
+//!  1. mark     the target must be empty, or an unfinished copy of the same source
+//!  2. write    both are walked side by side; what differs is written, page by page
+//!  3. verify   both are walked again; now nothing may differ
+//!  4. unmark   one commit removes the mark: from here on the copy can be opened
+//! ```
+//!
+//! The mark, `s/copy`, makes `Namespace::open` and `init` refuse the target, and every page is
+//! conditioned on its version, so that of two copies into one target the later alone goes on. There
+//! is no cursor in it: a copy that is resumed compares from the start, which costs reads and no
+//! writes, and is right also when the source ran for a while in between.
+//!
+//! What is not copied as it is:
+//!
+//! - `s/cluster` gets the next **incarnation**. Two stores of one cluster are the danger of a copy:
+//!   each would delete the chunks that only the other knows. Once a datanode has registered with
+//!   the copy, it refuses the source. To go back, copy back. The price is that uploads planned
+//!   before have to start again, as after a restore.
+//! - Renewals of leases stay behind; **epochs** come along, so that they only grow.
+//!
+//! Versions are the target's own. No record refers to a revision: conditions, watches and caches
+//! live within a process, and all processes of the cluster end with it.
+
+mod walk;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_types::{ClusterId, ErrorCode, Incarnation, LeaseEpoch, Revision, Sha256};
+use tokio::time::Instant;
+
+use self::walk::{Totals, Walk};
+use crate::codec::Record as _;
+use crate::engine::{
+    COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, Commit, Condition, Engine, LeaseGrant, Outcome, Write,
+};
+use crate::lease::WORKERS;
+use crate::records::setting::{Cluster, CopyMark};
+use crate::{Error, keys};
+
+/// Writes of one commit: each commit also names the mark.
+const WRITES_MAX: usize = COMMIT_KEYS_MAX - 1;
+/// How long the worker lease of the source is held without a word.
+const LEASE_TTL: Duration = Duration::from_secs(15);
+/// Who holds it. Always the same, so that a copy that was killed can be resumed at once.
+const HOLDER: &str = "dfs metadata copy";
+
+/// Why a copy did not come to its end. Started again, it goes on where it can.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CopyError {
+    /// The source is in use.
+    #[error(
+        "a coordinator runs on the source, or did until a moment ago; stop all of them and wait \
+         for half a minute"
+    )]
+    SourceInUse,
+    /// The source failed, holds nothing, or is itself half a copy.
+    #[error("the source cannot be copied")]
+    Source(#[source] Error),
+    /// The source was changed while it was copied.
+    #[error(
+        "the source was changed while it was copied: {key} differs; stop whatever uses it and \
+         copy again"
+    )]
+    SourceChanged {
+        /// The first key that differs.
+        key: String,
+    },
+    /// The target holds something.
+    #[error("the target is not empty: it holds {what}; nothing was changed")]
+    TargetNotEmpty {
+        /// What it holds.
+        what: String,
+    },
+    /// The target is half a copy of another store.
+    #[error(
+        "the target is an unfinished copy of cluster {cluster}, incarnation {incarnation}, which \
+         is another source; nothing was changed"
+    )]
+    OtherCopy {
+        /// Of which cluster.
+        cluster: ClusterId,
+        /// Of which incarnation.
+        incarnation: Incarnation,
+    },
+    /// Another copy goes to the same target.
+    #[error(
+        "another copy writes to the target, or one that was killed has just done so; copy again \
+         when it is sure that none runs"
+    )]
+    TargetTaken,
+    /// The target failed.
+    #[error("the target failed")]
+    Target(#[source] Error),
+}
+
+impl CopyError {
+    /// The code it is told by.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::SourceInUse | Self::TargetTaken | Self::SourceChanged { .. } => ErrorCode::Busy,
+            Self::TargetNotEmpty { .. } | Self::OtherCopy { .. } => ErrorCode::NotEmpty,
+            Self::Source(error) | Self::Target(error) => error.start_code(),
+        }
+    }
+}
+
+/// How far a copy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// So many keys lie in the target as they do in the source.
+    Copied(u64),
+    /// So many were compared again.
+    Verified(u64),
+}
+
+/// A copy that came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copied {
+    /// Of which cluster.
+    pub cluster: ClusterId,
+    /// Of the target: one above that of the source.
+    pub incarnation: Incarnation,
+    /// Keys of the target.
+    pub keys: u64,
+    /// Bytes of them and their values.
+    pub bytes: u64,
+    /// Over all keys and values of the target, each with its length, in key order.
+    pub checksum: Sha256,
+    /// Changes that were written; fewer than keys when an earlier copy was resumed.
+    pub written: u64,
+    /// Whether an earlier copy was resumed.
+    pub is_resumed: bool,
+}
+
+/// Copies the store of a stopped cluster from `source` to `target`, and verifies it.
+///
+/// The worker lease of the source is taken and held meanwhile: of the coordinators that run, one
+/// has it. That writes a new epoch into the source; nothing else is written there.
+pub async fn copy(
+    source: &dyn Engine,
+    target: &dyn Engine,
+    observe: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<Copied, CopyError> {
+    let cluster = source_cluster(source).await?;
+    let mut hold = Hold::take(source).await?;
+    let (mark, is_resumed) = set_mark(target, &cluster).await?;
+
+    let mut written = 0;
+    let mut walk = Walk::new(source, target);
+    while let Some(differences) = walk.step().await? {
+        hold.keep().await?;
+        written += differences.len() as u64;
+        write(target, &mark, differences).await?;
+        observe(Progress::Copied(walk.totals.keys));
+    }
+
+    let mut walk = Walk::new(source, target);
+    while let Some(differences) = walk.step().await? {
+        hold.keep().await?;
+        if let Some(first) = differences.first() {
+            return Err(CopyError::SourceChanged { key: keys::show(first.key()) });
+        }
+        observe(Progress::Verified(walk.totals.keys));
+    }
+    remove_mark(target, &mark).await?;
+    let Totals { keys, bytes, checksum } = walk.totals;
+    Ok(Copied {
+        cluster: cluster.id,
+        incarnation: cluster.incarnation.next(),
+        keys,
+        bytes,
+        checksum: checksum.finish(),
+        written,
+        is_resumed,
+    })
+}
+
+/// The cluster of the source, unless that is itself unfinished.
+async fn source_cluster(source: &dyn Engine) -> Result<Cluster, CopyError> {
+    let read = async {
+        let snapshot = source.snapshot().await?;
+        crate::namespace::refuse_unfinished(&*snapshot).await?;
+        let found = snapshot.get(&keys::CLUSTER).await?.ok_or(Error::NotInitialised)?;
+        Cluster::decode(&keys::CLUSTER, &found.value)
+    };
+    read.await.map_err(CopyError::Source)
+}
+
+/// The worker lease of the source, held so that no background work begins there.
+struct Hold<'a> {
+    source: &'a dyn Engine,
+    epoch: LeaseEpoch,
+    renewed: Instant,
+}
+
+impl<'a> Hold<'a> {
+    async fn take(source: &'a dyn Engine) -> Result<Self, CopyError> {
+        let renewed = Instant::now();
+        let grant = Self::ask(source).await?;
+        Ok(Self { source, epoch: grant.epoch, renewed })
+    }
+
+    /// Renews it when that is due. An error when somebody else took it.
+    async fn keep(&mut self) -> Result<(), CopyError> {
+        let now = Instant::now();
+        if now < self.renewed + LEASE_TTL / 3 {
+            return Ok(());
+        }
+        if Self::ask(self.source).await?.epoch != self.epoch {
+            return Err(CopyError::SourceInUse);
+        }
+        self.renewed = now;
+        Ok(())
+    }
+
+    async fn ask(source: &dyn Engine) -> Result<LeaseGrant, CopyError> {
+        let asked = source.lease(WORKERS, HOLDER, LEASE_TTL).await;
+        asked.map_err(|error| CopyError::Source(error.into()))?.ok_or(CopyError::SourceInUse)
+    }
+}
+
+/// Marks the target as an unfinished copy. Gives the condition that this copy is the last that
+/// did, and whether an earlier one is resumed.
+async fn set_mark(target: &dyn Engine, source: &Cluster) -> Result<(Condition, bool), CopyError> {
+    let ours = CopyMark { cluster: source.id, incarnation: source.incarnation };
+    let there = existing_mark(target).await?;
+    let condition = match &there {
+        Some((found, _)) if *found != ours => {
+            let CopyMark { cluster, incarnation } = *found;
+            return Err(CopyError::OtherCopy { cluster, incarnation });
+        }
+        // Written anew, so that a copy which still runs finds out.
+        Some((_, version)) => Condition::Version(keys::COPY, *version),
+        None => Condition::PrefixEmpty(Bytes::new()),
+    };
+    let commit = Commit {
+        conditions: vec![condition],
+        writes: vec![Write::Put(keys::COPY, ours.encode().into())],
+    };
+    match commit_all(target, vec![commit]).await? {
+        Some(version) => Ok((Condition::Version(keys::COPY, version), there.is_some())),
+        None => Err(CopyError::TargetTaken),
+    }
+}
+
+/// The mark of the target, with its version. An error when it holds anything without a mark.
+async fn existing_mark(target: &dyn Engine) -> Result<Option<(CopyMark, Revision)>, CopyError> {
+    let read = async {
+        let snapshot = target.snapshot().await?;
+        if let Some(found) = snapshot.get(&keys::COPY).await? {
+            let mark = CopyMark::decode(&keys::COPY, &found.value)?;
+            return Ok(Ok(Some((mark, found.version))));
+        }
+        let what = match snapshot.get(&keys::CLUSTER).await? {
+            Some(found) => {
+                let Cluster { id, incarnation, .. } =
+                    Cluster::decode(&keys::CLUSTER, &found.value)?;
+                format!("cluster {id}, incarnation {incarnation}")
+            }
+            None => match snapshot.range(&[], &[], 1).await?.first() {
+                Some((key, _)) => format!("the key {}", keys::show(key)),
+                None => return Ok(Ok(None)),
+            },
+        };
+        Ok(Err(CopyError::TargetNotEmpty { what }))
+    };
+    read.await.map_err(CopyError::Target)?
+}
+
+/// The commit that makes the copy a store of its own.
+async fn remove_mark(target: &dyn Engine, mark: &Condition) -> Result<(), CopyError> {
+    let commit = Commit { conditions: vec![mark.clone()], writes: vec![Write::Delete(keys::COPY)] };
+    commit_all(target, vec![commit]).await?.map(drop).ok_or(CopyError::TargetTaken)
+}
+
+/// Writes a page of differences in as many commits as it needs.
+async fn write(
+    target: &dyn Engine,
+    mark: &Condition,
+    differences: Vec<Write>,
+) -> Result<(), CopyError> {
+    let empty = || Commit { conditions: vec![mark.clone()], writes: Vec::new() };
+    let mut commits = Vec::new();
+    let mut last = empty();
+    let mut bytes = last.bytes();
+    for write in differences {
+        let weight = write.key().len() + write.value().map_or(0, Bytes::len);
+        if last.writes.len() == WRITES_MAX || bytes + weight > COMMIT_BYTES_MAX {
+            commits.push(std::mem::replace(&mut last, empty()));
+            bytes = last.bytes();
+        }
+        bytes += weight;
+        last.writes.push(write);
+    }
+    if !last.writes.is_empty() {
+        commits.push(last);
+    }
+    if commits.is_empty() {
+        return Ok(());
+    }
+    commit_all(target, commits).await?.map(drop).ok_or(CopyError::TargetTaken)
+}
+
+/// Commits; `None` when one of them was refused, which is only ever for the mark.
+async fn commit_all(
+    target: &dyn Engine,
+    commits: Vec<Commit>,
+) -> Result<Option<Revision>, CopyError> {
+    let outcomes = target.commit_batch(commits).await;
+    let outcomes = outcomes.map_err(|error| CopyError::Target(error.into()))?;
+    let revision = |outcome| match outcome {
+        Outcome::Committed(revision) => Some(revision),
+        Outcome::Conflict { .. } => None,
+    };
+    let revisions: Option<Vec<Revision>> = outcomes.into_iter().map(revision).collect();
+    Ok(revisions.and_then(|revisions| revisions.last().copied()))
+}
+
+#[cfg(test)]
+mod tests;

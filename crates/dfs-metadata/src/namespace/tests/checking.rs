@@ -1,0 +1,430 @@
+//! A store that the namespace has written is clean, and each kind of damage is found.
+
+use dfs_types::{ChunkId, FileKind, InodeId, Name, SeededRandom};
+
+use super::*;
+use crate::check::{ProblemKind, Report, check};
+use crate::codec::Record;
+use crate::engine::{Commit, Engine, Write, lease_epoch_key};
+use crate::keys;
+use crate::records::inode::{Content, Directory, Entry, Extent, File, Inode, Link, Times};
+use crate::records::setting::{CopyMark, NextInode};
+use crate::records::unlinked::Unlinked;
+
+async fn report(fixture: &Fixture) -> Report {
+    check(&*fixture.engine, &|_| ()).await.unwrap()
+}
+
+async fn write(fixture: &Fixture, writes: Vec<Write>) {
+    let commit = Commit { conditions: vec![], writes };
+    fixture.engine.commit_batch(vec![commit]).await.unwrap();
+}
+
+/// Does something, which may well be refused.
+async fn anything(fixture: &Fixture, random: &SeededRandom) {
+    let any = |n: u64| format!("/{}", ["a", "b", "c", "d"][random.below(n) as usize]);
+    let deep = || match random.below(3) {
+        0 => any(4),
+        1 => any(2) + &any(4),
+        _ => any(2) + &any(2) + &any(4),
+    };
+    let (at, to) = (deep(), deep());
+    match random.below(12) {
+        0 | 1 => drop(fixture.mkdir(&at).await),
+        2 => drop(fixture.symlink(&at, "x").await),
+        3 => drop(fixture.rename(&at, &to).await),
+        4 => drop(fixture.delete(&at, random.below(2) == 0, random.below(2) == 0).await),
+        5 => {
+            let request = Undelete { path: path(&at), to: None };
+            drop(fixture.namespace.undelete(&request, None).await);
+        }
+        6 => {
+            let limits = ReapLimits { items: 2, pressure: random.below(4) == 0 };
+            fixture.namespace.reap(&limits, None).await.unwrap();
+            fixture.namespace.reap_uploads(&limits, None).await.unwrap();
+        }
+        7 => fixture.clock.advance(HOUR / (1 + random.below(8) as u32)),
+        8 => {
+            // Staged, and given up or left alone.
+            let Ok(plan) = fixture.plan(&at, random.below(6) * CHUNK).await else { return };
+            let written: Vec<_> = plan.chunks.iter().map(|chunk| fixture.written(chunk)).collect();
+            drop(fixture.namespace.stage(std::slice::from_ref(&plan.token), &written).await);
+            if random.below(2) == 0 {
+                fixture.namespace.abort(&plan.token).await.unwrap();
+            }
+        }
+        9 => {
+            let floor = fixture.clock.now().minus(HOUR * 2);
+            fixture.namespace.raise_gc_floor(floor, None).await.unwrap();
+            fixture.namespace.sweep_tombstones(None, 50, None).await.unwrap();
+            fixture.namespace.sweep_slots(50).await.unwrap();
+        }
+        _ => drop(fixture.put(&at, random.below(40) * CHUNK / 2).await),
+    }
+}
+
+#[tokio::test]
+async fn what_the_namespace_writes_is_clean_at_every_step() {
+    let mut all = Report::default();
+    for seed in 0..12 {
+        let (fixture, random) = (Fixture::new().await, SeededRandom::new(seed));
+        for step in 0..250 {
+            anything(&fixture, &random).await;
+            if step % 5 == 0 {
+                let report = report(&fixture).await;
+                assert!(report.is_clean(), "seed {seed}, step {step}: {:#?}", report.problems);
+                all.files += report.files;
+                all.symlinks += report.symlinks;
+                all.directories += report.directories;
+                all.unlinked += report.unlinked;
+                all.uploads += report.uploads;
+                all.extents += report.extents;
+                all.tombstones += report.tombstones;
+                all.answers += report.answers;
+            }
+        }
+        // The whole is counted, not a part of it.
+        let report = report(&fixture).await;
+        assert_eq!(report.keys, fixture.count("").await as u64);
+        let count = async |prefix| fixture.count(prefix).await as u64;
+        assert_eq!(report.files + report.directories + report.symlinks, count("i/").await);
+        assert_eq!(report.chunks + report.tombstones, count("k/").await);
+        assert_eq!((report.names, report.nodes), (count("d/").await, 4));
+    }
+    let Report { files, symlinks, directories, unlinked, .. } = all;
+    let Report { uploads, extents, tombstones, answers, .. } = all;
+    for seen in [files, symlinks, directories, unlinked, uploads, extents, tombstones, answers] {
+        assert!(seen > 300, "hardly anything was looked at: {all:?}");
+    }
+}
+
+#[tokio::test]
+async fn more_than_a_page_is_looked_at() {
+    let fixture = Fixture::new().await;
+    for n in 0..450 {
+        fixture.put(&format!("/{n}"), CHUNK * (1 + n % 3)).await.unwrap();
+    }
+    let clean = report(&fixture).await;
+    assert!(clean.is_clean(), "{:#?}", clean.problems);
+    assert_eq!((clean.files, clean.extents, clean.chunks), (450, 900, 900));
+    let last = fixture.stat("/449").await.unwrap().inode;
+    write(&fixture, vec![Write::Delete(keys::extent(last, CHUNK))]).await;
+    assert_eq!(report(&fixture).await.problem_count, 2);
+}
+
+#[tokio::test]
+async fn an_empty_store_is_no_cluster() {
+    let checked = check(&MemoryEngine::new(), &|_| ()).await;
+    assert!(matches!(checked, Err(Error::NotInitialised)), "{checked:?}");
+}
+
+/// What is in the store that is damaged.
+struct Things {
+    directory: InodeId,
+    inner: InodeId,
+    file: InodeId,
+    long: InodeId,
+    gone: Bytes,
+    chunk: ChunkId,
+}
+
+fn put(key: Bytes, record: &impl Record) -> Write {
+    Write::Put(key, record.encode().into())
+}
+
+fn name(text: &'static str) -> Name {
+    Name::new(text.as_bytes()).unwrap()
+}
+
+async fn things(fixture: &Fixture) -> Things {
+    let directory = fixture.mkdir("/d").await.unwrap().inode;
+    let inner = fixture.mkdir("/d/e").await.unwrap().inode;
+    let file = fixture.put("/d/f", CHUNK).await.unwrap().inode;
+    let long = fixture.put("/l", 3 * CHUNK).await.unwrap().inode;
+    fixture.put("/g", CHUNK).await.unwrap();
+    fixture.delete("/g", false, false).await.unwrap();
+    let snapshot = fixture.engine.snapshot().await.unwrap();
+    let gone = snapshot.range(keys::UNLINKED, &[], 1).await.unwrap().remove(0).0;
+    let extent = snapshot.get(&keys::extent(long, CHUNK)).await.unwrap().unwrap();
+    let chunk = Extent::decode(b"", &extent.value).unwrap().chunk;
+    Things { directory, inner, file, long, gone, chunk }
+}
+
+/// Damages a store and expects these problems, by kind and a part of key or text, and no others.
+async fn finds(
+    what: &str,
+    damage: impl Fn(&Things) -> Vec<Write>,
+    expected: impl Fn(&Things) -> Vec<(ProblemKind, String)>,
+) {
+    let fixture = Fixture::new().await;
+    let things = things(&fixture).await;
+    assert!(report(&fixture).await.is_clean(), "{what}");
+    write(&fixture, damage(&things)).await;
+    let report = report(&fixture).await;
+    let mut left = report.problems.clone();
+    for (kind, part) in expected(&things) {
+        let is_it = |found: &crate::check::Problem| {
+            found.kind == kind && (found.key == part || found.what.contains(&part))
+        };
+        let at = left.iter().position(is_it);
+        left.remove(at.unwrap_or_else(|| panic!("{what}: no {kind:?} {part} in {report:#?}")));
+    }
+    assert!(left.is_empty(), "{what}: not expected: {left:#?}");
+    assert_eq!(report.problem_count, report.problems.len() as u64);
+}
+
+fn shown(key: &Bytes) -> String {
+    keys::show(key)
+}
+
+fn directory(parent: InodeId, link: Link) -> Inode {
+    let content = Content::Directory(Directory { parent, link });
+    Inode { attributes: Attributes::default(), ctime: Timestamp::EPOCH, content }
+}
+
+fn file(size: u64, single: Option<Extent>) -> Inode {
+    let content = Content::File(File { size, replication: 3, chunk_size: CHUNK, single });
+    Inode { attributes: Attributes::default(), ctime: Timestamp::EPOCH, content }
+}
+
+#[tokio::test]
+async fn damage_of_records_is_found() {
+    use ProblemKind::{Missing, NewerFormat, UnfinishedCopy, UnknownKey, Unreadable};
+    for prefix in ["n/", "r/", "s/", "t/"] {
+        // One of each kind that nothing else depends on; the others are below.
+        let fixture = Fixture::new().await;
+        fixture.put("/f", CHUNK).await.unwrap();
+        let snapshot = fixture.engine.snapshot().await.unwrap();
+        for (key, found) in snapshot.range(prefix.as_bytes(), &[], 100).await.unwrap() {
+            for (value, kind) in [
+                (Bytes::new(), Unreadable),
+                (Bytes::from_static(b"\xff"), NewerFormat),
+                ([&found.value[..], b"0"].concat().into(), Unreadable),
+            ] {
+                write(&fixture, vec![Write::Put(key.clone(), value)]).await;
+                let problems = report(&fixture).await.problems;
+                assert_eq!(problems.len(), 1, "{problems:#?}");
+                assert_eq!((problems[0].kind, &problems[0].key), (kind, &shown(&key)));
+            }
+            write(&fixture, vec![Write::Put(key, found.value)]).await;
+        }
+    }
+    let raw = |key: &'static [u8], value: &'static [u8]| {
+        Write::Put(Bytes::from_static(key), Bytes::from_static(value))
+    };
+    let epoch = lease_epoch_key("x");
+    let bad_epoch = |value: &'static [u8]| Write::Put(lease_epoch_key("x"), value.into());
+    finds("epoch", |_| vec![bad_epoch(b"")], |_| vec![(Unreadable, shown(&epoch))]).await;
+    finds("epoch", |_| vec![bad_epoch(b"\xff")], |_| vec![(NewerFormat, shown(&epoch))]).await;
+    for key in [&b"z"[..], b"i/short", b"d/00000000", b"k/", b"s/other", b"r/a/b", b"s/lease/x"] {
+        let unknown = vec![(UnknownKey, keys::show(key))];
+        finds("unknown key", |_| vec![raw(key, b"")], |_| unknown.clone()).await;
+    }
+    let mark =
+        CopyMark { cluster: dfs_types::ClusterId(1), incarnation: dfs_types::Incarnation(1) };
+    let copy = || vec![(UnfinishedCopy, "s/copy".to_owned())];
+    finds("copy", |_| vec![put(keys::COPY, &mark)], |_| copy()).await;
+    for key in [keys::CLUSTER, keys::REPLICATION, keys::FLOOR, keys::INODES, keys::NAMES] {
+        let missing = || vec![(Missing, shown(&key))];
+        finds("missing", |_| vec![Write::Delete(key.clone())], |_| missing()).await;
+    }
+}
+
+#[tokio::test]
+async fn names_and_inodes_that_disagree_are_found() {
+    use ProblemKind::{Inode as OfInode, Missing, Name as OfName};
+    let inode = |inode| shown(&keys::inode(inode));
+    finds(
+        "an entry without inode",
+        |things| {
+            vec![Write::Delete(keys::inode(things.inner)), Write::Delete(keys::times(things.inner))]
+        },
+        |things| vec![(OfName, shown(&keys::entry(things.directory, &name("e"))))],
+    )
+    .await;
+    finds(
+        "an inode without entry",
+        |things| vec![Write::Delete(keys::entry(things.directory, &name("f")))],
+        |things| vec![(OfInode, inode(things.file))],
+    )
+    .await;
+    finds(
+        "two names",
+        |things| {
+            let entry = Entry { inode: things.file, kind: FileKind::File };
+            vec![put(keys::entry(InodeId::ROOT, &name("twin")), &entry)]
+        },
+        |_| vec![(OfInode, "it has several names".to_owned())],
+    )
+    .await;
+    finds(
+        "named and unlinked",
+        |things| {
+            let parent = things.directory;
+            let (name, time) = (name("f"), Timestamp::EPOCH);
+            let unlinked = Unlinked { kind: FileKind::File, parent, name, time, reaping: false };
+            vec![put(keys::unlinked(time, things.file), &unlinked)]
+        },
+        |_| vec![(OfInode, "it has a name and is unlinked".to_owned())],
+    )
+    .await;
+    finds(
+        "another kind",
+        |things| {
+            let entry = Entry { inode: things.file, kind: FileKind::Symlink };
+            vec![put(keys::entry(things.directory, &name("f")), &entry)]
+        },
+        |_| vec![(OfName, "is of another kind".to_owned())],
+    )
+    .await;
+    finds(
+        "another parent",
+        |things| vec![put(keys::inode(things.inner), &directory(InodeId::ROOT, Link::Linked))],
+        |_| vec![(OfName, "says it is in directory".to_owned())],
+    )
+    .await;
+    finds(
+        "another link",
+        |things| vec![put(keys::inode(things.inner), &directory(things.directory, Link::Reaping))],
+        |_| vec![(OfName, "says it is unlinked".to_owned())],
+    )
+    .await;
+    finds(
+        "no directory",
+        |things| {
+            let entry = Entry { inode: things.inner, kind: FileKind::Directory };
+            vec![
+                Write::Delete(keys::entry(things.directory, &name("e"))),
+                put(keys::entry(things.file, &name("e")), &entry),
+                put(keys::inode(things.inner), &directory(things.file, Link::Linked)),
+            ]
+        },
+        |_| vec![(OfName, "it is in what is no directory".to_owned())],
+    )
+    .await;
+    finds(
+        "unlinked without inode",
+        |things| {
+            let (_, inode) = keys::unlinked_parts(&things.gone).unwrap();
+            vec![Write::Delete(keys::inode(inode))]
+        },
+        |things| {
+            // What it referred to is not referred to any more.
+            vec![(OfName, shown(&things.gone)), (ProblemKind::Chunk, "says 1 extents".to_owned())]
+        },
+    )
+    .await;
+    finds(
+        "times",
+        |things| {
+            vec![
+                Write::Delete(keys::times(things.inner)),
+                put(keys::times(things.file), &Times::now(Timestamp::EPOCH)),
+            ]
+        },
+        |things| vec![(OfInode, inode(things.inner)), (OfInode, shown(&keys::times(things.file)))],
+    )
+    .await;
+    finds(
+        "a number that may be given out again",
+        |things| vec![put(keys::INODES, &NextInode(things.long))],
+        |things| vec![(OfInode, inode(things.long)), (OfInode, "not given out yet".to_owned())],
+    )
+    .await;
+    finds(
+        "no root",
+        |_| vec![Write::Delete(keys::inode(InodeId::ROOT))],
+        |_| {
+            let root = || vec![(OfName, "it is in what is no directory".to_owned())];
+            let times = (OfInode, shown(&keys::times(InodeId::ROOT)));
+            [root(), root(), vec![times, (Missing, inode(InodeId::ROOT))]].concat()
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn extents_and_chunks_that_disagree_are_found() {
+    use ProblemKind::{Chunk as OfChunk, Extent as OfExtent, Unreadable};
+    let extent = |length, chunk| Extent { length, chunk, chunk_offset: 0 };
+    let chunk = |chunk| shown(&keys::chunk(chunk));
+    let extents = |things: &Things| shown(&keys::extents(things.long));
+    finds(
+        "no chunk",
+        |things| vec![Write::Delete(keys::chunk(things.chunk))],
+        |things| vec![(OfChunk, chunk(things.chunk))],
+    )
+    .await;
+    finds(
+        "a hole",
+        |things| vec![Write::Delete(keys::extent(things.long, CHUNK))],
+        |things| vec![(OfExtent, extents(things)), (OfChunk, chunk(things.chunk))],
+    )
+    .await;
+    finds(
+        "a chunk too few",
+        |things| vec![put(keys::inode(things.long), &file(4 * CHUNK, None))],
+        |things| vec![(OfExtent, extents(things))],
+    )
+    .await;
+    finds(
+        "beyond its chunk",
+        |things| {
+            let long = extent(CHUNK + 1, things.chunk);
+            vec![put(keys::extent(things.long, CHUNK), &long)]
+        },
+        |things| vec![(OfExtent, extents(things)), (OfChunk, chunk(things.chunk))],
+    )
+    .await;
+    finds(
+        "referred to twice",
+        |things| {
+            vec![
+                put(keys::extent(things.long, 3 * CHUNK), &extent(CHUNK, things.chunk)),
+                put(keys::inode(things.long), &file(4 * CHUNK, None)),
+            ]
+        },
+        |things| vec![(OfChunk, chunk(things.chunk))],
+    )
+    .await;
+    finds(
+        "no extent at all",
+        |things| vec![put(keys::inode(things.file), &file(CHUNK, None))],
+        |things| {
+            let inode = shown(&keys::inode(things.file));
+            vec![(OfExtent, inode), (OfChunk, "says 1 extents refer to it, 0 do".to_owned())]
+        },
+    )
+    .await;
+    finds(
+        "of no file",
+        |things| {
+            let lost = InodeId(things.long.0 + 1);
+            vec![put(keys::extent(lost, 0), &extent(1, ChunkId(1)))]
+        },
+        |_| vec![(OfExtent, "belong to no file".to_owned()), (OfChunk, chunk(ChunkId(1)))],
+    )
+    .await;
+    finds(
+        "another size",
+        |things| vec![put(keys::inode(things.file), &file(7, Some(extent(8, ChunkId(1)))))],
+        |things| {
+            let inode = shown(&keys::inode(things.file));
+            let counted = "says 1 extents refer to it, 0 do".to_owned();
+            vec![(OfExtent, inode), (OfChunk, chunk(ChunkId(1))), (OfChunk, counted)]
+        },
+    )
+    .await;
+    finds(
+        "an unknown node",
+        |_| vec![Write::Delete(keys::node(NodeId(1)))],
+        |_| vec![(OfChunk, "which is not known".to_owned()); 5],
+    )
+    .await;
+    finds(
+        "a record of a chunk that cannot be read",
+        |things| vec![Write::Put(keys::chunk(things.chunk), Bytes::from_static(b"\x01"))],
+        |things| vec![(Unreadable, chunk(things.chunk)), (OfChunk, "does not exist".to_owned())],
+    )
+    .await;
+}
