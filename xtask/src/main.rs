@@ -1,6 +1,7 @@
 //! Development tasks, each a verb: `cargo xtask VERB`. Needs cargo alone.
 
 mod bench;
+mod faults;
 mod fix;
 mod generate;
 mod large;
@@ -28,6 +29,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "bench", usage: bench::USAGE, run: bench::run },
     Verb { name: "generate", usage: generate::USAGE, run: generate::run },
     Verb { name: "large", usage: large::USAGE, run: large::run },
+    Verb { name: "faults", usage: faults::USAGE, run: faults::run },
     Verb { name: "sim", usage: sim::USAGE, run: sim::run },
 ];
 

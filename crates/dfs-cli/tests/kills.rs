@@ -21,7 +21,7 @@ fn kills() -> u64 {
 }
 
 /// The moment of a kill: after so much of the time a whole run takes.
-fn moment(seed: u64, whole: Duration) -> Duration {
+pub(crate) fn moment(seed: u64, whole: Duration) -> Duration {
     let part = u64::from_le_bytes(noise(8, seed)[..8].try_into().unwrap()) % 1_000;
     whole.mul_f64(part as f64 / 1_000.0)
 }
@@ -160,9 +160,9 @@ fn acknowledged_files_survive_a_killed_coordinator() {
     }
 }
 
-/// One client's calls, each repeated under its slot until there is an answer, and once more after.
-/// Ends with the names that must be there.
-async fn repeats(url: String, client: u8, stop: Arc<AtomicBool>) -> Vec<String> {
+/// One client's calls, each repeated under its slot until there is an answer, and once more after,
+/// of some coordinator each time. Ends with the names that must be there.
+pub(crate) async fn repeats(urls: Vec<String>, client: u8, stop: Arc<AtomicBool>) -> Vec<String> {
     let slot = |sequence| v1::Slot { client_id: vec![client; 16].into(), slot: 0, sequence };
     let mut sequence = 0;
     let mut number = 0;
@@ -176,7 +176,7 @@ async fn repeats(url: String, client: u8, stop: Arc<AtomicBool>) -> Vec<String> 
             slot: Some(slot(sequence)),
             ..Default::default()
         };
-        answered_twice(&url, |mut c| {
+        answered_twice(&urls, |mut c| {
             let make = make.clone();
             async move { c.make_directory(make).await }
         })
@@ -188,7 +188,7 @@ async fn repeats(url: String, client: u8, stop: Arc<AtomicBool>) -> Vec<String> 
             slot: Some(slot(sequence)),
             ..Default::default()
         };
-        answered_twice(&url, |mut c| {
+        answered_twice(&urls, |mut c| {
             let rename = rename.clone();
             async move { c.rename(rename).await }
         })
@@ -200,7 +200,7 @@ async fn repeats(url: String, client: u8, stop: Arc<AtomicBool>) -> Vec<String> 
                 slot: Some(slot(sequence)),
                 ..Default::default()
             };
-            answered_twice(&url, |mut c| {
+            answered_twice(&urls, |mut c| {
                 let delete = delete.clone();
                 async move { c.delete(delete).await }
             })
@@ -215,14 +215,16 @@ async fn repeats(url: String, client: u8, stop: Arc<AtomicBool>) -> Vec<String> 
 
 /// Calls until there is an answer of a coordinator, which must be a success, then once more: the
 /// answer must be the same.
-async fn answered_twice<T, R>(url: &str, call: impl Fn(CoordinatorClient<Traced>) -> R)
+async fn answered_twice<T, R>(urls: &[String], call: impl Fn(CoordinatorClient<Traced>) -> R)
 where
     T: PartialEq + std::fmt::Debug,
     R: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 {
     let deadline = Instant::now() + Duration::from_mins(1);
-    let answer = async || loop {
+    let mut urls = urls.iter().cycle();
+    let mut answer = async || loop {
         let channels = Channels::new(Arc::new(TcpNetwork), Security::default());
+        let url = urls.next().expect("there is a coordinator");
         match call(CoordinatorClient::new(channels.control(url).unwrap())).await {
             Ok(answer) => return answer.into_inner(),
             Err(status) => {
@@ -242,7 +244,7 @@ async fn calls_in_flight_take_place_once_across_a_killed_coordinator() {
     let mut cluster = cluster();
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (1..=8)
-        .map(|client| tokio::spawn(repeats(cluster.coordinator_url(), client, stop.clone())))
+        .map(|client| tokio::spawn(repeats(cluster.coordinator_urls(), client, stop.clone())))
         .collect();
     for seed in 0..kills() {
         let after = moment(seed, Duration::from_millis(400));

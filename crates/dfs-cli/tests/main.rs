@@ -5,6 +5,10 @@ mod arguments;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod etcd;
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod local;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dfs_client::Client;
-use dfs_testkit::process::{Cluster, Settings};
+use dfs_testkit::process::{Cluster, Metadata, Settings};
 use dfs_types::ErrorCode;
 
 use crate::semantics::{client, put, read, verified_copies};
@@ -115,7 +115,7 @@ impl Machines {
     fn start() -> Option<Self> {
         let disks = Disk::several(4)?;
         let settings = Settings {
-            metadata: Some(disks[0].root().join("metadata")),
+            metadata: Metadata::Folder(disks[0].root().join("metadata")),
             disks: disks[1..].iter().map(|disk| disk.root().join("datanode")).collect(),
             ..Settings::default()
         };

@@ -2,5 +2,6 @@
 
 #![expect(clippy::panic, reason = "a test that cannot go on says so and fails")]
 
+pub mod faults;
 pub mod process;
 pub mod sim;

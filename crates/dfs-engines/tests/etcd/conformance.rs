@@ -60,3 +60,9 @@ async fn namespace_histories() {
     }
     assert!(conflicts >= NAMESPACE_HISTORIES / 2, "they hardly met: {conflicts} conflicts");
 }
+
+#[tokio::test]
+async fn a_file_of_many_extents() {
+    let mut store = Prefix::new(3);
+    dfs_metadata::conformance::file_of_many_extents(&mut store).await;
+}

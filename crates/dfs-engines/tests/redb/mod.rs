@@ -75,6 +75,12 @@ async fn namespace_histories() {
     assert!(conflicts >= NAMESPACE_HISTORIES / 2, "they hardly met: {conflicts} conflicts");
 }
 
+#[tokio::test]
+async fn a_file_of_many_extents() {
+    let mut folder = Folder::new(Execution::Blocking);
+    dfs_metadata::conformance::file_of_many_extents(&mut folder).await;
+}
+
 fn options(execution: Execution) -> Options {
     Options { execution, ..Options::default() }
 }

@@ -47,6 +47,17 @@ pub struct Options {
     pub quota_bytes: Option<u64>,
     /// Whether clients come with TLS.
     pub tls: Option<Certificates>,
+    /// The network of each member; loopback where the list is too short.
+    pub places: Vec<Place>,
+}
+
+/// A network of its own for a member, as a namespace of the kernel.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Its name, as `ip netns` has it.
+    pub namespace: String,
+    /// Where the member listens in it.
+    pub address: String,
 }
 
 /// A cluster of etcd. Its processes end with it, and with the test.
@@ -58,8 +69,10 @@ pub struct Cluster {
 
 #[derive(Debug)]
 struct Member {
+    host: String,
     ports: Ports,
     arguments: Vec<String>,
+    namespace: Option<String>,
     log: PathBuf,
     process: Option<Process>,
 }
@@ -93,6 +106,8 @@ impl Cluster {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ports: Vec<Ports> = (0..options.members.max(1)).map(|_| Ports::free()).collect();
         let member = |(i, own): (usize, &Ports)| Member {
+            host: host(i, options).to_owned(),
+            namespace: options.places.get(i).map(|place| place.namespace.clone()),
             ports: *own,
             arguments: arguments(i, &ports, options, folder.path()),
             log: folder.path().join(format!("{i}.log")),
@@ -111,7 +126,8 @@ impl Cluster {
 
     /// `host:port` of each member, for clients.
     pub fn addresses(&self) -> Vec<String> {
-        self.members.iter().map(|member| format!("127.0.0.1:{}", member.ports.client)).collect()
+        let address = |member: &Member| format!("{}:{}", member.host, member.ports.client);
+        self.members.iter().map(address).collect()
     }
 
     /// The addresses of all members as a URL has them.
@@ -140,6 +156,12 @@ impl Cluster {
         self.members[member].start();
     }
 
+    /// Whether a member answers, which it does only with a quorum.
+    pub async fn is_healthy(&self, member: usize) -> bool {
+        let Member { host, ports, .. } = &self.members[member];
+        matches!(timeout(HEALTH_TIMEOUT, health(host, ports.health)).await, Ok(Ok(true)))
+    }
+
     /// Waits until a member answers, which it does only with a quorum.
     pub async fn ready(&mut self, member: usize) {
         assert!(self.members[member].is_ready().await, "the member has ended");
@@ -160,7 +182,9 @@ impl Cluster {
 
     /// A figure from the metrics of a member; `None` when it has no such one.
     pub async fn metric(&self, member: usize, name: &str) -> Option<f64> {
-        let page = get(self.members[member].ports.health, "/metrics").await.ok()?;
+        let page = get(&self.members[member].host, self.members[member].ports.health, "/metrics")
+            .await
+            .ok()?;
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line?.trim().parse().ok()
     }
@@ -174,7 +198,8 @@ impl Cluster {
 impl Member {
     fn start(&mut self) {
         assert!(self.process.is_none(), "it runs already");
-        self.process = Some(Process::start(&self.arguments, &self.log));
+        let namespace = self.namespace.as_deref();
+        self.process = Some(Process::start(namespace, &self.arguments, &self.log));
     }
 
     fn process(&self) -> &Process {
@@ -185,7 +210,7 @@ impl Member {
     async fn is_ready(&mut self) -> bool {
         let until = Instant::now() + READY_WITHIN;
         loop {
-            let health = timeout(HEALTH_TIMEOUT, health(self.ports.health)).await;
+            let health = timeout(HEALTH_TIMEOUT, health(&self.host, self.ports.health)).await;
             if matches!(health, Ok(Ok(true))) {
                 return true;
             }
@@ -211,19 +236,26 @@ impl Ports {
     }
 }
 
+/// Where a member listens.
+fn host(member: usize, options: &Options) -> &str {
+    options.places.get(member).map_or("127.0.0.1", |place| &place.address)
+}
+
 fn arguments(own: usize, all: &[Ports], options: &Options, folder: &Path) -> Vec<String> {
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let Ports { client, peer, health } = all[own];
-    let member = |(i, ports): (usize, &Ports)| format!("m{i}=http://127.0.0.1:{}", ports.peer);
+    let host = |i| host(i, options);
+    let member = |(i, ports): (usize, &Ports)| format!("m{i}=http://{}:{}", host(i), ports.peer);
     let cluster: Vec<String> = all.iter().enumerate().map(member).collect();
+    let address = host(own);
     let mut pairs = vec![
         ("name", format!("m{own}")),
         ("data-dir", folder.join(format!("{own}")).display().to_string()),
-        ("listen-client-urls", format!("{scheme}://127.0.0.1:{client}")),
-        ("advertise-client-urls", format!("{scheme}://127.0.0.1:{client}")),
-        ("listen-peer-urls", format!("http://127.0.0.1:{peer}")),
-        ("initial-advertise-peer-urls", format!("http://127.0.0.1:{peer}")),
-        ("listen-metrics-urls", format!("http://127.0.0.1:{health}")),
+        ("listen-client-urls", format!("{scheme}://{address}:{client}")),
+        ("advertise-client-urls", format!("{scheme}://{address}:{client}")),
+        ("listen-peer-urls", format!("http://{address}:{peer}")),
+        ("initial-advertise-peer-urls", format!("http://{address}:{peer}")),
+        ("listen-metrics-urls", format!("http://{address}:{health}")),
         ("initial-cluster", cluster.join(",")),
         ("initial-cluster-token", folder.display().to_string()),
         ("logger", "zap".to_owned()),
@@ -244,13 +276,22 @@ fn arguments(own: usize, all: &[Ports], options: &Options, folder: &Path) -> Vec
 }
 
 /// Asks a member whether it can answer, for which it needs a quorum.
-async fn health(port: u16) -> std::io::Result<bool> {
-    Ok(get(port, "/health").await?.starts_with("HTTP/1.0 200"))
+async fn health(host: &str, port: u16) -> std::io::Result<bool> {
+    Ok(get(host, port, "/health").await?.starts_with("HTTP/1.0 200"))
 }
 
-async fn get(port: u16, path: &str) -> std::io::Result<String> {
-    let mut connection = TcpStream::connect(("127.0.0.1", port)).await?;
-    connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+async fn get(host: &str, port: u16, path: &str) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect((host, port)).await?;
+    connection
+        .write_all(
+            format!(
+                "GET {path} HTTP/1.0
+
+"
+            )
+            .as_bytes(),
+        )
+        .await?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await?;
     Ok(answer)

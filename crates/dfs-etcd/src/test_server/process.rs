@@ -16,10 +16,13 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn start(arguments: &[String], log: &Path) -> Self {
+    pub(super) fn start(namespace: Option<&str>, arguments: &[String], log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).expect("a log file");
-        // setpriv becomes etcd, after it asked for the signal.
-        let mut command = Command::new("setpriv");
+        // ip becomes setpriv, which becomes etcd, after it asked for the signal.
+        let mut command = Command::new(if namespace.is_some() { "ip" } else { "setpriv" });
+        if let Some(namespace) = namespace {
+            command.args(["netns", "exec", namespace, "setpriv"]);
+        }
         command
             .args(["--pdeathsig", "KILL", "--", "etcd"])
             .args(arguments)

@@ -12,6 +12,7 @@
 mod commits;
 mod durability;
 mod histories;
+mod large;
 mod leases;
 mod model;
 mod reads;
@@ -33,6 +34,7 @@ pub use commits::{
 };
 pub use durability::{acknowledged_survives, revisions_grow_over_reopening};
 pub use histories::namespace_history;
+pub use large::file_of_many_extents;
 pub use leases::{lease_excludes, lease_fences_an_earlier_holder, lease_passes_on};
 pub use model::{random_histories, random_history};
 pub use reads::{

@@ -5,7 +5,7 @@
 mod calls;
 mod linearizability;
 mod model;
-mod run;
+pub(super) mod run;
 mod store;
 #[cfg(test)]
 mod tests;

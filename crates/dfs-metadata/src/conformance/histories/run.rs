@@ -23,7 +23,8 @@ use super::store::{Lapse, PausingEngine, pause};
 
 /// Calls of each client.
 const CALLS: u64 = 6;
-const NODE: NodeId = NodeId(1);
+/// The only node.
+pub(in super::super) const NODE: NodeId = NodeId(1);
 
 /// What became of a run.
 pub(super) struct Run {
@@ -33,7 +34,7 @@ pub(super) struct Run {
 }
 
 /// Time plays no part here.
-struct StoppedClock;
+pub(in super::super) struct StoppedClock;
 
 impl Clock for StoppedClock {
     fn now(&self) -> Timestamp {
@@ -80,7 +81,7 @@ async fn open(engine: &Arc<PausingEngine>) -> Namespace {
     Namespace::open(components, Options::default(), None).await.unwrap()
 }
 
-async fn register_node(namespace: &Namespace) {
+pub(in super::super) async fn register_node(namespace: &Namespace) {
     let registration = Registration {
         node: NODE,
         cluster: None,
@@ -239,7 +240,7 @@ async fn plan_upload(namespace: &Namespace, path: &str, size: u64) -> Result<Upl
 }
 
 /// A chunk as if its node had taken it.
-fn written(namespace: &Namespace, planned: &PlannedChunk) -> WrittenChunk {
+pub(in super::super) fn written(namespace: &Namespace, planned: &PlannedChunk) -> WrittenChunk {
     let length = planned.max_length;
     let seal = ChunkSeal { length, crc32c: Crc32c(1), sha256: Sha256([1; 32]) };
     let registration = RegistrationNumber(1);
@@ -264,7 +265,7 @@ fn repeat(slot: Slot) -> Repeat {
     Repeat { slot, body: Sha256::of(&sequence.to_be_bytes()) }
 }
 
-fn at(path: &str) -> DfsPath {
+pub(in super::super) fn at(path: &str) -> DfsPath {
     DfsPath::new(path.as_bytes().to_vec()).unwrap()
 }
 

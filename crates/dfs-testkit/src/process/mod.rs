@@ -3,158 +3,15 @@
 //! Every server takes port 0 and says on stdout where it listens; each has a log file, and the
 //! ends of all logs are shown when a test panics.
 
+mod server;
+
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal};
-
-/// How long a server may take until it is ready.
-const READY_WITHIN: Duration = Duration::from_secs(30);
-
-/// One server process.
-#[derive(Debug)]
-pub struct Server {
-    name: String,
-    args: Vec<String>,
-    log: PathBuf,
-    running: Option<Running>,
-}
-
-#[derive(Debug)]
-struct Running {
-    child: Child,
-    grpc: String,
-    http: String,
-}
-
-impl Server {
-    /// `host:port` of the gRPC service; empty while it does not run.
-    pub fn address(&self) -> &str {
-        self.running.as_ref().map_or("", |running| &running.grpc)
-    }
-
-    /// `host:port` of the HTTP service; empty while it does not run.
-    pub fn http_address(&self) -> &str {
-        self.running.as_ref().map_or("", |running| &running.http)
-    }
-
-    /// Whether it runs.
-    pub fn is_running(&self) -> bool {
-        self.running.is_some()
-    }
-
-    /// Everything it has logged so far.
-    pub fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// SIGKILL, and waits for the end.
-    pub fn kill(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            drop(running.child.kill());
-            drop(running.child.wait());
-        }
-    }
-
-    /// Sends a signal.
-    pub fn signal(&self, signal: Signal) {
-        if let Some(running) = &self.running {
-            let pid = Pid::from_child(&running.child);
-            rustix::process::kill_process(pid, signal).expect("the process runs");
-        }
-    }
-
-    /// SIGTERM, and waits for the end; gives what it exited with.
-    pub fn terminate(&mut self, within: Duration) -> Option<i32> {
-        self.signal(Signal::TERM);
-        let mut running = self.running.take()?;
-        let mut status = None;
-        let ended = wait_until(within, || {
-            status = running.child.try_wait().ok().flatten();
-            status.is_some()
-        });
-        if !ended {
-            drop(running.child.kill());
-            panic!("{} did not end within {within:?} of SIGTERM", self.name);
-        }
-        status.and_then(|status| status.code())
-    }
-
-    /// The highest resident size it ever had, in bytes (VmHWM).
-    pub fn peak_memory(&self) -> u64 {
-        self.status_field("VmHWM:")
-    }
-
-    /// Its resident size now, in bytes (VmRSS).
-    pub fn memory(&self) -> u64 {
-        self.status_field("VmRSS:")
-    }
-
-    fn status_field(&self, field: &str) -> u64 {
-        let running = self.running.as_ref().expect("the process runs");
-        status_field(&running.child, field).expect("the kernel tells about a running process")
-    }
-
-    /// Fetches a page of the HTTP service: status code and body.
-    pub fn http_get(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.http_address()).expect("the HTTP port is open");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-            .expect("the request goes out");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer comes");
-        let status = answer.split_whitespace().nth(1).and_then(|code| code.parse().ok());
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        (status.expect("a status line"), body.to_owned())
-    }
-
-    /// The sum of a metric over all its labels that contain `label`.
-    pub fn metric(&self, name: &str, label: &str) -> f64 {
-        let (_, page) = self.http_get("/metrics");
-        page.lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.rsplit_once(' '))
-            .filter(|(key, _)| key.split('{').next() == Some(name) && key.contains(label))
-            .filter_map(|(_, value)| value.parse::<f64>().ok())
-            .sum()
-    }
-
-    fn start(&mut self, binary: &Path) {
-        assert!(self.running.is_none(), "{} runs already", self.name);
-        let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
-        let mut child = Command::new(binary)
-            .args(&self.args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .env_remove("DFS_COORDINATOR")
-            .spawn()
-            .expect("the binary starts");
-        let stdout = child.stdout.take().expect("stdout is a pipe");
-        let (ready, is_ready) = mpsc::sync_channel(1);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // The line has the form `ready ROLE grpc ADDRESS http ADDRESS`.
-                let words: Vec<_> = line.split_whitespace().collect();
-                if let ["ready", _, "grpc", grpc, "http", http] = words[..] {
-                    drop(ready.try_send((grpc.to_owned(), http.to_owned())));
-                }
-            }
-        });
-        if let Ok((grpc, http)) = is_ready.recv_timeout(READY_WITHIN) {
-            self.running = Some(Running { child, grpc, http });
-        } else {
-            drop(child.kill());
-            drop(child.wait());
-            panic!("{} was not ready within {READY_WITHIN:?}; its log:\n{}", self.name, self.log());
-        }
-    }
-}
+pub use server::{Place, Server};
 
 /// What a cluster shall look like.
 #[derive(Debug, Clone)]
@@ -173,10 +30,28 @@ pub struct Settings {
     pub init: Vec<String>,
     /// What every server logs.
     pub log: String,
-    /// Folder of the metadata; one in the cluster's folder when not set.
-    pub metadata: Option<PathBuf>,
+    /// How many coordinators. Several need metadata that they can share.
+    pub coordinators: usize,
+    /// Where the metadata lies.
+    pub metadata: Metadata,
     /// Folder of each datanode; one in the cluster's folder where the list is too short.
     pub disks: Vec<PathBuf>,
+    /// The network of each coordinator; loopback where the list is too short.
+    pub coordinator_places: Vec<Place>,
+    /// The network of each datanode; loopback where the list is too short.
+    pub datanode_places: Vec<Place>,
+}
+
+/// Where the metadata of a cluster lies.
+#[derive(Debug, Clone, Default)]
+pub enum Metadata {
+    /// In a store of redb in the cluster's folder.
+    #[default]
+    Own,
+    /// In a store of redb in this folder.
+    Folder(PathBuf),
+    /// Where this URL says.
+    Url(String),
 }
 
 impl Default for Settings {
@@ -192,20 +67,25 @@ impl Default for Settings {
             datanode_flags: Vec::new(),
             init: Vec::new(),
             log: "info".to_owned(),
-            metadata: None,
+            coordinators: 1,
+            metadata: Metadata::Own,
             disks: Vec::new(),
+            coordinator_places: Vec::new(),
+            datanode_places: Vec::new(),
         }
     }
 }
 
-/// A coordinator and datanodes, each a process of its own, in a temporary folder.
+/// Coordinators and datanodes, each a process of its own, in a temporary folder.
 #[derive(Debug)]
 pub struct Cluster {
     binary: PathBuf,
     folder: tempfile::TempDir,
     settings: Settings,
-    /// The coordinator.
+    /// The first coordinator, which is the only one in most tests.
     pub coordinator: Server,
+    /// The other coordinators.
+    pub further_coordinators: Vec<Server>,
     /// The datanodes.
     pub datanodes: Vec<Server>,
 }
@@ -220,43 +100,37 @@ impl Cluster {
         let config = format!("{}\n", settings.coordinator);
         fs::write(at("coordinator.yaml"), config).expect("a configuration");
         fs::write(at("datanode.yaml"), format!("{}\n", settings.datanode)).expect("another");
-        let metadata = settings.metadata.as_ref();
-        let metadata = metadata.map_or_else(|| at("metadata"), |path| path.display().to_string());
-        let metadata = format!("redb://{metadata}");
+        let metadata = match &settings.metadata {
+            Metadata::Own => format!("redb://{}", at("metadata")),
+            Metadata::Folder(folder) => format!("redb://{}", folder.display()),
+            Metadata::Url(url) => url.clone(),
+        };
         let init = Command::new(&binary)
             .args(["coordinator", "init", "--metadata", &metadata])
             .args(&settings.init)
             .output()
             .expect("the binary starts");
         assert!(init.status.success(), "init: {}", String::from_utf8_lossy(&init.stderr));
-        let args = [
-            "coordinator",
-            "--metadata",
-            &metadata,
-            "--config",
-            &at("coordinator.yaml"),
-            "--join-secret-file",
-            &at("join-secret"),
-            "--listen",
-            "127.0.0.1:0",
-            "--http-listen",
-            "127.0.0.1:0",
-            "--log",
-            &settings.log,
-        ];
-        let coordinator = Server {
-            name: "coordinator".to_owned(),
-            args: args.map(str::to_owned).to_vec(),
-            log: folder.path().join("coordinator.log"),
-            running: None,
+        let (coordinators, datanodes) = (settings.coordinators, settings.datanodes);
+        let mut described = (0..coordinators.max(1))
+            .map(|index| coordinator_at(index, &metadata, folder.path(), &settings));
+        let coordinator = described.next().expect("there is one at least");
+        let further_coordinators = described.collect();
+        let mut cluster = Self {
+            binary,
+            folder,
+            settings,
+            coordinator,
+            further_coordinators,
+            datanodes: Vec::new(),
         };
-        let count = settings.datanodes;
-        let mut cluster = Self { binary, folder, settings, coordinator, datanodes: Vec::new() };
-        cluster.start_coordinator();
-        for _ in 0..count {
+        for index in 0..coordinators.max(1) {
+            cluster.start_coordinator_at(index);
+        }
+        for _ in 0..datanodes {
             cluster.add_datanode();
         }
-        cluster.wait_for_active(count);
+        cluster.wait_for_active(datanodes);
         cluster
     }
 
@@ -271,14 +145,30 @@ impl Cluster {
         self.settings.disks.get(index).cloned().unwrap_or_else(in_folder)
     }
 
+    /// All coordinators.
+    pub fn coordinators(&self) -> impl Iterator<Item = &Server> {
+        std::iter::once(&self.coordinator).chain(&self.further_coordinators)
+    }
+
+    /// One of the coordinators, the first of which is 0.
+    pub fn coordinator_at(&mut self, index: usize) -> &mut Server {
+        match index.checked_sub(1) {
+            None => &mut self.coordinator,
+            Some(index) => &mut self.further_coordinators[index],
+        }
+    }
+
     /// Starts the coordinator, on the port it had before.
     pub fn start_coordinator(&mut self) {
-        self.coordinator.start(&self.binary);
-        let address = self.coordinator.address().to_owned();
-        let listen = self.coordinator.args.iter().position(|arg| arg == "--listen");
-        if let Some(value) = listen.and_then(|flag| self.coordinator.args.get_mut(flag + 1)) {
-            *value = address;
-        }
+        self.start_coordinator_at(0);
+    }
+
+    /// Starts one of the coordinators, on the port it had before.
+    pub fn start_coordinator_at(&mut self, index: usize) {
+        let binary = self.binary.clone();
+        let coordinator = self.coordinator_at(index);
+        coordinator.start(&binary);
+        coordinator.keep_address();
     }
 
     /// Starts a further datanode.
@@ -301,11 +191,7 @@ impl Cluster {
             "--join-secret-file",
             &at("join-secret"),
             "--coordinator",
-            &format!("http://{}", self.coordinator.address()),
-            "--listen",
-            "127.0.0.1:0",
-            "--http-listen",
-            "127.0.0.1:0",
+            &self.coordinator_urls().join(","),
             "--log",
             &self.settings.log,
         ]
@@ -315,12 +201,10 @@ impl Cluster {
             args.extend(["--zone".to_owned(), zone.clone()]);
         }
         args.extend(self.settings.datanode_flags.get(index).cloned().unwrap_or_default());
-        Server {
-            name: format!("datanode-{index}"),
-            args,
-            log: self.folder.path().join(format!("datanode-{index}.log")),
-            running: None,
-        }
+        let place = self.settings.datanode_places.get(index).cloned();
+        args.extend(listening(place.as_ref()));
+        let log = self.folder.path().join(format!("datanode-{index}.log"));
+        Server::new(format!("datanode-{index}"), args, log, place)
     }
 
     /// Starts a datanode that is down, on another port.
@@ -333,11 +217,14 @@ impl Cluster {
         server.start(&self.binary);
     }
 
-    /// `http://host:port` of the coordinator, also while it is down.
+    /// `http://host:port` of the first coordinator, also while it is down.
     pub fn coordinator_url(&self) -> String {
-        let listen = self.coordinator.args.iter().position(|arg| arg == "--listen");
-        let address = listen.and_then(|flag| self.coordinator.args.get(flag + 1));
-        format!("http://{}", address.map_or("", String::as_str))
+        format!("http://{}", self.coordinator.listen())
+    }
+
+    /// The same of all coordinators.
+    pub fn coordinator_urls(&self) -> Vec<String> {
+        self.coordinators().map(|server| format!("http://{}", server.listen())).collect()
     }
 
     /// Runs `dfs` with these arguments against this cluster, to its end.
@@ -348,7 +235,8 @@ impl Cluster {
     /// A `dfs` command against this cluster, not started yet.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(args).stdin(Stdio::null()).env("DFS_COORDINATOR", self.coordinator_url());
+        let coordinators = self.coordinator_urls().join(",");
+        command.args(args).stdin(Stdio::null()).env("DFS_COORDINATOR", coordinators);
         command
     }
 
@@ -404,6 +292,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let mut servers: Vec<_> = self.datanodes.iter_mut().collect();
         servers.push(&mut self.coordinator);
+        servers.extend(&mut self.further_coordinators);
         for server in servers {
             server.kill();
             if std::thread::panicking() {
@@ -414,6 +303,39 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// Describes a coordinator.
+fn coordinator_at(index: usize, metadata: &str, folder: &Path, settings: &Settings) -> Server {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let args = [
+        "coordinator",
+        "--metadata",
+        metadata,
+        "--config",
+        &at("coordinator.yaml"),
+        "--join-secret-file",
+        &at("join-secret"),
+        "--log",
+        &settings.log,
+    ];
+    let place = settings.coordinator_places.get(index).cloned();
+    let args = args.map(str::to_owned).into_iter().chain(listening(place.as_ref()));
+    let name = if index == 0 { "coordinator".to_owned() } else { format!("coordinator-{index}") };
+    let log = folder.join(format!("{name}.log"));
+    Server::new(name, args.collect(), log, place)
+}
+
+/// Where a server shall listen.
+fn listening(place: Option<&Place>) -> Vec<String> {
+    let address = place.map_or("127.0.0.1", |place| &place.address);
+    let mut flags: Vec<_> = ["--listen", "--http-listen"]
+        .into_iter()
+        .flat_map(|flag| [flag.to_owned(), format!("{address}:0")])
+        .collect();
+    // Plaintext beyond loopback is to be spelled out.
+    flags.extend(place.map(|_| "--insecure".to_owned()));
+    flags
 }
 
 /// A field of what the kernel tells of a process, in bytes; `None` once the process has ended.

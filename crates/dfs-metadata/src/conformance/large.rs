@@ -1,0 +1,123 @@
+//! A file of many extents: more than any commit or answer can hold.
+#![allow(clippy::unwrap_used)] // Like every check, it panics where an engine does not do its part.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use dfs_types::{Attributes, CHUNK_SIZE_MIN, ChunkId, SeededRandom, Slot};
+
+use super::Harness;
+use super::histories::run::{NODE, StoppedClock, at, register_node, written};
+use crate::Committer;
+use crate::namespace::{
+    Components, Confirm, Delete, InitOptions, Namespace, NextPage, OpenFile, Options, Placement,
+    PlanUpload, ReapLimits, Repeat, Replication, Target, UploadPlan, init,
+};
+use crate::placement::{Candidate, RoundRobin};
+
+/// Extents of the file.
+const EXTENTS: u64 = 10_000;
+const PATH: &str = "/large";
+
+/// A file of 10,000 extents is staged, confirmed, read, deleted, and taken apart to the end.
+pub async fn file_of_many_extents(harness: &mut dyn Harness) {
+    let engine = harness.engine().await;
+    let random = Arc::new(SeededRandom::new(1));
+    let replication = Replication { factor: 1, min_write: None };
+    init(&*engine, &InitOptions { replication }, &StoppedClock, &*random).await.unwrap();
+    let (committer, serving) = Committer::new(engine.clone(), std::future::pending());
+    let serving = tokio::spawn(serving);
+    let clock = Arc::new(StoppedClock);
+    let components = Components { engine: engine.clone(), committer, clock, random };
+    let namespace = Namespace::open(components, Options::default(), None).await.unwrap();
+    register_node(&namespace).await;
+
+    let written = write(&namespace).await;
+    assert_eq!(read(&namespace).await, written, "each extent, in the order of the file");
+    let request = Delete { path: at(PATH), recursive: false, now: true };
+    namespace.delete(&request, Some(&repeat(2))).await.unwrap();
+    let copies = reap(&namespace).await;
+    assert_eq!(copies, written.iter().copied().collect::<BTreeSet<_>>(), "each copy once");
+    for prefix in ["x/", "u/", "o/"] {
+        let snapshot = engine.snapshot().await.unwrap();
+        let left = snapshot.range(prefix.as_bytes(), &[], 1).await.unwrap();
+        assert!(left.is_empty(), "{left:?} is left");
+    }
+    serving.abort();
+}
+
+fn repeat(sequence: u64) -> Repeat {
+    let slot = Slot { client: dfs_types::ClientId(1), slot: 0, sequence };
+    Repeat { slot, body: dfs_types::Sha256::of(&sequence.to_be_bytes()) }
+}
+
+/// Stages each page of the plan and confirms the whole. Gives the chunks in file order.
+async fn write(namespace: &Namespace) -> Vec<ChunkId> {
+    let (zone, host) = (String::new(), String::new());
+    let candidates = [Candidate { node: NODE, zone, host, free: 1 << 40 }];
+    let selector = RoundRobin::default();
+    let placement = Placement { candidates: &candidates, selector: &selector };
+    let request = PlanUpload {
+        path: at(PATH),
+        size: Some(EXTENTS * CHUNK_SIZE_MIN),
+        chunk_size: Some(CHUNK_SIZE_MIN),
+        replication_factor: None,
+        max_chunks: 0,
+        client_host: String::new(),
+        client_zone: String::new(),
+    };
+    let mut plan = namespace.plan_upload(&request, &placement).await.unwrap();
+    let mut chunks = Vec::new();
+    loop {
+        stage(namespace, &plan).await;
+        chunks.extend(plan.chunks.iter().map(|planned| planned.chunk));
+        if !plan.has_more {
+            break;
+        }
+        let from_offset = chunks.len() as u64 * CHUNK_SIZE_MIN;
+        let request = NextPage { token: plan.token.clone(), from_offset, max_chunks: 0 };
+        plan = namespace.next_page(&request, &placement).await.unwrap();
+    }
+    let confirm = Confirm {
+        tokens: vec![plan.token],
+        chunks: Vec::new(),
+        size: EXTENTS * CHUNK_SIZE_MIN,
+        attributes: Attributes::default(),
+        create_only: true,
+    };
+    namespace.confirm(&confirm, Some(&repeat(1))).await.unwrap();
+    chunks
+}
+
+async fn stage(namespace: &Namespace, plan: &UploadPlan) {
+    let chunks: Vec<_> = plan.chunks.iter().map(|planned| written(namespace, planned)).collect();
+    namespace.stage(std::slice::from_ref(&plan.token), &chunks).await.unwrap();
+}
+
+async fn read(namespace: &Namespace) -> Vec<ChunkId> {
+    let mut chunks = Vec::new();
+    let mut offset = Some(0);
+    while let Some(from) = offset {
+        let target = Target::Path(at(PATH));
+        let request = OpenFile { target, offset: from, length: 0, max_extents: 0 };
+        let page = namespace.open_file(&request).await.unwrap();
+        chunks.extend(page.extents.iter().map(|extent| extent.chunk_id));
+        offset = page.next_offset;
+    }
+    chunks
+}
+
+/// Reaps until nothing is due. Gives the chunks whose copies may go; fails when one is given twice.
+async fn reap(namespace: &Namespace) -> BTreeSet<ChunkId> {
+    let mut copies = BTreeSet::new();
+    loop {
+        let limits = ReapLimits { items: 10, pressure: true };
+        let reaped = namespace.reap(&limits, None).await.unwrap();
+        for copy in reaped.copies {
+            assert!(copies.insert(copy.chunk), "{copy:?} is given twice");
+        }
+        if !reaped.has_more {
+            return copies;
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The processes of a run, and what can be asked of them.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_client::{Client, ClusterStatus, DeleteOptions, PutOptions, PutSource};
+use dfs_etcd::test_server;
+use dfs_types::{Attributes, DfsPath, NodeState};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::runtime::Runtime;
+
+use super::network::{Host, Networks, Switch};
+use crate::process::{Cluster, Metadata, Place, Settings, wait_until};
+
+/// Coordinators, members of etcd, and datanodes: so many of each.
+pub(super) const EACH: usize = 3;
+/// Milliseconds after which another coordinator takes over the background work.
+pub(super) const WORKER_LEASE: Duration = Duration::from_secs(3);
+/// How long the system may take to be whole again once a fault is over.
+const WHOLE_WITHIN: Duration = Duration::from_secs(45);
+/// How long repair may take to make all copies again at the end.
+const FULL_WITHIN: Duration = Duration::from_mins(2);
+/// How long one coordinator may take to tell of itself.
+const PROBE_WITHIN: Duration = Duration::from_secs(2);
+/// Files that are deleted to give the reaper work.
+const DOOMED: u32 = 400;
+/// How many of them are put at the same time.
+const DOOMED_AT_ONCE: usize = 16;
+/// Numbers of the first coordinator, member and datanode.
+const FIRST: [u8; 3] = [1, 11, 21];
+
+/// Processes, in the order in which they end.
+pub(super) struct System {
+    pub(super) cluster: Cluster,
+    pub(super) etcd: test_server::Cluster,
+    pub(super) networks: Option<Networks>,
+    /// A client of each coordinator alone.
+    probes: Vec<Client>,
+    pub(super) runtime: Runtime,
+}
+
+impl System {
+    /// Starts everything, in networks of their own if `networks` are given.
+    pub(super) fn start(binary: PathBuf, mut networks: Option<Networks>) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let mut places = |first: u8, switches: &[Switch]| -> Vec<Place> {
+            let Some(networks) = &mut networks else { return Vec::new() };
+            let place = |number| networks.add(Host(number), switches);
+            let places = (first..).take(EACH).map(place).collect::<Result<_, _>>();
+            places.expect("the first of these commands went through")
+        };
+        let [coordinators, members, datanodes] = FIRST;
+        let coordinator_places = places(coordinators, &[Switch::Front, Switch::Back]);
+        let member_places = places(members, &[Switch::Back]);
+        let datanode_places = places(datanodes, &[Switch::Front]);
+        let place = |Place { namespace, address }| test_server::Place { namespace, address };
+        let options = test_server::Options {
+            members: EACH,
+            places: member_places.into_iter().map(place).collect(),
+            ..test_server::Options::default()
+        };
+        let etcd = runtime.block_on(test_server::Cluster::with(options));
+        // What was deleted goes soon, so that there is background work all the time.
+        let coordinator = format!(
+            "heartbeat_interval_ms: 200\nsuspect_after_ms: 2000\nlost_after_ms: 15000\n\
+             restorable_ms: 3000\nworker_lease_ms: {}\n",
+            WORKER_LEASE.as_millis()
+        );
+        let settings = Settings {
+            coordinators: EACH,
+            datanodes: EACH,
+            metadata: Metadata::Url(format!("etcd://{}/faults", etcd.authority())),
+            coordinator,
+            coordinator_places,
+            datanode_places,
+            ..Settings::default()
+        };
+        let cluster = Cluster::start(binary, settings);
+        let probe = |url| Client::builder().coordinator(url).deadline(PROBE_WITHIN).connect_lazy();
+        let probes = cluster.coordinator_urls().into_iter().map(probe);
+        let probes = probes.collect::<Result<_, _>>().expect("the addresses are sound");
+        Self { cluster, etcd, networks, probes, runtime }
+    }
+
+    /// A client that has all coordinators, beginning with another one than its neighbours.
+    pub(super) fn client(&self, number: usize) -> Client {
+        let mut coordinators = self.cluster.coordinator_urls();
+        let count = coordinators.len();
+        coordinators.rotate_left(number % count);
+        let builder = Client::builder().coordinators(coordinators);
+        let _guard = self.runtime.enter();
+        builder.connect_lazy().expect("the addresses are sound")
+    }
+
+    /// What one coordinator tells of the cluster.
+    fn status(&self, coordinator: usize) -> Option<ClusterStatus> {
+        let probe = &self.probes[coordinator];
+        self.runtime.block_on(probe.cluster_status()).ok()
+    }
+
+    /// The coordinator that takes itself for the holder of the worker lease. One that stands still
+    /// is not asked.
+    pub(super) fn holder(&self, but: Option<usize>) -> Option<usize> {
+        (0..EACH).filter(|index| Some(*index) != but).find(|index| self.is_holder(*index))
+    }
+
+    /// Whether this coordinator takes itself for the holder.
+    pub(super) fn is_holder(&self, index: usize) -> bool {
+        self.status(index).is_some_and(|status| !status.worker_lease_holder.is_empty())
+    }
+
+    /// Deletes many files, so that the reaper has work for a while.
+    pub(super) fn doom_files(&self) -> Result<(), String> {
+        let client = self.client(0);
+        let path = |text: String| DfsPath::new(text).expect("it is a path");
+        let doomed = async {
+            let folder = path("/doomed".to_owned());
+            client.make_directory(&folder, Attributes::default(), true).await?;
+            let put = async |number| {
+                let at = path(format!("/doomed/{number}"));
+                client.put(&at, PutSource::bytes(Bytes::new()), PutOptions::default()).await
+            };
+            let mut puts = stream::iter(0..DOOMED).map(put).buffer_unordered(DOOMED_AT_ONCE);
+            while puts.try_next().await?.is_some() {}
+            client.delete(&folder, DeleteOptions { recursive: true, now: true }).await
+        };
+        let doomed: Result<(), dfs_client::Error> = self.runtime.block_on(doomed);
+        doomed.map_err(|error| format!("files for the reaper: {error}"))
+    }
+
+    /// Waits until everybody has an active part in the cluster again.
+    pub(super) fn wait_until_whole(&self) -> Result<(), String> {
+        let mut why = String::new();
+        let is_whole = wait_until(WHOLE_WITHIN, || {
+            why = self.what_is_missing().unwrap_or_default();
+            why.is_empty()
+        });
+        let late = || format!("not whole within {WHOLE_WITHIN:?} of the end of a fault: {why}");
+        is_whole.then_some(()).ok_or_else(late)
+    }
+
+    /// Waits until every chunk has all its copies. Only the holder of the worker lease knows.
+    pub(super) fn wait_until_full(&self) -> Result<(), String> {
+        let mut seen = None;
+        let is_full = wait_until(FULL_WITHIN, || {
+            seen = (0..EACH)
+                .filter_map(|index| self.status(index))
+                .map(|status| status.replication)
+                .find(|replication| replication.is_known);
+            seen.as_ref().is_some_and(|replication| {
+                replication.under_replicated + replication.missing + replication.bad_copies == 0
+            })
+        });
+        let late = || format!("not all copies were made within {FULL_WITHIN:?}: {seen:?}");
+        is_full.then_some(()).ok_or_else(late)
+    }
+
+    fn what_is_missing(&self) -> Option<String> {
+        for member in 0..EACH {
+            if !self.runtime.block_on(self.etcd.is_healthy(member)) {
+                return Some(format!("member {member} of etcd is not healthy"));
+            }
+        }
+        for index in 0..EACH {
+            let Some(status) = self.status(index) else {
+                return Some(format!("coordinator {index} does not answer"));
+            };
+            let active = status.nodes.iter().filter(|node| node.state == NodeState::Active);
+            if active.count() < EACH {
+                return Some(format!("coordinator {index} misses a node: {:?}", status.nodes));
+            }
+        }
+        None
+    }
+
+    /// Pulls or plugs cables of a coordinator.
+    pub(super) fn cut_coordinator(&self, index: usize, switches: &[Switch], is_cut: bool) {
+        self.cut(FIRST[0], index, switches, is_cut);
+    }
+
+    /// Pulls or plugs the cable of a member of etcd.
+    pub(super) fn cut_member(&self, index: usize, is_cut: bool) {
+        self.cut(FIRST[1], index, &[Switch::Back], is_cut);
+    }
+
+    fn cut(&self, first: u8, index: usize, switches: &[Switch], is_cut: bool) {
+        let networks = self.networks.as_ref().expect("cuts are for machines with cables");
+        for switch in switches {
+            let host = Host(first + index as u8);
+            let done =
+                if is_cut { networks.pull(host, *switch) } else { networks.plug(host, *switch) };
+            done.expect("the network obeys");
+        }
+    }
+
+    /// Epochs of the worker lease that coordinators have logged, with the coordinator of each.
+    pub(super) fn epochs(&self) -> Vec<(u64, usize)> {
+        let mut epochs = Vec::new();
+        for (index, coordinator) in self.cluster.coordinators().enumerate() {
+            let log = coordinator.log();
+            let lines = log.lines().filter(|line| line.contains("holds the worker lease"));
+            let epoch = |line: &str| {
+                let digits = line.split_once("epoch=")?.1;
+                let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+                digits[..end].parse::<u64>().ok()
+            };
+            epochs.extend(lines.filter_map(epoch).map(|epoch| (epoch, index)));
+        }
+        epochs.sort_unstable();
+        epochs
+    }
+
+    /// Lines of the logs of all servers that contain `text`.
+    pub(super) fn logged(&self, text: &str) -> usize {
+        let servers = self.cluster.coordinators().chain(&self.cluster.datanodes);
+        servers.map(|server| server.log().matches(text).count()).sum()
+    }
+
+    /// Copies all logs to a folder.
+    pub(super) fn keep_logs(&self, folder: &Path) -> std::io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        for (index, server) in self.cluster.coordinators().enumerate() {
+            std::fs::write(folder.join(format!("coordinator-{index}.log")), server.log())?;
+        }
+        for (index, server) in self.cluster.datanodes.iter().enumerate() {
+            std::fs::write(folder.join(format!("datanode-{index}.log")), server.log())?;
+        }
+        for index in 0..EACH {
+            std::fs::write(folder.join(format!("etcd-{index}.log")), self.etcd.log(index))?;
+        }
+        Ok(())
+    }
+}
