@@ -105,9 +105,10 @@ impl System {
         (0..EACH).filter(|index| Some(*index) != but).find(|index| self.is_holder(*index))
     }
 
-    /// Whether this coordinator takes itself for the holder.
+    /// Whether this coordinator takes itself for the holder. Others name the holder, too.
     pub(super) fn is_holder(&self, index: usize) -> bool {
-        self.status(index).is_some_and(|status| !status.worker_lease_holder.is_empty())
+        let Some(own) = self.cluster.coordinators().nth(index) else { return false };
+        self.status(index).is_some_and(|status| status.worker_lease_holder == own.address())
     }
 
     /// Deletes many files, so that the reaper has work for a while.
