@@ -7,8 +7,6 @@ mod commands;
 #[cfg(test)]
 mod etcd;
 #[cfg(test)]
-mod faults;
-#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod local;
