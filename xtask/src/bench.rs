@@ -49,6 +49,10 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         return metadata(root, &work);
     }
     ensure!(arguments.is_empty(), "bench takes nothing, or `metadata`");
+    for program in ["fio", "curl"] {
+        let found = Command::new(program).arg("--version").output();
+        found.with_context(|| format!("{program} is needed: apt-get install {program}"))?;
+    }
     let weed = install_seaweedfs(&work)?;
     let dfs = build_dfs(root)?;
     let data = tempfile_in(&work)?;

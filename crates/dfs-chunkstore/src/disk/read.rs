@@ -12,6 +12,8 @@ use crate::{Blocks, ChunkHeader, File, StoreError};
 
 /// Bytes of one read at most.
 pub(super) const READ_MAX: u64 = 1 << 20;
+/// Bytes after those of a read that the disk is told of, when they are wanted next.
+const AHEAD_MAX: u64 = 3 << 20;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
@@ -92,7 +94,7 @@ impl Disk {
         offset: u64,
         length: u64,
     ) -> Result<Blocks, StoreError> {
-        let Range { first, blocks, bytes } = Range::of(entry.seal.length, offset, length);
+        let Range { first, blocks, bytes, ahead } = Range::of(entry.seal.length, offset, length);
         if blocks == 0 {
             return Ok(Blocks { offset: first * BLOCK, data: Bytes::new(), crcs: Vec::new() });
         }
@@ -101,6 +103,9 @@ impl Disk {
             let table =
                 self.read_part(file, chunk, layout.table + 4 * first, 4 * blocks as usize)?;
             let start = layout.data + first * BLOCK;
+            if ahead > 0 {
+                file.will_read(start, bytes + ahead);
+            }
             let data = self.read_part(file, chunk, start, bytes as usize)?;
             Ok(Blocks { offset: first * BLOCK, data, crcs: decode_crcs(&table) })
         })
@@ -142,6 +147,8 @@ struct Range {
     first: u64,
     blocks: u64,
     bytes: u64,
+    /// Bytes that are wanted beyond what one read takes, as far as the disk is told of them.
+    ahead: u64,
 }
 
 impl Range {
@@ -151,10 +158,11 @@ impl Range {
         let first = offset / BLOCK;
         let start = first * BLOCK;
         if wanted_end == offset {
-            return Self { first, blocks: 0, bytes: 0 };
+            return Self { first, blocks: 0, bytes: 0, ahead: 0 };
         }
         let end = wanted_end.next_multiple_of(BLOCK).min(start + READ_MAX).min(chunk_length);
-        Self { first, blocks: block_count(end - start), bytes: end - start }
+        let ahead = wanted_end.saturating_sub(end).min(AHEAD_MAX);
+        Self { first, blocks: block_count(end - start), bytes: end - start, ahead }
     }
 }
 
@@ -175,5 +183,15 @@ mod tests {
         assert_eq!(of(BLOCK + 1, BLOCK - 1, 2), (0, 2, BLOCK + 1));
         assert_eq!(of(BLOCK + 1, u64::MAX, u64::MAX).1, 0);
         assert_eq!(of(4 << 20, BLOCK + 1, u64::MAX), (1, 16, READ_MAX));
+    }
+
+    #[test]
+    fn the_disk_is_told_of_what_is_wanted_next() {
+        let ahead = |length, offset, wanted| Range::of(length, offset, wanted).ahead;
+        assert_eq!(ahead(64 << 20, 0, READ_MAX), 0, "one read takes it all");
+        assert_eq!(ahead(64 << 20, 0, 4 << 20), 3 << 20);
+        assert_eq!(ahead(64 << 20, 3 << 20, 1 << 20), 0);
+        assert_eq!(ahead(64 << 20, 0, u64::MAX), AHEAD_MAX);
+        assert_eq!(ahead(READ_MAX + 5, 0, u64::MAX), 5, "not past the end of the chunk");
     }
 }

@@ -71,6 +71,9 @@ pub trait File: Send + Sync {
     /// Reads `length` bytes from `offset`, fewer only at the end of the file.
     fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes>;
 
+    /// Says that a range is about to be read, so that a disk can begin with all of it. Only a hint.
+    fn will_read(&self, _offset: u64, _length: u64) {}
+
     /// Writes all of `pieces`, one after the other, from `offset`.
     fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()>;
 

@@ -215,6 +215,12 @@ impl File for OsFile {
         Ok(Bytes::from(bytes))
     }
 
+    fn will_read(&self, offset: u64, length: u64) {
+        // The kernel takes the reads of several readers of one file for random ones, and then
+        // reads nothing ahead.
+        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(length), Advice::WillNeed);
+    }
+
     fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
         if self.is_direct.load(Ordering::Relaxed) {
             self.write_direct(offset, pieces)
