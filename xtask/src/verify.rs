@@ -33,6 +33,7 @@ const STEPS: &[Step] = &[
     Step { name: "clippy", again: "cargo clippy --workspace --all-targets", check: clippy },
     Step { name: "doc", again: "cargo doc --workspace --no-deps", check: doc },
     Step { name: "test", again: "cargo test --workspace", check: test },
+    Step { name: "etcd", again: "cargo xtask verify etcd", check: etcd },
 ];
 
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
@@ -82,4 +83,15 @@ fn doc(root: &Path) -> Result<()> {
 /// Unit, integration and doc tests.
 fn test(root: &Path) -> Result<()> {
     run_command(&mut cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"]))
+}
+
+/// The process tests once more, with the metadata in etcd: those in which it can make a difference,
+/// with fewer kills.
+fn etcd(root: &Path) -> Result<()> {
+    run_command(
+        cargo(root, &["test", "--locked", "--package=dfs-cli", "--test=main", "--"])
+            .args(["commands", "kills", "semantics", "servers"])
+            .args(["--skip=s23"])
+            .envs([("DFS_TEST_METADATA", "etcd"), ("DFS_KILLS", "4")]),
+    )
 }

@@ -167,7 +167,8 @@ pub(crate) async fn repeats(urls: Vec<String>, client: u8, stop: Arc<AtomicBool>
     let mut sequence = 0;
     let mut number = 0;
     let mut there = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
+    // On a slow machine, too, each leaves something behind.
+    while !stop.load(Ordering::Relaxed) || there.is_empty() {
         let (made, moved) = (format!("/{client}-{number}"), format!("/{client}-{number}-moved"));
         sequence += 1;
         let make = v1::MakeDirectoryRequest {

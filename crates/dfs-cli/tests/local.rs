@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use dfs_etcd::test_server;
 use dfs_testkit::process::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -20,7 +21,11 @@ struct Local {
 
 impl Local {
     fn start(folder: &Path) -> Self {
-        let mut child = local(folder).stdout(Stdio::piped()).spawn().unwrap();
+        Self::from(local(folder))
+    }
+
+    fn from(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.split_whitespace().nth(3).expect("a line that says where it listens");
@@ -125,4 +130,41 @@ fn several_coordinators_need_metadata_that_they_share() {
     let refused = local(folder.path()).args(["--coordinators", "3"]).output().unwrap();
     assert_eq!(exit_code(&refused), 2, "{}", stderr(&refused));
     assert!(stderr(&refused).contains("--metadata etcd://"), "{}", stderr(&refused));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_coordinators_share_an_etcd_and_each_answers() {
+    let etcd = test_server::Cluster::start(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let start = |log: &Path| {
+        let mut command = local(&data);
+        let metadata = format!("etcd://{}/try", etcd.authority());
+        command.args(["--coordinators", "3", "--metadata", &metadata]);
+        command.stderr(fs::File::create(log).unwrap());
+        Local::from(command)
+    };
+    let file = folder.path().join("file");
+    noise_file(&file, 300_000, 1);
+    let log = folder.path().join("log");
+    let first = start(&log);
+    let put = first.dfs(&["put", &file.display().to_string(), "/file"]);
+    assert_eq!(exit_code(&put), 0, "{}", stderr(&put));
+    let said = fs::read_to_string(&log).unwrap();
+    let urls = said.lines().find_map(|line| line.trim().strip_prefix("dfs --coordinator "));
+    let urls = urls.and_then(|urls| urls.strip_suffix(" status")).unwrap_or_default();
+    assert_eq!(urls.split(',').count(), 3, "{said}");
+    for url in urls.split(',') {
+        let cat = Command::new(binary()).args(["cat", "/file", "--coordinator", url]).output();
+        let cat = cat.unwrap();
+        assert!(cat.stdout == noise(300_000, 1), "{url}: {}", stderr(&cat));
+        let status = Command::new(binary()).args(["status", "--coordinator", url]).output();
+        let status = String::from_utf8_lossy(&status.unwrap().stdout).into_owned();
+        assert_eq!(status.matches("active").count(), 3, "{url}: {status}");
+    }
+    assert_eq!(first.terminate(), Some(0));
+    let again = start(&log);
+    let cat = again.dfs(&["cat", "/file"]);
+    assert!(cat.stdout == noise(300_000, 1), "{}", stderr(&cat));
+    assert_eq!(again.terminate(), Some(0));
 }

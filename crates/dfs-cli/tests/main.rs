@@ -7,6 +7,8 @@ mod commands;
 #[cfg(test)]
 mod etcd;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod local;

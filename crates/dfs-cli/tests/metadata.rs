@@ -9,7 +9,7 @@ use dfs_metadata::engine::{Commit, Write};
 use dfs_testkit::process::wait_until;
 use serde_json::Value;
 
-use crate::support::{binary, cluster, exit_code, noise, noise_file, stderr};
+use crate::support::{binary, cluster_on_redb, exit_code, noise, noise_file, stderr};
 
 fn metadata<const N: usize>(args: [&str; N]) -> Output {
     Command::new(binary()).arg("metadata").args(args).output().unwrap()
@@ -25,7 +25,7 @@ fn json(output: &Output) -> Value {
 
 #[test]
 fn a_cluster_goes_on_with_a_copy_of_its_metadata_and_refuses_the_original() {
-    let mut cluster = cluster();
+    let mut cluster = cluster_on_redb();
     let at = |name: &str| cluster.folder().join(name);
     let (live, copy, original) = (at("metadata"), at("copy"), at("original"));
     let local = at("file").display().to_string();

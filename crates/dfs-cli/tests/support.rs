@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use dfs_testkit::process::{Cluster, Settings};
+use dfs_testkit::process::{Cluster, Metadata, Settings};
 
 /// The binary under test.
 pub(crate) fn binary() -> PathBuf {
@@ -14,6 +14,11 @@ pub(crate) fn binary() -> PathBuf {
 /// One coordinator and three datanodes.
 pub(crate) fn cluster() -> Cluster {
     Cluster::start(binary(), Settings::default())
+}
+
+/// The same with its metadata in `metadata` in its folder, for tests that touch it.
+pub(crate) fn cluster_on_redb() -> Cluster {
+    Cluster::start(binary(), Settings { metadata: Metadata::Own, ..Settings::default() })
 }
 
 /// Bytes that differ everywhere, and from other seeds (an xorshift generator).

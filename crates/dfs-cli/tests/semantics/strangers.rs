@@ -6,7 +6,7 @@ use std::time::Duration;
 use dfs_testkit::process::{Cluster, wait_until};
 
 use super::{client, put, read, verified_copies};
-use crate::support::{binary, cluster, noise};
+use crate::support::{binary, cluster, cluster_on_redb, noise};
 
 fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
@@ -83,7 +83,7 @@ async fn s16_of_two_equal_disks_one_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s17_empty_metadata_makes_no_cluster_and_deletes_nothing() {
-    let mut cluster = cluster();
+    let mut cluster = cluster_on_redb();
     let client = client(&cluster);
     let bytes = noise(500_000, 1);
     put(&client, "/file", bytes.clone()).await.unwrap();

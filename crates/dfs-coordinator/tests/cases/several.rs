@@ -1,11 +1,17 @@
 //! Several coordinators on one metadata store.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dfs_metadata::engine::Engine as _;
+use async_trait::async_trait;
+use bytes::Bytes;
+use dfs_metadata::engine::{
+    Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned, Watch,
+};
 use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::v1;
+use dfs_types::Revision;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -82,4 +88,83 @@ async fn a_holder_that_does_not_answer_leaves_the_chunks_unknown_in_bounded_time
     // It was asked.
     let accepted = tokio::time::timeout(Duration::from_secs(10), hanging.accept()).await;
     accepted.expect("the holder was dialled").unwrap();
+}
+
+/// An engine whose user sleeps at times: it goes on with the grant it had, as one does who was
+/// stopped after it had looked at its clock.
+#[derive(Default)]
+struct Asleep {
+    inner: MemoryEngine,
+    grant: Mutex<Option<LeaseGrant>>,
+    is_asleep: AtomicBool,
+}
+
+#[async_trait]
+impl Engine for Asleep {
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
+        self.inner.snapshot().await
+    }
+
+    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
+        self.inner.commit_batch(commits).await
+    }
+
+    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
+        self.inner.watch(prefix, from).await
+    }
+
+    async fn lease(
+        &self,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<LeaseGrant>, EngineError> {
+        if self.is_asleep.load(Ordering::SeqCst) {
+            return Ok(*self.grant.lock().unwrap());
+        }
+        let grant = self.inner.lease(name, holder, ttl).await?;
+        *self.grant.lock().unwrap() = grant;
+        Ok(grant)
+    }
+}
+
+/// Everything that is stored.
+async fn everything(engine: &dyn Engine) -> Vec<(Bytes, Versioned)> {
+    let snapshot = engine.snapshot().await.unwrap();
+    snapshot.range(b"", b"", 10_000).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_coordinator_that_wakes_with_the_lease_long_gone_changes_nothing() {
+    let engine = Arc::new(Asleep::default());
+    let cluster = Cluster::with(settings(), engine.clone(), 4).await;
+    let kept = cluster.put("/kept", b"data", &[1, 2, 3]).await;
+    cluster.put("/gone", b"data", &[1, 2, 3]).await;
+    eventually("it holds the lease", || async { cluster.replication().await.is_some() }).await;
+    engine.is_asleep.store(true, Ordering::SeqCst);
+    eventually("another one takes the lease", || async {
+        let taken = engine.inner.lease("workers", "another", Duration::from_hours(1)).await;
+        taken.unwrap().is_some()
+    })
+    .await;
+
+    // Work for the reaper and for repair, which the earlier holder would do.
+    let gone =
+        v1::DeleteRequest { path: "/gone".into(), now: true, ..v1::DeleteRequest::default() };
+    cluster.client().await.delete(gone).await.unwrap();
+    cluster.node(3).silence();
+    let before = everything(&engine.inner).await;
+    eventually("each of its workers was refused", || async {
+        let relayed = v1::ClusterStatusRequest { min_revision: 0, is_relayed: true };
+        let status = cluster.admin().await.cluster_status(relayed).await.unwrap().into_inner();
+        let failed = |name: &str| {
+            status.workers.iter().any(|worker| worker.name == name && worker.failed >= 2)
+        };
+        failed("repair") && failed("reaper")
+    })
+    .await;
+    assert_eq!(everything(&engine.inner).await, before);
+    assert!(cluster.nodes.values().all(|node| node.deletes().is_empty()), "bytes were deleted");
+    assert_eq!(cluster.copies("/kept").await.len(), 3);
+    assert_eq!(cluster.node(1).holds(kept).map(|_| ()), Some(()));
 }

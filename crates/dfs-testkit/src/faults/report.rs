@@ -8,9 +8,9 @@ use super::history::Operation;
 use super::injection::Fault;
 use super::load::Failed;
 
-/// The longest pause that the kill of a coordinator may bring a call, beyond the longest one without
-/// a fault. The aim is 3 s; until the SDK gives up on a hung coordinator sooner it is this.
-const PAUSE_OF_KILL_MAX: Duration = Duration::from_secs(11);
+/// The longest pause that a coordinator which is killed or stopped may bring a call, beyond the
+/// longest one without a fault.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// A fault and how long it lasted, until everything was whole again, in microseconds.
 #[derive(Debug, Clone, Copy)]
@@ -98,13 +98,15 @@ impl Report {
     /// What must not be, though every history can be explained.
     pub(super) fn complaints(&self) -> Vec<String> {
         let mut complaints = self.failed.clone();
-        let killed = self.by_fault.get(&Some(Fault::CoordinatorKilled));
-        if let Some(killed) = killed.filter(|k| k.longest > self.normal() + PAUSE_OF_KILL_MAX) {
-            complaints.push(format!(
-                "a call took {:?} when a coordinator was killed; without a fault {:?} at most",
-                killed.longest,
-                self.normal()
-            ));
+        for fault in [Fault::CoordinatorKilled, Fault::CoordinatorStopped, Fault::HolderStopped] {
+            let under = self.by_fault.get(&Some(fault));
+            let normal = self.normal();
+            if let Some(long) = under.filter(|under| under.longest > normal + PAUSE_MAX) {
+                let longest = long.longest;
+                complaints.push(format!(
+                    "{fault}: a call took {longest:?}; without a fault {normal:?} at most"
+                ));
+            }
         }
         complaints
     }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use dfs_etcd::test_server;
+
 pub use server::{Place, Server};
 
 /// What a cluster shall look like.
@@ -45,8 +47,11 @@ pub struct Settings {
 /// Where the metadata of a cluster lies.
 #[derive(Debug, Clone, Default)]
 pub enum Metadata {
-    /// In a store of redb in the cluster's folder.
+    /// In a store of redb in the cluster's folder, or in an etcd of the cluster's own when
+    /// `DFS_TEST_METADATA` is `etcd`: for tests to which it makes no difference.
     #[default]
+    Any,
+    /// In a store of redb in the cluster's folder.
     Own,
     /// In a store of redb in this folder.
     Folder(PathBuf),
@@ -68,7 +73,7 @@ impl Default for Settings {
             init: Vec::new(),
             log: "info".to_owned(),
             coordinators: 1,
-            metadata: Metadata::Own,
+            metadata: Metadata::Any,
             disks: Vec::new(),
             coordinator_places: Vec::new(),
             datanode_places: Vec::new(),
@@ -88,6 +93,27 @@ pub struct Cluster {
     pub further_coordinators: Vec<Server>,
     /// The datanodes.
     pub datanodes: Vec<Server>,
+    /// Goes after those who use it.
+    _etcd: Option<test_server::Cluster>,
+}
+
+/// Whether the suite runs on etcd this time.
+fn is_on_etcd() -> bool {
+    match std::env::var("DFS_TEST_METADATA") {
+        Err(_) => false,
+        Ok(engine) if engine == "redb" => false,
+        Ok(engine) if engine == "etcd" => true,
+        Ok(engine) => panic!("DFS_TEST_METADATA is {engine:?}; there are redb and etcd"),
+    }
+}
+
+/// One member. The caller may be in a runtime, which cannot wait for another one.
+fn start_etcd() -> test_server::Cluster {
+    let start = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(test_server::Cluster::start(1))
+    };
+    std::thread::scope(|scope| scope.spawn(start).join()).expect("etcd starts")
 }
 
 impl Cluster {
@@ -100,8 +126,13 @@ impl Cluster {
         let config = format!("{}\n", settings.coordinator);
         fs::write(at("coordinator.yaml"), config).expect("a configuration");
         fs::write(at("datanode.yaml"), format!("{}\n", settings.datanode)).expect("another");
+        let etcd = match settings.metadata {
+            Metadata::Any if is_on_etcd() => Some(start_etcd()),
+            _ => None,
+        };
         let metadata = match &settings.metadata {
-            Metadata::Own => format!("redb://{}", at("metadata")),
+            Metadata::Any if let Some(etcd) = &etcd => format!("etcd://{}/dfs", etcd.authority()),
+            Metadata::Any | Metadata::Own => format!("redb://{}", at("metadata")),
             Metadata::Folder(folder) => format!("redb://{}", folder.display()),
             Metadata::Url(url) => url.clone(),
         };
@@ -123,6 +154,7 @@ impl Cluster {
             coordinator,
             further_coordinators,
             datanodes: Vec::new(),
+            _etcd: etcd,
         };
         for index in 0..coordinators.max(1) {
             cluster.start_coordinator_at(index);
