@@ -117,6 +117,8 @@ struct Entry {
     stream: u64,
     /// Whose it is.
     speaker: Option<Speaker>,
+    /// Which of that process's.
+    opened: u64,
     planned: Planned,
 }
 
@@ -182,6 +184,7 @@ impl Registry {
                         report: Report::default(),
                         stream: 0,
                         speaker: None,
+                        opened: 0,
                         planned: Planned { bytes: 0, at: now },
                     },
                 );
@@ -190,12 +193,22 @@ impl Registry {
     }
 
     /// A heartbeat stream of a known node begins. It is in charge from now on; the number tells
-    /// it from those before, which thereby end.
-    pub(crate) fn open_stream(&mut self, node: NodeId, speaker: Speaker) -> Option<u64> {
+    /// it from those before, which thereby end. Not so the `opened`th stream of a process of which
+    /// a later one is in charge: it was long on its way, and nobody waits for its answers.
+    pub(crate) fn open_stream(
+        &mut self,
+        node: NodeId,
+        speaker: Speaker,
+        opened: u64,
+    ) -> Option<u64> {
+        let is_same_process = self.is_heard_from(node, speaker);
         let entry = self.nodes.get_mut(&node)?;
         self.streams += 1;
-        entry.stream = self.streams;
-        entry.speaker = Some(speaker);
+        if !(is_same_process && opened < entry.opened) {
+            entry.stream = self.streams;
+            entry.speaker = Some(speaker);
+            entry.opened = opened;
+        }
         Some(self.streams)
     }
 
@@ -376,7 +389,7 @@ mod tests {
         }
 
         fn hear(&mut self, node: NodeId) -> u64 {
-            let stream = self.registry.open_stream(node, SPEAKER).unwrap();
+            let stream = self.registry.open_stream(node, SPEAKER, 1).unwrap();
             self.registry.heard(node, stream, report(500), self.now).unwrap();
             stream
         }
@@ -475,13 +488,32 @@ mod tests {
         ] {
             assert!(!world.registry.is_heard_from(node, other), "{other:?}");
         }
-        world.registry.open_stream(node, nameless).unwrap();
+        world.registry.open_stream(node, nameless, 1).unwrap();
         assert!(!world.registry.is_heard_from(node, nameless), "they cannot be told apart");
         assert_eq!(
-            world.registry.open_stream(NodeId(9), SPEAKER),
+            world.registry.open_stream(NodeId(9), SPEAKER, 1),
             None,
             "an unknown node has no stream"
         );
+    }
+
+    #[test]
+    fn a_stream_that_was_long_on_its_way_ends_no_newer_one() {
+        let mut world = World::new();
+        let node = world.node(1, NodeState::Active);
+        let newer = world.registry.open_stream(node, SPEAKER, 3).unwrap();
+        let late = world.registry.open_stream(node, SPEAKER, 2).unwrap();
+        let now = world.now;
+        assert_eq!(world.registry.heard(node, late, report(1), now), None);
+        assert!(world.registry.heard(node, newer, report(1), now).is_some());
+        assert!(world.registry.is_heard_from(node, SPEAKER));
+        // Another process counts from the start, and a later stream ends the one before.
+        let restarted = Speaker { instance: 2, ..SPEAKER };
+        let first = world.registry.open_stream(node, restarted, 1).unwrap();
+        assert!(world.registry.heard(node, first, report(1), now).is_some());
+        let second = world.registry.open_stream(node, restarted, 2).unwrap();
+        assert_eq!(world.registry.heard(node, first, report(1), now), None);
+        assert!(world.registry.heard(node, second, report(1), now).is_some());
     }
 
     #[test]
@@ -510,7 +542,7 @@ mod tests {
         }
         world.node(5, NodeState::Removed);
         world.hear(NodeId(1));
-        let stream = world.registry.open_stream(NodeId(2), SPEAKER).unwrap();
+        let stream = world.registry.open_stream(NodeId(2), SPEAKER, 1).unwrap();
         let refusing = Report { is_full: true, ..report(500) };
         world.registry.heard(NodeId(2), stream, refusing, world.now);
         world.at(9);
@@ -523,7 +555,7 @@ mod tests {
     fn a_failed_disk_counts_for_nothing() {
         let mut world = World::new();
         let node = world.node(1, NodeState::Active);
-        let stream = world.registry.open_stream(node, SPEAKER).unwrap();
+        let stream = world.registry.open_stream(node, SPEAKER, 1).unwrap();
         let mut two = report(500);
         two.disks.push(DiskReport { is_failed: true, disk: DiskId(2), ..two.disks[0] });
         world.registry.heard(node, stream, two, world.now);
@@ -536,11 +568,11 @@ mod tests {
         let mut world = World::new();
         let (broken, stopping) =
             (world.node(1, NodeState::Active), world.node(2, NodeState::Active));
-        let stream = world.registry.open_stream(broken, SPEAKER).unwrap();
+        let stream = world.registry.open_stream(broken, SPEAKER, 1).unwrap();
         let mut failed = Report { is_full: true, ..report(500) };
         failed.disks[0].is_failed = true;
         world.registry.heard(broken, stream, failed, world.now);
-        let stream = world.registry.open_stream(stopping, SPEAKER).unwrap();
+        let stream = world.registry.open_stream(stopping, SPEAKER, 1).unwrap();
         let stops = Report { is_stopping: true, ..report(500) };
         world.registry.heard(stopping, stream, stops, world.now);
         let census = world.registry.census(100, world.now);

@@ -1,6 +1,6 @@
 //! What all parts of a running datanode share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     /// Tells this process from another one with equal disks.
     pub(crate) instance: u64,
+    /// Heartbeat streams this process has opened.
+    streams: AtomicU64,
     /// `host:port` under which others reach it.
     pub(crate) address: String,
     standing: watch::Sender<Option<Standing>>,
@@ -100,6 +102,7 @@ impl Node {
             bad_copies: BadCopies::default(),
             id,
             instance,
+            streams: AtomicU64::new(0),
             address,
             standing: watch::Sender::new(None),
             news: watch::Sender::new(0),
@@ -107,6 +110,11 @@ impl Node {
             lease_epoch: Mutex::default(),
             verifications: Semaphore::new(VERIFICATIONS),
         }
+    }
+
+    /// The number of the next heartbeat stream, from 1 on.
+    pub(crate) fn next_stream(&self) -> u64 {
+        self.streams.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The place of the node in its cluster, if it has one.

@@ -181,7 +181,8 @@ async fn take(
                 info!(%node, theirs = report.incarnation, %ours, "a datanode must register anew");
                 return Ok(None);
             }
-            let Some(stream) = open(core, node, speaker).await? else { return Ok(None) };
+            let opening = open(core, node, speaker, report.stream).await?;
+            let Some(stream) = opening else { return Ok(None) };
             *opened = Some(Opened { node, speaker, stream });
             stream
         }
@@ -213,9 +214,14 @@ async fn take(
     }))
 }
 
-/// Takes the registration into use and puts a new stream in charge. `None` when the registration
-/// is not valid.
-async fn open(core: &Core, node: NodeId, speaker: Speaker) -> Result<Option<u64>, Failure> {
+/// Takes the registration into use and puts a new stream in charge, the `opened`th of its process.
+/// `None` when the registration is not valid.
+async fn open(
+    core: &Core,
+    node: NodeId,
+    speaker: Speaker,
+    opened: u64,
+) -> Result<Option<u64>, Failure> {
     let confirmed = core.namespace.confirm_registration(node, speaker.registration);
     let stored = match confirmed.await {
         Ok(stored) => stored,
@@ -232,7 +238,7 @@ async fn open(core: &Core, node: NodeId, speaker: Speaker) -> Result<Option<u64>
     if let Some(member) = member(&stored) {
         registry.set_member(node, member, Instant::now());
     }
-    Ok(registry.open_stream(node, speaker))
+    Ok(registry.open_stream(node, speaker, opened))
 }
 
 /// Notes copies as bad; returns those whose records no longer count them.

@@ -237,6 +237,7 @@ impl FakeDataNode {
             sequence,
             instance_id: self.instance,
             incarnation: state.incarnation,
+            stream: 0,
         }
     }
 

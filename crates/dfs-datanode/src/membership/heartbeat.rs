@@ -43,9 +43,10 @@ pub(super) async fn run(
     let mut current = node.watch_standing();
     news.mark_unchanged();
     let mut sequence = 1;
+    let stream = node.next_stream();
     let (reports, outgoing) = mpsc::channel(1);
     // The first goes into the empty channel before the call is made.
-    let _ = reports.try_send(report(node, standing, sequence));
+    let _ = reports.try_send(report(node, standing, stream, sequence));
     let channel = node
         .channels
         .control(address)
@@ -94,7 +95,7 @@ pub(super) async fn run(
         // A coordinator that does not take reports fast enough gets fewer.
         if let Ok(room) = reports.try_reserve() {
             sequence += 1;
-            room.send(report(node, standing, sequence));
+            room.send(report(node, standing, stream, sequence));
         }
     }
 }
@@ -107,7 +108,7 @@ fn timed_out() -> Failure {
     Failure::new(ErrorCode::Unavailable, "the coordinator has fallen silent")
 }
 
-fn report(node: &Node, standing: &Standing, sequence: u64) -> v1::HeartbeatReport {
+fn report(node: &Node, standing: &Standing, stream: u64, sequence: u64) -> v1::HeartbeatReport {
     v1::HeartbeatReport {
         node_id: node.id.to_wire(),
         registration: standing.registration.0,
@@ -119,6 +120,7 @@ fn report(node: &Node, standing: &Standing, sequence: u64) -> v1::HeartbeatRepor
         is_stopping: node.is_stopping(),
         instance_id: node.instance,
         incarnation: node.store.identity().registration.map_or(0, |known| known.incarnation.0),
+        stream,
     }
 }
 

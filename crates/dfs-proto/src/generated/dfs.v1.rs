@@ -3101,6 +3101,10 @@ pub struct HeartbeatReport {
     /// has it register anew.
     #[prost(uint64, tag = "10")]
     pub incarnation: u64,
+    /// Which stream of its process this is, in the order they were opened, so that one which was long
+    /// on its way does not end a newer one; 0 when it does not count them.
+    #[prost(uint64, tag = "11")]
+    pub stream: u64,
 }
 /// A copy that can no longer be served.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
