@@ -128,9 +128,13 @@ impl Client {
         min_write_replicas: Option<u32>,
     ) -> Result<Revision, Error> {
         self.traced(async {
-            let request = v1::SetReplicationRequest { replication_factor, min_write_replicas };
+            let request = v1::SetReplicationRequest {
+                replication_factor,
+                min_write_replicas,
+                ..Default::default()
+            };
             let answer = self.call_any("set the replication factor", |channel| {
-                let mut admin = AdminClient::new(channel);
+                let (mut admin, request) = (AdminClient::new(channel), request.clone());
                 async move { admin.set_replication(request).await }
             });
             Ok(Revision(answer.await?.revision))

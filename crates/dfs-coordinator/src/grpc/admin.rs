@@ -44,6 +44,48 @@ impl Admin for Handler {
     ) -> Result<Response<v1::SetReplicationResponse>, Status> {
         Ok(Response::new(set_replication(&self.0, request.into_inner()).await?))
     }
+
+    async fn init(
+        &self,
+        _request: Request<v1::InitRequest>,
+    ) -> Result<Response<v1::InitResponse>, Status> {
+        Err(Status::unimplemented("Init"))
+    }
+
+    async fn admit(
+        &self,
+        _request: Request<v1::AdmitRequest>,
+    ) -> Result<Response<v1::AdmitResponse>, Status> {
+        Err(Status::unimplemented("Admit"))
+    }
+
+    async fn safe_to_stop(
+        &self,
+        _request: Request<v1::SafeToStopRequest>,
+    ) -> Result<Response<v1::SafeToStopResponse>, Status> {
+        Err(Status::unimplemented("SafeToStop"))
+    }
+
+    async fn maintenance(
+        &self,
+        _request: Request<v1::MaintenanceRequest>,
+    ) -> Result<Response<v1::MaintenanceResponse>, Status> {
+        Err(Status::unimplemented("Maintenance"))
+    }
+
+    async fn deregister(
+        &self,
+        _request: Request<v1::DeregisterRequest>,
+    ) -> Result<Response<v1::DeregisterResponse>, Status> {
+        Err(Status::unimplemented("Deregister"))
+    }
+
+    async fn forget(
+        &self,
+        _request: Request<v1::ForgetRequest>,
+    ) -> Result<Response<v1::ForgetResponse>, Status> {
+        Err(Status::unimplemented("Forget"))
+    }
 }
 
 async fn set_replication(
@@ -178,6 +220,8 @@ fn node_status(view: &View) -> v1::NodeStatus {
         last_heard_ms: view.last_heard.map(|ago| ago.as_millis() as u64),
         version: view.member.version.clone(),
         refuses_chunks: view.refuses_chunks(),
+        sessions: view.sessions,
+        maintenance_left_ms: None,
     }
 }
 
