@@ -3579,6 +3579,12 @@ pub struct NodeStatus {
     /// Takes no new chunks for the moment: full, stopping, or without a disk that works.
     #[prost(bool, tag = "5")]
     pub refuses_chunks: bool,
+    /// Open upload sessions, as last heard.
+    #[prost(uint32, tag = "6")]
+    pub sessions: u32,
+    /// Milliseconds until its maintenance ends by itself; not set when it is in none.
+    #[prost(uint64, optional, tag = "7")]
+    pub maintenance_left_ms: ::core::option::Option<u64>,
 }
 /// How the data is. Counts are of chunks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3625,7 +3631,7 @@ pub struct WorkerStatus {
     pub queued: u64,
 }
 /// Sets the replication factor.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetReplicationRequest {
     /// Copies new files get, 1 to 16.
     #[prost(uint32, tag = "1")]
@@ -3633,6 +3639,9 @@ pub struct SetReplicationRequest {
     /// Durable copies without which no write is acknowledged; a majority when not set.
     #[prost(uint32, optional, tag = "2")]
     pub min_write_replicas: ::core::option::Option<u32>,
+    /// The cluster that is meant; 16 bytes, empty for whichever this is.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub cluster_id: ::prost::bytes::Bytes,
 }
 /// Set.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3641,6 +3650,127 @@ pub struct SetReplicationResponse {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
 }
+/// Makes the cluster.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InitRequest {
+    /// The id it gets; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// Copies new files get, 1 to 16.
+    #[prost(uint32, tag = "2")]
+    pub replication_factor: u32,
+    /// Durable copies without which no write is acknowledged; a majority when not set.
+    #[prost(uint32, optional, tag = "3")]
+    pub min_write_replicas: ::core::option::Option<u32>,
+}
+/// Made, now or earlier under the same id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InitResponse {
+    /// Whether this call made it.
+    #[prost(bool, tag = "1")]
+    pub is_new: bool,
+}
+/// Admits a node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdmitRequest {
+    /// The cluster that is meant; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The node; 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node_id: ::prost::bytes::Bytes,
+}
+/// Admitted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdmitResponse {
+    /// What it is now: Active, or what an administrator had wished for since it joined.
+    #[prost(enumeration = "NodeState", tag = "1")]
+    pub state: i32,
+}
+/// Asks for nodes to be stopped at the same time.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SafeToStopRequest {
+    /// The cluster that is meant; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The nodes; 16 bytes each, 1 to 100.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub node_ids: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+/// What would be. Nodes that are down or in maintenance already count as stopped.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SafeToStopResponse {
+    /// No chunk would have fewer than min(min_write_replicas, wanted - 1) good copies left, unless it
+    /// has no more of them now and none on these nodes.
+    #[prost(bool, tag = "1")]
+    pub is_safe: bool,
+    /// Chunks that would have fewer.
+    #[prost(uint64, tag = "2")]
+    pub chunks_below: u64,
+    /// Chunks that nobody could read meanwhile: those of files with one copy, too, which do not make
+    /// it unsafe.
+    #[prost(uint64, tag = "3")]
+    pub chunks_unreadable: u64,
+    /// Why it is not safe, for people; empty when it is.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// Revision of the metadata that was looked at.
+    #[prost(uint64, tag = "5")]
+    pub revision: u64,
+}
+/// Announces a stop, or its end.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MaintenanceRequest {
+    /// The cluster that is meant; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The node; 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// Milliseconds after which it ends by itself, at most a day; 0 ends it now.
+    #[prost(uint64, tag = "3")]
+    pub ttl_ms: u64,
+    /// Only when it is safe to stop. Asking and announcing are one commit: of two callers who ask for
+    /// nodes that must not be down together, one is refused.
+    #[prost(bool, tag = "4")]
+    pub require_safe: bool,
+}
+/// Answered. A refusal is no error: nothing was changed then.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MaintenanceResponse {
+    /// Whether the node is now as asked for.
+    #[prost(bool, tag = "1")]
+    pub is_granted: bool,
+    /// What was looked at for it; not set without `require_safe`.
+    #[prost(message, optional, tag = "2")]
+    pub safety: ::core::option::Option<SafeToStopResponse>,
+}
+/// Takes an empty node out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeregisterRequest {
+    /// The cluster that is meant; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The node; 16 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node_id: ::prost::bytes::Bytes,
+}
+/// Out: it is Removed, and its disks are refused from now on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeregisterResponse {}
+/// Takes a lost node out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetRequest {
+    /// The cluster that is meant; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The node; 16 bytes. It must be Lost.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node_id: ::prost::bytes::Bytes,
+}
+/// Out: it is Removed, and its disks are refused from now on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetResponse {}
 /// Generated client implementations.
 pub mod admin_client {
     #![allow(
@@ -3772,6 +3902,132 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("dfs.v1.Admin", "SetReplication"));
             self.inner.unary(req, path, codec).await
         }
+        /// Makes the cluster in an empty metadata store, once in its life. A coordinator that was started
+        /// to wait for it answers nothing else until then. The same again changes nothing.
+        pub async fn init(
+            &mut self,
+            request: impl tonic::IntoRequest<super::InitRequest>,
+        ) -> std::result::Result<tonic::Response<super::InitResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/Init");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Init"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a node that is Joining Active. The same again changes nothing.
+        pub async fn admit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AdmitRequest>,
+        ) -> std::result::Result<tonic::Response<super::AdmitResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/Admit");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Admit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Whether the data stands it that these nodes stop.
+        pub async fn safe_to_stop(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SafeToStopRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SafeToStopResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/SafeToStop");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "SafeToStop"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Announces that a node will be down for a while, or that it is back: nothing is repaired on its
+        /// account meanwhile, and no new chunks are planned onto it.
+        pub async fn maintenance(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MaintenanceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MaintenanceResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/Maintenance");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Maintenance"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a node that holds nothing out of the cluster, for good. The same again changes nothing.
+        pub async fn deregister(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeregisterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeregisterResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/Deregister");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Deregister"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a node that will never come back out of the cluster, for good, unless it may hold the
+        /// last copy of something. The same again changes nothing.
+        pub async fn forget(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ForgetRequest>,
+        ) -> std::result::Result<tonic::Response<super::ForgetResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/Forget");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Forget"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3803,6 +4059,48 @@ pub mod admin_server {
             tonic::Response<super::SetReplicationResponse>,
             tonic::Status,
         >;
+        /// Makes the cluster in an empty metadata store, once in its life. A coordinator that was started
+        /// to wait for it answers nothing else until then. The same again changes nothing.
+        async fn init(
+            &self,
+            request: tonic::Request<super::InitRequest>,
+        ) -> std::result::Result<tonic::Response<super::InitResponse>, tonic::Status>;
+        /// Makes a node that is Joining Active. The same again changes nothing.
+        async fn admit(
+            &self,
+            request: tonic::Request<super::AdmitRequest>,
+        ) -> std::result::Result<tonic::Response<super::AdmitResponse>, tonic::Status>;
+        /// Whether the data stands it that these nodes stop.
+        async fn safe_to_stop(
+            &self,
+            request: tonic::Request<super::SafeToStopRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SafeToStopResponse>,
+            tonic::Status,
+        >;
+        /// Announces that a node will be down for a while, or that it is back: nothing is repaired on its
+        /// account meanwhile, and no new chunks are planned onto it.
+        async fn maintenance(
+            &self,
+            request: tonic::Request<super::MaintenanceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::MaintenanceResponse>,
+            tonic::Status,
+        >;
+        /// Takes a node that holds nothing out of the cluster, for good. The same again changes nothing.
+        async fn deregister(
+            &self,
+            request: tonic::Request<super::DeregisterRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeregisterResponse>,
+            tonic::Status,
+        >;
+        /// Takes a node that will never come back out of the cluster, for good, unless it may hold the
+        /// last copy of something. The same again changes nothing.
+        async fn forget(
+            &self,
+            request: tonic::Request<super::ForgetRequest>,
+        ) -> std::result::Result<tonic::Response<super::ForgetResponse>, tonic::Status>;
     }
     /// The state of the whole, and the settings of the cluster.
     #[derive(Debug)]
@@ -3956,6 +4254,264 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetReplicationSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/Init" => {
+                    #[allow(non_camel_case_types)]
+                    struct InitSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::InitRequest>
+                    for InitSvc<T> {
+                        type Response = super::InitResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::InitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::init(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = InitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/Admit" => {
+                    #[allow(non_camel_case_types)]
+                    struct AdmitSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::AdmitRequest>
+                    for AdmitSvc<T> {
+                        type Response = super::AdmitResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AdmitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::admit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AdmitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/SafeToStop" => {
+                    #[allow(non_camel_case_types)]
+                    struct SafeToStopSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::SafeToStopRequest>
+                    for SafeToStopSvc<T> {
+                        type Response = super::SafeToStopResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SafeToStopRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::safe_to_stop(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SafeToStopSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/Maintenance" => {
+                    #[allow(non_camel_case_types)]
+                    struct MaintenanceSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::MaintenanceRequest>
+                    for MaintenanceSvc<T> {
+                        type Response = super::MaintenanceResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MaintenanceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::maintenance(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MaintenanceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/Deregister" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeregisterSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::DeregisterRequest>
+                    for DeregisterSvc<T> {
+                        type Response = super::DeregisterResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeregisterRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::deregister(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeregisterSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/Forget" => {
+                    #[allow(non_camel_case_types)]
+                    struct ForgetSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::ForgetRequest>
+                    for ForgetSvc<T> {
+                        type Response = super::ForgetResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ForgetRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::forget(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ForgetSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
