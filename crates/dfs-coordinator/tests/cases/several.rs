@@ -93,14 +93,14 @@ async fn a_holder_that_does_not_answer_leaves_the_chunks_unknown_in_bounded_time
 /// An engine whose user sleeps at times: it goes on with the grant it had, as one does who was
 /// stopped after it had looked at its clock.
 #[derive(Default)]
-struct Asleep {
+struct Sleeper {
     inner: MemoryEngine,
     grant: Mutex<Option<LeaseGrant>>,
     is_asleep: AtomicBool,
 }
 
 #[async_trait]
-impl Engine for Asleep {
+impl Engine for Sleeper {
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
         self.inner.snapshot().await
     }
@@ -136,7 +136,7 @@ async fn everything(engine: &dyn Engine) -> Vec<(Bytes, Versioned)> {
 
 #[tokio::test]
 async fn a_coordinator_that_wakes_with_the_lease_long_gone_changes_nothing() {
-    let engine = Arc::new(Asleep::default());
+    let engine = Arc::new(Sleeper::default());
     let cluster = Cluster::with(settings(), engine.clone(), 4).await;
     let kept = cluster.put("/kept", b"data", &[1, 2, 3]).await;
     cluster.put("/gone", b"data", &[1, 2, 3]).await;
