@@ -90,12 +90,33 @@ fn bound(schema: &mut JSONSchemaProps) {
 
 /// An object of Kubernetes.
 pub(crate) fn embedded_object<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    T::json_schema(generator)
+    let mut schema = T::json_schema(generator);
+    if let Some(object) = schema.as_object_mut() {
+        object.values_mut().for_each(shorten);
+    }
+    schema
 }
 
 /// A list of objects of Kubernetes.
 pub(crate) fn embedded_list<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "items": T::json_schema(generator) })
+    json_schema!({ "type": "array", "items": embedded_object::<T>(generator) })
+}
+
+/// Leaves the first sentence of each description. With all of them the definition would be too
+/// large for `kubectl apply`, which keeps a copy in an annotation.
+fn shorten(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if let Some(Value::String(text)) = fields.get_mut("description") {
+                let end = text.find(". ").map_or(text.len(), |end| end + 1);
+                let end = text.find('\n').map_or(end, |line| line.min(end));
+                text.truncate(end);
+            }
+            fields.values_mut().for_each(shorten);
+        }
+        Value::Array(items) => items.iter_mut().for_each(shorten),
+        _ => {}
+    }
 }
 
 /// Labels.

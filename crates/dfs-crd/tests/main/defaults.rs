@@ -1,16 +1,15 @@
 //! What holds where nothing is said.
 
 use dfs_crd::DfsCluster;
-use kube::core::cel::apply_defaults;
 use serde_json::{Map, Value, json};
 
-use crate::{MINIMAL, root_schema};
+use crate::{MINIMAL, root_schema, stored};
 
 #[test]
 fn c05_the_stored_object_shows_what_holds() {
     let object: Value = serde_saphyr::from_str(MINIMAL).unwrap();
     let read: DfsCluster = serde_json::from_value(object.clone()).unwrap();
-    let object = apply_defaults(&root_schema(), &object);
+    let object = stored(&root_schema(), object);
     // What the API server stores is what the operator would have taken anyway.
     assert_eq!(serde_json::to_value(&read).unwrap()["spec"], object["spec"]);
     let spec = &object["spec"];

@@ -29,3 +29,18 @@ fn root_schema() -> serde_json::Value {
     let crd = serde_json::to_value(dfs_crd::crd()).unwrap();
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
+
+/// Fills in defaults as the API server does: each parent first, then what is in it.
+#[cfg(test)]
+fn stored(schema: &serde_json::Value, mut value: serde_json::Value) -> serde_json::Value {
+    let Some(fields) = value.as_object_mut() else { return value };
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        if let Some(default) = property.get("default") {
+            fields.entry(name.clone()).or_insert_with(|| default.clone());
+        }
+        if let Some(field) = fields.get_mut(name) {
+            *field = stored(property, field.take());
+        }
+    }
+    value
+}

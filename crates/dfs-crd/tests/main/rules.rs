@@ -1,11 +1,12 @@
 //! Every rule, with something it lets pass and something it does not.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use kube::core::cel::Validator;
 use serde_json::{Value, json};
 
-use crate::{MINIMAL, root_schema};
+use crate::{MINIMAL, root_schema, stored};
 
 /// A change of the minimal manifest: path and value, or a path that is taken away.
 type Change<'a> = (&'a str, Option<Value>);
@@ -28,7 +29,11 @@ fn manifest(changes: &[Change<'_>]) -> Value {
 
 /// What the API server would say to a create, or to an update of `old`.
 fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
-    match Validator::new().validate(&root_schema(), object, old) {
+    static SCHEMA: LazyLock<Value> = LazyLock::new(root_schema);
+    let schema = &*SCHEMA;
+    let object = stored(schema, object.clone());
+    let old = old.map(|old| stored(schema, old.clone()));
+    match Validator::new().validate(schema, &object, old.as_ref()) {
         Ok(()) => Vec::new(),
         Err(errors) => errors.into_iter().map(|error| error.message).collect(),
     }

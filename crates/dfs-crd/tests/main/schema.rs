@@ -120,6 +120,12 @@ fn c11_scale_and_columns_point_at_fields() {
 }
 
 #[test]
+fn kubectl_can_keep_a_copy_in_an_annotation() {
+    let bytes = serde_json::to_vec(&dfs_crd::crd()).unwrap().len();
+    assert!(bytes < 192 << 10, "{bytes} bytes; 256 KiB are for all annotations");
+}
+
+#[test]
 fn c19_a_full_status_is_small() {
     // 200 datanodes with every name as long as a name of Kubernetes can be here.
     use dfs_crd::{ClusterStatus, DATANODES_MAX, DatanodeState, DatanodeStatus};
