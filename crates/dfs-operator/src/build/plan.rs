@@ -35,8 +35,10 @@ impl<'a> Plan<'a> {
             names: Names::of(cluster),
             image,
             restarted_at: cluster.annotations().get(RESTARTED_AT).map(String::as_str),
-            // With `controller` and `blockOwnerDeletion`.
-            owner: cluster.controller_owner_ref(&()),
+            owner: cluster.controller_owner_ref(&()).map(|owner| OwnerReference {
+                block_owner_deletion: Some(true),
+                ..owner
+            }),
         }
     }
 

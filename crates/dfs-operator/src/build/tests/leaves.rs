@@ -3,7 +3,7 @@
 use dfs_crd::DfsCluster;
 use serde_json::{Value, json};
 
-use super::fixtures::{FULL, cluster, full_embedded, render};
+use super::fixtures::{FULL, MINIMAL, cluster, full_embedded, render};
 use crate::build::{REVISION, TEMPLATE};
 
 /// Fields that nothing is rendered from, and who acts on them.
@@ -60,7 +60,7 @@ fn c08_every_field_has_an_effect() {
     let mut without_digest = cluster(FULL);
     without_digest.spec.image.digest = None;
     // Some fields have an effect beside certain others alone.
-    let resources = [cluster(FULL), full_embedded(), without_digest];
+    let resources = [cluster(FULL), full_embedded(), without_digest, cluster(MINIMAL)];
     let mut dead = Vec::new();
     for field in dfs_crd::fields() {
         let pointer = format!("/spec/{}", field.path.replace('.', "/"));

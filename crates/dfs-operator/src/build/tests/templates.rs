@@ -27,8 +27,8 @@ fn c68_a_new_operator_restarts_nothing() {
         cluster.spec.image.tag = "0.1.0".to_owned();
         revisions(&cluster)
     };
-    assert_eq!(stored(MINIMAL), ["MINIMAL-C", "MINIMAL-D"]);
-    assert_eq!(stored(FULL), ["FULL-C", "FULL-D"]);
+    assert_eq!(stored(MINIMAL), ["7e8dbfb4189653a9", "73c6f94e0e2f20d4"]);
+    assert_eq!(stored(FULL), ["622686051e61c7cc", "a5b1108f882de6cf"]);
 }
 
 #[test]
