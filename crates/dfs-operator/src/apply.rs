@@ -163,31 +163,22 @@ impl Applier<'_> {
         let mut bytes = [0; JOIN_SECRET_LEN];
         OsRandom.fill(&mut bytes);
         let text = bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-        let secret =
-            build::join_secret(&self.seen.cluster, ClusterId::random(&OsRandom), &text);
+        let secret = build::join_secret(&self.seen.cluster, ClusterId::random(&OsRandom), &text);
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace());
-        let params = PostParams {
-            field_manager: Some(FIELD_MANAGER.to_owned()),
-            ..PostParams::default()
-        };
+        let params =
+            PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match api.create(&params, &secret).await {
             Ok(_) => Ok(()),
             // One that is there is never changed; the next observation sees it.
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(source) => {
-                Err(failed("create", format!("Secret {}", secret.name_any()), source))
-            }
+            Err(source) => Err(failed("create", format!("Secret {}", secret.name_any()), source)),
         }
     }
 
     async fn add_finalizer(&self) -> Result<(), ApplyError> {
         let cluster = &self.seen.cluster;
-        let finalizers: Vec<&str> = cluster
-            .finalizers()
-            .iter()
-            .map(String::as_str)
-            .chain([FINALIZER])
-            .collect();
+        let finalizers: Vec<&str> =
+            cluster.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
         // The version makes sure that no finalizer which came meanwhile is lost.
         let patch = json!({"metadata": {
             "resourceVersion": cluster.metadata.resource_version,

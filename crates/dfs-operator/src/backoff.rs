@@ -16,26 +16,26 @@ const DOUBLINGS_MAX: u32 = 9;
 
 /// What failed, how often in a row, and with what message.
 #[derive(Debug)]
-pub struct Backoff<K>(Mutex<HashMap<K, (u32, String)>>);
+pub(crate) struct Backoff<K>(Mutex<HashMap<K, (u32, String)>>);
 
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// When to try again.
-    pub after: Duration,
+    pub(crate) after: Duration,
     /// Whether this is not simply the failure of last time again.
-    pub is_news: bool,
+    pub(crate) is_news: bool,
 }
 
 impl<K: Eq + Hash> Backoff<K> {
     /// Nothing failed yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Mutex::new(HashMap::new()))
     }
 
     /// Counts a failure. The wait doubles from one to the next, within bounds, less up to a
     /// quarter at random.
-    pub fn failed(&self, key: K, message: &str, random: &dyn Random) -> Verdict {
+    pub(crate) fn failed(&self, key: K, message: &str, random: &dyn Random) -> Verdict {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (count, last) = failures.entry(key).or_default();
         let whole = FIRST.saturating_mul(1 << (*count).min(DOUBLINGS_MAX)).min(LAST);
@@ -43,11 +43,11 @@ impl<K: Eq + Hash> Backoff<K> {
         let is_news = last != message;
         message.clone_into(last);
         let less = random.below(whole.as_millis() as u64 / 4 + 1);
-        Verdict { after: whole - Duration::from_millis(less), is_news }
+        Verdict { after: whole.saturating_sub(Duration::from_millis(less)), is_news }
     }
 
     /// Forgets failures: it went well, or the object is gone.
-    pub fn clear(&self, key: &K) {
+    pub(crate) fn clear(&self, key: &K) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 }

@@ -52,10 +52,8 @@ impl Operator {
         namespaces: Vec<String>,
         pod: &Pod,
     ) -> Self {
-        let reporter = Reporter {
-            controller: FIELD_MANAGER.to_owned(),
-            instance: Some(pod.name.clone()),
-        };
+        let reporter =
+            Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(pod.name.clone()) };
         let context = Context {
             recorder: Recorder::new(client.clone(), reporter),
             client,
@@ -64,8 +62,11 @@ impl Operator {
             metrics: OperatorMetrics::new(metrics),
             backoff: Backoff::new(),
         };
-        let namespaces =
-            if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
+        let namespaces = if namespaces.is_empty() {
+            vec![None]
+        } else {
+            namespaces.into_iter().map(Some).collect()
+        };
         Self { context: Arc::new(context), namespaces, hearing: Hearing::default() }
     }
 

@@ -185,7 +185,8 @@ impl GrpcCoordinator {
         let deadline = Instant::now() + DEADLINE;
         let mut what = "no coordinator pod has an address yet".to_owned();
         for (left, address) in at.iter().enumerate().map(|(i, a)| (at.len() - i, a)) {
-            let until = if left > 1 { deadline.min(Instant::now() + ONE_DEADLINE) } else { deadline };
+            let until =
+                if left > 1 { deadline.min(Instant::now() + ONE_DEADLINE) } else { deadline };
             let channel = match self.channels.control(address) {
                 Ok(channel) => channel,
                 Err(error) => {
@@ -235,7 +236,9 @@ impl Coordinator for GrpcCoordinator {
         match asked.await {
             Ok(answer) => match ClusterPicture::read(answer) {
                 Ok(picture) => Picture::Known(Box::new(picture)),
-                Err(what) => Picture::Unreachable(format!("a coordinator's answer is wrong: {what}")),
+                Err(what) => {
+                    Picture::Unreachable(format!("a coordinator's answer is wrong: {what}"))
+                }
             },
             Err(CallError::Refused { failure, .. }) if is_uninitialised(&failure) => {
                 Picture::Uninitialised
@@ -304,8 +307,7 @@ impl Coordinator for GrpcCoordinator {
             ttl_ms: ttl.as_millis() as u64,
             require_safe: !ttl.is_zero(),
         };
-        let asked =
-            self.ask("Maintenance", at, |mut admin| {
+        let asked = self.ask("Maintenance", at, |mut admin| {
             let request = request.clone();
             async move { admin.maintenance(request).await }
         });

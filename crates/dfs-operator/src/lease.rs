@@ -138,7 +138,11 @@ impl Election {
     }
 
     /// A refused write is an answer: another was faster.
-    fn settle(&mut self, written: kube::Result<Lease>, other: &str) -> kube::Result<Option<String>> {
+    fn settle(
+        &mut self,
+        written: kube::Result<Lease>,
+        other: &str,
+    ) -> kube::Result<Option<String>> {
         match written {
             Ok(lease) => {
                 self.held = Some(lease);

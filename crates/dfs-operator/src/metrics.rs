@@ -54,10 +54,8 @@ impl OperatorMetrics {
                 "Reconciles, by how they ended.",
                 &[("result", &RESULTS)],
             ),
-            duration: metrics.histogram(
-                "dfs_operator_reconcile_duration_seconds",
-                "How long reconciles took.",
-            ),
+            duration: metrics
+                .histogram("dfs_operator_reconcile_duration_seconds", "How long reconciles took."),
             errors: metrics.counters(
                 "dfs_operator_reconcile_errors_total",
                 "Reconciles that failed, by the step that failed.",

@@ -44,6 +44,17 @@ pub async fn observe(
     namespace: &str,
     name: &str,
 ) -> Result<Option<Observed>, ObserveError> {
+    // Many answers are awaited at once, and callers need not carry the room for them.
+    Box::pin(read_all(client, coordinator, operator_namespace, namespace, name)).await
+}
+
+async fn read_all(
+    client: &Client,
+    coordinator: &dyn Coordinator,
+    operator_namespace: Option<&str>,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Observed>, ObserveError> {
     let api: Api<DfsCluster> = Api::namespaced(client.clone(), namespace);
     let read = api.get_opt(name).await.map_err(|source| failed("DfsCluster", name, source))?;
     let Some(cluster) = read else { return Ok(None) };
@@ -114,7 +125,8 @@ impl Reader<'_> {
     }
 
     fn labelled(&self) -> ListParams {
-        let selector = format!("app.kubernetes.io/name=dfs,app.kubernetes.io/instance={}", self.name);
+        let selector =
+            format!("app.kubernetes.io/name=dfs,app.kubernetes.io/instance={}", self.name);
         ListParams::default().labels(&selector).limit(OBJECTS_MAX)
     }
 
@@ -127,7 +139,9 @@ impl Reader<'_> {
     {
         let listed = self.api::<K>().list(&self.labelled()).await;
         let mut items = listed.map_err(|source| failed(kind.name(), "list", source))?.items;
-        items.iter_mut().for_each(|item| item.meta_mut().managed_fields = None);
+        for item in &mut items {
+            item.meta_mut().managed_fields = None;
+        }
         Ok(items)
     }
 
@@ -186,9 +200,7 @@ impl Reader<'_> {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), self.namespace, &kind.resource());
         match api.list(&self.labelled()).await {
-            Ok(list) => {
-                Ok(Some(list.items.iter().map(|there| self.child(kind, there)).collect()))
-            }
+            Ok(list) => Ok(Some(list.items.iter().map(|there| self.child(kind, there)).collect())),
             // The chart may not grant what the cluster does not serve.
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(None),
             Err(source) => Err(failed(kind.name(), "list", source)),

@@ -135,7 +135,7 @@ impl Observed {
             _ => {
                 let prefix = format!("{}-datanode-", self.cluster.name_any());
                 let claims = self.claims.iter().filter(|c| c.metadata.deletion_timestamp.is_none());
-                let names = claims.map(|claim| claim.name_any());
+                let names = claims.map(kube::ResourceExt::name_any);
                 let ordinals = names.filter_map(|name| {
                     let (volume, ordinal) = name.split_once(&prefix)?;
                     volume.starts_with("data-").then(|| ordinal.parse::<i32>().ok())?

@@ -16,7 +16,11 @@ use crate::status::is_true;
 const NOTE_LEN_MAX: usize = 1_000;
 
 /// Writes the status, unless it is there already. Says whether it wrote.
-pub async fn status(client: &Client, seen: &Observed, status: &ClusterStatus) -> kube::Result<bool> {
+pub async fn status(
+    client: &Client,
+    seen: &Observed,
+    status: &ClusterStatus,
+) -> kube::Result<bool> {
     let cluster = &seen.cluster;
     if cluster.status.as_ref() == Some(status) {
         return Ok(false);
@@ -74,7 +78,7 @@ fn of_action(action: &Action, seen: &Observed) -> Option<Event> {
         | Action::BeginMaintenance { .. } => return None,
     };
     let secondary = pod.and_then(|name| related(name, seen));
-    Some(event(EventType::Normal, reason, "Reconcile", note, secondary))
+    Some(event(EventType::Normal, reason, "Reconcile", &note, secondary))
 }
 
 /// The pod that an event is about.
@@ -112,31 +116,34 @@ fn of_status(before: Option<&ClusterStatus>, after: &ClusterStatus) -> Vec<Event
         };
         // A stalled spec is told once.
         if is_news && !events.iter().any(|event: &Event| event.reason == after.reason) {
-            let note = if after.message.is_empty() {
-                meaning(&after.reason)
-            } else {
-                after.message.clone()
-            };
+            let note =
+                if after.message.is_empty() { meaning(&after.reason) } else { &after.message };
             events.push(event(severity, &after.reason, kind.as_str(), note, None));
         }
     }
     events
 }
 
-fn meaning(reason: &str) -> String {
+fn meaning(reason: &str) -> &'static str {
     let known = Reason::ALL.iter().find(|known| known.as_str() == reason);
-    known.map_or_else(String::new, |reason| reason.meaning().to_owned())
+    known.map_or("", |reason| reason.meaning())
 }
 
 fn event(
     type_: EventType,
     reason: &str,
     action: &str,
-    note: String,
+    note: &str,
     secondary: Option<ObjectReference>,
 ) -> Event {
     let note = note[..note.floor_char_boundary(NOTE_LEN_MAX)].to_owned();
-    Event { type_, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary }
+    Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note),
+        action: action.to_owned(),
+        secondary,
+    }
 }
 
 /// Whether a status says that all is as it should be.

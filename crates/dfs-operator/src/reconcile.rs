@@ -28,7 +28,7 @@ use crate::status::{is_true, status};
 use crate::{FIELD_MANAGER, publish};
 
 /// How long one look may take.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 /// Until the next look while a cluster is being made: nodes that join cannot be watched.
 const WHILE_CREATING: Duration = Duration::from_secs(3);
 /// Until the next look while something is under way.
@@ -97,8 +97,8 @@ pub(crate) async fn reconcile(
     let started = Instant::now();
     let look = async {
         match &cluster.0 {
-            Ok(_) => look(&namespace, &name, &context).await,
-            Err(invalid) => tell_invalid(&namespace, &name, invalid, &context).await,
+            Ok(_) => Box::pin(look(&namespace, &name, &context)).await,
+            Err(invalid) => Box::pin(tell_invalid(&namespace, &name, invalid, &context)).await,
         }
     };
     let looked = timeout(DEADLINE, AssertUnwindSafe(look).catch_unwind()).instrument(span.clone());
@@ -115,6 +115,7 @@ pub(crate) async fn reconcile(
 }
 
 /// When to look again after a failure. The same failure is logged once.
+#[expect(clippy::needless_pass_by_value, reason = "the controller calls it so")]
 pub(crate) fn failed(
     cluster: Arc<DeserializeGuard<DfsCluster>>,
     error: &Error,
@@ -217,8 +218,7 @@ async fn tell_invalid(
     // Merged, not applied: the rest of the status stays.
     let params =
         PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let api: Api<DeserializeGuard<DfsCluster>> =
-        Api::namespaced(context.client.clone(), namespace);
+    let api: Api<DeserializeGuard<DfsCluster>> = Api::namespaced(context.client.clone(), namespace);
     api.patch_status(name, &params, &Patch::Merge(patch)).await.map_err(Error::Publish)?;
     Ok(Action::await_change())
 }
@@ -235,7 +235,9 @@ fn label(action: &decide::Action) -> String {
         A::Init(id) => format!("init cluster {id}"),
         A::SetReplication(_) => "set the replication".to_owned(),
         A::Admit { pod, node, .. } => format!("admit node {node} of pod {pod}"),
-        A::BeginMaintenance { pod, node, .. } => format!("begin maintenance of {node} of pod {pod}"),
+        A::BeginMaintenance { pod, node, .. } => {
+            format!("begin maintenance of {node} of pod {pod}")
+        }
         A::EndMaintenance { pod, node, .. } => format!("end maintenance of {node} of pod {pod}"),
         A::RestartPod(target) => format!("restart {target}"),
     }
@@ -245,7 +247,7 @@ fn label(action: &decide::Action) -> String {
 fn requeue(duration: Duration) -> Action {
     let tenth = duration.as_millis() as u64 / 10;
     let off = Duration::from_millis(OsRandom.below(2 * tenth + 1));
-    Action::requeue(duration - Duration::from_millis(tenth) + off)
+    Action::requeue(duration.saturating_sub(Duration::from_millis(tenth)) + off)
 }
 
 /// An error with its causes.

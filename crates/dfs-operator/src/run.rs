@@ -53,13 +53,8 @@ async fn run(args: Args) -> Result<()> {
     };
     let client = Client::try_default().await.context("cannot find the Kubernetes cluster")?;
     let metrics = Metrics::new("operator");
-    let operator = Operator::new(
-        client.clone(),
-        Arc::new(GrpcCoordinator::new()),
-        &metrics,
-        namespaces,
-        &pod,
-    );
+    let operator =
+        Operator::new(client.clone(), Arc::new(GrpcCoordinator::new()), &metrics, namespaces, &pod);
     let (health, readiness) = (Readiness::new(""), Readiness::new("the lease was not seen yet"));
     health.ready();
     let listen = &args.http_listen;
@@ -70,7 +65,8 @@ async fn run(args: Args) -> Result<()> {
         listen = %server.address(),
         "the operator starts"
     );
-    let served = server.with_health(health.clone()).run(metrics, readiness.clone(), shutdown.clone());
+    let served =
+        server.with_health(health.clone()).run(metrics, readiness.clone(), shutdown.clone());
 
     let election = Election::new(client, &pod.namespace, FIELD_MANAGER, &pod.name);
     let led = lead(&operator, election, &readiness, &shutdown);

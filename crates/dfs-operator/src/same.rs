@@ -19,7 +19,8 @@ pub fn mark(object: &mut Value) {
     let digest = Sha256::digest(object.to_string());
     let mark = digest.iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        let annotations = metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
+        let annotations =
+            metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new()));
         if !annotations.is_object() {
             *annotations = Value::Object(Map::new());
         }

@@ -8,9 +8,7 @@ use std::time::Duration;
 use dfs_crd::DfsCluster;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::PartialObjectMeta;
@@ -113,12 +111,11 @@ impl Hearing {
     pub(crate) fn failed(&self, error: &watcher::Error) {
         let (now, why) = (Instant::now(), chain(error));
         let mut outage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match outage.as_mut().filter(|outage| now - outage.last <= QUIET) {
-            Some(outage) => (outage.last, outage.why) = (now, why),
-            None => {
-                tracing::warn!(error = why, "a watch fails; trying again");
-                *outage = Some(Outage { first: now, last: now, why });
-            }
+        if let Some(outage) = outage.as_mut().filter(|outage| now - outage.last <= QUIET) {
+            (outage.last, outage.why) = (now, why);
+        } else {
+            tracing::warn!(error = why, "a watch fails; trying again");
+            *outage = Some(Outage { first: now, last: now, why });
         }
     }
 

@@ -24,9 +24,11 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
         .spec
         .as_ref()
         .and_then(|spec| spec.template.metadata.as_ref()?.annotations.as_ref()?.get(REVISION));
-    let current = seen.cluster.status.as_ref().and_then(|status| {
-        status.rollout.as_ref()?.current_pod.as_deref()
-    });
+    let current = seen
+        .cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.rollout.as_ref()?.current_pod.as_deref());
     for pod in seen.pods_of("datanode").filter(|pod| rollout::belongs_to(pod, set)) {
         let name = pod.name_any();
         let address = names.datanode_address(&name);

@@ -59,7 +59,7 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
                 continue;
             }
             Kind::StatefulSet => {
-                if let Some(waiting) = datanodes_wait(seen, &object) {
+                if let Some(waiting) = datanodes_wait(seen, &object, decision) {
                     decision.waiting.get_or_insert(waiting);
                     continue;
                 }
@@ -71,7 +71,8 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     }
     for child in &seen.children {
         let target = &child.target;
-        let is_wanted = names.iter().any(|(kind, name)| (*kind, name) == (target.kind, &target.name));
+        let is_wanted =
+            names.iter().any(|(kind, name)| (*kind, name) == (target.kind, &target.name));
         if child.owner == Owner::Ours && !is_wanted && Kind::PRUNED.contains(&target.kind) {
             decision.actions.push(Action::Delete(target.clone()));
         }
@@ -180,7 +181,7 @@ fn refuse_expansion(
 
 /// Why the datanodes are not touched yet: the cluster is not made, or its coordinators have not got
 /// the new settings themselves.
-fn datanodes_wait(seen: &Observed, wanted: &Object) -> Option<Finding> {
+fn datanodes_wait(seen: &Observed, wanted: &Object, decision: &Decision) -> Option<Finding> {
     if seen.cluster.spec.stopped {
         return None;
     }
@@ -193,7 +194,11 @@ fn datanodes_wait(seen: &Observed, wanted: &Object) -> Option<Finding> {
     let child = seen.child(Kind::StatefulSet, &wanted.name)?;
     let is_same =
         rollout::template_revision(&child.value) == rollout::template_revision(&wanted.value);
-    if is_same || rollout::coordinators_are_new(seen) {
+    // What is applied to the coordinators now cannot have reached them yet.
+    let is_applied = decision.actions.iter().any(
+        |action| matches!(action, Action::Apply { object, .. } if object.kind == Kind::Deployment),
+    );
+    if is_same || !is_applied && rollout::coordinators_are_new(seen) {
         return None;
     }
     Some(Finding::new(

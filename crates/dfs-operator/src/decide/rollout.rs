@@ -136,7 +136,9 @@ impl<'a> State<'a> {
         decision: &mut Decision,
     ) -> Option<String> {
         if !self.is_settled {
-            return Some("the StatefulSet's new settings are not known to its controller".to_owned());
+            return Some(
+                "the StatefulSet's new settings are not known to its controller".to_owned(),
+            );
         }
         // Down already: a new one can only be better. So a bad image is healed by the next one.
         let is_down = |pod: &&&Pod| !is_ready(pod) && pod.metadata.deletion_timestamp.is_none();
@@ -213,10 +215,8 @@ impl<'a> State<'a> {
             !is_ready(pod) && age.is_some_and(|age| age > timeout)
         };
         let pod = self.new.iter().find(late)?;
-        let why = diagnose::problem(pod, seen).map_or_else(
-            || "it does not become ready".to_owned(),
-            |finding| finding.message,
-        );
+        let why = diagnose::problem(pod, seen)
+            .map_or_else(|| "it does not become ready".to_owned(), |finding| finding.message);
         Some(Finding::new(
             Reason::RolloutStuck,
             format!(

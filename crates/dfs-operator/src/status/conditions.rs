@@ -55,17 +55,19 @@ pub(super) fn all(
         },
         ConditionType::Degraded => degraded(seen, decision, facts),
         ConditionType::FullyReplicated => replicated(seen),
-        ConditionType::Upgrading => match &decision.rollout {
+        ConditionType::Upgrading => match &facts.rollout {
             Some(rollout) => match &rollout.blocked_reason {
                 Some(reason) => Word::yes(Reason::RolloutWaiting, reason.clone()),
                 None => Word::yes(Reason::RollingOut, "datanodes are being restarted"),
             },
             None => Word::no(Reason::UpToDate, ""),
         },
-        ConditionType::SpecValid => match decision.invalid.as_ref().or(decision.refused.first()) {
-            Some(finding) => Word::told(false, finding.clone()),
-            None => Word::yes(Reason::AsSpecified, ""),
-        },
+        ConditionType::SpecValid => {
+            match decision.invalid.as_ref().or_else(|| decision.refused.first()) {
+                Some(finding) => Word::told(false, finding.clone()),
+                None => Word::yes(Reason::AsSpecified, ""),
+            }
+        }
         ConditionType::Paused => match decision.case {
             Case::Paused => Word::yes(
                 Reason::PausedByAnnotation,
@@ -83,10 +85,10 @@ pub(super) fn all(
             "channels are plaintext in this version; only NetworkPolicies fence them",
         ),
     };
-    ConditionType::ALL.iter().map(|kind| condition(*kind, of(*kind), seen, before)).collect()
+    ConditionType::ALL.iter().map(|kind| condition(*kind, &of(*kind), seen, before)).collect()
 }
 
-fn condition(kind: ConditionType, word: Word, seen: &Observed, before: &[Condition]) -> Condition {
+fn condition(kind: ConditionType, word: &Word, seen: &Observed, before: &[Condition]) -> Condition {
     let status = match word.holds {
         Some(true) => "True",
         Some(false) => "False",
@@ -99,8 +101,10 @@ fn condition(kind: ConditionType, word: Word, seen: &Observed, before: &[Conditi
         status: status.to_owned(),
         reason: word.why.reason.as_str().to_owned(),
         message: super::clip(&word.why.message, MESSAGE_LEN_MAX),
-        last_transition_time: since
-            .map_or_else(|| Time(whole_seconds(seen.now)), |there| there.last_transition_time.clone()),
+        last_transition_time: since.map_or_else(
+            || Time(whole_seconds(seen.now)),
+            |there| there.last_transition_time.clone(),
+        ),
         observed_generation: match decision_generation(seen, before) {
             Some(generation) => Some(generation),
             None => seen.cluster.metadata.generation,
@@ -133,19 +137,12 @@ fn outage(seen: &Observed, decision: &Decision) -> Option<Finding> {
         _ if seen.known_id().is_none() => {
             Some(Finding::new(Reason::Creating, "the cluster is being made"))
         }
-        Picture::Uninitialised => {
-            Some(Finding::new(Reason::MetadataLost, "the metadata is empty"))
-        }
+        Picture::Uninitialised => Some(Finding::new(Reason::MetadataLost, "the metadata is empty")),
         Picture::Unreachable(what) => Some(Finding::new(Reason::CoordinatorUnavailable, what)),
     }
 }
 
-fn ready(
-    seen: &Observed,
-    decision: &Decision,
-    facts: &Facts,
-    stalled: Option<&Finding>,
-) -> Word {
+fn ready(seen: &Observed, decision: &Decision, facts: &Facts, stalled: Option<&Finding>) -> Word {
     if let Some(finding) = stalled.filter(|_| decision.case == Case::Blocked) {
         return Word::told(false, finding.clone());
     }
@@ -218,7 +215,7 @@ fn reconciling(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
     if decision.case == Case::Running && facts.is_scaling && facts.lost.is_empty() {
         return Word::yes(Reason::ScalingUp, "waiting for datanodes");
     }
-    if decision.case == Case::Stopped && seen.pods.iter().next().is_some() {
+    if decision.case == Case::Stopped && !seen.pods.is_empty() {
         return Word::yes(Reason::Stopped, "waiting for pods to stop");
     }
     Word::no(Reason::AsSpecified, "")
@@ -250,7 +247,10 @@ fn degraded(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
     if facts.datanodes_active < facts.datanodes_wanted {
         return Word::yes(
             Reason::DatanodesUnavailable,
-            format!("{} of {} datanodes are active", facts.datanodes_active, facts.datanodes_wanted),
+            format!(
+                "{} of {} datanodes are active",
+                facts.datanodes_active, facts.datanodes_wanted
+            ),
         );
     }
     Word::no(Reason::AsSpecified, "")

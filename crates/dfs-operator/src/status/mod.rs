@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_crd::{
     Capacity, ClusterStatus, ConditionType, CoordinatorStatus, DATANODES_MAX, DatanodeState,
-    DatanodeStatus, Phase, ReplicationStatus, VersionStatus,
+    DatanodeStatus, Phase, ReplicationStatus, Rollout, VersionStatus,
 };
 use dfs_types::{ClusterId, NodeState};
 use k8s_openapi::api::core::v1::Pod;
@@ -50,11 +50,6 @@ pub fn status(seen: &Observed, decision: &Decision, outcome: &Outcome) -> Cluste
         Case::Creating | Case::Running | Case::Blocked => Phase::Degraded,
     };
     let acted = decision.case != Case::Paused && outcome.failed.is_none();
-    let mut rollout = decision.rollout.clone();
-    if let (Some(rollout), Some(reason)) = (&mut rollout, &outcome.refused) {
-        rollout.current_pod = None;
-        rollout.blocked_reason = Some(clip(reason, 1_024));
-    }
     let datanodes = datanodes(seen, &before.datanodes);
     let status = ClusterStatus {
         observed_generation: if acted {
@@ -79,7 +74,7 @@ pub fn status(seen: &Observed, decision: &Decision, outcome: &Outcome) -> Cluste
         datanodes: datanodes.into_iter().take(DATANODES_MAX).collect(),
         capacity: capacity(seen).or(before.capacity),
         replication: replication(seen).or(before.replication),
-        rollout,
+        rollout: facts.rollout,
     };
     steady::keep(&before, status)
 }
@@ -102,6 +97,7 @@ struct Facts {
     is_creating: bool,
     is_scaling: bool,
     failed: Option<Finding>,
+    rollout: Option<Rollout>,
 }
 
 impl Facts {
@@ -129,8 +125,20 @@ impl Facts {
             is_creating: decision.case == Case::Creating || !was_made,
             is_scaling: datanodes_ready < datanodes_wanted,
             failed: outcome.failed.clone(),
+            rollout: rollout(decision, outcome),
         }
     }
+}
+
+/// How far new settings are, with what the coordinators answered.
+fn rollout(decision: &Decision, outcome: &Outcome) -> Option<Rollout> {
+    let mut rollout = decision.rollout.clone()?;
+    if let Some(reason) = &outcome.refused {
+        rollout.current_pod = None;
+        rollout.blocked_reason = Some(reason.clone());
+    }
+    rollout.blocked_reason = rollout.blocked_reason.map(|reason| clip(&reason, 1_024));
+    Some(rollout)
 }
 
 fn version(seen: &Observed) -> VersionStatus {
@@ -206,7 +214,8 @@ fn datanode(
         Some(node) => state(node.state),
         None => known.map_or(DatanodeState::Pending, |line| line.state),
     };
-    let since = before.filter(|line| line.state == state).and_then(|b| b.last_transition_time.clone());
+    let since =
+        before.filter(|line| line.state == state).and_then(|b| b.last_transition_time.clone());
     DatanodeStatus {
         name: name.to_owned(),
         node_id: node.map(|n| n.id.to_string()).or_else(|| known?.node_id.clone()),
@@ -214,9 +223,13 @@ fn datanode(
         zone: node.and_then(|node| told(&node.zone)).or_else(|| known?.zone.clone()),
         state,
         version: node.and_then(|node| told(&node.version)).or_else(|| known?.version.clone()),
-        capacity_bytes: node.map(|node| node.capacity as i64).or_else(|| Some(known?.capacity_bytes))
+        capacity_bytes: node
+            .map(|node| node.capacity as i64)
+            .or_else(|| Some(known?.capacity_bytes))
             .unwrap_or(0),
-        used_bytes: node.map(|node| node.used as i64).or_else(|| Some(known?.used_bytes))
+        used_bytes: node
+            .map(|node| node.used as i64)
+            .or_else(|| Some(known?.used_bytes))
             .unwrap_or(0),
         last_transition_time: since.or_else(|| Some(Time(conditions::whole_seconds(seen.now)))),
     }

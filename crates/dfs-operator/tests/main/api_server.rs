@@ -69,7 +69,8 @@ impl ApiServer {
     /// Puts an object there, as a user or another controller would.
     pub(crate) fn put(&self, plural: &str, object: Value) -> Value {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
-        let key = Key { plural: plural.to_owned(), namespace: text("namespace"), name: text("name") };
+        let key =
+            Key { plural: plural.to_owned(), namespace: text("namespace"), name: text("name") };
         self.state().store(key, object)
     }
 
@@ -117,7 +118,8 @@ impl ApiServer {
         let target = Target::of(&path);
         let query = request.uri.query().unwrap_or_default().to_owned();
         let content_type = request.headers.get("content-type");
-        let content_type = content_type.and_then(|c| c.to_str().ok()).unwrap_or_default().to_owned();
+        let content_type =
+            content_type.and_then(|c| c.to_str().ok()).unwrap_or_default().to_owned();
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let method = request.method.clone();
         let mut state = self.state();
@@ -138,7 +140,7 @@ impl ApiServer {
             Method::GET => state.read(&target, &query),
             Method::POST => state.create(&target, body),
             Method::PUT => state.replace(&target, body),
-            Method::PATCH => state.patch(&target, body, content_type.contains("apply")),
+            Method::PATCH => state.patch(&target, &body, content_type.contains("apply")),
             Method::DELETE => state.delete(&target, &body),
             _ => status(405, "MethodNotAllowed"),
         }
@@ -230,13 +232,12 @@ impl State {
         (200, json!({"apiVersion": "v1", "kind": "List", "metadata": metadata, "items": items}))
     }
 
-    fn create(&mut self, target: &Target, object: Value) -> (u16, Value) {
+    fn create(&mut self, target: &Target, mut object: Value) -> (u16, Value) {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let key = target.key(&name);
         if self.objects.contains_key(&key) {
             return status(409, "AlreadyExists");
         }
-        let mut object = object;
         let strings = object["stringData"].take();
         for (name, value) in strings.as_object().into_iter().flatten() {
             object["data"][name] = base64(value.as_str().unwrap_or_default()).into();
@@ -254,15 +255,16 @@ impl State {
         (200, self.store(key, object))
     }
 
-    fn patch(&mut self, target: &Target, patch: Value, is_apply: bool) -> (u16, Value) {
+    fn patch(&mut self, target: &Target, patch: &Value, is_apply: bool) -> (u16, Value) {
         let key = target.key(target.name.as_deref().unwrap_or_default());
         let before = self.objects.get(&key).cloned();
-        let Some(mut object) = before.or_else(|| (is_apply && !target.is_status).then(|| json!({})))
+        let Some(mut object) =
+            before.or_else(|| (is_apply && !target.is_status).then(|| json!({})))
         else {
             return status(404, "NotFound");
         };
         let uid = &patch["metadata"]["uid"];
-        if is_stale(&object, &patch) || !uid.is_null() && *uid != object["metadata"]["uid"] {
+        if is_stale(&object, patch) || !uid.is_null() && *uid != object["metadata"]["uid"] {
             return status(409, "Conflict");
         }
         if target.is_status {
@@ -273,7 +275,7 @@ impl State {
                 merge(&mut object["status"], &patch["status"]);
             }
         } else {
-            merge(&mut object, &patch);
+            merge(&mut object, patch);
         }
         object["metadata"]["name"] = key.name.clone().into();
         object["metadata"]["namespace"] = key.namespace.clone().into();
@@ -324,7 +326,8 @@ impl tower::Service<Request<Body>> for ApiServer {
 }
 
 fn is_stale(there: &Value, given: &Value) -> bool {
-    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
+    let version =
+        |object: &Value| object["metadata"]["resourceVersion"].as_str().map(str::to_owned);
     version(given).is_some_and(|given| version(there) != Some(given))
 }
 

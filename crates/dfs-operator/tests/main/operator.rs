@@ -29,8 +29,7 @@ impl Drop for Running {
 
 fn start(api: &ApiServer, coordinator: Arc<dyn Coordinator>) -> Running {
     let metrics = Metrics::new("operator");
-    let pod =
-        Pod { name: "op-0".to_owned(), namespace: "op".to_owned(), is_in_cluster: true };
+    let pod = Pod { name: "op-0".to_owned(), namespace: "op".to_owned(), is_in_cluster: true };
     let operator = Operator::new(api.client(), coordinator, &metrics, Vec::new(), &pod);
     let (trigger, shutdown) = Shutdown::new();
     let task = tokio::spawn(async move {

@@ -122,7 +122,10 @@ fn an_object_that_is_no_longer_wanted_is_deleted() {
 fn an_object_of_somebody_else_is_not_touched() {
     for (owner, status) in [
         (json!(null), "True"),
-        (json!([{"apiVersion": "v1", "kind": "X", "name": "x", "uid": "x", "controller": true}]), "True"),
+        (
+            json!([{"apiVersion": "v1", "kind": "X", "name": "x", "uid": "x", "controller": true}]),
+            "True",
+        ),
         // That of a cluster which was deleted goes by itself.
         (
             json!([{"apiVersion": "dfs.io/v1alpha1", "kind": "DfsCluster", "name": "data",
@@ -190,7 +193,8 @@ fn an_id_that_is_another_is_never_repaired() {
     let mut other_metadata = running.clone();
     other_metadata.made = Some(ClusterId(7));
     let mut other_secret = running.clone();
-    other_secret.join = Some(Join { cluster_id: Some(ClusterId(7)), ..running.join.clone().unwrap() });
+    other_secret.join =
+        Some(Join { cluster_id: Some(ClusterId(7)), ..running.join.clone().unwrap() });
     for mut world in [other_metadata, other_secret] {
         world.edit(image("9.9.9"));
         let decision = world.reconcile();
@@ -336,21 +340,22 @@ fn e24_each_restart_is_announced_first_and_its_end_too() {
 
 #[test]
 fn e25_an_upgrade_waits_until_the_data_stands_it() {
-    let gates: [(fn(&mut World), &str); 4] = [
-        (|world| world.under_replicated = 5, "copies"),
-        (|world| world.is_unsafe = true, "out of reach"),
-        (|world| drop(world.dead.insert("data-datanode-0".to_owned())), "not ready"),
-        (|world| world.nodes[1].state = NodeState::Draining, "draining"),
-    ];
-    for (gate, word) in gates {
+    for word in ["copies", "out of reach", "not ready", "draining"] {
         let mut world = World::running(json!({}));
-        gate(&mut world);
+        match word {
+            "copies" => world.under_replicated = 5,
+            "out of reach" => world.is_unsafe = true,
+            "draining" => world.nodes[1].state = NodeState::Draining,
+            _ => world.dead.extend(["data-datanode-0".to_owned()]),
+        }
         world.edit(image("9.9.9"));
         for _ in 0..20 {
             world.pass();
             world.reconcile();
         }
-        assert_eq!(restarts(&world).len(), 0, "{word}");
+        // One that is down anyway may only get better.
+        let is_down = |name: &String| world.dead.contains(name);
+        assert!(restarts(&world).iter().all(is_down), "{word}");
         let reason = world.status().rollout.unwrap().blocked_reason.unwrap();
         assert!(reason.contains(word), "{reason:?} does not say {word:?}");
         is(&world, ConditionType::Upgrading, "True", "RolloutWaiting");
@@ -430,7 +435,8 @@ fn a_lost_datanode_is_told_and_left_alone() {
     world.pass();
     world.nodes[1].state = NodeState::Lost;
     world.reconcile();
-    assert_eq!(world.done, []);
+    let only_the_budget = |action: &Action| matches!(action, Action::Apply { object, .. } if object.kind == Kind::Budget);
+    assert!(world.done.iter().all(only_the_budget), "{:?}", world.done);
     is(&world, ConditionType::Degraded, "True", "NodeLost");
     is(&world, ConditionType::Available, "True", "Serving");
     is(&world, ConditionType::Ready, "False", "DatanodesUnavailable");
@@ -486,9 +492,8 @@ fn e36_delete_takes_volumes_and_secret_once_it_is_confirmed() {
 
 #[test]
 fn c38_deletion_names_what_blocks_it() {
-    let mut world = World::running(
-        json!({"deletionPolicy": "Delete", "deletionConfirmation": "data"}),
-    );
+    let mut world =
+        World::running(json!({"deletionPolicy": "Delete", "deletionConfirmation": "data"}));
     world.delete();
     let now = world.now;
     let going = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));

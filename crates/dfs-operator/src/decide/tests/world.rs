@@ -159,10 +159,7 @@ impl World {
         let stateful_set = typed(Kind::StatefulSet, names.datanode());
         let children = self.objects.iter().map(|((kind, name), (uid, value))| Child {
             target: Target { kind: *kind, name: name.clone(), uid: uid.clone() },
-            owner: Owner::of(
-                &serde_json::from_value(value["metadata"].clone()).unwrap(),
-                &cluster,
-            ),
+            owner: Owner::of(&serde_json::from_value(value["metadata"].clone()).unwrap(), &cluster),
             value: value.clone(),
         });
         let mut observed = Observed {
@@ -222,9 +219,10 @@ impl World {
         self.reconcile_up_to(usize::MAX)
     }
 
-    /// Lets time pass and reconciles until nothing more happens.
+    /// Lets time pass and reconciles until nothing more happens, for as long as pods take to start.
     pub(crate) fn settle(&mut self) -> Decision {
-        for _ in 0..200 {
+        let mut quiet = 0;
+        for _ in 0..400 {
             self.pass();
             if self.cluster.is_none() {
                 return Decision::new(super::super::Case::Deleting);
@@ -234,7 +232,9 @@ impl World {
             if self.cluster.is_none() {
                 return decision;
             }
-            if decision.actions.is_empty() && self.cluster().status == before {
+            let is_quiet = decision.actions.is_empty() && self.cluster().status == before;
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            if quiet == 3 {
                 return decision;
             }
         }
@@ -309,7 +309,8 @@ impl World {
                 let pod = pod.expect("pods are stopped by uid").clone();
                 if is_ready(&pod) {
                     let others = self.pods.iter().filter(|other| {
-                        other.metadata.uid != pod.metadata.uid && other.name_any().contains("datanode")
+                        other.metadata.uid != pod.metadata.uid
+                            && other.name_any().contains("datanode")
                     });
                     for other in others {
                         assert!(is_ready(other), "{} is down too", other.name_any());
@@ -464,6 +465,12 @@ impl World {
             "controller": true,
         }]);
         pod["status"] = json!({"phase": "Pending"});
+        if kind == Kind::StatefulSet {
+            let claim = json!({
+                "name": "data", "persistentVolumeClaim": {"claimName": format!("data-{name}")},
+            });
+            pod["spec"]["volumes"].as_array_mut().unwrap().push(claim);
+        }
         serde_json::from_value(pod).unwrap()
     }
 
