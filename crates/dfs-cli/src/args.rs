@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Explain(commands::explain::ExplainArgs),
     /// Show the nodes, the health of the data and the background work
     Status(commands::status::StatusArgs),
+    /// Let datanodes in, announce that they will be down, take them out
+    Node(commands::node::NodeArgs),
     /// Measure creates, reads, stats, lists and streams
     Bench(commands::bench::BenchArgs),
     /// Write a completion script for a shell

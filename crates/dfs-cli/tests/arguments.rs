@@ -17,6 +17,7 @@ fn mistakes_are_named_with_their_exit_code() {
     cluster.dfs_ok(["ln", "-s", "loop-b", "/loop-a"]);
     cluster.dfs_ok(["ln", "-s", "loop-a", "/loop-b"]);
     let long_name = format!("/{}", "n".repeat(256));
+    let nobody = "7".repeat(32);
     let table: &[(&[&str], i32, &str)] = &[
         (&["stat", "file"], 2, "a path starts with a slash"),
         (&["stat", "/dir/../file"], 2, "a name is not \".\" or \"..\""),
@@ -50,6 +51,11 @@ fn mistakes_are_named_with_their_exit_code() {
         (&["ln", "/file", "/hard"], 1, "no hard links"),
         (&["get", "/dir", "/tmp"], 4, "-r"),
         (&["undelete", "/never"], 3, "/never"),
+        (&["node", "admit"], 2, "required"),
+        (&["node", "admit", "127.0.0.1:9"], 3, "there is no datanode 127.0.0.1:9"),
+        (&["node", "forget", &nobody], 3, "is not known"),
+        (&["node", "maintenance", "--seconds", "86401", "a"], 2, "86400"),
+        (&["node", "maintenance", "--end", "--require-safe", "a"], 2, "cannot be used with"),
         (&["frobnicate"], 2, "frobnicate"),
         (&["put"], 2, "required"),
     ];

@@ -40,6 +40,17 @@ fn every_command_says_as_json_what_it_did() {
     }
     let df = documents(&cluster.dfs_ok(["df", "--json"]));
     assert!(df[0]["free"].as_u64() > Some(0), "{}", df[0]);
+    let node = cluster.status().unwrap()["nodes"][0]["id"].as_str().unwrap().to_owned();
+    let table: &[(&[&str], &str, Value)] = &[
+        (&["admit", &node], "/state", "active".into()),
+        (&["safe-to-stop", &node], "/is_safe", true.into()),
+        (&["maintenance", &node], "/seconds", 3_600.into()),
+        (&["maintenance", "--end", &node], "/seconds", 0.into()),
+    ];
+    for (args, pointer, wanted) in table {
+        let found = documents(&cluster.dfs_ok(["node", "--json"].iter().chain(*args)));
+        assert_eq!(found[0].pointer(pointer), Some(wanted), "{args:?}: {}", found[0]);
+    }
 }
 
 #[test]
@@ -95,10 +106,14 @@ fn people_get_tables_and_trees() {
     for command in ["put", "get", "cat", "ls", "stat", "mkdir", "mv", "ln", "rm", "undelete", "du"]
         .into_iter()
         .chain(["df", "tree", "explain", "status", "bench", "completions", "version"])
-        .chain(["local", "coordinator", "datanode"])
+        .chain(["local", "coordinator", "datanode", "node"])
     {
         let help = cluster.dfs_ok([command, "--help"]);
         assert!(help.contains("Examples:"), "dfs {command} --help shows no example");
+    }
+    for action in ["admit", "safe-to-stop", "maintenance", "deregister", "forget"] {
+        let help = cluster.dfs_ok(["node", action, "--help"]);
+        assert!(help.contains("Examples:"), "dfs node {action} --help shows no example");
     }
 }
 

@@ -43,6 +43,7 @@ mod fetch;
 mod layout;
 mod metadata;
 mod model;
+mod nodes;
 mod put;
 mod reader;
 mod slots;
@@ -59,6 +60,7 @@ pub use model::{
     AttributeChanges, DeleteOptions, Entry, FileStat, Follow, GetOptions, ProgressObserver,
     PutOptions,
 };
+pub use nodes::{Maintenance, StopSafety};
 pub use reader::FileReader;
 pub use source::PutSource;
 pub use stats::Stats;

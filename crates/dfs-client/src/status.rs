@@ -55,6 +55,10 @@ pub struct NodeStatus {
     pub version: String,
     /// Takes no new chunks for the moment.
     pub refuses_chunks: bool,
+    /// Open upload sessions, as last heard.
+    pub sessions: u32,
+    /// Until its maintenance ends by itself; `None` when it is in none.
+    pub maintenance_left: Option<Duration>,
 }
 
 /// A disk of a datanode.
@@ -128,9 +132,13 @@ impl Client {
         min_write_replicas: Option<u32>,
     ) -> Result<Revision, Error> {
         self.traced(async {
-            let request = v1::SetReplicationRequest { replication_factor, min_write_replicas };
+            let request = v1::SetReplicationRequest {
+                replication_factor,
+                min_write_replicas,
+                ..Default::default()
+            };
             let answer = self.call_any("set the replication factor", |channel| {
-                let mut admin = AdminClient::new(channel);
+                let (mut admin, request) = (AdminClient::new(channel), request.clone());
                 async move { admin.set_replication(request).await }
             });
             Ok(Revision(answer.await?.revision))
@@ -161,6 +169,8 @@ fn cluster_status(status: v1::ClusterStatusResponse) -> Result<ClusterStatus, Fi
             last_heard: node.last_heard_ms.map(Duration::from_millis),
             version: node.version,
             refuses_chunks: node.refuses_chunks,
+            sessions: node.sessions,
+            maintenance_left: node.maintenance_left_ms.map(Duration::from_millis),
         })
     });
     let replication = status.replication.unwrap_or_default();

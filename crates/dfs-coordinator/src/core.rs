@@ -51,10 +51,25 @@ impl Core {
         let now = Instant::now();
         let mut registry = self.registry();
         for (node, stored) in nodes {
-            if let Some(member) = member(stored) {
+            if let Some(member) = self.member(stored, now) {
                 registry.set_member(*node, member, now);
             }
         }
+    }
+
+    /// What the registry keeps of a stored node; `None` for one that never used its registration.
+    pub(crate) fn member(&self, node: &Node, now: Instant) -> Option<Member> {
+        let left = node.maintenance_left(self.clock.now());
+        (node.confirmed != RegistrationNumber(0)).then(|| Member {
+            address: node.address.clone(),
+            zone: node.zone.clone(),
+            host: node.host.clone(),
+            version: node.version.clone(),
+            admin_state: node.state,
+            maintenance_until: left.map(|left| now + left),
+            is_leaving: node.is_leaving,
+            registration: node.confirmed,
+        })
     }
 
     /// Sees to it that nodes which hold something are known here, too: one may have joined
@@ -73,18 +88,6 @@ impl Core {
 pub(crate) fn allow(action: Action, path: Option<&DfsPath>) -> Result<(), Failure> {
     dfs_transport::allow(Identity::Anonymous, action, path)
         .map_err(|denied| Failure::new(ErrorCode::PermissionDenied, denied.to_string()))
-}
-
-/// What the registry keeps of a stored node; `None` for one that never used its registration.
-pub(crate) fn member(node: &Node) -> Option<Member> {
-    (node.confirmed != RegistrationNumber(0)).then(|| Member {
-        address: node.address.clone(),
-        zone: node.zone.clone(),
-        host: node.host.clone(),
-        version: node.version.clone(),
-        admin_state: node.state,
-        registration: node.confirmed,
-    })
 }
 
 /// A node as others are told of it.

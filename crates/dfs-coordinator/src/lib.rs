@@ -24,6 +24,7 @@ mod placement;
 mod registry;
 mod service;
 mod settings;
+mod waiting;
 mod workers;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

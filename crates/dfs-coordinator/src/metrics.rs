@@ -30,6 +30,12 @@ const METHODS: &[&str] = &[
     "Heartbeat",
     "ClusterStatus",
     "SetReplication",
+    "Init",
+    "Admit",
+    "SafeToStop",
+    "Maintenance",
+    "Deregister",
+    "Forget",
 ];
 
 /// What they are answered with.

@@ -5,7 +5,7 @@
 //! coordinator began to listen at the earliest, so that one that has just started, or that was
 //! itself frozen for a while, does not take the whole cluster for dead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dfs_types::{DiskId, NodeId, NodeState, RegistrationNumber};
@@ -39,8 +39,12 @@ pub(crate) struct Member {
     pub(crate) zone: String,
     pub(crate) host: String,
     pub(crate) version: String,
-    /// What an administrator wants it to be; never Suspect or Lost.
+    /// What an administrator wants it to be; never Suspect, Lost or Maintenance.
     pub(crate) admin_state: NodeState,
+    /// When its maintenance ends, if it is in one.
+    pub(crate) maintenance_until: Option<Instant>,
+    /// It is being looked at whether it can go.
+    pub(crate) is_leaving: bool,
     /// The registration in use.
     pub(crate) registration: RegistrationNumber,
 }
@@ -73,13 +77,16 @@ pub(crate) struct View {
     pub(crate) sessions: u32,
     /// How long ago it was heard; `None` if never by this coordinator.
     pub(crate) last_heard: Option<Duration>,
+    /// How much of its maintenance is left, if it is in one.
+    pub(crate) maintenance_left: Option<Duration>,
 }
 
 impl View {
     /// Whether it may be chosen for chunks, room aside. Broken disks are not full ones: there is
     /// no room to be made on them.
     pub(crate) fn takes_chunks(&self) -> bool {
-        self.state.takes_chunks() && !self.is_stopping && self.capacity > 0
+        let may_stay = !self.is_stopping && !self.member.is_leaving;
+        self.state.takes_chunks() && may_stay && self.capacity > 0
     }
 
     /// Whether it takes no chunks for the moment, whatever its state.
@@ -124,6 +131,11 @@ impl Entry {
     /// Its disks in working order, as it said last.
     fn working(&self) -> impl Iterator<Item = &DiskReport> {
         self.report.disks.iter().filter(|disk| !disk.is_failed)
+    }
+
+    fn maintenance_left(&self, now: Instant) -> Option<Duration> {
+        let left = self.member.maintenance_until?.saturating_duration_since(now);
+        (!left.is_zero()).then_some(left)
     }
 }
 
@@ -274,6 +286,14 @@ impl Registry {
         lost
     }
 
+    /// The nodes that were heard lately and go on, whatever they shall be.
+    pub(crate) fn answering(&self, now: Instant) -> BTreeSet<NodeId> {
+        let is_lately = |at| now.saturating_duration_since(at) < self.patience.suspect_after;
+        let answers =
+            |entry: &Entry| entry.last_heard.is_some_and(is_lately) && !entry.report.is_stopping;
+        self.nodes.iter().filter(|(_, entry)| answers(entry)).map(|(node, _)| *node).collect()
+    }
+
     /// How long this coordinator would have heard a heartbeat.
     pub(crate) fn listened(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.listening_since)
@@ -289,8 +309,11 @@ impl Registry {
         let wanted = entry.member.admin_state;
         match wanted {
             NodeState::Active | NodeState::Draining | NodeState::Drained => {}
-            // Silence means nothing on a node that holds nothing, or is down on purpose.
+            // Silence means nothing on a node that holds nothing.
             _ => return wanted,
+        }
+        if entry.maintenance_left(now).is_some() {
+            return NodeState::Maintenance;
         }
         let heard_from = entry.last_heard.unwrap_or(self.listening_since).max(self.listening_since);
         let silence = now.saturating_duration_since(heard_from);
@@ -317,237 +340,10 @@ impl Registry {
             is_stopping: entry.report.is_stopping,
             sessions: entry.report.sessions,
             last_heard: entry.last_heard.map(|at| now.saturating_duration_since(at)),
+            maintenance_left: entry.maintenance_left(now),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PATIENCE: Patience =
-        Patience { suspect_after: Duration::from_secs(10), lost_after: Duration::from_mins(1) };
-
-    const SPEAKER: Speaker = Speaker { registration: RegistrationNumber(1), instance: 1 };
-
-    fn member(admin_state: NodeState) -> Member {
-        Member {
-            address: "a:1".to_owned(),
-            zone: String::new(),
-            host: String::new(),
-            version: String::new(),
-            admin_state,
-            registration: RegistrationNumber(1),
-        }
-    }
-
-    fn report(free: u64) -> Report {
-        let disk = DiskId(1);
-        Report {
-            disks: vec![DiskReport { disk, capacity: 1_000, free, chunks: 0, is_failed: false }],
-            ..Report::default()
-        }
-    }
-
-    /// A registry, its start, and a clock that ticks once a second on the way to each moment.
-    struct World {
-        registry: Registry,
-        start: Instant,
-        now: Instant,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let start = Instant::now();
-            Self { registry: Registry::new(PATIENCE, start), start, now: start }
-        }
-
-        fn node(&mut self, id: u128, state: NodeState) -> NodeId {
-            self.registry.set_member(NodeId(id), member(state), self.now);
-            NodeId(id)
-        }
-
-        fn at(&mut self, seconds: u64) -> &mut Self {
-            while self.now < self.start + Duration::from_secs(seconds) {
-                self.now += Duration::from_secs(1);
-                self.registry.tick(self.now);
-            }
-            self
-        }
-
-        fn hear(&mut self, node: NodeId) -> u64 {
-            let stream = self.registry.open_stream(node, SPEAKER).unwrap();
-            self.registry.heard(node, stream, report(500), self.now).unwrap();
-            stream
-        }
-
-        fn state(&self, node: NodeId) -> NodeState {
-            self.registry.state(node, self.now).unwrap()
-        }
-    }
-
-    #[test]
-    fn silence_makes_suspect_then_lost_and_a_word_brings_back() {
-        let mut world = World::new();
-        let node = world.node(1, NodeState::Active);
-        let stream = world.hear(node);
-        for (seconds, state) in [
-            (9, NodeState::Active),
-            (10, NodeState::Suspect),
-            (59, NodeState::Suspect),
-            (60, NodeState::Lost),
-            (1_000, NodeState::Lost),
-        ] {
-            assert_eq!(world.at(seconds).state(node), state, "after {seconds} s");
-        }
-        let now = world.now;
-        let state = world.registry.heard(node, stream, report(1), now);
-        assert_eq!(state, Some(NodeState::Active));
-        assert_eq!(world.at(1_009).state(node), NodeState::Active);
-    }
-
-    #[test]
-    fn a_coordinator_that_just_started_judges_nobody() {
-        let mut world = World::new();
-        let node = world.node(1, NodeState::Active);
-        assert_eq!(world.state(node), NodeState::Suspect);
-        assert!(world.registry.is_gathering(world.now));
-        assert_eq!(world.at(59).state(node), NodeState::Suspect);
-        assert!(!world.registry.is_gathering(world.now));
-        assert_eq!(world.at(60).state(node), NodeState::Lost);
-    }
-
-    #[test]
-    fn a_coordinator_that_was_frozen_listens_anew() {
-        let mut world = World::new();
-        let node = world.node(1, NodeState::Active);
-        world.hear(node);
-        world.now += Duration::from_hours(1);
-        world.registry.tick(world.now);
-        assert_eq!(world.state(node), NodeState::Active);
-        assert!(world.registry.is_gathering(world.now));
-        world.at(3_610);
-        assert_eq!(world.state(node), NodeState::Suspect);
-        world.at(3_660);
-        assert_eq!(world.state(node), NodeState::Lost);
-    }
-
-    #[test]
-    fn what_an_administrator_wants_stands_above_silence() {
-        let mut world = World::new();
-        let states = [
-            (NodeState::Joining, NodeState::Joining),
-            (NodeState::Maintenance, NodeState::Maintenance),
-            (NodeState::Removed, NodeState::Removed),
-            (NodeState::Draining, NodeState::Lost),
-            (NodeState::Drained, NodeState::Lost),
-        ];
-        for (id, (wanted, _)) in states.iter().enumerate() {
-            let node = world.node(id as u128, *wanted);
-            world.hear(node);
-            assert_eq!(world.state(node), *wanted);
-        }
-        world.at(100);
-        for (id, (wanted, silent)) in states.iter().enumerate() {
-            assert_eq!(world.state(NodeId(id as u128)), *silent, "{wanted}");
-        }
-        assert_eq!(world.registry.views(world.now).len(), 4, "a removed node is not shown");
-        let lost = world.registry.lost(world.now);
-        let lost: Vec<u128> = lost.nodes().iter().map(|node| node.0).collect();
-        assert_eq!(lost, [2, 3, 4]);
-    }
-
-    #[test]
-    fn a_newer_stream_ends_the_older() {
-        let mut world = World::new();
-        let node = world.node(1, NodeState::Active);
-        let old = world.hear(node);
-        let new = world.hear(node);
-        let now = world.now;
-        assert_eq!(world.registry.heard(node, old, report(1), now), None);
-        assert!(world.registry.heard(node, new, report(1), now).is_some());
-        assert!(world.registry.is_heard_from(node, SPEAKER));
-        let nameless = Speaker { instance: 0, ..SPEAKER };
-        for other in [
-            Speaker { instance: 2, ..SPEAKER },
-            Speaker { registration: RegistrationNumber(2), ..SPEAKER },
-            nameless,
-        ] {
-            assert!(!world.registry.is_heard_from(node, other), "{other:?}");
-        }
-        world.registry.open_stream(node, nameless).unwrap();
-        assert!(!world.registry.is_heard_from(node, nameless), "they cannot be told apart");
-        assert_eq!(
-            world.registry.open_stream(NodeId(9), SPEAKER),
-            None,
-            "an unknown node has no stream"
-        );
-    }
-
-    #[test]
-    fn planned_bytes_count_for_a_while() {
-        let mut world = World::new();
-        let node = world.node(1, NodeState::Active);
-        world.hear(node);
-        let planned = |world: &World| world.registry.view(node, world.now).unwrap().planned;
-        assert_eq!(planned(&world), 0);
-        world.registry.plan(node, 200, world.now);
-        world.registry.plan(node, 200, world.now);
-        assert_eq!(planned(&world), 400);
-        world.at(10);
-        assert_eq!(planned(&world), 100);
-        world.registry.plan(node, u64::MAX, world.now);
-        assert_eq!(planned(&world), u64::MAX);
-        world.at(10 + 5 * 64);
-        assert_eq!(planned(&world), 0);
-    }
-
-    #[test]
-    fn the_census_tells_full_from_silent_from_awaited() {
-        let mut world = World::new();
-        for id in 1..=4 {
-            world.node(id, NodeState::Active);
-        }
-        world.node(5, NodeState::Removed);
-        world.hear(NodeId(1));
-        let stream = world.registry.open_stream(NodeId(2), SPEAKER).unwrap();
-        let refusing = Report { is_full: true, ..report(500) };
-        world.registry.heard(NodeId(2), stream, refusing, world.now);
-        world.at(9);
-        let census = |world: &World, bytes| world.registry.census(bytes, world.now);
-        assert_eq!(census(&world, 100), Census { known: 4, active: 2, full: 1, awaited: 2 });
-        assert_eq!(census(&world, 500).full, 2);
-    }
-
-    #[test]
-    fn a_failed_disk_counts_for_nothing() {
-        let mut world = World::new();
-        let node = world.node(1, NodeState::Active);
-        let stream = world.registry.open_stream(node, SPEAKER).unwrap();
-        let mut two = report(500);
-        two.disks.push(DiskReport { is_failed: true, disk: DiskId(2), ..two.disks[0] });
-        world.registry.heard(node, stream, two, world.now);
-        let view = world.registry.view(node, world.now).unwrap();
-        assert_eq!((view.free, view.capacity, view.disks.len()), (500, 1_000, 2));
-    }
-
-    #[test]
-    fn a_node_that_stops_or_has_no_working_disk_is_not_full_but_away() {
-        let mut world = World::new();
-        let (broken, stopping) =
-            (world.node(1, NodeState::Active), world.node(2, NodeState::Active));
-        let stream = world.registry.open_stream(broken, SPEAKER).unwrap();
-        let mut failed = Report { is_full: true, ..report(500) };
-        failed.disks[0].is_failed = true;
-        world.registry.heard(broken, stream, failed, world.now);
-        let stream = world.registry.open_stream(stopping, SPEAKER).unwrap();
-        let stops = Report { is_stopping: true, ..report(500) };
-        world.registry.heard(stopping, stream, stops, world.now);
-        let census = world.registry.census(100, world.now);
-        assert_eq!(census, Census { known: 2, active: 0, full: 0, awaited: 0 });
-        for node in [broken, stopping] {
-            let view = world.registry.view(node, world.now).unwrap();
-            assert!(view.refuses_chunks() && !view.takes_chunks());
-        }
-    }
-}
+mod tests;

@@ -13,16 +13,18 @@ use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, Trigger};
 use dfs_transport::{Channels, Listener, Network, Security};
 use dfs_types::{Clock, ClusterId, Incarnation, Random};
 use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
 use crate::core::Core;
+use crate::grpc::Initialiser;
 use crate::metrics::Counts;
 use crate::registry::{Patience, Registry};
 use crate::workers::{Background, Delete, Reaper, Repair, Supervisor, Worker};
-use crate::{Error, InitOptions, Settings, grpc, placement};
+use crate::{Error, InitOptions, Settings, grpc, placement, waiting};
 
 /// How long the plan of an upload is honoured.
 pub(crate) const PLAN_LIFETIME: Duration = Duration::from_hours(1);
@@ -59,11 +61,10 @@ pub struct Handle {
 /// A coordinator that listens, and answers once it [runs](Self::run).
 pub struct Service {
     handle: Handle,
-    core: Arc<Core>,
-    engine: Arc<dyn Engine>,
+    base: Base,
+    /// `None` while the store holds no cluster.
+    opened: Option<Opened>,
     listener: Box<dyn Listener>,
-    routes: Routes,
-    health: HealthReporter,
     status: Option<StatusServer>,
     metrics: Metrics,
     /// Tells everything that runs to end.
@@ -71,6 +72,25 @@ pub struct Service {
     commits: BoxFuture<'static, ()>,
     /// Tells the committer to end, which it does last.
     stop_commits: Trigger,
+}
+
+/// What is there whatever the store holds.
+struct Base {
+    settings: Settings,
+    components: Components,
+    committer: Committer,
+    counts: Arc<Counts>,
+    /// The address that others are told.
+    advertised: String,
+    /// Given when the coordinator begins to stop.
+    stopping: Shutdown,
+}
+
+/// A cluster that was found in the store, and the services around it.
+struct Opened {
+    core: Arc<Core>,
+    routes: Routes,
+    health: HealthReporter,
 }
 
 impl fmt::Debug for Service {
@@ -81,15 +101,15 @@ impl fmt::Debug for Service {
 
 impl Service {
     /// Checks the settings, listens, and reads which cluster the store holds.
-    /// [`Error::NotInitialised`] when it holds none: a cluster is made by [`init`] alone.
+    /// [`Error::NotInitialised`] when it holds none, unless the settings say to wait for it: a
+    /// cluster is made on purpose alone, by [`init`] or by the call `Admin.Init`.
     pub async fn start(settings: Settings, components: Components) -> Result<Self, Error> {
         settings.validate()?;
-        let Components { engine, network, clock, random } = components;
         let cannot_listen = |address: &str, source: io::Error| Error::Listen {
             address: address.to_owned(),
             source,
         };
-        let listener = network.listen(&settings.listen).await;
+        let listener = components.network.listen(&settings.listen).await;
         let listener = listener.map_err(|error| cannot_listen(&settings.listen, error))?;
         let address = listener.local_address();
         let status = match &settings.http_listen[..] {
@@ -98,15 +118,98 @@ impl Service {
                 Some(StatusServer::bind(http).await.map_err(|error| cannot_listen(http, error))?)
             }
         };
-
         let (stop_commits, commits_end) = Shutdown::new();
         let (committer, commits) =
-            Committer::new(engine.clone(), async move { commits_end.requested().await });
+            Committer::new(components.engine.clone(), async move { commits_end.requested().await });
         let metrics = Metrics::new("coordinator");
         show_commits(&metrics, &committer);
+        let advertised = match &settings.advertise[..] {
+            "" => address.to_string(),
+            advertise => advertise.to_owned(),
+        };
+        let (stop, stopping) = Shutdown::new();
+        let counts = Arc::new(Counts::new(&metrics));
+        let base = Base { settings, components, committer, counts, advertised, stopping };
+        let opened = match base.open().await {
+            Err(Error::NotInitialised) if base.settings.await_init => None,
+            opened => Some(opened?),
+        };
+        let handle = Handle {
+            address,
+            http_address: status.as_ref().map(StatusServer::address),
+            readiness: Readiness::new("starting"),
+        };
+        let commits = Box::pin(commits);
+        Ok(Self { handle, base, opened, listener, status, metrics, stop, commits, stop_commits })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> Arc<Core> {
+        self.opened.as_ref().expect("the store holds a cluster").core.clone()
+    }
+
+    /// What others may know of it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Answers until the order to stop, then lets calls under way end within the set time. When it
+    /// returns nothing of it runs any more. Dropping the future is like a crash: nothing
+    /// acknowledged is lost.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        let Self { handle, base, opened, listener, status, metrics, stop, commits, stop_commits } =
+            self;
+        let mut commits = tokio::spawn(commits);
+        let drain = base.drain();
+        let stopping = base.stopping.clone();
+        let (stop_status, status_ends) = Shutdown::new();
+
+        let order = async {
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => {}
+                () = stopping.requested() => {}
+            }
+            handle.readiness.not_ready("stopping");
+            stop.stop();
+        };
+        let serving = async {
+            let served = base.serve(&handle, listener, opened, &stop).await;
+            // It may have ended without an order.
+            stop.stop();
+            stop_status.stop();
+            served
+        };
+        let status = async {
+            if let Some(status) = status {
+                status.run(metrics, handle.readiness.clone(), status_ends).await;
+            }
+        };
+        let (served, (), ()) = tokio::join!(Box::pin(serving), order, Box::pin(status));
+
+        // Last, as the calls that were under way needed it.
+        stop_commits.stop();
+        if timeout(drain, &mut commits).await.is_err() {
+            warn!("the metadata does not answer; commits under way are given up");
+            commits.abort();
+        }
+        info!("the coordinator has stopped");
+        served
+    }
+}
+
+impl Base {
+    fn drain(&self) -> Duration {
+        Duration::from_millis(self.settings.drain_ms)
+    }
+
+    /// Reads which cluster the store holds, and makes its services.
+    async fn open(&self) -> Result<Opened, Error> {
+        let Self { settings, components, .. } = self;
+        let Components { engine, network, clock, random } = components.clone();
         let components = namespace::Components {
             engine: engine.clone(),
-            committer,
+            committer: self.committer.clone(),
             clock: clock.clone(),
             random: random.clone(),
         };
@@ -128,103 +231,65 @@ impl Service {
         if let Some(overruled) = settings.overruled_by(state.replication) {
             warn!("{overruled}: the cluster's value holds; Admin.SetReplication changes it");
         }
-
-        let advertised = match &settings.advertise[..] {
-            "" => address.to_string(),
-            advertise => advertise.to_owned(),
-        };
         let patience = Patience {
             suspect_after: Duration::from_millis(settings.suspect_after_ms),
             lost_after: Duration::from_millis(settings.lost_after_ms),
         };
-        let (stop, stopping) = Shutdown::new();
         let core = Arc::new(Core {
-            engine: engine.clone(),
+            engine,
             namespace,
             channels: Channels::new(network, Security::default()),
             clock,
             random,
             selector: placement::selector(settings.placement),
-            counts: Arc::new(Counts::new(&metrics)),
-            background: Background::new(advertised),
-            stopping,
+            counts: self.counts.clone(),
+            background: Background::new(self.advertised.clone()),
+            stopping: self.stopping.clone(),
             registry: Mutex::new(Registry::new(patience, Instant::now())),
-            settings,
+            settings: settings.clone(),
         });
         core.refresh_members().await.map_err(Error::metadata("reading the datanodes"))?;
         let (routes, health) = grpc::routes(&core).await?;
-        let handle = Handle {
-            address,
-            http_address: status.as_ref().map(StatusServer::address),
-            readiness: Readiness::new("starting"),
-        };
-        Ok(Self {
-            handle,
-            core,
-            engine,
-            listener,
-            routes,
-            health,
-            status,
-            metrics,
-            stop,
-            commits: Box::pin(commits),
-            stop_commits,
-        })
+        Ok(Opened { core, routes, health })
     }
 
-    #[cfg(test)]
-    pub(crate) fn core(&self) -> Arc<Core> {
-        self.core.clone()
-    }
-
-    /// What others may know of it.
-    pub fn handle(&self) -> Handle {
-        self.handle.clone()
-    }
-
-    /// Answers until the order to stop, then lets calls under way end within the set time. When it
-    /// returns nothing of it runs any more. Dropping the future is like a crash: nothing
-    /// acknowledged is lost.
-    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self {
-            handle,
-            core,
-            engine,
-            listener,
-            routes,
-            health,
-            status,
-            metrics,
-            stop,
-            commits,
-            stop_commits,
-        } = self;
+    /// Serves until the order to stop, once there is a cluster.
+    async fn serve(
+        &self,
+        handle: &Handle,
+        mut listener: Box<dyn Listener>,
+        mut opened: Option<Opened>,
+        stop: &Trigger,
+    ) -> Result<(), Error> {
+        if opened.is_none() {
+            let components = self.components.clone();
+            let expected = self.settings.expected_cluster();
+            let initialiser = Initialiser { components, expected, made: Notify::new() };
+            handle.readiness.not_ready("waits for init: the metadata store holds no cluster yet");
+            info!(address = %handle.address, "the coordinator waits for init");
+            let (counts, stopping) = (self.counts.clone(), &self.stopping);
+            listener = match waiting::wait(initialiser, listener, counts, stopping).await? {
+                Some(listener) => listener,
+                None => return Ok(()),
+            };
+            opened = Some(self.open().await?);
+        }
+        let Some(Opened { core, routes, health }) = opened else { return Ok(()) };
         let cluster = core.namespace.identity().cluster;
         info!(%cluster, address = %handle.address, "the coordinator serves");
-        let mut commits = tokio::spawn(commits);
-        let drain = Duration::from_millis(core.settings.drain_ms);
         let stopping = core.stopping.clone();
-        let (stop_status, status_ends) = Shutdown::new();
-
-        let order = async {
-            tokio::select! {
-                biased;
-                () = shutdown.requested() => {}
-                () = stopping.requested() => {}
+        let until = {
+            let stopping = stopping.clone();
+            async move {
+                stopping.requested().await;
+                grpc::stop_serving(&health).await;
             }
-            handle.readiness.not_ready("stopping");
-            grpc::stop_serving(&health).await;
-            stop.stop();
         };
         let serving = async {
-            let until = stopping.clone();
-            let until = async move { until.requested().await };
-            let served =
-                dfs_transport::serve(listener, routes, core.counts.clone(), until, drain).await;
+            let counts = core.counts.clone();
+            let served = dfs_transport::serve(listener, routes, counts, until, self.drain()).await;
             // It may have broken without an order.
             stop.stop();
-            stop_status.stop();
             served.map_err(Error::Serve)
         };
         let background = async {
@@ -232,24 +297,10 @@ impl Service {
                 biased;
                 () = stopping.requested() => {}
                 () = watch(&core, &handle.readiness) => {}
-                () = supervisor(&core, engine).run() => {}
+                () = supervisor(&core, core.engine.clone()).run() => {}
             }
         };
-        let status = async {
-            if let Some(status) = status {
-                status.run(metrics, handle.readiness.clone(), status_ends).await;
-            }
-        };
-        let (served, (), (), ()) =
-            tokio::join!(Box::pin(serving), order, Box::pin(background), Box::pin(status));
-
-        // Last, as the calls that were under way needed it.
-        stop_commits.stop();
-        if timeout(drain, &mut commits).await.is_err() {
-            warn!("the metadata does not answer; commits under way are given up");
-            commits.abort();
-        }
-        info!("the coordinator has stopped");
+        let (served, ()) = tokio::join!(Box::pin(serving), Box::pin(background));
         served
     }
 }
@@ -327,9 +378,10 @@ pub async fn init(
     random: &dyn Random,
     options: InitOptions,
 ) -> Result<ClusterId, Error> {
-    let InitOptions { replication_factor, min_write_replicas } = options;
+    let InitOptions { cluster, replication_factor, min_write_replicas } = options;
+    let cluster = cluster.unwrap_or_else(|| ClusterId::random(random));
     let replication = Replication { factor: replication_factor, min_write: min_write_replicas };
-    let options = namespace::InitOptions { replication };
+    let options = namespace::InitOptions { cluster, replication };
     match namespace::init(&*engine, &options, clock, random).await {
         Ok(identity) => Ok(identity.cluster),
         Err(dfs_metadata::Error::AlreadyInitialised(cluster)) => {

@@ -31,7 +31,10 @@ pub struct Settings {
     /// settings. A majority of the replication factor when not set.
     pub min_write_replicas: Option<u8>,
     /// Id of the cluster that the metadata store must hold, 32 hexadecimal digits; any when empty.
+    /// One that is made with these settings gets it.
     pub cluster_id: String,
+    /// Over a store that holds no cluster: wait until `Admin.Init` has made one, instead of ending.
+    pub await_init: bool,
     /// How nodes are chosen for chunks.
     pub placement: Placement,
     /// Milliseconds between the heartbeats of a datanode.
@@ -61,6 +64,8 @@ pub struct Settings {
 /// What a cluster is made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitOptions {
+    /// The id it gets; made up when not set.
+    pub cluster: Option<ClusterId>,
     /// Copies that files get, 1 to 16.
     pub replication_factor: u8,
     /// Durable copies without which no write is acknowledged, at most the replication factor; a
@@ -123,6 +128,7 @@ impl Default for Settings {
             replication_factor: None,
             min_write_replicas: None,
             cluster_id: String::new(),
+            await_init: false,
             placement: Placement::default(),
             heartbeat_interval_ms: 1_000,
             suspect_after_ms: 5_000,
@@ -152,16 +158,7 @@ impl Settings {
         if self.join_secret.is_empty() {
             return wrong("join_secret", "is not set; datanodes need one to join");
         }
-        let InitOptions { replication_factor, min_write_replicas } = self.init_options();
-        if !(1..=REPLICATION_MAX).contains(&replication_factor) {
-            return wrong("replication_factor", "is not between 1 and 16");
-        }
-        if min_write_replicas.is_some_and(|min| !(1..=replication_factor).contains(&min)) {
-            return wrong("min_write_replicas", "is not between 1 and replication_factor");
-        }
-        if !self.cluster_id.is_empty() && self.cluster_id.parse::<ClusterId>().is_err() {
-            return wrong("cluster_id", "is no id: 32 hexadecimal digits are wanted");
-        }
+        self.init_options()?;
         if self.heartbeat_interval_ms < 10 {
             return wrong("heartbeat_interval_ms", "is less than 10");
         }
@@ -184,11 +181,21 @@ impl Settings {
     }
 
     /// What [`init`](crate::init) makes a cluster with under these settings.
-    pub fn init_options(&self) -> InitOptions {
-        InitOptions {
-            replication_factor: self.replication_factor.unwrap_or(REPLICATION_DEFAULT),
-            min_write_replicas: self.min_write_replicas,
+    pub fn init_options(&self) -> Result<InitOptions, Error> {
+        let wrong = |setting, what| Err(Error::Setting { setting, what });
+        let replication_factor = self.replication_factor.unwrap_or(REPLICATION_DEFAULT);
+        let min_write_replicas = self.min_write_replicas;
+        if !(1..=REPLICATION_MAX).contains(&replication_factor) {
+            return wrong("replication_factor", "is not between 1 and 16");
         }
+        if min_write_replicas.is_some_and(|min| !(1..=replication_factor).contains(&min)) {
+            return wrong("min_write_replicas", "is not between 1 and replication_factor");
+        }
+        let cluster = self.expected_cluster();
+        if cluster.is_none() && !self.cluster_id.is_empty() {
+            return wrong("cluster_id", "is no id: 32 hexadecimal digits are wanted");
+        }
+        Ok(InitOptions { cluster, replication_factor, min_write_replicas })
     }
 
     /// The cluster that the store must hold, if one is named.

@@ -21,7 +21,7 @@ use dfs_metadata::namespace::{
 };
 use dfs_metadata::placement::{Candidate, RoundRobin};
 use dfs_types::{
-    Attributes, ChunkSeal, ClientId, Crc32c, DfsPath, DiskId, NodeId, OsRandom, Receipt,
+    Attributes, ChunkSeal, ClientId, ClusterId, Crc32c, DfsPath, DiskId, NodeId, OsRandom, Receipt,
     RegistrationNumber, Seal, Sha256, Slot, Stamp, SystemClock,
 };
 
@@ -70,7 +70,7 @@ impl System {
         batch_len: usize,
     ) -> Result<Self> {
         let replication = Replication { factor: COPIES as u8, min_write: None };
-        let options = InitOptions { replication };
+        let options = InitOptions { cluster: ClusterId::random(&OsRandom), replication };
         init(&*engines[0], &options, &SystemClock, &OsRandom).await?;
         let mut coordinators = Vec::new();
         for engine in engines {

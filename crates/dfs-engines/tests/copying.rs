@@ -21,7 +21,7 @@ use dfs_metadata::engine::{
 use dfs_metadata::lease::WORKERS;
 use dfs_metadata::memory::MemoryEngine;
 use dfs_metadata::namespace::{InitOptions, Replication, init};
-use dfs_types::{Random as _, Revision, SeededRandom, SystemClock};
+use dfs_types::{ClusterId, Random as _, Revision, SeededRandom, SystemClock};
 use tokio::sync::Notify;
 
 type Keys = BTreeMap<Bytes, Bytes>;
@@ -35,7 +35,8 @@ async fn all(engine: &dyn Engine) -> Keys {
 async fn source(seed: u64, keys: u64) -> MemoryEngine {
     let (engine, random) = (MemoryEngine::new(), SeededRandom::new(seed));
     let replication = Replication { factor: 3, min_write: None };
-    init(&engine, &InitOptions { replication }, &SystemClock, &random).await.unwrap();
+    let options = InitOptions { cluster: ClusterId::random(&random), replication };
+    init(&engine, &options, &SystemClock, &random).await.unwrap();
     for _ in 0..keys {
         let mut key = vec![b"dikortux"[random.below(8) as usize], b'/'];
         key.extend((0..random.below(30)).map(|_| random.below(256) as u8));

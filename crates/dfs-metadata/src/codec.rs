@@ -12,7 +12,7 @@ use crate::keys;
 
 /// Something with a stored form.
 pub(crate) trait Record: Sized {
-    /// Its newest format, and the only one so far.
+    /// Its newest format, in which it is written.
     const FORMAT: u8 = 1;
 
     /// Appends the fields.
@@ -20,6 +20,11 @@ pub(crate) trait Record: Sized {
 
     /// Reads the fields; `None` when they are no such thing.
     fn read(input: &mut Reader<'_>) -> Option<Self>;
+
+    /// Reads the fields of an older format; `None` for one that there never was.
+    fn read_older(_format: u8, _input: &mut Reader<'_>) -> Option<Self> {
+        None
+    }
 
     /// The stored form.
     fn encode(&self) -> Vec<u8> {
@@ -38,7 +43,11 @@ pub(crate) trait Record: Sized {
             return Err(Error::NewerRecord { key, found: *format, supported: Self::FORMAT });
         }
         let mut input = Reader(fields);
-        let record = (*format == Self::FORMAT).then(|| Self::read(&mut input)).flatten();
+        let record = if *format == Self::FORMAT {
+            Self::read(&mut input)
+        } else {
+            Self::read_older(*format, &mut input)
+        };
         record.filter(|_| input.0.is_empty()).ok_or_else(damaged)
     }
 }

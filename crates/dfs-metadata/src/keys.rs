@@ -17,6 +17,11 @@ pub(crate) const MOVES: Bytes = Bytes::from_static(b"s/moves");
 /// Written blindly whenever a directory or symlink loses a name.
 pub(crate) const NAMES: Bytes = Bytes::from_static(b"s/names");
 
+/// Written by every change that an administrator makes of what nodes shall be, maintenance included;
+/// not there before the first one. Who decides by what all nodes are does it on the condition that
+/// this is still the same.
+pub(crate) const STANDING: Bytes = Bytes::from_static(b"s/standing");
+
 /// There while the store is an unfinished copy of another.
 pub(crate) const COPY: Bytes = Bytes::from_static(b"s/copy");
 /// Epochs and renewals of leases.

@@ -59,7 +59,7 @@ error_codes! {
     NotFound = "NOT_FOUND", ENOENT, 3;
     /// There is something of that name already.
     AlreadyExists = "ALREADY_EXISTS", EEXIST, 4;
-    /// The directory has entries.
+    /// The directory has entries, or the datanode holds something, or may.
     NotEmpty = "NOT_EMPTY", ENOTEMPTY, 4;
     /// A directory was needed.
     NotADirectory = "NOT_A_DIRECTORY", ENOTDIR, 4;

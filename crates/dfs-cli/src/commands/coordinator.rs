@@ -53,6 +53,9 @@ struct InitArgs {
     /// Durable copies without which no write is acknowledged; a majority when not set.
     #[arg(long, value_name = "N")]
     min_write_replicas: Option<u8>,
+    /// Id of the cluster, 32 hexadecimal digits, which no other may have; made up when not set.
+    #[arg(long, value_name = "ID")]
+    cluster_id: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +78,9 @@ struct ServeArgs {
     /// Under which address others reach this coordinator; where it listens when not set.
     #[arg(long, env = "DFS_ADVERTISE", value_name = "ADDRESS")]
     advertise: Option<String>,
+    /// Over a store without a cluster: wait until one is made by call, as the operator does it.
+    #[arg(long)]
+    await_init: bool,
     /// Talk plaintext to other machines.
     #[arg(long)]
     insecure: bool,
@@ -87,13 +93,15 @@ struct Flags<'a> {
     http_listen: Option<&'a str>,
     advertise: Option<&'a str>,
     join_secret: Option<String>,
+    await_init: Option<bool>,
 }
 
 /// The same for what a cluster is made with.
 #[derive(Serialize)]
-struct InitFlags {
+struct InitFlags<'a> {
     replication_factor: Option<u8>,
     min_write_replicas: Option<u8>,
+    cluster_id: Option<&'a str>,
 }
 
 pub(crate) async fn run(args: CoordinatorArgs, out: Output) -> Result<()> {
@@ -108,9 +116,10 @@ fn init_options(args: &InitArgs) -> Result<InitOptions> {
     let flags = InitFlags {
         replication_factor: args.replication_factor,
         min_write_replicas: args.min_write_replicas,
+        cluster_id: args.cluster_id.as_deref(),
     };
     let settings: Settings = server::settings(args.config.as_deref(), &flags)?;
-    Ok(settings.init_options())
+    settings.init_options().map_err(|error| error_of(&error))
 }
 
 async fn init(args: InitArgs, out: Output) -> Result<()> {
@@ -134,6 +143,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
         http_listen: args.http_listen.as_deref(),
         advertise: args.advertise.as_deref(),
         join_secret,
+        await_init: args.await_init.then_some(true),
     };
     let settings: Settings = server::settings(args.config.as_deref(), &flags)?;
     server::check_exposure(&[&settings.listen, &settings.http_listen], args.insecure)?;
@@ -166,26 +176,39 @@ pub(crate) fn error_of(error: &dfs_coordinator::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use dfs_types::{ClusterId, ErrorCode};
+
     use super::*;
 
     #[test]
     fn flags_stand_over_the_file_of_init() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("coordinator.yaml");
-        std::fs::write(&file, "replication_factor: 5\nmin_write_replicas: 2\nlisten: a:1\n")
-            .unwrap();
-        let options = |config: Option<PathBuf>, replication_factor, min_write_replicas| {
-            let metadata = "memory:".to_owned();
-            let args = InitArgs { metadata, config, replication_factor, min_write_replicas };
-            init_options(&args).unwrap()
+        let (one, two) = (ClusterId(1), ClusterId(2));
+        let text = "replication_factor: 5\nmin_write_replicas: 2\nlisten: a:1\n";
+        std::fs::write(&file, format!("{text}cluster_id: '{one}'\n")).unwrap();
+        let args = |config: Option<&PathBuf>, factor, min, id: Option<ClusterId>| InitArgs {
+            metadata: "memory:".to_owned(),
+            config: config.cloned(),
+            replication_factor: factor,
+            min_write_replicas: min,
+            cluster_id: id.map(|id| id.to_string()),
         };
-        let made = |replication_factor, min_write_replicas| InitOptions {
+        let made = |cluster, replication_factor, min_write_replicas| InitOptions {
+            cluster,
             replication_factor,
             min_write_replicas,
         };
-        assert_eq!(options(None, None, None), made(3, None));
-        assert_eq!(options(Some(file.clone()), None, None), made(5, Some(2)));
-        assert_eq!(options(Some(file), Some(4), None), made(4, Some(2)));
-        assert_eq!(options(None, Some(2), Some(1)), made(2, Some(1)));
+        let file = Some(&file);
+        for (args, options) in [
+            (args(None, None, None, None), made(None, 3, None)),
+            (args(file, None, None, None), made(Some(one), 5, Some(2))),
+            (args(file, Some(4), None, Some(two)), made(Some(two), 4, Some(2))),
+            (args(None, Some(2), Some(1), None), made(None, 2, Some(1))),
+        ] {
+            assert_eq!(init_options(&args).unwrap(), options);
+        }
+        let wrong = InitArgs { cluster_id: Some("7".to_owned()), ..args(None, None, None, None) };
+        assert_eq!(init_options(&wrong).unwrap_err().code(), ErrorCode::InvalidArgument);
     }
 }

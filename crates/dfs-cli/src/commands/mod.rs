@@ -15,6 +15,7 @@ pub(crate) mod ls;
 pub(crate) mod metadata;
 pub(crate) mod mkdir;
 pub(crate) mod mv;
+pub(crate) mod node;
 pub(crate) mod put;
 pub(crate) mod rm;
 pub(crate) mod stat;

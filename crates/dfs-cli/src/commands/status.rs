@@ -30,6 +30,8 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
                 "last_heard_ms": node.last_heard.map(|d| d.as_millis() as u64),
                 "version": node.version,
                 "refuses_chunks": node.refuses_chunks,
+                "sessions": node.sessions,
+                "maintenance_left_ms": node.maintenance_left.map(|d| d.as_millis() as u64),
                 "disks": node.disks.iter().map(|disk| json!({
                     "id": disk.id.to_string(),
                     "capacity": disk.capacity,
@@ -95,9 +97,11 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
         let free: u64 = node.disks.iter().map(|disk| disk.free).sum();
         let chunks: u64 = node.disks.iter().map(|disk| disk.chunks).sum();
         let heard = node.last_heard.map_or_else(|| "never".to_owned(), ago);
+        let left = node.maintenance_left.map(|left| format!("  for {} more", span(left)));
+        let left = left.unwrap_or_default();
         let note = if node.refuses_chunks { "  takes no new chunks" } else { "" };
         out.line(format_args!(
-            "{:<32} {:<21} {:<11} {:>9} {chunks:>9}  {heard}{note}",
+            "{:<32} {:<21} {:<11} {:>9} {chunks:>9}  {heard}{left}{note}",
             node.id.to_string(),
             node.address,
             node.state.to_string(),
@@ -117,8 +121,14 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
 fn ago(elapsed: Duration) -> String {
     match elapsed.as_secs() {
         0 => "now".to_owned(),
-        seconds @ 1..=119 => format!("{seconds} s ago"),
-        seconds @ 120..=7_199 => format!("{} min ago", seconds / 60),
-        seconds => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} ago", span(elapsed)),
+    }
+}
+
+fn span(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3_600),
     }
 }

@@ -1,5 +1,6 @@
 //! The promises of SEMANTICS.md, each by its number, against real processes.
 
+mod administration;
 mod bounds;
 mod durability;
 mod integrity;

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_metadata::namespace::{ClusterState, Replication};
+use dfs_metadata::namespace::ClusterState;
 use dfs_proto::v1::admin_server::Admin;
 use dfs_proto::wire::WireId;
-use dfs_proto::{Failure, FieldError, v1};
+use dfs_proto::{Failure, v1, wire};
 use dfs_transport::Action;
 use dfs_types::{ErrorCode, NodeState, Revision};
 use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
-use super::holder;
-use super::upload::replication_factor;
+use super::upload::replication;
+use super::{holder, nodes, removal, waiting};
 use crate::core::{Core, allow, location, unknown_location, wire_state};
 use crate::failure;
 use crate::registry::View;
@@ -29,21 +29,68 @@ const TALLY_POLL: Duration = Duration::from_millis(10);
 
 pub(super) struct Handler(pub(super) Arc<Core>);
 
+type Answer<T> = Result<Response<T>, Status>;
+
 #[tonic::async_trait]
 impl Admin for Handler {
     async fn cluster_status(
         &self,
         request: Request<v1::ClusterStatusRequest>,
-    ) -> Result<Response<v1::ClusterStatusResponse>, Status> {
+    ) -> Answer<v1::ClusterStatusResponse> {
         Ok(Response::new(cluster_status(&self.0, request.into_inner()).await?))
     }
 
     async fn set_replication(
         &self,
         request: Request<v1::SetReplicationRequest>,
-    ) -> Result<Response<v1::SetReplicationResponse>, Status> {
+    ) -> Answer<v1::SetReplicationResponse> {
         Ok(Response::new(set_replication(&self.0, request.into_inner()).await?))
     }
+
+    async fn init(&self, request: Request<v1::InitRequest>) -> Answer<v1::InitResponse> {
+        let (asked, _) = waiting::parse(&request.into_inner())?;
+        let found = self.0.namespace.identity().cluster;
+        Ok(Response::new(waiting::already(asked, found)?))
+    }
+
+    async fn admit(&self, request: Request<v1::AdmitRequest>) -> Answer<v1::AdmitResponse> {
+        Ok(Response::new(nodes::admit(&self.0, request.into_inner()).await?))
+    }
+
+    async fn safe_to_stop(
+        &self,
+        request: Request<v1::SafeToStopRequest>,
+    ) -> Answer<v1::SafeToStopResponse> {
+        Ok(Response::new(nodes::safe_to_stop(&self.0, request.into_inner()).await?))
+    }
+
+    async fn maintenance(
+        &self,
+        request: Request<v1::MaintenanceRequest>,
+    ) -> Answer<v1::MaintenanceResponse> {
+        Ok(Response::new(nodes::maintenance(&self.0, request.into_inner()).await?))
+    }
+
+    async fn deregister(
+        &self,
+        request: Request<v1::DeregisterRequest>,
+    ) -> Answer<v1::DeregisterResponse> {
+        Ok(Response::new(removal::deregister(&self.0, request.into_inner()).await?))
+    }
+
+    async fn forget(&self, request: Request<v1::ForgetRequest>) -> Answer<v1::ForgetResponse> {
+        Ok(Response::new(removal::forget(&self.0, request.into_inner()).await?))
+    }
+}
+
+/// Refuses a call that means another cluster.
+pub(super) fn check_cluster(core: &Core, cluster_id: &[u8]) -> Result<(), Failure> {
+    let expected = wire::id("cluster_id", cluster_id)?;
+    let found = core.namespace.identity().cluster;
+    if expected == found {
+        return Ok(());
+    }
+    Err(failure::of(&dfs_metadata::Error::WrongCluster { expected, found }))
 }
 
 async fn set_replication(
@@ -51,16 +98,11 @@ async fn set_replication(
     request: v1::SetReplicationRequest,
 ) -> Result<v1::SetReplicationResponse, Failure> {
     allow(Action::Administer, None)?;
-    let factor = replication_factor("replication_factor", request.replication_factor)?;
-    let min_write = request
-        .min_write_replicas
-        .map(|copies| replication_factor("min_write_replicas", copies))
-        .transpose()?;
-    if min_write.is_some_and(|min| min > factor) {
-        let what = format_args!("at most the replication factor ({factor}) is possible");
-        return Err(FieldError::new("min_write_replicas", what).into());
+    if !request.cluster_id.is_empty() {
+        check_cluster(core, &request.cluster_id)?;
     }
-    let revision = core.namespace.set_replication(Replication { factor, min_write }).await;
+    let wanted = replication(request.replication_factor, request.min_write_replicas)?;
+    let revision = core.namespace.set_replication(wanted).await;
     let revision = revision.map_err(|error| failure::of(&error))?;
     Ok(v1::SetReplicationResponse { revision: revision.0 })
 }
@@ -178,6 +220,8 @@ fn node_status(view: &View) -> v1::NodeStatus {
         last_heard_ms: view.last_heard.map(|ago| ago.as_millis() as u64),
         version: view.member.version.clone(),
         refuses_chunks: view.refuses_chunks(),
+        sessions: view.sessions,
+        maintenance_left_ms: view.maintenance_left.map(|left| left.as_millis() as u64),
     }
 }
 

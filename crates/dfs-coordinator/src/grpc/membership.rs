@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::upload::label;
-use crate::core::{Core, allow, member, wire_state};
+use crate::core::{Core, allow, wire_state};
 use crate::failure;
 use crate::registry::{DiskReport, Report, Speaker};
 
@@ -228,9 +228,10 @@ async fn open(core: &Core, node: NodeId, speaker: Speaker) -> Result<Option<u64>
         }
         Err(error) => return Err(failure::of(&error)),
     };
+    let now = Instant::now();
     let mut registry = core.registry();
-    if let Some(member) = member(&stored) {
-        registry.set_member(node, member, Instant::now());
+    if let Some(member) = core.member(&stored, now) {
+        registry.set_member(node, member, now);
     }
     Ok(registry.open_stream(node, speaker))
 }

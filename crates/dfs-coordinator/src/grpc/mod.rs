@@ -5,7 +5,10 @@ mod convert;
 mod coordinator;
 mod holder;
 mod membership;
+mod nodes;
+mod removal;
 mod upload;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -21,6 +24,8 @@ use tonic_health::server::HealthReporter;
 
 use crate::Error;
 use crate::core::Core;
+
+pub(crate) use waiting::{Initialiser, waiting_routes};
 
 /// All services of a coordinator, with health and reflection.
 pub(crate) async fn routes(core: &Arc<Core>) -> Result<(Routes, HealthReporter), Error> {

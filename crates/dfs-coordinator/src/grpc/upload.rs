@@ -153,8 +153,20 @@ pub(super) async fn abort_upload(
     Ok(v1::AbortResponse {})
 }
 
+/// Copies of files and of writes, as a caller asked for them.
+pub(super) fn replication(factor: u32, min_write: Option<u32>) -> Result<Replication, FieldError> {
+    let factor = replication_factor("replication_factor", factor)?;
+    let min_write =
+        min_write.map(|copies| replication_factor("min_write_replicas", copies)).transpose()?;
+    if min_write.is_some_and(|min| min > factor) {
+        let what = format_args!("at most the replication factor ({factor}) is possible");
+        return Err(FieldError::new("min_write_replicas", what));
+    }
+    Ok(Replication { factor, min_write })
+}
+
 /// Copies of a file, as a caller asked for them.
-pub(super) fn replication_factor(field: &'static str, copies: u32) -> Result<u8, FieldError> {
+fn replication_factor(field: &'static str, copies: u32) -> Result<u8, FieldError> {
     u8::try_from(copies)
         .ok()
         .filter(|copies| (1..=Replication::FACTOR_MAX).contains(copies))

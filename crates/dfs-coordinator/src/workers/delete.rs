@@ -42,9 +42,14 @@ impl Delete {
     }
 
     fn standing(&self, node: NodeId) -> Standing {
-        match self.core.registry().state(node, Instant::now()) {
+        let now = Instant::now();
+        let registry = self.core.registry();
+        match registry.state(node, now) {
             Some(NodeState::Removed) => Standing::Removed,
             Some(NodeState::Suspect | NodeState::Lost) | None => Standing::Away,
+            Some(NodeState::Maintenance) if !registry.answering(now).contains(&node) => {
+                Standing::Away
+            }
             Some(_) => Standing::Here,
         }
     }

@@ -364,6 +364,8 @@ mod tests {
                 host: String::new(),
                 version: String::new(),
                 admin_state: NodeState::Active,
+                maintenance_until: None,
+                is_leaving: false,
                 registration: RegistrationNumber(1),
             },
             state,
@@ -375,6 +377,7 @@ mod tests {
             is_stopping: false,
             sessions: 0,
             last_heard: None,
+            maintenance_left: None,
         }
     }
 

@@ -174,7 +174,7 @@ async fn empty_metadata_under_live_nodes_makes_no_cluster_and_deletes_nothing() 
     assert!(snapshot.range(b"", b"", 1).await.unwrap().is_empty());
 
     // Even where somebody made a new cluster in their place, the nodes are not taken over.
-    let options = settings().init_options();
+    let options = settings().init_options().unwrap();
     init(empty.clone(), &*cluster.clock, &SeededRandom::new(99), options).await.unwrap();
     cluster.start_again(empty).await;
     for node in cluster.nodes.values() {
@@ -191,7 +191,7 @@ async fn empty_metadata_under_live_nodes_makes_no_cluster_and_deletes_nothing() 
 #[tokio::test]
 async fn a_cluster_is_made_once() {
     let cluster = Cluster::start(0).await;
-    let options = settings().init_options();
+    let options = settings().init_options().unwrap();
     let engine = cluster.engine.clone();
     let again = init(engine, &*cluster.clock, &SeededRandom::new(5), options).await;
     let Err(Error::AlreadyInitialised(there)) = again else { panic!("{again:?}") };

@@ -235,6 +235,7 @@ async fn the_administrator_sets_how_many_copies_new_files_get() {
     let set = |replication_factor, min_write_replicas| v1::SetReplicationRequest {
         replication_factor,
         min_write_replicas,
+        ..Default::default()
     };
     for (factor, min) in [(0, None), (17, None), (2, Some(3)), (2, Some(0))] {
         let result = admin.set_replication(set(factor, min)).await;

@@ -2,7 +2,6 @@
 
 use dfs_coordinator::{Error, JoinSecret, Service, Settings};
 use dfs_types::{ClusterId, ErrorCode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -12,14 +11,10 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use crate::cluster::{Cluster, channel, components, eventually, settings};
+use crate::cluster::{Cluster, channel, components, eventually, http_get, settings};
 
 async fn get(cluster: &Cluster, path: &str) -> String {
-    let mut stream = TcpStream::connect(cluster.handle.http_address.unwrap()).await.unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
+    http_get(&cluster.handle, path).await
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! One file for each kind of behaviour.
 
+mod administering;
 mod deleting;
 mod engine;
 mod files;
@@ -7,3 +8,4 @@ mod life;
 mod members;
 mod repairing;
 mod several;
+mod waiting;

@@ -17,6 +17,8 @@ use dfs_proto::{Failure, v1};
 use dfs_runtime::{Shutdown, Trigger};
 use dfs_transport::TcpNetwork;
 use dfs_types::{ChunkId, Clock, ErrorCode, NodeId, Receipt, SeededRandom, Timestamp};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
@@ -46,6 +48,15 @@ pub(crate) async fn channel(address: &str) -> Channel {
     Endpoint::new(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 
+/// What the side door of a coordinator answers.
+pub(crate) async fn http_get(handle: &Handle, path: &str) -> String {
+    let mut stream = TcpStream::connect(handle.http_address.unwrap()).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
 /// The code a call was refused with.
 pub(crate) fn refused<T: Debug>(result: Result<T, Status>) -> ErrorCode {
     Failure::from_status(&result.expect_err("the call should have been refused")).code
@@ -56,6 +67,10 @@ pub(crate) fn refused<T: Debug>(result: Result<T, Status>) -> ErrorCode {
 pub(crate) struct ManualClock(AtomicU64);
 
 impl ManualClock {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(1_700_000_000_000)))
+    }
+
     pub(crate) fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_millis() as u64, Ordering::Relaxed);
     }
@@ -108,9 +123,9 @@ impl Cluster {
     }
 
     pub(crate) async fn with(settings: Settings, engine: Arc<dyn Engine>, nodes: u128) -> Self {
-        let clock = Arc::new(ManualClock(AtomicU64::new(1_700_000_000_000)));
+        let clock = ManualClock::new();
         let random = SeededRandom::new(7);
-        init(engine.clone(), &*clock, &random, settings.init_options()).await.unwrap();
+        init(engine.clone(), &*clock, &random, settings.init_options().unwrap()).await.unwrap();
         let (handle, stop, running) = run(&settings, &engine, &clock).await;
         let mut cluster = Self {
             handle,

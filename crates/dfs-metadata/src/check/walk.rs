@@ -367,7 +367,7 @@ impl<'a> Walk<'a> {
             self.read::<Floor>(key, value);
         } else if *key == keys::INODES {
             self.read::<NextInode>(key, value);
-        } else if *key == keys::MOVES || *key == keys::NAMES {
+        } else if [keys::MOVES, keys::NAMES, keys::STANDING].contains(key) {
             self.read::<Mark>(key, value);
         } else if *key == keys::COPY {
             let what = "the store is an unfinished copy; `dfs metadata copy` finishes it";

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dfs_types::{Attributes, CHUNK_SIZE_MIN, ChunkId, SeededRandom, Slot};
+use dfs_types::{Attributes, CHUNK_SIZE_MIN, ChunkId, ClusterId, SeededRandom, Slot};
 
 use super::Harness;
 use super::histories::run::{NODE, StoppedClock, at, register_node, written};
@@ -24,7 +24,8 @@ pub async fn file_of_many_extents(harness: &mut dyn Harness) {
     let engine = harness.engine().await;
     let random = Arc::new(SeededRandom::new(1));
     let replication = Replication { factor: 1, min_write: None };
-    init(&*engine, &InitOptions { replication }, &StoppedClock, &*random).await.unwrap();
+    let options = InitOptions { cluster: ClusterId::random(&*random), replication };
+    init(&*engine, &options, &StoppedClock, &*random).await.unwrap();
     let (committer, serving) = Committer::new(engine.clone(), std::future::pending());
     let serving = tokio::spawn(serving);
     let clock = Arc::new(StoppedClock);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use dfs_types::{Clock, Random, SeededRandom, Timestamp};
+use dfs_types::{Clock, ClusterId, Random, SeededRandom, Timestamp};
 
 use super::*;
 use crate::Committer;
@@ -45,7 +45,8 @@ async fn source(seed: u64, keys: u64) -> MemoryEngine {
     let engine = MemoryEngine::new();
     let random = SeededRandom::new(seed);
     let replication = Replication { factor: 3, min_write: None };
-    init(&engine, &InitOptions { replication }, &StoppedClock, &random).await.unwrap();
+    let options = InitOptions { cluster: ClusterId::random(&random), replication };
+    init(&engine, &options, &StoppedClock, &random).await.unwrap();
     for _ in 0..keys {
         let mut key = vec![b"dikortux"[random.below(8) as usize], b'/'];
         key.extend((0..random.below(30)).map(|_| random.below(256) as u8));
@@ -225,7 +226,8 @@ async fn half_a_copy_is_no_store_and_no_source() {
     assert_eq!(error.start_code(), ErrorCode::WrongCluster);
     // Its cluster is among what was not copied yet.
     assert!(!all(&target).await.contains_key(&keys::CLUSTER));
-    let options = InitOptions { replication: Replication { factor: 3, min_write: None } };
+    let replication = Replication { factor: 3, min_write: None };
+    let options = InitOptions { cluster: ClusterId(9), replication };
     let made = init(&target, &options, &StoppedClock, &SeededRandom::new(9)).await;
     assert!(matches!(made, Err(Error::UnfinishedCopy(_))), "{made:?}");
     let error = copy_quietly(&target, &MemoryEngine::new()).await.unwrap_err();

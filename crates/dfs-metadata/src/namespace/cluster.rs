@@ -23,6 +23,8 @@ const FIRST: Incarnation = Incarnation(1);
 /// What a new cluster starts with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitOptions {
+    /// The id it gets: made up for it, and of no other cluster.
+    pub cluster: ClusterId,
     /// Copies of new files.
     pub replication: Replication,
 }
@@ -75,7 +77,7 @@ pub async fn init(
 ) -> Result<ClusterIdentity, Error> {
     let Replication { factor, min_write } = options.replication;
     check_replication(options.replication)?;
-    let identity = ClusterIdentity { cluster: ClusterId::random(random), incarnation: FIRST };
+    let identity = ClusterIdentity { cluster: options.cluster, incarnation: FIRST };
     let cluster = Cluster {
         id: identity.cluster,
         incarnation: identity.incarnation,
@@ -112,6 +114,14 @@ pub async fn init(
     let found = snapshot.get(&keys::CLUSTER).await?;
     let found = found.ok_or_else(|| missing(&keys::CLUSTER))?;
     Err(Error::AlreadyInitialised(Cluster::decode(&keys::CLUSTER, &found.value)?.id))
+}
+
+/// The cluster that a store holds, if it holds one.
+pub async fn find(engine: &dyn Engine) -> Result<Option<ClusterId>, Error> {
+    let snapshot = engine.snapshot().await?;
+    refuse_unfinished(&*snapshot).await?;
+    let found = snapshot.get(&keys::CLUSTER).await?;
+    found.map(|found| Ok(Cluster::decode(&keys::CLUSTER, &found.value)?.id)).transpose()
 }
 
 /// Nobody may run on half a copy.

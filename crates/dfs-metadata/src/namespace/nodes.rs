@@ -81,41 +81,22 @@ impl Namespace {
             if known.state == NodeState::Removed {
                 return Err(Error::NodeRemoved(node));
             }
-            if number == known.confirmed && number != RegistrationNumber(0) {
+            let is_in_use = number == known.confirmed && number != RegistrationNumber(0);
+            if is_in_use && !known.is_leaving {
                 return Ok(known);
             }
-            if number != known.pending || number <= known.confirmed {
+            if !is_in_use && (number != known.pending || number <= known.confirmed) {
                 return Err(not_registered);
             }
             known.confirmed = number;
+            // It is here: whoever wanted to take it out looks again, or has given up.
+            known.is_leaving = false;
             tx.put(key, &known);
             if let Attempt::Committed(_) = self.commit(tx).await? {
                 return Ok(known);
             }
         }
         Err(Error::Conflict { what: "the registration of a node", tries: TRIES })
-    }
-
-    /// Sets what a node shall be; not Suspect or Lost, which are no wishes.
-    pub async fn set_node_state(&self, node: NodeId, state: NodeState) -> Result<(), Error> {
-        if !Node::can_be(state) {
-            return Err(Error::Invalid { what: format!("a node cannot be made {state}") });
-        }
-        for tries in 0..TRIES {
-            self.pause_before(tries).await;
-            let mut tx = self.begin().await?;
-            let key = keys::node(node);
-            let mut known = tx.get::<Node>(&key).await?.ok_or(Error::UnknownNode(node))?;
-            if known.state == state {
-                return Ok(());
-            }
-            known.state = state;
-            tx.put(key, &known);
-            if let Attempt::Committed(_) = self.commit(tx).await? {
-                return Ok(());
-            }
-        }
-        Err(Error::Conflict { what: "the state of a node", tries: TRIES })
     }
 
     /// One node.
@@ -151,12 +132,13 @@ impl Namespace {
 fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Result<Node, Error> {
     let none = RegistrationNumber(0);
     let (id, found) = (request.node, request.registration);
-    let (confirmed, last, state) = match known {
+    let (confirmed, last, state, maintenance_until) = match known {
         None if found != none => return Err(Error::UnknownNode(id)),
-        None => (none, none, NodeState::Joining),
+        None => (none, none, NodeState::Joining, None),
         Some(known) if known.state == NodeState::Removed => return Err(Error::NodeRemoved(id)),
         Some(known) if found == known.confirmed || found == known.pending => {
-            (found, known.pending.max(known.confirmed), known.state)
+            let last = known.pending.max(known.confirmed);
+            (found, last, known.state, known.maintenance_until)
         }
         Some(known) => {
             let expected = known.confirmed.0;
@@ -173,6 +155,8 @@ fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Resul
         confirmed,
         pending: last.next(),
         state: if is_admitted { NodeState::Active } else { state },
+        maintenance_until,
+        is_leaving: false,
     })
 }
 

@@ -1,5 +1,7 @@
 //! Stored forms: read back as they were, and refused, never believed, when they are anything else.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use dfs_types::{
     Attributes, ChunkId, ChunkSeal, ClusterId, Crc32c, DiskId, FileKind, FileTime, Generation,
@@ -232,12 +234,12 @@ fn node() -> impl Strategy<Value = Node> {
         Just(NodeState::Active),
         Just(NodeState::Draining),
         Just(NodeState::Drained),
-        Just(NodeState::Maintenance),
         Just(NodeState::Removed),
     ];
     let texts = [".*", ".*", ".*", ".*"];
-    (texts, vec(any::<u128>(), 0..4), number(), number(), states).prop_map(
-        |([address, zone, host, version], disks, confirmed, pending, state)| Node {
+    let wishes = (states, option::of(time()), any::<bool>());
+    (texts, vec(any::<u128>(), 0..4), number(), number(), wishes).prop_map(
+        |([address, zone, host, version], disks, confirmed, pending, wishes)| Node {
             address,
             zone,
             host,
@@ -245,7 +247,9 @@ fn node() -> impl Strategy<Value = Node> {
             disks: disks.into_iter().map(DiskId).collect(),
             confirmed: RegistrationNumber(confirmed),
             pending: RegistrationNumber(pending),
-            state,
+            state: wishes.0,
+            maintenance_until: wishes.1,
+            is_leaving: wishes.2,
         },
     )
 }
@@ -338,4 +342,61 @@ fn the_first_format_stays() {
             "8202",
         )
     );
+}
+
+#[test]
+fn a_node_of_the_first_format_is_still_read() {
+    let node = Node {
+        address: "a:1".to_owned(),
+        disks: vec![DiskId(7)],
+        pending: RegistrationNumber(300),
+        state: NodeState::Draining,
+        ..a_node()
+    };
+    let mut old = node.encode();
+    // The fields that came with the second: no end of a maintenance, and not leaving.
+    assert_eq!(old.split_off(old.len() - 2), [0, 0]);
+    old[0] = 1;
+    assert_eq!(Node::decode(KEY, &old).unwrap(), node);
+    let state = old.len() - 1;
+    // Kept for a maintenance without an end.
+    old[state] = 4;
+    assert_eq!(Node::decode(KEY, &old).unwrap().state, NodeState::Active);
+    old[state] = 5;
+    assert_eq!(Node::decode(KEY, &old).unwrap().state, NodeState::Removed);
+    old[state] = 6;
+    assert!(is_damaged::<Node>(&old));
+    assert!(is_damaged::<Node>(&old[..state]));
+}
+
+#[test]
+fn a_maintenance_lasts_until_its_end_and_none_is_longer_than_a_day() {
+    let now = Timestamp::from_millis(1_000_000_000);
+    let day = Node::MAINTENANCE_MAX;
+    let left = |until| {
+        let node = Node { maintenance_until: until, ..a_node() };
+        node.maintenance_left(now)
+    };
+    let second = Duration::from_secs(1);
+    assert_eq!(left(None), None);
+    assert_eq!(left(Some(now)), None);
+    assert_eq!(left(Some(now.minus(second))), None);
+    assert_eq!(left(Some(now.plus(second))), Some(second));
+    assert_eq!(left(Some(now.plus(day))), Some(day));
+    assert_eq!(left(Some(now.plus(day + second))), None, "of another clock");
+}
+
+fn a_node() -> Node {
+    Node {
+        address: String::new(),
+        zone: String::new(),
+        host: String::new(),
+        version: String::new(),
+        disks: Vec::new(),
+        confirmed: RegistrationNumber(1),
+        pending: RegistrationNumber(1),
+        state: NodeState::Active,
+        maintenance_until: None,
+        is_leaving: false,
+    }
 }

@@ -28,6 +28,9 @@ pub struct Settings {
     pub datanode_flags: Vec<Vec<String>>,
     /// Flags for `dfs coordinator init`.
     pub init: Vec<String>,
+    /// Coordinators wait for the call `Admin.Init`, instead of a cluster being made before they
+    /// start. Datanodes are for the test to add.
+    pub awaits_init: bool,
     /// What every server logs.
     pub log: String,
     /// How many coordinators. Several need metadata that they can share.
@@ -66,6 +69,7 @@ impl Default for Settings {
             zones: Vec::new(),
             datanode_flags: Vec::new(),
             init: Vec::new(),
+            awaits_init: false,
             log: "info".to_owned(),
             coordinators: 1,
             metadata: Metadata::Own,
@@ -91,7 +95,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster of `binary`, which is `dfs`, and waits until all nodes are active.
+    /// Starts a cluster of `binary`, which is `dfs`, and waits until all nodes are active, unless
+    /// it waits itself.
     pub fn start(binary: impl Into<PathBuf>, settings: Settings) -> Self {
         let binary = binary.into();
         let folder = tempfile::Builder::new().prefix("dfs-test-").tempdir().expect("a folder");
@@ -105,12 +110,14 @@ impl Cluster {
             Metadata::Folder(folder) => format!("redb://{}", folder.display()),
             Metadata::Url(url) => url.clone(),
         };
-        let init = Command::new(&binary)
-            .args(["coordinator", "init", "--metadata", &metadata])
-            .args(&settings.init)
-            .output()
-            .expect("the binary starts");
-        assert!(init.status.success(), "init: {}", String::from_utf8_lossy(&init.stderr));
+        if !settings.awaits_init {
+            let init = Command::new(&binary)
+                .args(["coordinator", "init", "--metadata", &metadata])
+                .args(&settings.init)
+                .output()
+                .expect("the binary starts");
+            assert!(init.status.success(), "init: {}", String::from_utf8_lossy(&init.stderr));
+        }
         let (coordinators, datanodes) = (settings.coordinators, settings.datanodes);
         let mut described = (0..coordinators.max(1))
             .map(|index| coordinator_at(index, &metadata, folder.path(), &settings));
@@ -126,6 +133,9 @@ impl Cluster {
         };
         for index in 0..coordinators.max(1) {
             cluster.start_coordinator_at(index);
+        }
+        if cluster.settings.awaits_init {
+            return cluster;
         }
         for _ in 0..datanodes {
             cluster.add_datanode();
@@ -320,7 +330,8 @@ fn coordinator_at(index: usize, metadata: &str, folder: &Path, settings: &Settin
         &settings.log,
     ];
     let place = settings.coordinator_places.get(index).cloned();
-    let args = args.map(str::to_owned).into_iter().chain(listening(place.as_ref()));
+    let waits = settings.awaits_init.then(|| "--await-init".to_owned());
+    let args = args.map(str::to_owned).into_iter().chain(listening(place.as_ref())).chain(waits);
     let name = if index == 0 { "coordinator".to_owned() } else { format!("coordinator-{index}") };
     let log = folder.join(format!("{name}.log"));
     Server::new(name, args.collect(), log, place)

@@ -94,7 +94,7 @@ impl Machine {
             ..Settings::default()
         };
         if is_new {
-            init(engine.clone(), &SimClock, &*random, settings.init_options()).await?;
+            init(engine.clone(), &SimClock, &*random, settings.init_options()?).await?;
         }
         let network = Arc::new(SimNetwork);
         let components = Components { engine, network, clock: Arc::new(SimClock), random };

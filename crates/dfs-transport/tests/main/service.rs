@@ -64,6 +64,48 @@ impl admin_server::Admin for Service {
         }
         Ok(Response::new(v1::SetReplicationResponse::default()))
     }
+
+    async fn init(
+        &self,
+        _request: Request<v1::InitRequest>,
+    ) -> Result<Response<v1::InitResponse>, Status> {
+        Err(Status::unimplemented("Init"))
+    }
+
+    async fn admit(
+        &self,
+        _request: Request<v1::AdmitRequest>,
+    ) -> Result<Response<v1::AdmitResponse>, Status> {
+        Err(Status::unimplemented("Admit"))
+    }
+
+    async fn safe_to_stop(
+        &self,
+        _request: Request<v1::SafeToStopRequest>,
+    ) -> Result<Response<v1::SafeToStopResponse>, Status> {
+        Err(Status::unimplemented("SafeToStop"))
+    }
+
+    async fn maintenance(
+        &self,
+        _request: Request<v1::MaintenanceRequest>,
+    ) -> Result<Response<v1::MaintenanceResponse>, Status> {
+        Err(Status::unimplemented("Maintenance"))
+    }
+
+    async fn deregister(
+        &self,
+        _request: Request<v1::DeregisterRequest>,
+    ) -> Result<Response<v1::DeregisterResponse>, Status> {
+        Err(Status::unimplemented("Deregister"))
+    }
+
+    async fn forget(
+        &self,
+        _request: Request<v1::ForgetRequest>,
+    ) -> Result<Response<v1::ForgetResponse>, Status> {
+        Err(Status::unimplemented("Forget"))
+    }
 }
 
 /// Remembers what it was told.

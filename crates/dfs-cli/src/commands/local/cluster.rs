@@ -96,7 +96,7 @@ impl Local {
         let engine = dfs_engines::open(&engine).await;
         let engine = engine.map_err(|error| Error::new(error.code(), server::chain(&error)))?;
         let settings = plan.coordinator(&secret, 0);
-        let options = settings.init_options();
+        let options = settings.init_options().map_err(|error| error_of(&error))?;
         match coordinator::init(engine.clone(), &SystemClock, &OsRandom, options).await {
             Ok(_) | Err(coordinator::Error::AlreadyInitialised(_)) => {}
             Err(error) => return Err(error_of(&error)),

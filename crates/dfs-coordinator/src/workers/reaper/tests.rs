@@ -98,7 +98,7 @@ async fn the_tombstone_of_a_chunk_goes_once_its_copies_are_gone_and_no_plan_can_
         join_secret: JoinSecret::new("secret"),
         ..Settings::default()
     };
-    let options = settings.init_options();
+    let options = settings.init_options().unwrap();
     init(components.engine.clone(), &*clock, &SeededRandom::new(2), options).await.unwrap();
     let service = Service::start(settings, components).await.unwrap();
     let core = service.core();
@@ -130,6 +130,8 @@ fn view(free: u64, is_full: bool, state: NodeState) -> View {
             host: String::new(),
             version: String::new(),
             admin_state: NodeState::Active,
+            maintenance_until: None,
+            is_leaving: false,
             registration: RegistrationNumber(1),
         },
         state,
@@ -141,6 +143,7 @@ fn view(free: u64, is_full: bool, state: NodeState) -> View {
         is_stopping: false,
         sessions: 0,
         last_heard: Some(Duration::ZERO),
+        maintenance_left: None,
     }
 }
 

@@ -13,8 +13,8 @@ use crate::placement::{Candidate, RoundRobin};
 use crate::{Committer, Error};
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, ChunkSeal, ClientId, Clock, Crc32c, DfsPath, DiskId, NodeId, Random, Receipt,
-    RegistrationNumber, Seal, SeededRandom, Sha256, Stamp, Timestamp,
+    Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, NodeId, Random,
+    Receipt, RegistrationNumber, Seal, SeededRandom, Sha256, Stamp, Timestamp,
 };
 use futures_util::future::join;
 
@@ -47,7 +47,8 @@ pub(super) async fn history(engines: [Arc<dyn Engine>; 2], seed: u64, lapse: Lap
     let random = Arc::new(SeededRandom::new(seed));
     let conflicts = Arc::<AtomicU64>::default();
     let replication = Replication { factor: 1, min_write: None };
-    init(&*engines[0], &InitOptions { replication }, &StoppedClock, &*random).await.unwrap();
+    let options = InitOptions { cluster: ClusterId::random(&*random), replication };
+    init(&*engines[0], &options, &StoppedClock, &*random).await.unwrap();
     let pausing = engines.map(|inner| {
         let (random, conflicts) = (random.clone(), conflicts.clone());
         Arc::new(PausingEngine { inner, random, lapse, conflicts })

@@ -5,6 +5,7 @@ mod floor;
 mod names;
 mod nodes;
 mod reaping;
+mod standing;
 mod uploads;
 
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, ChunkSeal, ClientId, Clock, Crc32c, DfsPath, DiskId, NodeId, Random, Receipt,
-    RegistrationNumber, Seal, SeededRandom, Sha256, Slot, Stamp, Timestamp,
+    Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, NodeId, Random,
+    Receipt, RegistrationNumber, Seal, SeededRandom, Sha256, Slot, Stamp, Timestamp,
 };
 
 use super::*;
@@ -69,7 +70,8 @@ impl Fixture {
         clock.advance(HOUR * 1_000);
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let replication = Replication { factor: 3, min_write: None };
-        init(&*engine, &InitOptions { replication }, &*clock, &*random).await.unwrap();
+        let options = InitOptions { cluster: ClusterId::random(&*random), replication };
+        init(&*engine, &options, &*clock, &*random).await.unwrap();
         let namespace = open(&engine, &clock, &random, None).await.unwrap();
         let mut candidates = Vec::new();
         for number in 1..=4 {

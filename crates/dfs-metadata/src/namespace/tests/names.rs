@@ -15,8 +15,8 @@ async fn a_new_cluster_has_an_empty_root_and_is_made_once() {
     assert_eq!(fixture.list("/").await, [""; 0]);
     let random = SeededRandom::new(2);
     let replication = Replication { factor: 1, min_write: None };
-    let again =
-        init(&*fixture.engine, &InitOptions { replication }, &*fixture.clock, &random).await;
+    let options = InitOptions { cluster: ClusterId::random(&random), replication };
+    let again = init(&*fixture.engine, &options, &*fixture.clock, &random).await;
     let cluster = fixture.namespace.identity().cluster;
     assert!(matches!(again, Err(Error::AlreadyInitialised(there)) if there == cluster));
 }

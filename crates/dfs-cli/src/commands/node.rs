@@ -1,0 +1,313 @@
+//! `dfs node`: what administrators, and the operator, do with single datanodes.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use dfs_client::{ClusterStatus, Maintenance, StopSafety};
+use dfs_types::{ErrorCode, NodeId};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+
+/// What `dfs node` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A NODE is the id of a datanode, the beginning of one that fits no other, or its HOST:PORT;
+`dfs status` shows both.
+
+Examples:
+  dfs node admit 10.0.0.7:7080
+  dfs node maintenance 3f2a --require-safe
+  dfs node forget 3f2a")]
+pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Let datanodes that are joining take part
+    Admit(NodesArgs),
+    /// Ask whether datanodes may stop at the same time
+    SafeToStop(SafeToStopArgs),
+    /// Announce that datanodes will be down for a while, or that they are back
+    Maintenance(MaintenanceArgs),
+    /// Take empty datanodes out of the cluster, for good
+    Deregister(DeregisterArgs),
+    /// Take lost datanodes out of the cluster, for good
+    Forget(ForgetArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Where coordinators run with `auto_admit: false`, a new datanode is joining until it is admitted.
+
+Examples:
+  dfs node admit 10.0.0.7:7080
+  dfs node admit 3f2a 9c01")]
+struct NodesArgs {
+    /// The datanodes.
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Safe means that every chunk keeps as many good copies as a write needs, and one less than it wants
+at least. Datanodes that are silent or in maintenance count as stopped already. Exits with 0 when
+it is safe, with 5 when it is not (now).
+
+Examples:
+  dfs node safe-to-stop 3f2a
+  dfs node safe-to-stop 3f2a 9c01 --json | jq .chunks_below")]
+struct SafeToStopArgs {
+    /// The datanodes.
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What a datanode in maintenance holds is not made again elsewhere, and no new chunks go there. That
+ends by itself after the time given, or with --end; not when the datanode comes back. Announced
+again it is renewed. With --require-safe exits with 5 when it is not safe (now); of two who ask for
+datanodes that must not be down together, one is refused.
+
+Examples:
+  dfs node maintenance 3f2a --require-safe && reboot-that-machine
+  dfs node maintenance 3f2a --seconds 600
+  dfs node maintenance 3f2a --end")]
+struct MaintenanceArgs {
+    /// The datanodes, one after the other.
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+    /// After how many seconds it ends by itself; at most a day.
+    #[arg(long, value_name = "N", default_value_t = 3_600, conflicts_with = "end",
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Only when it is safe to stop the datanode.
+    #[arg(long, conflicts_with = "end")]
+    require_safe: bool,
+    /// End it now.
+    #[arg(long)]
+    end: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A datanode is taken out only when it says itself that it holds nothing, and no chunk is recorded
+there. Its disks are refused from then on; emptied, they can join as a new datanode.
+
+Examples:
+  dfs node deregister 3f2a")]
+struct DeregisterArgs {
+    /// The datanodes.
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For datanodes that will never come back: what they held counts as gone. A datanode is forgotten only
+when it is lost, and when no chunk has its last good copy there. Its disks are refused from then on.
+
+Examples:
+  dfs node forget 3f2a")]
+struct ForgetArgs {
+    /// The datanodes.
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+}
+
+pub(crate) async fn run(args: NodeArgs, cx: &Context) -> Result<()> {
+    let status = cx.client.cluster_status().await?;
+    let cluster = status.cluster;
+    match args.action {
+        Action::Admit(NodesArgs { nodes }) => {
+            each(&nodes, &status, cx, async |node| {
+                let state = cx.client.admit_node(cluster, node).await?;
+                cx.out.done(&json!({ "node": node.to_string(), "state": state.to_string() }));
+                cx.out.say(format_args!("node {node} is {state}"));
+                Ok(())
+            })
+            .await
+        }
+        Action::SafeToStop(args) => safe_to_stop(&args.nodes, &status, cx).await,
+        Action::Maintenance(args) => {
+            each(&args.nodes, &status, cx, async |node| maintenance(&args, &status, node, cx).await)
+                .await
+        }
+        Action::Deregister(DeregisterArgs { nodes }) => {
+            each(&nodes, &status, cx, async |node| {
+                let out = cx.client.deregister_node(cluster, node).await;
+                is_out(node, out, cx)
+            })
+            .await
+        }
+        Action::Forget(ForgetArgs { nodes }) => {
+            each(&nodes, &status, cx, async |node| {
+                let out = cx.client.forget_node(cluster, node).await;
+                is_out(node, out, cx)
+            })
+            .await
+        }
+    }
+}
+
+/// Does something with each of several nodes, also when it fails with one of them.
+async fn each(
+    nodes: &[String],
+    status: &ClusterStatus,
+    cx: &Context,
+    act: impl AsyncFn(NodeId) -> Result<()>,
+) -> Result<()> {
+    let mut failures = cx.failures();
+    for node in nodes {
+        let done = match find(status, node) {
+            Ok(node) => act(node).await,
+            Err(error) => Err(error),
+        };
+        failures.note(done);
+    }
+    failures.into_result()
+}
+
+async fn safe_to_stop(nodes: &[String], status: &ClusterStatus, cx: &Context) -> Result<()> {
+    let nodes = nodes.iter().map(|node| find(status, node)).collect::<Result<Vec<_>>>()?;
+    let safety = cx.client.safe_to_stop(status.cluster, &nodes).await?;
+    let StopSafety { is_safe, chunks_below, chunks_unreadable, reason, revision } = safety;
+    if cx.out.is_json {
+        cx.out.json(&json!({
+            "nodes": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "is_safe": is_safe,
+            "chunks_below": chunks_below,
+            "chunks_unreadable": chunks_unreadable,
+            "reason": reason,
+            "revision": revision.0,
+        }));
+    } else if is_safe {
+        cx.out.line("safe to stop");
+    } else {
+        cx.out.line(format_args!("not safe to stop: {reason}"));
+    }
+    if !cx.out.is_json && chunks_unreadable > 0 {
+        cx.out.line(format_args!("chunks that nobody can read meanwhile: {chunks_unreadable}"));
+    }
+    if is_safe { Ok(()) } else { Err(Error::new(ErrorCode::Busy, reason).told()) }
+}
+
+async fn maintenance(
+    args: &MaintenanceArgs,
+    status: &ClusterStatus,
+    node: NodeId,
+    cx: &Context,
+) -> Result<()> {
+    let seconds = if args.end { 0 } else { args.seconds };
+    let ttl = Duration::from_secs(seconds);
+    let answer = cx.client.set_maintenance(status.cluster, node, ttl, args.require_safe).await?;
+    let Maintenance { is_granted, safety } = answer;
+    if !is_granted {
+        let reason = safety.map_or_else(String::new, |safety| safety.reason);
+        return Err(Error::new(
+            ErrorCode::Busy,
+            format_args!("it is not safe to stop node {node}: {reason}"),
+        )
+        .hint("nothing was changed; `dfs status` shows what is being repaired"));
+    }
+    cx.out.done(&json!({ "node": node.to_string(), "seconds": seconds }));
+    if args.end {
+        cx.out.say(format_args!("node {node} is in no maintenance any more"));
+    } else {
+        cx.out.say(format_args!("node {node} is in maintenance for {seconds} s"));
+    }
+    Ok(())
+}
+
+/// Tells that a node was taken out, or why not.
+fn is_out(
+    node: NodeId,
+    done: std::result::Result<(), dfs_client::Error>,
+    cx: &Context,
+) -> Result<()> {
+    if let Err(error) = done {
+        let error = Error::from(error);
+        return Err(match error.code() {
+            ErrorCode::NotEmpty => error.hint("`dfs status` shows what each datanode holds"),
+            _ => error,
+        });
+    }
+    cx.out.done(&json!({ "node": node.to_string(), "state": "removed" }));
+    cx.out.say(format_args!("node {node} is out of the cluster"));
+    Ok(())
+}
+
+/// The node that the user means. One that is out is not shown any more, but can be named in full.
+fn find(status: &ClusterStatus, text: &str) -> Result<NodeId> {
+    if let Ok(node) = text.parse() {
+        return Ok(node);
+    }
+    let beginning = text.to_ascii_lowercase();
+    let is_meant = |id: NodeId, address: &str| {
+        address == text || (!text.is_empty() && id.to_string().starts_with(&beginning))
+    };
+    let nodes = status.nodes.iter().filter(|node| is_meant(node.id, &node.address));
+    let found: Vec<NodeId> = nodes.map(|node| node.id).collect();
+    match found[..] {
+        [node] => Ok(node),
+        [] => Err(Error::new(ErrorCode::NotFound, format_args!("there is no datanode {text}"))
+            .hint("`dfs status` shows the datanodes")),
+        _ => Err(Error::usage(format_args!("{text} can be {} datanodes", found.len()))
+            .hint("give more of the id")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_client::{NodeStatus, ReplicationStatus};
+    use dfs_types::{ClusterId, Incarnation, NodeState, Revision};
+
+    use super::*;
+
+    fn node(id: u128, address: &str) -> NodeStatus {
+        NodeStatus {
+            id: NodeId(id),
+            address: address.to_owned(),
+            zone: String::new(),
+            host: String::new(),
+            state: NodeState::Active,
+            disks: Vec::new(),
+            last_heard: None,
+            version: String::new(),
+            refuses_chunks: false,
+            sessions: 0,
+            maintenance_left: None,
+        }
+    }
+
+    #[test]
+    fn a_node_is_found_by_what_names_it_alone() {
+        let (first, second) = (0xab00 << 112, 0xabcd << 112);
+        let status = ClusterStatus {
+            cluster: ClusterId(1),
+            incarnation: Incarnation(1),
+            revision: Revision(1),
+            replication_factor: 3,
+            min_write_replicas: 2,
+            nodes: vec![node(first, "a:7080"), node(second, "b:7080")],
+            replication: ReplicationStatus::default(),
+            workers: Vec::new(),
+            version: String::new(),
+            worker_lease_holder: String::new(),
+        };
+        let found = |text: &str| find(&status, text).map_err(|error| error.code());
+        assert_eq!(found("ab0"), Ok(NodeId(first)));
+        assert_eq!(found("ABC"), Ok(NodeId(second)));
+        assert_eq!(found("b:7080"), Ok(NodeId(second)));
+        assert_eq!(found(&NodeId(first).to_string()), Ok(NodeId(first)));
+        assert_eq!(found(&NodeId(7).to_string()), Ok(NodeId(7)), "it may be out");
+        assert_eq!(found("ab"), Err(ErrorCode::InvalidArgument));
+        assert_eq!(found("b:70"), Err(ErrorCode::NotFound));
+        assert_eq!(found(""), Err(ErrorCode::NotFound));
+    }
+}

@@ -1,0 +1,187 @@
+//! The calls of `Admin` that let nodes in, and say that they will be down for a while.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use dfs_metadata::namespace::{Copy, Grant, Node, Safety, Shortfall};
+use dfs_proto::{Failure, FieldError, v1, wire};
+use dfs_transport::Action;
+use dfs_types::{ErrorCode, NodeId, NodeState};
+use tokio::time::{Instant, timeout};
+use tracing::info;
+
+use super::admin::check_cluster;
+use crate::core::{Core, allow, wire_state};
+use crate::failure;
+
+/// How long a look at all chunks may take: less than a client waits for an answer.
+const SCAN_WITHIN: Duration = Duration::from_secs(8);
+/// Nodes that can be asked for at the same time.
+const NODES_MAX: usize = 100;
+/// How often it is begun anew when others were faster.
+pub(super) const TRIES: u32 = 8;
+/// Nodes that a refusal names.
+const NAMED_MAX: usize = 5;
+
+pub(super) async fn admit(
+    core: &Core,
+    request: v1::AdmitRequest,
+) -> Result<v1::AdmitResponse, Failure> {
+    let node = meant(core, &request.cluster_id, &request.node_id)?;
+    let stored = core.namespace.admit(node).await.map_err(|error| failure::of(&error))?;
+    info!(%node, state = %stored.state, "a datanode is admitted");
+    let state = wire_state(stored.state);
+    core.take_members(&[(node, stored)]);
+    Ok(v1::AdmitResponse { state })
+}
+
+pub(super) async fn safe_to_stop(
+    core: &Core,
+    request: v1::SafeToStopRequest,
+) -> Result<v1::SafeToStopResponse, Failure> {
+    allow(Action::Administer, None)?;
+    check_cluster(core, &request.cluster_id)?;
+    let ids = wire::at_most("node_ids", request.node_ids, NODES_MAX)?;
+    let nodes = ids.iter().map(|node| wire::id("node_ids", node));
+    let nodes = nodes.collect::<Result<BTreeSet<NodeId>, _>>()?;
+    if nodes.is_empty() {
+        return Err(FieldError::new("node_ids", "not set").into());
+    }
+    let safety = look(core, &nodes).await?;
+    Ok(safety_response(core, &safety, &nodes))
+}
+
+pub(super) async fn maintenance(
+    core: &Core,
+    request: v1::MaintenanceRequest,
+) -> Result<v1::MaintenanceResponse, Failure> {
+    let node = meant(core, &request.cluster_id, &request.node_id)?;
+    let ttl = Duration::from_millis(request.ttl_ms);
+    if ttl > Node::MAINTENANCE_MAX {
+        let most = Node::MAINTENANCE_MAX.as_millis();
+        return Err(FieldError::new("ttl_ms", format_args!("at most {most}")).into());
+    }
+    if ttl.is_zero() || !request.require_safe {
+        let is_granted = announce(core, node, ttl, Grant::Always).await?;
+        return Ok(v1::MaintenanceResponse { is_granted, safety: None });
+    }
+    // Who asked already when it began is not asked again: it would only meet itself.
+    if announce(core, node, ttl, Grant::Renewal).await? {
+        return Ok(v1::MaintenanceResponse { is_granted: true, safety: None });
+    }
+    let nodes = BTreeSet::from([node]);
+    for _ in 0..TRIES {
+        let safety = look(core, &nodes).await?;
+        let is_granted = if safety.is_safe() {
+            announce(core, node, ttl, Grant::Unchanged(safety.standing)).await?
+        } else {
+            false
+        };
+        if is_granted || !safety.is_safe() {
+            let safety = Some(safety_response(core, &safety, &nodes));
+            return Ok(v1::MaintenanceResponse { is_granted, safety });
+        }
+    }
+    Err(overtaken())
+}
+
+/// The node that a call of an administrator means.
+pub(super) fn meant(core: &Core, cluster: &[u8], node: &[u8]) -> Result<NodeId, Failure> {
+    allow(Action::Administer, None)?;
+    check_cluster(core, cluster)?;
+    Ok(wire::id("node_id", node)?)
+}
+
+async fn announce(core: &Core, node: NodeId, ttl: Duration, grant: Grant) -> Result<bool, Failure> {
+    let announced = core.namespace.set_maintenance(node, ttl, grant).await;
+    let Some(stored) = announced.map_err(|error| failure::of(&error))? else { return Ok(false) };
+    info!(%node, ?ttl, "the maintenance of a datanode is set");
+    core.take_members(&[(node, stored)]);
+    Ok(true)
+}
+
+/// Whether `nodes` may stop, as far as this coordinator can tell. What it has not heard lately
+/// counts for nothing.
+async fn look(core: &Core, nodes: &BTreeSet<NodeId>) -> Result<Safety, Failure> {
+    let (answering, lost) = {
+        let (registry, now) = (core.registry(), Instant::now());
+        (registry.answering(now), registry.lost(now))
+    };
+    let counts = |copy: &Copy| answering.contains(&copy.node) && !lost.has(copy);
+    within(core.namespace.safe_to_stop(nodes, &counts)).await
+}
+
+/// Waits for a scan, for a bounded time.
+pub(super) async fn within<T>(
+    scan: impl Future<Output = Result<T, dfs_metadata::Error>>,
+) -> Result<T, Failure> {
+    let Ok(looked) = timeout(SCAN_WITHIN, scan).await else {
+        let message = format!(
+            "not all chunks could be looked at within {} s; try again when the metadata is less \
+             busy",
+            SCAN_WITHIN.as_secs()
+        );
+        return Err(Failure::new(ErrorCode::Unavailable, message).retry_after(SCAN_WITHIN));
+    };
+    looked.map_err(|error| failure::of(&error))
+}
+
+fn safety_response(
+    core: &Core,
+    safety: &Safety,
+    nodes: &BTreeSet<NodeId>,
+) -> v1::SafeToStopResponse {
+    v1::SafeToStopResponse {
+        is_safe: safety.is_safe(),
+        chunks_below: safety.chunks_below,
+        chunks_unreadable: safety.chunks_unreadable,
+        reason: safety.example.map_or_else(String::new, |example| {
+            let chunks = safety.chunks_below;
+            unsafe_because(core, chunks, example, nodes)
+        }),
+        revision: safety.revision.0,
+    }
+}
+
+/// Why it is not safe, with an example, and with the nodes that are away as it is.
+fn unsafe_because(
+    core: &Core,
+    chunks: u64,
+    example: Shortfall,
+    nodes: &BTreeSet<NodeId>,
+) -> String {
+    let Shortfall { chunk, left, needed } = example;
+    let mut reason = format!(
+        "chunks that would have too few good copies: {chunks}, for example {chunk}, which needs \
+         {needed} and would have {left}"
+    );
+    let now = Instant::now();
+    let (views, answering) = {
+        let registry = core.registry();
+        (registry.views(now), registry.answering(now))
+    };
+    let away: Vec<_> = views
+        .iter()
+        .filter(|view| !nodes.contains(&view.node))
+        .filter(|view| {
+            let goes_on = matches!(view.state, NodeState::Active | NodeState::Draining);
+            !goes_on || !answering.contains(&view.node)
+        })
+        .collect();
+    for (number, view) in away.iter().take(NAMED_MAX).enumerate() {
+        let before = if number == 0 { "; does not count as it is: node" } else { ", node" };
+        let state = if view.is_stopping { "stopping".to_owned() } else { view.state.to_string() };
+        // Writing to a string cannot fail.
+        let _ = write!(reason, "{before} {} ({state})", view.node);
+    }
+    if away.len() > NAMED_MAX {
+        let _ = write!(reason, " and {} more", away.len() - NAMED_MAX);
+    }
+    reason
+}
+
+pub(super) fn overtaken() -> Failure {
+    let message = "what the nodes shall be was changed by others again and again; try again";
+    Failure::new(ErrorCode::Conflict, message).retry_after(Duration::from_millis(200))
+}

@@ -1,0 +1,187 @@
+//! The calls of `Admin` that take nodes out of the cluster, for good.
+
+use std::sync::Arc;
+
+use dfs_metadata::namespace::{Copy, Holdings, Node};
+use dfs_proto::{Failure, v1};
+use dfs_transport::spawn_in_request;
+use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::nodes::{TRIES, meant, overtaken, within};
+use crate::core::Core;
+use crate::failure;
+
+/// Takes an empty node out. It goes on to the end although the caller leaves, so that nothing is
+/// left half done.
+pub(super) async fn deregister(
+    core: &Arc<Core>,
+    request: v1::DeregisterRequest,
+) -> Result<v1::DeregisterResponse, Failure> {
+    let node = meant(core, &request.cluster_id, &request.node_id)?;
+    let core = core.clone();
+    finish(spawn_in_request(async move { take_out(&core, node, &Empty).await })).await?;
+    Ok(v1::DeregisterResponse {})
+}
+
+/// Takes a lost node out; likewise.
+pub(super) async fn forget(
+    core: &Arc<Core>,
+    request: v1::ForgetRequest,
+) -> Result<v1::ForgetResponse, Failure> {
+    let node = meant(core, &request.cluster_id, &request.node_id)?;
+    let core = core.clone();
+    finish(spawn_in_request(async move { take_out(&core, node, &Expendable).await })).await?;
+    Ok(v1::ForgetResponse {})
+}
+
+async fn finish(task: tokio::task::JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
+    task.await.unwrap_or_else(|error| Err(Failure::new(ErrorCode::Internal, error.to_string())))
+}
+
+/// On what condition a node may be taken out.
+trait Condition: Sync {
+    /// Whether it is met by what the node itself says, or does not say.
+    fn check_node(&self, core: &Core, node: NodeId, stored: &Node) -> Result<(), Failure>;
+
+    /// Whether a copy on another node can be relied on, so that one here is not needed.
+    fn relies_on(&self, core: &Core) -> Box<dyn Fn(&Copy) -> bool + Send + Sync>;
+
+    /// Whether it is met by what the records say.
+    fn check_records(&self, holdings: &Holdings) -> Result<(), Failure>;
+}
+
+/// It holds nothing, by its own word and by the records.
+struct Empty;
+
+/// It is lost, and all that it may hold is elsewhere.
+struct Expendable;
+
+fn refused(message: String) -> Failure {
+    Failure::new(ErrorCode::NotEmpty, message)
+}
+
+impl Condition for Empty {
+    fn check_node(&self, core: &Core, node: NodeId, stored: &Node) -> Result<(), Failure> {
+        let never_took_part =
+            stored.state == NodeState::Joining || stored.confirmed == RegistrationNumber(0);
+        if never_took_part {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let registry = core.registry();
+        let view = registry.view(node, now).filter(|_| registry.answering(now).contains(&node));
+        drop(registry);
+        let Some(view) = view else {
+            return Err(refused(format!(
+                "node {node} does not answer, so it cannot be shown that it is empty; start it \
+                 and try again, or, when it will never come back, forget it"
+            )));
+        };
+        let chunks = view.disks.iter().map(|disk| disk.chunks).fold(0, u64::saturating_add);
+        if chunks > 0 {
+            return Err(refused(format!("node {node} still holds {chunks} chunks")));
+        }
+        if view.sessions > 0 {
+            let sessions = view.sessions;
+            return Err(refused(format!("{sessions} chunks are being written to node {node}")));
+        }
+        Ok(())
+    }
+
+    fn relies_on(&self, _: &Core) -> Box<dyn Fn(&Copy) -> bool + Send + Sync> {
+        Box::new(|_| true)
+    }
+
+    fn check_records(&self, Holdings { node, chunks, .. }: &Holdings) -> Result<(), Failure> {
+        match chunks {
+            0 => Ok(()),
+            _ => Err(refused(format!("the metadata still names {chunks} chunks on node {node}"))),
+        }
+    }
+}
+
+impl Condition for Expendable {
+    fn check_node(&self, core: &Core, node: NodeId, stored: &Node) -> Result<(), Failure> {
+        if stored.maintenance_left(core.clock.now()).is_some() {
+            return Err(refused(format!(
+                "node {node} is in maintenance and is waited for; end that first"
+            )));
+        }
+        match core.registry().state(node, Instant::now()) {
+            Some(NodeState::Lost) => Ok(()),
+            state => {
+                let state = state.unwrap_or(NodeState::Joining);
+                Err(refused(format!(
+                    "node {node} is {state}, and only a lost one is forgotten; deregister it, or \
+                     stop it and wait until it is lost"
+                )))
+            }
+        }
+    }
+
+    fn relies_on(&self, core: &Core) -> Box<dyn Fn(&Copy) -> bool + Send + Sync> {
+        let lost = core.registry().lost(Instant::now());
+        Box::new(move |copy| !lost.has(copy))
+    }
+
+    fn check_records(&self, holdings: &Holdings) -> Result<(), Failure> {
+        let Some(example) = holdings.example else { return Ok(()) };
+        let Holdings { node, sole, .. } = holdings;
+        Err(refused(format!(
+            "node {node} may hold the last good copy of {sole} chunks, for example of {example}; \
+             start it again, or delete their files"
+        )))
+    }
+}
+
+/// Takes a node out for good, if the condition is met, and stays met while all chunks are looked
+/// at: meanwhile no copy on it is counted that was not before.
+async fn take_out(core: &Core, node: NodeId, condition: &dyn Condition) -> Result<(), Failure> {
+    for _ in 0..TRIES {
+        let stored = core.namespace.node(node).await.map_err(|error| failure::of(&error))?;
+        let Some(stored) = stored else {
+            return Err(failure::of(&dfs_metadata::Error::UnknownNode(node)));
+        };
+        core.take_members(&[(node, stored.clone())]);
+        if stored.state == NodeState::Removed {
+            return Ok(());
+        }
+        condition.check_node(core, node, &stored)?;
+        match try_out(core, node, &stored, condition).await {
+            Ok(true) => info!(%node, "a datanode is taken out of the cluster"),
+            // Others were faster; perhaps with the same.
+            Ok(false) => {}
+            Err(failure) => {
+                match core.namespace.set_leaving(node, false).await {
+                    Ok(stored) => core.take_members(&[(node, stored)]),
+                    Err(error) => {
+                        let error = crate::chain(&error);
+                        warn!(%node, error, "a node that stays counts as leaving until it is back");
+                    }
+                }
+                return Err(failure);
+            }
+        }
+    }
+    Err(overtaken())
+}
+
+/// Tries it once. `false` when the node was changed meanwhile.
+async fn try_out(
+    core: &Core,
+    node: NodeId,
+    stored: &Node,
+    condition: &dyn Condition,
+) -> Result<bool, Failure> {
+    let left = core.namespace.set_leaving(node, true).await;
+    core.take_members(&[(node, left.map_err(|error| failure::of(&error))?)]);
+    let relies_on = condition.relies_on(core);
+    let holdings = within(core.namespace.holdings(node, &*relies_on)).await?;
+    condition.check_records(&holdings)?;
+    // The scan took its time.
+    condition.check_node(core, node, stored)?;
+    let removed = core.namespace.remove_node(&holdings).await;
+    removed.map_err(|error| failure::of(&error))
+}

@@ -1,0 +1,282 @@
+//! Silence, maintenance and what they mean, by a clock that the test moves.
+
+use super::*;
+
+const PATIENCE: Patience =
+    Patience { suspect_after: Duration::from_secs(10), lost_after: Duration::from_mins(1) };
+
+const SPEAKER: Speaker = Speaker { registration: RegistrationNumber(1), instance: 1 };
+
+fn member(admin_state: NodeState) -> Member {
+    Member {
+        address: "a:1".to_owned(),
+        zone: String::new(),
+        host: String::new(),
+        version: String::new(),
+        admin_state,
+        maintenance_until: None,
+        is_leaving: false,
+        registration: RegistrationNumber(1),
+    }
+}
+
+fn report(free: u64) -> Report {
+    let disk = DiskId(1);
+    Report {
+        disks: vec![DiskReport { disk, capacity: 1_000, free, chunks: 0, is_failed: false }],
+        ..Report::default()
+    }
+}
+
+/// A registry, its start, and a clock that ticks once a second on the way to each moment.
+struct World {
+    registry: Registry,
+    start: Instant,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let start = Instant::now();
+        Self { registry: Registry::new(PATIENCE, start), start, now: start }
+    }
+
+    fn node(&mut self, id: u128, state: NodeState) -> NodeId {
+        self.registry.set_member(NodeId(id), member(state), self.now);
+        NodeId(id)
+    }
+
+    fn at(&mut self, seconds: u64) -> &mut Self {
+        while self.now < self.start + Duration::from_secs(seconds) {
+            self.now += Duration::from_secs(1);
+            self.registry.tick(self.now);
+        }
+        self
+    }
+
+    fn hear(&mut self, node: NodeId) -> u64 {
+        let stream = self.registry.open_stream(node, SPEAKER).unwrap();
+        self.registry.heard(node, stream, report(500), self.now).unwrap();
+        stream
+    }
+
+    fn state(&self, node: NodeId) -> NodeState {
+        self.registry.state(node, self.now).unwrap()
+    }
+}
+
+#[test]
+fn silence_makes_suspect_then_lost_and_a_word_brings_back() {
+    let mut world = World::new();
+    let node = world.node(1, NodeState::Active);
+    let stream = world.hear(node);
+    for (seconds, state) in [
+        (9, NodeState::Active),
+        (10, NodeState::Suspect),
+        (59, NodeState::Suspect),
+        (60, NodeState::Lost),
+        (1_000, NodeState::Lost),
+    ] {
+        assert_eq!(world.at(seconds).state(node), state, "after {seconds} s");
+    }
+    let now = world.now;
+    let state = world.registry.heard(node, stream, report(1), now);
+    assert_eq!(state, Some(NodeState::Active));
+    assert_eq!(world.at(1_009).state(node), NodeState::Active);
+}
+
+#[test]
+fn a_coordinator_that_just_started_judges_nobody() {
+    let mut world = World::new();
+    let node = world.node(1, NodeState::Active);
+    assert_eq!(world.state(node), NodeState::Suspect);
+    assert!(world.registry.is_gathering(world.now));
+    assert_eq!(world.at(59).state(node), NodeState::Suspect);
+    assert!(!world.registry.is_gathering(world.now));
+    assert_eq!(world.at(60).state(node), NodeState::Lost);
+}
+
+#[test]
+fn a_coordinator_that_was_frozen_listens_anew() {
+    let mut world = World::new();
+    let node = world.node(1, NodeState::Active);
+    world.hear(node);
+    world.now += Duration::from_hours(1);
+    world.registry.tick(world.now);
+    assert_eq!(world.state(node), NodeState::Active);
+    assert!(world.registry.is_gathering(world.now));
+    world.at(3_610);
+    assert_eq!(world.state(node), NodeState::Suspect);
+    world.at(3_660);
+    assert_eq!(world.state(node), NodeState::Lost);
+}
+
+#[test]
+fn what_an_administrator_wants_stands_above_silence() {
+    let mut world = World::new();
+    let states = [
+        (NodeState::Joining, NodeState::Joining),
+        (NodeState::Removed, NodeState::Removed),
+        (NodeState::Draining, NodeState::Lost),
+        (NodeState::Drained, NodeState::Lost),
+    ];
+    for (id, (wanted, _)) in states.iter().enumerate() {
+        let node = world.node(id as u128, *wanted);
+        world.hear(node);
+        assert_eq!(world.state(node), *wanted);
+    }
+    world.at(100);
+    for (id, (wanted, silent)) in states.iter().enumerate() {
+        assert_eq!(world.state(NodeId(id as u128)), *silent, "{wanted}");
+    }
+    assert_eq!(world.registry.views(world.now).len(), 3, "a removed node is not shown");
+    let lost = world.registry.lost(world.now);
+    let lost: Vec<u128> = lost.nodes().iter().map(|node| node.0).collect();
+    assert_eq!(lost, [1, 2, 3]);
+}
+
+#[test]
+fn maintenance_stands_above_silence_until_it_ends() {
+    let mut world = World::new();
+    let (end, second) = (world.start + Duration::from_mins(5), Duration::from_secs(1));
+    let down = Member { maintenance_until: Some(end), ..member(NodeState::Active) };
+    let (node, other) = (NodeId(1), NodeId(2));
+    for id in [node, other] {
+        world.registry.set_member(id, down.clone(), world.now);
+        world.hear(id);
+    }
+    let stream = world.hear(other);
+    assert_eq!(world.at(1).state(node), NodeState::Maintenance, "at once, though it answers");
+    assert_eq!(world.registry.answering(world.now).len(), 2);
+    assert_eq!(world.at(299).state(node), NodeState::Maintenance);
+    let view = world.registry.view(node, world.now).unwrap();
+    assert_eq!(view.maintenance_left, Some(second));
+    assert!(!view.takes_chunks());
+    assert!(world.registry.lost(world.now).nodes().is_empty());
+    // One is back, and its heartbeats count, but do not end it.
+    let state = world.registry.heard(other, stream, report(1), world.now);
+    assert_eq!(state, Some(NodeState::Maintenance));
+    assert_eq!(world.registry.answering(world.now), BTreeSet::from([other]));
+    assert_eq!(world.at(300).state(node), NodeState::Lost, "it had its time");
+    assert_eq!(world.state(other), NodeState::Active);
+    assert_eq!(world.registry.view(other, world.now).unwrap().maintenance_left, None);
+    let removed = Member { admin_state: NodeState::Removed, ..down };
+    world.registry.set_member(node, removed, world.start);
+    assert_eq!(world.state(node), NodeState::Removed);
+}
+
+#[test]
+fn who_is_silent_or_stops_does_not_answer_and_who_leaves_takes_no_chunks() {
+    let mut world = World::new();
+    let unheard = world.node(1, NodeState::Active);
+    let node = world.node(2, NodeState::Joining);
+    let stream = world.hear(node);
+    let answering = |world: &World| world.registry.answering(world.now);
+    world.at(9);
+    assert_eq!(answering(&world), BTreeSet::from([node]), "not {unheard}");
+    world.at(10);
+    assert!(answering(&world).is_empty());
+    let stops = Report { is_stopping: true, ..report(1) };
+    world.registry.heard(node, stream, stops, world.now).unwrap();
+    assert!(answering(&world).is_empty());
+    for is_leaving in [false, true] {
+        let member = Member { is_leaving, ..member(NodeState::Active) };
+        world.registry.set_member(node, member, world.now);
+        world.hear(node);
+        let view = world.registry.view(node, world.now).unwrap();
+        assert_eq!(view.takes_chunks(), !is_leaving);
+    }
+}
+
+#[test]
+fn a_newer_stream_ends_the_older() {
+    let mut world = World::new();
+    let node = world.node(1, NodeState::Active);
+    let old = world.hear(node);
+    let new = world.hear(node);
+    let now = world.now;
+    assert_eq!(world.registry.heard(node, old, report(1), now), None);
+    assert!(world.registry.heard(node, new, report(1), now).is_some());
+    assert!(world.registry.is_heard_from(node, SPEAKER));
+    let nameless = Speaker { instance: 0, ..SPEAKER };
+    for other in [
+        Speaker { instance: 2, ..SPEAKER },
+        Speaker { registration: RegistrationNumber(2), ..SPEAKER },
+        nameless,
+    ] {
+        assert!(!world.registry.is_heard_from(node, other), "{other:?}");
+    }
+    world.registry.open_stream(node, nameless).unwrap();
+    assert!(!world.registry.is_heard_from(node, nameless), "they cannot be told apart");
+    assert_eq!(
+        world.registry.open_stream(NodeId(9), SPEAKER),
+        None,
+        "an unknown node has no stream"
+    );
+}
+
+#[test]
+fn planned_bytes_count_for_a_while() {
+    let mut world = World::new();
+    let node = world.node(1, NodeState::Active);
+    world.hear(node);
+    let planned = |world: &World| world.registry.view(node, world.now).unwrap().planned;
+    assert_eq!(planned(&world), 0);
+    world.registry.plan(node, 200, world.now);
+    world.registry.plan(node, 200, world.now);
+    assert_eq!(planned(&world), 400);
+    world.at(10);
+    assert_eq!(planned(&world), 100);
+    world.registry.plan(node, u64::MAX, world.now);
+    assert_eq!(planned(&world), u64::MAX);
+    world.at(10 + 5 * 64);
+    assert_eq!(planned(&world), 0);
+}
+
+#[test]
+fn the_census_tells_full_from_silent_from_awaited() {
+    let mut world = World::new();
+    for id in 1..=4 {
+        world.node(id, NodeState::Active);
+    }
+    world.node(5, NodeState::Removed);
+    world.hear(NodeId(1));
+    let stream = world.registry.open_stream(NodeId(2), SPEAKER).unwrap();
+    let refusing = Report { is_full: true, ..report(500) };
+    world.registry.heard(NodeId(2), stream, refusing, world.now);
+    world.at(9);
+    let census = |world: &World, bytes| world.registry.census(bytes, world.now);
+    assert_eq!(census(&world, 100), Census { known: 4, active: 2, full: 1, awaited: 2 });
+    assert_eq!(census(&world, 500).full, 2);
+}
+
+#[test]
+fn a_failed_disk_counts_for_nothing() {
+    let mut world = World::new();
+    let node = world.node(1, NodeState::Active);
+    let stream = world.registry.open_stream(node, SPEAKER).unwrap();
+    let mut two = report(500);
+    two.disks.push(DiskReport { is_failed: true, disk: DiskId(2), ..two.disks[0] });
+    world.registry.heard(node, stream, two, world.now);
+    let view = world.registry.view(node, world.now).unwrap();
+    assert_eq!((view.free, view.capacity, view.disks.len()), (500, 1_000, 2));
+}
+
+#[test]
+fn a_node_that_stops_or_has_no_working_disk_is_not_full_but_away() {
+    let mut world = World::new();
+    let (broken, stopping) = (world.node(1, NodeState::Active), world.node(2, NodeState::Active));
+    let stream = world.registry.open_stream(broken, SPEAKER).unwrap();
+    let mut failed = Report { is_full: true, ..report(500) };
+    failed.disks[0].is_failed = true;
+    world.registry.heard(broken, stream, failed, world.now);
+    let stream = world.registry.open_stream(stopping, SPEAKER).unwrap();
+    let stops = Report { is_stopping: true, ..report(500) };
+    world.registry.heard(stopping, stream, stops, world.now);
+    let census = world.registry.census(100, world.now);
+    assert_eq!(census, Census { known: 2, active: 0, full: 0, awaited: 0 });
+    for node in [broken, stopping] {
+        let view = world.registry.view(node, world.now).unwrap();
+        assert!(view.refuses_chunks() && !view.takes_chunks());
+    }
+}

@@ -1,0 +1,188 @@
+//! A coordinator that waits until a cluster is made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_coordinator::{Error, Handle, Service, Settings};
+use dfs_metadata::engine::Engine;
+use dfs_metadata::memory::MemoryEngine;
+use dfs_proto::v1::admin_client::AdminClient;
+use dfs_proto::v1::coordinator_client::CoordinatorClient;
+use dfs_proto::{Failure, v1};
+use dfs_runtime::{Shutdown, Trigger};
+use dfs_types::{ClusterId, ErrorCode};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic::Response;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::cluster::datanode::{FakeDataNode, Neighbours};
+use crate::cluster::{
+    ManualClock, channel, components, eventually, http_get, refused, settings, upload_request,
+};
+
+const OURS: ClusterId = ClusterId(7);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Waiting {
+    handle: Handle,
+    stop: Trigger,
+    running: JoinHandle<Result<(), Error>>,
+}
+
+impl Waiting {
+    async fn start(engine: &Arc<dyn Engine>, settings: Settings) -> Self {
+        let settings = Settings { await_init: true, ..settings };
+        let components = components(engine, &ManualClock::new());
+        let service = Service::start(settings, components).await.unwrap();
+        let (stop, shutdown) = Shutdown::new();
+        let handle = service.handle();
+        Self { handle, stop, running: tokio::spawn(service.run(shutdown)) }
+    }
+
+    fn address(&self) -> String {
+        self.handle.address.to_string()
+    }
+
+    async fn init(&self, cluster: ClusterId) -> Result<bool, tonic::Status> {
+        let mut admin = AdminClient::new(channel(&self.address()).await);
+        let made = admin.init(request(cluster)).await;
+        made.map(Response::into_inner).map(|made| made.is_new)
+    }
+
+    async fn health(&self, service: &str) -> ServingStatus {
+        let mut health = HealthClient::new(channel(&self.address()).await);
+        let request = HealthCheckRequest { service: service.to_owned() };
+        health.check(request).await.unwrap().into_inner().status()
+    }
+
+    async fn ready(&self) {
+        timeout(PATIENCE, self.handle.readiness.wait_ready()).await.expect("ready in time");
+    }
+
+    async fn end(self) -> Result<(), Error> {
+        timeout(PATIENCE, self.running).await.expect("it ends").unwrap()
+    }
+}
+
+fn request(cluster: ClusterId) -> v1::InitRequest {
+    v1::InitRequest {
+        cluster_id: cluster.to_bytes().to_vec().into(),
+        replication_factor: 2,
+        min_write_replicas: Some(1),
+    }
+}
+
+fn empty_store() -> Arc<dyn Engine> {
+    Arc::new(MemoryEngine::new())
+}
+
+#[tokio::test]
+async fn it_answers_only_init_until_a_cluster_is_made_and_then_serves() {
+    let waiting = Waiting::start(&empty_store(), settings()).await;
+    let address = waiting.address();
+    eventually("it says what it waits for", || async {
+        let ready = http_get(&waiting.handle, "/readyz").await;
+        ready.starts_with("HTTP/1.1 503") && ready.contains("waits for init")
+    })
+    .await;
+    assert!(http_get(&waiting.handle, "/healthz").await.starts_with("HTTP/1.1 200"));
+    for service in ["", "dfs.v1.Coordinator", "dfs.v1.Membership", "dfs.v1.Admin"] {
+        assert_eq!(waiting.health(service).await, ServingStatus::NotServing, "{service}");
+    }
+    // One connection sees all of it.
+    let connection = channel(&address).await;
+    let (mut admin, mut client) =
+        (AdminClient::new(connection.clone()), CoordinatorClient::new(connection));
+    let planned = client.upload_file(upload_request("/f", 1)).await;
+    let status = planned.expect_err("there is no cluster");
+    let failure = Failure::from_status(&status);
+    assert_eq!(failure.code, ErrorCode::Unavailable);
+    assert!(failure.message.contains("waits for init") && failure.retry_after.is_some());
+    let status = admin.cluster_status(v1::ClusterStatusRequest::default()).await;
+    assert_eq!(refused(status), ErrorCode::Unavailable);
+    let node = FakeDataNode::serve(1, &address, &Neighbours::default()).await;
+    assert_eq!(refused(node.register("secret").await), ErrorCode::Unavailable);
+    for wrong in [
+        v1::InitRequest::default(),
+        v1::InitRequest { replication_factor: 0, ..request(OURS) },
+        v1::InitRequest { min_write_replicas: Some(3), ..request(OURS) },
+    ] {
+        assert_eq!(refused(admin.init(wrong).await), ErrorCode::InvalidArgument);
+    }
+
+    assert!(admin.init(request(OURS)).await.unwrap().into_inner().is_new);
+    waiting.ready().await;
+    for service in ["dfs.v1.Coordinator", "dfs.v1.Membership", "dfs.v1.Admin"] {
+        assert_eq!(waiting.health(service).await, ServingStatus::Serving, "{service}");
+    }
+    node.register("secret").await.unwrap();
+    node.beat().await;
+    let mut admin = AdminClient::new(channel(&address).await);
+    let status = admin.cluster_status(v1::ClusterStatusRequest::default()).await.unwrap();
+    let status = status.into_inner();
+    assert_eq!(status.cluster_id, OURS.to_bytes()[..]);
+    assert_eq!((status.replication_factor, status.min_write_replicas), (2, 1));
+    assert_eq!(status.nodes.len(), 1);
+    // The same again changes nothing, and another is another.
+    assert!(!waiting.init(OURS).await.unwrap());
+    let other = waiting.init(ClusterId(8)).await.unwrap_err();
+    assert_eq!(Failure::from_status(&other).code, ErrorCode::WrongCluster);
+    for id in [OURS, ClusterId(8)] {
+        assert!(other.message().contains(&id.to_string()), "{other:?}");
+    }
+    waiting.stop.stop();
+    waiting.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn all_that_wait_on_a_store_go_on_when_one_is_told() {
+    let store = empty_store();
+    let waiting = [(); 3].map(|()| Waiting::start(&store, settings()));
+    let waiting = futures_util::future::join_all(waiting).await;
+    let told = [waiting[0].init(OURS), waiting[1].init(OURS)];
+    let told = futures_util::future::join_all(told).await;
+    let new = told.into_iter().filter(|told| *told.as_ref().unwrap()).count();
+    assert_eq!(new, 1, "it is made once");
+    for one in &waiting {
+        one.ready().await;
+    }
+    for one in waiting {
+        one.stop.stop();
+        one.end().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_id_in_the_settings_is_the_only_one_that_is_made_or_served() {
+    let store = empty_store();
+    let ours = Settings { cluster_id: OURS.to_string(), ..settings() };
+    let waiting = Waiting::start(&store, ours).await;
+    let other = waiting.init(ClusterId(8)).await.unwrap_err();
+    assert_eq!(Failure::from_status(&other).code, ErrorCode::WrongCluster);
+    for id in [OURS, ClusterId(8)] {
+        assert!(other.message().contains(&id.to_string()), "{other:?}");
+    }
+    // Another coordinator of the store knows nothing of that.
+    let careless = Waiting::start(&store, settings()).await;
+    assert!(careless.init(ClusterId(8)).await.unwrap());
+    careless.ready().await;
+    let ended = waiting.end().await.expect_err("it does not serve another cluster");
+    assert_eq!(ended.code(), ErrorCode::WrongCluster);
+    // Nor does it wait over a store that holds one.
+    let wanted = Settings { cluster_id: OURS.to_string(), await_init: true, ..settings() };
+    let started = Service::start(wanted, components(&store, &ManualClock::new())).await;
+    assert_eq!(started.unwrap_err().code(), ErrorCode::WrongCluster);
+}
+
+#[tokio::test]
+async fn it_can_be_stopped_while_it_waits_and_does_not_wait_unasked() {
+    let store = empty_store();
+    let waiting = Waiting::start(&store, settings()).await;
+    waiting.stop.stop();
+    waiting.end().await.unwrap();
+    let started = Service::start(settings(), components(&store, &ManualClock::new())).await;
+    assert!(matches!(started, Err(Error::NotInitialised)), "{started:?}");
+}

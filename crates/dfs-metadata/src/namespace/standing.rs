@@ -1,0 +1,145 @@
+//! What an administrator wants of the nodes.
+
+use std::time::Duration;
+
+use dfs_types::{NodeId, NodeState};
+
+use super::stopping::{Holdings, Standing};
+use super::transaction::{Attempt, Transaction};
+use super::{Namespace, Node, TRIES};
+use crate::records::setting::Mark;
+use crate::{Error, keys};
+
+/// On what condition a maintenance is announced.
+#[derive(Debug, Clone, Copy)]
+pub enum Grant {
+    /// None.
+    Always,
+    /// The node is in maintenance already.
+    Renewal,
+    /// What all nodes shall be is still what it was when it was looked at.
+    Unchanged(Standing),
+}
+
+impl Namespace {
+    /// Makes a node that is Joining Active, and gives what it shall be. Others stay what they are.
+    pub async fn admit(&self, node: NodeId) -> Result<Node, Error> {
+        self.change_node(node, |known| {
+            if known.state == NodeState::Joining {
+                known.state = NodeState::Active;
+            }
+        })
+        .await
+    }
+
+    /// Sets what a node shall be; not Suspect, Lost or Maintenance, which are no states to stay in.
+    pub async fn set_node_state(&self, node: NodeId, state: NodeState) -> Result<(), Error> {
+        if !Node::can_be(state) {
+            return Err(Error::Invalid { what: format!("a node cannot be made {state}") });
+        }
+        self.change_node(node, |known| known.state = state).await.map(|_| ())
+    }
+
+    /// Announces that a node will be down until `ttl` from now, or with a `ttl` of zero that it is
+    /// back; at most [`Node::MAINTENANCE_MAX`]. `None` when the condition does not hold: nothing
+    /// was changed then. It ends by itself, whatever becomes of who announced it.
+    pub async fn set_maintenance(
+        &self,
+        node: NodeId,
+        ttl: Duration,
+        grant: Grant,
+    ) -> Result<Option<Node>, Error> {
+        if ttl > Node::MAINTENANCE_MAX {
+            let hours = Node::MAINTENANCE_MAX.as_secs() / 3_600;
+            let what = format!("a maintenance lasts at most {hours} hours, and can be renewed");
+            return Err(Error::Invalid { what });
+        }
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin().await?;
+            let mut known = tx.standing_node(node).await?;
+            let standing = tx.standing().await?;
+            let now = self.now();
+            let is_granted = match grant {
+                Grant::Always => true,
+                Grant::Renewal => known.maintenance_left(now).is_some(),
+                Grant::Unchanged(looked_at) => looked_at == standing,
+            };
+            if !is_granted {
+                return Ok(None);
+            }
+            let until = (!ttl.is_zero()).then(|| now.plus(ttl));
+            if known.maintenance_until == until {
+                return Ok(Some(known));
+            }
+            known.maintenance_until = until;
+            tx.put(keys::node(node), &known);
+            tx.put(keys::STANDING, &Mark);
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(Some(known));
+            }
+        }
+        Err(Error::Conflict { what: "the maintenance of a node", tries: TRIES })
+    }
+
+    /// From now on the receipts of a node count for nothing, so that what [`Self::holdings`] finds
+    /// stays true; or, when it does not go after all, they count again. A node that registers or
+    /// begins to send heartbeats again ends it as well.
+    pub async fn set_leaving(&self, node: NodeId, is_leaving: bool) -> Result<Node, Error> {
+        self.change_node(node, |known| known.is_leaving = is_leaving).await
+    }
+
+    /// Takes the node out for good, provided that it was leaving when its holdings were looked at,
+    /// and has been since. `false` when that does not hold: look again.
+    pub async fn remove_node(&self, holdings: &Holdings) -> Result<bool, Error> {
+        if !holdings.is_leaving {
+            return Ok(false);
+        }
+        let mut tx = self.begin().await?;
+        let key = keys::node(holdings.node);
+        let mut known = tx.standing_node(holdings.node).await?;
+        tx.expect(key.clone(), Some(holdings.version));
+        known.state = NodeState::Removed;
+        known.maintenance_until = None;
+        known.is_leaving = false;
+        tx.put(key, &known);
+        tx.put(keys::STANDING, &Mark);
+        Ok(matches!(self.commit(tx).await?, Attempt::Committed(_)))
+    }
+
+    /// Changes a node that is not removed, and says what it shall be now.
+    async fn change_node(&self, node: NodeId, change: impl Fn(&mut Node)) -> Result<Node, Error> {
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin().await?;
+            let before = tx.standing_node(node).await?;
+            let mut known = before.clone();
+            change(&mut known);
+            if known == before {
+                return Ok(known);
+            }
+            tx.put(keys::node(node), &known);
+            tx.put(keys::STANDING, &Mark);
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(known);
+            }
+        }
+        Err(Error::Conflict { what: "what a node shall be", tries: TRIES })
+    }
+}
+
+impl Transaction {
+    /// A node that is part of the cluster, now and when the commit takes place.
+    pub(super) async fn standing_node(&mut self, node: NodeId) -> Result<Node, Error> {
+        let known = self.get::<Node>(&keys::node(node)).await?;
+        let known = known.ok_or(Error::UnknownNode(node))?;
+        if known.state == NodeState::Removed { Err(Error::NodeRemoved(node)) } else { Ok(known) }
+    }
+
+    /// What all nodes shall be, to be compared, now and when the commit takes place.
+    async fn standing(&mut self) -> Result<Standing, Error> {
+        let found = self.look::<Mark>(&keys::STANDING).await?.map(|(_, version)| version);
+        self.expect(keys::STANDING, found);
+        Ok(Standing(found))
+    }
+}

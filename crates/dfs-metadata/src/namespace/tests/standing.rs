@@ -1,0 +1,275 @@
+//! What administrators want of nodes, and what the data stands.
+
+use std::collections::BTreeSet;
+
+use dfs_types::{ChunkId, ErrorCode, NodeState};
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn everything(_: &Copy) -> bool {
+    true
+}
+
+impl Fixture {
+    async fn safety(&self, nodes: &[u128]) -> Safety {
+        let nodes: BTreeSet<NodeId> = nodes.iter().copied().map(NodeId).collect();
+        self.namespace.safe_to_stop(&nodes, &everything).await.unwrap()
+    }
+
+    /// Below, and out of reach.
+    async fn counted(&self, nodes: &[u128]) -> (u64, u64) {
+        let safety = self.safety(nodes).await;
+        assert_eq!(safety.is_safe(), safety.chunks_below == 0);
+        assert_eq!(safety.example.is_some(), safety.chunks_below > 0);
+        (safety.chunks_below, safety.chunks_unreadable)
+    }
+
+    /// Announces, or ends with no time, whatever it means for the data.
+    async fn maintain(&self, node: u128, ttl: Duration) {
+        let made = self.namespace.set_maintenance(NodeId(node), ttl, Grant::Always).await;
+        made.unwrap().expect("there is no condition");
+    }
+
+    /// Writes a file of one chunk with copies on just these nodes, as many as it wants.
+    async fn put_on(&mut self, at: &str, nodes: &[u128]) -> ChunkId {
+        let all = self.candidates.clone();
+        self.candidates.retain(|candidate| nodes.contains(&candidate.node.0));
+        let replication = Replication { factor: nodes.len() as u8, min_write: None };
+        self.namespace.set_replication(replication).await.unwrap();
+        let plan = self.plan(at, CHUNK).await.unwrap();
+        self.namespace.confirm(&self.confirm_of(&plan), None).await.unwrap();
+        self.candidates = all;
+        plan.chunks[0].chunk
+    }
+
+    async fn leave(&self, node: u128) -> Holdings {
+        self.namespace.set_leaving(NodeId(node), true).await.unwrap();
+        self.namespace.holdings(NodeId(node), &everything).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_joins_is_admitted_and_no_other_is_changed() {
+    let fixture = Fixture::new().await;
+    let (namespace, new) = (&fixture.namespace, NodeId(50));
+    namespace.register(&registration(new, 0), false).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(namespace.admit(new).await.unwrap().state, NodeState::Active);
+    }
+    namespace.set_node_state(new, NodeState::Draining).await.unwrap();
+    assert_eq!(namespace.admit(new).await.unwrap().state, NodeState::Draining);
+    namespace.set_node_state(new, NodeState::Removed).await.unwrap();
+    assert!(matches!(namespace.admit(new).await, Err(Error::NodeRemoved(_))));
+    assert_eq!(code(namespace.admit(NodeId(51)).await), ErrorCode::NotFound);
+    let wish = namespace.set_node_state(NodeId(1), NodeState::Maintenance).await;
+    assert_eq!(code(wish), ErrorCode::InvalidArgument, "it has an end");
+}
+
+#[tokio::test]
+async fn a_maintenance_ends_by_itself_and_is_kept_when_the_node_registers() {
+    let fixture = Fixture::new().await;
+    let (namespace, node) = (&fixture.namespace, NodeId(1));
+    let left =
+        async || namespace.node(node).await.unwrap().unwrap().maintenance_left(fixture.clock.now());
+    fixture.maintain(1, MINUTE).await;
+    assert_eq!(left().await, Some(MINUTE));
+    let registered = namespace.register(&registration(node, 1), true).await.unwrap();
+    namespace.confirm_registration(node, registered.number).await.unwrap();
+    assert_eq!(registered.state, NodeState::Active, "that is what it will be again");
+    assert_eq!(left().await, Some(MINUTE), "that it is here does not end it");
+    fixture.clock.advance(MINUTE / 2);
+    assert_eq!(left().await, Some(MINUTE / 2));
+    let renewed = namespace.set_maintenance(node, MINUTE * 2, Grant::Renewal).await.unwrap();
+    assert!(renewed.is_some());
+    assert_eq!(left().await, Some(MINUTE * 2));
+    fixture.clock.advance(MINUTE * 2);
+    assert_eq!(left().await, None);
+    assert!(namespace.set_maintenance(node, MINUTE, Grant::Renewal).await.unwrap().is_none());
+    assert_eq!(left().await, None, "there was none to renew");
+    fixture.maintain(1, MINUTE).await;
+    fixture.maintain(1, Duration::ZERO).await;
+    assert_eq!(left().await, None);
+    let day = Node::MAINTENANCE_MAX;
+    fixture.maintain(1, day).await;
+    let longer = namespace.set_maintenance(node, day + Duration::from_millis(1), Grant::Always);
+    assert_eq!(code(longer.await), ErrorCode::InvalidArgument);
+}
+
+#[tokio::test]
+async fn nodes_may_stop_as_long_as_each_chunk_keeps_what_a_write_needs() {
+    let mut fixture = Fixture::new().await;
+    assert_eq!(fixture.counted(&[1, 2, 3, 4]).await, (0, 0), "of nothing");
+    fixture.put_on("/one", &[4]).await;
+    fixture.put_on("/two", &[1, 2]).await;
+    let three = fixture.put_on("/three", &[1, 2, 3]).await;
+    for (nodes, below, unreadable) in [
+        (&[1][..], 0, 0),
+        (&[2], 0, 0),
+        (&[3], 0, 0),
+        // One copy was wanted, and one that is away was accepted with it.
+        (&[4], 0, 1),
+        (&[1, 2], 2, 1),
+        (&[1, 3], 1, 0),
+        (&[1, 2, 3, 4], 2, 3),
+    ] {
+        assert_eq!(fixture.counted(nodes).await, (below, unreadable), "{nodes:?}");
+    }
+    let safety = fixture.safety(&[1, 3]).await;
+    assert_eq!(safety.example, Some(Shortfall { chunk: three, left: 1, needed: 2 }));
+    let nodes = BTreeSet::from([NodeId(1)]);
+    let silent = |copy: &Copy| copy.node != NodeId(2);
+    let safety = fixture.namespace.safe_to_stop(&nodes, &silent).await.unwrap();
+    assert_eq!((safety.chunks_below, safety.chunks_unreadable), (2, 1), "2 cannot be read now");
+    // What has no copy there is none the worse for it.
+    let nodes = BTreeSet::from([NodeId(4)]);
+    let silent = |copy: &Copy| copy.node == NodeId(4);
+    let safety = fixture.namespace.safe_to_stop(&nodes, &silent).await.unwrap();
+    assert!(safety.is_safe(), "{safety:?}");
+    // Deleted, and all that is left to do is to delete the copies.
+    for file in ["/one", "/two", "/three"] {
+        fixture.delete(file, false, true).await.unwrap();
+    }
+    fixture.reap(true).await;
+    assert_eq!(fixture.counted(&[1, 2, 3, 4]).await, (0, 0));
+    let unknown = BTreeSet::from([NodeId(1), NodeId(51)]);
+    let unknown = fixture.namespace.safe_to_stop(&unknown, &everything).await;
+    assert_eq!(code(unknown), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn what_is_bad_or_not_to_be_relied_on_does_not_count() {
+    let mut fixture = Fixture::new().await;
+    let chunk = fixture.put_on("/f", &[1, 2, 3]).await;
+    assert_eq!(fixture.counted(&[1]).await, (0, 0));
+    fixture.maintain(2, MINUTE).await;
+    assert_eq!(fixture.counted(&[1]).await, (1, 0));
+    assert_eq!(fixture.counted(&[4]).await, (0, 0));
+    fixture.clock.advance(MINUTE);
+    assert_eq!(fixture.counted(&[1]).await, (0, 0), "it has ended");
+    for (state, below) in
+        [(NodeState::Draining, 0), (NodeState::Drained, 1), (NodeState::Removed, 1)]
+    {
+        fixture.namespace.set_node_state(NodeId(3), state).await.unwrap();
+        assert_eq!(fixture.counted(&[1]).await, (below, 0), "{state}");
+    }
+    let copy = CopyId { node: NodeId(2), stamp: Stamp(1) };
+    fixture.namespace.mark_bad(chunk, copy, None).await.unwrap();
+    assert_eq!(fixture.counted(&[1]).await, (1, 1));
+    let removed = BTreeSet::from([NodeId(3)]);
+    let removed = fixture.namespace.safe_to_stop(&removed, &everything).await;
+    assert!(matches!(removed, Err(Error::NodeRemoved(_))));
+}
+
+#[tokio::test]
+async fn chunks_are_looked_at_over_many_pages() {
+    let mut fixture = Fixture::new().await;
+    fixture.put_on("/f", &[1, 2, 3]).await;
+    let files = Namespace::PAGE_LEN_MAX + 20;
+    for file in 0..files {
+        fixture.put(&format!("/{file}"), 1).await.unwrap();
+    }
+    assert_eq!(fixture.counted(&[1, 2]).await, (files as u64 + 1, 0));
+}
+
+#[tokio::test]
+async fn of_two_who_were_told_that_it_is_safe_one_may() {
+    let mut fixture = Fixture::new().await;
+    fixture.put_on("/f", &[1, 2, 3]).await;
+    let namespace = &fixture.namespace;
+    let (first, second) = (fixture.safety(&[1]).await, fixture.safety(&[2]).await);
+    assert!(first.is_safe() && second.is_safe());
+    let ask = |node, safety: &Safety| {
+        namespace.set_maintenance(NodeId(node), MINUTE, Grant::Unchanged(safety.standing))
+    };
+    assert!(ask(1, &first).await.unwrap().is_some());
+    assert!(ask(2, &second).await.unwrap().is_none());
+    assert!(namespace.node(NodeId(2)).await.unwrap().unwrap().maintenance_until.is_none());
+    assert!(!fixture.safety(&[2]).await.is_safe());
+    // Whatever an administrator changes meanwhile makes it to be asked anew.
+    type Step<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
+    let steps: [(&str, Step<'_>); 4] = [
+        ("the end", Box::pin(fixture.maintain(1, Duration::ZERO))),
+        ("a renewal", Box::pin(fixture.maintain(1, MINUTE))),
+        (
+            "a state",
+            Box::pin(async {
+                namespace.set_node_state(NodeId(4), NodeState::Drained).await.unwrap();
+            }),
+        ),
+        (
+            "a removal",
+            Box::pin(async {
+                assert!(namespace.remove_node(&fixture.leave(4).await).await.unwrap());
+            }),
+        ),
+    ];
+    for (what, step) in steps {
+        let before = fixture.safety(&[3]).await;
+        step.await;
+        assert!(ask(3, &before).await.unwrap().is_none(), "after {what}");
+    }
+    let now = fixture.safety(&[3]).await;
+    assert!(ask(3, &now).await.unwrap().is_some(), "and whether it is safe is the caller's");
+}
+
+#[tokio::test]
+async fn a_node_goes_only_when_nothing_has_come_to_it_since_it_was_looked_at() {
+    let mut fixture = Fixture::new().await;
+    let node = NodeId(1);
+    let before = fixture.namespace.holdings(node, &everything).await.unwrap();
+    assert!(!fixture.namespace.remove_node(&before).await.unwrap(), "it was not leaving");
+    // Planned before, and written by now.
+    let plan = fixture.plan("/late", CHUNK).await.unwrap();
+    let holdings = fixture.leave(1).await;
+    assert_eq!((holdings.chunks, holdings.sole), (0, 0));
+    fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await.unwrap();
+    let copies = fixture.open("/late").await.unwrap().extents.remove(0).chunk.copies;
+    assert!(copies.iter().all(|copy| copy.node != node), "its receipts count for nothing");
+    // It comes back in between, in one of two ways.
+    fixture.namespace.confirm_registration(node, RegistrationNumber(1)).await.unwrap();
+    assert!(!fixture.namespace.remove_node(&holdings).await.unwrap());
+    let chunk = fixture.put_on("/f", &[1]).await;
+    let holdings = fixture.leave(1).await;
+    assert_eq!((holdings.chunks, holdings.sole, holdings.example), (1, 1, Some(chunk)));
+    fixture.namespace.register(&registration(node, 1), true).await.unwrap();
+    assert!(!fixture.namespace.remove_node(&holdings).await.unwrap());
+    fixture.namespace.set_leaving(node, true).await.unwrap();
+    fixture.namespace.set_leaving(node, false).await.unwrap();
+    let holdings = fixture.namespace.holdings(node, &everything).await.unwrap();
+    assert!(!fixture.namespace.remove_node(&holdings).await.unwrap(), "it stays after all");
+    let holdings = fixture.leave(1).await;
+    assert!(fixture.namespace.remove_node(&holdings).await.unwrap());
+    let gone = fixture.namespace.node(node).await.unwrap().unwrap();
+    assert_eq!((gone.state, gone.is_leaving), (NodeState::Removed, false));
+    let again = fixture.namespace.set_leaving(node, true).await;
+    assert!(matches!(again, Err(Error::NodeRemoved(_))));
+}
+
+#[tokio::test]
+async fn the_last_copy_that_counts_is_told_from_others() {
+    let mut fixture = Fixture::new().await;
+    let sole = fixture.put_on("/sole", &[1]).await;
+    let shared = fixture.put_on("/shared", &[1, 2]).await;
+    fixture.put_on("/elsewhere", &[2, 3]).await;
+    let bad_there = fixture.put_on("/bad there", &[1, 3]).await;
+    let copy = CopyId { node: NodeId(1), stamp: Stamp(1) };
+    fixture.namespace.mark_bad(bad_there, copy, None).await.unwrap();
+    let found = |holdings: Holdings| (holdings.chunks, holdings.sole, holdings.example);
+    let holdings = fixture.namespace.holdings(NodeId(1), &everything).await.unwrap();
+    assert_eq!(found(holdings), (3, 1, Some(sole)));
+    let lost = |copy: &Copy| copy.node != NodeId(2);
+    let holdings = fixture.namespace.holdings(NodeId(1), &lost).await.unwrap();
+    assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))), "that of 2 counts for nothing");
+    let copy = CopyId { node: NodeId(2), stamp: Stamp(1) };
+    fixture.namespace.mark_bad(shared, copy, None).await.unwrap();
+    let holdings = fixture.namespace.holdings(NodeId(1), &everything).await.unwrap();
+    assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))));
+    for file in ["/sole", "/shared", "/bad there"] {
+        fixture.delete(file, false, true).await.unwrap();
+    }
+    fixture.reap(true).await;
+    let holdings = fixture.namespace.holdings(NodeId(1), &everything).await.unwrap();
+    assert_eq!(found(holdings), (3, 0, None), "they only wait to be deleted");
+}
