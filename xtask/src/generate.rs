@@ -1,5 +1,6 @@
-//! Makes the generated sources of `dfs-proto` and `dfs-etcd` from `proto/`. Pure Rust, no `protoc`;
-//! what comes out is committed, so that nobody else needs to run this.
+//! Makes the generated sources of `dfs-proto` and `dfs-etcd` from `proto/`, and the definition of
+//! the custom resource from `dfs-crd`. Pure Rust, no `protoc`; what comes out is committed, so that
+//! nobody else needs to run this.
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +8,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use protox::Compiler;
 
+use crate::process::{cargo, output};
+
 pub(crate) const USAGE: &str =
-    "(makes the generated sources of dfs-proto and dfs-etcd from proto/)";
+    "(makes the sources of dfs-proto and dfs-etcd from proto/, and crds/ from dfs-crd)";
 
 /// What is generated together.
 struct Set {
@@ -44,7 +47,41 @@ const SETS: [Set; 2] = [
     },
 ];
 
+/// Files that `dfs-crd` prints, and what it must be asked for. Its example runs in a process of its
+/// own, so that these tasks need nothing of Kubernetes.
+const DEFINITIONS: [(&str, &str); 2] =
+    [("crds/dfs.io_dfsclusters.yaml", "crd"), ("docs/kubernetes-fields.md", "fields")];
+
 pub(crate) fn run(root: &Path, _arguments: &[String]) -> Result<()> {
+    write_sources(root)?;
+    for (file, what) in DEFINITIONS {
+        let path = root.join(file);
+        let text = definition(root, what)?;
+        let directory = path.parent().context("every file is in a folder")?;
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        fs::write(&path, text).with_context(|| format!("cannot write {file}"))?;
+    }
+    Ok(())
+}
+
+/// Fails when what is committed is not what the sources give.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    check_sources(root)?;
+    for (file, what) in DEFINITIONS {
+        if definition(root, what)? != fs::read(root.join(file)).unwrap_or_default() {
+            bail!("{file} is not what dfs-crd gives: run cargo xtask generate");
+        }
+    }
+    Ok(())
+}
+
+fn definition(root: &Path, what: &str) -> Result<Vec<u8>> {
+    let example = ["run", "--locked", "--quiet", "-p", "dfs-crd", "--example", "generate"];
+    output(cargo(root, &example).args(["--", what]))
+}
+
+fn write_sources(root: &Path) -> Result<()> {
     for set in &SETS {
         let directory = root.join(set.directory);
         fs::create_dir_all(&directory)
@@ -54,8 +91,7 @@ pub(crate) fn run(root: &Path, _arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Fails when what is committed is not what the contract gives.
-pub(crate) fn check(root: &Path) -> Result<()> {
+fn check_sources(root: &Path) -> Result<()> {
     for set in &SETS {
         let fresh = tempfile::tempdir().context("cannot make a temporary folder")?;
         set.write(root, fresh.path())?;
@@ -100,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_is_committed_is_current() {
-        check(&root()).unwrap();
+        check_sources(&root()).unwrap();
     }
 
     #[test]
@@ -111,13 +147,13 @@ mod tests {
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             fs::copy(root().join("proto").join(proto), to).unwrap();
         }
-        assert!(check(copy.path()).is_err());
-        run(copy.path(), &[]).unwrap();
-        check(copy.path()).unwrap();
+        assert!(check_sources(copy.path()).is_err());
+        write_sources(copy.path()).unwrap();
+        check_sources(copy.path()).unwrap();
         let common = copy.path().join("proto").join(SETS[0].protos[0]);
         let text = fs::read_to_string(&common).unwrap();
         fs::write(&common, text.replace("uint32 mode = 1;", "uint32 mode = 9;")).unwrap();
-        assert!(check(copy.path()).is_err());
+        assert!(check_sources(copy.path()).is_err());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Metrics, in Prometheus' text form. The one place that knows the `prometheus` crate.
 //!
 //! Names follow its conventions: `dfs_<part>_<what>_<unit>`, `_total` for counters. Every label
-//! has a closed list of values, so that no client can make series without bound.
+//! has a closed list of values, so that no client can make series without bound; only [`Series`]
+//! take any, and whoever sets them removes them.
 
 use std::fmt;
 use std::time::Duration;
@@ -49,6 +50,10 @@ pub struct Counters(IntCounterVec, Values);
 /// Gauges by label.
 #[derive(Debug, Clone)]
 pub struct Gauges(IntGaugeVec, Values);
+
+/// Gauges of things that come and go, with any values of their labels.
+#[derive(Debug, Clone)]
+pub struct Series(IntGaugeVec);
 
 /// Histograms by label.
 #[derive(Debug, Clone)]
@@ -107,6 +112,13 @@ impl Metrics {
         let family = IntGaugeVec::new(Opts::new(name, help), &values.names()).expect(NAMES);
         self.register(family.clone());
         Gauges(family, values)
+    }
+
+    /// Makes gauges of things that come and go.
+    pub fn series(&self, name: &'static str, help: &'static str, labels: &[&str]) -> Series {
+        let family = IntGaugeVec::new(Opts::new(name, help), labels).expect(NAMES);
+        self.register(family.clone());
+        Series(family)
     }
 
     /// Makes histograms of durations by label.
@@ -201,6 +213,19 @@ impl Gauges {
     /// is shown as `other`.
     pub fn of(&self, values: &[&str]) -> Gauge {
         Gauge(self.0.with_label_values(&self.1.checked(values)))
+    }
+}
+
+impl Series {
+    /// Sets the one for these values, in the order of the labels.
+    pub fn set(&self, values: &[&str], value: i64) {
+        self.0.with_label_values(values).set(value);
+    }
+
+    /// Removes the one for these values, if there is one.
+    pub fn remove(&self, values: &[&str]) {
+        // The only error is that there is none.
+        let _ = self.0.remove_label_values(values);
     }
 }
 
@@ -310,5 +335,17 @@ mod tests {
         times.of(&["put"]).observe(Duration::ZERO);
         times.clone().of(&["put"]).observe(Duration::ZERO);
         assert_eq!(times.of(&["put"]).count(), 2);
+    }
+
+    #[test]
+    fn series_come_and_go() {
+        let metrics = Metrics::new("test");
+        let series = metrics.series("dfs_e", "E.", &["name"]);
+        series.set(&["a"], 1);
+        series.set(&["b"], 2);
+        series.remove(&["a"]);
+        series.remove(&["c"]);
+        let text = metrics.render();
+        assert!(text.contains("dfs_e{name=\"b\"} 2") && !text.contains("name=\"a\""), "{text}");
     }
 }

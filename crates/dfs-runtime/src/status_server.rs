@@ -61,11 +61,13 @@ impl Readiness {
 }
 
 /// The side door. Answers `GET` and `HEAD` of `/metrics` (text for Prometheus), `/healthz` (the
-/// process lives) and `/readyz` (503 with the reason while it is not ready).
+/// process lives, and [is able to](Self::with_health)) and `/readyz` (503 with the reason while it
+/// is not ready).
 #[derive(Debug)]
 pub struct StatusServer {
     listener: TcpListener,
     address: SocketAddr,
+    health: Readiness,
 }
 
 impl StatusServer {
@@ -77,7 +79,16 @@ impl StatusServer {
     /// Takes a listener.
     pub fn new(listener: TcpListener) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        Ok(Self { listener, address })
+        let health = Readiness::new("");
+        health.ready();
+        Ok(Self { listener, address, health })
+    }
+
+    /// Lets `/healthz` answer 503 while `health` is not ready: for a process that only a restart
+    /// can help.
+    #[must_use]
+    pub fn with_health(self, health: Readiness) -> Self {
+        Self { health, ..self }
     }
 
     /// Where it listens.
@@ -97,9 +108,10 @@ impl StatusServer {
                 accepted = self.accept(&slots) => accepted,
             };
             let (metrics, readiness) = (metrics.clone(), readiness.clone());
+            let health = self.health.clone();
             connections.spawn(async move {
                 let _slot = slot;
-                serve(stream, &metrics, &readiness).await;
+                serve(stream, &metrics, &health, &readiness).await;
             });
         }
     }
@@ -118,9 +130,9 @@ impl StatusServer {
     }
 }
 
-async fn serve(stream: TcpStream, metrics: &Metrics, readiness: &Readiness) {
+async fn serve(stream: TcpStream, metrics: &Metrics, health: &Readiness, readiness: &Readiness) {
     let service = service_fn(async |request: Request<Incoming>| {
-        Ok::<_, Infallible>(answer(&request, metrics, readiness))
+        Ok::<_, Infallible>(answer(&request, metrics, health, readiness))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -134,6 +146,7 @@ async fn serve(stream: TcpStream, metrics: &Metrics, readiness: &Readiness) {
 fn answer<B>(
     request: &Request<B>,
     metrics: &Metrics,
+    health: &Readiness,
     readiness: &Readiness,
 ) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -141,12 +154,16 @@ fn answer<B>(
     }
     match request.uri().path() {
         "/metrics" => text(StatusCode::OK, metrics.render()),
-        "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => match readiness.reason() {
-            None => text(StatusCode::OK, "ready\n"),
-            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-        },
+        "/healthz" => told(health, "ok\n"),
+        "/readyz" => told(readiness, "ready\n"),
         _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+    }
+}
+
+fn told(readiness: &Readiness, ready: &'static str) -> Response<Full<Bytes>> {
+    match readiness.reason() {
+        None => text(StatusCode::OK, ready),
+        Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 
@@ -170,18 +187,21 @@ mod tests {
     struct Running {
         address: SocketAddr,
         metrics: Metrics,
+        health: Readiness,
         readiness: Readiness,
         trigger: Trigger,
         task: tokio::task::JoinHandle<()>,
     }
 
     async fn start() -> Running {
-        let server = StatusServer::bind("127.0.0.1:0").await.unwrap();
+        let health = Readiness::new("");
+        health.ready();
+        let server = StatusServer::bind("127.0.0.1:0").await.unwrap().with_health(health.clone());
         let address = server.address();
         let (metrics, readiness) = (Metrics::new("test"), Readiness::new("starting"));
         let (trigger, shutdown) = Shutdown::new();
         let task = tokio::spawn(server.run(metrics.clone(), readiness.clone(), shutdown));
-        Running { address, metrics, readiness, trigger, task }
+        Running { address, metrics, health, readiness, trigger, task }
     }
 
     async fn exchange(address: SocketAddr, request: &str) -> String {
@@ -217,6 +237,16 @@ mod tests {
         assert!(get(server.address, "/readyz").await.starts_with("HTTP/1.1 200"));
         server.readiness.not_ready("disk is full");
         assert!(get(server.address, "/readyz").await.ends_with("disk is full\n"));
+    }
+
+    #[tokio::test]
+    async fn health_is_apart_from_readiness() {
+        let server = start().await;
+        assert!(get(server.address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        server.readiness.ready();
+        server.health.not_ready("deaf");
+        assert!(get(server.address, "/healthz").await.ends_with("\r\n\r\ndeaf\n"));
+        assert!(get(server.address, "/readyz").await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test]

@@ -1,0 +1,12 @@
+//! Prints what `cargo xtask generate` keeps in the repository: `crd` or `fields`.
+
+use std::io::{Error, Write as _};
+
+fn main() -> Result<(), Error> {
+    let text = match std::env::args().nth(1).as_deref() {
+        Some("crd") => dfs_crd::crd_yaml().map_err(Error::other)?,
+        Some("fields") => dfs_crd::fields_markdown(),
+        _ => return Err(Error::other("give crd or fields")),
+    };
+    std::io::stdout().write_all(text.as_bytes())
+}

@@ -1,0 +1,166 @@
+//! Types and reasons of conditions: closed lists, as people and programs wait for them.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An enum whose variants are known by their names, with what they mean.
+macro_rules! closed_list {
+    ($(#[$meta:meta])* $name:ident { $(#[doc = $doc:literal] $variant:ident,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        pub enum $name { $(#[doc = $doc] $variant,)* }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its name, as it is written.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant),)* }
+            }
+
+            /// What it means.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $doc.trim_ascii(),)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+closed_list! {
+    /// What can be said of a cluster. Every one is there from the first reconcile on.
+    ConditionType {
+        /// It serves reads and writes, all that was asked for is there.
+        Ready,
+        /// It serves reads and writes, though something may be missing.
+        Available,
+        /// The operator is changing something.
+        Reconciling,
+        /// Nothing goes on before somebody does what the message says.
+        Stalled,
+        /// It serves, but lacks nodes or copies.
+        Degraded,
+        /// All data has all its copies.
+        FullyReplicated,
+        /// Pods are getting a new image or new settings.
+        Upgrading,
+        /// What was asked for makes sense, and can be carried out.
+        SpecValid,
+        /// The annotation dfs.io/paused keeps the operator from changing anything.
+        Paused,
+        /// It is being deleted, and cannot be yet.
+        DeletionBlocked,
+        /// Bytes are encrypted between pods and clients.
+        TransportSecure,
+    }
+}
+
+closed_list! {
+    /// Why a condition is as it is.
+    Reason {
+        /// Nothing is known yet.
+        NotObserved,
+        /// It is as it was asked for.
+        AsSpecified,
+        /// Its objects are being made.
+        Creating,
+        /// It serves.
+        Serving,
+        /// No coordinator answers.
+        CoordinatorUnavailable,
+        /// Datanodes are not ready.
+        DatanodesUnavailable,
+        /// Fewer datanodes than a write needs copies.
+        TooFewDatanodes,
+        /// Some chunks lack copies.
+        UnderReplicated,
+        /// Some chunks have no copy that can be reached.
+        ChunksMissing,
+        /// Some copies are bad.
+        ChunksCorrupt,
+        /// Counts of copies are not known yet.
+        CountsUnknown,
+        /// A datanode is lost.
+        NodeLost,
+        /// Datanodes are being added.
+        ScalingUp,
+        /// Pods are being replaced, one after the other.
+        RollingOut,
+        /// The next pod must not be stopped yet.
+        RolloutWaiting,
+        /// The new pod does not become ready.
+        RolloutStuck,
+        /// Every pod is as asked for.
+        UpToDate,
+        /// The spec contradicts itself.
+        SpecInvalid,
+        /// Fewer datanodes need a drain, which this version cannot do.
+        ScaleDownUnsupported,
+        /// Larger volumes need an expansion, which this version cannot do.
+        ExpansionUnsupported,
+        /// The object has fields that this operator does not know, or was made by a newer one.
+        VersionUnsupported,
+        /// The store of the metadata holds another cluster.
+        ClusterIdMismatch,
+        /// The store of the metadata is empty, though the cluster was made.
+        MetadataLost,
+        /// A StorageClass does not exist.
+        StorageClassMissing,
+        /// A volume cannot be had.
+        VolumePending,
+        /// No node has room for a pod, or may have it.
+        Unschedulable,
+        /// An image cannot be fetched.
+        ImageUnavailable,
+        /// A Secret does not exist, or lacks a key.
+        SecretMissing,
+        /// A container ends again and again.
+        CrashLooping,
+        /// The API server refuses an object.
+        ApplyRefused,
+        /// Another owner has an object of that name.
+        NameTaken,
+        /// A datanode does not know its failure domain.
+        TopologyUnknown,
+        /// The annotation dfs.io/paused is there.
+        PausedByAnnotation,
+        /// The annotation dfs.io/paused is not there.
+        NotPaused,
+        /// The spec says that no pod runs.
+        Stopped,
+        /// It is being deleted.
+        Deleting,
+        /// It is not being deleted.
+        NotDeleting,
+        /// Deletion waits for the confirmation that volumes may go.
+        ConfirmationMissing,
+        /// Deletion waits for an object to go.
+        WaitingForObjects,
+        /// Channels are plaintext in this version.
+        Plaintext,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c16_reasons_are_camel_case() {
+        let names = Reason::ALL.iter().map(|reason| reason.as_str());
+        for name in names.chain(ConditionType::ALL.iter().map(|kind| kind.as_str())) {
+            assert!(name.starts_with(|c: char| c.is_ascii_uppercase()), "{name}");
+            assert!(name.chars().all(|c| c.is_ascii_alphanumeric()), "{name}");
+        }
+        assert_eq!(serde_json::to_value(Reason::RollingOut).unwrap(), "RollingOut");
+        assert_eq!(Reason::Stopped.meaning(), "The spec says that no pod runs.");
+    }
+}

@@ -1,0 +1,175 @@
+//! Coordinators, and where the metadata lies.
+
+use std::collections::BTreeMap;
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::datanodes::SIZE_MIN_RULE;
+use crate::pod_template::PodTemplate;
+use crate::resources::{Quantity, Resources};
+use crate::schema::text_map;
+
+/// The coordinators, which know names, chunks and nodes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.replicas == 1 || self.metadata.engine != 'Embedded'")
+        .message("`replicas` must be 1 with the engine Embedded: its store belongs to one process")
+        .field_path(".replicas")
+)]
+pub struct Coordinator {
+    /// How many there are. More than one needs an engine that they can share.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 9))]
+    pub replicas: i32,
+    /// Where the metadata lies.
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// What each may use.
+    #[serde(default)]
+    pub resources: Resources,
+    /// The Service that clients talk to.
+    #[serde(default)]
+    pub service: CoordinatorService,
+    /// What is laid over their pods.
+    #[serde(default)]
+    pub pod_template: PodTemplate,
+}
+
+/// Where the metadata lies.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.etcd) == (self.engine == 'Etcd')")
+        .message("`etcd` must be set with the engine Etcd, and only then")
+        .field_path(".etcd")
+)]
+pub struct Metadata {
+    /// What keeps it: `Embedded`, in a volume of the one coordinator, or `Etcd`, in an etcd that is
+    /// there. Cannot be changed; `dfs metadata copy` moves the metadata.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("`engine` must stay as it is; `dfs metadata copy` moves metadata"))]
+    pub engine: Engine,
+    /// How it is kept with the engine Embedded.
+    #[serde(default)]
+    pub embedded: Embedded,
+    /// How it is kept with the engine Etcd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<Etcd>,
+}
+
+/// What keeps the metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Engine {
+    /// A store in a volume of the one coordinator.
+    #[default]
+    Embedded,
+    /// An etcd that is there, which several coordinators share.
+    Etcd,
+}
+
+/// The engine Embedded.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Embedded {
+    /// The volume of the coordinator.
+    #[serde(default)]
+    pub storage: MetadataStorage,
+}
+
+/// The volume of the coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(SIZE_MIN_RULE).message("`size` must be at least 64Mi").field_path(".size"),
+    validation = Rule::new("quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0")
+        .message("`size` must be greater than or equal to its current value")
+        .field_path(".size"),
+    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
+        .message("`storageClassName` must stay as it is")
+        .field_path(".storageClassName")
+)]
+pub struct MetadataStorage {
+    /// Its size. Cannot shrink.
+    #[serde(default = "default_size")]
+    pub size: Quantity,
+    /// Its StorageClass, the default one when not set. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+}
+
+/// The engine Etcd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Etcd {
+    /// Its members, `host:port` each. Never those of the Kubernetes cluster itself.
+    #[schemars(
+        length(min = 1, max = 9),
+        inner(
+            length(max = 261),
+            regex(
+                pattern = r"^([a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:.]+\]):[0-9]{1,5}$"
+            )
+        )
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub endpoints: Vec<String>,
+    /// Secret with `ca.crt`, `tls.crt` and `tls.key`; plaintext when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub tls_secret_name: Option<String>,
+}
+
+/// The Service that clients talk to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CoordinatorService {
+    /// How it is reached.
+    #[serde(default, rename = "type")]
+    pub kind: ServiceType,
+    /// Annotations, such as a load balancer wants them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "text_map")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How a Service is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum ServiceType {
+    /// From within the Kubernetes cluster.
+    #[default]
+    ClusterIP,
+    /// At a port of every node, too.
+    NodePort,
+    /// Through a load balancer, too.
+    LoadBalancer,
+}
+
+impl Default for Coordinator {
+    fn default() -> Self {
+        Self {
+            replicas: default_replicas(),
+            metadata: Metadata::default(),
+            resources: Resources::default(),
+            service: CoordinatorService::default(),
+            pod_template: PodTemplate::default(),
+        }
+    }
+}
+
+impl Default for MetadataStorage {
+    fn default() -> Self {
+        Self { size: default_size(), storage_class_name: None }
+    }
+}
+
+fn default_replicas() -> i32 {
+    1
+}
+
+fn default_size() -> Quantity {
+    Quantity::new("10Gi")
+}

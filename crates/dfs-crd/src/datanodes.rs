@@ -1,0 +1,72 @@
+//! Datanodes and their volumes.
+
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::pod_template::PodTemplate;
+use crate::resources::{Quantity, Resources};
+
+/// Catches a forgotten unit: `size: "100"` are bytes.
+pub(crate) const SIZE_MIN_RULE: &str = "quantity(self.size).compareTo(quantity('64Mi')) >= 0";
+
+/// The datanodes, which keep the bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Datanodes {
+    /// How many there are. `kubectl scale` sets it, too.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 500))]
+    pub replicas: i32,
+    /// The volumes of each.
+    pub storage: Storage,
+    /// What each may use.
+    #[serde(default)]
+    pub resources: Resources,
+    /// What is laid over their pods.
+    #[serde(default)]
+    pub pod_template: PodTemplate,
+}
+
+/// The volumes of a datanode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new(SIZE_MIN_RULE).message("`size` must be at least 64Mi").field_path(".size"),
+    validation = Rule::new("quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0")
+        .message("`size` must be greater than or equal to its current value")
+        .field_path(".size"),
+    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
+        .message("`storageClassName` must stay as it is")
+        .field_path(".storageClassName"),
+    validation = Rule::new("self.volumesPerNode == oldSelf.volumesPerNode")
+        .message("`volumesPerNode` must stay as it is")
+        .field_path(".volumesPerNode")
+)]
+pub struct Storage {
+    /// Size of each volume. Cannot shrink.
+    pub size: Quantity,
+    /// Their StorageClass, the default one when not set. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+    /// Volumes that each datanode has. Cannot be changed.
+    #[serde(default = "default_volumes")]
+    #[schemars(range(min = 1, max = 16))]
+    pub volumes_per_node: i32,
+    /// Part of each volume that is left free, in per cent.
+    #[serde(default = "default_reserved")]
+    #[schemars(range(min = 0, max = 50))]
+    pub reserved_percent: i32,
+}
+
+fn default_replicas() -> i32 {
+    3
+}
+
+fn default_volumes() -> i32 {
+    1
+}
+
+fn default_reserved() -> i32 {
+    5
+}

@@ -1,0 +1,54 @@
+//! The custom resource [`DfsCluster`]: what a user may ask for, what the operator says of it, and
+//! the rules that the API server checks. No client in here.
+//!
+//! Every field has a bound and, unless a user must say it, a static default, so that the stored
+//! object shows what holds. A rule that names `oldSelf` does not run when the field's parent was
+//! absent; therefore each parent of an immutable field has a default, and cannot be absent.
+
+// `KubeSchema` copies each struct into the body of a function, `pub` included.
+#![expect(unreachable_pub, reason = "of copies that a derive makes")]
+
+mod annotations;
+mod cluster;
+mod condition;
+mod coordinator;
+mod datanodes;
+mod fields;
+mod image;
+mod maintenance;
+mod pod_template;
+mod resources;
+mod schema;
+mod security;
+mod status;
+
+pub use annotations::{PAUSED, RESTARTED_AT};
+pub use cluster::{
+    DeletionPolicy, DfsCluster, DfsClusterSpec, FailureDomain, SpreadPolicy, TopologyKey,
+};
+pub use condition::{ConditionType, Reason};
+pub use coordinator::{
+    Coordinator, CoordinatorService, Embedded, Engine, Etcd, Metadata, MetadataStorage, ServiceType,
+};
+pub use datanodes::{Datanodes, Storage};
+pub use fields::{Field, fields, fields_markdown};
+pub use image::{Image, PullPolicy};
+pub use maintenance::{Maintenance, Update, UpdateStrategy};
+pub use pod_template::PodTemplate;
+pub use resources::{Limits, Quantity, Requests, Resources};
+pub use schema::{crd, crd_yaml};
+pub use security::{Monitoring, NetworkPolicy, Security, ServiceMonitor};
+pub use status::{
+    Capacity, ClusterStatus, CoordinatorStatus, DATANODES_MAX, DatanodeState, DatanodeStatus,
+    Phase, ReplicationStatus, Rollout, VersionStatus,
+};
+
+/// The API group.
+pub const GROUP: &str = "dfs.io";
+/// The version of the API group.
+pub const VERSION: &str = "v1alpha1";
+/// Keeps a deleted cluster until the operator is done with it.
+pub const FINALIZER: &str = "dfs.io/finalizer";
+/// Characters that the name of a cluster may have: names of its children are longer, and a label
+/// has 63.
+pub const NAME_LEN_MAX: usize = 40;

@@ -1,0 +1,57 @@
+//! How the operator changes what runs.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How the operator changes what runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Maintenance {
+    /// How pods get a new image or new settings.
+    #[serde(default)]
+    pub update: Update,
+}
+
+/// How datanodes get a new image or new settings: one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Update {
+    /// Who restarts them.
+    #[serde(default)]
+    pub strategy: UpdateStrategy,
+    /// Whether all data must have all its copies before the next one is stopped.
+    #[serde(default = "default_true")]
+    pub require_fully_replicated: bool,
+    /// Seconds that a datanode may take to be back before the rollout is said to be stuck.
+    #[serde(default = "default_timeout")]
+    #[schemars(range(min = 60, max = 86_400))]
+    pub node_timeout_seconds: i32,
+}
+
+/// Who restarts datanodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum UpdateStrategy {
+    /// The operator.
+    #[default]
+    RollingUpdate,
+    /// The user, by deleting pods.
+    OnDelete,
+}
+
+impl Default for Update {
+    fn default() -> Self {
+        Self {
+            strategy: UpdateStrategy::default(),
+            require_fully_replicated: default_true(),
+            node_timeout_seconds: default_timeout(),
+        }
+    }
+}
+
+fn default_true() -> bool {
+    true
+}
+
+fn default_timeout() -> i32 {
+    1_800
+}

@@ -1,0 +1,78 @@
+//! Who may talk to the pods, and who watches them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::schema::{embedded_list, label_map};
+
+/// Who may talk to the cluster.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Security {
+    /// The fence around the pods.
+    #[serde(default)]
+    pub network_policy: NetworkPolicy,
+}
+
+/// The fence around the pods. Needs a network that enforces NetworkPolicies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicy {
+    /// Whether there is one.
+    #[serde(default = "default_true")]
+    pub enabled: bool,
+    /// Who may be a client; every pod of the namespace when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "embedded_list::<NetworkPolicyPeer>")]
+    pub client_selectors: Vec<NetworkPolicyPeer>,
+}
+
+/// Who watches the cluster. Metrics are always served.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Monitoring {
+    /// For the Prometheus operator.
+    #[serde(default)]
+    pub service_monitor: ServiceMonitor,
+}
+
+/// A ServiceMonitor, made where the Prometheus operator is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceMonitor {
+    /// Whether there is one.
+    #[serde(default)]
+    pub enabled: bool,
+    /// Seconds between two looks.
+    #[serde(default = "default_interval")]
+    #[schemars(range(min = 5, max = 3_600))]
+    pub interval_seconds: i32,
+    /// Labels by which a Prometheus finds it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "label_map")]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Default for NetworkPolicy {
+    fn default() -> Self {
+        Self { enabled: default_true(), client_selectors: Vec::new() }
+    }
+}
+
+impl Default for ServiceMonitor {
+    fn default() -> Self {
+        Self { enabled: false, interval_seconds: default_interval(), labels: BTreeMap::new() }
+    }
+}
+
+fn default_true() -> bool {
+    true
+}
+
+fn default_interval() -> i32 {
+    30
+}

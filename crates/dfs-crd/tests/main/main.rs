@@ -1,0 +1,46 @@
+//! The definition of `DfsCluster` as the API server gets it, and the rules in it.
+
+// `cfg(test)` holds in any case; it tells clippy that helpers belong to tests, too.
+#[cfg(test)]
+mod defaults;
+#[cfg(test)]
+mod generated;
+#[cfg(test)]
+mod rules;
+#[cfg(test)]
+mod schema;
+
+/// What a user must say.
+#[cfg(test)]
+const MINIMAL: &str = "
+apiVersion: dfs.io/v1alpha1
+kind: DfsCluster
+metadata:
+  name: demo
+spec:
+  datanodes:
+    storage:
+      size: 10Gi
+";
+
+/// The schema of the whole resource.
+#[cfg(test)]
+fn root_schema() -> serde_json::Value {
+    let crd = serde_json::to_value(dfs_crd::crd()).unwrap();
+    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+}
+
+/// Fills in defaults as the API server does: each parent first, then what is in it.
+#[cfg(test)]
+fn stored(schema: &serde_json::Value, mut value: serde_json::Value) -> serde_json::Value {
+    let Some(fields) = value.as_object_mut() else { return value };
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        if let Some(default) = property.get("default") {
+            fields.entry(name.clone()).or_insert_with(|| default.clone());
+        }
+        if let Some(field) = fields.get_mut(name) {
+            *field = stored(property, field.take());
+        }
+    }
+    value
+}

@@ -1,0 +1,215 @@
+//! Carries out what was decided.
+
+use std::time::Duration;
+
+use dfs_crd::{DfsCluster, FINALIZER, Reason};
+use dfs_types::{ClusterId, OsRandom, Random as _};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+
+use crate::FIELD_MANAGER;
+use crate::build;
+use crate::coordinator::{CallError, Coordinator, Maintenance};
+use crate::decide::{Action, Finding, taken};
+use crate::kind::{Object, Target};
+use crate::observed::{Observed, Owner};
+use crate::status::Outcome;
+
+/// Bytes of a new join secret, before they are written in hexadecimal digits.
+const JOIN_SECRET_LEN: usize = 32;
+
+/// An action failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The API server said no, or nothing.
+    #[error("cannot {verb} {what}")]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// With which object.
+        what: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// The coordinators said no, or nothing.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The name of an object is taken.
+    #[error("{}", .0.message)]
+    Taken(Finding),
+}
+
+impl ApplyError {
+    /// What there is to say about it, where somebody must do something.
+    pub fn finding(&self) -> Option<Finding> {
+        match self {
+            Self::Api { source: kube::Error::Api(status), .. }
+                if matches!(status.code, 400 | 403 | 422) =>
+            {
+                Some(Finding::new(Reason::ApplyRefused, format!("{self}: {}", status.message)))
+            }
+            Self::Taken(finding) => Some(finding.clone()),
+            Self::Api { .. } | Self::Call(_) => None,
+        }
+    }
+}
+
+/// Carries out actions, in order, up to the first that fails. Returns those that were done.
+pub async fn apply(
+    client: &Client,
+    coordinator: &dyn Coordinator,
+    seen: &Observed,
+    actions: &[Action],
+) -> (Outcome, Vec<Action>, Option<ApplyError>) {
+    let applier = Applier { client, coordinator, seen };
+    let (mut outcome, mut done) = (Outcome::default(), Vec::new());
+    for action in actions {
+        match applier.one(action, &mut outcome).await {
+            Ok(()) => done.push(action.clone()),
+            Err(error) => {
+                outcome.failed = error.finding();
+                return (outcome, done, Some(error));
+            }
+        }
+    }
+    (outcome, done, None)
+}
+
+struct Applier<'a> {
+    client: &'a Client,
+    coordinator: &'a dyn Coordinator,
+    seen: &'a Observed,
+}
+
+impl Applier<'_> {
+    async fn one(&self, action: &Action, outcome: &mut Outcome) -> Result<(), ApplyError> {
+        let (at, spec) = (self.seen.coordinators(), &self.seen.cluster.spec);
+        match action {
+            Action::AddFinalizer => self.add_finalizer().await,
+            Action::RemoveFinalizer => self.remove_finalizer().await,
+            Action::CreateJoinSecret => self.create_join_secret().await,
+            Action::Apply { object, is_there } => self.apply(object, *is_there).await,
+            Action::Delete(target) | Action::RestartPod(target) => self.delete(target).await,
+            Action::Init(id) => {
+                let (factor, min) = (spec.replication_factor, spec.min_write_replicas);
+                self.coordinator.init(&at, *id, factor, min).await?;
+                outcome.initialised = Some(*id);
+                Ok(())
+            }
+            Action::SetReplication(id) => {
+                let (factor, min) = (spec.replication_factor, spec.min_write_replicas);
+                Ok(self.coordinator.set_replication(&at, *id, factor, min).await?)
+            }
+            Action::Admit { cluster, node, .. } => {
+                Ok(self.coordinator.admit(&at, *cluster, *node).await?)
+            }
+            Action::BeginMaintenance { cluster, node, ttl, .. } => {
+                match self.coordinator.maintenance(&at, *cluster, *node, *ttl).await? {
+                    Maintenance::Granted => {}
+                    Maintenance::Refused(reason) => outcome.refused = Some(reason),
+                }
+                Ok(())
+            }
+            Action::EndMaintenance { cluster, node, .. } => {
+                self.coordinator.maintenance(&at, *cluster, *node, Duration::ZERO).await?;
+                Ok(())
+            }
+        }
+    }
+
+    fn namespace(&self) -> String {
+        self.seen.cluster.namespace().unwrap_or_default()
+    }
+
+    fn api(&self, kind: crate::kind::Kind) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &self.namespace(), &kind.resource())
+    }
+
+    async fn apply(&self, object: &Object, is_there: bool) -> Result<(), ApplyError> {
+        let api = self.api(object.kind);
+        let what = || format!("{} {}", object.kind.name(), object.name);
+        if !is_there {
+            // One without our labels would not have been seen. It may be somebody else's.
+            let read = api.get_opt(&object.name).await;
+            let there = read.map_err(|source| failed("read", what(), source))?;
+            match there.map(|there| Owner::of(&there.metadata, &self.seen.cluster)) {
+                None | Some(Owner::Ours) => {}
+                Some(Owner::Former | Owner::Nobody) => {
+                    return Err(ApplyError::Taken(taken(&what(), "nobody")));
+                }
+                Some(Owner::Other(owner)) => return Err(ApplyError::Taken(taken(&what(), &owner))),
+            }
+        }
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let applied = api.patch(&object.name, &params, &Patch::Apply(&object.value)).await;
+        applied.map(drop).map_err(|source| failed("apply", what(), source))
+    }
+
+    /// Deletes this very object; one of the same name that came later stays. None is as good.
+    async fn delete(&self, target: &Target) -> Result<(), ApplyError> {
+        let params = DeleteParams::background()
+            .preconditions(Preconditions { uid: Some(target.uid.clone()), resource_version: None });
+        match self.api(target.kind).delete(&target.name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(source) => Err(failed("delete", target.to_string(), source)),
+        }
+    }
+
+    async fn create_join_secret(&self) -> Result<(), ApplyError> {
+        let mut bytes = [0; JOIN_SECRET_LEN];
+        OsRandom.fill(&mut bytes);
+        let text = bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+        let secret = build::join_secret(&self.seen.cluster, ClusterId::random(&OsRandom), &text);
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace());
+        let params =
+            PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        match api.create(&params, &secret).await {
+            Ok(_) => Ok(()),
+            // One that is there is never changed; the next observation sees it.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(source) => Err(failed("create", format!("Secret {}", secret.name_any()), source)),
+        }
+    }
+
+    async fn add_finalizer(&self) -> Result<(), ApplyError> {
+        let cluster = &self.seen.cluster;
+        let finalizers: Vec<&str> =
+            cluster.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
+        // The version makes sure that no finalizer which came meanwhile is lost.
+        let patch = json!({"metadata": {
+            "resourceVersion": cluster.metadata.resource_version,
+            "finalizers": finalizers,
+        }});
+        self.patch_cluster(&Patch::Merge(patch)).await
+    }
+
+    async fn remove_finalizer(&self) -> Result<(), ApplyError> {
+        let cluster = &self.seen.cluster;
+        let finalizers: Vec<&String> =
+            cluster.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+        let patch = json!({"metadata": {
+            "resourceVersion": cluster.metadata.resource_version,
+            "finalizers": finalizers,
+        }});
+        self.patch_cluster(&Patch::Merge(patch)).await
+    }
+
+    async fn patch_cluster(&self, patch: &Patch<serde_json::Value>) -> Result<(), ApplyError> {
+        let api: Api<DfsCluster> = Api::namespaced(self.client.clone(), &self.namespace());
+        let name = self.seen.cluster.name_any();
+        let params =
+            PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patched = api.patch(&name, &params, patch).await;
+        patched.map(drop).map_err(|source| {
+            failed("change the finalizers of", format!("DfsCluster {name}"), source)
+        })
+    }
+}
+
+fn failed(verb: &'static str, what: String, source: kube::Error) -> ApplyError {
+    ApplyError::Api { verb, what, source }
+}

@@ -1,0 +1,91 @@
+//! The command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use dfs_runtime::LogFormat;
+
+use crate::run;
+
+/// Keeps each DfsCluster as its resource says.
+#[derive(Debug, Parser)]
+#[command(name = "dfs-operator", version, subcommand_negates_reqs = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Namespaces whose clusters are kept, with commas between; all when there are none.
+    #[arg(long, env = "WATCH_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+    /// Name of the pod that this runs in: who holds the lease.
+    #[arg(long, env = "POD_NAME", value_name = "NAME", required = true)]
+    pub pod_name: Option<String>,
+    /// Namespace of the pod that this runs in: where the lease is.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", required = true)]
+    pub pod_namespace: Option<String>,
+    /// Where /metrics, /healthz and /readyz are served.
+    #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8080")]
+    pub http_listen: String,
+    /// How log lines look: json or text.
+    #[arg(long, value_name = "FORMAT", default_value = "json")]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or a filter by module.
+    #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the definition of the resource, for `kubectl apply -f -`.
+    Crd,
+}
+
+impl Args {
+    /// Does what was asked for.
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Some(Command::Crd) => match dfs_crd::crd_yaml() {
+                Ok(yaml) => {
+                    print!("{yaml}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    eprintln!("dfs-operator: cannot write the definition down: {error}");
+                    ExitCode::FAILURE
+                }
+            },
+            None => run::main(self),
+        }
+    }
+
+    /// The namespaces to watch, each once.
+    pub fn namespaces(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.watch_namespaces.iter().map(|name| name.trim().to_owned()).collect();
+        names.retain(|name| !name.is_empty());
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POD: [&str; 5] = ["dfs-operator", "--pod-name", "a", "--pod-namespace", "b"];
+
+    #[test]
+    fn namespaces_are_a_list() {
+        for (given, names) in [("", &[] as &[&str]), ("b, a,,b", &["a", "b"])] {
+            let args = Args::parse_from(POD.iter().chain(&["--watch-namespaces", given]));
+            assert_eq!(args.namespaces(), names, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn the_definition_needs_no_pod_and_unknown_words_are_refused() {
+        assert!(Args::try_parse_from(["dfs-operator", "crd"]).is_ok());
+        assert!(Args::try_parse_from(POD.iter().chain(&["--frobnicate"])).is_err());
+        assert!(Args::try_parse_from(POD.iter().chain(&["--log-format", "xml"])).is_err());
+    }
+}

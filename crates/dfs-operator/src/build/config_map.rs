@@ -1,0 +1,52 @@
+//! Settings of the processes.
+//!
+//! A process refuses a key that it does not know, and a new operator may meet old processes: a key
+//! that was not always there must be written only for images that have it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::{Value, json};
+
+use super::Component;
+use super::plan::Plan;
+
+/// The one key of each.
+pub(super) const COORDINATOR_YAML: &str = "coordinator.yaml";
+pub(super) const DATANODE_YAML: &str = "datanode.yaml";
+
+/// Silence after which the copies of a datanode are made again elsewhere. Longer than a pod takes
+/// to start on its node again, shorter than Kubernetes takes to give up a node.
+const LOST_AFTER_MS: u64 = 120_000;
+/// A volume is the datanode's alone: nothing else needs room on it.
+const HEADROOM_BYTES_MIN: u64 = 16 << 20;
+
+pub(super) fn coordinator(plan: &Plan<'_>) -> ConfigMap {
+    let settings = json!({
+        // Another store at the same place is refused.
+        "cluster_id": plan.inputs.cluster_id.to_string(),
+        // The operator admits those that run in its own pods.
+        "auto_admit": false,
+        "lost_after_ms": LOST_AFTER_MS,
+    });
+    build(plan, Component::Coordinator, COORDINATOR_YAML, &settings)
+}
+
+pub(super) fn datanode(plan: &Plan<'_>) -> ConfigMap {
+    let settings = json!({
+        "headroom_percent": plan.spec.datanodes.storage.reserved_percent,
+        "headroom_bytes_min": HEADROOM_BYTES_MIN,
+    });
+    build(plan, Component::Datanode, DATANODE_YAML, &settings)
+}
+
+fn build(plan: &Plan<'_>, component: Component, key: &str, settings: &Value) -> ConfigMap {
+    // Scalars under plain keys are the same in YAML, less the braces.
+    let line = |(key, value): (&String, &Value)| format!("{key}: {value}\n");
+    let text: String = settings.as_object().into_iter().flatten().map(line).collect();
+    ConfigMap {
+        metadata: plan.metadata(plan.names.of_component(component), component),
+        data: Some(BTreeMap::from([(key.to_owned(), text)])),
+        ..ConfigMap::default()
+    }
+}

@@ -1,0 +1,151 @@
+//! Looks at clusters when something about them changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dfs_runtime::{Metrics, Readiness, Shutdown};
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use kube::Client;
+use kube::runtime::controller::{self, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::watcher;
+
+use crate::FIELD_MANAGER;
+use crate::backoff::Backoff;
+use crate::coordinator::Coordinator;
+use crate::metrics::OperatorMetrics;
+use crate::reconcile::{Context, chain, failed, reconcile};
+use crate::watches::{self, ClusterController, Hearing};
+
+/// Clusters that are looked at at a time, per watched namespace.
+const CONCURRENCY: u16 = 8;
+/// How long changes are gathered before a cluster is looked at.
+const DEBOUNCE: Duration = Duration::from_secs(1);
+/// Between two looks at whether watches work.
+const HEALTH_EVERY: Duration = Duration::from_secs(5);
+
+/// Where the operator runs.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    /// The pod's name, or one that stands for it.
+    pub name: String,
+    /// Its namespace, or that of the lease.
+    pub namespace: String,
+    /// Whether there is such a pod.
+    pub is_in_cluster: bool,
+}
+
+/// The part of the operator that acts.
+pub struct Operator {
+    context: Arc<Context>,
+    namespaces: Vec<Option<String>>,
+    hearing: Hearing,
+}
+
+impl Operator {
+    /// Watches these namespaces, or all when there are none.
+    pub fn new(
+        client: Client,
+        coordinator: Arc<dyn Coordinator>,
+        metrics: &Metrics,
+        namespaces: Vec<String>,
+        pod: &Pod,
+    ) -> Self {
+        let reporter =
+            Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(pod.name.clone()) };
+        let context = Context {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            coordinator,
+            operator_namespace: pod.is_in_cluster.then(|| pod.namespace.clone()),
+            metrics: OperatorMetrics::new(metrics),
+            backoff: Backoff::new(),
+        };
+        let namespaces = if namespaces.is_empty() {
+            vec![None]
+        } else {
+            namespaces.into_iter().map(Some).collect()
+        };
+        Self { context: Arc::new(context), namespaces, hearing: Hearing::default() }
+    }
+
+    /// Shows whether this is the operator that acts.
+    pub fn show_leader(&self, is_leader: bool) {
+        self.context.metrics.is_leader.set(i64::from(is_leader));
+    }
+
+    /// Keeps `health` at whether watches work. Never returns.
+    pub async fn watch_health(&self, health: &Readiness) {
+        loop {
+            match self.hearing.deaf() {
+                Some(reason) if health.reason().is_none() => {
+                    tracing::error!(reason, "watches are dead");
+                    health.not_ready(reason);
+                }
+                Some(_) => {}
+                None => health.ready(),
+            }
+            tokio::time::sleep(HEALTH_EVERY).await;
+        }
+    }
+
+    /// Acts until the order to stop; then ends what has begun. Ready once all clusters are known.
+    pub async fn run(&self, readiness: &Readiness, shutdown: &Shutdown) {
+        let controllers: Vec<_> =
+            self.namespaces.iter().map(|namespace| self.controller(namespace.as_deref())).collect();
+        let stores: Vec<_> = controllers.iter().map(Controller::store).collect();
+        let synced = async {
+            for store in stores {
+                // Fails when the controller ends first.
+                if store.wait_until_ready().await.is_err() {
+                    return;
+                }
+            }
+            readiness.ready();
+            tracing::info!("all clusters are known");
+        };
+        let runs = controllers.into_iter().map(|controller| {
+            let stop = shutdown.clone();
+            let stop = async move { stop.requested().await };
+            controller
+                .graceful_shutdown_on(stop)
+                .run(reconcile, failed, Arc::clone(&self.context))
+                .for_each(|result| {
+                    if let Err(error) = result {
+                        self.complain(&error);
+                    }
+                    std::future::ready(())
+                })
+        });
+        tokio::join!(synced, join_all(runs));
+    }
+
+    fn controller(&self, namespace: Option<&str>) -> ClusterController {
+        let config = controller::Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE);
+        let Context { client, metrics, .. } = &*self.context;
+        watches::controller(client, namespace, metrics).with_config(config)
+    }
+
+    fn complain(&self, error: &controller::Error<crate::reconcile::Error, watcher::Error>) {
+        match error {
+            // Logged and counted where they were handled.
+            controller::Error::ReconcilerFailed(..) => {}
+            // An object with the label of a cluster that is not there, or no longer.
+            controller::Error::ObjectNotFound(cluster) => {
+                let namespace = cluster.namespace.as_deref().unwrap_or_default();
+                self.context.metrics.forget(namespace, &cluster.name);
+            }
+            controller::Error::QueueError(error) => self.hearing.failed(error),
+            controller::Error::RunnerError(error) => {
+                tracing::error!(error = %chain(error), "the controller fails");
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Operator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Operator").field("namespaces", &self.namespaces).finish_non_exhaustive()
+    }
+}

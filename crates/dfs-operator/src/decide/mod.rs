@@ -1,0 +1,284 @@
+//! What to do about a cluster: a pure function of one observation.
+//!
+//! The first case that holds decides: deletion, pause, a spec that cannot be, things that must not
+//! be repaired, then making what is missing, then at most one disruption. Nothing is remembered
+//! from one decision to the next; an operator that dies between two actions leaves a state from
+//! which the next observation leads on.
+
+mod delete;
+mod diagnose;
+mod nodes;
+mod objects;
+mod rollout;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::time::Duration;
+
+use dfs_crd::{FINALIZER, PAUSED, Reason, Rollout};
+use dfs_types::{ClusterId, NodeId};
+use kube::ResourceExt as _;
+
+pub use diagnose::problem;
+pub(crate) use objects::taken;
+
+use crate::build;
+use crate::coordinator::Picture;
+use crate::kind::{Kind, Object, Target};
+use crate::observed::Observed;
+
+/// Something worth saying, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Of the closed list.
+    pub reason: Reason,
+    /// Names the object, and what to do.
+    pub message: String,
+}
+
+impl Finding {
+    /// A finding.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Keep the resource until the operator is done with it.
+    AddFinalizer,
+    /// Let the resource go.
+    RemoveFinalizer,
+    /// Make the Secret with a random join secret, unless there is one.
+    CreateJoinSecret,
+    /// Make an object as it is wanted.
+    Apply {
+        /// The object.
+        object: Box<Object>,
+        /// Whether it was there; if not, an object of that name is somebody else's.
+        is_there: bool,
+    },
+    /// Delete an object.
+    Delete(Target),
+    /// Make the cluster in the empty store.
+    Init(ClusterId),
+    /// Set how many copies new files get.
+    SetReplication(ClusterId),
+    /// Make a joining node active.
+    Admit {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeId,
+        /// Its pod.
+        pod: String,
+    },
+    /// Announce that a node stops, if the data stands it.
+    BeginMaintenance {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeId,
+        /// Its pod.
+        pod: String,
+        /// When it ends by itself.
+        ttl: Duration,
+    },
+    /// Announce that it is back.
+    EndMaintenance {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The node.
+        node: NodeId,
+        /// Its pod.
+        pod: String,
+    },
+    /// Stop a pod, so that a new one of the wanted kind takes its place.
+    RestartPod(Target),
+}
+
+/// Which case decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Case {
+    /// It is being deleted.
+    Deleting,
+    /// The operator is told to change nothing.
+    Paused,
+    /// The spec cannot be carried out, or the cluster is not what it was: nothing is touched.
+    Blocked,
+    /// It is being made.
+    Creating,
+    /// No pod shall run.
+    Stopped,
+    /// It runs.
+    Running,
+}
+
+/// What to do, and what there is to say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// Which case decided.
+    pub case: Case,
+    /// In this order; the first that fails ends it.
+    pub actions: Vec<Action>,
+    /// Somebody must do something.
+    pub stalled: Option<Finding>,
+    /// The spec contradicts itself.
+    pub invalid: Option<Finding>,
+    /// Parts of the spec that are not carried out.
+    pub refused: Vec<Finding>,
+    /// What is waited for.
+    pub waiting: Option<Finding>,
+    /// Why it cannot be deleted yet.
+    pub deletion_blocked: Option<Finding>,
+    /// How far new settings are; nothing when every pod has them.
+    pub rollout: Option<Rollout>,
+}
+
+impl Decision {
+    fn new(case: Case) -> Self {
+        Self {
+            case,
+            actions: Vec::new(),
+            stalled: None,
+            invalid: None,
+            refused: Vec::new(),
+            waiting: None,
+            deletion_blocked: None,
+            rollout: None,
+        }
+    }
+
+    fn stalled(case: Case, finding: Finding) -> Self {
+        Self { stalled: Some(finding), ..Self::new(case) }
+    }
+
+    /// Whether something is under way that must be looked at again soon.
+    pub fn is_busy(&self) -> bool {
+        !self.actions.is_empty() || self.waiting.is_some() || self.rollout.is_some()
+    }
+}
+
+/// Decides.
+pub fn decide(seen: &Observed) -> Decision {
+    let cluster = &seen.cluster;
+    if cluster.metadata.deletion_timestamp.is_some() {
+        return delete::decide(seen);
+    }
+    if cluster.annotations().get(PAUSED).is_some_and(|value| value == "true") {
+        return Decision { rollout: rollout::progress(seen), ..Decision::new(Case::Paused) };
+    }
+    if let Some(finding) = validate::spec(cluster) {
+        return Decision {
+            invalid: Some(finding.clone()),
+            ..Decision::stalled(Case::Blocked, finding)
+        };
+    }
+    let mut decision = match identity(seen) {
+        Identity::Blocked(finding) => return Decision::stalled(Case::Blocked, finding),
+        Identity::New => {
+            let mut decision = Decision::new(Case::Creating);
+            decision.actions.push(Action::CreateJoinSecret);
+            decision
+        }
+        Identity::Known(id) => make(seen, id),
+    };
+    if !cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        // First of all: nothing is made that would not be cleared away.
+        decision.actions.insert(0, Action::AddFinalizer);
+    }
+    decision
+}
+
+/// Which cluster this is.
+enum Identity {
+    /// None yet.
+    New,
+    /// The one of the join Secret.
+    Known(ClusterId),
+    /// It cannot be told, or is another: nothing is repaired.
+    Blocked(Finding),
+}
+
+fn identity(seen: &Observed) -> Identity {
+    let names = build::Names::of(&seen.cluster);
+    let secret = names.join_secret();
+    let known = seen.known_id();
+    let Some(join) = &seen.join else {
+        return match known {
+            None => Identity::New,
+            Some(id) => Identity::Blocked(Finding::new(
+                Reason::SecretMissing,
+                format!(
+                    "Secret {secret} is gone; make it again with cluster-id={id} and a random \
+                     join-secret, then delete the pods of the cluster"
+                ),
+            )),
+        };
+    };
+    let Some(id) = join.cluster_id.filter(|_| join.has_secret) else {
+        let message = format!("Secret {secret} must have the keys cluster-id and join-secret");
+        return Identity::Blocked(Finding::new(Reason::SecretMissing, message));
+    };
+    if let Some(known) = known.filter(|known| *known != id.to_string()) {
+        return Identity::Blocked(Finding::new(
+            Reason::ClusterIdMismatch,
+            format!("Secret {secret} is of cluster {id}, but this is {known}; put its own back"),
+        ));
+    }
+    if let Some(picture) = seen.picture().filter(|picture| picture.id != id) {
+        return Identity::Blocked(Finding::new(
+            Reason::ClusterIdMismatch,
+            format!(
+                "the metadata belongs to cluster {}, but this is {id}; put the metadata of this \
+                 cluster back",
+                picture.id
+            ),
+        ));
+    }
+    if known.is_some() && seen.picture == Picture::Uninitialised {
+        return Identity::Blocked(metadata_lost(&format!(
+            "the metadata of cluster {id} is empty, though it was made"
+        )));
+    }
+    let claim = names.metadata_claim();
+    let has_claim = seen.claims.iter().any(|there| there.name_any() == claim);
+    if known.is_some() && validate::is_embedded(&seen.cluster) && !has_claim {
+        return Identity::Blocked(metadata_lost(&format!(
+            "{} {claim}, which holds the metadata, is gone",
+            Kind::Claim.name()
+        )));
+    }
+    Identity::Known(id)
+}
+
+fn metadata_lost(what: &str) -> Finding {
+    Finding::new(
+        Reason::MetadataLost,
+        format!("{what}; put the metadata back, or delete the cluster and its volumes"),
+    )
+}
+
+/// Makes what is missing, then at most one disruption.
+fn make(seen: &Observed, id: ClusterId) -> Decision {
+    let case = if seen.cluster.spec.stopped {
+        Case::Stopped
+    } else if seen.known_id().is_none() || seen.stateful_set.is_none() {
+        Case::Creating
+    } else {
+        Case::Running
+    };
+    let mut decision = Decision::new(case);
+    objects::decide(seen, id, &mut decision);
+    if case == Case::Stopped {
+        return decision;
+    }
+    if decision.stalled.is_none() {
+        decision.stalled = diagnose::decide(seen);
+    }
+    nodes::decide(seen, id, &mut decision);
+    rollout::decide(seen, id, &mut decision);
+    decision
+}

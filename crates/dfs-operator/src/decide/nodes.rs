@@ -1,0 +1,50 @@
+//! Who belongs to the cluster, and how many copies its files get.
+
+use std::time::Duration;
+
+use dfs_types::{ClusterId, NodeState};
+use kube::ResourceExt as _;
+
+use super::{Action, Decision, rollout};
+use crate::build::{Names, REVISION};
+use crate::observed::{Observed, is_ready};
+
+/// Admits datanodes that run in pods of ours, ends maintenance that is over, and sets the
+/// replication factor. Nodes without a pod are left alone: their data may be needed.
+pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
+    let (Some(picture), Some(_)) = (seen.picture(), seen.known_id()) else { return };
+    let spec = &seen.cluster.spec;
+    let min = spec.min_write_replicas.unwrap_or(spec.replication_factor / 2 + 1);
+    if (picture.replication_factor, picture.min_write_replicas) != (spec.replication_factor, min) {
+        decision.actions.push(Action::SetReplication(id));
+    }
+    let Some(set) = &seen.stateful_set else { return };
+    let names = Names::of(&seen.cluster);
+    let revision = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.metadata.as_ref()?.annotations.as_ref()?.get(REVISION));
+    let current = seen
+        .cluster
+        .status
+        .as_ref()
+        .and_then(|status| status.rollout.as_ref()?.current_pod.as_deref());
+    for pod in seen.pods_of("datanode").filter(|pod| rollout::belongs_to(pod, set)) {
+        let name = pod.name_any();
+        let address = names.datanode_address(&name);
+        for node in picture.nodes.iter().filter(|node| node.address == address) {
+            if node.state == NodeState::Joining {
+                let pod = name.clone();
+                decision.actions.push(Action::Admit { cluster: id, node: node.id, pod });
+            }
+            // Maintenance that somebody else announced is not ours to end.
+            let is_ours = current == Some(name.as_str());
+            let is_back = is_ready(pod) && pod.annotations().get(REVISION) == revision;
+            if node.maintenance_left.is_some_and(|left| left > Duration::ZERO) && is_ours && is_back
+            {
+                let pod = name.clone();
+                decision.actions.push(Action::EndMaintenance { cluster: id, node: node.id, pod });
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! New images and new settings: coordinators first, which their Deployment does by itself, then one
+//! datanode after the other.
+
+use std::time::Duration;
+
+use dfs_crd::{Reason, Rollout, UpdateStrategy};
+use dfs_types::{ClusterId, NodeState};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use serde_json::Value;
+
+use super::{Action, Decision, Finding, diagnose};
+use crate::build::REVISION;
+use crate::kind::{Kind, Target};
+use crate::observed::{Observed, is_ready};
+
+/// Restarts at most one datanode, and only when nothing else is amiss.
+pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
+    let Some(state) = State::of(seen) else { return };
+    let mut rollout = state.progress(seen);
+    decision.rollout.clone_from(&rollout);
+    let Some(rollout) = &mut rollout else { return };
+    if seen.cluster.spec.maintenance.update.strategy == UpdateStrategy::OnDelete {
+        rollout.blocked_reason =
+            Some("maintenance.update.strategy is OnDelete: delete the pods yourself".to_owned());
+    } else if let Some(reason) = state.step(seen, id, rollout, decision) {
+        rollout.blocked_reason = Some(reason);
+    }
+    decision.rollout = Some(rollout.clone());
+}
+
+/// How far it is, without going on.
+pub(super) fn progress(seen: &Observed) -> Option<Rollout> {
+    State::of(seen)?.progress(seen)
+}
+
+/// The revision in the template of a workload.
+pub(super) fn template_revision(workload: &Value) -> Option<&str> {
+    workload.pointer("/spec/template/metadata/annotations")?.get(REVISION)?.as_str()
+}
+
+/// Whether every coordinator has the settings that its Deployment has, and serves.
+pub(super) fn coordinators_are_new(seen: &Observed) -> bool {
+    let Some(deployment) = &seen.deployment else { return false };
+    let (Some(spec), Some(status)) = (&deployment.spec, &deployment.status) else { return false };
+    let wanted = seen.cluster.spec.coordinator.replicas;
+    status.observed_generation == deployment.metadata.generation
+        && spec.replicas == Some(wanted)
+        && status.replicas.unwrap_or(0) == wanted
+        && status.updated_replicas.unwrap_or(0) == wanted
+        && status.available_replicas.unwrap_or(0) == wanted
+        && seen.picture().is_some()
+}
+
+/// Why no datanode may stop now; all is well when there is no reason.
+pub(super) fn is_healthy(seen: &Observed, needs_all_copies: bool) -> Result<(), String> {
+    let Some(picture) = seen.picture() else {
+        return Err("no coordinator answers".to_owned());
+    };
+    if let Some(pod) = seen.pods_of("datanode").find(|pod| !is_ready(pod)) {
+        return Err(format!("pod {} is not ready", pod.name_any()));
+    }
+    let wanted = seen.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
+    let pods = seen.pods_of("datanode").count();
+    if wanted.is_some_and(|wanted| pods < wanted.unsigned_abs() as usize) {
+        return Err(format!("only {pods} datanodes have a pod"));
+    }
+    let stays = |state: NodeState| state != NodeState::Removed;
+    let not_active = picture.nodes.iter().find(|n| n.state != NodeState::Active && stays(n.state));
+    if let Some(node) = not_active {
+        return Err(format!("datanode {} is {}", node.pod(), node.state));
+    }
+    match picture.data {
+        None if needs_all_copies => Err("counts of copies are not known yet".to_owned()),
+        Some(data) if data.missing > 0 => Err("chunks are missing".to_owned()),
+        Some(data) if needs_all_copies && data.under_replicated > 0 => {
+            Err("chunks lack copies".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The datanodes by whether they have the settings of their StatefulSet.
+struct State<'a> {
+    revision: &'a str,
+    /// Whether the controller of StatefulSets knows them: if not, a new pod may have old ones.
+    is_settled: bool,
+    old: Vec<&'a Pod>,
+    new: Vec<&'a Pod>,
+}
+
+impl<'a> State<'a> {
+    fn of(seen: &'a Observed) -> Option<Self> {
+        let set = seen.stateful_set.as_ref()?;
+        let annotations = &set.spec.as_ref()?.template.metadata.as_ref()?.annotations;
+        let revision = annotations.as_ref()?.get(REVISION)?;
+        let (new, old) = seen
+            .pods_of("datanode")
+            .filter(|pod| belongs_to(pod, set))
+            .partition(|pod| pod.annotations().get(REVISION) == Some(revision));
+        let status = set.status.as_ref();
+        let is_settled = status.and_then(|s| s.observed_generation) == set.metadata.generation;
+        Some(Self { revision, is_settled, old, new })
+    }
+
+    /// The pod that is being replaced, as the status remembers it; it may be the new one already.
+    fn current(seen: &Observed) -> Option<&str> {
+        seen.cluster.status.as_ref()?.rollout.as_ref()?.current_pod.as_deref()
+    }
+
+    fn progress(&self, seen: &Observed) -> Option<Rollout> {
+        let current = Self::current(seen).filter(|current| self.is_under_way(seen, current));
+        (!self.old.is_empty() || current.is_some()).then(|| Rollout {
+            revision: self.revision.to_owned(),
+            updated: self.new.len() as i32,
+            remaining: self.old.len() as i32,
+            current_pod: current.map(ToOwned::to_owned),
+            blocked_reason: None,
+        })
+    }
+
+    /// Whether the pod that is being replaced is not back yet.
+    fn is_under_way(&self, seen: &Observed, current: &str) -> bool {
+        let is_back = self.new.iter().any(|pod| pod.name_any() == current && is_ready(pod));
+        let node = seen.picture().and_then(|picture| picture.by_pod().get(current).copied());
+        !is_back || node.is_some_and(|node| node.maintenance_left.is_some())
+    }
+
+    /// Takes the next step, or says why not.
+    fn step(
+        &self,
+        seen: &Observed,
+        id: ClusterId,
+        rollout: &mut Rollout,
+        decision: &mut Decision,
+    ) -> Option<String> {
+        if !self.is_settled {
+            return Some(
+                "the StatefulSet's new settings are not known to its controller".to_owned(),
+            );
+        }
+        // Down already: a new one can only be better. So a bad image is healed by the next one.
+        let is_down = |pod: &&&Pod| !is_ready(pod) && pod.metadata.deletion_timestamp.is_none();
+        if let Some(pod) = self.old.iter().find(is_down) {
+            rollout.current_pod = Some(pod.name_any());
+            decision.actions.extend(restart(pod));
+            return None;
+        }
+        if let Some(finding) = self.failed(seen) {
+            let reason = finding.message.clone();
+            decision.stalled = Some(finding);
+            return Some(reason);
+        }
+        if let Some(finding) = decision.stalled.as_ref().or(decision.waiting.as_ref()) {
+            return Some(finding.message.clone());
+        }
+        if decision.actions.iter().any(changes_pods) {
+            return Some("other changes come first".to_owned());
+        }
+        self.disrupt(seen, id, rollout, decision)
+    }
+
+    /// Stops the next pod: asks for leave in one round, and acts on it in the next, so that the
+    /// status names the pod before it is gone.
+    fn disrupt(
+        &self,
+        seen: &Observed,
+        id: ClusterId,
+        rollout: &mut Rollout,
+        decision: &mut Decision,
+    ) -> Option<String> {
+        let picture = seen.picture()?;
+        let nodes = picture.by_pod();
+        let current = Self::current(seen);
+        let announced = self.old.iter().find(|pod| {
+            current == Some(pod.name_any().as_str())
+                && nodes.get(pod.name_any().as_str()).is_some_and(|n| n.maintenance_left.is_some())
+        });
+        if let Some(pod) = announced {
+            if let Some(other) = others(seen, pod).find(|other| !is_ready(other)) {
+                return Some(format!("pod {} is not ready", other.name_any()));
+            }
+            rollout.current_pod = Some(pod.name_any());
+            decision.actions.extend(restart(pod));
+            return None;
+        }
+        let needs_all_copies = seen.cluster.spec.maintenance.update.require_fully_replicated;
+        if let Err(reason) = is_healthy(seen, needs_all_copies) {
+            return Some(reason);
+        }
+        // The highest first, as StatefulSets do.
+        let pod = self.old.iter().max_by_key(|pod| ordinal(pod))?;
+        let name = pod.name_any();
+        rollout.current_pod = Some(name.clone());
+        match nodes.get(name.as_str()) {
+            Some(node) => decision.actions.push(Action::BeginMaintenance {
+                cluster: id,
+                node: node.id,
+                pod: name,
+                ttl: node_timeout(seen),
+            }),
+            // It never joined, so it holds nothing.
+            None => decision.actions.extend(restart(pod)),
+        }
+        None
+    }
+
+    /// A new pod that had its time and is not ready.
+    fn failed(&self, seen: &Observed) -> Option<Finding> {
+        let timeout = node_timeout(seen);
+        let late = |pod: &&&Pod| {
+            let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            let age = created.and_then(|created| Duration::try_from(seen.since(created)).ok());
+            !is_ready(pod) && age.is_some_and(|age| age > timeout)
+        };
+        let pod = self.new.iter().find(late)?;
+        let why = diagnose::problem(pod, seen)
+            .map_or_else(|| "it does not become ready".to_owned(), |finding| finding.message);
+        Some(Finding::new(
+            Reason::RolloutStuck,
+            format!(
+                "pod {} has the new settings and is not ready after {} s: {why}; go back to the \
+                 former settings, or mend it",
+                pod.name_any(),
+                timeout.as_secs()
+            ),
+        ))
+    }
+}
+
+/// The other datanodes.
+fn others<'a>(seen: &'a Observed, pod: &'a Pod) -> impl Iterator<Item = &'a Pod> {
+    seen.pods_of("datanode").filter(move |other| other.metadata.uid != pod.metadata.uid)
+}
+
+/// Whether pods come or go by it, or its effect on them must be seen first.
+fn changes_pods(action: &Action) -> bool {
+    match action {
+        Action::Apply { object, .. } => {
+            matches!(object.kind, Kind::Deployment | Kind::StatefulSet | Kind::Claim)
+        }
+        Action::AddFinalizer
+        | Action::RemoveFinalizer
+        | Action::CreateJoinSecret
+        | Action::Init(_)
+        | Action::Admit { .. }
+        | Action::BeginMaintenance { .. }
+        | Action::EndMaintenance { .. }
+        | Action::RestartPod(_) => true,
+        Action::Delete(_) | Action::SetReplication(_) => false,
+    }
+}
+
+fn restart(pod: &Pod) -> Option<Action> {
+    let (name, uid) = (pod.name_any(), pod.uid()?);
+    Some(Action::RestartPod(Target { kind: Kind::Pod, name, uid }))
+}
+
+fn node_timeout(seen: &Observed) -> Duration {
+    let seconds = seen.cluster.spec.maintenance.update.node_timeout_seconds;
+    Duration::from_secs(u64::from(seconds.unsigned_abs()))
+}
+
+/// Whether the StatefulSet made the pod.
+pub(super) fn belongs_to(pod: &Pod, set: &StatefulSet) -> bool {
+    pod.owner_references().iter().any(|owner| {
+        owner.controller == Some(true) && Some(&owner.uid) == set.metadata.uid.as_ref()
+    })
+}
+
+fn ordinal(pod: &Pod) -> Option<u32> {
+    pod.name_any().rsplit_once('-')?.1.parse().ok()
+}

@@ -1,0 +1,605 @@
+//! Each case, each gate.
+
+use dfs_crd::{ConditionType, FINALIZER, Phase};
+use dfs_types::{ClusterId, NodeState};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
+
+use super::super::{Action, Case, decide};
+use super::world::{ID, World};
+use crate::build::REVISION;
+use crate::kind::Kind;
+use crate::observed::{Join, is_ready};
+
+fn image(tag: &str) -> Value {
+    json!({"image": {"tag": tag}})
+}
+
+fn revision_of(world: &World, kind: Kind) -> String {
+    let (_, value) = world.objects.iter().find(|((k, _), _)| *k == kind).unwrap().1;
+    value["spec"]["template"]["metadata"]["annotations"][REVISION].as_str().unwrap().to_owned()
+}
+
+fn kinds(actions: &[Action]) -> Vec<Kind> {
+    let kind = |action: &Action| match action {
+        Action::Apply { object, .. } => Some(object.kind),
+        _ => None,
+    };
+    actions.iter().filter_map(kind).collect()
+}
+
+fn restarts(world: &World) -> Vec<String> {
+    let restart = |action: &Action| match action {
+        Action::RestartPod(target) => Some(target.name.clone()),
+        _ => None,
+    };
+    world.done.iter().filter_map(restart).collect()
+}
+
+fn is(world: &World, kind: ConditionType, status: &str, reason: &str) {
+    let (is_status, is_reason, message) = world.condition(kind);
+    assert_eq!((is_status.as_str(), is_reason.as_str()), (status, reason), "{kind}: {message}");
+}
+
+#[test]
+fn e01_a_cluster_is_made_step_by_step() {
+    let mut world = World::new(json!({}));
+    let first = world.reconcile();
+    assert_eq!(first.actions, [Action::AddFinalizer, Action::CreateJoinSecret]);
+    assert_eq!(world.status().phase, Some(Phase::Creating));
+    let second = world.reconcile();
+    let made = kinds(&second.actions);
+    assert!(made.contains(&Kind::Deployment) && made.contains(&Kind::Claim), "{made:?}");
+    assert!(!made.contains(&Kind::StatefulSet), "datanodes wait for the cluster to be made");
+    world.settle();
+    assert_eq!(world.made, Some(ID));
+    assert_eq!(world.status().cluster_id, Some(ID.to_string()));
+    assert_eq!(world.status().phase, Some(Phase::Ready));
+    assert_eq!(world.nodes.len(), 3);
+    let inits = world.done.iter().filter(|action| matches!(action, Action::Init(_))).count();
+    assert_eq!(inits, 1);
+    is(&world, ConditionType::Ready, "True", "Serving");
+    is(&world, ConditionType::Reconciling, "False", "AsSpecified");
+    is(&world, ConditionType::TransportSecure, "False", "Plaintext");
+}
+
+#[test]
+fn c14_all_conditions_are_there_after_the_first_reconcile() {
+    let mut world = World::new(json!({}));
+    world.reconcile();
+    let status = world.status();
+    for kind in ConditionType::ALL {
+        assert!(status.conditions.iter().any(|there| there.type_ == kind.as_str()), "{kind}");
+    }
+}
+
+#[test]
+fn c20_nothing_is_done_in_steady_state() {
+    let mut world = World::running(json!({}));
+    for _ in 0..5 {
+        let before = world.status();
+        world.pass();
+        assert_eq!(world.reconcile().actions, []);
+        assert_eq!(world.status(), before);
+    }
+}
+
+#[test]
+fn e04_what_is_deleted_is_made_again() {
+    let world = World::running(json!({}));
+    for key in world.objects.keys() {
+        let mut world = world.clone();
+        let before = world.objects.remove(key).unwrap().1;
+        world.settle();
+        let after = &world.objects[key].1;
+        assert_eq!(after["spec"], before["spec"], "{key:?}");
+        assert_eq!(world.status().phase, Some(Phase::Ready), "{key:?}");
+    }
+}
+
+#[test]
+fn e05_changes_by_others_to_what_is_ours_are_undone_and_the_rest_stays() {
+    let mut world = World::running(json!({}));
+    let (_, value) = world.objects.get_mut(&(Kind::Service, "data-coordinator".into())).unwrap();
+    value["metadata"]["labels"]["theirs"] = "x".into();
+    assert_eq!(decide(&world.observe()).actions, []);
+    let (_, value) = world.objects.get_mut(&(Kind::Service, "data-coordinator".into())).unwrap();
+    value["spec"]["ports"][0]["port"] = 1.into();
+    assert_eq!(kinds(&decide(&world.observe()).actions), [Kind::Service]);
+}
+
+#[test]
+fn an_object_that_is_no_longer_wanted_is_deleted() {
+    let mut world = World::running(json!({}));
+    world.edit(json!({"security": {"networkPolicy": {"enabled": false}}}));
+    world.settle();
+    assert!(world.objects.keys().all(|(kind, _)| *kind != Kind::NetworkPolicy));
+    assert_eq!(restarts(&world), [] as [&str; 0]);
+}
+
+#[test]
+fn an_object_of_somebody_else_is_not_touched() {
+    for (owner, status) in [
+        (json!(null), "True"),
+        (
+            json!([{"apiVersion": "v1", "kind": "X", "name": "x", "uid": "x", "controller": true}]),
+            "True",
+        ),
+        // That of a cluster which was deleted goes by itself.
+        (
+            json!([{"apiVersion": "dfs.io/v1alpha1", "kind": "DfsCluster", "name": "data",
+                    "uid": "older", "controller": true}]),
+            "False",
+        ),
+    ] {
+        let mut world = World::running(json!({}));
+        let key = (Kind::Service, "data-coordinator".to_owned());
+        let (_, value) = world.objects.get_mut(&key).unwrap();
+        value["metadata"]["ownerReferences"] = owner;
+        value["spec"]["ports"][0]["port"] = 1.into();
+        let decision = world.reconcile();
+        assert_eq!(kinds(&decision.actions), []);
+        assert_eq!(world.condition(ConditionType::Stalled).0, status);
+        if status == "True" {
+            is(&world, ConditionType::Stalled, "True", "NameTaken");
+            assert!(world.condition(ConditionType::Stalled).2.contains("data-coordinator"));
+        }
+    }
+}
+
+#[test]
+fn c13_a_paused_cluster_is_observed_and_nothing_is_changed() {
+    let mut world = World::running(json!({}));
+    world.pause(true);
+    world.edit(json!({"datanodes": {"replicas": 5}}));
+    let decision = world.settle();
+    assert_eq!((decision.case, decision.actions), (Case::Paused, vec![]));
+    is(&world, ConditionType::Paused, "True", "PausedByAnnotation");
+    let generation = world.cluster().metadata.generation;
+    assert_eq!(world.status().observed_generation, Some(1), "the edit was not acted on");
+    world.pause(false);
+    world.settle();
+    assert_eq!(world.status().observed_generation, generation);
+    assert_eq!(world.nodes.len(), 5);
+}
+
+#[test]
+fn c18_a_spec_that_cannot_be_is_not_acted_on_until_it_is_edited() {
+    for (spec, word) in [
+        (json!({"replicationFactor": 4}), "replicationFactor"),
+        (json!({"replicationFactor": 2, "minWriteReplicas": 3}), "minWriteReplicas"),
+        (json!({"coordinator": {"replicas": 2}}), "coordinator.replicas"),
+        (json!({"coordinator": {"metadata": {"engine": "Etcd"}}}), "etcd"),
+    ] {
+        let mut world = World::running(json!({}));
+        let before = world.clone();
+        world.edit(spec);
+        let decision = world.reconcile();
+        assert_eq!((decision.case, decision.actions), (Case::Blocked, vec![]));
+        is(&world, ConditionType::SpecValid, "False", "SpecInvalid");
+        is(&world, ConditionType::Stalled, "True", "SpecInvalid");
+        assert!(world.condition(ConditionType::SpecValid).2.contains(word));
+        let spec = before.cluster.unwrap().spec;
+        world.cluster().spec = spec;
+        world.settle();
+        is(&world, ConditionType::Stalled, "False", "AsSpecified");
+    }
+}
+
+#[test]
+fn an_id_that_is_another_is_never_repaired() {
+    let running = World::running(json!({}));
+    let mut other_metadata = running.clone();
+    other_metadata.made = Some(ClusterId(7));
+    let mut other_secret = running.clone();
+    other_secret.join =
+        Some(Join { cluster_id: Some(ClusterId(7)), ..running.join.clone().unwrap() });
+    for mut world in [other_metadata, other_secret] {
+        world.edit(image("9.9.9"));
+        let decision = world.reconcile();
+        assert_eq!((decision.case, decision.actions), (Case::Blocked, vec![]));
+        is(&world, ConditionType::Stalled, "True", "ClusterIdMismatch");
+        assert_eq!(world.status().cluster_id, Some(ID.to_string()));
+    }
+}
+
+#[test]
+fn metadata_that_are_lost_are_not_made_anew() {
+    let running = World::running(json!({}));
+    let mut empty = running.clone();
+    empty.made = None;
+    let mut gone = running.clone();
+    gone.claims.retain(|claim| claim.name_any() != "data-metadata");
+    for mut world in [empty, gone] {
+        let decision = world.settle();
+        assert_eq!((decision.case, decision.actions), (Case::Blocked, vec![]));
+        is(&world, ConditionType::Stalled, "True", "MetadataLost");
+    }
+}
+
+#[test]
+fn a_join_secret_that_is_lost_is_not_made_anew() {
+    let running = World::running(json!({}));
+    let mut gone = running.clone();
+    gone.join = None;
+    let mut empty = running.clone();
+    empty.join = Some(Join { has_secret: false, ..running.join.clone().unwrap() });
+    for mut world in [gone, empty] {
+        assert_eq!(world.settle().actions, []);
+        is(&world, ConditionType::Stalled, "True", "SecretMissing");
+        assert!(world.condition(ConditionType::Stalled).2.contains("data-join"));
+    }
+}
+
+#[test]
+fn a_coordinator_that_does_not_answer_stops_nothing_else() {
+    let mut world = World::running(json!({}));
+    world.is_reachable = false;
+    world.edit(json!({"security": {"networkPolicy": {"enabled": false}}}));
+    world.settle();
+    assert!(world.objects.keys().all(|(kind, _)| *kind != Kind::NetworkPolicy));
+    is(&world, ConditionType::Ready, "False", "CoordinatorUnavailable");
+    assert_eq!(world.status().datanodes.len(), 3, "the last word stands");
+    assert!(world.status().datanodes.iter().all(|line| line.node_id.is_some()));
+}
+
+#[test]
+fn e08_datanodes_are_added_and_admitted() {
+    let mut world = World::running(json!({}));
+    world.edit(json!({"datanodes": {"replicas": 5}}));
+    world.settle();
+    assert_eq!(world.nodes.len(), 5);
+    assert!(world.nodes.iter().all(|node| node.state == NodeState::Active));
+    let admitted = world.done.iter().filter(|action| matches!(action, Action::Admit { .. }));
+    assert_eq!(admitted.count(), 2);
+    assert_eq!(restarts(&world), [] as [&str; 0]);
+}
+
+#[test]
+fn a_node_that_joins_from_elsewhere_is_not_admitted() {
+    let mut world = World::running(json!({}));
+    let mut stranger = world.nodes[0].clone();
+    stranger.id.0 += 1_000;
+    stranger.state = NodeState::Joining;
+    for address in
+        ["data-datanode-0.evil.ns.svc:7080", "data-datanode-9.data-datanodes.ns.svc:7080"]
+    {
+        stranger.address = address.to_owned();
+        world.nodes.push(stranger.clone());
+        let decision = decide(&world.observe());
+        let admits = decision.actions.iter().any(|action| matches!(action, Action::Admit { .. }));
+        assert!(!admits, "{address}");
+        world.nodes.pop();
+    }
+}
+
+#[test]
+fn fewer_datanodes_are_refused() {
+    let mut world = World::running(json!({"datanodes": {"replicas": 5}}));
+    world.edit(json!({"datanodes": {"replicas": 3}}));
+    world.settle();
+    is(&world, ConditionType::SpecValid, "False", "ScaleDownUnsupported");
+    is(&world, ConditionType::Ready, "True", "Serving");
+    assert_eq!(world.pods.iter().filter(|pod| pod.name_any().contains("datanode")).count(), 5);
+}
+
+#[test]
+fn larger_volumes_are_refused() {
+    let mut world = World::running(json!({}));
+    world.edit(json!({"datanodes": {"storage": {"size": "2Gi"}}}));
+    world.settle();
+    is(&world, ConditionType::SpecValid, "False", "ExpansionUnsupported");
+    let mut world = World::running(json!({}));
+    world.edit(json!({"coordinator": {"metadata": {"embedded": {"storage": {"size": "20Gi"}}}}}));
+    world.settle();
+    is(&world, ConditionType::SpecValid, "False", "ExpansionUnsupported");
+    assert_eq!(restarts(&world), [] as [&str; 0]);
+}
+
+#[test]
+fn e17_the_replication_factor_is_set() {
+    let mut world = World::running(json!({"replicationFactor": 2}));
+    world.edit(json!({"replicationFactor": 3, "minWriteReplicas": 3}));
+    world.settle();
+    assert_eq!(world.replication, (3, 3));
+}
+
+#[test]
+fn e24_an_upgrade_restarts_coordinators_first_then_one_datanode_after_the_other() {
+    let mut world = World::running(json!({}));
+    let old = revision_of(&world, Kind::StatefulSet);
+    world.edit(image("9.9.9"));
+    world.reconcile();
+    assert_eq!(revision_of(&world, Kind::StatefulSet), old, "the coordinators come first");
+    world.settle();
+    assert_ne!(revision_of(&world, Kind::StatefulSet), old);
+    assert_eq!(restarts(&world), ["data-datanode-2", "data-datanode-1", "data-datanode-0"]);
+    assert!(world.nodes.iter().all(|node| node.maintenance_left.is_none()));
+    is(&world, ConditionType::Upgrading, "False", "UpToDate");
+    is(&world, ConditionType::Ready, "True", "Serving");
+}
+
+#[test]
+fn e24_each_restart_is_announced_first_and_its_end_too() {
+    let mut world = World::running(json!({"replicationFactor": 1, "datanodes": {"replicas": 1}}));
+    world.edit(image("9.9.9"));
+    world.settle();
+    let steps: Vec<&str> = world
+        .done
+        .iter()
+        .filter_map(|action| match action {
+            Action::BeginMaintenance { .. } => Some("begin"),
+            Action::RestartPod(_) => Some("restart"),
+            Action::EndMaintenance { .. } => Some("end"),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(steps, ["begin", "restart", "end"]);
+}
+
+#[test]
+fn e25_an_upgrade_waits_until_the_data_stands_it() {
+    for word in ["copies", "out of reach", "not ready", "draining"] {
+        let mut world = World::running(json!({}));
+        match word {
+            "copies" => world.under_replicated = 5,
+            "out of reach" => world.is_unsafe = true,
+            "draining" => world.nodes[1].state = NodeState::Draining,
+            _ => world.dead.extend(["data-datanode-0".to_owned()]),
+        }
+        world.edit(image("9.9.9"));
+        for _ in 0..20 {
+            world.pass();
+            world.reconcile();
+        }
+        // One that is down anyway may only get better.
+        let is_down = |name: &String| world.dead.contains(name);
+        assert!(restarts(&world).iter().all(is_down), "{word}");
+        let reason = world.status().rollout.unwrap().blocked_reason.unwrap();
+        assert!(reason.contains(word), "{reason:?} does not say {word:?}");
+        is(&world, ConditionType::Upgrading, "True", "RolloutWaiting");
+    }
+}
+
+#[test]
+fn e26_an_upgrade_goes_on_where_it_was_paused() {
+    let mut world = World::running(json!({}));
+    world.edit(image("9.9.9"));
+    while restarts(&world).len() < 2 {
+        world.pass();
+        world.reconcile();
+    }
+    world.pause(true);
+    world.settle();
+    assert_eq!(restarts(&world).len(), 2);
+    world.pause(false);
+    world.settle();
+    assert_eq!(restarts(&world), ["data-datanode-2", "data-datanode-1", "data-datanode-0"]);
+}
+
+#[test]
+fn e27_a_bad_image_hits_one_datanode_and_going_back_heals_it() {
+    let mut world = World::running(json!({}));
+    let good = world.cluster().spec.image.tag.clone();
+    let mut probe = world.clone();
+    probe.edit(image("6.6.6"));
+    probe.settle();
+    // Coordinators start with it, datanodes do not.
+    world.bad.insert(revision_of(&probe, Kind::StatefulSet));
+    world.edit(image("6.6.6"));
+    for _ in 0..400 {
+        world.pass();
+        world.reconcile();
+    }
+    assert_eq!(restarts(&world), ["data-datanode-2"]);
+    is(&world, ConditionType::Stalled, "True", "RolloutStuck");
+    assert!(world.condition(ConditionType::Stalled).2.contains("data-datanode-2"));
+    world.edit(image(&good));
+    world.settle();
+    assert_eq!(restarts(&world), ["data-datanode-2", "data-datanode-2"]);
+    is(&world, ConditionType::Ready, "True", "Serving");
+    is(&world, ConditionType::Stalled, "False", "AsSpecified");
+}
+
+#[test]
+fn e29_only_the_component_whose_settings_changed_is_restarted() {
+    let mut world = World::running(json!({}));
+    let coordinator = revision_of(&world, Kind::Deployment);
+    world.edit(json!({"datanodes": {"podTemplate": {"labels": {"a": "b"}}}}));
+    world.settle();
+    assert_eq!(restarts(&world).len(), 3);
+    assert_eq!(revision_of(&world, Kind::Deployment), coordinator);
+    let mut world = World::running(json!({}));
+    world.edit(json!({"coordinator": {"podTemplate": {"labels": {"a": "b"}}}}));
+    world.settle();
+    assert_eq!(restarts(&world), [] as [&str; 0]);
+}
+
+#[test]
+fn with_on_delete_the_user_restarts_datanodes() {
+    let mut world = World::running(json!({"maintenance": {"update": {"strategy": "OnDelete"}}}));
+    world.edit(image("9.9.9"));
+    world.settle();
+    assert_eq!(restarts(&world), [] as [&str; 0]);
+    assert_eq!(world.status().rollout.unwrap().remaining, 3);
+    world.pods.retain(|pod| !pod.name_any().contains("datanode"));
+    world.settle();
+    assert_eq!(world.status().rollout, None);
+}
+
+#[test]
+fn a_lost_datanode_is_told_and_left_alone() {
+    let mut world = World::running(json!({}));
+    world.dead.insert("data-datanode-1".to_owned());
+    world.pass();
+    world.nodes[1].state = NodeState::Lost;
+    world.reconcile();
+    let only_the_budget = |action: &Action| matches!(action, Action::Apply { object, .. } if object.kind == Kind::Budget);
+    assert!(world.done.iter().all(only_the_budget), "{:?}", world.done);
+    is(&world, ConditionType::Degraded, "True", "NodeLost");
+    is(&world, ConditionType::Available, "True", "Serving");
+    is(&world, ConditionType::Ready, "False", "DatanodesUnavailable");
+}
+
+#[test]
+fn a_stopped_cluster_has_no_pods_and_keeps_its_volumes() {
+    let mut world = World::running(json!({"datanodes": {"replicas": 5}}));
+    let claims = world.claims.clone();
+    world.edit(json!({"stopped": true}));
+    world.settle();
+    assert_eq!(world.pods.iter().map(Pod::name_any).collect::<Vec<_>>(), [] as [&str; 0]);
+    assert_eq!(world.status().phase, Some(Phase::Stopped));
+    assert_eq!(world.claims, claims);
+    // Fewer datanodes than have data are refused after that, too.
+    world.edit(json!({"stopped": false, "datanodes": {"replicas": 3}}));
+    world.settle();
+    assert_eq!(world.pods.iter().filter(|pod| is_ready(pod)).count(), 6);
+    is(&world, ConditionType::SpecValid, "False", "ScaleDownUnsupported");
+}
+
+#[test]
+fn e36_retain_keeps_volumes_and_secret_and_a_new_cluster_finds_them() {
+    let mut world = World::running(json!({"datanodes": {"replicas": 4}}));
+    let (claims, join) = (world.claims.clone(), world.join.clone());
+    // Coordinators may be dead.
+    world.is_reachable = false;
+    world.delete();
+    world.settle();
+    assert!(world.cluster.is_none());
+    assert_eq!((&world.claims, &world.join), (&claims, &join));
+    world.cluster = Some(super::world::cluster(json!({})));
+    world.cluster().metadata.uid = Some("another".to_owned());
+    world.is_reachable = true;
+    world.settle();
+    assert_eq!(world.claims, claims, "the volumes of before");
+    assert_eq!(world.status().cluster_id, Some(ID.to_string()));
+    assert_eq!(world.nodes.len(), 4, "no node is new");
+    is(&world, ConditionType::Ready, "True", "Serving");
+}
+
+#[test]
+fn e36_delete_takes_volumes_and_secret_once_it_is_confirmed() {
+    let mut world = World::running(json!({"deletionPolicy": "Delete"}));
+    world.delete();
+    assert_eq!(world.settle().actions, []);
+    is(&world, ConditionType::DeletionBlocked, "True", "ConfirmationMissing");
+    assert!(world.cluster().finalizers().contains(&FINALIZER.to_owned()));
+    world.edit(json!({"deletionConfirmation": "data"}));
+    world.settle();
+    assert!(world.cluster.is_none() && world.claims.is_empty() && world.join.is_none());
+}
+
+#[test]
+fn c38_deletion_names_what_blocks_it() {
+    let mut world =
+        World::running(json!({"deletionPolicy": "Delete", "deletionConfirmation": "data"}));
+    world.delete();
+    let now = world.now;
+    let going = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+    world.claims[1].metadata.deletion_timestamp = going;
+    world.claims.swap(0, 1);
+    world.reconcile();
+    let (status, reason, message) = world.condition(ConditionType::DeletionBlocked);
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "WaitingForObjects"));
+    assert!(message.contains(&world.claims[0].name_any()) && message.contains("pod"), "{message}");
+}
+
+#[test]
+fn a_cluster_without_the_finalizer_is_let_go() {
+    let mut world = World::running(json!({}));
+    world.cluster().finalizers_mut().clear();
+    world.delete();
+    assert_eq!(world.reconcile().actions, []);
+}
+
+#[test]
+fn what_keeps_pods_down_is_named() {
+    type Break = fn(&mut World);
+    let waiting = |world: &mut World, reason: &str| {
+        let pod = world.pods.last_mut().unwrap();
+        let container = pod.spec.as_ref().unwrap().containers[0].name.clone();
+        pod.status = serde_json::from_value(json!({
+            "phase": "Pending",
+            "containerStatuses": [{
+                "name": container, "image": "", "imageID": "", "ready": false, "restartCount": 9,
+                "state": {"waiting": {"reason": reason, "message": "secret \"x\" not found"}},
+            }],
+        }))
+        .unwrap();
+    };
+    for (reason, finding) in [
+        ("ErrImagePull", "ImageUnavailable"),
+        ("ImagePullBackOff", "ImageUnavailable"),
+        ("CreateContainerConfigError", "SecretMissing"),
+        ("CrashLoopBackOff", "CrashLooping"),
+    ] {
+        let mut world = World::running(json!({}));
+        waiting(&mut world, reason);
+        world.reconcile();
+        is(&world, ConditionType::Stalled, "True", finding);
+        is(&world, ConditionType::Ready, "False", finding);
+        let name = world.pods.last().unwrap().name_any();
+        assert!(world.condition(ConditionType::Stalled).2.contains(&name));
+    }
+    let unschedulable: Break = |world| {
+        world.pods.last_mut().unwrap().status = serde_json::from_value(json!({
+            "phase": "Pending",
+            "conditions": [{
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                "message": "0/3 nodes are available",
+            }],
+        }))
+        .unwrap();
+    };
+    let mut world = World::running(json!({}));
+    unschedulable(&mut world);
+    world.reconcile();
+    is(&world, ConditionType::Stalled, "True", "Unschedulable");
+    assert!(world.condition(ConditionType::Stalled).2.contains("0/3 nodes"));
+
+    let mut world = World::running(json!({"datanodes": {"storage": {"storageClassName": "fast"}}}));
+    unschedulable(&mut world);
+    let mut seen = world.observe();
+    seen.missing_classes.insert("fast".to_owned());
+    let stalled = decide(&seen).stalled.unwrap();
+    assert_eq!(stalled.reason.as_str(), "StorageClassMissing");
+    assert!(stalled.message.contains("fast") && stalled.message.contains("data-data"));
+
+    seen.missing_secrets.insert("tls".to_owned());
+    let stalled = decide(&seen).stalled.unwrap();
+    assert_eq!(stalled.reason.as_str(), "SecretMissing");
+}
+
+#[test]
+fn c15_times_move_only_when_a_status_flips() {
+    let mut world = World::running(json!({}));
+    let before = world.status();
+    world.is_reachable = false;
+    for _ in 0..3 {
+        world.pass();
+        world.reconcile();
+    }
+    let after = world.status();
+    for (before, after) in before.conditions.iter().zip(&after.conditions) {
+        let is_flip = before.status != after.status;
+        let moved = before.last_transition_time != after.last_transition_time;
+        assert_eq!(is_flip, moved, "{}", before.type_);
+    }
+}
+
+#[test]
+fn the_budget_lets_nobody_be_evicted_while_data_lacks_copies() {
+    let budget = |world: &World| {
+        let (_, value) = &world.objects[&(Kind::Budget, "data-datanode".to_owned())];
+        value["spec"]["maxUnavailable"].as_i64().unwrap()
+    };
+    let mut world = World::running(json!({}));
+    assert_eq!(budget(&world), 1);
+    world.under_replicated = 1;
+    world.settle();
+    assert_eq!(budget(&world), 0);
+    world.under_replicated = 0;
+    world.settle();
+    assert_eq!(budget(&world), 1);
+}

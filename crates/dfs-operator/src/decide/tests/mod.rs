@@ -1,0 +1,5 @@
+//! Decisions about a toy Kubernetes.
+
+mod cases;
+mod property;
+pub(crate) mod world;

@@ -1,0 +1,115 @@
+//! The kinds of objects that the operator makes, and how they are addressed.
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{ApiResource, GroupVersionKind};
+use serde_json::Value;
+
+/// A kind of object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// What pods run as.
+    ServiceAccount,
+    /// Settings of the processes.
+    ConfigMap,
+    /// Names in the DNS.
+    Service,
+    /// The fence.
+    NetworkPolicy,
+    /// How many pods may be evicted.
+    Budget,
+    /// Of the Prometheus operator; not served everywhere.
+    ServiceMonitor,
+    /// A volume.
+    Claim,
+    /// The coordinators.
+    Deployment,
+    /// The datanodes.
+    StatefulSet,
+    /// The join secret.
+    Secret,
+    /// A process.
+    Pod,
+}
+
+impl Kind {
+    /// The kinds of which a cluster has any number, and which go when it no longer needs them.
+    pub const PRUNED: [Self; 6] = [
+        Self::ServiceAccount,
+        Self::ConfigMap,
+        Self::Service,
+        Self::NetworkPolicy,
+        Self::Budget,
+        Self::ServiceMonitor,
+    ];
+
+    /// Its resource of the API server.
+    pub fn resource(self) -> ApiResource {
+        match self {
+            Self::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
+            Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+            Self::Service => ApiResource::erase::<Service>(&()),
+            Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
+            Self::Budget => ApiResource::erase::<PodDisruptionBudget>(&()),
+            Self::ServiceMonitor => ApiResource::from_gvk(&GroupVersionKind::gvk(
+                "monitoring.coreos.com",
+                "v1",
+                "ServiceMonitor",
+            )),
+            Self::Claim => ApiResource::erase::<PersistentVolumeClaim>(&()),
+            Self::Deployment => ApiResource::erase::<Deployment>(&()),
+            Self::StatefulSet => ApiResource::erase::<StatefulSet>(&()),
+            Self::Secret => ApiResource::erase::<Secret>(&()),
+            Self::Pod => ApiResource::erase::<Pod>(&()),
+        }
+    }
+
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ServiceAccount => "ServiceAccount",
+            Self::ConfigMap => "ConfigMap",
+            Self::Service => "Service",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::Budget => "PodDisruptionBudget",
+            Self::ServiceMonitor => "ServiceMonitor",
+            Self::Claim => "PersistentVolumeClaim",
+            Self::Deployment => "Deployment",
+            Self::StatefulSet => "StatefulSet",
+            Self::Secret => "Secret",
+            Self::Pod => "Pod",
+        }
+    }
+}
+
+/// An object as it is wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// All that the operator says of it.
+    pub value: Value,
+}
+
+/// Which object, and no later one of the same name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind.name(), self.name)
+    }
+}

@@ -1,0 +1,175 @@
+//! What there is of one cluster, at one moment.
+
+use std::collections::BTreeSet;
+
+use dfs_crd::DfsCluster;
+use dfs_types::ClusterId;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt as _;
+use serde_json::Value;
+
+use crate::coordinator::{Addresses, ClusterPicture, Picture};
+use crate::kind::{Kind, Target};
+
+/// Everything that decisions about one cluster follow from.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// The resource.
+    pub cluster: DfsCluster,
+    /// When this was seen.
+    pub now: Timestamp,
+    /// Where the operator itself runs; nothing when that is outside of Kubernetes.
+    pub operator_namespace: Option<String>,
+    /// The Secret with the join secret, less the secret.
+    pub join: Option<Join>,
+    /// Objects of the kinds that the operator makes, with the labels of the cluster.
+    pub children: Vec<Child>,
+    /// The coordinators' Deployment.
+    pub deployment: Option<Deployment>,
+    /// The datanodes' StatefulSet.
+    pub stateful_set: Option<StatefulSet>,
+    /// Pods with the labels of the cluster.
+    pub pods: Vec<Pod>,
+    /// Claims with the labels of the cluster.
+    pub claims: Vec<PersistentVolumeClaim>,
+    /// StorageClasses that claims wait for and that do not exist.
+    pub missing_classes: BTreeSet<String>,
+    /// Secrets that the spec names and that do not exist.
+    pub missing_secrets: BTreeSet<String>,
+    /// Whether ServiceMonitors can be made.
+    pub has_service_monitors: bool,
+    /// What the coordinators say.
+    pub picture: Picture,
+}
+
+/// What may be known of the Secret with the join secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// Its uid.
+    pub uid: String,
+    /// The cluster's id in it; nothing when there is none that could be one.
+    pub cluster_id: Option<ClusterId>,
+    /// Whether it has a join secret.
+    pub has_secret: bool,
+}
+
+/// An object that is there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Child {
+    /// Which.
+    pub target: Target,
+    /// Whose.
+    pub owner: Owner,
+    /// What it says.
+    pub value: Value,
+}
+
+/// Whose an object is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// This cluster's.
+    Ours,
+    /// A cluster's of the same name that is deleted; it goes by itself.
+    Former,
+    /// Nobody's: a claim, or the Secret, that outlives clusters.
+    Nobody,
+    /// Another's; for people.
+    Other(String),
+}
+
+impl Owner {
+    /// Whose an object with these metadata is.
+    pub fn of(metadata: &ObjectMeta, cluster: &DfsCluster) -> Self {
+        let owners = metadata.owner_references.as_deref().unwrap_or_default();
+        let Some(owner) = owners.iter().find(|owner| owner.controller == Some(true)) else {
+            return Self::Nobody;
+        };
+        if Some(&owner.uid) == cluster.metadata.uid.as_ref() {
+            Self::Ours
+        } else if owner.kind == "DfsCluster" && owner.name == cluster.name_any() {
+            Self::Former
+        } else {
+            Self::Other(format!("{} {}", owner.kind, owner.name))
+        }
+    }
+}
+
+impl Observed {
+    /// The child of this kind and name.
+    pub fn child(&self, kind: Kind, name: &str) -> Option<&Child> {
+        self.children.iter().find(|c| c.target.kind == kind && c.target.name == name)
+    }
+
+    /// The picture, when coordinators gave one.
+    pub fn picture(&self) -> Option<&ClusterPicture> {
+        match &self.picture {
+            Picture::Known(picture) => Some(picture),
+            Picture::Uninitialised | Picture::Unreachable(_) => None,
+        }
+    }
+
+    /// The id that the status has.
+    pub fn known_id(&self) -> Option<&str> {
+        self.cluster.status.as_ref()?.cluster_id.as_deref()
+    }
+
+    /// Pods of a component, by name.
+    pub fn pods_of<'a>(&'a self, component: &'a str) -> impl Iterator<Item = &'a Pod> {
+        let label = "app.kubernetes.io/component";
+        self.pods.iter().filter(move |pod| pod.labels().get(label).is_some_and(|c| c == component))
+    }
+
+    /// Where coordinators may be reached.
+    pub fn coordinators(&self) -> Addresses {
+        addresses(self.pods_of("coordinator"))
+    }
+
+    /// Datanodes that the StatefulSet, or claims without one, stand for: none of them may go.
+    pub fn datanodes(&self) -> i32 {
+        let running = self.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
+        match running {
+            Some(replicas) if replicas > 0 => replicas,
+            _ => {
+                let prefix = format!("{}-datanode-", self.cluster.name_any());
+                let claims = self.claims.iter().filter(|c| c.metadata.deletion_timestamp.is_none());
+                let names = claims.map(kube::ResourceExt::name_any);
+                let ordinals = names.filter_map(|name| {
+                    let (volume, ordinal) = name.split_once(&prefix)?;
+                    volume.starts_with("data-").then(|| ordinal.parse::<i32>().ok())?
+                });
+                ordinals.max().map_or(0, |highest| highest.saturating_add(1))
+            }
+        }
+    }
+
+    /// How long ago that was.
+    pub fn since(&self, then: Timestamp) -> SignedDuration {
+        self.now.duration_since(then)
+    }
+}
+
+/// Where pods may be reached.
+pub fn addresses<'a>(pods: impl Iterator<Item = &'a Pod>) -> Addresses {
+    let of = |pod: &Pod| {
+        let status = pod.status.as_ref()?;
+        let runs = status.phase.as_deref() == Some("Running");
+        let stays = pod.metadata.deletion_timestamp.is_none();
+        let ip = status.pod_ip.as_deref().filter(|_| runs && stays)?;
+        let port = crate::COORDINATOR_PORT;
+        Some(if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") })
+    };
+    pods.filter_map(of).collect()
+}
+
+/// Whether a pod says that it is ready.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions
+            .unwrap_or_default()
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}

@@ -1,0 +1,153 @@
+//! Tells the API server the status, and people what happened. Only news are told.
+
+use dfs_crd::{ClusterStatus, ConditionType, DfsCluster, Reason};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use serde_json::json;
+
+use crate::FIELD_MANAGER;
+use crate::decide::Action;
+use crate::observed::Observed;
+use crate::status::is_true;
+
+/// Bytes that the note of an event has at most.
+const NOTE_LEN_MAX: usize = 1_000;
+
+/// Writes the status, unless it is there already. Says whether it wrote.
+pub async fn status(
+    client: &Client,
+    seen: &Observed,
+    status: &ClusterStatus,
+) -> kube::Result<bool> {
+    let cluster = &seen.cluster;
+    if cluster.status.as_ref() == Some(status) {
+        return Ok(false);
+    }
+    let api: Api<DfsCluster> =
+        Api::namespaced(client.clone(), &cluster.namespace().unwrap_or_default());
+    let patch = json!({
+        "apiVersion": DfsCluster::api_version(&()),
+        "kind": DfsCluster::kind(&()),
+        // Of a resource that was made again under the same name, this is not the status.
+        "metadata": {"uid": cluster.metadata.uid},
+        "status": status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch_status(&cluster.name_any(), &params, &Patch::Apply(patch)).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(error)) if error.code == 404 => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Records what was done and what became different. An event that cannot be recorded is logged: it
+/// must not hold anything up.
+pub async fn events(recorder: &Recorder, seen: &Observed, done: &[Action], after: &ClusterStatus) {
+    let reference = seen.cluster.object_ref(&());
+    let happened = done.iter().filter_map(|action| of_action(action, seen));
+    for event in happened.chain(of_status(seen.cluster.status.as_ref(), after)) {
+        if let Err(error) = recorder.publish(&event, &reference).await {
+            tracing::warn!(%error, reason = event.reason, "cannot record an event");
+        }
+    }
+}
+
+fn of_action(action: &Action, seen: &Observed) -> Option<Event> {
+    let (reason, note, pod) = match action {
+        Action::CreateJoinSecret => ("Creating", "the cluster is being made".to_owned(), None),
+        Action::Init(id) => ("Initialised", format!("made cluster {id}"), None),
+        Action::SetReplication(_) => {
+            let factor = seen.cluster.spec.replication_factor;
+            ("ReplicationSet", format!("new files get {factor} copies"), None)
+        }
+        Action::Admit { pod, .. } => {
+            ("DatanodeAdmitted", format!("datanode {pod} takes part"), Some(pod))
+        }
+        Action::RestartPod(target) => {
+            ("DatanodeRestarting", format!("pod {} is restarted", target.name), Some(&target.name))
+        }
+        Action::EndMaintenance { pod, .. } => {
+            ("DatanodeRestarted", format!("datanode {pod} is back"), Some(pod))
+        }
+        Action::Delete(target) => ("ObjectDeleted", format!("{target} is deleted"), None),
+        Action::AddFinalizer
+        | Action::RemoveFinalizer
+        | Action::Apply { .. }
+        | Action::BeginMaintenance { .. } => return None,
+    };
+    let secondary = pod.and_then(|name| related(name, seen));
+    Some(event(EventType::Normal, reason, "Reconcile", &note, secondary))
+}
+
+/// The pod that an event is about.
+fn related(name: &str, seen: &Observed) -> Option<ObjectReference> {
+    let pod = seen.pods.iter().find(|pod| pod.name_any() == name)?;
+    Some(pod.object_ref(&()))
+}
+
+/// Conditions that flipped, or hold for another reason.
+fn of_status(before: Option<&ClusterStatus>, after: &ClusterStatus) -> Vec<Event> {
+    let told = [
+        (ConditionType::Ready, "True", EventType::Normal),
+        (ConditionType::Stalled, "True", EventType::Warning),
+        (ConditionType::Degraded, "True", EventType::Warning),
+        (ConditionType::SpecValid, "False", EventType::Warning),
+        (ConditionType::DeletionBlocked, "True", EventType::Warning),
+        (ConditionType::Upgrading, "True", EventType::Normal),
+        (ConditionType::Upgrading, "False", EventType::Normal),
+        (ConditionType::Paused, "True", EventType::Normal),
+    ];
+    let mut events = Vec::new();
+    for (kind, status, severity) in told {
+        let of = |status: &ClusterStatus| {
+            status.conditions.iter().find(|there| there.type_ == kind.as_str()).cloned()
+        };
+        let (before, after) = (before.and_then(of), of(after));
+        let Some(after) = after.filter(|after| after.status == status) else { continue };
+        let is_news = match &before {
+            Some(before) if before.status == status => {
+                severity == EventType::Warning && before.reason != after.reason
+            }
+            Some(_) => true,
+            // A cluster that was never looked at has not stopped upgrading.
+            None => status == "True" || severity == EventType::Warning,
+        };
+        // A stalled spec is told once.
+        if is_news && !events.iter().any(|event: &Event| event.reason == after.reason) {
+            let note =
+                if after.message.is_empty() { meaning(&after.reason) } else { &after.message };
+            events.push(event(severity, &after.reason, kind.as_str(), note, None));
+        }
+    }
+    events
+}
+
+fn meaning(reason: &str) -> &'static str {
+    let known = Reason::ALL.iter().find(|known| known.as_str() == reason);
+    known.map_or("", |reason| reason.meaning())
+}
+
+fn event(
+    type_: EventType,
+    reason: &str,
+    action: &str,
+    note: &str,
+    secondary: Option<ObjectReference>,
+) -> Event {
+    let note = note[..note.floor_char_boundary(NOTE_LEN_MAX)].to_owned();
+    Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note),
+        action: action.to_owned(),
+        secondary,
+    }
+}
+
+/// Whether a status says that all is as it should be.
+pub fn is_settled(status: &ClusterStatus) -> bool {
+    is_true(&status.conditions, ConditionType::Ready)
+        && !is_true(&status.conditions, ConditionType::Reconciling)
+}

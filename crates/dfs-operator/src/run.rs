@@ -1,0 +1,118 @@
+//! The process: logs, side door, lease, and the controller while the lease is held.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, init_logging, within};
+use kube::Client;
+
+use crate::FIELD_MANAGER;
+use crate::args::Args;
+use crate::controller::{Operator, Pod};
+use crate::coordinator::GrpcCoordinator;
+use crate::lease::Election;
+
+/// How long reconciles that have begun may take to end.
+const DRAIN: Duration = Duration::from_secs(6);
+/// Threads. The work is waiting.
+const THREADS: usize = 2;
+
+/// Runs the operator to its end. It ends when told to, and when it has lost the lease.
+pub fn main(args: Args) -> ExitCode {
+    if let Err(error) = init_logging(&args.log_level, args.log_format) {
+        eprintln!("dfs-operator: {error}");
+        return ExitCode::from(2);
+    }
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a defect of the operator")));
+    // The only error is that there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run(args)),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the operator ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<()> {
+    let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
+    let namespaces = args.namespaces();
+    let pod = Pod {
+        name: args.pod_name.unwrap_or_default(),
+        namespace: args.pod_namespace.unwrap_or_default(),
+        is_in_cluster: kube::Config::incluster().is_ok(),
+    };
+    let client = Client::try_default().await.context("cannot find the Kubernetes cluster")?;
+    let metrics = Metrics::new("operator");
+    let operator =
+        Operator::new(client.clone(), Arc::new(GrpcCoordinator::new()), &metrics, namespaces, &pod);
+    let (health, readiness) = (Readiness::new(""), Readiness::new("the lease was not seen yet"));
+    health.ready();
+    let listen = &args.http_listen;
+    let server = StatusServer::bind(listen).await;
+    let server = server.with_context(|| format!("cannot listen on {listen}"))?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %server.address(),
+        "the operator starts"
+    );
+    let served =
+        server.with_health(health.clone()).run(metrics, readiness.clone(), shutdown.clone());
+
+    let election = Election::new(client, &pod.namespace, FIELD_MANAGER, &pod.name);
+    let led = lead(&operator, election, &readiness, &shutdown);
+    tokio::select! {
+        result = led => result,
+        () = operator.watch_health(&health) => Ok(()),
+        // The side door closes at the order to stop; what was begun goes on.
+        () = async { served.await; std::future::pending().await } => Ok(()),
+    }
+}
+
+/// Waits for the lease, and acts while it is held.
+async fn lead(
+    operator: &Operator,
+    mut election: Election,
+    readiness: &Readiness,
+    shutdown: &Shutdown,
+) -> Result<()> {
+    tokio::select! {
+        biased;
+        () = shutdown.requested() => return Ok(()),
+        () = election.acquire(readiness) => {}
+    }
+    tracing::info!("the lease is held; looking after clusters");
+    operator.show_leader(true);
+    let lost = tokio::select! {
+        biased;
+        lost = election.hold() => Some(lost),
+        done = within(shutdown, DRAIN, operator.run(readiness, shutdown)) => {
+            if done.is_none() {
+                tracing::warn!("reconciles are cut off; they go on where they were");
+            }
+            None
+        }
+    };
+    operator.show_leader(false);
+    match lost {
+        // Another acts already: nothing more must be done here.
+        Some(lost) => Err(anyhow!(lost)),
+        None if !shutdown.is_requested() => {
+            election.release().await;
+            Err(anyhow!("the controller ended by itself"))
+        }
+        None => {
+            election.release().await;
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What lives around the operator: controllers that make pods, and coordinators.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dfs_operator::coordinator::{
+    Addresses, CallError, ClusterPicture, Coordinator, Data, Maintenance, Node, Picture,
+};
+use dfs_types::{ClusterId, NodeId, NodeState};
+use serde_json::{Value, json};
+
+use crate::api_server::ApiServer;
+
+/// The resource that the tests ask for.
+pub(crate) fn dfs_cluster(name: &str) -> Value {
+    json!({
+        "apiVersion": "dfs.io/v1alpha1",
+        "kind": "DfsCluster",
+        "metadata": {"name": name, "namespace": "ns"},
+        "spec": {"datanodes": {"storage": {"size": "1Gi"}}},
+    })
+}
+
+/// Coordinators of one cluster.
+#[derive(Default)]
+pub(crate) struct FakeCoordinator {
+    made: Mutex<Option<ClusterId>>,
+    admitted: Mutex<BTreeSet<u128>>,
+    pub(crate) pictures: AtomicU32,
+    api: ApiServer,
+    /// Whether asking for the picture of this cluster is a defect.
+    pub(crate) panics: bool,
+}
+
+impl FakeCoordinator {
+    pub(crate) fn new(api: &ApiServer) -> Arc<Self> {
+        Arc::new(Self { api: api.clone(), ..Self::default() })
+    }
+
+    pub(crate) fn panicking(api: &ApiServer) -> Arc<Self> {
+        Arc::new(Self { api: api.clone(), panics: true, ..Self::default() })
+    }
+}
+
+#[async_trait]
+impl Coordinator for FakeCoordinator {
+    async fn picture(&self, at: &Addresses) -> Picture {
+        assert!(!self.panics || at.is_empty(), "a defect");
+        self.pictures.fetch_add(1, Ordering::Relaxed);
+        if at.is_empty() {
+            return Picture::Unreachable("no address".to_owned());
+        }
+        let Some(id) = *self.made.lock().unwrap() else { return Picture::Uninitialised };
+        let admitted = self.admitted.lock().unwrap();
+        let nodes = self.api.list("pods").into_iter().enumerate().filter_map(|(i, pod)| {
+            let name = pod["metadata"]["name"].as_str()?;
+            let (cluster, _) = name.split_once("-datanode-")?;
+            let id = i as u128 + 1;
+            Some(Node {
+                id: NodeId(id),
+                address: format!("{name}.{cluster}-datanodes.ns.svc:7080"),
+                zone: String::new(),
+                host: String::new(),
+                state: if admitted.contains(&id) { NodeState::Active } else { NodeState::Joining },
+                version: "0.1.0".to_owned(),
+                capacity: 1_000,
+                used: 10,
+                chunks: 1,
+                maintenance_left: None,
+            })
+        });
+        Picture::Known(Box::new(ClusterPicture {
+            id,
+            replication_factor: 3,
+            min_write_replicas: 2,
+            nodes: nodes.collect(),
+            data: Some(Data::default()),
+            version: "0.1.0".to_owned(),
+            lease_holder: "10.0.0.1:7070".to_owned(),
+        }))
+    }
+
+    async fn init(
+        &self,
+        _: &Addresses,
+        id: ClusterId,
+        _: i32,
+        _: Option<i32>,
+    ) -> Result<bool, CallError> {
+        Ok(self.made.lock().unwrap().replace(id).is_none())
+    }
+
+    async fn set_replication(
+        &self,
+        _: &Addresses,
+        _: ClusterId,
+        _: i32,
+        _: Option<i32>,
+    ) -> Result<(), CallError> {
+        Ok(())
+    }
+
+    async fn admit(&self, _: &Addresses, _: ClusterId, node: NodeId) -> Result<(), CallError> {
+        self.admitted.lock().unwrap().insert(node.0);
+        Ok(())
+    }
+
+    async fn maintenance(
+        &self,
+        _: &Addresses,
+        _: ClusterId,
+        _: NodeId,
+        _: Duration,
+    ) -> Result<Maintenance, CallError> {
+        Ok(Maintenance::Granted)
+    }
+}
+
+/// The controllers of workloads: every second they make the pods that are missing, all ready.
+pub(crate) async fn controllers(api: ApiServer) {
+    loop {
+        for plural in ["deployments", "statefulsets"] {
+            for workload in api.list(plural) {
+                make_pods(&api, plural, &workload);
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn make_pods(api: &ApiServer, plural: &str, workload: &Value) {
+    let name = workload["metadata"]["name"].as_str().unwrap();
+    let replicas = workload["spec"]["replicas"].as_i64().unwrap();
+    for i in 0..replicas {
+        let pod = format!("{name}-{i}");
+        if api.get("pods", &pod).is_none() {
+            let mut object = workload["spec"]["template"].clone();
+            object["metadata"]["name"] = pod.into();
+            object["metadata"]["namespace"] = "ns".into();
+            object["metadata"]["ownerReferences"] = json!([{
+                "apiVersion": "apps/v1", "kind": "StatefulSet", "name": name,
+                "uid": workload["metadata"]["uid"], "controller": true,
+            }]);
+            object["status"] = json!({
+                "phase": "Running", "podIP": "10.0.0.1",
+                "conditions": [{"type": "Ready", "status": "True"}],
+            });
+            api.put("pods", object);
+        }
+    }
+    let mut workload = workload.clone();
+    workload["status"] = json!({
+        "observedGeneration": workload["metadata"]["generation"],
+        "replicas": replicas, "updatedReplicas": replicas, "availableReplicas": replicas,
+        "readyReplicas": replicas,
+    });
+    api.put(plural, workload);
+}
+
+/// Waits, for ten minutes of the test's clock, until this holds.
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..600 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    panic!("{what} did not come");
+}
+
+/// The status of a condition.
+pub(crate) fn condition(api: &ApiServer, cluster: &str, kind: &str) -> Option<(String, String)> {
+    let cluster = api.get("dfsclusters", cluster)?;
+    let conditions = cluster["status"]["conditions"].as_array()?.clone();
+    let there = conditions.iter().find(|there| there["type"] == kind)?;
+    let text = |field: &str| there[field].as_str().map(str::to_owned);
+    Some((text("status")?, text("reason")?))
+}
+
+/// Whether a cluster is ready.
+pub(crate) fn is_ready(api: &ApiServer, cluster: &str) -> bool {
+    condition(api, cluster, "Ready").is_some_and(|(status, _)| status == "True")
+}

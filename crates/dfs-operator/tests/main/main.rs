@@ -1,0 +1,8 @@
+//! The operator against an API server and coordinators that live in the test.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+mod api_server;
+mod cluster;
+mod lease;
+mod operator;
+mod steps;
