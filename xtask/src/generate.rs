@@ -8,10 +8,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use protox::Compiler;
 
+use crate::chart;
 use crate::process::{cargo, output};
 
 pub(crate) const USAGE: &str =
-    "(makes the sources of dfs-proto and dfs-etcd from proto/, and crds/ from dfs-crd)";
+    "(makes sources from proto/, crds/ from dfs-crd, and what is generated of the chart)";
 
 /// What is generated together.
 struct Set {
@@ -62,7 +63,8 @@ pub(crate) fn run(root: &Path, _arguments: &[String]) -> Result<()> {
             .with_context(|| format!("cannot make {}", directory.display()))?;
         fs::write(&path, text).with_context(|| format!("cannot write {file}"))?;
     }
-    Ok(())
+    // Behind the definitions, which the chart copies.
+    chart::generate(root)
 }
 
 /// Fails when what is committed is not what the sources give.
@@ -73,7 +75,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             bail!("{file} is not what dfs-crd gives: run cargo xtask generate");
         }
     }
-    Ok(())
+    chart::check(root)
 }
 
 fn definition(root: &Path, what: &str) -> Result<Vec<u8>> {

@@ -1,9 +1,12 @@
 //! Development tasks, each a verb: `cargo xtask VERB`. Needs cargo alone.
 
 mod bench;
+mod chart;
+mod e2e;
 mod faults;
 mod fix;
 mod generate;
+mod images;
 mod large;
 mod process;
 mod sim;
@@ -29,6 +32,8 @@ const VERBS: &[Verb] = &[
     Verb { name: "bench", usage: bench::USAGE, run: bench::run },
     Verb { name: "generate", usage: generate::USAGE, run: generate::run },
     Verb { name: "large", usage: large::USAGE, run: large::run },
+    Verb { name: "e2e", usage: e2e::USAGE, run: e2e::run },
+    Verb { name: "images", usage: images::USAGE, run: images::run },
     Verb { name: "faults", usage: faults::USAGE, run: faults::run },
     Verb { name: "sim", usage: sim::USAGE, run: sim::run },
 ];

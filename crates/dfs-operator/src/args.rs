@@ -1,11 +1,12 @@
 //! The command line.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use dfs_runtime::LogFormat;
 
-use crate::run;
+use crate::{FIELD_MANAGER, hooks, run};
 
 /// Keeps each DfsCluster as its resource says.
 #[derive(Debug, Parser)]
@@ -22,6 +23,9 @@ pub struct Args {
     /// Namespace of the pod that this runs in: where the lease is.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", required = true)]
     pub pod_namespace: Option<String>,
+    /// Name of the lease. Operators that serve different namespaces have different ones.
+    #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = FIELD_MANAGER)]
+    pub lease_name: String,
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8080")]
     pub http_listen: String,
@@ -37,12 +41,19 @@ pub struct Args {
 enum Command {
     /// Print the definition of the resource, for `kubectl apply -f -`.
     Crd,
+    /// Apply the DfsCluster that a file has in JSON. The chart runs this after it is installed.
+    Apply {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Fail as long as there are clusters. The chart runs this before it is uninstalled.
+    CheckUninstall,
 }
 
 impl Args {
     /// Does what was asked for.
     pub fn run(self) -> ExitCode {
-        match self.command {
+        match &self.command {
             Some(Command::Crd) => match dfs_crd::crd_yaml() {
                 Ok(yaml) => {
                     print!("{yaml}");
@@ -53,6 +64,8 @@ impl Args {
                     ExitCode::FAILURE
                 }
             },
+            Some(Command::Apply { file }) => run::once(hooks::apply(file)),
+            Some(Command::CheckUninstall) => run::once(hooks::check_uninstall(&self.namespaces())),
             None => run::main(self),
         }
     }

@@ -12,6 +12,7 @@ pub mod build;
 pub mod controller;
 pub mod coordinator;
 pub mod decide;
+mod hooks;
 pub mod kind;
 pub mod lease;
 mod metrics;

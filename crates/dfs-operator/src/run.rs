@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result, anyhow};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, init_logging, within};
 use kube::Client;
 
-use crate::FIELD_MANAGER;
 use crate::args::Args;
 use crate::controller::{Operator, Pod};
 use crate::coordinator::GrpcCoordinator;
@@ -43,6 +42,23 @@ pub fn main(args: Args) -> ExitCode {
     }
 }
 
+/// Runs something that ends by itself, and says why it failed.
+pub(crate) fn once(work: impl Future<Output = Result<()>>) -> ExitCode {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dfs-operator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 async fn run(args: Args) -> Result<()> {
     let shutdown = Shutdown::on_signals().context("cannot listen for signals")?;
     let namespaces = args.namespaces();
@@ -68,7 +84,7 @@ async fn run(args: Args) -> Result<()> {
     let served =
         server.with_health(health.clone()).run(metrics, readiness.clone(), shutdown.clone());
 
-    let election = Election::new(client, &pod.namespace, FIELD_MANAGER, &pod.name);
+    let election = Election::new(client, &pod.namespace, &args.lease_name, &pod.name);
     let led = lead(&operator, election, &readiness, &shutdown);
     tokio::select! {
         result = led => result,

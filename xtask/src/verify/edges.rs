@@ -72,6 +72,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "dfs-runtime",
         ],
     ),
+    ("dfs-e2e", &["dfs-types", "dfs-client"]),
     ("xtask", &[]),
 ];
 
@@ -92,7 +93,7 @@ const FORBIDDEN: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Crates to which that does not apply.
-const KUBERNETES: &[&str] = &["dfs-crd", "dfs-operator"];
+const KUBERNETES: &[&str] = &["dfs-crd", "dfs-operator", "dfs-e2e"];
 
 /// A dependency as a manifest states it.
 #[derive(Debug, Clone, PartialEq, Eq)]

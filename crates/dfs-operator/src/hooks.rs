@@ -1,0 +1,74 @@
+//! What the Jobs of the chart do around installing and uninstalling.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use dfs_crd::DfsCluster;
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _};
+
+/// Who the values of the chart are to the API server. The spec is never the operator's.
+const FIELD_MANAGER: &str = "helm";
+/// Clusters that are named when an operator cannot go.
+const NAMED_MAX: usize = 10;
+
+/// Applies the DfsCluster that a file has in JSON.
+pub(crate) async fn apply(file: &Path) -> Result<()> {
+    let shown = file.display();
+    let text = fs::read(file).with_context(|| format!("cannot read {shown}"))?;
+    let cluster: DynamicObject =
+        serde_json::from_slice(&text).with_context(|| format!("{shown} has no object in JSON"))?;
+    let namespace = cluster.namespace().with_context(|| format!("{shown} names no namespace"))?;
+    let name = cluster.metadata.name.clone().with_context(|| format!("{shown} names no cluster"))?;
+    let client = Client::try_default().await.context("cannot find the Kubernetes cluster")?;
+    let kind = ApiResource::erase::<DfsCluster>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &kind);
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    api.patch(&name, &params, &Patch::Apply(&cluster))
+        .await
+        .with_context(|| format!("cannot apply the DfsCluster {namespace}/{name}"))?;
+    println!("applied the DfsCluster {namespace}/{name}");
+    Ok(())
+}
+
+/// Fails as long as there are clusters in the namespaces that are served, in any when none is
+/// named: without an operator nobody would take their finalizers away.
+pub(crate) async fn check_uninstall(namespaces: &[String]) -> Result<()> {
+    let client = Client::try_default().await.context("cannot find the Kubernetes cluster")?;
+    let mut left = Vec::new();
+    if namespaces.is_empty() {
+        left.extend(clusters(&Api::all(client)).await?);
+    } else {
+        for namespace in namespaces {
+            left.extend(clusters(&Api::namespaced(client.clone(), namespace)).await?);
+        }
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
+    let more = if left.len() > NAMED_MAX { " and more" } else { "" };
+    left.truncate(NAMED_MAX);
+    bail!(
+        "the operator is needed by {}{more}: delete these DfsClusters first, their volumes stay \
+         unless deletionPolicy says otherwise",
+        left.join(", ")
+    )
+}
+
+/// Names of the clusters there are, one more than are told at most.
+async fn clusters(api: &Api<DfsCluster>) -> Result<Vec<String>> {
+    let params = ListParams::default().limit(NAMED_MAX as u32 + 1);
+    match api.list_metadata(&params).await {
+        Ok(list) => {
+            let items = list.items.iter();
+            let names = items.map(|cluster| {
+                format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any())
+            });
+            Ok(names.collect())
+        }
+        // The kind is gone, and every cluster with it.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        Err(error) => Err(error).context("cannot list DfsClusters"),
+    }
+}

@@ -1,0 +1,100 @@
+//! Power over the nodes of the Kubernetes, through a program that has it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{Api, ResourceExt as _};
+use tokio::sync::Mutex;
+
+use crate::environment::Environment;
+use crate::manifests::delete_pod;
+use crate::wait::until;
+
+/// How long a node may take to be ready again.
+const READY_LIMIT: Duration = Duration::from_mins(3);
+
+/// The nodes, and what was done to them.
+pub struct Nodes {
+    env: Environment,
+    killed: Mutex<Vec<String>>,
+    cut_off: Mutex<Vec<String>>,
+}
+
+impl Nodes {
+    pub(crate) fn new(env: Environment) -> Self {
+        Self { env, killed: Mutex::default(), cut_off: Mutex::default() }
+    }
+
+    /// Power off: every process at once.
+    pub async fn kill(&self, node: &str) -> Result<()> {
+        self.killed.lock().await.push(node.to_owned());
+        self.run(&["kill-node", node]).await
+    }
+
+    /// Power on, until the node is ready.
+    pub async fn start(&self, node: &str) -> Result<()> {
+        self.run(&["start-node", node]).await?;
+        self.killed.lock().await.retain(|killed| killed != node);
+        self.wait_ready(node).await
+    }
+
+    /// Pulls the network plug.
+    pub async fn cut_off(&self, node: &str) -> Result<()> {
+        self.cut_off.lock().await.push(node.to_owned());
+        self.run(&["partition", node]).await
+    }
+
+    /// Plugs it in again, until the node is ready.
+    pub async fn heal(&self, node: &str) -> Result<()> {
+        self.run(&["heal", node]).await?;
+        self.cut_off.lock().await.retain(|cut_off| cut_off != node);
+        self.wait_ready(node).await
+    }
+
+    /// Undoes what is still done.
+    pub(crate) async fn restore(&self) -> Result<()> {
+        let (killed, cut_off) =
+            (self.killed.lock().await.clone(), self.cut_off.lock().await.clone());
+        for node in cut_off {
+            self.heal(&node).await?;
+        }
+        for node in killed {
+            self.start(&node).await?;
+        }
+        Ok(())
+    }
+
+    /// Kills the processes of a pod without a word, and then deletes it, so that the next one does
+    /// not wait for a back-off.
+    pub async fn kill_pod(&self, pod: &Pod) -> Result<()> {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        let node = node.context("the pod is on no node")?;
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.clone());
+        for status in statuses.unwrap_or_default() {
+            let Some(id) = status.container_id else { continue };
+            let id = id.rsplit('/').next().context("the container has no id")?.to_owned();
+            let kill = ["ctr", "--namespace", "k8s.io", "task", "kill", "--signal", "SIGKILL", &id];
+            self.run(&[&["exec", node.as_str()], &kill[..]].concat()).await?;
+        }
+        let namespace = pod.namespace().context("a pod without a namespace")?;
+        delete_pod(&self.env, &namespace, &pod.name_any()).await
+    }
+
+    async fn wait_ready(&self, node: &str) -> Result<()> {
+        let api: Api<Node> = Api::all(self.env.client.clone());
+        until(&format!("node {node}"), READY_LIMIT, async || {
+            let status = api.get(node).await?.status.unwrap_or_default();
+            let ready = status.conditions.unwrap_or_default();
+            match ready.iter().find(|condition| condition.type_ == "Ready") {
+                Some(ready) if ready.status == "True" => Ok(Some(())),
+                other => bail!("its condition is {other:?}"),
+            }
+        })
+        .await
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Result<()> {
+        self.env.cluster_program()?.args(arguments).run().await.map(drop)
+    }
+}

@@ -1,0 +1,39 @@
+//! Clusters of several sizes, with as many copies as they say.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+use dfs_e2e::{ClientPod, case};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn e02_each_file_has_the_copies_that_the_spec_names() -> Result<()> {
+    case("e02", async |case| {
+        case.operator().await?;
+        for (name, datanodes, copies) in [("one", 1, 1), ("three", 3, 2), ("five", 5, 3)] {
+            let cluster = case.cluster(name);
+            let spec = json!({
+                "replicationFactor": copies,
+                "datanodes": { "replicas": datanodes, "storage": { "size": "1Gi" } },
+            });
+            cluster.apply(spec).await?;
+            cluster.wait_ready().await?;
+
+            let pod = ClientPod::start(&cluster).await?;
+            pod.make_file("/tmp/file", 3_000_000, 2).await?;
+            pod.dfs(&["put", "--chunk-size", "1MiB", "/tmp/file", "/file"]).await?;
+            let explained = pod.dfs(&["--json", "explain", "/file"]).await?;
+            let explained: Value = serde_json::from_str(&explained)?;
+            let chunks = explained["chunks"].as_array().context("no chunks are explained")?;
+            ensure!(chunks.len() == 3, "{name}: 3 chunks were expected: {explained}");
+            for chunk in chunks {
+                let copies_of = chunk["copies"].as_array().context("no copies are explained")?;
+                let nodes: BTreeSet<_> = copies_of.iter().map(|c| c["node"].to_string()).collect();
+                ensure!(nodes.len() == copies, "{name}: {copies} copies were expected: {chunk}");
+            }
+            cluster.delete().await?;
+        }
+        Ok(())
+    })
+    .await
+}

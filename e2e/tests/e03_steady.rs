@@ -1,0 +1,31 @@
+//! Nothing to do means nothing done.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use dfs_e2e::{Audit, case};
+use tokio::time::sleep;
+
+const LONG: Duration = Duration::from_mins(10);
+
+#[tokio::test]
+async fn e03_nothing_is_written_for_ten_minutes() -> Result<()> {
+    case("e03", async |case| {
+        let operator = case.operator().await?;
+        let cluster = case.cluster("dfs");
+        cluster.start().await?;
+        let before = cluster.revisions().await?;
+        let audit = Audit::begin(&case.env).await?;
+        // The one case that is about time that passes.
+        sleep(LONG).await;
+        let after = cluster.revisions().await?;
+        ensure!(before == after, "objects changed: {before:#?} {after:#?}");
+        if let Some(audit) = audit {
+            let requests = audit.requests(&operator.user()).await?;
+            let writes: Vec<_> = requests.iter().filter(|request| request.is_write()).collect();
+            ensure!(writes.is_empty(), "the operator wrote: {writes:#?}");
+        }
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,68 @@
+//! Mistakes that only show when the manifest is carried out.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use dfs_e2e::{Cluster, case, minimal, until};
+use serde_json::{Value, json};
+
+/// Until a user is told.
+const TOLD: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn m07_a_condition_names_what_is_wrong_within_half_a_minute() -> Result<()> {
+    case("m07", async |case| {
+        case.operator().await?;
+        let volumes = |class: &str| json!({ "size": "1Gi", "storageClassName": class });
+        let huge = json!({ "requests": { "memory": "10Ti" }, "limits": { "memory": "10Ti" } });
+        let etcd = json!({ "endpoints": ["etcd:2379"], "tlsSecretName": "nosuch-secret" });
+        let mistakes = [
+            (
+                "class",
+                json!({ "datanodes": { "storage": volumes("nosuch-class") } }),
+                "nosuch-class",
+            ),
+            ("size", json!({ "datanodes": { "resources": huge } }), "memory"),
+            ("image", json!({ "image": { "tag": "nosuch-tag" } }), "nosuch-tag"),
+            (
+                "secret",
+                json!({ "coordinator": { "metadata": { "engine": "Etcd", "etcd": etcd } } }),
+                "nosuch-secret",
+            ),
+        ];
+        for (name, mistake, word) in mistakes {
+            let cluster = case.cluster(name);
+            let mut spec = minimal();
+            merge(&mut spec, mistake);
+            cluster.apply(spec).await?;
+            told(&cluster, word).await.with_context(|| format!("the mistake {name}"))?;
+            cluster.delete().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until a condition that is not well has the word in its message.
+async fn told(cluster: &Cluster, word: &str) -> Result<()> {
+    until(&format!("a condition that says {word:?}"), TOLD, async || {
+        let status = cluster.status().await?;
+        let conditions = status["conditions"].as_array().context("there are no conditions")?;
+        let is_told = conditions.iter().any(|condition| {
+            condition["message"].as_str().is_some_and(|message| message.contains(word))
+        });
+        if is_told { Ok(Some(())) } else { bail!("there are {conditions:?}") }
+    })
+    .await
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
