@@ -1,5 +1,6 @@
 //! The Helm chart: what of it is generated, and what is checked with helm.
 
+mod helm;
 mod lint;
 mod values;
 

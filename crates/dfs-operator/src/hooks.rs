@@ -20,7 +20,8 @@ pub(crate) async fn apply(file: &Path) -> Result<()> {
     let cluster: DynamicObject =
         serde_json::from_slice(&text).with_context(|| format!("{shown} has no object in JSON"))?;
     let namespace = cluster.namespace().with_context(|| format!("{shown} names no namespace"))?;
-    let name = cluster.metadata.name.clone().with_context(|| format!("{shown} names no cluster"))?;
+    let name =
+        cluster.metadata.name.clone().with_context(|| format!("{shown} names no cluster"))?;
     let client = Client::try_default().await.context("cannot find the Kubernetes cluster")?;
     let kind = ApiResource::erase::<DfsCluster>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &kind);

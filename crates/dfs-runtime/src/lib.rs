@@ -14,7 +14,9 @@ mod status_server;
 
 pub use limits::raise_file_limit;
 pub use logging::{LogError, LogFormat, init_logging};
-pub use metrics::{Counter, Counters, Gauge, Gauges, Histogram, Histograms, Labels, Metrics, Series};
+pub use metrics::{
+    Counter, Counters, Gauge, Gauges, Histogram, Histograms, Labels, Metrics, Series,
+};
 pub use settings::{SettingsError, load_settings, overlay};
 pub use shutdown::{Shutdown, Trigger, within};
 pub use status_server::{Readiness, StatusServer};

@@ -35,10 +35,9 @@ impl<'a> Plan<'a> {
             names: Names::of(cluster),
             image,
             restarted_at: cluster.annotations().get(RESTARTED_AT).map(String::as_str),
-            owner: cluster.controller_owner_ref(&()).map(|owner| OwnerReference {
-                block_owner_deletion: Some(true),
-                ..owner
-            }),
+            owner: cluster
+                .controller_owner_ref(&())
+                .map(|owner| OwnerReference { block_owner_deletion: Some(true), ..owner }),
         }
     }
 
