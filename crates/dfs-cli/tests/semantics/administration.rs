@@ -40,6 +40,11 @@ fn state(cluster: &Cluster, node: NodeId) -> Option<String> {
     found.next().map(|shown| shown["state"].as_str().unwrap().to_owned())
 }
 
+/// What `explain` says, which it also says when it complains of a copy.
+fn explained(cluster: &Cluster, path: &str) -> String {
+    String::from_utf8_lossy(&cluster.dfs(["explain", "--json", path]).stdout).into_owned()
+}
+
 fn five_nodes() -> Cluster {
     Cluster::start(binary(), Settings { datanodes: 5, ..Settings::default() })
 }
@@ -73,8 +78,9 @@ async fn s24_what_is_down_on_purpose_is_repaired_only_once_that_is_over() {
     assert_eq!(state(&cluster, down).as_deref(), Some("maintenance"));
     let shown = cluster.dfs_ok(["status"]);
     assert!(shown.contains("maintenance") && shown.contains("min more"), "{shown}");
-    let explained = |file: u64| cluster.dfs_ok(["explain", "--json", &format!("/{file}")]);
-    let names = |node: NodeId| (0..8).any(|file| explained(file).contains(&node.to_string()));
+    let names = |node: NodeId| {
+        (0..8).any(|file| explained(&cluster, &format!("/{file}")).contains(&node.to_string()))
+    };
     assert!(names(down), "its copies are left where they are");
     assert!(!names(lost), "those of the other were made again");
     for file in 0..8 {
@@ -130,7 +136,7 @@ async fn s26_a_node_goes_only_without_what_is_nowhere_else() {
     put(&client, "/file", noise(100_000, 1)).await.unwrap();
     cluster.wait_for_full_replication(Duration::from_mins(1));
     let all = nodes(&cluster, &client).await;
-    let explained = cluster.dfs_ok(["explain", "--json", "/file"]);
+    let explained = explained(&cluster, "/file");
     let holds = |node: NodeId| explained.contains(&node.to_string());
     let (holders, empty): (Vec<Node>, Vec<_>) = all.into_iter().partition(|node| holds(node.id));
     let (first, second) = (holders[0].id, holders[1].id);
@@ -222,7 +228,7 @@ async fn s27_a_cluster_is_made_once_and_only_who_is_admitted_takes_part() {
     cluster.wait_for_active(2);
     put(&client, "/file", noise(100_000, 1)).await.unwrap();
     assert_eq!(joining(), 1);
-    let explained = cluster.dfs_ok(["explain", "--json", "/file"]);
+    let explained = explained(&cluster, "/file");
     let third = nodes(&cluster, &client).await.pop().unwrap();
     assert_eq!(state(&cluster, third.id).as_deref(), Some("joining"));
     assert!(!explained.contains(&third.id.to_string()), "{explained}");
