@@ -1,5 +1,5 @@
 //! Brings what is derived into the form that the API server takes: everything bounded, nothing
-//! nullable, parents that default to `{}`.
+//! nullable, defaults in the spec alone.
 
 use std::collections::BTreeMap;
 
@@ -42,11 +42,8 @@ pub fn crd_yaml() -> Result<String, serde_saphyr::ser_error::Error> {
 fn shape(schema: &mut JSONSchemaProps, has_defaults: bool) {
     // An absent value is absent: the API server drops a null before it fills in defaults.
     schema.nullable = None;
-    match &mut schema.default {
-        // What is in it comes from the defaults of its fields.
-        Some(default) if has_defaults && default.0.is_object() => default.0 = json!({}),
-        Some(_) if has_defaults => {}
-        _ => schema.default = None,
+    if !has_defaults {
+        schema.default = None;
     }
     bound(schema);
     for property in schema.properties.iter_mut().flat_map(BTreeMap::values_mut) {

@@ -1,7 +1,8 @@
 //! What holds where nothing is said.
 
 use dfs_crd::DfsCluster;
-use serde_json::{Map, Value, json};
+use kube::core::cel::Validator;
+use serde_json::{Value, json};
 
 use crate::{MINIMAL, root_schema, stored};
 
@@ -28,27 +29,40 @@ fn c06_the_minimal_manifest_is_ten_lines() {
     assert!(MINIMAL.trim().lines().count() <= 10);
 }
 
-#[test]
-fn parents_default_to_an_empty_object() {
-    // So the defaults of fields stand in one place, and none of them can be dropped.
-    let mut parents = Map::new();
-    fn walk(path: &str, schema: &Value, parents: &mut Map<String, Value>) {
+/// Parents in the spec, with their schemas.
+fn parents() -> Vec<(String, Value)> {
+    fn walk(path: &str, schema: &Value, parents: &mut Vec<(String, Value)>) {
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
-            if property["properties"].is_object() {
-                let default = property.get("default").cloned().unwrap_or_default();
-                parents.insert(path.clone(), default);
+            if property["properties"].is_object() && name != "affinity" {
+                parents.push((path.clone(), property.clone()));
                 walk(&path, property, parents);
             }
         }
     }
-    walk("spec", &root_schema()["properties"]["spec"], &mut parents);
-    parents.retain(|path, default| *default != json!({}) && !path.contains(".affinity"));
-    // What has a field that a user must set has no default.
-    let mut without: Vec<&String> = parents.keys().collect();
-    without.sort();
+    let mut all = Vec::new();
+    walk("spec", &root_schema()["properties"]["spec"], &mut all);
+    all
+}
+
+#[test]
+fn c09_no_parent_can_be_absent() {
+    // Else a rule that names `oldSelf` would not run. What has a field that a user must set has no
+    // default, and cannot be absent either: `etcd` because of a rule.
+    let without = parents().into_iter().filter(|(_, schema)| schema.get("default").is_none());
     assert_eq!(
-        without,
+        without.map(|(path, _)| path).collect::<Vec<_>>(),
         ["spec.coordinator.metadata.etcd", "spec.datanodes", "spec.datanodes.storage"]
     );
+}
+
+#[test]
+fn defaults_keep_the_rules_by_themselves() {
+    // The API server checks each default before it fills in those of its fields, so that `{}` is
+    // refused where a rule names a field.
+    for (path, schema) in parents() {
+        let Some(default) = schema.get("default") else { continue };
+        let result = Validator::new().validate(&schema, default, Some(default));
+        assert!(result.is_ok(), "{path}: {result:?}");
+    }
 }
