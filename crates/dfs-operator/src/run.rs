@@ -108,6 +108,7 @@ async fn lead(
     }
     tracing::info!("the lease is held; looking after clusters");
     operator.show_leader(true);
+    readiness.not_ready("not all clusters are known yet");
     let lost = tokio::select! {
         biased;
         lost = election.hold() => Some(lost),

@@ -53,6 +53,8 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
         if let Some(child) = seen.child(object.kind, &object.name) {
             build::keep_template(&child.value, &mut object.value);
         }
+        // Before templates of claims are kept: what is kept is not what was asked for.
+        same::mark(&mut object.value);
         match object.kind {
             Kind::Claim => {
                 metadata_claim(seen, object, decision);
@@ -86,8 +88,7 @@ fn may_evict(seen: &Observed) -> bool {
 }
 
 /// Applies an object unless the one that is there says it all.
-fn apply(seen: &Observed, mut object: Object, decision: &mut Decision) {
-    same::mark(&mut object.value);
+fn apply(seen: &Observed, object: Object, decision: &mut Decision) {
     let child = seen.child(object.kind, &object.name);
     if child.is_some_and(|child| same::contains(&child.value, &object.value)) {
         return;
