@@ -35,6 +35,9 @@ async fn s16_disks_tell_who_a_node_is() {
     let old_address = cluster.datanodes[0].address().to_owned();
     cluster.start_datanode(0);
     assert_ne!(cluster.datanodes[0].address(), old_address);
+    // Until the next registration is used, the image is as good as the disk.
+    let is_back = || cluster.datanodes[0].http_get("/readyz").0 == 200;
+    assert!(wait_until(Duration::from_secs(20), is_back), "{}", cluster.datanodes[0].log());
     cluster.wait_for_active(3);
     assert_eq!(nodes(&cluster), before);
     // The image is older than the disk now, and a second copy as well.
