@@ -79,26 +79,41 @@ impl Request {
 impl Audit {
     /// From now on. `None` where the Kubernetes shows no audit log.
     pub async fn begin(env: &Environment) -> Result<Option<Self>> {
+        let Some(whole) = Self::whole(env).await? else { return Ok(None) };
+        let skip = whole.read().await?.len();
+        Ok(Some(Self { skip, ..whole }))
+    }
+
+    /// All there is of it. `None` where the Kubernetes shows no audit log.
+    pub async fn whole(env: &Environment) -> Result<Option<Self>> {
         if !env.has_nodes() {
             return Ok(None);
         }
         let ended = env.cluster_program()?.args(&["logs", "audit"]).end().await?;
-        let skip = ended.stdout.len();
-        Ok(ended.is_success.then(|| Self { env: env.clone(), skip }))
+        Ok(ended.is_success.then(|| Self { env: env.clone(), skip: 0 }))
+    }
+
+    async fn read(&self) -> Result<String> {
+        self.env.cluster_program()?.args(&["logs", "audit"]).run().await
     }
 
     /// What a user has asked since, but for the lease, which a leader renews all the time.
     pub async fn requests(&self, user: &str) -> Result<Vec<Request>> {
-        let log = self.env.cluster_program()?.args(&["logs", "audit"]).run().await?;
-        let new = log.get(self.skip..).unwrap_or_default();
-        let requests = new.lines().filter(|line| line.contains(user));
-        let requests = requests.map(serde_json::from_str::<Request>);
-        let requests: Vec<Request> = requests.collect::<Result<_, _>>()?;
-        let is_wanted = |request: &Request| {
-            request.user.username == user
-                && request.stage == "ResponseComplete"
-                && request.resource() != "leases"
-        };
-        Ok(requests.into_iter().filter(is_wanted).collect())
+        let mut requests = self.requests_of(&|name| name == user).await?;
+        requests.retain(|request| request.resource() != "leases");
+        Ok(requests)
+    }
+
+    /// What users have asked since.
+    pub async fn requests_of(&self, is_wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Request>> {
+        let log = self.read().await?;
+        let mut requests = Vec::new();
+        for line in log.get(self.skip..).unwrap_or_default().lines() {
+            let request: Request = serde_json::from_str(line)?;
+            if is_wanted(&request.user.username) && request.stage == "ResponseComplete" {
+                requests.push(request);
+            }
+        }
+        Ok(requests)
     }
 }

@@ -91,7 +91,7 @@ impl Cluster {
         Ok(find_condition(&self.status().await?, kind).cloned())
     }
 
-    /// Waits until it is ready for what its spec says now.
+    /// Waits until it is ready, and as its spec says now.
     pub async fn wait_ready(&self) -> Result<()> {
         self.wait_ready_within(READY_LIMIT).await
     }
@@ -102,8 +102,11 @@ impl Cluster {
             let object = self.get().await?.context("the DfsCluster is gone")?;
             let status = &object.data["status"];
             let is_seen = status["observedGeneration"].as_i64() == object.metadata.generation;
-            let ready = find_condition(status, "Ready");
-            if is_seen && ready.is_some_and(|ready| ready["status"] == "True") {
+            let is = |kind, wanted| {
+                find_condition(status, kind).is_some_and(|condition| condition["status"] == wanted)
+            };
+            // A cluster serves while it is changed.
+            if is_seen && is("Ready", "True") && is("Reconciling", "False") {
                 return Ok(Some(()));
             }
             bail!("its status is {status}")

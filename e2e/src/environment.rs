@@ -3,7 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions};
 
@@ -20,8 +20,8 @@ const KEEP: &str = "DFS_E2E_KEEP";
 
 /// Image of the pods that use a cluster: the command line, and what makes load.
 pub(crate) const CLIENT_IMAGE: &str = "dfs.test/dfs-e2e:e2e";
-/// Image of the same clusters under another version, for upgrades.
-pub const NEXT_TAG: &str = "0.1.0-next";
+/// Version of this tree.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A Kubernetes that was named for this, and what is at hand to test on it.
 #[derive(Clone)]
@@ -74,6 +74,13 @@ impl Environment {
             format!("{CLUSTER} does not name a program that can switch nodes off and on")
         })?;
         Ok(Program::new(program))
+    }
+
+    /// The version after this one, of which there are images as well.
+    pub fn next_version(&self) -> Result<String> {
+        let parts: Vec<&str> = VERSION.split('.').collect();
+        let [major, minor, _] = parts[..] else { bail!("{VERSION} is no version") };
+        Ok(format!("{major}.{}.0", minor.parse::<u32>()? + 1))
     }
 
     /// Whether there is a program with power over nodes.

@@ -31,7 +31,7 @@ pub use audit::{Audit, Request};
 pub use case::{Case, case};
 pub use client_pod::ClientPod;
 pub use cluster::{Cluster, minimal};
-pub use environment::{Environment, NEXT_TAG};
+pub use environment::{Environment, VERSION};
 pub use nodes::Nodes;
 pub use objects::Object;
 pub use operator::Operator;

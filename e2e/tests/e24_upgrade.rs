@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use dfs_e2e::{NEXT_TAG, Rollout, Workload, case};
+use dfs_e2e::{Rollout, Workload, case};
 use serde_json::json;
 
 #[tokio::test]
@@ -15,7 +15,8 @@ async fn e24_an_upgrade_stops_one_node_at_a_time_and_nobody_notices() -> Result<
         let load = Workload::start(&cluster).await?;
         let rollout = Rollout::watch(&cluster, 3).await?;
 
-        cluster.merge(json!({ "spec": { "image": { "tag": NEXT_TAG } } })).await?;
+        let next = case.env.next_version()?;
+        cluster.merge(json!({ "spec": { "image": { "tag": next } } })).await?;
         cluster.wait_ready_within(Duration::from_mins(5)).await?;
 
         let seen = rollout.finish();
@@ -26,11 +27,12 @@ async fn e24_an_upgrade_stops_one_node_at_a_time_and_nobody_notices() -> Result<
         for component in ["coordinator", "datanode"] {
             for pod in cluster.pods(component).await? {
                 let image = pod.spec.and_then(|spec| spec.containers.into_iter().next()?.image);
-                ensure!(image.as_deref().is_some_and(|image| image.ends_with(NEXT_TAG)));
+                ensure!(image.as_deref().is_some_and(|image| image.ends_with(&next)));
             }
         }
         let version = cluster.status().await?["version"].clone();
-        ensure!(version["current"] == version["target"], "the status says {version}");
+        ensure!(version["current"] == next.as_str(), "the status says {version}");
+        ensure!(version["target"] == next.as_str(), "the status says {version}");
         Ok(())
     })
     .await

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::images;
+use crate::images::{self, Versions};
 use crate::process::{cargo, output, run as run_command};
 
 pub(crate) const USAGE: &str = "(--cluster PROGRAM | --context NAME) [--case E01]... [--core] \
@@ -28,13 +28,14 @@ struct Options {
 
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     let options = Options::parse(arguments)?;
-    let features = ["--features", "cluster", "--test", "main"];
-    let mut tests = cargo(root, &["test", "--locked", "--package", "dfs-e2e"]);
-    tests.args(features);
+    // Of the whole workspace, as then all is compiled already that its other tests have in common.
+    let mut tests = cargo(root, &["test", "--locked", "--workspace"]);
+    tests.args(["--features", "dfs-e2e/cluster", "--test", "cases"]);
     match (&options.cluster, &options.context) {
         (Some(program), None) => {
             run_command(Command::new(program).arg("up"))?;
-            images::load(root, program)?;
+            let versions = if options.is_core { Versions::This } else { Versions::AndNext };
+            images::load(root, program, versions)?;
             let kubeconfig = line(program, "kubeconfig")?;
             let path = env::var_os("PATH").unwrap_or_default();
             let folders = std::iter::once(PathBuf::from(line(program, "bin")?));

@@ -11,10 +11,9 @@ use anyhow::{Context as _, Result};
 
 use crate::process::{cargo, output, run as run_command};
 
-pub(crate) const USAGE: &str = "CLUSTER-PROGRAM (builds the images and loads them into a cluster)";
+pub(crate) const USAGE: &str =
+    "CLUSTER-PROGRAM (builds the images and loads them into a cluster; also as the next version)";
 
-/// Who is compiled.
-const PACKAGES: [&str; 3] = ["dfs-cli", "dfs-operator", "dfs-e2e"];
 const BINARIES: [&str; 3] = ["dfs", "dfs-operator", "dfs-e2e-client"];
 /// What the Dockerfile builds on unless told otherwise.
 const BASE: &str = "gcr.io/distroless/cc-debian12:nonroot";
@@ -23,62 +22,112 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The image of the tests' own pods: the command line, and what makes load.
 const CLIENT: &str = "dfs.test/dfs-e2e:e2e";
 
-pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
-    let [program] = arguments else { anyhow::bail!("cargo xtask images {USAGE}") };
-    load(root, &std::path::absolute(program)?)
+/// Which versions of this tree are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Versions {
+    /// As it is.
+    This,
+    /// Also as its next minor version, which upgrades need. It compiles everything once more.
+    AndNext,
 }
 
-/// Builds all images and loads them with `program load FILE…`.
-pub(crate) fn load(root: &Path, program: &Path) -> Result<()> {
-    let folder = target(root)?.join("e2e");
-    let out = folder.join("out");
-    fs::create_dir_all(&out).context("cannot make a folder for binaries")?;
-    compile(root, &out)?;
-    run_command(Command::new(program).args(["base-image", BASE]))?;
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
+    let [program] = arguments else { anyhow::bail!("cargo xtask images {USAGE}") };
+    load(root, &std::path::absolute(program)?, Versions::AndNext)
+}
 
-    let dfs = format!("{REPOSITORY}/dfs:{VERSION}");
-    // The same under another version, for upgrades.
-    let next = format!("{REPOSITORY}/dfs:{VERSION}-next");
-    let operator = format!("{REPOSITORY}/dfs-operator:{VERSION}");
-    let context = format!("build={}", folder.display());
-    for (target, image) in [("dfs", &dfs), ("dfs-operator", &operator)] {
-        let build = ["build", "--quiet", "--target", target, "--tag", image];
-        run_command(buildah().args(build).args(["--build-context", &context]).arg(root))?;
+/// Builds images and loads them with `program load FILE…`.
+pub(crate) fn load(root: &Path, program: &Path, versions: Versions) -> Result<()> {
+    let target = target(root)?;
+    let folder = target.join("e2e");
+    run_command(Command::new(program).args(["base-image", BASE]))?;
+    let mut archives = Vec::new();
+
+    // First, as cargo puts binaries of both into one place, where those of this tree belong.
+    if versions == Versions::AndNext {
+        let next = next_version(VERSION)?;
+        let (source, folder) = (folder.join("next-source"), folder.join("next"));
+        copy_as(root, &source, &next)?;
+        compile(&source, &target, &folder.join("out"))?;
+        for name in ["dfs", "dfs-operator"] {
+            archives.push(image(root, &folder, name, &next)?);
+        }
     }
-    run_command(buildah().args(["tag", &dfs, &next]))?;
+
+    compile(root, &target, &folder.join("out"))?;
+    for name in ["dfs", "dfs-operator"] {
+        archives.push(image(root, &folder, name, VERSION)?);
+    }
     let client = folder.join("Dockerfile");
+    let dfs = format!("{REPOSITORY}/dfs:{VERSION}");
     fs::write(&client, format!("FROM {dfs}\nCOPY out/dfs-e2e-client /usr/local/bin/\n"))?;
     let build = ["build", "--quiet", "--tag", CLIENT, "--file"];
     run_command(buildah().args(build).arg(&client).arg(&folder))?;
-
-    let mut archives = Vec::new();
-    for (name, image) in
-        [("dfs", dfs.as_str()), ("next", &next), ("operator", &operator), ("client", CLIENT)]
-    {
-        let archive = folder.join(format!("dfs-e2e-{name}.tar"));
-        if archive.exists() {
-            fs::remove_file(&archive)?;
-        }
-        let to = format!("docker-archive:{}:{image}", archive.display());
-        run_command(buildah().args(["push", "--quiet", image, &to]))?;
-        archives.push(archive);
-    }
+    archives.push(archive(&folder, CLIENT)?);
     run_command(Command::new(program).arg("load").args(archives))
+}
+
+/// The minor version after this one.
+fn next_version(version: &str) -> Result<String> {
+    let parts: Vec<&str> = version.split('.').collect();
+    let [major, minor, _] = parts[..] else { anyhow::bail!("{version} is no version") };
+    Ok(format!("{major}.{}.0", minor.parse::<u32>()? + 1))
+}
+
+/// The tree under another version. Files that are as they were keep their times, so that only what
+/// changed is compiled again.
+fn copy_as(root: &Path, to: &Path, version: &str) -> Result<()> {
+    let git = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let files = output(Command::new("git").current_dir(root).args(git))?;
+    let files = String::from_utf8(files).context("a file of the tree has an odd name")?;
+    for file in files.split_terminator('\0') {
+        let (from, to) = (root.join(file), to.join(file));
+        let Ok(mut content) = fs::read(&from) else { continue };
+        if file == "Cargo.toml" {
+            let (ours, theirs) =
+                (format!("version = \"{VERSION}\""), format!("version = \"{version}\""));
+            content = String::from_utf8(content)?.replacen(&ours, &theirs, 1).into_bytes();
+        }
+        if file != "Cargo.lock" && fs::read(&to).is_ok_and(|there| there == content) {
+            continue;
+        }
+        fs::create_dir_all(to.parent().context("a file lies in no folder")?)?;
+        fs::write(&to, content).with_context(|| format!("cannot write {}", to.display()))?;
+    }
+    run_command(&mut cargo(to, &["update", "--quiet", "--offline", "--workspace"]))
 }
 
 /// Compiles the binaries and puts them where the Dockerfile looks for them, without what only a
 /// debugger reads.
-fn compile(root: &Path, out: &Path) -> Result<()> {
-    let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
-    run_command(cargo(root, &["build", "--locked", "--bins"]).args(packages))?;
-    let built = target(root)?.join("debug");
+fn compile(root: &Path, target: &Path, out: &Path) -> Result<()> {
+    fs::create_dir_all(out).context("cannot make a folder for binaries")?;
+    let what = ["build", "--locked", "--workspace", "--bins"];
+    run_command(cargo(root, &what).env("CARGO_TARGET_DIR", target))?;
     for binary in BINARIES {
-        let strip = ["--strip-debug", "-o"];
-        run_command(
-            Command::new("strip").args(strip).arg(out.join(binary)).arg(built.join(binary)),
-        )?;
+        let (from, to) = (target.join("debug").join(binary), out.join(binary));
+        run_command(Command::new("strip").args(["--strip-debug", "-o"]).args([to, from]))?;
     }
     Ok(())
+}
+
+/// An image of the Dockerfile, of the binaries in a folder.
+fn image(root: &Path, folder: &Path, target: &str, version: &str) -> Result<PathBuf> {
+    let tag = format!("{REPOSITORY}/{target}:{version}");
+    let build = ["build", "--quiet", "--target", target, "--tag", &tag];
+    let context = format!("build={}", folder.display());
+    run_command(buildah().args(build).args(["--build-context", &context]).arg(root))?;
+    archive(folder, &tag)
+}
+
+/// Packs an image.
+fn archive(folder: &Path, tag: &str) -> Result<PathBuf> {
+    let archive = folder.join(format!("{}.tar", tag.replace(['/', ':'], "-")));
+    if archive.exists() {
+        fs::remove_file(&archive)?;
+    }
+    let to = format!("docker-archive:{}:{tag}", archive.display());
+    run_command(buildah().args(["push", "--quiet", tag, &to]))?;
+    Ok(archive)
 }
 
 /// Where cargo puts what it builds.
@@ -95,4 +144,16 @@ fn buildah() -> Command {
     let mut command = Command::new("buildah");
     command.env("BUILDAH_ISOLATION", "chroot").env("STORAGE_DRIVER", "vfs");
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_version_is_a_minor_one() {
+        assert_eq!(next_version("0.1.0").unwrap(), "0.2.0");
+        assert_eq!(next_version("1.9.4").unwrap(), "1.10.0");
+        assert!(next_version("1.9").is_err());
+    }
 }

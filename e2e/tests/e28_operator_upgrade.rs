@@ -1,0 +1,84 @@
+//! A newer operator over a running cluster, and back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use dfs_e2e::{Cluster, Operator, VERSION, Workload, case, until};
+use kube::ResourceExt as _;
+use serde_json::Value;
+
+const TAKEOVER: Duration = Duration::from_mins(1);
+
+#[tokio::test]
+async fn e28_another_operator_restarts_nothing() -> Result<()> {
+    case("e28", async |case| {
+        let operator = case.operator().await?;
+        let cluster = case.cluster("dfs");
+        cluster.start().await?;
+        let load = Workload::start(&cluster).await?;
+        let before = pods(&cluster).await?;
+        let objects = contents(&cluster).await?;
+
+        let next = case.env.next_version()?;
+        for version in [next.as_str(), VERSION] {
+            let was = operator.leader().await?.context("nobody leads")?;
+            let own = format!("watchNamespaces={{{}}}", case.namespace);
+            let image = format!("image.tag={version}");
+            operator.upgrade(&[&own, "crds.install=false", &image]).await?;
+            wait_leader(&operator, &was).await?;
+            works(&cluster, version).await?;
+            cluster.wait_ready().await?;
+            let after = pods(&cluster).await?;
+            ensure!(after == before, "operator {version} changed pods: {before:?} {after:?}");
+            let after = contents(&cluster).await?;
+            ensure!(after == objects, "operator {version} changed {objects:#?} to {after:#?}");
+        }
+        load.finish().await?.nothing_failed()
+    })
+    .await
+}
+
+/// UIDs and restarts.
+async fn pods(cluster: &Cluster) -> Result<BTreeMap<String, (String, i32)>> {
+    let mut found = BTreeMap::new();
+    for component in ["coordinator", "datanode"] {
+        for pod in cluster.pods(component).await? {
+            let uid = pod.uid().context("a pod without a UID")?;
+            let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.clone());
+            let restarts = statuses.unwrap_or_default().iter().map(|one| one.restart_count).sum();
+            found.insert(pod.name_any(), (uid, restarts));
+        }
+    }
+    Ok(found)
+}
+
+/// What the operator made pods of.
+async fn contents(cluster: &Cluster) -> Result<Vec<Value>> {
+    let mut contents = Vec::new();
+    for kind in ["configmap", "service", "deployment", "statefulset"] {
+        contents.extend(cluster.objects(kind).await?.into_iter().map(|object| object.content));
+    }
+    Ok(contents)
+}
+
+async fn wait_leader(operator: &Operator, was: &str) -> Result<()> {
+    until("another leader", TAKEOVER, async || {
+        Ok(operator.leader().await?.filter(|holder| holder != was))
+    })
+    .await
+    .map(drop)
+}
+
+/// Has the operator do something: what is taken away comes back.
+async fn works(cluster: &Cluster, version: &str) -> Result<()> {
+    let budgets = cluster.objects("poddisruptionbudget").await?;
+    let budget = budgets.first().context("there is no PodDisruptionBudget")?;
+    budget.delete(&cluster.env).await?;
+    until(&format!("a sign of operator {version}"), TAKEOVER, async || {
+        let after = budget.again(&cluster.env).await?;
+        Ok(after.filter(|after| !after.is_same_object(budget)))
+    })
+    .await
+    .map(drop)
+}

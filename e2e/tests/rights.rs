@@ -1,0 +1,111 @@
+//! What the operator may do, and what it does. Looks at the requests of all cases before it.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+use dfs_e2e::{Audit, Request, case};
+use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::json;
+
+/// Never asked for, but looked up by the API server itself: whether an owner may be named that
+/// blocks its deletion.
+const LOOKED_UP: &str = "update dfs.io dfsclusters/finalizers";
+
+#[tokio::test]
+async fn c28_what_is_granted_is_used_and_nothing_is_refused() -> Result<()> {
+    case("c28", async |case| {
+        let Some(audit) = Audit::whole(&case.env).await? else {
+            anyhow::bail!("this Kubernetes shows no audit log");
+        };
+        serve_service_monitors(case).await?;
+        case.operator().await?;
+        let cluster = case.cluster("dfs");
+        cluster.start().await?;
+        // What other cases do not: monitoring comes and goes, and data is deleted.
+        for enabled in [true, false] {
+            let monitor = json!({ "serviceMonitor": { "enabled": enabled } });
+            cluster.merge(json!({ "spec": { "monitoring": monitor } })).await?;
+            cluster.wait_ready().await?;
+        }
+        let confirmed = json!({ "deletionPolicy": "Delete", "deletionConfirmation": "dfs" });
+        cluster.merge(json!({ "spec": confirmed })).await?;
+        cluster.delete().await?;
+
+        let roles: Api<Role> = Api::namespaced(case.env.client.clone(), &case.namespace);
+        let roles = roles.list(&ListParams::default()).await?;
+        let granted: BTreeSet<String> = roles
+            .items
+            .iter()
+            .flat_map(|role| role.rules.iter().flatten())
+            .flat_map(expand)
+            .filter(|right| right != LOOKED_UP)
+            .collect();
+        let requests = audit.requests_of(&|user| is_operator(user)).await?;
+        let refused: Vec<&Request> = requests
+            .iter()
+            .filter(|request| request.response_status.as_ref().is_some_and(|s| s.code == 403))
+            // A release that goes takes the rights before the pod that still has the lease.
+            .filter(|request| !request.resource().starts_with("leases"))
+            .collect();
+        ensure!(refused.is_empty(), "the operator asked for what it may not: {refused:#?}");
+        let used: BTreeSet<String> = requests.iter().map(right).collect();
+        let idle: Vec<_> = granted.difference(&used).collect();
+        ensure!(idle.is_empty(), "granted and never used: {idle:#?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Of all releases, in all namespaces.
+fn is_operator(user: &str) -> bool {
+    user.starts_with("system:serviceaccount:") && user.ends_with("-operator")
+}
+
+/// `verb group resource` for each that a rule grants.
+fn expand(rule: &PolicyRule) -> Vec<String> {
+    let mut rights = Vec::new();
+    for group in rule.api_groups.iter().flatten() {
+        for resource in rule.resources.iter().flatten() {
+            for verb in &rule.verbs {
+                rights.push(format!("{verb} {group} {resource}"));
+            }
+        }
+    }
+    rights
+}
+
+fn right(request: &Request) -> String {
+    let group = request.object_ref.as_ref().map(|object| object.api_group.as_str());
+    format!("{} {} {}", request.verb, group.unwrap_or_default(), request.resource())
+}
+
+/// The kind of the Prometheus operator, as far as it matters here.
+async fn serve_service_monitors(case: &dfs_e2e::Case) -> Result<()> {
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": { "name": "servicemonitors.monitoring.coreos.com" },
+        "spec": {
+            "group": "monitoring.coreos.com",
+            "scope": "Namespaced",
+            "names": { "kind": "ServiceMonitor", "plural": "servicemonitors" },
+            "versions": [{
+                "name": "v1",
+                "served": true,
+                "storage": true,
+                "schema": { "openAPIV3Schema": {
+                    "type": "object",
+                    "x-kubernetes-preserve-unknown-fields": true,
+                } },
+            }],
+        },
+    });
+    let api: Api<CustomResourceDefinition> = Api::all(case.env.client.clone());
+    let name = definition["metadata"]["name"].as_str().context("it has a name")?;
+    api.patch(name, &PatchParams::apply("e2e"), &Patch::Apply(&definition)).await?;
+    let wait = ["wait", "--for=condition=Established", "crd/servicemonitors.monitoring.coreos.com"];
+    case.env.kubectl(&wait).run().await.map(drop)
+}
