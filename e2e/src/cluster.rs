@@ -128,7 +128,18 @@ impl Cluster {
 
     /// Deletes it and waits until it is gone.
     pub async fn delete(&self) -> Result<()> {
+        self.begin_delete().await?;
+        self.wait_gone().await
+    }
+
+    /// Deletes it and does not wait.
+    pub async fn begin_delete(&self) -> Result<()> {
         self.api().delete(&self.name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Waits until it is gone.
+    pub async fn wait_gone(&self) -> Result<()> {
         until(&format!("the end of {}", self.name), Duration::from_mins(1), async || {
             Ok(self.get().await?.is_none().then_some(()))
         })

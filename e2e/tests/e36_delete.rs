@@ -44,6 +44,8 @@ async fn e36_a_confirmed_deletion_takes_the_volumes() -> Result<()> {
         cluster.start().await?;
         let last = json!({ "deletionPolicy": "Delete", "deletionConfirmation": "dfs" });
         cluster.merge(json!({ "spec": last })).await?;
+        // The operator must have seen it, or it retains.
+        cluster.wait_ready().await?;
         cluster.delete().await?;
         until("the end of the claims", Duration::from_secs(150), async || {
             Ok(cluster.claims().await?.is_empty().then_some(()))
@@ -60,7 +62,16 @@ async fn e36_without_the_confirmation_nothing_is_destroyed() -> Result<()> {
         let cluster = case.cluster("dfs");
         cluster.start().await?;
         cluster.merge(json!({ "spec": { "deletionPolicy": "Delete" } })).await?;
-        cluster.delete().await?;
+        cluster.wait_ready().await?;
+        cluster.begin_delete().await?;
+        let blocked = Duration::from_secs(30);
+        let condition = cluster.wait_condition("DeletionBlocked", "True", blocked).await?;
+        ensure!(condition["reason"] == "ConfirmationMissing", "it is {condition}");
+        cluster.wait_pods_ready("datanode", 3).await?;
+
+        // Second thoughts.
+        cluster.merge(json!({ "spec": { "deletionPolicy": "Retain" } })).await?;
+        cluster.wait_gone().await?;
         ensure!(cluster.claims().await?.len() == 4, "claims are gone");
         Ok(())
     })

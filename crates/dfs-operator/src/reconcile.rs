@@ -147,7 +147,8 @@ async fn look(namespace: &str, name: &str, context: &Context) -> Result<Action, 
     }
     let (outcome, done, error) =
         apply(client, coordinator.as_ref(), &seen, &decision.actions).await;
-    if done.contains(&decide::Action::RemoveFinalizer) {
+    let is_deleted = seen.cluster.metadata.deletion_timestamp.is_some();
+    if is_deleted && done.contains(&decide::Action::RemoveFinalizer) {
         metrics.forget(namespace, name);
         backoff.clear(&key);
         return Ok(Action::await_change());

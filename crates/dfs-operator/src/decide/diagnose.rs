@@ -38,11 +38,15 @@ pub fn problem(pod: &Pod, seen: &Observed) -> Option<Finding> {
     })?;
     let why = unscheduled.message.as_deref().unwrap_or("no reason given");
     // A claim that waits says more.
-    let claims = pod.spec.as_ref()?.volumes.as_deref().unwrap_or_default().iter();
-    let mut claims = claims.filter_map(|volume| volume.persistent_volume_claim.as_ref());
-    let waiting = claims.find_map(|used| {
-        let claim = seen.claims.iter().find(|claim| claim.name_any() == used.claim_name)?;
-        claim_problem(claim, seen)
+    let volumes = pod.spec.as_ref()?.volumes.as_deref().unwrap_or_default().iter();
+    let used = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    let claims: Vec<_> = used
+        .filter_map(|used| seen.claims.iter().find(|claim| claim.name_any() == used.claim_name))
+        .collect();
+    let known = claims.iter().find_map(|claim| claim_problem(claim, seen));
+    let waiting = known.or_else(|| {
+        let is_about_claims = why.contains("PersistentVolumeClaim");
+        claims.iter().filter(|_| is_about_claims).find_map(|claim| unbound(claim, &name, why))
     });
     waiting.or_else(|| {
         Some(Finding::new(
@@ -83,6 +87,27 @@ fn container_problem(name: &str, pod: &Pod, container: &ContainerStatus) -> Opti
         )),
         _ => None,
     }
+}
+
+/// A claim without a volume, where only the scheduler's word says that it is to blame: without the
+/// right to read classes it stays open whether the class is there.
+fn unbound(claim: &PersistentVolumeClaim, pod: &str, why: &str) -> Option<Finding> {
+    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    if phase == Some("Bound") {
+        return None;
+    }
+    let (name, class) = (claim.name_any(), claim.spec.as_ref()?.storage_class_name.as_deref());
+    let class = class.map_or_else(
+        || "the default StorageClass".to_owned(),
+        |class| format!("StorageClass {class}"),
+    );
+    Some(Finding::new(
+        Reason::VolumePending,
+        format!(
+            "PersistentVolumeClaim {name} gets no volume of {class}, and pod {pod} no node ({why}): \
+             see kubectl describe pvc {name}, and whether that class exists"
+        ),
+    ))
 }
 
 fn claim_problem(claim: &PersistentVolumeClaim, seen: &Observed) -> Option<Finding> {

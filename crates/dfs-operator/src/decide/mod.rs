@@ -16,7 +16,7 @@ mod validate;
 
 use std::time::Duration;
 
-use dfs_crd::{FINALIZER, PAUSED, Reason, Rollout};
+use dfs_crd::{DeletionPolicy, FINALIZER, PAUSED, Reason, Rollout};
 use dfs_types::{ClusterId, NodeId};
 use kube::ResourceExt as _;
 
@@ -47,7 +47,7 @@ impl Finding {
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Keep the resource until the operator is done with it.
+    /// Keep the resource until the operator has deleted its data.
     AddFinalizer,
     /// Let the resource go.
     RemoveFinalizer,
@@ -185,9 +185,14 @@ pub fn decide(seen: &Observed) -> Decision {
         }
         Identity::Known(id) => make(seen, id),
     };
-    if !cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+    let is_held = cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    // Only who wants the data gone waits for the operator. What is retained has no owner, and the
+    // rest goes by its owner: nobody needs an operator, or the rights of one, to delete that.
+    match (is_held, cluster.spec.deletion_policy) {
         // First of all: nothing is made that would not be cleared away.
-        decision.actions.insert(0, Action::AddFinalizer);
+        (false, DeletionPolicy::Delete) => decision.actions.insert(0, Action::AddFinalizer),
+        (true, DeletionPolicy::Retain) => decision.actions.insert(0, Action::RemoveFinalizer),
+        (true, DeletionPolicy::Delete) | (false, DeletionPolicy::Retain) => {}
     }
     decision
 }

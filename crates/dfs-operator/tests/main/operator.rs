@@ -180,7 +180,10 @@ async fn c34_the_order_to_stop_is_followed() {
 #[tokio::test(start_paused = true)]
 async fn c38_a_deleted_cluster_is_let_go_and_its_metrics_go() {
     let api = ApiServer::default();
-    api.put("dfsclusters", dfs_cluster("data"));
+    let mut cluster = dfs_cluster("data");
+    cluster["spec"]["deletionPolicy"] = "Delete".into();
+    cluster["spec"]["deletionConfirmation"] = "data".into();
+    api.put("dfsclusters", cluster);
     let running = start(&api, FakeCoordinator::new(&api));
     until("readiness", || is_ready(&api, "data")).await;
     assert!(running.metrics.render().contains("dfs_cluster_nodes{name=\"data\""));
@@ -190,9 +193,12 @@ async fn c38_a_deleted_cluster_is_let_go_and_its_metrics_go() {
     api.put("dfsclusters", cluster);
     api.forget_calls();
     until("the end", || api.get("dfsclusters", "data").is_none()).await;
-    assert!(api.get("secrets", "data-join").is_some(), "it outlives the cluster");
-    assert!(api.get("persistentvolumeclaims", "data-metadata").is_some());
-    for call in api.writes().iter().filter(|call| call.method == Method::DELETE) {
+    assert!(api.get("secrets", "data-join").is_none());
+    assert!(api.get("persistentvolumeclaims", "data-metadata").is_none());
+    let writes = api.writes();
+    let deletes = writes.iter().filter(|call| call.method == Method::DELETE);
+    assert!(deletes.clone().count() >= 4, "{writes:?}");
+    for call in deletes {
         assert!(call.body["preconditions"]["uid"].is_string(), "c39: {call:?}");
     }
     until("the end of its metrics", || !running.metrics.render().contains("name=\"data\"")).await;

@@ -46,7 +46,7 @@ fn is(world: &World, kind: ConditionType, status: &str, reason: &str) {
 fn e01_a_cluster_is_made_step_by_step() {
     let mut world = World::new(json!({}));
     let first = world.reconcile();
-    assert_eq!(first.actions, [Action::AddFinalizer, Action::CreateJoinSecret]);
+    assert_eq!(first.actions, [Action::CreateJoinSecret]);
     assert_eq!(world.status().phase, Some(Phase::Creating));
     let second = world.reconcile();
     let made = kinds(&second.actions);
@@ -465,8 +465,7 @@ fn e36_retain_keeps_volumes_and_secret_and_a_new_cluster_finds_them() {
     // Coordinators may be dead.
     world.is_reachable = false;
     world.delete();
-    world.settle();
-    assert!(world.cluster.is_none());
+    assert!(world.cluster.is_none(), "it waits for nobody");
     assert_eq!((&world.claims, &world.join), (&claims, &join));
     world.cluster = Some(super::world::cluster(json!({})));
     world.cluster().metadata.uid = Some("another".to_owned());
@@ -506,11 +505,24 @@ fn c38_deletion_names_what_blocks_it() {
 }
 
 #[test]
-fn a_cluster_without_the_finalizer_is_let_go() {
+fn c38_only_who_wants_the_data_gone_waits_for_the_operator() {
     let mut world = World::running(json!({}));
-    world.cluster().finalizers_mut().clear();
+    assert_eq!(world.cluster().finalizers(), [] as [&str; 0]);
+    world.edit(json!({"deletionPolicy": "Delete"}));
+    world.settle();
+    assert_eq!(world.cluster().finalizers(), [FINALIZER]);
+    world.edit(json!({"deletionPolicy": "Retain"}));
+    world.settle();
+    assert_eq!(world.cluster().finalizers(), [] as [&str; 0]);
+    // Deleted before the operator has seen that it lets go.
+    world.edit(json!({"deletionPolicy": "Delete"}));
+    world.settle();
+    world.edit(json!({"deletionPolicy": "Retain"}));
+    let claims = world.claims.clone();
     world.delete();
-    assert_eq!(world.reconcile().actions, []);
+    world.settle();
+    assert!(world.cluster.is_none());
+    assert_eq!(world.claims, claims);
 }
 
 #[test]
@@ -557,6 +569,20 @@ fn what_keeps_pods_down_is_named() {
     world.reconcile();
     is(&world, ConditionType::Stalled, "True", "Unschedulable");
     assert!(world.condition(ConditionType::Stalled).2.contains("0/3 nodes"));
+
+    // Who may not read classes goes by what the scheduler says.
+    let mut world = World::running(json!({"datanodes": {"storage": {"storageClassName": "fast"}}}));
+    unschedulable(&mut world);
+    let conditions = &mut world.pods.last_mut().unwrap().status.as_mut().unwrap().conditions;
+    conditions.as_mut().unwrap()[0].message =
+        Some("pod has unbound immediate PersistentVolumeClaims".to_owned());
+    let claim = world.claims.last_mut().unwrap();
+    claim.status.get_or_insert_default().phase = Some("Pending".to_owned());
+    let claim = claim.name_any();
+    world.reconcile();
+    let (_, reason, message) = world.condition(ConditionType::Stalled);
+    assert_eq!(reason, "VolumePending");
+    assert!(message.contains(&claim) && message.contains("StorageClass fast"), "{message}");
 
     let mut world = World::running(json!({"datanodes": {"storage": {"storageClassName": "fast"}}}));
     unschedulable(&mut world);

@@ -121,6 +121,7 @@ proptest! {
         let mut world = World::running(json!({}));
         if !is_kept {
             world.edit(json!({"deletionPolicy": "Delete", "deletionConfirmation": "data"}));
+            world.settle();
         }
         world.delete();
         for actions in actions {

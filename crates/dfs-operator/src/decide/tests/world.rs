@@ -132,6 +132,9 @@ impl World {
         let now = self.now;
         self.cluster().metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+        if self.cluster().finalizers().is_empty() {
+            self.vanish();
+        }
     }
 
     pub(crate) fn status(&self) -> ClusterStatus {
@@ -258,7 +261,12 @@ impl World {
             Action::AddFinalizer => {
                 self.cluster().finalizers_mut().push(FINALIZER.to_owned());
             }
-            Action::RemoveFinalizer => self.vanish(),
+            Action::RemoveFinalizer => {
+                self.cluster().finalizers_mut().retain(|finalizer| finalizer != FINALIZER);
+                if self.cluster().metadata.deletion_timestamp.is_some() {
+                    self.vanish();
+                }
+            }
             Action::CreateJoinSecret => {
                 assert!(self.join.is_none(), "the join secret is made once");
                 let uid = self.uid();
