@@ -14,6 +14,9 @@ use crate::wait::until;
 /// How long a node may take to be ready again.
 const READY_LIMIT: Duration = Duration::from_mins(3);
 
+/// The client of the nodes' containerd.
+const CTR: [&str; 3] = ["ctr", "--namespace", "k8s.io"];
+
 /// The nodes, and what was done to them.
 pub struct Nodes {
     env: Environment,
@@ -68,17 +71,34 @@ impl Nodes {
     /// Kills the processes of a pod without a word, and then deletes it, so that the next one does
     /// not wait for a back-off.
     pub async fn kill_pod(&self, pod: &Pod) -> Result<()> {
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-        let node = node.context("the pod is on no node")?;
-        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.clone());
-        for status in statuses.unwrap_or_default() {
-            let Some(id) = status.container_id else { continue };
-            let id = id.rsplit('/').next().context("the container has no id")?.to_owned();
-            let kill = ["ctr", "--namespace", "k8s.io", "task", "kill", "--signal", "SIGKILL", &id];
-            self.run(&[&["exec", node.as_str()], &kill[..]].concat()).await?;
+        let node = node_of(pod)?;
+        for id in containers_of(pod) {
+            let kill = [&CTR[..], &["task", "kill", "--signal", "SIGKILL", id]].concat();
+            self.run(&[&["exec", node], &kill[..]].concat()).await?;
         }
         let namespace = pod.namespace().context("a pod without a namespace")?;
         delete_pod(&self.env, &namespace, &pod.name_any()).await
+    }
+
+    /// Bytes of memory that the processes of a pod occupy.
+    pub async fn resident_bytes(&self, pod: &Pod) -> Result<u64> {
+        let node = node_of(pod)?;
+        let inside = |command: &[&str]| {
+            let all = [&["exec", node], command].concat();
+            self.env.cluster_program().map(|program| program.args(&all))
+        };
+        let tasks = inside(&[&CTR[..], &["task", "list"]].concat())?.run().await?;
+        let mut bytes = 0;
+        for id in containers_of(pod) {
+            let task = tasks.lines().find(|line| line.starts_with(id));
+            let pid = task.and_then(|line| line.split_whitespace().nth(1));
+            let pid = pid.with_context(|| format!("container {id} has no process in {tasks}"))?;
+            let status = inside(&["cat", &format!("/proc/{pid}/status")])?.run().await?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+            bytes += kib.context("the process says no VmRSS")?.parse::<u64>()? * 1024;
+        }
+        Ok(bytes)
     }
 
     async fn wait_ready(&self, node: &str) -> Result<()> {
@@ -97,4 +117,16 @@ impl Nodes {
     async fn run(&self, arguments: &[&str]) -> Result<()> {
         self.env.cluster_program()?.args(arguments).run().await.map(drop)
     }
+}
+
+fn node_of(pod: &Pod) -> Result<&str> {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    node.context("the pod is on no node")
+}
+
+/// Ids of the containers that run.
+fn containers_of(pod: &Pod) -> Vec<&str> {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
+    let ids = statuses.unwrap_or_default().iter().filter_map(|one| one.container_id.as_deref());
+    ids.filter_map(|id| id.rsplit('/').next()).collect()
 }

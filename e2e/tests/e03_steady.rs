@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use dfs_e2e::{Audit, case};
 use tokio::time::sleep;
 
 const LONG: Duration = Duration::from_mins(10);
+/// What an operator may occupy that has nothing to do.
+const IDLE_BYTES: u64 = 40 << 20;
 
 #[tokio::test]
 async fn e03_nothing_is_written_for_ten_minutes() -> Result<()> {
@@ -24,6 +26,11 @@ async fn e03_nothing_is_written_for_ten_minutes() -> Result<()> {
             let requests = audit.requests(&operator.user()).await?;
             let writes: Vec<_> = requests.iter().filter(|request| request.is_write()).collect();
             ensure!(writes.is_empty(), "the operator wrote: {writes:#?}");
+        }
+        if case.env.has_nodes() {
+            let pod = operator.pods().await?.into_iter().next().context("there is no operator")?;
+            let bytes = case.nodes().resident_bytes(&pod).await?;
+            ensure!(bytes < IDLE_BYTES, "the operator occupies {bytes} bytes");
         }
         Ok(())
     })

@@ -34,7 +34,7 @@ pub(crate) async fn apply(file: &Path) -> Result<()> {
 }
 
 /// Fails as long as there are clusters in the namespaces that are served, in any when none is
-/// named: without an operator nobody would take their finalizers away.
+/// named: without an operator nobody would look after them.
 pub(crate) async fn check_uninstall(namespaces: &[String]) -> Result<()> {
     let client = Client::try_default().await.context("cannot find the Kubernetes cluster")?;
     let mut left = Vec::new();
@@ -67,6 +67,12 @@ async fn clusters(api: &Api<DfsCluster>) -> Result<Vec<String>> {
                 format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any())
             });
             Ok(names.collect())
+        }
+        // An operator without rights in a namespace, which may be gone, is of no use to what is
+        // in there.
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            eprintln!("passed over, as the operator may do nothing there: {}", status.message);
+            Ok(Vec::new())
         }
         // The kind is gone, and every cluster with it.
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),

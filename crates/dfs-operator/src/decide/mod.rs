@@ -22,6 +22,7 @@ use kube::ResourceExt as _;
 
 pub use diagnose::problem;
 pub(crate) use objects::taken;
+pub(crate) use rollout::coordinators_are_replaced;
 
 use crate::build;
 use crate::coordinator::Picture;

@@ -42,6 +42,15 @@ pub(super) fn template_revision(workload: &Value) -> Option<&str> {
 
 /// Whether every coordinator has the settings that its Deployment has, and serves.
 pub(super) fn coordinators_are_new(seen: &Observed) -> bool {
+    let status = seen.deployment.as_ref().and_then(|deployment| deployment.status.as_ref());
+    let available = status.and_then(|status| status.available_replicas);
+    coordinators_are_replaced(seen)
+        && available == Some(seen.cluster.spec.coordinator.replicas)
+        && seen.picture().is_some()
+}
+
+/// Whether every coordinator has the settings that its Deployment has, serving or not.
+pub(crate) fn coordinators_are_replaced(seen: &Observed) -> bool {
     let Some(deployment) = &seen.deployment else { return false };
     let (Some(spec), Some(status)) = (&deployment.spec, &deployment.status) else { return false };
     let wanted = seen.cluster.spec.coordinator.replicas;
@@ -49,8 +58,6 @@ pub(super) fn coordinators_are_new(seen: &Observed) -> bool {
         && spec.replicas == Some(wanted)
         && status.replicas.unwrap_or(0) == wanted
         && status.updated_replicas.unwrap_or(0) == wanted
-        && status.available_replicas.unwrap_or(0) == wanted
-        && seen.picture().is_some()
 }
 
 /// Why no datanode may stop now; all is well when there is no reason.

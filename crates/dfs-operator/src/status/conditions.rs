@@ -6,7 +6,8 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::Facts;
 use crate::coordinator::Picture;
-use crate::decide::{Case, Decision, Finding};
+use crate::decide::{Action, Case, Decision, Finding, coordinators_are_replaced};
+use crate::kind::Kind;
 use crate::observed::Observed;
 
 /// Bytes that the message of a condition has at most.
@@ -202,8 +203,11 @@ fn reconciling(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
         Case::Creating => return Word::yes(Reason::Creating, waited_for(decision)),
         Case::Stopped | Case::Running => {}
     }
-    if decision.rollout.is_some() {
+    if decision.rollout.is_some() || decision.actions.iter().any(changes_workload) {
         return Word::yes(Reason::RollingOut, waited_for(decision));
+    }
+    if decision.case == Case::Running && !coordinators_are_replaced(seen) {
+        return Word::yes(Reason::RollingOut, "waiting for coordinators");
     }
     if let Some(finding) = &decision.waiting {
         return Word::told(true, finding.clone());
@@ -219,6 +223,12 @@ fn reconciling(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
         return Word::yes(Reason::Stopped, "waiting for pods to stop");
     }
     Word::no(Reason::AsSpecified, "")
+}
+
+/// What is applied now has not been carried out by anybody yet.
+fn changes_workload(action: &Action) -> bool {
+    matches!(action, Action::Apply { object, .. }
+        if matches!(object.kind, Kind::Deployment | Kind::StatefulSet))
 }
 
 fn waited_for(decision: &Decision) -> String {

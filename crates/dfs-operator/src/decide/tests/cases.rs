@@ -417,6 +417,31 @@ fn e29_only_the_component_whose_settings_changed_is_restarted() {
 }
 
 #[test]
+fn c17_a_change_is_not_done_before_it_is_carried_out() {
+    for component in ["coordinator", "datanodes"] {
+        let mut world = World::running(json!({}));
+        is(&world, ConditionType::Reconciling, "False", "AsSpecified");
+        let mut change = json!({});
+        change[component] = json!({"podTemplate": {"labels": {"a": "b"}}});
+        world.edit(change);
+        world.reconcile();
+        is(&world, ConditionType::Reconciling, "True", "RollingOut");
+        assert_eq!(world.status().observed_generation, world.cluster().metadata.generation);
+        world.settle();
+        is(&world, ConditionType::Reconciling, "False", "AsSpecified");
+    }
+    // Seen by the operator before the controller of Deployments has seen it.
+    let mut world = World::running(json!({}));
+    let mut seen = world.observe();
+    let deployment = seen.deployment.as_mut().unwrap();
+    deployment.metadata.generation = deployment.metadata.generation.map(|was| was + 1);
+    let decision = decide(&seen);
+    let status = crate::status::status(&seen, &decision, &Default::default());
+    let reconciling = status.conditions.iter().find(|c| c.type_ == "Reconciling").unwrap();
+    assert_eq!((reconciling.status.as_str(), reconciling.reason.as_str()), ("True", "RollingOut"));
+}
+
+#[test]
 fn with_on_delete_the_user_restarts_datanodes() {
     let mut world = World::running(json!({"maintenance": {"update": {"strategy": "OnDelete"}}}));
     world.edit(image("9.9.9"));
