@@ -20,6 +20,7 @@ mod pod_template;
 mod resources;
 mod schema;
 mod security;
+mod served;
 mod status;
 
 pub use annotations::{PAUSED, RESTARTED_AT};
@@ -38,6 +39,7 @@ pub use pod_template::PodTemplate;
 pub use resources::{Limits, Quantity, Requests, Resources};
 pub use schema::{crd, crd_yaml};
 pub use security::{Monitoring, NetworkPolicy, Security, ServiceMonitor};
+pub use served::{CRD_NAME, missing};
 pub use status::{
     Capacity, ClusterStatus, CoordinatorStatus, DATANODES_MAX, DatanodeState, DatanodeStatus,
     Phase, ReplicationStatus, Rollout, VersionStatus,
