@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::api_server::ApiServer;
 use crate::cluster::{FakeCoordinator, condition, controllers, dfs_cluster, is_ready, until};
 
-struct Running {
+pub(crate) struct Running {
     metrics: Metrics,
     trigger: Trigger,
     task: JoinHandle<()>,
@@ -27,10 +27,19 @@ impl Drop for Running {
     }
 }
 
-fn start(api: &ApiServer, coordinator: Arc<dyn Coordinator>) -> Running {
+pub(crate) fn start(api: &ApiServer, coordinator: Arc<dyn Coordinator>) -> Running {
+    start_in(api, coordinator, Vec::new())
+}
+
+/// One that serves these namespaces alone.
+pub(crate) fn start_in(
+    api: &ApiServer,
+    coordinator: Arc<dyn Coordinator>,
+    namespaces: Vec<String>,
+) -> Running {
     let metrics = Metrics::new("operator");
     let pod = Pod { name: "op-0".to_owned(), namespace: "op".to_owned(), is_in_cluster: true };
-    let operator = Operator::new(api.client(), coordinator, &metrics, Vec::new(), &pod);
+    let operator = Operator::new(api.client(), coordinator, &metrics, namespaces, &pod);
     let (trigger, shutdown) = Shutdown::new();
     let task = tokio::spawn(async move {
         operator.run(&Readiness::new("starting"), &shutdown).await;

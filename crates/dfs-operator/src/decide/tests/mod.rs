@@ -1,5 +1,9 @@
 //! Decisions about a toy Kubernetes.
 
 mod cases;
+mod edits;
 mod property;
+mod rules;
+mod starts;
+mod versions;
 pub(crate) mod world;
