@@ -126,6 +126,24 @@ async fn c21_c23_events_are_told_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn c24_events_name_the_cluster_and_the_pod() {
+    let api = ApiServer::default();
+    api.put("dfsclusters", dfs_cluster("data"));
+    let _running = start(&api, FakeCoordinator::new(&api));
+    until("readiness", || is_ready(&api, "data")).await;
+    let mut pods = Vec::new();
+    for call in api.writes().iter().filter(|call| call.path.contains("/events")) {
+        assert_eq!(call.body["regarding"]["name"], "data");
+        if call.body["reason"] == "DatanodeAdmitted" {
+            assert_eq!(call.body["related"]["kind"], "Pod");
+            pods.push(call.body["related"]["name"].as_str().unwrap().to_owned());
+        }
+    }
+    pods.sort();
+    assert_eq!(pods, ["data-datanode-0", "data-datanode-1", "data-datanode-2"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn c52_a_panic_harms_no_other_cluster() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));

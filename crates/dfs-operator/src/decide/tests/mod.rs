@@ -1,6 +1,7 @@
 //! Decisions about a toy Kubernetes.
 
 mod cases;
+mod conventions;
 mod edits;
 mod property;
 mod rules;
