@@ -50,12 +50,13 @@ impl Known {
         if *known == found {
             return;
         }
-        match &found {
-            Definition::Older(missing) => tracing::error!(
+        if let Definition::Older(missing) = &found {
+            tracing::error!(
                 missing = missing.join(", "),
                 "the definition of DfsCluster is older than this operator; no cluster is touched"
-            ),
-            _ => tracing::info!("the definition of DfsCluster has all that this operator knows"),
+            );
+        } else {
+            tracing::info!("the definition of DfsCluster has all that this operator knows");
         }
         *known = found;
     }

@@ -126,18 +126,18 @@ fn harm(world: &mut World, damage: &Damage) {
                 world.objects.values_mut().map(|(_, value)| value).collect();
             if !objects.is_empty() {
                 let at = which.index(objects.len());
-                change(objects[at], field);
+                change(objects[at], *field);
             }
         }
-        Damage::Down(which) => with_pod(world, which, |world, at| {
+        Damage::Down(which) => with_pod(world, *which, |world, at| {
             world.pods[at].status = serde_json::from_value(json!({"phase": "Pending"})).unwrap();
         }),
-        Damage::Gone(which) => with_pod(world, which, |world, at| drop(world.pods.remove(at))),
-        Damage::Old(which) => with_pod(world, which, |world, at| {
+        Damage::Gone(which) => with_pod(world, *which, |world, at| drop(world.pods.remove(at))),
+        Damage::Old(which) => with_pod(world, *which, |world, at| {
             let annotations = world.pods[at].annotations_mut();
             annotations.insert(REVISION.to_owned(), "of-before".to_owned());
         }),
-        Damage::Dead(which) => with_pod(world, which, |world, at| {
+        Damage::Dead(which) => with_pod(world, *which, |world, at| {
             let name = world.pods[at].name_any();
             world.dead.insert(name);
         }),
@@ -173,7 +173,7 @@ fn harm(world: &mut World, damage: &Damage) {
         }
         Damage::Delete => world.delete(),
         Damage::NoStatus => world.cluster().status = None,
-        Damage::Replacing(which) => with_pod(world, which, |world, at| {
+        Damage::Replacing(which) => with_pod(world, *which, |world, at| {
             let name = world.pods[at].name_any();
             if let Some(status) = &mut world.cluster().status {
                 status.rollout = Some(Rollout { current_pod: Some(name), ..Rollout::default() });
@@ -193,14 +193,14 @@ fn harm(world: &mut World, damage: &Damage) {
     }
 }
 
-fn with_pod(world: &mut World, which: &Index, act: impl Fn(&mut World, usize)) {
+fn with_pod(world: &mut World, which: Index, act: impl Fn(&mut World, usize)) {
     if !world.pods.is_empty() {
         act(world, which.index(world.pods.len()));
     }
 }
 
 /// Changes a field that the API server lets anybody change.
-fn change(object: &mut Value, which: &Index) {
+fn change(object: &mut Value, which: Index) {
     const KEPT: [&str; 4] = ["selector", "volumeClaimTemplates", "serviceName", "clusterIP"];
     let mut fields = Vec::new();
     for part in ["/spec", "/data", "/metadata/labels", "/metadata/annotations"] {
