@@ -9,13 +9,17 @@ use serde_json::json;
 #[tokio::test]
 async fn e24_an_upgrade_stops_one_node_at_a_time_and_nobody_notices() -> Result<()> {
     case("e24", async |case| {
-        case.operator().await?;
+        let operator = case.operator().await?;
         let cluster = case.cluster("dfs");
         cluster.start().await?;
+        // An operator refuses images that are newer than itself.
+        let next = case.env.next_version()?;
+        let own = format!("watchNamespaces={{{}}}", case.namespace);
+        let image = format!("image.tag={next}");
+        operator.upgrade(&[&own, "crds.install=false", &image]).await?;
         let load = Workload::start(&cluster).await?;
         let rollout = Rollout::watch(&cluster, 3).await?;
 
-        let next = case.env.next_version()?;
         cluster.merge(json!({ "spec": { "image": { "tag": next } } })).await?;
         cluster.wait_ready_within(Duration::from_mins(5)).await?;
 

@@ -50,8 +50,11 @@ const SETS: [Set; 2] = [
 
 /// Files that `dfs-crd` prints, and what it must be asked for. Its example runs in a process of its
 /// own, so that these tasks need nothing of Kubernetes.
-const DEFINITIONS: [(&str, &str); 2] =
-    [("crds/dfs.io_dfsclusters.yaml", "crd"), ("docs/kubernetes-fields.md", "fields")];
+const DEFINITIONS: [(&str, &str); 3] = [
+    ("crds/dfs.io_dfsclusters.yaml", "crd"),
+    ("docs/kubernetes-fields.md", "fields"),
+    ("docs/kubernetes-conditions.md", "reference"),
+];
 
 pub(crate) fn run(root: &Path, _arguments: &[String]) -> Result<()> {
     write_sources(root)?;

@@ -6,6 +6,7 @@ mod e2e;
 mod faults;
 mod fix;
 mod generate;
+mod go;
 mod images;
 mod large;
 mod process;

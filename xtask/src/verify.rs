@@ -4,6 +4,7 @@ mod edges;
 mod packages;
 mod supply;
 mod tree;
+mod workflows;
 
 use std::path::Path;
 use std::time::Instant;
@@ -29,6 +30,7 @@ const STEPS: &[Step] = &[
     Step { name: "fmt", again: "cargo fmt --all --check", check: fmt },
     Step { name: "generated", again: "cargo xtask verify generated", check: generate::check },
     Step { name: "chart", again: "cargo xtask verify chart", check: chart::lint },
+    Step { name: "workflows", again: "cargo xtask verify workflows", check: workflows::check },
     Step { name: "edges", again: "cargo xtask verify edges", check: edges::check },
     Step { name: "supply", again: "cargo xtask verify supply", check: supply::check },
     Step { name: "lengths", again: "cargo xtask verify lengths", check: tree::check_lengths },

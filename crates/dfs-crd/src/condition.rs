@@ -106,8 +106,10 @@ closed_list! {
         ScaleDownUnsupported,
         /// Larger volumes need an expansion, which this version cannot do.
         ExpansionUnsupported,
-        /// The object has fields that this operator does not know, or was made by a newer one.
+        /// The object cannot be read, or an image is of a version that this operator does not manage.
         VersionUnsupported,
+        /// The definition of the resource is older than the operator.
+        DefinitionOutdated,
         /// The store of the metadata holds another cluster.
         ClusterIdMismatch,
         /// The store of the metadata is empty, though the cluster was made.

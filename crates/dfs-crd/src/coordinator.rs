@@ -6,10 +6,12 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::datanodes::SIZE_MIN_RULE;
 use crate::pod_template::PodTemplate;
 use crate::resources::{Quantity, Resources};
 use crate::schema::text_map;
+use crate::storage_rules::{
+    CLASS_STAYS, CLASS_STAYS_MESSAGE, SIZE_GROWS, SIZE_GROWS_MESSAGE, SIZE_MIN, SIZE_MIN_MESSAGE,
+};
 
 /// The coordinators, which know names, chunks and nodes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -83,13 +85,9 @@ pub struct Embedded {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new(SIZE_MIN_RULE).message("`size` must be at least 64Mi").field_path(".size"),
-    validation = Rule::new("quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0")
-        .message("`size` must be greater than or equal to its current value")
-        .field_path(".size"),
-    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
-        .message("`storageClassName` must stay as it is")
-        .field_path(".storageClassName")
+    validation = Rule::new(SIZE_MIN).message(SIZE_MIN_MESSAGE).field_path(".size"),
+    validation = Rule::new(SIZE_GROWS).message(SIZE_GROWS_MESSAGE).field_path(".size"),
+    validation = Rule::new(CLASS_STAYS).message(CLASS_STAYS_MESSAGE).field_path(".storageClassName")
 )]
 pub struct MetadataStorage {
     /// Its size. Cannot shrink.

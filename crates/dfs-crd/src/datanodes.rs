@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::pod_template::PodTemplate;
 use crate::resources::{Quantity, Resources};
-
-/// Catches a forgotten unit: `size: "100"` are bytes.
-pub(crate) const SIZE_MIN_RULE: &str = "quantity(self.size).compareTo(quantity('64Mi')) >= 0";
+use crate::storage_rules::{
+    CLASS_STAYS, CLASS_STAYS_MESSAGE, SIZE_GROWS, SIZE_GROWS_MESSAGE, SIZE_MIN, SIZE_MIN_MESSAGE,
+};
 
 /// The datanodes, which keep the bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -31,13 +31,9 @@ pub struct Datanodes {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new(SIZE_MIN_RULE).message("`size` must be at least 64Mi").field_path(".size"),
-    validation = Rule::new("quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0")
-        .message("`size` must be greater than or equal to its current value")
-        .field_path(".size"),
-    validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)")
-        .message("`storageClassName` must stay as it is")
-        .field_path(".storageClassName"),
+    validation = Rule::new(SIZE_MIN).message(SIZE_MIN_MESSAGE).field_path(".size"),
+    validation = Rule::new(SIZE_GROWS).message(SIZE_GROWS_MESSAGE).field_path(".size"),
+    validation = Rule::new(CLASS_STAYS).message(CLASS_STAYS_MESSAGE).field_path(".storageClassName"),
     validation = Rule::new("self.volumesPerNode == oldSelf.volumesPerNode")
         .message("`volumesPerNode` must stay as it is")
         .field_path(".volumesPerNode")

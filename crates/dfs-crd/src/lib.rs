@@ -17,12 +17,15 @@ mod fields;
 mod image;
 mod maintenance;
 mod pod_template;
+mod reference;
 mod resources;
 mod schema;
 mod security;
+mod served;
 mod status;
+mod storage_rules;
 
-pub use annotations::{PAUSED, RESTARTED_AT};
+pub use annotations::{APPLIED, PAUSED, RESTARTED_AT, REVISION, TEMPLATE};
 pub use cluster::{
     DeletionPolicy, DfsCluster, DfsClusterSpec, FailureDomain, SpreadPolicy, TopologyKey,
 };
@@ -35,9 +38,11 @@ pub use fields::{Field, fields, fields_markdown};
 pub use image::{Image, PullPolicy};
 pub use maintenance::{Maintenance, Update, UpdateStrategy};
 pub use pod_template::PodTemplate;
+pub use reference::reference_markdown;
 pub use resources::{Limits, Quantity, Requests, Resources};
 pub use schema::{crd, crd_yaml};
 pub use security::{Monitoring, NetworkPolicy, Security, ServiceMonitor};
+pub use served::{CRD_NAME, missing};
 pub use status::{
     Capacity, ClusterStatus, CoordinatorStatus, DATANODES_MAX, DatanodeState, DatanodeStatus,
     Phase, ReplicationStatus, Rollout, VersionStatus,

@@ -136,7 +136,7 @@ impl From<Error> for Failure {
             Error::Busy(_) => Some(BUSY_RETRY),
             _ => None,
         };
-        Self { code: error.code(), message: with_sources(&error), retry_after }
+        Self { code: error.code(), message: with_sources(&error), retry_after, detail: None }
     }
 }
 

@@ -96,6 +96,12 @@ mod tests {
     }
 
     #[test]
+    fn c49_logs_are_json_unless_told_otherwise() {
+        let args = Args::parse_from(POD);
+        assert_eq!((args.log_format, args.log_level.as_str()), (LogFormat::Json, "info"));
+    }
+
+    #[test]
     fn the_definition_needs_no_pod_and_unknown_words_are_refused() {
         assert!(Args::try_parse_from(["dfs-operator", "crd"]).is_ok());
         assert!(Args::try_parse_from(POD.iter().chain(&["--frobnicate"])).is_err());

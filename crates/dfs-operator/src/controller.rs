@@ -3,17 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dfs_crd::DfsCluster;
 use dfs_runtime::{Metrics, Readiness, Shutdown};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use kube::Client;
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher;
+use kube::{Api, Client};
 
 use crate::FIELD_MANAGER;
 use crate::backoff::Backoff;
 use crate::coordinator::Coordinator;
+use crate::definition::{self, Known};
 use crate::metrics::OperatorMetrics;
 use crate::reconcile::{Context, chain, failed, reconcile};
 use crate::watches::{self, ClusterController, Hearing};
@@ -61,6 +64,7 @@ impl Operator {
             operator_namespace: pod.is_in_cluster.then(|| pod.namespace.clone()),
             metrics: OperatorMetrics::new(metrics),
             backoff: Backoff::new(),
+            definition: Known::default(),
         };
         let namespaces = if namespaces.is_empty() {
             vec![None]
@@ -73,6 +77,20 @@ impl Operator {
     /// Shows whether this is the operator that acts.
     pub fn show_leader(&self, is_leader: bool) {
         self.context.metrics.is_leader.set(i64::from(is_leader));
+    }
+
+    /// Looks at one cluster now, as when a watch tells of a change. Says whether that went well;
+    /// nothing is tried again.
+    pub async fn look(&self, namespace: &str, name: &str) -> bool {
+        let api: Api<DeserializeGuard<DfsCluster>> =
+            Api::namespaced(self.context.client.clone(), namespace);
+        match api.get_opt(name).await {
+            Ok(Some(cluster)) => {
+                reconcile(Arc::new(cluster), Arc::clone(&self.context)).await.is_ok()
+            }
+            Ok(None) => true,
+            Err(_) => false,
+        }
     }
 
     /// Keeps `health` at whether watches work. Never returns.
@@ -118,7 +136,28 @@ impl Operator {
                     std::future::ready(())
                 })
         });
-        tokio::join!(synced, join_all(runs));
+        // Before anything is done, and from then on.
+        self.look_at_definition().await;
+        tokio::select! {
+            _ = async { tokio::join!(synced, join_all(runs)) } => {}
+            () = self.watch_definition() => {}
+        }
+    }
+
+    /// Whether the API server's definition is as new as this operator. It belongs to no namespace,
+    /// so an operator that serves some alone has no right to look, and does not ask.
+    async fn look_at_definition(&self) {
+        if self.namespaces.iter().all(Option::is_none) {
+            self.context.definition.refresh(&self.context.client).await;
+        }
+    }
+
+    /// Never returns.
+    async fn watch_definition(&self) {
+        loop {
+            tokio::time::sleep(definition::EVERY).await;
+            self.look_at_definition().await;
+        }
     }
 
     fn controller(&self, namespace: Option<&str>) -> ClusterController {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dfs_proto::v1::admin_client::AdminClient;
 use dfs_proto::wire::{self, WireId as _};
-use dfs_proto::{Failure, v1};
+use dfs_proto::{Detail, Failure, v1};
 use dfs_transport::{Channels, Security, TcpNetwork, Traced};
 use dfs_types::{ClusterId, ErrorCode, NodeId, NodeState};
 use tokio::time::{Instant, timeout_at};
@@ -323,7 +323,7 @@ impl Coordinator for GrpcCoordinator {
 
 /// Whether a coordinator says that it waits for `Init`.
 fn is_uninitialised(failure: &Failure) -> bool {
-    failure.code == ErrorCode::Unavailable && failure.message.contains("waits for init")
+    failure.detail == Some(Detail::Uninitialised)
 }
 
 impl ClusterPicture {

@@ -12,6 +12,7 @@ pub mod build;
 pub mod controller;
 pub mod coordinator;
 pub mod decide;
+pub mod definition;
 mod hooks;
 pub mod kind;
 pub mod lease;

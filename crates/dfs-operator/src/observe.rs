@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 
 use crate::build::Names;
 use crate::coordinator::{Coordinator, Picture};
+use crate::definition::Definition;
 use crate::kind::{Kind, Target};
 use crate::observed::{Child, Join, Observed, Owner};
 
@@ -99,6 +100,7 @@ async fn read_all(
         missing_classes,
         missing_secrets,
         has_service_monitors,
+        definition: Definition::Unknown,
         picture: Picture::Unreachable("coordinators were not asked".to_owned()),
         cluster,
     };

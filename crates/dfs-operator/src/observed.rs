@@ -12,6 +12,7 @@ use kube::ResourceExt as _;
 use serde_json::Value;
 
 use crate::coordinator::{Addresses, ClusterPicture, Picture};
+use crate::definition::Definition;
 use crate::kind::{Kind, Target};
 
 /// Everything that decisions about one cluster follow from.
@@ -41,6 +42,8 @@ pub struct Observed {
     pub missing_secrets: BTreeSet<String>,
     /// Whether ServiceMonitors can be made.
     pub has_service_monitors: bool,
+    /// What is known of the definition of the resource.
+    pub definition: Definition,
     /// What the coordinators say.
     pub picture: Picture,
 }

@@ -22,6 +22,7 @@ use crate::apply::{ApplyError, apply};
 use crate::backoff::Backoff;
 use crate::coordinator::Coordinator;
 use crate::decide::{self, Case, decide};
+use crate::definition::Known;
 use crate::metrics::OperatorMetrics;
 use crate::observe::{ObserveError, observe};
 use crate::status::{is_true, status};
@@ -45,6 +46,7 @@ pub(crate) struct Context {
     pub(crate) operator_namespace: Option<String>,
     pub(crate) metrics: OperatorMetrics,
     pub(crate) backoff: Backoff<(String, String)>,
+    pub(crate) definition: Known,
 }
 
 /// A look failed.
@@ -132,15 +134,17 @@ pub(crate) fn failed(
 }
 
 async fn look(namespace: &str, name: &str, context: &Context) -> Result<Action, Error> {
-    let Context { client, coordinator, recorder, operator_namespace, metrics, backoff } = context;
+    let Context { client, coordinator, recorder, operator_namespace, metrics, backoff, .. } =
+        context;
     let key = (namespace.to_owned(), name.to_owned());
     let home = operator_namespace.as_deref();
     let observed = observe(client, coordinator.as_ref(), home, namespace, name).await?;
-    let Some(seen) = observed else {
+    let Some(mut seen) = observed else {
         metrics.forget(namespace, name);
         backoff.clear(&key);
         return Ok(Action::await_change());
     };
+    seen.definition = context.definition.get();
     let decision = decide(&seen);
     for action in &decision.actions {
         tracing::info!(action = %label(action), "decided");

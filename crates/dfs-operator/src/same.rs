@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 /// Fingerprint of what was last applied.
-pub const APPLIED: &str = "dfs.io/applied";
+pub use dfs_crd::APPLIED;
 
 /// Keys that the items of a list can be told apart by, in order of preference.
 const KEYS: [&str; 6] = ["name", "mountPath", "containerPort", "port", "uid", "topologyKey"];

@@ -1,5 +1,6 @@
 //! Errors on the wire.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use dfs_types::{ErrorCode, FrameError};
@@ -11,6 +12,30 @@ use crate::FieldError;
 /// Marks the details of a status as ours.
 const DOMAIN: &str = "dfs";
 
+/// Under which name a detail stands in the metadata of an `ErrorInfo`.
+const DETAIL: &str = "detail";
+
+/// More than the code says, where a program acts on it. Who does not know a detail goes by the
+/// code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// With [`ErrorCode::Unavailable`]: there is no cluster yet, and the coordinator waits for
+    /// `Admin.Init`.
+    Uninitialised,
+}
+
+impl Detail {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Uninitialised => "UNINITIALISED",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        (name == Self::Uninitialised.name()).then_some(Self::Uninitialised)
+    }
+}
+
 /// An error as it crosses the wire.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -21,12 +46,14 @@ pub struct Failure {
     pub message: String,
     /// When trying again may help.
     pub retry_after: Option<Duration>,
+    /// What else there is to know.
+    pub detail: Option<Detail>,
 }
 
 impl Failure {
-    /// Without a hint when to try again.
+    /// Without a hint when to try again, and without a detail.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+        Self { code, message: message.into(), retry_after: None, detail: None }
     }
 
     /// With the hint to try again after `delay`.
@@ -35,18 +62,24 @@ impl Failure {
         Self { retry_after: Some(delay), ..self }
     }
 
+    /// With a detail.
+    #[must_use]
+    pub fn detail(self, detail: Detail) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+
     /// Reads a status. One that no dfs server made (a proxy, a cut connection) gets the code that
     /// its gRPC code comes closest to.
     pub fn from_status(status: &Status) -> Self {
         let details = status.get_error_details();
-        let named = details
-            .error_info()
-            .filter(|info| info.domain == DOMAIN)
-            .and_then(|info| ErrorCode::from_name(&info.reason));
+        let ours = details.error_info().filter(|info| info.domain == DOMAIN);
+        let named = ours.and_then(|info| ErrorCode::from_name(&info.reason));
+        let detail = ours.and_then(|info| info.metadata.get(DETAIL));
         Self {
             code: named.unwrap_or_else(|| closest(status)),
             message: status.message().to_owned(),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
+            detail: detail.and_then(|name| Detail::from_name(name)),
         }
     }
 }
@@ -54,7 +87,9 @@ impl Failure {
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         let mut details = ErrorDetails::new();
-        details.set_error_info(failure.code.name(), DOMAIN, []);
+        let more = failure.detail.map(|detail| (DETAIL.to_owned(), detail.name().to_owned()));
+        let more: HashMap<String, String> = more.into_iter().collect();
+        details.set_error_info(failure.code.name(), DOMAIN, more);
         if failure.retry_after.is_some() {
             details.set_retry_info(failure.retry_after);
         }
@@ -182,6 +217,16 @@ mod tests {
     fn a_failure_without_a_hint_stays_without() {
         let failure = Failure::new(ErrorCode::Busy, "");
         assert_eq!(Failure::from_status(&failure.clone().into()), failure);
+    }
+
+    #[test]
+    fn a_detail_crosses_and_one_that_is_not_known_is_not_missed() {
+        let failure = Failure::new(ErrorCode::Unavailable, "x").detail(Detail::Uninitialised);
+        assert_eq!(Failure::from_status(&failure.clone().into()), failure);
+        let metadata = [(DETAIL.to_owned(), "LATER".to_owned())];
+        let later = ErrorDetails::with_error_info("UNAVAILABLE", DOMAIN, HashMap::from(metadata));
+        let later = Failure::from_status(&Status::with_error_details(Code::Unknown, "x", later));
+        assert_eq!(later, Failure::new(ErrorCode::Unavailable, "x"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod convert;
 mod failure;
 pub mod wire;
 
-pub use failure::Failure;
+pub use failure::{Detail, Failure};
 pub use wire::FieldError;
 
 /// Generated from `proto/dfs/v1`.

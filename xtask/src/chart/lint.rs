@@ -41,6 +41,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             let twice = render(helm, &chart, sample, version)?;
             ensure!(once == twice, "{} renders by chance", sample.display());
             roles_alone_where_namespaces_are_named(&once)?;
+            no_right_is_wider_than_its_use(&once)?;
         }
     }
     for (value, word) in WRONG {
@@ -67,6 +68,34 @@ fn roles_alone_where_namespaces_are_named(rendered: &str) -> Result<()> {
         ensure!(!rendered.contains("kind: ClusterRole"), "watchNamespaces leaves a ClusterRole");
     }
     ensure!(!rendered.contains("['*']") && !rendered.contains("[\"*\"]"), "a rule has a star");
+    Ok(())
+}
+
+/// What no rule of any role may grant, and what goes with the roles.
+fn no_right_is_wider_than_its_use(rendered: &str) -> Result<()> {
+    // C27: who may do these may do anything.
+    for word in ["pods/exec", "escalate", "impersonate", "resources: [nodes", "[roles"] {
+        ensure!(!rendered.contains(word), "a rule has {word}");
+    }
+    // C26, C31: Secrets are read by name, and definitions are not changed.
+    for (resource, forbidden) in [
+        ("resources: [secrets]", ["list", "watch", "patch", "update"]),
+        ("resources: [customresourcedefinitions]", ["list", "patch", "update", "delete"]),
+    ] {
+        for (at, _) in rendered.match_indices(resource) {
+            let verbs = rendered[at..].lines().find(|line| line.contains("verbs:"));
+            let verbs = verbs.context("a rule without verbs")?;
+            let wide = forbidden.iter().find(|verb| verbs.contains(**verb));
+            ensure!(wide.is_none(), "{resource} has {verbs}");
+        }
+    }
+    // C30: who serves all namespaces adds to the roles that Kubernetes has.
+    if rendered.contains("kind: ClusterRole\n") {
+        for role in ["view", "edit"] {
+            let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}: \"true\"");
+            ensure!(rendered.contains(&label), "nothing is added to the role {role}");
+        }
+    }
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use dfs_metadata::namespace::{self, Replication};
 use dfs_proto::v1::admin_server::{Admin, AdminServer};
 use dfs_proto::v1::coordinator_server::CoordinatorServer;
 use dfs_proto::v1::membership_server::MembershipServer;
-use dfs_proto::{Failure, v1, wire};
+use dfs_proto::{Detail, Failure, v1, wire};
 use dfs_transport::Action;
 use dfs_types::{ClusterId, ErrorCode};
 use tokio::sync::Notify;
@@ -95,7 +95,10 @@ impl Initialiser {
 fn not_yet() -> Status {
     let message = "the coordinator waits for init: its metadata store holds no cluster yet; the \
                    call Admin.Init makes one, which is the operator's first step";
-    Failure::new(ErrorCode::Unavailable, message).retry_after(RETRY_AFTER).into()
+    Failure::new(ErrorCode::Unavailable, message)
+        .retry_after(RETRY_AFTER)
+        .detail(Detail::Uninitialised)
+        .into()
 }
 
 struct Handler(Arc<Initialiser>);

@@ -8,7 +8,7 @@ use dfs_metadata::engine::Engine;
 use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::v1::admin_client::AdminClient;
 use dfs_proto::v1::coordinator_client::CoordinatorClient;
-use dfs_proto::{Failure, v1};
+use dfs_proto::{Detail, Failure, v1};
 use dfs_runtime::{Shutdown, Trigger};
 use dfs_types::{ClusterId, ErrorCode};
 use tokio::task::JoinHandle;
@@ -101,6 +101,7 @@ async fn it_answers_only_init_until_a_cluster_is_made_and_then_serves() {
     let failure = Failure::from_status(&status);
     assert_eq!(failure.code, ErrorCode::Unavailable);
     assert!(failure.message.contains("waits for init") && failure.retry_after.is_some());
+    assert_eq!(failure.detail, Some(Detail::Uninitialised));
     let status = admin.cluster_status(v1::ClusterStatusRequest::default()).await;
     assert_eq!(refused(status), ErrorCode::Unavailable);
     let node = FakeDataNode::serve(1, &address, &Neighbours::default()).await;

@@ -8,6 +8,7 @@ fn c02_the_committed_definition_is_current() {
     for (file, text) in [
         ("crds/dfs.io_dfsclusters.yaml", dfs_crd::crd_yaml().unwrap()),
         ("docs/kubernetes-fields.md", dfs_crd::fields_markdown()),
+        ("docs/kubernetes-conditions.md", dfs_crd::reference_markdown()),
     ] {
         let committed = std::fs::read_to_string(root.join(file)).unwrap_or_default();
         assert!(committed == text, "{file} is not current: run cargo xtask generate");

@@ -2,9 +2,13 @@
 
 // `cfg(test)` holds in any case; it tells clippy that helpers belong to tests, too.
 #[cfg(test)]
+mod compatible;
+#[cfg(test)]
 mod defaults;
 #[cfg(test)]
 mod generated;
+#[cfg(test)]
+mod pages;
 #[cfg(test)]
 mod rules;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::Component;
 use super::plan::Plan;
 
 /// Annotation of pods and their templates: changes exactly when pods must be restarted.
-pub const REVISION: &str = "dfs.io/revision";
+pub use dfs_crd::REVISION;
 
 /// What a user can change that a running pod does not notice. It is hashed as it was asked for, not
 /// as it was rendered: a new operator renders the same wish in another way, and must not restart

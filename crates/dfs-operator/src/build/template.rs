@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::revision::REVISION;
 
 /// Annotation of workloads with the template that was applied, in JSON.
-pub const TEMPLATE: &str = "dfs.io/template";
+pub use dfs_crd::TEMPLATE;
 
 const PATH: &str = "/spec/template";
 

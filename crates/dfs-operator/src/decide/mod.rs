@@ -13,6 +13,7 @@ mod rollout;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod versions;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub(crate) use rollout::coordinators_are_replaced;
 
 use crate::build;
 use crate::coordinator::Picture;
+use crate::definition::Definition;
 use crate::kind::{Kind, Object, Target};
 use crate::observed::Observed;
 
@@ -171,7 +173,10 @@ pub fn decide(seen: &Observed) -> Decision {
     if cluster.annotations().get(PAUSED).is_some_and(|value| value == "true") {
         return Decision { rollout: rollout::progress(seen), ..Decision::new(Case::Paused) };
     }
-    if let Some(finding) = validate::spec(cluster) {
+    if let Some(finding) = outdated(seen).or_else(|| versions::running(seen)) {
+        return Decision::stalled(Case::Blocked, finding);
+    }
+    if let Some(finding) = versions::wanted(seen).or_else(|| validate::spec(cluster)) {
         return Decision {
             invalid: Some(finding.clone()),
             ..Decision::stalled(Case::Blocked, finding)
@@ -196,6 +201,25 @@ pub fn decide(seen: &Observed) -> Decision {
         (true, DeletionPolicy::Delete) | (false, DeletionPolicy::Retain) => {}
     }
     decision
+}
+
+/// Why the resource cannot be believed: the API server drops fields that its definition lacks.
+fn outdated(seen: &Observed) -> Option<Finding> {
+    let Definition::Older(missing) = &seen.definition else { return None };
+    let first = missing.first()?;
+    let more = match missing.len() {
+        1 => String::new(),
+        all => format!(" and {} more", all - 1),
+    };
+    Some(Finding::new(
+        Reason::DefinitionOutdated,
+        format!(
+            "CustomResourceDefinition {} is older than this operator and lacks {first}{more}; \
+             bring it up to date with the chart (crds.install=true), or with the output of \
+             `dfs-operator crd` and `kubectl apply --server-side -f -`",
+            dfs_crd::CRD_NAME
+        ),
+    ))
 }
 
 /// Which cluster this is.

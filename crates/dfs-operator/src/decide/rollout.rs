@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 use serde_json::Value;
 
 use super::{Action, Decision, Finding, diagnose};
-use crate::build::REVISION;
+use crate::build::{Names, REVISION};
 use crate::kind::{Kind, Target};
 use crate::observed::{Observed, is_ready};
 
@@ -62,10 +62,20 @@ pub(crate) fn coordinators_are_replaced(seen: &Observed) -> bool {
 
 /// Why no datanode may stop now; all is well when there is no reason.
 pub(super) fn is_healthy(seen: &Observed, needs_all_copies: bool) -> Result<(), String> {
+    is_healthy_but(seen, needs_all_copies, None)
+}
+
+/// The same, whatever the datanode in the pod `but` is.
+fn is_healthy_but(
+    seen: &Observed,
+    needs_all_copies: bool,
+    but: Option<&str>,
+) -> Result<(), String> {
     let Some(picture) = seen.picture() else {
         return Err("no coordinator answers".to_owned());
     };
-    if let Some(pod) = seen.pods_of("datanode").find(|pod| !is_ready(pod)) {
+    let is_other = |pod: &&Pod| but != Some(pod.name_any().as_str());
+    if let Some(pod) = seen.pods_of("datanode").filter(is_other).find(|pod| !is_ready(pod)) {
         return Err(format!("pod {} is not ready", pod.name_any()));
     }
     let wanted = seen.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
@@ -73,9 +83,9 @@ pub(super) fn is_healthy(seen: &Observed, needs_all_copies: bool) -> Result<(), 
     if wanted.is_some_and(|wanted| pods < wanted.unsigned_abs() as usize) {
         return Err(format!("only {pods} datanodes have a pod"));
     }
-    let stays = |state: NodeState| state != NodeState::Removed;
-    let not_active = picture.nodes.iter().find(|n| n.state != NodeState::Active && stays(n.state));
-    if let Some(node) = not_active {
+    let is_well = |state| matches!(state, NodeState::Active | NodeState::Removed);
+    let others = picture.nodes.iter().filter(|node| but != Some(node.pod()));
+    if let Some(node) = others.into_iter().find(|node| !is_well(node.state)) {
         return Err(format!("datanode {} is {}", node.pod(), node.state));
     }
     match picture.data {
@@ -111,9 +121,14 @@ impl<'a> State<'a> {
         Some(Self { revision, is_settled, old, new })
     }
 
-    /// The pod that is being replaced, as the status remembers it; it may be the new one already.
+    /// The pod that is being replaced, as the status remembers it; it may be the new one already,
+    /// or gone. One that there shall not be would be waited for without end.
     fn current(seen: &Observed) -> Option<&str> {
-        seen.cluster.status.as_ref()?.rollout.as_ref()?.current_pod.as_deref()
+        let current = seen.cluster.status.as_ref()?.rollout.as_ref()?.current_pod.as_deref()?;
+        let replicas = seen.stateful_set.as_ref()?.spec.as_ref()?.replicas?;
+        let prefix = format!("{}-", Names::of(&seen.cluster).datanode());
+        let ordinal: i32 = current.strip_prefix(&prefix)?.parse().ok()?;
+        (ordinal < replicas).then_some(current)
     }
 
     fn progress(&self, seen: &Observed) -> Option<Rollout> {
@@ -178,21 +193,25 @@ impl<'a> State<'a> {
         decision: &mut Decision,
     ) -> Option<String> {
         let picture = seen.picture()?;
+        if !coordinators_are_new(seen) {
+            return Some("not all coordinators have their settings and serve".to_owned());
+        }
         let nodes = picture.by_pod();
         let current = Self::current(seen);
+        let needs_all_copies = seen.cluster.spec.maintenance.update.require_fully_replicated;
         let announced = self.old.iter().find(|pod| {
             current == Some(pod.name_any().as_str())
                 && nodes.get(pod.name_any().as_str()).is_some_and(|n| n.maintenance_left.is_some())
         });
         if let Some(pod) = announced {
-            if let Some(other) = others(seen, pod).find(|other| !is_ready(other)) {
-                return Some(format!("pod {} is not ready", other.name_any()));
+            // Leave was given; since then something may have happened to the others.
+            if let Err(reason) = is_healthy_but(seen, needs_all_copies, Some(&pod.name_any())) {
+                return Some(reason);
             }
             rollout.current_pod = Some(pod.name_any());
             decision.actions.extend(restart(pod));
             return None;
         }
-        let needs_all_copies = seen.cluster.spec.maintenance.update.require_fully_replicated;
         if let Err(reason) = is_healthy(seen, needs_all_copies) {
             return Some(reason);
         }
@@ -234,11 +253,6 @@ impl<'a> State<'a> {
             ),
         ))
     }
-}
-
-/// The other datanodes.
-fn others<'a>(seen: &'a Observed, pod: &'a Pod) -> impl Iterator<Item = &'a Pod> {
-    seen.pods_of("datanode").filter(move |other| other.metadata.uid != pod.metadata.uid)
 }
 
 /// Whether pods come or go by it, or its effect on them must be seen first.

@@ -17,13 +17,16 @@ use serde_json::{Value, json};
 #[derive(Clone, Default)]
 pub(crate) struct ApiServer(Arc<Mutex<State>>);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     objects: BTreeMap<Key, Value>,
     version: u64,
     calls: Vec<Call>,
     is_down: bool,
     refused: Option<(String, u16)>,
+    /// Changes until nobody is answered any more.
+    left: Option<usize>,
+    changes: usize,
 }
 
 /// Where an object is.
@@ -101,6 +104,49 @@ impl ApiServer {
 
     pub(crate) fn forget_calls(&self) {
         self.state().calls.clear();
+    }
+
+    /// Another server in the same state.
+    pub(crate) fn fork(&self) -> Self {
+        let mut state = self.state().clone();
+        state.calls.clear();
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// The change with this number, counted from 1, is the last: it is made, and whoever asked for
+    /// it does not live to hear so. With `None` everybody lives.
+    pub(crate) fn cut_after(&self, changes: Option<usize>) {
+        let mut state = self.state();
+        (state.left, state.changes) = (changes, 0);
+    }
+
+    /// Changes since [`Self::cut_after`].
+    pub(crate) fn changes(&self) -> usize {
+        self.state().changes
+    }
+
+    /// Whether the last change was made.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.state().left == Some(0)
+    }
+
+    /// Counts a change, here or at a coordinator. Does not return after the last one.
+    pub(crate) async fn changed(&self) {
+        let is_last = {
+            let mut state = self.state();
+            state.changes += 1;
+            state.left = state.left.map(|left| left.saturating_sub(1));
+            state.left == Some(0)
+        };
+        if is_last {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// All objects with their plurals.
+    pub(crate) fn everything(&self) -> Vec<(String, Value)> {
+        let state = self.state();
+        state.objects.iter().map(|(key, object)| (key.plural.clone(), object.clone())).collect()
     }
 
     /// From now on nothing is answered, or everything again.
@@ -317,6 +363,10 @@ impl tower::Service<Request<Body>> for ApiServer {
             }
             let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
             let (code, answer) = server.answer(&parts, &body);
+            // Events are told beside, and may be lost.
+            if parts.method != Method::GET && !parts.uri.path().contains("/events") {
+                server.changed().await;
+            }
             let body = Full::new(Bytes::from(answer.to_string())).boxed_unsync();
             let mut response = Response::new(body);
             *response.status_mut() = StatusCode::from_u16(code).unwrap();

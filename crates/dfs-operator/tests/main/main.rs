@@ -3,6 +3,9 @@
 
 mod api_server;
 mod cluster;
+mod crashes;
+mod definition;
 mod lease;
 mod operator;
 mod steps;
+mod toy;

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::api_server::ApiServer;
 use crate::cluster::{FakeCoordinator, condition, controllers, dfs_cluster, is_ready, until};
 
-struct Running {
+pub(crate) struct Running {
     metrics: Metrics,
     trigger: Trigger,
     task: JoinHandle<()>,
@@ -27,10 +27,19 @@ impl Drop for Running {
     }
 }
 
-fn start(api: &ApiServer, coordinator: Arc<dyn Coordinator>) -> Running {
+pub(crate) fn start(api: &ApiServer, coordinator: Arc<dyn Coordinator>) -> Running {
+    start_in(api, coordinator, Vec::new())
+}
+
+/// One that serves these namespaces alone.
+pub(crate) fn start_in(
+    api: &ApiServer,
+    coordinator: Arc<dyn Coordinator>,
+    namespaces: Vec<String>,
+) -> Running {
     let metrics = Metrics::new("operator");
     let pod = Pod { name: "op-0".to_owned(), namespace: "op".to_owned(), is_in_cluster: true };
-    let operator = Operator::new(api.client(), coordinator, &metrics, Vec::new(), &pod);
+    let operator = Operator::new(api.client(), coordinator, &metrics, namespaces, &pod);
     let (trigger, shutdown) = Shutdown::new();
     let task = tokio::spawn(async move {
         operator.run(&Readiness::new("starting"), &shutdown).await;
@@ -114,6 +123,24 @@ async fn c21_c23_events_are_told_once() {
         assert_eq!(count, 1, "{reason} in {events:?}");
     }
     assert_eq!(events.iter().filter(|there| *there == "DatanodeAdmitted").count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn c24_events_name_the_cluster_and_the_pod() {
+    let api = ApiServer::default();
+    api.put("dfsclusters", dfs_cluster("data"));
+    let _running = start(&api, FakeCoordinator::new(&api));
+    until("readiness", || is_ready(&api, "data")).await;
+    let mut pods = Vec::new();
+    for call in api.writes().iter().filter(|call| call.path.contains("/events")) {
+        assert_eq!(call.body["regarding"]["name"], "data");
+        if call.body["reason"] == "DatanodeAdmitted" {
+            assert_eq!(call.body["related"]["kind"], "Pod");
+            pods.push(call.body["related"]["name"].as_str().unwrap().to_owned());
+        }
+    }
+    pods.sort();
+    assert_eq!(pods, ["data-datanode-0", "data-datanode-1", "data-datanode-2"]);
 }
 
 #[tokio::test(start_paused = true)]

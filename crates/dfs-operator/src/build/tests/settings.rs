@@ -1,6 +1,8 @@
 //! The processes can read the settings that are rendered for them.
 
-use super::fixtures::{FULL, MINIMAL, cluster, find, render};
+use dfs_types::ClusterId;
+
+use super::fixtures::{FULL, MINIMAL, cluster, find, full_embedded, id, render};
 use crate::kind::Kind;
 
 fn text(yaml: &dfs_crd::DfsCluster, component: &str) -> String {
@@ -17,5 +19,19 @@ fn a_datanode_reads_its_settings() {
         settings.join_secret = dfs_datanode::JoinSecret::new("word");
         settings.validate().unwrap();
         assert_eq!(settings.headroom_percent, percent);
+    }
+}
+
+#[test]
+fn a_coordinator_reads_its_settings() {
+    for cluster in [cluster(MINIMAL), cluster(FULL), full_embedded()] {
+        let text = text(&cluster, "coordinator");
+        let mut settings: dfs_coordinator::Settings = serde_saphyr::from_str(&text).unwrap();
+        settings.join_secret = dfs_coordinator::JoinSecret::new("word");
+        settings.validate().unwrap();
+        assert_eq!(settings.cluster_id.parse::<ClusterId>().unwrap(), id());
+        assert!(!settings.auto_admit);
+        // It lies in the metadata, and changes there.
+        assert_eq!((settings.replication_factor, settings.min_write_replicas), (None, None));
     }
 }

@@ -7,8 +7,10 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use super::super::{Action, Case, decide};
+use super::edits::patch;
 use super::world::{ID, World};
 use crate::build::REVISION;
+use crate::definition::Definition;
 use crate::kind::Kind;
 use crate::observed::{Join, is_ready};
 
@@ -196,7 +198,7 @@ fn an_id_that_is_another_is_never_repaired() {
     other_secret.join =
         Some(Join { cluster_id: Some(ClusterId(7)), ..running.join.clone().unwrap() });
     for mut world in [other_metadata, other_secret] {
-        world.edit(image("9.9.9"));
+        world.edit(image(&patch(9)));
         let decision = world.reconcile();
         assert_eq!((decision.case, decision.actions), (Case::Blocked, vec![]));
         is(&world, ConditionType::Stalled, "True", "ClusterIdMismatch");
@@ -309,7 +311,7 @@ fn e17_the_replication_factor_is_set() {
 fn e24_an_upgrade_restarts_coordinators_first_then_one_datanode_after_the_other() {
     let mut world = World::running(json!({}));
     let old = revision_of(&world, Kind::StatefulSet);
-    world.edit(image("9.9.9"));
+    world.edit(image(&patch(9)));
     world.reconcile();
     assert_eq!(revision_of(&world, Kind::StatefulSet), old, "the coordinators come first");
     world.settle();
@@ -323,7 +325,7 @@ fn e24_an_upgrade_restarts_coordinators_first_then_one_datanode_after_the_other(
 #[test]
 fn e24_each_restart_is_announced_first_and_its_end_too() {
     let mut world = World::running(json!({"replicationFactor": 1, "datanodes": {"replicas": 1}}));
-    world.edit(image("9.9.9"));
+    world.edit(image(&patch(9)));
     world.settle();
     let steps: Vec<&str> = world
         .done
@@ -348,7 +350,7 @@ fn e25_an_upgrade_waits_until_the_data_stands_it() {
             "draining" => world.nodes[1].state = NodeState::Draining,
             _ => world.dead.extend(["data-datanode-0".to_owned()]),
         }
-        world.edit(image("9.9.9"));
+        world.edit(image(&patch(9)));
         for _ in 0..20 {
             world.pass();
             world.reconcile();
@@ -365,7 +367,7 @@ fn e25_an_upgrade_waits_until_the_data_stands_it() {
 #[test]
 fn e26_an_upgrade_goes_on_where_it_was_paused() {
     let mut world = World::running(json!({}));
-    world.edit(image("9.9.9"));
+    world.edit(image(&patch(9)));
     while restarts(&world).len() < 2 {
         world.pass();
         world.reconcile();
@@ -383,11 +385,11 @@ fn e27_a_bad_image_hits_one_datanode_and_going_back_heals_it() {
     let mut world = World::running(json!({}));
     let good = world.cluster().spec.image.tag.clone();
     let mut probe = world.clone();
-    probe.edit(image("6.6.6"));
+    probe.edit(image(&patch(6)));
     probe.settle();
     // Coordinators start with it, datanodes do not.
     world.bad.insert(revision_of(&probe, Kind::StatefulSet));
-    world.edit(image("6.6.6"));
+    world.edit(image(&patch(6)));
     for _ in 0..400 {
         world.pass();
         world.reconcile();
@@ -444,7 +446,7 @@ fn c17_a_change_is_not_done_before_it_is_carried_out() {
 #[test]
 fn with_on_delete_the_user_restarts_datanodes() {
     let mut world = World::running(json!({"maintenance": {"update": {"strategy": "OnDelete"}}}));
-    world.edit(image("9.9.9"));
+    world.edit(image(&patch(9)));
     world.settle();
     assert_eq!(restarts(&world), [] as [&str; 0]);
     assert_eq!(world.status().rollout.unwrap().remaining, 3);
@@ -653,4 +655,24 @@ fn the_budget_lets_nobody_be_evicted_while_data_lacks_copies() {
     world.under_replicated = 0;
     world.settle();
     assert_eq!(budget(&world), 1);
+}
+
+#[test]
+fn a_definition_that_is_older_than_the_operator_stops_everything_until_it_is_not() {
+    let mut world = World::running(json!({}));
+    world.edit(json!({"datanodes": {"replicas": 5}}));
+    world.definition = Definition::Older(vec!["spec.x".to_owned(), "status.y".to_owned()]);
+    let decision = world.settle();
+    assert_eq!((decision.case, decision.actions), (Case::Blocked, vec![]));
+    is(&world, ConditionType::Stalled, "True", "DefinitionOutdated");
+    let message = world.condition(ConditionType::Stalled).2;
+    for word in ["dfsclusters.dfs.io", "spec.x and 1 more", "dfs-operator crd"] {
+        assert!(message.contains(word), "{message}");
+    }
+    for definition in [Definition::Unknown, Definition::Current] {
+        let mut world = world.clone();
+        world.definition = definition;
+        world.settle();
+        assert_eq!(world.nodes.len(), 5);
+    }
 }

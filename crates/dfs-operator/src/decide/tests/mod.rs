@@ -1,5 +1,10 @@
 //! Decisions about a toy Kubernetes.
 
 mod cases;
+mod conventions;
+mod edits;
 mod property;
+mod rules;
+mod starts;
+mod versions;
 pub(crate) mod world;

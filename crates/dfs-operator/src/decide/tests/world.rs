@@ -13,8 +13,10 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use super::super::{Action, Decision, decide};
+use super::rules;
 use crate::build::{Names, REVISION};
 use crate::coordinator::{ClusterPicture, Data, Node, Picture};
+use crate::definition::Definition;
 use crate::kind::{Kind, Target};
 use crate::observed::{Child, Join, Observed, Owner, is_ready};
 use crate::status::{Outcome, status};
@@ -36,6 +38,10 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) replication: (i32, i32),
     pub(crate) under_replicated: u64,
+    pub(crate) missing: u64,
+    /// Whether coordinators have counted copies.
+    pub(crate) is_data_known: bool,
+    pub(crate) definition: Definition,
     pub(crate) is_reachable: bool,
     /// Whether leave to stop a node is refused.
     pub(crate) is_unsafe: bool,
@@ -97,6 +103,9 @@ impl World {
             nodes: Vec::new(),
             replication: (0, 0),
             under_replicated: 0,
+            missing: 0,
+            is_data_known: true,
+            definition: Definition::Current,
             is_reachable: true,
             is_unsafe: false,
             bad: BTreeSet::new(),
@@ -177,6 +186,7 @@ impl World {
             missing_classes: BTreeSet::new(),
             missing_secrets: BTreeSet::new(),
             has_service_monitors: false,
+            definition: self.definition.clone(),
             picture: Picture::Unreachable("nobody".to_owned()),
             cluster,
         };
@@ -194,7 +204,11 @@ impl World {
             replication_factor: self.replication.0,
             min_write_replicas: self.replication.1,
             nodes: self.nodes.clone(),
-            data: Some(Data { under_replicated: self.under_replicated, ..Data::default() }),
+            data: self.is_data_known.then(|| Data {
+                under_replicated: self.under_replicated,
+                missing: self.missing,
+                ..Data::default()
+            }),
             version: "0.1.0".to_owned(),
             lease_holder: "c:7070".to_owned(),
         }))
@@ -204,8 +218,7 @@ impl World {
     pub(crate) fn reconcile_up_to(&mut self, actions: usize) -> Decision {
         let seen = self.observe();
         let decision = decide(&seen);
-        let disruptions = decision.actions.iter().filter(|a| self.disrupts(a)).count();
-        assert!(disruptions <= 1, "two disruptions at once: {:?}", decision.actions);
+        rules::check(self, &decision);
         let mut outcome = Outcome::default();
         for action in decision.actions.iter().take(actions) {
             self.carry_out(action, &mut outcome);
@@ -235,24 +248,16 @@ impl World {
             if self.cluster.is_none() {
                 return decision;
             }
-            let is_quiet = decision.actions.is_empty() && self.cluster().status == before;
+            // A maintenance has an end, which something may wait for.
+            let is_over = self.nodes.iter().all(|node| node.maintenance_left.is_none());
+            let is_quiet =
+                is_over && decision.actions.is_empty() && self.cluster().status == before;
             quiet = if is_quiet { quiet + 1 } else { 0 };
             if quiet == 3 {
                 return decision;
             }
         }
         panic!("no end: {:?}\n{:#?}", decide(&self.observe()).actions, self.status());
-    }
-
-    /// Whether an action stops something that serves.
-    fn disrupts(&self, action: &Action) -> bool {
-        match action {
-            Action::RestartPod(target) => self
-                .pods
-                .iter()
-                .any(|pod| pod.uid().as_deref() == Some(&target.uid) && is_ready(pod)),
-            _ => false,
-        }
     }
 
     fn carry_out(&mut self, action: &Action, outcome: &mut Outcome) {
@@ -270,7 +275,9 @@ impl World {
             Action::CreateJoinSecret => {
                 assert!(self.join.is_none(), "the join secret is made once");
                 let uid = self.uid();
-                self.join = Some(Join { uid, cluster_id: Some(ID), has_secret: true });
+                // Ids are random: a second one is never that of the metadata.
+                let id = if self.made.is_some() { ClusterId(u128::from(self.uids)) } else { ID };
+                self.join = Some(Join { uid, cluster_id: Some(id), has_secret: true });
             }
             Action::Apply { object, is_there } => {
                 let key = (object.kind, object.name.clone());
@@ -298,7 +305,8 @@ impl World {
             }
             Action::BeginMaintenance { node, ttl, .. } => {
                 let others = self.nodes.iter().filter(|other| other.id != *node);
-                let is_alone = others.clone().all(|other| other.state == NodeState::Active);
+                let is_well = |state| matches!(state, NodeState::Active | NodeState::Removed);
+                let is_alone = others.into_iter().all(|other| is_well(other.state));
                 if self.is_unsafe || !is_alone {
                     outcome.refused = Some("chunks would be out of reach".to_owned());
                 } else {
@@ -313,18 +321,7 @@ impl World {
                 node.state = NodeState::Active;
             }
             Action::RestartPod(target) => {
-                let pod = self.pods.iter().find(|pod| pod.uid().as_deref() == Some(&target.uid));
-                let pod = pod.expect("pods are stopped by uid").clone();
-                if is_ready(&pod) {
-                    let others = self.pods.iter().filter(|other| {
-                        other.metadata.uid != pod.metadata.uid
-                            && other.name_any().contains("datanode")
-                    });
-                    for other in others {
-                        assert!(is_ready(other), "{} is down too", other.name_any());
-                    }
-                }
-                self.pods.retain(|there| there.metadata.uid != pod.metadata.uid);
+                self.pods.retain(|there| there.metadata.uid.as_ref() != Some(&target.uid));
             }
         }
     }
@@ -404,6 +401,7 @@ impl World {
     /// Time passes: controllers make pods, pods become ready, datanodes join.
     pub(crate) fn pass(&mut self) {
         self.now += k8s_openapi::jiff::SignedDuration::from_secs(ROUND);
+        self.collect();
         let round = Duration::from_secs(ROUND.unsigned_abs());
         for node in &mut self.nodes {
             node.maintenance_left = node.maintenance_left.and_then(|left| left.checked_sub(round));
@@ -496,10 +494,8 @@ impl World {
     }
 
     fn join_nodes(&mut self) {
-        if self.made.is_none() {
-            return;
-        }
-        let names = Names::of(self.cluster.as_ref().unwrap());
+        let Some(cluster) = self.cluster.as_ref().filter(|_| self.made.is_some()) else { return };
+        let names = Names::of(cluster);
         let ready: Vec<String> = self
             .pods
             .iter()
@@ -508,7 +504,8 @@ impl World {
             .collect();
         for name in &ready {
             let address = names.datanode_address(name);
-            if self.nodes.iter().all(|node| node.address != address) {
+            let is_here = |node: &Node| node.address == address && node.state != NodeState::Removed;
+            if !self.nodes.iter().any(is_here) {
                 self.uids += 1;
                 self.nodes.push(Node {
                     id: NodeId(u128::from(self.uids)),

@@ -1,0 +1,63 @@
+//! Whether the API server's definition of the resource is as new as this operator.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dfs_crd::CRD_NAME;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{Api, Client};
+
+use crate::reconcile::chain;
+
+/// Between two looks.
+pub(crate) const EVERY: Duration = Duration::from_mins(1);
+
+/// What is known of the definition that the API server has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Definition {
+    /// Nothing: it was not looked at, or may not be.
+    #[default]
+    Unknown,
+    /// It has all that this operator knows.
+    Current,
+    /// It lacks these fields, which the API server therefore drops.
+    Older(Vec<String>),
+}
+
+/// The newest that is known. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known(Arc<Mutex<Definition>>);
+
+impl Known {
+    pub(crate) fn get(&self) -> Definition {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks at the definition. When it cannot be read, what was known stays.
+    pub(crate) async fn refresh(&self, client: &Client) {
+        let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+        let found = match api.get(CRD_NAME).await {
+            Ok(served) => match dfs_crd::missing(&served) {
+                missing if missing.is_empty() => Definition::Current,
+                missing => Definition::Older(missing),
+            },
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "cannot read the definition of DfsCluster");
+                return;
+            }
+        };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == found {
+            return;
+        }
+        if let Definition::Older(missing) = &found {
+            tracing::error!(
+                missing = missing.join(", "),
+                "the definition of DfsCluster is older than this operator; no cluster is touched"
+            );
+        } else {
+            tracing::info!("the definition of DfsCluster has all that this operator knows");
+        }
+        *known = found;
+    }
+}
