@@ -1,6 +1,7 @@
 //! Calls of a coordinator: deadlines, retries, fail-over.
 
 use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 
 use dfs_proto::v1::coordinator_client::CoordinatorClient;
@@ -160,8 +161,17 @@ impl Client {
                     return Ok(Ok(answer.into_inner()));
                 }
                 Ok(Err(status)) => {
-                    let may_have = connect_error(&status).is_none() && is_of_transport(&status);
-                    (Failure::from_status(&status), may_have)
+                    let mut failure = Failure::from_status(&status);
+                    if let Some(error) = connect_error(&status) {
+                        failure.message = error.to_string();
+                        // Whoever decides that will not be of another mind soon.
+                        if error.reason.kind() == io::ErrorKind::PermissionDenied {
+                            failure.code = ErrorCode::PermissionDenied;
+                        }
+                        (failure, false)
+                    } else {
+                        (failure, is_of_transport(&status))
+                    }
                 }
                 Err(_) => {
                     inner.channels.redial(&address);

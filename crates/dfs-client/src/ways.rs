@@ -101,12 +101,13 @@ impl Ways {
     }
 
     /// Says once that data takes a detour.
-    fn tell(&self, coordinator: &str) {
+    fn tell(&self, node: &Node, coordinator: &str) {
         if !self.is_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
+                node = node.address,
                 coordinator,
-                "datanodes cannot be connected to from here: data goes through the coordinator, \
-                 which is slower"
+                "a datanode cannot be connected to from here: its data goes through the \
+                 coordinator, which is slower"
             );
         }
     }
@@ -234,7 +235,7 @@ impl Client {
             count(&inner.counters.passed_on);
             let status = match timeout(within, send(channel)).await {
                 Ok(Ok(answer)) => {
-                    inner.ways.tell(&address);
+                    inner.ways.tell(node, &address);
                     return Passed::Answered(Ok(answer));
                 }
                 Ok(Err(status)) => status,
