@@ -13,6 +13,16 @@ use crate::args::Global;
 use crate::error::{Error, Result, blocking};
 use crate::output::Output;
 
+/// How the cluster is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// At the coordinators that are named.
+    Coordinators,
+    /// Through its Kubernetes.
+    #[cfg(feature = "kube")]
+    Kube(dfs_kube::Target),
+}
+
 /// A client, and where results go.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
@@ -21,14 +31,17 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Makes ready to talk; nothing is dialled yet.
-    pub(crate) fn new(global: &Global, out: Output) -> Result<Self> {
+    /// Makes ready to talk. No coordinator is dialled yet, but one in a Kubernetes is looked for.
+    pub(crate) async fn new(global: &Global, way: Way, out: Output) -> Result<Self> {
         let client = Client::builder()
-            .coordinators(global.coordinator.iter().cloned())
             .deadline(Duration::from_secs(global.timeout))
-            .location(rustix::system::uname().nodename().to_string_lossy(), "")
-            .connect_lazy()?;
-        Ok(Self { client, out })
+            .location(rustix::system::uname().nodename().to_string_lossy(), "");
+        let client = match way {
+            Way::Coordinators => client.coordinators(global.coordinator.iter().cloned()),
+            #[cfg(feature = "kube")]
+            Way::Kube(target) => global.kube.connect(target, client).await?,
+        };
+        Ok(Self { client: client.connect_lazy()?, out })
     }
 
     /// Writes bytes of a file to stdout, to its end without a length.
