@@ -81,6 +81,12 @@ fn compile(root: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Compiles the command line, for tests that use it outside of the cluster; says where it is.
+pub(crate) fn command_line(root: &Path) -> Result<PathBuf> {
+    run_command(&mut cargo(root, &["build", "--locked", "--package", "dfs-cli", "--bins"]))?;
+    Ok(target(root)?.join("debug/dfs"))
+}
+
 /// Where cargo puts what it builds.
 fn target(root: &Path) -> Result<PathBuf> {
     let arguments = ["metadata", "--locked", "--no-deps", "--format-version=1"];
