@@ -109,6 +109,7 @@ pub(crate) enum Command {
     Datanode(commands::datanode::DatanodeArgs),
 }
 
+#[cfg(feature = "kube")]
 impl Command {
     /// Whether it makes a client that it does not use.
     pub(crate) fn is_local(&self) -> bool {

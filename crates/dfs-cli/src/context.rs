@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_client::{Client, GetOptions};
+use dfs_client::{Client, ClientBuilder, GetOptions};
 use dfs_types::{Attributes, Clock as _, DfsPath, FileTime, SystemClock};
 
 use crate::args::Global;
@@ -31,17 +31,27 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Makes ready to talk. No coordinator is dialled yet, but one in a Kubernetes is looked for.
-    pub(crate) async fn new(global: &Global, way: Way, out: Output) -> Result<Self> {
-        let client = Client::builder()
-            .deadline(Duration::from_secs(global.timeout))
-            .location(rustix::system::uname().nodename().to_string_lossy(), "");
-        let client = match way {
-            Way::Coordinators => client.coordinators(global.coordinator.iter().cloned()),
-            #[cfg(feature = "kube")]
-            Way::Kube(target) => global.kube.connect(target, client).await?,
-        };
+    /// Makes ready to talk to the coordinators that are named; nothing is dialled yet.
+    pub(crate) fn new(global: &Global, out: Output) -> Result<Self> {
+        let client = Self::client(global).coordinators(global.coordinator.iter().cloned());
         Ok(Self { client: client.connect_lazy()?, out })
+    }
+
+    /// Makes ready to talk to a cluster in a Kubernetes, which is looked for.
+    #[cfg(feature = "kube")]
+    pub(crate) async fn in_kubernetes(
+        global: &Global,
+        target: dfs_kube::Target,
+        out: Output,
+    ) -> Result<Self> {
+        let client = global.kube.connect(target, Self::client(global)).await?;
+        Ok(Self { client: client.connect_lazy()?, out })
+    }
+
+    fn client(global: &Global) -> ClientBuilder {
+        Client::builder()
+            .deadline(Duration::from_secs(global.timeout))
+            .location(rustix::system::uname().nodename().to_string_lossy(), "")
     }
 
     /// Writes bytes of a file to stdout, to its end without a length.

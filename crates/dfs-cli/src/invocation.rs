@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 
-use clap::error::ErrorKind;
-use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
+#[cfg(feature = "kube")]
+use clap::{
+    ArgMatches, CommandFactory as _, FromArgMatches as _, error::ErrorKind, parser::ValueSource,
+};
 
 use crate::args::Cli;
 use crate::context::Way;
@@ -17,8 +18,15 @@ pub(crate) struct Invocation {
 
 impl Invocation {
     /// Understands `args`, the first of which is the name that the program was called by.
+    #[cfg(not(feature = "kube"))]
     pub(crate) fn parse(args: &[OsString]) -> Result<Self, clap::Error> {
-        #[cfg(feature = "kube")]
+        let cli = <Cli as clap::Parser>::try_parse_from(args)?;
+        Ok(Self { cli, way: Way::Coordinators })
+    }
+
+    /// Understands `args`, the first of which is the name that the program was called by.
+    #[cfg(feature = "kube")]
+    pub(crate) fn parse(args: &[OsString]) -> Result<Self, clap::Error> {
         if args.first().is_some_and(|name| crate::kube::is_plugin(name)) {
             return Self::of_plugin(args);
         }
@@ -85,16 +93,12 @@ fn way(cli: &Cli, matches: &ArgMatches) -> Result<Way, String> {
     }
 }
 
-#[cfg(not(feature = "kube"))]
-fn way(_: &Cli, _: &ArgMatches) -> Result<Way, String> {
-    Ok(Way::Coordinators)
-}
-
 #[cfg(feature = "kube")]
 fn is_typed(matches: &ArgMatches, option: &str) -> bool {
     matches.value_source(option) == Some(ValueSource::CommandLine)
 }
 
+#[cfg(feature = "kube")]
 fn wrong(message: &str) -> clap::Error {
     Cli::command().error(ErrorKind::ArgumentConflict, message)
 }

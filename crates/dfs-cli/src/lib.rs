@@ -94,8 +94,14 @@ async fn dispatch(global: &Global, way: Way, command: Command, out: Output) -> R
             Ok(())
         }
         command => {
-            let way = if command.is_local() { Way::Coordinators } else { way };
-            run_command(command, &Context::new(global, way, out).await?).await
+            let cx = match way {
+                #[cfg(feature = "kube")]
+                Way::Kube(target) if !command.is_local() => {
+                    Context::in_kubernetes(global, target, out).await?
+                }
+                _ => Context::new(global, out)?,
+            };
+            run_command(command, &cx).await
         }
     }
 }

@@ -87,12 +87,15 @@ impl Ways {
     /// The node cannot be connected to, but asked for at a coordinator.
     fn add(&self, node: &Node, now: Instant) {
         let mut detours = self.lock();
-        let is_known = detours.get(&node.id).is_some_and(|known| known.address == node.address);
-        if !is_known && (detours.len() < DETOURS_MAX || detours.contains_key(&node.id)) {
-            let detour =
-                Detour { address: node.address.clone(), probes: 0, probe_at: now + PROBE_MIN };
-            detours.insert(node.id, detour);
+        if detours.get(&node.id).is_some_and(|known| known.address == node.address) {
+            return;
         }
+        if detours.len() >= DETOURS_MAX {
+            // Any: it is found out again when its node is called.
+            detours.pop_first();
+        }
+        let address = node.address.clone();
+        detours.insert(node.id, Detour { address, probes: 0, probe_at: now + PROBE_MIN });
     }
 
     /// The node can be connected to, or there is no coordinator to ask for it.

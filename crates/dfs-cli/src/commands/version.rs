@@ -18,6 +18,7 @@ pub(crate) struct VersionArgs {
     client: bool,
 }
 
+#[cfg(feature = "kube")]
 impl VersionArgs {
     /// Whether no cluster is asked.
     pub(crate) fn is_local(&self) -> bool {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::cluster::{Local, Plan};
 use super::files::{Summary, generate, largest};
 use crate::args::Cli;
-use crate::context::{Context, Way};
+use crate::context::Context;
 use crate::error::{Error, Result, blocking};
 use crate::output::Output;
 
@@ -122,8 +122,7 @@ impl Tour {
         self.out.say(format_args!("   $ dfs {}", shown.join(" ")));
         let start = ["dfs", "--coordinator", &self.coordinator].map(OsString::from);
         let cli = Cli::try_parse_from(start.into_iter().chain(words)).map_err(Error::usage)?;
-        let context = Context::new(&cli.global, Way::Coordinators, self.out).await?;
-        Box::pin(crate::run_command(cli.command, &context)).await
+        Box::pin(crate::run_command(cli.command, &Context::new(&cli.global, self.out)?)).await
     }
 
     /// Fetches everything and compares each file, directory and symlink with the original.
