@@ -13,6 +13,8 @@ use crate::program::Program;
 const CONTEXT: &str = "DFS_E2E_CONTEXT";
 /// The program that switches nodes off and on, if there is one: `e2e/kind` is such a program.
 const CLUSTER: &str = "DFS_E2E_CLUSTER";
+/// The command line, for use outside of the cluster.
+const DFS: &str = "DFS_E2E_DFS";
 /// Where what failed is looked at.
 const ARTIFACTS: &str = "DFS_E2E_ARTIFACTS";
 /// Set to keep the namespace of a case that failed.
@@ -61,6 +63,17 @@ impl Environment {
     /// kubectl in this Kubernetes.
     pub fn kubectl(&self, arguments: &[&str]) -> Program {
         Program::new("kubectl").arg("--context").arg(&self.context).args(arguments)
+    }
+
+    /// `dfs` on the machine of the tests, which knows of no cluster unless it is told.
+    pub fn dfs(&self, arguments: &[&str]) -> Result<Program> {
+        let program = env::var_os(DFS).with_context(|| format!("{DFS} does not name `dfs`"))?;
+        Ok(Program::new(program).args(arguments))
+    }
+
+    /// The context that may be changed.
+    pub fn context(&self) -> &str {
+        &self.context
     }
 
     /// helm in this Kubernetes.

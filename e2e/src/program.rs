@@ -31,7 +31,8 @@ pub struct Ended {
 }
 
 impl Program {
-    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+    /// One that is found as the shell finds it.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
         let words = program.as_ref().to_string_lossy().into_owned();
         Self { command: Command::new(program), words, stdin: None, limit: LIMIT }
     }

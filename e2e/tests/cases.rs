@@ -16,6 +16,7 @@ mod e32_leader;
 mod e36_delete;
 mod e38_fences;
 mod e41_kill_coordinator;
+mod m02_ways_in;
 mod m05_everything_dies;
 mod m07_mistakes;
 mod m08_neighbours;

@@ -48,6 +48,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         }
         _ => bail!("name the Kubernetes to test on: cargo xtask e2e {USAGE}"),
     }
+    tests.env("DFS_E2E_DFS", images::command_line(root)?);
     if options.is_kept {
         tests.env("DFS_E2E_KEEP", "true");
     }

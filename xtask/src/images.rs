@@ -130,6 +130,12 @@ fn archive(folder: &Path, tag: &str) -> Result<PathBuf> {
     Ok(archive)
 }
 
+/// Compiles the command line, for tests that use it outside of the cluster; says where it is.
+pub(crate) fn command_line(root: &Path) -> Result<PathBuf> {
+    run_command(&mut cargo(root, &["build", "--locked", "--workspace", "--bins"]))?;
+    Ok(target(root)?.join("debug/dfs"))
+}
+
 /// Where cargo puts what it builds.
 fn target(root: &Path) -> Result<PathBuf> {
     let arguments = ["metadata", "--locked", "--no-deps", "--format-version=1"];

@@ -31,6 +31,9 @@ pub(crate) struct Global {
     /// <http://127.0.0.1:7070> when not set.
     #[arg(long, global = true, env = "DFS_COORDINATOR", value_delimiter = ',', value_name = "URL")]
     pub(crate) coordinator: Vec<String>,
+    #[cfg(feature = "kube")]
+    #[command(flatten)]
+    pub(crate) kube: crate::kube::KubeOptions,
     /// Write results as JSON, one document a line.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -104,4 +107,12 @@ pub(crate) enum Command {
     Metadata(commands::metadata::MetadataArgs),
     /// Run a datanode
     Datanode(commands::datanode::DatanodeArgs),
+}
+
+#[cfg(feature = "kube")]
+impl Command {
+    /// Whether it makes a client that it does not use.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self, Self::Version(args) if args.is_local())
+    }
 }

@@ -6,12 +6,22 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_client::{Client, GetOptions};
+use dfs_client::{Client, ClientBuilder, GetOptions};
 use dfs_types::{Attributes, Clock as _, DfsPath, FileTime, SystemClock};
 
 use crate::args::Global;
 use crate::error::{Error, Result, blocking};
 use crate::output::Output;
+
+/// How the cluster is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// At the coordinators that are named.
+    Coordinators,
+    /// Through its Kubernetes.
+    #[cfg(feature = "kube")]
+    Kube(dfs_kube::Target),
+}
 
 /// A client, and where results go.
 #[derive(Debug, Clone)]
@@ -21,14 +31,27 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Makes ready to talk; nothing is dialled yet.
+    /// Makes ready to talk to the coordinators that are named; nothing is dialled yet.
     pub(crate) fn new(global: &Global, out: Output) -> Result<Self> {
-        let client = Client::builder()
-            .coordinators(global.coordinator.iter().cloned())
+        let client = Self::client(global).coordinators(global.coordinator.iter().cloned());
+        Ok(Self { client: client.connect_lazy()?, out })
+    }
+
+    /// Makes ready to talk to a cluster in a Kubernetes, which is looked for.
+    #[cfg(feature = "kube")]
+    pub(crate) async fn in_kubernetes(
+        global: &Global,
+        target: dfs_kube::Target,
+        out: Output,
+    ) -> Result<Self> {
+        let client = global.kube.connect(target, Self::client(global)).await?;
+        Ok(Self { client: client.connect_lazy()?, out })
+    }
+
+    fn client(global: &Global) -> ClientBuilder {
+        Client::builder()
             .deadline(Duration::from_secs(global.timeout))
             .location(rustix::system::uname().nodename().to_string_lossy(), "")
-            .connect_lazy()?;
-        Ok(Self { client, out })
     }
 
     /// Writes bytes of a file to stdout, to its end without a length.

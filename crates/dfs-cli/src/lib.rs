@@ -8,6 +8,9 @@ mod commands;
 mod context;
 mod destination;
 mod error;
+mod invocation;
+#[cfg(feature = "kube")]
+mod kube;
 mod local_tree;
 mod output;
 mod progress;
@@ -16,25 +19,25 @@ mod server;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use dfs_runtime::{LogFormat, init_logging};
 use dfs_types::ErrorCode;
 
 use crate::args::{Cli, Command, Global};
-use crate::context::Context;
+use crate::context::{Context, Way};
 use crate::error::{Error, Result};
+use crate::invocation::Invocation;
 use crate::output::Output;
 
 /// Runs what `args`, with the name of the program first, say. Gives what to exit with: 0, or the
 /// code of the error as `dfs --help` lists them.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let Cli { global, command } = match Cli::try_parse_from(&args) {
-        Ok(cli) => cli,
+    let Invocation { cli: Cli { global, command }, way } = match Invocation::parse(&args) {
+        Ok(invocation) => invocation,
         Err(error) => return not_understood(&error, args.iter().any(|arg| arg == "--json")),
     };
     let out = Output { is_json: global.json, is_quiet: global.quiet };
-    match start(&global, command, out) {
+    match start(&global, way, command, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is_told() {
@@ -61,7 +64,7 @@ fn not_understood(said: &clap::Error, is_json: bool) -> ExitCode {
     ExitCode::from(error.code().exit_code())
 }
 
-fn start(global: &Global, command: Command, out: Output) -> Result<()> {
+fn start(global: &Global, way: Way, command: Command, out: Output) -> Result<()> {
     let is_server =
         matches!(command, Command::Local(_) | Command::Coordinator(_) | Command::Datanode(_));
     let format: LogFormat = global.log_format.parse().map_err(Error::usage)?;
@@ -74,13 +77,13 @@ fn start(global: &Global, command: Command, out: Output) -> Result<()> {
     let runtime = runtime.map_err(|error| {
         Error::new(ErrorCode::Internal, format_args!("cannot start threads: {error}"))
     })?;
-    let result = runtime.block_on(dispatch(global, command, out));
+    let result = runtime.block_on(dispatch(global, way, command, out));
     // A read of a terminal or pipe that never ends must not keep the process.
     runtime.shutdown_background();
     result
 }
 
-async fn dispatch(global: &Global, command: Command, out: Output) -> Result<()> {
+async fn dispatch(global: &Global, way: Way, command: Command, out: Output) -> Result<()> {
     match command {
         Command::Local(args) => commands::local::run(args, out).await,
         Command::Coordinator(args) => commands::coordinator::run(args, out).await,
@@ -90,7 +93,16 @@ async fn dispatch(global: &Global, command: Command, out: Output) -> Result<()> 
             commands::completions::run(&args, out);
             Ok(())
         }
-        command => run_command(command, &Context::new(global, out)?).await,
+        command => {
+            let cx = match way {
+                #[cfg(feature = "kube")]
+                Way::Kube(target) if !command.is_local() => {
+                    Context::in_kubernetes(global, target, out).await?
+                }
+                _ => Context::new(global, out)?,
+            };
+            run_command(command, &cx).await
+        }
     }
 }
 

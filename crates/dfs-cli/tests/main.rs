@@ -17,6 +17,8 @@ mod memory;
 #[cfg(test)]
 mod metadata;
 #[cfg(test)]
+mod passing_on;
+#[cfg(test)]
 mod power;
 #[cfg(test)]
 mod semantics;

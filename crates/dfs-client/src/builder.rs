@@ -13,6 +13,7 @@ use crate::coordinators::Coordinators;
 use crate::fetch::Penalties;
 use crate::slots::Slots;
 use crate::stats::Counters;
+use crate::ways::Ways;
 use crate::{Error, Stats};
 
 /// Where coordinators are looked for when nothing else is said.
@@ -120,6 +121,7 @@ impl ClientBuilder {
                 hashing,
                 counters: Counters::default(),
                 penalties: Penalties::default(),
+                ways: Ways::default(),
             }),
         })
     }
@@ -152,6 +154,7 @@ pub(crate) struct Inner {
     pub(crate) hashing: Hashing,
     pub(crate) counters: Counters,
     pub(crate) penalties: Penalties,
+    pub(crate) ways: Ways,
 }
 
 impl Client {

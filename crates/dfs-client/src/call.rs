@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dfs_proto::v1::coordinator_client::CoordinatorClient;
 use dfs_proto::{Failure, MESSAGE_LEN_MAX};
-use dfs_transport::{Traced, current_request_id, with_request_id};
+use dfs_transport::{Traced, connect_error, current_request_id, with_request_id};
 use dfs_types::{ErrorCode, RequestId};
 use tokio::time::{Instant, timeout};
 use tonic::{Response, Status};
@@ -161,8 +161,17 @@ impl Client {
                     return Ok(Ok(answer.into_inner()));
                 }
                 Ok(Err(status)) => {
-                    let may_have = !was_never_sent(&status) && is_of_transport(&status);
-                    (Failure::from_status(&status), may_have)
+                    let mut failure = Failure::from_status(&status);
+                    if let Some(error) = connect_error(&status) {
+                        failure.message = error.to_string();
+                        // Whoever decides that will not be of another mind soon.
+                        if error.reason.kind() == io::ErrorKind::PermissionDenied {
+                            failure.code = ErrorCode::PermissionDenied;
+                        }
+                        (failure, false)
+                    } else {
+                        (failure, is_of_transport(&status))
+                    }
                 }
                 Err(_) => {
                     inner.channels.redial(&address);
@@ -224,29 +233,7 @@ pub(crate) fn jittered(pause: Duration, random: &dyn dfs_types::Random) -> Durat
     half + Duration::from_micros(random.below(half.as_micros() as u64 + 1))
 }
 
-/// Whether the connection itself could not be made.
-fn was_never_sent(status: &Status) -> bool {
-    let mut source = status.source();
-    while let Some(error) = source {
-        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        if matches!(
-            kind,
-            Some(
-                io::ErrorKind::ConnectionRefused
-                    | io::ErrorKind::TimedOut
-                    | io::ErrorKind::HostUnreachable
-                    | io::ErrorKind::NetworkUnreachable
-                    | io::ErrorKind::NotFound
-            )
-        ) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
 /// Whether the status was made on this side, because the connection broke.
-fn is_of_transport(status: &Status) -> bool {
+pub(crate) fn is_of_transport(status: &Status) -> bool {
     status.source().is_some()
 }

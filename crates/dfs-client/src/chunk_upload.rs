@@ -9,14 +9,17 @@ use bytes::Bytes;
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::WireId as _;
 use dfs_proto::{Failure, v1, wire};
-use dfs_streamer::grpc::GrpcLink;
-use dfs_streamer::{ChunkBytes, FrameSource, Outcome, SenderConfig, chunk_source, send_chunk};
+use dfs_streamer::{
+    Attachment, ChunkBytes, FrameSource, Link, Outcome, SenderConfig, chunk_source, grpc,
+    send_chunk,
+};
+use dfs_transport::Lane;
 use dfs_types::{BLOCK_SIZE, ChunkSeal, DfsPath, ErrorCode, Frame, NodeId, SessionId};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::call::jittered;
 use crate::stats::count;
-use crate::upload::{PlannedChunk, Upload, WrittenChunk};
+use crate::upload::{Node, PlannedChunk, Upload, WrittenChunk};
 use crate::{Client, Error, ProgressObserver};
 
 /// How often a chunk is planned anew.
@@ -25,6 +28,8 @@ const REPLANS_MAX: usize = 8;
 const REPLAN_PAUSE: Duration = Duration::from_millis(25);
 /// How long a prepare may take.
 const PREPARE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a datanode may take to take a stream; a sender may give up sooner.
+const ATTACH_WITHIN: Duration = Duration::from_secs(15);
 /// How long a datanode that is busy is waited for before the chunk goes elsewhere.
 const BUSY_WITHIN: Duration = Duration::from_secs(15);
 
@@ -109,9 +114,11 @@ impl ChunkUpload {
         };
         let session = wire::id::<SessionId>("session_id", &ready.session_id);
         let session = session.map_err(|e| failed(ErrorCode::Internal, e.to_string()))?;
-        let channel = client.inner.channels.bulk(&chunk.nodes[0].address, chunk.id.0 as u64);
-        let channel = channel.map_err(|e| failed(ErrorCode::Internal, e.to_string()))?;
-        let link = GrpcLink::new(channel);
+        let link = NodeLink {
+            client: client.clone(),
+            node: chunk.nodes[0].clone(),
+            lane: Lane::Bulk(chunk.id.0 as u64),
+        };
         let mut source =
             WithSeal { inner: chunk_source(self.bytes.clone(), client.inner.hashing), seal: None };
         let config = SenderConfig {
@@ -168,24 +175,60 @@ impl ChunkUpload {
             min_copies: self.min_copies,
             node_id: chunk.nodes[0].id.to_wire(),
         };
-        let address = &chunk.nodes[0].address;
         let started = Instant::now();
+        let send = |channel| {
+            let meta = meta.clone();
+            async move { DataNodeClient::new(channel).prepare_chunk_upload(meta).await }
+        };
         loop {
-            let channel = client.inner.channels.control(address);
-            let channel = channel
-                .map_err(|error| Failure::new(ErrorCode::InvalidArgument, error.to_string()))?;
-            let mut node = DataNodeClient::new(channel);
-            let failure =
-                match timeout(PREPARE_WITHIN, node.prepare_chunk_upload(meta.clone())).await {
-                    Ok(Ok(ready)) => return Ok(ready.into_inner()),
-                    Ok(Err(status)) => Failure::from_status(&status),
-                    Err(_) => Failure::new(ErrorCode::Unavailable, "no answer in time"),
-                };
+            let node = &chunk.nodes[0];
+            let failure = match client.at_node(node, Lane::Control, PREPARE_WITHIN, send).await {
+                Ok(ready) => return Ok(ready.into_inner()),
+                Err(failure) => failure,
+            };
             if failure.code != ErrorCode::Busy || started.elapsed() > BUSY_WITHIN {
                 return Err(failure);
             }
-            let pause = failure.retry_after.unwrap_or(Duration::from_millis(50));
-            sleep(jittered(pause, client.inner.random.as_ref())).await;
+            client.pause_of_busy(&failure).await;
+        }
+    }
+}
+
+impl Client {
+    /// Waits for as long as the one that is busy asked for.
+    async fn pause_of_busy(&self, failure: &Failure) {
+        let pause = failure.retry_after.unwrap_or(Duration::from_millis(50));
+        sleep(jittered(pause, self.inner.random.as_ref())).await;
+    }
+}
+
+/// A link to the session of a datanode, by whatever way there is each time.
+struct NodeLink {
+    client: Client,
+    node: Node,
+    lane: Lane,
+}
+
+#[async_trait]
+impl Link for NodeLink {
+    async fn attach(
+        &self,
+        session: SessionId,
+        attach_number: u64,
+    ) -> Result<Attachment, dfs_streamer::Error> {
+        let attach = |channel| grpc::attach(channel, session, attach_number);
+        let started = Instant::now();
+        loop {
+            let attached = self.client.at_node(&self.node, self.lane, ATTACH_WITHIN, attach).await;
+            let failure = match attached {
+                Ok(attachment) => return Ok(attachment),
+                Err(failure) => failure,
+            };
+            // The node has a place for the session; a coordinator on the way may have none.
+            if failure.code != ErrorCode::Busy || started.elapsed() > ATTACH_WITHIN {
+                return Err(failure.into());
+            }
+            self.client.pause_of_busy(&failure).await;
         }
     }
 }

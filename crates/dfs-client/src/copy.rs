@@ -6,6 +6,7 @@ use bytes::Bytes;
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{Failure, bulk, v1};
+use dfs_transport::Lane;
 use dfs_types::{BLOCK_SIZE, ChunkId, ErrorCode, FrameError};
 use tokio::time::timeout;
 
@@ -87,8 +88,6 @@ impl Client {
         let of_status = |status: tonic::Status| failed(Failure::from_status(&status));
         let slow = || failed(Failure::new(ErrorCode::Unavailable, "no answer in time"));
         let wrong = |what: String| failed(Failure::new(ErrorCode::Internal, what));
-        let channel = self.inner.channels.bulk(&node.address, offset / Piece::MAX);
-        let channel = channel.map_err(|error| wrong(error.to_string()))?;
         let request = v1::RetrieveRequest {
             chunk_id: chunk.to_wire(),
             offset,
@@ -96,8 +95,10 @@ impl Client {
             node_id: node.id.to_wire(),
             ..v1::RetrieveRequest::default()
         };
-        let answer = timeout(FRAME_WITHIN, bulk::retrieve_chunk(channel, request)).await;
-        let mut frames = answer.map_err(|_| slow())?.map_err(of_status)?;
+        let retrieve = |channel| bulk::retrieve_chunk(channel, request.clone());
+        let lane = Lane::Bulk(offset / Piece::MAX);
+        let answer = self.at_node(node, lane, FRAME_WITHIN, retrieve).await;
+        let mut frames = answer.map_err(failed)?;
         let block = BLOCK_SIZE as u64;
         let end = offset + length;
         let mut next = offset / block * block;
@@ -130,12 +131,13 @@ impl Client {
 
     /// Tells a node of a block that it served wrong. Best effort: scrub finds it as well.
     pub(crate) async fn report_corrupt(&self, node: &Node, chunk: ChunkId, block: u64) {
-        let Ok(channel) = self.inner.channels.control(&node.address) else { return };
         let node_id = node.id.to_wire();
         let report = v1::CorruptReport { chunk_id: chunk.to_wire(), block, node_id };
-        let reporting = async { DataNodeClient::new(channel).report_corrupt(report).await };
-        let told = timeout(REPORT_WITHIN, reporting).await;
-        if !matches!(told, Ok(Ok(_))) {
+        let send = |channel| {
+            let report = report.clone();
+            async move { DataNodeClient::new(channel).report_corrupt(report).await }
+        };
+        if self.at_node(node, Lane::Control, REPORT_WITHIN, send).await.is_err() {
             tracing::warn!(%chunk, node = %node.id, block, "the node does not take the report");
         }
     }

@@ -6,6 +6,8 @@
 //!     └ get: pieces in parallel, each from the nearest copy, another one when it is slow or bad
 //! ```
 //!
+//! A datanode that cannot be connected to is called through a coordinator, which passes streams on.
+//!
 //! A [`Client`] is cheap to clone; clones share connections, one budget of memory and one set of
 //! request slots. Every block that is read has been checked against the checksum its writer
 //! computed. Errors say whether a repeat may help ([`Error::is_retryable`]) and whether the call
@@ -51,6 +53,7 @@ mod source;
 mod stats;
 mod status;
 mod upload;
+mod ways;
 
 pub use builder::{Client, ClientBuilder, Components};
 pub use error::Error;

@@ -15,6 +15,8 @@ pub struct Stats {
     pub corrupt_blocks: u64,
     /// Chunks that were planned anew.
     pub replans: u64,
+    /// Calls of datanodes that a coordinator passed on, as they could not be connected to.
+    pub passed_on: u64,
 }
 
 #[derive(Debug, Default)]
@@ -24,6 +26,7 @@ pub(crate) struct Counters {
     pub(crate) failovers: AtomicU64,
     pub(crate) corrupt_blocks: AtomicU64,
     pub(crate) replans: AtomicU64,
+    pub(crate) passed_on: AtomicU64,
 }
 
 impl Counters {
@@ -35,6 +38,7 @@ impl Counters {
             failovers: read(&self.failovers),
             corrupt_blocks: read(&self.corrupt_blocks),
             replans: read(&self.replans),
+            passed_on: read(&self.passed_on),
         }
     }
 }

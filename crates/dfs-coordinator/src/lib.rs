@@ -2,12 +2,14 @@
 //!
 //! Stateless but for what can be heard again in seconds: everything that must last is in the
 //! metadata engine, everything else is a registry of datanodes, made of their
-//! heartbeats. No byte of a file passes here.
+//! heartbeats. No byte of a file is kept here; streams to datanodes are passed on for clients that
+//! cannot connect to them.
 //!
 //! ```text
 //!  clients ──► grpc::coordinator ─┐                       ┌─► workers::repair ─► datanodes
 //!  nodes ────► grpc::membership ──┼─► Core ─► Namespace ◄─┼─► workers::reaper
 //!  operator ─► grpc::admin ───────┘    └─► Registry       └─► workers::delete ─► datanodes
+//!  clients ──► grpc::pass_through ───────────────────────────────────────────► datanodes
 //! ```
 //!
 //! Who starts one: [`init`] once in the life of a cluster, then [`Service::start`] and

@@ -7,6 +7,7 @@ use dfs_transport::Observer;
 use dfs_types::NodeState;
 use tonic::Code;
 
+use crate::grpc::Direction;
 use crate::registry::View;
 use crate::workers::{Progress, Tally};
 
@@ -36,6 +37,10 @@ const METHODS: &[&str] = &[
     "Maintenance",
     "Deregister",
     "Forget",
+    "PrepareChunkUpload",
+    "ChunkDataStream",
+    "RetrieveChunk",
+    "ReportCorrupt",
 ];
 
 /// What they are answered with.
@@ -69,6 +74,82 @@ const STATES: &[(NodeState, &str)] = &[
 /// The background work.
 const WORKERS: &[&str] = &["repair", "reaper", "delete"];
 
+/// Why a call was not passed on to a datanode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Passing on is turned off.
+    Off,
+    /// As many as allowed are passed on already.
+    Busy,
+    /// No call of a client.
+    NotForClients,
+    /// The node is not named, or not part of the cluster.
+    UnknownNode,
+    /// The node is not there.
+    Unreachable,
+}
+
+impl Refusal {
+    const NAMES: &[&str] = &["off", "busy", "not_for_clients", "unknown_node", "unreachable"];
+
+    fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+/// The numbers of what is passed on to datanodes.
+#[derive(Debug, Clone)]
+pub(crate) struct Passed {
+    open: Gauge,
+    calls: Counter,
+    bytes: Counters,
+    refused: Counters,
+}
+
+impl Passed {
+    const DIRECTIONS: &[&str] = &["to_node", "from_node"];
+
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            open: metrics.gauge(
+                "dfs_coordinator_passed_on_open",
+                "Calls of datanodes that are being passed on.",
+            ),
+            calls: metrics.counter(
+                "dfs_coordinator_passed_on_total",
+                "Calls of datanodes that were passed on.",
+            ),
+            bytes: metrics.counters(
+                "dfs_coordinator_passed_on_bytes_total",
+                "Bytes of their messages, by where they went.",
+                &[("direction", Self::DIRECTIONS)],
+            ),
+            refused: metrics.counters(
+                "dfs_coordinator_passed_on_refused_total",
+                "Calls of datanodes that were not passed on, by why.",
+                &[("reason", Refusal::NAMES)],
+            ),
+        }
+    }
+
+    pub(crate) fn opened(&self) {
+        self.open.add(1);
+        self.calls.increment();
+    }
+
+    pub(crate) fn closed(&self) {
+        self.open.add(-1);
+    }
+
+    pub(crate) fn moved(&self, direction: Direction, bytes: u64) {
+        self.bytes.of(&[Self::DIRECTIONS[direction as usize]]).add(bytes);
+    }
+
+    pub(crate) fn refused(&self, refusal: Refusal) {
+        self.refused.of(&[refusal.name()]).increment();
+    }
+}
+
 /// The numbers of a coordinator.
 #[derive(Debug)]
 pub(crate) struct Counts {
@@ -81,6 +162,7 @@ pub(crate) struct Counts {
     steps: Gauges,
     /// Copies that datanodes reported bad, and whose records say so now.
     pub(crate) bad_copies: Counter,
+    pub(crate) passed: Passed,
 }
 
 impl Counts {
@@ -124,6 +206,7 @@ impl Counts {
             ),
             bad_copies: metrics
                 .counter("dfs_coordinator_bad_copies_total", "Copies that datanodes reported bad."),
+            passed: Passed::new(metrics),
         }
     }
 

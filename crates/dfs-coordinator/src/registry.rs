@@ -299,6 +299,13 @@ impl Registry {
         lost
     }
 
+    /// Whether the node should have been heard lately, and was not.
+    pub(crate) fn is_silent(&self, node: NodeId, now: Instant) -> bool {
+        let lately = |at| now.saturating_duration_since(at) < self.patience.suspect_after;
+        let heard = self.nodes.get(&node).and_then(|entry| entry.last_heard);
+        !self.is_gathering(now) && !heard.is_some_and(lately)
+    }
+
     /// The nodes that were heard lately and go on, whatever they shall be.
     pub(crate) fn answering(&self, now: Instant) -> BTreeSet<NodeId> {
         let is_lately = |at| now.saturating_duration_since(at) < self.patience.suspect_after;

@@ -57,6 +57,9 @@ pub struct Settings {
     pub repair_concurrency: usize,
     /// Bytes in a second that repair may copy; without a bound when 0.
     pub repair_bytes_per_second: u64,
+    /// Streams of chunk bytes that are passed on to datanodes at the same time, for clients that
+    /// cannot connect to them; a stream may hold about 6 MiB. None are when 0.
+    pub pass_through_streams: usize,
     /// Milliseconds that a request under way may still take after the order to stop.
     pub drain_ms: u64,
 }
@@ -138,6 +141,7 @@ impl Default for Settings {
             worker_lease_ms: 10_000,
             repair_concurrency: 4,
             repair_bytes_per_second: 200 << 20,
+            pass_through_streams: 32,
             drain_ms: 10_000,
         }
     }
@@ -145,6 +149,8 @@ impl Default for Settings {
 
 /// Copies that files get unless something else is said.
 const REPLICATION_DEFAULT: u8 = 3;
+/// Streams that may be passed on at the same time.
+const PASS_THROUGH_MAX: usize = 1_024;
 /// Copies a file may have at most.
 pub(crate) const REPLICATION_MAX: u8 = 16;
 
@@ -176,6 +182,9 @@ impl Settings {
         }
         if !(1..=64).contains(&self.repair_concurrency) {
             return wrong("repair_concurrency", "is not between 1 and 64");
+        }
+        if self.pass_through_streams > PASS_THROUGH_MAX {
+            return wrong("pass_through_streams", "is more than 1024");
         }
         Ok(())
     }

@@ -31,29 +31,38 @@ impl GrpcLink {
 #[async_trait]
 impl Link for GrpcLink {
     async fn attach(&self, session: SessionId, attach_number: u64) -> Result<Attachment, Error> {
-        let (frames, outgoing) = mpsc::channel(FRAMES_AHEAD);
-        let attach = v1::Attach { session_id: session.to_bytes().to_vec().into(), attach_number };
-        let attach = v1::ChunkData { kind: Some(chunk_data::Kind::Attach(attach)) };
-        let outgoing = ReceiverStream::new(outgoing).map(|frame: Frame| v1::ChunkData {
-            kind: Some(chunk_data::Kind::Frame(frame.into())),
-        });
-        let outgoing = futures_util::stream::iter([attach]).chain(outgoing);
-        let acks = bulk::chunk_data_stream(self.channel.clone(), outgoing).await;
-        let acks = acks.map_err(|status| from_status(&status))?.map(|ack| match ack {
-            Ok(ack) => ack_from_wire(ack),
-            Err(status) => Err(from_status(&status)),
-        });
-        Ok(Attachment { frames, acks: Box::pin(acks) })
+        let attached = attach(self.channel.clone(), session, attach_number).await;
+        attached.map_err(|status| Failure::from_status(&status).into())
     }
 }
 
-/// What a status of a stream means: a broken connection can be taken up again, a refusal not.
-fn from_status(status: &Status) -> Error {
-    let failure = Failure::from_status(status);
-    match failure.code {
-        ErrorCode::Unavailable | ErrorCode::OutcomeUnknown => Error::Cut(failure.message),
-        ErrorCode::Stale => Error::UnknownSession,
-        code => Error::Refused { code, message: failure.message },
+/// Opens a stream that takes over a session; for links that choose the channel each time.
+pub async fn attach(
+    channel: Traced,
+    session: SessionId,
+    attach_number: u64,
+) -> Result<Attachment, Status> {
+    let (frames, outgoing) = mpsc::channel(FRAMES_AHEAD);
+    let attach = v1::Attach { session_id: session.to_bytes().to_vec().into(), attach_number };
+    let attach = v1::ChunkData { kind: Some(chunk_data::Kind::Attach(attach)) };
+    let outgoing = ReceiverStream::new(outgoing)
+        .map(|frame: Frame| v1::ChunkData { kind: Some(chunk_data::Kind::Frame(frame.into())) });
+    let outgoing = futures_util::stream::iter([attach]).chain(outgoing);
+    let acks = bulk::chunk_data_stream(channel, outgoing).await?.map(|ack| match ack {
+        Ok(ack) => ack_from_wire(ack),
+        Err(status) => Err(Failure::from_status(&status).into()),
+    });
+    Ok(Attachment { frames, acks: Box::pin(acks) })
+}
+
+/// What the failure of a stream means: a broken connection can be taken up again, a refusal not.
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure.code {
+            ErrorCode::Unavailable | ErrorCode::OutcomeUnknown => Self::Cut(failure.message),
+            ErrorCode::Stale => Self::UnknownSession,
+            code => Self::Refused { code, message: failure.message },
+        }
     }
 }
 

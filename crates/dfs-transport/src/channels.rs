@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use dfs_types::NodeId;
 use hyper_util::rt::TokioIo;
+use tokio::sync::OnceCell;
 use tonic::codegen::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tower::Service;
 
-use crate::network::CONNECT_TIMEOUT;
-use crate::{AddRequestId, Network};
+use crate::dial::{self, ConnectError, DialError};
+use crate::{CallHeaders, Io, Network};
 
 /// Largest HTTP/2 frame that is taken: big ones save system calls.
 pub(crate) const HTTP2_FRAME_MAX: u32 = 1 << 20;
@@ -40,7 +45,26 @@ const BULK_CONNECTIONS: u64 = 2;
 const CHANNELS_MAX: usize = 1_024;
 
 /// A channel that adds the request id to each call.
-pub type Traced = InterceptedService<Channel, AddRequestId>;
+pub type Traced = InterceptedService<Channel, CallHeaders>;
+
+/// What a connection is for. Small calls do not wait behind chunk bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Small calls.
+    Control,
+    /// Chunk bytes. Calls with the same key share a connection.
+    Bulk(u64),
+}
+
+impl Lane {
+    /// The connection that control calls share is 0; bulk connections come after it.
+    fn connection(self) -> u64 {
+        match self {
+            Self::Control => CONTROL,
+            Self::Bulk(key) => CONTROL + 1 + key % BULK_CONNECTIONS,
+        }
+    }
+}
 
 /// How channels are protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,12 +89,18 @@ pub struct Channels {
 
 #[derive(Default)]
 struct Kept {
-    /// By address and connection; the number says when it was used last.
-    channels: BTreeMap<(String, u64), (u64, Channel)>,
+    /// With the number of its last use.
+    channels: BTreeMap<Key, (u64, Channel)>,
     uses: u64,
+    /// Those that somebody waits for.
+    dialling: BTreeMap<Key, Arc<Dialling>>,
 }
 
-/// The connection that control calls share; bulk connections come after it.
+/// Address and connection.
+type Key = (String, u64);
+/// Set by whoever dials, for all who wait.
+type Dialling = OnceCell<Result<Channel, ConnectError>>;
+
 const CONTROL: u64 = 0;
 
 impl Channels {
@@ -83,19 +113,66 @@ impl Channels {
 
     /// A channel for small calls.
     pub fn control(&self, address: &str) -> Result<Traced, AddressError> {
-        self.channel(address, CONTROL)
+        self.channel(address, Lane::Control)
     }
 
     /// A channel for chunk bytes. Calls with the same key share a connection.
     pub fn bulk(&self, address: &str, key: u64) -> Result<Traced, AddressError> {
-        self.channel(address, CONTROL + 1 + key % BULK_CONNECTIONS)
+        self.channel(address, Lane::Bulk(key))
+    }
+
+    /// A channel whose connection was made at least once: the way for those who have another peer
+    /// to turn to. All who want the same one wait for one dialling, and learn at the same time
+    /// that it failed. Cancel-safe.
+    pub async fn dial(&self, address: &str, lane: Lane) -> Result<Traced, DialError> {
+        let key = (Self::parse_address(address)?, lane.connection());
+        let dialling = {
+            let mut kept = self.kept();
+            if let Some(channel) = kept.used(&key) {
+                return Ok(traced(channel, None));
+            }
+            if kept.dialling.len() >= CHANNELS_MAX {
+                // Nobody waits for these, or each for one of very many.
+                kept.dialling.clear();
+            }
+            kept.dialling.entry(key.clone()).or_default().clone()
+        };
+        let (endpoint, connector) = self.endpoint(&key.0, lane)?;
+        let connect = || async {
+            let connected = endpoint.connect_with_connector(connector).await;
+            connected.map_err(|error| not_connected(&key.0, error))
+        };
+        let dialled = dialling.get_or_init(connect).await.clone();
+        let mut kept = self.kept();
+        if kept.dialling.get(&key).is_some_and(|one| Arc::ptr_eq(one, &dialling)) {
+            kept.dialling.remove(&key);
+            if let Ok(channel) = &dialled {
+                kept.keep(key, channel.clone());
+            }
+        }
+        Ok(traced(dialled?, None))
+    }
+
+    /// The same to a coordinator that shall pass calls on to `node`.
+    pub async fn dial_through(
+        &self,
+        coordinator: &str,
+        lane: Lane,
+        node: NodeId,
+    ) -> Result<Traced, DialError> {
+        self.dial(coordinator, lane).await?;
+        Ok(traced(self.made(coordinator, lane)?, Some(node)))
+    }
+
+    /// Forgets a channel, so that who wants it next dials anew. Calls under way keep theirs.
+    pub fn forget(&self, address: &str, lane: Lane) {
+        self.kept().channels.remove(&(address.to_owned(), lane.connection()));
     }
 
     /// Makes the next small call dial anew: a connection that gives no answer may be one whose
     /// other end is long gone. Calls under way keep theirs.
     pub fn redial(&self, address: &str) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.channels.remove(&(address.to_owned(), CONTROL));
+        self.forget(address, Lane::Control);
     }
 
     /// The addresses that stand behind `host:port`: each of them once, in order, and at least one.
@@ -128,48 +205,96 @@ impl Channels {
         Ok(plain.to_owned())
     }
 
-    fn channel(&self, address: &str, connection: u64) -> Result<Traced, AddressError> {
-        let address = Self::parse_address(address)?;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.uses += 1;
-        let now = kept.uses;
-        let key = (address, connection);
-        if let Some((used, channel)) = kept.channels.get_mut(&key) {
-            *used = now;
-            return Ok(Traced::new(channel.clone(), AddRequestId));
-        }
-        if kept.channels.len() >= CHANNELS_MAX {
-            let oldest = kept.channels.iter().min_by_key(|(_, (used, _))| *used);
-            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
-                kept.channels.remove(&oldest);
-            }
-        }
-        let channel = self.make(&key.0, connection)?;
-        kept.channels.insert(key, (now, channel.clone()));
-        Ok(Traced::new(channel, AddRequestId))
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn make(&self, address: &str, connection: u64) -> Result<Channel, AddressError> {
-        let (interval, timeout) = match connection {
-            CONTROL => (CONTROL_KEEPALIVE_INTERVAL, CONTROL_KEEPALIVE_TIMEOUT),
-            _ => (KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT),
+    fn channel(&self, address: &str, lane: Lane) -> Result<Traced, AddressError> {
+        Ok(traced(self.made(address, lane)?, None))
+    }
+
+    fn made(&self, address: &str, lane: Lane) -> Result<Channel, AddressError> {
+        let key = (Self::parse_address(address)?, lane.connection());
+        let mut kept = self.kept();
+        if let Some(channel) = kept.used(&key) {
+            return Ok(channel);
+        }
+        let (endpoint, connector) = self.endpoint(&key.0, lane)?;
+        let channel = endpoint.connect_with_connector_lazy(connector);
+        kept.keep(key, channel.clone());
+        Ok(channel)
+    }
+
+    fn endpoint(&self, address: &str, lane: Lane) -> Result<(Endpoint, Connector), AddressError> {
+        let (interval, timeout) = match lane {
+            Lane::Control => (CONTROL_KEEPALIVE_INTERVAL, CONTROL_KEEPALIVE_TIMEOUT),
+            Lane::Bulk(_) => (KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT),
         };
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|_| AddressError(address.to_owned()))?
-            .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(interval)
             .keep_alive_timeout(timeout)
             .keep_alive_while_idle(false)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(HTTP2_FRAME_MAX);
-        let (network, address) = (self.network.clone(), address.to_owned());
-        let connector = tower::service_fn(move |_: Uri| {
-            let (network, address) = (network.clone(), address.clone());
-            async move { Ok::<_, io::Error>(TokioIo::new(network.connect(&address).await?)) }
-        });
-        Ok(endpoint.connect_with_connector_lazy(connector))
+        Ok((endpoint, Connector { network: self.network.clone(), address: address.to_owned() }))
     }
+}
+
+/// Dials one address, whatever it is asked for.
+#[derive(Clone)]
+struct Connector {
+    network: Arc<dyn Network>,
+    address: String,
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Io>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Io>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let Self { network, address } = self.clone();
+        Box::pin(async move { Ok(TokioIo::new(dial::connect(&*network, &address).await?)) })
+    }
+}
+
+impl Kept {
+    /// A channel that is there, which thereby is used.
+    fn used(&mut self, key: &Key) -> Option<Channel> {
+        self.uses += 1;
+        let (used, channel) = self.channels.get_mut(key)?;
+        *used = self.uses;
+        Some(channel.clone())
+    }
+
+    /// Keeps a new one, in place of the one that was not used for longest if there are many.
+    fn keep(&mut self, key: Key, channel: Channel) {
+        if self.channels.len() >= CHANNELS_MAX {
+            let oldest = self.channels.iter().min_by_key(|(_, (used, _))| *used);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                self.channels.remove(&oldest);
+            }
+        }
+        self.channels.insert(key, (self.uses, channel));
+    }
+}
+
+fn traced(channel: Channel, node: Option<NodeId>) -> Traced {
+    Traced::new(channel, CallHeaders { node })
+}
+
+/// What a first connection failed of, as the network said it.
+fn not_connected(address: &str, error: tonic::transport::Error) -> ConnectError {
+    dial::within(&error).cloned().unwrap_or_else(|| ConnectError {
+        address: address.to_owned(),
+        reason: Arc::new(io::Error::other(error)),
+    })
 }
 
 impl std::fmt::Debug for Channels {

@@ -7,17 +7,19 @@
 mod answer;
 mod authorise;
 mod channels;
+mod dial;
 mod memory;
 mod network;
 mod request_id;
 mod server;
 
 pub use authorise::{Action, Denied, Identity, allow};
-pub use channels::{AddressError, Channels, Security, Traced};
+pub use channels::{AddressError, Channels, Lane, Security, Traced};
+pub use dial::{ConnectError, DialError, connect_error};
 pub use memory::MemoryNetwork;
 pub use network::{CONNECT_TIMEOUT, Io, Listener, Network, Stream, TcpNetwork, listen_code};
 pub use request_id::{
-    AddRequestId, REQUEST_ID_HEADER, current_request_id, in_request, spawn_in_request,
-    with_request_id,
+    CallHeaders, NODE_ID_HEADER, REQUEST_ID_HEADER, current_request_id, in_request,
+    spawn_in_request, with_request_id,
 };
 pub use server::{Observer, serve};

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tonic::transport::server::Connected;
 
-/// How long dialling may take.
+/// How long dialling may take where nothing else is said.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A byte stream between two processes.
@@ -111,8 +111,13 @@ pub trait Listener: Send + 'static {
 /// A way to other processes.
 #[async_trait]
 pub trait Network: Send + Sync + 'static {
-    /// Dials `host:port`; gives up after [`CONNECT_TIMEOUT`].
+    /// Dials `host:port`; gives up after [`connect_timeout`](Self::connect_timeout).
     async fn connect(&self, address: &str) -> io::Result<Io>;
+
+    /// How long dialling may take.
+    fn connect_timeout(&self) -> Duration {
+        CONNECT_TIMEOUT
+    }
 
     /// Listens on `host:port`; port 0 takes a free one.
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>>;

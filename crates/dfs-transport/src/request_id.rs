@@ -1,6 +1,6 @@
 //! One id follows a user's action through every process it touches.
 
-use dfs_types::{OsRandom, RequestId};
+use dfs_types::{NodeId, OsRandom, RequestId};
 use tokio::task::JoinHandle;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -44,16 +44,27 @@ where
     }
 }
 
-/// Puts the current id on every outgoing call; makes one when there is none.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct AddRequestId;
+/// Header that says which datanode a call means that a coordinator shall pass on: its id.
+pub const NODE_ID_HEADER: &str = "dfs-node-id";
 
-impl Interceptor for AddRequestId {
+/// Puts the current id on every outgoing call, or makes one when there is none; and on those that
+/// a coordinator shall pass on, for whom they are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CallHeaders {
+    pub(crate) node: Option<NodeId>,
+}
+
+impl Interceptor for CallHeaders {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let id = current_request_id().unwrap_or_else(|| RequestId::random(&OsRandom));
-        let value: Result<MetadataValue<Ascii>, _> = id.to_string().parse();
-        if let Ok(value) = value {
-            request.metadata_mut().insert(REQUEST_ID_HEADER, value);
+        let mut add = |name, text: String| {
+            if let Ok(value) = text.parse::<MetadataValue<Ascii>>() {
+                request.metadata_mut().insert(name, value);
+            }
+        };
+        add(REQUEST_ID_HEADER, id.to_string());
+        if let Some(node) = self.node {
+            add(NODE_ID_HEADER, node.to_string());
         }
         Ok(request)
     }

@@ -18,6 +18,14 @@ pub(crate) struct VersionArgs {
     client: bool,
 }
 
+#[cfg(feature = "kube")]
+impl VersionArgs {
+    /// Whether no cluster is asked.
+    pub(crate) fn is_local(&self) -> bool {
+        self.client
+    }
+}
+
 pub(crate) async fn run(args: VersionArgs, cx: &Context) -> Result<()> {
     let client = env!("CARGO_PKG_VERSION");
     let server = if args.client {

@@ -13,6 +13,8 @@ mod failing_over;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod passing_on;
+#[cfg(test)]
 mod reading;
 #[cfg(test)]
 mod round_trips;

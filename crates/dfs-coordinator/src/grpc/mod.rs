@@ -6,6 +6,8 @@ mod coordinator;
 mod holder;
 mod membership;
 mod nodes;
+mod pass_through;
+mod passing;
 mod removal;
 mod upload;
 mod waiting;
@@ -24,7 +26,9 @@ use tonic_health::server::HealthReporter;
 
 use crate::Error;
 use crate::core::Core;
+use pass_through::PassThrough;
 
+pub(crate) use passing::Direction;
 pub(crate) use waiting::{Initialiser, waiting_routes};
 
 /// All services of a coordinator, with health and reflection.
@@ -48,6 +52,7 @@ pub(crate) async fn routes(core: &Arc<Core>) -> Result<(Routes, HealthReporter),
     let routes = Routes::new(coordinator)
         .add_service(membership)
         .add_service(admin)
+        .add_service(PassThrough::new(core.clone()))
         .add_service(health)
         .add_service(reflection);
     Ok((routes, reporter))

@@ -6,6 +6,7 @@ mod engine;
 mod files;
 mod life;
 mod members;
+mod passing_on;
 mod repairing;
 mod several;
 mod waiting;

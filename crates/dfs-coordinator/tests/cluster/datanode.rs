@@ -419,23 +419,43 @@ impl DataNode for Handler {
 
     async fn prepare_chunk_upload(
         &self,
-        _: Request<v1::ChunkMeta>,
+        request: Request<v1::ChunkMeta>,
     ) -> Result<Response<v1::ChunkUploadReady>, Status> {
-        Err(Status::unimplemented("a fake takes no data"))
+        if request.get_ref().node_id != self.0.id.to_bytes().to_vec() {
+            return Err(Failure::new(ErrorCode::Unavailable, "another node is meant").into());
+        }
+        let session_id = self.0.id.to_bytes().to_vec().into();
+        Ok(Response::new(v1::ChunkUploadReady { session_id, ..v1::ChunkUploadReady::default() }))
     }
 
     async fn chunk_data_stream(
         &self,
-        _: Request<Streaming<v1::ChunkData>>,
+        request: Request<Streaming<v1::ChunkData>>,
     ) -> Result<Response<Self::ChunkDataStreamStream>, Status> {
-        Err(Status::unimplemented("a fake takes no data"))
+        // Says how much has come, and keeps nothing.
+        let mut received_offset = 0;
+        let acks = request.into_inner().map(move |data| {
+            if let Some(v1::chunk_data::Kind::Frame(frame)) = data?.kind {
+                received_offset += frame.data.len() as u64;
+            }
+            let progress = v1::Progress { received_offset, dropped: Vec::new() };
+            Ok(v1::ChunkAck { kind: Some(v1::chunk_ack::Kind::Progress(progress)) })
+        });
+        Ok(Response::new(Box::pin(acks)))
     }
 
     async fn retrieve_chunk(
         &self,
-        _: Request<v1::RetrieveRequest>,
+        request: Request<v1::RetrieveRequest>,
     ) -> Result<Response<Self::RetrieveChunkStream>, Status> {
-        Err(Status::unimplemented("a fake has no data"))
+        // As many frames of zeros as the length says.
+        let frames = (0..request.into_inner().length).map(|number| {
+            let data = vec![0; 1 << 20].into();
+            Ok(v1::ChunkFrame { offset: number << 20, data, ..v1::ChunkFrame::default() })
+        });
+        let none = Err(Failure::new(ErrorCode::NotFound, "no such chunk").into());
+        let frames = tokio_stream::iter(frames).chain(tokio_stream::once(none));
+        Ok(Response::new(Box::pin(frames)))
     }
 
     async fn report_corrupt(

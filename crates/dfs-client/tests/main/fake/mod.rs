@@ -3,6 +3,8 @@
 
 mod coordinator;
 mod datanode;
+mod outside;
+mod pass_through;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -27,6 +29,8 @@ use tonic::{Code, Request, Response, Status};
 
 use coordinator::FakeCoordinator;
 use datanode::FakeDataNode;
+pub(crate) use outside::{Blocked, Outside};
+use pass_through::FakePassThrough;
 
 /// Bytes of a chunk when nothing else is asked for.
 pub(crate) const CHUNK: u64 = 256 << 10;
@@ -71,7 +75,7 @@ pub(crate) struct Node {
     pub(crate) prepared: AtomicU64,
     pub(crate) reports: Mutex<Vec<(ChunkId, u64)>>,
     sessions: Mutex<BTreeMap<SessionId, (Arc<Session>, v1::ChunkMeta)>>,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Node {
@@ -108,6 +112,18 @@ pub(crate) struct Upload {
     pub(crate) staged: Vec<v1::WrittenChunk>,
 }
 
+/// What coordinators do with calls of datanodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum PassingOn {
+    /// Refuse them.
+    #[default]
+    Off,
+    /// Pass them on.
+    On,
+    /// Pass them on, but flip a bit of the next frame that is read.
+    FlipsABit,
+}
+
 /// What the coordinator knows, and what it does wrong.
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -126,6 +142,11 @@ pub(crate) struct State {
     pub(crate) hanging: BTreeSet<String>,
     /// Coordinators that know too little to say anything, by address.
     pub(crate) gathering: BTreeSet<String>,
+    pub(crate) passing_on: PassingOn,
+    /// Answers so many streams that it should pass on with `BUSY`.
+    pub(crate) busy_passing_on: u32,
+    /// Calls passed on by each coordinator.
+    pub(crate) passed_on: BTreeMap<String, u64>,
     /// Calls received by each coordinator.
     pub(crate) received: BTreeMap<String, u64>,
     /// The newest call of each slot: number, body, answer.
@@ -162,8 +183,16 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Arc<Node>>,
     pub(crate) state: Mutex<State>,
     pub(crate) stored: Mutex<Stored>,
+    /// Nodes that are stopped.
+    down: Mutex<BTreeSet<NodeId>>,
     /// Request ids, with what they came for.
     pub(crate) request_ids: Mutex<Vec<(&'static str, String)>>,
+}
+
+impl World {
+    fn is_up(&self, node: &Node) -> bool {
+        !self.down.lock().unwrap().contains(&node.id)
+    }
 }
 
 /// The whole; ends when dropped.
@@ -205,6 +234,7 @@ impl Cluster {
                 nodes,
                 state: Mutex::default(),
                 stored: Mutex::default(),
+                down: Mutex::default(),
                 request_ids: Mutex::default(),
             }),
         };
@@ -224,7 +254,10 @@ impl Cluster {
         let coordinator = FakeCoordinator { world: self.world.clone(), at: address.to_owned() };
         let service =
             CoordinatorServer::new(coordinator).max_decoding_message_size(MESSAGE_LEN_MAX);
-        let running = self.serve(address, Routes::new(service)).await;
+        let passing = FakePassThrough { world: self.world.clone(), at: address.to_owned() };
+        let passing = DataNodeServer::new(passing).max_decoding_message_size(FRAME_MESSAGE_LEN_MAX);
+        let routes = Routes::new(service).add_service(passing);
+        let running = self.serve(address, routes).await;
         self.coordinators.lock().unwrap().insert(address.to_owned(), running);
     }
 
@@ -244,12 +277,14 @@ impl Cluster {
         let service = DataNodeServer::new(FakeDataNode { node, world: self.world.clone() })
             .max_decoding_message_size(FRAME_MESSAGE_LEN_MAX);
         let running = self.serve(&address, Routes::new(service)).await;
+        self.world.down.lock().unwrap().remove(&self.node(number).id);
         *self.nodes[number - 1].lock().unwrap() = Some(running);
     }
 
     pub(crate) async fn stop_node(&self, number: usize) {
         let running = self.nodes[number - 1].lock().unwrap().take();
         stop(running).await;
+        self.world.down.lock().unwrap().insert(self.node(number).id);
     }
 
     async fn serve(&self, address: &str, routes: Routes) -> JoinHandle<()> {
@@ -280,6 +315,12 @@ impl Cluster {
             random: Arc::new(SeededRandom::new(7)),
             hashing: Hashing::Inline,
         }
+    }
+
+    /// Settings of a client that is outside of the cluster's network.
+    pub(crate) fn outside(&self, network: &Outside) -> ClientBuilder {
+        let components = Components { network: Arc::new(network.clone()), ..self.components() };
+        Client::builder().coordinator(COORDINATOR).components(components)
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -1,0 +1,154 @@
+//! What a command line says as a whole: what to do, and how the cluster is reached.
+
+use std::ffi::OsString;
+
+#[cfg(feature = "kube")]
+use clap::{
+    ArgMatches, CommandFactory as _, FromArgMatches as _, error::ErrorKind, parser::ValueSource,
+};
+
+use crate::args::Cli;
+use crate::context::Way;
+
+/// A command line that was understood.
+pub(crate) struct Invocation {
+    pub(crate) cli: Cli,
+    pub(crate) way: Way,
+}
+
+impl Invocation {
+    /// Understands `args`, the first of which is the name that the program was called by.
+    #[cfg(not(feature = "kube"))]
+    pub(crate) fn parse(args: &[OsString]) -> Result<Self, clap::Error> {
+        let cli = <Cli as clap::Parser>::try_parse_from(args)?;
+        Ok(Self { cli, way: Way::Coordinators })
+    }
+
+    /// Understands `args`, the first of which is the name that the program was called by.
+    #[cfg(feature = "kube")]
+    pub(crate) fn parse(args: &[OsString]) -> Result<Self, clap::Error> {
+        if args.first().is_some_and(|name| crate::kube::is_plugin(name)) {
+            return Self::of_plugin(args);
+        }
+        let matches = Cli::command().try_get_matches_from(args)?;
+        let cli = Cli::from_arg_matches(&matches)?;
+        let way = way(&cli, &matches).map_err(|message| wrong(&message))?;
+        Ok(Self { cli, way })
+    }
+
+    /// The same as a plugin of kubectl, where the cluster is in Kubernetes unless something else
+    /// is said.
+    #[cfg(feature = "kube")]
+    fn of_plugin(args: &[OsString]) -> Result<Self, clap::Error> {
+        use crate::kube::PluginOptions;
+        use clap::Args as _;
+
+        // -n is the namespace all over kubectl.
+        let command = ["put", "get", "mv"].into_iter().fold(
+            Cli::command().name("kubectl dfs").bin_name("kubectl dfs"),
+            |command, name| {
+                command.mut_subcommand(name, |one| {
+                    one.mut_arg("no_clobber", |option| option.short(None))
+                })
+            },
+        );
+        let matches = PluginOptions::augment_args(command).try_get_matches_from(args)?;
+        let cli = Cli::from_arg_matches(&matches)?;
+        let plugin = PluginOptions::from_arg_matches(&matches)?;
+        let has_named = plugin.names_any();
+        if has_named && (is_typed(&matches, "kube") || is_typed(&matches, "coordinator")) {
+            return Err(wrong("--namespace and --cluster do not go with --kube or --coordinator"));
+        }
+        let is_elsewhere = is_typed(&matches, "coordinator") || cli.global.kube.is_named();
+        let way = if is_elsewhere && !has_named {
+            way(&cli, &matches).map_err(|message| wrong(&message))?
+        } else {
+            Way::Kube(plugin.into_target())
+        };
+        Ok(Self { cli, way })
+    }
+}
+
+/// How the cluster is reached. What was typed stands over what is set in the environment.
+#[cfg(feature = "kube")]
+fn way(cli: &Cli, matches: &ArgMatches) -> Result<Way, String> {
+    let (kube, coordinator) = (is_typed(matches, "kube"), is_typed(matches, "coordinator"));
+    if kube && coordinator {
+        return Err("--kube and --coordinator name a cluster each: give one of them".to_owned());
+    }
+    if !kube && !coordinator && cli.global.kube.is_named() && !cli.global.coordinator.is_empty() {
+        return Err("DFS_KUBE and DFS_COORDINATOR name a cluster each: unset one of them, or say \
+                    --kube or --coordinator"
+            .to_owned());
+    }
+    if coordinator {
+        return Ok(Way::Coordinators);
+    }
+    match cli.global.kube.target().map_err(|error| error.to_string())? {
+        Some(target) => Ok(Way::Kube(target)),
+        None if is_typed(matches, "context") => {
+            Err("--context goes with --kube: which DfsCluster is meant?".to_owned())
+        }
+        None => Ok(Way::Coordinators),
+    }
+}
+
+#[cfg(feature = "kube")]
+fn is_typed(matches: &ArgMatches, option: &str) -> bool {
+    matches.value_source(option) == Some(ValueSource::CommandLine)
+}
+
+#[cfg(feature = "kube")]
+fn wrong(message: &str) -> clap::Error {
+    Cli::command().error(ErrorKind::ArgumentConflict, message)
+}
+
+#[cfg(all(test, feature = "kube"))]
+mod tests {
+    use dfs_kube::Target;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Way, String> {
+        let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+        Invocation::parse(&args).map(|found| found.way).map_err(|error| error.to_string())
+    }
+
+    fn kube(namespace: Option<&str>, name: Option<&str>) -> Way {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Way::Kube(Target { namespace: owned(namespace), name: owned(name) })
+    }
+
+    #[test]
+    fn a_cluster_is_named_by_its_coordinators_or_in_its_kubernetes() {
+        assert_eq!(parse("dfs status"), Ok(Way::Coordinators));
+        assert_eq!(parse("dfs --kube files/demo status"), Ok(kube(Some("files"), Some("demo"))));
+        assert_eq!(parse("dfs status --kube demo"), Ok(kube(None, Some("demo"))));
+        assert_eq!(parse("dfs --coordinator http://a:1 ls /"), Ok(Way::Coordinators));
+        for (line, said) in [
+            ("dfs --kube a/b --coordinator http://a:1 ls /", "give one of them"),
+            ("dfs --context here ls /", "goes with --kube"),
+            ("dfs --kube A_b ls /", "NAMESPACE/NAME"),
+            ("dfs -n files ls /", "-n"),
+        ] {
+            let error = parse(line).expect_err(line);
+            assert!(error.contains(said), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_plugin_of_kubectl_looks_in_the_namespace_of_its_context() {
+        assert_eq!(parse("kubectl-dfs status"), Ok(kube(None, None)));
+        assert_eq!(parse("/opt/bin/kubectl-dfs -n files ls /"), Ok(kube(Some("files"), None)));
+        let both = Ok(kube(Some("files"), Some("demo")));
+        assert_eq!(parse("kubectl-dfs ls / --cluster demo --namespace files"), both);
+        assert_eq!(parse("kubectl-dfs --kube files/demo ls /"), both);
+        assert_eq!(parse("kubectl-dfs --context here ls /"), Ok(kube(None, None)));
+        assert_eq!(parse("kubectl-dfs --coordinator http://a:1 ls /"), Ok(Way::Coordinators));
+        assert_eq!(parse("kubectl-dfs mv -n files /a /b"), Ok(kube(Some("files"), None)));
+        let error = parse("kubectl-dfs -n files --kube a/b ls /").unwrap_err();
+        assert!(error.contains("do not go with"), "{error}");
+        let help = parse("kubectl-dfs put --help").unwrap_err();
+        assert!(help.contains("Usage: kubectl dfs put"), "{help}");
+    }
+}

@@ -1,0 +1,192 @@
+//! Calls of datanodes that a client cannot connect to: passed on to the node that the call names.
+//!
+//! ```text
+//!  client ── DataNode call, header dfs-node-id ──► coordinator ── the same call ──► that node
+//! ```
+//!
+//! Nothing is read, kept or changed on the way: frame for frame of the connection goes on when the
+//! other side has room for it, so that a slow one slows down the other, and both ends verify every
+//! block as ever. Where a node is, the registry knows; an address is never taken from the caller.
+//! Orders among servers are refused: who may give them is a matter of the cluster's own network.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use dfs_proto::v1::data_node_server::SERVICE_NAME;
+use dfs_proto::{Failure, bulk};
+use dfs_transport::{Action, Lane, NODE_ID_HEADER};
+use dfs_types::{ErrorCode, NodeId, NodeState};
+use http::{HeaderMap, Request, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service};
+use tonic::server::NamedService;
+
+use super::passing::{Passage, passed_answer, passed_request};
+use crate::core::{Core, allow};
+use crate::failure;
+use crate::metrics::Refusal;
+
+const PREPARE_CHUNK_UPLOAD: &str = "/dfs.v1.DataNode/PrepareChunkUpload";
+const REPORT_CORRUPT: &str = "/dfs.v1.DataNode/ReportCorrupt";
+
+/// How long a node may take to begin its answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// When to try again after a bound was reached.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// The service `DataNode` of a coordinator.
+#[derive(Clone)]
+pub(super) struct PassThrough {
+    core: Arc<Core>,
+    /// One permit for each stream of chunk bytes.
+    streams: Arc<Semaphore>,
+    /// One permit for each small call.
+    calls: Arc<Semaphore>,
+    /// Spreads streams over the connections to a node.
+    next: Arc<AtomicU64>,
+}
+
+/// A call that is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Passed {
+    path: &'static str,
+    action: Action,
+    has_chunk_bytes: bool,
+}
+
+/// What clients call.
+const PASSED: [Passed; 4] = [
+    Passed { path: PREPARE_CHUNK_UPLOAD, action: Action::Write, has_chunk_bytes: false },
+    Passed { path: bulk::CHUNK_DATA_STREAM, action: Action::Write, has_chunk_bytes: true },
+    Passed { path: bulk::RETRIEVE_CHUNK, action: Action::Read, has_chunk_bytes: true },
+    Passed { path: REPORT_CORRUPT, action: Action::Read, has_chunk_bytes: false },
+];
+
+impl PassThrough {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        let bound = core.settings.pass_through_streams;
+        let permits = || Arc::new(Semaphore::new(bound));
+        Self { core, streams: permits(), calls: permits(), next: Arc::default() }
+    }
+
+    async fn pass(&self, request: Request<Body>) -> Result<Response<Body>, (Refusal, Failure)> {
+        let wanted = request.uri().path();
+        let Some(passed) = PASSED.into_iter().find(|passed| passed.path == wanted) else {
+            let message = format!("{wanted} is between servers; a coordinator does not pass it on");
+            return Err((
+                Refusal::NotForClients,
+                Failure::new(ErrorCode::PermissionDenied, message),
+            ));
+        };
+        allow(passed.action, None).map_err(|denied| (Refusal::NotForClients, denied))?;
+        let permit = self.permit(passed)?;
+        let node = named_node(request.headers()).map_err(|wrong| (Refusal::UnknownNode, wrong))?;
+        let address = self.address_of(node).await?;
+        let unreachable = |what: String| {
+            let message = format!("node {node} at {address}: {what}");
+            (Refusal::Unreachable, Failure::new(ErrorCode::Unavailable, message))
+        };
+        let lane = if passed.has_chunk_bytes {
+            Lane::Bulk(self.next.fetch_add(1, Ordering::Relaxed))
+        } else {
+            Lane::Control
+        };
+        let mut channel = self
+            .core
+            .channels
+            .dial(&address, lane)
+            .await
+            .map_err(|error| unreachable(error.to_string()))?;
+        let passage = Passage::open(self.core.counts.passed.clone(), permit);
+        let onward = passed_request(passed.path, request, &passage);
+        let answer = async {
+            std::future::poll_fn(|cx| channel.poll_ready(cx)).await?;
+            channel.call(onward).await
+        };
+        match timeout(ANSWER_WITHIN, answer).await {
+            Ok(Ok(answer)) => Ok(passed_answer(answer.map(Body::new), passage)),
+            Ok(Err(error)) => {
+                self.core.channels.forget(&address, lane);
+                Err(unreachable(crate::chain(&error)))
+            }
+            Err(_) => Err(unreachable("no answer in time".to_owned())),
+        }
+    }
+
+    fn permit(&self, passed: Passed) -> Result<OwnedSemaphorePermit, (Refusal, Failure)> {
+        let bound = self.core.settings.pass_through_streams;
+        if bound == 0 {
+            let message = "this coordinator does not pass streams on to datanodes \
+                           (pass_through_streams is 0 in its settings): run the client where it \
+                           reaches the datanodes, use `dfs --kube`, or set pass_through_streams";
+            return Err((Refusal::Off, Failure::new(ErrorCode::Unimplemented, message)));
+        }
+        let permits = if passed.has_chunk_bytes { &self.streams } else { &self.calls };
+        permits.clone().try_acquire_owned().map_err(|_| {
+            let message = format!(
+                "{bound} streams are passed on already, as many as pass_through_streams allows; \
+                 try again, or connect to the datanodes directly"
+            );
+            (Refusal::Busy, Failure::new(ErrorCode::Busy, message).retry_after(RETRY_AFTER))
+        })
+    }
+
+    async fn address_of(&self, node: NodeId) -> Result<String, (Refusal, Failure)> {
+        let core = &self.core;
+        let met = core.meet([node].into_iter()).await;
+        met.map_err(|error| (Refusal::UnknownNode, failure::of(&error)))?;
+        let (now, registry) = (Instant::now(), core.registry());
+        let Some(view) = registry.view(node, now).filter(|view| view.state != NodeState::Removed)
+        else {
+            let message = format!("node {node} is not part of this cluster; `dfs status` lists it");
+            return Err((Refusal::UnknownNode, Failure::new(ErrorCode::NotFound, message)));
+        };
+        if registry.is_silent(node, now) {
+            // To dial it would make the caller wait for what is known.
+            let message = format!("node {node} at {}: it sends no heartbeats", view.member.address);
+            return Err((Refusal::Unreachable, Failure::new(ErrorCode::Unavailable, message)));
+        }
+        Ok(view.member.address)
+    }
+}
+
+fn named_node(headers: &HeaderMap) -> Result<NodeId, Failure> {
+    let text = headers.get(NODE_ID_HEADER).and_then(|value| value.to_str().ok());
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| {
+        let message = format!(
+            "this is a coordinator: it passes calls on to the datanode whose id, 32 hexadecimal \
+             digits, stands in the header {NODE_ID_HEADER}"
+        );
+        Failure::new(ErrorCode::InvalidArgument, message)
+    })
+}
+
+impl NamedService for PassThrough {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl Service<Request<Body>> for PassThrough {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move {
+            Ok(service.pass(request).await.unwrap_or_else(|(refusal, failure)| {
+                tracing::debug!(?refusal, %failure, "not passed on");
+                service.core.counts.passed.refused(refusal);
+                tonic::Status::from(failure).into_http()
+            }))
+        })
+    }
+}

@@ -1,0 +1,190 @@
+//! The two bodies of a call that is passed on, and what bounds them.
+//!
+//! The request is drawn by the connection to the node, the answer pushed by a task to that of the
+//! client; each waits for room on the other side before it takes one more frame. Of a stream no
+//! more is held than the windows of its two connections and a frame or two between them.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_proto::Failure;
+use dfs_types::ErrorCode;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, Version, header};
+use http_body::{Body as _, Frame};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, sleep_until};
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::lock;
+use crate::metrics::Passed;
+
+/// How long no byte may move in either direction: longer than a chunk takes to become durable
+/// after its last frame.
+const IDLE_MAX: Duration = Duration::from_secs(90);
+/// How long a stream may take in all.
+const WHOLE_MAX: Duration = Duration::from_hours(1);
+/// Frames between the two connections.
+const FRAMES_BETWEEN: usize = 1;
+
+/// A call under way; counted, and its place taken, for as long as there is any of it.
+pub(super) struct Passage {
+    counts: Passed,
+    ends_at: Instant,
+    moved_at: Mutex<Instant>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    ToNode,
+    FromNode,
+}
+
+impl Passage {
+    pub(super) fn open(counts: Passed, permit: OwnedSemaphorePermit) -> Arc<Self> {
+        counts.opened();
+        let now = Instant::now();
+        let moved_at = Mutex::new(now);
+        Arc::new(Self { counts, ends_at: now + WHOLE_MAX, moved_at, _permit: permit })
+    }
+
+    fn moved(&self, direction: Direction, frame: &Frame<Bytes>) {
+        *lock(&self.moved_at) = Instant::now();
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        self.counts.moved(direction, bytes as u64);
+    }
+
+    /// Waits until nothing has moved for too long, or all has taken too long.
+    async fn expired(&self) {
+        loop {
+            let at = (*lock(&self.moved_at) + IDLE_MAX).min(self.ends_at);
+            if at <= Instant::now() {
+                return;
+            }
+            sleep_until(at).await;
+        }
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.counts.closed();
+    }
+}
+
+/// The request as the node gets it. Of its headers only those go along that say how to read the
+/// body: the request id is added as to every call.
+pub(super) fn passed_request(
+    path: &'static str,
+    request: Request<Body>,
+    passage: &Arc<Passage>,
+) -> Request<Body> {
+    let (parts, body) = request.into_parts();
+    let mut onward = Request::new(Body::new(Drawn { body, passage: passage.clone() }));
+    *onward.method_mut() = Method::POST;
+    *onward.uri_mut() = PathAndQuery::from_static(path).into();
+    *onward.version_mut() = Version::HTTP_2;
+    *onward.headers_mut() = of_body(&parts.headers);
+    onward.headers_mut().insert(header::TE, http::HeaderValue::from_static("trailers"));
+    onward
+}
+
+/// The answer as the client gets it.
+pub(super) fn passed_answer(answer: Response<Body>, passage: Arc<Passage>) -> Response<Body> {
+    let (parts, body) = answer.into_parts();
+    let (frames, pushed) = mpsc::channel(FRAMES_BETWEEN);
+    let is_over = body.is_end_stream();
+    if !is_over {
+        dfs_transport::spawn_in_request(push(body, frames, passage));
+    }
+    let mut back = Response::new(if is_over { Body::empty() } else { Body::new(Pushed(pushed)) });
+    *back.status_mut() = parts.status;
+    *back.headers_mut() = parts.headers;
+    back
+}
+
+fn of_body(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for name in [header::CONTENT_TYPE.as_str(), "grpc-encoding", "grpc-accept-encoding"] {
+        if let (Some(value), Ok(name)) = (headers.get(name), name.parse::<header::HeaderName>()) {
+            kept.insert(name, value.clone());
+        }
+    }
+    kept
+}
+
+type Frames = mpsc::Sender<Result<Frame<Bytes>, Status>>;
+
+async fn push(mut body: Body, frames: Frames, passage: Arc<Passage>) {
+    let moving = async {
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            if let Ok(frame) = &frame {
+                passage.moved(Direction::FromNode, frame);
+            }
+            if frames.send(frame).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = moving => {}
+        () = frames.closed() => {}
+        () = passage.expired() => {
+            let message = "the stream was passed on for too long, or nothing moved on it";
+            let status = Status::from(Failure::new(ErrorCode::Unavailable, message));
+            let mut trailers = HeaderMap::new();
+            // Who reads nothing is not told: the stream just ends, without a status.
+            if status.add_header(&mut trailers).is_ok() {
+                drop(frames.try_send(Ok(Frame::trailers(trailers))));
+            }
+        }
+    }
+}
+
+/// A request on its way to the node.
+struct Drawn {
+    body: Body,
+    passage: Arc<Passage>,
+}
+
+impl http_body::Body for Drawn {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.passage.moved(Direction::ToNode, frame);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}
+
+/// An answer on its way to the client.
+struct Pushed(mpsc::Receiver<Result<Frame<Bytes>, Status>>);
+
+impl http_body::Body for Pushed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.0.poll_recv(cx)
+    }
+}

@@ -1,0 +1,172 @@
+//! Calls of datanodes that a coordinator passes on.
+
+use std::sync::Arc;
+
+use dfs_coordinator::Settings;
+use dfs_metadata::memory::MemoryEngine;
+use dfs_proto::v1::data_node_client::DataNodeClient;
+use dfs_proto::{FRAME_MESSAGE_LEN_MAX, Failure, v1};
+use dfs_transport::NODE_ID_HEADER;
+use dfs_types::{ErrorCode, NodeId};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Request, Streaming};
+
+use crate::cluster::{Cluster, channel, eventually, http_get, refused, settings};
+
+async fn client(cluster: &Cluster) -> DataNodeClient<Channel> {
+    DataNodeClient::new(channel(&cluster.address()).await)
+        .max_decoding_message_size(FRAME_MESSAGE_LEN_MAX)
+}
+
+fn to<T>(node: u128, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let id = NodeId(node).to_string().parse().unwrap();
+    request.metadata_mut().insert(NODE_ID_HEADER, id);
+    request
+}
+
+fn prepare(node: u128) -> v1::ChunkMeta {
+    let node_id = NodeId(node).to_bytes().to_vec().into();
+    v1::ChunkMeta { node_id, ..v1::ChunkMeta::default() }
+}
+
+/// Asks for so many MiB.
+async fn read(cluster: &Cluster, length: u64) -> Result<Streaming<v1::ChunkFrame>, tonic::Status> {
+    let request = v1::RetrieveRequest { length, ..v1::RetrieveRequest::default() };
+    Ok(client(cluster).await.retrieve_chunk(to(1, request)).await?.into_inner())
+}
+
+/// A number that the coordinator shows.
+async fn metric(cluster: &Cluster, name: &str) -> u64 {
+    let shown = http_get(&cluster.handle, "/metrics").await;
+    let line =
+        shown.lines().find_map(|line| line.strip_prefix(&format!("dfs_coordinator_{name} ")));
+    line.unwrap_or_else(|| panic!("no {name} in {shown}")).parse().unwrap()
+}
+
+async fn bounded(pass_through_streams: usize) -> Cluster {
+    let settings = Settings { pass_through_streams, ..settings() };
+    Cluster::with(settings, Arc::new(MemoryEngine::new()), 1).await
+}
+
+#[tokio::test]
+async fn a_call_reaches_the_node_it_names_and_its_answer_comes_back() {
+    let cluster = Cluster::start(2).await;
+    for node in [1, 2] {
+        let ready = client(&cluster).await.prepare_chunk_upload(to(node, prepare(node))).await;
+        assert_eq!(ready.unwrap().into_inner().session_id, NodeId(node).to_bytes().to_vec());
+    }
+    let astray = client(&cluster).await.prepare_chunk_upload(to(1, prepare(2))).await;
+    assert_eq!(refused(astray), ErrorCode::Unavailable);
+    assert_eq!(metric(&cluster, "passed_on_total").await, 3);
+}
+
+#[tokio::test]
+async fn bytes_pass_in_both_directions_and_are_counted() {
+    let cluster = Cluster::start(1).await;
+    let mut frames = read(&cluster, 40).await.unwrap();
+    let mut received = 0;
+    let ended = loop {
+        match frames.message().await {
+            Ok(Some(frame)) => received += frame.data.len(),
+            Ok(None) => panic!("it ends with a status"),
+            Err(status) => break Failure::from_status(&status),
+        }
+    };
+    assert_eq!((received, ended.code), (40 << 20, ErrorCode::NotFound));
+    assert_eq!(ended.message, "no such chunk");
+
+    let (frames, outgoing) = mpsc::channel(1);
+    let acks = client(&cluster).await.chunk_data_stream(to(1, ReceiverStream::new(outgoing))).await;
+    let mut acks = acks.unwrap().into_inner();
+    for number in 1..=10 {
+        let data = vec![7; 1 << 20].into();
+        let frame = v1::ChunkFrame { data, ..v1::ChunkFrame::default() };
+        let kind = Some(v1::chunk_data::Kind::Frame(frame));
+        frames.send(v1::ChunkData { kind }).await.unwrap();
+        let Some(v1::chunk_ack::Kind::Progress(progress)) =
+            acks.message().await.unwrap().unwrap().kind
+        else {
+            panic!("it was progress")
+        };
+        assert_eq!(progress.received_offset, number << 20);
+    }
+    drop(frames);
+    assert!(acks.message().await.unwrap().is_none());
+    let from = metric(&cluster, "passed_on_bytes_total{direction=\"from_node\"}").await;
+    let to = metric(&cluster, "passed_on_bytes_total{direction=\"to_node\"}").await;
+    assert!((40 << 20..41 << 20).contains(&from), "{from}");
+    assert!((10 << 20..11 << 20).contains(&to), "{to}");
+    eventually("nothing is open", || async { metric(&cluster, "passed_on_open").await == 0 }).await;
+}
+
+#[tokio::test]
+async fn no_more_streams_than_the_bound_and_those_that_are_left_count_no_more() {
+    let cluster = bounded(2).await;
+    // More than fits into the windows: they stay open until they are read or left.
+    let first = read(&cluster, 60).await.unwrap();
+    let second = read(&cluster, 60).await.unwrap();
+    assert_eq!(metric(&cluster, "passed_on_open").await, 2);
+    let failure = Failure::from_status(&read(&cluster, 1).await.unwrap_err());
+    assert_eq!(failure.code, ErrorCode::Busy);
+    assert!(failure.retry_after.is_some(), "{failure:?}");
+    assert!(failure.message.contains("pass_through_streams"), "{failure}");
+    assert_eq!(metric(&cluster, "passed_on_refused_total{reason=\"busy\"}").await, 1);
+    // What is held of them is bounded: the nodes were not read to the end.
+    let held = metric(&cluster, "passed_on_bytes_total{direction=\"from_node\"}").await;
+    assert!(held < 2 * (16 << 20), "{held}");
+    let small = client(&cluster).await.prepare_chunk_upload(to(1, prepare(1))).await;
+    small.expect("small calls do not wait behind streams");
+    drop(first);
+    eventually("there is room", || async { read(&cluster, 0).await.is_ok() }).await;
+    drop(second);
+    eventually("nothing is open", || async { metric(&cluster, "passed_on_open").await == 0 }).await;
+}
+
+#[tokio::test]
+async fn turned_off_it_says_what_to_do() {
+    let cluster = bounded(0).await;
+    let failure = Failure::from_status(&read(&cluster, 1).await.unwrap_err());
+    assert_eq!(failure.code, ErrorCode::Unimplemented);
+    for part in ["pass_through_streams is 0", "--kube"] {
+        assert!(failure.message.contains(part), "{failure}");
+    }
+    assert_eq!(metric(&cluster, "passed_on_refused_total{reason=\"off\"}").await, 1);
+}
+
+#[tokio::test]
+async fn orders_among_servers_are_not_passed_on() {
+    let cluster = Cluster::start(1).await;
+    let mut client = client(&cluster).await;
+    let request = v1::ReplicateRequest { lease_epoch: 1, ..v1::ReplicateRequest::default() };
+    assert_eq!(refused(client.replicate_chunk(to(1, request)).await), ErrorCode::PermissionDenied);
+    let request = v1::DeleteChunksRequest { lease_epoch: 1, ..Default::default() };
+    assert_eq!(refused(client.delete_chunks(to(1, request)).await), ErrorCode::PermissionDenied);
+    let request = v1::ListChunksRequest::default();
+    assert_eq!(refused(client.list_chunks(to(1, request)).await), ErrorCode::PermissionDenied);
+    let reason = "passed_on_refused_total{reason=\"not_for_clients\"}";
+    assert_eq!(metric(&cluster, reason).await, 3);
+    assert!(cluster.node(1).deletes().is_empty());
+}
+
+#[tokio::test]
+async fn only_nodes_of_the_cluster_are_reached_and_silent_ones_are_not_waited_for() {
+    let cluster = Cluster::start(1).await;
+    let mut client = client(&cluster).await;
+    assert_eq!(refused(client.prepare_chunk_upload(to(9, prepare(9))).await), ErrorCode::NotFound);
+    let mut astray = Request::new(prepare(1));
+    astray.metadata_mut().insert(NODE_ID_HEADER, "127.0.0.1:22".parse().unwrap());
+    assert_eq!(refused(client.prepare_chunk_upload(astray).await), ErrorCode::InvalidArgument);
+    let unnamed = client.prepare_chunk_upload(Request::new(prepare(1))).await;
+    assert_eq!(refused(unnamed), ErrorCode::InvalidArgument);
+    let reason = "passed_on_refused_total{reason=\"unknown_node\"}";
+    assert_eq!(metric(&cluster, reason).await, 3);
+    cluster.node(1).silence();
+    eventually("it is known to be silent", || async {
+        let answer = client.clone().prepare_chunk_upload(to(1, prepare(1))).await;
+        answer.is_err_and(|status| status.message().contains("sends no heartbeats"))
+    })
+    .await;
+}
