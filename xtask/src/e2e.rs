@@ -14,7 +14,7 @@ pub(crate) const USAGE: &str = "(--cluster PROGRAM | --context NAME) [--case E01
     nodes it is brought up and gets fresh images)";
 
 /// Cases that say in some minutes whether anything works at all.
-const CORE: [&str; 9] = ["E01", "E02", "E04", "E05", "E06", "E07", "E29", "E36", "E38"];
+const CORE: [&str; 9] = ["E01", "E04", "E05", "E06", "E07", "E29", "E36", "E38", "M02"];
 
 /// What is asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
