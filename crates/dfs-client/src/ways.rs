@@ -221,9 +221,9 @@ impl Client {
                     return Passed::NoWay(unavailable("coordinator not found in time".to_owned()));
                 }
             };
-            let said = |Failure { code, message, retry_after }| {
-                let message = format!("through coordinator {address}: {message}");
-                Failure { code, message, retry_after }
+            let said = |failure: Failure| {
+                let message = format!("through coordinator {address}: {}", failure.message);
+                Failure { message, ..failure }
             };
             let channel = match inner.channels.dial_through(&address, lane, node.id).await {
                 Ok(channel) => channel,
