@@ -13,6 +13,7 @@ use crate::build::REVISION;
 use crate::definition::Definition;
 use crate::kind::Kind;
 use crate::observed::{Join, is_ready};
+use crate::status::Outcome;
 
 fn image(tag: &str) -> Value {
     json!({"image": {"tag": tag}})
@@ -433,12 +434,12 @@ fn c17_a_change_is_not_done_before_it_is_carried_out() {
         is(&world, ConditionType::Reconciling, "False", "AsSpecified");
     }
     // Seen by the operator before the controller of Deployments has seen it.
-    let mut world = World::running(json!({}));
+    let world = World::running(json!({}));
     let mut seen = world.observe();
     let deployment = seen.deployment.as_mut().unwrap();
     deployment.metadata.generation = deployment.metadata.generation.map(|was| was + 1);
     let decision = decide(&seen);
-    let status = crate::status::status(&seen, &decision, &Default::default());
+    let status = crate::status::status(&seen, &decision, &Outcome::default());
     let reconciling = status.conditions.iter().find(|c| c.type_ == "Reconciling").unwrap();
     assert_eq!((reconciling.status.as_str(), reconciling.reason.as_str()), ("True", "RollingOut"));
 }
