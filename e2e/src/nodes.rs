@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::Mutex;
@@ -11,6 +11,8 @@ use crate::environment::Environment;
 use crate::manifests::delete_pod;
 use crate::wait::until;
 
+/// How long the cluster may take to see that a node is away.
+const NOTICED_LIMIT: Duration = Duration::from_mins(2);
 /// How long a node may take to be ready again.
 const READY_LIMIT: Duration = Duration::from_mins(3);
 
@@ -29,10 +31,15 @@ impl Nodes {
         Self { env, killed: Mutex::default(), cut_off: Mutex::default() }
     }
 
-    /// Power off: every process at once.
+    /// Power off: every process at once. Waits until the cluster has noticed.
     pub async fn kill(&self, node: &str) -> Result<()> {
         self.killed.lock().await.push(node.to_owned());
-        self.run(&["kill-node", node]).await
+        self.run(&["kill-node", node]).await?;
+        until(&format!("the end of node {node}"), NOTICED_LIMIT, async || {
+            let ready = self.is_ready(node).await?;
+            Ok((!ready).then_some(()))
+        })
+        .await
     }
 
     /// Power on, until the node is ready.
@@ -102,16 +109,17 @@ impl Nodes {
     }
 
     async fn wait_ready(&self, node: &str) -> Result<()> {
-        let api: Api<Node> = Api::all(self.env.client.clone());
         until(&format!("node {node}"), READY_LIMIT, async || {
-            let status = api.get(node).await?.status.unwrap_or_default();
-            let ready = status.conditions.unwrap_or_default();
-            match ready.iter().find(|condition| condition.type_ == "Ready") {
-                Some(ready) if ready.status == "True" => Ok(Some(())),
-                other => bail!("its condition is {other:?}"),
-            }
+            Ok(self.is_ready(node).await?.then_some(()))
         })
         .await
+    }
+
+    async fn is_ready(&self, node: &str) -> Result<bool> {
+        let api: Api<Node> = Api::all(self.env.client.clone());
+        let status = api.get(node).await?.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        Ok(conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<()> {

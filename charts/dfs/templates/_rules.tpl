@@ -19,7 +19,11 @@ its use. The end-to-end tests compare this with the audit log.
   resources: [deployments, statefulsets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services, configmaps, serviceaccounts]
+  resources: [services, configmaps]
+  verbs: [get, list, watch, create, patch]
+# Deleted as well where the spec wants them no longer.
+- apiGroups: [""]
+  resources: [serviceaccounts]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
@@ -40,7 +44,7 @@ its use. The end-to-end tests compare this with the audit log.
 # Which pod is which datanode; a rolling update deletes them one at a time.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch, delete]
 # For clusters with monitoring.serviceMonitor, where the Prometheus operator is there.
 - apiGroups: [monitoring.coreos.com]
   resources: [servicemonitors]

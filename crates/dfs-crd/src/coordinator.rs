@@ -29,6 +29,11 @@ pub struct Coordinator {
     /// Where the metadata lies.
     #[serde(default)]
     pub metadata: Metadata,
+    /// Streams of chunks that each passes on at the same time, for clients that cannot connect to
+    /// datanodes, as behind `kubectl port-forward`; 0 turns it off. 32 when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1024))]
+    pub pass_through_streams: Option<i32>,
     /// What each may use.
     #[serde(default)]
     pub resources: Resources,
@@ -151,6 +156,7 @@ impl Default for Coordinator {
         Self {
             replicas: default_replicas(),
             metadata: Metadata::default(),
+            pass_through_streams: None,
             resources: Resources::default(),
             service: CoordinatorService::default(),
             pod_template: PodTemplate::default(),

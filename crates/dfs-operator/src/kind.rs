@@ -37,15 +37,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kinds of which a cluster has any number, and which go when it no longer needs them.
-    pub const PRUNED: [Self; 6] = [
-        Self::ServiceAccount,
-        Self::ConfigMap,
-        Self::Service,
-        Self::NetworkPolicy,
-        Self::Budget,
-        Self::ServiceMonitor,
-    ];
+    /// The kinds that go when the spec no longer asks for them.
+    pub const PRUNED: [Self; 4] =
+        [Self::ServiceAccount, Self::NetworkPolicy, Self::Budget, Self::ServiceMonitor];
 
     /// Its resource of the API server.
     pub fn resource(self) -> ApiResource {

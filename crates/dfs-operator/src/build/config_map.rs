@@ -22,13 +22,16 @@ const LOST_AFTER_MS: u64 = 120_000;
 const HEADROOM_BYTES_MIN: u64 = 16 << 20;
 
 pub(super) fn coordinator(plan: &Plan<'_>) -> ConfigMap {
-    let settings = json!({
+    let mut settings = json!({
         // Another store at the same place is refused.
         "cluster_id": plan.inputs.cluster_id.to_string(),
         // The operator admits those that run in its own pods.
         "auto_admit": false,
         "lost_after_ms": LOST_AFTER_MS,
     });
+    if let Some(streams) = plan.spec.coordinator.pass_through_streams {
+        settings["pass_through_streams"] = streams.into();
+    }
     build(plan, Component::Coordinator, COORDINATOR_YAML, &settings)
 }
 
