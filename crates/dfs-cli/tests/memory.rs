@@ -9,6 +9,6 @@ fn an_idle_server_is_small() {
     let cluster = cluster();
     for server in cluster.datanodes.iter().chain([&cluster.coordinator]) {
         let memory = server.memory();
-        assert!(memory < 20 * MIB, "{} KiB are resident", memory / 1_024);
+        assert!(memory < 8 * MIB, "{} KiB are its own", memory / 1_024);
     }
 }

@@ -111,9 +111,10 @@ impl Server {
         self.status_field("VmHWM:")
     }
 
-    /// Its resident size now, in bytes (VmRSS).
+    /// What it occupies now, in bytes, less the pages of its executable, which all servers share
+    /// and the kernel takes back when it wants room (RssAnon).
     pub fn memory(&self) -> u64 {
-        self.status_field("VmRSS:")
+        self.status_field("RssAnon:")
     }
 
     fn status_field(&self, field: &str) -> u64 {
