@@ -32,7 +32,8 @@ pub struct Request {
 /// Who asked.
 #[derive(Debug, Clone, Deserialize)]
 pub struct User {
-    /// Name as the API server knows it.
+    /// Name as the API server knows it; empty for who could not say.
+    #[serde(default)]
     pub username: String,
     /// More about it: the name of the pod, for one that has a token of its own.
     #[serde(default)]
