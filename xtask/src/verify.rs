@@ -92,7 +92,7 @@ fn test(root: &Path) -> Result<()> {
 /// with fewer kills.
 fn etcd(root: &Path) -> Result<()> {
     run_command(
-        cargo(root, &["test", "--locked", "--package=dfs-cli", "--test=main", "--"])
+        cargo(root, &["test", "--locked", "--workspace", "--test=processes", "--"])
             .args(["commands", "kills", "semantics", "servers"])
             .args(["--skip=s23"])
             .envs([("DFS_TEST_METADATA", "etcd"), ("DFS_KILLS", "4")]),
