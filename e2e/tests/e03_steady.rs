@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use dfs_e2e::{Audit, case};
+use dfs_e2e::{Audit, case, until};
 use tokio::time::sleep;
 
 const LONG: Duration = Duration::from_mins(10);
@@ -16,6 +16,12 @@ async fn e03_nothing_is_written_for_ten_minutes() -> Result<()> {
         let operator = case.operator().await?;
         let cluster = case.cluster("dfs");
         cluster.start().await?;
+        // Its controller writes once more when pods have been ready for a while.
+        until("datanodes that are available", Duration::from_mins(1), async || {
+            let status = cluster.statefulset().await?.status.unwrap_or_default();
+            Ok((status.available_replicas == Some(status.replicas)).then_some(()))
+        })
+        .await?;
         let before = cluster.revisions().await?;
         let audit = Audit::begin(&case.env).await?;
         // The one case that is about time that passes.
