@@ -89,8 +89,10 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
         out.line("chunks: not known yet, the coordinator is still counting");
     }
     out.line("");
+    // Names in Kubernetes are longer than addresses.
+    let wide = status.nodes.iter().map(|node| node.address.len()).fold(21, usize::max);
     out.line(format_args!(
-        "{:<32} {:<21} {:<11} {:>9} {:>9}  heard",
+        "{:<32} {:<wide$} {:<11} {:>9} {:>9}  heard",
         "node", "address", "state", "free", "chunks"
     ));
     for node in &status.nodes {
@@ -101,7 +103,7 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
         let left = left.unwrap_or_default();
         let note = if node.refuses_chunks { "  takes no new chunks" } else { "" };
         out.line(format_args!(
-            "{:<32} {:<21} {:<11} {:>9} {chunks:>9}  {heard}{left}{note}",
+            "{:<32} {:<wide$} {:<11} {:>9} {chunks:>9}  {heard}{left}{note}",
             node.id.to_string(),
             node.address,
             node.state.to_string(),
