@@ -16,11 +16,14 @@ use crate::artifacts;
 use crate::cluster::Cluster;
 use crate::environment::Environment;
 use crate::nodes::Nodes;
-use crate::operator::{Operator, ensure_crd};
+use crate::operator::{Operator, define};
 use crate::wait::until;
 
 /// How long a case may take.
 const LIMIT: Duration = Duration::from_mins(30);
+
+/// The definition of the kind DfsCluster, in the repository.
+const DEFINITION: &str = "crds";
 
 /// What a case has to work with.
 pub struct Case {
@@ -72,7 +75,7 @@ where
 impl Case {
     async fn new(name: &str) -> Result<Self> {
         let env = Environment::from_env().await?;
-        ensure_crd(&env).await?;
+        define(&env, DEFINITION).await?;
         let case = Self {
             nodes: Nodes::new(env.clone()),
             env,
@@ -122,6 +125,16 @@ impl Case {
         self.operators.lock().await.push(operator.clone());
         operator.upgrade(values).await.context("helm cannot install the chart")?;
         Ok(operator)
+    }
+
+    /// Puts the definition of this tree in the place of an older one.
+    pub async fn renew_definition(&self) -> Result<()> {
+        define(&self.env, DEFINITION).await
+    }
+
+    /// Puts the definition that users have in the place of this tree's, until the next case.
+    pub async fn freeze_definition(&self) -> Result<()> {
+        define(&self.env, "crates/dfs-crd/tests/frozen").await
     }
 
     /// A DfsCluster in the namespace of the case.

@@ -101,9 +101,9 @@ impl Operator {
     }
 }
 
-/// Brings the kind DfsCluster of this tree, as cases share it.
-pub(crate) async fn ensure_crd(env: &Environment) -> Result<()> {
-    let folder = env.root.join("crds");
+/// Brings the kind DfsCluster as a folder of the repository defines it.
+pub(crate) async fn define(env: &Environment, folder: &str) -> Result<()> {
+    let folder = env.root.join(folder);
     let folder = folder.to_str().context("the path of the repository is no text")?;
     let arguments = ["apply", "--server-side", "--force-conflicts", "-f", folder];
     env.kubectl(&arguments).run().await?;

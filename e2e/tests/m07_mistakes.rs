@@ -13,16 +13,13 @@ const TOLD: Duration = Duration::from_secs(30);
 async fn m07_a_condition_names_what_is_wrong_within_half_a_minute() -> Result<()> {
     case("m07", async |case| {
         case.operator().await?;
-        let volumes = |class: &str| json!({ "size": "1Gi", "storageClassName": class });
+        let storage = |volumes: Value| json!({ "datanodes": { "storage": volumes } });
         let huge = json!({ "requests": { "memory": "10Ti" }, "limits": { "memory": "10Ti" } });
         let etcd = json!({ "endpoints": ["etcd:2379"], "tlsSecretName": "nosuch-secret" });
         let mistakes = [
-            (
-                "class",
-                json!({ "datanodes": { "storage": volumes("nosuch-class") } }),
-                "nosuch-class",
-            ),
-            ("size", json!({ "datanodes": { "resources": huge } }), "memory"),
+            ("class", storage(json!({ "storageClassName": "nosuch-class" })), "nosuch-class"),
+            ("size", storage(json!({ "size": "100Ti" })), "100Ti"),
+            ("memory", json!({ "datanodes": { "resources": huge } }), "memory"),
             ("image", json!({ "image": { "tag": "nosuch-tag" } }), "nosuch-tag"),
             (
                 "secret",

@@ -38,6 +38,7 @@ const STEPS: &[Step] = &[
     Step { name: "doc", again: "cargo doc --workspace --no-deps", check: doc },
     Step { name: "test", again: "cargo test --workspace", check: test },
     Step { name: "etcd", again: "cargo xtask verify etcd", check: etcd },
+    Step { name: "release", again: "cargo xtask verify release", check: release },
 ];
 
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
@@ -96,5 +97,19 @@ fn etcd(root: &Path) -> Result<()> {
             .args(["commands", "kills", "semantics", "servers"])
             .args(["--skip=s23"])
             .envs([("DFS_TEST_METADATA", "etcd"), ("DFS_KILLS", "4")]),
+    )
+}
+
+/// What a newcomer runs first, and what only a release build can show.
+fn release(root: &Path) -> Result<()> {
+    run_command(&mut cargo(
+        root,
+        &["run", "--locked", "--release", "--bin=dfs", "--", "local", "--demo"],
+    ))?;
+    let program = crate::bench::build_dfs(root)?;
+    run_command(
+        cargo(root, &["test", "--locked", "--workspace", "--test=processes", "--"])
+            .args(["memory", "--ignored"])
+            .env("DFS_TEST_PROGRAM", program),
     )
 }

@@ -109,9 +109,14 @@ pub(crate) enum Command {
     Datanode(commands::datanode::DatanodeArgs),
 }
 
-#[cfg(feature = "kube")]
 impl Command {
+    /// Whether it is a part of a cluster, rather than a user of one.
+    pub(crate) fn is_server(&self) -> bool {
+        matches!(self, Self::Local(_) | Self::Coordinator(_) | Self::Datanode(_))
+    }
+
     /// Whether it makes a client that it does not use.
+    #[cfg(feature = "kube")]
     pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Version(args) if args.is_local())
     }

@@ -85,7 +85,7 @@ impl From<dfs_client::Error> for Error {
         };
         let hint = match error.code() {
             ErrorCode::Unavailable => Some(
-                "is a coordinator running there? --coordinator or DFS_COORDINATOR says where one is",
+                "`dfs status` shows who does not answer; --coordinator or DFS_COORDINATOR says where a coordinator is",
             ),
             ErrorCode::OutcomeUnknown => {
                 Some("it may have been done all the same; doing it again is safe")

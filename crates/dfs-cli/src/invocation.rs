@@ -73,6 +73,9 @@ impl Invocation {
 #[cfg(feature = "kube")]
 fn way(cli: &Cli, matches: &ArgMatches) -> Result<Way, String> {
     let (kube, coordinator) = (is_typed(matches, "kube"), is_typed(matches, "coordinator"));
+    if kube && cli.command.is_server() {
+        return Err("--kube is for commands that use a cluster, not for servers".to_owned());
+    }
     if kube && coordinator {
         return Err("--kube and --coordinator name a cluster each: give one of them".to_owned());
     }
@@ -128,6 +131,7 @@ mod tests {
         for (line, said) in [
             ("dfs --kube a/b --coordinator http://a:1 ls /", "give one of them"),
             ("dfs --context here ls /", "goes with --kube"),
+            ("dfs datanode --kube a/b", "not for servers"),
             ("dfs --kube A_b ls /", "NAMESPACE/NAME"),
             ("dfs -n files ls /", "-n"),
         ] {

@@ -18,7 +18,7 @@ const PLUGIN: &str = "kubectl-dfs";
 #[derive(Debug, Clone, Args)]
 pub(crate) struct KubeOptions {
     /// The DfsCluster to talk to, found with the kubeconfig and reached through the API server;
-    /// without a namespace, in that of the context.
+    /// without a namespace, in that of the context. Not for servers.
     #[arg(long, global = true, env = "DFS_KUBE", value_name = "NAMESPACE/NAME")]
     kube: Option<String>,
     /// The context of the kubeconfig to use with it; the current one when not set.

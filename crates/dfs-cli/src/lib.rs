@@ -65,10 +65,9 @@ fn not_understood(said: &clap::Error, is_json: bool) -> ExitCode {
 }
 
 fn start(global: &Global, way: Way, command: Command, out: Output) -> Result<()> {
-    let is_server =
-        matches!(command, Command::Local(_) | Command::Coordinator(_) | Command::Datanode(_));
     let format: LogFormat = global.log_format.parse().map_err(Error::usage)?;
-    let level = global.log.as_deref().unwrap_or(if is_server { "info" } else { "warn" });
+    let default_level = if command.is_server() { "info" } else { "warn" };
+    let level = global.log.as_deref().unwrap_or(default_level);
     let is_tour = matches!(&command, Command::Local(args) if args.is_tour());
     let level = if is_tour && global.log.is_none() { "off" } else { level };
     init_logging(level, format).map_err(Error::usage)?;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use dfs_runtime::{Shutdown, load_settings, overlay, raise_file_limit};
-use dfs_types::ErrorCode;
+use dfs_types::{ErrorCode, with_causes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,8 +21,8 @@ pub(crate) fn settings<T>(config: Option<&Path>, flags: &impl Serialize) -> Resu
 where
     T: Default + Serialize + DeserializeOwned,
 {
-    let below: T = load_settings(config).map_err(|error| Error::usage(chain(&error)))?;
-    overlay(&below, flags).map_err(|error| Error::usage(chain(&error)))
+    let below: T = load_settings(config).map_err(|error| Error::usage(with_causes(&error)))?;
+    overlay(&below, flags).map_err(|error| Error::usage(with_causes(&error)))
 }
 
 /// Reads the join secret; white space around it is not part of it.
@@ -88,18 +88,6 @@ pub(crate) fn say_ready(role: &str, grpc: &str, http: Option<String>) {
     let mut stdout = std::io::stdout().lock();
     drop(writeln!(stdout, "ready {role} grpc {grpc} http {http}"));
     drop(stdout.flush());
-}
-
-/// An error with all its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! What these tests share.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use dfs_testkit::process::{Cluster, Metadata, Settings};
 
-/// The binary under test.
+/// The binary under test: the one that came with the tests, unless `DFS_TEST_PROGRAM` names another.
 pub(crate) fn binary() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_dfs"))
+    env::var_os("DFS_TEST_PROGRAM")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_dfs")), PathBuf::from)
 }
 
 /// One coordinator and three datanodes.

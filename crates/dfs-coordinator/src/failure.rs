@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dfs_proto::Failure;
-use dfs_types::ErrorCode;
+use dfs_types::{ErrorCode, with_causes};
 use tracing::error;
 
 /// When to try again after something that passes by itself.
@@ -13,9 +13,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 pub(crate) fn of(error: &dfs_metadata::Error) -> Failure {
     let code = error.code();
     if code == ErrorCode::Internal {
-        error!(error = crate::chain(error), "a call met a defect or a damaged store");
+        error!(error = with_causes(error), "a call met a defect or a damaged store");
     }
-    let failure = Failure::new(code, crate::chain(error));
+    let failure = Failure::new(code, with_causes(error));
     match code {
         ErrorCode::Conflict | ErrorCode::Unavailable | ErrorCode::Busy => {
             failure.retry_after(RETRY_AFTER)

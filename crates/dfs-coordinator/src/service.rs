@@ -11,7 +11,7 @@ use dfs_metadata::engine::Engine;
 use dfs_metadata::namespace::{self, ClusterIdentity, Namespace, Replication};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, Trigger};
 use dfs_transport::{Channels, Listener, Network, Security};
-use dfs_types::{Clock, ClusterId, Incarnation, Random};
+use dfs_types::{Clock, ClusterId, Incarnation, Random, with_causes};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -316,7 +316,7 @@ async fn watch(core: &Core, readiness: &Readiness) {
             match core.refresh_members().await {
                 Ok(()) => readiness.ready(),
                 Err(error) => {
-                    let error = crate::chain(&error);
+                    let error = with_causes(&error);
                     warn!(error, "the metadata cannot be read");
                     readiness.not_ready(format!("the metadata cannot be read: {error}"));
                 }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use dfs_metadata::namespace;
 use dfs_runtime::Shutdown;
 use dfs_transport::{Io, Listener};
+use dfs_types::with_causes;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tracing::warn;
@@ -61,7 +62,7 @@ async fn found(initialiser: &Initialiser) {
             Ok(Some(_)) => return,
             Ok(None) => {}
             Err(error) => {
-                let error = crate::chain(&error);
+                let error = with_causes(&error);
                 warn!(error, "the metadata store cannot be looked into while waiting for init");
             }
         }

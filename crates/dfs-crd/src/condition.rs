@@ -116,7 +116,7 @@ closed_list! {
         MetadataLost,
         /// A StorageClass does not exist.
         StorageClassMissing,
-        /// A volume cannot be had.
+        /// A volume cannot be had, or has not come yet.
         VolumePending,
         /// No node has room for a pod, or may have it.
         Unschedulable,

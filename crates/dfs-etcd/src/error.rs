@@ -88,8 +88,12 @@ fn is_unsent(status: &Status) -> bool {
 
 /// What happened, down to its cause: that of a failed connection says what is wrong with it.
 fn describe(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut source = status.source();
+    with_causes(status.message().to_owned(), status)
+}
+
+/// A text on an error with those of its causes that it does not have already.
+pub(crate) fn with_causes(mut text: String, error: &dyn std::error::Error) -> String {
+    let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
         if !text.contains(&cause_text) {

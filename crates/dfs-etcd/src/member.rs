@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use crate::error::Error;
+use crate::error::{Error, with_causes};
 use crate::settings::{Settings, Tls};
 
 /// Time for a connection to be made.
@@ -33,7 +33,10 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn new(address: &str, settings: &Settings) -> Result<Self, Error> {
         let wrong = |error: &dyn std::error::Error| {
-            Error::Settings(format!("cannot connect to {address}: {}", chain(error)))
+            Error::Settings(format!(
+                "cannot connect to {address}: {}",
+                with_causes(error.to_string(), error)
+            ))
         };
         let scheme = if settings.tls.is_some() { "https" } else { "http" };
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
@@ -83,14 +86,4 @@ fn tls_config(tls: &Tls) -> ClientTlsConfig {
         None => config,
         Some(own) => config.identity(Identity::from_pem(&own.certificate, &own.key)),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

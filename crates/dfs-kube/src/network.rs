@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_transport::{Io, Listener, Network};
+use dfs_types::with_causes;
 
 use crate::Error;
 use crate::pods::{Component, Pod, Pods};
@@ -49,7 +50,7 @@ impl Network for KubeNetwork {
                 kube::Error::Api(status) if status.is_forbidden() => {
                     failed(&Error::Forbidden { message: status.message })
                 }
-                error => io::Error::other(format!("pod {}: {}", pod.name, chain(&error))),
+                error => io::Error::other(format!("pod {}: {}", pod.name, with_causes(&error))),
             })
             .and_then(|forwarder| {
                 let stream = Forwarded::new(forwarder, port, &pod.name);
@@ -89,19 +90,5 @@ fn failed(error: &Error) -> io::Error {
         Error::Silent { .. } => io::ErrorKind::TimedOut,
         _ => io::ErrorKind::Other,
     };
-    io::Error::new(kind, chain(error))
-}
-
-/// An error with its causes, those left out that say what was said already.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
+    io::Error::new(kind, with_causes(error))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dfs_crd::DfsCluster;
 use dfs_runtime::{Metrics, Readiness, Shutdown};
+use dfs_types::with_causes;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use kube::core::DeserializeGuard;
@@ -18,7 +19,7 @@ use crate::backoff::Backoff;
 use crate::coordinator::Coordinator;
 use crate::definition::{self, Known};
 use crate::metrics::OperatorMetrics;
-use crate::reconcile::{Context, chain, failed, reconcile};
+use crate::reconcile::{Context, failed, reconcile};
 use crate::watches::{self, ClusterController, Hearing};
 
 /// Clusters that are looked at at a time, per watched namespace.
@@ -177,7 +178,7 @@ impl Operator {
             }
             controller::Error::QueueError(error) => self.hearing.failed(error),
             controller::Error::RunnerError(error) => {
-                tracing::error!(error = %chain(error), "the controller fails");
+                tracing::error!(error = %with_causes(error), "the controller fails");
             }
         }
     }

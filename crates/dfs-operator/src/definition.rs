@@ -4,10 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dfs_crd::CRD_NAME;
+use dfs_types::with_causes;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client};
-
-use crate::reconcile::chain;
 
 /// Between two looks.
 pub(crate) const EVERY: Duration = Duration::from_mins(1);
@@ -42,7 +41,10 @@ impl Known {
                 missing => Definition::Older(missing),
             },
             Err(error) => {
-                tracing::debug!(error = chain(&error), "cannot read the definition of DfsCluster");
+                tracing::debug!(
+                    error = with_causes(&error),
+                    "cannot read the definition of DfsCluster"
+                );
                 return;
             }
         };

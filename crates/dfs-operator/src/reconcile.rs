@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_crd::{ConditionType, DfsCluster, Phase, Reason};
-use dfs_types::{OsRandom, Random as _};
+use dfs_types::{OsRandom, Random as _, with_causes};
 use futures_util::FutureExt as _;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -125,7 +125,7 @@ pub(crate) fn failed(
 ) -> Action {
     let namespace = cluster.meta().namespace.clone().unwrap_or_default();
     let name = cluster.meta().name.clone().unwrap_or_default();
-    let message = chain(error);
+    let message = with_causes(error);
     let verdict = context.backoff.failed((namespace.clone(), name.clone()), &message, &OsRandom);
     if verdict.is_news {
         tracing::warn!(namespace, name, error = message, "reconcile failed; trying again");
@@ -253,21 +253,6 @@ fn requeue(duration: Duration) -> Action {
     let tenth = duration.as_millis() as u64 / 10;
     let off = Duration::from_millis(OsRandom.below(2 * tenth + 1));
     Action::requeue(duration.saturating_sub(Duration::from_millis(tenth)) + off)
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Some errors repeat their cause.
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dfs_crd::DfsCluster;
+use dfs_types::with_causes;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
@@ -20,7 +21,6 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use tokio::time::Instant;
 
 use crate::metrics::OperatorMetrics;
-use crate::reconcile::chain;
 
 /// How long watches may fail before the process is said to be deaf.
 const DEAF_AFTER: Duration = Duration::from_mins(2);
@@ -109,7 +109,7 @@ struct Outage {
 impl Hearing {
     /// A watch failed. It is tried again.
     pub(crate) fn failed(&self, error: &watcher::Error) {
-        let (now, why) = (Instant::now(), chain(error));
+        let (now, why) = (Instant::now(), with_causes(error));
         let mut outage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(outage) = outage.as_mut().filter(|outage| now - outage.last <= QUIET) {
             (outage.last, outage.why) = (now, why);

@@ -4,6 +4,7 @@
 //! Everything here is parsed once, where bytes come in, and trusted afterwards. The crate knows
 //! nothing of a runtime, a wire format or Kubernetes, so that each other crate can lean on it.
 
+mod causes;
 mod checksum;
 mod error_code;
 mod file;
@@ -17,6 +18,7 @@ mod size;
 mod slot;
 mod time;
 
+pub use causes::with_causes;
 pub use checksum::{BLOCK_SIZE, Crc32c, Sha256, Sha256Hasher, block_count};
 pub use error_code::ErrorCode;
 pub use file::{Attributes, FileKind};

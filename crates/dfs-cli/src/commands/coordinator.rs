@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use dfs_coordinator::{Components, InitOptions, Service, Settings};
 use dfs_metadata::engine::Engine;
 use dfs_transport::TcpNetwork;
-use dfs_types::{OsRandom, SystemClock};
+use dfs_types::{OsRandom, SystemClock, with_causes};
 use serde::Serialize;
 use serde_json::json;
 
@@ -166,12 +166,12 @@ async fn serve(args: ServeArgs) -> Result<()> {
 
 async fn open(url: &str) -> Result<Arc<dyn Engine>> {
     let opened = dfs_engines::open(url).await;
-    opened.map_err(|error| Error::new(error.code(), server::chain(&error)))
+    opened.map_err(|error| Error::new(error.code(), with_causes(&error)))
 }
 
 /// What the user is told when a coordinator cannot start.
 pub(crate) fn error_of(error: &dfs_coordinator::Error) -> Error {
-    Error::new(error.code(), server::chain(error))
+    Error::new(error.code(), with_causes(error))
 }
 
 #[cfg(test)]

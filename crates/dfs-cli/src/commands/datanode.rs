@@ -7,7 +7,7 @@ use clap::Args;
 use dfs_chunkstore::{OsFs, Pool};
 use dfs_datanode::{Components, Service, Settings, open_store};
 use dfs_transport::TcpNetwork;
-use dfs_types::{ByteSize, OsRandom, Random};
+use dfs_types::{ByteSize, OsRandom, Random, with_causes};
 use serde::Serialize;
 use serde_json::json;
 
@@ -112,5 +112,5 @@ pub(crate) async fn start(settings: Settings) -> Result<Service> {
 
 /// What the user is told when a datanode cannot start.
 fn error_of(error: &dfs_datanode::Error) -> Error {
-    Error::new(error.code(), server::chain(error))
+    Error::new(error.code(), with_causes(error))
 }

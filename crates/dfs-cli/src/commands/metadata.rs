@@ -7,13 +7,12 @@ use clap::{Args, Subcommand};
 use dfs_metadata::check::Report;
 use dfs_metadata::copy::{Copied, Progress};
 use dfs_metadata::engine::{Engine, EngineError};
-use dfs_types::ErrorCode;
+use dfs_types::{ErrorCode, with_causes};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
 use crate::error::{Error, Result, blocking};
 use crate::output::Output;
-use crate::server;
 
 /// What `dfs metadata` takes.
 #[derive(Debug, Args)]
@@ -74,7 +73,7 @@ pub(crate) async fn run(args: MetadataArgs, out: Output) -> Result<()> {
 async fn open(url: &str) -> Result<Arc<dyn Engine>> {
     let opened = dfs_engines::open(url).await;
     opened.map_err(|error| {
-        let told = Error::new(error.code(), server::chain(&error));
+        let told = Error::new(error.code(), with_causes(&error));
         match error {
             dfs_engines::OpenError::Engine { source: EngineError::InUse(_), .. } => {
                 told.hint("a coordinator runs on it: stop it first")
@@ -107,7 +106,7 @@ async fn copy(args: CopyArgs, out: Output) -> Result<()> {
     let copied = dfs_metadata::copy::copy(&*source, &*target, &observe).await;
     bar.finish();
     let Copied { cluster, incarnation, keys, bytes, checksum, written, is_resumed } =
-        copied.map_err(|error| Error::new(error.code(), server::chain(&error)))?;
+        copied.map_err(|error| Error::new(error.code(), with_causes(&error)))?;
     if out.is_json {
         out.json(&json!({
             "cluster": cluster.to_string(),
@@ -135,7 +134,7 @@ async fn check(args: CheckArgs, out: Output) -> Result<()> {
     let report = dfs_metadata::check::check(&*engine, &|keys| bar.show("checked", keys)).await;
     bar.finish();
     let report = report.map_err(|error| {
-        let told = Error::new(error.start_code(), server::chain(&error));
+        let told = Error::new(error.start_code(), with_causes(&error));
         match error {
             dfs_metadata::Error::Engine(EngineError::Compacted(_)) => {
                 told.hint("the check took longer than the engine keeps old states; try it again")

@@ -9,7 +9,7 @@ use dfs_proto::v1::membership_server::Membership;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::{Action, Channels};
-use dfs_types::{ChunkId, ErrorCode, Incarnation, NodeId, RegistrationNumber, Stamp};
+use dfs_types::{ChunkId, ErrorCode, Incarnation, NodeId, RegistrationNumber, Stamp, with_causes};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -258,7 +258,7 @@ async fn note_bad_copies(
                 Some(v1::BadCopy { chunk_id: chunk.to_wire(), stamp: stamp.0, block })
             }
             Err(error) => {
-                warn!(%chunk, %node, error = crate::chain(&error), "a bad copy could not be noted");
+                warn!(%chunk, %node, error = with_causes(&error), "a bad copy could not be noted");
                 None
             }
         }

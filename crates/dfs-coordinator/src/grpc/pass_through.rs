@@ -18,7 +18,7 @@ use std::time::Duration;
 use dfs_proto::v1::data_node_server::SERVICE_NAME;
 use dfs_proto::{Failure, bulk};
 use dfs_transport::{Action, Lane, NODE_ID_HEADER};
-use dfs_types::{ErrorCode, NodeId, NodeState};
+use dfs_types::{ErrorCode, NodeId, NodeState, with_causes};
 use http::{HeaderMap, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -112,7 +112,7 @@ impl PassThrough {
             Ok(Ok(answer)) => Ok(passed_answer(answer.map(Body::new), passage)),
             Ok(Err(error)) => {
                 self.core.channels.forget(&address, lane);
-                Err(unreachable(crate::chain(&error)))
+                Err(unreachable(with_causes(&error)))
             }
             Err(_) => Err(unreachable("no answer in time".to_owned())),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dfs_metadata::namespace::{Copy, Holdings, Node};
 use dfs_proto::{Failure, v1};
 use dfs_transport::spawn_in_request;
-use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber};
+use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, with_causes};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -157,7 +157,7 @@ async fn take_out(core: &Core, node: NodeId, condition: &dyn Condition) -> Resul
                 match core.namespace.set_leaving(node, false).await {
                     Ok(stored) => core.take_members(&[(node, stored)]),
                     Err(error) => {
-                        let error = crate::chain(&error);
+                        let error = with_causes(&error);
                         warn!(%node, error, "a node that stays counts as leaving until it is back");
                     }
                 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dfs_metadata::engine::{Engine, LeaseGrant};
+use dfs_types::with_causes;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
@@ -100,7 +101,7 @@ async fn drive(mut worker: Box<dyn Worker>, grant: LeaseGrant) {
                 let name = worker.progress().name();
                 warn!(
                     worker = name,
-                    error = crate::chain(&error),
+                    error = with_causes(&error),
                     "a step of background work failed"
                 );
                 worker.progress().add_failed(1);

@@ -38,11 +38,7 @@ pub fn problem(pod: &Pod, seen: &Observed) -> Option<Finding> {
     })?;
     let why = unscheduled.message.as_deref().unwrap_or("no reason given");
     // A claim that waits says more.
-    let volumes = pod.spec.as_ref()?.volumes.as_deref().unwrap_or_default().iter();
-    let used = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
-    let claims: Vec<_> = used
-        .filter_map(|used| seen.claims.iter().find(|claim| claim.name_any() == used.claim_name))
-        .collect();
+    let claims = claims_of(pod, seen);
     let known = claims.iter().find_map(|claim| claim_problem(claim, seen));
     let waiting = known.or_else(|| {
         let is_about_claims = why.contains("PersistentVolumeClaim");
@@ -89,18 +85,51 @@ fn container_problem(name: &str, pod: &Pod, container: &ContainerStatus) -> Opti
     }
 }
 
+/// A claim that a pod waits for. Its volume may just take its time, or never come: provisioners
+/// tell that in events only, each in its own words.
+pub(super) fn volume_to_come(seen: &Observed) -> Option<Finding> {
+    let mut waiting = seen.pods.iter().filter(|pod| !is_ready(pod));
+    let claim = waiting.find_map(|pod| claims_of(pod, seen).into_iter().find(|c| !is_bound(c)))?;
+    let name = claim.name_any();
+    let size = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+    let size = size.and_then(|requests| requests.get("storage")).map_or("?", |size| &size.0);
+    Some(Finding::new(
+        Reason::VolumePending,
+        format!(
+            "PersistentVolumeClaim {name} waits for a volume of {size} from {}; if none comes, \
+             kubectl describe pvc {name} says why: make room, or delete the cluster and ask for \
+             less",
+            class_of(claim)
+        ),
+    ))
+}
+
+fn claims_of<'a>(pod: &Pod, seen: &'a Observed) -> Vec<&'a PersistentVolumeClaim> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let used = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    used.filter_map(|used| seen.claims.iter().find(|claim| claim.name_any() == used.claim_name))
+        .collect()
+}
+
+fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
+}
+
+fn class_of(claim: &PersistentVolumeClaim) -> String {
+    let class = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref());
+    class.map_or_else(
+        || "the default StorageClass".to_owned(),
+        |class| format!("StorageClass {class}"),
+    )
+}
+
 /// A claim without a volume, where only the scheduler's word says that it is to blame: without the
 /// right to read classes it stays open whether the class is there.
 fn unbound(claim: &PersistentVolumeClaim, pod: &str, why: &str) -> Option<Finding> {
-    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
-    if phase == Some("Bound") {
+    if is_bound(claim) {
         return None;
     }
-    let (name, class) = (claim.name_any(), claim.spec.as_ref()?.storage_class_name.as_deref());
-    let class = class.map_or_else(
-        || "the default StorageClass".to_owned(),
-        |class| format!("StorageClass {class}"),
-    );
+    let (name, class) = (claim.name_any(), class_of(claim));
     Some(Finding::new(
         Reason::VolumePending,
         format!(
@@ -118,7 +147,7 @@ fn claim_problem(claim: &PersistentVolumeClaim, seen: &Observed) -> Option<Findi
         return Some(Finding::new(Reason::VolumePending, message));
     }
     let class = claim.spec.as_ref()?.storage_class_name.as_deref();
-    match class.filter(|_| phase != Some("Bound")) {
+    match class.filter(|_| !is_bound(claim)) {
         Some(class) if seen.missing_classes.contains(class) => Some(Finding::new(
             Reason::StorageClassMissing,
             format!(

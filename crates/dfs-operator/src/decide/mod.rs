@@ -310,5 +310,8 @@ fn make(seen: &Observed, id: ClusterId) -> Decision {
     }
     nodes::decide(seen, id, &mut decision);
     rollout::decide(seen, id, &mut decision);
+    if let Some(finding) = diagnose::volume_to_come(seen) {
+        decision.waiting = Some(finding);
+    }
     decision
 }

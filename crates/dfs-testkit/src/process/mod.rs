@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use dfs_etcd::test_server;
 
-pub use server::{Place, Server};
+pub use server::{Memory, Place, Server};
 
 /// What a cluster shall look like.
 #[derive(Debug, Clone)]

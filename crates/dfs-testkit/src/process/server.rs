@@ -26,6 +26,16 @@ pub struct Server {
     running: Option<Running>,
 }
 
+/// Memory of a process, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// All that is resident (VmRSS).
+    pub total: u64,
+    /// Less the pages of files, such as the executable, which processes share and the kernel takes
+    /// back when it wants room (RssAnon).
+    pub own: u64,
+}
+
 /// A network of its own for a server: a namespace of the kernel, and an address in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -111,10 +121,9 @@ impl Server {
         self.status_field("VmHWM:")
     }
 
-    /// What it occupies now, in bytes, less the pages of its executable, which all servers share
-    /// and the kernel takes back when it wants room (RssAnon).
-    pub fn memory(&self) -> u64 {
-        self.status_field("RssAnon:")
+    /// What it occupies now.
+    pub fn memory(&self) -> Memory {
+        Memory { total: self.status_field("VmRSS:"), own: self.status_field("RssAnon:") }
     }
 
     fn status_field(&self, field: &str) -> u64 {

@@ -10,7 +10,7 @@ use dfs_coordinator as coordinator;
 use dfs_datanode as datanode;
 use dfs_runtime::{Shutdown, Trigger};
 use dfs_transport::TcpNetwork;
-use dfs_types::{ErrorCode, NodeId, OsRandom, Random, SystemClock};
+use dfs_types::{ErrorCode, NodeId, OsRandom, Random, SystemClock, with_causes};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::commands::coordinator::error_of;
@@ -94,7 +94,7 @@ impl Local {
             None => format!("redb://{}", plan.folder.join("metadata").display()),
         };
         let engine = dfs_engines::open(&engine).await;
-        let engine = engine.map_err(|error| Error::new(error.code(), server::chain(&error)))?;
+        let engine = engine.map_err(|error| Error::new(error.code(), with_causes(&error)))?;
         let settings = plan.coordinator(&secret, 0);
         let options = settings.init_options().map_err(|error| error_of(&error))?;
         match coordinator::init(engine.clone(), &SystemClock, &OsRandom, options).await {
@@ -158,7 +158,7 @@ impl Local {
         let id = service.handle().node_id();
         let part = Part::start(|shutdown| {
             tokio::spawn(async move {
-                service.run(shutdown).await.map_err(|e| Error::new(e.code(), server::chain(&e)))
+                service.run(shutdown).await.map_err(|e| Error::new(e.code(), with_causes(&e)))
             })
         });
         Ok((id, part))

@@ -626,6 +626,23 @@ fn what_keeps_pods_down_is_named() {
 }
 
 #[test]
+fn m07_a_volume_that_does_not_come_is_named() {
+    let mut world = World::running(json!({"datanodes": {"storage": {"size": "100Ti"}}}));
+    world.claims.last_mut().unwrap().status = None;
+    world.reconcile();
+    is(&world, ConditionType::Reconciling, "False", "AsSpecified");
+
+    let pod = world.pods.last_mut().unwrap();
+    pod.status = serde_json::from_value(json!({"phase": "Pending"})).unwrap();
+    world.reconcile();
+    is(&world, ConditionType::Reconciling, "True", "VolumePending");
+    is(&world, ConditionType::Stalled, "False", "AsSpecified");
+    let message = world.condition(ConditionType::Reconciling).2;
+    let claim = world.claims.last().unwrap().name_any();
+    assert!(message.contains(&claim) && message.contains("100Ti"), "{message}");
+}
+
+#[test]
 fn c15_times_move_only_when_a_status_flips() {
     let mut world = World::running(json!({}));
     let before = world.status();
