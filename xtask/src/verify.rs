@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 
 use crate::chart;
 use crate::generate;
-use crate::process::{cargo, run as run_command};
+use crate::process::{cargo, release_dfs, run as run_command};
 
 pub(crate) const USAGE: &str = "[STEP]... (checks everything, or these steps; changes nothing)";
 
@@ -106,7 +106,7 @@ fn release(root: &Path) -> Result<()> {
         root,
         &["run", "--locked", "--release", "--bin=dfs", "--", "local", "--demo"],
     ))?;
-    let program = crate::bench::build_dfs(root)?;
+    let program = release_dfs(root)?;
     run_command(
         cargo(root, &["test", "--locked", "--workspace", "--test=processes", "--"])
             .args(["memory", "--ignored"])

@@ -9,7 +9,7 @@ use dfs_types::with_causes;
 
 use crate::Error;
 use crate::pods::{Component, Pod, Pods};
-use crate::stream::Forwarded;
+use crate::stream;
 
 /// How long a connection may take: two round trips to the API server and one beyond, which may be
 /// far away.
@@ -53,11 +53,11 @@ impl Network for KubeNetwork {
                 error => io::Error::other(format!("pod {}: {}", pod.name, with_causes(&error))),
             })
             .and_then(|forwarder| {
-                let stream = Forwarded::new(forwarder, port, &pod.name);
+                let stream = stream::stream(forwarder, port, &pod.name);
                 stream.ok_or_else(|| io::Error::other("the API server forwards no such port"))
             })?;
         tracing::debug!(pod = pod.name, port, "a port is forwarded");
-        Ok(Io::new(stream))
+        Ok(stream)
     }
 
     fn connect_timeout(&self) -> Duration {

@@ -25,19 +25,28 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 pub struct Io {
     stream: Box<dyn Stream>,
     /// Ends when the connection must.
-    cut: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    end: Option<Pin<Box<dyn Future<Output = io::Error> + Send>>>,
 }
 
 impl Io {
     /// Wraps a byte stream.
     pub fn new(stream: impl Stream) -> Self {
-        Self { stream: Box::new(stream), cut: None }
+        Self { stream: Box::new(stream), end: None }
+    }
+
+    /// Ends reads of the connection when `end` is there, the first one with that as the error. It
+    /// is dropped with the connection.
+    #[must_use]
+    pub fn until(self, end: impl Future<Output = io::Error> + Send + 'static) -> Self {
+        Self { stream: Box::new(self), end: Some(Box::pin(end)) }
     }
 
     /// Cuts the connection when the other end of `owner` is dropped.
     pub(crate) fn until_dropped(self, mut owner: watch::Receiver<()>) -> Self {
-        let cut = async move { while owner.changed().await.is_ok() {} };
-        Self { stream: Box::new(self), cut: Some(Box::pin(cut)) }
+        self.until(async move {
+            while owner.changed().await.is_ok() {}
+            io::ErrorKind::ConnectionAborted.into()
+        })
     }
 }
 
@@ -53,9 +62,11 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
-            self.cut = Some(Box::pin(std::future::ready(())));
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        if let Some(end) = &mut self.end
+            && let Poll::Ready(why) = end.as_mut().poll(cx)
+        {
+            self.end = Some(Box::pin(async { io::ErrorKind::ConnectionAborted.into() }));
+            return Poll::Ready(Err(why));
         }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
