@@ -103,13 +103,13 @@ impl PassThrough {
             .await
             .map_err(|error| unreachable(error.to_string()))?;
         let passage = Passage::open(self.core.counts.passed.clone(), permit);
-        let onward = passed_request(passed.path, request, &passage);
+        let (onward, open) = passed_request(passed.path, request, &passage);
         let answer = async {
             std::future::poll_fn(|cx| channel.poll_ready(cx)).await?;
             channel.call(onward).await
         };
         match timeout(ANSWER_WITHIN, answer).await {
-            Ok(Ok(answer)) => Ok(passed_answer(answer.map(Body::new), passage)),
+            Ok(Ok(answer)) => Ok(passed_answer(answer.map(Body::new), passage, open)),
             Ok(Err(error)) => {
                 self.core.channels.forget(&address, lane);
                 Err(unreachable(with_causes(&error)))

@@ -16,7 +16,7 @@ use dfs_types::ErrorCode;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Version, header};
 use http_body::{Body as _, Frame};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
@@ -79,30 +79,42 @@ impl Drop for Passage {
     }
 }
 
+/// Keeps the request of a call open. Without it the node is told that the call is over, whatever
+/// the client has still to send.
+pub(super) struct Open(
+    #[expect(dead_code, reason = "what is told is that it is gone")] oneshot::Sender<()>,
+);
+
 /// The request as the node gets it. Of its headers only those go along that say how to read the
 /// body: the request id is added as to every call.
 pub(super) fn passed_request(
     path: &'static str,
     request: Request<Body>,
     passage: &Arc<Passage>,
-) -> Request<Body> {
+) -> (Request<Body>, Open) {
     let (parts, body) = request.into_parts();
-    let mut onward = Request::new(Body::new(Drawn { body, passage: passage.clone() }));
+    let (open, over) = oneshot::channel();
+    let mut onward =
+        Request::new(Body::new(Drawn { body, passage: passage.clone(), over: Some(over) }));
     *onward.method_mut() = Method::POST;
     *onward.uri_mut() = PathAndQuery::from_static(path).into();
     *onward.version_mut() = Version::HTTP_2;
     *onward.headers_mut() = of_body(&parts.headers);
     onward.headers_mut().insert(header::TE, http::HeaderValue::from_static("trailers"));
-    onward
+    (onward, Open(open))
 }
 
-/// The answer as the client gets it.
-pub(super) fn passed_answer(answer: Response<Body>, passage: Arc<Passage>) -> Response<Body> {
+/// The answer as the client gets it. The request is open until then.
+pub(super) fn passed_answer(
+    answer: Response<Body>,
+    passage: Arc<Passage>,
+    open: Open,
+) -> Response<Body> {
     let (parts, body) = answer.into_parts();
     let (frames, pushed) = mpsc::channel(FRAMES_BETWEEN);
     let is_over = body.is_end_stream();
     if !is_over {
-        dfs_transport::spawn_in_request(push(body, frames, passage));
+        dfs_transport::spawn_in_request(push(body, frames, passage, open));
     }
     let mut back = Response::new(if is_over { Body::empty() } else { Body::new(Pushed(pushed)) });
     *back.status_mut() = parts.status;
@@ -122,7 +134,7 @@ fn of_body(headers: &HeaderMap) -> HeaderMap {
 
 type Frames = mpsc::Sender<Result<Frame<Bytes>, Status>>;
 
-async fn push(mut body: Body, frames: Frames, passage: Arc<Passage>) {
+async fn push(mut body: Body, frames: Frames, passage: Arc<Passage>, _open: Open) {
     let moving = async {
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             if let Ok(frame) = &frame {
@@ -152,6 +164,8 @@ async fn push(mut body: Body, frames: Frames, passage: Arc<Passage>) {
 struct Drawn {
     body: Body,
     passage: Arc<Passage>,
+    /// There when the answer is.
+    over: Option<oneshot::Receiver<()>>,
 }
 
 impl http_body::Body for Drawn {
@@ -162,6 +176,10 @@ impl http_body::Body for Drawn {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.over.as_mut().is_some_and(|over| Pin::new(over).poll(cx).is_ready()) {
+            (self.over, self.body) = (None, Body::empty());
+            return Poll::Ready(Some(Err(Status::cancelled("the answer is over"))));
+        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
             self.passage.moved(Direction::ToNode, frame);

@@ -1,6 +1,7 @@
 //! Calls of datanodes that a coordinator passes on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dfs_coordinator::Settings;
 use dfs_metadata::memory::MemoryEngine;
@@ -122,6 +123,70 @@ async fn no_more_streams_than_the_bound_and_those_that_are_left_count_no_more() 
     drop(first);
     eventually("there is room", || async { read(&cluster, 0).await.is_ok() }).await;
     drop(second);
+    eventually("nothing is open", || async { metric(&cluster, "passed_on_open").await == 0 }).await;
+}
+
+/// An upload that is passed on, a frame of which is acknowledged at each step.
+struct Upload {
+    frames: mpsc::Sender<v1::ChunkData>,
+    acks: Streaming<v1::ChunkAck>,
+}
+
+impl Upload {
+    async fn start(cluster: &Cluster) -> Self {
+        let (frames, outgoing) = mpsc::channel(1);
+        let call = to(1, ReceiverStream::new(outgoing));
+        let acks = client(cluster).await.chunk_data_stream(call).await.unwrap().into_inner();
+        Self { frames, acks }
+    }
+
+    async fn step(&mut self) -> Result<(), Failure> {
+        let frame = v1::ChunkFrame { data: vec![7; 9].into(), ..v1::ChunkFrame::default() };
+        let kind = Some(v1::chunk_data::Kind::Frame(frame));
+        drop(self.frames.send(v1::ChunkData { kind }).await);
+        self.acknowledged().await
+    }
+
+    async fn acknowledged(&mut self) -> Result<(), Failure> {
+        let ack = self.acks.message().await.map_err(|status| Failure::from_status(&status))?;
+        ack.map(drop).ok_or_else(|| panic!("it ends with a status"))
+    }
+}
+
+async fn later(seconds: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_stream_on_which_nothing_moves_ends_and_gives_its_place_back() {
+    let cluster = bounded(1).await;
+    let mut upload = Upload::start(&cluster).await;
+    for _ in 0..3 {
+        upload.step().await.unwrap();
+        later(80).await;
+    }
+    upload.step().await.unwrap();
+    later(91).await;
+    let failure = upload.acknowledged().await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::Unavailable);
+    assert!(failure.message.contains("nothing moved on it"), "{failure}");
+    eventually("nothing is open", || async { metric(&cluster, "passed_on_open").await == 0 }).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_after_an_hour_whatever_moves_on_it() {
+    let cluster = bounded(1).await;
+    let mut upload = Upload::start(&cluster).await;
+    for _ in 0..59 {
+        upload.step().await.unwrap();
+        later(60).await;
+    }
+    upload.step().await.unwrap();
+    later(60).await;
+    let failure = upload.acknowledged().await.unwrap_err();
+    assert_eq!(failure.code, ErrorCode::Unavailable);
     eventually("nothing is open", || async { metric(&cluster, "passed_on_open").await == 0 }).await;
 }
 
