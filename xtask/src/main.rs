@@ -10,6 +10,7 @@ mod go;
 mod images;
 mod large;
 mod process;
+mod release;
 mod sim;
 mod verify;
 
@@ -33,6 +34,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "bench", usage: bench::USAGE, run: bench::run },
     Verb { name: "generate", usage: generate::USAGE, run: generate::run },
     Verb { name: "large", usage: large::USAGE, run: large::run },
+    Verb { name: "release", usage: release::USAGE, run: release::run },
     Verb { name: "e2e", usage: e2e::USAGE, run: e2e::run },
     Verb { name: "images", usage: images::USAGE, run: images::run },
     Verb { name: "faults", usage: faults::USAGE, run: faults::run },

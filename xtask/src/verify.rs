@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 
 use crate::chart;
 use crate::generate;
-use crate::process::{cargo, release_dfs, run as run_command};
+use crate::process::{cargo, run as run_command};
 
 pub(crate) const USAGE: &str = "[STEP]... (checks everything, or these steps; changes nothing)";
 
@@ -38,7 +38,6 @@ const STEPS: &[Step] = &[
     Step { name: "doc", again: "cargo doc --workspace --no-deps", check: doc },
     Step { name: "test", again: "cargo test --workspace", check: test },
     Step { name: "etcd", again: "cargo xtask verify etcd", check: etcd },
-    Step { name: "release", again: "cargo xtask verify release", check: release },
 ];
 
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
@@ -97,19 +96,5 @@ fn etcd(root: &Path) -> Result<()> {
             .args(["commands", "kills", "semantics", "servers"])
             .args(["--skip=s23"])
             .envs([("DFS_TEST_METADATA", "etcd"), ("DFS_KILLS", "4")]),
-    )
-}
-
-/// What a newcomer runs first, and what only a release build can show.
-fn release(root: &Path) -> Result<()> {
-    run_command(&mut cargo(
-        root,
-        &["run", "--locked", "--release", "--bin=dfs", "--", "local", "--demo"],
-    ))?;
-    let program = release_dfs(root)?;
-    run_command(
-        cargo(root, &["test", "--locked", "--workspace", "--test=processes", "--"])
-            .args(["memory", "--ignored"])
-            .env("DFS_TEST_PROGRAM", program),
     )
 }

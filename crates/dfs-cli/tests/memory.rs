@@ -16,7 +16,7 @@ fn an_idle_server_has_little_of_its_own() {
 }
 
 #[test]
-#[ignore = "of a release build, as unoptimised code is larger: `cargo xtask verify release`"]
+#[ignore = "of a release build, as unoptimised code is larger: `cargo xtask release`"]
 fn an_idle_server_is_small() {
     let cluster = cluster();
     for server in cluster.datanodes.iter().chain([&cluster.coordinator]) {
