@@ -37,8 +37,8 @@ pub struct Case {
     start: Instant,
 }
 
-/// Runs a case. Whatever happens, nodes are up again and namespaces gone behind it, unless those
-/// of failed cases are to be kept.
+/// Runs a case. Whatever happens, nodes are up again, the definition is that of this tree and
+/// namespaces are gone behind it, unless those of failed cases are to be kept.
 pub async fn case<F>(name: &str, body: F) -> Result<()>
 where
     F: AsyncFnOnce(&Case) -> Result<()>,
@@ -58,7 +58,7 @@ where
             Err(error) => eprintln!("{name}: what there was is lost: {error:#}"),
         }
     }
-    let healed = case.nodes.restore().await;
+    let healed = case.nodes.restore().await.and(case.renew_definition().await);
     let cleaned = if failure.is_some() && case.env.is_kept_on_failure {
         eprintln!("{name}: kept {}", case.namespaces().await.join(", "));
         Ok(())
@@ -132,7 +132,7 @@ impl Case {
         define(&self.env, DEFINITION).await
     }
 
-    /// Puts the definition that users have in the place of this tree's, until the next case.
+    /// Puts the definition that users have in the place of this tree's, for this case.
     pub async fn freeze_definition(&self) -> Result<()> {
         define(&self.env, "crates/dfs-crd/tests/frozen").await
     }

@@ -85,7 +85,8 @@ impl From<dfs_client::Error> for Error {
         };
         let hint = match error.code() {
             ErrorCode::Unavailable => Some(
-                "`dfs status` shows who does not answer; --coordinator or DFS_COORDINATOR says where a coordinator is",
+                "are the coordinator and the datanodes running? --coordinator or DFS_COORDINATOR says \
+                 where a coordinator is",
             ),
             ErrorCode::OutcomeUnknown => {
                 Some("it may have been done all the same; doing it again is safe")

@@ -13,10 +13,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_proto::Failure;
 use dfs_types::ErrorCode;
+use futures_util::task::AtomicWaker;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Version, header};
 use http_body::{Body as _, Frame};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
@@ -79,11 +80,23 @@ impl Drop for Passage {
     }
 }
 
+/// The request of a call, for as long as the call is open.
+struct Source {
+    request: Mutex<Option<(Body, Arc<Passage>)>>,
+    drawer: AtomicWaker,
+}
+
 /// Keeps the request of a call open. Without it the node is told that the call is over, whatever
 /// the client has still to send.
-pub(super) struct Open(
-    #[expect(dead_code, reason = "what is told is that it is gone")] oneshot::Sender<()>,
-);
+pub(super) struct Open(Arc<Source>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // Taken away, as a connection that waits for room at the node does not ask for more.
+        drop(lock(&self.0.request).take());
+        self.0.drawer.wake();
+    }
+}
 
 /// The request as the node gets it. Of its headers only those go along that say how to read the
 /// body: the request id is added as to every call.
@@ -93,15 +106,15 @@ pub(super) fn passed_request(
     passage: &Arc<Passage>,
 ) -> (Request<Body>, Open) {
     let (parts, body) = request.into_parts();
-    let (open, over) = oneshot::channel();
-    let mut onward =
-        Request::new(Body::new(Drawn { body, passage: passage.clone(), over: Some(over) }));
+    let request = Mutex::new(Some((body, passage.clone())));
+    let source = Arc::new(Source { request, drawer: AtomicWaker::new() });
+    let mut onward = Request::new(Body::new(Drawn(source.clone())));
     *onward.method_mut() = Method::POST;
     *onward.uri_mut() = PathAndQuery::from_static(path).into();
     *onward.version_mut() = Version::HTTP_2;
     *onward.headers_mut() = of_body(&parts.headers);
     onward.headers_mut().insert(header::TE, http::HeaderValue::from_static("trailers"));
-    (onward, Open(open))
+    (onward, Open(source))
 }
 
 /// The answer as the client gets it. The request is open until then.
@@ -161,34 +174,30 @@ async fn push(mut body: Body, frames: Frames, passage: Arc<Passage>, _open: Open
 }
 
 /// A request on its way to the node.
-struct Drawn {
-    body: Body,
-    passage: Arc<Passage>,
-    /// There when the answer is.
-    over: Option<oneshot::Receiver<()>>,
-}
+struct Drawn(Arc<Source>);
 
 impl http_body::Body for Drawn {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.over.as_mut().is_some_and(|over| Pin::new(over).poll(cx).is_ready()) {
-            (self.over, self.body) = (None, Body::empty());
+        self.0.drawer.register(cx.waker());
+        let mut request = lock(&self.0.request);
+        let Some((body, passage)) = request.as_mut() else {
             return Poll::Ready(Some(Err(Status::cancelled("the answer is over"))));
-        }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
-            self.passage.moved(Direction::ToNode, frame);
+            passage.moved(Direction::ToNode, frame);
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        lock(&self.0.request).as_ref().is_some_and(|(body, _)| body.is_end_stream())
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use dfs_proto::v1::data_node_server::{DataNode, DataNodeServer};
@@ -51,6 +52,7 @@ struct State {
     free: u64,
     /// Its disk was replaced by an empty one.
     has_new_disk: bool,
+    takes_no_more: bool,
 }
 
 /// The processes there were.
@@ -102,6 +104,11 @@ impl FakeDataNode {
             server.await.unwrap();
         }));
         node
+    }
+
+    /// From now on it reads nothing of uploads that it accepts.
+    pub(crate) fn take_no_more(&self) {
+        self.state.lock().unwrap().takes_no_more = true;
     }
 
     fn disks(&self) -> Vec<v1::Disk> {
@@ -432,6 +439,14 @@ impl DataNode for Handler {
         &self,
         request: Request<Streaming<v1::ChunkData>>,
     ) -> Result<Response<Self::ChunkDataStreamStream>, Status> {
+        if self.0.state.lock().unwrap().takes_no_more {
+            let unread = request.into_inner();
+            let acks = futures_util::stream::poll_fn(move |_| {
+                let _ = &unread;
+                Poll::Pending
+            });
+            return Ok(Response::new(Box::pin(acks)));
+        }
         // Says how much has come, and keeps nothing.
         let mut received_offset = 0;
         let acks = request.into_inner().map(move |data| {

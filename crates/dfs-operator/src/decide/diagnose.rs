@@ -38,7 +38,7 @@ pub fn problem(pod: &Pod, seen: &Observed) -> Option<Finding> {
     })?;
     let why = unscheduled.message.as_deref().unwrap_or("no reason given");
     // A claim that waits says more.
-    let claims = claims_of(pod, seen);
+    let claims: Vec<_> = seen.claims.iter().filter(|claim| uses(pod, &claim.name_any())).collect();
     let known = claims.iter().find_map(|claim| claim_problem(claim, seen));
     let waiting = known.or_else(|| {
         let is_about_claims = why.contains("PersistentVolumeClaim");
@@ -88,8 +88,11 @@ fn container_problem(name: &str, pod: &Pod, container: &ContainerStatus) -> Opti
 /// A claim that a pod waits for. Its volume may just take its time, or never come: provisioners
 /// tell that in events only, each in its own words.
 pub(super) fn volume_to_come(seen: &Observed) -> Option<Finding> {
-    let mut waiting = seen.pods.iter().filter(|pod| !is_ready(pod));
-    let claim = waiting.find_map(|pod| claims_of(pod, seen).into_iter().find(|c| !is_bound(c)))?;
+    let mut waiting = seen.claims.iter().filter(|claim| is_waiting(claim)).peekable();
+    waiting.peek()?;
+    let is_on_its_way = |pod: &&Pod| !is_ready(pod) && pod.metadata.deletion_timestamp.is_none();
+    let pods: Vec<&Pod> = seen.pods.iter().filter(is_on_its_way).collect();
+    let claim = waiting.find(|claim| pods.iter().any(|pod| uses(pod, &claim.name_any())))?;
     let name = claim.name_any();
     let size = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
     let size = size.and_then(|requests| requests.get("storage")).map_or("?", |size| &size.0);
@@ -97,18 +100,33 @@ pub(super) fn volume_to_come(seen: &Observed) -> Option<Finding> {
         Reason::VolumePending,
         format!(
             "PersistentVolumeClaim {name} waits for a volume of {size} from {}; if none comes, \
-             kubectl describe pvc {name} says why: make room, or delete the cluster and ask for \
-             less",
-            class_of(claim)
+             kubectl describe pvc {name} says why: make room{}",
+            class_of(claim),
+            or_start_over(seen, "ask for less")
         ),
     ))
 }
 
-fn claims_of<'a>(pod: &Pod, seen: &'a Observed) -> Vec<&'a PersistentVolumeClaim> {
+/// What else helps while there is nothing that could get lost. Claims outlive the cluster, unless
+/// it says otherwise.
+fn or_start_over(seen: &Observed, how: &str) -> String {
+    let is_empty = match seen.picture() {
+        Some(picture) => picture.nodes.is_empty(),
+        None => seen.known_id().is_none(),
+    };
+    let advice = || format!(", or delete the cluster with its claims, and {how}");
+    if is_empty { advice() } else { String::new() }
+}
+
+fn is_waiting(claim: &PersistentVolumeClaim) -> bool {
+    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, None | Some("Pending")) && claim.metadata.deletion_timestamp.is_none()
+}
+
+fn uses(pod: &Pod, claim: &str) -> bool {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let used = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
-    used.filter_map(|used| seen.claims.iter().find(|claim| claim.name_any() == used.claim_name))
-        .collect()
+    let mut used = volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    used.any(|used| used.claim_name == claim)
 }
 
 fn is_bound(claim: &PersistentVolumeClaim) -> bool {
@@ -152,7 +170,8 @@ fn claim_problem(claim: &PersistentVolumeClaim, seen: &Observed) -> Option<Findi
             Reason::StorageClassMissing,
             format!(
                 "PersistentVolumeClaim {name} asks for StorageClass {class}, which does not \
-                 exist; make it, or delete the cluster and name another"
+                 exist; make it{}",
+                or_start_over(seen, "name another")
             ),
         )),
         _ => None,

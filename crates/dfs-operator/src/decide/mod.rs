@@ -310,7 +310,11 @@ fn make(seen: &Observed, id: ClusterId) -> Decision {
     }
     nodes::decide(seen, id, &mut decision);
     rollout::decide(seen, id, &mut decision);
-    if let Some(finding) = diagnose::volume_to_come(seen) {
+    // What it says is the cause of other waiting, but not of that for the objects of another.
+    let is_for_objects = |finding: &Finding| finding.reason == Reason::WaitingForObjects;
+    if !decision.waiting.as_ref().is_some_and(is_for_objects)
+        && let Some(finding) = diagnose::volume_to_come(seen)
+    {
         decision.waiting = Some(finding);
     }
     decision

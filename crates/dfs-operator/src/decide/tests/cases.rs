@@ -640,6 +640,13 @@ fn m07_a_volume_that_does_not_come_is_named() {
     let message = world.condition(ConditionType::Reconciling).2;
     let claim = world.claims.last().unwrap().name_any();
     assert!(message.contains(&claim) && message.contains("100Ti"), "{message}");
+    assert!(!message.contains("delete"), "there are files: {message}");
+
+    world.claims.last_mut().unwrap().status =
+        serde_json::from_value(json!({"phase": "Lost"})).unwrap();
+    world.reconcile();
+    is(&world, ConditionType::Stalled, "True", "VolumePending");
+    assert_ne!(world.condition(ConditionType::Reconciling).1, "VolumePending", "none will come");
 }
 
 #[test]
