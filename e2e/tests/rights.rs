@@ -1,9 +1,10 @@
-//! What the operator may do, and what it does. Looks at the requests of all cases before it.
+//! What the operator may do, and what it does. Looks at the requests of the cases before it, too.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use dfs_e2e::{Audit, Request, case};
+use anyhow::{Context as _, Result, bail, ensure};
+use dfs_e2e::{Audit, Request, case, until};
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
@@ -26,7 +27,7 @@ async fn c28_what_is_granted_is_used_and_nothing_is_refused() -> Result<()> {
         let operator = case.operator().await?;
         let cluster = case.cluster("dfs");
         cluster.start().await?;
-        // What other cases do not: monitoring comes and goes, and data is deleted.
+        // All that it is there for: monitoring comes and goes, pods are replaced, data is deleted.
         for enabled in [true, false] {
             let monitor = json!({ "serviceMonitor": { "enabled": enabled } });
             cluster.merge(json!({ "spec": { "monitoring": monitor } })).await?;
@@ -34,10 +35,13 @@ async fn c28_what_is_granted_is_used_and_nothing_is_refused() -> Result<()> {
         }
         let unfenced = json!({ "networkPolicy": { "enabled": false } });
         let own = json!({ "podTemplate": { "serviceAccountName": "default" } });
-        cluster.merge(json!({ "spec": { "security": unfenced, "coordinator": own } })).await?;
-        cluster.wait_ready().await?;
+        let spec = json!({ "security": unfenced, "coordinator": own, "datanodes": own });
+        cluster.merge(json!({ "spec": spec })).await?;
+        cluster.wait_ready_within(Duration::from_mins(5)).await?;
         let confirmed = json!({ "deletionPolicy": "Delete", "deletionConfirmation": "dfs" });
         cluster.merge(json!({ "spec": confirmed })).await?;
+        // Until the operator has seen that, nothing would be deleted by it.
+        cluster.wait_ready().await?;
         cluster.delete().await?;
 
         let roles: Api<Role> = Api::namespaced(case.env.client.clone(), &case.namespace);
@@ -49,6 +53,16 @@ async fn c28_what_is_granted_is_used_and_nothing_is_refused() -> Result<()> {
             .flat_map(expand)
             .filter(|right| !NOT_SEEN.contains(&right.as_str()))
             .collect();
+        // Watches are told of when they end.
+        let ended = operator.try_uninstall().await?;
+        ensure!(ended.is_success, "helm cannot uninstall: {}", ended.stderr);
+        until("all rights in use", Duration::from_secs(30), async || {
+            let requests = audit.requests_of(&|user| is_operator(user)).await?;
+            let used: BTreeSet<String> = requests.iter().flat_map(rights).collect();
+            let idle: Vec<_> = granted.difference(&used).collect();
+            if idle.is_empty() { Ok(Some(())) } else { bail!("granted and never used: {idle:#?}") }
+        })
+        .await?;
         let requests = audit.requests_of(&|user| is_operator(user)).await?;
         let refused: Vec<&Request> = requests
             .iter()
@@ -59,9 +73,6 @@ async fn c28_what_is_granted_is_used_and_nothing_is_refused() -> Result<()> {
             .filter(|request| request.resource() != "storageclasses")
             .collect();
         ensure!(refused.is_empty(), "the operator asked for what it may not: {refused:#?}");
-        let used: BTreeSet<String> = requests.iter().flat_map(rights).collect();
-        let idle: Vec<_> = granted.difference(&used).collect();
-        ensure!(idle.is_empty(), "granted and never used: {idle:#?}");
         Ok(())
     })
     .await
