@@ -2,6 +2,7 @@
 
 mod cases;
 mod conventions;
+mod diagnose;
 mod edits;
 mod property;
 mod rules;
