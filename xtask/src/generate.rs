@@ -70,14 +70,11 @@ pub(crate) fn run(root: &Path, _arguments: &[String]) -> Result<()> {
     chart::generate(root)
 }
 
-/// Fails when what is committed is not what the sources give.
+/// Fails when what is committed is not what the sources give. The definitions are left to a test of
+/// `dfs-crd`: its example alone would be compiled with other features than the tests, and all that
+/// it needs once more.
 pub(crate) fn check(root: &Path) -> Result<()> {
     check_sources(root)?;
-    for (file, what) in DEFINITIONS {
-        if definition(root, what)? != fs::read(root.join(file)).unwrap_or_default() {
-            bail!("{file} is not what dfs-crd gives: run cargo xtask generate");
-        }
-    }
     chart::check(root)
 }
 

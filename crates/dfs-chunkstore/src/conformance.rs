@@ -17,7 +17,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_types::{
-    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, ErrorCode, InodeId, Sha256, Stamp, block_count,
+    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, ErrorCode, InodeId, Random as _, SeededRandom, Sha256,
+    Stamp, block_count,
 };
 
 use crate::{ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, SealedChunk, StoreError};
@@ -51,15 +52,8 @@ where
 
 /// Bytes that are the same for the same chunk and length.
 pub fn content(chunk: ChunkId, length: usize) -> Bytes {
-    let mut state = (chunk.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
+    let mut bytes = vec![0; length];
+    SeededRandom::new(chunk.0 as u64).fill(&mut bytes);
     Bytes::from(bytes)
 }
 

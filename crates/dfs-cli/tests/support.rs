@@ -5,6 +5,7 @@ use std::process::Command;
 use std::{env, fs};
 
 use dfs_testkit::process::{Cluster, Metadata, Settings};
+use dfs_types::{Random as _, SeededRandom};
 
 /// The binary under test: the one that came with the tests, unless `DFS_TEST_PROGRAM` names another.
 pub(crate) fn binary() -> PathBuf {
@@ -22,17 +23,10 @@ pub(crate) fn cluster_on_redb() -> Cluster {
     Cluster::start(binary(), Settings { metadata: Metadata::Own, ..Settings::default() })
 }
 
-/// Bytes that differ everywhere, and from other seeds (an xorshift generator).
+/// Bytes that differ everywhere, and from other seeds.
 pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
+    let mut bytes = vec![0; length];
+    SeededRandom::new(seed).fill(&mut bytes);
     bytes
 }
 

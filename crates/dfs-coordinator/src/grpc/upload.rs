@@ -5,7 +5,7 @@ use dfs_metadata::namespace::{
 };
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::Action;
-use dfs_types::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, ChunkSeal, Crc32c};
+use dfs_types::{CHUNK_SIZE_DEFAULT, ChunkSeal, Crc32c};
 use tokio::time::Instant;
 
 use super::{convert, repeat};
@@ -90,7 +90,6 @@ async fn plan(
     chunk_size: u64,
     ask: impl AsyncFnOnce(&Placement<'_>) -> Result<UploadPlan, dfs_metadata::Error>,
 ) -> Result<v1::UploadPlan, Failure> {
-    debug_assert!(chunk_size <= CHUNK_SIZE_MAX);
     let views = core.registry().views(Instant::now());
     let candidates = placement::candidates(&views, chunk_size);
     let placement = Placement { candidates: &candidates, selector: &*core.selector };
