@@ -1,7 +1,7 @@
 //! The images of the Dockerfile, of binaries that are compiled here.
 //!
-//! The dev profile, as the tests have it compiled already: it is optimised enough, and a release
-//! build would compile everything once more.
+//! The dev profile, as the tests have it compiled already: it is fast enough, and a release build
+//! would compile everything once more.
 
 use std::fs;
 use std::path::{Path, PathBuf};

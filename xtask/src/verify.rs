@@ -78,9 +78,14 @@ fn clippy(root: &Path) -> Result<()> {
 
 fn doc(root: &Path) -> Result<()> {
     // With the examples, as with them cargo takes the features that clippy and the tests have, and
-    // need not check all dependencies again.
-    let what = ["doc", "--locked", "--workspace", "--no-deps", "--lib", "--bins", "--examples"];
-    run_command(cargo(root, &what).env("RUSTDOCFLAGS", "-D warnings"))
+    // need not check all dependencies again. The binaries by name, as that of the operator has its
+    // library's, and with it its page.
+    let what = ["doc", "--locked", "--workspace", "--no-deps", "--lib", "--examples"];
+    run_command(
+        cargo(root, &what)
+            .args(["--bin=dfs", "--bin=dfs-e2e-client", "--bin=xtask"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
 }
 
 /// Unit, integration and doc tests.
