@@ -1,4 +1,4 @@
-//! Clusters of several sizes, with as many copies as they say.
+//! Clusters of several sizes, with as many replicas as they say.
 
 use std::collections::BTreeSet;
 
@@ -7,13 +7,13 @@ use dfs_e2e::{ClientPod, case};
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn e02_each_file_has_the_copies_that_the_spec_names() -> Result<()> {
+async fn e02_each_file_has_the_replicas_that_the_spec_names() -> Result<()> {
     case("e02", async |case| {
         case.operator().await?;
-        for (name, datanodes, copies) in [("one", 1, 1), ("three", 3, 2), ("five", 5, 3)] {
+        for (name, datanodes, replicas) in [("one", 1, 1), ("three", 3, 2), ("five", 5, 3)] {
             let cluster = case.cluster(name);
             let spec = json!({
-                "replicationFactor": copies,
+                "replicationFactor": replicas,
                 "datanodes": { "replicas": datanodes, "storage": { "size": "1Gi" } },
             });
             cluster.apply(spec).await?;
@@ -27,9 +27,14 @@ async fn e02_each_file_has_the_copies_that_the_spec_names() -> Result<()> {
             let chunks = explained["chunks"].as_array().context("no chunks are explained")?;
             ensure!(chunks.len() == 3, "{name}: 3 chunks were expected: {explained}");
             for chunk in chunks {
-                let copies_of = chunk["copies"].as_array().context("no copies are explained")?;
-                let nodes: BTreeSet<_> = copies_of.iter().map(|c| c["node"].to_string()).collect();
-                ensure!(nodes.len() == copies, "{name}: {copies} copies were expected: {chunk}");
+                let replicas_of =
+                    chunk["replicas"].as_array().context("no replicas are explained")?;
+                let nodes: BTreeSet<_> =
+                    replicas_of.iter().map(|c| c["node"].to_string()).collect();
+                ensure!(
+                    nodes.len() == replicas,
+                    "{name}: {replicas} replicas were expected: {chunk}"
+                );
             }
             cluster.delete().await?;
         }

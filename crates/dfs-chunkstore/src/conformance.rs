@@ -44,7 +44,7 @@ where
     listing_is_paged_and_ordered(&make().await).await;
     deleting_wants_the_stamp(&make().await).await;
     stamps_are_never_shared(&make().await).await;
-    set_aside_copies_are_kept_and_not_served(&make().await).await;
+    set_aside_replicas_are_kept_and_not_served(&make().await).await;
     room_is_counted(&make().await).await;
     many_tasks_at_once(&make().await).await;
     a_closed_store_refuses(&make().await).await;
@@ -289,7 +289,7 @@ async fn stamps_are_never_shared(store: &Store) {
         let mut stamps = Vec::new();
         for _ in 0..3 {
             let sealed = put(&**store, chunk, length).await.expect("put works");
-            assert!(!stamps.contains(&sealed.stamp), "a copy has the stamp of an earlier one");
+            assert!(!stamps.contains(&sealed.stamp), "a replica has the stamp of an earlier one");
             for stamp in &stamps {
                 assert!(!store.delete(chunk, *stamp).await.expect("delete works"));
             }
@@ -299,7 +299,7 @@ async fn stamps_are_never_shared(store: &Store) {
     }
 }
 
-async fn set_aside_copies_are_kept_and_not_served(store: &Store) {
+async fn set_aside_replicas_are_kept_and_not_served(store: &Store) {
     for length in [100, 2 << 20] {
         let chunk = ChunkId(length as u128);
         let sealed = put(&**store, chunk, length).await.expect("put works");

@@ -10,14 +10,14 @@ use crate::JobPanicked;
 /// Why a chunk store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no sealed copy of the chunk.
+    /// There is no sealed replica of the chunk.
     #[error("chunk {0} is not here")]
     NotFound(ChunkId),
     /// The chunk is here already, or is being written.
     #[error("chunk {0} is here already")]
     Exists(ChunkId),
-    /// The copy was found bad and is no longer served.
-    #[error("the copy of chunk {0} here was found bad and set aside")]
+    /// The replica was found bad and is no longer served.
+    #[error("the replica of chunk {0} here was found bad and set aside")]
     SetAside(ChunkId),
     /// No disk has room.
     #[error("no disk has room for the chunk: {0}")]
@@ -91,7 +91,7 @@ pub enum OpenError {
     /// The identity on a disk cannot be read.
     #[error(
         "the identity in {} is damaged ({what}): restore the file, or empty the folder and let \
-         the cluster copy its chunks again",
+         the cluster replica its chunks again",
         path.display()
     )]
     DamagedIdentity {

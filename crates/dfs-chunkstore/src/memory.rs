@@ -29,13 +29,13 @@ struct State {
     capacity: u64,
     used: u64,
     next_stamp: u64,
-    sealed: BTreeMap<ChunkId, Copy>,
+    sealed: BTreeMap<ChunkId, Replica>,
     claimed: BTreeSet<ChunkId>,
     is_closed: bool,
 }
 
 #[derive(Debug, Clone)]
-struct Copy {
+struct Replica {
     header: ChunkHeader,
     seal: ChunkSeal,
     stamp: Stamp,
@@ -62,12 +62,13 @@ impl MemoryStore {
     /// Flips the first bit of a chunk's bytes, as a bad disk would. `false` when there is none.
     pub fn damage(&self, chunk: ChunkId) -> bool {
         let mut state = self.lock();
-        let Some(copy) = state.sealed.get_mut(&chunk).filter(|copy| !copy.data.is_empty()) else {
+        let Some(replica) = state.sealed.get_mut(&chunk).filter(|replica| !replica.data.is_empty())
+        else {
             return false;
         };
-        let mut data = BytesMut::from(&copy.data[..]);
+        let mut data = BytesMut::from(&replica.data[..]);
         data[0] ^= 0x80;
-        copy.data = data.freeze();
+        replica.data = data.freeze();
         true
     }
 
@@ -81,20 +82,20 @@ impl State {
         DiskId(self.identity.node.0)
     }
 
-    fn find(&self, chunk: ChunkId) -> Result<&Copy, StoreError> {
+    fn find(&self, chunk: ChunkId) -> Result<&Replica, StoreError> {
         if self.is_closed {
             return Err(StoreError::Closed);
         }
         self.sealed.get(&chunk).ok_or(StoreError::NotFound(chunk))
     }
 
-    fn describe(&self, copy: &Copy) -> SealedChunk {
+    fn describe(&self, replica: &Replica) -> SealedChunk {
         SealedChunk {
-            chunk: copy.header.chunk,
-            stamp: copy.stamp,
+            chunk: replica.header.chunk,
+            stamp: replica.stamp,
             disk: self.disk(),
-            seal: copy.seal,
-            is_set_aside: copy.is_set_aside,
+            seal: replica.seal,
+            is_set_aside: replica.is_set_aside,
         }
     }
 }
@@ -138,7 +139,7 @@ impl ChunkStore for MemoryStore {
     async fn stat(&self, chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError> {
         let state = self.lock();
         match state.find(chunk) {
-            Ok(copy) => Ok(Some(state.describe(copy))),
+            Ok(replica) => Ok(Some(state.describe(replica))),
             Err(StoreError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
@@ -150,11 +151,11 @@ impl ChunkStore for MemoryStore {
 
     async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError> {
         let state = self.lock();
-        let copy = state.find(chunk)?;
-        if copy.is_set_aside {
+        let replica = state.find(chunk)?;
+        if replica.is_set_aside {
             return Err(StoreError::SetAside(chunk));
         }
-        let all = copy.data.len();
+        let all = replica.data.len();
         let offset = (offset.min(all as u64)) as usize;
         let wanted = offset.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(all);
         let start = offset - offset % BLOCK_SIZE;
@@ -163,23 +164,23 @@ impl ChunkStore for MemoryStore {
         let crcs = start / BLOCK_SIZE..end.div_ceil(BLOCK_SIZE);
         Ok(Blocks {
             offset: start as u64,
-            data: copy.data.slice(start..end),
-            crcs: copy.crcs[crcs].to_vec(),
+            data: replica.data.slice(start..end),
+            crcs: replica.crcs[crcs].to_vec(),
         })
     }
 
     async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError> {
         let state = self.lock();
-        let copy = state.find(chunk)?;
-        let found = Crc32c::of_blocks(&copy.data);
-        let bad = found.iter().zip(&copy.crcs).position(|(found, stored)| found != stored);
+        let replica = state.find(chunk)?;
+        let found = Crc32c::of_blocks(&replica.data);
+        let bad = found.iter().zip(&replica.crcs).position(|(found, stored)| found != stored);
         Ok(bad.map(|block| block as u64))
     }
 
     async fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> Result<(), StoreError> {
         let mut state = self.lock();
-        let copy = state.sealed.get_mut(&chunk).filter(|copy| copy.stamp == stamp);
-        copy.ok_or(StoreError::NotFound(chunk))?.is_set_aside = true;
+        let replica = state.sealed.get_mut(&chunk).filter(|replica| replica.stamp == stamp);
+        replica.ok_or(StoreError::NotFound(chunk))?.is_set_aside = true;
         Ok(())
     }
 
@@ -191,16 +192,16 @@ impl ChunkStore for MemoryStore {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let state = self.lock();
         let found = state.sealed.range((start, Bound::Unbounded)).take(limit);
-        Ok(found.map(|(_, copy)| state.describe(copy)).collect())
+        Ok(found.map(|(_, replica)| state.describe(replica)).collect())
     }
 
     async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError> {
         let mut state = self.lock();
-        if state.sealed.get(&chunk).is_none_or(|copy| copy.stamp != stamp) {
+        if state.sealed.get(&chunk).is_none_or(|replica| replica.stamp != stamp) {
             return Ok(false);
         }
-        if let Some(copy) = state.sealed.remove(&chunk) {
-            state.used -= copy.data.len() as u64;
+        if let Some(replica) = state.sealed.remove(&chunk) {
+            state.used -= replica.data.len() as u64;
         }
         Ok(true)
     }
@@ -282,7 +283,7 @@ impl ChunkWriter for Writer {
         self.held = 0;
         let stamp = Stamp(state.next_stamp);
         state.next_stamp += 1;
-        let copy = Copy {
+        let replica = Replica {
             header: self.header.clone(),
             seal,
             stamp,
@@ -290,8 +291,8 @@ impl ChunkWriter for Writer {
             crcs: std::mem::take(&mut self.crcs),
             is_set_aside: false,
         };
-        let sealed = state.describe(&copy);
-        state.sealed.insert(self.header.chunk, copy);
+        let sealed = state.describe(&replica);
+        state.sealed.insert(self.header.chunk, replica);
         Ok(sealed)
     }
 }

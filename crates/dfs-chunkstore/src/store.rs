@@ -26,12 +26,12 @@ pub struct ChunkHeader {
     pub max_length: u64,
 }
 
-/// A sealed copy.
+/// A sealed replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SealedChunk {
     /// The chunk.
     pub chunk: ChunkId,
-    /// Which copy: no other copy of this chunk on this store ever has the same.
+    /// Which replica: no other replica of this chunk on this store ever has the same.
     pub stamp: Stamp,
     /// Where it lies.
     pub disk: DiskId,
@@ -83,7 +83,7 @@ pub trait ChunkWriter: Send {
 
     /// Makes the chunk visible. When this returns `Ok` the chunk, its checksums and its directory
     /// entry are durable. When it returns an error the chunk is not there, and never will be;
-    /// only a disk that failed over it may show it after a restart, as a copy nobody refers to.
+    /// only a disk that failed over it may show it after a restart, as a replica nobody refers to.
     /// If the future is dropped either may be the case.
     async fn seal(self: Box<Self>, seal: ChunkSeal) -> Result<SealedChunk, StoreError>;
 }
@@ -98,32 +98,32 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// being written, and any chunk while no disk has room below the high watermark.
     async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError>;
 
-    /// Describes a sealed copy, set aside or not.
+    /// Describes a sealed replica, set aside or not.
     async fn stat(&self, chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError>;
 
-    /// Reads the header of a sealed copy.
+    /// Reads the header of a sealed replica.
     async fn header(&self, chunk: ChunkId) -> Result<ChunkHeader, StoreError>;
 
     /// Reads the blocks that hold `length` bytes from `offset`: at most 1 MiB, fewer at the end of
-    /// the chunk, none past it. Who wants more asks again behind what came. A copy set aside is
+    /// the chunk, none past it. Who wants more asks again behind what came. A replica set aside is
     /// refused.
     async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError>;
 
-    /// Verifies every block of a copy, also of one set aside. `Some(n)` is the first bad block.
+    /// Verifies every block of a replica, also of one set aside. `Some(n)` is the first bad block.
     async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError>;
 
-    /// Takes a bad copy out of service, durably. It is kept until it is deleted. `NotFound` when
+    /// Takes a bad replica out of service, durably. It is kept until it is deleted. `NotFound` when
     /// there is none with this stamp.
     async fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> Result<(), StoreError>;
 
-    /// Lists at most `limit` sealed copies greater than `after` in chunk order, those set aside included.
+    /// Lists at most `limit` sealed replicas greater than `after` in chunk order, those set aside included.
     async fn list(
         &self,
         after: Option<ChunkId>,
         limit: usize,
     ) -> Result<Vec<SealedChunk>, StoreError>;
 
-    /// Deletes a copy, durably, and gives its space back. `false` when there is none with this
+    /// Deletes a replica, durably, and gives its space back. `false` when there is none with this
     /// stamp. Works on a full disk.
     async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError>;
 

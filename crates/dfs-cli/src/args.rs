@@ -103,7 +103,7 @@ pub(crate) enum Command {
     Local(commands::local::LocalArgs),
     /// Run a coordinator, or make its metadata store
     Coordinator(commands::coordinator::CoordinatorArgs),
-    /// Copy a metadata store to another engine, or check one
+    /// Migrate a metadata store to another engine, or check one
     Metadata(commands::metadata::MetadataArgs),
     /// Run a datanode
     Datanode(commands::datanode::DatanodeArgs),

@@ -15,7 +15,7 @@ use crate::output::Output;
 
 /// How the cluster is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum ClusterTarget {
     /// At the coordinators that are named.
     Coordinators,
     /// Through its Kubernetes.
@@ -110,7 +110,7 @@ impl Failures {
         let Err(error) = result else { return };
         self.count += 1;
         self.out.error(&error);
-        self.first.get_or_insert_with(|| error.told());
+        self.first.get_or_insert_with(|| error.reported());
     }
 
     /// How many failed.

@@ -13,7 +13,7 @@ pub(crate) struct Error {
     message: String,
     hint: Option<String>,
     /// The user knows of it already.
-    is_told: bool,
+    is_reported: bool,
 }
 
 /// The result of a command or a part of it.
@@ -22,7 +22,7 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A failure with the exit code of `code`.
     pub(crate) fn new(code: ErrorCode, message: impl fmt::Display) -> Self {
-        Self { code, message: message.to_string(), hint: None, is_told: false }
+        Self { code, message: message.to_string(), hint: None, is_reported: false }
     }
 
     /// A wrong argument.
@@ -59,13 +59,13 @@ impl Error {
     }
 
     /// Marks it as told, so that it only decides the exit code.
-    pub(crate) fn told(self) -> Self {
-        Self { is_told: true, ..self }
+    pub(crate) fn reported(self) -> Self {
+        Self { is_reported: true, ..self }
     }
 
     /// Whether the user knows of it already.
-    pub(crate) fn is_told(&self) -> bool {
-        self.is_told
+    pub(crate) fn is_reported(&self) -> bool {
+        self.is_reported
     }
 
     /// The document that `--json` writes for it.
@@ -96,7 +96,7 @@ impl From<dfs_client::Error> for Error {
             ErrorCode::NotEmpty => Some("-r takes all that is below it"),
             _ => None,
         };
-        Self { code: error.code(), message, hint: hint.map(str::to_owned), is_told: false }
+        Self { code: error.code(), message, hint: hint.map(str::to_owned), is_reported: false }
     }
 }
 

@@ -8,12 +8,12 @@ use clap::{
 };
 
 use crate::args::Cli;
-use crate::context::Way;
+use crate::context::ClusterTarget;
 
 /// A command line that was understood.
 pub(crate) struct Invocation {
     pub(crate) cli: Cli,
-    pub(crate) way: Way,
+    pub(crate) target: ClusterTarget,
 }
 
 impl Invocation {
@@ -21,7 +21,7 @@ impl Invocation {
     #[cfg(not(feature = "kube"))]
     pub(crate) fn parse(args: &[OsString]) -> Result<Self, clap::Error> {
         let cli = <Cli as clap::Parser>::try_parse_from(args)?;
-        Ok(Self { cli, way: Way::Coordinators })
+        Ok(Self { cli, target: ClusterTarget::Coordinators })
     }
 
     /// Understands `args`, the first of which is the name that the program was called by.
@@ -32,8 +32,8 @@ impl Invocation {
         }
         let matches = Cli::command().try_get_matches_from(args)?;
         let cli = Cli::from_arg_matches(&matches)?;
-        let way = way(&cli, &matches).map_err(|message| wrong(&message))?;
-        Ok(Self { cli, way })
+        let target = target(&cli, &matches).map_err(|message| wrong(&message))?;
+        Ok(Self { cli, target })
     }
 
     /// The same as a plugin of kubectl, where the cluster is in Kubernetes unless something else
@@ -60,18 +60,18 @@ impl Invocation {
             return Err(wrong("--namespace and --cluster do not go with --kube or --coordinator"));
         }
         let is_elsewhere = is_typed(&matches, "coordinator") || cli.global.kube.is_named();
-        let way = if is_elsewhere && !has_named {
-            way(&cli, &matches).map_err(|message| wrong(&message))?
+        let target = if is_elsewhere && !has_named {
+            target(&cli, &matches).map_err(|message| wrong(&message))?
         } else {
-            Way::Kube(plugin.into_target())
+            ClusterTarget::Kube(plugin.into_target())
         };
-        Ok(Self { cli, way })
+        Ok(Self { cli, target })
     }
 }
 
 /// How the cluster is reached. What was typed stands over what is set in the environment.
 #[cfg(feature = "kube")]
-fn way(cli: &Cli, matches: &ArgMatches) -> Result<Way, String> {
+fn target(cli: &Cli, matches: &ArgMatches) -> Result<ClusterTarget, String> {
     let (kube, coordinator) = (is_typed(matches, "kube"), is_typed(matches, "coordinator"));
     if kube && cli.command.is_server() {
         return Err("--kube is for commands that use a cluster, not for servers".to_owned());
@@ -85,14 +85,14 @@ fn way(cli: &Cli, matches: &ArgMatches) -> Result<Way, String> {
             .to_owned());
     }
     if coordinator {
-        return Ok(Way::Coordinators);
+        return Ok(ClusterTarget::Coordinators);
     }
     match cli.global.kube.target().map_err(|error| error.to_string())? {
-        Some(target) => Ok(Way::Kube(target)),
+        Some(target) => Ok(ClusterTarget::Kube(target)),
         None if is_typed(matches, "context") => {
             Err("--context goes with --kube: which DfsCluster is meant?".to_owned())
         }
-        None => Ok(Way::Coordinators),
+        None => Ok(ClusterTarget::Coordinators),
     }
 }
 
@@ -112,22 +112,22 @@ mod tests {
 
     use super::*;
 
-    fn parse(line: &str) -> Result<Way, String> {
+    fn parse(line: &str) -> Result<ClusterTarget, String> {
         let args: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
-        Invocation::parse(&args).map(|found| found.way).map_err(|error| error.to_string())
+        Invocation::parse(&args).map(|found| found.target).map_err(|error| error.to_string())
     }
 
-    fn kube(namespace: Option<&str>, name: Option<&str>) -> Way {
+    fn kube(namespace: Option<&str>, name: Option<&str>) -> ClusterTarget {
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        Way::Kube(Target { namespace: owned(namespace), name: owned(name) })
+        ClusterTarget::Kube(Target { namespace: owned(namespace), name: owned(name) })
     }
 
     #[test]
     fn a_cluster_is_named_by_its_coordinators_or_in_its_kubernetes() {
-        assert_eq!(parse("dfs status"), Ok(Way::Coordinators));
+        assert_eq!(parse("dfs status"), Ok(ClusterTarget::Coordinators));
         assert_eq!(parse("dfs --kube files/demo status"), Ok(kube(Some("files"), Some("demo"))));
         assert_eq!(parse("dfs status --kube demo"), Ok(kube(None, Some("demo"))));
-        assert_eq!(parse("dfs --coordinator http://a:1 ls /"), Ok(Way::Coordinators));
+        assert_eq!(parse("dfs --coordinator http://a:1 ls /"), Ok(ClusterTarget::Coordinators));
         for (line, said) in [
             ("dfs --kube a/b --coordinator http://a:1 ls /", "give one of them"),
             ("dfs --context here ls /", "goes with --kube"),
@@ -148,7 +148,10 @@ mod tests {
         assert_eq!(parse("kubectl-dfs ls / --cluster demo --namespace files"), both);
         assert_eq!(parse("kubectl-dfs --kube files/demo ls /"), both);
         assert_eq!(parse("kubectl-dfs --context here ls /"), Ok(kube(None, None)));
-        assert_eq!(parse("kubectl-dfs --coordinator http://a:1 ls /"), Ok(Way::Coordinators));
+        assert_eq!(
+            parse("kubectl-dfs --coordinator http://a:1 ls /"),
+            Ok(ClusterTarget::Coordinators)
+        );
         assert_eq!(parse("kubectl-dfs mv -n files /a /b"), Ok(kube(Some("files"), None)));
         let error = parse("kubectl-dfs -n files --kube a/b ls /").unwrap_err();
         assert!(error.contains("do not go with"), "{error}");

@@ -23,7 +23,7 @@ use dfs_runtime::{LogFormat, init_logging};
 use dfs_types::ErrorCode;
 
 use crate::args::{Cli, Command, Global};
-use crate::context::{Context, Way};
+use crate::context::{ClusterTarget, Context};
 use crate::error::{Error, Result};
 use crate::invocation::Invocation;
 use crate::output::Output;
@@ -32,15 +32,15 @@ use crate::output::Output;
 /// code of the error as `dfs --help` lists them.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let Invocation { cli: Cli { global, command }, way } = match Invocation::parse(&args) {
+    let Invocation { cli: Cli { global, command }, target } = match Invocation::parse(&args) {
         Ok(invocation) => invocation,
         Err(error) => return not_understood(&error, args.iter().any(|arg| arg == "--json")),
     };
     let out = Output { is_json: global.json, is_quiet: global.quiet };
-    match start(&global, way, command, out) {
+    match start(&global, target, command, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !error.is_told() {
+            if !error.is_reported() {
                 out.error(&error);
             }
             ExitCode::from(error.code().exit_code())
@@ -64,7 +64,7 @@ fn not_understood(said: &clap::Error, is_json: bool) -> ExitCode {
     ExitCode::from(error.code().exit_code())
 }
 
-fn start(global: &Global, way: Way, command: Command, out: Output) -> Result<()> {
+fn start(global: &Global, target: ClusterTarget, command: Command, out: Output) -> Result<()> {
     let format: LogFormat = global.log_format.parse().map_err(Error::usage)?;
     let default_level = if command.is_server() { "info" } else { "warn" };
     let level = global.log.as_deref().unwrap_or(default_level);
@@ -76,13 +76,18 @@ fn start(global: &Global, way: Way, command: Command, out: Output) -> Result<()>
     let runtime = runtime.map_err(|error| {
         Error::new(ErrorCode::Internal, format_args!("cannot start threads: {error}"))
     })?;
-    let result = runtime.block_on(dispatch(global, way, command, out));
+    let result = runtime.block_on(dispatch(global, target, command, out));
     // A read of a terminal or pipe that never ends must not keep the process.
     runtime.shutdown_background();
     result
 }
 
-async fn dispatch(global: &Global, way: Way, command: Command, out: Output) -> Result<()> {
+async fn dispatch(
+    global: &Global,
+    target: ClusterTarget,
+    command: Command,
+    out: Output,
+) -> Result<()> {
     match command {
         Command::Local(args) => commands::local::run(args, out).await,
         Command::Coordinator(args) => commands::coordinator::run(args, out).await,
@@ -93,9 +98,9 @@ async fn dispatch(global: &Global, way: Way, command: Command, out: Output) -> R
             Ok(())
         }
         command => {
-            let cx = match way {
+            let cx = match target {
                 #[cfg(feature = "kube")]
-                Way::Kube(target) if !command.is_local() => {
+                ClusterTarget::Kube(target) if !command.is_local() => {
                     Context::in_kubernetes(global, target, out).await?
                 }
                 _ => Context::new(global, out)?,

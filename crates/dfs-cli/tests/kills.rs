@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dfs_proto::v1::coordinator_client::CoordinatorClient;
 use dfs_proto::{Failure, v1};
 use dfs_testkit::process::{Cluster, Settings, wait_until};
-use dfs_transport::{Channels, Security, TcpNetwork, Traced};
+use dfs_transport::{Channels, ClientChannel, Security, TcpNetwork};
 use dfs_types::ErrorCode;
 
 use crate::support::{binary, cluster, exit_code, noise, noise_file, stderr};
@@ -26,15 +26,15 @@ pub(crate) fn moment(seed: u64, whole: Duration) -> Duration {
     whole.mul_f64(part as f64 / 1_000.0)
 }
 
-/// Every chunk of a file has so many copies that verify from end to end.
-fn assert_copies(cluster: &Cluster, path: &str, at_least: u64) {
-    // It ends with 1 when a copy cannot be looked at, as one of a killed node.
+/// Every chunk of a file has so many replicas that verify from end to end.
+fn assert_replicas(cluster: &Cluster, path: &str, at_least: u64) {
+    // It ends with 1 when a replica cannot be looked at, as one of a killed node.
     let output = cluster.dfs(["explain", "--verify", "--json", path]);
     let explained: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     for chunk in explained["chunks"].as_array().unwrap() {
-        let good = chunk["copies"].as_array().unwrap();
-        let good = good.iter().filter(|copy| copy["verified"] == true).count() as u64;
-        assert!(good >= at_least, "{path} has a chunk with {good} verified copies: {chunk}");
+        let good = chunk["replicas"].as_array().unwrap();
+        let good = good.iter().filter(|replica| replica["verified"] == true).count() as u64;
+        assert!(good >= at_least, "{path} has a chunk with {good} verified replicas: {chunk}");
     }
 }
 
@@ -59,7 +59,7 @@ fn a_put_rides_over_a_killed_datanode() {
         wait_until(after, || started.elapsed() >= after);
         cluster.datanodes[victim].kill();
         assert!(put.wait().unwrap().success(), "seed {seed}: the put failed");
-        assert_copies(&cluster, &path, 2);
+        assert_replicas(&cluster, &path, 2);
         let back = cluster.dfs(["cat", &path]);
         assert!(back.stdout == fs::read(&local).unwrap(), "seed {seed}: bytes differ");
         cluster.start_datanode(victim);
@@ -92,7 +92,7 @@ fn a_get_rides_over_a_killed_datanode() {
 }
 
 #[test]
-fn copies_of_a_lost_node_are_made_again() {
+fn replicas_of_a_lost_node_are_made_again() {
     let mut cluster = Cluster::start(binary(), Settings { datanodes: 4, ..Settings::default() });
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 20 * MIB, 1);
@@ -110,7 +110,7 @@ fn copies_of_a_lost_node_are_made_again() {
     assert!(wait_until(Duration::from_secs(30), || gone(&cluster)), "nobody is lost");
     cluster.wait_for_full_replication(Duration::from_mins(1));
     for n in 0..8 {
-        assert_copies(&cluster, &format!("/file-{n}"), 3);
+        assert_replicas(&cluster, &format!("/file-{n}"), 3);
     }
 }
 
@@ -214,7 +214,7 @@ pub(crate) async fn repeats(urls: Vec<String>, client: u8, stop: Arc<AtomicBool>
 
 /// Calls until there is an answer of a coordinator, which must be a success, then once more: the
 /// answer must be the same.
-async fn answered_twice<T, R>(urls: &[String], call: impl Fn(CoordinatorClient<Traced>) -> R)
+async fn answered_twice<T, R>(urls: &[String], call: impl Fn(CoordinatorClient<ClientChannel>) -> R)
 where
     T: PartialEq + std::fmt::Debug,
     R: Future<Output = Result<tonic::Response<T>, tonic::Status>>,

@@ -17,9 +17,9 @@ mod memory;
 #[cfg(test)]
 mod metadata;
 #[cfg(test)]
-mod passing_on;
-#[cfg(test)]
 mod power;
+#[cfg(test)]
+mod relaying;
 #[cfg(test)]
 mod semantics;
 #[cfg(test)]

@@ -35,7 +35,7 @@ fn a_cluster_goes_on_with_a_copy_of_its_metadata_and_refuses_the_original() {
 
     // Not while it runs.
     for refused in [
-        metadata(["copy", "--from", &url(&live), "--to", &url(&copy)]),
+        metadata(["migrate", "--from", &url(&live), "--to", &url(&copy)]),
         metadata(["check", &url(&live)]),
     ] {
         assert_eq!(exit_code(&refused), 5, "{}", stderr(&refused));
@@ -44,11 +44,11 @@ fn a_cluster_goes_on_with_a_copy_of_its_metadata_and_refuses_the_original() {
     assert!(!copy.exists());
 
     assert_eq!(cluster.coordinator.terminate(Duration::from_secs(40)), Some(0));
-    let copied = metadata(["copy", "--from", &url(&live), "--to", &url(&copy), "--json"]);
+    let copied = metadata(["migrate", "--from", &url(&live), "--to", &url(&copy), "--json"]);
     assert_eq!(exit_code(&copied), 0, "{}", stderr(&copied));
     let copied = json(&copied);
     assert_eq!((&copied["incarnation"], &copied["resumed"]), (&2.into(), &false.into()));
-    let again = metadata(["copy", "--from", &url(&live), "--to", &url(&copy)]);
+    let again = metadata(["migrate", "--from", &url(&live), "--to", &url(&copy)]);
     assert_eq!(exit_code(&again), 4, "{}", stderr(&again));
     for store in [&live, &copy] {
         let checked = metadata(["check", &url(store), "--json"]);
@@ -84,7 +84,8 @@ fn a_check_says_what_is_wrong_and_exits_with_one() {
     let none = metadata(["check", &url(&store)]);
     assert_eq!(exit_code(&none), 3, "{}", stderr(&none));
     assert!(!store.exists(), "a check makes nothing");
-    let none = metadata(["copy", "--from", &url(&store), "--to", &url(&folder.path().join("to"))]);
+    let none =
+        metadata(["migrate", "--from", &url(&store), "--to", &url(&folder.path().join("to"))]);
     assert_eq!(exit_code(&none), 3, "{}", stderr(&none));
 
     let init = ["coordinator", "init", "--metadata", &url(&store)];

@@ -15,7 +15,7 @@ use dfs_client::Client;
 use dfs_testkit::process::{Cluster, Metadata, Settings};
 use dfs_types::ErrorCode;
 
-use crate::semantics::{client, put, read, verified_copies};
+use crate::semantics::{client, put, read, verified_replicas};
 use crate::support::{binary, noise};
 
 /// Bytes of a disk. Its image is sparse.
@@ -140,8 +140,8 @@ impl Machines {
 
     async fn assert_whole(&self, client: &Client, at: &str, bytes: &[u8]) {
         assert!(read(client, at).await.unwrap() == bytes, "{at} differs");
-        let copies = verified_copies(&self.cluster, at);
-        assert!(copies >= 2, "{at} has {copies} copies that verify");
+        let replicas = verified_replicas(&self.cluster, at);
+        assert!(replicas >= 2, "{at} has {replicas} replicas that verify");
     }
 }
 

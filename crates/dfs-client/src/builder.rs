@@ -11,9 +11,9 @@ use dfs_types::{ClientId, ErrorCode, OsRandom, Random};
 use crate::budget::{BUDGET_MIN, Budget};
 use crate::coordinators::Coordinators;
 use crate::fetch::Penalties;
+use crate::routes::NodeRoutes;
 use crate::slots::Slots;
 use crate::stats::Counters;
-use crate::ways::Ways;
 use crate::{Error, Stats};
 
 /// Where coordinators are looked for when nothing else is said.
@@ -26,7 +26,7 @@ const COORDINATORS_MAX: usize = 64;
 pub struct Components {
     /// The way to servers.
     pub network: Arc<dyn Network>,
-    /// For ids, jitter and the choice between equal copies.
+    /// For ids, jitter and the choice between equal replicas.
     pub random: Arc<dyn Random>,
     /// Where chunks are read and hashed.
     pub hashing: Hashing,
@@ -121,7 +121,7 @@ impl ClientBuilder {
                 hashing,
                 counters: Counters::default(),
                 penalties: Penalties::default(),
-                ways: Ways::default(),
+                routes: NodeRoutes::default(),
             }),
         })
     }
@@ -154,7 +154,7 @@ pub(crate) struct Inner {
     pub(crate) hashing: Hashing,
     pub(crate) counters: Counters,
     pub(crate) penalties: Penalties,
-    pub(crate) ways: Ways,
+    pub(crate) routes: NodeRoutes,
 }
 
 impl Client {

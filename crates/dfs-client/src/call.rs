@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dfs_proto::v1::coordinator_client::CoordinatorClient;
 use dfs_proto::{Failure, MESSAGE_LEN_MAX};
-use dfs_transport::{Traced, connect_error, current_request_id, with_request_id};
+use dfs_transport::{ClientChannel, connect_error, current_request_id, with_request_id};
 use dfs_types::{ErrorCode, RequestId};
 use tokio::time::{Instant, timeout};
 use tonic::{Response, Status};
@@ -32,7 +32,7 @@ const NODES_WITHIN: Duration = Duration::from_secs(10);
 
 impl Client {
     /// Does `work` under the request id of the caller, or a new one.
-    pub(crate) async fn traced<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn client_channel<T>(&self, work: impl Future<Output = T>) -> T {
         self.in_request(work).await
     }
 
@@ -56,7 +56,7 @@ impl Client {
     /// the deadline. `send` must be safe to repeat.
     pub(crate) async fn call<T, F, R>(&self, context: &str, send: F) -> Result<T, Error>
     where
-        F: Fn(CoordinatorClient<Traced>) -> R,
+        F: Fn(CoordinatorClient<ClientChannel>) -> R,
         R: Future<Output = Result<Response<T>, Status>>,
     {
         self.call_any(context, |channel| {
@@ -73,14 +73,14 @@ impl Client {
     /// The same for any service of a coordinator.
     pub(crate) async fn call_any<T, F, R>(&self, context: &str, send: F) -> Result<T, Error>
     where
-        F: Fn(Traced) -> R,
+        F: Fn(ClientChannel) -> R,
         R: Future<Output = Result<Response<T>, Status>>,
     {
         let inner = &self.inner;
         let started = Instant::now();
         let mut pause = PAUSE_MIN;
         let mut may_have_happened = false;
-        let mut is_told = false;
+        let mut has_warned = false;
         let mut tries = 0;
         loop {
             let left = inner.deadline.saturating_sub(started.elapsed());
@@ -110,8 +110,8 @@ impl Client {
                 return Err(Error::of(context, &failure));
             }
             count(&inner.counters.retries);
-            if !is_told && next == Next::None && started.elapsed() >= SILENT_FOR {
-                is_told = true;
+            if !has_warned && next == Next::None && started.elapsed() >= SILENT_FOR {
+                has_warned = true;
                 let patience = patience.as_secs();
                 tracing::warn!(context, error = %failure.message, "tries for up to {patience} s");
             }
@@ -131,7 +131,7 @@ impl Client {
         left: Duration,
     ) -> Result<Result<T, Tried>, Error>
     where
-        F: Fn(Traced) -> R,
+        F: Fn(ClientChannel) -> R,
         R: Future<Output = Result<Response<T>, Status>>,
     {
         let inner = &self.inner;

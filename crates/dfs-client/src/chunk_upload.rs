@@ -38,7 +38,7 @@ pub(crate) struct ChunkUpload {
     pub(crate) client: Client,
     pub(crate) path: DfsPath,
     pub(crate) inode: u64,
-    pub(crate) min_copies: u32,
+    pub(crate) min_replicas: u32,
     pub(crate) bytes: Arc<dyn ChunkBytes>,
     pub(crate) progress: Option<ProgressObserver>,
 }
@@ -98,7 +98,7 @@ impl ChunkUpload {
         let primary = chunk.nodes[0].id;
         let failed = |code, message: String| Attempt {
             error: Error::new(code, context.clone(), message),
-            // Of too few copies, that of the primary is the one that was to be had.
+            // Of too few replicas, that of the primary is the one that was to be had.
             avoid: match code {
                 ErrorCode::NotEnoughNodes => chunk.nodes[1..].iter().map(|node| node.id).collect(),
                 _ => vec![primary],
@@ -143,15 +143,16 @@ impl ChunkUpload {
             tracing::warn!(chunk = %chunk.id, node = %replica.node, why = %replica.message, "a replica was dropped");
         }
         let seal = source.seal;
-        let enough = receipts.len() >= self.min_copies as usize;
+        let enough = receipts.len() >= self.min_replicas as usize;
         match seal {
             Some(seal) if enough => {
-                let (bytes, copies) = (seal.length, receipts.len());
-                tracing::debug!(chunk = %chunk.id, bytes, copies, "a chunk is durable");
+                let (bytes, replicas) = (seal.length, receipts.len());
+                tracing::debug!(chunk = %chunk.id, bytes, replicas, "a chunk is durable");
                 Ok(WrittenChunk { planned: chunk.clone(), seal, receipts })
             }
             _ => {
-                let message = format!("{} of {} copies were made", receipts.len(), self.min_copies);
+                let message =
+                    format!("{} of {} replicas were made", receipts.len(), self.min_replicas);
                 Err(failed(ErrorCode::NotEnoughNodes, message))
             }
         }
@@ -172,7 +173,7 @@ impl ChunkUpload {
             token: chunk.token.clone(),
             replicas: chunk.nodes[1..].iter().map(|node| node.wire.clone()).collect(),
             is_replica: false,
-            min_copies: self.min_copies,
+            min_replicas: self.min_replicas,
             node_id: chunk.nodes[0].id.to_wire(),
         };
         let started = Instant::now();

@@ -6,15 +6,15 @@ use dfs_proto::wire::{self, WireId as _};
 use dfs_types::{ChunkId, DfsPath, DiskId, NodeId, NodeState};
 use tokio::time::timeout;
 
-use crate::copy::Trouble;
-use crate::layout::{Copy, Extent, Layout};
+use crate::layout::{Extent, Layout, Replica};
+use crate::replica_read::ReadError;
 use crate::upload::Node;
 use crate::{Client, Error, FileStat};
 
 /// How long a datanode is asked for.
 const ASK_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// A file, its chunks and their copies.
+/// A file, its chunks and their replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// The file.
@@ -34,15 +34,15 @@ pub struct ExplainedChunk {
     pub file_offset: u64,
     /// Its bytes.
     pub length: u64,
-    /// Copies wanted.
+    /// Replicas wanted.
     pub wanted: u32,
     /// Those that the coordinator knows.
-    pub copies: Vec<ExplainedCopy>,
+    pub replicas: Vec<ExplainedReplica>,
 }
 
-/// A copy of a chunk.
+/// A replica of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExplainedCopy {
+pub struct ExplainedReplica {
     /// The node.
     pub node: NodeId,
     /// The disk.
@@ -61,10 +61,10 @@ pub struct ExplainedCopy {
 }
 
 impl Client {
-    /// Says where the chunks of a file are. Each node is asked whether it has its copies; with
-    /// `verify` every copy is read whole.
+    /// Says where the chunks of a file are. Each node is asked whether it has its replicas; with
+    /// `verify` every replica is read whole.
     pub async fn explain(&self, path: &DfsPath, verify: bool) -> Result<Explanation, Error> {
-        self.traced(async {
+        self.client_channel(async {
             let mut layout = Layout::open(self, path, 0, None).await?;
             let mut chunks = Vec::new();
             let mut problems = Vec::new();
@@ -79,17 +79,23 @@ impl Client {
     }
 
     async fn explain_chunk(&self, extent: Extent, verify: bool) -> ExplainedChunk {
-        let copies = extent.copies.iter().map(|copy| self.explain_copy(&extent, copy, verify));
-        let copies = futures_util::future::join_all(copies).await;
+        let replicas =
+            extent.replicas.iter().map(|replica| self.explain_replica(&extent, replica, verify));
+        let replicas = futures_util::future::join_all(replicas).await;
         let Extent { chunk, file_offset, length, wanted, .. } = extent;
-        ExplainedChunk { chunk, file_offset, length, wanted, copies }
+        ExplainedChunk { chunk, file_offset, length, wanted, replicas }
     }
 
-    async fn explain_copy(&self, extent: &Extent, copy: &Copy, verify: bool) -> ExplainedCopy {
-        let location = copy.location.as_ref().filter(|node| !node.address.is_empty());
+    async fn explain_replica(
+        &self,
+        extent: &Extent,
+        replica: &Replica,
+        verify: bool,
+    ) -> ExplainedReplica {
+        let location = replica.location.as_ref().filter(|node| !node.address.is_empty());
         let looked = match location {
             None => Look::Unknown("the coordinator knows no address of the node".to_owned()),
-            Some(_) if copy.is_bad => Look::Bad("known to be bad".to_owned()),
+            Some(_) if replica.is_bad => Look::Bad("known to be bad".to_owned()),
             Some(node) => self.look(node, extent, verify).await,
         };
         let state = location.and_then(|node| wire::node_state("state", node.wire.state).ok());
@@ -98,12 +104,12 @@ impl Client {
             Look::Bad(problem) => (Some(false), Some(problem)),
             Look::Unknown(problem) => (None, Some(problem)),
         };
-        ExplainedCopy {
-            node: copy.node,
-            disk: copy.disk,
+        ExplainedReplica {
+            node: replica.node,
+            disk: replica.disk,
             address: location.map(|node| node.address.clone()).unwrap_or_default(),
             state,
-            is_bad: copy.is_bad,
+            is_bad: replica.is_bad,
             verified,
             problem,
         }
@@ -122,10 +128,10 @@ impl Client {
         if !verify {
             return Look::Good;
         }
-        match self.verify_copy(node, extent.chunk, extent.chunk_length).await {
+        match self.verify_replica(node, extent.chunk, extent.chunk_length).await {
             Ok(()) => Look::Good,
-            Err(trouble) if trouble.is_of_copy() => Look::Bad(told(trouble)),
-            Err(trouble) => Look::Unknown(told(trouble)),
+            Err(error) if error.is_of_replica() => Look::Bad(told(error)),
+            Err(error) => Look::Unknown(told(error)),
         }
     }
 
@@ -145,14 +151,14 @@ impl Client {
     }
 }
 
-fn told(trouble: Trouble) -> String {
-    match trouble {
-        Trouble::Corrupt(block) => format!("block {block} is corrupt"),
-        Trouble::Failed(failure) => failure.message,
+fn told(error: ReadError) -> String {
+    match error {
+        ReadError::Corrupt(block) => format!("block {block} is corrupt"),
+        ReadError::Failed(failure) => failure.message,
     }
 }
 
-/// What a look at a copy found.
+/// What a look at a replica found.
 enum Look {
     Good,
     Bad(String),
@@ -161,14 +167,14 @@ enum Look {
 
 fn problems_of(chunk: &ExplainedChunk) -> Vec<String> {
     let id = chunk.chunk;
-    let of_copy = |copy: &ExplainedCopy| {
-        let problem = copy.problem.as_ref()?;
-        Some(format!("chunk {id} on node {}: {problem}", copy.node))
+    let of_replica = |replica: &ExplainedReplica| {
+        let problem = replica.problem.as_ref()?;
+        Some(format!("chunk {id} on node {}: {problem}", replica.node))
     };
-    let mut problems: Vec<String> = chunk.copies.iter().filter_map(of_copy).collect();
-    let good = chunk.copies.iter().filter(|copy| copy.problem.is_none()).count();
+    let mut problems: Vec<String> = chunk.replicas.iter().filter_map(of_replica).collect();
+    let good = chunk.replicas.iter().filter(|replica| replica.problem.is_none()).count();
     if good < chunk.wanted as usize {
-        problems.push(format!("chunk {id} has {good} good copies, {} are wanted", chunk.wanted));
+        problems.push(format!("chunk {id} has {good} good replicas, {} are wanted", chunk.wanted));
     }
     problems
 }

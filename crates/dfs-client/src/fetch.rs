@@ -1,4 +1,4 @@
-//! One piece of a chunk, from whichever copy gives it: hedged, failed over, verified.
+//! One piece of a chunk, from whichever replica gives it: hedged, failed over, verified.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::budget::Share;
 use crate::call::jittered;
-use crate::copy::Trouble;
 use crate::layout::{Extent, refreshed};
+use crate::replica_read::ReadError;
 use crate::stats::count;
 use crate::upload::Node;
 use crate::{Client, Error};
@@ -22,11 +22,11 @@ use crate::{Client, Error};
 const PENALTY: Duration = Duration::from_secs(10);
 /// Nodes whose failures are remembered.
 const PENALTIES_MAX: usize = 1_024;
-/// Bounds of the time after which a second copy is asked as well, and what it is at first.
+/// Bounds of the time after which a second replica is asked as well, and what it is at first.
 const HEDGE_MIN: Duration = Duration::from_millis(50);
 const HEDGE_MAX: Duration = Duration::from_secs(2);
 const HEDGE_FIRST: Duration = Duration::from_millis(300);
-/// Bounds of the pause before all copies are tried again.
+/// Bounds of the pause before all replicas are tried again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -61,7 +61,7 @@ impl Penalties {
         known.usual = Some(known.usual.map_or(time, |usual| (usual * 7 + time) / 8));
     }
 
-    /// After which time a second copy is asked as well: several times what a piece usually takes.
+    /// After which time a second replica is asked as well: several times what a piece usually takes.
     fn hedge_after(&self) -> Duration {
         let usual = self.lock().usual;
         usual.map_or(HEDGE_FIRST, |usual| usual * 6).clamp(HEDGE_MIN, HEDGE_MAX)
@@ -92,10 +92,10 @@ impl Piece {
 }
 
 /// What became of a piece at each node that was tried.
-type Troubles = Vec<(Node, Trouble)>;
+type ReadErrors = Vec<(Node, ReadError)>;
 
 impl Client {
-    /// Fetches a piece of an open file, as runs of bytes in order. Tries every copy, asks anew who holds some, and goes on
+    /// Fetches a piece of an open file, as runs of bytes in order. Tries every replica, asks anew who holds some, and goes on
     /// until the deadline of the client.
     pub(crate) async fn fetch(
         &self,
@@ -106,32 +106,31 @@ impl Client {
         let started = Instant::now();
         let mut pause = PAUSE_MIN;
         loop {
-            let troubles = match self.fetch_once(&piece).await {
+            let errors = match self.fetch_once(&piece).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(troubles) => troubles,
+                Err(errors) => errors,
             };
             let wait = jittered(pause, self.inner.random.as_ref());
             if started.elapsed() + wait >= self.inner.deadline {
-                return Err(no_copy(context, &piece.extent, &troubles));
+                return Err(no_replica(context, &piece.extent, &errors));
             }
-            let are_final =
-                !troubles.is_empty() && troubles.iter().all(|(_, trouble)| trouble.is_final());
+            let are_final = !errors.is_empty() && errors.iter().all(|(_, error)| error.is_final());
             if !are_final {
                 tokio::time::sleep(wait).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
             count(&self.inner.counters.retries);
             let extent = refreshed(self, context, inode, &piece.extent).await?;
-            let was_tried = |node: &Node| troubles.iter().any(|(tried, _)| tried.id == node.id);
+            let was_tried = |node: &Node| errors.iter().any(|(tried, _)| tried.id == node.id);
             if are_final && extent.sources().all(was_tried) {
-                return Err(no_copy(context, &piece.extent, &troubles));
+                return Err(no_replica(context, &piece.extent, &errors));
             }
             piece.extent = Arc::new(extent);
         }
     }
 
-    /// Tries each copy once, the next one when one fails or is slow.
-    async fn fetch_once(&self, piece: &Piece) -> Result<Vec<Bytes>, Troubles> {
+    /// Tries each replica once, the next one when one fails or is slow.
+    async fn fetch_once(&self, piece: &Piece) -> Result<Vec<Bytes>, ReadErrors> {
         let mut reports = JoinSet::new();
         let fetched = self.race(piece, &mut reports).await;
         // A program that ends with its last byte shall not take the reports with it.
@@ -139,13 +138,17 @@ impl Client {
         fetched
     }
 
-    async fn race(&self, piece: &Piece, reports: &mut JoinSet<()>) -> Result<Vec<Bytes>, Troubles> {
+    async fn race(
+        &self,
+        piece: &Piece,
+        reports: &mut JoinSet<()>,
+    ) -> Result<Vec<Bytes>, ReadErrors> {
         let inner = &self.inner;
         let chunk = piece.extent.chunk;
         let mut waiting = self.in_order(piece).into_iter();
         let mut running = JoinSet::new();
         let mut asked = Vec::new();
-        let mut troubles = Troubles::new();
+        let mut errors = ReadErrors::new();
         let mut has_hedged = false;
         let started = Instant::now();
         let mut ask = |running: &mut JoinSet<_>, node: Node, share: Option<Share>| {
@@ -153,7 +156,7 @@ impl Client {
             let (client, piece) = (self.clone(), piece.clone());
             running.spawn(self.in_request(async move {
                 let offset = piece.extent.chunk_offset + piece.offset;
-                let read = client.read_copy(&node, chunk, offset, piece.length).await;
+                let read = client.read_replica(&node, chunk, offset, piece.length).await;
                 drop(share);
                 (node, read)
             }));
@@ -167,7 +170,7 @@ impl Client {
                 biased;
                 ended = running.join_next() => ended,
                 () = tokio::time::sleep(inner.penalties.hedge_after()), if can_hedge => {
-                    // The caller has a share of the budget for one copy alone.
+                    // The caller has a share of the budget for one replica alone.
                     if let Some(share) = inner.budget.try_take(piece.length)
                         && let Some(node) = waiting.next()
                     {
@@ -179,18 +182,18 @@ impl Client {
                 }
             };
             let Some(Ok((node, read))) = ended else { continue };
-            let trouble = match read {
+            let error = match read {
                 Ok(bytes) => {
                     inner.penalties.took(started.elapsed());
-                    let has_failed = |id| troubles.iter().any(|(node, _)| node.id == id);
+                    let has_failed = |id| errors.iter().any(|(node, _)| node.id == id);
                     let before = asked.into_iter().take_while(|id| *id != node.id);
                     before.filter(|id| !has_failed(*id)).for_each(|id| inner.penalties.add(id));
                     return Ok(bytes);
                 }
-                Err(trouble) => trouble,
+                Err(error) => error,
             };
-            match &trouble {
-                Trouble::Corrupt(block) => {
+            match &error {
+                ReadError::Corrupt(block) => {
                     count(&inner.counters.corrupt_blocks);
                     tracing::warn!(%chunk, node = %node.id, block, "a block is corrupt");
                     let (client, node, block) = (self.clone(), node.clone(), *block);
@@ -198,21 +201,21 @@ impl Client {
                         client.report_corrupt(&node, chunk, block).await;
                     }));
                 }
-                Trouble::Failed(failure) => {
-                    tracing::debug!(%chunk, node = %node.id, %failure, "a copy was not read");
-                    // A node is not bad for one copy that is not there, or not good.
-                    if failure.code != ErrorCode::NotFound && !trouble.is_of_copy() {
+                ReadError::Failed(failure) => {
+                    tracing::debug!(%chunk, node = %node.id, %failure, "a replica was not read");
+                    // A node is not bad for one replica that is not there, or not good.
+                    if failure.code != ErrorCode::NotFound && !error.is_of_replica() {
                         inner.penalties.add(node.id);
                     }
                 }
             }
-            troubles.push((node, trouble));
+            errors.push((node, error));
             if let Some(next) = waiting.next() {
                 count(&inner.counters.failovers);
                 ask(&mut running, next, None);
             }
         }
-        Err(troubles)
+        Err(errors)
     }
 
     /// The nearest first: same machine, then same zone; who failed lately last. Among equals each
@@ -238,26 +241,26 @@ impl Client {
     }
 }
 
-fn no_copy(context: &str, extent: &Extent, troubles: &[(Node, Trouble)]) -> Error {
+fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> Error {
     let chunk = extent.chunk;
-    if troubles.is_empty() {
+    if errors.is_empty() {
         let message = format!(
-            "no reachable node holds chunk {chunk} ({} copies are known); see `dfs explain`",
-            extent.copies.len()
+            "no reachable node holds chunk {chunk} ({} replicas are known); see `dfs explain`",
+            extent.replicas.len()
         );
         return Error::new(ErrorCode::Unavailable, context, message);
     }
-    let told: Vec<String> = troubles
+    let told: Vec<String> = errors
         .iter()
-        .map(|(node, trouble)| match trouble {
-            Trouble::Corrupt(block) => {
+        .map(|(node, error)| match error {
+            ReadError::Corrupt(block) => {
                 format!("node {} at {}: block {block} is corrupt", node.id, node.address)
             }
-            Trouble::Failed(failure) => failure.message.clone(),
+            ReadError::Failed(failure) => failure.message.clone(),
         })
         .collect();
-    let all_are_bad = troubles.iter().all(|(_, trouble)| trouble.is_of_copy());
+    let all_are_bad = errors.iter().all(|(_, error)| error.is_of_replica());
     let code = if all_are_bad { ErrorCode::Corrupt } else { ErrorCode::Unavailable };
-    let message = format!("no copy of chunk {chunk} can be read: {}", told.join("; "));
+    let message = format!("no replica of chunk {chunk} can be read: {}", told.join("; "));
     Error::new(code, context, message)
 }

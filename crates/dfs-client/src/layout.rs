@@ -21,12 +21,12 @@ pub(crate) struct Extent {
     pub(crate) chunk_offset: u64,
     pub(crate) chunk_length: u64,
     pub(crate) wanted: u32,
-    pub(crate) copies: Vec<Copy>,
+    pub(crate) replicas: Vec<Replica>,
 }
 
-/// A copy of a chunk.
+/// A replica of a chunk.
 #[derive(Debug, Clone)]
-pub(crate) struct Copy {
+pub(crate) struct Replica {
     pub(crate) node: NodeId,
     pub(crate) disk: DiskId,
     /// Known to be bad or gone.
@@ -36,10 +36,10 @@ pub(crate) struct Copy {
 }
 
 impl Extent {
-    /// Nodes with copies that can be tried.
+    /// Nodes with replicas that can be tried.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &Node> {
-        let good = self.copies.iter().filter(|copy| !copy.is_bad);
-        good.filter_map(|copy| copy.location.as_ref()).filter(|node| !node.address.is_empty())
+        let good = self.replicas.iter().filter(|replica| !replica.is_bad);
+        good.filter_map(|replica| replica.location.as_ref()).filter(|node| !node.address.is_empty())
     }
 
     /// Where it ends in the file.
@@ -155,12 +155,12 @@ fn page(answer: v1::OpenResponse) -> Result<Page, FieldError> {
 }
 
 fn extent(extent: v1::Extent, nodes: &BTreeMap<NodeId, Node>) -> Result<Extent, FieldError> {
-    let copies = extent.copies.into_iter().map(|copy| {
-        let node = wire::id("extents.copies.node_id", &copy.node_id)?;
-        Ok(Copy {
+    let replicas = extent.replicas.into_iter().map(|replica| {
+        let node = wire::id("extents.replicas.node_id", &replica.node_id)?;
+        Ok(Replica {
             node,
-            disk: wire::id("extents.copies.disk_id", &copy.disk_id)?,
-            is_bad: copy.is_bad,
+            disk: wire::id("extents.replicas.disk_id", &replica.disk_id)?,
+            is_bad: replica.is_bad,
             location: nodes.get(&node).cloned(),
         })
     });
@@ -174,7 +174,7 @@ fn extent(extent: v1::Extent, nodes: &BTreeMap<NodeId, Node>) -> Result<Extent, 
         chunk: wire::id("extents.chunk_id", &extent.chunk_id)?,
         chunk_offset: extent.chunk_offset,
         chunk_length: extent.chunk_length,
-        wanted: extent.copies_wanted,
-        copies: copies.collect::<Result<_, _>>()?,
+        wanted: extent.replicas_wanted,
+        replicas: replicas.collect::<Result<_, _>>()?,
     })
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!  Client ── names, plans, commits ──► any coordinator     (retried, safe to repeat)
 //!     │ put: chunks in parallel, each to a primary that hands it on
-//!     └ get: pieces in parallel, each from the nearest copy, another one when it is slow or bad
+//!     └ get: pieces in parallel, each from the nearest replica, another one when it is slow or bad
 //! ```
 //!
 //! A datanode that cannot be connected to is called through a coordinator, which passes streams on.
@@ -38,7 +38,6 @@ mod call;
 mod chunk_upload;
 mod commit;
 mod coordinators;
-mod copy;
 mod error;
 mod explain;
 mod fetch;
@@ -48,16 +47,17 @@ mod model;
 mod nodes;
 mod put;
 mod reader;
+mod replica_read;
+mod routes;
 mod slots;
 mod source;
 mod stats;
 mod status;
 mod upload;
-mod ways;
 
 pub use builder::{Client, ClientBuilder, Components};
 pub use error::Error;
-pub use explain::{ExplainedChunk, ExplainedCopy, Explanation};
+pub use explain::{ExplainedChunk, ExplainedReplica, Explanation};
 pub use metadata::Listing;
 pub use model::{
     AttributeChanges, DeleteOptions, Entry, FileStat, Follow, GetOptions, ProgressObserver,

@@ -23,7 +23,7 @@ pub struct FileStat {
     pub ctime: FileTime,
     /// Target of a symlink; empty for others.
     pub symlink_target: Bytes,
-    /// Copies wanted of each chunk of a file.
+    /// Replicas wanted of each chunk of a file.
     pub replication_factor: u32,
 }
 
@@ -68,7 +68,7 @@ pub type ProgressObserver = Arc<dyn Fn(u64) + Send + Sync>;
 pub struct PutOptions {
     /// Mode, owner, group, mtime.
     pub attributes: Attributes,
-    /// Copies of each byte; the cluster's number when not set.
+    /// Replicas of each byte; the cluster's number when not set.
     pub replication_factor: Option<u32>,
     /// Bytes a chunk holds at most; 64 MiB when not set.
     pub chunk_size: Option<u64>,

@@ -13,7 +13,7 @@ use crate::{Client, Error};
 /// Whether the data stands it that nodes stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopSafety {
-    /// Whether every chunk keeps as many good copies as it needs.
+    /// Whether every chunk keeps as many good replicas as it needs.
     pub is_safe: bool,
     /// Chunks that would have fewer.
     pub chunks_below: u64,
@@ -38,7 +38,7 @@ impl Client {
     /// Makes a node that is joining take part. Gives what it is now. The same again changes
     /// nothing.
     pub async fn admit_node(&self, cluster: ClusterId, node: NodeId) -> Result<NodeState, Error> {
-        self.traced(async {
+        self.client_channel(async {
             let context = format!("admit node {node}");
             let answer = self.call_any(&context, |channel| {
                 let mut admin = AdminClient::new(channel);
@@ -57,7 +57,7 @@ impl Client {
         cluster: ClusterId,
         nodes: &[NodeId],
     ) -> Result<StopSafety, Error> {
-        self.traced(async {
+        self.client_channel(async {
             let answer = self.call_any("safe to stop", |channel| {
                 let mut admin = AdminClient::new(channel);
                 let node_ids = nodes.iter().map(|node| node.to_wire()).collect();
@@ -79,7 +79,7 @@ impl Client {
         ttl: Duration,
         require_safe: bool,
     ) -> Result<Maintenance, Error> {
-        self.traced(async {
+        self.client_channel(async {
             let context = format!("maintenance of node {node}");
             let answer = self.call_any(&context, |channel| {
                 let mut admin = AdminClient::new(channel);
@@ -100,7 +100,7 @@ impl Client {
     /// Takes a node that holds nothing out of the cluster, for good. The same again changes
     /// nothing.
     pub async fn deregister_node(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
-        self.traced(async {
+        self.client_channel(async {
             let context = format!("deregister node {node}");
             let answer = self.call_any(&context, |channel| {
                 let mut admin = AdminClient::new(channel);
@@ -113,10 +113,10 @@ impl Client {
         .await
     }
 
-    /// Takes a lost node out of the cluster, for good, unless it may hold the last copy of
+    /// Takes a lost node out of the cluster, for good, unless it may hold the last replica of
     /// something. The same again changes nothing.
     pub async fn forget_node(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
-        self.traced(async {
+        self.client_channel(async {
             let context = format!("forget node {node}");
             let answer = self.call_any(&context, |channel| {
                 let mut admin = AdminClient::new(channel);

@@ -57,7 +57,7 @@ impl Client {
         source: PutSource,
         options: PutOptions,
     ) -> Result<FileStat, Error> {
-        self.traced(async {
+        self.client_channel(async {
             match source.0 {
                 Kind::Bytes(bytes) => {
                     let size = bytes.len() as u64;
@@ -260,7 +260,7 @@ impl Writing {
             client: self.client.clone(),
             path: upload.path.clone(),
             inode: upload.inode.0,
-            min_copies: upload.min_copies,
+            min_replicas: upload.min_replicas,
             bytes,
             progress: self.progress.clone(),
         };

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Stats {
     /// Calls that were made again.
     pub retries: u64,
-    /// Reads that were begun on a second copy because the first was slow.
+    /// Reads that were begun on a second replica because the first was slow.
     pub hedges: u64,
-    /// Reads that went on with another copy because one failed.
+    /// Reads that went on with another replica because one failed.
     pub failovers: u64,
     /// Blocks that did not have their checksum.
     pub corrupt_blocks: u64,
     /// Chunks that were planned anew.
     pub replans: u64,
     /// Calls of datanodes that a coordinator passed on, as they could not be connected to.
-    pub passed_on: u64,
+    pub relayed: u64,
 }
 
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(crate) struct Counters {
     pub(crate) failovers: AtomicU64,
     pub(crate) corrupt_blocks: AtomicU64,
     pub(crate) replans: AtomicU64,
-    pub(crate) passed_on: AtomicU64,
+    pub(crate) relayed: AtomicU64,
 }
 
 impl Counters {
@@ -38,7 +38,7 @@ impl Counters {
             failovers: read(&self.failovers),
             corrupt_blocks: read(&self.corrupt_blocks),
             replans: read(&self.replans),
-            passed_on: read(&self.passed_on),
+            relayed: read(&self.relayed),
         }
     }
 }

@@ -18,9 +18,9 @@ pub struct ClusterStatus {
     pub incarnation: Incarnation,
     /// Revision of the metadata at which the picture was taken.
     pub revision: Revision,
-    /// Copies new files get.
+    /// Replicas new files get.
     pub replication_factor: u32,
-    /// Durable copies without which no write is acknowledged.
+    /// Durable replicas without which no write is acknowledged.
     pub min_write_replicas: u32,
     /// Every node that is part of the cluster.
     pub nodes: Vec<NodeStatus>,
@@ -83,13 +83,13 @@ pub struct ReplicationStatus {
     pub is_known: bool,
     /// All.
     pub chunks: u64,
-    /// Fewer good copies than wanted, but at least one.
+    /// Fewer good replicas than wanted, but at least one.
     pub under_replicated: u64,
-    /// No copy within reach.
+    /// No replica within reach.
     pub missing: u64,
-    /// Bad copies that are still recorded.
-    pub bad_copies: u64,
-    /// Copies being made.
+    /// Bad replicas that are still recorded.
+    pub bad_replicas: u64,
+    /// Replicas being made.
     pub repairing: u64,
 }
 
@@ -111,7 +111,7 @@ pub struct WorkerStatus {
 impl Client {
     /// Looks at the whole cluster.
     pub async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
-        self.traced(async {
+        self.client_channel(async {
             let context = "status of the cluster";
             let request = v1::ClusterStatusRequest::default();
             let answer = self.call_any(context, |channel| {
@@ -124,14 +124,14 @@ impl Client {
         .await
     }
 
-    /// Sets how many copies new files get, and how many of them must be durable before a write is
+    /// Sets how many replicas new files get, and how many of them must be durable before a write is
     /// acknowledged (a majority when not given). Gives the revision from which on it holds.
     pub async fn set_replication(
         &self,
         replication_factor: u32,
         min_write_replicas: Option<u32>,
     ) -> Result<Revision, Error> {
-        self.traced(async {
+        self.client_channel(async {
             let request = v1::SetReplicationRequest {
                 replication_factor,
                 min_write_replicas,
@@ -193,7 +193,7 @@ fn cluster_status(status: v1::ClusterStatusResponse) -> Result<ClusterStatus, Fi
             chunks: replication.chunks,
             under_replicated: replication.under_replicated,
             missing: replication.missing,
-            bad_copies: replication.bad_copies,
+            bad_replicas: replication.bad_replicas,
             repairing: replication.repairing,
         },
         workers: workers.collect(),

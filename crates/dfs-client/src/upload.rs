@@ -64,7 +64,7 @@ pub(crate) struct Upload {
     pub(crate) path: DfsPath,
     pub(crate) inode: InodeId,
     pub(crate) token: Bytes,
-    pub(crate) min_copies: u32,
+    pub(crate) min_replicas: u32,
     planned: VecDeque<PlannedChunk>,
     planned_at: Instant,
     /// Where the next page of the plan starts; `None` when there is none.
@@ -97,7 +97,7 @@ impl Upload {
             path: path.clone(),
             inode: InodeId(plan.inode),
             token: plan.token.clone(),
-            min_copies: plan.min_write_replicas,
+            min_replicas: plan.min_write_replicas,
             planned: VecDeque::new(),
             planned_at: Instant::now(),
             next_page: None,

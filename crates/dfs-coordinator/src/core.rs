@@ -74,7 +74,7 @@ impl Core {
 
     /// Sees to it that nodes which hold something are known here, too: one may have joined
     /// through another coordinator a moment ago, and what it holds is not missing.
-    pub(crate) async fn meet(
+    pub(crate) async fn ensure_known(
         &self,
         mut nodes: impl Iterator<Item = NodeId>,
     ) -> Result<(), dfs_metadata::Error> {

@@ -9,13 +9,14 @@
 //!  clients ──► grpc::coordinator ─┐                       ┌─► workers::repair ─► datanodes
 //!  nodes ────► grpc::membership ──┼─► Core ─► Namespace ◄─┼─► workers::reaper
 //!  operator ─► grpc::admin ───────┘    └─► Registry       └─► workers::delete ─► datanodes
-//!  clients ──► grpc::pass_through ───────────────────────────────────────────► datanodes
+//!  clients ──► grpc::relay ───────────────────────────────────────────► datanodes
 //! ```
 //!
 //! Who starts one: [`init`] once in the life of a cluster, then [`Service::start`] and
 //! [`Service::run`]. Any number may run on one engine; the background work is done by the one
 //! that holds the worker lease.
 
+mod bootstrap;
 mod core;
 mod error;
 mod failure;
@@ -24,9 +25,9 @@ mod lost;
 mod metrics;
 mod placement;
 mod registry;
+mod relay;
 mod service;
 mod settings;
-mod waiting;
 mod workers;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,14 +1,14 @@
-//! Which recorded copies count for nothing. Pure.
+//! Which recorded replicas count for nothing. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_metadata::namespace::Copy;
+use dfs_metadata::namespace::Replica;
 use dfs_types::{DiskId, NodeId};
 
 /// What is lost, as far as this coordinator can tell: nodes that are silent for too long or
 /// removed, and disks that a node which does answer has no longer, or not in working order.
 ///
-/// Of a node that was not heard yet nothing is known, so its copies count: "don't know" is never
+/// Of a node that was not heard yet nothing is known, so its replicas count: "don't know" is never
 /// "gone".
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Lost {
@@ -18,7 +18,7 @@ pub(crate) struct Lost {
 }
 
 impl Lost {
-    /// Nodes whose copies are all lost.
+    /// Nodes whose replicas are all lost.
     pub(crate) fn nodes(&self) -> &BTreeSet<NodeId> {
         &self.nodes
     }
@@ -32,10 +32,10 @@ impl Lost {
         self.working.insert(node, disks.into_iter().collect());
     }
 
-    /// Whether a copy is lost.
-    pub(crate) fn has(&self, copy: &Copy) -> bool {
-        let is_gone = |disks: &BTreeSet<DiskId>| !disks.contains(&copy.disk);
-        self.nodes.contains(&copy.node) || self.working.get(&copy.node).is_some_and(is_gone)
+    /// Whether a replica is lost.
+    pub(crate) fn has(&self, replica: &Replica) -> bool {
+        let is_gone = |disks: &BTreeSet<DiskId>| !disks.contains(&replica.disk);
+        self.nodes.contains(&replica.node) || self.working.get(&replica.node).is_some_and(is_gone)
     }
 }
 
@@ -46,8 +46,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_is_lost_with_its_node_or_its_disk_and_never_for_lack_of_news() {
-        let copy = |node, disk| Copy {
+    fn a_replica_is_lost_with_its_node_or_its_disk_and_never_for_lack_of_news() {
+        let replica = |node, disk| Replica {
             node: NodeId(node),
             disk: DiskId(disk),
             stamp: Stamp(1),
@@ -64,7 +64,7 @@ mod tests {
             (2, 22, true),
             (3, 30, false),
         ] {
-            assert_eq!(lost.has(&copy(node, disk)), is_lost, "disk {disk} of node {node}");
+            assert_eq!(lost.has(&replica(node, disk)), is_lost, "disk {disk} of node {node}");
         }
     }
 }

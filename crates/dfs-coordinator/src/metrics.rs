@@ -7,9 +7,9 @@ use dfs_transport::Observer;
 use dfs_types::NodeState;
 use tonic::Code;
 
-use crate::grpc::Direction;
 use crate::registry::View;
-use crate::workers::{Progress, Tally};
+use crate::relay::Direction;
+use crate::workers::{Progress, ReplicationCounts};
 
 /// The calls the coordinator answers.
 const METHODS: &[&str] = &[
@@ -74,12 +74,12 @@ const STATES: &[(NodeState, &str)] = &[
 /// The background work.
 const WORKERS: &[&str] = &["repair", "reaper", "delete"];
 
-/// Why a call was not passed on to a datanode.
+/// Why a call was not relayed to a datanode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// Passing on is turned off.
     Off,
-    /// As many as allowed are passed on already.
+    /// As many as allowed are relayed already.
     Busy,
     /// No call of a client.
     NotForClients,
@@ -97,36 +97,34 @@ impl Refusal {
     }
 }
 
-/// The numbers of what is passed on to datanodes.
+/// The numbers of calls relayed to datanodes.
 #[derive(Debug, Clone)]
-pub(crate) struct Passed {
+pub(crate) struct Relayed {
     open: Gauge,
     calls: Counter,
     bytes: Counters,
     refused: Counters,
 }
 
-impl Passed {
+impl Relayed {
     const DIRECTIONS: &[&str] = &["to_node", "from_node"];
 
     fn new(metrics: &Metrics) -> Self {
         Self {
             open: metrics.gauge(
-                "dfs_coordinator_passed_on_open",
-                "Calls of datanodes that are being passed on.",
+                "dfs_coordinator_relayed_open",
+                "Calls of datanodes that are being relayed.",
             ),
-            calls: metrics.counter(
-                "dfs_coordinator_passed_on_total",
-                "Calls of datanodes that were passed on.",
-            ),
+            calls: metrics
+                .counter("dfs_coordinator_relayed_total", "Calls of datanodes that were relayed."),
             bytes: metrics.counters(
-                "dfs_coordinator_passed_on_bytes_total",
+                "dfs_coordinator_relayed_bytes_total",
                 "Bytes of their messages, by where they went.",
                 &[("direction", Self::DIRECTIONS)],
             ),
             refused: metrics.counters(
-                "dfs_coordinator_passed_on_refused_total",
-                "Calls of datanodes that were not passed on, by why.",
+                "dfs_coordinator_relayed_refused_total",
+                "Calls of datanodes that were not relayed, by reason.",
                 &[("reason", Refusal::NAMES)],
             ),
         }
@@ -160,9 +158,9 @@ pub(crate) struct Counts {
     sessions: Gauge,
     chunks: Gauges,
     steps: Gauges,
-    /// Copies that datanodes reported bad, and whose records say so now.
-    pub(crate) bad_copies: Counter,
-    pub(crate) passed: Passed,
+    /// Replicas that datanodes reported bad, and whose records say so now.
+    pub(crate) bad_replicas: Counter,
+    pub(crate) relayed: Relayed,
 }
 
 impl Counts {
@@ -197,16 +195,18 @@ impl Counts {
             chunks: metrics.gauges(
                 "dfs_coordinator_chunks",
                 "Chunks, by how they are; -1 where this coordinator does not know.",
-                &[("kind", &["all", "under_replicated", "missing", "bad_copies"])],
+                &[("kind", &["all", "under_replicated", "missing", "bad_replicas"])],
             ),
             steps: metrics.gauges(
                 "dfs_coordinator_worker_steps",
                 "Steps of background work, since the start and known to be left.",
                 &[("worker", WORKERS), ("kind", &["done", "failed", "queued"])],
             ),
-            bad_copies: metrics
-                .counter("dfs_coordinator_bad_copies_total", "Copies that datanodes reported bad."),
-            passed: Passed::new(metrics),
+            bad_replicas: metrics.counter(
+                "dfs_coordinator_bad_replicas_total",
+                "Replicas that datanodes reported bad.",
+            ),
+            relayed: Relayed::new(metrics),
         }
     }
 
@@ -223,14 +223,14 @@ impl Counts {
     }
 
     /// Shows how the chunks are; `None` while nobody here knows.
-    pub(crate) fn show_chunks(&self, tally: Option<Tally>) {
-        let show = |kind, of: fn(Tally) -> u64| {
-            self.chunks.of(&[kind]).set(tally.map_or(-1, |tally| of(tally) as i64));
+    pub(crate) fn show_chunks(&self, counts: Option<ReplicationCounts>) {
+        let show = |kind, of: fn(ReplicationCounts) -> u64| {
+            self.chunks.of(&[kind]).set(counts.map_or(-1, |counts| of(counts) as i64));
         };
-        show("all", |tally| tally.chunks);
-        show("under_replicated", |tally| tally.under_replicated);
-        show("missing", |tally| tally.missing);
-        show("bad_copies", |tally| tally.bad_copies);
+        show("all", |counts| counts.chunks);
+        show("under_replicated", |counts| counts.under_replicated);
+        show("missing", |counts| counts.missing);
+        show("bad_replicas", |counts| counts.bad_replicas);
     }
 
     /// Shows a worker.

@@ -9,7 +9,7 @@ use dfs_types::{ByteSize, ErrorCode};
 use tokio::time::Instant;
 
 use crate::core::Core;
-use crate::registry::{Census, View};
+use crate::registry::{NodeCounts, View};
 use crate::settings::Placement;
 
 /// The way to choose nodes that a setting names.
@@ -48,19 +48,19 @@ fn free_for(view: &View, bytes: u64) -> u64 {
 /// What a caller is told when `error` kept an upload from being planned.
 pub(crate) fn refusal(core: &Core, error: &dfs_metadata::Error, bytes: u64) -> Failure {
     let now = Instant::now();
-    let (census, is_gathering) = {
+    let (node_counts, is_gathering) = {
         let registry = core.registry();
-        (registry.census(bytes, now), registry.is_gathering(now))
+        (registry.node_counts(bytes, now), registry.is_gathering(now))
     };
     let (dfs_metadata::Error::NotEnoughNodes { found, wanted }
     | dfs_metadata::Error::NoSpace { found, wanted, .. }) = *error
     else {
         return crate::failure::of(error);
     };
-    if is_gathering && census.awaited > 0 {
-        return gathering(core, census);
+    if is_gathering && node_counts.awaited > 0 {
+        return gathering(core, node_counts);
     }
-    let Census { known, active, full, .. } = census;
+    let NodeCounts { known, active, full, .. } = node_counts;
     let room = ByteSize(bytes);
     match error.code() {
         ErrorCode::NoSpace => {
@@ -83,7 +83,7 @@ pub(crate) fn refusal(core: &Core, error: &dfs_metadata::Error, bytes: u64) -> F
     }
 }
 
-/// Refuses a plan with fewer nodes than copies wanted that was made too early: nodes of the
+/// Refuses a plan with fewer nodes than replicas wanted that was made too early: nodes of the
 /// cluster may just not have been heard yet.
 pub(crate) fn check_not_early(core: &Core, plan: &UploadPlan) -> Result<(), Failure> {
     let wanted = usize::from(plan.replication_factor);
@@ -92,17 +92,17 @@ pub(crate) fn check_not_early(core: &Core, plan: &UploadPlan) -> Result<(), Fail
     }
     let now = Instant::now();
     let registry = core.registry();
-    let census = registry.census(0, now);
+    let node_counts = registry.node_counts(0, now);
     let is_early = registry.listened(now) < core.settings.heartbeat_interval() * 3;
     drop(registry);
-    if is_early && census.awaited > 0 { Err(gathering(core, census)) } else { Ok(()) }
+    if is_early && node_counts.awaited > 0 { Err(gathering(core, node_counts)) } else { Ok(()) }
 }
 
-fn gathering(core: &Core, census: Census) -> Failure {
+fn gathering(core: &Core, node_counts: NodeCounts) -> Failure {
     let message = format!(
         "the coordinator has just started and awaits the heartbeats of {} of {} datanodes; try \
          again in a moment",
-        census.awaited, census.known
+        node_counts.awaited, node_counts.known
     );
     let retry_after = core.settings.heartbeat_interval().max(Duration::from_millis(50));
     Failure::new(ErrorCode::Unavailable, message).retry_after(retry_after)

@@ -15,10 +15,10 @@ use crate::lost::Lost;
 
 /// How long a silence means what.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct LivenessTimeouts {
     /// Until a silent node gets no new chunks.
     pub(crate) suspect_after: Duration,
-    /// Until its copies are made again elsewhere.
+    /// Until its replicas are made again elsewhere.
     pub(crate) lost_after: Duration,
 }
 
@@ -97,7 +97,7 @@ impl View {
 
 /// How the nodes are, in numbers, for the text of a refusal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Census {
+pub(crate) struct NodeCounts {
     /// Part of the cluster.
     pub(crate) known: usize,
     /// Heard, and allowed to take chunks.
@@ -110,7 +110,7 @@ pub(crate) struct Census {
 
 /// The process of a node that sends heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Speaker {
+pub(crate) struct HeartbeatSource {
     pub(crate) registration: RegistrationNumber,
     /// What the process made up when it started; 0 when it has nothing of the kind.
     pub(crate) instance: u64,
@@ -123,7 +123,7 @@ struct Entry {
     /// Number of the heartbeat stream in charge; 0 when there is none.
     stream: u64,
     /// Whose it is.
-    speaker: Option<Speaker>,
+    source: Option<HeartbeatSource>,
     /// Which of that process's.
     opened: u64,
     planned: Planned,
@@ -161,7 +161,7 @@ impl Planned {
 
 /// The nodes.
 pub(crate) struct Registry {
-    patience: Patience,
+    timeouts: LivenessTimeouts,
     /// Since when this coordinator would have heard a heartbeat.
     listening_since: Instant,
     last_tick: Instant,
@@ -170,14 +170,14 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new(patience: Patience, now: Instant) -> Self {
-        Self { patience, listening_since: now, last_tick: now, streams: 0, nodes: BTreeMap::new() }
+    pub(crate) fn new(timeouts: LivenessTimeouts, now: Instant) -> Self {
+        Self { timeouts, listening_since: now, last_tick: now, streams: 0, nodes: BTreeMap::new() }
     }
 
     /// To be called several times in each `suspect_after`. A long gap between two calls means that
     /// this process did not run, and could hear nobody: listening starts anew.
     pub(crate) fn tick(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.last_tick) >= self.patience.suspect_after {
+        if now.saturating_duration_since(self.last_tick) >= self.timeouts.suspect_after {
             self.listening_since = now;
         }
         self.last_tick = now;
@@ -195,7 +195,7 @@ impl Registry {
                         last_heard: None,
                         report: Report::default(),
                         stream: 0,
-                        speaker: None,
+                        source: None,
                         opened: 0,
                         planned: Planned { bytes: 0, at: now },
                     },
@@ -210,28 +210,28 @@ impl Registry {
     pub(crate) fn open_stream(
         &mut self,
         node: NodeId,
-        speaker: Speaker,
+        source: HeartbeatSource,
         opened: u64,
     ) -> Option<u64> {
-        let is_same_process = self.is_heard_from(node, speaker);
+        let is_same_process = self.is_heard_from(node, source);
         let entry = self.nodes.get_mut(&node)?;
         self.streams += 1;
         if !(is_same_process && opened < entry.opened) {
             entry.stream = self.streams;
-            entry.speaker = Some(speaker);
+            entry.source = Some(source);
             entry.opened = opened;
         }
         Some(self.streams)
     }
 
     /// Whether the stream in charge is one of this very process.
-    pub(crate) fn is_heard_from(&self, node: NodeId, speaker: Speaker) -> bool {
-        speaker.instance != 0
-            && self.nodes.get(&node).is_some_and(|entry| entry.speaker == Some(speaker))
+    pub(crate) fn is_heard_from(&self, node: NodeId, source: HeartbeatSource) -> bool {
+        source.instance != 0
+            && self.nodes.get(&node).is_some_and(|entry| entry.source == Some(source))
     }
 
     /// Takes a heartbeat over. `None` when the stream is not the one in charge any more.
-    pub(crate) fn heard(
+    pub(crate) fn record_heartbeat(
         &mut self,
         node: NodeId,
         stream: u64,
@@ -272,21 +272,21 @@ impl Registry {
     }
 
     /// How many nodes can take `bytes` more, and why the others cannot.
-    pub(crate) fn census(&self, bytes: u64, now: Instant) -> Census {
-        let mut census = Census::default();
+    pub(crate) fn node_counts(&self, bytes: u64, now: Instant) -> NodeCounts {
+        let mut node_counts = NodeCounts::default();
         for view in self.views(now) {
-            census.known += 1;
+            node_counts.known += 1;
             if view.takes_chunks() {
-                census.active += 1;
-                census.full += usize::from(view.is_full || view.free <= bytes);
+                node_counts.active += 1;
+                node_counts.full += usize::from(view.is_full || view.free <= bytes);
             } else if view.last_heard.is_none() && view.state == NodeState::Suspect {
-                census.awaited += 1;
+                node_counts.awaited += 1;
             }
         }
-        census
+        node_counts
     }
 
-    /// Whose copies count for nothing.
+    /// Whose replicas count for nothing.
     pub(crate) fn lost(&self, now: Instant) -> Lost {
         let mut lost = Lost::default();
         for (node, entry) in &self.nodes {
@@ -301,14 +301,14 @@ impl Registry {
 
     /// Whether the node should have been heard lately, and was not.
     pub(crate) fn is_silent(&self, node: NodeId, now: Instant) -> bool {
-        let lately = |at| now.saturating_duration_since(at) < self.patience.suspect_after;
+        let lately = |at| now.saturating_duration_since(at) < self.timeouts.suspect_after;
         let heard = self.nodes.get(&node).and_then(|entry| entry.last_heard);
         !self.is_gathering(now) && !heard.is_some_and(lately)
     }
 
     /// The nodes that were heard lately and go on, whatever they shall be.
-    pub(crate) fn answering(&self, now: Instant) -> BTreeSet<NodeId> {
-        let is_lately = |at| now.saturating_duration_since(at) < self.patience.suspect_after;
+    pub(crate) fn responsive(&self, now: Instant) -> BTreeSet<NodeId> {
+        let is_lately = |at| now.saturating_duration_since(at) < self.timeouts.suspect_after;
         let answers =
             |entry: &Entry| entry.last_heard.is_some_and(is_lately) && !entry.report.is_stopping;
         self.nodes.iter().filter(|(_, entry)| answers(entry)).map(|(node, _)| *node).collect()
@@ -322,7 +322,7 @@ impl Registry {
     /// Whether it is too early to say that a node which was not heard is not there: the first
     /// heartbeats may still be on their way.
     pub(crate) fn is_gathering(&self, now: Instant) -> bool {
-        self.listened(now) < self.patience.suspect_after
+        self.listened(now) < self.timeouts.suspect_after
     }
 
     fn state_of(&self, entry: &Entry, now: Instant) -> NodeState {
@@ -337,9 +337,9 @@ impl Registry {
         }
         let heard_from = entry.last_heard.unwrap_or(self.listening_since).max(self.listening_since);
         let silence = now.saturating_duration_since(heard_from);
-        if silence >= self.patience.lost_after {
+        if silence >= self.timeouts.lost_after {
             NodeState::Lost
-        } else if silence >= self.patience.suspect_after || entry.last_heard.is_none() {
+        } else if silence >= self.timeouts.suspect_after || entry.last_heard.is_none() {
             NodeState::Suspect
         } else {
             wanted

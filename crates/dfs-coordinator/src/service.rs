@@ -22,9 +22,9 @@ use tracing::{info, warn};
 use crate::core::Core;
 use crate::grpc::Initialiser;
 use crate::metrics::Counts;
-use crate::registry::{Patience, Registry};
+use crate::registry::{LivenessTimeouts, Registry};
 use crate::workers::{Background, Delete, Reaper, Repair, Supervisor, Worker};
-use crate::{Error, InitOptions, Settings, grpc, placement, waiting};
+use crate::{Error, InitOptions, Settings, bootstrap, grpc, placement};
 
 /// How long the plan of an upload is honoured.
 pub(crate) const PLAN_LIFETIME: Duration = Duration::from_hours(1);
@@ -231,7 +231,7 @@ impl Base {
         if let Some(overruled) = settings.overruled_by(state.replication) {
             warn!("{overruled}: the cluster's value holds; Admin.SetReplication changes it");
         }
-        let patience = Patience {
+        let timeouts = LivenessTimeouts {
             suspect_after: Duration::from_millis(settings.suspect_after_ms),
             lost_after: Duration::from_millis(settings.lost_after_ms),
         };
@@ -245,7 +245,7 @@ impl Base {
             counts: self.counts.clone(),
             background: Background::new(self.advertised.clone()),
             stopping: self.stopping.clone(),
-            registry: Mutex::new(Registry::new(patience, Instant::now())),
+            registry: Mutex::new(Registry::new(timeouts, Instant::now())),
             settings: settings.clone(),
         });
         core.refresh_members().await.map_err(Error::metadata("reading the datanodes"))?;
@@ -268,7 +268,7 @@ impl Base {
             handle.readiness.not_ready("waits for init: the metadata store holds no cluster yet");
             info!(address = %handle.address, "the coordinator waits for init");
             let (counts, stopping) = (self.counts.clone(), &self.stopping);
-            listener = match waiting::wait(initialiser, listener, counts, stopping).await? {
+            listener = match bootstrap::wait(initialiser, listener, counts, stopping).await? {
                 Some(listener) => listener,
                 None => return Ok(()),
             };
@@ -328,7 +328,7 @@ async fn watch(core: &Core, readiness: &Readiness) {
         };
         core.counts.show_nodes(&views);
         let least = core.namespace.chunks_changed_at();
-        core.counts.show_chunks(core.background.tally(&lost, least).map(|(tally, _)| tally));
+        core.counts.show_chunks(core.background.counts(&lost, least).map(|(counts, _)| counts));
         for progress in core.background.workers() {
             core.counts.show_worker(progress);
         }

@@ -24,10 +24,10 @@ pub struct Settings {
     /// Whether a datanode that joins takes part at once. Without it a node stays Joining until it
     /// is admitted.
     pub auto_admit: bool,
-    /// Copies that files get in a cluster that is made with these settings, 1 to 16; 3 when not
+    /// Replicas that files get in a cluster that is made with these settings, 1 to 16; 3 when not
     /// set. Of a cluster that is there `SetReplication` changes it.
     pub replication_factor: Option<u8>,
-    /// Durable copies without which no write is acknowledged, in a cluster that is made with these
+    /// Durable replicas without which no write is acknowledged, in a cluster that is made with these
     /// settings. A majority of the replication factor when not set.
     pub min_write_replicas: Option<u8>,
     /// Id of the cluster that the metadata store must hold, 32 hexadecimal digits; any when empty.
@@ -41,7 +41,7 @@ pub struct Settings {
     pub heartbeat_interval_ms: u64,
     /// Milliseconds of silence after which a datanode gets no new chunks.
     pub suspect_after_ms: u64,
-    /// Milliseconds of silence after which the copies of a datanode are made again elsewhere.
+    /// Milliseconds of silence after which the replicas of a datanode are made again elsewhere.
     /// Longer than a node takes to restart: what comes back in time is not copied.
     pub lost_after_ms: u64,
     /// Milliseconds for which what was deleted or replaced can be restored and is still read by
@@ -53,13 +53,13 @@ pub struct Settings {
     /// Milliseconds without renewal after which another coordinator takes over the background
     /// work.
     pub worker_lease_ms: u64,
-    /// Copies that repair makes at the same time.
+    /// Replicas that repair makes at the same time.
     pub repair_concurrency: usize,
-    /// Bytes in a second that repair may copy; without a bound when 0.
+    /// Bytes in a second that repair may replica; without a bound when 0.
     pub repair_bytes_per_second: u64,
     /// Streams of chunk bytes that are passed on to datanodes at the same time, for clients that
     /// cannot connect to them; a stream may hold about 6 MiB. None are when 0.
-    pub pass_through_streams: usize,
+    pub relay_streams: usize,
     /// Milliseconds that a request under way may still take after the order to stop.
     pub drain_ms: u64,
 }
@@ -69,10 +69,10 @@ pub struct Settings {
 pub struct InitOptions {
     /// The id it gets; made up when not set.
     pub cluster: Option<ClusterId>,
-    /// Copies that files get, 1 to 16.
+    /// Replicas that files get, 1 to 16.
     pub replication_factor: u8,
-    /// Durable copies without which no write is acknowledged, at most the replication factor; a
-    /// majority of each file's copies when not set.
+    /// Durable replicas without which no write is acknowledged, at most the replication factor; a
+    /// majority of each file's replicas when not set.
     pub min_write_replicas: Option<u8>,
 }
 
@@ -141,17 +141,17 @@ impl Default for Settings {
             worker_lease_ms: 10_000,
             repair_concurrency: 4,
             repair_bytes_per_second: 200 << 20,
-            pass_through_streams: 32,
+            relay_streams: 32,
             drain_ms: 10_000,
         }
     }
 }
 
-/// Copies that files get unless something else is said.
+/// Replicas that files get unless something else is said.
 const REPLICATION_DEFAULT: u8 = 3;
 /// Streams that may be passed on at the same time.
 const PASS_THROUGH_MAX: usize = 1_024;
-/// Copies a file may have at most.
+/// Replicas a file may have at most.
 pub(crate) const REPLICATION_MAX: u8 = 16;
 
 impl Settings {
@@ -183,8 +183,8 @@ impl Settings {
         if !(1..=64).contains(&self.repair_concurrency) {
             return wrong("repair_concurrency", "is not between 1 and 64");
         }
-        if self.pass_through_streams > PASS_THROUGH_MAX {
-            return wrong("pass_through_streams", "is more than 1024");
+        if self.relay_streams > PASS_THROUGH_MAX {
+            return wrong("relay_streams", "is more than 1024");
         }
         Ok(())
     }

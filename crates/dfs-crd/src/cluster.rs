@@ -30,14 +30,14 @@ use crate::status::ClusterStatus;
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Serves reads and writes with all copies"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Serves reads and writes with all replicas"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "Summary for people"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version.current", description = "Oldest version that runs"),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.readyReplicas", description = "Datanodes that are ready"),
     printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.datanodes.replicas", description = "Datanodes wanted"),
-    printcolumn(name = "RF", type_ = "integer", json_path = ".spec.replicationFactor", description = "Copies of each byte"),
+    printcolumn(name = "RF", type_ = "integer", json_path = ".spec.replicationFactor", description = "Replicas of each byte"),
     printcolumn(name = "Used%", type_ = "integer", json_path = ".status.capacity.usedPercent", description = "Part of the space in use"),
-    printcolumn(name = "Under-Repl", type_ = "integer", json_path = ".status.replication.underReplicatedChunks", description = "Chunks that lack copies"),
+    printcolumn(name = "Under-Repl", type_ = "integer", json_path = ".status.replication.underReplicatedChunks", description = "Chunks that lack replicas"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Leader", type_ = "string", json_path = ".status.coordinator.leaseHolder", description = "Coordinator that runs the background work", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, description = "Why it is ready or not", priority = 1),
@@ -49,7 +49,7 @@ use crate::status::ClusterStatus;
 )]
 #[x_kube(
     validation = Rule::new("self.replicationFactor <= self.datanodes.replicas")
-        .message("`replicationFactor` must be at most `datanodes.replicas`: each copy needs a node of its own")
+        .message("`replicationFactor` must be at most `datanodes.replicas`: each replica needs a node of its own")
         .field_path(".replicationFactor"),
     validation = Rule::new("!has(self.minWriteReplicas) || self.minWriteReplicas <= self.replicationFactor")
         .message("`minWriteReplicas` must be at most `replicationFactor`")
@@ -59,11 +59,11 @@ pub struct DfsClusterSpec {
     /// What the pods run.
     #[serde(default)]
     pub image: Image,
-    /// Copies of each byte that new files get.
+    /// Replicas of each byte that new files get.
     #[serde(default = "default_replication")]
     #[schemars(range(min = 1, max = 7))]
     pub replication_factor: i32,
-    /// Durable copies without which no write is acknowledged; a majority of `replicationFactor`
+    /// Durable replicas without which no write is acknowledged; a majority of `replicationFactor`
     /// when not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 7))]
@@ -97,12 +97,12 @@ pub struct DfsClusterSpec {
     pub deletion_confirmation: String,
 }
 
-/// What may fail as one: copies of a byte are spread over such domains.
+/// What may fail as one: replicas of a byte are spread over such domains.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailureDomain {
     /// Label of nodes that names their domain. Cannot be changed. With `topology.kubernetes.io/…`
-    /// the API server must copy it to pods, as it does from Kubernetes 1.35 on.
+    /// the API server must replica it to pods, as it does from Kubernetes 1.35 on.
     #[serde(default)]
     #[x_kube(validation = Rule::new("self == oldSelf").message("`topologyKey` must stay as it is: another one would move all data"))]
     pub topology_key: TopologyKey,

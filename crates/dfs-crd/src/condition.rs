@@ -46,9 +46,9 @@ closed_list! {
         Reconciling,
         /// Nothing goes on before somebody does what the message says.
         Stalled,
-        /// It serves, but lacks nodes or copies.
+        /// It serves, but lacks nodes or replicas.
         Degraded,
-        /// All data has all its copies.
+        /// All data has all its replicas.
         FullyReplicated,
         /// Pods are getting a new image or new settings.
         Upgrading,
@@ -78,15 +78,15 @@ closed_list! {
         CoordinatorUnavailable,
         /// Datanodes are not ready.
         DatanodesUnavailable,
-        /// Fewer datanodes than a write needs copies.
+        /// Fewer datanodes than a write needs replicas.
         TooFewDatanodes,
-        /// Some chunks lack copies.
+        /// Some chunks lack replicas.
         UnderReplicated,
-        /// Some chunks have no copy that can be reached.
+        /// Some chunks have no replica that can be reached.
         ChunksMissing,
-        /// Some copies are bad.
+        /// Some replicas are bad.
         ChunksCorrupt,
-        /// Counts of copies are not known yet.
+        /// Counts of replicas are not known yet.
         CountsUnknown,
         /// A datanode is lost.
         NodeLost,

@@ -33,7 +33,7 @@ pub struct Coordinator {
     /// datanodes, as behind `kubectl port-forward`; 0 turns it off. 32 when not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1024))]
-    pub pass_through_streams: Option<i32>,
+    pub relay_streams: Option<i32>,
     /// What each may use.
     #[serde(default)]
     pub resources: Resources,
@@ -55,9 +55,9 @@ pub struct Coordinator {
 )]
 pub struct Metadata {
     /// What keeps it: `Embedded`, in a volume of the one coordinator, or `Etcd`, in an etcd that is
-    /// there. Cannot be changed; `dfs metadata copy` moves the metadata.
+    /// there. Cannot be changed; `dfs metadata migrate` moves the metadata.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("`engine` must stay as it is; `dfs metadata copy` moves metadata"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("`engine` must stay as it is; `dfs metadata migrate` moves metadata"))]
     pub engine: Engine,
     /// How it is kept with the engine Embedded.
     #[serde(default)]
@@ -156,7 +156,7 @@ impl Default for Coordinator {
         Self {
             replicas: default_replicas(),
             metadata: Metadata::default(),
-            pass_through_streams: None,
+            relay_streams: None,
             resources: Resources::default(),
             service: CoordinatorService::default(),
             pod_template: PodTemplate::default(),

@@ -5,8 +5,8 @@
 //! object shows what holds. A rule that names `oldSelf` does not run when the field's parent was
 //! absent; therefore each parent of an immutable field has a default, and cannot be absent.
 
-// `KubeSchema` copies each struct into the body of a function, `pub` included.
-#![expect(unreachable_pub, reason = "of copies that a derive makes")]
+// `KubeSchema` replicas each struct into the body of a function, `pub` included.
+#![expect(unreachable_pub, reason = "of replicas that a derive makes")]
 
 mod annotations;
 mod cluster;

@@ -19,7 +19,7 @@ pub struct Update {
     /// Who restarts them.
     #[serde(default)]
     pub strategy: UpdateStrategy,
-    /// Whether all data must have all its copies before the next one is stopped.
+    /// Whether all data must have all its replicas before the next one is stopped.
     #[serde(default = "default_true")]
     pub require_fully_replicated: bool,
     /// Seconds that a datanode may take to be back before the rollout is said to be stuck.

@@ -100,7 +100,7 @@ pub(crate) fn embedded_list<T: JsonSchema>(generator: &mut SchemaGenerator) -> S
 }
 
 /// Leaves the first sentence of each description. With all of them the definition would be too
-/// large for `kubectl apply`, which keeps a copy in an annotation.
+/// large for `kubectl apply`, which keeps a replica in an annotation.
 fn shorten(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {

@@ -80,7 +80,7 @@ pub enum Phase {
     Scaling,
     /// Pods are being replaced.
     Upgrading,
-    /// It lacks nodes or copies.
+    /// It lacks nodes or replicas.
     Degraded,
     /// Somebody must do something.
     Stalled,
@@ -193,7 +193,7 @@ pub struct Capacity {
     /// Bytes there are.
     #[schemars(range(min = 0))]
     pub total_bytes: i64,
-    /// Bytes in use, all copies counted.
+    /// Bytes in use, all replicas counted.
     #[schemars(range(min = 0))]
     pub used_bytes: i64,
     /// The same in per cent.
@@ -205,16 +205,16 @@ pub struct Capacity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicationStatus {
-    /// Copies that new files get.
+    /// Replicas that new files get.
     #[schemars(range(min = 0, max = 16))]
     pub target: i32,
-    /// Chunks that lack copies, but have one.
+    /// Chunks that lack replicas, but have one.
     #[schemars(range(min = 0))]
     pub under_replicated_chunks: i64,
-    /// Chunks without a copy that can be reached.
+    /// Chunks without a replica that can be reached.
     #[schemars(range(min = 0))]
     pub missing_chunks: i64,
-    /// Copies that were found bad.
+    /// Replicas that were found bad.
     #[schemars(range(min = 0))]
     pub corrupt_chunks: i64,
 }

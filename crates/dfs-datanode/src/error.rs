@@ -74,12 +74,12 @@ pub enum Error {
     /// A bound is reached.
     #[error("this node has as many {0} as it may have at a time")]
     Busy(&'static str),
-    /// Fewer copies can be had than demanded.
-    #[error("{copies} copies can be had where {wanted} are demanded: {why}")]
-    NotEnoughCopies {
-        /// Copies that could be made.
-        copies: u32,
-        /// Copies demanded.
+    /// Fewer replicas can be had than demanded.
+    #[error("{replicas} replicas can be had where {wanted} are demanded: {why}")]
+    NotEnoughReplicas {
+        /// Replicas that could be made.
+        replicas: u32,
+        /// Replicas demanded.
         wanted: u32,
         /// What became of the others.
         why: String,
@@ -122,7 +122,7 @@ impl Error {
             | Self::Stopping
             | Self::OtherNode { .. } => ErrorCode::Unavailable,
             Self::Busy(_) => ErrorCode::Busy,
-            Self::NotEnoughCopies { .. } => ErrorCode::NotEnoughNodes,
+            Self::NotEnoughReplicas { .. } => ErrorCode::NotEnoughNodes,
             Self::OldEpoch { .. } => ErrorCode::Stale,
             Self::Store(error) => error.code(),
         }

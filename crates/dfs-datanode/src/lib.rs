@@ -1,10 +1,10 @@
 //! The datanode: takes chunks from clients and hands them on to replicas while it writes them,
-//! serves and copies them, registers with the coordinators and tells them how it is.
+//! serves and replicas them, registers with the coordinators and tells them how it is.
 //!
 //! It is made of [`Components`] (disks, sockets, clock) under [`Settings`]; [`Service::start`]
 //! takes the ports, [`Service::run`] serves. It knows chunks and nodes, and nothing of names.
 
-mod bad_copies;
+mod bad_replicas;
 mod error;
 mod grpc;
 mod membership;

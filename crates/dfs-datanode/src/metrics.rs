@@ -56,21 +56,21 @@ pub(crate) struct Counts {
     pub(crate) bytes_in: Counter,
     /// Bytes of chunks that readers were given.
     pub(crate) bytes_out: Counter,
-    /// Copies sealed, thus durable.
+    /// Replicas sealed, thus durable.
     pub(crate) sealed: Counter,
     /// How long sealing took.
     pub(crate) seal_seconds: Histogram,
-    /// Sessions that ended without a sealed copy.
+    /// Sessions that ended without a sealed replica.
     pub(crate) failed_sessions: Counter,
     /// Blocks or frames whose checksum was wrong, on disk or on the wire.
     pub(crate) checksum_errors: Counter,
-    /// Copies set aside as bad.
+    /// Replicas set aside as bad.
     pub(crate) set_aside: Counter,
     /// Replicas dropped from a session.
     pub(crate) dropped_replicas: Counter,
-    /// Copies made on other nodes as a coordinator ordered it.
+    /// Replicas made on other nodes as a coordinator ordered it.
     pub(crate) replicated: Counter,
-    /// Copies deleted.
+    /// Replicas deleted.
     pub(crate) deleted: Counter,
 }
 
@@ -111,30 +111,30 @@ impl Counts {
                 .counter("dfs_datanode_received_bytes_total", "Bytes of chunks taken in."),
             bytes_out: metrics
                 .counter("dfs_datanode_served_bytes_total", "Bytes of chunks given to readers."),
-            sealed: metrics.counter("dfs_datanode_sealed_total", "Copies made durable."),
+            sealed: metrics.counter("dfs_datanode_sealed_total", "Replicas made durable."),
             seal_seconds: metrics.histogram(
                 "dfs_datanode_seal_seconds",
-                "Time from the last byte of a chunk to its durable copy.",
+                "Time from the last byte of a chunk to its durable replica.",
             ),
             failed_sessions: metrics.counter(
                 "dfs_datanode_failed_sessions_total",
-                "Sessions that ended without a copy.",
+                "Sessions that ended without a replica.",
             ),
             checksum_errors: metrics.counter(
                 "dfs_datanode_checksum_errors_total",
                 "Blocks that did not have their checksum, on disk or on the wire.",
             ),
             set_aside: metrics
-                .counter("dfs_datanode_set_aside_total", "Copies found bad and set aside."),
+                .counter("dfs_datanode_set_aside_total", "Replicas found bad and set aside."),
             dropped_replicas: metrics.counter(
                 "dfs_datanode_dropped_replicas_total",
                 "Replicas that left the set of a session.",
             ),
             replicated: metrics.counter(
                 "dfs_datanode_replicated_total",
-                "Copies made on other nodes as a coordinator ordered it.",
+                "Replicas made on other nodes as a coordinator ordered it.",
             ),
-            deleted: metrics.counter("dfs_datanode_deleted_total", "Copies deleted."),
+            deleted: metrics.counter("dfs_datanode_deleted_total", "Replicas deleted."),
         }
     }
 

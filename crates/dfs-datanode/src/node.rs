@@ -14,7 +14,7 @@ use dfs_types::{
 };
 use tokio::sync::{Semaphore, watch};
 
-use crate::bad_copies::BadCopies;
+use crate::bad_replicas::BadReplicas;
 use crate::grpc;
 use crate::metrics::Counts;
 use crate::sessions::Sessions;
@@ -23,12 +23,12 @@ use crate::{Error, Settings, Store};
 
 /// Chunks that are verified from end to end at the same time because a reader complained.
 const VERIFICATIONS: usize = 2;
-/// Copies looked at in one step of a walk through the store.
+/// Replicas looked at in one step of a walk through the store.
 pub(crate) const LISTING_STEP: usize = 1_000;
 
 /// The place of the node in its cluster, as of its last registration.
 #[derive(Debug, Clone)]
-pub(crate) struct Standing {
+pub(crate) struct Membership {
     pub(crate) cluster: ClusterId,
     pub(crate) registration: RegistrationNumber,
     /// Seals the receipts of this registration.
@@ -46,7 +46,7 @@ pub(crate) struct Node {
     pub(crate) channels: Channels,
     pub(crate) counts: Arc<Counts>,
     pub(crate) readiness: Readiness,
-    pub(crate) bad_copies: BadCopies,
+    pub(crate) bad_replicas: BadReplicas,
     pub(crate) sessions: Sessions,
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) waiting_reads: Semaphore,
@@ -60,7 +60,7 @@ pub(crate) struct Node {
     streams: AtomicU64,
     /// `host:port` under which others reach it.
     pub(crate) address: String,
-    standing: watch::Sender<Option<Standing>>,
+    membership: watch::Sender<Option<Membership>>,
     /// Raised when the next heartbeat should not wait.
     news: watch::Sender<u64>,
     is_stopping: AtomicBool,
@@ -99,12 +99,12 @@ impl Node {
             channels,
             counts,
             readiness,
-            bad_copies: BadCopies::default(),
+            bad_replicas: BadReplicas::default(),
             id,
             instance,
             streams: AtomicU64::new(0),
             address,
-            standing: watch::Sender::new(None),
+            membership: watch::Sender::new(None),
             news: watch::Sender::new(0),
             is_stopping: AtomicBool::new(false),
             lease_epoch: Mutex::default(),
@@ -118,32 +118,34 @@ impl Node {
     }
 
     /// The place of the node in its cluster, if it has one.
-    pub(crate) fn standing(&self) -> Option<Standing> {
-        self.standing.borrow().clone()
+    pub(crate) fn membership(&self) -> Option<Membership> {
+        self.membership.borrow().clone()
     }
 
     /// Follows the place of the node in its cluster.
-    pub(crate) fn watch_standing(&self) -> watch::Receiver<Option<Standing>> {
-        self.standing.subscribe()
+    pub(crate) fn watch_membership(&self) -> watch::Receiver<Option<Membership>> {
+        self.membership.subscribe()
     }
 
     /// Takes a new registration into use.
-    pub(crate) fn take_standing(&self, standing: Standing) {
-        self.standing.send_replace(Some(standing));
+    pub(crate) fn take_membership(&self, membership: Membership) {
+        self.membership.send_replace(Some(membership));
     }
 
     /// The cluster refuses the node: it takes nothing and seals nothing any more.
     pub(crate) fn lose_standing(&self, reason: &str) {
-        self.standing.send_replace(None);
+        self.membership.send_replace(None);
         self.readiness.not_ready(reason);
     }
 
     /// A coordinator has answered a heartbeat.
-    pub(crate) fn heard(&self, registration: RegistrationNumber, state: NodeState) {
-        self.standing.send_if_modified(|standing| match standing {
-            Some(standing) if standing.registration == registration && standing.state != state => {
+    pub(crate) fn record_state(&self, registration: RegistrationNumber, state: NodeState) {
+        self.membership.send_if_modified(|membership| match membership {
+            Some(membership)
+                if membership.registration == registration && membership.state != state =>
+            {
                 tracing::info!(node = %self.id, %state, "the cluster takes this node for");
-                standing.state = state;
+                membership.state = state;
                 true
             }
             _ => false,
@@ -156,13 +158,13 @@ impl Node {
     }
 
     /// The place of the node, which must be in `cluster`, if the caller says which it means.
-    pub(crate) fn check_cluster(&self, cluster: Option<ClusterId>) -> Result<Standing, Error> {
-        let standing = self.standing().ok_or(Error::NotRegistered)?;
+    pub(crate) fn check_cluster(&self, cluster: Option<ClusterId>) -> Result<Membership, Error> {
+        let membership = self.membership().ok_or(Error::NotRegistered)?;
         match cluster {
-            Some(theirs) if theirs != standing.cluster => {
-                Err(Error::WrongCluster { ours: standing.cluster, theirs })
+            Some(theirs) if theirs != membership.cluster => {
+                Err(Error::WrongCluster { ours: membership.cluster, theirs })
             }
-            _ => Ok(standing),
+            _ => Ok(membership),
         }
     }
 
@@ -224,38 +226,38 @@ impl Node {
         self.news.subscribe()
     }
 
-    /// The node's word that it holds `copy`.
-    pub(crate) fn receipt(&self, copy: &SealedChunk) -> Result<Receipt, Error> {
-        let standing = self.standing().ok_or(Error::NotRegistered)?;
+    /// The node's word that it holds `replica`.
+    pub(crate) fn receipt(&self, replica: &SealedChunk) -> Result<Receipt, Error> {
+        let membership = self.membership().ok_or(Error::NotRegistered)?;
         let receipt = Receipt {
-            chunk: copy.chunk,
-            length: copy.seal.length,
-            crc32c: copy.seal.crc32c,
+            chunk: replica.chunk,
+            length: replica.seal.length,
+            crc32c: replica.seal.crc32c,
             node: self.id,
-            disk: copy.disk,
-            stamp: copy.stamp,
-            registration: standing.registration,
+            disk: replica.disk,
+            stamp: replica.stamp,
+            registration: membership.registration,
             seal: Seal([0; 32]),
         };
-        Ok(receipt.sealed(&standing.key))
+        Ok(receipt.sealed(&membership.key))
     }
 
-    /// Looks whether a copy is bad, at `block` first, and sets it aside if so. Whether it did, or
+    /// Looks whether a replica is bad, at `block` first, and sets it aside if so. Whether it did, or
     /// had before.
     pub(crate) async fn examine(&self, chunk: ChunkId, block: u64) -> Result<bool, Error> {
-        let copy = self.store.stat(chunk).await?.ok_or(StoreError::NotFound(chunk))?;
-        if copy.is_set_aside {
+        let replica = self.store.stat(chunk).await?.ok_or(StoreError::NotFound(chunk))?;
+        if replica.is_set_aside {
             return Ok(true);
         }
         if !self.is_block_sound(chunk, block).await? {
-            self.condemn(copy, block).await?;
+            self.condemn(replica, block).await?;
             return Ok(true);
         }
         let Ok(_permit) = self.verifications.try_acquire() else { return Ok(false) };
         match self.store.verify(chunk).await {
             Ok(None) => Ok(false),
-            Ok(Some(bad)) => self.condemn(copy, bad).await.map(|()| true),
-            Err(StoreError::Damaged { .. }) => self.condemn(copy, block).await.map(|()| true),
+            Ok(Some(bad)) => self.condemn(replica, bad).await.map(|()| true),
+            Err(StoreError::Damaged { .. }) => self.condemn(replica, block).await.map(|()| true),
             Err(error) => Err(error.into()),
         }
     }
@@ -269,47 +271,47 @@ impl Node {
         }
     }
 
-    /// Reads a copy. One that cannot be read is condemned, as if a reader had reported it.
+    /// Reads a replica. One that cannot be read is condemned, as if a reader had reported it.
     pub(crate) async fn read(
         &self,
-        copy: SealedChunk,
+        replica: SealedChunk,
         offset: u64,
         length: u64,
     ) -> Result<Blocks, StoreError> {
-        let read = self.store.read(copy.chunk, offset, length).await;
+        let read = self.store.read(replica.chunk, offset, length).await;
         if let Err(error @ StoreError::Damaged { .. }) = &read {
             let block = offset / BLOCK_SIZE as u64;
-            if let Err(second) = self.condemn(copy, block).await {
-                let chunk = copy.chunk;
-                tracing::error!(%chunk, %error, %second, "an unreadable copy is not set aside");
+            if let Err(second) = self.condemn(replica, block).await {
+                let chunk = replica.chunk;
+                tracing::error!(%chunk, %error, %second, "an unreadable replica is not set aside");
             }
         }
         read
     }
 
-    /// Sets a bad copy aside, and sees to it that coordinators learn of it.
-    pub(crate) async fn condemn(&self, copy: SealedChunk, block: u64) -> Result<(), Error> {
-        let SealedChunk { chunk, stamp, disk, .. } = copy;
+    /// Sets a bad replica aside, and sees to it that coordinators learn of it.
+    pub(crate) async fn condemn(&self, replica: SealedChunk, block: u64) -> Result<(), Error> {
+        let SealedChunk { chunk, stamp, disk, .. } = replica;
         self.counts.checksum_errors.increment();
         self.store.set_aside(chunk, stamp).await?;
         self.counts.set_aside.increment();
         tracing::error!(
             %chunk, node = %self.id, %disk, block,
-            "a copy is damaged on disk; it was set aside, the cluster makes another"
+            "a replica is damaged on disk; it was set aside, the cluster makes another"
         );
-        if self.bad_copies.add(chunk, stamp, block) {
+        if self.bad_replicas.add(chunk, stamp, block) {
             self.tell();
         }
         Ok(())
     }
 
-    /// Finds the copies that were set aside, also by an earlier process.
+    /// Finds the replicas that were set aside, also by an earlier process.
     pub(crate) async fn find_set_aside(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let page = self.store.list(after, LISTING_STEP).await?;
-            for copy in page.iter().filter(|copy| copy.is_set_aside) {
-                self.bad_copies.add(copy.chunk, copy.stamp, 0);
+            for replica in page.iter().filter(|replica| replica.is_set_aside) {
+                self.bad_replicas.add(replica.chunk, replica.stamp, 0);
             }
             match page.last() {
                 Some(last) => after = Some(last.chunk),

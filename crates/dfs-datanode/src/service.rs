@@ -234,17 +234,17 @@ async fn close(node: &Node, deadline: Instant) {
     }
 }
 
-/// Keeps the gauges fresh, and finds the copies that were set aside; runs until dropped.
+/// Keeps the gauges fresh, and finds the replicas that were set aside; runs until dropped.
 async fn watch(node: &Node) {
     let mut must_look = true;
     loop {
         if must_look && let Err(error) = node.find_set_aside().await {
-            tracing::warn!(%error, "the copies that were set aside cannot be listed");
+            tracing::warn!(%error, "the replicas that were set aside cannot be listed");
         }
         node.counts.show_disks(&node.store.usage());
         let (of_clients, of_datanodes) = node.sessions.taken();
         node.counts.show_sessions(of_clients as usize, of_datanodes as usize);
         tokio::time::sleep(WATCH_EVERY).await;
-        must_look = node.bad_copies.take_incomplete();
+        must_look = node.bad_replicas.take_incomplete();
     }
 }

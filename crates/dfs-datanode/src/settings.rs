@@ -44,9 +44,9 @@ pub struct Settings {
     pub replica_sessions: usize,
     /// Streams to replicas that this node may have open at the same time, those of repair included.
     pub replication_streams: usize,
-    /// Durable copies that this node demands of each chunk it takes from a client. The cluster's
+    /// Durable replicas that this node demands of each chunk it takes from a client. The cluster's
     /// minimum holds where it is greater.
-    pub min_durable_copies: u32,
+    pub min_durable_replicas: u32,
     /// Milliseconds without a frame after which a session ends.
     pub session_idle_ms: u64,
     /// Milliseconds without progress after which a replica leaves the set of a session.
@@ -126,7 +126,7 @@ impl Default for Settings {
             sessions: 256,
             replica_sessions: 512,
             replication_streams: 512,
-            min_durable_copies: 1,
+            min_durable_replicas: 1,
             session_idle_ms: 30_000,
             replica_stall_ms: 5_000,
             window_bytes: 96 << 20,
@@ -140,7 +140,7 @@ impl Default for Settings {
 
 /// Coordinators that one node may know.
 pub(crate) const COORDINATORS_MAX: usize = 16;
-/// Copies a chunk may have, so replicas a session may have and one.
+/// Replicas a chunk may have, so replicas a session may have and one.
 pub(crate) const COPIES_MAX: u32 = 16;
 
 impl Settings {
@@ -180,8 +180,8 @@ impl Settings {
                 return wrong(setting, "is 0, or too large");
             }
         }
-        if !(1..=COPIES_MAX).contains(&self.min_durable_copies) {
-            return wrong("min_durable_copies", "is not between 1 and 16");
+        if !(1..=COPIES_MAX).contains(&self.min_durable_replicas) {
+            return wrong("min_durable_replicas", "is not between 1 and 16");
         }
         if self.session_idle_ms < 100 {
             return wrong("session_idle_ms", "is less than 100");
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(refused(|s| s.coordinators.push("x".to_owned())), "coordinators");
         assert_eq!(refused(|s| s.high_watermark_percent = 0), "high_watermark_percent");
         assert_eq!(refused(|s| s.sessions = 0), "sessions");
-        assert_eq!(refused(|s| s.min_durable_copies = 0), "min_durable_copies");
+        assert_eq!(refused(|s| s.min_durable_replicas = 0), "min_durable_replicas");
         assert_eq!(refused(|s| s.replica_stall_ms = s.session_idle_ms), "replica_stall_ms");
         assert_eq!(refused(|s| s.window_bytes = 1), "window_bytes");
     }

@@ -2,9 +2,9 @@
 
 // `cfg(test)` holds in any case; it tells clippy that helpers belong to tests, too.
 #[cfg(test)]
-mod copying;
-#[cfg(test)]
 mod etcd;
+#[cfg(test)]
+mod migrating;
 #[cfg(test)]
 mod redb;
 #[cfg(test)]

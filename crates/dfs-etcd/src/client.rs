@@ -43,12 +43,12 @@ const TOKEN: &str = "token";
 
 /// Attempts of one call: how long each may take, how long to pause, when to give up.
 #[derive(Debug)]
-pub struct Patience {
+pub struct RetryBudget {
     until: Instant,
     attempts: u32,
 }
 
-impl Patience {
+impl RetryBudget {
     /// Begins now, and begins no attempt after `within`.
     pub fn new(within: Duration) -> Self {
         Self { until: Instant::now() + within, attempts: 0 }
@@ -133,10 +133,10 @@ impl Client {
     pub async fn txn(
         &self,
         request: TxnRequest,
-        patience: &mut Patience,
+        budget: &mut RetryBudget,
     ) -> Result<TxnResponse, Error> {
         let call = |channel, request| async move { kv(channel).txn(request).await };
-        self.once(request, patience.attempt(), call).await
+        self.once(request, budget.attempt(), call).await
     }
 
     /// Forgets what was overwritten or removed before `revision`.
@@ -189,11 +189,11 @@ impl Client {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut patience = Patience::new(CALL_DEADLINE);
+        let mut budget = RetryBudget::new(CALL_DEADLINE);
         loop {
-            let result = self.once(message.clone(), patience.attempt(), &call).await;
+            let result = self.once(message.clone(), budget.attempt(), &call).await;
             let is_final = !matches!(&result, Err(error) if error.is_of_member());
-            if is_final || !patience.pause(self.members()).await {
+            if is_final || !budget.pause(self.members()).await {
                 return result;
             }
         }

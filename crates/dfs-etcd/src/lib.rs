@@ -18,7 +18,7 @@ mod settings;
 pub mod test_server;
 mod watch;
 
-pub use client::{Client, Patience};
+pub use client::{Client, RetryBudget};
 pub use error::Error;
 pub use settings::{Credentials, Identity, Settings, Tls};
 pub use watch::{WatchAnswer, WatchStream};

@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::metadata::MetadataValue;
 
-use crate::client::{Client, Patience};
+use crate::client::{Client, RetryBudget};
 use crate::error::Error;
 use crate::etcdserverpb::watch_client::WatchClient;
 use crate::etcdserverpb::watch_request::RequestUnion;
@@ -49,10 +49,10 @@ impl Client {
     pub async fn watch(
         &self,
         create: WatchCreateRequest,
-        patience: &mut Patience,
+        budget: &mut RetryBudget,
     ) -> Result<WatchStream, Error> {
         let member = self.preferred();
-        let within = patience.attempt();
+        let within = budget.attempt();
         match timeout(within, WatchStream::open(self.clone(), member, create)).await {
             Ok(Err(error)) if error.is_of_member() => {
                 self.failed(member, matches!(error, Error::Unreachable(_)));

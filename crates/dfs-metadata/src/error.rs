@@ -147,17 +147,17 @@ pub enum Error {
         /// What is wrong.
         what: &'static str,
     },
-    /// Nodes that hold copies were drained or removed meanwhile, and too few are left.
+    /// Nodes that hold replicas were drained or removed meanwhile, and too few are left.
     #[error(
-        "chunk {chunk}: {have} of its copies are on nodes that still take part, {wanted} are \
+        "chunk {chunk}: {have} of its replicas are on nodes that still take part, {wanted} are \
          needed; write it again"
     )]
-    CopiesGone {
+    ReplicasGone {
         /// The chunk.
         chunk: ChunkId,
-        /// Copies on nodes that count.
+        /// Replicas on nodes that count.
         have: usize,
-        /// Copies needed.
+        /// Replicas needed.
         wanted: usize,
     },
     /// The chunks do not cover the file.
@@ -223,9 +223,9 @@ pub enum Error {
     /// There is no live record of the chunk.
     #[error("chunk {0} is not known, or no longer needed")]
     UnknownChunk(ChunkId),
-    /// The last good copy of a chunk was to be given up.
-    #[error("chunk {0} would be left without a good copy")]
-    LastCopy(ChunkId),
+    /// The last good replica of a chunk was to be given up.
+    #[error("chunk {0} would be left without a good replica")]
+    LastReplica(ChunkId),
     /// Another coordinator runs the background work by now.
     #[error("the worker lease has passed to another coordinator")]
     LeaseLost,
@@ -235,10 +235,10 @@ pub enum Error {
     /// A node was removed for good.
     #[error("node {0} was removed from the cluster; empty its disks to let it join as a new node")]
     NodeRemoved(NodeId),
-    /// The disks of a node are an old image, or a second copy.
+    /// The disks of a node are an old image, or a second replica.
     #[error(
         "the disks of node {node} say registration {found}, but {expected} is in use: they are an \
-         old image or a copy; empty them, or stop the other one"
+         old image or a replica; empty them, or stop the other one"
     )]
     OldImage {
         /// The node.
@@ -265,12 +265,12 @@ pub enum Error {
     /// The store holds a cluster already.
     #[error("the metadata store holds cluster {0} already; nothing was changed")]
     AlreadyInitialised(ClusterId),
-    /// A copy into the store has not come to its end.
+    /// A replica into the store has not come to its end.
     #[error(
         "the metadata store is an unfinished copy of cluster {0}; finish it with `dfs metadata \
-         copy`, or point to the right store"
+         replica`, or point to the right store"
     )]
-    UnfinishedCopy(ClusterId),
+    UnfinishedMigration(ClusterId),
     /// The store holds another cluster.
     #[error("cluster {expected} was expected, but {found} was found")]
     WrongCluster {
@@ -281,7 +281,7 @@ pub enum Error {
     },
     /// The store is older than what was seen of this cluster.
     #[error(
-        "the metadata has incarnation {found}, but {expected} has been seen: it is an old copy; \
+        "the metadata has incarnation {found}, but {expected} has been seen: it is an old replica; \
          restore the newest"
     )]
     OlderIncarnation {
@@ -345,7 +345,7 @@ impl Error {
             | Self::DeletedSince { .. }
             | Self::ConfirmedOtherwise { .. }
             | Self::BelowFloor(_)
-            | Self::CopiesGone { .. }
+            | Self::ReplicasGone { .. }
             | Self::Stale(_)
             | Self::SlotOvertaken { .. }
             | Self::LeaseLost
@@ -357,11 +357,11 @@ impl Error {
             Self::ForeignToken(_)
             | Self::OldImage { .. }
             | Self::NotInitialised
-            | Self::UnfinishedCopy(_)
+            | Self::UnfinishedMigration(_)
             | Self::WrongCluster { .. }
             | Self::OlderIncarnation { .. } => ErrorCode::WrongCluster,
             Self::NewerRecord { .. } => ErrorCode::UnsupportedVersion,
-            Self::LastCopy(_) | Self::Damaged { .. } => ErrorCode::Internal,
+            Self::LastReplica(_) | Self::Damaged { .. } => ErrorCode::Internal,
             Self::Engine(error) => engine_code(error),
         }
     }

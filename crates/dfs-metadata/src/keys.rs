@@ -6,7 +6,7 @@ use dfs_types::{ChunkId, ClientId, InodeId, Name, NodeId, Slot, Timestamp};
 
 /// Cluster id, incarnation and key.
 pub(crate) const CLUSTER: Bytes = Bytes::from_static(b"s/cluster");
-/// Copies of new files.
+/// Replicas of new files.
 pub(crate) const REPLICATION: Bytes = Bytes::from_static(b"s/replication");
 /// Lowest chunk id that a commit may bring in.
 pub(crate) const FLOOR: Bytes = Bytes::from_static(b"s/floor");
@@ -20,10 +20,10 @@ pub(crate) const NAMES: Bytes = Bytes::from_static(b"s/names");
 /// Written by every change that an administrator makes of what nodes shall be, maintenance included;
 /// not there before the first one. Who decides by what all nodes are does it on the condition that
 /// this is still the same.
-pub(crate) const STANDING: Bytes = Bytes::from_static(b"s/standing");
+pub(crate) const NODE_INTENT: Bytes = Bytes::from_static(b"s/node-intent");
 
 /// There while the store is an unfinished copy of another.
-pub(crate) const COPY: Bytes = Bytes::from_static(b"s/copy");
+pub(crate) const MIGRATION: Bytes = Bytes::from_static(b"s/replica");
 /// Epochs and renewals of leases.
 pub(crate) const LEASES: &[u8] = b"s/lease/";
 /// How the key of a renewal ends, and only that of a renewal.

@@ -20,7 +20,7 @@ use crate::coordinator::Coordinator;
 use crate::definition::{self, Known};
 use crate::metrics::OperatorMetrics;
 use crate::reconcile::{Context, failed, reconcile};
-use crate::watches::{self, ClusterController, Hearing};
+use crate::watches::{self, ClusterController, WatchHealth};
 
 /// Clusters that are looked at at a time, per watched namespace.
 const CONCURRENCY: u16 = 8;
@@ -44,7 +44,7 @@ pub struct Pod {
 pub struct Operator {
     context: Arc<Context>,
     namespaces: Vec<Option<String>>,
-    hearing: Hearing,
+    watch_health: WatchHealth,
 }
 
 impl Operator {
@@ -72,7 +72,7 @@ impl Operator {
         } else {
             namespaces.into_iter().map(Some).collect()
         };
-        Self { context: Arc::new(context), namespaces, hearing: Hearing::default() }
+        Self { context: Arc::new(context), namespaces, watch_health: WatchHealth::default() }
     }
 
     /// Shows whether this is the operator that acts.
@@ -82,7 +82,7 @@ impl Operator {
 
     /// Looks at one cluster now, as when a watch tells of a change. Says whether that went well;
     /// nothing is tried again.
-    pub async fn look(&self, namespace: &str, name: &str) -> bool {
+    pub async fn reconcile_once(&self, namespace: &str, name: &str) -> bool {
         let api: Api<DeserializeGuard<DfsCluster>> =
             Api::namespaced(self.context.client.clone(), namespace);
         match api.get_opt(name).await {
@@ -97,7 +97,7 @@ impl Operator {
     /// Keeps `health` at whether watches work. Never returns.
     pub async fn watch_health(&self, health: &Readiness) {
         loop {
-            match self.hearing.deaf() {
+            match self.watch_health.stalled() {
                 Some(reason) if health.reason().is_none() => {
                     tracing::error!(reason, "watches are dead");
                     health.not_ready(reason);
@@ -176,7 +176,7 @@ impl Operator {
                 let namespace = cluster.namespace.as_deref().unwrap_or_default();
                 self.context.metrics.forget(namespace, &cluster.name);
             }
-            controller::Error::QueueError(error) => self.hearing.failed(error),
+            controller::Error::QueueError(error) => self.watch_health.failed(error),
             controller::Error::RunnerError(error) => {
                 tracing::error!(error = %with_causes(error), "the controller fails");
             }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use dfs_proto::v1::admin_client::AdminClient;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{Detail, Failure, v1};
-use dfs_transport::{Channels, Security, TcpNetwork, Traced};
+use dfs_transport::{Channels, ClientChannel, Security, TcpNetwork};
 use dfs_types::{ClusterId, ErrorCode, NodeId, NodeState};
 use tokio::time::{Instant, timeout_at};
 
@@ -22,9 +22,9 @@ pub type Addresses = Vec<String>;
 
 /// What became of asking for the picture. Not getting one is an answer, too.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Picture {
+pub enum Snapshot {
     /// The cluster is there.
-    Known(Box<ClusterPicture>),
+    Known(Box<ClusterSnapshot>),
     /// A coordinator answers and waits for the cluster to be made.
     Uninitialised,
     /// None answered; for people.
@@ -33,12 +33,12 @@ pub enum Picture {
 
 /// One consistent picture of a cluster.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ClusterPicture {
+pub struct ClusterSnapshot {
     /// Which cluster it is.
     pub id: ClusterId,
-    /// Copies new files get.
+    /// Replicas new files get.
     pub replication_factor: i32,
-    /// Durable copies without which no write is acknowledged.
+    /// Durable replicas without which no write is acknowledged.
     pub min_write_replicas: i32,
     /// Its nodes, by name of their pod where their address names one.
     pub nodes: Vec<Node>,
@@ -78,13 +78,13 @@ pub struct Node {
 /// How the data is, in chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Data {
-    /// With fewer good copies than wanted.
+    /// With fewer good replicas than wanted.
     pub under_replicated: u64,
-    /// With no copy that can be reached.
+    /// With no replica that can be reached.
     pub missing: u64,
-    /// Copies found bad.
-    pub bad_copies: u64,
-    /// Copies being made.
+    /// Replicas found bad.
+    pub bad_replicas: u64,
+    /// Replicas being made.
     pub repairing: u64,
 }
 
@@ -122,7 +122,7 @@ pub enum CallError {
 #[async_trait]
 pub trait Coordinator: Send + Sync {
     /// The picture, within 5 s.
-    async fn picture(&self, at: &Addresses) -> Picture;
+    async fn snapshot(&self, at: &Addresses) -> Snapshot;
 
     /// Makes the cluster; says whether it is new.
     async fn init(
@@ -133,7 +133,7 @@ pub trait Coordinator: Send + Sync {
         min_write_replicas: Option<i32>,
     ) -> Result<bool, CallError>;
 
-    /// Sets how many copies new files get.
+    /// Sets how many replicas new files get.
     async fn set_replication(
         &self,
         at: &Addresses,
@@ -177,7 +177,7 @@ impl GrpcCoordinator {
         &self,
         call: &'static str,
         at: &Addresses,
-        ask: impl Fn(AdminClient<Traced>) -> F,
+        ask: impl Fn(AdminClient<ClientChannel>) -> F,
     ) -> Result<T, CallError>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
@@ -229,21 +229,21 @@ fn is_silence(failure: &Failure) -> bool {
 
 #[async_trait]
 impl Coordinator for GrpcCoordinator {
-    async fn picture(&self, at: &Addresses) -> Picture {
+    async fn snapshot(&self, at: &Addresses) -> Snapshot {
         let asked = self.ask("ClusterStatus", at, |mut admin| async move {
             admin.cluster_status(v1::ClusterStatusRequest::default()).await
         });
         match asked.await {
-            Ok(answer) => match ClusterPicture::read(answer) {
-                Ok(picture) => Picture::Known(Box::new(picture)),
+            Ok(answer) => match ClusterSnapshot::read(answer) {
+                Ok(snapshot) => Snapshot::Known(Box::new(snapshot)),
                 Err(what) => {
-                    Picture::Unreachable(format!("a coordinator's answer is wrong: {what}"))
+                    Snapshot::Unreachable(format!("a coordinator's answer is wrong: {what}"))
                 }
             },
             Err(CallError::Refused { failure, .. }) if is_uninitialised(&failure) => {
-                Picture::Uninitialised
+                Snapshot::Uninitialised
             }
-            Err(error) => Picture::Unreachable(error.to_string()),
+            Err(error) => Snapshot::Unreachable(error.to_string()),
         }
     }
 
@@ -326,14 +326,14 @@ fn is_uninitialised(failure: &Failure) -> bool {
     failure.detail == Some(Detail::Uninitialised)
 }
 
-impl ClusterPicture {
+impl ClusterSnapshot {
     fn read(answer: v1::ClusterStatusResponse) -> Result<Self, String> {
         let id = ClusterId::from_wire(&answer.cluster_id).ok_or("cluster_id is not 16 bytes")?;
         let nodes = answer.nodes.into_iter().map(Node::read).collect::<Result<_, _>>()?;
         let data = answer.replication.filter(|data| data.is_known).map(|data| Data {
             under_replicated: data.under_replicated,
             missing: data.missing,
-            bad_copies: data.bad_copies,
+            bad_replicas: data.bad_replicas,
             repairing: data.repairing,
         });
         Ok(Self {

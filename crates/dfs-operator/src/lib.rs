@@ -13,6 +13,7 @@ pub mod controller;
 pub mod coordinator;
 pub mod decide;
 pub mod definition;
+pub mod drift;
 mod hooks;
 pub mod kind;
 pub mod lease;
@@ -22,7 +23,6 @@ pub mod observed;
 pub mod publish;
 mod reconcile;
 pub mod run;
-pub mod same;
 pub mod status;
 mod watches;
 

@@ -74,12 +74,12 @@ impl OperatorMetrics {
             ),
             under_replicated: metrics.series(
                 "dfs_cluster_under_replicated_chunks",
-                "Chunks of a cluster that lack copies, but have one.",
+                "Chunks of a cluster that lack replicas, but have one.",
                 &of,
             ),
             missing: metrics.series(
                 "dfs_cluster_missing_chunks",
-                "Chunks of a cluster without a copy that can be reached.",
+                "Chunks of a cluster without a replica that can be reached.",
                 &of,
             ),
             capacity: metrics.series(
@@ -89,7 +89,7 @@ impl OperatorMetrics {
             ),
             used: metrics.series(
                 "dfs_cluster_used_bytes",
-                "Bytes that a cluster uses, all copies counted.",
+                "Bytes that a cluster uses, all replicas counted.",
                 &of,
             ),
             paused: metrics.series(

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::build::Names;
-use crate::coordinator::{Coordinator, Picture};
+use crate::coordinator::{Coordinator, Snapshot};
 use crate::definition::Definition;
 use crate::kind::{Kind, Target};
 use crate::observed::{Child, Join, Observed, Owner};
@@ -101,12 +101,12 @@ async fn read_all(
         missing_secrets,
         has_service_monitors,
         definition: Definition::Unknown,
-        picture: Picture::Unreachable("coordinators were not asked".to_owned()),
+        snapshot: Snapshot::Unreachable("coordinators were not asked".to_owned()),
         cluster,
     };
     // The end of a cluster must not wait for coordinators, which may be dead.
     if observed.cluster.metadata.deletion_timestamp.is_none() {
-        observed.picture = coordinator.picture(&observed.coordinators()).await;
+        observed.snapshot = coordinator.snapshot(&observed.coordinators()).await;
     }
     Ok(Some(observed))
 }

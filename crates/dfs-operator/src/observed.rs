@@ -11,7 +11,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use serde_json::Value;
 
-use crate::coordinator::{Addresses, ClusterPicture, Picture};
+use crate::coordinator::{Addresses, ClusterSnapshot, Snapshot};
 use crate::definition::Definition;
 use crate::kind::{Kind, Target};
 
@@ -45,7 +45,7 @@ pub struct Observed {
     /// What is known of the definition of the resource.
     pub definition: Definition,
     /// What the coordinators say.
-    pub picture: Picture,
+    pub snapshot: Snapshot,
 }
 
 /// What may be known of the Secret with the join secret.
@@ -107,10 +107,10 @@ impl Observed {
     }
 
     /// The picture, when coordinators gave one.
-    pub fn picture(&self) -> Option<&ClusterPicture> {
-        match &self.picture {
-            Picture::Known(picture) => Some(picture),
-            Picture::Uninitialised | Picture::Unreachable(_) => None,
+    pub fn snapshot(&self) -> Option<&ClusterSnapshot> {
+        match &self.snapshot {
+            Snapshot::Known(snapshot) => Some(snapshot),
+            Snapshot::Uninitialised | Snapshot::Unreachable(_) => None,
         }
     }
 

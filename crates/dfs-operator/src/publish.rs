@@ -60,7 +60,7 @@ fn of_action(action: &Action, seen: &Observed) -> Option<Event> {
         Action::Init(id) => ("Initialised", format!("made cluster {id}"), None),
         Action::SetReplication(_) => {
             let factor = seen.cluster.spec.replication_factor;
-            ("ReplicationSet", format!("new files get {factor} copies"), None)
+            ("ReplicationSet", format!("new files get {factor} replicas"), None)
         }
         Action::Admit { pod, .. } => {
             ("DatanodeAdmitted", format!("datanode {pod} takes part"), Some(pod))

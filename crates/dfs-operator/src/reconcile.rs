@@ -99,7 +99,7 @@ pub(crate) async fn reconcile(
     let started = Instant::now();
     let look = async {
         match &cluster.0 {
-            Ok(_) => Box::pin(look(&namespace, &name, &context)).await,
+            Ok(_) => Box::pin(reconcile_once(&namespace, &name, &context)).await,
             Err(invalid) => Box::pin(tell_invalid(&namespace, &name, invalid, &context)).await,
         }
     };
@@ -133,7 +133,7 @@ pub(crate) fn failed(
     Action::requeue(verdict.after)
 }
 
-async fn look(namespace: &str, name: &str, context: &Context) -> Result<Action, Error> {
+async fn reconcile_once(namespace: &str, name: &str, context: &Context) -> Result<Action, Error> {
     let Context { client, coordinator, recorder, operator_namespace, metrics, backoff, .. } =
         context;
     let key = (namespace.to_owned(), name.to_owned());

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::metrics::OperatorMetrics;
 
-/// How long watches may fail before the process is said to be deaf.
+/// How long watches may fail before the process is said to be stalled.
 const DEAF_AFTER: Duration = Duration::from_mins(2);
 /// How long after the last error they are said to work again: longer than they wait to try.
 const QUIET: Duration = Duration::from_secs(75);
@@ -97,7 +97,7 @@ fn cluster_of<K: Resource>(object: &K) -> Option<ObjectRef<DeserializeGuard<DfsC
 
 /// Whether watches fail, and since when. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Hearing(Arc<Mutex<Option<Outage>>>);
+pub(crate) struct WatchHealth(Arc<Mutex<Option<Outage>>>);
 
 #[derive(Debug)]
 struct Outage {
@@ -106,7 +106,7 @@ struct Outage {
     why: String,
 }
 
-impl Hearing {
+impl WatchHealth {
     /// A watch failed. It is tried again.
     pub(crate) fn failed(&self, error: &watcher::Error) {
         let (now, why) = (Instant::now(), with_causes(error));
@@ -120,13 +120,13 @@ impl Hearing {
     }
 
     /// Why nothing is heard, when that has been so for too long.
-    pub(crate) fn deaf(&self) -> Option<String> {
+    pub(crate) fn stalled(&self) -> Option<String> {
         let now = Instant::now();
         let outage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_deaf = |outage: &&Outage| {
+        let is_stalled = |outage: &&Outage| {
             now - outage.last <= QUIET && outage.last - outage.first >= DEAF_AFTER
         };
-        outage.as_ref().filter(is_deaf).map(|outage| format!("watches fail: {}", outage.why))
+        outage.as_ref().filter(is_stalled).map(|outage| format!("watches fail: {}", outage.why))
     }
 }
 
@@ -137,25 +137,25 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn c47_watches_are_deaf_after_two_minutes_of_errors() {
-        let (hearing, error) = (Hearing::default(), watcher::Error::NoResourceVersion);
+    async fn c47_watches_are_stalled_after_two_minutes_of_errors() {
+        let (watch_health, error) = (WatchHealth::default(), watcher::Error::NoResourceVersion);
         for _ in 0..4 {
-            hearing.failed(&error);
-            assert_eq!(hearing.deaf(), None);
+            watch_health.failed(&error);
+            assert_eq!(watch_health.stalled(), None);
             advance(Duration::from_secs(30)).await;
         }
-        hearing.failed(&error);
-        assert!(hearing.deaf().is_some());
+        watch_health.failed(&error);
+        assert!(watch_health.stalled().is_some());
         advance(QUIET + Duration::from_secs(1)).await;
-        assert_eq!(hearing.deaf(), None, "no news of a watch are good news");
+        assert_eq!(watch_health.stalled(), None, "no news of a watch are good news");
     }
 
     #[tokio::test(start_paused = true)]
     async fn c47_errors_that_stop_are_forgotten() {
-        let (hearing, error) = (Hearing::default(), watcher::Error::NoResourceVersion);
-        hearing.failed(&error);
+        let (watch_health, error) = (WatchHealth::default(), watcher::Error::NoResourceVersion);
+        watch_health.failed(&error);
         advance(Duration::from_mins(3)).await;
-        hearing.failed(&error);
-        assert_eq!(hearing.deaf(), None, "an outage of its own");
+        watch_health.failed(&error);
+        assert_eq!(watch_health.stalled(), None, "an outage of its own");
     }
 }

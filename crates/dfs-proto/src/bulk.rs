@@ -1,6 +1,6 @@
-//! Streams of messages that carry chunk bytes, without a copy of them.
+//! Streams of messages that carry chunk bytes, without a replica of them.
 //!
-//! A general codec copies every message into a buffer of its own when it is sent, and again when
+//! A general codec replicas every message into a buffer of its own when it is sent, and again when
 //! it is received; with chunk bytes that costs more than all else a process does with them. Here
 //! the bytes go out as they are, behind a head with all other fields (protobuf leaves the order of
 //! fields free), and come in as a part of the buffer that the connection read them into. On the
@@ -349,7 +349,7 @@ impl Buf for Received {
 
     fn copy_to_bytes(&mut self, count: usize) -> Bytes {
         match self.pieces.front_mut() {
-            // The whole point: no copy.
+            // The whole point: no replica.
             Some(first) if first.len() >= count => {
                 let bytes = first.split_to(count);
                 self.length -= count;

@@ -230,7 +230,7 @@ pub fn receipt(field: &'static str, receipt: v1::Receipt) -> Result<Receipt, Fie
 }
 
 /// A frame. Its bytes are not verified here, see [`Frame::verify`]; `data` keeps the buffer it
-/// came in, without a copy.
+/// came in, without a replica.
 pub fn frame(field: &'static str, frame: v1::ChunkFrame) -> Result<Frame, FieldError> {
     let v1::ChunkFrame {
         offset,

@@ -16,7 +16,7 @@ pub struct Dropped {
 /// What became of a chunk: durable on every node that gave a receipt.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
-    /// One for each durable copy.
+    /// One for each durable replica.
     pub receipts: Vec<Receipt>,
     /// Replicas that were dropped on the way.
     pub dropped: Vec<Dropped>,

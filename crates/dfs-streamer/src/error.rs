@@ -50,9 +50,9 @@ pub enum Error {
     /// The session is not known, or was idle for too long. The chunk must go again, under a new id.
     #[error("the session is not known here; it may have expired")]
     UnknownSession,
-    /// Fewer copies are left than were demanded.
-    #[error("{left} copies are left of at least {wanted}: {why}")]
-    TooFewCopies {
+    /// Fewer replicas are left than were demanded.
+    #[error("{left} replicas are left of at least {wanted}: {why}")]
+    TooFewReplicas {
         /// How many are left.
         left: usize,
         /// How many were demanded.
@@ -73,7 +73,7 @@ impl Error {
             Self::WholeMismatch => ErrorCode::ChecksumMismatch,
             Self::Source(_) => ErrorCode::Internal,
             Self::Superseded | Self::UnknownSession => ErrorCode::Stale,
-            Self::TooFewCopies { .. } => ErrorCode::NotEnoughNodes,
+            Self::TooFewReplicas { .. } => ErrorCode::NotEnoughNodes,
         }
     }
 

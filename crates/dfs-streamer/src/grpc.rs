@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use dfs_proto::v1::{self, chunk_ack, chunk_data};
 use dfs_proto::{Failure, bulk, wire};
-use dfs_transport::Traced;
+use dfs_transport::ClientChannel;
 use dfs_types::{ErrorCode, Frame, SessionId};
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
@@ -18,12 +18,12 @@ const FRAMES_AHEAD: usize = 1;
 /// A link to the session of a datanode.
 #[derive(Debug, Clone)]
 pub struct GrpcLink {
-    channel: Traced,
+    channel: ClientChannel,
 }
 
 impl GrpcLink {
     /// A link over this channel.
-    pub fn new(channel: Traced) -> Self {
+    pub fn new(channel: ClientChannel) -> Self {
         Self { channel }
     }
 }
@@ -38,7 +38,7 @@ impl Link for GrpcLink {
 
 /// Opens a stream that takes over a session; for links that choose the channel each time.
 pub async fn attach(
-    channel: Traced,
+    channel: ClientChannel,
     session: SessionId,
     attach_number: u64,
 ) -> Result<Attachment, Status> {

@@ -13,16 +13,16 @@
 //! first writer computed, and nothing is acknowledged as durable but by a receipt of each node.
 
 mod ack;
+mod downstream;
 mod error;
 pub mod grpc;
-mod replica;
 mod sender;
 mod session;
 mod source;
 
 pub use ack::{Ack, Dropped, Outcome};
+pub use downstream::Downstream;
 pub use error::Error;
-pub use replica::Replica;
 pub use sender::{Acks, Attachment, Link, SenderConfig, send_chunk};
 pub use session::{Session, SessionConfig, Sink};
 pub use source::{ChunkBytes, FrameSource, Hashing, Reopening, chunk_source};

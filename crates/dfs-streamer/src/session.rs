@@ -9,9 +9,9 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::Instant;
 
-use crate::replica::Forwarder;
+use crate::downstream::Forwarder;
 use crate::sender::{SenderConfig, has_room};
-use crate::{Ack, Dropped, Error, Outcome, Replica};
+use crate::{Ack, Downstream, Dropped, Error, Outcome};
 
 /// Where the bytes of a chunk end up on this node.
 #[async_trait]
@@ -29,8 +29,8 @@ pub trait Sink: Send {
 pub struct SessionConfig {
     /// Bytes the chunk may hold.
     pub max_length: u64,
-    /// Copies, the one here included, below which the session fails.
-    pub min_copies: usize,
+    /// Replicas, the one here included, below which the session fails.
+    pub min_replicas: usize,
     /// Bytes received between two acks while frames keep coming; when none is there, what has
     /// been received is acknowledged at once, so that no window can be too small for this.
     pub ack_every: u64,
@@ -47,7 +47,7 @@ pub struct SessionConfig {
 /// leaves the set.
 ///
 /// A session holds at most `sender.window` bytes (or one frame) for replicas that lag behind, one
-/// copy for all of them, and one frame of [`Frame::DATA_MAX`] that is being written, whatever its
+/// replica for all of them, and one frame of [`Frame::DATA_MAX`] that is being written, whatever its
 /// sender does; the bytes that a sink keeps, and those that wait in the connections, come on top.
 pub struct Session {
     config: SessionConfig,
@@ -76,7 +76,7 @@ impl Session {
     pub fn new(
         config: SessionConfig,
         sink: Box<dyn Sink>,
-        replicas: Vec<Replica>,
+        replicas: Vec<Downstream>,
         random: &Arc<dyn Random>,
     ) -> Arc<Self> {
         let start = |replica| Forwarder::start(replica, config.sender, random.clone());
@@ -300,16 +300,16 @@ impl State {
             dropped.extend(failure);
             is_sound
         });
-        self.check_copies(1 + self.replicas.len(), config)
+        self.check_replicas(1 + self.replicas.len(), config)
     }
 
-    fn check_copies(&self, left: usize, config: &SessionConfig) -> Result<(), Error> {
-        if left >= config.min_copies {
+    fn check_replicas(&self, left: usize, config: &SessionConfig) -> Result<(), Error> {
+        if left >= config.min_replicas {
             return Ok(());
         }
         let why: Vec<_> =
             self.dropped.iter().map(|d| format!("node {}: {}", d.node, d.message)).collect();
-        Err(Error::TooFewCopies { left, wanted: config.min_copies, why: why.join("; ") })
+        Err(Error::TooFewReplicas { left, wanted: config.min_replicas, why: why.join("; ") })
     }
 
     /// How much the whole set has received.
@@ -330,7 +330,7 @@ impl State {
                 Err(why) => self.dropped.push(why),
             }
         }
-        self.check_copies(receipts.len(), config)?;
+        self.check_replicas(receipts.len(), config)?;
         Ok(Outcome { receipts, dropped: std::mem::take(&mut self.dropped) })
     }
 }

@@ -45,7 +45,7 @@ const BULK_CONNECTIONS: u64 = 2;
 const CHANNELS_MAX: usize = 1_024;
 
 /// A channel that adds the request id to each call.
-pub type Traced = InterceptedService<Channel, CallHeaders>;
+pub type ClientChannel = InterceptedService<Channel, CallHeaders>;
 
 /// What a connection is for. Small calls do not wait behind chunk bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,24 +112,24 @@ impl Channels {
     }
 
     /// A channel for small calls.
-    pub fn control(&self, address: &str) -> Result<Traced, AddressError> {
+    pub fn control(&self, address: &str) -> Result<ClientChannel, AddressError> {
         self.channel(address, Lane::Control)
     }
 
     /// A channel for chunk bytes. Calls with the same key share a connection.
-    pub fn bulk(&self, address: &str, key: u64) -> Result<Traced, AddressError> {
+    pub fn bulk(&self, address: &str, key: u64) -> Result<ClientChannel, AddressError> {
         self.channel(address, Lane::Bulk(key))
     }
 
     /// A channel whose connection was made at least once: the way for those who have another peer
     /// to turn to. All who want the same one wait for one dialling, and learn at the same time
     /// that it failed. Cancel-safe.
-    pub async fn dial(&self, address: &str, lane: Lane) -> Result<Traced, DialError> {
+    pub async fn dial(&self, address: &str, lane: Lane) -> Result<ClientChannel, DialError> {
         let key = (Self::parse_address(address)?, lane.connection());
         let dialling = {
             let mut kept = self.kept();
             if let Some(channel) = kept.used(&key) {
-                return Ok(traced(channel, None));
+                return Ok(client_channel(channel, None));
             }
             if kept.dialling.len() >= CHANNELS_MAX {
                 // Nobody waits for these, or each for one of very many.
@@ -150,7 +150,7 @@ impl Channels {
                 kept.keep(key, channel.clone());
             }
         }
-        Ok(traced(dialled?, None))
+        Ok(client_channel(dialled?, None))
     }
 
     /// The same to a coordinator that shall pass calls on to `node`.
@@ -159,9 +159,9 @@ impl Channels {
         coordinator: &str,
         lane: Lane,
         node: NodeId,
-    ) -> Result<Traced, DialError> {
+    ) -> Result<ClientChannel, DialError> {
         self.dial(coordinator, lane).await?;
-        Ok(traced(self.made(coordinator, lane)?, Some(node)))
+        Ok(client_channel(self.made(coordinator, lane)?, Some(node)))
     }
 
     /// Forgets a channel, so that who wants it next dials anew. Calls under way keep theirs.
@@ -209,8 +209,8 @@ impl Channels {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn channel(&self, address: &str, lane: Lane) -> Result<Traced, AddressError> {
-        Ok(traced(self.made(address, lane)?, None))
+    fn channel(&self, address: &str, lane: Lane) -> Result<ClientChannel, AddressError> {
+        Ok(client_channel(self.made(address, lane)?, None))
     }
 
     fn made(&self, address: &str, lane: Lane) -> Result<Channel, AddressError> {
@@ -285,8 +285,8 @@ impl Kept {
     }
 }
 
-fn traced(channel: Channel, node: Option<NodeId>) -> Traced {
-    Traced::new(channel, CallHeaders { node })
+fn client_channel(channel: Channel, node: Option<NodeId>) -> ClientChannel {
+    ClientChannel::new(channel, CallHeaders { node })
 }
 
 /// What a first connection failed of, as the network said it.

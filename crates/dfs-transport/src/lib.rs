@@ -14,7 +14,7 @@ mod request_id;
 mod server;
 
 pub use authorise::{Action, Denied, Identity, allow};
-pub use channels::{AddressError, Channels, Lane, Security, Traced};
+pub use channels::{AddressError, Channels, ClientChannel, Lane, Security};
 pub use dial::{ConnectError, DialError, connect_error};
 pub use memory::MemoryNetwork;
 pub use network::{CONNECT_TIMEOUT, Io, Listener, Network, Stream, TcpNetwork, listen_code};

@@ -96,20 +96,20 @@ struct Tracing {
 }
 
 impl<S> Layer<S> for Tracing {
-    type Service = Traced<S>;
+    type Service = TraceService<S>;
 
-    fn layer(&self, inner: S) -> Traced<S> {
-        Traced { inner, observer: self.observer.clone() }
+    fn layer(&self, inner: S) -> TraceService<S> {
+        TraceService { inner, observer: self.observer.clone() }
     }
 }
 
 #[derive(Clone)]
-struct Traced<S> {
+struct TraceService<S> {
     inner: S,
     observer: Arc<dyn Observer>,
 }
 
-impl<S, B, R> Service<Request<B>> for Traced<S>
+impl<S, B, R> Service<Request<B>> for TraceService<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     S::Future: Send + 'static,

@@ -77,7 +77,7 @@ error_codes! {
     QuotaExceeded = "QUOTA_EXCEEDED", EDQUOT, 1;
     /// A bound is reached for the moment; a hint says when to retry.
     Busy = "BUSY", EAGAIN, 5;
-    /// Fewer datanodes can take a chunk than durable copies are demanded.
+    /// Fewer datanodes can take a chunk than durable replicas are demanded.
     NotEnoughNodes = "NOT_ENOUGH_NODES", EIO, 5;
     /// A server cannot be reached, or knows too little yet.
     Unavailable = "UNAVAILABLE", EIO, 5;
@@ -85,7 +85,7 @@ error_codes! {
     OutcomeUnknown = "OUTCOME_UNKNOWN", EIO, 5;
     /// Data that was sent does not have the checksum sent with it.
     ChecksumMismatch = "CHECKSUM_MISMATCH", EIO, 1;
-    /// No good copy is left within reach.
+    /// No good replica is left within reach.
     Corrupt = "CORRUPT", EIO, 1;
     /// Who is calling is not known.
     Unauthenticated = "UNAUTHENTICATED", EACCES, 6;

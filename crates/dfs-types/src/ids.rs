@@ -122,7 +122,7 @@ counter! {
     InodeId
 }
 counter! {
-    /// Marks one copy of a chunk on a node; no later copy of that chunk there shares it.
+    /// Marks one replica of a chunk on a node; no later replica of that chunk there shares it.
     Stamp
 }
 counter! {
@@ -142,7 +142,7 @@ counter! {
     RegistrationNumber
 }
 counter! {
-    /// Of a chunk record: each change of its copies raises it.
+    /// Of a chunk record: each change of its replicas raises it.
     Generation
 }
 

@@ -10,17 +10,17 @@ pub enum NodeState {
     Joining,
     /// Takes reads and writes.
     Active,
-    /// Keeps its copies, gets no new ones, is being emptied.
+    /// Keeps its replicas, gets no new ones, is being emptied.
     Draining,
     /// Its own list of chunks is empty.
     Drained,
-    /// Down on purpose for a while: its copies are not made again meanwhile.
+    /// Down on purpose for a while: its replicas are not made again meanwhile.
     Maintenance,
     /// Left for good. Its registrations are refused.
     Removed,
     /// Silent for a while, but within the grace time.
     Suspect,
-    /// Silent for longer: its copies are made again elsewhere.
+    /// Silent for longer: its replicas are made again elsewhere.
     Lost,
 }
 
@@ -30,7 +30,7 @@ impl NodeState {
         self == Self::Active
     }
 
-    /// Whether its copies can be expected to answer.
+    /// Whether its replicas can be expected to answer.
     pub fn serves_reads(self) -> bool {
         matches!(self, Self::Active | Self::Draining | Self::Drained | Self::Maintenance)
     }

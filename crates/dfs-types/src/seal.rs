@@ -75,7 +75,7 @@ impl fmt::Debug for SealKey {
     }
 }
 
-/// A node's word that it holds a copy, durable when it was given.
+/// A node's word that it holds a replica, durable when it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
     /// The chunk.
@@ -84,11 +84,11 @@ pub struct Receipt {
     pub length: u64,
     /// Of the whole chunk.
     pub crc32c: Crc32c,
-    /// Who holds the copy.
+    /// Who holds the replica.
     pub node: NodeId,
     /// On which of its disks.
     pub disk: DiskId,
-    /// Which copy of the chunk on that node.
+    /// Which replica of the chunk on that node.
     pub stamp: Stamp,
     /// The registration whose key sealed this.
     pub registration: RegistrationNumber,

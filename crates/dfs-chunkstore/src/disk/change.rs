@@ -1,4 +1,4 @@
-//! Changes of copies that have a file of their own, and the deletion of surplus ones.
+//! Changes of replicas that have a file of their own, and the deletion of surplus ones.
 
 use std::io;
 
@@ -6,12 +6,12 @@ use dfs_types::ChunkId;
 
 use super::files::FileKey;
 use super::index::{Entry, Place};
-use super::one::Disk;
 use super::record::State;
+use super::volume::Disk;
 use crate::StoreError;
 
 impl Disk {
-    /// Takes a large copy out of service, durably. `false` when it went meanwhile.
+    /// Takes a large replica out of service, durably. `false` when it went meanwhile.
     pub(super) fn set_file_aside(&self, chunk: ChunkId, entry: &Entry) -> Result<bool, StoreError> {
         if self.index.copy(chunk, entry.stamp).is_none() {
             return Ok(false);
@@ -26,9 +26,9 @@ impl Disk {
         Ok(self.index.set_aside(chunk, entry.stamp))
     }
 
-    /// Deletes a large copy, durably. `false` when it went meanwhile.
+    /// Deletes a large replica, durably. `false` when it went meanwhile.
     pub(super) fn delete_file(&self, chunk: ChunkId, entry: &Entry) -> Result<bool, StoreError> {
-        // Held to the end: a later copy would have the same path.
+        // Held to the end: a later replica would have the same path.
         let Some(_claim) = self.index.take(chunk, entry.stamp) else { return Ok(false) };
         match self.fs.remove(&self.chunk_path(chunk)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -46,10 +46,10 @@ impl Disk {
         Ok(true)
     }
 
-    /// Deletes a copy that is not in the index, durably: should it survive, the next start does it
-    /// again, but not when the newer copy has been deleted by then.
+    /// Deletes a replica that is not in the index, durably: should it survive, the next start does it
+    /// again, but not when the newer replica has been deleted by then.
     pub(super) fn erase(&self, chunk: ChunkId, entry: &Entry) {
-        tracing::warn!(%chunk, disk = %self.path().display(), "deleting the older of two copies");
+        tracing::warn!(%chunk, disk = %self.path().display(), "deleting the older of two replicas");
         let erased = match entry.place {
             Place::File => {
                 let removed = self.fs.remove(&self.chunk_path(chunk));
@@ -70,7 +70,9 @@ impl Disk {
         };
         match erased {
             Ok(()) => self.space.subtract(entry.size()),
-            Err(error) => tracing::warn!(%chunk, "cannot delete the older of two copies: {error}"),
+            Err(error) => {
+                tracing::warn!(%chunk, "cannot delete the older of two replicas: {error}")
+            }
         }
     }
 }

@@ -14,10 +14,10 @@ use dfs_types::{ChunkId, Crc32c, Stamp};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::index::{Claim, Entry, Place};
-use super::one::{Disk, copy_error, is_no_space};
 use super::record::{Binding, HEAD, Head, Layout, State, encode_meta, padding};
 use super::segments::Active;
 use super::space::Reservation;
+use super::volume::{Disk, copy_error, is_no_space};
 use crate::fs::PAGE;
 use crate::{ChunkHeader, ChunkSeal, File, JobPanicked, Pool, SealedChunk, StoreError};
 
@@ -96,7 +96,7 @@ impl Disk {
         result.await.map_err(|_| JobPanicked)?
     }
 
-    /// Writes another state over the head of a small chunk. `false` when there is no such copy.
+    /// Writes another state over the head of a small chunk. `false` when there is no such replica.
     pub(super) async fn mark_record(
         self: &Arc<Self>,
         pool: &Pool,
@@ -262,7 +262,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes another state over the head of a copy. The rest of the head is kept if it is sound,
+    /// Writes another state over the head of a replica. The rest of the head is kept if it is sound,
     /// else what the index knows of it.
     pub(super) fn write_mark(
         &self,
@@ -296,7 +296,7 @@ impl Disk {
     /// Gives back the room of a dead record. What fails here is made good by the next start.
     pub(super) fn give_back(&self, entry: &Entry) {
         let Place::Record { segment, .. } = entry.place else { return };
-        if self.segments.forget_copy(&*self.fs, &self.segments_path(), segment) {
+        if self.segments.forget_replica(&*self.fs, &self.segments_path(), segment) {
             self.files.remove(super::files::FileKey::Segment(segment));
             return;
         }

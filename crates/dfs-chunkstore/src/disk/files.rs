@@ -14,7 +14,7 @@ const OPEN_MAX: usize = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FileKey {
     Segment(u32),
-    /// The stamp tells a copy from a later one of the same name.
+    /// The stamp tells a replica from a later one of the same name.
     Chunk(ChunkId, Stamp),
 }
 

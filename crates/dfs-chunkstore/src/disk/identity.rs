@@ -146,7 +146,7 @@ impl Agreement {
                 return Err(mixed("nodes"));
             }
             if a.disk == b.disk {
-                return Err(mixed("copies of one disk"));
+                return Err(mixed("replicas of one disk"));
             }
         }
         let mut newest: Option<(&PathBuf, Registration)> = None;
@@ -263,7 +263,7 @@ mod tests {
         for (second, what) in [
             (foreign, "nodes"),
             (other_cluster, "clusters"),
-            (disk(1, 5, None), "copies of one disk"),
+            (disk(1, 5, None), "replicas of one disk"),
         ] {
             let error = Agreement::of(&[disk(1, 5, None), second]).unwrap_err();
             assert!(error.to_string().contains(what), "{error}");

@@ -10,7 +10,7 @@ use super::record::{Binding, Head, Layout, State};
 use crate::fs::PAGE;
 use crate::{ChunkSeal, StoreError};
 
-/// Where a copy lies; which kind it is names the format.
+/// Where a replica lies; which kind it is names the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     /// A file of its own.
@@ -19,7 +19,7 @@ pub(super) enum Place {
     Record { segment: u32, page: u32 },
 }
 
-/// A sealed copy. Kept small: there may be millions.
+/// A sealed replica. Kept small: there may be millions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) seal: ChunkSeal,
@@ -107,8 +107,8 @@ impl Index {
         Ok(Claim { index: Arc::clone(self), chunk })
     }
 
-    /// Takes a copy out and claims its chunk, so that no other copy gets its place before it is
-    /// gone from the disk. `None` when there is no such copy, or its chunk is claimed.
+    /// Takes a replica out and claims its chunk, so that no other replica gets its place before it is
+    /// gone from the disk. `None` when there is no such replica, or its chunk is claimed.
     pub(super) fn take(self: &Arc<Self>, chunk: ChunkId, stamp: Stamp) -> Option<Claim> {
         let mut chunks = self.lock();
         chunks.sealed.get(&chunk).filter(|entry| entry.stamp == stamp)?;
@@ -123,12 +123,12 @@ impl Index {
         self.lock().sealed.get(&chunk).copied()
     }
 
-    /// The copy with this stamp.
+    /// The replica with this stamp.
     pub(super) fn copy(&self, chunk: ChunkId, stamp: Stamp) -> Option<Entry> {
         self.get(chunk).filter(|entry| entry.stamp == stamp)
     }
 
-    /// Takes in a copy that was found on a disk. Of two, which a disk that was out of service for
+    /// Takes in a replica that was found on a disk. Of two, which a disk that was out of service for
     /// a while may bring about, the newer one counts; the other is returned.
     pub(super) fn adopt(&self, chunk: ChunkId, entry: Entry) -> Option<Entry> {
         let mut chunks = self.lock();
@@ -142,7 +142,7 @@ impl Index {
         self.lock().sealed.insert(chunk, entry);
     }
 
-    /// `false` when there is no such copy.
+    /// `false` when there is no such replica.
     pub(super) fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> bool {
         let mut chunks = self.lock();
         let entry = chunks.sealed.get_mut(&chunk).filter(|entry| entry.stamp == stamp);

@@ -13,7 +13,7 @@
 //! | question | module |
 //! |---|---|
 //! | whose disks are these, what is on them | [`open`], [`identity`], [`scan`] |
-//! | what does a copy look like | [`record`], [`segments`] |
+//! | what does a replica look like | [`record`], [`segments`] |
 //! | how does a chunk get there, and away | [`writer`], [`part`] and [`change`] when large, [`commit`] when small |
 //! | what is there, and is there room | [`index`], [`space`] |
 //! | one disk and its health | [`one`] |
@@ -24,7 +24,6 @@ mod config;
 mod files;
 mod identity;
 mod index;
-mod one;
 mod open;
 mod part;
 mod read;
@@ -32,6 +31,7 @@ mod record;
 mod scan;
 mod segments;
 mod space;
+mod volume;
 mod writer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,10 +43,10 @@ use dfs_types::{ByteSize, ChunkId, Crc32c, Random, Stamp, block_count};
 
 use self::identity::DiskIdentity;
 use self::index::{Entry, Index, Place};
-use self::one::Disk;
 use self::read::Verified;
 use self::record::{Layout, State};
 use self::space::Reservation;
+use self::volume::Disk;
 use self::writer::{SMALL_MAX, Writer};
 use crate::{
     Blocks, ChunkHeader, ChunkStore, ChunkWriter, DiskUsage, Fs, Identity, IdentityStore,
@@ -119,7 +119,7 @@ impl DiskStore {
         if self.is_closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(()) }
     }
 
-    /// The disk and the place of a sealed copy.
+    /// The disk and the place of a sealed replica.
     fn find(&self, chunk: ChunkId) -> Result<(Arc<Disk>, Entry), StoreError> {
         self.check_open()?;
         let entry = self.index.get(chunk).ok_or(StoreError::NotFound(chunk))?;
@@ -174,7 +174,7 @@ impl DiskStore {
         Ok(written)
     }
 
-    /// Runs a change of a large chunk's copy on the pool.
+    /// Runs a change of a large chunk's replica on the pool.
     async fn change_file<F>(&self, disk: Arc<Disk>, change: F) -> Result<bool, StoreError>
     where
         F: FnOnce(&Disk) -> Result<bool, StoreError> + Send + 'static,

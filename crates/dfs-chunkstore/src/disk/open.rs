@@ -9,11 +9,11 @@ use dfs_types::{ChunkId, DiskId, NodeId, Random};
 
 use super::identity::{Agreement, DiskIdentity, LOCK_NAME, is_empty_disk};
 use super::index::{Entry, Index, Place};
-use super::one::{Disk, Shared, Stamps};
 use super::record::{Binding, HEAD, Head, Layout, State};
 use super::scan::scan;
 use super::segments::{Segments, parse_name};
 use super::space::{DiskSpace, Limits};
+use super::volume::{Disk, Shared, Stamps};
 use super::{CHUNKS, Config, SEGMENTS};
 use crate::fs::PAGE;
 use crate::{Fs, FsLock, Identity, OpenError, Opening, Space};
@@ -137,20 +137,21 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenEr
 /// Finds what was sealed on a disk, and removes what was not. A disk that cannot be read is taken
 /// out of service.
 pub(super) fn recover(disk: &Disk) -> Vec<(ChunkId, Entry)> {
-    let mut copies = Vec::new();
+    let mut replicas = Vec::new();
     if disk.is_failed() {
-        return copies;
+        return replicas;
     }
-    let found = recover_files(disk, &mut copies).and_then(|()| recover_segments(disk, &mut copies));
+    let found =
+        recover_files(disk, &mut replicas).and_then(|()| recover_segments(disk, &mut replicas));
     if let Err(error) = found {
         disk.fail(&error);
-        copies.clear();
+        replicas.clear();
     }
     disk.refresh_space();
-    copies
+    replicas
 }
 
-fn recover_files(disk: &Disk, copies: &mut Vec<(ChunkId, Entry)>) -> io::Result<()> {
+fn recover_files(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Result<()> {
     let chunks = disk.folder.join(CHUNKS);
     for shard in disk.fs.list(&chunks)? {
         let shard = chunks.join(shard);
@@ -167,7 +168,7 @@ fn recover_files(disk: &Disk, copies: &mut Vec<(ChunkId, Entry)>) -> io::Result<
             };
             let head = read_file_head(disk, &path)?.filter(|head| head.chunk == chunk);
             if let Some(head) = head {
-                copies.push((chunk, Entry::new(disk.number, Place::File, &head)));
+                replicas.push((chunk, Entry::new(disk.number, Place::File, &head)));
             } else {
                 tracing::error!(file = %path.display(), "damaged head: chunk not served");
             }
@@ -185,7 +186,7 @@ fn read_file_head(disk: &Disk, path: &Path) -> io::Result<Option<Head>> {
     Ok(head.filter(fits))
 }
 
-fn recover_segments(disk: &Disk, copies: &mut Vec<(ChunkId, Entry)>) -> io::Result<()> {
+fn recover_segments(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Result<()> {
     let folder = disk.segments_path();
     let mut segments = Vec::new();
     for name in disk.fs.list(&folder)? {
@@ -199,7 +200,7 @@ fn recover_segments(disk: &Disk, copies: &mut Vec<(ChunkId, Entry)>) -> io::Resu
     for (number, salt, path) in segments {
         let found = recover_segment(disk, &path, salt, Some(number) == last)?;
         disk.segments.add(number, salt, found.len() as u32);
-        copies.extend(found.into_iter().map(|(at, head)| {
+        replicas.extend(found.into_iter().map(|(at, head)| {
             let place = Place::Record { segment: number, page: (at / PAGE as u64) as u32 };
             (head.chunk, Entry::new(disk.number, place, &head))
         }));
@@ -207,7 +208,7 @@ fn recover_segments(disk: &Disk, copies: &mut Vec<(ChunkId, Entry)>) -> io::Resu
     Ok(())
 }
 
-/// The sealed copies in a segment. Everything else in it goes.
+/// The sealed replicas in a segment. Everything else in it goes.
 fn recover_segment(
     disk: &Disk,
     path: &Path,
@@ -216,7 +217,7 @@ fn recover_segment(
 ) -> io::Result<Vec<(u64, Head)>> {
     let file = disk.fs.open(path, Opening::Existing)?;
     let found = scan(&*file, salt, is_last)?;
-    if found.copies.is_empty() {
+    if found.replicas.is_empty() {
         disk.fs.remove(path)?;
         return Ok(Vec::new());
     }
@@ -240,5 +241,5 @@ fn recover_segment(
         let pages = unknown.len();
         tracing::error!(segment = %path.display(), pages, "pages of no record: heads are damaged");
     }
-    Ok(found.copies)
+    Ok(found.replicas)
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c};
 
 use super::index::{Entry, Place};
-use super::one::Disk;
 use super::record::{Binding, HEAD, Head, encode_meta, padding};
+use super::volume::Disk;
 use crate::{ChunkHeader, ChunkSeal, File, Opening, SealedChunk, StoreError};
 
 pub(super) struct Part {

@@ -1,4 +1,4 @@
-//! Reading sealed copies. The same for both layouts: the index says where the parts lie.
+//! Reading sealed replicas. The same for both layouts: the index says where the parts lie.
 
 use std::io;
 
@@ -6,8 +6,8 @@ use bytes::Bytes;
 use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, block_count};
 
 use super::index::{Entry, Place};
-use super::one::{Disk, is_disk_failure};
 use super::record::{HEAD, Head, decode_crcs, meta_length};
+use super::volume::{Disk, is_disk_failure};
 use crate::{Blocks, ChunkHeader, File, StoreError};
 
 /// Bytes of one read at most.
@@ -18,7 +18,7 @@ const AHEAD_MAX: u64 = 3 << 20;
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
 impl Disk {
-    /// Runs `read` on the file of a copy; `NotFound` when the copy went meanwhile.
+    /// Runs `read` on the file of a replica; `NotFound` when the replica went meanwhile.
     fn with_file<T>(
         &self,
         chunk: ChunkId,
@@ -29,7 +29,7 @@ impl Disk {
             Ok(file) => read(&*file),
             Err(error) => Err(self.fault("opening a chunk", error)),
         };
-        // The room of a deleted copy may have been given back while it was read.
+        // The room of a deleted replica may have been given back while it was read.
         if self.index.copy(chunk, entry.stamp).is_none() {
             self.files.remove(super::files::FileKey::Chunk(chunk, entry.stamp));
             return Err(StoreError::NotFound(chunk));
@@ -37,7 +37,7 @@ impl Disk {
         result
     }
 
-    /// Reads exactly so many bytes. A disk is not condemned for a sector it cannot read: the copy
+    /// Reads exactly so many bytes. A disk is not condemned for a sector it cannot read: the replica
     /// is, by whoever hears of the error.
     fn read_part(
         &self,

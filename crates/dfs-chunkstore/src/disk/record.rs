@@ -1,6 +1,6 @@
 //! What is written beside the bytes of a chunk, the same in both layouts.
 //!
-//! A *head* of fixed size says everything about a copy but its path and block checksums, which
+//! A *head* of fixed size says everything about a replica but its path and block checksums, which
 //! follow from it as the *meta* part: path, then the crc32c of each block. A large chunk is a file
 //! of its own: data, meta, head, each starting on a page, so that all of it is written once and
 //! front to back. A small chunk is a record in a segment: head, meta, data without gaps, padded to
@@ -22,7 +22,7 @@ const VERSION: u16 = 1;
 const PATH_MAX: usize = 4096;
 const LENGTH_MAX: u64 = 1 << 40;
 
-/// Binds a head to its place, so that a copy of it elsewhere, such as in the bytes of a chunk, is
+/// Binds a head to its place, so that a replica of it elsewhere, such as in the bytes of a chunk, is
 /// no head. A file of its own has place 0: its name binds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Binding {
@@ -73,7 +73,7 @@ impl Head {
         }
     }
 
-    /// What the index knows of a copy whose own head is damaged. Its header stays unreadable, as
+    /// What the index knows of a replica whose own head is damaged. Its header stays unreadable, as
     /// no meta part fits it.
     pub(super) fn of_entry(chunk: ChunkId, entry: &Entry) -> Self {
         Self {
@@ -195,7 +195,7 @@ pub(super) fn decode_crcs(mut table: &[u8]) -> Vec<Crc32c> {
     crcs
 }
 
-/// Where the parts of a copy lie in its file.
+/// Where the parts of a replica lie in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) head: u64,
@@ -203,7 +203,7 @@ pub(super) struct Layout {
     /// Where the block checksums start, behind the path.
     pub(super) table: u64,
     pub(super) data: u64,
-    /// Offset of the first page behind the copy.
+    /// Offset of the first page behind the replica.
     pub(super) end: u64,
 }
 

@@ -18,8 +18,8 @@ const WINDOW: usize = 128 << 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    /// Sealed copies, live or set aside.
-    pub(super) copies: Vec<(u64, Head)>,
+    /// Sealed replicas, live or set aside.
+    pub(super) replicas: Vec<(u64, Head)>,
     /// Deleted ones, whose room is still to be given back.
     pub(super) dead: Vec<(u64, Head)>,
     /// Those of a commit that did not end.
@@ -47,17 +47,17 @@ pub(super) fn scan(file: &dyn File, salt: u64, is_last: bool) -> io::Result<Scan
         scan.durable_to = scan.durable_to.max(head.durable_to);
         match head.state {
             State::Dead => scan.dead.push((at, head)),
-            State::Live | State::SetAside if end <= length => scan.copies.push((at, head)),
+            State::Live | State::SetAside if end <= length => scan.replicas.push((at, head)),
             State::Live | State::SetAside => scan.torn.push((at, head)),
         }
         at = end;
     }
     if is_last {
-        let unsure = scan.copies.partition_point(|(at, _)| *at < scan.durable_to);
-        for (at, head) in scan.copies.split_off(unsure) {
+        let unsure = scan.replicas.partition_point(|(at, _)| *at < scan.durable_to);
+        for (at, head) in scan.replicas.split_off(unsure) {
             // Only what was durable is ever set aside, and then for being damaged.
             if head.state == State::SetAside || is_whole(file, at, &head)? {
-                scan.copies.push((at, head));
+                scan.replicas.push((at, head));
             } else {
                 scan.torn.push((at, head));
             }

@@ -26,8 +26,8 @@ pub(super) struct Active {
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     salt: u64,
-    /// Copies in it that are not deleted.
-    copies: u32,
+    /// Replicas in it that are not deleted.
+    replicas: u32,
 }
 
 struct State {
@@ -54,11 +54,11 @@ impl Segments {
     }
 
     /// Takes in a segment that was found on the disk.
-    pub(super) fn add(&self, number: u32, salt: u64, copies: u32) {
+    pub(super) fn add(&self, number: u32, salt: u64, replicas: u32) {
         let mut state = self.lock();
         state.next = state.next.max(number.saturating_add(1));
-        if copies > 0 {
-            state.segments.insert(number, Segment { salt, copies });
+        if replicas > 0 {
+            state.segments.insert(number, Segment { salt, replicas });
         }
     }
 
@@ -96,27 +96,27 @@ impl Segments {
         }
         let active = Active { number, salt, file, end: 0 };
         let mut state = self.lock();
-        state.segments.insert(number, Segment { salt, copies: 0 });
+        state.segments.insert(number, Segment { salt, replicas: 0 });
         state.active = Some(active.clone());
         Ok(active)
     }
 
     /// Records were made durable up to `end` of the active segment.
-    pub(super) fn advance(&self, end: u64, copies: u32) {
+    pub(super) fn advance(&self, end: u64, replicas: u32) {
         let mut state = self.lock();
         if let Some(active) = &mut state.active {
             active.end = end;
             let number = active.number;
             if let Some(segment) = state.segments.get_mut(&number) {
-                segment.copies += copies;
+                segment.replicas += replicas;
             }
         }
     }
 
-    /// A copy was deleted; the file goes with the last one.
-    pub(super) fn forget_copy(&self, fs: &dyn Fs, folder: &Path, number: u32) -> bool {
+    /// A replica was deleted; the file goes with the last one.
+    pub(super) fn forget_replica(&self, fs: &dyn Fs, folder: &Path, number: u32) -> bool {
         if let Some(segment) = self.lock().segments.get_mut(&number) {
-            segment.copies = segment.copies.saturating_sub(1);
+            segment.replicas = segment.replicas.saturating_sub(1);
         }
         self.remove_if_empty(fs, folder, number)
     }
@@ -126,7 +126,7 @@ impl Segments {
     fn remove_if_empty(&self, fs: &dyn Fs, folder: &Path, number: u32) -> bool {
         let mut state = self.lock();
         let is_active = state.active.as_ref().is_some_and(|active| active.number == number);
-        let Some(segment) = state.segments.get(&number).filter(|s| s.copies == 0) else {
+        let Some(segment) = state.segments.get(&number).filter(|s| s.replicas == 0) else {
             return false;
         };
         if is_active {

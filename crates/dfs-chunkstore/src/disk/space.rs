@@ -38,7 +38,7 @@ pub(super) struct DiskSpace {
 struct State {
     /// As the file system said last.
     found: fs::Space,
-    /// Bytes of sealed copies and of reservations.
+    /// Bytes of sealed replicas and of reservations.
     used: u64,
     /// Bytes of reservations that the file system does not know of yet.
     unwritten: u64,
@@ -60,14 +60,14 @@ impl DiskSpace {
         self.lock().found = found;
     }
 
-    /// Counts a copy that was found on the disk.
+    /// Counts a replica that was found on the disk.
     pub(super) fn add(&self, bytes: u64) {
         let mut state = self.lock();
         state.used += bytes;
         state.chunks += 1;
     }
 
-    /// Counts a copy out.
+    /// Counts a replica out.
     pub(super) fn subtract(&self, bytes: u64) {
         let mut state = self.lock();
         state.used = state.used.saturating_sub(bytes);
@@ -160,7 +160,7 @@ impl Reservation {
         }
     }
 
-    /// Turns the reservation into a sealed copy of this size.
+    /// Turns the reservation into a sealed replica of this size.
     pub(super) fn seal(self, bytes: u64) {
         self.space.add(bytes);
     }

@@ -11,10 +11,10 @@ use dfs_types::{BLOCK_SIZE, Crc32c, block_count};
 
 use super::commit::NewRecord;
 use super::index::Claim;
-use super::one::Disk;
 use super::part::Part;
 use super::record::Layout;
 use super::space::Reservation;
+use super::volume::Disk;
 use crate::pool::Running;
 use crate::{ChunkHeader, ChunkSeal, ChunkWriter, Pool, SealedChunk, Space, StoreError};
 

@@ -28,7 +28,7 @@ pub(crate) enum Step {
     Reopen,
     /// A sync of this kind makes it durable and says that the disk is full.
     Refuse(u128, usize, Synced),
-    /// Its disk fails and is in service again at the next start, when the chunk has another copy
+    /// Its disk fails and is in service again at the next start, when the chunk has another replica
     /// on another disk. Nothing but a start where there is only one disk.
     Twice(u128),
 }
@@ -329,7 +329,7 @@ impl History {
         self.check_stamps(store).await?;
         for sealed in store.list(None, usize::MAX).await.map_err(text)? {
             if !store.delete(sealed.chunk, sealed.stamp).await.map_err(text)? {
-                return Err("a listed copy cannot be deleted".to_owned());
+                return Err("a listed replica cannot be deleted".to_owned());
             }
         }
         for disk in store.usage() {

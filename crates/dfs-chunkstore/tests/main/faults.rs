@@ -81,17 +81,17 @@ async fn a_full_disk_refuses_serves_and_deletes() {
         let error = loop {
             let chunk = ChunkId(sealed.len() as u128 + 1);
             match conformance::put(&store, chunk, length).await {
-                Ok(copy) => sealed.push(copy),
+                Ok(replica) => sealed.push(replica),
                 Err(error) => break error,
             }
         };
         assert!(matches!(error, StoreError::NoSpace(_)), "{error}");
         assert!(!sealed.is_empty() && !store.usage()[0].is_failed);
-        for copy in &sealed {
-            conformance::assert_whole(&store, copy.chunk, length).await;
+        for replica in &sealed {
+            conformance::assert_whole(&store, replica.chunk, length).await;
         }
-        for copy in &sealed {
-            assert!(store.delete(copy.chunk, copy.stamp).await.unwrap());
+        for replica in &sealed {
+            assert!(store.delete(replica.chunk, replica.stamp).await.unwrap());
         }
         // The room of a file counts until its folder is synced.
         for folder in ["/a/segments".to_owned()].into_iter().chain(shards(&fs)) {
@@ -232,8 +232,8 @@ async fn deleting_a_small_chunk_gives_its_room_back_at_once() {
         segments.map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512).sum::<u64>()
     };
     assert!(taken() >= 8 * length as u64);
-    for copy in &sealed[..7] {
-        assert!(store.delete(copy.chunk, copy.stamp).await.unwrap());
+    for replica in &sealed[..7] {
+        assert!(store.delete(replica.chunk, replica.stamp).await.unwrap());
     }
     assert!(taken() < 2 * length as u64, "{} bytes are still taken", taken());
     conformance::assert_whole(&store, ChunkId(8), length).await;

@@ -47,10 +47,10 @@ struct InitArgs {
     /// Settings in YAML, the same as the coordinator's; flags stand over it.
     #[arg(long, env = "DFS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Copies of each byte, 1 to 16; 3 when not set.
+    /// Replicas of each byte, 1 to 16; 3 when not set.
     #[arg(long, value_name = "N")]
     replication_factor: Option<u8>,
-    /// Durable copies without which no write is acknowledged; a majority when not set.
+    /// Durable replicas without which no write is acknowledged; a majority when not set.
     #[arg(long, value_name = "N")]
     min_write_replicas: Option<u8>,
     /// Id of the cluster, 32 hexadecimal digits, which no other may have; made up when not set.

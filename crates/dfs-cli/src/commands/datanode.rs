@@ -46,7 +46,7 @@ pub(crate) struct DatanodeArgs {
     /// Under which address others reach this node; where it listens when not set.
     #[arg(long, env = "DFS_ADVERTISE", value_name = "ADDRESS")]
     advertise: Option<String>,
-    /// Failure domain: copies are spread over them.
+    /// Failure domain: replicas are spread over them.
     #[arg(long, env = "DFS_ZONE", value_name = "NAME")]
     zone: Option<String>,
     /// Name of the machine.

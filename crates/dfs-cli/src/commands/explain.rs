@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use dfs_client::{ExplainedChunk, ExplainedCopy, Explanation};
+use dfs_client::{ExplainedChunk, ExplainedReplica, Explanation};
 use dfs_types::{ByteSize, DfsPath, ErrorCode};
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::error::{Error, Result, remote_path};
 /// What `dfs explain` takes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Ends with exit code 1 when something is wrong with a copy.
+Ends with exit code 1 when something is wrong with a replica.
 
 Examples:
   dfs explain /logs/today
@@ -22,7 +22,7 @@ pub(crate) struct ExplainArgs {
     /// The files.
     #[arg(required = true)]
     paths: Vec<OsString>,
-    /// Read every copy whole and verify each block; without it nodes are only asked.
+    /// Read every replica whole and verify each block; without it nodes are only asked.
     #[arg(long)]
     verify: bool,
 }
@@ -56,21 +56,21 @@ async fn explain(path: &OsString, verify: bool, cx: &Context) -> Result<()> {
 
 fn show(path: &DfsPath, found: &Explanation, verify: bool, cx: &Context) {
     let out = cx.out;
-    let (size, copies) = (ByteSize(found.stat.size), found.stat.replication_factor);
+    let (size, replicas) = (ByteSize(found.stat.size), found.stat.replication_factor);
     let count = found.chunks.len();
     out.line(format_args!(
-        "{path}: inode {}, {} bytes ({size}), {count} chunks, {copies} copies wanted",
+        "{path}: inode {}, {} bytes ({size}), {count} chunks, {replicas} replicas wanted",
         found.stat.inode, found.stat.size,
     ));
     for chunk in &found.chunks {
         let end = chunk.file_offset + chunk.length;
         out.line(format_args!("{}..{end}  chunk {}", chunk.file_offset, chunk.chunk));
-        for copy in &chunk.copies {
+        for replica in &chunk.replicas {
             out.line(format_args!(
                 "    node {}  {}  {}",
-                copy.node,
-                place(copy),
-                word(copy, verify)
+                replica.node,
+                place(replica),
+                word(replica, verify)
             ));
         }
     }
@@ -79,15 +79,15 @@ fn show(path: &DfsPath, found: &Explanation, verify: bool, cx: &Context) {
     }
 }
 
-fn place(copy: &ExplainedCopy) -> String {
-    match copy.state {
-        Some(state) => format!("{} ({state})", copy.address),
+fn place(replica: &ExplainedReplica) -> String {
+    match replica.state {
+        Some(state) => format!("{} ({state})", replica.address),
         None => "at no known address".to_owned(),
     }
 }
 
-fn word(copy: &ExplainedCopy, verify: bool) -> String {
-    match (&copy.problem, verify) {
+fn word(replica: &ExplainedReplica, verify: bool) -> String {
+    match (&replica.problem, verify) {
         (Some(problem), _) => format!("PROBLEM: {problem}"),
         (None, true) => "every block verified".to_owned(),
         (None, false) => "there".to_owned(),
@@ -106,15 +106,15 @@ fn document(path: &DfsPath, found: &Explanation) -> Value {
 }
 
 fn chunk_document(chunk: &ExplainedChunk) -> Value {
-    let copies = chunk.copies.iter().map(|copy| {
+    let replicas = chunk.replicas.iter().map(|replica| {
         json!({
-            "node": copy.node.to_string(),
-            "disk": copy.disk.to_string(),
-            "address": copy.address,
-            "state": copy.state.map(|state| state.to_string()),
-            "is_bad": copy.is_bad,
-            "verified": copy.verified,
-            "problem": copy.problem,
+            "node": replica.node.to_string(),
+            "disk": replica.disk.to_string(),
+            "address": replica.address,
+            "state": replica.state.map(|state| state.to_string()),
+            "is_bad": replica.is_bad,
+            "verified": replica.verified,
+            "problem": replica.problem,
         })
     });
     json!({
@@ -122,6 +122,6 @@ fn chunk_document(chunk: &ExplainedChunk) -> Value {
         "file_offset": chunk.file_offset,
         "length": chunk.length,
         "wanted": chunk.wanted,
-        "copies": copies.collect::<Vec<_>>(),
+        "replicas": replicas.collect::<Vec<_>>(),
     })
 }

@@ -1,12 +1,12 @@
-//! `dfs metadata`: copying and checking stores, without any coordinator.
+//! `dfs metadata`: migrating and checking stores, without any coordinator.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use dfs_metadata::check::Report;
-use dfs_metadata::copy::{Copied, Progress};
 use dfs_metadata::engine::{Engine, EngineError};
+use dfs_metadata::migrate::{Migrated, Progress};
 use dfs_types::{ErrorCode, with_causes};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -23,27 +23,27 @@ pub(crate) struct MetadataArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Copy the metadata of a stopped cluster to another engine, or another place
-    Copy(CopyArgs),
+    /// Migrate the metadata of a stopped cluster to another engine or location
+    Migrate(MigrateArgs),
     /// Look a whole metadata store over, without changing anything
     Check(CheckArgs),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Stop every coordinator first. The target must be empty, or hold an unfinished copy of the same
+Stop every coordinator first. The target must be empty, or hold an unfinished migration of the same
 source, which is then finished. At the end every key is compared. Start the coordinators on the
-copy alone: it has the next incarnation, and a datanode that has seen it refuses the source from
-then on. To go back, copy back. Uploads begun before start again.
+target alone: it has the next incarnation, and a datanode that has seen it refuses the source from
+then on. To go back, migrate back. Uploads in progress start over.
 
 Examples:
-  dfs metadata copy --from redb:///var/lib/dfs/metadata --to etcd://a:2379,b:2379,c:2379/dfs
-  dfs metadata copy --from etcd://a:2379/dfs --to redb:///var/lib/dfs/metadata")]
-struct CopyArgs {
-    /// The store to copy, of which nothing is changed but an epoch.
+  dfs metadata migrate --from redb:///var/lib/dfs/metadata --to etcd://a:2379,b:2379,c:2379/dfs
+  dfs metadata migrate --from etcd://a:2379/dfs --to redb:///var/lib/dfs/metadata")]
+struct MigrateArgs {
+    /// Source store; only its lease epoch is changed.
     #[arg(long, value_name = "URL")]
     from: String,
-    /// Where the copy shall lie.
+    /// Target store.
     #[arg(long, value_name = "URL")]
     to: String,
 }
@@ -65,7 +65,7 @@ struct CheckArgs {
 
 pub(crate) async fn run(args: MetadataArgs, out: Output) -> Result<()> {
     match args.action {
-        Action::Copy(args) => copy(args, out).await,
+        Action::Migrate(args) => migrate(args, out).await,
         Action::Check(args) => check(args, out).await,
     }
 }
@@ -95,18 +95,18 @@ async fn open_existing(url: &str) -> Result<Arc<dyn Engine>> {
     open(url).await
 }
 
-async fn copy(args: CopyArgs, out: Output) -> Result<()> {
+async fn migrate(args: MigrateArgs, out: Output) -> Result<()> {
     let source = open_existing(&args.from).await?;
     let target = open(&args.to).await?;
     let bar = Keys::start(out);
     let observe = |progress| match progress {
-        Progress::Copied(keys) => bar.show("copied", keys),
+        Progress::Migrated(keys) => bar.show("migrated", keys),
         Progress::Verified(keys) => bar.show("verified", keys),
     };
-    let copied = dfs_metadata::copy::copy(&*source, &*target, &observe).await;
+    let migrated = dfs_metadata::migrate::migrate(&*source, &*target, &observe).await;
     bar.finish();
-    let Copied { cluster, incarnation, keys, bytes, checksum, written, is_resumed } =
-        copied.map_err(|error| Error::new(error.code(), with_causes(&error)))?;
+    let Migrated { cluster, incarnation, keys, bytes, checksum, written, is_resumed } =
+        migrated.map_err(|error| Error::new(error.code(), with_causes(&error)))?;
     if out.is_json {
         out.json(&json!({
             "cluster": cluster.to_string(),
@@ -119,11 +119,11 @@ async fn copy(args: CopyArgs, out: Output) -> Result<()> {
         }));
         return Ok(());
     }
-    let resumed = if is_resumed { " (an earlier copy was finished)" } else { "" };
-    out.line(format_args!("copied and verified cluster {cluster}{resumed}"));
+    let resumed = if is_resumed { " (resumed an earlier migration)" } else { "" };
+    out.line(format_args!("migrated and verified cluster {cluster}{resumed}"));
     out.line(format_args!("{keys} keys, {bytes} bytes, sha256 {checksum}"));
     out.line(format_args!(
-        "the copy has incarnation {incarnation}: start coordinators on it alone"
+        "the target has incarnation {incarnation}: start coordinators on it alone"
     ));
     Ok(())
 }
@@ -150,7 +150,8 @@ async fn check(args: CheckArgs, out: Output) -> Result<()> {
     if report.is_clean() {
         return Ok(());
     }
-    Err(Error::new(ErrorCode::Corrupt, format_args!("{} problems", report.problem_count)).told())
+    Err(Error::new(ErrorCode::Corrupt, format_args!("{} problems", report.problem_count))
+        .reported())
 }
 
 fn show(report: &Report, out: Output) {

@@ -54,7 +54,7 @@ struct NodesArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Safe means that every chunk keeps as many good copies as a write needs, and one less than it wants
+Safe means that every chunk keeps as many good replicas as a write needs, and one less than it wants
 at least. Datanodes that are silent or in maintenance count as stopped already. Exits with 0 when
 it is safe, with 5 when it is not (now).
 
@@ -110,7 +110,7 @@ struct DeregisterArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 For datanodes that will never come back: what they held counts as gone. A datanode is forgotten only
-when it is lost, and when no chunk has its last good copy there. Its disks are refused from then on.
+when it is lost, and when no chunk has its last good replica there. Its disks are refused from then on.
 
 Examples:
   dfs node forget 3f2a")]
@@ -194,7 +194,7 @@ async fn safe_to_stop(nodes: &[String], status: &ClusterStatus, cx: &Context) ->
     if !cx.out.is_json && chunks_unreadable > 0 {
         cx.out.line(format_args!("chunks that nobody can read meanwhile: {chunks_unreadable}"));
     }
-    if is_safe { Ok(()) } else { Err(Error::new(ErrorCode::Busy, reason).told()) }
+    if is_safe { Ok(()) } else { Err(Error::new(ErrorCode::Busy, reason).reported()) }
 }
 
 async fn maintenance(

@@ -64,7 +64,7 @@ enum Step {
     /// The next step is about something with extended attributes.
     ExtendedAttributes,
     /// Something that cannot be read or is left out.
-    Trouble(Error),
+    Failed(Error),
     /// Something that dfs cannot keep.
     Special(PathBuf, &'static str),
 }
@@ -171,7 +171,7 @@ impl Copy {
         let walk = tokio::task::spawn_blocking(move || walk(entry, target, &steps));
         while let Some(step) = walked.recv().await {
             match step {
-                Step::Trouble(error) => self.failures.note(Err(error)),
+                Step::Failed(error) => self.failures.note(Err(error)),
                 Step::Special(path, what) => {
                     self.tally.special += 1;
                     let path = printable(path.as_os_str().as_bytes());
@@ -317,7 +317,7 @@ fn walk(top: Entry, target: DfsPath, steps: &mpsc::Sender<Step>) {
         let (entry, target) = match next {
             Ok(next) => next,
             Err(error) => {
-                if steps.blocking_send(Step::Trouble(error)).is_err() {
+                if steps.blocking_send(Step::Failed(error)).is_err() {
                     return;
                 }
                 continue;

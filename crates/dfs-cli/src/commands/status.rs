@@ -56,7 +56,7 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
                 "chunks": replication.chunks,
                 "under_replicated": replication.under_replicated,
                 "missing": replication.missing,
-                "bad_copies": replication.bad_copies,
+                "bad_replicas": replication.bad_replicas,
                 "repairing": replication.repairing,
             },
             "workers": status.workers.iter().map(|worker| json!({
@@ -72,17 +72,17 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
     let out = cx.out;
     out.line(format_args!("cluster {}  dfs {}", status.cluster, status.version));
     out.line(format_args!(
-        "copies of new files: {}, durable before a write is acknowledged: {}",
+        "replicas of new files: {}, durable before a write is acknowledged: {}",
         status.replication_factor, status.min_write_replicas
     ));
     let replication = &status.replication;
     if replication.is_known {
         out.line(format_args!(
-            "chunks: {}  under-replicated: {}  missing: {}  bad copies: {}  repairing: {}",
+            "chunks: {}  under-replicated: {}  missing: {}  bad replicas: {}  repairing: {}",
             replication.chunks,
             replication.under_replicated,
             replication.missing,
-            replication.bad_copies,
+            replication.bad_replicas,
             replication.repairing
         ));
     } else {

@@ -40,7 +40,7 @@ fn state(cluster: &Cluster, node: NodeId) -> Option<String> {
     found.next().map(|shown| shown["state"].as_str().unwrap().to_owned())
 }
 
-/// What `explain` says, which it also says when it complains of a copy.
+/// What `explain` says, which it also says when it complains of a replica.
 fn explained(cluster: &Cluster, path: &str) -> String {
     String::from_utf8_lossy(&cluster.dfs(["explain", "--json", path]).stdout).into_owned()
 }
@@ -66,7 +66,7 @@ async fn s24_what_is_down_on_purpose_is_repaired_only_once_that_is_over() {
         found.next().unwrap()["disks"][0]["chunks"].as_u64().unwrap()
     };
     let chunks = wait_until(Duration::from_secs(10), || held(down) > 0);
-    assert!(chunks, "of 24 copies on five nodes it has some");
+    assert!(chunks, "of 24 replicas on five nodes it has some");
     cluster.dfs_ok(["node", "maintenance", "--require-safe", &before[0].address]);
     for node in &before[..2] {
         cluster.datanodes[node.index].kill();
@@ -81,7 +81,7 @@ async fn s24_what_is_down_on_purpose_is_repaired_only_once_that_is_over() {
     let names = |node: NodeId| {
         (0..8).any(|file| explained(&cluster, &format!("/{file}")).contains(&node.to_string()))
     };
-    assert!(names(down), "its copies are left where they are");
+    assert!(names(down), "its replicas are left where they are");
     assert!(!names(lost), "those of the other were made again");
     for file in 0..8 {
         assert!(read(&client, &format!("/{file}")).await.unwrap() == noise(100_000, file));
@@ -156,14 +156,14 @@ async fn s26_a_node_goes_only_without_what_is_nowhere_else() {
     cluster.dfs_ok(["node", "deregister", &gone.to_string()]);
     cluster.dfs_ok(["node", "deregister", &gone.to_string()]);
     assert_eq!(state(&cluster, gone), None);
-    // Nobody is left to make copies again on.
+    // Nobody is left to make replicas again on.
     for Node { index, id: node, .. } in holders.clone() {
         cluster.datanodes[index].kill();
         let is_lost = || state(&cluster, node).as_deref() == Some("lost");
         assert!(wait_until(Duration::from_secs(30), is_lost));
         refused(&cluster, "deregister", node, "does not answer");
         if node == second {
-            refused(&cluster, "forget", node, "last good copy");
+            refused(&cluster, "forget", node, "last good replica");
         }
     }
     cluster.start_datanode(holders[1].index);

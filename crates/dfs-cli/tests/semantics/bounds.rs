@@ -6,7 +6,7 @@ use dfs_client::DeleteOptions;
 use dfs_testkit::process::{Cluster, Settings, peak_memory_of};
 use dfs_types::ErrorCode;
 
-use super::{client, path, put, read, verified_copies};
+use super::{client, path, put, read, verified_replicas};
 use crate::support::{binary, cluster, noise, noise_file};
 
 const MIB: usize = 1 << 20;
@@ -21,7 +21,7 @@ async fn s22_a_full_disk_refuses_and_others_take_over() {
     for number in 0..12 {
         let at = format!("/{number}");
         put(&roomy, &at, noise(8 * MIB, number)).await.unwrap();
-        assert_eq!(verified_copies(&cluster, &at), 3, "{at}");
+        assert_eq!(verified_replicas(&cluster, &at), 3, "{at}");
     }
     drop(cluster);
 

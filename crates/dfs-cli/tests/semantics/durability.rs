@@ -5,7 +5,7 @@ use std::time::Duration;
 use dfs_client::{Client, PutOptions, PutSource};
 use dfs_testkit::process::{Cluster, Settings, wait_until};
 
-use super::{client, path, put, read, shared, spawn, verified_copies};
+use super::{client, path, put, read, shared, spawn, verified_replicas};
 use crate::support::{binary, cluster, noise};
 
 const MIB: usize = 1 << 20;
@@ -29,7 +29,7 @@ async fn s01_what_a_put_acknowledged_survives_a_power_cut_of_everything() {
     for (number, bytes) in files.iter().enumerate() {
         let at = format!("/{number}");
         assert!(read(&client, &at).await.unwrap() == *bytes, "{at} differs");
-        assert!(verified_copies(&cluster, &at) >= 2, "{at}");
+        assert!(verified_replicas(&cluster, &at) >= 2, "{at}");
     }
 }
 
@@ -89,7 +89,7 @@ async fn s03_puts_and_gets_ride_over_a_killed_datanode() {
         wait_until(Duration::from_secs(20), || is_under_way() || putting.is_finished());
         cluster.datanodes[victim].kill();
         putting.await.unwrap().unwrap();
-        assert!(verified_copies(&cluster, &at) >= 2);
+        assert!(verified_replicas(&cluster, &at) >= 2);
         assert!(read(&client, &at).await.unwrap() == bytes);
         cluster.start_datanode(victim);
         cluster.wait_for_active(3);
@@ -107,26 +107,26 @@ async fn s03_puts_and_gets_ride_over_a_killed_datanode() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s04_copies_that_are_missing_are_made_again() {
+async fn s04_replicas_that_are_missing_are_made_again() {
     let mut cluster = Cluster::start(binary(), Settings { datanodes: 3, ..Settings::default() });
     let client = client(&cluster);
     // Written while a node is down.
     cluster.datanodes[0].kill();
     put(&client, "/few", noise(MIB, 1)).await.unwrap();
-    assert_eq!(verified_copies(&cluster, "/few"), 2);
+    assert_eq!(verified_replicas(&cluster, "/few"), 2);
     cluster.start_datanode(0);
     cluster.wait_for_full_replication(Duration::from_secs(30));
-    assert_eq!(verified_copies(&cluster, "/few"), 3);
+    assert_eq!(verified_replicas(&cluster, "/few"), 3);
     // Lost with a node that does not come back.
     cluster.add_datanode();
     cluster.wait_for_active(4);
     cluster.datanodes[1].kill();
-    let is_repaired = || verified_copies(&cluster, "/few") == 3;
+    let is_repaired = || verified_replicas(&cluster, "/few") == 3;
     assert!(wait_until(Duration::from_mins(1), is_repaired), "{:?}", cluster.status());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s05_the_last_copy_is_kept_when_its_node_is_away() {
+async fn s05_the_last_replica_is_kept_when_its_node_is_away() {
     let mut cluster = cluster();
     let client = client(&cluster);
     let bytes = noise(300_000, 1);

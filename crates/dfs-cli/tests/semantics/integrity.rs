@@ -11,7 +11,7 @@ use dfs_testkit::process::wait_until;
 use dfs_types::ErrorCode;
 
 use super::raw::{self, code, slot};
-use super::{client, client_on, forgetful, path, put, read, verified_copies};
+use super::{client, client_on, forgetful, path, put, read, verified_replicas};
 use crate::support::{cluster, noise};
 
 /// Flips a bit of `needle` in the files below `folder`; whether it was there.
@@ -44,8 +44,8 @@ async fn s12_a_flipped_bit_is_read_around_set_aside_and_replaced() {
         let victim = (0..3).find(|index| flip_bit(&cluster.disk(*index), &bytes[1_000..1_040]));
         let victim = &cluster.datanodes[victim.unwrap()];
         let before = victim.metric("dfs_datanode_set_aside_total", "");
-        // Whichever copy is asked: right bytes always, and the bad one is found in the end. Each
-        // machine asks the copies in an order of its own.
+        // Whichever replica is asked: right bytes always, and the bad one is found in the end. Each
+        // machine asks the replicas in an order of its own.
         let mut corrupt_blocks = 0;
         for machine in 0..100 {
             let reader = client_on(&cluster, &format!("machine-{machine}"));
@@ -64,10 +64,10 @@ async fn s12_a_flipped_bit_is_read_around_set_aside_and_replaced() {
         let chunk = explained["chunks"][0]["chunk"].as_str().unwrap();
         let log = victim.log();
         let names = |line: &&str| {
-            ["a copy is damaged on disk", chunk, "node="].iter().all(|word| line.contains(word))
+            ["a replica is damaged on disk", chunk, "node="].iter().all(|word| line.contains(word))
         };
         assert!(log.lines().any(|line| names(&line)), "{chunk} is not in {log}");
-        let is_replaced = || verified_copies(&cluster, name) == 3;
+        let is_replaced = || verified_replicas(&cluster, name) == 3;
         assert!(wait_until(Duration::from_secs(30), is_replaced), "{:?}", cluster.status());
         cluster.wait_for_full_replication(Duration::from_secs(30));
         assert!(read(&client, name).await.unwrap() == bytes);
@@ -75,7 +75,7 @@ async fn s12_a_flipped_bit_is_read_around_set_aside_and_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s13_copies_are_believed_only_with_the_word_of_their_nodes() {
+async fn s13_replicas_are_believed_only_with_the_word_of_their_nodes() {
     let cluster = cluster();
     let bytes = noise(100_000, 1);
     let honest = raw::written(&cluster, "/file", &bytes).await;
@@ -140,7 +140,7 @@ async fn s14_a_chunk_id_is_written_once() {
     let meta = v1::ChunkMeta {
         chunk_id: chunk.chunk_id,
         max_length: 65_536,
-        min_copies: 1,
+        min_replicas: 1,
         ..v1::ChunkMeta::default()
     };
     let again = raw::datanode(&holder.address).prepare_chunk_upload(meta).await;

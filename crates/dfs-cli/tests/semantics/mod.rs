@@ -62,14 +62,14 @@ fn forgetful(restorable: Duration) -> Cluster {
     Cluster::start(binary(), Settings { coordinator, ..Settings::default() })
 }
 
-/// Copies of a file that verify from end to end, as `dfs explain` finds them: the least of all
+/// Replicas of a file that verify from end to end, as `dfs explain` finds them: the least of all
 /// chunks.
-pub(crate) fn verified_copies(cluster: &Cluster, at: &str) -> usize {
+pub(crate) fn verified_replicas(cluster: &Cluster, at: &str) -> usize {
     let output = cluster.dfs(["explain", "--verify", "--json", at]);
     let explained: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let good = |chunk: &serde_json::Value| {
-        let copies = chunk["copies"].as_array().unwrap();
-        copies.iter().filter(|copy| copy["verified"] == true).count()
+        let replicas = chunk["replicas"].as_array().unwrap();
+        replicas.iter().filter(|replica| replica["verified"] == true).count()
     };
     explained["chunks"].as_array().unwrap().iter().map(good).min().unwrap()
 }

@@ -10,22 +10,22 @@ use dfs_proto::{Failure, v1, wire};
 use dfs_streamer::grpc::GrpcLink;
 use dfs_streamer::{FrameSource as _, Hashing, SenderConfig, chunk_source, send_chunk};
 use dfs_testkit::process::Cluster;
-use dfs_transport::{Channels, Security, TcpNetwork, Traced};
+use dfs_transport::{Channels, ClientChannel, Security, TcpNetwork};
 use dfs_types::{ErrorCode, OsRandom, SessionId};
 
-fn channel(address: &str) -> Traced {
+fn channel(address: &str) -> ClientChannel {
     Channels::new(Arc::new(TcpNetwork), Security::default()).control(address).unwrap()
 }
 
-pub(super) fn coordinator(cluster: &Cluster) -> CoordinatorClient<Traced> {
+pub(super) fn coordinator(cluster: &Cluster) -> CoordinatorClient<ClientChannel> {
     CoordinatorClient::new(channel(&cluster.coordinator_url()))
 }
 
-pub(super) fn admin(cluster: &Cluster) -> AdminClient<Traced> {
+pub(super) fn admin(cluster: &Cluster) -> AdminClient<ClientChannel> {
     AdminClient::new(channel(&cluster.coordinator_url()))
 }
 
-pub(super) fn datanode(address: &str) -> DataNodeClient<Traced> {
+pub(super) fn datanode(address: &str) -> DataNodeClient<ClientChannel> {
     DataNodeClient::new(channel(address))
 }
 
@@ -58,7 +58,7 @@ pub(super) fn meta(plan: &v1::UploadPlan, number: usize) -> v1::ChunkMeta {
         file_offset: chunk.file_offset,
         token: plan.token.clone(),
         replicas: chunk.nodes[1..].to_vec(),
-        min_copies: 2,
+        min_replicas: 2,
         ..v1::ChunkMeta::default()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dfs_testkit::process::{Cluster, wait_until};
 
-use super::{client, put, read, verified_copies};
+use super::{client, put, read, verified_replicas};
 use crate::support::{binary, cluster, cluster_on_redb, noise};
 
 fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
@@ -40,7 +40,7 @@ async fn s16_disks_tell_who_a_node_is() {
     assert!(wait_until(Duration::from_secs(20), is_back), "{}", cluster.datanodes[0].log());
     cluster.wait_for_active(3);
     assert_eq!(nodes(&cluster), before);
-    // The image is older than the disk now, and a second copy as well.
+    // The image is older than the disk now, and a second replica as well.
     let mut stranger = cluster.datanode_at(7, &image);
     cluster.start_server(&mut stranger);
     let is_refused = || stranger.log().contains("old image");
@@ -48,7 +48,7 @@ async fn s16_disks_tell_who_a_node_is() {
     assert_eq!(stranger.http_get("/readyz").0, 503);
     assert_eq!(nodes(&cluster), before);
     stranger.kill();
-    assert_eq!(verified_copies(&cluster, "/file"), 3);
+    assert_eq!(verified_replicas(&cluster, "/file"), 3);
     // Empty disks: a new node, and the old one stays what it is, away.
     cluster.datanodes[1].kill();
     std::fs::remove_dir_all(cluster.disk(1)).unwrap();
@@ -60,7 +60,7 @@ async fn s16_disks_tell_who_a_node_is() {
     let is_lost = || nodes(&cluster).iter().filter(|(_, state)| state == "lost").count() == 1;
     assert!(wait_until(Duration::from_secs(20), is_lost), "{:?}", nodes(&cluster));
     cluster.wait_for_full_replication(Duration::from_mins(1));
-    assert_eq!(verified_copies(&cluster, "/file"), 3);
+    assert_eq!(verified_replicas(&cluster, "/file"), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,10 +69,10 @@ async fn s16_of_two_equal_disks_one_is_refused() {
     let client = client(&cluster);
     put(&client, "/file", noise(500_000, 1)).await.unwrap();
     cluster.datanodes[0].kill();
-    let copy = cluster.folder().join("copy");
-    copy_folder(&cluster.disk(0), &copy);
+    let replica = cluster.folder().join("replica");
+    copy_folder(&cluster.disk(0), &replica);
     cluster.start_datanode(0);
-    let mut twin = cluster.datanode_at(7, &copy);
+    let mut twin = cluster.datanode_at(7, &replica);
     cluster.start_server(&mut twin);
     let ready = |server: &dfs_testkit::process::Server| server.http_get("/readyz").0 == 200;
     let one_is_refused = || ready(&twin) != ready(&cluster.datanodes[0]);
@@ -119,5 +119,5 @@ async fn s17_empty_metadata_makes_no_cluster_and_deletes_nothing() {
     cluster.start_coordinator();
     cluster.wait_for_active(3);
     assert!(read(&client, "/file").await.unwrap() == bytes);
-    assert_eq!(verified_copies(&cluster, "/file"), 3);
+    assert_eq!(verified_replicas(&cluster, "/file"), 3);
 }

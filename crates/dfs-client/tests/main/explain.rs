@@ -22,11 +22,11 @@ async fn a_sound_file_has_no_problems() {
         for (number, chunk) in (0..).zip(&explanation.chunks) {
             assert_eq!(chunk.file_offset, number * CHUNK);
             assert_eq!(chunk.length, if number == 70 { 1 } else { CHUNK });
-            assert_eq!((chunk.wanted, chunk.copies.len()), (3, 3));
-            for copy in &chunk.copies {
-                assert_eq!(copy.state, Some(NodeState::Active));
-                assert_eq!(copy.address, format!("127.0.0.1:{}", 7080 + copy.node.0));
-                assert_eq!((copy.verified, copy.is_bad), (Some(true), false));
+            assert_eq!((chunk.wanted, chunk.replicas.len()), (3, 3));
+            for replica in &chunk.replicas {
+                assert_eq!(replica.state, Some(NodeState::Active));
+                assert_eq!(replica.address, format!("127.0.0.1:{}", 7080 + replica.node.0));
+                assert_eq!((replica.verified, replica.is_bad), (Some(true), false));
             }
         }
     }
@@ -39,11 +39,11 @@ async fn each_problem_is_named() {
     let chunk = explain(&cluster, false).await.chunks[0].chunk;
     let verdict = async |verify, node: u128| {
         let explanation = explain(&cluster, verify).await;
-        let copies = &explanation.chunks[0].copies;
-        let copy = copies.iter().find(|copy| copy.node == NodeId(node)).unwrap().clone();
-        let others = copies.iter().filter(|copy| copy.node != NodeId(node));
-        assert!(others.clone().all(|copy| copy.verified == Some(true)));
-        (copy.verified, copy.problem.unwrap_or_default(), explanation.problems)
+        let replicas = &explanation.chunks[0].replicas;
+        let replica = replicas.iter().find(|replica| replica.node == NodeId(node)).unwrap().clone();
+        let others = replicas.iter().filter(|replica| replica.node != NodeId(node));
+        assert!(others.clone().all(|replica| replica.verified == Some(true)));
+        (replica.verified, replica.problem.unwrap_or_default(), explanation.problems)
     };
 
     // Damage is found by reading alone.
@@ -53,11 +53,11 @@ async fn each_problem_is_named() {
     assert_eq!(verified, Some(false));
     assert_eq!(problem, "block 3 is corrupt");
     assert_eq!(problems[0], format!("chunk {chunk} on node {}: {problem}", NodeId(1)));
-    assert_eq!(problems[1], format!("chunk {chunk} has 2 good copies, 3 are wanted"));
+    assert_eq!(problems[1], format!("chunk {chunk} has 2 good replicas, 3 are wanted"));
     assert_eq!(*cluster.node(1).reports.lock().unwrap(), [(chunk, 3)]);
     cluster.node(1).fault(|faults| faults.flips_bit_of = None);
 
-    // A node that cannot be read says nothing about its copy.
+    // A node that cannot be read says nothing about its replica.
     cluster.node(2).fault(|faults| faults.refuses_reads = true);
     assert_eq!(verdict(true, 2).await.0, None);
     cluster.node(2).fault(|faults| faults.refuses_reads = false);
@@ -66,10 +66,10 @@ async fn each_problem_is_named() {
     assert_eq!((verified, problems.len()), (None, 2));
     cluster.start_node(2).await;
 
-    cluster.state().bad_copies.insert((chunk, NodeId(3)));
+    cluster.state().bad_replicas.insert((chunk, NodeId(3)));
     let (verified, problem, _) = verdict(false, 3).await;
     assert_eq!((verified, problem.as_str()), (Some(false), "known to be bad"));
-    cluster.state().bad_copies.clear();
+    cluster.state().bad_replicas.clear();
 
     cluster.world.stored.lock().unwrap().remove(&(NodeId(3), chunk));
     let (verified, problem, _) = verdict(false, 3).await;

@@ -13,9 +13,9 @@ mod failing_over;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
-mod passing_on;
-#[cfg(test)]
 mod reading;
+#[cfg(test)]
+mod relaying;
 #[cfg(test)]
 mod round_trips;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Reads when copies are slow, gone, bad or elsewhere.
+//! Reads when replicas are slow, gone, bad or elsewhere.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn chunk_of(cluster: &Cluster, name: &str) -> ChunkId {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_nearest_copy_is_read() {
+async fn the_nearest_replica_is_read() {
     let (cluster, content) = with_a_file(LONG).await;
     for (host, zone, nearest) in [("h2", "z3", 2), ("elsewhere", "z3", 3)] {
         let client = cluster.builder().location(host, zone).connect_lazy().unwrap();
@@ -103,7 +103,7 @@ async fn a_node_that_hangs_is_overtaken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn copies_that_all_hang_fail_in_bounded_time() {
+async fn replicas_that_all_hang_fail_in_bounded_time() {
     let (cluster, _) = with_a_file(5).await;
     let deadline = Duration::from_secs(30);
     let client = cluster.builder().deadline(deadline).connect_lazy().unwrap();
@@ -121,7 +121,7 @@ async fn copies_that_all_hang_fail_in_bounded_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_corrupt_copy_is_told_and_another_one_is_read() {
+async fn a_corrupt_replica_is_told_and_another_one_is_read() {
     let (cluster, content) = with_a_file(CHUNK).await;
     let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
     cluster.node(1).fault(|faults| faults.flips_bit_of = Some(2));
@@ -130,7 +130,7 @@ async fn a_corrupt_copy_is_told_and_another_one_is_read() {
     // The report has arrived by the time that the bytes are there.
     let reports = cluster.node(1).reports.lock().unwrap().clone();
     assert_eq!(reports, [(chunk_of(&cluster, "/f"), 2)]);
-    // One bad copy does not make a bad node.
+    // One bad replica does not make a bad node.
     put(&client, "/g", &content).await;
     cluster.node(1).fault(|faults| faults.flips_bit_of = None);
     let before = reads(&cluster, 1);
@@ -139,7 +139,7 @@ async fn a_corrupt_copy_is_told_and_another_one_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn copies_that_are_all_corrupt_are_no_file() {
+async fn replicas_that_are_all_corrupt_are_no_file() {
     let (cluster, _) = with_a_file(CHUNK).await;
     let client = cluster.client();
     cluster.world.nodes.iter().for_each(|node| node.fault(|faults| faults.flips_bit_of = Some(0)));
@@ -157,17 +157,17 @@ async fn copies_that_are_all_corrupt_are_no_file() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_known_to_be_bad_is_not_read() {
+async fn a_replica_known_to_be_bad_is_not_read() {
     let (cluster, content) = with_a_file(CHUNK).await;
     let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
     let chunk = chunk_of(&cluster, "/f");
-    cluster.state().bad_copies.insert((chunk, NodeId(1)));
+    cluster.state().bad_replicas.insert((chunk, NodeId(1)));
     assert!(get(&client, "/f").await.unwrap() == content);
     assert_eq!(reads(&cluster, 1), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn copies_that_moved_are_found_again() {
+async fn replicas_that_moved_are_found_again() {
     let cluster = Cluster::start(4).await;
     let client = cluster.client();
     let content = bytes(CHUNK);
@@ -179,9 +179,9 @@ async fn copies_that_moved_are_found_again() {
         let (mut state, mut stored) = (cluster.state(), cluster.world.stored.lock().unwrap());
         let nodes: Vec<_> = cluster.world.nodes.iter().map(|node| node.id).collect();
         let new = *nodes.iter().find(|node| !stored.contains_key(&(**node, chunk))).unwrap();
-        let copies: Vec<_> = nodes.iter().filter_map(|n| stored.remove(&(*n, chunk))).collect();
-        assert_eq!(copies.len(), 3);
-        stored.insert((new, chunk), copies[0].clone());
+        let replicas: Vec<_> = nodes.iter().filter_map(|n| stored.remove(&(*n, chunk))).collect();
+        assert_eq!(replicas.len(), 3);
+        stored.insert((new, chunk), replicas[0].clone());
         let file = state.inodes.values_mut().next().unwrap();
         file.chunks[0].receipts.truncate(1);
         file.chunks[0].receipts[0].node_id = new.to_bytes().to_vec().into();
@@ -287,13 +287,13 @@ async fn readers_that_stand_still_starve_nobody() {
         given = reader.next().await.unwrap().unwrap().len();
         idle.push(reader);
     }
-    // A copy within dfs, from a reader that is itself among those.
+    // A replica within dfs, from a reader that is itself among those.
     let reader = idle.pop().unwrap();
     let source = as_source(reader);
     let whole = dfs_client::PutOptions::default();
-    let size = client.put(&path("/copy"), source, whole).await.unwrap().size;
+    let size = client.put(&path("/replica"), source, whole).await.unwrap().size;
     assert_eq!(size as usize, content.len() - given);
-    assert!(content.ends_with(&get(&client, "/copy").await.unwrap()));
+    assert!(content.ends_with(&get(&client, "/replica").await.unwrap()));
     for reader in idle {
         assert!(content.ends_with(&drain(reader).await.unwrap()));
     }

@@ -120,10 +120,10 @@ async fn a_node_that_stands_still_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_few_copies_are_made_elsewhere() {
+async fn too_few_replicas_are_made_elsewhere() {
     let cluster = Cluster::start(5).await;
     let client = cluster.client();
-    // Whoever has both as replicas makes but one copy.
+    // Whoever has both as replicas makes but one replica.
     for number in [1, 2] {
         cluster.node(number).fault(|faults| faults.refuses_uploads = true);
     }

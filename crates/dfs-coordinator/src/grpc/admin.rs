@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
 use super::upload::replication;
-use super::{holder, nodes, removal, waiting};
+use super::{bootstrap, holder, nodes, removal};
 use crate::core::{Core, allow, location, unknown_location, wire_state};
 use crate::failure;
 use crate::registry::View;
@@ -48,9 +48,9 @@ impl Admin for Handler {
     }
 
     async fn init(&self, request: Request<v1::InitRequest>) -> Answer<v1::InitResponse> {
-        let (asked, _) = waiting::parse(&request.into_inner())?;
+        let (asked, _) = bootstrap::parse(&request.into_inner())?;
         let found = self.0.namespace.identity().cluster;
-        Ok(Response::new(waiting::already(asked, found)?))
+        Ok(Response::new(bootstrap::already(asked, found)?))
     }
 
     async fn admit(&self, request: Request<v1::AdmitRequest>) -> Answer<v1::AdmitResponse> {
@@ -233,10 +233,10 @@ async fn replication_status(
     least: Revision,
 ) -> v1::ReplicationStatus {
     let deadline = Instant::now() + TALLY_WAIT;
-    let (tally, repairing) = loop {
+    let (counts, repairing) = loop {
         let now = Instant::now();
         let lost = core.registry().lost(now);
-        if let Some(known) = core.background.tally(&lost, least) {
+        if let Some(known) = core.background.counts(&lost, least) {
             break known;
         }
         if now >= deadline || core.background.lease.grant().is_none() {
@@ -247,10 +247,10 @@ async fn replication_status(
     };
     v1::ReplicationStatus {
         is_known: true,
-        chunks: tally.chunks,
-        under_replicated: tally.under_replicated,
-        missing: tally.missing,
-        bad_copies: tally.bad_copies,
+        chunks: counts.chunks,
+        under_replicated: counts.under_replicated,
+        missing: counts.missing,
+        bad_replicas: counts.bad_replicas,
         repairing,
         revision: state.revision.0,
     }

@@ -1,6 +1,8 @@
 //! What the namespace answers, as it goes out.
 
-use dfs_metadata::namespace::{Copy, DirectoryEntry, FileStat, ReadExtent, ReadPlan, UploadPlan};
+use dfs_metadata::namespace::{
+    DirectoryEntry, FileStat, ReadExtent, ReadPlan, Replica, UploadPlan,
+};
 use dfs_proto::v1;
 use dfs_proto::wire::WireId;
 use dfs_types::{FileTime, NodeId, NodeState};
@@ -55,22 +57,22 @@ pub(super) fn plan(core: &Core, plan: UploadPlan) -> v1::UploadPlan {
     }
 }
 
-/// Where the bytes of a file lie: the copies most likely to answer first.
+/// Where the bytes of a file lie: the replicas most likely to answer first.
 pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
     let now = Instant::now();
     let registry = core.registry();
     let mut nodes = std::collections::BTreeMap::new();
     let mut extents = Vec::with_capacity(plan.extents.len());
     for ReadExtent { file_offset, length, chunk_id, chunk_offset, chunk } in plan.extents {
-        let mut copies = chunk.copies;
-        for copy in &copies {
-            nodes.entry(copy.node).or_insert_with(|| registry.view(copy.node, now));
+        let mut replicas = chunk.replicas;
+        for replica in &replicas {
+            nodes.entry(replica.node).or_insert_with(|| registry.view(replica.node, now));
         }
-        let rank = |copy: &Copy| {
-            let state = nodes.get(&copy.node).and_then(Option::as_ref).map(|view| view.state);
-            (copy.is_bad, reading_rank(state))
+        let rank = |replica: &Replica| {
+            let state = nodes.get(&replica.node).and_then(Option::as_ref).map(|view| view.state);
+            (replica.is_bad, reading_rank(state))
         };
-        copies.sort_by_key(rank);
+        replicas.sort_by_key(rank);
         extents.push(v1::Extent {
             file_offset,
             length,
@@ -79,16 +81,16 @@ pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
             chunk_length: chunk.seal.length,
             chunk_crc32c: chunk.seal.crc32c.0,
             chunk_sha256: bytes::Bytes::copy_from_slice(&chunk.seal.sha256.0),
-            copies: copies
+            replicas: replicas
                 .iter()
-                .map(|copy| v1::Copy {
-                    node_id: copy.node.to_wire(),
-                    disk_id: copy.disk.to_wire(),
-                    stamp: copy.stamp.0,
-                    is_bad: copy.is_bad,
+                .map(|replica| v1::Replica {
+                    node_id: replica.node.to_wire(),
+                    disk_id: replica.disk.to_wire(),
+                    stamp: replica.stamp.0,
+                    is_bad: replica.is_bad,
                 })
                 .collect(),
-            copies_wanted: chunk.wanted.into(),
+            replicas_wanted: chunk.wanted.into(),
         });
     }
     drop(registry);

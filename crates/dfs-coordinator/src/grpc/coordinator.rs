@@ -130,8 +130,11 @@ impl Handler {
             max_extents: request.max_extents as usize,
         };
         let plan = self.namespace().open_file(&open).await.map_err(|e| failure::of(&e))?;
-        let copies = plan.extents.iter().flat_map(|extent| &extent.chunk.copies);
-        self.0.meet(copies.map(|copy| copy.node)).await.map_err(|e| failure::of(&e))?;
+        let replicas = plan.extents.iter().flat_map(|extent| &extent.chunk.replicas);
+        self.0
+            .ensure_known(replicas.map(|replica| replica.node))
+            .await
+            .map_err(|e| failure::of(&e))?;
         Ok(convert::opened(&self.0, plan))
     }
 

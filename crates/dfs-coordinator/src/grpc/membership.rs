@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_metadata::namespace::{ClusterIdentity, CopyId, Registration};
+use dfs_metadata::namespace::{ClusterIdentity, Registration, ReplicaId};
 use dfs_proto::v1::membership_server::Membership;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1, wire};
@@ -20,14 +20,14 @@ use tracing::{info, warn};
 use super::upload::label;
 use crate::core::{Core, allow, wire_state};
 use crate::failure;
-use crate::registry::{DiskReport, Report, Speaker};
+use crate::registry::{DiskReport, HeartbeatSource, Report};
 
 /// Disks of one node.
 const DISKS_MAX: usize = 64;
-/// Bad copies in one report.
-const BAD_COPIES_MAX: usize = 1_000;
-/// Bad copies that are noted at the same time.
-const BAD_COPIES_AT_ONCE: usize = 16;
+/// Bad replicas in one report.
+const BAD_REPLICAS_MAX: usize = 1_000;
+/// Bad replicas that are noted at the same time.
+const BAD_REPLICAS_AT_ONCE: usize = 16;
 /// Orders that wait for a node which does not read them.
 const ORDERS_MAX: usize = 2;
 
@@ -130,9 +130,9 @@ async fn listen(
     orders: &mpsc::Sender<Result<v1::HeartbeatOrder, Status>>,
 ) -> Result<(), Failure> {
     // A stream that says nothing for so long is of no more use than none.
-    let patience = Duration::from_millis(core.settings.suspect_after_ms);
+    let timeouts = Duration::from_millis(core.settings.suspect_after_ms);
     let mut opened: Option<Opened> = None;
-    while let Ok(Some(Ok(report))) = timeout(patience, reports.next()).await {
+    while let Ok(Some(Ok(report))) = timeout(timeouts, reports.next()).await {
         let sequence = report.sequence;
         let order = match take(core, &mut opened, report).await? {
             Some(order) => order,
@@ -143,7 +143,7 @@ async fn listen(
             },
         };
         let is_last = order.must_register;
-        if !matches!(timeout(patience, orders.send(Ok(order))).await, Ok(Ok(()))) || is_last {
+        if !matches!(timeout(timeouts, orders.send(Ok(order))).await, Ok(Ok(()))) || is_last {
             break;
         }
     }
@@ -153,7 +153,7 @@ async fn listen(
 /// Whom a heartbeat stream speaks for.
 struct Opened {
     node: NodeId,
-    speaker: Speaker,
+    source: HeartbeatSource,
     stream: u64,
 }
 
@@ -165,10 +165,10 @@ async fn take(
 ) -> Result<Option<v1::HeartbeatOrder>, Failure> {
     let node = wire::id("node_id", &report.node_id)?;
     let registration = RegistrationNumber(report.registration);
-    let speaker = Speaker { registration, instance: report.instance_id };
-    let bad_copies = parse_bad_copies(report.bad_copies)?;
+    let source = HeartbeatSource { registration, instance: report.instance_id };
+    let bad_replicas = parse_bad_replicas(report.bad_replicas)?;
     let stream = match opened {
-        Some(opened) if (opened.node, opened.speaker) == (node, speaker) => opened.stream,
+        Some(opened) if (opened.node, opened.source) == (node, source) => opened.stream,
         Some(_) => {
             let what = "a heartbeat stream speaks for one process and registration of one node";
             return Err(FieldError::new("node_id", what).into());
@@ -181,9 +181,9 @@ async fn take(
                 info!(%node, theirs = report.incarnation, %ours, "a datanode must register anew");
                 return Ok(None);
             }
-            let opening = open(core, node, speaker, report.stream).await?;
+            let opening = open(core, node, source, report.stream).await?;
             let Some(stream) = opening else { return Ok(None) };
-            *opened = Some(Opened { node, speaker, stream });
+            *opened = Some(Opened { node, source, stream });
             stream
         }
     };
@@ -193,9 +193,9 @@ async fn take(
         is_stopping: report.is_stopping,
         sessions: report.sessions,
     };
-    let state = core.registry().heard(node, stream, heard, Instant::now());
+    let state = core.registry().record_heartbeat(node, stream, heard, Instant::now());
     let Some(state) = state else {
-        if core.registry().is_heard_from(node, speaker) {
+        if core.registry().is_heard_from(node, source) {
             // It reaches this coordinator in two ways, or dialled again; nothing is wrong with its
             // registration.
             let message = "another heartbeat stream of this process is in charge";
@@ -208,7 +208,7 @@ async fn take(
     Ok(Some(v1::HeartbeatOrder {
         sequence: report.sequence,
         state: wire_state(state),
-        confirmed_bad_copies: note_bad_copies(core, node, bad_copies).await,
+        confirmed_bad_replicas: note_bad_replicas(core, node, bad_replicas).await,
         must_register: false,
         coordinators: Vec::new(),
     }))
@@ -219,10 +219,10 @@ async fn take(
 async fn open(
     core: &Core,
     node: NodeId,
-    speaker: Speaker,
+    source: HeartbeatSource,
     opened: u64,
 ) -> Result<Option<u64>, Failure> {
-    let confirmed = core.namespace.confirm_registration(node, speaker.registration);
+    let confirmed = core.namespace.confirm_registration(node, source.registration);
     let stored = match confirmed.await {
         Ok(stored) => stored,
         Err(
@@ -239,42 +239,48 @@ async fn open(
     if let Some(member) = core.member(&stored, now) {
         registry.set_member(node, member, now);
     }
-    Ok(registry.open_stream(node, speaker, opened))
+    Ok(registry.open_stream(node, source, opened))
 }
 
-/// Notes copies as bad; returns those whose records no longer count them.
-async fn note_bad_copies(
+/// Notes replicas as bad; returns those whose records no longer count them.
+async fn note_bad_replicas(
     core: &Core,
     node: NodeId,
-    copies: Vec<(ChunkId, Stamp, u64)>,
-) -> Vec<v1::BadCopy> {
-    let noted = copies.into_iter().map(|(chunk, stamp, block)| async move {
-        match core.namespace.mark_bad(chunk, CopyId { node, stamp }, None).await {
+    replicas: Vec<(ChunkId, Stamp, u64)>,
+) -> Vec<v1::BadReplica> {
+    let noted = replicas.into_iter().map(|(chunk, stamp, block)| async move {
+        match core.namespace.mark_bad(chunk, ReplicaId { node, stamp }, None).await {
             Ok(record) => {
                 if record.is_some() {
-                    warn!(%chunk, %node, block, "a copy is bad; it will be replaced");
-                    core.counts.bad_copies.increment();
+                    warn!(%chunk, %node, block, "a replica is bad; it will be replaced");
+                    core.counts.bad_replicas.increment();
                 }
-                Some(v1::BadCopy { chunk_id: chunk.to_wire(), stamp: stamp.0, block })
+                Some(v1::BadReplica { chunk_id: chunk.to_wire(), stamp: stamp.0, block })
             }
             Err(error) => {
-                warn!(%chunk, %node, error = with_causes(&error), "a bad copy could not be noted");
+                warn!(%chunk, %node, error = with_causes(&error), "a bad replica could not be noted");
                 None
             }
         }
     });
     futures_util::stream::iter(noted)
-        .buffer_unordered(BAD_COPIES_AT_ONCE)
+        .buffer_unordered(BAD_REPLICAS_AT_ONCE)
         .filter_map(std::future::ready)
         .collect()
         .await
 }
 
-fn parse_bad_copies(copies: Vec<v1::BadCopy>) -> Result<Vec<(ChunkId, Stamp, u64)>, FieldError> {
-    wire::at_most("bad_copies", copies, BAD_COPIES_MAX)?
+fn parse_bad_replicas(
+    replicas: Vec<v1::BadReplica>,
+) -> Result<Vec<(ChunkId, Stamp, u64)>, FieldError> {
+    wire::at_most("bad_replicas", replicas, BAD_REPLICAS_MAX)?
         .into_iter()
-        .map(|copy| {
-            Ok((wire::id("bad_copies.chunk_id", &copy.chunk_id)?, Stamp(copy.stamp), copy.block))
+        .map(|replica| {
+            Ok((
+                wire::id("bad_replicas.chunk_id", &replica.chunk_id)?,
+                Stamp(replica.stamp),
+                replica.block,
+            ))
         })
         .collect()
 }

@@ -1,16 +1,14 @@
 //! The services: each parses what came over the wire once, asks, and answers.
 
 mod admin;
+mod bootstrap;
 mod convert;
 mod coordinator;
 mod holder;
 mod membership;
 mod nodes;
-mod pass_through;
-mod passing;
 mod removal;
 mod upload;
-mod waiting;
 
 use std::sync::Arc;
 
@@ -26,10 +24,9 @@ use tonic_health::server::HealthReporter;
 
 use crate::Error;
 use crate::core::Core;
-use pass_through::PassThrough;
+use crate::relay::Relay;
 
-pub(crate) use passing::Direction;
-pub(crate) use waiting::{Initialiser, waiting_routes};
+pub(crate) use bootstrap::{Initialiser, waiting_routes};
 
 /// All services of a coordinator, with health and reflection.
 pub(crate) async fn routes(core: &Arc<Core>) -> Result<(Routes, HealthReporter), Error> {
@@ -52,7 +49,7 @@ pub(crate) async fn routes(core: &Arc<Core>) -> Result<(Routes, HealthReporter),
     let routes = Routes::new(coordinator)
         .add_service(membership)
         .add_service(admin)
-        .add_service(PassThrough::new(core.clone()))
+        .add_service(Relay::new(core.clone()))
         .add_service(health)
         .add_service(reflection);
     Ok((routes, reporter))

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use dfs_metadata::namespace::{Copy, Grant, Node, Safety, Shortfall};
+use dfs_metadata::namespace::{Grant, Node, Replica, Safety, Shortfall};
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::Action;
 use dfs_types::{ErrorCode, NodeId, NodeState};
@@ -74,7 +74,7 @@ pub(super) async fn maintenance(
     for _ in 0..TRIES {
         let safety = look(core, &nodes).await?;
         let is_granted = if safety.is_safe() {
-            announce(core, node, ttl, Grant::Unchanged(safety.standing)).await?
+            announce(core, node, ttl, Grant::Unchanged(safety.intent)).await?
         } else {
             false
         };
@@ -104,11 +104,11 @@ async fn announce(core: &Core, node: NodeId, ttl: Duration, grant: Grant) -> Res
 /// Whether `nodes` may stop, as far as this coordinator can tell. What it has not heard lately
 /// counts for nothing.
 async fn look(core: &Core, nodes: &BTreeSet<NodeId>) -> Result<Safety, Failure> {
-    let (answering, lost) = {
+    let (responsive, lost) = {
         let (registry, now) = (core.registry(), Instant::now());
-        (registry.answering(now), registry.lost(now))
+        (registry.responsive(now), registry.lost(now))
     };
-    let counts = |copy: &Copy| answering.contains(&copy.node) && !lost.has(copy);
+    let counts = |replica: &Replica| responsive.contains(&replica.node) && !lost.has(replica);
     within(core.namespace.safe_to_stop(nodes, &counts)).await
 }
 
@@ -153,20 +153,20 @@ fn unsafe_because(
 ) -> String {
     let Shortfall { chunk, left, needed } = example;
     let mut reason = format!(
-        "chunks that would have too few good copies: {chunks}, for example {chunk}, which needs \
+        "chunks that would have too few good replicas: {chunks}, for example {chunk}, which needs \
          {needed} and would have {left}"
     );
     let now = Instant::now();
-    let (views, answering) = {
+    let (views, responsive) = {
         let registry = core.registry();
-        (registry.views(now), registry.answering(now))
+        (registry.views(now), registry.responsive(now))
     };
     let away: Vec<_> = views
         .iter()
         .filter(|view| !nodes.contains(&view.node))
         .filter(|view| {
             let goes_on = matches!(view.state, NodeState::Active | NodeState::Draining);
-            !goes_on || !answering.contains(&view.node)
+            !goes_on || !responsive.contains(&view.node)
         })
         .collect();
     for (number, view) in away.iter().take(NAMED_MAX).enumerate() {

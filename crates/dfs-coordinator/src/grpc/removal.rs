@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dfs_metadata::namespace::{Copy, Holdings, Node};
+use dfs_metadata::namespace::{Holdings, Node, Replica};
 use dfs_proto::{Failure, v1};
 use dfs_transport::spawn_in_request;
 use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, with_causes};
@@ -45,8 +45,8 @@ trait Condition: Sync {
     /// Whether it is met by what the node itself says, or does not say.
     fn check_node(&self, core: &Core, node: NodeId, stored: &Node) -> Result<(), Failure>;
 
-    /// Whether a copy on another node can be relied on, so that one here is not needed.
-    fn relies_on(&self, core: &Core) -> Box<dyn Fn(&Copy) -> bool + Send + Sync>;
+    /// Whether a replica on another node can be relied on, so that one here is not needed.
+    fn relies_on(&self, core: &Core) -> Box<dyn Fn(&Replica) -> bool + Send + Sync>;
 
     /// Whether it is met by what the records say.
     fn check_records(&self, holdings: &Holdings) -> Result<(), Failure>;
@@ -71,7 +71,7 @@ impl Condition for Empty {
         }
         let now = Instant::now();
         let registry = core.registry();
-        let view = registry.view(node, now).filter(|_| registry.answering(now).contains(&node));
+        let view = registry.view(node, now).filter(|_| registry.responsive(now).contains(&node));
         drop(registry);
         let Some(view) = view else {
             return Err(refused(format!(
@@ -90,7 +90,7 @@ impl Condition for Empty {
         Ok(())
     }
 
-    fn relies_on(&self, _: &Core) -> Box<dyn Fn(&Copy) -> bool + Send + Sync> {
+    fn relies_on(&self, _: &Core) -> Box<dyn Fn(&Replica) -> bool + Send + Sync> {
         Box::new(|_| true)
     }
 
@@ -121,23 +121,23 @@ impl Condition for Expendable {
         }
     }
 
-    fn relies_on(&self, core: &Core) -> Box<dyn Fn(&Copy) -> bool + Send + Sync> {
+    fn relies_on(&self, core: &Core) -> Box<dyn Fn(&Replica) -> bool + Send + Sync> {
         let lost = core.registry().lost(Instant::now());
-        Box::new(move |copy| !lost.has(copy))
+        Box::new(move |replica| !lost.has(replica))
     }
 
     fn check_records(&self, holdings: &Holdings) -> Result<(), Failure> {
         let Some(example) = holdings.example else { return Ok(()) };
         let Holdings { node, sole, .. } = holdings;
         Err(refused(format!(
-            "node {node} may hold the last good copy of {sole} chunks, for example of {example}; \
+            "node {node} may hold the last good replica of {sole} chunks, for example of {example}; \
              start it again, or delete their files"
         )))
     }
 }
 
 /// Takes a node out for good, if the condition is met, and stays met while all chunks are looked
-/// at: meanwhile no copy on it is counted that was not before.
+/// at: meanwhile no replica on it is counted that was not before.
 async fn take_out(core: &Core, node: NodeId, condition: &dyn Condition) -> Result<(), Failure> {
     for _ in 0..TRIES {
         let stored = core.namespace.node(node).await.map_err(|error| failure::of(&error))?;

@@ -47,7 +47,7 @@ pub(super) async fn upload_file(
         request.chunk_size.map(|bytes| wire::chunk_size("chunk_size", bytes)).transpose()?;
     let replication_factor = request
         .replication_factor
-        .map(|copies| replication_factor("replication_factor", copies))
+        .map(|replicas| replication_factor("replication_factor", replicas))
         .transpose()?;
     let upload = PlanUpload {
         path,
@@ -152,11 +152,11 @@ pub(super) async fn abort_upload(
     Ok(v1::AbortResponse {})
 }
 
-/// Copies of files and of writes, as a caller asked for them.
+/// Replicas of files and of writes, as a caller asked for them.
 pub(super) fn replication(factor: u32, min_write: Option<u32>) -> Result<Replication, FieldError> {
     let factor = replication_factor("replication_factor", factor)?;
     let min_write =
-        min_write.map(|copies| replication_factor("min_write_replicas", copies)).transpose()?;
+        min_write.map(|replicas| replication_factor("min_write_replicas", replicas)).transpose()?;
     if min_write.is_some_and(|min| min > factor) {
         let what = format_args!("at most the replication factor ({factor}) is possible");
         return Err(FieldError::new("min_write_replicas", what));
@@ -164,14 +164,14 @@ pub(super) fn replication(factor: u32, min_write: Option<u32>) -> Result<Replica
     Ok(Replication { factor, min_write })
 }
 
-/// Copies of a file, as a caller asked for them.
-fn replication_factor(field: &'static str, copies: u32) -> Result<u8, FieldError> {
-    u8::try_from(copies)
+/// Replicas of a file, as a caller asked for them.
+fn replication_factor(field: &'static str, replicas: u32) -> Result<u8, FieldError> {
+    u8::try_from(replicas)
         .ok()
-        .filter(|copies| (1..=Replication::FACTOR_MAX).contains(copies))
+        .filter(|replicas| (1..=Replication::FACTOR_MAX).contains(replicas))
         .ok_or_else(|| {
             let max = Replication::FACTOR_MAX;
-            FieldError::new(field, format_args!("1 to {max} copies are possible, not {copies}"))
+            FieldError::new(field, format_args!("1 to {max} replicas are possible, not {replicas}"))
         })
 }
 

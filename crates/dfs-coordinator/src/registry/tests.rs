@@ -2,10 +2,11 @@
 
 use super::*;
 
-const PATIENCE: Patience =
-    Patience { suspect_after: Duration::from_secs(10), lost_after: Duration::from_mins(1) };
+const TIMEOUTS: LivenessTimeouts =
+    LivenessTimeouts { suspect_after: Duration::from_secs(10), lost_after: Duration::from_mins(1) };
 
-const SPEAKER: Speaker = Speaker { registration: RegistrationNumber(1), instance: 1 };
+const SOURCE: HeartbeatSource =
+    HeartbeatSource { registration: RegistrationNumber(1), instance: 1 };
 
 fn member(admin_state: NodeState) -> Member {
     Member {
@@ -38,7 +39,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let start = Instant::now();
-        Self { registry: Registry::new(PATIENCE, start), start, now: start }
+        Self { registry: Registry::new(TIMEOUTS, start), start, now: start }
     }
 
     fn node(&mut self, id: u128, state: NodeState) -> NodeId {
@@ -55,8 +56,8 @@ impl World {
     }
 
     fn hear(&mut self, node: NodeId) -> u64 {
-        let stream = self.registry.open_stream(node, SPEAKER, 1).unwrap();
-        self.registry.heard(node, stream, report(500), self.now).unwrap();
+        let stream = self.registry.open_stream(node, SOURCE, 1).unwrap();
+        self.registry.record_heartbeat(node, stream, report(500), self.now).unwrap();
         stream
     }
 
@@ -80,7 +81,7 @@ fn silence_makes_suspect_then_lost_and_a_word_brings_back() {
         assert_eq!(world.at(seconds).state(node), state, "after {seconds} s");
     }
     let now = world.now;
-    let state = world.registry.heard(node, stream, report(1), now);
+    let state = world.registry.record_heartbeat(node, stream, report(1), now);
     assert_eq!(state, Some(NodeState::Active));
     assert_eq!(world.at(1_009).state(node), NodeState::Active);
 }
@@ -147,16 +148,16 @@ fn maintenance_stands_above_silence_until_it_ends() {
     }
     let stream = world.hear(other);
     assert_eq!(world.at(1).state(node), NodeState::Maintenance, "at once, though it answers");
-    assert_eq!(world.registry.answering(world.now).len(), 2);
+    assert_eq!(world.registry.responsive(world.now).len(), 2);
     assert_eq!(world.at(299).state(node), NodeState::Maintenance);
     let view = world.registry.view(node, world.now).unwrap();
     assert_eq!(view.maintenance_left, Some(second));
     assert!(!view.takes_chunks());
     assert!(world.registry.lost(world.now).nodes().is_empty());
     // One is back, and its heartbeats count, but do not end it.
-    let state = world.registry.heard(other, stream, report(1), world.now);
+    let state = world.registry.record_heartbeat(other, stream, report(1), world.now);
     assert_eq!(state, Some(NodeState::Maintenance));
-    assert_eq!(world.registry.answering(world.now), BTreeSet::from([other]));
+    assert_eq!(world.registry.responsive(world.now), BTreeSet::from([other]));
     assert_eq!(world.at(300).state(node), NodeState::Lost, "it had its time");
     assert_eq!(world.state(other), NodeState::Active);
     assert_eq!(world.registry.view(other, world.now).unwrap().maintenance_left, None);
@@ -171,14 +172,14 @@ fn who_is_silent_or_stops_does_not_answer_and_who_leaves_takes_no_chunks() {
     let unheard = world.node(1, NodeState::Active);
     let node = world.node(2, NodeState::Joining);
     let stream = world.hear(node);
-    let answering = |world: &World| world.registry.answering(world.now);
+    let responsive = |world: &World| world.registry.responsive(world.now);
     world.at(9);
-    assert_eq!(answering(&world), BTreeSet::from([node]), "not {unheard}");
+    assert_eq!(responsive(&world), BTreeSet::from([node]), "not {unheard}");
     world.at(10);
-    assert!(answering(&world).is_empty());
+    assert!(responsive(&world).is_empty());
     let stops = Report { is_stopping: true, ..report(1) };
-    world.registry.heard(node, stream, stops, world.now).unwrap();
-    assert!(answering(&world).is_empty());
+    world.registry.record_heartbeat(node, stream, stops, world.now).unwrap();
+    assert!(responsive(&world).is_empty());
     for is_leaving in [false, true] {
         let member = Member { is_leaving, ..member(NodeState::Active) };
         world.registry.set_member(node, member, world.now);
@@ -195,13 +196,13 @@ fn a_newer_stream_ends_the_older() {
     let old = world.hear(node);
     let new = world.hear(node);
     let now = world.now;
-    assert_eq!(world.registry.heard(node, old, report(1), now), None);
-    assert!(world.registry.heard(node, new, report(1), now).is_some());
-    assert!(world.registry.is_heard_from(node, SPEAKER));
-    let nameless = Speaker { instance: 0, ..SPEAKER };
+    assert_eq!(world.registry.record_heartbeat(node, old, report(1), now), None);
+    assert!(world.registry.record_heartbeat(node, new, report(1), now).is_some());
+    assert!(world.registry.is_heard_from(node, SOURCE));
+    let nameless = HeartbeatSource { instance: 0, ..SOURCE };
     for other in [
-        Speaker { instance: 2, ..SPEAKER },
-        Speaker { registration: RegistrationNumber(2), ..SPEAKER },
+        HeartbeatSource { instance: 2, ..SOURCE },
+        HeartbeatSource { registration: RegistrationNumber(2), ..SOURCE },
         nameless,
     ] {
         assert!(!world.registry.is_heard_from(node, other), "{other:?}");
@@ -209,7 +210,7 @@ fn a_newer_stream_ends_the_older() {
     world.registry.open_stream(node, nameless, 1).unwrap();
     assert!(!world.registry.is_heard_from(node, nameless), "they cannot be told apart");
     assert_eq!(
-        world.registry.open_stream(NodeId(9), SPEAKER, 1),
+        world.registry.open_stream(NodeId(9), SOURCE, 1),
         None,
         "an unknown node has no stream"
     );
@@ -219,19 +220,19 @@ fn a_newer_stream_ends_the_older() {
 fn a_stream_that_was_long_on_its_way_ends_no_newer_one() {
     let mut world = World::new();
     let node = world.node(1, NodeState::Active);
-    let newer = world.registry.open_stream(node, SPEAKER, 3).unwrap();
-    let late = world.registry.open_stream(node, SPEAKER, 2).unwrap();
+    let newer = world.registry.open_stream(node, SOURCE, 3).unwrap();
+    let late = world.registry.open_stream(node, SOURCE, 2).unwrap();
     let now = world.now;
-    assert_eq!(world.registry.heard(node, late, report(1), now), None);
-    assert!(world.registry.heard(node, newer, report(1), now).is_some());
-    assert!(world.registry.is_heard_from(node, SPEAKER));
+    assert_eq!(world.registry.record_heartbeat(node, late, report(1), now), None);
+    assert!(world.registry.record_heartbeat(node, newer, report(1), now).is_some());
+    assert!(world.registry.is_heard_from(node, SOURCE));
     // Another process counts from the start, and a later stream ends the one before.
-    let restarted = Speaker { instance: 2, ..SPEAKER };
+    let restarted = HeartbeatSource { instance: 2, ..SOURCE };
     let first = world.registry.open_stream(node, restarted, 1).unwrap();
-    assert!(world.registry.heard(node, first, report(1), now).is_some());
+    assert!(world.registry.record_heartbeat(node, first, report(1), now).is_some());
     let second = world.registry.open_stream(node, restarted, 2).unwrap();
-    assert_eq!(world.registry.heard(node, first, report(1), now), None);
-    assert!(world.registry.heard(node, second, report(1), now).is_some());
+    assert_eq!(world.registry.record_heartbeat(node, first, report(1), now), None);
+    assert!(world.registry.record_heartbeat(node, second, report(1), now).is_some());
 }
 
 #[test]
@@ -260,23 +261,23 @@ fn the_census_tells_full_from_silent_from_awaited() {
     }
     world.node(5, NodeState::Removed);
     world.hear(NodeId(1));
-    let stream = world.registry.open_stream(NodeId(2), SPEAKER, 1).unwrap();
+    let stream = world.registry.open_stream(NodeId(2), SOURCE, 1).unwrap();
     let refusing = Report { is_full: true, ..report(500) };
-    world.registry.heard(NodeId(2), stream, refusing, world.now);
+    world.registry.record_heartbeat(NodeId(2), stream, refusing, world.now);
     world.at(9);
-    let census = |world: &World, bytes| world.registry.census(bytes, world.now);
-    assert_eq!(census(&world, 100), Census { known: 4, active: 2, full: 1, awaited: 2 });
-    assert_eq!(census(&world, 500).full, 2);
+    let node_counts = |world: &World, bytes| world.registry.node_counts(bytes, world.now);
+    assert_eq!(node_counts(&world, 100), NodeCounts { known: 4, active: 2, full: 1, awaited: 2 });
+    assert_eq!(node_counts(&world, 500).full, 2);
 }
 
 #[test]
 fn a_failed_disk_counts_for_nothing() {
     let mut world = World::new();
     let node = world.node(1, NodeState::Active);
-    let stream = world.registry.open_stream(node, SPEAKER, 1).unwrap();
+    let stream = world.registry.open_stream(node, SOURCE, 1).unwrap();
     let mut two = report(500);
     two.disks.push(DiskReport { is_failed: true, disk: DiskId(2), ..two.disks[0] });
-    world.registry.heard(node, stream, two, world.now);
+    world.registry.record_heartbeat(node, stream, two, world.now);
     let view = world.registry.view(node, world.now).unwrap();
     assert_eq!((view.free, view.capacity, view.disks.len()), (500, 1_000, 2));
 }
@@ -285,15 +286,15 @@ fn a_failed_disk_counts_for_nothing() {
 fn a_node_that_stops_or_has_no_working_disk_is_not_full_but_away() {
     let mut world = World::new();
     let (broken, stopping) = (world.node(1, NodeState::Active), world.node(2, NodeState::Active));
-    let stream = world.registry.open_stream(broken, SPEAKER, 1).unwrap();
+    let stream = world.registry.open_stream(broken, SOURCE, 1).unwrap();
     let mut failed = Report { is_full: true, ..report(500) };
     failed.disks[0].is_failed = true;
-    world.registry.heard(broken, stream, failed, world.now);
-    let stream = world.registry.open_stream(stopping, SPEAKER, 1).unwrap();
+    world.registry.record_heartbeat(broken, stream, failed, world.now);
+    let stream = world.registry.open_stream(stopping, SOURCE, 1).unwrap();
     let stops = Report { is_stopping: true, ..report(500) };
-    world.registry.heard(stopping, stream, stops, world.now);
-    let census = world.registry.census(100, world.now);
-    assert_eq!(census, Census { known: 2, active: 0, full: 0, awaited: 0 });
+    world.registry.record_heartbeat(stopping, stream, stops, world.now);
+    let node_counts = world.registry.node_counts(100, world.now);
+    assert_eq!(node_counts, NodeCounts { known: 2, active: 0, full: 0, awaited: 0 });
     for node in [broken, stopping] {
         let view = world.registry.view(node, world.now).unwrap();
         assert!(view.refuses_chunks() && !view.takes_chunks());

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dfs_metadata::namespace::DoomedCopy;
+use dfs_metadata::namespace::ReplicaToDelete;
 use dfs_types::{ChunkId, Revision};
 use tokio::time::Instant;
 
-use super::{Deletions, LeaseState, Progress, Tally};
+use super::{Deletions, LeaseState, Progress, ReplicationCounts};
 use crate::lost::Lost;
 
-/// Copies that wait to be deleted at most.
+/// Replicas that wait to be deleted at most.
 const DELETIONS_MAX: usize = 100_000;
 
 /// Shared by all, and kept while workers come and go with the lease.
@@ -35,10 +35,10 @@ pub(crate) struct Background {
 /// How the chunks are, as repair sees it.
 #[derive(Debug)]
 pub(crate) struct Health {
-    pub(crate) tally: Tally,
+    pub(crate) counts: ReplicationCounts,
     /// Chunks in repair now.
     pub(crate) repairing: u64,
-    /// Which copies are not counted.
+    /// Which replicas are not counted.
     pub(crate) lost: Lost,
     /// Changes of chunks up to this revision are in it.
     pub(crate) seen: Revision,
@@ -73,13 +73,13 @@ impl Background {
         [&*self.repair, &*self.reaper, &*self.delete].into_iter()
     }
 
-    /// Takes over copies that no record names any more: their nodes are ordered to delete them.
-    pub(crate) fn reaped(&self, copies: &[DoomedCopy]) {
-        let chunks: BTreeSet<ChunkId> = copies.iter().map(|copy| copy.chunk).collect();
+    /// Takes over replicas that no record names any more: their nodes are ordered to delete them.
+    pub(crate) fn reaped(&self, replicas: &[ReplicaToDelete]) {
+        let chunks: BTreeSet<ChunkId> = replicas.iter().map(|replica| replica.chunk).collect();
         self.reaped.fetch_add(chunks.len() as u64, Ordering::Relaxed);
         let mut deletions = crate::lock(&self.deletions);
-        for copy in copies {
-            deletions.push(copy.node, (copy.chunk, copy.stamp));
+        for replica in replicas {
+            deletions.push(replica.node, (replica.chunk, replica.stamp));
         }
     }
 
@@ -105,11 +105,11 @@ impl Background {
 
     /// How the chunks are, and how many are in repair, with all that happened to them up to
     /// `least`; `None` when this coordinator does not know (yet). `lost` is what is lost now.
-    pub(crate) fn tally(&self, lost: &Lost, least: Revision) -> Option<(Tally, u64)> {
+    pub(crate) fn counts(&self, lost: &Lost, least: Revision) -> Option<(ReplicationCounts, u64)> {
         self.lease.grant()?;
         let health = crate::lock(&self.health);
         let health = health.as_ref();
         let health = health.filter(|health| health.lost == *lost && health.seen >= least)?;
-        Some((health.tally, health.repairing))
+        Some((health.counts, health.repairing))
     }
 }

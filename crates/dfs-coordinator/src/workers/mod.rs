@@ -1,10 +1,7 @@
 //! The background work of the cluster, done by whichever coordinator holds the worker lease.
 
 mod background;
-mod delete;
-mod deletions;
-mod ledger;
-mod mend;
+mod deletion;
 mod orders;
 mod reaper;
 mod repair;
@@ -19,11 +16,11 @@ use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
 
 pub(crate) use background::{Background, Health};
-pub(crate) use delete::Delete;
-pub(crate) use deletions::{Deletions, DoomedCopy};
-pub(crate) use ledger::{Condition, Ledger, Tally};
+pub(crate) use deletion::Delete;
+pub(crate) use deletion::queue::{Deletions, ReplicaToDelete};
 pub(crate) use reaper::Reaper;
 pub(crate) use repair::Repair;
+pub(crate) use repair::queue::{ChunkHealth, RepairQueue, ReplicationCounts};
 pub(crate) use supervisor::{LeaseState, Supervisor};
 pub(crate) use throttle::Throttle;
 

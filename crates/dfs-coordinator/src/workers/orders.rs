@@ -7,17 +7,17 @@ use dfs_metadata::engine::LeaseGrant;
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, MESSAGE_LEN_MAX, v1};
-use dfs_transport::Traced;
+use dfs_transport::ClientChannel;
 use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, Stamp};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
-use super::DoomedCopy;
+use super::ReplicaToDelete;
 use crate::core::{Core, location};
 
 /// How long a small order may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Bytes in a second below which a copy is given up.
+const TIMEOUTS: Duration = Duration::from_secs(20);
+/// Bytes in a second below which a replica is given up.
 const SLOWEST: u64 = 1 << 20;
 
 /// What became of an order to copy a chunk.
@@ -29,30 +29,30 @@ pub(super) struct Replicated {
     pub(super) complaints: Vec<String>,
 }
 
-/// Makes a node delete copies. Returns those that it could not.
+/// Makes a node delete replicas. Returns those that it could not.
 pub(super) async fn delete(
     core: &Core,
     lease: &LeaseGrant,
     node: NodeId,
-    copies: &[DoomedCopy],
-) -> Result<Vec<DoomedCopy>, Failure> {
+    replicas: &[ReplicaToDelete],
+) -> Result<Vec<ReplicaToDelete>, Failure> {
     let request = v1::DeleteChunksRequest {
-        copies: copies
+        replicas: replicas
             .iter()
-            .map(|(chunk, stamp)| v1::CopyToDelete { chunk_id: chunk.to_wire(), stamp: stamp.0 })
+            .map(|(chunk, stamp)| v1::ReplicaToDelete { chunk_id: chunk.to_wire(), stamp: stamp.0 })
             .collect(),
         lease_epoch: lease.epoch.0,
         node_id: node.to_wire(),
     };
     let mut client = client(core, node)?;
-    let answer = within(PATIENCE, client.delete_chunks(request)).await?;
-    let failed = answer.failed.iter().map(|copy| {
-        Ok((wire::id::<ChunkId>("failed.chunk_id", &copy.chunk_id)?, Stamp(copy.stamp)))
+    let answer = within(TIMEOUTS, client.delete_chunks(request)).await?;
+    let failed = answer.failed.iter().map(|replica| {
+        Ok((wire::id::<ChunkId>("failed.chunk_id", &replica.chunk_id)?, Stamp(replica.stamp)))
     });
     failed.collect()
 }
 
-/// Makes `source` copy a chunk of so many bytes to other nodes.
+/// Makes `source` replica a chunk of so many bytes to other nodes.
 pub(super) async fn replicate(
     core: &Core,
     lease: &LeaseGrant,
@@ -73,8 +73,8 @@ pub(super) async fn replicate(
         node_id: source.to_wire(),
     };
     let mut client = client(core, source)?;
-    let patience = PATIENCE + Duration::from_secs(length / SLOWEST);
-    let answer = within(patience, client.replicate_chunk(request)).await?;
+    let timeouts = TIMEOUTS + Duration::from_secs(length / SLOWEST);
+    let answer = within(timeouts, client.replicate_chunk(request)).await?;
     let mut replicated = Replicated {
         receipts: answer
             .receipts
@@ -94,7 +94,7 @@ pub(super) async fn replicate(
     Ok(replicated)
 }
 
-/// Which copy of a chunk a node holds, if any.
+/// Which replica of a chunk a node holds, if any.
 pub(super) async fn find(
     core: &Core,
     node: NodeId,
@@ -109,12 +109,12 @@ pub(super) async fn find(
         let first = pages.message().await?.and_then(|page| page.chunks.into_iter().next());
         Ok(tonic::Response::new(first))
     };
-    let listed = within(PATIENCE, listing).await?;
+    let listed = within(TIMEOUTS, listing).await?;
     let listed = listed.filter(|listed| ChunkId::from_slice(&listed.chunk_id) == Some(chunk));
     Ok(listed.map(|listed| Stamp(listed.stamp)))
 }
 
-fn client(core: &Core, node: NodeId) -> Result<DataNodeClient<Traced>, Failure> {
+fn client(core: &Core, node: NodeId) -> Result<DataNodeClient<ClientChannel>, Failure> {
     let unreachable = |message| Failure::new(ErrorCode::Unavailable, message);
     let view = core.registry().view(node, Instant::now());
     let view = view.ok_or_else(|| unreachable(format!("node {node} is not known here")))?;
@@ -124,14 +124,14 @@ fn client(core: &Core, node: NodeId) -> Result<DataNodeClient<Traced>, Failure> 
 }
 
 async fn within<T>(
-    patience: Duration,
+    timeouts: Duration,
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Failure> {
-    match timeout(patience, call).await {
+    match timeout(timeouts, call).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => Err(Failure::from_status(&status)),
         Err(_) => {
-            let message = format!("no answer within {} s", patience.as_secs());
+            let message = format!("no answer within {} s", timeouts.as_secs());
             Err(Failure::new(ErrorCode::OutcomeUnknown, message))
         }
     }

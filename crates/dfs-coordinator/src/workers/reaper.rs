@@ -69,13 +69,13 @@ impl Reaper {
 
     /// Hands on what was reaped. Whether there is more.
     fn take(&mut self, reaped: &Reaped) -> bool {
-        self.core.background.reaped(&reaped.copies);
+        self.core.background.reaped(&reaped.replicas);
         self.progress.add_done(reaped.finished as u64);
         if let Tombstones::Wait { is_needed, .. } = &mut self.tombstones {
-            *is_needed |= !reaped.copies.is_empty();
+            *is_needed |= !reaped.replicas.is_empty();
         }
         if reaped.finished > 0 {
-            debug!(finished = reaped.finished, copies = reaped.copies.len(), "reaped");
+            debug!(finished = reaped.finished, replicas = reaped.replicas.len(), "reaped");
         }
         reaped.has_more
     }
@@ -113,7 +113,7 @@ impl Reaper {
         let next = swept.map_err(Error::metadata("removing tombstones"))?;
         self.tombstones = match next {
             Some(next) => Tombstones::After(Some(next)),
-            // Those whose copies are not deleted yet, or above the floor, are for the next round.
+            // Those whose replicas are not deleted yet, or above the floor, are for the next round.
             None => Tombstones::Wait { until: now + TOMBSTONES_EVERY, is_needed: true },
         };
         Ok(next.is_some())

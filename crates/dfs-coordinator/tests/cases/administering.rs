@@ -92,7 +92,7 @@ impl Cluster {
 
     async fn is_whole(&self) -> bool {
         self.replication().await.is_some_and(|status| {
-            (status.under_replicated, status.missing, status.bad_copies) == (0, 0, 0)
+            (status.under_replicated, status.missing, status.bad_replicas) == (0, 0, 0)
         })
     }
 }
@@ -198,17 +198,17 @@ async fn what_is_in_maintenance_is_neither_repaired_nor_planned_on_until_that_en
     eventually("what the lost one held is made again", || async {
         cluster.state(5).await == Some(v1::NodeState::Lost)
             && cluster.is_whole().await
-            && !cluster.copies("/lost").await.contains_key(&5)
+            && !cluster.replicas("/lost").await.contains_key(&5)
     })
     .await;
     assert_eq!(cluster.state(3).await, Some(v1::NodeState::Maintenance));
-    assert_eq!(cluster.copies("/kept").await.into_keys().collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(cluster.replicas("/kept").await.into_keys().collect::<Vec<_>>(), [1, 2, 3]);
     assert!(cluster.nodes.values().all(|node| !node.replicated().contains(&kept)));
     assert!(cluster.nodes.values().any(|node| node.replicated().contains(&lost)));
     // It ends by itself.
     cluster.clock.advance(MINUTE);
-    eventually("its copy is made again", || async {
-        !cluster.copies("/kept").await.contains_key(&3) && cluster.is_whole().await
+    eventually("its replica is made again", || async {
+        !cluster.replicas("/kept").await.contains_key(&3) && cluster.is_whole().await
     })
     .await;
     assert_eq!(cluster.state(3).await, Some(v1::NodeState::Lost));
@@ -331,7 +331,7 @@ async fn only_an_empty_node_that_says_so_itself_is_deregistered() {
 }
 
 #[tokio::test]
-async fn only_a_lost_node_with_no_last_copy_is_forgotten() {
+async fn only_a_lost_node_with_no_last_replica_is_forgotten() {
     let mut cluster = Cluster::start(3).await;
     cluster.put("/file", b"data", &[1, 2, 3]).await;
     cluster.set_replication(1).await;
@@ -353,11 +353,11 @@ async fn only_a_lost_node_with_no_last_copy_is_forgotten() {
         cluster.forget(3).await.unwrap();
     }
     assert_eq!(cluster.state(3).await, None);
-    // Its copies are gone, and made again.
+    // Its replicas are gone, and made again.
     cluster.node(2).beat().await;
     cluster.add_node(4).await;
-    eventually("three copies again", || async {
-        cluster.copies("/file").await.into_keys().collect::<Vec<_>>() == [1, 2, 4]
+    eventually("three replicas again", || async {
+        cluster.replicas("/file").await.into_keys().collect::<Vec<_>>() == [1, 2, 4]
     })
     .await;
     refusal(cluster.node(3).register("secret").await, ErrorCode::PermissionDenied);

@@ -58,7 +58,7 @@ async fn a_file_can_be_restored_in_time() {
     let other = cluster.put("/other", b"data", &[1, 2, 3]).await;
     delete(&cluster, "/other", true).await;
     eventually("the other is gone", || async { holders(&cluster, other) == 0 }).await;
-    assert_eq!((holders(&cluster, chunk), cluster.copies("/file").await.len()), (3, 3));
+    assert_eq!((holders(&cluster, chunk), cluster.replicas("/file").await.len()), (3, 3));
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ async fn a_file_appears_when_it_is_confirmed_and_says_where_its_bytes_are() {
     let opened = client.open_file(open).await.unwrap().into_inner();
     let lengths: Vec<u64> = opened.extents.iter().map(|extent| extent.length).collect();
     assert_eq!((lengths, opened.nodes.len()), (vec![CHUNK, 5], 3));
-    assert!(opened.extents.iter().all(|extent| extent.copies.len() == 3));
+    assert!(opened.extents.iter().all(|extent| extent.replicas.len() == 3));
     assert!(opened.nodes.iter().all(|node| !node.address.is_empty()));
 }
 
@@ -86,8 +86,8 @@ async fn a_confirmation_that_lies_is_refused() {
         ("another node's word", |lie, _| {
             lie.chunks[0].receipts[1].node_id = lie.chunks[0].receipts[0].node_id.clone();
         }),
-        ("too few copies", |lie, _| lie.chunks[0].receipts.truncate(1)),
-        ("no copy", |lie, _| lie.chunks[0].receipts.clear()),
+        ("too few replicas", |lie, _| lie.chunks[0].receipts.truncate(1)),
+        ("no replica", |lie, _| lie.chunks[0].receipts.clear()),
         ("another checksum", |lie, _| lie.chunks[0].crc32c ^= 1),
         ("another length", |lie, _| lie.chunks[0].length -= 1),
         ("the chunk of another upload", |lie, other| lie.chunks = other.chunks.clone()),
@@ -195,9 +195,9 @@ async fn what_cannot_be_is_refused_with_its_code() {
             "{size}"
         );
     }
-    for copies in [0, 17, 300] {
+    for replicas in [0, 17, 300] {
         let request =
-            v1::UploadRequest { replication_factor: Some(copies), ..upload_request("/a", CHUNK) };
+            v1::UploadRequest { replication_factor: Some(replicas), ..upload_request("/a", CHUNK) };
         assert_eq!(refused(client.upload_file(request).await), ErrorCode::InvalidArgument);
     }
     let wide = v1::UploadRequest { replication_factor: Some(7), ..upload_request("/a", CHUNK) };
@@ -229,7 +229,7 @@ async fn full_nodes_are_not_planned_and_a_full_cluster_says_so() {
 }
 
 #[tokio::test]
-async fn the_administrator_sets_how_many_copies_new_files_get() {
+async fn the_administrator_sets_how_many_replicas_new_files_get() {
     let cluster = Cluster::start(3).await;
     let mut admin = cluster.admin().await;
     let set = |replication_factor, min_write_replicas| v1::SetReplicationRequest {

@@ -50,7 +50,7 @@ async fn an_old_image_of_a_disk_is_refused() {
 }
 
 #[tokio::test]
-async fn of_two_copies_of_a_disk_one_goes_on() {
+async fn of_two_replicas_of_a_disk_one_goes_on() {
     let cluster = Cluster::start(1).await;
     let first = cluster.node(1).clone();
     let second = FakeDataNode::serve(1, &cluster.address(), &cluster.neighbours).await;
@@ -67,7 +67,7 @@ async fn of_two_copies_of_a_disk_one_goes_on() {
 }
 
 #[tokio::test]
-async fn two_streams_of_one_process_are_not_two_copies_of_a_disk() {
+async fn two_streams_of_one_process_are_not_two_replicas_of_a_disk() {
     let cluster = Cluster::start(1).await;
     let node = cluster.node(1);
     let registration = node.registration();

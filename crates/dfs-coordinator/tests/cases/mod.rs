@@ -1,12 +1,12 @@
 //! One file for each kind of behaviour.
 
 mod administering;
+mod bootstrap;
 mod deleting;
 mod engine;
 mod files;
 mod life;
 mod members;
-mod passing_on;
+mod relaying;
 mod repairing;
 mod several;
-mod waiting;

@@ -165,6 +165,6 @@ async fn a_coordinator_that_wakes_with_the_lease_long_gone_changes_nothing() {
     .await;
     assert_eq!(everything(&engine.inner).await, before);
     assert!(cluster.nodes.values().all(|node| node.deletes().is_empty()), "bytes were deleted");
-    assert_eq!(cluster.copies("/kept").await.len(), 3);
+    assert_eq!(cluster.replicas("/kept").await.len(), 3);
     assert_eq!(cluster.node(1).holds(kept).map(|_| ()), Some(()));
 }

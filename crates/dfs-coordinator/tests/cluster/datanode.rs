@@ -1,4 +1,4 @@
-//! A datanode without disks: registers, sends heartbeats, holds copies as facts in memory, seals
+//! A datanode without disks: registers, sends heartbeats, holds replicas as facts in memory, seals
 //! real receipts, and keeps book of what it is ordered to do.
 
 use std::collections::BTreeMap;
@@ -23,9 +23,9 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-/// A copy as the fake holds it.
+/// A replica as the fake holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HeldCopy {
+pub(crate) struct HeldReplica {
     pub(crate) length: u64,
     pub crc32c: Crc32c,
     pub(crate) stamp: Stamp,
@@ -37,7 +37,7 @@ struct State {
     incarnation: u64,
     registration: u64,
     key: Option<SealKey>,
-    copies: BTreeMap<ChunkId, HeldCopy>,
+    replicas: BTreeMap<ChunkId, HeldReplica>,
     next_stamp: u64,
     epoch: u64,
     deletes: Vec<(ChunkId, Stamp)>,
@@ -118,7 +118,7 @@ impl FakeDataNode {
             disk_id: disk.to_bytes().to_vec().into(),
             capacity: 1 << 40,
             free: state.free,
-            chunks: state.copies.len() as u64,
+            chunks: state.replicas.len() as u64,
             is_failed: false,
         }]
     }
@@ -205,11 +205,11 @@ impl FakeDataNode {
                     state.orders += 1;
                     state.standing = order.state;
                     state.must_register |= order.must_register;
-                    for bad in order.confirmed_bad_copies {
-                        let copy =
+                    for bad in order.confirmed_bad_replicas {
+                        let replica =
                             (ChunkId::from_slice(&bad.chunk_id).unwrap(), Stamp(bad.stamp));
-                        state.bad.retain(|other| *other != copy);
-                        state.confirmed_bad.push(copy);
+                        state.bad.retain(|other| *other != replica);
+                        state.confirmed_bad.push(replica);
                     }
                 }
                 _ = tick.tick() => {
@@ -232,10 +232,10 @@ impl FakeDataNode {
             is_full: state.is_full,
             is_stopping: false,
             sessions: 0,
-            bad_copies: state
+            bad_replicas: state
                 .bad
                 .iter()
-                .map(|(chunk, stamp)| v1::BadCopy {
+                .map(|(chunk, stamp)| v1::BadReplica {
                     chunk_id: chunk.to_bytes().to_vec().into(),
                     stamp: stamp.0,
                     block: 0,
@@ -248,10 +248,10 @@ impl FakeDataNode {
         }
     }
 
-    /// Loses its disk, and with it all copies, and gets another.
+    /// Loses its disk, and with it all replicas, and gets another.
     pub(crate) fn replace_disk(&self) {
         let mut state = self.state.lock().unwrap();
-        state.copies.clear();
+        state.replicas.clear();
         state.has_new_disk = true;
     }
 
@@ -262,7 +262,7 @@ impl FakeDataNode {
         }
     }
 
-    /// Writes a copy and seals its receipt, as at the end of a session.
+    /// Writes a replica and seals its receipt, as at the end of a session.
     pub(crate) fn write(&self, chunk: ChunkId, data: &[u8]) -> Receipt {
         self.write_sum(chunk, data.len() as u64, Crc32c::of(data))
     }
@@ -271,7 +271,7 @@ impl FakeDataNode {
         let mut state = self.state.lock().unwrap();
         let stamp = Stamp(state.next_stamp);
         state.next_stamp += 1;
-        state.copies.insert(chunk, HeldCopy { length, crc32c, stamp });
+        state.replicas.insert(chunk, HeldReplica { length, crc32c, stamp });
         let unsealed = Receipt {
             chunk,
             length,
@@ -285,12 +285,12 @@ impl FakeDataNode {
         unsealed.sealed(state.key.as_ref().unwrap())
     }
 
-    pub(crate) fn holds(&self, chunk: ChunkId) -> Option<HeldCopy> {
-        self.state.lock().unwrap().copies.get(&chunk).copied()
+    pub(crate) fn holds(&self, chunk: ChunkId) -> Option<HeldReplica> {
+        self.state.lock().unwrap().replicas.get(&chunk).copied()
     }
 
     pub(crate) fn chunks(&self) -> usize {
-        self.state.lock().unwrap().copies.len()
+        self.state.lock().unwrap().replicas.len()
     }
 
     pub(crate) fn deletes(&self) -> Vec<(ChunkId, Stamp)> {
@@ -318,10 +318,10 @@ impl FakeDataNode {
         self.state.lock().unwrap().must_register
     }
 
-    /// Finds a copy bad: reported until it is confirmed.
+    /// Finds a replica bad: reported until it is confirmed.
     pub(crate) fn spoil(&self, chunk: ChunkId) {
         let mut state = self.state.lock().unwrap();
-        let stamp = state.copies[&chunk].stamp;
+        let stamp = state.replicas[&chunk].stamp;
         state.bad.push((chunk, stamp));
     }
 
@@ -349,7 +349,7 @@ impl FakeDataNode {
 
     fn replicate(&self, request: &v1::ReplicateRequest) -> Result<v1::ReplicateResponse, Status> {
         let chunk = ChunkId::from_slice(&request.chunk_id).unwrap();
-        let copy = self.holds(chunk).ok_or_else(|| Status::not_found("no such chunk"))?;
+        let replica = self.holds(chunk).ok_or_else(|| Status::not_found("no such chunk"))?;
         self.state.lock().unwrap().replicated.push(chunk);
         let mut response = v1::ReplicateResponse::default();
         for target in &request.targets {
@@ -363,7 +363,7 @@ impl FakeDataNode {
                 });
                 continue;
             }
-            let receipt = target.write_sum(chunk, copy.length, copy.crc32c);
+            let receipt = target.write_sum(chunk, replica.length, replica.crc32c);
             response.receipts.push(to_wire(&receipt));
         }
         Ok(response)
@@ -372,11 +372,11 @@ impl FakeDataNode {
     fn delete(&self, request: &v1::DeleteChunksRequest) -> v1::DeleteChunksResponse {
         let mut state = self.state.lock().unwrap();
         let mut deleted = 0;
-        for copy in &request.copies {
-            let chunk = ChunkId::from_slice(&copy.chunk_id).unwrap();
-            state.deletes.push((chunk, Stamp(copy.stamp)));
-            if state.copies.get(&chunk).is_some_and(|held| held.stamp.0 == copy.stamp) {
-                state.copies.remove(&chunk);
+        for replica in &request.replicas {
+            let chunk = ChunkId::from_slice(&replica.chunk_id).unwrap();
+            state.deletes.push((chunk, Stamp(replica.stamp)));
+            if state.replicas.get(&chunk).is_some_and(|held| held.stamp.0 == replica.stamp) {
+                state.replicas.remove(&chunk);
                 deleted += 1;
             }
         }
@@ -503,14 +503,14 @@ impl DataNode for Handler {
         let request = request.into_inner();
         let after = ChunkId::from_slice(&request.after);
         let state = self.0.state.lock().unwrap();
-        let found = state.copies.iter().filter(|(chunk, _)| after.is_none_or(|at| **chunk > at));
+        let found = state.replicas.iter().filter(|(chunk, _)| after.is_none_or(|at| **chunk > at));
         let limit = if request.limit == 0 { usize::MAX } else { request.limit as usize };
         let chunks = found
             .take(limit)
-            .map(|(chunk, copy)| v1::ListedChunk {
+            .map(|(chunk, replica)| v1::ListedChunk {
                 chunk_id: chunk.to_bytes().to_vec().into(),
-                stamp: copy.stamp.0,
-                length: copy.length,
+                stamp: replica.stamp.0,
+                length: replica.length,
                 ..v1::ListedChunk::default()
             })
             .collect();

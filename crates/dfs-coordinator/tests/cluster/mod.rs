@@ -213,7 +213,7 @@ impl Cluster {
         self.client().await.upload_file(request).await.unwrap().into_inner()
     }
 
-    /// Writes a file of one chunk, with copies on just these nodes.
+    /// Writes a file of one chunk, with replicas on just these nodes.
     pub(crate) async fn put(&self, path: &str, data: &[u8], nodes: &[u128]) -> ChunkId {
         let (request, chunk) = self.write(path, data, nodes).await;
         self.client().await.confirm_upload(request).await.unwrap();
@@ -259,13 +259,15 @@ impl Cluster {
         }
     }
 
-    /// The recorded copies of the first chunk of a file, and whether each is bad.
-    pub(crate) async fn copies(&self, path: &str) -> BTreeMap<u128, bool> {
+    /// The recorded replicas of the first chunk of a file, and whether each is bad.
+    pub(crate) async fn replicas(&self, path: &str) -> BTreeMap<u128, bool> {
         let request =
             v1::OpenRequest { path: path.to_owned().into(), ..v1::OpenRequest::default() };
         let opened = self.client().await.open_file(request).await.unwrap().into_inner();
-        let copies = opened.extents[0].copies.iter();
-        copies.map(|copy| (NodeId::from_slice(&copy.node_id).unwrap().0, copy.is_bad)).collect()
+        let replicas = opened.extents[0].replicas.iter();
+        replicas
+            .map(|replica| (NodeId::from_slice(&replica.node_id).unwrap().0, replica.is_bad))
+            .collect()
     }
 }
 

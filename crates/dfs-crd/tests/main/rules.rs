@@ -105,7 +105,7 @@ fn cases() -> Vec<Case> {
             vec![set("spec.deletionConfirmation", "other")],
         ),
         create(
-            "`replicationFactor` must be at most `datanodes.replicas`: each copy needs a node of its own",
+            "`replicationFactor` must be at most `datanodes.replicas`: each replica needs a node of its own",
             vec![set("spec.replicationFactor", 3)],
             vec![set("spec.replicationFactor", 4)],
         ),
@@ -221,7 +221,7 @@ fn cases() -> Vec<Case> {
             storage(json!({ "volumesPerNode": 3 })),
         ),
         update(
-            "`engine` must stay as it is; `dfs metadata copy` moves metadata",
+            "`engine` must stay as it is; `dfs metadata migrate` moves metadata",
             vec![],
             vec![set(ENGINE, "Embedded")],
             vec![set(ENGINE, "Etcd"), set(ETCD, etcd())],

@@ -1,8 +1,8 @@
 //! The service `DataNode`: each call parses what came over the wire once, asks, and answers.
 
 mod bulk;
-mod copies;
 mod prepare;
+mod replicas;
 mod replicate;
 mod retrieve;
 mod stream;
@@ -76,7 +76,7 @@ impl DataNode for Handler {
         &self,
         request: Request<v1::CorruptReport>,
     ) -> Result<Response<v1::CorruptVerdict>, Status> {
-        Ok(Response::new(copies::report_corrupt(&self.0, &request.into_inner()).await?))
+        Ok(Response::new(replicas::report_corrupt(&self.0, &request.into_inner()).await?))
     }
 
     async fn replicate_chunk(
@@ -90,13 +90,13 @@ impl DataNode for Handler {
         &self,
         request: Request<v1::DeleteChunksRequest>,
     ) -> Result<Response<v1::DeleteChunksResponse>, Status> {
-        Ok(Response::new(copies::delete(&self.0, request.into_inner()).await?))
+        Ok(Response::new(replicas::delete(&self.0, request.into_inner()).await?))
     }
 
     async fn list_chunks(
         &self,
         request: Request<v1::ListChunksRequest>,
     ) -> Result<Response<Self::ListChunksStream>, Status> {
-        Ok(Response::new(Box::pin(copies::list(&self.0, &request.into_inner())?)))
+        Ok(Response::new(Box::pin(replicas::list(&self.0, &request.into_inner())?)))
     }
 }

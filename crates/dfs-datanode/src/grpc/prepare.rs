@@ -9,7 +9,7 @@ use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_streamer::grpc::{GrpcLink, dropped_to_wire};
-use dfs_streamer::{Dropped, Replica, SenderConfig, Session, SessionConfig, Sink};
+use dfs_streamer::{Downstream, Dropped, SenderConfig, Session, SessionConfig, Sink};
 use dfs_types::{
     CHUNK_SIZE_MAX, ChunkId, ChunkSeal, ClusterId, DfsPath, ErrorCode, Frame, InodeId, NodeId,
     Receipt, SessionId,
@@ -36,18 +36,18 @@ pub(super) async fn run(
     }
     node.check_meant_if_named(&meta.node_id)?;
     let cluster = wire::optional_id::<ClusterId>("cluster_id", &meta.cluster_id)?;
-    let standing = node.check_cluster(cluster)?;
-    if !standing.state.takes_chunks() {
-        return Err(Error::TakesNoChunks(standing.state));
+    let membership = node.check_cluster(cluster)?;
+    if !membership.state.takes_chunks() {
+        return Err(Error::TakesNoChunks(membership.state));
     }
-    let header = header(&meta, standing.cluster)?;
+    let header = header(&meta, membership.cluster)?;
     let (chunk, max_length) = (header.chunk, header.max_length);
     let replicas = locations("replicas", &meta.replicas)?;
     if meta.is_replica && !replicas.is_empty() {
         return Err(FieldError::new("replicas", "a replica has none itself").into());
     }
-    let wanted = meta.min_copies.clamp(1, COPIES_MAX);
-    let wanted = if meta.is_replica { 1 } else { wanted.max(node.settings.min_durable_copies) };
+    let wanted = meta.min_replicas.clamp(1, COPIES_MAX);
+    let wanted = if meta.is_replica { 1 } else { wanted.max(node.settings.min_durable_replicas) };
     let sender = if meta.is_replica { Sender::Datanode } else { Sender::Client };
     let slot = node.sessions.take_slot(sender, replicas.len())?;
     let writer = node.store.create(header).await?;
@@ -55,14 +55,14 @@ pub(super) async fn run(
     let sink = NodeSink { node: node.clone(), writer: Some(writer), _slot: slot };
 
     let of_replicas = v1::ChunkMeta {
-        cluster_id: standing.cluster.to_wire(),
+        cluster_id: membership.cluster.to_wire(),
         replicas: Vec::new(),
         is_replica: true,
         token: bytes::Bytes::new(),
         ..meta
     };
     let ready =
-        join_all(replicas.iter().map(|replica| prepare_replica(node, replica, &of_replicas)));
+        join_all(replicas.iter().map(|replica| prepare_downstream(node, replica, &of_replicas)));
     let (mut ready_replicas, mut dropped) = (Vec::new(), Vec::new());
     for (replica, result) in replicas.iter().zip(ready.await) {
         match result {
@@ -75,15 +75,15 @@ pub(super) async fn run(
             }
         }
     }
-    let copies = 1 + ready_replicas.len() as u32;
-    if copies < wanted {
+    let replicas = 1 + ready_replicas.len() as u32;
+    if replicas < wanted {
         let why: Vec<_> =
             dropped.iter().map(|d| format!("node {}: {}", d.node, d.message)).collect();
-        return Err(Error::NotEnoughCopies { copies, wanted, why: why.join("; ") });
+        return Err(Error::NotEnoughReplicas { replicas, wanted, why: why.join("; ") });
     }
     let config = SessionConfig {
         max_length,
-        min_copies: wanted as usize,
+        min_replicas: wanted as usize,
         ack_every: ACK_EVERY.min(window / 2),
         sender: SenderConfig {
             window,
@@ -95,7 +95,7 @@ pub(super) async fn run(
     let session = Session::new(config, Box::new(sink), ready_replicas, &node.random);
     let id = SessionId::random(node.random.as_ref());
     node.sessions.add(id, session, has_ended);
-    tracing::debug!(%chunk, session = %id, copies, "ready for a chunk");
+    tracing::debug!(%chunk, session = %id, replicas, "ready for a chunk");
     Ok(v1::ChunkUploadReady {
         session_id: id.to_wire(),
         ready_replicas: names,
@@ -148,11 +148,11 @@ pub(super) fn locations(
 }
 
 /// Opens the session on a replica, by the handshake that clients use.
-pub(super) async fn prepare_replica(
+pub(super) async fn prepare_downstream(
     node: &Node,
     replica: &Location,
     meta: &v1::ChunkMeta,
-) -> Result<Replica, Failure> {
+) -> Result<Downstream, Failure> {
     let invalid = |text: String| Failure::new(ErrorCode::InvalidArgument, text);
     let channel = node.channels.control(&replica.address);
     let channel = channel.map_err(|error| invalid(error.to_string()))?;
@@ -168,7 +168,7 @@ pub(super) async fn prepare_replica(
     let session = session.map_err(|error| Failure::new(ErrorCode::Internal, error.to_string()))?;
     let channel = node.channels.bulk(&replica.address, key);
     let channel = channel.map_err(|error| invalid(error.to_string()))?;
-    Ok(Replica { node: replica.id, session, link: Arc::new(GrpcLink::new(channel)) })
+    Ok(Downstream { node: replica.id, session, link: Arc::new(GrpcLink::new(channel)) })
 }
 
 /// Writes a chunk to the store of this node.
@@ -191,14 +191,14 @@ impl Sink for NodeSink {
     async fn seal(mut self: Box<Self>, seal: ChunkSeal) -> Result<Receipt, dfs_streamer::Error> {
         let writer = self.writer.take().ok_or(dfs_streamer::Error::UnknownSession)?;
         let started = Instant::now();
-        let copy = writer.seal(seal).await.map_err(refused)?;
+        let replica = writer.seal(seal).await.map_err(refused)?;
         self.node.counts.seal_seconds.observe(started.elapsed());
         self.node.counts.sealed.increment();
         tracing::debug!(
-            chunk = %copy.chunk, bytes = seal.length, stamp = %copy.stamp, disk = %copy.disk,
+            chunk = %replica.chunk, bytes = seal.length, stamp = %replica.stamp, disk = %replica.disk,
             "sealed a chunk"
         );
-        self.node.receipt(&copy).map_err(refused)
+        self.node.receipt(&replica).map_err(refused)
     }
 }
 

@@ -12,7 +12,7 @@ use dfs_types::{BLOCK_SIZE, ChunkId, ErrorCode, Frame, FrameError, LeaseEpoch, R
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
 
-use super::prepare::{Location, locations, prepare_replica};
+use super::prepare::{Location, locations, prepare_downstream};
 use crate::Error;
 use crate::node::Node;
 
@@ -30,25 +30,25 @@ pub(super) async fn run(
     let permit = node.replications.clone().try_acquire_owned();
     let _permit = permit.map_err(|_| Error::Busy("chunks on their way to other nodes"))?;
     let _streams = node.sessions.take_streams(targets.len())?;
-    let copy = node.store.stat(chunk).await?.ok_or(StoreError::NotFound(chunk))?;
-    if copy.is_set_aside {
+    let replica = node.store.stat(chunk).await?.ok_or(StoreError::NotFound(chunk))?;
+    if replica.is_set_aside {
         return Err(StoreError::SetAside(chunk).into());
     }
     let header = node.store.header(chunk).await?;
     let meta = v1::ChunkMeta {
         cluster_id: header.cluster.to_wire(),
         chunk_id: chunk.to_wire(),
-        max_length: copy.seal.length.next_multiple_of(BLOCK_SIZE as u64),
+        max_length: replica.seal.length.next_multiple_of(BLOCK_SIZE as u64),
         inode: header.inode.0,
         path: header.path,
         file_offset: header.file_offset,
         is_replica: true,
-        min_copies: 1,
+        min_replicas: 1,
         ..v1::ChunkMeta::default()
     };
-    let copies = join_all(targets.iter().map(|target| send(node, copy, target, &meta)));
+    let replicas = join_all(targets.iter().map(|target| send(node, replica, target, &meta)));
     let (mut receipts, mut failed) = (Vec::new(), Vec::new());
-    for (target, result) in targets.iter().zip(copies.await) {
+    for (target, result) in targets.iter().zip(replicas.await) {
         match result {
             Ok(receipt) => {
                 node.counts.replicated.increment();
@@ -66,34 +66,35 @@ pub(super) async fn run(
 
 async fn send(
     node: &Arc<Node>,
-    copy: SealedChunk,
+    replica: SealedChunk,
     target: &Location,
     meta: &v1::ChunkMeta,
 ) -> Result<Receipt, Failure> {
-    let replica = prepare_replica(node, target, meta).await?;
+    let downstream = prepare_downstream(node, target, meta).await?;
     let reader = node.clone();
     let mut source = Reopening::new(move |offset| {
         let (frames, made) = mpsc::channel(FRAMES_AHEAD);
-        spawn_in_request(read(reader.clone(), copy, offset, frames));
+        spawn_in_request(read(reader.clone(), replica, offset, frames));
         made
     });
     let config = SenderConfig::between_nodes();
     let random = node.random.as_ref();
-    let sent = send_chunk(&*replica.link, replica.session, &mut source, &config, random, |_| {});
+    let sent =
+        send_chunk(&*downstream.link, downstream.session, &mut source, &config, random, |_| {});
     let outcome = sent.await.map_err(Failure::from)?;
     let own = outcome.receipts.into_iter().find(|receipt| receipt.node == target.id);
     own.ok_or_else(|| Failure::new(ErrorCode::Internal, "another node answered"))
 }
 
-/// Reads the frames of a copy from `offset` on, each verified: what is damaged is not spread.
+/// Reads the frames of a replica from `offset` on, each verified: what is damaged is not spread.
 async fn read(
     node: Arc<Node>,
-    copy: SealedChunk,
+    replica: SealedChunk,
     mut offset: u64,
     frames: mpsc::Sender<Result<Frame, dfs_streamer::Error>>,
 ) {
     loop {
-        let frame = frame(&node, copy, offset).await;
+        let frame = frame(&node, replica, offset).await;
         let is_last = frame.as_ref().map_or(true, |frame| frame.seal.is_some());
         offset = frame.as_ref().map_or(offset, Frame::end);
         if frames.send(frame).await.is_err() || is_last {
@@ -104,12 +105,12 @@ async fn read(
 
 async fn frame(
     node: &Arc<Node>,
-    copy: SealedChunk,
+    replica: SealedChunk,
     offset: u64,
 ) -> Result<Frame, dfs_streamer::Error> {
     let failed = |error: String| dfs_streamer::Error::Source(error);
-    let (chunk, length) = (copy.chunk, copy.seal.length);
-    let blocks = match node.read(copy, offset, length - offset).await {
+    let (chunk, length) = (replica.chunk, replica.seal.length);
+    let blocks = match node.read(replica, offset, length - offset).await {
         Ok(blocks) => blocks,
         Err(error) => return Err(failed(error.to_string())),
     };
@@ -117,16 +118,16 @@ async fn frame(
     let mut frame =
         Frame { offset: blocks.offset, data: blocks.data, crcs: blocks.crcs, seal: None };
     if frame.end() >= length {
-        frame.seal = Some(copy.seal);
+        frame.seal = Some(replica.seal);
     }
     let verified = node.pool.run(move || frame.verify().map(|()| frame)).await;
     match verified.map_err(|error| failed(error.to_string()))? {
         Ok(frame) => Ok(frame),
         Err(FrameError::ChecksumMismatch(block)) => {
-            if let Err(error) = node.condemn(copy, block).await {
-                tracing::error!(%chunk, %error, "a damaged copy could not be set aside");
+            if let Err(error) = node.condemn(replica, block).await {
+                tracing::error!(%chunk, %error, "a damaged replica could not be set aside");
             }
-            Err(failed(format!("block {block} of the copy is damaged")))
+            Err(failed(format!("block {block} of the replica is damaged")))
         }
         Err(error) => Err(failed(error.to_string())),
     }

@@ -37,8 +37,8 @@ pub(super) async fn run(
     };
     let permit = timeout(WAIT, node.reads.clone().acquire_owned()).await;
     let permit = permit.ok().and_then(Result::ok).ok_or(Error::Busy("reads"))?;
-    let copy = node.store.stat(chunk).await?.ok_or(StoreError::NotFound(chunk))?;
-    let (offset, length) = (request.offset, copy.seal.length);
+    let replica = node.store.stat(chunk).await?.ok_or(StoreError::NotFound(chunk))?;
+    let (offset, length) = (request.offset, replica.seal.length);
     if offset >= length {
         return Err(Error::PastEnd { chunk, offset, length });
     }
@@ -47,7 +47,7 @@ pub(super) async fn run(
         wanted => offset.saturating_add(wanted).min(length),
     };
     // The first read tells whether there is anything to be served.
-    let first = node.read(copy, offset, end - offset).await?;
+    let first = node.read(replica, offset, end - offset).await?;
     let (frames, outgoing) = mpsc::channel(FRAMES_AHEAD);
     let node = node.clone();
     spawn_in_request(async move {
@@ -64,11 +64,11 @@ pub(super) async fn run(
             let at = blocks.offset + blocks.data.len() as u64;
             let is_last = at >= end || blocks.data.is_empty();
             node.counts.bytes_out.add(blocks.data.len() as u64);
-            let sent = timeout(TAKE_WITHIN, frames.send(Ok(frame(blocks, copy.seal)))).await;
+            let sent = timeout(TAKE_WITHIN, frames.send(Ok(frame(blocks, replica.seal)))).await;
             if is_last || !matches!(sent, Ok(Ok(()))) {
                 return;
             }
-            next = node.read(copy, at, end - at).await;
+            next = node.read(replica, at, end - at).await;
         }
     });
     Ok(ReceiverStream::new(outgoing))

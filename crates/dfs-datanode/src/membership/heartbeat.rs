@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::bad_copies::PER_REPORT;
-use crate::node::{Node, Standing};
+use crate::bad_replicas::PER_REPORT;
+use crate::node::{Membership, Node};
 
 /// How long a coordinator may take to answer, at least.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -35,18 +35,18 @@ pub(super) enum End {
 pub(super) async fn run(
     node: &Node,
     address: &str,
-    standing: &Standing,
+    membership: &Membership,
     is_in_touch: &AtomicBool,
 ) -> Result<End, Failure> {
-    let silence = ANSWER_WITHIN.max(standing.heartbeat_interval * MISSED_MAX);
+    let silence = ANSWER_WITHIN.max(membership.heartbeat_interval * MISSED_MAX);
     let mut news = node.watch_news();
-    let mut current = node.watch_standing();
+    let mut current = node.watch_membership();
     news.mark_unchanged();
     let mut sequence = 1;
     let stream = node.next_stream();
     let (reports, outgoing) = mpsc::channel(1);
     // The first goes into the empty channel before the call is made.
-    let _ = reports.try_send(report(node, standing, stream, sequence));
+    let _ = reports.try_send(report(node, membership, stream, sequence));
     let channel = node
         .channels
         .control(address)
@@ -58,8 +58,8 @@ pub(super) async fn run(
         .map_err(|_| timed_out())?
         .map_err(|status| Failure::from_status(&status))?
         .into_inner();
-    let start = Instant::now() + standing.heartbeat_interval;
-    let mut tick = tokio::time::interval_at(start, standing.heartbeat_interval);
+    let start = Instant::now() + membership.heartbeat_interval;
+    let mut tick = tokio::time::interval_at(start, membership.heartbeat_interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let deadline = tokio::time::sleep(silence);
     tokio::pin!(deadline);
@@ -80,12 +80,12 @@ pub(super) async fn run(
                     return Ok(End::MustRegister);
                 }
                 is_in_touch.store(true, Ordering::Relaxed);
-                follow(node, standing, &order);
+                follow(node, membership, &order);
                 deadline.as_mut().reset(Instant::now() + silence);
                 continue;
             }
             // Both senders live as long as the node.
-            _ = current.wait_for(|now| !is_same(now.as_ref(), standing)) => {
+            _ = current.wait_for(|now| !is_same(now.as_ref(), membership)) => {
                 return Ok(End::Replaced);
             }
             () = &mut deadline => return Err(timed_out()),
@@ -95,27 +95,27 @@ pub(super) async fn run(
         // A coordinator that does not take reports fast enough gets fewer.
         if let Ok(room) = reports.try_reserve() {
             sequence += 1;
-            room.send(report(node, standing, stream, sequence));
+            room.send(report(node, membership, stream, sequence));
         }
     }
 }
 
-fn is_same(now: Option<&Standing>, standing: &Standing) -> bool {
-    now.is_some_and(|now| now.registration == standing.registration)
+fn is_same(now: Option<&Membership>, membership: &Membership) -> bool {
+    now.is_some_and(|now| now.registration == membership.registration)
 }
 
 fn timed_out() -> Failure {
     Failure::new(ErrorCode::Unavailable, "the coordinator has fallen silent")
 }
 
-fn report(node: &Node, standing: &Standing, stream: u64, sequence: u64) -> v1::HeartbeatReport {
+fn report(node: &Node, membership: &Membership, stream: u64, sequence: u64) -> v1::HeartbeatReport {
     v1::HeartbeatReport {
         node_id: node.id.to_wire(),
-        registration: standing.registration.0,
+        registration: membership.registration.0,
         disks: disks(node),
         is_full: node.is_full(),
         sessions: node.open_sessions(),
-        bad_copies: node.bad_copies.page(),
+        bad_replicas: node.bad_replicas.page(),
         sequence,
         is_stopping: node.is_stopping(),
         instance_id: node.instance,
@@ -138,13 +138,13 @@ pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
         .collect()
 }
 
-fn follow(node: &Node, standing: &Standing, order: &v1::HeartbeatOrder) {
-    for copy in order.confirmed_bad_copies.iter().take(PER_REPORT) {
-        if let Ok(chunk) = wire::id::<ChunkId>("chunk_id", &copy.chunk_id) {
-            node.bad_copies.remove(chunk, Stamp(copy.stamp));
+fn follow(node: &Node, membership: &Membership, order: &v1::HeartbeatOrder) {
+    for replica in order.confirmed_bad_replicas.iter().take(PER_REPORT) {
+        if let Ok(chunk) = wire::id::<ChunkId>("chunk_id", &replica.chunk_id) {
+            node.bad_replicas.remove(chunk, Stamp(replica.stamp));
         }
     }
     // A state this version does not know is none that takes chunks.
     let state = wire::node_state("state", order.state).unwrap_or(NodeState::Joining);
-    node.heard(standing.registration, state);
+    node.record_state(membership.registration, state);
 }

@@ -2,7 +2,7 @@
 //! one for each address of the names it was given.
 //!
 //! ```text
-//!  no standing ──Register──► number on all disks ──► standing ──Heartbeat──► ready
+//!  no membership ──Register──► number on all disks ──► membership ──Heartbeat──► ready
 //!       ▲                                               │
 //!       └──────────────── must_register ────────────────┘
 //! ```
@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, watch};
 
 pub(crate) use names::run;
 
-use crate::node::{Node, Standing};
+use crate::node::{Membership, Node};
 
 /// First pause before a coordinator is tried again.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ const SUPERSEDED_PAUSE: Duration = Duration::from_mins(1);
 
 /// Why the node is not in touch with a coordinator.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum MembershipError {
     /// It does not answer, or cannot right now.
     #[error("no answer: {0}")]
     Unreachable(#[from] Failure),
@@ -89,7 +89,7 @@ impl Coordinator {
         let mut said = String::new();
         loop {
             let mut ended = self.shared.ended.subscribe();
-            let met = self.meet().await;
+            let met = self.run_once().await;
             let was_in_touch = self.is_in_touch.swap(false, Ordering::Relaxed);
             if was_in_touch {
                 self.has_accepted = true;
@@ -106,11 +106,11 @@ impl Coordinator {
             } else if was_in_touch {
                 self.shared.ended.send_modify(|ended| *ended += 1);
             }
-            let trouble = met.err();
-            if let Some(trouble) = &trouble {
-                self.report(trouble, &mut said);
+            let error = met.err();
+            if let Some(error) = &error {
+                self.report(error, &mut said);
             }
-            let is_refusal = matches!(trouble, Some(Trouble::Refused(_)));
+            let is_refusal = matches!(error, Some(MembershipError::Refused(_)));
             let longest = if is_refusal { REFUSED_PAUSE } else { pause };
             // Half of it by chance, so that a cluster does not come back in step.
             let jitter = self.node.random.below(1 + longest.as_millis() as u64 / 2);
@@ -120,30 +120,30 @@ impl Coordinator {
     }
 
     /// Sees to it that the node is registered, and sends heartbeats until they end.
-    async fn meet(&mut self) -> Result<heartbeat::End, Trouble> {
-        let standing = self.standing().await?;
-        let end = heartbeat::run(&self.node, &self.address, &standing, &self.is_in_touch).await?;
+    async fn run_once(&mut self) -> Result<heartbeat::End, MembershipError> {
+        let membership = self.membership().await?;
+        let end = heartbeat::run(&self.node, &self.address, &membership, &self.is_in_touch).await?;
         if end == heartbeat::End::MustRegister {
-            self.refused = Some(standing.registration);
+            self.refused = Some(membership.registration);
         }
         Ok(end)
     }
 
-    async fn standing(&self) -> Result<Standing, Trouble> {
+    async fn membership(&self) -> Result<Membership, MembershipError> {
         let _only = self.shared.registering.lock().await;
-        match self.node.standing() {
-            Some(standing) if Some(standing.registration) != self.refused => Ok(standing),
+        match self.node.membership() {
+            Some(membership) if Some(membership.registration) != self.refused => Ok(membership),
             _ => register::run(&self.node, &self.address).await,
         }
     }
 
-    fn report(&self, trouble: &Trouble, said: &mut String) {
-        let text = trouble.to_string();
-        if let Trouble::Refused(reason) = trouble
-            && (self.has_accepted || self.node.standing().is_none())
+    fn report(&self, error: &MembershipError, said: &mut String) {
+        let text = error.to_string();
+        if let MembershipError::Refused(reason) = error
+            && (self.has_accepted || self.node.membership().is_none())
         {
             self.node.lose_standing(reason);
-        } else if self.node.standing().is_none() {
+        } else if self.node.membership().is_none() {
             self.node.readiness.not_ready(format!("coordinator {}: {text}", self.address));
         }
         if *said != text {

@@ -61,7 +61,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             }
             said.clone_from(&failures);
         }
-        if coordinators.attended.is_empty() && shared.node.standing().is_none() {
+        if coordinators.attended.is_empty() && shared.node.membership().is_none() {
             shared.node.readiness.not_ready(failures);
         }
         if is_fixed {

@@ -9,8 +9,8 @@ use dfs_proto::{Failure, FieldError, v1};
 use dfs_types::{ClusterId, ErrorCode, Incarnation, NodeState, RegistrationNumber};
 use tonic::Request;
 
-use super::Trouble;
-use crate::node::{Node, REMOVED, Standing};
+use super::MembershipError;
+use crate::node::{Membership, Node, REMOVED};
 
 /// How long a coordinator may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -19,36 +19,37 @@ const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_mins(1);
 
 /// Registers with one coordinator. When it returns, the number is durable on all disks, and used.
-pub(super) async fn run(node: &Node, address: &str) -> Result<Standing, Trouble> {
+pub(super) async fn run(node: &Node, address: &str) -> Result<Membership, MembershipError> {
     let known = node.store.identity().registration;
     let mut request = Request::new(request(node, known));
     request.set_timeout(ANSWER_WITHIN);
-    let channel = node.channels.control(address).map_err(|e| Trouble::Refused(e.to_string()))?;
+    let channel =
+        node.channels.control(address).map_err(|e| MembershipError::Refused(e.to_string()))?;
     let answer =
         tokio::time::timeout(ANSWER_WITHIN, MembershipClient::new(channel).register(request))
             .await
             .map_err(|_| Failure::new(ErrorCode::Unavailable, "timed out"))?
             .map_err(|status| refusal(Failure::from_status(&status)))?
             .into_inner();
-    let (standing, incarnation) = parse(&answer).map_err(|error| {
-        Trouble::Refused(format!("the coordinator answers what makes no sense: {error}"))
+    let (membership, incarnation) = parse(&answer).map_err(|error| {
+        MembershipError::Refused(format!("the coordinator answers what makes no sense: {error}"))
     })?;
     if let Some(known) = known {
-        check_same_cluster(&known, &standing, incarnation)?;
+        check_same_cluster(&known, &membership, incarnation)?;
     }
-    if standing.state == NodeState::Removed {
-        return Err(Trouble::Refused(REMOVED.to_owned()));
+    if membership.state == NodeState::Removed {
+        return Err(MembershipError::Refused(REMOVED.to_owned()));
     }
-    let number = standing.registration;
+    let number = membership.registration;
     node.store
-        .store_registration(Registration { cluster: standing.cluster, incarnation, number })
+        .store_registration(Registration { cluster: membership.cluster, incarnation, number })
         .await?;
     tracing::info!(
-        node = %node.id, cluster = %standing.cluster, registration = %number,
-        state = %standing.state, coordinator = address, "registered"
+        node = %node.id, cluster = %membership.cluster, registration = %number,
+        state = %membership.state, coordinator = address, "registered"
     );
-    node.take_standing(standing.clone());
-    Ok(standing)
+    node.take_membership(membership.clone());
+    Ok(membership)
 }
 
 fn request(node: &Node, known: Option<Registration>) -> v1::RegisterRequest {
@@ -67,10 +68,10 @@ fn request(node: &Node, known: Option<Registration>) -> v1::RegisterRequest {
     }
 }
 
-/// Tells a refusal, which stays one, from trouble that may pass.
-fn refusal(failure: Failure) -> Trouble {
+/// Tells a refusal, which stays one, from error that may pass.
+fn refusal(failure: Failure) -> MembershipError {
     match failure.code {
-        ErrorCode::Unauthenticated => Trouble::Refused(format!(
+        ErrorCode::Unauthenticated => MembershipError::Refused(format!(
             "the coordinator does not take this join secret ({failure}): \
              give this node the secret of the cluster"
         )),
@@ -78,49 +79,49 @@ fn refusal(failure: Failure) -> Trouble {
         | ErrorCode::PermissionDenied
         | ErrorCode::InvalidArgument
         | ErrorCode::UnsupportedVersion
-        | ErrorCode::Unimplemented => Trouble::Refused(failure.message),
-        _ => Trouble::Unreachable(failure),
+        | ErrorCode::Unimplemented => MembershipError::Refused(failure.message),
+        _ => MembershipError::Unreachable(failure),
     }
 }
 
-fn parse(answer: &v1::RegisterResponse) -> Result<(Standing, Incarnation), FieldError> {
+fn parse(answer: &v1::RegisterResponse) -> Result<(Membership, Incarnation), FieldError> {
     let interval = Duration::from_millis(answer.heartbeat_interval_ms);
-    let standing = Standing {
+    let membership = Membership {
         cluster: wire::id::<ClusterId>("cluster_id", &answer.cluster_id)?,
         registration: RegistrationNumber(answer.registration),
         key: wire::key("node_key", &answer.node_key)?,
         heartbeat_interval: interval.clamp(INTERVAL_MIN, INTERVAL_MAX),
         state: wire::node_state("state", answer.state)?,
     };
-    Ok((standing, Incarnation(answer.incarnation)))
+    Ok((membership, Incarnation(answer.incarnation)))
 }
 
 /// The node's disks remember their cluster: neither an empty one that took its place nor an old
 /// state of it may have this node.
 fn check_same_cluster(
     known: &Registration,
-    standing: &Standing,
+    membership: &Membership,
     incarnation: Incarnation,
-) -> Result<(), Trouble> {
-    if standing.cluster != known.cluster {
-        return Err(Trouble::Refused(format!(
+) -> Result<(), MembershipError> {
+    if membership.cluster != known.cluster {
+        return Err(MembershipError::Refused(format!(
             "the disks belong to cluster {}, the coordinator is of {}: \
              point this node at its own coordinator",
-            known.cluster, standing.cluster
+            known.cluster, membership.cluster
         )));
     }
     if incarnation < known.incarnation {
-        return Err(Trouble::Refused(format!(
+        return Err(MembershipError::Refused(format!(
             "the coordinator's metadata is of incarnation {incarnation}, the disks have seen \
              {}: the coordinator runs on an old state of the cluster",
             known.incarnation
         )));
     }
-    if standing.registration <= known.number {
-        return Err(Trouble::Refused(format!(
+    if membership.registration <= known.number {
+        return Err(MembershipError::Refused(format!(
             "the coordinator hands out registration {}, the disks have {} already: \
              the coordinator runs on an old state of the cluster",
-            standing.registration, known.number
+            membership.registration, known.number
         )));
     }
     Ok(())

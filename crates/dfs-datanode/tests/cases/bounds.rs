@@ -29,7 +29,7 @@ async fn a_refused_session_takes_no_place() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, Settings { sessions: 1, ..settings() }).await;
     for _ in 0..3 {
-        let too_many = v1::ChunkMeta { min_copies: 2, ..meta(1) };
+        let too_many = v1::ChunkMeta { min_replicas: 2, ..meta(1) };
         assert_eq!(refused(node.prepare(too_many).await), ErrorCode::NotEnoughNodes);
     }
     node.prepare(meta(1)).await.unwrap();
@@ -63,9 +63,9 @@ async fn streams_to_replicas_have_a_bound_that_repair_shares() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_demands_as_many_copies_as_its_settings_say() {
+async fn a_node_demands_as_many_replicas_as_its_settings_say() {
     let cluster = Cluster::start().await;
-    let node = cluster.node(1, Settings { min_durable_copies: 2, ..settings() }).await;
+    let node = cluster.node(1, Settings { min_durable_replicas: 2, ..settings() }).await;
     let second = cluster.node(2, settings()).await;
     // The client would be content with one.
     assert_eq!(refused(node.prepare(meta(1)).await), ErrorCode::NotEnoughNodes);
@@ -78,11 +78,11 @@ async fn a_node_demands_as_many_copies_as_its_settings_say() {
     let ready = node.prepare(with_two).await.unwrap();
     assert_eq!((ready.ready_replicas.len(), ready.dropped.len()), (1, 1));
     // What a client asks for beyond that counts as well.
-    let three = v1::ChunkMeta { min_copies: 3, ..meta_for(2, &[&second]) };
+    let three = v1::ChunkMeta { min_replicas: 3, ..meta_for(2, &[&second]) };
     assert_eq!(refused(node.prepare(three).await), ErrorCode::NotEnoughNodes);
-    // A replica is one of the copies of another node, which counts them.
+    // A replica is one of the replicas of another node, which counts them.
     node.prepare(replica_meta(3)).await.unwrap();
-    // The second copy is lost on the way: the first alone is not enough.
+    // The second replica is lost on the way: the first alone is not enough.
     second.store.hang(Hang::Write);
     assert_eq!(node.finish(&ready, b"data").await, Err(ErrorCode::NotEnoughNodes));
 }

@@ -8,8 +8,8 @@ use crate::cluster::{Cluster, Node, meant, meta, refused, settings};
 
 /// An order to node 1.
 fn delete(chunk: u128, stamp: u64, lease_epoch: u64) -> v1::DeleteChunksRequest {
-    let copies = vec![v1::CopyToDelete { chunk_id: meta(chunk).chunk_id, stamp }];
-    v1::DeleteChunksRequest { copies, lease_epoch, node_id: meant(1) }
+    let replicas = vec![v1::ReplicaToDelete { chunk_id: meta(chunk).chunk_id, stamp }];
+    v1::DeleteChunksRequest { replicas, lease_epoch, node_id: meant(1) }
 }
 
 async fn deleted(node: &Node, request: v1::DeleteChunksRequest) -> u64 {
@@ -40,13 +40,13 @@ async fn an_order_of_an_older_lease_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_with_another_stamp_is_left() {
+async fn a_replica_with_another_stamp_is_left() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let first = node.write(1, b"data").await[0].stamp;
     assert_eq!(deleted(&node, delete(1, first + 1, 1)).await, 0);
     assert_eq!(deleted(&node, delete(1, first, 1)).await, 1);
-    // A late repeat does not hit the copy that was made since.
+    // A late repeat does not hit the replica that was made since.
     let second = node.write(1, b"data").await[0].stamp;
     assert_ne!(first, second);
     assert_eq!(deleted(&node, delete(1, first, 1)).await, 0);

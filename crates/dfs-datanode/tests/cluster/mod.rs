@@ -14,7 +14,7 @@ use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::WireId as _;
 use dfs_proto::{Failure, v1};
 use dfs_runtime::{Shutdown, Trigger};
-use dfs_transport::{Channels, MemoryNetwork, Security, Traced};
+use dfs_transport::{Channels, ClientChannel, MemoryNetwork, Security};
 use dfs_types::{ChunkId, ErrorCode, NodeId, SeededRandom};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -106,11 +106,11 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn channel(&self) -> Traced {
+    pub(crate) fn channel(&self) -> ClientChannel {
         self.channels.control(&self.address).unwrap()
     }
 
-    pub(crate) fn client(&self) -> DataNodeClient<Traced> {
+    pub(crate) fn client(&self) -> DataNodeClient<ClientChannel> {
         DataNodeClient::new(self.channel())
     }
 
@@ -170,7 +170,7 @@ pub(crate) fn meta(chunk: u128) -> v1::ChunkMeta {
         max_length: CHUNK,
         inode: 5,
         path: "/file".into(),
-        min_copies: 1,
+        min_replicas: 1,
         ..v1::ChunkMeta::default()
     }
 }

@@ -5,7 +5,7 @@ use dfs_proto::bulk::{self, Incoming};
 use dfs_proto::v1::chunk_ack::Kind;
 use dfs_proto::v1::chunk_data;
 use dfs_proto::{Failure, v1};
-use dfs_transport::Traced;
+use dfs_transport::ClientChannel;
 use dfs_types::{BLOCK_SIZE, ChunkSeal, Crc32c, ErrorCode, Frame, Sha256};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -37,13 +37,17 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) async fn attach(channel: Traced, session_id: Bytes, attach_number: u64) -> Self {
+    pub(crate) async fn attach(
+        channel: ClientChannel,
+        session_id: Bytes,
+        attach_number: u64,
+    ) -> Self {
         let attach = v1::Attach { session_id, attach_number };
         Self::start(channel, v1::ChunkData { kind: Some(chunk_data::Kind::Attach(attach)) }).await
     }
 
     /// Begins with whatever message this is.
-    pub(crate) async fn start(channel: Traced, first: v1::ChunkData) -> Self {
+    pub(crate) async fn start(channel: ClientChannel, first: v1::ChunkData) -> Self {
         let (data, outgoing) = mpsc::channel(64);
         data.send(first).await.unwrap();
         let call = bulk::chunk_data_stream(channel, ReceiverStream::new(outgoing));

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest};
-use dfs_etcd::{Client, Error, Patience};
+use dfs_etcd::{Client, Error, RetryBudget};
 
 use super::keys::Keys;
 use super::requests::{found, has_writes, put, read, revision_of};
 
 /// Time for the transaction of a round.
-const ROUND_PATIENCE: Duration = Duration::from_secs(1);
+const ROUND_BUDGET: Duration = Duration::from_secs(1);
 
 /// What was seen in the round before.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ async fn round(client: &Client, keys: &Keys, seen: &mut Seen) -> Result<(), Erro
         failure: vec![read(RangeRequest { key: key.clone(), ..<_>::default() })],
     };
     let before = seen.revision;
-    let is_ours = match client.txn(request, &mut Patience::new(ROUND_PATIENCE)).await {
+    let is_ours = match client.txn(request, &mut RetryBudget::new(ROUND_BUDGET)).await {
         Ok(answer) => {
             seen.revision = revision_of(answer.header.as_ref());
             let written = answer.responses.into_iter().flat_map(found).next();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest};
 use dfs_etcd::mvccpb::KeyValue;
-use dfs_etcd::{Client, Error, Patience};
+use dfs_etcd::{Client, Error, RetryBudget};
 use dfs_metadata::engine::{EngineError, LeaseGrant, lease_epoch_key, lease_renewal_key};
 use dfs_metadata::lease::{decode_epoch, encode_epoch};
 use dfs_types::{LeaseEpoch, Revision};
@@ -17,7 +17,7 @@ use super::keys::Keys;
 use super::requests::{found, has_version, is_absent, put, read, revision_of};
 
 /// Time after which taking a lease is given up; its holder asks again soon.
-const TAKE_PATIENCE: Duration = Duration::from_secs(1);
+const TAKE_BUDGET: Duration = Duration::from_secs(1);
 
 /// The leases that this handle holds.
 ///
@@ -157,7 +157,7 @@ impl Leases {
             success: writes(lease),
             failure: vec![],
         };
-        let answer = self.client.txn(request, &mut Patience::new(TAKE_PATIENCE)).await;
+        let answer = self.client.txn(request, &mut RetryBudget::new(TAKE_BUDGET)).await;
         if let Ok(answer) = &answer
             && answer.succeeded
         {

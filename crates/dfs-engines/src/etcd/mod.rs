@@ -34,7 +34,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest};
-use dfs_etcd::{Client, Error, Patience, Settings};
+use dfs_etcd::{Client, Error, RetryBudget, Settings};
 use dfs_metadata::engine::{Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Watch};
 use dfs_types::{OsRandom, Random as _, Revision};
 use tokio::sync::{Mutex, watch as channel};
@@ -52,7 +52,7 @@ use self::writer::{MARKER_TTL, Writer};
 /// Format that this version writes, and the newest it reads.
 const FORMAT: u32 = 1;
 /// Time for the store to be made or found.
-const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+const OPEN_BUDGET: Duration = Duration::from_secs(10);
 /// Pause after the lease of the marker could not be kept alive.
 const KEEP_RETRY: Duration = Duration::from_secs(5);
 
@@ -128,7 +128,7 @@ impl EtcdEngine {
 /// Refuses a store that a newer version made, and marks a new one.
 async fn check_format(client: &Client, keys: &Keys) -> Result<(), EngineError> {
     let key = keys.format();
-    let mut patience = Patience::new(OPEN_PATIENCE);
+    let mut budget = RetryBudget::new(OPEN_BUDGET);
     loop {
         let request = RangeRequest { key: key.clone(), ..<_>::default() };
         let answer = client.range(request).await.map_err(engine_error)?;
@@ -147,9 +147,9 @@ async fn check_format(client: &Client, keys: &Keys) -> Result<(), EngineError> {
             success: vec![put(key.clone(), Bytes::from(FORMAT.to_string()), 0)],
             failure: vec![],
         };
-        match client.txn(request, &mut patience).await {
+        match client.txn(request, &mut budget).await {
             Err(error @ (Error::NoAnswer(_) | Error::Unreachable(_))) => {
-                if !patience.pause(client.members()).await {
+                if !budget.pause(client.members()).await {
                     return Err(engine_error(error));
                 }
             }

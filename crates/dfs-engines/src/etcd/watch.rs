@@ -8,7 +8,7 @@ use bytes::Bytes;
 use dfs_etcd::etcdserverpb::WatchCreateRequest;
 use dfs_etcd::mvccpb::Event;
 use dfs_etcd::mvccpb::event::EventType;
-use dfs_etcd::{Client, Error, Patience, WatchAnswer, WatchStream};
+use dfs_etcd::{Client, Error, RetryBudget, WatchAnswer, WatchStream};
 use dfs_metadata::engine::{Change, EngineError, Watch};
 use dfs_types::Revision;
 
@@ -16,7 +16,7 @@ use super::failure::read_error;
 use super::keys::Keys;
 
 /// Time after which nobody is asked for a new stream any more; the next call tries again.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(8);
+const CONNECT_BUDGET: Duration = Duration::from_secs(8);
 
 /// Pause after a stream that broke, which might break at once again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
@@ -54,11 +54,11 @@ impl EtcdWatch {
     async fn connect(&mut self) -> Result<&mut WatchStream, EngineError> {
         if self.stream.is_none() {
             self.partial.clear();
-            let mut patience = Patience::new(CONNECT_PATIENCE);
+            let mut budget = RetryBudget::new(CONNECT_BUDGET);
             let stream = loop {
-                match self.client.watch(self.request(), &mut patience).await {
+                match self.client.watch(self.request(), &mut budget).await {
                     Err(Error::NoAnswer(_) | Error::Unreachable(_))
-                        if patience.pause(self.client.members()).await => {}
+                        if budget.pause(self.client.members()).await => {}
                     result => break result.map_err(|error| read_error(error, self.position))?,
                 }
             };

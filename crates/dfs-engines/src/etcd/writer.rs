@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest, TxnResponse};
 use dfs_etcd::mvccpb::KeyValue;
-use dfs_etcd::{Client, Error, Patience};
+use dfs_etcd::{Client, Error, RetryBudget};
 use dfs_metadata::engine::{Commit, EngineError, Outcome};
 use dfs_types::{OsRandom, Random as _, Revision};
 use tokio::sync::watch;
@@ -28,7 +28,7 @@ use super::keys::Keys;
 use super::requests::{found, has_version, is_absent, put, read, revision_of};
 
 /// Time after which a batch is no longer sent or looked for.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+const COMMIT_BUDGET: Duration = Duration::from_secs(10);
 /// Time that the marker of a handle lasts when nobody keeps it alive. Far longer than anybody looks
 /// for a lost answer.
 pub(super) const MARKER_TTL: Duration = Duration::from_mins(5);
@@ -90,8 +90,8 @@ impl Writer {
         &mut self,
         commits: &[Commit],
     ) -> Result<Vec<Outcome>, EngineError> {
-        let mut patience = Patience::new(COMMIT_PATIENCE);
-        self.settle_earlier(&mut patience).await?;
+        let mut budget = RetryBudget::new(COMMIT_BUDGET);
+        self.settle_earlier(&mut budget).await?;
         let mut outcomes: Vec<Option<Outcome>> = vec![None; commits.len()];
         let mut has_committed = false;
         loop {
@@ -101,7 +101,7 @@ impl Writer {
             if group.commits().is_empty() {
                 return Ok(outcomes.into_iter().flatten().collect());
             }
-            match self.carry_out(&group, &mut patience).await {
+            match self.carry_out(&group, &mut budget).await {
                 Ok(Verdict::Committed(revision)) => {
                     for (index, commit) in group.commits() {
                         has_committed |= !commit.writes.is_empty();
@@ -127,13 +127,13 @@ impl Writer {
     async fn carry_out(
         &mut self,
         group: &Group<'_>,
-        patience: &mut Patience,
+        budget: &mut RetryBudget,
     ) -> Result<Verdict, EngineError> {
         loop {
-            let marker = self.marker(patience).await?;
+            let marker = self.marker(budget).await?;
             self.number += 1;
             let number = self.number;
-            match self.client.txn(self.request(group, &marker, number), patience).await {
+            match self.client.txn(self.request(group, &marker, number), budget).await {
                 Ok(answer) if answer.succeeded => {
                     let revision = revision_of(answer.header.as_ref());
                     self.marker = Some(Marker { version: revision, ..marker });
@@ -144,22 +144,22 @@ impl Writer {
                         return Ok(verdict);
                     }
                     self.forget_marker();
-                    if !patience.is_left() {
+                    if !budget.is_left() {
                         let what = "the lease of this process in etcd does not last".to_owned();
                         return Err(EngineError::Unavailable(what));
                     }
                 }
                 Err(error @ Error::Unreachable(_)) => {
-                    if !patience.pause(self.client.members()).await {
+                    if !budget.pause(self.client.members()).await {
                         return Err(engine_error(error));
                     }
                 }
                 Err(Error::NoAnswer(why)) => {
                     self.number += 1;
                     self.unsettled = Some(Unsettled { number, instead: self.number });
-                    match self.settle(patience).await? {
+                    match self.settle(budget).await? {
                         Fate::Committed(revision) => return Ok(Verdict::Committed(revision)),
-                        Fate::Prevented if patience.is_left() => {}
+                        Fate::Prevented if budget.is_left() => {}
                         Fate::Prevented => return Err(EngineError::Unavailable(why)),
                     }
                 }
@@ -180,11 +180,11 @@ impl Writer {
 
     /// Finds out what became of a transaction of an earlier batch, whose callers were told that
     /// nobody knows. Nothing of a new batch may be sent before.
-    async fn settle_earlier(&mut self, patience: &mut Patience) -> Result<(), EngineError> {
+    async fn settle_earlier(&mut self, budget: &mut RetryBudget) -> Result<(), EngineError> {
         if self.unsettled.is_none() {
             return Ok(());
         }
-        match self.settle(patience).await {
+        match self.settle(budget).await {
             Err(error) if self.unsettled.is_some() => Err(match error {
                 EngineError::OutcomeUnknown(why) => EngineError::Unavailable(why),
                 error => error,
@@ -196,7 +196,7 @@ impl Writer {
 
     /// Finds out what became of the unsettled transaction, and prevents it if it did not take
     /// place yet.
-    async fn settle(&mut self, patience: &mut Patience) -> Result<Fate, EngineError> {
+    async fn settle(&mut self, budget: &mut RetryBudget) -> Result<Fate, EngineError> {
         let (Some(Unsettled { number, instead }), Some(marker)) =
             (self.unsettled, self.marker.clone())
         else {
@@ -209,7 +209,7 @@ impl Writer {
             failure: vec![read(RangeRequest { key: marker.key.clone(), ..<_>::default() })],
         };
         loop {
-            match self.client.txn(request.clone(), patience).await {
+            match self.client.txn(request.clone(), budget).await {
                 Ok(answer) => {
                     self.unsettled = None;
                     let version = revision_of(answer.header.as_ref());
@@ -235,7 +235,7 @@ impl Writer {
                     ));
                 }
                 Err(Error::NoAnswer(why) | Error::Unreachable(why)) => {
-                    if !patience.pause(self.client.members()).await {
+                    if !budget.pause(self.client.members()).await {
                         return Err(EngineError::OutcomeUnknown(why));
                     }
                 }
@@ -252,7 +252,7 @@ impl Writer {
     }
 
     /// The marker, made when there is none.
-    async fn marker(&mut self, patience: &mut Patience) -> Result<Marker, EngineError> {
+    async fn marker(&mut self, budget: &mut RetryBudget) -> Result<Marker, EngineError> {
         if let Some(marker) = &self.marker {
             return Ok(marker.clone());
         }
@@ -267,7 +267,7 @@ impl Writer {
                 success: vec![put(key.clone(), encode(0), lease)],
                 failure: vec![],
             };
-            match self.client.txn(request, patience).await {
+            match self.client.txn(request, budget).await {
                 Ok(answer) if answer.succeeded => {
                     let version = revision_of(answer.header.as_ref());
                     let marker = Marker { key, lease, version };
@@ -276,7 +276,7 @@ impl Writer {
                     return Ok(marker);
                 }
                 Ok(_) | Err(Error::LeaseGone | Error::NoAnswer(_) | Error::Unreachable(_))
-                    if patience.pause(self.client.members()).await => {}
+                    if budget.pause(self.client.members()).await => {}
                 Ok(_) => return Err(engine_error(Error::LeaseGone)),
                 Err(error) => return Err(engine_error(error)),
             }

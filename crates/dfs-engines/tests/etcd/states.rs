@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dfs_engines::etcd::{EtcdEngine, Options};
 use dfs_etcd::etcdserverpb::{PutRequest, RequestOp, TxnRequest, request_op::Request};
 use dfs_etcd::test_server::{self, Cluster};
-use dfs_etcd::{Client, Patience};
+use dfs_etcd::{Client, RetryBudget};
 use dfs_metadata::engine::{Engine as _, EngineError};
 use tokio::time::timeout;
 
@@ -80,7 +80,7 @@ async fn a_store_of_a_newer_version_is_left_alone() {
         let put = Request::RequestPut(PutRequest { key, value, lease: 0 });
         let success = vec![RequestOp { request: Some(put) }];
         let request = TxnRequest { success, ..<_>::default() };
-        client.txn(request, &mut Patience::new(DEADLINE)).await.unwrap();
+        client.txn(request, &mut RetryBudget::new(DEADLINE)).await.unwrap();
     };
     let opened = async || EtcdEngine::open(&settings, &prefix, Options::default()).await;
     set("2").await;

@@ -78,15 +78,15 @@ pub enum ProblemKind {
     UnknownKey,
     /// A key that must be there and is not.
     Missing,
-    /// The store is half a copy.
-    UnfinishedCopy,
+    /// The store is half a replica.
+    UnfinishedMigration,
     /// A name without what it names, or that says something else of it.
     Name,
     /// An inode without a name, or with several.
     Inode,
     /// Extents that do not fit their file.
     Extent,
-    /// A chunk whose references are counted wrong, or whose copies cannot be.
+    /// A chunk whose references are counted wrong, or whose replicas cannot be.
     Chunk,
 }
 
@@ -98,7 +98,7 @@ impl ProblemKind {
             Self::NewerFormat => "newer_format",
             Self::UnknownKey => "unknown_key",
             Self::Missing => "missing",
-            Self::UnfinishedCopy => "unfinished_copy",
+            Self::UnfinishedMigration => "unfinished_migration",
             Self::Name => "name",
             Self::Inode => "inode",
             Self::Extent => "extent",

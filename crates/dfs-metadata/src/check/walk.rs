@@ -188,9 +188,10 @@ impl<'a> Walk<'a> {
             let is_tombstone = record.is_tombstone();
             self.report.tombstones += u64::from(is_tombstone);
             self.report.chunks += u64::from(!is_tombstone);
-            for copy in &record.copies {
-                if !self.nodes.contains(&copy.node) {
-                    let what = format!("a copy lies on node {}, which is not known", copy.node);
+            for replica in &record.replicas {
+                if !self.nodes.contains(&replica.node) {
+                    let what =
+                        format!("a replica lies on node {}, which is not known", replica.node);
                     self.add(ProblemKind::Chunk, key, what);
                 }
             }
@@ -367,11 +368,11 @@ impl<'a> Walk<'a> {
             self.read::<Floor>(key, value);
         } else if *key == keys::INODES {
             self.read::<NextInode>(key, value);
-        } else if [keys::MOVES, keys::NAMES, keys::STANDING].contains(key) {
+        } else if [keys::MOVES, keys::NAMES, keys::NODE_INTENT].contains(key) {
             self.read::<Mark>(key, value);
-        } else if *key == keys::COPY {
-            let what = "the store is an unfinished copy; `dfs metadata copy` finishes it";
-            self.add(ProblemKind::UnfinishedCopy, key, what);
+        } else if *key == keys::MIGRATION {
+            let what = "the store is an unfinished copy; `dfs metadata migrate` finishes it";
+            self.add(ProblemKind::UnfinishedMigration, key, what);
         } else if key.starts_with(keys::LEASES) && key.ends_with(keys::EPOCH) {
             if let Err(error) = lease::decode_epoch(value) {
                 let kind = match error {

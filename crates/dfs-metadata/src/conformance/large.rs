@@ -37,8 +37,8 @@ pub async fn file_of_many_extents(harness: &mut dyn Harness) {
     assert_eq!(read(&namespace).await, written, "each extent, in the order of the file");
     let request = Delete { path: at(PATH), recursive: false, now: true };
     namespace.delete(&request, Some(&repeat(2))).await.unwrap();
-    let copies = reap(&namespace).await;
-    assert_eq!(copies, written.iter().copied().collect::<BTreeSet<_>>(), "each copy once");
+    let replicas = reap(&namespace).await;
+    assert_eq!(replicas, written.iter().copied().collect::<BTreeSet<_>>(), "each replica once");
     for prefix in ["x/", "u/", "o/"] {
         let snapshot = engine.snapshot().await.unwrap();
         let left = snapshot.range(prefix.as_bytes(), &[], 1).await.unwrap();
@@ -108,17 +108,17 @@ async fn read(namespace: &Namespace) -> Vec<ChunkId> {
     chunks
 }
 
-/// Reaps until nothing is due. Gives the chunks whose copies may go; fails when one is given twice.
+/// Reaps until nothing is due. Gives the chunks whose replicas may go; fails when one is given twice.
 async fn reap(namespace: &Namespace) -> BTreeSet<ChunkId> {
-    let mut copies = BTreeSet::new();
+    let mut replicas = BTreeSet::new();
     loop {
         let limits = ReapLimits { items: 10, pressure: true };
         let reaped = namespace.reap(&limits, None).await.unwrap();
-        for copy in reaped.copies {
-            assert!(copies.insert(copy.chunk), "{copy:?} is given twice");
+        for replica in reaped.replicas {
+            assert!(replicas.insert(replica.chunk), "{replica:?} is given twice");
         }
         if !reaped.has_more {
-            return copies;
+            return replicas;
         }
     }
 }

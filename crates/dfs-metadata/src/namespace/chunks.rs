@@ -1,10 +1,10 @@
-//! The records of chunks, for those who keep their copies well.
+//! The records of chunks, for those who keep their replicas well.
 
 use bytes::Bytes;
 use dfs_types::{ChunkId, Generation, NodeId, Receipt, Revision, Stamp};
 
 use super::transaction::{Attempt, Transaction};
-use super::{Chunk, Copy, Namespace, Node, TRIES};
+use super::{Chunk, Namespace, Node, Replica, TRIES};
 use crate::engine::Condition;
 use crate::{Error, keys};
 
@@ -19,12 +19,12 @@ pub struct ChunkPage {
     pub has_more: bool,
 }
 
-/// Names a copy of a chunk.
+/// Names a replica of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CopyId {
+pub struct ReplicaId {
     /// The node.
     pub node: NodeId,
-    /// Which copy there.
+    /// Which replica there.
     pub stamp: Stamp,
 }
 
@@ -51,17 +51,17 @@ impl Namespace {
         self.begin().await?.peek_many(&keys).await
     }
 
-    /// Adds copies that nodes vouch for and removes others, in one commit, provided that the
+    /// Adds replicas that nodes vouch for and removes others, in one commit, provided that the
     /// record is still of `generation` and `fence` holds. Returns the new record.
     ///
-    /// Refuses to leave the chunk without a good copy, forged receipts, and nodes that do not
+    /// Refuses to leave the chunk without a good replica, forged receipts, and nodes that do not
     /// take part.
-    pub async fn swap_copies(
+    pub async fn swap_replicas(
         &self,
         chunk: ChunkId,
         generation: Generation,
         add: &[Receipt],
-        remove: &[CopyId],
+        remove: &[ReplicaId],
         fence: Option<&Condition>,
     ) -> Result<Chunk, Error> {
         for receipt in add {
@@ -86,12 +86,12 @@ impl Namespace {
                     let what = "the node does not take part";
                     return Err(Error::BadReceipt { chunk, node: receipt.node, what });
                 }
-                record.copies.retain(|copy| copy.node != receipt.node);
-                record.copies.push(Copy::of(receipt));
+                record.replicas.retain(|replica| replica.node != receipt.node);
+                record.replicas.push(Replica::of(receipt));
             }
-            record.copies.retain(|copy| !remove.contains(&CopyId::of(copy)));
-            if record.good_copies().next().is_none() {
-                return Err(Error::LastCopy(chunk));
+            record.replicas.retain(|replica| !remove.contains(&ReplicaId::of(replica)));
+            if record.good_replicas().next().is_none() {
+                return Err(Error::LastReplica(chunk));
             }
             record.generation = generation.next();
             tx.put(key, &record);
@@ -99,16 +99,16 @@ impl Namespace {
                 return Ok(record);
             }
         }
-        Err(Error::Conflict { what: "the copies of a chunk", tries: TRIES })
+        Err(Error::Conflict { what: "the replicas of a chunk", tries: TRIES })
     }
 
-    /// Notes that a copy is bad or gone. Returns the record, or `None` when there is no such copy
-    /// (any more); either way the copy is no longer counted. A node that says so of its own copy
+    /// Notes that a replica is bad or gone. Returns the record, or `None` when there is no such replica
+    /// (any more); either way the replica is no longer counted. A node that says so of its own replica
     /// needs no `fence`.
     pub async fn mark_bad(
         &self,
         chunk: ChunkId,
-        copy: CopyId,
+        replica: ReplicaId,
         fence: Option<&Condition>,
     ) -> Result<Option<Chunk>, Error> {
         for tries in 0..TRIES {
@@ -119,7 +119,9 @@ impl Namespace {
             };
             let key = keys::chunk(chunk);
             let Some(mut record) = tx.get::<Chunk>(&key).await? else { return Ok(None) };
-            let Some(bad) = record.copies.iter_mut().find(|found| CopyId::of(found) == copy) else {
+            let Some(bad) =
+                record.replicas.iter_mut().find(|found| ReplicaId::of(found) == replica)
+            else {
                 return Ok(None);
             };
             if bad.is_bad {
@@ -132,15 +134,15 @@ impl Namespace {
                 return Ok(Some(record));
             }
         }
-        Err(Error::Conflict { what: "the copies of a chunk", tries: TRIES })
+        Err(Error::Conflict { what: "the replicas of a chunk", tries: TRIES })
     }
 
-    /// Notes that copies of a tombstone were deleted. What a reaper returned and could not order
+    /// Notes that replicas of a tombstone were deleted. What a reaper returned and could not order
     /// stays in the tombstone until then, and is found by [`Self::scan_chunks`].
-    pub async fn forget_copies(
+    pub async fn forget_replicas(
         &self,
         chunk: ChunkId,
-        copies: &[CopyId],
+        replicas: &[ReplicaId],
         fence: Option<&Condition>,
     ) -> Result<(), Error> {
         for tries in 0..TRIES {
@@ -148,9 +150,9 @@ impl Namespace {
             let mut tx = self.begin_fenced(fence).await?;
             let key = keys::chunk(chunk);
             let Some(mut record) = tx.get::<Chunk>(&key).await? else { return Ok(()) };
-            let before = record.copies.len();
-            record.copies.retain(|copy| !copies.contains(&CopyId::of(copy)));
-            if !record.is_tombstone() || record.copies.len() == before {
+            let before = record.replicas.len();
+            record.replicas.retain(|replica| !replicas.contains(&ReplicaId::of(replica)));
+            if !record.is_tombstone() || record.replicas.len() == before {
                 return Ok(());
             }
             record.generation = record.generation.next();
@@ -159,7 +161,7 @@ impl Namespace {
                 return Ok(());
             }
         }
-        Err(Error::Conflict { what: "the copies of a chunk", tries: TRIES })
+        Err(Error::Conflict { what: "the replicas of a chunk", tries: TRIES })
     }
 
     /// Refuses a receipt that is not the word of the node it names for this chunk.
@@ -175,10 +177,10 @@ impl Namespace {
     }
 }
 
-impl CopyId {
-    /// Which copy that is.
-    pub fn of(copy: &Copy) -> Self {
-        Self { node: copy.node, stamp: copy.stamp }
+impl ReplicaId {
+    /// Which replica that is.
+    pub fn of(replica: &Replica) -> Self {
+        Self { node: replica.node, stamp: replica.stamp }
     }
 }
 
@@ -190,7 +192,7 @@ impl Transaction {
         let is_known = |node: &Node| receipt.registration <= newest(node);
         // A disk that the node has no longer holds nothing.
         let has_disk = |node: &Node| node.disks.contains(&receipt.disk);
-        Ok(node.is_some_and(|node| node.may_hold_copies() && is_known(&node) && has_disk(&node)))
+        Ok(node.is_some_and(|node| node.may_hold_replicas() && is_known(&node) && has_disk(&node)))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{Components, Inner, Namespace, Node, Options};
 use crate::codec::Record as _;
 use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Write};
 use crate::records::inode::{Content, Directory, Inode, Link, Times};
-use crate::records::setting::{Cluster, CopyMark, Floor, Mark, NextInode};
+use crate::records::setting::{Cluster, Floor, Mark, MigrationMark, NextInode};
 use crate::{Error, keys};
 
 /// The incarnation of a cluster that was just made.
@@ -25,24 +25,24 @@ const FIRST: Incarnation = Incarnation(1);
 pub struct InitOptions {
     /// The id it gets: made up for it, and of no other cluster.
     pub cluster: ClusterId,
-    /// Copies of new files.
+    /// Replicas of new files.
     pub replication: Replication,
 }
 
-/// How many copies files get.
+/// How many replicas files get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replication {
-    /// Copies wanted of each chunk of a new file.
+    /// Replicas wanted of each chunk of a new file.
     pub factor: u8,
-    /// Durable copies without which no write is acknowledged; a majority when not set.
+    /// Durable replicas without which no write is acknowledged; a majority when not set.
     pub min_write: Option<u8>,
 }
 
 impl Replication {
-    /// Copies that a file may have at most.
+    /// Replicas that a file may have at most.
     pub const FACTOR_MAX: u8 = 16;
 
-    /// Durable copies without which a file that wants `factor` copies is not acknowledged.
+    /// Durable replicas without which a file that wants `factor` replicas is not acknowledged.
     pub fn min_write_for(self, factor: u8) -> u8 {
         self.min_write.unwrap_or(factor / 2 + 1).min(factor)
     }
@@ -62,7 +62,7 @@ pub struct ClusterIdentity {
 pub struct ClusterState {
     /// Of the snapshot.
     pub revision: Revision,
-    /// Copies of new files.
+    /// Replicas of new files.
     pub replication: Replication,
     /// Every node, removed ones included.
     pub nodes: Vec<(NodeId, Node)>,
@@ -92,7 +92,7 @@ pub async fn init(
     let commit = Commit {
         conditions: vec![
             Condition::Absent(keys::CLUSTER),
-            Condition::Absent(keys::COPY),
+            Condition::Absent(keys::MIGRATION),
             Condition::Absent(keys::inode(InodeId::ROOT)),
         ],
         writes: vec![
@@ -124,13 +124,13 @@ pub async fn find(engine: &dyn Engine) -> Result<Option<ClusterId>, Error> {
     found.map(|found| Ok(Cluster::decode(&keys::CLUSTER, &found.value)?.id)).transpose()
 }
 
-/// Nobody may run on half a copy.
+/// Nobody may run on half a replica.
 pub(crate) async fn refuse_unfinished(snapshot: &dyn Snapshot) -> Result<(), Error> {
-    match snapshot.get(&keys::COPY).await? {
+    match snapshot.get(&keys::MIGRATION).await? {
         None => Ok(()),
         Some(found) => {
-            let mark = CopyMark::decode(&keys::COPY, &found.value)?;
-            Err(Error::UnfinishedCopy(mark.cluster))
+            let mark = MigrationMark::decode(&keys::MIGRATION, &found.value)?;
+            Err(Error::UnfinishedMigration(mark.cluster))
         }
     }
 }
@@ -145,7 +145,7 @@ fn check_replication(replication: Replication) -> Result<(), Error> {
     }
     if let Some(min) = min_write.filter(|min| !(1..=factor).contains(min)) {
         return Err(Error::Invalid {
-            what: format!("the least number of copies of a write is 1 to {factor}, not {min}"),
+            what: format!("the least number of replicas of a write is 1 to {factor}, not {min}"),
         });
     }
     Ok(())
@@ -213,7 +213,7 @@ impl Namespace {
         Ok(ClusterState { revision: tx.revision(), replication, nodes })
     }
 
-    /// Sets how many copies new files get; 1 to [`Replication::FACTOR_MAX`].
+    /// Sets how many replicas new files get; 1 to [`Replication::FACTOR_MAX`].
     pub async fn set_replication(&self, replication: Replication) -> Result<Revision, Error> {
         check_replication(replication)?;
         let mut tx = self.begin().await?;
@@ -225,7 +225,7 @@ impl Namespace {
     }
 }
 
-/// How many copies new files get.
+/// How many replicas new files get.
 pub(super) async fn replication(tx: &Transaction) -> Result<Replication, Error> {
     tx.peek(&keys::REPLICATION).await?.ok_or_else(|| missing(&keys::REPLICATION))
 }

@@ -53,7 +53,7 @@ impl Namespace {
         Err(Error::Conflict { what: "the floor of the collector", tries: TRIES })
     }
 
-    /// Removes tombstones below the floor whose copies are all deleted, looking at `limit` chunks
+    /// Removes tombstones below the floor whose replicas are all deleted, looking at `limit` chunks
     /// after `after`. Returns where to go on; `None` at the floor.
     pub async fn sweep_tombstones(
         &self,
@@ -74,7 +74,7 @@ impl Namespace {
                 break;
             }
             next = next.map(|_| chunk);
-            if record.is_tombstone() && record.copies.is_empty() {
+            if record.is_tombstone() && record.replicas.is_empty() {
                 let key = keys::chunk(chunk);
                 tx.get::<Chunk>(&key).await?;
                 tx.delete(key);

@@ -43,7 +43,7 @@ impl Namespace {
     /// Hands out the next registration of a node, which counts from the first heartbeat that uses
     /// it ([`Self::confirm_registration`]). A new node becomes Active with `admit`, else Joining.
     ///
-    /// Refuses removed nodes, disks of another cluster, old images and second copies of disks.
+    /// Refuses removed nodes, disks of another cluster, old images and second replicas of disks.
     /// The join secret is the caller's to check.
     pub async fn register(&self, request: &Registration, admit: bool) -> Result<Registered, Error> {
         self.check_comes_from_here(request)?;

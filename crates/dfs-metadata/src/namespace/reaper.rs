@@ -8,7 +8,7 @@ use dfs_types::{ChunkId, DiskId, FileKind, InodeId, NodeId, Stamp, Timestamp};
 
 use super::delete::AT_ONCE;
 use super::transaction::{Attempt, Transaction};
-use super::{Chunk, Copy, Namespace};
+use super::{Chunk, Namespace, Replica};
 use crate::engine::Condition;
 use crate::records::answer::Kept;
 use crate::records::inode::{Content, Entry, Extent, Inode, Link};
@@ -25,24 +25,24 @@ pub struct ReapLimits {
     pub pressure: bool,
 }
 
-/// A copy that nothing refers to any more.
+/// A replica that nothing refers to any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct DoomedCopy {
+pub struct ReplicaToDelete {
     /// The chunk.
     pub chunk: ChunkId,
     /// The node.
     pub node: NodeId,
     /// The disk.
     pub disk: DiskId,
-    /// Which copy.
+    /// Which replica.
     pub stamp: Stamp,
 }
 
 /// What a step has done. All of it is committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reaped {
-    /// Copies whose deletion may be ordered now.
-    pub copies: Vec<DoomedCopy>,
+    /// Replicas whose deletion may be ordered now.
+    pub replicas: Vec<ReplicaToDelete>,
     /// Inodes and uploads taken apart to the end.
     pub finished: usize,
     /// Whether there is more to do at once.
@@ -69,13 +69,13 @@ impl Namespace {
                 reaped.has_more = false;
                 break;
             }
-            if steps >= STEPS_MAX || reaped.copies.len() >= COPIES_MAX {
+            if steps >= STEPS_MAX || reaped.replicas.len() >= COPIES_MAX {
                 reaped.has_more = true;
                 break;
             }
             // What was in a directory is due as well, from now on.
             reaped.has_more |= unlinked.kind == FileKind::Directory;
-            match self.take_apart(&key, fence, &mut reaped).await? {
+            match self.reap_inode(&key, fence, &mut reaped).await? {
                 Taken::Whole => reaped.finished += 1,
                 Taken::Partly => reaped.has_more = true,
             }
@@ -109,7 +109,7 @@ impl Namespace {
         drop(tx);
         let mut reaped = Reaped { has_more: expired.len() > limits.items, ..Reaped::default() };
         for key in expired.into_iter().take(limits.items) {
-            if reaped.copies.len() >= COPIES_MAX {
+            if reaped.replicas.len() >= COPIES_MAX {
                 reaped.has_more = true;
                 break;
             }
@@ -155,7 +155,7 @@ impl Namespace {
     }
 
     /// Takes one unlinked thing apart, as far as a bounded number of commits goes.
-    async fn take_apart(
+    async fn reap_inode(
         &self,
         key: &Bytes,
         fence: Option<&Condition>,
@@ -166,18 +166,18 @@ impl Namespace {
         for _ in 0..STEPS_MAX {
             let mut tx = self.begin_fenced(fence).await?;
             let Some(unlinked) = tx.get::<Unlinked>(key).await? else { return Ok(Taken::Whole) };
-            let mut copies = Vec::new();
+            let mut replicas = Vec::new();
             let is_done = match unlinked.kind {
                 FileKind::Directory => tx.reap_directory(key, &unlinked, inode).await?,
                 FileKind::File | FileKind::Symlink => {
-                    tx.reap_file(key, &unlinked, inode, &mut copies).await?
+                    tx.reap_file(key, &unlinked, inode, &mut replicas).await?
                 }
             };
             if is_done {
                 tx.delete(key.clone());
             }
             if let Attempt::Committed(_) = self.commit(tx).await? {
-                reaped.copies.append(&mut copies);
+                reaped.replicas.append(&mut replicas);
                 if is_done {
                     return Ok(Taken::Whole);
                 }
@@ -201,15 +201,15 @@ impl Namespace {
             if !upload.reaping && upload.expires > now {
                 return Ok(Taken::Whole);
             }
-            let mut copies = Vec::new();
+            let mut replicas = Vec::new();
             // From this commit on it can neither be staged nor confirmed.
             tx.put(key.clone(), &Upload { reaping: true, ..upload });
-            let is_done = tx.drop_extents(inode, &mut copies).await?;
+            let is_done = tx.drop_extents(inode, &mut replicas).await?;
             if is_done {
                 tx.delete(key.clone());
             }
             if let Attempt::Committed(_) = self.commit(tx).await? {
-                reaped.copies.append(&mut copies);
+                reaped.replicas.append(&mut replicas);
                 if is_done {
                     return Ok(Taken::Whole);
                 }
@@ -221,7 +221,7 @@ impl Namespace {
 
 /// Commits that one thing, and things that one call, may take.
 const STEPS_MAX: usize = 64;
-/// Copies after which a call ends.
+/// Replicas after which a call ends.
 const COPIES_MAX: usize = 10_000;
 /// Answers looked at in one step: each that goes is a key of its commit.
 const SWEEP_MAX: usize = 90;
@@ -243,16 +243,16 @@ impl Transaction {
         key: &Bytes,
         unlinked: &Unlinked,
         inode: InodeId,
-        copies: &mut Vec<DoomedCopy>,
+        replicas: &mut Vec<ReplicaToDelete>,
     ) -> Result<bool, Error> {
         let record_key = keys::inode(inode);
         let Some(record) = self.get::<Inode>(&record_key).await? else {
-            return self.drop_extents(inode, copies).await;
+            return self.drop_extents(inode, replicas).await;
         };
         self.delete(record_key);
         let Content::File(file) = record.content else { return Ok(true) };
         if let Some(extent) = file.single {
-            self.drop_reference(extent.chunk, copies).await?;
+            self.drop_reference(extent.chunk, replicas).await?;
             return Ok(true);
         }
         if file.size == 0 {
@@ -306,14 +306,14 @@ impl Transaction {
     async fn drop_extents(
         &mut self,
         inode: InodeId,
-        copies: &mut Vec<DoomedCopy>,
+        replicas: &mut Vec<ReplicaToDelete>,
     ) -> Result<bool, Error> {
         let prefix = keys::extents(inode);
         let mut found = self.range::<Extent>(&prefix, &[], EXTENTS_AT_ONCE + 1).await?;
         let is_last = found.len() <= EXTENTS_AT_ONCE;
         found.truncate(EXTENTS_AT_ONCE);
         for (key, extent) in found {
-            self.drop_reference(extent.chunk, copies).await?;
+            self.drop_reference(extent.chunk, replicas).await?;
             self.delete(key);
         }
         Ok(is_last)
@@ -323,7 +323,7 @@ impl Transaction {
     async fn drop_reference(
         &mut self,
         chunk: ChunkId,
-        copies: &mut Vec<DoomedCopy>,
+        replicas: &mut Vec<ReplicaToDelete>,
     ) -> Result<(), Error> {
         let key = keys::chunk(chunk);
         let record = self.get::<Chunk>(&key).await?;
@@ -332,13 +332,13 @@ impl Transaction {
         record.references = record.references.saturating_sub(1);
         record.generation = record.generation.next();
         if record.is_tombstone() {
-            let doomed = |copy: &Copy| DoomedCopy {
+            let doomed = |replica: &Replica| ReplicaToDelete {
                 chunk,
-                node: copy.node,
-                disk: copy.disk,
-                stamp: copy.stamp,
+                node: replica.node,
+                disk: replica.disk,
+                stamp: replica.stamp,
             };
-            copies.extend(record.copies.iter().map(doomed));
+            replicas.extend(record.replicas.iter().map(doomed));
         }
         self.put(key, &record);
         Ok(())

@@ -95,7 +95,7 @@ pub(super) async fn resolve(
     path: &DfsPath,
     last: Last,
 ) -> Result<Place, Error> {
-    let mut way = Way {
+    let mut walk = PathWalk {
         path,
         steps: path.names().map(Step::Down).collect(),
         above: vec![(InodeId::ROOT, None)],
@@ -103,8 +103,8 @@ pub(super) async fn resolve(
         symlinks: 0,
         taken: 0,
     };
-    let place = way.walk(tx, last).await?;
-    guard(tx, way.seen).await?;
+    let place = walk.walk(tx, last).await?;
+    guard(tx, walk.seen).await?;
     Ok(place)
 }
 
@@ -125,7 +125,7 @@ async fn guard(
     Ok(())
 }
 
-struct Way<'a> {
+struct PathWalk<'a> {
     path: &'a DfsPath,
     steps: VecDeque<Step>,
     /// Directories from the root down, each with its name.
@@ -135,7 +135,7 @@ struct Way<'a> {
     taken: usize,
 }
 
-impl Way<'_> {
+impl PathWalk<'_> {
     async fn walk(&mut self, tx: &Transaction, last: Last) -> Result<Place, Error> {
         while let Some(step) = self.steps.pop_front() {
             self.taken += 1;

@@ -24,7 +24,7 @@ pub struct FileStat {
     pub ctime: Timestamp,
     /// Target of a symlink; empty for others.
     pub symlink_target: Bytes,
-    /// Copies wanted of each chunk of a file; 0 for others.
+    /// Replicas wanted of each chunk of a file; 0 for others.
     pub replication_factor: u8,
 }
 

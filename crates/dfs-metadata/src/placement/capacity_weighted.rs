@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use dfs_types::{NodeId, Random};
 
-use super::{Candidate, NodeSelector, Wish, eligible, put_nearest_first};
+use super::{Candidate, NodeSelector, PlacementRequest, eligible, put_nearest_first};
 
-/// Spreads copies over zones, then over machines, and chooses within that by chance, each node as
+/// Spreads replicas over zones, then over machines, and chooses within that by chance, each node as
 /// often as it has free bytes. So disks fill evenly, and a burst of plans does not pile up on the
 /// emptiest node, as choosing the emptiest each time would.
 ///
-/// A node on the client's machine, if there is one, always gets the first copy, which then crosses
+/// A node on the client's machine, if there is one, always gets the first replica, which then crosses
 /// no network.
 #[derive(Debug, Default)]
 pub struct CapacityWeighted(());
@@ -19,15 +19,15 @@ impl NodeSelector for CapacityWeighted {
     fn select(
         &self,
         candidates: &[Candidate],
-        wish: &Wish<'_>,
+        request: &PlacementRequest<'_>,
         random: &dyn Random,
     ) -> Vec<NodeId> {
-        let mut left = eligible(candidates, wish);
-        let mut chosen: Vec<&Candidate> = Vec::with_capacity(wish.count.min(left.len()));
+        let mut left = eligible(candidates, request);
+        let mut chosen: Vec<&Candidate> = Vec::with_capacity(request.count.min(left.len()));
         let mut taken = Taken::default();
-        while chosen.len() < wish.count && !left.is_empty() {
+        while chosen.len() < request.count && !left.is_empty() {
             let is_far = |node: &Candidate| {
-                chosen.is_empty() && !wish.host.is_empty() && node.host != wish.host
+                chosen.is_empty() && !request.host.is_empty() && node.host != request.host
             };
             let merit = |node: &Candidate| (is_far(node), taken.crowd(node));
             let best = left.iter().map(|node| merit(node)).min();
@@ -39,7 +39,7 @@ impl NodeSelector for CapacityWeighted {
             taken.add(hit);
             chosen.push(hit);
         }
-        put_nearest_first(&mut chosen, wish);
+        put_nearest_first(&mut chosen, request);
         chosen.into_iter().map(|node| node.node).collect()
     }
 }
@@ -51,7 +51,7 @@ fn domain(name: &str, node: NodeId) -> Domain<'_> {
     (name, name.is_empty().then_some(node))
 }
 
-/// Copies by failure domain.
+/// Replicas by failure domain.
 #[derive(Debug, Default)]
 struct Taken<'a> {
     zones: BTreeMap<Domain<'a>, usize>,
@@ -59,7 +59,7 @@ struct Taken<'a> {
 }
 
 impl<'a> Taken<'a> {
-    /// How bad one more copy on a node would be: a second one in its zone first of all, then
+    /// How bad one more replica on a node would be: a second one in its zone first of all, then
     /// further ones on its machine, then in its zone.
     fn crowd(&self, node: &Candidate) -> (bool, usize, usize) {
         let in_zone = self.zones.get(&domain(&node.zone, node.node)).copied().unwrap_or(0);

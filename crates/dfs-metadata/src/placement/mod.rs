@@ -32,7 +32,7 @@ pub struct Candidate {
 
 /// What is wanted of a selection.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wish<'a> {
+pub struct PlacementRequest<'a> {
     /// Nodes wanted.
     pub count: usize,
     /// Bytes that each must have free.
@@ -47,29 +47,33 @@ pub struct Wish<'a> {
 
 /// A way to choose nodes.
 pub trait NodeSelector: Send + Sync {
-    /// Chooses at most `wish.count` different nodes, the first as primary. Fewer only when fewer
+    /// Chooses at most `request.count` different nodes, the first as primary. Fewer only when fewer
     /// are there that have room and are not to be avoided.
-    fn select(&self, candidates: &[Candidate], wish: &Wish<'_>, random: &dyn Random)
-    -> Vec<NodeId>;
+    fn select(
+        &self,
+        candidates: &[Candidate],
+        request: &PlacementRequest<'_>,
+        random: &dyn Random,
+    ) -> Vec<NodeId>;
 }
 
 /// Candidates that have room and are not to be avoided, each node once.
-fn eligible<'a>(candidates: &'a [Candidate], wish: &Wish<'_>) -> Vec<&'a Candidate> {
+fn eligible<'a>(candidates: &'a [Candidate], request: &PlacementRequest<'_>) -> Vec<&'a Candidate> {
     let mut seen = BTreeSet::new();
     candidates
         .iter()
         .filter(|candidate| {
-            candidate.free > wish.bytes
-                && !wish.avoid.contains(&candidate.node)
+            candidate.free > request.bytes
+                && !request.avoid.contains(&candidate.node)
                 && seen.insert(candidate.node)
         })
         .collect()
 }
 
 /// Moves a node near the client to the front, if one was chosen.
-fn put_nearest_first(chosen: &mut [&Candidate], wish: &Wish<'_>) {
-    let on_host = |c: &&Candidate| !wish.host.is_empty() && c.host == wish.host;
-    let in_zone = |c: &&Candidate| !wish.zone.is_empty() && c.zone == wish.zone;
+fn put_nearest_first(chosen: &mut [&Candidate], request: &PlacementRequest<'_>) {
+    let on_host = |c: &&Candidate| !request.host.is_empty() && c.host == request.host;
+    let in_zone = |c: &&Candidate| !request.zone.is_empty() && c.zone == request.zone;
     let nearest = chosen.iter().position(on_host).or_else(|| chosen.iter().position(in_zone));
     if let Some(nearest) = nearest {
         chosen[..=nearest].rotate_right(1);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dfs_types::{NodeId, Random};
 
-use super::{Candidate, NodeSelector, Wish, eligible};
+use super::{Candidate, NodeSelector, PlacementRequest, eligible};
 
 /// Goes round the nodes in the order of their ids; each choice starts one further than the last.
 #[derive(Debug, Default)]
@@ -16,17 +16,17 @@ impl NodeSelector for RoundRobin {
     fn select(
         &self,
         candidates: &[Candidate],
-        wish: &Wish<'_>,
+        request: &PlacementRequest<'_>,
         _random: &dyn Random,
     ) -> Vec<NodeId> {
         let mut nodes: Vec<NodeId> =
-            eligible(candidates, wish).into_iter().map(|candidate| candidate.node).collect();
+            eligible(candidates, request).into_iter().map(|candidate| candidate.node).collect();
         nodes.sort_unstable();
         if !nodes.is_empty() {
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % nodes.len();
             nodes.rotate_left(turn);
         }
-        nodes.truncate(wish.count);
+        nodes.truncate(request.count);
         nodes
     }
 }

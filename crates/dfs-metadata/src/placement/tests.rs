@@ -16,9 +16,14 @@ const GIB: u64 = 1 << 30;
 struct Constant;
 
 impl NodeSelector for Constant {
-    fn select(&self, candidates: &[Candidate], wish: &Wish<'_>, _: &dyn Random) -> Vec<NodeId> {
-        let eligible = eligible(candidates, wish).into_iter();
-        eligible.map(|candidate| candidate.node).take(wish.count).collect()
+    fn select(
+        &self,
+        candidates: &[Candidate],
+        request: &PlacementRequest<'_>,
+        _: &dyn Random,
+    ) -> Vec<NodeId> {
+        let eligible = eligible(candidates, request).into_iter();
+        eligible.map(|candidate| candidate.node).take(request.count).collect()
     }
 }
 
@@ -42,19 +47,20 @@ struct Case {
 }
 
 impl Case {
-    fn wish(&self) -> Wish<'_> {
+    fn request(&self) -> PlacementRequest<'_> {
         let (avoid, host, zone) = (&self.avoid, &self.host, &self.zone);
-        Wish { count: self.count, bytes: CHUNK, avoid, host, zone }
+        PlacementRequest { count: self.count, bytes: CHUNK, avoid, host, zone }
     }
 
     fn chosen(&self, selector: &dyn NodeSelector) -> Vec<&Candidate> {
-        let nodes = selector.select(&self.candidates, &self.wish(), &SeededRandom::new(self.seed));
+        let nodes =
+            selector.select(&self.candidates, &self.request(), &SeededRandom::new(self.seed));
         let find = |node: NodeId| self.candidates.iter().find(|found| found.node == node).unwrap();
         nodes.into_iter().map(find).collect()
     }
 
     fn eligible(&self) -> Vec<&Candidate> {
-        eligible(&self.candidates, &self.wish())
+        eligible(&self.candidates, &self.request())
     }
 }
 
@@ -118,8 +124,8 @@ proptest! {
     }
 
     #[test]
-    fn copies_spread_over_as_many_zones_as_can_be(mut case in cases(anywhere())) {
-        // A copy near the client is never paid for with a zone.
+    fn replicas_spread_over_as_many_zones_as_can_be(mut case in cases(anywhere())) {
+        // A replica near the client is never paid for with a zone.
         prop_assume!(case.count > 0);
         let most = case.count.min(zones(&case.eligible()));
         prop_assert_eq!(zones(&case.chosen(&CapacityWeighted::default())), most);
@@ -128,7 +134,7 @@ proptest! {
     }
 
     #[test]
-    fn no_machine_takes_a_second_copy_while_another_has_none(case in cases(in_order())) {
+    fn no_machine_takes_a_second_replica_while_another_has_none(case in cases(in_order())) {
         let most = case.count.min(hosts(&case.eligible()));
         prop_assert_eq!(hosts(&case.chosen(&CapacityWeighted::default())), most);
     }
@@ -164,10 +170,10 @@ fn tally(
     count: usize,
 ) -> BTreeMap<Vec<NodeId>, u32> {
     let random = SeededRandom::new(11);
-    let wish = Wish { count, bytes: CHUNK, ..Wish::default() };
+    let request = PlacementRequest { count, bytes: CHUNK, ..PlacementRequest::default() };
     let mut tally = BTreeMap::new();
     for _ in 0..DRAWS {
-        *tally.entry(selector.select(candidates, &wish, &random)).or_insert(0) += 1;
+        *tally.entry(selector.select(candidates, &request, &random)).or_insert(0) += 1;
     }
     tally
 }
@@ -220,9 +226,9 @@ fn goes_by_chance_alone(selector: &dyn NodeSelector) -> bool {
 fn takes_turns(selector: &dyn NodeSelector) -> bool {
     let nodes: Vec<Candidate> = (1..=5).map(|id| bare(id, GIB * id as u64)).collect();
     let random = SeededRandom::new(5);
-    let wish = Wish { count: 2, bytes: CHUNK, ..Wish::default() };
+    let request = PlacementRequest { count: 2, bytes: CHUNK, ..PlacementRequest::default() };
     let round = || -> Vec<Vec<NodeId>> {
-        nodes.iter().map(|_| selector.select(&nodes, &wish, &random)).collect()
+        nodes.iter().map(|_| selector.select(&nodes, &request, &random)).collect()
     };
     let (first, second) = (round(), round());
     let is_fair = |place: usize| {
@@ -279,10 +285,10 @@ fn round_robin_takes_turns() {
 fn round_robin_takes_turns_also_among_threads() {
     let nodes: Vec<Candidate> = (0..4).map(|id| bare(id, GIB)).collect();
     let selector = RoundRobin::default();
-    let wish = Wish { count: 1, bytes: CHUNK, ..Wish::default() };
+    let request = PlacementRequest { count: 1, bytes: CHUNK, ..PlacementRequest::default() };
     let choose = || -> Vec<NodeId> {
         let random = SeededRandom::new(0);
-        (0..100).flat_map(|_| selector.select(&nodes, &wish, &random)).collect()
+        (0..100).flat_map(|_| selector.select(&nodes, &request, &random)).collect()
     };
     let chosen: Vec<NodeId> = std::thread::scope(|scope| {
         let threads = [scope.spawn(choose), scope.spawn(choose)];
@@ -295,11 +301,11 @@ fn round_robin_takes_turns_also_among_threads() {
 
 #[test]
 fn no_candidates_no_nodes() {
-    let wish = Wish { count: 3, ..Wish::default() };
+    let request = PlacementRequest { count: 3, ..PlacementRequest::default() };
     let random = SeededRandom::new(0);
     let selectors: [&dyn NodeSelector; 3] =
         [&CapacityWeighted::default(), &RandomNodes::default(), &RoundRobin::default()];
     for selector in selectors {
-        assert_eq!(selector.select(&[], &wish, &random), []);
+        assert_eq!(selector.select(&[], &request, &random), []);
     }
 }

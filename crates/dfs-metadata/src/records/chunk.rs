@@ -9,32 +9,32 @@ pub struct Chunk {
     /// Its length and checksums.
     pub seal: ChunkSeal,
     /// Who holds it.
-    pub copies: Vec<Copy>,
-    /// Copies wanted.
+    pub replicas: Vec<Replica>,
+    /// Replicas wanted.
     pub wanted: u8,
-    /// Raised with each change of the copies.
+    /// Raised with each change of the replicas.
     pub generation: Generation,
-    /// Extents that refer to it. 0 for a tombstone, whose copies are only still to be deleted.
+    /// Extents that refer to it. 0 for a tombstone, whose replicas are only still to be deleted.
     pub references: u32,
     /// The file whose upload brought it.
     pub inode: InodeId,
 }
 
-/// A copy of a chunk on a node.
+/// A replica of a chunk on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Copy {
+pub struct Replica {
     /// The node.
     pub node: NodeId,
     /// The disk.
     pub disk: DiskId,
-    /// Which copy of the chunk on that node.
+    /// Which replica of the chunk on that node.
     pub stamp: Stamp,
     /// Known to be bad or gone.
     pub is_bad: bool,
 }
 
-impl Copy {
-    /// The copy that a node vouches for.
+impl Replica {
+    /// The replica that a node vouches for.
     pub fn of(receipt: &Receipt) -> Self {
         Self { node: receipt.node, disk: receipt.disk, stamp: receipt.stamp, is_bad: false }
     }
@@ -46,20 +46,20 @@ impl Chunk {
         self.references == 0
     }
 
-    /// Copies not known to be bad.
-    pub fn good_copies(&self) -> impl Iterator<Item = &Copy> {
-        self.copies.iter().filter(|copy| !copy.is_bad)
+    /// Replicas not known to be bad.
+    pub fn good_replicas(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(|replica| !replica.is_bad)
     }
 }
 
 impl Record for Chunk {
     fn write(&self, out: &mut Writer) {
         out.chunk_seal(&self.seal);
-        out.list(&self.copies, |out, copy| {
-            out.fixed(&copy.node.to_bytes());
-            out.fixed(&copy.disk.to_bytes());
-            out.number(copy.stamp.0);
-            out.bool(copy.is_bad);
+        out.list(&self.replicas, |out, replica| {
+            out.fixed(&replica.node.to_bytes());
+            out.fixed(&replica.disk.to_bytes());
+            out.number(replica.stamp.0);
+            out.bool(replica.is_bad);
         });
         out.u8(self.wanted);
         out.number(self.generation.0);
@@ -70,8 +70,8 @@ impl Record for Chunk {
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         Some(Self {
             seal: input.chunk_seal()?,
-            copies: input.list(|input| {
-                Some(Copy {
+            replicas: input.list(|input| {
+                Some(Replica {
                     node: NodeId(input.wide()?),
                     disk: DiskId(input.wide()?),
                     stamp: Stamp(input.number()?),

@@ -24,7 +24,7 @@ pub(crate) enum Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct File {
     pub(crate) size: u64,
-    /// Copies wanted of each chunk.
+    /// Replicas wanted of each chunk.
     pub(crate) replication: u8,
     /// No extent is longer.
     pub(crate) chunk_size: u64,

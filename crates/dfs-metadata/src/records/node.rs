@@ -61,7 +61,7 @@ impl Node {
     }
 
     /// Whether its receipts count: it takes part, and nobody has verified that it is empty.
-    pub(crate) fn may_hold_copies(&self) -> bool {
+    pub(crate) fn may_hold_replicas(&self) -> bool {
         matches!(self.state, NodeState::Active | NodeState::Draining) && !self.is_leaving
     }
 

@@ -23,7 +23,7 @@ pub(crate) struct NextInode(pub(crate) InodeId);
 
 /// `s/copy`: of what the store is an unfinished copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CopyMark {
+pub(crate) struct MigrationMark {
     pub(crate) cluster: ClusterId,
     /// Of the source.
     pub(crate) incarnation: Incarnation,
@@ -80,7 +80,7 @@ impl Record for NextInode {
     }
 }
 
-impl Record for CopyMark {
+impl Record for MigrationMark {
     fn write(&self, out: &mut Writer) {
         out.fixed(&self.cluster.to_bytes());
         out.number(self.incarnation.0);

@@ -13,7 +13,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::answer::{Answer, Kept};
-use super::chunk::{Chunk, Copy};
+use super::chunk::{Chunk, Replica};
 use super::inode::{Content, Directory, Entry, Extent, File, Inode, Link, Times};
 use super::node::Node;
 use super::setting::{Cluster, Floor, Mark, NextInode};
@@ -204,9 +204,9 @@ fn inode() -> impl Strategy<Value = Inode> {
         .prop_map(|(attributes, ctime, content)| Inode { attributes, ctime, content })
 }
 
-fn copy() -> impl Strategy<Value = Copy> {
+fn copy() -> impl Strategy<Value = Replica> {
     (any::<u128>(), any::<u128>(), number(), any::<bool>()).prop_map(
-        |(node, disk, stamp, is_bad)| Copy {
+        |(node, disk, stamp, is_bad)| Replica {
             node: NodeId(node),
             disk: DiskId(disk),
             stamp: Stamp(stamp),
@@ -217,9 +217,9 @@ fn copy() -> impl Strategy<Value = Copy> {
 
 fn chunk() -> impl Strategy<Value = Chunk> {
     (seal(), vec(copy(), 0..5), any::<u8>(), number(), small_number(), inode_id()).prop_map(
-        |(seal, copies, wanted, generation, references, inode)| Chunk {
+        |(seal, replicas, wanted, generation, references, inode)| Chunk {
             seal,
-            copies,
+            replicas,
             wanted,
             generation: Generation(generation),
             references,
@@ -305,10 +305,10 @@ fn the_first_format_stays() {
     let ctime = Timestamp::from_millis(1_700_000_000_000);
     let inode = Inode { attributes, ctime, content: Content::File(file) };
     let entry = Entry { inode: InodeId(258), kind: FileKind::Symlink };
-    let copy = Copy { node: NodeId(1), disk: DiskId(2), stamp: Stamp(3), is_bad: true };
+    let replica = Replica { node: NodeId(1), disk: DiskId(2), stamp: Stamp(3), is_bad: true };
     let chunk = Chunk {
         seal: ChunkSeal { length: 300, crc32c: Crc32c(0x0102_0304), sha256: Sha256([0xab; 32]) },
-        copies: vec![copy],
+        replicas: vec![replica],
         wanted: 3,
         generation: Generation(9),
         references: 1,

@@ -15,7 +15,7 @@ use super::plan::Plan;
 pub(super) const COORDINATOR_YAML: &str = "coordinator.yaml";
 pub(super) const DATANODE_YAML: &str = "datanode.yaml";
 
-/// Silence after which the copies of a datanode are made again elsewhere. Longer than a pod takes
+/// Silence after which the replicas of a datanode are made again elsewhere. Longer than a pod takes
 /// to start on its node again, shorter than Kubernetes takes to give up a node.
 const LOST_AFTER_MS: u64 = 120_000;
 /// A volume is the datanode's alone: nothing else needs room on it.
@@ -29,8 +29,8 @@ pub(super) fn coordinator(plan: &Plan<'_>) -> ConfigMap {
         "auto_admit": false,
         "lost_after_ms": LOST_AFTER_MS,
     });
-    if let Some(streams) = plan.spec.coordinator.pass_through_streams {
-        settings["pass_through_streams"] = streams.into();
+    if let Some(streams) = plan.spec.coordinator.relay_streams {
+        settings["relay_streams"] = streams.into();
     }
     build(plan, Component::Coordinator, COORDINATOR_YAML, &settings)
 }

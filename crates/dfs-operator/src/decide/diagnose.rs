@@ -110,8 +110,8 @@ pub(super) fn volume_to_come(seen: &Observed) -> Option<Finding> {
 /// What else helps while there is nothing that could get lost. Claims outlive the cluster, unless
 /// it says otherwise.
 fn or_start_over(seen: &Observed, how: &str) -> String {
-    let is_empty = match seen.picture() {
-        Some(picture) => picture.nodes.is_empty(),
+    let is_empty = match seen.snapshot() {
+        Some(snapshot) => snapshot.nodes.is_empty(),
         None => seen.known_id().is_none(),
     };
     let advice = || format!(", or delete the cluster with its claims, and {how}");

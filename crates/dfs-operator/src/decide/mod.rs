@@ -26,7 +26,7 @@ pub(crate) use objects::taken;
 pub(crate) use rollout::coordinators_are_replaced;
 
 use crate::build;
-use crate::coordinator::Picture;
+use crate::coordinator::Snapshot;
 use crate::definition::Definition;
 use crate::kind::{Kind, Object, Target};
 use crate::observed::Observed;
@@ -67,7 +67,7 @@ pub enum Action {
     Delete(Target),
     /// Make the cluster in the empty store.
     Init(ClusterId),
-    /// Set how many copies new files get.
+    /// Set how many replicas new files get.
     SetReplication(ClusterId),
     /// Make a joining node active.
     Admit {
@@ -258,17 +258,17 @@ fn identity(seen: &Observed) -> Identity {
             format!("Secret {secret} is of cluster {id}, but this is {known}; put its own back"),
         ));
     }
-    if let Some(picture) = seen.picture().filter(|picture| picture.id != id) {
+    if let Some(snapshot) = seen.snapshot().filter(|snapshot| snapshot.id != id) {
         return Identity::Blocked(Finding::new(
             Reason::ClusterIdMismatch,
             format!(
                 "the metadata belongs to cluster {}, but this is {id}; put the metadata of this \
                  cluster back",
-                picture.id
+                snapshot.id
             ),
         ));
     }
-    if known.is_some() && seen.picture == Picture::Uninitialised {
+    if known.is_some() && seen.snapshot == Snapshot::Uninitialised {
         return Identity::Blocked(metadata_lost(&format!(
             "the metadata of cluster {id} is empty, though it was made"
         )));

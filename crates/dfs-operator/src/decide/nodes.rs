@@ -1,4 +1,4 @@
-//! Who belongs to the cluster, and how many copies its files get.
+//! Who belongs to the cluster, and how many replicas its files get.
 
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use crate::observed::{Observed, is_ready};
 /// Admits datanodes that run in pods of ours, ends maintenance that is over, and sets the
 /// replication factor. Nodes without a pod are left alone: their data may be needed.
 pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
-    let (Some(picture), Some(_)) = (seen.picture(), seen.known_id()) else { return };
+    let (Some(snapshot), Some(_)) = (seen.snapshot(), seen.known_id()) else { return };
     let spec = &seen.cluster.spec;
     let min = spec.min_write_replicas.unwrap_or(spec.replication_factor / 2 + 1);
-    if (picture.replication_factor, picture.min_write_replicas) != (spec.replication_factor, min) {
+    if (snapshot.replication_factor, snapshot.min_write_replicas) != (spec.replication_factor, min)
+    {
         decision.actions.push(Action::SetReplication(id));
     }
     let Some(set) = &seen.stateful_set else { return };
@@ -32,7 +33,7 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     for pod in seen.pods_of("datanode").filter(|pod| rollout::belongs_to(pod, set)) {
         let name = pod.name_any();
         let address = names.datanode_address(&name);
-        for node in picture.nodes.iter().filter(|node| node.address == address) {
+        for node in snapshot.nodes.iter().filter(|node| node.address == address) {
             if node.state == NodeState::Joining {
                 let pod = name.clone();
                 decision.actions.push(Action::Admit { cluster: id, node: node.id, pod });

@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::{Action, Decision, Finding, rollout};
 use crate::build::{self, Names};
-use crate::coordinator::Picture;
+use crate::coordinator::Snapshot;
+use crate::drift;
 use crate::kind::{Kind, Object};
 use crate::observed::{Observed, Owner};
-use crate::same;
 
 /// Makes what is missing or differs, deletes what is no longer wanted, and makes the cluster in the
 /// empty store, once.
@@ -54,7 +54,7 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
             build::keep_template(&child.value, &mut object.value);
         }
         // Before templates of claims are kept: what is kept is not what was asked for.
-        same::mark(&mut object.value);
+        drift::mark(&mut object.value);
         match object.kind {
             Kind::Claim => {
                 metadata_claim(seen, object, decision);
@@ -82,7 +82,7 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     init(seen, id, decision);
 }
 
-/// Whether a datanode may be evicted: never while the data lacks copies.
+/// Whether a datanode may be evicted: never while the data lacks replicas.
 fn may_evict(seen: &Observed) -> bool {
     rollout::is_healthy(seen, true).is_ok()
 }
@@ -90,7 +90,7 @@ fn may_evict(seen: &Observed) -> bool {
 /// Applies an object unless the one that is there says it all.
 fn apply(seen: &Observed, object: Object, decision: &mut Decision) {
     let child = seen.child(object.kind, &object.name);
-    if child.is_some_and(|child| same::contains(&child.value, &object.value)) {
+    if child.is_some_and(|child| drift::contains(&child.value, &object.value)) {
         return;
     }
     let is_there = child.is_some();
@@ -130,7 +130,7 @@ fn metadata_claim(seen: &Observed, object: Object, decision: &mut Decision) {
         decision.stalled = Some(Finding::new(
             Reason::MetadataLost,
             format!(
-                "PersistentVolumeClaim {}, which holds the metadata, is being deleted; copy the \
+                "PersistentVolumeClaim {}, which holds the metadata, is being deleted; replica the \
                  metadata before its pod stops",
                 object.name
             ),
@@ -169,7 +169,7 @@ fn refuse_expansion(
         claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage").cloned()
     };
     let (Some(there), Some(wanted)) = (size(there), wanted.and_then(size)) else { return };
-    if !same::same_quantity(&there, &wanted) {
+    if !drift::same_quantity(&there, &wanted) {
         decision.refused.push(Finding::new(
             Reason::ExpansionUnsupported,
             format!(
@@ -212,16 +212,16 @@ fn datanodes_wait(seen: &Observed, wanted: &Object, decision: &Decision) -> Opti
 }
 
 fn silence(seen: &Observed) -> &str {
-    match &seen.picture {
-        Picture::Known(_) => "one answers",
-        Picture::Uninitialised => "one waits to be told",
-        Picture::Unreachable(what) => what,
+    match &seen.snapshot {
+        Snapshot::Known(_) => "one answers",
+        Snapshot::Uninitialised => "one waits to be told",
+        Snapshot::Unreachable(what) => what,
     }
 }
 
 /// Makes the cluster, as long as nothing says that it was made.
 fn init(seen: &Observed, id: ClusterId, decision: &mut Decision) {
-    let is_made = seen.known_id().is_some() || matches!(seen.picture, Picture::Known(_));
+    let is_made = seen.known_id().is_some() || matches!(seen.snapshot, Snapshot::Known(_));
     if !is_made && !seen.cluster.spec.stopped && !seen.coordinators().is_empty() {
         decision.actions.push(Action::Init(id));
     }

@@ -46,7 +46,7 @@ pub(super) fn coordinators_are_new(seen: &Observed) -> bool {
     let available = status.and_then(|status| status.available_replicas);
     coordinators_are_replaced(seen)
         && available == Some(seen.cluster.spec.coordinator.replicas)
-        && seen.picture().is_some()
+        && seen.snapshot().is_some()
 }
 
 /// Whether every coordinator has the settings that its Deployment has, serving or not.
@@ -61,18 +61,18 @@ pub(crate) fn coordinators_are_replaced(seen: &Observed) -> bool {
 }
 
 /// Why no datanode may stop now; all is well when there is no reason.
-pub(super) fn is_healthy(seen: &Observed, needs_all_copies: bool) -> Result<(), String> {
-    is_healthy_but(seen, needs_all_copies, None)
+pub(super) fn is_healthy(seen: &Observed, needs_all_replicas: bool) -> Result<(), String> {
+    is_healthy_but(seen, needs_all_replicas, None)
 }
 
 /// The same, whatever the datanode in the pod `but` is, which has leave to stop already: what is
-/// written since then has no copy there, so some chunks lack one. Leave was given when none did.
+/// written since then has no replica there, so some chunks lack one. Leave was given when none did.
 fn is_healthy_but(
     seen: &Observed,
-    needs_all_copies: bool,
+    needs_all_replicas: bool,
     but: Option<&str>,
 ) -> Result<(), String> {
-    let Some(picture) = seen.picture() else {
+    let Some(snapshot) = seen.snapshot() else {
         return Err("no coordinator answers".to_owned());
     };
     let is_other = |pod: &&Pod| but != Some(pod.name_any().as_str());
@@ -85,15 +85,15 @@ fn is_healthy_but(
         return Err(format!("only {pods} datanodes have a pod"));
     }
     let is_well = |state| matches!(state, NodeState::Active | NodeState::Removed);
-    let others = picture.nodes.iter().filter(|node| but != Some(node.pod()));
+    let others = snapshot.nodes.iter().filter(|node| but != Some(node.pod()));
     if let Some(node) = others.into_iter().find(|node| !is_well(node.state)) {
         return Err(format!("datanode {} is {}", node.pod(), node.state));
     }
-    match picture.data {
-        None if needs_all_copies => Err("counts of copies are not known yet".to_owned()),
+    match snapshot.data {
+        None if needs_all_replicas => Err("counts of replicas are not known yet".to_owned()),
         Some(data) if data.missing > 0 => Err("chunks are missing".to_owned()),
-        Some(data) if needs_all_copies && but.is_none() && data.under_replicated > 0 => {
-            Err("chunks lack copies".to_owned())
+        Some(data) if needs_all_replicas && but.is_none() && data.under_replicated > 0 => {
+            Err("chunks lack replicas".to_owned())
         }
         _ => Ok(()),
     }
@@ -146,7 +146,7 @@ impl<'a> State<'a> {
     /// Whether the pod that is being replaced is not back yet.
     fn is_under_way(&self, seen: &Observed, current: &str) -> bool {
         let is_back = self.new.iter().any(|pod| pod.name_any() == current && is_ready(pod));
-        let node = seen.picture().and_then(|picture| picture.by_pod().get(current).copied());
+        let node = seen.snapshot().and_then(|snapshot| snapshot.by_pod().get(current).copied());
         !is_back || node.is_some_and(|node| node.maintenance_left.is_some())
     }
 
@@ -193,27 +193,27 @@ impl<'a> State<'a> {
         rollout: &mut Rollout,
         decision: &mut Decision,
     ) -> Option<String> {
-        let picture = seen.picture()?;
+        let snapshot = seen.snapshot()?;
         if !coordinators_are_new(seen) {
             return Some("not all coordinators have their settings and serve".to_owned());
         }
-        let nodes = picture.by_pod();
+        let nodes = snapshot.by_pod();
         let current = Self::current(seen);
-        let needs_all_copies = seen.cluster.spec.maintenance.update.require_fully_replicated;
+        let needs_all_replicas = seen.cluster.spec.maintenance.update.require_fully_replicated;
         let announced = self.old.iter().find(|pod| {
             current == Some(pod.name_any().as_str())
                 && nodes.get(pod.name_any().as_str()).is_some_and(|n| n.maintenance_left.is_some())
         });
         if let Some(pod) = announced {
             // Leave was given; since then something may have happened to the others.
-            if let Err(reason) = is_healthy_but(seen, needs_all_copies, Some(&pod.name_any())) {
+            if let Err(reason) = is_healthy_but(seen, needs_all_replicas, Some(&pod.name_any())) {
                 return Some(reason);
             }
             rollout.current_pod = Some(pod.name_any());
             decision.actions.extend(restart(pod));
             return None;
         }
-        if let Err(reason) = is_healthy(seen, needs_all_copies) {
+        if let Err(reason) = is_healthy(seen, needs_all_replicas) {
             return Some(reason);
         }
         // The highest first, as StatefulSets do.
@@ -248,7 +248,7 @@ impl<'a> State<'a> {
             Reason::RolloutStuck,
             format!(
                 "pod {} has the new settings and is not ready after {} s: {why}; go back to the \
-                 former settings, or mend it",
+                 former settings, or repair it",
                 pod.name_any(),
                 timeout.as_secs()
             ),

@@ -20,7 +20,7 @@ struct Minor(u32, u32);
 
 /// How a version stands to that of the operator.
 #[derive(Debug, PartialEq, Eq)]
-enum Standing {
+enum VersionSupport {
     Managed,
     Newer,
     Older,
@@ -41,7 +41,7 @@ impl Minor {
         is_whole.then_some(Self(number(major)?, number(minor)?))
     }
 
-    fn standing(self, own: Self) -> Standing {
+    fn support(self, own: Self) -> VersionSupport {
         // The last minor version of a major one is not known here: all of it are taken for that.
         let oldest = match own {
             Self(0, 0) => own,
@@ -49,11 +49,11 @@ impl Minor {
             Self(major, minor) => Self(major, minor - 1),
         };
         if self > own {
-            Standing::Newer
+            VersionSupport::Newer
         } else if self < oldest {
-            Standing::Older
+            VersionSupport::Older
         } else {
-            Standing::Managed
+            VersionSupport::Managed
         }
     }
 }
@@ -70,13 +70,13 @@ pub(super) fn wanted(seen: &Observed) -> Option<Finding> {
     let image = &seen.cluster.spec.image;
     let version = Minor::read(&image.tag).filter(|_| image.digest.is_none())?;
     let tag = &image.tag;
-    let message = match version.standing(own) {
-        Standing::Managed => return None,
-        Standing::Newer => format!(
+    let message = match version.support(own) {
+        VersionSupport::Managed => return None,
+        VersionSupport::Newer => format!(
             "spec.image.tag is {tag}, which is newer than this operator, {OWN}; upgrade the \
              operator to {version} first, or set the tag back"
         ),
-        Standing::Older => format!(
+        VersionSupport::Older => format!(
             "spec.image.tag is {tag}, and this operator, {OWN}, manages {own} and the minor version \
              before; set the tag to one of these, or run an operator of version {version}"
         ),
@@ -87,11 +87,11 @@ pub(super) fn wanted(seen: &Observed) -> Option<Finding> {
 /// Why what runs is not managed.
 pub(super) fn running(seen: &Observed) -> Option<Finding> {
     let own = Minor::read(OWN)?;
-    let picture = seen.picture()?;
-    let nodes = picture.nodes.iter().map(|node| (node.pod(), node.version.as_str()));
-    let mut all = std::iter::once(("a coordinator", picture.version.as_str())).chain(nodes);
+    let snapshot = seen.snapshot()?;
+    let nodes = snapshot.nodes.iter().map(|node| (node.pod(), node.version.as_str()));
+    let mut all = std::iter::once(("a coordinator", snapshot.version.as_str())).chain(nodes);
     let (name, version) = all.find(|(_, version)| {
-        Minor::read(version).is_some_and(|minor| minor.standing(own) == Standing::Newer)
+        Minor::read(version).is_some_and(|minor| minor.support(own) == VersionSupport::Newer)
     })?;
     Some(Finding::new(
         Reason::VersionUnsupported,
@@ -132,8 +132,8 @@ mod tests {
 
     #[test]
     fn c67_own_and_previous_minor_version_are_managed() {
-        use Standing::{Managed, Newer, Older};
-        for (version, own, standing) in [
+        use VersionSupport::{Managed, Newer, Older};
+        for (version, own, support) in [
             ("1.2.9", "1.2.0", Managed),
             ("1.1.0", "1.2.0", Managed),
             ("1.0.0", "1.2.0", Older),
@@ -147,7 +147,7 @@ mod tests {
             ("1.2.9", "1.2.8", Managed),
         ] {
             let (version, own) = (Minor::read(version).unwrap(), Minor::read(own).unwrap());
-            assert_eq!(version.standing(own), standing, "{version} under {own}");
+            assert_eq!(version.support(own), support, "{version} under {own}");
         }
     }
 }

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use super::Facts;
-use crate::coordinator::Picture;
+use crate::coordinator::Snapshot;
 use crate::decide::{Action, Case, Decision, Finding, coordinators_are_replaced};
 use crate::kind::Kind;
 use crate::observed::Observed;
@@ -133,13 +133,15 @@ fn outage(seen: &Observed, decision: &Decision) -> Option<Finding> {
     if seen.cluster.spec.stopped {
         return Some(Finding::new(Reason::Stopped, "spec.stopped is true"));
     }
-    match &seen.picture {
-        Picture::Known(_) => None,
+    match &seen.snapshot {
+        Snapshot::Known(_) => None,
         _ if seen.known_id().is_none() => {
             Some(Finding::new(Reason::Creating, "the cluster is being made"))
         }
-        Picture::Uninitialised => Some(Finding::new(Reason::MetadataLost, "the metadata is empty")),
-        Picture::Unreachable(what) => Some(Finding::new(Reason::CoordinatorUnavailable, what)),
+        Snapshot::Uninitialised => {
+            Some(Finding::new(Reason::MetadataLost, "the metadata is empty"))
+        }
+        Snapshot::Unreachable(what) => Some(Finding::new(Reason::CoordinatorUnavailable, what)),
     }
 }
 
@@ -178,19 +180,19 @@ fn available(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
     if let Some(finding) = outage(seen, decision) {
         return Word::told(false, finding);
     }
-    let Some(picture) = seen.picture() else {
+    let Some(snapshot) = seen.snapshot() else {
         return Word::new(None, Reason::NotObserved, "");
     };
-    let needed = picture.min_write_replicas;
+    let needed = snapshot.min_write_replicas;
     if facts.datanodes_active < needed {
         return Word::no(
             Reason::TooFewDatanodes,
             format!("{} datanodes are active, writes need {needed}", facts.datanodes_active),
         );
     }
-    match picture.data {
+    match snapshot.data {
         Some(data) if data.missing > 0 => {
-            Word::no(Reason::ChunksMissing, "some chunks have no copy that can be reached")
+            Word::no(Reason::ChunksMissing, "some chunks have no replica that can be reached")
         }
         _ => Word::yes(Reason::Serving, ""),
     }
@@ -267,17 +269,17 @@ fn degraded(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
 }
 
 fn replicated(seen: &Observed) -> Word {
-    match seen.picture().map(|picture| picture.data) {
+    match seen.snapshot().map(|snapshot| snapshot.data) {
         None => Word::new(None, Reason::NotObserved, ""),
         Some(None) => Word::new(None, Reason::CountsUnknown, "the first count is not done yet"),
         Some(Some(data)) if data.missing > 0 => {
-            Word::no(Reason::ChunksMissing, "some chunks have no copy that can be reached")
+            Word::no(Reason::ChunksMissing, "some chunks have no replica that can be reached")
         }
         Some(Some(data)) if data.under_replicated > 0 => {
-            Word::no(Reason::UnderReplicated, "some chunks lack copies")
+            Word::no(Reason::UnderReplicated, "some chunks lack replicas")
         }
-        Some(Some(data)) if data.bad_copies > 0 => {
-            Word::no(Reason::ChunksCorrupt, "some copies are bad")
+        Some(Some(data)) if data.bad_replicas > 0 => {
+            Word::no(Reason::ChunksCorrupt, "some replicas are bad")
         }
         Some(Some(_)) => Word::yes(Reason::AsSpecified, ""),
     }

@@ -105,8 +105,8 @@ impl Facts {
         let spec = &seen.cluster.spec;
         let runs = !spec.stopped && decision.case != Case::Deleting;
         let join = seen.join.as_ref().and_then(|join| join.cluster_id);
-        let pictured = seen.picture().map(|picture| picture.id);
-        let nodes = seen.picture().map(|picture| picture.nodes.as_slice()).unwrap_or_default();
+        let pictured = seen.snapshot().map(|snapshot| snapshot.id);
+        let nodes = seen.snapshot().map(|snapshot| snapshot.nodes.as_slice()).unwrap_or_default();
         let with = |state: NodeState| nodes.iter().filter(move |node| node.state == state);
         let phase = seen.cluster.status.as_ref().and_then(|status| status.phase);
         let was_made = !matches!(phase, None | Some(Phase::Pending | Phase::Creating));
@@ -143,8 +143,8 @@ fn rollout(decision: &Decision, outcome: &Outcome) -> Option<Rollout> {
 
 fn version(seen: &Observed) -> VersionStatus {
     let image = &seen.cluster.spec.image;
-    let nodes = seen.picture().into_iter().flat_map(|picture| {
-        picture.nodes.iter().map(|node| &node.version).chain([&picture.version])
+    let nodes = seen.snapshot().into_iter().flat_map(|snapshot| {
+        snapshot.nodes.iter().map(|node| &node.version).chain([&snapshot.version])
     });
     let running = nodes.filter(|version| !version.is_empty());
     let before = seen.cluster.status.as_ref().and_then(|status| status.version.as_ref());
@@ -176,15 +176,15 @@ fn endpoint(seen: &Observed) -> String {
 }
 
 fn lease_holder(seen: &Observed, before: Option<&CoordinatorStatus>) -> Option<String> {
-    match seen.picture() {
-        Some(picture) => Some(picture.lease_holder.clone()).filter(|holder| !holder.is_empty()),
+    match seen.snapshot() {
+        Some(snapshot) => Some(snapshot.lease_holder.clone()).filter(|holder| !holder.is_empty()),
         None => before?.lease_holder.clone(),
     }
 }
 
 /// One line for each datanode that has a pod, or that the cluster knows.
 fn datanodes(seen: &Observed, before: &[DatanodeStatus]) -> Vec<DatanodeStatus> {
-    let nodes = seen.picture().map(|picture| picture.by_pod()).unwrap_or_default();
+    let nodes = seen.snapshot().map(|snapshot| snapshot.by_pod()).unwrap_or_default();
     let pods: BTreeMap<String, &Pod> =
         seen.pods_of("datanode").map(|pod| (pod.name_any(), pod)).collect();
     let names: BTreeSet<&str> =
@@ -209,7 +209,7 @@ fn datanode(
     let kube_node = pod.and_then(|pod| pod.spec.as_ref()?.node_name.clone());
     let told = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     // While no coordinator answers, the last word stands.
-    let known = before.filter(|_| seen.picture().is_none());
+    let known = before.filter(|_| seen.snapshot().is_none());
     let state = match node {
         Some(node) => state(node.state),
         None => known.map_or(DatanodeState::Pending, |line| line.state),
@@ -249,7 +249,7 @@ fn state(state: NodeState) -> DatanodeState {
 }
 
 fn capacity(seen: &Observed) -> Option<Capacity> {
-    let nodes = &seen.picture()?.nodes;
+    let nodes = &seen.snapshot()?.nodes;
     let sum = |of: fn(&Node) -> u64| nodes.iter().map(of).fold(0, u64::saturating_add);
     let (total, used) = (sum(|node| node.capacity), sum(|node| node.used));
     Some(Capacity {
@@ -260,13 +260,13 @@ fn capacity(seen: &Observed) -> Option<Capacity> {
 }
 
 fn replication(seen: &Observed) -> Option<ReplicationStatus> {
-    let picture = seen.picture()?;
-    let data = picture.data?;
+    let snapshot = seen.snapshot()?;
+    let data = snapshot.data?;
     Some(ReplicationStatus {
-        target: picture.replication_factor,
+        target: snapshot.replication_factor,
         under_replicated_chunks: data.under_replicated as i64,
         missing_chunks: data.missing as i64,
-        corrupt_chunks: data.bad_copies as i64,
+        corrupt_chunks: data.bad_replicas as i64,
     })
 }
 

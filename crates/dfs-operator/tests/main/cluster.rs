@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_operator::coordinator::{
-    Addresses, CallError, ClusterPicture, Coordinator, Data, Maintenance, Node, Picture,
+    Addresses, CallError, ClusterSnapshot, Coordinator, Data, Maintenance, Node, Snapshot,
 };
 use dfs_types::{ClusterId, NodeId, NodeState};
 use serde_json::{Value, json};
@@ -47,13 +47,13 @@ impl FakeCoordinator {
 
 #[async_trait]
 impl Coordinator for FakeCoordinator {
-    async fn picture(&self, at: &Addresses) -> Picture {
+    async fn snapshot(&self, at: &Addresses) -> Snapshot {
         assert!(!self.panics || at.is_empty(), "a defect");
         self.pictures.fetch_add(1, Ordering::Relaxed);
         if at.is_empty() {
-            return Picture::Unreachable("no address".to_owned());
+            return Snapshot::Unreachable("no address".to_owned());
         }
-        let Some(id) = *self.made.lock().unwrap() else { return Picture::Uninitialised };
+        let Some(id) = *self.made.lock().unwrap() else { return Snapshot::Uninitialised };
         let admitted = self.admitted.lock().unwrap();
         let nodes = self.api.list("pods").into_iter().enumerate().filter_map(|(i, pod)| {
             let name = pod["metadata"]["name"].as_str()?;
@@ -72,7 +72,7 @@ impl Coordinator for FakeCoordinator {
                 maintenance_left: None,
             })
         });
-        Picture::Known(Box::new(ClusterPicture {
+        Snapshot::Known(Box::new(ClusterSnapshot {
             id,
             replication_factor: 3,
             min_write_replicas: 2,

@@ -92,7 +92,7 @@ async fn e33_while_a_bad_image_is_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn e33_while_it_grows_and_keeps_fewer_copies() {
+async fn e33_while_it_grows_and_keeps_fewer_replicas() {
     let start = running(json!({})).await;
     let end = each_crash(&start, |toy| {
         toy.edit(json!({"spec": {"datanodes": {"replicas": 5}, "replicationFactor": 2}}));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dfs_operator::controller::{Operator, Pod};
 use dfs_operator::coordinator::{
-    Addresses, CallError, ClusterPicture, Coordinator, Data, Maintenance, Node, Picture,
+    Addresses, CallError, ClusterSnapshot, Coordinator, Data, Maintenance, Node, Snapshot,
 };
 use dfs_runtime::Metrics;
 use dfs_types::{ClusterId, NodeId, NodeState};
@@ -96,7 +96,7 @@ impl Toy {
             let before = (self.moving(), self.api.changes());
             self.pass(quiet > 0);
             if self.api.get("dfsclusters", "data").is_some() {
-                let looked = operator.look("ns", "data");
+                let looked = operator.reconcile_once("ns", "data");
                 tokio::pin!(looked);
                 tokio::select! {
                     biased;
@@ -336,12 +336,12 @@ impl Coordinators {
 
 #[async_trait]
 impl Coordinator for Coordinators {
-    async fn picture(&self, at: &Addresses) -> Picture {
+    async fn snapshot(&self, at: &Addresses) -> Snapshot {
         if at.is_empty() {
-            return Picture::Unreachable("no address".to_owned());
+            return Snapshot::Unreachable("no address".to_owned());
         }
         let state = self.state.lock().unwrap();
-        let Some(id) = state.made else { return Picture::Uninitialised };
+        let Some(id) = state.made else { return Snapshot::Uninitialised };
         let nodes = state.nodes.iter().map(|(name, (state, left))| {
             let (_, ordinal) = name.rsplit_once('-').unwrap();
             Node {
@@ -357,7 +357,7 @@ impl Coordinator for Coordinators {
                 maintenance_left: *left,
             }
         });
-        Picture::Known(Box::new(ClusterPicture {
+        Snapshot::Known(Box::new(ClusterSnapshot {
             id,
             replication_factor: state.replication.0,
             min_write_replicas: state.replication.1,

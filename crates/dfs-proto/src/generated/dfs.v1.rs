@@ -46,7 +46,7 @@ pub struct FileStat {
     /// Target of a symlink; not necessarily UTF-8.
     #[prost(bytes = "bytes", tag = "6")]
     pub symlink_target: ::prost::bytes::Bytes,
-    /// Copies wanted of each chunk of a file.
+    /// Replicas wanted of each chunk of a file.
     #[prost(uint32, tag = "7")]
     pub replication_factor: u32,
 }
@@ -83,7 +83,7 @@ pub struct NodeLocation {
     #[prost(enumeration = "NodeState", tag = "5")]
     pub state: i32,
 }
-/// A node's sealed word that it holds a durable copy of a chunk.
+/// A node's sealed word that it holds a durable replica of a chunk.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Receipt {
     /// The chunk; 16 bytes.
@@ -101,7 +101,7 @@ pub struct Receipt {
     /// The disk; 16 bytes.
     #[prost(bytes = "bytes", tag = "5")]
     pub disk_id: ::prost::bytes::Bytes,
-    /// Which copy of the chunk on that node.
+    /// Which replica of the chunk on that node.
     #[prost(uint64, tag = "6")]
     pub stamp: u64,
     /// Registration whose key made the seal.
@@ -185,7 +185,7 @@ pub enum NodeState {
     Active = 2,
     /// Silent for a while, within the grace time.
     Suspect = 3,
-    /// Silent for longer; its copies are made again elsewhere.
+    /// Silent for longer; its replicas are made again elsewhere.
     Lost = 4,
     /// Being emptied.
     Draining = 5,
@@ -242,7 +242,7 @@ pub struct UploadRequest {
     /// Bytes a chunk holds at most: a multiple of 64 KiB, 64 KiB to 1 GiB. 64 MiB when not set.
     #[prost(uint64, optional, tag = "3")]
     pub chunk_size: ::core::option::Option<u64>,
-    /// Copies wanted of each chunk. The cluster's number when not set.
+    /// Replicas wanted of each chunk. The cluster's number when not set.
     #[prost(uint32, optional, tag = "4")]
     pub replication_factor: ::core::option::Option<u32>,
     /// Any token of the upload, to get the next page of its plan.
@@ -282,10 +282,10 @@ pub struct UploadPlan {
     /// Whether the known size needs a further page.
     #[prost(bool, tag = "6")]
     pub has_more: bool,
-    /// Copies wanted of each chunk.
+    /// Replicas wanted of each chunk.
     #[prost(uint32, tag = "7")]
     pub replication_factor: u32,
-    /// Durable copies without which a chunk is not accepted.
+    /// Durable replicas without which a chunk is not accepted.
     #[prost(uint32, tag = "8")]
     pub min_write_replicas: u32,
 }
@@ -301,7 +301,7 @@ pub struct PlannedChunk {
     /// Bytes it may hold.
     #[prost(uint64, tag = "3")]
     pub max_length: u64,
-    /// Who shall hold it; the first is the primary. May be fewer than the copies wanted.
+    /// Who shall hold it; the first is the primary. May be fewer than the replicas wanted.
     #[prost(message, repeated, tag = "4")]
     pub nodes: ::prost::alloc::vec::Vec<NodeLocation>,
 }
@@ -318,7 +318,7 @@ pub struct ReplanRequest {
     #[prost(bytes = "bytes", repeated, tag = "3")]
     pub avoid_nodes: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
-/// A chunk that was written, with the proof of its copies.
+/// A chunk that was written, with the proof of its replicas.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WrittenChunk {
     /// The chunk; 16 bytes.
@@ -430,7 +430,7 @@ pub struct OpenResponse {
     /// Where the next page starts; 0 when this was the last.
     #[prost(uint64, tag = "3")]
     pub next_offset: u64,
-    /// Each node named by a copy, once.
+    /// Each node named by a replica, once.
     #[prost(message, repeated, tag = "4")]
     pub nodes: ::prost::alloc::vec::Vec<NodeLocation>,
 }
@@ -460,21 +460,21 @@ pub struct Extent {
     pub chunk_sha256: ::prost::bytes::Bytes,
     /// Who holds it.
     #[prost(message, repeated, tag = "8")]
-    pub copies: ::prost::alloc::vec::Vec<Copy>,
-    /// Copies wanted of it.
+    pub replicas: ::prost::alloc::vec::Vec<Replica>,
+    /// Replicas wanted of it.
     #[prost(uint32, tag = "9")]
-    pub copies_wanted: u32,
+    pub replicas_wanted: u32,
 }
 /// A chunk on a node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Copy {
+pub struct Replica {
     /// The node; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub node_id: ::prost::bytes::Bytes,
     /// The disk; 16 bytes.
     #[prost(bytes = "bytes", tag = "2")]
     pub disk_id: ::prost::bytes::Bytes,
-    /// Which copy.
+    /// Which replica.
     #[prost(uint64, tag = "3")]
     pub stamp: u64,
     /// Known to be bad or gone; not to be read.
@@ -1954,9 +1954,9 @@ pub struct ChunkMeta {
     /// This node is a replica: another datanode is the sender.
     #[prost(bool, tag = "9")]
     pub is_replica: bool,
-    /// Copies, this one included, below which the session is not worth going on.
+    /// Replicas, this one included, below which the session is not worth going on.
     #[prost(uint32, tag = "10")]
-    pub min_copies: u32,
+    pub min_replicas: u32,
     /// The node that is meant; 16 bytes. Another one that answers at its address refuses. Any node
     /// when empty.
     #[prost(bytes = "bytes", tag = "11")]
@@ -2042,7 +2042,7 @@ pub mod chunk_ack {
         /// From time to time.
         #[prost(message, tag = "2")]
         Progress(super::Progress),
-        /// Once: every copy still in the set is durable.
+        /// Once: every replica still in the set is durable.
         #[prost(message, tag = "3")]
         Sealed(super::Sealed),
     }
@@ -2067,7 +2067,7 @@ pub struct Progress {
 /// The chunk is durable on every node named.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Sealed {
-    /// One for each copy.
+    /// One for each replica.
     #[prost(message, repeated, tag = "1")]
     pub receipts: ::prost::alloc::vec::Vec<Receipt>,
     /// Replicas that left the set since the last ack.
@@ -2111,11 +2111,11 @@ pub struct CorruptReport {
 /// What the node found.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CorruptVerdict {
-    /// The copy is bad, and was set aside.
+    /// The replica is bad, and was set aside.
     #[prost(bool, tag = "1")]
     pub set_aside: bool,
 }
-/// Copies a chunk.
+/// Replicas a chunk.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplicateRequest {
     /// The chunk; 16 bytes.
@@ -2134,62 +2134,62 @@ pub struct ReplicateRequest {
 /// What became of it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReplicateResponse {
-    /// One for each copy made, durable.
+    /// One for each replica made, durable.
     #[prost(message, repeated, tag = "1")]
     pub receipts: ::prost::alloc::vec::Vec<Receipt>,
     /// The targets that did not work, and why.
     #[prost(message, repeated, tag = "2")]
     pub failed: ::prost::alloc::vec::Vec<DroppedReplica>,
 }
-/// Deletes copies.
+/// Deletes replicas.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DeleteChunksRequest {
     /// At most 1,000.
     #[prost(message, repeated, tag = "1")]
-    pub copies: ::prost::alloc::vec::Vec<CopyToDelete>,
+    pub replicas: ::prost::alloc::vec::Vec<ReplicaToDelete>,
     /// Of the worker lease of the coordinator that asks; an older one than the node has seen is
     /// refused.
     #[prost(uint64, tag = "2")]
     pub lease_epoch: u64,
     /// The node that is meant; 16 bytes. Another one that answers at its address refuses: stamps
-    /// belong to a node, and might name another copy on it.
+    /// belong to a node, and might name another replica on it.
     #[prost(bytes = "bytes", tag = "3")]
     pub node_id: ::prost::bytes::Bytes,
 }
-/// A copy to be deleted.
+/// A replica to be deleted.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CopyToDelete {
+pub struct ReplicaToDelete {
     /// The chunk; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub chunk_id: ::prost::bytes::Bytes,
-    /// Only a copy with this stamp is deleted.
+    /// Only a replica with this stamp is deleted.
     #[prost(uint64, tag = "2")]
     pub stamp: u64,
 }
 /// What became of them.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DeleteChunksResponse {
-    /// Copies deleted now. What is not there, or has another stamp, is left and not counted.
+    /// Replicas deleted now. What is not there, or has another stamp, is left and not counted.
     #[prost(uint64, tag = "1")]
     pub deleted: u64,
-    /// Copies that could not be deleted; all others are gone.
+    /// Replicas that could not be deleted; all others are gone.
     #[prost(message, repeated, tag = "2")]
-    pub failed: ::prost::alloc::vec::Vec<CopyToDelete>,
+    pub failed: ::prost::alloc::vec::Vec<ReplicaToDelete>,
 }
-/// Lists copies.
+/// Lists replicas.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListChunksRequest {
     /// Only chunks after this one; from the start when empty.
     #[prost(bytes = "bytes", tag = "1")]
     pub after: ::prost::bytes::Bytes,
-    /// Copies wanted in all; everything when 0.
+    /// Replicas wanted in all; everything when 0.
     #[prost(uint64, tag = "2")]
     pub limit: u64,
     /// The node that is meant; 16 bytes. Another one that answers at its address refuses.
     #[prost(bytes = "bytes", tag = "3")]
     pub node_id: ::prost::bytes::Bytes,
 }
-/// Some copies in chunk order.
+/// Some replicas in chunk order.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ChunkListPage {
     /// At most 1,000.
@@ -2199,13 +2199,13 @@ pub struct ChunkListPage {
     #[prost(bool, tag = "2")]
     pub is_last: bool,
 }
-/// A sealed copy.
+/// A sealed replica.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListedChunk {
     /// The chunk; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub chunk_id: ::prost::bytes::Bytes,
-    /// Which copy.
+    /// Which replica.
     #[prost(uint64, tag = "2")]
     pub stamp: u64,
     /// Bytes.
@@ -2402,7 +2402,7 @@ pub mod data_node_client {
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "ReportCorrupt"));
             self.inner.unary(req, path, codec).await
         }
-        /// Makes the node copy one of its chunks to another node.
+        /// Makes the node replicate one of its chunks to another node.
         pub async fn replicate_chunk(
             &mut self,
             request: impl tonic::IntoRequest<super::ReplicateRequest>,
@@ -2427,7 +2427,7 @@ pub mod data_node_client {
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "ReplicateChunk"));
             self.inner.unary(req, path, codec).await
         }
-        /// Deletes copies, each named by chunk and stamp.
+        /// Deletes replicas, each named by chunk and stamp.
         pub async fn delete_chunks(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteChunksRequest>,
@@ -2452,7 +2452,7 @@ pub mod data_node_client {
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "DeleteChunks"));
             self.inner.unary(req, path, codec).await
         }
-        /// Lists sealed copies in chunk order, page by page.
+        /// Lists sealed replicas in chunk order, page by page.
         pub async fn list_chunks(
             &mut self,
             request: impl tonic::IntoRequest<super::ListChunksRequest>,
@@ -2533,7 +2533,7 @@ pub mod data_node_server {
             &self,
             request: tonic::Request<super::CorruptReport>,
         ) -> std::result::Result<tonic::Response<super::CorruptVerdict>, tonic::Status>;
-        /// Makes the node copy one of its chunks to another node.
+        /// Makes the node replicate one of its chunks to another node.
         async fn replicate_chunk(
             &self,
             request: tonic::Request<super::ReplicateRequest>,
@@ -2541,7 +2541,7 @@ pub mod data_node_server {
             tonic::Response<super::ReplicateResponse>,
             tonic::Status,
         >;
-        /// Deletes copies, each named by chunk and stamp.
+        /// Deletes replicas, each named by chunk and stamp.
         async fn delete_chunks(
             &self,
             request: tonic::Request<super::DeleteChunksRequest>,
@@ -2555,7 +2555,7 @@ pub mod data_node_server {
             >
             + std::marker::Send
             + 'static;
-        /// Lists sealed copies in chunk order, page by page.
+        /// Lists sealed replicas in chunk order, page by page.
         async fn list_chunks(
             &self,
             request: tonic::Request<super::ListChunksRequest>,
@@ -3083,10 +3083,10 @@ pub struct HeartbeatReport {
     /// Open upload sessions.
     #[prost(uint32, tag = "5")]
     pub sessions: u32,
-    /// Copies found bad and set aside, or lost with a disk, that the coordinator has not confirmed
+    /// Replicas found bad and set aside, or lost with a disk, that the coordinator has not confirmed
     /// yet; at most 1,000 at a time.
     #[prost(message, repeated, tag = "6")]
-    pub bad_copies: ::prost::alloc::vec::Vec<BadCopy>,
+    pub bad_replicas: ::prost::alloc::vec::Vec<BadReplica>,
     /// Raised with each report of this stream.
     #[prost(uint64, tag = "7")]
     pub sequence: u64,
@@ -3106,13 +3106,13 @@ pub struct HeartbeatReport {
     #[prost(uint64, tag = "11")]
     pub stream: u64,
 }
-/// A copy that can no longer be served.
+/// A replica that can no longer be served.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct BadCopy {
+pub struct BadReplica {
     /// The chunk; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub chunk_id: ::prost::bytes::Bytes,
-    /// Which copy.
+    /// Which replica.
     #[prost(uint64, tag = "2")]
     pub stamp: u64,
     /// First bad block.
@@ -3128,9 +3128,9 @@ pub struct HeartbeatOrder {
     /// What the node is to the cluster.
     #[prost(enumeration = "NodeState", tag = "2")]
     pub state: i32,
-    /// Bad copies of that report whose records no longer count them.
+    /// Bad replicas of that report whose records no longer count them.
     #[prost(message, repeated, tag = "3")]
-    pub confirmed_bad_copies: ::prost::alloc::vec::Vec<BadCopy>,
+    pub confirmed_bad_replicas: ::prost::alloc::vec::Vec<BadReplica>,
     /// The registration is not known or no longer valid: register anew.
     #[prost(bool, tag = "4")]
     pub must_register: bool,
@@ -3539,10 +3539,10 @@ pub struct ClusterStatusResponse {
     /// Revision of the metadata the picture was taken at.
     #[prost(uint64, tag = "3")]
     pub revision: u64,
-    /// Copies new files get.
+    /// Replicas new files get.
     #[prost(uint32, tag = "4")]
     pub replication_factor: u32,
-    /// Durable copies without which no write is acknowledged.
+    /// Durable replicas without which no write is acknowledged.
     #[prost(uint32, tag = "5")]
     pub min_write_replicas: u32,
     /// Every node that is part of the cluster.
@@ -3595,16 +3595,16 @@ pub struct ReplicationStatus {
     /// All.
     #[prost(uint64, tag = "2")]
     pub chunks: u64,
-    /// Fewer good copies than wanted, but at least one.
+    /// Fewer good replicas than wanted, but at least one.
     #[prost(uint64, tag = "3")]
     pub under_replicated: u64,
-    /// No copy on a node that is reachable.
+    /// No replica on a node that is reachable.
     #[prost(uint64, tag = "4")]
     pub missing: u64,
-    /// Copies found bad that are still recorded.
+    /// Replicas found bad that are still recorded.
     #[prost(uint64, tag = "5")]
-    pub bad_copies: u64,
-    /// Copies being made right now.
+    pub bad_replicas: u64,
+    /// Replicas being made right now.
     #[prost(uint64, tag = "6")]
     pub repairing: u64,
     /// Revision of the metadata the counts belong to.
@@ -3633,10 +3633,10 @@ pub struct WorkerStatus {
 /// Sets the replication factor.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetReplicationRequest {
-    /// Copies new files get, 1 to 16.
+    /// Replicas new files get, 1 to 16.
     #[prost(uint32, tag = "1")]
     pub replication_factor: u32,
-    /// Durable copies without which no write is acknowledged; a majority when not set.
+    /// Durable replicas without which no write is acknowledged; a majority when not set.
     #[prost(uint32, optional, tag = "2")]
     pub min_write_replicas: ::core::option::Option<u32>,
     /// The cluster that is meant; 16 bytes, empty for whichever this is.
@@ -3656,10 +3656,10 @@ pub struct InitRequest {
     /// The id it gets; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub cluster_id: ::prost::bytes::Bytes,
-    /// Copies new files get, 1 to 16.
+    /// Replicas new files get, 1 to 16.
     #[prost(uint32, tag = "2")]
     pub replication_factor: u32,
-    /// Durable copies without which no write is acknowledged; a majority when not set.
+    /// Durable replicas without which no write is acknowledged; a majority when not set.
     #[prost(uint32, optional, tag = "3")]
     pub min_write_replicas: ::core::option::Option<u32>,
 }
@@ -3700,14 +3700,14 @@ pub struct SafeToStopRequest {
 /// What would be. Nodes that are down or in maintenance already count as stopped.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SafeToStopResponse {
-    /// No chunk would have fewer than min(min_write_replicas, wanted - 1) good copies left, unless it
+    /// No chunk would have fewer than min(min_write_replicas, wanted - 1) good replicas left, unless it
     /// has no more of them now and none on these nodes.
     #[prost(bool, tag = "1")]
     pub is_safe: bool,
     /// Chunks that would have fewer.
     #[prost(uint64, tag = "2")]
     pub chunks_below: u64,
-    /// Chunks that nobody could read meanwhile: those of files with one copy, too, which do not make
+    /// Chunks that nobody could read meanwhile: those of files with one replica, too, which do not make
     /// it unsafe.
     #[prost(uint64, tag = "3")]
     pub chunks_unreadable: u64,
@@ -3877,7 +3877,7 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("dfs.v1.Admin", "ClusterStatus"));
             self.inner.unary(req, path, codec).await
         }
-        /// Sets how many copies new files get.
+        /// Sets how many replicas new files get.
         pub async fn set_replication(
             &mut self,
             request: impl tonic::IntoRequest<super::SetReplicationRequest>,
@@ -4009,7 +4009,7 @@ pub mod admin_client {
             self.inner.unary(req, path, codec).await
         }
         /// Takes a node that will never come back out of the cluster, for good, unless it may hold the
-        /// last copy of something. The same again changes nothing.
+        /// last replica of something. The same again changes nothing.
         pub async fn forget(
             &mut self,
             request: impl tonic::IntoRequest<super::ForgetRequest>,
@@ -4051,7 +4051,7 @@ pub mod admin_server {
             tonic::Response<super::ClusterStatusResponse>,
             tonic::Status,
         >;
-        /// Sets how many copies new files get.
+        /// Sets how many replicas new files get.
         async fn set_replication(
             &self,
             request: tonic::Request<super::SetReplicationRequest>,
@@ -4096,7 +4096,7 @@ pub mod admin_server {
             tonic::Status,
         >;
         /// Takes a node that will never come back out of the cluster, for good, unless it may hold the
-        /// last copy of something. The same again changes nothing.
+        /// last replica of something. The same again changes nothing.
         async fn forget(
             &self,
             request: tonic::Request<super::ForgetRequest>,

@@ -126,7 +126,7 @@ impl Meddler for Seeded {
 struct Case {
     content: Bytes,
     nodes: Vec<Node>,
-    min_copies: usize,
+    min_replicas: usize,
     result: Result<Outcome, Error>,
     elapsed: Duration,
 }
@@ -140,25 +140,25 @@ async fn case(seed: u64, counts: &Counts) -> Case {
         _ => random.below(40 * block),
     };
     let content = bytes(length as usize, seed);
-    let copies = 1 + random.below(4) as usize;
-    let min_copies = 1 + random.below(copies as u64) as usize;
+    let replicas = 1 + random.below(4) as usize;
+    let min_replicas = 1 + random.below(replicas as u64) as usize;
     // Calm links, so that most of the way is covered, and wild ones.
     let rate = pick(&[0, 3, 10, 30, 100]);
     let faults = || Seeded { random: random.clone(), rate, counts: counts.clone() };
     let config = SessionConfig {
         max_length: length.next_multiple_of(block),
-        min_copies,
+        min_replicas,
         ack_every: pick(&[1, block, 1 << 20, 1 << 30]),
         sender: SenderConfig {
             window: pick(&[1, 1 << 20, 2 << 20]),
             ..SenderConfig::between_nodes()
         },
     };
-    let nodes: Vec<_> = (1..=copies as u128).map(Node::new).collect();
+    let nodes: Vec<_> = (1..=replicas as u128).map(Node::new).collect();
     let mut sessions: Vec<Arc<Session>> = Vec::new();
     let mut replicas = Vec::new();
     for node in &nodes[1..] {
-        let session = node.session(SessionConfig { min_copies: 1, ..config }, Vec::new());
+        let session = node.session(SessionConfig { min_replicas: 1, ..config }, Vec::new());
         let link: Arc<dyn Link> = Arc::new(Meddled::new(Direct(session.clone()), faults()));
         replicas.push(node.replica(link));
         sessions.push(session);
@@ -191,7 +191,7 @@ async fn case(seed: u64, counts: &Counts) -> Case {
     }
     pass(Duration::from_mins(10)).await;
     assert!(gone.iter().all(|session| session.upgrade().is_none()), "a session is still in use");
-    Case { content, nodes, min_copies, result, elapsed }
+    Case { content, nodes, min_replicas, result, elapsed }
 }
 
 fn check(case: &Case) {
@@ -209,11 +209,11 @@ fn check(case: &Case) {
             let dropped: BTreeSet<NodeId> = outcome.dropped.iter().map(|d| d.node).collect();
             let all: BTreeSet<NodeId> = case.nodes.iter().map(|node| node.0.id).collect();
             assert_eq!(holders.len(), outcome.receipts.len(), "two receipts of one node");
-            assert!(holders.len() >= case.min_copies);
+            assert!(holders.len() >= case.min_replicas);
             assert!(holders.is_disjoint(&dropped));
             assert_eq!(&holders | &dropped, all, "each node gave a receipt or was dropped");
             for node in case.nodes.iter().filter(|node| holders.contains(&node.0.id)) {
-                assert!(node.sealed().is_some(), "a receipt without a copy");
+                assert!(node.sealed().is_some(), "a receipt without a replica");
                 assert_eq!(*node.0.sealings.borrow(), 1);
             }
         }
@@ -247,7 +247,7 @@ fn a_chunk_arrives_whole_or_the_sender_is_told() {
         }
     }
     let counts = counts.lock().unwrap().clone();
-    println!("{whole} whole, {partial} with fewer copies, {failed} failed: {counts:?}");
+    println!("{whole} whole, {partial} with fewer replicas, {failed} failed: {counts:?}");
     // The seeds reach what they are there for.
     assert!(whole > SEEDS / 4 && partial > SEEDS / 40 && failed > SEEDS / 40);
     assert_eq!(counts.len(), 11, "{counts:?}");

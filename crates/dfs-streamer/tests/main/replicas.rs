@@ -90,11 +90,11 @@ impl Link for Silent {
 }
 
 /// A primary with a sound replica and one behind `link`.
-fn three(link: Arc<dyn Link>, min_copies: usize) -> (Node, Node, Arc<Session>) {
+fn three(link: Arc<dyn Link>, min_replicas: usize) -> (Node, Node, Arc<Session>) {
     let (primary, sound, other) = (Node::new(1), Node::new(2), Node::new(3));
     let direct = Arc::new(Direct(sound.session(config(1), Vec::new())));
     let replicas = vec![sound.replica(direct), other.replica(link)];
-    let session = primary.session(config(min_copies), replicas);
+    let session = primary.session(config(min_replicas), replicas);
     (primary, sound, session)
 }
 
@@ -120,13 +120,13 @@ fn a_replica_that_stands_still_is_dropped_in_time_for_the_client() {
 }
 
 #[test]
-fn the_session_fails_when_too_few_copies_are_left() {
+fn the_session_fails_when_too_few_replicas_are_left() {
     run(async {
         let (primary, _, session) = three(Arc::new(Silent { attaches: true }), 3);
         let content = bytes(12 << 20, 1);
         let link = Direct(session);
         let error = send(&link, &mut source(frames(&content, 1 << 20))).await.unwrap_err();
-        assert!(matches!(error, Error::TooFewCopies { left: 2, wanted: 3, .. }), "{error:?}");
+        assert!(matches!(error, Error::TooFewReplicas { left: 2, wanted: 3, .. }), "{error:?}");
         assert_eq!(error.code(), ErrorCode::NotEnoughNodes);
         assert!(error.to_string().contains(&Node::new(3).0.id.to_string()), "{error}");
         assert_eq!(primary.sealed(), None);
@@ -219,7 +219,7 @@ fn a_receipt_counts_for_the_node_that_was_asked() {
         let link = Arc::new(Meddled::new(link, Impostor));
         let session = primary.session(config(2), vec![replica.replica(link)]);
         let sent = send(&Direct(session), &mut source(frames(&bytes(BLOCK, 1), BLOCK))).await;
-        assert!(matches!(sent, Err(Error::TooFewCopies { left: 1, wanted: 2, .. })), "{sent:?}");
+        assert!(matches!(sent, Err(Error::TooFewReplicas { left: 1, wanted: 2, .. })), "{sent:?}");
     });
 }
 

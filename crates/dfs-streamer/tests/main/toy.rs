@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_streamer::{
-    Ack, Attachment, Error, FrameSource, Link, Outcome, Reopening, Replica, SenderConfig, Session,
-    SessionConfig, Sink, send_chunk,
+    Ack, Attachment, Downstream, Error, FrameSource, Link, Outcome, Reopening, SenderConfig,
+    Session, SessionConfig, Sink, send_chunk,
 };
 use dfs_types::{
     ChunkId, ChunkSeal, Crc32c, DiskId, Frame, NodeId, Random, Receipt, RegistrationNumber, Seal,
@@ -83,13 +83,13 @@ impl Node {
     }
 
     /// Opens a session.
-    pub(crate) fn session(&self, config: SessionConfig, replicas: Vec<Replica>) -> Arc<Session> {
+    pub(crate) fn session(&self, config: SessionConfig, replicas: Vec<Downstream>) -> Arc<Session> {
         Session::new(config, Box::new(ToySink(self.clone())), replicas, &random(7))
     }
 
     /// As a replica of another one, reached by this link.
-    pub(crate) fn replica(&self, link: Arc<dyn Link>) -> Replica {
-        Replica { node: self.0.id, session: SessionId(self.0.id.0), link }
+    pub(crate) fn replica(&self, link: Arc<dyn Link>) -> Downstream {
+        Downstream { node: self.0.id, session: SessionId(self.0.id.0), link }
     }
 
     pub(crate) async fn appends_begun(&self, number: usize) {
@@ -143,10 +143,10 @@ pub(crate) fn receipt(node: NodeId, seal: &ChunkSeal) -> Receipt {
     }
 }
 
-pub(crate) fn config(min_copies: usize) -> SessionConfig {
+pub(crate) fn config(min_replicas: usize) -> SessionConfig {
     SessionConfig {
         max_length: 64 * MIB,
-        min_copies,
+        min_replicas,
         ack_every: MIB / 2,
         sender: SenderConfig::between_nodes(),
     }

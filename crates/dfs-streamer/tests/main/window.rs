@@ -109,7 +109,7 @@ fn frames_are_let_go_of_once_they_are_everywhere() {
             node.replica(Arc::new(Meddled::new(link, Gauge::default())))
         });
         let session =
-            nodes[0].session(SessionConfig { min_copies: 3, ..bounds }, replicas.collect());
+            nodes[0].session(SessionConfig { min_replicas: 3, ..bounds }, replicas.collect());
         let mut source = Counted { made: 0, frames: 30, held: Arc::default(), most: 0 };
         let sender = SenderConfig { window: 3 * MIB, ..SenderConfig::default() };
         let (link, random) = (Direct(session), random(1));
@@ -176,7 +176,7 @@ fn no_window_is_too_small_for_the_acks() {
             let (primary, replica) = (Node::new(1), Node::new(2));
             let sender = SenderConfig { window, ..SenderConfig::between_nodes() };
             let bounds = SessionConfig { ack_every, sender, ..config(2) };
-            let of_replica = SessionConfig { min_copies: 1, ..bounds };
+            let of_replica = SessionConfig { min_replicas: 1, ..bounds };
             let link = Arc::new(Direct(replica.session(of_replica, Vec::new())));
             let session = primary.session(bounds, vec![replica.replica(link)]);
             let content = bytes(9 << 20, 1);

@@ -118,21 +118,21 @@ impl Caller {
         let returned = records.now();
         let answer = match answer {
             Ok(answer) => answer,
-            Err(Trouble::Call(error)) if is_refusal(error.code()) => Answer::Failed(error.code()),
-            Err(trouble) => {
-                let what = format!("#{number} {call:?} in group {group}: {trouble}");
+            Err(LoadError::Call(error)) if is_refusal(error.code()) => Answer::Failed(error.code()),
+            Err(error) => {
+                let what = format!("#{number} {call:?} in group {group}: {error}");
                 records.add_failed(Failed { called, returned, what });
-                match trouble {
-                    Trouble::Call(error) if error.is_outcome_unknown() => Answer::Unknown,
+                match error {
+                    LoadError::Call(error) if error.is_outcome_unknown() => Answer::Unknown,
                     // Nothing happened, and nothing was seen.
-                    Trouble::Call(_) | Trouble::Content(_) => return,
+                    LoadError::Call(_) | LoadError::Content(_) => return,
                 }
             }
         };
         records.add(Operation { number, group, call, answer, called, returned });
     }
 
-    async fn answer(&self, number: u32, group: u32, call: Call) -> Result<Answer, Trouble> {
+    async fn answer(&self, number: u32, group: u32, call: Call) -> Result<Answer, LoadError> {
         let client = &self.client;
         let path = |path| self.path(group, path);
         Ok(match call {
@@ -168,23 +168,23 @@ impl Caller {
         })
     }
 
-    async fn read(&self, path: &DfsPath) -> Result<Answer, Trouble> {
+    async fn read(&self, path: &DfsPath) -> Result<Answer, LoadError> {
         for _ in 0..REOPENS {
             match self.read_once(path).await {
-                Err(Trouble::Call(error)) if error.code() == ErrorCode::Stale => {}
+                Err(LoadError::Call(error)) if error.code() == ErrorCode::Stale => {}
                 answer => return answer,
             }
         }
         self.read_once(path).await
     }
 
-    async fn read_once(&self, path: &DfsPath) -> Result<Answer, Trouble> {
+    async fn read_once(&self, path: &DfsPath) -> Result<Answer, LoadError> {
         let mut reader = self.client.get(path, GetOptions::default()).await?;
         let mut bytes = Vec::new();
         while let Some(part) = reader.next().await? {
             bytes.extend_from_slice(&part);
         }
-        Ok(Answer::Read(seen(reader.stat()), writer_of(&bytes).map_err(Trouble::Content)?))
+        Ok(Answer::Read(seen(reader.stat()), writer_of(&bytes).map_err(LoadError::Content)?))
     }
 
     fn path(&self, group: u32, path: Path) -> DfsPath {
@@ -195,7 +195,7 @@ impl Caller {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum LoadError {
     #[error("{}: {_0}", _0.code())]
     Call(#[from] Error),
     #[error("{_0}")]

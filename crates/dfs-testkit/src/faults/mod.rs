@@ -209,7 +209,7 @@ impl Run {
         }
     }
 
-    /// Nothing that rounds left may have changed, all copies are made again, and no two
+    /// Nothing that rounds left may have changed, all replicas are made again, and no two
     /// coordinators ever worked under one epoch.
     fn end(&mut self) -> Result<(), String> {
         self.system.wait_until_full()?;

@@ -19,7 +19,7 @@ pub(super) const EACH: usize = 3;
 pub(super) const WORKER_LEASE: Duration = Duration::from_secs(3);
 /// How long the system may take to be whole again once a fault is over.
 const WHOLE_WITHIN: Duration = Duration::from_secs(45);
-/// How long repair may take to make all copies again at the end.
+/// How long repair may take to make all replicas again at the end.
 const FULL_WITHIN: Duration = Duration::from_mins(2);
 /// How long one coordinator may take to tell of itself.
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
@@ -141,7 +141,7 @@ impl System {
         is_whole.then_some(()).ok_or_else(late)
     }
 
-    /// Waits until every chunk has all its copies. Only the holder of the worker lease knows.
+    /// Waits until every chunk has all its replicas. Only the holder of the worker lease knows.
     pub(super) fn wait_until_full(&self) -> Result<(), String> {
         let mut seen = None;
         let is_full = wait_until(FULL_WITHIN, || {
@@ -150,10 +150,10 @@ impl System {
                 .map(|status| status.replication)
                 .find(|replication| replication.is_known);
             seen.as_ref().is_some_and(|replication| {
-                replication.under_replicated + replication.missing + replication.bad_copies == 0
+                replication.under_replicated + replication.missing + replication.bad_replicas == 0
             })
         });
-        let late = || format!("not all copies were made within {FULL_WITHIN:?}: {seen:?}");
+        let late = || format!("not all replicas were made within {FULL_WITHIN:?}: {seen:?}");
         is_full.then_some(()).ok_or_else(late)
     }
 
@@ -218,7 +218,7 @@ impl System {
         servers.map(|server| server.log().matches(text).count()).sum()
     }
 
-    /// Copies all logs to a folder.
+    /// Replicas all logs to a folder.
     pub(super) fn keep_logs(&self, folder: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         for (index, server) in self.cluster.coordinators().enumerate() {

@@ -313,7 +313,7 @@ impl Cluster {
         assert!(are_active, "{count} datanodes were not active in time: {seen:?}");
     }
 
-    /// Waits until every chunk has all its copies again.
+    /// Waits until every chunk has all its replicas again.
     pub fn wait_for_full_replication(&self, within: Duration) {
         let mut seen = None;
         let is_full = wait_until(within, || {
@@ -323,7 +323,7 @@ impl Cluster {
                 replication["is_known"] == true
                     && replication["under_replicated"] == 0
                     && replication["missing"] == 0
-                    && replication["bad_copies"] == 0
+                    && replication["bad_replicas"] == 0
             })
         });
         assert!(is_full, "not fully replicated within {within:?}: {seen:?}");

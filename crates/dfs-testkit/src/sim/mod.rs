@@ -4,7 +4,7 @@
 //! Machines crash and lose what they did not sync, links are cut, held up and slowed down, while
 //! workers put, read, rename, list and delete. [`run`] says what was wrong, if anything: a read of
 //! anything but one whole version that may have been there, an acknowledged file that is lost, a
-//! copy that is not made again. The same seed always does the same, so that what was found can be
+//! replica that is not made again. The same seed always does the same, so that what was found can be
 //! looked at again.
 
 mod disk;

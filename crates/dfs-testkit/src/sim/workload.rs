@@ -22,7 +22,7 @@ const CALLS: u64 = 24;
 const NAMES: u64 = 4;
 /// How long the cluster may take to become whole once nothing is wrong any more.
 const WHOLE_WITHIN: Duration = Duration::from_secs(90);
-/// Copies without which no put is acknowledged, and those wanted.
+/// Replicas without which no put is acknowledged, and those wanted.
 const COPIES_MIN: usize = 2;
 const COPIES: usize = 3;
 
@@ -304,7 +304,7 @@ async fn content(client: &Client, name: &str) -> Result<Option<Bytes>, Error> {
     Ok(Some(Bytes::from(all)))
 }
 
-/// After the faults: each file is what it may be, and has its copies.
+/// After the faults: each file is what it may be, and has its replicas.
 async fn look_at_everything(client: &Client, shared: &Shared) -> Result<(), Wrong> {
     until("all datanodes are back", async || {
         client.cluster_status().await.is_ok_and(|status| {
@@ -326,16 +326,16 @@ async fn look_at_everything(client: &Client, shared: &Shared) -> Result<(), Wron
         for name in &paths {
             let certain = shared.model().certain(name);
             if let Some(Some(_)) = certain {
-                has_copies(client, name, wanted, within).await?;
+                has_replicas(client, name, wanted, within).await?;
             }
         }
-        shared.trace.note(format_args!("all files have {wanted} good copies"));
+        shared.trace.note(format_args!("all files have {wanted} good replicas"));
     }
     Ok(())
 }
 
-/// Waits until each chunk of a file has so many copies that were verified.
-async fn has_copies(
+/// Waits until each chunk of a file has so many replicas that were verified.
+async fn has_replicas(
     client: &Client,
     name: &str,
     wanted: usize,
@@ -344,19 +344,23 @@ async fn has_copies(
     let deadline = Instant::now() + within;
     loop {
         let explained = client.explain(&path(name), true).await;
-        if explained.as_ref().is_ok_and(|explained| fewest_copies(explained) >= wanted) {
+        if explained.as_ref().is_ok_and(|explained| fewest_replicas(explained) >= wanted) {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(format!("{name} has not {wanted} good copies: {explained:?}"));
+            return Err(format!("{name} has not {wanted} good replicas: {explained:?}"));
         }
         sleep(Duration::from_millis(200)).await;
     }
 }
 
-fn fewest_copies(explained: &Explanation) -> usize {
+fn fewest_replicas(explained: &Explanation) -> usize {
     let good = explained.chunks.iter().map(|chunk| {
-        chunk.copies.iter().filter(|copy| copy.verified == Some(true) && !copy.is_bad).count()
+        chunk
+            .replicas
+            .iter()
+            .filter(|replica| replica.verified == Some(true) && !replica.is_bad)
+            .count()
     });
     good.min().unwrap_or(usize::MAX)
 }

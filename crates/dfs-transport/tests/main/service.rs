@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dfs_proto::v1::{self, admin_client::AdminClient, admin_server};
-use dfs_transport::{Channels, MemoryNetwork, Network as _, Observer, Security, Traced, serve};
+use dfs_transport::{
+    Channels, ClientChannel, MemoryNetwork, Network as _, Observer, Security, serve,
+};
 use dfs_types::RequestId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,7 +23,7 @@ pub(crate) struct Service {
     /// Ids of the requests that were worked for.
     pub(crate) ids: Arc<Mutex<Vec<Option<RequestId>>>>,
     /// Where `SetReplication` goes on to.
-    pub(crate) next: Option<AdminClient<Traced>>,
+    pub(crate) next: Option<AdminClient<ClientChannel>>,
     /// Bytes in the answers of `ClusterStatus`.
     pub(crate) answer: usize,
 }
@@ -146,7 +148,7 @@ pub(crate) fn channels(network: &MemoryNetwork) -> Channels {
     Channels::new(Arc::new(network.clone()), Security::Plaintext)
 }
 
-pub(crate) fn client(network: &MemoryNetwork, address: &str) -> AdminClient<Traced> {
+pub(crate) fn client(network: &MemoryNetwork, address: &str) -> AdminClient<ClientChannel> {
     AdminClient::new(channels(network).control(address).unwrap())
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct LocalArgs {
     /// Where everything lies; made when it is not there.
     #[arg(long, env = "DFS_DATA_DIR", value_name = "DIR", default_value = "dfs-data")]
     data_dir: PathBuf,
-    /// Copies of each byte in a file system that is made now; 3, or as many as there are datanodes.
+    /// Replicas of each byte in a file system that is made now; 3, or as many as there are datanodes.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     replication_factor: Option<u8>,
     /// Coordinators to run, on ports 100 apart. More than one need metadata that they can share.

@@ -75,7 +75,9 @@ impl Tour {
         self.wait_for_nodes(3).await?;
         self.dfs(["status"]).await?;
         let (entries, bytes) = (self.original.len(), ByteSize(self.original.bytes));
-        self.title(format_args!("2. store {entries} entries, {bytes}, three fsynced copies each"));
+        self.title(format_args!(
+            "2. store {entries} entries, {bytes}, three fsynced replicas each"
+        ));
         let source = self.source.clone().into_os_string();
         self.dfs(["put".into(), "-r".into(), source, "/tour".into()]).await?;
         self.dfs(["ls", "-l", "/tour"]).await?;
@@ -88,7 +90,7 @@ impl Tour {
         self.local.kill_datanode(0);
         self.compare("/tour").await?;
 
-        self.title("5. it stays away, a fourth datanode comes: the lost copies are made again");
+        self.title("5. it stays away, a fourth datanode comes: the lost replicas are made again");
         self.local.add_datanode().await?;
         self.wait_for_repair().await?;
         self.explain(example.as_deref(), true).await?;
@@ -197,7 +199,7 @@ impl Tour {
         })
         .await?;
         let seconds = started.elapsed().as_secs_f64();
-        self.out.say(format_args!("   three copies of everything again after {seconds:.1} s"));
+        self.out.say(format_args!("   three replicas of everything again after {seconds:.1} s"));
         Ok(())
     }
 

@@ -309,13 +309,13 @@ impl Coordinator for FakeCoordinator {
             let next_offset = touched.next().map_or(0, |chunk| chunk.file_offset);
             let extents = page.iter().map(|chunk| {
                 let id = wire::id::<ChunkId>("chunk_id", &chunk.chunk_id).unwrap();
-                let copies = chunk.receipts.iter().map(|receipt| {
+                let replicas = chunk.receipts.iter().map(|receipt| {
                     let node = wire::id::<NodeId>("node_id", &receipt.node_id).unwrap();
-                    v1::Copy {
+                    v1::Replica {
                         node_id: receipt.node_id.clone(),
                         disk_id: receipt.disk_id.clone(),
                         stamp: receipt.stamp,
-                        is_bad: state.bad_copies.contains(&(id, node)),
+                        is_bad: state.bad_replicas.contains(&(id, node)),
                     }
                 });
                 v1::Extent {
@@ -326,8 +326,8 @@ impl Coordinator for FakeCoordinator {
                     chunk_length: chunk.length,
                     chunk_crc32c: chunk.crc32c,
                     chunk_sha256: chunk.sha256.clone(),
-                    copies: copies.collect(),
-                    copies_wanted: 3,
+                    replicas: replicas.collect(),
+                    replicas_wanted: 3,
                 }
             });
             v1::OpenResponse {

@@ -72,7 +72,7 @@ impl World {
         self.stored.lock().unwrap().insert((node, chunk), (bytes, seal));
     }
 
-    /// Makes the other copies of a chunk that one node has.
+    /// Makes the other replicas of a chunk that one node has.
     fn replicate(&self, from: NodeId, meta: &v1::ChunkMeta) -> (Vec<Receipt>, Vec<Dropped>) {
         let chunk = wire::id("chunk_id", &meta.chunk_id).unwrap();
         let (bytes, seal) = self.stored.lock().unwrap()[&(from, chunk)].clone();
@@ -123,7 +123,7 @@ impl DataNode for FakeDataNode {
         let id = SessionId(u128::from(self.node.prepared.fetch_add(1, Ordering::Relaxed)) + 1);
         let config = SessionConfig {
             max_length: meta.max_length,
-            min_copies: 1,
+            min_replicas: 1,
             ack_every: 64 << 10,
             sender: SenderConfig::between_nodes(),
         };
@@ -186,8 +186,8 @@ impl DataNode for FakeDataNode {
                 let (receipts, dropped) = world.replicate(from, &meta);
                 outcome.receipts.extend(receipts);
                 outcome.dropped.extend(dropped);
-                if outcome.receipts.len() < meta.min_copies as usize {
-                    return Err(refusal(ErrorCode::NotEnoughNodes, "too few copies"));
+                if outcome.receipts.len() < meta.min_replicas as usize {
+                    return Err(refusal(ErrorCode::NotEnoughNodes, "too few replicas"));
                 }
                 Ok(ack_to_wire(Ack::Sealed(outcome)))
             }

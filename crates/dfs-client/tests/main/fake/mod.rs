@@ -4,7 +4,7 @@
 mod coordinator;
 mod datanode;
 mod outside;
-mod pass_through;
+mod relay;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -30,11 +30,11 @@ use tonic::{Code, Request, Response, Status};
 use coordinator::FakeCoordinator;
 use datanode::FakeDataNode;
 pub(crate) use outside::{Blocked, Outside};
-use pass_through::FakePassThrough;
+use relay::FakeRelay;
 
 /// Bytes of a chunk when nothing else is asked for.
 pub(crate) const CHUNK: u64 = 256 << 10;
-/// Copies without which no chunk is taken.
+/// Replicas without which no chunk is taken.
 const MIN_COPIES: u32 = 2;
 pub(crate) const COORDINATOR: &str = "127.0.0.1:7070";
 
@@ -131,7 +131,7 @@ pub(crate) struct State {
     pub(crate) inodes: BTreeMap<u64, File>,
     pub(crate) uploads: BTreeMap<u64, Upload>,
     pub(crate) aborted: BTreeSet<u64>,
-    pub(crate) bad_copies: BTreeSet<(ChunkId, NodeId)>,
+    pub(crate) bad_replicas: BTreeSet<(ChunkId, NodeId)>,
     /// Calls by name: those that did something, not repeats.
     pub(crate) done: BTreeMap<&'static str, u64>,
     /// Does the next call of this name, and loses the answer.
@@ -142,11 +142,11 @@ pub(crate) struct State {
     pub(crate) hanging: BTreeSet<String>,
     /// Coordinators that know too little to say anything, by address.
     pub(crate) gathering: BTreeSet<String>,
-    pub(crate) passing_on: PassingOn,
+    pub(crate) relaying: PassingOn,
     /// Answers so many streams that it should pass on with `BUSY`.
     pub(crate) busy_passing_on: u32,
     /// Calls passed on by each coordinator.
-    pub(crate) passed_on: BTreeMap<String, u64>,
+    pub(crate) relayed: BTreeMap<String, u64>,
     /// Calls received by each coordinator.
     pub(crate) received: BTreeMap<String, u64>,
     /// The newest call of each slot: number, body, answer.
@@ -254,7 +254,7 @@ impl Cluster {
         let coordinator = FakeCoordinator { world: self.world.clone(), at: address.to_owned() };
         let service =
             CoordinatorServer::new(coordinator).max_decoding_message_size(MESSAGE_LEN_MAX);
-        let passing = FakePassThrough { world: self.world.clone(), at: address.to_owned() };
+        let passing = FakeRelay { world: self.world.clone(), at: address.to_owned() };
         let passing = DataNodeServer::new(passing).max_decoding_message_size(FRAME_MESSAGE_LEN_MAX);
         let routes = Routes::new(service).add_service(passing);
         let running = self.serve(address, routes).await;

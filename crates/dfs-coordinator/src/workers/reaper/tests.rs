@@ -28,7 +28,7 @@ impl Clock for ManualClock {
 
 const NODE: NodeId = NodeId(1);
 
-/// Writes a file of one chunk with one copy, and deletes it at once.
+/// Writes a file of one chunk with one replica, and deletes it at once.
 async fn write_and_delete(core: &Core) -> ChunkId {
     let registration = Registration {
         node: NODE,
@@ -83,7 +83,7 @@ async fn write_and_delete(core: &Core) -> ChunkId {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_tombstone_of_a_chunk_goes_once_its_copies_are_gone_and_no_plan_can_name_it() {
+async fn the_tombstone_of_a_chunk_goes_once_its_replicas_are_gone_and_no_plan_can_name_it() {
     let clock = Arc::new(ManualClock::default());
     clock.0.store(1_700_000_000_000, Ordering::Relaxed);
     let components = Components {
@@ -107,12 +107,12 @@ async fn the_tombstone_of_a_chunk_goes_once_its_copies_are_gone_and_no_plan_can_
     let chunk = write_and_delete(&core).await;
     let read = async || core.namespace.chunks(&[chunk]).await.unwrap().remove(0);
 
-    // Its node does not answer, so the copy may still be there.
+    // Its node does not answer, so the replica may still be there.
     clock.0.fetch_add(3 * 3_600_000, Ordering::Relaxed);
     sleep(TOMBSTONES_EVERY * 3).await;
     let tombstone = read().await.unwrap();
     assert!(tombstone.is_tombstone());
-    assert_eq!(tombstone.copies.len(), 1);
+    assert_eq!(tombstone.replicas.len(), 1);
 
     // It will never answer.
     core.namespace.set_node_state(NODE, NodeState::Removed).await.unwrap();

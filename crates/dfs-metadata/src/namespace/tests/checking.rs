@@ -8,7 +8,7 @@ use crate::codec::Record;
 use crate::engine::{Commit, Engine, Write, lease_epoch_key};
 use crate::keys;
 use crate::records::inode::{Content, Directory, Entry, Extent, File, Inode, Link, Times};
-use crate::records::setting::{CopyMark, NextInode};
+use crate::records::setting::{MigrationMark, NextInode};
 use crate::records::unlinked::Unlinked;
 
 async fn report(fixture: &Fixture) -> Report {
@@ -189,7 +189,7 @@ fn file(size: u64, single: Option<Extent>) -> Inode {
 
 #[tokio::test]
 async fn damage_of_records_is_found() {
-    use ProblemKind::{Missing, NewerFormat, UnfinishedCopy, UnknownKey, Unreadable};
+    use ProblemKind::{Missing, NewerFormat, UnfinishedMigration, UnknownKey, Unreadable};
     for prefix in ["n/", "r/", "s/", "t/"] {
         // One of each kind that nothing else depends on; the others are below.
         let fixture = Fixture::new().await;
@@ -221,9 +221,9 @@ async fn damage_of_records_is_found() {
         finds("unknown key", |_| vec![raw(key, b"")], |_| unknown.clone()).await;
     }
     let mark =
-        CopyMark { cluster: dfs_types::ClusterId(1), incarnation: dfs_types::Incarnation(1) };
-    let copy = || vec![(UnfinishedCopy, "s/copy".to_owned())];
-    finds("copy", |_| vec![put(keys::COPY, &mark)], |_| copy()).await;
+        MigrationMark { cluster: dfs_types::ClusterId(1), incarnation: dfs_types::Incarnation(1) };
+    let unfinished_migration = || vec![(UnfinishedMigration, "s/migration".to_owned())];
+    finds("migration", |_| vec![put(keys::MIGRATION, &mark)], |_| unfinished_migration()).await;
     for key in [keys::CLUSTER, keys::REPLICATION, keys::FLOOR, keys::INODES, keys::NAMES] {
         let missing = || vec![(Missing, shown(&key))];
         finds("missing", |_| vec![Write::Delete(key.clone())], |_| missing()).await;

@@ -3,9 +3,9 @@
 mod checking;
 mod floor;
 mod names;
+mod node_intent;
 mod nodes;
 mod reaping;
-mod standing;
 mod uploads;
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use dfs_types::{
 use super::*;
 use crate::Error;
 use crate::memory::MemoryEngine;
-use crate::placement::{Candidate, NodeSelector, Wish};
+use crate::placement::{Candidate, NodeSelector, PlacementRequest};
 
 /// A clock that stands still until it is moved.
 #[derive(Debug, Default)]
@@ -43,10 +43,15 @@ impl Clock for ManualClock {
 struct FirstNodes;
 
 impl NodeSelector for FirstNodes {
-    fn select(&self, candidates: &[Candidate], wish: &Wish<'_>, _: &dyn Random) -> Vec<NodeId> {
+    fn select(
+        &self,
+        candidates: &[Candidate],
+        request: &PlacementRequest<'_>,
+        _: &dyn Random,
+    ) -> Vec<NodeId> {
         let fits =
-            |found: &&Candidate| found.free > wish.bytes && !wish.avoid.contains(&found.node);
-        candidates.iter().filter(fits).map(|found| found.node).take(wish.count).collect()
+            |found: &&Candidate| found.free > request.bytes && !request.avoid.contains(&found.node);
+        candidates.iter().filter(fits).map(|found| found.node).take(request.count).collect()
     }
 }
 
@@ -226,14 +231,14 @@ impl Fixture {
     }
 
     /// Reaps until nothing is due, and returns what may be deleted.
-    async fn reap(&self, pressure: bool) -> Vec<DoomedCopy> {
-        let mut copies = Vec::new();
+    async fn reap(&self, pressure: bool) -> Vec<ReplicaToDelete> {
+        let mut replicas = Vec::new();
         loop {
             let limits = ReapLimits { items: 3, pressure };
             let reaped = self.namespace.reap(&limits, None).await.unwrap();
-            copies.extend(reaped.copies);
+            replicas.extend(reaped.replicas);
             if !reaped.has_more {
-                return copies;
+                return replicas;
             }
         }
     }

@@ -29,7 +29,7 @@ async fn a_node_registers_confirms_and_comes_back() {
 }
 
 #[tokio::test]
-async fn an_old_image_and_the_second_of_two_copies_are_refused() {
+async fn an_old_image_and_the_second_of_two_replicas_are_refused() {
     let fixture = Fixture::new().await;
     let namespace = &fixture.namespace;
     let one = namespace.register(&registration(NEW, 0), true).await.unwrap();

@@ -20,10 +20,10 @@ async fn a_tree_is_taken_apart_to_the_last_key() {
     fixture.delete("/a", true, false).await.unwrap();
     assert_eq!(fixture.reap(false).await, []);
     fixture.clock.advance(HOUR * 2);
-    let copies = fixture.reap(false).await;
+    let replicas = fixture.reap(false).await;
     let chunks = fixture.namespace.scan_chunks(None, 1_000).await.unwrap().chunks;
     assert!(chunks.iter().all(|(_, chunk)| chunk.is_tombstone()));
-    assert_eq!(copies.len(), chunks.len() * 3);
+    assert_eq!(replicas.len(), chunks.len() * 3);
     let after = [fixture.count("d/").await, fixture.count("i/").await, fixture.count("t/").await];
     assert_eq!((before, fixture.count("x/").await, fixture.count("o/").await), (after, 0, 0));
 }
@@ -66,11 +66,11 @@ async fn nothing_is_reaped_by_who_lost_the_lease() {
     let late = fixture.namespace.reap(&limits, Some(&first.fence("workers"))).await;
     assert!(matches!(late, Err(Error::LeaseLost)), "{late:?}");
     let reaped = fixture.namespace.reap(&limits, Some(&second.fence("workers"))).await.unwrap();
-    assert_eq!(reaped.copies.len(), 3);
+    assert_eq!(reaped.replicas.len(), 3);
 }
 
 #[tokio::test]
-async fn copies_are_swapped_on_condition_and_the_last_good_one_stays() {
+async fn replicas_are_swapped_on_condition_and_the_last_good_one_stays() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", CHUNK).await.unwrap();
     let confirm = fixture.confirm_of(&plan);
@@ -78,22 +78,22 @@ async fn copies_are_swapped_on_condition_and_the_last_good_one_stays() {
     let (planned, written) = (&plan.chunks[0], &confirm.chunks[0]);
     let id = planned.chunk;
     let record = fixture.namespace.chunks(&[id]).await.unwrap()[0].clone().unwrap();
-    let all: Vec<CopyId> = record.copies.iter().map(CopyId::of).collect();
+    let all: Vec<ReplicaId> = record.replicas.iter().map(ReplicaId::of).collect();
     let namespace = &fixture.namespace;
-    let gone = namespace.swap_copies(id, record.generation, &[], &all, None).await;
-    assert!(matches!(gone, Err(Error::LastCopy(_))));
+    let gone = namespace.swap_replicas(id, record.generation, &[], &all, None).await;
+    assert!(matches!(gone, Err(Error::LastReplica(_))));
     let marked = namespace.mark_bad(id, all[0], None).await.unwrap().unwrap();
-    assert_eq!(marked.good_copies().count(), 2);
+    assert_eq!(marked.good_replicas().count(), 2);
     assert_eq!(namespace.mark_bad(id, all[0], None).await.unwrap(), Some(marked.clone()));
-    let stale = namespace.swap_copies(id, record.generation, &[], &all[..1], None).await;
+    let stale = namespace.swap_replicas(id, record.generation, &[], &all[..1], None).await;
     assert!(matches!(stale, Err(Error::ChunkChanged(_))));
     let fresh = fixture.receipt(planned, written.seal, NodeId(4));
     let forged = Receipt { stamp: Stamp(9), ..fresh };
-    let lie = namespace.swap_copies(id, marked.generation, &[forged], &[], None).await;
+    let lie = namespace.swap_replicas(id, marked.generation, &[forged], &[], None).await;
     assert!(matches!(lie, Err(Error::BadReceipt { .. })));
     let swapped =
-        namespace.swap_copies(id, marked.generation, &[fresh], &all[..1], None).await.unwrap();
-    let nodes: Vec<NodeId> = swapped.good_copies().map(|copy| copy.node).collect();
+        namespace.swap_replicas(id, marked.generation, &[fresh], &all[..1], None).await.unwrap();
+    let nodes: Vec<NodeId> = swapped.good_replicas().map(|replica| replica.node).collect();
     assert_eq!(nodes, [NodeId(2), NodeId(3), NodeId(4)]);
     assert_eq!(namespace.mark_bad(id, all[0], None).await.unwrap(), None);
 }

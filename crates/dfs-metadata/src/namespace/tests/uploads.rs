@@ -38,7 +38,7 @@ async fn a_file_appears_whole_with_its_chunks() {
         let ids: Vec<ChunkId> = read.extents.iter().map(|extent| extent.chunk_id).collect();
         let planned: Vec<ChunkId> = confirm.chunks.iter().map(|written| written.chunk).collect();
         assert_eq!(ids, planned, "{name}");
-        assert!(read.extents.iter().all(|extent| extent.chunk.copies.len() == 3));
+        assert!(read.extents.iter().all(|extent| extent.chunk.replicas.len() == 3));
     }
     assert_eq!(fixture.count("u/").await, 0);
 }
@@ -136,8 +136,8 @@ async fn nothing_deleted_comes_back_by_a_repeat() {
         assert_eq!(code(fixture.namespace.confirm(&confirm, None).await), ErrorCode::Stale);
         // Also when the tombstones are gone, as they lie below the floor.
         for (chunk, record) in fixture.namespace.scan_chunks(None, 1_000).await.unwrap().chunks {
-            let copies: Vec<CopyId> = record.copies.iter().map(CopyId::of).collect();
-            fixture.namespace.forget_copies(chunk, &copies, None).await.unwrap();
+            let replicas: Vec<ReplicaId> = record.replicas.iter().map(ReplicaId::of).collect();
+            fixture.namespace.forget_replicas(chunk, &replicas, None).await.unwrap();
         }
         let soon = fixture.clock.now().plus(Duration::from_millis(1));
         fixture.namespace.raise_gc_floor(soon, None).await.unwrap();
@@ -255,7 +255,7 @@ async fn tokens_expire_unless_something_is_staged() {
     fixture.namespace.abort(&staged.token).await.unwrap();
     let limits = ReapLimits { items: 10, pressure: false };
     let reaped = fixture.namespace.reap_uploads(&limits, None).await.unwrap();
-    assert_eq!((reaped.copies.len(), reaped.finished), (64 * 3, 1));
+    assert_eq!((reaped.replicas.len(), reaped.finished), (64 * 3, 1));
     assert_eq!(code(fixture.namespace.stage(&tokens, &written).await), ErrorCode::Stale);
 }
 
@@ -292,13 +292,13 @@ async fn too_few_nodes_and_too_little_room_are_told_apart() {
 }
 
 #[tokio::test]
-async fn copies_on_nodes_that_were_removed_do_not_count() {
+async fn replicas_on_nodes_that_were_removed_do_not_count() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", CHUNK).await.unwrap();
     fixture.namespace.set_node_state(NodeId(1), NodeState::Removed).await.unwrap();
     fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await.unwrap();
     let read = fixture.open("/f").await.unwrap();
-    assert_eq!(read.extents[0].chunk.copies.len(), 2);
+    assert_eq!(read.extents[0].chunk.replicas.len(), 2);
     let plan = fixture.plan("/g", CHUNK).await.unwrap();
     fixture.namespace.set_node_state(NodeId(2), NodeState::Removed).await.unwrap();
     let refused = fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await;

@@ -16,7 +16,7 @@ use crate::records::inode::{Content, Entry, Extent, File, Inode, Link, Times};
 use crate::records::upload::Upload;
 use crate::{Error, keys};
 
-/// Chunks that the last commit can bring in by itself, if their copies are on few nodes.
+/// Chunks that the last commit can bring in by itself, if their replicas are on few nodes.
 const DIRECT_MAX: usize = 24;
 /// Distinct nodes that the last commit can name in its conditions.
 const DIRECT_NODES_MAX: usize = 24;
@@ -97,7 +97,7 @@ impl Namespace {
             }
             Some(_) => {
                 for written in &upload.chunks {
-                    if tx.bring_in(plan, written).await? {
+                    if tx.register_chunk(plan, written).await? {
                         tx.stage_extent(inode, written).await?;
                     }
                 }
@@ -109,7 +109,7 @@ impl Namespace {
             }
             None => {
                 for written in &upload.chunks {
-                    if !tx.bring_in(plan, written).await? {
+                    if !tx.register_chunk(plan, written).await? {
                         // Its record is there, but neither its file nor its upload: being deleted.
                         return Err(Error::DeletedSince { name: plan.name.clone() });
                     }
@@ -127,7 +127,7 @@ impl Namespace {
         }
         let given = upload.request.attributes;
         let mode = given.mode & Attributes::MODE_MASK;
-        let file = File { size, replication: plan.copies, chunk_size: plan.chunk_size, single };
+        let file = File { size, replication: plan.replicas, chunk_size: plan.chunk_size, single };
         let record = Inode {
             attributes: Attributes { mode, ..given },
             ctime: now,

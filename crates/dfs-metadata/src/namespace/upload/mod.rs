@@ -30,7 +30,7 @@ pub struct PlanUpload {
     pub size: Option<u64>,
     /// Bytes a chunk holds at most; [`dfs_types::CHUNK_SIZE_DEFAULT`] when not set.
     pub chunk_size: Option<u64>,
-    /// Copies wanted; the cluster's number when not set.
+    /// Replicas wanted; the cluster's number when not set.
     pub replication_factor: Option<u8>,
     /// Chunks in this page; 0, or above [`Namespace::PLAN_CHUNKS_MAX`], for that many.
     pub max_chunks: usize,
@@ -77,9 +77,9 @@ pub struct UploadPlan {
     pub expires: Timestamp,
     /// Whether the known size needs a further page.
     pub has_more: bool,
-    /// Copies wanted.
+    /// Replicas wanted.
     pub replication_factor: u8,
-    /// Durable copies without which a chunk is not accepted.
+    /// Durable replicas without which a chunk is not accepted.
     pub min_write_replicas: u8,
 }
 
@@ -96,7 +96,7 @@ pub struct PlannedChunk {
     pub nodes: Vec<NodeId>,
 }
 
-/// A chunk that was written, with the proof of its copies.
+/// A chunk that was written, with the proof of its replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenChunk {
     /// Its id.

@@ -12,7 +12,7 @@ use super::{NextPage, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan};
 use crate::namespace::cluster::replication;
 use crate::namespace::resolve::{Last, resolve};
 use crate::namespace::{Namespace, Replication};
-use crate::placement::Wish;
+use crate::placement::PlacementRequest;
 use crate::records::upload::Upload;
 use crate::{Error, keys};
 
@@ -38,10 +38,10 @@ impl Namespace {
         }
         let replication = replication(&tx).await?;
         drop(tx);
-        let copies = request.replication_factor.unwrap_or(replication.factor);
-        if !(1..=Replication::FACTOR_MAX).contains(&copies) {
+        let replicas = request.replication_factor.unwrap_or(replication.factor);
+        if !(1..=Replication::FACTOR_MAX).contains(&replicas) {
             let max = Replication::FACTOR_MAX;
-            let what = format!("a replication factor is 1 to {max}, not {copies}");
+            let what = format!("a replication factor is 1 to {max}, not {replicas}");
             return Err(Error::Invalid { what });
         }
         let identity = self.identity();
@@ -53,8 +53,8 @@ impl Namespace {
             name: place.name,
             size: request.size,
             chunk_size,
-            copies,
-            min_copies: replication.min_write_for(copies),
+            replicas,
+            min_replicas: replication.min_write_for(replicas),
             expires: self.now().plus(self.inner.options.plan_lifetime),
             client_host: request.client_host.clone(),
             client_zone: request.client_zone.clone(),
@@ -147,8 +147,8 @@ impl Namespace {
             chunks: plan.chunks,
             expires: plan.expires,
             has_more,
-            replication_factor: plan.copies,
-            min_write_replicas: plan.min_copies,
+            replication_factor: plan.replicas,
+            min_write_replicas: plan.min_replicas,
         }
     }
 
@@ -165,16 +165,16 @@ impl Namespace {
         avoid: &[NodeId],
         placement: &Placement<'_>,
     ) -> Result<Vec<NodeId>, Error> {
-        let wish = Wish {
-            count: usize::from(plan.copies),
+        let request = PlacementRequest {
+            count: usize::from(plan.replicas),
             bytes,
             avoid,
             host: &plan.client_host,
             zone: &plan.client_zone,
         };
         let random = &*self.inner.components.random;
-        let nodes = placement.selector.select(placement.candidates, &wish, random);
-        let wanted = usize::from(plan.min_copies);
+        let nodes = placement.selector.select(placement.candidates, &request, random);
+        let wanted = usize::from(plan.min_replicas);
         if nodes.len() >= wanted {
             return Ok(nodes);
         }

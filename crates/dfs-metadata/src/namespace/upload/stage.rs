@@ -8,7 +8,7 @@ use dfs_types::{ChunkId, Generation, InodeId, Timestamp};
 use super::token::Plan;
 use super::{Namespace, WrittenChunk};
 use crate::namespace::transaction::{Attempt, Transaction};
-use crate::namespace::{Chunk, Copy, TRIES};
+use crate::namespace::{Chunk, Replica, TRIES};
 use crate::records::inode::{Extent, Inode};
 use crate::records::upload::Upload;
 use crate::{Error, keys};
@@ -94,7 +94,7 @@ impl Namespace {
                     return lie("it is there twice");
                 }
             }
-            let wanted = usize::from(plans.first().min_copies);
+            let wanted = usize::from(plans.first().min_replicas);
             if nodes.len() < wanted {
                 return bad(format!("{} receipts, at least {wanted} are needed", nodes.len()));
             }
@@ -159,7 +159,7 @@ impl Namespace {
                 if staged > 0 && tx.keys() + 2 + written.receipts.len() > KEYS_MAX {
                     break;
                 }
-                if tx.bring_in(plans.first(), written).await? {
+                if tx.register_chunk(plans.first(), written).await? {
                     tx.stage_extent(inode, written).await?;
                 }
                 staged += 1;
@@ -196,7 +196,7 @@ impl Transaction {
 
     /// Makes the record of a chunk. `false` when this upload brought it in already; refused when
     /// it was given up since, or may have been collected.
-    pub(super) async fn bring_in(
+    pub(super) async fn register_chunk(
         &mut self,
         plan: &Plan,
         written: &WrittenChunk,
@@ -214,20 +214,20 @@ impl Transaction {
         if id < self.floor().await? {
             return Err(Error::BelowFloor(id));
         }
-        let mut copies = Vec::with_capacity(written.receipts.len());
+        let mut replicas = Vec::with_capacity(written.receipts.len());
         for receipt in &written.receipts {
             if self.counts(receipt).await? {
-                copies.push(Copy::of(receipt));
+                replicas.push(Replica::of(receipt));
             }
         }
-        let wanted = usize::from(plan.min_copies);
-        if copies.len() < wanted {
-            return Err(Error::CopiesGone { chunk: id, have: copies.len(), wanted });
+        let wanted = usize::from(plan.min_replicas);
+        if replicas.len() < wanted {
+            return Err(Error::ReplicasGone { chunk: id, have: replicas.len(), wanted });
         }
         let chunk = Chunk {
             seal: written.seal,
-            copies,
-            wanted: plan.copies,
+            replicas,
+            wanted: plan.replicas,
             generation: Generation::FIRST,
             references: 1,
             inode,

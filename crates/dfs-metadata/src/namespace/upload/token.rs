@@ -24,8 +24,8 @@ pub(super) struct Plan {
     pub(super) name: Name,
     pub(super) size: Option<u64>,
     pub(super) chunk_size: u64,
-    pub(super) copies: u8,
-    pub(super) min_copies: u8,
+    pub(super) replicas: u8,
+    pub(super) min_replicas: u8,
     pub(super) expires: Timestamp,
     pub(super) client_host: String,
     pub(super) client_zone: String,
@@ -75,8 +75,8 @@ impl Record for Plan {
         out.bytes(self.name.as_bytes());
         out.option(self.size.as_ref(), |out, size| out.number(*size));
         out.number(self.chunk_size);
-        out.u8(self.copies);
-        out.u8(self.min_copies);
+        out.u8(self.replicas);
+        out.u8(self.min_replicas);
         out.time(self.expires);
         out.bytes(self.client_host.as_bytes());
         out.bytes(self.client_zone.as_bytes());
@@ -97,8 +97,8 @@ impl Record for Plan {
             name: Name::new(input.bytes()?.to_vec()).ok()?,
             size: input.option(Reader::number)?,
             chunk_size: input.number()?,
-            copies: input.u8()?,
-            min_copies: input.u8()?,
+            replicas: input.u8()?,
+            min_replicas: input.u8()?,
             expires: input.time()?,
             client_host: input.text()?,
             client_zone: input.text()?,

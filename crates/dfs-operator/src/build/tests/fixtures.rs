@@ -34,7 +34,7 @@ spec:
   failureDomain: {topologyKey: topology.kubernetes.io/zone, policy: Required}
   coordinator:
     replicas: 3
-    passThroughStreams: 8
+    relayStreams: 8
     metadata:
       engine: Etcd
       etcd:

@@ -343,10 +343,10 @@ fn e24_each_restart_is_announced_first_and_its_end_too() {
 
 #[test]
 fn e25_an_upgrade_waits_until_the_data_stands_it() {
-    for word in ["copies", "out of reach", "not ready", "draining"] {
+    for word in ["replicas", "out of reach", "not ready", "draining"] {
         let mut world = World::running(json!({}));
         match word {
-            "copies" => world.under_replicated = 5,
+            "replicas" => world.under_replicated = 5,
             "out of reach" => world.is_unsafe = true,
             "draining" => world.nodes[1].state = NodeState::Draining,
             _ => world.dead.extend(["data-datanode-0".to_owned()]),
@@ -571,7 +571,7 @@ fn c15_times_move_only_when_a_status_flips() {
 }
 
 #[test]
-fn the_budget_lets_nobody_be_evicted_while_data_lacks_copies() {
+fn the_budget_lets_nobody_be_evicted_while_data_lacks_replicas() {
     let budget = |world: &World| {
         let (_, value) = &world.objects[&(Kind::Budget, "data-datanode".to_owned())];
         value["spec"]["maxUnavailable"].as_i64().unwrap()

@@ -57,7 +57,7 @@ pub(super) fn edits() -> Vec<Value> {
         json!({"replicationFactor": 2, "minWriteReplicas": 2}),
         json!({"failureDomain": {"policy": "Required"}}),
         json!({"failureDomain": {"topologyKey": "topology.kubernetes.io/zone"}}),
-        json!({"coordinator": {"passThroughStreams": 0}}),
+        json!({"coordinator": {"relayStreams": 0}}),
         json!({"coordinator": {"resources": resources}}),
         json!({"coordinator": {"service": {"type": "NodePort", "annotations": {"a/b": "c"}}}}),
         json!({"coordinator": {"metadata": {"embedded": {"storage": {"size": "20Gi"}}}}}),

@@ -20,8 +20,8 @@ enum Happening {
     Kill(prop::sample::Index),
     /// Coordinators fall silent, or answer again.
     Silence(bool),
-    /// Chunks lack copies, or no longer.
-    Copies(u64),
+    /// Chunks lack replicas, or no longer.
+    Replicas(u64),
     /// The operator is paused, or not.
     Pause(bool),
     /// Leave to stop a node is refused, or not.
@@ -45,7 +45,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any::<prop::sample::Index>().prop_map(Happening::Delete),
         2 => any::<prop::sample::Index>().prop_map(Happening::Kill),
         1 => any::<bool>().prop_map(Happening::Silence),
-        1 => (0..2_u64).prop_map(Happening::Copies),
+        1 => (0..2_u64).prop_map(Happening::Replicas),
         1 => any::<bool>().prop_map(Happening::Pause),
         1 => any::<bool>().prop_map(Happening::Unsafe),
         6 => (1..8_usize, 0..6_usize).prop_map(|(rounds, acts)| Happening::Rounds(rounds, acts)),
@@ -69,7 +69,7 @@ fn happen(world: &mut World, happening: &Happening) {
             }
         }
         Happening::Silence(is_silent) => world.is_reachable = !is_silent,
-        Happening::Copies(missing) => world.under_replicated = *missing,
+        Happening::Replicas(missing) => world.under_replicated = *missing,
         Happening::Pause(is_paused) => world.pause(*is_paused),
         Happening::Unsafe(is_unsafe) => world.is_unsafe = *is_unsafe,
         Happening::Rounds(rounds, actions) => {

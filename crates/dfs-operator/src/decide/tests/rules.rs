@@ -109,7 +109,7 @@ fn asked(world: &World, cluster: dfs_types::ClusterId) {
 }
 
 /// What must hold when a datanode that serves is to stop: all others serve, coordinators too, and
-/// the data has its copies. Whether it stands it is for the coordinators to say.
+/// the data has its replicas. Whether it stands it is for the coordinators to say.
 fn gate(world: &World, name: &str) {
     let spec = &world.cluster.as_ref().unwrap().spec;
     assert!(world.is_reachable, "nobody can say how the data is");
@@ -122,10 +122,10 @@ fn gate(world: &World, name: &str) {
         assert!(node.pod() == name || is_well, "{} is {}", node.pod(), node.state);
     }
     if spec.maintenance.update.require_fully_replicated {
-        assert!(world.is_data_known, "counts of copies are not known");
-        // What is written while it has leave to stop has no copy there.
+        assert!(world.is_data_known, "counts of replicas are not known");
+        // What is written while it has leave to stop has no replica there.
         let has_leave = world.nodes.iter().any(|n| n.pod() == name && n.maintenance_left.is_some());
-        assert!(has_leave || world.under_replicated == 0, "chunks lack copies");
+        assert!(has_leave || world.under_replicated == 0, "chunks lack replicas");
     }
     assert_eq!(world.missing, 0, "chunks are missing");
 }

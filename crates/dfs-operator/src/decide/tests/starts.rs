@@ -37,15 +37,15 @@ enum Damage {
     Node(Index, NodeState, u64),
     /// No coordinator answers.
     Silence,
-    /// Chunks lack copies.
+    /// Chunks lack replicas.
     UnderReplicated,
     /// Chunks are lost.
     Missed,
-    /// Copies are not counted yet.
+    /// Replicas are not counted yet.
     Uncounted,
     /// Leave to stop a node is refused.
     Unsafe,
-    /// Copies that new files get are others.
+    /// Replicas that new files get are others.
     Replication,
     /// The finalizer is gone.
     NoFinalizer,
@@ -238,8 +238,8 @@ fn leaves(path: &str, value: &Value, all: &mut Vec<String>) {
     }
 }
 
-/// What is not for the operator to mend is mended by others.
-fn mend(world: &mut World) {
+/// What is not for the operator to repair is mended by others.
+fn repair(world: &mut World) {
     world.is_reachable = true;
     (world.under_replicated, world.missing) = (0, 0);
     world.is_data_known = true;
@@ -285,7 +285,7 @@ fn is_an_end(world: &World, decision: &Decision) -> Result<(), TestCaseError> {
 /// What was there before the damage.
 #[derive(Debug, Clone)]
 enum Start {
-    /// A cluster that ran, with so many datanodes and copies.
+    /// A cluster that ran, with so many datanodes and replicas.
     Running(i32, i32),
     /// One that is being made, after so many looks.
     Young(usize),
@@ -342,7 +342,7 @@ proptest! {
                 }
             }
         }
-        mend(&mut world);
+        repair(&mut world);
         if world.cluster.is_some() {
             world.settle();
         }
@@ -399,7 +399,7 @@ fn leave_to_stop_outlives_writes_and_ends_with_the_others() {
         }
         world
     };
-    // What is written meanwhile has a copy less, and gets it only when the node is back.
+    // What is written meanwhile has a replica less, and gets it only when the node is back.
     let mut world = announced();
     let pods = world.pods.clone();
     world.under_replicated = 1;

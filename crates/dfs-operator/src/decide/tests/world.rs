@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::super::{Action, Decision, decide};
 use super::rules;
 use crate::build::{Names, REVISION};
-use crate::coordinator::{ClusterPicture, Data, Node, Picture};
+use crate::coordinator::{ClusterSnapshot, Data, Node, Snapshot};
 use crate::definition::Definition;
 use crate::kind::{Kind, Target};
 use crate::observed::{Child, Join, Observed, Owner, is_ready};
@@ -39,7 +39,7 @@ pub(crate) struct World {
     pub(crate) replication: (i32, i32),
     pub(crate) under_replicated: u64,
     pub(crate) missing: u64,
-    /// Whether coordinators have counted copies.
+    /// Whether coordinators have counted replicas.
     pub(crate) is_data_known: bool,
     pub(crate) definition: Definition,
     pub(crate) is_reachable: bool,
@@ -187,19 +187,19 @@ impl World {
             missing_secrets: BTreeSet::new(),
             has_service_monitors: false,
             definition: self.definition.clone(),
-            picture: Picture::Unreachable("nobody".to_owned()),
+            snapshot: Snapshot::Unreachable("nobody".to_owned()),
             cluster,
         };
         let runs = observed.pods_of("coordinator").any(|pod| !self.dead.contains(&pod.name_any()));
         if runs && self.is_reachable {
-            observed.picture = self.picture();
+            observed.snapshot = self.snapshot();
         }
         observed
     }
 
-    fn picture(&self) -> Picture {
-        let Some(id) = self.made else { return Picture::Uninitialised };
-        Picture::Known(Box::new(ClusterPicture {
+    fn snapshot(&self) -> Snapshot {
+        let Some(id) = self.made else { return Snapshot::Uninitialised };
+        Snapshot::Known(Box::new(ClusterSnapshot {
             id,
             replication_factor: self.replication.0,
             min_write_replicas: self.replication.1,

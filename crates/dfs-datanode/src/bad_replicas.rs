@@ -1,4 +1,4 @@
-//! Copies found bad that no coordinator has confirmed yet.
+//! Replicas found bad that no coordinator has confirmed yet.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,26 +7,26 @@ use dfs_proto::v1;
 use dfs_proto::wire::WireId as _;
 use dfs_types::{ChunkId, Stamp};
 
-/// Copies that one heartbeat names.
+/// Replicas that one heartbeat names.
 pub(crate) const PER_REPORT: usize = 1_000;
-/// Copies that are kept in memory. The store knows them all; those left out are found there again
+/// Replicas that are kept in memory. The store knows them all; those left out are found there again
 /// once these are confirmed.
 const KEPT_MAX: usize = 8 * PER_REPORT;
 
-/// What a heartbeat has to tell of bad copies, until it is confirmed.
+/// What a heartbeat has to tell of bad replicas, until it is confirmed.
 #[derive(Debug, Default)]
-pub(crate) struct BadCopies(Mutex<State>);
+pub(crate) struct BadReplicas(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The first bad block, by copy.
+    /// The first bad block, by replica.
     kept: BTreeMap<(ChunkId, Stamp), u64>,
     /// More were found than kept.
     is_incomplete: bool,
 }
 
-impl BadCopies {
-    /// Adds a copy. Whether it is news.
+impl BadReplicas {
+    /// Adds a replica. Whether it is news.
     pub(crate) fn add(&self, chunk: ChunkId, stamp: Stamp, block: u64) -> bool {
         let mut state = self.lock();
         if state.kept.len() >= KEPT_MAX {
@@ -36,17 +36,17 @@ impl BadCopies {
         state.kept.insert((chunk, stamp), block).is_none()
     }
 
-    /// Takes a copy off: confirmed, or deleted.
+    /// Takes a replica off: confirmed, or deleted.
     pub(crate) fn remove(&self, chunk: ChunkId, stamp: Stamp) {
         self.lock().kept.remove(&(chunk, stamp));
     }
 
     /// What the next report names.
-    pub(crate) fn page(&self) -> Vec<v1::BadCopy> {
+    pub(crate) fn page(&self) -> Vec<v1::BadReplica> {
         let state = self.lock();
         let named = state.kept.iter().take(PER_REPORT);
         named
-            .map(|((chunk, stamp), block)| v1::BadCopy {
+            .map(|((chunk, stamp), block)| v1::BadReplica {
                 chunk_id: chunk.to_wire(),
                 stamp: stamp.0,
                 block: *block,
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn all_are_told_in_the_end_though_few_are_kept() {
-        let bad = BadCopies::default();
+        let bad = BadReplicas::default();
         let all = KEPT_MAX + 5;
         let mut left: BTreeMap<_, _> = (0..all).map(|n| (ChunkId(n as u128), Stamp(1))).collect();
         let mut scans = 0;
@@ -82,9 +82,9 @@ mod tests {
             }
             while !bad.page().is_empty() {
                 assert!(bad.page().len() <= PER_REPORT);
-                for copy in bad.page() {
-                    let chunk = ChunkId::from_slice(&copy.chunk_id).unwrap();
-                    bad.remove(chunk, Stamp(copy.stamp));
+                for replica in bad.page() {
+                    let chunk = ChunkId::from_slice(&replica.chunk_id).unwrap();
+                    bad.remove(chunk, Stamp(replica.stamp));
                     left.remove(&chunk);
                 }
             }

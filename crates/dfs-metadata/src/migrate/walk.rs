@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use dfs_types::Sha256Hasher;
 
-use super::CopyError;
+use super::MigrateError;
 use crate::codec::Record as _;
 use crate::engine::{Engine, EngineError, Write};
 use crate::records::setting::Cluster;
@@ -39,14 +39,14 @@ impl<'a> Walk<'a> {
     }
 
     /// What has to be written to the target to make the next keys right; `None` after the last.
-    pub(super) async fn step(&mut self) -> Result<Option<Vec<Write>>, CopyError> {
+    pub(super) async fn step(&mut self) -> Result<Option<Vec<Write>>, MigrateError> {
         if self.is_over {
             return Ok(None);
         }
         let source = page(self.source, &self.after).await;
-        let mut source = source.map_err(|error| CopyError::Source(error.into()))?;
+        let mut source = source.map_err(|error| MigrateError::Source(error.into()))?;
         let target = page(self.target, &self.after).await;
-        let mut target = target.map_err(|error| CopyError::Target(error.into()))?;
+        let mut target = target.map_err(|error| MigrateError::Target(error.into()))?;
         // A full page says nothing of what comes after it.
         let ends = [&source, &target].map(|page| {
             let last = (page.len() >= PAGE).then(|| page.last_key_value())?;
@@ -60,10 +60,10 @@ impl<'a> Walk<'a> {
         } else {
             self.is_over = true;
         }
-        target.remove(&keys::COPY);
+        target.remove(&keys::MIGRATION);
         let mut differences = Vec::new();
         for (key, value) in source {
-            let Some(value) = copied(&key, value).map_err(CopyError::Source)? else { continue };
+            let Some(value) = copied(&key, value).map_err(MigrateError::Source)? else { continue };
             self.totals.add(&key, &value);
             if target.remove(&key).as_ref() != Some(&value) {
                 differences.push(Write::Put(key, value));

@@ -47,8 +47,8 @@ async fn metric(cluster: &Cluster, name: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {name} in {shown}")).parse().unwrap()
 }
 
-async fn bounded(pass_through_streams: usize) -> Cluster {
-    let settings = Settings { pass_through_streams, ..settings() };
+async fn bounded(relay_streams: usize) -> Cluster {
+    let settings = Settings { relay_streams, ..settings() };
     Cluster::with(settings, Arc::new(MemoryEngine::new()), 1).await
 }
 
@@ -113,7 +113,7 @@ async fn no_more_streams_than_the_bound_and_those_that_are_left_count_no_more() 
     let failure = Failure::from_status(&read(&cluster, 1).await.unwrap_err());
     assert_eq!(failure.code, ErrorCode::Busy);
     assert!(failure.retry_after.is_some(), "{failure:?}");
-    assert!(failure.message.contains("pass_through_streams"), "{failure}");
+    assert!(failure.message.contains("relay_streams"), "{failure}");
     assert_eq!(metric(&cluster, "passed_on_refused_total{reason=\"busy\"}").await, 1);
     // What is held of them is bounded: the nodes were not read to the end.
     let held = metric(&cluster, "passed_on_bytes_total{direction=\"from_node\"}").await;
@@ -219,7 +219,7 @@ async fn turned_off_it_says_what_to_do() {
     let cluster = bounded(0).await;
     let failure = Failure::from_status(&read(&cluster, 1).await.unwrap_err());
     assert_eq!(failure.code, ErrorCode::Unimplemented);
-    for part in ["pass_through_streams is 0", "--kube"] {
+    for part in ["relay_streams is 0", "--kube"] {
         assert!(failure.message.contains(part), "{failure}");
     }
     assert_eq!(metric(&cluster, "passed_on_refused_total{reason=\"off\"}").await, 1);

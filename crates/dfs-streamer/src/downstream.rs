@@ -12,7 +12,7 @@ use crate::sender::{Link, SenderConfig, send_chunk};
 use crate::{Dropped, Error, FrameSource, Outcome};
 
 /// A node that the frames are handed on to.
-pub struct Replica {
+pub struct Downstream {
     /// Who.
     pub node: NodeId,
     /// The session that was prepared there.
@@ -35,7 +35,11 @@ enum Progress {
 }
 
 impl Forwarder {
-    pub(crate) fn start(replica: Replica, config: SenderConfig, random: Arc<dyn Random>) -> Self {
+    pub(crate) fn start(
+        replica: Downstream,
+        config: SenderConfig,
+        random: Arc<dyn Random>,
+    ) -> Self {
         // As many frames as fit the window when each has but one block, and the last.
         let (frames, incoming) = mpsc::channel((config.window / BLOCK_SIZE as u64) as usize + 2);
         let (tell, progress) = watch::channel(Progress::Received(0));
@@ -100,7 +104,7 @@ impl Forwarder {
         }
     }
 
-    /// Waits for the copy to be durable. The sender's bounds bound this too.
+    /// Waits for the replica to be durable. The sender's bounds bound this too.
     pub(crate) async fn end(mut self) -> Result<Receipt, Dropped> {
         let ended =
             match self.progress.wait_for(|p| matches!(p, Progress::Ended(_))).await.as_deref() {

@@ -7,13 +7,13 @@ use dfs_types::{ChunkId, NodeId, NodeState, Revision};
 
 use super::chunks::with_id;
 use super::transaction::Transaction;
-use super::{Chunk, Copy, Namespace, Node, Replication};
+use super::{Chunk, Namespace, Node, Replica, Replication};
 use crate::records::setting::Mark;
 use crate::{Error, keys};
 
 /// What all nodes shall be, only to be compared: any change of it makes another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Standing(pub(super) Option<Revision>);
+pub struct NodeIntentVersion(pub(super) Option<Revision>);
 
 /// Whether the data stands it that nodes stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct Safety {
     /// Of the snapshot.
     pub revision: Revision,
     /// What all nodes were to be at that moment.
-    pub standing: Standing,
-    /// Chunks that would have fewer good copies than they need.
+    pub intent: NodeIntentVersion,
+    /// Chunks that would have fewer good replicas than they need.
     pub chunks_below: u64,
     /// Chunks that nobody could read meanwhile.
     pub chunks_unreadable: u64,
@@ -30,14 +30,14 @@ pub struct Safety {
     pub example: Option<Shortfall>,
 }
 
-/// A chunk that would have too few good copies.
+/// A chunk that would have too few good replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortfall {
     /// Which.
     pub chunk: ChunkId,
-    /// Good copies that would be left.
+    /// Good replicas that would be left.
     pub left: usize,
-    /// Good copies that it needs.
+    /// Good replicas that it needs.
     pub needed: usize,
 }
 
@@ -48,9 +48,9 @@ pub struct Holdings {
     pub node: NodeId,
     /// Whether it was leaving at that moment: if so, it can only become less.
     pub is_leaving: bool,
-    /// Chunks with a copy there, good or bad, those included that only wait to be deleted.
+    /// Chunks with a replica there, good or bad, those included that only wait to be deleted.
     pub chunks: u64,
-    /// Chunks with a good copy there and none elsewhere that counts.
+    /// Chunks with a good replica there and none elsewhere that counts.
     pub sole: u64,
     /// One of these.
     pub example: Option<ChunkId>,
@@ -59,7 +59,7 @@ pub struct Holdings {
 }
 
 impl Namespace {
-    /// Whether the data stands it that `nodes` stop, at one snapshot. `counts` says which copies
+    /// Whether the data stands it that `nodes` stop, at one snapshot. `counts` says which replicas
     /// can be read at this moment; those on nodes that are not to be relied on (in maintenance,
     /// drained, removed) do not count in any case.
     ///
@@ -67,14 +67,14 @@ impl Namespace {
     pub async fn safe_to_stop(
         &self,
         nodes: &BTreeSet<NodeId>,
-        counts: &(dyn Fn(&Copy) -> bool + Sync),
+        counts: &(dyn Fn(&Replica) -> bool + Sync),
     ) -> Result<Safety, Error> {
         let mut tx = self.begin().await?;
         let now = self.now();
         for node in nodes {
             tx.standing_node(*node).await?;
         }
-        let standing = tx.look::<Mark>(&keys::STANDING).await?.map(|(_, version)| version);
+        let intent = tx.look::<Mark>(&keys::NODE_INTENT).await?.map(|(_, version)| version);
         let replication = super::cluster::replication(&tx).await?;
         let goes_on = |node: &Node| {
             matches!(node.state, NodeState::Active | NodeState::Draining)
@@ -87,22 +87,22 @@ impl Namespace {
             .collect();
         let mut safety = Safety {
             revision: tx.revision(),
-            standing: Standing(standing),
+            intent: NodeIntentVersion(intent),
             chunks_below: 0,
             chunks_unreadable: 0,
             example: None,
         };
-        let left = |copy: &Copy| going.contains(&copy.node) && counts(copy);
+        let left = |replica: &Replica| going.contains(&replica.node) && counts(replica);
         tx.each_chunk(|id, chunk| safety.look_at(id, chunk, replication, nodes, &left)).await?;
         Ok(safety)
     }
 
-    /// What the records say that a node holds, at one snapshot. `counts` says which copies on
+    /// What the records say that a node holds, at one snapshot. `counts` says which replicas on
     /// other nodes can be relied on. A scan like [`Self::safe_to_stop`].
     pub async fn holdings(
         &self,
         node: NodeId,
-        counts: &(dyn Fn(&Copy) -> bool + Sync),
+        counts: &(dyn Fn(&Replica) -> bool + Sync),
     ) -> Result<Holdings, Error> {
         let tx = self.begin().await?;
         let found = tx.look::<Node>(&keys::node(node)).await?;
@@ -127,14 +127,14 @@ impl Safety {
         chunk: &Chunk,
         replication: Replication,
         nodes: &BTreeSet<NodeId>,
-        is_left: &dyn Fn(&Copy) -> bool,
+        is_left: &dyn Fn(&Replica) -> bool,
     ) {
-        // What has no copy there is as well or badly off afterwards as before.
-        let is_touched = chunk.good_copies().any(|copy| nodes.contains(&copy.node));
+        // What has no replica there is as well or badly off afterwards as before.
+        let is_touched = chunk.good_replicas().any(|replica| nodes.contains(&replica.node));
         if chunk.is_tombstone() || !is_touched {
             return;
         }
-        let left = chunk.good_copies().filter(|copy| is_left(copy)).count();
+        let left = chunk.good_replicas().filter(|replica| is_left(replica)).count();
         let needed = usize::from(needed(chunk.wanted, replication));
         self.chunks_unreadable += u64::from(left == 0);
         if left < needed {
@@ -144,20 +144,20 @@ impl Safety {
     }
 }
 
-/// Good copies that a chunk which wants so many must keep while nodes are down on purpose.
+/// Good replicas that a chunk which wants so many must keep while nodes are down on purpose.
 fn needed(wanted: u8, replication: Replication) -> u8 {
     replication.min_write_for(wanted).min(wanted.saturating_sub(1))
 }
 
 impl Holdings {
-    fn look_at(&mut self, id: ChunkId, chunk: &Chunk, counts: &dyn Fn(&Copy) -> bool) {
-        if !chunk.copies.iter().any(|copy| copy.node == self.node) {
+    fn look_at(&mut self, id: ChunkId, chunk: &Chunk, counts: &dyn Fn(&Replica) -> bool) {
+        if !chunk.replicas.iter().any(|replica| replica.node == self.node) {
             return;
         }
         self.chunks += 1;
-        let is_good_here = chunk.good_copies().any(|copy| copy.node == self.node);
-        let is_elsewhere = |copy: &Copy| copy.node != self.node && counts(copy);
-        let is_sole = is_good_here && !chunk.good_copies().any(is_elsewhere);
+        let is_good_here = chunk.good_replicas().any(|replica| replica.node == self.node);
+        let is_elsewhere = |replica: &Replica| replica.node != self.node && counts(replica);
+        let is_sole = is_good_here && !chunk.good_replicas().any(is_elsewhere);
         if is_sole && !chunk.is_tombstone() {
             self.sole += 1;
             self.example.get_or_insert(id);

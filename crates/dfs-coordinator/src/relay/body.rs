@@ -23,7 +23,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::lock;
-use crate::metrics::Passed;
+use crate::metrics::Relayed;
 
 /// How long no byte may move in either direction: longer than a chunk takes to become durable
 /// after its last frame.
@@ -34,8 +34,8 @@ const WHOLE_MAX: Duration = Duration::from_hours(1);
 const FRAMES_BETWEEN: usize = 1;
 
 /// A call under way; counted, and its place taken, for as long as there is any of it.
-pub(super) struct Passage {
-    counts: Passed,
+pub(super) struct RelayedCall {
+    counts: Relayed,
     ends_at: Instant,
     moved_at: Mutex<Instant>,
     _permit: OwnedSemaphorePermit,
@@ -48,8 +48,8 @@ pub(crate) enum Direction {
     FromNode,
 }
 
-impl Passage {
-    pub(super) fn open(counts: Passed, permit: OwnedSemaphorePermit) -> Arc<Self> {
+impl RelayedCall {
+    pub(super) fn open(counts: Relayed, permit: OwnedSemaphorePermit) -> Arc<Self> {
         counts.opened();
         let now = Instant::now();
         let moved_at = Mutex::new(now);
@@ -74,7 +74,7 @@ impl Passage {
     }
 }
 
-impl Drop for Passage {
+impl Drop for RelayedCall {
     fn drop(&mut self) {
         self.counts.closed();
     }
@@ -82,7 +82,7 @@ impl Drop for Passage {
 
 /// The request of a call, for as long as the call is open.
 struct Source {
-    request: Mutex<Option<(Body, Arc<Passage>)>>,
+    request: Mutex<Option<(Body, Arc<RelayedCall>)>>,
     drawer: AtomicWaker,
 }
 
@@ -100,15 +100,15 @@ impl Drop for Open {
 
 /// The request as the node gets it. Of its headers only those go along that say how to read the
 /// body: the request id is added as to every call.
-pub(super) fn passed_request(
+pub(super) fn relayed_request(
     path: &'static str,
     request: Request<Body>,
-    passage: &Arc<Passage>,
+    call: &Arc<RelayedCall>,
 ) -> (Request<Body>, Open) {
     let (parts, body) = request.into_parts();
-    let request = Mutex::new(Some((body, passage.clone())));
+    let request = Mutex::new(Some((body, call.clone())));
     let source = Arc::new(Source { request, drawer: AtomicWaker::new() });
-    let mut onward = Request::new(Body::new(Drawn(source.clone())));
+    let mut onward = Request::new(Body::new(RequestBody(source.clone())));
     *onward.method_mut() = Method::POST;
     *onward.uri_mut() = PathAndQuery::from_static(path).into();
     *onward.version_mut() = Version::HTTP_2;
@@ -118,18 +118,19 @@ pub(super) fn passed_request(
 }
 
 /// The answer as the client gets it. The request is open until then.
-pub(super) fn passed_answer(
+pub(super) fn relayed_response(
     answer: Response<Body>,
-    passage: Arc<Passage>,
+    call: Arc<RelayedCall>,
     open: Open,
 ) -> Response<Body> {
     let (parts, body) = answer.into_parts();
     let (frames, pushed) = mpsc::channel(FRAMES_BETWEEN);
     let is_over = body.is_end_stream();
     if !is_over {
-        dfs_transport::spawn_in_request(push(body, frames, passage, open));
+        dfs_transport::spawn_in_request(push(body, frames, call, open));
     }
-    let mut back = Response::new(if is_over { Body::empty() } else { Body::new(Pushed(pushed)) });
+    let mut back =
+        Response::new(if is_over { Body::empty() } else { Body::new(ResponseBody(pushed)) });
     *back.status_mut() = parts.status;
     *back.headers_mut() = parts.headers;
     back
@@ -147,11 +148,11 @@ fn of_body(headers: &HeaderMap) -> HeaderMap {
 
 type Frames = mpsc::Sender<Result<Frame<Bytes>, Status>>;
 
-async fn push(mut body: Body, frames: Frames, passage: Arc<Passage>, _open: Open) {
+async fn push(mut body: Body, frames: Frames, call: Arc<RelayedCall>, _open: Open) {
     let moving = async {
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             if let Ok(frame) = &frame {
-                passage.moved(Direction::FromNode, frame);
+                call.moved(Direction::FromNode, frame);
             }
             if frames.send(frame).await.is_err() {
                 return;
@@ -161,7 +162,7 @@ async fn push(mut body: Body, frames: Frames, passage: Arc<Passage>, _open: Open
     tokio::select! {
         () = moving => {}
         () = frames.closed() => {}
-        () = passage.expired() => {
+        () = call.expired() => {
             let message = "the stream was passed on for too long, or nothing moved on it";
             let status = Status::from(Failure::new(ErrorCode::Unavailable, message));
             let mut trailers = HeaderMap::new();
@@ -174,9 +175,9 @@ async fn push(mut body: Body, frames: Frames, passage: Arc<Passage>, _open: Open
 }
 
 /// A request on its way to the node.
-struct Drawn(Arc<Source>);
+struct RequestBody(Arc<Source>);
 
-impl http_body::Body for Drawn {
+impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -186,12 +187,12 @@ impl http_body::Body for Drawn {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.0.drawer.register(cx.waker());
         let mut request = lock(&self.0.request);
-        let Some((body, passage)) = request.as_mut() else {
+        let Some((body, call)) = request.as_mut() else {
             return Poll::Ready(Some(Err(Status::cancelled("the answer is over"))));
         };
         let frame = ready!(Pin::new(body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
-            passage.moved(Direction::ToNode, frame);
+            call.moved(Direction::ToNode, frame);
         }
         Poll::Ready(frame)
     }
@@ -202,9 +203,9 @@ impl http_body::Body for Drawn {
 }
 
 /// An answer on its way to the client.
-struct Pushed(mpsc::Receiver<Result<Frame<Bytes>, Status>>);
+struct ResponseBody(mpsc::Receiver<Result<Frame<Bytes>, Status>>);
 
-impl http_body::Body for Pushed {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 

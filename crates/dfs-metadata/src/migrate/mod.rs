@@ -1,4 +1,4 @@
-//! Copying the store of a stopped cluster from one engine to another.
+//! Migrating the store of a stopped cluster from one engine to another.
 //!
 //! ```text
 //!  1. mark     the target must be empty, or an unfinished copy of the same source
@@ -7,7 +7,7 @@
 //!  4. unmark   one commit removes the mark: from here on the copy can be opened
 //! ```
 //!
-//! The mark, `s/copy`, makes `Namespace::open` and `init` refuse the target, and every page is
+//! The mark, `s/migration`, makes `Namespace::open` and `init` refuse the target, and every page is
 //! conditioned on its version, so that of two copies into one target the later alone goes on. There
 //! is no cursor in it: a copy that is resumed compares from the start, which costs reads and no
 //! writes, and is right also when the source ran for a while in between.
@@ -37,7 +37,7 @@ use crate::engine::{
     COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, Commit, Condition, Engine, LeaseGrant, Outcome, Write,
 };
 use crate::lease::WORKERS;
-use crate::records::setting::{Cluster, CopyMark};
+use crate::records::setting::{Cluster, MigrationMark};
 use crate::{Error, keys};
 
 /// Writes of one commit: each commit also names the mark.
@@ -45,11 +45,11 @@ const WRITES_MAX: usize = COMMIT_KEYS_MAX - 1;
 /// How long the worker lease of the source is held without a word.
 const LEASE_TTL: Duration = Duration::from_secs(15);
 /// Who holds it. Always the same, so that a copy that was killed can be resumed at once.
-const HOLDER: &str = "dfs metadata copy";
+const HOLDER: &str = "dfs metadata migrate";
 
 /// Why a copy did not come to its end. Started again, it goes on where it can.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum CopyError {
+pub enum MigrateError {
     /// The source is in use.
     #[error(
         "a coordinator runs on the source, or did until a moment ago; stop all of them and wait \
@@ -96,7 +96,7 @@ pub enum CopyError {
     Target(#[source] Error),
 }
 
-impl CopyError {
+impl MigrateError {
     /// The code it is told by.
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -111,14 +111,14 @@ impl CopyError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// So many keys lie in the target as they do in the source.
-    Copied(u64),
+    Migrated(u64),
     /// So many were compared again.
     Verified(u64),
 }
 
 /// A copy that came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Copied {
+pub struct Migrated {
     /// Of which cluster.
     pub cluster: ClusterId,
     /// Of the target: one above that of the source.
@@ -139,11 +139,11 @@ pub struct Copied {
 ///
 /// The worker lease of the source is taken and held meanwhile: of the coordinators that run, one
 /// has it. That writes a new epoch into the source; nothing else is written there.
-pub async fn copy(
+pub async fn migrate(
     source: &dyn Engine,
     target: &dyn Engine,
     observe: &(dyn Fn(Progress) + Send + Sync),
-) -> Result<Copied, CopyError> {
+) -> Result<Migrated, MigrateError> {
     let cluster = source_cluster(source).await?;
     let mut hold = Hold::take(source).await?;
     let (mark, is_resumed) = set_mark(target, &cluster).await?;
@@ -154,20 +154,20 @@ pub async fn copy(
         hold.keep().await?;
         written += differences.len() as u64;
         write(target, &mark, differences).await?;
-        observe(Progress::Copied(walk.totals.keys));
+        observe(Progress::Migrated(walk.totals.keys));
     }
 
     let mut walk = Walk::new(source, target);
     while let Some(differences) = walk.step().await? {
         hold.keep().await?;
         if let Some(first) = differences.first() {
-            return Err(CopyError::SourceChanged { key: keys::show(first.key()) });
+            return Err(MigrateError::SourceChanged { key: keys::show(first.key()) });
         }
         observe(Progress::Verified(walk.totals.keys));
     }
     remove_mark(target, &mark).await?;
     let Totals { keys, bytes, checksum } = walk.totals;
-    Ok(Copied {
+    Ok(Migrated {
         cluster: cluster.id,
         incarnation: cluster.incarnation.next(),
         keys,
@@ -179,14 +179,14 @@ pub async fn copy(
 }
 
 /// The cluster of the source, unless that is itself unfinished.
-async fn source_cluster(source: &dyn Engine) -> Result<Cluster, CopyError> {
+async fn source_cluster(source: &dyn Engine) -> Result<Cluster, MigrateError> {
     let read = async {
         let snapshot = source.snapshot().await?;
         crate::namespace::refuse_unfinished(&*snapshot).await?;
         let found = snapshot.get(&keys::CLUSTER).await?.ok_or(Error::NotInitialised)?;
         Cluster::decode(&keys::CLUSTER, &found.value)
     };
-    read.await.map_err(CopyError::Source)
+    read.await.map_err(MigrateError::Source)
 }
 
 /// The worker lease of the source, held so that no background work begins there.
@@ -197,61 +197,66 @@ struct Hold<'a> {
 }
 
 impl<'a> Hold<'a> {
-    async fn take(source: &'a dyn Engine) -> Result<Self, CopyError> {
+    async fn take(source: &'a dyn Engine) -> Result<Self, MigrateError> {
         let renewed = Instant::now();
         let grant = Self::ask(source).await?;
         Ok(Self { source, epoch: grant.epoch, renewed })
     }
 
     /// Renews it when that is due. An error when somebody else took it.
-    async fn keep(&mut self) -> Result<(), CopyError> {
+    async fn keep(&mut self) -> Result<(), MigrateError> {
         let now = Instant::now();
         if now < self.renewed + LEASE_TTL / 3 {
             return Ok(());
         }
         if Self::ask(self.source).await?.epoch != self.epoch {
-            return Err(CopyError::SourceInUse);
+            return Err(MigrateError::SourceInUse);
         }
         self.renewed = now;
         Ok(())
     }
 
-    async fn ask(source: &dyn Engine) -> Result<LeaseGrant, CopyError> {
+    async fn ask(source: &dyn Engine) -> Result<LeaseGrant, MigrateError> {
         let asked = source.lease(WORKERS, HOLDER, LEASE_TTL).await;
-        asked.map_err(|error| CopyError::Source(error.into()))?.ok_or(CopyError::SourceInUse)
+        asked.map_err(|error| MigrateError::Source(error.into()))?.ok_or(MigrateError::SourceInUse)
     }
 }
 
 /// Marks the target as an unfinished copy. Gives the condition that this copy is the last that
 /// did, and whether an earlier one is resumed.
-async fn set_mark(target: &dyn Engine, source: &Cluster) -> Result<(Condition, bool), CopyError> {
-    let ours = CopyMark { cluster: source.id, incarnation: source.incarnation };
+async fn set_mark(
+    target: &dyn Engine,
+    source: &Cluster,
+) -> Result<(Condition, bool), MigrateError> {
+    let ours = MigrationMark { cluster: source.id, incarnation: source.incarnation };
     let there = existing_mark(target).await?;
     let condition = match &there {
         Some((found, _)) if *found != ours => {
-            let CopyMark { cluster, incarnation } = *found;
-            return Err(CopyError::OtherCopy { cluster, incarnation });
+            let MigrationMark { cluster, incarnation } = *found;
+            return Err(MigrateError::OtherCopy { cluster, incarnation });
         }
         // Written anew, so that a copy which still runs finds out.
-        Some((_, version)) => Condition::Version(keys::COPY, *version),
+        Some((_, version)) => Condition::Version(keys::MIGRATION, *version),
         None => Condition::PrefixEmpty(Bytes::new()),
     };
     let commit = Commit {
         conditions: vec![condition],
-        writes: vec![Write::Put(keys::COPY, ours.encode().into())],
+        writes: vec![Write::Put(keys::MIGRATION, ours.encode().into())],
     };
     match commit_all(target, vec![commit]).await? {
-        Some(version) => Ok((Condition::Version(keys::COPY, version), there.is_some())),
-        None => Err(CopyError::TargetTaken),
+        Some(version) => Ok((Condition::Version(keys::MIGRATION, version), there.is_some())),
+        None => Err(MigrateError::TargetTaken),
     }
 }
 
 /// The mark of the target, with its version. An error when it holds anything without a mark.
-async fn existing_mark(target: &dyn Engine) -> Result<Option<(CopyMark, Revision)>, CopyError> {
+async fn existing_mark(
+    target: &dyn Engine,
+) -> Result<Option<(MigrationMark, Revision)>, MigrateError> {
     let read = async {
         let snapshot = target.snapshot().await?;
-        if let Some(found) = snapshot.get(&keys::COPY).await? {
-            let mark = CopyMark::decode(&keys::COPY, &found.value)?;
+        if let Some(found) = snapshot.get(&keys::MIGRATION).await? {
+            let mark = MigrationMark::decode(&keys::MIGRATION, &found.value)?;
             return Ok(Ok(Some((mark, found.version))));
         }
         let what = match snapshot.get(&keys::CLUSTER).await? {
@@ -265,15 +270,16 @@ async fn existing_mark(target: &dyn Engine) -> Result<Option<(CopyMark, Revision
                 None => return Ok(Ok(None)),
             },
         };
-        Ok(Err(CopyError::TargetNotEmpty { what }))
+        Ok(Err(MigrateError::TargetNotEmpty { what }))
     };
-    read.await.map_err(CopyError::Target)?
+    read.await.map_err(MigrateError::Target)?
 }
 
 /// The commit that makes the copy a store of its own.
-async fn remove_mark(target: &dyn Engine, mark: &Condition) -> Result<(), CopyError> {
-    let commit = Commit { conditions: vec![mark.clone()], writes: vec![Write::Delete(keys::COPY)] };
-    commit_all(target, vec![commit]).await?.map(drop).ok_or(CopyError::TargetTaken)
+async fn remove_mark(target: &dyn Engine, mark: &Condition) -> Result<(), MigrateError> {
+    let commit =
+        Commit { conditions: vec![mark.clone()], writes: vec![Write::Delete(keys::MIGRATION)] };
+    commit_all(target, vec![commit]).await?.map(drop).ok_or(MigrateError::TargetTaken)
 }
 
 /// Writes a page of differences in as many commits as it needs.
@@ -281,7 +287,7 @@ async fn write(
     target: &dyn Engine,
     mark: &Condition,
     differences: Vec<Write>,
-) -> Result<(), CopyError> {
+) -> Result<(), MigrateError> {
     let empty = || Commit { conditions: vec![mark.clone()], writes: Vec::new() };
     let mut commits = Vec::new();
     let mut last = empty();
@@ -301,16 +307,16 @@ async fn write(
     if commits.is_empty() {
         return Ok(());
     }
-    commit_all(target, commits).await?.map(drop).ok_or(CopyError::TargetTaken)
+    commit_all(target, commits).await?.map(drop).ok_or(MigrateError::TargetTaken)
 }
 
 /// Commits; `None` when one of them was refused, which is only ever for the mark.
 async fn commit_all(
     target: &dyn Engine,
     commits: Vec<Commit>,
-) -> Result<Option<Revision>, CopyError> {
+) -> Result<Option<Revision>, MigrateError> {
     let outcomes = target.commit_batch(commits).await;
-    let outcomes = outcomes.map_err(|error| CopyError::Target(error.into()))?;
+    let outcomes = outcomes.map_err(|error| MigrateError::Target(error.into()))?;
     let revision = |outcome| match outcome {
         Outcome::Committed(revision) => Some(revision),
         Outcome::Conflict { .. } => None,

@@ -1,9 +1,9 @@
-//! Makes copies again that were lost, found bad, or not made when their file was written.
+//! Makes replicas again that were lost, found bad, or not made when their file was written.
 //!
 //! What is not as it should be is found by one scan over all chunks when the lease is taken, and
 //! whenever something is lost or comes back; in between the changes of the metadata are followed,
 //! whichever coordinator makes them. Nothing is repaired before the scan has ended: the chunks with
-//! the fewest copies come first.
+//! the fewest replicas come first.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -20,11 +20,14 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::mend::{Ending, Mended, Mender};
-use super::{Condition, Health, Ledger, Next, Progress, Throttle, Worker};
+mod chunk;
+pub(crate) mod queue;
+
+use self::chunk::{ChunkRepair, RepairOutcome, RepairResult};
 use crate::Error;
 use crate::core::Core;
 use crate::lost::Lost;
+use crate::workers::{ChunkHealth, Health, Next, Progress, RepairQueue, Throttle, Worker};
 
 /// Chunks that wait for repair at most; the rest is found by another scan.
 const WAITING_MAX: usize = 100_000;
@@ -40,7 +43,7 @@ pub(crate) struct Repair {
     core: Arc<Core>,
     progress: Arc<Progress>,
     throttle: Arc<Mutex<Throttle>>,
-    ledger: Ledger,
+    queue: RepairQueue,
     scan: Scan,
     /// What happens to chunks, from before the scan on.
     changes: Option<ChunkChanges>,
@@ -48,7 +51,7 @@ pub(crate) struct Repair {
     seen: Revision,
     /// The pages of the scan: where each ended, and its revision. The last one has no end.
     pages: Vec<(ChunkId, Revision)>,
-    /// Which copies do not count.
+    /// Which replicas do not count.
     lost: Lost,
     /// Nodes that take chunks.
     takers: BTreeSet<NodeId>,
@@ -65,8 +68,8 @@ enum Scan {
 struct Job {
     chunk: ChunkId,
     /// How the chunk was before.
-    before: Condition,
-    result: Result<Mended, Error>,
+    before: ChunkHealth,
+    result: Result<RepairResult, Error>,
 }
 
 impl Repair {
@@ -76,7 +79,7 @@ impl Repair {
             progress: core.background.repair.clone(),
             core,
             throttle: Arc::new(Mutex::new(throttle)),
-            ledger: Ledger::new(WAITING_MAX),
+            queue: RepairQueue::new(WAITING_MAX),
             scan: Scan::Needed,
             changes: None,
             seen: Revision::default(),
@@ -97,12 +100,12 @@ impl Repair {
             (registry.lost(now), takers.map(|view| view.node).collect::<BTreeSet<_>>())
         };
         if !takers.is_subset(&self.takers) {
-            self.ledger.wake();
+            self.queue.wake();
         }
         self.takers = takers;
         let has_dropped = crate::lock(&self.core.background.deletions).wants_scan();
         let is_needed = matches!(self.scan, Scan::Needed);
-        if is_needed || lost != self.lost || has_dropped || self.ledger.wants_scan() {
+        if is_needed || lost != self.lost || has_dropped || self.queue.wants_scan() {
             if lost.nodes() != self.lost.nodes() {
                 let lost = lost.nodes().len();
                 info!(lost, "other nodes are lost now; all chunks are looked at");
@@ -114,7 +117,7 @@ impl Repair {
             let changes = changes.map_err(Error::metadata("following the changes of chunks"))?;
             self.seen = changes.from();
             self.changes = Some(changes);
-            self.ledger.restart();
+            self.queue.restart();
             self.pages.clear();
             self.scan = Scan::After(None);
         }
@@ -131,13 +134,13 @@ impl Repair {
         for (chunk, record) in page.chunks {
             if record.is_tombstone() {
                 let mut deletions = crate::lock(&self.core.background.deletions);
-                for copy in &record.copies {
-                    deletions.push(copy.node, (chunk, copy.stamp));
+                for replica in &record.replicas {
+                    deletions.push(replica.node, (chunk, replica.stamp));
                 }
                 continue;
             }
-            self.ledger.count(1);
-            self.ledger.set(chunk, Condition::of(&record, &self.lost));
+            self.queue.count(1);
+            self.queue.set(chunk, ChunkHealth::of(&record, &self.lost));
         }
         self.scan = last.map_or(Scan::Done, |last| Scan::After(Some(last)));
         Ok(())
@@ -145,7 +148,7 @@ impl Repair {
 
     /// Takes over what happened to chunks.
     fn take_changes(&mut self) {
-        self.ledger.count(-(self.core.background.take_reaped() as i64));
+        self.queue.count(-(self.core.background.take_reaped() as i64));
         for _ in 0..CHANGES_AT_ONCE {
             let next = self.changes.as_mut().and_then(|changes| changes.next().now_or_never());
             match next {
@@ -169,18 +172,19 @@ impl Repair {
             return;
         }
         let is_new = record.as_ref().is_some_and(|record| record.generation == Generation::FIRST);
-        self.ledger.count(i64::from(is_new));
-        self.ledger.set(chunk, record.and_then(|record| Condition::of(&record, &self.lost)));
+        self.queue.count(i64::from(is_new));
+        self.queue.set(chunk, record.and_then(|record| ChunkHealth::of(&record, &self.lost)));
     }
 
     fn start_jobs(&mut self, lease: &LeaseGrant) {
         let (core, throttle) = (&self.core, &self.throttle);
         while self.jobs.len() < core.settings.repair_concurrency {
-            let Some((chunk, before)) = self.ledger.take(Instant::now()) else { return };
-            let mender = Mender { core: core.clone(), lease: *lease, throttle: throttle.clone() };
+            let Some((chunk, before)) = self.queue.take(Instant::now()) else { return };
+            let repair =
+                ChunkRepair { core: core.clone(), lease: *lease, throttle: throttle.clone() };
             let id = RequestId::random(&*core.random);
             let job = in_request(id, async move {
-                let result = mender.mend(chunk).await;
+                let result = repair.run(chunk).await;
                 Job { chunk, before, result }
             });
             self.jobs.push(job.boxed());
@@ -190,21 +194,21 @@ impl Repair {
     fn ended(&mut self, job: Job) -> Result<(), Error> {
         let now = Instant::now();
         match job.result {
-            Ok(Mended { condition, copies, ending }) => {
-                let rest = match ending {
-                    Ending::Done => Duration::ZERO,
-                    Ending::NoTarget => REST_WITHOUT_TARGET,
-                    Ending::Failed => {
+            Ok(RepairResult { condition, replicas, outcome }) => {
+                let rest = match outcome {
+                    RepairOutcome::Done => Duration::ZERO,
+                    RepairOutcome::NoTarget => REST_WITHOUT_TARGET,
+                    RepairOutcome::Failed => {
                         self.progress.add_failed(1);
                         REST
                     }
                 };
-                self.progress.add_done(copies);
-                self.ledger.finish(job.chunk, condition, now + rest);
+                self.progress.add_done(replicas);
+                self.queue.finish(job.chunk, condition, now + rest);
                 Ok(())
             }
             Err(error) => {
-                self.ledger.finish(job.chunk, Some(job.before), now + REST);
+                self.queue.finish(job.chunk, Some(job.before), now + REST);
                 Err(error)
             }
         }
@@ -212,15 +216,15 @@ impl Repair {
 
     /// Tells how the chunks are.
     fn publish(&self) {
-        self.progress.set_queued(self.ledger.len() as u64);
-        self.progress.set_state(match (self.jobs.len(), self.ledger.len()) {
+        self.progress.set_queued(self.queue.len() as u64);
+        self.progress.set_state(match (self.jobs.len(), self.queue.len()) {
             (0, 0) => "all chunks are as they should be".to_owned(),
-            (0, waiting) => format!("{waiting} chunks wait for a node that can take a copy"),
+            (0, waiting) => format!("{waiting} chunks wait for a node that can take a replica"),
             (busy, _) => format!("repairs {busy} chunks"),
         });
         self.core.background.set_health(Some(Health {
-            tally: self.ledger.tally(),
-            repairing: self.ledger.busy() as u64,
+            counts: self.queue.counts(),
+            repairing: self.queue.busy() as u64,
             lost: self.lost.clone(),
             seen: self.seen,
         }));

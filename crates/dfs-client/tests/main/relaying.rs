@@ -13,12 +13,12 @@ const OTHER: &str = "127.0.0.1:7170";
 
 async fn cluster() -> Cluster {
     let cluster = Cluster::start(3).await;
-    cluster.state().passing_on = PassingOn::On;
+    cluster.state().relaying = PassingOn::On;
     cluster
 }
 
-fn passed_on(cluster: &Cluster, coordinator: &str) -> u64 {
-    cluster.state().passed_on.get(coordinator).copied().unwrap_or_default()
+fn relayed(cluster: &Cluster, coordinator: &str) -> u64 {
+    cluster.state().relayed.get(coordinator).copied().unwrap_or_default()
 }
 
 #[tokio::test(start_paused = true)]
@@ -34,7 +34,7 @@ async fn files_go_and_come_through_the_coordinator() {
         let stats = client.stats();
         assert_eq!((stats.retries, stats.replans, stats.corrupt_blocks), (0, 0, 0), "{stats:?}");
         // A prepare and a stream for each chunk, and a read.
-        assert!(stats.passed_on >= 3 * LONG / CHUNK, "{stats:?}");
+        assert!(stats.relayed >= 3 * LONG / CHUNK, "{stats:?}");
         // The way was looked for once, by all that began together, and at times beside the calls.
         assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
         for node in &cluster.world.nodes {
@@ -55,9 +55,9 @@ async fn a_node_that_can_be_connected_to_again_is() {
     tokio::time::advance(Duration::from_secs(61)).await;
     // Nobody waits for the looks that this begins.
     assert!(get(&client, "/f").await.unwrap() == content);
-    let before = client.stats().passed_on;
+    let before = client.stats().relayed;
     assert!(get(&client, "/f").await.unwrap() == content);
-    assert_eq!(client.stats().passed_on, before);
+    assert_eq!(client.stats().relayed, before);
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +73,7 @@ async fn turned_off_it_is_said_what_to_do() {
     let text = error.to_string();
     let node = &cluster.node(1).address;
     let direct = format!("cannot connect to {node}: failed to lookup address information");
-    let through = format!("through coordinator {COORDINATOR}: turned off, try another way");
+    let through = format!("through coordinator {COORDINATOR}: turned off, try another route");
     assert!(text.contains(&direct) && text.contains(&through), "{text}");
 }
 
@@ -84,7 +84,7 @@ async fn what_is_changed_on_the_way_is_found_and_read_again() {
     let client = cluster.outside(&network).connect_lazy().unwrap();
     let content = bytes(CHUNK);
     put(&client, "/f", &content).await;
-    cluster.state().passing_on = PassingOn::FlipsABit;
+    cluster.state().relaying = PassingOn::FlipsABit;
     assert!(get(&client, "/f").await.unwrap() == content);
     assert_eq!((client.stats().corrupt_blocks, client.stats().failovers), (1, 1));
 }
@@ -110,15 +110,15 @@ async fn a_coordinator_that_is_away_is_replaced_by_another() {
     let client = cluster.outside(&network).coordinator(OTHER).connect_lazy().unwrap();
     let content = bytes(LONG);
     put(&client, "/f", &content).await;
-    let (gone, left) = if passed_on(&cluster, COORDINATOR) > 0 {
+    let (gone, left) = if relayed(&cluster, COORDINATOR) > 0 {
         (COORDINATOR, OTHER)
     } else {
         (OTHER, COORDINATOR)
     };
-    assert_eq!(passed_on(&cluster, left), 0, "it stays with one");
+    assert_eq!(relayed(&cluster, left), 0, "it stays with one");
     cluster.stop_coordinator_at(gone).await;
     assert!(get(&client, "/f").await.unwrap() == content);
-    assert!(passed_on(&cluster, left) > 0);
+    assert!(relayed(&cluster, left) > 0);
     client.make_directory(&path("/d"), Attributes::default(), false).await.unwrap();
 }
 
@@ -132,7 +132,7 @@ async fn only_a_node_that_cannot_be_connected_to_is_called_so() {
     assert!(get(&client, "/f").await.unwrap() == content);
     cluster.world.network.cut();
     assert!(get(&client, "/f").await.unwrap() == content);
-    assert_eq!(client.stats().passed_on, 0);
+    assert_eq!(client.stats().relayed, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dfs_types::{NodeId, NodeState};
 
-use super::stopping::{Holdings, Standing};
+use super::safe_to_stop::{Holdings, NodeIntentVersion};
 use super::transaction::{Attempt, Transaction};
 use super::{Namespace, Node, TRIES};
 use crate::records::setting::Mark;
@@ -18,7 +18,7 @@ pub enum Grant {
     /// The node is in maintenance already.
     Renewal,
     /// What all nodes shall be is still what it was when it was looked at.
-    Unchanged(Standing),
+    Unchanged(NodeIntentVersion),
 }
 
 impl Namespace {
@@ -58,12 +58,12 @@ impl Namespace {
             self.pause_before(tries).await;
             let mut tx = self.begin().await?;
             let mut known = tx.standing_node(node).await?;
-            let standing = tx.standing().await?;
+            let intent = tx.intent().await?;
             let now = self.now();
             let is_granted = match grant {
                 Grant::Always => true,
                 Grant::Renewal => known.maintenance_left(now).is_some(),
-                Grant::Unchanged(looked_at) => looked_at == standing,
+                Grant::Unchanged(looked_at) => looked_at == intent,
             };
             if !is_granted {
                 return Ok(None);
@@ -74,7 +74,7 @@ impl Namespace {
             }
             known.maintenance_until = until;
             tx.put(keys::node(node), &known);
-            tx.put(keys::STANDING, &Mark);
+            tx.put(keys::NODE_INTENT, &Mark);
             if let Attempt::Committed(_) = self.commit(tx).await? {
                 return Ok(Some(known));
             }
@@ -103,7 +103,7 @@ impl Namespace {
         known.maintenance_until = None;
         known.is_leaving = false;
         tx.put(key, &known);
-        tx.put(keys::STANDING, &Mark);
+        tx.put(keys::NODE_INTENT, &Mark);
         Ok(matches!(self.commit(tx).await?, Attempt::Committed(_)))
     }
 
@@ -119,7 +119,7 @@ impl Namespace {
                 return Ok(known);
             }
             tx.put(keys::node(node), &known);
-            tx.put(keys::STANDING, &Mark);
+            tx.put(keys::NODE_INTENT, &Mark);
             if let Attempt::Committed(_) = self.commit(tx).await? {
                 return Ok(known);
             }
@@ -137,9 +137,9 @@ impl Transaction {
     }
 
     /// What all nodes shall be, to be compared, now and when the commit takes place.
-    async fn standing(&mut self) -> Result<Standing, Error> {
-        let found = self.look::<Mark>(&keys::STANDING).await?.map(|(_, version)| version);
-        self.expect(keys::STANDING, found);
-        Ok(Standing(found))
+    async fn intent(&mut self) -> Result<NodeIntentVersion, Error> {
+        let found = self.look::<Mark>(&keys::NODE_INTENT).await?.map(|(_, version)| version);
+        self.expect(keys::NODE_INTENT, found);
+        Ok(NodeIntentVersion(found))
     }
 }

@@ -66,8 +66,8 @@ async fn expected(source: &dyn Engine) -> Keys {
     keys
 }
 
-async fn copy_quietly(source: &dyn Engine, target: &dyn Engine) -> Result<Copied, CopyError> {
-    copy(source, target, &|_| ()).await
+async fn copy_quietly(source: &dyn Engine, target: &dyn Engine) -> Result<Migrated, MigrateError> {
+    migrate(source, target, &|_| ()).await
 }
 
 async fn open(engine: &MemoryEngine) -> Result<ClusterIdentity, Error> {
@@ -196,11 +196,11 @@ async fn a_copy_that_is_interrupted_anywhere_is_resumed() {
             let Err(error) = copy_quietly(&source, &failing).await else { break };
             assert_eq!(error.code(), ErrorCode::OutcomeUnknown, "{error}");
             interrupted += 1;
-            let is_marked = all(&target).await.contains_key(&keys::COPY);
+            let is_marked = all(&target).await.contains_key(&keys::MIGRATION);
             match open(&target).await {
                 // Only the answer to the very last commit was lost.
                 Ok(_) => assert!(!is_marked && fault != Fault::Before, "{fault:?} {fails_at}"),
-                Err(Error::UnfinishedCopy(_)) => assert!(is_marked),
+                Err(Error::UnfinishedMigration(_)) => assert!(is_marked),
                 Err(error) => assert!(matches!(error, Error::NotInitialised), "{error}"),
             }
             if is_marked {
@@ -222,16 +222,16 @@ async fn half_a_copy_is_no_store_and_no_source() {
     let target = MemoryEngine::new();
     copy_quietly(&source, &Failing::new(&target, 2, Fault::Before)).await.unwrap_err();
     let error = open(&target).await.unwrap_err();
-    assert!(matches!(error, Error::UnfinishedCopy(_)), "{error}");
+    assert!(matches!(error, Error::UnfinishedMigration(_)), "{error}");
     assert_eq!(error.start_code(), ErrorCode::WrongCluster);
     // Its cluster is among what was not copied yet.
     assert!(!all(&target).await.contains_key(&keys::CLUSTER));
     let replication = Replication { factor: 3, min_write: None };
     let options = InitOptions { cluster: ClusterId(9), replication };
     let made = init(&target, &options, &StoppedClock, &SeededRandom::new(9)).await;
-    assert!(matches!(made, Err(Error::UnfinishedCopy(_))), "{made:?}");
+    assert!(matches!(made, Err(Error::UnfinishedMigration(_))), "{made:?}");
     let error = copy_quietly(&target, &MemoryEngine::new()).await.unwrap_err();
-    assert!(matches!(error, CopyError::Source(Error::UnfinishedCopy(_))), "{error}");
+    assert!(matches!(error, MigrateError::Source(Error::UnfinishedMigration(_))), "{error}");
 }
 
 #[tokio::test]
@@ -253,7 +253,7 @@ async fn what_is_there_is_never_overwritten() {
     let source = source(1, 900).await;
     let before = all(&theirs).await;
     let error = copy_quietly(&source, &theirs).await.unwrap_err();
-    assert!(matches!(error, CopyError::TargetNotEmpty { .. }), "{error}");
+    assert!(matches!(error, MigrateError::TargetNotEmpty { .. }), "{error}");
     assert_eq!((error.code(), all(&theirs).await), (ErrorCode::NotEmpty, before));
 
     let foreign = MemoryEngine::new();
@@ -266,11 +266,11 @@ async fn what_is_there_is_never_overwritten() {
     copy_quietly(&theirs, &Failing::new(&half, 1, Fault::Before)).await.unwrap_err();
     let before = all(&half).await;
     let error = copy_quietly(&source, &half).await.unwrap_err();
-    assert!(matches!(error, CopyError::OtherCopy { .. }), "{error}");
+    assert!(matches!(error, MigrateError::OtherCopy { .. }), "{error}");
     let newer = MemoryEngine::new();
     copy_quietly(&theirs, &newer).await.unwrap();
     let error = copy_quietly(&newer, &half).await.unwrap_err();
-    assert!(matches!(error, CopyError::OtherCopy { .. }), "{error}");
+    assert!(matches!(error, MigrateError::OtherCopy { .. }), "{error}");
     assert_eq!(all(&half).await, before);
 }
 
@@ -281,10 +281,10 @@ async fn a_source_in_use_is_not_copied() {
     assert!(held.is_some());
     let target = MemoryEngine::new();
     let error = copy_quietly(&source, &target).await.unwrap_err();
-    assert!(matches!(error, CopyError::SourceInUse), "{error}");
+    assert!(matches!(error, MigrateError::SourceInUse), "{error}");
     assert_eq!((error.code(), all(&target).await), (ErrorCode::Busy, Keys::new()));
     let error = copy_quietly(&MemoryEngine::new(), &target).await.unwrap_err();
-    assert!(matches!(error, CopyError::Source(Error::NotInitialised)), "{error}");
+    assert!(matches!(error, MigrateError::Source(Error::NotInitialised)), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,8 +302,8 @@ async fn who_takes_the_lease_over_ends_the_copy() {
             });
         }
     };
-    let error = copy(&Yielding(source.clone()), &target, &observe).await.unwrap_err();
-    assert!(matches!(error, CopyError::SourceInUse), "{error}");
+    let error = migrate(&Yielding(source.clone()), &target, &observe).await.unwrap_err();
+    assert!(matches!(error, MigrateError::SourceInUse), "{error}");
     assert!(open(&target).await.is_err());
 }
 
@@ -346,8 +346,8 @@ async fn a_change_of_the_source_meanwhile_is_found() {
     *changing.on_read.lock().unwrap() = Some((4, first.clone()));
     let target = MemoryEngine::new();
     let error = copy_quietly(&changing, &target).await.unwrap_err();
-    assert!(matches!(&error, CopyError::SourceChanged { key } if *key == keys::show(&first)));
-    assert!(matches!(open(&target).await, Err(Error::UnfinishedCopy(_))));
+    assert!(matches!(&error, MigrateError::SourceChanged { key } if *key == keys::show(&first)));
+    assert!(matches!(open(&target).await, Err(Error::UnfinishedMigration(_))));
     copy_quietly(&source, &target).await.unwrap();
     assert_eq!(all(&target).await, expected(&source).await);
 }
@@ -367,6 +367,6 @@ async fn of_two_copies_into_one_target_one_goes_on() {
             assert!(matches!(mark, Some(Ok((_, true)))), "the memory engine never waits");
         }
     };
-    let error = copy(&source, &target, &observe).await.unwrap_err();
-    assert!(matches!(error, CopyError::TargetTaken), "{error}");
+    let error = migrate(&source, &target, &observe).await.unwrap_err();
+    assert!(matches!(error, MigrateError::TargetTaken), "{error}");
 }

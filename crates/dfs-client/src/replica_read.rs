@@ -1,4 +1,4 @@
-//! One copy of a chunk: reading it, verifying it, telling its node when it is bad.
+//! One replica of a chunk: reading it, verifying it, telling its node when it is bad.
 
 use std::time::Duration;
 
@@ -19,31 +19,31 @@ const FRAME_WITHIN: Duration = Duration::from_secs(5);
 /// How long a report of a bad block may take.
 const REPORT_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why a copy was not read.
+/// Why a replica was not read.
 #[derive(Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum ReadError {
     /// The node did not give it.
     Failed(Failure),
     /// This block does not have its checksum.
     Corrupt(u64),
 }
 
-impl Trouble {
-    /// Whether the copy is no good, by what was read of it or by its node's own word.
-    pub(crate) fn is_of_copy(&self) -> bool {
+impl ReadError {
+    /// Whether the replica is no good, by what was read of it or by its node's own word.
+    pub(crate) fn is_of_replica(&self) -> bool {
         match self {
             Self::Corrupt(_) => true,
             Self::Failed(failure) => failure.code == ErrorCode::Corrupt,
         }
     }
 
-    /// Whether the same copy will give the same trouble again.
+    /// Whether the same replica will give the same error again.
     pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::Corrupt(_) => true,
             Self::Failed(failure) => {
                 let code = failure.code;
-                // A copy that is not there may have moved.
+                // A replica that is not there may have moved.
                 !code.is_retryable() && !code.is_outcome_unknown() && code != ErrorCode::NotFound
             }
         }
@@ -51,19 +51,19 @@ impl Trouble {
 }
 
 impl Client {
-    /// Reads a copy whole, and verifies every block of it.
-    pub(crate) async fn verify_copy(
+    /// Reads a replica whole, and verifies every block of it.
+    pub(crate) async fn verify_replica(
         &self,
         node: &Node,
         chunk: ChunkId,
         length: u64,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), ReadError> {
         let mut offset = 0;
         while offset < length {
             let step = Piece::MAX.min(length - offset);
             let _share = self.inner.budget.take(step).await;
-            let read = self.read_copy(node, chunk, offset, step).await;
-            if let Err(Trouble::Corrupt(block)) = read {
+            let read = self.read_replica(node, chunk, offset, step).await;
+            if let Err(ReadError::Corrupt(block)) = read {
                 self.report_corrupt(node, chunk, block).await;
             }
             read?;
@@ -72,18 +72,18 @@ impl Client {
         Ok(())
     }
 
-    /// Reads a range of a copy, and verifies every block that it touches. The bytes come in the
-    /// pieces in which they arrived: to put them together would cost a copy.
-    pub(crate) async fn read_copy(
+    /// Reads a range of a replica, and verifies every block that it touches. The bytes come in the
+    /// pieces in which they arrived: to put them together would cost a replica.
+    pub(crate) async fn read_replica(
         &self,
         node: &Node,
         chunk: ChunkId,
         offset: u64,
         length: u64,
-    ) -> Result<Vec<Bytes>, Trouble> {
+    ) -> Result<Vec<Bytes>, ReadError> {
         let failed = |failure: Failure| {
             let message = format!("node {} at {}: {}", node.id, node.address, failure.message);
-            Trouble::Failed(Failure { message, ..failure })
+            ReadError::Failed(Failure { message, ..failure })
         };
         let of_status = |status: tonic::Status| failed(Failure::from_status(&status));
         let slow = || failed(Failure::new(ErrorCode::Unavailable, "no answer in time"));
@@ -110,7 +110,7 @@ impl Client {
             let frame = wire::frame("frame", frame).map_err(|error| wrong(error.to_string()))?;
             match frame.verify() {
                 Ok(()) => {}
-                Err(FrameError::ChecksumMismatch(block)) => return Err(Trouble::Corrupt(block)),
+                Err(FrameError::ChecksumMismatch(block)) => return Err(ReadError::Corrupt(block)),
                 Err(error) => return Err(wrong(error.to_string())),
             }
             if frame.offset != next || frame.data.is_empty() {

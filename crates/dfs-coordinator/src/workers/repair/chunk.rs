@@ -1,28 +1,28 @@
-//! The repair of one chunk: which copies to make, making them, and the commit that counts them.
+//! The repair of one chunk: which replicas to make, making them, and the commit that counts them.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use dfs_metadata::engine::LeaseGrant;
-use dfs_metadata::namespace::{Chunk, Copy, CopyId};
-use dfs_metadata::placement::{Candidate, Wish};
+use dfs_metadata::namespace::{Chunk, Replica, ReplicaId};
+use dfs_metadata::placement::{Candidate, PlacementRequest};
 use dfs_types::{ChunkId, ErrorCode, NodeId, NodeState, Receipt};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::{Condition, Throttle, WORKER_LEASE, orders};
 use crate::Error;
 use crate::core::Core;
 use crate::lost::Lost;
 use crate::placement::candidates;
 use crate::registry::View;
+use crate::workers::{ChunkHealth, Throttle, WORKER_LEASE, orders};
 
-/// Tries to commit copies that were made.
+/// Tries to commit replicas that were made.
 const COMMIT_TRIES: u32 = 4;
 
 /// Repairs chunks.
 #[derive(Clone)]
-pub(super) struct Mender {
+pub(super) struct ChunkRepair {
     pub(super) core: Arc<Core>,
     pub(super) lease: LeaseGrant,
     pub(super) throttle: Arc<Mutex<Throttle>>,
@@ -30,20 +30,20 @@ pub(super) struct Mender {
 
 /// How a repair ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mended {
+pub(super) struct RepairResult {
     /// How the chunk is now; `None` when it is not needed any more.
-    pub(super) condition: Option<Condition>,
-    /// Copies made.
-    pub(super) copies: u64,
-    pub(super) ending: Ending,
+    pub(super) condition: Option<ChunkHealth>,
+    /// Replicas made.
+    pub(super) replicas: u64,
+    pub(super) outcome: RepairOutcome,
 }
 
 /// Why a repair ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(super) enum RepairOutcome {
     /// What could be done was done.
     Done,
-    /// There is no node for a further copy.
+    /// There is no node for a further replica.
     NoTarget,
     /// A step did not work.
     Failed,
@@ -54,40 +54,40 @@ pub(super) enum Ending {
 struct Plan {
     /// Who can be copied from, the best first.
     sources: Vec<NodeId>,
-    /// Who shall get a copy.
+    /// Who shall get a replica.
     targets: Vec<NodeId>,
-    /// Copies, bad or lost, that have to go first, as there is no other node.
-    displaced: Vec<CopyId>,
+    /// Replicas, bad or lost, that have to go first, as there is no other node.
+    displaced: Vec<ReplicaId>,
 }
 
-impl Mender {
+impl ChunkRepair {
     /// Does what can be done for a chunk at this moment.
-    pub(super) async fn mend(&self, chunk: ChunkId) -> Result<Mended, Error> {
+    pub(super) async fn run(&self, chunk: ChunkId) -> Result<RepairResult, Error> {
         let Some(mut record) = self.read(chunk).await? else {
-            return Ok(Mended { condition: None, copies: 0, ending: Ending::Done });
+            return Ok(RepairResult { condition: None, replicas: 0, outcome: RepairOutcome::Done });
         };
         if self.condition(&record).is_some_and(|now| now.good >= now.wanted) {
             return self.commit(chunk, record, &[]).await;
         }
         let plan = self.plan(&record);
         if plan.sources.is_empty() {
-            return Ok(self.ended(&record, Ending::Failed));
+            return Ok(self.ended(&record, RepairOutcome::Failed));
         }
         if plan.targets.is_empty() {
-            return Ok(self.ended(&record, Ending::NoTarget));
+            return Ok(self.ended(&record, RepairOutcome::NoTarget));
         }
         if !plan.displaced.is_empty() {
             let Some(without) = self.displace(chunk, &record, &plan.displaced).await? else {
-                return Ok(self.ended(&record, Ending::Failed));
+                return Ok(self.ended(&record, RepairOutcome::Failed));
             };
             record = without;
         }
         let bytes = record.seal.length.saturating_mul(plan.targets.len() as u64);
         let wait = crate::lock(&self.throttle).book(bytes, Instant::now());
         sleep(wait).await;
-        let receipts = self.copy(chunk, &record, &plan).await;
+        let receipts = self.replicate(chunk, &record, &plan).await;
         if receipts.is_empty() {
-            return Ok(self.ended(&record, Ending::Failed));
+            return Ok(self.ended(&record, RepairOutcome::Failed));
         }
         self.commit(chunk, record, &receipts).await
     }
@@ -103,12 +103,12 @@ impl Mender {
         self.core.registry().lost(Instant::now())
     }
 
-    fn condition(&self, record: &Chunk) -> Option<Condition> {
-        Condition::of(record, &self.lost())
+    fn condition(&self, record: &Chunk) -> Option<ChunkHealth> {
+        ChunkHealth::of(record, &self.lost())
     }
 
-    fn ended(&self, record: &Chunk, ending: Ending) -> Mended {
-        Mended { condition: self.condition(record), copies: 0, ending }
+    fn ended(&self, record: &Chunk, outcome: RepairOutcome) -> RepairResult {
+        RepairResult { condition: self.condition(record), replicas: 0, outcome }
     }
 
     fn plan(&self, record: &Chunk) -> Plan {
@@ -118,45 +118,52 @@ impl Mender {
             (registry.views(now), registry.lost(now))
         };
         let select = |candidates: &[Candidate], count| {
-            let wish = Wish { count, bytes: record.seal.length, ..Wish::default() };
-            self.core.selector.select(candidates, &wish, &*self.core.random)
+            let request = PlacementRequest {
+                count,
+                bytes: record.seal.length,
+                ..PlacementRequest::default()
+            };
+            self.core.selector.select(candidates, &request, &*self.core.random)
         };
         plan(record, &views, &lost, select)
     }
 
-    /// Takes bad copies out of the record and away from their nodes, so that there is room for
+    /// Takes bad replicas out of the record and away from their nodes, so that there is room for
     /// good ones. `None` when that did not work.
     async fn displace(
         &self,
         chunk: ChunkId,
         record: &Chunk,
-        displaced: &[CopyId],
+        displaced: &[ReplicaId],
     ) -> Result<Option<Chunk>, Error> {
         let fence = self.lease.fence(WORKER_LEASE);
         let generation = record.generation;
-        let swapped =
-            self.core.namespace.swap_copies(chunk, generation, &[], displaced, Some(&fence)).await;
+        let swapped = self
+            .core
+            .namespace
+            .swap_replicas(chunk, generation, &[], displaced, Some(&fence))
+            .await;
         let without = match swapped {
             Ok(without) => without,
             Err(error) if is_overtaken(&error) => return Ok(None),
-            Err(error) => return Err(Error::metadata("removing a bad copy")(error)),
+            Err(error) => return Err(Error::metadata("removing a bad replica")(error)),
         };
         self.order_away(chunk, displaced.iter().copied());
-        for copy in displaced {
-            let doomed = (chunk, copy.stamp);
-            let ordered = orders::delete(&self.core, &self.lease, copy.node, &[doomed]).await;
+        for replica in displaced {
+            let doomed = (chunk, replica.stamp);
+            let ordered = orders::delete(&self.core, &self.lease, replica.node, &[doomed]).await;
             let is_gone = ordered.as_ref().is_ok_and(Vec::is_empty);
             if !is_gone {
-                warn!(%chunk, node = %copy.node, ?ordered, "a bad copy could not be deleted");
+                warn!(%chunk, node = %replica.node, ?ordered, "a bad replica could not be deleted");
                 return Ok(None);
             }
-            crate::lock(&self.core.background.deletions).done(copy.node, &[doomed]);
+            crate::lock(&self.core.background.deletions).done(replica.node, &[doomed]);
         }
         Ok(Some(without))
     }
 
-    /// Makes copies from the first source that can.
-    async fn copy(&self, chunk: ChunkId, record: &Chunk, plan: &Plan) -> Vec<Receipt> {
+    /// Makes replicas from the first source that can.
+    async fn replicate(&self, chunk: ChunkId, record: &Chunk, plan: &Plan) -> Vec<Receipt> {
         let what = (chunk, record.seal.length);
         for source in &plan.sources {
             let made =
@@ -164,7 +171,7 @@ impl Mender {
             match made {
                 Ok(made) => {
                     for complaint in &made.complaints {
-                        warn!(%chunk, %source, complaint, "a copy could not be made");
+                        warn!(%chunk, %source, complaint, "a replica could not be made");
                     }
                     for node in made.occupied {
                         self.clear(chunk, node).await;
@@ -190,86 +197,95 @@ impl Mender {
         Vec::new()
     }
 
-    /// Notes that a node does not have the good copy that the record has of it: it says so itself.
+    /// Notes that a node does not have the good replica that the record has of it: it says so itself.
     async fn condemn(&self, chunk: ChunkId, record: &Chunk, node: NodeId) {
         let fence = self.lease.fence(WORKER_LEASE);
-        for copy in record.good_copies().filter(|copy| copy.node == node) {
-            let copy = CopyId::of(copy);
-            let noted = self.core.namespace.mark_bad(chunk, copy, Some(&fence)).await;
+        for replica in record.good_replicas().filter(|replica| replica.node == node) {
+            let replica = ReplicaId::of(replica);
+            let noted = self.core.namespace.mark_bad(chunk, replica, Some(&fence)).await;
             if let Err(error) = noted {
-                warn!(%chunk, %node, %error, "a copy that is gone could not be noted");
+                warn!(%chunk, %node, %error, "a replica that is gone could not be noted");
             }
         }
     }
 
-    /// Orders a copy away that a node holds, but no record counts: left by a repair that was cut
+    /// Orders a replica away that a node holds, but no record counts: left by a repair that was cut
     /// off. The next try finds the place free.
     async fn clear(&self, chunk: ChunkId, node: NodeId) {
         let found = orders::find(&self.core, node, chunk).await;
         let Ok(Some(stamp)) = found else { return };
-        // The record is read after the copy was found: only this worker adds copies to it.
+        // The record is read after the replica was found: only this worker adds replicas to it.
         let Ok(Some(record)) = self.read(chunk).await else { return };
-        if record.copies.iter().all(|copy| copy.node != node) {
-            info!(%chunk, %node, "a copy that was left over is deleted");
-            self.order_away(chunk, [CopyId { node, stamp }]);
+        if record.replicas.iter().all(|replica| replica.node != node) {
+            info!(%chunk, %node, "a replica that was left over is deleted");
+            self.order_away(chunk, [ReplicaId { node, stamp }]);
         }
     }
 
-    /// Counts copies that were made, and no longer those that they replace.
+    /// Counts replicas that were made, and no longer those that they replace.
     async fn commit(
         &self,
         chunk: ChunkId,
         mut record: Chunk,
         receipts: &[Receipt],
-    ) -> Result<Mended, Error> {
+    ) -> Result<RepairResult, Error> {
         let fence = self.lease.fence(WORKER_LEASE);
-        let made = receipts.iter().map(|made| CopyId { node: made.node, stamp: made.stamp });
+        let made = receipts.iter().map(|made| ReplicaId { node: made.node, stamp: made.stamp });
         for _ in 0..COMMIT_TRIES {
             let lost = self.lost();
             let replaced = replaced(&record, &lost, receipts.len());
             if receipts.is_empty() && replaced.is_empty() {
-                return Ok(self.ended(&record, Ending::Done));
+                return Ok(self.ended(&record, RepairOutcome::Done));
             }
             let swapped = self
                 .core
                 .namespace
-                .swap_copies(chunk, record.generation, receipts, &replaced, Some(&fence))
+                .swap_replicas(chunk, record.generation, receipts, &replaced, Some(&fence))
                 .await;
             match swapped {
                 Ok(record) => {
                     self.order_away(chunk, replaced);
-                    let condition = Condition::of(&record, &lost);
-                    let copies = receipts.len() as u64;
-                    return Ok(Mended { condition, copies, ending: Ending::Done });
+                    let condition = ChunkHealth::of(&record, &lost);
+                    let replicas = receipts.len() as u64;
+                    return Ok(RepairResult { condition, replicas, outcome: RepairOutcome::Done });
                 }
                 Err(error) if is_overtaken(&error) => {
                     let Some(newer) = self.read(chunk).await? else {
                         self.order_away(chunk, made);
-                        return Ok(Mended { condition: None, copies: 0, ending: Ending::Done });
+                        return Ok(RepairResult {
+                            condition: None,
+                            replicas: 0,
+                            outcome: RepairOutcome::Done,
+                        });
                     };
                     record = newer;
                     // Counted by a commit of which no answer came: never to be ordered away.
-                    if made.clone().all(|made| record.copies.iter().any(|c| CopyId::of(c) == made))
+                    if made
+                        .clone()
+                        .all(|made| record.replicas.iter().any(|c| ReplicaId::of(c) == made))
                     {
-                        let copies = receipts.len() as u64;
-                        return Ok(Mended { copies, ..self.ended(&record, Ending::Done) });
+                        let replicas = receipts.len() as u64;
+                        return Ok(RepairResult {
+                            replicas,
+                            ..self.ended(&record, RepairOutcome::Done)
+                        });
                     }
                 }
                 Err(error @ dfs_metadata::Error::BadReceipt { .. }) => {
-                    warn!(%chunk, %error, "a copy was made that cannot be counted");
+                    warn!(%chunk, %error, "a replica was made that cannot be counted");
                     break;
                 }
-                Err(error) => return Err(Error::metadata("counting new copies")(error)),
+                Err(error) => return Err(Error::metadata("counting new replicas")(error)),
             }
         }
         self.order_away(chunk, made);
-        Ok(self.ended(&record, Ending::Failed))
+        Ok(self.ended(&record, RepairOutcome::Failed))
     }
 
-    fn order_away(&self, chunk: ChunkId, copies: impl IntoIterator<Item = CopyId>) {
+    fn order_away(&self, chunk: ChunkId, replicas: impl IntoIterator<Item = ReplicaId>) {
         let mut deletions = crate::lock(&self.core.background.deletions);
-        for copy in copies {
-            deletions.push(copy.node, (chunk, copy.stamp));
+        for replica in replicas {
+            deletions.push(replica.node, (chunk, replica.stamp));
         }
     }
 }
@@ -282,19 +298,19 @@ fn is_overtaken(error: &dfs_metadata::Error) -> bool {
         Error::ChunkChanged(_)
             | Error::UnknownChunk(_)
             | Error::Conflict { .. }
-            | Error::LastCopy(_)
+            | Error::LastReplica(_)
     )
 }
 
-/// Copies that are not needed once `added` others count: those that are bad or lost. None
+/// Replicas that are not needed once `added` others count: those that are bad or lost. None
 /// while there would be too few without them.
-fn replaced(record: &Chunk, lost: &Lost, added: usize) -> Vec<CopyId> {
-    let counts = |copy: &Copy| !copy.is_bad && !lost.has(copy);
-    let good = record.copies.iter().filter(|copy| counts(copy)).count();
+fn replaced(record: &Chunk, lost: &Lost, added: usize) -> Vec<ReplicaId> {
+    let counts = |replica: &Replica| !replica.is_bad && !lost.has(replica);
+    let good = record.replicas.iter().filter(|replica| counts(replica)).count();
     if good + added < usize::from(record.wanted).max(1) {
         return Vec::new();
     }
-    record.copies.iter().filter(|copy| !counts(copy)).map(CopyId::of).collect()
+    record.replicas.iter().filter(|replica| !counts(replica)).map(ReplicaId::of).collect()
 }
 
 /// Where to copy from and to. `select` chooses so many among candidates.
@@ -304,8 +320,9 @@ fn plan(
     lost: &Lost,
     mut select: impl FnMut(&[Candidate], usize) -> Vec<NodeId>,
 ) -> Plan {
-    let counts = |copy: &&Copy| !copy.is_bad && !lost.has(copy);
-    let good: Vec<NodeId> = record.copies.iter().filter(counts).map(|copy| copy.node).collect();
+    let counts = |replica: &&Replica| !replica.is_bad && !lost.has(replica);
+    let good: Vec<NodeId> =
+        record.replicas.iter().filter(counts).map(|replica| replica.node).collect();
     let view_of = |node: NodeId| views.iter().find(|view| view.node == node);
     let mut sources: Vec<(u8, NodeId)> = good
         .iter()
@@ -326,7 +343,7 @@ fn plan(
         .map(|view| view.member.zone.as_str())
         .filter(|zone| !zone.is_empty())
         .collect();
-    let holds = |node: NodeId| record.copies.iter().any(|copy| copy.node == node);
+    let holds = |node: NodeId| record.replicas.iter().any(|replica| replica.node == node);
     let candidates = candidates(views, record.seal.length);
     let free: Vec<Candidate> = candidates.iter().filter(|c| !holds(c.node)).cloned().collect();
     let (same_zone, other_zone): (Vec<_>, Vec<_>) =
@@ -341,8 +358,12 @@ fn plan(
         targets.extend(select(group, missing - targets.len()));
     }
     let over_bad = select(&bad_here, missing - targets.len());
-    let displaced =
-        record.copies.iter().filter(|copy| over_bad.contains(&copy.node)).map(CopyId::of).collect();
+    let displaced = record
+        .replicas
+        .iter()
+        .filter(|replica| over_bad.contains(&replica.node))
+        .map(ReplicaId::of)
+        .collect();
     targets.extend(over_bad);
     Plan { sources: sources.into_iter().map(|(_, node)| node).collect(), targets, displaced }
 }
@@ -385,9 +406,9 @@ mod tests {
         nodes.iter().map(|node| view(*node, "", NodeState::Active)).collect()
     }
 
-    /// A chunk that wants three copies and has these.
-    fn record(copies: &[(u128, bool)]) -> Chunk {
-        let copy = |(node, is_bad): &(u128, bool)| Copy {
+    /// A chunk that wants three replicas and has these.
+    fn record(replicas: &[(u128, bool)]) -> Chunk {
+        let replica = |(node, is_bad): &(u128, bool)| Replica {
             node: NodeId(*node),
             disk: DiskId(1),
             stamp: Stamp(7),
@@ -395,7 +416,7 @@ mod tests {
         };
         Chunk {
             seal: ChunkSeal { length: 5, crc32c: Crc32c(1), sha256: Sha256([0; 32]) },
-            copies: copies.iter().map(copy).collect(),
+            replicas: replicas.iter().map(replica).collect(),
             wanted: 3,
             generation: Generation(1),
             references: 1,
@@ -413,7 +434,7 @@ mod tests {
             from.iter().map(|candidate| candidate.node).take(count).collect()
         });
         let numbers = |nodes: Vec<NodeId>| nodes.into_iter().map(|node| node.0).collect();
-        let displaced = displaced.into_iter().map(|copy| copy.node).collect();
+        let displaced = displaced.into_iter().map(|replica| replica.node).collect();
         (numbers(sources), numbers(targets), numbers(displaced))
     }
 
@@ -428,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_copy_is_no_source_and_goes_only_when_its_place_is_needed() {
+    fn a_bad_replica_is_no_source_and_goes_only_when_its_place_is_needed() {
         let bad = record(&[(1, true), (2, false), (3, false)]);
         let plan = planned(&bad, &active(&[1, 2, 3, 4]), &[]);
         assert_eq!(plan, (vec![2, 3], vec![4], vec![]));
@@ -452,13 +473,13 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_leaves_the_record_only_when_enough_others_count() {
+    fn a_replica_leaves_the_record_only_when_enough_others_count() {
         let three = record(&[(1, true), (2, false), (3, false)]);
         let mut lost = Lost::default();
         lost.add_node(NodeId(3));
         assert_eq!(replaced(&three, &lost, 1), []);
         let stamp = Stamp(7);
-        let gone = [1, 3].map(|node| CopyId { node: NodeId(node), stamp });
+        let gone = [1, 3].map(|node| ReplicaId { node: NodeId(node), stamp });
         assert_eq!(replaced(&three, &lost, 2), gone);
         assert_eq!(replaced(&record(&[]), &lost, 0), []);
     }

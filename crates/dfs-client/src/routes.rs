@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dfs_proto::Failure;
-use dfs_transport::{ConnectError, DialError, Lane, Traced, connect_error};
+use dfs_transport::{ClientChannel, ConnectError, DialError, Lane, connect_error};
 use dfs_types::{ErrorCode, NodeId};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
@@ -34,16 +34,16 @@ const COORDINATORS_TRIED: usize = 3;
 /// How long the names of coordinators may take to look up.
 const CHOOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// What is known of the ways to nodes.
+/// What is known of the routes to nodes.
 #[derive(Debug, Default)]
-pub(crate) struct Ways {
-    detours: Mutex<BTreeMap<NodeId, Detour>>,
-    is_told: AtomicBool,
+pub(crate) struct NodeRoutes {
+    relay_routes: Mutex<BTreeMap<NodeId, RelayRoute>>,
+    has_warned: AtomicBool,
 }
 
 /// A node that is reached through coordinators.
 #[derive(Debug)]
-struct Detour {
+struct RelayRoute {
     /// Where it cannot be reached; another address is worth a try.
     address: String,
     probes: u32,
@@ -52,11 +52,11 @@ struct Detour {
 
 /// What to do about a node that is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Route {
     Direct,
-    Through,
+    Relay,
     /// Through a coordinator, and a direct connection is to be tried beside that.
-    ThroughAndProbe,
+    RelayAndProbe,
 }
 
 /// What became of a call that a coordinator was to pass on.
@@ -67,35 +67,36 @@ enum Passed<T> {
     NoWay(Failure),
 }
 
-impl Ways {
-    fn to(&self, node: &Node, now: Instant) -> Way {
-        let mut detours = self.lock();
-        match detours.get_mut(&node.id) {
-            Some(detour) if detour.address == node.address => {
-                if now < detour.probe_at {
-                    return Way::Through;
+impl NodeRoutes {
+    fn to(&self, node: &Node, now: Instant) -> Route {
+        let mut relay_routes = self.lock();
+        match relay_routes.get_mut(&node.id) {
+            Some(relay_routes) if relay_routes.address == node.address => {
+                if now < relay_routes.probe_at {
+                    return Route::Relay;
                 }
-                let pause = PROBE_MIN * (1 << detour.probes.min(PROBE_MAX.as_secs().ilog2() + 1));
-                detour.probe_at = now + pause.min(PROBE_MAX);
-                detour.probes += 1;
-                Way::ThroughAndProbe
+                let pause =
+                    PROBE_MIN * (1 << relay_routes.probes.min(PROBE_MAX.as_secs().ilog2() + 1));
+                relay_routes.probe_at = now + pause.min(PROBE_MAX);
+                relay_routes.probes += 1;
+                Route::RelayAndProbe
             }
-            _ => Way::Direct,
+            _ => Route::Direct,
         }
     }
 
     /// The node cannot be connected to, but asked for at a coordinator.
     fn add(&self, node: &Node, now: Instant) {
-        let mut detours = self.lock();
-        if detours.get(&node.id).is_some_and(|known| known.address == node.address) {
+        let mut relay_routes = self.lock();
+        if relay_routes.get(&node.id).is_some_and(|known| known.address == node.address) {
             return;
         }
-        if detours.len() >= DETOURS_MAX {
+        if relay_routes.len() >= DETOURS_MAX {
             // Any: it is found out again when its node is called.
-            detours.pop_first();
+            relay_routes.pop_first();
         }
         let address = node.address.clone();
-        detours.insert(node.id, Detour { address, probes: 0, probe_at: now + PROBE_MIN });
+        relay_routes.insert(node.id, RelayRoute { address, probes: 0, probe_at: now + PROBE_MIN });
     }
 
     /// The node can be connected to, or there is no coordinator to ask for it.
@@ -105,7 +106,7 @@ impl Ways {
 
     /// Says once that data takes a detour.
     fn tell(&self, node: &Node, coordinator: &str) {
-        if !self.is_told.swap(true, Ordering::Relaxed) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 node = node.address,
                 coordinator,
@@ -115,8 +116,8 @@ impl Ways {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Detour>> {
-        self.detours.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, RelayRoute>> {
+        self.relay_routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,29 +132,29 @@ impl Client {
         send: F,
     ) -> Result<T, Failure>
     where
-        F: Fn(Traced) -> R,
+        F: Fn(ClientChannel) -> R,
         R: Future<Output = Result<T, Status>>,
     {
         let inner = &self.inner;
-        let way = inner.ways.to(node, Instant::now());
+        let route = inner.routes.to(node, Instant::now());
         let mut error = None;
-        match way {
-            Way::Direct => match self.directly(node, lane, within, &send).await? {
+        match route {
+            Route::Direct => match self.directly(node, lane, within, &send).await? {
                 Ok(answer) => return Ok(answer),
                 Err(not_connected) => error = Some(not_connected),
             },
-            Way::ThroughAndProbe => self.probe(node, lane),
-            Way::Through => {}
+            Route::RelayAndProbe => self.probe(node, lane),
+            Route::Relay => {}
         }
         match self.through(node, lane, within, &send).await {
             Passed::Answered(answer) => {
-                if way == Way::Direct {
-                    inner.ways.add(node, Instant::now());
+                if route == Route::Direct {
+                    inner.routes.add(node, Instant::now());
                 }
                 answer
             }
             Passed::NoWay(failure) => {
-                inner.ways.forget(node.id);
+                inner.routes.forget(node.id);
                 Err(failure)
             }
         }
@@ -175,7 +176,7 @@ impl Client {
         send: &F,
     ) -> Result<Result<T, ConnectError>, Failure>
     where
-        F: Fn(Traced) -> R,
+        F: Fn(ClientChannel) -> R,
         R: Future<Output = Result<T, Status>>,
     {
         let channels = &self.inner.channels;
@@ -205,7 +206,7 @@ impl Client {
         send: &F,
     ) -> Passed<T>
     where
-        F: Fn(Traced) -> R,
+        F: Fn(ClientChannel) -> R,
         R: Future<Output = Result<T, Status>>,
     {
         let inner = &self.inner;
@@ -235,10 +236,10 @@ impl Client {
                     break;
                 }
             };
-            count(&inner.counters.passed_on);
+            count(&inner.counters.relayed);
             let status = match timeout(within, send(channel)).await {
                 Ok(Ok(answer)) => {
-                    inner.ways.tell(node, &address);
+                    inner.routes.tell(node, &address);
                     return Passed::Answered(Ok(answer));
                 }
                 Ok(Err(status)) => status,
@@ -277,7 +278,7 @@ impl Client {
             let channels = &client.inner.channels;
             if channels.dial(&node.address, lane).await.is_ok() {
                 tracing::debug!(node = %node.id, "can be connected to again");
-                client.inner.ways.forget(node.id);
+                client.inner.routes.forget(node.id);
             }
         });
     }

@@ -1,19 +1,21 @@
-//! Orders copies away that no record needs any more, and notes in the tombstones that it was done.
+//! Orders replicas away that no record needs any more, and notes in the tombstones that it was done.
+
+pub(crate) mod queue;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
-use dfs_metadata::namespace::CopyId;
+use dfs_metadata::namespace::ReplicaId;
 use dfs_types::{ChunkId, NodeId, NodeState};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{DoomedCopy, Next, Progress, WORKER_LEASE, Worker, orders};
 use crate::Error;
 use crate::core::Core;
+use crate::workers::{Next, Progress, ReplicaToDelete, WORKER_LEASE, Worker, orders};
 
 /// Nodes that are given orders at the same time.
 const NODES_AT_ONCE: usize = 16;
@@ -27,12 +29,12 @@ pub(crate) struct Delete {
 }
 
 /// What a node can be told.
-enum Standing {
+enum Reachability {
     /// It answers.
-    Here,
+    Reachable,
     /// It may come back.
-    Away,
-    /// It never comes back, and its copies with it.
+    Unreachable,
+    /// It never comes back, and its replicas with it.
     Removed,
 }
 
@@ -41,67 +43,69 @@ impl Delete {
         Self { progress: core.background.delete.clone(), core }
     }
 
-    fn standing(&self, node: NodeId) -> Standing {
+    fn reachability(&self, node: NodeId) -> Reachability {
         let now = Instant::now();
         let registry = self.core.registry();
         match registry.state(node, now) {
-            Some(NodeState::Removed) => Standing::Removed,
-            Some(NodeState::Suspect | NodeState::Lost) | None => Standing::Away,
-            Some(NodeState::Maintenance) if !registry.answering(now).contains(&node) => {
-                Standing::Away
+            Some(NodeState::Removed) => Reachability::Removed,
+            Some(NodeState::Suspect | NodeState::Lost) | None => Reachability::Unreachable,
+            Some(NodeState::Maintenance) if !registry.responsive(now).contains(&node) => {
+                Reachability::Unreachable
             }
-            Some(_) => Standing::Here,
+            Some(_) => Reachability::Reachable,
         }
     }
 
-    /// Gives the next order to a node. Returns its copies that are gone now.
-    async fn order(&self, lease: &LeaseGrant, node: NodeId) -> Vec<(NodeId, DoomedCopy)> {
+    /// Gives the next order to a node. Returns its replicas that are gone now.
+    async fn order(&self, lease: &LeaseGrant, node: NodeId) -> Vec<(NodeId, ReplicaToDelete)> {
         let deletions = || crate::lock(&self.core.background.deletions);
         let mut batch = deletions().batch(node);
-        match self.standing(node) {
-            Standing::Away => return Vec::new(),
-            Standing::Removed => {}
-            Standing::Here => match orders::delete(&self.core, lease, node, &batch).await {
-                Ok(failed) => {
-                    if !failed.is_empty() {
-                        warn!(%node, copies = failed.len(), "copies could not be deleted");
-                        self.progress.add_failed(failed.len() as u64);
-                        // Their tombstones stay; the next scan finds them.
-                        deletions().done(node, &failed);
-                        batch.retain(|copy| !failed.contains(copy));
+        match self.reachability(node) {
+            Reachability::Unreachable => return Vec::new(),
+            Reachability::Removed => {}
+            Reachability::Reachable => {
+                match orders::delete(&self.core, lease, node, &batch).await {
+                    Ok(failed) => {
+                        if !failed.is_empty() {
+                            warn!(%node, replicas = failed.len(), "replicas could not be deleted");
+                            self.progress.add_failed(failed.len() as u64);
+                            // Their tombstones stay; the next scan finds them.
+                            deletions().done(node, &failed);
+                            batch.retain(|replica| !failed.contains(replica));
+                        }
+                    }
+                    Err(failure) => {
+                        warn!(%node, %failure, replicas = batch.len(), "an order to delete failed");
+                        self.progress.add_failed(1);
+                        deletions().failed(node, &batch, Instant::now());
+                        return Vec::new();
                     }
                 }
-                Err(failure) => {
-                    warn!(%node, %failure, copies = batch.len(), "an order to delete failed");
-                    self.progress.add_failed(1);
-                    deletions().failed(node, &batch, Instant::now());
-                    return Vec::new();
-                }
-            },
+            }
         }
         deletions().done(node, &batch);
-        batch.into_iter().map(|copy| (node, copy)).collect()
+        batch.into_iter().map(|replica| (node, replica)).collect()
     }
 
     async fn forget(
         &self,
         lease: &LeaseGrant,
-        gone: Vec<(NodeId, DoomedCopy)>,
+        gone: Vec<(NodeId, ReplicaToDelete)>,
     ) -> Result<(), Error> {
-        let mut chunks: BTreeMap<ChunkId, Vec<CopyId>> = BTreeMap::new();
+        let mut chunks: BTreeMap<ChunkId, Vec<ReplicaId>> = BTreeMap::new();
         for (node, (chunk, stamp)) in gone {
-            chunks.entry(chunk).or_default().push(CopyId { node, stamp });
+            chunks.entry(chunk).or_default().push(ReplicaId { node, stamp });
         }
         let fence = lease.fence(WORKER_LEASE);
         stream::iter(chunks)
-            .map(|(chunk, copies)| {
+            .map(|(chunk, replicas)| {
                 let fence = &fence;
-                async move { self.core.namespace.forget_copies(chunk, &copies, Some(fence)).await }
+                async move { self.core.namespace.forget_replicas(chunk, &replicas, Some(fence)).await }
             })
             .buffer_unordered(TOMBSTONES_AT_ONCE)
             .try_collect::<()>()
             .await
-            .map_err(Error::metadata("noting that copies were deleted"))
+            .map_err(Error::metadata("noting that replicas were deleted"))
     }
 }
 

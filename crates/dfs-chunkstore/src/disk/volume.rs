@@ -26,11 +26,11 @@ const IN_FLIGHT_UNITS: u32 = (IN_FLIGHT_BYTES / IN_FLIGHT_UNIT) as u32;
 
 /// Stamps of one life of the store: the number of the life above, a counter below. The number is
 /// raised durably on every disk before the first stamp of that life is given out, so that no two
-/// copies ever share one, whatever the clock, a crash or a deletion does.
+/// replicas ever share one, whatever the clock, a crash or a deletion does.
 #[derive(Debug)]
 pub(super) struct Stamps(AtomicU64);
 
-/// Bits of a stamp that count the copies of one life.
+/// Bits of a stamp that count the replicas of one life.
 const STAMP_COUNTER_BITS: u32 = 40;
 
 impl Stamps {
@@ -166,7 +166,7 @@ impl Disk {
         }
     }
 
-    /// Makes a sealed copy visible.
+    /// Makes a sealed replica visible.
     pub(super) fn publish(&self, chunk: ChunkId, entry: Entry) -> Result<SealedChunk, StoreError> {
         self.index.insert(chunk, entry);
         if self.is_failed() {
@@ -194,7 +194,7 @@ impl Disk {
         }
     }
 
-    /// Opens the file that holds a copy.
+    /// Opens the file that holds a replica.
     pub(super) fn open(&self, chunk: ChunkId, entry: &Entry) -> io::Result<Arc<dyn File>> {
         match entry.place {
             Place::File => self.files.get(FileKey::Chunk(chunk, entry.stamp), || {

@@ -1,4 +1,4 @@
-//! What is done with copies that are there: looked at, deleted, listed.
+//! What is done with replicas that are there: looked at, deleted, listed.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use tonic::Status;
 use crate::Error;
 use crate::node::{LISTING_STEP, Node};
 
-/// Copies that one call may delete.
+/// Replicas that one call may delete.
 const DELETE_MAX: usize = 1_000;
-/// Copies deleted at the same time.
+/// Replicas deleted at the same time.
 const DELETE_AT_ONCE: usize = 16;
 
 pub(super) async fn report_corrupt(
@@ -37,25 +37,25 @@ pub(super) async fn delete(
     request: v1::DeleteChunksRequest,
 ) -> Result<v1::DeleteChunksResponse, Error> {
     node.check_meant(wire::id("node_id", &request.node_id)?)?;
-    let copies = wire::at_most("copies", request.copies, DELETE_MAX)?;
-    let copies = copies.iter().map(|copy| {
-        Ok((wire::id::<ChunkId>("copies.chunk_id", &copy.chunk_id)?, Stamp(copy.stamp)))
+    let replicas = wire::at_most("replicas", request.replicas, DELETE_MAX)?;
+    let replicas = replicas.iter().map(|replica| {
+        Ok((wire::id::<ChunkId>("replicas.chunk_id", &replica.chunk_id)?, Stamp(replica.stamp)))
     });
-    let copies: Vec<_> = copies.collect::<Result<_, FieldError>>()?;
+    let replicas: Vec<_> = replicas.collect::<Result<_, FieldError>>()?;
     node.check_epoch(LeaseEpoch(request.lease_epoch))?;
-    let results: Vec<_> = futures_util::stream::iter(copies)
+    let results: Vec<_> = futures_util::stream::iter(replicas)
         .map(|(chunk, stamp)| async move {
             let result = node.store.delete(chunk, stamp).await;
             match &result {
                 Ok(true) => {
                     node.counts.deleted.increment();
-                    tracing::debug!(%chunk, %stamp, "deleted a copy");
+                    tracing::debug!(%chunk, %stamp, "deleted a replica");
                 }
                 Ok(false) => {}
-                Err(error) => tracing::error!(%chunk, %stamp, %error, "cannot delete a copy"),
+                Err(error) => tracing::error!(%chunk, %stamp, %error, "cannot delete a replica"),
             }
             if result.is_ok() {
-                node.bad_copies.remove(chunk, stamp);
+                node.bad_replicas.remove(chunk, stamp);
             }
             (chunk, stamp, result)
         })
@@ -67,14 +67,14 @@ pub(super) async fn delete(
         if let Ok(is_deleted) = result {
             answer.deleted += u64::from(is_deleted);
         } else {
-            let copy = v1::CopyToDelete { chunk_id: chunk.to_wire(), stamp: stamp.0 };
-            answer.failed.push(copy);
+            let replica = v1::ReplicaToDelete { chunk_id: chunk.to_wire(), stamp: stamp.0 };
+            answer.failed.push(replica);
         }
     }
     Ok(answer)
 }
 
-/// Lists copies, page by page as the caller takes them.
+/// Lists replicas, page by page as the caller takes them.
 pub(super) fn list(
     node: &Arc<Node>,
     request: &v1::ListChunksRequest,
@@ -99,7 +99,7 @@ pub(super) fn list(
             };
             left -= found.len();
             let is_last = found.len() < step || left == 0;
-            after = found.last().map(|copy| copy.chunk);
+            after = found.last().map(|replica| replica.chunk);
             let chunks = found.iter().map(listed).collect();
             let sent = pages.send(Ok(v1::ChunkListPage { chunks, is_last })).await;
             if is_last || sent.is_err() {
@@ -110,14 +110,14 @@ pub(super) fn list(
     Ok(ReceiverStream::new(outgoing))
 }
 
-fn listed(copy: &SealedChunk) -> v1::ListedChunk {
+fn listed(replica: &SealedChunk) -> v1::ListedChunk {
     v1::ListedChunk {
-        chunk_id: copy.chunk.to_wire(),
-        stamp: copy.stamp.0,
-        length: copy.seal.length,
-        crc32c: copy.seal.crc32c.0,
-        sha256: bytes::Bytes::copy_from_slice(&copy.seal.sha256.0),
-        disk_id: copy.disk.to_wire(),
-        is_set_aside: copy.is_set_aside,
+        chunk_id: replica.chunk.to_wire(),
+        stamp: replica.stamp.0,
+        length: replica.seal.length,
+        crc32c: replica.seal.crc32c.0,
+        sha256: bytes::Bytes::copy_from_slice(&replica.seal.sha256.0),
+        disk_id: replica.disk.to_wire(),
+        is_set_aside: replica.is_set_aside,
     }
 }

@@ -10,36 +10,36 @@ use crate::lost::Lost;
 
 /// How the chunks are, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct ReplicationCounts {
     /// All.
     pub(crate) chunks: u64,
-    /// Fewer good copies than wanted, but at least one.
+    /// Fewer good replicas than wanted, but at least one.
     pub(crate) under_replicated: u64,
-    /// No good copy within reach.
+    /// No good replica within reach.
     pub(crate) missing: u64,
-    /// Copies found bad that are still recorded.
-    pub(crate) bad_copies: u64,
+    /// Replicas found bad that are still recorded.
+    pub(crate) bad_replicas: u64,
 }
 
 /// How one chunk is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Condition {
-    /// Copies that are neither bad nor lost.
+pub(crate) struct ChunkHealth {
+    /// Replicas that are neither bad nor lost.
     pub(crate) good: u8,
-    /// Copies wanted.
+    /// Replicas wanted.
     pub(crate) wanted: u8,
-    /// Copies known to be bad.
+    /// Replicas known to be bad.
     pub(crate) bad: u8,
 }
 
-impl Condition {
+impl ChunkHealth {
     /// How the chunk of a record is; `None` for a tombstone.
     pub(crate) fn of(chunk: &Chunk, lost: &Lost) -> Option<Self> {
         if chunk.is_tombstone() {
             return None;
         }
-        let good = chunk.good_copies().filter(|copy| !lost.has(copy)).count();
-        let bad = chunk.copies.iter().filter(|copy| copy.is_bad).count();
+        let good = chunk.good_replicas().filter(|replica| !lost.has(replica)).count();
+        let bad = chunk.replicas.iter().filter(|replica| replica.is_bad).count();
         Some(Self { good: good as u8, wanted: chunk.wanted, bad: bad as u8 })
     }
 
@@ -49,19 +49,19 @@ impl Condition {
     }
 }
 
-/// The chunks that need repair, fewest good copies first.
+/// The chunks that need repair, fewest good replicas first.
 ///
 /// Bounded: what does not fit is counted, and found again by another scan once there is room.
-/// Chunks without a good copy, of which nothing can be repaired, have a place of their own, so that
+/// Chunks without a good replica, of which nothing can be repaired, have a place of their own, so that
 /// however many they are they keep no others waiting.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct RepairQueue {
     capacity: usize,
-    tally: Tally,
-    abnormal: BTreeMap<ChunkId, Condition>,
-    /// Without a good copy.
-    missing: BTreeMap<ChunkId, Condition>,
-    ready: BTreeSet<(Condition, ChunkId)>,
+    counts: ReplicationCounts,
+    abnormal: BTreeMap<ChunkId, ChunkHealth>,
+    /// Without a good replica.
+    missing: BTreeMap<ChunkId, ChunkHealth>,
+    ready: BTreeSet<(ChunkHealth, ChunkId)>,
     /// Tried without success, to be tried again from then on; by time, and by chunk.
     resting: BTreeSet<(Instant, ChunkId)>,
     rests_until: BTreeMap<ChunkId, Instant>,
@@ -69,11 +69,11 @@ pub(crate) struct Ledger {
     has_overflowed: bool,
 }
 
-impl Ledger {
+impl RepairQueue {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             capacity,
-            tally: Tally::default(),
+            counts: ReplicationCounts::default(),
             abnormal: BTreeMap::new(),
             missing: BTreeMap::new(),
             ready: BTreeSet::new(),
@@ -100,8 +100,8 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn tally(&self) -> Tally {
-        self.tally
+    pub(crate) fn counts(&self) -> ReplicationCounts {
+        self.counts
     }
 
     /// Chunks that wait for repair, or are in it.
@@ -121,11 +121,11 @@ impl Ledger {
 
     /// Changes the number of all chunks.
     pub(crate) fn count(&mut self, chunks: i64) {
-        self.tally.chunks = self.tally.chunks.saturating_add_signed(chunks);
+        self.counts.chunks = self.counts.chunks.saturating_add_signed(chunks);
     }
 
     /// Takes over how a chunk is; `None` when there is no such chunk any more.
-    pub(crate) fn set(&mut self, chunk: ChunkId, condition: Option<Condition>) {
+    pub(crate) fn set(&mut self, chunk: ChunkId, condition: Option<ChunkHealth>) {
         if let Some(old) = self.abnormal.remove(&chunk).or_else(|| self.missing.remove(&chunk)) {
             self.tell(old, -1);
             self.ready.remove(&(old, chunk));
@@ -151,7 +151,7 @@ impl Ledger {
     }
 
     /// The chunk that is worst off; it is busy until [`Self::finish`].
-    pub(crate) fn take(&mut self, now: Instant) -> Option<(ChunkId, Condition)> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<(ChunkId, ChunkHealth)> {
         while let Some((until, chunk)) = self.resting.first().copied().filter(|(at, _)| *at <= now)
         {
             self.resting.remove(&(until, chunk));
@@ -167,7 +167,12 @@ impl Ledger {
 
     /// The repair of a chunk ended, and it is like this now. If that is still not right, it rests
     /// until `again`.
-    pub(crate) fn finish(&mut self, chunk: ChunkId, condition: Option<Condition>, again: Instant) {
+    pub(crate) fn finish(
+        &mut self,
+        chunk: ChunkId,
+        condition: Option<ChunkHealth>,
+        again: Instant,
+    ) {
         self.busy.remove(&chunk);
         self.set(chunk, condition);
         if let Some(condition) = self.abnormal.get(&chunk) {
@@ -177,20 +182,20 @@ impl Ledger {
         }
     }
 
-    fn line_up(&mut self, chunk: ChunkId, condition: Condition) {
+    fn line_up(&mut self, chunk: ChunkId, condition: ChunkHealth) {
         self.ready.insert((condition, chunk));
     }
 
-    fn tell(&mut self, condition: Condition, sign: i64) {
+    fn tell(&mut self, condition: ChunkHealth, sign: i64) {
         let add = |count: &mut u64, of: u64| {
             *count = count.saturating_add_signed(sign * of as i64);
         };
         if condition.good == 0 && condition.wanted > 0 {
-            add(&mut self.tally.missing, 1);
+            add(&mut self.counts.missing, 1);
         } else if condition.good < condition.wanted {
-            add(&mut self.tally.under_replicated, 1);
+            add(&mut self.counts.under_replicated, 1);
         }
-        add(&mut self.tally.bad_copies, u64::from(condition.bad));
+        add(&mut self.counts.bad_replicas, u64::from(condition.bad));
     }
 }
 
@@ -200,108 +205,109 @@ mod tests {
 
     use super::*;
 
-    fn condition(good: u8, bad: u8) -> Condition {
-        Condition { good, wanted: 3, bad }
+    fn condition(good: u8, bad: u8) -> ChunkHealth {
+        ChunkHealth { good, wanted: 3, bad }
     }
 
     #[test]
     fn the_worst_off_come_first() {
         let now = Instant::now();
-        let mut ledger = Ledger::new(10);
+        let mut queue = RepairQueue::new(10);
         for (id, good) in [(1, 2), (2, 0), (3, 1), (4, 3), (5, 2)] {
-            ledger.set(ChunkId(id), Some(condition(good, 0)));
+            queue.set(ChunkId(id), Some(condition(good, 0)));
         }
         let mut order = Vec::new();
-        while let Some((chunk, _)) = ledger.take(now) {
+        while let Some((chunk, _)) = queue.take(now) {
             order.push(chunk.0);
         }
-        assert_eq!(order, [3, 1, 5], "and one without a good copy never");
-        assert_eq!((ledger.len(), ledger.busy()), (3, 3));
+        assert_eq!(order, [3, 1, 5], "and one without a good replica never");
+        assert_eq!((queue.len(), queue.busy()), (3, 3));
     }
 
     #[test]
     fn the_tally_follows_each_chunk() {
-        let mut ledger = Ledger::new(10);
-        ledger.count(3);
-        let tally = |ledger: &Ledger| {
-            let Tally { chunks, under_replicated, missing, bad_copies } = ledger.tally();
-            (chunks, under_replicated, missing, bad_copies)
+        let mut queue = RepairQueue::new(10);
+        queue.count(3);
+        let counts = |queue: &RepairQueue| {
+            let ReplicationCounts { chunks, under_replicated, missing, bad_replicas } =
+                queue.counts();
+            (chunks, under_replicated, missing, bad_replicas)
         };
-        ledger.set(ChunkId(1), Some(condition(2, 1)));
-        ledger.set(ChunkId(2), Some(condition(0, 2)));
-        ledger.set(ChunkId(3), Some(condition(3, 0)));
-        assert_eq!(tally(&ledger), (3, 1, 1, 3));
-        ledger.set(ChunkId(2), Some(condition(1, 0)));
-        assert_eq!(tally(&ledger), (3, 2, 0, 1));
-        ledger.set(ChunkId(1), Some(condition(3, 0)));
-        ledger.set(ChunkId(2), None);
-        ledger.count(-1);
-        assert_eq!(tally(&ledger), (2, 0, 0, 0));
-        assert_eq!(ledger.len(), 0);
+        queue.set(ChunkId(1), Some(condition(2, 1)));
+        queue.set(ChunkId(2), Some(condition(0, 2)));
+        queue.set(ChunkId(3), Some(condition(3, 0)));
+        assert_eq!(counts(&queue), (3, 1, 1, 3));
+        queue.set(ChunkId(2), Some(condition(1, 0)));
+        assert_eq!(counts(&queue), (3, 2, 0, 1));
+        queue.set(ChunkId(1), Some(condition(3, 0)));
+        queue.set(ChunkId(2), None);
+        queue.count(-1);
+        assert_eq!(counts(&queue), (2, 0, 0, 0));
+        assert_eq!(queue.len(), 0);
     }
 
     #[test]
     fn a_chunk_in_repair_is_not_taken_twice_and_rests_after_a_failure() {
         let now = Instant::now();
         let later = now + Duration::from_secs(5);
-        let mut ledger = Ledger::new(10);
-        ledger.set(ChunkId(1), Some(condition(2, 0)));
-        assert!(ledger.take(now).is_some());
-        ledger.set(ChunkId(1), Some(condition(1, 0)));
-        assert_eq!(ledger.take(now), None);
-        ledger.finish(ChunkId(1), Some(condition(1, 0)), later);
-        ledger.set(ChunkId(1), Some(condition(1, 1)));
-        assert_eq!(ledger.take(now), None);
-        assert_eq!(ledger.take(later).unwrap().1, Condition { good: 1, wanted: 3, bad: 1 });
-        ledger.finish(ChunkId(1), Some(condition(3, 0)), later);
-        assert_eq!(ledger.take(later), None);
+        let mut queue = RepairQueue::new(10);
+        queue.set(ChunkId(1), Some(condition(2, 0)));
+        assert!(queue.take(now).is_some());
+        queue.set(ChunkId(1), Some(condition(1, 0)));
+        assert_eq!(queue.take(now), None);
+        queue.finish(ChunkId(1), Some(condition(1, 0)), later);
+        queue.set(ChunkId(1), Some(condition(1, 1)));
+        assert_eq!(queue.take(now), None);
+        assert_eq!(queue.take(later).unwrap().1, ChunkHealth { good: 1, wanted: 3, bad: 1 });
+        queue.finish(ChunkId(1), Some(condition(3, 0)), later);
+        assert_eq!(queue.take(later), None);
     }
 
     #[test]
     fn who_rests_is_woken_when_something_changed_and_a_scan_keeps_who_is_in_repair() {
         let now = Instant::now();
         let later = now + Duration::from_secs(5);
-        let mut ledger = Ledger::new(10);
-        ledger.set(ChunkId(1), Some(condition(2, 0)));
-        ledger.take(now).unwrap();
-        ledger.finish(ChunkId(1), Some(condition(2, 0)), later);
-        assert_eq!(ledger.take(now), None);
-        ledger.wake();
-        assert!(ledger.take(now).is_some());
-        ledger.restart();
-        ledger.set(ChunkId(1), Some(condition(2, 0)));
-        assert_eq!((ledger.take(now), ledger.busy(), ledger.len()), (None, 1, 1));
+        let mut queue = RepairQueue::new(10);
+        queue.set(ChunkId(1), Some(condition(2, 0)));
+        queue.take(now).unwrap();
+        queue.finish(ChunkId(1), Some(condition(2, 0)), later);
+        assert_eq!(queue.take(now), None);
+        queue.wake();
+        assert!(queue.take(now).is_some());
+        queue.restart();
+        queue.set(ChunkId(1), Some(condition(2, 0)));
+        assert_eq!((queue.take(now), queue.busy(), queue.len()), (None, 1, 1));
     }
 
     #[test]
     fn what_has_no_room_is_counted_and_asks_for_a_scan() {
         let now = Instant::now();
-        let mut ledger = Ledger::new(4);
+        let mut queue = RepairQueue::new(4);
         for id in 0..10 {
-            ledger.set(ChunkId(id), Some(condition(2, 0)));
+            queue.set(ChunkId(id), Some(condition(2, 0)));
         }
-        assert_eq!((ledger.len(), ledger.tally().under_replicated), (4, 10));
-        assert!(!ledger.wants_scan());
+        assert_eq!((queue.len(), queue.counts().under_replicated), (4, 10));
+        assert!(!queue.wants_scan());
         for _ in 0..3 {
-            let (chunk, _) = ledger.take(now).unwrap();
-            ledger.finish(chunk, Some(condition(3, 0)), now);
+            let (chunk, _) = queue.take(now).unwrap();
+            queue.finish(chunk, Some(condition(3, 0)), now);
         }
-        assert!(ledger.wants_scan());
+        assert!(queue.wants_scan());
     }
 
     #[test]
     fn chunks_that_nothing_can_be_done_for_keep_no_others_waiting() {
         let now = Instant::now();
-        let mut ledger = Ledger::new(4);
+        let mut queue = RepairQueue::new(4);
         for id in 0..10 {
-            ledger.set(ChunkId(id), Some(condition(0, 0)));
+            queue.set(ChunkId(id), Some(condition(0, 0)));
         }
-        ledger.set(ChunkId(10), Some(condition(1, 0)));
-        assert_eq!((ledger.tally().missing, ledger.tally().under_replicated), (10, 1));
-        assert_eq!(ledger.take(now).map(|(chunk, _)| chunk), Some(ChunkId(10)));
+        queue.set(ChunkId(10), Some(condition(1, 0)));
+        assert_eq!((queue.counts().missing, queue.counts().under_replicated), (10, 1));
+        assert_eq!(queue.take(now).map(|(chunk, _)| chunk), Some(ChunkId(10)));
         // One comes back.
-        ledger.set(ChunkId(1), Some(condition(2, 0)));
-        assert_eq!(ledger.take(now).map(|(chunk, _)| chunk), Some(ChunkId(1)));
-        assert_eq!((ledger.tally().missing, ledger.wants_scan()), (9, false));
+        queue.set(ChunkId(1), Some(condition(2, 0)));
+        assert_eq!(queue.take(now).map(|(chunk, _)| chunk), Some(ChunkId(1)));
+        assert_eq!((queue.counts().missing, queue.wants_scan()), (9, false));
     }
 }

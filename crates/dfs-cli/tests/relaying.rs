@@ -47,10 +47,10 @@ async fn files_go_and_come_through_the_port_of_the_coordinator() {
         assert!(read(&self::client(&cluster), name).await.unwrap() == bytes, "{name}");
     }
     let stats = client.stats();
-    assert!(stats.passed_on > 0, "{stats:?}");
+    assert!(stats.relayed > 0, "{stats:?}");
     assert_eq!((stats.replans, stats.corrupt_blocks), (0, 0), "{stats:?}");
     let metric = |label: &str| {
-        cluster.coordinator.metric("dfs_coordinator_passed_on_bytes_total", label) as u64
+        cluster.coordinator.metric("dfs_coordinator_relayed_bytes_total", label) as u64
     };
     for direction in ["to_node", "from_node"] {
         let bytes = metric(direction);
@@ -61,14 +61,14 @@ async fn files_go_and_come_through_the_port_of_the_coordinator() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_that_is_turned_off_it_is_said_what_to_do() {
     let mut settings = Settings::default();
-    settings.coordinator.push_str("pass_through_streams: 0\n");
+    settings.coordinator.push_str("relay_streams: 0\n");
     let cluster = Cluster::start(binary(), settings);
     put(&client(&cluster), "/f", noise(1_000, 1)).await.unwrap();
     let client = outside(&cluster).deadline(Duration::from_secs(3)).connect_lazy().unwrap();
     let error = read(&client, "/f").await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Unavailable);
     let text = error.to_string();
-    for part in ["cannot connect to", "pass_through_streams is 0", "--kube"] {
+    for part in ["cannot connect to", "relay_streams is 0", "--kube"] {
         assert!(text.contains(part), "{text}");
     }
 }

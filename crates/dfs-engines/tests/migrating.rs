@@ -13,13 +13,13 @@ use dfs_engines::redb::{Options, RedbEngine};
 use dfs_etcd::Settings;
 use dfs_etcd::test_server::Cluster;
 use dfs_metadata::check::check;
-use dfs_metadata::copy::{Copied, CopyError, copy};
 use dfs_metadata::engine::{
     Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Watch, Write, lease_epoch_key,
     lease_renewal_key,
 };
 use dfs_metadata::lease::WORKERS;
 use dfs_metadata::memory::MemoryEngine;
+use dfs_metadata::migrate::{MigrateError, Migrated, migrate};
 use dfs_metadata::namespace::{InitOptions, Replication, init};
 use dfs_types::{ClusterId, Random as _, Revision, SeededRandom, SystemClock};
 use tokio::sync::Notify;
@@ -85,13 +85,13 @@ impl Engine for Stopping {
 }
 
 /// Copies, stopped one step later each time until it comes to its end. Also how often it began.
-async fn copy_in_pieces(source: &dyn Engine, target: &Arc<dyn Engine>) -> (Copied, usize) {
+async fn copy_in_pieces(source: &dyn Engine, target: &Arc<dyn Engine>) -> (Migrated, usize) {
     for pieces in 1.. {
         let (inner, snapshots_left) = (target.clone(), AtomicUsize::new(pieces));
         let stopping = Stopping { inner, snapshots_left, reached: Notify::new() };
         tokio::select! {
             () = stopping.reached.notified() => {}
-            copied = copy(source, &stopping, &|_| ()) => return (copied.unwrap(), pieces),
+            copied = migrate(source, &stopping, &|_| ()) => return (copied.unwrap(), pieces),
         }
     }
     unreachable!("a copy comes to its end")
@@ -137,8 +137,8 @@ async fn a_store_goes_from_memory_to_redb_to_etcd_and_back() {
             assert_eq!(copied.keys, all(&**to).await.len() as u64);
             assert!(pieces as u64 > 2 * keys / 500, "interrupted only {pieces} times");
             // What is copied is finished: it can be read, and not copied into again.
-            let again = copy(from, &**to, &|_| ()).await;
-            assert!(matches!(again, Err(CopyError::TargetNotEmpty { .. })), "{again:?}");
+            let again = migrate(from, &**to, &|_| ()).await;
+            assert!(matches!(again, Err(MigrateError::TargetNotEmpty { .. })), "{again:?}");
         }
     }
 }
@@ -147,17 +147,17 @@ async fn a_store_goes_from_memory_to_redb_to_etcd_and_back() {
 async fn a_store_in_etcd_that_is_in_use_is_not_copied() {
     let members = Cluster::start(1).await;
     let coordinator = open_etcd(&members, "used").await;
-    copy(&source(1, 20).await, &*coordinator, &|_| ()).await.unwrap();
+    migrate(&source(1, 20).await, &*coordinator, &|_| ()).await.unwrap();
     let ttl = Duration::from_secs(2);
     assert!(coordinator.lease(WORKERS, "coordinator-1:7070", ttl).await.unwrap().is_some());
     let (other, target) = (open_etcd(&members, "used").await, MemoryEngine::new());
-    let refused = copy(&*other, &target, &|_| ()).await;
-    assert!(matches!(refused, Err(CopyError::SourceInUse)), "{refused:?}");
+    let refused = migrate(&*other, &target, &|_| ()).await;
+    assert!(matches!(refused, Err(MigrateError::SourceInUse)), "{refused:?}");
     assert!(all(&target).await.is_empty());
     // It has ended without a word: etcd finds out by itself.
     let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
-    while let Err(error) = copy(&*other, &target, &|_| ()).await {
-        assert!(matches!(error, CopyError::SourceInUse), "{error}");
+    while let Err(error) = migrate(&*other, &target, &|_| ()).await {
+        assert!(matches!(error, MigrateError::SourceInUse), "{error}");
         assert!(tokio::time::Instant::now() < deadline, "the lease never ends");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -170,8 +170,8 @@ async fn a_store_is_checked_on_every_engine() {
     let memory = source(1, 0).await;
     let redb = RedbEngine::open(folder.path(), Options::default()).await.unwrap();
     let etcd = open_etcd(&members, "checked").await;
-    copy(&memory, &redb, &|_| ()).await.unwrap();
-    copy(&redb, &*etcd, &|_| ()).await.unwrap();
+    migrate(&memory, &redb, &|_| ()).await.unwrap();
+    migrate(&redb, &*etcd, &|_| ()).await.unwrap();
     for engine in [&memory as &dyn Engine, &redb, &*etcd] {
         let clean = check(engine, &|_| ()).await.unwrap();
         assert!(clean.is_clean(), "{:?}", clean.problems);

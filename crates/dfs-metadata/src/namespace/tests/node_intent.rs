@@ -8,7 +8,7 @@ use super::*;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-fn everything(_: &Copy) -> bool {
+fn everything(_: &Replica) -> bool {
     true
 }
 
@@ -32,7 +32,7 @@ impl Fixture {
         made.unwrap().expect("there is no condition");
     }
 
-    /// Writes a file of one chunk with copies on just these nodes, as many as it wants.
+    /// Writes a file of one chunk with replicas on just these nodes, as many as it wants.
     async fn put_on(&mut self, at: &str, nodes: &[u128]) -> ChunkId {
         let all = self.candidates.clone();
         self.candidates.retain(|candidate| nodes.contains(&candidate.node.0));
@@ -108,7 +108,7 @@ async fn nodes_may_stop_as_long_as_each_chunk_keeps_what_a_write_needs() {
         (&[1][..], 0, 0),
         (&[2], 0, 0),
         (&[3], 0, 0),
-        // One copy was wanted, and one that is away was accepted with it.
+        // One replica was wanted, and one that is away was accepted with it.
         (&[4], 0, 1),
         (&[1, 2], 2, 1),
         (&[1, 3], 1, 0),
@@ -119,15 +119,15 @@ async fn nodes_may_stop_as_long_as_each_chunk_keeps_what_a_write_needs() {
     let safety = fixture.safety(&[1, 3]).await;
     assert_eq!(safety.example, Some(Shortfall { chunk: three, left: 1, needed: 2 }));
     let nodes = BTreeSet::from([NodeId(1)]);
-    let silent = |copy: &Copy| copy.node != NodeId(2);
+    let silent = |replica: &Replica| replica.node != NodeId(2);
     let safety = fixture.namespace.safe_to_stop(&nodes, &silent).await.unwrap();
     assert_eq!((safety.chunks_below, safety.chunks_unreadable), (2, 1), "2 cannot be read now");
-    // What has no copy there is none the worse for it.
+    // What has no replica there is none the worse for it.
     let nodes = BTreeSet::from([NodeId(4)]);
-    let silent = |copy: &Copy| copy.node == NodeId(4);
+    let silent = |replica: &Replica| replica.node == NodeId(4);
     let safety = fixture.namespace.safe_to_stop(&nodes, &silent).await.unwrap();
     assert!(safety.is_safe(), "{safety:?}");
-    // Deleted, and all that is left to do is to delete the copies.
+    // Deleted, and all that is left to do is to delete the replicas.
     for file in ["/one", "/two", "/three"] {
         fixture.delete(file, false, true).await.unwrap();
     }
@@ -154,8 +154,8 @@ async fn what_is_bad_or_not_to_be_relied_on_does_not_count() {
         fixture.namespace.set_node_state(NodeId(3), state).await.unwrap();
         assert_eq!(fixture.counted(&[1]).await, (below, 0), "{state}");
     }
-    let copy = CopyId { node: NodeId(2), stamp: Stamp(1) };
-    fixture.namespace.mark_bad(chunk, copy, None).await.unwrap();
+    let replica = ReplicaId { node: NodeId(2), stamp: Stamp(1) };
+    fixture.namespace.mark_bad(chunk, replica, None).await.unwrap();
     assert_eq!(fixture.counted(&[1]).await, (1, 1));
     let removed = BTreeSet::from([NodeId(3)]);
     let removed = fixture.namespace.safe_to_stop(&removed, &everything).await;
@@ -181,7 +181,7 @@ async fn of_two_who_were_told_that_it_is_safe_one_may() {
     let (first, second) = (fixture.safety(&[1]).await, fixture.safety(&[2]).await);
     assert!(first.is_safe() && second.is_safe());
     let ask = |node, safety: &Safety| {
-        namespace.set_maintenance(NodeId(node), MINUTE, Grant::Unchanged(safety.standing))
+        namespace.set_maintenance(NodeId(node), MINUTE, Grant::Unchanged(safety.intent))
     };
     assert!(ask(1, &first).await.unwrap().is_some());
     assert!(ask(2, &second).await.unwrap().is_none());
@@ -225,8 +225,8 @@ async fn a_node_goes_only_when_nothing_has_come_to_it_since_it_was_looked_at() {
     let holdings = fixture.leave(1).await;
     assert_eq!((holdings.chunks, holdings.sole), (0, 0));
     fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await.unwrap();
-    let copies = fixture.open("/late").await.unwrap().extents.remove(0).chunk.copies;
-    assert!(copies.iter().all(|copy| copy.node != node), "its receipts count for nothing");
+    let replicas = fixture.open("/late").await.unwrap().extents.remove(0).chunk.replicas;
+    assert!(replicas.iter().all(|replica| replica.node != node), "its receipts count for nothing");
     // It comes back in between, in one of two ways.
     fixture.namespace.confirm_registration(node, RegistrationNumber(1)).await.unwrap();
     assert!(!fixture.namespace.remove_node(&holdings).await.unwrap());
@@ -248,22 +248,22 @@ async fn a_node_goes_only_when_nothing_has_come_to_it_since_it_was_looked_at() {
 }
 
 #[tokio::test]
-async fn the_last_copy_that_counts_is_told_from_others() {
+async fn the_last_replica_that_counts_is_told_from_others() {
     let mut fixture = Fixture::new().await;
     let sole = fixture.put_on("/sole", &[1]).await;
     let shared = fixture.put_on("/shared", &[1, 2]).await;
     fixture.put_on("/elsewhere", &[2, 3]).await;
     let bad_there = fixture.put_on("/bad there", &[1, 3]).await;
-    let copy = CopyId { node: NodeId(1), stamp: Stamp(1) };
-    fixture.namespace.mark_bad(bad_there, copy, None).await.unwrap();
+    let replica = ReplicaId { node: NodeId(1), stamp: Stamp(1) };
+    fixture.namespace.mark_bad(bad_there, replica, None).await.unwrap();
     let found = |holdings: Holdings| (holdings.chunks, holdings.sole, holdings.example);
     let holdings = fixture.namespace.holdings(NodeId(1), &everything).await.unwrap();
     assert_eq!(found(holdings), (3, 1, Some(sole)));
-    let lost = |copy: &Copy| copy.node != NodeId(2);
+    let lost = |replica: &Replica| replica.node != NodeId(2);
     let holdings = fixture.namespace.holdings(NodeId(1), &lost).await.unwrap();
     assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))), "that of 2 counts for nothing");
-    let copy = CopyId { node: NodeId(2), stamp: Stamp(1) };
-    fixture.namespace.mark_bad(shared, copy, None).await.unwrap();
+    let replica = ReplicaId { node: NodeId(2), stamp: Stamp(1) };
+    fixture.namespace.mark_bad(shared, replica, None).await.unwrap();
     let holdings = fixture.namespace.holdings(NodeId(1), &everything).await.unwrap();
     assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))));
     for file in ["/sole", "/shared", "/bad there"] {

@@ -9,6 +9,8 @@
 //! block as ever. Where a node is, the registry knows; an address is never taken from the caller.
 //! Orders among servers are refused: who may give them is a matter of the cluster's own network.
 
+mod body;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +28,8 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
-use super::passing::{Passage, passed_answer, passed_request};
+pub(crate) use self::body::Direction;
+use self::body::{RelayedCall, relayed_request, relayed_response};
 use crate::core::{Core, allow};
 use crate::failure;
 use crate::metrics::Refusal;
@@ -41,7 +44,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// The service `DataNode` of a coordinator.
 #[derive(Clone)]
-pub(super) struct PassThrough {
+pub(super) struct Relay {
     core: Arc<Core>,
     /// One permit for each stream of chunk bytes.
     streams: Arc<Semaphore>,
@@ -53,23 +56,23 @@ pub(super) struct PassThrough {
 
 /// A call that is passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Passed {
+struct Relayed {
     path: &'static str,
     action: Action,
     has_chunk_bytes: bool,
 }
 
 /// What clients call.
-const PASSED: [Passed; 4] = [
-    Passed { path: PREPARE_CHUNK_UPLOAD, action: Action::Write, has_chunk_bytes: false },
-    Passed { path: bulk::CHUNK_DATA_STREAM, action: Action::Write, has_chunk_bytes: true },
-    Passed { path: bulk::RETRIEVE_CHUNK, action: Action::Read, has_chunk_bytes: true },
-    Passed { path: REPORT_CORRUPT, action: Action::Read, has_chunk_bytes: false },
+const PASSED: [Relayed; 4] = [
+    Relayed { path: PREPARE_CHUNK_UPLOAD, action: Action::Write, has_chunk_bytes: false },
+    Relayed { path: bulk::CHUNK_DATA_STREAM, action: Action::Write, has_chunk_bytes: true },
+    Relayed { path: bulk::RETRIEVE_CHUNK, action: Action::Read, has_chunk_bytes: true },
+    Relayed { path: REPORT_CORRUPT, action: Action::Read, has_chunk_bytes: false },
 ];
 
-impl PassThrough {
+impl Relay {
     pub(super) fn new(core: Arc<Core>) -> Self {
-        let bound = core.settings.pass_through_streams;
+        let bound = core.settings.relay_streams;
         let permits = || Arc::new(Semaphore::new(bound));
         Self { core, streams: permits(), calls: permits(), next: Arc::default() }
     }
@@ -102,14 +105,14 @@ impl PassThrough {
             .dial(&address, lane)
             .await
             .map_err(|error| unreachable(error.to_string()))?;
-        let passage = Passage::open(self.core.counts.passed.clone(), permit);
-        let (onward, open) = passed_request(passed.path, request, &passage);
+        let call = RelayedCall::open(self.core.counts.relayed.clone(), permit);
+        let (onward, open) = relayed_request(passed.path, request, &call);
         let answer = async {
             std::future::poll_fn(|cx| channel.poll_ready(cx)).await?;
             channel.call(onward).await
         };
         match timeout(ANSWER_WITHIN, answer).await {
-            Ok(Ok(answer)) => Ok(passed_answer(answer.map(Body::new), passage, open)),
+            Ok(Ok(answer)) => Ok(relayed_response(answer.map(Body::new), call, open)),
             Ok(Err(error)) => {
                 self.core.channels.forget(&address, lane);
                 Err(unreachable(with_causes(&error)))
@@ -118,18 +121,18 @@ impl PassThrough {
         }
     }
 
-    fn permit(&self, passed: Passed) -> Result<OwnedSemaphorePermit, (Refusal, Failure)> {
-        let bound = self.core.settings.pass_through_streams;
+    fn permit(&self, passed: Relayed) -> Result<OwnedSemaphorePermit, (Refusal, Failure)> {
+        let bound = self.core.settings.relay_streams;
         if bound == 0 {
             let message = "this coordinator does not pass streams on to datanodes \
-                           (pass_through_streams is 0 in its settings): run the client where it \
-                           reaches the datanodes, use `dfs --kube`, or set pass_through_streams";
+                           (relay_streams is 0 in its settings): run the client where it \
+                           reaches the datanodes, use `dfs --kube`, or set relay_streams";
             return Err((Refusal::Off, Failure::new(ErrorCode::Unimplemented, message)));
         }
         let permits = if passed.has_chunk_bytes { &self.streams } else { &self.calls };
         permits.clone().try_acquire_owned().map_err(|_| {
             let message = format!(
-                "{bound} streams are passed on already, as many as pass_through_streams allows; \
+                "{bound} streams are passed on already, as many as relay_streams allows; \
                  try again, or connect to the datanodes directly"
             );
             (Refusal::Busy, Failure::new(ErrorCode::Busy, message).retry_after(RETRY_AFTER))
@@ -138,7 +141,7 @@ impl PassThrough {
 
     async fn address_of(&self, node: NodeId) -> Result<String, (Refusal, Failure)> {
         let core = &self.core;
-        let met = core.meet([node].into_iter()).await;
+        let met = core.ensure_known([node].into_iter()).await;
         met.map_err(|error| (Refusal::UnknownNode, failure::of(&error)))?;
         let (now, registry) = (Instant::now(), core.registry());
         let Some(view) = registry.view(node, now).filter(|view| view.state != NodeState::Removed)
@@ -166,11 +169,11 @@ fn named_node(headers: &HeaderMap) -> Result<NodeId, Failure> {
     })
 }
 
-impl NamedService for PassThrough {
+impl NamedService for Relay {
     const NAME: &'static str = SERVICE_NAME;
 }
 
-impl Service<Request<Body>> for PassThrough {
+impl Service<Request<Body>> for Relay {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Infallible>;
@@ -184,7 +187,7 @@ impl Service<Request<Body>> for PassThrough {
         Box::pin(async move {
             Ok(service.pass(request).await.unwrap_or_else(|(refusal, failure)| {
                 tracing::debug!(?refusal, %failure, "not passed on");
-                service.core.counts.passed.refused(refusal);
+                service.core.counts.relayed.refused(refusal);
                 tonic::Status::from(failure).into_http()
             }))
         })

@@ -11,25 +11,25 @@ use tonic::{Request, Status, Streaming};
 
 use super::{Answered, Answers, FakeDataNode, PassingOn, World, refusal};
 
-pub(super) struct FakePassThrough {
+pub(super) struct FakeRelay {
     pub(super) world: Arc<World>,
     /// Where it listens.
     pub(super) at: String,
 }
 
-impl FakePassThrough {
+impl FakeRelay {
     fn node<T>(&self, request: &Request<T>) -> Result<FakeDataNode, Status> {
         let named = request.metadata().get(NODE_ID_HEADER).and_then(|id| id.to_str().ok());
         let node = self.world.nodes.iter().find(|node| Some(&*node.id.to_string()) == named);
         let node = node.ok_or_else(|| refusal(ErrorCode::NotFound, "no such node"))?.clone();
         let mut state = self.world.state.lock().unwrap();
-        if state.passing_on == PassingOn::Off {
-            return Err(refusal(ErrorCode::Unimplemented, "turned off, try another way"));
+        if state.relaying == PassingOn::Off {
+            return Err(refusal(ErrorCode::Unimplemented, "turned off, try another route"));
         }
         if !self.world.is_up(&node) {
             return Err(refusal(ErrorCode::Unavailable, "it sends no heartbeats"));
         }
-        *state.passed_on.entry(self.at.clone()).or_default() += 1;
+        *state.relayed.entry(self.at.clone()).or_default() += 1;
         Ok(FakeDataNode { node, world: self.world.clone() })
     }
 
@@ -46,7 +46,7 @@ impl FakePassThrough {
 }
 
 #[tonic::async_trait]
-impl DataNode for FakePassThrough {
+impl DataNode for FakeRelay {
     type ChunkDataStreamStream = Answers<v1::ChunkAck>;
     type RetrieveChunkStream = Answers<v1::ChunkFrame>;
     type ListChunksStream = Answers<v1::ChunkListPage>;
@@ -75,8 +75,8 @@ impl DataNode for FakePassThrough {
             let frames = frames.map(move |frame| {
                 let mut frame: v1::ChunkFrame = frame?;
                 let mut state = world.state.lock().unwrap();
-                if state.passing_on == PassingOn::FlipsABit {
-                    state.passing_on = PassingOn::On;
+                if state.relaying == PassingOn::FlipsABit {
+                    state.relaying = PassingOn::On;
                     let mut data = frame.data.to_vec();
                     data[7] ^= 1;
                     frame.data = data.into();
