@@ -32,7 +32,7 @@ const NODES_WITHIN: Duration = Duration::from_secs(10);
 
 impl Client {
     /// Does `work` under the request id of the caller, or a new one.
-    pub(crate) async fn client_channel<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn with_request_id<T>(&self, work: impl Future<Output = T>) -> T {
         self.in_request(work).await
     }
 

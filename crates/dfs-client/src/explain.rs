@@ -64,7 +64,7 @@ impl Client {
     /// Says where the chunks of a file are. Each node is asked whether it has its replicas; with
     /// `verify` every replica is read whole.
     pub async fn explain(&self, path: &DfsPath, verify: bool) -> Result<Explanation, Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let mut layout = Layout::open(self, path, 0, None).await?;
             let mut chunks = Vec::new();
             let mut problems = Vec::new();

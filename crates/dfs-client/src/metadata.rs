@@ -34,7 +34,7 @@ impl Client {
     /// # }
     /// ```
     pub async fn stat(&self, path: &DfsPath, follow: Follow) -> Result<FileStat, Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let context = path.to_string();
             let request =
                 v1::StatRequest { path: path.to_bytes(), no_follow: follow == Follow::No };
@@ -86,7 +86,7 @@ impl Client {
         attributes: Attributes,
         parents: bool,
     ) -> Result<FileStat, Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let context = path.to_string();
             let slot = self.inner.slots.take().await;
             let request = v1::MakeDirectoryRequest {
@@ -113,7 +113,7 @@ impl Client {
         replace: bool,
     ) -> Result<FileStat, Error> {
         let target = target.into();
-        self.client_channel(async {
+        self.with_request_id(async {
             let context = path.to_string();
             let slot = self.inner.slots.take().await;
             let request = v1::MakeSymlinkRequest {
@@ -157,7 +157,7 @@ impl Client {
         to: &DfsPath,
         no_replace: bool,
     ) -> Result<(), Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let context = format!("{from} to {to}");
             let slot = self.inner.slots.take().await;
             let request = v1::RenameRequest {
@@ -196,7 +196,7 @@ impl Client {
     /// # }
     /// ```
     pub async fn delete(&self, path: &DfsPath, options: DeleteOptions) -> Result<(), Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let context = path.to_string();
             let slot = self.inner.slots.take().await;
             let request = v1::DeleteRequest {
@@ -216,7 +216,7 @@ impl Client {
 
     /// Brings back what was deleted or replaced last under `path`, there or at `to`.
     pub async fn undelete(&self, path: &DfsPath, to: Option<&DfsPath>) -> Result<FileStat, Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let context = path.to_string();
             let slot = self.inner.slots.take().await;
             let request = v1::UndeleteRequest {
@@ -240,7 +240,7 @@ impl Client {
         changes: AttributeChanges,
         follow: Follow,
     ) -> Result<FileStat, Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let context = path.to_string();
             let slot = self.inner.slots.take().await;
             let request = v1::SetAttributesRequest {
@@ -280,7 +280,7 @@ impl Listing {
     /// The next entry; `None` after the last. Cancel-safe.
     pub async fn next(&mut self) -> Result<Option<Entry>, Error> {
         if self.ready.is_empty() && !self.is_complete {
-            let page = self.client.client_channel(self.page()).await?;
+            let page = self.client.with_request_id(self.page()).await?;
             self.is_complete = (page.len() as u64) < LIST_PAGE;
             if let Some(last) = page.last() {
                 self.after = last.name.to_bytes();

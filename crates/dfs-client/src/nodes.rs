@@ -38,7 +38,7 @@ impl Client {
     /// Makes a node that is joining take part. Gives what it is now. The same again changes
     /// nothing.
     pub async fn admit_node(&self, cluster: ClusterId, node: NodeId) -> Result<NodeState, Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let context = format!("admit node {node}");
             let answer = self.call_any(&context, |channel| {
                 let mut admin = AdminClient::new(channel);
@@ -57,7 +57,7 @@ impl Client {
         cluster: ClusterId,
         nodes: &[NodeId],
     ) -> Result<StopSafety, Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let answer = self.call_any("safe to stop", |channel| {
                 let mut admin = AdminClient::new(channel);
                 let node_ids = nodes.iter().map(|node| node.to_wire()).collect();
@@ -79,7 +79,7 @@ impl Client {
         ttl: Duration,
         require_safe: bool,
     ) -> Result<Maintenance, Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let context = format!("maintenance of node {node}");
             let answer = self.call_any(&context, |channel| {
                 let mut admin = AdminClient::new(channel);
@@ -100,7 +100,7 @@ impl Client {
     /// Takes a node that holds nothing out of the cluster, for good. The same again changes
     /// nothing.
     pub async fn deregister_node(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let context = format!("deregister node {node}");
             let answer = self.call_any(&context, |channel| {
                 let mut admin = AdminClient::new(channel);
@@ -116,7 +116,7 @@ impl Client {
     /// Takes a lost node out of the cluster, for good, unless it may hold the last replica of
     /// something. The same again changes nothing.
     pub async fn forget_node(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let context = format!("forget node {node}");
             let answer = self.call_any(&context, |channel| {
                 let mut admin = AdminClient::new(channel);

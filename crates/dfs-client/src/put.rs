@@ -57,7 +57,7 @@ impl Client {
         source: PutSource,
         options: PutOptions,
     ) -> Result<FileStat, Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             match source.0 {
                 Kind::Bytes(bytes) => {
                     let size = bytes.len() as u64;

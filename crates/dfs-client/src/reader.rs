@@ -241,7 +241,7 @@ impl Client {
         options: GetOptions,
         file: File,
     ) -> Result<FileStat, Error> {
-        self.client_channel(self.write_to_file(path, options, Arc::new(file))).await
+        self.with_request_id(self.write_to_file(path, options, Arc::new(file))).await
     }
 
     async fn write_to_file(

@@ -111,7 +111,7 @@ pub struct WorkerStatus {
 impl Client {
     /// Looks at the whole cluster.
     pub async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let context = "status of the cluster";
             let request = v1::ClusterStatusRequest::default();
             let answer = self.call_any(context, |channel| {
@@ -131,7 +131,7 @@ impl Client {
         replication_factor: u32,
         min_write_replicas: Option<u32>,
     ) -> Result<Revision, Error> {
-        self.client_channel(async {
+        self.with_request_id(async {
             let request = v1::SetReplicationRequest {
                 replication_factor,
                 min_write_replicas,
