@@ -10,7 +10,7 @@ use dfs_proto::v1;
 use dfs_proto::wire::WireId;
 use dfs_runtime::Shutdown;
 use dfs_transport::{Action, Channels, Identity};
-use dfs_types::{Clock, DfsPath, ErrorCode, NodeId, NodeState, Random, RegistrationNumber};
+use dfs_types::{Clock, DfsPath, ErrorCode, NodeId, NodeState, Random, RegistrationNumber, Scope};
 use tokio::time::Instant;
 
 use crate::Settings;
@@ -42,7 +42,7 @@ impl Core {
 
     /// Takes over what is stored of all nodes.
     pub(crate) async fn refresh_members(&self) -> Result<(), dfs_metadata::Error> {
-        self.take_members(&self.namespace.nodes().await?);
+        self.take_members(&self.namespace.nodes(Scope::internal()).await?);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use dfs_metadata::engine::Engine;
 use dfs_metadata::namespace::{self, ClusterIdentity, Namespace, Replication};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, Trigger};
 use dfs_transport::{Channels, Listener, Network, Security};
-use dfs_types::{Clock, ClusterId, Incarnation, Random, with_causes};
+use dfs_types::{Clock, ClusterId, Incarnation, Random, Scope, with_causes};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -226,7 +226,7 @@ impl Base {
             Err(dfs_metadata::Error::NotInitialised) => return Err(Error::NotInitialised),
             opened => opened.map_err(Error::metadata("opening the metadata"))?,
         };
-        let state = namespace.cluster_state().await;
+        let state = namespace.cluster_state(Scope::internal()).await;
         let state = state.map_err(Error::metadata("reading the settings of the cluster"))?;
         if let Some(overruled) = settings.overruled_by(state.replication) {
             warn!("{overruled}: the cluster's value holds; Admin.SetReplication changes it");

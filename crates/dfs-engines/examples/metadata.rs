@@ -22,7 +22,7 @@ use dfs_metadata::namespace::{
 use dfs_metadata::placement::{Candidate, RoundRobin};
 use dfs_types::{
     Attributes, ChunkSeal, ClientId, ClusterId, Crc32c, DfsPath, DiskId, NodeId, OsRandom, Receipt,
-    RegistrationNumber, Seal, Sha256, Slot, Stamp, SystemClock,
+    RegistrationNumber, Scope, Seal, Sha256, Slot, Stamp, SystemClock,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -83,8 +83,11 @@ impl System {
         }
         for node in 1..=COPIES {
             let node = NodeId(node);
-            let registered = coordinators[0].register(&registration(node), true).await?;
-            coordinators[0].confirm_registration(node, registered.number).await?;
+            let registered =
+                coordinators[0].register(Scope::internal(), &registration(node), true).await?;
+            coordinators[0]
+                .confirm_registration(Scope::internal(), node, registered.number)
+                .await?;
         }
         let has_group_commit = batch_len > 1;
         let system = Self { name, has_group_commit, coordinators, next: AtomicU64::new(0) };
@@ -104,7 +107,9 @@ impl System {
     async fn make_directory(&self, client: u64, at: &str) -> Result<()> {
         let (path, attributes) = (path(at)?, Attributes::default());
         let request = MakeDirectory { path, parents: false, attributes };
-        self.coordinator(client).make_directory(&request, Some(&self.repeat(client))).await?;
+        self.coordinator(client)
+            .make_directory(Scope::internal(), &request, Some(&self.repeat(client)))
+            .await?;
         Ok(())
     }
 
@@ -126,7 +131,7 @@ impl System {
             client_host: String::new(),
             client_zone: String::new(),
         };
-        let plan = namespace.plan_upload(&request, &placement).await?;
+        let plan = namespace.plan_upload(Scope::internal(), &request, &placement).await?;
         let confirm = Confirm {
             tokens: vec![plan.token.clone()],
             size: 4_096,
@@ -134,7 +139,7 @@ impl System {
             attributes: Attributes::default(),
             create_only: false,
         };
-        namespace.confirm(&confirm, Some(&self.repeat(client))).await?;
+        namespace.confirm(Scope::internal(), &confirm, Some(&self.repeat(client))).await?;
         Ok(())
     }
 
@@ -151,14 +156,15 @@ impl System {
             Call::CreateFile => self.create(client, &format!("/{client}/{n}")).await,
             Call::Stat => {
                 let path = path(&format!("/l/{}", n % LISTED))?;
-                self.coordinator(client).stat(&path, true).await?;
+                self.coordinator(client).stat(Scope::internal(), &path, true).await?;
                 Ok(())
             }
             Call::List => {
                 let target = Target::Path(path("/l")?);
                 let limit = Namespace::PAGE_LEN_MAX;
                 let namespace = self.coordinator(client);
-                let page = namespace.list_directory(&target, None, limit).await?;
+                let page =
+                    namespace.list_directory(Scope::internal(), &target, None, limit).await?;
                 assert_eq!(page.entries.len() as u64, LISTED, "all is listed");
                 Ok(())
             }

@@ -1,6 +1,8 @@
 //! What can go wrong in the namespace.
 
-use dfs_types::{ChunkId, ClusterId, DfsPath, ErrorCode, Incarnation, InodeId, Name, NodeId};
+use dfs_types::{
+    ChunkId, ClusterId, Denied, DfsPath, ErrorCode, Incarnation, InodeId, Name, NodeId,
+};
 
 use crate::engine::EngineError;
 
@@ -8,6 +10,9 @@ use crate::engine::EngineError;
 /// [`code`](Self::code) is [`ErrorCode::OutcomeUnknown`].
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
+    /// The caller has no right to do this.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// There is nothing at that path, or at a directory on the way.
     #[error("there is no {path}")]
     NotFound {
@@ -353,7 +358,7 @@ impl Error {
             Self::Conflict { .. } | Self::ChunkChanged(_) => ErrorCode::Conflict,
             Self::NotEnoughNodes { .. } => ErrorCode::NotEnoughNodes,
             Self::NoSpace { .. } => ErrorCode::NoSpace,
-            Self::NodeRemoved(_) => ErrorCode::PermissionDenied,
+            Self::Denied(_) | Self::NodeRemoved(_) => ErrorCode::PermissionDenied,
             Self::ForeignToken(_)
             | Self::OldImage { .. }
             | Self::NotInitialised

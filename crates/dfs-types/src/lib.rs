@@ -13,6 +13,7 @@ mod ids;
 mod node;
 mod path;
 mod random;
+mod scope;
 mod seal;
 mod size;
 mod slot;
@@ -30,6 +31,7 @@ pub use ids::{
 pub use node::NodeState;
 pub use path::{DfsPath, Name, PathError};
 pub use random::{OsRandom, Random, SeededRandom};
+pub use scope::{Access, Denied, Scope};
 pub use seal::{Receipt, Seal, SealKey};
 pub use size::{ByteSize, CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ParseSizeError};
 pub use slot::Slot;

@@ -8,7 +8,7 @@ use dfs_proto::v1::admin_server::Admin;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, v1, wire};
 use dfs_transport::Action;
-use dfs_types::{ErrorCode, NodeState, Revision};
+use dfs_types::{ErrorCode, NodeState, Revision, Scope};
 use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
@@ -102,7 +102,7 @@ async fn set_replication(
         check_cluster(core, &request.cluster_id)?;
     }
     let wanted = replication(request.replication_factor, request.min_write_replicas)?;
-    let revision = core.namespace.set_replication(wanted).await;
+    let revision = core.namespace.set_replication(Scope::internal(), wanted).await;
     let revision = revision.map_err(|error| failure::of(&error))?;
     Ok(v1::SetReplicationResponse { revision: revision.0 })
 }
@@ -188,7 +188,11 @@ async fn background_work(core: &Core, state: &ClusterState, least: Revision) -> 
 async fn state_since(core: &Core, min_revision: u64) -> Result<ClusterState, Failure> {
     let deadline = Instant::now() + REVISION_WAIT;
     loop {
-        let state = core.namespace.cluster_state().await.map_err(|error| failure::of(&error))?;
+        let state = core
+            .namespace
+            .cluster_state(Scope::internal())
+            .await
+            .map_err(|error| failure::of(&error))?;
         if state.revision.0 >= min_revision {
             return Ok(state);
         }

@@ -10,7 +10,7 @@ use dfs_metadata::namespace::{
 use dfs_proto::v1::coordinator_server::Coordinator;
 use dfs_proto::{Failure, v1, wire};
 use dfs_transport::Action;
-use dfs_types::{FileKind, Name};
+use dfs_types::{FileKind, Name, Scope};
 use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
@@ -111,8 +111,11 @@ impl Handler {
             let path = wire::path("path", &request.path)?;
             allow(Action::Read, Some(&path))?;
             if request.no_follow {
-                let stat =
-                    self.namespace().stat(&path, false).await.map_err(|e| failure::of(&e))?;
+                let stat = self
+                    .namespace()
+                    .stat(Scope::internal(), &path, false)
+                    .await
+                    .map_err(|e| failure::of(&e))?;
                 if stat.kind == FileKind::Symlink {
                     let stat = Some(convert::stat(stat));
                     return Ok(v1::OpenResponse { stat, ..v1::OpenResponse::default() });
@@ -129,7 +132,11 @@ impl Handler {
             length: request.length,
             max_extents: request.max_extents as usize,
         };
-        let plan = self.namespace().open_file(&open).await.map_err(|e| failure::of(&e))?;
+        let plan = self
+            .namespace()
+            .open_file(Scope::internal(), &open)
+            .await
+            .map_err(|e| failure::of(&e))?;
         let replicas = plan.extents.iter().flat_map(|extent| &extent.chunk.replicas);
         self.0
             .ensure_known(replicas.map(|replica| replica.node))
@@ -141,7 +148,7 @@ impl Handler {
     async fn stat_path(&self, request: v1::StatRequest) -> Result<v1::StatResponse, Failure> {
         let path = wire::path("path", &request.path)?;
         allow(Action::Read, Some(&path))?;
-        let stat = self.namespace().stat(&path, !request.no_follow).await;
+        let stat = self.namespace().stat(Scope::internal(), &path, !request.no_follow).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::StatResponse { stat: Some(convert::stat(stat)) })
     }
@@ -187,7 +194,7 @@ impl Handler {
         let now = self.0.clock.now().into();
         let attributes = wire::attributes("attributes", request.attributes, now)?;
         let make = MakeDirectory { path, parents: request.parents, attributes };
-        let stat = self.namespace().make_directory(&make, repeat.as_ref()).await;
+        let stat = self.namespace().make_directory(Scope::internal(), &make, repeat.as_ref()).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::MakeDirectoryResponse { stat: Some(convert::stat(stat)) })
     }
@@ -207,7 +214,7 @@ impl Handler {
             attributes: wire::attributes("attributes", request.attributes, now)?,
             replace: request.replace,
         };
-        let stat = self.namespace().make_symlink(&make, repeat.as_ref()).await;
+        let stat = self.namespace().make_symlink(Scope::internal(), &make, repeat.as_ref()).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::MakeSymlinkResponse { stat: Some(convert::stat(stat)) })
     }
@@ -225,7 +232,7 @@ impl Handler {
         };
         allow(Action::Write, Some(&rename.from))?;
         allow(Action::Write, Some(&rename.to))?;
-        let renamed = self.namespace().rename(&rename, repeat.as_ref()).await;
+        let renamed = self.namespace().rename(Scope::internal(), &rename, repeat.as_ref()).await;
         renamed.map_err(|error| failure::of(&error))?;
         Ok(v1::RenameResponse {})
     }
@@ -239,7 +246,7 @@ impl Handler {
         let path = wire::path("path", &request.path)?;
         allow(Action::Write, Some(&path))?;
         let delete = Delete { path, recursive: request.recursive, now: request.now };
-        let until = self.namespace().delete(&delete, repeat.as_ref()).await;
+        let until = self.namespace().delete(Scope::internal(), &delete, repeat.as_ref()).await;
         let until = until.map_err(|error| failure::of(&error))?;
         Ok(v1::DeleteResponse {
             restorable_until_ms: until.map_or(0, dfs_types::Timestamp::millis),
@@ -258,7 +265,10 @@ impl Handler {
             to => Some(wire::path("to", to)?),
         };
         allow(Action::Write, Some(to.as_ref().unwrap_or(&path)))?;
-        let stat = self.namespace().undelete(&Undelete { path, to }, repeat.as_ref()).await;
+        let stat = self
+            .namespace()
+            .undelete(Scope::internal(), &Undelete { path, to }, repeat.as_ref())
+            .await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::UndeleteResponse { stat: Some(convert::stat(stat)) })
     }
@@ -279,7 +289,8 @@ impl Handler {
             gid: request.gid,
             mtime: request.mtime.map(|time| wire::file_time("mtime", time)).transpose()?,
         };
-        let stat = self.namespace().set_attributes(&change, repeat.as_ref()).await;
+        let stat =
+            self.namespace().set_attributes(Scope::internal(), &change, repeat.as_ref()).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::SetAttributesResponse { stat: Some(convert::stat(stat)) })
     }
@@ -303,7 +314,7 @@ impl Listing {
         let limit = self.left.min(Namespace::PAGE_LEN_MAX as u64) as usize;
         let page = self
             .namespace
-            .list_directory(&self.directory, self.after.as_ref(), limit)
+            .list_directory(Scope::internal(), &self.directory, self.after.as_ref(), limit)
             .await
             .map_err(|error| failure::of(&error))?;
         self.left -= page.entries.len() as u64;

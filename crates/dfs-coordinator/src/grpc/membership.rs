@@ -9,7 +9,9 @@ use dfs_proto::v1::membership_server::Membership;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::{Action, Channels};
-use dfs_types::{ChunkId, ErrorCode, Incarnation, NodeId, RegistrationNumber, Stamp, with_causes};
+use dfs_types::{
+    ChunkId, ErrorCode, Incarnation, NodeId, RegistrationNumber, Scope, Stamp, with_causes,
+};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -82,7 +84,7 @@ async fn register(
     let registration = parse_registration(request)?;
     let registered = core
         .namespace
-        .register(&registration, core.settings.auto_admit)
+        .register(Scope::internal(), &registration, core.settings.auto_admit)
         .await
         .map_err(|error| failure::of(&error))?;
     info!(
@@ -222,7 +224,8 @@ async fn open(
     source: HeartbeatSource,
     opened: u64,
 ) -> Result<Option<u64>, Failure> {
-    let confirmed = core.namespace.confirm_registration(node, source.registration);
+    let confirmed =
+        core.namespace.confirm_registration(Scope::internal(), node, source.registration);
     let stored = match confirmed.await {
         Ok(stored) => stored,
         Err(
@@ -249,7 +252,7 @@ async fn note_bad_replicas(
     replicas: Vec<(ChunkId, Stamp, u64)>,
 ) -> Vec<v1::BadReplica> {
     let noted = replicas.into_iter().map(|(chunk, stamp, block)| async move {
-        match core.namespace.mark_bad(chunk, ReplicaId { node, stamp }, None).await {
+        match core.namespace.mark_bad(Scope::internal(), chunk, ReplicaId { node, stamp }, None).await {
             Ok(record) => {
                 if record.is_some() {
                     warn!(%chunk, %node, block, "a replica is bad; it will be replaced");

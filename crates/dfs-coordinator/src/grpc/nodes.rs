@@ -7,7 +7,7 @@ use std::time::Duration;
 use dfs_metadata::namespace::{Grant, Node, Replica, Safety, Shortfall};
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::Action;
-use dfs_types::{ErrorCode, NodeId, NodeState};
+use dfs_types::{ErrorCode, NodeId, NodeState, Scope};
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
@@ -29,7 +29,8 @@ pub(super) async fn admit(
     request: v1::AdmitRequest,
 ) -> Result<v1::AdmitResponse, Failure> {
     let node = meant(core, &request.cluster_id, &request.node_id)?;
-    let stored = core.namespace.admit(node).await.map_err(|error| failure::of(&error))?;
+    let stored =
+        core.namespace.admit(Scope::internal(), node).await.map_err(|error| failure::of(&error))?;
     info!(%node, state = %stored.state, "a datanode is admitted");
     let state = wire_state(stored.state);
     core.take_members(&[(node, stored)]);
@@ -94,7 +95,7 @@ pub(super) fn meant(core: &Core, cluster: &[u8], node: &[u8]) -> Result<NodeId, 
 }
 
 async fn announce(core: &Core, node: NodeId, ttl: Duration, grant: Grant) -> Result<bool, Failure> {
-    let announced = core.namespace.set_maintenance(node, ttl, grant).await;
+    let announced = core.namespace.set_maintenance(Scope::internal(), node, ttl, grant).await;
     let Some(stored) = announced.map_err(|error| failure::of(&error))? else { return Ok(false) };
     info!(%node, ?ttl, "the maintenance of a datanode is set");
     core.take_members(&[(node, stored)]);
@@ -109,7 +110,7 @@ async fn look(core: &Core, nodes: &BTreeSet<NodeId>) -> Result<Safety, Failure> 
         (registry.responsive(now), registry.lost(now))
     };
     let counts = |replica: &Replica| responsive.contains(&replica.node) && !lost.has(replica);
-    within(core.namespace.safe_to_stop(nodes, &counts)).await
+    within(core.namespace.safe_to_stop(Scope::internal(), nodes, &counts)).await
 }
 
 /// Waits for a scan, for a bounded time.

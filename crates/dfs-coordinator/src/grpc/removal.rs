@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dfs_metadata::namespace::{Holdings, Node, Replica};
 use dfs_proto::{Failure, v1};
 use dfs_transport::spawn_in_request;
-use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, with_causes};
+use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, Scope, with_causes};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -140,7 +140,11 @@ impl Condition for Expendable {
 /// at: meanwhile no replica on it is counted that was not before.
 async fn take_out(core: &Core, node: NodeId, condition: &dyn Condition) -> Result<(), Failure> {
     for _ in 0..TRIES {
-        let stored = core.namespace.node(node).await.map_err(|error| failure::of(&error))?;
+        let stored = core
+            .namespace
+            .node(Scope::internal(), node)
+            .await
+            .map_err(|error| failure::of(&error))?;
         let Some(stored) = stored else {
             return Err(failure::of(&dfs_metadata::Error::UnknownNode(node)));
         };
@@ -154,7 +158,7 @@ async fn take_out(core: &Core, node: NodeId, condition: &dyn Condition) -> Resul
             // Others were faster; perhaps with the same.
             Ok(false) => {}
             Err(failure) => {
-                match core.namespace.set_leaving(node, false).await {
+                match core.namespace.set_leaving(Scope::internal(), node, false).await {
                     Ok(stored) => core.take_members(&[(node, stored)]),
                     Err(error) => {
                         let error = with_causes(&error);
@@ -175,13 +179,13 @@ async fn try_out(
     stored: &Node,
     condition: &dyn Condition,
 ) -> Result<bool, Failure> {
-    let left = core.namespace.set_leaving(node, true).await;
+    let left = core.namespace.set_leaving(Scope::internal(), node, true).await;
     core.take_members(&[(node, left.map_err(|error| failure::of(&error))?)]);
     let relies_on = condition.relies_on(core);
-    let holdings = within(core.namespace.holdings(node, &*relies_on)).await?;
+    let holdings = within(core.namespace.holdings(Scope::internal(), node, &*relies_on)).await?;
     condition.check_records(&holdings)?;
     // The scan took its time.
     condition.check_node(core, node, stored)?;
-    let removed = core.namespace.remove_node(&holdings).await;
+    let removed = core.namespace.remove_node(Scope::internal(), &holdings).await;
     removed.map_err(|error| failure::of(&error))
 }

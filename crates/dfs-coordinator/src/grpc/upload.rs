@@ -5,7 +5,7 @@ use dfs_metadata::namespace::{
 };
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::Action;
-use dfs_types::{CHUNK_SIZE_DEFAULT, ChunkSeal, Crc32c};
+use dfs_types::{CHUNK_SIZE_DEFAULT, ChunkSeal, Crc32c, Scope};
 use tokio::time::Instant;
 
 use super::{convert, repeat};
@@ -37,7 +37,7 @@ pub(super) async fn upload_file(
         };
         let chunk_size = chunk_size_of(core, &page.token)?;
         return plan(core, chunk_size, async |placement| {
-            core.namespace.next_page(&page, placement).await
+            core.namespace.next_page(Scope::internal(), &page, placement).await
         })
         .await;
     }
@@ -59,8 +59,10 @@ pub(super) async fn upload_file(
         client_zone: label("client_zone", request.client_zone)?,
     };
     let largest = chunk_size.unwrap_or(CHUNK_SIZE_DEFAULT).min(request.size.unwrap_or(u64::MAX));
-    plan(core, largest, async |placement| core.namespace.plan_upload(&upload, placement).await)
-        .await
+    plan(core, largest, async |placement| {
+        core.namespace.plan_upload(Scope::internal(), &upload, placement).await
+    })
+    .await
 }
 
 pub(super) async fn replan_chunk(
@@ -75,13 +77,17 @@ pub(super) async fn replan_chunk(
         avoid: avoid.iter().map(|node| wire::id("avoid_nodes", node)).collect::<Result<_, _>>()?,
     };
     let chunk_size = chunk_size_of(core, &replan.token)?;
-    plan(core, chunk_size, async |placement| core.namespace.replan_chunk(&replan, placement).await)
-        .await
+    plan(core, chunk_size, async |placement| {
+        core.namespace.replan_chunk(Scope::internal(), &replan, placement).await
+    })
+    .await
 }
 
 /// Bytes that a chunk of a plan holds at most.
 fn chunk_size_of(core: &Core, token: &[u8]) -> Result<u64, Failure> {
-    core.namespace.chunk_size_of(token).map_err(|error| crate::failure::of(&error))
+    core.namespace
+        .chunk_size_of(Scope::internal(), token)
+        .map_err(|error| crate::failure::of(&error))
 }
 
 /// Plans with the nodes of this moment, and notes what that puts onto them.
@@ -115,8 +121,11 @@ pub(super) async fn renew_upload(
     allow(Action::Write, None)?;
     let tokens = tokens(request.tokens)?;
     let chunks = written_chunks(request.chunks)?;
-    let expires =
-        core.namespace.stage(&tokens, &chunks).await.map_err(|e| crate::failure::of(&e))?;
+    let expires = core
+        .namespace
+        .stage(Scope::internal(), &tokens, &chunks)
+        .await
+        .map_err(|e| crate::failure::of(&e))?;
     Ok(v1::RenewResponse { expires_ms: expires.millis() })
 }
 
@@ -136,7 +145,7 @@ pub(super) async fn confirm_upload(
     };
     let stat = core
         .namespace
-        .confirm(&confirm, repeat.as_ref())
+        .confirm(Scope::internal(), &confirm, repeat.as_ref())
         .await
         .map_err(|error| crate::failure::of(&error))?;
     Ok(v1::ConfirmResponse { stat: Some(convert::stat(stat)) })
@@ -148,7 +157,10 @@ pub(super) async fn abort_upload(
 ) -> Result<v1::AbortResponse, Failure> {
     allow(Action::Write, None)?;
     let token = token("token", request.token)?;
-    core.namespace.abort(&token).await.map_err(|error| crate::failure::of(&error))?;
+    core.namespace
+        .abort(Scope::internal(), &token)
+        .await
+        .map_err(|error| crate::failure::of(&error))?;
     Ok(v1::AbortResponse {})
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::{ReapLimits, Reaped};
-use dfs_types::{ChunkId, NodeState};
+use dfs_types::{ChunkId, NodeState, Scope};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -83,10 +83,11 @@ impl Reaper {
     async fn upkeep(&mut self, lease: &LeaseGrant) -> Result<bool, Error> {
         let fence = lease.fence(WORKER_LEASE);
         let limits = ReapLimits { items: ITEMS_MAX, pressure: false };
-        let reaped = self.core.namespace.reap_uploads(&limits, Some(&fence)).await;
+        let reaped =
+            self.core.namespace.reap_uploads(Scope::internal(), &limits, Some(&fence)).await;
         let reaped = reaped.map_err(Error::metadata("reaping uploads that were given up"))?;
         let mut has_more = self.take(&reaped);
-        let swept = self.core.namespace.sweep_slots(SWEEP_LEN).await;
+        let swept = self.core.namespace.sweep_slots(Scope::internal(), SWEEP_LEN).await;
         has_more |= swept.map_err(Error::metadata("forgetting clients that are gone"))?;
         if !has_more {
             self.next_upkeep = Instant::now() + UPKEEP_EVERY;
@@ -102,14 +103,15 @@ impl Reaper {
         let after = match self.tombstones {
             Tombstones::Wait { until, is_needed } if until <= now && is_needed => {
                 let floor = self.core.clock.now().minus(PLAN_LIFETIME + FLOOR_MARGIN);
-                let raised = namespace.raise_gc_floor(floor, Some(&fence)).await;
+                let raised = namespace.raise_gc_floor(Scope::internal(), floor, Some(&fence)).await;
                 raised.map_err(Error::metadata("raising the floor of the collector"))?;
                 None
             }
             Tombstones::Wait { .. } => return Ok(false),
             Tombstones::After(after) => after,
         };
-        let swept = namespace.sweep_tombstones(after, SWEEP_LEN, Some(&fence)).await;
+        let swept =
+            namespace.sweep_tombstones(Scope::internal(), after, SWEEP_LEN, Some(&fence)).await;
         let next = swept.map_err(Error::metadata("removing tombstones"))?;
         self.tombstones = match next {
             Some(next) => Tombstones::After(Some(next)),
@@ -149,7 +151,7 @@ impl Worker for Reaper {
         let pressure = self.is_under_pressure();
         let limits = ReapLimits { items: ITEMS_MAX, pressure };
         let fence = lease.fence(WORKER_LEASE);
-        let reaped = self.core.namespace.reap(&limits, Some(&fence)).await;
+        let reaped = self.core.namespace.reap(Scope::internal(), &limits, Some(&fence)).await;
         let reaped = reaped.map_err(Error::metadata("reaping what was unlinked"))?;
         let mut has_more = self.take(&reaped);
         if self.next_upkeep <= Instant::now() {

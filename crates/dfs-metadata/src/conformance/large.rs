@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dfs_types::{Attributes, CHUNK_SIZE_MIN, ChunkId, ClusterId, SeededRandom, Slot};
+use dfs_types::{Attributes, CHUNK_SIZE_MIN, ChunkId, ClusterId, Scope, SeededRandom, Slot};
 
 use super::Harness;
 use super::histories::run::{NODE, StoppedClock, at, register_node, written};
@@ -36,7 +36,7 @@ pub async fn file_of_many_extents(harness: &mut dyn Harness) {
     let written = write(&namespace).await;
     assert_eq!(read(&namespace).await, written, "each extent, in the order of the file");
     let request = Delete { path: at(PATH), recursive: false, now: true };
-    namespace.delete(&request, Some(&repeat(2))).await.unwrap();
+    namespace.delete(Scope::internal(), &request, Some(&repeat(2))).await.unwrap();
     let replicas = reap(&namespace).await;
     assert_eq!(replicas, written.iter().copied().collect::<BTreeSet<_>>(), "each replica once");
     for prefix in ["x/", "u/", "o/"] {
@@ -67,7 +67,7 @@ async fn write(namespace: &Namespace) -> Vec<ChunkId> {
         client_host: String::new(),
         client_zone: String::new(),
     };
-    let mut plan = namespace.plan_upload(&request, &placement).await.unwrap();
+    let mut plan = namespace.plan_upload(Scope::internal(), &request, &placement).await.unwrap();
     let mut chunks = Vec::new();
     loop {
         stage(namespace, &plan).await;
@@ -77,7 +77,7 @@ async fn write(namespace: &Namespace) -> Vec<ChunkId> {
         }
         let from_offset = chunks.len() as u64 * CHUNK_SIZE_MIN;
         let request = NextPage { token: plan.token.clone(), from_offset, max_chunks: 0 };
-        plan = namespace.next_page(&request, &placement).await.unwrap();
+        plan = namespace.next_page(Scope::internal(), &request, &placement).await.unwrap();
     }
     let confirm = Confirm {
         tokens: vec![plan.token],
@@ -86,13 +86,13 @@ async fn write(namespace: &Namespace) -> Vec<ChunkId> {
         attributes: Attributes::default(),
         create_only: true,
     };
-    namespace.confirm(&confirm, Some(&repeat(1))).await.unwrap();
+    namespace.confirm(Scope::internal(), &confirm, Some(&repeat(1))).await.unwrap();
     chunks
 }
 
 async fn stage(namespace: &Namespace, plan: &UploadPlan) {
     let chunks: Vec<_> = plan.chunks.iter().map(|planned| written(namespace, planned)).collect();
-    namespace.stage(std::slice::from_ref(&plan.token), &chunks).await.unwrap();
+    namespace.stage(Scope::internal(), std::slice::from_ref(&plan.token), &chunks).await.unwrap();
 }
 
 async fn read(namespace: &Namespace) -> Vec<ChunkId> {
@@ -101,7 +101,7 @@ async fn read(namespace: &Namespace) -> Vec<ChunkId> {
     while let Some(from) = offset {
         let target = Target::Path(at(PATH));
         let request = OpenFile { target, offset: from, length: 0, max_extents: 0 };
-        let page = namespace.open_file(&request).await.unwrap();
+        let page = namespace.open_file(Scope::internal(), &request).await.unwrap();
         chunks.extend(page.extents.iter().map(|extent| extent.chunk_id));
         offset = page.next_offset;
     }
@@ -113,7 +113,7 @@ async fn reap(namespace: &Namespace) -> BTreeSet<ChunkId> {
     let mut replicas = BTreeSet::new();
     loop {
         let limits = ReapLimits { items: 10, pressure: true };
-        let reaped = namespace.reap(&limits, None).await.unwrap();
+        let reaped = namespace.reap(Scope::internal(), &limits, None).await.unwrap();
         for replica in reaped.replicas {
             assert!(replicas.insert(replica.chunk), "{replica:?} is given twice");
         }

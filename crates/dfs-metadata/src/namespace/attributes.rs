@@ -1,6 +1,6 @@
 //! Changing attributes.
 
-use dfs_types::{Attributes, DfsPath, FileTime};
+use dfs_types::{Access, Attributes, DfsPath, FileTime, Scope};
 
 use super::mutation::Mutation;
 use super::resolve::{Last, resolve};
@@ -31,9 +31,11 @@ impl Namespace {
     /// Changes attributes and returns the inode as it is then.
     pub async fn set_attributes(
         &self,
+        scope: &Scope,
         request: &SetAttributes,
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
+        scope.require(Access::Write)?;
         stat_of(self.carry_out(Mutation::SetAttributes(request), repeat).await?)
     }
 

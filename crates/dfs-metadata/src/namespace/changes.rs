@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use dfs_types::{ChunkId, Revision};
+use dfs_types::{Access, ChunkId, Revision, Scope};
 
 use super::{Chunk, Namespace};
 use crate::codec::Record as _;
@@ -29,7 +29,8 @@ pub struct ChunkChanges {
 
 impl Namespace {
     /// Follows all chunks from now on.
-    pub async fn chunk_changes(&self) -> Result<ChunkChanges, Error> {
+    pub async fn chunk_changes(&self, scope: &Scope) -> Result<ChunkChanges, Error> {
+        scope.require(Access::Admin)?;
         let engine = &self.inner.components.engine;
         let from = engine.snapshot().await?.revision();
         let prefix = Bytes::from_static(keys::CHUNKS);

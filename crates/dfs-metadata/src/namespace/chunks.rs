@@ -1,7 +1,7 @@
 //! The records of chunks, for those who keep their replicas well.
 
 use bytes::Bytes;
-use dfs_types::{ChunkId, Generation, NodeId, Receipt, Revision, Stamp};
+use dfs_types::{Access, ChunkId, Generation, NodeId, Receipt, Revision, Scope, Stamp};
 
 use super::transaction::{Attempt, Transaction};
 use super::{Chunk, Namespace, Node, Replica, TRIES};
@@ -32,9 +32,11 @@ impl Namespace {
     /// Chunks with ids greater than `after`, at most `limit` and [`Self::PAGE_LEN_MAX`].
     pub async fn scan_chunks(
         &self,
+        scope: &Scope,
         after: Option<ChunkId>,
         limit: usize,
     ) -> Result<ChunkPage, Error> {
+        scope.require(Access::Admin)?;
         let tx = self.begin().await?;
         let limit = limit.clamp(1, Self::PAGE_LEN_MAX);
         let after = after.map_or_else(Bytes::new, keys::chunk);
@@ -46,7 +48,12 @@ impl Namespace {
     }
 
     /// The records of these chunks, in this order; `None` for those without.
-    pub async fn chunks(&self, ids: &[ChunkId]) -> Result<Vec<Option<Chunk>>, Error> {
+    pub async fn chunks(
+        &self,
+        scope: &Scope,
+        ids: &[ChunkId],
+    ) -> Result<Vec<Option<Chunk>>, Error> {
+        scope.require(Access::Admin)?;
         let keys: Vec<Bytes> = ids.iter().copied().map(keys::chunk).collect();
         self.begin().await?.peek_many(&keys).await
     }
@@ -58,12 +65,14 @@ impl Namespace {
     /// take part.
     pub async fn swap_replicas(
         &self,
+        scope: &Scope,
         chunk: ChunkId,
         generation: Generation,
         add: &[Receipt],
         remove: &[ReplicaId],
         fence: Option<&Condition>,
     ) -> Result<Chunk, Error> {
+        scope.require(Access::Admin)?;
         for receipt in add {
             self.check_receipt(chunk, receipt)?;
         }
@@ -107,10 +116,12 @@ impl Namespace {
     /// needs no `fence`.
     pub async fn mark_bad(
         &self,
+        scope: &Scope,
         chunk: ChunkId,
         replica: ReplicaId,
         fence: Option<&Condition>,
     ) -> Result<Option<Chunk>, Error> {
+        scope.require(Access::Admin)?;
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = match fence {
@@ -141,10 +152,12 @@ impl Namespace {
     /// stays in the tombstone until then, and is found by [`Self::scan_chunks`].
     pub async fn forget_replicas(
         &self,
+        scope: &Scope,
         chunk: ChunkId,
         replicas: &[ReplicaId],
         fence: Option<&Condition>,
     ) -> Result<(), Error> {
+        scope.require(Access::Admin)?;
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin_fenced(fence).await?;

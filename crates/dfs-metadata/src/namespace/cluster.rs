@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, ChunkId, Clock, ClusterId, Incarnation, InodeId, NodeId, Random, Revision, SealKey,
+    Access, Attributes, ChunkId, Clock, ClusterId, Incarnation, InodeId, NodeId, Random, Revision,
+    Scope, SealKey,
 };
 
 use super::inodes::Inodes;
@@ -191,7 +192,7 @@ impl Namespace {
             swept_to: Mutex::default(),
         };
         let namespace = Self { inner: Arc::new(inner) };
-        namespace.gc_floor().await?;
+        namespace.gc_floor(Scope::internal()).await?;
         Ok(namespace)
     }
 
@@ -206,7 +207,8 @@ impl Namespace {
     }
 
     /// Settings and nodes at one revision.
-    pub async fn cluster_state(&self) -> Result<ClusterState, Error> {
+    pub async fn cluster_state(&self, scope: &Scope) -> Result<ClusterState, Error> {
+        scope.require(Access::Read)?;
         let tx = self.begin().await?;
         let replication = replication(&tx).await?;
         let nodes = super::nodes::all(&tx).await?;
@@ -214,7 +216,12 @@ impl Namespace {
     }
 
     /// Sets how many replicas new files get; 1 to [`Replication::FACTOR_MAX`].
-    pub async fn set_replication(&self, replication: Replication) -> Result<Revision, Error> {
+    pub async fn set_replication(
+        &self,
+        scope: &Scope,
+        replication: Replication,
+    ) -> Result<Revision, Error> {
+        scope.require(Access::Admin)?;
         check_replication(replication)?;
         let mut tx = self.begin().await?;
         tx.put(keys::REPLICATION, &replication);

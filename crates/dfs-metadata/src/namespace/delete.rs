@@ -1,6 +1,6 @@
 //! Deleting.
 
-use dfs_types::{DfsPath, FileKind, InodeId, Timestamp};
+use dfs_types::{Access, DfsPath, FileKind, InodeId, Scope, Timestamp};
 
 use super::mutation::Mutation;
 use super::resolve::{Last, Named, resolve};
@@ -28,9 +28,11 @@ impl Namespace {
     /// with `now`.
     pub async fn delete(
         &self,
+        scope: &Scope,
         request: &Delete,
         repeat: Option<&Repeat>,
     ) -> Result<Option<Timestamp>, Error> {
+        scope.require(Access::Write)?;
         match self.carry_out(Mutation::Delete(request), repeat).await? {
             Answer::RestorableUntil(until) => Ok(until),
             _ => Err(Error::Damaged { key: "r/".to_owned(), what: "an answer to another call" }),

@@ -1,6 +1,6 @@
 //! Making directories.
 
-use dfs_types::{Attributes, DfsPath, FileKind, InodeId, Name, Timestamp};
+use dfs_types::{Access, Attributes, DfsPath, FileKind, InodeId, Name, Scope, Timestamp};
 
 use super::mutation::Mutation;
 use super::resolve::{Last, Named, Place, resolve};
@@ -30,9 +30,11 @@ impl Namespace {
     /// which makes some from the top down.
     pub async fn make_directory(
         &self,
+        scope: &Scope,
         request: &MakeDirectory,
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
+        scope.require(Access::Write)?;
         while self.make_upper_directories(request, repeat).await? {}
         stat_of(self.carry_out(Mutation::MakeDirectory(request), repeat).await?)
     }

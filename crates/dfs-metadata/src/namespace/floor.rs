@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use dfs_types::{ChunkId, Timestamp};
+use dfs_types::{Access, ChunkId, Scope, Timestamp};
 
 use super::chunks::with_id;
 use super::transaction::{Attempt, Transaction};
@@ -14,7 +14,8 @@ use crate::{Error, keys};
 
 impl Namespace {
     /// The lowest chunk id that a commit may still bring in.
-    pub async fn gc_floor(&self) -> Result<ChunkId, Error> {
+    pub async fn gc_floor(&self, scope: &Scope) -> Result<ChunkId, Error> {
+        scope.require(Access::Admin)?;
         let Floor(floor) = self.begin().await?.peek(&keys::FLOOR).await?.ok_or_else(no_floor)?;
         // Ids that are given out from now on lie above it.
         self.inner.floor_ms.fetch_max(floor.time().millis(), Ordering::Relaxed);
@@ -25,7 +26,7 @@ impl Namespace {
     /// it: what is planned next is not refused for the same reason.
     pub(super) async fn note_floor<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if matches!(result, Err(Error::BelowFloor(_))) {
-            self.gc_floor().await?;
+            self.gc_floor(Scope::internal()).await?;
         }
         result
     }
@@ -34,9 +35,11 @@ impl Namespace {
     /// earlier and neither staged nor confirmed are refused from now on.
     pub async fn raise_gc_floor(
         &self,
+        scope: &Scope,
         time: Timestamp,
         fence: Option<&Condition>,
     ) -> Result<ChunkId, Error> {
+        scope.require(Access::Admin)?;
         let wanted = ChunkId::floor(time);
         for tries in 0..TRIES {
             self.pause_before(tries).await;
@@ -57,10 +60,12 @@ impl Namespace {
     /// after `after`. Returns where to go on; `None` at the floor.
     pub async fn sweep_tombstones(
         &self,
+        scope: &Scope,
         after: Option<ChunkId>,
         limit: usize,
         fence: Option<&Condition>,
     ) -> Result<Option<ChunkId>, Error> {
+        scope.require(Access::Admin)?;
         let mut tx = self.begin_fenced(fence).await?;
         let floor = tx.floor().await?;
         let from = after.map_or_else(Bytes::new, keys::chunk);

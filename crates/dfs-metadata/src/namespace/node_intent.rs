@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_types::{NodeId, NodeState};
+use dfs_types::{Access, NodeId, NodeState, Scope};
 
 use super::safe_to_stop::{Holdings, NodeIntentVersion};
 use super::transaction::{Attempt, Transaction};
@@ -23,7 +23,8 @@ pub enum Grant {
 
 impl Namespace {
     /// Makes a node that is Joining Active, and gives what it shall be. Others stay what they are.
-    pub async fn admit(&self, node: NodeId) -> Result<Node, Error> {
+    pub async fn admit(&self, scope: &Scope, node: NodeId) -> Result<Node, Error> {
+        scope.require(Access::Admin)?;
         self.change_node(node, |known| {
             if known.state == NodeState::Joining {
                 known.state = NodeState::Active;
@@ -33,7 +34,13 @@ impl Namespace {
     }
 
     /// Sets what a node shall be; not Suspect, Lost or Maintenance, which are no states to stay in.
-    pub async fn set_node_state(&self, node: NodeId, state: NodeState) -> Result<(), Error> {
+    pub async fn set_node_state(
+        &self,
+        scope: &Scope,
+        node: NodeId,
+        state: NodeState,
+    ) -> Result<(), Error> {
+        scope.require(Access::Admin)?;
         if !Node::can_be(state) {
             return Err(Error::Invalid { what: format!("a node cannot be made {state}") });
         }
@@ -45,10 +52,12 @@ impl Namespace {
     /// was changed then. It ends by itself, whatever becomes of who announced it.
     pub async fn set_maintenance(
         &self,
+        scope: &Scope,
         node: NodeId,
         ttl: Duration,
         grant: Grant,
     ) -> Result<Option<Node>, Error> {
+        scope.require(Access::Admin)?;
         if ttl > Node::MAINTENANCE_MAX {
             let hours = Node::MAINTENANCE_MAX.as_secs() / 3_600;
             let what = format!("a maintenance lasts at most {hours} hours, and can be renewed");
@@ -85,13 +94,20 @@ impl Namespace {
     /// From now on the receipts of a node count for nothing, so that what [`Self::holdings`] finds
     /// stays true; or, when it does not go after all, they count again. A node that registers or
     /// begins to send heartbeats again ends it as well.
-    pub async fn set_leaving(&self, node: NodeId, is_leaving: bool) -> Result<Node, Error> {
+    pub async fn set_leaving(
+        &self,
+        scope: &Scope,
+        node: NodeId,
+        is_leaving: bool,
+    ) -> Result<Node, Error> {
+        scope.require(Access::Admin)?;
         self.change_node(node, |known| known.is_leaving = is_leaving).await
     }
 
     /// Takes the node out for good, provided that it was leaving when its holdings were looked at,
     /// and has been since. `false` when that does not hold: look again.
-    pub async fn remove_node(&self, holdings: &Holdings) -> Result<bool, Error> {
+    pub async fn remove_node(&self, scope: &Scope, holdings: &Holdings) -> Result<bool, Error> {
+        scope.require(Access::Admin)?;
         if !holdings.is_leaving {
             return Ok(false);
         }

@@ -1,7 +1,7 @@
 //! The datanodes of the cluster, as far as they are stored.
 
 use bytes::Bytes;
-use dfs_types::{DiskId, NodeId, NodeState, RegistrationNumber, SealKey};
+use dfs_types::{Access, DiskId, NodeId, NodeState, RegistrationNumber, Scope, SealKey};
 
 use super::transaction::{Attempt, Transaction};
 use super::{ClusterIdentity, Namespace, Node, TRIES};
@@ -45,7 +45,13 @@ impl Namespace {
     ///
     /// Refuses removed nodes, disks of another cluster, old images and second replicas of disks.
     /// The join secret is the caller's to check.
-    pub async fn register(&self, request: &Registration, admit: bool) -> Result<Registered, Error> {
+    pub async fn register(
+        &self,
+        scope: &Scope,
+        request: &Registration,
+        admit: bool,
+    ) -> Result<Registered, Error> {
+        scope.require(Access::Admin)?;
         self.check_comes_from_here(request)?;
         for tries in 0..TRIES {
             self.pause_before(tries).await;
@@ -69,9 +75,11 @@ impl Namespace {
     /// already. [`Error::NotRegistered`] when the node must register anew.
     pub async fn confirm_registration(
         &self,
+        scope: &Scope,
         node: NodeId,
         number: RegistrationNumber,
     ) -> Result<Node, Error> {
+        scope.require(Access::Admin)?;
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin().await?;
@@ -100,12 +108,14 @@ impl Namespace {
     }
 
     /// One node.
-    pub async fn node(&self, node: NodeId) -> Result<Option<Node>, Error> {
+    pub async fn node(&self, scope: &Scope, node: NodeId) -> Result<Option<Node>, Error> {
+        scope.require(Access::Read)?;
         self.begin().await?.peek(&keys::node(node)).await
     }
 
     /// All nodes, removed ones included, in id order.
-    pub async fn nodes(&self) -> Result<Vec<(NodeId, Node)>, Error> {
+    pub async fn nodes(&self, scope: &Scope) -> Result<Vec<(NodeId, Node)>, Error> {
+        scope.require(Access::Read)?;
         all(&self.begin().await?).await
     }
 

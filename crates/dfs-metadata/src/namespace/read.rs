@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use dfs_types::{ChunkId, DfsPath, InodeId};
+use dfs_types::{Access, ChunkId, DfsPath, InodeId, Scope};
 
 use super::resolve::{Last, resolve};
 use super::transaction::Transaction;
@@ -56,7 +56,8 @@ impl Namespace {
 
     /// Says where the bytes of a file lie. A file that was opened before is readable by its
     /// number until it is taken apart; then [`Error::Stale`].
-    pub async fn open_file(&self, request: &OpenFile) -> Result<ReadPlan, Error> {
+    pub async fn open_file(&self, scope: &Scope, request: &OpenFile) -> Result<ReadPlan, Error> {
+        scope.require(Access::Read)?;
         let mut tx = self.begin().await?;
         let inode = match &request.target {
             Target::Path(path) => resolve(&mut tx, path, Last::Follow).await?.inode()?,

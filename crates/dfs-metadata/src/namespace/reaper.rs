@@ -4,7 +4,7 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_types::{ChunkId, DiskId, FileKind, InodeId, NodeId, Stamp, Timestamp};
+use dfs_types::{Access, ChunkId, DiskId, FileKind, InodeId, NodeId, Scope, Stamp, Timestamp};
 
 use super::delete::AT_ONCE;
 use super::transaction::{Attempt, Transaction};
@@ -53,9 +53,11 @@ impl Namespace {
     /// Takes apart unlinked things whose time has come, the oldest first.
     pub async fn reap(
         &self,
+        scope: &Scope,
         limits: &ReapLimits,
         fence: Option<&Condition>,
     ) -> Result<Reaped, Error> {
+        scope.require(Access::Admin)?;
         let tx = self.begin().await?;
         let horizon = keys::unlinked_after(self.now());
         let items = limits.items.clamp(1, Self::PAGE_LEN_MAX);
@@ -86,9 +88,11 @@ impl Namespace {
     /// Takes apart staged uploads that have expired.
     pub async fn reap_uploads(
         &self,
+        scope: &Scope,
         limits: &ReapLimits,
         fence: Option<&Condition>,
     ) -> Result<Reaped, Error> {
+        scope.require(Access::Admin)?;
         let tx = self.begin().await?;
         let now = self.now();
         let mut expired = Vec::new();
@@ -128,7 +132,8 @@ impl Namespace {
     /// Forgets the answers kept for clients that were silent for [`Self::SLOTS_KEPT`], looking at
     /// `limit` answers after those that the last call looked at. Returns whether there are more
     /// before the end of the round.
-    pub async fn sweep_slots(&self, limit: usize) -> Result<bool, Error> {
+    pub async fn sweep_slots(&self, scope: &Scope, limit: usize) -> Result<bool, Error> {
+        scope.require(Access::Admin)?;
         let after = self.swept_to().clone();
         let limit = limit.clamp(1, SWEEP_MAX);
         let mut tx = self.begin().await?;

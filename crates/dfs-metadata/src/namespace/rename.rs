@@ -1,6 +1,6 @@
 //! Renaming.
 
-use dfs_types::{DfsPath, FileKind, InodeId};
+use dfs_types::{Access, DfsPath, FileKind, InodeId, Scope};
 
 use super::delete::Restorable;
 use super::mutation::Mutation;
@@ -26,7 +26,13 @@ pub struct Rename {
 impl Namespace {
     /// Renames in one step, replacing as rename(2) does: a file by a file, an empty directory by
     /// a directory. Onto itself it does nothing. What was replaced can be restored for a while.
-    pub async fn rename(&self, request: &Rename, repeat: Option<&Repeat>) -> Result<(), Error> {
+    pub async fn rename(
+        &self,
+        scope: &Scope,
+        request: &Rename,
+        repeat: Option<&Repeat>,
+    ) -> Result<(), Error> {
+        scope.require(Access::Write)?;
         self.carry_out(Mutation::Rename(request), repeat).await.map(|_| ())
     }
 

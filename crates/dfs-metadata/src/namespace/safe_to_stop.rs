@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use dfs_types::{ChunkId, NodeId, NodeState, Revision};
+use dfs_types::{Access, ChunkId, NodeId, NodeState, Revision, Scope};
 
 use super::chunks::with_id;
 use super::transaction::Transaction;
@@ -66,9 +66,11 @@ impl Namespace {
     /// A scan over all chunks, in bounded steps: give it a deadline by dropping it.
     pub async fn safe_to_stop(
         &self,
+        scope: &Scope,
         nodes: &BTreeSet<NodeId>,
         counts: &(dyn Fn(&Replica) -> bool + Sync),
     ) -> Result<Safety, Error> {
+        scope.require(Access::Admin)?;
         let mut tx = self.begin().await?;
         let now = self.now();
         for node in nodes {
@@ -101,9 +103,11 @@ impl Namespace {
     /// other nodes can be relied on. A scan like [`Self::safe_to_stop`].
     pub async fn holdings(
         &self,
+        scope: &Scope,
         node: NodeId,
         counts: &(dyn Fn(&Replica) -> bool + Sync),
     ) -> Result<Holdings, Error> {
+        scope.require(Access::Admin)?;
         let tx = self.begin().await?;
         let found = tx.look::<Node>(&keys::node(node)).await?;
         let (known, version) = found.ok_or(Error::UnknownNode(node))?;

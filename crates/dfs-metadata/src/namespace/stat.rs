@@ -1,7 +1,7 @@
 //! Looking: stat and listing.
 
 use bytes::Bytes;
-use dfs_types::{Attributes, DfsPath, FileKind, InodeId, Name, Timestamp};
+use dfs_types::{Access, Attributes, DfsPath, FileKind, InodeId, Name, Scope, Timestamp};
 
 use super::Namespace;
 use super::resolve::{Last, resolve};
@@ -62,7 +62,13 @@ impl Namespace {
     pub const PAGE_LEN_MAX: usize = 1_000;
 
     /// Describes what has a path; with `follow`, what a symlink at its end leads to.
-    pub async fn stat(&self, path: &DfsPath, follow: bool) -> Result<FileStat, Error> {
+    pub async fn stat(
+        &self,
+        scope: &Scope,
+        path: &DfsPath,
+        follow: bool,
+    ) -> Result<FileStat, Error> {
+        scope.require(Access::Read)?;
         let mut tx = self.begin().await?;
         let last = if follow { Last::Follow } else { Last::Keep };
         let place = resolve(&mut tx, path, last).await?;
@@ -74,10 +80,12 @@ impl Namespace {
     /// exactly once.
     pub async fn list_directory(
         &self,
+        scope: &Scope,
         directory: &Target,
         after: Option<&Name>,
         limit: usize,
     ) -> Result<DirectoryPage, Error> {
+        scope.require(Access::Read)?;
         let mut tx = self.begin().await?;
         let directory = match directory {
             Target::Path(path) => {

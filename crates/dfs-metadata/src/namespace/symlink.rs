@@ -1,7 +1,7 @@
 //! Making symlinks.
 
 use bytes::Bytes;
-use dfs_types::{Attributes, DfsPath, FileKind};
+use dfs_types::{Access, Attributes, DfsPath, FileKind, Scope};
 
 use super::delete::Restorable;
 use super::mutation::Mutation;
@@ -32,9 +32,11 @@ impl Namespace {
     /// Makes a symlink.
     pub async fn make_symlink(
         &self,
+        scope: &Scope,
         request: &MakeSymlink,
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
+        scope.require(Access::Write)?;
         let len = request.target.len();
         if !(1..=TARGET_LEN_MAX).contains(&len) || request.target.contains(&0) {
             let what = format!(

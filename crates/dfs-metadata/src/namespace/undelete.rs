@@ -1,7 +1,7 @@
 //! Bringing back what was deleted or replaced.
 
 use bytes::Bytes;
-use dfs_types::{DfsPath, FileKind, Timestamp};
+use dfs_types::{Access, DfsPath, FileKind, Scope, Timestamp};
 
 use super::mutation::Mutation;
 use super::resolve::{Last, Named, resolve};
@@ -25,9 +25,11 @@ impl Namespace {
     /// Restores it, with everything below it. Never replaces anything.
     pub async fn undelete(
         &self,
+        scope: &Scope,
         request: &Undelete,
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
+        scope.require(Access::Write)?;
         stat_of(self.carry_out(Mutation::Undelete(request), repeat).await?)
     }
 

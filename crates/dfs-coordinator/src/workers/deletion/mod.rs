@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::ReplicaId;
-use dfs_types::{ChunkId, NodeId, NodeState};
+use dfs_types::{ChunkId, NodeId, NodeState, Scope};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tracing::warn;
@@ -100,7 +100,12 @@ impl Delete {
         stream::iter(chunks)
             .map(|(chunk, replicas)| {
                 let fence = &fence;
-                async move { self.core.namespace.forget_replicas(chunk, &replicas, Some(fence)).await }
+                async move {
+                    self.core
+                        .namespace
+                        .forget_replicas(Scope::internal(), chunk, &replicas, Some(fence))
+                        .await
+                }
             })
             .buffer_unordered(TOMBSTONES_AT_ONCE)
             .try_collect::<()>()

@@ -9,7 +9,7 @@ use dfs_runtime::Shutdown;
 use dfs_transport::TcpNetwork;
 use dfs_types::{
     Attributes, ChunkSeal, Clock, Crc32c, DfsPath, DiskId, NodeId, Receipt, RegistrationNumber,
-    Seal, SeededRandom, Sha256, Stamp, Timestamp,
+    Scope, Seal, SeededRandom, Sha256, Stamp, Timestamp,
 };
 use tokio::time::sleep;
 
@@ -40,8 +40,8 @@ async fn write_and_delete(core: &Core) -> ChunkId {
         version: String::new(),
         disks: vec![DiskId(1)],
     };
-    let registered = core.namespace.register(&registration, true).await.unwrap();
-    core.namespace.confirm_registration(NODE, registered.number).await.unwrap();
+    let registered = core.namespace.register(Scope::internal(), &registration, true).await.unwrap();
+    core.namespace.confirm_registration(Scope::internal(), NODE, registered.number).await.unwrap();
     let path = DfsPath::new(&b"/file"[..]).unwrap();
     let upload = PlanUpload {
         path: path.clone(),
@@ -55,7 +55,7 @@ async fn write_and_delete(core: &Core) -> ChunkId {
     let (zone, host) = (String::new(), String::new());
     let candidates = [Candidate { node: NODE, zone, host, free: 1 << 40 }];
     let placement = Placement { candidates: &candidates, selector: &*core.selector };
-    let plan = core.namespace.plan_upload(&upload, &placement).await.unwrap();
+    let plan = core.namespace.plan_upload(Scope::internal(), &upload, &placement).await.unwrap();
     let chunk = plan.chunks[0].chunk;
     let seal = ChunkSeal { length: 5, crc32c: Crc32c(1), sha256: Sha256([0; 32]) };
     let receipt = Receipt {
@@ -76,9 +76,9 @@ async fn write_and_delete(core: &Core) -> ChunkId {
         attributes: Attributes::default(),
         create_only: false,
     };
-    core.namespace.confirm(&confirm, None).await.unwrap();
+    core.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
     let delete = Delete { path, recursive: false, now: true };
-    core.namespace.delete(&delete, None).await.unwrap();
+    core.namespace.delete(Scope::internal(), &delete, None).await.unwrap();
     chunk
 }
 
@@ -105,7 +105,7 @@ async fn the_tombstone_of_a_chunk_goes_once_its_replicas_are_gone_and_no_plan_ca
     let (_trigger, shutdown) = Shutdown::new();
     tokio::spawn(service.run(shutdown));
     let chunk = write_and_delete(&core).await;
-    let read = async || core.namespace.chunks(&[chunk]).await.unwrap().remove(0);
+    let read = async || core.namespace.chunks(Scope::internal(), &[chunk]).await.unwrap().remove(0);
 
     // Its node does not answer, so the replica may still be there.
     clock.0.fetch_add(3 * 3_600_000, Ordering::Relaxed);
@@ -115,7 +115,7 @@ async fn the_tombstone_of_a_chunk_goes_once_its_replicas_are_gone_and_no_plan_ca
     assert_eq!(tombstone.replicas.len(), 1);
 
     // It will never answer.
-    core.namespace.set_node_state(NODE, NodeState::Removed).await.unwrap();
+    core.namespace.set_node_state(Scope::internal(), NODE, NodeState::Removed).await.unwrap();
     sleep(TOMBSTONES_EVERY * 2).await;
     assert_eq!(read().await, None);
 }

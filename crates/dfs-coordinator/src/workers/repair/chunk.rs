@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Replica, ReplicaId};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
-use dfs_types::{ChunkId, ErrorCode, NodeId, NodeState, Receipt};
+use dfs_types::{ChunkId, ErrorCode, NodeId, NodeState, Receipt, Scope};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -94,7 +94,7 @@ impl ChunkRepair {
 
     /// The record of a chunk that is still needed.
     async fn read(&self, chunk: ChunkId) -> Result<Option<Chunk>, Error> {
-        let read = self.core.namespace.chunks(&[chunk]).await;
+        let read = self.core.namespace.chunks(Scope::internal(), &[chunk]).await;
         let records = read.map_err(Error::metadata("reading the record of a chunk"))?;
         Ok(records.into_iter().flatten().next().filter(|record| !record.is_tombstone()))
     }
@@ -141,7 +141,7 @@ impl ChunkRepair {
         let swapped = self
             .core
             .namespace
-            .swap_replicas(chunk, generation, &[], displaced, Some(&fence))
+            .swap_replicas(Scope::internal(), chunk, generation, &[], displaced, Some(&fence))
             .await;
         let without = match swapped {
             Ok(without) => without,
@@ -202,7 +202,8 @@ impl ChunkRepair {
         let fence = self.lease.fence(WORKER_LEASE);
         for replica in record.good_replicas().filter(|replica| replica.node == node) {
             let replica = ReplicaId::of(replica);
-            let noted = self.core.namespace.mark_bad(chunk, replica, Some(&fence)).await;
+            let noted =
+                self.core.namespace.mark_bad(Scope::internal(), chunk, replica, Some(&fence)).await;
             if let Err(error) = noted {
                 warn!(%chunk, %node, %error, "a replica that is gone could not be noted");
             }
@@ -240,7 +241,14 @@ impl ChunkRepair {
             let swapped = self
                 .core
                 .namespace
-                .swap_replicas(chunk, record.generation, receipts, &replaced, Some(&fence))
+                .swap_replicas(
+                    Scope::internal(),
+                    chunk,
+                    record.generation,
+                    receipts,
+                    &replaced,
+                    Some(&fence),
+                )
                 .await;
             match swapped {
                 Ok(record) => {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::{ChunkChange, ChunkChanges, Namespace};
 use dfs_transport::in_request;
-use dfs_types::{ChunkId, Generation, NodeId, RequestId, Revision};
+use dfs_types::{ChunkId, Generation, NodeId, RequestId, Revision, Scope};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -113,7 +113,7 @@ impl Repair {
             self.lost = lost;
             self.core.background.set_health(None);
             self.core.background.take_reaped();
-            let changes = self.core.namespace.chunk_changes().await;
+            let changes = self.core.namespace.chunk_changes(Scope::internal()).await;
             let changes = changes.map_err(Error::metadata("following the changes of chunks"))?;
             self.seen = changes.from();
             self.changes = Some(changes);
@@ -127,7 +127,11 @@ impl Repair {
     /// Looks at the next chunks of a scan.
     async fn scan(&mut self, after: Option<ChunkId>) -> Result<(), Error> {
         self.progress.set_state("looks at all chunks");
-        let page = self.core.namespace.scan_chunks(after, Namespace::PAGE_LEN_MAX).await;
+        let page = self
+            .core
+            .namespace
+            .scan_chunks(Scope::internal(), after, Namespace::PAGE_LEN_MAX)
+            .await;
         let page = page.map_err(Error::metadata("looking at all chunks"))?;
         let last = page.chunks.last().map(|(chunk, _)| *chunk).filter(|_| page.has_more);
         self.pages.push((last.unwrap_or(ChunkId::MAX), page.revision));

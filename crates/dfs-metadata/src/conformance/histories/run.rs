@@ -14,7 +14,7 @@ use crate::{Committer, Error};
 use bytes::Bytes;
 use dfs_types::{
     Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, NodeId, Random,
-    Receipt, RegistrationNumber, Seal, SeededRandom, Sha256, Stamp, Timestamp,
+    Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256, Stamp, Timestamp,
 };
 use futures_util::future::join;
 
@@ -93,8 +93,8 @@ pub(in super::super) async fn register_node(namespace: &Namespace) {
         version: String::new(),
         disks: vec![DiskId(1)],
     };
-    let registered = namespace.register(&registration, true).await.unwrap();
-    namespace.confirm_registration(NODE, registered.number).await.unwrap();
+    let registered = namespace.register(Scope::internal(), &registration, true).await.unwrap();
+    namespace.confirm_registration(Scope::internal(), NODE, registered.number).await.unwrap();
 }
 
 struct Client {
@@ -177,7 +177,10 @@ impl Client {
             Call::MakeDirectory { path, parents, .. } => {
                 let attributes = Attributes::default();
                 let request = MakeDirectory { path: at(path), parents: *parents, attributes };
-                namespace.make_directory(&request, repeat).await.map(|stat| node(&stat))
+                namespace
+                    .make_directory(Scope::internal(), &request, repeat)
+                    .await
+                    .map(|stat| node(&stat))
             }
             Call::MakeSymlink { path, target, replace, .. } => {
                 let request = MakeSymlink {
@@ -186,15 +189,18 @@ impl Client {
                     attributes: Attributes::default(),
                     replace: *replace,
                 };
-                namespace.make_symlink(&request, repeat).await.map(|stat| node(&stat))
+                namespace
+                    .make_symlink(Scope::internal(), &request, repeat)
+                    .await
+                    .map(|stat| node(&stat))
             }
             Call::Rename { from, to, no_replace, .. } => {
                 let request = Rename { from: at(from), to: at(to), no_replace: *no_replace };
-                namespace.rename(&request, repeat).await.map(|()| Answer::Done)
+                namespace.rename(Scope::internal(), &request, repeat).await.map(|()| Answer::Done)
             }
             Call::Delete { path, recursive, now, .. } => {
                 let request = Delete { path: at(path), recursive: *recursive, now: *now };
-                let until = namespace.delete(&request, repeat).await?;
+                let until = namespace.delete(Scope::internal(), &request, repeat).await?;
                 Ok(Answer::Until(until.is_some()))
             }
             Call::Confirm { size, create_only, .. } => {
@@ -207,14 +213,16 @@ impl Client {
                     attributes: Attributes::default(),
                     create_only: *create_only,
                 };
-                namespace.confirm(&request, repeat).await.map(|stat| node(&stat))
+                namespace.confirm(Scope::internal(), &request, repeat).await.map(|stat| node(&stat))
             }
             Call::Stat { path, follow } => {
-                namespace.stat(&at(path), *follow).await.map(|stat| node(&stat))
+                namespace.stat(Scope::internal(), &at(path), *follow).await.map(|stat| node(&stat))
             }
             Call::List { path } => {
                 let limit = Namespace::PAGE_LEN_MAX;
-                let page = namespace.list_directory(&Target::Path(at(path)), None, limit).await?;
+                let page = namespace
+                    .list_directory(Scope::internal(), &Target::Path(at(path)), None, limit)
+                    .await?;
                 let entries = page.entries.into_iter();
                 Ok(Answer::Listed(entries.map(|e| (e.name.to_string(), seen(&e.stat))).collect()))
             }
@@ -237,7 +245,7 @@ async fn plan_upload(namespace: &Namespace, path: &str, size: u64) -> Result<Upl
         client_zone: String::new(),
     };
     let placement = Placement { candidates: &candidates, selector: &selector };
-    namespace.plan_upload(&request, &placement).await
+    namespace.plan_upload(Scope::internal(), &request, &placement).await
 }
 
 /// A chunk as if its node had taken it.

@@ -1,6 +1,6 @@
 //! A store that the namespace has written is clean, and each kind of damage is found.
 
-use dfs_types::{ChunkId, FileKind, InodeId, Name, SeededRandom};
+use dfs_types::{ChunkId, FileKind, InodeId, Name, Scope, SeededRandom};
 
 use super::*;
 use crate::check::{ProblemKind, Report, check};
@@ -36,28 +36,33 @@ async fn anything(fixture: &Fixture, random: &SeededRandom) {
         4 => drop(fixture.delete(&at, random.below(2) == 0, random.below(2) == 0).await),
         5 => {
             let request = Undelete { path: path(&at), to: None };
-            drop(fixture.namespace.undelete(&request, None).await);
+            drop(fixture.namespace.undelete(Scope::internal(), &request, None).await);
         }
         6 => {
             let limits = ReapLimits { items: 2, pressure: random.below(4) == 0 };
-            fixture.namespace.reap(&limits, None).await.unwrap();
-            fixture.namespace.reap_uploads(&limits, None).await.unwrap();
+            fixture.namespace.reap(Scope::internal(), &limits, None).await.unwrap();
+            fixture.namespace.reap_uploads(Scope::internal(), &limits, None).await.unwrap();
         }
         7 => fixture.clock.advance(HOUR / (1 + random.below(8) as u32)),
         8 => {
             // Staged, and given up or left alone.
             let Ok(plan) = fixture.plan(&at, random.below(6) * CHUNK).await else { return };
             let written: Vec<_> = plan.chunks.iter().map(|chunk| fixture.written(chunk)).collect();
-            drop(fixture.namespace.stage(std::slice::from_ref(&plan.token), &written).await);
+            drop(
+                fixture
+                    .namespace
+                    .stage(Scope::internal(), std::slice::from_ref(&plan.token), &written)
+                    .await,
+            );
             if random.below(2) == 0 {
-                fixture.namespace.abort(&plan.token).await.unwrap();
+                fixture.namespace.abort(Scope::internal(), &plan.token).await.unwrap();
             }
         }
         9 => {
             let floor = fixture.clock.now().minus(HOUR * 2);
-            fixture.namespace.raise_gc_floor(floor, None).await.unwrap();
-            fixture.namespace.sweep_tombstones(None, 50, None).await.unwrap();
-            fixture.namespace.sweep_slots(50).await.unwrap();
+            fixture.namespace.raise_gc_floor(Scope::internal(), floor, None).await.unwrap();
+            fixture.namespace.sweep_tombstones(Scope::internal(), None, 50, None).await.unwrap();
+            fixture.namespace.sweep_slots(Scope::internal(), 50).await.unwrap();
         }
         _ => drop(fixture.put(&at, random.below(40) * CHUNK / 2).await),
     }

@@ -2,7 +2,7 @@
 //! what holds when it takes place.
 
 use async_trait::async_trait;
-use dfs_types::{ErrorCode, Revision};
+use dfs_types::{ErrorCode, Revision, Scope};
 use tokio::sync::watch;
 
 use super::*;
@@ -71,7 +71,7 @@ async fn overtaken<T>(
     let raise = async {
         engine.waiting.subscribe().wait_for(|waiting| *waiting > 0).await.unwrap();
         let later = fixture.clock.now().plus(Duration::from_millis(1));
-        fixture.namespace.raise_gc_floor(later, None).await.unwrap();
+        fixture.namespace.raise_gc_floor(Scope::internal(), later, None).await.unwrap();
         engine.is_open.send_replace(true);
     };
     futures_util::future::join(commit, raise).await.0
@@ -83,7 +83,8 @@ async fn a_confirm_that_the_floor_overtakes_is_refused() {
     let (namespace, engine) = second(&fixture).await;
     let plan = fixture.plan("/f", CHUNK).await.unwrap();
     let confirm = fixture.confirm_of(&plan);
-    let refused = overtaken(&fixture, &engine, namespace.confirm(&confirm, None)).await;
+    let refused =
+        overtaken(&fixture, &engine, namespace.confirm(Scope::internal(), &confirm, None)).await;
     assert_eq!(code(refused), ErrorCode::Stale);
     assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
     assert_eq!(fixture.count("k/").await, 0, "a collector may have judged it already");
@@ -96,8 +97,10 @@ async fn a_stage_that_the_floor_overtakes_is_refused() {
     let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
     let confirm = fixture.confirm_of(&plan);
     let (first, last) = confirm.chunks.split_at(1);
-    namespace.stage(&confirm.tokens, first).await.unwrap();
-    let refused = overtaken(&fixture, &engine, namespace.stage(&confirm.tokens, last)).await;
+    namespace.stage(Scope::internal(), &confirm.tokens, first).await.unwrap();
+    let refused =
+        overtaken(&fixture, &engine, namespace.stage(Scope::internal(), &confirm.tokens, last))
+            .await;
     assert_eq!(code(refused), ErrorCode::Stale);
     // What was there before the floor stays: the collector knows it.
     assert_eq!(fixture.count("k/").await, 1);

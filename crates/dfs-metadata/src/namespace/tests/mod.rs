@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_types::{
     Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, NodeId, Random,
-    Receipt, RegistrationNumber, Seal, SeededRandom, Sha256, Slot, Stamp, Timestamp,
+    Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256, Slot, Stamp, Timestamp,
 };
 
 use super::*;
@@ -81,8 +81,12 @@ impl Fixture {
         let mut candidates = Vec::new();
         for number in 1..=4 {
             let node = NodeId(number);
-            let registered = namespace.register(&registration(node, 0), true).await.unwrap();
-            namespace.confirm_registration(node, registered.number).await.unwrap();
+            let registered =
+                namespace.register(Scope::internal(), &registration(node, 0), true).await.unwrap();
+            namespace
+                .confirm_registration(Scope::internal(), node, registered.number)
+                .await
+                .unwrap();
             let (zone, host) = (String::new(), String::new());
             candidates.push(Candidate { node, zone, host, free: 1 << 40 });
         }
@@ -115,7 +119,7 @@ impl Fixture {
             client_host: String::new(),
             client_zone: String::new(),
         };
-        self.namespace.plan_upload(&request, &self.placement()).await
+        self.namespace.plan_upload(Scope::internal(), &request, &self.placement()).await
     }
 
     /// What the nodes of a chunk vouch for.
@@ -165,7 +169,7 @@ impl Fixture {
         let mut repeat = self.repeat();
         // Calls at the same time use slots of their own.
         repeat.slot.slot = 1 + (repeat.slot.sequence % 60) as u32;
-        self.namespace.confirm(&self.confirm_of(&plan), Some(&repeat)).await
+        self.namespace.confirm(Scope::internal(), &self.confirm_of(&plan), Some(&repeat)).await
     }
 
     async fn mkdir(&self, at: &str) -> Result<FileStat, Error> {
@@ -174,7 +178,7 @@ impl Fixture {
             parents: false,
             attributes: Attributes { mode: 0o755, ..Attributes::default() },
         };
-        self.namespace.make_directory(&request, None).await
+        self.namespace.make_directory(Scope::internal(), &request, None).await
     }
 
     async fn symlink(&self, at: &str, target: &str) -> Result<FileStat, Error> {
@@ -184,21 +188,21 @@ impl Fixture {
             attributes: Attributes::default(),
             replace: false,
         };
-        self.namespace.make_symlink(&request, None).await
+        self.namespace.make_symlink(Scope::internal(), &request, None).await
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
         let request = Rename { from: path(from), to: path(to), no_replace: false };
-        self.namespace.rename(&request, None).await
+        self.namespace.rename(Scope::internal(), &request, None).await
     }
 
     async fn delete(&self, at: &str, recursive: bool, now: bool) -> Result<(), Error> {
         let request = Delete { path: path(at), recursive, now };
-        self.namespace.delete(&request, None).await.map(|_| ())
+        self.namespace.delete(Scope::internal(), &request, None).await.map(|_| ())
     }
 
     async fn stat(&self, at: &str) -> Result<FileStat, Error> {
-        self.namespace.stat(&path(at), true).await
+        self.namespace.stat(Scope::internal(), &path(at), true).await
     }
 
     /// Names in a directory, read two at a time.
@@ -207,7 +211,11 @@ impl Fixture {
         let mut after = None;
         loop {
             let target = Target::Path(path(at));
-            let page = self.namespace.list_directory(&target, after.as_ref(), 2).await.unwrap();
+            let page = self
+                .namespace
+                .list_directory(Scope::internal(), &target, after.as_ref(), 2)
+                .await
+                .unwrap();
             names.extend(page.entries.iter().map(|entry| entry.name.to_string()));
             after = page.entries.last().map(|entry| entry.name.clone());
             if !page.has_more {
@@ -227,7 +235,7 @@ impl Fixture {
         length: u64,
     ) -> Result<ReadPlan, Error> {
         let request = OpenFile { target, offset, length, max_extents: 0 };
-        self.namespace.open_file(&request).await
+        self.namespace.open_file(Scope::internal(), &request).await
     }
 
     /// Reaps until nothing is due, and returns what may be deleted.
@@ -235,7 +243,7 @@ impl Fixture {
         let mut replicas = Vec::new();
         loop {
             let limits = ReapLimits { items: 3, pressure };
-            let reaped = self.namespace.reap(&limits, None).await.unwrap();
+            let reaped = self.namespace.reap(Scope::internal(), &limits, None).await.unwrap();
             replicas.extend(reaped.replicas);
             if !reaped.has_more {
                 return replicas;

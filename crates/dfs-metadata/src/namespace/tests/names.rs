@@ -1,6 +1,6 @@
 //! Directories, symlinks, renames, deletes.
 
-use dfs_types::{ErrorCode, FileKind, FileTime, InodeId};
+use dfs_types::{ErrorCode, FileKind, FileTime, InodeId, Scope};
 
 use super::*;
 
@@ -68,10 +68,13 @@ async fn missing_parents_are_made_however_deep() {
         parents: true,
         attributes: Attributes { mode: 0o700, ..Attributes::default() },
     };
-    let made = fixture.namespace.make_directory(&request, None).await.unwrap();
+    let made = fixture.namespace.make_directory(Scope::internal(), &request, None).await.unwrap();
     assert_eq!(fixture.stat(&deep).await.unwrap(), made);
     // Content with what is there.
-    assert_eq!(fixture.namespace.make_directory(&request, None).await.unwrap(), made);
+    assert_eq!(
+        fixture.namespace.make_directory(Scope::internal(), &request, None).await.unwrap(),
+        made
+    );
     assert_eq!(code(fixture.mkdir(&deep).await), ErrorCode::AlreadyExists);
     fixture.put(&format!("{deep}/f"), 1).await.unwrap();
     fixture.delete("/d", true, true).await.unwrap();
@@ -100,7 +103,7 @@ async fn symlinks_are_followed_on_the_way_and_loops_are_found() {
     {
         assert_eq!(fixture.stat(through).await.unwrap(), file, "{through}");
     }
-    let link = fixture.namespace.stat(&path("/chain"), false).await.unwrap();
+    let link = fixture.namespace.stat(Scope::internal(), &path("/chain"), false).await.unwrap();
     assert_eq!(link.symlink_target, "absolute");
     fixture.symlink("/loop", "loop").await.unwrap();
     fixture.symlink("/gone", "nowhere").await.unwrap();
@@ -130,7 +133,10 @@ async fn renames_replace_as_posix_has_it() {
     assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
     // What was replaced can be restored.
     let undelete = Undelete { path: path("/g"), to: Some(path("/old")) };
-    assert_eq!(fixture.namespace.undelete(&undelete, None).await.unwrap().inode, other.inode);
+    assert_eq!(
+        fixture.namespace.undelete(Scope::internal(), &undelete, None).await.unwrap().inode,
+        other.inode
+    );
     for (from, to, wanted) in [
         ("/a", "/a/b/c", ErrorCode::WouldCycle),
         ("/a", "/a/b", ErrorCode::WouldCycle),
@@ -151,7 +157,10 @@ async fn renames_replace_as_posix_has_it() {
     fixture.rename("/a", "/empty/x/a").await.unwrap();
     assert_eq!(fixture.list("/empty/x/a").await, ["b"]);
     let keep = Rename { from: path("/g"), to: path("/old"), no_replace: true };
-    assert_eq!(code(fixture.namespace.rename(&keep, None).await), ErrorCode::AlreadyExists);
+    assert_eq!(
+        code(fixture.namespace.rename(Scope::internal(), &keep, None).await),
+        ErrorCode::AlreadyExists
+    );
 }
 
 #[tokio::test]
@@ -178,12 +187,15 @@ async fn deletes_take_trees_only_when_told_to() {
     fixture.delete("/a", true, false).await.unwrap();
     assert_eq!(code(fixture.stat("/a/f").await), ErrorCode::NotFound);
     let back = Undelete { path: path("/a"), to: None };
-    fixture.namespace.undelete(&back, None).await.unwrap();
+    fixture.namespace.undelete(Scope::internal(), &back, None).await.unwrap();
     assert_eq!(fixture.stat("/a/f").await.unwrap().size, 5);
     fixture.delete("/a/f", false, false).await.unwrap();
     fixture.delete("/a", false, false).await.unwrap();
     fixture.clock.advance(HOUR * 2);
-    assert_eq!(code(fixture.namespace.undelete(&back, None).await), ErrorCode::NotFound);
+    assert_eq!(
+        code(fixture.namespace.undelete(Scope::internal(), &back, None).await),
+        ErrorCode::NotFound
+    );
 }
 
 #[tokio::test]
@@ -200,13 +212,13 @@ async fn attributes_change_alone() {
         gid: None,
         mtime,
     };
-    let stat = fixture.namespace.set_attributes(&request, None).await.unwrap();
+    let stat = fixture.namespace.set_attributes(Scope::internal(), &request, None).await.unwrap();
     assert_eq!(fixture.stat("/f").await.unwrap(), stat);
     let wanted = Attributes { mode: 0o7777, uid: 12, gid: 0, mtime: mtime.unwrap() };
     assert_eq!(stat.attributes, wanted);
     fixture.mkdir("/d").await.unwrap();
     let request = SetAttributes { path: path("/d"), ..request };
-    let stat = fixture.namespace.set_attributes(&request, None).await.unwrap();
+    let stat = fixture.namespace.set_attributes(Scope::internal(), &request, None).await.unwrap();
     assert_eq!((stat.attributes, fixture.stat("/d").await.unwrap()), (wanted, stat));
 }
 
@@ -216,16 +228,22 @@ async fn a_repeat_gets_the_first_answer_and_changes_nothing() {
     let repeat = fixture.repeat();
     let request =
         MakeDirectory { path: path("/a"), parents: false, attributes: Attributes::default() };
-    let first = fixture.namespace.make_directory(&request, Some(&repeat)).await.unwrap();
+    let first =
+        fixture.namespace.make_directory(Scope::internal(), &request, Some(&repeat)).await.unwrap();
     fixture.rename("/a", "/b").await.unwrap();
-    let again = fixture.namespace.make_directory(&request, Some(&repeat)).await.unwrap();
+    let again =
+        fixture.namespace.make_directory(Scope::internal(), &request, Some(&repeat)).await.unwrap();
     assert_eq!(first, again);
     assert_eq!(fixture.list("/").await, ["b"]);
     let other = Repeat { body: Sha256([9; 32]), ..repeat };
-    let lie = fixture.namespace.make_directory(&request, Some(&other)).await;
+    let lie = fixture.namespace.make_directory(Scope::internal(), &request, Some(&other)).await;
     assert_eq!(code(lie), ErrorCode::InvalidArgument);
-    fixture.namespace.make_directory(&request, Some(&fixture.repeat())).await.unwrap();
-    let late = fixture.namespace.make_directory(&request, Some(&repeat)).await;
+    fixture
+        .namespace
+        .make_directory(Scope::internal(), &request, Some(&fixture.repeat()))
+        .await
+        .unwrap();
+    let late = fixture.namespace.make_directory(Scope::internal(), &request, Some(&repeat)).await;
     assert_eq!(code(late), ErrorCode::Stale);
 }
 
@@ -234,9 +252,9 @@ async fn answers_of_silent_clients_are_forgotten() {
     let fixture = Fixture::new().await;
     fixture.put("/f", 0).await.unwrap();
     assert_eq!(fixture.count("r/").await, 1);
-    fixture.namespace.sweep_slots(10).await.unwrap();
+    fixture.namespace.sweep_slots(Scope::internal(), 10).await.unwrap();
     assert_eq!(fixture.count("r/").await, 1);
     fixture.clock.advance(Namespace::SLOTS_KEPT + HOUR);
-    fixture.namespace.sweep_slots(10).await.unwrap();
+    fixture.namespace.sweep_slots(Scope::internal(), 10).await.unwrap();
     assert_eq!(fixture.count("r/").await, 0);
 }

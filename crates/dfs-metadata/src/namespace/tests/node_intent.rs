@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dfs_types::{ChunkId, ErrorCode, NodeState};
+use dfs_types::{ChunkId, ErrorCode, NodeState, Scope};
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn everything(_: &Replica) -> bool {
 impl Fixture {
     async fn safety(&self, nodes: &[u128]) -> Safety {
         let nodes: BTreeSet<NodeId> = nodes.iter().copied().map(NodeId).collect();
-        self.namespace.safe_to_stop(&nodes, &everything).await.unwrap()
+        self.namespace.safe_to_stop(Scope::internal(), &nodes, &everything).await.unwrap()
     }
 
     /// Below, and out of reach.
@@ -28,7 +28,10 @@ impl Fixture {
 
     /// Announces, or ends with no time, whatever it means for the data.
     async fn maintain(&self, node: u128, ttl: Duration) {
-        let made = self.namespace.set_maintenance(NodeId(node), ttl, Grant::Always).await;
+        let made = self
+            .namespace
+            .set_maintenance(Scope::internal(), NodeId(node), ttl, Grant::Always)
+            .await;
         made.unwrap().expect("there is no condition");
     }
 
@@ -37,16 +40,16 @@ impl Fixture {
         let all = self.candidates.clone();
         self.candidates.retain(|candidate| nodes.contains(&candidate.node.0));
         let replication = Replication { factor: nodes.len() as u8, min_write: None };
-        self.namespace.set_replication(replication).await.unwrap();
+        self.namespace.set_replication(Scope::internal(), replication).await.unwrap();
         let plan = self.plan(at, CHUNK).await.unwrap();
-        self.namespace.confirm(&self.confirm_of(&plan), None).await.unwrap();
+        self.namespace.confirm(Scope::internal(), &self.confirm_of(&plan), None).await.unwrap();
         self.candidates = all;
         plan.chunks[0].chunk
     }
 
     async fn leave(&self, node: u128) -> Holdings {
-        self.namespace.set_leaving(NodeId(node), true).await.unwrap();
-        self.namespace.holdings(NodeId(node), &everything).await.unwrap()
+        self.namespace.set_leaving(Scope::internal(), NodeId(node), true).await.unwrap();
+        self.namespace.holdings(Scope::internal(), NodeId(node), &everything).await.unwrap()
     }
 }
 
@@ -54,16 +57,16 @@ impl Fixture {
 async fn a_node_that_joins_is_admitted_and_no_other_is_changed() {
     let fixture = Fixture::new().await;
     let (namespace, new) = (&fixture.namespace, NodeId(50));
-    namespace.register(&registration(new, 0), false).await.unwrap();
+    namespace.register(Scope::internal(), &registration(new, 0), false).await.unwrap();
     for _ in 0..2 {
-        assert_eq!(namespace.admit(new).await.unwrap().state, NodeState::Active);
+        assert_eq!(namespace.admit(Scope::internal(), new).await.unwrap().state, NodeState::Active);
     }
-    namespace.set_node_state(new, NodeState::Draining).await.unwrap();
-    assert_eq!(namespace.admit(new).await.unwrap().state, NodeState::Draining);
-    namespace.set_node_state(new, NodeState::Removed).await.unwrap();
-    assert!(matches!(namespace.admit(new).await, Err(Error::NodeRemoved(_))));
-    assert_eq!(code(namespace.admit(NodeId(51)).await), ErrorCode::NotFound);
-    let wish = namespace.set_node_state(NodeId(1), NodeState::Maintenance).await;
+    namespace.set_node_state(Scope::internal(), new, NodeState::Draining).await.unwrap();
+    assert_eq!(namespace.admit(Scope::internal(), new).await.unwrap().state, NodeState::Draining);
+    namespace.set_node_state(Scope::internal(), new, NodeState::Removed).await.unwrap();
+    assert!(matches!(namespace.admit(Scope::internal(), new).await, Err(Error::NodeRemoved(_))));
+    assert_eq!(code(namespace.admit(Scope::internal(), NodeId(51)).await), ErrorCode::NotFound);
+    let wish = namespace.set_node_state(Scope::internal(), NodeId(1), NodeState::Maintenance).await;
     assert_eq!(code(wish), ErrorCode::InvalidArgument, "it has an end");
 }
 
@@ -71,29 +74,50 @@ async fn a_node_that_joins_is_admitted_and_no_other_is_changed() {
 async fn a_maintenance_ends_by_itself_and_is_kept_when_the_node_registers() {
     let fixture = Fixture::new().await;
     let (namespace, node) = (&fixture.namespace, NodeId(1));
-    let left =
-        async || namespace.node(node).await.unwrap().unwrap().maintenance_left(fixture.clock.now());
+    let left = async || {
+        namespace
+            .node(Scope::internal(), node)
+            .await
+            .unwrap()
+            .unwrap()
+            .maintenance_left(fixture.clock.now())
+    };
     fixture.maintain(1, MINUTE).await;
     assert_eq!(left().await, Some(MINUTE));
-    let registered = namespace.register(&registration(node, 1), true).await.unwrap();
-    namespace.confirm_registration(node, registered.number).await.unwrap();
+    let registered =
+        namespace.register(Scope::internal(), &registration(node, 1), true).await.unwrap();
+    namespace.confirm_registration(Scope::internal(), node, registered.number).await.unwrap();
     assert_eq!(registered.state, NodeState::Active, "that is what it will be again");
     assert_eq!(left().await, Some(MINUTE), "that it is here does not end it");
     fixture.clock.advance(MINUTE / 2);
     assert_eq!(left().await, Some(MINUTE / 2));
-    let renewed = namespace.set_maintenance(node, MINUTE * 2, Grant::Renewal).await.unwrap();
+    let renewed = namespace
+        .set_maintenance(Scope::internal(), node, MINUTE * 2, Grant::Renewal)
+        .await
+        .unwrap();
     assert!(renewed.is_some());
     assert_eq!(left().await, Some(MINUTE * 2));
     fixture.clock.advance(MINUTE * 2);
     assert_eq!(left().await, None);
-    assert!(namespace.set_maintenance(node, MINUTE, Grant::Renewal).await.unwrap().is_none());
+    assert!(
+        namespace
+            .set_maintenance(Scope::internal(), node, MINUTE, Grant::Renewal)
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert_eq!(left().await, None, "there was none to renew");
     fixture.maintain(1, MINUTE).await;
     fixture.maintain(1, Duration::ZERO).await;
     assert_eq!(left().await, None);
     let day = Node::MAINTENANCE_MAX;
     fixture.maintain(1, day).await;
-    let longer = namespace.set_maintenance(node, day + Duration::from_millis(1), Grant::Always);
+    let longer = namespace.set_maintenance(
+        Scope::internal(),
+        node,
+        day + Duration::from_millis(1),
+        Grant::Always,
+    );
     assert_eq!(code(longer.await), ErrorCode::InvalidArgument);
 }
 
@@ -120,12 +144,12 @@ async fn nodes_may_stop_as_long_as_each_chunk_keeps_what_a_write_needs() {
     assert_eq!(safety.example, Some(Shortfall { chunk: three, left: 1, needed: 2 }));
     let nodes = BTreeSet::from([NodeId(1)]);
     let silent = |replica: &Replica| replica.node != NodeId(2);
-    let safety = fixture.namespace.safe_to_stop(&nodes, &silent).await.unwrap();
+    let safety = fixture.namespace.safe_to_stop(Scope::internal(), &nodes, &silent).await.unwrap();
     assert_eq!((safety.chunks_below, safety.chunks_unreadable), (2, 1), "2 cannot be read now");
     // What has no replica there is none the worse for it.
     let nodes = BTreeSet::from([NodeId(4)]);
     let silent = |replica: &Replica| replica.node == NodeId(4);
-    let safety = fixture.namespace.safe_to_stop(&nodes, &silent).await.unwrap();
+    let safety = fixture.namespace.safe_to_stop(Scope::internal(), &nodes, &silent).await.unwrap();
     assert!(safety.is_safe(), "{safety:?}");
     // Deleted, and all that is left to do is to delete the replicas.
     for file in ["/one", "/two", "/three"] {
@@ -134,7 +158,7 @@ async fn nodes_may_stop_as_long_as_each_chunk_keeps_what_a_write_needs() {
     fixture.reap(true).await;
     assert_eq!(fixture.counted(&[1, 2, 3, 4]).await, (0, 0));
     let unknown = BTreeSet::from([NodeId(1), NodeId(51)]);
-    let unknown = fixture.namespace.safe_to_stop(&unknown, &everything).await;
+    let unknown = fixture.namespace.safe_to_stop(Scope::internal(), &unknown, &everything).await;
     assert_eq!(code(unknown), ErrorCode::NotFound);
 }
 
@@ -151,14 +175,14 @@ async fn what_is_bad_or_not_to_be_relied_on_does_not_count() {
     for (state, below) in
         [(NodeState::Draining, 0), (NodeState::Drained, 1), (NodeState::Removed, 1)]
     {
-        fixture.namespace.set_node_state(NodeId(3), state).await.unwrap();
+        fixture.namespace.set_node_state(Scope::internal(), NodeId(3), state).await.unwrap();
         assert_eq!(fixture.counted(&[1]).await, (below, 0), "{state}");
     }
     let replica = ReplicaId { node: NodeId(2), stamp: Stamp(1) };
-    fixture.namespace.mark_bad(chunk, replica, None).await.unwrap();
+    fixture.namespace.mark_bad(Scope::internal(), chunk, replica, None).await.unwrap();
     assert_eq!(fixture.counted(&[1]).await, (1, 1));
     let removed = BTreeSet::from([NodeId(3)]);
-    let removed = fixture.namespace.safe_to_stop(&removed, &everything).await;
+    let removed = fixture.namespace.safe_to_stop(Scope::internal(), &removed, &everything).await;
     assert!(matches!(removed, Err(Error::NodeRemoved(_))));
 }
 
@@ -181,11 +205,24 @@ async fn of_two_who_were_told_that_it_is_safe_one_may() {
     let (first, second) = (fixture.safety(&[1]).await, fixture.safety(&[2]).await);
     assert!(first.is_safe() && second.is_safe());
     let ask = |node, safety: &Safety| {
-        namespace.set_maintenance(NodeId(node), MINUTE, Grant::Unchanged(safety.intent))
+        namespace.set_maintenance(
+            Scope::internal(),
+            NodeId(node),
+            MINUTE,
+            Grant::Unchanged(safety.intent),
+        )
     };
     assert!(ask(1, &first).await.unwrap().is_some());
     assert!(ask(2, &second).await.unwrap().is_none());
-    assert!(namespace.node(NodeId(2)).await.unwrap().unwrap().maintenance_until.is_none());
+    assert!(
+        namespace
+            .node(Scope::internal(), NodeId(2))
+            .await
+            .unwrap()
+            .unwrap()
+            .maintenance_until
+            .is_none()
+    );
     assert!(!fixture.safety(&[2]).await.is_safe());
     // Whatever an administrator changes meanwhile makes it to be asked anew.
     type Step<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -195,13 +232,21 @@ async fn of_two_who_were_told_that_it_is_safe_one_may() {
         (
             "a state",
             Box::pin(async {
-                namespace.set_node_state(NodeId(4), NodeState::Drained).await.unwrap();
+                namespace
+                    .set_node_state(Scope::internal(), NodeId(4), NodeState::Drained)
+                    .await
+                    .unwrap();
             }),
         ),
         (
             "a removal",
             Box::pin(async {
-                assert!(namespace.remove_node(&fixture.leave(4).await).await.unwrap());
+                assert!(
+                    namespace
+                        .remove_node(Scope::internal(), &fixture.leave(4).await)
+                        .await
+                        .unwrap()
+                );
             }),
         ),
     ];
@@ -218,32 +263,42 @@ async fn of_two_who_were_told_that_it_is_safe_one_may() {
 async fn a_node_goes_only_when_nothing_has_come_to_it_since_it_was_looked_at() {
     let mut fixture = Fixture::new().await;
     let node = NodeId(1);
-    let before = fixture.namespace.holdings(node, &everything).await.unwrap();
-    assert!(!fixture.namespace.remove_node(&before).await.unwrap(), "it was not leaving");
+    let before = fixture.namespace.holdings(Scope::internal(), node, &everything).await.unwrap();
+    assert!(
+        !fixture.namespace.remove_node(Scope::internal(), &before).await.unwrap(),
+        "it was not leaving"
+    );
     // Planned before, and written by now.
     let plan = fixture.plan("/late", CHUNK).await.unwrap();
     let holdings = fixture.leave(1).await;
     assert_eq!((holdings.chunks, holdings.sole), (0, 0));
-    fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await.unwrap();
+    fixture.namespace.confirm(Scope::internal(), &fixture.confirm_of(&plan), None).await.unwrap();
     let replicas = fixture.open("/late").await.unwrap().extents.remove(0).chunk.replicas;
     assert!(replicas.iter().all(|replica| replica.node != node), "its receipts count for nothing");
     // It comes back in between, in one of two ways.
-    fixture.namespace.confirm_registration(node, RegistrationNumber(1)).await.unwrap();
-    assert!(!fixture.namespace.remove_node(&holdings).await.unwrap());
+    fixture
+        .namespace
+        .confirm_registration(Scope::internal(), node, RegistrationNumber(1))
+        .await
+        .unwrap();
+    assert!(!fixture.namespace.remove_node(Scope::internal(), &holdings).await.unwrap());
     let chunk = fixture.put_on("/f", &[1]).await;
     let holdings = fixture.leave(1).await;
     assert_eq!((holdings.chunks, holdings.sole, holdings.example), (1, 1, Some(chunk)));
-    fixture.namespace.register(&registration(node, 1), true).await.unwrap();
-    assert!(!fixture.namespace.remove_node(&holdings).await.unwrap());
-    fixture.namespace.set_leaving(node, true).await.unwrap();
-    fixture.namespace.set_leaving(node, false).await.unwrap();
-    let holdings = fixture.namespace.holdings(node, &everything).await.unwrap();
-    assert!(!fixture.namespace.remove_node(&holdings).await.unwrap(), "it stays after all");
+    fixture.namespace.register(Scope::internal(), &registration(node, 1), true).await.unwrap();
+    assert!(!fixture.namespace.remove_node(Scope::internal(), &holdings).await.unwrap());
+    fixture.namespace.set_leaving(Scope::internal(), node, true).await.unwrap();
+    fixture.namespace.set_leaving(Scope::internal(), node, false).await.unwrap();
+    let holdings = fixture.namespace.holdings(Scope::internal(), node, &everything).await.unwrap();
+    assert!(
+        !fixture.namespace.remove_node(Scope::internal(), &holdings).await.unwrap(),
+        "it stays after all"
+    );
     let holdings = fixture.leave(1).await;
-    assert!(fixture.namespace.remove_node(&holdings).await.unwrap());
-    let gone = fixture.namespace.node(node).await.unwrap().unwrap();
+    assert!(fixture.namespace.remove_node(Scope::internal(), &holdings).await.unwrap());
+    let gone = fixture.namespace.node(Scope::internal(), node).await.unwrap().unwrap();
     assert_eq!((gone.state, gone.is_leaving), (NodeState::Removed, false));
-    let again = fixture.namespace.set_leaving(node, true).await;
+    let again = fixture.namespace.set_leaving(Scope::internal(), node, true).await;
     assert!(matches!(again, Err(Error::NodeRemoved(_))));
 }
 
@@ -255,21 +310,24 @@ async fn the_last_replica_that_counts_is_told_from_others() {
     fixture.put_on("/elsewhere", &[2, 3]).await;
     let bad_there = fixture.put_on("/bad there", &[1, 3]).await;
     let replica = ReplicaId { node: NodeId(1), stamp: Stamp(1) };
-    fixture.namespace.mark_bad(bad_there, replica, None).await.unwrap();
+    fixture.namespace.mark_bad(Scope::internal(), bad_there, replica, None).await.unwrap();
     let found = |holdings: Holdings| (holdings.chunks, holdings.sole, holdings.example);
-    let holdings = fixture.namespace.holdings(NodeId(1), &everything).await.unwrap();
+    let holdings =
+        fixture.namespace.holdings(Scope::internal(), NodeId(1), &everything).await.unwrap();
     assert_eq!(found(holdings), (3, 1, Some(sole)));
     let lost = |replica: &Replica| replica.node != NodeId(2);
-    let holdings = fixture.namespace.holdings(NodeId(1), &lost).await.unwrap();
+    let holdings = fixture.namespace.holdings(Scope::internal(), NodeId(1), &lost).await.unwrap();
     assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))), "that of 2 counts for nothing");
     let replica = ReplicaId { node: NodeId(2), stamp: Stamp(1) };
-    fixture.namespace.mark_bad(shared, replica, None).await.unwrap();
-    let holdings = fixture.namespace.holdings(NodeId(1), &everything).await.unwrap();
+    fixture.namespace.mark_bad(Scope::internal(), shared, replica, None).await.unwrap();
+    let holdings =
+        fixture.namespace.holdings(Scope::internal(), NodeId(1), &everything).await.unwrap();
     assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))));
     for file in ["/sole", "/shared", "/bad there"] {
         fixture.delete(file, false, true).await.unwrap();
     }
     fixture.reap(true).await;
-    let holdings = fixture.namespace.holdings(NodeId(1), &everything).await.unwrap();
+    let holdings =
+        fixture.namespace.holdings(Scope::internal(), NodeId(1), &everything).await.unwrap();
     assert_eq!(found(holdings), (3, 0, None), "they only wait to be deleted");
 }

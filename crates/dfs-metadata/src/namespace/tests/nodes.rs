@@ -1,6 +1,6 @@
 //! Registrations: which disks are the node, and which only look like it.
 
-use dfs_types::{ErrorCode, NodeState};
+use dfs_types::{ErrorCode, NodeState, Scope};
 
 use super::*;
 
@@ -10,40 +10,55 @@ const NEW: NodeId = NodeId(50);
 async fn a_node_registers_confirms_and_comes_back() {
     let fixture = Fixture::new().await;
     let namespace = &fixture.namespace;
-    let first = namespace.register(&registration(NEW, 0), false).await.unwrap();
+    let first = namespace.register(Scope::internal(), &registration(NEW, 0), false).await.unwrap();
     assert_eq!((first.number.0, first.state), (1, NodeState::Joining));
     assert_eq!(first.key, namespace.key().for_node(NEW, first.number));
     // It ended before it wrote the number.
-    let second = namespace.register(&registration(NEW, 0), false).await.unwrap();
-    let early = namespace.confirm_registration(NEW, first.number).await;
+    let second = namespace.register(Scope::internal(), &registration(NEW, 0), false).await.unwrap();
+    let early = namespace.confirm_registration(Scope::internal(), NEW, first.number).await;
     assert!(matches!(early, Err(Error::NotRegistered { .. })));
-    namespace.confirm_registration(NEW, second.number).await.unwrap();
-    let node = namespace.confirm_registration(NEW, second.number).await.unwrap();
+    namespace.confirm_registration(Scope::internal(), NEW, second.number).await.unwrap();
+    let node = namespace.confirm_registration(Scope::internal(), NEW, second.number).await.unwrap();
     assert_eq!(node.confirmed, second.number);
     // It wrote the third number, but ended before its first heartbeat.
-    let third = namespace.register(&registration(NEW, second.number.0), true).await.unwrap();
+    let third = namespace
+        .register(Scope::internal(), &registration(NEW, second.number.0), true)
+        .await
+        .unwrap();
     assert_eq!(third.state, NodeState::Active);
-    let fourth = namespace.register(&registration(NEW, third.number.0), true).await.unwrap();
-    namespace.confirm_registration(NEW, fourth.number).await.unwrap();
-    assert_eq!(namespace.node(NEW).await.unwrap().unwrap().confirmed, fourth.number);
+    let fourth = namespace
+        .register(Scope::internal(), &registration(NEW, third.number.0), true)
+        .await
+        .unwrap();
+    namespace.confirm_registration(Scope::internal(), NEW, fourth.number).await.unwrap();
+    assert_eq!(
+        namespace.node(Scope::internal(), NEW).await.unwrap().unwrap().confirmed,
+        fourth.number
+    );
 }
 
 #[tokio::test]
 async fn an_old_image_and_the_second_of_two_replicas_are_refused() {
     let fixture = Fixture::new().await;
     let namespace = &fixture.namespace;
-    let one = namespace.register(&registration(NEW, 0), true).await.unwrap();
-    namespace.confirm_registration(NEW, one.number).await.unwrap();
+    let one = namespace.register(Scope::internal(), &registration(NEW, 0), true).await.unwrap();
+    namespace.confirm_registration(Scope::internal(), NEW, one.number).await.unwrap();
     // Two equal disks come at the same time: at most one of them goes on.
-    let a = namespace.register(&registration(NEW, one.number.0), true).await.unwrap();
-    let b = namespace.register(&registration(NEW, one.number.0), true).await.unwrap();
-    assert!(namespace.confirm_registration(NEW, a.number).await.is_err());
-    namespace.confirm_registration(NEW, b.number).await.unwrap();
+    let a = namespace
+        .register(Scope::internal(), &registration(NEW, one.number.0), true)
+        .await
+        .unwrap();
+    let b = namespace
+        .register(Scope::internal(), &registration(NEW, one.number.0), true)
+        .await
+        .unwrap();
+    assert!(namespace.confirm_registration(Scope::internal(), NEW, a.number).await.is_err());
+    namespace.confirm_registration(Scope::internal(), NEW, b.number).await.unwrap();
     for old in [0, one.number.0, a.number.0] {
-        let refused = namespace.register(&registration(NEW, old), true).await;
+        let refused = namespace.register(Scope::internal(), &registration(NEW, old), true).await;
         assert!(matches!(refused, Err(Error::OldImage { .. })), "{old}: {refused:?}");
     }
-    let unknown = namespace.register(&registration(NodeId(51), 3), true).await;
+    let unknown = namespace.register(Scope::internal(), &registration(NodeId(51), 3), true).await;
     assert_eq!(code(unknown), ErrorCode::NotFound);
 }
 
@@ -56,15 +71,23 @@ async fn disks_of_another_cluster_and_removed_nodes_are_refused() {
     let newer = ClusterIdentity { incarnation: ours.incarnation.next(), ..ours };
     for cluster in [other, newer] {
         let request = Registration { cluster: Some(cluster), ..registration(NEW, 0) };
-        assert_eq!(code(namespace.register(&request, true).await), ErrorCode::WrongCluster);
+        assert_eq!(
+            code(namespace.register(Scope::internal(), &request, true).await),
+            ErrorCode::WrongCluster
+        );
     }
-    namespace.set_node_state(NodeId(1), NodeState::Removed).await.unwrap();
-    let refused = namespace.register(&registration(NodeId(1), 1), true).await;
+    namespace.set_node_state(Scope::internal(), NodeId(1), NodeState::Removed).await.unwrap();
+    let refused = namespace.register(Scope::internal(), &registration(NodeId(1), 1), true).await;
     assert!(matches!(refused, Err(Error::NodeRemoved(_))));
-    let wish = namespace.set_node_state(NodeId(2), NodeState::Lost).await;
+    let wish = namespace.set_node_state(Scope::internal(), NodeId(2), NodeState::Lost).await;
     assert_eq!(code(wish), ErrorCode::InvalidArgument);
-    let states: Vec<NodeState> =
-        namespace.nodes().await.unwrap().iter().map(|(_, node)| node.state).collect();
+    let states: Vec<NodeState> = namespace
+        .nodes(Scope::internal())
+        .await
+        .unwrap()
+        .iter()
+        .map(|(_, node)| node.state)
+        .collect();
     assert_eq!(states[..2], [NodeState::Removed, NodeState::Active]);
 }
 
@@ -72,12 +95,15 @@ async fn disks_of_another_cluster_and_removed_nodes_are_refused() {
 async fn the_replication_factor_is_set_within_its_bounds() {
     let fixture = Fixture::new().await;
     for (factor, min_write) in [(0, None), (17, None), (3, Some(4)), (3, Some(0))] {
-        let set = fixture.namespace.set_replication(Replication { factor, min_write }).await;
+        let set = fixture
+            .namespace
+            .set_replication(Scope::internal(), Replication { factor, min_write })
+            .await;
         assert_eq!(code(set), ErrorCode::InvalidArgument);
     }
     let wanted = Replication { factor: 2, min_write: Some(1) };
-    let revision = fixture.namespace.set_replication(wanted).await.unwrap();
-    let state = fixture.namespace.cluster_state().await.unwrap();
+    let revision = fixture.namespace.set_replication(Scope::internal(), wanted).await.unwrap();
+    let state = fixture.namespace.cluster_state(Scope::internal()).await.unwrap();
     assert_eq!((state.replication, state.nodes.len()), (wanted, 4));
     assert!(state.revision >= revision);
     let plan = fixture.plan("/f", 1).await.unwrap();

@@ -1,6 +1,6 @@
 //! Space comes back, and only what nothing refers to.
 
-use dfs_types::{ErrorCode, LeaseEpoch};
+use dfs_types::{ErrorCode, LeaseEpoch, Scope};
 
 use super::*;
 
@@ -21,7 +21,8 @@ async fn a_tree_is_taken_apart_to_the_last_key() {
     assert_eq!(fixture.reap(false).await, []);
     fixture.clock.advance(HOUR * 2);
     let replicas = fixture.reap(false).await;
-    let chunks = fixture.namespace.scan_chunks(None, 1_000).await.unwrap().chunks;
+    let chunks =
+        fixture.namespace.scan_chunks(Scope::internal(), None, 1_000).await.unwrap().chunks;
     assert!(chunks.iter().all(|(_, chunk)| chunk.is_tombstone()));
     assert_eq!(replicas.len(), chunks.len() * 3);
     let after = [fixture.count("d/").await, fixture.count("i/").await, fixture.count("t/").await];
@@ -36,7 +37,10 @@ async fn a_full_disk_shortens_the_time_in_which_things_are_restored() {
     assert_eq!(fixture.reap(false).await.len(), 0);
     assert_eq!(fixture.reap(true).await.len(), 3);
     let back = Undelete { path: path("/f"), to: None };
-    assert_eq!(code(fixture.namespace.undelete(&back, None).await), ErrorCode::NotFound);
+    assert_eq!(
+        code(fixture.namespace.undelete(Scope::internal(), &back, None).await),
+        ErrorCode::NotFound
+    );
 }
 
 #[tokio::test]
@@ -46,7 +50,7 @@ async fn what_is_put_into_a_deleted_directory_is_refused_or_reaped_with_it() {
     fixture.mkdir("/a/b").await.unwrap();
     let plan = fixture.plan("/a/b/f", CHUNK).await.unwrap();
     fixture.delete("/a", true, true).await.unwrap();
-    fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await.unwrap();
+    fixture.namespace.confirm(Scope::internal(), &fixture.confirm_of(&plan), None).await.unwrap();
     let late = fixture.plan("/a/b/g", CHUNK).await;
     assert_eq!(code(late), ErrorCode::NotFound);
     assert_eq!(fixture.reap(false).await.len(), 3);
@@ -63,9 +67,14 @@ async fn nothing_is_reaped_by_who_lost_the_lease() {
     let second = fixture.engine.lease("workers", "two", ttl).await.unwrap().unwrap();
     assert!(second.epoch > first.epoch && first.epoch > LeaseEpoch(0));
     let limits = ReapLimits { items: 10, pressure: false };
-    let late = fixture.namespace.reap(&limits, Some(&first.fence("workers"))).await;
+    let late =
+        fixture.namespace.reap(Scope::internal(), &limits, Some(&first.fence("workers"))).await;
     assert!(matches!(late, Err(Error::LeaseLost)), "{late:?}");
-    let reaped = fixture.namespace.reap(&limits, Some(&second.fence("workers"))).await.unwrap();
+    let reaped = fixture
+        .namespace
+        .reap(Scope::internal(), &limits, Some(&second.fence("workers")))
+        .await
+        .unwrap();
     assert_eq!(reaped.replicas.len(), 3);
 }
 
@@ -74,26 +83,37 @@ async fn replicas_are_swapped_on_condition_and_the_last_good_one_stays() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", CHUNK).await.unwrap();
     let confirm = fixture.confirm_of(&plan);
-    fixture.namespace.confirm(&confirm, None).await.unwrap();
+    fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
     let (planned, written) = (&plan.chunks[0], &confirm.chunks[0]);
     let id = planned.chunk;
-    let record = fixture.namespace.chunks(&[id]).await.unwrap()[0].clone().unwrap();
+    let record =
+        fixture.namespace.chunks(Scope::internal(), &[id]).await.unwrap()[0].clone().unwrap();
     let all: Vec<ReplicaId> = record.replicas.iter().map(ReplicaId::of).collect();
     let namespace = &fixture.namespace;
-    let gone = namespace.swap_replicas(id, record.generation, &[], &all, None).await;
+    let gone =
+        namespace.swap_replicas(Scope::internal(), id, record.generation, &[], &all, None).await;
     assert!(matches!(gone, Err(Error::LastReplica(_))));
-    let marked = namespace.mark_bad(id, all[0], None).await.unwrap().unwrap();
+    let marked = namespace.mark_bad(Scope::internal(), id, all[0], None).await.unwrap().unwrap();
     assert_eq!(marked.good_replicas().count(), 2);
-    assert_eq!(namespace.mark_bad(id, all[0], None).await.unwrap(), Some(marked.clone()));
-    let stale = namespace.swap_replicas(id, record.generation, &[], &all[..1], None).await;
+    assert_eq!(
+        namespace.mark_bad(Scope::internal(), id, all[0], None).await.unwrap(),
+        Some(marked.clone())
+    );
+    let stale = namespace
+        .swap_replicas(Scope::internal(), id, record.generation, &[], &all[..1], None)
+        .await;
     assert!(matches!(stale, Err(Error::ChunkChanged(_))));
     let fresh = fixture.receipt(planned, written.seal, NodeId(4));
     let forged = Receipt { stamp: Stamp(9), ..fresh };
-    let lie = namespace.swap_replicas(id, marked.generation, &[forged], &[], None).await;
+    let lie = namespace
+        .swap_replicas(Scope::internal(), id, marked.generation, &[forged], &[], None)
+        .await;
     assert!(matches!(lie, Err(Error::BadReceipt { .. })));
-    let swapped =
-        namespace.swap_replicas(id, marked.generation, &[fresh], &all[..1], None).await.unwrap();
+    let swapped = namespace
+        .swap_replicas(Scope::internal(), id, marked.generation, &[fresh], &all[..1], None)
+        .await
+        .unwrap();
     let nodes: Vec<NodeId> = swapped.good_replicas().map(|replica| replica.node).collect();
     assert_eq!(nodes, [NodeId(2), NodeId(3), NodeId(4)]);
-    assert_eq!(namespace.mark_bad(id, all[0], None).await.unwrap(), None);
+    assert_eq!(namespace.mark_bad(Scope::internal(), id, all[0], None).await.unwrap(), None);
 }

@@ -1,6 +1,6 @@
 //! Plans, stages, confirms, and those who lie about them.
 
-use dfs_types::{ChunkId, ErrorCode, InodeId, NodeState};
+use dfs_types::{ChunkId, ErrorCode, InodeId, NodeState, Scope};
 
 use super::*;
 
@@ -18,7 +18,11 @@ async fn a_file_appears_whole_with_its_chunks() {
                 from_offset: last.file_offset + last.max_length,
                 max_chunks: 0,
             };
-            plan = fixture.namespace.next_page(&request, &fixture.placement()).await.unwrap();
+            plan = fixture
+                .namespace
+                .next_page(Scope::internal(), &request, &fixture.placement())
+                .await
+                .unwrap();
             let more = fixture.confirm_of(&plan);
             confirm.tokens.extend(more.tokens);
             confirm.chunks.extend(more.chunks);
@@ -26,13 +30,20 @@ async fn a_file_appears_whole_with_its_chunks() {
         }
         assert_eq!(code(fixture.stat(name).await), ErrorCode::NotFound);
         let repeat = fixture.repeat();
-        let stat = fixture.namespace.confirm(&confirm, Some(&repeat)).await.unwrap();
+        let stat =
+            fixture.namespace.confirm(Scope::internal(), &confirm, Some(&repeat)).await.unwrap();
         assert_eq!((stat.size, stat.attributes.mode), (size, 0o640));
         assert_eq!(fixture.stat(name).await.unwrap(), stat);
         // Again, with and without what makes a repeat known.
-        assert_eq!(fixture.namespace.confirm(&confirm, Some(&repeat)).await.unwrap(), stat);
+        assert_eq!(
+            fixture.namespace.confirm(Scope::internal(), &confirm, Some(&repeat)).await.unwrap(),
+            stat
+        );
         if chunks > 0 {
-            assert_eq!(fixture.namespace.confirm(&confirm, None).await.unwrap(), stat);
+            assert_eq!(
+                fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap(),
+                stat
+            );
         }
         let read = fixture.open(name).await.unwrap();
         let ids: Vec<ChunkId> = read.extents.iter().map(|extent| extent.chunk_id).collect();
@@ -63,7 +74,7 @@ async fn ranges_name_only_the_extents_they_touch() {
     }
     let target = Target::Path(path("/f"));
     let request = OpenFile { target, offset: 0, length: 0, max_extents: 4 };
-    let read = fixture.namespace.open_file(&request).await.unwrap();
+    let read = fixture.namespace.open_file(Scope::internal(), &request).await.unwrap();
     assert_eq!((read.extents.len(), read.next_offset), (4, Some(4 * CHUNK)));
     assert_eq!(code(fixture.open("/").await), ErrorCode::IsADirectory);
 }
@@ -75,7 +86,7 @@ async fn the_later_of_two_writers_wins_and_the_older_file_is_read_to_its_end() {
     let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
     let confirm = fixture.confirm_of(&plan);
     let third = fixture.put("/f", 3 * CHUNK).await.unwrap();
-    fixture.namespace.confirm(&confirm, None).await.unwrap();
+    fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
     assert_eq!(fixture.stat("/f").await.unwrap().size, 2 * CHUNK);
     for (inode, extents) in [(old.inode, 1), (third.inode, 3)] {
         let read = fixture.open_range(Target::Inode(inode), 0, 0).await.unwrap();
@@ -96,12 +107,13 @@ async fn a_file_follows_its_directory_and_not_the_path() {
     let plan = fixture.plan("/a/f", CHUNK).await.unwrap();
     fixture.rename("/a", "/b").await.unwrap();
     fixture.mkdir("/a").await.unwrap();
-    fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await.unwrap();
+    fixture.namespace.confirm(Scope::internal(), &fixture.confirm_of(&plan), None).await.unwrap();
     assert_eq!(fixture.list("/b").await, ["f"]);
     assert_eq!(fixture.list("/a").await, [""; 0]);
     let plan = fixture.plan("/b/g", CHUNK).await.unwrap();
     fixture.delete("/b", true, false).await.unwrap();
-    let confirmed = fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await;
+    let confirmed =
+        fixture.namespace.confirm(Scope::internal(), &fixture.confirm_of(&plan), None).await;
     assert_eq!(code(confirmed), ErrorCode::NotFound);
 }
 
@@ -112,12 +124,16 @@ async fn a_name_that_became_a_directory_is_not_replaced() {
     let plan = fixture.plan("/f", CHUNK).await.unwrap();
     fixture.mkdir("/f").await.unwrap();
     assert_eq!(code(fixture.plan("/f", 1).await), ErrorCode::IsADirectory);
-    let confirmed = fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await;
+    let confirmed =
+        fixture.namespace.confirm(Scope::internal(), &fixture.confirm_of(&plan), None).await;
     assert_eq!(code(confirmed), ErrorCode::IsADirectory);
     fixture.put("/g", 1).await.unwrap();
     let plan = fixture.plan("/g", CHUNK).await.unwrap();
     let only_new = Confirm { create_only: true, ..fixture.confirm_of(&plan) };
-    assert_eq!(code(fixture.namespace.confirm(&only_new, None).await), ErrorCode::AlreadyExists);
+    assert_eq!(
+        code(fixture.namespace.confirm(Scope::internal(), &only_new, None).await),
+        ErrorCode::AlreadyExists
+    );
 }
 
 #[tokio::test]
@@ -127,35 +143,51 @@ async fn nothing_deleted_comes_back_by_a_repeat() {
         let mut plan = fixture.plan("/f", 60 * CHUNK).await.unwrap();
         plan.chunks.truncate(chunks);
         let confirm = fixture.confirm_of(&plan);
-        fixture.namespace.confirm(&confirm, None).await.unwrap();
+        fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
         fixture.delete("/f", false, true).await.unwrap();
         // Deleted, but not taken apart: the first answer.
-        fixture.namespace.confirm(&confirm, None).await.unwrap();
+        fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
         assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
         fixture.reap(false).await;
-        assert_eq!(code(fixture.namespace.confirm(&confirm, None).await), ErrorCode::Stale);
+        assert_eq!(
+            code(fixture.namespace.confirm(Scope::internal(), &confirm, None).await),
+            ErrorCode::Stale
+        );
         // Also when the tombstones are gone, as they lie below the floor.
-        for (chunk, record) in fixture.namespace.scan_chunks(None, 1_000).await.unwrap().chunks {
+        for (chunk, record) in
+            fixture.namespace.scan_chunks(Scope::internal(), None, 1_000).await.unwrap().chunks
+        {
             let replicas: Vec<ReplicaId> = record.replicas.iter().map(ReplicaId::of).collect();
-            fixture.namespace.forget_replicas(chunk, &replicas, None).await.unwrap();
+            fixture
+                .namespace
+                .forget_replicas(Scope::internal(), chunk, &replicas, None)
+                .await
+                .unwrap();
         }
         let soon = fixture.clock.now().plus(Duration::from_millis(1));
-        fixture.namespace.raise_gc_floor(soon, None).await.unwrap();
+        fixture.namespace.raise_gc_floor(Scope::internal(), soon, None).await.unwrap();
         let mut after = None;
         loop {
-            after = fixture.namespace.sweep_tombstones(after, 7, None).await.unwrap();
+            after = fixture
+                .namespace
+                .sweep_tombstones(Scope::internal(), after, 7, None)
+                .await
+                .unwrap();
             if after.is_none() {
                 break;
             }
         }
         assert_eq!(fixture.count("k/").await, 0);
-        assert_eq!(code(fixture.namespace.confirm(&confirm, None).await), ErrorCode::Stale);
+        assert_eq!(
+            code(fixture.namespace.confirm(Scope::internal(), &confirm, None).await),
+            ErrorCode::Stale
+        );
         fixture.clock.advance(Duration::from_millis(5));
         assert_eq!((fixture.count("d/").await, fixture.count("k/").await), (0, 0));
         // A stage that was refused leaves nothing that is not given up in time.
         fixture.clock.advance(HOUR * 2);
         let limits = ReapLimits { items: 10, pressure: false };
-        fixture.namespace.reap_uploads(&limits, None).await.unwrap();
+        fixture.namespace.reap_uploads(Scope::internal(), &limits, None).await.unwrap();
         assert_eq!((fixture.count("u/").await, fixture.count("x/").await), (0, 0));
     }
 }
@@ -218,7 +250,7 @@ async fn lies_about_chunks_are_refused() {
         ),
     ];
     for (what, confirm) in lies {
-        let refused = fixture.namespace.confirm(&confirm, None).await;
+        let refused = fixture.namespace.confirm(Scope::internal(), &confirm, None).await;
         assert_eq!(refused.as_ref().map_err(Error::code).err(), Some(bad), "{what}: {refused:?}");
     }
     assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
@@ -228,7 +260,7 @@ async fn lies_about_chunks_are_refused() {
 impl Fixture {
     async fn put_without_slot(&self) -> Result<FileStat, Error> {
         let plan = self.plan("/empty", 0).await?;
-        self.namespace.confirm(&self.confirm_of(&plan), None).await
+        self.namespace.confirm(Scope::internal(), &self.confirm_of(&plan), None).await
     }
 }
 
@@ -241,22 +273,29 @@ async fn tokens_expire_unless_something_is_staged() {
     let written: Vec<_> = staged.chunks.iter().map(|chunk| fixture.written(chunk)).collect();
     let tokens = [staged.token.clone()];
     fixture.clock.advance(Duration::from_secs(3_599));
-    fixture.namespace.stage(&tokens, &written[..60]).await.unwrap();
+    fixture.namespace.stage(Scope::internal(), &tokens, &written[..60]).await.unwrap();
     fixture.clock.advance(Duration::from_secs(1));
-    assert_eq!(code(fixture.namespace.confirm(&confirm, None).await), ErrorCode::Stale);
+    assert_eq!(
+        code(fixture.namespace.confirm(Scope::internal(), &confirm, None).await),
+        ErrorCode::Stale
+    );
     let next = NextPage { token: plan.token.clone(), from_offset: 0, max_chunks: 1 };
-    let page = fixture.namespace.next_page(&next, &fixture.placement()).await;
+    let page = fixture.namespace.next_page(Scope::internal(), &next, &fixture.placement()).await;
     assert_eq!(code(page), ErrorCode::Stale);
-    fixture.namespace.stage(&tokens, &written).await.unwrap();
+    fixture.namespace.stage(Scope::internal(), &tokens, &written).await.unwrap();
     let next = NextPage { token: staged.token.clone(), from_offset: 64 * CHUNK, max_chunks: 0 };
-    let page = fixture.namespace.next_page(&next, &fixture.placement()).await.unwrap();
+    let page =
+        fixture.namespace.next_page(Scope::internal(), &next, &fixture.placement()).await.unwrap();
     assert!(page.expires > fixture.clock.now());
     // Given up: nothing can be staged any more, and all of it goes.
-    fixture.namespace.abort(&staged.token).await.unwrap();
+    fixture.namespace.abort(Scope::internal(), &staged.token).await.unwrap();
     let limits = ReapLimits { items: 10, pressure: false };
-    let reaped = fixture.namespace.reap_uploads(&limits, None).await.unwrap();
+    let reaped = fixture.namespace.reap_uploads(Scope::internal(), &limits, None).await.unwrap();
     assert_eq!((reaped.replicas.len(), reaped.finished), (64 * 3, 1));
-    assert_eq!(code(fixture.namespace.stage(&tokens, &written).await), ErrorCode::Stale);
+    assert_eq!(
+        code(fixture.namespace.stage(Scope::internal(), &tokens, &written).await),
+        ErrorCode::Stale
+    );
 }
 
 #[tokio::test]
@@ -265,7 +304,11 @@ async fn a_chunk_is_planned_anew_under_another_id_and_without_the_nodes_to_avoid
     let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
     let old = &plan.chunks[1];
     let request = Replan { token: plan.token.clone(), chunk: old.chunk, avoid: vec![NodeId(2)] };
-    let again = fixture.namespace.replan_chunk(&request, &fixture.placement()).await.unwrap();
+    let again = fixture
+        .namespace
+        .replan_chunk(Scope::internal(), &request, &fixture.placement())
+        .await
+        .unwrap();
     let new = &again.chunks[0];
     assert_eq!((new.file_offset, new.max_length), (old.file_offset, old.max_length));
     assert_eq!(new.nodes, [NodeId(1), NodeId(3), NodeId(4)]);
@@ -273,10 +316,11 @@ async fn a_chunk_is_planned_anew_under_another_id_and_without_the_nodes_to_avoid
     let mut confirm = fixture.confirm_of(&plan);
     confirm.tokens.push(again.token.clone());
     confirm.chunks[1] = fixture.written(new);
-    fixture.namespace.confirm(&confirm, None).await.unwrap();
+    fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
     let avoid = vec![NodeId(1), NodeId(2), NodeId(3)];
     let request = Replan { avoid, ..request };
-    let none = fixture.namespace.replan_chunk(&request, &fixture.placement()).await;
+    let none =
+        fixture.namespace.replan_chunk(Scope::internal(), &request, &fixture.placement()).await;
     assert_eq!(code(none), ErrorCode::NotEnoughNodes);
 }
 
@@ -295,13 +339,22 @@ async fn too_few_nodes_and_too_little_room_are_told_apart() {
 async fn replicas_on_nodes_that_were_removed_do_not_count() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", CHUNK).await.unwrap();
-    fixture.namespace.set_node_state(NodeId(1), NodeState::Removed).await.unwrap();
-    fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await.unwrap();
+    fixture
+        .namespace
+        .set_node_state(Scope::internal(), NodeId(1), NodeState::Removed)
+        .await
+        .unwrap();
+    fixture.namespace.confirm(Scope::internal(), &fixture.confirm_of(&plan), None).await.unwrap();
     let read = fixture.open("/f").await.unwrap();
     assert_eq!(read.extents[0].chunk.replicas.len(), 2);
     let plan = fixture.plan("/g", CHUNK).await.unwrap();
-    fixture.namespace.set_node_state(NodeId(2), NodeState::Removed).await.unwrap();
-    let refused = fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await;
+    fixture
+        .namespace
+        .set_node_state(Scope::internal(), NodeId(2), NodeState::Removed)
+        .await
+        .unwrap();
+    let refused =
+        fixture.namespace.confirm(Scope::internal(), &fixture.confirm_of(&plan), None).await;
     assert_eq!(code(refused), ErrorCode::Stale);
 }
 
@@ -310,13 +363,14 @@ async fn a_chunk_below_the_floor_is_not_brought_in() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", CHUNK).await.unwrap();
     let later = fixture.clock.now().plus(Duration::from_millis(1));
-    fixture.namespace.raise_gc_floor(later, None).await.unwrap();
-    let refused = fixture.namespace.confirm(&fixture.confirm_of(&plan), None).await;
+    fixture.namespace.raise_gc_floor(Scope::internal(), later, None).await.unwrap();
+    let refused =
+        fixture.namespace.confirm(Scope::internal(), &fixture.confirm_of(&plan), None).await;
     assert_eq!(code(refused), ErrorCode::Stale);
     let earlier = fixture.clock.now().minus(HOUR);
-    let floor = fixture.namespace.raise_gc_floor(earlier, None).await.unwrap();
+    let floor = fixture.namespace.raise_gc_floor(Scope::internal(), earlier, None).await.unwrap();
     assert_eq!(
-        (floor, fixture.namespace.gc_floor().await.unwrap()),
+        (floor, fixture.namespace.gc_floor(Scope::internal()).await.unwrap()),
         (ChunkId::floor(later), floor)
     );
 }
@@ -351,7 +405,7 @@ async fn a_clock_that_was_ahead_refuses_nothing_later() {
     let fixture = Fixture::new().await;
     let ahead = fixture.clock.now().plus(HOUR * 9_000);
     let other = open(&fixture.engine, &fixture.clock, &fixture.random(), None).await.unwrap();
-    other.raise_gc_floor(ahead, None).await.unwrap();
+    other.raise_gc_floor(Scope::internal(), ahead, None).await.unwrap();
     // One that does not know of the floor is refused once, and knows it then.
     assert_eq!(code(fixture.put("/f", CHUNK).await), ErrorCode::Stale);
     fixture.put("/f", CHUNK).await.unwrap();
@@ -366,21 +420,30 @@ async fn a_place_in_a_staged_file_has_one_chunk() {
     let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
     let first = fixture.written(&plan.chunks[0]);
     let tokens = vec![plan.token.clone()];
-    fixture.namespace.stage(&tokens, std::slice::from_ref(&first)).await.unwrap();
+    fixture
+        .namespace
+        .stage(Scope::internal(), &tokens, std::slice::from_ref(&first))
+        .await
+        .unwrap();
     let request =
         Replan { token: plan.token.clone(), chunk: plan.chunks[0].chunk, avoid: Vec::new() };
-    let again = fixture.namespace.replan_chunk(&request, &fixture.placement()).await.unwrap();
+    let again = fixture
+        .namespace
+        .replan_chunk(Scope::internal(), &request, &fixture.placement())
+        .await
+        .unwrap();
     let second = fixture.written(&again.chunks[0]);
     let tokens = vec![plan.token.clone(), again.token.clone()];
-    let staged = fixture.namespace.stage(&tokens, std::slice::from_ref(&second)).await;
+    let staged =
+        fixture.namespace.stage(Scope::internal(), &tokens, std::slice::from_ref(&second)).await;
     assert_eq!(code(staged), ErrorCode::InvalidArgument);
     let mut confirm = fixture.confirm_of(&plan);
     confirm.tokens = tokens;
     confirm.chunks[0] = second;
-    let confirmed = fixture.namespace.confirm(&confirm, None).await;
+    let confirmed = fixture.namespace.confirm(Scope::internal(), &confirm, None).await;
     assert_eq!(code(confirmed), ErrorCode::InvalidArgument);
     confirm.chunks.remove(0);
-    fixture.namespace.confirm(&confirm, None).await.unwrap();
+    fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
     assert_eq!(fixture.open("/f").await.unwrap().extents[0].chunk_id, first.chunk);
     assert_eq!(fixture.count("k/").await, 2, "none is left behind");
 }

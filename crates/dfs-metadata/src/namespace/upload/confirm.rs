@@ -1,7 +1,7 @@
 //! The commit that makes a file appear.
 
 use bytes::Bytes;
-use dfs_types::{Attributes, FileKind};
+use dfs_types::{Access, Attributes, FileKind, Scope};
 
 use super::stage::{Plans, extent_of};
 use super::token::Plan;
@@ -39,9 +39,11 @@ impl Namespace {
     /// [`Error::DeletedSince`] once it was taken apart. A file without chunks needs `repeat`.
     pub async fn confirm(
         &self,
+        scope: &Scope,
         request: &Confirm,
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
+        scope.require(Access::Write)?;
         let plans = self.open_plans(&request.tokens)?;
         self.check_written(&plans, &request.chunks)?;
         if request.size == 0 && repeat.is_none() {
@@ -63,7 +65,8 @@ impl Namespace {
     }
 
     /// Gives an upload up: what was staged of it is taken apart soon.
-    pub async fn abort(&self, token: &[u8]) -> Result<(), Error> {
+    pub async fn abort(&self, scope: &Scope, token: &[u8]) -> Result<(), Error> {
+        scope.require(Access::Write)?;
         let key = keys::upload(self.open_plan(token)?.inode);
         for tries in 0..TRIES {
             self.pause_before(tries).await;

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use dfs_types::{
-    BLOCK_SIZE, CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ChunkId, FileKind, NodeId,
-    Timestamp,
+    Access, BLOCK_SIZE, CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ChunkId, FileKind,
+    NodeId, Scope, Timestamp,
 };
 
 use super::token::Plan;
@@ -24,9 +24,11 @@ impl Namespace {
     /// numbers.
     pub async fn plan_upload(
         &self,
+        scope: &Scope,
         request: &PlanUpload,
         placement: &Placement<'_>,
     ) -> Result<UploadPlan, Error> {
+        scope.require(Access::Write)?;
         let chunk_size = request.chunk_size.unwrap_or(CHUNK_SIZE_DEFAULT);
         check_chunk_size(chunk_size)?;
         let mut tx = self.begin().await?;
@@ -66,9 +68,11 @@ impl Namespace {
     /// Plans a further page, with a new expiry if chunks of the upload were staged.
     pub async fn next_page(
         &self,
+        scope: &Scope,
         request: &NextPage,
         placement: &Placement<'_>,
     ) -> Result<UploadPlan, Error> {
+        scope.require(Access::Write)?;
         let plan = self.renewed(self.open_plan(&request.token)?).await?;
         if !request.from_offset.is_multiple_of(plan.chunk_size) {
             let (offset, size) = (request.from_offset, plan.chunk_size);
@@ -82,9 +86,11 @@ impl Namespace {
     /// Plans one chunk anew, under a new id.
     pub async fn replan_chunk(
         &self,
+        scope: &Scope,
         request: &Replan,
         placement: &Placement<'_>,
     ) -> Result<UploadPlan, Error> {
+        scope.require(Access::Write)?;
         let mut plan = self.renewed(self.open_plan(&request.token)?).await?;
         let what = || "it is not in the plan; use the token that holds it".to_owned();
         let unplanned = || Error::BadChunk { chunk: request.chunk, what: what() };
@@ -95,7 +101,8 @@ impl Namespace {
     }
 
     /// Bytes that a chunk of a plan holds at most.
-    pub fn chunk_size_of(&self, token: &[u8]) -> Result<u64, Error> {
+    pub fn chunk_size_of(&self, scope: &Scope, token: &[u8]) -> Result<u64, Error> {
+        scope.require(Access::Write)?;
         Ok(self.open_plan(token)?.chunk_size)
     }
 

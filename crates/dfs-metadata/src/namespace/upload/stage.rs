@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use dfs_types::{ChunkId, Generation, InodeId, Timestamp};
+use dfs_types::{Access, ChunkId, Generation, InodeId, Scope, Timestamp};
 
 use super::token::Plan;
 use super::{Namespace, WrittenChunk};
@@ -106,9 +106,11 @@ impl Namespace {
     /// upload. Repeats are harmless. Returns until when the upload lives.
     pub async fn stage(
         &self,
+        scope: &Scope,
         tokens: &[Bytes],
         chunks: &[WrittenChunk],
     ) -> Result<Timestamp, Error> {
+        scope.require(Access::Write)?;
         let plans = self.open_plans(tokens)?;
         self.check_written(&plans, chunks)?;
         self.note_floor(self.stage_checked(&plans, chunks).await).await
