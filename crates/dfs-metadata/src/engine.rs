@@ -267,6 +267,32 @@ pub trait Snapshot: Send + Sync {
         after: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Versioned)>, EngineError>;
+
+    /// Reads the greatest key that starts with `prefix` and is less than `key`. One read, however
+    /// many keys the prefix has. `key` need not exist, nor start with the prefix.
+    async fn last_before(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+    ) -> Result<Option<(Bytes, Versioned)>, EngineError>;
+}
+
+/// First key after all that start with `prefix`; `None` when there is no such key.
+pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+/// Bounds of the keys that start with `prefix` and are less than `key`, as start and end; `None`
+/// when there are no such keys.
+pub fn bounds_before(prefix: &[u8], key: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let end = match prefix_end(prefix) {
+        Some(end) if *end < *key => end,
+        _ => key.to_vec(),
+    };
+    (*prefix < *end).then(|| (prefix.to_vec(), end))
 }
 
 /// Changes under a prefix in revision order, each exactly once. Those that one commit made may

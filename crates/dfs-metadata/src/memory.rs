@@ -13,6 +13,7 @@ use dfs_types::Revision;
 use crate::change_log::ChangeLog;
 use crate::engine::{
     Change, Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned, Watch,
+    bounds_before,
 };
 use crate::lease::LocalLeases;
 
@@ -83,6 +84,14 @@ impl State {
             .range::<[u8], _>((start, Bound::Unbounded))
             .take_while(move |(key, _)| key.starts_with(prefix))
             .filter_map(move |(key, versions)| Some((key.clone(), visible(versions, at)?)))
+    }
+
+    /// The greatest key that starts with `prefix` and is less than `key`.
+    fn last_before(&self, prefix: &[u8], key: &[u8], at: Revision) -> Option<(Bytes, Versioned)> {
+        let (start, end) = bounds_before(prefix, key)?;
+        let bounds = (Bound::Included(&*start), Bound::Excluded(&*end));
+        let mut older = self.keys.range::<[u8], _>(bounds).rev();
+        older.find_map(|(key, versions)| Some((key.clone(), visible(versions, at)?)))
     }
 
     fn commit(&mut self, commit: &Commit, changes: &mut Vec<Change>) -> Outcome {
@@ -189,6 +198,14 @@ impl Snapshot for MemorySnapshot {
         limit: usize,
     ) -> Result<Vec<(Bytes, Versioned)>, EngineError> {
         Ok(lock(&self.state).range(prefix, after, self.revision).take(limit).collect())
+    }
+
+    async fn last_before(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+    ) -> Result<Option<(Bytes, Versioned)>, EngineError> {
+        Ok(lock(&self.state).last_before(prefix, key, self.revision))
     }
 }
 

@@ -9,6 +9,7 @@
 //! The prefix is one word without a slash, so that none lies within another.
 
 use bytes::Bytes;
+use dfs_metadata::engine::prefix_end;
 
 /// Makes etcd's keys from those of the engine.
 #[derive(Debug, Clone)]
@@ -35,13 +36,8 @@ impl Keys {
 
     /// First key after all that start with a prefix of the engine.
     pub(super) fn end(&self, prefix: &[u8]) -> Bytes {
-        let mut end = [&self.users, prefix].concat();
-        // The slash of `users` can be increased, so that this never empties it.
-        while end.pop_if(|last| *last == u8::MAX).is_some() {}
-        if let Some(last) = end.last_mut() {
-            *last += 1;
-        }
-        end.into()
+        let end = prefix_end(&[&self.users, prefix].concat());
+        end.expect("the slash of `users` can be increased").into()
     }
 
     pub(super) fn marker(&self, id: u128) -> Bytes {

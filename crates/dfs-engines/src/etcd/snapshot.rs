@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dfs_etcd::etcdserverpb::range_request::SortOrder;
 use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest};
 use dfs_etcd::mvccpb::KeyValue;
 use dfs_etcd::{Client, Error};
-use dfs_metadata::engine::{EngineError, Snapshot, Versioned};
+use dfs_metadata::engine::{EngineError, Snapshot, Versioned, bounds_before};
 use dfs_types::Revision;
 
 use super::failure::read_error;
@@ -55,6 +56,11 @@ impl EtcdSnapshot {
             answer => answer,
         };
         Ok(answer.map_err(|error| read_error(error, self.revision))?.kvs)
+    }
+
+    /// The key as the engine has it, copied like the value.
+    fn key(&self, found: &KeyValue) -> Bytes {
+        Bytes::copy_from_slice(&self.keys.strip(&found.key))
     }
 }
 
@@ -112,13 +118,31 @@ impl Snapshot for EtcdSnapshot {
                 .last()
                 .map(|last| [&last.key, &b"\0"[..]].concat().into())
                 .unwrap_or_default();
-            let entry =
-                |kv: &KeyValue| (Bytes::copy_from_slice(&self.keys.strip(&kv.key)), versioned(kv));
-            all.extend(found.iter().map(entry));
+            all.extend(found.iter().map(|kv| (self.key(kv), versioned(kv))));
             if is_last {
                 break;
             }
         }
         Ok(all)
+    }
+
+    async fn last_before(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+    ) -> Result<Option<(Bytes, Versioned)>, EngineError> {
+        // etcd collects the whole range before it sorts, so this costs the member a walk of all
+        // keys of the prefix up to `key`, although only one is answered with.
+        let Some((start, end)) = bounds_before(prefix, key) else { return Ok(None) };
+        let request = RangeRequest {
+            key: self.keys.user(&start),
+            range_end: self.keys.user(&end),
+            limit: 1,
+            revision: self.revision,
+            sort_order: SortOrder::Descend.into(),
+            ..<_>::default()
+        };
+        let found = self.read_range(request).await?;
+        Ok(found.first().map(|kv| (self.key(kv), versioned(kv))))
     }
 }

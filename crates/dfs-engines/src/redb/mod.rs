@@ -195,4 +195,13 @@ impl Snapshot for RedbSnapshot {
         let (prefix, after) = (prefix.to_vec(), after.to_vec());
         self.read(move |view| view.range(&prefix, &after, limit)).await
     }
+
+    async fn last_before(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+    ) -> Result<Option<(Bytes, Versioned)>, EngineError> {
+        let (prefix, key) = (prefix.to_vec(), key.to_vec());
+        self.read(move |view| view.last_before(&prefix, &key)).await
+    }
 }

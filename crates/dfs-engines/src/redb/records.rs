@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
-use dfs_metadata::engine::{EngineError, Versioned};
+use dfs_metadata::engine::{EngineError, Versioned, bounds_before};
 use dfs_types::{Crc32c, Revision};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -47,6 +47,20 @@ impl View {
         limit: usize,
     ) -> Result<Vec<(Bytes, Versioned)>, Fault> {
         range(&self.records, prefix, after, limit)
+    }
+
+    pub(super) fn last_before(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+    ) -> Result<Option<(Bytes, Versioned)>, Fault> {
+        let Some((start, end)) = bounds_before(prefix, key) else { return Ok(None) };
+        let Some(entry) = self.records.range::<&[u8]>(&*start..&*end)?.next_back() else {
+            return Ok(None);
+        };
+        let (key, record) = entry?;
+        let key = key.value();
+        Ok(Some((Bytes::copy_from_slice(key), decode(key, record.value())?)))
     }
 }
 

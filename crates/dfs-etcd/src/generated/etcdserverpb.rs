@@ -30,6 +30,9 @@ pub struct RangeRequest {
     /// Revision to read at; 0 is the current one.
     #[prost(int64, tag = "4")]
     pub revision: i64,
+    /// Which keys of the range come first, and so within the limit.
+    #[prost(enumeration = "range_request::SortOrder", tag = "5")]
+    pub sort_order: i32,
     /// Lets the member answer from what it has, without asking whether that is the latest.
     #[prost(bool, tag = "7")]
     pub serializable: bool,
@@ -39,6 +42,52 @@ pub struct RangeRequest {
     /// Leaves keys and values out.
     #[prost(bool, tag = "9")]
     pub count_only: bool,
+}
+/// Nested message and enum types in `RangeRequest`.
+pub mod range_request {
+    /// The order of the keys that are answered with.
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum SortOrder {
+        /// Ascending, as they are stored.
+        None = 0,
+        /// The smallest first.
+        Ascend = 1,
+        /// The greatest first.
+        Descend = 2,
+    }
+    impl SortOrder {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::None => "NONE",
+                Self::Ascend => "ASCEND",
+                Self::Descend => "DESCEND",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "NONE" => Some(Self::None),
+                "ASCEND" => Some(Self::Ascend),
+                "DESCEND" => Some(Self::Descend),
+                _ => None,
+            }
+        }
+    }
 }
 /// What a range holds.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -38,8 +38,9 @@ pub use large::file_of_many_extents;
 pub use leases::{lease_excludes, lease_fences_an_earlier_holder, lease_passes_on};
 pub use model::{random_histories, random_history};
 pub use reads::{
-    acknowledged_is_seen_everywhere, empty_store, get_many_keeps_order, ranges_page,
-    ranges_respect_boundaries, snapshots_are_isolated, versions_follow_commits,
+    acknowledged_is_seen_everywhere, empty_store, get_many_keeps_order, last_before_is_isolated,
+    last_before_respects_boundaries, ranges_page, ranges_respect_boundaries,
+    snapshots_are_isolated, versions_follow_commits,
 };
 pub use watches::{
     watch_from_the_past, watch_reports_in_order, watch_waits, watch_which_falls_behind,
@@ -70,6 +71,8 @@ macro_rules! engine_conformance {
             conditions_see_the_state_before
             empty_store
             get_many_keeps_order
+            last_before_is_isolated
+            last_before_respects_boundaries
             lease_excludes
             lease_fences_an_earlier_holder
             lease_passes_on

@@ -217,4 +217,11 @@ async fn compare(snapshot: &dyn Snapshot, model: &Map, random: &dyn Random, cont
         .map(|(key, found)| (key.clone(), found.clone()))
         .collect();
     assert_eq!(found, expected, "{context}: {prefix:?} after {after:?}, {limit} at most");
+
+    let bound = pick(random, &KEYS);
+    let found = snapshot.last_before(&prefix, &bound).await.expect("reads");
+    let older = model.range(..bound.clone()).rev();
+    let expected = older.map(|(key, found)| (key.clone(), found.clone()));
+    let expected = expected.into_iter().find(|(key, _)| key.starts_with(&prefix));
+    assert_eq!(found, expected, "{context}: {prefix:?} before {bound:?}");
 }

@@ -146,3 +146,85 @@ pub async fn ranges_respect_boundaries(harness: &mut dyn Harness) {
         assert_eq!(found, expected, "prefix {prefix:?} after {after:?}");
     }
 }
+
+/// Prefix, bound, and the key to be found.
+type Before<'a> = (&'a [u8], &'a [u8], Option<&'a [u8]>);
+
+/// The greatest key of a prefix below a bound, wherever the bound lies.
+pub async fn last_before_respects_boundaries(harness: &mut dyn Harness) {
+    let engine = harness.engine().await;
+    let empty = snapshot(&*engine).await;
+    assert_eq!(empty.last_before(b"", b"z").await.expect("reads"), None, "the store is empty");
+
+    let stored: [&[u8]; 10] = [
+        b"p",
+        b"p/",
+        b"p/\x00",
+        b"p/1",
+        b"p/1/x",
+        b"p/\xff",
+        b"p/\xff\xff",
+        b"p0",
+        b"\xff",
+        b"\xff\xff",
+    ];
+    let version = write(&*engine, stored.iter().map(|key| put(key, key)).collect()).await;
+    let snapshot = snapshot(&*engine).await;
+
+    let cases: [Before; 21] = [
+        // The bound lies within the prefix, and is there itself.
+        (b"p/", b"p/\x00", Some(b"p/")),
+        (b"p/", b"p/1", Some(b"p/\x00")),
+        (b"p/", b"p/1/x", Some(b"p/1")),
+        (b"p/", b"p/\xff\xff", Some(b"p/\xff")),
+        // It is not there.
+        (b"p/", b"p/0", Some(b"p/\x00")),
+        (b"p/", b"p/1/", Some(b"p/1")),
+        (b"p/", b"p/2", Some(b"p/1/x")),
+        (b"p/", b"p/\xff\xff\x00", Some(b"p/\xff\xff")),
+        (b"p/1", b"p/1/a", Some(b"p/1")),
+        // It is the prefix itself, or lies before all of it.
+        (b"p/", b"p/", None),
+        (b"p/", b"p", None),
+        (b"p/", b"", None),
+        (b"p", b"p\x00", Some(b"p")),
+        // It lies behind all of the prefix, whose neighbours do not count.
+        (b"p/", b"p0", Some(b"p/\xff\xff")),
+        (b"p/", b"\xff", Some(b"p/\xff\xff")),
+        (b"p/\xff", b"q", Some(b"p/\xff\xff")),
+        (b"\xff", b"\xff\xff\xff", Some(b"\xff\xff")),
+        // Nothing starts with the prefix, although there are keys on both sides.
+        (b"p/2", b"p/3", None),
+        (b"p/2", b"z", None),
+        // Every key starts with the empty prefix.
+        (b"", b"q", Some(b"p0")),
+        (b"", b"", None),
+    ];
+    for (prefix, bound, expected) in cases {
+        let found = snapshot.last_before(prefix, bound).await.expect("reads");
+        let context = format!("prefix {prefix:?} before {bound:?}");
+        assert_eq!(found.as_ref().map(|(key, _)| &**key), expected, "{context}");
+        let Some((key, found)) = found else { continue };
+        assert_eq!((found.value, found.version), (key, version), "{context}");
+    }
+}
+
+/// The last key before a bound is that of the snapshot, also when it was overwritten or removed
+/// since, or a greater one was added.
+pub async fn last_before_is_isolated(harness: &mut dyn Harness) {
+    let engine = harness.engine().await;
+    let first = write(&*engine, vec![put("p/1", "old"), put("p/5", "old")]).await;
+    let before = snapshot(&*engine).await;
+    write(&*engine, vec![put("p/7", "new"), put("p/5", "new")]).await;
+    write(&*engine, vec![delete("p/5"), delete("p/7")]).await;
+    let between = snapshot(&*engine).await;
+    write(&*engine, vec![delete("p/1")]).await;
+
+    let old = before.last_before(b"p/", b"p/9").await.expect("reads");
+    let (found, old) = old.expect("p/5 was there");
+    assert_eq!((found, &*old.value, old.version), (key("p/5"), &b"old"[..], first));
+    let found = between.last_before(b"p/", b"p/9").await.expect("reads");
+    assert_eq!(found.expect("p/1 was there").0, key("p/1"));
+    let now = snapshot(&*engine).await.last_before(b"p/", b"p/9").await.expect("reads");
+    assert_eq!(now, None, "the prefix is empty now");
+}

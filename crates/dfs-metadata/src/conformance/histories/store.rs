@@ -111,4 +111,13 @@ impl Snapshot for PausingSnapshot {
         pause(&self.random).await;
         self.inner.range(prefix, after, limit).await
     }
+
+    async fn last_before(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+    ) -> Result<Option<(Bytes, Versioned)>, EngineError> {
+        pause(&self.random).await;
+        self.inner.last_before(prefix, key).await
+    }
 }
