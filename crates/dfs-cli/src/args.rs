@@ -1,8 +1,9 @@
 //! The command line as it is typed.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::commands;
+use crate::global::Global;
 
 /// A distributed file system: fsynced copies of every byte on several nodes.
 #[derive(Debug, Parser)]
@@ -22,40 +23,6 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// Options that every command takes.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Global {
-    /// Where a coordinator is reached; several, with commas or by repeating, are tried in turn.
-    /// <http://127.0.0.1:7070> when not set.
-    #[arg(long, global = true, env = "DFS_COORDINATOR", value_delimiter = ',', value_name = "URL")]
-    pub(crate) coordinator: Vec<String>,
-    #[cfg(feature = "kube")]
-    #[command(flatten)]
-    pub(crate) kube: crate::kube::KubeOptions,
-    /// Write results as JSON, one document a line.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-    /// Say nothing but errors.
-    #[arg(long, short, global = true)]
-    pub(crate) quiet: bool,
-    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as
-    /// `warn,dfs_client=debug`. Commands log warnings, servers also what they do.
-    #[arg(long, global = true, env = "DFS_LOG", value_name = "LEVEL")]
-    pub(crate) log: Option<String>,
-    /// How it is logged: text or json.
-    #[arg(
-        long,
-        global = true,
-        env = "DFS_LOG_FORMAT",
-        value_name = "FORMAT",
-        default_value = "text"
-    )]
-    pub(crate) log_format: String,
-    /// Give up on a call after so many seconds of trying.
-    #[arg(long, global = true, env = "DFS_TIMEOUT", value_name = "SECONDS", default_value_t = 60)]
-    pub(crate) timeout: u64,
 }
 
 /// What to do.

@@ -1,16 +1,18 @@
 //! What every command that talks to a cluster has at hand.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_client::{Client, ClientBuilder, GetOptions};
 use dfs_types::{Attributes, Clock as _, DfsPath, FileTime, SystemClock};
 
-use crate::args::Global;
 use crate::error::{Error, Result, blocking};
+use crate::global::Global;
 use crate::output::Output;
 
 /// How the cluster is reached.
@@ -22,6 +24,12 @@ pub(crate) enum ClusterTarget {
     #[cfg(feature = "kube")]
     Kube(dfs_kube::Target),
 }
+
+/// A command under way.
+pub(crate) type CommandFuture = Pin<Box<dyn Future<Output = Result<()>>>>;
+
+/// Runs a command line, the name of the program first, within this process.
+pub(crate) type RunCommand = fn(Vec<OsString>, Output) -> CommandFuture;
 
 /// A client, and where results go.
 #[derive(Debug, Clone)]
@@ -65,7 +73,7 @@ impl Context {
         // The runtime's stdout would copy every byte once more.
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(|e| failed(&e))?;
         let stdout = Arc::new(File::from(stdout));
-        let options = GetOptions { offset, length, progress: None };
+        let options = GetOptions::default().offset(offset).length(length);
         let mut reader = self.client.get(path, options).await?;
         while let Some(bytes) = reader.next().await? {
             let stdout = stdout.clone();

@@ -46,7 +46,7 @@ impl Destination {
             Self::Named(path) => Ok(path.clone()),
             Self::Into(directory) => {
                 Name::new(name.to_vec()).and_then(|name| directory.join(&name)).map_err(|error| {
-                    let name = crate::output::printable(name);
+                    let name = crate::printable::printable(name);
                     Error::usage(format_args!("cannot name {name:?} in {directory}: {error}"))
                 })
             }

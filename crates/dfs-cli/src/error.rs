@@ -43,7 +43,7 @@ impl Error {
             _ => ErrorCode::Internal,
         };
         let path =
-            crate::output::printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
+            crate::printable::printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
         Self::new(code, format_args!("cannot {action} {path}: {error}"))
     }
 
@@ -120,7 +120,7 @@ pub(crate) fn remote_path(text: &std::ffi::OsStr) -> Result<DfsPath> {
     DfsPath::new(bytes[..end].to_vec()).map_err(|error| {
         let code =
             if error.is_too_long() { ErrorCode::NameTooLong } else { ErrorCode::InvalidArgument };
-        let shown = crate::output::printable(&bytes[..bytes.len().min(200)]);
+        let shown = crate::printable::printable(&bytes[..bytes.len().min(200)]);
         Error::new(code, format_args!("{shown:?} is no path in dfs: {error}"))
     })
 }

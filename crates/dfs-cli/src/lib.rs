@@ -8,11 +8,13 @@ mod commands;
 mod context;
 mod destination;
 mod error;
+mod global;
 mod invocation;
 #[cfg(feature = "kube")]
 mod kube;
 mod local_tree;
 mod output;
+mod printable;
 mod progress;
 mod server;
 
@@ -22,9 +24,10 @@ use std::process::ExitCode;
 use dfs_runtime::{LogFormat, init_logging};
 use dfs_types::ErrorCode;
 
-use crate::args::{Cli, Command, Global};
-use crate::context::{ClusterTarget, Context};
+use crate::args::{Cli, Command};
+use crate::context::{ClusterTarget, CommandFuture, Context};
 use crate::error::{Error, Result};
+use crate::global::Global;
 use crate::invocation::Invocation;
 use crate::output::Output;
 
@@ -89,12 +92,12 @@ async fn dispatch(
     out: Output,
 ) -> Result<()> {
     match command {
-        Command::Local(args) => commands::local::run(args, out).await,
+        Command::Local(args) => commands::local::run(args, run_line, out).await,
         Command::Coordinator(args) => commands::coordinator::run(args, out).await,
         Command::Datanode(args) => commands::datanode::run(args, global).await,
         Command::Metadata(args) => commands::metadata::run(args, out).await,
         Command::Completions(args) => {
-            commands::completions::run(&args, out);
+            commands::completions::run(&args, <Cli as clap::CommandFactory>::command(), out);
             Ok(())
         }
         command => {
@@ -108,6 +111,14 @@ async fn dispatch(
             run_command(command, &cx).await
         }
     }
+}
+
+/// Runs a command line that talks to a cluster, within this process.
+fn run_line(words: Vec<OsString>, out: Output) -> CommandFuture {
+    Box::pin(async move {
+        let cli = <Cli as clap::Parser>::try_parse_from(words).map_err(Error::usage)?;
+        run_command(cli.command, &Context::new(&cli.global, out)?).await
+    })
 }
 
 /// Runs a command that talks to a cluster.

@@ -81,15 +81,6 @@ fn exit_if_closed(result: io::Result<()>) {
     }
 }
 
-/// Shows bytes as text when they are UTF-8 without control characters, else escaped, so that a
-/// name never moves the cursor of a terminal.
-pub(crate) fn printable(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
-        _ => bytes.escape_ascii().to_string(),
-    }
-}
-
 /// A size, exact or for people.
 pub(crate) fn size_text(bytes: u64, is_human_readable: bool) -> String {
     if is_human_readable { dfs_types::ByteSize(bytes).to_string() } else { bytes.to_string() }
@@ -148,11 +139,5 @@ mod tests {
         assert_eq!(time_text(0), "1970-01-01 00:00:00");
         assert_eq!(time_text(951_827_696), "2000-02-29 12:34:56");
         assert_eq!(time_text(-1), "1969-12-31 23:59:59");
-    }
-
-    #[test]
-    fn odd_names_stay_on_their_line() {
-        assert_eq!(printable("é b".as_bytes()), "é b");
-        assert_eq!(printable(b"a\n\xff"), "a\\n\\xff");
     }
 }

@@ -13,8 +13,7 @@ use dfs_types::{ErrorCode, RequestId};
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let cluster = fake::Cluster::start(3).await;
 /// # let client = cluster.client();
-/// use dfs_client::{Error, Follow};
-/// use dfs_types::{Attributes, DfsPath, ErrorCode};
+/// use dfs_client::{DfsPath, Error, ErrorCode, Follow, MakeDirectoryOptions};
 ///
 /// fn advice(error: &Error) -> &'static str {
 ///     if error.is_outcome_unknown() {
@@ -33,7 +32,7 @@ use dfs_types::{ErrorCode, RequestId};
 /// // The coordinator makes a directory, and goes away before it has answered.
 /// # cluster.state().loses_answer_of = Some("MakeDirectory");
 /// let path = DfsPath::new("/folder")?;
-/// let making = client.make_directory(&path, Attributes::default(), false);
+/// let making = client.make_directory(&path, MakeDirectoryOptions::default());
 /// # let going = async {
 /// #     while cluster.state().done("MakeDirectory") == 0 {
 /// #         tokio::time::sleep(std::time::Duration::from_millis(1)).await;

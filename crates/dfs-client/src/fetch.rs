@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::budget::Share;
 use crate::call::jittered;
 use crate::layout::{Extent, refreshed};
+use crate::pieces::Piece;
 use crate::replica_read::ReadError;
 use crate::stats::count;
 use crate::upload::Node;
@@ -69,25 +70,6 @@ impl Penalties {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A run of bytes within one extent.
-#[derive(Debug, Clone)]
-pub(crate) struct Piece {
-    pub(crate) extent: Arc<Extent>,
-    /// From the start of the extent.
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
-}
-
-impl Piece {
-    /// Bytes of a piece at most.
-    pub(crate) const MAX: u64 = 4 << 20;
-
-    /// Where it starts in the file.
-    pub(crate) fn file_offset(&self) -> u64 {
-        self.extent.file_offset + self.offset
     }
 }
 

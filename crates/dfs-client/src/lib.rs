@@ -45,6 +45,8 @@ mod layout;
 mod metadata;
 mod model;
 mod nodes;
+mod options;
+mod pieces;
 mod put;
 mod reader;
 mod replica_read;
@@ -55,15 +57,21 @@ mod stats;
 mod status;
 mod upload;
 
+pub use dfs_types::{
+    Attributes, ByteSize, DfsPath, ErrorCode, FileKind, FileTime, InodeId, Name, PathError,
+    RequestId,
+};
+
 pub use builder::{Client, ClientBuilder, Components};
 pub use error::Error;
 pub use explain::{ExplainedChunk, ExplainedReplica, Explanation};
 pub use metadata::Listing;
-pub use model::{
-    AttributeChanges, DeleteOptions, Entry, FileStat, Follow, GetOptions, ProgressObserver,
-    PutOptions,
-};
+pub use model::{AttributeChanges, Entry, FileStat, Follow};
 pub use nodes::{Maintenance, StopSafety};
+pub use options::{
+    DeleteOptions, GetOptions, MakeDirectoryOptions, ProgressObserver, PutOptions, RenameOptions,
+    SymlinkOptions,
+};
 pub use reader::FileReader;
 pub use source::PutSource;
 pub use stats::Stats;

@@ -5,10 +5,13 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
-use dfs_types::{Attributes, DfsPath};
+use dfs_types::DfsPath;
 use tonic::Streaming;
 
-use crate::{AttributeChanges, Client, DeleteOptions, Entry, Error, FileStat, Follow};
+use crate::{
+    AttributeChanges, Client, DeleteOptions, Entry, Error, FileStat, Follow, MakeDirectoryOptions,
+    RenameOptions, SymlinkOptions,
+};
 
 /// Entries asked for at a time.
 const LIST_PAGE: u64 = 1_000;
@@ -79,20 +82,19 @@ impl Client {
         }
     }
 
-    /// Makes a directory; with `parents` its missing parents too, and one that is there is fine.
+    /// Makes a directory. Its parent must exist unless [`MakeDirectoryOptions::parents`] is set.
     pub async fn make_directory(
         &self,
         path: &DfsPath,
-        attributes: Attributes,
-        parents: bool,
+        options: MakeDirectoryOptions,
     ) -> Result<FileStat, Error> {
         self.with_request_id(async {
             let context = path.to_string();
             let slot = self.inner.slots.take().await;
             let request = v1::MakeDirectoryRequest {
                 path: path.to_bytes(),
-                parents,
-                attributes: Some(attributes.into()),
+                parents: options.parents,
+                attributes: Some(options.attributes.into()),
                 slot: Some(slot.slot().into()),
             };
             let answer = self.call(&context, |mut c| {
@@ -104,13 +106,12 @@ impl Client {
         .await
     }
 
-    /// Makes a symlink; with `replace` in the place of a file or symlink.
+    /// Makes a symlink. Its target need not exist and is not interpreted.
     pub async fn make_symlink(
         &self,
         path: &DfsPath,
         target: impl Into<Bytes>,
-        attributes: Attributes,
-        replace: bool,
+        options: SymlinkOptions,
     ) -> Result<FileStat, Error> {
         let target = target.into();
         self.with_request_id(async {
@@ -119,8 +120,8 @@ impl Client {
             let request = v1::MakeSymlinkRequest {
                 path: path.to_bytes(),
                 target,
-                attributes: Some(attributes.into()),
-                replace,
+                attributes: Some(options.attributes.into()),
+                replace: options.replace,
                 slot: Some(slot.slot().into()),
             };
             let answer = self.call(&context, |mut c| {
@@ -132,7 +133,8 @@ impl Client {
         .await
     }
 
-    /// Renames in one step, whatever lies below. Replaces as rename(2) does, unless `no_replace`.
+    /// Renames in one step, whatever lies below. Replaces the target as rename(2) does, unless
+    /// [`RenameOptions::no_replace`] is set.
     ///
     /// ```
     /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -141,12 +143,12 @@ impl Client {
     /// # let cluster = fake::Cluster::start(3).await;
     /// # let client = cluster.client();
     /// # use dfs_client::{PutOptions, PutSource};
-    /// use dfs_types::DfsPath;
+    /// use dfs_client::{DfsPath, RenameOptions};
     ///
     /// # let path = DfsPath::new("/songs")?;
     /// # client.put(&path, PutSource::bytes("la la la"), PutOptions::default()).await?;
     /// let to = DfsPath::new("/hits")?;
-    /// client.rename(&path, &to, false).await?;
+    /// client.rename(&path, &to, RenameOptions::default()).await?;
     /// assert_eq!(client.read_range(&to, 0, 2).await?, "la");
     /// # Ok(())
     /// # }
@@ -155,7 +157,7 @@ impl Client {
         &self,
         from: &DfsPath,
         to: &DfsPath,
-        no_replace: bool,
+        options: RenameOptions,
     ) -> Result<(), Error> {
         self.with_request_id(async {
             let context = format!("{from} to {to}");
@@ -163,7 +165,7 @@ impl Client {
             let request = v1::RenameRequest {
                 from: from.to_bytes(),
                 to: to.to_bytes(),
-                no_replace,
+                no_replace: options.no_replace,
                 slot: Some(slot.slot().into()),
             };
             let answer = self.call(&context, |mut c| {

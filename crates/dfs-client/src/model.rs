@@ -1,7 +1,4 @@
-//! What calls take and give.
-
-use std::fmt;
-use std::sync::Arc;
+//! What calls return, and what they change.
 
 use bytes::Bytes;
 use dfs_proto::v1;
@@ -58,64 +55,6 @@ pub enum Follow {
     Yes,
     /// It stands for itself.
     No,
-}
-
-/// Is told of bytes that have moved since it was told last.
-pub type ProgressObserver = Arc<dyn Fn(u64) + Send + Sync>;
-
-/// How a file is put.
-#[derive(Clone, Default)]
-pub struct PutOptions {
-    /// Mode, owner, group, mtime.
-    pub attributes: Attributes,
-    /// Replicas of each byte; the cluster's number when not set.
-    pub replication_factor: Option<u32>,
-    /// Bytes a chunk holds at most; 64 MiB when not set.
-    pub chunk_size: Option<u64>,
-    /// Refuses to replace anything.
-    pub create_only: bool,
-    /// Is told of progress.
-    pub progress: Option<ProgressObserver>,
-}
-
-impl fmt::Debug for PutOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PutOptions")
-            .field("attributes", &self.attributes)
-            .field("replication_factor", &self.replication_factor)
-            .field("chunk_size", &self.chunk_size)
-            .field("create_only", &self.create_only)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What is got of a file.
-#[derive(Clone, Default)]
-pub struct GetOptions {
-    /// First byte.
-    pub offset: u64,
-    /// Bytes at most; to the end when not set.
-    pub length: Option<u64>,
-    /// Is told of progress.
-    pub progress: Option<ProgressObserver>,
-}
-
-impl fmt::Debug for GetOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GetOptions")
-            .field("offset", &self.offset)
-            .field("length", &self.length)
-            .finish_non_exhaustive()
-    }
-}
-
-/// How something is deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DeleteOptions {
-    /// A directory with all that is below it; without this it must be empty.
-    pub recursive: bool,
-    /// Without a time in which it could be brought back.
-    pub now: bool,
 }
 
 /// Which attributes are changed, and to what.

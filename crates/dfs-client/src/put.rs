@@ -45,7 +45,7 @@ impl Client {
     /// let stat = client.put(&path, PutSource::bytes("hello"), PutOptions::default()).await?;
     /// assert_eq!(stat.size, 5);
     ///
-    /// let only_new = PutOptions { create_only: true, ..PutOptions::default() };
+    /// let only_new = PutOptions::default().create_only(true);
     /// let refused = client.put(&path, PutSource::bytes("bye"), only_new).await.unwrap_err();
     /// assert_eq!(refused.code(), dfs_types::ErrorCode::AlreadyExists);
     /// # Ok(())

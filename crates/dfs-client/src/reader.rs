@@ -12,60 +12,13 @@ use dfs_types::{DfsPath, ErrorCode, RequestId};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::budget::Share;
-use crate::fetch::Piece;
-use crate::layout::{Extent, Layout};
+use crate::pieces::{Piece, Pieces};
 use crate::{Client, Error, FileStat, GetOptions, ProgressObserver};
 
 /// Pieces under way for one reader at most.
 const AHEAD_MAX: usize = 8;
 /// Bytes that [`Client::read_range`] gives at most.
 const RANGE_MAX: u64 = 64 << 20;
-
-/// Cuts a file into pieces, in file order.
-struct Pieces {
-    layout: Layout,
-    /// Where the next piece starts in the file.
-    at: u64,
-    extent: Option<Arc<Extent>>,
-}
-
-impl Pieces {
-    async fn open(
-        client: &Client,
-        path: &DfsPath,
-        offset: u64,
-        length: Option<u64>,
-    ) -> Result<Self, Error> {
-        let layout = Layout::open(client, path, offset, length).await?;
-        Ok(Self { at: offset, layout, extent: None })
-    }
-
-    async fn next(&mut self, client: &Client) -> Result<Option<Piece>, Error> {
-        let end = self.layout.end();
-        loop {
-            if self.at >= end {
-                return Ok(None);
-            }
-            let Some(extent) = self.extent.clone().filter(|extent| self.at < extent.end()) else {
-                let extent = self.layout.next(client).await?;
-                let covers =
-                    |extent: &Extent| (extent.file_offset..extent.end()).contains(&self.at);
-                let extent = extent.filter(covers).ok_or_else(|| {
-                    let message = format!("no chunk is known for the byte at {}", self.at);
-                    Error::new(ErrorCode::Internal, "the layout of the file", message)
-                })?;
-                self.extent = Some(Arc::new(extent));
-                continue;
-            };
-            // Whole pieces of the chunk after the first, so that blocks are not read twice.
-            let offset = self.at - extent.file_offset;
-            let boundary = (offset / Piece::MAX + 1) * Piece::MAX;
-            let length = boundary.min(extent.length).min(end - extent.file_offset) - offset;
-            self.at += length;
-            return Ok(Some(Piece { extent, offset, length }));
-        }
-    }
-}
 
 /// Bytes that were fetched, in runs, with their part of the memory budget.
 type Fetched = (vec::IntoIter<Bytes>, Share);
@@ -221,7 +174,7 @@ impl Client {
         length: u64,
     ) -> Result<Bytes, Error> {
         let length = Some(length.min(RANGE_MAX));
-        let options = GetOptions { offset, length, progress: None };
+        let options = GetOptions::default().offset(offset).length(length);
         let mut reader = self.get(path, options).await?;
         let Some(first) = reader.next().await? else { return Ok(Bytes::new()) };
         let Some(second) = reader.next().await? else { return Ok(first) };

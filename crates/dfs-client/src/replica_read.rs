@@ -11,7 +11,7 @@ use dfs_types::{BLOCK_SIZE, ChunkId, ErrorCode, FrameError};
 use tokio::time::timeout;
 
 use crate::Client;
-use crate::fetch::Piece;
+use crate::pieces::Piece;
 use crate::upload::Node;
 
 /// How long a datanode may take for the next frame.

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use dfs_client::{Client, DeleteOptions, Follow, GetOptions, PutOptions, PutSource};
+use dfs_client::{
+    Client, DeleteOptions, Follow, GetOptions, MakeDirectoryOptions, PutOptions, PutSource,
+};
 use dfs_types::{Attributes, ByteSize, DfsPath, Name, OsRandom, Random as _};
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -76,9 +78,11 @@ pub(crate) async fn run(args: BenchArgs, cx: &Context) -> Result<()> {
         Name::new(format!("dfs-bench-{:016x}", u64::from_le_bytes(bytes))).map_err(Error::usage)?;
     let top = remote_path(&args.below)?.join(&name).map_err(Error::usage)?;
     let attributes = Attributes { mode: 0o755, ..Context::own_attributes() };
-    cx.client.make_directory(&top, attributes, true).await?;
+    cx.client
+        .make_directory(&top, MakeDirectoryOptions::default().attributes(attributes).parents(true))
+        .await?;
     let result = measure(&args, &top, cx).await;
-    cx.client.delete(&top, DeleteOptions { recursive: true, now: true }).await?;
+    cx.client.delete(&top, DeleteOptions::default().recursive(true).now(true)).await?;
     result
 }
 
@@ -100,7 +104,7 @@ async fn measure(args: &BenchArgs, top: &DfsPath, cx: &Context) -> Result<()> {
         let created = many(args, cx, &paths, move |client, path| {
             let source = PutSource::bytes(small.clone());
             async move {
-                let options = PutOptions { attributes, ..PutOptions::default() };
+                let options = PutOptions::default().attributes(attributes);
                 client.put(&path, source, options).await.map(drop)
             }
         })
@@ -135,7 +139,7 @@ async fn measure(args: &BenchArgs, top: &DfsPath, cx: &Context) -> Result<()> {
         let size = args.stream_size.0;
         let written = repeated(async || {
             let source = PutSource::reader(tokio::io::AsyncReadExt::take(Repeat::new(), size));
-            let options = PutOptions { attributes, ..PutOptions::default() };
+            let options = PutOptions::default().attributes(attributes);
             cx.client.put(&path, source, options).await.map(drop)
         });
         let bytes = size.saturating_mul(REPEATS as u64);

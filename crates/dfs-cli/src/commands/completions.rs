@@ -1,9 +1,8 @@
 //! `dfs completions`.
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::args::Cli;
 use crate::output::Output;
 
 /// What `dfs completions` takes.
@@ -17,8 +16,8 @@ pub(crate) struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(crate) fn run(args: &CompletionsArgs, out: Output) {
+pub(crate) fn run(args: &CompletionsArgs, mut command: Command, out: Output) {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "dfs", &mut script);
+    clap_complete::generate(args.shell, &mut command, "dfs", &mut script);
     out.bytes(&script);
 }

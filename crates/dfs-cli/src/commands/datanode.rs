@@ -11,8 +11,8 @@ use dfs_types::{ByteSize, OsRandom, Random, with_causes};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::args::Global;
 use crate::error::{Error, Result};
+use crate::global::Global;
 use crate::server;
 
 /// What `dfs datanode` takes.

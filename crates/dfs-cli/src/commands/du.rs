@@ -79,7 +79,7 @@ async fn sum_up(path: &OsString, args: &DuArgs, cx: &Context) -> Result<()> {
     }
     for (path, (bytes, entries)) in sums.iter().rev() {
         if cx.out.is_json {
-            let path = crate::output::printable(path.as_bytes());
+            let path = crate::printable::printable(path.as_bytes());
             cx.out.json(&json!({ "path": path, "bytes": bytes, "entries": entries }));
         } else {
             cx.out.line(format_args!("{:<10} {path}", size_text(*bytes, args.human_readable)));

@@ -57,7 +57,7 @@ pub(crate) async fn run(mut args: GetArgs, cx: &Context) -> Result<()> {
     let destination = PathBuf::from(&last);
     let is_directory = fs::metadata(&destination).is_ok_and(|metadata| metadata.is_dir());
     if !is_directory && (sources.len() > 1 || last.as_bytes().ends_with(b"/")) {
-        let shown = crate::output::printable(last.as_bytes());
+        let shown = crate::printable::printable(last.as_bytes());
         return Err(Error::new(
             ErrorCode::NotADirectory,
             format_args!("{shown} is not a directory"),
@@ -206,8 +206,7 @@ impl Copy {
         } else {
             self.tally.files += 1;
             self.progress.expect(stat.size);
-            let options =
-                GetOptions { progress: Some(self.progress.observer()), ..GetOptions::default() };
+            let options = GetOptions::default().progress(self.progress.observer());
             self.running
                 .spawn(async move { write_file(&cx, &path, options, target, no_clobber).await });
         }

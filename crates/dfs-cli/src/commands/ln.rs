@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use clap::Args;
+use dfs_client::SymlinkOptions;
 use dfs_types::ErrorCode;
 use serde_json::json;
 
 use crate::context::Context;
 use crate::destination::Destination;
 use crate::error::{Error, Result};
-use crate::output::printable;
+use crate::printable::printable;
 
 /// What `dfs ln` takes.
 #[derive(Debug, Args)]
@@ -43,9 +44,9 @@ pub(crate) async fn run(args: LnArgs, cx: &Context) -> Result<()> {
     let end = target.iter().rposition(|b| *b != b'/').map_or(target.len(), |last| last + 1);
     let name = target[..end].rsplit(|b| *b == b'/').next().unwrap_or_default();
     let link = destination.of_name(name)?;
-    cx.client
-        .make_symlink(&link, args.target.clone().into_vec(), Context::own_attributes(), args.force)
-        .await?;
+    let options =
+        SymlinkOptions::default().attributes(Context::own_attributes()).replace(args.force);
+    cx.client.make_symlink(&link, args.target.clone().into_vec(), options).await?;
     cx.out.done(&json!({ "path": printable(link.as_bytes()), "target": printable(target) }));
     Ok(())
 }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Result, remote_path};
-use crate::output::{mode_text, printable, size_text, time_text};
+use crate::output::{mode_text, size_text, time_text};
+use crate::printable::printable;
 
 /// What `dfs ls` takes.
 #[derive(Debug, Args)]

@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 
 use clap::Args;
+use dfs_client::MakeDirectoryOptions;
 use dfs_types::Attributes;
 use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
-use crate::output::printable;
+use crate::printable::printable;
 
 /// What `dfs mkdir` takes.
 #[derive(Debug, Args)]
@@ -42,7 +43,13 @@ pub(crate) async fn run(args: MkdirArgs, cx: &Context) -> Result<()> {
         let made = async {
             let path = remote_path(path)?;
             let attributes = Attributes { mode: args.mode, ..Context::own_attributes() };
-            cx.client.make_directory(&path, attributes, args.parents).await.map_err(Error::from)?;
+            cx.client
+                .make_directory(
+                    &path,
+                    MakeDirectoryOptions::default().attributes(attributes).parents(args.parents),
+                )
+                .await
+                .map_err(Error::from)?;
             cx.out.done(&json!({ "path": printable(path.as_bytes()) }));
             Ok(())
         };

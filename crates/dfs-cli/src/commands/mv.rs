@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 
 use clap::Args;
+use dfs_client::RenameOptions;
 use serde_json::json;
 
 use crate::context::Context;
 use crate::destination::{Destination, split_destination};
 use crate::error::{Result, remote_path};
-use crate::output::printable;
+use crate::printable::printable;
 
 /// What `dfs mv` takes.
 #[derive(Debug, Args)]
@@ -38,7 +39,9 @@ pub(crate) async fn run(args: MvArgs, cx: &Context) -> Result<()> {
         let moved = async {
             let from = remote_path(source)?;
             let to = destination.of_remote(&from)?;
-            cx.client.rename(&from, &to, args.no_clobber).await?;
+            cx.client
+                .rename(&from, &to, RenameOptions::default().no_replace(args.no_clobber))
+                .await?;
             let [from, to] = [&from, &to].map(|path| printable(path.as_bytes()));
             cx.out.done(&json!({ "from": from, "to": to }));
             Ok(())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use dfs_client::{PutOptions, PutSource};
+use dfs_client::{MakeDirectoryOptions, PutOptions, PutSource, SymlinkOptions};
 use dfs_types::{ByteSize, DfsPath, ErrorCode, Name};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -16,7 +16,7 @@ use crate::context::{Context, Failures};
 use crate::destination::{Destination, split_destination};
 use crate::error::{Error, Result, blocking};
 use crate::local_tree::{Entry, Kind};
-use crate::output::printable;
+use crate::printable::printable;
 use crate::progress::Progress;
 
 /// What `dfs put` takes.
@@ -157,13 +157,12 @@ impl Copy {
     }
 
     fn options(&self, attributes: dfs_types::Attributes) -> PutOptions {
-        PutOptions {
-            attributes,
-            replication_factor: self.args.replication_factor,
-            chunk_size: self.args.chunk_size.map(|size| size.0),
-            create_only: self.args.no_clobber,
-            progress: Some(self.progress.observer()),
-        }
+        PutOptions::default()
+            .attributes(attributes)
+            .replication_factor(self.args.replication_factor)
+            .chunk_size(self.args.chunk_size.map(|size| size.0))
+            .create_only(self.args.no_clobber)
+            .progress(self.progress.observer())
     }
 
     async fn tree(&mut self, entry: Entry, target: DfsPath) -> Result<()> {
@@ -189,7 +188,11 @@ impl Copy {
         // Open to its owner until the end, whatever its mode will be.
         let attributes =
             dfs_types::Attributes { mode: entry.attributes.mode | 0o700, ..entry.attributes };
-        let made = self.cx.client.make_directory(&target, attributes, false).await;
+        let made = self
+            .cx
+            .client
+            .make_directory(&target, MakeDirectoryOptions::default().attributes(attributes))
+            .await;
         match made {
             Ok(_) => {}
             Err(error) if error.code() == ErrorCode::AlreadyExists => {
@@ -223,7 +226,9 @@ impl Copy {
                 self.tally.symlinks += 1;
                 let replace = !self.args.no_clobber;
                 self.running.spawn(async move {
-                    client.make_symlink(&target, to, entry.attributes, replace).await?;
+                    let options =
+                        SymlinkOptions::default().attributes(entry.attributes).replace(replace);
+                    client.make_symlink(&target, to, options).await?;
                     Ok(0)
                 });
             }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
-use crate::output::printable;
+use crate::printable::printable;
 
 /// What `dfs rm` takes.
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: RmArgs, cx: &Context) -> Result<()> {
                     ));
                 }
             }
-            let options = DeleteOptions { recursive: args.recursive, now: args.now };
+            let options = DeleteOptions::default().recursive(args.recursive).now(args.now);
             cx.client.delete(&path, options).await?;
             cx.out.done(&json!({ "path": printable(path.as_bytes()), "restorable": !args.now }));
             Ok(())

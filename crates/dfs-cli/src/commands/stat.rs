@@ -9,7 +9,8 @@ use dfs_types::FileKind;
 use super::ls::{document, kind_letter, kind_name};
 use crate::context::Context;
 use crate::error::{Result, remote_path};
-use crate::output::{mode_text, printable, time_text};
+use crate::output::{mode_text, time_text};
+use crate::printable::printable;
 
 /// What `dfs stat` takes.
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use dfs_types::{DfsPath, FileKind};
 
 use crate::context::Context;
 use crate::error::{Result, remote_path};
-use crate::output::printable;
+use crate::printable::printable;
 
 /// What `dfs tree` takes.
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Result, remote_path};
-use crate::output::printable;
+use crate::printable::printable;
 
 /// What `dfs undelete` takes.
 #[derive(Debug, Args)]

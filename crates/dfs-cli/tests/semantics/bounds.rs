@@ -44,7 +44,7 @@ async fn s22_a_full_disk_refuses_and_others_take_over() {
     }
     // A delete works on a full disk, and gives room.
     for number in 0..stored {
-        let now = DeleteOptions { recursive: false, now: true };
+        let now = DeleteOptions::default().now(true);
         full.delete(&path(&format!("/{number}")), now).await.unwrap();
     }
     let deadline = std::time::Instant::now() + Duration::from_secs(30);

@@ -83,7 +83,7 @@ async fn s03_puts_and_gets_ride_over_a_killed_datanode() {
         let progress: dfs_client::ProgressObserver = std::sync::Arc::new(move |moved| {
             told.fetch_add(moved, std::sync::atomic::Ordering::Relaxed);
         });
-        let options = PutOptions { progress: Some(progress), ..PutOptions::default() };
+        let options = PutOptions::default().progress(progress);
         let putting = spawn(async move { own.put(&path(&at_put), source, options).await });
         let is_under_way = || moved.load(std::sync::atomic::Ordering::Relaxed) > 10 << 20;
         wait_until(Duration::from_secs(20), || is_under_way() || putting.is_finished());
@@ -130,7 +130,7 @@ async fn s05_the_last_replica_is_kept_when_its_node_is_away() {
     let mut cluster = cluster();
     let client = client(&cluster);
     let bytes = noise(300_000, 1);
-    let options = PutOptions { replication_factor: Some(1), ..PutOptions::default() };
+    let options = PutOptions::default().replication_factor(1);
     client.put(&path("/one"), PutSource::bytes(bytes.clone()), options).await.unwrap();
     let holder = (0..3)
         .find(|index| cluster.datanodes[*index].metric("dfs_datanode_sealed_total", "") > 0.0);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dfs_client::RenameOptions;
 use dfs_proto::v1;
 use dfs_testkit::process::wait_until;
 use dfs_types::ErrorCode;
@@ -158,7 +159,7 @@ async fn s15_a_repeat_gets_the_first_answer_and_brings_nothing_back() {
         ..v1::MakeDirectoryRequest::default()
     };
     let first = raw::coordinator(&cluster).make_directory(make.clone()).await.unwrap().into_inner();
-    client.rename(&path("/made"), &path("/moved"), false).await.unwrap();
+    client.rename(&path("/made"), &path("/moved"), RenameOptions::default()).await.unwrap();
     // Also across a crash of the coordinator.
     cluster.coordinator.kill();
     cluster.start_coordinator();

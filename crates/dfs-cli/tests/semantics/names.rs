@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use dfs_client::{DeleteOptions, Follow, PutOptions, PutSource};
+use dfs_client::{DeleteOptions, Follow, MakeDirectoryOptions, PutOptions, PutSource};
 use dfs_testkit::process::wait_until;
 use dfs_types::{DfsPath, ErrorCode, Name};
 
@@ -98,10 +98,13 @@ fn s20_a_get_that_is_killed_leaves_no_half_file() {
 async fn s21_what_was_deleted_comes_back_or_gives_its_space_back() {
     let cluster = forgetful(Duration::from_mins(10));
     let client = client(&cluster);
-    client.make_directory(&path("/d"), attributes(), false).await.unwrap();
+    client
+        .make_directory(&path("/d"), MakeDirectoryOptions::default().attributes(attributes()))
+        .await
+        .unwrap();
     put(&client, "/d/file", noise(100_000, 1)).await.unwrap();
     put(&client, "/d/file", noise(200_000, 2)).await.unwrap();
-    let recursive = DeleteOptions { recursive: true, now: false };
+    let recursive = DeleteOptions::default().recursive(true);
     client.delete(&path("/d"), recursive).await.unwrap();
     let stat = client.stat(&path("/d/file"), Follow::Yes).await;
     assert_eq!(stat.unwrap_err().code(), ErrorCode::NotFound);
@@ -110,7 +113,7 @@ async fn s21_what_was_deleted_comes_back_or_gives_its_space_back() {
     // What was replaced as well, beside what replaced it.
     client.undelete(&path("/d/file"), Some(&path("/d/old"))).await.unwrap();
     assert!(read(&client, "/d/old").await.unwrap() == noise(100_000, 1));
-    let now = DeleteOptions { recursive: true, now: true };
+    let now = DeleteOptions::default().recursive(true).now(true);
     client.delete(&path("/d"), now).await.unwrap();
     let restored = client.undelete(&path("/d"), None).await;
     assert_eq!(restored.unwrap_err().code(), ErrorCode::NotFound);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dfs_client::{DeleteOptions, GetOptions};
+use dfs_client::{DeleteOptions, GetOptions, MakeDirectoryOptions, RenameOptions};
 use dfs_types::ErrorCode;
 
 use super::{attributes, client, forgetful, path, put, read, spawn};
@@ -100,7 +100,15 @@ async fn s09_of_many_renames_of_one_file_exactly_one_takes_place() {
         let renames = (0..8).map(|number| {
             let to = path(&format!("/to-{round}-{number}"));
             let (client, from) = (client.clone(), from.clone());
-            async move { (client.rename(&from, &to, true).await.is_ok(), to) }
+            async move {
+                (
+                    client
+                        .rename(&from, &to, RenameOptions::default().no_replace(true))
+                        .await
+                        .is_ok(),
+                    to,
+                )
+            }
         });
         let done = futures_util::future::join_all(renames).await;
         let winners: Vec<_> = done.iter().filter(|(is_done, _)| *is_done).collect();
@@ -113,7 +121,10 @@ async fn s09_of_many_renames_of_one_file_exactly_one_takes_place() {
 async fn s10_files_arrive_in_a_directory_that_is_renamed_meanwhile() {
     let cluster = cluster();
     let client = client(&cluster);
-    client.make_directory(&path("/a"), attributes(), false).await.unwrap();
+    client
+        .make_directory(&path("/a"), MakeDirectoryOptions::default().attributes(attributes()))
+        .await
+        .unwrap();
     let puts: Vec<_> = (0..60)
         .map(|number| {
             let client = client.clone();
@@ -132,7 +143,7 @@ async fn s10_files_arrive_in_a_directory_that_is_renamed_meanwhile() {
         .collect();
     let mut at = ["/a", "/b"];
     while puts.iter().any(|put| !put.is_finished()) {
-        client.rename(&path(at[0]), &path(at[1]), false).await.unwrap();
+        client.rename(&path(at[0]), &path(at[1]), RenameOptions::default()).await.unwrap();
         at.swap(0, 1);
     }
     for put in puts {
@@ -148,9 +159,18 @@ async fn s10_files_arrive_in_a_directory_that_is_renamed_meanwhile() {
 async fn s11_a_listing_shows_once_what_is_there_all_the_time() {
     let cluster = cluster();
     let client = client(&cluster);
-    client.make_directory(&path("/d"), attributes(), false).await.unwrap();
+    client
+        .make_directory(&path("/d"), MakeDirectoryOptions::default().attributes(attributes()))
+        .await
+        .unwrap();
     let make = async |name: String| {
-        client.make_directory(&path(&format!("/d/{name}")), attributes(), false).await.unwrap();
+        client
+            .make_directory(
+                &path(&format!("/d/{name}")),
+                MakeDirectoryOptions::default().attributes(attributes()),
+            )
+            .await
+            .unwrap();
     };
     // More than fit one page of an answer.
     let stable: Vec<String> = (0..1_200).map(|number| format!("{number:04}")).collect();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_client::{Client, Components, Follow, PutOptions, PutSource};
-use dfs_types::{Attributes, ErrorCode, SeededRandom};
+use dfs_client::{Client, Components, Follow, MakeDirectoryOptions, PutOptions, PutSource};
+use dfs_types::{ErrorCode, SeededRandom};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::fake::{CHUNK, Cluster};
 use crate::{bytes, get, path, put, until};
 
 async fn mkdir(client: &Client, name: &str) -> Result<dfs_client::FileStat, dfs_client::Error> {
-    client.make_directory(&path(name), Attributes::default(), false).await
+    client.make_directory(&path(name), MakeDirectoryOptions::default()).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -21,7 +21,7 @@ async fn a_coordinator_that_restarts_is_ridden_over() {
     let client = cluster.client();
     let content = bytes(40 * CHUNK);
     let (mut to, from) = tokio::io::duplex(1 << 10);
-    let options = PutOptions { chunk_size: Some(CHUNK), ..PutOptions::default() };
+    let options = PutOptions::default().chunk_size(CHUNK);
     let putting = tokio::spawn({
         let client = client.clone();
         async move { client.put(&path("/f"), PutSource::reader(from), options).await }
@@ -87,7 +87,7 @@ async fn a_repeat_gets_the_first_answer() {
     for (name, size) in [("/empty", 0), ("/f", CHUNK + 1)] {
         cluster.state().loses_answer_of = Some("ConfirmUpload");
         let before = cluster.state().done("ConfirmUpload");
-        let options = PutOptions { create_only: true, ..PutOptions::default() };
+        let options = PutOptions::default().create_only(true);
         let source = PutSource::bytes(bytes(size));
         let stat = client.put(&path(name), source, options).await.unwrap();
         assert_eq!(stat.size, size);

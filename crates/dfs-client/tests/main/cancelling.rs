@@ -3,8 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dfs_client::{GetOptions, PutOptions, PutSource};
-use dfs_types::Attributes;
+use dfs_client::{GetOptions, MakeDirectoryOptions, PutOptions, PutSource};
 use tokio::time::timeout;
 
 use crate::fake::{CHUNK, Cluster};
@@ -18,7 +17,7 @@ async fn a_put_that_is_dropped_is_given_up() {
     let client = cluster.builder().memory_budget(BUDGET).connect_lazy().unwrap();
     let content = bytes(30 << 20);
     let name = path("/f");
-    let options = || PutOptions { chunk_size: Some(8 << 20), ..PutOptions::default() };
+    let options = || PutOptions::default().chunk_size(8 << 20);
     cluster.world.nodes.iter().for_each(|node| node.fault(|faults| faults.hangs_uploads = true));
     let source = PutSource::bytes(content.clone());
     let put = client.put(&name, source, options());
@@ -94,7 +93,7 @@ async fn a_dropped_call_leaves_its_slot_usable() {
     for number in 0..200 {
         cluster.state().loses_answer_of = Some("MakeDirectory");
         let name = path(&format!("/{number}"));
-        let making = client.make_directory(&name, Attributes::default(), false);
+        let making = client.make_directory(&name, MakeDirectoryOptions::default());
         tokio::select! {
             biased;
             made = making => panic!("{made:?}"),
@@ -102,5 +101,5 @@ async fn a_dropped_call_leaves_its_slot_usable() {
         }
     }
     cluster.state().loses_answer_of = None;
-    client.make_directory(&path("/d"), Attributes::default(), false).await.unwrap();
+    client.make_directory(&path("/d"), MakeDirectoryOptions::default()).await.unwrap();
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_client::{Client, Components};
-use dfs_types::{Attributes, ErrorCode, SeededRandom};
+use dfs_client::{Client, Components, MakeDirectoryOptions};
+use dfs_types::{ErrorCode, SeededRandom};
 use tokio::time::Instant;
 
 use crate::fake::Cluster;
@@ -34,7 +34,7 @@ fn client(cluster: &Cluster, seed: u64, names: &[&str]) -> Client {
 
 async fn mkdir(client: &Client, name: &str) -> Duration {
     let started = Instant::now();
-    client.make_directory(&path(name), Attributes::default(), false).await.unwrap();
+    client.make_directory(&path(name), MakeDirectoryOptions::default()).await.unwrap();
     started.elapsed()
 }
 

@@ -236,10 +236,7 @@ async fn the_budget_bounds_what_is_under_way() {
     const PIECE: u64 = 4 << 20;
     let cluster = Cluster::start(3).await;
     let content = bytes(5 * PIECE);
-    let options = || dfs_client::PutOptions {
-        chunk_size: Some(5 * PIECE),
-        ..dfs_client::PutOptions::default()
-    };
+    let options = || dfs_client::PutOptions::default().chunk_size(5 * PIECE);
     let client = cluster.builder().memory_budget(BUDGET as usize).connect_lazy().unwrap();
     for name in ["/1", "/2", "/3"] {
         let source = dfs_client::PutSource::bytes(content.clone());

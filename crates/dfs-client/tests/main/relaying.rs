@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use dfs_types::{Attributes, ErrorCode};
+use dfs_client::MakeDirectoryOptions;
+use dfs_types::ErrorCode;
 use tokio::time::Instant;
 
 use crate::fake::{Blocked, CHUNK, COORDINATOR, Cluster, Outside, PassingOn};
@@ -119,7 +120,7 @@ async fn a_coordinator_that_is_away_is_replaced_by_another() {
     cluster.stop_coordinator_at(gone).await;
     assert!(get(&client, "/f").await.unwrap() == content);
     assert!(relayed(&cluster, left) > 0);
-    client.make_directory(&path("/d"), Attributes::default(), false).await.unwrap();
+    client.make_directory(&path("/d"), MakeDirectoryOptions::default()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

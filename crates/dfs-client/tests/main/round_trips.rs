@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use dfs_client::{Follow, GetOptions, PutOptions, PutSource};
+use dfs_client::{Follow, GetOptions, MakeDirectoryOptions, PutOptions, PutSource};
 use dfs_types::{Attributes, DfsPath, ErrorCode, FileTime, Random as _, SeededRandom};
 
 use crate::fake::{CHUNK, Cluster};
@@ -20,7 +20,7 @@ fn sizes() -> Vec<u64> {
 }
 
 fn small_chunks() -> PutOptions {
-    PutOptions { chunk_size: Some(CHUNK), ..PutOptions::default() }
+    PutOptions::default().chunk_size(CHUNK)
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,7 +77,7 @@ async fn ranges_are_those_of_the_bytes() {
     let client = cluster.client();
     let size = 9 * CHUNK + 5;
     let content = bytes(size);
-    let options = PutOptions { chunk_size: Some(5 * CHUNK), ..PutOptions::default() };
+    let options = PutOptions::default().chunk_size(5 * CHUNK);
     client.put(&path("/f"), PutSource::bytes(content.clone()), options).await.unwrap();
     let random = SeededRandom::new(3);
     let mut ranges: Vec<(u64, u64)> =
@@ -90,12 +90,12 @@ async fn ranges_are_those_of_the_bytes() {
         let wanted = &content[start..end];
         let got = client.read_range(&path("/f"), offset, length).await.unwrap();
         assert!(got == wanted, "{length} from {offset}");
-        let options = GetOptions { offset, length: Some(length), progress: None };
+        let options = GetOptions::default().offset(offset).length(length);
         let target = tempfile::tempfile().unwrap();
         client.get_to_file(&path("/f"), options, target.try_clone().unwrap()).await.unwrap();
         assert!(read_all(&target) == wanted, "{length} from {offset}");
     }
-    let tail = GetOptions { offset: size - 7, ..GetOptions::default() };
+    let tail = GetOptions::default().offset(size - 7);
     let tail = drain(client.get(&path("/f"), tail).await.unwrap()).await.unwrap();
     assert_eq!(tail, content.slice(content.len() - 7..));
 }
@@ -120,7 +120,7 @@ async fn more_chunks_than_a_call_can_bring_are_staged() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let content = bytes(600 * BLOCK + 1);
-    let options = || PutOptions { chunk_size: Some(BLOCK), ..PutOptions::default() };
+    let options = || PutOptions::default().chunk_size(BLOCK);
     client.put(&path("/known"), PutSource::bytes(content.clone()), options()).await.unwrap();
     let staged = cluster.state().done("RenewUpload");
     assert!(staged >= 2, "{staged}");
@@ -138,7 +138,7 @@ async fn many_chunks_planned_anew_fit_the_calls() {
     // Each chunk for which it is the primary gets a plan, and thus a token, of its own.
     cluster.node(1).fault(|faults| faults.refuses_uploads = true);
     let content = bytes(400 * BLOCK);
-    let options = PutOptions { chunk_size: Some(BLOCK), ..PutOptions::default() };
+    let options = PutOptions::default().chunk_size(BLOCK);
     client.put(&path("/f"), PutSource::bytes(content.clone()), options).await.unwrap();
     assert!(client.stats().replans > 64, "{:?}", client.stats());
     assert!(get(&client, "/f").await.unwrap() == content);
@@ -155,14 +155,13 @@ async fn attributes_and_progress() {
     });
     let attributes =
         Attributes { mode: 0o640, uid: 3, gid: 4, mtime: FileTime::new(-5, 7).unwrap() };
-    let options =
-        PutOptions { attributes, progress: Some(progress.clone()), ..PutOptions::default() };
+    let options = PutOptions::default().attributes(attributes).progress(progress.clone());
     let content = bytes(3 * CHUNK + 9);
     client.put(&path("/f"), PutSource::bytes(content.clone()), options).await.unwrap();
     assert_eq!(moved.swap(0, Ordering::Relaxed), content.len() as u64);
     let stat = client.stat(&path("/f"), Follow::Yes).await.unwrap();
     assert_eq!(stat.attributes, attributes);
-    let options = GetOptions { progress: Some(progress), ..GetOptions::default() };
+    let options = GetOptions::default().progress(progress);
     drain(client.get(&path("/f"), options.clone()).await.unwrap()).await.unwrap();
     assert_eq!(moved.swap(0, Ordering::Relaxed), content.len() as u64);
     client.get_to_file(&path("/f"), options, tempfile::tempfile().unwrap()).await.unwrap();
@@ -176,7 +175,7 @@ async fn a_put_replaces_unless_it_must_not() {
     put(&client, "/f", &bytes(5)).await;
     put(&client, "/f", &bytes(6)).await;
     assert_eq!(get(&client, "/f").await.unwrap(), bytes(6));
-    let options = PutOptions { create_only: true, ..PutOptions::default() };
+    let options = PutOptions::default().create_only(true);
     let refused = client.put(&path("/f"), PutSource::bytes(bytes(7)), options).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::AlreadyExists);
     assert_eq!(get(&client, "/f").await.unwrap(), bytes(6));
@@ -196,7 +195,7 @@ async fn a_local_file_that_changes_is_not_stored() {
             let file = std::fs::OpenOptions::new().write(true).open(&changed).unwrap();
             file.set_len(if change == "grows" { 41 * CHUNK } else { CHUNK }).unwrap();
         });
-        let options = PutOptions { progress: Some(progress), ..small_chunks() };
+        let options = small_chunks().progress(progress);
         let refused = client.put(&path("/f"), PutSource::file(&local), options).await.unwrap_err();
         assert_eq!(refused.code(), ErrorCode::Conflict, "{change}: {refused}");
         assert!(refused.to_string().contains("changed"), "{refused}");
@@ -211,7 +210,7 @@ async fn a_directory_is_listed_whole_page_by_page() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     for name in ["/d", "/d/x", "/e"] {
-        client.make_directory(&path(name), Attributes::default(), false).await.unwrap();
+        client.make_directory(&path(name), MakeDirectoryOptions::default()).await.unwrap();
     }
     {
         let mut state = cluster.state();

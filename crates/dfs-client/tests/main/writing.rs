@@ -68,7 +68,7 @@ async fn a_stream_that_is_cut_goes_on_where_it_was() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let content = bytes(5 << 20);
-    let options = || PutOptions { chunk_size: Some(8 << 20), ..PutOptions::default() };
+    let options = || PutOptions::default().chunk_size(8 << 20);
     for node in &cluster.world.nodes {
         node.fault(|faults| faults.cuts_after = Some(3 << 20));
     }
@@ -165,7 +165,7 @@ async fn a_stream_may_take_hours() {
     let client = cluster.client();
     let content = bytes(6 * CHUNK + 1);
     let (mut to, from) = tokio::io::duplex(CHUNK as usize);
-    let options = PutOptions { chunk_size: Some(CHUNK), ..PutOptions::default() };
+    let options = PutOptions::default().chunk_size(CHUNK);
     let putting = tokio::spawn({
         let client = client.clone();
         async move { client.put(&path("/f"), PutSource::reader(from), options).await }
@@ -204,7 +204,7 @@ async fn a_source_that_fails_is_not_stored() {
     }
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
-    let options = PutOptions { chunk_size: Some(CHUNK), ..PutOptions::default() };
+    let options = PutOptions::default().chunk_size(CHUNK);
     let source = PutSource::reader(Broken(3 * CHUNK + 1));
     let error = client.put(&path("/f"), source, options).await.unwrap_err();
     assert!(error.to_string().contains("the pipe is broken"), "{error}");
@@ -229,7 +229,7 @@ async fn files_that_cannot_be_put_say_so() {
         assert!(error.to_string().contains(&name), "{error}");
     }
     for chunk_size in [0, 100, 1 << 40] {
-        let options = PutOptions { chunk_size: Some(chunk_size), ..PutOptions::default() };
+        let options = PutOptions::default().chunk_size(chunk_size);
         let error = client.put(&path("/f"), PutSource::bytes("x"), options).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
     }

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dfs_client::{
-    Client, DeleteOptions, Error, FileStat, Follow, GetOptions, PutOptions, PutSource,
+    Client, DeleteOptions, Error, FileStat, Follow, GetOptions, MakeDirectoryOptions, PutOptions,
+    PutSource, RenameOptions,
 };
-use dfs_types::{Attributes, CHUNK_SIZE_MIN, DfsPath, ErrorCode, Random as _, SeededRandom};
+use dfs_types::{CHUNK_SIZE_MIN, DfsPath, ErrorCode, Random as _, SeededRandom};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::history::{Answer, Call, Operation, Path, Seen, content, writer_of};
@@ -84,7 +85,9 @@ impl Caller {
     pub(super) async fn make_groups(&self) -> Result<(), Error> {
         for group in 0..GROUPS {
             let path = self.path(group, &[]);
-            self.client.make_directory(&path, Attributes::default(), true).await?;
+            self.client
+                .make_directory(&path, MakeDirectoryOptions::default().parents(true))
+                .await?;
         }
         Ok(())
     }
@@ -137,21 +140,21 @@ impl Caller {
         let path = |path| self.path(group, path);
         Ok(match call {
             Call::MakeDirectory(at) => {
-                let made = client.make_directory(&path(at), Attributes::default(), false).await?;
+                let made =
+                    client.make_directory(&path(at), MakeDirectoryOptions::default()).await?;
                 Answer::Made(made.inode.0)
             }
             Call::Put(at) => {
-                let options =
-                    PutOptions { chunk_size: Some(CHUNK_SIZE_MIN), ..PutOptions::default() };
+                let options = PutOptions::default().chunk_size(CHUNK_SIZE_MIN);
                 let source = PutSource::bytes(content(number));
                 Answer::Made(client.put(&path(at), source, options).await?.inode.0)
             }
             Call::Rename(from, to) => {
-                client.rename(&path(from), &path(to), false).await?;
+                client.rename(&path(from), &path(to), RenameOptions::default()).await?;
                 Answer::Done
             }
             Call::Delete { path: at, recursive } => {
-                let options = DeleteOptions { recursive, now: false };
+                let options = DeleteOptions::default().recursive(recursive);
                 client.delete(&path(at), options).await?;
                 Answer::Done
             }

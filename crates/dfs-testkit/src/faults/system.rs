@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_client::{Client, ClusterStatus, DeleteOptions, PutOptions, PutSource};
+use dfs_client::{
+    Client, ClusterStatus, DeleteOptions, MakeDirectoryOptions, PutOptions, PutSource,
+};
 use dfs_etcd::test_server;
-use dfs_types::{Attributes, DfsPath, NodeState};
+use dfs_types::{DfsPath, NodeState};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::runtime::Runtime;
 
@@ -117,14 +119,14 @@ impl System {
         let path = |text: String| DfsPath::new(text).expect("it is a path");
         let doomed = async {
             let folder = path("/doomed".to_owned());
-            client.make_directory(&folder, Attributes::default(), true).await?;
+            client.make_directory(&folder, MakeDirectoryOptions::default().parents(true)).await?;
             let put = async |number| {
                 let at = path(format!("/doomed/{number}"));
                 client.put(&at, PutSource::bytes(Bytes::new()), PutOptions::default()).await
             };
             let mut puts = stream::iter(0..DOOMED).map(put).buffer_unordered(DOOMED_AT_ONCE);
             while puts.try_next().await?.is_some() {}
-            client.delete(&folder, DeleteOptions { recursive: true, now: true }).await
+            client.delete(&folder, DeleteOptions::default().recursive(true).now(true)).await
         };
         let doomed: Result<(), dfs_client::Error> = self.runtime.block_on(doomed);
         doomed.map_err(|error| format!("files for the reaper: {error}"))

@@ -6,8 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_client::{Client, DeleteOptions, Error, Explanation, GetOptions, PutOptions, PutSource};
-use dfs_types::{Attributes, DfsPath, ErrorCode, Random, SeededRandom};
+use dfs_client::{
+    Client, DeleteOptions, Error, Explanation, GetOptions, MakeDirectoryOptions, PutOptions,
+    PutSource, RenameOptions,
+};
+use dfs_types::{DfsPath, ErrorCode, Random, SeededRandom};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -71,7 +74,7 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>, seed: u64) -> Resul
     .await?;
     for number in 0..WORKERS {
         let name = directory(number);
-        let made = client.make_directory(&path(&name), Attributes::default(), false).await;
+        let made = client.make_directory(&path(&name), MakeDirectoryOptions::default()).await;
         made.map_err(|error| format!("making {name} in {root}: {error}"))?;
     }
     let mut tasks = JoinSet::new();
@@ -143,7 +146,7 @@ impl Worker {
         let version = self.shared.model().next_version();
         let bytes = content_of(version);
         let chunk_size = [64 << 10, 2 << 20][self.random.below(2) as usize];
-        let options = PutOptions { chunk_size: Some(chunk_size), ..PutOptions::default() };
+        let options = PutOptions::default().chunk_size(chunk_size);
         let what = format!("put {name} version {version} of {} bytes", bytes.len());
         let changes = [(&*name, Some(version))];
         self.shared.model().begin(&changes);
@@ -163,7 +166,7 @@ impl Worker {
         if at_from.is_some() {
             self.shared.model().begin(&changes);
         }
-        let result = self.client.rename(&path(&from), &path(&to), false).await;
+        let result = self.client.rename(&path(&from), &path(&to), RenameOptions::default()).await;
         if at_from.is_none() {
             return self.must_be_missing(&what, result);
         }
@@ -179,7 +182,7 @@ impl Worker {
         if before.is_some() {
             self.shared.model().begin(&changes);
         }
-        let options = DeleteOptions { recursive: false, now };
+        let options = DeleteOptions::default().now(now);
         let result = self.client.delete(&path(&name), options).await;
         if before.is_none() {
             return self.must_be_missing(&what, result);

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use clap::Args;
 use dfs_types::ErrorCode;
 
+use crate::context::RunCommand;
 use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::server;
@@ -65,13 +66,13 @@ impl LocalArgs {
     }
 }
 
-pub(crate) async fn run(args: LocalArgs, out: Output) -> Result<()> {
+pub(crate) async fn run(args: LocalArgs, command: RunCommand, out: Output) -> Result<()> {
     let shutdown = server::prepare()?;
     if let Some(path) = args.demo {
         return tokio::select! {
             biased;
             () = shutdown.requested() => Err(Error::new(ErrorCode::Internal, "stopped")),
-            result = tour::run(path, out) => result,
+            result = tour::run(path, command, out) => result,
         };
     }
     server::check_exposure(&[&args.listen, &args.http_listen], args.insecure)?;

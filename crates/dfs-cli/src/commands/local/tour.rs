@@ -5,15 +5,13 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Parser as _;
 use dfs_client::Client;
 use dfs_types::{ByteSize, ErrorCode, NodeState};
 use tokio::time::Instant;
 
 use super::cluster::{Local, Plan};
 use super::files::{Summary, generate, largest};
-use crate::args::Cli;
-use crate::context::Context;
+use crate::context::RunCommand;
 use crate::error::{Error, Result, blocking};
 use crate::output::Output;
 
@@ -23,7 +21,7 @@ const WAIT: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs the tour with what lies at `path`, or with generated files.
-pub(super) async fn run(path: Option<PathBuf>, out: Output) -> Result<()> {
+pub(super) async fn run(path: Option<PathBuf>, command: RunCommand, out: Output) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("dfs-demo-").tempdir();
     let folder = folder.map_err(|e| Error::local("use", &std::env::temp_dir(), &e))?;
     let source = if let Some(path) = path {
@@ -51,7 +49,7 @@ pub(super) async fn run(path: Option<PathBuf>, out: Output) -> Result<()> {
     let coordinator = format!("http://{}", local.address());
     let client = Client::builder().coordinator(&coordinator).connect_lazy()?;
     let back = folder.path().join("back");
-    let mut tour = Tour { local, client, coordinator, out, source, original, back };
+    let mut tour = Tour { local, client, coordinator, command, out, source, original, back };
     let result = tour.go().await;
     let stopped = tour.local.stop().await;
     result.and(stopped)?;
@@ -63,6 +61,7 @@ struct Tour {
     local: Local,
     client: Client,
     coordinator: String,
+    command: RunCommand,
     out: Output,
     source: PathBuf,
     original: Summary,
@@ -123,8 +122,7 @@ impl Tour {
         let shown: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         self.out.say(format_args!("   $ dfs {}", shown.join(" ")));
         let start = ["dfs", "--coordinator", &self.coordinator].map(OsString::from);
-        let cli = Cli::try_parse_from(start.into_iter().chain(words)).map_err(Error::usage)?;
-        Box::pin(crate::run_command(cli.command, &Context::new(&cli.global, self.out)?)).await
+        (self.command)(start.into_iter().chain(words).collect(), self.out).await
     }
 
     /// Fetches everything and compares each file, directory and symlink with the original.

@@ -1,0 +1,211 @@
+//! Options of calls. Each has defaults and a setter per option, so that new ones break no caller.
+
+use std::fmt;
+use std::sync::Arc;
+
+use dfs_types::Attributes;
+
+/// Callback with the number of bytes moved since its last call. It runs on the threads of the
+/// runtime and must not block.
+pub type ProgressObserver = Arc<dyn Fn(u64) + Send + Sync>;
+
+/// Options of a file to be written.
+///
+/// ```
+/// # use dfs_client::PutOptions;
+/// let options = PutOptions::default().replication_factor(2).create_only(true);
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct PutOptions {
+    /// Mode, owner, group, mtime.
+    pub attributes: Attributes,
+    /// Replicas of each byte; the cluster's default when not set.
+    pub replication_factor: Option<u32>,
+    /// Greatest length of a chunk in bytes; 64 MiB when not set.
+    pub chunk_size: Option<u64>,
+    /// Whether an existing file is an error instead of being replaced.
+    pub create_only: bool,
+    /// Receives the progress of the bytes sent.
+    pub progress: Option<ProgressObserver>,
+}
+
+impl PutOptions {
+    /// Sets mode, owner, group and mtime of the file.
+    pub fn attributes(mut self, attributes: Attributes) -> Self {
+        self.attributes = attributes;
+        self
+    }
+
+    /// Sets the replicas of each byte, 1 or more; `None` stands for the cluster's default.
+    pub fn replication_factor(mut self, replicas: impl Into<Option<u32>>) -> Self {
+        self.replication_factor = replicas.into();
+        self
+    }
+
+    /// Sets the greatest length of a chunk: a multiple of 64 KiB, from 64 KiB to 1 GiB. `None`
+    /// stands for 64 MiB.
+    pub fn chunk_size(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.chunk_size = bytes.into();
+        self
+    }
+
+    /// Makes an existing file an error, [`dfs_types::ErrorCode::AlreadyExists`], instead of
+    /// replacing it.
+    pub fn create_only(mut self, create_only: bool) -> Self {
+        self.create_only = create_only;
+        self
+    }
+
+    /// Sets the callback that receives the progress.
+    pub fn progress(mut self, progress: ProgressObserver) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+}
+
+impl fmt::Debug for PutOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PutOptions")
+            .field("attributes", &self.attributes)
+            .field("replication_factor", &self.replication_factor)
+            .field("chunk_size", &self.chunk_size)
+            .field("create_only", &self.create_only)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Range of a file to be read.
+///
+/// ```
+/// # use dfs_client::GetOptions;
+/// let second_mebibyte = GetOptions::default().offset(1 << 20).length(1 << 20);
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct GetOptions {
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes at most; to the end of the file when not set.
+    pub length: Option<u64>,
+    /// Receives the progress of the bytes read.
+    pub progress: Option<ProgressObserver>,
+}
+
+impl GetOptions {
+    /// Sets the first byte. One past the end of the file reads nothing.
+    pub fn offset(mut self, offset: u64) -> Self {
+        self.offset = offset;
+        self
+    }
+
+    /// Sets the number of bytes at most; `None` reads to the end.
+    pub fn length(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.length = bytes.into();
+        self
+    }
+
+    /// Sets the callback that receives the progress.
+    pub fn progress(mut self, progress: ProgressObserver) -> Self {
+        self.progress = Some(progress);
+        self
+    }
+}
+
+impl fmt::Debug for GetOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GetOptions")
+            .field("offset", &self.offset)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Options of a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct DeleteOptions {
+    /// Whether a directory is deleted with everything below it.
+    pub recursive: bool,
+    /// Whether the space is freed at once, with no time in which to undelete.
+    pub now: bool,
+}
+
+impl DeleteOptions {
+    /// Deletes a directory with everything below it; without, it must be empty.
+    pub fn recursive(mut self, recursive: bool) -> Self {
+        self.recursive = recursive;
+        self
+    }
+
+    /// Frees the space at once; what is deleted so cannot be undeleted.
+    pub fn now(mut self, now: bool) -> Self {
+        self.now = now;
+        self
+    }
+}
+
+/// Options of a directory to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct MakeDirectoryOptions {
+    /// Mode, owner, group, mtime.
+    pub attributes: Attributes,
+    /// Whether missing parents are made, and an existing directory is success.
+    pub parents: bool,
+}
+
+impl MakeDirectoryOptions {
+    /// Sets mode, owner, group and mtime.
+    pub fn attributes(mut self, attributes: Attributes) -> Self {
+        self.attributes = attributes;
+        self
+    }
+
+    /// Makes missing parents too, with the same attributes; an existing directory is success and
+    /// keeps its attributes.
+    pub fn parents(mut self, parents: bool) -> Self {
+        self.parents = parents;
+        self
+    }
+}
+
+/// Options of a symlink to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct SymlinkOptions {
+    /// Owner, group, mtime.
+    pub attributes: Attributes,
+    /// Whether an existing file or symlink is replaced.
+    pub replace: bool,
+}
+
+impl SymlinkOptions {
+    /// Sets owner, group and mtime.
+    pub fn attributes(mut self, attributes: Attributes) -> Self {
+        self.attributes = attributes;
+        self
+    }
+
+    /// Replaces an existing file or symlink.
+    pub fn replace(mut self, replace: bool) -> Self {
+        self.replace = replace;
+        self
+    }
+}
+
+/// Options of a rename.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct RenameOptions {
+    /// Whether an existing target is an error.
+    pub no_replace: bool,
+}
+
+impl RenameOptions {
+    /// Makes an existing target an error, [`dfs_types::ErrorCode::AlreadyExists`].
+    pub fn no_replace(mut self, no_replace: bool) -> Self {
+        self.no_replace = no_replace;
+        self
+    }
+}
