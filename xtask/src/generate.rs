@@ -2,6 +2,8 @@
 //! the custom resource from `dfs-crd`. Pure Rust, no `protoc`; what comes out is committed, so that
 //! nobody else needs to run this.
 
+mod methods;
+
 use std::fs;
 use std::path::Path;
 
@@ -21,8 +23,16 @@ struct Set {
     directory: &'static str,
     /// One for each package.
     sources: &'static [&'static str],
-    /// The descriptors for reflection, where somebody serves it.
-    descriptors: Option<&'static str>,
+    /// What the servers of the contract need, where dfs is one of them.
+    server: Option<ServerFiles>,
+}
+
+/// Files that only servers need.
+struct ServerFiles {
+    /// The descriptors, for reflection.
+    descriptors: &'static str,
+    /// The enum of all rpcs.
+    methods: &'static str,
 }
 
 const SETS: [Set; 2] = [
@@ -37,14 +47,14 @@ const SETS: [Set; 2] = [
         ],
         directory: "crates/dfs-proto/src/generated",
         sources: &["dfs.v1.rs"],
-        descriptors: Some("dfs.v1.bin"),
+        server: Some(ServerFiles { descriptors: "dfs.v1.bin", methods: "methods.rs" }),
     },
     // What dfs uses of the API of etcd, of which it is a client alone.
     Set {
         protos: &["etcd/v3/kv.proto", "etcd/v3/rpc.proto"],
         directory: "crates/dfs-etcd/src/generated",
         sources: &["mvccpb.rs", "etcdserverpb.rs"],
-        descriptors: None,
+        server: None,
     },
 ];
 
@@ -97,7 +107,8 @@ fn check_sources(root: &Path) -> Result<()> {
     for set in &SETS {
         let fresh = tempfile::tempdir().context("cannot make a temporary folder")?;
         set.write(root, fresh.path())?;
-        for output in set.sources.iter().chain(&set.descriptors) {
+        let of_server = set.server.iter().flat_map(|files| [&files.descriptors, &files.methods]);
+        for output in set.sources.iter().chain(of_server) {
             let committed = root.join(set.directory).join(output);
             if fs::read(fresh.path().join(output))? != fs::read(&committed).unwrap_or_default() {
                 bail!("{} is not what proto/ gives: run cargo xtask generate", committed.display());
@@ -109,13 +120,15 @@ fn check_sources(root: &Path) -> Result<()> {
 
 impl Set {
     fn write(&self, root: &Path, directory: &Path) -> Result<()> {
-        if let Some(descriptors) = self.descriptors {
-            let set = self.compiler(root, false)?.encode_file_descriptor_set();
-            fs::write(directory.join(descriptors), set)?;
+        if let Some(files) = &self.server {
+            let compiler = self.compiler(root, false)?;
+            fs::write(directory.join(files.descriptors), compiler.encode_file_descriptor_set())?;
+            let methods = methods::source(&compiler.file_descriptor_set())?;
+            fs::write(directory.join(files.methods), methods)?;
         }
         tonic_prost_build::configure()
             .bytes(".")
-            .build_server(self.descriptors.is_some())
+            .build_server(self.server.is_some())
             .out_dir(directory)
             .compile_fds(self.compiler(root, true)?.file_descriptor_set())?;
         Ok(())

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use crate::Error;
-use crate::grpc::{Initialiser, waiting_routes};
+use crate::grpc::{GATE, Initialiser, waiting_routes};
 use crate::metrics::Counts;
 
 /// How often it is looked whether another coordinator made the cluster.
@@ -37,7 +37,8 @@ pub(crate) async fn wait(
     let lent = Lent { address: listener.local_address(), listener: Arc::new(Mutex::new(listener)) };
     let (stop, ends) = Shutdown::new();
     let ends = async move { ends.requested().await };
-    let serving = dfs_transport::serve(Box::new(lent.clone()), routes, counts, ends, HAND_OVER);
+    let serving =
+        dfs_transport::serve(Box::new(lent.clone()), routes, GATE, counts, ends, HAND_OVER);
     let mut serving = Box::pin(serving);
     let has_cluster = tokio::select! {
         biased;

@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use dfs_metadata::engine::Engine;
 use dfs_metadata::namespace::{Namespace, Node};
 use dfs_metadata::placement::NodeSelector;
-use dfs_proto::Failure;
 use dfs_proto::v1;
 use dfs_proto::wire::WireId;
 use dfs_runtime::Shutdown;
-use dfs_transport::{Action, Channels, Identity};
-use dfs_types::{Clock, DfsPath, ErrorCode, NodeId, NodeState, Random, RegistrationNumber, Scope};
+use dfs_transport::Channels;
+use dfs_types::{Clock, NodeId, NodeState, Random, RegistrationNumber, Scope};
 use tokio::time::Instant;
 
 use crate::Settings;
@@ -82,12 +81,6 @@ impl Core {
         let is_unknown = nodes.any(|node| self.registry().state(node, now).is_none());
         if is_unknown { self.refresh_members().await } else { Ok(()) }
     }
-}
-
-/// Asks whether the caller may do this; to be passed by every call.
-pub(crate) fn allow(action: Action, path: Option<&DfsPath>) -> Result<(), Failure> {
-    dfs_transport::allow(Identity::Anonymous, action, path)
-        .map_err(|denied| Failure::new(ErrorCode::PermissionDenied, denied.to_string()))
 }
 
 /// A node as others are told of it.

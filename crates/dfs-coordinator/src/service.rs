@@ -287,7 +287,9 @@ impl Base {
         };
         let serving = async {
             let counts = core.counts.clone();
-            let served = dfs_transport::serve(listener, routes, counts, until, self.drain()).await;
+            let served =
+                dfs_transport::serve(listener, routes, grpc::GATE, counts, until, self.drain())
+                    .await;
             // It may have broken without an order.
             stop.stop();
             served.map_err(Error::Serve)

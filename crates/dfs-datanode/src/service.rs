@@ -188,8 +188,15 @@ impl Service {
         let serving = async {
             let until = stopping.clone();
             let until = async move { until.requested().await };
-            let served =
-                dfs_transport::serve(listener, routes, node.counts.clone(), until, drain).await;
+            let served = dfs_transport::serve(
+                listener,
+                routes,
+                grpc::GATE,
+                node.counts.clone(),
+                until,
+                drain,
+            )
+            .await;
             // It may have broken without an order.
             stop.stop();
             close(&node, stopped_at.get().copied().unwrap_or_else(Instant::now) + drain).await;

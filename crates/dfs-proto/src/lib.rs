@@ -7,9 +7,11 @@
 pub mod bulk;
 mod convert;
 mod failure;
+mod method;
 pub mod wire;
 
 pub use failure::{Detail, Failure};
+pub use method::Method;
 pub use wire::FieldError;
 
 /// Generated from `proto/dfs/v1`.

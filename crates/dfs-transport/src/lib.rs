@@ -1,21 +1,21 @@
-//! Everything between processes that is not what they say: sockets, channels, servers, request
-//! ids, and the one function that says who may do what.
+//! Everything between processes except their messages: sockets, channels, servers, request ids, and
+//! the gate that each call to a server passes.
 //!
 //! Channels are made in [`Channels`] and servers run by [`serve`], nowhere else, so that TLS will
 //! be a matter of one crate.
 
 mod answer;
-mod authorise;
 mod channels;
 mod dial;
+mod gate;
 mod memory;
 mod network;
 mod request_id;
 mod server;
 
-pub use authorise::{Action, Denied, Identity, allow};
 pub use channels::{AddressError, Channels, ClientChannel, Lane, Security};
 pub use dial::{ConnectError, DialError, connect_error};
+pub use gate::{Caller, Gate, Identity, Rule, Server, rule, split};
 pub use memory::MemoryNetwork;
 pub use network::{CONNECT_TIMEOUT, Io, Listener, Network, Stream, TcpNetwork, listen_code};
 pub use request_id::{

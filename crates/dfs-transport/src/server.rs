@@ -19,6 +19,7 @@ use crate::answer::{Answer, Call};
 use crate::channels::{
     CONNECTION_WINDOW, HTTP2_FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW,
 };
+use crate::gate::Gate;
 use crate::network::Listener;
 use crate::request_id::{REQUEST_ID_HEADER, with_request_id};
 
@@ -37,12 +38,13 @@ pub trait Observer: Send + Sync + 'static {
     fn answered(&self, method: &str, code: Code, elapsed: Duration);
 }
 
-/// Serves `routes` until `shutdown` ends, then takes no more connections and lets calls under way
+/// Serves `routes` behind `gate` until `shutdown` ends, then takes no more connections and lets calls under way
 /// finish for at most `drain`; whatever is left is cut. Each call runs within a span with its
 /// request id, its answer to the end, and its end is logged there.
 pub async fn serve(
     listener: Box<dyn Listener>,
     routes: Routes,
+    gate: Gate,
     observer: Arc<dyn Observer>,
     shutdown: impl Future<Output = ()> + Send + 'static,
     drain: Duration,
@@ -75,6 +77,7 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION)
         .layer(Tracing { observer })
+        .layer(gate)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, shutdown);
     let deadline = async {

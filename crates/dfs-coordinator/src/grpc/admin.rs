@@ -7,14 +7,14 @@ use dfs_metadata::namespace::ClusterState;
 use dfs_proto::v1::admin_server::Admin;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, v1, wire};
-use dfs_transport::Action;
-use dfs_types::{ErrorCode, NodeState, Revision, Scope};
+use dfs_transport::{Caller, split};
+use dfs_types::{ErrorCode, NodeState, Revision};
 use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
 use super::upload::replication;
 use super::{bootstrap, holder, nodes, removal};
-use crate::core::{Core, allow, location, unknown_location, wire_state};
+use crate::core::{Core, location, unknown_location, wire_state};
 use crate::failure;
 use crate::registry::View;
 
@@ -37,49 +37,50 @@ impl Admin for Handler {
         &self,
         request: Request<v1::ClusterStatusRequest>,
     ) -> Answer<v1::ClusterStatusResponse> {
-        Ok(Response::new(cluster_status(&self.0, request.into_inner()).await?))
+        Ok(Response::new(cluster_status(&self.0, split(request)?).await?))
     }
 
     async fn set_replication(
         &self,
         request: Request<v1::SetReplicationRequest>,
     ) -> Answer<v1::SetReplicationResponse> {
-        Ok(Response::new(set_replication(&self.0, request.into_inner()).await?))
+        Ok(Response::new(set_replication(&self.0, split(request)?).await?))
     }
 
     async fn init(&self, request: Request<v1::InitRequest>) -> Answer<v1::InitResponse> {
-        let (asked, _) = bootstrap::parse(&request.into_inner())?;
+        let (_, request) = split(request)?;
+        let (asked, _) = bootstrap::parse(&request)?;
         let found = self.0.namespace.identity().cluster;
         Ok(Response::new(bootstrap::already(asked, found)?))
     }
 
     async fn admit(&self, request: Request<v1::AdmitRequest>) -> Answer<v1::AdmitResponse> {
-        Ok(Response::new(nodes::admit(&self.0, request.into_inner()).await?))
+        Ok(Response::new(nodes::admit(&self.0, split(request)?).await?))
     }
 
     async fn safe_to_stop(
         &self,
         request: Request<v1::SafeToStopRequest>,
     ) -> Answer<v1::SafeToStopResponse> {
-        Ok(Response::new(nodes::safe_to_stop(&self.0, request.into_inner()).await?))
+        Ok(Response::new(nodes::safe_to_stop(&self.0, split(request)?).await?))
     }
 
     async fn maintenance(
         &self,
         request: Request<v1::MaintenanceRequest>,
     ) -> Answer<v1::MaintenanceResponse> {
-        Ok(Response::new(nodes::maintenance(&self.0, request.into_inner()).await?))
+        Ok(Response::new(nodes::maintenance(&self.0, split(request)?).await?))
     }
 
     async fn deregister(
         &self,
         request: Request<v1::DeregisterRequest>,
     ) -> Answer<v1::DeregisterResponse> {
-        Ok(Response::new(removal::deregister(&self.0, request.into_inner()).await?))
+        Ok(Response::new(removal::deregister(&self.0, split(request)?).await?))
     }
 
     async fn forget(&self, request: Request<v1::ForgetRequest>) -> Answer<v1::ForgetResponse> {
-        Ok(Response::new(removal::forget(&self.0, request.into_inner()).await?))
+        Ok(Response::new(removal::forget(&self.0, split(request)?).await?))
     }
 }
 
@@ -95,24 +96,22 @@ pub(super) fn check_cluster(core: &Core, cluster_id: &[u8]) -> Result<(), Failur
 
 async fn set_replication(
     core: &Core,
-    request: v1::SetReplicationRequest,
+    (caller, request): (Caller, v1::SetReplicationRequest),
 ) -> Result<v1::SetReplicationResponse, Failure> {
-    allow(Action::Administer, None)?;
     if !request.cluster_id.is_empty() {
         check_cluster(core, &request.cluster_id)?;
     }
     let wanted = replication(request.replication_factor, request.min_write_replicas)?;
-    let revision = core.namespace.set_replication(Scope::internal(), wanted).await;
+    let revision = core.namespace.set_replication(&caller.scope(), wanted).await;
     let revision = revision.map_err(|error| failure::of(&error))?;
     Ok(v1::SetReplicationResponse { revision: revision.0 })
 }
 
 async fn cluster_status(
     core: &Core,
-    request: v1::ClusterStatusRequest,
+    (caller, request): (Caller, v1::ClusterStatusRequest),
 ) -> Result<v1::ClusterStatusResponse, Failure> {
-    allow(Action::Read, None)?;
-    let state = state_since(core, request.min_revision).await?;
+    let state = state_since(core, &caller, request.min_revision).await?;
     core.take_members(&state.nodes);
     let least = core.namespace.chunks_changed_at().max(Revision(request.min_revision));
     let identity = core.namespace.identity();
@@ -185,12 +184,16 @@ async fn background_work(core: &Core, state: &ClusterState, least: Revision) -> 
 }
 
 /// The cluster at a revision that is not older than the one asked for.
-async fn state_since(core: &Core, min_revision: u64) -> Result<ClusterState, Failure> {
+async fn state_since(
+    core: &Core,
+    caller: &Caller,
+    min_revision: u64,
+) -> Result<ClusterState, Failure> {
     let deadline = Instant::now() + REVISION_WAIT;
     loop {
         let state = core
             .namespace
-            .cluster_state(Scope::internal())
+            .cluster_state(&caller.scope())
             .await
             .map_err(|error| failure::of(&error))?;
         if state.revision.0 >= min_revision {

@@ -13,7 +13,7 @@ use dfs_proto::v1::admin_server::{Admin, AdminServer};
 use dfs_proto::v1::coordinator_server::CoordinatorServer;
 use dfs_proto::v1::membership_server::MembershipServer;
 use dfs_proto::{Detail, Failure, v1, wire};
-use dfs_transport::Action;
+use dfs_transport::split;
 use dfs_types::{ClusterId, ErrorCode};
 use tokio::sync::Notify;
 use tonic::body::Body;
@@ -25,7 +25,6 @@ use tonic_health::ServingStatus;
 use tracing::info;
 
 use super::{coordinator, membership, upload};
-use crate::core::allow;
 use crate::failure;
 use crate::service::Components;
 
@@ -54,7 +53,6 @@ pub(crate) async fn waiting_routes(initialiser: Arc<Initialiser>) -> Routes {
 
 /// What is to be made, as a caller asked for it.
 pub(super) fn parse(request: &v1::InitRequest) -> Result<(ClusterId, Replication), Failure> {
-    allow(Action::Administer, None)?;
     let cluster = wire::id("cluster_id", &request.cluster_id)?;
     let replication = upload::replication(request.replication_factor, request.min_write_replicas)?;
     Ok((cluster, replication))
@@ -108,7 +106,8 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl Admin for Handler {
     async fn init(&self, request: Request<v1::InitRequest>) -> Answer<v1::InitResponse> {
-        Ok(Response::new(self.0.init(&request.into_inner()).await?))
+        let (_, request) = split(request)?;
+        Ok(Response::new(self.0.init(&request).await?))
     }
 
     async fn cluster_status(

@@ -9,13 +9,13 @@ use dfs_metadata::namespace::{
 };
 use dfs_proto::v1::coordinator_server::Coordinator;
 use dfs_proto::{Failure, v1, wire};
-use dfs_transport::Action;
+use dfs_transport::{Caller, split};
 use dfs_types::{FileKind, Name, Scope};
 use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
 use super::{convert, repeat, upload};
-use crate::core::{Core, allow};
+use crate::core::Core;
 use crate::failure;
 
 pub(super) struct Handler(pub(super) Arc<Core>);
@@ -29,34 +29,34 @@ fn answer<T>(result: Result<T, Failure>) -> Answer<T> {
 #[tonic::async_trait]
 impl Coordinator for Handler {
     async fn upload_file(&self, request: Request<v1::UploadRequest>) -> Answer<v1::UploadPlan> {
-        answer(upload::upload_file(&self.0, request.into_inner()).await)
+        answer(upload::upload_file(&self.0, split(request)?).await)
     }
 
     async fn replan_chunk(&self, request: Request<v1::ReplanRequest>) -> Answer<v1::UploadPlan> {
-        answer(upload::replan_chunk(&self.0, request.into_inner()).await)
+        answer(upload::replan_chunk(&self.0, split(request)?).await)
     }
 
     async fn renew_upload(&self, request: Request<v1::RenewRequest>) -> Answer<v1::RenewResponse> {
-        answer(upload::renew_upload(&self.0, request.into_inner()).await)
+        answer(upload::renew_upload(&self.0, split(request)?).await)
     }
 
     async fn confirm_upload(
         &self,
         request: Request<v1::ConfirmRequest>,
     ) -> Answer<v1::ConfirmResponse> {
-        answer(upload::confirm_upload(&self.0, request.into_inner()).await)
+        answer(upload::confirm_upload(&self.0, split(request)?).await)
     }
 
     async fn abort_upload(&self, request: Request<v1::AbortRequest>) -> Answer<v1::AbortResponse> {
-        answer(upload::abort_upload(&self.0, request.into_inner()).await)
+        answer(upload::abort_upload(&self.0, split(request)?).await)
     }
 
     async fn open_file(&self, request: Request<v1::OpenRequest>) -> Answer<v1::OpenResponse> {
-        answer(self.open(request.into_inner()).await)
+        answer(self.open(split(request)?).await)
     }
 
     async fn stat(&self, request: Request<v1::StatRequest>) -> Answer<v1::StatResponse> {
-        answer(self.stat_path(request.into_inner()).await)
+        answer(self.stat_path(split(request)?).await)
     }
 
     type ListDirectoryStream = Pin<Box<dyn Stream<Item = Result<v1::ListPage, Status>> + Send>>;
@@ -65,55 +65,57 @@ impl Coordinator for Handler {
         &self,
         request: Request<v1::ListRequest>,
     ) -> Answer<Self::ListDirectoryStream> {
-        answer(self.list(request.into_inner()).await)
+        answer(self.list(split(request)?).await)
     }
 
     async fn make_directory(
         &self,
         request: Request<v1::MakeDirectoryRequest>,
     ) -> Answer<v1::MakeDirectoryResponse> {
-        answer(self.mkdir(request.into_inner()).await)
+        answer(self.mkdir(split(request)?).await)
     }
 
     async fn make_symlink(
         &self,
         request: Request<v1::MakeSymlinkRequest>,
     ) -> Answer<v1::MakeSymlinkResponse> {
-        answer(self.symlink(request.into_inner()).await)
+        answer(self.symlink(split(request)?).await)
     }
 
     async fn rename(&self, request: Request<v1::RenameRequest>) -> Answer<v1::RenameResponse> {
-        answer(self.rename_path(request.into_inner()).await)
+        answer(self.rename_path(split(request)?).await)
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Answer<v1::DeleteResponse> {
-        answer(self.delete_path(request.into_inner()).await)
+        answer(self.delete_path(split(request)?).await)
     }
 
     async fn undelete(
         &self,
         request: Request<v1::UndeleteRequest>,
     ) -> Answer<v1::UndeleteResponse> {
-        answer(self.undelete_path(request.into_inner()).await)
+        answer(self.undelete_path(split(request)?).await)
     }
 
     async fn set_attributes(
         &self,
         request: Request<v1::SetAttributesRequest>,
     ) -> Answer<v1::SetAttributesResponse> {
-        answer(self.change_attributes(request.into_inner()).await)
+        answer(self.change_attributes(split(request)?).await)
     }
 }
 
 impl Handler {
-    async fn open(&self, request: v1::OpenRequest) -> Result<v1::OpenResponse, Failure> {
+    async fn open(
+        &self,
+        (caller, request): (Caller, v1::OpenRequest),
+    ) -> Result<v1::OpenResponse, Failure> {
         let target = if request.inode == 0 {
             let path = wire::path("path", &request.path)?;
-            allow(Action::Read, Some(&path))?;
             if request.no_follow {
                 let stat = self
                     .namespace()
-                    .stat(Scope::internal(), &path, false)
+                    .stat(&caller.scope(), &path, false)
                     .await
                     .map_err(|e| failure::of(&e))?;
                 if stat.kind == FileKind::Symlink {
@@ -123,7 +125,6 @@ impl Handler {
             }
             Target::Path(path)
         } else {
-            allow(Action::Read, None)?;
             Target::Inode(wire::inode("inode", request.inode)?)
         };
         let open = OpenFile {
@@ -134,7 +135,7 @@ impl Handler {
         };
         let plan = self
             .namespace()
-            .open_file(Scope::internal(), &open)
+            .open_file(&caller.scope(), &open)
             .await
             .map_err(|e| failure::of(&e))?;
         let replicas = plan.extents.iter().flat_map(|extent| &extent.chunk.replicas);
@@ -145,10 +146,12 @@ impl Handler {
         Ok(convert::opened(&self.0, plan))
     }
 
-    async fn stat_path(&self, request: v1::StatRequest) -> Result<v1::StatResponse, Failure> {
+    async fn stat_path(
+        &self,
+        (caller, request): (Caller, v1::StatRequest),
+    ) -> Result<v1::StatResponse, Failure> {
         let path = wire::path("path", &request.path)?;
-        allow(Action::Read, Some(&path))?;
-        let stat = self.namespace().stat(Scope::internal(), &path, !request.no_follow).await;
+        let stat = self.namespace().stat(&caller.scope(), &path, !request.no_follow).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::StatResponse { stat: Some(convert::stat(stat)) })
     }
@@ -156,10 +159,9 @@ impl Handler {
     /// The pages of a listing, each read when the one before has gone out.
     async fn list(
         &self,
-        request: v1::ListRequest,
+        (caller, request): (Caller, v1::ListRequest),
     ) -> Result<<Self as Coordinator>::ListDirectoryStream, Failure> {
         let path = wire::path("path", &request.path)?;
-        allow(Action::Read, Some(&path))?;
         let after = match &request.after[..] {
             [] => None,
             name => Some(wire::name("after", name)?),
@@ -167,6 +169,7 @@ impl Handler {
         let left = if request.limit == 0 { u64::MAX } else { request.limit };
         let listing = Listing {
             namespace: self.namespace().clone(),
+            scope: caller.scope(),
             directory: Target::Path(path),
             after,
             left,
@@ -185,28 +188,26 @@ impl Handler {
 
     async fn mkdir(
         &self,
-        mut request: v1::MakeDirectoryRequest,
+        (caller, mut request): (Caller, v1::MakeDirectoryRequest),
     ) -> Result<v1::MakeDirectoryResponse, Failure> {
         let slot = request.slot.take();
         let repeat = repeat("MakeDirectory", slot, &request)?;
         let path = wire::path("path", &request.path)?;
-        allow(Action::Write, Some(&path))?;
         let now = self.0.clock.now().into();
         let attributes = wire::attributes("attributes", request.attributes, now)?;
         let make = MakeDirectory { path, parents: request.parents, attributes };
-        let stat = self.namespace().make_directory(Scope::internal(), &make, repeat.as_ref()).await;
+        let stat = self.namespace().make_directory(&caller.scope(), &make, repeat.as_ref()).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::MakeDirectoryResponse { stat: Some(convert::stat(stat)) })
     }
 
     async fn symlink(
         &self,
-        mut request: v1::MakeSymlinkRequest,
+        (caller, mut request): (Caller, v1::MakeSymlinkRequest),
     ) -> Result<v1::MakeSymlinkResponse, Failure> {
         let slot = request.slot.take();
         let repeat = repeat("MakeSymlink", slot, &request)?;
         let path = wire::path("path", &request.path)?;
-        allow(Action::Write, Some(&path))?;
         let now = self.0.clock.now().into();
         let make = MakeSymlink {
             path,
@@ -214,14 +215,14 @@ impl Handler {
             attributes: wire::attributes("attributes", request.attributes, now)?,
             replace: request.replace,
         };
-        let stat = self.namespace().make_symlink(Scope::internal(), &make, repeat.as_ref()).await;
+        let stat = self.namespace().make_symlink(&caller.scope(), &make, repeat.as_ref()).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::MakeSymlinkResponse { stat: Some(convert::stat(stat)) })
     }
 
     async fn rename_path(
         &self,
-        mut request: v1::RenameRequest,
+        (caller, mut request): (Caller, v1::RenameRequest),
     ) -> Result<v1::RenameResponse, Failure> {
         let slot = request.slot.take();
         let repeat = repeat("Rename", slot, &request)?;
@@ -230,23 +231,20 @@ impl Handler {
             to: wire::path("to", &request.to)?,
             no_replace: request.no_replace,
         };
-        allow(Action::Write, Some(&rename.from))?;
-        allow(Action::Write, Some(&rename.to))?;
-        let renamed = self.namespace().rename(Scope::internal(), &rename, repeat.as_ref()).await;
+        let renamed = self.namespace().rename(&caller.scope(), &rename, repeat.as_ref()).await;
         renamed.map_err(|error| failure::of(&error))?;
         Ok(v1::RenameResponse {})
     }
 
     async fn delete_path(
         &self,
-        mut request: v1::DeleteRequest,
+        (caller, mut request): (Caller, v1::DeleteRequest),
     ) -> Result<v1::DeleteResponse, Failure> {
         let slot = request.slot.take();
         let repeat = repeat("Delete", slot, &request)?;
         let path = wire::path("path", &request.path)?;
-        allow(Action::Write, Some(&path))?;
         let delete = Delete { path, recursive: request.recursive, now: request.now };
-        let until = self.namespace().delete(Scope::internal(), &delete, repeat.as_ref()).await;
+        let until = self.namespace().delete(&caller.scope(), &delete, repeat.as_ref()).await;
         let until = until.map_err(|error| failure::of(&error))?;
         Ok(v1::DeleteResponse {
             restorable_until_ms: until.map_or(0, dfs_types::Timestamp::millis),
@@ -255,7 +253,7 @@ impl Handler {
 
     async fn undelete_path(
         &self,
-        mut request: v1::UndeleteRequest,
+        (caller, mut request): (Caller, v1::UndeleteRequest),
     ) -> Result<v1::UndeleteResponse, Failure> {
         let slot = request.slot.take();
         let repeat = repeat("Undelete", slot, &request)?;
@@ -264,10 +262,9 @@ impl Handler {
             [] => None,
             to => Some(wire::path("to", to)?),
         };
-        allow(Action::Write, Some(to.as_ref().unwrap_or(&path)))?;
         let stat = self
             .namespace()
-            .undelete(Scope::internal(), &Undelete { path, to }, repeat.as_ref())
+            .undelete(&caller.scope(), &Undelete { path, to }, repeat.as_ref())
             .await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::UndeleteResponse { stat: Some(convert::stat(stat)) })
@@ -275,12 +272,11 @@ impl Handler {
 
     async fn change_attributes(
         &self,
-        mut request: v1::SetAttributesRequest,
+        (caller, mut request): (Caller, v1::SetAttributesRequest),
     ) -> Result<v1::SetAttributesResponse, Failure> {
         let slot = request.slot.take();
         let repeat = repeat("SetAttributes", slot, &request)?;
         let path = wire::path("path", &request.path)?;
-        allow(Action::Write, Some(&path))?;
         let change = SetAttributes {
             path,
             follow: !request.no_follow,
@@ -289,8 +285,7 @@ impl Handler {
             gid: request.gid,
             mtime: request.mtime.map(|time| wire::file_time("mtime", time)).transpose()?,
         };
-        let stat =
-            self.namespace().set_attributes(Scope::internal(), &change, repeat.as_ref()).await;
+        let stat = self.namespace().set_attributes(&caller.scope(), &change, repeat.as_ref()).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::SetAttributesResponse { stat: Some(convert::stat(stat)) })
     }
@@ -303,6 +298,7 @@ impl Handler {
 /// The rest of a listing.
 struct Listing {
     namespace: Namespace,
+    scope: Scope,
     directory: Target,
     after: Option<Name>,
     left: u64,
@@ -314,7 +310,7 @@ impl Listing {
         let limit = self.left.min(Namespace::PAGE_LEN_MAX as u64) as usize;
         let page = self
             .namespace
-            .list_directory(Scope::internal(), &self.directory, self.after.as_ref(), limit)
+            .list_directory(&self.scope, &self.directory, self.after.as_ref(), limit)
             .await
             .map_err(|error| failure::of(&error))?;
         self.left -= page.entries.len() as u64;

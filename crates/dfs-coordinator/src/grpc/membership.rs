@@ -8,10 +8,8 @@ use dfs_metadata::namespace::{ClusterIdentity, Registration, ReplicaId};
 use dfs_proto::v1::membership_server::Membership;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1, wire};
-use dfs_transport::{Action, Channels};
-use dfs_types::{
-    ChunkId, ErrorCode, Incarnation, NodeId, RegistrationNumber, Scope, Stamp, with_causes,
-};
+use dfs_transport::{Caller, Channels, split};
+use dfs_types::{ChunkId, ErrorCode, Incarnation, NodeId, RegistrationNumber, Stamp, with_causes};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -20,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::upload::label;
-use crate::core::{Core, allow, wire_state};
+use crate::core::{Core, wire_state};
 use crate::failure;
 use crate::registry::{DiskReport, HeartbeatSource, Report};
 
@@ -41,7 +39,7 @@ impl Membership for Handler {
         &self,
         request: Request<v1::RegisterRequest>,
     ) -> Result<Response<v1::RegisterResponse>, Status> {
-        Ok(Response::new(register(&self.0, request.into_inner()).await?))
+        Ok(Response::new(register(&self.0, split(request)?).await?))
     }
 
     type HeartbeatStream = Pin<Box<dyn Stream<Item = Result<v1::HeartbeatOrder, Status>> + Send>>;
@@ -52,13 +50,13 @@ impl Membership for Handler {
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
         let (orders, outgoing) = mpsc::channel(ORDERS_MAX);
         let core = self.0.clone();
-        let reports = request.into_inner();
+        let (caller, reports) = split(request)?;
         tokio::spawn(async move {
             let stopping = core.stopping.clone();
             let ended = tokio::select! {
                 biased;
                 () = stopping.requested() => return,
-                ended = listen(&core, reports, &orders) => ended,
+                ended = listen(&core, &caller, reports, &orders) => ended,
             };
             if let Err(failure) = ended {
                 // A node that is gone does not want to know.
@@ -71,9 +69,8 @@ impl Membership for Handler {
 
 async fn register(
     core: &Core,
-    request: v1::RegisterRequest,
+    (caller, request): (Caller, v1::RegisterRequest),
 ) -> Result<v1::RegisterResponse, Failure> {
-    allow(Action::Administer, None)?;
     if !core.settings.join_secret.matches(&request.join_secret) {
         warn!(address = %request.address, "a datanode came with a wrong join secret");
         return Err(Failure::new(
@@ -84,7 +81,7 @@ async fn register(
     let registration = parse_registration(request)?;
     let registered = core
         .namespace
-        .register(Scope::internal(), &registration, core.settings.auto_admit)
+        .register(&caller.scope(), &registration, core.settings.auto_admit)
         .await
         .map_err(|error| failure::of(&error))?;
     info!(
@@ -128,6 +125,7 @@ fn parse_registration(request: v1::RegisterRequest) -> Result<Registration, Fiel
 /// Takes the reports of one node, and answers each, until either side ends.
 async fn listen(
     core: &Core,
+    caller: &Caller,
     mut reports: Streaming<v1::HeartbeatReport>,
     orders: &mpsc::Sender<Result<v1::HeartbeatOrder, Status>>,
 ) -> Result<(), Failure> {
@@ -136,7 +134,7 @@ async fn listen(
     let mut opened: Option<Opened> = None;
     while let Ok(Some(Ok(report))) = timeout(timeouts, reports.next()).await {
         let sequence = report.sequence;
-        let order = match take(core, &mut opened, report).await? {
+        let order = match take(core, caller, &mut opened, report).await? {
             Some(order) => order,
             None => v1::HeartbeatOrder {
                 sequence,
@@ -162,6 +160,7 @@ struct Opened {
 /// Takes one report. `None` when the node must register anew.
 async fn take(
     core: &Core,
+    caller: &Caller,
     opened: &mut Option<Opened>,
     report: v1::HeartbeatReport,
 ) -> Result<Option<v1::HeartbeatOrder>, Failure> {
@@ -183,7 +182,7 @@ async fn take(
                 info!(%node, theirs = report.incarnation, %ours, "a datanode must register anew");
                 return Ok(None);
             }
-            let opening = open(core, node, source, report.stream).await?;
+            let opening = open(core, caller, node, source, report.stream).await?;
             let Some(stream) = opening else { return Ok(None) };
             *opened = Some(Opened { node, source, stream });
             stream
@@ -210,7 +209,7 @@ async fn take(
     Ok(Some(v1::HeartbeatOrder {
         sequence: report.sequence,
         state: wire_state(state),
-        confirmed_bad_replicas: note_bad_replicas(core, node, bad_replicas).await,
+        confirmed_bad_replicas: note_bad_replicas(core, caller, node, bad_replicas).await,
         must_register: false,
         coordinators: Vec::new(),
     }))
@@ -220,12 +219,13 @@ async fn take(
 /// `None` when the registration is not valid.
 async fn open(
     core: &Core,
+    caller: &Caller,
     node: NodeId,
     source: HeartbeatSource,
     opened: u64,
 ) -> Result<Option<u64>, Failure> {
-    let confirmed =
-        core.namespace.confirm_registration(Scope::internal(), node, source.registration);
+    let scope = caller.scope();
+    let confirmed = core.namespace.confirm_registration(&scope, node, source.registration);
     let stored = match confirmed.await {
         Ok(stored) => stored,
         Err(
@@ -248,11 +248,12 @@ async fn open(
 /// Notes replicas as bad; returns those whose records no longer count them.
 async fn note_bad_replicas(
     core: &Core,
+    caller: &Caller,
     node: NodeId,
     replicas: Vec<(ChunkId, Stamp, u64)>,
 ) -> Vec<v1::BadReplica> {
     let noted = replicas.into_iter().map(|(chunk, stamp, block)| async move {
-        match core.namespace.mark_bad(Scope::internal(), chunk, ReplicaId { node, stamp }, None).await {
+        match core.namespace.mark_bad(&caller.scope(), chunk, ReplicaId { node, stamp }, None).await {
             Ok(record) => {
                 if record.is_some() {
                     warn!(%chunk, %node, block, "a replica is bad; it will be replaced");

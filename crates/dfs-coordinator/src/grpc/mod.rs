@@ -17,6 +17,7 @@ use dfs_proto::v1::admin_server::AdminServer;
 use dfs_proto::v1::coordinator_server::CoordinatorServer;
 use dfs_proto::v1::membership_server::MembershipServer;
 use dfs_proto::{DESCRIPTOR_SET, FieldError, MESSAGE_LEN_MAX, v1, wire};
+use dfs_transport::{Gate, Security, Server};
 use dfs_types::Sha256;
 use prost::Message;
 use tonic::service::Routes;
@@ -27,6 +28,9 @@ use crate::core::Core;
 use crate::relay::Relay;
 
 pub(crate) use bootstrap::{Initialiser, waiting_routes};
+
+/// The gate before all services of a coordinator.
+pub(crate) const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 
 /// All services of a coordinator, with health and reflection.
 pub(crate) async fn routes(core: &Arc<Core>) -> Result<(Routes, HealthReporter), Error> {

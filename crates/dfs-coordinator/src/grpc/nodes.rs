@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use dfs_metadata::namespace::{Grant, Node, Replica, Safety, Shortfall};
 use dfs_proto::{Failure, FieldError, v1, wire};
-use dfs_transport::Action;
-use dfs_types::{ErrorCode, NodeId, NodeState, Scope};
+use dfs_transport::Caller;
+use dfs_types::{ErrorCode, NodeId, NodeState};
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
 use super::admin::check_cluster;
-use crate::core::{Core, allow, wire_state};
+use crate::core::{Core, wire_state};
 use crate::failure;
 
 /// How long a look at all chunks may take: less than a client waits for an answer.
@@ -26,11 +26,11 @@ const NAMED_MAX: usize = 5;
 
 pub(super) async fn admit(
     core: &Core,
-    request: v1::AdmitRequest,
+    (caller, request): (Caller, v1::AdmitRequest),
 ) -> Result<v1::AdmitResponse, Failure> {
     let node = meant(core, &request.cluster_id, &request.node_id)?;
     let stored =
-        core.namespace.admit(Scope::internal(), node).await.map_err(|error| failure::of(&error))?;
+        core.namespace.admit(&caller.scope(), node).await.map_err(|error| failure::of(&error))?;
     info!(%node, state = %stored.state, "a datanode is admitted");
     let state = wire_state(stored.state);
     core.take_members(&[(node, stored)]);
@@ -39,9 +39,8 @@ pub(super) async fn admit(
 
 pub(super) async fn safe_to_stop(
     core: &Core,
-    request: v1::SafeToStopRequest,
+    (caller, request): (Caller, v1::SafeToStopRequest),
 ) -> Result<v1::SafeToStopResponse, Failure> {
-    allow(Action::Administer, None)?;
     check_cluster(core, &request.cluster_id)?;
     let ids = wire::at_most("node_ids", request.node_ids, NODES_MAX)?;
     let nodes = ids.iter().map(|node| wire::id("node_ids", node));
@@ -49,13 +48,13 @@ pub(super) async fn safe_to_stop(
     if nodes.is_empty() {
         return Err(FieldError::new("node_ids", "not set").into());
     }
-    let safety = look(core, &nodes).await?;
+    let safety = look(core, &caller, &nodes).await?;
     Ok(safety_response(core, &safety, &nodes))
 }
 
 pub(super) async fn maintenance(
     core: &Core,
-    request: v1::MaintenanceRequest,
+    (caller, request): (Caller, v1::MaintenanceRequest),
 ) -> Result<v1::MaintenanceResponse, Failure> {
     let node = meant(core, &request.cluster_id, &request.node_id)?;
     let ttl = Duration::from_millis(request.ttl_ms);
@@ -64,18 +63,18 @@ pub(super) async fn maintenance(
         return Err(FieldError::new("ttl_ms", format_args!("at most {most}")).into());
     }
     if ttl.is_zero() || !request.require_safe {
-        let is_granted = announce(core, node, ttl, Grant::Always).await?;
+        let is_granted = announce(core, &caller, node, ttl, Grant::Always).await?;
         return Ok(v1::MaintenanceResponse { is_granted, safety: None });
     }
     // Who asked already when it began is not asked again: it would only meet itself.
-    if announce(core, node, ttl, Grant::Renewal).await? {
+    if announce(core, &caller, node, ttl, Grant::Renewal).await? {
         return Ok(v1::MaintenanceResponse { is_granted: true, safety: None });
     }
     let nodes = BTreeSet::from([node]);
     for _ in 0..TRIES {
-        let safety = look(core, &nodes).await?;
+        let safety = look(core, &caller, &nodes).await?;
         let is_granted = if safety.is_safe() {
-            announce(core, node, ttl, Grant::Unchanged(safety.intent)).await?
+            announce(core, &caller, node, ttl, Grant::Unchanged(safety.intent)).await?
         } else {
             false
         };
@@ -89,13 +88,18 @@ pub(super) async fn maintenance(
 
 /// The node that a call of an administrator means.
 pub(super) fn meant(core: &Core, cluster: &[u8], node: &[u8]) -> Result<NodeId, Failure> {
-    allow(Action::Administer, None)?;
     check_cluster(core, cluster)?;
     Ok(wire::id("node_id", node)?)
 }
 
-async fn announce(core: &Core, node: NodeId, ttl: Duration, grant: Grant) -> Result<bool, Failure> {
-    let announced = core.namespace.set_maintenance(Scope::internal(), node, ttl, grant).await;
+async fn announce(
+    core: &Core,
+    caller: &Caller,
+    node: NodeId,
+    ttl: Duration,
+    grant: Grant,
+) -> Result<bool, Failure> {
+    let announced = core.namespace.set_maintenance(&caller.scope(), node, ttl, grant).await;
     let Some(stored) = announced.map_err(|error| failure::of(&error))? else { return Ok(false) };
     info!(%node, ?ttl, "the maintenance of a datanode is set");
     core.take_members(&[(node, stored)]);
@@ -104,13 +108,13 @@ async fn announce(core: &Core, node: NodeId, ttl: Duration, grant: Grant) -> Res
 
 /// Whether `nodes` may stop, as far as this coordinator can tell. What it has not heard lately
 /// counts for nothing.
-async fn look(core: &Core, nodes: &BTreeSet<NodeId>) -> Result<Safety, Failure> {
+async fn look(core: &Core, caller: &Caller, nodes: &BTreeSet<NodeId>) -> Result<Safety, Failure> {
     let (responsive, lost) = {
         let (registry, now) = (core.registry(), Instant::now());
         (registry.responsive(now), registry.lost(now))
     };
     let counts = |replica: &Replica| responsive.contains(&replica.node) && !lost.has(replica);
-    within(core.namespace.safe_to_stop(Scope::internal(), nodes, &counts)).await
+    within(core.namespace.safe_to_stop(&caller.scope(), nodes, &counts)).await
 }
 
 /// Waits for a scan, for a bounded time.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use dfs_metadata::namespace::{Holdings, Node, Replica};
 use dfs_proto::{Failure, v1};
-use dfs_transport::spawn_in_request;
-use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, Scope, with_causes};
+use dfs_transport::{Caller, spawn_in_request};
+use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, with_causes};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -17,22 +17,23 @@ use crate::failure;
 /// left half done.
 pub(super) async fn deregister(
     core: &Arc<Core>,
-    request: v1::DeregisterRequest,
+    (caller, request): (Caller, v1::DeregisterRequest),
 ) -> Result<v1::DeregisterResponse, Failure> {
     let node = meant(core, &request.cluster_id, &request.node_id)?;
     let core = core.clone();
-    finish(spawn_in_request(async move { take_out(&core, node, &Empty).await })).await?;
+    finish(spawn_in_request(async move { take_out(&core, &caller, node, &Empty).await })).await?;
     Ok(v1::DeregisterResponse {})
 }
 
 /// Takes a lost node out; likewise.
 pub(super) async fn forget(
     core: &Arc<Core>,
-    request: v1::ForgetRequest,
+    (caller, request): (Caller, v1::ForgetRequest),
 ) -> Result<v1::ForgetResponse, Failure> {
     let node = meant(core, &request.cluster_id, &request.node_id)?;
     let core = core.clone();
-    finish(spawn_in_request(async move { take_out(&core, node, &Expendable).await })).await?;
+    finish(spawn_in_request(async move { take_out(&core, &caller, node, &Expendable).await }))
+        .await?;
     Ok(v1::ForgetResponse {})
 }
 
@@ -138,11 +139,16 @@ impl Condition for Expendable {
 
 /// Takes a node out for good, if the condition is met, and stays met while all chunks are looked
 /// at: meanwhile no replica on it is counted that was not before.
-async fn take_out(core: &Core, node: NodeId, condition: &dyn Condition) -> Result<(), Failure> {
+async fn take_out(
+    core: &Core,
+    caller: &Caller,
+    node: NodeId,
+    condition: &dyn Condition,
+) -> Result<(), Failure> {
     for _ in 0..TRIES {
         let stored = core
             .namespace
-            .node(Scope::internal(), node)
+            .node(&caller.scope(), node)
             .await
             .map_err(|error| failure::of(&error))?;
         let Some(stored) = stored else {
@@ -153,12 +159,12 @@ async fn take_out(core: &Core, node: NodeId, condition: &dyn Condition) -> Resul
             return Ok(());
         }
         condition.check_node(core, node, &stored)?;
-        match try_out(core, node, &stored, condition).await {
+        match try_out(core, caller, node, &stored, condition).await {
             Ok(true) => info!(%node, "a datanode is taken out of the cluster"),
             // Others were faster; perhaps with the same.
             Ok(false) => {}
             Err(failure) => {
-                match core.namespace.set_leaving(Scope::internal(), node, false).await {
+                match core.namespace.set_leaving(&caller.scope(), node, false).await {
                     Ok(stored) => core.take_members(&[(node, stored)]),
                     Err(error) => {
                         let error = with_causes(&error);
@@ -175,17 +181,18 @@ async fn take_out(core: &Core, node: NodeId, condition: &dyn Condition) -> Resul
 /// Tries it once. `false` when the node was changed meanwhile.
 async fn try_out(
     core: &Core,
+    caller: &Caller,
     node: NodeId,
     stored: &Node,
     condition: &dyn Condition,
 ) -> Result<bool, Failure> {
-    let left = core.namespace.set_leaving(Scope::internal(), node, true).await;
+    let left = core.namespace.set_leaving(&caller.scope(), node, true).await;
     core.take_members(&[(node, left.map_err(|error| failure::of(&error))?)]);
     let relies_on = condition.relies_on(core);
-    let holdings = within(core.namespace.holdings(Scope::internal(), node, &*relies_on)).await?;
+    let holdings = within(core.namespace.holdings(&caller.scope(), node, &*relies_on)).await?;
     condition.check_records(&holdings)?;
     // The scan took its time.
     condition.check_node(core, node, stored)?;
-    let removed = core.namespace.remove_node(Scope::internal(), &holdings).await;
+    let removed = core.namespace.remove_node(&caller.scope(), &holdings).await;
     removed.map_err(|error| failure::of(&error))
 }

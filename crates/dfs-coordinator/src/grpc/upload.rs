@@ -4,12 +4,12 @@ use dfs_metadata::namespace::{
     Confirm, NextPage, Placement, PlanUpload, Replan, Replication, UploadPlan, WrittenChunk,
 };
 use dfs_proto::{Failure, FieldError, v1, wire};
-use dfs_transport::Action;
-use dfs_types::{CHUNK_SIZE_DEFAULT, ChunkSeal, Crc32c, Scope};
+use dfs_transport::Caller;
+use dfs_types::{CHUNK_SIZE_DEFAULT, ChunkSeal, Crc32c};
 use tokio::time::Instant;
 
 use super::{convert, repeat};
-use crate::core::{Core, allow};
+use crate::core::Core;
 use crate::placement;
 
 /// Tokens in one call.
@@ -25,24 +25,22 @@ const LABEL_LEN_MAX: usize = 255;
 
 pub(super) async fn upload_file(
     core: &Core,
-    request: v1::UploadRequest,
+    (caller, request): (Caller, v1::UploadRequest),
 ) -> Result<v1::UploadPlan, Failure> {
     let max_chunks = request.max_chunks as usize;
     if !request.token.is_empty() {
-        allow(Action::Write, None)?;
         let page = NextPage {
             token: token("token", request.token)?,
             from_offset: request.from_offset,
             max_chunks,
         };
-        let chunk_size = chunk_size_of(core, &page.token)?;
+        let chunk_size = chunk_size_of(core, &caller, &page.token)?;
         return plan(core, chunk_size, async |placement| {
-            core.namespace.next_page(Scope::internal(), &page, placement).await
+            core.namespace.next_page(&caller.scope(), &page, placement).await
         })
         .await;
     }
     let path = wire::path("path", &request.path)?;
-    allow(Action::Write, Some(&path))?;
     let chunk_size =
         request.chunk_size.map(|bytes| wire::chunk_size("chunk_size", bytes)).transpose()?;
     let replication_factor = request
@@ -60,34 +58,31 @@ pub(super) async fn upload_file(
     };
     let largest = chunk_size.unwrap_or(CHUNK_SIZE_DEFAULT).min(request.size.unwrap_or(u64::MAX));
     plan(core, largest, async |placement| {
-        core.namespace.plan_upload(Scope::internal(), &upload, placement).await
+        core.namespace.plan_upload(&caller.scope(), &upload, placement).await
     })
     .await
 }
 
 pub(super) async fn replan_chunk(
     core: &Core,
-    request: v1::ReplanRequest,
+    (caller, request): (Caller, v1::ReplanRequest),
 ) -> Result<v1::UploadPlan, Failure> {
-    allow(Action::Write, None)?;
     let avoid = wire::at_most("avoid_nodes", request.avoid_nodes, AVOID_MAX)?;
     let replan = Replan {
         token: token("token", request.token)?,
         chunk: wire::id("chunk_id", &request.chunk_id)?,
         avoid: avoid.iter().map(|node| wire::id("avoid_nodes", node)).collect::<Result<_, _>>()?,
     };
-    let chunk_size = chunk_size_of(core, &replan.token)?;
+    let chunk_size = chunk_size_of(core, &caller, &replan.token)?;
     plan(core, chunk_size, async |placement| {
-        core.namespace.replan_chunk(Scope::internal(), &replan, placement).await
+        core.namespace.replan_chunk(&caller.scope(), &replan, placement).await
     })
     .await
 }
 
 /// Bytes that a chunk of a plan holds at most.
-fn chunk_size_of(core: &Core, token: &[u8]) -> Result<u64, Failure> {
-    core.namespace
-        .chunk_size_of(Scope::internal(), token)
-        .map_err(|error| crate::failure::of(&error))
+fn chunk_size_of(core: &Core, caller: &Caller, token: &[u8]) -> Result<u64, Failure> {
+    core.namespace.chunk_size_of(&caller.scope(), token).map_err(|error| crate::failure::of(&error))
 }
 
 /// Plans with the nodes of this moment, and notes what that puts onto them.
@@ -116,14 +111,13 @@ async fn plan(
 
 pub(super) async fn renew_upload(
     core: &Core,
-    request: v1::RenewRequest,
+    (caller, request): (Caller, v1::RenewRequest),
 ) -> Result<v1::RenewResponse, Failure> {
-    allow(Action::Write, None)?;
     let tokens = tokens(request.tokens)?;
     let chunks = written_chunks(request.chunks)?;
     let expires = core
         .namespace
-        .stage(Scope::internal(), &tokens, &chunks)
+        .stage(&caller.scope(), &tokens, &chunks)
         .await
         .map_err(|e| crate::failure::of(&e))?;
     Ok(v1::RenewResponse { expires_ms: expires.millis() })
@@ -131,9 +125,8 @@ pub(super) async fn renew_upload(
 
 pub(super) async fn confirm_upload(
     core: &Core,
-    mut request: v1::ConfirmRequest,
+    (caller, mut request): (Caller, v1::ConfirmRequest),
 ) -> Result<v1::ConfirmResponse, Failure> {
-    allow(Action::Write, None)?;
     let slot = request.slot.take();
     let repeat = repeat("ConfirmUpload", slot, &request)?;
     let confirm = Confirm {
@@ -145,7 +138,7 @@ pub(super) async fn confirm_upload(
     };
     let stat = core
         .namespace
-        .confirm(Scope::internal(), &confirm, repeat.as_ref())
+        .confirm(&caller.scope(), &confirm, repeat.as_ref())
         .await
         .map_err(|error| crate::failure::of(&error))?;
     Ok(v1::ConfirmResponse { stat: Some(convert::stat(stat)) })
@@ -153,12 +146,11 @@ pub(super) async fn confirm_upload(
 
 pub(super) async fn abort_upload(
     core: &Core,
-    request: v1::AbortRequest,
+    (caller, request): (Caller, v1::AbortRequest),
 ) -> Result<v1::AbortResponse, Failure> {
-    allow(Action::Write, None)?;
     let token = token("token", request.token)?;
     core.namespace
-        .abort(Scope::internal(), &token)
+        .abort(&caller.scope(), &token)
         .await
         .map_err(|error| crate::failure::of(&error))?;
     Ok(v1::AbortResponse {})

@@ -18,8 +18,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use dfs_proto::v1::data_node_server::SERVICE_NAME;
-use dfs_proto::{Failure, bulk};
-use dfs_transport::{Action, Lane, NODE_ID_HEADER};
+use dfs_proto::{Failure, Method};
+use dfs_transport::{Caller, Lane, NODE_ID_HEADER, Rule, rule};
 use dfs_types::{ErrorCode, NodeId, NodeState, with_causes};
 use http::{HeaderMap, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -30,12 +30,9 @@ use tonic::server::NamedService;
 
 pub(crate) use self::body::Direction;
 use self::body::{RelayedCall, relayed_request, relayed_response};
-use crate::core::{Core, allow};
+use crate::core::Core;
 use crate::failure;
 use crate::metrics::Refusal;
-
-const PREPARE_CHUNK_UPLOAD: &str = "/dfs.v1.DataNode/PrepareChunkUpload";
-const REPORT_CORRUPT: &str = "/dfs.v1.DataNode/ReportCorrupt";
 
 /// How long a node may take to begin its answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -54,22 +51,6 @@ pub(super) struct Relay {
     next: Arc<AtomicU64>,
 }
 
-/// A call that is passed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Relayed {
-    path: &'static str,
-    action: Action,
-    has_chunk_bytes: bool,
-}
-
-/// What clients call.
-const PASSED: [Relayed; 4] = [
-    Relayed { path: PREPARE_CHUNK_UPLOAD, action: Action::Write, has_chunk_bytes: false },
-    Relayed { path: bulk::CHUNK_DATA_STREAM, action: Action::Write, has_chunk_bytes: true },
-    Relayed { path: bulk::RETRIEVE_CHUNK, action: Action::Read, has_chunk_bytes: true },
-    Relayed { path: REPORT_CORRUPT, action: Action::Read, has_chunk_bytes: false },
-];
-
 impl Relay {
     pub(super) fn new(core: Arc<Core>) -> Self {
         let bound = core.settings.relay_streams;
@@ -78,23 +59,24 @@ impl Relay {
     }
 
     async fn pass(&self, request: Request<Body>) -> Result<Response<Body>, (Refusal, Failure)> {
-        let wanted = request.uri().path();
-        let Some(passed) = PASSED.into_iter().find(|passed| passed.path == wanted) else {
-            let message = format!("{wanted} is between servers; a coordinator does not pass it on");
+        let caller = Caller::of(request.extensions());
+        let method = caller.map_err(|denied| (Refusal::NotForClients, denied))?.method();
+        let Some(has_chunk_bytes) = has_chunk_bytes(method) else {
+            let path = method.path();
+            let message = format!("{path} is between servers; a coordinator does not pass it on");
             return Err((
                 Refusal::NotForClients,
                 Failure::new(ErrorCode::PermissionDenied, message),
             ));
         };
-        allow(passed.action, None).map_err(|denied| (Refusal::NotForClients, denied))?;
-        let permit = self.permit(passed)?;
+        let permit = self.permit(has_chunk_bytes)?;
         let node = named_node(request.headers()).map_err(|wrong| (Refusal::UnknownNode, wrong))?;
         let address = self.address_of(node).await?;
         let unreachable = |what: String| {
             let message = format!("node {node} at {address}: {what}");
             (Refusal::Unreachable, Failure::new(ErrorCode::Unavailable, message))
         };
-        let lane = if passed.has_chunk_bytes {
+        let lane = if has_chunk_bytes {
             Lane::Bulk(self.next.fetch_add(1, Ordering::Relaxed))
         } else {
             Lane::Control
@@ -106,7 +88,7 @@ impl Relay {
             .await
             .map_err(|error| unreachable(error.to_string()))?;
         let call = RelayedCall::open(self.core.counts.relayed.clone(), permit);
-        let (onward, open) = relayed_request(passed.path, request, &call);
+        let (onward, open) = relayed_request(method.path(), request, &call);
         let answer = async {
             std::future::poll_fn(|cx| channel.poll_ready(cx)).await?;
             channel.call(onward).await
@@ -121,7 +103,7 @@ impl Relay {
         }
     }
 
-    fn permit(&self, passed: Relayed) -> Result<OwnedSemaphorePermit, (Refusal, Failure)> {
+    fn permit(&self, has_chunk_bytes: bool) -> Result<OwnedSemaphorePermit, (Refusal, Failure)> {
         let bound = self.core.settings.relay_streams;
         if bound == 0 {
             let message = "this coordinator does not pass streams on to datanodes \
@@ -129,7 +111,7 @@ impl Relay {
                            reaches the datanodes, use `dfs --kube`, or set relay_streams";
             return Err((Refusal::Off, Failure::new(ErrorCode::Unimplemented, message)));
         }
-        let permits = if passed.has_chunk_bytes { &self.streams } else { &self.calls };
+        let permits = if has_chunk_bytes { &self.streams } else { &self.calls };
         permits.clone().try_acquire_owned().map_err(|_| {
             let message = format!(
                 "{bound} streams are passed on already, as many as relay_streams allows; \
@@ -155,6 +137,16 @@ impl Relay {
             return Err((Refusal::Unreachable, Failure::new(ErrorCode::Unavailable, message)));
         }
         Ok(view.member.address)
+    }
+}
+
+/// Whether a call that is passed on carries chunk bytes; `None` for one that is not passed on, as
+/// clients do not make it.
+fn has_chunk_bytes(method: Method) -> Option<bool> {
+    match rule(method) {
+        Rule::Session => Some(true),
+        Rule::Capability(_) => Some(method == Method::RetrieveChunk),
+        _ => None,
     }
 }
 

@@ -1,11 +1,13 @@
 //! The calls that carry chunk bytes, which go around the codec of all others.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use dfs_proto::bulk::{self, Incoming};
 use dfs_proto::v1::data_node_server::DataNodeServer;
+use dfs_transport::Caller;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
@@ -42,6 +44,9 @@ impl Service<http::Request<Body>> for BulkService {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let node = self.node.clone();
+        if let Err(failure) = Caller::of(request.extensions()) {
+            return Box::pin(ready(Ok(Status::from(failure).into_http())));
+        }
         match request.uri().path() {
             bulk::CHUNK_DATA_STREAM => Box::pin(async move {
                 let acks = stream::run(&node, Incoming::request(request)).await;

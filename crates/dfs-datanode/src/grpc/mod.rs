@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use dfs_proto::v1::data_node_server::{DataNode, DataNodeServer};
 use dfs_proto::{DESCRIPTOR_SET, v1};
+use dfs_transport::{Gate, Security, Server, split};
 use futures_util::Stream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
@@ -21,6 +22,9 @@ pub(crate) use retrieve::waiting_reads;
 
 use crate::Error;
 use crate::node::Node;
+
+/// The gate before all services of a datanode.
+pub(crate) const GATE: Gate = Gate::new(Server::Datanode, Security::Plaintext);
 
 /// All services of a datanode, with health and reflection.
 pub(crate) async fn routes(node: &Arc<Node>) -> Result<(Routes, HealthReporter), Error> {
@@ -55,7 +59,8 @@ impl DataNode for Handler {
         &self,
         request: Request<v1::ChunkMeta>,
     ) -> Result<Response<v1::ChunkUploadReady>, Status> {
-        Ok(Response::new(prepare::run(&self.0, request.into_inner()).await?))
+        let (_, request) = split(request)?;
+        Ok(Response::new(prepare::run(&self.0, request).await?))
     }
 
     async fn chunk_data_stream(
@@ -76,27 +81,31 @@ impl DataNode for Handler {
         &self,
         request: Request<v1::CorruptReport>,
     ) -> Result<Response<v1::CorruptVerdict>, Status> {
-        Ok(Response::new(replicas::report_corrupt(&self.0, &request.into_inner()).await?))
+        let (_, request) = split(request)?;
+        Ok(Response::new(replicas::report_corrupt(&self.0, &request).await?))
     }
 
     async fn replicate_chunk(
         &self,
         request: Request<v1::ReplicateRequest>,
     ) -> Result<Response<v1::ReplicateResponse>, Status> {
-        Ok(Response::new(replicate::run(&self.0, request.into_inner()).await?))
+        let (_, request) = split(request)?;
+        Ok(Response::new(replicate::run(&self.0, request).await?))
     }
 
     async fn delete_chunks(
         &self,
         request: Request<v1::DeleteChunksRequest>,
     ) -> Result<Response<v1::DeleteChunksResponse>, Status> {
-        Ok(Response::new(replicas::delete(&self.0, request.into_inner()).await?))
+        let (_, request) = split(request)?;
+        Ok(Response::new(replicas::delete(&self.0, request).await?))
     }
 
     async fn list_chunks(
         &self,
         request: Request<v1::ListChunksRequest>,
     ) -> Result<Response<Self::ListChunksStream>, Status> {
-        Ok(Response::new(Box::pin(replicas::list(&self.0, &request.into_inner())?)))
+        let (_, request) = split(request)?;
+        Ok(Response::new(Box::pin(replicas::list(&self.0, &request)?)))
     }
 }

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use dfs_proto::v1::membership_server::{Membership, MembershipServer};
 use dfs_proto::{Failure, v1};
-use dfs_transport::{MemoryNetwork, Network as _, Observer, serve};
+use dfs_transport::{Gate, MemoryNetwork, Network as _, Observer, Security, Server, serve};
 use dfs_types::{ClusterId, ErrorCode, NodeId};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status, Streaming};
+
+const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 
 /// Where it listens.
 pub(crate) const ADDRESS: &str = "coordinator:7070";
@@ -66,7 +68,7 @@ impl FakeCoordinator {
         let listener = network.listen(address).await.unwrap();
         let never = std::future::pending();
         tokio::spawn(async move {
-            serve(listener, routes, Arc::new(Nobody), never, Duration::ZERO).await.unwrap();
+            serve(listener, routes, GATE, Arc::new(Nobody), never, Duration::ZERO).await.unwrap();
         })
     }
 

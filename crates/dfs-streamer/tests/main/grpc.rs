@@ -8,13 +8,17 @@ use dfs_proto::v1::{self, data_node_server};
 use dfs_proto::{FRAME_MESSAGE_LEN_MAX, Failure, wire};
 use dfs_streamer::grpc::{GrpcLink, ack_from_wire, ack_to_wire, frame_from_wire};
 use dfs_streamer::{Ack, Dropped, Error, Hashing, Link, Outcome, Session, chunk_source};
-use dfs_transport::{Channels, MemoryNetwork, Network as _, Observer, Security, serve};
+use dfs_transport::{
+    Channels, Gate, MemoryNetwork, Network as _, Observer, Security, Server, serve,
+};
 use dfs_types::{ErrorCode, Frame, NodeId, SessionId};
 use futures_util::{Stream, StreamExt as _};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::toy::{BLOCK, Node, bytes, config, frames, receipt, run, seal, send, source};
+
+const GATE: Gate = Gate::new(Server::Datanode, Security::Plaintext);
 
 /// A datanode with one session, which has the id 1.
 struct OneSession(Arc<Session>);
@@ -105,7 +109,7 @@ async fn serving(network: &MemoryNetwork, session: Arc<Session>) -> GrpcLink {
         .max_decoding_message_size(FRAME_MESSAGE_LEN_MAX);
     let routes = tonic::service::Routes::new(service);
     let stopped = std::future::pending();
-    tokio::spawn(serve(listener, routes, Arc::new(Deaf), stopped, Duration::ZERO));
+    tokio::spawn(serve(listener, routes, GATE, Arc::new(Deaf), stopped, Duration::ZERO));
     let channels = Channels::new(Arc::new(network.clone()), Security::Plaintext);
     GrpcLink::new(channels.bulk("node:7080", 1).unwrap())
 }

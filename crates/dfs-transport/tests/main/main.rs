@@ -7,4 +7,5 @@ mod draining;
 mod limits;
 mod logs;
 mod request_ids;
+mod scopes;
 mod service;

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use dfs_proto::v1::{self, admin_client::AdminClient, admin_server};
 use dfs_transport::{
-    Channels, ClientChannel, MemoryNetwork, Network as _, Observer, Security, serve,
+    Channels, ClientChannel, Gate, MemoryNetwork, Network as _, Observer, Security, Server, serve,
 };
 use dfs_types::RequestId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status};
+
+const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 
 /// Answers `SetReplication` at once, and `ClusterStatus` once it may.
 #[derive(Clone)]
@@ -139,7 +141,7 @@ impl Running {
         let mut stopped = stop.subscribe();
         let shutdown = async move { drop(stopped.wait_for(|stop| *stop).await) };
         let ended =
-            tokio::spawn(serve(listener, Routes::new(service), log.clone(), shutdown, drain));
+            tokio::spawn(serve(listener, Routes::new(service), GATE, log.clone(), shutdown, drain));
         Self { stop, ended, log }
     }
 }

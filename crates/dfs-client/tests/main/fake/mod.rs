@@ -19,7 +19,9 @@ use dfs_proto::v1::data_node_server::DataNodeServer;
 use dfs_proto::wire::WireId as _;
 use dfs_proto::{FRAME_MESSAGE_LEN_MAX, Failure, MESSAGE_LEN_MAX, v1};
 use dfs_streamer::{Hashing, Session};
-use dfs_transport::{MemoryNetwork, Network as _, Observer, REQUEST_ID_HEADER, serve};
+use dfs_transport::{
+    Gate, MemoryNetwork, Network as _, Observer, REQUEST_ID_HEADER, Security, Server, serve,
+};
 use dfs_types::{ChunkId, ChunkSeal, ErrorCode, NodeId, NodeState, SeededRandom, SessionId};
 use futures_util::Stream;
 use tokio::sync::watch;
@@ -31,6 +33,8 @@ use coordinator::FakeCoordinator;
 use datanode::FakeDataNode;
 pub(crate) use outside::{Blocked, Outside};
 use relay::FakeRelay;
+
+const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 
 /// Bytes of a chunk when nothing else is asked for.
 pub(crate) const CHUNK: u64 = 256 << 10;
@@ -291,7 +295,9 @@ impl Cluster {
         let listener = self.world.network.listen(address).await.unwrap();
         tokio::spawn(async move {
             let forever = std::future::pending();
-            serve(listener, routes, Arc::new(NoObserver), forever, Duration::ZERO).await.unwrap();
+            serve(listener, routes, GATE, Arc::new(NoObserver), forever, Duration::ZERO)
+                .await
+                .unwrap();
         })
     }
 

@@ -1,0 +1,62 @@
+//! What each rpc needs of its caller.
+
+use dfs_proto::Method;
+use dfs_types::Access;
+
+/// What an rpc needs of its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Nothing: anyone may call it.
+    Anyone,
+    /// A grant of any kind.
+    AnyGrant,
+    /// A grant of this access. Which paths it must cover is checked by the handler.
+    Grant(Access),
+    /// A datanode, which proves itself in the call: by the join secret and its node secret when it
+    /// registers, by its node key in its first heartbeat.
+    Datanode,
+    /// A capability of this access for the chunk. As long as there are no capabilities, a grant.
+    Capability(Access),
+    /// The id of an open session, which only its opener knows.
+    Session,
+    /// An order that a coordinator sealed for this node, which the handler verifies.
+    Order,
+}
+
+/// The rule of each rpc: one row for every one, or this does not compile.
+pub const fn rule(method: Method) -> Rule {
+    match method {
+        // The namespace.
+        Method::OpenFile | Method::Stat | Method::ListDirectory => Rule::Grant(Access::Read),
+        Method::UploadFile
+        | Method::ReplanChunk
+        | Method::RenewUpload
+        | Method::ConfirmUpload
+        | Method::AbortUpload
+        | Method::MakeDirectory
+        | Method::MakeSymlink
+        | Method::Rename
+        | Method::Delete
+        | Method::Undelete
+        | Method::SetAttributes => Rule::Grant(Access::Write),
+
+        // The cluster.
+        Method::ClusterStatus | Method::Reflection => Rule::AnyGrant,
+        Method::SetReplication
+        | Method::Init
+        | Method::Admit
+        | Method::SafeToStop
+        | Method::Maintenance
+        | Method::Deregister
+        | Method::Forget => Rule::Grant(Access::Admin),
+        Method::Register | Method::Heartbeat => Rule::Datanode,
+
+        // Chunks.
+        Method::PrepareChunkUpload => Rule::Capability(Access::Write),
+        Method::RetrieveChunk | Method::ReportCorrupt => Rule::Capability(Access::Read),
+        Method::ChunkDataStream => Rule::Session,
+        Method::ReplicateChunk | Method::DeleteChunks | Method::ListChunks => Rule::Order,
+
+        Method::HealthCheck | Method::HealthWatch => Rule::Anyone,
+    }
+}
