@@ -5,11 +5,12 @@ use std::time::Duration;
 use dfs_runtime::{Counter, Counters, Gauge, Gauges, Histograms, Metrics};
 use dfs_transport::Observer;
 use dfs_types::NodeState;
+use dfs_workers::Handle;
 use tonic::Code;
 
 use crate::registry::View;
 use crate::relay::Direction;
-use crate::workers::{Progress, ReplicationCounts};
+use crate::workers::ReplicationCounts;
 
 /// The calls the coordinator answers.
 const METHODS: &[&str] = &[
@@ -70,9 +71,6 @@ const STATES: &[(NodeState, &str)] = &[
     (NodeState::Drained, "drained"),
     (NodeState::Maintenance, "maintenance"),
 ];
-
-/// The background work.
-const WORKERS: &[&str] = &["repair", "reaper", "delete"];
 
 /// Why a call was not relayed to a datanode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +164,7 @@ pub(crate) struct Counts {
 impl Counts {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let codes: Vec<&'static str> = CODES.iter().map(|(_, name)| *name).collect();
+        let workers: Vec<&'static str> = dfs_workers::all().iter().map(|spec| spec.name).collect();
         let states: Vec<&'static str> = STATES.iter().map(|(_, name)| *name).collect();
         Self {
             calls: metrics.counters(
@@ -200,7 +199,7 @@ impl Counts {
             steps: metrics.gauges(
                 "dfs_coordinator_worker_steps",
                 "Steps of background work, since the start and known to be left.",
-                &[("worker", WORKERS), ("kind", &["done", "failed", "queued"])],
+                &[("worker", &workers), ("kind", &["done", "failed", "queued"])],
             ),
             bad_replicas: metrics.counter(
                 "dfs_coordinator_bad_replicas_total",
@@ -234,11 +233,12 @@ impl Counts {
     }
 
     /// Shows a worker.
-    pub(crate) fn show_worker(&self, progress: &Progress) {
-        let show = |kind, steps: u64| self.steps.of(&[progress.name(), kind]).set(steps as i64);
-        show("done", progress.done());
-        show("failed", progress.failed());
-        show("queued", progress.queued());
+    pub(crate) fn show_worker(&self, worker: &Handle) {
+        let name = worker.spec().name;
+        let show = |kind, steps: u64| self.steps.of(&[name, kind]).set(steps as i64);
+        show("done", worker.done());
+        show("failed", worker.failed());
+        show("queued", worker.queued());
     }
 }
 

@@ -23,7 +23,7 @@ use crate::core::Core;
 use crate::grpc::Initialiser;
 use crate::metrics::Counts;
 use crate::registry::{LivenessTimeouts, Registry};
-use crate::workers::{Background, Delete, Reaper, Repair, Supervisor, Worker};
+use crate::workers::{self, Background};
 use crate::{Error, InitOptions, Settings, bootstrap, grpc, placement};
 
 /// How long the plan of an upload is honoured.
@@ -299,7 +299,7 @@ impl Base {
                 biased;
                 () = stopping.requested() => {}
                 () = watch(&core, &handle.readiness) => {}
-                () = supervisor(&core, core.engine.clone()).run() => {}
+                _ = workers::run_all(&core) => {}
             }
         };
         let (served, ()) = tokio::join!(Box::pin(serving), Box::pin(background));
@@ -331,30 +331,10 @@ async fn watch(core: &Core, readiness: &Readiness) {
         core.counts.show_nodes(&views);
         let least = core.namespace.chunks_changed_at();
         core.counts.show_chunks(core.background.counts(&lost, least).map(|(counts, _)| counts));
-        for progress in core.background.workers() {
-            core.counts.show_worker(progress);
+        for worker in core.background.workers.iter() {
+            core.counts.show_worker(worker);
         }
         sleep(core.settings.heartbeat_interval()).await;
-    }
-}
-
-fn supervisor(
-    core: &Arc<Core>,
-    engine: Arc<dyn Engine>,
-) -> Supervisor<impl Fn() -> Vec<Box<dyn Worker>>> {
-    let workers = core.clone();
-    Supervisor {
-        engine,
-        holder: core.background.holder().to_owned(),
-        ttl: Duration::from_millis(core.settings.worker_lease_ms),
-        state: core.background.lease.clone(),
-        make: move || {
-            vec![
-                Box::new(Repair::new(workers.clone())) as Box<dyn Worker>,
-                Box::new(Reaper::new(workers.clone())),
-                Box::new(Delete::new(workers.clone())),
-            ]
-        },
     }
 }
 

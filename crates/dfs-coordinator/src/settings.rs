@@ -55,8 +55,6 @@ pub struct Settings {
     pub worker_lease_ms: u64,
     /// Replicas that repair makes at the same time.
     pub repair_concurrency: usize,
-    /// Bytes in a second that repair may replica; without a bound when 0.
-    pub repair_bytes_per_second: u64,
     /// Streams of chunk bytes that are passed on to datanodes at the same time, for clients that
     /// cannot connect to them; a stream may hold about 6 MiB. None are when 0.
     pub relay_streams: usize,
@@ -140,7 +138,6 @@ impl Default for Settings {
             pressure_percent: 90,
             worker_lease_ms: 10_000,
             repair_concurrency: 4,
-            repair_bytes_per_second: 200 << 20,
             relay_streams: 32,
             drain_ms: 10_000,
         }

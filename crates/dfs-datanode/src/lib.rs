@@ -13,7 +13,6 @@ mod node;
 mod service;
 mod sessions;
 mod settings;
-mod throttle;
 
 pub use error::Error;
 pub use service::{Components, Handle, Service, Store, open_store};

@@ -12,13 +12,13 @@ use dfs_types::{
     BLOCK_SIZE, ChunkId, ClusterId, Crc32c, LeaseEpoch, NodeId, NodeState, Random, Receipt,
     RegistrationNumber, Seal, SealKey,
 };
+use dfs_workers::Throttle;
 use tokio::sync::{Semaphore, watch};
 
 use crate::bad_replicas::BadReplicas;
 use crate::grpc;
 use crate::metrics::Counts;
 use crate::sessions::Sessions;
-use crate::throttle::Throttle;
 use crate::{Error, Settings, Store};
 
 /// Chunks that are verified from end to end at the same time because a reader complained.

@@ -17,6 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("dfs-proto", &["dfs-types"]),
     ("dfs-metadata", &["dfs-types"]),
     ("dfs-chunkstore", &["dfs-types"]),
+    ("dfs-workers", &["dfs-types"]),
     ("dfs-etcd", &[]),
     ("dfs-engines", &["dfs-types", "dfs-metadata", "dfs-etcd"]),
     ("dfs-transport", &["dfs-types", "dfs-proto"]),
@@ -24,7 +25,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("dfs-client", &["dfs-types", "dfs-proto", "dfs-transport", "dfs-streamer"]),
     (
         "dfs-coordinator",
-        &["dfs-types", "dfs-proto", "dfs-transport", "dfs-metadata", "dfs-runtime"],
+        &["dfs-types", "dfs-proto", "dfs-transport", "dfs-metadata", "dfs-workers", "dfs-runtime"],
     ),
     (
         "dfs-datanode",
@@ -34,6 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "dfs-transport",
             "dfs-chunkstore",
             "dfs-streamer",
+            "dfs-workers",
             "dfs-runtime",
         ],
     ),

@@ -172,9 +172,9 @@ pub(super) struct BackgroundWork {
 /// The background work as it is here.
 async fn background_work(core: &Core, state: &ClusterState, least: Revision) -> BackgroundWork {
     let replication = replication_status(core, state, least).await;
-    let workers = core.background.workers().map(|progress| v1::WorkerStatus {
-        name: progress.name().to_owned(),
-        state: progress.state(),
+    let workers = core.background.workers.iter().map(|progress| v1::WorkerStatus {
+        name: progress.spec().name.to_owned(),
+        state: progress.detail(),
         done: progress.done(),
         failed: progress.failed(),
         queued: progress.queued(),

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use dfs_metadata::namespace::ReplicaToDelete;
 use dfs_types::{ChunkId, Revision};
+use dfs_workers::{Handles, Place};
 use tokio::time::Instant;
 
-use super::{Deletions, LeaseState, Progress, ReplicationCounts};
+use super::{Deletions, LeaseState, ReplicationCounts};
 use crate::lost::Lost;
 
 /// Replicas that wait to be deleted at most.
@@ -21,9 +22,7 @@ pub(crate) struct Background {
     /// The name this coordinator takes the lease under: its address.
     holder: String,
     pub(crate) lease: Arc<LeaseState>,
-    pub(crate) repair: Arc<Progress>,
-    pub(crate) reaper: Arc<Progress>,
-    pub(crate) delete: Arc<Progress>,
+    pub(crate) workers: Handles,
     pub(crate) deletions: Mutex<Deletions>,
     /// Chunks reaped since repair asked last.
     reaped: AtomicU64,
@@ -49,9 +48,7 @@ impl Background {
         Self {
             holder,
             lease: Arc::default(),
-            repair: Arc::new(Progress::new("repair")),
-            reaper: Arc::new(Progress::new("reaper")),
-            delete: Arc::new(Progress::new("delete")),
+            workers: Handles::new(Place::Lease),
             deletions: Mutex::new(Deletions::new(DELETIONS_MAX)),
             reaped: AtomicU64::default(),
             health: Mutex::default(),
@@ -67,10 +64,6 @@ impl Background {
     /// Who runs the background work, as far as this coordinator knows.
     pub(crate) fn lease_holder(&self) -> String {
         self.lease.grant().map(|_| self.holder.clone()).unwrap_or_default()
-    }
-
-    pub(crate) fn workers(&self) -> impl Iterator<Item = &Progress> {
-        [&*self.repair, &*self.reaper, &*self.delete].into_iter()
     }
 
     /// Takes over replicas that no record names any more: their nodes are ordered to delete them.

@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::{ReapLimits, Reaped};
 use dfs_types::{ChunkId, NodeState, Scope};
+use dfs_workers::{Handle, Next, REAPER, Spec, Worker};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{Next, Progress, WORKER_LEASE, Worker};
+use super::WORKER_LEASE;
 use crate::Error;
 use crate::core::Core;
 use crate::registry::View;
@@ -35,7 +36,8 @@ const FLOOR_MARGIN: Duration = Duration::from_mins(10);
 /// The worker.
 pub(crate) struct Reaper {
     core: Arc<Core>,
-    progress: Arc<Progress>,
+    lease: LeaseGrant,
+    handle: Arc<Handle>,
     next_upkeep: Instant,
     tombstones: Tombstones,
 }
@@ -49,11 +51,12 @@ enum Tombstones {
 }
 
 impl Reaper {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
+    pub(crate) fn new(core: Arc<Core>, lease: LeaseGrant, handle: Arc<Handle>) -> Self {
         let now = Instant::now();
         Self {
-            progress: core.background.reaper.clone(),
             core,
+            lease,
+            handle,
             next_upkeep: now,
             // Earlier holders of the lease may have left some.
             tombstones: Tombstones::Wait { until: now + UPKEEP_EVERY, is_needed: true },
@@ -70,7 +73,7 @@ impl Reaper {
     /// Hands on what was reaped. Whether there is more.
     fn take(&mut self, reaped: &Reaped) -> bool {
         self.core.background.reaped(&reaped.replicas);
-        self.progress.add_done(reaped.finished as u64);
+        self.handle.add_done(reaped.finished as u64);
         if let Tombstones::Wait { is_needed, .. } = &mut self.tombstones {
             *is_needed |= !reaped.replicas.is_empty();
         }
@@ -80,8 +83,8 @@ impl Reaper {
         reaped.has_more
     }
 
-    async fn upkeep(&mut self, lease: &LeaseGrant) -> Result<bool, Error> {
-        let fence = lease.fence(WORKER_LEASE);
+    async fn upkeep(&mut self) -> Result<bool, Error> {
+        let fence = self.lease.fence(WORKER_LEASE);
         let limits = ReapLimits { items: ITEMS_MAX, pressure: false };
         let reaped =
             self.core.namespace.reap_uploads(Scope::internal(), &limits, Some(&fence)).await;
@@ -96,9 +99,9 @@ impl Reaper {
     }
 
     /// One step of the look for tombstones. Whether it goes on.
-    async fn sweep(&mut self, lease: &LeaseGrant) -> Result<bool, Error> {
+    async fn sweep(&mut self) -> Result<bool, Error> {
         let namespace = &self.core.namespace;
-        let fence = lease.fence(WORKER_LEASE);
+        let fence = self.lease.fence(WORKER_LEASE);
         let now = Instant::now();
         let after = match self.tombstones {
             Tombstones::Wait { until, is_needed } if until <= now && is_needed => {
@@ -143,22 +146,22 @@ fn is_under_pressure(views: &[View], percent: u8, refused: Option<Duration>) -> 
 
 #[async_trait]
 impl Worker for Reaper {
-    fn progress(&self) -> &Progress {
-        &self.progress
-    }
+    const SPEC: Spec = REAPER;
 
-    async fn step(&mut self, lease: &LeaseGrant) -> Result<Next, Error> {
+    type Error = Error;
+
+    async fn step(&mut self) -> Result<Next, Error> {
         let pressure = self.is_under_pressure();
         let limits = ReapLimits { items: ITEMS_MAX, pressure };
-        let fence = lease.fence(WORKER_LEASE);
+        let fence = self.lease.fence(WORKER_LEASE);
         let reaped = self.core.namespace.reap(Scope::internal(), &limits, Some(&fence)).await;
         let reaped = reaped.map_err(Error::metadata("reaping what was unlinked"))?;
         let mut has_more = self.take(&reaped);
         if self.next_upkeep <= Instant::now() {
-            has_more |= self.upkeep(lease).await?;
+            has_more |= self.upkeep().await?;
         }
-        let is_sweeping = self.sweep(lease).await?;
-        self.progress.set_state(match (pressure, has_more || is_sweeping) {
+        let is_sweeping = self.sweep().await?;
+        self.handle.set_detail(match (pressure, has_more || is_sweeping) {
             (true, _) => "gives back at once: the cluster is nearly full",
             (false, true) => "reaps",
             (false, false) => "nothing is due",

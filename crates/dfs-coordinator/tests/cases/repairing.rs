@@ -1,12 +1,10 @@
 //! Replicas are made again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use dfs_coordinator::Settings;
 use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::v1;
-use tokio::time::Instant;
 
 use crate::cluster::{Cluster, eventually, settings};
 
@@ -196,28 +194,4 @@ async fn a_replica_that_nothing_counts_makes_room() {
     eventually("three replicas", || is_whole(&cluster)).await;
     assert_eq!(cluster.replicas("/file").await.len(), 3);
     assert_eq!(cluster.node(3).deletes(), [(chunk, left)]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn repair_keeps_to_its_rate() {
-    const FILES: u64 = 5;
-    const BYTES: u64 = 1_000;
-    const PER_SECOND: u64 = 500;
-    // Time jumps here whenever nothing happens; nobody is to be missed for that.
-    let settings = Settings {
-        repair_bytes_per_second: PER_SECOND,
-        suspect_after_ms: 3_600_000,
-        lost_after_ms: 3_600_000,
-        worker_lease_ms: 3_600_000,
-        ..settings()
-    };
-    let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 3).await;
-    let started = Instant::now();
-    for file in 0..FILES {
-        cluster.put(&format!("/{file}"), &[1; BYTES as usize], &[1, 2]).await;
-    }
-    eventually("three replicas each", || async { cluster.node(3).chunks() as u64 == FILES }).await;
-    // The last may begin when those before it are paid for, less what may be overdrawn.
-    let least = Duration::from_secs((FILES - 1) * BYTES / PER_SECOND - 1);
-    assert!(started.elapsed() >= least, "{:?}", started.elapsed());
 }

@@ -240,7 +240,6 @@ impl Plan {
             settings.suspect_after_ms = 500;
             settings.lost_after_ms = 2_000;
             settings.worker_lease_ms = 1_000;
-            settings.repair_bytes_per_second = 0;
             settings.drain_ms = 1_000;
         }
         settings

@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::ReplicaId;
 use dfs_types::{ChunkId, NodeId, NodeState, Scope};
+use dfs_workers::{DELETE, Handle, Next, Spec, Worker};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tracing::warn;
 
 use crate::Error;
 use crate::core::Core;
-use crate::workers::{Next, Progress, ReplicaToDelete, WORKER_LEASE, Worker, orders};
+use crate::workers::{ReplicaToDelete, WORKER_LEASE, orders};
 
 /// Nodes that are given orders at the same time.
 const NODES_AT_ONCE: usize = 16;
@@ -25,7 +26,8 @@ const TOMBSTONES_AT_ONCE: usize = 64;
 /// The worker.
 pub(crate) struct Delete {
     core: Arc<Core>,
-    progress: Arc<Progress>,
+    lease: LeaseGrant,
+    handle: Arc<Handle>,
 }
 
 /// What a node can be told.
@@ -39,8 +41,8 @@ enum Reachability {
 }
 
 impl Delete {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { progress: core.background.delete.clone(), core }
+    pub(crate) fn new(core: Arc<Core>, lease: LeaseGrant, handle: Arc<Handle>) -> Self {
+        Self { core, lease, handle }
     }
 
     fn reachability(&self, node: NodeId) -> Reachability {
@@ -57,18 +59,18 @@ impl Delete {
     }
 
     /// Gives the next order to a node. Returns its replicas that are gone now.
-    async fn order(&self, lease: &LeaseGrant, node: NodeId) -> Vec<(NodeId, ReplicaToDelete)> {
+    async fn order(&self, node: NodeId) -> Vec<(NodeId, ReplicaToDelete)> {
         let deletions = || crate::lock(&self.core.background.deletions);
         let mut batch = deletions().batch(node);
         match self.reachability(node) {
             Reachability::Unreachable => return Vec::new(),
             Reachability::Removed => {}
             Reachability::Reachable => {
-                match orders::delete(&self.core, lease, node, &batch).await {
+                match orders::delete(&self.core, &self.lease, node, &batch).await {
                     Ok(failed) => {
                         if !failed.is_empty() {
                             warn!(%node, replicas = failed.len(), "replicas could not be deleted");
-                            self.progress.add_failed(failed.len() as u64);
+                            self.handle.add_failed(failed.len() as u64);
                             // Their tombstones stay; the next scan finds them.
                             deletions().done(node, &failed);
                             batch.retain(|replica| !failed.contains(replica));
@@ -76,7 +78,7 @@ impl Delete {
                     }
                     Err(failure) => {
                         warn!(%node, %failure, replicas = batch.len(), "an order to delete failed");
-                        self.progress.add_failed(1);
+                        self.handle.add_failed(1);
                         deletions().failed(node, &batch, Instant::now());
                         return Vec::new();
                     }
@@ -87,16 +89,12 @@ impl Delete {
         batch.into_iter().map(|replica| (node, replica)).collect()
     }
 
-    async fn forget(
-        &self,
-        lease: &LeaseGrant,
-        gone: Vec<(NodeId, ReplicaToDelete)>,
-    ) -> Result<(), Error> {
+    async fn forget(&self, gone: Vec<(NodeId, ReplicaToDelete)>) -> Result<(), Error> {
         let mut chunks: BTreeMap<ChunkId, Vec<ReplicaId>> = BTreeMap::new();
         for (node, (chunk, stamp)) in gone {
             chunks.entry(chunk).or_default().push(ReplicaId { node, stamp });
         }
-        let fence = lease.fence(WORKER_LEASE);
+        let fence = self.lease.fence(WORKER_LEASE);
         stream::iter(chunks)
             .map(|(chunk, replicas)| {
                 let fence = &fence;
@@ -116,26 +114,27 @@ impl Delete {
 
 #[async_trait]
 impl Worker for Delete {
-    fn progress(&self) -> &Progress {
-        &self.progress
-    }
+    const SPEC: Spec = DELETE;
 
-    async fn step(&mut self, lease: &LeaseGrant) -> Result<Next, Error> {
+    type Error = Error;
+
+    async fn step(&mut self) -> Result<Next, Error> {
         let due = crate::lock(&self.core.background.deletions).due(Instant::now());
         let gone: Vec<_> = stream::iter(due)
-            .map(|node| self.order(lease, node))
+            .map(|node| self.order(node))
             .buffer_unordered(NODES_AT_ONCE)
             .concat()
             .await;
         let done = gone.len() as u64;
-        self.forget(lease, gone).await?;
-        self.progress.add_done(done);
+        self.forget(gone).await?;
+        self.handle.add_done(done);
         let left = crate::lock(&self.core.background.deletions).len();
-        self.progress.set_queued(left as u64);
+        self.handle.set_queued(left as u64);
         if done > 0 {
+            self.handle.take(done).await;
             return Ok(Next::Again);
         }
-        self.progress.set_state(match left {
+        self.handle.set_detail(match left {
             0 => "nothing to delete",
             _ => "waits for nodes that do not answer",
         });

@@ -1,13 +1,14 @@
 //! The repair of one chunk: which replicas to make, making them, and the commit that counts them.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Replica, ReplicaId};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
 use dfs_types::{ChunkId, ErrorCode, NodeId, NodeState, Receipt, Scope};
-use tokio::time::{Instant, sleep};
+use dfs_workers::Handle;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::Error;
@@ -15,7 +16,7 @@ use crate::core::Core;
 use crate::lost::Lost;
 use crate::placement::candidates;
 use crate::registry::View;
-use crate::workers::{ChunkHealth, Throttle, WORKER_LEASE, orders};
+use crate::workers::{ChunkHealth, WORKER_LEASE, orders};
 
 /// Tries to commit replicas that were made.
 const COMMIT_TRIES: u32 = 4;
@@ -25,7 +26,7 @@ const COMMIT_TRIES: u32 = 4;
 pub(super) struct ChunkRepair {
     pub(super) core: Arc<Core>,
     pub(super) lease: LeaseGrant,
-    pub(super) throttle: Arc<Mutex<Throttle>>,
+    pub(super) handle: Arc<Handle>,
 }
 
 /// How a repair ended.
@@ -83,8 +84,7 @@ impl ChunkRepair {
             record = without;
         }
         let bytes = record.seal.length.saturating_mul(plan.targets.len() as u64);
-        let wait = crate::lock(&self.throttle).book(bytes, Instant::now());
-        sleep(wait).await;
+        self.handle.take(bytes).await;
         let receipts = self.replicate(chunk, &record, &plan).await;
         if receipts.is_empty() {
             return Ok(self.ended(&record, RepairOutcome::Failed));

@@ -6,7 +6,7 @@
 //! the fewest replicas come first.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::{ChunkChange, ChunkChanges, Namespace};
 use dfs_transport::in_request;
 use dfs_types::{ChunkId, Generation, NodeId, RequestId, Revision, Scope};
+use dfs_workers::{Handle, Next, REPAIR, Spec, Worker};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -27,7 +28,7 @@ use self::chunk::{ChunkRepair, RepairOutcome, RepairResult};
 use crate::Error;
 use crate::core::Core;
 use crate::lost::Lost;
-use crate::workers::{ChunkHealth, Health, Next, Progress, RepairQueue, Throttle, Worker};
+use crate::workers::{ChunkHealth, Health, RepairQueue};
 
 /// Chunks that wait for repair at most; the rest is found by another scan.
 const WAITING_MAX: usize = 100_000;
@@ -41,8 +42,8 @@ const REST_WITHOUT_TARGET: Duration = Duration::from_mins(1);
 /// The worker.
 pub(crate) struct Repair {
     core: Arc<Core>,
-    progress: Arc<Progress>,
-    throttle: Arc<Mutex<Throttle>>,
+    lease: LeaseGrant,
+    handle: Arc<Handle>,
     queue: RepairQueue,
     scan: Scan,
     /// What happens to chunks, from before the scan on.
@@ -73,12 +74,11 @@ struct Job {
 }
 
 impl Repair {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        let throttle = Throttle::new(core.settings.repair_bytes_per_second, Instant::now());
+    pub(crate) fn new(core: Arc<Core>, lease: LeaseGrant, handle: Arc<Handle>) -> Self {
         Self {
-            progress: core.background.repair.clone(),
             core,
-            throttle: Arc::new(Mutex::new(throttle)),
+            lease,
+            handle,
             queue: RepairQueue::new(WAITING_MAX),
             scan: Scan::Needed,
             changes: None,
@@ -126,7 +126,7 @@ impl Repair {
 
     /// Looks at the next chunks of a scan.
     async fn scan(&mut self, after: Option<ChunkId>) -> Result<(), Error> {
-        self.progress.set_state("looks at all chunks");
+        self.handle.set_detail("looks at all chunks");
         let page = self
             .core
             .namespace
@@ -180,12 +180,12 @@ impl Repair {
         self.queue.set(chunk, record.and_then(|record| ChunkHealth::of(&record, &self.lost)));
     }
 
-    fn start_jobs(&mut self, lease: &LeaseGrant) {
-        let (core, throttle) = (&self.core, &self.throttle);
+    fn start_jobs(&mut self) {
+        let core = &self.core;
         while self.jobs.len() < core.settings.repair_concurrency {
             let Some((chunk, before)) = self.queue.take(Instant::now()) else { return };
-            let repair =
-                ChunkRepair { core: core.clone(), lease: *lease, throttle: throttle.clone() };
+            let (lease, handle) = (self.lease, self.handle.clone());
+            let repair = ChunkRepair { core: core.clone(), lease, handle };
             let id = RequestId::random(&*core.random);
             let job = in_request(id, async move {
                 let result = repair.run(chunk).await;
@@ -203,11 +203,11 @@ impl Repair {
                     RepairOutcome::Done => Duration::ZERO,
                     RepairOutcome::NoTarget => REST_WITHOUT_TARGET,
                     RepairOutcome::Failed => {
-                        self.progress.add_failed(1);
+                        self.handle.add_failed(1);
                         REST
                     }
                 };
-                self.progress.add_done(replicas);
+                self.handle.add_done(replicas);
                 self.queue.finish(job.chunk, condition, now + rest);
                 Ok(())
             }
@@ -218,11 +218,11 @@ impl Repair {
         }
     }
 
-    /// Tells how the chunks are.
+    /// Publishes how the chunks are.
     fn publish(&self) {
-        self.progress.set_queued(self.queue.len() as u64);
-        self.progress.set_state(match (self.jobs.len(), self.queue.len()) {
-            (0, 0) => "all chunks are as they should be".to_owned(),
+        self.handle.set_queued(self.queue.len() as u64);
+        self.handle.set_detail(match (self.jobs.len(), self.queue.len()) {
+            (0, 0) => "no chunk needs repair".to_owned(),
             (0, waiting) => format!("{waiting} chunks wait for a node that can take a replica"),
             (busy, _) => format!("repairs {busy} chunks"),
         });
@@ -233,15 +233,9 @@ impl Repair {
             seen: self.seen,
         }));
     }
-}
 
-#[async_trait]
-impl Worker for Repair {
-    fn progress(&self) -> &Progress {
-        &self.progress
-    }
-
-    async fn step(&mut self, lease: &LeaseGrant) -> Result<Next, Error> {
+    /// Follows the chunks, and repairs unless it is `paused`. Repairs under way end in any case.
+    async fn advance(&mut self, is_paused: bool) -> Result<Next, Error> {
         self.look_around().await?;
         self.take_changes();
         if let Scan::After(after) = self.scan {
@@ -254,7 +248,9 @@ impl Worker for Repair {
         if matches!(self.scan, Scan::Needed) {
             return Ok(Next::Again);
         }
-        self.start_jobs(lease);
+        if !is_paused {
+            self.start_jobs();
+        }
         self.publish();
         let Self { jobs, changes, .. } = self;
         let changed = async {
@@ -273,5 +269,21 @@ impl Worker for Repair {
             () = sleep(self.core.settings.heartbeat_interval()) => {}
         }
         Ok(Next::Again)
+    }
+}
+
+#[async_trait]
+impl Worker for Repair {
+    const SPEC: Spec = REPAIR;
+
+    type Error = Error;
+
+    async fn step(&mut self) -> Result<Next, Error> {
+        self.advance(false).await
+    }
+
+    /// Goes on counting, which administrators want to see.
+    async fn step_while_paused(&mut self) -> Result<Next, Error> {
+        self.advance(true).await
     }
 }

@@ -1,0 +1,136 @@
+//! A bound on units in a second.
+
+use std::sync::{Mutex, PoisonError};
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+/// Longest single wait, so that a duration cannot overflow. Waiters check again afterwards.
+const WAIT_MAX: Duration = Duration::from_hours(1);
+
+/// Lets a number of units pass in a second, on average, over all callers, in the order they came.
+///
+/// A call passes once what passed before is paid off, and is itself paid off by the calls after it.
+/// So the first one passes at once, whatever its size.
+#[derive(Debug)]
+pub struct Throttle {
+    /// Units a second; 0 for no bound.
+    rate: watch::Sender<u64>,
+    /// Held by the caller whose turn is next.
+    turn: tokio::sync::Mutex<()>,
+    debt: Mutex<Debt>,
+}
+
+/// What passed and is not paid off yet.
+#[derive(Debug)]
+struct Debt {
+    units: f64,
+    at: Instant,
+}
+
+impl Throttle {
+    /// A throttle of `rate` units a second; 0 for no bound.
+    pub fn new(rate: u64) -> Self {
+        Self {
+            rate: watch::Sender::new(rate),
+            turn: tokio::sync::Mutex::new(()),
+            debt: Mutex::new(Debt { units: 0.0, at: Instant::now() }),
+        }
+    }
+
+    /// Units a second; 0 for no bound.
+    pub fn rate(&self) -> u64 {
+        *self.rate.borrow()
+    }
+
+    /// Changes the rate, also for those who wait.
+    pub fn set_rate(&self, rate: u64) {
+        self.pay(self.rate());
+        self.rate.send_if_modified(|current| std::mem::replace(current, rate) != rate);
+    }
+
+    /// Waits until `units` may pass. When cancelled, nothing has passed.
+    pub async fn take(&self, units: u64) {
+        let _turn = self.turn.lock().await;
+        let mut changes = self.rate.subscribe();
+        loop {
+            let rate = *changes.borrow_and_update();
+            let left = self.pay(rate);
+            if rate == 0 {
+                return;
+            }
+            if left <= 0.0 {
+                self.debt.lock().unwrap_or_else(PoisonError::into_inner).units = units as f64;
+                return;
+            }
+            let wait = (left / rate as f64).min(WAIT_MAX.as_secs_f64());
+            // Rounded up, so that a timer that fires finds the debt paid.
+            let wait = Duration::from_secs_f64(wait) + Duration::from_nanos(1);
+            let _ = timeout(wait, changes.changed()).await;
+        }
+    }
+
+    /// Pays off what the time since the last payment covers, and returns what is left.
+    fn pay(&self, rate: u64) -> f64 {
+        let now = Instant::now();
+        let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = now.saturating_duration_since(debt.at).as_secs_f64();
+        let paid = if rate == 0 { f64::INFINITY } else { elapsed * rate as f64 };
+        *debt = Debt { units: (debt.units - paid).max(0.0), at: now };
+        debt.units
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn units_pass_at_their_rate() {
+        let throttle = Throttle::new(1_000);
+        let started = Instant::now();
+        for _ in 0..11 {
+            throttle.take(100).await;
+        }
+        let took = started.elapsed();
+        assert!((1_000..=1_012).contains(&took.as_millis()), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn zero_is_no_bound() {
+        let throttle = Throttle::new(0);
+        let started = Instant::now();
+        throttle.take(u64::MAX).await;
+        throttle.take(u64::MAX).await;
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_rate_holds_for_those_who_wait() {
+        let throttle = Arc::new(Throttle::new(1));
+        throttle.take(1 << 40).await;
+        let started = Instant::now();
+        let waiting = tokio::spawn({
+            let throttle = throttle.clone();
+            async move { throttle.take(1).await }
+        });
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        throttle.set_rate(0);
+        waiting.await.unwrap();
+        assert_eq!(started.elapsed().as_secs(), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancelled_caller_takes_nothing() {
+        let throttle = Throttle::new(100);
+        throttle.take(100).await;
+        let started = Instant::now();
+        assert!(timeout(Duration::from_millis(10), throttle.take(1 << 30)).await.is_err());
+        throttle.take(1).await;
+        assert_eq!(started.elapsed().as_secs(), 1);
+    }
+}
