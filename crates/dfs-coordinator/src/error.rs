@@ -108,8 +108,7 @@ mod tests {
             (
                 metadata("a step")(dfs_metadata::Error::NewerRecord {
                     key: text(),
-                    found: 2,
-                    supported: 1,
+                    unknown: dfs_metadata::Unknown::Format(2),
                 }),
                 ErrorCode::UnsupportedVersion,
             ),

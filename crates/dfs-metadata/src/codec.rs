@@ -1,64 +1,99 @@
-//! The binary form of stored records and tokens: a version byte, then fields one after the other.
+//! The binary form of stored records and tokens: a format byte, then the fields in order.
 //!
-//! Numbers that are mostly small are LEB128, ids are of fixed width, byte strings carry their
+//! Numbers that are mostly small are LEB128, ids have a fixed width, byte strings carry their
 //! length. Reading never trusts a length it was given and never panics.
+//!
+//! Fields that usually have their default are [optional](Writer::optional): a mask says which of
+//! them follow. So a level can bring a new field without another format, and without rewriting
+//! what is stored.
 
 use dfs_types::{
-    Attributes, ChunkId, ChunkSeal, Crc32c, FileKind, FileTime, InodeId, Sha256, Timestamp,
+    Attributes, ChunkId, ChunkSeal, Crc32c, FileKind, FileTime, InodeId, Level, Sha256, Timestamp,
 };
 
-use crate::Error;
-use crate::keys;
+use crate::error::Unknown;
+use crate::{Error, keys};
 
-/// Something with a stored form.
+/// The newest format of a record, and the only one.
+pub(crate) const FORMAT: u8 = 1;
+
+/// A value with a stored form.
 pub(crate) trait Record: Sized {
-    /// Its newest format, in which it is written.
-    const FORMAT: u8 = 1;
+    /// The optional fields. A record that has any begins with their mask.
+    const OPTIONAL: &'static [Field] = &[];
 
-    /// Appends the fields.
+    /// Appends the fields that the level of `out` has.
     fn write(&self, out: &mut Writer);
 
-    /// Reads the fields; `None` when they are no such thing.
+    /// Reads the fields; `None` when they cannot be read.
     fn read(input: &mut Reader<'_>) -> Option<Self>;
 
-    /// Reads the fields of an older format; `None` for one that there never was.
-    fn read_older(_format: u8, _input: &mut Reader<'_>) -> Option<Self> {
-        None
-    }
-
-    /// The stored form.
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Writer(vec![Self::FORMAT]);
+    /// The form that is stored in a cluster of this write level.
+    fn encode(&self, level: Level) -> Vec<u8> {
+        let mut out = Writer { bytes: vec![FORMAT], level };
         self.write(&mut out);
-        out.0
+        out.bytes
     }
 
-    /// Reads the stored form, which `key` has.
-    fn decode(key: &[u8], bytes: &[u8]) -> Result<Self, Error> {
+    /// Reads the stored form under `key`. [`Error::NewerRecord`] when it has a format, or a field,
+    /// that no level up to `newest` has.
+    fn decode(key: &[u8], bytes: &[u8], newest: Level) -> Result<Self, Error> {
         let damaged =
             || Error::Damaged { key: keys::show(key), what: "a record that cannot be read" };
+        let newer = |unknown| Error::NewerRecord { key: keys::show(key), unknown };
         let (format, fields) = bytes.split_first().ok_or_else(damaged)?;
-        if *format > Self::FORMAT {
-            let key = keys::show(key);
-            return Err(Error::NewerRecord { key, found: *format, supported: Self::FORMAT });
+        match *format {
+            FORMAT => {}
+            format if format > FORMAT => return Err(newer(Unknown::Format(format))),
+            _ => return Err(damaged()),
         }
-        let mut input = Reader(fields);
-        let record = if *format == Self::FORMAT {
-            Self::read(&mut input)
-        } else {
-            Self::read_older(*format, &mut input)
-        };
-        record.filter(|_| input.0.is_empty()).ok_or_else(damaged)
+        let mut input = Reader { bytes: fields, newest, unknown_field: None };
+        let record = Self::read(&mut input);
+        if let Some(bit) = input.unknown_field {
+            return Err(newer(Unknown::Field(bit)));
+        }
+        record.filter(|_| input.bytes.is_empty()).ok_or_else(damaged)
+    }
+}
+
+/// An optional field: its bit in the mask of its record, and the level that brought it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Field {
+    bit: u32,
+    since: Level,
+}
+
+impl Field {
+    /// A field that every level has.
+    pub(crate) const fn new(bit: u32) -> Self {
+        Self::since(bit, Level::FIRST)
+    }
+
+    /// A field that `level` brought. Its bit is greater than those of all earlier fields.
+    pub(crate) const fn since(bit: u32, level: Level) -> Self {
+        assert!(bit < u64::BITS, "a mask has 64 bits");
+        Self { bit, since: level }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_at(self, bit: u32) -> bool {
+        self.bit == bit
+    }
+
+    fn mask(self) -> u64 {
+        1 << self.bit
     }
 }
 
 /// Appends fields.
-#[derive(Default)]
-pub(crate) struct Writer(pub(crate) Vec<u8>);
+pub(crate) struct Writer {
+    bytes: Vec<u8>,
+    level: Level,
+}
 
 impl Writer {
     pub(crate) fn u8(&mut self, value: u8) {
-        self.0.push(value);
+        self.bytes.push(value);
     }
 
     pub(crate) fn bool(&mut self, value: bool) {
@@ -74,7 +109,7 @@ impl Writer {
     }
 
     pub(crate) fn fixed(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
     }
 
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
@@ -116,6 +151,16 @@ impl Writer {
         self.fixed(&seal.sha256.0);
     }
 
+    /// Appends the mask of the optional fields that are set, then those fields. A field with its
+    /// default takes no byte.
+    pub(crate) fn optional(&mut self, collect: impl FnOnce(&mut OptionalFields)) {
+        let fields = Self { bytes: Vec::new(), level: self.level };
+        let mut optional = OptionalFields { mask: 0, fields };
+        collect(&mut optional);
+        self.number(optional.mask);
+        self.fixed(&optional.fields.bytes);
+    }
+
     pub(crate) fn list<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Self, &T)) {
         self.number(items.len() as u64);
         for item in items {
@@ -131,13 +176,76 @@ impl Writer {
     }
 }
 
+/// Collects the optional fields of a record, in the order of their bits.
+pub(crate) struct OptionalFields {
+    mask: u64,
+    fields: Writer,
+}
+
+impl OptionalFields {
+    /// Adds a field unless it has its default. A level that lacks the field leaves it out: what
+    /// needs the field is refused below the level that brought it.
+    pub(crate) fn put(&mut self, field: Field, is_set: bool, write: impl FnOnce(&mut Writer)) {
+        debug_assert!(self.mask < field.mask(), "fields are in the order of their bits");
+        if is_set && self.fields.level >= field.since {
+            self.mask |= field.mask();
+            write(&mut self.fields);
+        }
+    }
+
+    /// Adds a field that has no value but its bit.
+    pub(crate) fn flag(&mut self, field: Field, is_set: bool) {
+        self.put(field, is_set, |_| {});
+    }
+}
+
 /// Takes fields from the front.
-pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+pub(crate) struct Reader<'a> {
+    bytes: &'a [u8],
+    newest: Level,
+    /// Bit of an optional field that no level up to `newest` has.
+    unknown_field: Option<u32>,
+}
+
+/// Which optional fields of a record are present.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Present(u64);
+
+impl Present {
+    /// Reads a field, in the order of the bits; `None` inside when it has its default.
+    #[expect(clippy::option_option, reason = "one says whether it can be read, one is the value")]
+    pub(crate) fn read<'a, T>(
+        self,
+        input: &mut Reader<'a>,
+        field: Field,
+        read: impl FnOnce(&mut Reader<'a>) -> Option<T>,
+    ) -> Option<Option<T>> {
+        if self.flag(field) { read(input).map(Some) } else { Some(None) }
+    }
+
+    /// Whether the bit of a field is set.
+    pub(crate) fn flag(self, field: Field) -> bool {
+        self.0 & field.mask() != 0
+    }
+}
 
 impl<'a> Reader<'a> {
+    /// Reads the mask of optional fields, of which the record knows these. Fails on any other,
+    /// which makes the record a newer one and not a damaged one.
+    pub(crate) fn optional(&mut self, known: &[Field]) -> Option<Present> {
+        let mask = self.number()?;
+        let readable = known.iter().filter(|field| field.since <= self.newest);
+        let unknown = mask & !readable.fold(0, |mask, field| mask | field.mask());
+        if unknown != 0 {
+            self.unknown_field = Some(unknown.trailing_zeros());
+            return None;
+        }
+        Some(Present(mask))
+    }
+
     pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
+        let (bytes, rest) = self.bytes.split_first_chunk()?;
+        self.bytes = rest;
         Some(*bytes)
     }
 
@@ -179,8 +287,8 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.number()?).ok()?;
-        let (bytes, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
+        let (bytes, rest) = self.bytes.split_at_checked(len)?;
+        self.bytes = rest;
         Some(bytes)
     }
 
@@ -233,7 +341,8 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn list<T>(&mut self, read: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         // Each item takes a byte at least, so that a wrong count cannot allocate much.
-        let count = usize::try_from(self.number()?).ok().filter(|count| *count <= self.0.len())?;
+        let count =
+            usize::try_from(self.number()?).ok().filter(|count| *count <= self.bytes.len())?;
         let mut read = read;
         (0..count).map(|_| read(self)).collect()
     }

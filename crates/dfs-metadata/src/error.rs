@@ -1,5 +1,7 @@
 //! What can go wrong in the namespace.
 
+use std::fmt;
+
 use dfs_types::{
     ChunkId, ClusterId, Denied, DfsPath, ErrorCode, Incarnation, InodeId, Name, NodeId,
 };
@@ -295,15 +297,15 @@ pub enum Error {
         /// What is there.
         found: Incarnation,
     },
-    /// A record was written by a newer version.
-    #[error("a record under {key} has format {found}, this version reads up to {supported}")]
+    /// A record was written by a newer release.
+    #[error(
+        "the record under {key} was written by a newer release: this one does not know {unknown}"
+    )]
     NewerRecord {
-        /// Kind of key.
+        /// The key.
         key: String,
-        /// Format of the record.
-        found: u8,
-        /// Newest that is understood.
-        supported: u8,
+        /// What this release does not know.
+        unknown: Unknown,
     },
     /// A record cannot be read, or contradicts another.
     #[error("the metadata is damaged: {what} under {key}")]
@@ -316,6 +318,24 @@ pub enum Error {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+}
+
+/// What a release does not know of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// Its format.
+    Format(u8),
+    /// The optional field of this bit.
+    Field(u32),
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Format(format) => write!(f, "format {format}"),
+            Self::Field(bit) => write!(f, "field {bit}"),
+        }
+    }
 }
 
 impl Error {

@@ -23,7 +23,7 @@ pub(crate) const NAMES: Bytes = Bytes::from_static(b"s/names");
 pub(crate) const NODE_INTENT: Bytes = Bytes::from_static(b"s/node-intent");
 
 /// There while the store is an unfinished copy of another.
-pub(crate) const MIGRATION: Bytes = Bytes::from_static(b"s/replica");
+pub(crate) const MIGRATION: Bytes = Bytes::from_static(b"s/migration");
 /// Epochs and renewals of leases.
 pub(crate) const LEASES: &[u8] = b"s/lease/";
 /// How the key of a renewal ends, and only that of a renewal.

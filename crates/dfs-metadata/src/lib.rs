@@ -16,4 +16,4 @@ pub mod placement;
 mod records;
 
 pub use committer::Committer;
-pub use error::Error;
+pub use error::{Error, Unknown};

@@ -10,6 +10,7 @@ mod error_code;
 mod file;
 mod frame;
 mod ids;
+mod level;
 mod node;
 mod path;
 mod random;
@@ -28,6 +29,7 @@ pub use ids::{
     ChunkId, ClientId, ClusterId, DiskId, Generation, Incarnation, InodeId, LeaseEpoch, NodeId,
     ParseIdError, RegistrationNumber, RequestId, Revision, SessionId, Stamp,
 };
+pub use level::Level;
 pub use node::NodeState;
 pub use path::{DfsPath, Name, PathError};
 pub use random::{OsRandom, Random, SeededRandom};

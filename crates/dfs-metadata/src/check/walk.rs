@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use dfs_types::{FileKind, InodeId, NodeId};
+use dfs_types::{FileKind, InodeId, Level, NodeId};
 
 use super::tally::{Chunks, Inodes};
 use super::{ProblemKind, Report};
@@ -72,7 +72,8 @@ impl<'a> Walk<'a> {
             }
         }
         let next = snapshot.get(&keys::INODES).await?;
-        let next = next.and_then(|next| NextInode::decode(&keys::INODES, &next.value).ok());
+        let next =
+            next.and_then(|next| NextInode::decode(&keys::INODES, &next.value, Level::NEWEST).ok());
         Ok(Self {
             snapshot,
             report: Report { revision: snapshot.revision(), ..Report::default() },
@@ -128,12 +129,13 @@ impl<'a> Walk<'a> {
         let (mut wanted, mut directories) = (BTreeSet::new(), Vec::new());
         for (key, found) in page {
             if let Some((parent, _)) = keys::entry_parts(key) {
-                let child = Entry::decode(key, &found.value).ok().map(|entry| entry.inode);
+                let child =
+                    Entry::decode(key, &found.value, Level::NEWEST).ok().map(|entry| entry.inode);
                 wanted.extend(child.into_iter().chain([parent]));
             } else if let Some((_, inode)) = keys::unlinked_parts(key) {
                 wanted.insert(inode);
             } else if let Some(inode) = keys::record_inode(key) {
-                let record = Inode::decode(key, &found.value).ok();
+                let record = Inode::decode(key, &found.value, Level::NEWEST).ok();
                 let is_directory = record.is_some_and(|record| record.directory().is_some());
                 directories.extend(is_directory.then_some(inode));
             } else {
@@ -143,7 +145,7 @@ impl<'a> Walk<'a> {
         let records: Vec<Bytes> = wanted.iter().copied().map(keys::inode).collect();
         let found = self.snapshot.get_many(&records).await?;
         let read = |((inode, key), found): ((InodeId, &Bytes), Option<Versioned>)| {
-            Some((inode, Inode::decode(key, &found?.value).ok()?))
+            Some((inode, Inode::decode(key, &found?.value, Level::NEWEST).ok()?))
         };
         let inodes = wanted.into_iter().zip(&records).zip(found).filter_map(read).collect();
         let keys: Vec<Bytes> = directories.iter().copied().map(keys::times).collect();
@@ -154,10 +156,10 @@ impl<'a> Walk<'a> {
 
     /// Reads a record, or notes that it cannot be read.
     fn read<R: Record>(&mut self, key: &Bytes, value: &Bytes) -> Option<R> {
-        match R::decode(key, value) {
+        match R::decode(key, value, Level::NEWEST) {
             Ok(record) => Some(record),
-            Err(Error::NewerRecord { found, supported, .. }) => {
-                let what = format!("it has format {found}, this version reads up to {supported}");
+            Err(Error::NewerRecord { unknown, .. }) => {
+                let what = format!("a newer release wrote it: this one does not know {unknown}");
                 self.add(ProblemKind::NewerFormat, key, what);
                 None
             }

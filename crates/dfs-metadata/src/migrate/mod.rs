@@ -28,7 +28,7 @@ mod walk;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_types::{ClusterId, ErrorCode, Incarnation, LeaseEpoch, Revision, Sha256};
+use dfs_types::{ClusterId, ErrorCode, Incarnation, LeaseEpoch, Level, Revision, Sha256};
 use tokio::time::Instant;
 
 use self::walk::{Totals, Walk};
@@ -184,7 +184,7 @@ async fn source_cluster(source: &dyn Engine) -> Result<Cluster, MigrateError> {
         let snapshot = source.snapshot().await?;
         crate::namespace::refuse_unfinished(&*snapshot).await?;
         let found = snapshot.get(&keys::CLUSTER).await?.ok_or(Error::NotInitialised)?;
-        Cluster::decode(&keys::CLUSTER, &found.value)
+        Cluster::decode(&keys::CLUSTER, &found.value, Level::NEWEST)
     };
     read.await.map_err(MigrateError::Source)
 }
@@ -241,7 +241,7 @@ async fn set_mark(
     };
     let commit = Commit {
         conditions: vec![condition],
-        writes: vec![Write::Put(keys::MIGRATION, ours.encode().into())],
+        writes: vec![Write::Put(keys::MIGRATION, ours.encode(Level::FIRST).into())],
     };
     match commit_all(target, vec![commit]).await? {
         Some(version) => Ok((Condition::Version(keys::MIGRATION, version), there.is_some())),
@@ -256,13 +256,13 @@ async fn existing_mark(
     let read = async {
         let snapshot = target.snapshot().await?;
         if let Some(found) = snapshot.get(&keys::MIGRATION).await? {
-            let mark = MigrationMark::decode(&keys::MIGRATION, &found.value)?;
+            let mark = MigrationMark::decode(&keys::MIGRATION, &found.value, Level::NEWEST)?;
             return Ok(Ok(Some((mark, found.version))));
         }
         let what = match snapshot.get(&keys::CLUSTER).await? {
             Some(found) => {
                 let Cluster { id, incarnation, .. } =
-                    Cluster::decode(&keys::CLUSTER, &found.value)?;
+                    Cluster::decode(&keys::CLUSTER, &found.value, Level::NEWEST)?;
                 format!("cluster {id}, incarnation {incarnation}")
             }
             None => match snapshot.range(&[], &[], 1).await?.first() {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use dfs_types::{Clock, ClusterId, Random, SeededRandom, Timestamp};
+use dfs_types::{Clock, ClusterId, Level, Random, SeededRandom, Timestamp};
 
 use super::*;
 use crate::Committer;
@@ -60,9 +60,9 @@ async fn source(seed: u64, keys: u64) -> MemoryEngine {
 async fn expected(source: &dyn Engine) -> Keys {
     let mut keys = all(source).await;
     keys.remove(&lease_renewal_key(WORKERS));
-    let cluster = Cluster::decode(b"", &keys[&keys::CLUSTER]).unwrap();
+    let cluster = Cluster::decode(b"", &keys[&keys::CLUSTER], Level::NEWEST).unwrap();
     let incarnation = cluster.incarnation.next();
-    keys.insert(keys::CLUSTER, Cluster { incarnation, ..cluster }.encode().into());
+    keys.insert(keys::CLUSTER, Cluster { incarnation, ..cluster }.encode(Level::FIRST).into());
     keys
 }
 

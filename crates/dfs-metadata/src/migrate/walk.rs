@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dfs_types::Sha256Hasher;
+use dfs_types::{Level, Sha256Hasher};
 
 use super::MigrateError;
 use crate::codec::Record as _;
@@ -82,9 +82,9 @@ async fn page(engine: &dyn Engine, after: &[u8]) -> Result<BTreeMap<Bytes, Bytes
 /// What the copy has under a key; `None` for what stays behind.
 fn copied(key: &Bytes, value: Bytes) -> Result<Option<Bytes>, Error> {
     if *key == keys::CLUSTER {
-        let cluster = Cluster::decode(key, &value)?;
+        let cluster = Cluster::decode(key, &value, Level::NEWEST)?;
         let incarnation = cluster.incarnation.next();
-        return Ok(Some(Cluster { incarnation, ..cluster }.encode().into()));
+        return Ok(Some(Cluster { incarnation, ..cluster }.encode(Level::FIRST).into()));
     }
     if key.starts_with(keys::LEASES) && key.ends_with(keys::RENEWAL) {
         return Ok(None);

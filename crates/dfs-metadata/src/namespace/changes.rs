@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use dfs_types::{Access, ChunkId, Revision, Scope};
+use dfs_types::{Access, ChunkId, Level, Revision, Scope};
 
 use super::{Chunk, Namespace};
 use crate::codec::Record as _;
@@ -54,7 +54,10 @@ impl ChunkChanges {
         let change = self.watch.next().await?;
         let damaged = || Error::Damaged { key: keys::show(&change.key), what: "a key of no chunk" };
         let chunk = keys::chunk_id(&change.key).ok_or_else(damaged)?;
-        let record = change.value.map(|value| Chunk::decode(&change.key, &value)).transpose()?;
+        let record = change
+            .value
+            .map(|value| Chunk::decode(&change.key, &value, Level::NEWEST))
+            .transpose()?;
         Ok(ChunkChange { chunk, record, revision: change.revision })
     }
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use dfs_types::{
-    Access, Attributes, ChunkId, Clock, ClusterId, Incarnation, InodeId, NodeId, Random, Revision,
-    Scope, SealKey,
+    Access, Attributes, ChunkId, Clock, ClusterId, Incarnation, InodeId, Level, NodeId, Random,
+    Revision, Scope, SealKey,
 };
 
 use super::inodes::Inodes;
@@ -97,14 +97,14 @@ pub async fn init(
             Condition::Absent(keys::inode(InodeId::ROOT)),
         ],
         writes: vec![
-            put(keys::CLUSTER, cluster.encode()),
-            put(keys::REPLICATION, Replication { factor, min_write }.encode()),
-            put(keys::INODES, NextInode(InodeId::ROOT.next()).encode()),
-            put(keys::FLOOR, Floor(ChunkId::MIN).encode()),
-            put(keys::MOVES, Mark.encode()),
-            put(keys::NAMES, Mark.encode()),
-            put(keys::inode(InodeId::ROOT), root.encode()),
-            put(keys::times(InodeId::ROOT), Times::now(clock.now()).encode()),
+            put(keys::CLUSTER, cluster.encode(Level::FIRST)),
+            put(keys::REPLICATION, Replication { factor, min_write }.encode(Level::FIRST)),
+            put(keys::INODES, NextInode(InodeId::ROOT.next()).encode(Level::FIRST)),
+            put(keys::FLOOR, Floor(ChunkId::MIN).encode(Level::FIRST)),
+            put(keys::MOVES, Mark.encode(Level::FIRST)),
+            put(keys::NAMES, Mark.encode(Level::FIRST)),
+            put(keys::inode(InodeId::ROOT), root.encode(Level::FIRST)),
+            put(keys::times(InodeId::ROOT), Times::now(clock.now()).encode(Level::FIRST)),
         ],
     };
     if let [Outcome::Committed(_)] = engine.commit_batch(vec![commit]).await?[..] {
@@ -114,7 +114,7 @@ pub async fn init(
     refuse_unfinished(&*snapshot).await?;
     let found = snapshot.get(&keys::CLUSTER).await?;
     let found = found.ok_or_else(|| missing(&keys::CLUSTER))?;
-    Err(Error::AlreadyInitialised(Cluster::decode(&keys::CLUSTER, &found.value)?.id))
+    Err(Error::AlreadyInitialised(Cluster::decode(&keys::CLUSTER, &found.value, Level::NEWEST)?.id))
 }
 
 /// The cluster that a store holds, if it holds one.
@@ -122,7 +122,9 @@ pub async fn find(engine: &dyn Engine) -> Result<Option<ClusterId>, Error> {
     let snapshot = engine.snapshot().await?;
     refuse_unfinished(&*snapshot).await?;
     let found = snapshot.get(&keys::CLUSTER).await?;
-    found.map(|found| Ok(Cluster::decode(&keys::CLUSTER, &found.value)?.id)).transpose()
+    found
+        .map(|found| Ok(Cluster::decode(&keys::CLUSTER, &found.value, Level::NEWEST)?.id))
+        .transpose()
 }
 
 /// Nobody may run on half a replica.
@@ -130,7 +132,7 @@ pub(crate) async fn refuse_unfinished(snapshot: &dyn Snapshot) -> Result<(), Err
     match snapshot.get(&keys::MIGRATION).await? {
         None => Ok(()),
         Some(found) => {
-            let mark = MigrationMark::decode(&keys::MIGRATION, &found.value)?;
+            let mark = MigrationMark::decode(&keys::MIGRATION, &found.value, Level::NEWEST)?;
             Err(Error::UnfinishedMigration(mark.cluster))
         }
     }
@@ -169,7 +171,7 @@ impl Namespace {
         let snapshot = components.engine.snapshot().await?;
         refuse_unfinished(&*snapshot).await?;
         let found = snapshot.get(&keys::CLUSTER).await?.ok_or(Error::NotInitialised)?;
-        let cluster = Cluster::decode(&keys::CLUSTER, &found.value)?;
+        let cluster = Cluster::decode(&keys::CLUSTER, &found.value, Level::NEWEST)?;
         let identity = ClusterIdentity { cluster: cluster.id, incarnation: cluster.incarnation };
         if let Some(expected) = expected {
             if expected.cluster != identity.cluster {

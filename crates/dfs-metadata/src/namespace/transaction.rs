@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use dfs_types::Revision;
+use dfs_types::{Level, Revision};
 
 use super::Namespace;
 use crate::codec::Record;
@@ -84,14 +84,14 @@ impl Transaction {
     /// Reads a record without any condition.
     pub(super) async fn peek<R: Record>(&self, key: &Bytes) -> Result<Option<R>, Error> {
         let found = self.snapshot.get(key).await?;
-        found.map(|found| R::decode(key, &found.value)).transpose()
+        found.map(|found| R::decode(key, &found.value, Level::NEWEST)).transpose()
     }
 
     /// Reads a record; the commit takes place only if it is still the same.
     pub(super) async fn get<R: Record>(&mut self, key: &Bytes) -> Result<Option<R>, Error> {
         let found = self.snapshot.get(key).await?;
         self.expect(key.clone(), found.as_ref().map(|found| found.version));
-        found.map(|found| R::decode(key, &found.value)).transpose()
+        found.map(|found| R::decode(key, &found.value, Level::NEWEST)).transpose()
     }
 
     /// Reads a record with the version that a condition on it would name.
@@ -100,7 +100,8 @@ impl Transaction {
         key: &Bytes,
     ) -> Result<Option<(R, Revision)>, Error> {
         let found = self.snapshot.get(key).await?;
-        let found = found.map(|found| Ok((R::decode(key, &found.value)?, found.version)));
+        let found =
+            found.map(|found| Ok((R::decode(key, &found.value, Level::NEWEST)?, found.version)));
         found.transpose()
     }
 
@@ -111,7 +112,7 @@ impl Transaction {
     ) -> Result<Vec<Option<R>>, Error> {
         let found = self.snapshot.get_many(keys).await?;
         let decode = |(key, found): (&Bytes, Option<Versioned>)| {
-            found.map(|found| R::decode(key, &found.value)).transpose()
+            found.map(|found| R::decode(key, &found.value, Level::NEWEST)).transpose()
         };
         keys.iter().zip(found).map(decode).collect()
     }
@@ -125,7 +126,7 @@ impl Transaction {
     ) -> Result<Vec<(Bytes, R)>, Error> {
         let found = self.snapshot.range(prefix, after, limit).await?;
         let decode = |(key, found): (Bytes, Versioned)| {
-            let record = R::decode(&key, &found.value)?;
+            let record = R::decode(&key, &found.value, Level::NEWEST)?;
             Ok((key, record))
         };
         found.into_iter().map(decode).collect()
@@ -146,7 +147,7 @@ impl Transaction {
     }
 
     pub(super) fn put<R: Record>(&mut self, key: Bytes, record: &R) {
-        self.writes.insert(key.clone(), Write::Put(key, record.encode().into()));
+        self.writes.insert(key.clone(), Write::Put(key, record.encode(Level::NEWEST).into()));
     }
 
     pub(super) fn delete(&mut self, key: Bytes) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dfs_types::{DiskId, NodeState, RegistrationNumber, Timestamp};
 
-use crate::codec::{Reader, Record, Writer};
+use crate::codec::{Field, Reader, Record, Writer};
 
 /// What is stored of a datanode. Heartbeats never touch it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,15 +32,18 @@ pub struct Node {
 }
 
 /// The states that are stored, by their stored number.
-const STATES: [NodeState; 6] = [
+const STATES: [NodeState; 5] = [
     NodeState::Joining,
     NodeState::Active,
     NodeState::Draining,
     NodeState::Drained,
-    // Was kept for a maintenance without an end, which nothing could ask for.
-    NodeState::Active,
     NodeState::Removed,
 ];
+
+const ZONE: Field = Field::new(0);
+const HOST: Field = Field::new(1);
+const MAINTENANCE_UNTIL: Field = Field::new(2);
+const IS_LEAVING: Field = Field::new(3);
 
 impl Node {
     /// How long a maintenance lasts at most, unless it is renewed.
@@ -64,51 +67,42 @@ impl Node {
     pub(crate) fn may_hold_replicas(&self) -> bool {
         matches!(self.state, NodeState::Active | NodeState::Draining) && !self.is_leaving
     }
+}
 
-    /// The fields that every format begins with.
-    fn read_first(input: &mut Reader<'_>) -> Option<Self> {
+impl Record for Node {
+    const OPTIONAL: &'static [Field] = &[ZONE, HOST, MAINTENANCE_UNTIL, IS_LEAVING];
+
+    fn write(&self, out: &mut Writer) {
+        out.optional(|fields| {
+            fields.put(ZONE, !self.zone.is_empty(), |out| out.bytes(self.zone.as_bytes()));
+            fields.put(HOST, !self.host.is_empty(), |out| out.bytes(self.host.as_bytes()));
+            let until = self.maintenance_until;
+            fields
+                .put(MAINTENANCE_UNTIL, until.is_some(), |out| out.time(until.unwrap_or_default()));
+            fields.flag(IS_LEAVING, self.is_leaving);
+        });
+        out.bytes(self.address.as_bytes());
+        out.bytes(self.version.as_bytes());
+        out.list(&self.disks, |out, disk| out.fixed(&disk.to_bytes()));
+        out.number(self.confirmed.0);
+        out.number(self.pending.0);
+        let state = STATES.iter().position(|state| *state == self.state);
+        out.u8(state.expect("only intended states are stored") as u8);
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let optional = input.optional(Self::OPTIONAL)?;
         Some(Self {
+            zone: optional.read(input, ZONE, Reader::text)?.unwrap_or_default(),
+            host: optional.read(input, HOST, Reader::text)?.unwrap_or_default(),
+            maintenance_until: optional.read(input, MAINTENANCE_UNTIL, Reader::time)?,
+            is_leaving: optional.flag(IS_LEAVING),
             address: input.text()?,
-            zone: input.text()?,
-            host: input.text()?,
             version: input.text()?,
             disks: input.list(|input| input.wide().map(DiskId))?,
             confirmed: RegistrationNumber(input.number()?),
             pending: RegistrationNumber(input.number()?),
             state: *STATES.get(usize::from(input.u8()?))?,
-            maintenance_until: None,
-            is_leaving: false,
         })
-    }
-}
-
-impl Record for Node {
-    const FORMAT: u8 = 2;
-
-    fn write(&self, out: &mut Writer) {
-        for text in [&self.address, &self.zone, &self.host, &self.version] {
-            out.bytes(text.as_bytes());
-        }
-        out.list(&self.disks, |out, disk| out.fixed(&disk.to_bytes()));
-        out.number(self.confirmed.0);
-        out.number(self.pending.0);
-        let state = STATES.iter().position(|state| *state == self.state);
-        out.u8(state.expect("only wishes are stored") as u8);
-        out.option(self.maintenance_until.as_ref(), |out, until| out.time(*until));
-        out.bool(self.is_leaving);
-    }
-
-    fn read(input: &mut Reader<'_>) -> Option<Self> {
-        let node = Self::read_first(input)?;
-        Some(Self {
-            maintenance_until: input.option(Reader::time)?,
-            is_leaving: input.bool()?,
-            ..node
-        })
-    }
-
-    fn read_older(format: u8, input: &mut Reader<'_>) -> Option<Self> {
-        // The first format had no maintenance.
-        (format == 1).then(|| Self::read_first(input)).flatten()
     }
 }

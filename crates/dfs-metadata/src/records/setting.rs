@@ -21,7 +21,7 @@ pub(crate) struct Floor(pub(crate) ChunkId);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NextInode(pub(crate) InodeId);
 
-/// `s/copy`: of what the store is an unfinished copy.
+/// `s/migration`: the source of which the store is an unfinished copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MigrationMark {
     pub(crate) cluster: ClusterId,

@@ -1,6 +1,6 @@
 //! A store that the namespace has written is clean, and each kind of damage is found.
 
-use dfs_types::{ChunkId, FileKind, InodeId, Name, Scope, SeededRandom};
+use dfs_types::{ChunkId, FileKind, InodeId, Level, Name, Scope, SeededRandom};
 
 use super::*;
 use crate::check::{ProblemKind, Report, check};
@@ -134,7 +134,7 @@ struct Things {
 }
 
 fn put(key: Bytes, record: &impl Record) -> Write {
-    Write::Put(key, record.encode().into())
+    Write::Put(key, record.encode(Level::FIRST).into())
 }
 
 fn name(text: &'static str) -> Name {
@@ -151,7 +151,7 @@ async fn things(fixture: &Fixture) -> Things {
     let snapshot = fixture.engine.snapshot().await.unwrap();
     let gone = snapshot.range(keys::UNLINKED, &[], 1).await.unwrap().remove(0).0;
     let extent = snapshot.get(&keys::extent(long, CHUNK)).await.unwrap().unwrap();
-    let chunk = Extent::decode(b"", &extent.value).unwrap().chunk;
+    let chunk = Extent::decode(b"", &extent.value, Level::NEWEST).unwrap().chunk;
     Things { directory, inner, file, long, gone, chunk }
 }
 

@@ -1,7 +1,9 @@
 //! The plan of an upload, sealed so that any coordinator can honour it and nobody can change it.
 
 use bytes::Bytes;
-use dfs_types::{ChunkId, ClusterId, Incarnation, InodeId, Name, NodeId, SealKey, Timestamp};
+use dfs_types::{
+    ChunkId, ClusterId, Incarnation, InodeId, Level, Name, NodeId, SealKey, Timestamp,
+};
 
 use super::{Namespace, PlannedChunk};
 use crate::Error;
@@ -41,7 +43,7 @@ impl Plan {
 
 impl Namespace {
     pub(super) fn seal_plan(&self, plan: &Plan) -> Bytes {
-        let mut token = plan.encode();
+        let mut token = plan.encode(Level::NEWEST);
         let seal = self.inner.key.seal(PURPOSE, &token);
         token.extend_from_slice(&seal.0);
         token.into()
@@ -54,7 +56,7 @@ impl Namespace {
         if !self.inner.key.verify(PURPOSE, body, seal) {
             return Err(Error::ForgedToken);
         }
-        let plan = Plan::decode(b"token", body)?;
+        let plan = Plan::decode(b"token", body, Level::NEWEST)?;
         let ours = self.inner.identity;
         if plan.cluster != ours.cluster {
             return Err(Error::ForeignToken(plan.cluster));

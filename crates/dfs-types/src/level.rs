@@ -1,0 +1,23 @@
+//! Write levels.
+
+use std::fmt;
+
+/// A write level: one format for each kind of record, token and disk.
+///
+/// A release reads every level up to its own and writes the level of its cluster, which is raised
+/// only after each member runs a release that reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Level(pub u32);
+
+impl Level {
+    /// The level that every release reads.
+    pub const FIRST: Self = Self(1);
+    /// The newest level that this release reads.
+    pub const NEWEST: Self = Self::FIRST;
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
