@@ -4,8 +4,8 @@ use std::io;
 
 use dfs_types::ChunkId;
 
-use super::files::FileKey;
 use super::index::{Entry, Place};
+use super::recent::FileKey;
 use super::record::State;
 use super::volume::Disk;
 use crate::StoreError;

@@ -297,7 +297,7 @@ impl Disk {
     pub(super) fn give_back(&self, entry: &Entry) {
         let Place::Record { segment, .. } = entry.place else { return };
         if self.segments.forget_replica(&*self.fs, &self.segments_path(), segment) {
-            self.files.remove(super::files::FileKey::Segment(segment));
+            self.files.remove(super::recent::FileKey::Segment(segment));
             return;
         }
         let punched = self

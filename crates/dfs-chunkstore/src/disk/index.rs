@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfs_types::{ChunkId, Stamp};
 
-use super::record::{Binding, Head, Layout, State};
+use super::record::{Binding, Head, Layout, State, meta_length};
 use crate::fs::PAGE;
 use crate::{ChunkSeal, StoreError};
 
@@ -58,6 +58,11 @@ impl Entry {
             Place::File => Binding::default(),
             Place::Record { .. } => Binding { salt, offset: self.layout().head },
         }
+    }
+
+    /// Bytes of its path and block checksums.
+    pub(super) fn meta_length(&self) -> u64 {
+        meta_length(self.path_length, self.seal.length)
     }
 
     /// Bytes it takes on its disk.

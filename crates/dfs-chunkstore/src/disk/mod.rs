@@ -21,12 +21,12 @@
 mod change;
 mod commit;
 mod config;
-mod files;
 mod identity;
 mod index;
 mod open;
 mod part;
 mod read;
+mod recent;
 mod record;
 mod scan;
 mod segments;

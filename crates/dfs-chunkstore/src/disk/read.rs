@@ -1,12 +1,17 @@
 //! Reading sealed replicas. The same for both layouts: the index says where the parts lie.
+//!
+//! A disk can lose a write, so that what lies in the place of a replica is sound by itself but
+//! belongs to a chunk that was there before. No block is therefore returned before the head has
+//! named this replica and the block checksums have combined to its seal.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, block_count};
 
 use super::index::{Entry, Place};
-use super::record::{HEAD, Head, decode_crcs, meta_length};
+use super::record::{HEAD, Head, decode_crcs};
 use super::volume::{Disk, is_disk_failure};
 use crate::{Blocks, ChunkHeader, File, StoreError};
 
@@ -31,7 +36,7 @@ impl Disk {
         };
         // The room of a deleted replica may have been given back while it was read.
         if self.index.copy(chunk, entry.stamp).is_none() {
-            self.files.remove(super::files::FileKey::Chunk(chunk, entry.stamp));
+            self.files.remove(super::recent::FileKey::Chunk(chunk, entry.stamp));
             return Err(StoreError::NotFound(chunk));
         }
         result
@@ -68,23 +73,64 @@ impl Disk {
         chunk: ChunkId,
         entry: &Entry,
     ) -> Result<ChunkHeader, StoreError> {
+        self.with_file(chunk, entry, |file| {
+            let (head, meta) = self.read_head(file, chunk, entry)?;
+            Ok(self.check_head(chunk, entry, &head, &meta)?.header(&meta))
+        })
+    }
+
+    /// Reads the bytes of the head and of the meta part, which lie side by side.
+    fn read_head(
+        &self,
+        file: &dyn File,
+        chunk: ChunkId,
+        entry: &Entry,
+    ) -> Result<(Bytes, Bytes), StoreError> {
+        let (layout, size) = (entry.layout(), entry.meta_length());
+        let start = layout.head.min(layout.meta);
+        let end = (layout.head + HEAD as u64).max(layout.meta + size);
+        let both = self.read_part(file, chunk, start, (end - start) as usize)?;
+        let part = |at: u64, size: usize| both.slice((at - start) as usize..).slice(..size);
+        Ok((part(layout.head, HEAD), part(layout.meta, size as usize)))
+    }
+
+    /// The head of a replica, if it is the one that the index knows.
+    fn check_head(
+        &self,
+        chunk: ChunkId,
+        entry: &Entry,
+        head: &[u8],
+        meta: &[u8],
+    ) -> Result<Head, StoreError> {
+        let damaged = |what: &str| StoreError::Damaged { chunk, what: what.to_owned() };
         let salt = match entry.place {
             Place::File => 0,
             Place::Record { segment, .. } => self.segments.salt(segment).unwrap_or_default(),
         };
-        self.with_file(chunk, entry, |file| {
-            let layout = entry.layout();
-            let head = self.read_part(file, chunk, layout.head, HEAD)?;
-            let size = meta_length(entry.path_length, entry.seal.length) as usize;
-            let meta = self.read_part(file, chunk, layout.meta, size)?;
-            let head = Head::decode(&head, entry.binding(salt));
-            let head = head.filter(|head| Crc32c::of(&meta) == head.meta_crc);
-            let head = head.ok_or_else(|| StoreError::Damaged {
-                chunk,
-                what: "its header does not have the checksum it was written with".to_owned(),
-            })?;
-            Ok(head.header(&meta))
-        })
+        let head = Head::decode(head, entry.binding(salt))
+            .filter(|head| Crc32c::of(meta) == head.meta_crc)
+            .ok_or_else(|| damaged("its header does not have the checksum it was written with"))?;
+        if (head.chunk, head.stamp, head.seal) != (chunk, entry.stamp, entry.seal) {
+            return Err(damaged("another replica lies in its place"));
+        }
+        Ok(head)
+    }
+
+    /// The block checksums of a replica, if they are those that its seal was made of.
+    fn check_table(
+        &self,
+        chunk: ChunkId,
+        entry: &Entry,
+        head: &[u8],
+        meta: &[u8],
+    ) -> Result<Arc<[Crc32c]>, StoreError> {
+        self.check_head(chunk, entry, head, meta)?;
+        let crcs = decode_crcs(&meta[usize::from(entry.path_length)..]);
+        if Crc32c::of_whole(&crcs, entry.seal.length) != Some(entry.seal.crc32c) {
+            let what = "its block checksums do not combine to the checksum of the chunk".to_owned();
+            return Err(StoreError::Damaged { chunk, what });
+        }
+        Ok(crcs.into())
     }
 
     pub(super) fn read_blocks(
@@ -100,14 +146,26 @@ impl Disk {
         }
         self.with_file(chunk, entry, |file| {
             let layout = entry.layout();
-            let table =
-                self.read_part(file, chunk, layout.table + 4 * first, 4 * blocks as usize)?;
             let start = layout.data + first * BLOCK;
+            if let (Place::Record { .. }, 0) = (entry.place, first) {
+                // Head, meta and data of a record follow each other: one read takes them all.
+                let size = start + bytes - layout.head;
+                let mut head = self.read_part(file, chunk, layout.head, size as usize)?;
+                let mut meta = head.split_off(HEAD);
+                let data = meta.split_off(entry.meta_length() as usize);
+                let table = self.check_table(chunk, entry, &head, &meta)?;
+                return Ok(Blocks { offset: 0, data, crcs: table[..blocks as usize].to_vec() });
+            }
+            let table = self.tables.get_or_insert((chunk, entry.stamp), || {
+                let (head, meta) = self.read_head(file, chunk, entry)?;
+                self.check_table(chunk, entry, &head, &meta)
+            })?;
             if ahead > 0 {
                 file.will_read(start, bytes + ahead);
             }
             let data = self.read_part(file, chunk, start, bytes as usize)?;
-            Ok(Blocks { offset: first * BLOCK, data, crcs: decode_crcs(&table) })
+            let crcs = table[first as usize..(first + blocks) as usize].to_vec();
+            Ok(Blocks { offset: first * BLOCK, data, crcs })
         })
     }
 
@@ -118,6 +176,10 @@ impl Disk {
         entry: &Entry,
         first: u64,
     ) -> Result<Verified, StoreError> {
+        if first == 0 {
+            // What was verified earlier says nothing of the disk now.
+            self.tables.remove((chunk, entry.stamp));
+        }
         let blocks = match self.read_blocks(chunk, entry, first * BLOCK, READ_MAX) {
             Ok(blocks) => blocks,
             Err(StoreError::Damaged { .. } | StoreError::Io { .. }) if !self.is_failed() => {

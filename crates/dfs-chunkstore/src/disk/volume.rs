@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dfs_types::{ChunkId, DiskId, Stamp};
+use dfs_types::{ChunkId, Crc32c, DiskId, Stamp};
 use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::commit::Commits;
-use super::files::{FileKey, OpenFiles};
 use super::index::{Entry, Index, Place};
+use super::recent::{FileKey, Recent};
 use super::segments::Segments;
 use super::space::DiskSpace;
 use super::{CHUNKS, SEGMENTS};
@@ -53,7 +53,9 @@ pub(super) struct Disk {
     pub(super) stamps: Arc<Stamps>,
     pub(super) segments: Segments,
     pub(super) commits: Commits,
-    pub(super) files: OpenFiles,
+    pub(super) files: Recent<FileKey, Arc<dyn File>>,
+    /// Block checksums that were verified against the seal of their replica.
+    pub(super) tables: Recent<(ChunkId, Stamp), Arc<[Crc32c]>>,
     in_flight: Arc<Semaphore>,
     /// Folders of large chunks whose names are durable.
     durable_shards: Mutex<BTreeSet<u8>>,
@@ -88,7 +90,8 @@ impl Disk {
             stamps: Arc::clone(&shared.stamps),
             segments,
             commits: Commits::default(),
-            files: OpenFiles::default(),
+            files: Recent::default(),
+            tables: Recent::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_UNITS as usize)),
             durable_shards: Mutex::default(),
             is_failed: AtomicBool::new(false),
@@ -197,7 +200,7 @@ impl Disk {
     /// Opens the file that holds a replica.
     pub(super) fn open(&self, chunk: ChunkId, entry: &Entry) -> io::Result<Arc<dyn File>> {
         match entry.place {
-            Place::File => self.files.get(FileKey::Chunk(chunk, entry.stamp), || {
+            Place::File => self.files.get_or_insert(FileKey::Chunk(chunk, entry.stamp), || {
                 self.fs.open(&self.chunk_path(chunk), Opening::Existing)
             }),
             Place::Record { segment, .. } => self.open_segment(segment),
@@ -205,7 +208,7 @@ impl Disk {
     }
 
     pub(super) fn open_segment(&self, segment: u32) -> io::Result<Arc<dyn File>> {
-        self.files.get(FileKey::Segment(segment), || {
+        self.files.get_or_insert(FileKey::Segment(segment), || {
             let name = self.segments.name(segment).ok_or(io::ErrorKind::NotFound)?;
             self.fs.open(&self.folder.join(SEGMENTS).join(name), Opening::Existing)
         })
