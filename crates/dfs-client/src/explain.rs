@@ -128,7 +128,7 @@ impl Client {
         if !verify {
             return Look::Good;
         }
-        match self.verify_replica(node, extent.chunk, extent.chunk_length).await {
+        match self.verify_replica(node, extent).await {
             Ok(()) => Look::Good,
             Err(error) if error.is_of_replica() => Look::Bad(told(error)),
             Err(error) => Look::Unknown(told(error)),
@@ -154,6 +154,7 @@ impl Client {
 fn told(error: ReadError) -> String {
     match error {
         ReadError::Corrupt(block) => format!("block {block} is corrupt"),
+        ReadError::OtherChunk => "the blocks of another chunk lie in its place".to_owned(),
         ReadError::Failed(failure) => failure.message,
     }
 }

@@ -5,7 +5,6 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use dfs_types::{ErrorCode, InodeId, NodeId};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -14,7 +13,7 @@ use crate::budget::Share;
 use crate::call::jittered;
 use crate::layout::{Extent, refreshed};
 use crate::pieces::Piece;
-use crate::replica_read::ReadError;
+use crate::replica_read::{ReadError, Run};
 use crate::stats::count;
 use crate::upload::Node;
 use crate::{Client, Error};
@@ -84,7 +83,7 @@ impl Client {
         context: &str,
         inode: InodeId,
         mut piece: Piece,
-    ) -> Result<Vec<Bytes>, Error> {
+    ) -> Result<Run, Error> {
         let started = Instant::now();
         let mut pause = PAUSE_MIN;
         loop {
@@ -112,7 +111,7 @@ impl Client {
     }
 
     /// Tries each replica once, the next one when one fails or is slow.
-    async fn fetch_once(&self, piece: &Piece) -> Result<Vec<Bytes>, ReadErrors> {
+    async fn fetch_once(&self, piece: &Piece) -> Result<Run, ReadErrors> {
         let mut reports = JoinSet::new();
         let fetched = self.race(piece, &mut reports).await;
         // A program that ends with its last byte shall not take the reports with it.
@@ -120,11 +119,7 @@ impl Client {
         fetched
     }
 
-    async fn race(
-        &self,
-        piece: &Piece,
-        reports: &mut JoinSet<()>,
-    ) -> Result<Vec<Bytes>, ReadErrors> {
+    async fn race(&self, piece: &Piece, reports: &mut JoinSet<()>) -> Result<Run, ReadErrors> {
         let inner = &self.inner;
         let chunk = piece.extent.chunk;
         let mut waiting = self.in_order(piece).into_iter();
@@ -138,7 +133,7 @@ impl Client {
             let (client, piece) = (self.clone(), piece.clone());
             running.spawn(self.in_request(async move {
                 let offset = piece.extent.chunk_offset + piece.offset;
-                let read = client.read_replica(&node, chunk, offset, piece.length).await;
+                let read = client.read_replica(&node, &piece.extent, offset, piece.length).await;
                 drop(share);
                 (node, read)
             }));
@@ -174,21 +169,19 @@ impl Client {
                 }
                 Err(error) => error,
             };
-            match &error {
-                ReadError::Corrupt(block) => {
-                    count(&inner.counters.corrupt_blocks);
-                    tracing::warn!(%chunk, node = %node.id, block, "a block is corrupt");
-                    let (client, node, block) = (self.clone(), node.clone(), *block);
-                    reports.spawn(self.in_request(async move {
-                        client.report_corrupt(&node, chunk, block).await;
-                    }));
-                }
-                ReadError::Failed(failure) => {
-                    tracing::debug!(%chunk, node = %node.id, %failure, "a replica was not read");
-                    // A node is not bad for one replica that is not there, or not good.
-                    if failure.code != ErrorCode::NotFound && !error.is_of_replica() {
-                        inner.penalties.add(node.id);
-                    }
+            if let Some(block) = error.bad_block() {
+                count(&inner.counters.corrupt_blocks);
+                tracing::warn!(%chunk, node = %node.id, ?error, "a replica is corrupt");
+                let (client, node) = (self.clone(), node.clone());
+                reports.spawn(self.in_request(async move {
+                    client.report_corrupt(&node, chunk, block).await;
+                }));
+            }
+            if let ReadError::Failed(failure) = &error {
+                tracing::debug!(%chunk, node = %node.id, %failure, "a replica was not read");
+                // A node is not bad for one replica that is not there, or not good.
+                if failure.code != ErrorCode::NotFound && !error.is_of_replica() {
+                    inner.penalties.add(node.id);
                 }
             }
             errors.push((node, error));
@@ -237,6 +230,12 @@ fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> E
         .map(|(node, error)| match error {
             ReadError::Corrupt(block) => {
                 format!("node {} at {}: block {block} is corrupt", node.id, node.address)
+            }
+            ReadError::OtherChunk => {
+                format!(
+                    "node {} at {}: it serves another chunk in its place",
+                    node.id, node.address
+                )
             }
             ReadError::Failed(failure) => failure.message.clone(),
         })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
-use dfs_types::{ChunkId, DfsPath, DiskId, ErrorCode, InodeId, NodeId};
+use dfs_types::{ChunkId, ChunkSeal, Crc32c, DfsPath, DiskId, ErrorCode, InodeId, NodeId};
 
 use crate::upload::Node;
 use crate::{Client, Error, FileStat};
@@ -19,7 +19,8 @@ pub(crate) struct Extent {
     pub(crate) length: u64,
     pub(crate) chunk: ChunkId,
     pub(crate) chunk_offset: u64,
-    pub(crate) chunk_length: u64,
+    /// Length and checksums of the whole chunk.
+    pub(crate) seal: ChunkSeal,
     pub(crate) wanted: u32,
     pub(crate) replicas: Vec<Replica>,
 }
@@ -164,8 +165,13 @@ fn extent(extent: v1::Extent, nodes: &BTreeMap<NodeId, Node>) -> Result<Extent, 
             location: nodes.get(&node).cloned(),
         })
     });
+    let seal = ChunkSeal {
+        length: extent.chunk_length,
+        crc32c: Crc32c(extent.chunk_crc32c),
+        sha256: wire::sha256("extents.chunk_sha256", &extent.chunk_sha256)?,
+    };
     let end = extent.chunk_offset.checked_add(extent.length);
-    if end.is_none_or(|end| end > extent.chunk_length) {
+    if end.is_none_or(|end| end > seal.length) {
         return Err(FieldError::new("extents.length", "reaches over the end of its chunk"));
     }
     Ok(Extent {
@@ -173,7 +179,7 @@ fn extent(extent: v1::Extent, nodes: &BTreeMap<NodeId, Node>) -> Result<Extent, 
         length: extent.length,
         chunk: wire::id("extents.chunk_id", &extent.chunk_id)?,
         chunk_offset: extent.chunk_offset,
-        chunk_length: extent.chunk_length,
+        seal,
         wanted: extent.replicas_wanted,
         replicas: replicas.collect::<Result<_, _>>()?,
     })

@@ -56,6 +56,7 @@ mod source;
 mod stats;
 mod status;
 mod upload;
+mod whole;
 
 pub use dfs_types::{
     Attributes, ByteSize, DfsPath, ErrorCode, FileKind, FileTime, InodeId, Name, PathError,

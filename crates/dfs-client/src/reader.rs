@@ -8,11 +8,13 @@ use std::vec;
 
 use bytes::{Bytes, BytesMut};
 use dfs_transport::{current_request_id, with_request_id};
-use dfs_types::{DfsPath, ErrorCode, RequestId};
+use dfs_types::{Crc32c, DfsPath, ErrorCode, RequestId};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::budget::Share;
 use crate::pieces::{Piece, Pieces};
+use crate::replica_read::Run;
+use crate::whole::WholeChunks;
 use crate::{Client, Error, FileStat, GetOptions, ProgressObserver};
 
 /// Pieces under way for one reader at most.
@@ -20,8 +22,8 @@ const AHEAD_MAX: usize = 8;
 /// Bytes that [`Client::read_range`] gives at most.
 const RANGE_MAX: u64 = 64 << 20;
 
-/// Bytes that were fetched, in runs, with their part of the memory budget.
-type Fetched = (vec::IntoIter<Bytes>, Share);
+/// A piece that was fetched, with its part of the memory budget.
+type Fetched = (Piece, Run, Share);
 
 /// Gives the bytes of a file in order, as they come; some pieces are fetched ahead. What is read
 /// is one version of the file, also when it is replaced meanwhile; [`ErrorCode::Stale`] when that
@@ -34,6 +36,7 @@ pub struct FileReader {
     /// the budget: a reader that stands still starves no other.
     current: vec::IntoIter<Bytes>,
     ahead: VecDeque<Fetching>,
+    chunks: WholeChunks,
     progress: Option<ProgressObserver>,
     request_id: RequestId,
 }
@@ -75,7 +78,9 @@ impl FileReader {
             let ended = ended.map_err(|error| {
                 Error::new(ErrorCode::Internal, self.context.as_str(), error.to_string())
             })?;
-            (self.current, _) = ended?;
+            let (piece, run, _share) = ended?;
+            self.chunks.add(&self.context, &piece, run.crc)?;
+            self.current = run.bytes.into_iter();
         }
     }
 
@@ -94,7 +99,8 @@ impl FileReader {
             let (client, context) = (self.client.clone(), self.context.clone());
             let inode = self.stat().inode;
             let fetching = tokio::spawn(self.client.in_request(async move {
-                Ok((client.fetch(&context, inode, piece).await?.into_iter(), share))
+                let run = client.fetch(&context, inode, piece.clone()).await?;
+                Ok((piece, run, share))
             }));
             self.ahead.push_back(Fetching(fetching));
         }
@@ -144,6 +150,7 @@ impl Client {
             pieces,
             current: Vec::new().into_iter(),
             ahead: VecDeque::new(),
+            chunks: WholeChunks::default(),
             progress: options.progress,
             request_id,
         })
@@ -207,15 +214,17 @@ impl Client {
         let start = options.offset;
         let mut pieces = Pieces::open(self, path, start, options.length).await?;
         let stat = pieces.layout.stat.clone();
-        let mut running: JoinSet<Result<u64, Error>> = JoinSet::new();
-        let take = |ended: Option<Result<Result<u64, Error>, tokio::task::JoinError>>| {
+        let mut chunks = WholeChunks::default();
+        let mut running: JoinSet<Result<(Piece, Option<Crc32c>), Error>> = JoinSet::new();
+        let mut take = |ended: Option<Result<Result<_, Error>, tokio::task::JoinError>>| {
             let Some(ended) = ended else { return Ok(()) };
             let failed = |error: tokio::task::JoinError| {
                 Error::new(ErrorCode::Internal, "get", error.to_string())
             };
-            let written = ended.map_err(failed)??;
+            let (piece, crc) = ended.map_err(failed)??;
+            chunks.add(&context, &piece, crc)?;
             if let Some(progress) = &options.progress {
-                progress(written);
+                progress(piece.length);
             }
             Ok::<_, Error>(())
         };
@@ -234,10 +243,10 @@ impl Client {
             let inode = stat.inode;
             running.spawn(self.in_request(async move {
                 let _share = share;
-                let (mut at, length) = (piece.file_offset() - start, piece.length);
-                let runs = client.fetch(&context, inode, piece).await?;
+                let mut at = piece.file_offset() - start;
+                let Run { bytes, crc } = client.fetch(&context, inode, piece.clone()).await?;
                 let writing = tokio::task::spawn_blocking(move || {
-                    for bytes in runs {
+                    for bytes in bytes {
                         file.write_all_at(&bytes, at)?;
                         at += bytes.len() as u64;
                     }
@@ -245,7 +254,7 @@ impl Client {
                 });
                 let written = writing.await.unwrap_or_else(|error| Err(error.into()));
                 written.map_err(|error| local(&error))?;
-                Ok(length)
+                Ok((piece, crc))
             }));
         }
         while !running.is_empty() {

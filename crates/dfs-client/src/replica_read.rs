@@ -7,12 +7,14 @@ use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{Failure, bulk, v1};
 use dfs_transport::Lane;
-use dfs_types::{BLOCK_SIZE, ChunkId, ErrorCode, FrameError};
+use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, ErrorCode, FrameError};
 use tokio::time::timeout;
 
 use crate::Client;
+use crate::layout::Extent;
 use crate::pieces::Piece;
 use crate::upload::Node;
+use crate::whole::is_of_chunk;
 
 /// How long a datanode may take for the next frame.
 const FRAME_WITHIN: Duration = Duration::from_secs(5);
@@ -26,21 +28,41 @@ pub(crate) enum ReadError {
     Failed(Failure),
     /// This block does not have its checksum.
     Corrupt(u64),
+    /// Each block has the checksum that the node sent, but together they are not this chunk.
+    OtherChunk,
+}
+
+/// A range of a replica, each block of it verified.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// The bytes, in the pieces in which they arrived: putting them together would cost a copy.
+    pub(crate) bytes: Vec<Bytes>,
+    /// Checksum of the range, if it consists of whole blocks.
+    pub(crate) crc: Option<Crc32c>,
 }
 
 impl ReadError {
     /// Whether the replica is no good, by what was read of it or by its node's own word.
     pub(crate) fn is_of_replica(&self) -> bool {
         match self {
-            Self::Corrupt(_) => true,
+            Self::Corrupt(_) | Self::OtherChunk => true,
             Self::Failed(failure) => failure.code == ErrorCode::Corrupt,
+        }
+    }
+
+    /// The block to report to the node, which then verifies the whole replica.
+    pub(crate) fn bad_block(&self) -> Option<u64> {
+        match self {
+            Self::Corrupt(block) => Some(*block),
+            Self::OtherChunk => Some(0),
+            Self::Failed(_) => None,
         }
     }
 
     /// Whether the same replica will give the same error again.
     pub(crate) fn is_final(&self) -> bool {
         match self {
-            Self::Corrupt(_) => true,
+            Self::Corrupt(_) | Self::OtherChunk => true,
             Self::Failed(failure) => {
                 let code = failure.code;
                 // A replica that is not there may have moved.
@@ -55,32 +77,36 @@ impl Client {
     pub(crate) async fn verify_replica(
         &self,
         node: &Node,
-        chunk: ChunkId,
-        length: u64,
+        extent: &Extent,
     ) -> Result<(), ReadError> {
-        let mut offset = 0;
-        while offset < length {
-            let step = Piece::MAX.min(length - offset);
-            let _share = self.inner.budget.take(step).await;
-            let read = self.read_replica(node, chunk, offset, step).await;
-            if let Err(ReadError::Corrupt(block)) = read {
-                self.report_corrupt(node, chunk, block).await;
-            }
-            read?;
-            offset += step;
+        let verified = self.read_whole(node, extent).await;
+        if let Some(block) = verified.as_ref().err().and_then(ReadError::bad_block) {
+            self.report_corrupt(node, extent.chunk, block).await;
         }
-        Ok(())
+        verified
     }
 
-    /// Reads a range of a replica, and verifies every block that it touches. The bytes come in the
-    /// pieces in which they arrived: to put them together would cost a replica.
+    async fn read_whole(&self, node: &Node, extent: &Extent) -> Result<(), ReadError> {
+        let (mut offset, mut whole) = (0, Crc32c::default());
+        while offset < extent.seal.length {
+            let step = Piece::MAX.min(extent.seal.length - offset);
+            let _share = self.inner.budget.take(step).await;
+            let run = self.read_replica(node, extent, offset, step).await?;
+            whole = whole.combine(run.crc.ok_or(ReadError::OtherChunk)?, step as usize);
+            offset += step;
+        }
+        if whole == extent.seal.crc32c { Ok(()) } else { Err(ReadError::OtherChunk) }
+    }
+
+    /// Reads a range of a replica, and verifies every block that it touches; a range that is the
+    /// whole chunk is also checked against the checksum of the chunk.
     pub(crate) async fn read_replica(
         &self,
         node: &Node,
-        chunk: ChunkId,
+        extent: &Extent,
         offset: u64,
         length: u64,
-    ) -> Result<Vec<Bytes>, ReadError> {
+    ) -> Result<Run, ReadError> {
         let failed = |failure: Failure| {
             let message = format!("node {} at {}: {}", node.id, node.address, failure.message);
             ReadError::Failed(Failure { message, ..failure })
@@ -89,7 +115,7 @@ impl Client {
         let slow = || failed(Failure::new(ErrorCode::Unavailable, "no answer in time"));
         let wrong = |what: String| failed(Failure::new(ErrorCode::Internal, what));
         let request = v1::RetrieveRequest {
-            chunk_id: chunk.to_wire(),
+            chunk_id: extent.chunk.to_wire(),
             offset,
             length,
             node_id: node.id.to_wire(),
@@ -102,7 +128,10 @@ impl Client {
         let block = BLOCK_SIZE as u64;
         let end = offset + length;
         let mut next = offset / block * block;
-        let mut runs = Vec::new();
+        let mut bytes = Vec::new();
+        let is_whole_blocks = offset.is_multiple_of(block)
+            && (end.is_multiple_of(block) || end == extent.seal.length);
+        let mut crc = is_whole_blocks.then(Crc32c::default);
         while next < end {
             let frame = timeout(FRAME_WITHIN, frames.message()).await.map_err(|_| slow())?;
             let frame = frame.map_err(of_status)?;
@@ -122,11 +151,18 @@ impl Client {
             next = frame.end();
             let start = offset.saturating_sub(frame.offset);
             let wanted = start as usize..(end.min(next) - frame.offset) as usize;
-            runs.push(frame.data.slice(wanted));
+            if let Some(so_far) = crc {
+                let next = Crc32c::of_whole(&frame.crcs, frame.data.len() as u64);
+                crc = next.map(|next| so_far.combine(next, frame.data.len()));
+            }
+            bytes.push(frame.data.slice(wanted));
         }
         // The end of the stream is taken as well: a stream that is reset costs the connection.
         drop(timeout(FRAME_WITHIN, frames.message()).await);
-        Ok(runs)
+        if !is_of_chunk(&extent.seal, offset, length, crc) {
+            return Err(ReadError::OtherChunk);
+        }
+        Ok(Run { bytes, crc })
     }
 
     /// Tells a node of a block that it served wrong. Best effort: scrub finds it as well.

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dfs_client::GetOptions;
+use dfs_client::{GetOptions, PutOptions, PutSource};
 use dfs_types::{ChunkId, ErrorCode, NodeId};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
@@ -305,4 +305,37 @@ fn as_source(mut reader: dfs_client::FileReader) -> dfs_client::PutSource {
         }
     });
     dfs_client::PutSource::reader(from)
+}
+
+/// A node can serve blocks that agree with their own checksums and are those of another chunk.
+#[tokio::test(start_paused = true)]
+async fn f02_blocks_of_another_chunk_are_reported_and_another_replica_is_read() {
+    for length in [100, 200_000, CHUNK] {
+        let (cluster, content) = with_a_file(length).await;
+        let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
+        cluster.node(1).fault(|faults| faults.serves_other_bytes = true);
+        assert!(get(&client, "/f").await.unwrap() == content);
+        assert_eq!((client.stats().corrupt_blocks, client.stats().failovers), (1, 1));
+        let reports = cluster.node(1).reports.lock().unwrap().clone();
+        assert_eq!(reports, [(chunk_of(&cluster, "/f"), 0)]);
+    }
+}
+
+/// Of a chunk that is read in several pieces no single piece can be checked.
+#[tokio::test(start_paused = true)]
+async fn f02_a_chunk_whose_blocks_are_all_others_is_corrupt_with_its_last_piece() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.client();
+    let options = PutOptions::default().chunk_size(16 << 20);
+    client.put(&path("/f"), PutSource::bytes(bytes(10 << 20)), options).await.unwrap();
+    cluster
+        .world
+        .nodes
+        .iter()
+        .for_each(|node| node.fault(|faults| faults.serves_other_bytes = true));
+    let error = get(&client, "/f").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Corrupt, "{error}");
+    let file = tempfile::tempfile().unwrap();
+    let error = client.get_to_file(&path("/f"), GetOptions::default(), file).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Corrupt, "{error}");
 }

@@ -215,6 +215,11 @@ impl DataNode for FakeDataNode {
         let chunk: ChunkId = wire::id("chunk_id", &request.chunk_id)?;
         let stored = self.world.stored.lock().unwrap().get(&(self.node.id, chunk)).cloned();
         let (bytes, seal) = stored.ok_or_else(|| refusal(ErrorCode::NotFound, "no such chunk"))?;
+        let bytes = if faults.borrow().serves_other_bytes {
+            bytes.iter().map(|byte| byte ^ 0xff).collect()
+        } else {
+            bytes
+        };
         let block = BLOCK_SIZE as u64;
         let mut at = request.offset / block * block;
         let end = (request.offset + request.length).next_multiple_of(block).min(seal.length);

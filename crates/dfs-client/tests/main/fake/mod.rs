@@ -55,6 +55,8 @@ pub(crate) struct Faults {
     pub(crate) hangs_reads: bool,
     /// Serves this block of every chunk with one bit flipped.
     pub(crate) flips_bit_of: Option<u64>,
+    /// Serves other bytes of the same length, with the checksums that these have.
+    pub(crate) serves_other_bytes: bool,
     /// Refuses sessions, also as a replica.
     pub(crate) refuses_uploads: bool,
     /// Answers so many prepares with `BUSY`.
