@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use dfs_proto::v1::coordinator_client::CoordinatorClient;
-use dfs_proto::{Failure, MESSAGE_LEN_MAX};
+use dfs_proto::{Detail, Failure, MESSAGE_LEN_MAX};
 use dfs_transport::{ClientChannel, connect_error, current_request_id, with_request_id};
 use dfs_types::{ErrorCode, RequestId};
 use tokio::time::{Instant, timeout};
@@ -59,7 +59,7 @@ impl Client {
         F: Fn(CoordinatorClient<ClientChannel>) -> R,
         R: Future<Output = Result<Response<T>, Status>>,
     {
-        self.call_any(context, |channel| {
+        self.call_any(context, Persistence::UntilDeadline, |channel| {
             let client = CoordinatorClient::new(channel);
             send(
                 client
@@ -71,7 +71,12 @@ impl Client {
     }
 
     /// The same for any service of a coordinator.
-    pub(crate) async fn call_any<T, F, R>(&self, context: &str, send: F) -> Result<T, Error>
+    pub(crate) async fn call_any<T, F, R>(
+        &self,
+        context: &str,
+        persistence: Persistence,
+        send: F,
+    ) -> Result<T, Error>
     where
         F: Fn(ClientChannel) -> R,
         R: Future<Output = Result<Response<T>, Status>>,
@@ -102,7 +107,9 @@ impl Client {
                 ErrorCode::NotEnoughNodes => NODES_WITHIN.min(inner.deadline),
                 _ => inner.deadline,
             };
-            if !retries || started.elapsed() + wait >= patience {
+            let is_over = persistence == Persistence::OneRound
+                && (next == Next::None || failure.detail == Some(Detail::Uninitialised));
+            if !retries || is_over || started.elapsed() + wait >= patience {
                 // What a later try says does not tell what becomes of an earlier one.
                 if may_have_happened && !is_final(failure.code) {
                     failure.code = ErrorCode::OutcomeUnknown;
@@ -192,6 +199,15 @@ impl Client {
         }
         Ok(Err(Tried { failure, may_have, next }))
     }
+}
+
+/// How long a call without a usable reply is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// Until the client's deadline.
+    UntilDeadline,
+    /// Until each coordinator was asked once, or one says that it waits for its cluster.
+    OneRound,
 }
 
 /// A try that failed.

@@ -1,7 +1,7 @@
 //! What a call of the SDK can end with.
 
-use dfs_proto::Failure;
 use dfs_proto::wire::FieldError;
+use dfs_proto::{Detail, Failure};
 use dfs_types::{ErrorCode, RequestId};
 
 /// Why a call failed: what was done to what, what was said of it, and the id under which servers
@@ -56,6 +56,7 @@ pub struct Error {
     context: String,
     message: String,
     request_id: Option<RequestId>,
+    detail: Option<Detail>,
 }
 
 /// What was said, after what it is about unless that is named in it.
@@ -70,11 +71,12 @@ impl Error {
         message: impl Into<String>,
     ) -> Self {
         let request_id = dfs_transport::current_request_id();
-        Self { code, context: context.into(), message: message.into(), request_id }
+        Self { code, context: context.into(), message: message.into(), request_id, detail: None }
     }
 
     pub(crate) fn of(context: impl Into<String>, failure: &Failure) -> Self {
-        Self::new(failure.code, context, failure.message.clone())
+        let error = Self::new(failure.code, context, failure.message.clone());
+        Self { detail: failure.detail, ..error }
     }
 
     pub(crate) fn wire(context: impl Into<String>, error: &FieldError) -> Self {
@@ -95,6 +97,11 @@ impl Error {
     /// Whether the call may have taken effect all the same. Repeating it is safe.
     pub fn is_outcome_unknown(&self) -> bool {
         self.code.is_outcome_unknown()
+    }
+
+    /// Whether a coordinator replied that its metadata store holds no cluster yet.
+    pub fn is_uninitialised(&self) -> bool {
+        self.detail == Some(Detail::Uninitialised)
     }
 
     /// Under which id servers have logged the call.

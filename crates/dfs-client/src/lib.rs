@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+mod admin;
 mod budget;
 mod builder;
 mod call;
@@ -44,7 +45,6 @@ mod fetch;
 mod layout;
 mod metadata;
 mod model;
-mod nodes;
 mod options;
 mod pieces;
 mod put;
@@ -54,7 +54,6 @@ mod routes;
 mod slots;
 mod source;
 mod stats;
-mod status;
 mod upload;
 mod whole;
 
@@ -63,12 +62,15 @@ pub use dfs_types::{
     RequestId,
 };
 
+pub use admin::{
+    Admin, ClusterStatus, DiskStatus, Maintenance, MaintenanceRequest, NodeStatus, Replication,
+    ReplicationStatus, StopSafety, WorkerStatus,
+};
 pub use builder::{Client, ClientBuilder, Components};
 pub use error::Error;
 pub use explain::{ExplainedChunk, ExplainedReplica, Explanation};
 pub use metadata::Listing;
 pub use model::{AttributeChanges, Entry, FileStat, Follow};
-pub use nodes::{Maintenance, StopSafety};
 pub use options::{
     DeleteOptions, GetOptions, MakeDirectoryOptions, ProgressObserver, PutOptions, RenameOptions,
     SymlinkOptions,
@@ -76,4 +78,3 @@ pub use options::{
 pub use reader::FileReader;
 pub use source::PutSource;
 pub use stats::Stats;
-pub use status::{ClusterStatus, DiskStatus, NodeStatus, ReplicationStatus, WorkerStatus};

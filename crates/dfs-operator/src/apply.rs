@@ -1,8 +1,7 @@
 //! Carries out what was decided.
 
-use std::time::Duration;
-
-use dfs_crd::{DfsCluster, FINALIZER, Reason};
+use dfs_client::{Maintenance, Replication};
+use dfs_crd::{DfsCluster, DfsClusterSpec, FINALIZER, Reason};
 use dfs_types::{ClusterId, OsRandom, Random as _};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
@@ -11,7 +10,7 @@ use serde_json::json;
 
 use crate::FIELD_MANAGER;
 use crate::build;
-use crate::coordinator::{CallError, Coordinator, Maintenance};
+use crate::coordinator::{CallError, Coordinator};
 use crate::decide::{Action, Finding, taken};
 use crate::kind::{Object, Target};
 use crate::observed::{Observed, Owner};
@@ -78,6 +77,15 @@ pub async fn apply(
     (outcome, done, None)
 }
 
+/// The replication that a spec asks for.
+fn replication(spec: &DfsClusterSpec) -> Replication {
+    let replication = Replication::new(spec.replication_factor.unsigned_abs());
+    match spec.min_write_replicas {
+        Some(replicas) => replication.min_write(replicas.unsigned_abs()),
+        None => replication,
+    }
+}
+
 struct Applier<'a> {
     client: &'a Client,
     coordinator: &'a dyn Coordinator,
@@ -94,28 +102,25 @@ impl Applier<'_> {
             Action::Apply { object, is_there } => self.apply(object, *is_there).await,
             Action::Delete(target) | Action::RestartPod(target) => self.delete(target).await,
             Action::Init(id) => {
-                let (factor, min) = (spec.replication_factor, spec.min_write_replicas);
-                self.coordinator.init(&at, *id, factor, min).await?;
+                self.coordinator.init(&at, *id, replication(spec)).await?;
                 outcome.initialised = Some(*id);
                 Ok(())
             }
             Action::SetReplication(id) => {
-                let (factor, min) = (spec.replication_factor, spec.min_write_replicas);
-                Ok(self.coordinator.set_replication(&at, *id, factor, min).await?)
+                Ok(self.coordinator.set_replication(&at, *id, replication(spec)).await?)
             }
             Action::Admit { cluster, node, .. } => {
                 Ok(self.coordinator.admit(&at, *cluster, *node).await?)
             }
             Action::BeginMaintenance { cluster, node, ttl, .. } => {
-                match self.coordinator.maintenance(&at, *cluster, *node, *ttl).await? {
+                match self.coordinator.begin_maintenance(&at, *cluster, *node, *ttl).await? {
                     Maintenance::Granted => {}
-                    Maintenance::Refused(reason) => outcome.refused = Some(reason),
+                    Maintenance::Refused(safety) => outcome.refused = Some(safety.reason),
                 }
                 Ok(())
             }
             Action::EndMaintenance { cluster, node, .. } => {
-                self.coordinator.maintenance(&at, *cluster, *node, Duration::ZERO).await?;
-                Ok(())
+                Ok(self.coordinator.end_maintenance(&at, *cluster, *node).await?)
             }
         }
     }

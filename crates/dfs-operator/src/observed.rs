@@ -1,9 +1,10 @@
 //! What there is of one cluster, at one moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use dfs_client::{ClusterStatus, NodeStatus};
 use dfs_crd::DfsCluster;
-use dfs_types::ClusterId;
+use dfs_types::{ClusterId, NodeState};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -11,7 +12,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use serde_json::Value;
 
-use crate::coordinator::{Addresses, ClusterSnapshot, Snapshot};
+use crate::coordinator::{Addresses, Snapshot};
 use crate::definition::Definition;
 use crate::kind::{Kind, Target};
 
@@ -106,8 +107,8 @@ impl Observed {
         self.children.iter().find(|c| c.target.kind == kind && c.target.name == name)
     }
 
-    /// The picture, when coordinators gave one.
-    pub fn snapshot(&self) -> Option<&ClusterSnapshot> {
+    /// The status of the cluster, when a coordinator reported one.
+    pub fn snapshot(&self) -> Option<&ClusterStatus> {
         match &self.snapshot {
             Snapshot::Known(snapshot) => Some(snapshot),
             Snapshot::Uninitialised | Snapshot::Unreachable(_) => None,
@@ -152,6 +153,21 @@ impl Observed {
     pub fn since(&self, then: Timestamp) -> SignedDuration {
         self.now.duration_since(then)
     }
+}
+
+/// The pod that a node runs in: the first label of its host name.
+pub fn pod_of(node: &NodeStatus) -> &str {
+    node.address.split(['.', ':']).next().unwrap_or_default()
+}
+
+/// The nodes that are part of the cluster, by pod. Where a new node has taken the place of one that
+/// is lost, it is the new one.
+pub fn by_pod(status: &ClusterStatus) -> BTreeMap<&str, &NodeStatus> {
+    let is_silent = |node: &NodeStatus| matches!(node.state, NodeState::Suspect | NodeState::Lost);
+    let mut nodes: Vec<_> =
+        status.nodes.iter().filter(|node| node.state != NodeState::Removed).collect();
+    nodes.sort_by_key(|node| !is_silent(node));
+    nodes.into_iter().map(|node| (pod_of(node), node)).collect()
 }
 
 /// Where pods may be reached.

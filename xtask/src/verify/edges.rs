@@ -41,7 +41,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("dfs-crd", &[]),
     ("dfs-kube", &["dfs-types", "dfs-transport", "dfs-crd"]),
-    ("dfs-operator", &["dfs-types", "dfs-proto", "dfs-transport", "dfs-runtime", "dfs-crd"]),
+    ("dfs-operator", &["dfs-types", "dfs-client", "dfs-runtime", "dfs-crd"]),
     (
         "dfs-cli",
         &[

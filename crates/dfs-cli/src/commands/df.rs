@@ -29,7 +29,7 @@ pub(crate) struct DfArgs {
 }
 
 pub(crate) async fn run(args: DfArgs, cx: &Context) -> Result<()> {
-    let status = cx.client.cluster_status().await?;
+    let status = cx.client.admin().status().await?;
     let (capacity, free) = totals(&status);
     let used = capacity.saturating_sub(free);
     let copies = u64::from(status.replication_factor.max(1));

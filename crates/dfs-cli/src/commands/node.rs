@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use dfs_client::{ClusterStatus, Maintenance, StopSafety};
+use dfs_client::{ClusterStatus, Maintenance, MaintenanceRequest, StopSafety};
 use dfs_types::{ErrorCode, NodeId};
 use serde_json::json;
 
@@ -121,12 +121,12 @@ struct ForgetArgs {
 }
 
 pub(crate) async fn run(args: NodeArgs, cx: &Context) -> Result<()> {
-    let status = cx.client.cluster_status().await?;
+    let status = cx.client.admin().status().await?;
     let cluster = status.cluster;
     match args.action {
         Action::Admit(NodesArgs { nodes }) => {
             each(&nodes, &status, cx, async |node| {
-                let state = cx.client.admit_node(cluster, node).await?;
+                let state = cx.client.admin().admit(cluster, node).await?;
                 cx.out.done(&json!({ "node": node.to_string(), "state": state.to_string() }));
                 cx.out.say(format_args!("node {node} is {state}"));
                 Ok(())
@@ -140,14 +140,14 @@ pub(crate) async fn run(args: NodeArgs, cx: &Context) -> Result<()> {
         }
         Action::Deregister(DeregisterArgs { nodes }) => {
             each(&nodes, &status, cx, async |node| {
-                let out = cx.client.deregister_node(cluster, node).await;
+                let out = cx.client.admin().deregister(cluster, node).await;
                 is_out(node, out, cx)
             })
             .await
         }
         Action::Forget(ForgetArgs { nodes }) => {
             each(&nodes, &status, cx, async |node| {
-                let out = cx.client.forget_node(cluster, node).await;
+                let out = cx.client.admin().forget(cluster, node).await;
                 is_out(node, out, cx)
             })
             .await
@@ -175,8 +175,8 @@ async fn each(
 
 async fn safe_to_stop(nodes: &[String], status: &ClusterStatus, cx: &Context) -> Result<()> {
     let nodes = nodes.iter().map(|node| find(status, node)).collect::<Result<Vec<_>>>()?;
-    let safety = cx.client.safe_to_stop(status.cluster, &nodes).await?;
-    let StopSafety { is_safe, chunks_below, chunks_unreadable, reason, revision } = safety;
+    let safety = cx.client.admin().safe_to_stop(status.cluster, &nodes).await?;
+    let StopSafety { is_safe, chunks_below, chunks_unreadable, reason, revision, .. } = safety;
     if cx.out.is_json {
         cx.out.json(&json!({
             "nodes": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
@@ -203,25 +203,30 @@ async fn maintenance(
     node: NodeId,
     cx: &Context,
 ) -> Result<()> {
-    let seconds = if args.end { 0 } else { args.seconds };
-    let ttl = Duration::from_secs(seconds);
-    let answer = cx.client.set_maintenance(status.cluster, node, ttl, args.require_safe).await?;
-    let Maintenance { is_granted, safety } = answer;
-    if !is_granted {
-        let reason = safety.map_or_else(String::new, |safety| safety.reason);
-        return Err(Error::new(
+    let (admin, cluster) = (cx.client.admin(), status.cluster);
+    if args.end {
+        admin.end_maintenance(cluster, node).await?;
+        cx.out.done(&json!({ "node": node.to_string(), "seconds": 0 }));
+        cx.out.say(format_args!("maintenance of node {node} has ended"));
+        return Ok(());
+    }
+    let seconds = args.seconds;
+    let mut wanted = MaintenanceRequest::new(Duration::from_secs(seconds));
+    if args.require_safe {
+        wanted = wanted.require_safe();
+    }
+    match admin.begin_maintenance(cluster, node, wanted).await? {
+        Maintenance::Granted => {
+            cx.out.done(&json!({ "node": node.to_string(), "seconds": seconds }));
+            cx.out.say(format_args!("node {node} is in maintenance for {seconds} s"));
+            Ok(())
+        }
+        Maintenance::Refused(StopSafety { reason, .. }) => Err(Error::new(
             ErrorCode::Busy,
             format_args!("it is not safe to stop node {node}: {reason}"),
         )
-        .hint("nothing was changed; `dfs status` shows what is being repaired"));
+        .hint("nothing was changed; `dfs status` shows what is being repaired")),
     }
-    cx.out.done(&json!({ "node": node.to_string(), "seconds": seconds }));
-    if args.end {
-        cx.out.say(format_args!("node {node} is in no maintenance any more"));
-    } else {
-        cx.out.say(format_args!("node {node} is in maintenance for {seconds} s"));
-    }
-    Ok(())
 }
 
 /// Tells that a node was taken out, or why not.
@@ -264,42 +269,20 @@ fn find(status: &ClusterStatus, text: &str) -> Result<NodeId> {
 
 #[cfg(test)]
 mod tests {
-    use dfs_client::{NodeStatus, ReplicationStatus};
-    use dfs_types::{ClusterId, Incarnation, NodeState, Revision};
+    use dfs_client::NodeStatus;
+    use dfs_types::{ClusterId, NodeState};
 
     use super::*;
 
     fn node(id: u128, address: &str) -> NodeStatus {
-        NodeStatus {
-            id: NodeId(id),
-            address: address.to_owned(),
-            zone: String::new(),
-            host: String::new(),
-            state: NodeState::Active,
-            disks: Vec::new(),
-            last_heard: None,
-            version: String::new(),
-            refuses_chunks: false,
-            sessions: 0,
-            maintenance_left: None,
-        }
+        NodeStatus::new(NodeId(id), address, NodeState::Active)
     }
 
     #[test]
     fn a_node_is_found_by_what_names_it_alone() {
         let (first, second) = (0xab00 << 112, 0xabcd << 112);
-        let status = ClusterStatus {
-            cluster: ClusterId(1),
-            incarnation: Incarnation(1),
-            revision: Revision(1),
-            replication_factor: 3,
-            min_write_replicas: 2,
-            nodes: vec![node(first, "a:7080"), node(second, "b:7080")],
-            replication: ReplicationStatus::default(),
-            workers: Vec::new(),
-            version: String::new(),
-            worker_lease_holder: String::new(),
-        };
+        let mut status = ClusterStatus::new(ClusterId(1));
+        status.nodes = vec![node(first, "a:7080"), node(second, "b:7080")];
         let found = |text: &str| find(&status, text).map_err(|error| error.code());
         assert_eq!(found("ab0"), Ok(NodeId(first)));
         assert_eq!(found("ABC"), Ok(NodeId(second)));

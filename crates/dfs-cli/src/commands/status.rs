@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use dfs_client::ReplicationStatus;
 use serde_json::json;
 
 use crate::context::Context;
@@ -18,7 +19,7 @@ Examples:
 pub(crate) struct StatusArgs {}
 
 pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
-    let status = cx.client.cluster_status().await?;
+    let status = cx.client.admin().status().await?;
     if cx.out.is_json {
         let nodes = status.nodes.iter().map(|node| {
             json!({
@@ -41,7 +42,8 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
                 })).collect::<Vec<_>>(),
             })
         });
-        let replication = &status.replication;
+        let counts = status.replication.as_ref();
+        let count = |of: fn(&ReplicationStatus) -> u64| counts.map(of);
         cx.out.json(&json!({
             "cluster": status.cluster.to_string(),
             "incarnation": status.incarnation.0,
@@ -52,12 +54,12 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
             "worker_lease_holder": status.worker_lease_holder,
             "nodes": nodes.collect::<Vec<_>>(),
             "replication": {
-                "is_known": replication.is_known,
-                "chunks": replication.chunks,
-                "under_replicated": replication.under_replicated,
-                "missing": replication.missing,
-                "bad_replicas": replication.bad_replicas,
-                "repairing": replication.repairing,
+                "is_known": counts.is_some(),
+                "chunks": count(|counts| counts.chunks),
+                "under_replicated": count(|counts| counts.under_replicated),
+                "missing": count(|counts| counts.missing),
+                "bad_replicas": count(|counts| counts.bad_replicas),
+                "repairing": count(|counts| counts.repairing),
             },
             "workers": status.workers.iter().map(|worker| json!({
                 "name": worker.name,
@@ -75,8 +77,7 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
         "replicas of new files: {}, durable before a write is acknowledged: {}",
         status.replication_factor, status.min_write_replicas
     ));
-    let replication = &status.replication;
-    if replication.is_known {
+    if let Some(replication) = &status.replication {
         out.line(format_args!(
             "chunks: {}  under-replicated: {}  missing: {}  bad replicas: {}  repairing: {}",
             replication.chunks,

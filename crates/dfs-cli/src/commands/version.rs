@@ -31,7 +31,7 @@ pub(crate) async fn run(args: VersionArgs, cx: &Context) -> Result<()> {
     let server = if args.client {
         None
     } else {
-        cx.client.cluster_status().await.ok().map(|status| status.version)
+        cx.client.admin().status().await.ok().map(|status| status.version)
     };
     if cx.out.is_json {
         cx.out.json(&json!({ "client": client, "coordinator": server }));

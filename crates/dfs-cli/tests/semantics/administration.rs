@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_client::Client;
+use dfs_client::{Client, Maintenance, MaintenanceRequest};
 use dfs_proto::v1;
 use dfs_proto::v1::admin_client::AdminClient;
 use dfs_testkit::process::{Cluster, Server, Settings, wait_until};
@@ -25,7 +25,7 @@ struct Node {
 
 /// In the order of the processes.
 async fn nodes(cluster: &Cluster, client: &Client) -> Vec<Node> {
-    let shown = client.cluster_status().await.unwrap().nodes;
+    let shown = client.admin().status().await.unwrap().nodes;
     let of = |(index, server): (usize, &Server)| {
         let node = shown.iter().find(|node| node.address == server.address())?;
         Some(Node { index, id: node.id, address: node.address.clone() })
@@ -99,18 +99,20 @@ async fn s25_of_two_who_ask_at_once_only_one_may_stop_its_node() {
     cluster.wait_for_full_replication(Duration::from_mins(1));
     let nodes: Vec<NodeId> =
         nodes(&cluster, &client).await.into_iter().map(|node| node.id).collect();
-    let id = client.cluster_status().await.unwrap().cluster;
+    let id = client.admin().status().await.unwrap().cluster;
     for round in 0..10 {
-        let asking = nodes.iter().map(|node| client.set_maintenance(id, *node, HOUR, true));
+        let admin = client.admin();
+        let wanted = MaintenanceRequest::new(HOUR).require_safe();
+        let asking = nodes.iter().map(|node| admin.begin_maintenance(id, *node, wanted));
         let answers = futures_util::future::join_all(asking).await;
         let granted: Vec<NodeId> = nodes
             .iter()
             .zip(answers)
-            .filter(|(_, answer)| answer.as_ref().unwrap().is_granted)
+            .filter(|(_, answer)| *answer.as_ref().unwrap() == Maintenance::Granted)
             .map(|(node, _)| *node)
             .collect();
         assert_eq!(granted.len(), 1, "round {round}");
-        client.set_maintenance(id, granted[0], Duration::ZERO, false).await.unwrap();
+        admin.end_maintenance(id, granted[0]).await.unwrap();
     }
     let node = nodes[0].to_string();
     let (node, other) = (&node[..31], nodes[1].to_string());
@@ -208,7 +210,7 @@ async fn s27_a_cluster_is_made_once_and_only_who_is_admitted_takes_part() {
     assert!(!init(ClusterId(7)).await.unwrap());
     assert!(init(ClusterId(8)).await.unwrap_err().message().contains(&ClusterId(8).to_string()));
     let client = client(&cluster);
-    assert_eq!(client.cluster_status().await.unwrap().cluster, ClusterId(7));
+    assert_eq!(client.admin().status().await.unwrap().cluster, ClusterId(7));
     for _ in 0..3 {
         cluster.add_datanode();
     }
@@ -237,6 +239,6 @@ async fn s27_a_cluster_is_made_once_and_only_who_is_admitted_takes_part() {
     cluster.coordinator.kill();
     cluster.start_coordinator();
     cluster.wait_for_active(3);
-    assert_eq!(client.cluster_status().await.unwrap().cluster, ClusterId(7));
+    assert_eq!(client.admin().status().await.unwrap().cluster, ClusterId(7));
     cluster.wait_for_full_replication(Duration::from_mins(1));
 }

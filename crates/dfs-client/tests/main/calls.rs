@@ -66,6 +66,19 @@ async fn a_coordinator_that_stays_away_is_given_up_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_round_of_an_administrative_call_asks_each_coordinator_once() {
+    let cluster = Cluster::start(3).await;
+    let client = cluster.builder().coordinator("elsewhere:7070").connect_lazy().unwrap();
+    cluster.stop_coordinator().await;
+    let started = Instant::now();
+    let error = client.admin().one_round().status().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Unavailable);
+    assert!(!error.is_uninitialised());
+    assert_eq!(client.stats().retries, 1, "one other coordinator was asked");
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_busy_coordinator_is_asked_again() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();

@@ -258,13 +258,13 @@ fn identity(seen: &Observed) -> Identity {
             format!("Secret {secret} is of cluster {id}, but this is {known}; put its own back"),
         ));
     }
-    if let Some(snapshot) = seen.snapshot().filter(|snapshot| snapshot.id != id) {
+    if let Some(snapshot) = seen.snapshot().filter(|snapshot| snapshot.cluster != id) {
         return Identity::Blocked(Finding::new(
             Reason::ClusterIdMismatch,
             format!(
                 "the metadata belongs to cluster {}, but this is {id}; put the metadata of this \
                  cluster back",
-                snapshot.id
+                snapshot.cluster
             ),
         ));
     }

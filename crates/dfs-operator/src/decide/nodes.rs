@@ -15,8 +15,8 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     let (Some(snapshot), Some(_)) = (seen.snapshot(), seen.known_id()) else { return };
     let spec = &seen.cluster.spec;
     let min = spec.min_write_replicas.unwrap_or(spec.replication_factor / 2 + 1);
-    if (snapshot.replication_factor, snapshot.min_write_replicas) != (spec.replication_factor, min)
-    {
+    let desired = (spec.replication_factor.unsigned_abs(), min.unsigned_abs());
+    if (snapshot.replication_factor, snapshot.min_write_replicas) != desired {
         decision.actions.push(Action::SetReplication(id));
     }
     let Some(set) = &seen.stateful_set else { return };

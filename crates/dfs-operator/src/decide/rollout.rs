@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{Action, Decision, Finding, diagnose};
 use crate::build::{Names, REVISION};
 use crate::kind::{Kind, Target};
-use crate::observed::{Observed, is_ready};
+use crate::observed::{Observed, by_pod, is_ready, pod_of};
 
 /// Restarts at most one datanode, and only when nothing else is amiss.
 pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
@@ -85,11 +85,11 @@ fn is_healthy_but(
         return Err(format!("only {pods} datanodes have a pod"));
     }
     let is_well = |state| matches!(state, NodeState::Active | NodeState::Removed);
-    let others = snapshot.nodes.iter().filter(|node| but != Some(node.pod()));
+    let others = snapshot.nodes.iter().filter(|node| but != Some(pod_of(node)));
     if let Some(node) = others.into_iter().find(|node| !is_well(node.state)) {
-        return Err(format!("datanode {} is {}", node.pod(), node.state));
+        return Err(format!("datanode {} is {}", pod_of(node), node.state));
     }
-    match snapshot.data {
+    match snapshot.replication {
         None if needs_all_replicas => Err("counts of replicas are not known yet".to_owned()),
         Some(data) if data.missing > 0 => Err("chunks are missing".to_owned()),
         Some(data) if needs_all_replicas && but.is_none() && data.under_replicated > 0 => {
@@ -146,7 +146,7 @@ impl<'a> State<'a> {
     /// Whether the pod that is being replaced is not back yet.
     fn is_under_way(&self, seen: &Observed, current: &str) -> bool {
         let is_back = self.new.iter().any(|pod| pod.name_any() == current && is_ready(pod));
-        let node = seen.snapshot().and_then(|snapshot| snapshot.by_pod().get(current).copied());
+        let node = seen.snapshot().and_then(|snapshot| by_pod(snapshot).get(current).copied());
         !is_back || node.is_some_and(|node| node.maintenance_left.is_some())
     }
 
@@ -197,7 +197,7 @@ impl<'a> State<'a> {
         if !coordinators_are_new(seen) {
             return Some("not all coordinators have their settings and serve".to_owned());
         }
-        let nodes = snapshot.by_pod();
+        let nodes = by_pod(snapshot);
         let current = Self::current(seen);
         let needs_all_replicas = seen.cluster.spec.maintenance.update.require_fully_replicated;
         let announced = self.old.iter().find(|pod| {

@@ -9,7 +9,7 @@
 use dfs_crd::Reason;
 
 use super::Finding;
-use crate::observed::Observed;
+use crate::observed::{Observed, pod_of};
 
 /// The version of this operator.
 const OWN: &str = env!("CARGO_PKG_VERSION");
@@ -88,7 +88,7 @@ pub(super) fn wanted(seen: &Observed) -> Option<Finding> {
 pub(super) fn running(seen: &Observed) -> Option<Finding> {
     let own = Minor::read(OWN)?;
     let snapshot = seen.snapshot()?;
-    let nodes = snapshot.nodes.iter().map(|node| (node.pod(), node.version.as_str()));
+    let nodes = snapshot.nodes.iter().map(|node| (pod_of(node), node.version.as_str()));
     let mut all = std::iter::once(("a coordinator", snapshot.version.as_str())).chain(nodes);
     let (name, version) = all.find(|(_, version)| {
         Minor::read(version).is_some_and(|minor| minor.support(own) == VersionSupport::Newer)

@@ -184,13 +184,13 @@ fn available(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
         return Word::new(None, Reason::NotObserved, "");
     };
     let needed = snapshot.min_write_replicas;
-    if facts.datanodes_active < needed {
+    if facts.datanodes_active.unsigned_abs() < needed {
         return Word::no(
             Reason::TooFewDatanodes,
             format!("{} datanodes are active, writes need {needed}", facts.datanodes_active),
         );
     }
-    match snapshot.data {
+    match snapshot.replication {
         Some(data) if data.missing > 0 => {
             Word::no(Reason::ChunksMissing, "some chunks have no replica that can be reached")
         }
@@ -269,7 +269,7 @@ fn degraded(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
 }
 
 fn replicated(seen: &Observed) -> Word {
-    match seen.snapshot().map(|snapshot| snapshot.data) {
+    match seen.snapshot().map(|snapshot| snapshot.replication) {
         None => Word::new(None, Reason::NotObserved, ""),
         Some(None) => Word::new(None, Reason::CountsUnknown, "the first count is not done yet"),
         Some(Some(data)) if data.missing > 0 => {

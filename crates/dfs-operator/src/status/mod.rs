@@ -5,6 +5,7 @@ mod steady;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dfs_client::NodeStatus;
 use dfs_crd::{
     Capacity, ClusterStatus, ConditionType, CoordinatorStatus, DATANODES_MAX, DatanodeState,
     DatanodeStatus, Phase, ReplicationStatus, Rollout, VersionStatus,
@@ -16,9 +17,8 @@ use kube::ResourceExt as _;
 
 use crate::COORDINATOR_PORT;
 use crate::build::Names;
-use crate::coordinator::Node;
 use crate::decide::{Case, Decision, Finding};
-use crate::observed::{Observed, is_ready};
+use crate::observed::{Observed, by_pod, is_ready, pod_of};
 
 /// What became of the actions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Facts {
         let spec = &seen.cluster.spec;
         let runs = !spec.stopped && decision.case != Case::Deleting;
         let join = seen.join.as_ref().and_then(|join| join.cluster_id);
-        let pictured = seen.snapshot().map(|snapshot| snapshot.id);
+        let pictured = seen.snapshot().map(|snapshot| snapshot.cluster);
         let nodes = seen.snapshot().map(|snapshot| snapshot.nodes.as_slice()).unwrap_or_default();
         let with = |state: NodeState| nodes.iter().filter(move |node| node.state == state);
         let phase = seen.cluster.status.as_ref().and_then(|status| status.phase);
@@ -121,7 +121,7 @@ impl Facts {
             datanodes_there: seen.pods_of("datanode").count() as i32,
             datanodes_ready,
             datanodes_active: with(NodeState::Active).count() as i32,
-            lost: with(NodeState::Lost).map(|node| node.pod().to_owned()).collect(),
+            lost: with(NodeState::Lost).map(|node| pod_of(node).to_owned()).collect(),
             is_creating: decision.case == Case::Creating || !was_made,
             is_scaling: datanodes_ready < datanodes_wanted,
             failed: outcome.failed.clone(),
@@ -177,14 +177,16 @@ fn endpoint(seen: &Observed) -> String {
 
 fn lease_holder(seen: &Observed, before: Option<&CoordinatorStatus>) -> Option<String> {
     match seen.snapshot() {
-        Some(snapshot) => Some(snapshot.lease_holder.clone()).filter(|holder| !holder.is_empty()),
+        Some(snapshot) => {
+            Some(snapshot.worker_lease_holder.clone()).filter(|holder| !holder.is_empty())
+        }
         None => before?.lease_holder.clone(),
     }
 }
 
 /// One line for each datanode that has a pod, or that the cluster knows.
 fn datanodes(seen: &Observed, before: &[DatanodeStatus]) -> Vec<DatanodeStatus> {
-    let nodes = seen.snapshot().map(|snapshot| snapshot.by_pod()).unwrap_or_default();
+    let nodes = seen.snapshot().map(by_pod).unwrap_or_default();
     let pods: BTreeMap<String, &Pod> =
         seen.pods_of("datanode").map(|pod| (pod.name_any(), pod)).collect();
     let names: BTreeSet<&str> =
@@ -202,7 +204,7 @@ fn datanodes(seen: &Observed, before: &[DatanodeStatus]) -> Vec<DatanodeStatus> 
 fn datanode(
     name: &str,
     pod: Option<&Pod>,
-    node: Option<&Node>,
+    node: Option<&NodeStatus>,
     before: Option<&DatanodeStatus>,
     seen: &Observed,
 ) -> DatanodeStatus {
@@ -224,11 +226,11 @@ fn datanode(
         state,
         version: node.and_then(|node| told(&node.version)).or_else(|| known?.version.clone()),
         capacity_bytes: node
-            .map(|node| node.capacity as i64)
+            .map(|node| node.capacity() as i64)
             .or_else(|| Some(known?.capacity_bytes))
             .unwrap_or(0),
         used_bytes: node
-            .map(|node| node.used as i64)
+            .map(|node| node.used() as i64)
             .or_else(|| Some(known?.used_bytes))
             .unwrap_or(0),
         last_transition_time: since.or_else(|| Some(Time(conditions::whole_seconds(seen.now)))),
@@ -250,8 +252,8 @@ fn state(state: NodeState) -> DatanodeState {
 
 fn capacity(seen: &Observed) -> Option<Capacity> {
     let nodes = &seen.snapshot()?.nodes;
-    let sum = |of: fn(&Node) -> u64| nodes.iter().map(of).fold(0, u64::saturating_add);
-    let (total, used) = (sum(|node| node.capacity), sum(|node| node.used));
+    let sum = |of: fn(&NodeStatus) -> u64| nodes.iter().map(of).fold(0, u64::saturating_add);
+    let (total, used) = (sum(NodeStatus::capacity), sum(NodeStatus::used));
     Some(Capacity {
         total_bytes: total as i64,
         used_bytes: used as i64,
@@ -261,9 +263,9 @@ fn capacity(seen: &Observed) -> Option<Capacity> {
 
 fn replication(seen: &Observed) -> Option<ReplicationStatus> {
     let snapshot = seen.snapshot()?;
-    let data = snapshot.data?;
+    let data = snapshot.replication?;
     Some(ReplicationStatus {
-        target: snapshot.replication_factor,
+        target: i32::try_from(snapshot.replication_factor).unwrap_or(i32::MAX),
         under_replicated_chunks: data.under_replicated as i64,
         missing_chunks: data.missing as i64,
         corrupt_chunks: data.bad_replicas as i64,

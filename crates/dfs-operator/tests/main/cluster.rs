@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_operator::coordinator::{
-    Addresses, CallError, ClusterSnapshot, Coordinator, Data, Maintenance, Node, Snapshot,
+use dfs_client::{
+    ClusterStatus, DiskStatus, Maintenance, NodeStatus, Replication, ReplicationStatus,
 };
-use dfs_types::{ClusterId, NodeId, NodeState};
+use dfs_operator::coordinator::{Addresses, CallError, Coordinator, Snapshot};
+use dfs_types::{ClusterId, DiskId, NodeId, NodeState};
 use serde_json::{Value, json};
 
 use crate::api_server::ApiServer;
@@ -59,37 +60,13 @@ impl Coordinator for FakeCoordinator {
             let name = pod["metadata"]["name"].as_str()?;
             let (cluster, _) = name.split_once("-datanode-")?;
             let id = i as u128 + 1;
-            Some(Node {
-                id: NodeId(id),
-                address: format!("{name}.{cluster}-datanodes.ns.svc:7080"),
-                zone: String::new(),
-                host: String::new(),
-                state: if admitted.contains(&id) { NodeState::Active } else { NodeState::Joining },
-                version: "0.1.0".to_owned(),
-                capacity: 1_000,
-                used: 10,
-                chunks: 1,
-                maintenance_left: None,
-            })
+            let state = if admitted.contains(&id) { NodeState::Active } else { NodeState::Joining };
+            Some(datanode(NodeId(id), format!("{name}.{cluster}-datanodes.ns.svc:7080"), state))
         });
-        Snapshot::Known(Box::new(ClusterSnapshot {
-            id,
-            replication_factor: 3,
-            min_write_replicas: 2,
-            nodes: nodes.collect(),
-            data: Some(Data::default()),
-            version: "0.1.0".to_owned(),
-            lease_holder: "10.0.0.1:7070".to_owned(),
-        }))
+        Snapshot::Known(Box::new(cluster_status(id, nodes.collect())))
     }
 
-    async fn init(
-        &self,
-        _: &Addresses,
-        id: ClusterId,
-        _: i32,
-        _: Option<i32>,
-    ) -> Result<bool, CallError> {
+    async fn init(&self, _: &Addresses, id: ClusterId, _: Replication) -> Result<bool, CallError> {
         Ok(self.made.lock().unwrap().replace(id).is_none())
     }
 
@@ -97,8 +74,7 @@ impl Coordinator for FakeCoordinator {
         &self,
         _: &Addresses,
         _: ClusterId,
-        _: i32,
-        _: Option<i32>,
+        _: Replication,
     ) -> Result<(), CallError> {
         Ok(())
     }
@@ -108,7 +84,7 @@ impl Coordinator for FakeCoordinator {
         Ok(())
     }
 
-    async fn maintenance(
+    async fn begin_maintenance(
         &self,
         _: &Addresses,
         _: ClusterId,
@@ -117,6 +93,35 @@ impl Coordinator for FakeCoordinator {
     ) -> Result<Maintenance, CallError> {
         Ok(Maintenance::Granted)
     }
+
+    async fn end_maintenance(
+        &self,
+        _: &Addresses,
+        _: ClusterId,
+        _: NodeId,
+    ) -> Result<(), CallError> {
+        Ok(())
+    }
+}
+
+/// A datanode with one chunk on its disk.
+pub(crate) fn datanode(id: NodeId, address: String, state: NodeState) -> NodeStatus {
+    let mut disk = DiskStatus::new(DiskId(id.0), 1_000);
+    (disk.free, disk.chunks) = (990, 1);
+    let mut node = NodeStatus::new(id, address, state);
+    node.disks = vec![disk];
+    "0.1.0".clone_into(&mut node.version);
+    node
+}
+
+/// A cluster whose data is all well.
+pub(crate) fn cluster_status(id: ClusterId, nodes: Vec<NodeStatus>) -> ClusterStatus {
+    let mut status = ClusterStatus::new(id);
+    status.nodes = nodes;
+    status.replication = Some(ReplicationStatus::default());
+    "0.1.0".clone_into(&mut status.version);
+    "10.0.0.1:7070".clone_into(&mut status.worker_lease_holder);
+    status
 }
 
 /// The controllers of workloads: every second they make the pods that are missing, all ready.

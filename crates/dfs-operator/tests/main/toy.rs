@@ -6,16 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dfs_client::{Maintenance, Replication, StopSafety};
 use dfs_operator::controller::{Operator, Pod};
-use dfs_operator::coordinator::{
-    Addresses, CallError, ClusterSnapshot, Coordinator, Data, Maintenance, Node, Snapshot,
-};
+use dfs_operator::coordinator::{Addresses, CallError, Coordinator, Snapshot};
 use dfs_runtime::Metrics;
 use dfs_types::{ClusterId, NodeId, NodeState};
 use serde_json::{Value, json};
 
 use crate::api_server::ApiServer;
-use crate::cluster::{condition, dfs_cluster};
+use crate::cluster::{cluster_status, condition, datanode, dfs_cluster};
 
 const REVISION: &str = "dfs.io/revision";
 /// Time that passes between two looks.
@@ -39,11 +38,16 @@ struct Coordinators {
     state: Mutex<Registry>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Registry {
     made: Option<ClusterId>,
-    replication: (i32, i32),
+    replication: Replication,
     nodes: BTreeMap<String, (NodeState, Option<Duration>)>,
+}
+
+/// Durable replicas that a write needs.
+fn min_write(replication: Replication) -> u32 {
+    replication.min_write.unwrap_or(replication.factor / 2 + 1)
 }
 
 impl Toy {
@@ -52,7 +56,9 @@ impl Toy {
         let mut cluster = dfs_cluster("data");
         merge(&mut cluster["spec"], spec);
         api.put("dfsclusters", cluster);
-        Self::over(api, Registry::default(), BTreeSet::new())
+        let registry =
+            Registry { made: None, replication: Replication::new(3), nodes: BTreeMap::new() };
+        Self::over(api, registry, BTreeSet::new())
     }
 
     fn over(api: ApiServer, registry: Registry, bad: BTreeSet<String>) -> Self {
@@ -74,8 +80,9 @@ impl Toy {
         self.api.put("dfsclusters", cluster);
     }
 
-    pub(crate) fn replication(&self) -> (i32, i32) {
-        self.coordinators.state.lock().unwrap().replication
+    pub(crate) fn replication(&self) -> (u32, u32) {
+        let replication = self.coordinators.state.lock().unwrap().replication;
+        (replication.factor, min_write(replication))
     }
 
     /// An operator that has just been started.
@@ -344,43 +351,29 @@ impl Coordinator for Coordinators {
         let Some(id) = state.made else { return Snapshot::Uninitialised };
         let nodes = state.nodes.iter().map(|(name, (state, left))| {
             let (_, ordinal) = name.rsplit_once('-').unwrap();
-            Node {
-                id: NodeId(ordinal.parse::<u128>().unwrap() + 1),
-                address: format!("{name}.data-datanodes.ns.svc:7080"),
-                zone: String::new(),
-                host: String::new(),
-                state: *state,
-                version: "0.1.0".to_owned(),
-                capacity: 1_000,
-                used: 10,
-                chunks: 1,
-                maintenance_left: *left,
-            }
+            let id = NodeId(ordinal.parse::<u128>().unwrap() + 1);
+            let mut node = datanode(id, format!("{name}.data-datanodes.ns.svc:7080"), *state);
+            node.maintenance_left = *left;
+            node
         });
-        Snapshot::Known(Box::new(ClusterSnapshot {
-            id,
-            replication_factor: state.replication.0,
-            min_write_replicas: state.replication.1,
-            nodes: nodes.collect(),
-            data: Some(Data::default()),
-            version: "0.1.0".to_owned(),
-            lease_holder: "10.0.0.1:7070".to_owned(),
-        }))
+        let mut status = cluster_status(id, nodes.collect());
+        status.replication_factor = state.replication.factor;
+        status.min_write_replicas = min_write(state.replication);
+        Snapshot::Known(Box::new(status))
     }
 
     async fn init(
         &self,
         at: &Addresses,
         id: ClusterId,
-        factor: i32,
-        min: Option<i32>,
+        replication: Replication,
     ) -> Result<bool, CallError> {
         let is_new = {
             let mut state = self.state.lock().unwrap();
             assert!(state.made.is_none_or(|made| made == id), "a second cluster is made");
             state.made.replace(id).is_none()
         };
-        self.set_replication(at, id, factor, min).await?;
+        self.set_replication(at, id, replication).await?;
         Ok(is_new)
     }
 
@@ -388,10 +381,9 @@ impl Coordinator for Coordinators {
         &self,
         _: &Addresses,
         _: ClusterId,
-        factor: i32,
-        min: Option<i32>,
+        replication: Replication,
     ) -> Result<(), CallError> {
-        self.state.lock().unwrap().replication = (factor, min.unwrap_or(factor / 2 + 1));
+        self.state.lock().unwrap().replication = replication;
         self.api.changed().await;
         Ok(())
     }
@@ -403,7 +395,7 @@ impl Coordinator for Coordinators {
         Ok(())
     }
 
-    async fn maintenance(
+    async fn begin_maintenance(
         &self,
         _: &Addresses,
         _: ClusterId,
@@ -415,17 +407,26 @@ impl Coordinator for Coordinators {
             let mut state = self.state.lock().unwrap();
             let others = state.nodes.iter().filter(|(other, _)| **other != name);
             let is_safe = others.map(|(_, (state, _))| *state).all(|s| s == NodeState::Active);
-            if ttl.is_zero() {
-                state.nodes.insert(name, (NodeState::Active, None));
-                Maintenance::Granted
-            } else if is_safe {
+            if is_safe {
                 state.nodes.insert(name, (NodeState::Maintenance, Some(ttl)));
                 Maintenance::Granted
             } else {
-                Maintenance::Refused("chunks would be out of reach".to_owned())
+                Maintenance::Refused(StopSafety::refused("chunks would be out of reach"))
             }
         };
         self.api.changed().await;
         Ok(answer)
+    }
+
+    async fn end_maintenance(
+        &self,
+        _: &Addresses,
+        _: ClusterId,
+        node: NodeId,
+    ) -> Result<(), CallError> {
+        let name = Self::name(node);
+        self.state.lock().unwrap().nodes.insert(name, (NodeState::Active, None));
+        self.api.changed().await;
+        Ok(())
     }
 }

@@ -98,7 +98,7 @@ impl System {
     /// What one coordinator tells of the cluster.
     fn status(&self, coordinator: usize) -> Option<ClusterStatus> {
         let probe = &self.probes[coordinator];
-        self.runtime.block_on(probe.cluster_status()).ok()
+        self.runtime.block_on(probe.admin().status()).ok()
     }
 
     /// The coordinator that takes itself for the holder of the worker lease. One that stands still
@@ -149,8 +149,7 @@ impl System {
         let is_full = wait_until(FULL_WITHIN, || {
             seen = (0..EACH)
                 .filter_map(|index| self.status(index))
-                .map(|status| status.replication)
-                .find(|replication| replication.is_known);
+                .find_map(|status| status.replication);
             seen.as_ref().is_some_and(|replication| {
                 replication.under_replicated + replication.missing + replication.bad_replicas == 0
             })

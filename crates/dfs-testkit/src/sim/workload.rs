@@ -67,7 +67,7 @@ type Wrong = String;
 pub(super) async fn run(client: Client, shared: Arc<Shared>, seed: u64) -> Result<(), Wrong> {
     let root = path("/");
     until("the cluster has formed", async || {
-        client.cluster_status().await.is_ok_and(|status| {
+        client.admin().status().await.is_ok_and(|status| {
             status.nodes.iter().filter(|node| node.last_heard.is_some()).count() == COPIES
         })
     })
@@ -310,7 +310,7 @@ async fn content(client: &Client, name: &str) -> Result<Option<Bytes>, Error> {
 /// After the faults: each file is what it may be, and has its replicas.
 async fn look_at_everything(client: &Client, shared: &Shared) -> Result<(), Wrong> {
     until("all datanodes are back", async || {
-        client.cluster_status().await.is_ok_and(|status| {
+        client.admin().status().await.is_ok_and(|status| {
             let fresh = |heard: Duration| heard < Duration::from_secs(2);
             status.nodes.iter().filter(|node| node.last_heard.is_some_and(fresh)).count() == COPIES
         })

@@ -189,11 +189,10 @@ impl Tour {
             let is_lost = |node: &dfs_client::NodeStatus| {
                 Some(node.id) == crashed && node.state == NodeState::Lost
             };
-            let replication = &status.replication;
-            status.nodes.iter().any(is_lost)
-                && replication.is_known
-                && replication.under_replicated == 0
-                && replication.missing == 0
+            let is_whole = status
+                .replication
+                .is_some_and(|counts| counts.under_replicated == 0 && counts.missing == 0);
+            status.nodes.iter().any(is_lost) && is_whole
         })
         .await?;
         let seconds = started.elapsed().as_secs_f64();
@@ -208,7 +207,7 @@ impl Tour {
     ) -> Result<()> {
         let deadline = Instant::now() + WAIT;
         loop {
-            let status = self.client.cluster_status().await?;
+            let status = self.client.admin().status().await?;
             if is_done(&status) {
                 return Ok(());
             }

@@ -6,6 +6,7 @@ use kube::ResourceExt as _;
 use serde_json::json;
 
 use super::world::World;
+use crate::observed::pod_of;
 
 /// Bytes that a status may have.
 const STATUS_LEN_MAX: usize = 256 << 10;
@@ -21,7 +22,7 @@ fn c19_a_status_is_small_at_500_datanodes() {
         pod.spec.as_mut().unwrap().node_name = Some(format!("node-{i}.{}", "k".repeat(200)));
         let mut node = node.clone();
         node.id = NodeId(u128::MAX - u128::from(i));
-        node.address = node.address.replace(node.pod(), &name);
+        node.address = node.address.replace(pod_of(&node), &name);
         pod.metadata.name = Some(name);
         world.pods.push(pod);
         world.nodes.push(node);

@@ -9,7 +9,7 @@ use super::world::{ID, World};
 use crate::build::REVISION;
 use crate::decide::rollout::template_revision;
 use crate::kind::Kind;
-use crate::observed::is_ready;
+use crate::observed::{is_ready, pod_of};
 
 /// Checks a decision before it is carried out.
 pub(super) fn check(world: &World, decision: &Decision) {
@@ -55,7 +55,7 @@ fn one(world: &World, action: &Action, is_going: bool) {
         Action::BeginMaintenance { cluster, node, pod, .. } => {
             asked(world, *cluster);
             let node = world.nodes.iter().find(|there| there.id == *node).unwrap();
-            assert_eq!(node.pod(), pod);
+            assert_eq!(pod_of(node), pod);
             assert_eq!(node.state, NodeState::Active);
             gate(world, pod);
         }
@@ -69,8 +69,8 @@ fn one(world: &World, action: &Action, is_going: bool) {
             if is_ready(pod) {
                 let name = pod.name_any();
                 gate(world, &name);
-                let holds = |node: &&crate::coordinator::Node| {
-                    node.pod() == name && node.state != NodeState::Removed
+                let holds = |node: &&dfs_client::NodeStatus| {
+                    pod_of(node) == name && node.state != NodeState::Removed
                 };
                 if let Some(node) = world.nodes.iter().find(holds) {
                     assert!(node.maintenance_left.is_some(), "{name} is stopped unannounced");
@@ -119,12 +119,13 @@ fn gate(world: &World, name: &str) {
     }
     for node in &world.nodes {
         let is_well = matches!(node.state, NodeState::Active | NodeState::Removed);
-        assert!(node.pod() == name || is_well, "{} is {}", node.pod(), node.state);
+        assert!(pod_of(node) == name || is_well, "{} is {}", pod_of(node), node.state);
     }
     if spec.maintenance.update.require_fully_replicated {
         assert!(world.is_data_known, "counts of replicas are not known");
         // What is written while it has leave to stop has no replica there.
-        let has_leave = world.nodes.iter().any(|n| n.pod() == name && n.maintenance_left.is_some());
+        let has_leave =
+            world.nodes.iter().any(|n| pod_of(n) == name && n.maintenance_left.is_some());
         assert!(has_leave || world.under_replicated == 0, "chunks lack replicas");
     }
     assert_eq!(world.missing, 0, "chunks are missing");

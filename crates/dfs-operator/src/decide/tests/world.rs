@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use dfs_client::{DiskStatus, NodeStatus, ReplicationStatus};
 use dfs_crd::{ClusterStatus, DfsCluster, FINALIZER, PAUSED};
-use dfs_types::{ClusterId, NodeId, NodeState};
+use dfs_types::{ClusterId, DiskId, NodeId, NodeState};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
@@ -15,10 +16,10 @@ use serde_json::{Value, json};
 use super::super::{Action, Decision, decide};
 use super::rules;
 use crate::build::{Names, REVISION};
-use crate::coordinator::{ClusterSnapshot, Data, Node, Snapshot};
+use crate::coordinator::Snapshot;
 use crate::definition::Definition;
 use crate::kind::{Kind, Target};
-use crate::observed::{Child, Join, Observed, Owner, is_ready};
+use crate::observed::{Child, Join, Observed, Owner, is_ready, pod_of};
 use crate::status::{Outcome, status};
 
 pub(crate) const ID: ClusterId = ClusterId(0xc1);
@@ -35,7 +36,7 @@ pub(crate) struct World {
     pub(crate) pods: Vec<Pod>,
     /// The cluster in the metadata.
     pub(crate) made: Option<ClusterId>,
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<NodeStatus>,
     pub(crate) replication: (i32, i32),
     pub(crate) under_replicated: u64,
     pub(crate) missing: u64,
@@ -199,19 +200,17 @@ impl World {
 
     fn snapshot(&self) -> Snapshot {
         let Some(id) = self.made else { return Snapshot::Uninitialised };
-        Snapshot::Known(Box::new(ClusterSnapshot {
-            id,
-            replication_factor: self.replication.0,
-            min_write_replicas: self.replication.1,
-            nodes: self.nodes.clone(),
-            data: self.is_data_known.then(|| Data {
-                under_replicated: self.under_replicated,
-                missing: self.missing,
-                ..Data::default()
-            }),
-            version: "0.1.0".to_owned(),
-            lease_holder: "c:7070".to_owned(),
-        }))
+        let mut counts = ReplicationStatus::default();
+        counts.under_replicated = self.under_replicated;
+        counts.missing = self.missing;
+        let mut status = dfs_client::ClusterStatus::new(id);
+        status.replication_factor = self.replication.0.unsigned_abs();
+        status.min_write_replicas = self.replication.1.unsigned_abs();
+        status.nodes.clone_from(&self.nodes);
+        status.replication = self.is_data_known.then_some(counts);
+        "0.1.0".clone_into(&mut status.version);
+        "c:7070".clone_into(&mut status.worker_lease_holder);
+        Snapshot::Known(Box::new(status))
     }
 
     /// One reconcile, cut off after `actions` actions: then nothing is published either.
@@ -326,7 +325,7 @@ impl World {
         }
     }
 
-    fn node(&mut self, id: NodeId) -> &mut Node {
+    fn node(&mut self, id: NodeId) -> &mut NodeStatus {
         self.nodes.iter_mut().find(|node| node.id == id).unwrap()
     }
 
@@ -504,25 +503,21 @@ impl World {
             .collect();
         for name in &ready {
             let address = names.datanode_address(name);
-            let is_here = |node: &Node| node.address == address && node.state != NodeState::Removed;
+            let is_here =
+                |node: &NodeStatus| node.address == address && node.state != NodeState::Removed;
             if !self.nodes.iter().any(is_here) {
                 self.uids += 1;
-                self.nodes.push(Node {
-                    id: NodeId(u128::from(self.uids)),
-                    address,
-                    zone: "z".to_owned(),
-                    host: "h".to_owned(),
-                    state: NodeState::Joining,
-                    version: "0.1.0".to_owned(),
-                    capacity: 1 << 30,
-                    used: 0,
-                    chunks: 0,
-                    maintenance_left: None,
-                });
+                let id = NodeId(u128::from(self.uids));
+                let mut node = NodeStatus::new(id, address, NodeState::Joining);
+                "z".clone_into(&mut node.zone);
+                "h".clone_into(&mut node.host);
+                "0.1.0".clone_into(&mut node.version);
+                node.disks = vec![DiskStatus::new(DiskId(1), 1 << 30)];
+                self.nodes.push(node);
             }
         }
         for node in &mut self.nodes {
-            let is_up = ready.contains(&node.pod().to_owned());
+            let is_up = ready.contains(&pod_of(node).to_owned());
             node.state = match (node.state, is_up) {
                 (NodeState::Active, false) => NodeState::Suspect,
                 (NodeState::Suspect | NodeState::Lost, true) => NodeState::Active,

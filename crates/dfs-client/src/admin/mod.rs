@@ -1,0 +1,129 @@
+//! Administration of a cluster: its status, its settings, its nodes.
+
+mod nodes;
+mod status;
+
+use dfs_proto::v1::admin_client::AdminClient;
+use dfs_proto::wire::WireId as _;
+use dfs_proto::{MESSAGE_LEN_MAX, v1};
+use dfs_transport::ClientChannel;
+use dfs_types::{ClusterId, Revision};
+use tonic::{Response, Status};
+
+use crate::call::Persistence;
+use crate::{Client, Error};
+
+pub use nodes::{Maintenance, MaintenanceRequest, StopSafety};
+pub use status::{ClusterStatus, DiskStatus, NodeStatus, ReplicationStatus, WorkerStatus};
+
+/// Administrative calls of a [`Client`]. Cheap to clone.
+///
+/// Every call is idempotent and tries coordinators until the client's deadline, unless
+/// [`Admin::one_round`] was called. A call that changes something names the cluster that it is
+/// meant for, and any other cluster refuses it with `WRONG_CLUSTER`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    client: Client,
+    persistence: Persistence,
+}
+
+/// How many replicas new files get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Replication {
+    /// Replicas of each chunk, 1 to 16.
+    pub factor: u32,
+    /// Durable replicas without which no write is acknowledged, 1 to `factor`; `None` for a
+    /// majority.
+    pub min_write: Option<u32>,
+}
+
+impl Replication {
+    /// This many replicas, a majority of which must be durable before a write is acknowledged.
+    pub fn new(factor: u32) -> Self {
+        Self { factor, min_write: None }
+    }
+
+    /// Sets the number of durable replicas without which no write is acknowledged.
+    #[must_use]
+    pub fn min_write(self, replicas: u32) -> Self {
+        Self { min_write: Some(replicas), ..self }
+    }
+}
+
+impl Client {
+    /// Administrative calls, over the connections of this client.
+    pub fn admin(&self) -> Admin {
+        Admin { client: self.clone(), persistence: Persistence::UntilDeadline }
+    }
+}
+
+impl Admin {
+    /// Asks each coordinator at most once instead of trying until the deadline, for callers that
+    /// come back by themselves. A coordinator that waits for [`Admin::init`] ends the round: see
+    /// [`Error::is_uninitialised`].
+    #[must_use]
+    pub fn one_round(self) -> Self {
+        Self { persistence: Persistence::OneRound, ..self }
+    }
+
+    /// Returns a consistent snapshot of the whole cluster.
+    pub async fn status(&self) -> Result<ClusterStatus, Error> {
+        let context = "status of the cluster";
+        let request = v1::ClusterStatusRequest::default();
+        let reply = self.call(context, request, |mut admin, request| async move {
+            admin.cluster_status(request).await
+        });
+        ClusterStatus::from_wire(reply.await?).map_err(|error| Error::wire(context, &error))
+    }
+
+    /// Creates the cluster in the empty metadata store of coordinators that wait for it. Returns
+    /// whether this call created it; `false` when it exists already under the same id.
+    pub async fn init(&self, cluster: ClusterId, replication: Replication) -> Result<bool, Error> {
+        let request = v1::InitRequest {
+            cluster_id: cluster.to_wire(),
+            replication_factor: replication.factor,
+            min_write_replicas: replication.min_write,
+        };
+        let reply = self.call("create the cluster", request, |mut admin, request| async move {
+            admin.init(request).await
+        });
+        Ok(reply.await?.is_new)
+    }
+
+    /// Sets how many replicas new files get; existing files keep theirs. Returns the revision from
+    /// which on it holds.
+    pub async fn set_replication(
+        &self,
+        cluster: ClusterId,
+        replication: Replication,
+    ) -> Result<Revision, Error> {
+        let request = v1::SetReplicationRequest {
+            cluster_id: cluster.to_wire(),
+            replication_factor: replication.factor,
+            min_write_replicas: replication.min_write,
+        };
+        let context = "set the replication factor";
+        let reply = self.call(context, request, |mut admin, request| async move {
+            admin.set_replication(request).await
+        });
+        Ok(Revision(reply.await?.revision))
+    }
+
+    /// Sends a request, to several coordinators in turn if need be.
+    async fn call<Q: Clone, T, F>(
+        &self,
+        context: &str,
+        request: Q,
+        send: impl Fn(AdminClient<ClientChannel>, Q) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let call = self.client.call_any(context, self.persistence, |channel| {
+            let admin = AdminClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
+            send(admin, request.clone())
+        });
+        self.client.with_request_id(call).await
+    }
+}

@@ -1,0 +1,187 @@
+//! Calls about single nodes.
+
+use std::time::Duration;
+
+use dfs_proto::v1;
+use dfs_proto::wire::{self, WireId as _};
+use dfs_types::{ClusterId, NodeId, NodeState, Revision};
+
+use super::Admin;
+use crate::Error;
+
+/// Whether nodes can stop without leaving any chunk below its required replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StopSafety {
+    /// Whether every chunk keeps its required replicas.
+    pub is_safe: bool,
+    /// Chunks that would fall below them.
+    pub chunks_below: u64,
+    /// Chunks that would be unreadable meanwhile, including those of files with one replica, which
+    /// do not make it unsafe.
+    pub chunks_unreadable: u64,
+    /// Why it is not safe, for people; empty when it is.
+    pub reason: String,
+    /// Revision of the metadata that the answer holds for.
+    pub revision: Revision,
+}
+
+/// A request for maintenance of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MaintenanceRequest {
+    /// After which time the maintenance ends by itself; at most a day.
+    pub ttl: Duration,
+    /// Grants it only when the node can stop safely. Check and grant are one commit, so
+    /// conflicting requests are never both granted.
+    pub require_safe: bool,
+}
+
+impl MaintenanceRequest {
+    /// Maintenance that ends by itself after `ttl`, granted in any case.
+    pub fn new(ttl: Duration) -> Self {
+        Self { ttl, require_safe: false }
+    }
+
+    /// Grants it only when the node can stop safely.
+    #[must_use]
+    pub fn require_safe(self) -> Self {
+        Self { require_safe: true, ..self }
+    }
+}
+
+/// The reply to a [`MaintenanceRequest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Maintenance {
+    /// The node is in maintenance.
+    Granted,
+    /// The node cannot stop safely now; nothing was changed.
+    Refused(StopSafety),
+}
+
+impl Admin {
+    /// Makes a joining node active. Returns its state now.
+    pub async fn admit(&self, cluster: ClusterId, node: NodeId) -> Result<NodeState, Error> {
+        let context = format!("admit node {node}");
+        let request = v1::AdmitRequest { cluster_id: cluster.to_wire(), node_id: node.to_wire() };
+        let reply = self
+            .call(&context, request, |mut admin, request| async move { admin.admit(request).await })
+            .await?;
+        wire::node_state("state", reply.state).map_err(|error| Error::wire(&context, &error))
+    }
+
+    /// Returns whether these nodes, 1 to 100, can stop at the same time.
+    pub async fn safe_to_stop(
+        &self,
+        cluster: ClusterId,
+        nodes: &[NodeId],
+    ) -> Result<StopSafety, Error> {
+        let request = v1::SafeToStopRequest {
+            cluster_id: cluster.to_wire(),
+            node_ids: nodes.iter().map(|node| node.to_wire()).collect(),
+        };
+        let reply = self.call("safe to stop", request, |mut admin, request| async move {
+            admin.safe_to_stop(request).await
+        });
+        Ok(StopSafety::from_wire(reply.await?))
+    }
+
+    /// Puts a node into maintenance, or renews it: what the node holds is not re-replicated
+    /// meanwhile, and no new chunks are planned onto it.
+    pub async fn begin_maintenance(
+        &self,
+        cluster: ClusterId,
+        node: NodeId,
+        wanted: MaintenanceRequest,
+    ) -> Result<Maintenance, Error> {
+        let MaintenanceRequest { ttl, require_safe } = wanted;
+        // A ttl of zero would end it.
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
+        let context = format!("maintenance of node {node}");
+        let reply = self.maintenance(&context, cluster, node, ttl_ms, require_safe).await?;
+        if reply.is_granted {
+            return Ok(Maintenance::Granted);
+        }
+        Ok(Maintenance::Refused(StopSafety::from_wire(reply.safety.unwrap_or_default())))
+    }
+
+    /// Ends the maintenance of a node.
+    pub async fn end_maintenance(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
+        let context = format!("end of maintenance of node {node}");
+        self.maintenance(&context, cluster, node, 0, false).await.map(drop)
+    }
+
+    async fn maintenance(
+        &self,
+        context: &str,
+        cluster: ClusterId,
+        node: NodeId,
+        ttl_ms: u64,
+        require_safe: bool,
+    ) -> Result<v1::MaintenanceResponse, Error> {
+        let request = v1::MaintenanceRequest {
+            cluster_id: cluster.to_wire(),
+            node_id: node.to_wire(),
+            ttl_ms,
+            require_safe,
+        };
+        self.call(
+            context,
+            request,
+            |mut admin, request| async move { admin.maintenance(request).await },
+        )
+        .await
+    }
+
+    /// Takes a node that holds nothing out of the cluster, for good.
+    pub async fn deregister(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
+        let context = format!("deregister node {node}");
+        let (cluster_id, node_id) = (cluster.to_wire(), node.to_wire());
+        let request = v1::DeregisterRequest { cluster_id, node_id };
+        self.call(
+            &context,
+            request,
+            |mut admin, request| async move { admin.deregister(request).await },
+        )
+        .await
+        .map(drop)
+    }
+
+    /// Takes a lost node out of the cluster, for good, unless it may hold the last replica of a
+    /// chunk.
+    pub async fn forget(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
+        let context = format!("forget node {node}");
+        let (cluster_id, node_id) = (cluster.to_wire(), node.to_wire());
+        let request = v1::ForgetRequest { cluster_id, node_id };
+        self.call(
+            &context,
+            request,
+            |mut admin, request| async move { admin.forget(request).await },
+        )
+        .await
+        .map(drop)
+    }
+}
+
+impl StopSafety {
+    /// A refusal for this reason, with nothing counted.
+    pub fn refused(reason: impl Into<String>) -> Self {
+        Self {
+            is_safe: false,
+            chunks_below: 0,
+            chunks_unreadable: 0,
+            reason: reason.into(),
+            revision: Revision(0),
+        }
+    }
+
+    fn from_wire(reply: v1::SafeToStopResponse) -> Self {
+        Self {
+            is_safe: reply.is_safe,
+            chunks_below: reply.chunks_below,
+            chunks_unreadable: reply.chunks_unreadable,
+            reason: reply.reason,
+            revision: Revision(reply.revision),
+        }
+    }
+}

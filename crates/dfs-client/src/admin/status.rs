@@ -1,0 +1,255 @@
+//! The status of a cluster, as one coordinator reports it.
+
+use std::time::Duration;
+
+use dfs_proto::v1;
+use dfs_proto::wire::{self, FieldError};
+use dfs_types::{ClusterId, DiskId, Incarnation, NodeId, NodeState, Revision};
+
+/// A consistent snapshot of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClusterStatus {
+    /// Id of the cluster.
+    pub cluster: ClusterId,
+    /// Incarnation of its metadata.
+    pub incarnation: Incarnation,
+    /// Revision of the metadata at which the snapshot was taken.
+    pub revision: Revision,
+    /// Replicas that new files get.
+    pub replication_factor: u32,
+    /// Durable replicas without which no write is acknowledged.
+    pub min_write_replicas: u32,
+    /// Every node that is part of the cluster.
+    pub nodes: Vec<NodeStatus>,
+    /// Health of the data; `None` until the worker lease's holder has counted it.
+    pub replication: Option<ReplicationStatus>,
+    /// Background workers of the lease holder.
+    pub workers: Vec<WorkerStatus>,
+    /// Version of the coordinator that replied.
+    pub version: String,
+    /// Address of the coordinator that runs the background workers; empty when not known.
+    pub worker_lease_holder: String,
+}
+
+/// Status of a datanode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// Id of the node.
+    pub id: NodeId,
+    /// `host:port` of its gRPC service.
+    pub address: String,
+    /// Failure domain; may be empty.
+    pub zone: String,
+    /// Name of its machine; may be empty.
+    pub host: String,
+    /// Observed state.
+    pub state: NodeState,
+    /// Its disks, as of its last heartbeat.
+    pub disks: Vec<DiskStatus>,
+    /// Time since its last heartbeat; `None` if this coordinator has had none.
+    pub last_heard: Option<Duration>,
+    /// Version of its program.
+    pub version: String,
+    /// Whether it takes no new chunks for the moment: full, stopping, or without a working disk.
+    pub refuses_chunks: bool,
+    /// Open upload sessions, as of its last heartbeat.
+    pub sessions: u32,
+    /// Time until its maintenance ends by itself; `None` when it is in none.
+    pub maintenance_left: Option<Duration>,
+}
+
+/// Status of a disk of a datanode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskStatus {
+    /// Id of the disk.
+    pub id: DiskId,
+    /// Bytes that it may use.
+    pub capacity: u64,
+    /// Bytes of those that are free.
+    pub free: u64,
+    /// Sealed chunks on it.
+    pub chunks: u64,
+    /// Whether it was taken out of service after errors.
+    pub is_failed: bool,
+}
+
+/// Health of the data, in chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ReplicationStatus {
+    /// All chunks.
+    pub chunks: u64,
+    /// Chunks with fewer good replicas than wanted, but at least one.
+    pub under_replicated: u64,
+    /// Chunks without a reachable replica.
+    pub missing: u64,
+    /// Bad replicas that are still recorded.
+    pub bad_replicas: u64,
+    /// Replicas that are being made.
+    pub repairing: u64,
+}
+
+/// Status of a background worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerStatus {
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub state: String,
+    /// Steps done since it started.
+    pub done: u64,
+    /// Steps failed since it started.
+    pub failed: u64,
+    /// Steps known to be left.
+    pub queued: u64,
+}
+
+impl ClusterStatus {
+    /// A cluster without nodes and with nothing known of its data.
+    pub fn new(cluster: ClusterId) -> Self {
+        Self {
+            cluster,
+            incarnation: Incarnation(1),
+            revision: Revision(0),
+            replication_factor: 3,
+            min_write_replicas: 2,
+            nodes: Vec::new(),
+            replication: None,
+            workers: Vec::new(),
+            version: String::new(),
+            worker_lease_holder: String::new(),
+        }
+    }
+
+    pub(super) fn from_wire(status: v1::ClusterStatusResponse) -> Result<Self, FieldError> {
+        let nodes = status.nodes.into_iter().map(NodeStatus::from_wire);
+        let workers = status.workers.into_iter().map(|worker| WorkerStatus {
+            name: worker.name,
+            state: worker.state,
+            done: worker.done,
+            failed: worker.failed,
+            queued: worker.queued,
+        });
+        let counts = status.replication.filter(|counts| counts.is_known);
+        Ok(Self {
+            cluster: wire::id("cluster_id", &status.cluster_id)?,
+            incarnation: Incarnation(status.incarnation),
+            revision: Revision(status.revision),
+            replication_factor: status.replication_factor,
+            min_write_replicas: status.min_write_replicas,
+            nodes: nodes.collect::<Result<_, _>>()?,
+            replication: counts.map(|counts| ReplicationStatus {
+                chunks: counts.chunks,
+                under_replicated: counts.under_replicated,
+                missing: counts.missing,
+                bad_replicas: counts.bad_replicas,
+                repairing: counts.repairing,
+            }),
+            workers: workers.collect(),
+            version: status.version,
+            worker_lease_holder: status.worker_lease_holder,
+        })
+    }
+
+    /// Bytes that the working disks of all nodes may use.
+    pub fn capacity(&self) -> u64 {
+        sum(&self.nodes, NodeStatus::capacity)
+    }
+
+    /// Bytes of those that are free.
+    pub fn free(&self) -> u64 {
+        sum(&self.nodes, NodeStatus::free)
+    }
+}
+
+impl NodeStatus {
+    /// A node without disks.
+    pub fn new(id: NodeId, address: impl Into<String>, state: NodeState) -> Self {
+        Self {
+            id,
+            address: address.into(),
+            zone: String::new(),
+            host: String::new(),
+            state,
+            disks: Vec::new(),
+            last_heard: None,
+            version: String::new(),
+            refuses_chunks: false,
+            sessions: 0,
+            maintenance_left: None,
+        }
+    }
+
+    fn from_wire(node: v1::NodeStatus) -> Result<Self, FieldError> {
+        let location = wire::required("nodes.node", node.node)?;
+        let disks = node.disks.into_iter().map(DiskStatus::from_wire);
+        Ok(Self {
+            id: wire::id("nodes.node.node_id", &location.node_id)?,
+            state: wire::node_state("nodes.node.state", location.state)?,
+            address: location.address,
+            zone: location.zone,
+            host: location.host,
+            disks: disks.collect::<Result<_, _>>()?,
+            last_heard: node.last_heard_ms.map(Duration::from_millis),
+            version: node.version,
+            refuses_chunks: node.refuses_chunks,
+            sessions: node.sessions,
+            maintenance_left: node.maintenance_left_ms.map(Duration::from_millis),
+        })
+    }
+
+    /// Disks in service.
+    fn working(&self) -> impl Iterator<Item = &DiskStatus> {
+        self.disks.iter().filter(|disk| !disk.is_failed)
+    }
+
+    /// Bytes that its working disks may use.
+    pub fn capacity(&self) -> u64 {
+        sum(self.working(), |disk| disk.capacity)
+    }
+
+    /// Bytes of those that are free.
+    pub fn free(&self) -> u64 {
+        sum(self.working(), |disk| disk.free)
+    }
+
+    /// Bytes of those that are used.
+    pub fn used(&self) -> u64 {
+        self.capacity().saturating_sub(self.free())
+    }
+
+    /// Sealed chunks on its working disks.
+    pub fn chunks(&self) -> u64 {
+        sum(self.working(), |disk| disk.chunks)
+    }
+
+    /// Number of disks that were taken out of service.
+    pub fn failed_disks(&self) -> usize {
+        self.disks.iter().filter(|disk| disk.is_failed).count()
+    }
+}
+
+impl DiskStatus {
+    /// An empty disk in service.
+    pub fn new(id: DiskId, capacity: u64) -> Self {
+        Self { id, capacity, free: capacity, chunks: 0, is_failed: false }
+    }
+
+    fn from_wire(disk: v1::Disk) -> Result<Self, FieldError> {
+        Ok(Self {
+            id: wire::id("nodes.disks.disk_id", &disk.disk_id)?,
+            capacity: disk.capacity,
+            free: disk.free,
+            chunks: disk.chunks,
+            is_failed: disk.is_failed,
+        })
+    }
+}
+
+fn sum<'a, T: 'a>(all: impl IntoIterator<Item = &'a T>, of: impl Fn(&T) -> u64) -> u64 {
+    all.into_iter().map(of).fold(0, u64::saturating_add)
+}
