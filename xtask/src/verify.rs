@@ -4,6 +4,7 @@ mod edges;
 mod packages;
 mod supply;
 mod tree;
+mod vocabulary;
 mod workflows;
 
 use std::path::Path;
@@ -33,6 +34,7 @@ const STEPS: &[Step] = &[
     Step { name: "workflows", again: "cargo xtask verify workflows", check: workflows::check },
     Step { name: "edges", again: "cargo xtask verify edges", check: edges::check },
     Step { name: "supply", again: "cargo xtask verify supply", check: supply::check },
+    Step { name: "vocabulary", again: "cargo xtask verify vocabulary", check: vocabulary::check },
     Step { name: "lengths", again: "cargo xtask verify lengths", check: tree::check_lengths },
     Step { name: "clippy", again: "cargo clippy --workspace --all-targets", check: clippy },
     Step { name: "doc", again: "cargo xtask verify doc", check: doc },

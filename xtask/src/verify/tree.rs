@@ -22,6 +22,14 @@ pub(super) fn state(root: &Path) -> Result<Vec<u8>> {
     Ok(state)
 }
 
+/// Paths of all files that git knows, from the root of the tree.
+pub(super) fn files(root: &Path) -> Result<Vec<String>> {
+    let listed = git(root, &["ls-files", "-z", "--cached", "--others", "--exclude-standard"])?;
+    let listed = String::from_utf8(listed).context("a path is not UTF-8")?;
+    let listed = listed.split_terminator('\0').filter(|file| root.join(file).exists());
+    Ok(listed.map(str::to_owned).collect())
+}
+
 /// Says which source files are longer than a reader likes. Not a failure: there are good reasons.
 pub(super) fn check_lengths(root: &Path) -> Result<()> {
     let mut files = Vec::new();
