@@ -133,8 +133,7 @@ fn collect(first: Queued, queued: &mut mpsc::Receiver<Queued>, len_max: usize) -
 }
 
 fn weight(commit: &Commit) -> usize {
-    let write = |write: &Write| write.key().len() + write.value().map_or(0, bytes::Bytes::len);
-    commit.writes.iter().map(write).sum()
+    commit.writes.iter().map(Write::bytes).sum()
 }
 
 async fn carry_out(engine: &dyn Engine, batch: Vec<Queued>) {

@@ -3,22 +3,20 @@
 //! Optimistic, because that is what every store worth using can do: read at a snapshot, then
 //! commit writes on conditions. There are no interactive transactions.
 
-use std::collections::BTreeSet;
+mod commit;
+mod counter;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_types::{ErrorCode, LeaseEpoch, Revision};
 
-/// Distinct keys that one commit may name at most, in conditions and writes together. Neither of
-/// the two lists may be longer than this either.
-pub const COMMIT_KEYS_MAX: usize = 100;
-/// Bytes a key has at most.
-pub const KEY_LEN_MAX: usize = 512;
-/// Bytes a value has at most.
-pub const VALUE_LEN_MAX: usize = 64 << 10;
-/// Bytes that the keys and values of one commit have at most, in conditions and writes together.
-pub const COMMIT_BYTES_MAX: usize = 1 << 20;
+pub use commit::{
+    COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, Commit, Condition, Effects, KEY_LEN_MAX, VALUE_LEN_MAX,
+    Write,
+};
+pub use counter::{decode_counter, encode_counter};
 
 /// A value and the revision of the commit that wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,120 +27,6 @@ pub struct Versioned {
     pub version: Revision,
 }
 
-/// What must hold for a commit to take place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
-    /// The key exists, and was last written by this revision.
-    Version(Bytes, Revision),
-    /// The key does not exist.
-    Absent(Bytes),
-    /// No key starts with this prefix.
-    PrefixEmpty(Bytes),
-}
-
-/// A change of one key. Writes may be blind; of two, the later commit wins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Write {
-    /// Sets the key.
-    Put(Bytes, Bytes),
-    /// Removes the key, if it exists.
-    Delete(Bytes),
-}
-
-/// Conditions and writes that take place together or not at all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Commit {
-    /// All of them must hold, judged on the state before any write of this commit.
-    pub conditions: Vec<Condition>,
-    /// In this order; a later write of the same key wins.
-    pub writes: Vec<Write>,
-}
-
-impl Write {
-    /// The key it changes.
-    pub fn key(&self) -> &Bytes {
-        let (Self::Put(key, _) | Self::Delete(key)) = self;
-        key
-    }
-
-    /// What the key holds afterwards; `None` when it is removed.
-    pub fn value(&self) -> Option<&Bytes> {
-        match self {
-            Self::Put(_, value) => Some(value),
-            Self::Delete(_) => None,
-        }
-    }
-}
-
-impl Condition {
-    /// The key or prefix it is about.
-    pub fn key(&self) -> &Bytes {
-        let (Self::Version(key, _) | Self::Absent(key) | Self::PrefixEmpty(key)) = self;
-        key
-    }
-}
-
-impl Commit {
-    /// Bytes of its keys and values, in conditions and writes together.
-    pub fn bytes(&self) -> usize {
-        let conditions = self.conditions.iter().map(|condition| condition.key().len());
-        let writes = self.writes.iter();
-        let writes = writes.map(|write| write.key().len() + write.value().map_or(0, Bytes::len));
-        conditions.chain(writes).sum()
-    }
-
-    /// Refuses with [`EngineError::TooLarge`] what no engine has to accept. Each engine calls it,
-    /// so that a commit which works on one works on all.
-    pub fn check_limits(&self) -> Result<(), EngineError> {
-        let too_large = |what: String| Err(EngineError::TooLarge(what));
-        let named = self.conditions.iter().map(Condition::key);
-        let keys: BTreeSet<&Bytes> = named.chain(self.writes.iter().map(Write::key)).collect();
-        let most = keys.len().max(self.conditions.len()).max(self.writes.len());
-        if most > COMMIT_KEYS_MAX {
-            return too_large(format!("{most} keys, at most {COMMIT_KEYS_MAX} are allowed"));
-        }
-        if let Some(key) = keys.iter().find(|key| key.len() > KEY_LEN_MAX) {
-            let len = key.len();
-            return too_large(format!("a key of {len} bytes, at most {KEY_LEN_MAX} are allowed"));
-        }
-        if self.writes.iter().any(|write| write.key().is_empty()) {
-            return too_large("an empty key".to_owned());
-        }
-        if let Some(len) = self.writes.iter().filter_map(Write::value).map(Bytes::len).max()
-            && len > VALUE_LEN_MAX
-        {
-            return too_large(format!(
-                "a value of {len} bytes, at most {VALUE_LEN_MAX} are allowed"
-            ));
-        }
-        let bytes = self.bytes();
-        if bytes > COMMIT_BYTES_MAX {
-            return too_large(format!("{bytes} bytes, at most {COMMIT_BYTES_MAX} are allowed"));
-        }
-        Ok(())
-    }
-
-    /// Index of the first condition that does not hold on a state, which is given by the version
-    /// of a key and by whether any key starts with a prefix.
-    pub fn first_failing<E>(
-        &self,
-        mut version: impl FnMut(&[u8]) -> Result<Option<Revision>, E>,
-        mut occupied: impl FnMut(&[u8]) -> Result<bool, E>,
-    ) -> Result<Option<usize>, E> {
-        for (index, condition) in self.conditions.iter().enumerate() {
-            let holds = match condition {
-                Condition::Version(key, wanted) => version(key)? == Some(*wanted),
-                Condition::Absent(key) => version(key)?.is_none(),
-                Condition::PrefixEmpty(prefix) => !occupied(prefix)?,
-            };
-            if !holds {
-                return Ok(Some(index));
-            }
-        }
-        Ok(None)
-    }
-}
-
 /// What became of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -150,7 +34,8 @@ pub enum Outcome {
     Committed(Revision),
     /// Nothing was changed, as a condition did not hold.
     Conflict {
-        /// Index of the first condition that did not hold.
+        /// Index of the first condition that did not hold. Writes count after the conditions: it is
+        /// their number and the index of a [`Write::Add`] that was refused.
         condition: usize,
     },
 }

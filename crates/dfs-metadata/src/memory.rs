@@ -106,10 +106,14 @@ impl State {
         if commit.writes.is_empty() {
             return Outcome::Committed(now);
         }
+        let value = |key: &Bytes| Ok::<_, Infallible>(self.get(key, now).map(|found| found.value));
+        let Ok(effects) = commit.effects(value);
+        let effects = match effects {
+            Ok(effects) => effects,
+            Err(condition) => return Outcome::Conflict { condition },
+        };
         self.revision = now.next();
-        let last_of_each: BTreeMap<Bytes, Option<Bytes>> =
-            commit.writes.iter().map(|w| (w.key().clone(), w.value().cloned())).collect();
-        for (key, value) in last_of_each {
+        for (key, value) in effects {
             if value.is_none() && self.get(&key, now).is_none() {
                 continue;
             }

@@ -1,13 +1,14 @@
 //! Independent commits that make one transaction.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use bytes::Bytes;
 use dfs_etcd::etcdserverpb::{Compare, RangeRequest, RequestOp, ResponseOp};
-use dfs_metadata::engine::{Commit, Condition, Write};
+use dfs_metadata::engine::{Commit, Condition, Effects, decode_counter};
 use dfs_types::Revision;
 
+use super::counters::{Counter, Counters};
 use super::keys::Keys;
 use super::requests::{delete, found, has_version, is_absent, put, read};
 
@@ -25,36 +26,68 @@ pub(super) struct Group<'a> {
     commits: Vec<(usize, &'a Commit)>,
     /// Each only once.
     conditions: Vec<&'a Condition>,
-    /// What each key holds afterwards; of several writes the last.
-    writes: BTreeMap<&'a Bytes, Option<&'a Bytes>>,
+    /// What each key holds afterwards; of several writes the last, or their sum.
+    effects: Effects,
+    /// What the sums, and the refusals, rest on.
+    counters: BTreeMap<Bytes, Counter>,
+    /// Index of a commit that adds what cannot be added, and what its conflict names.
+    refused: Vec<(usize, usize)>,
     bytes: usize,
+}
+
+/// What refused a transaction, as far as it was the group.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// Index of a commit, and of its condition that does not hold.
+    pub(super) conflicts: Vec<(usize, usize)>,
+    /// Whether a counter was not what it was taken for.
+    pub(super) is_stale: bool,
+    /// The counters, as they are.
+    pub(super) counters: Vec<(Bytes, Counter)>,
 }
 
 impl<'a> Group<'a> {
     /// Takes as many of `commits`, by index and in order, as go together; at least the first.
-    pub(super) fn gather(commits: impl Iterator<Item = (usize, &'a Commit)>) -> Self {
+    pub(super) fn gather(
+        commits: impl Iterator<Item = (usize, &'a Commit)>,
+        counters: &Counters,
+    ) -> Self {
         let mut group = Self::default();
         for (index, commit) in commits {
-            if !group.take(index, commit) {
+            if !group.take(index, commit, counters) {
                 break;
             }
         }
         group
     }
 
-    fn take(&mut self, index: usize, commit: &'a Commit) -> bool {
+    fn take(&mut self, index: usize, commit: &'a Commit, known: &Counters) -> bool {
         let fresh = |condition: &&Condition| !self.conditions.contains(condition);
         let conditions: Vec<&Condition> = commit.conditions.iter().filter(fresh).collect();
-        let keys: BTreeSet<&Bytes> = commit.writes.iter().map(Write::key).collect();
-        let new_keys = keys.iter().filter(|key| !self.writes.contains_key(**key)).count();
-        let is_full = self.conditions.len() + conditions.len() > OPERATIONS_MAX
-            || self.writes.len() + new_keys > OPERATIONS_MAX
+        let mut counters = BTreeMap::new();
+        let Ok(effects) = commit.effects(|key| {
+            Ok::<_, Infallible>(match self.effects.get(key) {
+                Some(after) => after.clone(),
+                None => counters.entry(key.clone()).or_insert_with(|| known.get(key)).value(),
+            })
+        });
+        let (effects, refused) = match effects {
+            Ok(effects) => (effects, None),
+            Err(condition) => (Effects::new(), Some((index, condition))),
+        };
+        counters.retain(|key, _| !self.counters.contains_key(key));
+        let new_keys = effects.keys().filter(|key| !self.effects.contains_key(*key)).count();
+        let compares = self.conditions.len() + self.counters.len();
+        let is_full = compares + conditions.len() + counters.len() > OPERATIONS_MAX
+            || self.effects.len() + new_keys > OPERATIONS_MAX
             || self.bytes + commit.bytes() > BYTES_MAX;
-        if !self.commits.is_empty() && (is_full || self.is_touched_by(commit)) {
+        if !self.commits.is_empty() && (is_full || self.is_touched_by(commit, &effects)) {
             return false;
         }
         self.conditions.extend(conditions);
-        self.writes.extend(commit.writes.iter().map(|write| (write.key(), write.value())));
+        self.counters.extend(counters);
+        self.effects.extend(effects);
+        self.refused.extend(refused);
         self.bytes += commit.bytes();
         self.commits.push((index, commit));
         true
@@ -63,18 +96,16 @@ impl<'a> Group<'a> {
     /// Whether what is in the group already changes what the commit is judged on, or the commit
     /// removes a key that was set just before: a watch must see both, and sees one change of a
     /// key in each transaction.
-    fn is_touched_by(&self, commit: &Commit) -> bool {
+    fn is_touched_by(&self, commit: &Commit, effects: &Effects) -> bool {
         let judged_on_writes = commit.conditions.iter().any(|condition| match condition {
-            Condition::Version(key, _) | Condition::Absent(key) => self.writes.contains_key(key),
+            Condition::Version(key, _) | Condition::Absent(key) => self.effects.contains_key(key),
             Condition::PrefixEmpty(prefix) => {
-                let next = self.writes.range::<&Bytes, _>(prefix..).next();
+                let next = self.effects.range::<Bytes, _>(prefix..).next();
                 next.is_some_and(|(key, _)| key.starts_with(prefix))
             }
         });
-        judged_on_writes
-            || commit.writes.iter().any(|write| {
-                write.value().is_none() && self.writes.get(write.key()).is_some_and(Option::is_some)
-            })
+        let is_set = |key| self.effects.get(key).is_some_and(Option::is_some);
+        judged_on_writes || effects.iter().any(|(key, after)| after.is_none() && is_set(key))
     }
 
     /// Its commits, with the index of each.
@@ -82,28 +113,52 @@ impl<'a> Group<'a> {
         &self.commits
     }
 
-    /// All conditions of all commits.
+    /// What the conflict of a commit names if the group takes place, although the commit does not.
+    pub(super) fn refused(&self, commit: usize) -> Option<usize> {
+        let found = self.refused.iter().find(|(index, _)| *index == commit);
+        found.map(|(_, condition)| *condition)
+    }
+
+    /// The counters that were added to, once the group has taken place at this revision.
+    pub(super) fn counters_at(&self, revision: i64) -> Vec<(Bytes, Counter)> {
+        let after = |(key, before): (&Bytes, &Counter)| {
+            let after = match self.effects.get(key) {
+                Some(Some(value)) => Counter::Found(revision, decode_counter(value)),
+                Some(None) => Counter::Absent,
+                None => *before,
+            };
+            (key.clone(), after)
+        };
+        self.counters.iter().map(after).collect()
+    }
+
+    /// All conditions of all commits, and the versions of the counters.
     pub(super) fn compares(&self, keys: &Keys) -> Vec<Compare> {
-        let compare = |condition: &&Condition| match condition {
+        let condition = |condition: &&Condition| match condition {
             Condition::Version(key, revision) => has_version(keys.user(key), revision.0),
             Condition::Absent(key) => is_absent(keys.user(key), Bytes::new()),
             Condition::PrefixEmpty(prefix) => is_absent(keys.user(prefix), keys.end(prefix)),
         };
-        self.conditions.iter().map(compare).collect()
+        let counter = |(key, counter): (&Bytes, &Counter)| match counter {
+            Counter::Found(version, _) => has_version(keys.user(key), *version as u64),
+            Counter::Absent => is_absent(keys.user(key), Bytes::new()),
+        };
+        let conditions = self.conditions.iter().map(condition);
+        conditions.chain(self.counters.iter().map(counter)).collect()
     }
 
     /// All writes of all commits.
     pub(super) fn operations(&self, keys: &Keys) -> Vec<RequestOp> {
-        let operation = |key: &Bytes, value: Option<&Bytes>| match value {
+        let operation = |(key, value): (&Bytes, &Option<Bytes>)| match value {
             Some(value) => put(keys.user(key), value.clone(), 0),
             None => delete(keys.user(key)),
         };
-        self.writes.iter().map(|(key, value)| operation(key, *value)).collect()
+        self.effects.iter().map(operation).collect()
     }
 
-    /// Reads what the conditions are about, one read for each condition.
+    /// Reads what the conditions are about, one read for each condition, then the counters.
     pub(super) fn reads(&self, keys: &Keys) -> Vec<RequestOp> {
-        let look = |condition: &&Condition| {
+        let condition = |condition: &&Condition| {
             let range_end = match condition {
                 Condition::PrefixEmpty(prefix) => keys.end(prefix),
                 Condition::Version(..) | Condition::Absent(_) => Bytes::new(),
@@ -111,15 +166,17 @@ impl<'a> Group<'a> {
             let key = keys.user(condition.key());
             read(RangeRequest { key, range_end, limit: 1, keys_only: true, ..<_>::default() })
         };
-        self.conditions.iter().map(look).collect()
+        let counter = |key: &Bytes| read(RangeRequest { key: keys.user(key), ..<_>::default() });
+        let conditions = self.conditions.iter().map(condition);
+        conditions.chain(self.counters.keys().map(counter)).collect()
     }
 
-    /// The commits that have a condition which does not hold, with the first such condition, on
-    /// the state that [`Self::reads`] gave.
-    pub(super) fn conflicts(&self, answers: Vec<ResponseOp>) -> Vec<(usize, usize)> {
+    /// Why the group was refused, on the state that [`Self::reads`] gave.
+    pub(super) fn refusal(&self, answers: Vec<ResponseOp>) -> Refusal {
         let mut versions: BTreeMap<&[u8], Option<Revision>> = BTreeMap::new();
         let mut occupied: BTreeMap<&[u8], bool> = BTreeMap::new();
-        for (condition, answer) in self.conditions.iter().zip(answers) {
+        let mut answers = answers.into_iter();
+        for (condition, answer) in self.conditions.iter().zip(answers.by_ref()) {
             let kvs = found(answer);
             match condition {
                 Condition::PrefixEmpty(prefix) => {
@@ -138,12 +195,20 @@ impl<'a> Group<'a> {
             );
             Some((*index, failing?))
         };
-        self.commits.iter().filter_map(first_failing).collect()
+        let seen = |(key, answer): (&Bytes, _)| (key.clone(), Counter::seen(found(answer).first()));
+        let counters: Vec<(Bytes, Counter)> = self.counters.keys().zip(answers).map(seen).collect();
+        Refusal {
+            conflicts: self.commits.iter().filter_map(first_failing).collect(),
+            is_stale: counters.iter().any(|(key, seen)| self.counters.get(key) != Some(seen)),
+            counters,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use dfs_metadata::engine::{Write, encode_counter};
+
     use super::*;
 
     fn key(name: &str) -> Bytes {
@@ -158,7 +223,7 @@ mod tests {
         let mut sizes = Vec::new();
         let mut done = 0;
         while done < commits.len() {
-            let group = Group::gather(commits.iter().enumerate().skip(done));
+            let group = Group::gather(commits.iter().enumerate().skip(done), &Counters::default());
             sizes.push(group.commits().len());
             done += group.commits().len();
         }
@@ -198,7 +263,7 @@ mod tests {
         let commit = |writes| Commit { conditions: vec![], writes };
         let remove = || Write::Delete(key("a"));
         let commits = [commit(vec![remove()]), commit(vec![put("a"), put("a")])];
-        let group = Group::gather(commits.iter().enumerate());
+        let group = Group::gather(commits.iter().enumerate(), &Counters::default());
         assert_eq!(group.operations(&Keys::new("p")).len(), 1);
         assert_eq!(sizes(&commits), [2]);
         assert_eq!(sizes(&[commit(vec![put("a")]), commit(vec![remove()])]), [1, 1]);
@@ -213,5 +278,47 @@ mod tests {
                 .collect(),
         };
         assert_eq!(sizes(&[large(), large(), large(), large()]), [3, 1]);
+    }
+
+    fn add(name: &str, delta: i64) -> Commit {
+        Commit { conditions: vec![], writes: vec![Write::Add(key(name), delta)] }
+    }
+
+    #[test]
+    fn additions_to_one_counter_are_folded_into_one_write() {
+        let mut counters = Counters::default();
+        counters.learn(vec![(key("a"), Counter::Found(7, Some(40)))]);
+        let commits = [add("a", 1), add("b", 5), add("a", 3), add("a", -2)];
+        let group = Group::gather(commits.iter().enumerate(), &counters);
+        let keys = Keys::new("p");
+        assert_eq!(group.commits().len(), 4);
+        let sums = [("a", 42), ("b", 5)]
+            .map(|(name, sum)| super::put(keys.user(&key(name)), encode_counter(sum), 0));
+        assert_eq!(group.operations(&keys), sums);
+        let compares =
+            [has_version(keys.user(&key("a")), 7), is_absent(keys.user(&key("b")), Bytes::new())];
+        assert_eq!(group.compares(&keys), compares);
+        let after =
+            [(key("a"), Counter::Found(9, Some(42))), (key("b"), Counter::Found(9, Some(5)))];
+        assert_eq!(group.counters_at(9), after);
+    }
+
+    #[test]
+    fn an_addition_after_a_put_of_the_group_rests_on_no_counter() {
+        let blind = |writes| Commit { conditions: vec![], writes };
+        let commits = [blind(vec![Write::Put(key("a"), encode_counter(1))]), add("a", 1)];
+        let group = Group::gather(commits.iter().enumerate(), &Counters::default());
+        assert_eq!((group.commits().len(), group.compares(&Keys::new("p"))), (2, vec![]));
+        assert_eq!(sizes(&[add("a", 1), blind(vec![Write::Delete(key("a"))])]), [1, 1]);
+    }
+
+    #[test]
+    fn a_refused_addition_writes_nothing_and_spares_its_neighbours() {
+        let mut counters = Counters::default();
+        counters.learn(vec![(key("a"), Counter::Found(7, Some(i64::MAX)))]);
+        let commits = [add("a", 1), add("a", -1)];
+        let group = Group::gather(commits.iter().enumerate(), &counters);
+        assert_eq!((group.refused(0), group.refused(1)), (Some(0), None));
+        assert_eq!(group.counters_at(9), [(key("a"), Counter::Found(9, Some(i64::MAX - 1)))]);
     }
 }

@@ -18,6 +18,7 @@
 
 mod clock;
 mod compaction;
+mod counters;
 mod failure;
 mod group;
 mod keys;

@@ -22,8 +22,9 @@ use dfs_metadata::engine::{Commit, EngineError, Outcome};
 use dfs_types::{OsRandom, Random as _, Revision};
 use tokio::sync::watch;
 
+use super::counters::Counters;
 use super::failure::engine_error;
-use super::group::Group;
+use super::group::{Group, Refusal};
 use super::keys::Keys;
 use super::requests::{found, has_version, is_absent, put, read, revision_of};
 
@@ -42,6 +43,7 @@ pub(super) struct Writer {
     /// Greatest number that was written to a marker, or was about to be.
     number: u64,
     unsettled: Option<Unsettled>,
+    counters: Counters,
     /// The lease to keep alive; 0 is none.
     lease: watch::Sender<i64>,
 }
@@ -71,20 +73,28 @@ enum Fate {
 
 enum Verdict {
     Committed(i64),
-    /// Index of a commit, and of its condition that does not hold.
-    Conflicts(Vec<(usize, usize)>),
+    /// Something of the group does not hold; nothing of it took place.
+    Refused(Refusal),
 }
 
 impl Writer {
     /// Makes a writer, and the place where the lease of its marker is told.
     pub(super) fn new(client: Client, keys: Keys) -> (Self, watch::Receiver<i64>) {
         let (lease, leases) = watch::channel(0);
-        let writer = Self { client, keys, marker: None, number: 0, unsettled: None, lease };
+        let writer = Self {
+            client,
+            keys,
+            marker: None,
+            number: 0,
+            unsettled: None,
+            counters: Counters::default(),
+            lease,
+        };
         (writer, leases)
     }
 
     /// What [`Engine::commit_batch`](dfs_metadata::engine::Engine::commit_batch) promises. Each
-    /// round decides at least one commit. A batch of which a part took place before an error has
+    /// round decides at least one commit, or learns a counter that another handle has changed. A batch of which a part took place before an error has
     /// an unknown outcome.
     pub(super) async fn commit_batch(
         &mut self,
@@ -97,19 +107,27 @@ impl Writer {
         loop {
             let open = outcomes.iter().zip(commits).enumerate();
             let open = open.filter(|(_, (outcome, _))| outcome.is_none());
-            let group = Group::gather(open.map(|(index, (_, commit))| (index, commit)));
+            let open = open.map(|(index, (_, commit))| (index, commit));
+            let group = Group::gather(open, &self.counters);
             if group.commits().is_empty() {
                 return Ok(outcomes.into_iter().flatten().collect());
             }
             match self.carry_out(&group, &mut budget).await {
                 Ok(Verdict::Committed(revision)) => {
+                    self.counters.learn(group.counters_at(revision));
                     for (index, commit) in group.commits() {
-                        has_committed |= !commit.writes.is_empty();
-                        outcomes[*index] = Some(Outcome::Committed(own_revision(commit, revision)));
+                        let outcome = match group.refused(*index) {
+                            Some(condition) => Outcome::Conflict { condition },
+                            None => Outcome::Committed(own_revision(commit, revision)),
+                        };
+                        has_committed |=
+                            !commit.writes.is_empty() && matches!(outcome, Outcome::Committed(_));
+                        outcomes[*index] = Some(outcome);
                     }
                 }
-                Ok(Verdict::Conflicts(conflicts)) => {
-                    for (index, condition) in conflicts {
+                Ok(Verdict::Refused(refusal)) => {
+                    self.counters.learn(refusal.counters);
+                    for (index, condition) in refusal.conflicts {
                         outcomes[index] = Some(Outcome::Conflict { condition });
                     }
                 }
@@ -140,13 +158,18 @@ impl Writer {
                     return Ok(Verdict::Committed(revision));
                 }
                 Ok(answer) => {
-                    if let Some(verdict) = judge(group, &marker, answer) {
-                        return Ok(verdict);
-                    }
-                    self.forget_marker();
+                    let what = match refusal(group, &marker, answer) {
+                        Some(refusal) if !refusal.conflicts.is_empty() || budget.is_left() => {
+                            return Ok(Verdict::Refused(refusal));
+                        }
+                        Some(_) => "other processes add to the same counters all the time",
+                        None => {
+                            self.forget_marker();
+                            "the lease of this process in etcd does not last"
+                        }
+                    };
                     if !budget.is_left() {
-                        let what = "the lease of this process in etcd does not last".to_owned();
-                        return Err(EngineError::Unavailable(what));
+                        return Err(EngineError::Unavailable(what.to_owned()));
                     }
                 }
                 Err(error @ Error::Unreachable(_)) => {
@@ -289,13 +312,13 @@ impl Writer {
     }
 }
 
-/// Which commits of a refused group have conflicts; `None` when the marker was the reason.
-fn judge(group: &Group<'_>, marker: &Marker, answer: TxnResponse) -> Option<Verdict> {
+/// Why a group was refused; `None` when the marker was the reason.
+fn refusal(group: &Group<'_>, marker: &Marker, answer: TxnResponse) -> Option<Refusal> {
     let mut responses = answer.responses;
     let seen = responses.pop().map(found)?.into_iter().next()?;
-    let conflicts = group.conflicts(responses);
-    let is_decided = seen.mod_revision == marker.version && !conflicts.is_empty();
-    is_decided.then_some(Verdict::Conflicts(conflicts))
+    let refusal = group.refusal(responses);
+    let is_decided = !refusal.conflicts.is_empty() || refusal.is_stale;
+    (seen.mod_revision == marker.version && is_decided).then_some(refusal)
 }
 
 /// The revision that a commit is told. One without writes was judged on the state just before the

@@ -1,14 +1,12 @@
 //! The blocking side: one writer on a redb database, and the views that it publishes.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use dfs_metadata::change_log::ChangeLog;
-use dfs_metadata::engine::{Change, Commit, EngineError, Outcome};
+use dfs_metadata::engine::{Change, Commit, Effects, EngineError, Outcome};
 use dfs_types::Revision;
 use redb::{Builder, Database, ReadableDatabase, Table, TableError, WriteTransaction};
 
@@ -292,11 +290,17 @@ fn apply(
             |key| Ok::<_, Fault>(get(&records, key)?.map(|found| found.version)),
             |prefix| Ok(!range(&records, prefix, &[], 1)?.is_empty()),
         )?;
-        let outcome = if let Some(condition) = failing {
-            Outcome::Conflict { condition }
-        } else {
-            write(&mut records, commit, &mut batch)?;
-            Outcome::Committed(batch.revision)
+        let effects = match failing {
+            Some(condition) => Err(condition),
+            None => commit
+                .effects(|key| Ok::<_, Fault>(get(&records, key)?.map(|found| found.value)))?,
+        };
+        let outcome = match effects {
+            Err(condition) => Outcome::Conflict { condition },
+            Ok(effects) => {
+                write(&mut records, effects, &mut batch)?;
+                Outcome::Committed(batch.revision)
+            }
         };
         batch.outcomes.push(outcome);
     }
@@ -308,29 +312,23 @@ fn apply(
 
 fn write(
     records: &mut Table<'_, &'static [u8], &'static [u8]>,
-    commit: &Commit,
+    effects: Effects,
     batch: &mut Applied,
 ) -> Result<(), Fault> {
-    if commit.writes.is_empty() {
+    if effects.is_empty() {
         return Ok(());
     }
     batch.revision = batch.revision.next();
-    let last_of_each: BTreeMap<&Bytes, Option<&Bytes>> =
-        commit.writes.iter().map(|write| (write.key(), write.value())).collect();
-    for (key, value) in last_of_each {
-        let existed = match value {
+    for (key, value) in effects {
+        let existed = match &value {
             Some(value) => {
-                records.insert(&**key, &*encode(key, batch.revision, value))?;
+                records.insert(&*key, &*encode(&key, batch.revision, value))?;
                 true
             }
-            None => records.remove(&**key)?.is_some(),
+            None => records.remove(&*key)?.is_some(),
         };
         if existed {
-            batch.changes.push(Change {
-                key: key.clone(),
-                value: value.cloned(),
-                revision: batch.revision,
-            });
+            batch.changes.push(Change { key, value, revision: batch.revision });
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_engines::etcd::EtcdEngine;
 use dfs_etcd::test_server::Cluster;
-use dfs_metadata::engine::{Engine as _, EngineError, Watch};
+use dfs_metadata::engine::{Engine as _, EngineError, Watch, Write, encode_counter};
 use dfs_types::Revision;
 use tokio::time::timeout;
 
@@ -39,14 +39,18 @@ impl Bench {
 
     /// Sends a commit of a value; it is not over yet.
     fn send(&self, value: &str) -> tokio::task::JoinHandle<Result<Revision, EngineError>> {
-        let (engine, writes) = (self.engine.clone(), vec![put("a", value)]);
-        tokio::spawn(async move { write(&engine, writes).await })
+        self.send_write(put("a", value))
+    }
+
+    fn send_write(&self, one: Write) -> tokio::task::JoinHandle<Result<Revision, EngineError>> {
+        let engine = self.engine.clone();
+        tokio::spawn(async move { write(&engine, vec![one]).await })
     }
 
     /// The value was written once, by this commit.
-    async fn is_there_once(&mut self, value: &str, revision: Revision) {
+    async fn is_there_once(&mut self, value: impl AsRef<[u8]>, revision: Revision) {
         let change = timeout(DEADLINE, self.changes.next()).await.unwrap().unwrap();
-        assert_eq!(change.value.unwrap(), value);
+        assert_eq!(*change.value.unwrap(), *value.as_ref());
         assert_eq!(change.revision, revision, "the caller was told another revision");
         let again = timeout(QUIET, self.changes.next()).await;
         assert!(again.is_err(), "it was written twice: {again:?}");
@@ -120,5 +124,34 @@ async fn a_caller_that_leaves_leaves_nothing_half_done() {
         let first = timeout(DEADLINE, bench.changes.next()).await.unwrap().unwrap();
         assert_eq!((&*first.key, &*first.value.unwrap()), (&b"a"[..], text.as_bytes()));
         bench.is_there_once(&text, revision).await;
+    }
+}
+
+#[tokio::test]
+async fn an_addition_whose_reply_is_lost_counts_once() {
+    let mut bench = Bench::new().await;
+    let add = || Write::Add(Bytes::from_static(b"a"), 1);
+    let mut sum = 0;
+    for round in 0..2 * ROUNDS {
+        let fault = [Fault::AnswersLost, Fault::RequestsHeld][round / 2 % 2];
+        bench.proxy.set(fault);
+        let adding = bench.send_write(add());
+        sum += 1;
+        // Every other time nobody says that the connection is of no more use.
+        if round % 2 == 0 {
+            if fault == Fault::AnswersLost {
+                let seen = async || value(&bench.beside, "a").await.unwrap();
+                let expected = Some(encode_counter(sum));
+                until("the addition takes place", async || seen().await == expected).await;
+            }
+            bench.proxy.set(Fault::Cut);
+        }
+        let revision = timeout(DEADLINE, adding).await.unwrap().unwrap().unwrap();
+        bench.is_there_once(encode_counter(sum), revision).await;
+        // What was held arrives now, too late. The other handle changes what the first one knows.
+        bench.proxy.set(Fault::None);
+        let revision = write(&bench.beside, vec![add()]).await.unwrap();
+        sum += 1;
+        bench.is_there_once(encode_counter(sum), revision).await;
     }
 }

@@ -9,6 +9,7 @@
 //! }
 //! ```
 
+mod additions;
 mod commits;
 mod durability;
 mod histories;
@@ -27,6 +28,11 @@ use dfs_types::Revision;
 
 use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Versioned, Watch, Write};
 
+pub use additions::{
+    added_keys_have_versions_and_changes, additions_of_a_batch_are_summed_up,
+    additions_of_rivals_are_not_lost, additions_survive, impossible_additions_are_refused,
+    many_additions_in_one_commit,
+};
 pub use commits::{
     absent_condition, batch_is_ordered_and_independent, commit_without_writes,
     concurrent_increments, conditions_see_the_state_before, limits, prefix_empty_condition,
@@ -65,18 +71,24 @@ macro_rules! engine_conformance {
             absent_condition
             acknowledged_is_seen_everywhere
             acknowledged_survives
+            added_keys_have_versions_and_changes
+            additions_of_a_batch_are_summed_up
+            additions_of_rivals_are_not_lost
+            additions_survive
             batch_is_ordered_and_independent
             commit_without_writes
             concurrent_increments
             conditions_see_the_state_before
             empty_store
             get_many_keeps_order
+            impossible_additions_are_refused
             last_before_is_isolated
             last_before_respects_boundaries
             lease_excludes
             lease_fences_an_earlier_holder
             lease_passes_on
             limits
+            many_additions_in_one_commit
             prefix_empty_condition
             random_histories
             ranges_page
@@ -115,6 +127,10 @@ fn put(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Write {
 
 fn delete(key: impl AsRef<[u8]>) -> Write {
     Write::Delete(Bytes::copy_from_slice(key.as_ref()))
+}
+
+fn add(key: impl AsRef<[u8]>, delta: i64) -> Write {
+    Write::Add(Bytes::copy_from_slice(key.as_ref()), delta)
 }
 
 async fn try_commit(

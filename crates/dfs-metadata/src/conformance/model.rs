@@ -7,7 +7,10 @@ use bytes::Bytes;
 use dfs_types::{Random, Revision, SeededRandom};
 
 use super::{Harness, snapshot};
-use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Versioned, Watch, Write};
+use crate::engine::{
+    Commit, Condition, Engine, Outcome, Snapshot, Versioned, Watch, Write, decode_counter,
+    encode_counter,
+};
 
 type Map = BTreeMap<Bytes, Versioned>;
 
@@ -27,6 +30,8 @@ const KEYS: [&[u8]; 12] = [
     b"\xff\xff",
 ];
 const PREFIXES: [&[u8]; 8] = [b"", b"a", b"a/", b"a/1", b"a/\xff", b"b/", b"c", b"\xff"];
+/// What is added and put, so that sums also leave the range of a counter.
+const DELTAS: [i64; 7] = [0, 1, -1, 1_000, -1_000, i64::MAX, i64::MIN];
 const STEPS: usize = 150;
 /// Snapshots that are kept and read again later.
 const SNAPSHOTS: usize = 4;
@@ -71,7 +76,11 @@ struct History {
 }
 
 fn pick(random: &dyn Random, from: &[&'static [u8]]) -> Bytes {
-    Bytes::from_static(from[random.below(from.len() as u64) as usize])
+    Bytes::from_static(pick_one::<&[u8]>(random, from))
+}
+
+fn pick_one<'a, T>(random: &dyn Random, from: &'a [T]) -> &'a T {
+    &from[random.below(from.len() as u64) as usize]
 }
 
 impl History {
@@ -92,6 +101,7 @@ impl History {
         let before = self.last;
         for (commit, outcome) in batch.iter().zip(outcomes) {
             let failing = commit.conditions.iter().position(|c| !holds(c, &self.model));
+            let failing = failing.or_else(|| refused(commit, &self.model));
             match (failing, outcome) {
                 (Some(condition), outcome) => {
                     assert_eq!(outcome, Outcome::Conflict { condition }, "{context}: {commit:?}");
@@ -159,8 +169,10 @@ fn random_commit(random: &dyn Random, model: &Map) -> Commit {
     };
     let write = || {
         let key = pick(random, &KEYS);
-        match random.below(3) {
+        match random.below(6) {
             0 => Write::Delete(key),
+            1..4 => Write::Add(key, *pick_one(random, &DELTAS)),
+            4 => Write::Put(key, encode_counter(*pick_one(random, &DELTAS))),
             _ => Write::Put(key, Bytes::from(random.below(1000).to_string())),
         }
     };
@@ -180,6 +192,28 @@ fn holds(condition: &Condition, model: &Map) -> bool {
     }
 }
 
+/// What a commit with an addition that cannot be made is told.
+fn refused(commit: &Commit, model: &Map) -> Option<usize> {
+    let mut model = model.clone();
+    for (index, write) in commit.writes.iter().enumerate() {
+        if let Write::Add(key, delta) = write
+            && sum(model.get(key), *delta).is_none()
+        {
+            return Some(commit.conditions.len() + index);
+        }
+        let one = Commit { conditions: vec![], writes: vec![write.clone()] };
+        carry_out(&one, &mut model, Revision(0));
+    }
+    None
+}
+
+fn sum(before: Option<&Versioned>, delta: i64) -> Option<i64> {
+    match before {
+        None => Some(delta),
+        Some(found) => decode_counter(&found.value)?.checked_add(delta),
+    }
+}
+
 fn carry_out(
     commit: &Commit,
     model: &mut Map,
@@ -193,6 +227,10 @@ fn carry_out(
             }
             Write::Delete(key) => {
                 model.remove(key);
+            }
+            Write::Add(key, delta) => {
+                let sum = sum(model.get(key), *delta).expect("it was not refused");
+                model.insert(key.clone(), Versioned { value: encode_counter(sum), version });
             }
         }
     }

@@ -293,7 +293,7 @@ async fn write(
     let mut last = empty();
     let mut bytes = last.bytes();
     for write in differences {
-        let weight = write.key().len() + write.value().map_or(0, Bytes::len);
+        let weight = write.bytes();
         if last.writes.len() == WRITES_MAX || bytes + weight > COMMIT_BYTES_MAX {
             commits.push(std::mem::replace(&mut last, empty()));
             bytes = last.bytes();
