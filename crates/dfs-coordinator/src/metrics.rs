@@ -38,6 +38,8 @@ const METHODS: &[&str] = &[
     "Maintenance",
     "Deregister",
     "Forget",
+    "Workers",
+    "SetWorker",
     "PrepareChunkUpload",
     "ChunkDataStream",
     "RetrieveChunk",

@@ -298,7 +298,8 @@ impl Base {
             tokio::select! {
                 biased;
                 () = stopping.requested() => {}
-                () = watch(&core, &handle.readiness) => {}
+                () = watch(&core) => {}
+                () = refresh(&core, &handle.readiness) => {}
                 _ = workers::run_all(&core) => {}
             }
         };
@@ -307,25 +308,14 @@ impl Base {
     }
 }
 
-/// Keeps what is known of the nodes, the readiness and the gauges fresh; runs until dropped.
-async fn watch(core: &Core, readiness: &Readiness) {
-    let mut refresh_at = Instant::now();
+/// Keeps the liveness of the nodes and the gauges fresh; runs until dropped. Never waits for the
+/// metadata: a tick that comes late counts as time in which no heartbeat could be heard.
+async fn watch(core: &Core) {
     loop {
         let now = Instant::now();
-        core.registry().tick(now);
-        if refresh_at <= now {
-            refresh_at = now + REFRESH_EVERY;
-            match core.refresh_members().await {
-                Ok(()) => readiness.ready(),
-                Err(error) => {
-                    let error = with_causes(&error);
-                    warn!(error, "the metadata cannot be read");
-                    readiness.not_ready(format!("the metadata cannot be read: {error}"));
-                }
-            }
-        }
         let (views, lost) = {
-            let registry = core.registry();
+            let mut registry = core.registry();
+            registry.tick(now);
             (registry.views(now), registry.lost(now))
         };
         core.counts.show_nodes(&views);
@@ -335,6 +325,21 @@ async fn watch(core: &Core, readiness: &Readiness) {
             core.counts.show_worker(worker);
         }
         sleep(core.settings.heartbeat_interval()).await;
+    }
+}
+
+/// Keeps what is stored of the nodes, and the readiness, fresh; runs until dropped.
+async fn refresh(core: &Core, readiness: &Readiness) {
+    loop {
+        match core.refresh_members().await {
+            Ok(()) => readiness.ready(),
+            Err(error) => {
+                let error = with_causes(&error);
+                warn!(error, "the metadata cannot be read");
+                readiness.not_ready(format!("the metadata cannot be read: {error}"));
+            }
+        }
+        sleep(REFRESH_EVERY).await;
     }
 }
 

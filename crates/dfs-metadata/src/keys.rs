@@ -24,6 +24,8 @@ pub(crate) const NODE_INTENT: Bytes = Bytes::from_static(b"s/node-intent");
 
 /// There while the store is an unfinished copy of another.
 pub(crate) const MIGRATION: Bytes = Bytes::from_static(b"s/migration");
+/// What administrators set for background workers.
+pub(crate) const WORKERS: &[u8] = b"s/worker/";
 /// Epochs and renewals of leases.
 pub(crate) const LEASES: &[u8] = b"s/lease/";
 /// How the key of a renewal ends, and only that of a renewal.
@@ -53,6 +55,11 @@ fn key(kind: &[u8], parts: &[&[u8]]) -> Bytes {
 
 fn number(inode: InodeId) -> [u8; 8] {
     inode.0.to_be_bytes()
+}
+
+/// What administrators set for a background worker.
+pub(crate) fn worker(name: &str) -> Bytes {
+    key(WORKERS, &[name.as_bytes()])
 }
 
 /// All entries of a directory.

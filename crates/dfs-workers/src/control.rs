@@ -1,11 +1,6 @@
 //! What administrators set for a worker.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
-
-/// Longest pause. Longer ones are renewed, so that a forgotten one ends.
-pub const PAUSE_MAX: Duration = Duration::from_hours(24 * 7);
 
 /// What administrators set for a worker. The default sets nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -24,7 +24,7 @@ mod supervise;
 mod throttle;
 mod worker;
 
-pub use control::{Control, PAUSE_MAX};
+pub use control::Control;
 pub use handle::{Activity, Handle, Handles};
 pub use run::run;
 pub use spec::{Budget, DELETE, Place, REAPER, REPAIR, Spec, Unit, all};

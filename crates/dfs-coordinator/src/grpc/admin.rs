@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
 use super::upload::replication;
-use super::{bootstrap, holder, nodes, removal};
+use super::{bootstrap, holder, nodes, removal, workers};
 use crate::core::{Core, location, unknown_location, wire_state};
 use crate::failure;
 use crate::registry::View;
@@ -81,6 +81,17 @@ impl Admin for Handler {
 
     async fn forget(&self, request: Request<v1::ForgetRequest>) -> Answer<v1::ForgetResponse> {
         Ok(Response::new(removal::forget(&self.0, split(request)?).await?))
+    }
+
+    async fn workers(&self, request: Request<v1::WorkersRequest>) -> Answer<v1::WorkersResponse> {
+        Ok(Response::new(workers::list(&self.0, split(request)?).await?))
+    }
+
+    async fn set_worker(
+        &self,
+        request: Request<v1::SetWorkerRequest>,
+    ) -> Answer<v1::SetWorkerResponse> {
+        Ok(Response::new(workers::set(&self.0, split(request)?).await?))
     }
 }
 
@@ -172,14 +183,7 @@ pub(super) struct BackgroundWork {
 /// The background work as it is here.
 async fn background_work(core: &Core, state: &ClusterState, least: Revision) -> BackgroundWork {
     let replication = replication_status(core, state, least).await;
-    let workers = core.background.workers.iter().map(|progress| v1::WorkerStatus {
-        name: progress.spec().name.to_owned(),
-        state: progress.detail(),
-        done: progress.done(),
-        failed: progress.failed(),
-        queued: progress.queued(),
-    });
-    let (workers, lease_holder) = (workers.collect(), core.background.lease_holder());
+    let (workers, lease_holder) = (workers::statuses(core), core.background.lease_holder());
     BackgroundWork { replication, workers, lease_holder }
 }
 

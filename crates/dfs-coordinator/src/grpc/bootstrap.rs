@@ -152,6 +152,14 @@ impl Admin for Handler {
     async fn forget(&self, _: Request<v1::ForgetRequest>) -> Answer<v1::ForgetResponse> {
         Err(not_yet())
     }
+
+    async fn workers(&self, _: Request<v1::WorkersRequest>) -> Answer<v1::WorkersResponse> {
+        Err(not_yet())
+    }
+
+    async fn set_worker(&self, _: Request<v1::SetWorkerRequest>) -> Answer<v1::SetWorkerResponse> {
+        Err(not_yet())
+    }
 }
 
 /// Answers each call of the service `S` with the word that it is too early.

@@ -5,9 +5,11 @@ use std::time::Duration;
 use dfs_metadata::engine::lease_renewal_key;
 use dfs_proto::v1::admin_client::AdminClient;
 use dfs_proto::wire::WireId;
-use dfs_proto::{MESSAGE_LEN_MAX, v1};
+use dfs_proto::{Failure, MESSAGE_LEN_MAX, v1};
+use dfs_transport::ClientChannel;
 use dfs_types::Revision;
 use tokio::time::timeout;
+use tonic::{Response, Status};
 
 use super::admin::BackgroundWork;
 use crate::core::Core;
@@ -16,6 +18,8 @@ use crate::workers::WORKER_LEASE;
 /// How long the holder may take. It waits half a second for its repair itself, and a client asks
 /// another coordinator after a second.
 const ANSWER_WITHIN: Duration = Duration::from_millis(750);
+/// How long it may take for a call that it answers itself, which may be a commit.
+const CALL_WITHIN: Duration = Duration::from_secs(5);
 
 /// Asks the holder of the worker lease how the data is and what the workers do, with all that
 /// happened to the chunks up to `least`. `None` when there is none, or it does not answer.
@@ -27,15 +31,7 @@ pub(super) async fn ask(core: &Core, least: Revision) -> Option<BackgroundWork> 
 }
 
 async fn ask_holder(core: &Core, least: Revision) -> Option<BackgroundWork> {
-    let snapshot = core.engine.snapshot().await.ok()?;
-    let renewal = snapshot.get(&lease_renewal_key(WORKER_LEASE)).await.ok()??;
-    let holder = std::str::from_utf8(&renewal.value).ok()?;
-    if holder == core.background.holder() {
-        // It was this one, and is no more.
-        return None;
-    }
-    let channel = core.channels.control(holder).ok()?;
-    let mut admin = AdminClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
+    let (holder, mut admin) = client(core).await?;
     let request = v1::ClusterStatusRequest { min_revision: least.0, is_relayed: true };
     let answer = match admin.cluster_status(request).await {
         Ok(answer) => answer.into_inner(),
@@ -54,4 +50,32 @@ async fn ask_holder(core: &Core, least: Revision) -> Option<BackgroundWork> {
         workers: answer.workers,
         lease_holder: answer.worker_lease_holder,
     })
+}
+
+/// Has the holder of the worker lease answer a call. `None` when there is none, or it does not
+/// answer in time.
+pub(super) async fn call<T>(
+    core: &Core,
+    send: impl AsyncFnOnce(AdminClient<ClientChannel>) -> Result<Response<T>, Status>,
+) -> Option<Result<T, Failure>> {
+    let call = async {
+        let (_, admin) = client(core).await?;
+        Some(send(admin).await)
+    };
+    let answer = timeout(CALL_WITHIN, call).await.ok()??;
+    Some(answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status)))
+}
+
+/// The holder of the worker lease, which is another coordinator, and a client of it.
+async fn client(core: &Core) -> Option<(String, AdminClient<ClientChannel>)> {
+    let snapshot = core.engine.snapshot().await.ok()?;
+    let renewal = snapshot.get(&lease_renewal_key(WORKER_LEASE)).await.ok()??;
+    let holder = std::str::from_utf8(&renewal.value).ok()?;
+    if holder == core.background.holder() {
+        // It was this one, and is no more.
+        return None;
+    }
+    let channel = core.channels.control(holder).ok()?;
+    let admin = AdminClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
+    Some((holder.to_owned(), admin))
 }

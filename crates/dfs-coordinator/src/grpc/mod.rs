@@ -9,6 +9,7 @@ mod membership;
 mod nodes;
 mod removal;
 mod upload;
+mod workers;
 
 use std::sync::Arc;
 

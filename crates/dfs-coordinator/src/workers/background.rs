@@ -23,6 +23,8 @@ pub(crate) struct Background {
     holder: String,
     pub(crate) lease: Arc<LeaseState>,
     pub(crate) workers: Handles,
+    /// Held by whoever changes what is set for a worker, so that what is stored last holds.
+    pub(crate) setting: tokio::sync::Mutex<()>,
     pub(crate) deletions: Mutex<Deletions>,
     /// Chunks reaped since repair asked last.
     reaped: AtomicU64,
@@ -49,6 +51,7 @@ impl Background {
             holder,
             lease: Arc::default(),
             workers: Handles::new(Place::Lease),
+            setting: tokio::sync::Mutex::default(),
             deletions: Mutex::new(Deletions::new(DELETIONS_MAX)),
             reaped: AtomicU64::default(),
             health: Mutex::default(),

@@ -4,8 +4,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dfs_metadata::Error::{Damaged, NewerRecord};
 use dfs_metadata::engine::LeaseGrant;
+use dfs_metadata::namespace::WorkerControl;
+use dfs_types::{Scope, with_causes};
 use dfs_workers::{Control, Lease};
+use tokio::time::Instant;
+use tracing::warn;
 
 use crate::Error;
 use crate::core::Core;
@@ -51,10 +56,32 @@ impl Lease for WorkerLease {
     }
 
     async fn controls(&self) -> Result<Vec<(String, Control)>, Error> {
-        Ok(Vec::new())
+        let mut controls = Vec::new();
+        for handle in self.core.background.workers.iter() {
+            let name = handle.spec().name;
+            let read = self.core.namespace.worker_control(Scope::internal(), name).await;
+            match read {
+                Ok(stored) => controls.push((name.to_owned(), control(&self.core, &stored))),
+                // One record that cannot be read stops no background work.
+                Err(error @ (Damaged { .. } | NewerRecord { .. })) => {
+                    let error = with_causes(&error);
+                    warn!(worker = name, error, "what is set for a worker counts as not set");
+                }
+                Err(error) => {
+                    return Err(Error::metadata("reading what is set for workers")(error));
+                }
+            }
+        }
+        Ok(controls)
     }
 
     fn set_grant(&self, grant: Option<LeaseGrant>) {
         *crate::lock(&self.core.background.lease.0) = grant;
     }
+}
+
+/// What is set for a worker, by this process's monotonic clock from now on.
+pub(crate) fn control(core: &Core, stored: &WorkerControl) -> Control {
+    let left = stored.pause_left(core.clock.now());
+    Control { paused_until: left.map(|left| Instant::now() + left), rate: stored.rate }
 }

@@ -16,7 +16,7 @@ use futures_util::FutureExt as _;
 pub(crate) use background::{Background, Health};
 pub(crate) use deletion::Delete;
 pub(crate) use deletion::queue::{Deletions, ReplicaToDelete};
-pub(crate) use lease::{LeaseState, WORKER_LEASE, WorkerLease};
+pub(crate) use lease::{LeaseState, WORKER_LEASE, WorkerLease, control};
 pub(crate) use reaper::Reaper;
 pub(crate) use repair::Repair;
 pub(crate) use repair::queue::{ChunkHealth, RepairQueue, ReplicationCounts};

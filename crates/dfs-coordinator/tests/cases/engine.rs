@@ -1,7 +1,7 @@
 //! What the calls cost the metadata engine.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use dfs_types::Revision;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cluster::{Cluster, eventually, settings};
+use crate::cluster::{Cluster, eventually, http_get, settings};
 
 /// An engine that counts, and whose commits can be held up.
 struct Gated {
@@ -93,4 +93,54 @@ async fn creates_at_the_same_time_share_engine_commits() {
     }
     let commits = count().1 - before.1;
     assert!((1..16).contains(&commits), "16 creates took {commits} engine commits");
+}
+
+/// An engine that stops answering reads.
+#[derive(Default)]
+struct Hanging {
+    inner: MemoryEngine,
+    hangs: AtomicBool,
+}
+
+#[async_trait]
+impl Engine for Hanging {
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.inner.snapshot().await
+    }
+
+    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
+        self.inner.commit_batch(commits).await
+    }
+
+    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
+        self.inner.watch(prefix, from).await
+    }
+
+    async fn lease(
+        &self,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Option<LeaseGrant>, EngineError> {
+        self.inner.lease(name, holder, ttl).await
+    }
+}
+
+#[tokio::test]
+async fn f6_a_silent_node_becomes_lost_while_the_metadata_does_not_answer() {
+    let engine = Arc::new(Hanging::default());
+    // Longer than the time between two reads of the members, one of which hangs by then.
+    let settings = Settings { lost_after_ms: 6_000, ..settings() };
+    let cluster = Cluster::with(settings, engine.clone(), 1).await;
+    let shows = async |state: &str| {
+        let line = format!("dfs_coordinator_datanodes{{state=\"{state}\"}} 1");
+        http_get(&cluster.handle, "/metrics").await.contains(&line)
+    };
+    eventually("it is active", || shows("active")).await;
+    engine.hangs.store(true, Ordering::SeqCst);
+    cluster.node(1).silence();
+    eventually("it is lost", || shows("lost")).await;
 }

@@ -10,3 +10,4 @@ mod members;
 mod relaying;
 mod repairing;
 mod several;
+mod workers;

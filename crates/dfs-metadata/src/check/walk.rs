@@ -9,7 +9,7 @@ use super::tally::{Chunks, Inodes};
 use super::{ProblemKind, Report};
 use crate::codec::Record;
 use crate::engine::{Snapshot, Versioned};
-use crate::namespace::{Chunk, Node, Replication};
+use crate::namespace::{Chunk, Node, Replication, WorkerControl};
 use crate::records::answer::Kept;
 use crate::records::inode::{Content, Entry, Extent, File, Inode, Link, Times};
 use crate::records::setting::{Cluster, Floor, Mark, NextInode};
@@ -372,6 +372,8 @@ impl<'a> Walk<'a> {
             self.read::<NextInode>(key, value);
         } else if [keys::MOVES, keys::NAMES, keys::NODE_INTENT].contains(key) {
             self.read::<Mark>(key, value);
+        } else if key.starts_with(keys::WORKERS) {
+            self.read::<WorkerControl>(key, value);
         } else if *key == keys::MIGRATION {
             let what = "the store is an unfinished copy; `dfs metadata migrate` finishes it";
             self.add(ProblemKind::UnfinishedMigration, key, what);

@@ -23,6 +23,7 @@ mod symlink;
 mod transaction;
 mod undelete;
 mod upload;
+mod workers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::engine::Engine;
 
 pub use crate::records::chunk::{Chunk, Replica};
 pub use crate::records::node::Node;
+pub use crate::records::worker::{WorkerControl, WorkerPause};
 pub use attributes::SetAttributes;
 pub use changes::{ChunkChange, ChunkChanges};
 pub use chunks::{ChunkPage, ReplicaId};
@@ -56,6 +58,7 @@ pub use undelete::Undelete;
 pub use upload::{
     Confirm, NextPage, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan, WrittenChunk,
 };
+pub use workers::WorkerChange;
 
 /// What a namespace is built from.
 #[derive(Clone)]

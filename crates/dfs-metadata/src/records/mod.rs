@@ -7,6 +7,7 @@ pub(crate) mod node;
 pub(crate) mod setting;
 pub(crate) mod unlinked;
 pub(crate) mod upload;
+pub(crate) mod worker;
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use super::node::Node;
 use super::setting::{Cluster, Floor, Mark, NextInode};
 use super::unlinked::Unlinked;
 use super::upload::Upload;
+use super::worker::{WorkerControl, WorkerPause};
 use crate::codec::{FORMAT, Record};
 use crate::namespace::{FileStat, Replication};
 use crate::{Error, Unknown};
@@ -178,6 +179,14 @@ stored! {
     floor: Floor = any::<u128>().prop_map(|id| Floor(ChunkId(id)));
     next_inode: NextInode = inode_id().prop_map(NextInode);
     mark: Mark = Just(Mark);
+    worker_controls: WorkerControl =
+        (option::of((time(), number())), option::of(number())).prop_map(|(pause, rate)| {
+            let pause = pause.map(|(until, millis)| WorkerPause {
+                until,
+                length: Duration::from_millis(millis),
+            });
+            WorkerControl { pause, rate }
+        });
 }
 
 /// Numbers of every length that they can have when stored.

@@ -3611,24 +3611,101 @@ pub struct ReplicationStatus {
     #[prost(uint64, tag = "7")]
     pub revision: u64,
 }
-/// One kind of background work.
+/// One background worker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkerStatus {
     /// Its name.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// What it is doing.
+    /// What it is doing, or why its last step failed, in a few words.
     #[prost(string, tag = "2")]
     pub state: ::prost::alloc::string::String,
-    /// Steps done since the start.
+    /// Things done since its coordinator started.
     #[prost(uint64, tag = "3")]
     pub done: u64,
-    /// Steps failed since the start.
+    /// Things and steps that failed since its coordinator started.
     #[prost(uint64, tag = "4")]
     pub failed: u64,
-    /// Steps known to be left.
+    /// Things known to wait.
     #[prost(uint64, tag = "5")]
     pub queued: u64,
+    /// Whether it runs.
+    #[prost(enumeration = "WorkerActivity", tag = "6")]
+    pub activity: i32,
+    /// What its rate counts.
+    #[prost(enumeration = "WorkerUnit", tag = "7")]
+    pub unit: i32,
+    /// Units a second that it may use on average; 0 for no bound.
+    #[prost(uint64, tag = "8")]
+    pub rate: u64,
+    /// Units a second unless another rate is set; 0 for no bound.
+    #[prost(uint64, tag = "9")]
+    pub budget: u64,
+    /// Milliseconds until its pause ends by itself; not set when it is not paused.
+    #[prost(uint64, optional, tag = "10")]
+    pub pause_left_ms: ::core::option::Option<u64>,
+}
+/// Asks for the background workers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkersRequest {
+    /// Asked by another coordinator, which takes this one for the holder of the worker lease: nobody
+    /// is asked in turn.
+    #[prost(bool, tag = "1")]
+    pub is_relayed: bool,
+}
+/// The background workers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WorkersResponse {
+    /// All that there are.
+    #[prost(message, repeated, tag = "1")]
+    pub workers: ::prost::alloc::vec::Vec<WorkerStatus>,
+    /// Address of the coordinator that runs them, whose figures these are. Empty when none is known:
+    /// then the figures are those of the coordinator that answers.
+    #[prost(string, tag = "2")]
+    pub lease_holder: ::prost::alloc::string::String,
+}
+/// Changes what is set for a background worker.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetWorkerRequest {
+    /// The cluster that is meant; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// Name of the worker.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Sent on by another coordinator, which takes this one for the holder of the worker lease.
+    #[prost(bool, tag = "5")]
+    pub is_relayed: bool,
+    /// What is changed; the rest stays.
+    #[prost(oneof = "set_worker_request::Change", tags = "3, 4")]
+    pub change: ::core::option::Option<set_worker_request::Change>,
+}
+/// Nested message and enum types in `SetWorkerRequest`.
+pub mod set_worker_request {
+    /// What is changed; the rest stays.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        /// Pauses it for so many milliseconds from now on, at most 7 days; 0 resumes it.
+        #[prost(uint64, tag = "3")]
+        PauseMs(u64),
+        /// Sets its rate.
+        #[prost(message, tag = "4")]
+        Rate(super::WorkerRate),
+    }
+}
+/// The rate of a background worker.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WorkerRate {
+    /// Units a second on average, 0 for no bound; its budget when not set.
+    #[prost(uint64, optional, tag = "1")]
+    pub per_second: ::core::option::Option<u64>,
+}
+/// Set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetWorkerResponse {
+    /// The worker as it is now.
+    #[prost(message, optional, tag = "1")]
+    pub worker: ::core::option::Option<WorkerStatus>,
 }
 /// Sets the replication factor.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3771,6 +3848,80 @@ pub struct ForgetRequest {
 /// Out: it is Removed, and its disks are refused from now on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForgetResponse {}
+/// Whether a background worker runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WorkerActivity {
+    /// Never sent.
+    Unspecified = 0,
+    /// Not on the coordinator that answers: it does not hold the worker lease.
+    Stopped = 1,
+    /// It works, or waits for work.
+    Running = 2,
+    /// Paused by an administrator.
+    Paused = 3,
+    /// It waits after a step that failed.
+    BackingOff = 4,
+}
+impl WorkerActivity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WORKER_ACTIVITY_UNSPECIFIED",
+            Self::Stopped => "WORKER_ACTIVITY_STOPPED",
+            Self::Running => "WORKER_ACTIVITY_RUNNING",
+            Self::Paused => "WORKER_ACTIVITY_PAUSED",
+            Self::BackingOff => "WORKER_ACTIVITY_BACKING_OFF",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WORKER_ACTIVITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "WORKER_ACTIVITY_STOPPED" => Some(Self::Stopped),
+            "WORKER_ACTIVITY_RUNNING" => Some(Self::Running),
+            "WORKER_ACTIVITY_PAUSED" => Some(Self::Paused),
+            "WORKER_ACTIVITY_BACKING_OFF" => Some(Self::BackingOff),
+            _ => None,
+        }
+    }
+}
+/// What the rate of a worker counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WorkerUnit {
+    /// Never sent.
+    Unspecified = 0,
+    /// Bytes read, moved or written.
+    Bytes = 1,
+    /// Files, replicas, records.
+    Items = 2,
+}
+impl WorkerUnit {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WORKER_UNIT_UNSPECIFIED",
+            Self::Bytes => "WORKER_UNIT_BYTES",
+            Self::Items => "WORKER_UNIT_ITEMS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WORKER_UNIT_UNSPECIFIED" => Some(Self::Unspecified),
+            "WORKER_UNIT_BYTES" => Some(Self::Bytes),
+            "WORKER_UNIT_ITEMS" => Some(Self::Items),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod admin_client {
     #![allow(
@@ -4028,6 +4179,51 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Forget"));
             self.inner.unary(req, path, codec).await
         }
+        /// Lists the background workers of the cluster: what they do, and what is set for them.
+        pub async fn workers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WorkersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::WorkersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/Workers");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Workers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Pauses a background worker, resumes it, or sets its rate. Holds at once, and survives restarts
+        /// and changes of the lease holder. Idempotent.
+        pub async fn set_worker(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetWorkerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetWorkerResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/SetWorker");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "SetWorker"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4101,6 +4297,20 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::ForgetRequest>,
         ) -> std::result::Result<tonic::Response<super::ForgetResponse>, tonic::Status>;
+        /// Lists the background workers of the cluster: what they do, and what is set for them.
+        async fn workers(
+            &self,
+            request: tonic::Request<super::WorkersRequest>,
+        ) -> std::result::Result<tonic::Response<super::WorkersResponse>, tonic::Status>;
+        /// Pauses a background worker, resumes it, or sets its rate. Holds at once, and survives restarts
+        /// and changes of the lease holder. Idempotent.
+        async fn set_worker(
+            &self,
+            request: tonic::Request<super::SetWorkerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetWorkerResponse>,
+            tonic::Status,
+        >;
     }
     /// The state of the whole, and the settings of the cluster.
     #[derive(Debug)]
@@ -4512,6 +4722,92 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ForgetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/Workers" => {
+                    #[allow(non_camel_case_types)]
+                    struct WorkersSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::WorkersRequest>
+                    for WorkersSvc<T> {
+                        type Response = super::WorkersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WorkersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::workers(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WorkersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/SetWorker" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetWorkerSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::SetWorkerRequest>
+                    for SetWorkerSvc<T> {
+                        type Response = super::SetWorkerResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetWorkerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::set_worker(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetWorkerSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -65,6 +65,10 @@ pub enum Method {
     Deregister,
     /// `/dfs.v1.Admin/Forget`
     Forget,
+    /// `/dfs.v1.Admin/Workers`
+    Workers,
+    /// `/dfs.v1.Admin/SetWorker`
+    SetWorker,
     /// `/grpc.health.v1.Health/Check`
     HealthCheck,
     /// `/grpc.health.v1.Health/Watch`
@@ -107,6 +111,8 @@ impl Method {
         Self::Maintenance,
         Self::Deregister,
         Self::Forget,
+        Self::Workers,
+        Self::SetWorker,
         Self::HealthCheck,
         Self::HealthWatch,
         Self::Reflection,
@@ -146,6 +152,8 @@ impl Method {
             Self::Maintenance => "Maintenance",
             Self::Deregister => "Deregister",
             Self::Forget => "Forget",
+            Self::Workers => "Workers",
+            Self::SetWorker => "SetWorker",
             Self::HealthCheck => "Check",
             Self::HealthWatch => "Watch",
             Self::Reflection => "ServerReflectionInfo",
@@ -186,6 +194,8 @@ impl Method {
             Self::Maintenance => "/dfs.v1.Admin/Maintenance",
             Self::Deregister => "/dfs.v1.Admin/Deregister",
             Self::Forget => "/dfs.v1.Admin/Forget",
+            Self::Workers => "/dfs.v1.Admin/Workers",
+            Self::SetWorker => "/dfs.v1.Admin/SetWorker",
             Self::HealthCheck => "/grpc.health.v1.Health/Check",
             Self::HealthWatch => "/grpc.health.v1.Health/Watch",
             Self::Reflection => "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -226,6 +236,8 @@ impl Method {
             "/dfs.v1.Admin/Maintenance" => Self::Maintenance,
             "/dfs.v1.Admin/Deregister" => Self::Deregister,
             "/dfs.v1.Admin/Forget" => Self::Forget,
+            "/dfs.v1.Admin/Workers" => Self::Workers,
+            "/dfs.v1.Admin/SetWorker" => Self::SetWorker,
             "/grpc.health.v1.Health/Check" => Self::HealthCheck,
             "/grpc.health.v1.Health/Watch" => Self::HealthWatch,
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => Self::Reflection,

@@ -41,14 +41,15 @@ pub const fn rule(method: Method) -> Rule {
         | Method::SetAttributes => Rule::Grant(Access::Write),
 
         // The cluster.
-        Method::ClusterStatus | Method::Reflection => Rule::AnyGrant,
+        Method::ClusterStatus | Method::Workers | Method::Reflection => Rule::AnyGrant,
         Method::SetReplication
         | Method::Init
         | Method::Admit
         | Method::SafeToStop
         | Method::Maintenance
         | Method::Deregister
-        | Method::Forget => Rule::Grant(Access::Admin),
+        | Method::Forget
+        | Method::SetWorker => Rule::Grant(Access::Admin),
         Method::Register | Method::Heartbeat => Rule::Datanode,
 
         // Chunks.

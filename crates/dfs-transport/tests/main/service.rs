@@ -110,6 +110,20 @@ impl admin_server::Admin for Service {
     ) -> Result<Response<v1::ForgetResponse>, Status> {
         Err(Status::unimplemented("Forget"))
     }
+
+    async fn workers(
+        &self,
+        _request: Request<v1::WorkersRequest>,
+    ) -> Result<Response<v1::WorkersResponse>, Status> {
+        Err(Status::unimplemented("Workers"))
+    }
+
+    async fn set_worker(
+        &self,
+        _request: Request<v1::SetWorkerRequest>,
+    ) -> Result<Response<v1::SetWorkerResponse>, Status> {
+        Err(Status::unimplemented("SetWorker"))
+    }
 }
 
 /// Remembers what it was told.

@@ -7,6 +7,7 @@ mod node_intent;
 mod nodes;
 mod reaping;
 mod uploads;
+mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

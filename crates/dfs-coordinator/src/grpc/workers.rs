@@ -1,0 +1,117 @@
+//! The background workers: what they do, and what administrators set for them.
+
+use std::time::Duration;
+
+use dfs_metadata::namespace::WorkerChange;
+use dfs_proto::v1::set_worker_request::Change;
+use dfs_proto::{Failure, FieldError, v1};
+use dfs_transport::Caller;
+use dfs_types::ErrorCode;
+use dfs_workers::{Activity, Handle, Unit};
+use tracing::info;
+
+use super::admin::check_cluster;
+use super::holder;
+use crate::core::Core;
+use crate::failure;
+use crate::workers::{WORKER_LEASE, control};
+
+/// When to try again while no coordinator holds the worker lease.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What the workers do, as the holder of their lease knows.
+pub(super) async fn list(
+    core: &Core,
+    (_, request): (Caller, v1::WorkersRequest),
+) -> Result<v1::WorkersResponse, Failure> {
+    let is_holder = core.background.lease.grant().is_some();
+    if !is_holder && !request.is_relayed {
+        let request = v1::WorkersRequest { is_relayed: true };
+        let relayed = holder::call(core, async move |mut admin| admin.workers(request).await).await;
+        if let Some(Ok(workers)) = relayed {
+            return Ok(workers);
+        }
+    }
+    Ok(v1::WorkersResponse {
+        workers: statuses(core),
+        lease_holder: core.background.lease_holder(),
+    })
+}
+
+/// Sets what administrators want of a worker; done by the holder of the lease, where it holds at
+/// once.
+pub(super) async fn set(
+    core: &Core,
+    (caller, request): (Caller, v1::SetWorkerRequest),
+) -> Result<v1::SetWorkerResponse, Failure> {
+    check_cluster(core, &request.cluster_id)?;
+    let change = change(request.change)?;
+    let worker = core.background.workers.get(&request.name).ok_or_else(|| {
+        let known: Vec<_> = core.background.workers.iter().map(|w| w.spec().name).collect();
+        let what = format_args!("no worker has this name; there are {}", known.join(", "));
+        FieldError::new("name", what)
+    })?;
+    let Some(grant) = core.background.lease.grant() else {
+        if request.is_relayed {
+            return Err(no_holder());
+        }
+        let request = v1::SetWorkerRequest { is_relayed: true, ..request };
+        let set = holder::call(core, async move |mut admin| admin.set_worker(request).await).await;
+        return set.unwrap_or_else(|| Err(no_holder()));
+    };
+    let _setting = core.background.setting.lock().await;
+    let fence = grant.fence(WORKER_LEASE);
+    let stored =
+        core.namespace.set_worker(&caller.scope(), worker.spec().name, change, Some(&fence)).await;
+    let stored = match stored {
+        Err(dfs_metadata::Error::LeaseLost) => return Err(no_holder()),
+        stored => stored.map_err(|error| failure::of(&error))?,
+    };
+    worker.set_control(control(core, &stored));
+    info!(worker = worker.spec().name, ?change, "a worker is set");
+    Ok(v1::SetWorkerResponse { worker: Some(status(worker)) })
+}
+
+/// All workers, as they are here.
+pub(super) fn statuses(core: &Core) -> Vec<v1::WorkerStatus> {
+    core.background.workers.iter().map(|worker| status(worker)).collect()
+}
+
+fn status(worker: &Handle) -> v1::WorkerStatus {
+    let budget = worker.spec().budget;
+    let activity = match worker.activity() {
+        Activity::Stopped => v1::WorkerActivity::Stopped,
+        Activity::Running => v1::WorkerActivity::Running,
+        Activity::Paused => v1::WorkerActivity::Paused,
+        Activity::BackingOff => v1::WorkerActivity::BackingOff,
+    };
+    let unit = match budget.unit {
+        Unit::Bytes => v1::WorkerUnit::Bytes,
+        Unit::Items => v1::WorkerUnit::Items,
+    };
+    v1::WorkerStatus {
+        name: worker.spec().name.to_owned(),
+        state: worker.detail(),
+        done: worker.done(),
+        failed: worker.failed(),
+        queued: worker.queued(),
+        activity: activity.into(),
+        unit: unit.into(),
+        rate: worker.rate(),
+        budget: budget.per_second,
+        pause_left_ms: worker.pause_left().map(|left| left.as_millis() as u64),
+    }
+}
+
+fn change(change: Option<Change>) -> Result<WorkerChange, FieldError> {
+    match change {
+        Some(Change::PauseMs(millis)) => Ok(WorkerChange::Pause(Duration::from_millis(millis))),
+        Some(Change::Rate(v1::WorkerRate { per_second })) => Ok(WorkerChange::Rate(per_second)),
+        None => Err(FieldError::new("change", "is not set")),
+    }
+}
+
+fn no_holder() -> Failure {
+    let message = "no coordinator that answers holds the worker lease at the moment; try again";
+    Failure::new(ErrorCode::Unavailable, message).retry_after(RETRY_AFTER)
+}

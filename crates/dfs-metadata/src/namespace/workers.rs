@@ -1,0 +1,74 @@
+//! What administrators set for background workers.
+
+use std::time::Duration;
+
+use dfs_types::{Access, Scope};
+
+use super::transaction::Attempt;
+use super::{Namespace, TRIES, WorkerControl, WorkerPause};
+use crate::engine::Condition;
+use crate::{Error, keys};
+
+/// A change of what is set for a worker. What it does not name stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerChange {
+    /// Pauses it from now on for this long, at most [`WorkerControl::PAUSE_MAX`]; a length of zero
+    /// ends its pause.
+    Pause(Duration),
+    /// Sets its rate in units a second, 0 for no bound; `None` restores its budget.
+    Rate(Option<u64>),
+}
+
+impl Namespace {
+    /// What is set for a worker; the default when nothing is.
+    pub async fn worker_control(&self, scope: &Scope, name: &str) -> Result<WorkerControl, Error> {
+        scope.require(Access::Read)?;
+        let stored = self.begin().await?.peek(&keys::worker(name)).await?;
+        Ok(stored.unwrap_or_default())
+    }
+
+    /// Changes what is set for a worker, and returns what is set from now on. Overwrites a record
+    /// that cannot be read.
+    pub async fn set_worker(
+        &self,
+        scope: &Scope,
+        name: &str,
+        change: WorkerChange,
+        fence: Option<&Condition>,
+    ) -> Result<WorkerControl, Error> {
+        scope.require(Access::Admin)?;
+        if let WorkerChange::Pause(length) = change
+            && length > WorkerControl::PAUSE_MAX
+        {
+            let days = WorkerControl::PAUSE_MAX.as_secs() / 86_400;
+            let what = format!("a pause lasts at most {days} days, and can be renewed");
+            return Err(Error::Invalid { what });
+        }
+        let key = keys::worker(name);
+        for tries in 0..TRIES {
+            self.pause_before(tries).await;
+            let mut tx = self.begin_fenced(fence).await?;
+            let mut control = match tx.get::<WorkerControl>(&key).await {
+                Ok(stored) => stored.unwrap_or_default(),
+                Err(Error::Damaged { .. }) => WorkerControl::default(),
+                Err(error) => return Err(error),
+            };
+            match change {
+                WorkerChange::Pause(length) => {
+                    let until = self.now().plus(length);
+                    control.pause = (!length.is_zero()).then_some(WorkerPause { until, length });
+                }
+                WorkerChange::Rate(rate) => control.rate = rate,
+            }
+            if control == WorkerControl::default() {
+                tx.delete(key.clone());
+            } else {
+                tx.put(key.clone(), &control);
+            }
+            if let Attempt::Committed(_) = self.commit(tx).await? {
+                return Ok(control);
+            }
+        }
+        Err(Error::Conflict { what: "what is set for a worker", tries: TRIES })
+    }
+}

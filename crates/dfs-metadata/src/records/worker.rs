@@ -1,0 +1,58 @@
+//! What administrators set for background workers: `s/worker/`.
+
+use std::time::Duration;
+
+use dfs_types::Timestamp;
+
+use crate::codec::{Reader, Record, Writer};
+
+/// What administrators set for one worker. The default sets nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WorkerControl {
+    /// The pause that was announced last, if any was.
+    pub pause: Option<WorkerPause>,
+    /// Units a second in place of the worker's budget; 0 for no bound.
+    pub rate: Option<u64>,
+}
+
+/// A pause, which ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerPause {
+    /// When it ends.
+    pub until: Timestamp,
+    /// How long it was when it began.
+    pub length: Duration,
+}
+
+impl WorkerControl {
+    /// How long a pause lasts at most, unless it is renewed.
+    pub const PAUSE_MAX: Duration = Duration::from_hours(24 * 7);
+
+    /// How much of the pause is left; `None` when there is none.
+    ///
+    /// A pause of which more is left than its whole length was set by a clock ahead of `now`. It
+    /// counts as over, so that a wrong clock can only shorten a pause.
+    pub fn pause_left(&self, now: Timestamp) -> Option<Duration> {
+        let WorkerPause { until, length } = self.pause?;
+        let left = until.since(now);
+        (!left.is_zero() && left <= length.min(Self::PAUSE_MAX)).then_some(left)
+    }
+}
+
+impl Record for WorkerControl {
+    fn write(&self, out: &mut Writer) {
+        out.option(self.pause.as_ref(), |out, pause| {
+            out.time(pause.until);
+            out.number(pause.length.as_millis() as u64);
+        });
+        out.option(self.rate.as_ref(), |out, rate| out.number(*rate));
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let pause = input.option(|input| {
+            let until = input.time()?;
+            Some(WorkerPause { until, length: Duration::from_millis(input.number()?) })
+        })?;
+        Some(Self { pause, rate: input.option(Reader::number)? })
+    }
+}
