@@ -13,15 +13,15 @@ use dfs_engines::redb::{Options, RedbEngine};
 use dfs_etcd::Settings;
 use dfs_etcd::test_server::Cluster;
 use dfs_metadata::check::check;
+use dfs_metadata::conformance::ForwardingEngine;
 use dfs_metadata::engine::{
-    Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Watch, Write, lease_epoch_key,
-    lease_renewal_key,
+    Commit, Engine, EngineError, Snapshot, Write, lease_epoch_key, lease_renewal_key,
 };
 use dfs_metadata::lease::WORKERS;
 use dfs_metadata::memory::MemoryEngine;
 use dfs_metadata::migrate::{MigrateError, Migrated, migrate};
 use dfs_metadata::namespace::{InitOptions, Replication, init};
-use dfs_types::{ClusterId, Random as _, Revision, SeededRandom, SystemClock};
+use dfs_types::{ClusterId, Random as _, SeededRandom, SystemClock};
 use tokio::sync::Notify;
 
 type Keys = BTreeMap<Bytes, Bytes>;
@@ -57,30 +57,17 @@ struct Stopping {
 }
 
 #[async_trait]
-impl Engine for Stopping {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
+impl ForwardingEngine for Stopping {
+    fn inner(&self) -> &dyn Engine {
+        &*self.inner
+    }
+
+    async fn forward_snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
         if self.snapshots_left.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.reached.notify_one();
             std::future::pending::<()>().await;
         }
         self.inner.snapshot().await
-    }
-
-    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
-        self.inner.commit_batch(commits).await
-    }
-
-    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
-        self.inner.watch(prefix, from).await
-    }
-
-    async fn lease(
-        &self,
-        name: &str,
-        holder: &str,
-        ttl: Duration,
-    ) -> Result<Option<LeaseGrant>, EngineError> {
-        self.inner.lease(name, holder, ttl).await
     }
 }
 

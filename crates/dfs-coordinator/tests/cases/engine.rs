@@ -5,12 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use dfs_coordinator::Settings;
-use dfs_metadata::engine::{Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Watch};
+use dfs_metadata::conformance::ForwardingEngine;
+use dfs_metadata::engine::{Commit, Engine, EngineError, Outcome, Snapshot};
 use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::v1;
-use dfs_types::Revision;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -25,29 +24,20 @@ struct Gated {
 }
 
 #[async_trait]
-impl Engine for Gated {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
+impl ForwardingEngine for Gated {
+    fn inner(&self) -> &dyn Engine {
+        &self.inner
+    }
+
+    async fn forward_snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
         self.snapshots.fetch_add(1, Ordering::Relaxed);
         self.inner.snapshot().await
     }
 
-    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
+    async fn forward_commits(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.is_open.subscribe().wait_for(|is_open| *is_open).await.unwrap();
         self.inner.commit_batch(commits).await
-    }
-
-    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
-        self.inner.watch(prefix, from).await
-    }
-
-    async fn lease(
-        &self,
-        name: &str,
-        holder: &str,
-        ttl: Duration,
-    ) -> Result<Option<LeaseGrant>, EngineError> {
-        self.inner.lease(name, holder, ttl).await
     }
 }
 

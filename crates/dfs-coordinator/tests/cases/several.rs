@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_metadata::engine::{
-    Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned, Watch,
-};
+use dfs_metadata::conformance::ForwardingEngine;
+use dfs_metadata::engine::{Engine, EngineError, LeaseGrant, Versioned};
 use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::v1;
-use dfs_types::Revision;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -100,20 +98,12 @@ struct Sleeper {
 }
 
 #[async_trait]
-impl Engine for Sleeper {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
-        self.inner.snapshot().await
+impl ForwardingEngine for Sleeper {
+    fn inner(&self) -> &dyn Engine {
+        &self.inner
     }
 
-    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
-        self.inner.commit_batch(commits).await
-    }
-
-    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
-        self.inner.watch(prefix, from).await
-    }
-
-    async fn lease(
+    async fn forward_lease(
         &self,
         name: &str,
         holder: &str,

@@ -12,6 +12,7 @@
 mod additions;
 mod commits;
 mod durability;
+mod forwarding;
 mod histories;
 mod large;
 mod leases;
@@ -39,6 +40,7 @@ pub use commits::{
     several_writes_of_one_key, version_condition,
 };
 pub use durability::{acknowledged_survives, revisions_grow_over_reopening};
+pub use forwarding::{ForwardingEngine, ForwardingSnapshot, Read};
 pub use histories::namespace_history;
 pub use large::file_of_many_extents;
 pub use leases::{lease_excludes, lease_fences_an_earlier_holder, lease_passes_on};

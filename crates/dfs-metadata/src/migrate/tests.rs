@@ -9,7 +9,8 @@ use dfs_types::{Clock, ClusterId, Level, Random, SeededRandom, Timestamp};
 
 use super::*;
 use crate::Committer;
-use crate::engine::{EngineError, Snapshot, Watch, lease_epoch_key, lease_renewal_key};
+use crate::conformance::ForwardingEngine;
+use crate::engine::{EngineError, Snapshot, lease_epoch_key, lease_renewal_key};
 use crate::memory::MemoryEngine;
 use crate::namespace::{
     ClusterIdentity, Components, InitOptions, Namespace, Options, Replication, init,
@@ -107,8 +108,12 @@ impl Failing {
 }
 
 #[async_trait]
-impl Engine for Failing {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
+impl ForwardingEngine for Failing {
+    fn inner(&self) -> &dyn Engine {
+        &self.inner
+    }
+
+    async fn forward_snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
         let due = {
             let mut on_read = self.on_read.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((left, _)) = on_read.as_mut() {
@@ -122,7 +127,7 @@ impl Engine for Failing {
         self.inner.snapshot().await
     }
 
-    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
+    async fn forward_commits(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
         let failed = || EngineError::OutcomeUnknown("the test wants it so".to_owned());
         if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
             let done = match self.fault {
@@ -134,19 +139,6 @@ impl Engine for Failing {
             return Err(failed());
         }
         self.inner.commit_batch(commits).await
-    }
-
-    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
-        self.inner.watch(prefix, from).await
-    }
-
-    async fn lease(
-        &self,
-        name: &str,
-        holder: &str,
-        ttl: Duration,
-    ) -> Result<Option<LeaseGrant>, EngineError> {
-        self.inner.lease(name, holder, ttl).await
     }
 }
 
@@ -311,29 +303,16 @@ async fn who_takes_the_lease_over_ends_the_copy() {
 struct Yielding(MemoryEngine);
 
 #[async_trait]
-impl Engine for Yielding {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
+impl ForwardingEngine for Yielding {
+    fn inner(&self) -> &dyn Engine {
+        &self.0
+    }
+
+    async fn forward_snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
         for _ in 0..5 {
             tokio::task::yield_now().await;
         }
         self.0.snapshot().await
-    }
-
-    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
-        self.0.commit_batch(commits).await
-    }
-
-    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
-        self.0.watch(prefix, from).await
-    }
-
-    async fn lease(
-        &self,
-        name: &str,
-        holder: &str,
-        ttl: Duration,
-    ) -> Result<Option<LeaseGrant>, EngineError> {
-        self.0.lease(name, holder, ttl).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reading: where the bytes of a file lie.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -29,9 +30,11 @@ pub struct OpenFile {
 pub struct ReadPlan {
     /// The file.
     pub stat: FileStat,
-    /// Those that touch the range, in file order.
+    /// Those that touch the range, in file order, of any length. Bytes of the range between them
+    /// are zeros.
     pub extents: Vec<ReadExtent>,
-    /// Where the next page starts; `None` when this was the last.
+    /// Where the next page starts, so that all bytes before are told; `None` when this was the
+    /// last.
     pub next_offset: Option<u64>,
 }
 
@@ -85,13 +88,16 @@ impl Namespace {
         let mut extents = extents_within(&tx, inode, file, request.offset..end, limit + 1).await?;
         let next_offset = extents.get(limit).map(|(file_offset, _)| *file_offset);
         extents.truncate(limit);
-        let chunks: Vec<Bytes> = extents.iter().map(|(_, e)| keys::chunk(e.chunk)).collect();
-        let chunks = tx.peek_many::<Chunk>(&chunks).await?;
+        // Several extents may lie in one chunk, which is read once.
+        let ids: BTreeSet<ChunkId> = extents.iter().map(|(_, extent)| extent.chunk).collect();
+        let records: Vec<Bytes> = ids.iter().copied().map(keys::chunk).collect();
+        let records = tx.peek_many::<Chunk>(&records).await?;
+        let chunks: BTreeMap<ChunkId, Option<Chunk>> = ids.into_iter().zip(records).collect();
         let mut read = Vec::with_capacity(extents.len());
-        for ((file_offset, extent), chunk) in extents.into_iter().zip(chunks) {
+        for (file_offset, extent) in extents {
             let key = || keys::show(&keys::chunk(extent.chunk));
             let damaged = || Error::Damaged { key: key(), what: "no chunk, but an extent in it" };
-            let chunk = chunk.ok_or_else(damaged)?;
+            let chunk = chunks.get(&extent.chunk).cloned().flatten().ok_or_else(damaged)?;
             let Extent { length, chunk: chunk_id, chunk_offset } = extent;
             read.push(ReadExtent { file_offset, length, chunk_id, chunk_offset, chunk });
         }
@@ -107,19 +113,21 @@ async fn extents_within(
     range: Range<u64>,
     limit: usize,
 ) -> Result<Vec<(u64, Extent)>, Error> {
-    let touches = |at: u64, extent: &Extent| at < range.end && at + extent.length > range.start;
+    let touches =
+        |at: u64, extent: &Extent| at < range.end && at.saturating_add(extent.length) > range.start;
     if range.is_empty() {
         return Ok(Vec::new());
     }
     if let Some(extent) = file.single {
         return Ok(touches(0, &extent).then_some((0, extent)).into_iter().collect());
     }
-    // No extent is longer than the chunk size, so none that starts so far before is touched.
-    let before = range.start.checked_sub(file.chunk_size);
-    let after = before.map_or_else(Bytes::new, |before| keys::extent(inode, before));
-    let found = tx.range::<Extent>(&keys::extents(inode), &after, limit + 1).await?;
-    let mut extents = Vec::with_capacity(found.len());
-    for (key, extent) in found {
+    // Extents do not overlap, so of those that begin at or before the range only the last can
+    // reach into it, however long they are.
+    let (prefix, start) = (keys::extents(inode), keys::extent(inode, range.start));
+    let first = tx.last_before::<Extent>(&prefix, &keys::extent(inode, range.start + 1)).await?;
+    let others = tx.range::<Extent>(&prefix, &start, limit).await?;
+    let mut extents = Vec::with_capacity(others.len() + 1);
+    for (key, extent) in first.into_iter().chain(others) {
         let damaged = || Error::Damaged { key: keys::show(&key), what: "a key of no extent" };
         extents.push((keys::extent_offset(&key).ok_or_else(damaged)?, extent));
     }

@@ -1,5 +1,6 @@
 //! Taking apart what was unlinked, and uploads that were given up.
 
+use std::collections::BTreeMap;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -257,7 +258,7 @@ impl Transaction {
         self.delete(record_key);
         let Content::File(file) = record.content else { return Ok(true) };
         if let Some(extent) = file.single {
-            self.drop_reference(extent.chunk, replicas).await?;
+            self.drop_references(extent.chunk, 1, replicas).await?;
             return Ok(true);
         }
         if file.size == 0 {
@@ -317,24 +318,30 @@ impl Transaction {
         let mut found = self.range::<Extent>(&prefix, &[], EXTENTS_AT_ONCE + 1).await?;
         let is_last = found.len() <= EXTENTS_AT_ONCE;
         found.truncate(EXTENTS_AT_ONCE);
+        // Several extents may lie in one chunk, whose record is written once.
+        let mut references = BTreeMap::<ChunkId, u32>::new();
         for (key, extent) in found {
-            self.drop_reference(extent.chunk, replicas).await?;
+            *references.entry(extent.chunk).or_default() += 1;
             self.delete(key);
+        }
+        for (chunk, count) in references {
+            self.drop_references(chunk, count, replicas).await?;
         }
         Ok(is_last)
     }
 
-    /// An extent no longer refers to a chunk; without any left it becomes a tombstone.
-    async fn drop_reference(
+    /// So many extents no longer refer to a chunk; without any left it becomes a tombstone.
+    async fn drop_references(
         &mut self,
         chunk: ChunkId,
+        count: u32,
         replicas: &mut Vec<ReplicaToDelete>,
     ) -> Result<(), Error> {
         let key = keys::chunk(chunk);
         let record = self.get::<Chunk>(&key).await?;
         let damaged = || Error::Damaged { key: keys::show(&key), what: "no chunk, but an extent" };
         let mut record = record.ok_or_else(damaged)?;
-        record.references = record.references.saturating_sub(1);
+        record.references = record.references.saturating_sub(count);
         record.generation = record.generation.next();
         if record.is_tombstone() {
             let doomed = |replica: &Replica| ReplicaToDelete {

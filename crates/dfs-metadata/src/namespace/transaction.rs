@@ -132,6 +132,20 @@ impl Transaction {
         found.into_iter().map(decode).collect()
     }
 
+    /// Reads the record with the greatest key under a prefix that is less than `key`, without any
+    /// condition.
+    pub(super) async fn last_before<R: Record>(
+        &self,
+        prefix: &[u8],
+        key: &[u8],
+    ) -> Result<Option<(Bytes, R)>, Error> {
+        let Some((key, found)) = self.snapshot.last_before(prefix, key).await? else {
+            return Ok(None);
+        };
+        let record = R::decode(&key, &found.value, Level::NEWEST)?;
+        Ok(Some((key, record)))
+    }
+
     /// The commit takes place only if the key is still of this version, or absent.
     pub(super) fn expect(&mut self, key: Bytes, version: Option<Revision>) {
         let condition = match version {

@@ -26,7 +26,7 @@ pub(crate) struct File {
     pub(crate) size: u64,
     /// Replicas wanted of each chunk.
     pub(crate) replication: u8,
-    /// No extent is longer.
+    /// What its writer cut it by: a hint for later ones. Extents may have any length.
     pub(crate) chunk_size: u64,
     /// The extent of a file that has one; those of a longer file lie under `x/`.
     pub(crate) single: Option<Extent>,

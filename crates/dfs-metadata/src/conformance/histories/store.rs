@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use crate::engine::{
-    Commit, Condition, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned, Watch,
-};
 use async_trait::async_trait;
-use bytes::Bytes;
-use dfs_types::{Random, Revision, SeededRandom};
+use dfs_types::{Random, SeededRandom};
+
+use crate::conformance::{ForwardingEngine, ForwardingSnapshot, Read};
+use crate::engine::{Commit, Condition, Engine, EngineError, Outcome, Snapshot};
 
 /// Conditions that the store takes no notice of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,15 +45,19 @@ pub(super) async fn pause(random: &SeededRandom) {
 }
 
 #[async_trait]
-impl Engine for PausingEngine {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
+impl ForwardingEngine for PausingEngine {
+    fn inner(&self) -> &dyn Engine {
+        &*self.inner
+    }
+
+    async fn forward_snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
         pause(&self.random).await;
         let inner = self.inner.snapshot().await?;
         pause(&self.random).await;
         Ok(Box::new(PausingSnapshot { inner, random: self.random.clone() }))
     }
 
-    async fn commit_batch(&self, mut commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
+    async fn forward_commits(&self, mut commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
         pause(&self.random).await;
         for commit in &mut commits {
             commit.conditions.retain(|condition| !self.lapse.forgets(condition));
@@ -66,19 +68,6 @@ impl Engine for PausingEngine {
         pause(&self.random).await;
         Ok(outcomes)
     }
-
-    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
-        self.inner.watch(prefix, from).await
-    }
-
-    async fn lease(
-        &self,
-        name: &str,
-        holder: &str,
-        ttl: Duration,
-    ) -> Result<Option<LeaseGrant>, EngineError> {
-        self.inner.lease(name, holder, ttl).await
-    }
 }
 
 struct PausingSnapshot {
@@ -87,37 +76,13 @@ struct PausingSnapshot {
 }
 
 #[async_trait]
-impl Snapshot for PausingSnapshot {
-    fn revision(&self) -> Revision {
-        self.inner.revision()
+impl ForwardingSnapshot for PausingSnapshot {
+    fn inner(&self) -> &dyn Snapshot {
+        &*self.inner
     }
 
-    async fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
+    async fn before_read(&self, _: Read) -> Result<(), EngineError> {
         pause(&self.random).await;
-        self.inner.get(key).await
-    }
-
-    async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Versioned>>, EngineError> {
-        pause(&self.random).await;
-        self.inner.get_many(keys).await
-    }
-
-    async fn range(
-        &self,
-        prefix: &[u8],
-        after: &[u8],
-        limit: usize,
-    ) -> Result<Vec<(Bytes, Versioned)>, EngineError> {
-        pause(&self.random).await;
-        self.inner.range(prefix, after, limit).await
-    }
-
-    async fn last_before(
-        &self,
-        prefix: &[u8],
-        key: &[u8],
-    ) -> Result<Option<(Bytes, Versioned)>, EngineError> {
-        pause(&self.random).await;
-        self.inner.last_before(prefix, key).await
+        Ok(())
     }
 }

@@ -2,11 +2,12 @@
 //! what holds when it takes place.
 
 use async_trait::async_trait;
-use dfs_types::{ErrorCode, Revision, Scope};
+use dfs_types::{ErrorCode, Scope};
 use tokio::sync::watch;
 
 use super::*;
-use crate::engine::{Commit, EngineError, LeaseGrant, Outcome, Snapshot, Watch};
+use crate::conformance::ForwardingEngine;
+use crate::engine::{Commit, EngineError, Outcome};
 
 /// An engine whose commits can be held up.
 struct Gated {
@@ -16,28 +17,15 @@ struct Gated {
 }
 
 #[async_trait]
-impl Engine for Gated {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
-        self.inner.snapshot().await
+impl ForwardingEngine for Gated {
+    fn inner(&self) -> &dyn Engine {
+        &*self.inner
     }
 
-    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
+    async fn forward_commits(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
         self.waiting.send_modify(|waiting| *waiting += 1);
         self.is_open.subscribe().wait_for(|is_open| *is_open).await.unwrap();
         self.inner.commit_batch(commits).await
-    }
-
-    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
-        self.inner.watch(prefix, from).await
-    }
-
-    async fn lease(
-        &self,
-        name: &str,
-        holder: &str,
-        ttl: Duration,
-    ) -> Result<Option<LeaseGrant>, EngineError> {
-        self.inner.lease(name, holder, ttl).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! The namespace over the memory engine, with a clock that the test moves.
 
 mod checking;
+mod extents;
 mod floor;
 mod names;
 mod node_intent;
