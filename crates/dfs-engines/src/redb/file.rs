@@ -11,7 +11,8 @@ use redb::StorageBackend;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::store::{Store, open_error};
+use super::fault::open_error;
+use super::store::Store;
 
 const FILE: &str = "metadata.redb";
 /// A store that is being made; it gets its name when it is complete.

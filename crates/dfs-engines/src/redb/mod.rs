@@ -11,6 +11,7 @@
 //!        ── commit_batch ──► one writer at a time ──► Store ──► new View, ChangeLog
 //! ```
 
+mod fault;
 mod file;
 mod records;
 mod store;
@@ -29,6 +30,7 @@ use dfs_metadata::lease::LocalLeases;
 use dfs_types::Revision;
 use tokio::sync::{Mutex, Semaphore};
 
+use self::fault::Fault;
 use self::file::{DiskFile, SharedBackend};
 use self::records::View;
 use self::store::{Published, Store};
@@ -158,7 +160,7 @@ struct RedbSnapshot {
 impl RedbSnapshot {
     async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&View) -> Result<T, store::Fault> + Send + 'static,
+        work: impl FnOnce(&View) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, EngineError> {
         let permit = self.readers.clone().acquire_owned().await.map_err(|_| interrupted())?;
         let (published, view) = (self.published.clone(), self.view.clone());

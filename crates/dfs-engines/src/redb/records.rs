@@ -3,11 +3,11 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
-use dfs_metadata::engine::{EngineError, Versioned, bounds_before};
+use dfs_metadata::engine::{Versioned, bounds_before};
 use dfs_types::{Crc32c, Revision};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::store::Fault;
+use super::fault::{Fault, damaged};
 
 type Records = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -122,8 +122,4 @@ fn decode(key: &[u8], record: &[u8]) -> Result<Versioned, Fault> {
 
 fn checksum(key: &[u8], version: [u8; 8], value: &[u8]) -> Crc32c {
     Crc32c::of(key).append(&version).append(value)
-}
-
-pub(super) fn damaged(what: &str) -> Fault {
-    Fault::Record(EngineError::Damaged(what.to_owned()))
 }

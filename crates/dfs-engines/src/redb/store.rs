@@ -1,7 +1,5 @@
 //! The blocking side: one writer on a redb database, and the views that it publishes.
 
-use std::fmt::Display;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,58 +8,13 @@ use dfs_metadata::engine::{Change, Commit, Effects, EngineError, Outcome};
 use dfs_types::Revision;
 use redb::{Builder, Database, ReadableDatabase, Table, TableError, WriteTransaction};
 
+use super::fault::{Fault, damaged};
 use super::file::SharedBackend;
-use super::records::{RECORDS, REVISION_KEY, STATE, View, damaged, encode, get, range};
+use super::records::{RECORDS, REVISION_KEY, STATE, View, encode, get, range};
 
 const FORMAT_KEY: &str = "format";
 /// Format that this version writes, and the newest it reads.
 const FORMAT: u32 = 1;
-
-/// Why an access of the store failed.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// redb, or what it stands on, failed; it has to be opened anew.
-    Store(redb::Error),
-    /// redb met a state that it took to be impossible.
-    Panicked,
-    /// What is stored cannot be right; redb itself is sound.
-    Record(EngineError),
-}
-
-impl<E: Into<redb::Error>> From<E> for Fault {
-    fn from(error: E) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-impl From<Fault> for EngineError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Store(redb::Error::Io(error)) => from_io(&error, error.to_string()),
-            Fault::Store(error @ redb::Error::Corrupted(_)) => Self::Damaged(error.to_string()),
-            Fault::Store(redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
-                Self::Unavailable("the store is being opened again after a failure".to_owned())
-            }
-            Fault::Store(error) => Self::Unavailable(error.to_string()),
-            Fault::Panicked => Self::Damaged("it cannot be made sense of".to_owned()),
-            Fault::Record(error) => error,
-        }
-    }
-}
-
-/// Names what was to be opened in the error.
-pub(super) fn open_error(what: &dyn Display, error: &io::Error) -> EngineError {
-    from_io(error, format!("{what}: {error}"))
-}
-
-fn from_io(error: &io::Error, text: String) -> EngineError {
-    use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
-    match error.kind() {
-        StorageFull | QuotaExceeded | FileTooLarge => EngineError::NoSpace(text),
-        InvalidData | UnexpectedEof => EngineError::Damaged(text),
-        _ => EngineError::Unavailable(text),
-    }
-}
 
 /// What the writer shares with the readers.
 pub(super) struct Published {

@@ -11,7 +11,7 @@ use dfs_types::{
 
 use super::inodes::Inodes;
 use super::transaction::{Attempt, Transaction};
-use super::{Components, Inner, Namespace, Node, Options};
+use super::{Components, Inner, Namespace, Node, Options, Replication};
 use crate::codec::Record as _;
 use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Write};
 use crate::records::inode::{Content, Directory, Inode, Link, Times};
@@ -28,25 +28,6 @@ pub struct InitOptions {
     pub cluster: ClusterId,
     /// Replicas of new files.
     pub replication: Replication,
-}
-
-/// How many replicas files get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Replication {
-    /// Replicas wanted of each chunk of a new file.
-    pub factor: u8,
-    /// Durable replicas without which no write is acknowledged; a majority when not set.
-    pub min_write: Option<u8>,
-}
-
-impl Replication {
-    /// Replicas that a file may have at most.
-    pub const FACTOR_MAX: u8 = 16;
-
-    /// Durable replicas without which a file that wants `factor` replicas is not acknowledged.
-    pub fn min_write_for(self, factor: u8) -> u8 {
-        self.min_write.unwrap_or(factor / 2 + 1).min(factor)
-    }
 }
 
 /// Which cluster, and which state of its metadata.

@@ -36,12 +36,14 @@ use crate::engine::Engine;
 
 pub use crate::records::chunk::{Chunk, Replica};
 pub use crate::records::node::Node;
+pub use crate::records::setting::Replication;
+pub use crate::records::stat::FileStat;
 pub use crate::records::worker::{WorkerControl, WorkerPause};
 pub use attributes::SetAttributes;
 pub use changes::{ChunkChange, ChunkChanges};
 pub use chunks::{ChunkPage, ReplicaId};
 pub(crate) use cluster::refuse_unfinished;
-pub use cluster::{ClusterIdentity, ClusterState, InitOptions, Replication, find, init};
+pub use cluster::{ClusterIdentity, ClusterState, InitOptions, find, init};
 pub use delete::Delete;
 pub use directory::MakeDirectory;
 use mutation::TRIES;
@@ -52,7 +54,7 @@ pub use reaper::{ReapLimits, Reaped, ReplicaToDelete};
 pub use rename::Rename;
 pub use safe_to_stop::{Holdings, NodeIntentVersion, Safety, Shortfall};
 pub use slots::Repeat;
-pub use stat::{DirectoryEntry, DirectoryPage, FileStat, Target};
+pub use stat::{DirectoryEntry, DirectoryPage, Target};
 pub use symlink::MakeSymlink;
 pub use undelete::Undelete;
 pub use upload::{

@@ -1,32 +1,13 @@
 //! Looking: stat and listing.
 
 use bytes::Bytes;
-use dfs_types::{Access, Attributes, DfsPath, FileKind, InodeId, Name, Scope, Timestamp};
+use dfs_types::{Access, DfsPath, FileKind, InodeId, Name, Scope};
 
-use super::Namespace;
 use super::resolve::{Last, resolve};
 use super::transaction::Transaction;
+use super::{FileStat, Namespace};
 use crate::records::inode::{Content, Directory, Entry, Inode, Times};
 use crate::{Error, keys};
-
-/// An inode as others see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileStat {
-    /// Its number.
-    pub inode: InodeId,
-    /// What it is.
-    pub kind: FileKind,
-    /// Bytes of a file or of a symlink's target; 0 for a directory.
-    pub size: u64,
-    /// Mode, owner, group, mtime.
-    pub attributes: Attributes,
-    /// Last change of the inode, by a coordinator's clock.
-    pub ctime: Timestamp,
-    /// Target of a symlink; empty for others.
-    pub symlink_target: Bytes,
-    /// Replicas wanted of each chunk of a file; 0 for others.
-    pub replication_factor: u8,
-}
 
 /// What to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]

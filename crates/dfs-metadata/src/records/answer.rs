@@ -1,11 +1,10 @@
 //! Answers kept for repeats: `r/`.
 
-use bytes::Bytes;
 use dfs_types::{Sha256, Timestamp};
 
+use super::stat::FileStat;
 use crate::Error;
 use crate::codec::{Reader, Record, Writer};
-use crate::namespace::FileStat;
 
 /// The answer to the newest call of a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,30 +60,6 @@ impl Record for Kept {
                 2 => Answer::RestorableUntil(input.option(Reader::time)?),
                 _ => return None,
             },
-        })
-    }
-}
-
-impl Record for FileStat {
-    fn write(&self, out: &mut Writer) {
-        out.inode(self.inode);
-        out.kind(self.kind);
-        out.number(self.size);
-        out.attributes(&self.attributes);
-        out.time(self.ctime);
-        out.bytes(&self.symlink_target);
-        out.u8(self.replication_factor);
-    }
-
-    fn read(input: &mut Reader<'_>) -> Option<Self> {
-        Some(Self {
-            inode: input.inode()?,
-            kind: input.kind()?,
-            size: input.number()?,
-            attributes: input.attributes()?,
-            ctime: input.time()?,
-            symlink_target: Bytes::copy_from_slice(input.bytes()?),
-            replication_factor: input.u8()?,
         })
     }
 }

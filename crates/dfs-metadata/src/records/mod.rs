@@ -5,6 +5,7 @@ pub(crate) mod chunk;
 pub(crate) mod inode;
 pub(crate) mod node;
 pub(crate) mod setting;
+pub(crate) mod stat;
 pub(crate) mod unlinked;
 pub(crate) mod upload;
 pub(crate) mod worker;

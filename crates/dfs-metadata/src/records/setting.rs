@@ -3,7 +3,6 @@
 use dfs_types::{ChunkId, ClusterId, Incarnation, InodeId, SealKey};
 
 use crate::codec::{Reader, Record, Writer};
-use crate::namespace::Replication;
 
 /// `s/cluster`. Its format stands for that of the whole store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +10,25 @@ pub(crate) struct Cluster {
     pub(crate) id: ClusterId,
     pub(crate) incarnation: Incarnation,
     pub(crate) key: SealKey,
+}
+
+/// How many replicas files get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replication {
+    /// Replicas wanted of each chunk of a new file.
+    pub factor: u8,
+    /// Durable replicas without which no write is acknowledged; a majority when not set.
+    pub min_write: Option<u8>,
+}
+
+impl Replication {
+    /// Replicas that a file may have at most.
+    pub const FACTOR_MAX: u8 = 16;
+
+    /// Durable replicas without which a file that wants `factor` replicas is not acknowledged.
+    pub fn min_write_for(self, factor: u8) -> u8 {
+        self.min_write.unwrap_or(factor / 2 + 1).min(factor)
+    }
 }
 
 /// `s/floor`.

@@ -21,7 +21,8 @@ use super::unlinked::Unlinked;
 use super::upload::Upload;
 use super::worker::{WorkerControl, WorkerPause};
 use crate::codec::{FORMAT, Record};
-use crate::namespace::{FileStat, Replication};
+use crate::records::setting::Replication;
+use crate::records::stat::FileStat;
 use crate::{Error, Unknown};
 
 const KEY: &[u8] = b"i/\xff";

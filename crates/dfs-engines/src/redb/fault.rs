@@ -1,0 +1,57 @@
+//! Why redb could not answer.
+
+use std::fmt::Display;
+use std::io;
+
+use dfs_metadata::engine::EngineError;
+
+/// Why an access of the store failed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// redb, or what it stands on, failed; it has to be opened anew.
+    Store(redb::Error),
+    /// redb met a state that it took to be impossible.
+    Panicked,
+    /// What is stored cannot be right; redb itself is sound.
+    Record(EngineError),
+}
+
+impl<E: Into<redb::Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl From<Fault> for EngineError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Store(redb::Error::Io(error)) => from_io(&error, error.to_string()),
+            Fault::Store(error @ redb::Error::Corrupted(_)) => Self::Damaged(error.to_string()),
+            Fault::Store(redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
+                Self::Unavailable("the store is being opened again after a failure".to_owned())
+            }
+            Fault::Store(error) => Self::Unavailable(error.to_string()),
+            Fault::Panicked => Self::Damaged("it cannot be made sense of".to_owned()),
+            Fault::Record(error) => error,
+        }
+    }
+}
+
+/// Names what was to be opened in the error.
+pub(super) fn open_error(what: &dyn Display, error: &io::Error) -> EngineError {
+    from_io(error, format!("{what}: {error}"))
+}
+
+fn from_io(error: &io::Error, text: String) -> EngineError {
+    use io::ErrorKind::{FileTooLarge, InvalidData, QuotaExceeded, StorageFull, UnexpectedEof};
+    match error.kind() {
+        StorageFull | QuotaExceeded | FileTooLarge => EngineError::NoSpace(text),
+        InvalidData | UnexpectedEof => EngineError::Damaged(text),
+        _ => EngineError::Unavailable(text),
+    }
+}
+
+/// What is stored makes no sense, although redb itself is sound.
+pub(super) fn damaged(what: &str) -> Fault {
+    Fault::Record(EngineError::Damaged(what.to_owned()))
+}
