@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dfs_streamer::{Hashing, SenderConfig};
 use dfs_transport::{Channels, Network, Security, TcpNetwork};
-use dfs_types::{ClientId, ErrorCode, OsRandom, Random};
+use dfs_types::{Clock, ErrorCode, OsRandom, Random, SystemClock};
 
 use crate::budget::{BUDGET_MIN, Budget};
 use crate::coordinators::Coordinators;
@@ -26,6 +26,8 @@ const COORDINATORS_MAX: usize = 64;
 pub struct Components {
     /// The way to servers.
     pub network: Arc<dyn Network>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
     /// For ids, jitter and the choice between equal replicas.
     pub random: Arc<dyn Random>,
     /// Where chunks are read and hashed.
@@ -36,6 +38,7 @@ impl Default for Components {
     fn default() -> Self {
         Self {
             network: Arc::new(TcpNetwork),
+            clock: Arc::new(SystemClock),
             random: Arc::new(OsRandom),
             hashing: Hashing::Threads,
         }
@@ -105,14 +108,14 @@ impl ClientBuilder {
             Channels::parse_address(address).map_err(|error| wrong(error.to_string()))
         });
         let coordinators = coordinators.collect::<Result<_, _>>()?;
-        let Components { network, random, hashing } = self.components;
+        let Components { network, clock, random, hashing } = self.components;
         let channels = Channels::new(network, Security::Plaintext);
         Ok(Client {
             inner: Arc::new(Inner {
                 coordinators: Coordinators::new(coordinators, channels.clone(), random.clone()),
                 deadline: self.deadline,
                 channels,
-                slots: Slots::new(ClientId::random(random.as_ref())),
+                slots: Slots::new(clock, random.clone()),
                 budget: Budget::new(self.memory_budget),
                 sender: SenderConfig::default(),
                 host: self.host,

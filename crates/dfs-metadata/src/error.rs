@@ -1,6 +1,7 @@
 //! What can go wrong in the namespace.
 
 use std::fmt;
+use std::time::Duration;
 
 use dfs_types::{
     ChunkId, ClusterId, Denied, DfsPath, ErrorCode, Incarnation, InodeId, Name, NodeId,
@@ -199,6 +200,17 @@ pub enum Error {
     /// A file opened before was taken apart since.
     #[error("inode {0} is gone: it was replaced or deleted; open the file again")]
     Stale(InodeId),
+    /// The answers to a client's calls are no longer kept, so none of its calls can be repeated.
+    #[error(
+        "the answers given to this client are no longer kept, as its id is {} s too old: whether \
+         its last call was carried out is not known; start it anew, and check that its clock is \
+         right",
+        .too_old.as_secs()
+    )]
+    ClientForgotten {
+        /// How much earlier the client began, by its own clock, than the oldest that is answered.
+        too_old: Duration,
+    },
     /// A slot has moved on.
     #[error("request {sequence} of its slot was overtaken by request {newest}")]
     SlotOvertaken {
@@ -372,6 +384,7 @@ impl Error {
             | Self::BelowFloor(_)
             | Self::ReplicasGone { .. }
             | Self::Stale(_)
+            | Self::ClientForgotten { .. }
             | Self::SlotOvertaken { .. }
             | Self::LeaseLost
             | Self::NotRegistered { .. } => ErrorCode::Stale,

@@ -10,6 +10,8 @@ pub(crate) const CLUSTER: Bytes = Bytes::from_static(b"s/cluster");
 pub(crate) const REPLICATION: Bytes = Bytes::from_static(b"s/replication");
 /// Lowest chunk id that a commit may bring in.
 pub(crate) const FLOOR: Bytes = Bytes::from_static(b"s/floor");
+/// Lowest client id whose calls are carried out; not there until it is raised for the first time.
+pub(crate) const CLIENT_FLOOR: Bytes = Bytes::from_static(b"s/client-floor");
 /// Lowest inode number not handed to any coordinator.
 pub(crate) const INODES: Bytes = Bytes::from_static(b"s/inodes");
 /// Read and written by every move of a directory to another parent.
@@ -175,10 +177,11 @@ pub(crate) fn answer(slot: &Slot) -> Bytes {
     key(ANSWERS, &[&client.to_bytes(), b"/", &slot.slot.to_be_bytes()])
 }
 
-/// Whether a key is that of a kept answer.
-pub(crate) fn is_answer(key: &[u8]) -> bool {
-    let rest = key.strip_prefix(ANSWERS).and_then(|rest| rest.split_first_chunk::<16>());
-    rest.and_then(|(_, rest)| rest.strip_prefix(b"/")).is_some_and(|slot| slot.len() == 4)
+/// The client that the key of a kept answer is of.
+pub(crate) fn answer_client(key: &[u8]) -> Option<ClientId> {
+    let (client, rest) = key.strip_prefix(ANSWERS)?.split_first_chunk::<{ ClientId::LEN }>()?;
+    let slot = rest.strip_prefix(b"/")?;
+    (slot.len() == 4).then_some(ClientId::from_slice(client))?
 }
 
 /// A node.
@@ -218,7 +221,8 @@ mod tests {
         assert_eq!(times_inode(&times(inode)), Some(inode));
         assert_eq!(extent_parts(&extent(inode, 1 << 40)), Some((inode, 1 << 40)));
         let slot = Slot { client: ClientId(7), slot: 0x2f2f, sequence: 1 };
-        assert!(is_answer(&answer(&slot)) && !is_answer(&answer(&slot)[..22]));
+        assert_eq!(answer_client(&answer(&slot)), Some(ClientId(7)));
+        assert_eq!(answer_client(&answer(&slot)[..22]), None);
     }
 
     #[test]

@@ -109,7 +109,8 @@ wide_id! {
     SessionId
 }
 wide_id! {
-    /// A running client, the owner of the slots that make repeated calls safe.
+    /// A running client, the owner of the slots that make repeated calls safe. Ordered by the time
+    /// at which it began; one that is too old is refused.
     ClientId
 }
 wide_id! {
@@ -151,27 +152,37 @@ impl InodeId {
     pub const ROOT: Self = Self(1);
 }
 
+/// Gives ids the order of the times at which they were made.
+macro_rules! timed_id {
+    ($name:ident) => {
+        impl $name {
+            /// Makes an id: 48 bits of milliseconds, then 80 random bits (the layout of ULID).
+            pub fn new(now: Timestamp, random: &dyn Random) -> Self {
+                let low = Self::random(random).0 & ((1 << 80) - 1);
+                Self(Self::floor(now).0 | low)
+            }
+
+            /// The lowest id that can be made at `time`: all those made earlier lie below it.
+            pub fn floor(time: Timestamp) -> Self {
+                Self(u128::from(time.millis() & ((1 << 48) - 1)) << 80)
+            }
+
+            /// When the id was made, as far as the clock of its maker was right.
+            pub fn time(self) -> Timestamp {
+                Timestamp::from_millis((self.0 >> 80) as u64)
+            }
+        }
+    };
+}
+
+timed_id!(ChunkId);
+timed_id!(ClientId);
+
 impl ChunkId {
     /// The lowest id.
     pub const MIN: Self = Self(0);
     /// The highest id.
     pub const MAX: Self = Self(u128::MAX);
-
-    /// Makes an id: 48 bits of milliseconds, then 80 random bits (the layout of ULID).
-    pub fn new(now: Timestamp, random: &dyn Random) -> Self {
-        let low = Self::random(random).0 & ((1 << 80) - 1);
-        Self(Self::floor(now).0 | low)
-    }
-
-    /// The lowest id that can be made at `time`: everything planned earlier lies below it.
-    pub fn floor(time: Timestamp) -> Self {
-        Self(u128::from(time.millis() & ((1 << 48) - 1)) << 80)
-    }
-
-    /// When the id was made, as far as the clock of its maker was right.
-    pub fn time(self) -> Timestamp {
-        Timestamp::from_millis((self.0 >> 80) as u64)
-    }
 }
 
 #[cfg(test)]

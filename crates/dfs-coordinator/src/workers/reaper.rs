@@ -90,7 +90,8 @@ impl Reaper {
             self.core.namespace.reap_uploads(Scope::internal(), &limits, Some(&fence)).await;
         let reaped = reaped.map_err(Error::metadata("reaping uploads that were given up"))?;
         let mut has_more = self.take(&reaped);
-        let swept = self.core.namespace.sweep_slots(Scope::internal(), SWEEP_LEN).await;
+        let swept =
+            self.core.namespace.sweep_slots(Scope::internal(), SWEEP_LEN, Some(&fence)).await;
         has_more |= swept.map_err(Error::metadata("forgetting clients that are gone"))?;
         if !has_more {
             self.next_upkeep = Instant::now() + UPKEEP_EVERY;

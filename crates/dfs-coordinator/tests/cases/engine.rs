@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_coordinator::Settings;
@@ -93,29 +92,16 @@ struct Hanging {
 }
 
 #[async_trait]
-impl Engine for Hanging {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
+impl ForwardingEngine for Hanging {
+    fn inner(&self) -> &dyn Engine {
+        &self.inner
+    }
+
+    async fn forward_snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
         if self.hangs.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
         self.inner.snapshot().await
-    }
-
-    async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
-        self.inner.commit_batch(commits).await
-    }
-
-    async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
-        self.inner.watch(prefix, from).await
-    }
-
-    async fn lease(
-        &self,
-        name: &str,
-        holder: &str,
-        ttl: Duration,
-    ) -> Result<Option<LeaseGrant>, EngineError> {
-        self.inner.lease(name, holder, ttl).await
     }
 }
 

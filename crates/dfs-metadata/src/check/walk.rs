@@ -12,7 +12,7 @@ use crate::engine::{Snapshot, Versioned};
 use crate::namespace::{Chunk, Node, Replication, WorkerControl};
 use crate::records::answer::Kept;
 use crate::records::inode::{Content, Entry, Extent, File, Inode, Link, Times};
-use crate::records::setting::{Cluster, Floor, Mark, NextInode};
+use crate::records::setting::{ClientFloor, Cluster, Floor, Mark, NextInode};
 use crate::records::unlinked::Unlinked;
 use crate::records::upload::Upload;
 use crate::{Error, keys, lease};
@@ -203,7 +203,7 @@ impl<'a> Walk<'a> {
             self.look_at_unlinked(key, value, inode, known);
         } else if keys::upload_inode(key).is_some() {
             self.report.uploads += u64::from(self.read::<Upload>(key, value).is_some());
-        } else if keys::is_answer(key) {
+        } else if keys::answer_client(key).is_some() {
             self.report.answers += u64::from(self.read::<Kept>(key, value).is_some());
         } else {
             self.look_at_setting(key, value);
@@ -368,6 +368,8 @@ impl<'a> Walk<'a> {
             self.read::<Replication>(key, value);
         } else if *key == keys::FLOOR {
             self.read::<Floor>(key, value);
+        } else if *key == keys::CLIENT_FLOOR {
+            self.read::<ClientFloor>(key, value);
         } else if *key == keys::INODES {
             self.read::<NextInode>(key, value);
         } else if [keys::MOVES, keys::NAMES, keys::NODE_INTENT].contains(key) {

@@ -1,7 +1,7 @@
 //! The cluster itself: making one, opening it, its settings.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use dfs_types::{
@@ -172,7 +172,6 @@ impl Namespace {
             inodes: Inodes::default(),
             chunks_changed_at: AtomicU64::default(),
             floor_ms: AtomicU64::default(),
-            swept_to: Mutex::default(),
         };
         let namespace = Self { inner: Arc::new(inner) };
         namespace.gc_floor(Scope::internal()).await?;

@@ -113,8 +113,6 @@ struct Inner {
     chunks_changed_at: std::sync::atomic::AtomicU64,
     /// When the newest floor lies that this process saw, in milliseconds since 1970.
     floor_ms: std::sync::atomic::AtomicU64,
-    /// Where the next sweep over the answers of slots goes on.
-    swept_to: std::sync::Mutex<bytes::Bytes>,
 }
 
 impl fmt::Debug for Namespace {

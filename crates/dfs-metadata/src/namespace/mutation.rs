@@ -60,7 +60,7 @@ impl Namespace {
                 return Ok(answer);
             }
             if let Some(repeat) = repeat {
-                super::slots::keep(&mut tx, repeat, &answer, self.now());
+                super::slots::keep(&mut tx, repeat, &answer);
             }
             if let Attempt::Committed(_) = self.commit(tx).await? {
                 return Ok(answer);

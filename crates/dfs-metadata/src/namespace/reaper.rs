@@ -1,8 +1,6 @@
 //! Taking apart what was unlinked, and uploads that were given up.
 
 use std::collections::BTreeMap;
-use std::sync::{MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_types::{Access, ChunkId, DiskId, FileKind, InodeId, NodeId, Scope, Stamp, Timestamp};
@@ -11,7 +9,6 @@ use super::delete::AT_ONCE;
 use super::transaction::{Attempt, Transaction};
 use super::{Chunk, Namespace, Replica};
 use crate::engine::Condition;
-use crate::records::answer::Kept;
 use crate::records::inode::{Content, Entry, Extent, Inode, Link};
 use crate::records::unlinked::Unlinked;
 use crate::records::upload::Upload;
@@ -126,40 +123,6 @@ impl Namespace {
         Ok(reaped)
     }
 
-    /// How long the answers kept for a silent client are kept. Longer than any upload token
-    /// lives, and than any client tries again.
-    pub const SLOTS_KEPT: Duration = Duration::from_hours(24);
-
-    /// Forgets the answers kept for clients that were silent for [`Self::SLOTS_KEPT`], looking at
-    /// `limit` answers after those that the last call looked at. Returns whether there are more
-    /// before the end of the round.
-    pub async fn sweep_slots(&self, scope: &Scope, limit: usize) -> Result<bool, Error> {
-        scope.require(Access::Admin)?;
-        let after = self.swept_to().clone();
-        let limit = limit.clamp(1, SWEEP_MAX);
-        let mut tx = self.begin().await?;
-        let found = tx.range::<Kept>(keys::ANSWERS, &after, limit).await?;
-        let next = found.last().filter(|_| found.len() == limit).map(|(key, _)| key.clone());
-        let oldest = self.now().minus(Self::SLOTS_KEPT);
-        for (key, kept) in found {
-            if kept.time < oldest {
-                tx.get::<Kept>(&key).await?;
-                tx.delete(key);
-            }
-        }
-        if !tx.is_read_only() {
-            // One that was used again meanwhile keeps all of this step, until the next round.
-            self.commit(tx).await?;
-        }
-        let has_more = next.is_some();
-        *self.swept_to() = next.unwrap_or_default();
-        Ok(has_more)
-    }
-
-    fn swept_to(&self) -> MutexGuard<'_, Bytes> {
-        self.inner.swept_to.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes one unlinked thing apart, as far as a bounded number of commits goes.
     async fn reap_inode(
         &self,
@@ -229,8 +192,6 @@ impl Namespace {
 const STEPS_MAX: usize = 64;
 /// Replicas after which a call ends.
 const COPIES_MAX: usize = 10_000;
-/// Answers looked at in one step: each that goes is a key of its commit.
-const SWEEP_MAX: usize = 90;
 /// Extents taken apart in one commit, two keys each.
 const EXTENTS_AT_ONCE: usize = 40;
 /// Entries taken out of a directory in one commit, three keys each.

@@ -1,10 +1,27 @@
 //! Slots: repeats of a call get the first answer.
+//!
+//! An answer is forgotten only when its client can no longer be answered: clients are numbered by
+//! the time at which they began, a floor below which they are refused is committed first, and each
+//! call with a slot is conditioned on that floor. So what a repeat meets is its answer or a
+//! refusal, never a second execution, whatever the clocks say: a wrong one costs room, or makes
+//! clients begin anew.
 
-use dfs_types::{Sha256, Slot, Timestamp};
+use std::time::Duration;
 
-use super::transaction::Transaction;
+use dfs_types::{Access, ClientId, Scope, Sha256, Slot, Timestamp};
+
+use super::Namespace;
+use super::transaction::{Attempt, Transaction};
+use crate::engine::Condition;
 use crate::records::answer::{Answer, Kept};
+use crate::records::setting::ClientFloor;
 use crate::{Error, keys};
+
+/// Answers forgotten in one step: each is a key of its commit.
+const SWEEP_MAX: usize = 90;
+/// How far the floor lags at least when it is raised: each raise makes the calls under way at that
+/// moment start over.
+const FLOOR_STEP: Duration = Duration::from_hours(1);
 
 /// Names a mutating call, so that repeating it is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,13 +32,20 @@ pub struct Repeat {
     pub body: Sha256,
 }
 
-/// The answer that this very call was given before, if it was.
+/// The answer that this very call was given before, if it was. Nothing else of the client's is
+/// carried out once it is below the floor.
 pub(super) async fn earlier_answer(
     tx: &mut Transaction,
     repeat: &Repeat,
 ) -> Result<Option<Answer>, Error> {
-    let sequence = repeat.slot.sequence;
-    let Some(kept) = tx.get::<Kept>(&keys::answer(&repeat.slot)).await? else { return Ok(None) };
+    let Slot { client, sequence, .. } = repeat.slot;
+    let key = keys::answer(&repeat.slot);
+    let (floor, kept) = tx.get_both::<ClientFloor, Kept>(&keys::CLIENT_FLOOR, &key).await?;
+    let ClientFloor(floor) = floor.unwrap_or_default();
+    if client < floor {
+        return Err(Error::ClientForgotten { too_old: floor.time().since(client.time()) });
+    }
+    let Some(kept) = kept else { return Ok(None) };
     if kept.sequence > sequence {
         return Err(Error::SlotOvertaken { sequence, newest: kept.sequence });
     }
@@ -35,8 +59,63 @@ pub(super) async fn earlier_answer(
 }
 
 /// Keeps the answer, in the commit of the change itself.
-pub(super) fn keep(tx: &mut Transaction, repeat: &Repeat, answer: &Answer, now: Timestamp) {
+pub(super) fn keep(tx: &mut Transaction, repeat: &Repeat, answer: &Answer) {
     let Repeat { slot, body } = *repeat;
-    let kept = Kept { sequence: slot.sequence, body, answer: answer.clone(), time: now };
+    let kept = Kept { sequence: slot.sequence, body, answer: answer.clone() };
     tx.put(keys::answer(&slot), &kept);
+}
+
+impl Namespace {
+    /// How old a client may become. Longer than any upload token lives, and than any client tries
+    /// again.
+    pub const CLIENT_LIFETIME: Duration = Duration::from_hours(24);
+
+    /// Forgets the answers kept for clients older than [`Self::CLIENT_LIFETIME`], at most `limit`
+    /// of them, and refuses those clients from then on. Returns whether there are more.
+    ///
+    /// A client counts as old when both this process's clock and the newest client that was
+    /// answered say so: that one of them is ahead has no effect.
+    pub async fn sweep_slots(
+        &self,
+        scope: &Scope,
+        limit: usize,
+        fence: Option<&Condition>,
+    ) -> Result<bool, Error> {
+        scope.require(Access::Admin)?;
+        let floor = self.raise_client_floor(fence).await?;
+        let mut tx = self.begin_fenced(fence).await?;
+        let limit = limit.clamp(1, SWEEP_MAX);
+        let mut old = tx.range_keys(keys::ANSWERS, limit).await?;
+        old.retain(|key| keys::answer_client(key).is_some_and(|client| client < floor));
+        let has_more = old.len() == limit;
+        // No condition: nothing is written for a client below the floor any more.
+        old.into_iter().for_each(|key| tx.delete(key));
+        if !tx.is_read_only() {
+            self.commit(tx).await?;
+        }
+        Ok(has_more)
+    }
+
+    /// Raises the floor if anybody is that old; never lowers it.
+    async fn raise_client_floor(&self, fence: Option<&Condition>) -> Result<ClientId, Error> {
+        let mut tx = self.begin_fenced(fence).await?;
+        let floor = tx.get::<ClientFloor>(&keys::CLIENT_FLOOR).await?;
+        let ClientFloor(floor) = floor.unwrap_or_default();
+        let Some(newest) = tx.last_key(keys::ANSWERS).await? else { return Ok(floor) };
+        let newest = keys::answer_client(&newest).map_or(Timestamp::default(), ClientId::time);
+        let wanted = ClientId::floor(self.now().min(newest).minus(Self::CLIENT_LIFETIME));
+        let oldest = tx.range_keys(keys::ANSWERS, 1).await?;
+        let is_needed =
+            oldest.first().and_then(|key| keys::answer_client(key)).is_some_and(|c| c < wanted);
+        let lag = wanted.time().since(floor.time());
+        if !is_needed || lag < FLOOR_STEP {
+            return Ok(floor);
+        }
+        tx.put(keys::CLIENT_FLOOR, &ClientFloor(wanted));
+        match self.commit(tx).await? {
+            Attempt::Committed(_) => Ok(wanted),
+            // Another was faster, and the lease about to be lost; the next round sees.
+            Attempt::Conflict => Ok(floor),
+        }
+    }
 }

@@ -8,7 +8,7 @@ use dfs_types::{Level, Revision};
 
 use super::Namespace;
 use crate::codec::Record;
-use crate::engine::{Commit, Condition, Outcome, Snapshot, Versioned, Write};
+use crate::engine::{Commit, Condition, Outcome, Snapshot, Versioned, Write, prefix_end};
 use crate::{Error, keys};
 
 /// Reads at one snapshot, and collects what shall be committed on the condition that those of the
@@ -94,6 +94,22 @@ impl Transaction {
         found.map(|found| R::decode(key, &found.value, Level::NEWEST)).transpose()
     }
 
+    /// Reads two records as [`Self::get`] does, in one read.
+    pub(super) async fn get_both<A: Record, B: Record>(
+        &mut self,
+        first: &Bytes,
+        second: &Bytes,
+    ) -> Result<(Option<A>, Option<B>), Error> {
+        let found = self.snapshot.get_many(&[first.clone(), second.clone()]).await?;
+        let mut found = found.into_iter();
+        let (a, b) = (found.next().flatten(), found.next().flatten());
+        self.expect(first.clone(), a.as_ref().map(|found| found.version));
+        self.expect(second.clone(), b.as_ref().map(|found| found.version));
+        let a = a.map(|found| A::decode(first, &found.value, Level::NEWEST)).transpose()?;
+        let b = b.map(|found| B::decode(second, &found.value, Level::NEWEST)).transpose()?;
+        Ok((a, b))
+    }
+
     /// Reads a record with the version that a condition on it would name.
     pub(super) async fn look<R: Record>(
         &self,
@@ -144,6 +160,22 @@ impl Transaction {
         };
         let record = R::decode(&key, &found.value, Level::NEWEST)?;
         Ok(Some((key, record)))
+    }
+
+    /// The first keys under a prefix, whatever lies there.
+    pub(super) async fn range_keys(
+        &self,
+        prefix: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Bytes>, Error> {
+        let found = self.snapshot.range(prefix, &[], limit).await?;
+        Ok(found.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// The last key under a prefix, whatever lies there.
+    pub(super) async fn last_key(&self, prefix: &[u8]) -> Result<Option<Bytes>, Error> {
+        let Some(end) = prefix_end(prefix) else { return Ok(None) };
+        Ok(self.snapshot.last_before(prefix, &end).await?.map(|(key, _)| key))
     }
 
     /// The commit takes place only if the key is still of this version, or absent.

@@ -12,7 +12,6 @@ pub(crate) struct Kept {
     pub(crate) sequence: u64,
     pub(crate) body: Sha256,
     pub(crate) answer: Answer,
-    pub(crate) time: Timestamp,
 }
 
 /// What a mutating call answers.
@@ -35,7 +34,6 @@ impl Record for Kept {
     fn write(&self, out: &mut Writer) {
         out.number(self.sequence);
         out.fixed(&self.body.0);
-        out.time(self.time);
         match &self.answer {
             Answer::Done => out.u8(0),
             Answer::Stat(stat) => {
@@ -53,7 +51,6 @@ impl Record for Kept {
         Some(Self {
             sequence: input.number()?,
             body: Sha256(input.array()?),
-            time: input.time()?,
             answer: match input.u8()? {
                 0 => Answer::Done,
                 1 => Answer::Stat(FileStat::read(input)?),

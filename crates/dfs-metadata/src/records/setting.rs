@@ -1,6 +1,6 @@
 //! Settings and counters of the cluster: `s/`.
 
-use dfs_types::{ChunkId, ClusterId, Incarnation, InodeId, SealKey};
+use dfs_types::{ChunkId, ClientId, ClusterId, Incarnation, InodeId, SealKey};
 
 use crate::codec::{Reader, Record, Writer};
 
@@ -34,6 +34,10 @@ impl Replication {
 /// `s/floor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Floor(pub(crate) ChunkId);
+
+/// `s/client-floor`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ClientFloor(pub(crate) ClientId);
 
 /// `s/inodes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +89,16 @@ impl Record for Floor {
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         input.chunk().map(Self)
+    }
+}
+
+impl Record for ClientFloor {
+    fn write(&self, out: &mut Writer) {
+        out.fixed(&self.0.to_bytes());
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self(ClientId(input.wide()?)))
     }
 }
 

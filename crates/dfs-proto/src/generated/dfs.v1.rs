@@ -54,7 +54,9 @@ pub struct FileStat {
 /// given again to a repeat.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Slot {
-    /// The running client; 16 bytes.
+    /// The running client; 16 bytes, of which the first 6 are the time at which it took this id, in
+    /// milliseconds since 1970. A client takes another id in time: calls under one that is a day old
+    /// are refused, as answers are not kept for longer.
     #[prost(bytes = "bytes", tag = "1")]
     pub client_id: ::prost::bytes::Bytes,
     /// Which of the client's slots, below 64; one call at a time in each.

@@ -172,6 +172,7 @@ fn simulate(
     }
     let components = dfs_client::Components {
         network: Arc::new(SimNetwork),
+        clock: Arc::new(SimClock),
         random: Arc::new(SeededRandom::new(seed ^ 0x00c1_1e27)),
         hashing: Hashing::Inline,
     };

@@ -22,7 +22,9 @@ use dfs_streamer::{Hashing, Session};
 use dfs_transport::{
     Gate, MemoryNetwork, Network as _, Observer, REQUEST_ID_HEADER, Security, Server, serve,
 };
-use dfs_types::{ChunkId, ChunkSeal, ErrorCode, NodeId, NodeState, SeededRandom, SessionId};
+use dfs_types::{
+    ChunkId, ChunkSeal, ErrorCode, NodeId, NodeState, SeededRandom, SessionId, SystemClock,
+};
 use futures_util::Stream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -320,6 +322,7 @@ impl Cluster {
     pub(crate) fn components(&self) -> Components {
         Components {
             network: Arc::new(self.world.network.clone()),
+            clock: Arc::new(SystemClock),
             random: Arc::new(SeededRandom::new(7)),
             hashing: Hashing::Inline,
         }

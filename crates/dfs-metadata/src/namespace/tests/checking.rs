@@ -62,7 +62,7 @@ async fn anything(fixture: &Fixture, random: &SeededRandom) {
             let floor = fixture.clock.now().minus(HOUR * 2);
             fixture.namespace.raise_gc_floor(Scope::internal(), floor, None).await.unwrap();
             fixture.namespace.sweep_tombstones(Scope::internal(), None, 50, None).await.unwrap();
-            fixture.namespace.sweep_slots(Scope::internal(), 50).await.unwrap();
+            fixture.namespace.sweep_slots(Scope::internal(), 50, None).await.unwrap();
         }
         _ => drop(fixture.put(&at, random.below(40) * CHUNK / 2).await),
     }

@@ -7,6 +7,7 @@ mod names;
 mod node_intent;
 mod nodes;
 mod reaping;
+mod slots;
 mod uploads;
 mod workers;
 
@@ -30,6 +31,10 @@ use crate::placement::{Candidate, NodeSelector, PlacementRequest};
 struct ManualClock(AtomicU64);
 
 impl ManualClock {
+    fn set(&self, now: Timestamp) {
+        self.0.store(now.millis(), Ordering::Relaxed);
+    }
+
     fn advance(&self, by: Duration) {
         self.0.fetch_add(by.as_millis() as u64, Ordering::Relaxed);
     }
@@ -92,7 +97,7 @@ impl Fixture {
             let (zone, host) = (String::new(), String::new());
             candidates.push(Candidate { node, zone, host, free: 1 << 40 });
         }
-        let client = ClientId(7);
+        let client = ClientId::new(clock.now(), &*random);
         let sequence = AtomicU64::new(1);
         Self { namespace, engine, clock, candidates, client, sequence }
     }
@@ -167,10 +172,10 @@ impl Fixture {
     }
 
     async fn put(&self, at: &str, size: u64) -> Result<FileStat, Error> {
-        let plan = self.plan(at, size).await?;
         let mut repeat = self.repeat();
         // Calls at the same time use slots of their own.
         repeat.slot.slot = 1 + (repeat.slot.sequence % 60) as u32;
+        let plan = self.plan(at, size).await?;
         self.namespace.confirm(Scope::internal(), &self.confirm_of(&plan), Some(&repeat)).await
     }
 

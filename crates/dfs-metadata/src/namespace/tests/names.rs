@@ -246,15 +246,3 @@ async fn a_repeat_gets_the_first_answer_and_changes_nothing() {
     let late = fixture.namespace.make_directory(Scope::internal(), &request, Some(&repeat)).await;
     assert_eq!(code(late), ErrorCode::Stale);
 }
-
-#[tokio::test]
-async fn answers_of_silent_clients_are_forgotten() {
-    let fixture = Fixture::new().await;
-    fixture.put("/f", 0).await.unwrap();
-    assert_eq!(fixture.count("r/").await, 1);
-    fixture.namespace.sweep_slots(Scope::internal(), 10).await.unwrap();
-    assert_eq!(fixture.count("r/").await, 1);
-    fixture.clock.advance(Namespace::SLOTS_KEPT + HOUR);
-    fixture.namespace.sweep_slots(Scope::internal(), 10).await.unwrap();
-    assert_eq!(fixture.count("r/").await, 0);
-}
