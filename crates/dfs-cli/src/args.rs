@@ -16,7 +16,8 @@ use crate::global::Global;
 Paths in dfs start with a slash. `dfs COMMAND --help` shows examples.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or argument, 3 not found, 4 exists or of the wrong
-kind, 5 try again later, 6 not allowed."
+kind, 5 try again later, 6 not allowed; 129, 130, 143 ended by HUP, INT, TERM, with uploads aborted
+and temporary files removed. A second signal ends at once."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]

@@ -126,6 +126,11 @@ impl Failures {
         self.count
     }
 
+    /// Takes the first failure out, if any.
+    pub(crate) fn take(&mut self) -> Result<()> {
+        self.first.take().map_or(Ok(()), Err)
+    }
+
     /// The first failure, if any.
     pub(crate) fn into_result(self) -> Result<()> {
         self.first.map_or(Ok(()), Err)

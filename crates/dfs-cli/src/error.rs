@@ -14,6 +14,8 @@ pub(crate) struct Error {
     hint: Option<String>,
     /// The user knows of it already.
     is_reported: bool,
+    /// Number of the signal that ended the command.
+    signal: Option<u8>,
 }
 
 /// The result of a command or a part of it.
@@ -22,7 +24,13 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A failure with the exit code of `code`.
     pub(crate) fn new(code: ErrorCode, message: impl fmt::Display) -> Self {
-        Self { code, message: message.to_string(), hint: None, is_reported: false }
+        Self { code, message: message.to_string(), hint: None, is_reported: false, signal: None }
+    }
+
+    /// The end of a command by a signal.
+    pub(crate) fn interrupted(signal: i32) -> Self {
+        let error = Self::new(ErrorCode::Internal, "interrupted");
+        Self { signal: u8::try_from(signal).ok(), ..error }
     }
 
     /// A wrong argument.
@@ -56,6 +64,12 @@ impl Error {
     /// What went wrong.
     pub(crate) fn code(&self) -> ErrorCode {
         self.code
+    }
+
+    /// What the process exits with: by the kind of the error or, as shells do it, 128 and the
+    /// number of the signal.
+    pub(crate) fn exit_code(&self) -> u8 {
+        self.signal.map_or_else(|| self.code.exit_code(), |signal| 128 + signal)
     }
 
     /// Marks it as told, so that it only decides the exit code.
@@ -96,7 +110,13 @@ impl From<dfs_client::Error> for Error {
             ErrorCode::NotEmpty => Some("-r takes all that is below it"),
             _ => None,
         };
-        Self { code: error.code(), message, hint: hint.map(str::to_owned), is_reported: false }
+        Self {
+            code: error.code(),
+            message,
+            hint: hint.map(str::to_owned),
+            is_reported: false,
+            signal: None,
+        }
     }
 }
 

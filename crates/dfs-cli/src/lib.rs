@@ -9,14 +9,15 @@ mod context;
 mod destination;
 mod error;
 mod global;
+mod interrupt;
 mod invocation;
 #[cfg(feature = "kube")]
 mod kube;
-mod local_tree;
 mod output;
 mod printable;
 mod progress;
 mod server;
+mod tree_report;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -46,7 +47,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             if !error.is_reported() {
                 out.error(&error);
             }
-            ExitCode::from(error.code().exit_code())
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -108,7 +109,7 @@ async fn dispatch(
                 }
                 _ => Context::new(global, out)?,
             };
-            run_command(command, &cx).await
+            interrupt::interruptible(&cx.client, run_command(command, &cx)).await
         }
     }
 }

@@ -1,5 +1,8 @@
 //! Names that need not be UTF-8, as text.
 
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
 /// Shows bytes as text when they are UTF-8 without control characters, else escaped, so that a
 /// name never moves the cursor of a terminal.
 pub(crate) fn printable(bytes: &[u8]) -> String {
@@ -7,6 +10,11 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
         Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
         _ => bytes.escape_ascii().to_string(),
     }
+}
+
+/// Shows a local path as [`printable`] does.
+pub(crate) fn printable_path(path: &Path) -> String {
+    printable(path.as_os_str().as_bytes())
 }
 
 #[cfg(test)]

@@ -33,6 +33,11 @@ impl Progress {
         self.0.inc_length(bytes);
     }
 
+    /// So many bytes have moved.
+    pub(crate) fn moved(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
     /// What the SDK tells of bytes that have moved.
     pub(crate) fn observer(&self) -> ProgressObserver {
         let bar = self.0.clone();

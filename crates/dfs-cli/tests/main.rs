@@ -5,6 +5,8 @@ mod arguments;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod copying;
+#[cfg(test)]
 mod etcd;
 #[cfg(test)]
 mod faults;

@@ -11,6 +11,7 @@ use dfs_types::{Clock, ErrorCode, OsRandom, Random, SystemClock};
 use crate::budget::{BUDGET_MIN, Budget};
 use crate::coordinators::Coordinators;
 use crate::fetch::Penalties;
+use crate::live::Live;
 use crate::routes::NodeRoutes;
 use crate::slots::Slots;
 use crate::stats::Counters;
@@ -125,6 +126,7 @@ impl ClientBuilder {
                 counters: Counters::default(),
                 penalties: Penalties::default(),
                 routes: NodeRoutes::default(),
+                live: Live::default(),
             }),
         })
     }
@@ -158,6 +160,7 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     pub(crate) penalties: Penalties,
     pub(crate) routes: NodeRoutes,
+    pub(crate) live: Live,
 }
 
 impl Client {
@@ -171,6 +174,13 @@ impl Client {
             zone: String::new(),
             components: Components::default(),
         }
+    }
+
+    /// Waits until no upload and no temporary file of this client or its clones is left. A program
+    /// that drops some of them, as when it is interrupted, calls this before it ends, with a time
+    /// limit of its own: an aborted upload takes a few seconds, one that is still held for ever.
+    pub async fn settled(&self) {
+        self.inner.live.none().await;
     }
 
     /// What the client has been through.

@@ -18,8 +18,8 @@ use dfs_types::{BLOCK_SIZE, ChunkSeal, DfsPath, ErrorCode, Frame, NodeId, Sessio
 use tokio::time::{Instant, sleep};
 
 use crate::call::jittered;
+use crate::plan::{Node, PlannedChunk, UploadPlan, WrittenChunk};
 use crate::stats::count;
-use crate::upload::{Node, PlannedChunk, Upload, WrittenChunk};
 use crate::{Client, Error, ProgressObserver};
 
 /// How often a chunk is planned anew.
@@ -76,11 +76,11 @@ impl ChunkUpload {
             tracing::info!(chunk = %chunk.id, error = %attempt.error, "planning a chunk anew");
             count(&self.client.inner.counters.replans);
             let context = self.path.to_string();
-            chunk = match Upload::replan(&self.client, &context, &chunk, &avoid).await {
+            chunk = match UploadPlan::replan(&self.client, &context, &chunk, &avoid).await {
                 Err(error) if error.code() == ErrorCode::NotEnoughNodes && !avoid.is_empty() => {
                     // The nodes to be avoided may be well again.
                     avoid.clear();
-                    Upload::replan(&self.client, &context, &chunk, &avoid).await?
+                    UploadPlan::replan(&self.client, &context, &chunk, &avoid).await?
                 }
                 replanned => replanned?,
             };

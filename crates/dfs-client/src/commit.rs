@@ -1,29 +1,34 @@
-//! The end of an upload: staging, confirming, giving up.
+//! The end of an upload: staging, confirming, aborting.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_proto::v1;
+use tokio::time::timeout;
 
 use crate::metadata::stat_of;
-use crate::upload::{Upload, WrittenChunk};
+use crate::plan::{UploadPlan, WrittenChunk};
 use crate::{Client, Error, FileStat, PutOptions};
 
 /// Chunks that are confirmed in one call; more are staged before.
 pub(crate) const CHUNKS_PER_CALL: usize = 256;
 /// Tokens that one call may carry.
 pub(crate) const TOKENS_PER_CALL: usize = 64;
+/// How long coordinators are asked to abort an upload.
+const ABORT_WITHIN: Duration = Duration::from_secs(3);
 
 impl Client {
     /// Stages chunks, so that the rest of the upload may take its time.
     pub(crate) async fn stage(
         &self,
-        upload: &Upload,
+        plan: &UploadPlan,
         chunks: &[WrittenChunk],
     ) -> Result<(), Error> {
         let request = v1::RenewRequest {
-            tokens: tokens_of(upload, chunks),
+            tokens: tokens_of(plan, chunks),
             chunks: chunks.iter().map(Into::into).collect(),
         };
-        let context = upload.path.to_string();
+        let context = plan.path.to_string();
         let answer = self.call(&context, |mut c| {
             let request = request.clone();
             async move { c.renew_upload(request).await }
@@ -34,7 +39,7 @@ impl Client {
     /// Makes the file appear.
     pub(crate) async fn confirm(
         &self,
-        upload: &Upload,
+        plan: &UploadPlan,
         chunks: &[WrittenChunk],
         size: u64,
         options: &PutOptions,
@@ -45,14 +50,14 @@ impl Client {
             _ => None,
         };
         let request = v1::ConfirmRequest {
-            tokens: tokens_of(upload, chunks),
+            tokens: tokens_of(plan, chunks),
             chunks: chunks.iter().map(Into::into).collect(),
             size,
             attributes: Some(options.attributes.into()),
             slot: slot.as_ref().map(|slot| slot.slot().into()),
             create_only: options.create_only,
         };
-        let context = upload.path.to_string();
+        let context = plan.path.to_string();
         let answer = self.call(&context, |mut c| {
             let request = request.clone();
             async move { c.confirm_upload(request).await }
@@ -60,49 +65,41 @@ impl Client {
         stat_of(&context, answer.await?.stat)
     }
 
-    /// Gives an upload up, as well as it can be: what is not told now is collected later.
-    pub(crate) async fn abort(&self, token: Bytes) {
-        let request = v1::AbortRequest { token };
-        let Ok(chosen) = self.inner.coordinators.choose().await else { return };
-        let Ok(channel) = self.inner.channels.control(&chosen.address) else { return };
-        let mut client = v1::coordinator_client::CoordinatorClient::new(channel);
-        let aborting = client.abort_upload(request);
-        drop(tokio::time::timeout(std::time::Duration::from_secs(2), aborting).await);
+    /// Aborts an upload, of which `chunks` are durable and not staged, so that they are deleted.
+    /// Takes a bounded time; what no coordinator hears of is collected later.
+    pub(crate) async fn abort(&self, plan: &UploadPlan, chunks: &[WrittenChunk]) {
+        let context = plan.path.to_string();
+        let aborting = async {
+            let mut rest = chunks;
+            while rest.len() > CHUNKS_PER_CALL || tokens_of(plan, rest).len() > TOKENS_PER_CALL {
+                // A chunk has one token, the upload one more.
+                let (staged, others) = rest.split_at(rest.len().min(TOKENS_PER_CALL - 1));
+                self.stage(plan, staged).await?;
+                rest = others;
+            }
+            let request = v1::AbortRequest {
+                tokens: tokens_of(plan, rest),
+                chunks: rest.iter().map(Into::into).collect(),
+            };
+            let answer = self.call(&context, |mut c| {
+                let request = request.clone();
+                async move { c.abort_upload(request).await }
+            });
+            answer.await.map(drop)
+        };
+        match timeout(ABORT_WITHIN, aborting).await {
+            Ok(Ok(())) => tracing::debug!(context, "aborted an upload"),
+            Ok(Err(error)) => tracing::debug!(context, %error, "an upload was not aborted"),
+            Err(_) => tracing::debug!(context, "an upload was not aborted in time"),
+        }
     }
 }
 
 /// Every token that one of the chunks needs, once, and at least one.
-pub(crate) fn tokens_of(upload: &Upload, chunks: &[WrittenChunk]) -> Vec<Bytes> {
+pub(crate) fn tokens_of(plan: &UploadPlan, chunks: &[WrittenChunk]) -> Vec<Bytes> {
     let mut tokens: Vec<_> = chunks.iter().map(|chunk| chunk.planned.token.clone()).collect();
-    tokens.push(upload.token.clone());
+    tokens.push(plan.token.clone());
     tokens.sort();
     tokens.dedup();
     tokens
-}
-
-/// Gives the upload up when it is dropped before it was confirmed.
-pub(crate) struct AbortOnDrop {
-    client: Client,
-    token: Option<Bytes>,
-}
-
-impl AbortOnDrop {
-    pub(crate) fn new(client: &Client, upload: &Upload) -> Self {
-        Self { client: client.clone(), token: Some(upload.token.clone()) }
-    }
-
-    pub(crate) fn disarm(mut self) {
-        self.token = None;
-    }
-}
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        let (Some(token), Ok(runtime)) = (self.token.take(), tokio::runtime::Handle::try_current())
-        else {
-            return;
-        };
-        let client = self.client.clone();
-        drop(runtime.spawn(async move { client.abort(token).await }));
-    }
 }

@@ -109,3 +109,23 @@ impl Error {
         self.request_id
     }
 }
+
+impl From<Error> for std::io::Error {
+    /// The kind tells what went wrong as far as there is one for it; the error itself is the
+    /// source.
+    fn from(error: Error) -> Self {
+        let kind = match error.code {
+            ErrorCode::NotFound => std::io::ErrorKind::NotFound,
+            ErrorCode::AlreadyExists => std::io::ErrorKind::AlreadyExists,
+            ErrorCode::NotADirectory => std::io::ErrorKind::NotADirectory,
+            ErrorCode::IsADirectory => std::io::ErrorKind::IsADirectory,
+            ErrorCode::PermissionDenied => std::io::ErrorKind::PermissionDenied,
+            ErrorCode::Stale => std::io::ErrorKind::StaleNetworkFileHandle,
+            ErrorCode::NoSpace => std::io::ErrorKind::StorageFull,
+            ErrorCode::Corrupt => std::io::ErrorKind::InvalidData,
+            ErrorCode::InvalidArgument => std::io::ErrorKind::InvalidInput,
+            _ => std::io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -7,8 +7,8 @@ use dfs_types::{ChunkId, DfsPath, DiskId, NodeId, NodeState};
 use tokio::time::timeout;
 
 use crate::layout::{Extent, Layout, Replica};
+use crate::plan::Node;
 use crate::replica_read::ReadError;
-use crate::upload::Node;
 use crate::{Client, Error, FileStat};
 
 /// How long a datanode is asked for.
@@ -65,7 +65,7 @@ impl Client {
     /// `verify` every replica is read whole.
     pub async fn explain(&self, path: &DfsPath, verify: bool) -> Result<Explanation, Error> {
         self.with_request_id(async {
-            let mut layout = Layout::open(self, path, 0, None).await?;
+            let mut layout = Layout::open(self, &path.into(), 0, None).await?;
             let mut chunks = Vec::new();
             let mut problems = Vec::new();
             while let Some(extent) = layout.next(self).await? {

@@ -13,9 +13,9 @@ use crate::budget::Share;
 use crate::call::jittered;
 use crate::layout::{Extent, refreshed};
 use crate::pieces::Piece;
+use crate::plan::Node;
 use crate::replica_read::{ReadError, Run};
 use crate::stats::count;
-use crate::upload::Node;
 use crate::{Client, Error};
 
 /// How long a node that failed is asked last.

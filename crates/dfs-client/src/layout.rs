@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
-use dfs_types::{ChunkId, ChunkSeal, Crc32c, DfsPath, DiskId, ErrorCode, InodeId, NodeId};
+use dfs_types::{ChunkId, ChunkSeal, Crc32c, DiskId, ErrorCode, InodeId, NodeId};
 
-use crate::upload::Node;
-use crate::{Client, Error, FileStat};
+use crate::plan::Node;
+use crate::{Client, Error, FileStat, Target};
 
 /// Extents asked for at a time.
 const PAGE: u32 = 64;
@@ -63,14 +63,17 @@ impl Layout {
     /// Opens a file for a range; to the end of the file without a length.
     pub(crate) async fn open(
         client: &Client,
-        path: &DfsPath,
+        target: &Target,
         offset: u64,
         length: Option<u64>,
     ) -> Result<Self, Error> {
-        let context = path.to_string();
+        let context = target.to_string();
         let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
-        let request =
-            v1::OpenRequest { path: path.to_bytes(), ..range(offset, length.unwrap_or(0)) };
+        let range = range(offset, length.unwrap_or(0));
+        let request = match target {
+            Target::Path(path) => v1::OpenRequest { path: path.to_bytes(), ..range },
+            Target::Inode(inode) => v1::OpenRequest { inode: inode.0, ..range },
+        };
         // A length of 0 means all of it on the wire.
         let is_empty = length == Some(0);
         let page = open(client, &context, request).await?;

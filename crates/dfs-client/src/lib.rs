@@ -1,18 +1,38 @@
 //! The client SDK of dfs.
 //!
 //! ```text
-//!  Client ── names, plans, commits ──► any coordinator     (retried, safe to repeat)
-//!     │ put: chunks in parallel, each to a primary that hands it on
-//!     └ get: pieces in parallel, each from the nearest replica, another one when it is slow or bad
+//!  Client ── names, plans, commits ──► any coordinator     (retried; safe to repeat)
+//!     │ put: chunks in parallel, each to a primary that forwards it to the other replicas
+//!     └ get: pieces in parallel, each from the nearest replica; from another if it is slow or bad
 //! ```
 //!
-//! A datanode that cannot be connected to is called through a coordinator, which passes streams on.
+//! A datanode that cannot be connected to is called through a coordinator, which relays streams.
+//! Everything a user needs is exported here; no other crate of dfs has to be named.
 //!
-//! A [`Client`] is cheap to clone; clones share connections, one budget of memory and one set of
-//! request slots. Every block that is read has been checked against the checksum its writer
-//! computed. Errors say whether a repeat may help ([`Error::is_retryable`]) and whether the call
-//! may have taken effect ([`Error::is_outcome_unknown`]); the client has then tried for as long as
-//! its deadline allows.
+//! # Connecting
+//!
+//! A [`Client`] belongs to one cluster and is cheap to clone: clones share connections, one memory
+//! budget and one set of request slots. Nothing is dialled before the first call, and coordinators
+//! are replaced by one another when they fail.
+//!
+//! ```
+//! use std::time::Duration;
+//! use dfs_client::Client;
+//!
+//! # fn main() -> Result<(), dfs_client::Error> {
+//! let client = Client::builder()
+//!     .coordinators(["http://dfs-0:7070".to_owned(), "http://dfs-1:7070".to_owned()])
+//!     .deadline(Duration::from_secs(30))
+//!     .memory_budget(256 << 20)
+//!     .connect_lazy()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Putting and getting
+//!
+//! [`Client::put`] takes bytes, a local file or a reader. [`Client::get`] opens a file by its path
+//! or its inode; [`Client::read_range`] returns a part of one.
 //!
 //! ```
 //! # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -20,17 +40,58 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let cluster = fake::Cluster::start(3).await;
 //! # let client = cluster.client();
-//! use dfs_client::{Client, PutOptions, PutSource};
-//! use dfs_types::DfsPath;
+//! use dfs_client::{DfsPath, GetOptions, PutOptions, PutSource};
 //!
-//! let client = Client::builder().coordinator("http://127.0.0.1:7070").connect_lazy()?;
-//! # let client = cluster.client();
 //! let path = DfsPath::new("/greeting")?;
 //! client.put(&path, PutSource::bytes("hello"), PutOptions::default()).await?;
-//! assert_eq!(client.read_range(&path, 0, 5).await?, "hello");
+//! let mut reader = client.get(&path, GetOptions::default()).await?;
+//! while let Some(bytes) = reader.next().await? {
+//!     assert_eq!(bytes, "hello");
+//! }
+//! assert_eq!(client.read_range(&path, 1, 3).await?, "ell");
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Streaming
+//!
+//! [`Client::create`] returns an [`Upload`], which is written bit by bit; its memory is bounded by
+//! the budget of the client, and [`Upload::write`] waits when that is used up. A [`FileReader`] is
+//! a `Stream` of `Bytes`, an `AsyncRead` and an `AsyncSeek`, and reads ahead within the same budget.
+//!
+//! # Listing, walking, copying trees
+//!
+//! [`Client::list`] returns the entries of a directory, [`Client::walk`] everything below one, and
+//! [`Client::du`] the sizes: streams whose memory does not grow with what they list.
+//! [`Client::put_tree`] and [`Client::get_tree`] copy trees with bounded parallelism; a
+//! [`TreeObserver`] learns what becomes of each entry, and decides what an error means for the
+//! others.
+//!
+//! # Errors and retries
+//!
+//! A call is retried until it succeeds, fails for a reason that no retry can change, or its
+//! deadline is over: 60 s unless [`ClientBuilder::deadline`] says otherwise. Retries are safe, also
+//! of changes: coordinators recognise a repeated call. An [`Error`] has an [`ErrorCode`] from a
+//! closed list, says whether a later repeat may help ([`Error::is_retryable`]) and whether the
+//! call may have taken effect all the same ([`Error::is_outcome_unknown`]), and names the request
+//! id under which servers have logged it. Converted to [`std::io::Error`] it keeps its kind.
+//!
+//! # Cancellation
+//!
+//! Every future may be dropped. A call that changes something may then have taken effect, or not;
+//! what it held is released. A dropped [`Client::put`] or [`Upload`] is aborted in the background
+//! within a few seconds, and what was stored of it is deleted. A program that drops some before it
+//! ends waits for [`Client::settled`]. `next` of readers and listings is cancel-safe.
+//!
+//! # Durability
+//!
+//! When [`Client::put`] or [`Upload::finish`] returns, every chunk has been synced to disk on at
+//! least the cluster's minimum of write replicas, and the name is durable. A file appears whole or
+//! not at all, and replaces an older one in one step; readers that have that one open read on. There
+//! is no faster mode that weakens this. Every block that is read has been verified against the
+//! checksum that its writer computed. Files written to the local disk are not synced.
+//!
+//! `examples/` in this crate has programs to start from.
 
 mod admin;
 mod budget;
@@ -39,14 +100,20 @@ mod call;
 mod chunk_upload;
 mod commit;
 mod coordinators;
+mod du;
 mod error;
 mod explain;
 mod fetch;
+mod get_to_file;
 mod layout;
+mod listing;
+mod live;
+mod local;
 mod metadata;
 mod model;
 mod options;
 mod pieces;
+mod plan;
 mod put;
 mod reader;
 mod replica_read;
@@ -54,7 +121,10 @@ mod routes;
 mod slots;
 mod source;
 mod stats;
+mod target;
+mod tree;
 mod upload;
+mod walk;
 mod whole;
 
 pub use dfs_types::{
@@ -67,9 +137,10 @@ pub use admin::{
     ReplicationStatus, StopSafety, WorkerStatus,
 };
 pub use builder::{Client, ClientBuilder, Components};
+pub use du::{DiskUsage, Usage};
 pub use error::Error;
 pub use explain::{ExplainedChunk, ExplainedReplica, Explanation};
-pub use metadata::Listing;
+pub use listing::Listing;
 pub use model::{AttributeChanges, Entry, FileStat, Follow};
 pub use options::{
     DeleteOptions, GetOptions, MakeDirectoryOptions, ProgressObserver, PutOptions, RenameOptions,
@@ -78,3 +149,7 @@ pub use options::{
 pub use reader::FileReader;
 pub use source::PutSource;
 pub use stats::Stats;
+pub use target::Target;
+pub use tree::{Copied, OnError, TreeObserver, TreeOptions, TreeReport};
+pub use upload::Upload;
+pub use walk::{Walk, WalkEntry};

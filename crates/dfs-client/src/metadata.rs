@@ -1,20 +1,13 @@
 //! Calls that concern names alone.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use dfs_proto::v1;
-use dfs_proto::wire::{self, FieldError};
 use dfs_types::DfsPath;
-use tonic::Streaming;
 
 use crate::{
-    AttributeChanges, Client, DeleteOptions, Entry, Error, FileStat, Follow, MakeDirectoryOptions,
+    AttributeChanges, Client, DeleteOptions, Error, FileStat, Follow, MakeDirectoryOptions,
     RenameOptions, SymlinkOptions,
 };
-
-/// Entries asked for at a time.
-const LIST_PAGE: u64 = 1_000;
 
 impl Client {
     /// Describes what a path stands for.
@@ -48,38 +41,6 @@ impl Client {
             stat_of(&context, answer.await?.stat)
         })
         .await
-    }
-
-    /// Lists a directory in name order. What is there all the time is listed exactly once,
-    /// whatever else comes and goes; memory is bounded by one page.
-    ///
-    /// ```
-    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
-    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let cluster = fake::Cluster::start(3).await;
-    /// # let client = cluster.client();
-    /// # use dfs_client::{PutOptions, PutSource};
-    /// use dfs_types::DfsPath;
-    ///
-    /// # let path = DfsPath::new("/songs")?;
-    /// # client.put(&path, PutSource::bytes("la la la"), PutOptions::default()).await?;
-    /// let mut listing = client.list(&DfsPath::root());
-    /// while let Some(entry) = listing.next().await? {
-    ///     println!("{} has {} bytes", entry.name, entry.stat.size);
-    /// #     assert_eq!((entry.name.to_string().as_str(), entry.stat.size), ("songs", 8));
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn list(&self, path: &DfsPath) -> Listing {
-        Listing {
-            client: self.clone(),
-            path: path.clone(),
-            after: Bytes::new(),
-            ready: VecDeque::new(),
-            is_complete: false,
-        }
     }
 
     /// Makes a directory. Its parent must exist unless [`MakeDirectoryOptions::parents`] is set.
@@ -266,69 +227,4 @@ impl Client {
 
 pub(crate) fn stat_of(context: &str, stat: Option<v1::FileStat>) -> Result<FileStat, Error> {
     FileStat::from_wire(stat).map_err(|error| Error::wire(context, &error))
-}
-
-/// The entries of a directory, fetched page by page.
-#[derive(Debug)]
-pub struct Listing {
-    client: Client,
-    path: DfsPath,
-    after: Bytes,
-    ready: VecDeque<Entry>,
-    is_complete: bool,
-}
-
-impl Listing {
-    /// The next entry; `None` after the last. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Option<Entry>, Error> {
-        if self.ready.is_empty() && !self.is_complete {
-            let page = self.client.with_request_id(self.page()).await?;
-            self.is_complete = (page.len() as u64) < LIST_PAGE;
-            if let Some(last) = page.last() {
-                self.after = last.name.to_bytes();
-            }
-            self.ready = page.into();
-        }
-        Ok(self.ready.pop_front())
-    }
-
-    async fn page(&self) -> Result<Vec<Entry>, Error> {
-        let context = self.path.to_string();
-        let request = v1::ListRequest {
-            path: self.path.to_bytes(),
-            after: self.after.clone(),
-            limit: LIST_PAGE,
-        };
-        // The stream is read within the call, so that a broken one is asked for again.
-        let entries = self.client.call(&context, |mut c| {
-            let request = request.clone();
-            async move {
-                let pages: Streaming<v1::ListPage> = c.list_directory(request).await?.into_inner();
-                let entries = collect(pages).await?;
-                Ok(tonic::Response::new(entries))
-            }
-        });
-        let entries = entries.await?.into_iter().map(entry).collect::<Result<_, _>>();
-        entries.map_err(|error| Error::wire(context, &error))
-    }
-}
-
-async fn collect(
-    mut pages: Streaming<v1::ListPage>,
-) -> Result<Vec<v1::DirectoryEntry>, tonic::Status> {
-    let mut entries = Vec::new();
-    while let Some(page) = pages.message().await? {
-        entries.extend(page.entries);
-        if entries.len() as u64 > LIST_PAGE {
-            return Err(tonic::Status::internal("a listing is longer than was asked for"));
-        }
-    }
-    Ok(entries)
-}
-
-fn entry(entry: v1::DirectoryEntry) -> Result<Entry, FieldError> {
-    Ok(Entry {
-        name: wire::name("entries.name", &entry.name)?,
-        stat: FileStat::from_wire(entry.stat)?,
-    })
 }

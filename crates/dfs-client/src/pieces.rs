@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use dfs_types::{DfsPath, ErrorCode};
+use dfs_types::ErrorCode;
 
 use crate::layout::{Extent, Layout};
-use crate::{Client, Error};
+use crate::{Client, Error, Target};
 
 /// A run of bytes within one extent.
 #[derive(Debug, Clone)]
@@ -37,11 +37,11 @@ pub(crate) struct Pieces {
 impl Pieces {
     pub(crate) async fn open(
         client: &Client,
-        path: &DfsPath,
+        target: &Target,
         offset: u64,
         length: Option<u64>,
     ) -> Result<Self, Error> {
-        let layout = Layout::open(client, path, offset, length).await?;
+        let layout = Layout::open(client, target, offset, length).await?;
         Ok(Self { at: offset, layout, extent: None })
     }
 

@@ -1,44 +1,105 @@
 //! Getting a file: pieces in parallel and ahead of the reader, within the memory budget.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
-use std::vec;
+use std::io::{self, SeekFrom};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::{fmt, mem, vec};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use dfs_transport::{current_request_id, with_request_id};
-use dfs_types::{Crc32c, DfsPath, ErrorCode, RequestId};
-use tokio::task::{JoinHandle, JoinSet};
+use dfs_types::{ErrorCode, RequestId};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, Stream};
+use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
+use tokio::task::JoinHandle;
 
 use crate::budget::Share;
 use crate::pieces::{Piece, Pieces};
 use crate::replica_read::Run;
 use crate::whole::WholeChunks;
-use crate::{Client, Error, FileStat, GetOptions, ProgressObserver};
+use crate::{Client, Error, FileStat, GetOptions, ProgressObserver, Target};
 
 /// Pieces under way for one reader at most.
-const AHEAD_MAX: usize = 8;
-/// Bytes that [`Client::read_range`] gives at most.
+pub(crate) const AHEAD_MAX: usize = 8;
+/// Greatest length of what [`Client::read_range`] and [`FileReader::read_at`] return.
 const RANGE_MAX: u64 = 64 << 20;
 
 /// A piece that was fetched, with its part of the memory budget.
 type Fetched = (Piece, Run, Share);
 
-/// Gives the bytes of a file in order, as they come; some pieces are fetched ahead. What is read
-/// is one version of the file, also when it is replaced meanwhile; [`ErrorCode::Stale`] when that
-/// happened so long ago that its bytes are gone. Dropping it ends what is under way.
+/// The bytes of a file in order, some of which are fetched ahead.
+///
+/// They are those of one version of the file, also when it is replaced meanwhile;
+/// [`ErrorCode::Stale`] when that happened so long ago that its bytes are gone. Every block has
+/// been verified. Dropping the reader ends what is under way.
+///
+/// It can be read in three ways, which share one position: as a [`Stream`] of [`Bytes`] without
+/// another copy, or with [`FileReader::next`]; as [`AsyncRead`]; and, apart from the position,
+/// with [`FileReader::read_at`]. [`AsyncSeek`] moves the position within the whole file; reading
+/// stops where the range of [`GetOptions`] ends. After an error the reader is of no further use
+/// until it is moved.
+///
+/// ```
+/// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cluster = fake::Cluster::start(3).await;
+/// # let client = cluster.client();
+/// use std::io::SeekFrom;
+/// use dfs_client::GetOptions;
+/// # use dfs_client::{DfsPath, PutOptions, PutSource};
+/// use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+///
+/// # let path = DfsPath::new("/songs")?;
+/// # client.put(&path, PutSource::bytes("la li lu"), PutOptions::default()).await?;
+/// let mut reader = client.get(&path, GetOptions::default()).await?;
+/// reader.seek(SeekFrom::End(-2)).await?;
+/// let mut text = String::new();
+/// reader.read_to_string(&mut text).await?;
+/// assert_eq!(text, "lu");
+/// assert_eq!(reader.read_at(3, 2).await?, "li");
+/// # Ok(())
+/// # }
+/// ```
 pub struct FileReader {
     client: Client,
     context: String,
-    pieces: Pieces,
+    stat: FileStat,
+    /// Where the range ends in the file.
+    end: u64,
+    /// Where the next byte that is read lies in the file.
+    position: u64,
+    /// What is left of the run that [`AsyncRead`] gives out.
+    run: Bytes,
+    source: Source,
+    progress: Option<ProgressObserver>,
+    request_id: RequestId,
+}
+
+/// Where the next run comes from.
+enum Source {
+    Idle(Box<ReadAhead>),
+    /// A run is being fetched.
+    Busy(BoxFuture<'static, (Box<ReadAhead>, Result<Option<Bytes>, Error>)>),
+    /// It failed.
+    Broken,
+}
+
+/// The pieces from a position on.
+struct ReadAhead {
+    client: Client,
+    context: String,
+    stat: FileStat,
+    /// The file is opened anew there when it is not yet.
+    start: u64,
+    end: u64,
+    pieces: Option<Pieces>,
     /// What is left of the piece that is given out. It counts as the caller's, not as a part of
     /// the budget: a reader that stands still starves no other.
     current: vec::IntoIter<Bytes>,
     ahead: VecDeque<Fetching>,
     chunks: WholeChunks,
-    progress: Option<ProgressObserver>,
-    request_id: RequestId,
 }
 
 /// A piece under way; ends with its reader.
@@ -53,22 +114,96 @@ impl Drop for Fetching {
 impl FileReader {
     /// The file as it was when it was opened.
     pub fn stat(&self) -> &FileStat {
-        &self.pieces.layout.stat
+        &self.stat
     }
 
-    /// The next bytes, at most 1 MiB; `None` at the end. After an error the reader is of no
-    /// further use. Cancel-safe: what was fetched is given to the next call.
+    /// Returns the next bytes, at most 1 MiB; `None` at the end. Cancel-safe: what was fetched is
+    /// returned by the next call.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let id = self.request_id;
-        with_request_id(id, self.next_run()).await
+        std::future::poll_fn(|cx| self.poll_run(cx)).await
+    }
+
+    /// Reads `length` bytes from `offset` on, wherever the position of the reader is; fewer where
+    /// the file ends, and at most 64 MiB. Calls may run in parallel.
+    pub fn read_at(
+        &self,
+        offset: u64,
+        length: u64,
+    ) -> impl Future<Output = Result<Bytes, Error>> + Send + use<> {
+        let (client, inode) = (self.client.clone(), Target::Inode(self.stat.inode));
+        let reading = async move { client.read_target(&inode, offset, length).await };
+        with_request_id(self.request_id, reading)
+    }
+
+    fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+        if !self.run.is_empty() {
+            let run = mem::take(&mut self.run);
+            self.position += run.len() as u64;
+            return Poll::Ready(Ok(Some(run)));
+        }
+        let run = match ready!(self.poll_source(cx)) {
+            Ok(run) => run,
+            Err(error) => return Poll::Ready(Err(error)),
+        };
+        self.position += run.as_ref().map_or(0, |run| run.len() as u64);
+        Poll::Ready(Ok(run))
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Error>> {
+        loop {
+            self.source = match mem::replace(&mut self.source, Source::Broken) {
+                Source::Idle(mut ahead) => {
+                    let id = self.request_id;
+                    let next = async move {
+                        let run = with_request_id(id, ahead.next_run()).await;
+                        (ahead, run)
+                    };
+                    Source::Busy(next.boxed())
+                }
+                Source::Busy(mut next) => {
+                    let Poll::Ready((ahead, run)) = next.poll_unpin(cx) else {
+                        self.source = Source::Busy(next);
+                        return Poll::Pending;
+                    };
+                    if let (Ok(Some(run)), Some(progress)) = (&run, &self.progress) {
+                        progress(run.len() as u64);
+                    }
+                    if run.is_ok() {
+                        self.source = Source::Idle(ahead);
+                    }
+                    return Poll::Ready(run);
+                }
+                Source::Broken => {
+                    let message = "an earlier read failed";
+                    let error = Error::new(ErrorCode::Internal, self.context.as_str(), message);
+                    return Poll::Ready(Err(error));
+                }
+            };
+        }
+    }
+}
+
+impl ReadAhead {
+    fn at(client: &Client, context: &str, stat: &FileStat, start: u64, end: u64) -> Self {
+        Self {
+            client: client.clone(),
+            context: context.to_owned(),
+            stat: stat.clone(),
+            start,
+            end,
+            pieces: None,
+            current: Vec::new().into_iter(),
+            ahead: VecDeque::new(),
+            chunks: WholeChunks::default(),
+        }
     }
 
     async fn next_run(&mut self) -> Result<Option<Bytes>, Error> {
+        if self.start >= self.end {
+            return Ok(None);
+        }
         loop {
             if let Some(bytes) = self.current.next() {
-                if let Some(progress) = &self.progress {
-                    progress(bytes.len() as u64);
-                }
                 return Ok(Some(bytes));
             }
             self.fetch_ahead().await?;
@@ -87,7 +222,7 @@ impl FileReader {
     /// Starts pieces while there is room for them; the first one waits for it.
     async fn fetch_ahead(&mut self) -> Result<(), Error> {
         while self.ahead.len() < AHEAD_MAX {
-            let cost = Piece::MAX.min(self.stat().size.max(1));
+            let cost = Piece::MAX.min(self.stat.size.max(1));
             let budget = &self.client.inner.budget;
             let share = if self.ahead.is_empty() {
                 budget.take(cost).await
@@ -95,9 +230,17 @@ impl FileReader {
                 let Some(share) = budget.try_take_ahead(cost) else { return Ok(()) };
                 share
             };
-            let Some(piece) = self.pieces.next(&self.client).await? else { return Ok(()) };
-            let (client, context) = (self.client.clone(), self.context.clone());
-            let inode = self.stat().inode;
+            let (client, inode) = (self.client.clone(), self.stat.inode);
+            let pieces = match &mut self.pieces {
+                Some(pieces) => pieces,
+                none => {
+                    let (target, length) = (Target::Inode(inode), self.end - self.start);
+                    let opened = Pieces::open(&client, &target, self.start, Some(length)).await?;
+                    none.insert(opened)
+                }
+            };
+            let Some(piece) = pieces.next(&client).await? else { return Ok(()) };
+            let context = self.context.clone();
             let fetching = tokio::spawn(self.client.in_request(async move {
                 let run = client.fetch(&context, inode, piece.clone()).await?;
                 Ok((piece, run, share))
@@ -108,14 +251,81 @@ impl FileReader {
     }
 }
 
-impl std::fmt::Debug for FileReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FileReader").field("file", &self.context).finish_non_exhaustive()
+impl Stream for FileReader {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let reader = self.get_mut();
+        // The end of a stream that failed comes after its error.
+        if matches!(reader.source, Source::Broken) {
+            return Poll::Ready(None);
+        }
+        reader.poll_run(cx).map(Result::transpose)
+    }
+}
+
+impl AsyncRead for FileReader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let reader = self.get_mut();
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if reader.run.is_empty() {
+            match ready!(reader.poll_source(cx)) {
+                Ok(Some(run)) => reader.run = run,
+                Ok(None) => return Poll::Ready(Ok(())),
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+        let length = reader.run.len().min(buf.remaining());
+        buf.put_slice(&reader.run[..length]);
+        reader.run.advance(length);
+        reader.position += length as u64;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncSeek for FileReader {
+    fn start_seek(self: Pin<&mut Self>, to: SeekFrom) -> io::Result<()> {
+        let reader = self.get_mut();
+        let position = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::End(delta) => reader.stat.size.checked_add_signed(delta),
+            SeekFrom::Current(delta) => reader.position.checked_add_signed(delta),
+        };
+        let before_start = || io::Error::new(io::ErrorKind::InvalidInput, "before the start");
+        let position = position.ok_or_else(before_start)?;
+        if position == reader.position && !matches!(reader.source, Source::Broken) {
+            return Ok(());
+        }
+        reader.position = position;
+        reader.run = Bytes::new();
+        let FileReader { client, context, stat, end, .. } = &*reader;
+        let ahead = ReadAhead::at(client, context, stat, position, *end);
+        reader.source = Source::Idle(Box::new(ahead));
+        Ok(())
+    }
+
+    fn poll_complete(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        Poll::Ready(Ok(self.position))
+    }
+}
+
+impl fmt::Debug for FileReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileReader")
+            .field("file", &self.context)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }
 
 impl Client {
-    /// Opens a file to be read in order.
+    /// Opens a file to be read, by its path or its inode.
     ///
     /// ```
     /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -123,9 +333,8 @@ impl Client {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let cluster = fake::Cluster::start(3).await;
     /// # let client = cluster.client();
-    /// use dfs_client::{GetOptions};
+    /// use dfs_client::{DfsPath, GetOptions};
     /// # use dfs_client::{PutOptions, PutSource};
-    /// use dfs_types::DfsPath;
     ///
     /// # let path = DfsPath::new("/songs")?;
     /// # client.put(&path, PutSource::bytes("la la la"), PutOptions::default()).await?;
@@ -139,18 +348,30 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn get(&self, path: &DfsPath, options: GetOptions) -> Result<FileReader, Error> {
+    pub async fn get(
+        &self,
+        file: impl Into<Target>,
+        options: GetOptions,
+    ) -> Result<FileReader, Error> {
+        self.open(&file.into(), options).await
+    }
+
+    async fn open(&self, target: &Target, options: GetOptions) -> Result<FileReader, Error> {
         let id = current_request_id();
         let request_id = id.unwrap_or_else(|| RequestId::random(self.inner.random.as_ref()));
-        let opening = Pieces::open(self, path, options.offset, options.length);
+        let opening = Pieces::open(self, target, options.offset, options.length);
         let pieces = with_request_id(request_id, opening).await?;
+        let (stat, end) = (pieces.layout.stat.clone(), pieces.layout.end());
+        let context = target.to_string();
+        let ahead = ReadAhead::at(self, &context, &stat, options.offset, end);
         Ok(FileReader {
             client: self.clone(),
-            context: path.to_string(),
-            pieces,
-            current: Vec::new().into_iter(),
-            ahead: VecDeque::new(),
-            chunks: WholeChunks::default(),
+            context,
+            stat,
+            end,
+            position: options.offset,
+            run: Bytes::new(),
+            source: Source::Idle(Box::new(ReadAhead { pieces: Some(pieces), ..ahead })),
             progress: options.progress,
             request_id,
         })
@@ -164,9 +385,7 @@ impl Client {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let cluster = fake::Cluster::start(3).await;
     /// # let client = cluster.client();
-    /// # use dfs_client::{PutOptions, PutSource};
-    /// use dfs_types::DfsPath;
-    ///
+    /// # use dfs_client::{DfsPath, PutOptions, PutSource};
     /// # let path = DfsPath::new("/songs")?;
     /// # client.put(&path, PutSource::bytes("la la la"), PutOptions::default()).await?;
     /// assert_eq!(client.read_range(&path, 3, 2).await?, "la");
@@ -176,13 +395,16 @@ impl Client {
     /// ```
     pub async fn read_range(
         &self,
-        path: &DfsPath,
+        file: impl Into<Target>,
         offset: u64,
         length: u64,
     ) -> Result<Bytes, Error> {
-        let length = Some(length.min(RANGE_MAX));
-        let options = GetOptions::default().offset(offset).length(length);
-        let mut reader = self.get(path, options).await?;
+        self.read_target(&file.into(), offset, length).await
+    }
+
+    async fn read_target(&self, target: &Target, offset: u64, length: u64) -> Result<Bytes, Error> {
+        let options = GetOptions::default().offset(offset).length(length.min(RANGE_MAX));
+        let mut reader = self.open(target, options).await?;
         let Some(first) = reader.next().await? else { return Ok(Bytes::new()) };
         let Some(second) = reader.next().await? else { return Ok(first) };
         let mut bytes = BytesMut::from(&first[..]);
@@ -192,83 +414,4 @@ impl Client {
         }
         Ok(bytes.freeze())
     }
-
-    /// Writes a file into a local one, pieces in parallel, each at its place: the byte at
-    /// `options.offset` comes first. The local file should be empty; it is not synced.
-    pub async fn get_to_file(
-        &self,
-        path: &DfsPath,
-        options: GetOptions,
-        file: File,
-    ) -> Result<FileStat, Error> {
-        self.with_request_id(self.write_to_file(path, options, Arc::new(file))).await
-    }
-
-    async fn write_to_file(
-        &self,
-        path: &DfsPath,
-        options: GetOptions,
-        file: Arc<File>,
-    ) -> Result<FileStat, Error> {
-        let context: Arc<str> = path.to_string().into();
-        let start = options.offset;
-        let mut pieces = Pieces::open(self, path, start, options.length).await?;
-        let stat = pieces.layout.stat.clone();
-        let mut chunks = WholeChunks::default();
-        let mut running: JoinSet<Result<(Piece, Option<Crc32c>), Error>> = JoinSet::new();
-        let mut take = |ended: Option<Result<Result<_, Error>, tokio::task::JoinError>>| {
-            let Some(ended) = ended else { return Ok(()) };
-            let failed = |error: tokio::task::JoinError| {
-                Error::new(ErrorCode::Internal, "get", error.to_string())
-            };
-            let (piece, crc) = ended.map_err(failed)??;
-            chunks.add(&context, &piece, crc)?;
-            if let Some(progress) = &options.progress {
-                progress(piece.length);
-            }
-            Ok::<_, Error>(())
-        };
-        while let Some(piece) = pieces.next(self).await? {
-            while running.len() >= AHEAD_MAX {
-                take(running.join_next().await)?;
-            }
-            let share = loop {
-                tokio::select! {
-                    biased;
-                    Some(ended) = running.join_next() => take(Some(ended))?,
-                    share = self.inner.budget.take(piece.length) => break share,
-                }
-            };
-            let (client, context, file) = (self.clone(), context.clone(), file.clone());
-            let inode = stat.inode;
-            running.spawn(self.in_request(async move {
-                let _share = share;
-                let mut at = piece.file_offset() - start;
-                let Run { bytes, crc } = client.fetch(&context, inode, piece.clone()).await?;
-                let writing = tokio::task::spawn_blocking(move || {
-                    for bytes in bytes {
-                        file.write_all_at(&bytes, at)?;
-                        at += bytes.len() as u64;
-                    }
-                    Ok(())
-                });
-                let written = writing.await.unwrap_or_else(|error| Err(error.into()));
-                written.map_err(|error| local(&error))?;
-                Ok((piece, crc))
-            }));
-        }
-        while !running.is_empty() {
-            take(running.join_next().await)?;
-        }
-        Ok(stat)
-    }
-}
-
-fn local(error: &std::io::Error) -> Error {
-    let code = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
-        std::io::ErrorKind::PermissionDenied => ErrorCode::PermissionDenied,
-        _ => ErrorCode::Internal,
-    };
-    Error::new(code, "the local file", error.to_string())
 }

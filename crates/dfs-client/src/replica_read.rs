@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::Client;
 use crate::layout::Extent;
 use crate::pieces::Piece;
-use crate::upload::Node;
+use crate::plan::Node;
 use crate::whole::is_of_chunk;
 
 /// How long a datanode may take for the next frame.

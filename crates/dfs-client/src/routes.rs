@@ -20,8 +20,8 @@ use tonic::Status;
 
 use crate::Client;
 use crate::call::is_of_transport;
+use crate::plan::Node;
 use crate::stats::count;
-use crate::upload::Node;
 
 /// The first pause before a direct connection is tried again; each further one is twice as long.
 const PROBE_MIN: Duration = Duration::from_secs(1);

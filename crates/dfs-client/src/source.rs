@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,8 +22,9 @@ pub(crate) enum Kind {
 }
 
 impl PutSource {
-    /// A local file. It is read while it is sent, and must not change meanwhile: a changed size
-    /// or mtime fails the put.
+    /// A local file. A regular file is read while it is sent, and must not change meanwhile: a
+    /// changed size or mtime fails the put with [`dfs_types::ErrorCode::Conflict`]. Pipes, devices
+    /// and files of `/proc`, whose size says nothing, are read in order until they end.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File(path.into()))
     }
@@ -47,23 +48,6 @@ impl fmt::Debug for PutSource {
             Kind::Bytes(_) => "PutSource::bytes",
             Kind::Reader(_) => "PutSource::reader",
         })
-    }
-}
-
-/// What tells whether a local file is still the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fingerprint {
-    pub(crate) size: u64,
-    mtime: (i64, i64),
-}
-
-impl Fingerprint {
-    pub(crate) fn of(file: &File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-        }
-        Ok(Self { size: metadata.len(), mtime: (metadata.mtime(), metadata.mtime_nsec()) })
     }
 }
 

@@ -1,210 +1,427 @@
-//! One upload as its coordinator planned it: tokens, planned chunks, what is written.
+//! A file on its way into the cluster: chunks in parallel, within the memory budget.
 
-use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use dfs_proto::v1;
-use dfs_proto::wire::WireId as _;
-use dfs_proto::wire::{self, FieldError};
-use dfs_types::{ChunkId, ChunkSeal, DfsPath, InodeId, NodeId, Receipt};
-use tokio::time::Instant;
+use bytes::{Bytes, BytesMut};
+use dfs_streamer::ChunkBytes;
+use dfs_transport::{current_request_id, with_request_id};
+use dfs_types::{CHUNK_SIZE_MIN, DfsPath, ErrorCode, RequestId};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::{Client, Error, PutOptions};
+use crate::budget::Share;
+use crate::chunk_upload::ChunkUpload;
+use crate::commit::{CHUNKS_PER_CALL, TOKENS_PER_CALL, tokens_of};
+use crate::live::LiveGuard;
+use crate::plan::{PlannedChunk, UploadPlan, WrittenChunk};
+use crate::{Client, Error, FileStat, PutOptions};
 
-/// Chunks planned at a time. Few, so that a plan is not old when its last chunk is written.
-const PLAN_PAGE: u32 = 16;
+/// Bytes of memory that a chunk under way takes: the window, and frames on both sides of it.
+const BYTES_PER_CHUNK: u64 = 6 << 20;
+/// Length of a chunk of a source that cannot be read twice.
+const STREAM_CHUNK: u64 = 8 << 20;
+/// How often an upload is staged, if nothing else makes it so: its plan lasts an hour.
+const STAGE_AFTER: Duration = Duration::from_mins(10);
+/// How long an aborted upload waits for chunks under way, whose replicas can only be deleted when
+/// their receipts are known.
+const SETTLE_WITHIN: Duration = Duration::from_secs(1);
 
-/// How old a plan may be when a chunk of it is begun; an older one is asked for again.
-const PLAN_FRESH: Duration = Duration::from_mins(15);
-
-/// A datanode as a plan or an open file names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Node {
-    pub(crate) id: NodeId,
-    pub(crate) address: String,
-    pub(crate) zone: String,
-    pub(crate) host: String,
-    pub(crate) wire: v1::NodeLocation,
+/// A file that is being written; it appears under its name when [`Upload::finish`] returns.
+///
+/// Bytes are gathered into chunks of up to 8 MiB, which are sent in parallel while more are
+/// written. [`Upload::write`] waits while the memory budget of the client is used up: that is the
+/// back-pressure. A chunk that is being gathered holds its part of the budget, a quarter of which
+/// is for this purpose; write to several uploads from tasks of their own, not in turns from one.
+///
+/// Dropping an upload aborts it in the background within a few seconds: nothing appears under its
+/// name, and what was stored is deleted. The exception is an upload dropped while `finish` is under
+/// way, which may have taken effect.
+///
+/// ```
+/// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let cluster = fake::Cluster::start(3).await;
+/// # let client = cluster.client();
+/// use dfs_client::{DfsPath, PutOptions};
+///
+/// let path = DfsPath::new("/log")?;
+/// let mut upload = client.create(&path, PutOptions::default()).await?;
+/// for line in 0..3 {
+///     upload.write(format!("line {line}\n")).await?;
+/// }
+/// let stat = upload.finish().await?;
+/// assert_eq!(stat.size, 21);
+///
+/// let mut upload = client.create(&path, PutOptions::default()).await?;
+/// upload.write("something else").await?;
+/// upload.abort().await;
+/// assert_eq!(client.read_range(&path, 0, 6).await?, "line 0");
+/// # Ok(())
+/// # }
+/// ```
+pub struct Upload {
+    client: Client,
+    options: PutOptions,
+    request_id: RequestId,
+    plan: UploadPlan,
+    state: State,
+    /// Bytes handed in.
+    size: u64,
+    /// Length of the chunks that bytes are gathered into.
+    chunk_size: u64,
+    gathered: BytesMut,
+    /// The budget's part of the chunk that is being gathered.
+    room: Option<Share>,
+    running: JoinSet<Result<WrittenChunk, Error>>,
+    /// Durable, but known to nobody else yet.
+    written: Vec<WrittenChunk>,
+    staged_at: Instant,
+    live: Option<LiveGuard>,
 }
 
-impl Node {
-    pub(crate) fn from_wire(wire: v1::NodeLocation) -> Result<Self, FieldError> {
-        Ok(Self {
-            id: wire::id("nodes.node_id", &wire.node_id)?,
-            address: wire.address.clone(),
-            zone: wire.zone.clone(),
-            host: wire.host.clone(),
-            wire,
-        })
+/// What can become of an upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It takes bytes.
+    Open,
+    /// A write failed, or was dropped half-way: the bytes have a hole.
+    Broken,
+    /// Nothing is left to be aborted.
+    Ended,
+}
+
+type Ended = Result<Result<WrittenChunk, Error>, JoinError>;
+
+impl Client {
+    /// Starts to write a file under `path`, whose parent must exist. Nothing appears there, and a
+    /// file that exists stays, until [`Upload::finish`].
+    pub async fn create(&self, path: &DfsPath, options: PutOptions) -> Result<Upload, Error> {
+        self.with_request_id(Upload::start(self, path, None, options)).await
     }
 }
 
-/// A chunk to be written, with the token that plans it.
-#[derive(Debug, Clone)]
-pub(crate) struct PlannedChunk {
-    pub(crate) id: ChunkId,
-    pub(crate) file_offset: u64,
-    pub(crate) max_length: u64,
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) token: Bytes,
-}
-
-/// A chunk that is durable, with the token that planned it.
-#[derive(Debug, Clone)]
-pub(crate) struct WrittenChunk {
-    pub(crate) planned: PlannedChunk,
-    pub(crate) seal: ChunkSeal,
-    pub(crate) receipts: Vec<Receipt>,
-}
-
-/// An upload under way.
-#[derive(Debug)]
-pub(crate) struct Upload {
-    pub(crate) path: DfsPath,
-    pub(crate) inode: InodeId,
-    pub(crate) token: Bytes,
-    pub(crate) min_replicas: u32,
-    planned: VecDeque<PlannedChunk>,
-    planned_at: Instant,
-    /// Where the next page of the plan starts; `None` when there is none.
-    next_page: Option<u64>,
-}
-
 impl Upload {
-    /// Asks for the first page of a plan.
+    /// Asks for the first page of a plan. Without a size the length of its chunks fits the budget.
     pub(crate) async fn start(
         client: &Client,
         path: &DfsPath,
         size: Option<u64>,
-        options: &PutOptions,
-        chunk_size: Option<u64>,
+        options: PutOptions,
     ) -> Result<Self, Error> {
-        let request = v1::UploadRequest {
-            path: path.to_bytes(),
-            size,
-            chunk_size,
-            replication_factor: options.replication_factor,
-            token: Bytes::new(),
-            from_offset: 0,
-            max_chunks: if size.is_some() { PLAN_PAGE } else { 1 },
-            client_host: client.inner.host.clone(),
-            client_zone: client.inner.zone.clone(),
+        let limit = client.inner.budget.gathered_max().min(STREAM_CHUNK);
+        let limit = limit / CHUNK_SIZE_MIN * CHUNK_SIZE_MIN;
+        let chunk_size = match size {
+            None => Some(options.chunk_size.unwrap_or(limit).min(limit)),
+            Some(_) => options.chunk_size,
         };
-        let context = path.to_string();
-        let plan = plan(client, &context, &request).await?;
-        let mut upload = Self {
-            path: path.clone(),
-            inode: InodeId(plan.inode),
-            token: plan.token.clone(),
-            min_replicas: plan.min_write_replicas,
-            planned: VecDeque::new(),
-            planned_at: Instant::now(),
-            next_page: None,
-        };
-        upload.take_page(plan, size.is_none()).map_err(|error| Error::wire(context, &error))?;
-        Ok(upload)
+        let plan = UploadPlan::start(client, path, size, &options, chunk_size).await?;
+        let id = current_request_id();
+        Ok(Self {
+            client: client.clone(),
+            options,
+            request_id: id.unwrap_or_else(|| RequestId::random(client.inner.random.as_ref())),
+            plan,
+            state: State::Open,
+            size: 0,
+            chunk_size: chunk_size.unwrap_or(limit),
+            gathered: BytesMut::new(),
+            room: None,
+            running: JoinSet::new(),
+            written: Vec::new(),
+            staged_at: Instant::now(),
+            live: Some(client.inner.live.enter()),
+        })
     }
 
-    /// The next chunk of the plan; `None` when the known size is planned to its end.
-    pub(crate) async fn next_chunk(
-        &mut self,
-        client: &Client,
-        is_open_ended: bool,
-    ) -> Result<Option<PlannedChunk>, Error> {
-        if self.planned_at.elapsed() > PLAN_FRESH
-            && let Some(next) = self.planned.front()
-        {
-            self.next_page = Some(next.file_offset);
-            self.planned.clear();
-        }
-        if let (true, Some(from_offset)) = (self.planned.is_empty(), self.next_page) {
-            let request = v1::UploadRequest {
-                token: self.token.clone(),
-                from_offset,
-                max_chunks: PLAN_PAGE,
-                client_host: client.inner.host.clone(),
-                client_zone: client.inner.zone.clone(),
-                ..v1::UploadRequest::default()
-            };
-            let context = self.path.to_string();
-            let plan = plan(client, &context, &request).await?;
-            self.take_page(plan, is_open_ended).map_err(|error| Error::wire(context, &error))?;
-        }
-        Ok(self.planned.pop_front())
+    /// The path that the file gets.
+    pub fn path(&self) -> &DfsPath {
+        &self.plan.path
     }
 
-    fn take_page(&mut self, plan: v1::UploadPlan, is_open_ended: bool) -> Result<(), FieldError> {
-        let has_more = plan.has_more || is_open_ended;
-        let chunks = chunks_of(plan)?;
-        let end = chunks.last().map(|chunk| chunk.file_offset + chunk.max_length);
-        self.next_page = end.filter(|_| has_more);
-        self.planned.extend(chunks);
-        self.planned_at = Instant::now();
+    /// Number of bytes written so far. They are durable once [`Upload::finish`] returns, not
+    /// before.
+    pub fn written(&self) -> u64 {
+        self.size
+    }
+
+    /// Appends bytes. Waits while the memory budget is used up, and returns when they are
+    /// gathered or on their way. An error, also one of an earlier chunk, ends the upload.
+    ///
+    /// Not cancel-safe: after a call that was dropped every further one fails.
+    pub async fn write(&mut self, bytes: impl Into<Bytes>) -> Result<(), Error> {
+        let mut bytes = bytes.into();
+        let id = self.request_id;
+        self.begin()?;
+        with_request_id(id, async {
+            while !bytes.is_empty() {
+                self.make_room().await?;
+                let length = bytes.len().min(self.chunk_size as usize - self.gathered.len());
+                let part = bytes.split_to(length);
+                if self.gathered.is_empty() && length as u64 == self.chunk_size {
+                    self.send_gathered(part).await?;
+                    continue;
+                }
+                self.gathered.extend_from_slice(&part);
+                self.send_if_full().await?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.state = State::Open;
         Ok(())
     }
 
-    /// Asks for a chunk to be planned anew, away from `avoid`.
-    pub(crate) async fn replan(
-        client: &Client,
-        context: &str,
-        chunk: &PlannedChunk,
-        avoid: &[NodeId],
-    ) -> Result<PlannedChunk, Error> {
-        let request = v1::ReplanRequest {
-            token: chunk.token.clone(),
-            chunk_id: chunk.id.to_wire(),
-            avoid_nodes: avoid.iter().map(|node| node.to_wire()).collect(),
+    /// Makes the file appear, whole, replacing an older one. When this returns `Ok` every chunk
+    /// is durable on enough nodes, and so is the name. After an error nothing has changed, unless
+    /// [`Error::is_outcome_unknown`].
+    pub async fn finish(mut self) -> Result<FileStat, Error> {
+        let id = self.request_id;
+        with_request_id(id, self.end()).await
+    }
+
+    /// Aborts the upload: nothing appears, and what was stored is deleted as far as coordinators
+    /// can be reached within a few seconds; the rest is collected later.
+    pub async fn abort(mut self) {
+        if let Some(aborting) = self.take_apart() {
+            aborting.await;
+        }
+    }
+
+    /// Refuses to go on after a hole. Until the caller says otherwise there is one.
+    fn begin(&mut self) -> Result<(), Error> {
+        if self.state != State::Open {
+            let message = "an earlier write failed or was dropped";
+            return Err(Error::new(ErrorCode::InvalidArgument, self.path().to_string(), message));
+        }
+        self.state = State::Broken;
+        Ok(())
+    }
+
+    /// Appends all that a reader has.
+    pub(crate) async fn write_from(
+        &mut self,
+        mut reader: Pin<Box<dyn AsyncRead + Send>>,
+    ) -> Result<(), Error> {
+        self.begin()?;
+        loop {
+            self.make_room().await?;
+            let mut gathered = mem::take(&mut self.gathered);
+            let reading = read_some(&mut reader, &mut gathered, self.chunk_size as usize);
+            let read = self.meanwhile(reading).await?;
+            self.gathered = gathered;
+            let length = read.map_err(|error| {
+                Error::new(ErrorCode::Internal, "the stream to be put", error.to_string())
+            })?;
+            if length == 0 {
+                break;
+            }
+            self.send_if_full().await?;
+        }
+        self.state = State::Open;
+        Ok(())
+    }
+
+    /// Appends all of a source that has this size and can be read more than once: its chunks are
+    /// as long as the plan says, and their bytes are read as they are sent.
+    pub(crate) async fn write_cut(
+        &mut self,
+        size: u64,
+        cut: impl Fn(u64, u64) -> Arc<dyn ChunkBytes>,
+    ) -> Result<(), Error> {
+        self.begin()?;
+        let client = self.client.clone();
+        while let Some(chunk) = self.plan.next_chunk(&client, false).await? {
+            let length = chunk.max_length.min(size.saturating_sub(chunk.file_offset));
+            if length == 0 {
+                break;
+            }
+            let bytes = cut(chunk.file_offset, length);
+            let room = client.inner.budget.take(BYTES_PER_CHUNK.min(length));
+            let share = self.meanwhile(room).await?;
+            self.send(chunk, bytes, share).await?;
+        }
+        self.size = size;
+        self.state = State::Open;
+        Ok(())
+    }
+
+    /// Waits for the budget's part of the next chunk, unless it is there.
+    async fn make_room(&mut self) -> Result<(), Error> {
+        if self.room.is_none() {
+            let client = self.client.clone();
+            let share = self.meanwhile(client.inner.budget.take_to_gather(self.chunk_size)).await?;
+            self.room = Some(share);
+        }
+        Ok(())
+    }
+
+    async fn send_if_full(&mut self) -> Result<(), Error> {
+        if (self.gathered.len() as u64) < self.chunk_size {
+            return Ok(());
+        }
+        let gathered = mem::take(&mut self.gathered).freeze();
+        self.send_gathered(gathered).await
+    }
+
+    async fn send_gathered(&mut self, bytes: Bytes) -> Result<(), Error> {
+        let client = self.client.clone();
+        let chunk = self.plan.next_chunk(&client, true).await?.ok_or_else(|| {
+            Error::new(ErrorCode::Internal, self.path().to_string(), "the plan ended early")
+        })?;
+        self.size += bytes.len() as u64;
+        let share = self.room.take().expect("room was made before bytes were gathered");
+        self.send(chunk, Arc::new(bytes), share.gathered()).await
+    }
+
+    /// Starts a chunk; its bytes keep their share of the budget until they are durable.
+    async fn send(
+        &mut self,
+        chunk: PlannedChunk,
+        bytes: Arc<dyn ChunkBytes>,
+        share: Share,
+    ) -> Result<(), Error> {
+        while let Some(ended) = self.running.try_join_next() {
+            self.take(ended).await?;
+        }
+        let writer = ChunkUpload {
+            client: self.client.clone(),
+            path: self.plan.path.clone(),
+            inode: self.plan.inode.0,
+            min_replicas: self.plan.min_replicas,
+            bytes,
+            progress: self.options.progress.clone(),
         };
-        let answer = client.call(context, |mut c| {
-            let request = request.clone();
-            async move { c.replan_chunk(request).await }
+        self.running.spawn(self.client.in_request(async move {
+            let _share = share;
+            writer.write(chunk).await
+        }));
+        Ok(())
+    }
+
+    /// Waits for `work`; meanwhile takes the chunks that end, and keeps the upload from expiring.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                Some(ended) = self.running.join_next() => self.take(ended).await?,
+                done = &mut work => return Ok(done),
+                () = sleep_until(self.staged_at + STAGE_AFTER) => self.stage().await?,
+            }
+        }
+    }
+
+    /// Takes a chunk that ended; stages when there are as many as one call can bring.
+    async fn take(&mut self, ended: Ended) -> Result<(), Error> {
+        let ended = ended.map_err(|error| {
+            Error::new(ErrorCode::Internal, self.path().to_string(), error.to_string())
         });
-        let chunks = chunks_of(answer.await?);
-        let chunk = chunks.and_then(|chunks| wire::required("chunks", chunks.into_iter().next()));
-        chunk.map_err(|error| Error::wire(context, &error))
+        self.written.push(ended??);
+        // Each chunk that was planned anew has a token of its own.
+        if self.written.len() >= CHUNKS_PER_CALL
+            || tokens_of(&self.plan, &self.written).len() >= TOKENS_PER_CALL
+        {
+            self.stage().await?;
+        }
+        Ok(())
+    }
+
+    async fn stage(&mut self) -> Result<(), Error> {
+        self.client.stage(&self.plan, &self.written).await?;
+        self.written.clear();
+        self.staged_at = Instant::now();
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<FileStat, Error> {
+        self.begin()?;
+        self.all_durable().await?;
+        let stat = self.client.confirm(&self.plan, &self.written, self.size, &self.options).await;
+        if stat.is_ok() || stat.as_ref().is_err_and(Error::is_outcome_unknown) {
+            self.state = State::Ended;
+        }
+        stat
+    }
+
+    /// Waits until all that was written is durable.
+    pub(crate) async fn all_durable(&mut self) -> Result<(), Error> {
+        if !self.gathered.is_empty() {
+            let gathered = mem::take(&mut self.gathered).freeze();
+            self.send_gathered(gathered).await?;
+        }
+        self.room = None;
+        while !self.running.is_empty() {
+            tokio::select! {
+                biased;
+                Some(ended) = self.running.join_next() => self.take(ended).await?,
+                () = sleep_until(self.staged_at + STAGE_AFTER) => self.stage().await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What aborts the upload; `None` when nothing is left to be aborted.
+    fn take_apart(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        if mem::replace(&mut self.state, State::Ended) == State::Ended {
+            return None;
+        }
+        (self.gathered, self.room) = (BytesMut::new(), None);
+        let (client, plan) = (self.client.clone(), self.plan.clone());
+        let mut written = mem::take(&mut self.written);
+        let mut running = mem::take(&mut self.running);
+        let live = self.live.take();
+        let aborting = async move {
+            let settling = async {
+                while let Some(ended) = running.join_next().await {
+                    written.extend(ended.into_iter().flatten());
+                }
+            };
+            drop(timeout(SETTLE_WITHIN, settling).await);
+            running.abort_all();
+            client.abort(&plan, &written).await;
+            drop(live);
+        };
+        Some(with_request_id(self.request_id, aborting))
     }
 }
 
-async fn plan(
-    client: &Client,
-    context: &str,
-    request: &v1::UploadRequest,
-) -> Result<v1::UploadPlan, Error> {
-    let answer = client.call(context, |mut c| {
-        let request = request.clone();
-        async move { c.upload_file(request).await }
-    });
-    answer.await
-}
-
-fn chunks_of(plan: v1::UploadPlan) -> Result<Vec<PlannedChunk>, FieldError> {
-    let token = plan.token;
-    let chunks = plan.chunks.into_iter().map(|chunk| {
-        let nodes = chunk.nodes.into_iter().map(Node::from_wire).collect::<Result<Vec<_>, _>>()?;
-        if nodes.is_empty() {
-            return Err(FieldError::new("chunks.nodes", "is empty"));
-        }
-        Ok(PlannedChunk {
-            id: wire::id("chunks.chunk_id", &chunk.chunk_id)?,
-            file_offset: chunk.file_offset,
-            max_length: chunk.max_length,
-            nodes,
-            token: token.clone(),
-        })
-    });
-    chunks.collect()
-}
-
-impl From<&WrittenChunk> for v1::WrittenChunk {
-    fn from(chunk: &WrittenChunk) -> Self {
-        Self {
-            chunk_id: chunk.planned.id.to_wire(),
-            file_offset: chunk.planned.file_offset,
-            length: chunk.seal.length,
-            crc32c: chunk.seal.crc32c.0,
-            sha256: chunk.seal.sha256.0.to_vec().into(),
-            receipts: chunk.receipts.iter().map(|receipt| (*receipt).into()).collect(),
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if let Some(aborting) = self.take_apart() {
+            drop(runtime.spawn(aborting));
         }
     }
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload")
+            .field("path", &self.plan.path)
+            .field("written", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads until `length` bytes are gathered, or the end. Returns the number of bytes read.
+async fn read_some(
+    reader: &mut Pin<Box<dyn AsyncRead + Send>>,
+    gathered: &mut BytesMut,
+    length: usize,
+) -> std::io::Result<usize> {
+    let before = gathered.len();
+    while gathered.len() < length {
+        gathered.reserve((length - gathered.len()).min(1 << 20));
+        let mut limited = (&mut *reader).take((length - gathered.len()) as u64);
+        if limited.read_buf(gathered).await? == 0 {
+            break;
+        }
+    }
+    Ok(gathered.len() - before)
 }

@@ -19,6 +19,12 @@ mod relaying;
 #[cfg(test)]
 mod round_trips;
 #[cfg(test)]
+mod streams;
+#[cfg(test)]
+mod trees;
+#[cfg(test)]
+mod uploads;
+#[cfg(test)]
 mod writing;
 
 #[cfg(test)]

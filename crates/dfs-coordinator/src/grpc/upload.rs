@@ -148,11 +148,13 @@ pub(super) async fn abort_upload(
     core: &Core,
     (caller, request): (Caller, v1::AbortRequest),
 ) -> Result<v1::AbortResponse, Failure> {
-    let token = token("token", request.token)?;
+    let tokens = tokens(request.tokens)?;
+    let chunks = written_chunks(request.chunks)?;
     core.namespace
-        .abort(&caller.scope(), &token)
+        .abort(&caller.scope(), &tokens, &chunks)
         .await
         .map_err(|error| crate::failure::of(&error))?;
+    core.background.upload_aborted();
     Ok(v1::AbortResponse {})
 }
 

@@ -1,7 +1,7 @@
 //! What the services and the background work tell each other.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(crate) struct Background {
     pub(crate) deletions: Mutex<Deletions>,
     /// Chunks reaped since repair asked last.
     reaped: AtomicU64,
+    /// An upload was aborted since the reaper asked last.
+    upload_aborted: AtomicBool,
     health: Mutex<Option<Health>>,
     /// When a writer was last refused for want of room.
     no_space: Mutex<Option<Instant>>,
@@ -54,6 +56,7 @@ impl Background {
             setting: tokio::sync::Mutex::default(),
             deletions: Mutex::new(Deletions::new(DELETIONS_MAX)),
             reaped: AtomicU64::default(),
+            upload_aborted: AtomicBool::default(),
             health: Mutex::default(),
             no_space: Mutex::default(),
         }
@@ -82,6 +85,16 @@ impl Background {
     /// How many chunks were reaped since this was asked last.
     pub(crate) fn take_reaped(&self) -> u64 {
         self.reaped.swap(0, Ordering::Relaxed)
+    }
+
+    /// An upload was aborted: the reaper need not wait until it looks for expired ones.
+    pub(crate) fn upload_aborted(&self) {
+        self.upload_aborted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one was since this was asked last.
+    pub(crate) fn take_upload_aborted(&self) -> bool {
+        self.upload_aborted.swap(false, Ordering::Relaxed)
     }
 
     /// A writer was refused for want of room.

@@ -158,7 +158,8 @@ impl Worker for Reaper {
         let reaped = self.core.namespace.reap(Scope::internal(), &limits, Some(&fence)).await;
         let reaped = reaped.map_err(Error::metadata("reaping what was unlinked"))?;
         let mut has_more = self.take(&reaped);
-        if self.next_upkeep <= Instant::now() {
+        let aborted = self.core.background.take_upload_aborted();
+        if aborted || self.next_upkeep <= Instant::now() {
             has_more |= self.upkeep().await?;
         }
         let is_sweeping = self.sweep().await?;

@@ -388,14 +388,17 @@ pub struct ConfirmResponse {
     #[prost(message, optional, tag = "1")]
     pub stat: ::core::option::Option<FileStat>,
 }
-/// Gives up an upload.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// Aborts an upload.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AbortRequest {
-    /// A token of it.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub token: ::prost::bytes::Bytes,
+    /// Every token that one of the chunks needs, and at least one; at most 64, all of one upload.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub tokens: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Chunks that are durable and not staged, so that their replicas are deleted; at most 256.
+    #[prost(message, repeated, tag = "2")]
+    pub chunks: ::prost::alloc::vec::Vec<WrittenChunk>,
 }
-/// Given up.
+/// Aborted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AbortResponse {}
 /// Asks where the bytes of a file lie.
@@ -846,7 +849,8 @@ pub mod coordinator_client {
                 .insert(GrpcMethod::new("dfs.v1.Coordinator", "ConfirmUpload"));
             self.inner.unary(req, path, codec).await
         }
-        /// Gives up an upload; what was written of it is collected.
+        /// Aborts an upload: what is staged of it, and the chunks that are named, are deleted soon. Of an
+        /// upload that was confirmed nothing is. Idempotent.
         pub async fn abort_upload(
             &mut self,
             request: impl tonic::IntoRequest<super::AbortRequest>,
@@ -1113,7 +1117,8 @@ pub mod coordinator_server {
             &self,
             request: tonic::Request<super::ConfirmRequest>,
         ) -> std::result::Result<tonic::Response<super::ConfirmResponse>, tonic::Status>;
-        /// Gives up an upload; what was written of it is collected.
+        /// Aborts an upload: what is staged of it, and the chunks that are named, are deleted soon. Of an
+        /// upload that was confirmed nothing is. Idempotent.
         async fn abort_upload(
             &self,
             request: tonic::Request<super::AbortRequest>,

@@ -25,13 +25,16 @@ impl FakeCoordinator {
     /// Notes the request id, and does what it does wrong instead of going on.
     async fn receive<T>(&self, call: &'static str, request: Request<T>) -> Result<T, Status> {
         note(&self.world, call, &request);
-        let hangs = {
+        let (hangs, latency) = {
             let mut state = self.world.state.lock().unwrap();
             *state.received.entry(self.at.clone()).or_default() += 1;
-            state.hanging.contains(&self.at)
+            (state.hanging.contains(&self.at), state.latency)
         };
         if hangs {
             std::future::pending::<()>().await;
+        }
+        if latency > Duration::ZERO {
+            tokio::time::sleep(latency).await;
         }
         let mut state = self.world.state.lock().unwrap();
         if state.gathering.contains(&self.at) {
@@ -284,7 +287,12 @@ impl Coordinator for FakeCoordinator {
         request: Request<v1::AbortRequest>,
     ) -> Answered<v1::AbortResponse> {
         let request = self.receive("AbortUpload", request).await?;
-        self.world.state.lock().unwrap().aborted.insert(inode_of(&request.token));
+        {
+            let mut state = self.world.state.lock().unwrap();
+            let inode = Self::check(&state, &request.tokens, &request.chunks)?;
+            state.chunks_aborted += request.chunks.len();
+            state.aborted.insert(inode);
+        }
         self.answer("AbortUpload", v1::AbortResponse {}).await
     }
 
@@ -294,6 +302,9 @@ impl Coordinator for FakeCoordinator {
             let mut state = self.world.state.lock().unwrap();
             state.count("OpenFile");
             let by_path = request.inode == 0;
+            if by_path {
+                state.count("OpenFile by path");
+            }
             let inode = if by_path { state.names.get(&request.path) } else { Some(&request.inode) };
             let file = inode.and_then(|inode| state.inodes.get(inode)).ok_or_else(|| {
                 let code = if by_path { ErrorCode::NotFound } else { ErrorCode::Stale };
@@ -343,7 +354,8 @@ impl Coordinator for FakeCoordinator {
     async fn stat(&self, request: Request<v1::StatRequest>) -> Answered<v1::StatResponse> {
         let request = self.receive("Stat", request).await?;
         let stat = {
-            let state = self.world.state.lock().unwrap();
+            let mut state = self.world.state.lock().unwrap();
+            state.count("Stat");
             let file = state.names.get(&request.path).and_then(|inode| state.inodes.get(inode));
             file.map(|file| file.stat.clone())
         };
@@ -394,6 +406,9 @@ impl Coordinator for FakeCoordinator {
                 attributes: request.attributes,
                 ..v1::FileStat::default()
             };
+            if state.names.contains_key(&request.path) {
+                return Err(refusal(ErrorCode::AlreadyExists, "it is there"));
+            }
             state.count("MakeDirectory");
             state.names.insert(request.path, inode);
             state.inodes.insert(inode, File { stat: stat.clone(), chunks: Vec::new() });
@@ -454,8 +469,17 @@ impl Coordinator for FakeCoordinator {
 
     async fn set_attributes(
         &self,
-        _: Request<v1::SetAttributesRequest>,
+        request: Request<v1::SetAttributesRequest>,
     ) -> Answered<v1::SetAttributesResponse> {
-        Err(Status::unimplemented(""))
+        let request = self.receive("SetAttributes", request).await?;
+        let body = format!("{request:?}");
+        let stat = self.once(request.slot.clone(), body, |state| {
+            state.count("SetAttributes");
+            let inode = state.names.get(&request.path).copied();
+            let file = inode.and_then(|inode| state.inodes.get(&inode));
+            let file = file.ok_or_else(|| refusal(ErrorCode::NotFound, "no such file"))?;
+            Ok(file.stat.clone())
+        })?;
+        self.answer("SetAttributes", v1::SetAttributesResponse { stat: Some(stat) }).await
     }
 }

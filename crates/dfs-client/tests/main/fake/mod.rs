@@ -139,6 +139,10 @@ pub(crate) struct State {
     pub(crate) inodes: BTreeMap<u64, File>,
     pub(crate) uploads: BTreeMap<u64, Upload>,
     pub(crate) aborted: BTreeSet<u64>,
+    /// Chunks of which aborts said that they are durable.
+    pub(crate) chunks_aborted: usize,
+    /// Time that each call takes at least.
+    pub(crate) latency: Duration,
     pub(crate) bad_replicas: BTreeSet<(ChunkId, NodeId)>,
     /// Calls by name: those that did something, not repeats.
     pub(crate) done: BTreeMap<&'static str, u64>,

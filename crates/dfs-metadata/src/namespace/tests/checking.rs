@@ -55,7 +55,11 @@ async fn anything(fixture: &Fixture, random: &SeededRandom) {
                     .await,
             );
             if random.below(2) == 0 {
-                fixture.namespace.abort(Scope::internal(), &plan.token).await.unwrap();
+                fixture
+                    .namespace
+                    .abort(Scope::internal(), &[plan.token.clone()], &[])
+                    .await
+                    .unwrap();
             }
         }
         9 => {

@@ -288,7 +288,7 @@ async fn tokens_expire_unless_something_is_staged() {
         fixture.namespace.next_page(Scope::internal(), &next, &fixture.placement()).await.unwrap();
     assert!(page.expires > fixture.clock.now());
     // Given up: nothing can be staged any more, and all of it goes.
-    fixture.namespace.abort(Scope::internal(), &staged.token).await.unwrap();
+    fixture.namespace.abort(Scope::internal(), &[staged.token.clone()], &[]).await.unwrap();
     let limits = ReapLimits { items: 10, pressure: false };
     let reaped = fixture.namespace.reap_uploads(Scope::internal(), &limits, None).await.unwrap();
     assert_eq!((reaped.replicas.len(), reaped.finished), (64 * 3, 1));
@@ -446,4 +446,40 @@ async fn a_place_in_a_staged_file_has_one_chunk() {
     fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
     assert_eq!(fixture.open("/f").await.unwrap().extents[0].chunk_id, first.chunk);
     assert_eq!(fixture.count("k/").await, 2, "none is left behind");
+}
+
+#[tokio::test]
+async fn aborted_upload_gives_back_the_chunks_that_it_names() {
+    let fixture = Fixture::new().await;
+    let plan = fixture.plan("/f", 3 * CHUNK).await.unwrap();
+    let confirm = fixture.confirm_of(&plan);
+    let tokens = [plan.token.clone()];
+    let limits = ReapLimits { items: 10, pressure: false };
+    let abort = async || {
+        fixture.namespace.abort(Scope::internal(), &tokens, &confirm.chunks[..2]).await.unwrap();
+    };
+    abort().await;
+    abort().await;
+    let reap =
+        async || fixture.namespace.reap_uploads(Scope::internal(), &limits, None).await.unwrap();
+    let reaped = reap().await;
+    assert_eq!((reaped.replicas.len(), reaped.finished), (2 * 3, 1));
+    // A confirm that was under way comes too late.
+    let late = fixture.namespace.confirm(Scope::internal(), &confirm, None).await;
+    assert!(late.is_err(), "{late:?}");
+    assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn abort_leaves_a_confirmed_upload_alone() {
+    let fixture = Fixture::new().await;
+    let plan = fixture.plan("/f", 3 * CHUNK).await.unwrap();
+    let confirm = fixture.confirm_of(&plan);
+    fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
+    let tokens = [plan.token.clone()];
+    fixture.namespace.abort(Scope::internal(), &tokens, &confirm.chunks).await.unwrap();
+    let limits = ReapLimits { items: 10, pressure: false };
+    let reaped = fixture.namespace.reap_uploads(Scope::internal(), &limits, None).await.unwrap();
+    assert_eq!((reaped.replicas.len(), reaped.finished), (0, 0));
+    assert_eq!(fixture.stat("/f").await.unwrap().size, 3 * CHUNK);
 }

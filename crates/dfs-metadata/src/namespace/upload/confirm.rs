@@ -64,20 +64,37 @@ impl Namespace {
         stat_of(self.note_floor(confirmed).await?)
     }
 
-    /// Gives an upload up: what was staged of it is taken apart soon.
-    pub async fn abort(&self, scope: &Scope, token: &[u8]) -> Result<(), Error> {
+    /// Aborts an upload: what is staged of it, and `chunks`, which are staged for the purpose, are
+    /// reaped soon. Does nothing to an upload that was confirmed. Idempotent.
+    pub async fn abort(
+        &self,
+        scope: &Scope,
+        tokens: &[Bytes],
+        chunks: &[WrittenChunk],
+    ) -> Result<(), Error> {
         scope.require(Access::Write)?;
-        let key = keys::upload(self.open_plan(token)?.inode);
+        let plans = self.open_plans(tokens)?;
+        let staged = if chunks.is_empty() {
+            Ok(())
+        } else {
+            self.check_written(&plans, chunks)?;
+            self.note_floor(self.stage_checked(&plans, chunks).await).await.map(drop)
+        };
+        let key = keys::upload(plans.first().inode);
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin().await?;
-            let Some(upload) = tx.get::<Upload>(&key).await? else { return Ok(()) };
+            let Some(upload) = tx.get::<Upload>(&key).await? else { return staged };
             tx.put(key.clone(), &Upload { expires: crate::namespace::delete::AT_ONCE, ..upload });
             if let Attempt::Committed(_) = self.commit(tx).await? {
-                return Ok(());
+                return match staged {
+                    // An earlier abort was here first.
+                    Err(Error::UploadExpired { .. }) => Ok(()),
+                    staged => staged,
+                };
             }
         }
-        Err(Error::Conflict { what: "the upload to be given up", tries: TRIES })
+        Err(Error::Conflict { what: "the upload to be aborted", tries: TRIES })
     }
 
     pub(in crate::namespace) async fn try_confirm(

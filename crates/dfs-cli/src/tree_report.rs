@@ -1,0 +1,119 @@
+//! What `put` and `get` show while and after they copy.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use dfs_client::{ByteSize, ErrorCode, OnError, TreeObserver, TreeReport};
+use serde_json::{Map, Value, json};
+
+use crate::context::{Context, Failures};
+use crate::error::{Error, Result};
+use crate::output::Output;
+use crate::printable::printable_path;
+use crate::progress::Progress;
+
+/// Shows progress, and each failure as it happens; the other entries are copied all the same.
+pub(crate) struct TreeDisplay {
+    out: Output,
+    started: Instant,
+    progress: Progress,
+    failures: Mutex<Failures>,
+}
+
+impl TreeDisplay {
+    /// Starts the clock.
+    pub(crate) fn start(cx: &Context, what: &'static str) -> Arc<Self> {
+        Arc::new(Self {
+            out: cx.out,
+            started: Instant::now(),
+            progress: Progress::start(cx.out, what),
+            failures: Mutex::new(cx.failures()),
+        })
+    }
+
+    /// The line that moves while bytes do.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Takes the result of something that was copied apart from a tree.
+    pub(crate) fn note(&self, result: Result<()>) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).note(result);
+    }
+
+    /// Shows what was done, and returns the first failure.
+    pub(crate) fn finish(
+        &self,
+        verb: &str,
+        report: &TreeReport,
+        more: &[(&str, u64)],
+    ) -> Result<()> {
+        self.progress.finish();
+        let seconds = self.started.elapsed().as_secs_f64();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.out.is_json {
+            let mut document = Map::new();
+            for (name, value) in [
+                ("files", report.files),
+                ("directories", report.directories),
+                ("symlinks", report.symlinks),
+                ("bytes", report.bytes),
+            ]
+            .iter()
+            .chain(more)
+            .chain(&[("failed", failures.count())])
+            {
+                document.insert((*name).to_owned(), json!(value));
+            }
+            document.insert("seconds".to_owned(), json!(seconds));
+            self.out.json(&Value::Object(document));
+        } else {
+            let rate = ByteSize((report.bytes as f64 / seconds.max(1e-6)) as u64);
+            self.out.say(format_args!(
+                "{verb} {} files, {} directories, {} symlinks, {} in {seconds:.1} s ({rate}/s)",
+                report.files,
+                report.directories,
+                report.symlinks,
+                ByteSize(report.bytes),
+            ));
+            for (count, what) in [
+                (report.hard_links, "hard-linked names became files of their own"),
+                (report.extended_attributes, "entries lost their extended attributes"),
+                (report.skipped, "devices, sockets or pipes were skipped"),
+                (failures.count(), "entries failed"),
+            ] {
+                if count > 0 {
+                    self.out.say(format_args!("{count} {what}"));
+                }
+            }
+        }
+        failures.take()
+    }
+}
+
+impl TreeObserver for TreeDisplay {
+    fn found(&self, bytes: u64) {
+        self.progress.expect(bytes);
+    }
+
+    fn moved(&self, bytes: u64) {
+        self.progress.moved(bytes);
+    }
+
+    fn skipped(&self, path: &Path, what: &'static str) {
+        self.out.say(format_args!("skipped {}: a {what}", printable_path(path)));
+    }
+
+    fn failed(&self, error: &dfs_client::Error) -> OnError {
+        let error = Error::from(error.clone());
+        let is_of_tree = error.to_string().starts_with("cannot get ");
+        self.note(Err(match error.code() {
+            ErrorCode::IsADirectory if is_of_tree => {
+                error.hint("-r copies it with all that is below it")
+            }
+            _ => error,
+        }));
+        OnError::Continue
+    }
+}

@@ -1,0 +1,96 @@
+//! Getting a file into a local one, pieces in parallel.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use dfs_types::{Crc32c, ErrorCode};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::pieces::{Piece, Pieces};
+use crate::reader::AHEAD_MAX;
+use crate::replica_read::Run;
+use crate::whole::WholeChunks;
+use crate::{Client, Error, FileStat, GetOptions, Target};
+
+impl Client {
+    /// Writes a file into a local one, pieces in parallel, each at its place: the byte at
+    /// `options.offset` comes first. The local file must be a regular one and should be empty; it
+    /// is not synced.
+    pub async fn get_to_file(
+        &self,
+        file: impl Into<Target>,
+        options: GetOptions,
+        local: File,
+    ) -> Result<FileStat, Error> {
+        self.with_request_id(self.write_to_file(&file.into(), options, Arc::new(local))).await
+    }
+
+    async fn write_to_file(
+        &self,
+        target: &Target,
+        options: GetOptions,
+        file: Arc<File>,
+    ) -> Result<FileStat, Error> {
+        let context: Arc<str> = target.to_string().into();
+        let start = options.offset;
+        let mut pieces = Pieces::open(self, target, start, options.length).await?;
+        let stat = pieces.layout.stat.clone();
+        let mut chunks = WholeChunks::default();
+        let mut running: JoinSet<Result<(Piece, Option<Crc32c>), Error>> = JoinSet::new();
+        let mut take = |ended: Option<Result<Result<_, Error>, JoinError>>| {
+            let Some(ended) = ended else { return Ok(()) };
+            let failed =
+                |error: JoinError| Error::new(ErrorCode::Internal, "get", error.to_string());
+            let (piece, crc) = ended.map_err(failed)??;
+            chunks.add(&context, &piece, crc)?;
+            if let Some(progress) = &options.progress {
+                progress(piece.length);
+            }
+            Ok::<_, Error>(())
+        };
+        while let Some(piece) = pieces.next(self).await? {
+            while running.len() >= AHEAD_MAX {
+                take(running.join_next().await)?;
+            }
+            let share = loop {
+                tokio::select! {
+                    biased;
+                    Some(ended) = running.join_next() => take(Some(ended))?,
+                    share = self.inner.budget.take(piece.length) => break share,
+                }
+            };
+            let (client, context, file) = (self.clone(), context.clone(), file.clone());
+            let inode = stat.inode;
+            running.spawn(self.in_request(async move {
+                let _share = share;
+                let mut at = piece.file_offset() - start;
+                let Run { bytes, crc } = client.fetch(&context, inode, piece.clone()).await?;
+                let writing = tokio::task::spawn_blocking(move || {
+                    for bytes in bytes {
+                        file.write_all_at(&bytes, at)?;
+                        at += bytes.len() as u64;
+                    }
+                    Ok(())
+                });
+                let written = writing.await.unwrap_or_else(|error| Err(error.into()));
+                written.map_err(|error| of_local_file(&error))?;
+                Ok((piece, crc))
+            }));
+        }
+        while !running.is_empty() {
+            take(running.join_next().await)?;
+        }
+        Ok(stat)
+    }
+}
+
+fn of_local_file(error: &io::Error) -> Error {
+    let code = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+        io::ErrorKind::PermissionDenied => ErrorCode::PermissionDenied,
+        _ => ErrorCode::Internal,
+    };
+    Error::new(code, "the local file", error.to_string())
+}

@@ -1,0 +1,40 @@
+//! What must not be cut off: uploads, and temporary files on the local disk.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// Number of uploads and temporary files that exist.
+#[derive(Debug, Clone)]
+pub(crate) struct Live(Arc<watch::Sender<usize>>);
+
+/// One of them. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct LiveGuard(Arc<watch::Sender<usize>>);
+
+impl Default for Live {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+}
+
+impl Live {
+    /// Counts one more.
+    pub(crate) fn enter(&self) -> LiveGuard {
+        self.0.send_modify(|count| *count += 1);
+        LiveGuard(self.0.clone())
+    }
+
+    /// Waits until there are none.
+    pub(crate) async fn none(&self) {
+        let mut count = self.0.subscribe();
+        // An error cannot be: the sender is borrowed.
+        drop(count.wait_for(|count| *count == 0).await);
+    }
+}
+
+impl Drop for LiveGuard {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}

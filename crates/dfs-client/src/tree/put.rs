@@ -1,0 +1,348 @@
+//! Putting trees.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+use dfs_types::{Attributes, DfsPath, ErrorCode, FileKind, Name};
+use tokio::sync::{mpsc, watch};
+
+use super::local_entry::{Kind, LocalEntry};
+use super::{Copying, Done, TreeOptions, TreeReport};
+use crate::local::{blocking, failure, printable};
+use crate::{
+    AttributeChanges, Client, Error, Follow, MakeDirectoryOptions, PutOptions, PutSource,
+    SymlinkOptions,
+};
+
+/// Steps that the walk may be ahead of the copying.
+const WALK_AHEAD: usize = 1_024;
+
+/// Closed once the directory was made, or could not be.
+type Made = watch::Receiver<()>;
+
+/// Something that the walk through a local tree comes across, in order.
+enum Step {
+    /// A directory, before anything in it. Dropping `made` lets its entries go ahead.
+    Directory {
+        entry: LocalEntry,
+        target: DfsPath,
+        is_empty: bool,
+        parent: Option<Made>,
+        made: watch::Sender<()>,
+    },
+    /// A file or symlink.
+    Leaf { entry: LocalEntry, target: DfsPath, parent: Option<Made> },
+    /// Something that cannot be read.
+    Failed(Error),
+    /// Something within a tree that dfs cannot store.
+    Special(PathBuf, &'static str),
+}
+
+/// A directory that gets its attributes once nothing changes in it any more.
+struct Unfinished {
+    depth: usize,
+    entry: LocalEntry,
+    target: DfsPath,
+}
+
+impl Client {
+    /// Copies local files and trees into the cluster, each to the path beside it, whose parent
+    /// must exist.
+    ///
+    /// Modes, owners, groups, mtimes and symlinks are kept. Existing files are replaced, each in
+    /// one step; existing directories are filled. A path that is named is copied or is an error:
+    /// pipes, devices and files whose size is made up are read to their end. Within a tree,
+    /// devices, sockets and pipes are left out and counted.
+    ///
+    /// Without a [`crate::TreeObserver`] the first error ends the copy; with one that says
+    /// [`crate::OnError::Continue`] each entry that fails is counted and the others are copied.
+    /// Dropping the future aborts the files under way; those copied stay. A copy that is repeated
+    /// completes what is missing.
+    ///
+    /// ```
+    /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let cluster = fake::Cluster::start(3).await;
+    /// # let client = cluster.client();
+    /// use dfs_client::{DfsPath, TreeOptions};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let local = folder.path().join("notes");
+    /// # std::fs::create_dir(&local)?;
+    /// # std::fs::write(local.join("today"), "buy milk")?;
+    /// let notes = DfsPath::new("/notes")?;
+    /// let report = client.put_tree([(local, notes)], TreeOptions::default()).await?;
+    /// assert_eq!((report.directories, report.files, report.bytes), (1, 1, 8));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn put_tree(
+        &self,
+        sources: impl IntoIterator<Item = (PathBuf, DfsPath)>,
+        options: TreeOptions,
+    ) -> Result<TreeReport, Error> {
+        let mut copying = Copying::new(self, options);
+        let mut unfinished = Vec::new();
+        for (source, target) in sources {
+            let recursive = copying.options.recursive;
+            let read = blocking(move || named(source, recursive)).await;
+            match read {
+                Ok(entry) => copying.tree(entry, target, &mut unfinished).await?,
+                Err(error) => copying.fail(error),
+            }
+            copying.go_on()?;
+        }
+        copying.settle().await?;
+        copying.finish_directories(unfinished).await?;
+        Ok(copying.report)
+    }
+}
+
+/// Reads an entry that the caller named.
+fn named(path: PathBuf, recursive: bool) -> Result<LocalEntry, Error> {
+    let read = if recursive { LocalEntry::read } else { LocalEntry::read_following };
+    let entry = read(&path).map_err(|error| failure("read", &path, &error))?;
+    if entry.kind == Kind::Directory && !recursive {
+        let shown = printable(&path);
+        let message = format!("cannot put {shown}: it is a directory");
+        return Err(Error::new(ErrorCode::IsADirectory, shown, message));
+    }
+    Ok(entry)
+}
+
+impl Copying {
+    async fn tree(
+        &mut self,
+        entry: LocalEntry,
+        target: DfsPath,
+        unfinished: &mut Vec<Unfinished>,
+    ) -> Result<(), Error> {
+        let (steps, mut walked) = mpsc::channel(WALK_AHEAD);
+        let walking = blocking(move || {
+            walk(entry, target, &steps);
+            Ok(())
+        });
+        let copying = async {
+            while let Some(step) = walked.recv().await {
+                match step {
+                    Step::Failed(error) => self.fail(error),
+                    Step::Special(path, what) => self.skip(&path, what),
+                    Step::Directory { entry, target, is_empty, parent, made } => {
+                        let depth = target.names().count();
+                        let is_whole = is_empty && entry.attributes.mode & 0o700 == 0o700;
+                        let (made_entry, made_target) = (entry.clone(), target.clone());
+                        self.directory(made_entry, made_target, is_whole, parent, made).await?;
+                        if !is_whole {
+                            unfinished.push(Unfinished { depth, entry, target });
+                        }
+                    }
+                    Step::Leaf { entry, target, parent } => {
+                        self.leaf(entry, target, parent).await?;
+                    }
+                }
+                self.go_on()?;
+            }
+            Ok(())
+        };
+        let copied = copying.await;
+        drop(walked);
+        walking.await?;
+        copied
+    }
+
+    /// Makes a directory, when its parent is made. One that is empty needs nothing else.
+    async fn directory(
+        &mut self,
+        entry: LocalEntry,
+        target: DfsPath,
+        is_whole: bool,
+        parent: Option<Made>,
+        made: watch::Sender<()>,
+    ) -> Result<(), Error> {
+        let client = self.client.clone();
+        self.start(async move {
+            let _made = made;
+            wait_for(parent).await;
+            // Open to its owner until the end, whatever its mode will be.
+            let attributes = Attributes { mode: entry.attributes.mode | 0o700, ..entry.attributes };
+            let options = MakeDirectoryOptions::default().attributes(attributes);
+            let mut exists = false;
+            match client.make_directory(&target, options).await {
+                Ok(_) => {}
+                Err(error) if error.code() == ErrorCode::AlreadyExists => {
+                    match client.stat(&target, Follow::Yes).await {
+                        Ok(stat) if stat.kind == FileKind::Directory => exists = true,
+                        Ok(_) | Err(_) => return Err(error),
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            if !is_whole {
+                return Ok(None);
+            }
+            if exists {
+                let changes = AttributeChanges::all(&entry.attributes);
+                client.set_attributes(&target, changes, Follow::Yes).await?;
+            }
+            Ok(Some(directory_done(entry, target)))
+        })
+        .await
+    }
+
+    async fn leaf(
+        &mut self,
+        entry: LocalEntry,
+        target: DfsPath,
+        parent: Option<Made>,
+    ) -> Result<(), Error> {
+        let client = self.client.clone();
+        let (attributes, create_only) = (entry.attributes, self.options.create_only);
+        let has_extended_attributes = entry.has_extended_attributes;
+        let local = entry.path;
+        let is_hard_linked = match entry.kind {
+            Kind::Symlink(to) => {
+                return self
+                    .start(async move {
+                        wait_for(parent).await;
+                        let options =
+                            SymlinkOptions::default().attributes(attributes).replace(!create_only);
+                        client.make_symlink(&target, to, options).await?;
+                        Ok(Some(Done {
+                            local,
+                            path: target,
+                            kind: FileKind::Symlink,
+                            bytes: 0,
+                            is_hard_linked: false,
+                            has_extended_attributes,
+                        }))
+                    })
+                    .await;
+            }
+            Kind::File { size, is_hard_linked } => {
+                self.found(size);
+                is_hard_linked
+            }
+            Kind::Directory | Kind::Special(_) => false,
+        };
+        let mut options = PutOptions::default()
+            .attributes(attributes)
+            .replication_factor(self.options.replication_factor)
+            .chunk_size(self.options.chunk_size)
+            .create_only(create_only);
+        options.progress = self.progress();
+        self.start(async move {
+            wait_for(parent).await;
+            let stat = client.put(&target, PutSource::file(&local), options).await?;
+            Ok(Some(Done {
+                local,
+                path: target,
+                kind: FileKind::File,
+                bytes: stat.size,
+                is_hard_linked,
+                has_extended_attributes,
+            }))
+        })
+        .await
+    }
+
+    /// Gives directories their attributes, the deepest first: those above may take the right to
+    /// enter them.
+    async fn finish_directories(&mut self, mut unfinished: Vec<Unfinished>) -> Result<(), Error> {
+        unfinished.sort_by_key(|directory| std::cmp::Reverse(directory.depth));
+        let mut depth = usize::MAX;
+        for directory in unfinished {
+            if directory.depth < depth {
+                self.settle().await?;
+                depth = directory.depth;
+            }
+            let Unfinished { entry, target, .. } = directory;
+            let client = self.client.clone();
+            self.start(async move {
+                let changes = AttributeChanges::all(&entry.attributes);
+                client.set_attributes(&target, changes, Follow::Yes).await?;
+                Ok(Some(directory_done(entry, target)))
+            })
+            .await?;
+        }
+        self.settle().await
+    }
+}
+
+fn directory_done(entry: LocalEntry, target: DfsPath) -> Done {
+    Done {
+        has_extended_attributes: entry.has_extended_attributes,
+        local: entry.path,
+        path: target,
+        kind: FileKind::Directory,
+        bytes: 0,
+        is_hard_linked: false,
+    }
+}
+
+async fn wait_for(parent: Option<Made>) {
+    if let Some(mut parent) = parent {
+        // It is never changed, only closed.
+        drop(parent.changed().await);
+    }
+}
+
+/// Runs in a thread that may block. Ends early when nobody listens any more.
+fn walk(top: LocalEntry, target: DfsPath, steps: &mpsc::Sender<Step>) {
+    let mut pending = vec![Ok((top, target, None::<Made>))];
+    let mut is_top = true;
+    while let Some(next) = pending.pop() {
+        let is_named = std::mem::take(&mut is_top);
+        let step = match next {
+            Err(error) => Step::Failed(error),
+            Ok((entry, target, parent)) => match entry.kind {
+                Kind::Directory => {
+                    let (made, receiver) = watch::channel(());
+                    let mut below = children(&entry, &target, &receiver);
+                    let is_empty = below.is_empty();
+                    below.reverse();
+                    pending.append(&mut below);
+                    Step::Directory { entry, target, is_empty, parent, made }
+                }
+                Kind::Special(what) if !is_named => Step::Special(entry.path, what),
+                Kind::File { .. } | Kind::Symlink(_) | Kind::Special(_) => {
+                    Step::Leaf { entry, target, parent }
+                }
+            },
+        };
+        if steps.blocking_send(step).is_err() {
+            return;
+        }
+    }
+}
+
+type Found = Result<(LocalEntry, DfsPath, Option<Made>), Error>;
+
+/// What a directory contains, in name order, so that runs are alike.
+fn children(entry: &LocalEntry, target: &DfsPath, made: &Made) -> Vec<Found> {
+    match entry.children() {
+        Ok(names) => {
+            let found = |name: OsString| {
+                let path = entry.path.join(&name);
+                let (entry, target) = child(&path, name, target)?;
+                Ok((entry, target, Some(made.clone())))
+            };
+            names.into_iter().map(found).collect()
+        }
+        Err(error) => vec![Err(failure("list", &entry.path, &error))],
+    }
+}
+
+fn child(path: &Path, name: OsString, parent: &DfsPath) -> Result<(LocalEntry, DfsPath), Error> {
+    let target = Name::new(name.into_vec()).and_then(|name| parent.join(&name));
+    let target = target.map_err(|error| {
+        let code =
+            if error.is_too_long() { ErrorCode::NameTooLong } else { ErrorCode::InvalidArgument };
+        let shown = printable(path);
+        let message = format!("cannot put {shown} below {parent}: {error}");
+        Error::new(code, shown, message)
+    })?;
+    let entry = LocalEntry::read(path).map_err(|error| failure("read", path, &error))?;
+    Ok((entry, target))
+}
