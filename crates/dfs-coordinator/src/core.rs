@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use dfs_metadata::engine::Engine;
-use dfs_metadata::namespace::{Namespace, Node};
+use dfs_metadata::namespace::{Coordinator, Namespace, Node};
 use dfs_metadata::placement::NodeSelector;
 use dfs_proto::v1;
 use dfs_proto::wire::WireId;
@@ -20,6 +20,8 @@ use crate::workers::Background;
 /// The shared parts. One per coordinator, behind an [`Arc`].
 pub(crate) struct Core {
     pub(crate) settings: Settings,
+    /// This coordinator, as the others know it.
+    pub(crate) this: Coordinator,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) namespace: Namespace,
     pub(crate) channels: Channels,

@@ -2,16 +2,16 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dfs_metadata::Committer;
 use dfs_metadata::engine::Engine;
-use dfs_metadata::namespace::{self, ClusterIdentity, Namespace, Replication};
+use dfs_metadata::namespace::{self, ClusterIdentity, Coordinator, Namespace, Replication};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, Trigger};
 use dfs_transport::{Channels, Listener, Network, Security};
-use dfs_types::{Clock, ClusterId, Incarnation, Random, Scope, with_causes};
+use dfs_types::{Clock, ClusterId, CoordinatorId, Incarnation, Random, Scope, with_causes};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -33,6 +33,8 @@ const STAGING_LIFETIME: Duration = Duration::from_hours(1);
 /// How often what is stored of the nodes is read again, which also shows whether the metadata can
 /// be reached.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
+/// How often a coordinator renews its entry among those that run.
+const RENEW_EVERY: Duration = Duration::from_secs(30);
 
 /// What a coordinator is built on; passed in, so that a simulation can decide all of it.
 #[derive(Clone)]
@@ -124,7 +126,7 @@ impl Service {
         let metrics = Metrics::new("coordinator");
         show_commits(&metrics, &committer);
         let advertised = match &settings.advertise[..] {
-            "" => address.to_string(),
+            "" => on_this_machine(address).to_string(),
             advertise => advertise.to_owned(),
         };
         let (stop, stopping) = Shutdown::new();
@@ -217,6 +219,7 @@ impl Base {
             restorable: Duration::from_millis(settings.restorable_ms),
             plan_lifetime: PLAN_LIFETIME,
             staging_lifetime: STAGING_LIFETIME,
+            level: settings.level,
         };
         // Any incarnation: which is the newest, datanodes know better than a setting.
         let expected = settings
@@ -231,6 +234,15 @@ impl Base {
         if let Some(overruled) = settings.overruled_by(state.replication) {
             warn!("{overruled}: the cluster's value holds; Admin.SetReplication changes it");
         }
+        let this = Coordinator {
+            id: CoordinatorId::random(&*random),
+            level: settings.level,
+            seen: 0,
+            address: self.advertised.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let entered = namespace.enter_coordinator(Scope::internal(), &this).await;
+        entered.map_err(Error::metadata("entering the list of coordinators"))?;
         let timeouts = LivenessTimeouts {
             suspect_after: Duration::from_millis(settings.suspect_after_ms),
             lost_after: Duration::from_millis(settings.lost_after_ms),
@@ -247,6 +259,7 @@ impl Base {
             stopping: self.stopping.clone(),
             registry: Mutex::new(Registry::new(timeouts, Instant::now())),
             settings: settings.clone(),
+            this,
         });
         core.refresh_members().await.map_err(Error::metadata("reading the datanodes"))?;
         let (routes, health) = grpc::routes(&core).await?;
@@ -297,15 +310,32 @@ impl Base {
         let background = async {
             tokio::select! {
                 biased;
-                () = stopping.requested() => {}
-                () = watch(&core) => {}
-                () = refresh(&core, &handle.readiness) => {}
-                _ = workers::run_all(&core) => {}
+                () = stopping.requested() => Ok(()),
+                () = watch(&core) => Ok(()),
+                error = refresh(&core, &handle.readiness) => {
+                    stop.stop();
+                    Err(error)
+                }
+                _ = workers::run_all(&core) => Ok(()),
             }
         };
-        let (served, ()) = tokio::join!(Box::pin(serving), Box::pin(background));
-        served
+        let (served, watched) = tokio::join!(Box::pin(serving), Box::pin(background));
+        let leave = core.namespace.leave_coordinators(Scope::internal(), core.this.id);
+        if !matches!(timeout(self.drain(), leave).await, Ok(Ok(()))) {
+            warn!("the list of coordinators keeps this one for some minutes");
+        }
+        served.and(watched)
     }
+}
+
+/// The address of a listener for those on the same machine.
+fn on_this_machine(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 /// Keeps the liveness of the nodes and the gauges fresh; runs until dropped. Never waits for the
@@ -328,11 +358,16 @@ async fn watch(core: &Core) {
     }
 }
 
-/// Keeps what is stored of the nodes, and the readiness, fresh; runs until dropped.
-async fn refresh(core: &Core, readiness: &Readiness) {
+/// Keeps what is stored of the members, and the readiness, fresh; runs until dropped, or until the
+/// cluster needs a newer release.
+async fn refresh(core: &Core, readiness: &Readiness) -> Error {
+    let mut renew_at = Instant::now() + RENEW_EVERY;
     loop {
-        match core.refresh_members().await {
+        match refresh_once(core, &mut renew_at).await {
             Ok(()) => readiness.ready(),
+            Err(error @ dfs_metadata::Error::ReleaseTooOld { .. }) => {
+                return Error::metadata("reading the write level")(error);
+            }
             Err(error) => {
                 let error = with_causes(&error);
                 warn!(error, "the metadata cannot be read");
@@ -341,6 +376,18 @@ async fn refresh(core: &Core, readiness: &Readiness) {
         }
         sleep(REFRESH_EVERY).await;
     }
+}
+
+/// Reads what is stored of the members, and renews the entry of this one when that is due.
+async fn refresh_once(core: &Core, renew_at: &mut Instant) -> Result<(), dfs_metadata::Error> {
+    core.namespace.refresh_level().await?;
+    core.refresh_members().await?;
+    let now = Instant::now();
+    if *renew_at <= now {
+        core.namespace.enter_coordinator(Scope::internal(), &core.this).await?;
+        *renew_at = now + RENEW_EVERY;
+    }
+    Ok(())
 }
 
 fn show_commits(metrics: &Metrics, committer: &Committer) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use dfs_metadata::namespace::Replication;
-use dfs_types::ClusterId;
+use dfs_types::{ClusterId, Level};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -17,7 +17,8 @@ pub struct Settings {
     pub listen: String,
     /// Where /metrics, /healthz and /readyz listen, `host:port`; empty for nowhere.
     pub http_listen: String,
-    /// `host:port` under which others reach this coordinator; where it listens when empty.
+    /// `host:port` under which other coordinators reach this one; where it listens when empty. Of
+    /// coordinators that listen on all addresses of their machines, each needs one.
     pub advertise: String,
     /// What a datanode must know to join. Needed.
     pub join_secret: JoinSecret,
@@ -60,6 +61,13 @@ pub struct Settings {
     pub relay_streams: usize,
     /// Milliseconds that a request under way may still take after the order to stop.
     pub drain_ms: u64,
+    /// Whether the write level of the cluster follows the release at once. Without it a level is
+    /// raised when an administrator says so, and until then an older release can be started again.
+    pub finalize_upgrades: bool,
+    /// The newest write level that is read. Below that of the release only where one build plays
+    /// two releases.
+    #[serde(skip)]
+    pub level: Level,
 }
 
 /// What a cluster is made with.
@@ -140,6 +148,8 @@ impl Default for Settings {
             repair_concurrency: 4,
             relay_streams: 32,
             drain_ms: 10_000,
+            finalize_upgrades: false,
+            level: Level::NEWEST,
         }
     }
 }

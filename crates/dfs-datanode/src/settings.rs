@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dfs_transport::Channels;
+use dfs_types::Level;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -61,6 +62,10 @@ pub struct Settings {
     pub replication_bytes_per_second: u64,
     /// Milliseconds that sessions and calls under way may still take after the order to stop.
     pub drain_ms: u64,
+    /// The newest write level that is read. Below that of the release only where one build plays
+    /// two releases.
+    #[serde(skip)]
+    pub level: Level,
 }
 
 /// A disk of a datanode.
@@ -134,6 +139,7 @@ impl Default for Settings {
             replications: 4,
             replication_bytes_per_second: 200 << 20,
             drain_ms: 10_000,
+            level: Level::NEWEST,
         }
     }
 }

@@ -207,6 +207,7 @@ fn registration(node: NodeId) -> Registration {
         zone: String::new(),
         host: format!("node-{}", node.0),
         version: "0.1.0".to_owned(),
+        level: dfs_types::Level::NEWEST,
         disks: vec![DiskId(node.0)],
     }
 }

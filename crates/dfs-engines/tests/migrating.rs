@@ -136,7 +136,7 @@ async fn a_store_in_etcd_that_is_in_use_is_not_copied() {
     let coordinator = open_etcd(&members, "used").await;
     migrate(&source(1, 20).await, &*coordinator, &|_| ()).await.unwrap();
     let ttl = Duration::from_secs(2);
-    assert!(coordinator.lease(WORKERS, "coordinator-1:7070", ttl).await.unwrap().is_some());
+    assert!(coordinator.lease(WORKERS, "coordinator-1:7070", ttl, None).await.unwrap().is_some());
     let (other, target) = (open_etcd(&members, "used").await, MemoryEngine::new());
     let refused = migrate(&*other, &target, &|_| ()).await;
     assert!(matches!(refused, Err(MigrateError::SourceInUse)), "{refused:?}");

@@ -206,13 +206,15 @@ pub trait Engine: Send + Sync + 'static {
     /// Watches a prefix for changes of revisions greater than `from`.
     async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError>;
 
-    /// Takes or renews the lease `name` for `holder`. `None` while another holds it. A holder that
-    /// lets `ttl` pass without renewing may lose it. Time decides who may take over, never what
-    /// is right: that is the fence's task.
+    /// Takes or renews the lease `name` for `holder`. `None` while another holds it, or when
+    /// `condition` does not hold where it would be taken. A holder that lets `ttl` pass without
+    /// renewing may lose it. Time decides who may take over, never what is right: that is the
+    /// fence's task.
     async fn lease(
         &self,
         name: &str,
         holder: &str,
         ttl: Duration,
+        condition: Option<&Condition>,
     ) -> Result<Option<LeaseGrant>, EngineError>;
 }

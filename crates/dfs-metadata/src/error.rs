@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use dfs_types::{
-    ChunkId, ClusterId, Denied, DfsPath, ErrorCode, Incarnation, InodeId, Name, NodeId,
+    ChunkId, ClusterId, Denied, DfsPath, ErrorCode, Incarnation, InodeId, Level, Name, NodeId,
 };
 
 use crate::engine::EngineError;
@@ -309,6 +309,36 @@ pub enum Error {
         /// What is there.
         found: Incarnation,
     },
+    /// The store was made by a build from before the first release.
+    #[error(
+        "the metadata store was made by a build from before the first release, whose formats are \
+         no longer read; make a new cluster in an empty store with `dfs coordinator init`"
+    )]
+    OldStore,
+    /// The cluster needs a newer release than this one.
+    #[error(
+        "this release reads write levels up to {level}, the cluster needs {needed}: its upgrade \
+         was finalized; start the release that it runs"
+    )]
+    ReleaseTooOld {
+        /// What this release reads.
+        level: Level,
+        /// What the cluster needs.
+        needed: Level,
+    },
+    /// A datanode runs an older release than the cluster needs.
+    #[error(
+        "node {node} reads write levels up to {level}, the cluster needs {needed}: its upgrade \
+         was finalized; start the release that the cluster runs"
+    )]
+    NodeTooOld {
+        /// The node.
+        node: NodeId,
+        /// What its release reads.
+        level: Level,
+        /// What the cluster needs.
+        needed: Level,
+    },
     /// A record was written by a newer release.
     #[error(
         "the record under {key} was written by a newer release: this one does not know {unknown}"
@@ -398,7 +428,10 @@ impl Error {
             | Self::UnfinishedMigration(_)
             | Self::WrongCluster { .. }
             | Self::OlderIncarnation { .. } => ErrorCode::WrongCluster,
-            Self::NewerRecord { .. } => ErrorCode::UnsupportedVersion,
+            Self::OldStore
+            | Self::ReleaseTooOld { .. }
+            | Self::NodeTooOld { .. }
+            | Self::NewerRecord { .. } => ErrorCode::UnsupportedVersion,
             Self::LastReplica(_) | Self::Damaged { .. } => ErrorCode::Internal,
             Self::Engine(error) => engine_code(error),
         }

@@ -6,6 +6,12 @@ use dfs_types::{ChunkId, ClientId, InodeId, Name, NodeId, Slot, Timestamp};
 
 /// Cluster id, incarnation and key.
 pub(crate) const CLUSTER: Bytes = Bytes::from_static(b"s/cluster");
+/// The write level.
+pub(crate) const FORMAT: Bytes = Bytes::from_static(b"s/format");
+/// The write level that was asked for; not there before the first time.
+pub(crate) const UPGRADE: Bytes = Bytes::from_static(b"s/upgrade");
+/// The coordinators that run.
+pub(crate) const COORDINATORS: Bytes = Bytes::from_static(b"s/coordinators");
 /// Replicas of new files.
 pub(crate) const REPLICATION: Bytes = Bytes::from_static(b"s/replication");
 /// Lowest chunk id that a commit may bring in.

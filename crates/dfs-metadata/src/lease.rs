@@ -45,6 +45,7 @@ impl LocalLeases {
         name: &str,
         holder: &str,
         ttl: Duration,
+        condition: Option<&Condition>,
     ) -> Result<Option<LeaseGrant>, EngineError> {
         let mut held = self.held.lock().await;
         let epoch = engine.snapshot().await?.get(&lease_epoch_key(name)).await?;
@@ -59,7 +60,7 @@ impl LocalLeases {
                 return Ok(None);
             }
         }
-        let Some(grant) = take(engine, name, holder, epoch).await? else {
+        let Some(grant) = take(engine, name, holder, epoch, condition).await? else {
             return Ok(None);
         };
         let until = Instant::now() + ttl;
@@ -68,12 +69,13 @@ impl LocalLeases {
     }
 }
 
-/// Writes the next epoch; `None` when somebody else was faster.
+/// Writes the next epoch; `None` when somebody else was faster, or `further` does not hold.
 async fn take(
     engine: &dyn Engine,
     name: &str,
     holder: &str,
     before: Option<Versioned>,
+    further: Option<&Condition>,
 ) -> Result<Option<LeaseGrant>, EngineError> {
     let key = lease_epoch_key(name);
     let (epoch, condition) = match before {
@@ -81,7 +83,7 @@ async fn take(
         Some(at) => (decode_epoch(&at.value)?.next(), Condition::Version(key.clone(), at.version)),
     };
     let commit = Commit {
-        conditions: vec![condition],
+        conditions: [condition].into_iter().chain(further.cloned()).collect(),
         writes: vec![
             Write::Put(key, encode_epoch(epoch)),
             Write::Put(lease_renewal_key(name), Bytes::copy_from_slice(holder.as_bytes())),

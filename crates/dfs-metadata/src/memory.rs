@@ -12,8 +12,8 @@ use dfs_types::Revision;
 
 use crate::change_log::ChangeLog;
 use crate::engine::{
-    Change, Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned, Watch,
-    bounds_before,
+    Change, Commit, Condition, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned,
+    Watch, bounds_before,
 };
 use crate::lease::LocalLeases;
 
@@ -241,8 +241,9 @@ impl Engine for MemoryEngine {
         name: &str,
         holder: &str,
         ttl: Duration,
+        condition: Option<&Condition>,
     ) -> Result<Option<LeaseGrant>, EngineError> {
-        self.leases.lease(self, name, holder, ttl).await
+        self.leases.lease(self, name, holder, ttl, condition).await
     }
 }
 

@@ -105,6 +105,11 @@ wide_id! {
     DiskId
 }
 wide_id! {
+    /// One run of a coordinator process. Made up at each start, so that no two share one, whatever
+    /// addresses they have.
+    CoordinatorId
+}
+wide_id! {
     /// One chunk on its way into one datanode.
     SessionId
 }

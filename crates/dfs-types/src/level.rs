@@ -16,6 +16,13 @@ impl Level {
     pub const NEWEST: Self = Self::FIRST;
 }
 
+impl Default for Level {
+    /// The newest.
+    fn default() -> Self {
+        Self::NEWEST
+    }
+}
+
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

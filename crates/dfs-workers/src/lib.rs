@@ -27,7 +27,7 @@ mod worker;
 pub use control::Control;
 pub use handle::{Activity, Handle, Handles};
 pub use run::run;
-pub use spec::{Budget, DELETE, Place, REAPER, REPAIR, Spec, Unit, all};
+pub use spec::{Budget, DELETE, Place, REAPER, REPAIR, Spec, UPGRADE, Unit, all};
 pub use supervise::{Lease, Running, supervise};
 pub use throttle::Throttle;
 pub use worker::{Next, Worker};

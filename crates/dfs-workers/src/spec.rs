@@ -59,9 +59,16 @@ pub const DELETE: Spec = Spec {
     budget: Budget { unit: Unit::Items, per_second: 0 },
 };
 
+/// Raises the write level of the cluster.
+pub const UPGRADE: Spec = Spec {
+    name: "upgrade",
+    place: Place::Lease,
+    budget: Budget { unit: Unit::Items, per_second: 0 },
+};
+
 /// All workers, in the order in which they are listed.
 pub const fn all() -> &'static [Spec] {
-    &[REPAIR, REAPER, DELETE]
+    &[REPAIR, REAPER, DELETE, UPGRADE]
 }
 
 #[cfg(test)]

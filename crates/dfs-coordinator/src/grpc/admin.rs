@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
 use super::upload::replication;
-use super::{bootstrap, holder, nodes, removal, workers};
+use super::{bootstrap, holder, nodes, removal, upgrade, workers};
 use crate::core::{Core, location, unknown_location, wire_state};
 use crate::failure;
 use crate::registry::View;
@@ -92,6 +92,20 @@ impl Admin for Handler {
         request: Request<v1::SetWorkerRequest>,
     ) -> Answer<v1::SetWorkerResponse> {
         Ok(Response::new(workers::set(&self.0, split(request)?).await?))
+    }
+
+    async fn upgrade_status(
+        &self,
+        request: Request<v1::UpgradeStatusRequest>,
+    ) -> Answer<v1::UpgradeStatusResponse> {
+        Ok(Response::new(upgrade::status(&self.0, split(request)?).await?))
+    }
+
+    async fn finalize_upgrade(
+        &self,
+        request: Request<v1::FinalizeUpgradeRequest>,
+    ) -> Answer<v1::UpgradeStatusResponse> {
+        Ok(Response::new(upgrade::finalize(&self.0, split(request)?).await?))
     }
 }
 

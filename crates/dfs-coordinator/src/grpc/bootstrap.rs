@@ -160,6 +160,20 @@ impl Admin for Handler {
     async fn set_worker(&self, _: Request<v1::SetWorkerRequest>) -> Answer<v1::SetWorkerResponse> {
         Err(not_yet())
     }
+
+    async fn upgrade_status(
+        &self,
+        _: Request<v1::UpgradeStatusRequest>,
+    ) -> Answer<v1::UpgradeStatusResponse> {
+        Err(not_yet())
+    }
+
+    async fn finalize_upgrade(
+        &self,
+        _: Request<v1::FinalizeUpgradeRequest>,
+    ) -> Answer<v1::UpgradeStatusResponse> {
+        Err(not_yet())
+    }
 }
 
 /// Answers each call of the service `S` with the word that it is too early.

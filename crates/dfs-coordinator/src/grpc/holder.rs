@@ -7,7 +7,7 @@ use dfs_proto::v1::admin_client::AdminClient;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, MESSAGE_LEN_MAX, v1};
 use dfs_transport::ClientChannel;
-use dfs_types::Revision;
+use dfs_types::{CoordinatorId, Revision, Scope};
 use tokio::time::timeout;
 use tonic::{Response, Status};
 
@@ -42,7 +42,7 @@ async fn ask_holder(core: &Core, least: Revision) -> Option<BackgroundWork> {
     };
     // Another process may have its address by now, and it may have lost the lease.
     let is_ours = answer.cluster_id == core.namespace.identity().cluster.to_wire();
-    if !is_ours || answer.worker_lease_holder != holder {
+    if !is_ours || answer.worker_lease_holder.is_empty() {
         return None;
     }
     Some(BackgroundWork {
@@ -70,12 +70,14 @@ pub(super) async fn call<T>(
 async fn client(core: &Core) -> Option<(String, AdminClient<ClientChannel>)> {
     let snapshot = core.engine.snapshot().await.ok()?;
     let renewal = snapshot.get(&lease_renewal_key(WORKER_LEASE)).await.ok()??;
-    let holder = std::str::from_utf8(&renewal.value).ok()?;
-    if holder == core.background.holder() {
+    let holder: CoordinatorId = std::str::from_utf8(&renewal.value).ok()?.parse().ok()?;
+    if holder == core.this.id {
         // It was this one, and is no more.
         return None;
     }
-    let channel = core.channels.control(holder).ok()?;
+    let coordinators = core.namespace.coordinators(Scope::internal()).await.ok()?;
+    let holder = coordinators.into_iter().find(|coordinator| coordinator.id == holder)?.address;
+    let channel = core.channels.control(&holder).ok()?;
     let admin = AdminClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
-    Some((holder.to_owned(), admin))
+    Some((holder, admin))
 }

@@ -9,7 +9,9 @@ use dfs_proto::v1::membership_server::Membership;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::{Caller, Channels, split};
-use dfs_types::{ChunkId, ErrorCode, Incarnation, NodeId, RegistrationNumber, Stamp, with_causes};
+use dfs_types::{
+    ChunkId, ErrorCode, Incarnation, Level, NodeId, RegistrationNumber, Stamp, with_causes,
+};
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -98,6 +100,7 @@ async fn register(
         node_key: bytes::Bytes::copy_from_slice(registered.key.expose()),
         heartbeat_interval_ms: core.settings.heartbeat_interval_ms,
         state: wire_state(registered.state),
+        level: registered.level.0,
     })
 }
 
@@ -115,6 +118,7 @@ fn parse_registration(request: v1::RegisterRequest) -> Result<Registration, Fiel
         zone: label("zone", request.zone)?,
         host: label("host", request.host)?,
         version: label("version", request.version)?,
+        level: Level(request.level),
         disks: disks
             .iter()
             .map(|disk| wire::id("disks.disk_id", &disk.disk_id))
@@ -208,6 +212,7 @@ async fn take(
     };
     Ok(Some(v1::HeartbeatOrder {
         sequence: report.sequence,
+        level: core.namespace.written_level().0,
         state: wire_state(state),
         confirmed_bad_replicas: note_bad_replicas(core, caller, node, bad_replicas).await,
         must_register: false,

@@ -8,6 +8,7 @@ mod holder;
 mod membership;
 mod nodes;
 mod removal;
+mod upgrade;
 mod upload;
 mod workers;
 

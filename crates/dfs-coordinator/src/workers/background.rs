@@ -19,8 +19,8 @@ const DELETIONS_MAX: usize = 100_000;
 /// Shared by all, and kept while workers come and go with the lease.
 #[derive(Debug)]
 pub(crate) struct Background {
-    /// The name this coordinator takes the lease under: its address.
-    holder: String,
+    /// Where others reach this coordinator.
+    address: String,
     pub(crate) lease: Arc<LeaseState>,
     pub(crate) workers: Handles,
     /// Held by whoever changes what is set for a worker, so that what is stored last holds.
@@ -48,9 +48,9 @@ pub(crate) struct Health {
 }
 
 impl Background {
-    pub(crate) fn new(holder: String) -> Self {
+    pub(crate) fn new(address: String) -> Self {
         Self {
-            holder,
+            address,
             lease: Arc::default(),
             workers: Handles::new(Place::Lease),
             setting: tokio::sync::Mutex::default(),
@@ -62,14 +62,9 @@ impl Background {
         }
     }
 
-    /// The name this coordinator takes the lease under.
-    pub(crate) fn holder(&self) -> &str {
-        &self.holder
-    }
-
-    /// Who runs the background work, as far as this coordinator knows.
+    /// The address of this coordinator while it runs the background work, else empty.
     pub(crate) fn lease_holder(&self) -> String {
-        self.lease.grant().map(|_| self.holder.clone()).unwrap_or_default()
+        self.lease.grant().map(|_| self.address.clone()).unwrap_or_default()
     }
 
     /// Takes over replicas that no record names any more: their nodes are ordered to delete them.

@@ -50,9 +50,12 @@ impl Lease for WorkerLease {
     }
 
     async fn request(&self) -> Result<Option<LeaseGrant>, Error> {
-        let holder = self.core.background.holder();
-        let granted = self.core.engine.lease(WORKER_LEASE, holder, self.ttl()).await;
-        granted.map_err(|error| Error::metadata("asking for the worker lease")(error.into()))
+        // Not the address, which another coordinator may have, too: a holder that asks again gets
+        // its own lease.
+        let holder = self.core.this.id.to_string();
+        let namespace = &self.core.namespace;
+        let granted = namespace.lease(Scope::internal(), WORKER_LEASE, &holder, self.ttl()).await;
+        granted.map_err(Error::metadata("asking for the worker lease"))
     }
 
     async fn controls(&self) -> Result<Vec<(String, Control)>, Error> {

@@ -6,6 +6,7 @@ mod lease;
 mod orders;
 mod reaper;
 mod repair;
+mod upgrade;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub(crate) use lease::{LeaseState, WORKER_LEASE, WorkerLease, control};
 pub(crate) use reaper::Reaper;
 pub(crate) use repair::Repair;
 pub(crate) use repair::queue::{ChunkHealth, RepairQueue, ReplicationCounts};
+pub(crate) use upgrade::Upgrade;
 
 use crate::core::Core;
 
@@ -29,13 +31,15 @@ pub(crate) async fn run_all(core: &Arc<Core>) -> Infallible {
     let lease = WorkerLease::new(core.clone());
     supervise(&lease, handles, |grant| {
         let of = |spec| handles.of(spec);
-        let [repair, reaper, delete] = [(); 3].map(|()| core.clone());
+        let [repair, reaper, delete, upgrade] = [(); 4].map(|()| core.clone());
         vec![
             run(of(&Repair::SPEC), move |handle| Repair::new(repair.clone(), grant, handle))
                 .boxed(),
             run(of(&Reaper::SPEC), move |handle| Reaper::new(reaper.clone(), grant, handle))
                 .boxed(),
             run(of(&Delete::SPEC), move |handle| Delete::new(delete.clone(), grant, handle))
+                .boxed(),
+            run(of(&Upgrade::SPEC), move |handle| Upgrade::new(upgrade.clone(), grant, handle))
                 .boxed(),
         ]
     })

@@ -1,15 +1,19 @@
 //! Several coordinators on one metadata store.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use dfs_coordinator::Settings;
 use dfs_metadata::conformance::ForwardingEngine;
-use dfs_metadata::engine::{Engine, EngineError, LeaseGrant, Versioned};
+use dfs_metadata::engine::{Condition, Engine, EngineError, LeaseGrant, Versioned};
 use dfs_metadata::memory::MemoryEngine;
+use dfs_metadata::namespace::Coordinator;
 use dfs_proto::v1;
+use dfs_types::{CoordinatorId, Level, Scope};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -54,6 +58,60 @@ async fn any_coordinator_tells_what_the_holder_of_the_lease_knows() {
     second.stop().await;
 }
 
+/// Notes who asks for a lease.
+#[derive(Default)]
+struct LeaseLog {
+    inner: MemoryEngine,
+    askers: Mutex<BTreeMap<String, u32>>,
+}
+
+#[async_trait]
+impl ForwardingEngine for LeaseLog {
+    fn inner(&self) -> &dyn Engine {
+        &self.inner
+    }
+
+    async fn forward_lease(
+        &self,
+        name: &str,
+        holder: &str,
+        ttl: Duration,
+        condition: Option<&Condition>,
+    ) -> Result<Option<LeaseGrant>, EngineError> {
+        *self.askers.lock().unwrap().entry(holder.to_owned()).or_default() += 1;
+        self.inner.lease(name, holder, ttl, condition).await
+    }
+}
+
+/// F5: as when both listen on 0.0.0.0:7070 and advertise nothing.
+#[tokio::test]
+async fn of_two_coordinators_with_one_address_one_does_the_background_work() {
+    let address = "127.0.0.1:7";
+    let settings = Settings { advertise: address.to_owned(), ..settings() };
+    let engine = Arc::new(LeaseLog::default());
+    let first = Cluster::with(settings, engine.clone(), 1).await;
+    eventually("the first holds the lease", || async {
+        first.status().await.worker_lease_holder == address
+    })
+    .await;
+    let before = lease_epoch(&*engine).await;
+    let second = first.another().await;
+    eventually("each has asked for the lease under a name of its own", || async {
+        let askers = engine.askers.lock().unwrap();
+        askers.len() == 2 && askers.values().all(|times| *times >= 3)
+    })
+    .await;
+    let relayed = v1::ClusterStatusRequest { min_revision: 0, is_relayed: true };
+    let alone = second.admin().await.cluster_status(relayed).await.unwrap().into_inner();
+    assert_eq!(alone.worker_lease_holder, "", "it took the lease over from itself");
+    assert_eq!(lease_epoch(&*engine).await, before);
+}
+
+async fn lease_epoch(engine: &dyn Engine) -> Bytes {
+    let key = dfs_metadata::engine::lease_epoch_key("workers");
+    engine.snapshot().await.unwrap().get(&key).await.unwrap().unwrap().value
+}
+
 #[tokio::test]
 async fn a_node_that_joined_through_another_coordinator_is_known_when_it_is_needed() {
     let mut first = Cluster::start(2).await;
@@ -74,11 +132,20 @@ async fn a_node_that_joined_through_another_coordinator_is_known_when_it_is_need
 #[tokio::test]
 async fn a_holder_that_does_not_answer_leaves_the_chunks_unknown_in_bounded_time() {
     let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let engine = Arc::new(MemoryEngine::new());
-    let holder = hanging.local_addr().unwrap().to_string();
-    let lease = engine.lease("workers", &holder, Duration::from_hours(1)).await.unwrap();
+    let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
+    let holder = Coordinator {
+        id: CoordinatorId(9),
+        level: Level::NEWEST,
+        seen: 0,
+        address: hanging.local_addr().unwrap().to_string(),
+        version: String::new(),
+    };
+    let lease = Duration::from_hours(1);
+    let lease = engine.lease("workers", &holder.id.to_string(), lease, None).await.unwrap();
     assert!(lease.is_some());
     let cluster = Cluster::with(settings(), engine, 1).await;
+    let namespace = cluster.namespace().await;
+    namespace.enter_coordinator(Scope::internal(), &holder).await.unwrap();
     let asked = Instant::now();
     let (holder, replication, _) = picture(&cluster).await;
     assert_eq!((holder.as_str(), replication), ("", None));
@@ -108,11 +175,12 @@ impl ForwardingEngine for Sleeper {
         name: &str,
         holder: &str,
         ttl: Duration,
+        condition: Option<&Condition>,
     ) -> Result<Option<LeaseGrant>, EngineError> {
         if self.is_asleep.load(Ordering::SeqCst) {
             return Ok(*self.grant.lock().unwrap());
         }
-        let grant = self.inner.lease(name, holder, ttl).await?;
+        let grant = self.inner.lease(name, holder, ttl, condition).await?;
         *self.grant.lock().unwrap() = grant;
         Ok(grant)
     }
@@ -133,7 +201,7 @@ async fn a_coordinator_that_wakes_with_the_lease_long_gone_changes_nothing() {
     eventually("it holds the lease", || async { cluster.replication().await.is_some() }).await;
     engine.is_asleep.store(true, Ordering::SeqCst);
     eventually("another one takes the lease", || async {
-        let taken = engine.inner.lease("workers", "another", Duration::from_hours(1)).await;
+        let taken = engine.inner.lease("workers", "another", Duration::from_hours(1), None).await;
         taken.unwrap().is_some()
     })
     .await;

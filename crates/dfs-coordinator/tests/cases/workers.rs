@@ -112,7 +112,7 @@ async fn what_cannot_be_set_is_refused_by_name() {
 #[tokio::test]
 async fn without_a_holder_workers_are_stopped_and_nothing_is_set() {
     let engine: Arc<dyn dfs_metadata::engine::Engine> = Arc::new(MemoryEngine::new());
-    engine.lease("workers", "127.0.0.1:1", HOUR).await.unwrap().unwrap();
+    engine.lease("workers", "127.0.0.1:1", HOUR, None).await.unwrap().unwrap();
     let cluster = Cluster::with(settings(), engine, 0).await;
     let shown = cluster.workers().await;
     assert_eq!(shown.lease_holder, "");

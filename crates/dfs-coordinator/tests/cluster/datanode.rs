@@ -137,6 +137,7 @@ impl FakeDataNode {
             node_id: self.id.to_bytes().to_vec().into(),
             registration: state.registration,
             address: self.address.clone(),
+            level: dfs_types::Level::NEWEST.0,
             version: "test".to_owned(),
             disks,
             ..v1::RegisterRequest::default()

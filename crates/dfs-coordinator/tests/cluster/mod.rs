@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dfs_coordinator::{Components, Error, Handle, JoinSecret, Service, Settings, init};
+use dfs_metadata::Committer;
 use dfs_metadata::engine::Engine;
 use dfs_metadata::memory::MemoryEngine;
+use dfs_metadata::namespace::{self, Namespace};
 use dfs_proto::v1::admin_client::AdminClient;
 use dfs_proto::v1::coordinator_client::CoordinatorClient;
 use dfs_proto::{Failure, v1};
@@ -188,6 +190,15 @@ impl Cluster {
         self.engine = engine;
         let (handle, stop, running) = run(&self.settings, &self.engine, &self.clock).await;
         (self.handle, self.stop, self.running) = (handle, stop, running);
+    }
+
+    /// Its namespace, as another process on the same store has it.
+    pub(crate) async fn namespace(&self) -> Namespace {
+        let (committer, commits) = Committer::new(self.engine.clone(), std::future::pending());
+        tokio::spawn(commits);
+        let Components { engine, clock, random, .. } = components(&self.engine, &self.clock);
+        let components = namespace::Components { engine, committer, clock, random };
+        Namespace::open(components, namespace::Options::default(), None).await.unwrap()
     }
 
     pub(crate) async fn client(&self) -> CoordinatorClient<Channel> {

@@ -64,6 +64,7 @@ fn request(node: &Node, known: Option<Registration>) -> v1::RegisterRequest {
         zone: settings.zone.clone(),
         host: settings.host.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        level: settings.level.0,
         disks: super::heartbeat::disks(node),
     }
 }

@@ -140,6 +140,7 @@ impl Membership for Door {
             registration: number,
             node_key: KEY.to_vec().into(),
             heartbeat_interval_ms: 100,
+            level: dfs_types::Level::NEWEST.0,
             state: v1::NodeState::Active.into(),
         }))
     }

@@ -134,16 +134,11 @@ impl<'a> Group<'a> {
 
     /// All conditions of all commits, and the versions of the counters.
     pub(super) fn compares(&self, keys: &Keys) -> Vec<Compare> {
-        let condition = |condition: &&Condition| match condition {
-            Condition::Version(key, revision) => has_version(keys.user(key), revision.0),
-            Condition::Absent(key) => is_absent(keys.user(key), Bytes::new()),
-            Condition::PrefixEmpty(prefix) => is_absent(keys.user(prefix), keys.end(prefix)),
-        };
         let counter = |(key, counter): (&Bytes, &Counter)| match counter {
             Counter::Found(version, _) => has_version(keys.user(key), *version as u64),
             Counter::Absent => is_absent(keys.user(key), Bytes::new()),
         };
-        let conditions = self.conditions.iter().map(condition);
+        let conditions = self.conditions.iter().map(|condition| compare_of(condition, keys));
         conditions.chain(self.counters.iter().map(counter)).collect()
     }
 
@@ -202,6 +197,15 @@ impl<'a> Group<'a> {
             is_stale: counters.iter().any(|(key, seen)| self.counters.get(key) != Some(seen)),
             counters,
         }
+    }
+}
+
+/// A condition as etcd compares it.
+pub(super) fn compare_of(condition: &Condition, keys: &Keys) -> Compare {
+    match condition {
+        Condition::Version(key, revision) => has_version(keys.user(key), revision.0),
+        Condition::Absent(key) => is_absent(keys.user(key), Bytes::new()),
+        Condition::PrefixEmpty(prefix) => is_absent(keys.user(prefix), keys.end(prefix)),
     }
 }
 

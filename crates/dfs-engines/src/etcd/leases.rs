@@ -7,12 +7,15 @@ use bytes::Bytes;
 use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest};
 use dfs_etcd::mvccpb::KeyValue;
 use dfs_etcd::{Client, Error, RetryBudget};
-use dfs_metadata::engine::{EngineError, LeaseGrant, lease_epoch_key, lease_renewal_key};
+use dfs_metadata::engine::{
+    Condition, EngineError, LeaseGrant, lease_epoch_key, lease_renewal_key,
+};
 use dfs_metadata::lease::{decode_epoch, encode_epoch};
 use dfs_types::{LeaseEpoch, Revision};
 use tokio::sync::Mutex;
 
 use super::failure::engine_error;
+use super::group::compare_of;
 use super::keys::Keys;
 use super::requests::{found, has_version, is_absent, put, read, revision_of};
 
@@ -57,6 +60,7 @@ impl Leases {
         name: &str,
         holder: &str,
         ttl: Duration,
+        condition: Option<&Condition>,
     ) -> Result<Option<LeaseGrant>, EngineError> {
         let mut held = self.held.lock().await;
         if let Some(current) = held.get(name).filter(|current| current.holder == holder).cloned() {
@@ -67,7 +71,7 @@ impl Leases {
             }
             held.remove(name);
         }
-        let taken = self.take(name, holder, ttl).await?;
+        let taken = self.take(name, holder, ttl, condition).await?;
         let grant = taken.as_ref().map(|taken| taken.grant);
         held.extend(taken.map(|taken| (name.to_owned(), taken)));
         Ok(grant)
@@ -98,7 +102,7 @@ impl Leases {
         }
         let writes = |lease| vec![put(renewal.key.clone(), renewal.value.clone(), lease)];
         let record = Record { renewal: Some(renewal.clone()), epoch: Some(epoch) };
-        let Some((lease, _)) = self.write(name, &record, ttl, writes).await? else {
+        let Some((lease, _)) = self.write(name, &record, ttl, None, writes).await? else {
             return Ok(None);
         };
         // Nothing hangs on it any more.
@@ -106,12 +110,13 @@ impl Leases {
         Ok(Some(Held { ttl, lease, ..held }))
     }
 
-    /// `None` when another holds it, or was faster.
+    /// `None` when another holds it, or was faster, or `condition` does not hold.
     async fn take(
         &self,
         name: &str,
         holder: &str,
         ttl: Duration,
+        condition: Option<&Condition>,
     ) -> Result<Option<Held>, EngineError> {
         let record = self.read(name).await?;
         if record.renewal.as_ref().is_some_and(|renewal| renewal.value != holder.as_bytes()) {
@@ -128,20 +133,22 @@ impl Leases {
                 put(self.keys.user(&lease_epoch_key(name)), encode_epoch(epoch), 0),
             ]
         };
-        let Some((lease, revision)) = self.write(name, &record, ttl, writes).await? else {
+        let taken = self.write(name, &record, ttl, condition, writes).await?;
+        let Some((lease, revision)) = taken else {
             return Ok(None);
         };
         let grant = LeaseGrant { epoch, epoch_version: Revision(revision as u64) };
         Ok(Some(Held { holder: holder.to_owned(), ttl, lease, grant }))
     }
 
-    /// Writes under a new lease of etcd, if the record is still what was read: that lease, and the
-    /// revision of the writes.
+    /// Writes under a new lease of etcd, if the record is still what was read and `condition`
+    /// holds: that lease, and the revision of the writes.
     async fn write(
         &self,
         name: &str,
         before: &Record,
         ttl: Duration,
+        condition: Option<&Condition>,
         writes: impl Fn(i64) -> Vec<dfs_etcd::etcdserverpb::RequestOp>,
     ) -> Result<Option<(i64, i64)>, EngineError> {
         let unchanged = |key: Bytes, before: &Option<KeyValue>| match before {
@@ -149,14 +156,12 @@ impl Leases {
             Some(before) => has_version(self.keys.user(&key), before.mod_revision as u64),
         };
         let lease = self.client.grant_lease(ttl).await.map_err(engine_error)?;
-        let request = TxnRequest {
-            compare: vec![
-                unchanged(lease_renewal_key(name), &before.renewal),
-                unchanged(lease_epoch_key(name), &before.epoch),
-            ],
-            success: writes(lease),
-            failure: vec![],
-        };
+        let mut compare = vec![
+            unchanged(lease_renewal_key(name), &before.renewal),
+            unchanged(lease_epoch_key(name), &before.epoch),
+        ];
+        compare.extend(condition.map(|condition| compare_of(condition, &self.keys)));
+        let request = TxnRequest { compare, success: writes(lease), failure: vec![] };
         let answer = self.client.txn(request, &mut RetryBudget::new(TAKE_BUDGET)).await;
         if let Ok(answer) = &answer
             && answer.succeeded

@@ -36,7 +36,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest};
 use dfs_etcd::{Client, Error, RetryBudget, Settings};
-use dfs_metadata::engine::{Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Watch};
+use dfs_metadata::engine::{
+    Commit, Condition, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Watch,
+};
 use dfs_types::{OsRandom, Random as _, Revision};
 use tokio::sync::{Mutex, watch as channel};
 use tokio::task::AbortHandle;
@@ -209,7 +211,8 @@ impl Engine for EtcdEngine {
         name: &str,
         holder: &str,
         ttl: Duration,
+        condition: Option<&Condition>,
     ) -> Result<Option<LeaseGrant>, EngineError> {
-        self.shared.leases.lease(name, holder, ttl).await
+        self.shared.leases.lease(name, holder, ttl, condition).await
     }
 }

@@ -24,7 +24,7 @@ use ::redb::StorageBackend;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_metadata::engine::{
-    Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned, Watch,
+    Commit, Condition, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned, Watch,
 };
 use dfs_metadata::lease::LocalLeases;
 use dfs_types::Revision;
@@ -145,8 +145,9 @@ impl Engine for RedbEngine {
         name: &str,
         holder: &str,
         ttl: Duration,
+        condition: Option<&Condition>,
     ) -> Result<Option<LeaseGrant>, EngineError> {
-        self.leases.lease(self, name, holder, ttl).await
+        self.leases.lease(self, name, holder, ttl, condition).await
     }
 }
 

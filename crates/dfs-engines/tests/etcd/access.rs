@@ -44,7 +44,7 @@ async fn use_it(engine: &dyn Engine) {
     let change = timeout(DEADLINE, watch.next()).await.unwrap().unwrap();
     assert_eq!(change.key, "a");
     for _ in 0..2 {
-        assert!(engine.lease("worker", "one", DEADLINE).await.unwrap().is_some());
+        assert!(engine.lease("worker", "one", DEADLINE, None).await.unwrap().is_some());
     }
 }
 

@@ -118,7 +118,7 @@ async fn a_lost_quorum_is_said_and_comes_back() {
             is_unavailable("watch", watch.err().unwrap());
         },
         async {
-            let lease = ended(engine.lease("worker", "one", DEADLINE)).await;
+            let lease = ended(engine.lease("worker", "one", DEADLINE, None)).await;
             is_unavailable("lease", lease.unwrap_err());
         },
     );

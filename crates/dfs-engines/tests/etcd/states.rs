@@ -32,7 +32,7 @@ async fn a_full_store_refuses_writes_and_reads_on() {
     assert!(matches!(again, EngineError::NoSpace(_)), "{again:?}");
     assert_eq!(value(&engine, "kept").await.unwrap().unwrap(), "1", "reads go on");
     // Also for who comes later.
-    let lease = engine.lease("worker", "one", DEADLINE).await.unwrap_err();
+    let lease = engine.lease("worker", "one", DEADLINE, None).await.unwrap_err();
     assert!(matches!(lease, EngineError::NoSpace(_)), "{lease:?}");
 }
 

@@ -11,6 +11,7 @@ use crate::codec::Record;
 use crate::engine::{Snapshot, Versioned};
 use crate::namespace::{Chunk, Node, Replication, WorkerControl};
 use crate::records::answer::Kept;
+use crate::records::format::{Coordinators, StoreFormat, Upgrade};
 use crate::records::inode::{Content, Entry, Extent, File, Inode, Link, Times};
 use crate::records::setting::{ClientFloor, Cluster, Floor, Mark, NextInode};
 use crate::records::unlinked::Unlinked;
@@ -21,8 +22,15 @@ use crate::{Error, keys, lease};
 const PAGE: usize = 500;
 
 /// Keys without which no cluster can be opened, or soon fails.
-const NEEDED: [Bytes; 6] =
-    [keys::CLUSTER, keys::REPLICATION, keys::FLOOR, keys::INODES, keys::MOVES, keys::NAMES];
+const NEEDED: [Bytes; 7] = [
+    keys::CLUSTER,
+    keys::FORMAT,
+    keys::REPLICATION,
+    keys::FLOOR,
+    keys::INODES,
+    keys::MOVES,
+    keys::NAMES,
+];
 
 pub(super) struct Walk<'a> {
     snapshot: &'a dyn Snapshot,
@@ -364,6 +372,12 @@ impl<'a> Walk<'a> {
         self.needed.retain(|needed| needed != key);
         if *key == keys::CLUSTER {
             self.read::<Cluster>(key, value);
+        } else if *key == keys::FORMAT {
+            self.read::<StoreFormat>(key, value);
+        } else if *key == keys::UPGRADE {
+            self.read::<Upgrade>(key, value);
+        } else if *key == keys::COORDINATORS {
+            self.read::<Coordinators>(key, value);
         } else if *key == keys::REPLICATION {
             self.read::<Replication>(key, value);
         } else if *key == keys::FLOOR {

@@ -32,7 +32,8 @@ pub async fn revisions_grow_over_reopening(harness: &mut dyn Harness) {
     const TTL: Duration = Duration::from_millis(1);
     let engine = harness.engine().await;
     let before = write(&*engine, vec![put("a", "1")]).await;
-    let lease = engine.lease("worker", "one", TTL).await.expect("answers").expect("it is free");
+    let lease =
+        engine.lease("worker", "one", TTL, None).await.expect("answers").expect("it is free");
     drop(engine);
     if !harness.reopen().await {
         return;
@@ -45,6 +46,6 @@ pub async fn revisions_grow_over_reopening(harness: &mut dyn Harness) {
     assert!(write(&*engine, vec![put("a", "2")]).await > revision);
     let mut watch = engine.watch(key("a"), revision).await.expect("watches from here on");
     assert_eq!(super::next(&mut *watch).await.value, Some(key("2")));
-    let again = engine.lease("worker", "one", TTL).await.expect("answers");
+    let again = engine.lease("worker", "one", TTL, None).await.expect("answers");
     assert!(again.is_none_or(|again| again.epoch >= lease.epoch), "an epoch went back");
 }

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_types::Revision;
 
-use crate::engine::{Commit, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned, Watch};
+use crate::engine::{
+    Commit, Condition, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned, Watch,
+};
 
 /// An engine that hands each call to another one, unless it overrides the method.
 #[async_trait]
@@ -43,8 +45,9 @@ pub trait ForwardingEngine: Send + Sync + 'static {
         name: &str,
         holder: &str,
         ttl: Duration,
+        condition: Option<&Condition>,
     ) -> Result<Option<LeaseGrant>, EngineError> {
-        self.inner().lease(name, holder, ttl).await
+        self.inner().lease(name, holder, ttl, condition).await
     }
 }
 
@@ -67,8 +70,9 @@ impl<F: ForwardingEngine> Engine for F {
         name: &str,
         holder: &str,
         ttl: Duration,
+        condition: Option<&Condition>,
     ) -> Result<Option<LeaseGrant>, EngineError> {
-        self.forward_lease(name, holder, ttl).await
+        self.forward_lease(name, holder, ttl, condition).await
     }
 }
 

@@ -12,7 +12,7 @@ const SHORT: Duration = Duration::from_millis(200);
 const POLL: Duration = Duration::from_millis(20);
 
 async fn lease(engine: &dyn Engine, holder: &str, ttl: Duration) -> Option<LeaseGrant> {
-    engine.lease("worker", holder, ttl).await.expect("the engine answers")
+    engine.lease("worker", holder, ttl, None).await.expect("the engine answers")
 }
 
 /// Asks until the lease is given.
@@ -34,7 +34,7 @@ pub async fn lease_excludes(harness: &mut dyn Harness) {
     assert_eq!(lease(&*two, "two", LONG).await, None);
     assert_eq!(lease(&*one, "one", LONG).await, Some(grant), "a renewal changes no epoch");
     assert_eq!(lease(&*two, "two", LONG).await, None);
-    let other = two.lease("other", "two", LONG).await.expect("the engine answers");
+    let other = two.lease("other", "two", LONG, None).await.expect("the engine answers");
     assert!(other.is_some(), "another lease is free");
 }
 

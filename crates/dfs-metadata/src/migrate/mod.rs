@@ -144,8 +144,8 @@ pub async fn migrate(
     target: &dyn Engine,
     observe: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<Migrated, MigrateError> {
-    let cluster = source_cluster(source).await?;
-    let mut hold = Hold::take(source).await?;
+    let (cluster, condition) = source_cluster(source).await?;
+    let mut hold = Hold::take(source, condition).await?;
     let (mark, is_resumed) = set_mark(target, &cluster).await?;
 
     let mut written = 0;
@@ -178,13 +178,15 @@ pub async fn migrate(
     })
 }
 
-/// The cluster of the source, unless that is itself unfinished.
-async fn source_cluster(source: &dyn Engine) -> Result<Cluster, MigrateError> {
+/// The cluster of the source, unless that is itself unfinished or of a newer release, and the
+/// condition that its write level is unchanged.
+async fn source_cluster(source: &dyn Engine) -> Result<(Cluster, Condition), MigrateError> {
     let read = async {
         let snapshot = source.snapshot().await?;
         crate::namespace::refuse_unfinished(&*snapshot).await?;
-        let found = snapshot.get(&keys::CLUSTER).await?.ok_or(Error::NotInitialised)?;
-        Cluster::decode(&keys::CLUSTER, &found.value, Level::NEWEST)
+        let found = crate::namespace::read_cluster(&*snapshot, Level::NEWEST).await?;
+        let (cluster, _, version) = found.ok_or(Error::NotInitialised)?;
+        Ok((cluster, Condition::Version(keys::FORMAT, version)))
     };
     read.await.map_err(MigrateError::Source)
 }
@@ -192,15 +194,17 @@ async fn source_cluster(source: &dyn Engine) -> Result<Cluster, MigrateError> {
 /// The worker lease of the source, held so that no background work begins there.
 struct Hold<'a> {
     source: &'a dyn Engine,
+    /// The write level of the source is unchanged.
+    condition: Condition,
     epoch: LeaseEpoch,
     renewed: Instant,
 }
 
 impl<'a> Hold<'a> {
-    async fn take(source: &'a dyn Engine) -> Result<Self, MigrateError> {
+    async fn take(source: &'a dyn Engine, condition: Condition) -> Result<Self, MigrateError> {
         let renewed = Instant::now();
-        let grant = Self::ask(source).await?;
-        Ok(Self { source, epoch: grant.epoch, renewed })
+        let grant = Self::ask(source, &condition).await?;
+        Ok(Self { source, condition, epoch: grant.epoch, renewed })
     }
 
     /// Renews it when that is due. An error when somebody else took it.
@@ -209,15 +213,15 @@ impl<'a> Hold<'a> {
         if now < self.renewed + LEASE_TTL / 3 {
             return Ok(());
         }
-        if Self::ask(self.source).await?.epoch != self.epoch {
+        if Self::ask(self.source, &self.condition).await?.epoch != self.epoch {
             return Err(MigrateError::SourceInUse);
         }
         self.renewed = now;
         Ok(())
     }
 
-    async fn ask(source: &dyn Engine) -> Result<LeaseGrant, MigrateError> {
-        let asked = source.lease(WORKERS, HOLDER, LEASE_TTL).await;
+    async fn ask(source: &dyn Engine, condition: &Condition) -> Result<LeaseGrant, MigrateError> {
+        let asked = source.lease(WORKERS, HOLDER, LEASE_TTL, Some(condition)).await;
         asked.map_err(|error| MigrateError::Source(error.into()))?.ok_or(MigrateError::SourceInUse)
     }
 }

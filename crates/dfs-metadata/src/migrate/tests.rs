@@ -166,14 +166,14 @@ async fn a_copy_is_the_same_but_for_its_incarnation() {
 async fn epochs_go_on_and_renewals_stay_behind() {
     let (source, target) = (source(1, 10).await, MemoryEngine::new());
     let ttl = Duration::from_millis(1);
-    let before = source.lease(WORKERS, HOLDER, ttl).await.unwrap().unwrap();
-    let other = source.lease("other", "somebody", ttl).await.unwrap().unwrap();
+    let before = source.lease(WORKERS, HOLDER, ttl, None).await.unwrap().unwrap();
+    let other = source.lease("other", "somebody", ttl, None).await.unwrap().unwrap();
     copy_quietly(&source, &target).await.unwrap();
     assert!(!all(&target).await.contains_key(&lease_renewal_key("other")));
     assert!(all(&target).await.contains_key(&lease_epoch_key("other")));
-    let after = target.lease(WORKERS, "a coordinator", ttl).await.unwrap().unwrap();
+    let after = target.lease(WORKERS, "a coordinator", ttl, None).await.unwrap().unwrap();
     assert!(after.epoch > before.epoch, "{after:?} after {before:?}");
-    let after = target.lease("other", "a coordinator", ttl).await.unwrap().unwrap();
+    let after = target.lease("other", "a coordinator", ttl, None).await.unwrap().unwrap();
     assert!(after.epoch > other.epoch, "{after:?} after {other:?}");
 }
 
@@ -269,7 +269,8 @@ async fn what_is_there_is_never_overwritten() {
 #[tokio::test]
 async fn a_source_in_use_is_not_copied() {
     let source = source(1, 10).await;
-    let held = source.lease(WORKERS, "coordinator-1:7070", Duration::from_mins(1)).await.unwrap();
+    let held =
+        source.lease(WORKERS, "coordinator-1:7070", Duration::from_mins(1), None).await.unwrap();
     assert!(held.is_some());
     let target = MemoryEngine::new();
     let error = copy_quietly(&source, &target).await.unwrap_err();
@@ -289,7 +290,7 @@ async fn who_takes_the_lease_over_ends_the_copy() {
         if let Some(source) = thief.lock().unwrap().take() {
             tokio::task::spawn(async move {
                 tokio::time::advance(LEASE_TTL * 2).await;
-                let taken = source.lease(WORKERS, "coordinator-1:7070", LEASE_TTL).await;
+                let taken = source.lease(WORKERS, "coordinator-1:7070", LEASE_TTL, None).await;
                 assert!(taken.unwrap().is_some());
             });
         }
@@ -340,7 +341,7 @@ async fn of_two_copies_into_one_target_one_goes_on() {
         if let Some((source, target)) = other.lock().unwrap().take() {
             // Another process resumes what it takes for a copy that was killed.
             let mark = futures_util::FutureExt::now_or_never(async {
-                let cluster = source_cluster(&source).await?;
+                let (cluster, _) = source_cluster(&source).await?;
                 set_mark(&target, &cluster).await
             });
             assert!(matches!(mark, Some(Ok((_, true)))), "the memory engine never waits");

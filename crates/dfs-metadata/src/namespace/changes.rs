@@ -24,6 +24,7 @@ pub struct ChunkChange {
 /// The changes of all chunks from a revision on, in the order of their commits.
 pub struct ChunkChanges {
     watch: Box<dyn Watch>,
+    newest: Level,
     from: Revision,
 }
 
@@ -34,7 +35,11 @@ impl Namespace {
         let engine = &self.inner.components.engine;
         let from = engine.snapshot().await?.revision();
         let prefix = Bytes::from_static(keys::CHUNKS);
-        Ok(ChunkChanges { watch: engine.watch(prefix, from).await?, from })
+        Ok(ChunkChanges {
+            watch: engine.watch(prefix, from).await?,
+            newest: self.inner.options.level,
+            from,
+        })
     }
 
     /// Revision of the last commit of this process that changed a chunk.
@@ -56,7 +61,7 @@ impl ChunkChanges {
         let chunk = keys::chunk_id(&change.key).ok_or_else(damaged)?;
         let record = change
             .value
-            .map(|value| Chunk::decode(&change.key, &value, Level::NEWEST))
+            .map(|value| Chunk::decode(&change.key, &value, self.newest))
             .transpose()?;
         Ok(ChunkChange { chunk, record, revision: change.revision })
     }

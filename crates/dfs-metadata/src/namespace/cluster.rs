@@ -1,7 +1,7 @@
 //! The cluster itself: making one, opening it, its settings.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use dfs_types::{
@@ -9,11 +9,13 @@ use dfs_types::{
     Revision, Scope, SealKey,
 };
 
+use super::format::{CurrentFormat, read_cluster};
 use super::inodes::Inodes;
 use super::transaction::{Attempt, Transaction};
 use super::{Components, Inner, Namespace, Node, Options, Replication};
 use crate::codec::Record as _;
 use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Write};
+use crate::records::format::StoreFormat;
 use crate::records::inode::{Content, Directory, Inode, Link, Times};
 use crate::records::setting::{Cluster, Floor, Mark, MigrationMark, NextInode};
 use crate::{Error, keys};
@@ -78,6 +80,10 @@ pub async fn init(
             Condition::Absent(keys::inode(InodeId::ROOT)),
         ],
         writes: vec![
+            put(
+                keys::FORMAT,
+                StoreFormat { written: Level::FIRST, least: Level::FIRST }.encode(Level::FIRST),
+            ),
             put(keys::CLUSTER, cluster.encode(Level::FIRST)),
             put(keys::REPLICATION, Replication { factor, min_write }.encode(Level::FIRST)),
             put(keys::INODES, NextInode(InodeId::ROOT.next()).encode(Level::FIRST)),
@@ -93,19 +99,16 @@ pub async fn init(
     }
     let snapshot = engine.snapshot().await?;
     refuse_unfinished(&*snapshot).await?;
-    let found = snapshot.get(&keys::CLUSTER).await?;
-    let found = found.ok_or_else(|| missing(&keys::CLUSTER))?;
-    Err(Error::AlreadyInitialised(Cluster::decode(&keys::CLUSTER, &found.value, Level::NEWEST)?.id))
+    let (found, ..) =
+        read_cluster(&*snapshot, Level::NEWEST).await?.ok_or_else(|| missing(&keys::CLUSTER))?;
+    Err(Error::AlreadyInitialised(found.id))
 }
 
 /// The cluster that a store holds, if it holds one.
 pub async fn find(engine: &dyn Engine) -> Result<Option<ClusterId>, Error> {
     let snapshot = engine.snapshot().await?;
     refuse_unfinished(&*snapshot).await?;
-    let found = snapshot.get(&keys::CLUSTER).await?;
-    found
-        .map(|found| Ok(Cluster::decode(&keys::CLUSTER, &found.value, Level::NEWEST)?.id))
-        .transpose()
+    Ok(read_cluster(&*snapshot, Level::NEWEST).await?.map(|(cluster, ..)| cluster.id))
 }
 
 /// Nobody may run on half a replica.
@@ -143,7 +146,7 @@ impl Namespace {
     /// Opens the cluster of a store. `expected` is what was seen of it before, if anything.
     ///
     /// Refuses a store that holds no cluster, another one, an older incarnation, an unfinished copy,
-    /// or records of a newer format.
+    /// or one whose write level needs a newer release.
     pub async fn open(
         components: Components,
         options: Options,
@@ -151,8 +154,11 @@ impl Namespace {
     ) -> Result<Self, Error> {
         let snapshot = components.engine.snapshot().await?;
         refuse_unfinished(&*snapshot).await?;
-        let found = snapshot.get(&keys::CLUSTER).await?.ok_or(Error::NotInitialised)?;
-        let cluster = Cluster::decode(&keys::CLUSTER, &found.value, Level::NEWEST)?;
+        let level = options.level;
+        let found = read_cluster(&*snapshot, level).await?.ok_or(Error::NotInitialised)?;
+        let (cluster, format, version) = found;
+        let format = CurrentFormat { format, version };
+        format.check(level, format.format.least)?;
         let identity = ClusterIdentity { cluster: cluster.id, incarnation: cluster.incarnation };
         if let Some(expected) = expected {
             if expected.cluster != identity.cluster {
@@ -169,6 +175,7 @@ impl Namespace {
             options,
             identity,
             key: cluster.key,
+            format: Mutex::new(format),
             inodes: Inodes::default(),
             chunks_changed_at: AtomicU64::default(),
             floor_ms: AtomicU64::default(),

@@ -5,9 +5,11 @@ mod attributes;
 mod changes;
 mod chunks;
 mod cluster;
+mod coordinators;
 mod delete;
 mod directory;
 mod floor;
+mod format;
 mod inodes;
 mod mutation;
 mod node_intent;
@@ -22,6 +24,7 @@ mod stat;
 mod symlink;
 mod transaction;
 mod undelete;
+mod upgrade;
 mod upload;
 mod workers;
 
@@ -29,12 +32,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_types::{Clock, Random, SealKey, Timestamp};
+use dfs_types::{Clock, Level, Random, SealKey, Timestamp};
 
 use crate::committer::Committer;
 use crate::engine::Engine;
 
 pub use crate::records::chunk::{Chunk, Replica};
+pub use crate::records::format::Coordinator;
 pub use crate::records::node::Node;
 pub use crate::records::setting::Replication;
 pub use crate::records::stat::FileStat;
@@ -46,6 +50,7 @@ pub(crate) use cluster::refuse_unfinished;
 pub use cluster::{ClusterIdentity, ClusterState, InitOptions, find, init};
 pub use delete::Delete;
 pub use directory::MakeDirectory;
+pub(crate) use format::read_cluster;
 use mutation::TRIES;
 pub use node_intent::Grant;
 pub use nodes::{Registered, Registration};
@@ -57,6 +62,7 @@ pub use slots::Repeat;
 pub use stat::{DirectoryEntry, DirectoryPage, Target};
 pub use symlink::MakeSymlink;
 pub use undelete::Undelete;
+pub use upgrade::{CoordinatorSightings, UpgradeStatus, UpgradeStep};
 pub use upload::{
     Confirm, NextPage, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan, WrittenChunk,
 };
@@ -84,12 +90,15 @@ pub struct Options {
     pub plan_lifetime: Duration,
     /// How long a staged upload lives after it was last renewed.
     pub staging_lifetime: Duration,
+    /// The newest write level that is read. Below that of the release only where one build plays
+    /// two releases.
+    pub level: Level,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let hour = Duration::from_hours(1);
-        Self { restorable: hour, plan_lifetime: hour, staging_lifetime: hour }
+        Self { restorable: hour, plan_lifetime: hour, staging_lifetime: hour, level: Level::NEWEST }
     }
 }
 
@@ -108,6 +117,8 @@ struct Inner {
     options: Options,
     identity: ClusterIdentity,
     key: SealKey,
+    /// The write level, as it was read last.
+    format: std::sync::Mutex<format::CurrentFormat>,
     inodes: inodes::Inodes,
     /// Revision of the last commit of this process that changed a chunk.
     chunks_changed_at: std::sync::atomic::AtomicU64,

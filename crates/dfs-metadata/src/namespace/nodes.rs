@@ -1,7 +1,7 @@
 //! The datanodes of the cluster, as far as they are stored.
 
 use bytes::Bytes;
-use dfs_types::{Access, DiskId, NodeId, NodeState, RegistrationNumber, Scope, SealKey};
+use dfs_types::{Access, DiskId, Level, NodeId, NodeState, RegistrationNumber, Scope, SealKey};
 
 use super::transaction::{Attempt, Transaction};
 use super::{ClusterIdentity, Namespace, Node, TRIES};
@@ -24,6 +24,8 @@ pub struct Registration {
     pub host: String,
     /// Version of its program.
     pub version: String,
+    /// The newest write level that its program reads.
+    pub level: Level,
     /// Its disks.
     pub disks: Vec<DiskId>,
 }
@@ -37,13 +39,16 @@ pub struct Registered {
     pub key: SealKey,
     /// What the node is to the cluster.
     pub state: NodeState,
+    /// The level that the cluster writes.
+    pub level: Level,
 }
 
 impl Namespace {
     /// Hands out the next registration of a node, which counts from the first heartbeat that uses
     /// it ([`Self::confirm_registration`]). A new node becomes Active with `admit`, else Joining.
     ///
-    /// Refuses removed nodes, disks of another cluster, old images and second replicas of disks.
+    /// Refuses removed nodes, disks of another cluster, old images and second replicas of disks, and
+    /// programs that do not read the level that the cluster needs.
     /// The join secret is the caller's to check.
     pub async fn register(
         &self,
@@ -58,10 +63,17 @@ impl Namespace {
             let mut tx = self.begin().await?;
             let key = keys::node(request.node);
             let known = tx.get::<Node>(&key).await?;
+            let least = tx.format().format.least;
+            if request.level < least {
+                let (node, level) = (request.node, request.level);
+                return Err(Error::NodeTooOld { node, level, needed: least });
+            }
             let node = registered(request, known, admit)?;
             tx.put(key, &node);
+            let level = tx.format().format.written;
             if let Attempt::Committed(_) = self.commit(tx).await? {
                 return Ok(Registered {
+                    level,
                     number: node.pending,
                     key: self.inner.key.for_node(request.node, node.pending),
                     state: node.state,
@@ -136,9 +148,11 @@ impl Namespace {
 
 /// The record of a node with its next registration.
 ///
-/// The number on the disks must be the one in use, or the one handed out last: a node may end
-/// between writing it and its first heartbeat. Of two equal disks, only the one that registers
-/// last and then sends a heartbeat goes on; the other has neither number any more.
+/// A number is taken into use only after it is durable on all disks in service, so disks with a
+/// number below the one in use are an old image, or the second of two equal ones: of those, only
+/// the one that registers last and then sends a heartbeat goes on. Any number from there on is
+/// legitimate: the reply to a later request may be lost, or a full disk may end the node between
+/// two disks. The new number is above all that were ever handed out or written.
 fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Result<Node, Error> {
     let none = RegistrationNumber(0);
     let (id, found) = (request.node, request.registration);
@@ -146,9 +160,9 @@ fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Resul
         None if found != none => return Err(Error::UnknownNode(id)),
         None => (none, none, NodeState::Joining, None),
         Some(known) if known.state == NodeState::Removed => return Err(Error::NodeRemoved(id)),
-        Some(known) if found == known.confirmed || found == known.pending => {
-            let last = known.pending.max(known.confirmed);
-            (found, last, known.state, known.maintenance_until)
+        Some(known) if found >= known.confirmed => {
+            let last = known.pending.max(known.confirmed).max(found);
+            (known.confirmed, last, known.state, known.maintenance_until)
         }
         Some(known) => {
             let expected = known.confirmed.0;
@@ -161,6 +175,7 @@ fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Resul
         zone: request.zone.clone(),
         host: request.host.clone(),
         version: request.version.clone(),
+        level: request.level,
         disks: request.disks.clone(),
         confirmed,
         pending: last.next(),

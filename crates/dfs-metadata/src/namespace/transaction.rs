@@ -7,6 +7,7 @@ use bytes::Bytes;
 use dfs_types::{Level, Revision};
 
 use super::Namespace;
+use super::format::CurrentFormat;
 use crate::codec::Record;
 use crate::engine::{Commit, Condition, Outcome, Snapshot, Versioned, Write, prefix_end};
 use crate::{Error, keys};
@@ -15,6 +16,10 @@ use crate::{Error, keys};
 /// reads that matter still hold.
 pub(super) struct Transaction {
     snapshot: Box<dyn Snapshot>,
+    /// What the writes are encoded for; the commit takes place only if it is unchanged.
+    format: CurrentFormat,
+    /// The newest level that is read.
+    newest: Level,
     fence: Option<Condition>,
     /// By key; a key is either of a version or absent.
     conditions: BTreeMap<Bytes, Condition>,
@@ -36,6 +41,8 @@ impl Namespace {
         let snapshot = self.inner.components.engine.snapshot().await?;
         Ok(Transaction {
             snapshot,
+            format: self.current_format(),
+            newest: self.inner.options.level,
             fence: None,
             conditions: BTreeMap::new(),
             empty: Vec::new(),
@@ -56,7 +63,8 @@ impl Namespace {
     /// Commits. [`Error::LeaseLost`] when it was the fence that did not hold.
     pub(super) async fn commit(&self, tx: Transaction) -> Result<Attempt, Error> {
         let is_fenced = tx.fence.is_some();
-        let conditions = tx.fence.into_iter();
+        // Shared by all commits of a group, so that the engine compares it once.
+        let conditions = std::iter::once(tx.format.condition()).chain(tx.fence);
         let conditions = conditions.chain(tx.conditions.into_values());
         let conditions = conditions.chain(tx.empty.into_iter().map(Condition::PrefixEmpty));
         let commit =
@@ -70,7 +78,11 @@ impl Namespace {
                 }
                 Ok(Attempt::Committed(revision))
             }
-            Outcome::Conflict { condition: 0 } if is_fenced => Err(Error::LeaseLost),
+            Outcome::Conflict { condition: 0 } => {
+                self.refresh_level().await?;
+                Ok(Attempt::Conflict)
+            }
+            Outcome::Conflict { condition: 1 } if is_fenced => Err(Error::LeaseLost),
             Outcome::Conflict { .. } => Ok(Attempt::Conflict),
         }
     }
@@ -81,17 +93,22 @@ impl Transaction {
         self.snapshot.revision()
     }
 
+    /// The write level, now and when the commit takes place.
+    pub(super) fn format(&self) -> CurrentFormat {
+        self.format
+    }
+
     /// Reads a record without any condition.
     pub(super) async fn peek<R: Record>(&self, key: &Bytes) -> Result<Option<R>, Error> {
         let found = self.snapshot.get(key).await?;
-        found.map(|found| R::decode(key, &found.value, Level::NEWEST)).transpose()
+        found.map(|found| R::decode(key, &found.value, self.newest)).transpose()
     }
 
     /// Reads a record; the commit takes place only if it is still the same.
     pub(super) async fn get<R: Record>(&mut self, key: &Bytes) -> Result<Option<R>, Error> {
         let found = self.snapshot.get(key).await?;
         self.expect(key.clone(), found.as_ref().map(|found| found.version));
-        found.map(|found| R::decode(key, &found.value, Level::NEWEST)).transpose()
+        found.map(|found| R::decode(key, &found.value, self.newest)).transpose()
     }
 
     /// Reads two records as [`Self::get`] does, in one read.
@@ -117,7 +134,7 @@ impl Transaction {
     ) -> Result<Option<(R, Revision)>, Error> {
         let found = self.snapshot.get(key).await?;
         let found =
-            found.map(|found| Ok((R::decode(key, &found.value, Level::NEWEST)?, found.version)));
+            found.map(|found| Ok((R::decode(key, &found.value, self.newest)?, found.version)));
         found.transpose()
     }
 
@@ -128,7 +145,7 @@ impl Transaction {
     ) -> Result<Vec<Option<R>>, Error> {
         let found = self.snapshot.get_many(keys).await?;
         let decode = |(key, found): (&Bytes, Option<Versioned>)| {
-            found.map(|found| R::decode(key, &found.value, Level::NEWEST)).transpose()
+            found.map(|found| R::decode(key, &found.value, self.newest)).transpose()
         };
         keys.iter().zip(found).map(decode).collect()
     }
@@ -142,7 +159,7 @@ impl Transaction {
     ) -> Result<Vec<(Bytes, R)>, Error> {
         let found = self.snapshot.range(prefix, after, limit).await?;
         let decode = |(key, found): (Bytes, Versioned)| {
-            let record = R::decode(&key, &found.value, Level::NEWEST)?;
+            let record = R::decode(&key, &found.value, self.newest)?;
             Ok((key, record))
         };
         found.into_iter().map(decode).collect()
@@ -193,7 +210,8 @@ impl Transaction {
     }
 
     pub(super) fn put<R: Record>(&mut self, key: Bytes, record: &R) {
-        self.writes.insert(key.clone(), Write::Put(key, record.encode(Level::NEWEST).into()));
+        self.writes
+            .insert(key.clone(), Write::Put(key, record.encode(self.format.format.written).into()));
     }
 
     pub(super) fn delete(&mut self, key: Bytes) {
@@ -211,6 +229,7 @@ impl Transaction {
         self.conditions.len()
             + unconditional.count()
             + self.empty.len()
+            + 1
             + usize::from(self.fence.is_some())
     }
 }

@@ -3,7 +3,11 @@
 use bytes::Bytes;
 use dfs_types::{Attributes, ChunkId, FileKind, FileTime, InodeId, Timestamp};
 
+#[cfg(feature = "pretend-level-2")]
+use crate::codec::Field;
 use crate::codec::{Reader, Record, Writer};
+#[cfg(feature = "pretend-level-2")]
+use dfs_types::Level;
 
 /// `i/`: a file, directory or symlink.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,13 +166,24 @@ impl Record for Entry {
     }
 }
 
+/// What a build that plays two releases writes from level 2 on.
+#[cfg(feature = "pretend-level-2")]
+const PRETEND: Field = Field::since(0, Level(2));
+
 impl Record for Times {
+    #[cfg(feature = "pretend-level-2")]
+    const OPTIONAL: &'static [Field] = &[PRETEND];
+
     fn write(&self, out: &mut Writer) {
+        #[cfg(feature = "pretend-level-2")]
+        out.optional(|fields| fields.flag(PRETEND, true));
         out.file_time(self.mtime);
         out.time(self.ctime);
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
+        #[cfg(feature = "pretend-level-2")]
+        input.optional(Self::OPTIONAL)?;
         Some(Self { mtime: input.file_time()?, ctime: input.time()? })
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod chunk;
+pub(crate) mod format;
 pub(crate) mod inode;
 pub(crate) mod node;
 pub(crate) mod setting;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_types::{DiskId, NodeState, RegistrationNumber, Timestamp};
+use dfs_types::{DiskId, Level, NodeState, RegistrationNumber, Timestamp};
 
 use crate::codec::{Field, Reader, Record, Writer};
 
@@ -17,11 +17,13 @@ pub struct Node {
     pub host: String,
     /// Version of its program.
     pub version: String,
+    /// The newest write level that its program reads.
+    pub level: Level,
     /// Its disks when it registered.
     pub disks: Vec<DiskId>,
     /// The registration in use; 0 before the first one was taken into use.
     pub confirmed: RegistrationNumber,
-    /// The one handed out last; equal to `confirmed` when it is in use.
+    /// The greatest number handed out; equal to `confirmed` when that one is in use.
     pub pending: RegistrationNumber,
     /// What an administrator wants it to be; never Suspect, Lost or Maintenance.
     pub state: NodeState,
@@ -44,6 +46,7 @@ const ZONE: Field = Field::new(0);
 const HOST: Field = Field::new(1);
 const MAINTENANCE_UNTIL: Field = Field::new(2);
 const IS_LEAVING: Field = Field::new(3);
+const LEVEL: Field = Field::new(4);
 
 impl Node {
     /// How long a maintenance lasts at most, unless it is renewed.
@@ -70,7 +73,7 @@ impl Node {
 }
 
 impl Record for Node {
-    const OPTIONAL: &'static [Field] = &[ZONE, HOST, MAINTENANCE_UNTIL, IS_LEAVING];
+    const OPTIONAL: &'static [Field] = &[ZONE, HOST, MAINTENANCE_UNTIL, IS_LEAVING, LEVEL];
 
     fn write(&self, out: &mut Writer) {
         out.optional(|fields| {
@@ -80,6 +83,8 @@ impl Record for Node {
             fields
                 .put(MAINTENANCE_UNTIL, until.is_some(), |out| out.time(until.unwrap_or_default()));
             fields.flag(IS_LEAVING, self.is_leaving);
+            let Level(level) = self.level;
+            fields.put(LEVEL, self.level != Level::FIRST, |out| out.number(u64::from(level)));
         });
         out.bytes(self.address.as_bytes());
         out.bytes(self.version.as_bytes());
@@ -97,6 +102,7 @@ impl Record for Node {
             host: optional.read(input, HOST, Reader::text)?.unwrap_or_default(),
             maintenance_until: optional.read(input, MAINTENANCE_UNTIL, Reader::time)?,
             is_leaving: optional.flag(IS_LEAVING),
+            level: optional.read(input, LEVEL, Reader::u32)?.map_or(Level::FIRST, Level),
             address: input.text()?,
             version: input.text()?,
             disks: input.list(|input| input.wide().map(DiskId))?,

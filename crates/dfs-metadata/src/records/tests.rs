@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, ChunkId, ChunkSeal, ClusterId, Crc32c, DiskId, FileKind, FileTime, Generation,
-    Incarnation, InodeId, Level, Name, NodeId, NodeState, RegistrationNumber, SealKey, Sha256,
-    Stamp, Timestamp,
+    Attributes, ChunkId, ChunkSeal, ClusterId, CoordinatorId, Crc32c, DiskId, FileKind, FileTime,
+    Generation, Incarnation, InodeId, Level, Name, NodeId, NodeState, RegistrationNumber, SealKey,
+    Sha256, Stamp, Timestamp,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -14,6 +14,7 @@ use proptest::prelude::*;
 
 use super::answer::{Answer, Kept};
 use super::chunk::{Chunk, Replica};
+use super::format::{Coordinator, Coordinators, StoreFormat, Upgrade};
 use super::inode::{Content, Directory, Entry, Extent, File, Inode, Link, Times};
 use super::node::Node;
 use super::setting::{Cluster, Floor, Mark, NextInode};
@@ -177,6 +178,12 @@ stored! {
     });
     replication: Replication = (any::<u8>(), option::of(any::<u8>()))
         .prop_map(|(factor, min_write)| Replication { factor, min_write });
+    format: StoreFormat =
+        (level(), level()).prop_map(|(written, least)| StoreFormat { written, least });
+    upgrade: Upgrade = (level(), vec(".*", 0..3))
+        .prop_map(|(wanted, blocked_by)| Upgrade { wanted, blocked_by });
+    coordinators: Coordinators = vec(coordinator(), 0..3).prop_map(Coordinators);
+    coordinator_entries: Coordinator = coordinator();
     floor: Floor = any::<u128>().prop_map(|id| Floor(ChunkId(id)));
     next_inode: NextInode = inode_id().prop_map(NextInode);
     mark: Mark = Just(Mark);
@@ -197,6 +204,22 @@ fn number() -> impl Strategy<Value = u64> {
 
 fn small_number() -> impl Strategy<Value = u32> {
     (any::<u32>(), 0_u32..32).prop_map(|(number, shift)| number >> shift)
+}
+
+fn level() -> impl Strategy<Value = Level> {
+    small_number().prop_map(Level)
+}
+
+fn coordinator() -> impl Strategy<Value = Coordinator> {
+    (any::<u128>(), level(), number(), ".*", ".*").prop_map(
+        |(id, level, seen, address, version)| Coordinator {
+            id: CoordinatorId(id),
+            level,
+            seen,
+            address,
+            version,
+        },
+    )
 }
 
 fn inode_id() -> impl Strategy<Value = InodeId> {
@@ -288,13 +311,14 @@ fn node() -> impl Strategy<Value = Node> {
         Just(NodeState::Removed),
     ];
     let texts = [".*", ".*", ".*", ".*"];
-    let wishes = (states, option::of(time()), any::<bool>());
+    let wishes = (states, option::of(time()), any::<bool>(), level());
     (texts, vec(any::<u128>(), 0..4), number(), number(), wishes).prop_map(
         |([address, zone, host, version], disks, confirmed, pending, wishes)| Node {
             address,
             zone,
             host,
             version,
+            level: wishes.3,
             disks: disks.into_iter().map(DiskId).collect(),
             confirmed: RegistrationNumber(confirmed),
             pending: RegistrationNumber(pending),
@@ -413,6 +437,7 @@ fn a_node() -> Node {
         zone: String::new(),
         host: String::new(),
         version: String::new(),
+        level: Level::FIRST,
         disks: Vec::new(),
         confirmed: RegistrationNumber(1),
         pending: RegistrationNumber(1),

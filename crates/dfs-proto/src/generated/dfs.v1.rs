@@ -3027,6 +3027,9 @@ pub struct RegisterRequest {
     /// Version of the program.
     #[prost(string, tag = "9")]
     pub version: ::prost::alloc::string::String,
+    /// The newest write level that the program reads.
+    #[prost(uint32, tag = "15")]
+    pub level: u32,
     /// Its disks.
     #[prost(message, repeated, tag = "10")]
     pub disks: ::prost::alloc::vec::Vec<Disk>,
@@ -3068,6 +3071,9 @@ pub struct RegisterResponse {
     /// Time between heartbeats.
     #[prost(uint64, tag = "5")]
     pub heartbeat_interval_ms: u64,
+    /// The write level of the cluster. The disks say so, durably, before anything of it is written.
+    #[prost(uint32, tag = "15")]
+    pub level: u32,
     /// What the node is to the cluster.
     #[prost(enumeration = "NodeState", tag = "6")]
     pub state: i32,
@@ -3132,6 +3138,9 @@ pub struct HeartbeatOrder {
     /// The report this answers.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
+    /// The write level of the cluster; 0 with must_register.
+    #[prost(uint32, tag = "15")]
+    pub level: u32,
     /// What the node is to the cluster.
     #[prost(enumeration = "NodeState", tag = "2")]
     pub state: i32,
@@ -3564,7 +3573,7 @@ pub struct ClusterStatusResponse {
     /// Version of the program that answers.
     #[prost(string, tag = "9")]
     pub version: ::prost::alloc::string::String,
-    /// Address of the coordinator that runs the background work.
+    /// Address of the coordinator that runs the background work; empty when none is known to.
     #[prost(string, tag = "10")]
     pub worker_lease_holder: ::prost::alloc::string::String,
 }
@@ -3855,6 +3864,35 @@ pub struct ForgetRequest {
 /// Out: it is Removed, and its disks are refused from now on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ForgetResponse {}
+/// Asks how far the cluster is with its write level.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpgradeStatusRequest {}
+/// How far the cluster is with its write level.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpgradeStatusResponse {
+    /// The level that is written.
+    #[prost(uint32, tag = "1")]
+    pub written: u32,
+    /// The level that a member needs to join; above `written` while the level is being raised.
+    #[prost(uint32, tag = "2")]
+    pub least: u32,
+    /// The level that was asked for, at least `written`.
+    #[prost(uint32, tag = "3")]
+    pub wanted: u32,
+    /// The newest level that the release of this coordinator reads.
+    #[prost(uint32, tag = "4")]
+    pub newest: u32,
+    /// Members that kept the wanted level from being raised, at most 10; asking again clears them.
+    #[prost(string, repeated, tag = "5")]
+    pub blocked_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Asks for the newest write level.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FinalizeUpgradeRequest {
+    /// The cluster that is meant; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+}
 /// Whether a background worker runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -4231,6 +4269,58 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "SetWorker"));
             self.inner.unary(req, path, codec).await
         }
+        /// How far the cluster is with its write level.
+        pub async fn upgrade_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpgradeStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpgradeStatusResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.Admin/UpgradeStatus",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.Admin", "UpgradeStatus"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Asks for the newest write level that the release of this coordinator reads: from then on no
+        /// older release can join. The holder of the worker lease raises it, or names the members that
+        /// run an older release. Idempotent.
+        pub async fn finalize_upgrade(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FinalizeUpgradeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpgradeStatusResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.Admin/FinalizeUpgrade",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.Admin", "FinalizeUpgrade"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4316,6 +4406,24 @@ pub mod admin_server {
             request: tonic::Request<super::SetWorkerRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SetWorkerResponse>,
+            tonic::Status,
+        >;
+        /// How far the cluster is with its write level.
+        async fn upgrade_status(
+            &self,
+            request: tonic::Request<super::UpgradeStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpgradeStatusResponse>,
+            tonic::Status,
+        >;
+        /// Asks for the newest write level that the release of this coordinator reads: from then on no
+        /// older release can join. The holder of the worker lease raises it, or names the members that
+        /// run an older release. Idempotent.
+        async fn finalize_upgrade(
+            &self,
+            request: tonic::Request<super::FinalizeUpgradeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpgradeStatusResponse>,
             tonic::Status,
         >;
     }
@@ -4815,6 +4923,96 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetWorkerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/UpgradeStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpgradeStatusSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::UpgradeStatusRequest>
+                    for UpgradeStatusSvc<T> {
+                        type Response = super::UpgradeStatusResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpgradeStatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::upgrade_status(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpgradeStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/FinalizeUpgrade" => {
+                    #[allow(non_camel_case_types)]
+                    struct FinalizeUpgradeSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::FinalizeUpgradeRequest>
+                    for FinalizeUpgradeSvc<T> {
+                        type Response = super::UpgradeStatusResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FinalizeUpgradeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::finalize_upgrade(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FinalizeUpgradeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -69,6 +69,10 @@ pub enum Method {
     Workers,
     /// `/dfs.v1.Admin/SetWorker`
     SetWorker,
+    /// `/dfs.v1.Admin/UpgradeStatus`
+    UpgradeStatus,
+    /// `/dfs.v1.Admin/FinalizeUpgrade`
+    FinalizeUpgrade,
     /// `/grpc.health.v1.Health/Check`
     HealthCheck,
     /// `/grpc.health.v1.Health/Watch`
@@ -113,6 +117,8 @@ impl Method {
         Self::Forget,
         Self::Workers,
         Self::SetWorker,
+        Self::UpgradeStatus,
+        Self::FinalizeUpgrade,
         Self::HealthCheck,
         Self::HealthWatch,
         Self::Reflection,
@@ -154,6 +160,8 @@ impl Method {
             Self::Forget => "Forget",
             Self::Workers => "Workers",
             Self::SetWorker => "SetWorker",
+            Self::UpgradeStatus => "UpgradeStatus",
+            Self::FinalizeUpgrade => "FinalizeUpgrade",
             Self::HealthCheck => "Check",
             Self::HealthWatch => "Watch",
             Self::Reflection => "ServerReflectionInfo",
@@ -196,6 +204,8 @@ impl Method {
             Self::Forget => "/dfs.v1.Admin/Forget",
             Self::Workers => "/dfs.v1.Admin/Workers",
             Self::SetWorker => "/dfs.v1.Admin/SetWorker",
+            Self::UpgradeStatus => "/dfs.v1.Admin/UpgradeStatus",
+            Self::FinalizeUpgrade => "/dfs.v1.Admin/FinalizeUpgrade",
             Self::HealthCheck => "/grpc.health.v1.Health/Check",
             Self::HealthWatch => "/grpc.health.v1.Health/Watch",
             Self::Reflection => "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
@@ -238,6 +248,8 @@ impl Method {
             "/dfs.v1.Admin/Forget" => Self::Forget,
             "/dfs.v1.Admin/Workers" => Self::Workers,
             "/dfs.v1.Admin/SetWorker" => Self::SetWorker,
+            "/dfs.v1.Admin/UpgradeStatus" => Self::UpgradeStatus,
+            "/dfs.v1.Admin/FinalizeUpgrade" => Self::FinalizeUpgrade,
             "/grpc.health.v1.Health/Check" => Self::HealthCheck,
             "/grpc.health.v1.Health/Watch" => Self::HealthWatch,
             "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => Self::Reflection,

@@ -41,7 +41,9 @@ pub const fn rule(method: Method) -> Rule {
         | Method::SetAttributes => Rule::Grant(Access::Write),
 
         // The cluster.
-        Method::ClusterStatus | Method::Workers | Method::Reflection => Rule::AnyGrant,
+        Method::ClusterStatus | Method::Workers | Method::UpgradeStatus | Method::Reflection => {
+            Rule::AnyGrant
+        }
         Method::SetReplication
         | Method::Init
         | Method::Admit
@@ -49,7 +51,8 @@ pub const fn rule(method: Method) -> Rule {
         | Method::Maintenance
         | Method::Deregister
         | Method::Forget
-        | Method::SetWorker => Rule::Grant(Access::Admin),
+        | Method::SetWorker
+        | Method::FinalizeUpgrade => Rule::Grant(Access::Admin),
         Method::Register | Method::Heartbeat => Rule::Datanode,
 
         // Chunks.

@@ -124,6 +124,20 @@ impl admin_server::Admin for Service {
     ) -> Result<Response<v1::SetWorkerResponse>, Status> {
         Err(Status::unimplemented("SetWorker"))
     }
+
+    async fn upgrade_status(
+        &self,
+        _request: Request<v1::UpgradeStatusRequest>,
+    ) -> Result<Response<v1::UpgradeStatusResponse>, Status> {
+        Err(Status::unimplemented("UpgradeStatus"))
+    }
+
+    async fn finalize_upgrade(
+        &self,
+        _request: Request<v1::FinalizeUpgradeRequest>,
+    ) -> Result<Response<v1::UpgradeStatusResponse>, Status> {
+        Err(Status::unimplemented("FinalizeUpgrade"))
+    }
 }
 
 /// Remembers what it was told.

@@ -38,6 +38,7 @@ async fn write_and_delete(core: &Core) -> ChunkId {
         zone: String::new(),
         host: String::new(),
         version: String::new(),
+        level: dfs_types::Level::NEWEST,
         disks: vec![DiskId(1)],
     };
     let registered = core.namespace.register(Scope::internal(), &registration, true).await.unwrap();

@@ -91,6 +91,7 @@ pub(in super::super) async fn register_node(namespace: &Namespace) {
         zone: String::new(),
         host: String::new(),
         version: String::new(),
+        level: dfs_types::Level::NEWEST,
         disks: vec![DiskId(1)],
     };
     let registered = namespace.register(Scope::internal(), &registration, true).await.unwrap();

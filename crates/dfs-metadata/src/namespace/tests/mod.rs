@@ -8,6 +8,7 @@ mod node_intent;
 mod nodes;
 mod reaping;
 mod slots;
+mod upgrade;
 mod uploads;
 mod workers;
 
@@ -17,8 +18,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, NodeId, Random,
-    Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256, Slot, Stamp, Timestamp,
+    Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, Level, NodeId,
+    Random, Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256, Slot, Stamp, Timestamp,
 };
 
 use super::*;
@@ -287,6 +288,7 @@ fn registration(node: NodeId, number: u64) -> Registration {
         zone: String::new(),
         host: String::new(),
         version: String::new(),
+        level: Level::NEWEST,
         disks: vec![DiskId(node.0)],
     }
 }

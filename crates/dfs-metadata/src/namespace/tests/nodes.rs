@@ -62,6 +62,30 @@ async fn an_old_image_and_the_second_of_two_replicas_are_refused() {
     assert_eq!(code(unknown), ErrorCode::NotFound);
 }
 
+/// F3: two registrations in flight, of which the reply to the second is lost.
+#[tokio::test]
+async fn a_lost_reply_of_a_registration_does_not_lock_the_node_out() {
+    let fixture = Fixture::new().await;
+    let (namespace, scope) = (&fixture.namespace, Scope::internal());
+    let one = namespace.register(scope, &registration(NEW, 0), true).await.unwrap();
+    namespace.confirm_registration(scope, NEW, one.number).await.unwrap();
+    let first = namespace.register(scope, &registration(NEW, one.number.0), true).await.unwrap();
+    let second = namespace.register(scope, &registration(NEW, one.number.0), true).await.unwrap();
+    // The disks have the number of the first by now, and the cluster expects that of the second.
+    let early = namespace.confirm_registration(scope, NEW, first.number).await;
+    assert!(matches!(early, Err(Error::NotRegistered { .. })));
+    let third = namespace.register(scope, &registration(NEW, first.number.0), true).await.unwrap();
+    assert!(third.number > second.number, "no number is handed out twice");
+    namespace.confirm_registration(scope, NEW, third.number).await.unwrap();
+    for old in [one.number, first.number, second.number] {
+        let refused = namespace.register(scope, &registration(NEW, old.0), true).await;
+        assert!(matches!(refused, Err(Error::OldImage { .. })), "{old}: {refused:?}");
+    }
+    // The metadata was restored: the disks know a greater number than `n/`.
+    let after = namespace.register(scope, &registration(NEW, 100), true).await.unwrap();
+    assert_eq!(after.number.0, 101);
+}
+
 #[tokio::test]
 async fn disks_of_another_cluster_and_removed_nodes_are_refused() {
     let fixture = Fixture::new().await;

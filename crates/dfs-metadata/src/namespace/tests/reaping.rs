@@ -63,8 +63,8 @@ async fn nothing_is_reaped_by_who_lost_the_lease() {
     fixture.put("/f", CHUNK).await.unwrap();
     fixture.delete("/f", false, true).await.unwrap();
     let ttl = Duration::ZERO;
-    let first = fixture.engine.lease("workers", "one", ttl).await.unwrap().unwrap();
-    let second = fixture.engine.lease("workers", "two", ttl).await.unwrap().unwrap();
+    let first = fixture.engine.lease("workers", "one", ttl, None).await.unwrap().unwrap();
+    let second = fixture.engine.lease("workers", "two", ttl, None).await.unwrap().unwrap();
     assert!(second.epoch > first.epoch && first.epoch > LeaseEpoch(0));
     let limits = ReapLimits { items: 10, pressure: false };
     let late =

@@ -1,9 +1,7 @@
 //! The plan of an upload, sealed so that any coordinator can honour it and nobody can change it.
 
 use bytes::Bytes;
-use dfs_types::{
-    ChunkId, ClusterId, Incarnation, InodeId, Level, Name, NodeId, SealKey, Timestamp,
-};
+use dfs_types::{ChunkId, ClusterId, Incarnation, InodeId, Name, NodeId, SealKey, Timestamp};
 
 use super::{Namespace, PlannedChunk};
 use crate::Error;
@@ -43,7 +41,7 @@ impl Plan {
 
 impl Namespace {
     pub(super) fn seal_plan(&self, plan: &Plan) -> Bytes {
-        let mut token = plan.encode(Level::NEWEST);
+        let mut token = plan.encode(self.written_level());
         let seal = self.inner.key.seal(PURPOSE, &token);
         token.extend_from_slice(&seal.0);
         token.into()
@@ -56,7 +54,7 @@ impl Namespace {
         if !self.inner.key.verify(PURPOSE, body, seal) {
             return Err(Error::ForgedToken);
         }
-        let plan = Plan::decode(b"token", body, Level::NEWEST)?;
+        let plan = Plan::decode(b"token", body, self.inner.options.level)?;
         let ours = self.inner.identity;
         if plan.cluster != ours.cluster {
             return Err(Error::ForeignToken(plan.cluster));

@@ -1,0 +1,105 @@
+//! Write levels of the cluster: `s/format`, `s/upgrade`, `s/coordinators`.
+
+use dfs_types::{CoordinatorId, Level};
+
+use crate::codec::{Field, Reader, Record, Writer};
+
+/// `s/format`: which formats are written, and which members may take part.
+///
+/// Both are equal except while the level is being raised. Every change of the metadata is
+/// conditioned on the version of this record that it was encoded for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoreFormat {
+    /// The level that records are encoded for.
+    pub(crate) written: Level,
+    /// The level that a member needs to join.
+    pub(crate) least: Level,
+}
+
+/// `s/upgrade`: the level that an administrator asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Upgrade {
+    pub(crate) wanted: Level,
+    /// The members that could not follow; asking again clears them.
+    pub(crate) blocked_by: Vec<String>,
+}
+
+/// `s/coordinators`: the coordinators that run, the oldest entry first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Coordinators(pub(crate) Vec<Coordinator>);
+
+/// A running coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coordinator {
+    /// Made up by the process when it starts.
+    pub id: CoordinatorId,
+    /// The newest write level that it reads.
+    pub level: Level,
+    /// Raised each time the coordinator renews its entry.
+    pub seen: u64,
+    /// `host:port` under which others reach it; empty when it advertises none.
+    pub address: String,
+    /// Version of its program.
+    pub version: String,
+}
+
+impl Record for StoreFormat {
+    fn write(&self, out: &mut Writer) {
+        out.number(u64::from(self.written.0));
+        out.number(u64::from(self.least.0));
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { written: Level(input.u32()?), least: Level(input.u32()?) })
+    }
+}
+
+impl Record for Upgrade {
+    fn write(&self, out: &mut Writer) {
+        out.number(u64::from(self.wanted.0));
+        out.list(&self.blocked_by, |out, member| out.bytes(member.as_bytes()));
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { wanted: Level(input.u32()?), blocked_by: input.list(Reader::text)? })
+    }
+}
+
+const ADDRESS: Field = Field::new(0);
+
+impl Record for Coordinator {
+    const OPTIONAL: &'static [Field] = &[ADDRESS];
+
+    fn write(&self, out: &mut Writer) {
+        out.optional(|fields| {
+            fields.put(ADDRESS, !self.address.is_empty(), |out| {
+                out.bytes(self.address.as_bytes());
+            });
+        });
+        out.fixed(&self.id.to_bytes());
+        out.number(u64::from(self.level.0));
+        out.number(self.seen);
+        out.bytes(self.version.as_bytes());
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let optional = input.optional(Self::OPTIONAL)?;
+        Some(Self {
+            address: optional.read(input, ADDRESS, Reader::text)?.unwrap_or_default(),
+            id: CoordinatorId(input.wide()?),
+            level: Level(input.u32()?),
+            seen: input.number()?,
+            version: input.text()?,
+        })
+    }
+}
+
+impl Record for Coordinators {
+    fn write(&self, out: &mut Writer) {
+        out.list(&self.0, |out, coordinator| coordinator.write(out));
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        input.list(Coordinator::read).map(Self)
+    }
+}
