@@ -170,7 +170,7 @@ pub(crate) async fn repeats(urls: Vec<String>, client: u8, stop: Arc<AtomicBool>
         let (made, moved) = (format!("/{client}-{number}"), format!("/{client}-{number}-moved"));
         sequence += 1;
         let make = v1::MakeDirectoryRequest {
-            path: made.clone().into(),
+            target: Some(v1::Target::of_path(made.clone())),
             attributes: Some(v1::Attributes { mode: 0o755, ..Default::default() }),
             slot: Some(slot(sequence)),
             ..Default::default()
@@ -182,8 +182,8 @@ pub(crate) async fn repeats(urls: Vec<String>, client: u8, stop: Arc<AtomicBool>
         .await;
         sequence += 1;
         let rename = v1::RenameRequest {
-            from: made.into(),
-            to: moved.clone().into(),
+            from: Some(v1::Target::of_path(made)),
+            to: Some(v1::Target::of_path(moved.clone())),
             slot: Some(slot(sequence)),
             ..Default::default()
         };
@@ -195,7 +195,7 @@ pub(crate) async fn repeats(urls: Vec<String>, client: u8, stop: Arc<AtomicBool>
         if number % 2 == 0 {
             sequence += 1;
             let delete = v1::DeleteRequest {
-                path: moved.into(),
+                target: Some(v1::Target::of_path(moved)),
                 slot: Some(slot(sequence)),
                 ..Default::default()
             };

@@ -55,7 +55,7 @@ impl Client {
             size,
             attributes: Some(options.attributes.into()),
             slot: slot.as_ref().map(|slot| slot.slot().into()),
-            create_only: options.create_only,
+            precondition: options.precondition.map(Into::into),
         };
         let context = plan.path.to_string();
         let answer = self.call(&context, |mut c| {

@@ -69,11 +69,7 @@ impl Layout {
     ) -> Result<Self, Error> {
         let context = target.to_string();
         let end = length.map_or(u64::MAX, |length| offset.saturating_add(length));
-        let range = range(offset, length.unwrap_or(0));
-        let request = match target {
-            Target::Path(path) => v1::OpenRequest { path: path.to_bytes(), ..range },
-            Target::Inode(inode) => v1::OpenRequest { inode: inode.0, ..range },
-        };
+        let request = range(target.clone(), offset, length.unwrap_or(0));
         // A length of 0 means all of it on the wire.
         let is_empty = length == Some(0);
         let page = open(client, &context, request).await?;
@@ -102,8 +98,7 @@ impl Layout {
         if let (true, Some(offset)) = (self.extents.is_empty(), self.next_offset)
             && offset < self.end
         {
-            let request =
-                v1::OpenRequest { inode: self.stat.inode.0, ..range(offset, self.end - offset) };
+            let request = range(self.stat.inode.into(), offset, self.end - offset);
             let page = open(client, &self.context, request).await?;
             self.extents = page.extents;
             self.next_offset = page.next_offset;
@@ -119,7 +114,7 @@ pub(crate) async fn refreshed(
     inode: InodeId,
     old: &Extent,
 ) -> Result<Extent, Error> {
-    let request = v1::OpenRequest { inode: inode.0, ..range(old.file_offset, 1) };
+    let request = range(inode.into(), old.file_offset, 1);
     let page = open(client, context, request).await?;
     let mut extents = page.extents.into_iter();
     extents.find(|extent| extent.chunk == old.chunk).ok_or_else(|| {
@@ -127,8 +122,9 @@ pub(crate) async fn refreshed(
     })
 }
 
-fn range(offset: u64, length: u64) -> v1::OpenRequest {
-    v1::OpenRequest { offset, length, max_extents: PAGE, ..v1::OpenRequest::default() }
+fn range(target: Target, offset: u64, length: u64) -> v1::OpenRequest {
+    let target = Some(target.into());
+    v1::OpenRequest { target, offset, length, max_extents: PAGE, no_follow: false }
 }
 
 struct Page {

@@ -121,15 +121,14 @@ mod routes;
 mod slots;
 mod source;
 mod stats;
-mod target;
 mod tree;
 mod upload;
 mod walk;
 mod whole;
 
 pub use dfs_types::{
-    Attributes, ByteSize, DfsPath, ErrorCode, FileKind, FileTime, InodeId, Name, PathError,
-    RequestId,
+    Attributes, ByteSize, Change, DfsPath, ErrorCode, FileKind, FileTime, InodeId, Name, PathError,
+    Precondition, RequestId, Target,
 };
 
 pub use admin::{
@@ -149,7 +148,6 @@ pub use options::{
 pub use reader::FileReader;
 pub use source::PutSource;
 pub use stats::Stats;
-pub use target::Target;
 pub use tree::{Copied, OnError, TreeObserver, TreeOptions, TreeReport};
 pub use upload::Upload;
 pub use walk::{Walk, WalkEntry};

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
-use dfs_types::DfsPath;
+use dfs_types::Target;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, Stream};
 use tonic::Streaming;
@@ -25,7 +25,7 @@ const LIST_PAGE: u64 = 1_000;
 /// [`Listing::next`] may be called again after one, and tries the same page again.
 pub struct Listing {
     client: Client,
-    path: DfsPath,
+    directory: Target,
     after: Bytes,
     ready: VecDeque<Entry>,
     is_complete: bool,
@@ -56,10 +56,10 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn list(&self, path: &DfsPath) -> Listing {
+    pub fn list(&self, directory: impl Into<Target>) -> Listing {
         Listing {
             client: self.clone(),
-            path: path.clone(),
+            directory: directory.into(),
             after: Bytes::new(),
             ready: VecDeque::new(),
             is_complete: false,
@@ -78,9 +78,11 @@ impl Listing {
     fn poll_entry(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Entry>, Error>> {
         if self.ready.is_empty() && !self.is_complete {
             let page = self.page.get_or_insert_with(|| {
-                let (client, path, after) =
-                    (self.client.clone(), self.path.clone(), self.after.clone());
-                async move { client.with_request_id(page(&client, &path, after)).await }.boxed()
+                let (client, directory, after) =
+                    (self.client.clone(), self.directory.clone(), self.after.clone());
+                let page =
+                    async move { client.with_request_id(page(&client, directory, after)).await };
+                page.boxed()
             });
             let fetched = ready!(page.poll_unpin(cx));
             self.page = None;
@@ -114,13 +116,13 @@ impl Stream for Listing {
 
 impl fmt::Debug for Listing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listing").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Listing").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
 
-async fn page(client: &Client, path: &DfsPath, after: Bytes) -> Result<Vec<Entry>, Error> {
-    let context = path.to_string();
-    let request = v1::ListRequest { path: path.to_bytes(), after, limit: LIST_PAGE };
+async fn page(client: &Client, directory: Target, after: Bytes) -> Result<Vec<Entry>, Error> {
+    let context = directory.to_string();
+    let request = v1::ListRequest { target: Some(directory.into()), after, limit: LIST_PAGE };
     // The stream is read within the call, so that a broken one is asked for again.
     let entries = client.call(&context, |mut c| {
         let request = request.clone();

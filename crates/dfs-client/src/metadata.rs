@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dfs_proto::v1;
-use dfs_types::DfsPath;
+use dfs_types::Target;
 
 use crate::{
     AttributeChanges, Client, DeleteOptions, Error, FileStat, Follow, MakeDirectoryOptions,
@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl Client {
-    /// Describes what a path stands for.
+    /// Describes what a path, inode or child stands for. Of a child it looks a name up. An inode
+    /// that was reaped is [`ErrorCode::Stale`](dfs_types::ErrorCode::Stale).
     ///
     /// ```
     /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -29,11 +30,12 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn stat(&self, path: &DfsPath, follow: Follow) -> Result<FileStat, Error> {
+    pub async fn stat(&self, target: impl Into<Target>, follow: Follow) -> Result<FileStat, Error> {
+        let target = target.into();
         self.with_request_id(async {
-            let context = path.to_string();
+            let context = target.to_string();
             let request =
-                v1::StatRequest { path: path.to_bytes(), no_follow: follow == Follow::No };
+                v1::StatRequest { target: Some(target.into()), no_follow: follow == Follow::No };
             let answer = self.call(&context, |mut c| {
                 let request = request.clone();
                 async move { c.stat(request).await }
@@ -46,14 +48,15 @@ impl Client {
     /// Makes a directory. Its parent must exist unless [`MakeDirectoryOptions::parents`] is set.
     pub async fn make_directory(
         &self,
-        path: &DfsPath,
+        target: impl Into<Target>,
         options: MakeDirectoryOptions,
     ) -> Result<FileStat, Error> {
+        let target = target.into();
         self.with_request_id(async {
-            let context = path.to_string();
+            let context = target.to_string();
             let slot = self.inner.slots.take().await;
             let request = v1::MakeDirectoryRequest {
-                path: path.to_bytes(),
+                target: Some(target.into()),
                 parents: options.parents,
                 attributes: Some(options.attributes.into()),
                 slot: Some(slot.slot().into()),
@@ -70,17 +73,17 @@ impl Client {
     /// Makes a symlink. Its target need not exist and is not interpreted.
     pub async fn make_symlink(
         &self,
-        path: &DfsPath,
-        target: impl Into<Bytes>,
+        target: impl Into<Target>,
+        symlink_target: impl Into<Bytes>,
         options: SymlinkOptions,
     ) -> Result<FileStat, Error> {
-        let target = target.into();
+        let (target, symlink_target) = (target.into(), symlink_target.into());
         self.with_request_id(async {
-            let context = path.to_string();
+            let context = target.to_string();
             let slot = self.inner.slots.take().await;
             let request = v1::MakeSymlinkRequest {
-                path: path.to_bytes(),
-                target,
+                target: Some(target.into()),
+                symlink_target,
                 attributes: Some(options.attributes.into()),
                 replace: options.replace,
                 slot: Some(slot.slot().into()),
@@ -94,8 +97,8 @@ impl Client {
         .await
     }
 
-    /// Renames in one step, whatever lies below. Replaces the target as rename(2) does, unless
-    /// [`RenameOptions::no_replace`] is set.
+    /// Renames in one step, whatever lies below. Replaces what has the new name as
+    /// rename(2) does, unless [`RenameOptions`] demand something else.
     ///
     /// ```
     /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -116,18 +119,20 @@ impl Client {
     /// ```
     pub async fn rename(
         &self,
-        from: &DfsPath,
-        to: &DfsPath,
+        from: impl Into<Target>,
+        to: impl Into<Target>,
         options: RenameOptions,
     ) -> Result<(), Error> {
+        let (from, to) = (from.into(), to.into());
         self.with_request_id(async {
             let context = format!("{from} to {to}");
             let slot = self.inner.slots.take().await;
             let request = v1::RenameRequest {
-                from: from.to_bytes(),
-                to: to.to_bytes(),
-                no_replace: options.no_replace,
+                from: Some(from.into()),
+                to: Some(to.into()),
+                precondition: options.precondition.map(Into::into),
                 slot: Some(slot.slot().into()),
+                exchange: options.exchange,
             };
             let answer = self.call(&context, |mut c| {
                 let request = request.clone();
@@ -158,15 +163,21 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn delete(&self, path: &DfsPath, options: DeleteOptions) -> Result<(), Error> {
+    pub async fn delete(
+        &self,
+        target: impl Into<Target>,
+        options: DeleteOptions,
+    ) -> Result<(), Error> {
+        let target = target.into();
         self.with_request_id(async {
-            let context = path.to_string();
+            let context = target.to_string();
             let slot = self.inner.slots.take().await;
             let request = v1::DeleteRequest {
-                path: path.to_bytes(),
+                target: Some(target.into()),
                 recursive: options.recursive,
                 now: options.now,
                 slot: Some(slot.slot().into()),
+                precondition: options.precondition.map(Into::into),
             };
             let answer = self.call(&context, |mut c| {
                 let request = request.clone();
@@ -177,14 +188,19 @@ impl Client {
         .await
     }
 
-    /// Brings back what was deleted or replaced last under `path`, there or at `to`.
-    pub async fn undelete(&self, path: &DfsPath, to: Option<&DfsPath>) -> Result<FileStat, Error> {
+    /// Brings back what was deleted or replaced last under a path or child, there or at `to`.
+    pub async fn undelete(
+        &self,
+        target: impl Into<Target>,
+        to: Option<Target>,
+    ) -> Result<FileStat, Error> {
+        let target = target.into();
         self.with_request_id(async {
-            let context = path.to_string();
+            let context = target.to_string();
             let slot = self.inner.slots.take().await;
             let request = v1::UndeleteRequest {
-                path: path.to_bytes(),
-                to: to.map(DfsPath::to_bytes).unwrap_or_default(),
+                target: Some(target.into()),
+                to: to.map(Into::into),
                 slot: Some(slot.slot().into()),
             };
             let answer = self.call(&context, |mut c| {
@@ -199,15 +215,16 @@ impl Client {
     /// Changes attributes; what is not named stays.
     pub async fn set_attributes(
         &self,
-        path: &DfsPath,
+        target: impl Into<Target>,
         changes: AttributeChanges,
         follow: Follow,
     ) -> Result<FileStat, Error> {
+        let target = target.into();
         self.with_request_id(async {
-            let context = path.to_string();
+            let context = target.to_string();
             let slot = self.inner.slots.take().await;
             let request = v1::SetAttributesRequest {
-                path: path.to_bytes(),
+                target: Some(target.into()),
                 no_follow: follow == Follow::No,
                 mode: changes.mode,
                 uid: changes.uid,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
-use dfs_types::{Attributes, FileKind, FileTime, InodeId, Name};
+use dfs_types::{Attributes, Change, FileKind, FileTime, InodeId, Name};
 
 /// An inode as it was when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,10 +18,19 @@ pub struct FileStat {
     pub attributes: Attributes,
     /// Last change of the inode, by the clock of a coordinator.
     pub ctime: FileTime,
+    /// When it was made, by the clock of a coordinator.
+    pub born: FileTime,
+    /// Names of a file; 1 for a directory, whose entries are not counted.
+    pub nlink: u32,
+    /// Device that a device file names; 0 for others.
+    pub rdev: u64,
     /// Target of a symlink; empty for others.
     pub symlink_target: Bytes,
     /// Replicas wanted of each chunk of a file.
     pub replication_factor: u32,
+    /// State of the inode, of a directory with its entries: what has the same was not changed in
+    /// between.
+    pub change: Change,
 }
 
 impl FileStat {
@@ -33,8 +42,12 @@ impl FileStat {
             size: stat.size,
             attributes: wire::attributes("stat.attributes", stat.attributes, FileTime::default())?,
             ctime: wire::file_time("stat.ctime", stat.ctime.unwrap_or_default())?,
+            born: wire::file_time("stat.born", stat.born.unwrap_or_default())?,
+            nlink: stat.nlink,
+            rdev: stat.rdev,
             symlink_target: stat.symlink_target,
             replication_factor: stat.replication_factor,
+            change: wire::change(stat.change.unwrap_or_default()),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use dfs_types::Attributes;
+use dfs_types::{Attributes, Precondition};
 
 /// Callback with the number of bytes moved since its last call. It runs on the threads of the
 /// runtime and must not block.
@@ -12,8 +12,8 @@ pub type ProgressObserver = Arc<dyn Fn(u64) + Send + Sync>;
 /// Options of a file to be written.
 ///
 /// ```
-/// # use dfs_client::PutOptions;
-/// let options = PutOptions::default().replication_factor(2).create_only(true);
+/// # use dfs_client::{Precondition, PutOptions};
+/// let options = PutOptions::default().replication_factor(2).precondition(Precondition::Absent);
 /// ```
 #[derive(Clone, Default)]
 #[non_exhaustive]
@@ -24,8 +24,8 @@ pub struct PutOptions {
     pub replication_factor: Option<u32>,
     /// Greatest length of a chunk in bytes; 64 MiB when not set.
     pub chunk_size: Option<u64>,
-    /// Whether an existing file is an error instead of being replaced.
-    pub create_only: bool,
+    /// What must hold of the name; with none, an existing file is replaced.
+    pub precondition: Option<Precondition>,
     /// Receives the progress of the bytes sent.
     pub progress: Option<ProgressObserver>,
 }
@@ -50,10 +50,11 @@ impl PutOptions {
         self
     }
 
-    /// Makes an existing file an error, [`dfs_types::ErrorCode::AlreadyExists`], instead of
-    /// replacing it.
-    pub fn create_only(mut self, create_only: bool) -> Self {
-        self.create_only = create_only;
+    /// Sets what must hold of the name: nothing may have it ([`Precondition::Absent`], else
+    /// [`AlreadyExists`](dfs_types::ErrorCode::AlreadyExists)), or it must stand for a certain
+    /// inode, in any or a certain state (else [`Stale`](dfs_types::ErrorCode::Stale)).
+    pub fn precondition(mut self, precondition: impl Into<Option<Precondition>>) -> Self {
+        self.precondition = precondition.into();
         self
     }
 
@@ -70,7 +71,7 @@ impl fmt::Debug for PutOptions {
             .field("attributes", &self.attributes)
             .field("replication_factor", &self.replication_factor)
             .field("chunk_size", &self.chunk_size)
-            .field("create_only", &self.create_only)
+            .field("precondition", &self.precondition)
             .finish_non_exhaustive()
     }
 }
@@ -129,6 +130,8 @@ pub struct DeleteOptions {
     pub recursive: bool,
     /// Whether the space is freed at once, with no time in which to undelete.
     pub now: bool,
+    /// What must hold of the name.
+    pub precondition: Option<Precondition>,
 }
 
 impl DeleteOptions {
@@ -141,6 +144,14 @@ impl DeleteOptions {
     /// Frees the space at once; what is deleted so cannot be undeleted.
     pub fn now(mut self, now: bool) -> Self {
         self.now = now;
+        self
+    }
+
+    /// Sets what must hold of the name: nothing may have it ([`Precondition::Absent`], else
+    /// [`AlreadyExists`](dfs_types::ErrorCode::AlreadyExists)), or it must stand for a certain
+    /// inode, in any or a certain state (else [`Stale`](dfs_types::ErrorCode::Stale)).
+    pub fn precondition(mut self, precondition: impl Into<Option<Precondition>>) -> Self {
+        self.precondition = precondition.into();
         self
     }
 }
@@ -198,14 +209,24 @@ impl SymlinkOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RenameOptions {
-    /// Whether an existing target is an error.
-    pub no_replace: bool,
+    /// What must hold of the new name; with none, what has it is replaced.
+    pub precondition: Option<Precondition>,
+    /// Whether the two names are swapped.
+    pub exchange: bool,
 }
 
 impl RenameOptions {
-    /// Makes an existing target an error, [`dfs_types::ErrorCode::AlreadyExists`].
-    pub fn no_replace(mut self, no_replace: bool) -> Self {
-        self.no_replace = no_replace;
+    /// Sets what must hold of the new name: nothing may have it ([`Precondition::Absent`], else
+    /// [`AlreadyExists`](dfs_types::ErrorCode::AlreadyExists)), or it must stand for a certain
+    /// inode, in any or a certain state (else [`Stale`](dfs_types::ErrorCode::Stale)).
+    pub fn precondition(mut self, precondition: impl Into<Option<Precondition>>) -> Self {
+        self.precondition = precondition.into();
+        self
+    }
+
+    /// Swaps the two names, both of which must exist, instead of replacing what has the new one.
+    pub fn exchange(mut self, exchange: bool) -> Self {
+        self.exchange = exchange;
         self
     }
 }

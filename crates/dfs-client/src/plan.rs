@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dfs_proto::v1;
 use dfs_proto::wire::WireId as _;
 use dfs_proto::wire::{self, FieldError};
-use dfs_types::{ChunkId, ChunkSeal, DfsPath, InodeId, NodeId, Receipt};
+use dfs_types::{ChunkId, ChunkSeal, DfsPath, InodeId, NodeId, Receipt, Target};
 use tokio::time::Instant;
 
 use crate::{Client, Error, PutOptions};
@@ -81,7 +81,7 @@ impl UploadPlan {
         chunk_size: Option<u64>,
     ) -> Result<Self, Error> {
         let request = v1::UploadRequest {
-            path: path.to_bytes(),
+            target: Some(Target::from(path).into()),
             size,
             chunk_size,
             replication_factor: options.replication_factor,

@@ -22,13 +22,13 @@ impl Client {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let cluster = fake::Cluster::start(3).await;
     /// # let client = cluster.client();
-    /// use dfs_client::{DfsPath, ErrorCode, PutOptions, PutSource};
+    /// use dfs_client::{Precondition, DfsPath, ErrorCode, PutOptions, PutSource};
     ///
     /// let path = DfsPath::new("/greeting")?;
     /// let stat = client.put(&path, PutSource::bytes("hello"), PutOptions::default()).await?;
     /// assert_eq!(stat.size, 5);
     ///
-    /// let only_new = PutOptions::default().create_only(true);
+    /// let only_new = PutOptions::default().precondition(Precondition::Absent);
     /// let refused = client.put(&path, PutSource::bytes("bye"), only_new).await.unwrap_err();
     /// assert_eq!(refused.code(), ErrorCode::AlreadyExists);
     /// # Ok(())

@@ -17,12 +17,12 @@ use dfs_metadata::Committer;
 use dfs_metadata::engine::Engine;
 use dfs_metadata::namespace::{
     Components, Confirm, InitOptions, MakeDirectory, Namespace, Options, Placement, PlanUpload,
-    PlannedChunk, Registration, Repeat, Replication, Target, WrittenChunk, init,
+    PlannedChunk, Registration, Repeat, Replication, WrittenChunk, init,
 };
 use dfs_metadata::placement::{Candidate, RoundRobin};
 use dfs_types::{
     Attributes, ChunkSeal, ClientId, ClusterId, Crc32c, DfsPath, DiskId, NodeId, OsRandom, Receipt,
-    RegistrationNumber, Scope, Seal, Sha256, Slot, Stamp, SystemClock,
+    RegistrationNumber, Scope, Seal, Sha256, Slot, Stamp, SystemClock, Target,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -105,8 +105,8 @@ impl System {
     }
 
     async fn make_directory(&self, client: u64, at: &str) -> Result<()> {
-        let (path, attributes) = (path(at)?, Attributes::default());
-        let request = MakeDirectory { path, parents: false, attributes };
+        let (target, attributes) = (path(at)?.into(), Attributes::default());
+        let request = MakeDirectory { target, parents: false, attributes };
         self.coordinator(client)
             .make_directory(Scope::internal(), &request, Some(&self.repeat(client)))
             .await?;
@@ -123,7 +123,7 @@ impl System {
         let candidates: Vec<_> = (1..=COPIES).map(candidate).collect();
         let placement = Placement { candidates: &candidates, selector: &RoundRobin::default() };
         let request = PlanUpload {
-            path: path(at)?,
+            target: path(at)?.into(),
             size: Some(4_096),
             chunk_size: None,
             replication_factor: None,
@@ -137,7 +137,7 @@ impl System {
             size: 4_096,
             chunks: plan.chunks.iter().map(|chunk| written(namespace, chunk)).collect(),
             attributes: Attributes::default(),
-            create_only: false,
+            precondition: None,
         };
         namespace.confirm(Scope::internal(), &confirm, Some(&self.repeat(client))).await?;
         Ok(())
@@ -156,7 +156,7 @@ impl System {
             Call::CreateFile => self.create(client, &format!("/{client}/{n}")).await,
             Call::Stat => {
                 let path = path(&format!("/l/{}", n % LISTED))?;
-                self.coordinator(client).stat(Scope::internal(), &path, true).await?;
+                self.coordinator(client).stat(Scope::internal(), &path.into(), true).await?;
                 Ok(())
             }
             Call::List => {

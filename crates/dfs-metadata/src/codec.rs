@@ -135,7 +135,20 @@ impl Writer {
             FileKind::File => 0,
             FileKind::Directory => 1,
             FileKind::Symlink => 2,
+            FileKind::Fifo => 3,
+            FileKind::Socket => 4,
+            FileKind::CharacterDevice => 5,
+            FileKind::BlockDevice => 6,
         });
+    }
+
+    pub(crate) fn u32(&mut self, value: u32) {
+        self.number(u64::from(value));
+    }
+
+    /// A number that is mostly near 0, on either side.
+    pub(crate) fn signed(&mut self, value: i64) {
+        self.number(((value << 1) ^ (value >> 63)) as u64);
     }
 
     pub(crate) fn attributes(&mut self, attributes: &Attributes) {
@@ -193,6 +206,19 @@ impl OptionalFields {
         }
     }
 
+    /// Adds a field if there is a value for it.
+    pub(crate) fn put_some<T>(
+        &mut self,
+        field: Field,
+        value: Option<T>,
+        write: impl FnOnce(&mut Writer, T),
+    ) {
+        match value {
+            Some(value) => self.put(field, true, |out| write(out, value)),
+            None => self.put(field, false, |_| {}),
+        }
+    }
+
     /// Adds a field that has no value but its bit.
     pub(crate) fn flag(&mut self, field: Field, is_set: bool) {
         self.put(field, is_set, |_| {});
@@ -221,6 +247,22 @@ impl Present {
         read: impl FnOnce(&mut Reader<'a>) -> Option<T>,
     ) -> Option<Option<T>> {
         if self.flag(field) { read(input).map(Some) } else { Some(None) }
+    }
+
+    /// Reads a field, or gives its default.
+    pub(crate) fn read_or<'a, T>(
+        self,
+        input: &mut Reader<'a>,
+        field: Field,
+        default: T,
+        read: impl FnOnce(&mut Reader<'a>) -> Option<T>,
+    ) -> Option<T> {
+        if self.flag(field) { read(input) } else { Some(default) }
+    }
+
+    /// Whether one of these fields is present.
+    pub(crate) fn any(self, fields: &[Field]) -> bool {
+        fields.iter().any(|field| self.flag(*field))
     }
 
     /// Whether the bit of a field is set.
@@ -287,6 +329,11 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.number()?).ok()?;
+        self.take(len)
+    }
+
+    /// That many bytes.
+    pub(crate) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (bytes, rest) = self.bytes.split_at_checked(len)?;
         self.bytes = rest;
         Some(bytes)
@@ -318,8 +365,16 @@ impl<'a> Reader<'a> {
             0 => Some(FileKind::File),
             1 => Some(FileKind::Directory),
             2 => Some(FileKind::Symlink),
+            3 => Some(FileKind::Fifo),
+            4 => Some(FileKind::Socket),
+            5 => Some(FileKind::CharacterDevice),
+            6 => Some(FileKind::BlockDevice),
             _ => None,
         }
+    }
+
+    pub(crate) fn signed(&mut self) -> Option<i64> {
+        self.number().map(|value| (value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
     pub(crate) fn attributes(&mut self) -> Option<Attributes> {

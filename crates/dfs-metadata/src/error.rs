@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use dfs_types::{
-    ChunkId, ClusterId, Denied, DfsPath, ErrorCode, Incarnation, InodeId, Level, Name, NodeId,
+    ChunkId, ClusterId, Denied, DfsPath, ErrorCode, FileKind, Incarnation, InodeId, Level, Name,
+    NodeId, Target,
 };
 
 use crate::engine::EngineError;
@@ -17,10 +18,10 @@ pub enum Error {
     #[error(transparent)]
     Denied(#[from] Denied),
     /// There is nothing at that path, or at a directory on the way.
-    #[error("there is no {path}")]
+    #[error("there is no {target}")]
     NotFound {
-        /// The first part of the path that is missing.
-        path: DfsPath,
+        /// The target, or the first part of its path that is missing.
+        target: Target,
     },
     /// The directory that an upload goes to was deleted meanwhile.
     #[error("the directory that {name} was to be put into has been deleted; put it elsewhere")]
@@ -29,16 +30,16 @@ pub enum Error {
         name: Name,
     },
     /// Nothing that was deleted at that path can be restored.
-    #[error("nothing that was deleted at {path} can still be restored")]
+    #[error("nothing that was deleted at {target} can still be restored")]
     NothingToRestore {
         /// Where it was.
-        path: DfsPath,
+        target: Target,
     },
     /// Something is in the way.
-    #[error("{path} exists already; choose another name, or replace it explicitly")]
+    #[error("{target} exists already; choose another name, or replace it explicitly")]
     AlreadyExists {
         /// Where.
-        path: DfsPath,
+        target: Target,
     },
     /// The name that an upload was bound to is taken.
     #[error("{name} exists already in its directory")]
@@ -47,22 +48,22 @@ pub enum Error {
         name: Name,
     },
     /// A directory was to be removed or replaced that has entries.
-    #[error("{path} is not empty; delete it recursively, or empty it first")]
+    #[error("{target} is not empty; delete it recursively, or empty it first")]
     NotEmpty {
         /// Which.
-        path: DfsPath,
+        target: Target,
     },
     /// Something on the way, or at the end, is no directory.
-    #[error("{path} is not a directory")]
+    #[error("{target} is not a directory")]
     NotADirectory {
         /// What.
-        path: DfsPath,
+        target: Target,
     },
     /// A directory is where a file is wanted.
-    #[error("{path} is a directory")]
+    #[error("{target} is a directory")]
     IsADirectory {
         /// Which.
-        path: DfsPath,
+        target: Target,
     },
     /// The name that an upload was bound to has become a directory.
     #[error("{name} is a directory by now; a file cannot replace it")]
@@ -74,9 +75,26 @@ pub enum Error {
     #[error("{from} cannot be moved to {to}, which lies inside it")]
     WouldCycle {
         /// The directory.
-        from: DfsPath,
+        from: Target,
         /// Where it was to go.
-        to: DfsPath,
+        to: Target,
+    },
+    /// The target of a call is not in the state that its precondition demands.
+    #[error("{target} has changed since it was read; read it again")]
+    Changed {
+        /// The target.
+        target: Target,
+    },
+    /// A call that is about a name was given an inode.
+    #[error("{0} is addressed by its inode, but this call needs a name; give a path or a child")]
+    NameNeeded(InodeId),
+    /// Directories lie too deep in each other to be moved safely.
+    #[error("directory {directory} lies more than {max} levels below the root")]
+    TooDeep {
+        /// The directory.
+        directory: InodeId,
+        /// Levels that are checked.
+        max: usize,
     },
     /// The root directory cannot be removed, moved or replaced.
     #[error("the root directory cannot be removed, moved or replaced")]
@@ -99,10 +117,18 @@ pub enum Error {
         source: dfs_types::PathError,
     },
     /// A symlink was asked to be read as a file.
-    #[error("{path} is a symbolic link, which has no bytes to read; follow it")]
+    #[error("{target} is a symbolic link, which has no bytes to read; follow it")]
     IsASymlink {
         /// Which.
-        path: DfsPath,
+        target: Target,
+    },
+    /// A named pipe, socket or device was asked to be read as a file.
+    #[error("{target} is a special file ({kind:?}), of which no bytes are stored")]
+    IsSpecial {
+        /// Which.
+        target: Target,
+        /// What it is.
+        kind: FileKind,
     },
     /// An argument is outside of what is allowed.
     #[error("{what}")]
@@ -398,9 +424,12 @@ impl Error {
             Self::WouldCycle { .. } => ErrorCode::WouldCycle,
             Self::BadSymlink { source, .. } if source.is_too_long() => ErrorCode::NameTooLong,
             Self::IsRoot
+            | Self::NameNeeded(_)
+            | Self::TooDeep { .. }
             | Self::TooManySymlinks { .. }
             | Self::BadSymlink { .. }
             | Self::IsASymlink { .. }
+            | Self::IsSpecial { .. }
             | Self::Invalid { .. }
             | Self::ForgedToken
             | Self::BadChunk { .. }
@@ -415,6 +444,7 @@ impl Error {
             | Self::ReplicasGone { .. }
             | Self::Stale(_)
             | Self::ClientForgotten { .. }
+            | Self::Changed { .. }
             | Self::SlotOvertaken { .. }
             | Self::LeaseLost
             | Self::NotRegistered { .. } => ErrorCode::Stale,

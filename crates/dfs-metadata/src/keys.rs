@@ -159,7 +159,8 @@ pub(crate) fn upload_inode(key: &[u8]) -> Option<InodeId> {
     whole_number(key.strip_prefix(UPLOADS)?)
 }
 
-/// Something unlinked.
+/// Something unlinked. A further name of the same inode that was deleted in the same millisecond has
+/// a number after the inode; the first has none.
 pub(crate) fn unlinked(not_before: Timestamp, inode: InodeId) -> Bytes {
     key(UNLINKED, &[&not_before.millis().to_be_bytes(), b"/", &number(inode)])
 }
@@ -172,9 +173,10 @@ pub(crate) fn unlinked_after(now: Timestamp) -> Bytes {
 /// Time and inode that the key of something unlinked is of.
 pub(crate) fn unlinked_parts(key: &[u8]) -> Option<(Timestamp, InodeId)> {
     let (not_before, rest) = key.strip_prefix(UNLINKED)?.split_first_chunk()?;
-    let inode = rest.strip_prefix(b"/")?.try_into().ok()?;
+    let (inode, rest) = rest.strip_prefix(b"/")?.split_first_chunk()?;
+    let is_whole = rest.is_empty() || rest.strip_prefix(b"/").is_some_and(|n| n.len() == 4);
     let not_before = Timestamp::from_millis(u64::from_be_bytes(*not_before));
-    Some((not_before, InodeId(u64::from_be_bytes(inode))))
+    is_whole.then_some((not_before, InodeId(u64::from_be_bytes(*inode))))
 }
 
 /// The answer kept for a slot.
@@ -216,6 +218,9 @@ mod tests {
     fn keys_are_read_back() {
         let (inode, time) = (InodeId(0x2f2f), Timestamp::from_millis(0x2f00));
         assert_eq!(unlinked_parts(&unlinked(time, inode)), Some((time, inode)));
+        let further = [&unlinked(time, inode)[..], b"/\0\0\0\x01"].concat();
+        assert_eq!(unlinked_parts(&further), Some((time, inode)));
+        assert_eq!(unlinked_parts(&further[..further.len() - 1]), None);
         assert_eq!(upload_inode(&upload(inode)), Some(inode));
         assert_eq!(chunk_id(&chunk(ChunkId(7))), Some(ChunkId(7)));
         assert_eq!(node_id(&node(NodeId(7))), Some(NodeId(7)));
@@ -235,6 +240,7 @@ mod tests {
     fn unlinked_things_stand_in_the_order_of_their_time() {
         let (now, inode) = (Timestamp::from_millis(1_000), InodeId(u64::MAX));
         assert!(unlinked(now, inode) < unlinked_after(now));
+        assert!([&unlinked(now, inode)[..], b"/\xff\xff\xff\xff"].concat() < unlinked_after(now));
         assert!(unlinked_after(now) < unlinked(Timestamp::from_millis(1_001), InodeId(0)));
     }
 

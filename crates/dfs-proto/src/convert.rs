@@ -1,7 +1,9 @@
 //! Domain types as they go out.
 
 use bytes::Bytes;
-use dfs_types::{Attributes, FileKind, FileTime, Frame, NodeState, Receipt, Slot};
+use dfs_types::{
+    Attributes, Change, FileKind, FileTime, Frame, NodeState, Precondition, Receipt, Slot, Target,
+};
 
 use crate::v1;
 use crate::wire::WireId;
@@ -12,6 +14,10 @@ impl From<FileKind> for v1::FileKind {
             FileKind::File => Self::File,
             FileKind::Directory => Self::Directory,
             FileKind::Symlink => Self::Symlink,
+            FileKind::Fifo => Self::Fifo,
+            FileKind::Socket => Self::Socket,
+            FileKind::CharacterDevice => Self::CharacterDevice,
+            FileKind::BlockDevice => Self::BlockDevice,
         }
     }
 }
@@ -41,6 +47,45 @@ impl From<Attributes> for v1::Attributes {
     fn from(attributes: Attributes) -> Self {
         let Attributes { mode, uid, gid, mtime } = attributes;
         Self { mode, uid, gid, mtime: Some(mtime.into()) }
+    }
+}
+
+impl v1::Target {
+    /// A target of these bytes, whether or not they are a path.
+    pub fn of_path(path: impl Into<Bytes>) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+}
+
+impl From<Target> for v1::Target {
+    fn from(target: Target) -> Self {
+        let none = Self::default();
+        match target {
+            Target::Path(path) => Self { path: path.to_bytes(), ..none },
+            Target::Inode(inode) => Self { inode: inode.0, ..none },
+            Target::Child { parent, name } => {
+                let child = v1::Child { parent: parent.0, name: name.to_bytes() };
+                Self { child: Some(child), ..none }
+            }
+        }
+    }
+}
+
+impl From<Change> for v1::Change {
+    fn from(change: Change) -> Self {
+        let Change { incarnation, revision } = change;
+        Self { incarnation: incarnation.0, revision: revision.0 }
+    }
+}
+
+impl From<Precondition> for v1::Precondition {
+    fn from(precondition: Precondition) -> Self {
+        match precondition {
+            Precondition::Absent => Self { absent: true, ..Self::default() },
+            Precondition::Inode { inode, change } => {
+                Self { absent: false, inode: inode.0, change: change.map(Into::into) }
+            }
+        }
     }
 }
 

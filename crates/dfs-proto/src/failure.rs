@@ -125,6 +125,7 @@ fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::NotADirectory
         | ErrorCode::IsADirectory
         | ErrorCode::WouldCycle
+        | ErrorCode::CrossVolume
         | ErrorCode::Stale
         | ErrorCode::ReadOnly
         | ErrorCode::WrongCluster
@@ -182,6 +183,7 @@ mod tests {
             (E::NotADirectory, G::FailedPrecondition, 20, 4),
             (E::IsADirectory, G::FailedPrecondition, 21, 4),
             (E::WouldCycle, G::FailedPrecondition, 22, 4),
+            (E::CrossVolume, G::FailedPrecondition, 18, 4),
             (E::Stale, G::FailedPrecondition, 116, 1),
             (E::Conflict, G::Aborted, 11, 5),
             (E::NoSpace, G::ResourceExhausted, 28, 1),

@@ -5,10 +5,10 @@ use std::fmt;
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ChunkId, ChunkSeal, ClientId, ClusterId, Crc32c,
-    DfsPath, DiskId, ErrorCode, FileKind, FileTime, Frame, InodeId, Name, NodeId, NodeState,
-    PathError, Receipt, RegistrationNumber, RequestId, Seal, SealKey, SessionId, Sha256, Slot,
-    Stamp,
+    Attributes, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Change, ChunkId, ChunkSeal, ClientId, ClusterId,
+    Crc32c, DfsPath, DiskId, ErrorCode, FileKind, FileTime, Frame, Incarnation, InodeId, Name,
+    NodeId, NodeState, PathError, Precondition, Receipt, RegistrationNumber, RequestId, Revision,
+    Seal, SealKey, SessionId, Sha256, Slot, Stamp, Target,
 };
 
 use crate::v1;
@@ -109,6 +109,52 @@ pub fn path(field: &'static str, bytes: &[u8]) -> Result<DfsPath, FieldError> {
     DfsPath::new(Bytes::copy_from_slice(bytes)).map_err(|error| FieldError::path(field, error))
 }
 
+/// What a call is about, which must be set, and only in one way.
+pub fn target(field: &'static str, target: Option<v1::Target>) -> Result<Target, FieldError> {
+    let v1::Target { path: bytes, inode: number, child } = required(field, target)?;
+    match (&bytes[..], number, child) {
+        ([], 0, None) => Err(FieldError::new(field, "path, inode or child must be set")),
+        (_, 0, None) => path(field, &bytes).map(Target::Path),
+        ([], _, None) => Ok(Target::Inode(InodeId(number))),
+        ([], 0, Some(v1::Child { parent, name: bytes })) => {
+            Ok(Target::Child { parent: inode(field, parent)?, name: name(field, &bytes)? })
+        }
+        _ => Err(FieldError::new(field, "only one of path, inode and child may be set")),
+    }
+}
+
+/// A name that a call is about: a path or a child, no inode.
+pub fn named_target(field: &'static str, given: Option<v1::Target>) -> Result<Target, FieldError> {
+    match target(field, given)? {
+        Target::Inode(_) => {
+            Err(FieldError::new(field, "this call is about a name; give a path or a child"))
+        }
+        named => Ok(named),
+    }
+}
+
+/// What must hold of a name, if anything.
+pub fn precondition(
+    field: &'static str,
+    precondition: Option<v1::Precondition>,
+) -> Result<Option<Precondition>, FieldError> {
+    let Some(v1::Precondition { absent, inode, change }) = precondition else { return Ok(None) };
+    match (absent, inode, change) {
+        (true, 0, None) => Ok(Some(Precondition::Absent)),
+        (false, inode, change) if inode != 0 => {
+            let change = change.map(self::change);
+            Ok(Some(Precondition::Inode { inode: InodeId(inode), change }))
+        }
+        _ => Err(FieldError::new(field, "either absent, or inode with or without its change")),
+    }
+}
+
+/// A state of an inode.
+pub fn change(change: v1::Change) -> Change {
+    let v1::Change { incarnation, revision } = change;
+    Change { incarnation: Incarnation(incarnation), revision: Revision(revision) }
+}
+
 /// A name. Copied, so that it does not keep the buffer it came in.
 pub fn name(field: &'static str, bytes: &[u8]) -> Result<Name, FieldError> {
     if bytes.len() > Name::MAX_LEN {
@@ -155,6 +201,10 @@ pub fn file_kind(field: &'static str, kind: i32) -> Result<FileKind, FieldError>
         Ok(v1::FileKind::File) => Ok(FileKind::File),
         Ok(v1::FileKind::Directory) => Ok(FileKind::Directory),
         Ok(v1::FileKind::Symlink) => Ok(FileKind::Symlink),
+        Ok(v1::FileKind::Fifo) => Ok(FileKind::Fifo),
+        Ok(v1::FileKind::Socket) => Ok(FileKind::Socket),
+        Ok(v1::FileKind::CharacterDevice) => Ok(FileKind::CharacterDevice),
+        Ok(v1::FileKind::BlockDevice) => Ok(FileKind::BlockDevice),
         Ok(v1::FileKind::Unspecified) | Err(_) => Err(unknown(field, kind)),
     }
 }

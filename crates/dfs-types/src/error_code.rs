@@ -37,6 +37,7 @@ mod errno {
     pub(super) const EAGAIN: i32 = 11;
     pub(super) const EACCES: i32 = 13;
     pub(super) const EEXIST: i32 = 17;
+    pub(super) const EXDEV: i32 = 18;
     pub(super) const ENOTDIR: i32 = 20;
     pub(super) const EISDIR: i32 = 21;
     pub(super) const EINVAL: i32 = 22;
@@ -67,6 +68,8 @@ error_codes! {
     IsADirectory = "IS_A_DIRECTORY", EISDIR, 4;
     /// A directory would end up inside itself.
     WouldCycle = "WOULD_CYCLE", EINVAL, 4;
+    /// A rename or link would cross from one volume to another.
+    CrossVolume = "CROSS_VOLUME", EXDEV, 4;
     /// An upload or open file has expired or was overtaken.
     Stale = "STALE", ESTALE, 1;
     /// Others changed the same thing again and again, up to the bound of our retries.

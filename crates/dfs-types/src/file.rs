@@ -11,6 +11,24 @@ pub enum FileKind {
     Directory,
     /// A target to be followed.
     Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A character device, which its `rdev` names.
+    CharacterDevice,
+    /// A block device, which its `rdev` names.
+    BlockDevice,
+}
+
+impl FileKind {
+    /// Returns whether it is a name without content of its own: a pipe, socket or device.
+    pub fn is_special(self) -> bool {
+        match self {
+            Self::File | Self::Directory | Self::Symlink => false,
+            Self::Fifo | Self::Socket | Self::CharacterDevice | Self::BlockDevice => true,
+        }
+    }
 }
 
 /// What is kept of a file beside its bytes. `mode` holds the permission bits alone (`0o7777`).

@@ -18,7 +18,9 @@ mod scope;
 mod seal;
 mod size;
 mod slot;
+mod target;
 mod time;
+mod xattr;
 
 pub use causes::with_causes;
 pub use checksum::{BLOCK_SIZE, Crc32c, Sha256, Sha256Hasher, block_count};
@@ -37,4 +39,6 @@ pub use scope::{Access, Denied, Scope};
 pub use seal::{Receipt, Seal, SealKey};
 pub use size::{ByteSize, CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ParseSizeError};
 pub use slot::Slot;
+pub use target::{Change, Precondition, Target};
 pub use time::{Clock, FileTime, SystemClock, Timestamp};
+pub use xattr::{XattrError, XattrName};

@@ -184,7 +184,7 @@ impl fmt::Debug for DfsPath {
     }
 }
 
-fn write_lossless(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(crate) fn write_lossless(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     use fmt::Write;
     for part in bytes.utf8_chunks() {
         for c in part.valid().chars() {

@@ -123,6 +123,10 @@ pub(crate) fn kind_letter(kind: FileKind) -> char {
         FileKind::File => '-',
         FileKind::Directory => 'd',
         FileKind::Symlink => 'l',
+        FileKind::Fifo => 'p',
+        FileKind::Socket => 's',
+        FileKind::CharacterDevice => 'c',
+        FileKind::BlockDevice => 'b',
     }
 }
 
@@ -132,6 +136,10 @@ pub(crate) fn kind_name(kind: FileKind) -> &'static str {
         FileKind::File => "file",
         FileKind::Directory => "directory",
         FileKind::Symlink => "symlink",
+        FileKind::Fifo => "fifo",
+        FileKind::Socket => "socket",
+        FileKind::CharacterDevice => "character_device",
+        FileKind::BlockDevice => "block_device",
     }
 }
 
@@ -147,12 +155,15 @@ pub(crate) fn document(path: &DfsPath, stat: &FileStat) -> Value {
         "gid": attributes.gid,
         "mtime": attributes.mtime.to_string(),
         "ctime": stat.ctime.to_string(),
+        "born": stat.born.to_string(),
+        "nlink": stat.nlink,
         "inode": stat.inode.0,
     });
     match stat.kind {
         FileKind::Symlink => document["target"] = json!(printable(&stat.symlink_target)),
         FileKind::File => document["replication_factor"] = json!(stat.replication_factor),
-        FileKind::Directory => {}
+        FileKind::CharacterDevice | FileKind::BlockDevice => document["rdev"] = json!(stat.rdev),
+        _ => {}
     }
     document
 }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use dfs_client::RenameOptions;
+use dfs_client::{Precondition, RenameOptions};
 use serde_json::json;
 
 use crate::context::Context;
@@ -34,14 +34,14 @@ pub(crate) struct MvArgs {
 pub(crate) async fn run(args: MvArgs, cx: &Context) -> Result<()> {
     let (sources, last) = split_destination(args.paths)?;
     let destination = Destination::look_up(&last, sources.len(), cx).await?;
+    let options =
+        RenameOptions::default().precondition(args.no_clobber.then_some(Precondition::Absent));
     let mut failures = cx.failures();
     for source in &sources {
         let moved = async {
             let from = remote_path(source)?;
             let to = destination.of_remote(&from)?;
-            cx.client
-                .rename(&from, &to, RenameOptions::default().no_replace(args.no_clobber))
-                .await?;
+            cx.client.rename(&from, &to, options).await?;
             let [from, to] = [&from, &to].map(|path| printable(path.as_bytes()));
             cx.out.done(&json!({ "from": from, "to": to }));
             Ok(())

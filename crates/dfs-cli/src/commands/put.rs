@@ -5,7 +5,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use dfs_client::{ByteSize, DfsPath, ErrorCode, PutOptions, PutSource, TreeOptions, TreeReport};
+use dfs_client::{
+    ByteSize, DfsPath, ErrorCode, Precondition, PutOptions, PutSource, TreeOptions, TreeReport,
+};
 
 use crate::context::Context;
 use crate::destination::{Destination, split_destination};
@@ -128,7 +130,7 @@ async fn put_stdin(
         .attributes(Context::own_attributes())
         .replication_factor(args.replication_factor)
         .chunk_size(args.chunk_size.map(|size| size.0))
-        .create_only(args.no_clobber)
+        .precondition(args.no_clobber.then_some(Precondition::Absent))
         .progress(display.progress().observer());
     let stat = cx.client.put(path, PutSource::reader(tokio::io::stdin()), options).await?;
     Ok(stat.size)

@@ -55,7 +55,7 @@ pub(crate) async fn run(args: TreeArgs, cx: &Context) -> Result<()> {
         let path = level.path.join(&name);
         match stat.kind {
             FileKind::Directory => directories += 1,
-            FileKind::File | FileKind::Symlink => files += 1,
+            _ => files += 1,
         }
         if cx.out.is_json {
             if let Ok(path) = &path {

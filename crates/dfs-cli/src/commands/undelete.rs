@@ -28,7 +28,7 @@ pub(crate) struct UndeleteArgs {
 pub(crate) async fn run(args: UndeleteArgs, cx: &Context) -> Result<()> {
     let path = remote_path(&args.path)?;
     let to = args.to.as_deref().map(remote_path).transpose()?;
-    cx.client.undelete(&path, to.as_ref()).await?;
+    cx.client.undelete(&path, to.as_ref().map(Into::into)).await?;
     cx.out.done(&json!({ "path": printable(to.as_ref().unwrap_or(&path).as_bytes()) }));
     cx.out.say(format_args!("{} is back", to.as_ref().unwrap_or(&path)));
     Ok(())

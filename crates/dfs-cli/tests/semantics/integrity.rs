@@ -153,7 +153,7 @@ async fn s15_a_repeat_gets_the_first_answer_and_brings_nothing_back() {
     let mut cluster = forgetful(Duration::from_millis(200));
     let client = client(&cluster);
     let make = v1::MakeDirectoryRequest {
-        path: Bytes::from_static(b"/made"),
+        target: Some(v1::Target::of_path(Bytes::from_static(b"/made"))),
         attributes: Some(super::attributes().into()),
         slot: Some(slot(0, 1)),
         ..v1::MakeDirectoryRequest::default()
@@ -168,7 +168,10 @@ async fn s15_a_repeat_gets_the_first_answer_and_brings_nothing_back() {
     assert_eq!(first, again);
     let made = client.stat(&path("/made"), dfs_client::Follow::No).await;
     assert_eq!(made.unwrap_err().code(), ErrorCode::NotFound);
-    let other = v1::MakeDirectoryRequest { path: Bytes::from_static(b"/other"), ..make };
+    let other = v1::MakeDirectoryRequest {
+        target: Some(v1::Target::of_path(Bytes::from_static(b"/other"))),
+        ..make
+    };
     let reused = raw::coordinator(&cluster).make_directory(other).await;
     assert_eq!(code(reused), ErrorCode::InvalidArgument);
 

@@ -111,7 +111,7 @@ async fn s21_what_was_deleted_comes_back_or_gives_its_space_back() {
     client.undelete(&path("/d"), None).await.unwrap();
     assert!(read(&client, "/d/file").await.unwrap() == noise(200_000, 2));
     // What was replaced as well, beside what replaced it.
-    client.undelete(&path("/d/file"), Some(&path("/d/old"))).await.unwrap();
+    client.undelete(&path("/d/file"), Some(path("/d/old").into())).await.unwrap();
     assert!(read(&client, "/d/old").await.unwrap() == noise(100_000, 1));
     let now = DeleteOptions::default().recursive(true).now(true);
     client.delete(&path("/d"), now).await.unwrap();

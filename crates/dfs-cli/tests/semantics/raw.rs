@@ -41,7 +41,7 @@ pub(super) fn slot(number: u32, sequence: u64) -> v1::Slot {
 
 pub(super) fn upload(path: &str, bytes: &[u8]) -> v1::UploadRequest {
     v1::UploadRequest {
-        path: Bytes::copy_from_slice(path.as_bytes()),
+        target: Some(v1::Target::of_path(Bytes::copy_from_slice(path.as_bytes()))),
         size: Some(bytes.len() as u64),
         chunk_size: Some(64 << 10),
         ..v1::UploadRequest::default()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dfs_client::{DeleteOptions, GetOptions, MakeDirectoryOptions, RenameOptions};
+use dfs_client::{DeleteOptions, GetOptions, MakeDirectoryOptions, Precondition, RenameOptions};
 use dfs_types::ErrorCode;
 
 use super::{attributes, client, forgetful, path, put, read, spawn};
@@ -78,7 +78,10 @@ async fn s08_an_open_file_is_read_to_its_end_and_stale_when_it_is_gone() {
     // Opened by its number, it goes away with the reaper.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
-        let request = dfs_proto::v1::OpenRequest { inode: stat.inode.0, ..Default::default() };
+        let request = dfs_proto::v1::OpenRequest {
+            target: Some(dfs_types::Target::from(stat.inode).into()),
+            ..Default::default()
+        };
         match super::raw::coordinator(&cluster).open_file(request).await {
             Ok(_) => assert!(tokio::time::Instant::now() < deadline, "it is still there"),
             Err(status) => {
@@ -103,7 +106,11 @@ async fn s09_of_many_renames_of_one_file_exactly_one_takes_place() {
             async move {
                 (
                     client
-                        .rename(&from, &to, RenameOptions::default().no_replace(true))
+                        .rename(
+                            &from,
+                            &to,
+                            RenameOptions::default().precondition(Precondition::Absent),
+                        )
                         .await
                         .is_ok(),
                     to,

@@ -251,6 +251,7 @@ impl Copying {
             FileKind::File => report.files += 1,
             FileKind::Directory => report.directories += 1,
             FileKind::Symlink => report.symlinks += 1,
+            _ => {}
         }
         report.bytes += done.bytes;
         report.hard_links += u64::from(done.is_hard_linked);

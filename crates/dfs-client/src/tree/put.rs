@@ -11,8 +11,8 @@ use super::local_entry::{Kind, LocalEntry};
 use super::{Copying, Done, TreeOptions, TreeReport};
 use crate::local::{blocking, failure, printable};
 use crate::{
-    AttributeChanges, Client, Error, Follow, MakeDirectoryOptions, PutOptions, PutSource,
-    SymlinkOptions,
+    AttributeChanges, Client, Error, Follow, MakeDirectoryOptions, Precondition, PutOptions,
+    PutSource, SymlinkOptions,
 };
 
 /// Steps that the walk may be ahead of the copying.
@@ -230,7 +230,7 @@ impl Copying {
             .attributes(attributes)
             .replication_factor(self.options.replication_factor)
             .chunk_size(self.options.chunk_size)
-            .create_only(create_only);
+            .precondition(create_only.then_some(Precondition::Absent));
         options.progress = self.progress();
         self.start(async move {
             wait_for(parent).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_client::{Client, Components, Follow, MakeDirectoryOptions, PutOptions, PutSource};
-use dfs_types::{ErrorCode, SeededRandom};
+use dfs_types::{ErrorCode, Precondition, SeededRandom};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
@@ -100,7 +100,7 @@ async fn a_repeat_gets_the_first_answer() {
     for (name, size) in [("/empty", 0), ("/f", CHUNK + 1)] {
         cluster.state().loses_answer_of = Some("ConfirmUpload");
         let before = cluster.state().done("ConfirmUpload");
-        let options = PutOptions::default().create_only(true);
+        let options = PutOptions::default().precondition(Precondition::Absent);
         let source = PutSource::bytes(bytes(size));
         let stat = client.put(&path(name), source, options).await.unwrap();
         assert_eq!(stat.size, size);

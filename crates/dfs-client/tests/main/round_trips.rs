@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use dfs_client::{Follow, GetOptions, MakeDirectoryOptions, PutOptions, PutSource};
-use dfs_types::{Attributes, DfsPath, ErrorCode, FileTime, Random as _, SeededRandom};
+use dfs_types::{
+    Attributes, DfsPath, ErrorCode, FileTime, Precondition, Random as _, SeededRandom,
+};
 
 use crate::fake::{CHUNK, Cluster};
 use crate::{bytes, drain, get, path, put, until};
@@ -175,7 +177,7 @@ async fn a_put_replaces_unless_it_must_not() {
     put(&client, "/f", &bytes(5)).await;
     put(&client, "/f", &bytes(6)).await;
     assert_eq!(get(&client, "/f").await.unwrap(), bytes(6));
-    let options = PutOptions::default().create_only(true);
+    let options = PutOptions::default().precondition(Precondition::Absent);
     let refused = client.put(&path("/f"), PutSource::bytes(bytes(7)), options).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::AlreadyExists);
     assert_eq!(get(&client, "/f").await.unwrap(), bytes(6));

@@ -56,7 +56,8 @@ async fn failed_put_names_its_chunks_so_that_they_are_deleted() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     put(&client, "/f", &bytes(5)).await;
-    let options = PutOptions::default().chunk_size(CHUNK).create_only(true);
+    let options =
+        PutOptions::default().chunk_size(CHUNK).precondition(dfs_client::Precondition::Absent);
     let source = PutSource::bytes(bytes(4 * CHUNK));
     client.put(&path("/f"), source, options).await.unwrap_err();
     client.settled().await;

@@ -11,8 +11,19 @@ use tokio::time::Instant;
 use crate::core::{Core, location, unknown_location};
 
 pub(super) fn stat(stat: FileStat) -> v1::FileStat {
-    let FileStat { inode, kind, size, attributes, ctime, symlink_target, replication_factor } =
-        stat;
+    let FileStat {
+        inode,
+        kind,
+        size,
+        attributes,
+        ctime,
+        born,
+        nlink,
+        rdev,
+        symlink_target,
+        replication_factor,
+        change,
+    } = stat;
     v1::FileStat {
         inode: inode.0,
         kind: v1::FileKind::from(kind).into(),
@@ -21,6 +32,10 @@ pub(super) fn stat(stat: FileStat) -> v1::FileStat {
         ctime: Some(FileTime::from(ctime).into()),
         symlink_target,
         replication_factor: replication_factor.into(),
+        born: Some(FileTime::from(born).into()),
+        nlink,
+        rdev,
+        change: Some(change.into()),
     }
 }
 

@@ -4,13 +4,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use dfs_metadata::namespace::{
-    Delete, MakeDirectory, MakeSymlink, Namespace, OpenFile, Rename, SetAttributes, Target,
-    Undelete,
+    Delete, MakeDirectory, MakeSymlink, Namespace, OpenFile, Rename, SetAttributes, Undelete,
 };
 use dfs_proto::v1::coordinator_server::Coordinator;
 use dfs_proto::{Failure, v1, wire};
 use dfs_transport::{Caller, split};
-use dfs_types::{FileKind, Name, Scope};
+use dfs_types::{FileKind, Name, Scope, Target};
 use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
@@ -110,23 +109,15 @@ impl Handler {
         &self,
         (caller, request): (Caller, v1::OpenRequest),
     ) -> Result<v1::OpenResponse, Failure> {
-        let target = if request.inode == 0 {
-            let path = wire::path("path", &request.path)?;
-            if request.no_follow {
-                let stat = self
-                    .namespace()
-                    .stat(&caller.scope(), &path, false)
-                    .await
-                    .map_err(|e| failure::of(&e))?;
-                if stat.kind == FileKind::Symlink {
-                    let stat = Some(convert::stat(stat));
-                    return Ok(v1::OpenResponse { stat, ..v1::OpenResponse::default() });
-                }
+        let target = wire::target("target", request.target)?;
+        if request.no_follow {
+            let stat = self.namespace().stat(&caller.scope(), &target, false).await;
+            let stat = stat.map_err(|error| failure::of(&error))?;
+            if stat.kind == FileKind::Symlink {
+                let stat = Some(convert::stat(stat));
+                return Ok(v1::OpenResponse { stat, ..v1::OpenResponse::default() });
             }
-            Target::Path(path)
-        } else {
-            Target::Inode(wire::inode("inode", request.inode)?)
-        };
+        }
         let open = OpenFile {
             target,
             offset: request.offset,
@@ -150,8 +141,8 @@ impl Handler {
         &self,
         (caller, request): (Caller, v1::StatRequest),
     ) -> Result<v1::StatResponse, Failure> {
-        let path = wire::path("path", &request.path)?;
-        let stat = self.namespace().stat(&caller.scope(), &path, !request.no_follow).await;
+        let target = wire::target("target", request.target)?;
+        let stat = self.namespace().stat(&caller.scope(), &target, !request.no_follow).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::StatResponse { stat: Some(convert::stat(stat)) })
     }
@@ -161,7 +152,7 @@ impl Handler {
         &self,
         (caller, request): (Caller, v1::ListRequest),
     ) -> Result<<Self as Coordinator>::ListDirectoryStream, Failure> {
-        let path = wire::path("path", &request.path)?;
+        let directory = wire::target("target", request.target)?;
         let after = match &request.after[..] {
             [] => None,
             name => Some(wire::name("after", name)?),
@@ -170,7 +161,7 @@ impl Handler {
         let listing = Listing {
             namespace: self.namespace().clone(),
             scope: caller.scope(),
-            directory: Target::Path(path),
+            directory,
             after,
             left,
         };
@@ -192,10 +183,10 @@ impl Handler {
     ) -> Result<v1::MakeDirectoryResponse, Failure> {
         let slot = request.slot.take();
         let repeat = repeat("MakeDirectory", slot, &request)?;
-        let path = wire::path("path", &request.path)?;
+        let target = wire::named_target("target", request.target)?;
         let now = self.0.clock.now().into();
         let attributes = wire::attributes("attributes", request.attributes, now)?;
-        let make = MakeDirectory { path, parents: request.parents, attributes };
+        let make = MakeDirectory { target, parents: request.parents, attributes };
         let stat = self.namespace().make_directory(&caller.scope(), &make, repeat.as_ref()).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::MakeDirectoryResponse { stat: Some(convert::stat(stat)) })
@@ -207,11 +198,10 @@ impl Handler {
     ) -> Result<v1::MakeSymlinkResponse, Failure> {
         let slot = request.slot.take();
         let repeat = repeat("MakeSymlink", slot, &request)?;
-        let path = wire::path("path", &request.path)?;
         let now = self.0.clock.now().into();
         let make = MakeSymlink {
-            path,
-            target: wire::symlink_target("target", &request.target)?,
+            target: wire::named_target("target", request.target)?,
+            symlink_target: wire::symlink_target("symlink_target", &request.symlink_target)?,
             attributes: wire::attributes("attributes", request.attributes, now)?,
             replace: request.replace,
         };
@@ -227,9 +217,10 @@ impl Handler {
         let slot = request.slot.take();
         let repeat = repeat("Rename", slot, &request)?;
         let rename = Rename {
-            from: wire::path("from", &request.from)?,
-            to: wire::path("to", &request.to)?,
-            no_replace: request.no_replace,
+            from: wire::named_target("from", request.from)?,
+            to: wire::named_target("to", request.to)?,
+            precondition: wire::precondition("precondition", request.precondition)?,
+            exchange: request.exchange,
         };
         let renamed = self.namespace().rename(&caller.scope(), &rename, repeat.as_ref()).await;
         renamed.map_err(|error| failure::of(&error))?;
@@ -242,8 +233,12 @@ impl Handler {
     ) -> Result<v1::DeleteResponse, Failure> {
         let slot = request.slot.take();
         let repeat = repeat("Delete", slot, &request)?;
-        let path = wire::path("path", &request.path)?;
-        let delete = Delete { path, recursive: request.recursive, now: request.now };
+        let delete = Delete {
+            target: wire::named_target("target", request.target)?,
+            recursive: request.recursive,
+            now: request.now,
+            precondition: wire::precondition("precondition", request.precondition)?,
+        };
         let until = self.namespace().delete(&caller.scope(), &delete, repeat.as_ref()).await;
         let until = until.map_err(|error| failure::of(&error))?;
         Ok(v1::DeleteResponse {
@@ -257,15 +252,10 @@ impl Handler {
     ) -> Result<v1::UndeleteResponse, Failure> {
         let slot = request.slot.take();
         let repeat = repeat("Undelete", slot, &request)?;
-        let path = wire::path("path", &request.path)?;
-        let to = match &request.to[..] {
-            [] => None,
-            to => Some(wire::path("to", to)?),
-        };
-        let stat = self
-            .namespace()
-            .undelete(&caller.scope(), &Undelete { path, to }, repeat.as_ref())
-            .await;
+        let target = wire::named_target("target", request.target)?;
+        let to = request.to.map(|to| wire::named_target("to", Some(to))).transpose()?;
+        let undelete = Undelete { target, to };
+        let stat = self.namespace().undelete(&caller.scope(), &undelete, repeat.as_ref()).await;
         let stat = stat.map_err(|error| failure::of(&error))?;
         Ok(v1::UndeleteResponse { stat: Some(convert::stat(stat)) })
     }
@@ -276,9 +266,8 @@ impl Handler {
     ) -> Result<v1::SetAttributesResponse, Failure> {
         let slot = request.slot.take();
         let repeat = repeat("SetAttributes", slot, &request)?;
-        let path = wire::path("path", &request.path)?;
         let change = SetAttributes {
-            path,
+            target: wire::target("target", request.target)?,
             follow: !request.no_follow,
             mode: request.mode.map(|mode| wire::mode("mode", mode)).transpose()?,
             uid: request.uid,

@@ -40,7 +40,7 @@ pub(super) async fn upload_file(
         })
         .await;
     }
-    let path = wire::path("path", &request.path)?;
+    let target = wire::named_target("target", request.target)?;
     let chunk_size =
         request.chunk_size.map(|bytes| wire::chunk_size("chunk_size", bytes)).transpose()?;
     let replication_factor = request
@@ -48,7 +48,7 @@ pub(super) async fn upload_file(
         .map(|replicas| replication_factor("replication_factor", replicas))
         .transpose()?;
     let upload = PlanUpload {
-        path,
+        target,
         size: request.size,
         chunk_size,
         replication_factor,
@@ -134,7 +134,7 @@ pub(super) async fn confirm_upload(
         chunks: written_chunks(request.chunks)?,
         size: request.size,
         attributes: wire::attributes("attributes", request.attributes, core.clock.now().into())?,
-        create_only: request.create_only,
+        precondition: wire::precondition("precondition", request.precondition)?,
     };
     let stat = core
         .namespace

@@ -13,8 +13,8 @@ use crate::cluster::{
 };
 
 async fn delete(cluster: &Cluster, path: &str, now: bool) -> u64 {
-    let path = path.to_owned().into();
-    let request = v1::DeleteRequest { path, now, ..v1::DeleteRequest::default() };
+    let target = Some(v1::Target::of_path(path.to_owned()));
+    let request = v1::DeleteRequest { target, now, ..v1::DeleteRequest::default() };
     let answer = cluster.client().await.delete(request).await.unwrap();
     answer.into_inner().restorable_until_ms
 }
@@ -51,7 +51,10 @@ async fn a_file_can_be_restored_in_time() {
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     delete(&cluster, "/file", false).await;
     let mut client = cluster.client().await;
-    let undelete = v1::UndeleteRequest { path: "/file".into(), ..v1::UndeleteRequest::default() };
+    let undelete = v1::UndeleteRequest {
+        target: Some(v1::Target::of_path("/file")),
+        ..v1::UndeleteRequest::default()
+    };
     client.undelete(undelete).await.unwrap();
     cluster.clock.advance(HOUR * 2);
     // Another one shows that the reaper has been there.

@@ -60,10 +60,10 @@ async fn creates_at_the_same_time_share_engine_commits() {
     let client = cluster.client().await;
     let create = |name: usize| {
         let mut client = client.clone();
-        let path = format!("/{name}").into();
+        let target = Some(v1::Target::of_path(format!("/{name}")));
         let attributes = Some(v1::Attributes { mode: 0o755, ..v1::Attributes::default() });
         let request =
-            v1::MakeDirectoryRequest { path, attributes, ..v1::MakeDirectoryRequest::default() };
+            v1::MakeDirectoryRequest { target, attributes, ..v1::MakeDirectoryRequest::default() };
         async move { client.make_directory(request).await.map(drop) }
     };
     create(100).await.unwrap();

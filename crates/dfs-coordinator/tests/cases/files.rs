@@ -16,7 +16,7 @@ fn slot(sequence: u64) -> v1::Slot {
 
 fn mkdir(path: &str, sequence: u64) -> v1::MakeDirectoryRequest {
     v1::MakeDirectoryRequest {
-        path: path.to_owned().into(),
+        target: Some(v1::Target::of_path(path.to_owned())),
         slot: Some(slot(sequence)),
         attributes: Some(v1::Attributes { mode: 0o755, ..v1::Attributes::default() }),
         ..v1::MakeDirectoryRequest::default()
@@ -24,7 +24,10 @@ fn mkdir(path: &str, sequence: u64) -> v1::MakeDirectoryRequest {
 }
 
 async fn names(cluster: &Cluster, path: &str) -> Vec<String> {
-    let request = v1::ListRequest { path: path.to_owned().into(), ..v1::ListRequest::default() };
+    let request = v1::ListRequest {
+        target: Some(v1::Target::of_path(path.to_owned())),
+        ..v1::ListRequest::default()
+    };
     let mut pages = cluster.client().await.list_directory(request).await.unwrap().into_inner();
     let mut names = Vec::new();
     while let Some(page) = pages.next().await {
@@ -47,7 +50,7 @@ async fn a_file_appears_when_it_is_confirmed_and_says_where_its_bytes_are() {
         let receipts: Vec<_> = cluster.nodes.values().map(|node| node.write(chunk, data)).collect();
         chunks.push(written(chunk, planned.file_offset, data, &receipts));
     }
-    let stat = v1::StatRequest { path: "/file".into(), no_follow: false };
+    let stat = v1::StatRequest { target: Some(v1::Target::of_path("/file")), no_follow: false };
     assert_eq!(refused(client.stat(stat.clone()).await), ErrorCode::NotFound);
     let confirm = v1::ConfirmRequest {
         tokens: vec![plan.token],
@@ -64,7 +67,10 @@ async fn a_file_appears_when_it_is_confirmed_and_says_where_its_bytes_are() {
     assert_eq!(client.confirm_upload(confirm).await.unwrap().into_inner().stat, confirmed);
     assert_eq!(names(&cluster, "/").await, ["file"]);
 
-    let open = v1::OpenRequest { path: "/file".into(), ..v1::OpenRequest::default() };
+    let open = v1::OpenRequest {
+        target: Some(v1::Target::of_path("/file")),
+        ..v1::OpenRequest::default()
+    };
     let opened = client.open_file(open).await.unwrap().into_inner();
     let lengths: Vec<u64> = opened.extents.iter().map(|extent| extent.length).collect();
     assert_eq!((lengths, opened.nodes.len()), (vec![CHUNK, 5], 3));
@@ -146,15 +152,15 @@ async fn names_are_moved_changed_and_listed_in_pages() {
         client.make_directory(mkdir(path, sequence)).await.unwrap();
     }
     let rename = v1::RenameRequest {
-        from: "/d/b".into(),
-        to: "/e/b".into(),
+        from: Some(v1::Target::of_path("/d/b")),
+        to: Some(v1::Target::of_path("/e/b")),
         slot: Some(slot(6)),
         ..v1::RenameRequest::default()
     };
     client.rename(rename).await.unwrap();
     let link = v1::MakeSymlinkRequest {
-        path: "/link".into(),
-        target: "e".into(),
+        target: Some(v1::Target::of_path("/link")),
+        symlink_target: "e".into(),
         attributes: Some(v1::Attributes { mode: 0o777, ..v1::Attributes::default() }),
         slot: Some(slot(7)),
         ..v1::MakeSymlinkRequest::default()
@@ -163,14 +169,15 @@ async fn names_are_moved_changed_and_listed_in_pages() {
     assert_eq!(names(&cluster, "/").await, ["d", "e", "link"]);
     assert_eq!(names(&cluster, "/link").await, ["b"]);
     let set = v1::SetAttributesRequest {
-        path: "/link/b".into(),
+        target: Some(v1::Target::of_path("/link/b")),
         mode: Some(0o700),
         slot: Some(slot(8)),
         ..v1::SetAttributesRequest::default()
     };
     let stat = client.set_attributes(set).await.unwrap().into_inner().stat.unwrap();
     assert_eq!(stat.attributes.unwrap().mode, 0o700);
-    let page = v1::ListRequest { path: "/d".into(), after: "a".into(), limit: 1 };
+    let page =
+        v1::ListRequest { target: Some(v1::Target::of_path("/d")), after: "a".into(), limit: 1 };
     let mut pages = client.list_directory(page).await.unwrap().into_inner();
     let page = pages.next().await.unwrap().unwrap();
     assert_eq!((page.entries.len(), &page.entries[0].name[..]), (1, &b"c"[..]));
@@ -182,10 +189,14 @@ async fn what_cannot_be_is_refused_with_its_code() {
     let cluster = Cluster::start(3).await;
     let mut client = cluster.client().await;
     for path in ["", "a", "/a/../b", "/a//b", "/a\0b"] {
-        let request = v1::StatRequest { path: path.to_owned().into(), no_follow: false };
+        let request = v1::StatRequest {
+            target: Some(v1::Target::of_path(path.to_owned())),
+            no_follow: false,
+        };
         assert_eq!(refused(client.stat(request).await), ErrorCode::InvalidArgument, "{path:?}");
     }
-    let long = v1::StatRequest { path: vec![b'/'; 4_097].into(), no_follow: false };
+    let long =
+        v1::StatRequest { target: Some(v1::Target::of_path(vec![b'/'; 4_097])), no_follow: false };
     assert_eq!(refused(client.stat(long).await), ErrorCode::NameTooLong);
     for size in [0, CHUNK + 1, 1 << 40] {
         let request = v1::UploadRequest { chunk_size: Some(size), ..upload_request("/a", CHUNK) };

@@ -119,7 +119,8 @@ async fn a_node_that_joined_through_another_coordinator_is_known_when_it_is_need
     // It reports to the first alone, and the second has read the records before it came.
     let node = first.add_node(3).await;
     first.put("/f", b"data", &[1, 2, 3]).await;
-    let request = v1::OpenRequest { path: "/f".into(), ..v1::OpenRequest::default() };
+    let request =
+        v1::OpenRequest { target: Some(v1::Target::of_path("/f")), ..v1::OpenRequest::default() };
     let opened = second.client().await.open_file(request).await.unwrap().into_inner();
     let addresses: Vec<_> = opened.nodes.iter().map(|node| node.address.as_str()).collect();
     assert!(addresses.contains(&node.address.as_str()), "{addresses:?}");
@@ -207,8 +208,11 @@ async fn a_coordinator_that_wakes_with_the_lease_long_gone_changes_nothing() {
     .await;
 
     // Work for the reaper and for repair, which the earlier holder would do.
-    let gone =
-        v1::DeleteRequest { path: "/gone".into(), now: true, ..v1::DeleteRequest::default() };
+    let gone = v1::DeleteRequest {
+        target: Some(v1::Target::of_path("/gone")),
+        now: true,
+        ..v1::DeleteRequest::default()
+    };
     cluster.client().await.delete(gone).await.unwrap();
     cluster.node(3).silence();
     let before = everything(&engine.inner).await;

@@ -272,8 +272,10 @@ impl Cluster {
 
     /// The recorded replicas of the first chunk of a file, and whether each is bad.
     pub(crate) async fn replicas(&self, path: &str) -> BTreeMap<u128, bool> {
-        let request =
-            v1::OpenRequest { path: path.to_owned().into(), ..v1::OpenRequest::default() };
+        let request = v1::OpenRequest {
+            target: Some(v1::Target::of_path(path.to_owned())),
+            ..v1::OpenRequest::default()
+        };
         let opened = self.client().await.open_file(request).await.unwrap().into_inner();
         let replicas = opened.extents[0].replicas.iter();
         replicas
@@ -284,7 +286,7 @@ impl Cluster {
 
 pub(crate) fn upload_request(path: &str, size: u64) -> v1::UploadRequest {
     v1::UploadRequest {
-        path: path.to_owned().into(),
+        target: Some(v1::Target::of_path(path.to_owned())),
         size: Some(size),
         chunk_size: Some(CHUNK),
         ..v1::UploadRequest::default()

@@ -28,7 +28,7 @@ pub struct Report {
     pub keys: u64,
     /// Bytes of all keys and values.
     pub bytes: u64,
-    /// Files, unlinked ones included.
+    /// Files and special files, unlinked ones included.
     pub files: u64,
     /// Directories, likewise.
     pub directories: u64,

@@ -11,8 +11,10 @@ use crate::codec::Record;
 use crate::engine::{Snapshot, Versioned};
 use crate::namespace::{Chunk, Node, Replication, WorkerControl};
 use crate::records::answer::Kept;
+use crate::records::entry::Entry;
+use crate::records::extent::Extent;
 use crate::records::format::{Coordinators, StoreFormat, Upgrade};
-use crate::records::inode::{Content, Entry, Extent, File, Inode, Link, Times};
+use crate::records::inode::{Content, File, Inode, Link, Times};
 use crate::records::setting::{ClientFloor, Cluster, Floor, Mark, NextInode};
 use crate::records::unlinked::Unlinked;
 use crate::records::upload::Upload;
@@ -275,6 +277,10 @@ impl<'a> Walk<'a> {
                 }
             }
             Content::Symlink { .. } => self.report.symlinks += 1,
+            Content::Fifo
+            | Content::Socket
+            | Content::CharacterDevice { .. }
+            | Content::BlockDevice { .. } => self.report.files += 1,
         }
     }
 

@@ -4,14 +4,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dfs_types::{Attributes, CHUNK_SIZE_MIN, ChunkId, ClusterId, Scope, SeededRandom, Slot};
+use dfs_types::{
+    Attributes, CHUNK_SIZE_MIN, ChunkId, ClusterId, Precondition, Scope, SeededRandom, Slot,
+};
 
 use super::Harness;
 use super::histories::run::{NODE, StoppedClock, at, register_node, written};
 use crate::Committer;
 use crate::namespace::{
     Components, Confirm, Delete, InitOptions, Namespace, NextPage, OpenFile, Options, Placement,
-    PlanUpload, ReapLimits, Repeat, Replication, Target, UploadPlan, init,
+    PlanUpload, ReapLimits, Repeat, Replication, UploadPlan, init,
 };
 use crate::placement::{Candidate, RoundRobin};
 
@@ -35,7 +37,7 @@ pub async fn file_of_many_extents(harness: &mut dyn Harness) {
 
     let written = write(&namespace).await;
     assert_eq!(read(&namespace).await, written, "each extent, in the order of the file");
-    let request = Delete { path: at(PATH), recursive: false, now: true };
+    let request = Delete { target: at(PATH), recursive: false, now: true, precondition: None };
     namespace.delete(Scope::internal(), &request, Some(&repeat(2))).await.unwrap();
     let replicas = reap(&namespace).await;
     assert_eq!(replicas, written.iter().copied().collect::<BTreeSet<_>>(), "each replica once");
@@ -59,7 +61,7 @@ async fn write(namespace: &Namespace) -> Vec<ChunkId> {
     let selector = RoundRobin::default();
     let placement = Placement { candidates: &candidates, selector: &selector };
     let request = PlanUpload {
-        path: at(PATH),
+        target: at(PATH),
         size: Some(EXTENTS * CHUNK_SIZE_MIN),
         chunk_size: Some(CHUNK_SIZE_MIN),
         replication_factor: None,
@@ -84,7 +86,7 @@ async fn write(namespace: &Namespace) -> Vec<ChunkId> {
         chunks: Vec::new(),
         size: EXTENTS * CHUNK_SIZE_MIN,
         attributes: Attributes::default(),
-        create_only: true,
+        precondition: Some(Precondition::Absent),
     };
     namespace.confirm(Scope::internal(), &confirm, Some(&repeat(1))).await.unwrap();
     chunks
@@ -99,7 +101,7 @@ async fn read(namespace: &Namespace) -> Vec<ChunkId> {
     let mut chunks = Vec::new();
     let mut offset = Some(0);
     while let Some(from) = offset {
-        let target = Target::Path(at(PATH));
+        let target = at(PATH);
         let request = OpenFile { target, offset: from, length: 0, max_extents: 0 };
         let page = namespace.open_file(Scope::internal(), &request).await.unwrap();
         chunks.extend(page.extents.iter().map(|extent| extent.chunk_id));

@@ -15,7 +15,7 @@ pub const COMMIT_KEYS_MAX: usize = 100;
 /// Bytes a key has at most.
 pub const KEY_LEN_MAX: usize = 512;
 /// Bytes a value has at most.
-pub const VALUE_LEN_MAX: usize = 64 << 10;
+pub const VALUE_LEN_MAX: usize = (64 << 10) + 64;
 /// Bytes that the keys and values of one commit have at most, in conditions and writes together.
 pub const COMMIT_BYTES_MAX: usize = 1 << 20;
 

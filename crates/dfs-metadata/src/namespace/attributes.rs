@@ -1,9 +1,10 @@
 //! Changing attributes.
 
-use dfs_types::{Access, Attributes, DfsPath, FileTime, Scope};
+use dfs_types::{Access, Attributes, FileTime, Scope, Target};
 
 use super::mutation::Mutation;
 use super::resolve::{Last, resolve};
+use super::stat::{describe, gone};
 use super::transaction::Transaction;
 use super::{FileStat, Namespace, Repeat};
 use crate::records::answer::{Answer, stat_of};
@@ -14,7 +15,7 @@ use crate::{Error, keys};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAttributes {
     /// Of what.
-    pub path: DfsPath,
+    pub target: Target,
     /// Of what a symlink at the end of the path leads to.
     pub follow: bool,
     /// Permission bits.
@@ -45,10 +46,10 @@ impl Namespace {
         request: &SetAttributes,
     ) -> Result<Answer, Error> {
         let last = if request.follow { Last::Follow } else { Last::Keep };
-        let inode = resolve(tx, &request.path, last).await?.inode()?;
+        let inode = resolve(tx, &request.target, last).await?.inode()?;
         let key = keys::inode(inode);
-        let not_found = || Error::NotFound { path: request.path.clone() };
-        let mut record = tx.get::<Inode>(&key).await?.ok_or_else(not_found)?;
+        let found = tx.get::<Inode>(&key).await?;
+        let mut record = found.ok_or_else(|| gone(&request.target, inode))?;
         let now = self.now();
         let old = record.attributes;
         record.attributes = Attributes {
@@ -70,6 +71,6 @@ impl Namespace {
             };
         }
         tx.put(key, &record);
-        Ok(Answer::Stat(super::stat::describe(inode, &record, times)))
+        Ok(Answer::Stat(describe(inode, &record, times, tx.new_change())))
     }
 }

@@ -67,11 +67,10 @@ pub async fn init(
         incarnation: identity.incarnation,
         key: SealKey::random(random),
     };
-    let root = Inode {
-        attributes: Attributes { mode: 0o755, ..Attributes::default() },
-        ctime: clock.now(),
-        content: Content::Directory(Directory { parent: InodeId::ROOT, link: Link::Linked }),
-    };
+    let now = clock.now();
+    let attributes = Attributes { mode: 0o755, mtime: now.into(), ..Attributes::default() };
+    let place = Directory { parent: InodeId::ROOT, link: Link::Linked };
+    let root = Inode::new(attributes, now, Content::Directory(place));
     let put = |key: Bytes, value: Vec<u8>| Write::Put(key, value.into());
     let commit = Commit {
         conditions: vec![

@@ -1,13 +1,14 @@
 //! Deleting.
 
-use dfs_types::{Access, DfsPath, FileKind, InodeId, Scope, Timestamp};
+use dfs_types::{Access, FileKind, InodeId, Name, Precondition, Scope, Target, Timestamp};
 
 use super::mutation::Mutation;
-use super::resolve::{Last, Named, resolve};
+use super::resolve::{Last, resolve};
 use super::transaction::Transaction;
 use super::{Namespace, Repeat};
 use crate::records::answer::Answer;
-use crate::records::inode::{Directory, Entry, Inode, Link, Times};
+use crate::records::entry::Entry;
+use crate::records::inode::{Directory, Inode, Link, Times};
 use crate::records::setting::Mark;
 use crate::records::unlinked::Unlinked;
 use crate::{Error, keys};
@@ -16,11 +17,13 @@ use crate::{Error, keys};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delete {
     /// What; a symlink itself.
-    pub path: DfsPath,
+    pub target: Target,
     /// A directory with all below it; without this it must be empty.
     pub recursive: bool,
     /// Without a time in which it could be restored.
     pub now: bool,
+    /// What must hold of the name.
+    pub precondition: Option<Precondition>,
 }
 
 impl Namespace {
@@ -44,14 +47,15 @@ impl Namespace {
         tx: &mut Transaction,
         request: &Delete,
     ) -> Result<Answer, Error> {
-        let named = resolve(tx, &request.path, Last::Keep).await?.named()?;
+        let named = resolve(tx, &request.target, Last::Keep).await?.named()?;
         let entry = named.taken()?;
+        tx.require(request.precondition, &request.target, named.entry).await?;
         if entry.kind == FileKind::Directory && !request.recursive {
-            tx.must_be_empty(entry.inode, &request.path).await?;
+            tx.must_be_empty(entry.inode, &request.target).await?;
         }
         let now = self.now();
         let restorable = if request.now { Restorable::No } else { Restorable::ForAWhile };
-        let until = self.unlink(tx, &named, entry, restorable, now).await?;
+        let until = self.unlink(tx, named.parent, &named.name, entry, restorable, now).await?;
         tx.put(keys::times(named.parent), &Times::now(now));
         tx.delete(named.key());
         Ok(Answer::RestorableUntil(until))
@@ -62,7 +66,8 @@ impl Namespace {
     pub(super) async fn unlink(
         &self,
         tx: &mut Transaction,
-        place: &Named,
+        parent: InodeId,
+        name: &Name,
         entry: Entry,
         restorable: Restorable,
         now: Timestamp,
@@ -72,13 +77,7 @@ impl Namespace {
             Restorable::No => None,
         };
         let not_before = until.unwrap_or(AT_ONCE);
-        let unlinked = Unlinked {
-            kind: entry.kind,
-            parent: place.parent,
-            name: place.name.clone(),
-            time: now,
-            reaping: false,
-        };
+        let unlinked = Unlinked::new(entry.kind, parent, name.clone(), now);
         if entry.kind == FileKind::Directory {
             tx.set_link(entry.inode, Link::Unlinked).await?;
         }
@@ -105,11 +104,11 @@ impl Transaction {
     pub(super) async fn must_be_empty(
         &mut self,
         directory: InodeId,
-        path: &DfsPath,
+        target: &Target,
     ) -> Result<(), Error> {
         let prefix = keys::entries(directory);
         if !self.range::<Entry>(&prefix, &[], 1).await?.is_empty() {
-            return Err(Error::NotEmpty { path: path.clone() });
+            return Err(Error::NotEmpty { target: target.clone() });
         }
         self.expect_empty(prefix);
         Ok(())

@@ -1,13 +1,14 @@
 //! Making directories.
 
-use dfs_types::{Access, Attributes, DfsPath, FileKind, InodeId, Name, Scope, Timestamp};
+use dfs_types::{Access, Attributes, FileKind, InodeId, Name, Scope, Target, Timestamp};
 
 use super::mutation::Mutation;
 use super::resolve::{Last, Named, Place, resolve};
 use super::transaction::{Attempt, Transaction};
 use super::{FileStat, Namespace, Repeat, TRIES};
 use crate::records::answer::{Answer, stat_of};
-use crate::records::inode::{Content, Directory, Entry, Inode, Link, Times};
+use crate::records::entry::Entry;
+use crate::records::inode::{Content, Directory, Inode, Link, Times};
 use crate::{Error, keys};
 
 /// Directories that are made in one commit: with three keys each, and those of the way there, they
@@ -18,8 +19,8 @@ const AT_ONCE: usize = 12;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MakeDirectory {
     /// Where.
-    pub path: DfsPath,
-    /// Makes missing parents, and is content with a directory that is there.
+    pub target: Target,
+    /// Makes missing parents of a path, and is content with a directory that is there.
     pub parents: bool,
     /// Of each directory that is made.
     pub attributes: Attributes,
@@ -56,7 +57,7 @@ impl Namespace {
             {
                 return Ok(false);
             }
-            let place = resolve(&mut tx, &request.path, Last::Follow).await?;
+            let place = resolve(&mut tx, &request.target, Last::Follow).await?;
             let Place::Named(named) = place else { return Ok(false) };
             if named.missing_below.len() < AT_ONCE {
                 return Ok(false);
@@ -75,20 +76,21 @@ impl Namespace {
         tx: &mut Transaction,
         request: &MakeDirectory,
     ) -> Result<Answer, Error> {
-        let path = &request.path;
+        let target = &request.target;
         let last = if request.parents { Last::Follow } else { Last::Keep };
-        let place = resolve(tx, path, last).await?;
+        let place = resolve(tx, target, last).await?;
         let there = match &place {
             Place::Root => Some(InodeId::ROOT),
+            Place::Inode(inode) => return Err(Error::NameNeeded(*inode)),
             Place::Named(Named { entry: Some(entry), .. }) => match entry.kind {
                 FileKind::Directory => Some(entry.inode),
-                _ => return Err(Error::AlreadyExists { path: path.clone() }),
+                _ => return Err(Error::AlreadyExists { target: target.clone() }),
             },
             Place::Named(_) => None,
         };
         if let Some(inode) = there {
             if !request.parents {
-                return Err(Error::AlreadyExists { path: path.clone() });
+                return Err(Error::AlreadyExists { target: target.clone() });
             }
             let stat = tx.stat(inode).await?;
             return stat.map(Answer::Stat).ok_or(Error::Stale(inode));
@@ -111,7 +113,7 @@ impl Namespace {
         attributes: Attributes,
     ) -> Result<FileStat, Error> {
         let now = self.now();
-        tx.grow(top.parent, &top.path, now).await?;
+        tx.grow(top.parent, &top.target, now).await?;
         let mode = attributes.mode & Attributes::MODE_MASK;
         let attributes = Attributes { mode, ..attributes };
         let mut parent = top.parent;
@@ -119,12 +121,12 @@ impl Namespace {
         for name in std::iter::once(&top.name).chain(below) {
             let inode = self.next_inode().await?;
             let place = Directory { parent, link: Link::Linked };
-            let record = Inode { attributes, ctime: now, content: Content::Directory(place) };
+            let record = Inode::new(attributes, now, Content::Directory(place));
             let times = Times { mtime: attributes.mtime, ctime: now };
-            tx.put(keys::entry(parent, name), &Entry { inode, kind: FileKind::Directory });
+            tx.put(keys::entry(parent, name), &Entry::new(inode, FileKind::Directory));
             tx.put(keys::inode(inode), &record);
             tx.put(keys::times(inode), &times);
-            made = Some(super::stat::describe(inode, &record, Some(times)));
+            made = Some(super::stat::describe(inode, &record, Some(times), tx.new_change()));
             parent = inode;
         }
         made.ok_or_else(|| top.not_found())
@@ -136,13 +138,13 @@ impl Transaction {
     pub(super) async fn grow(
         &mut self,
         directory: InodeId,
-        path: &DfsPath,
+        target: &Target,
         now: Timestamp,
     ) -> Result<(), Error> {
         let record = self.get::<Inode>(&keys::inode(directory)).await?;
         let link = record.and_then(|record| record.directory()).map(|found| found.link);
         if link != Some(Link::Linked) {
-            return Err(Error::NotFound { path: path.clone() });
+            return Err(Error::NotFound { target: target.clone() });
         }
         self.put(keys::times(directory), &Times::now(now));
         Ok(())

@@ -62,8 +62,8 @@ impl Namespace {
             if let Some(repeat) = repeat {
                 super::slots::keep(&mut tx, repeat, &answer);
             }
-            if let Attempt::Committed(_) = self.commit(tx).await? {
-                return Ok(answer);
+            if let Attempt::Committed(revision) = self.commit(tx).await? {
+                return Ok(answer.committed(revision));
             }
         }
         Err(Error::Conflict { what: mutation.what(), tries: TRIES })

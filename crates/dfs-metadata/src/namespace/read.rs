@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use bytes::Bytes;
-use dfs_types::{Access, ChunkId, DfsPath, InodeId, Scope};
+use dfs_types::{Access, ChunkId, InodeId, Scope, Target};
 
 use super::resolve::{Last, resolve};
 use super::transaction::Transaction;
-use super::{Chunk, FileStat, Namespace, Target};
-use crate::records::inode::{Content, Extent, File, Inode};
+use super::{Chunk, FileStat, Namespace};
+use crate::records::extent::Extent;
+use crate::records::inode::{Content, File, Inode};
 use crate::{Error, keys};
 
 /// Asks where bytes of a file lie.
@@ -62,21 +63,18 @@ impl Namespace {
     pub async fn open_file(&self, scope: &Scope, request: &OpenFile) -> Result<ReadPlan, Error> {
         scope.require(Access::Read)?;
         let mut tx = self.begin().await?;
-        let inode = match &request.target {
-            Target::Path(path) => resolve(&mut tx, path, Last::Follow).await?.inode()?,
-            Target::Inode(inode) => *inode,
-        };
-        let record = tx.peek::<Inode>(&keys::inode(inode)).await?.ok_or(Error::Stale(inode))?;
-        let path = || match &request.target {
-            Target::Path(path) => path.clone(),
-            Target::Inode(_) => DfsPath::root(),
-        };
+        let target = &request.target;
+        let inode = resolve(&mut tx, target, Last::Follow).await?.inode()?;
+        let found = tx.look::<Inode>(&keys::inode(inode)).await?;
+        let (record, version) = found.ok_or(Error::Stale(inode))?;
+        let target = || target.clone();
         let file = match &record.content {
             Content::File(file) => file,
-            Content::Directory(_) => return Err(Error::IsADirectory { path: path() }),
-            Content::Symlink { .. } => return Err(Error::IsASymlink { path: path() }),
+            Content::Directory(_) => return Err(Error::IsADirectory { target: target() }),
+            Content::Symlink { .. } => return Err(Error::IsASymlink { target: target() }),
+            _ => return Err(Error::IsSpecial { target: target(), kind: record.kind() }),
         };
-        let stat = super::stat::describe(inode, &record, None);
+        let stat = super::stat::describe(inode, &record, None, tx.change(version));
         let end = match request.length {
             0 => file.size,
             length => request.offset.saturating_add(length).min(file.size),
@@ -98,7 +96,7 @@ impl Namespace {
             let key = || keys::show(&keys::chunk(extent.chunk));
             let damaged = || Error::Damaged { key: key(), what: "no chunk, but an extent in it" };
             let chunk = chunks.get(&extent.chunk).cloned().flatten().ok_or_else(damaged)?;
-            let Extent { length, chunk: chunk_id, chunk_offset } = extent;
+            let Extent { length, chunk: chunk_id, chunk_offset, .. } = extent;
             read.push(ReadExtent { file_offset, length, chunk_id, chunk_offset, chunk });
         }
         Ok(ReadPlan { stat, extents: read, next_offset })

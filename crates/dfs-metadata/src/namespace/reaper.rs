@@ -9,7 +9,9 @@ use super::delete::AT_ONCE;
 use super::transaction::{Attempt, Transaction};
 use super::{Chunk, Namespace, Replica};
 use crate::engine::Condition;
-use crate::records::inode::{Content, Entry, Extent, Inode, Link};
+use crate::records::entry::Entry;
+use crate::records::extent::Extent;
+use crate::records::inode::{Content, Inode, Link};
 use crate::records::unlinked::Unlinked;
 use crate::records::upload::Upload;
 use crate::{Error, keys};
@@ -138,9 +140,7 @@ impl Namespace {
             let mut replicas = Vec::new();
             let is_done = match unlinked.kind {
                 FileKind::Directory => tx.reap_directory(key, &unlinked, inode).await?,
-                FileKind::File | FileKind::Symlink => {
-                    tx.reap_file(key, &unlinked, inode, &mut replicas).await?
-                }
+                _ => tx.reap_file(key, &unlinked, inode, &mut replicas).await?,
             };
             if is_done {
                 tx.delete(key.clone());
@@ -253,13 +253,8 @@ impl Transaction {
         for (entry_key, entry) in found {
             self.get::<Entry>(&entry_key).await?;
             let damaged = || Error::Damaged { key: keys::show(&entry_key), what: "no name" };
-            let child = Unlinked {
-                kind: entry.kind,
-                parent: inode,
-                name: keys::entry_name(&entry_key).ok_or_else(damaged)?,
-                time: unlinked.time,
-                reaping: false,
-            };
+            let name = keys::entry_name(&entry_key).ok_or_else(damaged)?;
+            let child = Unlinked::new(entry.kind, inode, name, unlinked.time);
             if entry.kind == FileKind::Directory {
                 self.set_link(entry.inode, Link::Unlinked).await?;
             }

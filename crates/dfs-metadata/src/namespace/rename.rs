@@ -1,13 +1,14 @@
 //! Renaming.
 
-use dfs_types::{Access, DfsPath, FileKind, InodeId, Scope};
+use dfs_types::{Access, FileKind, InodeId, Precondition, Scope, Target};
 
 use super::delete::Restorable;
 use super::mutation::Mutation;
-use super::resolve::{Last, resolve};
+use super::resolve::{Last, Named, resolve};
 use super::transaction::Transaction;
 use super::{Namespace, Repeat};
 use crate::records::answer::Answer;
+use crate::records::entry::Entry;
 use crate::records::inode::{Directory, Inode, Link, Times};
 use crate::records::setting::Mark;
 use crate::{Error, keys};
@@ -16,16 +17,19 @@ use crate::{Error, keys};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rename {
     /// What; a symlink itself.
-    pub from: DfsPath,
-    /// Its new path.
-    pub to: DfsPath,
-    /// Refuses to replace anything.
-    pub no_replace: bool,
+    pub from: Target,
+    /// Its new name.
+    pub to: Target,
+    /// What must hold of the new name.
+    pub precondition: Option<Precondition>,
+    /// Gives what has the new name the old one, instead of replacing it.
+    pub exchange: bool,
 }
 
 impl Namespace {
     /// Renames in one step, replacing as rename(2) does: a file by a file, an empty directory by
     /// a directory. Onto itself it does nothing. What was replaced can be restored for a while.
+    /// With `exchange`, two things of any kind swap their names.
     pub async fn rename(
         &self,
         scope: &Scope,
@@ -45,53 +49,97 @@ impl Namespace {
         let moved = from.taken()?;
         let to = resolve(tx, &request.to, Last::Keep).await?.named()?.in_parent()?;
         let is_directory = moved.kind == FileKind::Directory;
-        if is_directory && to.above.contains(&moved.inode) {
-            let (from, to) = (request.from.clone(), request.to.clone());
-            return Err(Error::WouldCycle { from, to });
+        tx.refuse_cycle(request, moved, &from, &to).await?;
+        tx.require(request.precondition, &request.to, to.entry).await?;
+        if request.exchange {
+            return self.exchange(tx, request, &from, &to).await;
         }
         let now = self.now();
         if let Some(replaced) = to.entry {
-            if request.no_replace {
-                return Err(Error::AlreadyExists { path: request.to.clone() });
-            }
             if replaced.inode == moved.inode {
                 return Ok(Answer::Done);
             }
+            let target = || request.to.clone();
             match (is_directory, replaced.kind == FileKind::Directory) {
                 (true, true) => tx.must_be_empty(replaced.inode, &request.to).await?,
-                (true, false) => return Err(Error::NotADirectory { path: request.to.clone() }),
-                (false, true) => return Err(Error::IsADirectory { path: request.to.clone() }),
+                (true, false) => return Err(Error::NotADirectory { target: target() }),
+                (false, true) => return Err(Error::IsADirectory { target: target() }),
                 (false, false) => {}
             }
-            self.unlink(tx, &to, replaced, Restorable::ForAWhile, now).await?;
+            self.unlink(tx, to.parent, &to.name, replaced, Restorable::ForAWhile, now).await?;
         }
-        tx.grow(to.parent, &to.path, now).await?;
+        tx.grow(to.parent, &to.target, now).await?;
         tx.put(keys::times(from.parent), &Times::now(now));
         tx.delete(from.key());
         tx.put(to.key(), &moved);
         if is_directory && from.parent != to.parent {
-            move_directory(tx, moved.inode, to.parent).await?;
+            tx.set_parent(moved.inode, to.parent).await?;
         }
         if moved.kind != FileKind::File {
             tx.put(keys::NAMES, &Mark);
         }
         Ok(Answer::Done)
     }
+
+    /// Swaps two names, of which none is in the directory that the other stands for.
+    async fn exchange(
+        &self,
+        tx: &mut Transaction,
+        request: &Rename,
+        from: &Named,
+        to: &Named,
+    ) -> Result<Answer, Error> {
+        let (one, other) = (from.taken()?, to.taken()?);
+        if one.inode == other.inode {
+            return Ok(Answer::Done);
+        }
+        tx.refuse_cycle(request, other, to, from).await?;
+        for (moved, old, new) in [(one, from, to), (other, to, from)] {
+            if moved.kind == FileKind::Directory && old.parent != new.parent {
+                tx.set_parent(moved.inode, new.parent).await?;
+            }
+            if moved.kind != FileKind::File {
+                tx.put(keys::NAMES, &Mark);
+            }
+            tx.put(new.key(), &moved);
+            tx.grow(new.parent, &new.target, self.now()).await?;
+        }
+        Ok(Answer::Done)
+    }
 }
 
-/// Gives a directory another parent. Such moves are serial in the whole cluster, so that what was
-/// read of the directories above the new parent holds: no two moves can make a cycle together.
-async fn move_directory(
-    tx: &mut Transaction,
-    directory: InodeId,
-    parent: InodeId,
-) -> Result<(), Error> {
-    tx.get::<Mark>(&keys::MOVES).await?;
-    tx.put(keys::MOVES, &Mark);
-    let key = keys::inode(directory);
-    let record = tx.get::<Inode>(&key).await?;
-    let damaged = || Error::Damaged { key: keys::show(&key), what: "no directory" };
-    let record = record.filter(|record| record.directory().is_some()).ok_or_else(damaged)?;
-    tx.put(key, &record.with_directory(Directory { parent, link: Link::Linked }));
-    Ok(())
+impl Transaction {
+    /// Refuses to move a directory to a place inside it.
+    async fn refuse_cycle(
+        &self,
+        request: &Rename,
+        moved: Entry,
+        old: &Named,
+        new: &Named,
+    ) -> Result<(), Error> {
+        let changes_parent = moved.kind == FileKind::Directory && old.parent != new.parent;
+        if changes_parent && self.lies_within(new.parent, moved.inode).await? {
+            let (from, to) = (request.from.clone(), request.to.clone());
+            return Err(Error::WouldCycle { from, to });
+        }
+        Ok(())
+    }
+
+    /// Gives a directory another parent. Such moves are serial in the whole cluster, so that what
+    /// was read of the directories above the new parent holds: no two moves can make a cycle
+    /// together.
+    pub(super) async fn set_parent(
+        &mut self,
+        directory: InodeId,
+        parent: InodeId,
+    ) -> Result<(), Error> {
+        self.get::<Mark>(&keys::MOVES).await?;
+        self.put(keys::MOVES, &Mark);
+        let key = keys::inode(directory);
+        let record = self.get::<Inode>(&key).await?;
+        let damaged = || Error::Damaged { key: keys::show(&key), what: "no directory" };
+        let record = record.filter(|record| record.directory().is_some()).ok_or_else(damaged)?;
+        self.put(key, &record.with_directory(Directory { parent, link: Link::Linked }));
+        Ok(())
+    }
 }

@@ -1,12 +1,13 @@
-//! From a path to what it stands for.
+//! From a target to what it stands for.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use dfs_types::{DfsPath, FileKind, InodeId, Name, PathError, Revision};
+use dfs_types::{DfsPath, FileKind, InodeId, Name, PathError, Revision, Target};
 
 use super::transaction::Transaction;
-use crate::records::inode::{Content, Entry, Inode};
+use crate::records::entry::Entry;
+use crate::records::inode::{Content, Inode, Link};
 use crate::{Error, keys};
 
 /// Symlinks that are followed on the way, as many as Linux does.
@@ -24,23 +25,28 @@ pub(super) enum Last {
     Keep,
 }
 
-/// Where a path leads.
+/// Directories above one that are walked to find out whether it lies within another.
+const DEPTH_MAX: usize = 8_192;
+
+/// Where a target leads.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
     Root,
     Named(Named),
+    /// Addressed by its number: no name is known.
+    Inode(InodeId),
 }
 
 /// A place in a directory, taken or free.
 #[derive(Debug, Clone)]
 pub(super) struct Named {
-    /// As it was asked for, or up to the first name that is missing.
-    pub(super) path: DfsPath,
+    /// As it was asked for, or up to the first name of a path that is missing.
+    pub(super) target: Target,
     pub(super) parent: InodeId,
     pub(super) name: Name,
     pub(super) entry: Option<Entry>,
-    /// The directories above, from the root down to `parent`.
-    pub(super) above: Vec<InodeId>,
+    /// Whether the parent has a name itself. One that a path leads through always has.
+    is_parent_linked: bool,
     /// Names of the path below this one, when this one is missing.
     pub(super) missing_below: Vec<Name>,
 }
@@ -51,14 +57,17 @@ impl Place {
         match self {
             Self::Root => Ok(InodeId::ROOT),
             Self::Named(named) => named.taken().map(|entry| entry.inode),
+            Self::Inode(inode) => Ok(*inode),
         }
     }
 
-    /// A place that has a parent.
+    /// A name that may be changed: its directory has not been deleted.
     pub(super) fn named(self) -> Result<Named, Error> {
         match self {
             Self::Root => Err(Error::IsRoot),
-            Self::Named(named) => Ok(named),
+            Self::Inode(inode) => Err(Error::NameNeeded(inode)),
+            Self::Named(named) if named.is_parent_linked => Ok(named),
+            Self::Named(named) => Err(named.not_found()),
         }
     }
 }
@@ -75,7 +84,7 @@ impl Named {
     }
 
     pub(super) fn not_found(&self) -> Error {
-        Error::NotFound { path: self.path.clone() }
+        Error::NotFound { target: self.target.clone() }
     }
 
     pub(super) fn key(&self) -> Bytes {
@@ -89,12 +98,36 @@ enum Step {
     Up,
 }
 
-/// Finds where `path` leads. A commit of `tx` takes place only if it still leads there.
+/// Finds where a target leads; `last` is about paths alone. A commit of `tx` takes place only if it
+/// still leads there.
 pub(super) async fn resolve(
     tx: &mut Transaction,
-    path: &DfsPath,
+    target: &Target,
     last: Last,
 ) -> Result<Place, Error> {
+    match target {
+        Target::Path(path) => resolve_path(tx, path, last).await,
+        Target::Inode(inode) => Ok(Place::Inode(*inode)),
+        Target::Child { parent, name } => child(tx, *parent, name).await.map(Place::Named),
+    }
+}
+
+/// Looks a name up in a directory.
+async fn child(tx: &mut Transaction, parent: InodeId, name: &Name) -> Result<Named, Error> {
+    let record = tx.get::<Inode>(&keys::inode(parent)).await?.ok_or(Error::Stale(parent))?;
+    let not_a_directory = || Error::NotADirectory { target: parent.into() };
+    let directory = record.directory().ok_or_else(not_a_directory)?;
+    Ok(Named {
+        target: Target::child(parent, name),
+        parent,
+        name: name.clone(),
+        entry: tx.get(&keys::entry(parent, name)).await?,
+        is_parent_linked: directory.link == Link::Linked,
+        missing_below: Vec::new(),
+    })
+}
+
+async fn resolve_path(tx: &mut Transaction, path: &DfsPath, last: Last) -> Result<Place, Error> {
     let mut walk = PathWalk {
         path,
         steps: path.names().map(Step::Down).collect(),
@@ -166,7 +199,7 @@ impl PathWalk<'_> {
                 Some(entry) if is_last => {
                     return Ok(Place::Named(self.named(name, Some(entry), Vec::new())));
                 }
-                Some(_) => return Err(Error::NotADirectory { path: self.path_of(&name) }),
+                Some(_) => return Err(Error::NotADirectory { target: self.path_of(&name).into() }),
             }
         }
         Ok(self.directory_reached())
@@ -181,7 +214,7 @@ impl PathWalk<'_> {
         let inode = self.here();
         match self.above.pop() {
             Some((_, Some(name))) => {
-                let entry = Entry { inode, kind: FileKind::Directory };
+                let entry = Entry::new(inode, FileKind::Directory);
                 Place::Named(self.named(name, Some(entry), Vec::new()))
             }
             _ => Place::Root,
@@ -190,11 +223,11 @@ impl PathWalk<'_> {
 
     fn named(&self, name: Name, entry: Option<Entry>, missing_below: Vec<Name>) -> Named {
         Named {
-            path: self.path_of(&name),
+            target: self.path_of(&name).into(),
             parent: self.here(),
             name,
             entry,
-            above: self.above.iter().map(|(inode, _)| *inode).collect(),
+            is_parent_linked: true,
             missing_below,
         }
     }
@@ -205,7 +238,7 @@ impl PathWalk<'_> {
             match step {
                 Step::Down(name) => below.push(name),
                 // Nothing can be above what is not there.
-                Step::Up => return Err(Error::NotFound { path: self.path_of(&name) }),
+                Step::Up => return Err(Error::NotFound { target: self.path_of(&name).into() }),
             }
         }
         Ok(self.named(name, None, below))
@@ -238,6 +271,30 @@ impl PathWalk<'_> {
         let names = self.above.iter().filter_map(|(_, name)| name.as_ref());
         let path = names.chain([name]).try_fold(DfsPath::root(), |path, name| path.join(name));
         path.unwrap_or_else(|_| self.path.clone())
+    }
+}
+
+impl Transaction {
+    /// Returns whether a directory is `ancestor`, or lies below it. It holds at the commit if that
+    /// writes [`keys::MOVES`], as each change of a directory's parent does.
+    pub(super) async fn lies_within(
+        &self,
+        directory: InodeId,
+        ancestor: InodeId,
+    ) -> Result<bool, Error> {
+        let mut here = directory;
+        for _ in 0..DEPTH_MAX {
+            if here == ancestor {
+                return Ok(true);
+            }
+            if here == InodeId::ROOT {
+                return Ok(false);
+            }
+            // The parent of one that was deleted may be gone by now.
+            let Some(found) = self.directory(here).await? else { return Ok(false) };
+            here = found.parent;
+        }
+        Err(Error::TooDeep { directory, max: DEPTH_MAX })
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn earlier_answer(
     if client < floor {
         return Err(Error::ClientForgotten { too_old: floor.time().since(client.time()) });
     }
-    let Some(kept) = kept else { return Ok(None) };
+    let Some((kept, version)) = kept.zip(tx.expected(&key)) else { return Ok(None) };
     if kept.sequence > sequence {
         return Err(Error::SlotOvertaken { sequence, newest: kept.sequence });
     }
@@ -55,7 +55,7 @@ pub(super) async fn earlier_answer(
     if kept.body != repeat.body {
         return Err(Error::SlotReused { sequence });
     }
-    Ok(Some(kept.answer))
+    Ok(Some(kept.answer.committed(version)))
 }
 
 /// Keeps the answer, in the commit of the change itself.

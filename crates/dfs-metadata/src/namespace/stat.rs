@@ -1,22 +1,14 @@
 //! Looking: stat and listing.
 
 use bytes::Bytes;
-use dfs_types::{Access, DfsPath, FileKind, InodeId, Name, Scope};
+use dfs_types::{Access, Change, FileKind, InodeId, Name, Scope, Target};
 
 use super::resolve::{Last, resolve};
 use super::transaction::Transaction;
 use super::{FileStat, Namespace};
-use crate::records::inode::{Content, Directory, Entry, Inode, Times};
+use crate::records::entry::Entry;
+use crate::records::inode::{Content, Directory, Inode, Times};
 use crate::{Error, keys};
-
-/// What to look at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// What has this path; a symlink at its end is followed.
-    Path(DfsPath),
-    /// What has this number, also after it was unlinked, until it is taken apart.
-    Inode(InodeId),
-}
 
 /// A name in a directory and what it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,18 +34,20 @@ impl Namespace {
     /// Entries that a page has at most.
     pub const PAGE_LEN_MAX: usize = 1_000;
 
-    /// Describes what has a path; with `follow`, what a symlink at its end leads to.
+    /// Describes an inode; with `follow`, what a symlink at the end of a path leads to. An inode
+    /// addressed by its number is described also after it was unlinked, until it is reaped; then
+    /// [`Error::Stale`].
     pub async fn stat(
         &self,
         scope: &Scope,
-        path: &DfsPath,
+        target: &Target,
         follow: bool,
     ) -> Result<FileStat, Error> {
         scope.require(Access::Read)?;
         let mut tx = self.begin().await?;
         let last = if follow { Last::Follow } else { Last::Keep };
-        let place = resolve(&mut tx, path, last).await?;
-        tx.stat(place.inode()?).await?.ok_or_else(|| Error::NotFound { path: path.clone() })
+        let inode = resolve(&mut tx, target, last).await?.inode()?;
+        tx.stat(inode).await?.ok_or_else(|| gone(target, inode))
     }
 
     /// Lists entries of a directory with names greater than `after`, at most `limit` and
@@ -68,17 +62,12 @@ impl Namespace {
     ) -> Result<DirectoryPage, Error> {
         scope.require(Access::Read)?;
         let mut tx = self.begin().await?;
-        let directory = match directory {
-            Target::Path(path) => {
-                let inode = resolve(&mut tx, path, Last::Follow).await?.inode()?;
-                tx.directory(inode).await?.ok_or(Error::NotADirectory { path: path.clone() })?;
-                inode
-            }
-            Target::Inode(inode) => {
-                tx.directory(*inode).await?.ok_or(Error::Stale(*inode))?;
-                *inode
-            }
-        };
+        let target = directory;
+        let directory = resolve(&mut tx, target, Last::Follow).await?.inode()?;
+        let record = tx.peek::<Inode>(&keys::inode(directory)).await?;
+        if record.ok_or_else(|| gone(target, directory))?.directory().is_none() {
+            return Err(Error::NotADirectory { target: target.clone() });
+        }
         let after = after.map_or_else(Bytes::new, |name| keys::entry(directory, name));
         let limit = limit.clamp(1, Self::PAGE_LEN_MAX);
         let prefix = keys::entries(directory);
@@ -99,41 +88,53 @@ impl Transaction {
 
     /// Describes an inode; `None` when it is gone.
     pub(super) async fn stat(&self, inode: InodeId) -> Result<Option<FileStat>, Error> {
-        let Some(record) = self.peek::<Inode>(&keys::inode(inode)).await? else {
+        let Some((record, mut revision)) = self.look::<Inode>(&keys::inode(inode)).await? else {
             return Ok(None);
         };
-        let times = match record.content {
-            Content::Directory(_) => self.peek(&keys::times(inode)).await?,
-            _ => None,
-        };
-        Ok(Some(describe(inode, &record, times)))
+        let mut times = None;
+        if record.directory().is_some()
+            && let Some((found, version)) = self.look::<Times>(&keys::times(inode)).await?
+        {
+            times = Some(found);
+            revision = revision.max(version);
+        }
+        Ok(Some(describe(inode, &record, times, self.change(revision))))
     }
 
     async fn described(&self, found: Vec<(Bytes, Entry)>) -> Result<Vec<DirectoryEntry>, Error> {
         let inodes: Vec<Bytes> = found.iter().map(|(_, entry)| keys::inode(entry.inode)).collect();
-        let records = self.peek_many::<Inode>(&inodes).await?;
+        let records = self.look_many::<Inode>(&inodes).await?;
         let is_directory = |entry: &Entry| entry.kind == FileKind::Directory;
         let directories = found.iter().map(|(_, entry)| entry).filter(|entry| is_directory(entry));
         let times: Vec<Bytes> = directories.map(|entry| keys::times(entry.inode)).collect();
-        let mut times = self.peek_many::<Times>(&times).await?.into_iter();
+        let mut times = self.look_many::<Times>(&times).await?.into_iter();
         let mut entries = Vec::with_capacity(found.len());
         for ((key, entry), record) in found.into_iter().zip(records) {
             let damaged = |what| Error::Damaged { key: keys::show(&key), what };
-            let record = record.ok_or_else(|| damaged("an entry without its inode"))?;
+            let missing = || damaged("an entry without its inode");
+            let (record, version) = record.ok_or_else(missing)?;
             let name = keys::entry_name(&key).ok_or_else(|| damaged("a key of no entry"))?;
             let times = if is_directory(&entry) { times.next().flatten() } else { None };
-            entries.push(DirectoryEntry { name, stat: describe(entry.inode, &record, times) });
+            let (times, times_version) = times.unzip();
+            let change = self.change(version.max(times_version.unwrap_or_default()));
+            entries
+                .push(DirectoryEntry { name, stat: describe(entry.inode, &record, times, change) });
         }
         Ok(entries)
     }
 }
 
 /// What others see of an inode. The times of a directory are those of its last change of entries.
-pub(super) fn describe(inode: InodeId, record: &Inode, times: Option<Times>) -> FileStat {
+pub(super) fn describe(
+    inode: InodeId,
+    record: &Inode,
+    times: Option<Times>,
+    change: Change,
+) -> FileStat {
     let (size, symlink_target, replication_factor) = match &record.content {
         Content::File(file) => (file.size, Bytes::new(), file.replication),
-        Content::Directory(_) => (0, Bytes::new(), 0),
         Content::Symlink { target } => (target.len() as u64, target.clone(), 0),
+        _ => (0, Bytes::new(), 0),
     };
     let mut attributes = record.attributes;
     let mut ctime = record.ctime;
@@ -142,5 +143,25 @@ pub(super) fn describe(inode: InodeId, record: &Inode, times: Option<Times>) -> 
         ctime = ctime.max(times.ctime);
     }
     let kind = record.kind();
-    FileStat { inode, kind, size, attributes, ctime, symlink_target, replication_factor }
+    FileStat {
+        inode,
+        kind,
+        size,
+        attributes,
+        ctime,
+        born: record.born,
+        nlink: record.links,
+        rdev: record.rdev(),
+        symlink_target,
+        replication_factor,
+        change,
+    }
+}
+
+/// Why a target has no inode: one known by its number was reaped.
+pub(super) fn gone(target: &Target, inode: InodeId) -> Error {
+    match target {
+        Target::Inode(_) => Error::Stale(inode),
+        _ => Error::NotFound { target: target.clone() },
+    }
 }

@@ -1,7 +1,7 @@
 //! Making symlinks.
 
 use bytes::Bytes;
-use dfs_types::{Access, Attributes, DfsPath, FileKind, Scope};
+use dfs_types::{Access, Attributes, FileKind, Scope, Target};
 
 use super::delete::Restorable;
 use super::mutation::Mutation;
@@ -9,7 +9,8 @@ use super::resolve::{Last, Place, resolve};
 use super::transaction::Transaction;
 use super::{FileStat, Namespace, Repeat};
 use crate::records::answer::{Answer, stat_of};
-use crate::records::inode::{Content, Entry, Inode};
+use crate::records::entry::Entry;
+use crate::records::inode::{Content, Inode};
 use crate::{Error, keys};
 
 /// As Linux has it.
@@ -19,9 +20,9 @@ const TARGET_LEN_MAX: usize = 4_095;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MakeSymlink {
     /// Where.
-    pub path: DfsPath,
+    pub target: Target,
     /// What it points to: 1 to 4,095 bytes without NUL.
-    pub target: Bytes,
+    pub symlink_target: Bytes,
     /// Owner, group, mtime.
     pub attributes: Attributes,
     /// Replaces a file or symlink of that name, never a directory.
@@ -37,8 +38,8 @@ impl Namespace {
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
         scope.require(Access::Write)?;
-        let len = request.target.len();
-        if !(1..=TARGET_LEN_MAX).contains(&len) || request.target.contains(&0) {
+        let len = request.symlink_target.len();
+        if !(1..=TARGET_LEN_MAX).contains(&len) || request.symlink_target.contains(&0) {
             let what = format!(
                 "the target of a symlink has 1 to {TARGET_LEN_MAX} bytes without NUL, not {len}"
             );
@@ -52,31 +53,29 @@ impl Namespace {
         tx: &mut Transaction,
         request: &MakeSymlink,
     ) -> Result<Answer, Error> {
-        let place = resolve(tx, &request.path, Last::Keep).await?;
-        let Place::Named(named) = place else {
-            return Err(Error::AlreadyExists { path: request.path.clone() });
-        };
-        let named = named.in_parent()?;
+        let place = resolve(tx, &request.target, Last::Keep).await?;
+        if let Place::Root = place {
+            return Err(Error::AlreadyExists { target: request.target.clone() });
+        }
+        let named = place.named()?.in_parent()?;
         let now = self.now();
         if let Some(entry) = named.entry {
-            let path = request.path.clone();
+            let target = request.target.clone();
             if !request.replace {
-                return Err(Error::AlreadyExists { path });
+                return Err(Error::AlreadyExists { target });
             }
             if entry.kind == FileKind::Directory {
-                return Err(Error::IsADirectory { path });
+                return Err(Error::IsADirectory { target });
             }
-            self.unlink(tx, &named, entry, Restorable::ForAWhile, now).await?;
+            self.unlink(tx, named.parent, &named.name, entry, Restorable::ForAWhile, now).await?;
         }
-        tx.grow(named.parent, &named.path, now).await?;
+        tx.grow(named.parent, &named.target, now).await?;
         let inode = self.next_inode().await?;
-        let record = Inode {
-            attributes: Attributes { mode: 0o777, ..request.attributes },
-            ctime: now,
-            content: Content::Symlink { target: request.target.clone() },
-        };
-        tx.put(named.key(), &Entry { inode, kind: FileKind::Symlink });
+        let attributes = Attributes { mode: 0o777, ..request.attributes };
+        let content = Content::Symlink { target: request.symlink_target.clone() };
+        let record = Inode::new(attributes, now, content);
+        tx.put(named.key(), &Entry::new(inode, FileKind::Symlink));
         tx.put(keys::inode(inode), &record);
-        Ok(Answer::Stat(super::stat::describe(inode, &record, None)))
+        Ok(Answer::Stat(super::stat::describe(inode, &record, None, tx.new_change())))
     }
 }

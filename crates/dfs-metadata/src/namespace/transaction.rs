@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use dfs_types::{Level, Revision};
+use dfs_types::{Change, Incarnation, Level, Revision};
 
 use super::Namespace;
 use super::format::CurrentFormat;
@@ -16,6 +16,7 @@ use crate::{Error, keys};
 /// reads that matter still hold.
 pub(super) struct Transaction {
     snapshot: Box<dyn Snapshot>,
+    incarnation: Incarnation,
     /// What the writes are encoded for; the commit takes place only if it is unchanged.
     format: CurrentFormat,
     /// The newest level that is read.
@@ -41,6 +42,7 @@ impl Namespace {
         let snapshot = self.inner.components.engine.snapshot().await?;
         Ok(Transaction {
             snapshot,
+            incarnation: self.inner.identity.incarnation,
             format: self.current_format(),
             newest: self.inner.options.level,
             fence: None,
@@ -93,6 +95,17 @@ impl Transaction {
         self.snapshot.revision()
     }
 
+    /// The state that a commit of that revision leaves an inode in.
+    pub(super) fn change(&self, revision: Revision) -> Change {
+        Change { incarnation: self.incarnation, revision }
+    }
+
+    /// The state in which this transaction leaves what it writes; the revision is filled in once it
+    /// is committed.
+    pub(super) fn new_change(&self) -> Change {
+        self.change(Revision::default())
+    }
+
     /// The write level, now and when the commit takes place.
     pub(super) fn format(&self) -> CurrentFormat {
         self.format
@@ -143,9 +156,20 @@ impl Transaction {
         &self,
         keys: &[Bytes],
     ) -> Result<Vec<Option<R>>, Error> {
+        let found = self.look_many(keys).await?;
+        Ok(found.into_iter().map(|found| found.map(|(record, _)| record)).collect())
+    }
+
+    /// Reads records with their versions, in the order of the keys.
+    pub(super) async fn look_many<R: Record>(
+        &self,
+        keys: &[Bytes],
+    ) -> Result<Vec<Option<(R, Revision)>>, Error> {
         let found = self.snapshot.get_many(keys).await?;
         let decode = |(key, found): (&Bytes, Option<Versioned>)| {
-            found.map(|found| R::decode(key, &found.value, self.newest)).transpose()
+            let decode =
+                |found: Versioned| Ok((R::decode(key, &found.value, self.newest)?, found.version));
+            found.map(decode).transpose()
         };
         keys.iter().zip(found).map(decode).collect()
     }
@@ -202,6 +226,14 @@ impl Transaction {
             None => Condition::Absent(key.clone()),
         };
         self.conditions.insert(key, condition);
+    }
+
+    /// The version that the commit expects of a key.
+    pub(super) fn expected(&self, key: &Bytes) -> Option<Revision> {
+        match self.conditions.get(key)? {
+            Condition::Version(_, version) => Some(*version),
+            _ => None,
+        }
     }
 
     /// The commit takes place only if nothing lies under the prefix.

@@ -1,14 +1,14 @@
 //! Bringing back what was deleted or replaced.
 
 use bytes::Bytes;
-use dfs_types::{Access, DfsPath, FileKind, Scope, Timestamp};
+use dfs_types::{Access, FileKind, Scope, Target, Timestamp};
 
 use super::mutation::Mutation;
 use super::resolve::{Last, Named, resolve};
 use super::transaction::Transaction;
 use super::{FileStat, Namespace, Repeat};
 use crate::records::answer::{Answer, stat_of};
-use crate::records::inode::{Directory, Entry, Inode, Link};
+use crate::records::entry::Entry;
 use crate::records::unlinked::Unlinked;
 use crate::{Error, keys};
 
@@ -16,9 +16,9 @@ use crate::{Error, keys};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undelete {
     /// Where it was. Of several, the one deleted last.
-    pub path: DfsPath,
-    /// Where it shall be; where it was when not set.
-    pub to: Option<DfsPath>,
+    pub target: Target,
+    /// Where it is restored; where it was when not set.
+    pub to: Option<Target>,
 }
 
 impl Namespace {
@@ -38,32 +38,35 @@ impl Namespace {
         tx: &mut Transaction,
         request: &Undelete,
     ) -> Result<Answer, Error> {
-        let was = resolve(tx, &request.path, Last::Keep).await?.named()?.in_parent()?;
-        let nothing = || Error::NothingToRestore { path: request.path.clone() };
+        let was = resolve(tx, &request.target, Last::Keep).await?.named()?.in_parent()?;
+        let nothing = || Error::NothingToRestore { target: request.target.clone() };
         let now = self.now();
         let (key, found) = last_unlinked(tx, &was, now).await?.ok_or_else(nothing)?;
         let (_, inode) = keys::unlinked_parts(&key).ok_or_else(nothing)?;
         // It may have begun to be taken apart since.
         let still = tx.get::<Unlinked>(&key).await?.filter(|still| !still.reaping);
         still.ok_or_else(nothing)?;
-        let to_path = request.to.as_ref().unwrap_or(&request.path);
         let to = match &request.to {
             Some(to) => resolve(tx, to, Last::Keep).await?.named()?.in_parent()?,
             None => was,
         };
         if to.entry.is_some() {
-            return Err(Error::AlreadyExists { path: to_path.clone() });
+            return Err(Error::AlreadyExists { target: to.target.clone() });
         }
-        tx.grow(to.parent, &to.path, now).await?;
+        tx.grow(to.parent, &to.target, now).await?;
         tx.delete(key);
-        tx.put(to.key(), &Entry { inode, kind: found.kind });
+        tx.put(to.key(), &Entry::new(inode, found.kind));
+        let mut stat = tx.stat(inode).await?.ok_or_else(nothing)?;
         if found.kind == FileKind::Directory {
-            let key = keys::inode(inode);
-            let record = tx.get::<Inode>(&key).await?.ok_or_else(nothing)?;
-            let place = Directory { parent: to.parent, link: Link::Linked };
-            tx.put(key, &record.with_directory(place));
+            // A child of a directory that was deleted with it can be named as the place.
+            if tx.lies_within(to.parent, inode).await? {
+                let (from, to) = (request.target.clone(), to.target);
+                return Err(Error::WouldCycle { from, to });
+            }
+            tx.set_parent(inode, to.parent).await?;
+            stat.change = tx.new_change();
         }
-        tx.stat(inode).await?.map(Answer::Stat).ok_or_else(nothing)
+        Ok(Answer::Stat(stat))
     }
 }
 

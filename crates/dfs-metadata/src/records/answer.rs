@@ -1,6 +1,6 @@
 //! Answers kept for repeats: `r/`.
 
-use dfs_types::{Sha256, Timestamp};
+use dfs_types::{Revision, Sha256, Timestamp};
 
 use super::stat::FileStat;
 use crate::Error;
@@ -20,6 +20,19 @@ pub(crate) enum Answer {
     Done,
     Stat(FileStat),
     RestorableUntil(Option<Timestamp>),
+}
+
+impl Answer {
+    /// The answer of a call that was committed as that revision, which the inode that it changed
+    /// now has.
+    pub(crate) fn committed(mut self, revision: Revision) -> Self {
+        if let Self::Stat(stat) = &mut self
+            && stat.change.revision == Revision::default()
+        {
+            stat.change.revision = revision;
+        }
+        self
+    }
 }
 
 /// The description that a call answers with.

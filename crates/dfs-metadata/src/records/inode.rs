@@ -1,20 +1,33 @@
-//! Inodes and names: `i/`, `d/`, `t/`, `x/`.
+//! Inodes: `i/`, and the times of directories: `t/`.
 
 use bytes::Bytes;
-use dfs_types::{Attributes, ChunkId, FileKind, FileTime, InodeId, Timestamp};
+use dfs_types::{Attributes, CHUNK_SIZE_DEFAULT, FileKind, FileTime, InodeId, Timestamp};
 
-#[cfg(feature = "pretend-level-2")]
-use crate::codec::Field;
-use crate::codec::{Reader, Record, Writer};
+use super::extent::Extent;
+use super::xattrs::Xattrs;
+use crate::codec::{Field, Reader, Record, Writer};
 #[cfg(feature = "pretend-level-2")]
 use dfs_types::Level;
 
-/// `i/`: a file, directory or symlink.
+/// A file, directory, symlink or special file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inode {
     /// For a directory, mtime is the one of its [`Times`].
     pub(crate) attributes: Attributes,
     pub(crate) ctime: Timestamp,
+    /// When it was made.
+    pub(crate) born: Timestamp,
+    /// Entries that name it.
+    pub(crate) links: u32,
+    /// Names of it that were deleted and can be restored.
+    pub(crate) held: u32,
+    /// The volume it belongs to.
+    pub(crate) volume: u32,
+    /// Epoch of its volume when it was written.
+    pub(crate) epoch: u32,
+    /// The policy by which its content is stored.
+    pub(crate) policy: u32,
+    pub(crate) xattrs: Xattrs,
     pub(crate) content: Content,
 }
 
@@ -23,6 +36,10 @@ pub(crate) enum Content {
     File(File),
     Directory(Directory),
     Symlink { target: Bytes },
+    Fifo,
+    Socket,
+    CharacterDevice { rdev: u64 },
+    BlockDevice { rdev: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,15 +66,8 @@ pub(crate) enum Link {
     Linked,
     /// Lies under `o/`; can be restored.
     Unlinked,
-    /// Is being taken apart; nothing may be put into it any more.
+    /// Is being reaped; nothing may be put into it any more.
     Reaping,
-}
-
-/// `d/`: a name in a directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) inode: InodeId,
-    pub(crate) kind: FileKind,
 }
 
 /// `t/`: what every change of a directory's entries writes, blindly.
@@ -67,20 +77,40 @@ pub(crate) struct Times {
     pub(crate) ctime: Timestamp,
 }
 
-/// `x/`: a piece of a file in a chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Extent {
-    pub(crate) length: u64,
-    pub(crate) chunk: ChunkId,
-    pub(crate) chunk_offset: u64,
-}
-
 impl Inode {
+    /// An inode that is made now.
+    pub(crate) fn new(attributes: Attributes, now: Timestamp, content: Content) -> Self {
+        Self {
+            attributes,
+            ctime: now,
+            born: now,
+            links: 1,
+            held: 0,
+            volume: 0,
+            epoch: 0,
+            policy: 0,
+            xattrs: Xattrs::default(),
+            content,
+        }
+    }
+
     pub(crate) fn kind(&self) -> FileKind {
         match self.content {
             Content::File(_) => FileKind::File,
             Content::Directory(_) => FileKind::Directory,
             Content::Symlink { .. } => FileKind::Symlink,
+            Content::Fifo => FileKind::Fifo,
+            Content::Socket => FileKind::Socket,
+            Content::CharacterDevice { .. } => FileKind::CharacterDevice,
+            Content::BlockDevice { .. } => FileKind::BlockDevice,
+        }
+    }
+
+    /// Number of the device that a device file names; 0 for others.
+    pub(crate) fn rdev(&self) -> u64 {
+        match self.content {
+            Content::CharacterDevice { rdev } | Content::BlockDevice { rdev } => rdev,
+            _ => 0,
         }
     }
 
@@ -91,7 +121,7 @@ impl Inode {
         }
     }
 
-    /// The same directory, with something else said of its place.
+    /// The same directory at another place, or in another state.
     pub(crate) fn with_directory(&self, directory: Directory) -> Self {
         Self { content: Content::Directory(directory), ..self.clone() }
     }
@@ -103,99 +133,239 @@ impl Times {
     }
 }
 
-impl Record for Inode {
-    fn write(&self, out: &mut Writer) {
-        out.kind(self.kind());
-        out.attributes(&self.attributes);
-        out.time(self.ctime);
-        match &self.content {
-            Content::File(file) => {
-                out.number(file.size);
-                out.u8(file.replication);
-                out.number(file.chunk_size);
-                out.option(file.single.as_ref(), |out, extent| extent.write(out));
-            }
-            Content::Directory(directory) => {
-                out.inode(directory.parent);
-                out.u8(match directory.link {
-                    Link::Linked => 0,
-                    Link::Unlinked => 1,
-                    Link::Reaping => 2,
-                });
-            }
-            Content::Symlink { target } => out.bytes(target),
+// The first seven are those of most files, whose mask is one byte.
+const MTIME: Field = Field::new(0);
+const SIZE: Field = Field::new(1);
+const SINGLE: Field = Field::new(2);
+const MODE: Field = Field::new(3);
+const UID: Field = Field::new(4);
+const GID: Field = Field::new(5);
+const REPLICATION: Field = Field::new(6);
+const KIND: Field = Field::new(7);
+const BORN: Field = Field::new(8);
+const CHUNK_SIZE: Field = Field::new(9);
+/// With [`SINGLE`]: the extent is not just the whole of a chunk as long as the file.
+const PART: Field = Field::new(10);
+const PARENT: Field = Field::new(11);
+const LINK: Field = Field::new(12);
+const SYMLINK: Field = Field::new(13);
+const RDEV: Field = Field::new(14);
+const XATTRS: Field = Field::new(15);
+const LINKS: Field = Field::new(16);
+const HELD: Field = Field::new(17);
+const VOLUME: Field = Field::new(18);
+const EPOCH: Field = Field::new(19);
+const POLICY: Field = Field::new(20);
+
+const REPLICATION_DEFAULT: u8 = 3;
+
+/// The permission bits that most inodes of a kind have.
+fn mode_default(kind: FileKind) -> u32 {
+    match kind {
+        FileKind::Directory => 0o755,
+        FileKind::Symlink => 0o777,
+        _ => 0o644,
+    }
+}
+
+/// The parts of an inode that only files have, with the defaults of one without content.
+const EMPTY_FILE: File = File {
+    size: 0,
+    replication: REPLICATION_DEFAULT,
+    chunk_size: CHUNK_SIZE_DEFAULT,
+    single: None,
+};
+
+/// Fields that an inode of this kind cannot have.
+fn foreign_fields(kind: FileKind) -> &'static [Field] {
+    match kind {
+        FileKind::File => &[PARENT, LINK, SYMLINK, RDEV],
+        FileKind::Directory => &[SIZE, SINGLE, REPLICATION, CHUNK_SIZE, PART, SYMLINK, RDEV],
+        FileKind::Symlink => &[SIZE, SINGLE, REPLICATION, CHUNK_SIZE, PART, PARENT, LINK, RDEV],
+        FileKind::CharacterDevice | FileKind::BlockDevice => {
+            &[SIZE, SINGLE, REPLICATION, CHUNK_SIZE, PART, PARENT, LINK, SYMLINK]
+        }
+        FileKind::Fifo | FileKind::Socket => {
+            &[SIZE, SINGLE, REPLICATION, CHUNK_SIZE, PART, PARENT, LINK, SYMLINK, RDEV]
         }
     }
-
-    fn read(input: &mut Reader<'_>) -> Option<Self> {
-        let kind = input.kind()?;
-        let attributes = input.attributes()?;
-        let ctime = input.time()?;
-        let content = match kind {
-            FileKind::File => Content::File(File {
-                size: input.number()?,
-                replication: input.u8()?,
-                chunk_size: input.number()?,
-                single: input.option(Extent::read)?,
-            }),
-            FileKind::Directory => Content::Directory(Directory {
-                parent: input.inode()?,
-                link: match input.u8()? {
-                    0 => Link::Linked,
-                    1 => Link::Unlinked,
-                    2 => Link::Reaping,
-                    _ => return None,
-                },
-            }),
-            FileKind::Symlink => {
-                Content::Symlink { target: Bytes::copy_from_slice(input.bytes()?) }
-            }
-        };
-        Some(Self { attributes, ctime, content })
-    }
 }
 
-impl Record for Entry {
+impl Record for Inode {
+    const OPTIONAL: &'static [Field] = &[
+        MTIME,
+        SIZE,
+        SINGLE,
+        MODE,
+        UID,
+        GID,
+        REPLICATION,
+        KIND,
+        BORN,
+        CHUNK_SIZE,
+        PART,
+        PARENT,
+        LINK,
+        SYMLINK,
+        RDEV,
+        XATTRS,
+        LINKS,
+        HELD,
+        VOLUME,
+        EPOCH,
+        POLICY,
+    ];
+
     fn write(&self, out: &mut Writer) {
-        out.kind(self.kind);
-        out.inode(self.inode);
+        let Self { attributes, ctime, born, links, held, volume, epoch, policy, xattrs, content } =
+            self;
+        let Attributes { mode, uid, gid, mtime } = attributes;
+        let kind = self.kind();
+        let (mut file, mut target) = (&EMPTY_FILE, None);
+        match content {
+            Content::File(found) => file = found,
+            Content::Symlink { target: found } => target = Some(found),
+            _ => {}
+        }
+        let directory = self.directory();
+        let link = directory.map_or(Link::Linked, |directory| directory.link);
+        let part = file.single.filter(|found| *found != Extent::whole(found.chunk, file.size));
+        // Times are relative to ctime, to which they are mostly close.
+        let ctime_seconds = FileTime::from(*ctime).seconds();
+        out.optional(|fields| {
+            fields.put(MTIME, *mtime != FileTime::from(*ctime), |out| {
+                out.signed(mtime.seconds().wrapping_sub(ctime_seconds));
+                out.fixed(&mtime.nanos().to_be_bytes());
+            });
+            fields.put(SIZE, file.size != 0, |out| out.number(file.size));
+            fields.put_some(SINGLE, file.single, |out, found| out.fixed(&found.chunk.to_bytes()));
+            fields.put(MODE, *mode != mode_default(kind), |out| out.u32(*mode));
+            fields.put(UID, *uid != 0, |out| out.u32(*uid));
+            fields.put(GID, *gid != 0, |out| out.u32(*gid));
+            fields.put(REPLICATION, file.replication != REPLICATION_DEFAULT, |out| {
+                out.u8(file.replication);
+            });
+            fields.put(KIND, kind != FileKind::File, |out| out.kind(kind));
+            fields.put(BORN, born != ctime, |out| {
+                out.signed(ctime.millis().wrapping_sub(born.millis()) as i64);
+            });
+            fields.put(CHUNK_SIZE, file.chunk_size != CHUNK_SIZE_DEFAULT, |out| {
+                out.number(file.chunk_size);
+            });
+            fields.put_some(PART, part, |out, extent| {
+                out.number(extent.length);
+                out.number(extent.chunk_offset);
+                out.u32(extent.epoch);
+            });
+            fields.put_some(PARENT, directory, |out, directory| out.inode(directory.parent));
+            fields.put(LINK, link != Link::Linked, |out| out.bool(link == Link::Reaping));
+            fields.put_some(SYMLINK, target, |out, target| out.bytes(target));
+            fields.put(RDEV, self.rdev() != 0, |out| out.number(self.rdev()));
+            fields.put(XATTRS, !xattrs.0.is_empty(), |out| xattrs.write(out));
+            fields.put(LINKS, *links != 1, |out| out.u32(*links));
+            fields.put(HELD, *held != 0, |out| out.u32(*held));
+            fields.put(VOLUME, *volume != 0, |out| out.u32(*volume));
+            fields.put(EPOCH, *epoch != 0, |out| out.u32(*epoch));
+            fields.put(POLICY, *policy != 0, |out| out.u32(*policy));
+        });
+        out.time(*ctime);
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
-        Some(Self { kind: input.kind()?, inode: input.inode()? })
+        let present = input.optional(Self::OPTIONAL)?;
+        let mtime = present.read(input, MTIME, |input| {
+            Some((input.signed()?, u32::from_be_bytes(input.array()?)))
+        })?;
+        let size = present.read_or(input, SIZE, 0, Reader::number)?;
+        let single = present.read(input, SINGLE, Reader::chunk)?;
+        let mode = present.read(input, MODE, Reader::u32)?;
+        let uid = present.read_or(input, UID, 0, Reader::u32)?;
+        let gid = present.read_or(input, GID, 0, Reader::u32)?;
+        let replication = present.read_or(input, REPLICATION, REPLICATION_DEFAULT, Reader::u8)?;
+        let kind = present.read_or(input, KIND, FileKind::File, Reader::kind)?;
+        let age = present.read_or(input, BORN, 0, Reader::signed)?;
+        let chunk_size = present.read_or(input, CHUNK_SIZE, CHUNK_SIZE_DEFAULT, Reader::number)?;
+        let mut extent = single.map(|chunk| Extent::whole(chunk, size));
+        if present.flag(PART) {
+            let extent = extent.as_mut()?;
+            extent.length = input.number()?;
+            extent.chunk_offset = input.number()?;
+            extent.epoch = input.u32()?;
+        }
+        let parent = present.read(input, PARENT, Reader::inode)?;
+        let link = present.read_or(input, LINK, Link::Linked, |input| {
+            Some(if input.bool()? { Link::Reaping } else { Link::Unlinked })
+        })?;
+        let target = present.read(input, SYMLINK, Reader::bytes)?;
+        let rdev = present.read_or(input, RDEV, 0, Reader::number)?;
+        let xattrs = present.read_or(input, XATTRS, Xattrs::default(), Xattrs::read)?;
+        let links = present.read_or(input, LINKS, 1, Reader::u32)?;
+        let held = present.read_or(input, HELD, 0, Reader::u32)?;
+        let volume = present.read_or(input, VOLUME, 0, Reader::u32)?;
+        let epoch = present.read_or(input, EPOCH, 0, Reader::u32)?;
+        let policy = present.read_or(input, POLICY, 0, Reader::u32)?;
+        let ctime = input.time()?;
+        if present.any(foreign_fields(kind)) {
+            return None;
+        }
+        let mtime = match mtime {
+            Some((seconds, nanos)) => {
+                FileTime::new(seconds.wrapping_add(FileTime::from(ctime).seconds()), nanos)?
+            }
+            None => ctime.into(),
+        };
+        let mode = mode.unwrap_or_else(|| mode_default(kind));
+        let content = match kind {
+            FileKind::File => Content::File(File { size, replication, chunk_size, single: extent }),
+            FileKind::Directory => Content::Directory(Directory { parent: parent?, link }),
+            FileKind::Symlink => Content::Symlink { target: Bytes::copy_from_slice(target?) },
+            FileKind::Fifo => Content::Fifo,
+            FileKind::Socket => Content::Socket,
+            FileKind::CharacterDevice => Content::CharacterDevice { rdev },
+            FileKind::BlockDevice => Content::BlockDevice { rdev },
+        };
+        Some(Self {
+            attributes: Attributes { mode, uid, gid, mtime },
+            ctime,
+            born: Timestamp::from_millis(ctime.millis().wrapping_sub(age as u64)),
+            links,
+            held,
+            volume,
+            epoch,
+            policy,
+            xattrs,
+            content,
+        })
     }
 }
 
+const TIMES_MTIME: Field = Field::new(0);
 /// What a build that plays two releases writes from level 2 on.
 #[cfg(feature = "pretend-level-2")]
-const PRETEND: Field = Field::since(0, Level(2));
+const PRETEND: Field = Field::since(1, Level(2));
 
 impl Record for Times {
-    #[cfg(feature = "pretend-level-2")]
-    const OPTIONAL: &'static [Field] = &[PRETEND];
+    const OPTIONAL: &'static [Field] = &[
+        TIMES_MTIME,
+        #[cfg(feature = "pretend-level-2")]
+        PRETEND,
+    ];
 
     fn write(&self, out: &mut Writer) {
-        #[cfg(feature = "pretend-level-2")]
-        out.optional(|fields| fields.flag(PRETEND, true));
-        out.file_time(self.mtime);
+        out.optional(|fields| {
+            fields.put(TIMES_MTIME, self.mtime != self.ctime.into(), |out| {
+                out.file_time(self.mtime);
+            });
+            #[cfg(feature = "pretend-level-2")]
+            fields.flag(PRETEND, true);
+        });
         out.time(self.ctime);
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
-        #[cfg(feature = "pretend-level-2")]
-        input.optional(Self::OPTIONAL)?;
-        Some(Self { mtime: input.file_time()?, ctime: input.time()? })
-    }
-}
-
-impl Record for Extent {
-    fn write(&self, out: &mut Writer) {
-        out.number(self.length);
-        out.fixed(&self.chunk.to_bytes());
-        out.number(self.chunk_offset);
-    }
-
-    fn read(input: &mut Reader<'_>) -> Option<Self> {
-        Some(Self { length: input.number()?, chunk: input.chunk()?, chunk_offset: input.number()? })
+        let present = input.optional(Self::OPTIONAL)?;
+        let mtime = present.read(input, TIMES_MTIME, Reader::file_time)?;
+        let ctime = input.time()?;
+        Some(Self { mtime: mtime.unwrap_or_else(|| ctime.into()), ctime })
     }
 }

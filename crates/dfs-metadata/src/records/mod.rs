@@ -2,6 +2,8 @@
 
 pub(crate) mod answer;
 pub(crate) mod chunk;
+pub(crate) mod entry;
+pub(crate) mod extent;
 pub(crate) mod format;
 pub(crate) mod inode;
 pub(crate) mod node;
@@ -10,6 +12,7 @@ pub(crate) mod stat;
 pub(crate) mod unlinked;
 pub(crate) mod upload;
 pub(crate) mod worker;
+pub(crate) mod xattrs;
 
 #[cfg(test)]
 mod tests;

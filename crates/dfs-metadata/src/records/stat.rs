@@ -1,7 +1,7 @@
 //! What a call that makes or finds an inode answers with; kept for repeats as part of `r/`.
 
 use bytes::Bytes;
-use dfs_types::{Attributes, FileKind, InodeId, Timestamp};
+use dfs_types::{Attributes, Change, FileKind, Incarnation, InodeId, Revision, Timestamp};
 
 use crate::codec::{Reader, Record, Writer};
 
@@ -18,10 +18,18 @@ pub struct FileStat {
     pub attributes: Attributes,
     /// Last change of the inode, by a coordinator's clock.
     pub ctime: Timestamp,
+    /// When it was made, by a coordinator's clock.
+    pub born: Timestamp,
+    /// Names it has; 1 for a directory, whose entries are not counted.
+    pub nlink: u32,
+    /// Device that a device file names; 0 for others.
+    pub rdev: u64,
     /// Target of a symlink; empty for others.
     pub symlink_target: Bytes,
     /// Replicas wanted of each chunk of a file; 0 for others.
     pub replication_factor: u8,
+    /// State of the inode, of a directory with its entries.
+    pub change: Change,
 }
 
 impl Record for FileStat {
@@ -31,8 +39,13 @@ impl Record for FileStat {
         out.number(self.size);
         out.attributes(&self.attributes);
         out.time(self.ctime);
+        out.time(self.born);
+        out.u32(self.nlink);
+        out.number(self.rdev);
         out.bytes(&self.symlink_target);
         out.u8(self.replication_factor);
+        out.number(self.change.incarnation.0);
+        out.number(self.change.revision.0);
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
@@ -42,8 +55,15 @@ impl Record for FileStat {
             size: input.number()?,
             attributes: input.attributes()?,
             ctime: input.time()?,
+            born: input.time()?,
+            nlink: input.u32()?,
+            rdev: input.number()?,
             symlink_target: Bytes::copy_from_slice(input.bytes()?),
             replication_factor: input.u8()?,
+            change: Change {
+                incarnation: Incarnation(input.number()?),
+                revision: Revision(input.number()?),
+            },
         })
     }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, ChunkId, ChunkSeal, ClusterId, CoordinatorId, Crc32c, DiskId, FileKind, FileTime,
-    Generation, Incarnation, InodeId, Level, Name, NodeId, NodeState, RegistrationNumber, SealKey,
-    Sha256, Stamp, Timestamp,
+    Attributes, Change, ChunkId, ChunkSeal, ClusterId, CoordinatorId, Crc32c, DiskId, FileKind,
+    FileTime, Generation, Incarnation, InodeId, Level, Name, NodeId, NodeState, RegistrationNumber,
+    Revision, SealKey, Sha256, Stamp, Timestamp, XattrName,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -14,13 +14,16 @@ use proptest::prelude::*;
 
 use super::answer::{Answer, Kept};
 use super::chunk::{Chunk, Replica};
+use super::entry::Entry;
+use super::extent::Extent;
 use super::format::{Coordinator, Coordinators, StoreFormat, Upgrade};
-use super::inode::{Content, Directory, Entry, Extent, File, Inode, Link, Times};
+use super::inode::{Content, Directory, File, Inode, Link, Times};
 use super::node::Node;
 use super::setting::{Cluster, Floor, Mark, NextInode};
 use super::unlinked::Unlinked;
 use super::upload::Upload;
 use super::worker::{WorkerControl, WorkerPause};
+use super::xattrs::{XattrValue, Xattrs};
 use crate::codec::{FORMAT, Record};
 use crate::records::setting::Replication;
 use crate::records::stat::FileStat;
@@ -162,7 +165,8 @@ macro_rules! stored {
 
 stored! {
     inodes: Inode = inode();
-    entries: Entry = (kind(), inode_id()).prop_map(|(kind, inode)| Entry { inode, kind });
+    entries: Entry = (kind(), inode_id(), small_number())
+        .prop_map(|(kind, inode, epoch)| Entry { inode, kind, epoch });
     directory_times: Times =
         (file_time(), time()).prop_map(|(mtime, ctime)| Times { mtime, ctime });
     extents: Extent = extent();
@@ -236,7 +240,15 @@ fn file_time() -> impl Strategy<Value = FileTime> {
 }
 
 fn kind() -> impl Strategy<Value = FileKind> {
-    prop_oneof![Just(FileKind::File), Just(FileKind::Directory), Just(FileKind::Symlink)]
+    prop_oneof![
+        Just(FileKind::File),
+        Just(FileKind::Directory),
+        Just(FileKind::Symlink),
+        Just(FileKind::Fifo),
+        Just(FileKind::Socket),
+        Just(FileKind::CharacterDevice),
+        Just(FileKind::BlockDevice),
+    ]
 }
 
 fn attributes() -> impl Strategy<Value = Attributes> {
@@ -257,14 +269,27 @@ fn seal() -> impl Strategy<Value = ChunkSeal> {
 }
 
 fn extent() -> impl Strategy<Value = Extent> {
-    (number(), any::<u128>(), number()).prop_map(|(length, chunk, chunk_offset)| Extent {
-        length,
-        chunk: ChunkId(chunk),
-        chunk_offset,
-    })
+    (number(), any::<u128>(), number(), small_number()).prop_map(
+        |(length, chunk, chunk_offset, epoch)| Extent {
+            length,
+            chunk: ChunkId(chunk),
+            chunk_offset,
+            epoch,
+        },
+    )
 }
 
-fn inode() -> impl Strategy<Value = Inode> {
+fn xattrs() -> impl Strategy<Value = Xattrs> {
+    let name = "(user|trusted|security)\\..{1,60}";
+    let value = prop_oneof![
+        some_bytes().prop_map(XattrValue::Inline),
+        small_number().prop_map(|len| XattrValue::Separate(len >> 1)),
+    ];
+    let names = name.prop_filter_map("no name", |name| XattrName::new(name).ok());
+    prop::collection::btree_map(names, value, 0..4).prop_map(Xattrs)
+}
+
+fn content() -> impl Strategy<Value = Content> {
     let file = (number(), any::<u8>(), number(), option::of(extent())).prop_map(
         |(size, replication, chunk_size, single)| {
             Content::File(File { size, replication, chunk_size, single })
@@ -274,8 +299,33 @@ fn inode() -> impl Strategy<Value = Inode> {
     let directory = (inode_id(), link)
         .prop_map(|(parent, link)| Content::Directory(Directory { parent, link }));
     let symlink = some_bytes().prop_map(|target| Content::Symlink { target });
-    (attributes(), time(), prop_oneof![file, directory, symlink])
-        .prop_map(|(attributes, ctime, content)| Inode { attributes, ctime, content })
+    prop_oneof![
+        file,
+        directory,
+        symlink,
+        Just(Content::Fifo),
+        Just(Content::Socket),
+        number().prop_map(|rdev| Content::CharacterDevice { rdev }),
+        number().prop_map(|rdev| Content::BlockDevice { rdev }),
+    ]
+}
+
+fn inode() -> impl Strategy<Value = Inode> {
+    let counts = vec(small_number(), 5);
+    (attributes(), time(), time(), counts, xattrs(), content()).prop_map(
+        |(attributes, ctime, born, counts, xattrs, content)| Inode {
+            attributes,
+            ctime,
+            born,
+            links: counts[0],
+            held: counts[1],
+            volume: counts[2],
+            epoch: counts[3],
+            policy: counts[4],
+            xattrs,
+            content,
+        },
+    )
 }
 
 fn copy() -> impl Strategy<Value = Replica> {
@@ -330,17 +380,26 @@ fn node() -> impl Strategy<Value = Node> {
 }
 
 fn kept() -> impl Strategy<Value = Kept> {
-    let stat = (inode_id(), kind(), number(), attributes(), time(), some_bytes(), any::<u8>());
+    let times = (time(), time(), small_number(), number(), number(), number());
+    let stat = (inode_id(), kind(), number(), attributes(), times, some_bytes(), any::<u8>());
     let stat = stat.prop_map(
-        |(inode, kind, size, attributes, ctime, symlink_target, replication_factor)| {
+        |(inode, kind, size, attributes, times, symlink_target, replication_factor)| {
+            let (ctime, born, nlink, rdev, incarnation, revision) = times;
             Answer::Stat(FileStat {
                 inode,
                 kind,
                 size,
                 attributes,
                 ctime,
+                born,
+                nlink,
+                rdev,
                 symlink_target,
                 replication_factor,
+                change: Change {
+                    incarnation: Incarnation(incarnation),
+                    revision: Revision(revision),
+                },
             })
         },
     );
@@ -353,9 +412,11 @@ fn kept() -> impl Strategy<Value = Kept> {
 fn unlinked_record() -> impl Strategy<Value = Unlinked> {
     let name = vec(any::<u8>(), 1..=Name::MAX_LEN)
         .prop_filter_map("no name", |bytes| Name::new(bytes).ok());
-    (kind(), inode_id(), name, time(), any::<bool>()).prop_map(
-        |(kind, parent, name, time, reaping)| Unlinked { kind, parent, name, time, reaping },
-    )
+    let rest = (any::<bool>(), any::<bool>(), small_number());
+    (kind(), inode_id(), name, time(), rest).prop_map(|(kind, parent, name, time, rest)| {
+        let (reaping, counted, epoch) = rest;
+        Unlinked { kind, parent, name, time, reaping, counted, epoch }
+    })
 }
 
 /// The stored form of level 1, which stays open until the first release.
@@ -370,11 +431,11 @@ fn level_1_is_stored_in_these_bytes() {
         gid: 100,
         mtime: FileTime::new(-1, 999_999_999).unwrap(),
     };
-    let extent = Extent { length: 300, chunk: ChunkId(7), chunk_offset: 0 };
+    let extent = Extent::whole(ChunkId(7), 300);
     let file = File { size: 300, replication: 3, chunk_size: 64 << 20, single: Some(extent) };
     let ctime = Timestamp::from_millis(1_700_000_000_000);
-    let inode = Inode { attributes, ctime, content: Content::File(file) };
-    let entry = Entry { inode: InodeId(258), kind: FileKind::Symlink };
+    let inode = Inode::new(attributes, ctime, Content::File(file));
+    let entry = Entry::new(InodeId(258), FileKind::Symlink);
     let replica = Replica { node: NodeId(1), disk: DiskId(2), stamp: Stamp(3), is_bad: true };
     let chunk = Chunk {
         seal: ChunkSeal { length: 300, crc32c: Crc32c(0x0102_0304), sha256: Sha256([0xab; 32]) },
@@ -384,18 +445,18 @@ fn level_1_is_stored_in_these_bytes() {
         references: 1,
         inode: InodeId(258),
     };
-    assert_eq!(hexadecimal(entry.encode(Level::NEWEST)), "01028202");
+    assert_eq!(hexadecimal(entry.encode(Level::NEWEST)), "0101028202");
     assert_eq!(
         hexadecimal(inode.encode(Level::NEWEST)),
         concat!(
             "01",
-            "00",
-            "a403e80764",
-            "ffffffffffffffffff93ebdc03",
+            "37",
+            "81c49fd50c",
+            "3b9ac9ff",
+            "ac02",
+            "00000000000000000000000000000007",
+            "e80764",
             "80d095ffbc31",
-            "ac020380808020",
-            "01",
-            "ac020000000000000000000000000000000700",
         )
     );
     assert_eq!(
@@ -412,6 +473,20 @@ fn level_1_is_stored_in_these_bytes() {
             "8202",
         )
     );
+}
+
+/// What a file of one chunk takes beside its chunk: put a minute after it was written, by a user.
+#[test]
+fn the_records_of_a_small_file_are_small() {
+    let now = Timestamp::from_millis(1_700_000_000_123);
+    let mtime = FileTime::new(1_699_999_940, 123_456_789).unwrap();
+    let attributes = Attributes { mode: 0o644, uid: 1_000, gid: 1_000, mtime };
+    let single = Some(Extent::whole(ChunkId(u128::MAX), 4_096));
+    let file = File { size: 4_096, replication: 3, chunk_size: 64 << 20, single };
+    let inode = Inode::new(attributes, now, Content::File(file));
+    assert_eq!(inode.encode(Level::NEWEST).len(), 35);
+    let entry = Entry::new(InodeId(1 << 20), FileKind::File);
+    assert_eq!(entry.encode(Level::NEWEST).len(), 5);
 }
 
 #[test]

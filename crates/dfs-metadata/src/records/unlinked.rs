@@ -2,7 +2,7 @@
 
 use dfs_types::{FileKind, InodeId, Name, Timestamp};
 
-use crate::codec::{Reader, Record, Writer};
+use crate::codec::{Field, Reader, Record, Writer};
 
 /// Something that lost its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,26 +13,51 @@ pub(crate) struct Unlinked {
     /// Its name there.
     pub(crate) name: Name,
     pub(crate) time: Timestamp,
-    /// Is being taken apart; can no longer be restored.
+    /// Is being reaped; can no longer be restored.
     pub(crate) reaping: bool,
+    /// The names below it no longer count in `links` of their inodes.
+    pub(crate) counted: bool,
+    /// Epoch of its volume when it was written.
+    pub(crate) epoch: u32,
 }
 
+impl Unlinked {
+    pub(crate) fn new(kind: FileKind, parent: InodeId, name: Name, time: Timestamp) -> Self {
+        Self { kind, parent, name, time, reaping: false, counted: false, epoch: 0 }
+    }
+}
+
+const KIND: Field = Field::new(0);
+const REAPING: Field = Field::new(1);
+const COUNTED: Field = Field::new(2);
+const EPOCH: Field = Field::new(3);
+
 impl Record for Unlinked {
+    const OPTIONAL: &'static [Field] = &[KIND, REAPING, COUNTED, EPOCH];
+
     fn write(&self, out: &mut Writer) {
-        out.kind(self.kind);
-        out.inode(self.parent);
-        out.bytes(self.name.as_bytes());
-        out.time(self.time);
-        out.bool(self.reaping);
+        let Self { kind, parent, name, time, reaping, counted, epoch } = self;
+        out.optional(|fields| {
+            fields.put(KIND, *kind != FileKind::File, |out| out.kind(*kind));
+            fields.flag(REAPING, *reaping);
+            fields.flag(COUNTED, *counted);
+            fields.put(EPOCH, *epoch != 0, |out| out.u32(*epoch));
+        });
+        out.inode(*parent);
+        out.bytes(name.as_bytes());
+        out.time(*time);
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let present = input.optional(Self::OPTIONAL)?;
         Some(Self {
-            kind: input.kind()?,
+            kind: present.read_or(input, KIND, FileKind::File, Reader::kind)?,
+            reaping: present.flag(REAPING),
+            counted: present.flag(COUNTED),
+            epoch: present.read_or(input, EPOCH, 0, Reader::u32)?,
             parent: input.inode()?,
             name: Name::new(input.bytes()?.to_vec()).ok()?,
             time: input.time()?,
-            reaping: input.bool()?,
         })
     }
 }

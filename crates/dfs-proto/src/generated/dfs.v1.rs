@@ -49,6 +49,66 @@ pub struct FileStat {
     /// Replicas wanted of each chunk of a file.
     #[prost(uint32, tag = "7")]
     pub replication_factor: u32,
+    /// When the inode was made, by the coordinator's clock.
+    #[prost(message, optional, tag = "8")]
+    pub born: ::core::option::Option<FileTime>,
+    /// Names of a file; 1 for a directory, whose entries are not counted.
+    #[prost(uint32, tag = "9")]
+    pub nlink: u32,
+    /// Device that a device file names, as stat(2) shows it; 0 for others.
+    #[prost(uint64, tag = "10")]
+    pub rdev: u64,
+    /// State of the inode; of a directory with its entries.
+    #[prost(message, optional, tag = "11")]
+    pub change: ::core::option::Option<Change>,
+}
+/// The object of a call: exactly one of the three is set. A call about a name, which makes, renames
+/// or deletes it, takes no inode.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Target {
+    /// What a path leads to: absolute, at most 4,096 bytes. Symlinks on the way are followed.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub path: ::prost::bytes::Bytes,
+    /// An inode, also after it was unlinked, until it is reaped; from then on STALE.
+    #[prost(uint64, tag = "2")]
+    pub inode: u64,
+    /// An entry of a directory. A symlink there stands for itself.
+    #[prost(message, optional, tag = "3")]
+    pub child: ::core::option::Option<Child>,
+}
+/// An entry of a directory.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Child {
+    /// Inode of the directory; STALE once it is reaped.
+    #[prost(uint64, tag = "1")]
+    pub parent: u64,
+    /// The name in it; 1 to 255 bytes.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub name: ::prost::bytes::Bytes,
+}
+/// A state of an inode. Two are equal only if nothing about the inode changed in between; of a
+/// directory that includes its entries.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Change {
+    /// Incarnation of the metadata that numbered the revision.
+    #[prost(uint64, tag = "1")]
+    pub incarnation: u64,
+    /// Revision of the commit that last changed the inode.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
+/// What must hold of a name for a change to take place: exactly one of `absent` and `inode` is set.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Precondition {
+    /// Nothing has the name; else ALREADY_EXISTS.
+    #[prost(bool, tag = "1")]
+    pub absent: bool,
+    /// The name stands for this inode; else STALE, or NOT_FOUND when nothing has the name.
+    #[prost(uint64, tag = "2")]
+    pub inode: u64,
+    /// With `inode`: the state that it must be in; any when not set.
+    #[prost(message, optional, tag = "3")]
+    pub change: ::core::option::Option<Change>,
 }
 /// Makes a mutating call safe to repeat: the answer to the newest number of a slot is kept, and
 /// given again to a repeat.
@@ -150,6 +210,14 @@ pub enum FileKind {
     Directory = 2,
     /// A target to be followed.
     Symlink = 3,
+    /// A named pipe.
+    Fifo = 4,
+    /// A socket.
+    Socket = 5,
+    /// A character device.
+    CharacterDevice = 6,
+    /// A block device.
+    BlockDevice = 7,
 }
 impl FileKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -162,6 +230,10 @@ impl FileKind {
             Self::File => "FILE_KIND_FILE",
             Self::Directory => "FILE_KIND_DIRECTORY",
             Self::Symlink => "FILE_KIND_SYMLINK",
+            Self::Fifo => "FILE_KIND_FIFO",
+            Self::Socket => "FILE_KIND_SOCKET",
+            Self::CharacterDevice => "FILE_KIND_CHARACTER_DEVICE",
+            Self::BlockDevice => "FILE_KIND_BLOCK_DEVICE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -171,6 +243,10 @@ impl FileKind {
             "FILE_KIND_FILE" => Some(Self::File),
             "FILE_KIND_DIRECTORY" => Some(Self::Directory),
             "FILE_KIND_SYMLINK" => Some(Self::Symlink),
+            "FILE_KIND_FIFO" => Some(Self::Fifo),
+            "FILE_KIND_SOCKET" => Some(Self::Socket),
+            "FILE_KIND_CHARACTER_DEVICE" => Some(Self::CharacterDevice),
+            "FILE_KIND_BLOCK_DEVICE" => Some(Self::BlockDevice),
             _ => None,
         }
     }
@@ -235,9 +311,9 @@ impl NodeState {
 /// Starts an upload, or asks for more of its plan.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UploadRequest {
-    /// Where the file shall be. Not set when `token` is.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub path: ::prost::bytes::Bytes,
+    /// Path or child that the file will have. Not set when `token` is.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
     /// Bytes of the file, when known. Only so much is planned; without it, page after page.
     #[prost(uint64, optional, tag = "2")]
     pub size: ::core::option::Option<u64>,
@@ -377,9 +453,9 @@ pub struct ConfirmRequest {
     /// For a file without chunks, which leaves no trace that a repeat could be known by.
     #[prost(message, optional, tag = "5")]
     pub slot: ::core::option::Option<Slot>,
-    /// Refuses to replace: something of that name gives ALREADY_EXISTS.
-    #[prost(bool, tag = "6")]
-    pub create_only: bool,
+    /// What must hold of the name.
+    #[prost(message, optional, tag = "6")]
+    pub precondition: ::core::option::Option<Precondition>,
 }
 /// The file is there.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -404,23 +480,20 @@ pub struct AbortResponse {}
 /// Asks where the bytes of a file lie.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenRequest {
-    /// The file. Not set when `inode` is.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub path: ::prost::bytes::Bytes,
-    /// A file opened before; stays readable for a while after it was replaced or deleted.
-    #[prost(uint64, tag = "2")]
-    pub inode: u64,
+    /// The file. By its inode it stays readable for a while after it was replaced or deleted.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
     /// First byte of interest.
-    #[prost(uint64, tag = "3")]
+    #[prost(uint64, tag = "2")]
     pub offset: u64,
     /// Bytes of interest; to the end when 0.
-    #[prost(uint64, tag = "4")]
+    #[prost(uint64, tag = "3")]
     pub length: u64,
     /// At most this many extents in the answer; the server has a bound of its own (256).
-    #[prost(uint32, tag = "5")]
+    #[prost(uint32, tag = "4")]
     pub max_extents: u32,
-    /// The path itself, even if it is a symlink; then only the stat is answered.
-    #[prost(bool, tag = "6")]
+    /// What a path names itself, even if it is a symlink; then only the stat is answered.
+    #[prost(bool, tag = "5")]
     pub no_follow: bool,
 }
 /// Where bytes lie.
@@ -489,10 +562,10 @@ pub struct Replica {
 /// Asks for one inode.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatRequest {
-    /// Its path.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub path: ::prost::bytes::Bytes,
-    /// The path itself, even if it is a symlink.
+    /// It.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// What a path names itself, even if it is a symlink.
     #[prost(bool, tag = "2")]
     pub no_follow: bool,
 }
@@ -507,8 +580,8 @@ pub struct StatResponse {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListRequest {
     /// The directory.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub path: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
     /// The last name already seen; from the start when empty.
     #[prost(bytes = "bytes", tag = "2")]
     pub after: ::prost::bytes::Bytes,
@@ -536,10 +609,10 @@ pub struct DirectoryEntry {
 /// Makes a directory.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MakeDirectoryRequest {
-    /// Where.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub path: ::prost::bytes::Bytes,
-    /// Makes missing parents, and is content with a directory that is there.
+    /// Path or child that it will have.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// Makes missing parents of a path, and is content with a directory that is there.
     #[prost(bool, tag = "2")]
     pub parents: bool,
     /// Mode, owner, group, mtime; mtime is now when not set.
@@ -559,12 +632,12 @@ pub struct MakeDirectoryResponse {
 /// Makes a symlink.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MakeSymlinkRequest {
-    /// Where.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub path: ::prost::bytes::Bytes,
+    /// Path or child that it will have.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
     /// What it points to: 1 to 4,095 bytes without NUL, not checked further.
     #[prost(bytes = "bytes", tag = "2")]
-    pub target: ::prost::bytes::Bytes,
+    pub symlink_target: ::prost::bytes::Bytes,
     /// Owner, group, mtime.
     #[prost(message, optional, tag = "3")]
     pub attributes: ::core::option::Option<Attributes>,
@@ -585,18 +658,22 @@ pub struct MakeSymlinkResponse {
 /// Renames.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenameRequest {
-    /// What.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub from: ::prost::bytes::Bytes,
-    /// Its new path.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub to: ::prost::bytes::Bytes,
-    /// Refuses to replace anything.
-    #[prost(bool, tag = "3")]
-    pub no_replace: bool,
+    /// Path or child that is renamed; a symlink itself.
+    #[prost(message, optional, tag = "1")]
+    pub from: ::core::option::Option<Target>,
+    /// Path or child that it will have.
+    #[prost(message, optional, tag = "2")]
+    pub to: ::core::option::Option<Target>,
+    /// What must hold of `to`.
+    #[prost(message, optional, tag = "3")]
+    pub precondition: ::core::option::Option<Precondition>,
     /// For repeats.
     #[prost(message, optional, tag = "4")]
     pub slot: ::core::option::Option<Slot>,
+    /// Swaps the two names, both of which must be there, instead of replacing `to`. There is no
+    /// whiteout.
+    #[prost(bool, tag = "5")]
+    pub exchange: bool,
 }
 /// Renamed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -604,9 +681,9 @@ pub struct RenameResponse {}
 /// Deletes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteRequest {
-    /// What; a symlink itself, never its target.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub path: ::prost::bytes::Bytes,
+    /// Path or child that is deleted; a symlink itself, never its target.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
     /// A directory with all below it; without this it must be empty.
     #[prost(bool, tag = "2")]
     pub recursive: bool,
@@ -616,6 +693,9 @@ pub struct DeleteRequest {
     /// For repeats.
     #[prost(message, optional, tag = "4")]
     pub slot: ::core::option::Option<Slot>,
+    /// What must hold of the name.
+    #[prost(message, optional, tag = "5")]
+    pub precondition: ::core::option::Option<Precondition>,
 }
 /// Deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -627,12 +707,12 @@ pub struct DeleteResponse {
 /// Restores.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UndeleteRequest {
-    /// Where it was. Of several, the one deleted last.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub path: ::prost::bytes::Bytes,
-    /// Where it shall be; where it was when empty.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub to: ::prost::bytes::Bytes,
+    /// Path or child that it had. Of several, the one deleted last.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// Path or child that it will have; the one that it had when not set.
+    #[prost(message, optional, tag = "2")]
+    pub to: ::core::option::Option<Target>,
     /// For repeats.
     #[prost(message, optional, tag = "3")]
     pub slot: ::core::option::Option<Slot>,
@@ -648,9 +728,9 @@ pub struct UndeleteResponse {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetAttributesRequest {
     /// Of what.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub path: ::prost::bytes::Bytes,
-    /// The path itself, even if it is a symlink.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// What a path names itself, even if it is a symlink.
     #[prost(bool, tag = "2")]
     pub no_follow: bool,
     /// Permission bits.
@@ -894,7 +974,7 @@ pub mod coordinator_client {
                 .insert(GrpcMethod::new("dfs.v1.Coordinator", "OpenFile"));
             self.inner.unary(req, path, codec).await
         }
-        /// Describes one inode.
+        /// Describes one inode. Of a child it is the lookup of a name.
         pub async fn stat(
             &mut self,
             request: impl tonic::IntoRequest<super::StatRequest>,
@@ -1128,7 +1208,7 @@ pub mod coordinator_server {
             &self,
             request: tonic::Request<super::OpenRequest>,
         ) -> std::result::Result<tonic::Response<super::OpenResponse>, tonic::Status>;
-        /// Describes one inode.
+        /// Describes one inode. Of a child it is the lookup of a name.
         async fn stat(
             &self,
             request: tonic::Request<super::StatRequest>,

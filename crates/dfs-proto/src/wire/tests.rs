@@ -32,7 +32,15 @@ fn what_goes_out_comes_in_again() {
     let given = Attributes { mode: 0o7755, uid: 1, gid: u32::MAX, mtime };
     assert_eq!(attributes("a", Some(given.into()), FileTime::default()), Ok(given));
 
-    for kind in [FileKind::File, FileKind::Directory, FileKind::Symlink] {
+    for kind in [
+        FileKind::File,
+        FileKind::Directory,
+        FileKind::Symlink,
+        FileKind::Fifo,
+        FileKind::Socket,
+        FileKind::CharacterDevice,
+        FileKind::BlockDevice,
+    ] {
         assert_eq!(file_kind("k", v1::FileKind::from(kind) as i32), Ok(kind));
     }
     for state in [
@@ -175,5 +183,54 @@ proptest! {
         }
         let status = tonic::Status::with_details(tonic::Code::Aborted, "x", noise.into());
         prop_assert_eq!(crate::Failure::from_status(&status).code, ErrorCode::Conflict);
+    }
+}
+
+#[test]
+fn a_target_is_given_in_exactly_one_way() {
+    let name = Name::new(&b"n"[..]).unwrap();
+    let each = [
+        Target::from(DfsPath::new("/a").unwrap()),
+        Target::from(InodeId(7)),
+        Target::child(InodeId(7), &name),
+    ];
+    for given in &each {
+        assert_eq!(target("t", Some(given.clone().into())), Ok(given.clone()));
+        let is_inode = matches!(given, Target::Inode(_));
+        assert_eq!(named_target("t", Some(given.clone().into())).is_err(), is_inode);
+    }
+    let [path, inode, child] = each.map(v1::Target::from);
+    let wrong = [
+        None,
+        Some(v1::Target::default()),
+        Some(v1::Target { inode: 7, ..path.clone() }),
+        Some(v1::Target { inode: 7, ..child.clone() }),
+        Some(v1::Target { child: child.child.clone(), ..path }),
+        Some(v1::Target { child: child.child, ..inode }),
+        Some(v1::Target { child: Some(v1::Child::default()), ..v1::Target::default() }),
+    ];
+    for given in wrong {
+        let refused = target("t", given.clone()).unwrap_err();
+        assert_eq!((refused.field, refused.code()), ("t", ErrorCode::InvalidArgument), "{given:?}");
+    }
+}
+
+#[test]
+fn a_precondition_is_about_absence_or_an_inode() {
+    let change = Change { incarnation: Incarnation(2), revision: Revision(3) };
+    for given in [
+        Precondition::Absent,
+        Precondition::Inode { inode: InodeId(7), change: None },
+        Precondition::Inode { inode: InodeId(7), change: Some(change) },
+    ] {
+        assert_eq!(precondition("p", Some(given.into())), Ok(Some(given)));
+    }
+    assert_eq!(precondition("p", None), Ok(None));
+    let change = Some(v1::Change::from(change));
+    for (absent, inode, change) in
+        [(false, 0, None), (true, 7, None), (true, 0, change), (false, 0, change)]
+    {
+        let given = v1::Precondition { absent, inode, change };
+        assert_eq!(precondition("p", Some(given)).unwrap_err().field, "p", "{given:?}");
     }
 }

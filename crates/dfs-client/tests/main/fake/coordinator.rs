@@ -142,6 +142,15 @@ fn inode_of(token: &Bytes) -> u64 {
     token.first_chunk().map(|inode| u64::from_be_bytes(*inode)).unwrap_or_default()
 }
 
+/// The path of a target; the fake knows no children.
+fn path_of(target: Option<&v1::Target>) -> Bytes {
+    target.expect("a target is set").path.clone()
+}
+
+fn is_absent(precondition: Option<&v1::Precondition>) -> bool {
+    precondition.is_some_and(|precondition| precondition.absent)
+}
+
 fn parent_of(path: &Bytes) -> &[u8] {
     &path[..path.iter().rposition(|byte| *byte == b'/').unwrap_or_default()]
 }
@@ -155,7 +164,7 @@ impl Coordinator for FakeCoordinator {
             let inode =
                 if request.token.is_empty() { state.next() } else { inode_of(&request.token) };
             let upload = state.uploads.entry(inode).or_insert_with(|| Upload {
-                path: request.path,
+                path: path_of(request.target.as_ref()),
                 size: request.size,
                 chunk_size: request.chunk_size.unwrap_or(CHUNK),
                 ..Upload::default()
@@ -248,7 +257,7 @@ impl Coordinator for FakeCoordinator {
             } else {
                 let upload = &state.uploads[&inode];
                 let path = upload.path.clone();
-                if request.create_only && state.names.contains_key(&path) {
+                if is_absent(request.precondition.as_ref()) && state.names.contains_key(&path) {
                     return Err(refusal(ErrorCode::AlreadyExists, "it is there"));
                 }
                 let mut chunks = upload.staged.clone();
@@ -301,11 +310,12 @@ impl Coordinator for FakeCoordinator {
         let opened = {
             let mut state = self.world.state.lock().unwrap();
             state.count("OpenFile");
-            let by_path = request.inode == 0;
+            let target = request.target.unwrap_or_default();
+            let by_path = target.inode == 0;
             if by_path {
                 state.count("OpenFile by path");
             }
-            let inode = if by_path { state.names.get(&request.path) } else { Some(&request.inode) };
+            let inode = if by_path { state.names.get(&target.path) } else { Some(&target.inode) };
             let file = inode.and_then(|inode| state.inodes.get(inode)).ok_or_else(|| {
                 let code = if by_path { ErrorCode::NotFound } else { ErrorCode::Stale };
                 refusal(code, "no such file")
@@ -356,7 +366,10 @@ impl Coordinator for FakeCoordinator {
         let stat = {
             let mut state = self.world.state.lock().unwrap();
             state.count("Stat");
-            let file = state.names.get(&request.path).and_then(|inode| state.inodes.get(inode));
+            let file = state
+                .names
+                .get(&path_of(request.target.as_ref()))
+                .and_then(|inode| state.inodes.get(inode));
             file.map(|file| file.stat.clone())
         };
         let stat = stat.ok_or_else(|| refusal(ErrorCode::NotFound, "no such file"))?;
@@ -370,7 +383,7 @@ impl Coordinator for FakeCoordinator {
         request: Request<v1::ListRequest>,
     ) -> Answered<Self::ListDirectoryStream> {
         let request = self.receive("ListDirectory", request).await?;
-        let mut path = request.path.to_vec();
+        let mut path = path_of(request.target.as_ref()).to_vec();
         if path != b"/" {
             path.push(b'/');
         }
@@ -406,11 +419,11 @@ impl Coordinator for FakeCoordinator {
                 attributes: request.attributes,
                 ..v1::FileStat::default()
             };
-            if state.names.contains_key(&request.path) {
+            if state.names.contains_key(&path_of(request.target.as_ref())) {
                 return Err(refusal(ErrorCode::AlreadyExists, "it is there"));
             }
             state.count("MakeDirectory");
-            state.names.insert(request.path, inode);
+            state.names.insert(path_of(request.target.as_ref()), inode);
             state.inodes.insert(inode, File { stat: stat.clone(), chunks: Vec::new() });
             Ok(stat)
         })?;
@@ -428,8 +441,8 @@ impl Coordinator for FakeCoordinator {
         let request = self.receive("Rename", request).await?;
         let body = format!("{request:?}");
         self.once(request.slot.clone(), body, |state| {
-            let (from, to) = (request.from, request.to);
-            if request.no_replace && state.names.contains_key(&to) {
+            let (from, to) = (path_of(request.from.as_ref()), path_of(request.to.as_ref()));
+            if is_absent(request.precondition.as_ref()) && state.names.contains_key(&to) {
                 return Err(refusal(ErrorCode::AlreadyExists, "it is there"));
             }
             let inode = state.names.remove(&from);
@@ -448,11 +461,12 @@ impl Coordinator for FakeCoordinator {
         let request = self.receive("Delete", request).await?;
         let body = format!("{request:?}");
         self.once(request.slot.clone(), body, |state| {
-            let below = state.below(&request.path);
+            let path = path_of(request.target.as_ref());
+            let below = state.below(&path);
             if !below.is_empty() && !request.recursive {
                 return Err(refusal(ErrorCode::NotEmpty, "it is not empty"));
             }
-            if state.names.remove(&request.path).is_none() {
+            if state.names.remove(&path).is_none() {
                 return Err(refusal(ErrorCode::NotFound, "no such file"));
             }
             for name in below {
@@ -475,7 +489,7 @@ impl Coordinator for FakeCoordinator {
         let body = format!("{request:?}");
         let stat = self.once(request.slot.clone(), body, |state| {
             state.count("SetAttributes");
-            let inode = state.names.get(&request.path).copied();
+            let inode = state.names.get(&path_of(request.target.as_ref())).copied();
             let file = inode.and_then(|inode| state.inodes.get(&inode));
             let file = file.ok_or_else(|| refusal(ErrorCode::NotFound, "no such file"))?;
             Ok(file.stat.clone())

@@ -45,7 +45,7 @@ async fn write_and_delete(core: &Core) -> ChunkId {
     core.namespace.confirm_registration(Scope::internal(), NODE, registered.number).await.unwrap();
     let path = DfsPath::new(&b"/file"[..]).unwrap();
     let upload = PlanUpload {
-        path: path.clone(),
+        target: path.clone().into(),
         size: Some(5),
         chunk_size: None,
         replication_factor: Some(1),
@@ -75,10 +75,10 @@ async fn write_and_delete(core: &Core) -> ChunkId {
         chunks: vec![WrittenChunk { chunk, file_offset: 0, seal, receipts }],
         size: 5,
         attributes: Attributes::default(),
-        create_only: false,
+        precondition: None,
     };
     core.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
-    let delete = Delete { path, recursive: false, now: true };
+    let delete = Delete { target: path.into(), recursive: false, now: true, precondition: None };
     core.namespace.delete(Scope::internal(), &delete, None).await.unwrap();
     chunk
 }

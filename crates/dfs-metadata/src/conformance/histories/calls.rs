@@ -7,14 +7,29 @@ use dfs_types::{ErrorCode, FileKind, Random};
 /// A call, with all that decides what it does.
 #[derive(Debug, Clone)]
 pub(super) enum Call {
-    MakeDirectory { path: String, parents: bool, slot: Option<Slot> },
-    MakeSymlink { path: String, target: String, replace: bool, slot: Option<Slot> },
-    Rename { from: String, to: String, no_replace: bool, slot: Option<Slot> },
-    Delete { path: String, recursive: bool, now: bool, slot: Option<Slot> },
-    Plan { path: String, size: u64, plan: u32 },
-    Confirm { plan: u32, size: u64, create_only: bool, slot: Option<Slot> },
-    Stat { path: String, follow: bool },
-    List { path: String },
+    MakeDirectory { at: At, parents: bool, slot: Option<Slot> },
+    MakeSymlink { at: At, target: String, replace: bool, slot: Option<Slot> },
+    Rename { from: At, to: At, demand: Option<Demand>, exchange: bool, slot: Option<Slot> },
+    Delete { at: At, recursive: bool, now: bool, demand: Option<Demand>, slot: Option<Slot> },
+    Plan { at: At, size: u64, plan: u32 },
+    Confirm { plan: u32, size: u64, demand: Option<Demand>, slot: Option<Slot> },
+    Stat { at: At, follow: bool },
+    List { at: At },
+}
+
+/// What a call is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum At {
+    Path(String),
+    /// A name in the directory of that number.
+    Child(u64, String),
+}
+
+/// What must hold of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Demand {
+    Absent,
+    Inode(u64),
 }
 
 /// Makes a call safe to repeat.
@@ -67,36 +82,73 @@ impl Call {
     }
 
     /// Some call. `Plan` stands for the whole of putting a file.
-    pub(super) fn any(random: &dyn Random, slot: Slot, plan: u32) -> Self {
+    pub(super) fn any(random: &dyn Random, slot: Slot, plan: u32, known: &Known) -> Self {
         let is = |percent| random.below(100) < percent;
+        let at = || known.any_place(random);
         // A client begins with what makes something, so that the others find something.
         match random.below(if slot.sequence < 2 { 50 } else { 100 }) {
-            0..20 => {
-                Self::MakeDirectory { path: any_path(random), parents: is(40), slot: Some(slot) }
-            }
+            0..20 => Self::MakeDirectory { at: at(), parents: is(40), slot: Some(slot) },
             20..30 => {
                 let target = *pick(random, &["/a", "/b", "b", "a/b", "..", "../a", "/a/../b"]);
                 let target = target.to_owned();
-                let (path, replace) = (any_path(random), is(30));
-                Self::MakeSymlink { path, target, replace, slot: Some(slot) }
+                Self::MakeSymlink { at: at(), target, replace: is(30), slot: Some(slot) }
             }
             30..50 => {
                 let size = if is(50) { 0 } else { 1 + random.below(1_000) };
-                Self::Plan { path: any_path(random), size, plan }
+                Self::Plan { at: at(), size, plan }
             }
             50..70 => {
-                let (from, to) = (any_path(random), any_path(random));
-                Self::Rename { from, to, no_replace: is(20), slot: Some(slot) }
+                let (from, to, demand) = (at(), at(), known.any_demand(random));
+                Self::Rename { from, to, demand, exchange: is(30), slot: Some(slot) }
             }
             70..85 => {
-                let path = any_path(random);
-                Self::Delete { path, recursive: is(30), now: is(20), slot: Some(slot) }
+                let (at, demand) = (at(), known.any_demand(random));
+                Self::Delete { at, recursive: is(30), now: is(20), demand, slot: Some(slot) }
             }
-            85..92 => Self::Stat { path: any_path(random), follow: is(70) },
-            _ => {
-                let path = if is(50) { "/".to_owned() } else { any_path(random) };
-                Self::List { path }
+            85..92 => Self::Stat { at: at(), follow: is(70) },
+            _ => Self::List { at: if is(50) { At::Path("/".to_owned()) } else { at() } },
+        }
+    }
+}
+
+/// Inodes that a client has seen in answers.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    directories: Vec<u64>,
+    others: Vec<u64>,
+}
+
+impl Known {
+    /// Remembers what an answer told.
+    pub(super) fn learn(&mut self, answer: &Answer) {
+        let seen: Vec<&Seen> = match answer {
+            Answer::Node(seen) => vec![seen],
+            Answer::Listed(entries) => entries.iter().map(|(_, seen)| seen).collect(),
+            _ => Vec::new(),
+        };
+        for seen in seen {
+            let is_directory = seen.kind == FileKind::Directory;
+            let list = if is_directory { &mut self.directories } else { &mut self.others };
+            if !list.contains(&seen.inode) {
+                list.push(seen.inode);
             }
+        }
+    }
+
+    fn any_place(&self, random: &dyn Random) -> At {
+        if self.directories.is_empty() || random.below(100) < 60 {
+            return At::Path(any_path(random));
+        }
+        let parent = *pick(random, &self.directories);
+        At::Child(parent, (*pick(random, &["a", "b"])).to_owned())
+    }
+
+    pub(super) fn any_demand(&self, random: &dyn Random) -> Option<Demand> {
+        let all: Vec<u64> = self.directories.iter().chain(&self.others).copied().collect();
+        match random.below(10) {
+            0 | 1 => Some(Demand::Absent),
+            2 | 3 if !all.is_empty() => Some(Demand::Inode(*pick(random, &all))),
+            _ => None,
         }
     }
 }

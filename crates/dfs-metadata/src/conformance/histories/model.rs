@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use dfs_types::{ErrorCode, FileKind};
 
-use super::calls::{Answer, Call, Seen, Slot};
+use super::calls::{Answer, At, Call, Demand, Seen, Slot};
 
 /// A place in [`Tree::nodes`].
 type Id = usize;
@@ -26,6 +26,8 @@ pub(super) struct Tree {
 struct Node {
     /// The number under which callers know it, once one was told.
     inode: Option<u64>,
+    /// Directory it was last put into.
+    parent: Id,
     content: Content,
 }
 
@@ -60,8 +62,6 @@ struct Named {
     parent: Id,
     name: String,
     entry: Option<Id>,
-    /// From the root down to `parent`.
-    above: Vec<Id>,
     /// Names of the path after a missing one.
     missing_below: Vec<String>,
 }
@@ -95,7 +95,7 @@ fn empty_directory() -> Content {
 impl Tree {
     /// The root, which is number 1.
     pub(super) fn new() -> Self {
-        let root = Node { inode: Some(1), content: empty_directory() };
+        let root = Node { inode: Some(1), parent: ROOT, content: empty_directory() };
         Self { nodes: vec![root], plans: BTreeMap::new(), kept: BTreeMap::new() }
     }
 
@@ -155,29 +155,31 @@ impl Tree {
 
     fn carry_out(&mut self, call: &Call) -> Applied {
         match call {
-            Call::MakeDirectory { path, parents, .. } => self.make_directory(path, *parents),
-            Call::MakeSymlink { path, target, replace, .. } => {
-                self.make_symlink(path, target, *replace)
+            Call::MakeDirectory { at, parents, .. } => self.make_directory(at, *parents),
+            Call::MakeSymlink { at, target, replace, .. } => {
+                self.make_symlink(at, target, *replace)
             }
-            Call::Rename { from, to, no_replace, .. } => self.rename(from, to, *no_replace),
-            Call::Delete { path, recursive, now, .. } => self.delete(path, *recursive, *now),
-            Call::Plan { path, plan, .. } => self.plan(path, *plan),
-            Call::Confirm { plan, size, create_only, .. } => {
-                self.confirm(*plan, *size, *create_only)
+            Call::Rename { from, to, demand, exchange, .. } => {
+                self.rename(from, to, *demand, *exchange)
             }
-            Call::Stat { path, follow } => {
-                Ok((Outcome::Node(self.resolve(path, *follow)?.node()?), false))
+            Call::Delete { at, recursive, now, demand, .. } => {
+                self.delete(at, *recursive, *now, *demand)
             }
-            Call::List { path } => {
-                let id = self.resolve(path, true)?.node()?;
+            Call::Plan { at, plan, .. } => self.plan(at, *plan),
+            Call::Confirm { plan, size, demand, .. } => self.confirm(*plan, *size, *demand),
+            Call::Stat { at, follow } => {
+                Ok((Outcome::Node(self.resolve(at, *follow)?.node()?), false))
+            }
+            Call::List { at } => {
+                let id = self.resolve(at, true)?.node()?;
                 let entries = self.entries(id).ok_or(ErrorCode::NotADirectory)?;
                 Ok((Outcome::Listed(entries.clone()), false))
             }
         }
     }
 
-    fn make_directory(&mut self, path: &str, parents: bool) -> Applied {
-        let named = match self.resolve(path, parents)? {
+    fn make_directory(&mut self, at: &At, parents: bool) -> Applied {
+        let named = match self.resolve(at, parents)? {
             Place::Named(named @ Named { entry: None, .. }) => named,
             taken => {
                 let id = taken.node()?;
@@ -188,6 +190,7 @@ impl Tree {
             }
         };
         let named = if parents { named } else { named.in_parent()? };
+        let named = self.changeable(named)?;
         let mut id = named.parent;
         for name in std::iter::once(&named.name).chain(&named.missing_below) {
             id = self.put(id, name, empty_directory());
@@ -195,11 +198,11 @@ impl Tree {
         Ok((Outcome::Node(id), true))
     }
 
-    fn make_symlink(&mut self, path: &str, target: &str, replace: bool) -> Applied {
-        let Place::Named(named) = self.resolve(path, false)? else {
+    fn make_symlink(&mut self, at: &At, target: &str, replace: bool) -> Applied {
+        let Place::Named(named) = self.resolve(at, false)? else {
             return Err(ErrorCode::AlreadyExists);
         };
-        let named = named.in_parent()?;
+        let named = self.changeable(named)?.in_parent()?;
         if let Some(entry) = named.entry {
             if !replace {
                 return Err(ErrorCode::AlreadyExists);
@@ -212,17 +215,25 @@ impl Tree {
         Ok((Outcome::Node(self.put(named.parent, &named.name, content)), true))
     }
 
-    fn rename(&mut self, from: &str, to: &str, no_replace: bool) -> Applied {
+    fn rename(&mut self, from: &At, to: &At, demand: Option<Demand>, exchange: bool) -> Applied {
         let from = self.resolve(from, false)?.named()?;
+        let from = self.changeable(from)?;
         let moved = from.entry.ok_or(ErrorCode::NotFound)?;
-        let to = self.resolve(to, false)?.named()?.in_parent()?;
-        if to.above.contains(&moved) {
-            return Err(ErrorCode::WouldCycle);
+        let to = self.resolve(to, false)?.named()?;
+        let to = self.changeable(to)?.in_parent()?;
+        self.refuse_cycle(moved, from.parent, to.parent)?;
+        self.require(demand, to.entry)?;
+        if exchange {
+            let other = to.entry.ok_or(ErrorCode::NotFound)?;
+            if other == moved {
+                return Ok((Outcome::Done, false));
+            }
+            self.refuse_cycle(other, to.parent, from.parent)?;
+            self.name(from.parent, &from.name, other);
+            self.name(to.parent, &to.name, moved);
+            return Ok((Outcome::Done, true));
         }
         if let Some(replaced) = to.entry {
-            if no_replace {
-                return Err(ErrorCode::AlreadyExists);
-            }
             if replaced == moved {
                 return Ok((Outcome::Done, false));
             }
@@ -234,13 +245,50 @@ impl Tree {
             }
         }
         self.entries_mut(from.parent).remove(&from.name);
-        self.entries_mut(to.parent).insert(to.name, moved);
+        self.name(to.parent, &to.name, moved);
         Ok((Outcome::Done, true))
     }
 
-    fn delete(&mut self, path: &str, recursive: bool, now: bool) -> Applied {
-        let named = self.resolve(path, false)?.named()?;
+    /// A directory must not come to lie inside itself. One that was deleted still counts as inside
+    /// of where it was.
+    fn refuse_cycle(&self, moved: Id, old: Id, new: Id) -> Result<(), ErrorCode> {
+        if old == new || !self.is_directory(moved) {
+            return Ok(());
+        }
+        let mut here = new;
+        while here != moved {
+            if here == ROOT {
+                return Ok(());
+            }
+            here = self.nodes[here].parent;
+        }
+        Err(ErrorCode::WouldCycle)
+    }
+
+    fn require(&self, demand: Option<Demand>, entry: Option<Id>) -> Result<(), ErrorCode> {
+        match (demand, entry) {
+            (Some(Demand::Absent), Some(_)) => Err(ErrorCode::AlreadyExists),
+            (Some(Demand::Inode(_)), None) => Err(ErrorCode::NotFound),
+            (Some(Demand::Inode(inode)), Some(id)) if self.nodes[id].inode != Some(inode) => {
+                Err(ErrorCode::Stale)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing in a directory that was deleted can be changed.
+    fn changeable(&self, named: Named) -> Result<Named, ErrorCode> {
+        match self.nodes[named.parent].content {
+            Content::Directory { is_deleted: true, .. } => Err(ErrorCode::NotFound),
+            _ => Ok(named),
+        }
+    }
+
+    fn delete(&mut self, at: &At, recursive: bool, now: bool, demand: Option<Demand>) -> Applied {
+        let named = self.resolve(at, false)?.named()?;
+        let named = self.changeable(named)?;
         let entry = named.entry.ok_or(ErrorCode::NotFound)?;
+        self.require(demand, Some(entry))?;
         if !recursive && self.entries(entry).is_some_and(|entries| !entries.is_empty()) {
             return Err(ErrorCode::NotEmpty);
         }
@@ -249,11 +297,11 @@ impl Tree {
         Ok((Outcome::Until(!now), true))
     }
 
-    fn plan(&mut self, path: &str, plan: u32) -> Applied {
-        let Place::Named(named) = self.resolve(path, true)? else {
+    fn plan(&mut self, at: &At, plan: u32) -> Applied {
+        let Place::Named(named) = self.resolve(at, true)? else {
             return Err(ErrorCode::IsADirectory);
         };
-        let named = named.in_parent()?;
+        let named = self.changeable(named)?.in_parent()?;
         if named.entry.is_some_and(|entry| self.is_directory(entry)) {
             return Err(ErrorCode::IsADirectory);
         }
@@ -262,29 +310,31 @@ impl Tree {
     }
 
     /// The file goes into the directory that it was planned for, wherever that is by now.
-    fn confirm(&mut self, plan: u32, size: u64, create_only: bool) -> Applied {
+    fn confirm(&mut self, plan: u32, size: u64, demand: Option<Demand>) -> Applied {
         // A confirm does not begin before its plan has ended.
         let (parent, name) = self.plans[&plan].clone();
         if matches!(self.nodes[parent].content, Content::Directory { is_deleted: true, .. }) {
             return Err(ErrorCode::NotFound);
         }
-        if let Some(entry) = self.entries_mut(parent).get(&name).copied() {
-            if self.is_directory(entry) {
-                return Err(ErrorCode::IsADirectory);
-            }
-            if create_only {
-                return Err(ErrorCode::AlreadyExists);
-            }
+        let entry = self.entries_mut(parent).get(&name).copied();
+        if entry.is_some_and(|entry| self.is_directory(entry)) {
+            return Err(ErrorCode::IsADirectory);
         }
+        self.require(demand, entry)?;
         Ok((Outcome::Node(self.put(parent, &name, Content::File { size })), true))
     }
 
     /// Puts something new into a directory, in the place of what was there.
     fn put(&mut self, parent: Id, name: &str, content: Content) -> Id {
         let id = self.nodes.len();
-        self.nodes.push(Node { inode: None, content });
-        self.entries_mut(parent).insert(name.to_owned(), id);
+        self.nodes.push(Node { inode: None, parent, content });
+        self.name(parent, name, id);
         id
+    }
+
+    fn name(&mut self, parent: Id, name: &str, id: Id) {
+        self.entries_mut(parent).insert(name.to_owned(), id);
+        self.nodes[id].parent = parent;
     }
 
     fn unlink(&mut self, id: Id) {
@@ -311,12 +361,25 @@ impl Tree {
         }
     }
 
+    fn resolve(&self, at: &At, follow: bool) -> Result<Place, ErrorCode> {
+        match at {
+            At::Path(path) => self.walk(path, follow),
+            At::Child(inode, name) => {
+                // Whoever names an inode has learned of it from an answer.
+                let parent = self.nodes.iter().position(|node| node.inode == Some(*inode));
+                let parent = parent.ok_or(ErrorCode::Internal)?;
+                let entry = self.entries(parent).and_then(|entries| entries.get(name)).copied();
+                let (name, missing_below) = (name.clone(), Vec::new());
+                Ok(Place::Named(Named { parent, name, entry, missing_below }))
+            }
+        }
+    }
+
     /// Walks a path. Symlinks on the way are followed, one at its end if so told.
-    fn resolve(&self, path: &str, follow: bool) -> Result<Place, ErrorCode> {
+    fn walk(&self, path: &str, follow: bool) -> Result<Place, ErrorCode> {
         const SYMLINKS_MAX: u32 = 40;
         let mut steps: VecDeque<&str> = steps(path).collect();
         let mut way: Vec<(Id, &str)> = vec![(ROOT, "")];
-        let above = |way: &[(Id, &str)]| way.iter().map(|(id, _)| *id).collect::<Vec<_>>();
         let mut symlinks = 0;
         while let Some(step) = steps.pop_front() {
             if step == ".." {
@@ -327,7 +390,7 @@ impl Tree {
             let entry = self.entries(parent).and_then(|entries| entries.get(step)).copied();
             let named = |entry, missing_below| {
                 let name = step.to_owned();
-                Place::Named(Named { parent, name, entry, above: above(&way), missing_below })
+                Place::Named(Named { parent, name, entry, missing_below })
             };
             let Some(id) = entry else {
                 if steps.contains(&"..") {
@@ -356,7 +419,6 @@ impl Tree {
                 parent: way[way.len() - 1].0,
                 name: name.to_owned(),
                 entry: Some(id),
-                above: above(&way),
                 missing_below: Vec::new(),
             })),
             _ => Ok(Place::Root),

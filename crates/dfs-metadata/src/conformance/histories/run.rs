@@ -7,18 +7,19 @@ use crate::engine::Engine;
 use crate::namespace::{
     Components, Confirm, Delete, FileStat, InitOptions, MakeDirectory, MakeSymlink, Namespace,
     Options, Placement, PlanUpload, PlannedChunk, Registration, Rename, Repeat, Replication,
-    Target, UploadPlan, WrittenChunk, init,
+    UploadPlan, WrittenChunk, init,
 };
 use crate::placement::{Candidate, RoundRobin};
 use crate::{Committer, Error};
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, NodeId, Random,
-    Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256, Stamp, Timestamp,
+    Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, InodeId, Name,
+    NodeId, Precondition, Random, Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256,
+    Stamp, Target, Timestamp,
 };
 use futures_util::future::join;
 
-use super::calls::{Answer, Call, Operation, Seen, Slot};
+use super::calls::{Answer, At, Call, Demand, Known, Operation, Seen, Slot};
 use super::store::{Lapse, PausingEngine, pause};
 
 /// Calls of each client.
@@ -61,7 +62,8 @@ pub(super) async fn history(engines: [Arc<dyn Engine>; 2], seed: u64, lapse: Lap
         .map(|number| {
             let (coordinators, random, ticks) =
                 (coordinators.clone(), random.clone(), ticks.clone());
-            let client = Client { number, coordinators, random, ticks, history: Vec::new() };
+            let (history, known) = (Vec::new(), Known::default());
+            let client = Client { number, coordinators, random, ticks, history, known };
             tokio::spawn(client.run())
         })
         .collect();
@@ -105,6 +107,7 @@ struct Client {
     /// Counts the beginnings and ends of the calls of all clients.
     ticks: Arc<AtomicU32>,
     history: Vec<Operation>,
+    known: Known,
 }
 
 impl Client {
@@ -112,27 +115,30 @@ impl Client {
         for sequence in 0..CALLS {
             let slot = Slot { number: self.number, sequence };
             let plan = self.number * CALLS as u32 + sequence as u32;
-            let call = Call::any(&*self.random, slot, plan);
+            let call = Call::any(&*self.random, slot, plan, &self.known);
             pause(&self.random).await;
-            if let Call::Plan { path, size, plan } = call {
-                self.put(path, size, plan, slot).await;
+            if let Call::Plan { at, size, plan } = call {
+                self.put(at, size, plan, slot).await;
             } else {
                 self.call(call, None).await;
+            }
+            for operation in &self.history {
+                self.known.learn(&operation.answer);
             }
         }
         self.history
     }
 
-    async fn put(&mut self, path: String, size: u64, plan: u32, slot: Slot) {
+    async fn put(&mut self, at: At, size: u64, plan: u32, slot: Slot) {
         let (called, coordinator) = (self.tick(), self.coordinator());
-        let planned = plan_upload(coordinator, &path, size).await;
+        let planned = plan_upload(coordinator, &at, size).await;
         let answer = planned.as_ref().map_or_else(failed, |_| Answer::Planned);
         let returned = self.tick();
-        let call = Call::Plan { path, size, plan };
+        let call = Call::Plan { at, size, plan };
         self.history.push(Operation { call, answer, called, returned });
         if let Ok(planned) = planned {
-            let create_only = self.random.below(3) == 0;
-            let call = Call::Confirm { plan, size, create_only, slot: Some(slot) };
+            let demand = self.known.any_demand(&*self.random);
+            let call = Call::Confirm { plan, size, demand, slot: Some(slot) };
             self.call(call, Some(&planned)).await;
         }
     }
@@ -175,18 +181,18 @@ impl Client {
         let repeat = call.slot().map(repeat);
         let repeat = repeat.as_ref();
         match call {
-            Call::MakeDirectory { path, parents, .. } => {
+            Call::MakeDirectory { at, parents, .. } => {
                 let attributes = Attributes::default();
-                let request = MakeDirectory { path: at(path), parents: *parents, attributes };
+                let request = MakeDirectory { target: target(at), parents: *parents, attributes };
                 namespace
                     .make_directory(Scope::internal(), &request, repeat)
                     .await
                     .map(|stat| node(&stat))
             }
-            Call::MakeSymlink { path, target, replace, .. } => {
+            Call::MakeSymlink { at, target: symlink_target, replace, .. } => {
                 let request = MakeSymlink {
-                    path: at(path),
-                    target: Bytes::from(target.clone()),
+                    target: target(at),
+                    symlink_target: Bytes::from(symlink_target.clone()),
                     attributes: Attributes::default(),
                     replace: *replace,
                 };
@@ -195,16 +201,23 @@ impl Client {
                     .await
                     .map(|stat| node(&stat))
             }
-            Call::Rename { from, to, no_replace, .. } => {
-                let request = Rename { from: at(from), to: at(to), no_replace: *no_replace };
+            Call::Rename { from, to, demand, exchange, .. } => {
+                let (from, to) = (target(from), target(to));
+                let precondition = demand.map(precondition);
+                let request = Rename { from, to, precondition, exchange: *exchange };
                 namespace.rename(Scope::internal(), &request, repeat).await.map(|()| Answer::Done)
             }
-            Call::Delete { path, recursive, now, .. } => {
-                let request = Delete { path: at(path), recursive: *recursive, now: *now };
+            Call::Delete { at, recursive, now, demand, .. } => {
+                let request = Delete {
+                    target: target(at),
+                    recursive: *recursive,
+                    now: *now,
+                    precondition: demand.map(precondition),
+                };
                 let until = namespace.delete(Scope::internal(), &request, repeat).await?;
                 Ok(Answer::Until(until.is_some()))
             }
-            Call::Confirm { size, create_only, .. } => {
+            Call::Confirm { size, demand, .. } => {
                 let plan = plan.expect("a confirm follows a plan");
                 let chunks = plan.chunks.iter().map(|planned| written(namespace, planned));
                 let request = Confirm {
@@ -212,18 +225,18 @@ impl Client {
                     chunks: chunks.collect(),
                     size: *size,
                     attributes: Attributes::default(),
-                    create_only: *create_only,
+                    precondition: demand.map(precondition),
                 };
                 namespace.confirm(Scope::internal(), &request, repeat).await.map(|stat| node(&stat))
             }
-            Call::Stat { path, follow } => {
-                namespace.stat(Scope::internal(), &at(path), *follow).await.map(|stat| node(&stat))
+            Call::Stat { at, follow } => {
+                let target = target(at);
+                namespace.stat(Scope::internal(), &target, *follow).await.map(|stat| node(&stat))
             }
-            Call::List { path } => {
+            Call::List { at } => {
                 let limit = Namespace::PAGE_LEN_MAX;
-                let page = namespace
-                    .list_directory(Scope::internal(), &Target::Path(at(path)), None, limit)
-                    .await?;
+                let page =
+                    namespace.list_directory(Scope::internal(), &target(at), None, limit).await?;
                 let entries = page.entries.into_iter();
                 Ok(Answer::Listed(entries.map(|e| (e.name.to_string(), seen(&e.stat))).collect()))
             }
@@ -232,12 +245,12 @@ impl Client {
     }
 }
 
-async fn plan_upload(namespace: &Namespace, path: &str, size: u64) -> Result<UploadPlan, Error> {
+async fn plan_upload(namespace: &Namespace, at: &At, size: u64) -> Result<UploadPlan, Error> {
     let (zone, host) = (String::new(), String::new());
     let candidates = [Candidate { node: NODE, zone, host, free: 1 << 40 }];
     let selector = RoundRobin::default();
     let request = PlanUpload {
-        path: at(path),
+        target: target(at),
         size: Some(size),
         chunk_size: None,
         replication_factor: None,
@@ -275,8 +288,24 @@ fn repeat(slot: Slot) -> Repeat {
     Repeat { slot, body: Sha256::of(&sequence.to_be_bytes()) }
 }
 
-pub(in super::super) fn at(path: &str) -> DfsPath {
-    DfsPath::new(path.as_bytes().to_vec()).unwrap()
+pub(in super::super) fn at(path: &str) -> Target {
+    Target::Path(DfsPath::new(path.as_bytes().to_vec()).unwrap())
+}
+
+fn target(place: &At) -> Target {
+    match place {
+        At::Path(path) => at(path),
+        At::Child(parent, name) => {
+            Target::child(InodeId(*parent), &Name::new(name.clone()).unwrap())
+        }
+    }
+}
+
+fn precondition(demand: Demand) -> Precondition {
+    match demand {
+        Demand::Absent => Precondition::Absent,
+        Demand::Inode(inode) => Precondition::Inode { inode: InodeId(inode), change: None },
+    }
 }
 
 fn failed(error: &Error) -> Answer {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dfs_types::{ErrorCode, FileKind};
 
-use super::calls::{Answer, Call, Operation, Seen, Slot};
+use super::calls::{Answer, At, Call, Operation, Seen, Slot};
 use super::linearizability::is_linearizable;
 use super::run::{Run, history as history_on};
 use super::shown;
@@ -91,6 +91,7 @@ fn every_history_has_an_order_that_explains_it() {
         ErrorCode::NotEmpty,
         ErrorCode::WouldCycle,
         ErrorCode::InvalidArgument,
+        ErrorCode::Stale,
     ] {
         let times: u32 =
             endings.iter().filter(|((_, ending), _)| *ending == Some(code)).map(|(_, n)| n).sum();
@@ -120,24 +121,29 @@ fn history(calls: Vec<(u32, u32, Call, Answer)>) -> Vec<Operation> {
     calls.into_iter().map(operation).collect()
 }
 
+fn at(path: &str) -> At {
+    At::Path(path.to_owned())
+}
+
 fn mkdir(path: &str, slot: Option<Slot>) -> Call {
-    Call::MakeDirectory { path: path.to_owned(), parents: false, slot }
+    Call::MakeDirectory { at: at(path), parents: false, slot }
 }
 
 fn rename(from: &str, to: &str) -> Call {
-    Call::Rename { from: from.to_owned(), to: to.to_owned(), no_replace: false, slot: None }
+    let (from, to) = (at(from), at(to));
+    Call::Rename { from, to, demand: None, exchange: false, slot: None }
 }
 
 fn delete(path: &str, recursive: bool) -> Call {
-    Call::Delete { path: path.to_owned(), recursive, now: false, slot: None }
+    Call::Delete { at: at(path), recursive, now: false, demand: None, slot: None }
 }
 
 fn stat(path: &str) -> Call {
-    Call::Stat { path: path.to_owned(), follow: true }
+    Call::Stat { at: at(path), follow: true }
 }
 
 fn list(path: &str) -> Call {
-    Call::List { path: path.to_owned() }
+    Call::List { at: at(path) }
 }
 
 fn seen(inode: u64) -> Seen {

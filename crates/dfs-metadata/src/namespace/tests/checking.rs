@@ -7,7 +7,9 @@ use crate::check::{ProblemKind, Report, check};
 use crate::codec::Record;
 use crate::engine::{Commit, Engine, Write, lease_epoch_key};
 use crate::keys;
-use crate::records::inode::{Content, Directory, Entry, Extent, File, Inode, Link, Times};
+use crate::records::entry::Entry;
+use crate::records::extent::Extent;
+use crate::records::inode::{Content, Directory, File, Inode, Link, Times};
 use crate::records::setting::{MigrationMark, NextInode};
 use crate::records::unlinked::Unlinked;
 
@@ -35,7 +37,7 @@ async fn anything(fixture: &Fixture, random: &SeededRandom) {
         3 => drop(fixture.rename(&at, &to).await),
         4 => drop(fixture.delete(&at, random.below(2) == 0, random.below(2) == 0).await),
         5 => {
-            let request = Undelete { path: path(&at), to: None };
+            let request = Undelete { target: path(&at), to: None };
             drop(fixture.namespace.undelete(Scope::internal(), &request, None).await);
         }
         6 => {
@@ -188,12 +190,12 @@ fn shown(key: &Bytes) -> String {
 
 fn directory(parent: InodeId, link: Link) -> Inode {
     let content = Content::Directory(Directory { parent, link });
-    Inode { attributes: Attributes::default(), ctime: Timestamp::EPOCH, content }
+    Inode::new(Attributes::default(), Timestamp::EPOCH, content)
 }
 
 fn file(size: u64, single: Option<Extent>) -> Inode {
     let content = Content::File(File { size, replication: 3, chunk_size: CHUNK, single });
-    Inode { attributes: Attributes::default(), ctime: Timestamp::EPOCH, content }
+    Inode::new(Attributes::default(), Timestamp::EPOCH, content)
 }
 
 #[tokio::test]
@@ -262,7 +264,7 @@ async fn names_and_inodes_that_disagree_are_found() {
     finds(
         "two names",
         |things| {
-            let entry = Entry { inode: things.file, kind: FileKind::File };
+            let entry = Entry::new(things.file, FileKind::File);
             vec![put(keys::entry(InodeId::ROOT, &name("twin")), &entry)]
         },
         |_| vec![(OfInode, "it has several names".to_owned())],
@@ -273,7 +275,7 @@ async fn names_and_inodes_that_disagree_are_found() {
         |things| {
             let parent = things.directory;
             let (name, time) = (name("f"), Timestamp::EPOCH);
-            let unlinked = Unlinked { kind: FileKind::File, parent, name, time, reaping: false };
+            let unlinked = Unlinked::new(FileKind::File, parent, name, time);
             vec![put(keys::unlinked(time, things.file), &unlinked)]
         },
         |_| vec![(OfInode, "it has a name and is unlinked".to_owned())],
@@ -282,7 +284,7 @@ async fn names_and_inodes_that_disagree_are_found() {
     finds(
         "another kind",
         |things| {
-            let entry = Entry { inode: things.file, kind: FileKind::Symlink };
+            let entry = Entry::new(things.file, FileKind::Symlink);
             vec![put(keys::entry(things.directory, &name("f")), &entry)]
         },
         |_| vec![(OfName, "is of another kind".to_owned())],
@@ -303,7 +305,7 @@ async fn names_and_inodes_that_disagree_are_found() {
     finds(
         "no directory",
         |things| {
-            let entry = Entry { inode: things.inner, kind: FileKind::Directory };
+            let entry = Entry::new(things.inner, FileKind::Directory);
             vec![
                 Write::Delete(keys::entry(things.directory, &name("e"))),
                 put(keys::entry(things.file, &name("e")), &entry),
@@ -357,7 +359,7 @@ async fn names_and_inodes_that_disagree_are_found() {
 #[tokio::test]
 async fn extents_and_chunks_that_disagree_are_found() {
     use ProblemKind::{Chunk as OfChunk, Extent as OfExtent, Unreadable};
-    let extent = |length, chunk| Extent { length, chunk, chunk_offset: 0 };
+    let extent = |length, chunk| Extent::whole(chunk, length);
     let chunk = |chunk| shown(&keys::chunk(chunk));
     let extents = |things: &Things| shown(&keys::extents(things.long));
     finds(

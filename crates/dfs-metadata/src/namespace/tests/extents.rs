@@ -10,7 +10,8 @@ use crate::conformance::{ForwardingEngine, ForwardingSnapshot, Read};
 use crate::engine::{Engine, EngineError, Snapshot};
 use crate::keys;
 use crate::namespace::transaction::Attempt;
-use crate::records::inode::{Content, Extent, Inode};
+use crate::records::extent::Extent;
+use crate::records::inode::{Content, Inode};
 
 /// Extents that one commit of these tests writes.
 const AT_ONCE: usize = 90;
@@ -60,7 +61,7 @@ async fn write_extents(fixture: &Fixture, at: &str, extents: &[(u64, u64)], size
         let mut tx = fixture.namespace.begin().await.unwrap();
         for &(offset, length) in some {
             let chunk_offset = offset % (CHUNK - length);
-            tx.put(keys::extent(inode, offset), &Extent { length, chunk, chunk_offset });
+            tx.put(keys::extent(inode, offset), &Extent { length, chunk, chunk_offset, epoch: 0 });
         }
         let key = keys::chunk(chunk);
         let mut record = tx.get::<Chunk>(&key).await.unwrap().unwrap();

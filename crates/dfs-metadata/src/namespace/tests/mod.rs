@@ -6,8 +6,10 @@ mod floor;
 mod names;
 mod node_intent;
 mod nodes;
+mod preconditions;
 mod reaping;
 mod slots;
+mod targets;
 mod upgrade;
 mod uploads;
 mod workers;
@@ -19,7 +21,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_types::{
     Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, Level, NodeId,
-    Random, Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256, Slot, Stamp, Timestamp,
+    Random, Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256, Slot, Stamp, Target,
+    Timestamp,
 };
 
 use super::*;
@@ -119,7 +122,7 @@ impl Fixture {
 
     async fn plan(&self, at: &str, size: u64) -> Result<UploadPlan, Error> {
         let request = PlanUpload {
-            path: path(at),
+            target: path(at),
             size: Some(size),
             chunk_size: Some(CHUNK),
             replication_factor: None,
@@ -168,7 +171,7 @@ impl Fixture {
             size: chunks.iter().map(|chunk| chunk.seal.length).sum(),
             chunks,
             attributes: Attributes { mode: 0o640, ..Attributes::default() },
-            create_only: false,
+            precondition: None,
         }
     }
 
@@ -182,7 +185,7 @@ impl Fixture {
 
     async fn mkdir(&self, at: &str) -> Result<FileStat, Error> {
         let request = MakeDirectory {
-            path: path(at),
+            target: path(at),
             parents: false,
             attributes: Attributes { mode: 0o755, ..Attributes::default() },
         };
@@ -191,8 +194,8 @@ impl Fixture {
 
     async fn symlink(&self, at: &str, target: &str) -> Result<FileStat, Error> {
         let request = MakeSymlink {
-            path: path(at),
-            target: Bytes::copy_from_slice(target.as_bytes()),
+            target: path(at),
+            symlink_target: Bytes::copy_from_slice(target.as_bytes()),
             attributes: Attributes::default(),
             replace: false,
         };
@@ -200,12 +203,13 @@ impl Fixture {
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
-        let request = Rename { from: path(from), to: path(to), no_replace: false };
+        let request =
+            Rename { from: path(from), to: path(to), precondition: None, exchange: false };
         self.namespace.rename(Scope::internal(), &request, None).await
     }
 
     async fn delete(&self, at: &str, recursive: bool, now: bool) -> Result<(), Error> {
-        let request = Delete { path: path(at), recursive, now };
+        let request = Delete { target: path(at), recursive, now, precondition: None };
         self.namespace.delete(Scope::internal(), &request, None).await.map(|_| ())
     }
 
@@ -218,7 +222,7 @@ impl Fixture {
         let mut names = Vec::new();
         let mut after = None;
         loop {
-            let target = Target::Path(path(at));
+            let target = path(at);
             let page = self
                 .namespace
                 .list_directory(Scope::internal(), &target, after.as_ref(), 2)
@@ -233,7 +237,7 @@ impl Fixture {
     }
 
     async fn open(&self, at: &str) -> Result<ReadPlan, Error> {
-        self.open_range(Target::Path(path(at)), 0, 0).await
+        self.open_range(path(at), 0, 0).await
     }
 
     async fn open_range(
@@ -293,8 +297,8 @@ fn registration(node: NodeId, number: u64) -> Registration {
     }
 }
 
-fn path(text: &str) -> DfsPath {
-    DfsPath::new(text.as_bytes().to_vec()).unwrap()
+fn path(text: &str) -> Target {
+    Target::Path(DfsPath::new(text.as_bytes().to_vec()).unwrap())
 }
 
 /// The code of what went wrong.

@@ -1,6 +1,6 @@
 //! Directories, symlinks, renames, deletes.
 
-use dfs_types::{ErrorCode, FileKind, FileTime, InodeId, Scope};
+use dfs_types::{ErrorCode, FileKind, FileTime, InodeId, Precondition, Scope};
 
 use super::*;
 
@@ -64,7 +64,7 @@ async fn missing_parents_are_made_however_deep() {
     let fixture = Fixture::new().await;
     let deep = "/d".repeat(2_000);
     let request = MakeDirectory {
-        path: path(&deep),
+        target: path(&deep),
         parents: true,
         attributes: Attributes { mode: 0o700, ..Attributes::default() },
     };
@@ -132,7 +132,7 @@ async fn renames_replace_as_posix_has_it() {
     assert_eq!(fixture.stat("/g").await.unwrap().inode, file.inode);
     assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
     // What was replaced can be restored.
-    let undelete = Undelete { path: path("/g"), to: Some(path("/old")) };
+    let undelete = Undelete { target: path("/g"), to: Some(path("/old")) };
     assert_eq!(
         fixture.namespace.undelete(Scope::internal(), &undelete, None).await.unwrap().inode,
         other.inode
@@ -156,7 +156,12 @@ async fn renames_replace_as_posix_has_it() {
     assert_eq!(fixture.list("/empty").await, ["x"]);
     fixture.rename("/a", "/empty/x/a").await.unwrap();
     assert_eq!(fixture.list("/empty/x/a").await, ["b"]);
-    let keep = Rename { from: path("/g"), to: path("/old"), no_replace: true };
+    let keep = Rename {
+        from: path("/g"),
+        to: path("/old"),
+        precondition: Some(Precondition::Absent),
+        exchange: false,
+    };
     assert_eq!(
         code(fixture.namespace.rename(Scope::internal(), &keep, None).await),
         ErrorCode::AlreadyExists
@@ -186,7 +191,7 @@ async fn deletes_take_trees_only_when_told_to() {
     assert_eq!(code(fixture.delete("/x", true, false).await), ErrorCode::NotFound);
     fixture.delete("/a", true, false).await.unwrap();
     assert_eq!(code(fixture.stat("/a/f").await), ErrorCode::NotFound);
-    let back = Undelete { path: path("/a"), to: None };
+    let back = Undelete { target: path("/a"), to: None };
     fixture.namespace.undelete(Scope::internal(), &back, None).await.unwrap();
     assert_eq!(fixture.stat("/a/f").await.unwrap().size, 5);
     fixture.delete("/a/f", false, false).await.unwrap();
@@ -205,7 +210,7 @@ async fn attributes_change_alone() {
     fixture.symlink("/l", "f").await.unwrap();
     let mtime = FileTime::new(-5, 7);
     let request = SetAttributes {
-        path: path("/l"),
+        target: path("/l"),
         follow: true,
         mode: Some(0o107_777),
         uid: Some(12),
@@ -217,7 +222,7 @@ async fn attributes_change_alone() {
     let wanted = Attributes { mode: 0o7777, uid: 12, gid: 0, mtime: mtime.unwrap() };
     assert_eq!(stat.attributes, wanted);
     fixture.mkdir("/d").await.unwrap();
-    let request = SetAttributes { path: path("/d"), ..request };
+    let request = SetAttributes { target: path("/d"), ..request };
     let stat = fixture.namespace.set_attributes(Scope::internal(), &request, None).await.unwrap();
     assert_eq!((stat.attributes, fixture.stat("/d").await.unwrap()), (wanted, stat));
 }
@@ -227,7 +232,7 @@ async fn a_repeat_gets_the_first_answer_and_changes_nothing() {
     let fixture = Fixture::new().await;
     let repeat = fixture.repeat();
     let request =
-        MakeDirectory { path: path("/a"), parents: false, attributes: Attributes::default() };
+        MakeDirectory { target: path("/a"), parents: false, attributes: Attributes::default() };
     let first =
         fixture.namespace.make_directory(Scope::internal(), &request, Some(&repeat)).await.unwrap();
     fixture.rename("/a", "/b").await.unwrap();

@@ -36,7 +36,7 @@ async fn a_full_disk_shortens_the_time_in_which_things_are_restored() {
     fixture.delete("/f", false, false).await.unwrap();
     assert_eq!(fixture.reap(false).await.len(), 0);
     assert_eq!(fixture.reap(true).await.len(), 3);
-    let back = Undelete { path: path("/f"), to: None };
+    let back = Undelete { target: path("/f"), to: None };
     assert_eq!(
         code(fixture.namespace.undelete(Scope::internal(), &back, None).await),
         ErrorCode::NotFound

@@ -18,7 +18,8 @@ impl Fixture {
 
     /// `rm /f`, as a client of its own.
     async fn remove(&self, repeat: &Repeat) -> Result<(), Error> {
-        let request = Delete { path: path("/f"), recursive: false, now: true };
+        let request =
+            Delete { target: path("/f"), recursive: false, now: true, precondition: None };
         self.namespace.delete(Scope::internal(), &request, Some(repeat)).await.map(|_| ())
     }
 

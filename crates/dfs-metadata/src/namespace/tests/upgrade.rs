@@ -90,7 +90,7 @@ async fn settle(namespace: &Namespace) -> Result<u32, Error> {
 
 async fn mkdir(namespace: &Namespace, at: &str) -> Result<FileStat, Error> {
     let attributes = Attributes { mode: 0o755, ..Attributes::default() };
-    let request = MakeDirectory { path: path(at), parents: false, attributes };
+    let request = MakeDirectory { target: path(at), parents: false, attributes };
     namespace.make_directory(Scope::internal(), &request, None).await
 }
 

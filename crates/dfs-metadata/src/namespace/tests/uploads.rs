@@ -1,6 +1,6 @@
 //! Plans, stages, confirms, and those who lie about them.
 
-use dfs_types::{ChunkId, ErrorCode, InodeId, NodeState, Scope};
+use dfs_types::{ChunkId, ErrorCode, InodeId, NodeState, Precondition, Scope};
 
 use super::*;
 
@@ -67,12 +67,12 @@ async fn ranges_name_only_the_extents_they_touch() {
         (10 * CHUNK, 5, vec![]),
         (u64::MAX, 5, vec![]),
     ] {
-        let target = Target::Path(path("/f"));
+        let target = path("/f");
         let read = fixture.open_range(target, offset, length).await.unwrap();
         let found: Vec<u64> = read.extents.iter().map(|found| found.file_offset / CHUNK).collect();
         assert_eq!((found, read.next_offset), (wanted, None), "{offset} {length}");
     }
-    let target = Target::Path(path("/f"));
+    let target = path("/f");
     let request = OpenFile { target, offset: 0, length: 0, max_extents: 4 };
     let read = fixture.namespace.open_file(Scope::internal(), &request).await.unwrap();
     assert_eq!((read.extents.len(), read.next_offset), (4, Some(4 * CHUNK)));
@@ -129,7 +129,8 @@ async fn a_name_that_became_a_directory_is_not_replaced() {
     assert_eq!(code(confirmed), ErrorCode::IsADirectory);
     fixture.put("/g", 1).await.unwrap();
     let plan = fixture.plan("/g", CHUNK).await.unwrap();
-    let only_new = Confirm { create_only: true, ..fixture.confirm_of(&plan) };
+    let only_new =
+        Confirm { precondition: Some(Precondition::Absent), ..fixture.confirm_of(&plan) };
     assert_eq!(
         code(fixture.namespace.confirm(Scope::internal(), &only_new, None).await),
         ErrorCode::AlreadyExists

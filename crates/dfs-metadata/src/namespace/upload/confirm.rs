@@ -1,18 +1,19 @@
 //! The commit that makes a file appear.
 
 use bytes::Bytes;
-use dfs_types::{Access, Attributes, FileKind, Scope};
+use dfs_types::{Access, Attributes, FileKind, Precondition, Scope, Target};
 
 use super::stage::{Plans, extent_of};
 use super::token::Plan;
 use super::{Confirm, Namespace, WrittenChunk};
 use crate::namespace::delete::Restorable;
 use crate::namespace::mutation::Mutation;
-use crate::namespace::resolve::Named;
 use crate::namespace::transaction::{Attempt, Transaction};
 use crate::namespace::{Chunk, FileStat, Repeat, TRIES};
 use crate::records::answer::{Answer, stat_of};
-use crate::records::inode::{Content, Entry, Extent, File, Inode, Link, Times};
+use crate::records::entry::Entry;
+use crate::records::extent::Extent;
+use crate::records::inode::{Content, File, Inode, Link, Times};
 use crate::records::upload::Upload;
 use crate::{Error, keys};
 
@@ -148,14 +149,10 @@ impl Namespace {
         let given = upload.request.attributes;
         let mode = given.mode & Attributes::MODE_MASK;
         let file = File { size, replication: plan.replicas, chunk_size: plan.chunk_size, single };
-        let record = Inode {
-            attributes: Attributes { mode, ..given },
-            ctime: now,
-            content: Content::File(file),
-        };
-        self.link(tx, plan, upload.request.create_only).await?;
+        let record = Inode::new(Attributes { mode, ..given }, now, Content::File(file));
+        self.link(tx, plan, upload.request.precondition).await?;
         tx.put(keys::inode(inode), &record);
-        Ok(Answer::Stat(crate::namespace::stat::describe(inode, &record, None)))
+        Ok(Answer::Stat(crate::namespace::stat::describe(inode, &record, None, tx.new_change())))
     }
 
     /// Gives the file its name, and what had that name to the reaper.
@@ -163,7 +160,7 @@ impl Namespace {
         &self,
         tx: &mut Transaction,
         plan: &Plan,
-        create_only: bool,
+        precondition: Option<Precondition>,
     ) -> Result<(), Error> {
         let name = || plan.name.clone();
         let parent = tx.get::<Inode>(&keys::inode(plan.parent)).await?;
@@ -173,25 +170,21 @@ impl Namespace {
         }
         let now = self.now();
         let key = keys::entry(plan.parent, &plan.name);
-        if let Some(entry) = tx.get::<Entry>(&key).await? {
+        let found = tx.get::<Entry>(&key).await?;
+        if let Some(entry) = found {
             if entry.kind == FileKind::Directory {
                 return Err(Error::NameIsDirectory { name: name() });
             }
-            if create_only {
+            if precondition == Some(Precondition::Absent) {
                 return Err(Error::NameTaken { name: name() });
             }
-            let place = Named {
-                path: dfs_types::DfsPath::root(),
-                parent: plan.parent,
-                name: name(),
-                entry: Some(entry),
-                above: Vec::new(),
-                missing_below: Vec::new(),
-            };
-            self.unlink(tx, &place, entry, Restorable::ForAWhile, now).await?;
+        }
+        tx.require(precondition, &Target::child(plan.parent, &plan.name), found).await?;
+        if let Some(entry) = found {
+            self.unlink(tx, plan.parent, &plan.name, entry, Restorable::ForAWhile, now).await?;
         }
         tx.put(keys::times(plan.parent), &Times::now(now));
-        tx.put(key, &Entry { inode: plan.inode, kind: FileKind::File });
+        tx.put(key, &Entry::new(plan.inode, FileKind::File));
         Ok(())
     }
 

@@ -6,7 +6,9 @@ mod stage;
 mod token;
 
 use bytes::Bytes;
-use dfs_types::{Attributes, ChunkId, ChunkSeal, DfsPath, InodeId, NodeId, Receipt, Timestamp};
+use dfs_types::{
+    Attributes, ChunkId, ChunkSeal, InodeId, NodeId, Precondition, Receipt, Target, Timestamp,
+};
 
 use super::Namespace;
 use crate::placement::{Candidate, NodeSelector};
@@ -24,8 +26,8 @@ pub struct Placement<'a> {
 /// Starts an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanUpload {
-    /// Where the file shall be; a symlink there is followed.
-    pub path: DfsPath,
+    /// Where the file will be; a symlink at the end of a path is followed.
+    pub target: Target,
     /// Its bytes, when known.
     pub size: Option<u64>,
     /// Bytes a chunk holds at most; [`dfs_types::CHUNK_SIZE_DEFAULT`] when not set.
@@ -120,6 +122,6 @@ pub struct Confirm {
     pub size: u64,
     /// Mode, owner, group, mtime.
     pub attributes: Attributes,
-    /// Refuses to replace.
-    pub create_only: bool,
+    /// What must hold of the name.
+    pub precondition: Option<Precondition>,
 }

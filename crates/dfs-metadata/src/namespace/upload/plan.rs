@@ -10,7 +10,7 @@ use dfs_types::{
 use super::token::Plan;
 use super::{NextPage, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan};
 use crate::namespace::cluster::replication;
-use crate::namespace::resolve::{Last, resolve};
+use crate::namespace::resolve::{Last, Place, resolve};
 use crate::namespace::{Namespace, Replication};
 use crate::placement::PlacementRequest;
 use crate::records::upload::Upload;
@@ -32,9 +32,12 @@ impl Namespace {
         let chunk_size = request.chunk_size.unwrap_or(CHUNK_SIZE_DEFAULT);
         check_chunk_size(chunk_size)?;
         let mut tx = self.begin().await?;
-        let is_directory = || Error::IsADirectory { path: request.path.clone() };
-        let place = resolve(&mut tx, &request.path, Last::Follow).await?;
-        let place = place.named().map_err(|_| is_directory())?.in_parent()?;
+        let is_directory = || Error::IsADirectory { target: request.target.clone() };
+        let place = resolve(&mut tx, &request.target, Last::Follow).await?;
+        if let Place::Root = place {
+            return Err(is_directory());
+        }
+        let place = place.named()?.in_parent()?;
         if place.entry.is_some_and(|entry| entry.kind == FileKind::Directory) {
             return Err(is_directory());
         }

@@ -9,7 +9,8 @@ use super::token::Plan;
 use super::{Namespace, WrittenChunk};
 use crate::namespace::transaction::{Attempt, Transaction};
 use crate::namespace::{Chunk, Replica, TRIES};
-use crate::records::inode::{Extent, Inode};
+use crate::records::extent::Extent;
+use crate::records::inode::Inode;
 use crate::records::upload::Upload;
 use crate::{Error, keys};
 
@@ -175,7 +176,7 @@ impl Namespace {
 }
 
 pub(super) fn extent_of(written: &WrittenChunk) -> Extent {
-    Extent { length: written.seal.length, chunk: written.chunk, chunk_offset: 0 }
+    Extent::whole(written.chunk, written.seal.length)
 }
 
 impl Transaction {

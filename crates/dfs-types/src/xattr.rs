@@ -1,0 +1,124 @@
+//! Extended attributes: their names and bounds.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// Namespaces a name may be in; the part after the prefix is free.
+const PREFIXES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
+/// Names of the namespace `system.`, all of them.
+const SYSTEM: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+
+/// What is wrong with an extended attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum XattrError {
+    /// The name is longer than [`XattrName::MAX_LEN`] bytes.
+    #[error("the name of an extended attribute has at most {max} bytes, this one has {0}",
+        max = XattrName::MAX_LEN)]
+    NameTooLong(usize),
+    /// The name is in no namespace that is kept.
+    #[error(
+        "the name of an extended attribute starts with user., trusted. or security., or is one of \
+         the two system.posix_acl_ names"
+    )]
+    Namespace,
+    /// A NUL byte.
+    #[error("the name of an extended attribute has no NUL byte")]
+    Nul,
+    /// The value is longer than [`XattrName::VALUE_LEN_MAX`] bytes.
+    #[error("the value of an extended attribute has at most {max} bytes, this one has {0}",
+        max = XattrName::VALUE_LEN_MAX)]
+    ValueTooLong(usize),
+}
+
+/// The name of an extended attribute, with its namespace: `user.`, `trusted.` or `security.` and at
+/// least one byte more, or one of the POSIX ACLs under `system.`. No NUL.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct XattrName(Bytes);
+
+impl XattrName {
+    /// Bytes a name has at most.
+    pub const MAX_LEN: usize = 255;
+    /// Bytes a value has at most.
+    pub const VALUE_LEN_MAX: usize = 64 << 10;
+    /// Extended attributes that an inode has at most.
+    pub const PER_INODE: usize = 64;
+    /// Bytes that the names and values of an inode have at most.
+    pub const BYTES_PER_INODE: usize = 256 << 10;
+
+    /// Checks a name.
+    pub fn new(bytes: impl Into<Bytes>) -> Result<Self, XattrError> {
+        let bytes = bytes.into();
+        if bytes.len() > Self::MAX_LEN {
+            return Err(XattrError::NameTooLong(bytes.len()));
+        }
+        if bytes.contains(&0) {
+            return Err(XattrError::Nul);
+        }
+        let in_prefix = |prefix: &&[u8]| bytes.len() > prefix.len() && bytes.starts_with(prefix);
+        if !PREFIXES.iter().any(in_prefix) && !SYSTEM.contains(&&bytes[..]) {
+            return Err(XattrError::Namespace);
+        }
+        Ok(Self(bytes))
+    }
+
+    /// Checks the length of a value.
+    pub fn check_value(value: &[u8]) -> Result<(), XattrError> {
+        if value.len() > Self::VALUE_LEN_MAX {
+            return Err(XattrError::ValueTooLong(value.len()));
+        }
+        Ok(())
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes, shared.
+    pub fn to_bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+
+    /// Returns whether it is in the namespace `user.`, which every owner of a file may write.
+    pub fn is_user(&self) -> bool {
+        self.0.starts_with(b"user.")
+    }
+}
+
+impl fmt::Display for XattrName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        crate::path::write_lossless(&self.0, f)
+    }
+}
+
+impl fmt::Debug for XattrName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_outside_of_the_kept_namespaces_are_refused() {
+        for name in ["user.a", "trusted.bucket", "security.capability", "system.posix_acl_access"] {
+            assert_eq!(XattrName::new(name).map(|name| name.to_string()), Ok(name.to_owned()));
+        }
+        for name in ["", "user.", "users.a", "system.nfs4_acl", "a", "User.a"] {
+            assert_eq!(XattrName::new(name), Err(XattrError::Namespace), "{name}");
+        }
+        assert_eq!(XattrName::new("user.a\0b"), Err(XattrError::Nul));
+        let longest = format!("user.{}", "x".repeat(XattrName::MAX_LEN - 5));
+        assert!(XattrName::new(longest.clone()).is_ok());
+        assert_eq!(XattrName::new(longest + "x"), Err(XattrError::NameTooLong(256)));
+    }
+
+    #[test]
+    fn values_are_bounded() {
+        assert_eq!(XattrName::check_value(&vec![0; 65_536]), Ok(()));
+        assert_eq!(XattrName::check_value(&vec![0; 65_537]), Err(XattrError::ValueTooLong(65_537)));
+    }
+}
