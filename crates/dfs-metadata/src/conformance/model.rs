@@ -192,7 +192,7 @@ fn holds(condition: &Condition, model: &Map) -> bool {
     }
 }
 
-/// What a commit with an addition that cannot be made is told.
+/// What the conflict of a commit names whose addition is refused.
 fn refused(commit: &Commit, model: &Map) -> Option<usize> {
     let mut model = model.clone();
     for (index, write) in commit.writes.iter().enumerate() {

@@ -34,8 +34,8 @@ pub struct ReadPlan {
     /// Those that touch the range, in file order, of any length. Bytes of the range between them
     /// are zeros.
     pub extents: Vec<ReadExtent>,
-    /// Where the next page starts, so that all bytes before are told; `None` when this was the
-    /// last.
+    /// Where the next page starts; every byte before it is described by this one. `None` when
+    /// this was the last.
     pub next_offset: Option<u64>,
 }
 

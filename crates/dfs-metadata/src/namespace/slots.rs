@@ -89,7 +89,9 @@ impl Namespace {
         old.retain(|key| keys::answer_client(key).is_some_and(|client| client < floor));
         let has_more = old.len() == limit;
         // No condition: nothing is written for a client below the floor any more.
-        old.into_iter().for_each(|key| tx.delete(key));
+        for key in old {
+            tx.delete(key);
+        }
         if !tx.is_read_only() {
             self.commit(tx).await?;
         }
@@ -102,7 +104,7 @@ impl Namespace {
         let floor = tx.get::<ClientFloor>(&keys::CLIENT_FLOOR).await?;
         let ClientFloor(floor) = floor.unwrap_or_default();
         let Some(newest) = tx.last_key(keys::ANSWERS).await? else { return Ok(floor) };
-        let newest = keys::answer_client(&newest).map_or(Timestamp::default(), ClientId::time);
+        let newest = keys::answer_client(&newest).map_or_else(Timestamp::default, ClientId::time);
         let wanted = ClientId::floor(self.now().min(newest).minus(Self::CLIENT_LIFETIME));
         let oldest = tx.range_keys(keys::ANSWERS, 1).await?;
         let is_needed =

@@ -502,7 +502,8 @@ pub struct OpenResponse {
     /// The file.
     #[prost(message, optional, tag = "1")]
     pub stat: ::core::option::Option<FileStat>,
-    /// In file order, those that touch the range.
+    /// In file order, those that touch the range. They have any length, do not overlap, and several
+    /// may lie in one chunk.
     #[prost(message, repeated, tag = "2")]
     pub extents: ::prost::alloc::vec::Vec<Extent>,
     /// Where the next page starts; 0 when this was the last.
