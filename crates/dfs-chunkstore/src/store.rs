@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use dfs_types::ChunkSeal;
-use dfs_types::{ChunkId, ClusterId, Crc32c, DiskId, InodeId, Stamp};
+use dfs_types::{ChunkId, ClusterId, Crc32c, DiskId, InodeId, Part, ReplicaRef, Stamp};
 
 use crate::StoreError;
 
@@ -39,6 +39,14 @@ pub struct SealedChunk {
     pub seal: ChunkSeal,
     /// Set aside as bad: kept, listed, not served.
     pub is_set_aside: bool,
+}
+
+impl SealedChunk {
+    /// The name under which others read, report and delete it. Stores hold whole chunks.
+    pub fn replica(&self) -> ReplicaRef {
+        let Self { chunk, stamp, disk, .. } = *self;
+        ReplicaRef { chunk, part: Part::WHOLE, disk, stamp }
+    }
 }
 
 /// Whole blocks of a chunk with the checksums they were written with. Not verified by the store:

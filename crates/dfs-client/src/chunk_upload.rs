@@ -14,7 +14,7 @@ use dfs_streamer::{
     send_chunk,
 };
 use dfs_transport::Lane;
-use dfs_types::{BLOCK_SIZE, ChunkSeal, DfsPath, ErrorCode, Frame, NodeId, SessionId};
+use dfs_types::{BLOCK_SIZE, ChunkSeal, DfsPath, ErrorCode, Frame, NodeId, Part, SessionId};
 use tokio::time::{Instant, sleep};
 
 use crate::call::jittered;
@@ -175,6 +175,7 @@ impl ChunkUpload {
             is_replica: false,
             min_replicas: self.min_replicas,
             node_id: chunk.nodes[0].id.to_wire(),
+            part: u32::from(Part::WHOLE.0),
         };
         let started = Instant::now();
         let send = |channel| {

@@ -1,17 +1,14 @@
 //! Where the bytes of a file lie, and what is wrong with them, if anything.
 
-use dfs_proto::v1;
-use dfs_proto::v1::data_node_client::DataNodeClient;
-use dfs_proto::wire::{self, WireId as _};
+use dfs_proto::wire;
 use dfs_types::{ChunkId, DfsPath, DiskId, NodeId, NodeState};
 use tokio::time::timeout;
 
-use crate::layout::{Extent, Layout, Replica};
-use crate::plan::Node;
+use crate::layout::{Extent, Layout, Replica, Source};
 use crate::replica_read::ReadError;
 use crate::{Client, Error, FileStat};
 
-/// How long a datanode is asked for.
+/// Time limit for reading the first block of a replica.
 const ASK_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// A file, its chunks and their replicas.
@@ -92,13 +89,15 @@ impl Client {
         replica: &Replica,
         verify: bool,
     ) -> ExplainedReplica {
-        let location = replica.location.as_ref().filter(|node| !node.address.is_empty());
-        let looked = match location {
+        let source = replica.source();
+        let looked = match &source {
             None => Look::Unknown("the coordinator knows no address of the node".to_owned()),
             Some(_) if replica.is_bad => Look::Bad("known to be bad".to_owned()),
-            Some(node) => self.look(node, extent, verify).await,
+            Some(source) => self.look(source, extent, verify).await,
         };
-        let state = location.and_then(|node| wire::node_state("state", node.wire.state).ok());
+        let location = source.map(|source| source.node);
+        let state =
+            location.as_ref().and_then(|node| wire::node_state("state", node.wire.state).ok());
         let (verified, problem) = match looked {
             Look::Good => (Some(true), None),
             Look::Bad(problem) => (Some(false), Some(problem)),
@@ -106,8 +105,8 @@ impl Client {
         };
         ExplainedReplica {
             node: replica.node,
-            disk: replica.disk,
-            address: location.map(|node| node.address.clone()).unwrap_or_default(),
+            disk: replica.name.disk,
+            address: location.map(|node| node.address).unwrap_or_default(),
             state,
             is_bad: replica.is_bad,
             verified,
@@ -115,39 +114,22 @@ impl Client {
         }
     }
 
-    async fn look(&self, node: &Node, extent: &Extent, verify: bool) -> Look {
-        match timeout(ASK_WITHIN, self.listed(node, extent.chunk)).await {
-            Err(_) => return Look::Unknown("the node does not answer".to_owned()),
-            Ok(Err(message)) => return Look::Unknown(message),
-            Ok(Ok(None)) => return Look::Bad("the node does not have it".to_owned()),
-            Ok(Ok(Some(found))) if found.is_set_aside => {
-                return Look::Bad("the node has set it aside as damaged".to_owned());
+    /// Reads the replica, all of it or its first block.
+    async fn look(&self, source: &Source, extent: &Extent, verify: bool) -> Look {
+        let read = if verify {
+            self.verify_replica(source, extent).await
+        } else {
+            match timeout(ASK_WITHIN, self.read_replica(source, extent, 0, 1)).await {
+                Ok(read) => read.map(drop),
+                Err(_) => return Look::Unknown("the node does not respond".to_owned()),
             }
-            Ok(Ok(Some(_))) => {}
-        }
-        if !verify {
-            return Look::Good;
-        }
-        match self.verify_replica(node, extent).await {
+        };
+        match read {
             Ok(()) => Look::Good,
+            Err(error) if error.is_not_found() => Look::Bad("the node does not have it".to_owned()),
             Err(error) if error.is_of_replica() => Look::Bad(told(error)),
             Err(error) => Look::Unknown(told(error)),
         }
-    }
-
-    /// What a node says of a chunk.
-    async fn listed(&self, node: &Node, chunk: ChunkId) -> Result<Option<v1::ListedChunk>, String> {
-        let channel = self.inner.channels.control(&node.address).map_err(|e| e.to_string())?;
-        let after = chunk.0.checked_sub(1).map(|before| ChunkId(before).to_wire());
-        let request = v1::ListChunksRequest {
-            after: after.unwrap_or_default(),
-            limit: 1,
-            node_id: node.id.to_wire(),
-        };
-        let told = |status: tonic::Status| dfs_proto::Failure::from_status(&status).message;
-        let pages = DataNodeClient::new(channel).list_chunks(request).await.map_err(told)?;
-        let page = pages.into_inner().message().await.map_err(told)?.unwrap_or_default();
-        Ok(page.chunks.into_iter().find(|found| found.chunk_id == chunk.to_wire()))
     }
 }
 

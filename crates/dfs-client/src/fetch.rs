@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::budget::Share;
 use crate::call::jittered;
-use crate::layout::{Extent, refreshed};
+use crate::layout::{Extent, Source, refreshed};
 use crate::pieces::Piece;
 use crate::plan::Node;
 use crate::replica_read::{ReadError, Run};
@@ -76,8 +76,8 @@ impl Penalties {
 type ReadErrors = Vec<(Node, ReadError)>;
 
 impl Client {
-    /// Fetches a piece of an open file, as runs of bytes in order. Tries every replica, asks anew who holds some, and goes on
-    /// until the deadline of the client.
+    /// Fetches a piece of an open file, as runs of bytes in order. Tries every replica, asks again which
+    /// nodes hold one, and goes on until the deadline of the client.
     pub(crate) async fn fetch(
         &self,
         context: &str,
@@ -102,7 +102,8 @@ impl Client {
             }
             count(&self.inner.counters.retries);
             let extent = refreshed(self, context, inode, &piece.extent).await?;
-            let was_tried = |node: &Node| errors.iter().any(|(tried, _)| tried.id == node.id);
+            let was_tried =
+                |source: Source| errors.iter().any(|(tried, _)| tried.id == source.node.id);
             if are_final && extent.sources().all(was_tried) {
                 return Err(no_replica(context, &piece.extent, &errors));
             }
@@ -128,14 +129,14 @@ impl Client {
         let mut errors = ReadErrors::new();
         let mut has_hedged = false;
         let started = Instant::now();
-        let mut ask = |running: &mut JoinSet<_>, node: Node, share: Option<Share>| {
-            asked.push(node.id);
+        let mut ask = |running: &mut JoinSet<_>, source: Source, share: Option<Share>| {
+            asked.push(source.node.id);
             let (client, piece) = (self.clone(), piece.clone());
             running.spawn(self.in_request(async move {
                 let offset = piece.extent.chunk_offset + piece.offset;
-                let read = client.read_replica(&node, &piece.extent, offset, piece.length).await;
+                let read = client.read_replica(&source, &piece.extent, offset, piece.length).await;
                 drop(share);
-                (node, read)
+                (source, read)
             }));
         };
         if let Some(nearest) = waiting.next() {
@@ -149,16 +150,17 @@ impl Client {
                 () = tokio::time::sleep(inner.penalties.hedge_after()), if can_hedge => {
                     // The caller has a share of the budget for one replica alone.
                     if let Some(share) = inner.budget.try_take(piece.length)
-                        && let Some(node) = waiting.next()
+                        && let Some(source) = waiting.next()
                     {
                         has_hedged = true;
                         count(&inner.counters.hedges);
-                        ask(&mut running, node, Some(share));
+                        ask(&mut running, source, Some(share));
                     }
                     continue;
                 }
             };
-            let Some(Ok((node, read))) = ended else { continue };
+            let Some(Ok((source, read))) = ended else { continue };
+            let node = source.node.clone();
             let error = match read {
                 Ok(bytes) => {
                     inner.penalties.took(started.elapsed());
@@ -172,9 +174,9 @@ impl Client {
             if let Some(block) = error.bad_block() {
                 count(&inner.counters.corrupt_blocks);
                 tracing::warn!(%chunk, node = %node.id, ?error, "a replica is corrupt");
-                let (client, node) = (self.clone(), node.clone());
+                let client = self.clone();
                 reports.spawn(self.in_request(async move {
-                    client.report_corrupt(&node, chunk, block).await;
+                    client.report_corrupt(&source, block).await;
                 }));
             }
             if let ReadError::Failed(failure) = &error {
@@ -196,23 +198,24 @@ impl Client {
     /// The nearest first: same machine, then same zone; who failed lately last. Among equals each
     /// machine has an order of its own for each piece, always the same: its nodes share the work,
     /// and a piece that is read again is in the page cache of the node that is asked.
-    fn in_order(&self, piece: &Piece) -> Vec<Node> {
+    fn in_order(&self, piece: &Piece) -> Vec<Source> {
         let inner = &self.inner;
         let extent = &piece.extent;
         let part = (extent.chunk_offset + piece.offset) / Piece::MAX;
-        let mut nodes: Vec<_> = extent
+        let mut sources: Vec<_> = extent
             .sources()
-            .map(|node| {
+            .map(|source| {
+                let node = &source.node;
                 let is_here = !inner.host.is_empty() && node.host == inner.host;
                 let is_near = !inner.zone.is_empty() && node.zone == inner.zone;
                 let has_failed = inner.penalties.has(node.id);
                 let mut hasher = DefaultHasher::new();
                 (&inner.host, extent.chunk.0, part, node.id).hash(&mut hasher);
-                ((has_failed, !is_here, !is_near, hasher.finish()), node.clone())
+                ((has_failed, !is_here, !is_near, hasher.finish()), source)
             })
             .collect();
-        nodes.sort_by_key(|(rank, _)| *rank);
-        nodes.into_iter().map(|(_, node)| node).collect()
+        sources.sort_by_key(|(rank, _)| *rank);
+        sources.into_iter().map(|(_, source)| source).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
-use dfs_types::{ChunkId, ChunkSeal, Crc32c, DiskId, ErrorCode, InodeId, NodeId};
+use dfs_types::{ChunkId, ChunkSeal, Crc32c, ErrorCode, InodeId, NodeId, ReplicaRef, Stamp};
 
 use crate::plan::Node;
 use crate::{Client, Error, FileStat, Target};
@@ -29,18 +29,33 @@ pub(crate) struct Extent {
 #[derive(Debug, Clone)]
 pub(crate) struct Replica {
     pub(crate) node: NodeId,
-    pub(crate) disk: DiskId,
+    /// Its name on that node.
+    pub(crate) name: ReplicaRef,
     /// Known to be bad or gone.
     pub(crate) is_bad: bool,
     /// `None` when the coordinator knows no address of the node.
     pub(crate) location: Option<Node>,
 }
 
+/// A replica with the node to read it from.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub(crate) node: Node,
+    pub(crate) replica: ReplicaRef,
+}
+
+impl Replica {
+    /// Where to read it; `None` when its node has no known address.
+    pub(crate) fn source(&self) -> Option<Source> {
+        let node = self.location.clone().filter(|node| !node.address.is_empty())?;
+        Some(Source { node, replica: self.name })
+    }
+}
+
 impl Extent {
-    /// Nodes with replicas that can be tried.
-    pub(crate) fn sources(&self) -> impl Iterator<Item = &Node> {
-        let good = self.replicas.iter().filter(|replica| !replica.is_bad);
-        good.filter_map(|replica| replica.location.as_ref()).filter(|node| !node.address.is_empty())
+    /// The replicas that can be tried.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = Source> {
+        self.replicas.iter().filter(|replica| !replica.is_bad).filter_map(Replica::source)
     }
 
     /// Where it ends in the file.
@@ -155,11 +170,17 @@ fn page(answer: v1::OpenResponse) -> Result<Page, FieldError> {
 }
 
 fn extent(extent: v1::Extent, nodes: &BTreeMap<NodeId, Node>) -> Result<Extent, FieldError> {
+    let chunk = wire::id("extents.chunk_id", &extent.chunk_id)?;
     let replicas = extent.replicas.into_iter().map(|replica| {
         let node = wire::id("extents.replicas.node_id", &replica.node_id)?;
         Ok(Replica {
             node,
-            disk: wire::id("extents.replicas.disk_id", &replica.disk_id)?,
+            name: ReplicaRef {
+                chunk,
+                part: wire::part("extents.replicas.part", replica.part)?,
+                disk: wire::id("extents.replicas.disk_id", &replica.disk_id)?,
+                stamp: Stamp(replica.stamp),
+            },
             is_bad: replica.is_bad,
             location: nodes.get(&node).cloned(),
         })
@@ -176,7 +197,7 @@ fn extent(extent: v1::Extent, nodes: &BTreeMap<NodeId, Node>) -> Result<Extent, 
     Ok(Extent {
         file_offset: extent.file_offset,
         length: extent.length,
-        chunk: wire::id("extents.chunk_id", &extent.chunk_id)?,
+        chunk,
         chunk_offset: extent.chunk_offset,
         seal,
         wanted: extent.replicas_wanted,

@@ -7,13 +7,12 @@ use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{Failure, bulk, v1};
 use dfs_transport::Lane;
-use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, ErrorCode, FrameError};
+use dfs_types::{BLOCK_SIZE, Crc32c, ErrorCode, FrameError};
 use tokio::time::timeout;
 
 use crate::Client;
-use crate::layout::Extent;
+use crate::layout::{Extent, Source};
 use crate::pieces::Piece;
-use crate::plan::Node;
 use crate::whole::is_of_chunk;
 
 /// How long a datanode may take for the next frame.
@@ -50,6 +49,11 @@ impl ReadError {
         }
     }
 
+    /// Whether the node has no such replica.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Failed(failure) if failure.code == ErrorCode::NotFound)
+    }
+
     /// The block to report to the node, which then verifies the whole replica.
     pub(crate) fn bad_block(&self) -> Option<u64> {
         match self {
@@ -76,22 +80,22 @@ impl Client {
     /// Reads a replica whole, and verifies every block of it.
     pub(crate) async fn verify_replica(
         &self,
-        node: &Node,
+        source: &Source,
         extent: &Extent,
     ) -> Result<(), ReadError> {
-        let verified = self.read_whole(node, extent).await;
+        let verified = self.read_whole(source, extent).await;
         if let Some(block) = verified.as_ref().err().and_then(ReadError::bad_block) {
-            self.report_corrupt(node, extent.chunk, block).await;
+            self.report_corrupt(source, block).await;
         }
         verified
     }
 
-    async fn read_whole(&self, node: &Node, extent: &Extent) -> Result<(), ReadError> {
+    async fn read_whole(&self, source: &Source, extent: &Extent) -> Result<(), ReadError> {
         let (mut offset, mut whole) = (0, Crc32c::default());
         while offset < extent.seal.length {
             let step = Piece::MAX.min(extent.seal.length - offset);
             let _share = self.inner.budget.take(step).await;
-            let run = self.read_replica(node, extent, offset, step).await?;
+            let run = self.read_replica(source, extent, offset, step).await?;
             whole = whole.combine(run.crc.ok_or(ReadError::OtherChunk)?, step as usize);
             offset += step;
         }
@@ -102,11 +106,12 @@ impl Client {
     /// whole chunk is also checked against the checksum of the chunk.
     pub(crate) async fn read_replica(
         &self,
-        node: &Node,
+        source: &Source,
         extent: &Extent,
         offset: u64,
         length: u64,
     ) -> Result<Run, ReadError> {
+        let node = &source.node;
         let failed = |failure: Failure| {
             let message = format!("node {} at {}: {}", node.id, node.address, failure.message);
             ReadError::Failed(Failure { message, ..failure })
@@ -115,7 +120,7 @@ impl Client {
         let slow = || failed(Failure::new(ErrorCode::Unavailable, "no answer in time"));
         let wrong = |what: String| failed(Failure::new(ErrorCode::Internal, what));
         let request = v1::RetrieveRequest {
-            chunk_id: extent.chunk.to_wire(),
+            replica: Some(source.replica.into()),
             offset,
             length,
             node_id: node.id.to_wire(),
@@ -166,9 +171,10 @@ impl Client {
     }
 
     /// Tells a node of a block that it served wrong. Best effort: scrub finds it as well.
-    pub(crate) async fn report_corrupt(&self, node: &Node, chunk: ChunkId, block: u64) {
-        let node_id = node.id.to_wire();
-        let report = v1::CorruptReport { chunk_id: chunk.to_wire(), block, node_id };
+    pub(crate) async fn report_corrupt(&self, source: &Source, block: u64) {
+        let (node, chunk) = (&source.node, source.replica.chunk);
+        let replica = Some(source.replica.into());
+        let report = v1::CorruptReport { replica, block, node_id: node.id.to_wire() };
         let send = |channel| {
             let report = report.clone();
             async move { DataNodeClient::new(channel).report_corrupt(report).await }

@@ -9,8 +9,8 @@ use dfs_proto::wire;
 use dfs_runtime::Readiness;
 use dfs_transport::Channels;
 use dfs_types::{
-    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, LeaseEpoch, NodeId, NodeState, Random, Receipt,
-    RegistrationNumber, Seal, SealKey,
+    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, LeaseEpoch, NodeId, NodeState, Part, Random, Receipt,
+    RegistrationNumber, ReplicaRef, Seal, SealKey,
 };
 use dfs_workers::Throttle;
 use tokio::sync::{Semaphore, watch};
@@ -231,6 +231,7 @@ impl Node {
         let membership = self.membership().ok_or(Error::NotRegistered)?;
         let receipt = Receipt {
             chunk: replica.chunk,
+            part: Part::WHOLE,
             length: replica.seal.length,
             crc32c: replica.seal.crc32c,
             node: self.id,
@@ -242,10 +243,18 @@ impl Node {
         Ok(receipt.sealed(&membership.key))
     }
 
-    /// Looks whether a replica is bad, at `block` first, and sets it aside if so. Whether it did, or
-    /// had before.
-    pub(crate) async fn examine(&self, chunk: ChunkId, block: u64) -> Result<bool, Error> {
-        let replica = self.store.stat(chunk).await?.ok_or(StoreError::NotFound(chunk))?;
+    /// The replica of that very name. `NotFound` if this node holds another one of the chunk: a
+    /// later one, or one on another disk.
+    pub(crate) async fn find(&self, replica: ReplicaRef) -> Result<SealedChunk, StoreError> {
+        let found = self.store.stat(replica.chunk).await?;
+        found.filter(|found| found.replica() == replica).ok_or(StoreError::NotFound(replica.chunk))
+    }
+
+    /// Verifies a replica, `block` first, and sets it aside if it is bad. Returns whether it is set
+    /// aside, now or earlier.
+    pub(crate) async fn examine(&self, replica: ReplicaRef, block: u64) -> Result<bool, Error> {
+        let replica = self.find(replica).await?;
+        let chunk = replica.chunk;
         if replica.is_set_aside {
             return Ok(true);
         }

@@ -217,6 +217,7 @@ fn written(namespace: &Namespace, planned: &PlannedChunk) -> WrittenChunk {
     let registration = RegistrationNumber(1);
     let receipt = |node: &NodeId| {
         let receipt = Receipt {
+            part: dfs_types::Part::WHOLE,
             chunk: planned.chunk,
             length: seal.length,
             crc32c: seal.crc32c,

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, Change, FileKind, FileTime, Frame, NodeState, Precondition, Receipt, Slot, Target,
+    Attributes, Change, FileKind, FileTime, Frame, NodeState, Precondition, Receipt, ReplicaRef,
+    Slot, Target,
 };
 
 use crate::v1;
@@ -98,7 +99,8 @@ impl From<Slot> for v1::Slot {
 
 impl From<Receipt> for v1::Receipt {
     fn from(receipt: Receipt) -> Self {
-        let Receipt { chunk, length, crc32c, node, disk, stamp, registration, seal } = receipt;
+        let Receipt { chunk, part, length, crc32c, node, disk, stamp, registration, seal } =
+            receipt;
         Self {
             chunk_id: chunk.to_wire(),
             length,
@@ -108,6 +110,19 @@ impl From<Receipt> for v1::Receipt {
             stamp: stamp.0,
             registration: registration.0,
             seal: Bytes::copy_from_slice(&seal.0),
+            part: u32::from(part.0),
+        }
+    }
+}
+
+impl From<ReplicaRef> for v1::ReplicaRef {
+    fn from(replica: ReplicaRef) -> Self {
+        let ReplicaRef { chunk, part, disk, stamp } = replica;
+        Self {
+            chunk_id: chunk.to_wire(),
+            part: u32::from(part.0),
+            disk_id: disk.to_wire(),
+            stamp: stamp.0,
         }
     }
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use dfs_types::{
     Attributes, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Change, ChunkId, ChunkSeal, ClientId, ClusterId,
     Crc32c, DfsPath, DiskId, ErrorCode, FileKind, FileTime, Frame, Incarnation, InodeId, Name,
-    NodeId, NodeState, PathError, Precondition, Receipt, RegistrationNumber, RequestId, Revision,
-    Seal, SealKey, SessionId, Sha256, Slot, Stamp, Target,
+    NodeId, NodeState, Part, PathError, Precondition, Receipt, RegistrationNumber, ReplicaRef,
+    RequestId, Revision, Seal, SealKey, SessionId, Sha256, Slot, Stamp, Target,
 };
 
 use crate::v1;
@@ -263,12 +263,35 @@ pub fn slot(field: &'static str, slot: Option<v1::Slot>) -> Result<Slot, FieldEr
     Ok(Slot { client: id(field, &client_id)?, slot, sequence })
 }
 
+/// A part of a chunk.
+pub fn part(field: &'static str, part: u32) -> Result<Part, FieldError> {
+    let part = u8::try_from(part).map_err(|_| {
+        FieldError::new(field, format_args!("parts are 0 to {}, this one is {part}", u8::MAX))
+    })?;
+    Ok(Part(part))
+}
+
+/// The name of a replica, which must be set.
+pub fn replica(
+    field: &'static str,
+    replica: Option<v1::ReplicaRef>,
+) -> Result<ReplicaRef, FieldError> {
+    let v1::ReplicaRef { chunk_id, part, disk_id, stamp } = required(field, replica)?;
+    Ok(ReplicaRef {
+        chunk: id(field, &chunk_id)?,
+        part: self::part(field, part)?,
+        disk: id(field, &disk_id)?,
+        stamp: Stamp(stamp),
+    })
+}
+
 /// A receipt. Its seal is not verified here.
 pub fn receipt(field: &'static str, receipt: v1::Receipt) -> Result<Receipt, FieldError> {
-    let v1::Receipt { chunk_id, length, crc32c, node_id, disk_id, stamp, registration, seal } =
+    let v1::Receipt { chunk_id, length, crc32c, node_id, disk_id, stamp, registration, seal, part } =
         receipt;
     Ok(Receipt {
         chunk: id(field, &chunk_id)?,
+        part: self::part(field, part)?,
         length,
         crc32c: Crc32c(crc32c),
         node: id(field, &node_id)?,
@@ -280,7 +303,7 @@ pub fn receipt(field: &'static str, receipt: v1::Receipt) -> Result<Receipt, Fie
 }
 
 /// A frame. Its bytes are not verified here, see [`Frame::verify`]; `data` keeps the buffer it
-/// came in, without a replica.
+/// came in, without a copy.
 pub fn frame(field: &'static str, frame: v1::ChunkFrame) -> Result<Frame, FieldError> {
     let v1::ChunkFrame {
         offset,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 
-use crate::{ChunkId, Crc32c, DiskId, NodeId, Random, RegistrationNumber, Stamp};
+use crate::{ChunkId, Crc32c, DiskId, NodeId, Part, Random, RegistrationNumber, Stamp};
 
 /// A key for seals. Never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -80,9 +80,11 @@ impl fmt::Debug for SealKey {
 pub struct Receipt {
     /// The chunk.
     pub chunk: ChunkId,
-    /// Its bytes.
+    /// What the replica holds of it.
+    pub part: Part,
+    /// Bytes of the part.
     pub length: u64,
-    /// Of the whole chunk.
+    /// Checksum of the part.
     pub crc32c: Crc32c,
     /// Who holds the replica.
     pub node: NodeId,
@@ -108,6 +110,9 @@ impl Receipt {
         bytes.extend_from_slice(&self.disk.to_bytes());
         bytes.extend_from_slice(&self.stamp.0.to_be_bytes());
         bytes.extend_from_slice(&self.registration.0.to_be_bytes());
+        if self.part != Part::WHOLE {
+            bytes.push(self.part.0);
+        }
         bytes
     }
 
@@ -137,6 +142,7 @@ mod tests {
         let (node, registration) = (NodeId::random(&random), RegistrationNumber(3));
         let receipt = Receipt {
             chunk: ChunkId(1),
+            part: Part::WHOLE,
             length: 5,
             crc32c: Crc32c(9),
             node,
@@ -150,6 +156,7 @@ mod tests {
         assert!(receipt.is_genuine(&cluster));
         for lie in [
             Receipt { chunk: ChunkId(2), ..receipt },
+            Receipt { part: Part(1), ..receipt },
             Receipt { length: 6, ..receipt },
             Receipt { crc32c: Crc32c(8), ..receipt },
             Receipt { node: NodeId(1), ..receipt },

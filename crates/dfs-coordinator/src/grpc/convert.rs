@@ -103,6 +103,7 @@ pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
                     disk_id: replica.disk.to_wire(),
                     stamp: replica.stamp.0,
                     is_bad: replica.is_bad,
+                    part: 0,
                 })
                 .collect(),
             replicas_wanted: chunk.wanted.into(),

@@ -110,8 +110,9 @@ pub(super) async fn find(
         Ok(tonic::Response::new(first))
     };
     let listed = within(TIMEOUTS, listing).await?;
-    let listed = listed.filter(|listed| ChunkId::from_slice(&listed.chunk_id) == Some(chunk));
-    Ok(listed.map(|listed| Stamp(listed.stamp)))
+    let Some(listed) = listed else { return Ok(None) };
+    let replica = wire::replica("chunks.replica", listed.replica)?;
+    Ok((replica.chunk == chunk).then_some(replica.stamp))
 }
 
 fn client(core: &Core, node: NodeId) -> Result<DataNodeClient<ClientChannel>, Failure> {

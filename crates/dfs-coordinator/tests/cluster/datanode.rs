@@ -274,6 +274,7 @@ impl FakeDataNode {
         state.next_stamp += 1;
         state.replicas.insert(chunk, HeldReplica { length, crc32c, stamp });
         let unsealed = Receipt {
+            part: dfs_types::Part::WHOLE,
             chunk,
             length,
             crc32c,
@@ -387,6 +388,7 @@ impl FakeDataNode {
 
 pub(crate) fn to_wire(receipt: &Receipt) -> v1::Receipt {
     v1::Receipt {
+        part: 0,
         chunk_id: receipt.chunk.to_bytes().to_vec().into(),
         length: receipt.length,
         crc32c: receipt.crc32c.0,
@@ -509,8 +511,12 @@ impl DataNode for Handler {
         let chunks = found
             .take(limit)
             .map(|(chunk, replica)| v1::ListedChunk {
-                chunk_id: chunk.to_bytes().to_vec().into(),
-                stamp: replica.stamp.0,
+                replica: Some(v1::ReplicaRef {
+                    chunk_id: chunk.to_bytes().to_vec().into(),
+                    disk_id: vec![1; 16].into(),
+                    stamp: replica.stamp.0,
+                    part: 0,
+                }),
                 length: replica.length,
                 ..v1::ListedChunk::default()
             })

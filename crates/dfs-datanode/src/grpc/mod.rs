@@ -82,7 +82,7 @@ impl DataNode for Handler {
         request: Request<v1::CorruptReport>,
     ) -> Result<Response<v1::CorruptVerdict>, Status> {
         let (_, request) = split(request)?;
-        Ok(Response::new(replicas::report_corrupt(&self.0, &request).await?))
+        Ok(Response::new(replicas::report_corrupt(&self.0, request).await?))
     }
 
     async fn replicate_chunk(

@@ -12,7 +12,7 @@ use dfs_streamer::grpc::{GrpcLink, dropped_to_wire};
 use dfs_streamer::{Downstream, Dropped, SenderConfig, Session, SessionConfig, Sink};
 use dfs_types::{
     CHUNK_SIZE_MAX, ChunkId, ChunkSeal, ClusterId, DfsPath, ErrorCode, Frame, InodeId, NodeId,
-    Receipt, SessionId,
+    Part, Receipt, SessionId,
 };
 use futures_util::future::join_all;
 use tokio::time::{Instant, timeout};
@@ -115,6 +115,9 @@ fn header(meta: &v1::ChunkMeta, cluster: ClusterId) -> Result<ChunkHeader, Field
         let what =
             format_args!("at most {} bytes, these are {}", DfsPath::MAX_LEN, meta.path.len());
         return Err(FieldError::new("path", what));
+    }
+    if wire::part("part", meta.part)? != Part::WHOLE {
+        return Err(FieldError::new("part", "only whole chunks are stored"));
     }
     Ok(ChunkHeader {
         cluster,

@@ -22,11 +22,11 @@ const DELETE_AT_ONCE: usize = 16;
 
 pub(super) async fn report_corrupt(
     node: &Node,
-    report: &v1::CorruptReport,
+    report: v1::CorruptReport,
 ) -> Result<v1::CorruptVerdict, Error> {
     node.check_meant_if_named(&report.node_id)?;
-    let chunk: ChunkId = wire::id("chunk_id", &report.chunk_id)?;
-    let set_aside = node.examine(chunk, report.block).await?;
+    let replica = wire::replica("replica", report.replica)?;
+    let set_aside = node.examine(replica, report.block).await?;
     Ok(v1::CorruptVerdict { set_aside })
 }
 
@@ -112,12 +112,10 @@ pub(super) fn list(
 
 fn listed(replica: &SealedChunk) -> v1::ListedChunk {
     v1::ListedChunk {
-        chunk_id: replica.chunk.to_wire(),
-        stamp: replica.stamp.0,
+        replica: Some(replica.replica().into()),
         length: replica.seal.length,
         crc32c: replica.seal.crc32c.0,
         sha256: bytes::Bytes::copy_from_slice(&replica.seal.sha256.0),
-        disk_id: replica.disk.to_wire(),
         is_set_aside: replica.is_set_aside,
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_chunkstore::{Blocks, StoreError};
+use dfs_chunkstore::Blocks;
 use dfs_proto::{v1, wire};
 use dfs_transport::spawn_in_request;
-use dfs_types::{ChunkId, ChunkSeal, ClusterId, Frame};
+use dfs_types::{ChunkSeal, ClusterId, Frame};
 use futures_util::Stream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -31,13 +31,14 @@ pub(super) async fn run(
 ) -> Result<impl Stream<Item = Result<v1::ChunkFrame, Status>> + use<>, Error> {
     node.check_meant_if_named(&request.node_id)?;
     node.check_cluster(wire::optional_id::<ClusterId>("cluster_id", &request.cluster_id)?)?;
-    let chunk: ChunkId = wire::id("chunk_id", &request.chunk_id)?;
+    let replica = wire::replica("replica", request.replica.clone())?;
+    let chunk = replica.chunk;
     let Ok(_waiting) = node.waiting_reads.try_acquire_many(1) else {
         return Err(Error::Busy("reads"));
     };
     let permit = timeout(WAIT, node.reads.clone().acquire_owned()).await;
     let permit = permit.ok().and_then(Result::ok).ok_or(Error::Busy("reads"))?;
-    let replica = node.store.stat(chunk).await?.ok_or(StoreError::NotFound(chunk))?;
+    let replica = node.find(replica).await?;
     let (offset, length) = (request.offset, replica.seal.length);
     if offset >= length {
         return Err(Error::PastEnd { chunk, offset, length });

@@ -4,7 +4,7 @@ use dfs_proto::v1;
 use dfs_types::{ErrorCode, Receipt, SealKey};
 
 use crate::cluster::coordinator::KEY;
-use crate::cluster::{Cluster, Node, meant, meta, refused, settings};
+use crate::cluster::{Cluster, Node, meant, meta, refused, replica_of, settings};
 
 /// An order to node 1.
 fn delete(chunk: u128, stamp: u64, lease_epoch: u64) -> v1::DeleteChunksRequest {
@@ -68,7 +68,8 @@ async fn a_receipt_is_under_the_key_of_the_registration() {
 async fn what_is_meant_for_another_node_is_refused() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
-    let stamp = node.write(1, b"data").await[0].stamp;
+    let receipt = node.write(1, b"data").await.remove(0);
+    let (stamp, replica) = (receipt.stamp, Some(replica_of(&receipt)));
     let other = meant(2);
     let delete = v1::DeleteChunksRequest { node_id: other.clone(), ..delete(1, stamp, 1) };
     assert_eq!(refused(node.client().delete_chunks(delete).await), ErrorCode::Unavailable);
@@ -80,12 +81,11 @@ async fn what_is_meant_for_another_node_is_refused() {
         ..Default::default()
     };
     assert_eq!(refused(node.client().replicate_chunk(replicate).await), ErrorCode::Unavailable);
-    let report = v1::CorruptReport { chunk_id: meta(1).chunk_id, node_id: other.clone(), block: 0 };
+    let report = v1::CorruptReport { replica: replica.clone(), node_id: other.clone(), block: 0 };
     assert_eq!(refused(node.client().report_corrupt(report).await), ErrorCode::Unavailable);
     let prepare = v1::ChunkMeta { node_id: other.clone(), ..meta(2) };
     assert_eq!(refused(node.prepare(prepare).await), ErrorCode::Unavailable);
-    let retrieve =
-        v1::RetrieveRequest { chunk_id: meta(1).chunk_id, node_id: other, ..Default::default() };
+    let retrieve = v1::RetrieveRequest { replica, node_id: other, ..Default::default() };
     let read = dfs_proto::bulk::retrieve_chunk(node.channel(), retrieve).await;
     assert_eq!(refused(read.map(drop)), ErrorCode::Unavailable);
     // Orders say whom they mean.

@@ -8,7 +8,7 @@ use dfs_proto::wire::WireId as _;
 use dfs_types::{ClusterId, ErrorCode, SessionId};
 use tokio::time::sleep;
 
-use crate::cluster::{Cluster, Hang, eventually, frames, meta, refused, settings};
+use crate::cluster::{Cluster, Hang, eventually, frames, meta, refused, replica_of, settings};
 
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -95,13 +95,13 @@ async fn a_session_whose_disk_hangs_does_not_keep_the_others() {
 async fn chunks_of_another_cluster_are_neither_taken_nor_given() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
-    node.write(1, b"data").await;
+    let replica = replica_of(&node.write(1, b"data").await[0]);
     let other = ClusterId(78).to_wire();
     let prepared = node.prepare(v1::ChunkMeta { cluster_id: other.clone(), ..meta(2) }).await;
     assert_eq!(refused(prepared), ErrorCode::WrongCluster);
     let read = async |cluster_id| {
-        let chunk_id = meta(1).chunk_id;
-        let request = v1::RetrieveRequest { cluster_id, chunk_id, ..Default::default() };
+        let replica = Some(replica.clone());
+        let request = v1::RetrieveRequest { cluster_id, replica, ..Default::default() };
         let mut frames = dfs_proto::bulk::retrieve_chunk(node.channel(), request).await?;
         Ok(frames.message().await?.map(|frame| frame.data))
     };

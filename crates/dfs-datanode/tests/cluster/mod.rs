@@ -163,6 +163,16 @@ pub(crate) fn meant(node: u128) -> bytes::Bytes {
     NodeId(node).to_wire()
 }
 
+/// The name of the replica that a receipt vouches for.
+pub(crate) fn replica_of(receipt: &v1::Receipt) -> v1::ReplicaRef {
+    v1::ReplicaRef {
+        chunk_id: receipt.chunk_id.clone(),
+        part: receipt.part,
+        disk_id: receipt.disk_id.clone(),
+        stamp: receipt.stamp,
+    }
+}
+
 pub(crate) fn meta(chunk: u128) -> v1::ChunkMeta {
     v1::ChunkMeta {
         cluster_id: CLUSTER.to_wire(),

@@ -145,6 +145,23 @@ pub struct NodeLocation {
     #[prost(enumeration = "NodeState", tag = "5")]
     pub state: i32,
 }
+/// Names one replica on the datanode that holds it. Bytes are served, reported and deleted only if
+/// all of it fits.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplicaRef {
+    /// The chunk; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub chunk_id: ::prost::bytes::Bytes,
+    /// What it holds of the chunk: 0 for the whole, others for fragments of an erasure code.
+    #[prost(uint32, tag = "2")]
+    pub part: u32,
+    /// The disk; 16 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub disk_id: ::prost::bytes::Bytes,
+    /// Tells it from any other replica of the part on its node.
+    #[prost(uint64, tag = "4")]
+    pub stamp: u64,
+}
 /// A node's sealed word that it holds a durable replica of a chunk.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Receipt {
@@ -169,9 +186,12 @@ pub struct Receipt {
     /// Registration whose key made the seal.
     #[prost(uint64, tag = "7")]
     pub registration: u64,
-    /// HMAC-SHA256 over the above; 32 bytes.
+    /// HMAC-SHA256 over all other fields; 32 bytes.
     #[prost(bytes = "bytes", tag = "8")]
     pub seal: ::prost::bytes::Bytes,
+    /// What the replica holds of the chunk: 0 for the whole. Length and checksum are those of the part.
+    #[prost(uint32, tag = "9")]
+    pub part: u32,
 }
 /// A run of whole blocks of a chunk on its way.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -559,6 +579,9 @@ pub struct Replica {
     /// Known to be bad or gone; not to be read.
     #[prost(bool, tag = "4")]
     pub is_bad: bool,
+    /// What it holds of the chunk: 0 for the whole.
+    #[prost(uint32, tag = "5")]
+    pub part: u32,
 }
 /// Asks for one inode.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2049,6 +2072,9 @@ pub struct ChunkMeta {
     /// when empty.
     #[prost(bytes = "bytes", tag = "11")]
     pub node_id: ::prost::bytes::Bytes,
+    /// What is about to be written of the chunk: 0 for the whole.
+    #[prost(uint32, tag = "12")]
+    pub part: u32,
 }
 /// The session is open.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2168,9 +2194,9 @@ pub struct RetrieveRequest {
     /// The cluster it belongs to; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub cluster_id: ::prost::bytes::Bytes,
-    /// The chunk; 16 bytes.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub chunk_id: ::prost::bytes::Bytes,
+    /// The replica. A node that holds another one of the chunk answers NOT_FOUND.
+    #[prost(message, optional, tag = "2")]
+    pub replica: ::core::option::Option<ReplicaRef>,
     /// First byte wanted; frames start at the block that holds it.
     #[prost(uint64, tag = "3")]
     pub offset: u64,
@@ -2185,9 +2211,9 @@ pub struct RetrieveRequest {
 /// A block that a reader found wrong.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CorruptReport {
-    /// The chunk; 16 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub chunk_id: ::prost::bytes::Bytes,
+    /// The replica.
+    #[prost(message, optional, tag = "1")]
+    pub replica: ::core::option::Option<ReplicaRef>,
     /// Number of the block.
     #[prost(uint64, tag = "2")]
     pub block: u64,
@@ -2290,12 +2316,9 @@ pub struct ChunkListPage {
 /// A sealed replica.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListedChunk {
-    /// The chunk; 16 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub chunk_id: ::prost::bytes::Bytes,
-    /// Which replica.
-    #[prost(uint64, tag = "2")]
-    pub stamp: u64,
+    /// The replica.
+    #[prost(message, optional, tag = "1")]
+    pub replica: ::core::option::Option<ReplicaRef>,
     /// Bytes.
     #[prost(uint64, tag = "3")]
     pub length: u64,
@@ -2305,9 +2328,6 @@ pub struct ListedChunk {
     /// Of the whole chunk; 32 bytes.
     #[prost(bytes = "bytes", tag = "5")]
     pub sha256: ::prost::bytes::Bytes,
-    /// The disk; 16 bytes.
-    #[prost(bytes = "bytes", tag = "6")]
-    pub disk_id: ::prost::bytes::Bytes,
     /// Found bad and set aside: not served.
     #[prost(bool, tag = "7")]
     pub is_set_aside: bool,

@@ -8,6 +8,7 @@ fn receipt_of(random: &SeededRandom) -> Receipt {
     let node = NodeId::random(random);
     Receipt {
         chunk: ChunkId::random(random),
+        part: Part(random.below(256) as u8),
         length: random.below(u64::MAX),
         crc32c: Crc32c(random.below(1 << 32) as u32),
         node,
@@ -24,6 +25,10 @@ fn what_goes_out_comes_in_again() {
     let random = SeededRandom::new(1);
     let given = receipt_of(&random);
     assert_eq!(receipt("r", given.into()), Ok(given));
+
+    let (chunk, part, disk) = (given.chunk, given.part, given.disk);
+    let given = ReplicaRef { chunk, part, disk, stamp: given.stamp };
+    assert_eq!(replica("r", Some(given.into())), Ok(given));
 
     let given = Slot { client: ClientId::random(&random), slot: 63, sequence: u64::MAX };
     assert_eq!(slot("s", Some(given.into())), Ok(given));
@@ -120,6 +125,7 @@ fn each_wrong_field_is_named() {
             receipt("f", v1::Receipt { seal: Bytes::new(), ..good }).err(),
             "f: 32 bytes are wanted, these are 0",
         ),
+        (part("f", 256).err(), "f: parts are 0 to 255, this one is 256"),
         (frame("f", frame_without_sha).err(), "f: 32 bytes are wanted, these are 0"),
     ];
     for (error, text) in cases {

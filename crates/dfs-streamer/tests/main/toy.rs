@@ -132,6 +132,7 @@ impl Sink for ToySink {
 
 pub(crate) fn receipt(node: NodeId, seal: &ChunkSeal) -> Receipt {
     Receipt {
+        part: dfs_types::Part::WHOLE,
         chunk: ChunkId(1),
         length: seal.length,
         crc32c: seal.crc32c,

@@ -337,6 +337,7 @@ impl Coordinator for FakeCoordinator {
                         disk_id: receipt.disk_id.clone(),
                         stamp: receipt.stamp,
                         is_bad: state.bad_replicas.contains(&(id, node)),
+                        part: receipt.part,
                     }
                 });
                 v1::Extent {

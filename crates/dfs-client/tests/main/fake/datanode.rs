@@ -55,6 +55,7 @@ impl Sink for MemorySink {
 impl Node {
     fn receipt(&self, chunk: ChunkId, seal: ChunkSeal) -> Receipt {
         Receipt {
+            part: dfs_types::Part::WHOLE,
             chunk,
             length: seal.length,
             crc32c: seal.crc32c,
@@ -212,7 +213,7 @@ impl DataNode for FakeDataNode {
         if faults.borrow().refuses_reads {
             return Err(refusal(ErrorCode::Unavailable, "not now"));
         }
-        let chunk: ChunkId = wire::id("chunk_id", &request.chunk_id)?;
+        let chunk = wire::replica("replica", request.replica)?.chunk;
         let stored = self.world.stored.lock().unwrap().get(&(self.node.id, chunk)).cloned();
         let (bytes, seal) = stored.ok_or_else(|| refusal(ErrorCode::NotFound, "no such chunk"))?;
         let bytes = if faults.borrow().serves_other_bytes {
@@ -259,7 +260,7 @@ impl DataNode for FakeDataNode {
     ) -> Answered<v1::CorruptVerdict> {
         note(&self.world, "ReportCorrupt", &request);
         let report = request.into_inner();
-        let chunk = wire::id("chunk_id", &report.chunk_id)?;
+        let chunk = wire::replica("replica", report.replica)?.chunk;
         self.node.reports.lock().unwrap().push((chunk, report.block));
         Ok(Response::new(v1::CorruptVerdict { set_aside: true }))
     }
@@ -284,19 +285,7 @@ impl DataNode for FakeDataNode {
         &self,
         request: Request<v1::ListChunksRequest>,
     ) -> Answered<Self::ListChunksStream> {
-        let request = request.into_inner();
-        let after = wire::optional_id("after", &request.after)?.unwrap_or(ChunkId::MIN);
-        let stored = self.world.stored.lock().unwrap();
-        let listed = stored.range((self.node.id, after)..).filter(|((node, chunk), _)| {
-            *node == self.node.id && (*chunk > after || request.after.is_empty())
-        });
-        let chunks =
-            listed.take(request.limit as usize).map(|((_, chunk), (_, seal))| v1::ListedChunk {
-                chunk_id: chunk.to_wire(),
-                length: seal.length,
-                ..v1::ListedChunk::default()
-            });
-        let page = v1::ChunkListPage { chunks: chunks.collect(), is_last: true };
-        Ok(Response::new(Box::pin(tokio_stream::iter([Ok(page)]))))
+        note(&self.world, "ListChunks", &request);
+        Err(Status::unimplemented("clients do not list chunks"))
     }
 }

@@ -60,6 +60,7 @@ async fn write_and_delete(core: &Core) -> ChunkId {
     let chunk = plan.chunks[0].chunk;
     let seal = ChunkSeal { length: 5, crc32c: Crc32c(1), sha256: Sha256([0; 32]) };
     let receipt = Receipt {
+        part: dfs_types::Part::WHOLE,
         chunk,
         length: 5,
         crc32c: Crc32c(1),

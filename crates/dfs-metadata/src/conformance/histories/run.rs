@@ -268,6 +268,7 @@ pub(in super::super) fn written(namespace: &Namespace, planned: &PlannedChunk) -
     let seal = ChunkSeal { length, crc32c: Crc32c(1), sha256: Sha256([1; 32]) };
     let registration = RegistrationNumber(1);
     let receipt = Receipt {
+        part: dfs_types::Part::WHOLE,
         chunk: planned.chunk,
         length,
         crc32c: seal.crc32c,

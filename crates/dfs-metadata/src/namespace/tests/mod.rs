@@ -152,6 +152,7 @@ impl Fixture {
     fn receipt(&self, planned: &PlannedChunk, seal: ChunkSeal, node: NodeId) -> Receipt {
         let registration = RegistrationNumber(1);
         let receipt = Receipt {
+            part: dfs_types::Part::WHOLE,
             chunk: planned.chunk,
             length: seal.length,
             crc32c: seal.crc32c,

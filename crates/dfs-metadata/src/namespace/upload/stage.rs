@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use dfs_types::{Access, ChunkId, Generation, InodeId, Scope, Timestamp};
+use dfs_types::{Access, ChunkId, Generation, InodeId, Part, Scope, Timestamp};
 
 use super::token::Plan;
 use super::{Namespace, WrittenChunk};
@@ -85,6 +85,9 @@ impl Namespace {
                 self.check_receipt(id, receipt)?;
                 let node = receipt.node;
                 let lie = |what| Err(Error::BadReceipt { chunk: id, node, what });
+                if receipt.part != Part::WHOLE {
+                    return lie("uploads write whole chunks");
+                }
                 if receipt.length != written.seal.length || receipt.crc32c != written.seal.crc32c {
                     return lie("it is for other bytes");
                 }

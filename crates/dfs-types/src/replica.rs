@@ -1,0 +1,33 @@
+//! Names of replicas.
+
+use std::fmt;
+
+use crate::{ChunkId, DiskId, Stamp};
+
+/// What a replica holds of its chunk: all of it, or one fragment of an erasure code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Part(pub u8);
+
+impl Part {
+    /// The whole chunk.
+    pub const WHOLE: Self = Self(0);
+}
+
+/// Names one replica on the datanode that holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplicaRef {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// What it holds of the chunk.
+    pub part: Part,
+    /// The disk it lies on.
+    pub disk: DiskId,
+    /// Tells it from any other replica of the part on its node.
+    pub stamp: Stamp,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
