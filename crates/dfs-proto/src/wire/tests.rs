@@ -84,7 +84,7 @@ fn each_wrong_field_is_named() {
     let long = [b'n'; 4_097];
     let deep = [b"/".as_slice(), &long].concat();
 
-    let cases: [(Option<FieldError>, &str); 23] = [
+    let cases: [(Option<FieldError>, &str); 24] = [
         (required::<u8>("f", None).err(), "f: not set"),
         (at_most("f", vec![0; 3], 2).err(), "f: at most 2 entries, these are 3"),
         (id::<ChunkId>("f", &[0; 15]).err(), "f: an id has 16 bytes, this one has 15"),
