@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
-use crate::schema::crd;
+use crate::definition::crd;
 
 /// A field that a user may set.
 #[derive(Debug, Clone, PartialEq, Eq)]

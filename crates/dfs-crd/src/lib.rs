@@ -5,14 +5,15 @@
 //! object shows what holds. A rule that names `oldSelf` does not run when the field's parent was
 //! absent; therefore each parent of an immutable field has a default, and cannot be absent.
 
-// `KubeSchema` replicas each struct into the body of a function, `pub` included.
-#![expect(unreachable_pub, reason = "of replicas that a derive makes")]
+// `KubeSchema` copies each struct into the body of a function, `pub` included.
+#![expect(unreachable_pub, reason = "of copies that a derive makes")]
 
 mod annotations;
 mod cluster;
 mod condition;
 mod coordinator;
 mod datanodes;
+mod definition;
 mod fields;
 mod image;
 mod maintenance;
@@ -34,13 +35,13 @@ pub use coordinator::{
     Coordinator, CoordinatorService, Embedded, Engine, Etcd, Metadata, MetadataStorage, ServiceType,
 };
 pub use datanodes::{Datanodes, Storage};
+pub use definition::{crd, crd_yaml};
 pub use fields::{Field, fields, fields_markdown};
 pub use image::{Image, PullPolicy};
 pub use maintenance::{Maintenance, Update, UpdateStrategy};
 pub use pod_template::PodTemplate;
 pub use reference::reference_markdown;
 pub use resources::{Limits, Quantity, Requests, Resources};
-pub use schema::{crd, crd_yaml};
 pub use security::{Monitoring, NetworkPolicy, Security, ServiceMonitor};
 pub use served::{CRD_NAME, missing};
 pub use status::{
