@@ -89,3 +89,48 @@ impl Command {
         matches!(self, Self::Version(args) if args.is_local())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Whether a section of a help text lists an option.
+    fn lists(section: &str, option: &str) -> bool {
+        let lines = section.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+        lines.flat_map(|line| line.split([' ', ',', '='])).any(|word| word == option)
+    }
+
+    fn check(command: &mut clap::Command, path: &str) {
+        let help = command.render_long_help().to_string();
+        let (own, below) = help
+            .split_once("\nGlobal options:\n")
+            .unwrap_or_else(|| panic!("{path} shows no global options:\n{help}"));
+        let global = below.split("\nExamples:").next().unwrap_or_default();
+        for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
+            let Some(option) = arg.get_long().map(|long| format!("--{long}")) else { continue };
+            let is_global = arg.is_global_set();
+            assert_eq!(lists(own, &option), !is_global, "{path} {option}:\n{help}");
+            assert_eq!(lists(global, &option), is_global, "{path} {option}:\n{help}");
+        }
+        for command in command.get_subcommands_mut() {
+            let path = format!("{path} {}", command.get_name());
+            check(command, &path);
+        }
+    }
+
+    #[test]
+    fn help_of_every_command_lists_its_own_options_first_and_global_ones_last() {
+        let mut command = Cli::command();
+        command.build();
+        check(&mut command, "dfs");
+        #[cfg(feature = "kube")]
+        {
+            let plugin = <crate::kube::PluginOptions as clap::Args>::augment_args(Cli::command());
+            let mut plugin = plugin.name("kubectl dfs");
+            plugin.build();
+            check(&mut plugin, "kubectl dfs");
+        }
+    }
+}

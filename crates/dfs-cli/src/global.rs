@@ -2,8 +2,12 @@
 
 use clap::Args;
 
+/// Heading of the options that every command takes; a command's own options stand above it.
+pub(crate) const HEADING: &str = "Global options";
+
 /// Options that every command takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = HEADING)]
 pub(crate) struct Global {
     /// Where a coordinator is reached; several, with commas or by repeating, are tried in turn.
     /// <http://127.0.0.1:7070> when not set.
@@ -12,10 +16,10 @@ pub(crate) struct Global {
     #[cfg(feature = "kube")]
     #[command(flatten)]
     pub(crate) kube: crate::kube::KubeOptions,
-    /// Write results as JSON, one document a line.
+    /// Write results as JSON, one document per line.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Say nothing but errors.
+    /// Print errors only.
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
     /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as

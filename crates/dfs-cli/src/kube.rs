@@ -16,6 +16,7 @@ const PLUGIN: &str = "kubectl-dfs";
 
 /// Options that say which cluster, and where its Kubernetes is.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = crate::global::HEADING)]
 pub(crate) struct KubeOptions {
     /// The DfsCluster to talk to, found with the kubeconfig and reached through the API server;
     /// without a namespace, in that of the context. Not for servers.
@@ -28,6 +29,7 @@ pub(crate) struct KubeOptions {
 
 /// What a plugin of kubectl takes besides.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = crate::global::HEADING)]
 pub(crate) struct PluginOptions {
     /// The namespace of the DfsCluster; that of the context when not set.
     #[arg(long, short, global = true, value_name = "NAMESPACE")]
