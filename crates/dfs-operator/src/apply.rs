@@ -22,7 +22,7 @@ const JOIN_SECRET_LEN: usize = 32;
 /// An action failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The API server said no, or nothing.
+    /// The API server refused, or did not reply.
     #[error("cannot {verb} {what}")]
     Api {
         /// What was tried.
@@ -33,7 +33,7 @@ pub enum ApplyError {
         #[source]
         source: kube::Error,
     },
-    /// The coordinators said no, or nothing.
+    /// The coordinators refused, or did not reply.
     #[error(transparent)]
     Call(#[from] CallError),
     /// The name of an object is taken.
@@ -42,7 +42,7 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// What there is to say about it, where somebody must do something.
+    /// Returns the finding to publish, where a person must act.
     pub fn finding(&self) -> Option<Finding> {
         match self {
             Self::Api { source: kube::Error::Api(status), .. }
@@ -153,7 +153,7 @@ impl Applier<'_> {
         applied.map(drop).map_err(|source| failed("apply", what(), source))
     }
 
-    /// Deletes this very object; one of the same name that came later stays. None is as good.
+    /// Deletes this object, by uid; a later one of the same name stays. Idempotent.
     async fn delete(&self, target: &Target) -> Result<(), ApplyError> {
         let params = DeleteParams::background()
             .preconditions(Preconditions { uid: Some(target.uid.clone()), resource_version: None });

@@ -23,7 +23,7 @@ pub(crate) struct Backoff<K>(Mutex<HashMap<K, (u32, String)>>);
 pub(crate) struct Verdict {
     /// When to try again.
     pub(crate) after: Duration,
-    /// Whether this is not simply the failure of last time again.
+    /// Whether it differs from the failure before.
     pub(crate) is_news: bool,
 }
 
@@ -46,7 +46,7 @@ impl<K: Eq + Hash> Backoff<K> {
         Verdict { after: whole.saturating_sub(Duration::from_millis(less)), is_news }
     }
 
-    /// Forgets failures: it went well, or the object is gone.
+    /// Resets the backoff after a success, or when the object is gone.
     pub(crate) fn clear(&self, key: &K) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }

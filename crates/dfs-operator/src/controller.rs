@@ -1,4 +1,4 @@
-//! Looks at clusters when something about them changes.
+//! Reconciles clusters when one of their objects changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +22,11 @@ use crate::metrics::OperatorMetrics;
 use crate::reconcile::{Context, failed, reconcile};
 use crate::watches::{self, ClusterController, WatchHealth};
 
-/// Clusters that are looked at at a time, per watched namespace.
+/// Clusters reconciled concurrently, per watched namespace.
 const CONCURRENCY: u16 = 8;
-/// How long changes are gathered before a cluster is looked at.
+/// Time during which changes are gathered before a cluster is reconciled.
 const DEBOUNCE: Duration = Duration::from_secs(1);
-/// Between two looks at whether watches work.
+/// Interval between checks of the watches' health.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
 /// Where the operator runs.
@@ -75,13 +75,13 @@ impl Operator {
         Self { context: Arc::new(context), namespaces, watch_health: WatchHealth::default() }
     }
 
-    /// Shows whether this is the operator that acts.
+    /// Publishes whether this operator is the active one.
     pub fn show_leader(&self, is_leader: bool) {
         self.context.metrics.is_leader.set(i64::from(is_leader));
     }
 
-    /// Looks at one cluster now, as when a watch tells of a change. Says whether that went well;
-    /// nothing is tried again.
+    /// Reconciles one cluster now, as a watch event would. Returns whether that succeeded. A failure
+    /// is not retried.
     pub async fn reconcile_once(&self, namespace: &str, name: &str) -> bool {
         let api: Api<DeserializeGuard<DfsCluster>> =
             Api::namespaced(self.context.client.clone(), namespace);
@@ -94,7 +94,7 @@ impl Operator {
         }
     }
 
-    /// Keeps `health` at whether watches work. Never returns.
+    /// Keeps `health` up to date with the watches. Never returns.
     pub async fn watch_health(&self, health: &Readiness) {
         loop {
             match self.watch_health.stalled() {
@@ -145,8 +145,9 @@ impl Operator {
         }
     }
 
-    /// Whether the API server's definition is as new as this operator. It belongs to no namespace,
-    /// so an operator that serves some alone has no right to look, and does not ask.
+    /// Checks whether the API server's definition is as new as this operator. Definitions are
+    /// cluster-scoped, so an operator that is limited to namespaces may not read them and does not
+    /// try.
     async fn look_at_definition(&self) {
         if self.namespaces.iter().all(Option::is_none) {
             self.context.definition.refresh(&self.context.client).await;

@@ -1,4 +1,4 @@
-//! Whether the API server's definition of the resource is as new as this operator.
+//! Checks that the API server's definition of the resource is as new as this operator.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,13 +8,13 @@ use dfs_types::with_causes;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client};
 
-/// Between two looks.
+/// Interval between checks.
 pub(crate) const EVERY: Duration = Duration::from_mins(1);
 
 /// What is known of the definition that the API server has.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Definition {
-    /// Nothing: it was not looked at, or may not be.
+    /// Nothing: it was not read, or may not be.
     #[default]
     Unknown,
     /// It has all that this operator knows.
@@ -32,7 +32,7 @@ impl Known {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks at the definition. When it cannot be read, what was known stays.
+    /// Reads the definition. When that fails, the last known state stays.
     pub(crate) async fn refresh(&self, client: &Client) {
         let api: Api<CustomResourceDefinition> = Api::all(client.clone());
         let found = match api.get(CRD_NAME).await {

@@ -1,8 +1,8 @@
-//! Whether an object of the API server already says all that we want it to say.
+//! Drift detection: whether an object in the API server already has everything that is desired.
 //!
-//! The server adds defaults and other managers add fields of their own, so what is wanted need
-//! only be contained in what is there. What we once wanted and no longer do cannot be seen that
-//! way; the annotation [`APPLIED`] on each object tells.
+//! The server adds defaults and other managers add fields of their own, so the desired object need
+//! only be contained in the observed one. A field that is no longer desired does not show up that
+//! way; the annotation [`APPLIED`] on each object detects it.
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Map, Value};
@@ -11,10 +11,10 @@ use sha2::{Digest as _, Sha256};
 /// Fingerprint of what was last applied.
 pub use dfs_crd::APPLIED;
 
-/// Keys that the items of a list can be told apart by, in order of preference.
+/// Keys that identify the items of a list, in order of preference.
 const KEYS: [&str; 6] = ["name", "mountPath", "containerPort", "port", "uid", "topologyKey"];
 
-/// Marks an object with the fingerprint of all that it says.
+/// Marks an object with the fingerprint of its desired content.
 pub fn mark(object: &mut Value) {
     let digest = Sha256::digest(object.to_string());
     let mark = digest.iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
@@ -28,7 +28,7 @@ pub fn mark(object: &mut Value) {
     }
 }
 
-/// Whether all of `wanted` is in `there`.
+/// Returns whether `there` contains all of `wanted`.
 pub fn contains(there: &Value, wanted: &Value) -> bool {
     match (there, wanted) {
         (Value::Object(there), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
@@ -109,7 +109,7 @@ pub fn amount(text: &str) -> Option<f64> {
     Some(number.parse::<f64>().ok()? * factor)
 }
 
-/// Whether two quantities are the same amount.
+/// Returns whether two quantities denote the same amount.
 pub fn same_quantity(a: &Quantity, b: &Quantity) -> bool {
     same_amounts(&Value::String(a.0.clone()), &Value::String(b.0.clone()))
 }

@@ -1,4 +1,4 @@
-//! What the Jobs of the chart do around installing and uninstalling.
+//! The hooks that the chart's Jobs run on install and uninstall.
 
 use std::fs;
 use std::path::Path;
@@ -8,12 +8,12 @@ use dfs_crd::DfsCluster;
 use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 
-/// Who the values of the chart are to the API server. The spec is never the operator's.
+/// Field manager of the spec that the chart's values define. The operator never owns the spec.
 const FIELD_MANAGER: &str = "helm";
-/// Clusters that are named when an operator cannot go.
+/// Clusters that are named when the operator cannot be uninstalled.
 const NAMED_MAX: usize = 10;
 
-/// Applies the DfsCluster that a file has in JSON.
+/// Applies the DfsCluster in a JSON file.
 pub(crate) async fn apply(file: &Path) -> Result<()> {
     let shown = file.display();
     let text = fs::read(file).with_context(|| format!("cannot read {shown}"))?;
@@ -33,8 +33,8 @@ pub(crate) async fn apply(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fails as long as there are clusters in the namespaces that are served, in any when none is
-/// named: without an operator nobody would look after them.
+/// Fails while clusters exist in the watched namespaces, or in any when none is named: without an
+/// operator they would be left unmanaged.
 pub(crate) async fn check_uninstall(namespaces: &[String]) -> Result<()> {
     let client = Client::try_default().await.context("cannot find the Kubernetes cluster")?;
     let mut left = Vec::new();
@@ -57,7 +57,7 @@ pub(crate) async fn check_uninstall(namespaces: &[String]) -> Result<()> {
     )
 }
 
-/// Names of the clusters there are, one more than are told at most.
+/// Returns the names of existing clusters, at most one more than an error names.
 async fn clusters(api: &Api<DfsCluster>) -> Result<Vec<String>> {
     let params = ListParams::default().limit(NAMED_MAX as u32 + 1);
     match api.list_metadata(&params).await {
@@ -68,8 +68,7 @@ async fn clusters(api: &Api<DfsCluster>) -> Result<Vec<String>> {
             });
             Ok(names.collect())
         }
-        // An operator without rights in a namespace, which may be gone, is of no use to what is
-        // in there.
+        // An operator without permissions in a namespace, which may be gone, manages nothing in it.
         Err(kube::Error::Api(status)) if status.code == 403 => {
             eprintln!("passed over, as the operator may do nothing there: {}", status.message);
             Ok(Vec::new())

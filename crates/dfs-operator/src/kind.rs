@@ -87,11 +87,11 @@ pub struct Object {
     pub kind: Kind,
     /// Its name.
     pub name: String,
-    /// All that the operator says of it.
+    /// The fields that the operator owns.
     pub value: Value,
 }
 
-/// Which object, and no later one of the same name.
+/// One object, and no later one of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// Its kind.

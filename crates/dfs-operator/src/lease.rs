@@ -1,8 +1,8 @@
-//! Which of several operators acts: the one that holds the Lease.
+//! Leader election: of several operators, the holder of the Lease acts.
 //!
-//! Every write carries the version of the Lease that was read, so of two who reach for it one is
-//! refused. Whether a holder is gone is judged by how long the Lease has not changed on the clock
-//! of who watches, never by comparing clocks of two machines.
+//! Every write carries the resource version of the Lease that was read, so one of two concurrent
+//! writers is refused. A holder counts as gone by how long the Lease has not changed on the
+//! observer's own clock; clocks of two machines are never compared.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::FIELD_MANAGER;
 
-/// How long a Lease that nobody renews is respected.
+/// Time after which a Lease that is not renewed expires.
 const DURATION: Duration = Duration::from_secs(15);
-/// How long a holder that cannot renew goes on; shorter, so that it has stopped before another
-/// starts.
+/// Time that a holder that cannot renew keeps acting; shorter, so that it has stopped before
+/// another starts.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two renewals.
 const RENEW_EVERY: Duration = Duration::from_secs(4);
-/// Between two looks at a Lease that another holds, or after a failed renewal.
+/// Interval between reads of a Lease that another holds, and after a failed renewal.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
 /// How long giving it back may take.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(3);
@@ -83,7 +83,7 @@ impl Election {
         }
     }
 
-    /// Renews the Lease until it is lost, and says why. Cancel-safe.
+    /// Renews the Lease until it is lost, and returns why. Cancel-safe.
     pub async fn hold(&mut self) -> Lost {
         let mut renewed = Instant::now();
         loop {
@@ -105,7 +105,7 @@ impl Election {
         }
     }
 
-    /// Gives the Lease back, so that the next holder need not wait for its end. Does nothing when
+    /// Releases the Lease, so that the next holder need not wait for it to expire. Does nothing if
     /// it is not held.
     pub async fn release(&mut self) {
         let Some(mut lease) = self.held.take() else { return };
@@ -120,7 +120,7 @@ impl Election {
         }
     }
 
-    /// Takes or renews the Lease; otherwise says who holds it.
+    /// Acquires or renews the Lease; otherwise returns its holder.
     async fn attempt(&mut self) -> kube::Result<Option<String>> {
         self.held = None;
         let Some(lease) = self.api.get_opt(&self.name).await? else {
@@ -153,7 +153,7 @@ impl Election {
         }
     }
 
-    /// Whether the holder has been silent for as long as it said it might be.
+    /// Returns whether the holder has not renewed for the duration that the Lease states.
     fn is_over(&mut self, spec: &LeaseSpec) -> bool {
         let since = match &self.seen {
             Some((seen, since)) if seen == spec => *since,

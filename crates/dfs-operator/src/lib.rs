@@ -1,9 +1,9 @@
-//! The operator: keeps each `DfsCluster` as its resource says.
+//! The operator: brings each `DfsCluster` from its observed to its desired state.
 //!
-//! A reconcile is four steps, each a module: [`observe`] reads everything of one cluster once,
-//! [`decide`] is a pure function of that, [`apply`] carries out what was decided, [`publish`] tells
-//! what there is to tell. [`build`] makes objects and reads nothing; [`status`] makes the status
-//! and writes nothing. [`run`] wires them to watches, the lease and the side door.
+//! A reconciliation has four steps, each a module: [`observe`] reads everything about one cluster
+//! once, [`decide`] is a pure function of that, [`apply`] carries out the decision, [`publish`]
+//! writes status and events. [`build`] renders objects and reads nothing; [`status`] computes the
+//! status and writes nothing. [`run`] wires them to watches, the lease and the side door.
 
 pub mod apply;
 pub mod args;
@@ -26,7 +26,7 @@ pub mod run;
 pub mod status;
 mod watches;
 
-/// Who the API server is told made a change.
+/// The field manager of the operator's changes.
 pub const FIELD_MANAGER: &str = "dfs-operator";
 /// The port of a coordinator's gRPC services.
 pub const COORDINATOR_PORT: u16 = 7070;

@@ -41,7 +41,7 @@ pub(crate) struct OperatorMetrics {
     capacity: Series,
     used: Series,
     paused: Series,
-    /// Clusters with a change that no reconcile has begun to look at.
+    /// Clusters with a change that waits for its reconciliation.
     waiting: Arc<Mutex<BTreeSet<(String, String)>>>,
 }
 
@@ -108,7 +108,7 @@ impl OperatorMetrics {
         });
     }
 
-    /// A reconcile has begun to look at a cluster.
+    /// Records the start of a reconciliation.
     pub(crate) fn begun(&self, namespace: &str, name: &str) {
         self.with_waiting(|waiting| {
             waiting.remove(&(namespace.to_owned(), name.to_owned()));
@@ -121,20 +121,20 @@ impl OperatorMetrics {
         self.queue_depth.set(waiting.len() as i64);
     }
 
-    /// A reconcile failed at this step.
+    /// Records a reconciliation that failed at this step.
     pub(crate) fn failed(&self, reason: &str) {
         self.errors.of(&[reason]).increment();
         let result = if reason == "panic" { "panic" } else { "error" };
         self.reconciles.of(&[result]).increment();
     }
 
-    /// A reconcile went well.
+    /// Records a successful reconciliation.
     pub(crate) fn went_well(&self, took: Duration) {
         self.reconciles.of(&["ok"]).increment();
         self.duration.observe(took);
     }
 
-    /// Tells the state of a cluster.
+    /// Records the state of a cluster.
     pub(crate) fn show(&self, namespace: &str, name: &str, status: &ClusterStatus) {
         let of = [namespace, name];
         for (state, label) in STATES {
@@ -153,7 +153,7 @@ impl OperatorMetrics {
         self.paused.set(&of, i64::from(is_paused));
     }
 
-    /// Forgets a cluster that is gone.
+    /// Removes the metrics of a cluster that is gone.
     pub(crate) fn forget(&self, namespace: &str, name: &str) {
         for (_, label) in STATES {
             self.nodes.remove(&[namespace, name, label]);

@@ -1,4 +1,4 @@
-//! What there is of one cluster, at one moment.
+//! The observed state of one cluster, at one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +45,7 @@ pub struct Observed {
     pub has_service_monitors: bool,
     /// What is known of the definition of the resource.
     pub definition: Definition,
-    /// What the coordinators say.
+    /// The status that the coordinators report.
     pub snapshot: Snapshot,
 }
 
@@ -67,7 +67,7 @@ pub struct Child {
     pub target: Target,
     /// Whose.
     pub owner: Owner,
-    /// What it says.
+    /// Its content.
     pub value: Value,
 }
 
@@ -183,7 +183,7 @@ pub fn addresses<'a>(pods: impl Iterator<Item = &'a Pod>) -> Addresses {
     pods.filter_map(of).collect()
 }
 
-/// Whether a pod says that it is ready.
+/// Returns whether a pod reports that it is ready.
 pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
     pod.metadata.deletion_timestamp.is_none()

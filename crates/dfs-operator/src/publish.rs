@@ -1,4 +1,4 @@
-//! Tells the API server the status, and people what happened. Only news are told.
+//! Publishes the status to the API server, and events for people. Unchanged ones are not repeated.
 
 use dfs_crd::{ClusterStatus, ConditionType, DfsCluster, Reason};
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -15,7 +15,7 @@ use crate::status::is_true;
 /// Bytes that the note of an event has at most.
 const NOTE_LEN_MAX: usize = 1_000;
 
-/// Writes the status, unless it is there already. Says whether it wrote.
+/// Writes the status unless it is unchanged. Returns whether it wrote.
 pub async fn status(
     client: &Client,
     seen: &Observed,
@@ -30,7 +30,7 @@ pub async fn status(
     let patch = json!({
         "apiVersion": DfsCluster::api_version(&()),
         "kind": DfsCluster::kind(&()),
-        // Of a resource that was made again under the same name, this is not the status.
+        // This status does not belong to a resource recreated under the same name.
         "metadata": {"uid": cluster.metadata.uid},
         "status": status,
     });
@@ -111,10 +111,10 @@ fn of_status(before: Option<&ClusterStatus>, after: &ClusterStatus) -> Vec<Event
                 severity == EventType::Warning && before.reason != after.reason
             }
             Some(_) => true,
-            // A cluster that was never looked at has not stopped upgrading.
+            // A cluster that was never reconciled has not finished an upgrade.
             None => status == "True" || severity == EventType::Warning,
         };
-        // A stalled spec is told once.
+        // A stalled spec is reported once.
         if is_news && !events.iter().any(|event: &Event| event.reason == after.reason) {
             let note =
                 if after.message.is_empty() { meaning(&after.reason) } else { &after.message };
@@ -146,7 +146,7 @@ fn event(
     }
 }
 
-/// Whether a status says that all is as it should be.
+/// Returns whether a status reports a healthy cluster.
 pub fn is_settled(status: &ClusterStatus) -> bool {
     is_true(&status.conditions, ConditionType::Ready)
         && !is_true(&status.conditions, ConditionType::Reconciling)

@@ -1,4 +1,4 @@
-//! One look at one cluster: observe, decide, apply, publish.
+//! One reconciliation of one cluster: observe, decide, apply, publish.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use crate::observe::{ObserveError, observe};
 use crate::status::{is_true, status};
 use crate::{FIELD_MANAGER, publish};
 
-/// How long one look may take.
+/// Time limit of one reconciliation.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// Until the next look while a cluster is being made: nodes that join cannot be watched.
+/// Delay of the next one while a cluster is being created: joining nodes cannot be watched.
 const WHILE_CREATING: Duration = Duration::from_secs(3);
-/// Until the next look while something is under way.
+/// Delay of the next one while something is in progress.
 const WHILE_BUSY: Duration = Duration::from_secs(10);
-/// Until the next look when nothing is: how old numbers in the status may be.
+/// Delay of the next one otherwise, which bounds the age of numbers in the status.
 const WHILE_STEADY: Duration = Duration::from_secs(50);
 
 /// What every reconcile needs.
@@ -49,7 +49,7 @@ pub(crate) struct Context {
     pub(crate) definition: Known,
 }
 
-/// A look failed.
+/// A reconciliation failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// Reading.
@@ -81,7 +81,7 @@ impl Error {
     }
 }
 
-/// Looks at a cluster. Whatever goes wrong with it, a panic included, harms no other.
+/// Reconciles a cluster. No failure, not even a panic, affects another cluster.
 pub(crate) async fn reconcile(
     cluster: Arc<DeserializeGuard<DfsCluster>>,
     context: Arc<Context>,
@@ -116,7 +116,7 @@ pub(crate) async fn reconcile(
     result
 }
 
-/// When to look again after a failure. The same failure is logged once.
+/// Returns when to reconcile again after a failure. A repeated failure is logged once.
 #[expect(clippy::needless_pass_by_value, reason = "the controller calls it so")]
 pub(crate) fn failed(
     cluster: Arc<DeserializeGuard<DfsCluster>>,
@@ -181,8 +181,8 @@ async fn reconcile_once(namespace: &str, name: &str, context: &Context) -> Resul
     })
 }
 
-/// Says of an object that cannot be read that it cannot: it was made by hand against an older
-/// definition of the resource, or by a newer operator.
+/// Reports an object that cannot be parsed: it was created by hand against an older definition of
+/// the resource, or by a newer operator.
 async fn tell_invalid(
     namespace: &str,
     name: &str,
@@ -228,7 +228,7 @@ async fn tell_invalid(
     Ok(Action::await_change())
 }
 
-/// What a log line says of an action.
+/// The description of an action in a log line.
 fn label(action: &decide::Action) -> String {
     use decide::Action as A;
     match action {

@@ -13,12 +13,12 @@ use crate::controller::{Operator, Pod};
 use crate::coordinator::GrpcCoordinator;
 use crate::lease::Election;
 
-/// How long reconciles that have begun may take to end.
+/// Time that running reconciliations have to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(6);
-/// Threads. The work is waiting.
+/// Worker threads; they mostly wait.
 const THREADS: usize = 2;
 
-/// Runs the operator to its end. It ends when told to, and when it has lost the lease.
+/// Runs the operator until it is signalled to stop or has lost the lease.
 pub fn main(args: Args) -> ExitCode {
     if let Err(error) = init_logging(&args.log_level, args.log_format) {
         eprintln!("dfs-operator: {error}");
@@ -42,7 +42,7 @@ pub fn main(args: Args) -> ExitCode {
     }
 }
 
-/// Runs something that ends by itself, and says why it failed.
+/// Runs a command that ends by itself, and prints why it failed.
 pub(crate) fn once(work: impl Future<Output = Result<()>>) -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -1,5 +1,5 @@
-//! Tells which cluster to look at when one of its objects changes, and whether anything is heard at
-//! all. Only metadata are watched, and nothing of them is kept.
+//! Watches that trigger the reconciliation of a cluster when one of its objects changes, and the
+//! health of these watches. Only object metadata is watched, and none of it is kept.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,16 +22,16 @@ use tokio::time::Instant;
 
 use crate::metrics::OperatorMetrics;
 
-/// How long watches may fail before the process is said to be stalled.
+/// Time that watches may fail before the process counts as stalled.
 const DEAF_AFTER: Duration = Duration::from_mins(2);
-/// How long after the last error they are said to work again: longer than they wait to try.
+/// Time after the last error until they count as working again; longer than their retry delay.
 const QUIET: Duration = Duration::from_secs(75);
 
 /// A controller of clusters.
 pub(crate) type ClusterController = Controller<DeserializeGuard<DfsCluster>>;
 
-/// A controller of the clusters of a namespace, or of all, that looks at one when any of its
-/// objects changes.
+/// A controller of the clusters of one namespace, or of all, that reconciles a cluster when any of
+/// its objects changes.
 pub(crate) fn controller(
     client: &Client,
     namespace: Option<&str>,
@@ -95,7 +95,7 @@ fn cluster_of<K: Resource>(object: &K) -> Option<ObjectRef<DeserializeGuard<DfsC
     Some(ObjectRef::new(cluster).within(&object.namespace()?))
 }
 
-/// Whether watches fail, and since when. Clones share it.
+/// Health of the watches. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WatchHealth(Arc<Mutex<Option<Outage>>>);
 
@@ -119,7 +119,7 @@ impl WatchHealth {
         }
     }
 
-    /// Why nothing is heard, when that has been so for too long.
+    /// Returns why no events arrive once that has lasted too long.
     pub(crate) fn stalled(&self) -> Option<String> {
         let now = Instant::now();
         let outage = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -64,7 +64,7 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let wrong = || LogError::Level(level.to_owned());
-    // A word that is no level would be taken for a module and silence everything else.
+    // A word that is no level would be parsed as a module and silence everything else.
     let is_filter = level.contains(['=', ',']);
     if !is_filter && level != "off" && level.parse::<tracing::Level>().is_err() {
         return Err(wrong());

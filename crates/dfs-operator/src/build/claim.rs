@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::plan::Plan;
 use super::{Component, labels};
 
-/// The claim for the metadata, with the engine Embedded. Nobody owns it: it outlives the resource.
+/// The claim for the metadata of the embedded engine. It has no owner, so it outlives the resource.
 pub(super) fn metadata(plan: &Plan<'_>) -> Option<PersistentVolumeClaim> {
     let storage = &plan.spec.coordinator.metadata.embedded.storage;
     plan.is_embedded().then(|| PersistentVolumeClaim {

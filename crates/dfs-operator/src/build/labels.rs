@@ -9,7 +9,7 @@ use super::Component;
 
 /// Characters that the value of a label may have.
 const VALUE_LEN_MAX: usize = 63;
-/// Characters of a digest that tell versions apart.
+/// Characters of a digest that identify a version.
 const DIGEST_LEN: usize = 12;
 
 pub(super) type Labels = BTreeMap<String, String>;

@@ -126,7 +126,7 @@ fn workload(kind: Kind, name: Option<String>, workload: &impl Serialize) -> Obje
     object
 }
 
-/// An applied null would say that the field shall not be there.
+/// An applied null would request the removal of the field.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {

@@ -74,7 +74,7 @@ impl Names {
         format!("{}.{}.svc:{COORDINATOR_PORT}", self.coordinators(), self.namespace)
     }
 
-    /// A datanode's address, as it tells it the coordinators.
+    /// The address that a datanode registers with.
     pub fn datanode_address(&self, pod: &str) -> String {
         format!("{pod}.{}.{}.svc:{DATANODE_PORT}", self.datanodes(), self.namespace)
     }

@@ -32,7 +32,7 @@ pub(super) fn coordinator(plan: &Plan<'_>) -> NetworkPolicy {
     ];
     let etcd = etcd_ports(plan);
     if !etcd.is_empty() {
-        // Members are known by name, which a policy cannot say.
+        // Members are known by name, which a policy cannot express.
         out.push(to(None, etcd.into_iter().map(tcp).collect()));
     }
     build(plan, own, from, out)
@@ -82,7 +82,7 @@ fn build(
     }
 }
 
-/// Who may be a client: those that the user lists, or every pod of the namespace.
+/// Pods that may be clients: those that the user lists, or every pod of the namespace.
 fn clients(plan: &Plan<'_>) -> Vec<NetworkPolicyPeer> {
     let selectors = &plan.spec.security.network_policy.client_selectors;
     if !selectors.is_empty() {

@@ -125,7 +125,7 @@ fn container(
         // Opening a store after a crash may take minutes.
         startup_probe: Some(probe("/healthz", 2, 150)),
         readiness_probe: Some(probe("/readyz", 5, 2)),
-        // Says that the process answers, whatever its peers do.
+        // Reports that the process responds, whatever its peers do.
         liveness_probe: Some(probe("/healthz", 10, 6)),
         volume_mounts: Some(all_mounts),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),

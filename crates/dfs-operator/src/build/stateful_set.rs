@@ -24,16 +24,16 @@ pub(super) fn build(plan: &Plan<'_>) -> StatefulSet {
             replicas: Some(plan.inputs.datanodes),
             service_name: Some(plan.names.datanodes()),
             selector: labels::selector(plan.pods(component)),
-            // After an outage nobody waits for anybody.
+            // After an outage all pods start at once.
             pod_management_policy: Some("Parallel".to_owned()),
-            // The operator restarts pods, when the data stands it.
+            // The operator restarts pods, when they can stop safely.
             update_strategy: Some(StatefulSetUpdateStrategy {
                 type_: Some("OnDelete".to_owned()),
                 rolling_update: None,
             }),
             min_ready_seconds: Some(10),
             revision_history_limit: Some(5),
-            // Data goes only when somebody says so.
+            // Data is deleted only on explicit confirmation.
             persistent_volume_claim_retention_policy: Some(
                 StatefulSetPersistentVolumeClaimRetentionPolicy {
                     when_deleted: Some("Retain".to_owned()),

@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use super::Finding;
 use crate::observed::{Observed, is_ready};
 
-/// Restarts of a container after which it is said to crash.
+/// Restarts of a container after which it counts as crash-looping.
 const RESTARTS: i32 = 3;
 
 /// The first thing that somebody must do something about.
@@ -37,7 +37,7 @@ pub fn problem(pod: &Pod, seen: &Observed) -> Option<Finding> {
             && condition.reason.as_deref() == Some("Unschedulable")
     })?;
     let why = unscheduled.message.as_deref().unwrap_or("no reason given");
-    // A claim that waits says more.
+    // A pending claim is the more specific cause.
     let claims: Vec<_> = seen.claims.iter().filter(|claim| uses(pod, &claim.name_any())).collect();
     let known = claims.iter().find_map(|claim| claim_problem(claim, seen));
     let waiting = known.or_else(|| {
@@ -85,8 +85,8 @@ fn container_problem(name: &str, pod: &Pod, container: &ContainerStatus) -> Opti
     }
 }
 
-/// A claim that a pod waits for. Its volume may just take its time, or never come: provisioners
-/// tell that in events only, each in its own words.
+/// A claim that a pod waits for. Its volume may be slow or never come: provisioners report that in
+/// events only, each in its own wording.
 pub(super) fn volume_to_come(seen: &Observed) -> Option<Finding> {
     let mut waiting = seen.claims.iter().filter(|claim| is_waiting(claim)).peekable();
     waiting.peek()?;

@@ -52,20 +52,20 @@ impl Finding {
 pub enum Action {
     /// Keep the resource until the operator has deleted its data.
     AddFinalizer,
-    /// Let the resource go.
+    /// Remove the finalizer.
     RemoveFinalizer,
-    /// Make the Secret with a random join secret, unless there is one.
+    /// Create the Secret with a random join secret, unless it exists.
     CreateJoinSecret,
-    /// Make an object as it is wanted.
+    /// Apply an object in its desired state.
     Apply {
         /// The object.
         object: Box<Object>,
-        /// Whether it was there; if not, an object of that name is somebody else's.
+        /// Whether it existed; if not, an object of that name belongs to somebody else.
         is_there: bool,
     },
     /// Delete an object.
     Delete(Target),
-    /// Make the cluster in the empty store.
+    /// Create the cluster in the empty metadata store.
     Init(ClusterId),
     /// Set how many replicas new files get.
     SetReplication(ClusterId),
@@ -78,7 +78,7 @@ pub enum Action {
         /// Its pod.
         pod: String,
     },
-    /// Announce that a node stops, if the data stands it.
+    /// Announce that a node stops, if it can stop safely.
     BeginMaintenance {
         /// The cluster.
         cluster: ClusterId,
@@ -86,10 +86,10 @@ pub enum Action {
         node: NodeId,
         /// Its pod.
         pod: String,
-        /// When it ends by itself.
+        /// Time after which the maintenance ends by itself.
         ttl: Duration,
     },
-    /// Announce that it is back.
+    /// Announce that a node is back.
     EndMaintenance {
         /// The cluster.
         cluster: ClusterId,
@@ -98,7 +98,7 @@ pub enum Action {
         /// Its pod.
         pod: String,
     },
-    /// Stop a pod, so that a new one of the wanted kind takes its place.
+    /// Stop a pod, so that one with the desired template takes its place.
     RestartPod(Target),
 }
 
@@ -107,26 +107,26 @@ pub enum Action {
 pub enum Case {
     /// It is being deleted.
     Deleting,
-    /// The operator is told to change nothing.
+    /// An annotation keeps the operator from changing anything.
     Paused,
     /// The spec cannot be carried out, or the cluster is not what it was: nothing is touched.
     Blocked,
     /// It is being made.
     Creating,
-    /// No pod shall run.
+    /// The spec says that no pod runs.
     Stopped,
     /// It runs.
     Running,
 }
 
-/// What to do, and what there is to say.
+/// The actions to take, and the findings to publish.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     /// Which case decided.
     pub case: Case,
-    /// In this order; the first that fails ends it.
+    /// Carried out in this order up to the first that fails.
     pub actions: Vec<Action>,
-    /// Somebody must do something.
+    /// A finding that needs a person to act.
     pub stalled: Option<Finding>,
     /// The spec contradicts itself.
     pub invalid: Option<Finding>,
@@ -158,7 +158,7 @@ impl Decision {
         Self { stalled: Some(finding), ..Self::new(case) }
     }
 
-    /// Whether something is under way that must be looked at again soon.
+    /// Returns whether something is in progress that needs another reconciliation soon.
     pub fn is_busy(&self) -> bool {
         !self.actions.is_empty() || self.waiting.is_some() || self.rollout.is_some()
     }
@@ -192,8 +192,8 @@ pub fn decide(seen: &Observed) -> Decision {
         Identity::Known(id) => make(seen, id),
     };
     let is_held = cluster.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
-    // Only who wants the data gone waits for the operator. What is retained has no owner, and the
-    // rest goes by its owner: nobody needs an operator, or the rights of one, to delete that.
+    // Only deletion of the data waits for the operator. Retained objects have no owner, and the
+    // rest is garbage-collected by owner: that needs no operator and none of its permissions.
     match (is_held, cluster.spec.deletion_policy) {
         // First of all: nothing is made that would not be cleared away.
         (false, DeletionPolicy::Delete) => decision.actions.insert(0, Action::AddFinalizer),
@@ -203,7 +203,7 @@ pub fn decide(seen: &Observed) -> Decision {
     decision
 }
 
-/// Why the resource cannot be believed: the API server drops fields that its definition lacks.
+/// Returns why the resource cannot be trusted: the API server drops fields its definition lacks.
 fn outdated(seen: &Observed) -> Option<Finding> {
     let Definition::Older(missing) = &seen.definition else { return None };
     let first = missing.first()?;
@@ -228,7 +228,7 @@ enum Identity {
     New,
     /// The one of the join Secret.
     Known(ClusterId),
-    /// It cannot be told, or is another: nothing is repaired.
+    /// It is not known, or is another cluster's: nothing is changed.
     Blocked(Finding),
 }
 

@@ -82,12 +82,12 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     init(seen, id, decision);
 }
 
-/// Whether a datanode may be evicted: never while the data lacks replicas.
+/// Returns whether a datanode may be evicted: never while chunks lack replicas.
 fn may_evict(seen: &Observed) -> bool {
     rollout::is_healthy(seen, true).is_ok()
 }
 
-/// Applies an object unless the one that is there says it all.
+/// Applies an object unless the existing one has all of it.
 fn apply(seen: &Observed, object: Object, decision: &mut Decision) {
     let child = seen.child(object.kind, &object.name);
     if child.is_some_and(|child| drift::contains(&child.value, &object.value)) {
@@ -219,7 +219,7 @@ fn silence(seen: &Observed) -> &str {
     }
 }
 
-/// Makes the cluster, as long as nothing says that it was made.
+/// Creates the cluster unless there is evidence that it was created before.
 fn init(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     let is_made = seen.known_id().is_some() || matches!(seen.snapshot, Snapshot::Known(_));
     if !is_made && !seen.cluster.spec.stopped && !seen.coordinators().is_empty() {

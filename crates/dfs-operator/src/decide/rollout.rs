@@ -60,13 +60,13 @@ pub(crate) fn coordinators_are_replaced(seen: &Observed) -> bool {
         && status.updated_replicas.unwrap_or(0) == wanted
 }
 
-/// Why no datanode may stop now; all is well when there is no reason.
+/// Returns why no datanode may stop now, as an error.
 pub(super) fn is_healthy(seen: &Observed, needs_all_replicas: bool) -> Result<(), String> {
     is_healthy_but(seen, needs_all_replicas, None)
 }
 
-/// The same, whatever the datanode in the pod `but` is, which has leave to stop already: what is
-/// written since then has no replica there, so some chunks lack one. Leave was given when none did.
+/// Like [`is_healthy`], but ignores the datanode in the pod `but`, which was granted a stop before:
+/// writes since then have no replica on it, so some chunks lack one. None did when it was granted.
 fn is_healthy_but(
     seen: &Observed,
     needs_all_replicas: bool,
@@ -99,7 +99,7 @@ fn is_healthy_but(
     }
 }
 
-/// The datanodes by whether they have the settings of their StatefulSet.
+/// The datanodes, split by whether they run the settings of their StatefulSet.
 struct State<'a> {
     revision: &'a str,
     /// Whether the controller of StatefulSets knows them: if not, a new pod may have old ones.
@@ -123,7 +123,7 @@ impl<'a> State<'a> {
     }
 
     /// The pod that is being replaced, as the status remembers it; it may be the new one already,
-    /// or gone. One that there shall not be would be waited for without end.
+    /// or gone. Waiting for one that is not desired would never end.
     fn current(seen: &Observed) -> Option<&str> {
         let current = seen.cluster.status.as_ref()?.rollout.as_ref()?.current_pod.as_deref()?;
         let replicas = seen.stateful_set.as_ref()?.spec.as_ref()?.replicas?;
@@ -150,7 +150,7 @@ impl<'a> State<'a> {
         !is_back || node.is_some_and(|node| node.maintenance_left.is_some())
     }
 
-    /// Takes the next step, or says why not.
+    /// Takes the next step, or returns why it cannot.
     fn step(
         &self,
         seen: &Observed,
@@ -184,8 +184,8 @@ impl<'a> State<'a> {
         self.disrupt(seen, id, rollout, decision)
     }
 
-    /// Stops the next pod: asks for leave in one round, and acts on it in the next, so that the
-    /// status names the pod before it is gone.
+    /// Stops the next pod: requests the grant in one round and acts on it in the next, so that the
+    /// status names the pod before it is stopped.
     fn disrupt(
         &self,
         seen: &Observed,
@@ -205,7 +205,7 @@ impl<'a> State<'a> {
                 && nodes.get(pod.name_any().as_str()).is_some_and(|n| n.maintenance_left.is_some())
         });
         if let Some(pod) = announced {
-            // Leave was given; since then something may have happened to the others.
+            // The stop was granted; the state of the others may have changed since.
             if let Err(reason) = is_healthy_but(seen, needs_all_replicas, Some(&pod.name_any())) {
                 return Some(reason);
             }

@@ -1,10 +1,10 @@
-//! Whether this operator manages what runs, or shall run: its own minor version and the one before.
+//! Supported versions: an operator manages its own minor version and the one before, desired or
+//! running.
 //!
-//! An operator does not know what a newer version needs, and what it would undo of it. So it
-//! touches nothing, and says who can help. Two things say which version an operand is: the tag of
-//! the image, where it is a version and no digest stands over it; and what coordinators and
-//! datanodes themselves report. Something that runs and is older than that is no obstacle: an
-//! upgrade is its way out.
+//! An operator does not know what a newer version needs, nor what it would undo. So it changes
+//! nothing and reports which operator can help. The version of an operand is the tag of its image,
+//! unless a digest overrides it or it is no version, and the version that coordinators and
+//! datanodes report. Running operands that are older are no obstacle: upgrading is the way out.
 
 use dfs_crd::Reason;
 

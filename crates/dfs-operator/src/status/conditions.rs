@@ -1,4 +1,4 @@
-//! The conditions: what programs rely on.
+//! The conditions, which programs rely on.
 
 use dfs_crd::{ConditionType, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -13,9 +13,9 @@ use crate::observed::Observed;
 /// Bytes that the message of a condition has at most.
 const MESSAGE_LEN_MAX: usize = 1_024;
 
-/// Whether something holds, and why.
+/// The state of a condition, and its reason.
 struct Word {
-    /// `None` when it cannot be known.
+    /// `None` when it is not known.
     holds: Option<bool>,
     why: Finding,
 }
@@ -120,12 +120,12 @@ fn decision_generation(seen: &Observed, before: Option<&Condition>) -> Option<i6
     before.filter(|_| is_paused).and_then(|there| there.observed_generation)
 }
 
-/// As the API server keeps times.
+/// Truncates a time to whole seconds, as the API server stores it.
 pub(super) fn whole_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
-/// What keeps the cluster from serving, as far as can be told.
+/// Returns what keeps the cluster from serving, if known.
 fn outage(seen: &Observed, decision: &Decision) -> Option<Finding> {
     if decision.case == Case::Deleting {
         return Some(Finding::new(Reason::Deleting, "the cluster is being deleted"));
@@ -149,7 +149,7 @@ fn ready(seen: &Observed, decision: &Decision, facts: &Facts, stalled: Option<&F
     if let Some(finding) = stalled.filter(|_| decision.case == Case::Blocked) {
         return Word::told(false, finding.clone());
     }
-    // What is known to be wrong says more than what follows from it.
+    // A known cause is more specific than its effects.
     let why = |finding: Finding| Word::told(false, stalled.cloned().unwrap_or(finding));
     if let Some(finding) = outage(seen, decision) {
         return why(finding);

@@ -1,8 +1,8 @@
-//! Numbers that move all the time are told again only when they moved by a hundredth.
+//! Damping: numbers that change all the time are published only after a change of one percent.
 
 use dfs_crd::{Capacity, ClusterStatus, DatanodeStatus};
 
-/// `after`, with numbers of `before` that have hardly moved.
+/// Returns `after` with the numbers of `before` that have hardly changed.
 pub(super) fn keep(before: &ClusterStatus, mut after: ClusterStatus) -> ClusterStatus {
     if let (Some(before), Some(after)) = (&before.capacity, &mut after.capacity) {
         capacity(before, after);
