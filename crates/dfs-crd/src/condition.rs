@@ -1,11 +1,11 @@
-//! Types and reasons of conditions: closed lists, as people and programs wait for them.
+//! Types and reasons of conditions: closed lists that people and programs rely on.
 
 use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// An enum whose variants are known by their names, with what they mean.
+/// An enum whose variants have a name and a meaning.
 macro_rules! closed_list {
     ($(#[$meta:meta])* $name:ident { $(#[doc = $doc:literal] $variant:ident,)* }) => {
         $(#[$meta])*
@@ -13,15 +13,15 @@ macro_rules! closed_list {
         pub enum $name { $(#[doc = $doc] $variant,)* }
 
         impl $name {
-            /// All of them.
+            /// All variants.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// Its name, as it is written.
+            /// Returns its name.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => stringify!($variant),)* }
             }
 
-            /// What it means.
+            /// Returns its meaning.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $doc.trim_ascii(),)* }
             }
@@ -36,27 +36,27 @@ macro_rules! closed_list {
 }
 
 closed_list! {
-    /// What can be said of a cluster. Every one is there from the first reconcile on.
+    /// Types of conditions. Every one is present from the first reconciliation on.
     ConditionType {
-        /// It serves reads and writes, all that was asked for is there.
+        /// The cluster serves reads and writes, and everything in the spec is in place.
         Ready,
-        /// It serves reads and writes, though something may be missing.
+        /// The cluster serves reads and writes, though something may be missing.
         Available,
         /// The operator is changing something.
         Reconciling,
-        /// Nothing goes on before somebody does what the message says.
+        /// Nothing proceeds until somebody does what the message says.
         Stalled,
-        /// It serves, but lacks nodes or replicas.
+        /// The cluster serves, but lacks nodes or replicas.
         Degraded,
         /// All data has all its replicas.
         FullyReplicated,
         /// Pods are getting a new image or new settings.
         Upgrading,
-        /// What was asked for makes sense, and can be carried out.
+        /// The spec is valid and can be carried out.
         SpecValid,
         /// The annotation dfs.io/paused keeps the operator from changing anything.
         Paused,
-        /// It is being deleted, and cannot be yet.
+        /// The cluster is being deleted, and something blocks that.
         DeletionBlocked,
         /// Bytes are encrypted between pods and clients.
         TransportSecure,
@@ -64,17 +64,17 @@ closed_list! {
 }
 
 closed_list! {
-    /// Why a condition is as it is.
+    /// Reasons of conditions.
     Reason {
         /// Nothing is known yet.
         NotObserved,
-        /// It is as it was asked for.
+        /// It is as specified.
         AsSpecified,
-        /// Its objects are being made.
+        /// Its objects are being created.
         Creating,
         /// It serves.
         Serving,
-        /// No coordinator answers.
+        /// No coordinator responds.
         CoordinatorUnavailable,
         /// Datanodes are not ready.
         DatanodesUnavailable,
@@ -82,7 +82,7 @@ closed_list! {
         TooFewDatanodes,
         /// Some chunks lack replicas.
         UnderReplicated,
-        /// Some chunks have no replica that can be reached.
+        /// Some chunks have no reachable replica.
         ChunksMissing,
         /// Some replicas are bad.
         ChunksCorrupt,
@@ -98,7 +98,7 @@ closed_list! {
         RolloutWaiting,
         /// The new pod does not become ready.
         RolloutStuck,
-        /// Every pod is as asked for.
+        /// Every pod is as specified.
         UpToDate,
         /// The spec contradicts itself.
         SpecInvalid,
@@ -110,21 +110,21 @@ closed_list! {
         VersionUnsupported,
         /// The definition of the resource is older than the operator.
         DefinitionOutdated,
-        /// The store of the metadata holds another cluster.
+        /// The metadata store holds another cluster.
         ClusterIdMismatch,
-        /// The store of the metadata is empty, though the cluster was made.
+        /// The metadata store is empty, although the cluster was created before.
         MetadataLost,
         /// A StorageClass does not exist.
         StorageClassMissing,
-        /// A volume cannot be had, or has not come yet.
+        /// A volume cannot be provisioned, or is not provisioned yet.
         VolumePending,
-        /// No node has room for a pod, or may have it.
+        /// No node has room for a pod, or is allowed to run it.
         Unschedulable,
-        /// An image cannot be fetched.
+        /// An image cannot be pulled.
         ImageUnavailable,
         /// A Secret does not exist, or lacks a key.
         SecretMissing,
-        /// A container ends again and again.
+        /// A container crashes again and again.
         CrashLooping,
         /// The API server refuses an object.
         ApplyRefused,
@@ -132,9 +132,9 @@ closed_list! {
         NameTaken,
         /// A datanode does not know its failure domain.
         TopologyUnknown,
-        /// The annotation dfs.io/paused is there.
+        /// The annotation dfs.io/paused is set.
         PausedByAnnotation,
-        /// The annotation dfs.io/paused is not there.
+        /// The annotation dfs.io/paused is not set.
         NotPaused,
         /// The spec says that no pod runs.
         Stopped,
@@ -142,9 +142,9 @@ closed_list! {
         Deleting,
         /// It is not being deleted.
         NotDeleting,
-        /// Deletion waits for the confirmation that volumes may go.
+        /// Deletion waits for the confirmation that volumes may be deleted.
         ConfirmationMissing,
-        /// Deletion waits for an object to go.
+        /// Deletion waits for an object to be deleted.
         WaitingForObjects,
         /// Channels are plaintext in this version.
         Plaintext,
