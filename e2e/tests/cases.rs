@@ -14,7 +14,7 @@ mod e28_operator_upgrade;
 mod e29_config;
 mod e32_leader;
 mod e36_delete;
-mod e38_fences;
+mod e38_network_policies;
 mod e41_kill_coordinator;
 mod m02_ways_in;
 mod m05_everything_dies;

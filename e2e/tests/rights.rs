@@ -33,9 +33,9 @@ async fn c28_what_is_granted_is_used_and_nothing_is_refused() -> Result<()> {
             cluster.merge(json!({ "spec": { "monitoring": monitor } })).await?;
             cluster.wait_ready().await?;
         }
-        let unfenced = json!({ "networkPolicy": { "enabled": false } });
+        let without_policies = json!({ "networkPolicy": { "enabled": false } });
         let own = json!({ "podTemplate": { "serviceAccountName": "default" } });
-        let spec = json!({ "security": unfenced, "coordinator": own, "datanodes": own });
+        let spec = json!({ "security": without_policies, "coordinator": own, "datanodes": own });
         cluster.merge(json!({ "spec": spec })).await?;
         cluster.wait_ready_within(Duration::from_mins(5)).await?;
         let confirmed = json!({ "deletionPolicy": "Delete", "deletionConfirmation": "dfs" });

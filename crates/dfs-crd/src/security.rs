@@ -13,12 +13,12 @@ use crate::schema::{embedded_list, label_map};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Security {
-    /// The fence around the pods.
+    /// NetworkPolicies of the pods.
     #[serde(default)]
     pub network_policy: NetworkPolicy,
 }
 
-/// The fence around the pods. Needs a network that enforces NetworkPolicies.
+/// NetworkPolicies of the pods. Needs a network that enforces NetworkPolicies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicy {

@@ -18,7 +18,7 @@ pub enum Kind {
     ConfigMap,
     /// Names in the DNS.
     Service,
-    /// The fence.
+    /// A NetworkPolicy.
     NetworkPolicy,
     /// How many pods may be evicted.
     Budget,

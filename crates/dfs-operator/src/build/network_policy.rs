@@ -1,4 +1,4 @@
-//! The fence around the pods: nothing comes in or goes out but what is listed here.
+//! The NetworkPolicies of the pods: all traffic that is not listed here is denied.
 //!
 //! Probes come from the node itself, which every network lets through; so does `kubectl
 //! port-forward`.

@@ -1,8 +1,8 @@
-//! What is made of a resource: conventions by their numbers, and that no field is without effect.
+//! Rendered objects: numbered conventions, and that every field of the spec has an effect.
 
 mod conventions;
-mod fence;
 mod fixtures;
 mod leaves;
+mod network_policy;
 mod settings;
 mod templates;

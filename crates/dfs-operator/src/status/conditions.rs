@@ -83,7 +83,7 @@ pub(super) fn all(
         },
         ConditionType::TransportSecure => Word::no(
             Reason::Plaintext,
-            "channels are plaintext in this version; only NetworkPolicies fence them",
+            "channels are plaintext in this version; only NetworkPolicies restrict access to them",
         ),
     };
     ConditionType::ALL.iter().map(|kind| condition(*kind, &of(*kind), seen, before)).collect()

@@ -106,7 +106,7 @@ fn an_operator_outside_of_the_cluster_names_no_namespace() {
 }
 
 #[test]
-fn the_fence_can_be_left_out() {
+fn network_policies_can_be_disabled() {
     let mut cluster = cluster(MINIMAL);
     cluster.spec.security.network_policy.enabled = false;
     assert!(render(&cluster).iter().all(|object| object.kind != Kind::NetworkPolicy));
