@@ -117,8 +117,8 @@ fn summary_counts_what_was_done() {
     assert_eq!((done["files"].as_u64(), done["failed"].as_u64()), (Some(1), Some(1)), "{done}");
     // A directory stands where a file is to go.
     let back = cluster.folder().join("back");
-    fs::create_dir_all(back.join("a")).unwrap();
-    let get = ["get".as_ref(), "-r".as_ref(), "--json".as_ref(), "/x/t/.".as_ref()];
+    fs::create_dir_all(back.join("t/a")).unwrap();
+    let get = ["get".as_ref(), "-r".as_ref(), "--json".as_ref(), "/x/t".as_ref()];
     let get = cluster.dfs(get.into_iter().chain([back.as_os_str()]));
     assert_eq!(exit_code(&get), 4, "{}", stderr(&get));
     let done = summary(&get.stdout);
