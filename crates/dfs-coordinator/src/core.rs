@@ -70,6 +70,7 @@ impl Core {
             maintenance_until: left.map(|left| now + left),
             is_leaving: node.is_leaving,
             registration: node.confirmed,
+            disks: node.disks.clone(),
         })
     }
 

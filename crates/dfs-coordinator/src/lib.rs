@@ -21,7 +21,6 @@ mod core;
 mod error;
 mod failure;
 mod grpc;
-mod lost;
 mod metrics;
 mod placement;
 mod registry;

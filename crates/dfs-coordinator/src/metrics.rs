@@ -157,6 +157,7 @@ pub(crate) struct Counts {
     bytes: Gauges,
     sessions: Gauge,
     chunks: Gauges,
+    unreadable: Gauge,
     steps: Gauges,
     /// Replicas that datanodes reported bad, and whose records say so now.
     pub(crate) bad_replicas: Counter,
@@ -198,6 +199,11 @@ impl Counts {
                 "Chunks, by how they are; -1 where this coordinator does not know.",
                 &[("kind", &["all", "under_replicated", "missing", "bad_replicas"])],
             ),
+            unreadable: metrics.gauge(
+                "dfs_coordinator_unreadable_records",
+                "Records of the metadata that background work cannot read; -1 where this \
+                 coordinator does not know.",
+            ),
             steps: metrics.gauges(
                 "dfs_coordinator_worker_steps",
                 "Steps of background work, since the start and known to be left.",
@@ -232,6 +238,11 @@ impl Counts {
         show("under_replicated", |counts| counts.under_replicated);
         show("missing", |counts| counts.missing);
         show("bad_replicas", |counts| counts.bad_replicas);
+    }
+
+    /// Shows how many records cannot be read; `None` while nobody here knows.
+    pub(crate) fn show_unreadable(&self, records: Option<usize>) {
+        self.unreadable.set(records.map_or(-1, |records| records as i64));
     }
 
     /// Shows a worker.

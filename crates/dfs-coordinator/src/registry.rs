@@ -8,17 +8,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use dfs_metadata::health::{Cluster, Contact, DiskFault, NodeIntent, NodeLiveness};
+use dfs_metadata::namespace::{Liveness, NodeDisk};
 use dfs_types::{DiskId, NodeId, NodeState, RegistrationNumber};
 use tokio::time::Instant;
-
-use crate::lost::Lost;
 
 /// How long a silence means what.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LivenessTimeouts {
     /// Until a silent node gets no new chunks.
     pub(crate) suspect_after: Duration,
-    /// Until its replicas are made again elsewhere.
+    /// Until its replicas are made again elsewhere; the same for a disk that its node lacks.
     pub(crate) lost_after: Duration,
 }
 
@@ -47,6 +47,8 @@ pub(crate) struct Member {
     pub(crate) is_leaving: bool,
     /// The registration in use.
     pub(crate) registration: RegistrationNumber,
+    /// Every disk it ever registered with.
+    pub(crate) disks: Vec<NodeDisk>,
 }
 
 /// One heartbeat.
@@ -120,6 +122,8 @@ struct Entry {
     member: Member,
     last_heard: Option<Instant>,
     report: Report,
+    /// Disks of the node that it does not report, each with when that was noticed.
+    missing: BTreeMap<DiskId, Instant>,
     /// Number of the heartbeat stream in charge; 0 when there is none.
     stream: u64,
     /// Whose it is.
@@ -133,6 +137,38 @@ impl Entry {
     /// Its disks in working order, as it said last.
     fn working(&self) -> impl Iterator<Item = &DiskReport> {
         self.report.disks.iter().filter(|disk| !disk.is_failed)
+    }
+
+    /// Notes since when the node lacks disks.
+    fn note_missing(&mut self, now: Instant) {
+        let reported = |id: DiskId| self.report.disks.iter().any(|disk| disk.disk == id);
+        self.missing.retain(|id, _| !reported(*id));
+        for disk in self.member.disks.iter().filter(|disk| !reported(disk.id)) {
+            self.missing.entry(disk.id).or_insert(now);
+        }
+    }
+
+    /// What is wrong with its disks, as far as it was heard.
+    fn disk_faults(&self, grace: Duration, now: Instant) -> BTreeMap<DiskId, DiskFault> {
+        if self.last_heard.is_none() {
+            return BTreeMap::new();
+        }
+        let fault = |disk: &NodeDisk| match self
+            .report
+            .disks
+            .iter()
+            .find(|reported| reported.disk == disk.id)
+        {
+            Some(reported) => reported.is_failed.then_some(DiskFault::Lost),
+            None => match self.missing.get(&disk.id) {
+                Some(since) if now.saturating_duration_since(*since) >= grace => {
+                    Some(DiskFault::Lost)
+                }
+                _ => Some(DiskFault::Missing),
+            },
+        };
+        let faults = self.member.disks.iter().map(|disk| Some((disk.id, fault(disk)?)));
+        faults.flatten().collect()
     }
 
     fn maintenance_left(&self, now: Instant) -> Option<Duration> {
@@ -194,6 +230,7 @@ impl Registry {
                         member,
                         last_heard: None,
                         report: Report::default(),
+                        missing: BTreeMap::new(),
                         stream: 0,
                         source: None,
                         opened: 0,
@@ -241,6 +278,7 @@ impl Registry {
         let entry = self.nodes.get_mut(&node).filter(|entry| entry.stream == stream)?;
         entry.last_heard = Some(now);
         entry.report = report;
+        entry.note_missing(now);
         Some(self.state_of(self.nodes.get(&node)?, now))
     }
 
@@ -286,17 +324,41 @@ impl Registry {
         node_counts
     }
 
-    /// Whose replicas count for nothing.
-    pub(crate) fn lost(&self, now: Instant) -> Lost {
-        let mut lost = Lost::default();
+    /// Every disk that chunk records may name, with its health.
+    pub(crate) fn cluster(&self, now: Instant) -> Cluster {
+        let mut cluster = Cluster::default();
         for (node, entry) in &self.nodes {
-            if matches!(self.state_of(entry, now), NodeState::Lost | NodeState::Removed) {
-                lost.add_node(*node);
-            } else if entry.last_heard.is_some() {
-                lost.add_working(*node, entry.working().map(|disk| disk.disk));
-            }
+            let member = &entry.member;
+            let intent = NodeIntent {
+                state: member.admin_state,
+                is_leaving: member.is_leaving,
+                in_maintenance: entry.maintenance_left(now).is_some(),
+            };
+            cluster.add_node(*node, intent, &member.disks, &self.liveness_of(entry, now));
         }
-        lost
+        cluster
+    }
+
+    /// What the heartbeats of all nodes say.
+    pub(crate) fn liveness(&self, now: Instant) -> Liveness {
+        self.nodes.iter().map(|(node, entry)| (*node, self.liveness_of(entry, now))).collect()
+    }
+
+    fn liveness_of(&self, entry: &Entry, now: Instant) -> NodeLiveness {
+        let is_lately = |at| now.saturating_duration_since(at) < self.timeouts.suspect_after;
+        let contact = if self.silence(entry, now) >= self.timeouts.lost_after {
+            Contact::Lost
+        } else if entry.last_heard.is_some_and(is_lately) && !entry.report.is_stopping {
+            Contact::Responsive
+        } else {
+            Contact::Silent
+        };
+        NodeLiveness { contact, disks: entry.disk_faults(self.timeouts.lost_after, now) }
+    }
+
+    fn silence(&self, entry: &Entry, now: Instant) -> Duration {
+        let heard = entry.last_heard.unwrap_or(self.listening_since).max(self.listening_since);
+        now.saturating_duration_since(heard)
     }
 
     /// Whether the node should have been heard lately, and was not.
@@ -335,8 +397,7 @@ impl Registry {
         if entry.maintenance_left(now).is_some() {
             return NodeState::Maintenance;
         }
-        let heard_from = entry.last_heard.unwrap_or(self.listening_since).max(self.listening_since);
-        let silence = now.saturating_duration_since(heard_from);
+        let silence = self.silence(entry, now);
         if silence >= self.timeouts.lost_after {
             NodeState::Lost
         } else if silence >= self.timeouts.suspect_after || entry.last_heard.is_none() {

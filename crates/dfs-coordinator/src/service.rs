@@ -346,11 +346,13 @@ async fn watch(core: &Core) {
         let (views, lost) = {
             let mut registry = core.registry();
             registry.tick(now);
-            (registry.views(now), registry.lost(now))
+            (registry.views(now), registry.cluster(now).lost())
         };
         core.counts.show_nodes(&views);
         let least = core.namespace.chunks_changed_at();
-        core.counts.show_chunks(core.background.counts(&lost, least).map(|(counts, _)| counts));
+        let known = core.background.counts(&lost, least);
+        core.counts.show_unreadable(known.as_ref().map(|(.., unreadable)| unreadable.count()));
+        core.counts.show_chunks(known.map(|(counts, ..)| counts));
         for worker in core.background.workers.iter() {
             core.counts.show_worker(worker);
         }

@@ -18,6 +18,8 @@ pub(crate) const REPLICATION: Bytes = Bytes::from_static(b"s/replication");
 pub(crate) const FLOOR: Bytes = Bytes::from_static(b"s/floor");
 /// Lowest client id whose calls are carried out; not there until it is raised for the first time.
 pub(crate) const CLIENT_FLOOR: Bytes = Bytes::from_static(b"s/client-floor");
+/// Lowest disk number not given to any disk.
+pub(crate) const DISKS: Bytes = Bytes::from_static(b"s/disks");
 /// Lowest inode number not handed to any coordinator.
 pub(crate) const INODES: Bytes = Bytes::from_static(b"s/inodes");
 /// Read and written by every move of a directory to another parent.
@@ -51,6 +53,11 @@ pub(crate) const UNLINKED: &[u8] = b"o/";
 pub(crate) const ANSWERS: &[u8] = b"r/";
 /// Every staged upload.
 pub(crate) const UPLOADS: &[u8] = b"u/";
+
+/// Chunks whose records are not at rest.
+pub(crate) const REPAIRS: &[u8] = b"w/r/";
+/// Chunks with replicas that wait for their deletion, and tombstones.
+pub(crate) const DELETIONS: &[u8] = b"w/d/";
 
 fn key(kind: &[u8], parts: &[&[u8]]) -> Bytes {
     let mut bytes = Vec::with_capacity(kind.len() + parts.iter().map(|p| p.len()).sum::<usize>());
@@ -139,14 +146,19 @@ pub(crate) fn extent_parts(key: &[u8]) -> Option<(InodeId, u64)> {
     Some((InodeId(u64::from_be_bytes(*inode)), u64::from_be_bytes(offset)))
 }
 
-/// A chunk.
-pub(crate) fn chunk(chunk: ChunkId) -> Bytes {
-    key(CHUNKS, &[&chunk.to_bytes()])
-}
-
 /// The chunk that a key is of.
 pub(crate) fn chunk_id(key: &[u8]) -> Option<ChunkId> {
     ChunkId::from_slice(key.strip_prefix(CHUNKS)?)
+}
+
+/// The chunk that a key under [`REPAIRS`] is of.
+pub(crate) fn repair_chunk(key: &[u8]) -> Option<ChunkId> {
+    ChunkId::from_slice(key.strip_prefix(REPAIRS)?)
+}
+
+/// The chunk that a key under [`DELETIONS`] is of.
+pub(crate) fn deletion_chunk(key: &[u8]) -> Option<ChunkId> {
+    ChunkId::from_slice(key.strip_prefix(DELETIONS)?)
 }
 
 /// A staged upload.
@@ -222,7 +234,6 @@ mod tests {
         assert_eq!(unlinked_parts(&further), Some((time, inode)));
         assert_eq!(unlinked_parts(&further[..further.len() - 1]), None);
         assert_eq!(upload_inode(&upload(inode)), Some(inode));
-        assert_eq!(chunk_id(&chunk(ChunkId(7))), Some(ChunkId(7)));
         assert_eq!(node_id(&node(NodeId(7))), Some(NodeId(7)));
         assert_eq!(extent_offset(&extent(inode, 1 << 40)), Some(1 << 40));
         let name = Name::new(&b"\xff"[..]).unwrap();

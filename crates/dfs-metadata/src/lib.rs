@@ -7,6 +7,7 @@ mod committer;
 pub mod conformance;
 pub mod engine;
 mod error;
+pub mod health;
 mod keys;
 pub mod lease;
 pub mod memory;

@@ -152,6 +152,22 @@ counter! {
     Generation
 }
 
+/// A disk of a datanode in chunk records. Given to a (node, disk) pair when it first registers,
+/// never to another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiskNumber(pub u32);
+
+impl DiskNumber {
+    /// The first one.
+    pub const FIRST: Self = Self(1);
+}
+
+impl fmt::Display for DiskNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl InodeId {
     /// The root directory.
     pub const ROOT: Self = Self(1);

@@ -29,8 +29,9 @@ pub use error_code::ErrorCode;
 pub use file::{Attributes, FileKind};
 pub use frame::{ChunkSeal, Frame, FrameError};
 pub use ids::{
-    ChunkId, ClientId, ClusterId, CoordinatorId, DiskId, Generation, Incarnation, InodeId,
-    LeaseEpoch, NodeId, ParseIdError, RegistrationNumber, RequestId, Revision, SessionId, Stamp,
+    ChunkId, ClientId, ClusterId, CoordinatorId, DiskId, DiskNumber, Generation, Incarnation,
+    InodeId, LeaseEpoch, NodeId, ParseIdError, RegistrationNumber, RequestId, Revision, SessionId,
+    Stamp,
 };
 pub use level::Level;
 pub use node::NodeState;

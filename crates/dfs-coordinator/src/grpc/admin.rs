@@ -258,9 +258,9 @@ async fn replication_status(
     least: Revision,
 ) -> v1::ReplicationStatus {
     let deadline = Instant::now() + TALLY_WAIT;
-    let (counts, repairing) = loop {
+    let (counts, repairing, unreadable) = loop {
         let now = Instant::now();
-        let lost = core.registry().lost(now);
+        let lost = core.registry().cluster(now).lost();
         if let Some(known) = core.background.counts(&lost, least) {
             break known;
         }
@@ -278,5 +278,7 @@ async fn replication_status(
         bad_replicas: counts.bad_replicas,
         repairing,
         revision: state.revision.0,
+        unreadable_records: unreadable.count() as u64,
+        unreadable_example: unreadable.example(),
     }
 }

@@ -1,11 +1,10 @@
 //! What the namespace answers, as it goes out.
 
-use dfs_metadata::namespace::{
-    DirectoryEntry, FileStat, ReadExtent, ReadPlan, Replica, UploadPlan,
-};
+use dfs_metadata::health::judge;
+use dfs_metadata::namespace::{DirectoryEntry, FileStat, ReadExtent, ReadPlan, UploadPlan};
 use dfs_proto::v1;
 use dfs_proto::wire::WireId;
-use dfs_types::{FileTime, NodeId, NodeState};
+use dfs_types::{FileTime, NodeId};
 use tokio::time::Instant;
 
 use crate::core::{Core, location, unknown_location};
@@ -76,18 +75,21 @@ pub(super) fn plan(core: &Core, plan: UploadPlan) -> v1::UploadPlan {
 pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
     let now = Instant::now();
     let registry = core.registry();
+    let cluster = registry.cluster(now);
     let mut nodes = std::collections::BTreeMap::new();
     let mut extents = Vec::with_capacity(plan.extents.len());
     for ReadExtent { file_offset, length, chunk_id, chunk_offset, chunk } in plan.extents {
-        let mut replicas = chunk.replicas;
-        for replica in &replicas {
-            nodes.entry(replica.node).or_insert_with(|| registry.view(replica.node, now));
+        let health = judge(&chunk, &cluster).replicas;
+        let replicas =
+            chunk.replicas.iter().zip(health).filter(|(replica, _)| !replica.is_doomed());
+        let mut replicas: Vec<_> = replicas
+            .filter_map(|(replica, health)| Some((plan.disks.get(replica.disk)?, replica, health)))
+            .collect();
+        replicas.sort_by_key(|(.., health)| *health);
+        for (location, ..) in &replicas {
+            let view = || registry.view(location.node, now);
+            nodes.entry(location.node).or_insert_with(view);
         }
-        let rank = |replica: &Replica| {
-            let state = nodes.get(&replica.node).and_then(Option::as_ref).map(|view| view.state);
-            (replica.is_bad, reading_rank(state))
-        };
-        replicas.sort_by_key(rank);
         extents.push(v1::Extent {
             file_offset,
             length,
@@ -98,15 +100,15 @@ pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
             chunk_sha256: bytes::Bytes::copy_from_slice(&chunk.seal.sha256.0),
             replicas: replicas
                 .iter()
-                .map(|replica| v1::Replica {
-                    node_id: replica.node.to_wire(),
-                    disk_id: replica.disk.to_wire(),
+                .map(|(location, replica, _)| v1::Replica {
+                    node_id: location.node.to_wire(),
+                    disk_id: location.disk.to_wire(),
                     stamp: replica.stamp.0,
-                    is_bad: replica.is_bad,
-                    part: 0,
+                    is_bad: !replica.is_sound(),
+                    part: replica.part.into(),
                 })
                 .collect(),
-            replicas_wanted: chunk.wanted.into(),
+            replicas_wanted: chunk.redundancy.target().into(),
         });
     }
     drop(registry);
@@ -119,16 +121,5 @@ pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
         extents,
         next_offset: plan.next_offset.unwrap_or(0),
         nodes,
-    }
-}
-
-/// How far down the list of those to be asked a node in this state stands.
-fn reading_rank(state: Option<NodeState>) -> u8 {
-    match state {
-        Some(NodeState::Active) => 0,
-        Some(NodeState::Draining | NodeState::Drained) => 1,
-        Some(NodeState::Maintenance | NodeState::Joining) => 2,
-        Some(NodeState::Suspect) => 3,
-        Some(NodeState::Lost | NodeState::Removed) | None => 4,
     }
 }

@@ -131,7 +131,7 @@ impl Handler {
             .map_err(|e| failure::of(&e))?;
         let replicas = plan.extents.iter().flat_map(|extent| &extent.chunk.replicas);
         self.0
-            .ensure_known(replicas.map(|replica| replica.node))
+            .ensure_known(replicas.filter_map(|replica| plan.disks.node(replica.disk)))
             .await
             .map_err(|e| failure::of(&e))?;
         Ok(convert::opened(&self.0, plan))

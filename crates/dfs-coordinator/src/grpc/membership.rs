@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_metadata::namespace::{ClusterIdentity, Registration, ReplicaId};
+use dfs_metadata::namespace::{ClusterIdentity, Registration, ReplicaMark, Verdict};
 use dfs_proto::v1::membership_server::Membership;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1, wire};
@@ -26,6 +26,8 @@ use crate::registry::{DiskReport, HeartbeatSource, Report};
 
 /// Disks of one node.
 const DISKS_MAX: usize = 64;
+/// What a node says of a replica that it reports.
+const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
 /// Bad replicas in one report.
 const BAD_REPLICAS_MAX: usize = 1_000;
 /// Bad replicas that are noted at the same time.
@@ -258,7 +260,8 @@ async fn note_bad_replicas(
     replicas: Vec<(ChunkId, Stamp, u64)>,
 ) -> Vec<v1::BadReplica> {
     let noted = replicas.into_iter().map(|(chunk, stamp, block)| async move {
-        match core.namespace.mark_bad(&caller.scope(), chunk, ReplicaId { node, stamp }, None).await {
+        let (scope, replica) = (caller.scope(), (node, stamp));
+        match core.namespace.mark_replica(&scope, chunk, replica, BAD, None).await {
             Ok(record) => {
                 if record.is_some() {
                     warn!(%chunk, %node, block, "a replica is bad; it will be replaced");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use dfs_metadata::namespace::{Grant, Node, Replica, Safety, Shortfall};
+use dfs_metadata::namespace::{Grant, Node, Safety, Shortfall, Unknown};
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::Caller;
 use dfs_types::{ErrorCode, NodeId, NodeState};
@@ -109,12 +109,8 @@ async fn announce(
 /// Whether `nodes` may stop, as far as this coordinator can tell. What it has not heard lately
 /// counts for nothing.
 async fn look(core: &Core, caller: &Caller, nodes: &BTreeSet<NodeId>) -> Result<Safety, Failure> {
-    let (responsive, lost) = {
-        let (registry, now) = (core.registry(), Instant::now());
-        (registry.responsive(now), registry.lost(now))
-    };
-    let counts = |replica: &Replica| responsive.contains(&replica.node) && !lost.has(replica);
-    within(core.namespace.safe_to_stop(&caller.scope(), nodes, &counts)).await
+    let liveness = core.registry().liveness(Instant::now());
+    within(core.namespace.safe_to_stop(&caller.scope(), nodes, &liveness)).await
 }
 
 /// Waits for a scan, for a bounded time.
@@ -141,12 +137,24 @@ fn safety_response(
         is_safe: safety.is_safe(),
         chunks_below: safety.chunks_below,
         chunks_unreadable: safety.chunks_unreadable,
-        reason: safety.example.map_or_else(String::new, |example| {
-            let chunks = safety.chunks_below;
-            unsafe_because(core, chunks, example, nodes)
-        }),
+        reason: match safety.example {
+            Some(example) => unsafe_because(core, safety.chunks_below, example, nodes),
+            None => unknown_because(&safety.unknown).unwrap_or_default(),
+        },
         revision: safety.revision.0,
     }
+}
+
+/// What keeps an answer from being yes when chunk records cannot be read, and the ways out.
+pub(super) fn unknown_because(unknown: &Unknown) -> Option<String> {
+    let Unknown { count, example } = unknown;
+    let example = example.as_ref()?;
+    Some(format!(
+        "chunk records that cannot be read: {count}, for example {} ({}); nobody knows where their \
+         replicas are. Restore these records from a backup of the metadata, or delete the files \
+         that `dfs metadata check` names for them",
+        example.key, example.why
+    ))
 }
 
 /// Why it is not safe, with an example, and with the nodes that are away as it is.

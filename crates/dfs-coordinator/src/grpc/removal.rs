@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use dfs_metadata::namespace::{Holdings, Node, Replica};
+use dfs_metadata::namespace::{Holdings, Node};
 use dfs_proto::{Failure, v1};
 use dfs_transport::{Caller, spawn_in_request};
 use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, with_causes};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::nodes::{TRIES, meant, overtaken, within};
+use super::nodes::{TRIES, meant, overtaken, unknown_because, within};
 use crate::core::Core;
 use crate::failure;
 
@@ -46,9 +46,6 @@ trait Condition: Sync {
     /// Whether it is met by what the node itself says, or does not say.
     fn check_node(&self, core: &Core, node: NodeId, stored: &Node) -> Result<(), Failure>;
 
-    /// Whether a replica on another node can be relied on, so that one here is not needed.
-    fn relies_on(&self, core: &Core) -> Box<dyn Fn(&Replica) -> bool + Send + Sync>;
-
     /// Whether it is met by what the records say.
     fn check_records(&self, holdings: &Holdings) -> Result<(), Failure>;
 }
@@ -61,6 +58,14 @@ struct Expendable;
 
 fn refused(message: String) -> Failure {
     Failure::new(ErrorCode::NotEmpty, message)
+}
+
+/// Refuses while there are records that may name the node, for all that is known.
+fn check_known(Holdings { node, unknown, .. }: &Holdings) -> Result<(), Failure> {
+    match unknown_because(unknown) {
+        None => Ok(()),
+        Some(why) => Err(refused(format!("node {node} may hold replicas that are needed: {why}"))),
+    }
 }
 
 impl Condition for Empty {
@@ -91,13 +96,10 @@ impl Condition for Empty {
         Ok(())
     }
 
-    fn relies_on(&self, _: &Core) -> Box<dyn Fn(&Replica) -> bool + Send + Sync> {
-        Box::new(|_| true)
-    }
-
-    fn check_records(&self, Holdings { node, chunks, .. }: &Holdings) -> Result<(), Failure> {
+    fn check_records(&self, holdings: &Holdings) -> Result<(), Failure> {
+        let Holdings { node, chunks, .. } = holdings;
         match chunks {
-            0 => Ok(()),
+            0 => check_known(holdings),
             _ => Err(refused(format!("the metadata still names {chunks} chunks on node {node}"))),
         }
     }
@@ -122,13 +124,8 @@ impl Condition for Expendable {
         }
     }
 
-    fn relies_on(&self, core: &Core) -> Box<dyn Fn(&Replica) -> bool + Send + Sync> {
-        let lost = core.registry().lost(Instant::now());
-        Box::new(move |replica| !lost.has(replica))
-    }
-
     fn check_records(&self, holdings: &Holdings) -> Result<(), Failure> {
-        let Some(example) = holdings.example else { return Ok(()) };
+        let Some(example) = holdings.example else { return check_known(holdings) };
         let Holdings { node, sole, .. } = holdings;
         Err(refused(format!(
             "node {node} may hold the last good replica of {sole} chunks, for example of {example}; \
@@ -188,8 +185,8 @@ async fn try_out(
 ) -> Result<bool, Failure> {
     let left = core.namespace.set_leaving(&caller.scope(), node, true).await;
     core.take_members(&[(node, left.map_err(|error| failure::of(&error))?)]);
-    let relies_on = condition.relies_on(core);
-    let holdings = within(core.namespace.holdings(&caller.scope(), node, &*relies_on)).await?;
+    let liveness = core.registry().liveness(Instant::now());
+    let holdings = within(core.namespace.holdings(&caller.scope(), node, &liveness)).await?;
     condition.check_records(&holdings)?;
     // The scan took its time.
     condition.check_node(core, node, stored)?;

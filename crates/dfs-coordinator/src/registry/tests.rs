@@ -1,5 +1,8 @@
 //! Silence, maintenance and what they mean, by a clock that the test moves.
 
+use dfs_metadata::health::DiskHealth;
+use dfs_types::DiskNumber;
+
 use super::*;
 
 const TIMEOUTS: LivenessTimeouts =
@@ -18,7 +21,12 @@ fn member(admin_state: NodeState) -> Member {
         maintenance_until: None,
         is_leaving: false,
         registration: RegistrationNumber(1),
+        disks: Vec::new(),
     }
+}
+
+fn disk(number: u32, id: u128) -> NodeDisk {
+    NodeDisk { number: DiskNumber(number), id: DiskId(id), is_present: true }
 }
 
 fn report(free: u64) -> Report {
@@ -43,7 +51,8 @@ impl World {
     }
 
     fn node(&mut self, id: u128, state: NodeState) -> NodeId {
-        self.registry.set_member(NodeId(id), member(state), self.now);
+        let disks = vec![disk(id as u32, 1)];
+        self.registry.set_member(NodeId(id), Member { disks, ..member(state) }, self.now);
         NodeId(id)
     }
 
@@ -131,17 +140,17 @@ fn what_an_administrator_wants_stands_above_silence() {
         assert_eq!(world.state(NodeId(id as u128)), *silent, "{wanted}");
     }
     assert_eq!(world.registry.views(world.now).len(), 3, "a removed node is not shown");
-    let lost = world.registry.lost(world.now);
-    let lost: Vec<u128> = lost.nodes().iter().map(|node| node.0).collect();
-    assert_eq!(lost, [1, 2, 3]);
+    let lost = world.registry.cluster(world.now).lost();
+    assert_eq!(lost, BTreeSet::from([1, 2, 3].map(DiskNumber)));
 }
 
 #[test]
 fn maintenance_stands_above_silence_until_it_ends() {
     let mut world = World::new();
     let (end, second) = (world.start + Duration::from_mins(5), Duration::from_secs(1));
-    let down = Member { maintenance_until: Some(end), ..member(NodeState::Active) };
     let (node, other) = (NodeId(1), NodeId(2));
+    let disks = vec![disk(1, 1)];
+    let down = Member { maintenance_until: Some(end), disks, ..member(NodeState::Active) };
     for id in [node, other] {
         world.registry.set_member(id, down.clone(), world.now);
         world.hear(id);
@@ -153,7 +162,7 @@ fn maintenance_stands_above_silence_until_it_ends() {
     let view = world.registry.view(node, world.now).unwrap();
     assert_eq!(view.maintenance_left, Some(second));
     assert!(!view.takes_chunks());
-    assert!(world.registry.lost(world.now).nodes().is_empty());
+    assert!(world.registry.cluster(world.now).lost().is_empty());
     // One is back, and its heartbeats count, but do not end it.
     let state = world.registry.record_heartbeat(other, stream, report(1), world.now);
     assert_eq!(state, Some(NodeState::Maintenance));
@@ -299,4 +308,44 @@ fn a_node_that_stops_or_has_no_working_disk_is_not_full_but_away() {
         let view = world.registry.view(node, world.now).unwrap();
         assert!(view.refuses_chunks() && !view.takes_chunks());
     }
+}
+
+#[test]
+fn a_disk_is_lost_when_it_fails_or_stays_away_and_never_for_lack_of_news() {
+    let mut world = World::new();
+    let disks = vec![disk(1, 1), disk(2, 2), disk(3, 3)];
+    let node = NodeId(1);
+    let known = Member { disks, ..member(NodeState::Active) };
+    world.registry.set_member(node, known, world.now);
+    let health = |world: &World| {
+        let cluster = world.registry.cluster(world.now);
+        [1, 2, 3].map(|number| cluster.disk(DiskNumber(number)))
+    };
+    use DiskHealth::{Good, Lost, Suspect};
+    assert_eq!(health(&world), [Suspect; 3], "not heard yet");
+    let stream = world.registry.open_stream(node, SOURCE, 1).unwrap();
+    let hear = |world: &mut World, ids: &[(u128, bool)]| {
+        let disks = ids.iter().map(|(id, is_failed)| DiskReport {
+            disk: DiskId(*id),
+            is_failed: *is_failed,
+            ..report(500).disks[0]
+        });
+        let report = Report { disks: disks.collect(), ..Report::default() };
+        world.registry.record_heartbeat(node, stream, report, world.now).unwrap();
+    };
+    hear(&mut world, &[(1, false), (2, true)]);
+    assert_eq!(health(&world), [Good, Lost, Suspect]);
+    for seconds in 1..=59 {
+        world.at(seconds);
+        hear(&mut world, &[(1, false), (2, true)]);
+    }
+    assert_eq!(health(&world), [Good, Lost, Suspect], "it has its time");
+    world.at(60);
+    assert_eq!(health(&world), [Good, Lost, Lost]);
+    hear(&mut world, &[(1, false), (2, false), (3, false)]);
+    assert_eq!(health(&world), [Good; 3]);
+    world.at(75);
+    assert_eq!(health(&world), [Suspect; 3], "the node is silent");
+    world.at(120);
+    assert_eq!(health(&world), [Lost; 3]);
 }

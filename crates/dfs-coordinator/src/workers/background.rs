@@ -5,16 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dfs_metadata::namespace::ReplicaToDelete;
-use dfs_types::{ChunkId, Revision};
+use dfs_types::{DiskNumber, Revision};
 use dfs_workers::{Handles, Place};
 use tokio::time::Instant;
 
-use super::{Deletions, LeaseState, ReplicationCounts};
-use crate::lost::Lost;
-
-/// Replicas that wait to be deleted at most.
-const DELETIONS_MAX: usize = 100_000;
+use super::{LeaseState, ReplicationCounts, UnreadableRecords};
 
 /// Shared by all, and kept while workers come and go with the lease.
 #[derive(Debug)]
@@ -25,12 +20,13 @@ pub(crate) struct Background {
     pub(crate) workers: Handles,
     /// Held by whoever changes what is set for a worker, so that what is stored last holds.
     pub(crate) setting: tokio::sync::Mutex<()>,
-    pub(crate) deletions: Mutex<Deletions>,
     /// Chunks reaped since repair asked last.
     reaped: AtomicU64,
     /// An upload was aborted since the reaper asked last.
     upload_aborted: AtomicBool,
     health: Mutex<Option<Health>>,
+    /// Records that the reaper could not read in its last round.
+    unreaped: Mutex<UnreadableRecords>,
     /// When a writer was last refused for want of room.
     no_space: Mutex<Option<Instant>>,
 }
@@ -41,8 +37,10 @@ pub(crate) struct Health {
     pub(crate) counts: ReplicationCounts,
     /// Chunks in repair now.
     pub(crate) repairing: u64,
-    /// Which replicas are not counted.
-    pub(crate) lost: Lost,
+    /// Disks whose replicas are not counted.
+    pub(crate) lost: BTreeSet<DiskNumber>,
+    /// Chunk records that cannot be read.
+    pub(crate) unreadable: UnreadableRecords,
     /// Changes of chunks up to this revision are in it.
     pub(crate) seen: Revision,
 }
@@ -54,10 +52,10 @@ impl Background {
             lease: Arc::default(),
             workers: Handles::new(Place::Lease),
             setting: tokio::sync::Mutex::default(),
-            deletions: Mutex::new(Deletions::new(DELETIONS_MAX)),
             reaped: AtomicU64::default(),
             upload_aborted: AtomicBool::default(),
             health: Mutex::default(),
+            unreaped: Mutex::default(),
             no_space: Mutex::default(),
         }
     }
@@ -67,14 +65,14 @@ impl Background {
         self.lease.grant().map(|_| self.address.clone()).unwrap_or_default()
     }
 
-    /// Takes over replicas that no record names any more: their nodes are ordered to delete them.
-    pub(crate) fn reaped(&self, replicas: &[ReplicaToDelete]) {
-        let chunks: BTreeSet<ChunkId> = replicas.iter().map(|replica| replica.chunk).collect();
-        self.reaped.fetch_add(chunks.len() as u64, Ordering::Relaxed);
-        let mut deletions = crate::lock(&self.deletions);
-        for replica in replicas {
-            deletions.push(replica.node, (replica.chunk, replica.stamp));
-        }
+    /// Takes over how many chunks became tombstones.
+    pub(crate) fn reaped(&self, chunks: usize) {
+        self.reaped.fetch_add(chunks as u64, Ordering::Relaxed);
+    }
+
+    /// Publishes what the reaper could not read.
+    pub(crate) fn set_unreaped(&self, records: UnreadableRecords) {
+        *crate::lock(&self.unreaped) = records;
     }
 
     /// How many chunks were reaped since this was asked last.
@@ -109,11 +107,17 @@ impl Background {
 
     /// How the chunks are, and how many are in repair, with all that happened to them up to
     /// `least`; `None` when this coordinator does not know (yet). `lost` is what is lost now.
-    pub(crate) fn counts(&self, lost: &Lost, least: Revision) -> Option<(ReplicationCounts, u64)> {
+    pub(crate) fn counts(
+        &self,
+        lost: &BTreeSet<DiskNumber>,
+        least: Revision,
+    ) -> Option<(ReplicationCounts, u64, UnreadableRecords)> {
         self.lease.grant()?;
         let health = crate::lock(&self.health);
         let health = health.as_ref();
         let health = health.filter(|health| health.lost == *lost && health.seen >= least)?;
-        Some((health.counts, health.repairing))
+        let mut unreadable = health.unreadable.clone();
+        unreadable.extend(&crate::lock(&self.unreaped));
+        Some((health.counts, health.repairing, unreadable))
     }
 }

@@ -6,6 +6,7 @@ mod lease;
 mod orders;
 mod reaper;
 mod repair;
+mod unreadable;
 mod upgrade;
 
 use std::convert::Infallible;
@@ -16,11 +17,11 @@ use futures_util::FutureExt as _;
 
 pub(crate) use background::{Background, Health};
 pub(crate) use deletion::Delete;
-pub(crate) use deletion::queue::{Deletions, ReplicaToDelete};
 pub(crate) use lease::{LeaseState, WORKER_LEASE, WorkerLease, control};
 pub(crate) use reaper::Reaper;
 pub(crate) use repair::Repair;
-pub(crate) use repair::queue::{ChunkHealth, RepairQueue, ReplicationCounts};
+pub(crate) use repair::queue::{RepairNeed, RepairQueue, ReplicationCounts};
+pub(crate) use unreadable::UnreadableRecords;
 pub(crate) use upgrade::Upgrade;
 
 use crate::core::Core;

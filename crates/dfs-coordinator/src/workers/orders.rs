@@ -12,13 +12,15 @@ use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, Stamp};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
-use super::ReplicaToDelete;
 use crate::core::{Core, location};
 
 /// How long a small order may take.
 const TIMEOUTS: Duration = Duration::from_secs(20);
 /// Bytes in a second below which a replica is given up.
 const SLOWEST: u64 = 1 << 20;
+
+/// A replica to be deleted: the stamp keeps a late order from hitting a later replica.
+pub(super) type ReplicaToDelete = (ChunkId, Stamp);
 
 /// What became of an order to copy a chunk.
 pub(super) struct Replicated {

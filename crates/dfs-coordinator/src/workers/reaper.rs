@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
-use dfs_metadata::namespace::{ReapLimits, Reaped};
+use dfs_metadata::namespace::{ReapLimits, Reaped, Unreadable};
 use dfs_types::{ChunkId, NodeState, Scope};
 use dfs_workers::{Handle, Next, REAPER, Spec, Worker};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::WORKER_LEASE;
+use super::{UnreadableRecords, WORKER_LEASE};
 use crate::Error;
 use crate::core::Core;
 use crate::registry::View;
@@ -23,9 +23,9 @@ const ITEMS_MAX: usize = 256;
 const SWEEP_LEN: usize = 90;
 /// How often uploads and slots are looked through.
 const UPKEEP_EVERY: Duration = Duration::from_mins(1);
-/// How often tombstones are looked for, which takes a look at every chunk.
+/// How often tombstones are looked for that became old enough to be removed.
 const TOMBSTONES_EVERY: Duration = Duration::from_hours(1);
-/// Pause between the steps of that look, so that it is not felt.
+/// Pause between the steps of that round, so that it is not felt.
 const TOMBSTONES_PAUSE: Duration = Duration::from_millis(20);
 /// How long a writer that was refused for want of room counts as pressure. Longer than a reaper
 /// takes to give room back, and nodes to tell of it.
@@ -40,6 +40,8 @@ pub(crate) struct Reaper {
     handle: Arc<Handle>,
     next_upkeep: Instant,
     tombstones: Tombstones,
+    /// What the last round could not read.
+    unreadable: UnreadableRecords,
 }
 
 /// The look for tombstones.
@@ -60,6 +62,7 @@ impl Reaper {
             next_upkeep: now,
             // Earlier holders of the lease may have left some.
             tombstones: Tombstones::Wait { until: now + UPKEEP_EVERY, is_needed: true },
+            unreadable: UnreadableRecords::default(),
         }
     }
 
@@ -72,15 +75,28 @@ impl Reaper {
 
     /// Hands on what was reaped. Whether there is more.
     fn take(&mut self, reaped: &Reaped) -> bool {
-        self.core.background.reaped(&reaped.replicas);
+        self.core.background.reaped(reaped.tombstones);
         self.handle.add_done(reaped.finished as u64);
         if let Tombstones::Wait { is_needed, .. } = &mut self.tombstones {
-            *is_needed |= !reaped.replicas.is_empty();
+            *is_needed |= reaped.tombstones > 0;
         }
         if reaped.finished > 0 {
-            debug!(finished = reaped.finished, replicas = reaped.replicas.len(), "reaped");
+            debug!(finished = reaped.finished, tombstones = reaped.tombstones, "reaped");
         }
         reaped.has_more
+    }
+
+    /// Names what cannot be taken apart, each record once in the log.
+    fn publish_unreadable(&mut self, reaped: &Reaped) {
+        let mut records = UnreadableRecords::default();
+        reaped.unreadable.iter().cloned().for_each(|record| records.add(record));
+        if records != self.unreadable {
+            for Unreadable { key, why } in &reaped.unreadable {
+                warn!(key, why, "an unlinked file cannot be taken apart; it is skipped");
+            }
+            self.core.background.set_unreaped(records.clone());
+            self.unreadable = records;
+        }
     }
 
     async fn upkeep(&mut self) -> Result<bool, Error> {
@@ -158,6 +174,7 @@ impl Worker for Reaper {
         let reaped = self.core.namespace.reap(Scope::internal(), &limits, Some(&fence)).await;
         let reaped = reaped.map_err(Error::metadata("reaping what was unlinked"))?;
         let mut has_more = self.take(&reaped);
+        self.publish_unreadable(&reaped);
         let aborted = self.core.background.take_upload_aborted();
         if aborted || self.next_upkeep <= Instant::now() {
             has_more |= self.upkeep().await?;

@@ -3,7 +3,7 @@
 //! One walk over all keys at one snapshot, some hundred at a time. What two records say of each
 //! other is looked up at once where a page of reads can tell. The rest is remembered until the end,
 //! which takes memory: 16 bytes a file or directory, 32 a chunk, 32 an extent, 16 a file of several
-//! extents, and all node ids. A hundred million files of one chunk are 7.5 GiB.
+//! extents, 32 a chunk with work, and all disks. A hundred million files of one chunk are 7.5 GiB.
 //!
 //! The snapshot must last: an engine that forgets old states (etcd, after five to ten minutes) ends
 //! the check with `Compacted`.
@@ -88,6 +88,8 @@ pub enum ProblemKind {
     Extent,
     /// A chunk whose references are counted wrong, or whose replicas cannot be.
     Chunk,
+    /// A work key that the record of its chunk does not call for, or one that is missing.
+    Work,
 }
 
 impl ProblemKind {
@@ -103,6 +105,7 @@ impl ProblemKind {
             Self::Inode => "inode",
             Self::Extent => "extent",
             Self::Chunk => "chunk",
+            Self::Work => "work",
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What is remembered until the end of a check, as small as it can be.
 
+use std::collections::BTreeSet;
+
 use dfs_types::{ChunkId, InodeId};
 
 use super::{ProblemKind, Report};
 use crate::keys;
+use crate::namespace::{Chunk, ChunkKey};
 
 /// Inodes, and the ways in which they are known.
 #[derive(Default)]
@@ -75,7 +78,7 @@ impl Chunks {
     pub(super) fn judge(mut self, report: &mut Report) {
         self.extents.sort_unstable();
         let mut add = |chunk: ChunkId, what: String| {
-            report.add(ProblemKind::Chunk, &keys::chunk(chunk), what);
+            report.add(ProblemKind::Chunk, &ChunkKey::record(chunk), what);
         };
         let mut left = &self.extents[..];
         // Extents up to a chunk; the first number is of those that belong to no record before it.
@@ -108,5 +111,50 @@ impl Chunks {
             }
         }
         no_record(take(None).0, &mut add);
+    }
+}
+
+/// Work keys that follow from the chunk records, and were not met yet.
+#[derive(Default)]
+pub(super) struct Work {
+    repairs: BTreeSet<ChunkId>,
+    deletions: BTreeSet<ChunkId>,
+    /// Chunks whose records cannot be read: nobody knows what they need.
+    pub(super) unreadable: BTreeSet<ChunkId>,
+}
+
+impl Work {
+    /// Records come before all work keys.
+    pub(super) fn record(&mut self, id: ChunkId, chunk: &Chunk) {
+        if !chunk.is_at_rest() {
+            self.repairs.insert(id);
+        }
+        if chunk.awaits_deletion() {
+            self.deletions.insert(id);
+        }
+    }
+
+    pub(super) fn repair_key(&mut self, chunk: ChunkId, key: &[u8], report: &mut Report) {
+        if !self.repairs.remove(&chunk) && !self.unreadable.contains(&chunk) {
+            report.add(ProblemKind::Work, key, "the chunk needs no repair");
+        }
+    }
+
+    pub(super) fn deletion_key(&mut self, chunk: ChunkId, key: &[u8], report: &mut Report) {
+        if !self.deletions.remove(&chunk) && !self.unreadable.contains(&chunk) {
+            report.add(ProblemKind::Work, key, "nothing of the chunk waits for its deletion");
+        }
+    }
+
+    /// What is left has no key.
+    pub(super) fn judge(self, report: &mut Report) {
+        for chunk in self.repairs {
+            let key = ChunkKey::repair(chunk);
+            report.add(ProblemKind::Work, &key, "missing, though the chunk is not at rest");
+        }
+        for chunk in self.deletions {
+            let key = ChunkKey::deletion(chunk);
+            report.add(ProblemKind::Work, &key, "missing, though replicas wait for their deletion");
+        }
     }
 }

@@ -3,33 +3,35 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use dfs_types::{FileKind, InodeId, Level, NodeId};
+use dfs_types::{FileKind, InodeId, Level};
 
-use super::tally::{Chunks, Inodes};
+use super::tally::{Chunks, Inodes, Work};
 use super::{ProblemKind, Report};
 use crate::codec::Record;
 use crate::engine::{Snapshot, Versioned};
-use crate::namespace::{Chunk, Node, Replication, WorkerControl};
+use crate::namespace::{Chunk, Disks, Node, Replication, WorkerControl};
 use crate::records::answer::Kept;
 use crate::records::entry::Entry;
 use crate::records::extent::Extent;
 use crate::records::format::{Coordinators, StoreFormat, Upgrade};
 use crate::records::inode::{Content, File, Inode, Link, Times};
-use crate::records::setting::{ClientFloor, Cluster, Floor, Mark, NextInode};
+use crate::records::setting::{ClientFloor, Cluster, Floor, Mark, NextDisk, NextInode};
 use crate::records::unlinked::Unlinked;
 use crate::records::upload::Upload;
+use crate::records::work::Deletion;
 use crate::{Error, keys, lease};
 
 /// Keys looked at in one step.
 const PAGE: usize = 500;
 
 /// Keys without which no cluster can be opened, or soon fails.
-const NEEDED: [Bytes; 7] = [
+const NEEDED: [Bytes; 8] = [
     keys::CLUSTER,
     keys::FORMAT,
     keys::REPLICATION,
     keys::FLOOR,
     keys::INODES,
+    keys::DISKS,
     keys::MOVES,
     keys::NAMES,
 ];
@@ -38,11 +40,13 @@ pub(super) struct Walk<'a> {
     snapshot: &'a dyn Snapshot,
     pub(super) report: Report,
     after: Bytes,
-    nodes: BTreeSet<NodeId>,
+    /// `None` when not all node records can be read.
+    disks: Option<Disks>,
     next_inode: Option<InodeId>,
     needed: Vec<Bytes>,
     inodes: Inodes,
     chunks: Chunks,
+    work: Work,
     /// Files that have lost their inodes already: few.
     half_reaped: BTreeSet<InodeId>,
     /// Files whose extents lie under `x/`, with their sizes, in order.
@@ -71,11 +75,16 @@ struct Known {
 
 impl<'a> Walk<'a> {
     pub(super) async fn new(snapshot: &'a dyn Snapshot) -> Result<Self, Error> {
-        let mut nodes = BTreeSet::new();
+        let (mut nodes, mut knows_all_disks) = (Vec::new(), true);
         let mut after = Bytes::new();
         loop {
             let page = snapshot.range(keys::NODES, &after, PAGE).await?;
-            nodes.extend(page.iter().filter_map(|(key, _)| keys::node_id(key)));
+            for (key, found) in &page {
+                match (keys::node_id(key), Node::decode(key, &found.value, Level::NEWEST)) {
+                    (Some(node), Ok(record)) => nodes.push((node, record)),
+                    _ => knows_all_disks = false,
+                }
+            }
             match page.last() {
                 Some((last, _)) if page.len() == PAGE => after = last.clone(),
                 _ => break,
@@ -88,11 +97,12 @@ impl<'a> Walk<'a> {
             snapshot,
             report: Report { revision: snapshot.revision(), ..Report::default() },
             after: Bytes::new(),
-            nodes,
+            disks: knows_all_disks.then(|| Disks::of(&nodes)),
             next_inode: next.map(|NextInode(next)| next),
             needed: NEEDED.to_vec(),
             inodes: Inodes::default(),
             chunks: Chunks::default(),
+            work: Work::default(),
             half_reaped: BTreeSet::new(),
             long: Vec::new(),
             long_passed: 0,
@@ -127,6 +137,7 @@ impl<'a> Walk<'a> {
         }
         self.inodes.judge(&mut self.report);
         self.chunks.judge(&mut self.report);
+        self.work.judge(&mut self.report);
         Ok(self.report)
     }
 
@@ -195,15 +206,20 @@ impl<'a> Walk<'a> {
         } else if let Some((inode, offset)) = keys::extent_parts(key) {
             self.look_at_extent(key, value, inode, offset).await?;
         } else if let Some(chunk) = keys::chunk_id(key) {
-            let Some(record) = self.read::<Chunk>(key, value) else { return Ok(()) };
+            let Some(record) = self.read::<Chunk>(key, value) else {
+                self.work.unreadable.insert(chunk);
+                return Ok(());
+            };
+            self.work.record(chunk, &record);
             self.chunks.record(chunk, record.references, record.seal.length);
             let is_tombstone = record.is_tombstone();
             self.report.tombstones += u64::from(is_tombstone);
             self.report.chunks += u64::from(!is_tombstone);
             for replica in &record.replicas {
-                if !self.nodes.contains(&replica.node) {
+                let disks = self.disks.as_ref();
+                if disks.is_some_and(|disks| disks.get(replica.disk).is_none()) {
                     let what =
-                        format!("a replica lies on node {}, which is not known", replica.node);
+                        format!("a replica lies on disk {}, which no node has", replica.disk);
                     self.add(ProblemKind::Chunk, key, what);
                 }
             }
@@ -213,6 +229,12 @@ impl<'a> Walk<'a> {
             self.look_at_unlinked(key, value, inode, known);
         } else if keys::upload_inode(key).is_some() {
             self.report.uploads += u64::from(self.read::<Upload>(key, value).is_some());
+        } else if let Some(chunk) = keys::repair_chunk(key) {
+            self.read::<Mark>(key, value);
+            self.work.repair_key(chunk, key, &mut self.report);
+        } else if let Some(chunk) = keys::deletion_chunk(key) {
+            self.read::<Deletion>(key, value);
+            self.work.deletion_key(chunk, key, &mut self.report);
         } else if keys::answer_client(key).is_some() {
             self.report.answers += u64::from(self.read::<Kept>(key, value).is_some());
         } else {
@@ -392,6 +414,8 @@ impl<'a> Walk<'a> {
             self.read::<ClientFloor>(key, value);
         } else if *key == keys::INODES {
             self.read::<NextInode>(key, value);
+        } else if *key == keys::DISKS {
+            self.read::<NextDisk>(key, value);
         } else if [keys::MOVES, keys::NAMES, keys::NODE_INTENT].contains(key) {
             self.read::<Mark>(key, value);
         } else if key.starts_with(keys::WORKERS) {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use dfs_types::{Access, ChunkId, Level, Revision, Scope};
 
-use super::{Chunk, Namespace};
+use super::{Chunk, Namespace, Unreadable};
 use crate::codec::Record as _;
 use crate::engine::Watch;
 use crate::{Error, keys};
@@ -16,7 +16,7 @@ pub struct ChunkChange {
     /// The chunk.
     pub chunk: ChunkId,
     /// Its new record; `None` when it was removed.
-    pub record: Option<Chunk>,
+    pub record: Result<Option<Chunk>, Unreadable>,
     /// Of the commit.
     pub revision: Revision,
 }
@@ -56,13 +56,17 @@ impl ChunkChanges {
 
     /// Waits for the next change. Cancel-safe. After an error, changes may be missing.
     pub async fn next(&mut self) -> Result<ChunkChange, Error> {
-        let change = self.watch.next().await?;
-        let damaged = || Error::Damaged { key: keys::show(&change.key), what: "a key of no chunk" };
-        let chunk = keys::chunk_id(&change.key).ok_or_else(damaged)?;
-        let record = change
-            .value
-            .map(|value| Chunk::decode(&change.key, &value, self.newest))
-            .transpose()?;
-        Ok(ChunkChange { chunk, record, revision: change.revision })
+        loop {
+            let change = self.watch.next().await?;
+            // The next scan finds what lies under the key of no chunk.
+            let Some(chunk) = keys::chunk_id(&change.key) else { continue };
+            let decode = |value: Bytes| Chunk::decode(&change.key, &value, self.newest);
+            let record = change.value.map(decode).transpose();
+            let record = record.map_err(|error| Unreadable {
+                key: keys::show(&change.key),
+                why: error.to_string(),
+            });
+            return Ok(ChunkChange { chunk, record, revision: change.revision });
+        }
     }
 }

@@ -1,75 +1,48 @@
-//! The records of chunks, for those who keep their replicas well.
+//! Changes of the replicas of chunks.
 
-use bytes::Bytes;
-use dfs_types::{Access, ChunkId, Generation, NodeId, Receipt, Revision, Scope, Stamp};
+use dfs_types::{Access, ChunkId, DiskNumber, Generation, NodeId, Part, Receipt, Scope, Stamp};
 
 use super::transaction::{Attempt, Transaction};
-use super::{Chunk, Namespace, Node, Replica, TRIES};
+use super::{Chunk, Namespace, Node, Replica, ReplicaMark, TRIES};
 use crate::engine::Condition;
 use crate::{Error, keys};
-
-/// Some chunks in id order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChunkPage {
-    /// Of the snapshot.
-    pub revision: Revision,
-    /// The chunks, tombstones included.
-    pub chunks: Vec<(ChunkId, Chunk)>,
-    /// Whether there are more after the last of these.
-    pub has_more: bool,
-}
 
 /// Names a replica of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReplicaId {
-    /// The node.
-    pub node: NodeId,
-    /// Which replica there.
+    /// The disk.
+    pub disk: DiskNumber,
+    /// The part.
+    pub part: u8,
+    /// Which replica of the part there.
     pub stamp: Stamp,
 }
 
+/// What was found out about a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Sound, bad or gone.
+    pub mark: ReplicaMark,
+    /// Orders the verdicts on a replica: a record takes only a greater one than it has. `None`
+    /// from a reporter whose messages carry no number: the next one.
+    pub number: Option<u64>,
+}
+
 impl Namespace {
-    /// Chunks with ids greater than `after`, at most `limit` and [`Self::PAGE_LEN_MAX`].
-    pub async fn scan_chunks(
-        &self,
-        scope: &Scope,
-        after: Option<ChunkId>,
-        limit: usize,
-    ) -> Result<ChunkPage, Error> {
-        scope.require(Access::Admin)?;
-        let tx = self.begin().await?;
-        let limit = limit.clamp(1, Self::PAGE_LEN_MAX);
-        let after = after.map_or_else(Bytes::new, keys::chunk);
-        let mut found = tx.range::<Chunk>(keys::CHUNKS, &after, limit + 1).await?;
-        let has_more = found.len() > limit;
-        found.truncate(limit);
-        let chunks = found.into_iter().map(with_id).collect::<Result<_, _>>()?;
-        Ok(ChunkPage { revision: tx.revision(), chunks, has_more })
-    }
-
-    /// The records of these chunks, in this order; `None` for those without.
-    pub async fn chunks(
-        &self,
-        scope: &Scope,
-        ids: &[ChunkId],
-    ) -> Result<Vec<Option<Chunk>>, Error> {
-        scope.require(Access::Admin)?;
-        let keys: Vec<Bytes> = ids.iter().copied().map(keys::chunk).collect();
-        self.begin().await?.peek_many(&keys).await
-    }
-
-    /// Adds replicas that nodes vouch for and removes others, in one commit, provided that the
-    /// record is still of `generation` and `fence` holds. Returns the new record.
+    /// Adds replicas that nodes vouch for and dooms others, in one commit, provided that the
+    /// record is still of `generation` and `fence` holds. Returns the new record. Idempotent for
+    /// replicas that are doomed already.
     ///
-    /// Refuses to leave the chunk without a good replica, forged receipts, and nodes that do not
-    /// take part.
+    /// A node keeps one replica of a part: what else it has of a part that is added is doomed,
+    /// too. Refuses to leave the chunk without a sound replica, forged receipts, and nodes that do
+    /// not take part.
     pub async fn swap_replicas(
         &self,
         scope: &Scope,
         chunk: ChunkId,
         generation: Generation,
         add: &[Receipt],
-        remove: &[ReplicaId],
+        doom: &[ReplicaId],
         fence: Option<&Condition>,
     ) -> Result<Chunk, Error> {
         scope.require(Access::Admin)?;
@@ -79,97 +52,112 @@ impl Namespace {
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin_fenced(fence).await?;
-            let key = keys::chunk(chunk);
-            let record = tx.get::<Chunk>(&key).await?;
-            let mut record =
-                record.filter(|record| !record.is_tombstone()).ok_or(Error::UnknownChunk(chunk))?;
-            if record.generation != generation {
+            let old = tx.chunk(chunk).await?;
+            let old = old.filter(|old| !old.is_tombstone()).ok_or(Error::UnknownChunk(chunk))?;
+            if old.generation != generation {
                 return Err(Error::ChunkChanged(chunk));
             }
+            let mut new = old.clone();
             for receipt in add {
-                if receipt.length != record.seal.length || receipt.crc32c != record.seal.crc32c {
-                    let what = "it is for other bytes";
-                    return Err(Error::BadReceipt { chunk, node: receipt.node, what });
+                let refused = |what| Error::BadReceipt { chunk, node: receipt.node, what };
+                if receipt.part != Part::WHOLE {
+                    return Err(refused("it is for a fragment"));
                 }
-                if !tx.counts(receipt).await? {
-                    let what = "the node does not take part";
-                    return Err(Error::BadReceipt { chunk, node: receipt.node, what });
+                if receipt.length != old.seal.length || receipt.crc32c != old.seal.crc32c {
+                    return Err(refused("it is for other bytes"));
                 }
-                record.replicas.retain(|replica| replica.node != receipt.node);
-                record.replicas.push(Replica::of(receipt));
+                let Some((node, disk)) = tx.holder(receipt).await? else {
+                    return Err(refused("the node does not take part"));
+                };
+                let added = Replica::new(disk, Replica::WHOLE, receipt.stamp);
+                if !add_replica(&mut new.replicas, added, &node) {
+                    return Err(refused("the replica waits for its deletion"));
+                }
             }
-            record.replicas.retain(|replica| !remove.contains(&ReplicaId::of(replica)));
-            if record.good_replicas().next().is_none() {
+            let doomed = new.replicas.iter_mut().filter(|it| doom.contains(&ReplicaId::of(it)));
+            doomed.for_each(|replica| replica.mark = ReplicaMark::Doomed);
+            if new.sound_replicas().next().is_none() {
                 return Err(Error::LastReplica(chunk));
             }
-            record.generation = generation.next();
-            tx.put(key, &record);
+            if new == old {
+                return Ok(old);
+            }
+            new.generation = generation.next();
+            tx.put_chunk(chunk, Some(&old), Some(&new));
             if let Attempt::Committed(_) = self.commit(tx).await? {
-                return Ok(record);
+                return Ok(new);
             }
         }
         Err(Error::Conflict { what: "the replicas of a chunk", tries: TRIES })
     }
 
-    /// Notes that a replica is bad or gone. Returns the record, or `None` when there is no such replica
-    /// (any more); either way the replica is no longer counted. A node that says so of its own replica
-    /// needs no `fence`.
-    pub async fn mark_bad(
+    /// Notes a verdict on the replica of a chunk with this stamp on a node. Returns the record, or
+    /// `None` when it names no such replica (any more). A verdict that is not greater than the one
+    /// noted changes nothing, and none takes back that a replica is doomed.
+    ///
+    /// A node that reports its own replica needs no `fence`.
+    pub async fn mark_replica(
         &self,
         scope: &Scope,
         chunk: ChunkId,
-        replica: ReplicaId,
+        (node, stamp): (NodeId, Stamp),
+        verdict: Verdict,
         fence: Option<&Condition>,
     ) -> Result<Option<Chunk>, Error> {
         scope.require(Access::Admin)?;
         for tries in 0..TRIES {
             self.pause_before(tries).await;
-            let mut tx = match fence {
-                Some(_) => self.begin_fenced(fence).await?,
-                None => self.begin().await?,
-            };
-            let key = keys::chunk(chunk);
-            let Some(mut record) = tx.get::<Chunk>(&key).await? else { return Ok(None) };
-            let Some(bad) =
-                record.replicas.iter_mut().find(|found| ReplicaId::of(found) == replica)
-            else {
-                return Ok(None);
-            };
-            if bad.is_bad {
-                return Ok(Some(record));
+            let mut tx = self.begin_fenced(fence).await?;
+            let Some(old) = tx.chunk(chunk).await? else { return Ok(None) };
+            let Some(holder) = tx.peek::<Node>(&keys::node(node)).await? else { return Ok(None) };
+            let mut new = old.clone();
+            let is_meant = |it: &&mut Replica| holder.has(it.disk) && it.stamp == stamp;
+            let Some(replica) = new.replicas.iter_mut().find(is_meant) else { return Ok(None) };
+            let number = verdict.number.unwrap_or(replica.verdict + 1);
+            let is_known = verdict.number.is_none() && replica.mark == verdict.mark;
+            if replica.is_doomed() || number <= replica.verdict || is_known {
+                return Ok(Some(old));
             }
-            bad.is_bad = true;
-            record.generation = record.generation.next();
-            tx.put(key, &record);
+            replica.mark = verdict.mark;
+            replica.verdict = number;
+            new.generation = old.generation.next();
+            tx.put_chunk(chunk, Some(&old), Some(&new));
             if let Attempt::Committed(_) = self.commit(tx).await? {
-                return Ok(Some(record));
+                return Ok(Some(new));
             }
         }
         Err(Error::Conflict { what: "the replicas of a chunk", tries: TRIES })
     }
 
-    /// Notes that replicas of a tombstone were deleted. What a reaper returned and could not order
-    /// stays in the tombstone until then, and is found by [`Self::scan_chunks`].
+    /// Takes replicas that were deleted out of the record: doomed ones, and those of a tombstone.
+    /// A tombstone without replicas is removed once its id lies below the floor.
     pub async fn forget_replicas(
         &self,
         scope: &Scope,
         chunk: ChunkId,
-        replicas: &[ReplicaId],
+        deleted: &[ReplicaId],
         fence: Option<&Condition>,
     ) -> Result<(), Error> {
         scope.require(Access::Admin)?;
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin_fenced(fence).await?;
-            let key = keys::chunk(chunk);
-            let Some(mut record) = tx.get::<Chunk>(&key).await? else { return Ok(()) };
-            let before = record.replicas.len();
-            record.replicas.retain(|replica| !replicas.contains(&ReplicaId::of(replica)));
-            if !record.is_tombstone() || record.replicas.len() == before {
+            let Some(old) = tx.chunk(chunk).await? else { return Ok(()) };
+            let mut new = old.clone();
+            new.replicas.retain(|replica| {
+                let may_go = replica.is_doomed() || old.is_tombstone();
+                !(may_go && deleted.contains(&ReplicaId::of(replica)))
+            });
+            new.generation = old.generation.next();
+            // The floor only rises.
+            let is_over = old.is_tombstone() && new.replicas.is_empty();
+            if is_over && chunk < tx.peek_floor().await? {
+                tx.put_chunk(chunk, Some(&old), None);
+            } else if new.replicas.len() < old.replicas.len() {
+                tx.put_chunk(chunk, Some(&old), Some(&new));
+            } else {
                 return Ok(());
             }
-            record.generation = record.generation.next();
-            tx.put(key, &record);
             if let Attempt::Committed(_) = self.commit(tx).await? {
                 return Ok(());
             }
@@ -193,23 +181,41 @@ impl Namespace {
 impl ReplicaId {
     /// Which replica that is.
     pub fn of(replica: &Replica) -> Self {
-        Self { node: replica.node, stamp: replica.stamp }
+        Self { disk: replica.disk, part: replica.part, stamp: replica.stamp }
     }
+}
+
+/// Adds a replica on a disk of `node` and dooms what else the node has of its part. `false` when
+/// this very replica is doomed already.
+fn add_replica(replicas: &mut Vec<Replica>, added: Replica, node: &Node) -> bool {
+    let mut is_there = false;
+    for replica in replicas.iter_mut().filter(|it| it.part == added.part && node.has(it.disk)) {
+        if ReplicaId::of(replica) != ReplicaId::of(&added) {
+            replica.mark = ReplicaMark::Doomed;
+        } else if replica.is_doomed() {
+            return false;
+        } else {
+            is_there = true;
+        }
+    }
+    if !is_there {
+        replicas.push(added);
+    }
+    true
 }
 
 impl Transaction {
-    /// Whether the node of a receipt takes part, now and when the commit takes place.
-    pub(super) async fn counts(&mut self, receipt: &Receipt) -> Result<bool, Error> {
+    /// The node of a receipt and the number of its disk; `None` when the receipt does not count,
+    /// now and when the commit takes place.
+    pub(super) async fn holder(
+        &mut self,
+        receipt: &Receipt,
+    ) -> Result<Option<(Node, DiskNumber)>, Error> {
         let node = self.get::<Node>(&keys::node(receipt.node)).await?;
         let newest = |node: &Node| node.pending.max(node.confirmed);
-        let is_known = |node: &Node| receipt.registration <= newest(node);
+        let counts = |node: &Node| node.may_hold_replicas() && receipt.registration <= newest(node);
+        let Some(node) = node.filter(counts) else { return Ok(None) };
         // A disk that the node has no longer holds nothing.
-        let has_disk = |node: &Node| node.disks.contains(&receipt.disk);
-        Ok(node.is_some_and(|node| node.may_hold_replicas() && is_known(&node) && has_disk(&node)))
+        Ok(node.disk_number(receipt.disk).map(|disk| (node, disk)))
     }
-}
-
-pub(super) fn with_id((key, chunk): (Bytes, Chunk)) -> Result<(ChunkId, Chunk), Error> {
-    let damaged = || Error::Damaged { key: keys::show(&key), what: "a key of no chunk" };
-    Ok((keys::chunk_id(&key).ok_or_else(damaged)?, chunk))
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use dfs_types::{
-    Access, Attributes, ChunkId, Clock, ClusterId, Incarnation, InodeId, Level, NodeId, Random,
-    Revision, Scope, SealKey,
+    Access, Attributes, ChunkId, Clock, ClusterId, DiskNumber, Incarnation, InodeId, Level, NodeId,
+    Random, Revision, Scope, SealKey,
 };
 
 use super::format::{CurrentFormat, read_cluster};
@@ -17,7 +17,7 @@ use crate::codec::Record as _;
 use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Write};
 use crate::records::format::StoreFormat;
 use crate::records::inode::{Content, Directory, Inode, Link, Times};
-use crate::records::setting::{Cluster, Floor, Mark, MigrationMark, NextInode};
+use crate::records::setting::{Cluster, Floor, Mark, MigrationMark, NextDisk, NextInode};
 use crate::{Error, keys};
 
 /// The incarnation of a cluster that was just made.
@@ -85,6 +85,7 @@ pub async fn init(
             ),
             put(keys::CLUSTER, cluster.encode(Level::FIRST)),
             put(keys::REPLICATION, Replication { factor, min_write }.encode(Level::FIRST)),
+            put(keys::DISKS, NextDisk(DiskNumber::FIRST).encode(Level::FIRST)),
             put(keys::INODES, NextInode(InodeId::ROOT.next()).encode(Level::FIRST)),
             put(keys::FLOOR, Floor(ChunkId::MIN).encode(Level::FIRST)),
             put(keys::MOVES, Mark.encode(Level::FIRST)),
@@ -177,6 +178,7 @@ impl Namespace {
             format: Mutex::new(format),
             inodes: Inodes::default(),
             chunks_changed_at: AtomicU64::default(),
+            disks: Mutex::default(),
             floor_ms: AtomicU64::default(),
         };
         let namespace = Self { inner: Arc::new(inner) };

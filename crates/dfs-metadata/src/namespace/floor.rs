@@ -2,12 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use dfs_types::{Access, ChunkId, Scope, Timestamp};
 
-use super::chunks::with_id;
 use super::transaction::{Attempt, Transaction};
-use super::{Chunk, Namespace, TRIES};
+use super::{Namespace, TRIES};
 use crate::engine::Condition;
 use crate::records::setting::Floor;
 use crate::{Error, keys};
@@ -16,7 +14,7 @@ impl Namespace {
     /// The lowest chunk id that a commit may still bring in.
     pub async fn gc_floor(&self, scope: &Scope) -> Result<ChunkId, Error> {
         scope.require(Access::Admin)?;
-        let Floor(floor) = self.begin().await?.peek(&keys::FLOOR).await?.ok_or_else(no_floor)?;
+        let floor = self.begin().await?.peek_floor().await?;
         // Ids that are given out from now on lie above it.
         self.inner.floor_ms.fetch_max(floor.time().millis(), Ordering::Relaxed);
         Ok(floor)
@@ -56,8 +54,8 @@ impl Namespace {
         Err(Error::Conflict { what: "the floor of the collector", tries: TRIES })
     }
 
-    /// Removes tombstones below the floor whose replicas are all deleted, looking at `limit` chunks
-    /// after `after`. Returns where to go on; `None` at the floor.
+    /// Removes tombstones below the floor whose replicas are all deleted, considering `limit`
+    /// chunks with work after `after`. Returns where to go on; `None` at the floor.
     pub async fn sweep_tombstones(
         &self,
         scope: &Scope,
@@ -66,44 +64,41 @@ impl Namespace {
         fence: Option<&Condition>,
     ) -> Result<Option<ChunkId>, Error> {
         scope.require(Access::Admin)?;
+        let found = self.chunks_to_delete(scope, after, limit.clamp(1, SWEEP_MAX)).await?;
         let mut tx = self.begin_fenced(fence).await?;
         let floor = tx.floor().await?;
-        let from = after.map_or_else(Bytes::new, keys::chunk);
-        let limit = limit.clamp(1, SWEEP_MAX);
-        let found = tx.range::<Chunk>(keys::CHUNKS, &from, limit).await?;
-        let mut next = (found.len() == limit).then_some(ChunkId::MIN);
-        for entry in found {
-            let (chunk, record) = with_id(entry)?;
-            if chunk >= floor {
-                next = None;
-                break;
-            }
-            next = next.map(|_| chunk);
+        for (chunk, _) in found.chunks.into_iter().filter(|(chunk, _)| *chunk < floor) {
+            let Some(record) = tx.chunk(chunk).await? else { continue };
             if record.is_tombstone() && record.replicas.is_empty() {
-                let key = keys::chunk(chunk);
-                tx.get::<Chunk>(&key).await?;
-                tx.delete(key);
+                tx.put_chunk(chunk, Some(&record), None);
             }
         }
+        let next = found.next.filter(|next| *next < floor);
         if tx.is_read_only() {
             return Ok(next);
         }
         match self.commit(tx).await? {
             Attempt::Committed(_) => Ok(next),
-            // Somebody noted something of one of them; it is looked at again.
+            // One of them was changed by others; they are considered again.
             Attempt::Conflict => Ok(after.or(Some(ChunkId::MIN))),
         }
     }
 }
 
-/// Chunks that one step of a sweep looks at: each that goes is a key of its commit.
-const SWEEP_MAX: usize = 90;
+/// Chunks that one step of a sweep considers: each that goes is two keys of its commit.
+const SWEEP_MAX: usize = 45;
 
 fn no_floor() -> Error {
     Error::Damaged { key: keys::show(&keys::FLOOR), what: "nothing" }
 }
 
 impl Transaction {
+    /// The lowest chunk id that may be brought in, without any condition. It only rises.
+    pub(super) async fn peek_floor(&self) -> Result<ChunkId, Error> {
+        let Floor(floor) = self.peek(&keys::FLOOR).await?.ok_or_else(no_floor)?;
+        Ok(floor)
+    }
+
     /// The lowest chunk id that may be brought in, now and when the commit takes place.
     pub(super) async fn floor(&mut self) -> Result<ChunkId, Error> {
         let Floor(floor) = self.get(&keys::FLOOR).await?.ok_or_else(no_floor)?;

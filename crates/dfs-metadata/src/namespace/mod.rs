@@ -3,11 +3,13 @@
 
 mod attributes;
 mod changes;
+mod chunk_records;
 mod chunks;
 mod cluster;
 mod coordinators;
 mod delete;
 mod directory;
+mod disks;
 mod floor;
 mod format;
 mod inodes;
@@ -38,27 +40,30 @@ use dfs_types::{Clock, Level, Random, SealKey, Timestamp};
 use crate::committer::Committer;
 use crate::engine::Engine;
 
-pub use crate::records::chunk::{Chunk, Replica};
+pub use crate::records::chunk::{Chunk, Redundancy, Replica, ReplicaMark};
 pub use crate::records::format::Coordinator;
-pub use crate::records::node::Node;
+pub use crate::records::node::{Node, NodeDisk};
 pub use crate::records::setting::Replication;
 pub use crate::records::stat::FileStat;
 pub use crate::records::worker::{WorkerControl, WorkerPause};
 pub use attributes::SetAttributes;
 pub use changes::{ChunkChange, ChunkChanges};
-pub use chunks::{ChunkPage, ReplicaId};
+pub(crate) use chunk_records::ChunkKey;
+pub use chunk_records::{ChunkPage, ScanCursor, Unreadable, WorkPage};
+pub use chunks::{ReplicaId, Verdict};
 pub(crate) use cluster::refuse_unfinished;
 pub use cluster::{ClusterIdentity, ClusterState, InitOptions, find, init};
 pub use delete::Delete;
 pub use directory::MakeDirectory;
+pub use disks::{DiskLocation, Disks};
 pub(crate) use format::read_cluster;
 use mutation::TRIES;
 pub use node_intent::Grant;
 pub use nodes::{Registered, Registration};
 pub use read::{OpenFile, ReadExtent, ReadPlan};
-pub use reaper::{ReapLimits, Reaped, ReplicaToDelete};
+pub use reaper::{ReapLimits, Reaped};
 pub use rename::Rename;
-pub use safe_to_stop::{Holdings, NodeIntentVersion, Safety, Shortfall};
+pub use safe_to_stop::{Holdings, Liveness, NodeIntentVersion, Safety, Shortfall, Unknown};
 pub use slots::Repeat;
 pub use stat::{DirectoryEntry, DirectoryPage};
 pub use symlink::MakeSymlink;
@@ -123,6 +128,8 @@ struct Inner {
     inodes: inodes::Inodes,
     /// Revision of the last commit of this process that changed a chunk.
     chunks_changed_at: std::sync::atomic::AtomicU64,
+    /// Every disk that was known when one was looked up last.
+    disks: std::sync::Mutex<Arc<Disks>>,
     /// When the newest floor lies that this process saw, in milliseconds since 1970.
     floor_ms: std::sync::atomic::AtomicU64,
 }

@@ -104,8 +104,9 @@ impl Namespace {
         self.change_node(node, |known| known.is_leaving = is_leaving).await
     }
 
-    /// Takes the node out for good, provided that it was leaving when its holdings were looked at,
-    /// and has been since. `false` when that does not hold: look again.
+    /// Takes the node out for good, provided that it was leaving when its holdings were read, and
+    /// that no desired state of any node has changed since. `false` when that does not hold: read
+    /// them again.
     pub async fn remove_node(&self, scope: &Scope, holdings: &Holdings) -> Result<bool, Error> {
         scope.require(Access::Admin)?;
         if !holdings.is_leaving {
@@ -115,6 +116,8 @@ impl Namespace {
         let key = keys::node(holdings.node);
         let mut known = tx.standing_node(holdings.node).await?;
         tx.expect(key.clone(), Some(holdings.version));
+        // What it leaves behind lies on nodes that may have been taken out meanwhile.
+        tx.expect(keys::NODE_INTENT, holdings.intent.0);
         known.state = NodeState::Removed;
         known.maintenance_until = None;
         known.is_leaving = false;
@@ -154,8 +157,14 @@ impl Transaction {
 
     /// What all nodes shall be, to be compared, now and when the commit takes place.
     async fn intent(&mut self) -> Result<NodeIntentVersion, Error> {
-        let found = self.look::<Mark>(&keys::NODE_INTENT).await?.map(|(_, version)| version);
-        self.expect(keys::NODE_INTENT, found);
-        Ok(NodeIntentVersion(found))
+        let intent = self.peek_intent().await?;
+        self.expect(keys::NODE_INTENT, intent.0);
+        Ok(intent)
+    }
+
+    /// What all nodes shall be, without any condition.
+    pub(super) async fn peek_intent(&self) -> Result<NodeIntentVersion, Error> {
+        let found = self.look::<Mark>(&keys::NODE_INTENT).await?;
+        Ok(NodeIntentVersion(found.map(|(_, version)| version)))
     }
 }

@@ -26,7 +26,7 @@ pub struct Registration {
     pub version: String,
     /// The newest write level that its program reads.
     pub level: Level,
-    /// Its disks.
+    /// Its disks, each once.
     pub disks: Vec<DiskId>,
 }
 
@@ -68,7 +68,9 @@ impl Namespace {
                 let (node, level) = (request.node, request.level);
                 return Err(Error::NodeTooOld { node, level, needed: least });
             }
+            let disks = known.as_ref().map(|known| known.disks.clone()).unwrap_or_default();
             let node = registered(request, known, admit)?;
+            let node = Node { disks: tx.number_disks(disks, &request.disks).await?, ..node };
             tx.put(key, &node);
             let level = tx.format().format.written;
             if let Attempt::Committed(_) = self.commit(tx).await? {
@@ -146,7 +148,7 @@ impl Namespace {
     }
 }
 
-/// The record of a node with its next registration.
+/// The record of a node with its next registration, and without its disks.
 ///
 /// A number is taken into use only after it is durable on all disks in service, so disks with a
 /// number below the one in use are an old image, or the second of two equal ones: of those, only
@@ -176,7 +178,7 @@ fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Resul
         host: request.host.clone(),
         version: request.version.clone(),
         level: request.level,
-        disks: request.disks.clone(),
+        disks: Vec::new(),
         confirmed,
         pending: last.next(),
         state: if is_admitted { NodeState::Active } else { state },

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use dfs_types::{Access, ChunkId, InodeId, Scope, Target};
 
 use super::resolve::{Last, resolve};
 use super::transaction::Transaction;
-use super::{Chunk, FileStat, Namespace};
+use super::{Chunk, ChunkKey, Disks, FileStat, Namespace};
 use crate::records::extent::Extent;
 use crate::records::inode::{Content, File, Inode};
 use crate::{Error, keys};
@@ -34,6 +34,8 @@ pub struct ReadPlan {
     /// Those that touch the range, in file order, of any length. Bytes of the range between them
     /// are zeros.
     pub extents: Vec<ReadExtent>,
+    /// The disks that their chunks name.
+    pub disks: Arc<Disks>,
     /// Where the next page starts; every byte before it is described by this one. `None` when
     /// this was the last.
     pub next_offset: Option<u64>,
@@ -88,18 +90,19 @@ impl Namespace {
         extents.truncate(limit);
         // Several extents may lie in one chunk, which is read once.
         let ids: BTreeSet<ChunkId> = extents.iter().map(|(_, extent)| extent.chunk).collect();
-        let records: Vec<Bytes> = ids.iter().copied().map(keys::chunk).collect();
-        let records = tx.peek_many::<Chunk>(&records).await?;
+        let ids: Vec<ChunkId> = ids.into_iter().collect();
+        let records = tx.peek_chunks(&ids).await?;
         let chunks: BTreeMap<ChunkId, Option<Chunk>> = ids.into_iter().zip(records).collect();
         let mut read = Vec::with_capacity(extents.len());
         for (file_offset, extent) in extents {
-            let key = || keys::show(&keys::chunk(extent.chunk));
+            let key = || keys::show(&ChunkKey::record(extent.chunk));
             let damaged = || Error::Damaged { key: key(), what: "no chunk, but an extent in it" };
             let chunk = chunks.get(&extent.chunk).cloned().flatten().ok_or_else(damaged)?;
             let Extent { length, chunk: chunk_id, chunk_offset, .. } = extent;
             read.push(ReadExtent { file_offset, length, chunk_id, chunk_offset, chunk });
         }
-        Ok(ReadPlan { stat, extents: read, next_offset })
+        let disks = self.disks_of(read.iter().map(|extent| &extent.chunk)).await?;
+        Ok(ReadPlan { stat, extents: read, disks, next_offset })
     }
 }
 

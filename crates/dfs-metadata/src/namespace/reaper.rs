@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dfs_types::{Access, ChunkId, DiskId, FileKind, InodeId, NodeId, Scope, Stamp, Timestamp};
+use dfs_types::{Access, ChunkId, FileKind, InodeId, Scope, Timestamp};
 
 use super::delete::AT_ONCE;
 use super::transaction::{Attempt, Transaction};
-use super::{Chunk, Namespace, Replica};
+use super::{Namespace, Unreadable};
 use crate::engine::Condition;
 use crate::records::entry::Entry;
 use crate::records::extent::Extent;
@@ -25,28 +25,40 @@ pub struct ReapLimits {
     pub pressure: bool,
 }
 
-/// A replica that nothing refers to any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ReplicaToDelete {
-    /// The chunk.
-    pub chunk: ChunkId,
-    /// The node.
-    pub node: NodeId,
-    /// The disk.
-    pub disk: DiskId,
-    /// Which replica.
-    pub stamp: Stamp,
-}
-
 /// What a step has done. All of it is committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reaped {
-    /// Replicas whose deletion may be ordered now.
-    pub replicas: Vec<ReplicaToDelete>,
+    /// Chunks that became tombstones; the deletion of their replicas may begin.
+    pub tombstones: usize,
     /// Inodes and uploads taken apart to the end.
     pub finished: usize,
     /// Whether there is more to do at once.
     pub has_more: bool,
+    /// What cannot be taken apart, as records that it consists of cannot be read: the first
+    /// [`Self::UNREADABLE_MAX`]. It stays until they can, and keeps nothing else waiting.
+    pub unreadable: Vec<Unreadable>,
+}
+
+impl Reaped {
+    /// Unreadable records that are named.
+    pub const UNREADABLE_MAX: usize = 100;
+
+    /// Counts what became of one thing. Whether work was done for it.
+    fn note(&mut self, key: &Bytes, taken: Result<Taken, Error>) -> Result<bool, Error> {
+        match taken {
+            Ok(Taken::Whole) => self.finished += 1,
+            Ok(Taken::Partly) => self.has_more = true,
+            Err(error @ (Error::Damaged { .. } | Error::NewerRecord { .. })) => {
+                if self.unreadable.len() < Self::UNREADABLE_MAX {
+                    let (key, why) = (keys::show(key), error.to_string());
+                    self.unreadable.push(Unreadable { key, why });
+                }
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
 }
 
 impl Namespace {
@@ -61,28 +73,34 @@ impl Namespace {
         let tx = self.begin().await?;
         let horizon = keys::unlinked_after(self.now());
         let items = limits.items.clamp(1, Self::PAGE_LEN_MAX);
-        let found = tx.range::<Unlinked>(keys::UNLINKED, &[], items).await?;
-        let is_full = found.len() == items;
-        drop(tx);
-        let due = |key: &Bytes| limits.pressure || *key <= horizon;
-        let mut reaped = Reaped { has_more: is_full, ..Reaped::default() };
-        for (steps, (key, unlinked)) in found.into_iter().enumerate() {
-            if !due(&key) {
-                reaped.has_more = false;
-                break;
+        let mut reaped = Reaped::default();
+        let (mut after, mut steps) = (Bytes::new(), 0);
+        loop {
+            let page = tx.try_range::<Unlinked>(keys::UNLINKED, &after, items).await?;
+            let is_last = page.len() < items;
+            for (key, unlinked) in page {
+                if !limits.pressure && key > horizon {
+                    return Ok(reaped);
+                }
+                if steps >= items.min(STEPS_MAX) || reaped.tombstones >= TOMBSTONES_MAX {
+                    reaped.has_more = true;
+                    return Ok(reaped);
+                }
+                after.clone_from(&key);
+                let taken = match unlinked {
+                    Ok(unlinked) => {
+                        // What was in a directory is due as well, from now on.
+                        reaped.has_more |= unlinked.kind == FileKind::Directory;
+                        self.reap_inode(&key, fence, &mut reaped).await
+                    }
+                    Err(error) => Err(error),
+                };
+                steps += usize::from(reaped.note(&key, taken)?);
             }
-            if steps >= STEPS_MAX || reaped.replicas.len() >= COPIES_MAX {
-                reaped.has_more = true;
-                break;
-            }
-            // What was in a directory is due as well, from now on.
-            reaped.has_more |= unlinked.kind == FileKind::Directory;
-            match self.reap_inode(&key, fence, &mut reaped).await? {
-                Taken::Whole => reaped.finished += 1,
-                Taken::Partly => reaped.has_more = true,
+            if is_last {
+                return Ok(reaped);
             }
         }
-        Ok(reaped)
     }
 
     /// Takes apart staged uploads that have expired.
@@ -95,15 +113,17 @@ impl Namespace {
         scope.require(Access::Admin)?;
         let tx = self.begin().await?;
         let now = self.now();
-        let mut expired = Vec::new();
+        let (mut expired, mut reaped) = (Vec::new(), Reaped::default());
         let mut after = Bytes::new();
         loop {
-            let page = tx.range::<Upload>(keys::UPLOADS, &after, Self::PAGE_LEN_MAX).await?;
+            let page = tx.try_range::<Upload>(keys::UPLOADS, &after, Self::PAGE_LEN_MAX).await?;
             let is_last = page.len() < Self::PAGE_LEN_MAX;
             for (key, upload) in page {
                 after = key.clone();
-                if upload.reaping || upload.expires <= now {
-                    expired.push(key);
+                match upload {
+                    Ok(upload) if upload.reaping || upload.expires <= now => expired.push(key),
+                    Ok(_) => {}
+                    Err(error) => drop(reaped.note(&key, Err(error))?),
                 }
             }
             if is_last || expired.len() > limits.items {
@@ -111,16 +131,14 @@ impl Namespace {
             }
         }
         drop(tx);
-        let mut reaped = Reaped { has_more: expired.len() > limits.items, ..Reaped::default() };
+        reaped.has_more = expired.len() > limits.items;
         for key in expired.into_iter().take(limits.items) {
-            if reaped.replicas.len() >= COPIES_MAX {
+            if reaped.tombstones >= TOMBSTONES_MAX {
                 reaped.has_more = true;
                 break;
             }
-            match self.take_upload_apart(&key, now, fence, &mut reaped).await? {
-                Taken::Whole => reaped.finished += 1,
-                Taken::Partly => reaped.has_more = true,
-            }
+            let taken = self.take_upload_apart(&key, now, fence, &mut reaped).await;
+            reaped.note(&key, taken)?;
         }
         Ok(reaped)
     }
@@ -137,16 +155,16 @@ impl Namespace {
         for _ in 0..STEPS_MAX {
             let mut tx = self.begin_fenced(fence).await?;
             let Some(unlinked) = tx.get::<Unlinked>(key).await? else { return Ok(Taken::Whole) };
-            let mut replicas = Vec::new();
+            let mut tombstones = 0;
             let is_done = match unlinked.kind {
                 FileKind::Directory => tx.reap_directory(key, &unlinked, inode).await?,
-                _ => tx.reap_file(key, &unlinked, inode, &mut replicas).await?,
+                _ => tx.reap_file(key, &unlinked, inode, &mut tombstones).await?,
             };
             if is_done {
                 tx.delete(key.clone());
             }
             if let Attempt::Committed(_) = self.commit(tx).await? {
-                reaped.replicas.append(&mut replicas);
+                reaped.tombstones += tombstones;
                 if is_done {
                     return Ok(Taken::Whole);
                 }
@@ -170,15 +188,15 @@ impl Namespace {
             if !upload.reaping && upload.expires > now {
                 return Ok(Taken::Whole);
             }
-            let mut replicas = Vec::new();
+            let mut tombstones = 0;
             // From this commit on it can neither be staged nor confirmed.
             tx.put(key.clone(), &Upload { reaping: true, ..upload });
-            let is_done = tx.drop_extents(inode, &mut replicas).await?;
+            let is_done = tx.drop_extents(inode, &mut tombstones).await?;
             if is_done {
                 tx.delete(key.clone());
             }
             if let Attempt::Committed(_) = self.commit(tx).await? {
-                reaped.replicas.append(&mut replicas);
+                reaped.tombstones += tombstones;
                 if is_done {
                     return Ok(Taken::Whole);
                 }
@@ -190,10 +208,10 @@ impl Namespace {
 
 /// Commits that one thing, and things that one call, may take.
 const STEPS_MAX: usize = 64;
-/// Replicas after which a call ends.
-const COPIES_MAX: usize = 10_000;
-/// Extents taken apart in one commit, two keys each.
-const EXTENTS_AT_ONCE: usize = 40;
+/// Tombstones after which a call ends.
+const TOMBSTONES_MAX: usize = 3_000;
+/// Extents taken apart in one commit, up to four keys each.
+const EXTENTS_AT_ONCE: usize = 22;
 /// Entries taken out of a directory in one commit, three keys each.
 const ENTRIES_AT_ONCE: usize = 28;
 
@@ -210,16 +228,16 @@ impl Transaction {
         key: &Bytes,
         unlinked: &Unlinked,
         inode: InodeId,
-        replicas: &mut Vec<ReplicaToDelete>,
+        tombstones: &mut usize,
     ) -> Result<bool, Error> {
         let record_key = keys::inode(inode);
         let Some(record) = self.get::<Inode>(&record_key).await? else {
-            return self.drop_extents(inode, replicas).await;
+            return self.drop_extents(inode, tombstones).await;
         };
         self.delete(record_key);
         let Content::File(file) = record.content else { return Ok(true) };
         if let Some(extent) = file.single {
-            self.drop_references(extent.chunk, 1, replicas).await?;
+            self.drop_references(extent.chunk, 1, tombstones).await?;
             return Ok(true);
         }
         if file.size == 0 {
@@ -268,7 +286,7 @@ impl Transaction {
     async fn drop_extents(
         &mut self,
         inode: InodeId,
-        replicas: &mut Vec<ReplicaToDelete>,
+        tombstones: &mut usize,
     ) -> Result<bool, Error> {
         let prefix = keys::extents(inode);
         let mut found = self.range::<Extent>(&prefix, &[], EXTENTS_AT_ONCE + 1).await?;
@@ -281,7 +299,7 @@ impl Transaction {
             self.delete(key);
         }
         for (chunk, count) in references {
-            self.drop_references(chunk, count, replicas).await?;
+            self.drop_references(chunk, count, tombstones).await?;
         }
         Ok(is_last)
     }
@@ -291,24 +309,25 @@ impl Transaction {
         &mut self,
         chunk: ChunkId,
         count: u32,
-        replicas: &mut Vec<ReplicaToDelete>,
+        tombstones: &mut usize,
     ) -> Result<(), Error> {
-        let key = keys::chunk(chunk);
-        let record = self.get::<Chunk>(&key).await?;
-        let damaged = || Error::Damaged { key: keys::show(&key), what: "no chunk, but an extent" };
-        let mut record = record.ok_or_else(damaged)?;
-        record.references = record.references.saturating_sub(count);
-        record.generation = record.generation.next();
-        if record.is_tombstone() {
-            let doomed = |replica: &Replica| ReplicaToDelete {
-                chunk,
-                node: replica.node,
-                disk: replica.disk,
-                stamp: replica.stamp,
-            };
-            replicas.extend(record.replicas.iter().map(doomed));
-        }
-        self.put(key, &record);
+        let old = match self.chunk(chunk).await {
+            Ok(Some(old)) => old,
+            // There is nothing to take the reference from.
+            Ok(None) => return Ok(()),
+            // Its last file is gone for good, and with it all that the record could be good for.
+            // What nodes hold of it is an orphan.
+            Err(Error::Damaged { .. }) => {
+                self.drop_unreadable_chunk(chunk);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut new = old.clone();
+        new.references = old.references.saturating_sub(count);
+        new.generation = old.generation.next();
+        *tombstones += usize::from(new.is_tombstone() && !old.is_tombstone());
+        self.put_chunk(chunk, Some(&old), Some(&new));
         Ok(())
     }
 }

@@ -1,21 +1,22 @@
 //! What would become of the chunks without some of the nodes: scans over all of `k/`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-use dfs_types::{Access, ChunkId, NodeId, NodeState, Revision, Scope};
+use dfs_types::{Access, ChunkId, NodeId, Revision, Scope};
 
-use super::chunks::with_id;
 use super::transaction::Transaction;
-use super::{Chunk, Namespace, Node, Replica, Replication};
-use crate::records::setting::Mark;
+use super::{Chunk, Namespace, Node, Redundancy, Replication, Unreadable};
+use crate::health::{Cluster, Health, NodeLiveness, judge};
 use crate::{Error, keys};
+
+/// What heartbeats say of the nodes; one without an entry was not heard.
+pub type Liveness = BTreeMap<NodeId, NodeLiveness>;
 
 /// What all nodes shall be, only to be compared: any change of it makes another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeIntentVersion(pub(super) Option<Revision>);
 
-/// Whether the data stands it that nodes stop.
+/// Whether nodes can stop without leaving any chunk below the replicas it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Safety {
     /// Of the snapshot.
@@ -24,10 +25,21 @@ pub struct Safety {
     pub intent: NodeIntentVersion,
     /// Chunks that would have fewer good replicas than they need.
     pub chunks_below: u64,
-    /// Chunks that nobody could read meanwhile.
+    /// Chunks that could not be read in the meantime.
     pub chunks_unreadable: u64,
     /// One of those that would have too few.
     pub example: Option<Shortfall>,
+    /// Records that cannot be read: their chunks may need the nodes.
+    pub unknown: Unknown,
+}
+
+/// Records of which nobody knows what they say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unknown {
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub example: Option<Unreadable>,
 }
 
 /// A chunk that would have too few good replicas.
@@ -48,121 +60,148 @@ pub struct Holdings {
     pub node: NodeId,
     /// Whether it was leaving at that moment: if so, it can only become less.
     pub is_leaving: bool,
-    /// Chunks with a replica there, good or bad, those included that only wait to be deleted.
+    /// Chunks with a replica there, good or bad, that does not wait for its deletion.
     pub chunks: u64,
-    /// Chunks with a good replica there and none elsewhere that counts.
+    /// Chunks that would be missing without the node, and are not with it.
     pub sole: u64,
     /// One of these.
     pub example: Option<ChunkId>,
+    /// Records that cannot be read: they may name the node.
+    pub unknown: Unknown,
     /// Of the record of the node.
     pub(super) version: Revision,
+    /// What all nodes were to be at that moment.
+    pub(super) intent: NodeIntentVersion,
 }
 
 impl Namespace {
-    /// Whether the data stands it that `nodes` stop, at one snapshot. `counts` says which replicas
-    /// can be read at this moment; those on nodes that are not to be relied on (in maintenance,
-    /// drained, removed) do not count in any case.
+    /// Whether `nodes` can stop, at one snapshot. What counts for a chunk is what can be read at
+    /// this moment, as far as `liveness` says, on nodes that go on.
     ///
     /// A scan over all chunks, in bounded steps: give it a deadline by dropping it.
     pub async fn safe_to_stop(
         &self,
         scope: &Scope,
         nodes: &BTreeSet<NodeId>,
-        counts: &(dyn Fn(&Replica) -> bool + Sync),
+        liveness: &Liveness,
     ) -> Result<Safety, Error> {
         scope.require(Access::Admin)?;
         let mut tx = self.begin().await?;
-        let now = self.now();
         for node in nodes {
             tx.standing_node(*node).await?;
         }
-        let intent = tx.look::<Mark>(&keys::NODE_INTENT).await?.map(|(_, version)| version);
+        let intent = tx.peek_intent().await?;
         let replication = super::cluster::replication(&tx).await?;
-        let goes_on = |node: &Node| {
-            matches!(node.state, NodeState::Active | NodeState::Draining)
-                && node.maintenance_left(now).is_none()
-        };
-        let known = super::nodes::all(&tx).await?.into_iter();
-        let going: BTreeSet<NodeId> = known
-            .filter(|(id, node)| goes_on(node) && !nodes.contains(id))
-            .map(|(id, _)| id)
-            .collect();
+        let before = self.cluster_health(&tx, liveness).await?;
+        let after = before.clone().without(nodes);
         let mut safety = Safety {
             revision: tx.revision(),
-            intent: NodeIntentVersion(intent),
+            intent,
             chunks_below: 0,
             chunks_unreadable: 0,
             example: None,
+            unknown: Unknown::default(),
         };
-        let left = |replica: &Replica| going.contains(&replica.node) && counts(replica);
-        tx.each_chunk(|id, chunk| safety.look_at(id, chunk, replication, nodes, &left)).await?;
+        let touches = |chunk: &Chunk| {
+            let on = |disk| before.node(disk).is_some_and(|node| nodes.contains(&node));
+            let replicas = chunk.replicas.iter().zip(judge(chunk, &before).replicas);
+            let durable = replicas.filter(|(_, health)| health.is_durable());
+            durable.into_iter().any(|(replica, _)| on(replica.disk))
+        };
+        safety.unknown = tx
+            .each_chunk(|id, chunk| {
+                // What has no replica there is as well or badly off afterwards as before.
+                if !chunk.is_tombstone() && touches(chunk) {
+                    safety.count(id, needed(chunk, replication), &judge(chunk, &after));
+                }
+            })
+            .await?;
         Ok(safety)
     }
 
-    /// What the records say that a node holds, at one snapshot. `counts` says which replicas on
-    /// other nodes can be relied on. A scan like [`Self::safe_to_stop`].
+    /// What the records say that a node holds, and which chunks need it, at one snapshot. A scan
+    /// like [`Self::safe_to_stop`].
     pub async fn holdings(
         &self,
         scope: &Scope,
         node: NodeId,
-        counts: &(dyn Fn(&Replica) -> bool + Sync),
+        liveness: &Liveness,
     ) -> Result<Holdings, Error> {
         scope.require(Access::Admin)?;
         let tx = self.begin().await?;
         let found = tx.look::<Node>(&keys::node(node)).await?;
         let (known, version) = found.ok_or(Error::UnknownNode(node))?;
-        let is_leaving = known.is_leaving;
-        let mut holdings =
-            Holdings { node, is_leaving, chunks: 0, sole: 0, example: None, version };
-        tx.each_chunk(|id, chunk| holdings.look_at(id, chunk, counts)).await?;
+        let intent = tx.peek_intent().await?;
+        let without = self.cluster_health(&tx, liveness).await?.without(&BTreeSet::from([node]));
+        let mut holdings = Holdings {
+            node,
+            is_leaving: known.is_leaving,
+            chunks: 0,
+            sole: 0,
+            example: None,
+            unknown: Unknown::default(),
+            version,
+            intent,
+        };
+        holdings.unknown =
+            tx.each_chunk(|id, chunk| holdings.count(id, chunk, &known, &without)).await?;
         Ok(holdings)
+    }
+
+    /// The nodes of a snapshot, with what heartbeats say of them.
+    async fn cluster_health(
+        &self,
+        tx: &Transaction,
+        liveness: &Liveness,
+    ) -> Result<Cluster, Error> {
+        let (mut cluster, now) = (Cluster::default(), self.now());
+        for (node, stored) in super::nodes::all(tx).await? {
+            let unheard = NodeLiveness::default();
+            let liveness = liveness.get(&node).unwrap_or(&unheard);
+            cluster.add_node(node, stored.intent(now), &stored.disks, liveness);
+        }
+        Ok(cluster)
     }
 }
 
 impl Safety {
-    /// Whether it is safe.
+    /// Whether it is safe, as far as all records can be read.
     pub fn is_safe(&self) -> bool {
-        self.chunks_below == 0
+        self.chunks_below == 0 && self.unknown.count == 0
     }
 
-    fn look_at(
-        &mut self,
-        id: ChunkId,
-        chunk: &Chunk,
-        replication: Replication,
-        nodes: &BTreeSet<NodeId>,
-        is_left: &dyn Fn(&Replica) -> bool,
-    ) {
-        // What has no replica there is as well or badly off afterwards as before.
-        let is_touched = chunk.good_replicas().any(|replica| nodes.contains(&replica.node));
-        if chunk.is_tombstone() || !is_touched {
-            return;
-        }
-        let left = chunk.good_replicas().filter(|replica| is_left(replica)).count();
-        let needed = usize::from(needed(chunk.wanted, replication));
-        self.chunks_unreadable += u64::from(left == 0);
+    fn count(&mut self, id: ChunkId, needed: u8, after: &Health) {
+        let left = after.count(after.readable);
+        self.chunks_unreadable += u64::from(after.spare_of(after.readable) < 0);
         if left < needed {
             self.chunks_below += 1;
+            let (left, needed) = (usize::from(left), usize::from(needed));
             self.example.get_or_insert(Shortfall { chunk: id, left, needed });
         }
     }
 }
 
-/// Good replicas that a chunk which wants so many must keep while nodes are down on purpose.
-fn needed(wanted: u8, replication: Replication) -> u8 {
-    replication.min_write_for(wanted).min(wanted.saturating_sub(1))
+/// Good parts that a chunk must keep while nodes are down on purpose.
+fn needed(chunk: &Chunk, replication: Replication) -> u8 {
+    match chunk.redundancy {
+        Redundancy::Replicated { copies } => needed_copies(copies, replication),
+        Redundancy::Erasure { k, .. } => k.saturating_add(1),
+    }
+}
+
+fn needed_copies(copies: u8, replication: Replication) -> u8 {
+    replication.min_write_for(copies).min(copies.saturating_sub(1))
 }
 
 impl Holdings {
-    fn look_at(&mut self, id: ChunkId, chunk: &Chunk, counts: &dyn Fn(&Replica) -> bool) {
-        if !chunk.replicas.iter().any(|replica| replica.node == self.node) {
+    fn count(&mut self, id: ChunkId, chunk: &Chunk, node: &Node, without: &Cluster) {
+        let here = chunk.replicas.iter().filter(|replica| node.has(replica.disk));
+        let mut here = here.filter(|replica| !replica.is_doomed()).peekable();
+        if chunk.is_tombstone() || here.peek().is_none() {
             return;
         }
         self.chunks += 1;
-        let is_good_here = chunk.good_replicas().any(|replica| replica.node == self.node);
-        let is_elsewhere = |replica: &Replica| replica.node != self.node && counts(replica);
-        let is_sole = is_good_here && !chunk.good_replicas().any(is_elsewhere);
-        if is_sole && !chunk.is_tombstone() {
+        if here.any(|replica| replica.is_sound()) && judge(chunk, without).is_missing() {
             self.sole += 1;
             self.example.get_or_insert(id);
         }
@@ -170,19 +209,17 @@ impl Holdings {
 }
 
 impl Transaction {
-    /// Shows every chunk at the snapshot, in id order.
-    async fn each_chunk(&self, mut show: impl FnMut(ChunkId, &Chunk)) -> Result<(), Error> {
-        let mut after = Bytes::new();
+    /// Shows every chunk at the snapshot that can be read, in id order. Returns what cannot.
+    async fn each_chunk(&self, mut show: impl FnMut(ChunkId, &Chunk)) -> Result<Unknown, Error> {
+        let (mut unknown, mut after) = (Unknown::default(), None);
         loop {
-            let page = self.range::<Chunk>(keys::CHUNKS, &after, Namespace::PAGE_LEN_MAX).await?;
-            let is_last = page.len() < Namespace::PAGE_LEN_MAX;
-            for entry in page {
-                after.clone_from(&entry.0);
-                let (id, chunk) = with_id(entry)?;
-                show(id, &chunk);
-            }
-            if is_last {
-                return Ok(());
+            let page = self.chunk_page(after.as_ref(), Namespace::PAGE_LEN_MAX).await?;
+            unknown.count += page.unreadable.len() as u64;
+            unknown.example = unknown.example.or(page.unreadable.into_iter().next());
+            page.chunks.iter().for_each(|(id, chunk)| show(*id, chunk));
+            after = page.next;
+            if after.is_none() {
+                return Ok(unknown);
             }
             // An engine in memory never waits, and others want to be served, too.
             tokio::task::yield_now().await;
@@ -210,7 +247,7 @@ mod tests {
             (5, all, 3),
             (3, one, 1),
         ] {
-            assert_eq!(needed(wanted, replication), wants, "{wanted} under {replication:?}");
+            assert_eq!(needed_copies(wanted, replication), wants, "{wanted} under {replication:?}");
         }
     }
 }

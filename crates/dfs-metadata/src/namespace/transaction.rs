@@ -135,8 +135,8 @@ impl Transaction {
         let (a, b) = (found.next().flatten(), found.next().flatten());
         self.expect(first.clone(), a.as_ref().map(|found| found.version));
         self.expect(second.clone(), b.as_ref().map(|found| found.version));
-        let a = a.map(|found| A::decode(first, &found.value, Level::NEWEST)).transpose()?;
-        let b = b.map(|found| B::decode(second, &found.value, Level::NEWEST)).transpose()?;
+        let a = a.map(|found| A::decode(first, &found.value, self.newest)).transpose()?;
+        let b = b.map(|found| B::decode(second, &found.value, self.newest)).transpose()?;
         Ok((a, b))
     }
 
@@ -156,8 +156,17 @@ impl Transaction {
         &self,
         keys: &[Bytes],
     ) -> Result<Vec<Option<R>>, Error> {
-        let found = self.look_many(keys).await?;
-        Ok(found.into_iter().map(|found| found.map(|(record, _)| record)).collect())
+        self.try_peek_many(keys).await?.into_iter().collect()
+    }
+
+    /// Reads records without any condition, in the order of the keys; each that cannot be read is
+    /// an error of its own.
+    pub(super) async fn try_peek_many<R: Record>(
+        &self,
+        keys: &[Bytes],
+    ) -> Result<Vec<Result<Option<R>, Error>>, Error> {
+        let found = self.try_look_many(keys).await?.into_iter();
+        Ok(found.map(|found| Ok(found?.map(|(record, _)| record))).collect())
     }
 
     /// Reads records with their versions, in the order of the keys.
@@ -165,13 +174,36 @@ impl Transaction {
         &self,
         keys: &[Bytes],
     ) -> Result<Vec<Option<(R, Revision)>>, Error> {
+        self.try_look_many(keys).await?.into_iter().collect()
+    }
+
+    async fn try_look_many<R: Record>(
+        &self,
+        keys: &[Bytes],
+    ) -> Result<Vec<Result<Option<(R, Revision)>, Error>>, Error> {
         let found = self.snapshot.get_many(keys).await?;
         let decode = |(key, found): (&Bytes, Option<Versioned>)| {
             let decode =
                 |found: Versioned| Ok((R::decode(key, &found.value, self.newest)?, found.version));
             found.map(decode).transpose()
         };
-        keys.iter().zip(found).map(decode).collect()
+        Ok(keys.iter().zip(found).map(decode).collect())
+    }
+
+    /// Reads records under a prefix, in key order, without any condition; each that cannot be
+    /// read is an error of its own.
+    pub(super) async fn try_range<R: Record>(
+        &self,
+        prefix: &[u8],
+        after: &[u8],
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Result<R, Error>)>, Error> {
+        let found = self.snapshot.range(prefix, after, limit).await?;
+        let decode = |(key, found): (Bytes, Versioned)| {
+            let record = R::decode(&key, &found.value, self.newest);
+            (key, record)
+        };
+        Ok(found.into_iter().map(decode).collect())
     }
 
     /// Reads records under a prefix, in key order, without any condition.
@@ -181,12 +213,8 @@ impl Transaction {
         after: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, R)>, Error> {
-        let found = self.snapshot.range(prefix, after, limit).await?;
-        let decode = |(key, found): (Bytes, Versioned)| {
-            let record = R::decode(&key, &found.value, self.newest)?;
-            Ok((key, record))
-        };
-        found.into_iter().map(decode).collect()
+        let found = self.try_range(prefix, after, limit).await?;
+        found.into_iter().map(|(key, record)| Ok((key, record?))).collect()
     }
 
     /// Reads the record with the greatest key under a prefix that is less than `key`, without any
@@ -199,7 +227,7 @@ impl Transaction {
         let Some((key, found)) = self.snapshot.last_before(prefix, key).await? else {
             return Ok(None);
         };
-        let record = R::decode(&key, &found.value, Level::NEWEST)?;
+        let record = R::decode(&key, &found.value, self.newest)?;
         Ok(Some((key, record)))
     }
 

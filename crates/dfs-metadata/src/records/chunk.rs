@@ -1,42 +1,126 @@
 //! Chunks: `k/`.
 
-use crate::codec::{Reader, Record, Writer};
-use dfs_types::{ChunkSeal, DiskId, Generation, InodeId, NodeId, Receipt, Stamp};
+use dfs_types::{ChunkSeal, Crc32c, DiskNumber, Generation, InodeId, Stamp};
 
-/// What is known of a chunk.
+use crate::codec::{Field, Reader, Record, Writer};
+
+/// A chunk and where its bytes are stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
     /// Its length and checksums.
     pub seal: ChunkSeal,
-    /// Who holds it.
+    /// How its bytes are kept redundantly.
+    pub redundancy: Redundancy,
+    /// Number of the policy under which it was written; 0 for the cluster's default.
+    pub policy: u32,
+    /// Its replicas, in any order; those that wait for their deletion included.
     pub replicas: Vec<Replica>,
-    /// Replicas wanted.
-    pub wanted: u8,
     /// Raised with each change of the replicas.
     pub generation: Generation,
-    /// Extents that refer to it. 0 for a tombstone, whose replicas are only still to be deleted.
+    /// Extents that refer to it. 0 for a tombstone, whose replicas only wait for their deletion.
     pub references: u32,
-    /// The file whose upload brought it.
+    /// The file whose upload wrote it.
     pub inode: InodeId,
 }
 
-/// A replica of a chunk on a node.
+/// How the bytes of a chunk are kept redundantly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redundancy {
+    /// As equal replicas of the whole chunk.
+    Replicated {
+        /// Replicas wanted.
+        copies: u8,
+    },
+    /// As data and parity fragments. No worker encodes chunks yet.
+    Erasure {
+        /// The code.
+        codec: u8,
+        /// Data fragments.
+        k: u8,
+        /// Parity fragments.
+        m: u8,
+        /// Blocks of 64 KiB in a fragment.
+        blocks: u32,
+        /// Checksums of the `k + m` fragments.
+        crcs: Vec<Crc32c>,
+    },
+}
+
+/// A replica of a chunk, or of one of its fragments, on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Replica {
-    /// The node.
-    pub node: NodeId,
     /// The disk.
-    pub disk: DiskId,
-    /// Which replica of the chunk on that node.
+    pub disk: DiskNumber,
+    /// What it holds: [`Self::WHOLE`], or the number of a fragment, data before parity.
+    pub part: u8,
+    /// Tells it from other replicas of the part on its node.
     pub stamp: Stamp,
-    /// Known to be bad or gone.
-    pub is_bad: bool,
+    /// What is known of it.
+    pub mark: ReplicaMark,
+    /// Number of the verdict that set the mark; 0 before the first one.
+    pub verdict: u64,
+}
+
+/// What is known of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReplicaMark {
+    /// Nothing speaks against it.
+    Sound,
+    /// Some of its blocks fail their checksums.
+    Bad,
+    /// Its node does not find it.
+    Gone,
+    /// It is to be deleted. Final for its stamp.
+    Doomed,
 }
 
 impl Replica {
-    /// The replica that a node vouches for.
-    pub fn of(receipt: &Receipt) -> Self {
-        Self { node: receipt.node, disk: receipt.disk, stamp: receipt.stamp, is_bad: false }
+    /// The part that is the whole chunk.
+    pub const WHOLE: u8 = 0;
+
+    /// A replica that was just written.
+    pub fn new(disk: DiskNumber, part: u8, stamp: Stamp) -> Self {
+        Self { disk, part, stamp, mark: ReplicaMark::Sound, verdict: 0 }
+    }
+
+    /// Whether nothing speaks against it.
+    pub fn is_sound(&self) -> bool {
+        self.mark == ReplicaMark::Sound
+    }
+
+    /// Whether it waits for its deletion.
+    pub fn is_doomed(&self) -> bool {
+        self.mark == ReplicaMark::Doomed
+    }
+}
+
+impl Redundancy {
+    /// What most chunks have; it takes no byte in a record.
+    const USUAL: Self = Self::Replicated { copies: 3 };
+
+    /// Replicas of a chunk that needs nothing: copies, or fragments of all kinds.
+    pub fn target(&self) -> u8 {
+        match self {
+            Self::Replicated { copies } => *copies,
+            Self::Erasure { k, m, .. } => k.saturating_add(*m),
+        }
+    }
+
+    /// Whether a chunk has exactly these parts when nothing is to be done for it. The order does
+    /// not matter.
+    fn asks_for(&self, parts: impl Iterator<Item = u8>) -> bool {
+        match self {
+            Self::Replicated { copies } => {
+                let mut count = 0;
+                let mut parts = parts.inspect(|_| count += 1);
+                parts.all(|part| part == Replica::WHOLE) && count == usize::from(*copies)
+            }
+            Self::Erasure { k, m, .. } => {
+                let mut parts: Vec<u8> = parts.collect();
+                parts.sort_unstable();
+                parts.into_iter().eq(1..=k.saturating_add(*m))
+            }
+        }
     }
 }
 
@@ -46,41 +130,135 @@ impl Chunk {
         self.references == 0
     }
 
-    /// Replicas not known to be bad.
-    pub fn good_replicas(&self) -> impl Iterator<Item = &Replica> {
-        self.replicas.iter().filter(|replica| !replica.is_bad)
+    /// Replicas that nothing speaks against.
+    pub fn sound_replicas(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(|replica| replica.is_sound())
+    }
+
+    /// Whether the record itself leaves nothing to repair: its sound replicas are exactly those
+    /// that its redundancy asks for, and none is bad or gone. Where they lie, and whether their
+    /// nodes answer, is not considered.
+    pub fn is_at_rest(&self) -> bool {
+        let is_damaged =
+            |replica: &Replica| matches!(replica.mark, ReplicaMark::Bad | ReplicaMark::Gone);
+        self.is_tombstone()
+            || self.redundancy.asks_for(self.sound_replicas().map(|replica| replica.part))
+                && !self.replicas.iter().any(is_damaged)
+    }
+
+    /// Whether bytes wait for their deletion, or the record for its removal.
+    pub fn awaits_deletion(&self) -> bool {
+        self.is_tombstone() || self.replicas.iter().any(Replica::is_doomed)
     }
 }
 
-impl Record for Chunk {
+/// Marks by their stored number.
+const MARKS: [ReplicaMark; 4] =
+    [ReplicaMark::Sound, ReplicaMark::Bad, ReplicaMark::Gone, ReplicaMark::Doomed];
+
+const PART: Field = Field::new(0);
+const MARK: Field = Field::new(1);
+const VERDICT: Field = Field::new(2);
+
+impl Replica {
+    const OPTIONAL: &'static [Field] = &[PART, MARK, VERDICT];
+
     fn write(&self, out: &mut Writer) {
-        out.chunk_seal(&self.seal);
-        out.list(&self.replicas, |out, replica| {
-            out.fixed(&replica.node.to_bytes());
-            out.fixed(&replica.disk.to_bytes());
-            out.number(replica.stamp.0);
-            out.bool(replica.is_bad);
+        let Self { disk, part, stamp, mark, verdict } = *self;
+        out.optional(|fields| {
+            fields.put(PART, part != Self::WHOLE, |out| out.u8(part));
+            fields.put(MARK, mark != ReplicaMark::Sound, |out| out.u8(mark as u8));
+            fields.put(VERDICT, verdict != 0, |out| out.number(verdict));
         });
-        out.u8(self.wanted);
-        out.number(self.generation.0);
-        out.number(u64::from(self.references));
-        out.inode(self.inode);
+        out.number(u64::from(disk.0));
+        out.number(stamp.0);
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let optional = input.optional(Self::OPTIONAL)?;
+        let read_mark = |input: &mut Reader<'_>| MARKS.get(usize::from(input.u8()?)).copied();
         Some(Self {
+            part: optional.read(input, PART, Reader::u8)?.unwrap_or(Self::WHOLE),
+            mark: optional.read(input, MARK, read_mark)?.unwrap_or(ReplicaMark::Sound),
+            verdict: optional.read(input, VERDICT, Reader::number)?.unwrap_or_default(),
+            disk: DiskNumber(input.u32()?),
+            stamp: Stamp(input.number()?),
+        })
+    }
+}
+
+impl Redundancy {
+    fn write(&self, out: &mut Writer) {
+        match self {
+            Self::Replicated { copies } => {
+                out.u8(0);
+                out.u8(*copies);
+            }
+            Self::Erasure { codec, k, m, blocks, crcs } => {
+                out.u8(1);
+                out.u8(*codec);
+                out.u8(*k);
+                out.u8(*m);
+                out.number(u64::from(*blocks));
+                out.list(crcs, |out, crc| out.fixed(&crc.0.to_be_bytes()));
+            }
+        }
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        match input.u8()? {
+            0 => Some(Self::Replicated { copies: input.u8()? }),
+            1 => {
+                let (codec, k, m) = (input.u8()?, input.u8()?, input.u8()?);
+                let blocks = input.u32()?;
+                let crc = |input: &mut Reader<'_>| {
+                    input.array().map(|bytes| Crc32c(u32::from_be_bytes(bytes)))
+                };
+                let crcs = input.list(crc)?;
+                let is_whole = crcs.len() == usize::from(k) + usize::from(m);
+                is_whole.then_some(Self::Erasure { codec, k, m, blocks, crcs })
+            }
+            _ => None,
+        }
+    }
+}
+
+const REDUNDANCY: Field = Field::new(0);
+const POLICY: Field = Field::new(1);
+const GENERATION: Field = Field::new(2);
+const REFERENCES: Field = Field::new(3);
+
+impl Record for Chunk {
+    const OPTIONAL: &'static [Field] = &[REDUNDANCY, POLICY, GENERATION, REFERENCES];
+
+    fn write(&self, out: &mut Writer) {
+        let Self { seal, redundancy, policy, replicas, generation, references, inode } = self;
+        out.optional(|fields| {
+            let is_unusual = *redundancy != Redundancy::USUAL;
+            fields.put(REDUNDANCY, is_unusual, |out| redundancy.write(out));
+            fields.put(POLICY, *policy != 0, |out| out.number(u64::from(*policy)));
+            let is_changed = *generation != Generation::FIRST;
+            fields.put(GENERATION, is_changed, |out| out.number(generation.0));
+            fields.put(REFERENCES, *references != 1, |out| out.number(u64::from(*references)));
+        });
+        out.chunk_seal(seal);
+        out.list(replicas, |out, replica| replica.write(out));
+        out.inode(*inode);
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let optional = input.optional(Self::OPTIONAL)?;
+        let redundancy = optional.read(input, REDUNDANCY, Redundancy::read)?;
+        let policy = optional.read(input, POLICY, Reader::u32)?;
+        let generation = optional.read(input, GENERATION, Reader::number)?;
+        let references = optional.read(input, REFERENCES, Reader::u32)?;
+        Some(Self {
+            redundancy: redundancy.unwrap_or(Redundancy::USUAL),
+            policy: policy.unwrap_or(0),
+            generation: generation.map_or(Generation::FIRST, Generation),
+            references: references.unwrap_or(1),
             seal: input.chunk_seal()?,
-            replicas: input.list(|input| {
-                Some(Replica {
-                    node: NodeId(input.wide()?),
-                    disk: DiskId(input.wide()?),
-                    stamp: Stamp(input.number()?),
-                    is_bad: input.bool()?,
-                })
-            })?,
-            wanted: input.u8()?,
-            generation: Generation(input.number()?),
-            references: input.u32()?,
+            replicas: input.list(Replica::read)?,
             inode: input.inode()?,
         })
     }

@@ -11,6 +11,7 @@ pub(crate) mod setting;
 pub(crate) mod stat;
 pub(crate) mod unlinked;
 pub(crate) mod upload;
+pub(crate) mod work;
 pub(crate) mod worker;
 pub(crate) mod xattrs;
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use dfs_types::{DiskId, Level, NodeState, RegistrationNumber, Timestamp};
+use dfs_types::{DiskId, DiskNumber, Level, NodeState, RegistrationNumber, Timestamp};
 
 use crate::codec::{Field, Reader, Record, Writer};
+use crate::health::NodeIntent;
 
 /// What is stored of a datanode. Heartbeats never touch it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +20,8 @@ pub struct Node {
     pub version: String,
     /// The newest write level that its program reads.
     pub level: Level,
-    /// Its disks when it registered.
-    pub disks: Vec<DiskId>,
+    /// Every disk that it ever registered with, as chunk records may name them.
+    pub disks: Vec<NodeDisk>,
     /// The registration in use; 0 before the first one was taken into use.
     pub confirmed: RegistrationNumber,
     /// The greatest number handed out; equal to `confirmed` when that one is in use.
@@ -31,6 +32,17 @@ pub struct Node {
     pub maintenance_until: Option<Timestamp>,
     /// It is being looked at whether it can go: meanwhile its receipts count for nothing.
     pub is_leaving: bool,
+}
+
+/// A disk of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeDisk {
+    /// How chunk records name it.
+    pub number: DiskNumber,
+    /// What the disk itself says.
+    pub id: DiskId,
+    /// Whether the node had it when it registered last.
+    pub is_present: bool,
 }
 
 /// The states that are stored, by their stored number.
@@ -61,6 +73,15 @@ impl Node {
         (!left.is_zero() && left <= Self::MAINTENANCE_MAX).then_some(left)
     }
 
+    /// What an administrator wants of it at this moment.
+    pub fn intent(&self, now: Timestamp) -> NodeIntent {
+        NodeIntent {
+            state: self.state,
+            is_leaving: self.is_leaving,
+            in_maintenance: self.maintenance_left(now).is_some(),
+        }
+    }
+
     /// Whether a state is one that an administrator can wish for.
     pub(crate) fn can_be(state: NodeState) -> bool {
         STATES.contains(&state)
@@ -69,6 +90,17 @@ impl Node {
     /// Whether its receipts count: it takes part, and nobody has verified that it is empty.
     pub(crate) fn may_hold_replicas(&self) -> bool {
         matches!(self.state, NodeState::Active | NodeState::Draining) && !self.is_leaving
+    }
+
+    /// The number of a disk that the node has.
+    pub(crate) fn disk_number(&self, disk: DiskId) -> Option<DiskNumber> {
+        let found = self.disks.iter().find(|found| found.id == disk && found.is_present);
+        found.map(|found| found.number)
+    }
+
+    /// Whether a disk is, or was, one of this node.
+    pub(crate) fn has(&self, disk: DiskNumber) -> bool {
+        self.disks.iter().any(|found| found.number == disk)
     }
 }
 
@@ -88,7 +120,11 @@ impl Record for Node {
         });
         out.bytes(self.address.as_bytes());
         out.bytes(self.version.as_bytes());
-        out.list(&self.disks, |out, disk| out.fixed(&disk.to_bytes()));
+        out.list(&self.disks, |out, disk| {
+            out.number(u64::from(disk.number.0));
+            out.fixed(&disk.id.to_bytes());
+            out.bool(disk.is_present);
+        });
         out.number(self.confirmed.0);
         out.number(self.pending.0);
         let state = STATES.iter().position(|state| *state == self.state);
@@ -105,7 +141,13 @@ impl Record for Node {
             level: optional.read(input, LEVEL, Reader::u32)?.map_or(Level::FIRST, Level),
             address: input.text()?,
             version: input.text()?,
-            disks: input.list(|input| input.wide().map(DiskId))?,
+            disks: input.list(|input| {
+                Some(NodeDisk {
+                    number: DiskNumber(input.u32()?),
+                    id: input.wide().map(DiskId)?,
+                    is_present: input.bool()?,
+                })
+            })?,
             confirmed: RegistrationNumber(input.number()?),
             pending: RegistrationNumber(input.number()?),
             state: *STATES.get(usize::from(input.u8()?))?,

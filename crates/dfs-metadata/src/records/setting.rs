@@ -1,6 +1,6 @@
 //! Settings and counters of the cluster: `s/`.
 
-use dfs_types::{ChunkId, ClientId, ClusterId, Incarnation, InodeId, SealKey};
+use dfs_types::{ChunkId, ClientId, ClusterId, DiskNumber, Incarnation, InodeId, SealKey};
 
 use crate::codec::{Reader, Record, Writer};
 
@@ -42,6 +42,10 @@ pub(crate) struct ClientFloor(pub(crate) ClientId);
 /// `s/inodes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NextInode(pub(crate) InodeId);
+
+/// `s/disks`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NextDisk(pub(crate) DiskNumber);
 
 /// `s/migration`: the source of which the store is an unfinished copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +113,16 @@ impl Record for NextInode {
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         input.inode().map(Self)
+    }
+}
+
+impl Record for NextDisk {
+    fn write(&self, out: &mut Writer) {
+        out.number(u64::from(self.0.0));
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        input.u32().map(DiskNumber).map(Self)
     }
 }
 

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, Change, ChunkId, ChunkSeal, ClusterId, CoordinatorId, Crc32c, DiskId, FileKind,
-    FileTime, Generation, Incarnation, InodeId, Level, Name, NodeId, NodeState, RegistrationNumber,
-    Revision, SealKey, Sha256, Stamp, Timestamp, XattrName,
+    Attributes, Change, ChunkId, ChunkSeal, ClusterId, CoordinatorId, Crc32c, DiskId, DiskNumber,
+    FileKind, FileTime, Generation, Incarnation, InodeId, Level, Name, NodeState,
+    RegistrationNumber, Revision, SealKey, Sha256, Stamp, Timestamp, XattrName,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
 use super::answer::{Answer, Kept};
-use super::chunk::{Chunk, Replica};
+use super::chunk::{Chunk, Redundancy, Replica, ReplicaMark};
 use super::entry::Entry;
 use super::extent::Extent;
 use super::format::{Coordinator, Coordinators, StoreFormat, Upgrade};
 use super::inode::{Content, Directory, File, Inode, Link, Times};
-use super::node::Node;
+use super::node::{Node, NodeDisk};
 use super::setting::{Cluster, Floor, Mark, NextInode};
 use super::unlinked::Unlinked;
 use super::upload::Upload;
@@ -328,28 +328,55 @@ fn inode() -> impl Strategy<Value = Inode> {
     )
 }
 
-fn copy() -> impl Strategy<Value = Replica> {
-    (any::<u128>(), any::<u128>(), number(), any::<bool>()).prop_map(
-        |(node, disk, stamp, is_bad)| Replica {
-            node: NodeId(node),
-            disk: DiskId(disk),
+fn replica() -> impl Strategy<Value = Replica> {
+    let marks = prop_oneof![
+        Just(ReplicaMark::Sound),
+        Just(ReplicaMark::Bad),
+        Just(ReplicaMark::Gone),
+        Just(ReplicaMark::Doomed),
+    ];
+    (any::<u32>(), 0..4_u8, number(), marks, 0..3_u64).prop_map(
+        |(disk, part, stamp, mark, verdict)| Replica {
+            disk: DiskNumber(disk),
+            part,
             stamp: Stamp(stamp),
-            is_bad,
+            mark,
+            verdict,
         },
     )
 }
 
+fn redundancy() -> impl Strategy<Value = Redundancy> {
+    let replicated = any::<u8>().prop_map(|copies| Redundancy::Replicated { copies });
+    let coded = (any::<u8>(), 1..9_u8, 1..5_u8, any::<u32>(), any::<u32>());
+    let coded = coded.prop_map(|(codec, k, m, blocks, crc)| {
+        let crcs = (0..u32::from(k + m)).map(|part| Crc32c(crc ^ part)).collect();
+        Redundancy::Erasure { codec, k, m, blocks, crcs }
+    });
+    prop_oneof![replicated, coded]
+}
+
 fn chunk() -> impl Strategy<Value = Chunk> {
-    (seal(), vec(copy(), 0..5), any::<u8>(), number(), small_number(), inode_id()).prop_map(
-        |(seal, replicas, wanted, generation, references, inode)| Chunk {
+    let replicas = vec(replica(), 0..5);
+    (seal(), replicas, redundancy(), 0..3_u32, number(), small_number(), inode_id()).prop_map(
+        |(seal, replicas, redundancy, policy, generation, references, inode)| Chunk {
             seal,
+            redundancy,
+            policy,
             replicas,
-            wanted,
             generation: Generation(generation),
             references,
             inode,
         },
     )
+}
+
+fn disk() -> impl Strategy<Value = NodeDisk> {
+    (any::<u32>(), any::<u128>(), any::<bool>()).prop_map(|(number, id, is_present)| NodeDisk {
+        number: DiskNumber(number),
+        id: DiskId(id),
+        is_present,
+    })
 }
 
 fn node() -> impl Strategy<Value = Node> {
@@ -362,14 +389,14 @@ fn node() -> impl Strategy<Value = Node> {
     ];
     let texts = [".*", ".*", ".*", ".*"];
     let wishes = (states, option::of(time()), any::<bool>(), level());
-    (texts, vec(any::<u128>(), 0..4), number(), number(), wishes).prop_map(
+    (texts, vec(disk(), 0..4), number(), number(), wishes).prop_map(
         |([address, zone, host, version], disks, confirmed, pending, wishes)| Node {
             address,
             zone,
             host,
             version,
             level: wishes.3,
-            disks: disks.into_iter().map(DiskId).collect(),
+            disks,
             confirmed: RegistrationNumber(confirmed),
             pending: RegistrationNumber(pending),
             state: wishes.0,
@@ -436,11 +463,16 @@ fn level_1_is_stored_in_these_bytes() {
     let ctime = Timestamp::from_millis(1_700_000_000_000);
     let inode = Inode::new(attributes, ctime, Content::File(file));
     let entry = Entry::new(InodeId(258), FileKind::Symlink);
-    let replica = Replica { node: NodeId(1), disk: DiskId(2), stamp: Stamp(3), is_bad: true };
+    let replica = Replica {
+        mark: ReplicaMark::Bad,
+        verdict: 5,
+        ..Replica::new(DiskNumber(2), Replica::WHOLE, Stamp(3))
+    };
     let chunk = Chunk {
         seal: ChunkSeal { length: 300, crc32c: Crc32c(0x0102_0304), sha256: Sha256([0xab; 32]) },
-        replicas: vec![replica],
-        wanted: 3,
+        redundancy: Redundancy::Replicated { copies: 2 },
+        policy: 0,
+        replicas: vec![replica, Replica::new(DiskNumber(300), Replica::WHOLE, Stamp(4))],
         generation: Generation(9),
         references: 1,
         inode: InodeId(258),
@@ -463,13 +495,12 @@ fn level_1_is_stored_in_these_bytes() {
         hexadecimal(chunk.encode(Level::NEWEST)),
         concat!(
             "01",
+            "05000209",
             "ac0201020304",
             "abababababababababababababababababababababababababababababababab",
-            "01",
-            "00000000000000000000000000000001000000000000000000000000000000020301",
-            "03",
-            "09",
-            "01",
+            "02",
+            "0601050203",
+            "00ac0204",
             "8202",
         )
     );
@@ -487,6 +518,24 @@ fn the_records_of_a_small_file_are_small() {
     assert_eq!(inode.encode(Level::NEWEST).len(), 35);
     let entry = Entry::new(InodeId(1 << 20), FileKind::File);
     assert_eq!(entry.encode(Level::NEWEST).len(), 5);
+}
+
+#[test]
+fn a_record_with_three_replicas_takes_at_most_100_bytes() {
+    let replicas = [1_999, 70_000, 120_000];
+    let chunk = Chunk {
+        seal: ChunkSeal { length: 64 << 20, crc32c: Crc32c(u32::MAX), sha256: Sha256([0xab; 32]) },
+        redundancy: Redundancy::Replicated { copies: 3 },
+        policy: 0,
+        replicas: replicas
+            .map(|disk| Replica::new(DiskNumber(disk), Replica::WHOLE, Stamp(300 << 40 | 9_999)))
+            .to_vec(),
+        generation: Generation::FIRST,
+        references: 1,
+        inode: InodeId(1 << 34),
+    };
+    let len = chunk.encode(Level::FIRST).len();
+    assert!(len <= 100, "{len}");
 }
 
 #[test]

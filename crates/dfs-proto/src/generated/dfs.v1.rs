@@ -3704,7 +3704,7 @@ pub struct NodeStatus {
     pub maintenance_left_ms: ::core::option::Option<u64>,
 }
 /// How the data is. Counts are of chunks.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplicationStatus {
     /// Whether the counts below are known; false while the first scan runs.
     #[prost(bool, tag = "1")]
@@ -3727,6 +3727,13 @@ pub struct ReplicationStatus {
     /// Revision of the metadata the counts belong to.
     #[prost(uint64, tag = "7")]
     pub revision: u64,
+    /// Records of the metadata that background work cannot read and skips, up to 10,000: of chunks,
+    /// and of unlinked files. What they say is unknown.
+    #[prost(uint64, tag = "8")]
+    pub unreadable_records: u64,
+    /// The key of one of them and why it cannot be read; empty when there is none.
+    #[prost(string, tag = "9")]
+    pub unreadable_example: ::prost::alloc::string::String,
 }
 /// One background worker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

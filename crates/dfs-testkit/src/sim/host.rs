@@ -2,8 +2,9 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use dfs_chunkstore::sim::SimFs;
 use dfs_chunkstore::{Fs, Pool};
@@ -35,12 +36,18 @@ pub(super) struct Machine {
     seed: u64,
     lives: AtomicU64,
     trace: Trace,
+    /// What was wrong with the metadata, if anything.
+    problem: Mutex<Option<String>>,
 }
+
+/// Simulated time between two checks of the metadata.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
 
 impl Machine {
     pub(super) fn new(name: &'static str, kind: Disks, seed: u64, trace: Trace) -> Arc<Self> {
         let disks = SimFs::new();
-        Arc::new(Self { name, disks, kind, seed, lives: AtomicU64::new(0), trace })
+        let (lives, problem) = (AtomicU64::new(0), Mutex::default());
+        Arc::new(Self { name, disks, kind, seed, lives, trace, problem })
     }
 
     fn fs(&self) -> Arc<dyn Fs> {
@@ -97,11 +104,34 @@ impl Machine {
             init(engine.clone(), &SimClock, &*random, settings.init_options()?).await?;
         }
         let network = Arc::new(SimNetwork);
+        let checked = engine.clone();
         let components = Components { engine, network, clock: Arc::new(SimClock), random };
         let service = Service::start(settings, components).await?;
         // Nobody gives the order to stop: machines crash.
         let (_never, shutdown) = Shutdown::new();
-        Ok(service.run(shutdown).await?)
+        tokio::select! {
+            ended = service.run(shutdown) => Ok(ended?),
+            failed = self.check(&*checked) => failed,
+        }
+    }
+
+    /// Checks all records again and again, and recounts which work keys follow from them. Ends
+    /// when something is wrong.
+    async fn check(&self, engine: &dyn Engine) -> Result<(), Failed> {
+        loop {
+            tokio::time::sleep(CHECK_EVERY).await;
+            let report = dfs_metadata::check::check(engine, &|_| ()).await?;
+            if !report.is_clean() {
+                let found = format!("the metadata is not clean: {:?}", report.problems);
+                *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
+                return Err(found.into());
+            }
+        }
+    }
+
+    /// What was wrong with the metadata, if anything.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn store(&self, random: Arc<SeededRandom>) -> Result<(), Failed> {

@@ -4,8 +4,8 @@
 //! Machines crash and lose what they did not sync, links are cut, held up and slowed down, while
 //! workers put, read, rename, list and delete. [`run`] says what was wrong, if anything: a read of
 //! anything but one whole version that may have been there, an acknowledged file that is lost, a
-//! replica that is not made again. The same seed always does the same, so that what was found can be
-//! looked at again.
+//! replica that is not made again, metadata that a check finds fault with at any moment. The same
+//! seed always does the same, so that what was found can be looked at again.
 
 mod disk;
 mod faults;
@@ -185,8 +185,12 @@ fn simulate(
     let work = shared.clone();
     sim.client(CLIENT, async move { Ok(workload::run(client, work, seed).await?) });
 
+    let coordinator = machines[0].clone();
     let mut faults = Faults::plan(seed ^ 0xfa17, machines, trace.clone());
     loop {
+        if let Some(problem) = coordinator.problem() {
+            return Err(problem);
+        }
         if sim.step().map_err(|error| error.to_string())? {
             return Ok((sim.elapsed(), faults.begun));
         }

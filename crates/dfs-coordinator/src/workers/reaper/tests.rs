@@ -135,6 +135,7 @@ fn view(free: u64, is_full: bool, state: NodeState) -> View {
             maintenance_until: None,
             is_leaving: false,
             registration: RegistrationNumber(1),
+            disks: Vec::new(),
         },
         state,
         disks: Vec::new(),

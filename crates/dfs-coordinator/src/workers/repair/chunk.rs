@@ -4,19 +4,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use dfs_metadata::engine::LeaseGrant;
-use dfs_metadata::namespace::{Chunk, Replica, ReplicaId};
+use dfs_metadata::health::{Cluster, ReplicaHealth, judge};
+use dfs_metadata::namespace::{Chunk, Disks, Replica, ReplicaId, ReplicaMark, Verdict};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
-use dfs_types::{ChunkId, ErrorCode, NodeId, NodeState, Receipt, Scope};
+use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, Scope};
 use dfs_workers::Handle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::Error;
 use crate::core::Core;
-use crate::lost::Lost;
 use crate::placement::candidates;
 use crate::registry::View;
-use crate::workers::{ChunkHealth, WORKER_LEASE, orders};
+use crate::workers::orders::ReplicaToDelete;
+use crate::workers::{RepairNeed, WORKER_LEASE, orders};
 
 /// Tries to commit replicas that were made.
 const COMMIT_TRIES: u32 = 4;
@@ -32,8 +33,8 @@ pub(super) struct ChunkRepair {
 /// How a repair ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RepairResult {
-    /// How the chunk is now; `None` when it is not needed any more.
-    pub(super) condition: Option<ChunkHealth>,
+    /// What the chunk needs now; `None` when it is not needed any more.
+    pub(super) need: Option<RepairNeed>,
     /// Replicas made.
     pub(super) replicas: u64,
     pub(super) outcome: RepairOutcome,
@@ -58,16 +59,16 @@ struct Plan {
     /// Who shall get a replica.
     targets: Vec<NodeId>,
     /// Replicas, bad or lost, that have to go first, as there is no other node.
-    displaced: Vec<ReplicaId>,
+    displaced: Vec<(NodeId, ReplicaId)>,
 }
 
 impl ChunkRepair {
     /// Does what can be done for a chunk at this moment.
     pub(super) async fn run(&self, chunk: ChunkId) -> Result<RepairResult, Error> {
         let Some(mut record) = self.read(chunk).await? else {
-            return Ok(RepairResult { condition: None, replicas: 0, outcome: RepairOutcome::Done });
+            return Ok(RepairResult { need: None, replicas: 0, outcome: RepairOutcome::Done });
         };
-        if self.condition(&record).is_some_and(|now| now.good >= now.wanted) {
+        if self.need(&record).is_some_and(RepairNeed::is_complete) {
             return self.commit(chunk, record, &[]).await;
         }
         let plan = self.plan(&record);
@@ -99,23 +100,23 @@ impl ChunkRepair {
         Ok(records.into_iter().flatten().next().filter(|record| !record.is_tombstone()))
     }
 
-    fn lost(&self) -> Lost {
-        self.core.registry().lost(Instant::now())
+    fn cluster(&self) -> Cluster {
+        self.core.registry().cluster(Instant::now())
     }
 
-    fn condition(&self, record: &Chunk) -> Option<ChunkHealth> {
-        ChunkHealth::of(record, &self.lost())
+    fn need(&self, record: &Chunk) -> Option<RepairNeed> {
+        RepairNeed::of(record, &self.cluster())
     }
 
     fn ended(&self, record: &Chunk, outcome: RepairOutcome) -> RepairResult {
-        RepairResult { condition: self.condition(record), replicas: 0, outcome }
+        RepairResult { need: self.need(record), replicas: 0, outcome }
     }
 
     fn plan(&self, record: &Chunk) -> Plan {
         let now = Instant::now();
-        let (views, lost) = {
+        let (views, cluster) = {
             let registry = self.core.registry();
-            (registry.views(now), registry.lost(now))
+            (registry.views(now), registry.cluster(now))
         };
         let select = |candidates: &[Candidate], count| {
             let request = PlacementRequest {
@@ -125,41 +126,39 @@ impl ChunkRepair {
             };
             self.core.selector.select(candidates, &request, &*self.core.random)
         };
-        plan(record, &views, &lost, select)
+        plan(record, &views, &cluster, select)
     }
 
-    /// Takes bad replicas out of the record and away from their nodes, so that there is room for
-    /// good ones. `None` when that did not work.
+    /// Dooms bad replicas, has them deleted, and takes them out of the record, so that there is
+    /// room for good ones. `None` when that did not work.
     async fn displace(
         &self,
         chunk: ChunkId,
         record: &Chunk,
-        displaced: &[ReplicaId],
+        displaced: &[(NodeId, ReplicaId)],
     ) -> Result<Option<Chunk>, Error> {
+        let (namespace, scope) = (&self.core.namespace, Scope::internal());
         let fence = self.lease.fence(WORKER_LEASE);
+        let ids: Vec<ReplicaId> = displaced.iter().map(|(_, replica)| *replica).collect();
         let generation = record.generation;
-        let swapped = self
-            .core
-            .namespace
-            .swap_replicas(Scope::internal(), chunk, generation, &[], displaced, Some(&fence))
-            .await;
-        let without = match swapped {
-            Ok(without) => without,
+        let doomed =
+            namespace.swap_replicas(scope, chunk, generation, &[], &ids, Some(&fence)).await;
+        match doomed {
+            Ok(_) => {}
             Err(error) if is_overtaken(&error) => return Ok(None),
-            Err(error) => return Err(Error::metadata("removing a bad replica")(error)),
-        };
-        self.order_away(chunk, displaced.iter().copied());
-        for replica in displaced {
+            Err(error) => return Err(Error::metadata("dooming a bad replica")(error)),
+        }
+        for (node, replica) in displaced {
             let doomed = (chunk, replica.stamp);
-            let ordered = orders::delete(&self.core, &self.lease, replica.node, &[doomed]).await;
-            let is_gone = ordered.as_ref().is_ok_and(Vec::is_empty);
-            if !is_gone {
-                warn!(%chunk, node = %replica.node, ?ordered, "a bad replica could not be deleted");
+            let ordered = orders::delete(&self.core, &self.lease, *node, &[doomed]).await;
+            if !ordered.as_ref().is_ok_and(Vec::is_empty) {
+                warn!(%chunk, %node, ?ordered, "a bad replica could not be deleted");
                 return Ok(None);
             }
-            crate::lock(&self.core.background.deletions).done(replica.node, &[doomed]);
         }
-        Ok(Some(without))
+        let forgotten = namespace.forget_replicas(scope, chunk, &ids, Some(&fence)).await;
+        forgotten.map_err(Error::metadata("noting that a bad replica was deleted"))?;
+        self.read(chunk).await
     }
 
     /// Makes replicas from the first source that can.
@@ -197,29 +196,32 @@ impl ChunkRepair {
         Vec::new()
     }
 
-    /// Notes that a node does not have the good replica that the record has of it: it says so itself.
+    /// Notes that a node does not have the replica that the record has of it: it says so itself.
     async fn condemn(&self, chunk: ChunkId, record: &Chunk, node: NodeId) {
-        let fence = self.lease.fence(WORKER_LEASE);
-        for replica in record.good_replicas().filter(|replica| replica.node == node) {
-            let replica = ReplicaId::of(replica);
+        const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
+        let (cluster, fence) = (self.cluster(), self.lease.fence(WORKER_LEASE));
+        let is_there = |replica: &&Replica| cluster.node(replica.disk) == Some(node);
+        for replica in record.sound_replicas().filter(is_there) {
+            let (namespace, at) = (&self.core.namespace, (node, replica.stamp));
             let noted =
-                self.core.namespace.mark_bad(Scope::internal(), chunk, replica, Some(&fence)).await;
+                namespace.mark_replica(Scope::internal(), chunk, at, BAD, Some(&fence)).await;
             if let Err(error) = noted {
                 warn!(%chunk, %node, %error, "a replica that is gone could not be noted");
             }
         }
     }
 
-    /// Orders a replica away that a node holds, but no record counts: left by a repair that was cut
+    /// Has a replica deleted that a node holds, but no record names: left by a repair that was cut
     /// off. The next try finds the place free.
     async fn clear(&self, chunk: ChunkId, node: NodeId) {
         let found = orders::find(&self.core, node, chunk).await;
         let Ok(Some(stamp)) = found else { return };
         // The record is read after the replica was found: only this worker adds replicas to it.
         let Ok(Some(record)) = self.read(chunk).await else { return };
-        if record.replicas.iter().all(|replica| replica.node != node) {
+        let Ok(disks) = self.core.namespace.disks_of([&record]).await else { return };
+        if record.replicas.iter().all(|replica| disks.node(replica.disk) != Some(node)) {
             info!(%chunk, %node, "a replica that was left over is deleted");
-            self.order_away(chunk, [ReplicaId { node, stamp }]);
+            self.discard(&[(node, (chunk, stamp))]).await;
         }
     }
 
@@ -231,20 +233,20 @@ impl ChunkRepair {
         receipts: &[Receipt],
     ) -> Result<RepairResult, Error> {
         let fence = self.lease.fence(WORKER_LEASE);
-        let made = receipts.iter().map(|made| ReplicaId { node: made.node, stamp: made.stamp });
+        let made: Vec<_> = receipts.iter().map(|made| (made.node, (chunk, made.stamp))).collect();
+        let replicas = receipts.len() as u64;
         for _ in 0..COMMIT_TRIES {
-            let lost = self.lost();
-            let replaced = replaced(&record, &lost, receipts.len());
+            let cluster = self.cluster();
+            let replaced = replaced(&record, &cluster, receipts.len());
             if receipts.is_empty() && replaced.is_empty() {
                 return Ok(self.ended(&record, RepairOutcome::Done));
             }
-            let swapped = self
-                .core
-                .namespace
+            let (namespace, generation) = (&self.core.namespace, record.generation);
+            let swapped = namespace
                 .swap_replicas(
                     Scope::internal(),
                     chunk,
-                    record.generation,
+                    generation,
                     receipts,
                     &replaced,
                     Some(&fence),
@@ -252,31 +254,22 @@ impl ChunkRepair {
                 .await;
             match swapped {
                 Ok(record) => {
-                    self.order_away(chunk, replaced);
-                    let condition = ChunkHealth::of(&record, &lost);
-                    let replicas = receipts.len() as u64;
-                    return Ok(RepairResult { condition, replicas, outcome: RepairOutcome::Done });
+                    let need = RepairNeed::of(&record, &cluster);
+                    return Ok(RepairResult { need, replicas, outcome: RepairOutcome::Done });
                 }
                 Err(error) if is_overtaken(&error) => {
                     let Some(newer) = self.read(chunk).await? else {
-                        self.order_away(chunk, made);
-                        return Ok(RepairResult {
-                            condition: None,
-                            replicas: 0,
-                            outcome: RepairOutcome::Done,
-                        });
+                        self.discard(&made).await;
+                        let outcome = RepairOutcome::Done;
+                        return Ok(RepairResult { need: None, replicas: 0, outcome });
                     };
                     record = newer;
-                    // Counted by a commit of which no answer came: never to be ordered away.
-                    if made
-                        .clone()
-                        .all(|made| record.replicas.iter().any(|c| ReplicaId::of(c) == made))
-                    {
-                        let replicas = receipts.len() as u64;
-                        return Ok(RepairResult {
-                            replicas,
-                            ..self.ended(&record, RepairOutcome::Done)
-                        });
+                    let disks = namespace.disks_of([&record]).await;
+                    let disks = disks.map_err(Error::metadata("reading the disks of a chunk"))?;
+                    // Counted by a commit of which no answer came: never to be discarded.
+                    if receipts.iter().all(|made| names(&record, &disks, made)) {
+                        let ended = self.ended(&record, RepairOutcome::Done);
+                        return Ok(RepairResult { replicas, ..ended });
                     }
                 }
                 Err(error @ dfs_metadata::Error::BadReceipt { .. }) => {
@@ -286,16 +279,29 @@ impl ChunkRepair {
                 Err(error) => return Err(Error::metadata("counting new replicas")(error)),
             }
         }
-        self.order_away(chunk, made);
+        self.discard(&made).await;
         Ok(self.ended(&record, RepairOutcome::Failed))
     }
 
-    fn order_away(&self, chunk: ChunkId, replicas: impl IntoIterator<Item = ReplicaId>) {
-        let mut deletions = crate::lock(&self.core.background.deletions);
-        for replica in replicas {
-            deletions.push(replica.node, (chunk, replica.stamp));
+    /// Has replicas deleted that no record names. One that a node keeps all the same is in the way
+    /// of nothing but another replica on that node, and is deleted then.
+    async fn discard(&self, replicas: &[(NodeId, ReplicaToDelete)]) {
+        for (node, replica) in replicas.iter().copied() {
+            let ordered = orders::delete(&self.core, &self.lease, node, &[replica]).await;
+            if !ordered.as_ref().is_ok_and(Vec::is_empty) {
+                warn!(chunk = %replica.0, %node, ?ordered, "a replica is left over");
+            }
         }
     }
+}
+
+/// Whether a record names the replica of a receipt.
+fn names(record: &Chunk, disks: &Disks, made: &Receipt) -> bool {
+    record.replicas.iter().any(|replica| {
+        let location = disks.get(replica.disk);
+        replica.stamp == made.stamp
+            && location.is_some_and(|it| (it.node, it.disk) == (made.node, made.disk))
+    })
 }
 
 /// Whether the record was changed by others, or is gone.
@@ -312,46 +318,44 @@ fn is_overtaken(error: &dfs_metadata::Error) -> bool {
 
 /// Replicas that are not needed once `added` others count: those that are bad or lost. None
 /// while there would be too few without them.
-fn replaced(record: &Chunk, lost: &Lost, added: usize) -> Vec<ReplicaId> {
-    let counts = |replica: &Replica| !replica.is_bad && !lost.has(replica);
-    let good = record.replicas.iter().filter(|replica| counts(replica)).count();
-    if good + added < usize::from(record.wanted).max(1) {
+fn replaced(record: &Chunk, cluster: &Cluster, added: usize) -> Vec<ReplicaId> {
+    let health = judge(record, cluster);
+    if usize::from(health.count(health.durable)) + added < usize::from(health.target).max(1) {
         return Vec::new();
     }
-    record.replicas.iter().filter(|replica| !counts(replica)).map(ReplicaId::of).collect()
+    let replicas = record.replicas.iter().zip(health.replicas);
+    let is_over = |health: ReplicaHealth| !health.is_durable() && health != ReplicaHealth::Doomed;
+    replicas.filter(|(_, health)| is_over(*health)).map(|(it, _)| ReplicaId::of(it)).collect()
 }
 
 /// Where to copy from and to. `select` chooses so many among candidates.
 fn plan(
     record: &Chunk,
     views: &[View],
-    lost: &Lost,
+    cluster: &Cluster,
     mut select: impl FnMut(&[Candidate], usize) -> Vec<NodeId>,
 ) -> Plan {
-    let counts = |replica: &&Replica| !replica.is_bad && !lost.has(replica);
-    let good: Vec<NodeId> =
-        record.replicas.iter().filter(counts).map(|replica| replica.node).collect();
-    let view_of = |node: NodeId| views.iter().find(|view| view.node == node);
-    let mut sources: Vec<(u8, NodeId)> = good
+    let health = judge(record, cluster);
+    let missing = usize::from(health.lacks());
+    let on = |replica: &Replica| cluster.node(replica.disk);
+    let mut good: Vec<(ReplicaHealth, NodeId)> = record
+        .replicas
         .iter()
-        .filter_map(|node| view_of(*node))
-        .map(|view| {
-            let rank = match view.state {
-                NodeState::Active => 0,
-                state if state.serves_reads() => 1,
-                _ => 2,
-            };
-            (rank, view.node)
-        })
+        .zip(health.replicas)
+        .filter(|(_, health)| health.is_durable())
+        .filter_map(|(replica, health)| Some((health, on(replica)?)))
         .collect();
-    sources.sort_by_key(|(rank, _)| *rank);
+    good.sort_by_key(|(health, _)| *health);
+    let good: Vec<NodeId> = good.into_iter().map(|(_, node)| node).collect();
+    let view_of = |node: NodeId| views.iter().find(|view| view.node == node);
+    let sources = good.iter().copied().filter(|node| view_of(*node).is_some()).collect();
     let zones: BTreeSet<&str> = good
         .iter()
         .filter_map(|node| view_of(*node))
         .map(|view| view.member.zone.as_str())
         .filter(|zone| !zone.is_empty())
         .collect();
-    let holds = |node: NodeId| record.replicas.iter().any(|replica| replica.node == node);
+    let holds = |node: NodeId| record.replicas.iter().any(|replica| on(replica) == Some(node));
     let candidates = candidates(views, record.seal.length);
     let free: Vec<Candidate> = candidates.iter().filter(|c| !holds(c.node)).cloned().collect();
     let (same_zone, other_zone): (Vec<_>, Vec<_>) =
@@ -360,7 +364,6 @@ fn plan(
         .into_iter()
         .filter(|candidate| holds(candidate.node) && !good.contains(&candidate.node))
         .collect();
-    let missing = usize::from(record.wanted).saturating_sub(good.len());
     let mut targets = Vec::new();
     for group in [&other_zone, &same_zone] {
         targets.extend(select(group, missing - targets.len()));
@@ -369,16 +372,21 @@ fn plan(
     let displaced = record
         .replicas
         .iter()
-        .filter(|replica| over_bad.contains(&replica.node))
-        .map(ReplicaId::of)
+        .filter_map(|replica| Some((on(replica)?, ReplicaId::of(replica))))
+        .filter(|(node, _)| over_bad.contains(node))
         .collect();
     targets.extend(over_bad);
-    Plan { sources: sources.into_iter().map(|(_, node)| node).collect(), targets, displaced }
+    Plan { sources, targets, displaced }
 }
 
 #[cfg(test)]
 mod tests {
-    use dfs_types::{ChunkSeal, Crc32c, DiskId, Generation, InodeId, RegistrationNumber};
+    use dfs_metadata::health::{Contact, NodeIntent, NodeLiveness};
+    use dfs_metadata::namespace::{NodeDisk, Redundancy};
+    use dfs_types::NodeState;
+    use dfs_types::{
+        ChunkSeal, Crc32c, DiskId, DiskNumber, Generation, InodeId, RegistrationNumber,
+    };
     use dfs_types::{Sha256, Stamp};
 
     use super::*;
@@ -396,6 +404,7 @@ mod tests {
                 maintenance_until: None,
                 is_leaving: false,
                 registration: RegistrationNumber(1),
+                disks: Vec::new(),
             },
             state,
             disks: Vec::new(),
@@ -414,35 +423,57 @@ mod tests {
         nodes.iter().map(|node| view(*node, "", NodeState::Active)).collect()
     }
 
-    /// A chunk that wants three replicas and has these.
-    fn record(replicas: &[(u128, bool)]) -> Chunk {
-        let replica = |(node, is_bad): &(u128, bool)| Replica {
-            node: NodeId(*node),
-            disk: DiskId(1),
-            stamp: Stamp(7),
-            is_bad: *is_bad,
+    /// A chunk that wants three replicas and has these. Each node has one disk of its number.
+    fn record(replicas: &[(u32, bool)]) -> Chunk {
+        let replica = |(disk, is_bad): &(u32, bool)| Replica {
+            mark: if *is_bad { ReplicaMark::Bad } else { ReplicaMark::Sound },
+            ..Replica::new(DiskNumber(*disk), Replica::WHOLE, Stamp(7))
         };
         Chunk {
             seal: ChunkSeal { length: 5, crc32c: Crc32c(1), sha256: Sha256([0; 32]) },
+            redundancy: Redundancy::Replicated { copies: 3 },
+            policy: 0,
             replicas: replicas.iter().map(replica).collect(),
-            wanted: 3,
             generation: Generation(1),
             references: 1,
             inode: InodeId::ROOT,
         }
     }
 
-    /// The plan with the first of the candidates.
-    fn planned(record: &Chunk, views: &[View], lost: &[u128]) -> (Vec<u128>, Vec<u128>, Vec<u128>) {
-        let mut without = Lost::default();
-        for node in lost {
-            without.add_node(NodeId(*node));
+    /// Nodes 1 to 6, some of them lost, some silent.
+    fn cluster(lost: &[u32], silent: &[u32]) -> Cluster {
+        let mut cluster = Cluster::default();
+        for number in 1..=6 {
+            let contact = match number {
+                _ if lost.contains(&number) => Contact::Lost,
+                _ if silent.contains(&number) => Contact::Silent,
+                _ => Contact::Responsive,
+            };
+            let (number, id) = (DiskNumber(number), DiskId(number.into()));
+            let disk = NodeDisk { number, id, is_present: true };
+            let intent =
+                NodeIntent { state: NodeState::Active, is_leaving: false, in_maintenance: false };
+            let liveness = NodeLiveness { contact, ..NodeLiveness::default() };
+            cluster.add_node(NodeId(number.0.into()), intent, &[disk], &liveness);
         }
-        let Plan { sources, targets, displaced } = plan(record, views, &without, |from, count| {
+        cluster
+    }
+
+    fn planned(record: &Chunk, views: &[View], lost: &[u32]) -> (Vec<u128>, Vec<u128>, Vec<u128>) {
+        planned_in(record, views, &cluster(lost, &[]))
+    }
+
+    /// The plan with the first of the candidates.
+    fn planned_in(
+        record: &Chunk,
+        views: &[View],
+        cluster: &Cluster,
+    ) -> (Vec<u128>, Vec<u128>, Vec<u128>) {
+        let Plan { sources, targets, displaced } = plan(record, views, cluster, |from, count| {
             from.iter().map(|candidate| candidate.node).take(count).collect()
         });
         let numbers = |nodes: Vec<NodeId>| nodes.into_iter().map(|node| node.0).collect();
-        let displaced = displaced.into_iter().map(|replica| replica.node).collect();
+        let displaced = displaced.into_iter().map(|(node, _)| node).collect();
         (numbers(sources), numbers(targets), numbers(displaced))
     }
 
@@ -476,18 +507,18 @@ mod tests {
             view(5, "c", NodeState::Active),
             view(6, "d", NodeState::Suspect),
         ];
-        assert_eq!(planned(&two, &views, &[]), (vec![2, 1], vec![5], vec![]));
-        assert_eq!(planned(&two, &views[..4], &[]), (vec![2, 1], vec![3], vec![]));
+        let cluster = cluster(&[], &[1]);
+        assert_eq!(planned_in(&two, &views, &cluster), (vec![2, 1], vec![5], vec![]));
+        assert_eq!(planned_in(&two, &views[..4], &cluster), (vec![2, 1], vec![3], vec![]));
     }
 
     #[test]
     fn a_replica_leaves_the_record_only_when_enough_others_count() {
         let three = record(&[(1, true), (2, false), (3, false)]);
-        let mut lost = Lost::default();
-        lost.add_node(NodeId(3));
+        let lost = cluster(&[3], &[]);
         assert_eq!(replaced(&three, &lost, 1), []);
-        let stamp = Stamp(7);
-        let gone = [1, 3].map(|node| ReplicaId { node: NodeId(node), stamp });
+        let (part, stamp) = (Replica::WHOLE, Stamp(7));
+        let gone = [1, 3].map(|disk| ReplicaId { disk: DiskNumber(disk), part, stamp });
         assert_eq!(replaced(&three, &lost, 2), gone);
         assert_eq!(replaced(&record(&[]), &lost, 0), []);
     }

@@ -1,9 +1,10 @@
 //! Makes replicas again that were lost, found bad, or not made when their file was written.
 //!
-//! What is not as it should be is found by one scan over all chunks when the lease is taken, and
-//! whenever something is lost or comes back; in between the changes of the metadata are followed,
-//! whichever coordinator makes them. Nothing is repaired before the scan has ended: the chunks with
-//! the fewest replicas come first.
+//! Who takes the lease reads which records are not at rest (`w/r/`), and begins. What the loss of
+//! nodes and disks makes needed is found by a scan over all chunks, which also counts them: once
+//! the lease is taken, and whenever something is lost or comes back. In between the changes of the
+//! metadata are followed, whichever coordinator makes them. While anything is lost, nothing is
+//! repaired before the scan has ended: the chunks with the fewest replicas come first.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,9 +12,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
-use dfs_metadata::namespace::{ChunkChange, ChunkChanges, Namespace};
+use dfs_metadata::health::Cluster;
+use dfs_metadata::namespace::{Chunk, ChunkChange, ChunkChanges, Namespace, ScanCursor};
 use dfs_transport::in_request;
-use dfs_types::{ChunkId, Generation, NodeId, RequestId, Revision, Scope};
+use dfs_types::{ChunkId, DiskNumber, Generation, NodeId, RequestId, Revision, Scope};
 use dfs_workers::{Handle, Next, REPAIR, Spec, Worker};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -27,8 +29,7 @@ pub(crate) mod queue;
 use self::chunk::{ChunkRepair, RepairOutcome, RepairResult};
 use crate::Error;
 use crate::core::Core;
-use crate::lost::Lost;
-use crate::workers::{ChunkHealth, Health, RepairQueue};
+use crate::workers::{Health, RepairNeed, RepairQueue, UnreadableRecords};
 
 /// Chunks that wait for repair at most; the rest is found by another scan.
 const WAITING_MAX: usize = 100_000;
@@ -51,9 +52,13 @@ pub(crate) struct Repair {
     /// Changes up to this revision were taken over.
     seen: Revision,
     /// The pages of the scan: where each ended, and its revision. The last one has no end.
-    pages: Vec<(ChunkId, Revision)>,
-    /// Which replicas do not count.
-    lost: Lost,
+    pages: Vec<(Option<ScanCursor>, Revision)>,
+    /// Chunk records that the scan, or a change since, could not read.
+    unreadable: UnreadableRecords,
+    /// The disks, when it was last looked.
+    cluster: Cluster,
+    /// Those among them whose replicas do not count.
+    lost: BTreeSet<DiskNumber>,
     /// Nodes that take chunks.
     takers: BTreeSet<NodeId>,
     jobs: FuturesUnordered<BoxFuture<'static, Job>>,
@@ -61,7 +66,10 @@ pub(crate) struct Repair {
 
 enum Scan {
     Needed,
-    After(Option<ChunkId>),
+    /// Of the records that are not at rest.
+    Work(Option<ChunkId>),
+    /// Of all.
+    After(Option<ScanCursor>),
     Done,
 }
 
@@ -69,7 +77,7 @@ enum Scan {
 struct Job {
     chunk: ChunkId,
     /// How the chunk was before.
-    before: ChunkHealth,
+    before: RepairNeed,
     result: Result<RepairResult, Error>,
 }
 
@@ -84,7 +92,9 @@ impl Repair {
             changes: None,
             seen: Revision::default(),
             pages: Vec::new(),
-            lost: Lost::default(),
+            unreadable: UnreadableRecords::default(),
+            cluster: Cluster::default(),
+            lost: BTreeSet::new(),
             takers: BTreeSet::new(),
             jobs: FuturesUnordered::new(),
         }
@@ -93,22 +103,23 @@ impl Repair {
     /// Notes what is lost and which nodes take chunks, and begins a scan when that is needed.
     async fn look_around(&mut self) -> Result<(), Error> {
         let now = Instant::now();
-        let (lost, takers) = {
+        let (cluster, takers) = {
             let registry = self.core.registry();
             let views = registry.views(now);
             let takers = views.iter().filter(|view| view.takes_chunks());
-            (registry.lost(now), takers.map(|view| view.node).collect::<BTreeSet<_>>())
+            (registry.cluster(now), takers.map(|view| view.node).collect::<BTreeSet<_>>())
         };
         if !takers.is_subset(&self.takers) {
             self.queue.wake();
         }
         self.takers = takers;
-        let has_dropped = crate::lock(&self.core.background.deletions).wants_scan();
+        let lost = cluster.lost();
+        self.cluster = cluster;
         let is_needed = matches!(self.scan, Scan::Needed);
-        if is_needed || lost != self.lost || has_dropped || self.queue.wants_scan() {
-            if lost.nodes() != self.lost.nodes() {
-                let lost = lost.nodes().len();
-                info!(lost, "other nodes are lost now; all chunks are looked at");
+        if is_needed || lost != self.lost || self.queue.wants_scan() {
+            if lost != self.lost {
+                let lost = lost.len();
+                info!(lost, "other disks are lost now; all chunks are scanned");
             }
             self.lost = lost;
             self.core.background.set_health(None);
@@ -119,34 +130,62 @@ impl Repair {
             self.changes = Some(changes);
             self.queue.restart();
             self.pages.clear();
-            self.scan = Scan::After(None);
+            self.unreadable = UnreadableRecords::default();
+            self.scan = Scan::Work(None);
         }
         Ok(())
     }
 
-    /// Looks at the next chunks of a scan.
-    async fn scan(&mut self, after: Option<ChunkId>) -> Result<(), Error> {
-        self.handle.set_detail("looks at all chunks");
-        let page = self
-            .core
-            .namespace
-            .scan_chunks(Scope::internal(), after, Namespace::PAGE_LEN_MAX)
-            .await;
-        let page = page.map_err(Error::metadata("looking at all chunks"))?;
-        let last = page.chunks.last().map(|(chunk, _)| *chunk).filter(|_| page.has_more);
-        self.pages.push((last.unwrap_or(ChunkId::MAX), page.revision));
+    /// Takes over the next records that are not at rest.
+    async fn load_work(&mut self, after: Option<ChunkId>) -> Result<(), Error> {
+        let limit = Namespace::PAGE_LEN_MAX;
+        let page = self.core.namespace.chunks_to_repair(Scope::internal(), after, limit).await;
+        let page = page.map_err(Error::metadata("reading which chunks need repair"))?;
         for (chunk, record) in page.chunks {
-            if record.is_tombstone() {
-                let mut deletions = crate::lock(&self.core.background.deletions);
-                for replica in &record.replicas {
-                    deletions.push(replica.node, (chunk, replica.stamp));
-                }
-                continue;
-            }
-            self.queue.count(1);
-            self.queue.set(chunk, ChunkHealth::of(&record, &self.lost));
+            self.queue.set(chunk, RepairNeed::of(&record, &self.cluster));
         }
-        self.scan = last.map_or(Scan::Done, |last| Scan::After(Some(last)));
+        self.scan = page.next.map_or(Scan::After(None), |next| Scan::Work(Some(next)));
+        Ok(())
+    }
+
+    /// Goes on with a scan. Whether one was under way.
+    async fn scan_on(&mut self) -> Result<bool, Error> {
+        match std::mem::replace(&mut self.scan, Scan::Needed) {
+            Scan::Work(after) => {
+                self.load_work(after).await?;
+                Ok(true)
+            }
+            Scan::After(after) => {
+                self.scan(after).await?;
+                Ok(true)
+            }
+            scan => {
+                self.scan = scan;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Takes over the next chunks of all.
+    async fn scan(&mut self, after: Option<ScanCursor>) -> Result<(), Error> {
+        self.handle.set_detail("scans all chunks");
+        let limit = Namespace::PAGE_LEN_MAX;
+        let page = self.core.namespace.scan_chunks(Scope::internal(), after.as_ref(), limit).await;
+        let page = page.map_err(Error::metadata("scanning all chunks"))?;
+        self.pages.push((page.next.clone(), page.revision));
+        for (chunk, record) in page.chunks {
+            self.queue.count(i64::from(!record.is_tombstone()));
+            self.queue.set(chunk, RepairNeed::of(&record, &self.cluster));
+        }
+        for record in page.unreadable {
+            warn!(
+                key = record.key,
+                why = record.why,
+                "a chunk record is unreadable; it is skipped"
+            );
+            self.unreadable.add(record);
+        }
+        self.scan = page.next.map_or(Scan::Done, |next| Scan::After(Some(next)));
         Ok(())
     }
 
@@ -170,14 +209,29 @@ impl Repair {
     fn follow(&mut self, change: ChunkChange) {
         let ChunkChange { chunk, record, revision } = change;
         self.seen = revision;
-        // What the scan has not come to yet it will see; what it saw it need not hear again.
-        let page = self.pages.partition_point(|(end, _)| *end < chunk);
-        if self.pages.get(page).is_none_or(|(_, scanned)| revision <= *scanned) {
-            return;
+        let record = match record {
+            Ok(record) => record,
+            Err(unreadable) => {
+                self.unreadable.add(unreadable);
+                return self.queue.set(chunk, None);
+            }
+        };
+        let need = record.as_ref().and_then(|record| RepairNeed::of(record, &self.cluster));
+        let has_passed =
+            |end: &Option<ScanCursor>| end.as_ref().is_none_or(|end| end.has_passed(chunk));
+        let page = self.pages.partition_point(|(end, _)| !has_passed(end));
+        match self.pages.get(page) {
+            // What the scan saw it need not hear again.
+            Some((_, scanned)) if revision <= *scanned => {}
+            Some(_) => {
+                let is_new = |record: &Chunk| record.generation == Generation::FIRST;
+                self.queue.count(i64::from(record.as_ref().is_some_and(is_new)));
+                self.queue.set(chunk, need);
+            }
+            // What it has not come to yet it will see, as long as it is there.
+            None if self.queue.knows(chunk) => self.queue.set(chunk, need),
+            None => {}
         }
-        let is_new = record.as_ref().is_some_and(|record| record.generation == Generation::FIRST);
-        self.queue.count(i64::from(is_new));
-        self.queue.set(chunk, record.and_then(|record| ChunkHealth::of(&record, &self.lost)));
     }
 
     fn start_jobs(&mut self) {
@@ -198,7 +252,7 @@ impl Repair {
     fn ended(&mut self, job: Job) -> Result<(), Error> {
         let now = Instant::now();
         match job.result {
-            Ok(RepairResult { condition, replicas, outcome }) => {
+            Ok(RepairResult { need, replicas, outcome }) => {
                 let rest = match outcome {
                     RepairOutcome::Done => Duration::ZERO,
                     RepairOutcome::NoTarget => REST_WITHOUT_TARGET,
@@ -208,7 +262,7 @@ impl Repair {
                     }
                 };
                 self.handle.add_done(replicas);
-                self.queue.finish(job.chunk, condition, now + rest);
+                self.queue.finish(job.chunk, need, now + rest);
                 Ok(())
             }
             Err(error) => {
@@ -230,6 +284,7 @@ impl Repair {
             counts: self.queue.counts(),
             repairing: self.queue.busy() as u64,
             lost: self.lost.clone(),
+            unreadable: self.unreadable.clone(),
             seen: self.seen,
         }));
     }
@@ -238,8 +293,11 @@ impl Repair {
     async fn advance(&mut self, is_paused: bool) -> Result<Next, Error> {
         self.look_around().await?;
         self.take_changes();
-        if let Scan::After(after) = self.scan {
-            self.scan(after).await?;
+        if self.scan_on().await? {
+            // With nothing lost, the records that are not at rest are all there is to repair.
+            if !is_paused && self.lost.is_empty() && matches!(self.scan, Scan::After(_)) {
+                self.start_jobs();
+            }
             while let Some(Some(job)) = self.jobs.next().now_or_never() {
                 self.ended(job)?;
             }

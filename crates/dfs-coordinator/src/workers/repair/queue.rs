@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dfs_metadata::health::{Cluster, judge};
 use dfs_metadata::namespace::Chunk;
 use dfs_types::ChunkId;
 use tokio::time::Instant;
-
-use crate::lost::Lost;
 
 /// How the chunks are, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,31 +20,39 @@ pub(crate) struct ReplicationCounts {
     pub(crate) bad_replicas: u64,
 }
 
-/// How one chunk is.
+/// What the queue keeps of the health of a chunk. Ordered by urgency: the fewest parts to spare
+/// come first, then the fewest that stay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ChunkHealth {
-    /// Replicas that are neither bad nor lost.
-    pub(crate) good: u8,
-    /// Replicas wanted.
-    pub(crate) wanted: u8,
+pub(crate) struct RepairNeed {
+    urgency: (i16, i16),
+    /// Replicas to be made.
+    lacks: u8,
     /// Replicas known to be bad.
-    pub(crate) bad: u8,
+    bad: u8,
 }
 
-impl ChunkHealth {
-    /// How the chunk of a record is; `None` for a tombstone.
-    pub(crate) fn of(chunk: &Chunk, lost: &Lost) -> Option<Self> {
+impl RepairNeed {
+    /// What the chunk of a record needs; `None` for a tombstone.
+    pub(crate) fn of(chunk: &Chunk, cluster: &Cluster) -> Option<Self> {
         if chunk.is_tombstone() {
             return None;
         }
-        let good = chunk.good_replicas().filter(|replica| !lost.has(replica)).count();
-        let bad = chunk.replicas.iter().filter(|replica| replica.is_bad).count();
-        Some(Self { good: good as u8, wanted: chunk.wanted, bad: bad as u8 })
+        let health = judge(chunk, cluster);
+        Some(Self { urgency: health.urgency(), lacks: health.lacks(), bad: health.bad })
+    }
+
+    fn is_missing(self) -> bool {
+        self.urgency.0 < 0
+    }
+
+    /// Whether all replicas wanted are there.
+    pub(crate) fn is_complete(self) -> bool {
+        self.lacks == 0
     }
 
     /// Whether nothing is to be done.
-    pub(crate) fn is_normal(self) -> bool {
-        self.good >= self.wanted && self.bad == 0
+    fn is_normal(self) -> bool {
+        self.lacks == 0 && self.bad == 0
     }
 }
 
@@ -58,10 +65,10 @@ impl ChunkHealth {
 pub(crate) struct RepairQueue {
     capacity: usize,
     counts: ReplicationCounts,
-    abnormal: BTreeMap<ChunkId, ChunkHealth>,
+    abnormal: BTreeMap<ChunkId, RepairNeed>,
     /// Without a good replica.
-    missing: BTreeMap<ChunkId, ChunkHealth>,
-    ready: BTreeSet<(ChunkHealth, ChunkId)>,
+    missing: BTreeMap<ChunkId, RepairNeed>,
+    ready: BTreeSet<(RepairNeed, ChunkId)>,
     /// Tried without success, to be tried again from then on; by time, and by chunk.
     resting: BTreeSet<(Instant, ChunkId)>,
     rests_until: BTreeMap<ChunkId, Instant>,
@@ -94,8 +101,8 @@ impl RepairQueue {
     pub(crate) fn wake(&mut self) {
         self.rests_until.clear();
         for (_, chunk) in std::mem::take(&mut self.resting) {
-            if let Some(condition) = self.abnormal.get(&chunk).copied() {
-                self.line_up(chunk, condition);
+            if let Some(need) = self.abnormal.get(&chunk).copied() {
+                self.line_up(chunk, need);
             }
         }
     }
@@ -119,24 +126,29 @@ impl RepairQueue {
         self.has_overflowed && self.abnormal.len() < self.capacity / 2
     }
 
+    /// Whether the chunk waits for repair, or is missing.
+    pub(crate) fn knows(&self, chunk: ChunkId) -> bool {
+        self.abnormal.contains_key(&chunk) || self.missing.contains_key(&chunk)
+    }
+
     /// Changes the number of all chunks.
     pub(crate) fn count(&mut self, chunks: i64) {
         self.counts.chunks = self.counts.chunks.saturating_add_signed(chunks);
     }
 
     /// Takes over how a chunk is; `None` when there is no such chunk any more.
-    pub(crate) fn set(&mut self, chunk: ChunkId, condition: Option<ChunkHealth>) {
+    pub(crate) fn set(&mut self, chunk: ChunkId, need: Option<RepairNeed>) {
         if let Some(old) = self.abnormal.remove(&chunk).or_else(|| self.missing.remove(&chunk)) {
             self.tell(old, -1);
             self.ready.remove(&(old, chunk));
         }
-        let Some(condition) = condition.filter(|condition| !condition.is_normal()) else {
+        let Some(need) = need.filter(|need| !need.is_normal()) else {
             return;
         };
-        self.tell(condition, 1);
-        if condition.good == 0 {
+        self.tell(need, 1);
+        if need.is_missing() {
             if self.missing.len() < self.capacity {
-                self.missing.insert(chunk, condition);
+                self.missing.insert(chunk, need);
             }
             return;
         }
@@ -144,58 +156,53 @@ impl RepairQueue {
             self.has_overflowed = true;
             return;
         }
-        self.abnormal.insert(chunk, condition);
+        self.abnormal.insert(chunk, need);
         if !self.busy.contains(&chunk) && !self.rests_until.contains_key(&chunk) {
-            self.line_up(chunk, condition);
+            self.line_up(chunk, need);
         }
     }
 
     /// The chunk that is worst off; it is busy until [`Self::finish`].
-    pub(crate) fn take(&mut self, now: Instant) -> Option<(ChunkId, ChunkHealth)> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<(ChunkId, RepairNeed)> {
         while let Some((until, chunk)) = self.resting.first().copied().filter(|(at, _)| *at <= now)
         {
             self.resting.remove(&(until, chunk));
             self.rests_until.remove(&chunk);
-            if let Some(condition) = self.abnormal.get(&chunk).copied() {
-                self.line_up(chunk, condition);
+            if let Some(need) = self.abnormal.get(&chunk).copied() {
+                self.line_up(chunk, need);
             }
         }
-        let (condition, chunk) = self.ready.pop_first()?;
+        let (need, chunk) = self.ready.pop_first()?;
         self.busy.insert(chunk);
-        Some((chunk, condition))
+        Some((chunk, need))
     }
 
     /// The repair of a chunk ended, and it is like this now. If that is still not right, it rests
     /// until `again`.
-    pub(crate) fn finish(
-        &mut self,
-        chunk: ChunkId,
-        condition: Option<ChunkHealth>,
-        again: Instant,
-    ) {
+    pub(crate) fn finish(&mut self, chunk: ChunkId, need: Option<RepairNeed>, again: Instant) {
         self.busy.remove(&chunk);
-        self.set(chunk, condition);
-        if let Some(condition) = self.abnormal.get(&chunk) {
-            self.ready.remove(&(*condition, chunk));
+        self.set(chunk, need);
+        if let Some(need) = self.abnormal.get(&chunk) {
+            self.ready.remove(&(*need, chunk));
             self.resting.insert((again, chunk));
             self.rests_until.insert(chunk, again);
         }
     }
 
-    fn line_up(&mut self, chunk: ChunkId, condition: ChunkHealth) {
-        self.ready.insert((condition, chunk));
+    fn line_up(&mut self, chunk: ChunkId, need: RepairNeed) {
+        self.ready.insert((need, chunk));
     }
 
-    fn tell(&mut self, condition: ChunkHealth, sign: i64) {
+    fn tell(&mut self, need: RepairNeed, sign: i64) {
         let add = |count: &mut u64, of: u64| {
             *count = count.saturating_add_signed(sign * of as i64);
         };
-        if condition.good == 0 && condition.wanted > 0 {
+        if need.is_missing() {
             add(&mut self.counts.missing, 1);
-        } else if condition.good < condition.wanted {
+        } else if !need.is_complete() {
             add(&mut self.counts.under_replicated, 1);
         }
-        add(&mut self.counts.bad_replicas, u64::from(condition.bad));
+        add(&mut self.counts.bad_replicas, u64::from(need.bad));
     }
 }
 
@@ -205,8 +212,12 @@ mod tests {
 
     use super::*;
 
-    fn condition(good: u8, bad: u8) -> ChunkHealth {
-        ChunkHealth { good, wanted: 3, bad }
+    fn need(good: u8, bad: u8) -> RepairNeed {
+        RepairNeed {
+            urgency: (i16::from(good) - 1, i16::from(good) - 3),
+            lacks: 3_u8.saturating_sub(good),
+            bad,
+        }
     }
 
     #[test]
@@ -214,7 +225,7 @@ mod tests {
         let now = Instant::now();
         let mut queue = RepairQueue::new(10);
         for (id, good) in [(1, 2), (2, 0), (3, 1), (4, 3), (5, 2)] {
-            queue.set(ChunkId(id), Some(condition(good, 0)));
+            queue.set(ChunkId(id), Some(need(good, 0)));
         }
         let mut order = Vec::new();
         while let Some((chunk, _)) = queue.take(now) {
@@ -233,13 +244,13 @@ mod tests {
                 queue.counts();
             (chunks, under_replicated, missing, bad_replicas)
         };
-        queue.set(ChunkId(1), Some(condition(2, 1)));
-        queue.set(ChunkId(2), Some(condition(0, 2)));
-        queue.set(ChunkId(3), Some(condition(3, 0)));
+        queue.set(ChunkId(1), Some(need(2, 1)));
+        queue.set(ChunkId(2), Some(need(0, 2)));
+        queue.set(ChunkId(3), Some(need(3, 0)));
         assert_eq!(counts(&queue), (3, 1, 1, 3));
-        queue.set(ChunkId(2), Some(condition(1, 0)));
+        queue.set(ChunkId(2), Some(need(1, 0)));
         assert_eq!(counts(&queue), (3, 2, 0, 1));
-        queue.set(ChunkId(1), Some(condition(3, 0)));
+        queue.set(ChunkId(1), Some(need(3, 0)));
         queue.set(ChunkId(2), None);
         queue.count(-1);
         assert_eq!(counts(&queue), (2, 0, 0, 0));
@@ -251,15 +262,15 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(5);
         let mut queue = RepairQueue::new(10);
-        queue.set(ChunkId(1), Some(condition(2, 0)));
+        queue.set(ChunkId(1), Some(need(2, 0)));
         assert!(queue.take(now).is_some());
-        queue.set(ChunkId(1), Some(condition(1, 0)));
+        queue.set(ChunkId(1), Some(need(1, 0)));
         assert_eq!(queue.take(now), None);
-        queue.finish(ChunkId(1), Some(condition(1, 0)), later);
-        queue.set(ChunkId(1), Some(condition(1, 1)));
+        queue.finish(ChunkId(1), Some(need(1, 0)), later);
+        queue.set(ChunkId(1), Some(need(1, 1)));
         assert_eq!(queue.take(now), None);
-        assert_eq!(queue.take(later).unwrap().1, ChunkHealth { good: 1, wanted: 3, bad: 1 });
-        queue.finish(ChunkId(1), Some(condition(3, 0)), later);
+        assert_eq!(queue.take(later).unwrap().1, need(1, 1));
+        queue.finish(ChunkId(1), Some(need(3, 0)), later);
         assert_eq!(queue.take(later), None);
     }
 
@@ -268,14 +279,14 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(5);
         let mut queue = RepairQueue::new(10);
-        queue.set(ChunkId(1), Some(condition(2, 0)));
+        queue.set(ChunkId(1), Some(need(2, 0)));
         queue.take(now).unwrap();
-        queue.finish(ChunkId(1), Some(condition(2, 0)), later);
+        queue.finish(ChunkId(1), Some(need(2, 0)), later);
         assert_eq!(queue.take(now), None);
         queue.wake();
         assert!(queue.take(now).is_some());
         queue.restart();
-        queue.set(ChunkId(1), Some(condition(2, 0)));
+        queue.set(ChunkId(1), Some(need(2, 0)));
         assert_eq!((queue.take(now), queue.busy(), queue.len()), (None, 1, 1));
     }
 
@@ -284,13 +295,13 @@ mod tests {
         let now = Instant::now();
         let mut queue = RepairQueue::new(4);
         for id in 0..10 {
-            queue.set(ChunkId(id), Some(condition(2, 0)));
+            queue.set(ChunkId(id), Some(need(2, 0)));
         }
         assert_eq!((queue.len(), queue.counts().under_replicated), (4, 10));
         assert!(!queue.wants_scan());
         for _ in 0..3 {
             let (chunk, _) = queue.take(now).unwrap();
-            queue.finish(chunk, Some(condition(3, 0)), now);
+            queue.finish(chunk, Some(need(3, 0)), now);
         }
         assert!(queue.wants_scan());
     }
@@ -300,13 +311,13 @@ mod tests {
         let now = Instant::now();
         let mut queue = RepairQueue::new(4);
         for id in 0..10 {
-            queue.set(ChunkId(id), Some(condition(0, 0)));
+            queue.set(ChunkId(id), Some(need(0, 0)));
         }
-        queue.set(ChunkId(10), Some(condition(1, 0)));
+        queue.set(ChunkId(10), Some(need(1, 0)));
         assert_eq!((queue.counts().missing, queue.counts().under_replicated), (10, 1));
         assert_eq!(queue.take(now).map(|(chunk, _)| chunk), Some(ChunkId(10)));
         // One comes back.
-        queue.set(ChunkId(1), Some(condition(2, 0)));
+        queue.set(ChunkId(1), Some(need(2, 0)));
         assert_eq!(queue.take(now).map(|(chunk, _)| chunk), Some(ChunkId(1)));
         assert_eq!((queue.counts().missing, queue.wants_scan()), (9, false));
     }

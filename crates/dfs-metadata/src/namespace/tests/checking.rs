@@ -360,11 +360,11 @@ async fn names_and_inodes_that_disagree_are_found() {
 async fn extents_and_chunks_that_disagree_are_found() {
     use ProblemKind::{Chunk as OfChunk, Extent as OfExtent, Unreadable};
     let extent = |length, chunk| Extent::whole(chunk, length);
-    let chunk = |chunk| shown(&keys::chunk(chunk));
+    let chunk = |chunk| shown(&Bytes::copy_from_slice(&ChunkKey::record(chunk)));
     let extents = |things: &Things| shown(&keys::extents(things.long));
     finds(
         "no chunk",
-        |things| vec![Write::Delete(keys::chunk(things.chunk))],
+        |things| vec![Write::Delete(Bytes::copy_from_slice(&ChunkKey::record(things.chunk)))],
         |things| vec![(OfChunk, chunk(things.chunk))],
     )
     .await;
@@ -431,12 +431,15 @@ async fn extents_and_chunks_that_disagree_are_found() {
     finds(
         "an unknown node",
         |_| vec![Write::Delete(keys::node(NodeId(1)))],
-        |_| vec![(OfChunk, "which is not known".to_owned()); 5],
+        |_| vec![(OfChunk, "which no node has".to_owned()); 5],
     )
     .await;
     finds(
         "a record of a chunk that cannot be read",
-        |things| vec![Write::Put(keys::chunk(things.chunk), Bytes::from_static(b"\x01"))],
+        |things| {
+            let key = Bytes::copy_from_slice(&ChunkKey::record(things.chunk));
+            vec![Write::Put(key, Bytes::from_static(b"\x01"))]
+        },
         |things| vec![(Unreadable, chunk(things.chunk)), (OfChunk, "does not exist".to_owned())],
     )
     .await;

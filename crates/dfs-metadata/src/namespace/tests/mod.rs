@@ -1,6 +1,7 @@
 //! The namespace over the memory engine, with a clock that the test moves.
 
 mod checking;
+mod chunks;
 mod extents;
 mod floor;
 mod names;
@@ -10,6 +11,7 @@ mod preconditions;
 mod reaping;
 mod slots;
 mod targets;
+mod unreadable;
 mod upgrade;
 mod uploads;
 mod workers;
@@ -251,15 +253,15 @@ impl Fixture {
         self.namespace.open_file(Scope::internal(), &request).await
     }
 
-    /// Reaps until nothing is due, and returns what may be deleted.
-    async fn reap(&self, pressure: bool) -> Vec<ReplicaToDelete> {
-        let mut replicas = Vec::new();
+    /// Reaps until nothing is due, and returns how many chunks became tombstones.
+    async fn reap(&self, pressure: bool) -> usize {
+        let mut tombstones = 0;
         loop {
             let limits = ReapLimits { items: 3, pressure };
             let reaped = self.namespace.reap(Scope::internal(), &limits, None).await.unwrap();
-            replicas.extend(reaped.replicas);
+            tombstones += reaped.tombstones;
             if !reaped.has_more {
-                return replicas;
+                return tombstones;
             }
         }
     }

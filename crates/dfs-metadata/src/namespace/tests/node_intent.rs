@@ -5,17 +5,29 @@ use std::collections::BTreeSet;
 use dfs_types::{ChunkId, ErrorCode, NodeState, Scope};
 
 use super::*;
+use crate::health::{Contact, NodeLiveness};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-fn everything(_: &Replica) -> bool {
-    true
+/// What heartbeats say when all nodes but some are heard, and those are like this.
+fn except(nodes: &[u128], contact: Contact) -> Liveness {
+    let node = |node| {
+        let contact = if nodes.contains(&node) { contact } else { Contact::Responsive };
+        (NodeId(node), NodeLiveness { contact, ..NodeLiveness::default() })
+    };
+    (1..=50).map(node).collect()
 }
+
+fn all_heard() -> Liveness {
+    except(&[], Contact::Responsive)
+}
+
+const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
 
 impl Fixture {
     async fn safety(&self, nodes: &[u128]) -> Safety {
         let nodes: BTreeSet<NodeId> = nodes.iter().copied().map(NodeId).collect();
-        self.namespace.safe_to_stop(Scope::internal(), &nodes, &everything).await.unwrap()
+        self.namespace.safe_to_stop(Scope::internal(), &nodes, &all_heard()).await.unwrap()
     }
 
     /// Below, and out of reach.
@@ -49,7 +61,7 @@ impl Fixture {
 
     async fn leave(&self, node: u128) -> Holdings {
         self.namespace.set_leaving(Scope::internal(), NodeId(node), true).await.unwrap();
-        self.namespace.holdings(Scope::internal(), NodeId(node), &everything).await.unwrap()
+        self.namespace.holdings(Scope::internal(), NodeId(node), &all_heard()).await.unwrap()
     }
 }
 
@@ -143,12 +155,12 @@ async fn nodes_may_stop_as_long_as_each_chunk_keeps_what_a_write_needs() {
     let safety = fixture.safety(&[1, 3]).await;
     assert_eq!(safety.example, Some(Shortfall { chunk: three, left: 1, needed: 2 }));
     let nodes = BTreeSet::from([NodeId(1)]);
-    let silent = |replica: &Replica| replica.node != NodeId(2);
+    let silent = except(&[2], Contact::Silent);
     let safety = fixture.namespace.safe_to_stop(Scope::internal(), &nodes, &silent).await.unwrap();
     assert_eq!((safety.chunks_below, safety.chunks_unreadable), (2, 1), "2 cannot be read now");
     // What has no replica there is none the worse for it.
     let nodes = BTreeSet::from([NodeId(4)]);
-    let silent = |replica: &Replica| replica.node == NodeId(4);
+    let silent = except(&[1, 2, 3], Contact::Silent);
     let safety = fixture.namespace.safe_to_stop(Scope::internal(), &nodes, &silent).await.unwrap();
     assert!(safety.is_safe(), "{safety:?}");
     // Deleted, and all that is left to do is to delete the replicas.
@@ -158,7 +170,7 @@ async fn nodes_may_stop_as_long_as_each_chunk_keeps_what_a_write_needs() {
     fixture.reap(true).await;
     assert_eq!(fixture.counted(&[1, 2, 3, 4]).await, (0, 0));
     let unknown = BTreeSet::from([NodeId(1), NodeId(51)]);
-    let unknown = fixture.namespace.safe_to_stop(Scope::internal(), &unknown, &everything).await;
+    let unknown = fixture.namespace.safe_to_stop(Scope::internal(), &unknown, &all_heard()).await;
     assert_eq!(code(unknown), ErrorCode::NotFound);
 }
 
@@ -173,16 +185,16 @@ async fn what_is_bad_or_not_to_be_relied_on_does_not_count() {
     fixture.clock.advance(MINUTE);
     assert_eq!(fixture.counted(&[1]).await, (0, 0), "it has ended");
     for (state, below) in
-        [(NodeState::Draining, 0), (NodeState::Drained, 1), (NodeState::Removed, 1)]
+        [(NodeState::Draining, 0), (NodeState::Drained, 0), (NodeState::Removed, 1)]
     {
         fixture.namespace.set_node_state(Scope::internal(), NodeId(3), state).await.unwrap();
         assert_eq!(fixture.counted(&[1]).await, (below, 0), "{state}");
     }
-    let replica = ReplicaId { node: NodeId(2), stamp: Stamp(1) };
-    fixture.namespace.mark_bad(Scope::internal(), chunk, replica, None).await.unwrap();
+    let replica = (NodeId(2), Stamp(1));
+    fixture.namespace.mark_replica(Scope::internal(), chunk, replica, BAD, None).await.unwrap();
     assert_eq!(fixture.counted(&[1]).await, (1, 1));
     let removed = BTreeSet::from([NodeId(3)]);
-    let removed = fixture.namespace.safe_to_stop(Scope::internal(), &removed, &everything).await;
+    let removed = fixture.namespace.safe_to_stop(Scope::internal(), &removed, &all_heard()).await;
     assert!(matches!(removed, Err(Error::NodeRemoved(_))));
 }
 
@@ -263,7 +275,7 @@ async fn of_two_who_were_told_that_it_is_safe_one_may() {
 async fn a_node_goes_only_when_nothing_has_come_to_it_since_it_was_looked_at() {
     let mut fixture = Fixture::new().await;
     let node = NodeId(1);
-    let before = fixture.namespace.holdings(Scope::internal(), node, &everything).await.unwrap();
+    let before = fixture.namespace.holdings(Scope::internal(), node, &all_heard()).await.unwrap();
     assert!(
         !fixture.namespace.remove_node(Scope::internal(), &before).await.unwrap(),
         "it was not leaving"
@@ -274,7 +286,10 @@ async fn a_node_goes_only_when_nothing_has_come_to_it_since_it_was_looked_at() {
     assert_eq!((holdings.chunks, holdings.sole), (0, 0));
     fixture.namespace.confirm(Scope::internal(), &fixture.confirm_of(&plan), None).await.unwrap();
     let replicas = fixture.open("/late").await.unwrap().extents.remove(0).chunk.replicas;
-    assert!(replicas.iter().all(|replica| replica.node != node), "its receipts count for nothing");
+    assert!(
+        replicas.iter().all(|replica| u128::from(replica.disk.0) != node.0),
+        "its receipts count for nothing"
+    );
     // It comes back in between, in one of two ways.
     fixture
         .namespace
@@ -289,7 +304,7 @@ async fn a_node_goes_only_when_nothing_has_come_to_it_since_it_was_looked_at() {
     assert!(!fixture.namespace.remove_node(Scope::internal(), &holdings).await.unwrap());
     fixture.namespace.set_leaving(Scope::internal(), node, true).await.unwrap();
     fixture.namespace.set_leaving(Scope::internal(), node, false).await.unwrap();
-    let holdings = fixture.namespace.holdings(Scope::internal(), node, &everything).await.unwrap();
+    let holdings = fixture.namespace.holdings(Scope::internal(), node, &all_heard()).await.unwrap();
     assert!(
         !fixture.namespace.remove_node(Scope::internal(), &holdings).await.unwrap(),
         "it stays after all"
@@ -309,25 +324,46 @@ async fn the_last_replica_that_counts_is_told_from_others() {
     let shared = fixture.put_on("/shared", &[1, 2]).await;
     fixture.put_on("/elsewhere", &[2, 3]).await;
     let bad_there = fixture.put_on("/bad there", &[1, 3]).await;
-    let replica = ReplicaId { node: NodeId(1), stamp: Stamp(1) };
-    fixture.namespace.mark_bad(Scope::internal(), bad_there, replica, None).await.unwrap();
+    let replica = (NodeId(1), Stamp(1));
+    fixture.namespace.mark_replica(Scope::internal(), bad_there, replica, BAD, None).await.unwrap();
     let found = |holdings: Holdings| (holdings.chunks, holdings.sole, holdings.example);
     let holdings =
-        fixture.namespace.holdings(Scope::internal(), NodeId(1), &everything).await.unwrap();
+        fixture.namespace.holdings(Scope::internal(), NodeId(1), &all_heard()).await.unwrap();
     assert_eq!(found(holdings), (3, 1, Some(sole)));
-    let lost = |replica: &Replica| replica.node != NodeId(2);
+    let lost = except(&[2], Contact::Lost);
     let holdings = fixture.namespace.holdings(Scope::internal(), NodeId(1), &lost).await.unwrap();
     assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))), "that of 2 counts for nothing");
-    let replica = ReplicaId { node: NodeId(2), stamp: Stamp(1) };
-    fixture.namespace.mark_bad(Scope::internal(), shared, replica, None).await.unwrap();
+    let replica = (NodeId(2), Stamp(1));
+    fixture.namespace.mark_replica(Scope::internal(), shared, replica, BAD, None).await.unwrap();
     let holdings =
-        fixture.namespace.holdings(Scope::internal(), NodeId(1), &everything).await.unwrap();
+        fixture.namespace.holdings(Scope::internal(), NodeId(1), &all_heard()).await.unwrap();
     assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))));
     for file in ["/sole", "/shared", "/bad there"] {
         fixture.delete(file, false, true).await.unwrap();
     }
     fixture.reap(true).await;
     let holdings =
-        fixture.namespace.holdings(Scope::internal(), NodeId(1), &everything).await.unwrap();
-    assert_eq!(found(holdings), (3, 0, None), "they only wait to be deleted");
+        fixture.namespace.holdings(Scope::internal(), NodeId(1), &all_heard()).await.unwrap();
+    assert_eq!(found(holdings), (0, 0, None), "they only wait to be deleted");
+}
+
+/// F4: two coordinators with different views, each of which counts on the node that the other one
+/// takes out.
+#[tokio::test]
+async fn of_two_nodes_that_rely_on_each_other_only_one_is_removed() {
+    let mut fixture = Fixture::new().await;
+    let chunk = fixture.put_on("/f", &[1, 2]).await;
+    let namespace = &fixture.namespace;
+    let scope = Scope::internal();
+    for node in [1, 2] {
+        namespace.set_leaving(scope, NodeId(node), true).await.unwrap();
+    }
+    let seen_by = |lost| except(&[lost], Contact::Lost);
+    let first = namespace.holdings(scope, NodeId(1), &seen_by(1)).await.unwrap();
+    let second = namespace.holdings(scope, NodeId(2), &seen_by(2)).await.unwrap();
+    assert_eq!((first.sole, second.sole), (0, 0), "each counts on the other");
+    assert!(namespace.remove_node(scope, &first).await.unwrap());
+    assert!(!namespace.remove_node(scope, &second).await.unwrap(), "the last replica is on it");
+    let again = namespace.holdings(scope, NodeId(2), &seen_by(2)).await.unwrap();
+    assert_eq!((again.sole, again.example), (1, Some(chunk)));
 }

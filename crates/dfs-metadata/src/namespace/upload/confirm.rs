@@ -9,7 +9,7 @@ use super::{Confirm, Namespace, WrittenChunk};
 use crate::namespace::delete::Restorable;
 use crate::namespace::mutation::Mutation;
 use crate::namespace::transaction::{Attempt, Transaction};
-use crate::namespace::{Chunk, FileStat, Repeat, TRIES};
+use crate::namespace::{FileStat, Repeat, TRIES};
 use crate::records::answer::{Answer, stat_of};
 use crate::records::entry::Entry;
 use crate::records::extent::Extent;
@@ -17,8 +17,9 @@ use crate::records::inode::{Content, File, Inode, Link, Times};
 use crate::records::upload::Upload;
 use crate::{Error, keys};
 
-/// Chunks that the last commit can bring in by itself, if their replicas are on few nodes.
-const DIRECT_MAX: usize = 24;
+/// Chunks that the last commit can bring in by itself, up to three keys each, if their replicas are
+/// on few nodes.
+const DIRECT_MAX: usize = 18;
 /// Distinct nodes that the last commit can name in its conditions.
 const DIRECT_NODES_MAX: usize = 24;
 /// Extents read at a time.
@@ -201,8 +202,8 @@ impl Namespace {
         if file.size != upload.request.size {
             return Err(otherwise());
         }
-        let ids: Vec<Bytes> = upload.chunks.iter().map(|w| keys::chunk(w.chunk)).collect();
-        let known = tx.peek_many::<Chunk>(&ids).await?;
+        let ids: Vec<_> = upload.chunks.iter().map(|written| written.chunk).collect();
+        let known = tx.peek_chunks(&ids).await?;
         for (written, known) in upload.chunks.iter().zip(known) {
             if known.is_none_or(|known| known.seal != written.seal || known.inode != plan.inode) {
                 return Err(otherwise());
@@ -221,7 +222,7 @@ impl Namespace {
         let plan = upload.plans.first();
         let name = plan.name.clone();
         for written in &upload.request.chunks {
-            if tx.peek::<Chunk>(&keys::chunk(written.chunk)).await?.is_some() {
+            if tx.peek_chunk(written.chunk).await?.is_some() {
                 return Ok(Error::DeletedSince { name });
             }
         }

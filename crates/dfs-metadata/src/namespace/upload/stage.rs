@@ -8,7 +8,7 @@ use dfs_types::{Access, ChunkId, Generation, InodeId, Part, Scope, Timestamp};
 use super::token::Plan;
 use super::{Namespace, WrittenChunk};
 use crate::namespace::transaction::{Attempt, Transaction};
-use crate::namespace::{Chunk, Replica, TRIES};
+use crate::namespace::{Chunk, Redundancy, Replica, TRIES};
 use crate::records::extent::Extent;
 use crate::records::inode::Inode;
 use crate::records::upload::Upload;
@@ -162,7 +162,7 @@ impl Namespace {
             tx.put(key, &Upload { expires, reaping: false });
             let mut staged = 0;
             for written in chunks {
-                if staged > 0 && tx.keys() + 2 + written.receipts.len() > KEYS_MAX {
+                if staged > 0 && tx.keys() + 3 + written.receipts.len() > KEYS_MAX {
                     break;
                 }
                 if tx.register_chunk(plans.first(), written).await? {
@@ -209,8 +209,7 @@ impl Transaction {
     ) -> Result<bool, Error> {
         let id: ChunkId = written.chunk;
         let inode: InodeId = plan.inode;
-        let key = keys::chunk(id);
-        if let Some(known) = self.get::<Chunk>(&key).await? {
+        if let Some(known) = self.chunk(id).await? {
             return match known {
                 _ if known.is_tombstone() => Err(Error::DeletedSince { name: plan.name.clone() }),
                 _ if known.inode == inode && known.seal == written.seal => Ok(false),
@@ -222,8 +221,8 @@ impl Transaction {
         }
         let mut replicas = Vec::with_capacity(written.receipts.len());
         for receipt in &written.receipts {
-            if self.counts(receipt).await? {
-                replicas.push(Replica::of(receipt));
+            if let Some((_, disk)) = self.holder(receipt).await? {
+                replicas.push(Replica::new(disk, Replica::WHOLE, receipt.stamp));
             }
         }
         let wanted = usize::from(plan.min_replicas);
@@ -232,13 +231,14 @@ impl Transaction {
         }
         let chunk = Chunk {
             seal: written.seal,
+            redundancy: Redundancy::Replicated { copies: plan.replicas },
+            policy: 0,
             replicas,
-            wanted: plan.replicas,
             generation: Generation::FIRST,
             references: 1,
             inode,
         };
-        self.put(key, &chunk);
+        self.put_chunk(id, None, Some(&chunk));
         Ok(true)
     }
 }

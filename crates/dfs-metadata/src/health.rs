@@ -1,0 +1,293 @@
+//! The health of chunks: one pure judge for repair, status, reads, and everyone who asks what
+//! becomes of the data without a node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dfs_types::{DiskId, DiskNumber, NodeId, NodeState};
+
+use crate::namespace::{Chunk, NodeDisk, Redundancy, Replica, ReplicaMark};
+
+/// What a coordinator learned from the heartbeats of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeLiveness {
+    /// How long it is silent.
+    pub contact: Contact,
+    /// Disks that it lacks or that do not work, as it reported last.
+    pub disks: BTreeMap<DiskId, DiskFault>,
+}
+
+/// How long a node is silent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Contact {
+    /// Heard lately, and not about to stop.
+    Responsive,
+    /// Not heard yet, silent within the grace time, or about to stop.
+    #[default]
+    Silent,
+    /// Silent beyond the grace time.
+    Lost,
+}
+
+/// What is wrong with a disk of a node that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskFault {
+    /// Not reported, for less than the grace time.
+    Missing,
+    /// Broken, or not reported for longer.
+    Lost,
+}
+
+/// What an administrator wants of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeIntent {
+    /// The state that is stored; never Suspect, Lost or Maintenance.
+    pub state: NodeState,
+    /// It is being taken out.
+    pub is_leaving: bool,
+    /// It is in maintenance.
+    pub in_maintenance: bool,
+}
+
+/// Whether replicas on a disk can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskHealth {
+    /// Yes.
+    Good,
+    /// Now, but it is to be emptied.
+    Leaving,
+    /// Unknown: nothing proves that they are gone.
+    Suspect,
+    /// No.
+    Lost,
+}
+
+/// Every disk that records may name: its node and its health.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cluster {
+    disks: BTreeMap<DiskNumber, (NodeId, DiskHealth)>,
+}
+
+impl Cluster {
+    /// Adds the disks of a node.
+    pub fn add_node(
+        &mut self,
+        node: NodeId,
+        intent: NodeIntent,
+        disks: &[NodeDisk],
+        liveness: &NodeLiveness,
+    ) {
+        for disk in disks {
+            let health = disk_health(intent, liveness, disk.id);
+            self.disks.insert(disk.number, (node, health));
+        }
+    }
+
+    /// The node of a disk; `None` for one that is not known.
+    pub fn node(&self, disk: DiskNumber) -> Option<NodeId> {
+        self.disks.get(&disk).map(|(node, _)| *node)
+    }
+
+    /// The health of a disk; [`DiskHealth::Suspect`] for one that is not known.
+    pub fn disk(&self, disk: DiskNumber) -> DiskHealth {
+        self.disks.get(&disk).map_or(DiskHealth::Suspect, |(_, health)| *health)
+    }
+
+    /// Disks whose replicas count for nothing.
+    pub fn lost(&self) -> BTreeSet<DiskNumber> {
+        let is_lost = |(_, (_, health)): &(_, &(_, DiskHealth))| *health == DiskHealth::Lost;
+        self.disks.iter().filter(is_lost).map(|(disk, _)| *disk).collect()
+    }
+
+    /// The same cluster without some nodes: their disks are lost.
+    #[must_use]
+    pub fn without(mut self, nodes: &BTreeSet<NodeId>) -> Self {
+        for (node, health) in self.disks.values_mut() {
+            if nodes.contains(node) {
+                *health = DiskHealth::Lost;
+            }
+        }
+        self
+    }
+}
+
+/// The first that fits: lost, suspect, leaving, good.
+fn disk_health(intent: NodeIntent, liveness: &NodeLiveness, disk: DiskId) -> DiskHealth {
+    let takes_part =
+        matches!(intent.state, NodeState::Active | NodeState::Draining | NodeState::Drained);
+    let fault = liveness.disks.get(&disk);
+    // A maintenance is announced silence, and nothing is kept on a node that never took part.
+    let is_awaited = intent.in_maintenance || !takes_part;
+    if intent.state == NodeState::Removed
+        || fault == Some(&DiskFault::Lost)
+        || liveness.contact == Contact::Lost && !is_awaited
+    {
+        DiskHealth::Lost
+    } else if is_awaited || liveness.contact != Contact::Responsive || fault.is_some() {
+        DiskHealth::Suspect
+    } else if intent.is_leaving || intent.state != NodeState::Active {
+        DiskHealth::Leaving
+    } else {
+        DiskHealth::Good
+    }
+}
+
+/// The health of a replica, best first: the order in which readers try them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReplicaHealth {
+    /// Durable, readable, and to stay.
+    Good,
+    /// Durable and readable, on a disk that is to be emptied.
+    Leaving,
+    /// Durable; perhaps out of reach.
+    Suspect,
+    /// Some blocks are bad; the others can be read.
+    Bad,
+    /// On a disk that is lost.
+    Lost,
+    /// Not found by its node.
+    Gone,
+    /// To be deleted.
+    Doomed,
+}
+
+impl ReplicaHealth {
+    fn of(replica: &Replica, cluster: &Cluster) -> Self {
+        match (replica.mark, cluster.disk(replica.disk)) {
+            (ReplicaMark::Doomed, _) => Self::Doomed,
+            (ReplicaMark::Gone, _) => Self::Gone,
+            (_, DiskHealth::Lost) => Self::Lost,
+            (ReplicaMark::Bad, _) => Self::Bad,
+            (ReplicaMark::Sound, DiskHealth::Suspect) => Self::Suspect,
+            (ReplicaMark::Sound, DiskHealth::Leaving) => Self::Leaving,
+            (ReplicaMark::Sound, DiskHealth::Good) => Self::Good,
+        }
+    }
+
+    /// Whether its bytes count as kept.
+    pub fn is_durable(self) -> bool {
+        self <= Self::Suspect
+    }
+
+    /// Whether its bytes can be read at this moment.
+    pub fn is_readable(self) -> bool {
+        self <= Self::Leaving
+    }
+
+    /// Whether it counts once all that leaves is gone.
+    pub fn stays(self) -> bool {
+        matches!(self, Self::Good | Self::Suspect)
+    }
+}
+
+/// Distinct parts of a chunk. Wholes are told apart by their nodes, fragments by their numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Parts {
+    /// Nodes with a whole.
+    pub wholes: u8,
+    /// Fragments.
+    pub fragments: u8,
+}
+
+/// The health of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Of each replica, in the order of the record.
+    pub replicas: Vec<ReplicaHealth>,
+    /// Kept, as far as is known.
+    pub durable: Parts,
+    /// To be read at this moment without a doubt.
+    pub readable: Parts,
+    /// Kept once all that leaves is gone.
+    pub stays: Parts,
+    /// Replicas known to be bad or gone.
+    pub bad: u8,
+    /// Parts of a chunk that needs nothing.
+    pub target: u8,
+    /// Parts from which the chunk can be read: 1 whole, or k fragments.
+    least: u8,
+    is_coded: bool,
+}
+
+/// Judges the replicas of a chunk. Pure; a tombstone is judged like any other record.
+pub fn judge(chunk: &Chunk, cluster: &Cluster) -> Health {
+    let replicas: Vec<_> =
+        chunk.replicas.iter().map(|replica| ReplicaHealth::of(replica, cluster)).collect();
+    let parts = |counts: fn(ReplicaHealth) -> bool| {
+        let (mut nodes, mut disks) = (BTreeSet::new(), BTreeSet::new());
+        let mut fragments = BTreeSet::new();
+        for (replica, health) in chunk.replicas.iter().zip(&replicas) {
+            match replica.part {
+                _ if !counts(*health) => {}
+                // Disks that nobody knows may be of any node.
+                Replica::WHOLE => match cluster.node(replica.disk) {
+                    Some(node) => drop(nodes.insert(node)),
+                    None => drop(disks.insert(replica.disk)),
+                },
+                fragment => drop(fragments.insert(fragment)),
+            }
+        }
+        Parts { wholes: small(nodes.len() + disks.len()), fragments: small(fragments.len()) }
+    };
+    let is_bad =
+        |health: &&ReplicaHealth| matches!(health, ReplicaHealth::Bad | ReplicaHealth::Gone);
+    let (least, is_coded) = match chunk.redundancy {
+        Redundancy::Replicated { .. } => (1, false),
+        Redundancy::Erasure { k, .. } => (k, true),
+    };
+    Health {
+        durable: parts(ReplicaHealth::is_durable),
+        readable: parts(ReplicaHealth::is_readable),
+        stays: parts(ReplicaHealth::stays),
+        bad: small(replicas.iter().filter(is_bad).count()),
+        target: chunk.redundancy.target(),
+        least,
+        is_coded,
+        replicas,
+    }
+}
+
+fn small(count: usize) -> u8 {
+    u8::try_from(count).unwrap_or(u8::MAX)
+}
+
+impl Health {
+    /// Parts of the kind that the redundancy asks for.
+    pub fn count(&self, parts: Parts) -> u8 {
+        if self.is_coded { parts.fragments } else { parts.wholes }
+    }
+
+    /// Durable parts that can be lost before the chunk is; negative when it is missing.
+    pub fn spare(&self) -> i16 {
+        self.spare_of(self.durable)
+    }
+
+    /// As [`Self::spare`], with these parts.
+    pub fn spare_of(&self, parts: Parts) -> i16 {
+        let of = |have: u8, least: u8| i16::from(have) - i16::from(least);
+        let wholes = of(parts.wholes, 1);
+        if self.is_coded { wholes.max(of(parts.fragments, self.least)) } else { wholes }
+    }
+
+    /// Whether no durable replica is left.
+    pub fn is_missing(&self) -> bool {
+        self.spare() < 0
+    }
+
+    /// Durable parts short of the target.
+    pub fn lacks(&self) -> u8 {
+        self.target.saturating_sub(self.count(self.durable))
+    }
+
+    /// Whether replicas are to be made, or bad ones to be replaced.
+    pub fn needs_repair(&self) -> bool {
+        self.lacks() > 0 || self.bad > 0
+    }
+
+    /// How urgent its repair is, the most urgent first: by parts to spare, then by what stays.
+    pub fn urgency(&self) -> (i16, i16) {
+        (self.spare(), i16::from(self.count(self.stays)) - i16::from(self.target))
+    }
+}
+
+#[cfg(test)]
+mod tests;

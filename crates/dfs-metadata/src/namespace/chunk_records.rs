@@ -1,0 +1,250 @@
+//! Chunk records and their work keys.
+//!
+//! The keys of both are made here and nowhere else, and [`Transaction::put_chunk`] is the only one
+//! that writes them. So a record and its work keys always say the same:
+//!
+//! - `w/r/<chunk>` exists iff the record is not at rest ([`Chunk::is_at_rest`]);
+//! - `w/d/<chunk>` exists iff a replica waits for its deletion, or the record is a tombstone.
+//!
+//! Whoever takes the lease of the workers reads `w/` and learns what is to be done.
+
+use std::ops::Deref;
+
+use bytes::Bytes;
+use dfs_types::{Access, ChunkId, Revision, Scope};
+
+use super::transaction::Transaction;
+use super::{Chunk, Namespace};
+use crate::records::setting::Mark;
+use crate::records::work::Deletion;
+use crate::{Error, keys};
+
+/// The key of a chunk record, or of work on it. Deliberately no [`Bytes`]: no one else can put or
+/// delete it.
+pub(crate) struct ChunkKey(Bytes);
+
+impl ChunkKey {
+    pub(crate) fn record(chunk: ChunkId) -> Self {
+        Self::new(keys::CHUNKS, chunk)
+    }
+
+    pub(crate) fn repair(chunk: ChunkId) -> Self {
+        Self::new(keys::REPAIRS, chunk)
+    }
+
+    pub(crate) fn deletion(chunk: ChunkId) -> Self {
+        Self::new(keys::DELETIONS, chunk)
+    }
+
+    fn new(prefix: &[u8], chunk: ChunkId) -> Self {
+        Self(Bytes::from([prefix, &chunk.to_bytes()].concat()))
+    }
+}
+
+impl Deref for ChunkKey {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A record that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its key, as messages show it.
+    pub key: String,
+    /// Why.
+    pub why: String,
+}
+
+/// How far a scan over all chunks has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScanCursor(Bytes);
+
+impl ScanCursor {
+    /// Whether the scan has passed a chunk.
+    pub fn has_passed(&self, chunk: ChunkId) -> bool {
+        ChunkKey::record(chunk).0 <= self.0
+    }
+}
+
+/// Chunks in id order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkPage {
+    /// Of the snapshot.
+    pub revision: Revision,
+    /// Chunks, tombstones included.
+    pub chunks: Vec<(ChunkId, Chunk)>,
+    /// Records among them that cannot be read. What they say is unknown.
+    pub unreadable: Vec<Unreadable>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<ScanCursor>,
+}
+
+/// Chunks with work of one kind, in id order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkPage {
+    /// Of the snapshot.
+    pub revision: Revision,
+    /// Chunks with their records. A record that cannot be read is skipped: it is found by
+    /// [`Namespace::scan_chunks`].
+    pub chunks: Vec<(ChunkId, Chunk)>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<ChunkId>,
+}
+
+impl Namespace {
+    /// Chunks after a cursor, at most `limit` and [`Self::PAGE_LEN_MAX`].
+    pub async fn scan_chunks(
+        &self,
+        scope: &Scope,
+        after: Option<&ScanCursor>,
+        limit: usize,
+    ) -> Result<ChunkPage, Error> {
+        scope.require(Access::Admin)?;
+        self.begin().await?.chunk_page(after, limit).await
+    }
+
+    /// The records of these chunks, in this order; `None` for those without.
+    pub async fn chunks(
+        &self,
+        scope: &Scope,
+        ids: &[ChunkId],
+    ) -> Result<Vec<Option<Chunk>>, Error> {
+        scope.require(Access::Admin)?;
+        self.begin().await?.peek_chunks(ids).await
+    }
+
+    /// Chunks after `after` whose records are not at rest, at most `limit` and
+    /// [`Self::PAGE_LEN_MAX`].
+    pub async fn chunks_to_repair(
+        &self,
+        scope: &Scope,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<WorkPage, Error> {
+        scope.require(Access::Admin)?;
+        let tx = self.begin().await?;
+        let after = after.map(ChunkKey::repair);
+        let found = tx.range::<Mark>(keys::REPAIRS, after.as_deref().unwrap_or(&[]), page(limit));
+        let ids = found.await?.into_iter().filter_map(|(key, _)| keys::repair_chunk(&key));
+        tx.work_page(ids.collect(), page(limit)).await
+    }
+
+    /// Chunks after `after` with replicas whose deletion may begin, and tombstones; at most `limit`
+    /// and [`Self::PAGE_LEN_MAX`] are considered.
+    pub async fn chunks_to_delete(
+        &self,
+        scope: &Scope,
+        after: Option<ChunkId>,
+        limit: usize,
+    ) -> Result<WorkPage, Error> {
+        scope.require(Access::Admin)?;
+        let tx = self.begin().await?;
+        let now = self.now();
+        let after = after.map(ChunkKey::deletion);
+        let after = after.as_deref().unwrap_or(&[]);
+        let found = tx.range::<Deletion>(keys::DELETIONS, after, page(limit)).await?;
+        let is_full = found.len() == page(limit);
+        let next = found.last().and_then(|(key, _)| keys::deletion_chunk(key));
+        let due = found.into_iter().filter(|(_, deletion)| deletion.not_before <= now);
+        let ids: Vec<_> = due.filter_map(|(key, _)| keys::deletion_chunk(&key)).collect();
+        let work = tx.work_page(ids, usize::MAX).await?;
+        Ok(WorkPage { next: next.filter(|_| is_full), ..work })
+    }
+}
+
+fn page(limit: usize) -> usize {
+    limit.clamp(1, Namespace::PAGE_LEN_MAX)
+}
+
+impl Transaction {
+    /// Reads a chunk; the commit takes place only if its record is still the same.
+    pub(super) async fn chunk(&mut self, chunk: ChunkId) -> Result<Option<Chunk>, Error> {
+        self.get(&ChunkKey::record(chunk).0).await
+    }
+
+    /// Reads a chunk without any condition.
+    pub(super) async fn peek_chunk(&self, chunk: ChunkId) -> Result<Option<Chunk>, Error> {
+        self.peek(&ChunkKey::record(chunk).0).await
+    }
+
+    /// Reads chunks without any condition, in this order.
+    pub(super) async fn peek_chunks(
+        &self,
+        chunks: &[ChunkId],
+    ) -> Result<Vec<Option<Chunk>>, Error> {
+        self.peek_many(&record_keys(chunks)).await
+    }
+
+    /// Chunks after a cursor.
+    pub(super) async fn chunk_page(
+        &self,
+        after: Option<&ScanCursor>,
+        limit: usize,
+    ) -> Result<ChunkPage, Error> {
+        let limit = page(limit);
+        let after = after.map_or(&[][..], |cursor| &cursor.0);
+        let found = self.try_range::<Chunk>(keys::CHUNKS, after, limit).await?;
+        let last = found.last().filter(|_| found.len() == limit);
+        let next = last.map(|(key, _)| ScanCursor(key.clone()));
+        let (mut chunks, mut unreadable) = (Vec::with_capacity(found.len()), Vec::new());
+        for (key, record) in found {
+            let record = record.and_then(|record| {
+                let what = "a key of no chunk";
+                let damaged = || Error::Damaged { key: keys::show(&key), what };
+                Ok((keys::chunk_id(&key).ok_or_else(damaged)?, record))
+            });
+            match record {
+                Ok(record) => chunks.push(record),
+                Err(error) => {
+                    let (key, why) = (keys::show(&key), error.to_string());
+                    unreadable.push(Unreadable { key, why });
+                }
+            }
+        }
+        Ok(ChunkPage { revision: self.revision(), chunks, unreadable, next })
+    }
+
+    async fn work_page(&self, ids: Vec<ChunkId>, limit: usize) -> Result<WorkPage, Error> {
+        let next = ids.last().copied().filter(|_| ids.len() == limit);
+        let records = self.try_peek_many::<Chunk>(&record_keys(&ids)).await?;
+        let chunks = ids.into_iter().zip(records);
+        let chunks = chunks.filter_map(|(id, record)| Some((id, record.ok()??)));
+        Ok(WorkPage { revision: self.revision(), chunks: chunks.collect(), next })
+    }
+
+    /// Changes a chunk record from `old`, as it was read with [`Self::chunk`], to `new`; `None`
+    /// where there is none. Keeps its work keys in the same commit, up to two keys beside the
+    /// record; a chunk that is created with all its replicas takes none.
+    pub(super) fn put_chunk(&mut self, chunk: ChunkId, old: Option<&Chunk>, new: Option<&Chunk>) {
+        let record = ChunkKey::record(chunk).0;
+        match new {
+            Some(new) => self.put(record, new),
+            None => self.delete(record),
+        }
+        let needs_repair = |chunk: Option<&Chunk>| chunk.is_some_and(|chunk| !chunk.is_at_rest());
+        match (needs_repair(old), needs_repair(new)) {
+            (false, true) => self.put(ChunkKey::repair(chunk).0, &Mark),
+            (true, false) => self.delete(ChunkKey::repair(chunk).0),
+            _ => {}
+        }
+        let awaits_deletion = |chunk: Option<&Chunk>| chunk.is_some_and(Chunk::awaits_deletion);
+        match (awaits_deletion(old), awaits_deletion(new)) {
+            (false, true) => self.put(ChunkKey::deletion(chunk).0, &Deletion::default()),
+            (true, false) => self.delete(ChunkKey::deletion(chunk).0),
+            _ => {}
+        }
+    }
+
+    /// Removes a record that was read with [`Self::chunk`] and is damaged, with its work keys.
+    pub(super) fn drop_unreadable_chunk(&mut self, chunk: ChunkId) {
+        let keys = [ChunkKey::record(chunk), ChunkKey::repair(chunk), ChunkKey::deletion(chunk)];
+        keys.into_iter().for_each(|key| self.delete(key.0));
+    }
+}
+
+fn record_keys(chunks: &[ChunkId]) -> Vec<Bytes> {
+    chunks.iter().map(|chunk| ChunkKey::record(*chunk).0).collect()
+}

@@ -1,0 +1,104 @@
+//! The directory of disks: which node and disk a number in a chunk record stands for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+
+use dfs_types::{DiskId, DiskNumber, NodeId};
+
+use super::transaction::Transaction;
+use super::{Chunk, Namespace, Node};
+use crate::records::node::NodeDisk;
+use crate::records::setting::NextDisk;
+use crate::{Error, keys};
+
+/// Disks by number. What an entry says never changes, as no number is given twice; only numbers
+/// given later may be missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Disks(BTreeMap<DiskNumber, DiskLocation>);
+
+/// A disk as messages name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskLocation {
+    /// Its node.
+    pub node: NodeId,
+    /// The disk.
+    pub disk: DiskId,
+}
+
+impl Disks {
+    /// The disks of these nodes.
+    pub fn of(nodes: &[(NodeId, Node)]) -> Self {
+        let disks = nodes.iter().flat_map(|(node, record)| {
+            let location = |disk: &NodeDisk| DiskLocation { node: *node, disk: disk.id };
+            record.disks.iter().map(move |disk| (disk.number, location(disk)))
+        });
+        Self(disks.collect())
+    }
+
+    /// The disk of a number.
+    pub fn get(&self, disk: DiskNumber) -> Option<DiskLocation> {
+        self.0.get(&disk).copied()
+    }
+
+    /// The node of a disk.
+    pub fn node(&self, disk: DiskNumber) -> Option<NodeId> {
+        self.get(disk).map(|location| location.node)
+    }
+
+    fn know_all_of(&self, chunk: &Chunk) -> bool {
+        chunk.replicas.iter().all(|replica| self.0.contains_key(&replica.disk))
+    }
+}
+
+impl Namespace {
+    /// The directory of disks, with every disk that these chunks name, as long as their nodes are
+    /// stored. Kept between calls; as large as the `n/` records, which it is read from anew when a
+    /// number is unknown.
+    pub async fn disks_of(
+        &self,
+        chunks: impl IntoIterator<Item = &Chunk>,
+    ) -> Result<Arc<Disks>, Error> {
+        let known = self.disks();
+        if chunks.into_iter().all(|chunk| known.know_all_of(chunk)) {
+            return Ok(known);
+        }
+        let nodes = super::nodes::all(&self.begin().await?).await?;
+        let fresh = Arc::new(Disks::of(&nodes));
+        self.inner.disks.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&fresh);
+        Ok(fresh)
+    }
+
+    fn disks(&self) -> Arc<Disks> {
+        self.inner.disks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Transaction {
+    /// The disks of a node that registers with `present`: those it ever had, and numbers for new
+    /// ones.
+    pub(super) async fn number_disks(
+        &mut self,
+        mut disks: Vec<NodeDisk>,
+        present: &[DiskId],
+    ) -> Result<Vec<NodeDisk>, Error> {
+        for disk in &mut disks {
+            disk.is_present = present.contains(&disk.id);
+        }
+        let known = |disks: &[NodeDisk], id| disks.iter().any(|disk| disk.id == id);
+        if present.iter().all(|id| known(&disks, *id)) {
+            return Ok(disks);
+        }
+        let missing = || Error::Damaged { key: keys::show(&keys::DISKS), what: "nothing" };
+        let NextDisk(mut next) = self.get(&keys::DISKS).await?.ok_or_else(missing)?;
+        for id in present {
+            if !known(&disks, *id) {
+                disks.push(NodeDisk { number: next, id: *id, is_present: true });
+                next.0 = next.0.checked_add(1).ok_or(Error::Invalid {
+                    what: "all disk numbers of the cluster are used up".to_owned(),
+                })?;
+            }
+        }
+        self.put(keys::DISKS, &NextDisk(next));
+        Ok(disks)
+    }
+}

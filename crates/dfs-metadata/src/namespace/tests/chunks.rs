@@ -1,0 +1,279 @@
+//! Chunk records and the work keys that follow from them.
+
+use dfs_types::{ChunkId, DiskNumber, SeededRandom};
+
+use super::*;
+use crate::check::check;
+
+const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
+
+impl Fixture {
+    /// Writes a file of one chunk with replicas on nodes 1 to 3.
+    async fn put_chunk(&self, at: &str) -> (PlannedChunk, ChunkSeal) {
+        let plan = self.plan(at, CHUNK).await.unwrap();
+        let confirm = self.confirm_of(&plan);
+        self.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
+        (plan.chunks[0].clone(), confirm.chunks[0].seal)
+    }
+
+    async fn chunk(&self, chunk: ChunkId) -> Option<Chunk> {
+        self.namespace.chunks(Scope::internal(), &[chunk]).await.unwrap().remove(0)
+    }
+
+    /// Keys under `w/r/` and `w/d/`.
+    async fn work(&self) -> (usize, usize) {
+        (self.count("w/r/").await, self.count("w/d/").await)
+    }
+
+    async fn assert_clean(&self, when: &str) {
+        let report = check(&*self.engine, &|_| ()).await.unwrap();
+        assert!(report.is_clean(), "{when}: {:#?}", report.problems);
+    }
+
+    fn receipt_on(&self, of: &(PlannedChunk, ChunkSeal), node: u128, stamp: u64) -> Receipt {
+        let node = NodeId(node);
+        let receipt = Receipt { stamp: Stamp(stamp), ..self.receipt(&of.0, of.1, node) };
+        receipt.sealed(&self.namespace.key().for_node(node, receipt.registration))
+    }
+}
+
+fn id(disk: u32, stamp: u64) -> ReplicaId {
+    ReplicaId { disk: DiskNumber(disk), part: Replica::WHOLE, stamp: Stamp(stamp) }
+}
+
+fn marks(chunk: &Chunk) -> Vec<(u32, u64, ReplicaMark)> {
+    chunk.replicas.iter().map(|it| (it.disk.0, it.stamp.0, it.mark)).collect()
+}
+
+#[tokio::test]
+async fn disks_keep_their_numbers_and_none_is_given_twice() {
+    let fixture = Fixture::new().await;
+    let namespace = &fixture.namespace;
+    let disks = async |node: u128| {
+        let stored = namespace.node(Scope::internal(), NodeId(node)).await.unwrap().unwrap();
+        let shown = stored.disks.iter().map(|it| (it.number.0, it.id.0, it.is_present));
+        shown.collect::<Vec<_>>()
+    };
+    assert_eq!(disks(1).await, [(1, 1, true)]);
+    let register = async |disks: &[u128]| {
+        let last = namespace.node(Scope::internal(), NodeId(1)).await.unwrap().unwrap().pending.0;
+        let disks = disks.iter().copied().map(DiskId).collect();
+        let request = Registration { disks, ..registration(NodeId(1), last) };
+        namespace.register(Scope::internal(), &request, true).await.unwrap();
+    };
+    register(&[1, 77]).await;
+    assert_eq!(disks(1).await, [(1, 1, true), (5, 77, true)]);
+    register(&[77]).await;
+    assert_eq!(disks(1).await, [(1, 1, false), (5, 77, true)], "it may come back");
+    register(&[77, 1]).await;
+    assert_eq!(disks(1).await, [(1, 1, true), (5, 77, true)]);
+    // A disk that is moved to another node holds nothing there under its old number.
+    let moved = Registration { disks: vec![DiskId(77)], ..registration(NodeId(50), 0) };
+    namespace.register(Scope::internal(), &moved, true).await.unwrap();
+    assert_eq!(disks(50).await, [(6, 77, true)]);
+    let chunk = fixture.put_chunk("/f").await.0.chunk;
+    let record = fixture.chunk(chunk).await.unwrap();
+    let directory = namespace.disks_of([&record]).await.unwrap();
+    let location = DiskLocation { node: NodeId(2), disk: DiskId(2) };
+    assert_eq!(directory.get(DiskNumber(2)), Some(location));
+    assert_eq!(directory.get(DiskNumber(7)), None);
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_created_whole_has_no_work_and_a_short_one_waits_for_repair() {
+    let fixture = Fixture::new().await;
+    let whole = fixture.put_chunk("/whole").await;
+    assert_eq!(fixture.work().await, (0, 0));
+    let plan = fixture.plan("/short", CHUNK).await.unwrap();
+    let mut confirm = fixture.confirm_of(&plan);
+    confirm.chunks[0].receipts.pop();
+    fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
+    let short = plan.chunks[0].chunk;
+    assert_eq!(fixture.work().await, (1, 0));
+    let waiting = fixture.namespace.chunks_to_repair(Scope::internal(), None, 10).await.unwrap();
+    assert_eq!(waiting.chunks.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [short]);
+    let (record, of) = (waiting.chunks[0].1.clone(), (plan.chunks[0].clone(), whole.1));
+    let third = fixture.receipt_on(&of, 4, 1);
+    let repaired = fixture
+        .namespace
+        .swap_replicas(Scope::internal(), short, record.generation, &[third], &[], None)
+        .await;
+    assert!(repaired.unwrap().is_at_rest());
+    assert_eq!(fixture.work().await, (0, 0));
+    for file in ["/whole", "/short"] {
+        fixture.delete(file, false, true).await.unwrap();
+    }
+    fixture.reap(false).await;
+    assert_eq!(fixture.work().await, (0, 2));
+    let all = [1, 2, 3, 4].map(|disk| id(disk, 1));
+    fixture.namespace.forget_replicas(Scope::internal(), short, &all, None).await.unwrap();
+    assert!(fixture.chunk(short).await.is_some(), "a commit that is under way may bring it in");
+    let later = fixture.clock.now().plus(Duration::from_millis(1));
+    fixture.namespace.raise_gc_floor(Scope::internal(), later, None).await.unwrap();
+    fixture.namespace.forget_replicas(Scope::internal(), whole.0.chunk, &all, None).await.unwrap();
+    assert!(fixture.chunk(whole.0.chunk).await.is_none(), "it went with its last replica");
+    assert_eq!(
+        fixture.namespace.sweep_tombstones(Scope::internal(), None, 10, None).await.unwrap(),
+        None
+    );
+    assert_eq!((fixture.count("k/").await, fixture.count("w/").await), (0, 0));
+}
+
+#[tokio::test]
+async fn replicas_are_swapped_on_condition_and_the_last_sound_one_stays() {
+    let fixture = Fixture::new().await;
+    let of = fixture.put_chunk("/f").await;
+    let chunk = of.0.chunk;
+    let record = fixture.chunk(chunk).await.unwrap();
+    let all = [1, 2, 3].map(|disk| id(disk, 1));
+    let namespace = &fixture.namespace;
+    let gone =
+        namespace.swap_replicas(Scope::internal(), chunk, record.generation, &[], &all, None).await;
+    assert!(matches!(gone, Err(Error::LastReplica(_))));
+    let first = (NodeId(1), Stamp(1));
+    let marked =
+        namespace.mark_replica(Scope::internal(), chunk, first, BAD, None).await.unwrap().unwrap();
+    assert_eq!((marked.sound_replicas().count(), fixture.work().await), (2, (1, 0)));
+    let again = namespace.mark_replica(Scope::internal(), chunk, first, BAD, None).await.unwrap();
+    assert_eq!(again, Some(marked.clone()));
+    let stale = namespace
+        .swap_replicas(Scope::internal(), chunk, record.generation, &[], &all[..1], None)
+        .await;
+    assert!(matches!(stale, Err(Error::ChunkChanged(_))));
+    let fresh = fixture.receipt_on(&of, 4, 1);
+    let forged = Receipt { stamp: Stamp(9), ..fresh };
+    let lie = namespace
+        .swap_replicas(Scope::internal(), chunk, marked.generation, &[forged], &[], None)
+        .await;
+    assert!(matches!(lie, Err(Error::BadReceipt { .. })));
+    let swapped = namespace
+        .swap_replicas(Scope::internal(), chunk, marked.generation, &[fresh], &all[..1], None)
+        .await
+        .unwrap();
+    use ReplicaMark::{Doomed, Sound};
+    let left = [(1, 1, Doomed), (2, 1, Sound), (3, 1, Sound), (4, 1, Sound)];
+    assert_eq!((marks(&swapped), fixture.work().await), (left.to_vec(), (0, 1)));
+    // A live replica is not forgotten, whatever was deleted.
+    namespace.forget_replicas(Scope::internal(), chunk, &[id(1, 1), id(2, 1)], None).await.unwrap();
+    assert_eq!(marks(&fixture.chunk(chunk).await.unwrap()), left[1..]);
+    assert_eq!(fixture.work().await, (0, 0));
+    assert_eq!(
+        namespace.mark_replica(Scope::internal(), chunk, first, BAD, None).await.unwrap(),
+        None
+    );
+}
+
+#[tokio::test]
+async fn a_doomed_replica_stays_doomed_and_other_marks_follow_the_greatest_verdict() {
+    use ReplicaMark::{Bad, Doomed, Gone, Sound};
+    let fixture = Fixture::new().await;
+    let of = fixture.put_chunk("/f").await;
+    let (chunk, namespace) = (of.0.chunk, &fixture.namespace);
+    let note = async |node, mark, number| {
+        let verdict = Verdict { mark, number: Some(number) };
+        let at = (NodeId(node), Stamp(1));
+        let noted = namespace
+            .mark_replica(Scope::internal(), chunk, at, verdict, None)
+            .await
+            .unwrap()
+            .unwrap();
+        noted.replicas[node as usize - 1].mark
+    };
+    for (mark, number, found) in [(Bad, 5, Bad), (Sound, 5, Bad), (Sound, 4, Bad), (Gone, 7, Gone)]
+    {
+        assert_eq!(note(1, mark, number).await, found, "{mark:?} {number}");
+    }
+    assert_eq!((note(1, Sound, 8).await, fixture.work().await), (Sound, (0, 0)));
+    // A newer replica on the same node dooms the older one.
+    let record = fixture.chunk(chunk).await.unwrap();
+    let newer = fixture.receipt_on(&of, 1, 2);
+    let swapped = namespace
+        .swap_replicas(Scope::internal(), chunk, record.generation, &[newer], &[], None)
+        .await
+        .unwrap();
+    assert_eq!(swapped.replicas[0].mark, Doomed);
+    assert_eq!(swapped.replicas[3], Replica::new(DiskNumber(1), Replica::WHOLE, Stamp(2)));
+    assert_eq!(note(1, Sound, 99).await, Doomed);
+    // Nor does its receipt bring it back.
+    let older = fixture.receipt_on(&of, 1, 1);
+    let back = namespace
+        .swap_replicas(Scope::internal(), chunk, swapped.generation, &[older], &[], None)
+        .await;
+    assert!(matches!(back, Err(Error::BadReceipt { .. })), "{back:?}");
+    let again = namespace
+        .swap_replicas(Scope::internal(), chunk, swapped.generation, &[newer], &[], None)
+        .await;
+    assert_eq!(again.unwrap(), swapped, "a repeat changes nothing");
+}
+
+/// Does something to a chunk, which may well be refused.
+async fn anything(
+    fixture: &Fixture,
+    chunks: &mut Vec<(PlannedChunk, ChunkSeal)>,
+    random: &SeededRandom,
+) {
+    let namespace = &fixture.namespace;
+    if chunks.len() < 3 || random.below(8) == 0 {
+        let plan = fixture.plan(&format!("/{}", chunks.len() % 6), CHUNK).await.unwrap();
+        let mut confirm = fixture.confirm_of(&plan);
+        confirm.chunks[0].receipts.truncate(2 + random.below(2) as usize);
+        namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
+        chunks.push((plan.chunks[0].clone(), confirm.chunks[0].seal));
+    }
+    let of = &chunks[random.below(chunks.len() as u64) as usize];
+    let chunk = of.0.chunk;
+    let record = fixture.chunk(chunk).await;
+    let generation = record.as_ref().map(|record| record.generation).unwrap_or_default();
+    let replicas = record.map(|record| record.replicas).unwrap_or_default();
+    let some = || replicas.iter().filter(|_| random.below(3) == 0).map(ReplicaId::of).collect();
+    let some: Vec<ReplicaId> = some();
+    match random.below(7) {
+        0 | 1 => {
+            let node = 1 + u128::from(random.below(4));
+            let receipts = [fixture.receipt_on(of, node, 1 + random.below(4))];
+            let add = &receipts[..random.below(2) as usize];
+            drop(
+                namespace
+                    .swap_replicas(Scope::internal(), chunk, generation, add, &some, None)
+                    .await,
+            );
+        }
+        2 | 3 => {
+            let marks = [ReplicaMark::Sound, ReplicaMark::Bad, ReplicaMark::Gone];
+            let mark = marks[random.below(3) as usize];
+            let number = (random.below(2) == 0).then(|| random.below(20));
+            let at = (NodeId(1 + u128::from(random.below(4))), Stamp(1 + random.below(4)));
+            namespace
+                .mark_replica(Scope::internal(), chunk, at, Verdict { mark, number }, None)
+                .await
+                .unwrap();
+        }
+        4 => namespace.forget_replicas(Scope::internal(), chunk, &some, None).await.unwrap(),
+        5 => {
+            drop(fixture.delete(&format!("/{}", random.below(6)), false, true).await);
+            fixture.reap(false).await;
+        }
+        _ => {
+            fixture.clock.advance(Duration::from_millis(random.below(4)));
+            let floor = fixture.clock.now().minus(Duration::from_millis(2));
+            namespace.raise_gc_floor(Scope::internal(), floor, None).await.unwrap();
+            namespace.sweep_tombstones(Scope::internal(), None, 50, None).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn work_keys_equal_a_recount_after_every_step_of_random_histories() {
+    let mut seen = (0, 0);
+    for seed in 0..20 {
+        let (fixture, random) = (Fixture::new().await, SeededRandom::new(seed));
+        let mut chunks = Vec::new();
+        for step in 0..120 {
+            anything(&fixture, &mut chunks, &random).await;
+            fixture.assert_clean(&format!("seed {seed}, step {step}")).await;
+            let (repairs, deletions) = fixture.work().await;
+            seen = (seen.0 + repairs, seen.1 + deletions);
+        }
+    }
+    assert!(seen.0 > 1_000 && seen.1 > 1_000, "hardly any work: {seen:?}");
+}

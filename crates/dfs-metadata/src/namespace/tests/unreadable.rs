@@ -1,0 +1,87 @@
+//! F1: a record that cannot be read stops nothing but what is about itself.
+
+use std::collections::BTreeSet;
+
+use dfs_types::{ChunkId, InodeId};
+
+use super::*;
+use crate::engine::{Commit, Engine, Write};
+use crate::health::{Contact, NodeLiveness};
+use crate::keys;
+
+impl Fixture {
+    async fn damage(&self, key: &[u8]) {
+        let write = Write::Put(Bytes::copy_from_slice(key), Bytes::from_static(b"\x01\xff"));
+        let commit = Commit { conditions: vec![], writes: vec![write] };
+        self.engine.commit_batch(vec![commit]).await.unwrap();
+    }
+
+    async fn chunk_of(&self, at: &str) -> ChunkId {
+        self.open(at).await.unwrap().extents[0].chunk_id
+    }
+}
+
+fn all_heard() -> Liveness {
+    let heard = NodeLiveness { contact: Contact::Responsive, ..NodeLiveness::default() };
+    (1..=4).map(|node| (NodeId(node), heard.clone())).collect()
+}
+
+#[tokio::test]
+async fn an_unreadable_chunk_record_is_named_and_never_makes_an_answer_safe() {
+    let fixture = Fixture::new().await;
+    let (namespace, scope) = (&fixture.namespace, Scope::internal());
+    for file in ["/a", "/b", "/c"] {
+        fixture.put(file, CHUNK).await.unwrap();
+    }
+    let damaged = fixture.chunk_of("/b").await;
+    let nodes = BTreeSet::from([NodeId(1)]);
+    assert!(namespace.safe_to_stop(scope, &nodes, &all_heard()).await.unwrap().is_safe());
+    let key = ChunkKey::record(damaged);
+    fixture.damage(&key).await;
+    fixture.damage(b"k/what is this").await;
+    let page = namespace.scan_chunks(scope, None, 10).await.unwrap();
+    assert_eq!((page.chunks.len(), page.unreadable.len()), (2, 2));
+    let named = |of: &[Unreadable]| of.iter().any(|found| found.key == keys::show(&key));
+    assert!(named(&page.unreadable), "{:?}", page.unreadable);
+    let safety = namespace.safe_to_stop(scope, &nodes, &all_heard()).await.unwrap();
+    assert_eq!((safety.chunks_below, safety.unknown.count), (0, 2));
+    assert!(!safety.is_safe(), "what they say is unknown");
+    let holdings = namespace.holdings(scope, NodeId(4), &all_heard()).await.unwrap();
+    assert_eq!((holdings.chunks, holdings.unknown.count), (0, 2));
+    assert!(holdings.unknown.example.is_some());
+}
+
+#[tokio::test]
+async fn unreadable_records_keep_no_other_from_being_reaped_and_go_with_their_files() {
+    let fixture = Fixture::new().await;
+    let (namespace, scope) = (&fixture.namespace, Scope::internal());
+    for file in ["/a", "/b", "/c"] {
+        fixture.put(file, CHUNK).await.unwrap();
+    }
+    let damaged = fixture.chunk_of("/b").await;
+    fixture.damage(&ChunkKey::record(damaged)).await;
+    // Something unlinked that nobody can read comes before all others.
+    let unknown = keys::unlinked(Timestamp::from_millis(0), InodeId(999));
+    fixture.damage(&unknown).await;
+    for file in ["/a", "/b", "/c"] {
+        fixture.delete(file, false, true).await.unwrap();
+    }
+    let limits = ReapLimits { items: 10, pressure: false };
+    let reaped = namespace.reap(scope, &limits, None).await.unwrap();
+    assert_eq!((reaped.finished, reaped.tombstones, reaped.has_more), (3, 2, false));
+    let named: Vec<_> = reaped.unreadable.iter().map(|found| found.key.clone()).collect();
+    assert_eq!(named, [keys::show(&unknown)]);
+    assert_eq!((fixture.count("k/").await, fixture.count("w/d/").await), (2, 2));
+    // The sweep goes past one, too.
+    let (chunk, _) = namespace.scan_chunks(scope, None, 10).await.unwrap().chunks[0].clone();
+    fixture.damage(&ChunkKey::record(chunk)).await;
+    let later = fixture.clock.now().plus(Duration::from_millis(1));
+    namespace.raise_gc_floor(scope, later, None).await.unwrap();
+    let left = namespace.chunks_to_delete(scope, None, 10).await.unwrap().chunks;
+    for (chunk, record) in left {
+        let replicas: Vec<ReplicaId> = record.replicas.iter().map(ReplicaId::of).collect();
+        namespace.forget_replicas(scope, chunk, &replicas, None).await.unwrap();
+    }
+    namespace.sweep_tombstones(scope, None, 10, None).await.unwrap();
+    assert_eq!(fixture.count("k/").await, 1, "the one that cannot be read stays");
+}
