@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Status(commands::status::StatusArgs),
     /// Let datanodes in, announce that they will be down, take them out
     Node(commands::node::NodeArgs),
+    /// List, pause, resume and pace the background work
+    Worker(commands::worker::WorkerArgs),
     /// Measure creates, reads, stats, lists and streams
     Bench(commands::bench::BenchArgs),
     /// Write a completion script for a shell

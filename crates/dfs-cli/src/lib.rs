@@ -141,6 +141,7 @@ async fn run_command(command: Command, cx: &Context) -> Result<()> {
         Command::Explain(args) => commands::explain::run(args, cx).await,
         Command::Status(args) => commands::status::run(args, cx).await,
         Command::Node(args) => commands::node::run(args, cx).await,
+        Command::Worker(args) => commands::worker::run(args, cx).await,
         Command::Bench(args) => commands::bench::run(args, cx).await,
         Command::Version(args) => commands::version::run(args, cx).await,
         Command::Local(_)

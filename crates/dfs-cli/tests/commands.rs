@@ -54,6 +54,28 @@ fn every_command_says_as_json_what_it_did() {
 }
 
 #[test]
+fn workers_are_listed_paused_and_paced() {
+    let cluster = cluster();
+    let table: &[(&[&str], &str, Value)] = &[
+        (&["pause", "repair", "--for", "2h"], "/name", "repair".into()),
+        (&["rate", "repair", "50MiB"], "/rate", (50 << 20).into()),
+        (&["rate", "delete", "unlimited"], "/rate", Value::Null),
+        (&["list"], "/workers/0/rate", (50 << 20).into()),
+        (&["list"], "/workers/1/name", "reaper".into()),
+        (&["rate", "repair", "default"], "/rate", (200 << 20).into()),
+        (&["resume", "repair"], "/pause_left_ms", Value::Null),
+    ];
+    for (args, pointer, wanted) in table {
+        let found = documents(&cluster.dfs_ok(["worker", "--json"].iter().chain(*args)));
+        assert_eq!(found[0].pointer(pointer), Some(wanted), "{args:?}: {}", found[0]);
+    }
+    assert!(cluster.dfs_ok(["worker", "list"]).contains("repair"));
+    let unknown = cluster.dfs(["worker", "resume", "rebalance"]);
+    assert_eq!(exit_code(&unknown), 2);
+    assert!(stderr(&unknown).contains("repair, reaper, delete"), "{}", stderr(&unknown));
+}
+
+#[test]
 fn every_failure_is_told_as_it_happens() {
     let cluster = cluster();
     let output = cluster.dfs(["rm", "--json", "/one", "/two"]);

@@ -133,7 +133,7 @@ pub use dfs_types::{
 
 pub use admin::{
     Admin, ClusterStatus, DiskStatus, Maintenance, MaintenanceRequest, NodeStatus, Replication,
-    ReplicationStatus, StopSafety, WorkerStatus,
+    ReplicationStatus, StopSafety, WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit, Workers,
 };
 pub use builder::{Client, ClientBuilder, Components};
 pub use du::{DiskUsage, Usage};

@@ -23,3 +23,4 @@ pub(crate) mod status;
 pub(crate) mod tree;
 pub(crate) mod undelete;
 pub(crate) mod version;
+pub(crate) mod worker;

@@ -6,6 +6,7 @@ use clap::Args;
 use dfs_client::ReplicationStatus;
 use serde_json::json;
 
+use crate::commands::worker;
 use crate::context::Context;
 use crate::error::Result;
 use crate::output::size_text;
@@ -61,13 +62,7 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
                 "bad_replicas": count(|counts| counts.bad_replicas),
                 "repairing": count(|counts| counts.repairing),
             },
-            "workers": status.workers.iter().map(|worker| json!({
-                "name": worker.name,
-                "state": worker.state,
-                "done": worker.done,
-                "failed": worker.failed,
-                "queued": worker.queued,
-            })).collect::<Vec<_>>(),
+            "workers": status.workers.iter().map(worker::document).collect::<Vec<_>>(),
         }));
         return Ok(());
     }

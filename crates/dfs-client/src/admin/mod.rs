@@ -2,6 +2,7 @@
 
 mod nodes;
 mod status;
+mod workers;
 
 use dfs_proto::v1::admin_client::AdminClient;
 use dfs_proto::wire::WireId as _;
@@ -14,7 +15,8 @@ use crate::call::Persistence;
 use crate::{Client, Error};
 
 pub use nodes::{Maintenance, MaintenanceRequest, StopSafety};
-pub use status::{ClusterStatus, DiskStatus, NodeStatus, ReplicationStatus, WorkerStatus};
+pub use status::{ClusterStatus, DiskStatus, NodeStatus, ReplicationStatus};
+pub use workers::{WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit, Workers};
 
 /// Administrative calls of a [`Client`]. Cheap to clone.
 ///

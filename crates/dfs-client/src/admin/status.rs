@@ -6,6 +6,8 @@ use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
 use dfs_types::{ClusterId, DiskId, Incarnation, NodeId, NodeState, Revision};
 
+use super::WorkerStatus;
+
 /// A consistent snapshot of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -92,22 +94,6 @@ pub struct ReplicationStatus {
     pub repairing: u64,
 }
 
-/// Status of a background worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WorkerStatus {
-    /// Its name.
-    pub name: String,
-    /// What it is doing.
-    pub state: String,
-    /// Steps done since it started.
-    pub done: u64,
-    /// Steps failed since it started.
-    pub failed: u64,
-    /// Steps known to be left.
-    pub queued: u64,
-}
-
 impl ClusterStatus {
     /// A cluster without nodes and with nothing known of its data.
     pub fn new(cluster: ClusterId) -> Self {
@@ -127,13 +113,7 @@ impl ClusterStatus {
 
     pub(super) fn from_wire(status: v1::ClusterStatusResponse) -> Result<Self, FieldError> {
         let nodes = status.nodes.into_iter().map(NodeStatus::from_wire);
-        let workers = status.workers.into_iter().map(|worker| WorkerStatus {
-            name: worker.name,
-            state: worker.state,
-            done: worker.done,
-            failed: worker.failed,
-            queued: worker.queued,
-        });
+        let workers = status.workers.into_iter().map(WorkerStatus::from_wire);
         let counts = status.replication.filter(|counts| counts.is_known);
         Ok(Self {
             cluster: wire::id("cluster_id", &status.cluster_id)?,
@@ -149,7 +129,7 @@ impl ClusterStatus {
                 bad_replicas: counts.bad_replicas,
                 repairing: counts.repairing,
             }),
-            workers: workers.collect(),
+            workers: workers.collect::<Result<_, _>>()?,
             version: status.version,
             worker_lease_holder: status.worker_lease_holder,
         })

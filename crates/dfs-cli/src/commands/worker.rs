@@ -1,0 +1,223 @@
+//! `dfs worker`: the background workers, their pauses and rates.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use dfs_client::{WorkerChange, WorkerStatus, WorkerUnit};
+use dfs_types::ByteSize;
+use serde_json::{Value, json};
+
+use crate::context::Context;
+use crate::error::Result;
+
+/// What `dfs worker` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dfs worker list
+  dfs worker pause repair --for 2h
+  dfs worker rate repair 50MiB")]
+pub(crate) struct WorkerArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the background workers
+    List,
+    /// Pause a background worker for a while
+    Pause(PauseArgs),
+    /// End the pause of a background worker
+    Resume(ResumeArgs),
+    /// Set how much a background worker may do in a second
+    Rate(RateArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What is under way ends, nothing new begins. A pause ends by itself, and survives restarts of
+coordinators. Paused again, it lasts from now on. Exits with 0 when the worker is paused, 2 when no
+worker has this name, 5 when no coordinator runs the workers at the moment.
+
+Examples:
+  dfs worker pause repair
+  dfs worker pause delete --for 90m")]
+struct PauseArgs {
+    /// Name of the worker, as `dfs worker list` shows it.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// When the pause ends by itself: a number with s, m, h or d; at most 7d.
+    #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = duration)]
+    length: Duration,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exits with 0 when the worker is not paused any more, 2 when no worker has this name, 5 when no
+coordinator runs the workers at the moment.
+
+Examples:
+  dfs worker resume repair")]
+struct ResumeArgs {
+    /// Name of the worker, as `dfs worker list` shows it.
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The rate holds until another one is set, restarts included. Exits with 0 when it is set, 2 when no
+worker has this name, 5 when no coordinator runs the workers at the moment.
+
+Examples:
+  dfs worker rate repair 50MiB
+  dfs worker rate delete 500
+  dfs worker rate repair default")]
+struct RateArgs {
+    /// Name of the worker, as `dfs worker list` shows it.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Bytes or items a second, more than 0; `unlimited`, or `default` for the worker's budget.
+    #[arg(value_name = "RATE", value_parser = rate)]
+    rate: WorkerChange,
+}
+
+pub(crate) async fn run(args: WorkerArgs, cx: &Context) -> Result<()> {
+    match args.action {
+        Action::List => list(cx).await,
+        Action::Pause(PauseArgs { name, length }) => {
+            set(cx, &name, WorkerChange::Pause(length)).await
+        }
+        Action::Resume(ResumeArgs { name }) => set(cx, &name, WorkerChange::Resume).await,
+        Action::Rate(RateArgs { name, rate }) => set(cx, &name, rate).await,
+    }
+}
+
+async fn list(cx: &Context) -> Result<()> {
+    let found = cx.client.admin().workers().await?;
+    if cx.out.is_json {
+        cx.out.json(&json!({
+            "lease_holder": found.lease_holder,
+            "workers": found.workers.iter().map(document).collect::<Vec<_>>(),
+        }));
+        return Ok(());
+    }
+    cx.out.line(format_args!(
+        "{:<10} {:<12} {:>12} {:>10} {:>8} {:>8}  state",
+        "worker", "activity", "rate", "done", "failed", "queued"
+    ));
+    for worker in &found.workers {
+        let left = worker.pause_left.map(|left| format!("  for {} s more", left.as_secs()));
+        cx.out.line(format_args!(
+            "{:<10} {:<12} {:>12} {:>10} {:>8} {:>8}  {}{}",
+            worker.name,
+            worker.activity.name(),
+            rate_text(worker),
+            worker.done,
+            worker.failed,
+            worker.queued,
+            worker.state,
+            left.unwrap_or_default(),
+        ));
+    }
+    if found.lease_holder.is_none() {
+        cx.out.say("no coordinator is known to run the workers at the moment");
+    }
+    Ok(())
+}
+
+async fn set(cx: &Context, name: &str, change: WorkerChange) -> Result<()> {
+    let admin = cx.client.admin();
+    let cluster = admin.status().await?.cluster;
+    let worker = admin.set_worker(cluster, name, change).await?;
+    cx.out.done(&document(&worker));
+    let pause = match worker.pause_left {
+        Some(left) => format!("is paused for {} s", left.as_secs_f64().ceil()),
+        None => "is not paused".to_owned(),
+    };
+    cx.out.say(format_args!("worker {name} {pause}, rate {}", rate_text(&worker)));
+    Ok(())
+}
+
+/// A worker in JSON, the same in every command.
+pub(crate) fn document(worker: &WorkerStatus) -> Value {
+    json!({
+        "name": worker.name,
+        "activity": worker.activity.name(),
+        "state": worker.state,
+        "done": worker.done,
+        "failed": worker.failed,
+        "queued": worker.queued,
+        "unit": worker.unit.name(),
+        "rate": worker.rate,
+        "budget": worker.budget,
+        "pause_left_ms": worker.pause_left.map(|left| left.as_millis() as u64),
+    })
+}
+
+fn rate_text(worker: &WorkerStatus) -> String {
+    match (worker.rate, worker.unit) {
+        (None, _) => "unlimited".to_owned(),
+        (Some(rate), WorkerUnit::Bytes) => format!("{}/s", ByteSize(rate)),
+        (Some(rate), _) => format!("{rate}/s"),
+    }
+}
+
+fn rate(text: &str) -> std::result::Result<WorkerChange, String> {
+    match text {
+        "unlimited" => Ok(WorkerChange::Rate(None)),
+        "default" => Ok(WorkerChange::DefaultRate),
+        _ => match text.parse() {
+            Ok(ByteSize(0)) => {
+                Err("a rate is more than 0; `dfs worker pause` stops a worker".to_owned())
+            }
+            Ok(ByteSize(rate)) => Ok(WorkerChange::Rate(Some(rate))),
+            Err(error) => Err(format!("{error}; or `unlimited`, or `default`")),
+        },
+    }
+}
+
+/// Reads `90s`, `15m`, `2h` or `1d`.
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a time: write a number with s, m, h or d");
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number = &text[..text.len() - unit.len_utf8()];
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = is_number.then(|| number.parse().ok()).flatten().ok_or_else(wrong)?;
+    match number.checked_mul(seconds) {
+        Some(0) | None => Err("a pause lasts at least a second and at most 7d".to_owned()),
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_and_nonsense_is_refused() {
+        for (text, seconds) in [("90s", 90), ("15m", 900), ("2h", 7_200), ("7d", 604_800)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "h", "1", "1w", "-1h", "1.5h", "0s", "99999999999999999999h", "1ä"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_are_read_and_nonsense_is_refused() {
+        assert_eq!(rate("50MiB"), Ok(WorkerChange::Rate(Some(50 << 20))));
+        assert_eq!(rate("500"), Ok(WorkerChange::Rate(Some(500))));
+        assert_eq!(rate("unlimited"), Ok(WorkerChange::Rate(None)));
+        assert_eq!(rate("default"), Ok(WorkerChange::DefaultRate));
+        assert!(rate("0").is_err() && rate("fast").is_err());
+    }
+}
