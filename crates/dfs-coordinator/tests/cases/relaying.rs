@@ -61,7 +61,7 @@ async fn a_call_reaches_the_node_it_names_and_its_answer_comes_back() {
     }
     let astray = client(&cluster).await.prepare_chunk_upload(to(1, prepare(2))).await;
     assert_eq!(refused(astray), ErrorCode::Unavailable);
-    assert_eq!(metric(&cluster, "passed_on_total").await, 3);
+    assert_eq!(metric(&cluster, "relayed_total").await, 3);
 }
 
 #[tokio::test]
@@ -96,11 +96,11 @@ async fn bytes_pass_in_both_directions_and_are_counted() {
     }
     drop(frames);
     assert!(acks.message().await.unwrap().is_none());
-    let from = metric(&cluster, "passed_on_bytes_total{direction=\"from_node\"}").await;
-    let to = metric(&cluster, "passed_on_bytes_total{direction=\"to_node\"}").await;
+    let from = metric(&cluster, "relayed_bytes_total{direction=\"from_node\"}").await;
+    let to = metric(&cluster, "relayed_bytes_total{direction=\"to_node\"}").await;
     assert!((40 << 20..41 << 20).contains(&from), "{from}");
     assert!((10 << 20..11 << 20).contains(&to), "{to}");
-    eventually("nothing is open", || async { metric(&cluster, "passed_on_open").await == 0 }).await;
+    eventually("nothing is open", || async { metric(&cluster, "relayed_open").await == 0 }).await;
 }
 
 #[tokio::test]
@@ -109,21 +109,21 @@ async fn no_more_streams_than_the_bound_and_those_that_are_left_count_no_more() 
     // More than fits into the windows: they stay open until they are read or left.
     let first = read(&cluster, 60).await.unwrap();
     let second = read(&cluster, 60).await.unwrap();
-    assert_eq!(metric(&cluster, "passed_on_open").await, 2);
+    assert_eq!(metric(&cluster, "relayed_open").await, 2);
     let failure = Failure::from_status(&read(&cluster, 1).await.unwrap_err());
     assert_eq!(failure.code, ErrorCode::Busy);
     assert!(failure.retry_after.is_some(), "{failure:?}");
     assert!(failure.message.contains("relay_streams"), "{failure}");
-    assert_eq!(metric(&cluster, "passed_on_refused_total{reason=\"busy\"}").await, 1);
+    assert_eq!(metric(&cluster, "relayed_refused_total{reason=\"busy\"}").await, 1);
     // What is held of them is bounded: the nodes were not read to the end.
-    let held = metric(&cluster, "passed_on_bytes_total{direction=\"from_node\"}").await;
+    let held = metric(&cluster, "relayed_bytes_total{direction=\"from_node\"}").await;
     assert!(held < 2 * (16 << 20), "{held}");
     let small = client(&cluster).await.prepare_chunk_upload(to(1, prepare(1))).await;
     small.expect("small calls do not wait behind streams");
     drop(first);
     eventually("there is room", || async { read(&cluster, 0).await.is_ok() }).await;
     drop(second);
-    eventually("nothing is open", || async { metric(&cluster, "passed_on_open").await == 0 }).await;
+    eventually("nothing is open", || async { metric(&cluster, "relayed_open").await == 0 }).await;
 }
 
 /// An upload that is passed on, a frame of which is acknowledged at each step.
@@ -173,7 +173,7 @@ async fn a_stream_on_which_nothing_moves_ends_and_gives_its_place_back() {
     later(91).await;
     let failure = upload.acknowledged().await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::Unavailable);
-    eventually("nothing is open", || async { metric(&cluster, "passed_on_open").await == 0 }).await;
+    eventually("nothing is open", || async { metric(&cluster, "relayed_open").await == 0 }).await;
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn a_node_that_takes_no_more_keeps_no_place() {
         assert!(sent < 64, "{sent} MiB found room");
     }
     later(91).await;
-    eventually("nothing is open", || async { metric(&cluster, "passed_on_open").await == 0 }).await;
+    eventually("nothing is open", || async { metric(&cluster, "relayed_open").await == 0 }).await;
 }
 
 #[tokio::test]
@@ -211,7 +211,7 @@ async fn a_stream_ends_after_an_hour_whatever_moves_on_it() {
     // It would be acknowledged.
     let failure = upload.step().await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::Unavailable);
-    eventually("nothing is open", || async { metric(&cluster, "passed_on_open").await == 0 }).await;
+    eventually("nothing is open", || async { metric(&cluster, "relayed_open").await == 0 }).await;
 }
 
 #[tokio::test]
@@ -222,11 +222,11 @@ async fn turned_off_it_says_what_to_do() {
     for part in ["relay_streams is 0", "--kube"] {
         assert!(failure.message.contains(part), "{failure}");
     }
-    assert_eq!(metric(&cluster, "passed_on_refused_total{reason=\"off\"}").await, 1);
+    assert_eq!(metric(&cluster, "relayed_refused_total{reason=\"off\"}").await, 1);
 }
 
 #[tokio::test]
-async fn orders_among_servers_are_not_passed_on() {
+async fn orders_among_servers_are_not_relayed() {
     let cluster = Cluster::start(1).await;
     let mut client = client(&cluster).await;
     let request = v1::ReplicateRequest { lease_epoch: 1, ..v1::ReplicateRequest::default() };
@@ -235,7 +235,7 @@ async fn orders_among_servers_are_not_passed_on() {
     assert_eq!(refused(client.delete_chunks(to(1, request)).await), ErrorCode::PermissionDenied);
     let request = v1::ListChunksRequest::default();
     assert_eq!(refused(client.list_chunks(to(1, request)).await), ErrorCode::PermissionDenied);
-    let reason = "passed_on_refused_total{reason=\"not_for_clients\"}";
+    let reason = "relayed_refused_total{reason=\"not_for_clients\"}";
     assert_eq!(metric(&cluster, reason).await, 3);
     assert!(cluster.node(1).deletes().is_empty());
 }
@@ -250,7 +250,7 @@ async fn only_nodes_of_the_cluster_are_reached_and_silent_ones_are_not_waited_fo
     assert_eq!(refused(client.prepare_chunk_upload(astray).await), ErrorCode::InvalidArgument);
     let unnamed = client.prepare_chunk_upload(Request::new(prepare(1))).await;
     assert_eq!(refused(unnamed), ErrorCode::InvalidArgument);
-    let reason = "passed_on_refused_total{reason=\"unknown_node\"}";
+    let reason = "relayed_refused_total{reason=\"unknown_node\"}";
     assert_eq!(metric(&cluster, reason).await, 3);
     cluster.node(1).silence();
     eventually("it is known to be silent", || async {
