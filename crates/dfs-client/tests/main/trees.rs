@@ -112,8 +112,8 @@ async fn named_source_is_read_to_its_end_whatever_its_size_says() {
     });
     let put = |from: PathBuf, to| client.put_tree([(from, path(to))], TreeOptions::default());
     let report = put(pipe, "/pipe").await.unwrap();
-    writer.join().unwrap();
     assert_eq!((report.files, report.bytes, report.skipped), (1, 3 << 20, 0));
+    writer.join().unwrap();
     assert!(get(&client, "/pipe").await.unwrap() == content);
     put("/proc/version".into(), "/version").await.unwrap();
     let version = fs::read("/proc/version").unwrap();
