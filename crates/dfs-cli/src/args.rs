@@ -49,6 +49,8 @@ pub(crate) enum Command {
     Rm(commands::rm::RmArgs),
     /// Bring back what was deleted or replaced
     Undelete(commands::undelete::UndeleteArgs),
+    /// Set, read, list or remove extended attributes
+    Xattr(commands::xattr::XattrArgs),
     /// Sum up the sizes below paths
     Du(commands::du::DuArgs),
     /// Show how full the cluster is

@@ -135,6 +135,7 @@ async fn run_command(command: Command, cx: &Context) -> Result<()> {
         Command::Ln(args) => commands::ln::run(args, cx).await,
         Command::Rm(args) => commands::rm::run(args, cx).await,
         Command::Undelete(args) => commands::undelete::run(args, cx).await,
+        Command::Xattr(args) => commands::xattr::run(args, cx).await,
         Command::Du(args) => commands::du::run(args, cx).await,
         Command::Df(args) => commands::df::run(args, cx).await,
         Command::Tree(args) => commands::tree::run(args, cx).await,

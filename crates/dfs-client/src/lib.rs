@@ -125,10 +125,11 @@ mod tree;
 mod upload;
 mod walk;
 mod whole;
+mod xattrs;
 
 pub use dfs_types::{
     Attributes, ByteSize, Change, DfsPath, ErrorCode, FileKind, FileTime, InodeId, Name, PathError,
-    Precondition, RequestId, Target,
+    Precondition, RequestId, Target, XattrName,
 };
 
 pub use admin::{
@@ -151,3 +152,4 @@ pub use stats::Stats;
 pub use tree::{Copied, OnError, TreeObserver, TreeOptions, TreeReport};
 pub use upload::Upload;
 pub use walk::{Walk, WalkEntry};
+pub use xattrs::XattrMode;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dfs_types::{
     ChunkId, ClusterId, Denied, DfsPath, ErrorCode, FileKind, Incarnation, InodeId, Level, Name,
-    NodeId, Target,
+    NodeId, Target, XattrName,
 };
 
 use crate::engine::EngineError;
@@ -78,6 +78,22 @@ pub enum Error {
         from: Target,
         /// Where it was to go.
         to: Target,
+    },
+    /// There is no such extended attribute.
+    #[error("{target} has no extended attribute {name}")]
+    NoXattr {
+        /// The target.
+        target: Target,
+        /// The name of the attribute.
+        name: XattrName,
+    },
+    /// An extended attribute that was to be created is set.
+    #[error("{target} has the extended attribute {name} already")]
+    XattrExists {
+        /// The target.
+        target: Target,
+        /// The name of the attribute.
+        name: XattrName,
     },
     /// The target of a call is not in the state that its precondition demands.
     #[error("{target} has changed since it was read; read it again")]
@@ -413,11 +429,13 @@ impl Error {
             Self::NotFound { .. }
             | Self::ParentDeleted { .. }
             | Self::NothingToRestore { .. }
+            | Self::NoXattr { .. }
             | Self::UnknownChunk(_)
             | Self::UnknownNode(_) => ErrorCode::NotFound,
-            Self::AlreadyExists { .. } | Self::NameTaken { .. } | Self::AlreadyInitialised(_) => {
-                ErrorCode::AlreadyExists
-            }
+            Self::XattrExists { .. }
+            | Self::AlreadyExists { .. }
+            | Self::NameTaken { .. }
+            | Self::AlreadyInitialised(_) => ErrorCode::AlreadyExists,
             Self::NotEmpty { .. } => ErrorCode::NotEmpty,
             Self::NotADirectory { .. } => ErrorCode::NotADirectory,
             Self::IsADirectory { .. } | Self::NameIsDirectory { .. } => ErrorCode::IsADirectory,

@@ -2,7 +2,7 @@
 //! number order and no prefix of one owner is a prefix of another's.
 
 use bytes::Bytes;
-use dfs_types::{ChunkId, ClientId, InodeId, Name, NodeId, Slot, Timestamp};
+use dfs_types::{ChunkId, ClientId, InodeId, Name, NodeId, Slot, Timestamp, XattrName};
 
 /// Cluster id, incarnation and key.
 pub(crate) const CLUSTER: Bytes = Bytes::from_static(b"s/cluster");
@@ -146,6 +146,19 @@ pub(crate) fn extent_parts(key: &[u8]) -> Option<(InodeId, u64)> {
     Some((InodeId(u64::from_be_bytes(*inode)), u64::from_be_bytes(offset)))
 }
 
+/// The value of a large extended attribute.
+pub(crate) fn xattr(inode: InodeId, name: &XattrName) -> Bytes {
+    key(b"y/", &[&number(inode), b"/", name.as_bytes()])
+}
+
+/// Inode and name that the key of a large extended attribute is of.
+pub(crate) fn xattr_parts(key: &Bytes) -> Option<(InodeId, XattrName)> {
+    const NAME_AT: usize = 2 + 8 + 1;
+    let (inode, rest) = key.strip_prefix(b"y/")?.split_first_chunk()?;
+    rest.strip_prefix(b"/")?;
+    Some((InodeId(u64::from_be_bytes(*inode)), XattrName::new(key.slice(NAME_AT..)).ok()?))
+}
+
 /// The chunk that a key is of.
 pub(crate) fn chunk_id(key: &[u8]) -> Option<ChunkId> {
     ChunkId::from_slice(key.strip_prefix(CHUNKS)?)
@@ -233,6 +246,8 @@ mod tests {
         let further = [&unlinked(time, inode)[..], b"/\0\0\0\x01"].concat();
         assert_eq!(unlinked_parts(&further), Some((time, inode)));
         assert_eq!(unlinked_parts(&further[..further.len() - 1]), None);
+        let xattr_name = XattrName::new("user.a").unwrap();
+        assert_eq!(xattr_parts(&xattr(inode, &xattr_name)), Some((inode, xattr_name)));
         assert_eq!(upload_inode(&upload(inode)), Some(inode));
         assert_eq!(node_id(&node(NodeId(7))), Some(NodeId(7)));
         assert_eq!(extent_offset(&extent(inode, 1 << 40)), Some(1 << 40));

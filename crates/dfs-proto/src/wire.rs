@@ -8,7 +8,8 @@ use dfs_types::{
     Attributes, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Change, ChunkId, ChunkSeal, ClientId, ClusterId,
     Crc32c, DfsPath, DiskId, ErrorCode, FileKind, FileTime, Frame, Incarnation, InodeId, Name,
     NodeId, NodeState, Part, PathError, Precondition, Receipt, RegistrationNumber, ReplicaRef,
-    RequestId, Revision, Seal, SealKey, SessionId, Sha256, Slot, Stamp, Target,
+    RequestId, Revision, Seal, SealKey, SessionId, Sha256, Slot, Stamp, Target, XattrError,
+    XattrName,
 };
 
 use crate::v1;
@@ -161,6 +162,23 @@ pub fn name(field: &'static str, bytes: &[u8]) -> Result<Name, FieldError> {
         return Err(FieldError::path(field, PathError::NameTooLong(bytes.len())));
     }
     Name::new(Bytes::copy_from_slice(bytes)).map_err(|error| FieldError::path(field, error))
+}
+
+/// The name of an extended attribute. Copied, so that it does not keep the buffer it came in.
+pub fn xattr_name(field: &'static str, bytes: &[u8]) -> Result<XattrName, FieldError> {
+    let long = XattrError::NameTooLong(bytes.len());
+    let name = if bytes.len() > XattrName::MAX_LEN {
+        Err(long)
+    } else {
+        XattrName::new(Bytes::copy_from_slice(bytes))
+    };
+    name.map_err(|error| FieldError::new(field, error))
+}
+
+/// The value of an extended attribute.
+pub fn xattr_value(field: &'static str, value: Bytes) -> Result<Bytes, FieldError> {
+    XattrName::check_value(&value).map_err(|error| FieldError::new(field, error))?;
+    Ok(value)
 }
 
 /// The target of a symlink: 1 to [`SYMLINK_TARGET_LEN_MAX`] bytes without NUL.

@@ -24,3 +24,4 @@ pub(crate) mod tree;
 pub(crate) mod undelete;
 pub(crate) mod version;
 pub(crate) mod worker;
+pub(crate) mod xattr;

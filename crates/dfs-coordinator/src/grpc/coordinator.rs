@@ -13,7 +13,7 @@ use dfs_types::{FileKind, Name, Scope, Target};
 use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
-use super::{convert, repeat, upload};
+use super::{convert, repeat, upload, xattrs};
 use crate::core::Core;
 use crate::failure;
 
@@ -101,6 +101,34 @@ impl Coordinator for Handler {
         request: Request<v1::SetAttributesRequest>,
     ) -> Answer<v1::SetAttributesResponse> {
         answer(self.change_attributes(split(request)?).await)
+    }
+
+    async fn get_xattr(
+        &self,
+        request: Request<v1::GetXattrRequest>,
+    ) -> Answer<v1::GetXattrResponse> {
+        answer(xattrs::get(self.namespace(), split(request)?).await)
+    }
+
+    async fn list_xattrs(
+        &self,
+        request: Request<v1::ListXattrsRequest>,
+    ) -> Answer<v1::ListXattrsResponse> {
+        answer(xattrs::list(self.namespace(), split(request)?).await)
+    }
+
+    async fn set_xattr(
+        &self,
+        request: Request<v1::SetXattrRequest>,
+    ) -> Answer<v1::SetXattrResponse> {
+        answer(xattrs::set(self.namespace(), split(request)?).await)
+    }
+
+    async fn remove_xattr(
+        &self,
+        request: Request<v1::RemoveXattrRequest>,
+    ) -> Answer<v1::RemoveXattrResponse> {
+        answer(xattrs::remove(self.namespace(), split(request)?).await)
     }
 }
 

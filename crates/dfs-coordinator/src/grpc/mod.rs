@@ -11,6 +11,7 @@ mod removal;
 mod upgrade;
 mod upload;
 mod workers;
+mod xattrs;
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use dfs_types::{FileKind, InodeId, Level};
+use dfs_types::{FileKind, InodeId, Level, XattrName};
 
 use super::tally::{Chunks, Inodes, Work};
 use super::{ProblemKind, Report};
@@ -19,6 +19,7 @@ use crate::records::setting::{ClientFloor, Cluster, Floor, Mark, NextDisk, NextI
 use crate::records::unlinked::Unlinked;
 use crate::records::upload::Upload;
 use crate::records::work::Deletion;
+use crate::records::xattrs::{SeparateXattr, XattrValue};
 use crate::{Error, keys, lease};
 
 /// Keys looked at in one step.
@@ -53,6 +54,8 @@ pub(super) struct Walk<'a> {
     long: Vec<(InodeId, u64)>,
     /// How many of them the extents have passed.
     long_passed: usize,
+    /// Large extended attributes of each inode whose values were not seen yet: few.
+    xattrs_missing: BTreeMap<InodeId, usize>,
     /// The file whose extents are being read.
     cover: Option<Cover>,
 }
@@ -106,6 +109,7 @@ impl<'a> Walk<'a> {
             half_reaped: BTreeSet::new(),
             long: Vec::new(),
             long_passed: 0,
+            xattrs_missing: BTreeMap::new(),
             cover: None,
         })
     }
@@ -135,6 +139,12 @@ impl<'a> Walk<'a> {
                 self.add(ProblemKind::Missing, &key, "the root is not there");
             }
         }
+        for (inode, missing) in std::mem::take(&mut self.xattrs_missing) {
+            if missing > 0 {
+                let what = format!("{missing} of its extended attributes have no value");
+                self.add(ProblemKind::Inode, &keys::inode(inode), what);
+            }
+        }
         self.inodes.judge(&mut self.report);
         self.chunks.judge(&mut self.report);
         self.work.judge(&mut self.report);
@@ -160,7 +170,8 @@ impl<'a> Walk<'a> {
                 let is_directory = record.is_some_and(|record| record.directory().is_some());
                 directories.extend(is_directory.then_some(inode));
             } else {
-                wanted.extend(keys::times_inode(key));
+                let xattr = keys::xattr_parts(key).map(|(inode, _)| inode);
+                wanted.extend(keys::times_inode(key).or(xattr));
             }
         }
         let records: Vec<Bytes> = wanted.iter().copied().map(keys::inode).collect();
@@ -205,6 +216,8 @@ impl<'a> Walk<'a> {
             }
         } else if let Some((inode, offset)) = keys::extent_parts(key) {
             self.look_at_extent(key, value, inode, offset).await?;
+        } else if let Some((inode, name)) = keys::xattr_parts(key) {
+            self.look_at_xattr(key, value, inode, &name, known);
         } else if let Some(chunk) = keys::chunk_id(key) {
             let Some(record) = self.read::<Chunk>(key, value) else {
                 self.work.unreadable.insert(chunk);
@@ -277,6 +290,10 @@ impl<'a> Walk<'a> {
             self.add(ProblemKind::Inode, key, "its number was not given out yet");
         }
         let Some(inode) = self.read::<Inode>(key, value) else { return };
+        let separate = inode.xattrs.separate().count();
+        if separate > 0 {
+            self.xattrs_missing.insert(number, separate);
+        }
         match inode.content {
             Content::File(File { size, single: None, .. }) => {
                 self.report.files += 1;
@@ -350,6 +367,25 @@ impl<'a> Walk<'a> {
             cover.end = offset.saturating_add(length);
         }
         Ok(())
+    }
+
+    /// The inode must name the attribute, with the length of its value.
+    fn look_at_xattr(
+        &mut self,
+        key: &Bytes,
+        value: &Bytes,
+        inode: InodeId,
+        name: &XattrName,
+        known: &Known,
+    ) {
+        let Some(SeparateXattr(value)) = self.read::<SeparateXattr>(key, value) else { return };
+        let owner = known.inodes.get(&inode);
+        let named = owner.and_then(|owner| owner.xattrs.0.get(name));
+        if named != Some(&XattrValue::Separate(value.len() as u32)) {
+            self.add(ProblemKind::Inode, key, "its inode has no such extended attribute");
+        } else if let Some(missing) = self.xattrs_missing.get_mut(&inode) {
+            *missing -= 1;
+        }
     }
 
     fn count(&mut self, extent: &Extent) {

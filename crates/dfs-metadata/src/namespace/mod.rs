@@ -30,6 +30,7 @@ mod undelete;
 mod upgrade;
 mod upload;
 mod workers;
+mod xattrs;
 
 use std::fmt;
 use std::sync::Arc;
@@ -73,6 +74,7 @@ pub use upload::{
     Confirm, NextPage, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan, WrittenChunk,
 };
 pub use workers::WorkerChange;
+pub use xattrs::{RemoveXattr, SetXattr};
 
 /// What a namespace is built from.
 #[derive(Clone)]

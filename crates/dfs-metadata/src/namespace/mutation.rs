@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::transaction::{Attempt, Transaction};
 use super::upload::FinishedUpload;
 use super::{
-    Delete, MakeDirectory, MakeSymlink, Namespace, Rename, Repeat, SetAttributes, Undelete,
+    Delete, MakeDirectory, MakeSymlink, Namespace, RemoveXattr, Rename, Repeat, SetAttributes,
+    SetXattr, Undelete,
 };
 use crate::Error;
 use crate::records::answer::Answer;
@@ -23,6 +24,8 @@ pub(super) enum Mutation<'a> {
     Delete(&'a Delete),
     Undelete(&'a Undelete),
     SetAttributes(&'a SetAttributes),
+    SetXattr(&'a SetXattr),
+    RemoveXattr(&'a RemoveXattr),
     Confirm(&'a FinishedUpload<'a>),
 }
 
@@ -35,6 +38,7 @@ impl Mutation<'_> {
             Self::Delete(_) => "what was to be deleted",
             Self::Undelete(_) => "what was to be restored",
             Self::SetAttributes(_) => "the attributes to be set",
+            Self::SetXattr(_) | Self::RemoveXattr(_) => "the extended attributes to be changed",
             Self::Confirm(_) => "the file to be confirmed",
         }
     }
@@ -81,6 +85,8 @@ impl Namespace {
             Mutation::Delete(request) => self.try_delete(tx, request).await,
             Mutation::Undelete(request) => self.try_undelete(tx, request).await,
             Mutation::SetAttributes(request) => self.try_set_attributes(tx, request).await,
+            Mutation::SetXattr(request) => self.try_set_xattr(tx, request).await,
+            Mutation::RemoveXattr(request) => self.try_remove_xattr(tx, request).await,
             Mutation::Confirm(upload) => self.try_confirm(tx, upload).await,
         }
     }

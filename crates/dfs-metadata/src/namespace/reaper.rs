@@ -235,6 +235,7 @@ impl Transaction {
             return self.drop_extents(inode, tombstones).await;
         };
         self.delete(record_key);
+        self.delete_xattrs(inode, &record);
         let Content::File(file) = record.content else { return Ok(true) };
         if let Some(extent) = file.single {
             self.drop_references(extent.chunk, 1, tombstones).await?;
@@ -264,7 +265,11 @@ impl Transaction {
         let found = self.range::<Entry>(&prefix, &[], ENTRIES_AT_ONCE).await?;
         if found.is_empty() {
             self.expect_empty(prefix);
-            self.delete(keys::inode(inode));
+            let key = keys::inode(inode);
+            if let Some(record) = self.get::<Inode>(&key).await? {
+                self.delete_xattrs(inode, &record);
+            }
+            self.delete(key);
             self.delete(keys::times(inode));
             return Ok(true);
         }

@@ -23,7 +23,7 @@ use super::setting::{Cluster, Floor, Mark, NextInode};
 use super::unlinked::Unlinked;
 use super::upload::Upload;
 use super::worker::{WorkerControl, WorkerPause};
-use super::xattrs::{XattrValue, Xattrs};
+use super::xattrs::{SeparateXattr, XattrValue, Xattrs};
 use crate::codec::{FORMAT, Record};
 use crate::records::setting::Replication;
 use crate::records::stat::FileStat;
@@ -170,6 +170,7 @@ stored! {
     directory_times: Times =
         (file_time(), time()).prop_map(|(mtime, ctime)| Times { mtime, ctime });
     extents: Extent = extent();
+    separate_xattrs: SeparateXattr = some_bytes().prop_map(SeparateXattr);
     chunks: Chunk = chunk();
     nodes: Node = node();
     answers: Kept = kept();

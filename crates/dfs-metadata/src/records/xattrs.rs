@@ -1,11 +1,11 @@
-//! Extended attributes of an inode, as its record names them.
+//! Extended attributes of an inode, as its record names them, and the larger ones: `y/`.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use dfs_types::XattrName;
 
-use crate::codec::{Reader, Writer};
+use crate::codec::{Reader, Record, Writer};
 
 /// The extended attributes of an inode, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,7 +20,40 @@ pub(crate) enum XattrValue {
     Separate(u32),
 }
 
+impl XattrValue {
+    /// Bytes of the value.
+    fn len(&self) -> usize {
+        match self {
+            Self::Inline(value) => value.len(),
+            Self::Separate(len) => *len as usize,
+        }
+    }
+}
+
 impl Xattrs {
+    /// Names and values that lie in the record of the inode take at most this many bytes, so that
+    /// listings stay cheap.
+    pub(crate) const INLINE_BYTES_MAX: usize = 1 << 10;
+
+    /// Names of those with a record of their own, each with the length of its value.
+    pub(crate) fn separate(&self) -> impl Iterator<Item = (&XattrName, u32)> {
+        self.0.iter().filter_map(|(name, value)| match value {
+            XattrValue::Inline(_) => None,
+            XattrValue::Separate(len) => Some((name, *len)),
+        })
+    }
+
+    /// Bytes of all names and values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.as_bytes().len() + value.len()).sum()
+    }
+
+    /// Bytes of the names and values that lie in the record of the inode.
+    pub(crate) fn inline_bytes(&self) -> usize {
+        let inline = self.0.iter().filter(|(_, value)| matches!(value, XattrValue::Inline(_)));
+        inline.map(|(name, value)| name.as_bytes().len() + value.len()).sum()
+    }
+
     pub(crate) fn write(&self, out: &mut Writer) {
         out.number(self.0.len() as u64);
         for (name, value) in &self.0 {
@@ -51,5 +84,19 @@ impl Xattrs {
         let count = list.len();
         let map: BTreeMap<_, _> = list.into_iter().collect();
         (map.len() == count).then_some(Self(map))
+    }
+}
+
+/// `y/`: the value of an extended attribute too large for the record of its inode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SeparateXattr(pub(crate) Bytes);
+
+impl Record for SeparateXattr {
+    fn write(&self, out: &mut Writer) {
+        out.bytes(&self.0);
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self(Bytes::copy_from_slice(input.bytes()?)))
     }
 }

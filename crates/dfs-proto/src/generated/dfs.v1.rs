@@ -780,6 +780,99 @@ pub struct SetAttributesResponse {
     #[prost(message, optional, tag = "1")]
     pub stat: ::core::option::Option<FileStat>,
 }
+/// Asks for an extended attribute.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetXattrRequest {
+    /// Of what.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// What a path names itself, even if it is a symlink.
+    #[prost(bool, tag = "2")]
+    pub no_follow: bool,
+    /// Its name, with its namespace: user., trusted., security., or a POSIX ACL under system.; at most
+    /// 255 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub name: ::prost::bytes::Bytes,
+}
+/// An extended attribute.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetXattrResponse {
+    /// Its value.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub value: ::prost::bytes::Bytes,
+}
+/// Asks for the names of all extended attributes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListXattrsRequest {
+    /// Of what.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// What a path names itself, even if it is a symlink.
+    #[prost(bool, tag = "2")]
+    pub no_follow: bool,
+}
+/// The names of all extended attributes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListXattrsResponse {
+    /// In byte order; at most 64.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub names: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+/// Sets an extended attribute. An inode has at most 64 of them, with 256 KiB of names and values.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetXattrRequest {
+    /// Of what.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// What a path names itself, even if it is a symlink.
+    #[prost(bool, tag = "2")]
+    pub no_follow: bool,
+    /// Its name, as in GetXattrRequest.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub name: ::prost::bytes::Bytes,
+    /// Its value; at most 64 KiB.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub value: ::prost::bytes::Bytes,
+    /// Refuses to replace a value: ALREADY_EXISTS. Not with `replace`.
+    #[prost(bool, tag = "5")]
+    pub create: bool,
+    /// Refuses to set what has no value: NOT_FOUND.
+    #[prost(bool, tag = "6")]
+    pub replace: bool,
+    /// For repeats.
+    #[prost(message, optional, tag = "7")]
+    pub slot: ::core::option::Option<Slot>,
+}
+/// Set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetXattrResponse {
+    /// The inode as it is now.
+    #[prost(message, optional, tag = "1")]
+    pub stat: ::core::option::Option<FileStat>,
+}
+/// Removes an extended attribute; NOT_FOUND when there is none of that name.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveXattrRequest {
+    /// Of what.
+    #[prost(message, optional, tag = "1")]
+    pub target: ::core::option::Option<Target>,
+    /// What a path names itself, even if it is a symlink.
+    #[prost(bool, tag = "2")]
+    pub no_follow: bool,
+    /// Its name, as in GetXattrRequest.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub name: ::prost::bytes::Bytes,
+    /// For repeats.
+    #[prost(message, optional, tag = "4")]
+    pub slot: ::core::option::Option<Slot>,
+}
+/// Removed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveXattrResponse {
+    /// The inode as it is now.
+    #[prost(message, optional, tag = "1")]
+    pub stat: ::core::option::Option<FileStat>,
+}
 /// Generated client implementations.
 pub mod coordinator_client {
     #![allow(
@@ -1185,6 +1278,106 @@ pub mod coordinator_client {
                 .insert(GrpcMethod::new("dfs.v1.Coordinator", "SetAttributes"));
             self.inner.unary(req, path, codec).await
         }
+        /// Reads an extended attribute.
+        pub async fn get_xattr(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetXattrRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetXattrResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.Coordinator/GetXattr",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.Coordinator", "GetXattr"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists the names of all extended attributes.
+        pub async fn list_xattrs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListXattrsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListXattrsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.Coordinator/ListXattrs",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.Coordinator", "ListXattrs"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sets an extended attribute.
+        pub async fn set_xattr(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetXattrRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetXattrResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.Coordinator/SetXattr",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.Coordinator", "SetXattr"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes an extended attribute.
+        pub async fn remove_xattr(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveXattrRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveXattrResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.Coordinator/RemoveXattr",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.Coordinator", "RemoveXattr"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1292,6 +1485,38 @@ pub mod coordinator_server {
             request: tonic::Request<super::SetAttributesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SetAttributesResponse>,
+            tonic::Status,
+        >;
+        /// Reads an extended attribute.
+        async fn get_xattr(
+            &self,
+            request: tonic::Request<super::GetXattrRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetXattrResponse>,
+            tonic::Status,
+        >;
+        /// Lists the names of all extended attributes.
+        async fn list_xattrs(
+            &self,
+            request: tonic::Request<super::ListXattrsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListXattrsResponse>,
+            tonic::Status,
+        >;
+        /// Sets an extended attribute.
+        async fn set_xattr(
+            &self,
+            request: tonic::Request<super::SetXattrRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetXattrResponse>,
+            tonic::Status,
+        >;
+        /// Removes an extended attribute.
+        async fn remove_xattr(
+            &self,
+            request: tonic::Request<super::RemoveXattrRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveXattrResponse>,
             tonic::Status,
         >;
     }
@@ -1980,6 +2205,186 @@ pub mod coordinator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetAttributesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Coordinator/GetXattr" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetXattrSvc<T: Coordinator>(pub Arc<T>);
+                    impl<
+                        T: Coordinator,
+                    > tonic::server::UnaryService<super::GetXattrRequest>
+                    for GetXattrSvc<T> {
+                        type Response = super::GetXattrResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetXattrRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Coordinator>::get_xattr(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetXattrSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Coordinator/ListXattrs" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListXattrsSvc<T: Coordinator>(pub Arc<T>);
+                    impl<
+                        T: Coordinator,
+                    > tonic::server::UnaryService<super::ListXattrsRequest>
+                    for ListXattrsSvc<T> {
+                        type Response = super::ListXattrsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListXattrsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Coordinator>::list_xattrs(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListXattrsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Coordinator/SetXattr" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetXattrSvc<T: Coordinator>(pub Arc<T>);
+                    impl<
+                        T: Coordinator,
+                    > tonic::server::UnaryService<super::SetXattrRequest>
+                    for SetXattrSvc<T> {
+                        type Response = super::SetXattrResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetXattrRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Coordinator>::set_xattr(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetXattrSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Coordinator/RemoveXattr" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveXattrSvc<T: Coordinator>(pub Arc<T>);
+                    impl<
+                        T: Coordinator,
+                    > tonic::server::UnaryService<super::RemoveXattrRequest>
+                    for RemoveXattrSvc<T> {
+                        type Response = super::RemoveXattrResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveXattrRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Coordinator>::remove_xattr(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveXattrSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -31,6 +31,14 @@ pub enum Method {
     Undelete,
     /// `/dfs.v1.Coordinator/SetAttributes`
     SetAttributes,
+    /// `/dfs.v1.Coordinator/GetXattr`
+    GetXattr,
+    /// `/dfs.v1.Coordinator/ListXattrs`
+    ListXattrs,
+    /// `/dfs.v1.Coordinator/SetXattr`
+    SetXattr,
+    /// `/dfs.v1.Coordinator/RemoveXattr`
+    RemoveXattr,
     /// `/dfs.v1.DataNode/PrepareChunkUpload`
     PrepareChunkUpload,
     /// `/dfs.v1.DataNode/ChunkDataStream`
@@ -98,6 +106,10 @@ impl Method {
         Self::Delete,
         Self::Undelete,
         Self::SetAttributes,
+        Self::GetXattr,
+        Self::ListXattrs,
+        Self::SetXattr,
+        Self::RemoveXattr,
         Self::PrepareChunkUpload,
         Self::ChunkDataStream,
         Self::RetrieveChunk,
@@ -141,6 +153,10 @@ impl Method {
             Self::Delete => "Delete",
             Self::Undelete => "Undelete",
             Self::SetAttributes => "SetAttributes",
+            Self::GetXattr => "GetXattr",
+            Self::ListXattrs => "ListXattrs",
+            Self::SetXattr => "SetXattr",
+            Self::RemoveXattr => "RemoveXattr",
             Self::PrepareChunkUpload => "PrepareChunkUpload",
             Self::ChunkDataStream => "ChunkDataStream",
             Self::RetrieveChunk => "RetrieveChunk",
@@ -185,6 +201,10 @@ impl Method {
             Self::Delete => "/dfs.v1.Coordinator/Delete",
             Self::Undelete => "/dfs.v1.Coordinator/Undelete",
             Self::SetAttributes => "/dfs.v1.Coordinator/SetAttributes",
+            Self::GetXattr => "/dfs.v1.Coordinator/GetXattr",
+            Self::ListXattrs => "/dfs.v1.Coordinator/ListXattrs",
+            Self::SetXattr => "/dfs.v1.Coordinator/SetXattr",
+            Self::RemoveXattr => "/dfs.v1.Coordinator/RemoveXattr",
             Self::PrepareChunkUpload => "/dfs.v1.DataNode/PrepareChunkUpload",
             Self::ChunkDataStream => "/dfs.v1.DataNode/ChunkDataStream",
             Self::RetrieveChunk => "/dfs.v1.DataNode/RetrieveChunk",
@@ -229,6 +249,10 @@ impl Method {
             "/dfs.v1.Coordinator/Delete" => Self::Delete,
             "/dfs.v1.Coordinator/Undelete" => Self::Undelete,
             "/dfs.v1.Coordinator/SetAttributes" => Self::SetAttributes,
+            "/dfs.v1.Coordinator/GetXattr" => Self::GetXattr,
+            "/dfs.v1.Coordinator/ListXattrs" => Self::ListXattrs,
+            "/dfs.v1.Coordinator/SetXattr" => Self::SetXattr,
+            "/dfs.v1.Coordinator/RemoveXattr" => Self::RemoveXattr,
             "/dfs.v1.DataNode/PrepareChunkUpload" => Self::PrepareChunkUpload,
             "/dfs.v1.DataNode/ChunkDataStream" => Self::ChunkDataStream,
             "/dfs.v1.DataNode/RetrieveChunk" => Self::RetrieveChunk,

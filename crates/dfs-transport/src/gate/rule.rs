@@ -27,7 +27,11 @@ pub enum Rule {
 pub const fn rule(method: Method) -> Rule {
     match method {
         // The namespace.
-        Method::OpenFile | Method::Stat | Method::ListDirectory => Rule::Grant(Access::Read),
+        Method::OpenFile
+        | Method::Stat
+        | Method::ListDirectory
+        | Method::GetXattr
+        | Method::ListXattrs => Rule::Grant(Access::Read),
         Method::UploadFile
         | Method::ReplanChunk
         | Method::RenewUpload
@@ -38,7 +42,9 @@ pub const fn rule(method: Method) -> Rule {
         | Method::Rename
         | Method::Delete
         | Method::Undelete
-        | Method::SetAttributes => Rule::Grant(Access::Write),
+        | Method::SetAttributes
+        | Method::SetXattr
+        | Method::RemoveXattr => Rule::Grant(Access::Write),
 
         // The cluster.
         Method::ClusterStatus | Method::Workers | Method::UpgradeStatus | Method::Reflection => {

@@ -497,4 +497,26 @@ impl Coordinator for FakeCoordinator {
         })?;
         self.answer("SetAttributes", v1::SetAttributesResponse { stat: Some(stat) }).await
     }
+
+    async fn get_xattr(&self, _: Request<v1::GetXattrRequest>) -> Answered<v1::GetXattrResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_xattrs(
+        &self,
+        _: Request<v1::ListXattrsRequest>,
+    ) -> Answered<v1::ListXattrsResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn set_xattr(&self, _: Request<v1::SetXattrRequest>) -> Answered<v1::SetXattrResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn remove_xattr(
+        &self,
+        _: Request<v1::RemoveXattrRequest>,
+    ) -> Answered<v1::RemoveXattrResponse> {
+        Err(Status::unimplemented(""))
+    }
 }

@@ -15,6 +15,7 @@ mod unreadable;
 mod upgrade;
 mod uploads;
 mod workers;
+mod xattrs;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,0 +1,111 @@
+//! `dfs xattr`.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
+use clap::{Args, Subcommand};
+use dfs_client::{Follow, XattrMode, XattrName};
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::{Error, Result, remote_path};
+use crate::printable::printable;
+
+/// What `dfs xattr` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Names start with user., trusted. or security., or are one of the two system.posix_acl_ names. An
+entry has at most 64 attributes of at most 64 KiB each.
+
+Examples:
+  dfs xattr set /report.pdf user.author 'Ada Lovelace'
+  dfs xattr get /report.pdf user.author
+  dfs xattr list /report.pdf
+  dfs xattr remove /report.pdf user.author")]
+pub(crate) struct XattrArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Set an attribute
+    Set {
+        /// Of what.
+        path: OsString,
+        /// Name of the attribute.
+        name: OsString,
+        /// Its value.
+        value: OsString,
+        /// Fail if it is set already.
+        #[arg(long, conflicts_with = "replace")]
+        create: bool,
+        /// Fail if it is not set yet.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Show the value of an attribute
+    Get {
+        /// Of what.
+        path: OsString,
+        /// Name of the attribute.
+        name: OsString,
+    },
+    /// List the names of all attributes
+    List {
+        /// Of what.
+        path: OsString,
+    },
+    /// Remove an attribute
+    Remove {
+        /// Of what.
+        path: OsString,
+        /// Name of the attribute.
+        name: OsString,
+    },
+}
+
+pub(crate) async fn run(args: XattrArgs, cx: &Context) -> Result<()> {
+    match args.action {
+        Action::Set { path, name, value, create, replace } => {
+            let mode = match (create, replace) {
+                (true, _) => XattrMode::Create,
+                (_, true) => XattrMode::Replace,
+                _ => XattrMode::Set,
+            };
+            let (path, name) = (remote_path(&path)?, attribute_name(name)?);
+            cx.client.set_xattr(&path, &name, value.into_vec(), mode, Follow::Yes).await?;
+            cx.out.done(&json!({ "path": printable(path.as_bytes()), "name": name.to_string() }));
+        }
+        Action::Get { path, name } => {
+            let (path, name) = (remote_path(&path)?, attribute_name(name)?);
+            let value = cx.client.xattr(&path, &name, Follow::Yes).await?;
+            if cx.out.is_json {
+                cx.out.json(&json!({ "name": name.to_string(), "value": printable(&value) }));
+            } else {
+                cx.out.line(printable(&value));
+            }
+        }
+        Action::List { path } => {
+            let names = cx.client.xattrs(&remote_path(&path)?, Follow::Yes).await?;
+            for name in names {
+                if cx.out.is_json {
+                    cx.out.json(&json!({ "name": name.to_string() }));
+                } else {
+                    cx.out.line(&name);
+                }
+            }
+        }
+        Action::Remove { path, name } => {
+            let (path, name) = (remote_path(&path)?, attribute_name(name)?);
+            cx.client.remove_xattr(&path, &name, Follow::Yes).await?;
+            cx.out.done(&json!({ "path": printable(path.as_bytes()), "name": name.to_string() }));
+        }
+    }
+    Ok(())
+}
+
+fn attribute_name(name: OsString) -> Result<XattrName> {
+    let shown = printable(name.as_bytes()).to_string();
+    XattrName::new(name.into_vec()).map_err(|error| Error::usage(format!("{shown}: {error}")))
+}

@@ -1,0 +1,127 @@
+//! Extended attributes.
+
+use bytes::Bytes;
+use dfs_proto::{v1, wire};
+use dfs_types::{Target, XattrName};
+
+use crate::{Client, Error, FileStat, Follow};
+
+/// Whether an extended attribute may be there before it is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum XattrMode {
+    /// It is set in either case.
+    #[default]
+    Set,
+    /// One that is there is an error, [`dfs_types::ErrorCode::AlreadyExists`].
+    Create,
+    /// One that is not there is an error, [`dfs_types::ErrorCode::NotFound`].
+    Replace,
+}
+
+impl Client {
+    /// Reads an extended attribute; [`dfs_types::ErrorCode::NotFound`] when it is not set.
+    pub async fn xattr(
+        &self,
+        target: impl Into<Target>,
+        name: &XattrName,
+        follow: Follow,
+    ) -> Result<Bytes, Error> {
+        let target = target.into();
+        self.with_request_id(async {
+            let context = target.to_string();
+            let request = v1::GetXattrRequest {
+                target: Some(target.into()),
+                no_follow: follow == Follow::No,
+                name: name.to_bytes(),
+            };
+            let answer = self.call(&context, |mut c| {
+                let request = request.clone();
+                async move { c.get_xattr(request).await }
+            });
+            Ok(answer.await?.value)
+        })
+        .await
+    }
+
+    /// Lists the names of all extended attributes, in byte order; at most 64.
+    pub async fn xattrs(
+        &self,
+        target: impl Into<Target>,
+        follow: Follow,
+    ) -> Result<Vec<XattrName>, Error> {
+        let target = target.into();
+        self.with_request_id(async {
+            let context = target.to_string();
+            let request = v1::ListXattrsRequest {
+                target: Some(target.into()),
+                no_follow: follow == Follow::No,
+            };
+            let answer = self.call(&context, |mut c| {
+                let request = request.clone();
+                async move { c.list_xattrs(request).await }
+            });
+            let names = answer.await?.names;
+            let names = names.iter().map(|name| wire::xattr_name("names", name));
+            names.collect::<Result<_, _>>().map_err(|error| Error::wire(context, &error))
+        })
+        .await
+    }
+
+    /// Sets an extended attribute: at most 64 KiB, and 64 attributes with 256 KiB an inode. Atomic
+    /// and durable when it returns.
+    pub async fn set_xattr(
+        &self,
+        target: impl Into<Target>,
+        name: &XattrName,
+        value: impl Into<Bytes>,
+        mode: XattrMode,
+        follow: Follow,
+    ) -> Result<FileStat, Error> {
+        let (target, value) = (target.into(), value.into());
+        self.with_request_id(async {
+            let context = target.to_string();
+            let slot = self.inner.slots.take().await;
+            let request = v1::SetXattrRequest {
+                target: Some(target.into()),
+                no_follow: follow == Follow::No,
+                name: name.to_bytes(),
+                value,
+                create: mode == XattrMode::Create,
+                replace: mode == XattrMode::Replace,
+                slot: Some(slot.slot().into()),
+            };
+            let answer = self.call(&context, |mut c| {
+                let request = request.clone();
+                async move { c.set_xattr(request).await }
+            });
+            crate::metadata::stat_of(&context, answer.await?.stat)
+        })
+        .await
+    }
+
+    /// Removes an extended attribute; [`dfs_types::ErrorCode::NotFound`] when it is not set.
+    pub async fn remove_xattr(
+        &self,
+        target: impl Into<Target>,
+        name: &XattrName,
+        follow: Follow,
+    ) -> Result<FileStat, Error> {
+        let target = target.into();
+        self.with_request_id(async {
+            let context = target.to_string();
+            let slot = self.inner.slots.take().await;
+            let request = v1::RemoveXattrRequest {
+                target: Some(target.into()),
+                no_follow: follow == Follow::No,
+                name: name.to_bytes(),
+                slot: Some(slot.slot().into()),
+            };
+            let answer = self.call(&context, |mut c| {
+                let request = request.clone();
+                async move { c.remove_xattr(request).await }
+            });
+            crate::metadata::stat_of(&context, answer.await?.stat)
+        })
+        .await
+    }
+}

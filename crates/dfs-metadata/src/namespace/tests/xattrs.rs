@@ -1,0 +1,183 @@
+//! Extended attributes.
+
+use std::collections::BTreeMap;
+
+use dfs_types::{ErrorCode, XattrName};
+use proptest::prelude::*;
+
+use super::*;
+
+fn name(text: &str) -> XattrName {
+    XattrName::new(text.as_bytes().to_vec()).unwrap()
+}
+
+fn set(at: &str, xattr: &str, value: &[u8]) -> SetXattr {
+    SetXattr {
+        target: path(at),
+        follow: true,
+        name: name(xattr),
+        value: Bytes::copy_from_slice(value),
+        create: false,
+        replace: false,
+    }
+}
+
+impl Fixture {
+    async fn set_xattr(&self, request: &SetXattr) -> Result<FileStat, Error> {
+        self.namespace.set_xattr(Scope::internal(), request, None).await
+    }
+
+    async fn xattr(&self, at: &str, xattr: &str) -> Result<Bytes, Error> {
+        self.namespace.xattr(Scope::internal(), &path(at), true, &name(xattr)).await
+    }
+
+    async fn xattrs(&self, at: &str) -> Vec<String> {
+        let names = self.namespace.xattrs(Scope::internal(), &path(at), true).await.unwrap();
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    async fn remove_xattr(&self, at: &str, xattr: &str) -> Result<FileStat, Error> {
+        let request = RemoveXattr { target: path(at), follow: true, name: name(xattr) };
+        self.namespace.remove_xattr(Scope::internal(), &request, None).await
+    }
+
+    async fn is_clean(&self) {
+        let report = crate::check::check(&*self.engine, &|_| {}).await.unwrap();
+        assert!(report.is_clean(), "{report:#?}");
+    }
+}
+
+#[tokio::test]
+async fn an_xattr_is_set_read_listed_and_removed() {
+    let fixture = Fixture::new().await;
+    let file = fixture.put("/f", 5).await.unwrap();
+    fixture.mkdir("/d").await.unwrap();
+    for at in ["/f", "/d"] {
+        let changed = fixture.set_xattr(&set(at, "user.b", b"two")).await.unwrap();
+        assert_eq!(changed, fixture.stat(at).await.unwrap());
+        fixture.set_xattr(&set(at, "trusted.a", b"")).await.unwrap();
+        assert_eq!(fixture.xattr(at, "user.b").await.unwrap(), "two");
+        assert_eq!(fixture.xattr(at, "trusted.a").await.unwrap(), "");
+        assert_eq!(fixture.xattrs(at).await, ["trusted.a", "user.b"]);
+        fixture.remove_xattr(at, "user.b").await.unwrap();
+        assert_eq!(code(fixture.xattr(at, "user.b").await), ErrorCode::NotFound);
+        assert_eq!(code(fixture.remove_xattr(at, "user.b").await), ErrorCode::NotFound);
+    }
+    assert!(fixture.stat("/f").await.unwrap().change > file.change);
+    let create = SetXattr { create: true, ..set("/f", "trusted.a", b"x") };
+    assert_eq!(code(fixture.set_xattr(&create).await), ErrorCode::AlreadyExists);
+    let replace = SetXattr { replace: true, ..set("/f", "user.none", b"x") };
+    assert_eq!(code(fixture.set_xattr(&replace).await), ErrorCode::NotFound);
+    fixture.rename("/f", "/d/g").await.unwrap();
+    assert_eq!(fixture.xattrs("/d/g").await, ["trusted.a"]);
+    fixture.is_clean().await;
+}
+
+#[tokio::test]
+async fn a_large_xattr_has_a_record_of_its_own_that_is_reaped_with_its_inode() {
+    let fixture = Fixture::new().await;
+    fixture.put("/f", 5).await.unwrap();
+    fixture.mkdir("/d").await.unwrap();
+    let large = vec![7; XattrName::VALUE_LEN_MAX];
+    for at in ["/f", "/d"] {
+        fixture.set_xattr(&set(at, "user.large", &large)).await.unwrap();
+        fixture.set_xattr(&set(at, "user.small", b"1")).await.unwrap();
+        assert_eq!(fixture.xattr(at, "user.large").await.unwrap(), large);
+    }
+    assert_eq!(fixture.count("y/").await, 2);
+    fixture.is_clean().await;
+    // One that has shrunk moves into the record of its inode.
+    fixture.set_xattr(&set("/f", "user.large", b"small now")).await.unwrap();
+    assert_eq!(fixture.count("y/").await, 1);
+    fixture.set_xattr(&set("/f", "user.large", &large)).await.unwrap();
+    for at in ["/f", "/d"] {
+        fixture.delete(at, true, true).await.unwrap();
+    }
+    fixture.reap(false).await;
+    assert_eq!((fixture.count("y/").await, fixture.count("i/").await), (0, 1));
+    fixture.is_clean().await;
+}
+
+#[tokio::test]
+async fn the_number_and_the_bytes_of_xattrs_are_bounded() {
+    let fixture = Fixture::new().await;
+    fixture.put("/f", 5).await.unwrap();
+    let too_long = vec![0; XattrName::VALUE_LEN_MAX + 1];
+    let refused = fixture.set_xattr(&set("/f", "user.long", &too_long)).await;
+    assert_eq!(code(refused), ErrorCode::InvalidArgument);
+    for number in 0..XattrName::PER_INODE {
+        fixture.set_xattr(&set("/f", &format!("user.{number}"), &[0; 60])).await.unwrap();
+    }
+    assert_eq!(
+        code(fixture.set_xattr(&set("/f", "user.x", b"")).await),
+        ErrorCode::InvalidArgument
+    );
+    for number in 0..3 {
+        let value = vec![0; XattrName::VALUE_LEN_MAX];
+        fixture.set_xattr(&set("/f", &format!("user.{number}"), &value)).await.unwrap();
+    }
+    let value = vec![0; XattrName::VALUE_LEN_MAX];
+    let refused = fixture.set_xattr(&set("/f", "user.3", &value)).await;
+    assert_eq!(code(refused), ErrorCode::InvalidArgument);
+    fixture.is_clean().await;
+    // All of them at once fit the commit that reaps the file.
+    fixture.delete("/f", false, true).await.unwrap();
+    fixture.reap(false).await;
+    assert_eq!(fixture.count("y/").await, 0);
+}
+
+#[tokio::test]
+async fn an_xattr_without_its_inode_or_its_value_is_found_by_a_check() {
+    let fixture = Fixture::new().await;
+    let file = fixture.put("/f", 5).await.unwrap().inode;
+    let value = vec![7; 2_000];
+    fixture.set_xattr(&set("/f", "user.large", &value)).await.unwrap();
+    let key = crate::keys::xattr(file, &name("user.large"));
+    let tx = |change: crate::engine::Write| {
+        let commit = crate::engine::Commit { conditions: Vec::new(), writes: vec![change] };
+        crate::engine::Engine::commit_batch(&*fixture.engine, vec![commit])
+    };
+    let stray = crate::keys::xattr(file, &name("user.stray"));
+    let snapshot = crate::engine::Engine::snapshot(&*fixture.engine).await.unwrap();
+    let bytes = snapshot.get(&key).await.unwrap().unwrap().value;
+    tx(crate::engine::Write::Put(stray.clone(), bytes)).await.unwrap();
+    let report = crate::check::check(&*fixture.engine, &|_| {}).await.unwrap();
+    assert_eq!(report.problem_count, 1, "{report:#?}");
+    tx(crate::engine::Write::Delete(stray)).await.unwrap();
+    tx(crate::engine::Write::Delete(key)).await.unwrap();
+    let report = crate::check::check(&*fixture.engine, &|_| {}).await.unwrap();
+    assert_eq!(report.problem_count, 1, "{report:#?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever is set and removed, the attributes are those of a map, wherever their values lie.
+    #[test]
+    fn xattrs_are_what_a_map_says(
+        steps in prop::collection::vec((0_u8..6, 0_usize..1_500, any::<bool>()), 1..40)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let fixture = Fixture::new().await;
+            fixture.put("/f", 5).await.unwrap();
+            let mut model = BTreeMap::new();
+            for (number, len, is_set) in steps {
+                let name = format!("user.{number}");
+                if is_set {
+                    let value = vec![number; len];
+                    fixture.set_xattr(&set("/f", &name, &value)).await.unwrap();
+                    model.insert(name, value);
+                } else {
+                    let removed = fixture.remove_xattr("/f", &name).await;
+                    assert_eq!(removed.is_ok(), model.remove(&name).is_some());
+                }
+            }
+            assert_eq!(fixture.xattrs("/f").await, model.keys().cloned().collect::<Vec<_>>());
+            for (name, value) in &model {
+                assert_eq!(fixture.xattr("/f", name).await.unwrap(), value);
+            }
+            fixture.is_clean().await;
+        });
+    }
+}
