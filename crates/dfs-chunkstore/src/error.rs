@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use dfs_types::{ChunkId, ClusterId, ErrorCode};
+use dfs_types::{ChunkId, ClusterId, ErrorCode, Level};
 
 use crate::JobPanicked;
 
@@ -100,15 +100,26 @@ pub enum OpenError {
         /// What is wrong with it.
         what: String,
     },
-    /// A newer version of dfs wrote the disk.
-    #[error("folder {} has format {found}, this version knows up to {known}: upgrade dfs", folder.display())]
-    NewerFormat {
+    /// A build from before the first release wrote the disk.
+    #[error(
+        "folder {} was written by a build from before the first release, whose formats are no \
+         longer read: empty it, and the node joins as a new one",
+        .0.display()
+    )]
+    OldDisk(PathBuf),
+    /// The disk may hold what only a newer release reads.
+    #[error(
+        "folder {} has write level {found}, this release reads levels up to {newest}: the upgrade \
+         of the cluster was finalized; start the release that it runs",
+        folder.display()
+    )]
+    NewerLevel {
         /// The folder.
         folder: PathBuf,
-        /// Its format.
-        found: u32,
-        /// The newest one known here.
-        known: u32,
+        /// Its level.
+        found: Level,
+        /// The newest level that is read here.
+        newest: Level,
     },
     /// Disks of two nodes, or of two clusters, were put together.
     #[error(
@@ -148,7 +159,7 @@ impl OpenError {
             Self::InUse(_) => ErrorCode::Busy,
             Self::NotEmpty(_) => ErrorCode::NotEmpty,
             Self::DamagedIdentity { .. } => ErrorCode::Corrupt,
-            Self::NewerFormat { .. } => ErrorCode::UnsupportedVersion,
+            Self::OldDisk(_) | Self::NewerLevel { .. } => ErrorCode::UnsupportedVersion,
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
                 io::ErrorKind::PermissionDenied => ErrorCode::PermissionDenied,

@@ -1,7 +1,7 @@
 //! Who a datanode is, as its disks say.
 
 use async_trait::async_trait;
-use dfs_types::{ClusterId, Incarnation, NodeId, RegistrationNumber};
+use dfs_types::{ClusterId, Incarnation, Level, NodeId, RegistrationNumber};
 
 use crate::StoreError;
 
@@ -23,6 +23,8 @@ pub struct Identity {
     pub node: NodeId,
     /// Its last registration; `None` when it never had one.
     pub registration: Option<Registration>,
+    /// The newest level of what may be stored on its disks.
+    pub level: Level,
 }
 
 /// Keeps the identity of a datanode.
@@ -32,7 +34,13 @@ pub trait IdentityStore: Send + Sync + 'static {
     fn identity(&self) -> Identity;
 
     /// Writes a new registration on every disk. When this returns `Ok` it is durable on all of
-    /// them; after an error, or a crash meanwhile, a restart finds the old one or the new one.
-    /// Refuses a cluster other than the one the disks belong to.
+    /// them; after an error, or a crash meanwhile, a restart finds the old one or the new one, and
+    /// every disk still belongs to the node. Refuses a cluster other than the one the disks belong
+    /// to.
     async fn store_registration(&self, registration: Registration) -> Result<(), StoreError>;
+
+    /// Writes on every disk that it may hold formats of this level from now on, so that a program
+    /// which does not read them refuses the disk. Durable on return. Never lowers the level;
+    /// idempotent.
+    async fn raise_level(&self, level: Level) -> Result<(), StoreError>;
 }

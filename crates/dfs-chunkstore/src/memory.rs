@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, DiskId, NodeId, Stamp, block_count};
+use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, DiskId, Level, NodeId, Stamp, block_count};
 
 use crate::{
     Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DiskUsage, Identity, IdentityStore,
@@ -48,7 +48,7 @@ impl MemoryStore {
     /// Makes an empty store of `capacity` bytes for a node.
     pub fn new(node: NodeId, capacity: u64) -> Self {
         let state = State {
-            identity: Identity { node, registration: None },
+            identity: Identity { node, registration: None, level: Level::FIRST },
             capacity,
             used: 0,
             next_stamp: 1,
@@ -113,6 +113,12 @@ impl IdentityStore for MemoryStore {
             return Err(StoreError::WrongCluster(old.cluster));
         }
         state.identity.registration = Some(registration);
+        Ok(())
+    }
+
+    async fn raise_level(&self, level: Level) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        state.identity.level = state.identity.level.max(level);
         Ok(())
     }
 }

@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Node(commands::node::NodeArgs),
     /// List, pause, resume and pace the background work
     Worker(commands::worker::WorkerArgs),
+    /// Show or raise the write level of the cluster, after each of its programs was upgraded
+    Upgrade(commands::upgrade::UpgradeArgs),
     /// Measure creates, reads, stats, lists and streams
     Bench(commands::bench::BenchArgs),
     /// Write a completion script for a shell

@@ -134,7 +134,8 @@ pub use dfs_types::{
 
 pub use admin::{
     Admin, ClusterStatus, DiskStatus, Maintenance, MaintenanceRequest, NodeStatus, Replication,
-    ReplicationStatus, StopSafety, WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit, Workers,
+    ReplicationStatus, StopSafety, UpgradeStatus, WorkerActivity, WorkerChange, WorkerStatus,
+    WorkerUnit, Workers,
 };
 pub use builder::{Client, ClientBuilder, Components};
 pub use du::{DiskUsage, Usage};

@@ -162,6 +162,8 @@ fn with_sources(error: &Error) -> String {
 mod tests {
     use std::path::PathBuf;
 
+    use dfs_types::Level;
+
     use super::*;
 
     #[test]
@@ -176,7 +178,7 @@ mod tests {
         };
         let mixed = OpenError::MixedDisks { first: folder(), second: folder(), what: "nodes" };
         let damaged = OpenError::DamagedIdentity { path: folder(), what: "cut".to_owned() };
-        let newer = OpenError::NewerFormat { folder: folder(), found: 9, known: 1 };
+        let newer = OpenError::NewerLevel { folder: folder(), found: Level(9), newest: Level(1) };
         let table = [
             (Error::Setting { setting: "disks", what: "is empty" }, ErrorCode::InvalidArgument),
             (Error::Open(OpenError::NoDisks), ErrorCode::InvalidArgument),

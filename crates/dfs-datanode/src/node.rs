@@ -9,8 +9,8 @@ use dfs_proto::wire;
 use dfs_runtime::Readiness;
 use dfs_transport::Channels;
 use dfs_types::{
-    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, LeaseEpoch, NodeId, NodeState, Part, Random, Receipt,
-    RegistrationNumber, ReplicaRef, Seal, SealKey,
+    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, LeaseEpoch, Level, NodeId, NodeState, Part, Random,
+    Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
 };
 use dfs_workers::Throttle;
 use tokio::sync::{Semaphore, watch};
@@ -136,6 +136,32 @@ impl Node {
     pub(crate) fn lose_standing(&self, reason: &str) {
         self.membership.send_replace(None);
         self.readiness.not_ready(reason);
+    }
+
+    /// The cluster writes this level. The disks say so from now on, so that an older program
+    /// refuses them; when that fails, the next order tries again.
+    pub(crate) async fn learn_level(&self, level: Level) {
+        if level > self.settings.level {
+            return self.lose_standing(&self.too_old(level));
+        }
+        if level <= self.store.identity().level {
+            return;
+        }
+        match self.store.raise_level(level).await {
+            Ok(()) => tracing::info!(node = %self.id, %level, "the disks have a new write level"),
+            Err(error) => {
+                tracing::warn!(node = %self.id, %level, %error, "the write level is not on the disks");
+            }
+        }
+    }
+
+    /// Why a program ends its part in a cluster that writes `level`.
+    pub(crate) fn too_old(&self, level: Level) -> String {
+        let own = self.settings.level;
+        format!(
+            "the cluster has write level {level}, this release reads levels up to {own}: start \
+             the release that the cluster was upgraded to"
+        )
     }
 
     /// A coordinator has answered a heartbeat.

@@ -57,6 +57,7 @@ pub async fn open_store(
     config.headroom_percent = settings.headroom_percent;
     config.headroom_bytes_min = settings.headroom_bytes_min;
     config.high_watermark_percent = settings.high_watermark_percent;
+    config.level = settings.level;
     Ok(Arc::new(DiskStore::open(config, fs, pool, random).await?))
 }
 

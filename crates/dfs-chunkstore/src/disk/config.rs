@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use dfs_types::Level;
+
 /// One disk of a datanode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskConfig {
@@ -24,6 +26,8 @@ pub struct Config {
     pub high_watermark_percent: u8,
     /// Bytes of a segment, the file that small chunks share.
     pub segment_bytes: u64,
+    /// The newest write level that is read; a disk of a newer one is refused.
+    pub level: Level,
 }
 
 impl Config {
@@ -36,6 +40,7 @@ impl Config {
             headroom_bytes_min: 256 << 20,
             high_watermark_percent: 95,
             segment_bytes: 64 << 20,
+            level: Level::NEWEST,
         }
     }
 }

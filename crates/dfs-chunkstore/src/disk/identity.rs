@@ -1,20 +1,19 @@
 //! The identity file of a disk, and what the files of all disks of a node say together.
 //!
-//! A new registration is announced as pending on all disks but the first before it is written on
-//! any. So a crash leaves each disk with either the newest number or the announcement of it; a disk
-//! with neither is an image from before, and stays out.
+//! A registration is written on all disks but the first, and then, marked as settled, on all. So a
+//! disk with a number below the settled one of another disk missed a registration that all disks
+//! in service had: it is an image from before, and stays out. A crash or a full disk between two
+//! disks leaves none that looks like one.
 
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use dfs_types::{Crc32c, DiskId, Incarnation, NodeId, RegistrationNumber};
+use dfs_types::{Crc32c, DiskId, Incarnation, Level, NodeId, RegistrationNumber};
 
 use crate::{Fs, OpenError, Opening, Registration};
 
-/// The newest format of a disk.
-const FORMAT: u32 = 1;
 const NAME: &str = "dfs-identity";
 const NAME_NEW: &str = "dfs-identity.new";
 /// The identity is a few lines; what is longer is none.
@@ -28,36 +27,42 @@ pub(super) struct DiskIdentity {
     pub(super) disk: DiskId,
     /// How often the store was opened; part of every stamp.
     pub(super) starts: u64,
+    /// The newest level of what may be stored on the disk.
+    pub(super) level: Level,
     pub(super) registration: Option<Registration>,
-    pub(super) pending: Option<Registration>,
+    /// The last registration that every disk in service had.
+    pub(super) settled: RegistrationNumber,
 }
 
 impl DiskIdentity {
     fn encode(&self) -> String {
-        let mut text = format!("dfs disk, format {FORMAT}\n");
+        let mut text = format!("dfs disk, level {}\n", self.level);
         let registration = text_of(self.registration);
-        let pending = text_of(self.pending);
         let _ = write!(
             text,
-            "node {}\ndisk {}\nstarts {}\nregistration {registration}\npending {pending}\n",
-            self.node, self.disk, self.starts,
+            "node {}\ndisk {}\nstarts {}\nregistration {registration}\nsettled {}\n",
+            self.node, self.disk, self.starts, self.settled,
         );
         let crc = Crc32c::of(text.as_bytes());
         let _ = writeln!(text, "crc32c {crc}");
         text
     }
 
-    fn decode(path: &Path, text: &str) -> Result<Self, OpenError> {
+    /// Reads what a program wrote that reads levels up to `newest`.
+    fn decode(path: &Path, text: &str, newest: Level) -> Result<Self, OpenError> {
         let damaged = |what: &str| OpenError::DamagedIdentity {
             path: path.to_owned(),
             what: what.to_owned(),
         };
-        let format = text.lines().next().and_then(|line| line.strip_prefix("dfs disk, format "));
-        let format = format.and_then(|format| format.parse::<u32>().ok());
-        let format = format.ok_or_else(|| damaged("its first line names no format"))?;
-        if format > FORMAT {
-            let folder = path.parent().unwrap_or(path).to_owned();
-            return Err(OpenError::NewerFormat { folder, found: format, known: FORMAT });
+        let folder = || path.parent().unwrap_or(path).to_owned();
+        let first = text.lines().next().unwrap_or_default();
+        if first.starts_with("dfs disk, format ") {
+            return Err(OpenError::OldDisk(folder()));
+        }
+        let level = first.strip_prefix("dfs disk, level ").and_then(|level| level.parse().ok());
+        let level = Level(level.ok_or_else(|| damaged("its first line names no level"))?);
+        if level > newest {
+            return Err(OpenError::NewerLevel { folder: folder(), found: level, newest });
         }
         let body = text.rfind("crc32c ").map(|at| text.split_at(at));
         let (body, crc) = body.ok_or_else(|| damaged("its checksum is missing"))?;
@@ -75,13 +80,20 @@ impl DiskIdentity {
             starts: field("starts")?.parse().map_err(|_| wrong("starts"))?,
             registration: parse_registration(field("registration")?)
                 .map_err(|Unreadable| wrong("registration"))?,
-            pending: parse_registration(field("pending")?)
-                .map_err(|Unreadable| wrong("pending"))?,
+            settled: field("settled")?
+                .parse()
+                .map(RegistrationNumber)
+                .map_err(|_| wrong("settled"))?,
+            level,
         })
     }
 
     /// Reads the identity of a folder; `None` when there is none.
-    pub(super) fn read(fs: &dyn Fs, folder: &Path) -> Result<Option<Self>, OpenError> {
+    pub(super) fn read(
+        fs: &dyn Fs,
+        folder: &Path,
+        newest: Level,
+    ) -> Result<Option<Self>, OpenError> {
         let path = folder.join(NAME);
         let read = fs.open(&path, Opening::Existing).and_then(|file| file.read_at(0, LENGTH_MAX));
         match read {
@@ -90,7 +102,7 @@ impl DiskIdentity {
                     path: path.clone(),
                     what: "it is no text".to_owned(),
                 })?;
-                Self::decode(&path, text).map(Some)
+                Self::decode(&path, text, newest).map(Some)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(OpenError::Io { action: "reading", path, source }),
@@ -127,7 +139,11 @@ pub(super) fn is_empty_disk(fs: &dyn Fs, folder: &Path) -> io::Result<bool> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Agreement {
     pub(super) node: Option<NodeId>,
+    /// The newest one on any disk.
     pub(super) registration: Option<Registration>,
+    /// The newest one that every disk in service had.
+    pub(super) settled: RegistrationNumber,
+    pub(super) level: Level,
     pub(super) starts: u64,
 }
 
@@ -164,15 +180,16 @@ impl Agreement {
         Ok(Self {
             node: known.first().map(|(_, disk)| disk.node),
             registration: newest.map(|(_, registration)| registration),
+            settled: known.iter().map(|(_, disk)| disk.settled).max().unwrap_or_default(),
+            level: known.iter().map(|(_, disk)| disk.level).max().unwrap_or(Level::FIRST),
             starts: known.iter().map(|(_, disk)| disk.starts).max().unwrap_or(0),
         })
     }
 
-    /// Whether a disk took part in the newest registration.
+    /// Whether a disk took part in every registration that all disks in service had.
     pub(super) fn includes(&self, disk: &DiskIdentity) -> bool {
-        self.registration.is_none()
-            || disk.registration == self.registration
-            || disk.pending == self.registration
+        let number = disk.registration.map_or_else(RegistrationNumber::default, |own| own.number);
+        number >= self.settled
     }
 }
 
@@ -212,60 +229,70 @@ mod tests {
         Registration { cluster: ClusterId(7), incarnation: Incarnation(2), number }
     }
 
-    fn disk(id: u128, number: u64, pending: Option<u64>) -> (PathBuf, Option<DiskIdentity>) {
+    fn disk(id: u128, number: u64, settled: u64) -> (PathBuf, Option<DiskIdentity>) {
         let identity = DiskIdentity {
             node: NodeId(1),
             disk: DiskId(id),
             starts: 3,
+            level: Level::FIRST,
             registration: Some(registration(number)),
-            pending: pending.map(registration),
+            settled: RegistrationNumber(settled),
         };
         (PathBuf::from(format!("/{id}")), Some(identity))
     }
 
+    fn decode(path: &Path, text: &str) -> Result<DiskIdentity, OpenError> {
+        DiskIdentity::decode(path, text, Level::FIRST)
+    }
+
     #[test]
     fn text_round_trips_and_damage_is_seen() {
-        let (path, identity) = disk(2, 5, Some(6));
+        let (path, identity) = disk(2, 6, 5);
         let identity = identity.unwrap();
         let text = identity.encode();
-        assert_eq!(DiskIdentity::decode(&path, &text).unwrap(), identity);
-        let none = DiskIdentity { registration: None, pending: None, ..identity };
-        assert_eq!(DiskIdentity::decode(&path, &none.encode()).unwrap(), none);
+        assert_eq!(decode(&path, &text).unwrap(), identity);
+        let none = DiskIdentity { registration: None, settled: RegistrationNumber(0), ..identity };
+        assert_eq!(decode(&path, &none.encode()).unwrap(), none);
         for at in 0..text.len() {
             let mut bad = text.clone().into_bytes();
             bad[at] ^= 1;
             let bad = String::from_utf8(bad).unwrap();
-            assert!(DiskIdentity::decode(&path, &bad).is_err(), "byte {at}");
-            assert!(DiskIdentity::decode(&path, &text[..at]).is_err(), "cut at {at}");
+            assert!(decode(&path, &bad).is_err(), "byte {at}");
+            assert!(decode(&path, &text[..at]).is_err(), "cut at {at}");
         }
-        let newer = text.replace("format 1", "format 2");
-        let error = DiskIdentity::decode(&path, &newer).unwrap_err();
-        assert!(matches!(error, OpenError::NewerFormat { found: 2, .. }), "{error}");
+        let newer = DiskIdentity { level: Level(2), ..identity }.encode();
+        let error = decode(&path, &newer).unwrap_err();
+        assert!(matches!(error, OpenError::NewerLevel { found: Level(2), .. }), "{error}");
+        assert!(DiskIdentity::decode(&path, &newer, Level(2)).is_ok());
+        let old = text.replace("level 1", "format 1");
+        assert!(matches!(decode(&path, &old), Err(OpenError::OldDisk(_))));
     }
 
     #[test]
     fn an_image_from_before_is_not_included() {
-        let disks = [disk(1, 6, None), disk(2, 5, Some(6)), disk(3, 5, None)];
-        let agreed = Agreement::of(&disks).unwrap();
-        assert_eq!(agreed.registration, Some(registration(6)));
-        let included: Vec<_> =
-            disks.iter().map(|(_, disk)| agreed.includes(&disk.unwrap())).collect();
-        assert_eq!(included, [true, true, false]);
+        let included = |disks: [(PathBuf, Option<DiskIdentity>); 3]| {
+            let agreed = Agreement::of(&disks).unwrap();
+            assert_eq!(agreed.registration, Some(registration(6)));
+            disks.map(|(_, disk)| agreed.includes(&disk.unwrap()))
+        };
+        assert_eq!(included([disk(1, 6, 6), disk(2, 6, 5), disk(3, 5, 5)]), [true, true, false]);
+        // Ended between two disks, or full.
+        assert_eq!(included([disk(1, 6, 4), disk(2, 5, 4), disk(3, 4, 4)]), [true; 3]);
     }
 
     #[test]
     fn disks_that_do_not_belong_together_are_refused() {
-        let mut foreign = disk(2, 5, None);
+        let mut foreign = disk(2, 5, 5);
         foreign.1.as_mut().unwrap().node = NodeId(9);
-        let mut other_cluster = disk(2, 5, None);
+        let mut other_cluster = disk(2, 5, 5);
         let registration = other_cluster.1.as_mut().unwrap().registration.as_mut().unwrap();
         registration.cluster = ClusterId(9);
         for (second, what) in [
             (foreign, "nodes"),
             (other_cluster, "clusters"),
-            (disk(1, 5, None), "replicas of one disk"),
+            (disk(1, 5, 5), "replicas of one disk"),
         ] {
-            let error = Agreement::of(&[disk(1, 5, None), second]).unwrap_err();
+            let error = Agreement::of(&[disk(1, 5, 5), second]).unwrap_err();
             assert!(error.to_string().contains(what), "{error}");
         }
     }

@@ -39,7 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_types::{ByteSize, ChunkId, Crc32c, Random, Stamp, block_count};
+use dfs_types::{ByteSize, ChunkId, Crc32c, Level, Random, RegistrationNumber, Stamp, block_count};
 
 use self::identity::DiskIdentity;
 use self::index::{Entry, Index, Place};
@@ -69,8 +69,8 @@ pub struct DiskStore {
     identity: Mutex<Identity>,
     /// Which life of the store this is.
     starts: u64,
-    /// Held while a registration is written.
-    registering: tokio::sync::Mutex<()>,
+    /// The last registration that every disk in service had; held while identities are written.
+    settled: tokio::sync::Mutex<RegistrationNumber>,
     is_closed: AtomicBool,
 }
 
@@ -87,7 +87,7 @@ impl DiskStore {
         random: Arc<dyn Random>,
     ) -> Result<Self, OpenError> {
         let opened = pool.run(move || open::open(&config, &fs, &random)).await??;
-        let open::Opened { identity, starts, index, disks } = opened;
+        let open::Opened { identity, settled, starts, index, disks } = opened;
         let mut scans = Vec::new();
         for disk in &disks {
             let disk = Arc::clone(disk);
@@ -110,7 +110,7 @@ impl DiskStore {
             disks,
             identity: Mutex::new(identity),
             starts,
-            registering: tokio::sync::Mutex::default(),
+            settled: tokio::sync::Mutex::new(settled),
             is_closed: AtomicBool::new(false),
         })
     }
@@ -148,17 +148,20 @@ impl DiskStore {
         StoreError::NoSpace(disks.collect::<Vec<_>>().join(", "))
     }
 
-    /// Writes the identity with some registrations on disks that serve, and says on how many.
+    /// Writes the identity on all disks in service but the first `skipped`, and returns on how many.
     async fn write_identities(
         &self,
-        disks: &[&Arc<Disk>],
-        registration: Option<Registration>,
-        pending: Option<Registration>,
+        skipped: usize,
+        identity: Identity,
+        settled: RegistrationNumber,
     ) -> Result<usize, StoreError> {
-        let (node, starts) = (self.identity().node, self.starts);
+        let Identity { node, registration, level } = identity;
+        let starts = self.starts;
         let mut written = 0;
-        for disk in disks.iter().filter(|disk| !disk.is_failed()) {
-            let identity = DiskIdentity { node, disk: disk.id, starts, registration, pending };
+        let in_service = self.disks.iter().filter(|disk| !disk.is_failed());
+        for disk in in_service.skip(skipped) {
+            let id = disk.id;
+            let identity = DiskIdentity { node, disk: id, starts, level, registration, settled };
             let disk = Arc::clone(disk);
             let write = move || {
                 let result = identity.write(&*disk.fs, &disk.folder);
@@ -168,7 +171,7 @@ impl DiskStore {
                 Ok(()) => written += 1,
                 // A full disk goes on serving, and so must not be left behind.
                 Err(error @ StoreError::NoSpace(_)) => return Err(error),
-                Err(error) => tracing::warn!("registering without a disk: {error}"),
+                Err(error) => tracing::warn!("a disk is left out: {error}"),
             }
         }
         Ok(written)
@@ -196,24 +199,35 @@ impl IdentityStore for DiskStore {
     }
 
     async fn store_registration(&self, registration: Registration) -> Result<(), StoreError> {
-        let _turn = self.registering.lock().await;
+        let mut settled = self.settled.lock().await;
         self.check_open()?;
-        let old = self.identity().registration;
-        if let Some(old) = old.filter(|old| old.cluster != registration.cluster) {
+        let before = self.identity();
+        if let Some(old) = before.registration.filter(|old| old.cluster != registration.cluster) {
             return Err(StoreError::WrongCluster(old.cluster));
         }
-        let disks: Vec<_> = self.disks.iter().filter(|disk| !disk.is_failed()).collect();
-        let (first, others) = disks.split_first().ok_or(StoreError::Closed)?;
-        let current = Some(registration);
-        // Once the first disk has the new one, each other has it announced.
-        self.write_identities(others, old, current).await?;
-        let mut written = self.write_identities(&[*first], current, None).await?;
-        written += self.write_identities(others, current, None).await?;
-        if written == 0 {
-            return Err(first.out_of_service());
+        let identity = Identity { registration: Some(registration), ..before };
+        // Before the first disk calls the number settled, each other has it.
+        self.write_identities(1, identity, *settled).await?;
+        if self.write_identities(0, identity, registration.number).await? == 0 {
+            return Err(self.disks[0].out_of_service());
         }
-        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        identity.registration = Some(registration);
+        *settled = registration.number;
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
+        Ok(())
+    }
+
+    async fn raise_level(&self, level: Level) -> Result<(), StoreError> {
+        let settled = self.settled.lock().await;
+        self.check_open()?;
+        let before = self.identity();
+        if level <= before.level {
+            return Ok(());
+        }
+        let identity = Identity { level, ..before };
+        if self.write_identities(0, identity, *settled).await? == 0 {
+            return Err(self.disks[0].out_of_service());
+        }
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
         Ok(())
     }
 }

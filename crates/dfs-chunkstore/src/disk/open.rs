@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dfs_types::{ChunkId, DiskId, NodeId, Random};
+use dfs_types::{ChunkId, DiskId, NodeId, Random, RegistrationNumber};
 
 use super::identity::{Agreement, DiskIdentity, LOCK_NAME, is_empty_disk};
 use super::index::{Entry, Index, Place};
@@ -13,7 +13,7 @@ use super::record::{Binding, HEAD, Head, Layout, State};
 use super::scan::scan;
 use super::segments::{Segments, parse_name};
 use super::space::{DiskSpace, Limits};
-use super::volume::{Disk, Shared, Stamps};
+use super::volume::{Disk, Shared, Stamps, is_no_space};
 use super::{CHUNKS, Config, SEGMENTS};
 use crate::fs::PAGE;
 use crate::{Fs, FsLock, Identity, OpenError, Opening, Space};
@@ -21,6 +21,7 @@ use crate::{Fs, FsLock, Identity, OpenError, Opening, Space};
 /// A store whose disks are known, before they are scanned.
 pub(super) struct Opened {
     pub(super) identity: Identity,
+    pub(super) settled: RegistrationNumber,
     pub(super) starts: u64,
     pub(super) index: Arc<Index>,
     pub(super) disks: Vec<Arc<Disk>>,
@@ -45,7 +46,7 @@ pub(super) fn open(
     let mut parents_of_new = BTreeSet::new();
     for disk in &config.disks {
         let lock = take(&**fs, &disk.folder)?;
-        let identity = DiskIdentity::read(&**fs, &disk.folder)?;
+        let identity = DiskIdentity::read(&**fs, &disk.folder, config.level)?;
         if identity.is_none() {
             let is_empty = is_empty_disk(&**fs, &disk.folder);
             if !is_empty.map_err(failed("listing", &disk.folder))? {
@@ -71,8 +72,8 @@ pub(super) fn open(
     let mut first_error = None;
     for (number, (folder, (path, old))) in folders.into_iter().zip(found).enumerate() {
         let id = old.map_or_else(|| DiskId::random(&**random), |old| old.disk);
-        let registration = agreed.registration;
-        let identity = DiskIdentity { node, disk: id, starts, registration, pending: None };
+        let Agreement { registration, settled, level, .. } = agreed;
+        let identity = DiskIdentity { node, disk: id, starts, level, registration, settled };
         let is_included = old.is_none_or(|old| agreed.includes(&old));
         let space = fs.space(&path).unwrap_or(Space { total: 0, available: 0 });
         let space = DiskSpace::new(Limits::new(config, folder.capacity), space);
@@ -82,8 +83,13 @@ pub(super) fn open(
         if !is_included {
             disk.fail(&"it holds an image from before the node's last registration");
         } else if let Err(error) = prepare(&disk, &identity) {
-            disk.fail(&error);
             let (action, path) = ("writing the identity of", disk.folder.clone());
+            if is_no_space(&error) {
+                // Started without it, the node would register without it, and so leave the disk
+                // behind for good.
+                return Err(OpenError::Io { action, path, source: error });
+            }
+            disk.fail(&error);
             first_error.get_or_insert(OpenError::Io { action, path, source: error });
         }
         disks.push(Arc::new(disk));
@@ -91,8 +97,9 @@ pub(super) fn open(
     if let Some(error) = first_error.filter(|_| disks.iter().all(|disk| disk.is_failed())) {
         return Err(error);
     }
-    let identity = Identity { node, registration: agreed.registration };
-    Ok(Opened { identity, starts, index: shared.index, disks })
+    let Agreement { registration, settled, level, .. } = agreed;
+    let identity = Identity { node, registration, level };
+    Ok(Opened { identity, settled, starts, index: shared.index, disks })
 }
 
 /// Makes a folder if need be and takes it for this process.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dfs_chunkstore::sim::{Operation, SimFs, Synced};
 use dfs_chunkstore::{
-    ChunkStore, Config, DiskStore, Fs, Identity, IdentityStore, Registration, SealedChunk,
+    ChunkStore, Config, DiskStore, Fs, Identity, IdentityStore, Opening, Registration, SealedChunk,
     StoreError, conformance,
 };
 use dfs_types::{ChunkId, ClusterId, Crc32c, Incarnation, RegistrationNumber, SeededRandom, Stamp};
@@ -246,6 +246,7 @@ impl History {
 
     /// Opens the store after a crash and says what is wrong with it.
     pub(crate) async fn check(&self, fs: &SimFs, config: &Config) -> Result<(), String> {
+        self.check_settled(fs, config)?;
         let store = open_sim(fs, config.clone(), CHECKING).await.map_err(|e| e.to_string())?;
         self.check_identity(&store)?;
         let listed = store.list(None, usize::MAX).await.map_err(|e| e.to_string())?;
@@ -292,8 +293,24 @@ impl History {
         self.check_room(fs, config, &store).await
     }
 
+    /// Every disk knows that the acknowledged registration was on all of them, so that none takes
+    /// an image from before it for its own.
+    fn check_settled(&self, fs: &SimFs, config: &Config) -> Result<(), String> {
+        for disk in config.disks.iter().filter(|_| self.registration > 0) {
+            let path = disk.folder.join("dfs-identity");
+            let file = fs.open(&path, Opening::Existing).map_err(|error| error.to_string())?;
+            let text = file.read_at(0, 4096).map_err(|error| error.to_string())?;
+            let text = String::from_utf8_lossy(&text);
+            let settled = text.lines().find_map(|line| line.strip_prefix("settled ")?.parse().ok());
+            if settled.unwrap_or(0) < self.registration {
+                return Err(format!("{}: settled {settled:?}", path.display()));
+            }
+        }
+        Ok(())
+    }
+
     fn check_identity(&self, store: &DiskStore) -> Result<(), String> {
-        let Identity { node, registration: found } = store.identity();
+        let Identity { node, registration: found, .. } = store.identity();
         let number = found.map_or(0, |found| found.number.0);
         let may_be = matches!(self.doubt, Some(Step::Register(n)) if n == number);
         if self.identity.is_some_and(|old| old.node != node) {

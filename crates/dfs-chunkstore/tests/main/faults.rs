@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use bytes::Bytes;
 use dfs_chunkstore::sim::{Operation, SimFs};
 use dfs_chunkstore::{
-    ChunkStore, DiskStore, File, Fs, FsLock, IdentityStore, OpenError, Opening, OsFs, Pool,
+    ChunkStore, Config, DiskStore, File, Fs, FsLock, IdentityStore, OpenError, Opening, OsFs, Pool,
     Registration, Space, StoreError, conformance,
 };
 use dfs_types::{
-    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, Incarnation, OsRandom, RegistrationNumber, SeededRandom,
+    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, ErrorCode, Incarnation, Level, OsRandom,
+    RegistrationNumber, SeededRandom,
 };
 
 use crate::support::{config, open_sim};
@@ -260,16 +261,74 @@ async fn folders_that_are_not_ours_are_refused() {
     let refused = open_sim(&fs, config(&["/c"]), 5).await.err();
     assert!(matches!(refused, Some(OpenError::NotEmpty(_))), "{refused:?}");
 
-    write(&fs, "/b/dfs-identity", "dfs disk, format 2\nsomething new\n");
+    write(&fs, "/b/dfs-identity", "dfs disk, level 2\nsomething new\n");
     let refused = open_sim(&fs, config(&["/b"]), 6).await.err();
     assert!(
-        matches!(refused, Some(OpenError::NewerFormat { found: 2, known: 1, .. })),
+        matches!(refused, Some(OpenError::NewerLevel { found: Level(2), newest: Level(1), .. })),
         "{refused:?}"
     );
 
-    write(&fs, "/b/dfs-identity", "dfs disk, format 1\nnode 7\n");
+    write(&fs, "/b/dfs-identity", "dfs disk, format 1\nsomething old\n");
+    let refused = open_sim(&fs, config(&["/b"]), 6).await.err();
+    assert!(matches!(refused, Some(OpenError::OldDisk(_))), "{refused:?}");
+
+    write(&fs, "/b/dfs-identity", "dfs disk, level 1\nnode 7\n");
     let refused = open_sim(&fs, config(&["/b"]), 7).await.err();
     assert!(matches!(refused, Some(OpenError::DamagedIdentity { .. })), "{refused:?}");
+}
+
+/// F3: a full disk cuts registrations off, and the start of the store.
+#[tokio::test]
+async fn a_full_disk_is_not_left_behind_by_a_registration() {
+    const ENOSPC: i32 = 28;
+    let (fs, folders) = (SimFs::new(), ["/a", "/b", "/c"]);
+    let numbered = |number| Registration { number: RegistrationNumber(number), ..registration(1) };
+    let store = open_sim(&fs, config(&folders), 1).await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+    for (full, number) in folders.into_iter().zip(2..) {
+        fs.fail(Path::new(full), Operation::Write, ENOSPC);
+        let refused = store.store_registration(numbered(number)).await;
+        assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
+        fs.heal();
+    }
+    drop(store);
+    fs.crash();
+    for full in folders {
+        fs.fail(Path::new(full), Operation::Write, ENOSPC);
+        let refused = open_sim(&fs, config(&folders), 2).await.err().unwrap();
+        assert_eq!(refused.code(), ErrorCode::NoSpace, "{refused}");
+        fs.heal();
+    }
+    let store = open_sim(&fs, config(&folders), 3).await.unwrap();
+    assert!(store.usage().iter().all(|disk| !disk.is_failed));
+    store.store_registration(numbered(9)).await.unwrap();
+    drop(store);
+    let store = open_sim(&fs, config(&folders), 4).await.unwrap();
+    assert!(store.usage().iter().all(|disk| !disk.is_failed));
+    assert_eq!(store.identity().registration, Some(numbered(9)));
+}
+
+#[tokio::test]
+async fn a_raised_level_makes_an_older_release_refuse_every_disk() {
+    let (fs, folders) = (SimFs::new(), ["/a", "/b"]);
+    let newer = |folders: &[&str]| Config { level: Level(2), ..config(folders) };
+    let store = open_sim(&fs, newer(&folders), 1).await.unwrap();
+    conformance::put(&store, ChunkId(1), SMALL).await.unwrap();
+    store.raise_level(Level(2)).await.unwrap();
+    store.raise_level(Level(1)).await.unwrap();
+    assert_eq!(store.identity().level, Level(2));
+    drop(store);
+    fs.crash();
+    for folder in folders {
+        let refused = open_sim(&fs, config(&[folder]), 2).await.err();
+        assert!(
+            matches!(refused, Some(OpenError::NewerLevel { found: Level(2), .. })),
+            "{refused:?}"
+        );
+    }
+    let store = open_sim(&fs, newer(&folders), 3).await.unwrap();
+    assert_eq!(store.identity().level, Level(2));
+    conformance::assert_whole(&store, ChunkId(1), SMALL).await;
 }
 
 fn registration(cluster: u128) -> Registration {

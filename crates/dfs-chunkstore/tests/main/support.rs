@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dfs_chunkstore::sim::SimFs;
 use dfs_chunkstore::{Config, DiskConfig, DiskStore, Fs, OpenError, Pool};
-use dfs_types::SeededRandom;
+use dfs_types::{Level, SeededRandom};
 
 /// A small store on `folders`, without headroom.
 pub(crate) fn config(folders: &[&str]) -> Config {
@@ -18,6 +18,7 @@ pub(crate) fn config(folders: &[&str]) -> Config {
         headroom_bytes_min: 0,
         high_watermark_percent: 100,
         segment_bytes: 64 << 10,
+        level: Level::NEWEST,
     }
 }
 

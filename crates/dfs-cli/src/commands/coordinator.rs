@@ -1,5 +1,6 @@
 //! `dfs coordinator`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -151,6 +152,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
         Error::usage("--metadata is not set")
             .hint("it says where the metadata lies: redb:///folder")
     })?;
+    check_advertise(&settings, &metadata)?;
     let components = Components {
         engine: open(&metadata).await?,
         network: Arc::new(TcpNetwork),
@@ -162,6 +164,21 @@ async fn serve(args: ServeArgs) -> Result<()> {
     let http = handle.http_address.map(|address| address.to_string());
     server::say_ready("coordinator", &handle.address.to_string(), http);
     service.run(shutdown).await.map_err(|error| error_of(&error))
+}
+
+/// Coordinators that share a store ask each other; an address of every machine leads to none.
+fn check_advertise(settings: &Settings, metadata: &str) -> Result<()> {
+    let listens_everywhere =
+        settings.listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    let is_shared = !metadata.starts_with("redb:") && !metadata.starts_with("memory:");
+    if listens_everywhere && is_shared && settings.advertise.is_empty() {
+        return Err(Error::usage(format_args!(
+            "--advertise is not set, and {} leads other coordinators nowhere",
+            settings.listen
+        ))
+        .hint("give the HOST:PORT under which they reach this one"));
+    }
+    Ok(())
 }
 
 async fn open(url: &str) -> Result<Arc<dyn Engine>> {
@@ -179,6 +196,25 @@ mod tests {
     use dfs_types::{ClusterId, ErrorCode};
 
     use super::*;
+
+    #[test]
+    fn a_shared_store_needs_an_address_that_leads_somewhere() {
+        let settings = |listen: &str, advertise: &str| Settings {
+            listen: listen.to_owned(),
+            advertise: advertise.to_owned(),
+            ..Settings::default()
+        };
+        let etcd = "etcd://127.0.0.1:2379/dfs";
+        let refused = check_advertise(&settings("0.0.0.0:7070", ""), etcd).unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::InvalidArgument);
+        for (listen, advertise, metadata) in [
+            ("0.0.0.0:7070", "a:7070", etcd),
+            ("10.0.0.1:7070", "", etcd),
+            ("0.0.0.0:7070", "", "redb:///store"),
+        ] {
+            check_advertise(&settings(listen, advertise), metadata).unwrap();
+        }
+    }
 
     #[test]
     fn flags_stand_over_the_file_of_init() {

@@ -22,6 +22,7 @@ pub(crate) mod stat;
 pub(crate) mod status;
 pub(crate) mod tree;
 pub(crate) mod undelete;
+pub(crate) mod upgrade;
 pub(crate) mod version;
 pub(crate) mod worker;
 pub(crate) mod xattr;

@@ -2,6 +2,7 @@
 
 mod nodes;
 mod status;
+mod upgrade;
 mod workers;
 
 use dfs_proto::v1::admin_client::AdminClient;
@@ -16,6 +17,7 @@ use crate::{Client, Error};
 
 pub use nodes::{Maintenance, MaintenanceRequest, StopSafety};
 pub use status::{ClusterStatus, DiskStatus, NodeStatus, ReplicationStatus};
+pub use upgrade::UpgradeStatus;
 pub use workers::{WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit, Workers};
 
 /// Administrative calls of a [`Client`]. Cheap to clone.

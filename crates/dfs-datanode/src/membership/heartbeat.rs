@@ -6,7 +6,7 @@ use std::time::Duration;
 use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{Failure, v1};
-use dfs_types::{ChunkId, ErrorCode, NodeState, Stamp};
+use dfs_types::{ChunkId, ErrorCode, Level, NodeState, Stamp};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -80,12 +80,12 @@ pub(super) async fn run(
                     return Ok(End::MustRegister);
                 }
                 is_in_touch.store(true, Ordering::Relaxed);
-                follow(node, membership, &order);
+                follow(node, membership, &order).await;
                 deadline.as_mut().reset(Instant::now() + silence);
                 continue;
             }
             // Both senders live as long as the node.
-            _ = current.wait_for(|now| !is_same(now.as_ref(), membership)) => {
+            () = async { drop(current.wait_for(|now| !is_same(now.as_ref(), membership)).await) } => {
                 return Ok(End::Replaced);
             }
             () = &mut deadline => return Err(timed_out()),
@@ -138,7 +138,9 @@ pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
         .collect()
 }
 
-fn follow(node: &Node, membership: &Membership, order: &v1::HeartbeatOrder) {
+async fn follow(node: &Node, membership: &Membership, order: &v1::HeartbeatOrder) {
+    // Before anything of that level is written.
+    node.learn_level(Level(order.level)).await;
     for replica in order.confirmed_bad_replicas.iter().take(PER_REPORT) {
         if let Ok(chunk) = wire::id::<ChunkId>("chunk_id", &replica.chunk_id) {
             node.bad_replicas.remove(chunk, Stamp(replica.stamp));

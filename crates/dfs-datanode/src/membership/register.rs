@@ -6,7 +6,7 @@ use dfs_chunkstore::Registration;
 use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::wire::{self, WireId as _};
 use dfs_proto::{Failure, FieldError, v1};
-use dfs_types::{ClusterId, ErrorCode, Incarnation, NodeState, RegistrationNumber};
+use dfs_types::{ClusterId, ErrorCode, Incarnation, Level, NodeState, RegistrationNumber};
 use tonic::Request;
 
 use super::MembershipError;
@@ -40,10 +40,15 @@ pub(super) async fn run(node: &Node, address: &str) -> Result<Membership, Member
     if membership.state == NodeState::Removed {
         return Err(MembershipError::Refused(REMOVED.to_owned()));
     }
+    let level = Level(answer.level);
+    if level > node.settings.level {
+        return Err(MembershipError::Refused(node.too_old(level)));
+    }
     let number = membership.registration;
     node.store
         .store_registration(Registration { cluster: membership.cluster, incarnation, number })
         .await?;
+    node.store.raise_level(level).await?;
     tracing::info!(
         node = %node.id, cluster = %membership.cluster, registration = %number,
         state = %membership.state, coordinator = address, "registered"

@@ -78,6 +78,10 @@ impl IdentityStore for TestStore {
     async fn store_registration(&self, registration: Registration) -> Result<(), StoreError> {
         self.memory.store_registration(registration).await
     }
+
+    async fn raise_level(&self, level: dfs_types::Level) -> Result<(), StoreError> {
+        self.memory.raise_level(level).await
+    }
 }
 
 #[async_trait]

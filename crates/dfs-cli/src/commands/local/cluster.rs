@@ -233,6 +233,7 @@ impl Plan {
             http_listen: if number == 0 { self.http_listen.clone() } else { String::new() },
             join_secret: coordinator::JoinSecret::new(secret),
             replication_factor: self.replication_factor,
+            finalize_upgrades: true,
             ..coordinator::Settings::default()
         };
         if self.is_hasty {

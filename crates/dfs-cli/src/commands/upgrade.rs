@@ -1,0 +1,100 @@
+//! `dfs upgrade`: the write level of the cluster.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use dfs_client::UpgradeStatus;
+use dfs_types::ErrorCode;
+use serde_json::json;
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+
+/// How often it is looked whether the level is raised.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long the holder of the worker lease may take.
+const RAISED_WITHIN: Duration = Duration::from_mins(1);
+
+/// What `dfs upgrade` takes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A new release goes on writing the formats of the one before, so that it can be taken back. Once every
+coordinator and datanode runs it, the upgrade is finalized: from then on the new formats are written,
+and the older release refuses to start.
+
+Examples:
+  dfs upgrade status
+  dfs upgrade finalize")]
+pub(crate) struct UpgradeArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show which formats the cluster writes, and what keeps it from newer ones
+    Status,
+    /// Write the formats of this release from now on
+    Finalize,
+}
+
+pub(crate) async fn run(args: UpgradeArgs, cx: &Context) -> Result<()> {
+    let admin = cx.client.admin();
+    let status = match args.action {
+        Action::Status => admin.upgrade_status().await?,
+        Action::Finalize => {
+            let cluster = admin.status().await?.cluster;
+            let asked = admin.finalize_upgrade(cluster).await?;
+            wait(asked, cx).await?
+        }
+    };
+    show(&status, cx);
+    Ok(())
+}
+
+/// Waits until the level is raised, or cannot be.
+async fn wait(mut status: UpgradeStatus, cx: &Context) -> Result<UpgradeStatus> {
+    let deadline = tokio::time::Instant::now() + RAISED_WITHIN;
+    while !status.is_final() {
+        if !status.blocked_by.is_empty() {
+            let members = status.blocked_by.join("\n  ");
+            let text =
+                format!("the upgrade cannot be finalized; an older release runs on\n  {members}");
+            return Err(Error::new(ErrorCode::UnsupportedVersion, text)
+                .hint("upgrade them, or take them out, then finalize again"));
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(Error::new(
+                ErrorCode::Unavailable,
+                "no coordinator has raised the level yet",
+            )
+            .hint("`dfs upgrade status` shows when it is"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        status = cx.client.admin().upgrade_status().await?;
+    }
+    Ok(status)
+}
+
+fn show(status: &UpgradeStatus, cx: &Context) {
+    let UpgradeStatus { written, least, wanted, newest, blocked_by, .. } = status;
+    if cx.out.is_json {
+        cx.out.json(&json!({
+            "written": written.0,
+            "least": least.0,
+            "wanted": wanted.0,
+            "newest": newest.0,
+            "blocked_by": blocked_by,
+        }));
+        return;
+    }
+    cx.out.line(format_args!("write level {written}, this release reads up to {newest}"));
+    if wanted > written {
+        cx.out.line(format_args!("level {wanted} was asked for"));
+    } else if newest > written {
+        cx.out.line(format_args!("`dfs upgrade finalize` raises it"));
+    }
+    for member in blocked_by {
+        cx.out.line(format_args!("  blocked by {member}"));
+    }
+}
