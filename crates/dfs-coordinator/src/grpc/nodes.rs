@@ -152,7 +152,7 @@ pub(super) fn unknown_because(unknown: &Unknown) -> Option<String> {
     Some(format!(
         "chunk records that cannot be read: {count}, for example {} ({}); nobody knows where their \
          replicas are. Restore these records from a backup of the metadata, or delete the files \
-         that `dfs metadata check` names for them",
+         that cannot be opened because of them: once those are reaped, the records are gone, too",
         example.key, example.why
     ))
 }
