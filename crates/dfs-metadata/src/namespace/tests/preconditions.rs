@@ -91,7 +91,9 @@ proptest! {
     /// Whatever is moved and exchanged, also by children of directories that were deleted, each
     /// directory leads up to the root or to one that was deleted.
     #[test]
-    fn no_exchange_makes_a_cycle(steps in prop::collection::vec((0_u8..4, 0_usize..6, 0_usize..6), 1..40)) {
+    fn no_exchange_makes_a_cycle(
+        steps in prop::collection::vec((0_u8..8, 0_usize..6, 0_usize..5, 0_usize..6, 0_usize..5), 1..60)
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let fixture = Fixture::new().await;
@@ -100,18 +102,16 @@ proptest! {
                 directories.push(fixture.mkdir(at).await.unwrap().inode);
             }
             let name = |n: usize| dfs_types::Name::new(n.to_string()).unwrap();
-            for (action, one, other) in steps {
-                let (from, to) = (
-                    Target::child(directories[one], &name(other)),
-                    Target::child(directories[other], &name(one)),
-                );
+            for (action, one, from, other, to) in steps {
+                let from = Target::child(directories[one], &name(from));
+                let to = Target::child(directories[other], &name(to));
                 // Refusals are part of it.
-                if action == 3 {
+                if action == 7 {
                     let request =
                         Delete { target: from, recursive: true, now: false, precondition: None };
                     drop(fixture.namespace.delete(Scope::internal(), &request, None).await);
                 } else {
-                    let request = Rename { from, to, precondition: None, exchange: action != 0 };
+                    let request = Rename { from, to, precondition: None, exchange: action < 5 };
                     drop(fixture.namespace.rename(Scope::internal(), &request, None).await);
                 }
                 for directory in &directories {
