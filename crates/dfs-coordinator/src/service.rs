@@ -12,8 +12,8 @@ use dfs_metadata::namespace::{self, ClusterIdentity, Coordinator, Namespace, Rep
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, Trigger};
 use dfs_transport::{Channels, Listener, Network, Security};
 use dfs_types::{Clock, ClusterId, CoordinatorId, Incarnation, Random, Scope, with_causes};
-use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -71,7 +71,7 @@ pub struct Service {
     metrics: Metrics,
     /// Tells everything that runs to end.
     stop: Trigger,
-    commits: BoxFuture<'static, ()>,
+    commits: JoinHandle<()>,
     /// Tells the committer to end, which it does last.
     stop_commits: Trigger,
 }
@@ -123,6 +123,8 @@ impl Service {
         let (stop_commits, commits_end) = Shutdown::new();
         let (committer, commits) =
             Committer::new(components.engine.clone(), async move { commits_end.requested().await });
+        // Opening the metadata commits already. Dropping the trigger ends the task.
+        let commits = tokio::spawn(commits);
         let metrics = Metrics::new("coordinator");
         show_commits(&metrics, &committer);
         let advertised = match &settings.advertise[..] {
@@ -141,7 +143,6 @@ impl Service {
             http_address: status.as_ref().map(StatusServer::address),
             readiness: Readiness::new("starting"),
         };
-        let commits = Box::pin(commits);
         Ok(Self { handle, base, opened, listener, status, metrics, stop, commits, stop_commits })
     }
 
@@ -159,9 +160,17 @@ impl Service {
     /// returns nothing of it runs any more. Dropping the future is like a crash: nothing
     /// acknowledged is lost.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        let Self { handle, base, opened, listener, status, metrics, stop, commits, stop_commits } =
-            self;
-        let mut commits = tokio::spawn(commits);
+        let Self {
+            handle,
+            base,
+            opened,
+            listener,
+            status,
+            metrics,
+            stop,
+            mut commits,
+            stop_commits,
+        } = self;
         let drain = base.drain();
         let stopping = base.stopping.clone();
         let (stop_status, status_ends) = Shutdown::new();
