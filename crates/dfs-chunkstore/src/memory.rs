@@ -218,6 +218,8 @@ impl ChunkStore for MemoryStore {
             disk: state.disk(),
             capacity: state.capacity,
             free: state.capacity - state.used,
+            file_system: None,
+            file_system_free: state.capacity - state.used,
             chunks: state.sealed.len() as u64,
             is_failed: false,
             is_full: state.used >= state.capacity,

@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use dfs_types::ChunkSeal;
-use dfs_types::{ChunkId, ClusterId, Crc32c, DiskId, InodeId, Part, ReplicaRef, Stamp};
+use dfs_types::{
+    ChunkId, ClusterId, Crc32c, DiskId, FileSystemId, InodeId, Part, ReplicaRef, Stamp,
+};
 
 use crate::StoreError;
 
@@ -68,8 +70,13 @@ pub struct DiskUsage {
     pub disk: DiskId,
     /// Bytes the store may use on it.
     pub capacity: u64,
-    /// Bytes of those still free.
+    /// Bytes of those still free. What disks on one file system can take is counted once: each has
+    /// its share.
     pub free: u64,
+    /// The file system that it lies on; `None` where that cannot be told.
+    pub file_system: Option<FileSystemId>,
+    /// Bytes that all disks on that file system together can still take.
+    pub file_system_free: u64,
     /// Sealed chunks on it.
     pub chunks: u64,
     /// Taken out of service after errors.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dfs_metadata::health::{Cluster, Contact, DiskFault, NodeIntent, NodeLiveness};
 use dfs_metadata::namespace::{Liveness, NodeDisk};
-use dfs_types::{DiskId, NodeId, NodeState, RegistrationNumber};
+use dfs_types::{DiskId, FileSystemId, NodeId, NodeState, RegistrationNumber, fair_shares};
 use tokio::time::Instant;
 
 /// How long a silence means what.
@@ -30,6 +30,10 @@ pub(crate) struct DiskReport {
     pub(crate) free: u64,
     pub(crate) chunks: u64,
     pub(crate) is_failed: bool,
+    /// The file system that it lies on, if that is known.
+    pub(crate) file_system: Option<FileSystemId>,
+    /// Bytes that all disks on it together can take.
+    pub(crate) file_system_free: u64,
 }
 
 /// What is stored of a node, as far as it matters here.
@@ -203,11 +207,20 @@ pub(crate) struct Registry {
     last_tick: Instant,
     streams: u64,
     nodes: BTreeMap<NodeId, Entry>,
+    /// The nodes whose last reports name a file system.
+    file_systems: BTreeMap<FileSystemId, BTreeSet<NodeId>>,
 }
 
 impl Registry {
     pub(crate) fn new(timeouts: LivenessTimeouts, now: Instant) -> Self {
-        Self { timeouts, listening_since: now, last_tick: now, streams: 0, nodes: BTreeMap::new() }
+        Self {
+            timeouts,
+            listening_since: now,
+            last_tick: now,
+            streams: 0,
+            nodes: BTreeMap::new(),
+            file_systems: BTreeMap::new(),
+        }
     }
 
     /// To be called several times in each `suspect_after`. A long gap between two calls means that
@@ -277,8 +290,19 @@ impl Registry {
     ) -> Option<NodeState> {
         let entry = self.nodes.get_mut(&node).filter(|entry| entry.stream == stream)?;
         entry.last_heard = Some(now);
-        entry.report = report;
+        let before = std::mem::replace(&mut entry.report, report);
         entry.note_missing(now);
+        for id in before.disks.iter().filter_map(|disk| disk.file_system) {
+            if let Some(nodes) = self.file_systems.get_mut(&id) {
+                nodes.remove(&node);
+                if nodes.is_empty() {
+                    self.file_systems.remove(&id);
+                }
+            }
+        }
+        for id in entry.report.disks.iter().filter_map(|disk| disk.file_system) {
+            self.file_systems.entry(id).or_default().insert(node);
+        }
         Some(self.state_of(self.nodes.get(&node)?, now))
     }
 
@@ -407,16 +431,50 @@ impl Registry {
         }
     }
 
+    /// The disks of a node. What disks of several nodes on one file system can take is counted
+    /// once: each has its share.
+    fn disks_of(&self, node: NodeId, entry: &Entry, now: Instant) -> Vec<DiskReport> {
+        let mut disks = entry.report.disks.clone();
+        for disk in disks.iter_mut().filter(|disk| !disk.is_failed) {
+            let Some(id) = disk.file_system else { continue };
+            let nodes = self.file_systems.get(&id).into_iter().flatten();
+            let entries = nodes.filter_map(|other| Some((*other, self.nodes.get(other)?)));
+            let sharing = entries.filter(|(other, entry)| {
+                let is_gone =
+                    matches!(self.state_of(entry, now), NodeState::Lost | NodeState::Removed);
+                *other == node || !is_gone
+            });
+            let together: Vec<(NodeId, DiskReport)> = sharing
+                .flat_map(|(other, entry)| entry.working().map(move |disk| (other, *disk)))
+                .filter(|(_, other)| other.file_system == Some(id))
+                .collect();
+            let total = together.iter().map(|(_, disk)| disk.file_system_free).max().unwrap_or(0);
+            let wants: Vec<u64> = together.iter().map(|(_, disk)| disk.free).collect();
+            let shares = fair_shares(total, &wants);
+            let own =
+                together.iter().position(|(other, at)| *other == node && at.disk == disk.disk);
+            if let Some(share) = own.and_then(|index| shares.get(index).copied()) {
+                disk.capacity = disk.capacity.saturating_sub(disk.free).saturating_add(share);
+                disk.free = share;
+            }
+        }
+        disks
+    }
+
     fn view_of(&self, node: NodeId, entry: &Entry, now: Instant) -> View {
-        let free = entry.working().map(|disk| disk.free).fold(0, u64::saturating_add);
+        let disks = self.disks_of(node, entry, now);
+        let sum = |of: fn(&DiskReport) -> u64| {
+            disks.iter().filter(|disk| !disk.is_failed).map(of).fold(0, u64::saturating_add)
+        };
+        let (free, capacity) = (sum(|disk| disk.free), sum(|disk| disk.capacity));
         View {
             node,
             member: entry.member.clone(),
             state: self.state_of(entry, now),
-            disks: entry.report.disks.clone(),
+            disks,
             free,
             planned: entry.planned.at(now),
-            capacity: entry.working().map(|disk| disk.capacity).fold(0, u64::saturating_add),
+            capacity,
             is_full: entry.report.is_full,
             is_stopping: entry.report.is_stopping,
             sessions: entry.report.sessions,

@@ -6,10 +6,10 @@ use std::fmt;
 use bytes::Bytes;
 use dfs_types::{
     Attributes, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Change, ChunkId, ChunkSeal, ClientId, ClusterId,
-    Crc32c, DfsPath, DiskId, ErrorCode, FileKind, FileTime, Frame, Incarnation, InodeId, Name,
-    NodeId, NodeState, Part, PathError, Precondition, Receipt, RegistrationNumber, ReplicaRef,
-    RequestId, Revision, Seal, SealKey, SessionId, Sha256, Slot, Stamp, Target, XattrError,
-    XattrName,
+    Crc32c, DfsPath, DiskId, ErrorCode, FileKind, FileSystemId, FileTime, Frame, Incarnation,
+    InodeId, Name, NodeId, NodeState, Part, PathError, Precondition, Receipt, RegistrationNumber,
+    ReplicaRef, RequestId, Revision, Seal, SealKey, SessionId, Sha256, Slot, Stamp, Target,
+    XattrError, XattrName,
 };
 
 use crate::v1;
@@ -69,7 +69,7 @@ macro_rules! wire_ids {
     };
 }
 
-wire_ids!(ChunkId, ClusterId, NodeId, DiskId, SessionId, ClientId, RequestId);
+wire_ids!(ChunkId, ClusterId, NodeId, DiskId, FileSystemId, SessionId, ClientId, RequestId);
 
 /// A field that must be set.
 pub fn required<T>(field: &'static str, value: Option<T>) -> Result<T, FieldError> {

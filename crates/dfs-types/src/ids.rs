@@ -110,6 +110,11 @@ wide_id! {
     CoordinatorId
 }
 wide_id! {
+    /// A file system of a machine, on which several disks of datanodes may lie. Known as long as the
+    /// machine runs.
+    FileSystemId
+}
+wide_id! {
     /// One chunk on its way into one datanode.
     SessionId
 }

@@ -17,6 +17,7 @@ mod random;
 mod replica;
 mod scope;
 mod seal;
+mod shares;
 mod size;
 mod slot;
 mod target;
@@ -29,9 +30,9 @@ pub use error_code::ErrorCode;
 pub use file::{Attributes, FileKind};
 pub use frame::{ChunkSeal, Frame, FrameError};
 pub use ids::{
-    ChunkId, ClientId, ClusterId, CoordinatorId, DiskId, DiskNumber, Generation, Incarnation,
-    InodeId, LeaseEpoch, NodeId, ParseIdError, RegistrationNumber, RequestId, Revision, SessionId,
-    Stamp,
+    ChunkId, ClientId, ClusterId, CoordinatorId, DiskId, DiskNumber, FileSystemId, Generation,
+    Incarnation, InodeId, LeaseEpoch, NodeId, ParseIdError, RegistrationNumber, RequestId,
+    Revision, SessionId, Stamp,
 };
 pub use level::Level;
 pub use node::NodeState;
@@ -40,6 +41,7 @@ pub use random::{OsRandom, Random, SeededRandom};
 pub use replica::{Part, ReplicaRef};
 pub use scope::{Access, Denied, Scope};
 pub use seal::{Receipt, Seal, SealKey};
+pub use shares::fair_shares;
 pub use size::{ByteSize, CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ParseSizeError};
 pub use slot::Slot;
 pub use target::{Change, Precondition, Target};

@@ -45,7 +45,7 @@ use self::identity::DiskIdentity;
 use self::index::{Entry, Index, Place};
 use self::read::Verified;
 use self::record::{Layout, State};
-use self::space::Reservation;
+use self::space::{Reservation, share_file_systems};
 use self::volume::Disk;
 use self::writer::{SMALL_MAX, Writer};
 use crate::{
@@ -339,7 +339,9 @@ impl ChunkStore for DiskStore {
     }
 
     fn usage(&self) -> Vec<DiskUsage> {
-        self.disks.iter().map(|disk| disk.usage()).collect()
+        let mut disks: Vec<_> = self.disks.iter().map(|disk| disk.usage()).collect();
+        share_file_systems(&mut disks);
+        disks
     }
 
     async fn close(&self, within: Duration) {

@@ -12,7 +12,7 @@ use super::index::{Entry, Index, Place};
 use super::record::{Binding, HEAD, Head, Layout, State};
 use super::scan::scan;
 use super::segments::{Segments, parse_name};
-use super::space::{DiskSpace, Limits};
+use super::space::{DiskSpace, FileSystems, Limits};
 use super::volume::{Disk, Shared, Stamps, is_no_space};
 use super::{CHUNKS, Config, SEGMENTS};
 use crate::fs::PAGE;
@@ -69,14 +69,16 @@ pub(super) fn open(
         stamps: Arc::new(Stamps::new(starts)),
     };
     let mut disks = Vec::new();
+    let mut file_systems = FileSystems::default();
     let mut first_error = None;
     for (number, (folder, (path, old))) in folders.into_iter().zip(found).enumerate() {
         let id = old.map_or_else(|| DiskId::random(&**random), |old| old.disk);
         let Agreement { registration, settled, level, .. } = agreed;
         let identity = DiskIdentity { node, disk: id, starts, level, registration, settled };
         let is_included = old.is_none_or(|old| agreed.includes(&old));
-        let space = fs.space(&path).unwrap_or(Space { total: 0, available: 0 });
-        let space = DiskSpace::new(Limits::new(config, folder.capacity), space);
+        let nothing = Space { total: 0, available: 0, file_system: None };
+        let file_system = file_systems.get(fs.space(&path).unwrap_or(nothing));
+        let space = DiskSpace::new(Limits::new(config, folder.capacity), file_system);
         let segments = Segments::new(config.segment_bytes, Arc::clone(random));
         let number = number as u16;
         let disk = Disk::new(number, id, path, &shared, space, segments, folder.lock);

@@ -1,8 +1,12 @@
-//! How much of a disk may be taken, and how much is.
+//! How much of a disk may be used, and how much is.
+//!
+//! Folders on one file system have its space in common: what is reserved on one is not free on
+//! another, and usage counts it once.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dfs_types::{ByteSize, ChunkId, DiskId};
+use dfs_types::{ByteSize, ChunkId, DiskId, FileSystemId, fair_shares};
 
 use super::config::Config;
 use crate::{DiskUsage, StoreError, fs};
@@ -28,36 +32,82 @@ impl Limits {
     }
 }
 
+/// The file systems of a store's disks.
+#[derive(Debug, Default)]
+pub(super) struct FileSystems(BTreeMap<FileSystemId, Arc<FileSystem>>);
+
+impl FileSystems {
+    /// The one that reports `found`; one of its own where that cannot be told.
+    pub(super) fn get(&mut self, found: fs::Space) -> Arc<FileSystem> {
+        let new = || Arc::new(FileSystem(Mutex::new(Common { found, unwritten: 0 })));
+        found.file_system.map_or_else(new, |id| Arc::clone(self.0.entry(id).or_insert_with(new)))
+    }
+}
+
+/// The space that the disks on one file system have in common.
+#[derive(Debug)]
+pub(super) struct FileSystem(Mutex<Common>);
+
+#[derive(Debug, Clone, Copy)]
+struct Common {
+    /// As the file system reported last.
+    found: fs::Space,
+    /// Bytes of reservations that the file system does not know of yet.
+    unwritten: u64,
+}
+
+impl FileSystem {
+    /// Taken after the state of a disk, never before it.
+    fn lock(&self) -> MutexGuard<'_, Common> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct DiskSpace {
     limits: Limits,
+    file_system: Arc<FileSystem>,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct State {
-    /// As the file system said last.
-    found: fs::Space,
     /// Bytes of sealed replicas and of reservations.
     used: u64,
-    /// Bytes of reservations that the file system does not know of yet.
-    unwritten: u64,
     chunks: u64,
 }
 
+/// Counts the space of each file system once: gives each disk its share of what they can take
+/// together.
+pub(super) fn share_file_systems(disks: &mut [DiskUsage]) {
+    let mut groups = BTreeMap::<FileSystemId, Vec<&mut DiskUsage>>::new();
+    for disk in disks.iter_mut().filter(|disk| !disk.is_failed) {
+        if let Some(id) = disk.file_system {
+            groups.entry(id).or_default().push(disk);
+        }
+    }
+    for group in groups.into_values() {
+        let total = group.iter().map(|disk| disk.file_system_free).max().unwrap_or(0);
+        let wants: Vec<u64> = group.iter().map(|disk| disk.free).collect();
+        for (disk, share) in group.into_iter().zip(fair_shares(total, &wants)) {
+            disk.capacity = disk.capacity - disk.free + share;
+            disk.free = share;
+        }
+    }
+}
+
 impl DiskSpace {
-    pub(super) fn new(limits: Limits, found: fs::Space) -> Self {
-        let state = State { found, used: 0, unwritten: 0, chunks: 0 };
-        Self { limits, state: Mutex::new(state) }
+    pub(super) fn new(limits: Limits, file_system: Arc<FileSystem>) -> Self {
+        Self { limits, file_system, state: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what the file system says now.
+    /// Records what the file system reports now.
     pub(super) fn refresh(&self, found: fs::Space) {
-        self.lock().found = found;
+        self.file_system.lock().found = found;
     }
 
     /// Counts a replica that was found on the disk.
@@ -74,37 +124,44 @@ impl DiskSpace {
         state.chunks = state.chunks.saturating_sub(1);
     }
 
+    /// The usage of this disk as if no other were on its file system.
     pub(super) fn usage(&self, disk: DiskId, is_failed: bool) -> DiskUsage {
         let state = *self.lock();
-        let free = self.free(&state);
+        let common = *self.file_system.lock();
+        let free = self.free(&state, &common);
         DiskUsage {
             disk,
             capacity: state.used + free,
             free,
+            file_system: common.found.file_system,
+            file_system_free: self.usable(&common),
             chunks: state.chunks,
             is_failed,
-            is_full: self.is_full(&state),
+            is_full: self.is_full(&state, &common),
         }
     }
 
-    fn headroom(&self, state: &State) -> u64 {
-        let part = state.found.total / 100 * u64::from(self.limits.headroom_percent);
+    fn headroom(&self, common: &Common) -> u64 {
+        let part = common.found.total / 100 * u64::from(self.limits.headroom_percent);
         part.max(self.limits.headroom_bytes_min)
     }
 
-    fn free(&self, state: &State) -> u64 {
-        let kept = self.headroom(state) + state.unwritten;
-        let found = state.found.available.saturating_sub(kept);
-        let allowed =
-            self.limits.capacity.map_or(u64::MAX, |limit| limit.saturating_sub(state.used));
-        found.min(allowed)
+    /// Bytes that the file system can still take above the headroom.
+    fn usable(&self, common: &Common) -> u64 {
+        common.found.available.saturating_sub(self.headroom(common) + common.unwritten)
     }
 
-    fn is_full(&self, state: &State) -> bool {
-        let usable = state.found.total.saturating_sub(self.headroom(state));
+    fn free(&self, state: &State, common: &Common) -> u64 {
+        let allowed =
+            self.limits.capacity.map_or(u64::MAX, |limit| limit.saturating_sub(state.used));
+        self.usable(common).min(allowed)
+    }
+
+    fn is_full(&self, state: &State, common: &Common) -> bool {
+        let usable = common.found.total.saturating_sub(self.headroom(common));
         let usable = self.limits.capacity.map_or(usable, |limit| limit.min(usable));
         let kept = 100 - u64::from(self.limits.high_watermark_percent);
-        self.free(state) <= usable / 100 * kept
+        self.free(state, common) <= usable / 100 * kept
     }
 }
 
@@ -120,10 +177,7 @@ impl Reservation {
     /// Reserves the first bytes of a new chunk; `None` above the high watermark.
     pub(super) fn new(space: &Arc<DiskSpace>, bytes: u64) -> Option<Self> {
         let mut reservation = Self { space: Arc::clone(space), bytes: 0, unwritten: 0 };
-        let is_full = {
-            let state = *space.lock();
-            space.is_full(&state)
-        };
+        let is_full = space.is_full(&space.lock(), &space.file_system.lock());
         (!is_full && reservation.grow(bytes)).then_some(reservation)
     }
 
@@ -138,12 +192,13 @@ impl Reservation {
 
     fn grow(&mut self, more: u64) -> bool {
         let mut state = self.space.lock();
-        if more > self.space.free(&state) {
+        let mut common = self.space.file_system.lock();
+        if more > self.space.free(&state, &common) {
             return false;
         }
         state.used += more;
-        state.unwritten += more;
-        drop(state);
+        common.unwritten += more;
+        drop((common, state));
         self.bytes += more;
         self.unwritten += more;
         true
@@ -153,10 +208,10 @@ impl Reservation {
     pub(super) fn written(&mut self, bytes: u64, found: Option<fs::Space>) {
         let bytes = bytes.min(self.unwritten);
         self.unwritten -= bytes;
-        let mut state = self.space.lock();
-        state.unwritten = state.unwritten.saturating_sub(bytes);
+        let mut common = self.space.file_system.lock();
+        common.unwritten = common.unwritten.saturating_sub(bytes);
         if let Some(found) = found {
-            state.found = found;
+            common.found = found;
         }
     }
 
@@ -170,7 +225,8 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = self.space.lock();
         state.used = state.used.saturating_sub(self.bytes);
-        state.unwritten = state.unwritten.saturating_sub(self.unwritten);
+        let mut common = self.space.file_system.lock();
+        common.unwritten = common.unwritten.saturating_sub(self.unwritten);
     }
 }
 
@@ -180,14 +236,47 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    fn space(capacity: Option<u64>, available: u64) -> Arc<DiskSpace> {
-        let limits = Limits {
+    fn found(available: u64) -> fs::Space {
+        fs::Space { total: 11 * GIB, available, file_system: Some(FileSystemId(7)) }
+    }
+
+    fn limits(capacity: Option<u64>) -> Limits {
+        Limits {
             capacity,
             headroom_percent: 1,
             headroom_bytes_min: GIB,
             high_watermark_percent: 90,
+        }
+    }
+
+    fn space(capacity: Option<u64>, available: u64) -> Arc<DiskSpace> {
+        let file_system = FileSystems::default().get(found(available));
+        Arc::new(DiskSpace::new(limits(capacity), file_system))
+    }
+
+    /// F14.
+    #[test]
+    fn two_disks_on_one_file_system_count_its_space_once() {
+        let mut file_systems = FileSystems::default();
+        let mut disk = |capacity| {
+            let file_system = file_systems.get(found(11 * GIB));
+            Arc::new(DiskSpace::new(limits(capacity), file_system))
         };
-        Arc::new(DiskSpace::new(limits, fs::Space { total: 11 * GIB, available }))
+        let (first, second, small) = (disk(None), disk(None), disk(Some(GIB)));
+        let usage = || {
+            let mut disks =
+                [&first, &second, &small].map(|disk| disk.usage(DiskId(1), false)).to_vec();
+            share_file_systems(&mut disks);
+            disks.iter().map(|disk| (disk.capacity, disk.free)).collect::<Vec<_>>()
+        };
+        let share = 9 * GIB / 2;
+        assert_eq!(usage(), [(share, share), (share, share), (GIB, GIB)]);
+        // What one has reserved is not free on the other.
+        let reserved = Reservation::new(&first, GIB).unwrap();
+        assert_eq!(usage(), [(5 * GIB, 4 * GIB), (4 * GIB, 4 * GIB), (GIB, GIB)]);
+        assert!(Reservation::new(&second, 9 * GIB + 1).is_none());
+        drop(reserved);
+        assert_eq!(usage(), [(share, share), (share, share), (GIB, GIB)]);
     }
 
     #[test]
@@ -213,7 +302,7 @@ mod tests {
         writer.grow_to(GIB + 1000, ChunkId(1)).unwrap();
         assert!(writer.grow_to(GIB + 1001, ChunkId(1)).is_err());
         // What the file system has seen written is no longer counted on top of what it says.
-        writer.written(GIB, Some(fs::Space { total: 11 * GIB, available: GIB + 2000 }));
+        writer.written(GIB, Some(found(GIB + 2000)));
         writer.grow_to(GIB + 2000, ChunkId(1)).unwrap();
         assert!(writer.grow_to(GIB + 2001, ChunkId(1)).is_err());
     }

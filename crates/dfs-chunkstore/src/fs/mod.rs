@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dfs_types::FileSystemId;
 
 pub use os::OsFs;
 
@@ -26,13 +27,15 @@ pub enum Opening {
     CreateStreaming,
 }
 
-/// Room of the file system that holds a folder.
+/// Space of the file system that holds a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
     /// Bytes in all.
     pub total: u64,
     /// Bytes this process may still take.
     pub available: u64,
+    /// Which file system it is; `None` where that cannot be told.
+    pub file_system: Option<FileSystemId>,
 }
 
 /// Kept while a folder belongs to this process; dropping it gives the folder free.

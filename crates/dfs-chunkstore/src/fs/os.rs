@@ -8,12 +8,13 @@
 use std::fs;
 use std::io::{self, IoSlice};
 use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt as _, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use bytes::{Buf, Bytes};
+use dfs_types::{FileSystemId, Sha256Hasher};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, OFlags, SeekFrom};
 
 use super::{File, Fs, FsLock, Opening, PAGE, Space};
@@ -130,8 +131,22 @@ impl Fs for OsFs {
         Ok(Space {
             total: found.f_blocks * found.f_frsize,
             available: found.f_bavail * found.f_frsize,
+            file_system: file_system(path)?,
         })
     }
+}
+
+/// The file system of a path, told apart from those of other machines by the boot id: device
+/// numbers are equal everywhere. Containers of one machine see the same numbers.
+fn file_system(path: &Path) -> io::Result<Option<FileSystemId>> {
+    static BOOT: LazyLock<Option<String>> =
+        LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").ok());
+    let Some(boot) = &*BOOT else { return Ok(None) };
+    let mut hasher = Sha256Hasher::default();
+    hasher.update(boot.as_bytes());
+    hasher.update(&fs::metadata(path)?.dev().to_be_bytes());
+    let digest = hasher.finish();
+    Ok(digest.0.get(..FileSystemId::LEN).and_then(FileSystemId::from_slice))
 }
 
 impl OsFile {

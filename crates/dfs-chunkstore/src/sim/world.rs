@@ -281,7 +281,8 @@ impl World {
     }
 
     pub(super) fn space(&self) -> Space {
-        Space { total: self.capacity, available: self.capacity.saturating_sub(self.taken()) }
+        let available = self.capacity.saturating_sub(self.taken());
+        Space { total: self.capacity, available, file_system: None }
     }
 
     /// Files that have a name, or had one when they were last made durable, take room.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
-use dfs_types::{ClusterId, DiskId, Incarnation, NodeId, NodeState, Revision};
+use dfs_types::{ClusterId, DiskId, FileSystemId, Incarnation, NodeId, NodeState, Revision};
 
 use super::WorkerStatus;
 
@@ -68,10 +68,13 @@ pub struct NodeStatus {
 pub struct DiskStatus {
     /// Id of the disk.
     pub id: DiskId,
-    /// Bytes that it may use.
+    /// Bytes that it may use. What the disks on one file system can take is counted once: each has
+    /// its share.
     pub capacity: u64,
     /// Bytes of those that are free.
     pub free: u64,
+    /// The file system that it lies on; `None` where that cannot be told.
+    pub file_system: Option<FileSystemId>,
     /// Sealed chunks on it.
     pub chunks: u64,
     /// Whether it was taken out of service after errors.
@@ -135,14 +138,25 @@ impl ClusterStatus {
         })
     }
 
-    /// Bytes that the working disks of all nodes may use.
+    /// Nodes whose disks count: not those that are lost or removed.
+    fn counted(&self) -> impl Iterator<Item = &NodeStatus> {
+        let is_gone = |state| matches!(state, NodeState::Lost | NodeState::Removed);
+        self.nodes.iter().filter(move |node| !is_gone(node.state))
+    }
+
+    /// Bytes that the working disks of all nodes may use, lost nodes aside.
     pub fn capacity(&self) -> u64 {
-        sum(&self.nodes, NodeStatus::capacity)
+        sum(self.counted(), NodeStatus::capacity)
     }
 
     /// Bytes of those that are free.
     pub fn free(&self) -> u64 {
-        sum(&self.nodes, NodeStatus::free)
+        sum(self.counted(), NodeStatus::free)
+    }
+
+    /// Bytes of those that are used.
+    pub fn used(&self) -> u64 {
+        self.capacity().saturating_sub(self.free())
     }
 }
 
@@ -216,7 +230,7 @@ impl NodeStatus {
 impl DiskStatus {
     /// An empty disk in service.
     pub fn new(id: DiskId, capacity: u64) -> Self {
-        Self { id, capacity, free: capacity, chunks: 0, is_failed: false }
+        Self { id, capacity, free: capacity, file_system: None, chunks: 0, is_failed: false }
     }
 
     fn from_wire(disk: v1::Disk) -> Result<Self, FieldError> {
@@ -224,6 +238,7 @@ impl DiskStatus {
             id: wire::id("nodes.disks.disk_id", &disk.disk_id)?,
             capacity: disk.capacity,
             free: disk.free,
+            file_system: wire::optional_id("nodes.disks.file_system_id", &disk.file_system_id)?,
             chunks: disk.chunks,
             is_failed: disk.is_failed,
         })

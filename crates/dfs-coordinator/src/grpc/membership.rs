@@ -310,6 +310,8 @@ fn parse_disks(disks: &[v1::Disk]) -> Result<Vec<DiskReport>, FieldError> {
                 free: disk.free,
                 chunks: disk.chunks,
                 is_failed: disk.is_failed,
+                file_system: wire::optional_id("disks.file_system_id", &disk.file_system_id)?,
+                file_system_free: disk.file_system_free,
             })
         })
         .collect()

@@ -32,7 +32,15 @@ fn disk(number: u32, id: u128) -> NodeDisk {
 fn report(free: u64) -> Report {
     let disk = DiskId(1);
     Report {
-        disks: vec![DiskReport { disk, capacity: 1_000, free, chunks: 0, is_failed: false }],
+        disks: vec![DiskReport {
+            disk,
+            capacity: 1_000,
+            free,
+            chunks: 0,
+            is_failed: false,
+            file_system: None,
+            file_system_free: free,
+        }],
         ..Report::default()
     }
 }
@@ -289,6 +297,32 @@ fn a_failed_disk_counts_for_nothing() {
     world.registry.record_heartbeat(node, stream, two, world.now);
     let view = world.registry.view(node, world.now).unwrap();
     assert_eq!((view.free, view.capacity, view.disks.len()), (500, 1_000, 2));
+}
+
+/// F14.
+#[test]
+fn nodes_on_one_file_system_count_its_space_once() {
+    let mut world = World::new();
+    let on = |file_system: u128| {
+        let mut report = report(900);
+        report.disks[0].file_system = Some(FileSystemId(file_system));
+        report
+    };
+    for (id, file_system) in [(1, 7), (2, 7), (3, 7), (4, 8)] {
+        let node = world.node(id, NodeState::Active);
+        let stream = world.registry.open_stream(node, SOURCE, 1).unwrap();
+        world.registry.record_heartbeat(node, stream, on(file_system), world.now);
+    }
+    let free = |world: &World| {
+        let views = world.registry.views(world.now);
+        views.iter().map(|view| (view.capacity, view.free)).collect::<Vec<_>>()
+    };
+    assert_eq!(free(&world), [(400, 300), (400, 300), (400, 300), (1_000, 900)]);
+    // One that moved to another file system leaves its share to the others.
+    let node = NodeId(3);
+    let stream = world.registry.open_stream(node, SOURCE, 2).unwrap();
+    world.registry.record_heartbeat(node, stream, on(8), world.now);
+    assert_eq!(free(&world), [(550, 450), (550, 450), (550, 450), (550, 450)]);
 }
 
 #[test]

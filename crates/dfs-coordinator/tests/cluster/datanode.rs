@@ -119,7 +119,7 @@ impl FakeDataNode {
             capacity: 1 << 40,
             free: state.free,
             chunks: state.replicas.len() as u64,
-            is_failed: false,
+            ..v1::Disk::default()
         }]
     }
 

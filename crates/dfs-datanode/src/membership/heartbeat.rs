@@ -134,6 +134,8 @@ pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
             free: disk.free,
             chunks: disk.chunks,
             is_failed: disk.is_failed,
+            file_system_id: disk.file_system.map(|id| id.to_wire()).unwrap_or_default(),
+            file_system_free: disk.file_system_free,
         })
         .collect()
 }

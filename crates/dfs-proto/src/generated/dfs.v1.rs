@@ -3549,7 +3549,8 @@ pub struct Disk {
     /// Bytes it may use.
     #[prost(uint64, tag = "2")]
     pub capacity: u64,
-    /// Bytes still free of those.
+    /// Bytes still free of those. What the disks on one file system can take is counted once: each has
+    /// its share, in the reports of a node among its own disks, in ClusterStatus among all.
     #[prost(uint64, tag = "3")]
     pub free: u64,
     /// Sealed chunks on it.
@@ -3558,6 +3559,12 @@ pub struct Disk {
     /// Taken out of service after errors.
     #[prost(bool, tag = "5")]
     pub is_failed: bool,
+    /// The file system that it lies on, across all nodes; 16 bytes, empty where that cannot be told.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub file_system_id: ::prost::bytes::Bytes,
+    /// Bytes that all disks on that file system together can still take.
+    #[prost(uint64, tag = "7")]
+    pub file_system_free: u64,
 }
 /// Welcome.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
