@@ -83,6 +83,53 @@ fn a_folder_is_used_again_and_by_one_process_alone() {
     assert_eq!(status["nodes"].as_array().unwrap().len(), 3);
 }
 
+/// F13 and F14.
+#[test]
+fn a_local_file_system_stores_with_any_number_of_datanodes_and_counts_its_disk_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let file = folder.path().join("file");
+    noise_file(&file, 300_000, 1);
+    let file = file.display().to_string();
+    let start = |datanodes: &str| {
+        let mut command = local(&data);
+        command.args(["--datanodes", datanodes]);
+        Local::from(command)
+    };
+    let status = |local: &Local| -> serde_json::Value {
+        serde_json::from_slice(&local.dfs(&["status", "--json"]).stdout).unwrap()
+    };
+    let capacity = |local: &Local| {
+        let mut capacities = Vec::new();
+        let are_heard = wait_until(Duration::from_secs(30), || {
+            let status = status(local);
+            let nodes = status["nodes"].as_array().unwrap();
+            let disks = nodes.iter().flat_map(|node| node["disks"].as_array().unwrap());
+            capacities = disks.filter_map(|disk| disk["capacity"].as_u64()).collect();
+            capacities.len() == nodes.len() && !capacities.contains(&0)
+        });
+        assert!(are_heard, "{capacities:?}");
+        capacities.iter().sum::<u64>()
+    };
+    let mut before = None;
+    for (number, factor, min) in [("1", 1, 1), ("2", 2, 2), ("4", 3, 2)] {
+        let local = start(number);
+        let put = local.dfs(&["put", "--timeout", "30", &file, &format!("/{number}")]);
+        assert!(put.status.success(), "{number}: {}", stderr(&put));
+        let status = status(&local);
+        assert_eq!(status["replication_factor"], factor);
+        assert_eq!(status["min_write_replicas"], min);
+        // The disk of this machine may fill or empty a little meanwhile.
+        let capacity = capacity(&local);
+        let first = *before.get_or_insert(capacity);
+        assert!(capacity < first + first / 4, "{number} datanodes: {capacity}, one had {first}");
+        assert_eq!(local.terminate(), Some(0));
+    }
+    let refused = local(&data).args(["--datanodes", "2"]).output().unwrap();
+    assert_eq!(exit_code(&refused), 2, "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("holds 4 datanodes"), "{}", stderr(&refused));
+}
+
 #[test]
 fn an_address_that_nobody_can_be_told_is_refused() {
     let folder = tempfile::tempdir().unwrap();

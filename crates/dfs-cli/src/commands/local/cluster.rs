@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dfs_client::{Client, Replication};
 use dfs_coordinator as coordinator;
 use dfs_datanode as datanode;
 use dfs_runtime::{Shutdown, Trigger};
@@ -13,6 +14,7 @@ use dfs_transport::TcpNetwork;
 use dfs_types::{ErrorCode, NodeId, OsRandom, Random, SystemClock, with_causes};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::shape::Shape;
 use crate::commands::coordinator::error_of;
 use crate::error::{Error, Result, blocking};
 use crate::server;
@@ -27,7 +29,8 @@ pub(super) struct Plan {
     pub(super) coordinators: usize,
     /// URL of the metadata; it lies in the folder when not set.
     pub(super) metadata: Option<String>,
-    pub(super) datanodes: usize,
+    /// As many as the folder holds, or 3, when not set.
+    pub(super) datanodes: Option<usize>,
     pub(super) replication_factor: Option<u8>,
     pub(super) listen: String,
     pub(super) http_listen: String,
@@ -42,6 +45,7 @@ pub(super) struct Local {
     secret: String,
     coordinators: Vec<(coordinator::Handle, Part)>,
     datanodes: Vec<Datanode>,
+    replication_factor: usize,
     /// The folder is used by this process alone.
     _lock: File,
 }
@@ -88,13 +92,14 @@ impl Local {
         let (lock, folder, secret) = blocking(move || prepare(&folder)).await??;
         plan.folder = folder;
         let there = (1..=DATANODES_MAX).take_while(|number| plan.disk(*number).exists()).count();
-        plan.datanodes = plan.datanodes.max(there);
+        let shape = Shape::new(plan.datanodes, plan.replication_factor, there)?;
         let engine = match &plan.metadata {
             Some(url) => url.clone(),
             None => format!("redb://{}", plan.folder.join("metadata").display()),
         };
         let engine = dfs_engines::open(&engine).await;
         let engine = engine.map_err(|error| Error::new(error.code(), with_causes(&error)))?;
+        plan.replication_factor = Some(shape.replication_factor(None));
         let settings = plan.coordinator(&secret, 0);
         let options = settings.init_options().map_err(|error| error_of(&error))?;
         match coordinator::init(engine.clone(), &SystemClock, &OsRandom, options).await {
@@ -119,13 +124,32 @@ impl Local {
             });
             coordinators.push((handle, part));
         }
-        let count = plan.datanodes;
         let datanodes = Vec::new();
-        let mut local = Self { plan, secret, coordinators, datanodes, _lock: lock };
-        for _ in 0..count {
+        let replication_factor = 0;
+        let mut local =
+            Self { plan, secret, coordinators, datanodes, replication_factor, _lock: lock };
+        local.set_replication(&shape).await?;
+        for _ in 0..shape.datanodes() {
             local.add_datanode().await?;
         }
         Ok(local)
+    }
+
+    /// Has the replication factor follow from the number of datanodes.
+    async fn set_replication(&mut self, shape: &Shape) -> Result<()> {
+        let admin = Client::builder().coordinators(self.urls()).connect_lazy()?.admin();
+        let status = admin.status().await?;
+        let factor = shape.replication_factor(Some(status.replication_factor));
+        if u32::from(factor) != status.replication_factor {
+            admin.set_replication(status.cluster, Replication::new(factor.into())).await?;
+        }
+        self.replication_factor = factor.into();
+        Ok(())
+    }
+
+    /// Replicas that new files get.
+    pub(super) fn replication_factor(&self) -> usize {
+        self.replication_factor
     }
 
     /// Starts one more datanode. Gives its number, from 0 on.

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod files;
+mod shape;
 mod tour;
 
 use std::path::PathBuf;
@@ -28,13 +29,15 @@ Examples:
   dfs local --datanodes 5 --replication-factor 2 --listen 127.0.0.1:9000
   dfs local --coordinators 3 --metadata etcd://127.0.0.1:2379/try")]
 pub(crate) struct LocalArgs {
-    /// Datanodes to run. There are never fewer than the folder holds already.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
-    datanodes: u16,
+    /// Datanodes to run, at least as many as the folder holds; those that it holds when not set, 3
+    /// in a new one.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    datanodes: Option<u16>,
     /// Where everything lies; made when it is not there.
     #[arg(long, env = "DFS_DATA_DIR", value_name = "DIR", default_value = "dfs-data")]
     data_dir: PathBuf,
-    /// Replicas of each byte in a file system that is made now; 3, or as many as there are datanodes.
+    /// Replicas of each byte of new files, at most one a datanode; 3, or as many as there are
+    /// datanodes, until another number is set.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     replication_factor: Option<u8>,
     /// Coordinators to run, on ports 100 apart. More than one need metadata that they can share.
@@ -66,6 +69,11 @@ impl LocalArgs {
     }
 }
 
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 pub(crate) async fn run(args: LocalArgs, command: RunCommand, out: Output) -> Result<()> {
     let shutdown = server::prepare()?;
     if let Some(path) = args.demo {
@@ -89,7 +97,7 @@ pub(crate) async fn run(args: LocalArgs, command: RunCommand, out: Output) -> Re
         folder: args.data_dir.clone(),
         coordinators,
         metadata: args.metadata,
-        datanodes: usize::from(args.datanodes),
+        datanodes: args.datanodes.map(usize::from),
         replication_factor: args.replication_factor,
         listen: args.listen,
         http_listen: args.http_listen,
@@ -98,8 +106,9 @@ pub(crate) async fn run(args: LocalArgs, command: RunCommand, out: Output) -> Re
     let mut local = Local::start(plan).await?;
     server::say_ready("local", &local.address(), local.http_address());
     out.say(format_args!(
-        "dfs with {} datanodes in {}; try:\n  dfs --coordinator {} status",
-        local.datanodes(),
+        "dfs with {} and {} in {}; try:\n  dfs --coordinator {} status",
+        counted(local.datanodes(), "datanode"),
+        counted(local.replication_factor(), "replica"),
         args.data_dir.display(),
         local.urls().join(",")
     ));

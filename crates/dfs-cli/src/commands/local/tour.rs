@@ -38,7 +38,7 @@ pub(super) async fn run(path: Option<PathBuf>, command: RunCommand, out: Output)
         folder: folder.path().join("cluster"),
         coordinators: 1,
         metadata: None,
-        datanodes: 3,
+        datanodes: Some(3),
         replication_factor: Some(3),
         listen: "127.0.0.1:0".to_owned(),
         http_listen: "127.0.0.1:0".to_owned(),

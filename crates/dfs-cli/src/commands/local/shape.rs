@@ -1,0 +1,103 @@
+//! How many datanodes a local file system runs, and how many replicas its files get.
+
+use crate::error::{Error, Result};
+
+/// Datanodes and replicas when neither is set.
+const DEFAULT: usize = 3;
+
+/// The numbers of one start.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    datanodes: usize,
+    /// Datanodes that the folder held before.
+    before: usize,
+    /// The replication factor that was asked for.
+    asked: Option<u8>,
+}
+
+impl Shape {
+    /// Settles how many datanodes run over a folder that holds `before` of them. Refuses fewer, as
+    /// their data would be missing, and more replicas than datanodes.
+    pub(super) fn new(datanodes: Option<usize>, asked: Option<u8>, before: usize) -> Result<Self> {
+        let default = if before == 0 { DEFAULT } else { before };
+        let datanodes = datanodes.unwrap_or(default);
+        if datanodes < before {
+            return Err(Error::usage(format_args!(
+                "the folder holds {before} datanodes, and --datanodes {datanodes} would leave out \
+                 what the others store"
+            ))
+            .hint("start it without --datanodes, or choose another folder with --data-dir"));
+        }
+        if let Some(factor) = asked.filter(|factor| usize::from(*factor) > datanodes) {
+            return Err(Error::usage(format_args!(
+                "--replication-factor {factor} needs {factor} datanodes, and there are {datanodes}"
+            ))
+            .hint(format_args!("--datanodes {factor} runs as many")));
+        }
+        Ok(Self { datanodes, before, asked })
+    }
+
+    pub(super) fn datanodes(&self) -> usize {
+        self.datanodes
+    }
+
+    /// Replicas of new files: the number that was asked for, now or when it was `stored`, and else
+    /// what suits the number of datanodes.
+    pub(super) fn replication_factor(&self, stored: Option<u32>) -> u8 {
+        let suited = |datanodes: usize| DEFAULT.min(datanodes) as u8;
+        match (self.asked, stored.and_then(|factor| u8::try_from(factor).ok())) {
+            (Some(factor), _) => factor,
+            (None, Some(factor))
+                if factor != suited(self.before) && usize::from(factor) <= self.datanodes =>
+            {
+                factor
+            }
+            _ => suited(self.datanodes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_types::ErrorCode;
+
+    use super::*;
+
+    fn shape(datanodes: Option<usize>, asked: Option<u8>, before: usize) -> Shape {
+        Shape::new(datanodes, asked, before).unwrap()
+    }
+
+    #[test]
+    fn the_replication_factor_follows_from_the_number_of_datanodes() {
+        for (datanodes, before, stored, running, factor) in [
+            (None, 0, None, 3, 3),
+            (Some(1), 0, None, 1, 1),
+            (Some(2), 0, None, 2, 2),
+            (Some(5), 0, None, 5, 3),
+            // The folder is used again.
+            (None, 1, Some(1), 1, 1),
+            (Some(2), 1, Some(1), 2, 2),
+            (Some(4), 2, Some(2), 4, 3),
+            // It was asked for when the file system was made.
+            (Some(5), 3, Some(2), 5, 2),
+            (None, 5, Some(5), 5, 5),
+            // More than there are datanodes stores nothing.
+            (None, 1, Some(3), 1, 1),
+        ] {
+            let shape = shape(datanodes, None, before);
+            assert_eq!(shape.datanodes(), running);
+            assert_eq!(shape.replication_factor(stored), factor, "{shape:?} {stored:?}");
+        }
+        assert_eq!(shape(Some(3), Some(2), 3).replication_factor(Some(3)), 2);
+    }
+
+    #[test]
+    fn fewer_datanodes_and_more_replicas_than_datanodes_are_refused() {
+        for (datanodes, asked, before) in
+            [(Some(1), None, 3), (Some(2), Some(3), 0), (None, Some(4), 0), (None, Some(2), 1)]
+        {
+            let error = Shape::new(datanodes, asked, before).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
+        }
+    }
+}
