@@ -106,8 +106,7 @@ impl From<dfs_client::Error> for Error {
                 Some("it may have been done all the same; doing it again is safe")
             }
             ErrorCode::NotEnoughNodes => Some("`dfs status` shows the datanodes"),
-            ErrorCode::Corrupt => Some("`dfs explain` shows the copies"),
-            ErrorCode::NotEmpty => Some("-r takes all that is below it"),
+            ErrorCode::Corrupt => Some("`dfs explain` shows the replicas"),
             _ => None,
         };
         Self {

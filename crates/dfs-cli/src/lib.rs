@@ -11,6 +11,7 @@ mod error;
 mod global;
 mod interrupt;
 mod invocation;
+mod json;
 #[cfg(feature = "kube")]
 mod kube;
 mod output;

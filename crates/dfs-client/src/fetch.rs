@@ -222,11 +222,18 @@ impl Client {
 fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> Error {
     let chunk = extent.chunk;
     if errors.is_empty() {
-        let message = format!(
-            "no reachable node holds chunk {chunk} ({} replicas are known); see `dfs explain`",
-            extent.replicas.len()
-        );
-        return Error::new(ErrorCode::Unavailable, context, message);
+        let replicas = extent.replicas.len();
+        // What is known to be bad does not come back with its node.
+        return if extent.replicas.iter().all(|replica| replica.is_bad) {
+            let message = format!("all {replicas} replicas of chunk {chunk} are known to be bad");
+            Error::new(ErrorCode::Corrupt, context, message)
+        } else {
+            let message = format!(
+                "no datanode that holds one of the {replicas} replicas of chunk {chunk} has a \
+                 known address"
+            );
+            Error::new(ErrorCode::Unavailable, context, message)
+        };
     }
     let told: Vec<String> = errors
         .iter()

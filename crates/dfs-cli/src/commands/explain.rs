@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use dfs_client::{ExplainedChunk, ExplainedReplica, Explanation};
+use dfs_client::{ExplainedReplica, Explanation};
 use dfs_types::{ByteSize, DfsPath, ErrorCode};
-use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
+use crate::json;
 
 /// What `dfs explain` takes.
 #[derive(Debug, Args)]
@@ -39,7 +39,7 @@ async fn explain(path: &OsString, verify: bool, cx: &Context) -> Result<()> {
     let path = remote_path(path)?;
     let found = cx.client.explain(&path, verify).await?;
     if cx.out.is_json {
-        cx.out.json(&document(&path, &found));
+        cx.out.json(&json::explanation(&path, &found));
     } else {
         show(&path, &found, verify, cx);
     }
@@ -49,7 +49,7 @@ async fn explain(path: &OsString, verify: bool, cx: &Context) -> Result<()> {
     let count = found.problems.len();
     Err(Error::new(
         ErrorCode::Corrupt,
-        format_args!("{path}: {count} things are wrong: {}", found.problems[0]),
+        format_args!("{path} has {count} problems, the first: {}", found.problems[0]),
     )
     .hint("`dfs status` shows whether it is being repaired"))
 }
@@ -92,36 +92,4 @@ fn word(replica: &ExplainedReplica, verify: bool) -> String {
         (None, true) => "every block verified".to_owned(),
         (None, false) => "there".to_owned(),
     }
-}
-
-fn document(path: &DfsPath, found: &Explanation) -> Value {
-    json!({
-        "path": path.to_string(),
-        "inode": found.stat.inode.0,
-        "size": found.stat.size,
-        "replication_factor": found.stat.replication_factor,
-        "chunks": found.chunks.iter().map(chunk_document).collect::<Vec<_>>(),
-        "problems": found.problems,
-    })
-}
-
-fn chunk_document(chunk: &ExplainedChunk) -> Value {
-    let replicas = chunk.replicas.iter().map(|replica| {
-        json!({
-            "node": replica.node.to_string(),
-            "disk": replica.disk.to_string(),
-            "address": replica.address,
-            "state": replica.state.map(|state| state.to_string()),
-            "is_bad": replica.is_bad,
-            "verified": replica.verified,
-            "problem": replica.problem,
-        })
-    });
-    json!({
-        "chunk": chunk.chunk.to_string(),
-        "file_offset": chunk.file_offset,
-        "length": chunk.length,
-        "wanted": chunk.wanted,
-        "replicas": replicas.collect::<Vec<_>>(),
-    })
 }

@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use clap::Args;
 use dfs_client::{Entry, FileStat, Follow};
 use dfs_types::{DfsPath, FileKind};
-use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::error::{Result, remote_path};
+use crate::json;
 use crate::output::{mode_text, size_text, time_text};
 use crate::printable::printable;
 
@@ -94,7 +94,7 @@ async fn list(path: &OsString, has_titles: bool, args: &LsArgs, cx: &Context) ->
 
 fn show(path: &DfsPath, name: &[u8], stat: &FileStat, args: &LsArgs, cx: &Context) {
     if cx.out.is_json {
-        cx.out.json(&document(path, stat));
+        cx.out.json(&json::stat(path, stat));
         return;
     }
     let name = printable(name);
@@ -128,42 +128,4 @@ pub(crate) fn kind_letter(kind: FileKind) -> char {
         FileKind::CharacterDevice => 'c',
         FileKind::BlockDevice => 'b',
     }
-}
-
-/// The word for a kind.
-pub(crate) fn kind_name(kind: FileKind) -> &'static str {
-    match kind {
-        FileKind::File => "file",
-        FileKind::Directory => "directory",
-        FileKind::Symlink => "symlink",
-        FileKind::Fifo => "fifo",
-        FileKind::Socket => "socket",
-        FileKind::CharacterDevice => "character_device",
-        FileKind::BlockDevice => "block_device",
-    }
-}
-
-/// An inode as `--json` shows it. Names that are not UTF-8 are shown escaped.
-pub(crate) fn document(path: &DfsPath, stat: &FileStat) -> Value {
-    let attributes = &stat.attributes;
-    let mut document = json!({
-        "path": printable(path.as_bytes()),
-        "kind": kind_name(stat.kind),
-        "size": stat.size,
-        "mode": format!("{:04o}", attributes.mode),
-        "uid": attributes.uid,
-        "gid": attributes.gid,
-        "mtime": attributes.mtime.to_string(),
-        "ctime": stat.ctime.to_string(),
-        "born": stat.born.to_string(),
-        "nlink": stat.nlink,
-        "inode": stat.inode.0,
-    });
-    match stat.kind {
-        FileKind::Symlink => document["target"] = json!(printable(&stat.symlink_target)),
-        FileKind::File => document["replication_factor"] = json!(stat.replication_factor),
-        FileKind::CharacterDevice | FileKind::BlockDevice => document["rdev"] = json!(stat.rdev),
-        _ => {}
-    }
-    document
 }

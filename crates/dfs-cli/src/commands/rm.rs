@@ -66,7 +66,13 @@ pub(crate) async fn run(args: RmArgs, cx: &Context) -> Result<()> {
                 }
             }
             let options = DeleteOptions::default().recursive(args.recursive).now(args.now);
-            cx.client.delete(&path, options).await?;
+            let deleted = cx.client.delete(&path, options).await;
+            deleted.map_err(|error| match error.code() {
+                ErrorCode::NotEmpty => {
+                    Error::from(error).hint("-r deletes it with everything below it")
+                }
+                _ => error.into(),
+            })?;
             cx.out.done(&json!({ "path": printable(path.as_bytes()), "restorable": !args.now }));
             Ok(())
         };

@@ -6,9 +6,10 @@ use clap::Args;
 use dfs_client::Follow;
 use dfs_types::FileKind;
 
-use super::ls::{document, kind_letter, kind_name};
+use super::ls::kind_letter;
 use crate::context::Context;
 use crate::error::{Result, remote_path};
+use crate::json;
 use crate::output::{mode_text, time_text};
 use crate::printable::printable;
 
@@ -35,7 +36,7 @@ pub(crate) async fn run(args: StatArgs, cx: &Context) -> Result<()> {
             let path = remote_path(path)?;
             let stat = cx.client.stat(&path, follow).await?;
             if cx.out.is_json {
-                cx.out.json(&document(&path, &stat));
+                cx.out.json(&json::stat(&path, &stat));
                 return Ok(());
             }
             let attributes = &stat.attributes;
@@ -45,7 +46,7 @@ pub(crate) async fn run(args: StatArgs, cx: &Context) -> Result<()> {
             }
             cx.out.line(format_args!(
                 "  kind: {}   size: {} bytes   inode: {}",
-                kind_name(stat.kind),
+                json::kind_name(stat.kind),
                 stat.size,
                 stat.inode
             ));
@@ -67,7 +68,7 @@ pub(crate) async fn run(args: StatArgs, cx: &Context) -> Result<()> {
                 stat.ctime.nanos()
             ));
             if stat.kind == FileKind::File {
-                cx.out.line(format_args!("copies: {} wanted", stat.replication_factor));
+                cx.out.line(format_args!("replicas wanted: {}", stat.replication_factor));
             }
             Ok(())
         };

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use dfs_client::ReplicationStatus;
-use serde_json::json;
 
-use crate::commands::worker;
 use crate::context::Context;
 use crate::error::Result;
+use crate::json;
 use crate::output::size_text;
 
 /// What `dfs status` takes.
@@ -22,48 +20,7 @@ pub(crate) struct StatusArgs {}
 pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
     let status = cx.client.admin().status().await?;
     if cx.out.is_json {
-        let nodes = status.nodes.iter().map(|node| {
-            json!({
-                "id": node.id.to_string(),
-                "address": node.address,
-                "zone": node.zone,
-                "host": node.host,
-                "state": node.state.to_string(),
-                "last_heard_ms": node.last_heard.map(|d| d.as_millis() as u64),
-                "version": node.version,
-                "refuses_chunks": node.refuses_chunks,
-                "sessions": node.sessions,
-                "maintenance_left_ms": node.maintenance_left.map(|d| d.as_millis() as u64),
-                "disks": node.disks.iter().map(|disk| json!({
-                    "id": disk.id.to_string(),
-                    "capacity": disk.capacity,
-                    "free": disk.free,
-                    "chunks": disk.chunks,
-                    "is_failed": disk.is_failed,
-                })).collect::<Vec<_>>(),
-            })
-        });
-        let counts = status.replication.as_ref();
-        let count = |of: fn(&ReplicationStatus) -> u64| counts.map(of);
-        cx.out.json(&json!({
-            "cluster": status.cluster.to_string(),
-            "incarnation": status.incarnation.0,
-            "revision": status.revision.0,
-            "version": status.version,
-            "replication_factor": status.replication_factor,
-            "min_write_replicas": status.min_write_replicas,
-            "worker_lease_holder": status.worker_lease_holder,
-            "nodes": nodes.collect::<Vec<_>>(),
-            "replication": {
-                "is_known": counts.is_some(),
-                "chunks": count(|counts| counts.chunks),
-                "under_replicated": count(|counts| counts.under_replicated),
-                "missing": count(|counts| counts.missing),
-                "bad_replicas": count(|counts| counts.bad_replicas),
-                "repairing": count(|counts| counts.repairing),
-            },
-            "workers": status.workers.iter().map(worker::document).collect::<Vec<_>>(),
-        }));
+        cx.out.json(&json::status(&status));
         return Ok(());
     }
     let out = cx.out;
@@ -81,8 +38,14 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
             replication.bad_replicas,
             replication.repairing
         ));
+        if replication.unreadable_records > 0 {
+            out.line(format_args!(
+                "metadata records that cannot be read: {}, one of them {}; run `dfs metadata check`",
+                replication.unreadable_records, replication.unreadable_example
+            ));
+        }
     } else {
-        out.line("chunks: not known yet, the coordinator is still counting");
+        out.line("chunks: not counted yet");
     }
     out.line("");
     // Names in Kubernetes are longer than addresses.
@@ -92,12 +55,17 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
         "node", "address", "state", "free", "chunks"
     ));
     for node in &status.nodes {
-        let free: u64 = node.disks.iter().map(|disk| disk.free).sum();
-        let chunks: u64 = node.disks.iter().map(|disk| disk.chunks).sum();
+        let (free, chunks) = (node.free(), node.chunks());
         let heard = node.last_heard.map_or_else(|| "never".to_owned(), ago);
         let left = node.maintenance_left.map(|left| format!("  for {} more", span(left)));
         let left = left.unwrap_or_default();
-        let note = if node.refuses_chunks { "  takes no new chunks" } else { "" };
+        let mut note = match node.failed_disks() {
+            0 => String::new(),
+            failed => format!("  {failed} of {} disks failed", node.disks.len()),
+        };
+        if node.refuses_chunks {
+            note.push_str("  takes no new chunks");
+        }
         out.line(format_args!(
             "{:<32} {:<wide$} {:<11} {:>9} {chunks:>9}  {heard}{left}{note}",
             node.id.to_string(),

@@ -38,7 +38,7 @@ pub(crate) async fn run(args: TreeArgs, cx: &Context) -> Result<()> {
     let top = remote_path(&args.path)?;
     let stat = cx.client.stat(&top, Follow::Yes).await?;
     if cx.out.is_json {
-        cx.out.json(&super::ls::document(&top, &stat));
+        cx.out.json(&crate::json::stat(&top, &stat));
     } else {
         cx.out.line(&top);
     }
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: TreeArgs, cx: &Context) -> Result<()> {
         }
         if cx.out.is_json {
             if let Ok(path) = &path {
-                cx.out.json(&super::ls::document(path, &stat));
+                cx.out.json(&crate::json::stat(path, &stat));
             }
         } else {
             cx.out.line(branch(&levels, name.as_bytes(), &stat.symlink_target));

@@ -5,10 +5,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use dfs_client::{WorkerChange, WorkerStatus, WorkerUnit};
 use dfs_types::ByteSize;
-use serde_json::{Value, json};
+use serde_json::json as document;
 
 use crate::context::Context;
 use crate::error::Result;
+use crate::json;
 
 /// What `dfs worker` takes.
 #[derive(Debug, Args)]
@@ -97,9 +98,9 @@ pub(crate) async fn run(args: WorkerArgs, cx: &Context) -> Result<()> {
 async fn list(cx: &Context) -> Result<()> {
     let found = cx.client.admin().workers().await?;
     if cx.out.is_json {
-        cx.out.json(&json!({
+        cx.out.json(&document!({
             "lease_holder": found.lease_holder,
-            "workers": found.workers.iter().map(document).collect::<Vec<_>>(),
+            "workers": found.workers.iter().map(json::worker).collect::<Vec<_>>(),
         }));
         return Ok(());
     }
@@ -131,29 +132,13 @@ async fn set(cx: &Context, name: &str, change: WorkerChange) -> Result<()> {
     let admin = cx.client.admin();
     let cluster = admin.status().await?.cluster;
     let worker = admin.set_worker(cluster, name, change).await?;
-    cx.out.done(&document(&worker));
+    cx.out.done(&json::worker(&worker));
     let pause = match worker.pause_left {
         Some(left) => format!("is paused for {} s", left.as_secs_f64().ceil()),
         None => "is not paused".to_owned(),
     };
     cx.out.say(format_args!("worker {name} {pause}, rate {}", rate_text(&worker)));
     Ok(())
-}
-
-/// A worker in JSON, the same in every command.
-pub(crate) fn document(worker: &WorkerStatus) -> Value {
-    json!({
-        "name": worker.name,
-        "activity": worker.activity.name(),
-        "state": worker.state,
-        "done": worker.done,
-        "failed": worker.failed,
-        "queued": worker.queued,
-        "unit": worker.unit.name(),
-        "rate": worker.rate,
-        "budget": worker.budget,
-        "pause_left_ms": worker.pause_left.map(|left| left.as_millis() as u64),
-    })
 }
 
 fn rate_text(worker: &WorkerStatus) -> String {

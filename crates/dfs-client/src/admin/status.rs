@@ -82,7 +82,7 @@ pub struct DiskStatus {
 }
 
 /// Health of the data, in chunks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ReplicationStatus {
     /// All chunks.
@@ -95,6 +95,10 @@ pub struct ReplicationStatus {
     pub bad_replicas: u64,
     /// Replicas that are being made.
     pub repairing: u64,
+    /// Records of the metadata that background work cannot read and skips.
+    pub unreadable_records: u64,
+    /// One of them, and why it cannot be read; empty when there is none.
+    pub unreadable_example: String,
 }
 
 impl ClusterStatus {
@@ -131,6 +135,8 @@ impl ClusterStatus {
                 missing: counts.missing,
                 bad_replicas: counts.bad_replicas,
                 repairing: counts.repairing,
+                unreadable_records: counts.unreadable_records,
+                unreadable_example: counts.unreadable_example,
             }),
             workers: workers.collect::<Result<_, _>>()?,
             version: status.version,

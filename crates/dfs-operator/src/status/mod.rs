@@ -1,4 +1,4 @@
-//! What is said of a cluster: a pure function of what was seen, decided, and done.
+//! The status of a cluster: a pure function of the observation, the decision, and its outcome.
 
 mod conditions;
 mod steady;
@@ -20,12 +20,12 @@ use crate::build::Names;
 use crate::decide::{Case, Decision, Finding};
 use crate::observed::{Observed, by_pod, is_ready, pod_of};
 
-/// What became of the actions.
+/// The outcome of the actions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The cluster was made, now or earlier, under this id.
+    /// The cluster exists, created now or earlier, under this id.
     pub initialised: Option<ClusterId>,
-    /// Why a node must not be stopped now.
+    /// Why a node must not stop now.
     pub refused: Option<String>,
     /// An action failed; the ones after it were not tried.
     pub failed: Option<Finding>,
@@ -79,7 +79,7 @@ pub fn status(seen: &Observed, decision: &Decision, outcome: &Outcome) -> Cluste
     steady::keep(&before, status)
 }
 
-/// Whether this condition is there and true.
+/// Returns whether this condition exists and is true.
 pub fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
     conditions.iter().any(|there| there.type_ == kind.as_str() && there.status == "True")
 }
@@ -130,7 +130,7 @@ impl Facts {
     }
 }
 
-/// How far new settings are, with what the coordinators answered.
+/// Progress of the rollout, with the coordinators' reply.
 fn rollout(decision: &Decision, outcome: &Outcome) -> Option<Rollout> {
     let mut rollout = decision.rollout.clone()?;
     if let Some(reason) = &outcome.refused {
@@ -210,7 +210,7 @@ fn datanode(
 ) -> DatanodeStatus {
     let kube_node = pod.and_then(|pod| pod.spec.as_ref()?.node_name.clone());
     let told = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    // While no coordinator answers, the last word stands.
+    // While no coordinator replies, the last known values stay.
     let known = before.filter(|_| seen.snapshot().is_none());
     let state = match node {
         Some(node) => state(node.state),
@@ -251,9 +251,8 @@ fn state(state: NodeState) -> DatanodeState {
 }
 
 fn capacity(seen: &Observed) -> Option<Capacity> {
-    let nodes = &seen.snapshot()?.nodes;
-    let sum = |of: fn(&NodeStatus) -> u64| nodes.iter().map(of).fold(0, u64::saturating_add);
-    let (total, used) = (sum(NodeStatus::capacity), sum(NodeStatus::used));
+    let snapshot = seen.snapshot()?;
+    let (total, used) = (snapshot.capacity(), snapshot.used());
     Some(Capacity {
         total_bytes: total as i64,
         used_bytes: used as i64,

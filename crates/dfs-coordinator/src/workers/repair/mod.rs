@@ -276,9 +276,12 @@ impl Repair {
     fn publish(&self) {
         self.handle.set_queued(self.queue.len() as u64);
         self.handle.set_detail(match (self.jobs.len(), self.queue.len()) {
-            (0, 0) => "no chunk needs repair".to_owned(),
+            (0, 0) => match self.queue.counts().missing {
+                0 => "no chunk needs repair".to_owned(),
+                missing => format!("{missing} chunks are missing: no replica can be reached"),
+            },
             (0, waiting) => format!("{waiting} chunks wait for a node that can take a replica"),
-            (busy, _) => format!("repairs {busy} chunks"),
+            (busy, _) => format!("repairing {busy} chunks"),
         });
         self.core.background.set_health(Some(Health {
             counts: self.queue.counts(),

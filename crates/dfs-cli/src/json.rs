@@ -1,0 +1,310 @@
+//! The JSON documents that several commands write, one function for each thing, so that it has the
+//! same form everywhere. `docs/json.md` lists their fields, and a test here holds it to them.
+//!
+//! Documents carry data: sizes in bytes, durations in milliseconds and modes as numbers, times as
+//! seconds and nanoseconds, ids as hexadecimal strings, `null` for what is not known.
+
+use dfs_client::{
+    ClusterStatus, DiskStatus, ExplainedChunk, ExplainedReplica, Explanation, FileStat, NodeStatus,
+    ReplicationStatus, WorkerStatus,
+};
+use dfs_types::{DfsPath, FileKind, FileTime};
+use serde_json::{Value, json};
+
+use crate::printable::printable;
+
+/// The word for a kind.
+pub(crate) fn kind_name(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::File => "file",
+        FileKind::Directory => "directory",
+        FileKind::Symlink => "symlink",
+        FileKind::Fifo => "fifo",
+        FileKind::Socket => "socket",
+        FileKind::CharacterDevice => "character_device",
+        FileKind::BlockDevice => "block_device",
+    }
+}
+
+fn time(time: FileTime) -> Value {
+    json!({ "seconds": time.seconds(), "nanos": time.nanos() })
+}
+
+/// What `stat`, `ls` and `tree` write of an inode. Names that are not UTF-8 are escaped.
+pub(crate) fn stat(path: &DfsPath, stat: &FileStat) -> Value {
+    let attributes = &stat.attributes;
+    let mut document = json!({
+        "path": printable(path.as_bytes()),
+        "inode": stat.inode.0,
+        "kind": kind_name(stat.kind),
+        "size": stat.size,
+        "mode": attributes.mode,
+        "uid": attributes.uid,
+        "gid": attributes.gid,
+        "mtime": time(attributes.mtime),
+        "ctime": time(stat.ctime),
+        "born": time(stat.born),
+        "nlink": stat.nlink,
+        "rdev": null,
+        "target": null,
+        "replication_factor": null,
+    });
+    match stat.kind {
+        FileKind::Symlink => document["target"] = json!(printable(&stat.symlink_target)),
+        FileKind::File => document["replication_factor"] = json!(stat.replication_factor),
+        FileKind::CharacterDevice | FileKind::BlockDevice => document["rdev"] = json!(stat.rdev),
+        FileKind::Directory | FileKind::Fifo | FileKind::Socket => {}
+    }
+    document
+}
+
+/// What `explain` writes of a file.
+pub(crate) fn explanation(path: &DfsPath, found: &Explanation) -> Value {
+    json!({
+        "path": printable(path.as_bytes()),
+        "inode": found.stat.inode.0,
+        "size": found.stat.size,
+        "replication_factor": found.stat.replication_factor,
+        "chunks": found.chunks.iter().map(chunk).collect::<Vec<_>>(),
+        "problems": found.problems,
+    })
+}
+
+fn chunk(chunk: &ExplainedChunk) -> Value {
+    json!({
+        "chunk": chunk.chunk.to_string(),
+        "file_offset": chunk.file_offset,
+        "length": chunk.length,
+        "replicas_wanted": chunk.wanted,
+        "replicas": chunk.replicas.iter().map(replica).collect::<Vec<_>>(),
+    })
+}
+
+fn replica(replica: &ExplainedReplica) -> Value {
+    json!({
+        "node": replica.node.to_string(),
+        "disk": replica.disk.to_string(),
+        "address": replica.address,
+        "state": replica.state.map(|state| state.to_string()),
+        "is_bad": replica.is_bad,
+        "verified": replica.verified,
+        "problem": replica.problem,
+    })
+}
+
+/// What `df` writes.
+pub(crate) fn capacity(status: &ClusterStatus) -> Value {
+    json!({
+        "capacity": status.capacity(),
+        "used": status.used(),
+        "free": status.free(),
+        "free_for_new_files": status.free() / u64::from(status.replication_factor.max(1)),
+        "replication_factor": status.replication_factor,
+    })
+}
+
+/// What `status` writes.
+pub(crate) fn status(status: &ClusterStatus) -> Value {
+    let counts = status.replication.as_ref();
+    let count = |of: fn(&ReplicationStatus) -> u64| counts.map(of);
+    let holder = Some(&status.worker_lease_holder).filter(|holder| !holder.is_empty());
+    json!({
+        "cluster": status.cluster.to_string(),
+        "incarnation": status.incarnation.0,
+        "revision": status.revision.0,
+        "version": status.version,
+        "replication_factor": status.replication_factor,
+        "min_write_replicas": status.min_write_replicas,
+        "worker_lease_holder": holder,
+        "nodes": status.nodes.iter().map(node).collect::<Vec<_>>(),
+        "replication": {
+            "is_known": counts.is_some(),
+            "chunks": count(|counts| counts.chunks),
+            "under_replicated": count(|counts| counts.under_replicated),
+            "missing": count(|counts| counts.missing),
+            "bad_replicas": count(|counts| counts.bad_replicas),
+            "repairing": count(|counts| counts.repairing),
+            "unreadable_records": count(|counts| counts.unreadable_records),
+            "unreadable_example": counts.map(|counts| counts.unreadable_example.as_str()),
+        },
+        "workers": status.workers.iter().map(worker).collect::<Vec<_>>(),
+    })
+}
+
+/// A worker, as `status` and `worker` write it.
+pub(crate) fn worker(worker: &WorkerStatus) -> Value {
+    json!({
+        "name": worker.name,
+        "activity": worker.activity.name(),
+        "state": worker.state,
+        "done": worker.done,
+        "failed": worker.failed,
+        "queued": worker.queued,
+        "unit": worker.unit.name(),
+        "rate": worker.rate,
+        "budget": worker.budget,
+        "pause_left_ms": worker.pause_left.map(|left| left.as_millis() as u64),
+    })
+}
+
+fn node(node: &NodeStatus) -> Value {
+    json!({
+        "id": node.id.to_string(),
+        "address": node.address,
+        "zone": node.zone,
+        "host": node.host,
+        "state": node.state.to_string(),
+        "last_heard_ms": node.last_heard.map(|ago| ago.as_millis() as u64),
+        "version": node.version,
+        "refuses_chunks": node.refuses_chunks,
+        "sessions": node.sessions,
+        "maintenance_left_ms": node.maintenance_left.map(|left| left.as_millis() as u64),
+        "disks": node.disks.iter().map(disk).collect::<Vec<_>>(),
+    })
+}
+
+fn disk(disk: &DiskStatus) -> Value {
+    json!({
+        "id": disk.id.to_string(),
+        "capacity": disk.capacity,
+        "free": disk.free,
+        "file_system": disk.file_system.map(|id| id.to_string()),
+        "chunks": disk.chunks,
+        "is_failed": disk.is_failed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use dfs_types::{Attributes, Change, ChunkId, ClusterId, DiskId, InodeId, NodeId, NodeState};
+
+    use super::*;
+
+    /// The page that lists the documents.
+    const PAGE: &str = include_str!("../../../docs/json.md");
+
+    /// The types of all fields of a document, by path. Elements of arrays are `[]`.
+    fn fields(value: &Value, path: &str, found: &mut BTreeMap<String, &'static str>) {
+        let kind = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(_) => "integer",
+            Value::String(_) => "string",
+            Value::Array(items) => {
+                for item in items {
+                    fields(item, &format!("{path}[]"), found);
+                }
+                "array"
+            }
+            Value::Object(members) => {
+                let prefix = if path.is_empty() { String::new() } else { format!("{path}.") };
+                for (name, member) in members {
+                    fields(member, &format!("{prefix}{name}"), found);
+                }
+                "object"
+            }
+        };
+        if !path.is_empty() {
+            found.insert(path.to_owned(), kind);
+        }
+    }
+
+    /// The types that the page lists under a heading, by path.
+    fn listed(heading: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
+        let section = PAGE.split("\n## ").find(|section| section.starts_with(heading));
+        let section = section.unwrap_or_else(|| panic!("docs/json.md has no section {heading}"));
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        let row = |row: &'static str| {
+            let (field, rest) = row.split_once("` | ").expect("a field, then its type");
+            let (types, _) = rest.split_once(" | ").expect("a type, then what it is");
+            (field, types.split(" or ").collect())
+        };
+        rows.map(row).collect()
+    }
+
+    fn check(heading: &str, document: &Value) {
+        let mut found = BTreeMap::new();
+        fields(document, "", &mut found);
+        let listed = listed(heading);
+        for (field, kind) in &found {
+            let types = listed.get(field.as_str());
+            let types = types.unwrap_or_else(|| panic!("{heading}: {field} is not listed"));
+            assert!(types.contains(kind), "{heading}: {field} is a {kind}, {types:?} is listed");
+        }
+        let elements = |field: &&&str| !found.contains_key(**field);
+        let unknown: Vec<_> = listed.keys().filter(elements).collect();
+        assert!(unknown.is_empty(), "{heading}: {unknown:?} are listed and not written");
+    }
+
+    fn file() -> FileStat {
+        FileStat {
+            inode: InodeId(7),
+            kind: FileKind::File,
+            size: 5,
+            attributes: Attributes::default(),
+            ctime: FileTime::default(),
+            born: FileTime::default(),
+            nlink: 1,
+            rdev: 0,
+            change: Change::default(),
+            symlink_target: bytes::Bytes::new(),
+            replication_factor: 3,
+        }
+    }
+
+    #[test]
+    fn documents_are_as_the_page_lists_them() {
+        let path = DfsPath::new("/a").unwrap();
+        let file = file();
+        check("stat, ls, tree", &stat(&path, &file));
+        let link = FileStat {
+            kind: FileKind::Symlink,
+            symlink_target: bytes::Bytes::from_static(b"b"),
+            ..file.clone()
+        };
+        check("stat, ls, tree", &stat(&path, &link));
+        let found = Explanation {
+            stat: file,
+            chunks: vec![ExplainedChunk {
+                chunk: ChunkId(1),
+                file_offset: 0,
+                length: 5,
+                wanted: 3,
+                replicas: vec![ExplainedReplica {
+                    node: NodeId(1),
+                    disk: DiskId(1),
+                    address: "a:7080".to_owned(),
+                    state: Some(NodeState::Active),
+                    is_bad: false,
+                    verified: Some(true),
+                    problem: None,
+                }],
+            }],
+            problems: vec!["chunk 1 has 1 good replica".to_owned()],
+        };
+        check("explain", &explanation(&path, &found));
+    }
+
+    #[test]
+    fn documents_of_the_cluster_are_as_the_page_lists_them() {
+        let mut cluster = ClusterStatus::new(ClusterId(1));
+        let mut node = NodeStatus::new(NodeId(1), "a:7080", NodeState::Active);
+        node.disks = vec![DiskStatus::new(DiskId(1), 10)];
+        cluster.nodes = vec![node];
+        let unknown = status(&cluster);
+        assert_eq!(unknown["replication"]["missing"], Value::Null, "not known is not none");
+        cluster.replication = Some(ReplicationStatus::default());
+        check("df", &capacity(&cluster));
+        let mut document = status(&cluster);
+        // The SDK alone makes workers.
+        document["workers"] = json!([
+            {
+                "name": "repair", "activity": "running", "state": "", "done": 0, "failed": 0,
+                "queued": 0, "unit": "bytes", "rate": null, "budget": 0, "pause_left_ms": null,
+            },
+        ]);
+        check("status", &document);
+    }
+}
