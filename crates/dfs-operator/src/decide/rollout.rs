@@ -89,7 +89,7 @@ fn is_healthy_but(
     if let Some(node) = others.into_iter().find(|node| !is_well(node.state)) {
         return Err(format!("datanode {} is {}", pod_of(node), node.state));
     }
-    match snapshot.replication {
+    match &snapshot.replication {
         None if needs_all_replicas => Err("counts of replicas are not known yet".to_owned()),
         Some(data) if data.missing > 0 => Err("chunks are missing".to_owned()),
         Some(data) if needs_all_replicas && but.is_none() && data.under_replicated > 0 => {

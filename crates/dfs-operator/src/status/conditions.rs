@@ -190,7 +190,7 @@ fn available(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
             format!("{} datanodes are active, writes need {needed}", facts.datanodes_active),
         );
     }
-    match snapshot.replication {
+    match &snapshot.replication {
         Some(data) if data.missing > 0 => {
             Word::no(Reason::ChunksMissing, "some chunks have no replica that can be reached")
         }
@@ -269,7 +269,7 @@ fn degraded(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
 }
 
 fn replicated(seen: &Observed) -> Word {
-    match seen.snapshot().map(|snapshot| snapshot.replication) {
+    match seen.snapshot().map(|snapshot| snapshot.replication.as_ref()) {
         None => Word::new(None, Reason::NotObserved, ""),
         Some(None) => Word::new(None, Reason::CountsUnknown, "the first count is not done yet"),
         Some(Some(data)) if data.missing > 0 => {

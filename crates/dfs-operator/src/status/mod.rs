@@ -262,7 +262,7 @@ fn capacity(seen: &Observed) -> Option<Capacity> {
 
 fn replication(seen: &Observed) -> Option<ReplicationStatus> {
     let snapshot = seen.snapshot()?;
-    let data = snapshot.replication?;
+    let data = snapshot.replication.as_ref()?;
     Some(ReplicationStatus {
         target: i32::try_from(snapshot.replication_factor).unwrap_or(i32::MAX),
         under_replicated_chunks: data.under_replicated as i64,

@@ -191,6 +191,7 @@ impl Tour {
             };
             let is_whole = status
                 .replication
+                .as_ref()
                 .is_some_and(|counts| counts.under_replicated == 0 && counts.missing == 0);
             status.nodes.iter().any(is_lost) && is_whole
         })
