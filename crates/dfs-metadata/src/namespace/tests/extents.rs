@@ -105,6 +105,9 @@ async fn any_offset_among_many_small_extents_takes_two_range_reads() {
     let components =
         Components { engine, committer, clock: fixture.clock.clone(), random: fixture.random() };
     let namespace = Namespace::open(components, Options::default(), None).await.unwrap();
+    // The first one also reads which disks there are.
+    let request = OpenFile { target: Target::Inode(inode), offset: 0, length: 1, max_extents: 0 };
+    namespace.open_file(Scope::internal(), &request).await.unwrap();
     let mut offsets = vec![0, 1, size - 1];
     offsets.extend((0..300).map(|_| random.below(size)));
     for offset in offsets {
