@@ -74,6 +74,15 @@ pub enum Error {
     /// A bound is reached.
     #[error("this node has as many {0} as it may have at a time")]
     Busy(&'static str),
+    /// A caller took its stream too slowly.
+    #[error(
+        "the stream was taken slower than {least} bytes a second and was ended: go on from its \
+         last byte"
+    )]
+    SlowReader {
+        /// The least rate, in bytes a second.
+        least: u64,
+    },
     /// Fewer replicas can be had than demanded.
     #[error("{replicas} replicas can be had where {wanted} are demanded: {why}")]
     NotEnoughReplicas {
@@ -120,6 +129,7 @@ impl Error {
             Self::NotRegistered
             | Self::TakesNoChunks(_)
             | Self::Stopping
+            | Self::SlowReader { .. }
             | Self::OtherNode { .. } => ErrorCode::Unavailable,
             Self::Busy(_) => ErrorCode::Busy,
             Self::NotEnoughReplicas { .. } => ErrorCode::NotEnoughNodes,

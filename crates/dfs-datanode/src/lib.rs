@@ -5,6 +5,7 @@
 //! takes the ports, [`Service::run`] serves. It knows chunks and nodes, and nothing of names.
 
 mod bad_replicas;
+mod calls;
 mod error;
 mod grpc;
 mod membership;
@@ -13,6 +14,7 @@ mod node;
 mod service;
 mod sessions;
 mod settings;
+mod verifications;
 
 pub use error::Error;
 pub use service::{Components, Handle, Service, Store, open_store};

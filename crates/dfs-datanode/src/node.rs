@@ -16,13 +16,13 @@ use dfs_workers::Throttle;
 use tokio::sync::{Semaphore, watch};
 
 use crate::bad_replicas::BadReplicas;
+use crate::calls::CallLimits;
 use crate::grpc;
 use crate::metrics::Counts;
 use crate::sessions::Sessions;
+use crate::verifications::Verifications;
 use crate::{Error, Settings, Store};
 
-/// Chunks that are verified from end to end at the same time because a reader complained.
-const VERIFICATIONS: usize = 2;
 /// Replicas looked at in one step of a walk through the store.
 pub(crate) const LISTING_STEP: usize = 1_000;
 
@@ -50,6 +50,7 @@ pub(crate) struct Node {
     pub(crate) sessions: Sessions,
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) waiting_reads: Semaphore,
+    pub(crate) calls: CallLimits,
     pub(crate) replications: Arc<Semaphore>,
     /// Bounds what copying to other nodes reads.
     pub(crate) throttle: Throttle,
@@ -65,7 +66,7 @@ pub(crate) struct Node {
     news: watch::Sender<u64>,
     is_stopping: AtomicBool,
     lease_epoch: Mutex<LeaseEpoch>,
-    verifications: Semaphore,
+    verifications: Verifications,
 }
 
 /// What a [`Node`] is made of.
@@ -90,6 +91,7 @@ impl Node {
             sessions: Sessions::new(&settings),
             reads: Arc::new(Semaphore::new(settings.reads)),
             waiting_reads: grpc::waiting_reads(),
+            calls: CallLimits::default(),
             replications: Arc::new(Semaphore::new(settings.replications)),
             throttle: Throttle::new(settings.replication_bytes_per_second),
             settings,
@@ -108,7 +110,7 @@ impl Node {
             news: watch::Sender::new(0),
             is_stopping: AtomicBool::new(false),
             lease_epoch: Mutex::default(),
-            verifications: Semaphore::new(VERIFICATIONS),
+            verifications: Verifications::default(),
         }
     }
 
@@ -276,10 +278,10 @@ impl Node {
         found.filter(|found| found.replica() == replica).ok_or(StoreError::NotFound(replica.chunk))
     }
 
-    /// Verifies a replica, `block` first, and sets it aside if it is bad. Returns whether it is set
-    /// aside, now or earlier.
-    pub(crate) async fn examine(&self, replica: ReplicaRef, block: u64) -> Result<bool, Error> {
-        let replica = self.find(replica).await?;
+    /// Verifies `block` of a replica, and then all of it unless [`Verifications`] has had enough.
+    /// Sets it aside if it is bad. Returns whether it is set aside, now or earlier.
+    pub(crate) async fn examine(&self, name: ReplicaRef, block: u64) -> Result<bool, Error> {
+        let replica = self.find(name).await?;
         let chunk = replica.chunk;
         if replica.is_set_aside {
             return Ok(true);
@@ -288,12 +290,15 @@ impl Node {
             self.condemn(replica, block).await?;
             return Ok(true);
         }
-        let Ok(_permit) = self.verifications.try_acquire() else { return Ok(false) };
+        let Some(_permit) = self.verifications.begin(name) else { return Ok(false) };
         match self.store.verify(chunk).await {
             Ok(None) => Ok(false),
             Ok(Some(bad)) => self.condemn(replica, bad).await.map(|()| true),
             Err(StoreError::Damaged { .. }) => self.condemn(replica, block).await.map(|()| true),
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                self.verifications.forget(name);
+                Err(error.into())
+            }
         }
     }
 

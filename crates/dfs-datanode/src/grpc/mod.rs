@@ -1,6 +1,7 @@
 //! The service `DataNode`: each call parses what came over the wire once, asks, and answers.
 
 mod bulk;
+mod pace;
 mod prepare;
 mod replicas;
 mod replicate;

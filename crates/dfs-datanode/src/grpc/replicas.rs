@@ -8,15 +8,17 @@ use dfs_proto::{FieldError, v1};
 use dfs_transport::spawn_in_request;
 use dfs_types::{ChunkId, LeaseEpoch, Stamp};
 use futures_util::{Stream, StreamExt as _};
-use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::pace::PacedSender;
 use crate::Error;
 use crate::node::{LISTING_STEP, Node};
 
 /// Replicas that one call may delete.
 const DELETE_MAX: usize = 1_000;
+/// Bytes of a replica in a listing, about.
+const LISTED_BYTES: u64 = 100;
 /// Replicas deleted at the same time.
 const DELETE_AT_ONCE: usize = 16;
 
@@ -25,6 +27,7 @@ pub(super) async fn report_corrupt(
     report: v1::CorruptReport,
 ) -> Result<v1::CorruptVerdict, Error> {
     node.check_meant_if_named(&report.node_id)?;
+    let _permit = node.calls.reports.enter()?;
     let replica = wire::replica("replica", report.replica)?;
     let set_aside = node.examine(replica, report.block).await?;
     Ok(v1::CorruptVerdict { set_aside })
@@ -43,6 +46,7 @@ pub(super) async fn delete(
     });
     let replicas: Vec<_> = replicas.collect::<Result<_, FieldError>>()?;
     node.check_epoch(LeaseEpoch(request.lease_epoch))?;
+    let _permit = node.calls.deletions.enter()?;
     let results: Vec<_> = futures_util::stream::iter(replicas)
         .map(|(chunk, stamp)| async move {
             let result = node.store.delete(chunk, stamp).await;
@@ -85,26 +89,26 @@ pub(super) fn list(
         0 => usize::MAX,
         limit => usize::try_from(limit).unwrap_or(usize::MAX),
     };
-    let (pages, outgoing) = mpsc::channel(1);
+    let permit = node.calls.listings.enter()?;
+    let (mut pages, outgoing) = PacedSender::channel(1);
     let node = node.clone();
     spawn_in_request(async move {
+        let _permit = permit;
         loop {
             let step = left.min(LISTING_STEP);
             let found = match node.store.list(after, step).await {
                 Ok(found) => found,
-                Err(error) => {
-                    drop(pages.send(Err(Error::from(error).into())).await);
-                    return;
-                }
+                Err(error) => return pages.fail(error),
             };
             left -= found.len();
             let is_last = found.len() < step || left == 0;
             after = found.last().map(|replica| replica.chunk);
-            let chunks = found.iter().map(listed).collect();
-            let sent = pages.send(Ok(v1::ChunkListPage { chunks, is_last })).await;
-            if is_last || sent.is_err() {
-                return;
-            }
+            let chunks: Vec<_> = found.iter().map(listed).collect();
+            let bytes = chunks.len() as u64 * LISTED_BYTES;
+            pages = match pages.send(v1::ChunkListPage { chunks, is_last }, bytes).await {
+                Ok(pages) if !is_last => pages,
+                _ => return,
+            };
         }
     });
     Ok(ReceiverStream::new(outgoing))

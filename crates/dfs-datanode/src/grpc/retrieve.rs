@@ -8,11 +8,11 @@ use dfs_proto::{v1, wire};
 use dfs_transport::spawn_in_request;
 use dfs_types::{ChunkSeal, ClusterId, Frame};
 use futures_util::Stream;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::pace::PacedSender;
 use crate::Error;
 use crate::node::Node;
 
@@ -22,8 +22,6 @@ const WAIT: Duration = Duration::from_secs(2);
 const WAITING_MAX: usize = 1_024;
 /// Frames read ahead of the connection.
 const FRAMES_AHEAD: usize = 2;
-/// How long a reader may take to take a frame.
-const TAKE_WITHIN: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(
     node: &Arc<Node>,
@@ -49,7 +47,7 @@ pub(super) async fn run(
     };
     // The first read tells whether there is anything to be served.
     let first = node.read(replica, offset, end - offset).await?;
-    let (frames, outgoing) = mpsc::channel(FRAMES_AHEAD);
+    let (mut frames, outgoing) = PacedSender::channel(FRAMES_AHEAD);
     let node = node.clone();
     spawn_in_request(async move {
         let _permit = permit;
@@ -57,18 +55,16 @@ pub(super) async fn run(
         loop {
             let blocks = match next {
                 Ok(blocks) => blocks,
-                Err(error) => {
-                    drop(frames.try_send(Err(Error::from(error).into())));
-                    return;
-                }
+                Err(error) => return frames.fail(error),
             };
             let at = blocks.offset + blocks.data.len() as u64;
             let is_last = at >= end || blocks.data.is_empty();
-            node.counts.bytes_out.add(blocks.data.len() as u64);
-            let sent = timeout(TAKE_WITHIN, frames.send(Ok(frame(blocks, replica.seal)))).await;
-            if is_last || !matches!(sent, Ok(Ok(()))) {
-                return;
-            }
+            let bytes = blocks.data.len() as u64;
+            node.counts.bytes_out.add(bytes);
+            frames = match frames.send(frame(blocks, replica.seal), bytes).await {
+                Ok(frames) if !is_last => frames,
+                _ => return,
+            };
             next = node.read(replica, at, end - at).await;
         }
     });

@@ -1,10 +1,15 @@
 //! What a node refuses because it has enough of it, or too little.
 
-use dfs_datanode::Settings;
-use dfs_proto::v1;
-use dfs_types::{ErrorCode, NodeId};
+use std::time::Duration;
 
-use crate::cluster::{Cluster, Hang, meant, meta, meta_for, refused, replica_meta, settings};
+use dfs_datanode::Settings;
+use dfs_proto::{Failure, v1};
+use dfs_types::{ErrorCode, NodeId};
+use tonic::Status;
+
+use crate::cluster::{
+    Cluster, Hang, Node, meant, meta, meta_for, refused, replica_meta, replica_of, settings,
+};
 
 #[tokio::test(start_paused = true)]
 async fn sessions_of_clients_and_of_datanodes_have_bounds_of_their_own() {
@@ -85,4 +90,89 @@ async fn a_node_demands_as_many_replicas_as_its_settings_say() {
     // The second replica is lost on the way: the first alone is not enough.
     second.store.hang(Hang::Write);
     assert_eq!(node.finish(&ready, b"data").await, Err(ErrorCode::NotEnoughNodes));
+}
+
+/// Makes a call until as many as the node takes hang in its disk; the next one is refused with a
+/// hint, and is welcome once the others have ended.
+async fn calls_are_bounded<F>(node: &Node, most: usize, call: impl Fn() -> F)
+where
+    F: Future<Output = Result<(), Status>> + Send + 'static,
+{
+    node.store.hang(Hang::Everything);
+    let calls: Vec<_> = (0..most).map(|_| tokio::spawn(call())).collect();
+    node.store.are_stuck(most).await;
+    let over = tokio::time::timeout(Duration::from_secs(5), call()).await;
+    let over = Failure::from_status(&over.expect("a refusal is immediate").unwrap_err());
+    assert_eq!(over.code, ErrorCode::Busy);
+    assert!(over.retry_after.is_some());
+    node.store.go_on();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    call().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn listings_are_bounded() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    calls_are_bounded(&node, 16, || {
+        let mut client = node.client();
+        async move {
+            let request = v1::ListChunksRequest { node_id: meant(1), ..Default::default() };
+            let mut pages = client.list_chunks(request).await?.into_inner();
+            assert!(pages.message().await?.is_some_and(|page| page.is_last));
+            Ok(())
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_to_delete_are_bounded() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let replica = replica_of(&node.write(1, b"data").await[0]);
+    calls_are_bounded(&node, 16, || {
+        let mut client = node.client();
+        let v1::ReplicaRef { chunk_id, stamp, .. } = replica.clone();
+        let replicas = vec![v1::ReplicaToDelete { chunk_id, stamp }];
+        let request = v1::DeleteChunksRequest { replicas, lease_epoch: 1, node_id: meant(1) };
+        async move { client.delete_chunks(request).await.map(drop) }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_of_bad_blocks_are_bounded() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let replica = replica_of(&node.write(1, b"data").await[0]);
+    calls_are_bounded(&node, 64, || {
+        let mut client = node.client();
+        let replica = Some(replica.clone());
+        let report = v1::CorruptReport { replica, ..Default::default() };
+        async move { client.report_corrupt(report).await.map(drop) }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_reported_again_is_not_verified_again() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let replica = replica_of(&node.write(1, b"data").await[0]);
+    let report = async || {
+        let replica = Some(replica.clone());
+        let report = v1::CorruptReport { replica, ..Default::default() };
+        node.client().report_corrupt(report).await.unwrap().into_inner().set_aside
+    };
+    for _ in 0..5 {
+        assert!(!report().await);
+    }
+    assert_eq!(node.store.verified(), 1);
+    // Later it may have become bad.
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert!(!report().await);
+    assert_eq!(node.store.verified(), 2);
 }

@@ -21,6 +21,8 @@ pub(crate) enum Hang {
     Seal,
     /// Nothing is written either.
     Write,
+    /// Nothing is found, listed or deleted either.
+    Everything,
 }
 
 /// Writes, seals and closes only while its disk does not hang.
@@ -30,12 +32,19 @@ pub(crate) struct TestStore {
     hangs: watch::Sender<Option<Hang>>,
     /// Calls that hang.
     hung: watch::Sender<usize>,
+    /// Verifications of whole replicas.
+    verified: watch::Sender<usize>,
 }
 
 impl TestStore {
     pub(crate) fn new(node: NodeId) -> Self {
         let memory = MemoryStore::new(node, CAPACITY);
-        Self { memory, hangs: watch::Sender::new(None), hung: watch::Sender::new(0) }
+        Self {
+            memory,
+            hangs: watch::Sender::new(None),
+            hung: watch::Sender::new(0),
+            verified: watch::Sender::new(0),
+        }
     }
 
     pub(crate) fn hang(&self, hang: Hang) {
@@ -48,7 +57,17 @@ impl TestStore {
 
     /// Waits until a call hangs.
     pub(crate) async fn is_stuck(&self) {
-        self.hung.subscribe().wait_for(|hung| *hung > 0).await.unwrap();
+        self.are_stuck(1).await;
+    }
+
+    /// Waits until so many calls hang.
+    pub(crate) async fn are_stuck(&self, calls: usize) {
+        self.hung.subscribe().wait_for(|hung| *hung >= calls).await.unwrap();
+    }
+
+    /// Verifications of whole replicas so far.
+    pub(crate) fn verified(&self) -> usize {
+        *self.verified.borrow()
     }
 
     /// Everything that is sealed.
@@ -92,6 +111,7 @@ impl ChunkStore for TestStore {
     }
 
     async fn stat(&self, chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError> {
+        self.answers(Hang::Everything).await;
         self.memory.stat(chunk).await
     }
 
@@ -104,6 +124,7 @@ impl ChunkStore for TestStore {
     }
 
     async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError> {
+        self.verified.send_modify(|verified| *verified += 1);
         self.memory.verify(chunk).await
     }
 
@@ -116,10 +137,12 @@ impl ChunkStore for TestStore {
         after: Option<ChunkId>,
         limit: usize,
     ) -> Result<Vec<SealedChunk>, StoreError> {
+        self.answers(Hang::Everything).await;
         self.memory.list(after, limit).await
     }
 
     async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError> {
+        self.answers(Hang::Everything).await;
         self.memory.delete(chunk, stamp).await
     }
 

@@ -1,0 +1,84 @@
+//! Verifications of whole replicas that readers reported.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use dfs_types::ReplicaRef;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+/// Replicas that are verified at the same time.
+const AT_ONCE: usize = 2;
+/// The time in which a replica is verified whole once, however often it is reported.
+const ONCE_IN: Duration = Duration::from_mins(10);
+/// Replicas that are verified whole within that time.
+const REPLICAS_MAX: usize = 256;
+
+/// Bounds what reports make a node read: a report names one block, and that one is always read;
+/// the whole replica is read only as often as this allows.
+pub(crate) struct Verifications {
+    free: Semaphore,
+    /// When each replica was verified last.
+    begun: Mutex<BTreeMap<ReplicaRef, Instant>>,
+}
+
+impl Default for Verifications {
+    fn default() -> Self {
+        Self { free: Semaphore::new(AT_ONCE), begun: Mutex::default() }
+    }
+}
+
+impl Verifications {
+    /// Begins to verify a replica, until the permit is dropped. `None` if that was done lately, or
+    /// too much else is verified.
+    pub(crate) fn begin(&self, replica: ReplicaRef) -> Option<SemaphorePermit<'_>> {
+        let permit = self.free.try_acquire().ok()?;
+        let now = Instant::now();
+        let mut begun = self.lock();
+        begun.retain(|_, at| now.duration_since(*at) < ONCE_IN);
+        if begun.len() >= REPLICAS_MAX || begun.contains_key(&replica) {
+            return None;
+        }
+        begun.insert(replica, now);
+        Some(permit)
+    }
+
+    /// A verification came to no result: the next report may begin another one.
+    pub(crate) fn forget(&self, replica: ReplicaRef) {
+        self.lock().remove(&replica);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ReplicaRef, Instant>> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_types::{ChunkId, DiskId, Part, Stamp};
+
+    use super::*;
+
+    fn replica(chunk: u128) -> ReplicaRef {
+        ReplicaRef { chunk: ChunkId(chunk), part: Part::WHOLE, disk: DiskId(1), stamp: Stamp(1) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn verifications_are_bounded_at_once_and_in_time() {
+        let verifications = Verifications::default();
+        let first = verifications.begin(replica(0));
+        assert!(first.is_some() && verifications.begin(replica(0)).is_none());
+        let second = verifications.begin(replica(1));
+        assert!(second.is_some() && verifications.begin(replica(2)).is_none());
+        drop((first, second));
+        for chunk in 2..REPLICAS_MAX as u128 {
+            assert!(verifications.begin(replica(chunk)).is_some());
+        }
+        assert!(verifications.begin(replica(1_000)).is_none());
+        verifications.forget(replica(7));
+        assert!(verifications.begin(replica(7)).is_some());
+        tokio::time::advance(ONCE_IN).await;
+        assert!(verifications.begin(replica(0)).is_some());
+    }
+}
