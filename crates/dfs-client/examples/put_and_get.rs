@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let coordinator = std::env::args().nth(1).unwrap_or("http://127.0.0.1:7070".to_owned());
+    let coordinator = std::env::args().nth(1);
+    let coordinator = coordinator.unwrap_or_else(|| "http://127.0.0.1:7070".to_owned());
     let client = Client::builder().coordinator(coordinator).connect_lazy()?;
     let path = DfsPath::new("/example.txt")?;
 

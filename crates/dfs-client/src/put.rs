@@ -40,53 +40,58 @@ impl Client {
         source: PutSource,
         options: PutOptions,
     ) -> Result<FileStat, Error> {
-        self.with_request_id(async {
-            let local = match source.0 {
-                Kind::Bytes(bytes) => return self.put_bytes(path, bytes, options).await,
-                Kind::Reader(reader) => {
-                    let mut upload = Upload::start(self, path, None, options).await?;
-                    upload.write_from(reader).await?;
-                    return upload.finish().await;
-                }
-                Kind::File(local) => local,
-            };
-            let opened = local.clone();
-            match local::blocking(move || LocalContent::open(&opened)).await? {
-                LocalContent::Small(bytes) => self.put_bytes(path, bytes, options).await,
-                LocalContent::Regular { file, fingerprint } => {
-                    let file = Arc::new(file);
-                    let cut = |offset, length| -> Arc<dyn ChunkBytes> {
-                        Arc::new(FileChunk { file: file.clone(), offset, length })
-                    };
-                    let size = fingerprint.size;
-                    let mut upload = Upload::start(self, path, Some(size), options).await?;
-                    let written = upload.write_cut(size, cut).await;
-                    let written = match written {
-                        Ok(()) => upload.all_durable().await,
-                        Err(error) => Err(error),
-                    };
-                    // A source that has changed is the reason for whatever else went wrong.
-                    local::check_unchanged(&local, &file, fingerprint)?;
-                    written?;
-                    upload.finish().await
-                }
-                LocalContent::Stream(file) => {
-                    let file = Arc::new(file);
-                    let mut upload = Upload::start(self, path, None, options).await?;
-                    loop {
-                        let (file, shown) = (file.clone(), local.clone());
-                        let bytes =
-                            local::blocking(move || local::read_some(&file, &shown)).await?;
-                        if bytes.is_empty() {
-                            break;
-                        }
-                        upload.write(bytes).await?;
-                    }
-                    upload.finish().await
-                }
+        self.with_request_id(Box::pin(self.put_source(path, source, options))).await
+    }
+
+    async fn put_source(
+        &self,
+        path: &DfsPath,
+        source: PutSource,
+        options: PutOptions,
+    ) -> Result<FileStat, Error> {
+        let local = match source.0 {
+            Kind::Bytes(bytes) => return self.put_bytes(path, bytes, options).await,
+            Kind::Reader(reader) => {
+                let mut upload = Upload::start(self, path, None, options).await?;
+                upload.write_from(reader).await?;
+                return upload.finish().await;
             }
-        })
-        .await
+            Kind::File(local) => local,
+        };
+        let opened = local.clone();
+        match local::blocking(move || LocalContent::open(&opened)).await? {
+            LocalContent::Small(bytes) => self.put_bytes(path, bytes, options).await,
+            LocalContent::Regular { file, fingerprint } => {
+                let file = Arc::new(file);
+                let cut = |offset, length| -> Arc<dyn ChunkBytes> {
+                    Arc::new(FileChunk { file: file.clone(), offset, length })
+                };
+                let size = fingerprint.size;
+                let mut upload = Upload::start(self, path, Some(size), options).await?;
+                let written = upload.write_cut(size, cut).await;
+                let written = match written {
+                    Ok(()) => upload.all_durable().await,
+                    Err(error) => Err(error),
+                };
+                // A source that has changed is the reason for whatever else went wrong.
+                local::check_unchanged(&local, &file, fingerprint)?;
+                written?;
+                upload.finish().await
+            }
+            LocalContent::Stream(file) => {
+                let file = Arc::new(file);
+                let mut upload = Upload::start(self, path, None, options).await?;
+                loop {
+                    let (file, shown) = (file.clone(), local.clone());
+                    let bytes = local::blocking(move || local::read_some(&file, &shown)).await?;
+                    if bytes.is_empty() {
+                        break;
+                    }
+                    upload.write(bytes).await?;
+                }
+                upload.finish().await
+            }
+        }
     }
 
     async fn put_bytes(

@@ -77,11 +77,14 @@ pub struct FileReader {
     request_id: RequestId,
 }
 
+/// A read-ahead that fetches its next run, and what came of it.
+type NextRun = BoxFuture<'static, (Box<ReadAhead>, Result<Option<Bytes>, Error>)>;
+
 /// Where the next run comes from.
 enum Source {
     Idle(Box<ReadAhead>),
     /// A run is being fetched.
-    Busy(BoxFuture<'static, (Box<ReadAhead>, Result<Option<Bytes>, Error>)>),
+    Busy(NextRun),
     /// It failed.
     Broken,
 }

@@ -186,7 +186,7 @@ impl NodeStatus {
 
     fn from_wire(node: v1::NodeStatus) -> Result<Self, FieldError> {
         let location = wire::required("nodes.node", node.node)?;
-        let disks = node.disks.into_iter().map(DiskStatus::from_wire);
+        let disks = node.disks.iter().map(DiskStatus::from_wire);
         Ok(Self {
             id: wire::id("nodes.node.node_id", &location.node_id)?,
             state: wire::node_state("nodes.node.state", location.state)?,
@@ -239,7 +239,7 @@ impl DiskStatus {
         Self { id, capacity, free: capacity, file_system: None, chunks: 0, is_failed: false }
     }
 
-    fn from_wire(disk: v1::Disk) -> Result<Self, FieldError> {
+    fn from_wire(disk: &v1::Disk) -> Result<Self, FieldError> {
         Ok(Self {
             id: wire::id("nodes.disks.disk_id", &disk.disk_id)?,
             capacity: disk.capacity,

@@ -77,7 +77,7 @@ impl Client {
         let follow = if copying.options.recursive { Follow::No } else { Follow::Yes };
         for (path, local) in sources {
             match self.stat(&path, follow).await {
-                Ok(stat) => copying.fetch(path, stat, local, &mut unfinished).await?,
+                Ok(stat) => Box::pin(copying.fetch(path, stat, local, &mut unfinished)).await?,
                 Err(error) => copying.fail(error),
             }
             copying.go_on()?;
@@ -151,7 +151,7 @@ impl Copying {
         let create_only = self.options.create_only;
         if stat.kind == FileKind::Symlink {
             return self
-                .start(async move {
+                .start(Box::pin(async move {
                     let target = local.clone();
                     blocking(move || {
                         write_symlink(&target, &stat, create_only)
@@ -159,13 +159,12 @@ impl Copying {
                     })
                     .await?;
                     Ok(Some(done(local, path, FileKind::Symlink, 0)))
-                })
+                }))
                 .await;
         }
         self.found(stat.size);
-        let mut options = GetOptions::default();
-        options.progress = self.progress();
-        self.start(async move {
+        let options = GetOptions { progress: self.progress(), ..GetOptions::default() };
+        self.start(Box::pin(async move {
             let (target, live) = (local.clone(), client.inner.live.enter());
             let place = blocking(move || {
                 place(&target, create_only, is_named, live)
@@ -174,7 +173,7 @@ impl Copying {
             let place = place.await?;
             let bytes = client.fetch_file(&path, &stat, options, &local, place).await?;
             Ok(Some(done(local, path, FileKind::File, bytes)))
-        })
+        }))
         .await
     }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dfs_types::{DfsPath, ErrorCode, FileKind};
+use futures_util::future::BoxFuture;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::{Client, Error, ProgressObserver};
@@ -211,7 +212,7 @@ impl Copying {
     /// is counted elsewhere. Fails once the copy is to stop.
     async fn start(
         &mut self,
-        work: impl Future<Output = Result<Option<Done>, Error>> + Send + 'static,
+        work: BoxFuture<'static, Result<Option<Done>, Error>>,
     ) -> Result<(), Error> {
         while self.running.len() >= self.options.parallel {
             let ended = self.running.join_next().await;

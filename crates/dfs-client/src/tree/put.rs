@@ -87,25 +87,25 @@ impl Client {
         let mut unfinished = Vec::new();
         for (source, target) in sources {
             let recursive = copying.options.recursive;
-            let read = blocking(move || named(source, recursive)).await;
+            let read = blocking(move || named(&source, recursive)).await;
             match read {
-                Ok(entry) => copying.tree(entry, target, &mut unfinished).await?,
+                Ok(entry) => Box::pin(copying.tree(entry, target, &mut unfinished)).await?,
                 Err(error) => copying.fail(error),
             }
             copying.go_on()?;
         }
         copying.settle().await?;
-        copying.finish_directories(unfinished).await?;
+        Box::pin(copying.finish_directories(unfinished)).await?;
         Ok(copying.report)
     }
 }
 
 /// Reads an entry that the caller named.
-fn named(path: PathBuf, recursive: bool) -> Result<LocalEntry, Error> {
+fn named(path: &Path, recursive: bool) -> Result<LocalEntry, Error> {
     let read = if recursive { LocalEntry::read } else { LocalEntry::read_following };
-    let entry = read(&path).map_err(|error| failure("read", &path, &error))?;
+    let entry = read(path).map_err(|error| failure("read", path, &error))?;
     if entry.kind == Kind::Directory && !recursive {
-        let shown = printable(&path);
+        let shown = printable(path);
         let message = format!("cannot put {shown}: it is a directory");
         return Err(Error::new(ErrorCode::IsADirectory, shown, message));
     }
@@ -162,7 +162,7 @@ impl Copying {
         made: watch::Sender<()>,
     ) -> Result<(), Error> {
         let client = self.client.clone();
-        self.start(async move {
+        self.start(Box::pin(async move {
             let _made = made;
             wait_for(parent).await;
             // Open to its owner until the end, whatever its mode will be.
@@ -187,7 +187,7 @@ impl Copying {
                 client.set_attributes(&target, changes, Follow::Yes).await?;
             }
             Ok(Some(directory_done(entry, target)))
-        })
+        }))
         .await
     }
 
@@ -204,7 +204,7 @@ impl Copying {
         let is_hard_linked = match entry.kind {
             Kind::Symlink(to) => {
                 return self
-                    .start(async move {
+                    .start(Box::pin(async move {
                         wait_for(parent).await;
                         let options =
                             SymlinkOptions::default().attributes(attributes).replace(!create_only);
@@ -217,7 +217,7 @@ impl Copying {
                             is_hard_linked: false,
                             has_extended_attributes,
                         }))
-                    })
+                    }))
                     .await;
             }
             Kind::File { size, is_hard_linked } => {
@@ -232,7 +232,7 @@ impl Copying {
             .chunk_size(self.options.chunk_size)
             .precondition(create_only.then_some(Precondition::Absent));
         options.progress = self.progress();
-        self.start(async move {
+        self.start(Box::pin(async move {
             wait_for(parent).await;
             let stat = client.put(&target, PutSource::file(&local), options).await?;
             Ok(Some(Done {
@@ -243,7 +243,7 @@ impl Copying {
                 is_hard_linked,
                 has_extended_attributes,
             }))
-        })
+        }))
         .await
     }
 
@@ -259,11 +259,11 @@ impl Copying {
             }
             let Unfinished { entry, target, .. } = directory;
             let client = self.client.clone();
-            self.start(async move {
+            self.start(Box::pin(async move {
                 let changes = AttributeChanges::all(&entry.attributes);
                 client.set_attributes(&target, changes, Follow::Yes).await?;
                 Ok(Some(directory_done(entry, target)))
-            })
+            }))
             .await?;
         }
         self.settle().await

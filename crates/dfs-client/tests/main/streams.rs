@@ -61,7 +61,7 @@ async fn file_is_a_stream_of_bytes() {
     for name in names {
         client.make_directory(&path(name), MakeDirectoryOptions::default()).await.unwrap();
     }
-    let entries: Vec<_> = client.list(&path("/d")).try_collect().await.unwrap();
+    let entries: Vec<_> = client.list(path("/d")).try_collect().await.unwrap();
     let names: Vec<_> = entries.iter().map(|entry| entry.name.to_string()).collect();
     assert_eq!(names, ["a", "b"]);
 }
