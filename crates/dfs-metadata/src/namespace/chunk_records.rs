@@ -241,7 +241,9 @@ impl Transaction {
     /// Removes a record that was read with [`Self::chunk`] and is damaged, with its work keys.
     pub(super) fn drop_unreadable_chunk(&mut self, chunk: ChunkId) {
         let keys = [ChunkKey::record(chunk), ChunkKey::repair(chunk), ChunkKey::deletion(chunk)];
-        keys.into_iter().for_each(|key| self.delete(key.0));
+        for key in keys {
+            self.delete(key.0);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use dfs_types::{
     Random, Revision, Scope, SealKey,
 };
 
-use super::format::{CurrentFormat, read_cluster};
+use super::format::{CurrentFormat, read_cluster, require_level};
 use super::inodes::Inodes;
 use super::transaction::{Attempt, Transaction};
 use super::{Components, Inner, Namespace, Node, Options, Replication};
@@ -158,7 +158,7 @@ impl Namespace {
         let found = read_cluster(&*snapshot, level).await?.ok_or(Error::NotInitialised)?;
         let (cluster, format, version) = found;
         let format = CurrentFormat { format, version };
-        format.check(level, format.format.least)?;
+        require_level(level, format.format.least)?;
         let identity = ClusterIdentity { cluster: cluster.id, incarnation: cluster.incarnation };
         if let Some(expected) = expected {
             if expected.cluster != identity.cluster {

@@ -2,6 +2,7 @@
 
 use dfs_types::{Access, CoordinatorId, Scope};
 
+use super::format::require_level;
 use super::transaction::Attempt;
 use super::{Namespace, TRIES};
 use crate::records::format::{Coordinator, Coordinators};
@@ -30,7 +31,7 @@ impl Namespace {
             } else {
                 // A member that cannot follow keeps the level from being raised, so one that has
                 // its entry goes on.
-                tx.format().check(coordinator.level, tx.format().format.least)?;
+                require_level(coordinator.level, tx.format().format.least)?;
                 let surplus = (entries.len() + 1).saturating_sub(COORDINATORS_MAX);
                 entries.drain(..surplus);
                 entries.push(coordinator.clone());

@@ -28,11 +28,11 @@ impl CurrentFormat {
     pub(super) fn condition(&self) -> Condition {
         Condition::Version(keys::FORMAT, self.version)
     }
+}
 
-    /// Refuses a store whose records this release may not read, or which it may not join.
-    pub(super) fn check(&self, level: Level, needed: Level) -> Result<(), Error> {
-        if level >= needed { Ok(()) } else { Err(Error::ReleaseTooOld { level, needed }) }
-    }
+/// Fails when a release that reads up to `level` is older than the `needed` one.
+pub(super) fn require_level(level: Level, needed: Level) -> Result<(), Error> {
+    if level >= needed { Ok(()) } else { Err(Error::ReleaseTooOld { level, needed }) }
 }
 
 /// The cluster of a store and its format; `None` when the store holds no cluster.
@@ -68,7 +68,7 @@ impl Namespace {
         let format = StoreFormat::decode(&keys::FORMAT, &found.value, level)?;
         let read = CurrentFormat { format, version: found.version };
         // A level that cannot be written is not taken over: every change goes on to conflict.
-        read.check(level, format.written)?;
+        require_level(level, format.written)?;
         let mut current = self.inner.format.lock().unwrap_or_else(PoisonError::into_inner);
         if read.version > current.version {
             *current = read;

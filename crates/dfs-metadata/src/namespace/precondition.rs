@@ -1,6 +1,6 @@
 //! Preconditions of changes.
 
-use dfs_types::{Change, InodeId, Precondition, Revision, Target};
+use dfs_types::{Change, InodeId, Precondition, Target};
 
 use super::transaction::Transaction;
 use crate::records::entry::Entry;
@@ -41,7 +41,7 @@ impl Transaction {
             let key = keys::times(inode);
             let version = self.look::<Times>(&key).await?.map(|(_, version)| version);
             self.expect(key, version);
-            newest = newest.max(version.unwrap_or(Revision::default()));
+            newest = newest.max(version.unwrap_or_default());
         }
         Ok(self.change(newest) == change)
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dfs_types::{Access, ChunkId, NodeId, Revision, Scope};
 
 use super::transaction::Transaction;
-use super::{Chunk, Namespace, Node, Redundancy, Replication, Unreadable};
+use super::{Chunk, Namespace, Node, Redundancy, Replica, Replication, Unreadable};
 use crate::health::{Cluster, Health, NodeLiveness, judge};
 use crate::{Error, keys};
 
@@ -201,7 +201,7 @@ impl Holdings {
             return;
         }
         self.chunks += 1;
-        if here.any(|replica| replica.is_sound()) && judge(chunk, without).is_missing() {
+        if here.any(Replica::is_sound) && judge(chunk, without).is_missing() {
             self.sole += 1;
             self.example.get_or_insert(id);
         }
@@ -215,7 +215,7 @@ impl Transaction {
         loop {
             let page = self.chunk_page(after.as_ref(), Namespace::PAGE_LEN_MAX).await?;
             unknown.count += page.unreadable.len() as u64;
-            unknown.example = unknown.example.or(page.unreadable.into_iter().next());
+            unknown.example = unknown.example.or_else(|| page.unreadable.into_iter().next());
             page.chunks.iter().for_each(|(id, chunk)| show(*id, chunk));
             after = page.next;
             if after.is_none() {

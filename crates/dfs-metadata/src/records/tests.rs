@@ -529,7 +529,7 @@ fn a_record_with_three_replicas_takes_at_most_100_bytes() {
         redundancy: Redundancy::Replicated { copies: 3 },
         policy: 0,
         replicas: replicas
-            .map(|disk| Replica::new(DiskNumber(disk), Replica::WHOLE, Stamp(300 << 40 | 9_999)))
+            .map(|disk| Replica::new(DiskNumber(disk), Replica::WHOLE, Stamp((300 << 40) + 9_999)))
             .to_vec(),
         generation: Generation::FIRST,
         references: 1,

@@ -59,7 +59,7 @@ async fn anything(fixture: &Fixture, random: &SeededRandom) {
             if random.below(2) == 0 {
                 fixture
                     .namespace
-                    .abort(Scope::internal(), &[plan.token.clone()], &[])
+                    .abort(Scope::internal(), std::slice::from_ref(&plan.token), &[])
                     .await
                     .unwrap();
             }

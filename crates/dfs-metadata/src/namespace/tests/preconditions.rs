@@ -5,23 +5,20 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn is(stat: &FileStat) -> Option<Precondition> {
-    Some(Precondition::Inode { inode: stat.inode, change: Some(stat.change) })
+fn is(stat: &FileStat) -> Precondition {
+    Precondition::Inode { inode: stat.inode, change: Some(stat.change) }
 }
 
 impl Fixture {
-    async fn delete_if(&self, at: &str, precondition: Option<Precondition>) -> Result<(), Error> {
+    async fn delete_if(&self, at: &str, precondition: Precondition) -> Result<(), Error> {
+        let precondition = Some(precondition);
         let request = Delete { target: path(at), recursive: true, now: false, precondition };
         self.namespace.delete(Scope::internal(), &request, None).await.map(drop)
     }
 
-    async fn put_if(
-        &self,
-        at: &str,
-        precondition: Option<Precondition>,
-    ) -> Result<FileStat, Error> {
+    async fn put_if(&self, at: &str, precondition: Precondition) -> Result<FileStat, Error> {
         let plan = self.plan(at, 5).await?;
-        let confirm = Confirm { precondition, ..self.confirm_of(&plan) };
+        let confirm = Confirm { precondition: Some(precondition), ..self.confirm_of(&plan) };
         self.namespace.confirm(Scope::internal(), &confirm, Some(&self.repeat())).await
     }
 
@@ -34,7 +31,7 @@ impl Fixture {
 #[tokio::test]
 async fn a_put_replaces_only_what_its_precondition_names() {
     let fixture = Fixture::new().await;
-    let absent = Some(Precondition::Absent);
+    let absent = Precondition::Absent;
     let first = fixture.put_if("/f", absent).await.unwrap();
     assert_eq!(code(fixture.put_if("/f", absent).await), ErrorCode::AlreadyExists);
     let second = fixture.put_if("/f", is(&first)).await.unwrap();
@@ -51,9 +48,9 @@ async fn a_delete_takes_only_what_its_precondition_names() {
     fixture.put("/d/f", 1).await.unwrap();
     // Another entry is another state of the directory.
     assert_eq!(code(fixture.delete_if("/d", is(&empty)).await), ErrorCode::Stale);
-    let any_state = Some(Precondition::Inode { inode: InodeId(1), change: None });
+    let any_state = Precondition::Inode { inode: InodeId(1), change: None };
     assert_eq!(code(fixture.delete_if("/d", any_state).await), ErrorCode::Stale);
-    let absent = Some(Precondition::Absent);
+    let absent = Precondition::Absent;
     assert_eq!(code(fixture.delete_if("/d", absent).await), ErrorCode::AlreadyExists);
     let now = fixture.stat("/d").await.unwrap();
     fixture.delete_if("/d", is(&now)).await.unwrap();

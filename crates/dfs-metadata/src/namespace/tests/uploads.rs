@@ -289,7 +289,8 @@ async fn tokens_expire_unless_something_is_staged() {
         fixture.namespace.next_page(Scope::internal(), &next, &fixture.placement()).await.unwrap();
     assert!(page.expires > fixture.clock.now());
     // Given up: nothing can be staged any more, and all of it goes.
-    fixture.namespace.abort(Scope::internal(), &[staged.token.clone()], &[]).await.unwrap();
+    let token = std::slice::from_ref(&staged.token);
+    fixture.namespace.abort(Scope::internal(), token, &[]).await.unwrap();
     let limits = ReapLimits { items: 10, pressure: false };
     let reaped = fixture.namespace.reap_uploads(Scope::internal(), &limits, None).await.unwrap();
     assert_eq!((reaped.tombstones, reaped.finished), (64, 1));
