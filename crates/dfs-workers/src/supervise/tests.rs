@@ -15,16 +15,19 @@ use crate::{Activity, Handle, Next, Place, REPAIR, Spec, Worker, run};
 #[error("no answer")]
 struct NoAnswer;
 
-/// Answers of a store: what it is asked last it goes on saying.
+/// The replies of a store to one kind of request, in order; an error stands for no reply.
+type Script<T> = Mutex<VecDeque<Result<T, ()>>>;
+
+/// A store with scripted replies. The last reply of each kind is repeated.
 #[derive(Default)]
 struct Toy {
-    grants: Mutex<VecDeque<Result<Option<u64>, ()>>>,
-    controls: Mutex<VecDeque<Result<Vec<(String, Control)>, ()>>>,
+    grants: Script<Option<u64>>,
+    controls: Script<Vec<(String, Control)>>,
     grant: Mutex<Option<u64>>,
     hangs: AtomicBool,
 }
 
-fn next<T: Clone>(answers: &Mutex<VecDeque<Result<T, ()>>>) -> Result<T, NoAnswer> {
+fn next<T: Clone>(answers: &Script<T>) -> Result<T, NoAnswer> {
     let mut answers = answers.lock().unwrap();
     let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
     answer.expect("a script").map_err(|()| NoAnswer)
@@ -142,7 +145,7 @@ async fn workers_run_only_while_the_lease_is_held() {
 #[tokio::test(start_paused = true)]
 async fn a_step_is_cut_off_when_another_takes_the_lease() {
     let run = Run::new([Ok(Some(1)), Ok(Some(1)), Ok(None)], no_controls());
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     assert_eq!((run.steps(), run.handle.activity()), ((1, 0), Activity::Stopped));
     assert_eq!(*run.lease.grant.lock().unwrap(), None);
 }
