@@ -71,7 +71,7 @@ impl Disk {
         match erased {
             Ok(()) => self.space.subtract(entry.size()),
             Err(error) => {
-                tracing::warn!(%chunk, "cannot delete the older of two replicas: {error}")
+                tracing::warn!(%chunk, "cannot delete the older of two replicas: {error}");
             }
         }
     }

@@ -106,6 +106,6 @@ pub(crate) async fn run(args: XattrArgs, cx: &Context) -> Result<()> {
 }
 
 fn attribute_name(name: OsString) -> Result<XattrName> {
-    let shown = printable(name.as_bytes()).to_string();
+    let shown = printable(name.as_bytes());
     XattrName::new(name.into_vec()).map_err(|error| Error::usage(format!("{shown}: {error}")))
 }

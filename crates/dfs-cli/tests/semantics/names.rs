@@ -29,7 +29,7 @@ async fn s18_names_are_bytes() {
         let source = PutSource::bytes(name.clone());
         client.put(&at, source, PutOptions::default()).await.unwrap();
     }
-    let mut listing = client.list(&DfsPath::root());
+    let mut listing = client.list(DfsPath::root());
     let mut listed = Vec::new();
     while let Some(entry) = listing.next().await.unwrap() {
         let at = DfsPath::root().join(&entry.name).unwrap();

@@ -192,7 +192,7 @@ async fn s11_a_listing_shows_once_what_is_there_all_the_time() {
             }
         };
         let listing = async {
-            let mut listing = client.list(&path("/d"));
+            let mut listing = client.list(path("/d"));
             let mut seen = Vec::new();
             while let Some(entry) = listing.next().await.unwrap() {
                 seen.push(entry.name.to_string());

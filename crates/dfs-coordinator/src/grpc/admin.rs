@@ -240,7 +240,7 @@ fn node_status(view: &View) -> v1::NodeStatus {
                 free: disk.free,
                 chunks: disk.chunks,
                 is_failed: disk.is_failed,
-                file_system_id: disk.file_system.map(|id| id.to_wire()).unwrap_or_default(),
+                file_system_id: disk.file_system.map(WireId::to_wire).unwrap_or_default(),
                 file_system_free: disk.file_system_free,
             })
             .collect(),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dfs_proto::v1::membership_client::MembershipClient;
-use dfs_proto::wire::{self, WireId as _};
+use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, v1};
 use dfs_types::{ChunkId, ErrorCode, Level, NodeState, Stamp};
 use tokio::sync::mpsc;
@@ -134,7 +134,7 @@ pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
             free: disk.free,
             chunks: disk.chunks,
             is_failed: disk.is_failed,
-            file_system_id: disk.file_system.map(|id| id.to_wire()).unwrap_or_default(),
+            file_system_id: disk.file_system.map(WireId::to_wire).unwrap_or_default(),
             file_system_free: disk.file_system_free,
         })
         .collect()

@@ -160,7 +160,7 @@ impl Caller {
             }
             Call::Stat(at) => Answer::Seen(seen(&client.stat(&path(at), Follow::Yes).await?)),
             Call::List(at) => {
-                let mut listing = client.list(&path(at));
+                let mut listing = client.list(path(at));
                 let mut entries = Vec::new();
                 while let Some(entry) = listing.next().await? {
                     entries.push((entry.name.to_string(), seen(&entry.stat)));

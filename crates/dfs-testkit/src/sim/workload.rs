@@ -232,7 +232,7 @@ impl Worker {
     /// What is certainly there is listed, what is certainly not is not.
     async fn list(&mut self) -> Result<(), Wrong> {
         let name = directory(self.number);
-        let mut listing = self.client.list(&path(&name));
+        let mut listing = self.client.list(path(&name));
         let mut found = BTreeSet::new();
         loop {
             match listing.next().await {
