@@ -109,9 +109,7 @@ impl TreeObserver for TreeDisplay {
         let error = Error::from(error.clone());
         let is_of_tree = error.to_string().starts_with("cannot get ");
         self.note(Err(match error.code() {
-            ErrorCode::IsADirectory if is_of_tree => {
-                error.hint("-r copies it with all that is below it")
-            }
+            ErrorCode::IsADirectory if is_of_tree => error.hint("-r copies it recursively"),
             _ => error,
         }));
         OnError::Continue

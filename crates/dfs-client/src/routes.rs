@@ -1,11 +1,11 @@
-//! How datanodes are reached: directly, or through a coordinator where that cannot be.
+//! Routes to datanodes: direct, or relayed by a coordinator.
 //!
-//! From outside the network of a cluster one port of a coordinator may be all that can be reached.
-//! A node that cannot be connected to is therefore called through a coordinator, which passes
-//! streams on. This is remembered, and a direct connection tried again now and then beside the calls,
-//! none of which waits for it. A node that is dead is asked for in the same way: the coordinator
-//! knows sooner than a connection that is not answered. Whatever a node that can be connected to
-//! says is the answer: only a connection that cannot be made leads to the detour.
+//! From outside the network of a cluster, one port of a coordinator may be all that is reachable.
+//! Calls of a datanode that cannot be connected to are therefore relayed by a coordinator. The
+//! relay route is remembered, and direct connections are probed in the background, so that no call
+//! waits for a probe. Calls of a dead datanode are relayed too: the coordinator learns of its death
+//! before a connection times out. The relay is used only when connecting fails, never because of
+//! a node's reply.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +27,8 @@ use crate::stats::count;
 const PROBE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PROBE_MAX: Duration = Duration::from_secs(16);
-/// Nodes whose detours are remembered.
-const DETOURS_MAX: usize = 1_024;
+/// Maximum number of nodes whose relay routes are remembered.
+const RELAY_ROUTES_MAX: usize = 1_024;
 /// Coordinators that are tried for one call.
 const COORDINATORS_TRIED: usize = 3;
 /// How long the names of coordinators may take to look up.
@@ -91,7 +91,7 @@ impl NodeRoutes {
         if relay_routes.get(&node.id).is_some_and(|known| known.address == node.address) {
             return;
         }
-        if relay_routes.len() >= DETOURS_MAX {
+        if relay_routes.len() >= RELAY_ROUTES_MAX {
             // Any: it is found out again when its node is called.
             relay_routes.pop_first();
         }
@@ -104,7 +104,7 @@ impl NodeRoutes {
         self.lock().remove(&node);
     }
 
-    /// Says once that data takes a detour.
+    /// Warns once that data is relayed.
     fn tell(&self, node: &Node, coordinator: &str) {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(

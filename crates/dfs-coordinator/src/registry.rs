@@ -18,7 +18,7 @@ use tokio::time::Instant;
 pub(crate) struct LivenessTimeouts {
     /// Until a silent node gets no new chunks.
     pub(crate) suspect_after: Duration,
-    /// Until its replicas are made again elsewhere; the same for a disk that its node lacks.
+    /// Until its replicas are re-replicated; the same for a disk that its node lacks.
     pub(crate) lost_after: Duration,
 }
 

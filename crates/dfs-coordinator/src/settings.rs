@@ -42,7 +42,7 @@ pub struct Settings {
     pub heartbeat_interval_ms: u64,
     /// Milliseconds of silence after which a datanode gets no new chunks.
     pub suspect_after_ms: u64,
-    /// Milliseconds of silence after which the replicas of a datanode are made again elsewhere.
+    /// Milliseconds of silence after which the replicas of a datanode are re-replicated.
     /// Longer than a node takes to restart: what comes back in time is not copied.
     pub lost_after_ms: u64,
     /// Milliseconds for which what was deleted or replaced can be restored and is still read by

@@ -20,7 +20,7 @@ pub enum NodeState {
     Removed,
     /// Silent for a while, but within the grace time.
     Suspect,
-    /// Silent for longer: its replicas are made again elsewhere.
+    /// Silent for longer: its replicas are re-replicated.
     Lost,
 }
 

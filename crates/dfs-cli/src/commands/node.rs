@@ -69,10 +69,10 @@ struct SafeToStopArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What a datanode in maintenance holds is not made again elsewhere, and no new chunks go there. That
-ends by itself after the time given, or with --end; not when the datanode comes back. Announced
-again it is renewed. With --require-safe exits with 5 when it is not safe (now); of two who ask for
-datanodes that must not be down together, one is refused.
+Replicas on a datanode in maintenance are not re-replicated, and it gets no new chunks. Maintenance
+ends after the given time or with --end, not when the datanode comes back. Announcing it again
+renews it. With --require-safe, exits with 5 when it is not safe now; concurrent requests for
+datanodes that must not be down together are never both granted.
 
 Examples:
   dfs node maintenance 3f2a --require-safe && reboot-that-machine

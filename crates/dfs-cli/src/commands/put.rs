@@ -104,8 +104,9 @@ async fn target_of(
         if blocking(move || std::fs::metadata(path)).await?.is_ok_and(|found| found.is_dir()) {
             let shown = printable(source.as_bytes());
             let message = format_args!("cannot put {shown}: it is a directory");
-            return Err(Error::new(ErrorCode::IsADirectory, message)
-                .hint("-r copies it with all that is below it"));
+            return Err(
+                Error::new(ErrorCode::IsADirectory, message).hint("-r copies it recursively")
+            );
         }
     }
     match own_name(source) {

@@ -24,10 +24,10 @@ pub(crate) struct RmArgs {
     /// What to delete.
     #[arg(required = true)]
     paths: Vec<OsString>,
-    /// Directories with all that is below them.
+    /// Delete directories recursively.
     #[arg(short, long, visible_short_alias = 'R')]
     recursive: bool,
-    /// Empty directories.
+    /// Delete empty directories.
     #[arg(short, long)]
     dir: bool,
     /// Say nothing about what is not there.
@@ -60,9 +60,7 @@ pub(crate) async fn run(args: RmArgs, cx: &Context) -> Result<()> {
                         ErrorCode::IsADirectory,
                         format_args!("cannot delete {path}: it is a directory"),
                     )
-                    .hint(
-                        "-r deletes it with all that is below it, -d deletes it when it is empty",
-                    ));
+                    .hint("-r deletes it recursively, -d deletes it when it is empty"));
                 }
             }
             let options = DeleteOptions::default().recursive(args.recursive).now(args.now);

@@ -17,12 +17,12 @@ pub enum Grant {
     Always,
     /// The node is in maintenance already.
     Renewal,
-    /// What all nodes shall be is still what it was when it was looked at.
+    /// The desired state of every node is unchanged since that version was read.
     Unchanged(NodeIntentVersion),
 }
 
 impl Namespace {
-    /// Makes a node that is Joining Active, and gives what it shall be. Others stay what they are.
+    /// Makes a node that is Joining Active. Leaves other states as they are. Returns the node.
     pub async fn admit(&self, scope: &Scope, node: NodeId) -> Result<Node, Error> {
         scope.require(Access::Admin)?;
         self.change_node(node, |known| {
@@ -33,7 +33,8 @@ impl Namespace {
         .await
     }
 
-    /// Sets what a node shall be; not Suspect, Lost or Maintenance, which are no states to stay in.
+    /// Sets the desired state of a node; not Suspect, Lost or Maintenance, which are not desired
+    /// states.
     pub async fn set_node_state(
         &self,
         scope: &Scope,
@@ -126,7 +127,7 @@ impl Namespace {
         Ok(matches!(self.commit(tx).await?, Attempt::Committed(_)))
     }
 
-    /// Changes a node that is not removed, and says what it shall be now.
+    /// Changes a node that is not removed. Returns the changed node.
     async fn change_node(&self, node: NodeId, change: impl Fn(&mut Node)) -> Result<Node, Error> {
         for tries in 0..TRIES {
             self.pause_before(tries).await;
@@ -143,7 +144,7 @@ impl Namespace {
                 return Ok(known);
             }
         }
-        Err(Error::Conflict { what: "what a node shall be", tries: TRIES })
+        Err(Error::Conflict { what: "the desired state of a node", tries: TRIES })
     }
 }
 
@@ -155,14 +156,14 @@ impl Transaction {
         if known.state == NodeState::Removed { Err(Error::NodeRemoved(node)) } else { Ok(known) }
     }
 
-    /// What all nodes shall be, to be compared, now and when the commit takes place.
+    /// Version of the desired states of all nodes. The commit takes place only if it still holds.
     async fn intent(&mut self) -> Result<NodeIntentVersion, Error> {
         let intent = self.peek_intent().await?;
         self.expect(keys::NODE_INTENT, intent.0);
         Ok(intent)
     }
 
-    /// What all nodes shall be, without any condition.
+    /// Version of the desired states of all nodes, without a condition on the commit.
     pub(super) async fn peek_intent(&self) -> Result<NodeIntentVersion, Error> {
         let found = self.look::<Mark>(&keys::NODE_INTENT).await?;
         Ok(NodeIntentVersion(found.map(|(_, version)| version)))

@@ -15,8 +15,8 @@ use super::plan::Plan;
 pub(super) const COORDINATOR_YAML: &str = "coordinator.yaml";
 pub(super) const DATANODE_YAML: &str = "datanode.yaml";
 
-/// Silence after which the replicas of a datanode are made again elsewhere. Longer than a pod takes
-/// to start on its node again, shorter than Kubernetes takes to give up a node.
+/// Silence after which the replicas of a datanode are re-replicated. Longer than a pod takes to
+/// start on its node again, shorter than Kubernetes takes to give up a node.
 const LOST_AFTER_MS: u64 = 120_000;
 /// A volume is the datanode's alone: nothing else needs room on it.
 const HEADROOM_BYTES_MIN: u64 = 16 << 20;

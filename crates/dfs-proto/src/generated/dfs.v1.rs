@@ -283,7 +283,7 @@ pub enum NodeState {
     Active = 2,
     /// Silent for a while, within the grace time.
     Suspect = 3,
-    /// Silent for longer; its replicas are made again elsewhere.
+    /// Silent for longer; its replicas are re-replicated.
     Lost = 4,
     /// Being emptied.
     Draining = 5,
@@ -4619,7 +4619,7 @@ pub mod admin_client {
             self.inner.unary(req, path, codec).await
         }
         /// Makes the cluster in an empty metadata store, once in its life. A coordinator that was started
-        /// to wait for it answers nothing else until then. The same again changes nothing.
+        /// to wait for it answers nothing else until then. Idempotent.
         pub async fn init(
             &mut self,
             request: impl tonic::IntoRequest<super::InitRequest>,
@@ -4638,7 +4638,7 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Init"));
             self.inner.unary(req, path, codec).await
         }
-        /// Makes a node that is Joining Active. The same again changes nothing.
+        /// Makes a node that is Joining Active. Idempotent.
         pub async fn admit(
             &mut self,
             request: impl tonic::IntoRequest<super::AdmitRequest>,
@@ -4657,7 +4657,7 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Admit"));
             self.inner.unary(req, path, codec).await
         }
-        /// Whether the data stands it that these nodes stop.
+        /// Returns whether these nodes can stop without leaving any chunk below its required replicas.
         pub async fn safe_to_stop(
             &mut self,
             request: impl tonic::IntoRequest<super::SafeToStopRequest>,
@@ -4702,7 +4702,7 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "Maintenance"));
             self.inner.unary(req, path, codec).await
         }
-        /// Takes a node that holds nothing out of the cluster, for good. The same again changes nothing.
+        /// Takes a node that holds nothing out of the cluster, for good. Idempotent.
         pub async fn deregister(
             &mut self,
             request: impl tonic::IntoRequest<super::DeregisterRequest>,
@@ -4725,7 +4725,7 @@ pub mod admin_client {
             self.inner.unary(req, path, codec).await
         }
         /// Takes a node that will never come back out of the cluster, for good, unless it may hold the
-        /// last replica of something. The same again changes nothing.
+        /// last replica of something. Idempotent.
         pub async fn forget(
             &mut self,
             request: impl tonic::IntoRequest<super::ForgetRequest>,
@@ -4873,17 +4873,17 @@ pub mod admin_server {
             tonic::Status,
         >;
         /// Makes the cluster in an empty metadata store, once in its life. A coordinator that was started
-        /// to wait for it answers nothing else until then. The same again changes nothing.
+        /// to wait for it answers nothing else until then. Idempotent.
         async fn init(
             &self,
             request: tonic::Request<super::InitRequest>,
         ) -> std::result::Result<tonic::Response<super::InitResponse>, tonic::Status>;
-        /// Makes a node that is Joining Active. The same again changes nothing.
+        /// Makes a node that is Joining Active. Idempotent.
         async fn admit(
             &self,
             request: tonic::Request<super::AdmitRequest>,
         ) -> std::result::Result<tonic::Response<super::AdmitResponse>, tonic::Status>;
-        /// Whether the data stands it that these nodes stop.
+        /// Returns whether these nodes can stop without leaving any chunk below its required replicas.
         async fn safe_to_stop(
             &self,
             request: tonic::Request<super::SafeToStopRequest>,
@@ -4900,7 +4900,7 @@ pub mod admin_server {
             tonic::Response<super::MaintenanceResponse>,
             tonic::Status,
         >;
-        /// Takes a node that holds nothing out of the cluster, for good. The same again changes nothing.
+        /// Takes a node that holds nothing out of the cluster, for good. Idempotent.
         async fn deregister(
             &self,
             request: tonic::Request<super::DeregisterRequest>,
@@ -4909,7 +4909,7 @@ pub mod admin_server {
             tonic::Status,
         >;
         /// Takes a node that will never come back out of the cluster, for good, unless it may hold the
-        /// last replica of something. The same again changes nothing.
+        /// last replica of something. Idempotent.
         async fn forget(
             &self,
             request: tonic::Request<super::ForgetRequest>,
