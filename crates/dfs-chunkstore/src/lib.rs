@@ -21,5 +21,5 @@ pub use error::{OpenError, StoreError};
 pub use fs::{File, Fs, FsLock, Opening, OsFs, Space};
 pub use identity::{Identity, IdentityStore, Registration};
 pub use memory::MemoryStore;
-pub use pool::{JobPanicked, Pool, Running};
+pub use pool::{JobPanicked, JobPlace, Pool, Running};
 pub use store::{Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DiskUsage, SealedChunk};

@@ -6,12 +6,14 @@ use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Jobs that may wait per thread before [`Pool::run`] makes its caller wait.
 const QUEUED_PER_THREAD: usize = 16;
+/// Places for detached jobs, taken or not.
+const PLACES: usize = 4_096;
 
 /// The job panicked. Its caller alone is harmed: the thread goes on with the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +30,7 @@ pub struct Pool {
 struct Threads {
     queue: Arc<Queue>,
     room: Arc<Semaphore>,
+    places: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -40,6 +43,12 @@ struct Queue {
 struct State {
     jobs: VecDeque<Job>,
     is_closed: bool,
+}
+
+/// Room for one detached job at a time. Free for others once it is dropped.
+#[derive(Debug)]
+pub struct JobPlace {
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// The result of a job that was taken over. Dropping it does not stop the job.
@@ -61,7 +70,8 @@ impl Pool {
                 .expect("the operating system refuses another thread");
         }
         let room = Arc::new(Semaphore::new(count * (1 + QUEUED_PER_THREAD)));
-        Self { threads: Some(Arc::new(Threads { queue, room })) }
+        let places = Arc::new(Semaphore::new(PLACES));
+        Self { threads: Some(Arc::new(Threads { queue, room, places })) }
     }
 
     /// Makes a pool that runs each job at once, in its caller. For simulations, where time does
@@ -91,24 +101,38 @@ impl Pool {
             None => None,
         };
         let (done, result) = oneshot::channel();
-        self.detach(move || {
+        self.push(Box::new(move || {
             let value = job();
             drop(permit);
             // Who asked may be gone; the work is done all the same.
             let _ = done.send(value);
-        });
+        }));
         Running(result)
     }
 
-    /// Hands `job` over without waiting for a place. For work of which there is a bounded amount
-    /// anyway, such as one clean-up for each open file.
-    pub fn detach<F>(&self, job: F)
+    /// Reserves room for a job that [`Pool::detach`] may have to hand over later. Waits while all
+    /// places are taken.
+    pub async fn reserve(&self) -> JobPlace {
+        let permit = match &self.threads {
+            Some(threads) => Arc::clone(&threads.places).acquire_owned().await.ok(),
+            None => None,
+        };
+        JobPlace { _permit: permit }
+    }
+
+    /// Hands `job` over without waiting, also from a destructor or from another job. The place
+    /// that was reserved for it bounds the queue; the job gets it back.
+    pub fn detach<F>(&self, place: JobPlace, job: F)
     where
-        F: FnOnce() + Send + 'static,
+        F: FnOnce(JobPlace) + Send + 'static,
     {
+        self.push(Box::new(move || job(place)));
+    }
+
+    fn push(&self, job: Job) {
         match &self.threads {
-            Some(threads) => threads.queue.push(Box::new(job)),
-            None => run_caught(Box::new(job)),
+            Some(threads) => threads.queue.push(job),
+            None => run_caught(job),
         }
     }
 }
@@ -202,6 +226,36 @@ mod tests {
         for (number, job) in queued.into_iter().enumerate() {
             assert_eq!(job.await, Ok(number));
         }
+    }
+
+    #[tokio::test]
+    async fn detached_jobs_are_bounded_by_their_places() {
+        let pool = Pool::threads(1);
+        let (release, blocked) = std::sync::mpsc::channel::<()>();
+        let first = pool.start(move || blocked.recv().is_ok()).await;
+        let (done, seen) = std::sync::mpsc::channel();
+        for number in 0..PLACES {
+            let (place, done) = (pool.reserve().await, done.clone());
+            pool.detach(place, move |_place| done.send(number).unwrap());
+        }
+        let mut over = Box::pin(pool.reserve());
+        let poll = over.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
+        assert!(poll.is_pending(), "one more job than there are places has to wait");
+        release.send(()).unwrap();
+        assert_eq!(first.await, Ok(true));
+        drop(over.await);
+        assert!(seen.iter().take(PLACES).eq(0..PLACES));
+    }
+
+    #[tokio::test]
+    async fn a_job_detaches_another_one_from_the_only_thread() {
+        let pool = Pool::threads(1);
+        let (place, inner) = (pool.reserve().await, pool.clone());
+        let (done, seen) = std::sync::mpsc::channel();
+        pool.detach(place, move |place| {
+            inner.detach(place, move |_place| done.send(1).unwrap());
+        });
+        assert_eq!(seen.recv(), Ok(1));
     }
 
     #[tokio::test]

@@ -2,8 +2,8 @@
 //! share one write and one sync.
 //!
 //! Requests queue up while a commit runs; whoever queues the first one while none runs has the
-//! pool run commits until the queue is empty. The queue is bounded by the bytes admitted to the
-//! disk.
+//! pool run commits until the queue is empty, in a place of the pool that each disk keeps. The queue
+//! is bounded by the bytes admitted to the disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -19,6 +19,7 @@ use super::segments::Active;
 use super::space::Reservation;
 use super::volume::{Disk, copy_error, is_no_space};
 use crate::fs::PAGE;
+use crate::pool::JobPlace;
 use crate::{ChunkHeader, ChunkSeal, File, JobPanicked, Pool, SealedChunk, StoreError};
 
 /// Bytes of data in one commit.
@@ -55,10 +56,16 @@ pub(super) struct Commits(Mutex<Queue>);
 struct Queue {
     seals: VecDeque<Seal>,
     marks: VecDeque<Mark>,
-    is_running: bool,
+    /// Where commits run; `None` while they do.
+    place: Option<JobPlace>,
 }
 
 impl Commits {
+    /// Lets commits run.
+    pub(super) fn open(&self, place: JobPlace) {
+        self.lock().place = Some(place);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -66,19 +73,23 @@ impl Commits {
 
 /// Says that commits no longer run should one of them panic, so that the next request starts them
 /// again.
-struct Turn<'a>(&'a Commits);
+struct Turn<'a> {
+    commits: &'a Commits,
+    place: Option<JobPlace>,
+}
 
 impl Turn<'_> {
     /// The regular end, under the lock that found the queue empty.
-    fn end(self, queue: &mut Queue) {
-        queue.is_running = false;
-        std::mem::forget(self);
+    fn end(mut self, queue: &mut Queue) {
+        queue.place = self.place.take();
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.lock().is_running = false;
+        if let Some(place) = self.place.take() {
+            self.commits.open(place);
+        }
     }
 }
 
@@ -112,19 +123,19 @@ impl Disk {
     }
 
     fn enqueue(self: &Arc<Self>, pool: &Pool, push: impl FnOnce(&mut Queue)) {
-        let starts = {
+        let place = {
             let mut queue = self.commits.lock();
             push(&mut queue);
-            !std::mem::replace(&mut queue.is_running, true)
+            queue.place.take()
         };
-        if starts {
+        if let Some(place) = place {
             let disk = Arc::clone(self);
-            pool.detach(move || disk.run_commits());
+            pool.detach(place, move |place| disk.run_commits(place));
         }
     }
 
-    fn run_commits(&self) {
-        let turn = Turn(&self.commits);
+    fn run_commits(&self, place: JobPlace) {
+        let turn = Turn { commits: &self.commits, place: Some(place) };
         loop {
             let (seals, marks) = {
                 let mut queue = self.commits.lock();

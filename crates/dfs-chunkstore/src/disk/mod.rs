@@ -90,6 +90,7 @@ impl DiskStore {
         let open::Opened { identity, settled, starts, index, disks } = opened;
         let mut scans = Vec::new();
         for disk in &disks {
+            disk.commits.open(pool.reserve().await);
             let disk = Arc::clone(disk);
             scans.push(pool.start(move || open::recover(&disk)).await);
         }

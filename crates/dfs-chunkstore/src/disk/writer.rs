@@ -15,7 +15,7 @@ use super::part::Part;
 use super::record::Layout;
 use super::space::Reservation;
 use super::volume::Disk;
-use crate::pool::Running;
+use crate::pool::{JobPlace, Running};
 use crate::{ChunkHeader, ChunkSeal, ChunkWriter, Pool, SealedChunk, Space, StoreError};
 
 /// Chunks up to this length share segments.
@@ -36,6 +36,8 @@ pub(super) struct Writer {
     /// Taken by the job that ends the chunk.
     rights: Option<Rights>,
     part: Option<Arc<Part>>,
+    /// Where the clean-up of the part runs.
+    place: Option<JobPlace>,
 }
 
 /// What a writer holds of the store.
@@ -68,6 +70,7 @@ impl Writer {
             in_flight: None,
             rights: Some(Rights { claim, reservation }),
             part: None,
+            place: None,
         }
     }
 
@@ -111,6 +114,9 @@ impl Writer {
 
     async fn write_gathered(&mut self) -> Result<(), StoreError> {
         self.landed().await?;
+        if self.place.is_none() {
+            self.place = Some(self.pool.reserve().await);
+        }
         let permit = self.disk.admit(self.gathered_bytes).await?;
         let crcs = self.gathered_crcs();
         let data = std::mem::take(&mut self.gathered);
@@ -215,9 +221,9 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // A job may still be writing; the clean-up waits for it on the pool, and the chunk can be
         // claimed again only then.
-        if let Some(part) = self.part.take() {
+        if let (Some(part), Some(place)) = (self.part.take(), self.place.take()) {
             let rights = self.rights.take();
-            self.pool.detach(move || {
+            self.pool.detach(place, move |_place| {
                 part.abandon();
                 drop(rights);
             });
