@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dfs_proto::v1;
-use dfs_proto::wire::WireId as _;
-use dfs_types::{ChunkId, Stamp};
+use dfs_types::ReplicaRef;
 
 /// Replicas that one heartbeat names.
 pub(crate) const PER_REPORT: usize = 1_000;
@@ -20,25 +19,25 @@ pub(crate) struct BadReplicas(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     /// The first bad block, by replica.
-    kept: BTreeMap<(ChunkId, Stamp), u64>,
+    kept: BTreeMap<ReplicaRef, u64>,
     /// More were found than kept.
     is_incomplete: bool,
 }
 
 impl BadReplicas {
     /// Adds a replica. Whether it is news.
-    pub(crate) fn add(&self, chunk: ChunkId, stamp: Stamp, block: u64) -> bool {
+    pub(crate) fn add(&self, replica: ReplicaRef, block: u64) -> bool {
         let mut state = self.lock();
         if state.kept.len() >= KEPT_MAX {
             state.is_incomplete = true;
             return false;
         }
-        state.kept.insert((chunk, stamp), block).is_none()
+        state.kept.insert(replica, block).is_none()
     }
 
     /// Takes a replica off: confirmed, or deleted.
-    pub(crate) fn remove(&self, chunk: ChunkId, stamp: Stamp) {
-        self.lock().kept.remove(&(chunk, stamp));
+    pub(crate) fn remove(&self, replica: ReplicaRef) {
+        self.lock().kept.remove(&replica);
     }
 
     /// What the next report names.
@@ -46,9 +45,8 @@ impl BadReplicas {
         let state = self.lock();
         let named = state.kept.iter().take(PER_REPORT);
         named
-            .map(|((chunk, stamp), block)| v1::BadReplica {
-                chunk_id: chunk.to_wire(),
-                stamp: stamp.0,
+            .map(|(replica, block)| v1::BadReplica {
+                replica: Some((*replica).into()),
                 block: *block,
             })
             .collect()
@@ -67,25 +65,35 @@ impl BadReplicas {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use dfs_proto::wire;
+    use dfs_types::{ChunkId, DiskId, Part, Stamp};
+
     use super::*;
+
+    fn replica(chunk: usize) -> ReplicaRef {
+        let chunk = ChunkId(chunk as u128);
+        ReplicaRef { chunk, part: Part::WHOLE, disk: DiskId(1), stamp: Stamp(1) }
+    }
 
     #[test]
     fn all_are_told_in_the_end_though_few_are_kept() {
         let bad = BadReplicas::default();
         let all = KEPT_MAX + 5;
-        let mut left: BTreeMap<_, _> = (0..all).map(|n| (ChunkId(n as u128), Stamp(1))).collect();
+        let mut left: BTreeSet<_> = (0..all).map(replica).collect();
         let mut scans = 0;
         while !left.is_empty() {
             scans += 1;
-            for (chunk, stamp) in &left {
-                bad.add(*chunk, *stamp, 0);
+            for replica in &left {
+                bad.add(*replica, 0);
             }
             while !bad.page().is_empty() {
                 assert!(bad.page().len() <= PER_REPORT);
                 for replica in bad.page() {
-                    let chunk = ChunkId::from_slice(&replica.chunk_id).unwrap();
-                    bad.remove(chunk, Stamp(replica.stamp));
-                    left.remove(&chunk);
+                    let replica = wire::replica("replica", replica.replica).unwrap();
+                    bad.remove(replica);
+                    left.remove(&replica);
                 }
             }
             assert_eq!(bad.take_incomplete(), !left.is_empty());

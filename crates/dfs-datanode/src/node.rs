@@ -331,7 +331,7 @@ impl Node {
 
     /// Sets a bad replica aside, and sees to it that coordinators learn of it.
     pub(crate) async fn condemn(&self, replica: SealedChunk, block: u64) -> Result<(), Error> {
-        let SealedChunk { chunk, stamp, disk, .. } = replica;
+        let ReplicaRef { chunk, stamp, disk, .. } = replica.replica();
         self.counts.checksum_errors.increment();
         self.store.set_aside(chunk, stamp).await?;
         self.counts.set_aside.increment();
@@ -339,7 +339,7 @@ impl Node {
             %chunk, node = %self.id, %disk, block,
             "a replica is damaged on disk; it was set aside, the cluster makes another"
         );
-        if self.bad_replicas.add(chunk, stamp, block) {
+        if self.bad_replicas.add(replica.replica(), block) {
             self.tell();
         }
         Ok(())
@@ -351,7 +351,7 @@ impl Node {
         loop {
             let page = self.store.list(after, LISTING_STEP).await?;
             for replica in page.iter().filter(|replica| replica.is_set_aside) {
-                self.bad_replicas.add(replica.chunk, replica.stamp, 0);
+                self.bad_replicas.add(replica.replica(), 0);
             }
             match page.last() {
                 Some(last) => after = Some(last.chunk),

@@ -10,7 +10,7 @@ use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::{Caller, Channels, split};
 use dfs_types::{
-    ChunkId, ErrorCode, Incarnation, Level, NodeId, RegistrationNumber, Stamp, with_causes,
+    ErrorCode, Incarnation, Level, NodeId, RegistrationNumber, ReplicaRef, with_causes,
 };
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -257,17 +257,18 @@ async fn note_bad_replicas(
     core: &Core,
     caller: &Caller,
     node: NodeId,
-    replicas: Vec<(ChunkId, Stamp, u64)>,
+    replicas: Vec<(ReplicaRef, u64)>,
 ) -> Vec<v1::BadReplica> {
-    let noted = replicas.into_iter().map(|(chunk, stamp, block)| async move {
-        let (scope, replica) = (caller.scope(), (node, stamp));
-        match core.namespace.mark_replica(&scope, chunk, replica, BAD, None).await {
+    let noted = replicas.into_iter().map(|(replica, block)| async move {
+        let (scope, chunk) = (caller.scope(), replica.chunk);
+        let at = (node, replica.stamp);
+        match core.namespace.mark_replica(&scope, chunk, at, BAD, None).await {
             Ok(record) => {
                 if record.is_some() {
                     warn!(%chunk, %node, block, "a replica is bad; it will be replaced");
                     core.counts.bad_replicas.increment();
                 }
-                Some(v1::BadReplica { chunk_id: chunk.to_wire(), stamp: stamp.0, block })
+                Some(v1::BadReplica { replica: Some(replica.into()), block })
             }
             Err(error) => {
                 warn!(%chunk, %node, error = with_causes(&error), "a bad replica could not be noted");
@@ -282,18 +283,10 @@ async fn note_bad_replicas(
         .await
 }
 
-fn parse_bad_replicas(
-    replicas: Vec<v1::BadReplica>,
-) -> Result<Vec<(ChunkId, Stamp, u64)>, FieldError> {
+fn parse_bad_replicas(replicas: Vec<v1::BadReplica>) -> Result<Vec<(ReplicaRef, u64)>, FieldError> {
     wire::at_most("bad_replicas", replicas, BAD_REPLICAS_MAX)?
         .into_iter()
-        .map(|replica| {
-            Ok((
-                wire::id("bad_replicas.chunk_id", &replica.chunk_id)?,
-                Stamp(replica.stamp),
-                replica.block,
-            ))
-        })
+        .map(|bad| Ok((wire::replica("bad_replicas.replica", bad.replica)?, bad.block)))
         .collect()
 }
 

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use dfs_metadata::engine::LeaseGrant;
+use dfs_metadata::namespace::ReplicaId;
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, MESSAGE_LEN_MAX, v1};
 use dfs_transport::ClientChannel;
-use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, Stamp};
+use dfs_types::{ChunkId, DiskId, ErrorCode, NodeId, Part, Receipt, ReplicaRef};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
@@ -19,8 +20,10 @@ const TIMEOUTS: Duration = Duration::from_secs(20);
 /// Bytes in a second below which a replica is given up.
 const SLOWEST: u64 = 1 << 20;
 
-/// A replica to be deleted: the stamp keeps a late order from hitting a later replica.
-pub(super) type ReplicaToDelete = (ChunkId, Stamp);
+/// The name of a replica as its node knows it; its record has the number of `disk`.
+pub(super) fn replica_ref(chunk: ChunkId, replica: ReplicaId, disk: DiskId) -> ReplicaRef {
+    ReplicaRef { chunk, part: Part(replica.part), disk, stamp: replica.stamp }
+}
 
 /// What became of an order to copy a chunk.
 pub(super) struct Replicated {
@@ -31,27 +34,23 @@ pub(super) struct Replicated {
     pub(super) complaints: Vec<String>,
 }
 
-/// Makes a node delete replicas. Returns those that it could not.
+/// Makes a node delete replicas: disk and stamp keep a late order from hitting a later replica.
+/// Returns those that it could not delete.
 pub(super) async fn delete(
     core: &Core,
     lease: &LeaseGrant,
     node: NodeId,
-    replicas: &[ReplicaToDelete],
-) -> Result<Vec<ReplicaToDelete>, Failure> {
+    replicas: &[ReplicaRef],
+) -> Result<Vec<ReplicaRef>, Failure> {
     let request = v1::DeleteChunksRequest {
-        replicas: replicas
-            .iter()
-            .map(|(chunk, stamp)| v1::ReplicaToDelete { chunk_id: chunk.to_wire(), stamp: stamp.0 })
-            .collect(),
+        replicas: replicas.iter().copied().map(Into::into).collect(),
         lease_epoch: lease.epoch.0,
         node_id: node.to_wire(),
     };
     let mut client = client(core, node)?;
     let answer = within(TIMEOUTS, client.delete_chunks(request)).await?;
-    let failed = answer.failed.iter().map(|replica| {
-        Ok((wire::id::<ChunkId>("failed.chunk_id", &replica.chunk_id)?, Stamp(replica.stamp)))
-    });
-    failed.collect()
+    let failed = answer.failed.into_iter();
+    Ok(failed.map(|replica| wire::replica("failed", Some(replica))).collect::<Result<_, _>>()?)
 }
 
 /// Makes `source` replica a chunk of so many bytes to other nodes.
@@ -101,7 +100,7 @@ pub(super) async fn find(
     core: &Core,
     node: NodeId,
     chunk: ChunkId,
-) -> Result<Option<Stamp>, Failure> {
+) -> Result<Option<ReplicaRef>, Failure> {
     let after = chunk.0.checked_sub(1).map(ChunkId);
     let after = after.map_or_else(bytes::Bytes::new, dfs_proto::wire::WireId::to_wire);
     let mut client = client(core, node)?;
@@ -114,7 +113,7 @@ pub(super) async fn find(
     let listed = within(TIMEOUTS, listing).await?;
     let Some(listed) = listed else { return Ok(None) };
     let replica = wire::replica("chunks.replica", listed.replica)?;
-    Ok((replica.chunk == chunk).then_some(replica.stamp))
+    Ok((replica.chunk == chunk).then_some(replica))
 }
 
 fn client(core: &Core, node: NodeId) -> Result<DataNodeClient<ClientChannel>, Failure> {

@@ -207,6 +207,7 @@ impl FakeDataNode {
                     state.standing = order.state;
                     state.must_register |= order.must_register;
                     for bad in order.confirmed_bad_replicas {
+                        let bad = bad.replica.unwrap();
                         let replica =
                             (ChunkId::from_slice(&bad.chunk_id).unwrap(), Stamp(bad.stamp));
                         state.bad.retain(|other| *other != replica);
@@ -237,8 +238,12 @@ impl FakeDataNode {
                 .bad
                 .iter()
                 .map(|(chunk, stamp)| v1::BadReplica {
-                    chunk_id: chunk.to_bytes().to_vec().into(),
-                    stamp: stamp.0,
+                    replica: Some(v1::ReplicaRef {
+                        chunk_id: chunk.to_bytes().to_vec().into(),
+                        part: 0,
+                        disk_id: self.disk.to_bytes().to_vec().into(),
+                        stamp: stamp.0,
+                    }),
                     block: 0,
                 })
                 .collect(),
@@ -377,7 +382,9 @@ impl FakeDataNode {
         for replica in &request.replicas {
             let chunk = ChunkId::from_slice(&replica.chunk_id).unwrap();
             state.deletes.push((chunk, Stamp(replica.stamp)));
-            if state.replicas.get(&chunk).is_some_and(|held| held.stamp.0 == replica.stamp) {
+            let is_here = DiskId::from_slice(&replica.disk_id) == Some(self.disk);
+            let held = state.replicas.get(&chunk);
+            if is_here && held.is_some_and(|held| held.stamp.0 == replica.stamp) {
                 state.replicas.remove(&chunk);
                 deleted += 1;
             }
@@ -513,7 +520,7 @@ impl DataNode for Handler {
             .map(|(chunk, replica)| v1::ListedChunk {
                 replica: Some(v1::ReplicaRef {
                     chunk_id: chunk.to_bytes().to_vec().into(),
-                    disk_id: vec![1; 16].into(),
+                    disk_id: self.0.disk.to_bytes().to_vec().into(),
                     stamp: replica.stamp.0,
                     part: 0,
                 }),

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use dfs_chunkstore::SealedChunk;
-use dfs_proto::wire::{self, WireId as _};
+use dfs_chunkstore::{SealedChunk, StoreError};
+use dfs_proto::wire;
 use dfs_proto::{FieldError, v1};
 use dfs_transport::spawn_in_request;
-use dfs_types::{ChunkId, LeaseEpoch, Stamp};
+use dfs_types::{ChunkId, LeaseEpoch, ReplicaRef};
 use futures_util::{Stream, StreamExt as _};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -33,49 +33,58 @@ pub(super) async fn report_corrupt(
     Ok(v1::CorruptVerdict { set_aside })
 }
 
-/// Deletes what is there with the very stamp that is named. One that fails does not keep the
-/// others; it is told in the end.
+/// Deletes the very replicas that are named. One that fails does not keep the others; it is named in
+/// the answer.
 pub(super) async fn delete(
     node: &Node,
     request: v1::DeleteChunksRequest,
 ) -> Result<v1::DeleteChunksResponse, Error> {
     node.check_meant(wire::id("node_id", &request.node_id)?)?;
     let replicas = wire::at_most("replicas", request.replicas, DELETE_MAX)?;
-    let replicas = replicas.iter().map(|replica| {
-        Ok((wire::id::<ChunkId>("replicas.chunk_id", &replica.chunk_id)?, Stamp(replica.stamp)))
-    });
+    let replicas = replicas.into_iter().map(|replica| wire::replica("replicas", Some(replica)));
     let replicas: Vec<_> = replicas.collect::<Result<_, FieldError>>()?;
     node.check_epoch(LeaseEpoch(request.lease_epoch))?;
     let _permit = node.calls.deletions.enter()?;
     let results: Vec<_> = futures_util::stream::iter(replicas)
-        .map(|(chunk, stamp)| async move {
-            let result = node.store.delete(chunk, stamp).await;
+        .map(|replica| async move {
+            let ReplicaRef { chunk, stamp, disk, .. } = replica;
+            let result = delete_one(node, replica).await;
             match &result {
                 Ok(true) => {
                     node.counts.deleted.increment();
-                    tracing::debug!(%chunk, %stamp, "deleted a replica");
+                    tracing::debug!(%chunk, %disk, %stamp, "deleted a replica");
                 }
                 Ok(false) => {}
-                Err(error) => tracing::error!(%chunk, %stamp, %error, "cannot delete a replica"),
+                Err(error) => {
+                    tracing::error!(%chunk, %disk, %stamp, %error, "cannot delete a replica");
+                }
             }
             if result.is_ok() {
-                node.bad_replicas.remove(chunk, stamp);
+                node.bad_replicas.remove(replica);
             }
-            (chunk, stamp, result)
+            (replica, result)
         })
         .buffer_unordered(DELETE_AT_ONCE)
         .collect()
         .await;
     let mut answer = v1::DeleteChunksResponse::default();
-    for (chunk, stamp, result) in results {
+    for (replica, result) in results {
         if let Ok(is_deleted) = result {
             answer.deleted += u64::from(is_deleted);
         } else {
-            let replica = v1::ReplicaToDelete { chunk_id: chunk.to_wire(), stamp: stamp.0 };
-            answer.failed.push(replica);
+            answer.failed.push(replica.into());
         }
     }
     Ok(answer)
+}
+
+/// Deletes a replica. `false` if this node holds none, or another one.
+async fn delete_one(node: &Node, replica: ReplicaRef) -> Result<bool, StoreError> {
+    match node.find(replica).await {
+        Ok(found) => node.store.delete(found.chunk, found.stamp).await,
+        Err(StoreError::NotFound(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Lists replicas, page by page as the caller takes them.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, v1};
-use dfs_types::{ChunkId, ErrorCode, Level, NodeState, Stamp};
+use dfs_types::{ErrorCode, Level, NodeState};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -143,9 +143,9 @@ pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
 async fn follow(node: &Node, membership: &Membership, order: &v1::HeartbeatOrder) {
     // Before anything of that level is written.
     node.learn_level(Level(order.level)).await;
-    for replica in order.confirmed_bad_replicas.iter().take(PER_REPORT) {
-        if let Ok(chunk) = wire::id::<ChunkId>("chunk_id", &replica.chunk_id) {
-            node.bad_replicas.remove(chunk, Stamp(replica.stamp));
+    for bad in order.confirmed_bad_replicas.iter().take(PER_REPORT) {
+        if let Ok(replica) = wire::replica("replica", bad.replica.clone()) {
+            node.bad_replicas.remove(replica);
         }
     }
     // A state this version does not know is none that takes chunks.

@@ -135,8 +135,7 @@ async fn orders_to_delete_are_bounded() {
     let replica = replica_of(&node.write(1, b"data").await[0]);
     calls_are_bounded(&node, 16, || {
         let mut client = node.client();
-        let v1::ReplicaRef { chunk_id, stamp, .. } = replica.clone();
-        let replicas = vec![v1::ReplicaToDelete { chunk_id, stamp }];
+        let replicas = vec![replica.clone()];
         let request = v1::DeleteChunksRequest { replicas, lease_epoch: 1, node_id: meant(1) };
         async move { client.delete_chunks(request).await.map(drop) }
     })

@@ -1,14 +1,15 @@
 //! Orders of the background work.
 
 use dfs_proto::v1;
-use dfs_types::{ErrorCode, Receipt, SealKey};
+use dfs_proto::wire::WireId as _;
+use dfs_types::{DiskId, ErrorCode, Receipt, SealKey};
 
 use crate::cluster::coordinator::KEY;
 use crate::cluster::{Cluster, Node, meant, meta, refused, replica_of, settings};
 
 /// An order to node 1.
-fn delete(chunk: u128, stamp: u64, lease_epoch: u64) -> v1::DeleteChunksRequest {
-    let replicas = vec![v1::ReplicaToDelete { chunk_id: meta(chunk).chunk_id, stamp }];
+fn delete(replica: &v1::ReplicaRef, lease_epoch: u64) -> v1::DeleteChunksRequest {
+    let replicas = vec![replica.clone()];
     v1::DeleteChunksRequest { replicas, lease_epoch, node_id: meant(1) }
 }
 
@@ -20,10 +21,11 @@ async fn deleted(node: &Node, request: v1::DeleteChunksRequest) -> u64 {
 async fn an_order_of_an_older_lease_is_refused() {
     let cluster = Cluster::start().await;
     let (node, other) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
-    let stamp = node.write(1, b"data").await[0].stamp;
+    let replica = replica_of(&node.write(1, b"data").await[0]);
     // An order that does nothing tells of the epoch as well.
-    assert_eq!(deleted(&node, delete(9, 1, 5)).await, 0);
-    assert_eq!(refused(node.client().delete_chunks(delete(1, stamp, 4)).await), ErrorCode::Stale);
+    let unknown = v1::ReplicaRef { chunk_id: meta(9).chunk_id, ..replica.clone() };
+    assert_eq!(deleted(&node, delete(&unknown, 5)).await, 0);
+    assert_eq!(refused(node.client().delete_chunks(delete(&replica, 4)).await), ErrorCode::Stale);
     let replicate = |lease_epoch| v1::ReplicateRequest {
         chunk_id: meta(1).chunk_id,
         targets: vec![other.location()],
@@ -34,22 +36,30 @@ async fn an_order_of_an_older_lease_is_refused() {
     assert_eq!((node.store.sealed().await.len(), other.store.sealed().await.len()), (1, 0));
     // The same epoch goes on, and a newer one takes over.
     node.client().replicate_chunk(replicate(6)).await.unwrap();
-    assert_eq!(refused(node.client().delete_chunks(delete(1, stamp, 5)).await), ErrorCode::Stale);
-    assert_eq!(deleted(&node, delete(1, stamp, 6)).await, 1);
+    assert_eq!(refused(node.client().delete_chunks(delete(&replica, 5)).await), ErrorCode::Stale);
+    assert_eq!(deleted(&node, delete(&replica, 6)).await, 1);
     assert_eq!((node.store.sealed().await.len(), other.store.sealed().await.len()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_with_another_stamp_is_left() {
+async fn a_replica_with_another_stamp_or_on_another_disk_is_left() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
-    let first = node.write(1, b"data").await[0].stamp;
-    assert_eq!(deleted(&node, delete(1, first + 1, 1)).await, 0);
-    assert_eq!(deleted(&node, delete(1, first, 1)).await, 1);
+    let first = replica_of(&node.write(1, b"data").await[0]);
+    let others = [
+        v1::ReplicaRef { stamp: first.stamp + 1, ..first.clone() },
+        v1::ReplicaRef { disk_id: DiskId(99).to_wire(), ..first.clone() },
+        v1::ReplicaRef { part: 1, ..first.clone() },
+    ];
+    for other in &others {
+        let answer = node.client().delete_chunks(delete(other, 1)).await.unwrap().into_inner();
+        assert_eq!(answer, v1::DeleteChunksResponse::default(), "left and not counted");
+    }
+    assert_eq!(deleted(&node, delete(&first, 1)).await, 1);
     // A late repeat does not hit the replica that was made since.
     let second = node.write(1, b"data").await[0].stamp;
-    assert_ne!(first, second);
-    assert_eq!(deleted(&node, delete(1, first, 1)).await, 0);
+    assert_ne!(first.stamp, second);
+    assert_eq!(deleted(&node, delete(&first, 1)).await, 0);
     let sealed = node.store.sealed().await;
     assert_eq!((sealed.len(), sealed[0].stamp.0), (1, second));
 }
@@ -69,9 +79,10 @@ async fn what_is_meant_for_another_node_is_refused() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let receipt = node.write(1, b"data").await.remove(0);
-    let (stamp, replica) = (receipt.stamp, Some(replica_of(&receipt)));
+    let replica = replica_of(&receipt);
     let other = meant(2);
-    let delete = v1::DeleteChunksRequest { node_id: other.clone(), ..delete(1, stamp, 1) };
+    let delete = v1::DeleteChunksRequest { node_id: other.clone(), ..delete(&replica, 1) };
+    let replica = Some(replica);
     assert_eq!(refused(node.client().delete_chunks(delete).await), ErrorCode::Unavailable);
     let list = v1::ListChunksRequest { node_id: other.clone(), ..Default::default() };
     assert_eq!(refused(node.client().list_chunks(list).await), ErrorCode::Unavailable);

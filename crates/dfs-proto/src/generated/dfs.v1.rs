@@ -2665,7 +2665,7 @@ pub struct ReplicateResponse {
 pub struct DeleteChunksRequest {
     /// At most 1,000.
     #[prost(message, repeated, tag = "1")]
-    pub replicas: ::prost::alloc::vec::Vec<ReplicaToDelete>,
+    pub replicas: ::prost::alloc::vec::Vec<ReplicaRef>,
     /// Of the worker lease of the coordinator that asks; an older one than the node has seen is
     /// refused.
     #[prost(uint64, tag = "2")]
@@ -2675,25 +2675,16 @@ pub struct DeleteChunksRequest {
     #[prost(bytes = "bytes", tag = "3")]
     pub node_id: ::prost::bytes::Bytes,
 }
-/// A replica to be deleted.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReplicaToDelete {
-    /// The chunk; 16 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub chunk_id: ::prost::bytes::Bytes,
-    /// Only a replica with this stamp is deleted.
-    #[prost(uint64, tag = "2")]
-    pub stamp: u64,
-}
 /// What became of them.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DeleteChunksResponse {
-    /// Replicas deleted now. What is not there, or has another stamp, is left and not counted.
+    /// Replicas deleted now. What is not there, or lies on another disk or has another stamp than
+    /// named, is left and not counted.
     #[prost(uint64, tag = "1")]
     pub deleted: u64,
     /// Replicas that could not be deleted; all others are gone.
     #[prost(message, repeated, tag = "2")]
-    pub failed: ::prost::alloc::vec::Vec<ReplicaToDelete>,
+    pub failed: ::prost::alloc::vec::Vec<ReplicaRef>,
 }
 /// Lists replicas.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3635,14 +3626,11 @@ pub struct HeartbeatReport {
 /// A replica that can no longer be served.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BadReplica {
-    /// The chunk; 16 bytes.
-    #[prost(bytes = "bytes", tag = "1")]
-    pub chunk_id: ::prost::bytes::Bytes,
-    /// Which replica.
-    #[prost(uint64, tag = "2")]
-    pub stamp: u64,
+    /// The replica.
+    #[prost(message, optional, tag = "1")]
+    pub replica: ::core::option::Option<ReplicaRef>,
     /// First bad block.
-    #[prost(uint64, tag = "3")]
+    #[prost(uint64, tag = "2")]
     pub block: u64,
 }
 /// What the coordinator has to say.

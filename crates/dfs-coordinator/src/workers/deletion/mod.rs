@@ -2,7 +2,7 @@
 //!
 //! The queue is `w/d/`, which each commit that dooms a replica or leaves a tombstone writes, so
 //! that nothing is kept only in memory. The worker goes round it: an order to each node, and, once
-//! a node has confirmed, a commit. Orders are idempotent, as they name stamps.
+//! a node has confirmed, a commit. Orders are idempotent, as they name disks and stamps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Disks, ReplicaId};
-use dfs_types::{ChunkId, NodeId, NodeState, Scope};
+use dfs_types::{ChunkId, NodeId, NodeState, ReplicaRef, Scope};
 use dfs_workers::{DELETE, Handle, Next, Spec, Worker};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
@@ -58,8 +58,8 @@ struct Rest {
     next: Duration,
 }
 
-/// Replicas of one node.
-type Doomed = Vec<(ChunkId, ReplicaId)>;
+/// Replicas of one node: as it knows them, and as their records do.
+type Doomed = Vec<(ReplicaRef, ReplicaId)>;
 
 /// Whether a node can be given orders.
 enum Reachability {
@@ -107,14 +107,14 @@ impl Delete {
             Reachability::Reachable => {}
         }
         let mut gone = doomed;
-        let batch: Vec<_> = gone.iter().map(|(chunk, replica)| (*chunk, replica.stamp)).collect();
+        let batch: Vec<_> = gone.iter().map(|(replica, _)| *replica).collect();
         for batch in batch.chunks(CHUNKS_MAX) {
             match orders::delete(&self.core, &self.lease, node, batch).await {
                 Ok(failed) if failed.is_empty() => {}
                 Ok(failed) => {
                     warn!(%node, replicas = failed.len(), "replicas could not be deleted");
                     self.handle.add_failed(failed.len() as u64);
-                    gone.retain(|(chunk, replica)| !failed.contains(&(*chunk, replica.stamp)));
+                    gone.retain(|(replica, _)| !failed.contains(replica));
                 }
                 Err(failure) => {
                     warn!(%node, %failure, replicas = batch.len(), "an order to delete failed");
@@ -129,8 +129,8 @@ impl Delete {
     /// Takes replicas that are gone out of their records.
     async fn forget(&self, gone: Doomed) -> Result<(), Error> {
         let mut chunks: BTreeMap<ChunkId, Vec<ReplicaId>> = BTreeMap::new();
-        for (chunk, replica) in gone {
-            chunks.entry(chunk).or_default().push(replica);
+        for (name, replica) in gone {
+            chunks.entry(name.chunk).or_default().push(replica);
         }
         let fence = self.lease.fence(WORKER_LEASE);
         let namespace = &self.core.namespace;
@@ -180,8 +180,10 @@ fn by_node(chunks: &[(ChunkId, Chunk)], disks: &Disks) -> BTreeMap<NodeId, Doome
     for (id, chunk) in chunks {
         let is_over = chunk.is_tombstone();
         for replica in chunk.replicas.iter().filter(|replica| is_over || replica.is_doomed()) {
-            if let Some(node) = disks.node(replica.disk) {
-                nodes.entry(node).or_default().push((*id, ReplicaId::of(replica)));
+            if let Some(location) = disks.get(replica.disk) {
+                let replica = ReplicaId::of(replica);
+                let name = orders::replica_ref(*id, replica, location.disk);
+                nodes.entry(location.node).or_default().push((name, replica));
             }
         }
     }

@@ -7,7 +7,7 @@ use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::health::{Cluster, ReplicaHealth, judge};
 use dfs_metadata::namespace::{Chunk, Disks, Replica, ReplicaId, ReplicaMark, Verdict};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
-use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, Scope};
+use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, ReplicaRef, Scope};
 use dfs_workers::Handle;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -16,7 +16,6 @@ use crate::Error;
 use crate::core::Core;
 use crate::placement::candidates;
 use crate::registry::View;
-use crate::workers::orders::ReplicaToDelete;
 use crate::workers::{RepairNeed, WORKER_LEASE, orders};
 
 /// Tries to commit replicas that were made.
@@ -148,8 +147,11 @@ impl ChunkRepair {
             Err(error) if is_overtaken(&error) => return Ok(None),
             Err(error) => return Err(Error::metadata("dooming a bad replica")(error)),
         }
+        let disks = namespace.disks_of([record]).await;
+        let disks = disks.map_err(Error::metadata("reading the disks of a chunk"))?;
         for (node, replica) in displaced {
-            let doomed = (chunk, replica.stamp);
+            let Some(location) = disks.get(replica.disk) else { return Ok(None) };
+            let doomed = orders::replica_ref(chunk, *replica, location.disk);
             let ordered = orders::delete(&self.core, &self.lease, *node, &[doomed]).await;
             if !ordered.as_ref().is_ok_and(Vec::is_empty) {
                 warn!(%chunk, %node, ?ordered, "a bad replica could not be deleted");
@@ -215,13 +217,13 @@ impl ChunkRepair {
     /// off. The next try finds the place free.
     async fn clear(&self, chunk: ChunkId, node: NodeId) {
         let found = orders::find(&self.core, node, chunk).await;
-        let Ok(Some(stamp)) = found else { return };
+        let Ok(Some(found)) = found else { return };
         // The record is read after the replica was found: only this worker adds replicas to it.
         let Ok(Some(record)) = self.read(chunk).await else { return };
         let Ok(disks) = self.core.namespace.disks_of([&record]).await else { return };
         if record.replicas.iter().all(|replica| disks.node(replica.disk) != Some(node)) {
             info!(%chunk, %node, "a replica that was left over is deleted");
-            self.discard(&[(node, (chunk, stamp))]).await;
+            self.discard(&[(node, found)]).await;
         }
     }
 
@@ -233,7 +235,11 @@ impl ChunkRepair {
         receipts: &[Receipt],
     ) -> Result<RepairResult, Error> {
         let fence = self.lease.fence(WORKER_LEASE);
-        let made: Vec<_> = receipts.iter().map(|made| (made.node, (chunk, made.stamp))).collect();
+        let made = receipts.iter().map(|made| {
+            let Receipt { part, disk, stamp, .. } = *made;
+            (made.node, ReplicaRef { chunk, part, disk, stamp })
+        });
+        let made: Vec<_> = made.collect();
         let replicas = receipts.len() as u64;
         for _ in 0..COMMIT_TRIES {
             let cluster = self.cluster();
@@ -285,11 +291,11 @@ impl ChunkRepair {
 
     /// Has replicas deleted that no record names. One that a node keeps all the same is in the way
     /// of nothing but another replica on that node, and is deleted then.
-    async fn discard(&self, replicas: &[(NodeId, ReplicaToDelete)]) {
+    async fn discard(&self, replicas: &[(NodeId, ReplicaRef)]) {
         for (node, replica) in replicas.iter().copied() {
             let ordered = orders::delete(&self.core, &self.lease, node, &[replica]).await;
             if !ordered.as_ref().is_ok_and(Vec::is_empty) {
-                warn!(chunk = %replica.0, %node, ?ordered, "a replica is left over");
+                warn!(chunk = %replica.chunk, %node, ?ordered, "a replica is left over");
             }
         }
     }
