@@ -45,6 +45,7 @@ pub(crate) fn stat(path: &DfsPath, stat: &FileStat) -> Value {
         "ctime": time(stat.ctime),
         "born": time(stat.born),
         "nlink": stat.nlink,
+        "xattrs": stat.xattrs,
         "rdev": null,
         "target": null,
         "replication_factor": null,
@@ -249,6 +250,7 @@ mod tests {
             nlink: 1,
             rdev: 0,
             change: Change::default(),
+            xattrs: 0,
             symlink_target: bytes::Bytes::new(),
             replication_factor: 3,
         }

@@ -79,7 +79,7 @@ impl TreeDisplay {
             ));
             for (count, what) in [
                 (report.hard_links, "hard-linked names became files of their own"),
-                (report.extended_attributes, "entries lost their extended attributes"),
+                (report.extended_attributes, "entries lost some of their extended attributes"),
                 (report.skipped, "devices, sockets or pipes were skipped"),
                 (failures.count(), "entries failed"),
             ] {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_proto::v1;
+use dfs_types::XattrName;
 use tokio::time::timeout;
 
 use crate::metadata::stat_of;
@@ -56,6 +57,7 @@ impl Client {
             attributes: Some(options.attributes.into()),
             slot: slot.as_ref().map(|slot| slot.slot().into()),
             precondition: options.precondition.map(Into::into),
+            xattrs: options.xattrs.iter().map(to_wire).collect(),
         };
         let context = plan.path.to_string();
         let answer = self.call(&context, |mut c| {
@@ -93,6 +95,10 @@ impl Client {
             Err(_) => tracing::debug!(context, "an upload was not aborted in time"),
         }
     }
+}
+
+fn to_wire((name, value): (&XattrName, &Bytes)) -> v1::Xattr {
+    v1::Xattr { name: name.to_bytes(), value: value.clone() }
 }
 
 /// Every token that one of the chunks needs, once, and at least one.

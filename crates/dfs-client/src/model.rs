@@ -31,6 +31,8 @@ pub struct FileStat {
     /// State of the inode, of a directory with its entries: what has the same was not changed in
     /// between.
     pub change: Change,
+    /// Number of its extended attributes.
+    pub xattrs: u32,
 }
 
 impl FileStat {
@@ -48,6 +50,7 @@ impl FileStat {
             symlink_target: stat.symlink_target,
             replication_factor: stat.replication_factor,
             change: wire::change(stat.change.unwrap_or_default()),
+            xattrs: stat.xattrs,
         })
     }
 }

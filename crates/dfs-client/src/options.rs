@@ -1,9 +1,11 @@
 //! Options of calls. Each has defaults and a setter per option, so that new ones break no caller.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use dfs_types::{Attributes, Precondition};
+use bytes::Bytes;
+use dfs_types::{Attributes, Precondition, XattrName};
 
 /// Callback with the number of bytes moved since its last call. It runs on the threads of the
 /// runtime and must not block.
@@ -26,6 +28,8 @@ pub struct PutOptions {
     pub chunk_size: Option<u64>,
     /// What must hold of the name; with none, an existing file is replaced.
     pub precondition: Option<Precondition>,
+    /// Extended attributes that the file has from the start.
+    pub xattrs: BTreeMap<XattrName, Bytes>,
     /// Receives the progress of the bytes sent.
     pub progress: Option<ProgressObserver>,
 }
@@ -58,6 +62,15 @@ impl PutOptions {
         self
     }
 
+    /// Sets the extended attributes that the file has from the moment it appears: at most 64, of
+    /// 64 KiB each, with 256 KiB of names and values. What exceeds that is refused before any byte
+    /// is sent, [`InvalidArgument`](dfs_types::ErrorCode::InvalidArgument). Those of a file that is
+    /// replaced are gone with it.
+    pub fn xattrs(mut self, xattrs: BTreeMap<XattrName, Bytes>) -> Self {
+        self.xattrs = xattrs;
+        self
+    }
+
     /// Sets the callback that receives the progress.
     pub fn progress(mut self, progress: ProgressObserver) -> Self {
         self.progress = Some(progress);
@@ -72,6 +85,7 @@ impl fmt::Debug for PutOptions {
             .field("replication_factor", &self.replication_factor)
             .field("chunk_size", &self.chunk_size)
             .field("precondition", &self.precondition)
+            .field("xattrs", &self.xattrs.keys())
             .finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use dfs_streamer::ChunkBytes;
 use dfs_transport::{current_request_id, with_request_id};
-use dfs_types::{CHUNK_SIZE_MIN, DfsPath, ErrorCode, RequestId};
+use dfs_types::{CHUNK_SIZE_MIN, DfsPath, ErrorCode, RequestId, XattrName};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -114,6 +114,10 @@ impl Upload {
         size: Option<u64>,
         options: PutOptions,
     ) -> Result<Self, Error> {
+        XattrName::check_all(&options.xattrs).map_err(|(name, error)| {
+            let message = format!("{name}: {error}");
+            Error::new(ErrorCode::InvalidArgument, path.to_string(), message)
+        })?;
         let limit = client.inner.budget.gathered_max().min(STREAM_CHUNK);
         let limit = limit / CHUNK_SIZE_MIN * CHUNK_SIZE_MIN;
         let chunk_size = match size {

@@ -1,5 +1,7 @@
 //! Extended attributes.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use dfs_proto::{v1, wire};
 use dfs_types::{Target, XattrName};
@@ -50,19 +52,37 @@ impl Client {
         follow: Follow,
     ) -> Result<Vec<XattrName>, Error> {
         let target = target.into();
+        Ok(self.list_xattrs(target.into(), follow, false).await?.into_keys().collect())
+    }
+
+    /// Reads all extended attributes with their values, as they were at one time: at most 256 KiB.
+    pub async fn xattr_values(
+        &self,
+        target: impl Into<Target>,
+        follow: Follow,
+    ) -> Result<BTreeMap<XattrName, Bytes>, Error> {
+        self.list_xattrs(target.into(), follow, true).await
+    }
+
+    async fn list_xattrs(
+        &self,
+        target: Target,
+        follow: Follow,
+        values: bool,
+    ) -> Result<BTreeMap<XattrName, Bytes>, Error> {
         self.with_request_id(async {
             let context = target.to_string();
             let request = v1::ListXattrsRequest {
                 target: Some(target.into()),
                 no_follow: follow == Follow::No,
+                values,
             };
             let answer = self.call(&context, |mut c| {
                 let request = request.clone();
                 async move { c.list_xattrs(request).await }
             });
-            let names = answer.await?.names;
-            let names = names.iter().map(|name| wire::xattr_name("names", name));
-            names.collect::<Result<_, _>>().map_err(|error| Error::wire(context, &error))
+            let xattrs = wire::xattrs("xattrs", answer.await?.xattrs);
+            xattrs.map_err(|error| Error::wire(context, &error))
         })
         .await
     }

@@ -4,6 +4,7 @@
 //! of its own; etcd is one member, a process beside it. A create is durable before it counts:
 //! redb syncs twice a commit, etcd its log once. Prints Markdown.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -138,6 +139,7 @@ impl System {
             chunks: plan.chunks.iter().map(|chunk| written(namespace, chunk)).collect(),
             attributes: Attributes::default(),
             precondition: None,
+            xattrs: BTreeMap::new(),
         };
         namespace.confirm(Scope::internal(), &confirm, Some(&self.repeat(client))).await?;
         Ok(())

@@ -1,6 +1,7 @@
 //! Parsing of what came over the wire. Each function takes the name of the field it reads, so that
 //! the caller of the service learns which one is wrong.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -179,6 +180,24 @@ pub fn xattr_name(field: &'static str, bytes: &[u8]) -> Result<XattrName, FieldE
 pub fn xattr_value(field: &'static str, value: Bytes) -> Result<Bytes, FieldError> {
     XattrName::check_value(&value).map_err(|error| FieldError::new(field, error))?;
     Ok(value)
+}
+
+/// All extended attributes of an inode, within the bounds of one.
+pub fn xattrs(
+    field: &'static str,
+    list: Vec<v1::Xattr>,
+) -> Result<BTreeMap<XattrName, Bytes>, FieldError> {
+    let mut xattrs = BTreeMap::new();
+    for v1::Xattr { name, value } in at_most(field, list, XattrName::PER_INODE)? {
+        let name = xattr_name(field, &name)?;
+        if xattrs.contains_key(&name) {
+            return Err(FieldError::new(field, format_args!("{name} is there twice")));
+        }
+        xattrs.insert(name, value);
+    }
+    XattrName::check_all(&xattrs)
+        .map_err(|(name, error)| FieldError::new(field, format_args!("{name}: {error}")))?;
+    Ok(xattrs)
 }
 
 /// The target of a symlink: 1 to [`SYMLINK_TARGET_LEN_MAX`] bytes without NUL.

@@ -1,5 +1,6 @@
 //! Extended attributes: their names and bounds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -29,6 +30,14 @@ pub enum XattrError {
     #[error("the value of an extended attribute has at most {max} bytes, this one has {0}",
         max = XattrName::VALUE_LEN_MAX)]
     ValueTooLong(usize),
+    /// More than [`XattrName::PER_INODE`] for one inode.
+    #[error("an inode has at most {max} extended attributes, these are {0}",
+        max = XattrName::PER_INODE)]
+    TooMany(usize),
+    /// More than [`XattrName::BYTES_PER_INODE`] of names and values for one inode.
+    #[error("the extended attributes of an inode have at most {max} bytes, these have {0}",
+        max = XattrName::BYTES_PER_INODE)]
+    TooLarge(usize),
 }
 
 /// The name of an extended attribute, with its namespace: `user.`, `trusted.` or `security.` and at
@@ -66,6 +75,25 @@ impl XattrName {
     pub fn check_value(value: &[u8]) -> Result<(), XattrError> {
         if value.len() > Self::VALUE_LEN_MAX {
             return Err(XattrError::ValueTooLong(value.len()));
+        }
+        Ok(())
+    }
+
+    /// Checks that one inode can have all of these. The error comes with the name of the first
+    /// attribute, in byte order, that is too long or one too many.
+    pub fn check_all(xattrs: &BTreeMap<Self, Bytes>) -> Result<(), (&Self, XattrError)> {
+        let bytes_of = |(name, value): (&Self, &Bytes)| name.0.len() + value.len();
+        let (count, all) = (xattrs.len(), xattrs.iter().map(bytes_of).sum());
+        let mut bytes = 0;
+        for (index, (name, value)) in xattrs.iter().enumerate() {
+            Self::check_value(value).map_err(|error| (name, error))?;
+            bytes += bytes_of((name, value));
+            if index >= Self::PER_INODE {
+                return Err((name, XattrError::TooMany(count)));
+            }
+            if bytes > Self::BYTES_PER_INODE {
+                return Err((name, XattrError::TooLarge(all)));
+            }
         }
         Ok(())
     }
@@ -114,6 +142,28 @@ mod tests {
         let longest = format!("user.{}", "x".repeat(XattrName::MAX_LEN - 5));
         assert!(XattrName::new(longest.clone()).is_ok());
         assert_eq!(XattrName::new(longest + "x"), Err(XattrError::NameTooLong(256)));
+    }
+
+    #[test]
+    fn attribute_that_an_inode_cannot_have_is_named() {
+        let name = |text: String| XattrName::new(text).unwrap();
+        let of = |count: usize, len: usize| -> BTreeMap<_, _> {
+            let value = Bytes::from(vec![0; len]);
+            (0..count).map(|n| (name(format!("user.{n:02}")), value.clone())).collect()
+        };
+        assert_eq!(XattrName::check_all(&of(64, 1)), Ok(()));
+        assert_eq!(
+            XattrName::check_all(&of(65, 1)),
+            Err((&name("user.64".into()), XattrError::TooMany(65)))
+        );
+        assert_eq!(
+            XattrName::check_all(&of(5, 60_000)),
+            Err((&name("user.04".into()), XattrError::TooLarge(300_035)))
+        );
+        assert_eq!(
+            XattrName::check_all(&of(1, 65_537)),
+            Err((&name("user.00".into()), XattrError::ValueTooLong(65_537)))
+        );
     }
 
     #[test]

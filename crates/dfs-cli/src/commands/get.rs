@@ -17,8 +17,9 @@ use crate::tree_report::TreeDisplay;
 /// What `dfs get` takes.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-A file gets its final name only when it is whole. Modes, mtimes and symlinks are restored; owner
-and group too when root asks. A pipe or device that is named as the destination is written to.
+A file gets its final name only when it is whole. Modes, mtimes, symlinks and extended attributes
+user.* are restored; owner and group too when root asks. A pipe or device that is named as the
+destination is written to.
 
 Examples:
   dfs get /docs/report.pdf .
@@ -77,7 +78,7 @@ pub(crate) async fn run(mut args: GetArgs, cx: &Context) -> Result<()> {
         .parallel(args.parallel.into())
         .observer(display.clone());
     let report = cx.client.get_tree(trees, options).await?;
-    display.finish("got", &report, &[])
+    display.finish("got", &report, &[("extended_attributes_left", report.extended_attributes)])
 }
 
 /// Where a source goes.

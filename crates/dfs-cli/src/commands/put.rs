@@ -18,9 +18,9 @@ use crate::tree_report::TreeDisplay;
 /// What `dfs put` takes.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Files that are there are replaced, each in one step. Modes, mtimes and symlinks are kept, owner and
-group too. Hard links become files of their own. What is named is copied, also a pipe or device; in
-a directory, devices, sockets and pipes are skipped and counted.
+Files that are there are replaced, each in one step. Modes, mtimes, symlinks and extended attributes
+user.* are kept, owner and group too. Hard links become files of their own. What is named is copied,
+also a pipe or device; in a directory, devices, sockets and pipes are skipped and counted.
 
 Examples:
   dfs put report.pdf /docs/

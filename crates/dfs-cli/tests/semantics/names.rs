@@ -68,6 +68,66 @@ fn s19_attributes_survive_a_round_trip() {
 }
 
 #[test]
+fn s19_user_xattrs_survive_put_and_get() {
+    let cluster = cluster();
+    let (tree, back) = (cluster.folder().join("tree"), cluster.folder().join("back"));
+    std::fs::create_dir_all(tree.join("empty")).unwrap();
+    for name in ["large", "read-only", "none"] {
+        noise_file(&tree.join(name), 1_000, 1);
+    }
+    noise_file(&tree.join("nothing"), 0, 1);
+    let given = [
+        ("", "user.of-the-tree", b"\0\xff".to_vec()),
+        ("empty", "user.a", b"of a directory".to_vec()),
+        ("large", "user.small", b"".to_vec()),
+        // Does not fit the record of an inode.
+        ("large", "user.large", vec![7; 2_000]),
+        ("nothing", "user.a", b"of an empty file".to_vec()),
+        ("read-only", "user.a", b"b".to_vec()),
+    ];
+    for (file, name, value) in &given {
+        let flags = rustix::fs::XattrFlags::empty();
+        if let Err(error) = rustix::fs::setxattr(tree.join(file), *name, value, flags) {
+            assert!(std::env::var_os("CI").is_none(), "no extended attributes here: {error}");
+            eprintln!("skipped: the test folder has no extended attributes: {error}");
+            return;
+        }
+    }
+    let read_only = std::fs::Permissions::from_mode(0o444);
+    std::fs::set_permissions(tree.join("read-only"), read_only).unwrap();
+    cluster.dfs_ok(["put".as_ref(), "-r".as_ref(), tree.as_os_str(), "/tree".as_ref()]);
+    assert_eq!(cluster.dfs(["xattr", "get", "/tree/read-only", "user.a"]).stdout, b"b\n");
+    let get = ["get".as_ref(), "-r".as_ref(), "/tree".as_ref(), back.as_os_str()];
+    cluster.dfs_ok(get);
+    // Once more, over what is there.
+    cluster.dfs_ok(["get".as_ref(), "/tree/large".as_ref(), back.join("none").as_os_str()]);
+    let xattrs = |path: &std::path::Path| {
+        let mut names = vec![0; 4_096];
+        let length = rustix::fs::listxattr(path, &mut names).unwrap();
+        let mut found = std::collections::BTreeMap::new();
+        for name in names[..length].split(|b| *b == 0).filter(|name| name.starts_with(b"user.")) {
+            let mut value = vec![0; 4_096];
+            let length = rustix::fs::getxattr(path, name, &mut value).unwrap();
+            found.insert(name.to_vec(), value[..length].to_vec());
+        }
+        found
+    };
+    for (file, of) in [
+        ("", ""),
+        ("empty", "empty"),
+        ("large", "large"),
+        ("nothing", "nothing"),
+        ("read-only", "read-only"),
+        ("none", "large"),
+    ] {
+        assert_eq!(xattrs(&back.join(file)), xattrs(&tree.join(of)), "{file}");
+    }
+    // A file that replaces one has its own alone.
+    cluster.dfs_ok(["put".as_ref(), tree.join("none").as_os_str(), "/tree/large".as_ref()]);
+    assert_eq!(cluster.dfs(["xattr", "list", "/tree/large"]).stdout, b"");
+}
+
+#[test]
 fn s20_a_get_that_is_killed_leaves_no_half_file() {
     let cluster = cluster();
     let (local, target) = (cluster.folder().join("file"), cluster.folder().join("target"));

@@ -1,5 +1,6 @@
 //! Getting trees.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -8,10 +9,12 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dfs_types::{Attributes, DfsPath, ErrorCode, FileKind};
+use bytes::Bytes;
+use dfs_types::{DfsPath, ErrorCode, FileKind, XattrName};
 use futures_util::StreamExt as _;
 
 use super::local_entry::{apply_attributes, apply_symlink_attributes};
+use super::local_xattrs::apply_xattrs;
 use super::pending::PendingFile;
 use super::{Copying, Done, TreeOptions, TreeReport};
 use crate::live::LiveGuard;
@@ -22,7 +25,7 @@ use crate::{Client, Error, FileStat, Follow, GetOptions, Target};
 struct Unfinished {
     path: DfsPath,
     local: PathBuf,
-    attributes: Attributes,
+    stat: FileStat,
 }
 
 /// Where the bytes of a file go.
@@ -36,9 +39,10 @@ enum Place {
 impl Client {
     /// Copies files and trees from the cluster to the local disk, each to the path beside it.
     ///
-    /// A file gets its name only when it is whole; it is not synced. Modes, mtimes and symlinks
-    /// are restored, owners and groups when the process is root. Existing files are replaced;
-    /// existing directories are filled. A file that is named is written as `cp` does it: through a
+    /// A file gets its name only when it is whole; it is not synced. Modes, mtimes, symlinks and
+    /// extended attributes of the namespace `user.` are restored, owners and groups when the
+    /// process is root; an entry whose extended attributes the local file system cannot hold is
+    /// counted. Existing files are replaced; existing directories are filled. A file that is named is written as `cp` does it: through a
     /// symlink, and into a pipe or device. Within a tree no symlink is followed, and a pipe or
     /// device in the way is an error.
     ///
@@ -125,11 +129,7 @@ impl Copying {
             }
             let made = local.clone();
             match blocking(move || make_directory(&made)).await {
-                Ok(()) => unfinished.push(Unfinished {
-                    path: entry.path,
-                    local,
-                    attributes: entry.stat.attributes,
-                }),
+                Ok(()) => unfinished.push(Unfinished { path: entry.path, local, stat: entry.stat }),
                 Err(error) => {
                     walk.skip_below(&entry);
                     self.fail(error);
@@ -150,6 +150,8 @@ impl Copying {
         let client = self.client.clone();
         let create_only = self.options.create_only;
         if stat.kind == FileKind::Symlink {
+            // The local file system has none of the namespace `user.` for symlinks.
+            let some_xattrs_lost = stat.xattrs > 0;
             return self
                 .start(Box::pin(async move {
                     let target = local.clone();
@@ -158,7 +160,7 @@ impl Copying {
                             .map_err(|error| failure("make the symlink", &target, &error))
                     })
                     .await?;
-                    Ok(Some(done(local, path, FileKind::Symlink, 0)))
+                    Ok(Some(done(local, path, FileKind::Symlink, 0, some_xattrs_lost)))
                 }))
                 .await;
         }
@@ -171,8 +173,9 @@ impl Copying {
                     .map_err(|error| failure("write", &target, &error))
             });
             let place = place.await?;
-            let bytes = client.fetch_file(&path, &stat, options, &local, place).await?;
-            Ok(Some(done(local, path, FileKind::File, bytes)))
+            let (bytes, some_xattrs_lost) =
+                client.fetch_file(&path, &stat, options, &local, place).await?;
+            Ok(Some(done(local, path, FileKind::File, bytes, some_xattrs_lost)))
         }))
         .await
     }
@@ -181,14 +184,11 @@ impl Copying {
     /// entered any more.
     async fn restore_directories(&mut self, unfinished: Vec<Unfinished>) -> Result<(), Error> {
         for directory in unfinished.into_iter().rev() {
-            let Unfinished { path, local, attributes } = directory;
-            let restored = local.clone();
-            let applied = blocking(move || {
-                apply_attributes(&restored, &attributes)
-                    .map_err(|error| failure("restore the attributes of", &restored, &error))
-            });
-            match applied.await {
-                Ok(()) => self.done(&done(local, path, FileKind::Directory, 0)),
+            let Unfinished { path, local, stat } = directory;
+            match self.client.restore_directory(&local, stat).await {
+                Ok(some_xattrs_lost) => {
+                    self.done(&done(local, path, FileKind::Directory, 0, some_xattrs_lost));
+                }
                 Err(error) => self.fail(error),
             }
             self.go_on()?;
@@ -198,7 +198,28 @@ impl Copying {
 }
 
 impl Client {
-    /// Writes a file to its place. Returns the number of its bytes.
+    /// Gives a directory its attributes. Returns whether some extended attributes are lost.
+    async fn restore_directory(&self, local: &Path, stat: FileStat) -> Result<bool, Error> {
+        let xattrs = self.xattrs_of(&stat).await?;
+        let local = local.to_owned();
+        blocking(move || {
+            let applied = apply_xattrs(&local, &xattrs)
+                .and_then(|lost| apply_attributes(&local, &stat.attributes).map(|()| lost));
+            applied.map_err(|error| failure("restore the attributes of", &local, &error))
+        })
+        .await
+    }
+
+    /// Reads the extended attributes of an inode, which costs nothing when there are none.
+    async fn xattrs_of(&self, stat: &FileStat) -> Result<BTreeMap<XattrName, Bytes>, Error> {
+        match stat.xattrs {
+            0 => Ok(BTreeMap::new()),
+            _ => self.xattr_values(Target::Inode(stat.inode), Follow::No).await,
+        }
+    }
+
+    /// Writes a file to its place. Returns the number of its bytes, and whether some extended
+    /// attributes are lost.
     async fn fetch_file(
         &self,
         path: &DfsPath,
@@ -206,9 +227,12 @@ impl Client {
         options: GetOptions,
         local: &Path,
         place: Place,
-    ) -> Result<u64, Error> {
+    ) -> Result<(u64, bool), Error> {
         let mut pending = match place {
-            Place::Special(file) => return self.copy_in_order(path, options, local, file).await,
+            Place::Special(file) => {
+                let bytes = self.copy_in_order(path, options, local, file).await?;
+                return Ok((bytes, false));
+            }
             Place::Pending(pending) => pending,
         };
         let failed = |error: io::Error| failure("write", local, &error);
@@ -229,14 +253,19 @@ impl Client {
             }
             got => got?,
         };
+        let xattrs = self.xattrs_of(&stat).await?;
         let shown = local.to_owned();
-        blocking(move || {
-            let kept =
-                apply_attributes(pending.path(), &stat.attributes).and_then(|()| pending.keep());
+        let some_xattrs_lost = blocking(move || {
+            // Before the mode, which may forbid it.
+            let kept = apply_xattrs(pending.path(), &xattrs).and_then(|lost| {
+                apply_attributes(pending.path(), &stat.attributes)?;
+                pending.keep()?;
+                Ok(lost)
+            });
             kept.map_err(|error| failure("write", &shown, &error))
         })
         .await?;
-        Ok(stat.size)
+        Ok((stat.size, some_xattrs_lost))
     }
 
     /// Writes a file to what takes bytes in order alone.
@@ -262,8 +291,8 @@ impl Client {
     }
 }
 
-fn done(local: PathBuf, path: DfsPath, kind: FileKind, bytes: u64) -> Done {
-    Done { local, path, kind, bytes, is_hard_linked: false, has_extended_attributes: false }
+fn done(local: PathBuf, path: DfsPath, kind: FileKind, bytes: u64, some_xattrs_lost: bool) -> Done {
+    Done { local, path, kind, bytes, is_hard_linked: false, some_xattrs_lost }
 }
 
 /// Makes ready to write a file. Blocks, on a pipe until somebody reads from it.

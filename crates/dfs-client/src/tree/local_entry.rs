@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use dfs_types::{Attributes, FileTime};
 use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps, UTIME_OMIT};
-use rustix::io::Errno;
+
+use super::local_xattrs::LocalXattrs;
 
 /// Kind of a local entry, as far as dfs can store it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +39,8 @@ pub(super) struct LocalEntry {
     pub(super) kind: Kind,
     /// What is kept beside its content.
     pub(super) attributes: Attributes,
-    /// It has extended attributes, which are not kept.
-    pub(super) has_extended_attributes: bool,
+    /// Whether it has extended attributes.
+    pub(super) has_xattrs: bool,
 }
 
 impl LocalEntry {
@@ -57,7 +58,7 @@ impl LocalEntry {
         Ok(Self {
             kind: kind(path, metadata)?,
             attributes: attributes(metadata),
-            has_extended_attributes: has_extended_attributes(path),
+            has_xattrs: LocalXattrs::exist(path),
             path: path.to_owned(),
         })
     }
@@ -69,18 +70,6 @@ impl LocalEntry {
             .collect::<io::Result<Vec<_>>>()?;
         names.sort();
         Ok(names)
-    }
-}
-
-fn has_extended_attributes(path: &Path) -> bool {
-    let mut names = [0_u8; 4_096];
-    match rustix::fs::llistxattr(path, &mut names) {
-        // Labels that the kernel gives to every file say nothing about this one.
-        Ok(length) => names[..length.min(names.len())]
-            .split(|b| *b == 0)
-            .any(|name| !name.is_empty() && name != b"security.selinux"),
-        Err(Errno::RANGE) => true,
-        Err(_) => false,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod get;
 mod local_entry;
+mod local_xattrs;
 mod pending;
 mod put;
 
@@ -170,7 +171,8 @@ pub struct TreeReport {
     /// Names, among the files copied, that share a local file with others and now have a file of
     /// their own.
     pub hard_links: u64,
-    /// Entries copied without the extended attributes that they have.
+    /// Entries copied without some of the extended attributes that they have: those outside of the
+    /// namespace `user.`, and those that the other side cannot hold.
     pub extended_attributes: u64,
     /// Devices, sockets and pipes within trees, which are left out.
     pub skipped: u64,
@@ -185,7 +187,7 @@ struct Done {
     kind: FileKind,
     bytes: u64,
     is_hard_linked: bool,
-    has_extended_attributes: bool,
+    some_xattrs_lost: bool,
 }
 
 /// What both directions share: a bounded number of entries under way, and what became of others.
@@ -256,7 +258,7 @@ impl Copying {
         }
         report.bytes += done.bytes;
         report.hard_links += u64::from(done.is_hard_linked);
-        report.extended_attributes += u64::from(done.has_extended_attributes);
+        report.extended_attributes += u64::from(done.some_xattrs_lost);
         if let Some(observer) = &self.options.observer {
             let Done { local, path, kind, bytes, .. } = done;
             observer.copied(&Copied { local, path, kind: *kind, bytes: *bytes });

@@ -126,8 +126,25 @@ fn open_locked(path: &Path) -> io::Result<Option<File>> {
         return Ok(None);
     }
     file.set_len(0)?;
+    clear_xattrs(&file)?;
     rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o600))?;
     Ok(Some(file))
+}
+
+/// Removes the extended attributes that a process before gave to a file.
+fn clear_xattrs(file: &File) -> io::Result<()> {
+    let mut names = [0_u8; 4_096];
+    loop {
+        let length = match rustix::fs::flistxattr(file, &mut names) {
+            Ok(length) => length,
+            Err(Errno::NOTSUP) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut users =
+            names[..length].split(|b| *b == 0).filter(|name| name.starts_with(b"user."));
+        let Some(first) = users.next() else { return Ok(()) };
+        rustix::fs::fremovexattr(file, first)?;
+    }
 }
 
 #[cfg(test)]

@@ -8,11 +8,12 @@ use dfs_types::{Attributes, DfsPath, ErrorCode, FileKind, Name};
 use tokio::sync::{mpsc, watch};
 
 use super::local_entry::{Kind, LocalEntry};
+use super::local_xattrs::LocalXattrs;
 use super::{Copying, Done, TreeOptions, TreeReport};
 use crate::local::{blocking, failure, printable};
 use crate::{
     AttributeChanges, Client, Error, Follow, MakeDirectoryOptions, Precondition, PutOptions,
-    PutSource, SymlinkOptions,
+    PutSource, SymlinkOptions, XattrMode,
 };
 
 /// Steps that the walk may be ahead of the copying.
@@ -50,8 +51,9 @@ impl Client {
     /// Copies local files and trees into the cluster, each to the path beside it, whose parent
     /// must exist.
     ///
-    /// Modes, owners, groups, mtimes and symlinks are kept. Existing files are replaced, each in
-    /// one step; existing directories are filled. A path that is named is copied or is an error:
+    /// Modes, owners, groups, mtimes, symlinks and extended attributes of the namespace `user.`
+    /// are kept. Existing files are replaced, each in one step; existing directories are filled,
+    /// and keep extended attributes of other names. A path that is named is copied or is an error:
     /// pipes, devices and files whose size is made up are read to their end. Within a tree,
     /// devices, sockets and pipes are left out and counted.
     ///
@@ -131,7 +133,8 @@ impl Copying {
                     Step::Special(path, what) => self.skip(&path, what),
                     Step::Directory { entry, target, is_empty, parent, made } => {
                         let depth = target.names().count();
-                        let is_whole = is_empty && entry.attributes.mode & 0o700 == 0o700;
+                        let is_whole =
+                            is_empty && !entry.has_xattrs && entry.attributes.mode & 0o700 == 0o700;
                         let (made_entry, made_target) = (entry.clone(), target.clone());
                         self.directory(made_entry, made_target, is_whole, parent, made).await?;
                         if !is_whole {
@@ -186,7 +189,7 @@ impl Copying {
                 let changes = AttributeChanges::all(&entry.attributes);
                 client.set_attributes(&target, changes, Follow::Yes).await?;
             }
-            Ok(Some(directory_done(entry, target)))
+            Ok(Some(directory_done(entry, target, false)))
         }))
         .await
     }
@@ -199,7 +202,7 @@ impl Copying {
     ) -> Result<(), Error> {
         let client = self.client.clone();
         let (attributes, create_only) = (entry.attributes, self.options.create_only);
-        let has_extended_attributes = entry.has_extended_attributes;
+        let has_xattrs = entry.has_xattrs;
         let local = entry.path;
         let is_hard_linked = match entry.kind {
             Kind::Symlink(to) => {
@@ -215,7 +218,7 @@ impl Copying {
                             kind: FileKind::Symlink,
                             bytes: 0,
                             is_hard_linked: false,
-                            has_extended_attributes,
+                            some_xattrs_lost: has_xattrs,
                         }))
                     }))
                     .await;
@@ -234,6 +237,8 @@ impl Copying {
         options.progress = self.progress();
         self.start(Box::pin(async move {
             wait_for(parent).await;
+            let LocalXattrs { kept, some_lost } = local_xattrs(&local, has_xattrs).await?;
+            let options = options.xattrs(kept);
             let stat = client.put(&target, PutSource::file(&local), options).await?;
             Ok(Some(Done {
                 local,
@@ -241,7 +246,7 @@ impl Copying {
                 kind: FileKind::File,
                 bytes: stat.size,
                 is_hard_linked,
-                has_extended_attributes,
+                some_xattrs_lost: some_lost,
             }))
         }))
         .await
@@ -260,9 +265,13 @@ impl Copying {
             let Unfinished { entry, target, .. } = directory;
             let client = self.client.clone();
             self.start(Box::pin(async move {
+                let xattrs = local_xattrs(&entry.path, entry.has_xattrs).await?;
+                for (name, value) in xattrs.kept {
+                    client.set_xattr(&target, &name, value, XattrMode::Set, Follow::Yes).await?;
+                }
                 let changes = AttributeChanges::all(&entry.attributes);
                 client.set_attributes(&target, changes, Follow::Yes).await?;
-                Ok(Some(directory_done(entry, target)))
+                Ok(Some(directory_done(entry, target, xattrs.some_lost)))
             }))
             .await?;
         }
@@ -270,9 +279,22 @@ impl Copying {
     }
 }
 
-fn directory_done(entry: LocalEntry, target: DfsPath) -> Done {
+/// Reads extended attributes, if there are any.
+async fn local_xattrs(path: &Path, has_xattrs: bool) -> Result<LocalXattrs, Error> {
+    if !has_xattrs {
+        return Ok(LocalXattrs::default());
+    }
+    let path = path.to_owned();
+    blocking(move || {
+        LocalXattrs::read(&path)
+            .map_err(|error| failure("read the extended attributes of", &path, &error))
+    })
+    .await
+}
+
+fn directory_done(entry: LocalEntry, target: DfsPath, some_xattrs_lost: bool) -> Done {
     Done {
-        has_extended_attributes: entry.has_extended_attributes,
+        some_xattrs_lost,
         local: entry.path,
         path: target,
         kind: FileKind::Directory,

@@ -22,6 +22,7 @@ pub(super) fn stat(stat: FileStat) -> v1::FileStat {
         symlink_target,
         replication_factor,
         change,
+        xattrs,
     } = stat;
     v1::FileStat {
         inode: inode.0,
@@ -35,6 +36,7 @@ pub(super) fn stat(stat: FileStat) -> v1::FileStat {
         nlink,
         rdev,
         change: Some(change.into()),
+        xattrs,
     }
 }
 

@@ -135,6 +135,7 @@ pub(super) async fn confirm_upload(
         size: request.size,
         attributes: wire::attributes("attributes", request.attributes, core.clock.now().into())?,
         precondition: wire::precondition("precondition", request.precondition)?,
+        xattrs: wire::xattrs("xattrs", request.xattrs)?,
     };
     let stat = core
         .namespace

@@ -1,8 +1,10 @@
 //! The calls about extended attributes.
 
+use bytes::Bytes;
 use dfs_metadata::namespace::{Namespace, RemoveXattr, SetXattr};
 use dfs_proto::{Failure, v1, wire};
 use dfs_transport::Caller;
+use dfs_types::XattrName;
 
 use super::{convert, repeat};
 use crate::failure;
@@ -22,9 +24,17 @@ pub(super) async fn list(
     (caller, request): (Caller, v1::ListXattrsRequest),
 ) -> Result<v1::ListXattrsResponse, Failure> {
     let target = wire::target("target", request.target)?;
-    let names = namespace.xattrs(&caller.scope(), &target, !request.no_follow).await;
-    let names = names.map_err(|error| failure::of(&error))?;
-    Ok(v1::ListXattrsResponse { names: names.iter().map(dfs_types::XattrName::to_bytes).collect() })
+    let (scope, follow) = (caller.scope(), !request.no_follow);
+    let xattrs: Vec<_> = if request.values {
+        let found = namespace.xattr_values(&scope, &target, follow).await;
+        found.map_err(|error| failure::of(&error))?.into_iter().collect()
+    } else {
+        let found = namespace.xattrs(&scope, &target, follow).await;
+        let names = found.map_err(|error| failure::of(&error))?;
+        names.into_iter().map(|name| (name, Bytes::new())).collect()
+    };
+    let wire = |(name, value): (XattrName, Bytes)| v1::Xattr { name: name.to_bytes(), value };
+    Ok(v1::ListXattrsResponse { xattrs: xattrs.into_iter().map(wire).collect() })
 }
 
 pub(super) async fn set(

@@ -1,7 +1,7 @@
 //! A file of many extents: more than any commit or answer can hold.
 #![allow(clippy::unwrap_used)] // Like every check, it panics where an engine does not do its part.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dfs_types::{
@@ -88,6 +88,7 @@ async fn write(namespace: &Namespace) -> Vec<ChunkId> {
         size: EXTENTS * CHUNK_SIZE_MIN,
         attributes: Attributes::default(),
         precondition: Some(Precondition::Absent),
+        xattrs: BTreeMap::new(),
     };
     namespace.confirm(Scope::internal(), &confirm, Some(&repeat(1))).await.unwrap();
     chunks

@@ -155,6 +155,7 @@ pub(super) fn describe(
         symlink_target,
         replication_factor,
         change,
+        xattrs: record.xattrs.0.len() as u32,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Extended attributes.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use dfs_types::{Access, InodeId, Scope, Target, XattrName};
 
@@ -86,12 +88,37 @@ impl Namespace {
             Some(XattrValue::Inline(value)) => Ok(value),
             Some(XattrValue::Separate(_)) => {
                 let key = keys::xattr(inode, name);
-                let damaged =
-                    || Error::Damaged { key: keys::show(&key), what: "no value, but its name" };
-                let SeparateXattr(value) = tx.peek(&key).await?.ok_or_else(damaged)?;
+                let SeparateXattr(value) = tx.peek(&key).await?.ok_or_else(|| no_value(&key))?;
                 Ok(value)
             }
         }
+    }
+
+    /// All extended attributes with their values, as they are at one time.
+    pub async fn xattr_values(
+        &self,
+        scope: &Scope,
+        target: &Target,
+        follow: bool,
+    ) -> Result<BTreeMap<XattrName, Bytes>, Error> {
+        scope.require(Access::Read)?;
+        let mut tx = self.begin().await?;
+        let (inode, record) = tx.with_xattrs(target, follow).await?;
+        let keys: Vec<_> =
+            record.xattrs.separate().map(|(name, _)| keys::xattr(inode, name)).collect();
+        let mut separate = keys.iter().zip(tx.peek_many::<SeparateXattr>(&keys).await?);
+        let mut values = BTreeMap::new();
+        for (name, value) in record.xattrs.0 {
+            let value = match value {
+                XattrValue::Inline(value) => value,
+                XattrValue::Separate(_) => match separate.next() {
+                    Some((_, Some(SeparateXattr(value)))) => value,
+                    found => return Err(no_value(found.map_or(b"", |(key, _)| key))),
+                },
+            };
+            values.insert(name, value);
+        }
+        Ok(values)
     }
 
     /// The names of all extended attributes, in byte order; at most [`XattrName::PER_INODE`].
@@ -189,6 +216,20 @@ impl Transaction {
         Ok((inode, record.ok_or_else(|| gone(target, inode))?))
     }
 
+    /// Gives a new inode its extended attributes: at most [`XattrName::PER_INODE`] keys.
+    pub(super) fn add_xattrs(
+        &mut self,
+        inode: InodeId,
+        record: &mut Inode,
+        xattrs: &BTreeMap<XattrName, Bytes>,
+    ) {
+        let (named, separate) = Xattrs::split(xattrs);
+        for (name, value) in separate {
+            self.put(keys::xattr(inode, name), &SeparateXattr(value.clone()));
+        }
+        record.xattrs = named;
+    }
+
     /// Deletes the values that an inode has in records of their own: at most
     /// [`XattrName::PER_INODE`] keys.
     pub(super) fn delete_xattrs(&mut self, inode: InodeId, record: &Inode) {
@@ -196,6 +237,10 @@ impl Transaction {
             self.delete(keys::xattr(inode, name));
         }
     }
+}
+
+fn no_value(key: &[u8]) -> Error {
+    Error::Damaged { key: keys::show(key), what: "no value, but its name" }
 }
 
 fn missing(target: &Target, name: &XattrName) -> Error {

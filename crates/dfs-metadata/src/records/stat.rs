@@ -30,6 +30,8 @@ pub struct FileStat {
     pub replication_factor: u8,
     /// State of the inode, of a directory with its entries.
     pub change: Change,
+    /// Number of its extended attributes.
+    pub xattrs: u32,
 }
 
 impl Record for FileStat {
@@ -46,6 +48,7 @@ impl Record for FileStat {
         out.u8(self.replication_factor);
         out.number(self.change.incarnation.0);
         out.number(self.change.revision.0);
+        out.u32(self.xattrs);
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
@@ -64,6 +67,7 @@ impl Record for FileStat {
                 incarnation: Incarnation(input.number()?),
                 revision: Revision(input.number()?),
             },
+            xattrs: input.u32()?,
         })
     }
 }

@@ -408,11 +408,11 @@ fn node() -> impl Strategy<Value = Node> {
 }
 
 fn kept() -> impl Strategy<Value = Kept> {
-    let times = (time(), time(), small_number(), number(), number(), number());
+    let times = (time(), time(), small_number(), number(), number(), number(), small_number());
     let stat = (inode_id(), kind(), number(), attributes(), times, some_bytes(), any::<u8>());
     let stat = stat.prop_map(
         |(inode, kind, size, attributes, times, symlink_target, replication_factor)| {
-            let (ctime, born, nlink, rdev, incarnation, revision) = times;
+            let (ctime, born, nlink, rdev, incarnation, revision, xattrs) = times;
             Answer::Stat(FileStat {
                 inode,
                 kind,
@@ -428,6 +428,7 @@ fn kept() -> impl Strategy<Value = Kept> {
                     incarnation: Incarnation(incarnation),
                     revision: Revision(revision),
                 },
+                xattrs,
             })
         },
     );

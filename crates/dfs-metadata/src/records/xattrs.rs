@@ -31,6 +31,24 @@ impl XattrValue {
 }
 
 impl Xattrs {
+    /// Splits what a new inode gets into what lies in its record and the records of the others:
+    /// in byte order of their names, as long as they fit.
+    pub(crate) fn split(given: &BTreeMap<XattrName, Bytes>) -> (Self, Vec<(&XattrName, &Bytes)>) {
+        let (mut xattrs, mut separate, mut inline_bytes) = (Self::default(), Vec::new(), 0);
+        for (name, value) in given {
+            let len = name.as_bytes().len() + value.len();
+            let place = if inline_bytes + len <= Self::INLINE_BYTES_MAX {
+                inline_bytes += len;
+                XattrValue::Inline(value.clone())
+            } else {
+                separate.push((name, value));
+                XattrValue::Separate(value.len() as u32)
+            };
+            xattrs.0.insert(name.clone(), place);
+        }
+        (xattrs, separate)
+    }
+
     /// Names and values that lie in the record of the inode take at most this many bytes, so that
     /// listings stay cheap.
     pub(crate) const INLINE_BYTES_MAX: usize = 1 << 10;

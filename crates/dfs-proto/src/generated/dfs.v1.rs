@@ -61,6 +61,20 @@ pub struct FileStat {
     /// State of the inode; of a directory with its entries.
     #[prost(message, optional, tag = "11")]
     pub change: ::core::option::Option<Change>,
+    /// Number of its extended attributes.
+    #[prost(uint32, tag = "12")]
+    pub xattrs: u32,
+}
+/// An extended attribute.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Xattr {
+    /// Its name, with its namespace: user., trusted., security., or a POSIX ACL under system.; at most
+    /// 255 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub name: ::prost::bytes::Bytes,
+    /// Its value; at most 64 KiB.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: ::prost::bytes::Bytes,
 }
 /// The object of a call: exactly one of the three is set. A call about a name, which makes, renames
 /// or deletes it, takes no inode.
@@ -476,6 +490,10 @@ pub struct ConfirmRequest {
     /// What must hold of the name.
     #[prost(message, optional, tag = "6")]
     pub precondition: ::core::option::Option<Precondition>,
+    /// Extended attributes that the file has from the start: at most 64, with 256 KiB of names and
+    /// values, and no name twice.
+    #[prost(message, repeated, tag = "7")]
+    pub xattrs: ::prost::alloc::vec::Vec<Xattr>,
 }
 /// The file is there.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -801,7 +819,7 @@ pub struct GetXattrResponse {
     #[prost(bytes = "bytes", tag = "1")]
     pub value: ::prost::bytes::Bytes,
 }
-/// Asks for the names of all extended attributes.
+/// Asks for all extended attributes.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListXattrsRequest {
     /// Of what.
@@ -810,13 +828,16 @@ pub struct ListXattrsRequest {
     /// What a path names itself, even if it is a symlink.
     #[prost(bool, tag = "2")]
     pub no_follow: bool,
+    /// Asks for the values too.
+    #[prost(bool, tag = "3")]
+    pub values: bool,
 }
-/// The names of all extended attributes.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+/// All extended attributes, as they were at one time.
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListXattrsResponse {
-    /// In byte order; at most 64.
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    pub names: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// In byte order of the names; at most 64. The values are empty unless they were asked for.
+    #[prost(message, repeated, tag = "1")]
+    pub xattrs: ::prost::alloc::vec::Vec<Xattr>,
 }
 /// Sets an extended attribute. An inode has at most 64 of them, with 256 KiB of names and values.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1303,7 +1324,7 @@ pub mod coordinator_client {
                 .insert(GrpcMethod::new("dfs.v1.Coordinator", "GetXattr"));
             self.inner.unary(req, path, codec).await
         }
-        /// Lists the names of all extended attributes.
+        /// Lists all extended attributes.
         pub async fn list_xattrs(
             &mut self,
             request: impl tonic::IntoRequest<super::ListXattrsRequest>,
@@ -1495,7 +1516,7 @@ pub mod coordinator_server {
             tonic::Response<super::GetXattrResponse>,
             tonic::Status,
         >;
-        /// Lists the names of all extended attributes.
+        /// Lists all extended attributes.
         async fn list_xattrs(
             &self,
             request: tonic::Request<super::ListXattrsRequest>,

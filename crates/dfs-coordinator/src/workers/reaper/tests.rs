@@ -1,5 +1,6 @@
 //! Pressure, and the end of tombstones.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dfs_metadata::memory::MemoryEngine;
@@ -77,6 +78,7 @@ async fn write_and_delete(core: &Core) -> ChunkId {
         size: 5,
         attributes: Attributes::default(),
         precondition: None,
+        xattrs: BTreeMap::new(),
     };
     core.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
     let delete = Delete { target: path.into(), recursive: false, now: true, precondition: None };

@@ -1,5 +1,6 @@
 //! Runs that a seed decides: some clients, two coordinators, one store.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -226,6 +227,7 @@ impl Client {
                     size: *size,
                     attributes: Attributes::default(),
                     precondition: demand.map(precondition),
+                    xattrs: BTreeMap::new(),
                 };
                 namespace.confirm(Scope::internal(), &request, repeat).await.map(|stat| node(&stat))
             }

@@ -17,6 +17,7 @@ mod uploads;
 mod workers;
 mod xattrs;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -176,6 +177,7 @@ impl Fixture {
             chunks,
             attributes: Attributes { mode: 0o640, ..Attributes::default() },
             precondition: None,
+            xattrs: BTreeMap::new(),
         }
     }
 

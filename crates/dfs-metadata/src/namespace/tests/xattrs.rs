@@ -1,7 +1,5 @@
 //! Extended attributes.
 
-use std::collections::BTreeMap;
-
 use dfs_types::{ErrorCode, XattrName};
 use proptest::prelude::*;
 
@@ -124,6 +122,69 @@ async fn the_number_and_the_bytes_of_xattrs_are_bounded() {
     fixture.delete("/f", false, true).await.unwrap();
     fixture.reap(false).await;
     assert_eq!(fixture.count("y/").await, 0);
+}
+
+#[tokio::test]
+async fn file_appears_with_its_xattrs_whatever_they_and_its_chunks_need() {
+    let fixture = Fixture::new().await;
+    let of = |count: usize, len: usize| -> BTreeMap<_, _> {
+        let value = |number| Bytes::from(vec![number as u8; len]);
+        (0..count).map(|number| (name(&format!("user.{number:02}")), value(number))).collect()
+    };
+    let mut separate = 0;
+    for (chunks, xattrs) in [
+        (0, of(1, 0)),
+        (0, of(64, 4_000)),
+        (1, of(3, 100)),
+        (1, of(64, 4_000)),
+        (18, of(1, 60_000)),
+        (18, of(64, 4_000)),
+        (18, of(0, 0)),
+    ] {
+        let at = format!("/{chunks}-{}", xattrs.len());
+        let plan = fixture.plan(&at, chunks * CHUNK).await.unwrap();
+        let confirm = Confirm { xattrs: xattrs.clone(), ..fixture.confirm_of(&plan) };
+        let repeat = fixture.repeat();
+        let confirmed =
+            fixture.namespace.confirm(Scope::internal(), &confirm, Some(&repeat)).await.unwrap();
+        assert_eq!(confirmed.xattrs as usize, xattrs.len());
+        assert_eq!(fixture.stat(&at).await.unwrap(), confirmed);
+        let again = fixture.namespace.confirm(Scope::internal(), &confirm, Some(&repeat)).await;
+        assert_eq!(again.unwrap(), confirmed);
+        let found = fixture.namespace.xattr_values(Scope::internal(), &path(&at), true).await;
+        assert_eq!(found.unwrap(), xattrs);
+        separate += xattrs.values().filter(|value| value.len() >= 4_000).count();
+    }
+    assert_eq!(fixture.count("y/").await, separate);
+    fixture.is_clean().await;
+    // A file that replaces one has its own alone.
+    let replaced = fixture.put("/1-64", 5).await.unwrap();
+    assert_eq!(replaced.xattrs, 0);
+    for at in ["/0-1", "/0-64", "/1-3", "/1-64", "/18-1", "/18-64", "/18-0"] {
+        fixture.delete(at, false, true).await.unwrap();
+    }
+    fixture.clock.advance(Duration::from_hours(2));
+    fixture.reap(false).await;
+    assert_eq!(fixture.count("y/").await, 0);
+    fixture.is_clean().await;
+}
+
+#[tokio::test]
+async fn xattrs_that_a_file_cannot_have_are_refused_by_name() {
+    let fixture = Fixture::new().await;
+    let plan = fixture.plan("/f", CHUNK).await.unwrap();
+    for (count, len, refused) in
+        [(65, 1, "user.64"), (5, 60_000, "user.04"), (1, 65_537, "user.00")]
+    {
+        let value = Bytes::from(vec![0; len]);
+        let names = (0..count).map(|number| name(&format!("user.{number:02}")));
+        let xattrs = names.map(|name| (name, value.clone())).collect();
+        let confirm = Confirm { xattrs, ..fixture.confirm_of(&plan) };
+        let error = fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap_err();
+        assert!(error.to_string().contains(refused), "{error}");
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
+    }
+    assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
 }
 
 #[tokio::test]

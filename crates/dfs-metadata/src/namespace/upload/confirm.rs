@@ -1,7 +1,7 @@
 //! The commit that makes a file appear.
 
 use bytes::Bytes;
-use dfs_types::{Access, Attributes, FileKind, Precondition, Scope, Target};
+use dfs_types::{Access, Attributes, FileKind, Precondition, Scope, Target, XattrName};
 
 use super::stage::{Plans, extent_of};
 use super::token::Plan;
@@ -15,13 +15,18 @@ use crate::records::entry::Entry;
 use crate::records::extent::Extent;
 use crate::records::inode::{Content, File, Inode, Link, Times};
 use crate::records::upload::Upload;
+use crate::records::xattrs::Xattrs;
 use crate::{Error, keys};
 
-/// Chunks that the last commit can bring in by itself, up to three keys each, if their replicas are
-/// on few nodes.
+/// Chunks that the last commit can bring in by itself, if their replicas are on few nodes.
 const DIRECT_MAX: usize = 18;
 /// Distinct nodes that the last commit can name in its conditions.
 const DIRECT_NODES_MAX: usize = 24;
+/// Keys of chunks, and of extended attributes with records of their own, that the last commit can
+/// bring in.
+const DIRECT_KEYS_MAX: usize = DIRECT_MAX * KEYS_PER_CHUNK;
+/// Keys that bring in a chunk, at most.
+const KEYS_PER_CHUNK: usize = 3;
 /// Extents read at a time.
 const EXTENTS_STEP: usize = 1_000;
 
@@ -48,13 +53,15 @@ impl Namespace {
         scope.require(Access::Write)?;
         let plans = self.open_plans(&request.tokens)?;
         self.check_written(&plans, &request.chunks)?;
+        XattrName::check_all(&request.xattrs)
+            .map_err(|(name, error)| Error::Invalid { what: format!("{name}: {error}") })?;
         if request.size == 0 && repeat.is_none() {
             return Err(Error::SlotMissing);
         }
         let mut chunks: Vec<&WrittenChunk> = request.chunks.iter().collect();
         chunks.sort_by_key(|written| written.file_offset);
         let covered: u64 = request.chunks.iter().map(|written| written.seal.length).sum();
-        let is_direct = covered == request.size && fits_one_commit(&chunks);
+        let is_direct = covered == request.size && fits_one_commit(&chunks, request);
         if is_direct {
             check_cover(plans.first(), request.size, &mut chunks.iter().map(|w| piece(w)))?;
         } else if !chunks.is_empty() {
@@ -150,7 +157,8 @@ impl Namespace {
         let given = upload.request.attributes;
         let mode = given.mode & Attributes::MODE_MASK;
         let file = File { size, replication: plan.replicas, chunk_size: plan.chunk_size, single };
-        let record = Inode::new(Attributes { mode, ..given }, now, Content::File(file));
+        let mut record = Inode::new(Attributes { mode, ..given }, now, Content::File(file));
+        tx.add_xattrs(inode, &mut record, &upload.request.xattrs);
         self.link(tx, plan, upload.request.precondition).await?;
         tx.put(keys::inode(inode), &record);
         Ok(Answer::Stat(crate::namespace::stat::describe(inode, &record, None, tx.new_change())))
@@ -263,10 +271,13 @@ impl Namespace {
     }
 }
 
-fn fits_one_commit(chunks: &[&WrittenChunk]) -> bool {
+fn fits_one_commit(chunks: &[&WrittenChunk], request: &Confirm) -> bool {
+    let (_, separate) = Xattrs::split(&request.xattrs);
+    let keys = chunks.len() * KEYS_PER_CHUNK + separate.len();
     let receipts = chunks.iter().flat_map(|written| &written.receipts);
     let nodes: std::collections::BTreeSet<_> = receipts.map(|receipt| receipt.node).collect();
-    chunks.len() <= DIRECT_MAX && nodes.len() <= DIRECT_NODES_MAX
+    // Extended attributes alone always fit.
+    chunks.is_empty() || (keys <= DIRECT_KEYS_MAX && nodes.len() <= DIRECT_NODES_MAX)
 }
 
 fn piece(written: &WrittenChunk) -> (u64, u64) {

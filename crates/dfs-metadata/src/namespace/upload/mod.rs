@@ -5,9 +5,12 @@ mod plan;
 mod stage;
 mod token;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use dfs_types::{
     Attributes, ChunkId, ChunkSeal, InodeId, NodeId, Precondition, Receipt, Target, Timestamp,
+    XattrName,
 };
 
 use super::Namespace;
@@ -124,4 +127,6 @@ pub struct Confirm {
     pub attributes: Attributes,
     /// What must hold of the name.
     pub precondition: Option<Precondition>,
+    /// Extended attributes, within the bounds of [`XattrName`].
+    pub xattrs: BTreeMap<XattrName, Bytes>,
 }
