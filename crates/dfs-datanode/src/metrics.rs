@@ -13,7 +13,7 @@ const METHODS: &[&str] = &[
     "ChunkDataStream",
     "RetrieveChunk",
     "ReportCorrupt",
-    "ReplicateChunk",
+    "BuildReplica",
     "DeleteChunks",
     "ListChunks",
 ];
@@ -68,8 +68,8 @@ pub(crate) struct Counts {
     pub(crate) set_aside: Counter,
     /// Replicas dropped from a session.
     pub(crate) dropped_replicas: Counter,
-    /// Replicas made on other nodes as a coordinator ordered it.
-    pub(crate) replicated: Counter,
+    /// Replicas built here as a coordinator ordered it.
+    pub(crate) built: Counter,
     /// Replicas deleted.
     pub(crate) deleted: Counter,
 }
@@ -130,9 +130,9 @@ impl Counts {
                 "dfs_datanode_dropped_replicas_total",
                 "Replicas that left the set of a session.",
             ),
-            replicated: metrics.counter(
-                "dfs_datanode_replicated_total",
-                "Replicas made on other nodes as a coordinator ordered it.",
+            built: metrics.counter(
+                "dfs_datanode_built_total",
+                "Replicas built here from those of other nodes, as a coordinator ordered it.",
             ),
             deleted: metrics.counter("dfs_datanode_deleted_total", "Replicas deleted."),
         }

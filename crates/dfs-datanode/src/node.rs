@@ -51,9 +51,9 @@ pub(crate) struct Node {
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) waiting_reads: Semaphore,
     pub(crate) calls: CallLimits,
-    pub(crate) replications: Arc<Semaphore>,
-    /// Bounds what copying to other nodes reads.
-    pub(crate) throttle: Throttle,
+    pub(crate) builds: Arc<Semaphore>,
+    /// Bounds the bytes that builds move in and out.
+    pub(crate) movement: Throttle,
     pub(crate) id: NodeId,
     /// Tells this process from another one with equal disks.
     pub(crate) instance: u64,
@@ -92,8 +92,8 @@ impl Node {
             reads: Arc::new(Semaphore::new(settings.reads)),
             waiting_reads: grpc::waiting_reads(),
             calls: CallLimits::default(),
-            replications: Arc::new(Semaphore::new(settings.replications)),
-            throttle: Throttle::new(settings.replication_bytes_per_second),
+            builds: Arc::new(Semaphore::new(settings.builds)),
+            movement: Throttle::new(settings.move_bytes_per_second),
             settings,
             store,
             pool,

@@ -43,7 +43,7 @@ pub struct Settings {
     /// Chunks that other datanodes may be writing to this node at the same time. These have slots
     /// of their own, so that nodes never wait for each other in a ring.
     pub replica_sessions: usize,
-    /// Streams to replicas that this node may have open at the same time, those of repair included.
+    /// Streams to replicas that this node may have open at the same time.
     pub replication_streams: usize,
     /// Durable replicas that this node demands of each chunk it takes from a client. The cluster's
     /// minimum holds where it is greater.
@@ -56,10 +56,11 @@ pub struct Settings {
     pub window_bytes: u64,
     /// Reads served at the same time; some more wait.
     pub reads: usize,
-    /// Chunks copied to other nodes at the same time, as coordinators order it.
-    pub replications: usize,
-    /// Bytes in a second that such copying may read; without a bound when 0.
-    pub replication_bytes_per_second: u64,
+    /// Replicas built here at the same time, as coordinators order it.
+    pub builds: usize,
+    /// Bytes a second that builds here, and builds of other nodes from here, may move together; 0
+    /// for no bound.
+    pub move_bytes_per_second: u64,
     /// Milliseconds that sessions and calls under way may still take after the order to stop.
     pub drain_ms: u64,
     /// The newest write level that is read. Below that of the release only where one build plays
@@ -136,8 +137,8 @@ impl Default for Settings {
             replica_stall_ms: 5_000,
             window_bytes: 96 << 20,
             reads: 64,
-            replications: 4,
-            replication_bytes_per_second: 200 << 20,
+            builds: 2,
+            move_bytes_per_second: 64 << 20,
             drain_ms: 10_000,
             level: Level::NEWEST,
         }
@@ -180,7 +181,7 @@ impl Settings {
             ("replica_sessions", self.replica_sessions, 65_536),
             ("replication_streams", self.replication_streams, 65_536),
             ("reads", self.reads, 4_096),
-            ("replications", self.replications, 256),
+            ("builds", self.builds, 256),
         ] {
             if !(1..=max).contains(&value) {
                 return wrong(setting, "is 0, or too large");

@@ -139,6 +139,7 @@ impl From<Frame> for v1::ChunkFrame {
             total_crc32c: seal.map_or(0, |seal| seal.crc32c.0),
             total_sha256: seal
                 .map_or_else(Bytes::new, |seal| Bytes::copy_from_slice(&seal.sha256.0)),
+            origin: None,
         }
     }
 }

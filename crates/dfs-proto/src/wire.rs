@@ -350,6 +350,8 @@ pub fn frame(field: &'static str, frame: v1::ChunkFrame) -> Result<Frame, FieldE
         total_length,
         total_crc32c,
         total_sha256,
+        // Not a part of the frame: whoever asked for it takes it out before.
+        origin: _,
     } = frame;
     let seal = if is_final {
         Some(ChunkSeal {

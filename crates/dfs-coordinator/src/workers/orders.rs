@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::ReplicaId;
+use dfs_proto::v1::build_replica_response::Outcome;
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId};
-use dfs_proto::{Failure, MESSAGE_LEN_MAX, v1};
+use dfs_proto::{Failure, FieldError, MESSAGE_LEN_MAX, v1};
 use dfs_transport::ClientChannel;
-use dfs_types::{ChunkId, DiskId, ErrorCode, NodeId, Part, Receipt, ReplicaRef};
+use dfs_types::{ChunkId, ChunkSeal, DiskId, ErrorCode, NodeId, Part, Receipt, ReplicaRef};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
@@ -25,13 +26,20 @@ pub(super) fn replica_ref(chunk: ChunkId, replica: ReplicaId, disk: DiskId) -> R
     ReplicaRef { chunk, part: Part(replica.part), disk, stamp: replica.stamp }
 }
 
-/// What became of an order to copy a chunk.
-pub(super) struct Replicated {
-    pub(super) receipts: Vec<Receipt>,
-    /// Targets that said that they hold the chunk already.
-    pub(super) occupied: Vec<NodeId>,
-    /// What the targets that did not work said.
-    pub(super) complaints: Vec<String>,
+/// What became of an order to build a replica.
+pub(super) struct Build {
+    /// `None` when no source gave the whole chunk.
+    pub(super) outcome: Option<BuildOutcome>,
+    /// Sources that failed, with their codes and why.
+    pub(super) failed: Vec<(NodeId, Option<ErrorCode>, String)>,
+}
+
+/// How a build ended.
+pub(super) enum BuildOutcome {
+    /// The replica is durable; every byte of it was verified.
+    Built(Receipt),
+    /// A replica was there before, and was left alone.
+    Existing(ReplicaRef),
 }
 
 /// Makes a node delete replicas: disk and stamp keep a late order from hitting a later replica.
@@ -53,67 +61,55 @@ pub(super) async fn delete(
     Ok(failed.map(|replica| wire::replica("failed", Some(replica))).collect::<Result<_, _>>()?)
 }
 
-/// Makes `source` replica a chunk of so many bytes to other nodes.
-pub(super) async fn replicate(
+/// Makes `target` build a replica of a chunk from those of `sources`, asked in this order.
+pub(super) async fn build(
     core: &Core,
     lease: &LeaseGrant,
-    source: NodeId,
-    (chunk, length): (ChunkId, u64),
-    targets: &[NodeId],
-) -> Result<Replicated, Failure> {
+    target: NodeId,
+    (chunk, seal): (ChunkId, ChunkSeal),
+    sources: &[(NodeId, ReplicaRef)],
+) -> Result<Build, Failure> {
     let now = Instant::now();
-    let targets = {
+    let sources = {
         let registry = core.registry();
-        let views = targets.iter().filter_map(|node| registry.view(*node, now));
-        views.map(|view| location(&view)).collect()
+        let source = |(node, replica): &(NodeId, ReplicaRef)| {
+            let node = location(&registry.view(*node, now)?);
+            Some(v1::BuildSource { node: Some(node), replica: Some((*replica).into()) })
+        };
+        sources.iter().filter_map(source).collect()
     };
-    let request = v1::ReplicateRequest {
+    let request = v1::BuildReplicaRequest {
         chunk_id: chunk.to_wire(),
-        targets,
+        part: Part::WHOLE.0.into(),
+        length: seal.length,
+        crc32c: seal.crc32c.0,
+        sha256: bytes::Bytes::copy_from_slice(&seal.sha256.0),
+        sources,
         lease_epoch: lease.epoch.0,
-        node_id: source.to_wire(),
+        node_id: target.to_wire(),
     };
-    let mut client = client(core, source)?;
-    let timeouts = TIMEOUTS + Duration::from_secs(length / SLOWEST);
-    let answer = within(timeouts, client.replicate_chunk(request)).await?;
-    let mut replicated = Replicated {
-        receipts: answer
-            .receipts
-            .into_iter()
-            .map(|receipt| wire::receipt("receipts", receipt))
-            .collect::<Result<_, _>>()?,
-        occupied: Vec::new(),
-        complaints: Vec::new(),
-    };
-    for failed in answer.failed {
-        let node = wire::id("failed.node_id", &failed.node_id)?;
-        if failed.code == ErrorCode::AlreadyExists.name() {
-            replicated.occupied.push(node);
+    let mut client = client(core, target)?;
+    let timeouts = TIMEOUTS + Duration::from_secs(seal.length / SLOWEST);
+    let answer = within(timeouts, client.build_replica(request)).await?;
+    let outcome = match answer.outcome {
+        None => None,
+        Some(Outcome::Existing(existing)) => {
+            let replica = wire::replica("existing.replica", existing.replica)?;
+            Some(BuildOutcome::Existing(replica))
         }
-        replicated.complaints.push(format!("{node}: {}", failed.message));
-    }
-    Ok(replicated)
-}
-
-/// Which replica of a chunk a node holds, if any.
-pub(super) async fn find(
-    core: &Core,
-    node: NodeId,
-    chunk: ChunkId,
-) -> Result<Option<ReplicaRef>, Failure> {
-    let after = chunk.0.checked_sub(1).map(ChunkId);
-    let after = after.map_or_else(bytes::Bytes::new, dfs_proto::wire::WireId::to_wire);
-    let mut client = client(core, node)?;
-    let listing = async {
-        let request = v1::ListChunksRequest { after, limit: 1, node_id: node.to_wire() };
-        let mut pages = client.list_chunks(request).await?.into_inner();
-        let first = pages.message().await?.and_then(|page| page.chunks.into_iter().next());
-        Ok(tonic::Response::new(first))
+        Some(Outcome::Built(receipt)) => {
+            let receipt = wire::receipt("built", receipt)?;
+            if (receipt.node, receipt.chunk, receipt.part) != (target, chunk, Part::WHOLE) {
+                return Err(FieldError::new("built", "is of another replica").into());
+            }
+            Some(BuildOutcome::Built(receipt))
+        }
     };
-    let listed = within(TIMEOUTS, listing).await?;
-    let Some(listed) = listed else { return Ok(None) };
-    let replica = wire::replica("chunks.replica", listed.replica)?;
-    Ok((replica.chunk == chunk).then_some(replica))
+    let failed = answer.failed.into_iter().map(|failed| {
+        let node = wire::id("failed.node_id", &failed.node_id)?;
+        Ok((node, ErrorCode::from_name(&failed.code), failed.message))
+    });
+    Ok(Build { outcome, failed: failed.collect::<Result<_, Failure>>()? })
 }
 
 fn client(core: &Core, node: NodeId) -> Result<DataNodeClient<ClientChannel>, Failure> {

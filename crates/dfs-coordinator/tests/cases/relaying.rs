@@ -229,8 +229,8 @@ async fn turned_off_it_says_what_to_do() {
 async fn orders_among_servers_are_not_relayed() {
     let cluster = Cluster::start(1).await;
     let mut client = client(&cluster).await;
-    let request = v1::ReplicateRequest { lease_epoch: 1, ..v1::ReplicateRequest::default() };
-    assert_eq!(refused(client.replicate_chunk(to(1, request)).await), ErrorCode::PermissionDenied);
+    let request = v1::BuildReplicaRequest { lease_epoch: 1, ..Default::default() };
+    assert_eq!(refused(client.build_replica(to(1, request)).await), ErrorCode::PermissionDenied);
     let request = v1::DeleteChunksRequest { lease_epoch: 1, ..Default::default() };
     assert_eq!(refused(client.delete_chunks(to(1, request)).await), ErrorCode::PermissionDenied);
     let request = v1::ListChunksRequest::default();

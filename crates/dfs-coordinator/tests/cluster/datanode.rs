@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
+use dfs_proto::v1::build_replica_response::Outcome;
 use dfs_proto::v1::data_node_server::{DataNode, DataNodeServer};
 use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::{Failure, v1};
@@ -58,7 +59,7 @@ struct State {
 /// The processes there were.
 static INSTANCES: AtomicU64 = AtomicU64::new(1);
 
-/// The neighbours that ReplicateChunk reaches, by address.
+/// The nodes that BuildReplica pulls from, by address.
 pub(crate) type Neighbours = Arc<Mutex<BTreeMap<String, Arc<FakeDataNode>>>>;
 
 pub(crate) struct FakeDataNode {
@@ -354,26 +355,39 @@ impl FakeDataNode {
         Ok(())
     }
 
-    fn replicate(&self, request: &v1::ReplicateRequest) -> Result<v1::ReplicateResponse, Status> {
+    /// Builds from the first source that holds the chunk.
+    fn build(&self, request: &v1::BuildReplicaRequest) -> v1::BuildReplicaResponse {
         let chunk = ChunkId::from_slice(&request.chunk_id).unwrap();
-        let replica = self.holds(chunk).ok_or_else(|| Status::not_found("no such chunk"))?;
-        self.state.lock().unwrap().replicated.push(chunk);
-        let mut response = v1::ReplicateResponse::default();
-        for target in &request.targets {
-            let node_id = target.node_id.clone();
-            let target = self.neighbours.lock().unwrap().get(&target.address).cloned().unwrap();
-            if target.holds(chunk).is_some() {
-                response.failed.push(v1::DroppedReplica {
-                    node_id,
-                    code: "ALREADY_EXISTS".to_owned(),
-                    message: "the chunk is there".to_owned(),
-                });
-                continue;
-            }
-            let receipt = target.write_sum(chunk, replica.length, replica.crc32c);
-            response.receipts.push(to_wire(&receipt));
+        let mut response = v1::BuildReplicaResponse::default();
+        if let Some(held) = self.holds(chunk) {
+            let replica = Some(v1::ReplicaRef {
+                chunk_id: request.chunk_id.clone(),
+                part: 0,
+                disk_id: self.disk.to_bytes().to_vec().into(),
+                stamp: held.stamp.0,
+            });
+            let existing = v1::ExistingReplica { replica, is_set_aside: false };
+            response.outcome = Some(Outcome::Existing(existing));
+            return response;
         }
-        Ok(response)
+        for source in &request.sources {
+            let (location, named) =
+                (source.node.as_ref().unwrap(), source.replica.as_ref().unwrap());
+            let node = self.neighbours.lock().unwrap().get(&location.address).cloned().unwrap();
+            let held = node.holds(chunk).filter(|held| held.stamp.0 == named.stamp);
+            if let Some(held) = held {
+                node.state.lock().unwrap().replicated.push(chunk);
+                let receipt = self.write_sum(chunk, held.length, held.crc32c);
+                response.outcome = Some(Outcome::Built(to_wire(&receipt)));
+                return response;
+            }
+            response.failed.push(v1::DroppedReplica {
+                node_id: location.node_id.clone(),
+                code: "NOT_FOUND".to_owned(),
+                message: "no such chunk".to_owned(),
+            });
+        }
+        response
     }
 
     fn delete(&self, request: &v1::DeleteChunksRequest) -> v1::DeleteChunksResponse {
@@ -490,12 +504,12 @@ impl DataNode for Handler {
         Err(Status::unimplemented("a fake has no data"))
     }
 
-    async fn replicate_chunk(
+    async fn build_replica(
         &self,
-        request: Request<v1::ReplicateRequest>,
-    ) -> Result<Response<v1::ReplicateResponse>, Status> {
+        request: Request<v1::BuildReplicaRequest>,
+    ) -> Result<Response<v1::BuildReplicaResponse>, Status> {
         self.0.check_epoch(request.get_ref().lease_epoch)?;
-        Ok(Response::new(self.0.replicate(request.get_ref())?))
+        Ok(Response::new(self.0.build(request.get_ref())))
     }
 
     async fn delete_chunks(

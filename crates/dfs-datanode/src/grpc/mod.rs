@@ -1,10 +1,11 @@
 //! The service `DataNode`: each call parses what came over the wire once, asks, and answers.
 
+mod build;
 mod bulk;
 mod pace;
 mod prepare;
+mod pull;
 mod replicas;
-mod replicate;
 mod retrieve;
 mod stream;
 
@@ -86,12 +87,12 @@ impl DataNode for Handler {
         Ok(Response::new(replicas::report_corrupt(&self.0, request).await?))
     }
 
-    async fn replicate_chunk(
+    async fn build_replica(
         &self,
-        request: Request<v1::ReplicateRequest>,
-    ) -> Result<Response<v1::ReplicateResponse>, Status> {
+        request: Request<v1::BuildReplicaRequest>,
+    ) -> Result<Response<v1::BuildReplicaResponse>, Status> {
         let (_, request) = split(request)?;
-        Ok(Response::new(replicate::run(&self.0, request).await?))
+        Ok(Response::new(build::run(&self.0, request).await?))
     }
 
     async fn delete_chunks(

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::Error;
 use crate::node::Node;
-use crate::sessions::{Sender, Slot};
+use crate::sessions::Sender;
 use crate::settings::COPIES_MAX;
 
 /// How long a replica may take to get ready.
@@ -52,7 +52,7 @@ pub(super) async fn run(
     let slot = node.sessions.take_slot(sender, replicas.len())?;
     let writer = node.store.create(header).await?;
     let (has_ended, window) = (slot.has_ended(), slot.window());
-    let sink = NodeSink { node: node.clone(), writer: Some(writer), _slot: slot };
+    let sink = NodeSink::new(node.clone(), writer, slot);
 
     let of_replicas = v1::ChunkMeta {
         cluster_id: membership.cluster.to_wire(),
@@ -174,15 +174,21 @@ pub(super) async fn prepare_downstream(
     Ok(Downstream { node: replica.id, session, link: Arc::new(GrpcLink::new(channel)) })
 }
 
-/// Writes a chunk to the store of this node.
-struct NodeSink {
+/// Writes a chunk to the store of this node, and holds the place `P` of its writer meanwhile.
+pub(super) struct NodeSink<P> {
     node: Arc<Node>,
     writer: Option<Box<dyn ChunkWriter>>,
-    _slot: Slot,
+    _place: P,
+}
+
+impl<P> NodeSink<P> {
+    pub(super) fn new(node: Arc<Node>, writer: Box<dyn ChunkWriter>, place: P) -> Self {
+        Self { node, writer: Some(writer), _place: place }
+    }
 }
 
 #[async_trait]
-impl Sink for NodeSink {
+impl<P: Send> Sink for NodeSink<P> {
     async fn append(&mut self, frame: Frame) -> Result<(), dfs_streamer::Error> {
         let writer = self.writer.as_mut().ok_or(dfs_streamer::Error::UnknownSession)?;
         let bytes = frame.data.len() as u64;
@@ -205,7 +211,7 @@ impl Sink for NodeSink {
     }
 }
 
-impl Drop for NodeSink {
+impl<P> Drop for NodeSink<P> {
     fn drop(&mut self) {
         if self.writer.is_some() {
             self.node.counts.failed_sessions.increment();

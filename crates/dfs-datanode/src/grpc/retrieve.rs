@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_chunkstore::Blocks;
+use dfs_chunkstore::{Blocks, ChunkHeader};
 use dfs_proto::{v1, wire};
 use dfs_transport::spawn_in_request;
 use dfs_types::{ChunkSeal, ClusterId, Frame};
@@ -47,6 +47,12 @@ pub(super) async fn run(
     };
     // The first read tells whether there is anything to be served.
     let first = node.read(replica, offset, end - offset).await?;
+    let for_build = request.for_build;
+    let mut origin = None;
+    if for_build {
+        let ChunkHeader { inode, path, file_offset, .. } = node.store.header(chunk).await?;
+        origin = Some(v1::ChunkOrigin { inode: inode.0, path, file_offset });
+    }
     let (mut frames, outgoing) = PacedSender::channel(FRAMES_AHEAD);
     let node = node.clone();
     spawn_in_request(async move {
@@ -59,9 +65,13 @@ pub(super) async fn run(
             };
             let at = blocks.offset + blocks.data.len() as u64;
             let is_last = at >= end || blocks.data.is_empty();
+            if for_build {
+                node.movement.take(blocks.data.len() as u64).await;
+            }
             let bytes = blocks.data.len() as u64;
             node.counts.bytes_out.add(bytes);
-            frames = match frames.send(frame(blocks, replica.seal), bytes).await {
+            let frame = v1::ChunkFrame { origin: origin.take(), ..frame(blocks, replica.seal) };
+            frames = match frames.send(frame, bytes).await {
                 Ok(frames) if !is_last => frames,
                 _ => return,
             };

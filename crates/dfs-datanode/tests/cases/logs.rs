@@ -7,7 +7,7 @@ use dfs_proto::v1;
 use dfs_transport::with_request_id;
 use dfs_types::{ChunkId, ErrorCode, RequestId};
 
-use crate::cluster::{Cluster, frames, meant, meta, meta_for, settings};
+use crate::cluster::{Cluster, build, frames, meta, meta_for, settings};
 
 /// Of no other test.
 const CHUNK: u128 = 0xc0_ffee;
@@ -78,13 +78,8 @@ async fn one_id_is_in_all_lines_about_a_chunk() {
         stream.end().await.unwrap_err()
     });
     assert_eq!(code.await, ErrorCode::InvalidArgument);
-    let replicate = v1::ReplicateRequest {
-        chunk_id: meta(CHUNK).chunk_id,
-        targets: vec![fourth.location()],
-        lease_epoch: 1,
-        node_id: meant(1),
-    };
-    with_request_id(repair, first.client().replicate_chunk(replicate)).await.unwrap();
+    let build = build(&fourth, CHUNK, b"data", &[&first]).await;
+    with_request_id(repair, fourth.client().build_replica(build)).await.unwrap();
 
     let id = |id: RequestId| format!("request{{id={id} ");
     let count = |text: &str, request| {
@@ -104,9 +99,9 @@ async fn one_id_is_in_all_lines_about_a_chunk() {
         ("answered call=\"/dfs.v1.DataNode/ChunkDataStream\" code=Ok", put, 3),
         ("a stream ended early", refused, 1),
         ("answered call=\"/dfs.v1.DataNode/ChunkDataStream\" code=InvalidArgument", refused, 1),
-        ("copied a chunk", repair, 1),
+        ("built a replica", repair, 1),
         ("sealed a chunk", repair, 1),
-        ("answered call=\"/dfs.v1.DataNode/ReplicateChunk\" code=Ok", repair, 1),
+        ("answered call=\"/dfs.v1.DataNode/BuildReplica\" code=Ok", repair, 1),
     ] {
         assert_eq!(count(text, request), times, "{text}: {:?}", lines.with(text));
     }

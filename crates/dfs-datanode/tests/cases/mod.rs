@@ -1,6 +1,7 @@
 //! One file for each kind of behaviour.
 
 mod bounds;
+mod building;
 mod coordinators;
 mod frames;
 mod life;

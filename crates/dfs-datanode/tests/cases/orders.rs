@@ -5,7 +5,7 @@ use dfs_proto::wire::WireId as _;
 use dfs_types::{DiskId, ErrorCode, Receipt, SealKey};
 
 use crate::cluster::coordinator::KEY;
-use crate::cluster::{Cluster, Node, meant, meta, refused, replica_of, settings};
+use crate::cluster::{Cluster, Node, build, meant, meta, refused, replica_of, settings};
 
 /// An order to node 1.
 fn delete(replica: &v1::ReplicaRef, lease_epoch: u64) -> v1::DeleteChunksRequest {
@@ -26,19 +26,17 @@ async fn an_order_of_an_older_lease_is_refused() {
     let unknown = v1::ReplicaRef { chunk_id: meta(9).chunk_id, ..replica.clone() };
     assert_eq!(deleted(&node, delete(&unknown, 5)).await, 0);
     assert_eq!(refused(node.client().delete_chunks(delete(&replica, 4)).await), ErrorCode::Stale);
-    let replicate = |lease_epoch| v1::ReplicateRequest {
-        chunk_id: meta(1).chunk_id,
-        targets: vec![other.location()],
-        lease_epoch,
-        node_id: meant(1),
-    };
-    assert_eq!(refused(node.client().replicate_chunk(replicate(4)).await), ErrorCode::Stale);
-    assert_eq!((node.store.sealed().await.len(), other.store.sealed().await.len()), (1, 0));
+    other.write(2, b"data").await;
+    let order = build(&node, 2, b"data", &[&other]).await;
+    let build = |lease_epoch| v1::BuildReplicaRequest { lease_epoch, ..order.clone() };
+    assert_eq!(refused(node.client().build_replica(build(4)).await), ErrorCode::Stale);
+    assert_eq!(node.store.sealed().await.len(), 1);
     // The same epoch goes on, and a newer one takes over.
-    node.client().replicate_chunk(replicate(6)).await.unwrap();
+    node.client().build_replica(build(6)).await.unwrap();
+    assert_eq!(node.store.sealed().await.len(), 2);
     assert_eq!(refused(node.client().delete_chunks(delete(&replica, 5)).await), ErrorCode::Stale);
     assert_eq!(deleted(&node, delete(&replica, 6)).await, 1);
-    assert_eq!((node.store.sealed().await.len(), other.store.sealed().await.len()), (0, 1));
+    assert_eq!(node.store.sealed().await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,12 +84,9 @@ async fn what_is_meant_for_another_node_is_refused() {
     assert_eq!(refused(node.client().delete_chunks(delete).await), ErrorCode::Unavailable);
     let list = v1::ListChunksRequest { node_id: other.clone(), ..Default::default() };
     assert_eq!(refused(node.client().list_chunks(list).await), ErrorCode::Unavailable);
-    let replicate = v1::ReplicateRequest {
-        chunk_id: meta(1).chunk_id,
-        node_id: other.clone(),
-        ..Default::default()
-    };
-    assert_eq!(refused(node.client().replicate_chunk(replicate).await), ErrorCode::Unavailable);
+    let build = build(&node, 3, b"data", &[&node]).await;
+    let build = v1::BuildReplicaRequest { node_id: other.clone(), ..build };
+    assert_eq!(refused(node.client().build_replica(build).await), ErrorCode::Unavailable);
     let report = v1::CorruptReport { replica: replica.clone(), node_id: other.clone(), block: 0 };
     assert_eq!(refused(node.client().report_corrupt(report).await), ErrorCode::Unavailable);
     let prepare = v1::ChunkMeta { node_id: other.clone(), ..meta(2) };

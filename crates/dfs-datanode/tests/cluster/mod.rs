@@ -8,14 +8,14 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_chunkstore::Pool;
+use dfs_chunkstore::{ChunkStore as _, Pool};
 use dfs_datanode::{Components, Error, Handle, JoinSecret, Service, Settings};
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::WireId as _;
 use dfs_proto::{Failure, v1};
 use dfs_runtime::{Shutdown, Trigger};
 use dfs_transport::{Channels, ClientChannel, MemoryNetwork, Security};
-use dfs_types::{ChunkId, ErrorCode, NodeId, SeededRandom};
+use dfs_types::{ChunkId, Crc32c, ErrorCode, NodeId, SeededRandom, Sha256};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
@@ -194,4 +194,34 @@ pub(crate) fn replica_meta(chunk: u128) -> v1::ChunkMeta {
 pub(crate) fn meta_for(chunk: u128, replicas: &[&Node]) -> v1::ChunkMeta {
     let replicas = replicas.iter().map(|replica| replica.location()).collect();
     v1::ChunkMeta { replicas, ..meta(chunk) }
+}
+
+/// An order to `target` to build a replica of a chunk with these bytes.
+pub(crate) async fn build(
+    target: &Node,
+    chunk: u128,
+    data: &[u8],
+    sources: &[&Node],
+) -> v1::BuildReplicaRequest {
+    let mut from = Vec::new();
+    for source in sources {
+        let held = source.store.memory.stat(ChunkId(chunk)).await.unwrap();
+        let none = v1::ReplicaRef {
+            chunk_id: ChunkId(chunk).to_wire(),
+            disk_id: source.handle.node_id().to_wire(),
+            ..v1::ReplicaRef::default()
+        };
+        let replica = held.map_or(none, |held| held.replica().into());
+        from.push(v1::BuildSource { node: Some(source.location()), replica: Some(replica) });
+    }
+    v1::BuildReplicaRequest {
+        part: 0,
+        chunk_id: ChunkId(chunk).to_wire(),
+        length: data.len() as u64,
+        crc32c: Crc32c::of(data).0,
+        sha256: Sha256::of(data).0.to_vec().into(),
+        sources: from,
+        lease_epoch: 1,
+        node_id: target.handle.node_id().to_wire(),
+    }
 }

@@ -34,17 +34,28 @@ pub(crate) struct TestStore {
     hung: watch::Sender<usize>,
     /// Verifications of whole replicas.
     verified: watch::Sender<usize>,
+    /// Reads from this offset on give a wrong first byte.
+    damaged_from: watch::Sender<u64>,
 }
 
 impl TestStore {
     pub(crate) fn new(node: NodeId) -> Self {
-        let memory = MemoryStore::new(node, CAPACITY);
+        Self::with_capacity(node, CAPACITY)
+    }
+
+    pub(crate) fn with_capacity(node: NodeId, capacity: u64) -> Self {
         Self {
-            memory,
+            memory: MemoryStore::new(node, capacity),
             hangs: watch::Sender::new(None),
             hung: watch::Sender::new(0),
             verified: watch::Sender::new(0),
+            damaged_from: watch::Sender::new(u64::MAX),
         }
+    }
+
+    /// Damages all chunks from this offset on.
+    pub(crate) fn damage_from(&self, offset: u64) {
+        self.damaged_from.send_replace(offset);
     }
 
     pub(crate) fn hang(&self, hang: Hang) {
@@ -120,7 +131,13 @@ impl ChunkStore for TestStore {
     }
 
     async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError> {
-        self.memory.read(chunk, offset, length).await
+        let mut blocks = self.memory.read(chunk, offset, length).await?;
+        if offset >= *self.damaged_from.borrow() {
+            let mut data = blocks.data.to_vec();
+            data[0] ^= 1;
+            blocks.data = data.into();
+        }
+        Ok(blocks)
     }
 
     async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError> {

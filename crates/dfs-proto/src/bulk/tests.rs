@@ -14,6 +14,7 @@ fn frame(data: &[u8]) -> v1::ChunkFrame {
         total_length: 7,
         total_crc32c: 9,
         total_sha256: Bytes::from_static(&[5; 32]),
+        origin: Some(v1::ChunkOrigin { inode: 3, path: "/f".into(), file_offset: 0 }),
     }
 }
 

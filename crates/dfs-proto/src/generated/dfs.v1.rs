@@ -231,6 +231,22 @@ pub struct ChunkFrame {
     /// With `is_final`: sha256 of the whole chunk; 32 bytes.
     #[prost(bytes = "bytes", tag = "7")]
     pub total_sha256: ::prost::bytes::Bytes,
+    /// Set on the first frame for a node that builds a replica.
+    #[prost(message, optional, tag = "8")]
+    pub origin: ::core::option::Option<ChunkOrigin>,
+}
+/// What a chunk was written for, kept beside its bytes for recovery alone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChunkOrigin {
+    /// The inode.
+    #[prost(uint64, tag = "1")]
+    pub inode: u64,
+    /// Its path at that time.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub path: ::prost::bytes::Bytes,
+    /// Where in the file the chunk started.
+    #[prost(uint64, tag = "3")]
+    pub file_offset: u64,
 }
 /// What an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -2633,6 +2649,10 @@ pub struct RetrieveRequest {
     /// when empty.
     #[prost(bytes = "bytes", tag = "5")]
     pub node_id: ::prost::bytes::Bytes,
+    /// A replica is being built from it: the first frame names the origin of the chunk, and the bytes
+    /// count against what the node may move in a second.
+    #[prost(bool, tag = "6")]
+    pub for_build: bool,
 }
 /// A block that a reader found wrong.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2655,31 +2675,78 @@ pub struct CorruptVerdict {
     #[prost(bool, tag = "1")]
     pub set_aside: bool,
 }
-/// Replicas a chunk.
+/// Orders a replica to be built.
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ReplicateRequest {
+pub struct BuildReplicaRequest {
     /// The chunk; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub chunk_id: ::prost::bytes::Bytes,
-    /// Where to; tried in parallel.
-    #[prost(message, repeated, tag = "2")]
-    pub targets: ::prost::alloc::vec::Vec<NodeLocation>,
-    /// Of the worker lease of the coordinator that asks.
-    #[prost(uint64, tag = "3")]
-    pub lease_epoch: u64,
-    /// The node that is meant; 16 bytes. Another one that answers at its address refuses.
+    /// Bytes of the whole chunk.
+    #[prost(uint64, tag = "2")]
+    pub length: u64,
+    /// Of the whole chunk.
+    #[prost(fixed32, tag = "3")]
+    pub crc32c: u32,
+    /// Of the whole chunk; 32 bytes.
     #[prost(bytes = "bytes", tag = "4")]
+    pub sha256: ::prost::bytes::Bytes,
+    /// Replicas that it is built from, 1 to 15, in the order in which they are asked.
+    #[prost(message, repeated, tag = "5")]
+    pub sources: ::prost::alloc::vec::Vec<BuildSource>,
+    /// Of the worker lease of the coordinator that asks; an older one than the node has seen is
+    /// refused.
+    #[prost(uint64, tag = "6")]
+    pub lease_epoch: u64,
+    /// The node that is meant, which builds it; 16 bytes. Another one that answers at its address
+    /// refuses.
+    #[prost(bytes = "bytes", tag = "7")]
     pub node_id: ::prost::bytes::Bytes,
+    /// What is built of the chunk; only 0, the whole, for now.
+    #[prost(uint32, tag = "8")]
+    pub part: u32,
 }
-/// What became of it.
+/// A replica that another one is built from.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BuildSource {
+    /// The node that holds it.
+    #[prost(message, optional, tag = "1")]
+    pub node: ::core::option::Option<NodeLocation>,
+    /// The replica.
+    #[prost(message, optional, tag = "2")]
+    pub replica: ::core::option::Option<ReplicaRef>,
+}
+/// What became of it. Without an outcome, no source gave the whole chunk, and nothing was kept.
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ReplicateResponse {
-    /// One for each replica made, durable.
-    #[prost(message, repeated, tag = "1")]
-    pub receipts: ::prost::alloc::vec::Vec<Receipt>,
-    /// The targets that did not work, and why.
-    #[prost(message, repeated, tag = "2")]
+pub struct BuildReplicaResponse {
+    /// Sources that failed, and why.
+    #[prost(message, repeated, tag = "3")]
     pub failed: ::prost::alloc::vec::Vec<DroppedReplica>,
+    /// One of these.
+    #[prost(oneof = "build_replica_response::Outcome", tags = "1, 2")]
+    pub outcome: ::core::option::Option<build_replica_response::Outcome>,
+}
+/// Nested message and enum types in `BuildReplicaResponse`.
+pub mod build_replica_response {
+    /// One of these.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Outcome {
+        /// It was built: every byte was read, verified and made durable here, under a new stamp.
+        #[prost(message, tag = "1")]
+        Built(super::Receipt),
+        /// A replica of the chunk was here before, and is as it was.
+        #[prost(message, tag = "2")]
+        Existing(super::ExistingReplica),
+    }
+}
+/// A replica that a node holds already.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExistingReplica {
+    /// Its name.
+    #[prost(message, optional, tag = "1")]
+    pub replica: ::core::option::Option<ReplicaRef>,
+    /// Found bad and set aside: not served.
+    #[prost(bool, tag = "2")]
+    pub is_set_aside: bool,
 }
 /// Deletes replicas.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2927,12 +2994,13 @@ pub mod data_node_client {
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "ReportCorrupt"));
             self.inner.unary(req, path, codec).await
         }
-        /// Makes the node replicate one of its chunks to another node.
-        pub async fn replicate_chunk(
+        /// Makes the node build a replica of a chunk from those of other nodes. Idempotent: a replica that
+        /// is here stays as it is. A call that is cut off leaves nothing, or a replica that no record names.
+        pub async fn build_replica(
             &mut self,
-            request: impl tonic::IntoRequest<super::ReplicateRequest>,
+            request: impl tonic::IntoRequest<super::BuildReplicaRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::ReplicateResponse>,
+            tonic::Response<super::BuildReplicaResponse>,
             tonic::Status,
         > {
             self.inner
@@ -2945,11 +3013,11 @@ pub mod data_node_client {
                 })?;
             let codec = tonic_prost::ProstCodec::default();
             let path = http::uri::PathAndQuery::from_static(
-                "/dfs.v1.DataNode/ReplicateChunk",
+                "/dfs.v1.DataNode/BuildReplica",
             );
             let mut req = request.into_request();
             req.extensions_mut()
-                .insert(GrpcMethod::new("dfs.v1.DataNode", "ReplicateChunk"));
+                .insert(GrpcMethod::new("dfs.v1.DataNode", "BuildReplica"));
             self.inner.unary(req, path, codec).await
         }
         /// Deletes replicas, each named by chunk and stamp.
@@ -3058,12 +3126,13 @@ pub mod data_node_server {
             &self,
             request: tonic::Request<super::CorruptReport>,
         ) -> std::result::Result<tonic::Response<super::CorruptVerdict>, tonic::Status>;
-        /// Makes the node replicate one of its chunks to another node.
-        async fn replicate_chunk(
+        /// Makes the node build a replica of a chunk from those of other nodes. Idempotent: a replica that
+        /// is here stays as it is. A call that is cut off leaves nothing, or a replica that no record names.
+        async fn build_replica(
             &self,
-            request: tonic::Request<super::ReplicateRequest>,
+            request: tonic::Request<super::BuildReplicaRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::ReplicateResponse>,
+            tonic::Response<super::BuildReplicaResponse>,
             tonic::Status,
         >;
         /// Deletes replicas, each named by chunk and stamp.
@@ -3339,25 +3408,25 @@ pub mod data_node_server {
                     };
                     Box::pin(fut)
                 }
-                "/dfs.v1.DataNode/ReplicateChunk" => {
+                "/dfs.v1.DataNode/BuildReplica" => {
                     #[allow(non_camel_case_types)]
-                    struct ReplicateChunkSvc<T: DataNode>(pub Arc<T>);
+                    struct BuildReplicaSvc<T: DataNode>(pub Arc<T>);
                     impl<
                         T: DataNode,
-                    > tonic::server::UnaryService<super::ReplicateRequest>
-                    for ReplicateChunkSvc<T> {
-                        type Response = super::ReplicateResponse;
+                    > tonic::server::UnaryService<super::BuildReplicaRequest>
+                    for BuildReplicaSvc<T> {
+                        type Response = super::BuildReplicaResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::ReplicateRequest>,
+                            request: tonic::Request<super::BuildReplicaRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
-                                <T as DataNode>::replicate_chunk(&inner, request).await
+                                <T as DataNode>::build_replica(&inner, request).await
                             };
                             Box::pin(fut)
                         }
@@ -3368,7 +3437,7 @@ pub mod data_node_server {
                     let max_encoding_message_size = self.max_encoding_message_size;
                     let inner = self.inner.clone();
                     let fut = async move {
-                        let method = ReplicateChunkSvc(inner);
+                        let method = BuildReplicaSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

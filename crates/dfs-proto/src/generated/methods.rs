@@ -47,8 +47,8 @@ pub enum Method {
     RetrieveChunk,
     /// `/dfs.v1.DataNode/ReportCorrupt`
     ReportCorrupt,
-    /// `/dfs.v1.DataNode/ReplicateChunk`
-    ReplicateChunk,
+    /// `/dfs.v1.DataNode/BuildReplica`
+    BuildReplica,
     /// `/dfs.v1.DataNode/DeleteChunks`
     DeleteChunks,
     /// `/dfs.v1.DataNode/ListChunks`
@@ -114,7 +114,7 @@ impl Method {
         Self::ChunkDataStream,
         Self::RetrieveChunk,
         Self::ReportCorrupt,
-        Self::ReplicateChunk,
+        Self::BuildReplica,
         Self::DeleteChunks,
         Self::ListChunks,
         Self::Register,
@@ -161,7 +161,7 @@ impl Method {
             Self::ChunkDataStream => "ChunkDataStream",
             Self::RetrieveChunk => "RetrieveChunk",
             Self::ReportCorrupt => "ReportCorrupt",
-            Self::ReplicateChunk => "ReplicateChunk",
+            Self::BuildReplica => "BuildReplica",
             Self::DeleteChunks => "DeleteChunks",
             Self::ListChunks => "ListChunks",
             Self::Register => "Register",
@@ -209,7 +209,7 @@ impl Method {
             Self::ChunkDataStream => "/dfs.v1.DataNode/ChunkDataStream",
             Self::RetrieveChunk => "/dfs.v1.DataNode/RetrieveChunk",
             Self::ReportCorrupt => "/dfs.v1.DataNode/ReportCorrupt",
-            Self::ReplicateChunk => "/dfs.v1.DataNode/ReplicateChunk",
+            Self::BuildReplica => "/dfs.v1.DataNode/BuildReplica",
             Self::DeleteChunks => "/dfs.v1.DataNode/DeleteChunks",
             Self::ListChunks => "/dfs.v1.DataNode/ListChunks",
             Self::Register => "/dfs.v1.Membership/Register",
@@ -257,7 +257,7 @@ impl Method {
             "/dfs.v1.DataNode/ChunkDataStream" => Self::ChunkDataStream,
             "/dfs.v1.DataNode/RetrieveChunk" => Self::RetrieveChunk,
             "/dfs.v1.DataNode/ReportCorrupt" => Self::ReportCorrupt,
-            "/dfs.v1.DataNode/ReplicateChunk" => Self::ReplicateChunk,
+            "/dfs.v1.DataNode/BuildReplica" => Self::BuildReplica,
             "/dfs.v1.DataNode/DeleteChunks" => Self::DeleteChunks,
             "/dfs.v1.DataNode/ListChunks" => Self::ListChunks,
             "/dfs.v1.Membership/Register" => Self::Register,

@@ -164,6 +164,7 @@ proptest! {
             total_length: offset,
             total_crc32c: 0,
             total_sha256: sha.clone().into(),
+            origin: None,
         };
         if let Ok(parsed) = frame("f", chunk.clone()) {
             let _ = parsed.verify();

@@ -74,10 +74,10 @@ impl data_node_server::DataNode for OneSession {
         Err(Status::unimplemented(""))
     }
 
-    async fn replicate_chunk(
+    async fn build_replica(
         &self,
-        _request: Request<v1::ReplicateRequest>,
-    ) -> Result<Response<v1::ReplicateResponse>, Status> {
+        _request: Request<v1::BuildReplicaRequest>,
+    ) -> Result<Response<v1::BuildReplicaResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 

@@ -287,7 +287,7 @@ impl Plan {
             ..datanode::Settings::default()
         };
         if self.is_hasty {
-            settings.replication_bytes_per_second = 0;
+            settings.move_bytes_per_second = 0;
             settings.drain_ms = 1_000;
         }
         settings

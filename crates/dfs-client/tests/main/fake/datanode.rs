@@ -265,10 +265,10 @@ impl DataNode for FakeDataNode {
         Ok(Response::new(v1::CorruptVerdict { set_aside: true }))
     }
 
-    async fn replicate_chunk(
+    async fn build_replica(
         &self,
-        _: Request<v1::ReplicateRequest>,
-    ) -> Answered<v1::ReplicateResponse> {
+        _: Request<v1::BuildReplicaRequest>,
+    ) -> Answered<v1::BuildReplicaResponse> {
         Err(Status::unimplemented(""))
     }
 

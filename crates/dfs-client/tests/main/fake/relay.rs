@@ -94,10 +94,10 @@ impl DataNode for FakeRelay {
         self.node(&request)?.report_corrupt(request).await
     }
 
-    async fn replicate_chunk(
+    async fn build_replica(
         &self,
-        _: Request<v1::ReplicateRequest>,
-    ) -> Answered<v1::ReplicateResponse> {
+        _: Request<v1::BuildReplicaRequest>,
+    ) -> Answered<v1::BuildReplicaResponse> {
         Err(Status::unimplemented(""))
     }
 

@@ -7,8 +7,9 @@ use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::health::{Cluster, ReplicaHealth, judge};
 use dfs_metadata::namespace::{Chunk, Disks, Replica, ReplicaId, ReplicaMark, Verdict};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
-use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, ReplicaRef, Scope};
+use dfs_types::{ChunkId, ErrorCode, NodeId, Part, Receipt, ReplicaRef, Scope};
 use dfs_workers::Handle;
+use futures_util::future::join_all;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -16,7 +17,8 @@ use crate::Error;
 use crate::core::Core;
 use crate::placement::candidates;
 use crate::registry::View;
-use crate::workers::{RepairNeed, WORKER_LEASE, orders};
+use crate::workers::orders::{self, BuildOutcome};
+use crate::workers::{RepairNeed, WORKER_LEASE};
 
 /// Tries to commit replicas that were made.
 const COMMIT_TRIES: u32 = 4;
@@ -85,7 +87,7 @@ impl ChunkRepair {
         }
         let bytes = record.seal.length.saturating_mul(plan.targets.len() as u64);
         self.handle.take(bytes).await;
-        let receipts = self.replicate(chunk, &record, &plan).await;
+        let receipts = self.build(chunk, &record, &plan).await;
         if receipts.is_empty() {
             return Ok(self.ended(&record, RepairOutcome::Failed));
         }
@@ -163,39 +165,55 @@ impl ChunkRepair {
         self.read(chunk).await
     }
 
-    /// Makes replicas from the first source that can.
-    async fn replicate(&self, chunk: ChunkId, record: &Chunk, plan: &Plan) -> Vec<Receipt> {
-        let what = (chunk, record.seal.length);
-        for source in &plan.sources {
-            let made =
-                orders::replicate(&self.core, &self.lease, *source, what, &plan.targets).await;
-            match made {
-                Ok(made) => {
-                    for complaint in &made.complaints {
-                        warn!(%chunk, %source, complaint, "a replica could not be made");
-                    }
-                    for node in made.occupied {
-                        self.clear(chunk, node).await;
-                    }
-                    let mut receipts = made.receipts;
-                    receipts.retain(|receipt| plan.targets.contains(&receipt.node));
-                    if !receipts.is_empty() {
-                        return receipts;
-                    }
-                }
-                Err(failure) => {
-                    warn!(%chunk, %source, %failure, "a chunk could not be copied");
-                    if matches!(failure.code, ErrorCode::NotFound | ErrorCode::Corrupt) {
-                        self.condemn(chunk, record, *source).await;
-                    }
-                    if failure.code == ErrorCode::OutcomeUnknown {
-                        // It may still be at it; another one would only get in its way.
-                        return Vec::new();
-                    }
-                }
+    /// Builds a replica at each target, all at the same time.
+    async fn build(&self, chunk: ChunkId, record: &Chunk, plan: &Plan) -> Vec<Receipt> {
+        let disks = match self.core.namespace.disks_of([record]).await {
+            Ok(disks) => disks,
+            Err(error) => {
+                warn!(%chunk, %error, "the disks of a chunk cannot be read");
+                return Vec::new();
+            }
+        };
+        let named = |node: &NodeId| {
+            record.sound_replicas().find_map(|replica| {
+                let at = disks.get(replica.disk).filter(|at| at.node == *node)?;
+                let part = Part(replica.part);
+                Some((*node, ReplicaRef { chunk, part, disk: at.disk, stamp: replica.stamp }))
+            })
+        };
+        let sources: Vec<_> = plan.sources.iter().filter_map(named).collect();
+        let builds = plan.targets.iter().map(|it| self.build_at(*it, chunk, record, &sources));
+        join_all(builds).await.into_iter().flatten().collect()
+    }
+
+    async fn build_at(
+        &self,
+        target: NodeId,
+        chunk: ChunkId,
+        record: &Chunk,
+        sources: &[(NodeId, ReplicaRef)],
+    ) -> Option<Receipt> {
+        let what = (chunk, record.seal);
+        let build = match orders::build(&self.core, &self.lease, target, what, sources).await {
+            Ok(build) => build,
+            Err(failure) => {
+                warn!(%chunk, %target, %failure, "a replica could not be built");
+                return None;
+            }
+        };
+        for (source, code, why) in build.failed {
+            warn!(%chunk, %target, %source, why, "a replica could not be built from a source");
+            if matches!(code, Some(ErrorCode::NotFound | ErrorCode::Corrupt)) {
+                self.condemn(chunk, record, source).await;
             }
         }
-        Vec::new()
+        match build.outcome? {
+            BuildOutcome::Built(receipt) => Some(receipt),
+            BuildOutcome::Existing(found) => {
+                self.clear(chunk, target, found).await;
+                None
+            }
+        }
     }
 
     /// Notes that a node does not have the replica that the record has of it: it says so itself.
@@ -215,9 +233,7 @@ impl ChunkRepair {
 
     /// Has a replica deleted that a node holds, but no record names: left by a repair that was cut
     /// off. The next try finds the place free.
-    async fn clear(&self, chunk: ChunkId, node: NodeId) {
-        let found = orders::find(&self.core, node, chunk).await;
-        let Ok(Some(found)) = found else { return };
+    async fn clear(&self, chunk: ChunkId, node: NodeId, found: ReplicaRef) {
         // The record is read after the replica was found: only this worker adds replicas to it.
         let Ok(Some(record)) = self.read(chunk).await else { return };
         let Ok(disks) = self.core.namespace.disks_of([&record]).await else { return };

@@ -1,0 +1,132 @@
+//! Building a replica of a chunk here from those of other nodes, as the coordinator orders it.
+
+use std::sync::Arc;
+
+use dfs_chunkstore::ChunkHeader;
+use dfs_proto::v1::build_replica_response::Outcome;
+use dfs_proto::wire;
+use dfs_proto::{Failure, FieldError, v1};
+use dfs_streamer::grpc::dropped_to_wire;
+use dfs_streamer::{Ack, Dropped, SenderConfig, Session, SessionConfig};
+use dfs_types::{
+    BLOCK_SIZE, CHUNK_SIZE_MAX, ChunkId, ChunkSeal, Crc32c, ErrorCode, InodeId, LeaseEpoch, Part,
+};
+use futures_util::StreamExt as _;
+use tokio::sync::oneshot;
+
+use super::prepare::NodeSink;
+use super::pull::{Pull, Pulled, Source};
+use crate::Error;
+use crate::node::Node;
+use crate::settings::COPIES_MAX;
+
+pub(super) async fn run(
+    node: &Arc<Node>,
+    request: v1::BuildReplicaRequest,
+) -> Result<v1::BuildReplicaResponse, Failure> {
+    node.check_meant(wire::id("node_id", &request.node_id)?)?;
+    let chunk: ChunkId = wire::id("chunk_id", &request.chunk_id)?;
+    let seal = seal(&request)?;
+    if wire::part("part", request.part)? != Part::WHOLE {
+        return Err(FieldError::new("part", "only whole chunks are built").into());
+    }
+    let sources = sources(request.sources, chunk)?;
+    node.check_epoch(LeaseEpoch(request.lease_epoch))?;
+    if let Some(replica) = node.store.stat(chunk).await.map_err(Error::from)? {
+        let existing = v1::ExistingReplica {
+            replica: Some(replica.replica().into()),
+            is_set_aside: replica.is_set_aside,
+        };
+        return Ok(response(Some(Outcome::Existing(existing)), Vec::new()));
+    }
+    if node.is_stopping() {
+        return Err(Error::Stopping.into());
+    }
+    let membership = node.check_cluster(None)?;
+    if !membership.state.takes_chunks() {
+        return Err(Error::TakesNoChunks(membership.state).into());
+    }
+    // Nobody waits here, and sources hold nothing that builds need: nodes that build from each other
+    // cannot wait in a ring.
+    let permit = node.builds.clone().try_acquire_owned();
+    let permit = permit.map_err(|_| Error::Busy("replicas being built"))?;
+
+    let (pull, failed) = Pull::new(node.clone(), membership.cluster, chunk, seal, sources);
+    let Some(Pulled { origin, frames }) = pull.start().await else {
+        return Ok(response(None, failed.take()));
+    };
+    let max_length = seal.length.next_multiple_of(BLOCK_SIZE as u64);
+    let header = ChunkHeader {
+        cluster: membership.cluster,
+        chunk,
+        inode: InodeId(origin.inode),
+        path: origin.path,
+        file_offset: origin.file_offset,
+        max_length,
+    };
+    let writer = node.store.create(header).await.map_err(Error::from)?;
+    let sink = NodeSink::new(node.clone(), writer, permit);
+    let config = SessionConfig {
+        max_length,
+        min_replicas: 1,
+        ack_every: u64::MAX,
+        sender: SenderConfig::between_nodes(),
+    };
+    // When the call is cut off, so are the frames, and what is not being sealed is gone.
+    let (_call, call_ended) = oneshot::channel::<()>();
+    let frames = frames.take_until(call_ended);
+    let session = Session::new(config, Box::new(sink), Vec::new(), &node.random);
+    let mut acks = session.attach(1, frames);
+    while let Some(ack) = acks.recv().await {
+        match ack {
+            Ok(Ack::Sealed(outcome)) => {
+                node.counts.built.increment();
+                tracing::debug!(%chunk, "built a replica");
+                let receipt = outcome.receipts.into_iter().next();
+                return Ok(response(
+                    receipt.map(|built| Outcome::Built(built.into())),
+                    failed.take(),
+                ));
+            }
+            Ok(Ack::Attached { .. } | Ack::Progress { .. }) => {}
+            Err(dfs_streamer::Error::Source(why)) => {
+                tracing::info!(%chunk, why, "a replica could not be built");
+                return Ok(response(None, failed.take()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Failure::new(ErrorCode::Internal, "the build broke off"))
+}
+
+fn response(outcome: Option<Outcome>, failed: Vec<Dropped>) -> v1::BuildReplicaResponse {
+    let failed = failed.into_iter().map(dropped_to_wire).collect();
+    v1::BuildReplicaResponse { outcome, failed }
+}
+
+fn sources(sources: Vec<v1::BuildSource>, chunk: ChunkId) -> Result<Vec<Source>, FieldError> {
+    let sources = wire::at_most("sources", sources, COPIES_MAX as usize - 1)?;
+    if sources.is_empty() {
+        return Err(FieldError::new("sources", "there is none"));
+    }
+    let source = |source: v1::BuildSource| {
+        let replica = wire::replica("sources.replica", source.replica)?;
+        if (replica.chunk, replica.part) != (chunk, Part::WHOLE) {
+            return Err(FieldError::new("sources.replica", "is of another chunk"));
+        }
+        let node = wire::required("sources.node", source.node)?;
+        let node_id = wire::id("sources.node.node_id", &node.node_id)?;
+        Ok(Source { node: node_id, address: node.address, replica })
+    };
+    sources.into_iter().map(source).collect()
+}
+
+fn seal(request: &v1::BuildReplicaRequest) -> Result<ChunkSeal, FieldError> {
+    let length = request.length;
+    if !(1..=CHUNK_SIZE_MAX).contains(&length) {
+        let what = format_args!("1 to {CHUNK_SIZE_MAX} bytes are possible, not {length}");
+        return Err(FieldError::new("length", what));
+    }
+    let sha256 = wire::sha256("sha256", &request.sha256)?;
+    Ok(ChunkSeal { length, crc32c: Crc32c(request.crc32c), sha256 })
+}

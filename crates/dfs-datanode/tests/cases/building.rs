@@ -1,0 +1,225 @@
+//! Replicas that are built from those of other nodes.
+
+use std::time::Duration;
+
+use dfs_chunkstore::ChunkStore as _;
+use dfs_datanode::Settings;
+use dfs_proto::v1;
+use dfs_proto::v1::build_replica_response::Outcome;
+use dfs_types::{BLOCK_SIZE, ChunkId, DiskId, ErrorCode, NodeId, Receipt, SealKey};
+use tonic::{Response, Status};
+
+use crate::cluster::coordinator::KEY;
+use crate::cluster::{Cluster, Hang, Node, TestStore, build, eventually, meta, refused, settings};
+
+/// Bytes of a chunk that goes in several frames, the last block a short one.
+fn long() -> Vec<u8> {
+    (0..(5 << 19) + 7).map(|n: u32| (n % 251) as u8).collect()
+}
+
+impl Node {
+    async fn write_long(&self, chunk: u128) {
+        let ready = self.prepare(v1::ChunkMeta { max_length: 4 << 20, ..meta(chunk) }).await;
+        self.finish(&ready.unwrap(), &long()).await.unwrap();
+    }
+
+    async fn build(
+        &self,
+        chunk: u128,
+        data: &[u8],
+        sources: &[&Node],
+    ) -> Result<v1::BuildReplicaResponse, Status> {
+        self.order(build(self, chunk, data, sources).await).await
+    }
+
+    async fn order(
+        &self,
+        request: v1::BuildReplicaRequest,
+    ) -> Result<v1::BuildReplicaResponse, Status> {
+        self.client().build_replica(request).await.map(Response::into_inner)
+    }
+
+    async fn holds(&self, chunk: u128) -> bool {
+        self.store.memory.stat(ChunkId(chunk)).await.unwrap().is_some()
+    }
+}
+
+/// The receipt of a replica that was built.
+fn built(response: &v1::BuildReplicaResponse) -> Receipt {
+    match response.outcome.clone() {
+        Some(Outcome::Built(receipt)) => dfs_proto::wire::receipt("built", receipt).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn failed(response: &v1::BuildReplicaResponse) -> Vec<(u128, &str)> {
+    let node = |failed: &v1::DroppedReplica| NodeId::from_slice(&failed.node_id).unwrap().0;
+    response.failed.iter().map(|failed| (node(failed), &failed.code[..])).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_built_replica_equals_its_source_and_has_a_receipt() {
+    let cluster = Cluster::start().await;
+    let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    source.write_long(1).await;
+    let response = target.build(1, &long(), &[&source]).await.unwrap();
+    let receipt = built(&response);
+    assert_eq!(receipt, receipt.sealed(&SealKey::from_slice(&KEY).unwrap()));
+    assert_eq!((receipt.node, receipt.length), (NodeId(2), long().len() as u64));
+    assert_eq!(failed(&response), []);
+    let (from, to) = (&source.store.memory, &target.store.memory);
+    assert_eq!(to.header(ChunkId(1)).await.unwrap().path, "/file");
+    let header = from.header(ChunkId(1)).await.unwrap().inode;
+    assert_eq!(to.header(ChunkId(1)).await.unwrap().inode, header);
+    for offset in (0..long().len() as u64).step_by(1 << 20) {
+        let read = async |store: &dfs_chunkstore::MemoryStore| {
+            store.read(ChunkId(1), offset, 1 << 20).await.unwrap()
+        };
+        assert_eq!(read(from).await, read(to).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_order_answers_the_replica_that_is_there() {
+    let cluster = Cluster::start().await;
+    let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    source.write_long(1).await;
+    let first = built(&target.build(1, &long(), &[&source]).await.unwrap());
+    let again = target.build(1, &long(), &[&source]).await.unwrap();
+    let Some(Outcome::Existing(existing)) = again.outcome else { panic!("{again:?}") };
+    let found = existing.replica.unwrap();
+    assert_eq!((found.stamp, existing.is_set_aside), (first.stamp.0, false));
+    assert_eq!(DiskId::from_slice(&found.disk_id), Some(first.disk));
+    assert_eq!(target.store.sealed().await[0].stamp, first.stamp);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_source_and_one_without_the_chunk_lead_to_the_next() {
+    let cluster = Cluster::start().await;
+    let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    let (dead, empty) = (cluster.node(3, settings()).await, cluster.node(4, settings()).await);
+    source.write_long(1).await;
+    dead.running.abort();
+    let mut request = build(&target, 1, &long(), &[&dead, &empty, &source]).await;
+    request.sources[0].node.as_mut().unwrap().address = "nobody:1".to_owned();
+    let response = target.order(request).await.unwrap();
+    assert_eq!(built(&response).node, NodeId(2));
+    assert_eq!(failed(&response), [(3, "UNAVAILABLE"), (4, "NOT_FOUND")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_corrupt_block_leads_to_another_source_at_that_block_and_is_reported() {
+    let cluster = Cluster::start().await;
+    let (bad, good) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    let target = cluster.node(3, settings()).await;
+    bad.write_long(1).await;
+    good.write_long(1).await;
+    bad.store.damage_from(1 << 20);
+    let response = target.build(1, &long(), &[&bad, &good]).await.unwrap();
+    assert_eq!(built(&response).node, NodeId(3));
+    assert_eq!(failed(&response), [(1, "CHECKSUM_MISMATCH")]);
+    let block = (1 << 20) / BLOCK_SIZE;
+    assert!(response.failed[0].message.contains(&format!("block {block}")), "{response:?}");
+    assert_eq!(target.store.memory.verify(ChunkId(1)).await.unwrap(), None);
+    eventually("the source has set its replica aside", || async {
+        bad.store.memory.stat(ChunkId(1)).await.unwrap().unwrap().is_set_aside
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_sound_source_nothing_is_kept() {
+    let cluster = Cluster::start().await;
+    let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    source.write_long(1).await;
+    source.store.damage_from(1 << 20);
+    let response = target.build(1, &long(), &[&source]).await.unwrap();
+    assert_eq!(
+        (response.outcome.clone(), failed(&response)),
+        (None, vec![(1, "CHECKSUM_MISMATCH")])
+    );
+    assert!(!target.holds(1).await);
+    // Sound, but not the bytes that the order names.
+    let other = cluster.node(3, settings()).await;
+    other.write(2, b"other").await;
+    let response = target.build(2, b"data!", &[&other]).await.unwrap();
+    assert_eq!(
+        (response.outcome.clone(), failed(&response)),
+        (None, vec![(3, "CHECKSUM_MISMATCH")])
+    );
+    assert!(!target.holds(2).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_target_refuses() {
+    let cluster = Cluster::start().await;
+    let source = cluster.node(1, settings()).await;
+    let target = cluster.node_on(TestStore::with_capacity(NodeId(2), 1), settings()).await;
+    source.write(1, b"data").await;
+    assert_eq!(refused(target.build(1, b"data", &[&source]).await), ErrorCode::NoSpace);
+}
+
+#[tokio::test(start_paused = true)]
+async fn builds_are_bounded_and_one_that_is_cut_off_leaves_its_place_and_nothing_else() {
+    let cluster = Cluster::start().await;
+    let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    for chunk in 1..=3 {
+        source.write_long(chunk).await;
+    }
+    target.store.hang(Hang::Write);
+    let (long, sources) = (long(), [&source]);
+    let (mut first, mut second) =
+        (Box::pin(target.build(1, &long, &sources)), Box::pin(target.build(2, &long, &sources)));
+    let third = async {
+        eventually("two are under way", || async { target.store.stuck() == 2 }).await;
+        target.build(3, &long, &[&source]).await
+    };
+    let third = tokio::select! {
+        _ = &mut first => panic!("it hangs"),
+        _ = &mut second => panic!("it hangs"),
+        third = third => third,
+    };
+    assert_eq!(refused(third), ErrorCode::Busy);
+    drop((first, second));
+    target.store.go_on();
+    eventually("there is room again", || async {
+        target.build(3, &long, &[&source]).await.is_ok()
+    })
+    .await;
+    assert!(!target.holds(1).await && !target.holds(2).await);
+    assert_eq!(built(&target.build(1, &long, &[&source]).await.unwrap()).node, NodeId(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_with_one_place_each_build_from_each_other() {
+    let one = || Settings {
+        builds: 1,
+        sessions: 1,
+        replica_sessions: 1,
+        replication_streams: 1,
+        reads: 1,
+        ..settings()
+    };
+    let cluster = Cluster::start().await;
+    let (first, second) = (cluster.node(1, one()).await, cluster.node(2, one()).await);
+    first.write_long(1).await;
+    second.write_long(2).await;
+    let long = long();
+    let (sources_of_1, sources_of_2) = ([&first], [&second]);
+    let (at_second, at_first) =
+        tokio::join!(second.build(1, &long, &sources_of_1), first.build(2, &long, &sources_of_2));
+    assert_eq!(built(&at_second.unwrap()).node, NodeId(2));
+    assert_eq!(built(&at_first.unwrap()).node, NodeId(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn builds_keep_to_the_rate_of_their_node() {
+    let cluster = Cluster::start().await;
+    let source = cluster.node(1, settings()).await;
+    let slow = Settings { move_bytes_per_second: 1 << 20, ..settings() };
+    let target = cluster.node(2, slow).await;
+    source.write_long(1).await;
+    let started = tokio::time::Instant::now();
+    built(&target.build(1, &long(), &[&source]).await.unwrap());
+    assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
+}
