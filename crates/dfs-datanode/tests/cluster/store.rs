@@ -76,6 +76,11 @@ impl TestStore {
         self.hung.subscribe().wait_for(|hung| *hung >= calls).await.unwrap();
     }
 
+    /// Calls that hang now.
+    pub(crate) fn stuck(&self) -> usize {
+        *self.hung.borrow()
+    }
+
     /// Verifications of whole replicas so far.
     pub(crate) fn verified(&self) -> usize {
         *self.verified.borrow()
