@@ -1,5 +1,6 @@
 //! Calls, and what was answered.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use dfs_types::{ErrorCode, FileKind, Random};
@@ -12,10 +13,22 @@ pub(super) enum Call {
     Rename { from: At, to: At, demand: Option<Demand>, exchange: bool, slot: Option<Slot> },
     Delete { at: At, recursive: bool, now: bool, demand: Option<Demand>, slot: Option<Slot> },
     Plan { at: At, size: u64, plan: u32 },
-    Confirm { plan: u32, size: u64, demand: Option<Demand>, slot: Option<Slot> },
+    Confirm { plan: u32, size: u64, demand: Option<Demand>, xattrs: Marks, slot: Option<Slot> },
+    SetXattr { at: At, name: &'static str, mark: Mark, demand: Option<bool>, slot: Option<Slot> },
+    RemoveXattr { at: At, name: &'static str, slot: Option<Slot> },
+    Xattrs { at: At },
     Stat { at: At, follow: bool },
     List { at: At },
 }
+
+/// Names of extended attributes, few, so that calls meet.
+const XATTRS: &[&str] = &["user.a", "user.b"];
+
+/// What tells a value of an extended attribute from others.
+pub(super) type Mark = u32;
+
+/// Extended attributes by name.
+pub(super) type Marks = BTreeMap<String, Mark>;
 
 /// What a call is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +61,7 @@ pub(super) enum Answer {
     Until(bool),
     Node(Seen),
     Listed(Vec<(String, Seen)>),
+    Marked(Marks),
     Failed(ErrorCode),
 }
 
@@ -58,6 +72,8 @@ pub(super) struct Seen {
     pub(super) kind: FileKind,
     pub(super) size: u64,
     pub(super) target: String,
+    /// Number of its extended attributes.
+    pub(super) xattrs: usize,
 }
 
 /// A call of a history. Ticks count the beginnings and ends of all calls.
@@ -76,8 +92,10 @@ impl Call {
             | Self::MakeSymlink { slot, .. }
             | Self::Rename { slot, .. }
             | Self::Delete { slot, .. }
-            | Self::Confirm { slot, .. } => *slot,
-            Self::Plan { .. } | Self::Stat { .. } | Self::List { .. } => None,
+            | Self::Confirm { slot, .. }
+            | Self::SetXattr { slot, .. }
+            | Self::RemoveXattr { slot, .. } => *slot,
+            Self::Plan { .. } | Self::Stat { .. } | Self::List { .. } | Self::Xattrs { .. } => None,
         }
     }
 
@@ -97,15 +115,22 @@ impl Call {
                 let size = if is(50) { 0 } else { 1 + random.below(1_000) };
                 Self::Plan { at: at(), size, plan }
             }
-            50..70 => {
+            50..66 => {
                 let (from, to, demand) = (at(), at(), known.any_demand(random));
                 Self::Rename { from, to, demand, exchange: is(30), slot: Some(slot) }
             }
-            70..85 => {
+            66..76 => {
                 let (at, demand) = (at(), known.any_demand(random));
                 Self::Delete { at, recursive: is(30), now: is(20), demand, slot: Some(slot) }
             }
-            85..92 => Self::Stat { at: at(), follow: is(70) },
+            76..83 => {
+                let demand = is(30).then(|| is(50));
+                let (name, mark) = (*pick(random, XATTRS), any_mark(random));
+                Self::SetXattr { at: at(), name, mark, demand, slot: Some(slot) }
+            }
+            83..88 => Self::RemoveXattr { at: at(), name: *pick(random, XATTRS), slot: Some(slot) },
+            88..91 => Self::Xattrs { at: at() },
+            91..95 => Self::Stat { at: at(), follow: is(70) },
             _ => Self::List { at: if is(50) { At::Path("/".to_owned()) } else { at() } },
         }
     }
@@ -151,6 +176,16 @@ impl Known {
             _ => None,
         }
     }
+}
+
+/// Extended attributes of a new file.
+pub(super) fn any_marks(random: &dyn Random) -> Marks {
+    let given = XATTRS.iter().filter(|_| random.below(2) == 0);
+    given.map(|name| ((*name).to_owned(), any_mark(random))).collect()
+}
+
+fn any_mark(random: &dyn Random) -> Mark {
+    random.below(1_000) as Mark
 }
 
 fn pick<'a, T>(random: &dyn Random, choices: &'a [T]) -> &'a T {

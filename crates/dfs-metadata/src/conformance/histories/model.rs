@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use dfs_types::{ErrorCode, FileKind};
 
-use super::calls::{Answer, At, Call, Demand, Seen, Slot};
+use super::calls::{Answer, At, Call, Demand, Mark, Marks, Seen, Slot};
 
 /// A place in [`Tree::nodes`].
 type Id = usize;
@@ -29,6 +29,7 @@ struct Node {
     /// Directory it was last put into.
     parent: Id,
     content: Content,
+    xattrs: Marks,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +45,10 @@ pub(super) enum Outcome {
     Done,
     Planned,
     Until(bool),
-    Node(Id),
+    /// With the number of its extended attributes then.
+    Node(Id, usize),
     Listed(BTreeMap<String, Id>),
+    Marked(Marks),
     Failed(ErrorCode),
 }
 
@@ -95,7 +98,8 @@ fn empty_directory() -> Content {
 impl Tree {
     /// The root, which is number 1.
     pub(super) fn new() -> Self {
-        let root = Node { inode: Some(1), parent: ROOT, content: empty_directory() };
+        let (content, xattrs) = (empty_directory(), Marks::new());
+        let root = Node { inode: Some(1), parent: ROOT, content, xattrs };
         Self { nodes: vec![root], plans: BTreeMap::new(), kept: BTreeMap::new() }
     }
 
@@ -128,18 +132,19 @@ impl Tree {
             (Outcome::Done, Answer::Done) | (Outcome::Planned, Answer::Planned) => true,
             (Outcome::Until(ours), Answer::Until(theirs)) => ours == theirs,
             (Outcome::Failed(ours), Answer::Failed(theirs)) => ours == theirs,
-            (Outcome::Node(id), Answer::Node(seen)) => self.is(*id, seen),
+            (Outcome::Marked(ours), Answer::Marked(theirs)) => ours == theirs,
+            (Outcome::Node(id, xattrs), Answer::Node(seen)) => self.is(*id, *xattrs, seen),
             (Outcome::Listed(ours), Answer::Listed(theirs)) => {
                 ours.len() == theirs.len()
                     && ours.iter().zip(theirs).all(|((name, id), (seen_name, seen))| {
-                        name == seen_name && self.is(*id, seen)
+                        name == seen_name && self.is(*id, self.nodes[*id].xattrs.len(), seen)
                     })
             }
             _ => false,
         }
     }
 
-    fn is(&mut self, id: Id, seen: &Seen) -> bool {
+    fn is(&mut self, id: Id, xattrs: usize, seen: &Seen) -> bool {
         let inode = Some(seen.inode);
         if self.nodes[id].inode.is_none() && self.nodes.iter().all(|node| node.inode != inode) {
             self.nodes[id].inode = inode;
@@ -150,7 +155,8 @@ impl Tree {
             Content::Symlink { target } => (FileKind::Symlink, target.len() as u64, &target[..]),
             Content::Directory { .. } => (FileKind::Directory, 0, ""),
         };
-        node.inode == inode && content == (seen.kind, seen.size, &seen.target)
+        let is_same = content == (seen.kind, seen.size, &seen.target) && xattrs == seen.xattrs;
+        node.inode == inode && is_same
     }
 
     fn carry_out(&mut self, call: &Call) -> Applied {
@@ -166,10 +172,22 @@ impl Tree {
                 self.delete(at, *recursive, *now, *demand)
             }
             Call::Plan { at, plan, .. } => self.plan(at, *plan),
-            Call::Confirm { plan, size, demand, .. } => self.confirm(*plan, *size, *demand),
-            Call::Stat { at, follow } => {
-                Ok((Outcome::Node(self.resolve(at, *follow)?.node()?), false))
+            Call::Confirm { plan, size, demand, xattrs, .. } => {
+                self.confirm(*plan, *size, *demand, xattrs)
             }
+            Call::SetXattr { at, name, mark, demand, .. } => {
+                self.set_xattr(at, name, *mark, *demand)
+            }
+            Call::RemoveXattr { at, name, .. } => {
+                let id = self.resolve(at, true)?.node()?;
+                self.nodes[id].xattrs.remove(*name).ok_or(ErrorCode::NotFound)?;
+                Ok((self.node(id), true))
+            }
+            Call::Xattrs { at } => {
+                let id = self.resolve(at, true)?.node()?;
+                Ok((Outcome::Marked(self.nodes[id].xattrs.clone()), false))
+            }
+            Call::Stat { at, follow } => Ok((self.node(self.resolve(at, *follow)?.node()?), false)),
             Call::List { at } => {
                 let id = self.resolve(at, true)?.node()?;
                 let entries = self.entries(id).ok_or(ErrorCode::NotADirectory)?;
@@ -184,9 +202,7 @@ impl Tree {
             taken => {
                 let id = taken.node()?;
                 let is_enough = parents && self.is_directory(id);
-                return is_enough
-                    .then_some((Outcome::Node(id), false))
-                    .ok_or(ErrorCode::AlreadyExists);
+                return is_enough.then_some((self.node(id), false)).ok_or(ErrorCode::AlreadyExists);
             }
         };
         let named = if parents { named } else { named.in_parent()? };
@@ -195,7 +211,7 @@ impl Tree {
         for name in std::iter::once(&named.name).chain(&named.missing_below) {
             id = self.put(id, name, empty_directory());
         }
-        Ok((Outcome::Node(id), true))
+        Ok((self.node(id), true))
     }
 
     fn make_symlink(&mut self, at: &At, target: &str, replace: bool) -> Applied {
@@ -212,7 +228,8 @@ impl Tree {
             }
         }
         let content = Content::Symlink { target: target.to_owned() };
-        Ok((Outcome::Node(self.put(named.parent, &named.name, content)), true))
+        let id = self.put(named.parent, &named.name, content);
+        Ok((self.node(id), true))
     }
 
     fn rename(&mut self, from: &At, to: &At, demand: Option<Demand>, exchange: bool) -> Applied {
@@ -310,7 +327,7 @@ impl Tree {
     }
 
     /// The file goes into the directory that it was planned for, wherever that is by now.
-    fn confirm(&mut self, plan: u32, size: u64, demand: Option<Demand>) -> Applied {
+    fn confirm(&mut self, plan: u32, size: u64, demand: Option<Demand>, xattrs: &Marks) -> Applied {
         // A confirm does not begin before its plan has ended.
         let (parent, name) = self.plans[&plan].clone();
         if matches!(self.nodes[parent].content, Content::Directory { is_deleted: true, .. }) {
@@ -321,13 +338,31 @@ impl Tree {
             return Err(ErrorCode::IsADirectory);
         }
         self.require(demand, entry)?;
-        Ok((Outcome::Node(self.put(parent, &name, Content::File { size })), true))
+        let id = self.put(parent, &name, Content::File { size });
+        self.nodes[id].xattrs.clone_from(xattrs);
+        Ok((self.node(id), true))
+    }
+
+    /// Demands that the attribute is there, or that it is not.
+    fn set_xattr(&mut self, at: &At, name: &str, mark: Mark, demand: Option<bool>) -> Applied {
+        let id = self.resolve(at, true)?.node()?;
+        let xattrs = &mut self.nodes[id].xattrs;
+        match (demand, xattrs.contains_key(name)) {
+            (Some(false), true) => return Err(ErrorCode::AlreadyExists),
+            (Some(true), false) => return Err(ErrorCode::NotFound),
+            _ => xattrs.insert(name.to_owned(), mark),
+        };
+        Ok((self.node(id), true))
+    }
+
+    fn node(&self, id: Id) -> Outcome {
+        Outcome::Node(id, self.nodes[id].xattrs.len())
     }
 
     /// Puts something new into a directory, in the place of what was there.
     fn put(&mut self, parent: Id, name: &str, content: Content) -> Id {
         let id = self.nodes.len();
-        self.nodes.push(Node { inode: None, parent, content });
+        self.nodes.push(Node { inode: None, parent, content, xattrs: Marks::new() });
         self.name(parent, name, id);
         id
     }

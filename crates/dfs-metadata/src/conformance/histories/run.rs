@@ -1,14 +1,13 @@
 //! Runs that a seed decides: some clients, two coordinators, one store.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::engine::Engine;
 use crate::namespace::{
     Components, Confirm, Delete, FileStat, InitOptions, MakeDirectory, MakeSymlink, Namespace,
-    Options, Placement, PlanUpload, PlannedChunk, Registration, Rename, Repeat, Replication,
-    UploadPlan, WrittenChunk, init,
+    Options, Placement, PlanUpload, PlannedChunk, Registration, RemoveXattr, Rename, Repeat,
+    Replication, SetXattr, UploadPlan, WrittenChunk, init,
 };
 use crate::placement::{Candidate, RoundRobin};
 use crate::{Committer, Error};
@@ -16,11 +15,11 @@ use bytes::Bytes;
 use dfs_types::{
     Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, InodeId, Name,
     NodeId, Precondition, Random, Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256,
-    Stamp, Target, Timestamp,
+    Stamp, Target, Timestamp, XattrName,
 };
 use futures_util::future::join;
 
-use super::calls::{Answer, At, Call, Demand, Known, Operation, Seen, Slot};
+use super::calls::{Answer, At, Call, Demand, Known, Mark, Operation, Seen, Slot, any_marks};
 use super::store::{Lapse, PausingEngine, pause};
 
 /// Calls of each client.
@@ -139,7 +138,8 @@ impl Client {
         self.history.push(Operation { call, answer, called, returned });
         if let Ok(planned) = planned {
             let demand = self.known.any_demand(&*self.random);
-            let call = Call::Confirm { plan, size, demand, slot: Some(slot) };
+            let xattrs = any_marks(&*self.random);
+            let call = Call::Confirm { plan, size, demand, xattrs, slot: Some(slot) };
             self.call(call, Some(&planned)).await;
         }
     }
@@ -218,7 +218,7 @@ impl Client {
                 let until = namespace.delete(Scope::internal(), &request, repeat).await?;
                 Ok(Answer::Until(until.is_some()))
             }
-            Call::Confirm { size, demand, .. } => {
+            Call::Confirm { size, demand, xattrs, .. } => {
                 let plan = plan.expect("a confirm follows a plan");
                 let chunks = plan.chunks.iter().map(|planned| written(namespace, planned));
                 let request = Confirm {
@@ -227,9 +227,31 @@ impl Client {
                     size: *size,
                     attributes: Attributes::default(),
                     precondition: demand.map(precondition),
-                    xattrs: BTreeMap::new(),
+                    xattrs: xattrs.iter().map(|(name, mark)| (xattr(name), value(*mark))).collect(),
                 };
                 namespace.confirm(Scope::internal(), &request, repeat).await.map(|stat| node(&stat))
+            }
+            Call::SetXattr { at, name, mark, demand, .. } => {
+                let request = SetXattr {
+                    target: target(at),
+                    follow: true,
+                    name: xattr(name),
+                    value: value(*mark),
+                    create: *demand == Some(false),
+                    replace: *demand == Some(true),
+                };
+                let set = namespace.set_xattr(Scope::internal(), &request, repeat).await;
+                set.map(|stat| node(&stat))
+            }
+            Call::RemoveXattr { at, name, .. } => {
+                let request = RemoveXattr { target: target(at), follow: true, name: xattr(name) };
+                let removed = namespace.remove_xattr(Scope::internal(), &request, repeat).await;
+                removed.map(|stat| node(&stat))
+            }
+            Call::Xattrs { at } => {
+                let found = namespace.xattr_values(Scope::internal(), &target(at), true).await?;
+                let marks = found.iter().map(|(name, value)| (name.to_string(), mark(value)));
+                Ok(Answer::Marked(marks.collect()))
             }
             Call::Stat { at, follow } => {
                 let target = target(at);
@@ -321,5 +343,21 @@ fn node(stat: &FileStat) -> Answer {
 
 fn seen(stat: &FileStat) -> Seen {
     let target = String::from_utf8_lossy(&stat.symlink_target).into_owned();
-    Seen { inode: stat.inode.0, kind: stat.kind, size: stat.size, target }
+    let xattrs = stat.xattrs as usize;
+    Seen { inode: stat.inode.0, kind: stat.kind, size: stat.size, target, xattrs }
+}
+
+fn xattr(name: &str) -> XattrName {
+    XattrName::new(name.to_owned()).unwrap()
+}
+
+/// A value that begins with its mark. Every other one is too large for the record of an inode.
+fn value(mark: Mark) -> Bytes {
+    let mut value = mark.to_be_bytes().to_vec();
+    value.resize(if mark % 2 == 0 { 4 } else { 2_000 }, 0);
+    value.into()
+}
+
+fn mark(value: &[u8]) -> Mark {
+    value.first_chunk().map_or(Mark::MAX, |mark| Mark::from_be_bytes(*mark))
 }
