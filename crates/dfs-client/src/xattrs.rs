@@ -52,7 +52,7 @@ impl Client {
         follow: Follow,
     ) -> Result<Vec<XattrName>, Error> {
         let target = target.into();
-        Ok(self.list_xattrs(target.into(), follow, false).await?.into_keys().collect())
+        Ok(self.list_xattrs(target, follow, false).await?.into_keys().collect())
     }
 
     /// Reads all extended attributes with their values, as they were at one time: at most 256 KiB.

@@ -128,7 +128,10 @@ impl Call {
                 let (name, mark) = (*pick(random, XATTRS), any_mark(random));
                 Self::SetXattr { at: at(), name, mark, demand, slot: Some(slot) }
             }
-            83..88 => Self::RemoveXattr { at: at(), name: *pick(random, XATTRS), slot: Some(slot) },
+            83..88 => {
+                let name = *pick(random, XATTRS);
+                Self::RemoveXattr { at: at(), name, slot: Some(slot) }
+            }
             88..91 => Self::Xattrs { at: at() },
             91..95 => Self::Stat { at: at(), follow: is(70) },
             _ => Self::List { at: if is(50) { At::Path("/".to_owned()) } else { at() } },

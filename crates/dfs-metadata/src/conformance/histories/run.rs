@@ -354,7 +354,7 @@ fn xattr(name: &str) -> XattrName {
 /// A value that begins with its mark. Every other one is too large for the record of an inode.
 fn value(mark: Mark) -> Bytes {
     let mut value = mark.to_be_bytes().to_vec();
-    value.resize(if mark % 2 == 0 { 4 } else { 2_000 }, 0);
+    value.resize(if mark.is_multiple_of(2) { 4 } else { 2_000 }, 0);
     value.into()
 }
 
