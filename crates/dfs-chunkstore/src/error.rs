@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use dfs_types::{ChunkId, ClusterId, ErrorCode, Level};
+use dfs_types::{ChunkId, ClusterId, ErrorCode, Level, RegistrationNumber};
 
 use crate::JobPanicked;
 
@@ -55,6 +55,14 @@ pub enum StoreError {
     /// A registration with another cluster.
     #[error("the disks belong to cluster {0}: empty them to join another one")]
     WrongCluster(ClusterId),
+    /// A registration from before the one that the disks have.
+    #[error("the disks have registration {found} already, {given} is older")]
+    OldRegistration {
+        /// The newest one on any disk.
+        found: RegistrationNumber,
+        /// The older one.
+        given: RegistrationNumber,
+    },
     /// The store is closed.
     #[error("the chunk store is closed")]
     Closed,
@@ -71,6 +79,7 @@ impl StoreError {
             Self::Mismatch { .. } => ErrorCode::ChecksumMismatch,
             Self::Io { .. } | Self::Broken(_) => ErrorCode::Internal,
             Self::WrongCluster(_) => ErrorCode::WrongCluster,
+            Self::OldRegistration { .. } => ErrorCode::Conflict,
             Self::Closed => ErrorCode::Unavailable,
         }
     }

@@ -21,7 +21,8 @@ pub struct Registration {
 pub struct Identity {
     /// The node.
     pub node: NodeId,
-    /// Its last registration; `None` when it never had one.
+    /// The newest registration on any of its disks, which one that was cut off may have left
+    /// there; `None` when it never had one.
     pub registration: Option<Registration>,
     /// The newest level of what may be stored on its disks.
     pub level: Level,
@@ -36,7 +37,8 @@ pub trait IdentityStore: Send + Sync + 'static {
     /// Writes a new registration on every disk. When this returns `Ok` it is durable on all of
     /// them; after an error, or a crash meanwhile, a restart finds the old one or the new one, and
     /// every disk still belongs to the node. Refuses a cluster other than the one the disks belong
-    /// to.
+    /// to, and a number below one that a disk may have. If the future is dropped, the writing may
+    /// go on; later calls wait for its end.
     async fn store_registration(&self, registration: Registration) -> Result<(), StoreError>;
 
     /// Writes on every disk that it may hold formats of this level from now on, so that a program

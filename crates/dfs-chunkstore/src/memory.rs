@@ -108,9 +108,14 @@ impl IdentityStore for MemoryStore {
 
     async fn store_registration(&self, registration: Registration) -> Result<(), StoreError> {
         let mut state = self.lock();
-        if let Some(old) = state.identity.registration.filter(|r| r.cluster != registration.cluster)
-        {
-            return Err(StoreError::WrongCluster(old.cluster));
+        if let Some(old) = state.identity.registration {
+            if old.cluster != registration.cluster {
+                return Err(StoreError::WrongCluster(old.cluster));
+            }
+            if old.number > registration.number {
+                let (found, given) = (old.number, registration.number);
+                return Err(StoreError::OldRegistration { found, given });
+            }
         }
         state.identity.registration = Some(registration);
         Ok(())

@@ -5,6 +5,7 @@
 //! in service had: it is an image from before, and stays out. A crash or a full disk between two
 //! disks leaves none that looks like one.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -161,8 +162,12 @@ impl Agreement {
             if a.node != b.node {
                 return Err(mixed("nodes"));
             }
-            if a.disk == b.disk {
-                return Err(mixed("replicas of one disk"));
+        }
+        let mut folders = BTreeMap::new();
+        for (folder, disk) in &known {
+            if let Some(first) = folders.insert(disk.disk, *folder) {
+                let (first, second) = (first.clone(), (*folder).clone());
+                return Err(OpenError::MixedDisks { first, second, what: "copies of one disk" });
             }
         }
         let mut newest: Option<(&PathBuf, Registration)> = None;
@@ -287,13 +292,15 @@ mod tests {
         let mut other_cluster = disk(2, 5, 5);
         let registration = other_cluster.1.as_mut().unwrap().registration.as_mut().unwrap();
         registration.cluster = ClusterId(9);
-        for (second, what) in [
-            (foreign, "nodes"),
-            (other_cluster, "clusters"),
-            (disk(1, 5, 5), "replicas of one disk"),
-        ] {
-            let error = Agreement::of(&[disk(1, 5, 5), second]).unwrap_err();
-            assert!(error.to_string().contains(what), "{error}");
+        for (second, what) in
+            [(foreign, "nodes"), (other_cluster, "clusters"), (disk(1, 5, 5), "copies of one disk")]
+        {
+            for disks in
+                [vec![disk(1, 5, 5), second.clone()], vec![disk(1, 5, 5), disk(3, 5, 5), second]]
+            {
+                let error = Agreement::of(&disks).unwrap_err();
+                assert!(error.to_string().contains(what), "{error}");
+            }
         }
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! | question | module |
 //! |---|---|
-//! | whose disks are these, what is on them | [`open`], [`identity`], [`scan`] |
+//! | whose disks are these, what is on them | [`open`], [`identity`], [`identities`], [`scan`] |
 //! | what does a replica look like | [`record`], [`segments`] |
 //! | how does a chunk get there, and away | [`writer`], [`part`] and [`change`] when large, [`commit`] when small |
 //! | what is there, and is there room | [`index`], [`space`] |
@@ -21,6 +21,7 @@
 mod change;
 mod commit;
 mod config;
+mod identities;
 mod identity;
 mod index;
 mod open;
@@ -34,14 +35,14 @@ mod space;
 mod volume;
 mod writer;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_types::{ByteSize, ChunkId, Crc32c, Level, Random, RegistrationNumber, Stamp, block_count};
 
-use self::identity::DiskIdentity;
+use self::identities::Identities;
 use self::index::{Entry, Index, Place};
 use self::read::Verified;
 use self::record::{Layout, State};
@@ -66,11 +67,7 @@ pub struct DiskStore {
     pool: Pool,
     index: Arc<Index>,
     disks: Vec<Arc<Disk>>,
-    identity: Mutex<Identity>,
-    /// Which life of the store this is.
-    starts: u64,
-    /// The last registration that every disk in service had; held while identities are written.
-    settled: tokio::sync::Mutex<RegistrationNumber>,
+    identities: Arc<Identities>,
     is_closed: AtomicBool,
 }
 
@@ -105,15 +102,8 @@ impl DiskStore {
             let disk = Arc::clone(&disks[usize::from(entry.disk)]);
             pool.run(move || disk.erase(chunk, &entry)).await?;
         }
-        Ok(Self {
-            pool,
-            index,
-            disks,
-            identity: Mutex::new(identity),
-            starts,
-            settled: tokio::sync::Mutex::new(settled),
-            is_closed: AtomicBool::new(false),
-        })
+        let identities = Arc::new(Identities::new(identity, settled, starts, disks.clone()));
+        Ok(Self { pool, index, disks, identities, is_closed: AtomicBool::new(false) })
     }
 
     fn check_open(&self) -> Result<(), StoreError> {
@@ -149,33 +139,16 @@ impl DiskStore {
         StoreError::NoSpace(disks.collect::<Vec<_>>().join(", "))
     }
 
-    /// Writes the identity on all disks in service but the first `skipped`, and returns on how many.
-    async fn write_identities(
-        &self,
-        skipped: usize,
-        identity: Identity,
-        settled: RegistrationNumber,
-    ) -> Result<usize, StoreError> {
-        let Identity { node, registration, level } = identity;
-        let starts = self.starts;
-        let mut written = 0;
-        let in_service = self.disks.iter().filter(|disk| !disk.is_failed());
-        for disk in in_service.skip(skipped) {
-            let id = disk.id;
-            let identity = DiskIdentity { node, disk: id, starts, level, registration, settled };
-            let disk = Arc::clone(disk);
-            let write = move || {
-                let result = identity.write(&*disk.fs, &disk.folder);
-                result.map_err(|error| disk.sync_fault("writing the identity", error))
-            };
-            match self.pool.run(write).await? {
-                Ok(()) => written += 1,
-                // A full disk goes on serving, and so must not be left behind.
-                Err(error @ StoreError::NoSpace(_)) => return Err(error),
-                Err(error) => tracing::warn!("a disk is left out: {error}"),
-            }
-        }
-        Ok(written)
+    /// Runs a change of what the disks say of the node on the pool, one at a time. If the future is
+    /// dropped, the change runs to its end all the same.
+    async fn change_identities<F>(&self, change: F) -> Result<(), StoreError>
+    where
+        F: FnOnce(&Identities, &mut RegistrationNumber) -> Result<(), StoreError> + Send + 'static,
+    {
+        let mut settled = self.identities.lock().await;
+        self.check_open()?;
+        let identities = Arc::clone(&self.identities);
+        self.pool.run(move || change(&identities, &mut settled)).await?
     }
 
     /// Runs a change of a large chunk's replica on the pool.
@@ -196,40 +169,15 @@ impl DiskStore {
 #[async_trait]
 impl IdentityStore for DiskStore {
     fn identity(&self) -> Identity {
-        *self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+        self.identities.current()
     }
 
     async fn store_registration(&self, registration: Registration) -> Result<(), StoreError> {
-        let mut settled = self.settled.lock().await;
-        self.check_open()?;
-        let before = self.identity();
-        if let Some(old) = before.registration.filter(|old| old.cluster != registration.cluster) {
-            return Err(StoreError::WrongCluster(old.cluster));
-        }
-        let identity = Identity { registration: Some(registration), ..before };
-        // Before the first disk calls the number settled, each other has it.
-        self.write_identities(1, identity, *settled).await?;
-        if self.write_identities(0, identity, registration.number).await? == 0 {
-            return Err(self.disks[0].out_of_service());
-        }
-        *settled = registration.number;
-        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
-        Ok(())
+        self.change_identities(move |all, settled| all.register(registration, settled)).await
     }
 
     async fn raise_level(&self, level: Level) -> Result<(), StoreError> {
-        let settled = self.settled.lock().await;
-        self.check_open()?;
-        let before = self.identity();
-        if level <= before.level {
-            return Ok(());
-        }
-        let identity = Identity { level, ..before };
-        if self.write_identities(0, identity, *settled).await? == 0 {
-            return Err(self.disks[0].out_of_service());
-        }
-        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
-        Ok(())
+        self.change_identities(move |all, settled| all.raise_level(level, *settled)).await
     }
 }
 
@@ -351,6 +299,7 @@ impl ChunkStore for DiskStore {
             for disk in &self.disks {
                 disk.drain().await;
             }
+            drop(self.identities.lock().await);
         };
         if tokio::time::timeout(within, drained).await.is_err() {
             tracing::warn!("the chunk store was closed with writes under way");

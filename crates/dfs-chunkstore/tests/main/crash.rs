@@ -49,7 +49,10 @@ pub(crate) struct History {
     doubt: Option<Step>,
     stamps: BTreeSet<Stamp>,
     identity: Option<Identity>,
+    /// What the store says it has; a crash may have cut it off on its way to all disks.
     registration: u64,
+    /// The last one that was acknowledged.
+    acknowledged: u64,
     /// How often the store was opened; decides its ids.
     starts: u64,
     /// Syncs until it was opened in the present life.
@@ -231,6 +234,7 @@ impl History {
                     return None;
                 }
                 self.registration = number;
+                self.acknowledged = number;
             }
             Step::Refuse(number, length, of) => {
                 fs.fill_next_sync(of);
@@ -296,13 +300,13 @@ impl History {
     /// Every disk knows that the acknowledged registration was on all of them, so that none takes
     /// an image from before it for its own.
     fn check_settled(&self, fs: &SimFs, config: &Config) -> Result<(), String> {
-        for disk in config.disks.iter().filter(|_| self.registration > 0) {
+        for disk in config.disks.iter().filter(|_| self.acknowledged > 0) {
             let path = disk.folder.join("dfs-identity");
             let file = fs.open(&path, Opening::Existing).map_err(|error| error.to_string())?;
             let text = file.read_at(0, 4096).map_err(|error| error.to_string())?;
             let text = String::from_utf8_lossy(&text);
             let settled = text.lines().find_map(|line| line.strip_prefix("settled ")?.parse().ok());
-            if settled.unwrap_or(0) < self.registration {
+            if settled.unwrap_or(0) < self.acknowledged {
                 return Err(format!("{}: settled {settled:?}", path.display()));
             }
         }

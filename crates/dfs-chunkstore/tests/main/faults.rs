@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 
 use bytes::Bytes;
 use dfs_chunkstore::sim::{Operation, SimFs};
@@ -178,9 +178,7 @@ async fn damage_beside_the_data_never_gives_wrong_bytes() {
 
 #[tokio::test]
 async fn small_chunks_sealed_together_share_a_sync() {
-    let (entered, is_entered) = mpsc::channel();
-    let (release, released) = mpsc::channel();
-    let fs = Arc::new(GatedFs { inner: SimFs::new(), gate: Arc::new(Mutex::new(None)) });
+    let fs = GatedFs::new();
     let random = Arc::new(SeededRandom::new(1));
     let store = DiskStore::open(config(&["/a"]), fs.clone(), Pool::threads(2), random);
     let store = Arc::new(store.await.unwrap());
@@ -195,7 +193,7 @@ async fn small_chunks_sealed_together_share_a_sync() {
         seals.push(writer.seal(conformance::seal_of(&bytes)));
     }
     let before = fs.inner.syncs();
-    *fs.gate.lock().unwrap() = Some(Gate { entered, released });
+    let (is_entered, release) = fs.hold_sync();
     // A seal stands in the queue when it was polled once.
     assert!(futures_util::poll!(&mut seals[0]).is_pending());
     is_entered.recv().unwrap();
@@ -282,7 +280,6 @@ async fn folders_that_are_not_ours_are_refused() {
 async fn a_full_disk_is_not_left_behind_by_a_registration() {
     const ENOSPC: i32 = 28;
     let (fs, folders) = (SimFs::new(), ["/a", "/b", "/c"]);
-    let numbered = |number| Registration { number: RegistrationNumber(number), ..registration(1) };
     let store = open_sim(&fs, config(&folders), 1).await.unwrap();
     store.store_registration(numbered(1)).await.unwrap();
     for (full, number) in folders.into_iter().zip(2..) {
@@ -306,6 +303,103 @@ async fn a_full_disk_is_not_left_behind_by_a_registration() {
     let store = open_sim(&fs, config(&folders), 4).await.unwrap();
     assert!(store.usage().iter().all(|disk| !disk.is_failed));
     assert_eq!(store.identity().registration, Some(numbered(9)));
+}
+
+/// F3: a disk fills up after others have a registration as settled. What is written then, up to the
+/// next full disk, is no older registration, which would look like an old image.
+#[tokio::test]
+async fn a_registration_that_was_cut_off_is_not_taken_back() {
+    const ENOSPC: i32 = 28;
+    let folders = ["/a", "/b", "/c"];
+    let fs = GatedFs::new();
+    let random = Arc::new(SeededRandom::new(1));
+    let newer = Config { level: Level(2), ..config(&folders) };
+    let store = DiskStore::open(newer.clone(), fs.clone(), Pool::threads(2), random);
+    let store = store.await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+
+    let (mut is_entered, mut release) = fs.hold_sync();
+    let gated = fs.clone();
+    let filling = std::thread::spawn(move || {
+        // First the others have it, then it is settled on one disk after the other.
+        for _ in ["/b", "/c", "/a"] {
+            is_entered.recv().unwrap();
+            let next = gated.hold_sync();
+            release.send(()).unwrap();
+            (is_entered, release) = next;
+        }
+        is_entered.recv().unwrap();
+        gated.inner.fail(Path::new("/c"), Operation::Write, ENOSPC);
+        release.send(()).unwrap();
+    });
+    let refused = store.store_registration(numbered(2)).await;
+    filling.join().unwrap();
+    assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
+    fs.inner.heal();
+    fs.inner.fail(Path::new("/b"), Operation::Write, ENOSPC);
+    let refused = store.raise_level(Level(2)).await;
+    assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
+    drop(store);
+    fs.inner.heal();
+    fs.inner.crash();
+    let store = open_sim(&fs.inner, newer, 2).await.unwrap();
+    assert!(store.usage().iter().all(|disk| !disk.is_failed), "{:?}", store.usage());
+    assert_eq!(store.identity().registration, Some(numbered(2)));
+    let refused = store.store_registration(numbered(1)).await;
+    assert!(matches!(refused, Err(StoreError::OldRegistration { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_registration_whose_caller_is_gone_does_not_meet_the_next_one() {
+    let fs = GatedFs::new();
+    let pool = Pool::threads(2);
+    let random = Arc::new(SeededRandom::new(1));
+    let store = DiskStore::open(config(&["/a", "/b"]), fs.clone(), pool.clone(), random);
+    let store = store.await.unwrap();
+    let (is_entered, release) = fs.hold_sync();
+    let mut first = store.store_registration(numbered(1));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    is_entered.recv().unwrap();
+    drop(first);
+    let mut second = store.store_registration(numbered(2));
+    assert!(futures_util::poll!(&mut second).is_pending());
+    // The other thread has done by then what the second one may have asked of it.
+    pool.run(|| ()).await.unwrap();
+    release.send(()).unwrap();
+    second.await.unwrap();
+    // Neither thread has anything left to do once they meet.
+    let meeting = Arc::new(Barrier::new(2));
+    let meet = || {
+        let meeting = meeting.clone();
+        pool.run(move || meeting.wait())
+    };
+    let (one, other) = tokio::join!(meet(), meet());
+    assert!(one.is_ok() && other.is_ok());
+    assert!(store.usage().iter().all(|disk| !disk.is_failed), "{:?}", store.usage());
+    drop(store);
+    fs.inner.crash();
+    let store = open_sim(&fs.inner, config(&["/a", "/b"]), 2).await.unwrap();
+    assert_eq!(store.identity().registration, Some(numbered(2)));
+}
+
+#[tokio::test]
+async fn an_image_from_before_a_registration_stays_out_of_service() {
+    let (fs, folders) = (SimFs::new(), ["/a", "/b"]);
+    let store = open_sim(&fs, config(&folders), 1).await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+    let image = |fs: &SimFs| {
+        let file = fs.open(Path::new("/b/dfs-identity"), Opening::Existing).unwrap();
+        file.read_at(0, 4096).unwrap()
+    };
+    let before = image(&fs);
+    store.store_registration(numbered(2)).await.unwrap();
+    drop(store);
+    let file = fs.open(Path::new("/b/dfs-identity"), Opening::Create).unwrap();
+    file.write_at(0, &[before]).unwrap();
+    let store = open_sim(&fs, config(&folders), 2).await.unwrap();
+    let failed: Vec<_> = store.usage().iter().map(|disk| disk.is_failed).collect();
+    assert_eq!(failed, [false, true]);
+    assert_eq!(store.identity().registration, Some(numbered(2)));
 }
 
 #[tokio::test]
@@ -334,6 +428,10 @@ async fn a_raised_level_makes_an_older_release_refuse_every_disk() {
 fn registration(cluster: u128) -> Registration {
     let number = RegistrationNumber(1);
     Registration { cluster: ClusterId(cluster), incarnation: Incarnation(1), number }
+}
+
+fn numbered(number: u64) -> Registration {
+    Registration { number: RegistrationNumber(number), ..registration(1) }
 }
 
 fn write(fs: &SimFs, path: &str, text: &'static str) {
@@ -370,6 +468,20 @@ struct Gate {
 struct GatedFs {
     inner: SimFs,
     gate: Arc<Mutex<Option<Gate>>>,
+}
+
+impl GatedFs {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { inner: SimFs::new(), gate: Arc::new(Mutex::new(None)) })
+    }
+
+    /// Holds the next sync of a file: returns where it is announced, and what lets it go on.
+    fn hold_sync(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let (entered, is_entered) = mpsc::channel();
+        let (release, released) = mpsc::channel();
+        *self.gate.lock().unwrap() = Some(Gate { entered, released });
+        (is_entered, release)
+    }
 }
 
 struct GatedFile {
