@@ -133,8 +133,7 @@ mod tests {
         check(&mut command, "dfs");
         #[cfg(feature = "kube")]
         {
-            let plugin = <crate::kube::PluginOptions as clap::Args>::augment_args(Cli::command());
-            let mut plugin = plugin.name("kubectl dfs");
+            let mut plugin = crate::invocation::plugin_command();
             plugin.build();
             check(&mut plugin, "kubectl dfs");
         }

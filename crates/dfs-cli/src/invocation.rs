@@ -41,18 +41,8 @@ impl Invocation {
     #[cfg(feature = "kube")]
     fn of_plugin(args: &[OsString]) -> Result<Self, clap::Error> {
         use crate::kube::PluginOptions;
-        use clap::Args as _;
 
-        // -n is the namespace all over kubectl.
-        let command = ["put", "get", "mv"].into_iter().fold(
-            Cli::command().name("kubectl dfs").bin_name("kubectl dfs"),
-            |command, name| {
-                command.mut_subcommand(name, |one| {
-                    one.mut_arg("no_clobber", |option| option.short(None))
-                })
-            },
-        );
-        let matches = PluginOptions::augment_args(command).try_get_matches_from(args)?;
+        let matches = plugin_command().try_get_matches_from(args)?;
         let cli = Cli::from_arg_matches(&matches)?;
         let plugin = PluginOptions::from_arg_matches(&matches)?;
         let has_named = plugin.names_any();
@@ -67,6 +57,18 @@ impl Invocation {
         };
         Ok(Self { cli, target })
     }
+}
+
+/// The command line as a plugin of kubectl, where `-n` is always the namespace.
+#[cfg(feature = "kube")]
+pub(crate) fn plugin_command() -> clap::Command {
+    use clap::Args as _;
+
+    let command = Cli::command().name("kubectl dfs").bin_name("kubectl dfs");
+    let command = ["put", "get", "mv"].into_iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |one| one.mut_arg("no_clobber", |option| option.short(None)))
+    });
+    crate::kube::PluginOptions::augment_args(command)
 }
 
 /// How the cluster is reached. What was typed stands over what is set in the environment.

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dfs_proto::v1::coordinator_client::CoordinatorClient;
+use dfs_proto::wire::WireId as _;
 use dfs_proto::{Failure, v1};
 use dfs_testkit::process::{Cluster, Settings, wait_until};
 use dfs_transport::{Channels, ClientChannel, Security, TcpNetwork};
-use dfs_types::ErrorCode;
+use dfs_types::{ClientId, Clock as _, ErrorCode, OsRandom, SystemClock};
 
 use crate::support::{binary, cluster, exit_code, noise, noise_file, stderr};
 
@@ -161,7 +162,9 @@ fn acknowledged_files_survive_a_killed_coordinator() {
 /// One client's calls, each repeated under its slot until there is an answer, and once more after,
 /// of some coordinator each time. Ends with the names that must be there.
 pub(crate) async fn repeats(urls: Vec<String>, client: u8, stop: Arc<AtomicBool>) -> Vec<String> {
-    let slot = |sequence| v1::Slot { client_id: vec![client; 16].into(), slot: 0, sequence };
+    // Ids of clients begin with the time at which they were made: older ones are refused.
+    let id = ClientId::new(SystemClock.now(), &OsRandom).to_wire();
+    let slot = |sequence| v1::Slot { client_id: id.clone(), slot: 0, sequence };
     let mut sequence = 0;
     let mut number = 0;
     let mut there = Vec::new();

@@ -219,7 +219,7 @@ async fn files_that_cannot_be_put_say_so() {
     let (target, folder) = (path("/f"), tempfile::tempdir().unwrap());
     for (local, code) in [
         (folder.path().join("missing"), ErrorCode::NotFound),
-        (folder.path().to_owned(), ErrorCode::InvalidArgument),
+        (folder.path().to_owned(), ErrorCode::IsADirectory),
     ] {
         let name = local.display().to_string();
         let source = PutSource::file(local);
