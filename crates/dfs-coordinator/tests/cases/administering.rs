@@ -255,6 +255,7 @@ async fn nodes_that_are_away_count_as_stopped_already() {
     assert!(one.reason.contains(&named), "{}", one.reason);
     assert!(cluster.safe_to_stop(&[4]).await.unwrap().is_safe, "it holds nothing");
     cluster.node(2).beat().await;
+    cluster.until(2, v1::NodeState::Active).await;
     assert!(cluster.safe_to_stop(&[1]).await.unwrap().is_safe);
     cluster.maintain(2, MINUTE).await;
     let one = cluster.safe_to_stop(&[1]).await.unwrap();
