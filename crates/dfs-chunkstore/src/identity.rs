@@ -1,7 +1,7 @@
 //! Who a datanode is, as its disks say.
 
 use async_trait::async_trait;
-use dfs_types::{ClusterId, Incarnation, Level, NodeId, RegistrationNumber};
+use dfs_types::{ClusterId, Incarnation, Level, NodeId, NodeSecret, RegistrationNumber};
 
 use crate::StoreError;
 
@@ -21,6 +21,8 @@ pub struct Registration {
 pub struct Identity {
     /// The node.
     pub node: NodeId,
+    /// What it proves itself with when it registers. Made with the node, never changed.
+    pub secret: NodeSecret,
     /// The newest registration on any of its disks, which one that was cut off may have left
     /// there; `None` when it never had one.
     pub registration: Option<Registration>,

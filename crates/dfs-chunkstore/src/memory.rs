@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, DiskId, Level, NodeId, Stamp, block_count};
+use dfs_types::{
+    BLOCK_SIZE, ChunkId, Crc32c, DiskId, Level, NodeId, NodeSecret, Sha256, Stamp, block_count,
+};
 
 use crate::{
     Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DiskUsage, Identity, IdentityStore,
@@ -44,11 +46,22 @@ struct Replica {
     is_set_aside: bool,
 }
 
+/// A secret that is the same whenever the store of a node is made anew, as its disks would keep it.
+fn secret_of(node: NodeId) -> NodeSecret {
+    let digest = Sha256::of(&node.to_bytes());
+    NodeSecret::from_slice(&digest.0).expect("a digest is as long as a secret")
+}
+
 impl MemoryStore {
     /// Makes an empty store of `capacity` bytes for a node.
     pub fn new(node: NodeId, capacity: u64) -> Self {
         let state = State {
-            identity: Identity { node, registration: None, level: Level::FIRST },
+            identity: Identity {
+                node,
+                secret: secret_of(node),
+                registration: None,
+                level: Level::FIRST,
+            },
             capacity,
             used: 0,
             next_stamp: 1,

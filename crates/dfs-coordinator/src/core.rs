@@ -3,19 +3,22 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use dfs_metadata::engine::Engine;
-use dfs_metadata::namespace::{Coordinator, Namespace, Node};
+use dfs_metadata::namespace::{ClusterIdentity, Coordinator, Namespace, Node};
 use dfs_metadata::placement::NodeSelector;
-use dfs_proto::v1;
 use dfs_proto::wire::WireId;
+use dfs_proto::{Failure, Issued, OrderParties, Ordered, open_order, seal_order, v1};
 use dfs_runtime::Shutdown;
 use dfs_transport::Channels;
-use dfs_types::{Clock, NodeId, NodeState, Random, RegistrationNumber, Scope};
+use dfs_types::{Clock, ErrorCode, NodeId, NodeState, Random, RegistrationNumber, Scope};
 use tokio::time::Instant;
 
 use crate::Settings;
 use crate::metrics::Counts;
 use crate::registry::{Member, Registry, View};
 use crate::workers::Background;
+
+/// Stands for a coordinator where an order names a node.
+const COORDINATOR: NodeId = NodeId(0);
 
 /// The shared parts. One per coordinator, behind an [`Arc`].
 pub(crate) struct Core {
@@ -29,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) selector: Box<dyn NodeSelector>,
     pub(crate) counts: Arc<Counts>,
+    /// Names this process in the orders that it gives.
+    pub(crate) instance: u64,
     pub(crate) background: Background,
     /// Given when the coordinator begins to stop: what would go on for ever ends then.
     pub(crate) stopping: Shutdown,
@@ -36,6 +41,46 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// Seals an order to a node of this registration.
+    pub(crate) fn order<R: Ordered>(
+        &self,
+        node: NodeId,
+        registration: RegistrationNumber,
+        request: R,
+    ) -> R {
+        let key = self.namespace.keys().order(node, registration);
+        seal_order(request, &key, self.parties(node), self.issued())
+    }
+
+    /// Seals what is asked of another coordinator.
+    pub(crate) fn peer_order<R: Ordered>(&self, request: R) -> R {
+        let key = self.namespace.keys().peer();
+        seal_order(request, &key, self.parties(COORDINATOR), self.issued())
+    }
+
+    /// Whether another coordinator sent a request, whose seal must be right and recent then.
+    pub(crate) fn is_from_peer<R: Ordered>(&self, request: &mut R) -> Result<bool, Failure> {
+        if request.order().is_none() {
+            return Ok(false);
+        }
+        let key = self.namespace.keys().peer();
+        let refused = |what: String| Failure::new(ErrorCode::Unauthenticated, what);
+        let issued = open_order(request, &key, self.parties(COORDINATOR));
+        if issued.map_err(|error| refused(error.to_string()))?.is_current(self.clock.now()) {
+            return Ok(true);
+        }
+        Err(refused("the order is too old, or the clocks of the coordinators differ".to_owned()))
+    }
+
+    fn parties(&self, node: NodeId) -> OrderParties {
+        let ClusterIdentity { cluster, incarnation } = self.namespace.identity();
+        OrderParties { cluster, incarnation, node }
+    }
+
+    fn issued(&self) -> Issued {
+        Issued { coordinator: self.instance, at: self.clock.now() }
+    }
+
     /// The nodes. Not to be held across an await.
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         crate::lock(&self.registry)

@@ -256,6 +256,7 @@ impl Base {
             suspect_after: Duration::from_millis(settings.suspect_after_ms),
             lost_after: Duration::from_millis(settings.lost_after_ms),
         };
+        let instance = random.below(u64::MAX);
         let core = Arc::new(Core {
             engine,
             namespace,
@@ -264,6 +265,7 @@ impl Base {
             random,
             selector: placement::selector(settings.placement),
             counts: self.counts.clone(),
+            instance,
             background: Background::new(self.advertised.clone()),
             stopping: self.stopping.clone(),
             registry: Mutex::new(Registry::new(timeouts, Instant::now())),

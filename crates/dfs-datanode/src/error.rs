@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use dfs_chunkstore::{OpenError, StoreError};
-use dfs_proto::{Failure, FieldError};
+use dfs_proto::{Failure, FieldError, Unsealed};
 use dfs_transport::listen_code;
 use dfs_types::{ChunkId, ClusterId, ErrorCode, LeaseEpoch, NodeId, NodeState};
 use tonic::Status;
@@ -93,6 +93,15 @@ pub enum Error {
         /// What became of the others.
         why: String,
     },
+    /// An order is not from a coordinator of the cluster, or not for this node.
+    #[error(transparent)]
+    Unsealed(#[from] Unsealed),
+    /// An order was given too long ago.
+    #[error("the order was given more than a minute ago, or by a clock that was set back since")]
+    OldOrder,
+    /// An order comes from a coordinator that this node does not hear.
+    #[error("this node has had no heartbeat answered by the coordinator that gives the order")]
+    UnknownCoordinator,
     /// An order comes from a worker that another has replaced.
     #[error("the order is of lease epoch {order}, this node has seen {seen}")]
     OldEpoch {
@@ -130,10 +139,12 @@ impl Error {
             | Self::TakesNoChunks(_)
             | Self::Stopping
             | Self::SlowReader { .. }
+            | Self::UnknownCoordinator
             | Self::OtherNode { .. } => ErrorCode::Unavailable,
+            Self::Unsealed(_) => ErrorCode::Unauthenticated,
             Self::Busy(_) => ErrorCode::Busy,
             Self::NotEnoughReplicas { .. } => ErrorCode::NotEnoughNodes,
-            Self::OldEpoch { .. } => ErrorCode::Stale,
+            Self::OldOrder | Self::OldEpoch { .. } => ErrorCode::Stale,
             Self::Store(error) => error.code(),
         }
     }

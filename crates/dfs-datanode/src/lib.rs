@@ -11,6 +11,7 @@ mod grpc;
 mod membership;
 mod metrics;
 mod node;
+mod orders;
 mod service;
 mod sessions;
 mod settings;

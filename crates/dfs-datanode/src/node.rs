@@ -9,8 +9,8 @@ use dfs_proto::wire;
 use dfs_runtime::Readiness;
 use dfs_transport::Channels;
 use dfs_types::{
-    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, LeaseEpoch, Level, NodeId, NodeState, Part, Random,
-    Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
+    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, Incarnation, LeaseEpoch, Level, NodeId, NodeState,
+    Part, Random, Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
 };
 use dfs_workers::Throttle;
 use tokio::sync::{Semaphore, watch};
@@ -19,6 +19,7 @@ use crate::bad_replicas::BadReplicas;
 use crate::calls::CallLimits;
 use crate::grpc;
 use crate::metrics::Counts;
+use crate::orders::Clocks;
 use crate::sessions::Sessions;
 use crate::verifications::Verifications;
 use crate::{Error, Settings, Store};
@@ -31,8 +32,12 @@ pub(crate) const LISTING_STEP: usize = 1_000;
 pub(crate) struct Membership {
     pub(crate) cluster: ClusterId,
     pub(crate) registration: RegistrationNumber,
-    /// Seals the receipts of this registration.
+    /// Of the cluster's metadata when the node registered.
+    pub(crate) incarnation: Incarnation,
+    /// The node key: seals the receipts of this registration, and opens heartbeat streams.
     pub(crate) key: SealKey,
+    /// Opens the orders to this registration.
+    pub(crate) order_key: SealKey,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) state: NodeState,
 }
@@ -66,6 +71,8 @@ pub(crate) struct Node {
     news: watch::Sender<u64>,
     is_stopping: AtomicBool,
     lease_epoch: Mutex<LeaseEpoch>,
+    /// The clocks of the coordinators, by which orders are judged.
+    pub(crate) clocks: Clocks,
     verifications: Verifications,
 }
 
@@ -110,6 +117,7 @@ impl Node {
             news: watch::Sender::new(0),
             is_stopping: AtomicBool::new(false),
             lease_epoch: Mutex::default(),
+            clocks: Clocks::default(),
             verifications: Verifications::default(),
         }
     }

@@ -22,8 +22,8 @@ use dfs_metadata::namespace::{
 };
 use dfs_metadata::placement::{Candidate, RoundRobin};
 use dfs_types::{
-    Attributes, ChunkSeal, ClientId, ClusterId, Crc32c, DfsPath, DiskId, NodeId, OsRandom, Receipt,
-    RegistrationNumber, Scope, Seal, Sha256, Slot, Stamp, SystemClock, Target,
+    Attributes, ChunkSeal, ClientId, ClusterId, Crc32c, DfsPath, DiskId, NodeId, NodeSecret,
+    OsRandom, Receipt, RegistrationNumber, Scope, Seal, Sha256, Slot, Stamp, SystemClock, Target,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -211,6 +211,7 @@ fn registration(node: NodeId) -> Registration {
         version: "0.1.0".to_owned(),
         level: dfs_types::Level::NEWEST,
         disks: vec![DiskId(node.0)],
+        secret: NodeSecret::random(&OsRandom),
     }
 }
 
@@ -229,7 +230,7 @@ fn written(namespace: &Namespace, planned: &PlannedChunk) -> WrittenChunk {
             registration,
             seal: Seal([0; 32]),
         };
-        receipt.sealed(&namespace.key().for_node(*node, registration))
+        receipt.sealed(&namespace.keys().receipt(*node, registration))
     };
     let receipts = planned.nodes.iter().map(receipt).collect();
     WrittenChunk { chunk: planned.chunk, file_offset: planned.file_offset, seal, receipts }

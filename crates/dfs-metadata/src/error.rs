@@ -296,6 +296,9 @@ pub enum Error {
     /// A node was removed for good.
     #[error("node {0} was removed from the cluster; empty its disks to let it join as a new node")]
     NodeRemoved(NodeId),
+    /// A node registers with another secret than the one that is known of it.
+    #[error("node {0} registered with another secret before: these are not the disks of that node")]
+    WrongNodeSecret(NodeId),
     /// The disks of a node are an old image, or a second replica.
     #[error(
         "the disks of node {node} say registration {found}, but {expected} is in use: they are an \
@@ -469,7 +472,9 @@ impl Error {
             Self::Conflict { .. } | Self::ChunkChanged(_) => ErrorCode::Conflict,
             Self::NotEnoughNodes { .. } => ErrorCode::NotEnoughNodes,
             Self::NoSpace { .. } => ErrorCode::NoSpace,
-            Self::Denied(_) | Self::NodeRemoved(_) => ErrorCode::PermissionDenied,
+            Self::Denied(_) | Self::NodeRemoved(_) | Self::WrongNodeSecret(_) => {
+                ErrorCode::PermissionDenied
+            }
             Self::ForeignToken(_)
             | Self::OldImage { .. }
             | Self::NotInitialised

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use dfs_types::{ChunkId, ClientId, InodeId, Name, NodeId, Slot, Timestamp, XattrName};
 
-/// Cluster id, incarnation and key.
+/// Cluster id and incarnation.
 pub(crate) const CLUSTER: Bytes = Bytes::from_static(b"s/cluster");
 /// The write level.
 pub(crate) const FORMAT: Bytes = Bytes::from_static(b"s/format");
@@ -12,6 +12,8 @@ pub(crate) const FORMAT: Bytes = Bytes::from_static(b"s/format");
 pub(crate) const UPGRADE: Bytes = Bytes::from_static(b"s/upgrade");
 /// The coordinators that run.
 pub(crate) const COORDINATORS: Bytes = Bytes::from_static(b"s/coordinators");
+/// The keys of the cluster.
+pub(crate) const KEYS: Bytes = Bytes::from_static(b"s/keys");
 /// Replicas of new files.
 pub(crate) const REPLICATION: Bytes = Bytes::from_static(b"s/replication");
 /// Lowest chunk id that a commit may bring in.

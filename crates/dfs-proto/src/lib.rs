@@ -8,10 +8,12 @@ pub mod bulk;
 mod convert;
 mod failure;
 mod method;
+mod order;
 pub mod wire;
 
 pub use failure::{Detail, Failure};
 pub use method::Method;
+pub use order::{Issued, OrderParties, Ordered, Unsealed, open_order, seal_order};
 pub use wire::FieldError;
 
 /// Generated from `proto/dfs/v1`.

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use dfs_types::{
     Attributes, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Change, ChunkId, ChunkSeal, ClientId, ClusterId,
     Crc32c, DfsPath, DiskId, ErrorCode, FileKind, FileSystemId, FileTime, Frame, Incarnation,
-    InodeId, Name, NodeId, NodeState, Part, PathError, Precondition, Receipt, RegistrationNumber,
-    ReplicaRef, RequestId, Revision, Seal, SealKey, SessionId, Sha256, Slot, Stamp, Target,
-    XattrError, XattrName,
+    InodeId, Name, NodeId, NodeSecret, NodeState, Part, PathError, Precondition, Receipt,
+    RegistrationNumber, ReplicaRef, RequestId, Revision, Seal, SealKey, SessionId, Sha256, Slot,
+    Stamp, Target, XattrError, XattrName,
 };
 
 use crate::v1;
@@ -230,6 +230,11 @@ pub fn sha256(field: &'static str, bytes: &[u8]) -> Result<Sha256, FieldError> {
 /// A key.
 pub fn key(field: &'static str, bytes: &[u8]) -> Result<SealKey, FieldError> {
     SealKey::from_slice(bytes).ok_or_else(|| wrong_len(field, SealKey::LEN, bytes))
+}
+
+/// The secret of a node.
+pub fn node_secret(field: &'static str, bytes: &[u8]) -> Result<NodeSecret, FieldError> {
+    NodeSecret::from_slice(bytes).ok_or_else(|| wrong_len(field, NodeSecret::LEN, bytes))
 }
 
 /// The kind of an inode.

@@ -10,6 +10,7 @@ mod error_code;
 mod file;
 mod frame;
 mod ids;
+mod keys;
 mod level;
 mod node;
 mod path;
@@ -34,6 +35,7 @@ pub use ids::{
     Incarnation, InodeId, LeaseEpoch, NodeId, ParseIdError, RegistrationNumber, RequestId,
     Revision, SessionId, Stamp,
 };
+pub use keys::{ClusterKeys, NodeSecret, OrderTerms, StreamOpening};
 pub use level::Level;
 pub use node::NodeState;
 pub use path::{DfsPath, Name, PathError};

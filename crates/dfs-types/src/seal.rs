@@ -4,7 +4,9 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 
-use crate::{ChunkId, Crc32c, DiskId, NodeId, Part, Random, RegistrationNumber, Stamp};
+use crate::{
+    ChunkId, ClusterKeys, Crc32c, DiskId, NodeId, Part, Random, RegistrationNumber, Stamp,
+};
 
 /// A key for seals. Never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -39,14 +41,6 @@ impl SealKey {
     #[must_use]
     pub fn derive(&self, purpose: &str, holder: &[u8]) -> Self {
         Self(self.seal(purpose, holder).0)
-    }
-
-    /// The key under which a node of this registration seals its receipts.
-    #[must_use]
-    pub fn for_node(&self, node: NodeId, registration: RegistrationNumber) -> Self {
-        let mut holder = node.to_bytes().to_vec();
-        holder.extend_from_slice(&registration.0.to_be_bytes());
-        self.derive("node-key", &holder)
     }
 
     /// Seals `bytes` for one purpose; a seal for another purpose never fits.
@@ -116,16 +110,16 @@ impl Receipt {
         bytes
     }
 
-    /// Fills in the seal; `key` is the node's ([`SealKey::for_node`]).
+    /// Fills in the seal; `key` is the node's ([`ClusterKeys::receipt`]).
     #[must_use]
     pub fn sealed(mut self, key: &SealKey) -> Self {
         self.seal = key.seal(Self::PURPOSE, &self.payload());
         self
     }
 
-    /// Whether the node that it names sealed it; `cluster_key` is the one all node keys come from.
-    pub fn is_genuine(&self, cluster_key: &SealKey) -> bool {
-        let key = cluster_key.for_node(self.node, self.registration);
+    /// Whether the node that it names sealed it.
+    pub fn is_genuine(&self, keys: &ClusterKeys) -> bool {
+        let key = keys.receipt(self.node, self.registration);
         key.verify(Self::PURPOSE, &self.payload(), &self.seal.0)
     }
 }
@@ -138,7 +132,7 @@ mod tests {
     #[test]
     fn a_receipt_is_bound_to_its_node_and_content() {
         let random = SeededRandom::new(7);
-        let cluster = SealKey::random(&random);
+        let cluster = ClusterKeys::random(&random);
         let (node, registration) = (NodeId::random(&random), RegistrationNumber(3));
         let receipt = Receipt {
             chunk: ChunkId(1),
@@ -152,7 +146,7 @@ mod tests {
             seal: Seal([0; 32]),
         };
         assert!(!receipt.is_genuine(&cluster));
-        let receipt = receipt.sealed(&cluster.for_node(node, registration));
+        let receipt = receipt.sealed(&cluster.receipt(node, registration));
         assert!(receipt.is_genuine(&cluster));
         for lie in [
             Receipt { chunk: ChunkId(2), ..receipt },
@@ -167,7 +161,7 @@ mod tests {
         ] {
             assert!(!lie.is_genuine(&cluster), "{lie:?}");
         }
-        assert!(!receipt.is_genuine(&SealKey::random(&random)));
+        assert!(!receipt.is_genuine(&ClusterKeys::random(&random)));
     }
 
     #[test]

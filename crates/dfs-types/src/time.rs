@@ -12,7 +12,7 @@ impl Timestamp {
     pub const EPOCH: Self = Self(0);
 
     /// From milliseconds since 1970.
-    pub fn from_millis(millis: u64) -> Self {
+    pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 

@@ -97,11 +97,12 @@ impl Identities {
         identity: Identity,
         settled: RegistrationNumber,
     ) -> Result<(), StoreError> {
-        let Identity { node, registration, level } = identity;
+        let Identity { node, secret, registration, level } = identity;
         let starts = self.starts;
         for disk in self.disks.iter().filter(|disk| !disk.is_failed()).skip(skipped) {
             let id = disk.id;
-            let identity = DiskIdentity { node, disk: id, starts, level, registration, settled };
+            let identity =
+                DiskIdentity { node, secret, disk: id, starts, level, registration, settled };
             let written = identity.write(&*disk.fs, &disk.folder);
             match written.map_err(|error| disk.sync_fault("writing the identity", error)) {
                 Ok(()) => {}

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use dfs_types::{Crc32c, DiskId, Incarnation, Level, NodeId, RegistrationNumber};
+use dfs_types::{Crc32c, DiskId, Incarnation, Level, NodeId, NodeSecret, RegistrationNumber};
 
 use crate::{Fs, OpenError, Opening, Registration};
 
@@ -25,6 +25,7 @@ pub(super) const LOCK_NAME: &str = "dfs-lock";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DiskIdentity {
     pub(super) node: NodeId,
+    pub(super) secret: NodeSecret,
     pub(super) disk: DiskId,
     /// How often the store was opened; part of every stamp.
     pub(super) starts: u64,
@@ -41,8 +42,12 @@ impl DiskIdentity {
         let registration = text_of(self.registration);
         let _ = write!(
             text,
-            "node {}\ndisk {}\nstarts {}\nregistration {registration}\nsettled {}\n",
-            self.node, self.disk, self.starts, self.settled,
+            "node {}\nsecret {}\ndisk {}\nstarts {}\nregistration {registration}\nsettled {}\n",
+            self.node,
+            hex(self.secret.expose()),
+            self.disk,
+            self.starts,
+            self.settled,
         );
         let crc = Crc32c::of(text.as_bytes());
         let _ = writeln!(text, "crc32c {crc}");
@@ -77,6 +82,7 @@ impl DiskIdentity {
         let wrong = |name: &str| damaged(&format!("{name} cannot be read"));
         Ok(Self {
             node: field("node")?.parse().map_err(|_| wrong("node"))?,
+            secret: parse_secret(field("secret")?).ok_or_else(|| wrong("secret"))?,
             disk: field("disk")?.parse().map_err(|_| wrong("disk"))?,
             starts: field("starts")?.parse().map_err(|_| wrong("starts"))?,
             registration: parse_registration(field("registration")?)
@@ -139,7 +145,8 @@ pub(super) fn is_empty_disk(fs: &dyn Fs, folder: &Path) -> io::Result<bool> {
 /// What the disks of a node say together.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Agreement {
-    pub(super) node: Option<NodeId>,
+    /// The node and its secret; `None` when all disks are empty.
+    pub(super) node: Option<(NodeId, NodeSecret)>,
     /// The newest one on any disk.
     pub(super) registration: Option<Registration>,
     /// The newest one that every disk in service had.
@@ -162,6 +169,9 @@ impl Agreement {
             if a.node != b.node {
                 return Err(mixed("nodes"));
             }
+            if a.secret != b.secret {
+                return Err(mixed("secrets"));
+            }
         }
         let mut folders = BTreeMap::new();
         for (folder, disk) in &known {
@@ -183,7 +193,7 @@ impl Agreement {
             }
         }
         Ok(Self {
-            node: known.first().map(|(_, disk)| disk.node),
+            node: known.first().map(|(_, disk)| (disk.node, disk.secret)),
             registration: newest.map(|(_, registration)| registration),
             settled: known.iter().map(|(_, disk)| disk.settled).max().unwrap_or_default(),
             level: known.iter().map(|(_, disk)| disk.level).max().unwrap_or(Level::FIRST),
@@ -196,6 +206,19 @@ impl Agreement {
         let number = disk.registration.map_or_else(RegistrationNumber::default, |own| own.number);
         number >= self.settled
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn parse_secret(text: &str) -> Option<NodeSecret> {
+    if !text.is_ascii() {
+        return None;
+    }
+    let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
+    let bytes: Vec<u8> = (0..text.len()).step_by(2).map(byte).collect::<Option<_>>()?;
+    NodeSecret::from_slice(&bytes)
 }
 
 fn text_of(registration: Option<Registration>) -> String {
@@ -237,6 +260,7 @@ mod tests {
     fn disk(id: u128, number: u64, settled: u64) -> (PathBuf, Option<DiskIdentity>) {
         let identity = DiskIdentity {
             node: NodeId(1),
+            secret: NodeSecret::from_slice(&[0xa5; 32]).unwrap(),
             disk: DiskId(id),
             starts: 3,
             level: Level::FIRST,
@@ -289,12 +313,17 @@ mod tests {
     fn disks_that_do_not_belong_together_are_refused() {
         let mut foreign = disk(2, 5, 5);
         foreign.1.as_mut().unwrap().node = NodeId(9);
+        let mut other_secret = disk(2, 5, 5);
+        other_secret.1.as_mut().unwrap().secret = NodeSecret::from_slice(&[1; 32]).unwrap();
         let mut other_cluster = disk(2, 5, 5);
         let registration = other_cluster.1.as_mut().unwrap().registration.as_mut().unwrap();
         registration.cluster = ClusterId(9);
-        for (second, what) in
-            [(foreign, "nodes"), (other_cluster, "clusters"), (disk(1, 5, 5), "copies of one disk")]
-        {
+        for (second, what) in [
+            (foreign, "nodes"),
+            (other_secret, "secrets"),
+            (other_cluster, "clusters"),
+            (disk(1, 5, 5), "copies of one disk"),
+        ] {
             for disks in
                 [vec![disk(1, 5, 5), second.clone()], vec![disk(1, 5, 5), disk(3, 5, 5), second]]
             {

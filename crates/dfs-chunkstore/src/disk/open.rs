@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dfs_types::{ChunkId, DiskId, NodeId, Random, RegistrationNumber};
+use dfs_types::{ChunkId, DiskId, NodeId, NodeSecret, Random, RegistrationNumber};
 
 use super::identity::{Agreement, DiskIdentity, LOCK_NAME, is_empty_disk};
 use super::index::{Entry, Index, Place};
@@ -61,7 +61,8 @@ pub(super) fn open(
     for parent in parents_of_new {
         fs.sync_dir(parent).map_err(failed("syncing", parent))?;
     }
-    let node = agreed.node.unwrap_or_else(|| NodeId::random(&**random));
+    let new = || (NodeId::random(&**random), NodeSecret::random(&**random));
+    let (node, secret) = agreed.node.unwrap_or_else(new);
     let starts = agreed.starts + 1;
     let shared = Shared {
         fs: Arc::clone(fs),
@@ -74,7 +75,8 @@ pub(super) fn open(
     for (number, (folder, (path, old))) in folders.into_iter().zip(found).enumerate() {
         let id = old.map_or_else(|| DiskId::random(&**random), |old| old.disk);
         let Agreement { registration, settled, level, .. } = agreed;
-        let identity = DiskIdentity { node, disk: id, starts, level, registration, settled };
+        let identity =
+            DiskIdentity { node, secret, disk: id, starts, level, registration, settled };
         let is_included = old.is_none_or(|old| agreed.includes(&old));
         let nothing = Space { total: 0, available: 0, file_system: None };
         let file_system = file_systems.get(fs.space(&path).unwrap_or(nothing));
@@ -100,7 +102,7 @@ pub(super) fn open(
         return Err(error);
     }
     let Agreement { registration, settled, level, .. } = agreed;
-    let identity = Identity { node, registration, level };
+    let identity = Identity { node, secret, registration, level };
     Ok(Opened { identity, settled, starts, index: shared.index, disks })
 }
 

@@ -314,10 +314,10 @@ impl History {
     }
 
     fn check_identity(&self, store: &DiskStore) -> Result<(), String> {
-        let Identity { node, registration: found, .. } = store.identity();
+        let Identity { node, secret, registration: found, .. } = store.identity();
         let number = found.map_or(0, |found| found.number.0);
         let may_be = matches!(self.doubt, Some(Step::Register(n)) if n == number);
-        if self.identity.is_some_and(|old| old.node != node) {
+        if self.identity.is_some_and(|old| (old.node, old.secret) != (node, secret)) {
             return Err("it became another node".to_owned());
         }
         if number != self.registration && !may_be {

@@ -146,7 +146,7 @@ impl Admin {
             cluster_id: cluster.to_wire(),
             name: name.to_owned(),
             change: Some(change),
-            is_relayed: false,
+            order: None,
         };
         let reply = self.call(&context, request, |mut admin, request| async move {
             admin.set_worker(request).await

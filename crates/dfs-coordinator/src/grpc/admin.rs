@@ -134,14 +134,15 @@ async fn set_replication(
 
 async fn cluster_status(
     core: &Core,
-    (caller, request): (Caller, v1::ClusterStatusRequest),
+    (caller, mut request): (Caller, v1::ClusterStatusRequest),
 ) -> Result<v1::ClusterStatusResponse, Failure> {
+    let is_relayed = core.is_from_peer(&mut request)?;
     let state = state_since(core, &caller, request.min_revision).await?;
     core.take_members(&state.nodes);
     let least = core.namespace.chunks_changed_at().max(Revision(request.min_revision));
     let identity = core.namespace.identity();
     let work = match background_work(core, &state, least).await {
-        work if !work.lease_holder.is_empty() || request.is_relayed => work,
+        work if !work.lease_holder.is_empty() || is_relayed => work,
         // The workers run elsewhere, and with them what is known of the chunks.
         work => holder::ask(core, least).await.unwrap_or(work),
     };

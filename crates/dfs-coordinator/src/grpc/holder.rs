@@ -32,7 +32,8 @@ pub(super) async fn ask(core: &Core, least: Revision) -> Option<BackgroundWork> 
 
 async fn ask_holder(core: &Core, least: Revision) -> Option<BackgroundWork> {
     let (holder, mut admin) = client(core).await?;
-    let request = v1::ClusterStatusRequest { min_revision: least.0, is_relayed: true };
+    let request = v1::ClusterStatusRequest { min_revision: least.0, order: None };
+    let request = core.peer_order(request);
     let answer = match admin.cluster_status(request).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => {

@@ -10,7 +10,8 @@ use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::{Caller, Channels, split};
 use dfs_types::{
-    ErrorCode, Incarnation, Level, NodeId, RegistrationNumber, ReplicaRef, with_causes,
+    ErrorCode, Incarnation, Level, NodeId, RegistrationNumber, ReplicaRef, StreamOpening,
+    with_causes,
 };
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -100,6 +101,7 @@ async fn register(
         incarnation: incarnation.0,
         registration: registered.number.0,
         node_key: bytes::Bytes::copy_from_slice(registered.key.expose()),
+        order_key: bytes::Bytes::copy_from_slice(registered.order_key.expose()),
         heartbeat_interval_ms: core.settings.heartbeat_interval_ms,
         state: wire_state(registered.state),
         level: registered.level.0,
@@ -125,6 +127,7 @@ fn parse_registration(request: v1::RegisterRequest) -> Result<Registration, Fiel
             .iter()
             .map(|disk| wire::id("disks.disk_id", &disk.disk_id))
             .collect::<Result<_, _>>()?,
+        secret: wire::node_secret("node_secret", &request.node_secret)?,
     })
 }
 
@@ -183,9 +186,19 @@ async fn take(
         None => {
             // Registration numbers come along with a copy or an image of the metadata. Without
             // this, a node that keeps running would serve the old state and the new one alike.
-            let ours = core.namespace.identity().incarnation;
-            if ![0, ours.0].contains(&report.incarnation) {
-                info!(%node, theirs = report.incarnation, %ours, "a datanode must register anew");
+            let ClusterIdentity { cluster, incarnation } = core.namespace.identity();
+            if report.incarnation != incarnation.0 {
+                let theirs = report.incarnation;
+                info!(%node, theirs, ours = %incarnation, "a datanode must register anew");
+                return Ok(None);
+            }
+            let HeartbeatSource { registration, instance } = source;
+            let stream = report.stream;
+            let opening =
+                StreamOpening { cluster, incarnation, node, registration, instance, stream };
+            if !opening.is_genuine(core.namespace.keys(), &report.proof) {
+                // A node whose key is another one gets its own when it registers.
+                warn!(%node, registration = registration.0, "a heartbeat without the node key");
                 return Ok(None);
             }
             let opening = open(core, caller, node, source, report.stream).await?;
@@ -219,6 +232,8 @@ async fn take(
         confirmed_bad_replicas: note_bad_replicas(core, caller, node, bad_replicas).await,
         must_register: false,
         coordinators: Vec::new(),
+        now_ms: core.clock.now().millis(),
+        coordinator: core.instance,
     }))
 }
 

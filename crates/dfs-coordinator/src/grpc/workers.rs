@@ -22,11 +22,12 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// What the workers do, as the holder of their lease knows.
 pub(super) async fn list(
     core: &Core,
-    (_, request): (Caller, v1::WorkersRequest),
+    (_, mut request): (Caller, v1::WorkersRequest),
 ) -> Result<v1::WorkersResponse, Failure> {
     let is_holder = core.background.lease.grant().is_some();
-    if !is_holder && !request.is_relayed {
-        let request = v1::WorkersRequest { is_relayed: true };
+    let is_relayed = core.is_from_peer(&mut request)?;
+    if !is_holder && !is_relayed {
+        let request = core.peer_order(request);
         let relayed = holder::call(core, async move |mut admin| admin.workers(request).await).await;
         if let Some(Ok(workers)) = relayed {
             return Ok(workers);
@@ -42,8 +43,9 @@ pub(super) async fn list(
 /// once.
 pub(super) async fn set(
     core: &Core,
-    (caller, request): (Caller, v1::SetWorkerRequest),
+    (caller, mut request): (Caller, v1::SetWorkerRequest),
 ) -> Result<v1::SetWorkerResponse, Failure> {
+    let is_relayed = core.is_from_peer(&mut request)?;
     check_cluster(core, &request.cluster_id)?;
     let change = change(request.change)?;
     let worker = core.background.workers.get(&request.name).ok_or_else(|| {
@@ -52,10 +54,10 @@ pub(super) async fn set(
         FieldError::new("name", what)
     })?;
     let Some(grant) = core.background.lease.grant() else {
-        if request.is_relayed {
+        if is_relayed {
             return Err(no_holder());
         }
-        let request = v1::SetWorkerRequest { is_relayed: true, ..request };
+        let request = core.peer_order(request);
         let set = holder::call(core, async move |mut admin| admin.set_worker(request).await).await;
         return set.unwrap_or_else(|| Err(no_holder()));
     };

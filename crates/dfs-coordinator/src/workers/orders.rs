@@ -1,5 +1,5 @@
-//! What datanodes are asked to do. Each order carries the lease epoch: one from a coordinator that
-//! lost the lease is refused.
+//! What datanodes are asked to do. Each order is sealed for its node and carries the lease epoch:
+//! one from a coordinator that lost the lease is refused.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use dfs_metadata::namespace::ReplicaId;
 use dfs_proto::v1::build_replica_response::Outcome;
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId};
-use dfs_proto::{Failure, FieldError, MESSAGE_LEN_MAX, v1};
+use dfs_proto::{Failure, FieldError, MESSAGE_LEN_MAX, Ordered, v1};
 use dfs_transport::ClientChannel;
 use dfs_types::{ChunkId, ChunkSeal, DiskId, ErrorCode, NodeId, Part, Receipt, ReplicaRef};
 use tokio::time::{Instant, timeout};
@@ -54,8 +54,9 @@ pub(super) async fn delete(
         replicas: replicas.iter().copied().map(Into::into).collect(),
         lease_epoch: lease.epoch.0,
         node_id: node.to_wire(),
+        order: None,
     };
-    let mut client = client(core, node)?;
+    let (mut client, request) = order(core, node, request)?;
     let answer = within(TIMEOUTS, client.delete_chunks(request)).await?;
     let failed = answer.failed.into_iter();
     Ok(failed.map(|replica| wire::replica("failed", Some(replica))).collect::<Result<_, _>>()?)
@@ -87,8 +88,9 @@ pub(super) async fn build(
         sources,
         lease_epoch: lease.epoch.0,
         node_id: target.to_wire(),
+        order: None,
     };
-    let mut client = client(core, target)?;
+    let (mut client, request) = order(core, target, request)?;
     let timeouts = TIMEOUTS + Duration::from_secs(seal.length / SLOWEST);
     let answer = within(timeouts, client.build_replica(request)).await?;
     let outcome = match answer.outcome {
@@ -112,13 +114,19 @@ pub(super) async fn build(
     Ok(Build { outcome, failed: failed.collect::<Result<_, Failure>>()? })
 }
 
-fn client(core: &Core, node: NodeId) -> Result<DataNodeClient<ClientChannel>, Failure> {
+/// Seals an order to a node, and makes the client that it goes out on.
+fn order<R: Ordered>(
+    core: &Core,
+    node: NodeId,
+    request: R,
+) -> Result<(DataNodeClient<ClientChannel>, R), Failure> {
     let unreachable = |message| Failure::new(ErrorCode::Unavailable, message);
     let view = core.registry().view(node, Instant::now());
     let view = view.ok_or_else(|| unreachable(format!("node {node} is not known here")))?;
     let channel = core.channels.control(&view.member.address);
     let channel = channel.map_err(|error| unreachable(error.to_string()))?;
-    Ok(DataNodeClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX))
+    let client = DataNodeClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);
+    Ok((client, core.order(node, view.member.registration, request)))
 }
 
 async fn within<T>(

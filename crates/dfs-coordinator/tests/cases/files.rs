@@ -255,7 +255,7 @@ async fn the_administrator_sets_how_many_replicas_new_files_get() {
     let revision = admin.set_replication(set(2, None)).await.unwrap().into_inner().revision;
     let plan = cluster.plan("/a", 1).await;
     assert_eq!((plan.replication_factor, plan.chunks[0].nodes.len()), (2, 2));
-    let request = v1::ClusterStatusRequest { min_revision: revision, is_relayed: false };
+    let request = v1::ClusterStatusRequest { min_revision: revision, order: None };
     let status = admin.cluster_status(request).await.unwrap().into_inner();
     assert!(status.revision >= revision);
     assert_eq!((status.replication_factor, status.min_write_replicas), (2, 2));

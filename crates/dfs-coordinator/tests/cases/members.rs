@@ -87,7 +87,7 @@ async fn two_processes_with_one_registration_must_register() {
     let cluster = Cluster::start(1).await;
     let first = cluster.node(1).clone();
     let second = FakeDataNode::serve(1, &cluster.address(), &cluster.neighbours).await;
-    second.set_registration(first.registration());
+    second.be(&first);
     second.beat().await;
     eventually("the first must register", || async { first.must_register() }).await;
     assert_eq!(first.ended_with(), None);
@@ -114,4 +114,39 @@ async fn a_node_comes_back_under_another_address() {
     let status = cluster.status().await;
     assert_eq!(status.nodes.len(), 1);
     assert_eq!(status.nodes[0].node.as_ref().unwrap().address, moved.address);
+}
+
+#[tokio::test]
+async fn a_heartbeat_without_the_node_key_does_not_speak_for_a_node() {
+    let cluster = Cluster::start(1).await;
+    let node = cluster.node(1).clone();
+    // It knows whatever can be seen of the node, and wants its place in the cluster.
+    let stranger = FakeDataNode::serve(1, &cluster.address(), &cluster.neighbours).await;
+    stranger.pretend_to_be(&node);
+    stranger.set_refuses(true);
+    stranger.beat().await;
+    assert!(stranger.must_register());
+    // Nothing that it said was taken, and the stream of the node goes on.
+    let before = node.orders();
+    eventually("the node is heard", || async { node.orders() > before + 2 }).await;
+    assert!(!node.must_register() && node.ended_with().is_none());
+    assert_eq!(node.node_state(), v1::NodeState::Active);
+    assert!(!cluster.status().await.nodes[0].refuses_chunks);
+}
+
+#[tokio::test]
+async fn whoever_knows_the_join_secret_alone_does_not_register_as_another_node() {
+    let cluster = Cluster::start(1).await;
+    let node = cluster.node(1).clone();
+    let request = v1::RegisterRequest {
+        node_secret: vec![9; 32].into(),
+        address: "127.0.0.1:9".to_owned(),
+        ..node.registration_request("secret")
+    };
+    let mut client = node.membership(&cluster.address()).await;
+    assert_eq!(refused(client.register(request.clone()).await), ErrorCode::PermissionDenied);
+    let none = v1::RegisterRequest { node_secret: bytes::Bytes::new(), ..request };
+    assert_eq!(refused(client.register(none).await), ErrorCode::InvalidArgument);
+    let shown = cluster.status().await.nodes.remove(0);
+    assert_eq!(shown.node.unwrap().address, node.address);
 }

@@ -13,11 +13,11 @@ use dfs_metadata::engine::{Condition, Engine, EngineError, LeaseGrant, Versioned
 use dfs_metadata::memory::MemoryEngine;
 use dfs_metadata::namespace::Coordinator;
 use dfs_proto::v1;
-use dfs_types::{CoordinatorId, Level, Scope};
+use dfs_types::{CoordinatorId, ErrorCode, Level, Scope};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::cluster::{Cluster, eventually, settings};
+use crate::cluster::{Cluster, eventually, refused, settings};
 
 /// Holder, what is known of the chunks, and the states of the workers.
 async fn picture(cluster: &Cluster) -> (String, Option<v1::ReplicationStatus>, Vec<String>) {
@@ -44,8 +44,7 @@ async fn any_coordinator_tells_what_the_holder_of_the_lease_knows() {
         assert_eq!(here.worker_lease_holder, first.address());
     }
     // Asked by another coordinator, it speaks for itself alone.
-    let relayed = v1::ClusterStatusRequest { min_revision: 0, is_relayed: true };
-    let alone = second.admin().await.cluster_status(relayed).await.unwrap().into_inner();
+    let alone = second.own_status().await;
     assert_eq!(alone.worker_lease_holder, "");
     assert!(!alone.replication.unwrap().is_known);
     // The holder ends, and the other takes over.
@@ -101,8 +100,7 @@ async fn of_two_coordinators_with_one_address_one_does_the_background_work() {
         askers.len() == 2 && askers.values().all(|times| *times >= 3)
     })
     .await;
-    let relayed = v1::ClusterStatusRequest { min_revision: 0, is_relayed: true };
-    let alone = second.admin().await.cluster_status(relayed).await.unwrap().into_inner();
+    let alone = second.own_status().await;
     assert_eq!(alone.worker_lease_holder, "", "it took the lease over from itself");
     assert_eq!(lease_epoch(&*engine).await, before);
 }
@@ -217,8 +215,7 @@ async fn a_coordinator_that_wakes_with_the_lease_long_gone_changes_nothing() {
     cluster.node(3).silence();
     let before = everything(&engine.inner).await;
     eventually("each of its workers was refused", || async {
-        let relayed = v1::ClusterStatusRequest { min_revision: 0, is_relayed: true };
-        let status = cluster.admin().await.cluster_status(relayed).await.unwrap().into_inner();
+        let status = cluster.own_status().await;
         let failed = |name: &str| {
             status.workers.iter().any(|worker| worker.name == name && worker.failed >= 2)
         };
@@ -229,4 +226,18 @@ async fn a_coordinator_that_wakes_with_the_lease_long_gone_changes_nothing() {
     assert!(cluster.nodes.values().all(|node| node.deletes().is_empty()), "bytes were deleted");
     assert_eq!(cluster.replicas("/kept").await.len(), 3);
     assert_eq!(cluster.node(1).holds(kept).map(|_| ()), Some(()));
+}
+
+#[tokio::test]
+async fn a_status_is_relayed_for_coordinators_alone() {
+    let cluster = Cluster::start(0).await;
+    let order = v1::Order { issued_ms: 0, coordinator: 1, seal: vec![0; 32].into() };
+    let request = v1::ClusterStatusRequest { min_revision: 0, order: Some(order) };
+    let refused = refused(cluster.admin().await.cluster_status(request).await);
+    assert_eq!(refused, ErrorCode::Unauthenticated);
+    // One that was sealed long ago is not honoured either.
+    let request = cluster.peer_request().await;
+    cluster.clock.advance(Duration::from_secs(61));
+    let refused = crate::cluster::refused(cluster.admin().await.cluster_status(request).await);
+    assert_eq!(refused, ErrorCode::Unauthenticated);
 }

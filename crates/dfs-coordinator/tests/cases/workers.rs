@@ -29,7 +29,7 @@ impl Cluster {
             cluster_id: self.status().await.cluster_id,
             name: name.to_owned(),
             change: Some(change),
-            is_relayed: false,
+            order: None,
         };
         let set = self.admin().await.set_worker(request).await;
         set.map(Response::into_inner).map(|set| set.worker.unwrap())
@@ -103,7 +103,7 @@ async fn what_cannot_be_set_is_refused_by_name() {
         cluster_id: vec![9; 16].into(),
         name: "repair".to_owned(),
         change: Some(rate(1)),
-        is_relayed: false,
+        order: None,
     };
     let elsewhere = cluster.admin().await.set_worker(request).await;
     assert_eq!(refused(elsewhere), ErrorCode::WrongCluster);

@@ -11,10 +11,10 @@ use std::time::Duration;
 use dfs_proto::v1::build_replica_response::Outcome;
 use dfs_proto::v1::data_node_server::{DataNode, DataNodeServer};
 use dfs_proto::v1::membership_client::MembershipClient;
-use dfs_proto::{Failure, v1};
+use dfs_proto::{Failure, OrderParties, Ordered, open_order, v1};
 use dfs_types::{
-    ChunkId, Crc32c, DiskId, ErrorCode, NodeId, Receipt, RegistrationNumber, Seal, SealKey, Sha256,
-    Stamp,
+    ChunkId, ClusterId, Crc32c, DiskId, ErrorCode, Incarnation, NodeId, Receipt,
+    RegistrationNumber, Seal, SealKey, Sha256, Stamp, StreamOpening,
 };
 use futures_util::Stream;
 use tokio::net::TcpListener;
@@ -38,6 +38,9 @@ struct State {
     incarnation: u64,
     registration: u64,
     key: Option<SealKey>,
+    order_key: Option<SealKey>,
+    /// Opens its heartbeat streams under a key of its own making.
+    lacks_the_key: bool,
     replicas: BTreeMap<ChunkId, HeldReplica>,
     next_stamp: u64,
     epoch: u64,
@@ -124,7 +127,7 @@ impl FakeDataNode {
         }]
     }
 
-    async fn membership(&self, at: &str) -> MembershipClient<tonic::transport::Channel> {
+    pub(crate) async fn membership(&self, at: &str) -> MembershipClient<tonic::transport::Channel> {
         MembershipClient::new(super::channel(at).await)
     }
 
@@ -141,6 +144,7 @@ impl FakeDataNode {
             level: dfs_types::Level::NEWEST.0,
             version: "test".to_owned(),
             disks,
+            node_secret: self.secret(),
             ..v1::RegisterRequest::default()
         }
     }
@@ -154,7 +158,44 @@ impl FakeDataNode {
         state.incarnation = answer.incarnation;
         state.registration = answer.registration;
         state.key = SealKey::from_slice(&answer.node_key);
+        state.order_key = SealKey::from_slice(&answer.order_key);
         Ok(answer)
+    }
+
+    /// The same for all processes with the disks of one node.
+    fn secret(&self) -> bytes::Bytes {
+        bytes::Bytes::copy_from_slice(&Sha256::of(&self.id.to_bytes()).0)
+    }
+
+    /// From now on it says what `other` says, under the same key.
+    pub(crate) fn be(&self, other: &Self) {
+        self.pretend_to_be(other);
+        let mut state = self.state.lock().unwrap();
+        state.key = other.state.lock().unwrap().key.clone();
+        state.lacks_the_key = false;
+    }
+
+    /// From now on it says what `other` would say, but it has not the key of it.
+    pub(crate) fn pretend_to_be(&self, other: &Self) {
+        let mut state = self.state.lock().unwrap();
+        let theirs = other.state.lock().unwrap();
+        state.cluster = theirs.cluster.clone();
+        state.incarnation = theirs.incarnation;
+        state.registration = theirs.registration;
+        state.lacks_the_key = true;
+    }
+
+    /// Follows an order only if it is sealed for this node.
+    fn open<R: Ordered>(&self, request: &mut R) -> Result<(), Status> {
+        let state = self.state.lock().unwrap();
+        let parties = OrderParties {
+            cluster: ClusterId::from_slice(&state.cluster).unwrap(),
+            incarnation: Incarnation(state.incarnation),
+            node: self.id,
+        };
+        let key = state.order_key.as_ref().unwrap();
+        let opened = open_order(request, key, parties);
+        opened.map(drop).map_err(|error| Status::unauthenticated(error.to_string()))
     }
 
     pub(crate) fn registration(&self) -> u64 {
@@ -228,6 +269,17 @@ impl FakeDataNode {
     fn report(&self, sequence: u64) -> v1::HeartbeatReport {
         let disks = self.disks();
         let state = self.state.lock().unwrap();
+        let opening = StreamOpening {
+            cluster: ClusterId::from_slice(&state.cluster).unwrap_or_default(),
+            incarnation: Incarnation(state.incarnation),
+            node: self.id,
+            registration: RegistrationNumber(state.registration),
+            instance: self.instance,
+            stream: 0,
+        };
+        let made_up = SealKey::from_slice(&[3; 32]);
+        let key = if state.lacks_the_key { &made_up } else { &state.key };
+        let proof = key.as_ref().map(|key| opening.seal(key).0.to_vec()).unwrap_or_default();
         v1::HeartbeatReport {
             node_id: self.id.to_bytes().to_vec().into(),
             registration: state.registration,
@@ -252,6 +304,7 @@ impl FakeDataNode {
             instance_id: self.instance,
             incarnation: state.incarnation,
             stream: 0,
+            proof: proof.into(),
         }
     }
 
@@ -508,23 +561,28 @@ impl DataNode for Handler {
         &self,
         request: Request<v1::BuildReplicaRequest>,
     ) -> Result<Response<v1::BuildReplicaResponse>, Status> {
-        self.0.check_epoch(request.get_ref().lease_epoch)?;
-        Ok(Response::new(self.0.build(request.get_ref())))
+        let mut request = request.into_inner();
+        self.0.open(&mut request)?;
+        self.0.check_epoch(request.lease_epoch)?;
+        Ok(Response::new(self.0.build(&request)))
     }
 
     async fn delete_chunks(
         &self,
         request: Request<v1::DeleteChunksRequest>,
     ) -> Result<Response<v1::DeleteChunksResponse>, Status> {
-        self.0.check_epoch(request.get_ref().lease_epoch)?;
-        Ok(Response::new(self.0.delete(request.get_ref())))
+        let mut request = request.into_inner();
+        self.0.open(&mut request)?;
+        self.0.check_epoch(request.lease_epoch)?;
+        Ok(Response::new(self.0.delete(&request)))
     }
 
     async fn list_chunks(
         &self,
         request: Request<v1::ListChunksRequest>,
     ) -> Result<Response<Self::ListChunksStream>, Status> {
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        self.0.open(&mut request)?;
         let after = ChunkId::from_slice(&request.after);
         let state = self.0.state.lock().unwrap();
         let found = state.replicas.iter().filter(|(chunk, _)| after.is_none_or(|at| **chunk > at));

@@ -12,10 +12,10 @@ use dfs_coordinator::{Components, Error, Handle, JoinSecret, Service, Settings, 
 use dfs_metadata::Committer;
 use dfs_metadata::engine::Engine;
 use dfs_metadata::memory::MemoryEngine;
-use dfs_metadata::namespace::{self, Namespace};
+use dfs_metadata::namespace::{self, ClusterIdentity, Namespace};
 use dfs_proto::v1::admin_client::AdminClient;
 use dfs_proto::v1::coordinator_client::CoordinatorClient;
-use dfs_proto::{Failure, v1};
+use dfs_proto::{Failure, Issued, OrderParties, seal_order, v1};
 use dfs_runtime::{Shutdown, Trigger};
 use dfs_transport::TcpNetwork;
 use dfs_types::{ChunkId, Clock, ErrorCode, NodeId, Receipt, SeededRandom, Timestamp};
@@ -143,6 +143,29 @@ impl Cluster {
             cluster.add_node(id).await;
         }
         cluster
+    }
+
+    /// A request for the status as another coordinator seals it.
+    pub(crate) async fn peer_request(&self) -> v1::ClusterStatusRequest {
+        let components = namespace::Components {
+            engine: self.engine.clone(),
+            committer: Committer::new(self.engine.clone(), std::future::pending()).0,
+            clock: self.clock.clone(),
+            random: Arc::new(SeededRandom::new(1)),
+        };
+        let opened = Namespace::open(components, namespace::Options::default(), None).await;
+        let namespace = opened.unwrap();
+        let ClusterIdentity { cluster, incarnation } = namespace.identity();
+        let parties = OrderParties { cluster, incarnation, node: NodeId(0) };
+        let issued = Issued { coordinator: 1, at: self.clock.now() };
+        let request = v1::ClusterStatusRequest { min_revision: 0, order: None };
+        seal_order(request, &namespace.keys().peer(), parties, issued)
+    }
+
+    /// The status as this coordinator knows it by itself, which it tells others alone.
+    pub(crate) async fn own_status(&self) -> v1::ClusterStatusResponse {
+        let request = self.peer_request().await;
+        self.admin().await.cluster_status(request).await.unwrap().into_inner()
     }
 
     /// Another coordinator on the same metadata, which the same datanodes report to.

@@ -8,9 +8,7 @@ use dfs_proto::wire;
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_streamer::grpc::dropped_to_wire;
 use dfs_streamer::{Ack, Dropped, SenderConfig, Session, SessionConfig};
-use dfs_types::{
-    BLOCK_SIZE, CHUNK_SIZE_MAX, ChunkId, ChunkSeal, Crc32c, ErrorCode, InodeId, LeaseEpoch, Part,
-};
+use dfs_types::{BLOCK_SIZE, CHUNK_SIZE_MAX, ChunkId, ChunkSeal, Crc32c, ErrorCode, InodeId, Part};
 use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 
@@ -18,20 +16,20 @@ use super::prepare::NodeSink;
 use super::pull::{Pull, Pulled, Source};
 use crate::Error;
 use crate::node::Node;
+use crate::orders::Authorised;
 use crate::settings::COPIES_MAX;
 
 pub(super) async fn run(
     node: &Arc<Node>,
-    request: v1::BuildReplicaRequest,
+    order: Authorised<v1::BuildReplicaRequest>,
 ) -> Result<v1::BuildReplicaResponse, Failure> {
-    node.check_meant(wire::id("node_id", &request.node_id)?)?;
+    let request = order.into_inner();
     let chunk: ChunkId = wire::id("chunk_id", &request.chunk_id)?;
     let seal = seal(&request)?;
     if wire::part("part", request.part)? != Part::WHOLE {
         return Err(FieldError::new("part", "only whole chunks are built").into());
     }
     let sources = sources(request.sources, chunk)?;
-    node.check_epoch(LeaseEpoch(request.lease_epoch))?;
     if let Some(replica) = node.store.stat(chunk).await.map_err(Error::from)? {
         let existing = v1::ExistingReplica {
             replica: Some(replica.replica().into()),

@@ -92,7 +92,8 @@ impl DataNode for Handler {
         request: Request<v1::BuildReplicaRequest>,
     ) -> Result<Response<v1::BuildReplicaResponse>, Status> {
         let (_, request) = split(request)?;
-        Ok(Response::new(build::run(&self.0, request).await?))
+        let order = self.0.authorise(&request.node_id.clone(), request)?;
+        Ok(Response::new(build::run(&self.0, order).await?))
     }
 
     async fn delete_chunks(
@@ -100,7 +101,8 @@ impl DataNode for Handler {
         request: Request<v1::DeleteChunksRequest>,
     ) -> Result<Response<v1::DeleteChunksResponse>, Status> {
         let (_, request) = split(request)?;
-        Ok(Response::new(replicas::delete(&self.0, request).await?))
+        let order = self.0.authorise(&request.node_id.clone(), request)?;
+        Ok(Response::new(replicas::delete(&self.0, order).await?))
     }
 
     async fn list_chunks(
@@ -108,6 +110,7 @@ impl DataNode for Handler {
         request: Request<v1::ListChunksRequest>,
     ) -> Result<Response<Self::ListChunksStream>, Status> {
         let (_, request) = split(request)?;
-        Ok(Response::new(Box::pin(replicas::list(&self.0, &request)?)))
+        let order = self.0.authorise(&request.node_id.clone(), request)?;
+        Ok(Response::new(Box::pin(replicas::list(&self.0, order)?)))
     }
 }

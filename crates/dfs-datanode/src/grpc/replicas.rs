@@ -6,7 +6,7 @@ use dfs_chunkstore::{SealedChunk, StoreError};
 use dfs_proto::wire;
 use dfs_proto::{FieldError, v1};
 use dfs_transport::spawn_in_request;
-use dfs_types::{ChunkId, LeaseEpoch, ReplicaRef};
+use dfs_types::{ChunkId, ReplicaRef};
 use futures_util::{Stream, StreamExt as _};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -14,6 +14,7 @@ use tonic::Status;
 use super::pace::PacedSender;
 use crate::Error;
 use crate::node::{LISTING_STEP, Node};
+use crate::orders::Authorised;
 
 /// Replicas that one call may delete.
 const DELETE_MAX: usize = 1_000;
@@ -37,13 +38,12 @@ pub(super) async fn report_corrupt(
 /// the answer.
 pub(super) async fn delete(
     node: &Node,
-    request: v1::DeleteChunksRequest,
+    order: Authorised<v1::DeleteChunksRequest>,
 ) -> Result<v1::DeleteChunksResponse, Error> {
-    node.check_meant(wire::id("node_id", &request.node_id)?)?;
+    let request = order.into_inner();
     let replicas = wire::at_most("replicas", request.replicas, DELETE_MAX)?;
     let replicas = replicas.into_iter().map(|replica| wire::replica("replicas", Some(replica)));
     let replicas: Vec<_> = replicas.collect::<Result<_, FieldError>>()?;
-    node.check_epoch(LeaseEpoch(request.lease_epoch))?;
     let _permit = node.calls.deletions.enter()?;
     let results: Vec<_> = futures_util::stream::iter(replicas)
         .map(|replica| async move {
@@ -90,9 +90,9 @@ async fn delete_one(node: &Node, replica: ReplicaRef) -> Result<bool, StoreError
 /// Lists replicas, page by page as the caller takes them.
 pub(super) fn list(
     node: &Arc<Node>,
-    request: &v1::ListChunksRequest,
+    order: Authorised<v1::ListChunksRequest>,
 ) -> Result<impl Stream<Item = Result<v1::ChunkListPage, Status>> + use<>, Error> {
-    node.check_meant(wire::id("node_id", &request.node_id)?)?;
+    let request = order.into_inner();
     let mut after = wire::optional_id::<ChunkId>("after", &request.after)?;
     let mut left = match request.limit {
         0 => usize::MAX,

@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, v1};
-use dfs_types::{ErrorCode, Level, NodeState};
+use dfs_types::{ErrorCode, Level, NodeState, StreamOpening, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -46,7 +47,11 @@ pub(super) async fn run(
     let stream = node.next_stream();
     let (reports, outgoing) = mpsc::channel(1);
     // The first goes into the empty channel before the call is made.
-    let _ = reports.try_send(report(node, membership, stream, sequence));
+    let first = v1::HeartbeatReport {
+        proof: proof(node, membership, stream),
+        ..report(node, membership, stream, sequence)
+    };
+    let _ = reports.try_send(first);
     let channel = node
         .channels
         .control(address)
@@ -119,9 +124,23 @@ fn report(node: &Node, membership: &Membership, stream: u64, sequence: u64) -> v
         sequence,
         is_stopping: node.is_stopping(),
         instance_id: node.instance,
-        incarnation: node.store.identity().registration.map_or(0, |known| known.incarnation.0),
+        incarnation: membership.incarnation.0,
         stream,
+        proof: Bytes::new(),
     }
+}
+
+/// Shows that this node opens a stream.
+fn proof(node: &Node, membership: &Membership, stream: u64) -> Bytes {
+    let opening = StreamOpening {
+        cluster: membership.cluster,
+        incarnation: membership.incarnation,
+        node: node.id,
+        registration: membership.registration,
+        instance: node.instance,
+        stream,
+    };
+    Bytes::copy_from_slice(&opening.seal(&membership.key).0)
 }
 
 /// The disks as the store has them now.
@@ -148,6 +167,7 @@ async fn follow(node: &Node, membership: &Membership, order: &v1::HeartbeatOrder
             node.bad_replicas.remove(replica);
         }
     }
+    node.clocks.record(order.coordinator, Timestamp::from_millis(order.now_ms));
     // A state this version does not know is none that takes chunks.
     let state = wire::node_state("state", order.state).unwrap_or(NodeState::Joining);
     node.record_state(membership.registration, state);

@@ -31,11 +31,11 @@ pub(super) async fn run(node: &Node, address: &str) -> Result<Membership, Member
             .map_err(|_| Failure::new(ErrorCode::Unavailable, "timed out"))?
             .map_err(|status| refusal(Failure::from_status(&status)))?
             .into_inner();
-    let (membership, incarnation) = parse(&answer).map_err(|error| {
+    let membership = parse(&answer).map_err(|error| {
         MembershipError::Refused(format!("the coordinator answers what makes no sense: {error}"))
     })?;
     if let Some(known) = known {
-        check_same_cluster(&known, &membership, incarnation)?;
+        check_same_cluster(&known, &membership)?;
     }
     if membership.state == NodeState::Removed {
         return Err(MembershipError::Refused(REMOVED.to_owned()));
@@ -44,13 +44,11 @@ pub(super) async fn run(node: &Node, address: &str) -> Result<Membership, Member
     if level > node.settings.level {
         return Err(MembershipError::Refused(node.too_old(level)));
     }
-    let number = membership.registration;
-    node.store
-        .store_registration(Registration { cluster: membership.cluster, incarnation, number })
-        .await?;
+    let Membership { cluster, incarnation, registration: number, .. } = membership;
+    node.store.store_registration(Registration { cluster, incarnation, number }).await?;
     node.store.raise_level(level).await?;
     tracing::info!(
-        node = %node.id, cluster = %membership.cluster, registration = %number,
+        node = %node.id, %cluster, registration = %number,
         state = %membership.state, coordinator = address, "registered"
     );
     node.take_membership(membership.clone());
@@ -71,6 +69,7 @@ fn request(node: &Node, known: Option<Registration>) -> v1::RegisterRequest {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         level: settings.level.0,
         disks: super::heartbeat::disks(node),
+        node_secret: bytes::Bytes::copy_from_slice(node.store.identity().secret.expose()),
     }
 }
 
@@ -90,16 +89,17 @@ fn refusal(failure: Failure) -> MembershipError {
     }
 }
 
-fn parse(answer: &v1::RegisterResponse) -> Result<(Membership, Incarnation), FieldError> {
+fn parse(answer: &v1::RegisterResponse) -> Result<Membership, FieldError> {
     let interval = Duration::from_millis(answer.heartbeat_interval_ms);
-    let membership = Membership {
+    Ok(Membership {
         cluster: wire::id::<ClusterId>("cluster_id", &answer.cluster_id)?,
         registration: RegistrationNumber(answer.registration),
+        incarnation: Incarnation(answer.incarnation),
         key: wire::key("node_key", &answer.node_key)?,
+        order_key: wire::key("order_key", &answer.order_key)?,
         heartbeat_interval: interval.clamp(INTERVAL_MIN, INTERVAL_MAX),
         state: wire::node_state("state", answer.state)?,
-    };
-    Ok((membership, Incarnation(answer.incarnation)))
+    })
 }
 
 /// The node's disks remember their cluster: neither an empty one that took its place nor an old
@@ -107,8 +107,8 @@ fn parse(answer: &v1::RegisterResponse) -> Result<(Membership, Incarnation), Fie
 fn check_same_cluster(
     known: &Registration,
     membership: &Membership,
-    incarnation: Incarnation,
 ) -> Result<(), MembershipError> {
+    let incarnation = membership.incarnation;
     if membership.cluster != known.cluster {
         return Err(MembershipError::Refused(format!(
             "the disks belong to cluster {}, the coordinator is of {}: \

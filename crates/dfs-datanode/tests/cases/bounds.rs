@@ -8,7 +8,7 @@ use dfs_types::{ErrorCode, NodeId};
 use tonic::Status;
 
 use crate::cluster::{
-    Cluster, Hang, Node, meant, meta, meta_for, refused, replica_meta, replica_of, settings,
+    Cluster, Hang, Node, meant, meta, meta_for, refused, replica_meta, replica_of, sealed, settings,
 };
 
 #[tokio::test(start_paused = true)]
@@ -109,6 +109,7 @@ async fn listings_are_bounded() {
         let mut client = node.client();
         async move {
             let request = v1::ListChunksRequest { node_id: meant(1), ..Default::default() };
+            let request = sealed(1, request);
             let mut pages = client.list_chunks(request).await?.into_inner();
             assert!(pages.message().await?.is_some_and(|page| page.is_last));
             Ok(())
@@ -125,7 +126,9 @@ async fn orders_to_delete_are_bounded() {
     calls_are_bounded(&node, 16, || {
         let mut client = node.client();
         let replicas = vec![replica.clone()];
-        let request = v1::DeleteChunksRequest { replicas, lease_epoch: 1, node_id: meant(1) };
+        let request =
+            v1::DeleteChunksRequest { replicas, lease_epoch: 1, node_id: meant(1), order: None };
+        let request = sealed(1, request);
         async move { client.delete_chunks(request).await.map(drop) }
     })
     .await;

@@ -10,7 +10,9 @@ use dfs_types::{BLOCK_SIZE, ChunkId, DiskId, ErrorCode, NodeId, Receipt, SealKey
 use tonic::{Response, Status};
 
 use crate::cluster::coordinator::KEY;
-use crate::cluster::{Cluster, Hang, Node, TestStore, build, eventually, meta, refused, settings};
+use crate::cluster::{
+    Cluster, Hang, Node, TestStore, build, eventually, meta, refused, sealed, settings,
+};
 
 /// Bytes of a chunk that goes in several frames, the last block a short one.
 fn long() -> Vec<u8> {
@@ -36,6 +38,7 @@ impl Node {
         &self,
         request: v1::BuildReplicaRequest,
     ) -> Result<v1::BuildReplicaResponse, Status> {
+        let request = sealed(self.handle.node_id().0, request);
         self.client().build_replica(request).await.map(Response::into_inner)
     }
 

@@ -7,7 +7,7 @@ use dfs_proto::v1;
 use dfs_transport::with_request_id;
 use dfs_types::{ChunkId, ErrorCode, RequestId};
 
-use crate::cluster::{Cluster, build, frames, meta, meta_for, settings};
+use crate::cluster::{Cluster, build, frames, meta, meta_for, sealed, settings};
 
 /// Of no other test.
 const CHUNK: u128 = 0xc0_ffee;
@@ -78,7 +78,7 @@ async fn one_id_is_in_all_lines_about_a_chunk() {
         stream.end().await.unwrap_err()
     });
     assert_eq!(code.await, ErrorCode::InvalidArgument);
-    let build = build(&fourth, CHUNK, b"data", &[&first]).await;
+    let build = sealed(4, build(&fourth, CHUNK, b"data", &[&first]).await);
     with_request_id(repair, fourth.client().build_replica(build)).await.unwrap();
 
     let id = |id: RequestId| format!("request{{id={id} ");

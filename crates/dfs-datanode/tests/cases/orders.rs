@@ -1,16 +1,23 @@
 //! Orders of the background work.
 
-use dfs_proto::v1;
-use dfs_proto::wire::WireId as _;
-use dfs_types::{DiskId, ErrorCode, Receipt, SealKey};
+use std::time::Duration;
 
-use crate::cluster::coordinator::KEY;
-use crate::cluster::{Cluster, Node, build, meant, meta, refused, replica_of, settings};
+use dfs_proto::wire::WireId as _;
+use dfs_proto::{Issued, OrderParties, seal_order, v1};
+use dfs_types::{DiskId, ErrorCode, Incarnation, NodeId, Receipt, SealKey};
+
+use crate::cluster::coordinator::{KEY, NOW, ORDER_KEY};
+use crate::cluster::{
+    CLUSTER, Cluster, Node, build, meant, meta, refused, replica_of, sealed, sealed_at, settings,
+};
 
 /// An order to node 1.
 fn delete(replica: &v1::ReplicaRef, lease_epoch: u64) -> v1::DeleteChunksRequest {
-    let replicas = vec![replica.clone()];
-    v1::DeleteChunksRequest { replicas, lease_epoch, node_id: meant(1) }
+    sealed(1, unsealed_delete(vec![replica.clone()], lease_epoch))
+}
+
+fn unsealed_delete(replicas: Vec<v1::ReplicaRef>, lease_epoch: u64) -> v1::DeleteChunksRequest {
+    v1::DeleteChunksRequest { replicas, lease_epoch, node_id: meant(1), order: None }
 }
 
 async fn deleted(node: &Node, request: v1::DeleteChunksRequest) -> u64 {
@@ -28,7 +35,7 @@ async fn an_order_of_an_older_lease_is_refused() {
     assert_eq!(refused(node.client().delete_chunks(delete(&replica, 4)).await), ErrorCode::Stale);
     other.write(2, b"data").await;
     let order = build(&node, 2, b"data", &[&other]).await;
-    let build = |lease_epoch| v1::BuildReplicaRequest { lease_epoch, ..order.clone() };
+    let build = |lease_epoch| sealed(1, v1::BuildReplicaRequest { lease_epoch, ..order.clone() });
     assert_eq!(refused(node.client().build_replica(build(4)).await), ErrorCode::Stale);
     assert_eq!(node.store.sealed().await.len(), 1);
     // The same epoch goes on, and a newer one takes over.
@@ -98,4 +105,57 @@ async fn what_is_meant_for_another_node_is_refused() {
     let nobody = v1::ListChunksRequest::default();
     assert_eq!(refused(node.client().list_chunks(nobody).await), ErrorCode::InvalidArgument);
     assert_eq!(node.store.sealed().await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_without_the_seal_of_a_coordinator_does_not_raise_the_epoch() {
+    let cluster = Cluster::start().await;
+    let (node, other) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    let replica = replica_of(&node.write(1, b"data").await[0]);
+    let forged = unsealed_delete(Vec::new(), u64::MAX);
+    assert_eq!(
+        refused(node.client().delete_chunks(forged.clone()).await),
+        ErrorCode::Unauthenticated
+    );
+    // Neither does one for another node, or one that was changed on the way.
+    let of_other = sealed(2, forged);
+    assert_eq!(refused(node.client().delete_chunks(of_other).await), ErrorCode::Unauthenticated);
+    let changed = v1::DeleteChunksRequest { lease_epoch: u64::MAX, ..delete(&replica, 5) };
+    assert_eq!(refused(node.client().delete_chunks(changed).await), ErrorCode::Unauthenticated);
+    let list = v1::ListChunksRequest { node_id: meant(1), ..Default::default() };
+    assert_eq!(refused(node.client().list_chunks(list).await), ErrorCode::Unauthenticated);
+    other.write(2, b"data").await;
+    let build = build(&node, 2, b"data", &[&other]).await;
+    let build = v1::BuildReplicaRequest { lease_epoch: u64::MAX, ..build };
+    assert_eq!(refused(node.client().build_replica(build).await), ErrorCode::Unauthenticated);
+    assert_eq!(node.store.sealed().await.len(), 1);
+    // The orders of the cluster are followed as before.
+    assert_eq!(deleted(&node, delete(&replica, 5)).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_is_judged_by_the_clock_of_its_coordinator() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let second = Duration::from_secs(1);
+    let at = |time| sealed_at(1, time, unsealed_delete(Vec::new(), 1));
+    for (time, is_followed) in [
+        (NOW.minus(second * 58), true),
+        (NOW.minus(second * 63), false),
+        (NOW.plus(second * 58), true),
+        (NOW.plus(second * 63), false),
+    ] {
+        let answer = node.client().delete_chunks(at(time)).await;
+        if is_followed {
+            answer.unwrap();
+        } else {
+            assert_eq!(refused(answer), ErrorCode::Stale, "{time:?}");
+        }
+    }
+    // Nothing is known of the clock of a coordinator that has answered no heartbeat.
+    let mut order = at(NOW);
+    let parties = OrderParties { cluster: CLUSTER, incarnation: Incarnation(1), node: NodeId(1) };
+    let key = SealKey::from_slice(&ORDER_KEY).unwrap();
+    order = seal_order(order, &key, parties, Issued { coordinator: 99, at: NOW });
+    assert_eq!(refused(node.client().delete_chunks(order).await), ErrorCode::Unavailable);
 }

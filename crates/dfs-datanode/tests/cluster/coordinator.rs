@@ -8,7 +8,7 @@ use std::time::Duration;
 use dfs_proto::v1::membership_server::{Membership, MembershipServer};
 use dfs_proto::{Failure, v1};
 use dfs_transport::{Gate, MemoryNetwork, Network as _, Observer, Security, Server, serve};
-use dfs_types::{ClusterId, ErrorCode, NodeId};
+use dfs_types::{ClusterId, ErrorCode, NodeId, Timestamp};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tokio::task::JoinHandle;
@@ -20,8 +20,13 @@ const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 /// Where it listens.
 pub(crate) const ADDRESS: &str = "coordinator:7070";
 pub(crate) const CLUSTER: ClusterId = ClusterId(77);
-/// The key of every registration.
+/// The node key of every registration.
 pub(crate) const KEY: [u8; 32] = [7; 32];
+/// The order key of every registration.
+pub(crate) const ORDER_KEY: [u8; 32] = [8; 32];
+/// How the coordinator names itself, and the time that its clock stands at.
+pub(crate) const INSTANCE: u64 = 5;
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
 
 #[derive(Default)]
 struct State {
@@ -105,6 +110,8 @@ impl FakeCoordinator {
             sequence: report.sequence,
             state: v1::NodeState::Active.into(),
             must_register: !is_given,
+            now_ms: NOW.millis(),
+            coordinator: INSTANCE,
             ..v1::HeartbeatOrder::default()
         };
         state.reports.push(report);
@@ -139,6 +146,7 @@ impl Membership for Door {
             incarnation: 1,
             registration: number,
             node_key: KEY.to_vec().into(),
+            order_key: ORDER_KEY.to_vec().into(),
             heartbeat_interval_ms: 100,
             level: dfs_types::Level::NEWEST.0,
             state: v1::NodeState::Active.into(),

@@ -12,10 +12,12 @@ use dfs_chunkstore::{ChunkStore as _, Pool};
 use dfs_datanode::{Components, Error, Handle, JoinSecret, Service, Settings};
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::WireId as _;
-use dfs_proto::{Failure, v1};
+use dfs_proto::{Failure, Issued, OrderParties, Ordered, seal_order, v1};
 use dfs_runtime::{Shutdown, Trigger};
 use dfs_transport::{Channels, ClientChannel, MemoryNetwork, Security};
-use dfs_types::{ChunkId, Crc32c, ErrorCode, NodeId, SeededRandom, Sha256};
+use dfs_types::{
+    ChunkId, Crc32c, ErrorCode, Incarnation, NodeId, SealKey, SeededRandom, Sha256, Timestamp,
+};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::Status;
@@ -157,7 +159,6 @@ impl Node {
     }
 }
 
-/// A chunk as a client announces it.
 /// The name of a node, as orders give it.
 pub(crate) fn meant(node: u128) -> bytes::Bytes {
     NodeId(node).to_wire()
@@ -173,6 +174,20 @@ pub(crate) fn replica_of(receipt: &v1::Receipt) -> v1::ReplicaRef {
     }
 }
 
+/// An order as the coordinator gives it to a node.
+pub(crate) fn sealed<R: Ordered>(node: u128, request: R) -> R {
+    sealed_at(node, coordinator::NOW, request)
+}
+
+/// The same at another time of its clock.
+pub(crate) fn sealed_at<R: Ordered>(node: u128, at: Timestamp, request: R) -> R {
+    let key = SealKey::from_slice(&coordinator::ORDER_KEY).unwrap();
+    let parties =
+        OrderParties { cluster: CLUSTER, incarnation: Incarnation(1), node: NodeId(node) };
+    seal_order(request, &key, parties, Issued { coordinator: coordinator::INSTANCE, at })
+}
+
+/// A chunk as a client announces it.
 pub(crate) fn meta(chunk: u128) -> v1::ChunkMeta {
     v1::ChunkMeta {
         cluster_id: CLUSTER.to_wire(),
@@ -196,7 +211,7 @@ pub(crate) fn meta_for(chunk: u128, replicas: &[&Node]) -> v1::ChunkMeta {
     v1::ChunkMeta { replicas, ..meta(chunk) }
 }
 
-/// An order to `target` to build a replica of a chunk with these bytes.
+/// An order to `target` to build a replica of a chunk with these bytes, not sealed yet.
 pub(crate) async fn build(
     target: &Node,
     chunk: u128,
@@ -223,5 +238,6 @@ pub(crate) async fn build(
         sources: from,
         lease_epoch: 1,
         node_id: target.handle.node_id().to_wire(),
+        order: None,
     }
 }

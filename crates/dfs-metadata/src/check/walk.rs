@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use dfs_types::{FileKind, InodeId, Level, XattrName};
+use dfs_types::{ClusterKeys, FileKind, InodeId, Level, XattrName};
 
 use super::tally::{Chunks, Inodes, Work};
 use super::{ProblemKind, Report};
@@ -26,9 +26,10 @@ use crate::{Error, keys, lease};
 const PAGE: usize = 500;
 
 /// Keys without which no cluster can be opened, or soon fails.
-const NEEDED: [Bytes; 8] = [
+const NEEDED: [Bytes; 9] = [
     keys::CLUSTER,
     keys::FORMAT,
+    keys::KEYS,
     keys::REPLICATION,
     keys::FLOOR,
     keys::INODES,
@@ -442,6 +443,8 @@ impl<'a> Walk<'a> {
             self.read::<Upgrade>(key, value);
         } else if *key == keys::COORDINATORS {
             self.read::<Coordinators>(key, value);
+        } else if *key == keys::KEYS {
+            self.read::<ClusterKeys>(key, value);
         } else if *key == keys::REPLICATION {
             self.read::<Replication>(key, value);
         } else if *key == keys::FLOOR {

@@ -171,7 +171,7 @@ impl Namespace {
         if receipt.chunk != chunk {
             return Err(Error::BadReceipt { chunk, node, what: "it is for another chunk" });
         }
-        if !receipt.is_genuine(&self.inner.key) {
+        if !receipt.is_genuine(&self.inner.keys) {
             return Err(Error::BadReceipt { chunk, node, what: "the node did not seal it" });
         }
         Ok(())

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use dfs_types::{
-    Access, Attributes, ChunkId, Clock, ClusterId, DiskNumber, Incarnation, InodeId, Level, NodeId,
-    Random, Revision, Scope, SealKey,
+    Access, Attributes, ChunkId, Clock, ClusterId, ClusterKeys, DiskNumber, Incarnation, InodeId,
+    Level, NodeId, Random, Revision, Scope,
 };
 
 use super::format::{CurrentFormat, read_cluster, require_level};
@@ -62,11 +62,7 @@ pub async fn init(
     let Replication { factor, min_write } = options.replication;
     check_replication(options.replication)?;
     let identity = ClusterIdentity { cluster: options.cluster, incarnation: FIRST };
-    let cluster = Cluster {
-        id: identity.cluster,
-        incarnation: identity.incarnation,
-        key: SealKey::random(random),
-    };
+    let cluster = Cluster { id: identity.cluster, incarnation: identity.incarnation };
     let now = clock.now();
     let attributes = Attributes { mode: 0o755, mtime: now.into(), ..Attributes::default() };
     let place = Directory { parent: InodeId::ROOT, link: Link::Linked };
@@ -84,6 +80,7 @@ pub async fn init(
                 StoreFormat { written: Level::FIRST, least: Level::FIRST }.encode(Level::FIRST),
             ),
             put(keys::CLUSTER, cluster.encode(Level::FIRST)),
+            put(keys::KEYS, ClusterKeys::random(random).encode(Level::FIRST)),
             put(keys::REPLICATION, Replication { factor, min_write }.encode(Level::FIRST)),
             put(keys::DISKS, NextDisk(DiskNumber::FIRST).encode(Level::FIRST)),
             put(keys::INODES, NextInode(InodeId::ROOT.next()).encode(Level::FIRST)),
@@ -170,11 +167,15 @@ impl Namespace {
                 return Err(Error::OlderIncarnation { expected, found });
             }
         }
+        let found = snapshot.get(&keys::KEYS).await?;
+        let no_keys = || Error::Damaged { key: keys::show(&keys::KEYS), what: "missing" };
+        let keys =
+            ClusterKeys::decode(&keys::KEYS, &found.ok_or_else(no_keys)?.value, Level::NEWEST)?;
         let inner = Inner {
             components,
             options,
             identity,
-            key: cluster.key,
+            keys,
             format: Mutex::new(format),
             inodes: Inodes::default(),
             chunks_changed_at: AtomicU64::default(),
@@ -191,9 +192,9 @@ impl Namespace {
         self.inner.identity
     }
 
-    /// The key that all seals of the cluster come from.
-    pub fn key(&self) -> &SealKey {
-        &self.inner.key
+    /// The keys that all seals of the cluster are made with.
+    pub fn keys(&self) -> &ClusterKeys {
+        &self.inner.keys
     }
 
     /// Settings and nodes at one revision.

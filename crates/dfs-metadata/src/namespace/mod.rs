@@ -36,7 +36,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_types::{Clock, Level, Random, SealKey, Timestamp};
+use dfs_types::{Clock, ClusterKeys, Level, Random, Timestamp};
 
 use crate::committer::Committer;
 use crate::engine::Engine;
@@ -124,7 +124,7 @@ struct Inner {
     components: Components,
     options: Options,
     identity: ClusterIdentity,
-    key: SealKey,
+    keys: ClusterKeys,
     /// The write level, as it was read last.
     format: std::sync::Mutex<format::CurrentFormat>,
     inodes: inodes::Inodes,

@@ -1,7 +1,9 @@
 //! The datanodes of the cluster, as far as they are stored.
 
 use bytes::Bytes;
-use dfs_types::{Access, DiskId, Level, NodeId, NodeState, RegistrationNumber, Scope, SealKey};
+use dfs_types::{
+    Access, DiskId, Level, NodeId, NodeSecret, NodeState, RegistrationNumber, Scope, SealKey,
+};
 
 use super::transaction::{Attempt, Transaction};
 use super::{ClusterIdentity, Namespace, Node, TRIES};
@@ -28,6 +30,8 @@ pub struct Registration {
     pub level: Level,
     /// Its disks, each once.
     pub disks: Vec<DiskId>,
+    /// What its disks say of its secret.
+    pub secret: NodeSecret,
 }
 
 /// A registration that was handed out.
@@ -35,8 +39,10 @@ pub struct Registration {
 pub struct Registered {
     /// To be written on the disks, durably, before the first heartbeat.
     pub number: RegistrationNumber,
-    /// Seals the receipts of this registration.
+    /// Seals the receipts of this registration, and proves the node in its heartbeats.
     pub key: SealKey,
+    /// Seals orders to this registration.
+    pub order_key: SealKey,
     /// What the node is to the cluster.
     pub state: NodeState,
     /// The level that the cluster writes.
@@ -47,8 +53,9 @@ impl Namespace {
     /// Hands out the next registration of a node, which counts from the first heartbeat that uses
     /// it ([`Self::confirm_registration`]). A new node becomes Active with `admit`, else Joining.
     ///
-    /// Refuses removed nodes, disks of another cluster, old images and second replicas of disks, and
-    /// programs that do not read the level that the cluster needs.
+    /// Refuses removed nodes, disks of another cluster, old images, second replicas of disks, programs
+    /// that do not read the level that the cluster needs, and whoever does not know the secret that the
+    /// node first registered with.
     /// The join secret is the caller's to check.
     pub async fn register(
         &self,
@@ -77,7 +84,8 @@ impl Namespace {
                 return Ok(Registered {
                     level,
                     number: node.pending,
-                    key: self.inner.key.for_node(request.node, node.pending),
+                    key: self.inner.keys.receipt(request.node, node.pending),
+                    order_key: self.inner.keys.order(request.node, node.pending),
                     state: node.state,
                 });
             }
@@ -158,10 +166,12 @@ impl Namespace {
 fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Result<Node, Error> {
     let none = RegistrationNumber(0);
     let (id, found) = (request.node, request.registration);
+    let secret = request.secret.digest();
     let (confirmed, last, state, maintenance_until) = match known {
         None if found != none => return Err(Error::UnknownNode(id)),
         None => (none, none, NodeState::Joining, None),
         Some(known) if known.state == NodeState::Removed => return Err(Error::NodeRemoved(id)),
+        Some(known) if known.secret != secret => return Err(Error::WrongNodeSecret(id)),
         Some(known) if found >= known.confirmed => {
             let last = known.pending.max(known.confirmed).max(found);
             (known.confirmed, last, known.state, known.maintenance_until)
@@ -179,6 +189,7 @@ fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Resul
         version: request.version.clone(),
         level: request.level,
         disks: Vec::new(),
+        secret,
         confirmed,
         pending: last.next(),
         state: if is_admitted { NodeState::Active } else { state },

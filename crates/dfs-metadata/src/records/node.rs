@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_types::{DiskId, DiskNumber, Level, NodeState, RegistrationNumber, Timestamp};
+use dfs_types::{DiskId, DiskNumber, Level, NodeState, RegistrationNumber, Sha256, Timestamp};
 
 use crate::codec::{Field, Reader, Record, Writer};
 use crate::health::NodeIntent;
@@ -22,6 +22,8 @@ pub struct Node {
     pub level: Level,
     /// Every disk that it ever registered with, as chunk records may name them.
     pub disks: Vec<NodeDisk>,
+    /// The sha256 of the secret that it first registered with.
+    pub secret: Sha256,
     /// The registration in use; 0 before the first one was taken into use.
     pub confirmed: RegistrationNumber,
     /// The greatest number handed out; equal to `confirmed` when that one is in use.
@@ -125,6 +127,7 @@ impl Record for Node {
             out.fixed(&disk.id.to_bytes());
             out.bool(disk.is_present);
         });
+        out.fixed(&self.secret.0);
         out.number(self.confirmed.0);
         out.number(self.pending.0);
         let state = STATES.iter().position(|state| *state == self.state);
@@ -148,6 +151,7 @@ impl Record for Node {
                     is_present: input.bool()?,
                 })
             })?,
+            secret: Sha256(input.array()?),
             confirmed: RegistrationNumber(input.number()?),
             pending: RegistrationNumber(input.number()?),
             state: *STATES.get(usize::from(input.u8()?))?,

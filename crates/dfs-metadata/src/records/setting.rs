@@ -1,6 +1,8 @@
 //! Settings and counters of the cluster: `s/`.
 
-use dfs_types::{ChunkId, ClientId, ClusterId, DiskNumber, Incarnation, InodeId, SealKey};
+use dfs_types::{
+    ChunkId, ClientId, ClusterId, ClusterKeys, DiskNumber, Incarnation, InodeId, SealKey,
+};
 
 use crate::codec::{Reader, Record, Writer};
 
@@ -9,7 +11,6 @@ use crate::codec::{Reader, Record, Writer};
 pub(crate) struct Cluster {
     pub(crate) id: ClusterId,
     pub(crate) incarnation: Incarnation,
-    pub(crate) key: SealKey,
 }
 
 /// How many replicas files get.
@@ -63,15 +64,22 @@ impl Record for Cluster {
     fn write(&self, out: &mut Writer) {
         out.fixed(&self.id.to_bytes());
         out.number(self.incarnation.0);
-        out.fixed(self.key.expose());
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
-        Some(Self {
-            id: ClusterId(input.wide()?),
-            incarnation: Incarnation(input.number()?),
-            key: SealKey::from_slice(&input.array::<{ SealKey::LEN }>()?)?,
-        })
+        Some(Self { id: ClusterId(input.wide()?), incarnation: Incarnation(input.number()?) })
+    }
+}
+
+/// `s/keys`.
+impl Record for ClusterKeys {
+    fn write(&self, out: &mut Writer) {
+        out.fixed(self.root().expose());
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        let root = SealKey::from_slice(&input.array::<{ SealKey::LEN }>()?)?;
+        Some(Self::from_root(root))
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, Change, ChunkId, ChunkSeal, ClusterId, CoordinatorId, Crc32c, DiskId, DiskNumber,
-    FileKind, FileTime, Generation, Incarnation, InodeId, Level, Name, NodeState,
+    Attributes, Change, ChunkId, ChunkSeal, ClusterId, ClusterKeys, CoordinatorId, Crc32c, DiskId,
+    DiskNumber, FileKind, FileTime, Generation, Incarnation, InodeId, Level, Name, NodeState,
     RegistrationNumber, Revision, SealKey, Sha256, Stamp, Timestamp, XattrName,
 };
 use proptest::collection::vec;
@@ -177,10 +177,10 @@ stored! {
     unlinked: Unlinked = unlinked_record();
     uploads: Upload =
         (time(), any::<bool>()).prop_map(|(expires, reaping)| Upload { expires, reaping });
-    cluster: Cluster = (any::<u128>(), number(), any::<[u8; 32]>()).prop_map(|(id, number, key)| {
-        let key = SealKey::from_slice(&key).unwrap();
-        Cluster { id: ClusterId(id), incarnation: Incarnation(number), key }
-    });
+    cluster: Cluster = (any::<u128>(), number())
+        .prop_map(|(id, number)| Cluster { id: ClusterId(id), incarnation: Incarnation(number) });
+    keys: ClusterKeys = any::<[u8; 32]>()
+        .prop_map(|root| ClusterKeys::from_root(SealKey::from_slice(&root).unwrap()));
     replication: Replication = (any::<u8>(), option::of(any::<u8>()))
         .prop_map(|(factor, min_write)| Replication { factor, min_write });
     format: StoreFormat =
@@ -390,14 +390,16 @@ fn node() -> impl Strategy<Value = Node> {
     ];
     let texts = [".*", ".*", ".*", ".*"];
     let wishes = (states, option::of(time()), any::<bool>(), level());
-    (texts, vec(disk(), 0..4), number(), number(), wishes).prop_map(
-        |([address, zone, host, version], disks, confirmed, pending, wishes)| Node {
+    let disks = (vec(disk(), 0..4), any::<[u8; 32]>());
+    (texts, disks, number(), number(), wishes).prop_map(
+        |([address, zone, host, version], (disks, secret), confirmed, pending, wishes)| Node {
             address,
             zone,
             host,
             version,
             level: wishes.3,
             disks,
+            secret: Sha256(secret),
             confirmed: RegistrationNumber(confirmed),
             pending: RegistrationNumber(pending),
             state: wishes.0,
@@ -565,6 +567,7 @@ fn a_node() -> Node {
         version: String::new(),
         level: Level::FIRST,
         disks: Vec::new(),
+        secret: Sha256([0; 32]),
         confirmed: RegistrationNumber(1),
         pending: RegistrationNumber(1),
         state: NodeState::Active,

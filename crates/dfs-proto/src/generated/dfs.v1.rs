@@ -207,6 +207,22 @@ pub struct Receipt {
     #[prost(uint32, tag = "9")]
     pub part: u32,
 }
+/// What makes a request an order: one that is followed because a coordinator of the cluster sealed
+/// it. It is followed for 60 s.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Order {
+    /// When it was given, in milliseconds since 1970 by the clock of the coordinator.
+    #[prost(uint64, tag = "1")]
+    pub issued_ms: u64,
+    /// The coordinator that gives it, as its answers to heartbeats name it.
+    #[prost(fixed64, tag = "2")]
+    pub coordinator: u64,
+    /// HMAC-SHA256 over the rpc, cluster, incarnation, node, lease epoch, the two fields above and the
+    /// request without its order; 32 bytes. The key is the order key of the node and registration, or
+    /// the one that coordinators share.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub seal: ::prost::bytes::Bytes,
+}
 /// A run of whole blocks of a chunk on its way.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChunkFrame {
@@ -2704,6 +2720,9 @@ pub struct BuildReplicaRequest {
     /// What is built of the chunk; only 0, the whole, for now.
     #[prost(uint32, tag = "8")]
     pub part: u32,
+    /// The seal of the coordinator that gives the order.
+    #[prost(message, optional, tag = "9")]
+    pub order: ::core::option::Option<Order>,
 }
 /// A replica that another one is built from.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2762,6 +2781,9 @@ pub struct DeleteChunksRequest {
     /// belong to a node, and might name another replica on it.
     #[prost(bytes = "bytes", tag = "3")]
     pub node_id: ::prost::bytes::Bytes,
+    /// The seal of the coordinator that gives the order.
+    #[prost(message, optional, tag = "4")]
+    pub order: ::core::option::Option<Order>,
 }
 /// What became of them.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -2786,6 +2808,12 @@ pub struct ListChunksRequest {
     /// The node that is meant; 16 bytes. Another one that answers at its address refuses.
     #[prost(bytes = "bytes", tag = "3")]
     pub node_id: ::prost::bytes::Bytes,
+    /// Of the worker lease of the coordinator that asks.
+    #[prost(uint64, tag = "4")]
+    pub lease_epoch: u64,
+    /// The seal of the coordinator that gives the order.
+    #[prost(message, optional, tag = "5")]
+    pub order: ::core::option::Option<Order>,
 }
 /// Some replicas in chunk order.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3620,6 +3648,10 @@ pub struct RegisterRequest {
     /// Its disks.
     #[prost(message, repeated, tag = "10")]
     pub disks: ::prost::alloc::vec::Vec<Disk>,
+    /// What the node made once and keeps on its disks; 32 bytes. The cluster remembers its sha256 from
+    /// the first registration on and refuses another.
+    #[prost(bytes = "bytes", tag = "11")]
+    pub node_secret: ::prost::bytes::Bytes,
 }
 /// A disk of a node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3671,6 +3703,9 @@ pub struct RegisterResponse {
     /// What the node is to the cluster.
     #[prost(enumeration = "NodeState", tag = "6")]
     pub state: i32,
+    /// The key under which orders to this registration are sealed; 32 bytes.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub order_key: ::prost::bytes::Bytes,
 }
 /// How the node is.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3704,14 +3739,17 @@ pub struct HeartbeatReport {
     /// processes with equal disks; 0 when it has none.
     #[prost(fixed64, tag = "9")]
     pub instance_id: u64,
-    /// Of the metadata it registered with last; 0 when it does not say. A coordinator of another one
-    /// has it register anew.
+    /// Of the metadata it registered with last. A coordinator of another one has it register anew.
     #[prost(uint64, tag = "10")]
     pub incarnation: u64,
     /// Which stream of its process this is, in the order they were opened, so that one which was long
     /// on its way does not end a newer one; 0 when it does not count them.
     #[prost(uint64, tag = "11")]
     pub stream: u64,
+    /// On the first report of a stream: HMAC-SHA256 under the node key over cluster, incarnation, node,
+    /// registration, instance and stream; 32 bytes. Nothing of a stream is taken without it.
+    #[prost(bytes = "bytes", tag = "12")]
+    pub proof: ::prost::bytes::Bytes,
 }
 /// A replica that can no longer be served.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3744,6 +3782,12 @@ pub struct HeartbeatOrder {
     /// Further coordinators, host:port each.
     #[prost(string, repeated, tag = "5")]
     pub coordinators: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Time of the coordinator, in milliseconds since 1970. Its orders are judged by that clock.
+    #[prost(uint64, tag = "6")]
+    pub now_ms: u64,
+    /// Names the running coordinator in its orders.
+    #[prost(fixed64, tag = "7")]
+    pub coordinator: u64,
 }
 /// Generated client implementations.
 pub mod membership_client {
@@ -4124,15 +4168,15 @@ pub mod membership_server {
     }
 }
 /// Asks for the picture.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClusterStatusRequest {
     /// Not older than this revision; any when 0.
     #[prost(uint64, tag = "1")]
     pub min_revision: u64,
-    /// Asked by another coordinator, which takes this one for the holder of the worker lease: nobody
+    /// Set by another coordinator, which takes this one for the holder of the worker lease: nobody
     /// is asked in turn.
-    #[prost(bool, tag = "2")]
-    pub is_relayed: bool,
+    #[prost(message, optional, tag = "2")]
+    pub order: ::core::option::Option<Order>,
 }
 /// The picture.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4260,12 +4304,12 @@ pub struct WorkerStatus {
     pub pause_left_ms: ::core::option::Option<u64>,
 }
 /// Asks for the background workers.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkersRequest {
-    /// Asked by another coordinator, which takes this one for the holder of the worker lease: nobody
+    /// Set by another coordinator, which takes this one for the holder of the worker lease: nobody
     /// is asked in turn.
-    #[prost(bool, tag = "1")]
-    pub is_relayed: bool,
+    #[prost(message, optional, tag = "1")]
+    pub order: ::core::option::Option<Order>,
 }
 /// The background workers.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4287,9 +4331,9 @@ pub struct SetWorkerRequest {
     /// Name of the worker.
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
-    /// Sent on by another coordinator, which takes this one for the holder of the worker lease.
-    #[prost(bool, tag = "5")]
-    pub is_relayed: bool,
+    /// Set by another coordinator, which takes this one for the holder of the worker lease.
+    #[prost(message, optional, tag = "5")]
+    pub order: ::core::option::Option<Order>,
     /// What is changed; the rest stays.
     #[prost(oneof = "set_worker_request::Change", tags = "3, 4")]
     pub change: ::core::option::Option<set_worker_request::Change>,

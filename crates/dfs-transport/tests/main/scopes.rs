@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const INTERNAL: &[&str] = &[
     // What a coordinator knows of its nodes, and its own start.
     "dfs-coordinator/src/core.rs",
+    "dfs-coordinator/src/grpc/holder.rs",
     "dfs-coordinator/src/service.rs",
     "dfs-coordinator/src/workers",
     // Methods of the namespace that use others.

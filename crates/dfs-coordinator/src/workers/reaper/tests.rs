@@ -41,6 +41,7 @@ async fn write_and_delete(core: &Core) -> ChunkId {
         version: String::new(),
         level: dfs_types::Level::NEWEST,
         disks: vec![DiskId(1)],
+        secret: dfs_types::NodeSecret::from_slice(&[1; 32]).unwrap(),
     };
     let registered = core.namespace.register(Scope::internal(), &registration, true).await.unwrap();
     core.namespace.confirm_registration(Scope::internal(), NODE, registered.number).await.unwrap();

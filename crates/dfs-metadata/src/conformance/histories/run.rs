@@ -14,8 +14,8 @@ use crate::{Committer, Error};
 use bytes::Bytes;
 use dfs_types::{
     Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, InodeId, Name,
-    NodeId, Precondition, Random, Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256,
-    Stamp, Target, Timestamp, XattrName,
+    NodeId, NodeSecret, Precondition, Random, Receipt, RegistrationNumber, Scope, Seal,
+    SeededRandom, Sha256, Stamp, Target, Timestamp, XattrName,
 };
 use futures_util::future::join;
 
@@ -95,6 +95,7 @@ pub(in super::super) async fn register_node(namespace: &Namespace) {
         version: String::new(),
         level: dfs_types::Level::NEWEST,
         disks: vec![DiskId(1)],
+        secret: NodeSecret::from_slice(&[1; 32]).unwrap(),
     };
     let registered = namespace.register(Scope::internal(), &registration, true).await.unwrap();
     namespace.confirm_registration(Scope::internal(), NODE, registered.number).await.unwrap();
@@ -302,7 +303,7 @@ pub(in super::super) fn written(namespace: &Namespace, planned: &PlannedChunk) -
         registration,
         seal: Seal([0; 32]),
     };
-    let receipt = receipt.sealed(&namespace.key().for_node(NODE, registration));
+    let receipt = receipt.sealed(&namespace.keys().receipt(NODE, registration));
     let file_offset = planned.file_offset;
     WrittenChunk { chunk: planned.chunk, file_offset, seal, receipts: vec![receipt] }
 }

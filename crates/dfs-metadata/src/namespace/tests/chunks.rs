@@ -33,7 +33,7 @@ impl Fixture {
     fn receipt_on(&self, of: &(PlannedChunk, ChunkSeal), node: u128, stamp: u64) -> Receipt {
         let node = NodeId(node);
         let receipt = Receipt { stamp: Stamp(stamp), ..self.receipt(&of.0, of.1, node) };
-        receipt.sealed(&self.namespace.key().for_node(node, receipt.registration))
+        receipt.sealed(&self.namespace.keys().receipt(node, receipt.registration))
     }
 }
 

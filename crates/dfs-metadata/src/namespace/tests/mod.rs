@@ -25,8 +25,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_types::{
     Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, Level, NodeId,
-    Random, Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256, Slot, Stamp, Target,
-    Timestamp,
+    NodeSecret, Random, Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256, Slot,
+    Stamp, Target, Timestamp,
 };
 
 use super::*;
@@ -166,7 +166,7 @@ impl Fixture {
             registration,
             seal: Seal([0; 32]),
         };
-        receipt.sealed(&self.namespace.key().for_node(node, registration))
+        receipt.sealed(&self.namespace.keys().receipt(node, registration))
     }
 
     fn confirm_of(&self, plan: &UploadPlan) -> Confirm {
@@ -300,6 +300,7 @@ fn registration(node: NodeId, number: u64) -> Registration {
         version: String::new(),
         level: Level::NEWEST,
         disks: vec![DiskId(node.0)],
+        secret: NodeSecret::from_slice(&[1; 32]).unwrap(),
     }
 }
 

@@ -12,7 +12,7 @@ async fn a_node_registers_confirms_and_comes_back() {
     let namespace = &fixture.namespace;
     let first = namespace.register(Scope::internal(), &registration(NEW, 0), false).await.unwrap();
     assert_eq!((first.number.0, first.state), (1, NodeState::Joining));
-    assert_eq!(first.key, namespace.key().for_node(NEW, first.number));
+    assert_eq!(first.key, namespace.keys().receipt(NEW, first.number));
     // It ended before it wrote the number.
     let second = namespace.register(Scope::internal(), &registration(NEW, 0), false).await.unwrap();
     let early = namespace.confirm_registration(Scope::internal(), NEW, first.number).await;
@@ -132,4 +132,23 @@ async fn the_replication_factor_is_set_within_its_bounds() {
     assert!(state.revision >= revision);
     let plan = fixture.plan("/f", 1).await.unwrap();
     assert_eq!((plan.replication_factor, plan.min_write_replicas), (2, 1));
+}
+
+#[tokio::test]
+async fn a_node_keeps_the_secret_it_first_registered_with() {
+    let fixture = Fixture::new().await;
+    let namespace = &fixture.namespace;
+    let own = registration(NEW, 0);
+    let first = namespace.register(Scope::internal(), &own, true).await.unwrap();
+    let secret = dfs_types::NodeSecret::from_slice(&[9; 32]).unwrap();
+    // Before the first heartbeat as well as after it.
+    let foreign = Registration { secret, ..own.clone() };
+    let refused = namespace.register(Scope::internal(), &foreign, true).await.unwrap_err();
+    assert!(matches!(refused, Error::WrongNodeSecret(NEW)), "{refused}");
+    namespace.confirm_registration(Scope::internal(), NEW, first.number).await.unwrap();
+    let foreign = Registration { registration: first.number, ..foreign };
+    let refused = namespace.register(Scope::internal(), &foreign, true).await.unwrap_err();
+    assert!(matches!(refused, Error::WrongNodeSecret(NEW)), "{refused}");
+    let own = Registration { registration: first.number, ..own };
+    namespace.register(Scope::internal(), &own, true).await.unwrap();
 }

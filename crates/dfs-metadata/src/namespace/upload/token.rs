@@ -42,7 +42,7 @@ impl Plan {
 impl Namespace {
     pub(super) fn seal_plan(&self, plan: &Plan) -> Bytes {
         let mut token = plan.encode(self.written_level());
-        let seal = self.inner.key.seal(PURPOSE, &token);
+        let seal = self.inner.keys.plan().seal(PURPOSE, &token);
         token.extend_from_slice(&seal.0);
         token.into()
     }
@@ -51,7 +51,7 @@ impl Namespace {
     pub(super) fn open_plan(&self, token: &[u8]) -> Result<Plan, Error> {
         let split = token.len().checked_sub(SEAL_LEN).ok_or(Error::ForgedToken)?;
         let (body, seal) = token.split_at(split);
-        if !self.inner.key.verify(PURPOSE, body, seal) {
+        if !self.inner.keys.plan().verify(PURPOSE, body, seal) {
             return Err(Error::ForgedToken);
         }
         let plan = Plan::decode(b"token", body, self.inner.options.level)?;

@@ -1,0 +1,165 @@
+//! Orders: requests that a server follows because a coordinator of its cluster sealed them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dfs_types::{ClusterId, Incarnation, LeaseEpoch, NodeId, OrderTerms, SealKey, Timestamp};
+use prost::Message;
+
+use crate::{Method, v1};
+
+/// A request that is an order.
+pub trait Ordered: Message + Clone {
+    /// The rpc that it belongs to.
+    const METHOD: Method;
+
+    /// The seal, with what it says beside the request.
+    fn order(&mut self) -> &mut Option<v1::Order>;
+
+    /// The epoch of the worker lease that it is given under; 0 for one that needs no lease.
+    fn lease_epoch(&self) -> LeaseEpoch;
+}
+
+macro_rules! ordered {
+    ($($request:ident of $method:ident $(under $epoch:ident)?;)*) => {
+        $(impl Ordered for v1::$request {
+            const METHOD: Method = Method::$method;
+
+            fn order(&mut self) -> &mut Option<v1::Order> {
+                &mut self.order
+            }
+
+            fn lease_epoch(&self) -> LeaseEpoch {
+                LeaseEpoch(0 $(+ self.$epoch)?)
+            }
+        })*
+    };
+}
+
+ordered! {
+    BuildReplicaRequest of BuildReplica under lease_epoch;
+    DeleteChunksRequest of DeleteChunks under lease_epoch;
+    ListChunksRequest of ListChunks under lease_epoch;
+    ClusterStatusRequest of ClusterStatus;
+    WorkersRequest of Workers;
+    SetWorkerRequest of SetWorker;
+}
+
+/// Between whom an order passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderParties {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Of its metadata.
+    pub incarnation: Incarnation,
+    /// The node that is to follow it; 0 for a coordinator.
+    pub node: NodeId,
+}
+
+/// When and by whom an order was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Issued {
+    /// The coordinator, as its heartbeats name it.
+    pub coordinator: u64,
+    /// By the clock of that coordinator.
+    pub at: Timestamp,
+}
+
+impl Issued {
+    /// How long an order is followed.
+    pub const LIFETIME: Duration = Duration::from_secs(60);
+    /// How far ahead of the clock that judges it an order may be.
+    pub const LEEWAY: Duration = Duration::from_secs(60);
+
+    /// Whether the order is still followed at `now`.
+    pub fn is_current(self, now: Timestamp) -> bool {
+        now.since(self.at) <= Self::LIFETIME && self.at.since(now) <= Self::LEEWAY
+    }
+}
+
+/// A request carries no order, or one with another seal than its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the order is not sealed by a coordinator of this cluster for this server")]
+pub struct Unsealed;
+
+fn terms<'a, R: Ordered>(
+    request: &R,
+    parties: OrderParties,
+    issued: Issued,
+    body: &'a [u8],
+) -> OrderTerms<'a> {
+    OrderTerms {
+        method: R::METHOD.path(),
+        cluster: parties.cluster,
+        incarnation: parties.incarnation,
+        node: parties.node,
+        lease_epoch: request.lease_epoch(),
+        coordinator: issued.coordinator,
+        issued: issued.at,
+        body,
+    }
+}
+
+/// Makes an order of a request.
+#[must_use]
+pub fn seal_order<R: Ordered>(
+    mut request: R,
+    key: &SealKey,
+    parties: OrderParties,
+    issued: Issued,
+) -> R {
+    *request.order() = None;
+    let body = request.encode_to_vec();
+    let seal = terms(&request, parties, issued, &body).seal(key);
+    *request.order() = Some(v1::Order {
+        issued_ms: issued.at.millis(),
+        coordinator: issued.coordinator,
+        seal: Bytes::copy_from_slice(&seal.0),
+    });
+    request
+}
+
+/// Verifies the seal of an order and takes it off. Whether the order is too old is for the caller
+/// to decide.
+pub fn open_order<R: Ordered>(
+    request: &mut R,
+    key: &SealKey,
+    parties: OrderParties,
+) -> Result<Issued, Unsealed> {
+    let order = request.order().take().ok_or(Unsealed)?;
+    let at = Timestamp::from_millis(order.issued_ms);
+    let issued = Issued { coordinator: order.coordinator, at };
+    let body = request.encode_to_vec();
+    let is_sealed = terms(request, parties, issued, &body).is_sealed(key, &order.seal);
+    if is_sealed { Ok(issued) } else { Err(Unsealed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_types::SeededRandom;
+
+    use super::*;
+
+    #[test]
+    fn a_sealed_request_is_opened_as_it_was() {
+        let key = SealKey::random(&SeededRandom::new(1));
+        let parties =
+            OrderParties { cluster: ClusterId(1), incarnation: Incarnation(2), node: NodeId(3) };
+        let issued = Issued { coordinator: 4, at: Timestamp::from_millis(5) };
+        let request = v1::ListChunksRequest { limit: 7, lease_epoch: 6, ..Default::default() };
+        let mut sealed = seal_order(request.clone(), &key, parties, issued);
+        // It travels.
+        sealed = v1::ListChunksRequest::decode(&*sealed.encode_to_vec()).expect("it is whole");
+        assert_eq!(open_order(&mut sealed.clone(), &key, parties), Ok(issued));
+        let mut changed = v1::ListChunksRequest { limit: 8, ..sealed.clone() };
+        assert_eq!(open_order(&mut changed, &key, parties), Err(Unsealed));
+        let mut later = sealed.clone();
+        later.order.as_mut().expect("it is sealed").issued_ms += 1;
+        assert_eq!(open_order(&mut later, &key, parties), Err(Unsealed));
+        let elsewhere = OrderParties { node: NodeId(9), ..parties };
+        assert_eq!(open_order(&mut sealed.clone(), &key, elsewhere), Err(Unsealed));
+        assert_eq!(open_order(&mut request.clone(), &key, parties), Err(Unsealed));
+        open_order(&mut sealed, &key, parties).expect("it is sealed");
+        assert_eq!(sealed, request);
+    }
+}
