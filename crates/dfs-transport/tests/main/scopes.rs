@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 const INTERNAL: &[&str] = &[
     // What a coordinator knows of its nodes, and its own start.
     "dfs-coordinator/src/core.rs",
-    "dfs-coordinator/src/grpc/holder.rs",
     "dfs-coordinator/src/service.rs",
     "dfs-coordinator/src/workers",
+    // How a coordinator reaches the one that holds the worker lease.
+    "dfs-coordinator/src/grpc/holder.rs",
     // Methods of the namespace that use others.
     "dfs-metadata/src/namespace/cluster.rs",
     "dfs-metadata/src/namespace/floor.rs",
