@@ -67,9 +67,9 @@ pub struct Issued {
 
 impl Issued {
     /// How long an order is followed.
-    pub const LIFETIME: Duration = Duration::from_secs(60);
+    pub const LIFETIME: Duration = Duration::from_mins(1);
     /// How far ahead of the clock that judges it an order may be.
-    pub const LEEWAY: Duration = Duration::from_secs(60);
+    pub const LEEWAY: Duration = Duration::from_mins(1);
 
     /// Whether the order is still followed at `now`.
     pub fn is_current(self, now: Timestamp) -> bool {
