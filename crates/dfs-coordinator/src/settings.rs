@@ -157,7 +157,7 @@ impl Default for Settings {
 /// Replicas that files get unless something else is said.
 const REPLICATION_DEFAULT: u8 = 3;
 /// Streams that may be passed on at the same time.
-const PASS_THROUGH_MAX: usize = 1_024;
+const RELAY_STREAMS_MAX: usize = 1_024;
 /// Replicas a file may have at most.
 pub(crate) const REPLICATION_MAX: u8 = 16;
 
@@ -190,7 +190,7 @@ impl Settings {
         if !(1..=64).contains(&self.repair_concurrency) {
             return wrong("repair_concurrency", "is not between 1 and 64");
         }
-        if self.relay_streams > PASS_THROUGH_MAX {
+        if self.relay_streams > RELAY_STREAMS_MAX {
             return wrong("relay_streams", "is more than 1024");
         }
         Ok(())

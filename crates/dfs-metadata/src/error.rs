@@ -239,7 +239,7 @@ pub enum Error {
         /// Bytes that the chunk may take.
         bytes: u64,
     },
-    /// A file opened before was taken apart since.
+    /// A file opened before was reaped since.
     #[error("inode {0} is gone: it was replaced or deleted; open the file again")]
     Stale(InodeId),
     /// The answers to a client's calls are no longer kept, so none of its calls can be repeated.

@@ -179,7 +179,7 @@ impl ReplicaHealth {
     }
 }
 
-/// Distinct parts of a chunk. Wholes are told apart by their nodes, fragments by their numbers.
+/// Distinct parts of a chunk. Wholes are distinguished by node, fragments by number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Parts {
     /// Nodes with a whole.

@@ -49,7 +49,7 @@ pub(crate) const EPOCH: &[u8] = b"/epoch";
 pub(crate) const CHUNKS: &[u8] = b"k/";
 /// Every node.
 pub(crate) const NODES: &[u8] = b"n/";
-/// Everything unlinked, by the time at which it is taken apart.
+/// Everything unlinked, by the time at which it is reaped.
 pub(crate) const UNLINKED: &[u8] = b"o/";
 /// Every answer kept for a repeat.
 pub(crate) const ANSWERS: &[u8] = b"r/";

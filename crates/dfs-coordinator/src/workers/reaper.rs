@@ -86,13 +86,13 @@ impl Reaper {
         reaped.has_more
     }
 
-    /// Names what cannot be taken apart, each record once in the log.
+    /// Names what cannot be reaped, each record once in the log.
     fn publish_unreadable(&mut self, reaped: &Reaped) {
         let mut records = UnreadableRecords::default();
         reaped.unreadable.iter().cloned().for_each(|record| records.add(record));
         if records != self.unreadable {
             for Unreadable { key, why } in &reaped.unreadable {
-                warn!(key, why, "an unlinked file cannot be taken apart; it is skipped");
+                warn!(key, why, "an unlinked file cannot be reaped; it is skipped");
             }
             self.core.background.set_unreaped(records.clone());
             self.unreadable = records;

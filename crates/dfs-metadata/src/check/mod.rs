@@ -36,7 +36,7 @@ pub struct Report {
     pub symlinks: u64,
     /// Names in directories.
     pub names: u64,
-    /// Things that lost their names and are not taken apart yet.
+    /// Things that lost their names and are not reaped yet.
     pub unlinked: u64,
     /// Uploads being staged.
     pub uploads: u64,

@@ -408,7 +408,7 @@ impl<'a> Walk<'a> {
             }
             return Ok(());
         }
-        // What is staged, or half taken apart, has no file.
+        // What is staged, or half reaped, has no file.
         let is_staged = self.snapshot.get(&keys::upload(inode)).await?.is_some();
         if !is_staged && !self.half_reaped.contains(&inode) {
             self.add(ProblemKind::Extent, &key, "they belong to no file");

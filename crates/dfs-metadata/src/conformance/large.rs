@@ -21,7 +21,7 @@ use crate::placement::{Candidate, RoundRobin};
 const EXTENTS: u64 = 10_000;
 const PATH: &str = "/large";
 
-/// A file of 10,000 extents is staged, confirmed, read, deleted, and taken apart to the end.
+/// A file of 10,000 extents is staged, confirmed, read, deleted, and reaped completely.
 pub async fn file_of_many_extents(harness: &mut dyn Harness) {
     let engine = harness.engine().await;
     let random = Arc::new(SeededRandom::new(1));

@@ -6,7 +6,7 @@
 //! - `w/r/<chunk>` exists iff the record is not at rest ([`Chunk::is_at_rest`]);
 //! - `w/d/<chunk>` exists iff a replica waits for its deletion, or the record is a tombstone.
 //!
-//! Whoever takes the lease of the workers reads `w/` and learns what is to be done.
+//! A coordinator that takes the worker lease reads `w/` to find the pending work.
 
 use std::ops::Deref;
 

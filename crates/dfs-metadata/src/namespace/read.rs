@@ -61,7 +61,7 @@ impl Namespace {
     pub const EXTENTS_MAX: usize = 256;
 
     /// Says where the bytes of a file lie. A file that was opened before is readable by its
-    /// number until it is taken apart; then [`Error::Stale`].
+    /// number until it is reaped; then [`Error::Stale`].
     pub async fn open_file(&self, scope: &Scope, request: &OpenFile) -> Result<ReadPlan, Error> {
         scope.require(Access::Read)?;
         let mut tx = self.begin().await?;

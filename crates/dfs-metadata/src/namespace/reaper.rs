@@ -30,11 +30,11 @@ pub struct ReapLimits {
 pub struct Reaped {
     /// Chunks that became tombstones; the deletion of their replicas may begin.
     pub tombstones: usize,
-    /// Inodes and uploads taken apart to the end.
+    /// Inodes and uploads reaped completely.
     pub finished: usize,
     /// Whether there is more to do at once.
     pub has_more: bool,
-    /// What cannot be taken apart, as records that it consists of cannot be read: the first
+    /// What cannot be reaped, as records that it consists of cannot be read: the first
     /// [`Self::UNREADABLE_MAX`]. It stays until they can, and keeps nothing else waiting.
     pub unreadable: Vec<Unreadable>,
 }
@@ -210,7 +210,7 @@ impl Namespace {
 const STEPS_MAX: usize = 64;
 /// Tombstones after which a call ends.
 const TOMBSTONES_MAX: usize = 3_000;
-/// Extents taken apart in one commit, up to four keys each.
+/// Extents reaped in one commit, up to four keys each.
 const EXTENTS_AT_ONCE: usize = 22;
 /// Entries taken out of a directory in one commit, three keys each.
 const ENTRIES_AT_ONCE: usize = 28;

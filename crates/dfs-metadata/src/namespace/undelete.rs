@@ -43,7 +43,7 @@ impl Namespace {
         let now = self.now();
         let (key, found) = last_unlinked(tx, &was, now).await?.ok_or_else(nothing)?;
         let (_, inode) = keys::unlinked_parts(&key).ok_or_else(nothing)?;
-        // It may have begun to be taken apart since.
+        // It may have begun to be reaped since.
         let still = tx.get::<Unlinked>(&key).await?.filter(|still| !still.reaping);
         still.ok_or_else(nothing)?;
         let to = match &request.to {

@@ -9,7 +9,7 @@ use crate::codec::{Reader, Record, Writer};
 pub(crate) struct Upload {
     /// When it is given up for lost.
     pub(crate) expires: Timestamp,
-    /// Is being taken apart; can no longer be confirmed.
+    /// Is being reaped; can no longer be confirmed.
     pub(crate) reaping: bool,
 }
 

@@ -57,7 +57,7 @@ pub(super) enum RepairOutcome {
 struct Plan {
     /// Who can be copied from, the best first.
     sources: Vec<NodeId>,
-    /// Who shall get a replica.
+    /// The nodes that get a replica.
     targets: Vec<NodeId>,
     /// Replicas, bad or lost, that have to go first, as there is no other node.
     displaced: Vec<(NodeId, ReplicaId)>,

@@ -400,7 +400,7 @@ impl Tree {
         match at {
             At::Path(path) => self.walk(path, follow),
             At::Child(inode, name) => {
-                // Whoever names an inode has learned of it from an answer.
+                // A client knows an inode only from an earlier reply.
                 let parent = self.nodes.iter().position(|node| node.inode == Some(*inode));
                 let parent = parent.ok_or(ErrorCode::Internal)?;
                 let entry = self.entries(parent).and_then(|entries| entries.get(name)).copied();

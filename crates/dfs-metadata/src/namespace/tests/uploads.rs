@@ -146,7 +146,7 @@ async fn nothing_deleted_comes_back_by_a_repeat() {
         let confirm = fixture.confirm_of(&plan);
         fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
         fixture.delete("/f", false, true).await.unwrap();
-        // Deleted, but not taken apart: the first answer.
+        // Deleted, but not reaped: the first answer.
         fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
         assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
         fixture.reap(false).await;

@@ -43,7 +43,7 @@ impl Namespace {
     /// one commit cannot hold.
     ///
     /// A repeat gets the same answer, also when the file was replaced since;
-    /// [`Error::DeletedSince`] once it was taken apart. A file without chunks needs `repeat`.
+    /// [`Error::DeletedSince`] once it was reaped. A file without chunks needs `repeat`.
     pub async fn confirm(
         &self,
         scope: &Scope,
