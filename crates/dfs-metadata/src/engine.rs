@@ -1,7 +1,7 @@
 //! The contract of a metadata engine.
 //!
-//! Optimistic, because that is what every store worth using can do: read at a snapshot, then
-//! commit writes on conditions. There are no interactive transactions.
+//! Engines are optimistic, as any suitable store can be: read at a snapshot, then commit writes on
+//! conditions. There are no interactive transactions.
 
 mod commit;
 mod counter;
@@ -23,92 +23,92 @@ pub use counter::{decode_counter, encode_counter};
 pub struct Versioned {
     /// The value.
     pub value: Bytes,
-    /// Of the commit that wrote it.
+    /// Revision of the commit that wrote it.
     pub version: Revision,
 }
 
-/// What became of a commit.
+/// The outcome of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Durable, at this revision. Without writes it is one at which the conditions held.
+    /// Durable at this revision. Without writes, a revision at which the conditions held.
     Committed(Revision),
-    /// Nothing was changed, as a condition did not hold.
+    /// A condition did not hold; nothing was changed.
     Conflict {
-        /// Index of the first condition that did not hold. Writes count after the conditions: it is
-        /// their number and the index of a [`Write::Add`] that was refused.
+        /// Index of the first condition that did not hold. Writes count after the conditions: a
+        /// refused [`Write::Add`] has the number of conditions plus its own index.
         condition: usize,
     },
 }
 
-/// A change that a watch reports.
+/// A change reported by a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The key.
     pub key: Bytes,
     /// Its new value; `None` when it was removed.
     pub value: Option<Bytes>,
-    /// Of the commit.
+    /// Revision of the commit.
     pub revision: Revision,
 }
 
-/// What a lease gives to its holder.
+/// A lease as granted to its holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseGrant {
-    /// Greater than that of every earlier holder. A commit that must not happen once the lease is
-    /// gone carries [`LeaseGrant::fence`] as a condition.
+    /// Greater than that of every earlier holder. A commit that must not take effect once the lease
+    /// is lost carries [`LeaseGrant::fence`] as a condition.
     pub epoch: LeaseEpoch,
     /// Version of the epoch key, which a later holder changes.
     pub epoch_version: Revision,
 }
 
 impl LeaseGrant {
-    /// Holds as long as nobody else took the lease.
+    /// Returns a condition that holds until another holder takes the lease.
     pub fn fence(&self, name: &str) -> Condition {
         Condition::Version(lease_epoch_key(name), self.epoch_version)
     }
 }
 
-/// Key under which a lease keeps its epoch; written when the lease changes hands, never on renewal.
+/// Returns the key of a lease's epoch; written when the lease changes hands, never on renewal.
 pub fn lease_epoch_key(name: &str) -> Bytes {
     Bytes::from(format!("s/lease/{name}/epoch"))
 }
 
-/// Key under which a lease keeps its holder and renewals.
+/// Returns the key of a lease's holder and renewals.
 pub fn lease_renewal_key(name: &str) -> Bytes {
     Bytes::from(format!("s/lease/{name}/renewal"))
 }
 
-/// Why an engine could not answer. A conflict is no error, but an [`Outcome`].
+/// A failure of an engine. A conflict is not an error but an [`Outcome`].
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
-    /// The store cannot be reached or is overloaded; nothing was changed.
-    #[error("the metadata engine is not available: {0}")]
+    /// The store is unreachable or overloaded; nothing was changed.
+    #[error("the metadata engine is unavailable: {0}")]
     Unavailable(String),
-    /// The commit may or may not have taken place, and it could not be found out which.
-    #[error("the outcome of a commit is not known: {0}")]
+    /// Whether the commit took effect could not be determined.
+    #[error("the outcome of a commit is unknown: {0}")]
     OutcomeUnknown(String),
-    /// The store has no room; reads still work.
+    /// The store is full; reads still work.
     #[error("the metadata engine has no space left: {0}")]
     NoSpace(String),
     /// The store is damaged.
     #[error("the metadata store is damaged: {0}")]
     Damaged(String),
-    /// The store was written by a newer version.
+    /// The store was written by a newer release.
     #[error("the metadata store has format {found}, this version reads up to {supported}")]
     NewerFormat {
         /// Format of the store.
         found: u32,
-        /// Newest one that is understood.
+        /// Newest format that this release reads.
         supported: u32,
     },
-    /// The snapshot or watch position is older than what the store still keeps.
+    /// The snapshot or watch position is older than what the store keeps.
     #[error("revision {0} is no longer kept by the metadata engine")]
     Compacted(Revision),
-    /// A commit, key or value is over its limit: a defect of the caller.
-    #[error("a commit is over the limits of the engine: {0}")]
+    /// A commit, key or value exceeds its limit: a defect of the caller.
+    #[error("a commit exceeds the limits of the engine: {0}")]
     TooLarge(String),
-    /// The store does not let this process in, or was never set up for it.
-    #[error("the metadata engine refuses: {0}")]
+    /// The store denies access to this process, or was never set up for it.
+    #[error("the metadata engine refused access: {0}")]
     Refused(String),
     /// Another process has the store open.
     #[error("the metadata store is in use: {0}")]
@@ -116,7 +116,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// The code of a process that cannot start because of it. What a call is answered with is
+    /// Returns the code of a process that cannot start because of it. For the code of a call see
     /// [`crate::Error::code`]: its caller can do nothing about a store.
     pub fn start_code(&self) -> ErrorCode {
         match self {
@@ -135,13 +135,13 @@ impl EngineError {
 /// A consistent view of everything at one revision. Drop it soon: the store keeps what it sees.
 #[async_trait]
 pub trait Snapshot: Send + Sync {
-    /// Revision it was taken at.
+    /// Returns its revision.
     fn revision(&self) -> Revision;
 
     /// Reads one key.
     async fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError>;
 
-    /// Reads several keys; the answers stand in the order of the keys.
+    /// Reads several keys; the result has the order of the keys.
     async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Versioned>>, EngineError>;
 
     /// Reads at most `limit` keys that start with `prefix` and are greater than `after` (a whole
@@ -154,7 +154,7 @@ pub trait Snapshot: Send + Sync {
     ) -> Result<Vec<(Bytes, Versioned)>, EngineError>;
 
     /// Reads the greatest key that starts with `prefix` and is less than `key`. One read, however
-    /// many keys the prefix has. `key` need not exist, nor start with the prefix.
+    /// many keys the prefix has. `key` need neither exist nor start with the prefix.
     async fn last_before(
         &self,
         prefix: &[u8],
@@ -162,7 +162,7 @@ pub trait Snapshot: Send + Sync {
     ) -> Result<Option<(Bytes, Versioned)>, EngineError>;
 }
 
-/// First key after all that start with `prefix`; `None` when there is no such key.
+/// Returns the first key after all that start with `prefix`; `None` when there is no such key.
 pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
     let mut end = prefix[..=last].to_vec();
@@ -170,8 +170,8 @@ pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-/// Bounds of the keys that start with `prefix` and are less than `key`, as start and end; `None`
-/// when there are no such keys.
+/// Returns the bounds, start and end, of the keys that start with `prefix` and are less than `key`;
+/// `None` when there can be none.
 pub fn bounds_before(prefix: &[u8], key: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let end = match prefix_end(prefix) {
         Some(end) if *end < *key => end,
@@ -180,36 +180,36 @@ pub fn bounds_before(prefix: &[u8], key: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     (*prefix < *end).then(|| (prefix.to_vec(), end))
 }
 
-/// Changes under a prefix in revision order, each exactly once. Those that one commit made may
-/// come in any order, several of one key as the last alone, and the removal of a key that did not
-/// exist not at all. Bounded: a reader that falls too far behind gets [`EngineError::Compacted`].
+/// Changes under a prefix in revision order, each exactly once. Those of one commit may come in any
+/// order; of several changes of one key only the last is reported, and the removal of a missing key
+/// not at all. Bounded: a reader that falls too far behind gets [`EngineError::Compacted`].
 #[async_trait]
 pub trait Watch: Send {
-    /// The next change. Cancel-safe: what was not returned is returned by the next call.
+    /// Returns the next change. Cancel-safe: a change not returned is returned by the next call.
     async fn next(&mut self) -> Result<Change, EngineError>;
 }
 
 /// A transactional, ordered key-value store.
 ///
-/// An implementation is right when it passes `dfs_metadata::conformance`.
+/// Implementations must pass `dfs_metadata::conformance`.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
     /// Takes a snapshot that sees every commit acknowledged before, through any coordinator.
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError>;
 
-    /// Carries out independent commits in the given order in as few durable store commits as it
-    /// can. Each is judged on its own, on the state the earlier ones left, so a conflict of one
-    /// never fails another. When this returns `Ok`, all that is `Committed` is durable. On an
-    /// error every commit of the batch shares its fate.
+    /// Applies independent commits in the given order, in as few durable store commits as possible.
+    /// Each is judged on its own, on the state that the earlier ones left, so that a conflict of
+    /// one never fails another. On `Ok`, every `Committed` one is durable. On an error, all commits
+    /// of the batch share its fate.
     async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError>;
 
-    /// Watches a prefix for changes of revisions greater than `from`.
+    /// Watches changes under a prefix with revisions greater than `from`.
     async fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError>;
 
     /// Takes or renews the lease `name` for `holder`. `None` while another holds it, or when
     /// `condition` does not hold where it would be taken. A holder that lets `ttl` pass without
-    /// renewing may lose it. Time decides who may take over, never what is right: that is the
-    /// fence's task.
+    /// renewing may lose it. Time decides who may take over, never what is right: that is decided
+    /// by the fence.
     async fn lease(
         &self,
         name: &str,

@@ -1,5 +1,5 @@
-//! The health of chunks: one pure judge for repair, status, reads, and everyone who asks what
-//! becomes of the data without a node.
+//! The health of chunks: one pure function for repair, status, read order, and every check that a
+//! node can stop or leave.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,31 +7,31 @@ use dfs_types::{DiskId, DiskNumber, NodeId, NodeState};
 
 use crate::namespace::{Chunk, NodeDisk, Redundancy, Replica, ReplicaMark};
 
-/// What a coordinator learned from the heartbeats of a node.
+/// Liveness of a node, as a coordinator learned it from heartbeats.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeLiveness {
-    /// How long it is silent.
+    /// How long the node has been silent.
     pub contact: Contact,
-    /// Disks that it lacks or that do not work, as it reported last.
+    /// Missing or faulty disks in its last report.
     pub disks: BTreeMap<DiskId, DiskFault>,
 }
 
-/// How long a node is silent.
+/// How long a node has been silent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Contact {
-    /// Heard lately, and not about to stop.
+    /// Heard recently, and not about to stop.
     Responsive,
-    /// Not heard yet, silent within the grace time, or about to stop.
+    /// Not heard yet, silent within the grace period, or about to stop.
     #[default]
     Silent,
-    /// Silent beyond the grace time.
+    /// Silent beyond the grace period.
     Lost,
 }
 
-/// What is wrong with a disk of a node that was heard.
+/// A fault of a disk on a node that was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFault {
-    /// Not reported, for less than the grace time.
+    /// Not reported, for less than the grace period.
     Missing,
     /// Broken, or not reported for longer.
     Lost,
@@ -40,28 +40,28 @@ pub enum DiskFault {
 /// What an administrator wants of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeIntent {
-    /// The state that is stored; never Suspect, Lost or Maintenance.
+    /// The stored state; never Suspect, Lost or Maintenance.
     pub state: NodeState,
-    /// It is being taken out.
+    /// Its removal is being checked.
     pub is_leaving: bool,
     /// It is in maintenance.
     pub in_maintenance: bool,
 }
 
-/// Whether replicas on a disk can be relied on.
+/// How far replicas on a disk can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskHealth {
-    /// Yes.
+    /// Fully.
     Good,
-    /// Now, but it is to be emptied.
+    /// For now; the disk is to be emptied.
     Leaving,
-    /// Unknown: nothing proves that they are gone.
+    /// Unknown: nothing proves that the replicas are gone.
     Suspect,
-    /// No.
+    /// Not at all.
     Lost,
 }
 
-/// Every disk that records may name: its node and its health.
+/// Node and health of every disk that records may name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cluster {
     disks: BTreeMap<DiskNumber, (NodeId, DiskHealth)>,
@@ -82,23 +82,23 @@ impl Cluster {
         }
     }
 
-    /// The node of a disk; `None` for one that is not known.
+    /// Returns the node of a disk; `None` for an unknown disk.
     pub fn node(&self, disk: DiskNumber) -> Option<NodeId> {
         self.disks.get(&disk).map(|(node, _)| *node)
     }
 
-    /// The health of a disk; [`DiskHealth::Suspect`] for one that is not known.
+    /// Returns the health of a disk; [`DiskHealth::Suspect`] for an unknown disk.
     pub fn disk(&self, disk: DiskNumber) -> DiskHealth {
         self.disks.get(&disk).map_or(DiskHealth::Suspect, |(_, health)| *health)
     }
 
-    /// Disks whose replicas count for nothing.
+    /// Returns the disks whose replicas do not count.
     pub fn lost(&self) -> BTreeSet<DiskNumber> {
         let is_lost = |(_, (_, health)): &(_, &(_, DiskHealth))| *health == DiskHealth::Lost;
         self.disks.iter().filter(is_lost).map(|(disk, _)| *disk).collect()
     }
 
-    /// The same cluster without some nodes: their disks are lost.
+    /// Returns the cluster with the disks of some nodes lost.
     #[must_use]
     pub fn without(mut self, nodes: &BTreeSet<NodeId>) -> Self {
         for (node, health) in self.disks.values_mut() {
@@ -110,12 +110,12 @@ impl Cluster {
     }
 }
 
-/// The first that fits: lost, suspect, leaving, good.
+/// Returns the first health that applies: lost, suspect, leaving, good.
 fn disk_health(intent: NodeIntent, liveness: &NodeLiveness, disk: DiskId) -> DiskHealth {
     let takes_part =
         matches!(intent.state, NodeState::Active | NodeState::Draining | NodeState::Drained);
     let fault = liveness.disks.get(&disk);
-    // A maintenance is announced silence, and nothing is kept on a node that never took part.
+    // Silence during maintenance is expected, and a node that never joined holds nothing.
     let is_awaited = intent.in_maintenance || !takes_part;
     if intent.state == NodeState::Removed
         || fault == Some(&DiskFault::Lost)
@@ -131,18 +131,18 @@ fn disk_health(intent: NodeIntent, liveness: &NodeLiveness, disk: DiskId) -> Dis
     }
 }
 
-/// The health of a replica, best first: the order in which readers try them.
+/// The health of a replica, best first; readers try replicas in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ReplicaHealth {
-    /// Durable, readable, and to stay.
+    /// Durable, readable, and staying.
     Good,
     /// Durable and readable, on a disk that is to be emptied.
     Leaving,
-    /// Durable; perhaps out of reach.
+    /// Durable, but perhaps unreachable.
     Suspect,
     /// Some blocks are bad; the others can be read.
     Bad,
-    /// On a disk that is lost.
+    /// On a lost disk.
     Lost,
     /// Not found by its node.
     Gone,
@@ -163,26 +163,26 @@ impl ReplicaHealth {
         }
     }
 
-    /// Whether its bytes count as kept.
+    /// Returns whether its bytes count as kept.
     pub fn is_durable(self) -> bool {
         self <= Self::Suspect
     }
 
-    /// Whether its bytes can be read at this moment.
+    /// Returns whether its bytes can be read now.
     pub fn is_readable(self) -> bool {
         self <= Self::Leaving
     }
 
-    /// Whether it counts once all that leaves is gone.
+    /// Returns whether it still counts once everything leaving is gone.
     pub fn stays(self) -> bool {
         matches!(self, Self::Good | Self::Suspect)
     }
 }
 
-/// Distinct parts of a chunk. Wholes are distinguished by node, fragments by number.
+/// Numbers of distinct parts of a chunk. Wholes are distinguished by node, fragments by number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Parts {
-    /// Nodes with a whole.
+    /// Nodes with a whole replica.
     pub wholes: u8,
     /// Fragments.
     pub fragments: u8,
@@ -191,17 +191,17 @@ pub struct Parts {
 /// The health of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Of each replica, in the order of the record.
+    /// Health of each replica, in the order of the record.
     pub replicas: Vec<ReplicaHealth>,
-    /// Kept, as far as is known.
+    /// Parts kept, as far as is known.
     pub durable: Parts,
-    /// To be read at this moment without a doubt.
+    /// Parts certainly readable now.
     pub readable: Parts,
-    /// Kept once all that leaves is gone.
+    /// Parts kept once everything leaving is gone.
     pub stays: Parts,
     /// Replicas known to be bad or gone.
     pub bad: u8,
-    /// Parts of a chunk that needs nothing.
+    /// Parts wanted.
     pub target: u8,
     /// Parts from which the chunk can be read: 1 whole, or k fragments.
     least: u8,
@@ -218,7 +218,7 @@ pub fn judge(chunk: &Chunk, cluster: &Cluster) -> Health {
         for (replica, health) in chunk.replicas.iter().zip(&replicas) {
             match replica.part {
                 _ if !counts(*health) => {}
-                // Disks that nobody knows may be of any node.
+                // Unknown disks may be of any node.
                 Replica::WHOLE => match cluster.node(replica.disk) {
                     Some(node) => drop(nodes.insert(node)),
                     None => drop(disks.insert(replica.disk)),
@@ -251,39 +251,39 @@ fn small(count: usize) -> u8 {
 }
 
 impl Health {
-    /// Parts of the kind that the redundancy asks for.
+    /// Counts the parts of the kind that the redundancy uses.
     pub fn count(&self, parts: Parts) -> u8 {
         if self.is_coded { parts.fragments } else { parts.wholes }
     }
 
-    /// Durable parts that can be lost before the chunk is; negative when it is missing.
+    /// Returns how many durable parts can be lost before the chunk is; negative when it is missing.
     pub fn spare(&self) -> i16 {
         self.spare_of(self.durable)
     }
 
-    /// As [`Self::spare`], with these parts.
+    /// Returns [`Self::spare`] for these parts.
     pub fn spare_of(&self, parts: Parts) -> i16 {
         let of = |have: u8, least: u8| i16::from(have) - i16::from(least);
         let wholes = of(parts.wholes, 1);
         if self.is_coded { wholes.max(of(parts.fragments, self.least)) } else { wholes }
     }
 
-    /// Whether no durable replica is left.
+    /// Returns whether too few durable replicas are left to read the chunk.
     pub fn is_missing(&self) -> bool {
         self.spare() < 0
     }
 
-    /// Durable parts short of the target.
+    /// Returns how many durable parts it is short of the target.
     pub fn lacks(&self) -> u8 {
         self.target.saturating_sub(self.count(self.durable))
     }
 
-    /// Whether replicas are to be made, or bad ones to be replaced.
+    /// Returns whether replicas have to be added or replaced.
     pub fn needs_repair(&self) -> bool {
         self.lacks() > 0 || self.bad > 0
     }
 
-    /// How urgent its repair is, the most urgent first: by parts to spare, then by what stays.
+    /// Returns the urgency of its repair, smallest first: spare parts, then parts that stay.
     pub fn urgency(&self) -> (i16, i16) {
         (self.spare(), i16::from(self.count(self.stays)) - i16::from(self.target))
     }

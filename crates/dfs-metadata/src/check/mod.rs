@@ -1,12 +1,13 @@
-//! Looking a whole store over, without changing anything.
+//! Checking a whole store without changing it.
 //!
-//! One walk over all keys at one snapshot, some hundred at a time. What two records say of each
-//! other is looked up at once where a page of reads can tell. The rest is remembered until the end,
-//! which takes memory: 16 bytes a file or directory, 32 a chunk, 32 an extent, 16 a file of several
-//! extents, 32 a chunk with work, and all disks. A hundred million files of one chunk are 7.5 GiB.
+//! One walk over all keys at one snapshot, a few hundred at a time. What two records say of each
+//! other is compared at once where a page of reads can tell. The rest is kept until the end, which
+//! takes memory: 16 bytes per file or directory, 32 per chunk, 32 per extent, 16 per file of
+//! several extents, 32 per chunk with work, and all disks. A hundred million one-chunk files are
+//! 7.5 GiB.
 //!
-//! The snapshot must last: an engine that forgets old states (etcd, after five to ten minutes) ends
-//! the check with `Compacted`.
+//! The snapshot must last: on an engine that drops old revisions (etcd, after five to ten minutes)
+//! a longer check ends with `Compacted`.
 
 mod tally;
 mod walk;
@@ -16,84 +17,84 @@ use dfs_types::Revision;
 use crate::engine::Engine;
 use crate::{Error, keys};
 
-/// Problems of which the report tells more than their number.
+/// Problems that the report details.
 const PROBLEMS_MAX: usize = 1_000;
 
-/// What a store holds, and what is wrong with it.
+/// Contents of a store, and its problems.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Of the snapshot.
+    /// Revision of the snapshot.
     pub revision: Revision,
-    /// All keys.
+    /// Number of keys.
     pub keys: u64,
     /// Bytes of all keys and values.
     pub bytes: u64,
-    /// Files and special files, unlinked ones included.
+    /// Files and special files, including unlinked ones.
     pub files: u64,
-    /// Directories, likewise.
+    /// Directories, including unlinked ones.
     pub directories: u64,
-    /// Symlinks, likewise.
+    /// Symlinks, including unlinked ones.
     pub symlinks: u64,
     /// Names in directories.
     pub names: u64,
-    /// Things that lost their names and are not reaped yet.
+    /// Unlinked inodes that are not reaped yet.
     pub unlinked: u64,
     /// Uploads being staged.
     pub uploads: u64,
-    /// Extents, those of one-chunk files included.
+    /// Extents, including those of one-chunk files.
     pub extents: u64,
     /// Chunks that something refers to.
     pub chunks: u64,
     /// Chunks that nothing refers to any more.
     pub tombstones: u64,
-    /// Nodes, removed ones included.
+    /// Nodes, including removed ones.
     pub nodes: u64,
     /// Answers kept for repeats.
     pub answers: u64,
-    /// How many problems there are.
+    /// Number of problems.
     pub problem_count: u64,
     /// The first of them.
     pub problems: Vec<Problem>,
 }
 
-/// Something that should not be.
+/// An inconsistency or a damaged record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Of which kind.
+    /// Kind of the problem.
     pub kind: ProblemKind,
-    /// Under which key, as messages show it.
+    /// Its key, printable.
     pub key: String,
-    /// What it is.
+    /// Description.
     pub what: String,
 }
 
 /// Kinds of problems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProblemKind {
-    /// A record that cannot be read.
+    /// A record that cannot be decoded.
     Unreadable,
-    /// A record that a newer version has written.
+    /// A record of a newer release.
     NewerFormat,
-    /// A key that nothing has.
+    /// A key of no known kind.
     UnknownKey,
-    /// A key that must be there and is not.
+    /// A required key that is missing.
     Missing,
-    /// The store is half a replica.
+    /// The store is an unfinished migration target.
     UnfinishedMigration,
-    /// A name without what it names, or that says something else of it.
+    /// A name without its inode, or one that contradicts it.
     Name,
     /// An inode without a name, or with several.
     Inode,
     /// Extents that do not fit their file.
     Extent,
-    /// A chunk whose references are counted wrong, or whose replicas cannot be.
+    /// A chunk with a wrong number of references, or on unknown disks.
     Chunk,
-    /// A work key that the record of its chunk does not call for, or one that is missing.
+    /// A work key that the chunk record does not call for, or one that is missing.
     Work,
 }
 
 impl ProblemKind {
-    /// Its name, for programs.
+    /// Returns its name for machine-readable output.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unreadable => "unreadable",
@@ -111,7 +112,7 @@ impl ProblemKind {
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Returns whether no problem was found.
     pub fn is_clean(&self) -> bool {
         self.problem_count == 0
     }
@@ -124,8 +125,9 @@ impl Report {
     }
 }
 
-/// Looks over the store of a cluster. `observe` is told how many keys were looked at. An error is
-/// that of the engine, or [`Error::NotInitialised`] for an empty store; problems are in the report.
+/// Checks the store of a cluster, passing the number of keys read so far to `observe`. Fails with
+/// errors of the engine, and with [`Error::NotInitialised`] for an empty store; problems are in the
+/// report.
 pub async fn check(
     engine: &dyn Engine,
     observe: &(dyn Fn(u64) + Send + Sync),

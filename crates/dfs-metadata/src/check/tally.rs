@@ -1,4 +1,4 @@
-//! What is remembered until the end of a check, as small as it can be.
+//! State that is kept until the end of a check, as compact as possible.
 
 use std::collections::BTreeSet;
 
@@ -8,17 +8,17 @@ use super::{ProblemKind, Report};
 use crate::keys;
 use crate::namespace::{Chunk, ChunkKey};
 
-/// Inodes, and the ways in which they are known.
+/// Inodes and their names.
 #[derive(Default)]
 pub(super) struct Inodes {
-    /// Records, in order.
+    /// Inodes with a record, in order.
     pub(super) records: Vec<InodeId>,
     pub(super) named: Vec<InodeId>,
     pub(super) unlinked: Vec<InodeId>,
 }
 
 impl Inodes {
-    /// Each inode but the root has one name, or is unlinked once.
+    /// Checks that each inode but the root has one name or is unlinked once.
     pub(super) fn judge(mut self, report: &mut Report) {
         self.named.sort_unstable();
         self.unlinked.sort_unstable();
@@ -50,11 +50,11 @@ impl Inodes {
     }
 }
 
-/// Chunks, and the extents that refer to them.
+/// Chunks and their extents.
 #[derive(Default)]
 pub(super) struct Chunks {
     records: Vec<Record>,
-    /// Each with the end of the extent in the chunk.
+    /// Each with its end in the chunk.
     extents: Vec<(ChunkId, u64)>,
 }
 
@@ -65,7 +65,7 @@ struct Record {
 }
 
 impl Chunks {
-    /// Records come in order.
+    /// Adds a chunk record; called in order.
     pub(super) fn record(&mut self, chunk: ChunkId, references: u32, length: u64) {
         self.records.push(Record { chunk, references, length });
     }
@@ -74,14 +74,15 @@ impl Chunks {
         self.extents.push((chunk, end));
     }
 
-    /// Each chunk is referred to as often as it says, and each extent lies within its chunk.
+    /// Checks that each chunk has as many extents as its record says, all within the chunk.
     pub(super) fn judge(mut self, report: &mut Report) {
         self.extents.sort_unstable();
         let mut add = |chunk: ChunkId, what: String| {
             report.add(ProblemKind::Chunk, &ChunkKey::record(chunk), what);
         };
         let mut left = &self.extents[..];
-        // Extents up to a chunk; the first number is of those that belong to no record before it.
+        // Takes the extents up to a chunk; the first number counts those of chunks without a
+        // record.
         let mut take = |upto: Option<ChunkId>| {
             let missing = left.partition_point(|(id, _)| upto.is_none_or(|upto| *id < upto));
             let (before, rest) = left.split_at(missing);
@@ -94,7 +95,7 @@ impl Chunks {
             for group in before.chunk_by(|a, b| a.0 == b.0) {
                 add(
                     group[0].0,
-                    format!("{} extents refer to it, and it does not exist", group.len()),
+                    format!("{} extents refer to it, but it does not exist", group.len()),
                 );
             }
         };
@@ -103,7 +104,7 @@ impl Chunks {
             no_record(before, &mut add);
             if own.len() as u64 != u64::from(record.references) {
                 let (says, counted) = (record.references, own.len());
-                add(record.chunk, format!("it says {says} extents refer to it, {counted} do"));
+                add(record.chunk, format!("it says {says} extents refer to it, but {counted} do"));
             }
             if let Some((_, end)) = own.last().filter(|(_, end)| *end > record.length) {
                 let length = record.length;
@@ -114,17 +115,17 @@ impl Chunks {
     }
 }
 
-/// Work keys that follow from the chunk records, and were not met yet.
+/// Work keys that follow from the chunk records and were not seen yet.
 #[derive(Default)]
 pub(super) struct Work {
     repairs: BTreeSet<ChunkId>,
     deletions: BTreeSet<ChunkId>,
-    /// Chunks whose records cannot be read: nobody knows what they need.
+    /// Chunks with unreadable records, whose work is unknown.
     pub(super) unreadable: BTreeSet<ChunkId>,
 }
 
 impl Work {
-    /// Records come before all work keys.
+    /// Adds a chunk record; all come before the work keys.
     pub(super) fn record(&mut self, id: ChunkId, chunk: &Chunk) {
         if !chunk.is_at_rest() {
             self.repairs.insert(id);
@@ -142,11 +143,11 @@ impl Work {
 
     pub(super) fn deletion_key(&mut self, chunk: ChunkId, key: &[u8], report: &mut Report) {
         if !self.deletions.remove(&chunk) && !self.unreadable.contains(&chunk) {
-            report.add(ProblemKind::Work, key, "nothing of the chunk waits for its deletion");
+            report.add(ProblemKind::Work, key, "no replica of the chunk is waiting for deletion");
         }
     }
 
-    /// What is left has no key.
+    /// Reports the work keys that are missing.
     pub(super) fn judge(self, report: &mut Report) {
         for chunk in self.repairs {
             let key = ChunkKey::repair(chunk);
@@ -154,7 +155,11 @@ impl Work {
         }
         for chunk in self.deletions {
             let key = ChunkKey::deletion(chunk);
-            report.add(ProblemKind::Work, &key, "missing, though replicas wait for their deletion");
+            report.add(
+                ProblemKind::Work,
+                &key,
+                "missing, though replicas are waiting for deletion",
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The walk of a check over all keys.
+//! The walk over all keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,10 +22,10 @@ use crate::records::work::Deletion;
 use crate::records::xattrs::{SeparateXattr, XattrValue};
 use crate::{Error, keys, lease};
 
-/// Keys looked at in one step.
+/// Keys per step.
 const PAGE: usize = 500;
 
-/// Keys without which no cluster can be opened, or soon fails.
+/// Keys that every store of a cluster must have.
 const NEEDED: [Bytes; 9] = [
     keys::CLUSTER,
     keys::FORMAT,
@@ -42,20 +42,20 @@ pub(super) struct Walk<'a> {
     snapshot: &'a dyn Snapshot,
     pub(super) report: Report,
     after: Bytes,
-    /// `None` when not all node records can be read.
+    /// `None` when a node record is unreadable.
     disks: Option<Disks>,
     next_inode: Option<InodeId>,
     needed: Vec<Bytes>,
     inodes: Inodes,
     chunks: Chunks,
     work: Work,
-    /// Files that have lost their inodes already: few.
+    /// Files whose inodes are already reaped: few.
     half_reaped: BTreeSet<InodeId>,
-    /// Files whose extents lie under `x/`, with their sizes, in order.
+    /// Files whose extents are under `x/`, with their sizes, in order.
     long: Vec<(InodeId, u64)>,
-    /// How many of them the extents have passed.
+    /// How many of them the walk over extents has passed.
     long_passed: usize,
-    /// Large extended attributes of each inode whose values were not seen yet: few.
+    /// Number of large extended attributes per inode whose values were not seen yet: few.
     xattrs_missing: BTreeMap<InodeId, usize>,
     /// The file whose extents are being read.
     cover: Option<Cover>,
@@ -65,13 +65,13 @@ pub(super) struct Walk<'a> {
 struct Cover {
     inode: InodeId,
     end: u64,
-    /// Where one does not start at the end of the one before.
+    /// Offset of the first extent that does not start at the end of the one before.
     gap: Option<u64>,
 }
 
-/// What the records of a page are about, and cannot tell by themselves.
+/// Further records needed to check a page.
 struct Known {
-    /// Inodes that are named; those that can be read.
+    /// Inodes with a name in the page, as far as readable.
     inodes: BTreeMap<InodeId, Inode>,
     /// Directories of the page that have times.
     times: BTreeSet<InodeId>,
@@ -115,7 +115,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Looks at the next keys. Whether there are more.
+    /// Checks the next page. Returns whether there are more.
     pub(super) async fn step(&mut self) -> Result<bool, Error> {
         let page = self.snapshot.range(&[], &self.after, PAGE).await?;
         let has_more = page.len() == PAGE;
@@ -133,11 +133,11 @@ impl<'a> Walk<'a> {
         self.end_cover().await?;
         self.pass_long(None);
         for key in std::mem::take(&mut self.needed) {
-            self.add(ProblemKind::Missing, &key, "it is not there");
+            self.add(ProblemKind::Missing, &key, "missing");
         }
         for key in [keys::inode(InodeId::ROOT), keys::times(InodeId::ROOT)] {
             if self.snapshot.get(&key).await?.is_none() {
-                self.add(ProblemKind::Missing, &key, "the root is not there");
+                self.add(ProblemKind::Missing, &key, "the root is missing");
             }
         }
         for (inode, missing) in std::mem::take(&mut self.xattrs_missing) {
@@ -156,7 +156,7 @@ impl<'a> Walk<'a> {
         self.report.add(kind, key, what);
     }
 
-    /// Reads what a page is about. What cannot be read is found where it lies.
+    /// Reads the records needed to check a page. Unreadable ones are reported at their own keys.
     async fn known(&self, page: &[(Bytes, Versioned)]) -> Result<Known, Error> {
         let (mut wanted, mut directories) = (BTreeSet::new(), Vec::new());
         for (key, found) in page {
@@ -187,17 +187,17 @@ impl<'a> Walk<'a> {
         Ok(Known { inodes, times: has_times.map(|(inode, _)| inode).collect() })
     }
 
-    /// Reads a record, or notes that it cannot be read.
+    /// Decodes a record, or reports it.
     fn read<R: Record>(&mut self, key: &Bytes, value: &Bytes) -> Option<R> {
         match R::decode(key, value, Level::NEWEST) {
             Ok(record) => Some(record),
             Err(Error::NewerRecord { unknown, .. }) => {
-                let what = format!("a newer release wrote it: this one does not know {unknown}");
+                let what = format!("written by a newer release: this one does not know {unknown}");
                 self.add(ProblemKind::NewerFormat, key, what);
                 None
             }
             Err(_) => {
-                let what = format!("its {} bytes cannot be read", value.len());
+                let what = format!("its {} bytes cannot be decoded", value.len());
                 self.add(ProblemKind::Unreadable, key, what);
                 None
             }
@@ -213,7 +213,7 @@ impl<'a> Walk<'a> {
             self.read::<Times>(key, value);
             let owner = known.inodes.get(&inode);
             if owner.and_then(Inode::directory).is_none() {
-                self.add(ProblemKind::Inode, key, "times of what is no directory");
+                self.add(ProblemKind::Inode, key, "times of an inode that is not a directory");
             }
         } else if let Some((inode, offset)) = keys::extent_parts(key) {
             self.look_at_extent(key, value, inode, offset).await?;
@@ -232,8 +232,7 @@ impl<'a> Walk<'a> {
             for replica in &record.replicas {
                 let disks = self.disks.as_ref();
                 if disks.is_some_and(|disks| disks.get(replica.disk).is_none()) {
-                    let what =
-                        format!("a replica lies on disk {}, which no node has", replica.disk);
+                    let what = format!("a replica is on disk {}, which no node has", replica.disk);
                     self.add(ProblemKind::Chunk, key, what);
                 }
             }
@@ -261,13 +260,13 @@ impl<'a> Walk<'a> {
         self.report.names += 1;
         let of = |inode| known.inodes.get(&inode);
         if of(parent).and_then(Inode::directory).is_none() {
-            self.add(ProblemKind::Name, key, "it is in what is no directory");
+            self.add(ProblemKind::Name, key, "its parent is not a directory");
         }
         let Some(entry) = self.read::<Entry>(key, value) else { return };
         self.inodes.named.push(entry.inode);
         let number = entry.inode;
         let Some(inode) = of(number) else {
-            let what = format!("it names inode {number}, which is not there or cannot be read");
+            let what = format!("it names inode {number}, which is missing or unreadable");
             return self.add(ProblemKind::Name, key, what);
         };
         if inode.kind() != entry.kind {
@@ -288,7 +287,7 @@ impl<'a> Walk<'a> {
     fn look_at_inode(&mut self, key: &Bytes, value: &Bytes, number: InodeId, known: &Known) {
         self.inodes.records.push(number);
         if self.next_inode.is_some_and(|next| number >= next) {
-            self.add(ProblemKind::Inode, key, "its number was not given out yet");
+            self.add(ProblemKind::Inode, key, "its number was not issued yet");
         }
         let Some(inode) = self.read::<Inode>(key, value) else { return };
         let separate = inode.xattrs.separate().count();
@@ -370,7 +369,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The inode must name the attribute, with the length of its value.
+    /// Checks that the inode lists the attribute with the length of its value.
     fn look_at_xattr(
         &mut self,
         key: &Bytes,
@@ -394,30 +393,30 @@ impl<'a> Walk<'a> {
         self.chunks.extent(extent.chunk, extent.chunk_offset.saturating_add(extent.length));
     }
 
-    /// Judges the extents of a file, all of which were read.
+    /// Checks the extents of a file once all were read.
     async fn end_cover(&mut self) -> Result<(), Error> {
         let Some(Cover { inode, end, gap }) = self.cover.take() else { return Ok(()) };
         let key = keys::extents(inode);
         if let Some(size) = self.pass_long(Some(inode)) {
             if let Some(gap) = gap {
-                let what = format!("the extent at {gap} does not start where one ends");
+                let what = format!("the extent at {gap} does not start where another ends");
                 self.add(ProblemKind::Extent, &key, what);
             } else if end != size {
-                let what = format!("they end at {end}, the file has {size} bytes");
+                let what = format!("the extents end at {end}, but the file has {size} bytes");
                 self.add(ProblemKind::Extent, &key, what);
             }
             return Ok(());
         }
-        // What is staged, or half reaped, has no file.
+        // Staged or partly reaped extents have no file.
         let is_staged = self.snapshot.get(&keys::upload(inode)).await?.is_some();
         if !is_staged && !self.half_reaped.contains(&inode) {
-            self.add(ProblemKind::Extent, &key, "they belong to no file");
+            self.add(ProblemKind::Extent, &key, "the extents belong to no file");
         }
         Ok(())
     }
 
-    /// Notes that the files before `inode`, all of them without one, have no extents. The size of
-    /// that file, if it wants any.
+    /// Reports that the files before `inode` have no extents. Returns the size of that file, if it
+    /// needs any.
     fn pass_long(&mut self, inode: Option<InodeId>) -> Option<u64> {
         while let Some(&(number, size)) = self.long.get(self.long_passed) {
             if inode.is_some_and(|inode| number > inode) {
@@ -427,7 +426,7 @@ impl<'a> Walk<'a> {
             if inode == Some(number) {
                 return Some(size);
             }
-            let what = format!("{size} bytes, and no extent");
+            let what = format!("{size} bytes, but no extents");
             self.add(ProblemKind::Extent, &keys::inode(number), what);
         }
         None
@@ -460,7 +459,7 @@ impl<'a> Walk<'a> {
         } else if key.starts_with(keys::WORKERS) {
             self.read::<WorkerControl>(key, value);
         } else if *key == keys::MIGRATION {
-            let what = "the store is an unfinished copy; `dfs metadata migrate` finishes it";
+            let what = "unfinished migration; `dfs metadata migrate` finishes it";
             self.add(ProblemKind::UnfinishedMigration, key, what);
         } else if key.starts_with(keys::LEASES) && key.ends_with(keys::EPOCH) {
             if let Err(error) = lease::decode_epoch(value) {
@@ -471,7 +470,7 @@ impl<'a> Walk<'a> {
                 self.add(kind, key, error.to_string());
             }
         } else if !(key.starts_with(keys::LEASES) && key.ends_with(keys::RENEWAL)) {
-            self.add(ProblemKind::UnknownKey, key, "nothing has such a key");
+            self.add(ProblemKind::UnknownKey, key, "no record has such a key");
         }
     }
 }

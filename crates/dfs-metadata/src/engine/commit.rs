@@ -1,4 +1,4 @@
-//! What a commit asks for, how large it may be, and what it comes to on a given state.
+//! The parts of a commit, its limits, and its effects on a given state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,21 +8,20 @@ use dfs_types::Revision;
 use super::EngineError;
 use super::counter::{COUNTER_LEN, decode_counter, encode_counter};
 
-/// Distinct keys that one commit may name at most, in conditions and writes together. Neither of
-/// the two lists may be longer than this either, where each [`Write::Add`] also counts as a
-/// condition.
+/// Distinct keys per commit, in conditions and writes together. Neither of the two lists may be
+/// longer than this either; each [`Write::Add`] also counts as a condition.
 pub const COMMIT_KEYS_MAX: usize = 100;
-/// Bytes a key has at most.
+/// Bytes per key at most.
 pub const KEY_LEN_MAX: usize = 512;
-/// Bytes a value has at most.
+/// Bytes per value at most.
 pub const VALUE_LEN_MAX: usize = (64 << 10) + 64;
-/// Bytes that the keys and values of one commit have at most, in conditions and writes together.
+/// Bytes of keys and values per commit at most, in conditions and writes together.
 pub const COMMIT_BYTES_MAX: usize = 1 << 20;
 
-/// What must hold for a commit to take place.
+/// A condition of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// The key exists, and was last written by this revision.
+    /// The key exists, and was last written at this revision.
     Version(Bytes, Revision),
     /// The key does not exist.
     Absent(Bytes),
@@ -30,50 +29,49 @@ pub enum Condition {
     PrefixEmpty(Bytes),
 }
 
-/// A change of one key. Writes may be blind; of two, the later commit wins.
+/// A change of one key. Writes may be blind; the later of two commits wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
     /// Sets the key.
     Put(Bytes, Bytes),
     /// Removes the key, if it exists.
     Delete(Bytes),
-    /// Adds to the counter under the key, which is 0 where there is none, and so makes it.
+    /// Adds to the counter under the key; a missing key counts as 0 and is created.
     ///
-    /// Blind: it conflicts with no other write of the key, and since sums commute, the order of
-    /// adding does not matter. The value before is the one that earlier writes of the same commit,
-    /// and earlier commits of the batch, left: after a `Put` it adds to what was put, after a
-    /// `Delete` to 0. To versions and watches it is a `Put` of the sum, see
-    /// [`decode_counter`](super::decode_counter).
+    /// Blind: conflicts with no other write of the key, and as sums commute, the order of additions
+    /// does not matter. It adds to what earlier writes of the same commit and earlier commits of
+    /// the batch left: after a `Put` to the value put, after a `Delete` to 0. To versions and
+    /// watches it is a `Put` of the sum, see [`decode_counter`](super::decode_counter).
     ///
-    /// It is refused, and with it the whole commit, when the key holds something other than a
-    /// counter or the sum would not fit 64 bits: see [`Outcome::Conflict`](super::Outcome).
+    /// Fails the whole commit when the key holds something other than a counter, or the sum would
+    /// overflow 64 bits: see [`Outcome::Conflict`](super::Outcome).
     ///
-    /// Right with any number of writers, but fast with one alone: on etcd a handle that knows the
-    /// counter adds without reading, and one that another was faster than has to start over.
+    /// Correct with any number of writers, but fast with only one: on etcd, a handle that knows the
+    /// counter adds without reading, and retries if another writer was faster.
     Add(Bytes, i64),
 }
 
-/// Conditions and writes that take place together or not at all.
+/// Conditions and writes that take effect together or not at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Commit {
-    /// All of them must hold, judged on the state before any write of this commit.
+    /// All must hold on the state before any write of this commit.
     pub conditions: Vec<Condition>,
-    /// In this order; a later write of the same key wins, or adds to an earlier one.
+    /// Applied in this order; a later write of the same key wins, or adds to an earlier one.
     pub writes: Vec<Write>,
 }
 
-/// What keys hold after a commit; `None` where it removes one. Each key once, however many writes
+/// Values of keys after a commit; `None` for a removed key. One entry per key, however many writes
 /// it had.
 pub type Effects = BTreeMap<Bytes, Option<Bytes>>;
 
 impl Write {
-    /// The key it changes.
+    /// Returns the key it changes.
     pub fn key(&self) -> &Bytes {
         let (Self::Put(key, _) | Self::Delete(key) | Self::Add(key, _)) = self;
         key
     }
 
-    /// Bytes of its key and value.
+    /// Returns the bytes of its key and value.
     pub fn bytes(&self) -> usize {
         self.key().len() + self.value_len()
     }
@@ -88,7 +86,7 @@ impl Write {
 }
 
 impl Condition {
-    /// The key or prefix it is about.
+    /// Returns its key or prefix.
     pub fn key(&self) -> &Bytes {
         let (Self::Version(key, _) | Self::Absent(key) | Self::PrefixEmpty(key)) = self;
         key
@@ -96,14 +94,14 @@ impl Condition {
 }
 
 impl Commit {
-    /// Bytes of its keys and values, in conditions and writes together.
+    /// Returns the bytes of its keys and values, in conditions and writes together.
     pub fn bytes(&self) -> usize {
         let conditions = self.conditions.iter().map(|condition| condition.key().len());
         conditions.chain(self.writes.iter().map(Write::bytes)).sum()
     }
 
-    /// Refuses with [`EngineError::TooLarge`] what no engine has to accept. Each engine calls it,
-    /// so that a commit which works on one works on all.
+    /// Refuses with [`EngineError::TooLarge`] what engines need not accept. Every engine calls it,
+    /// so that a commit that works on one works on all.
     pub fn check_limits(&self) -> Result<(), EngineError> {
         let too_large = |what: String| Err(EngineError::TooLarge(what));
         let named = self.conditions.iter().map(Condition::key);
@@ -134,8 +132,8 @@ impl Commit {
         Ok(())
     }
 
-    /// Index of the first condition that does not hold on a state, which is given by the version
-    /// of a key and by whether any key starts with a prefix.
+    /// Returns the index of the first condition that does not hold on a state, given the version of
+    /// a key and whether any key starts with a prefix.
     pub fn first_failing<E>(
         &self,
         mut version: impl FnMut(&[u8]) -> Result<Option<Revision>, E>,
@@ -154,11 +152,11 @@ impl Commit {
         Ok(None)
     }
 
-    /// What the writes come to on a state, which is given by the value of a key. It is asked only
-    /// for keys that are added to before anything else in the commit sets them.
+    /// Returns the effects of the writes on a state, given the value of a key. Only keys that are
+    /// added to before anything else in the commit sets them are read.
     ///
-    /// `Err` holds what [`Outcome::Conflict`](super::Outcome) names for an [`Write::Add`] that is
-    /// refused.
+    /// `Err` holds the index that [`Outcome::Conflict`](super::Outcome) names for a refused
+    /// [`Write::Add`].
     pub fn effects<E>(
         &self,
         mut value: impl FnMut(&Bytes) -> Result<Option<Bytes>, E>,

@@ -1,4 +1,4 @@
-//! All chunks of up to four replicas, against a model that counts in another way.
+//! All chunks of up to four replicas, against a slow model that counts differently.
 
 use dfs_types::{ChunkSeal, Crc32c, Generation, InodeId, Sha256, Stamp};
 
@@ -10,7 +10,7 @@ const HEALTHS: [DiskHealth; 4] =
 const MARKS: [ReplicaMark; 4] =
     [ReplicaMark::Sound, ReplicaMark::Bad, ReplicaMark::Gone, ReplicaMark::Doomed];
 
-/// Four nodes with a disk of each health, and so two disks of node 1 that are good: 0 and 16.
+/// Returns a cluster of four nodes with a disk of each health; node 1 has two good disks, 0 and 16.
 fn cluster() -> Cluster {
     let mut cluster = Cluster::default();
     for node in 0..NODES {
@@ -54,8 +54,8 @@ fn row(mark: ReplicaMark, disk: DiskHealth) -> (ReplicaHealth, [bool; 3]) {
     }
 }
 
-/// Parts that are left when of the replicas with a column set, all but one of each place are
-/// struck out, one after the other.
+/// Counts distinct parts among the replicas with a column set, by striking out all but one replica
+/// of each node or fragment.
 fn slow(chunk: &Chunk, cluster: &Cluster, column: usize) -> (usize, usize) {
     let mut left: Vec<(u8, Option<NodeId>, DiskNumber)> = Vec::new();
     for replica in &chunk.replicas {
@@ -103,7 +103,7 @@ fn compare(chunk: &Chunk, cluster: &Cluster) {
     assert_eq!(usize::from(health.bad), bad.count());
 }
 
-/// Replicas of one part on every disk with every mark.
+/// Returns replicas of one part on every disk with every mark.
 fn all_replicas(parts: &[u8], disks: &[u32]) -> Vec<Replica> {
     let mut all = Vec::new();
     for (disk, part) in disks.iter().flat_map(|disk| parts.iter().map(move |part| (*disk, *part))) {
@@ -114,7 +114,7 @@ fn all_replicas(parts: &[u8], disks: &[u32]) -> Vec<Replica> {
     all
 }
 
-/// Every multiset of at most `most` of these, and each in the reverse order.
+/// Shows every multiset of at most `most` of these, in both orders.
 fn each(all: &[Replica], most: usize, show: &mut dyn FnMut(Vec<Replica>)) {
     fn more(
         all: &[Replica],
@@ -138,11 +138,11 @@ fn each(all: &[Replica], most: usize, show: &mut dyn FnMut(Vec<Replica>)) {
 }
 
 #[test]
-fn the_judge_agrees_with_a_slow_model_on_all_chunks_of_up_to_four_replicas() {
+fn judge_equals_a_slow_model_up_to_four_replicas() {
     let cluster = cluster();
     let mut seen = 0_u64;
-    // Of node 0 all four healths and a second good disk, the good and the lost disk of node 1, a
-    // disk that nobody knows: with each mark, 32 replicas.
+    // All four healths and a second good disk on node 0, a good and a lost disk on node 1, an
+    // unknown disk; with each mark, 32 replicas.
     for copies in [1, 3] {
         let all = all_replicas(&[Replica::WHOLE], &[0, 1, 2, 3, 16, 4, 7, 99]);
         each(&all, 4, &mut |replicas| {
@@ -160,7 +160,7 @@ fn the_judge_agrees_with_a_slow_model_on_all_chunks_of_up_to_four_replicas() {
 }
 
 #[test]
-fn a_disk_is_what_its_node_wants_and_says_the_first_that_fits() {
+fn disk_health_follows_intent_then_liveness() {
     let (disk, other) = (DiskId(1), DiskId(2));
     let active = NodeIntent { state: NodeState::Active, is_leaving: false, in_maintenance: false };
     let heard = NodeLiveness { contact: Contact::Responsive, ..NodeLiveness::default() };
@@ -196,7 +196,7 @@ fn a_disk_is_what_its_node_wants_and_says_the_first_that_fits() {
 }
 
 #[test]
-fn an_unknown_disk_is_suspect_and_never_lost() {
+fn unknown_disk_is_suspect_and_never_lost() {
     let replicas = vec![Replica::new(DiskNumber(99), Replica::WHOLE, Stamp(1))];
     let health = judge(&chunk(Redundancy::Replicated { copies: 1 }, replicas), &cluster());
     assert_eq!(health.replicas, [ReplicaHealth::Suspect]);

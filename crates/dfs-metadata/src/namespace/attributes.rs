@@ -11,12 +11,12 @@ use crate::records::answer::{Answer, stat_of};
 use crate::records::inode::{Inode, Times};
 use crate::{Error, keys};
 
-/// Changes attributes; what is not set stays.
+/// Changes attributes; those not set stay as they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetAttributes {
-    /// Of what.
+    /// Inode to change.
     pub target: Target,
-    /// Of what a symlink at the end of the path leads to.
+    /// Follows a symlink at the end of the path.
     pub follow: bool,
     /// Permission bits.
     pub mode: Option<u32>,
@@ -24,12 +24,12 @@ pub struct SetAttributes {
     pub uid: Option<u32>,
     /// Group.
     pub gid: Option<u32>,
-    /// Last change of the content.
+    /// Time of the last change of content.
     pub mtime: Option<FileTime>,
 }
 
 impl Namespace {
-    /// Changes attributes and returns the inode as it is then.
+    /// Changes attributes and returns the changed inode.
     pub async fn set_attributes(
         &self,
         scope: &Scope,

@@ -1,4 +1,4 @@
-//! Following what happens to chunks, through whichever coordinator it does.
+//! Following changes of chunks, by any coordinator.
 
 use std::sync::atomic::Ordering;
 
@@ -17,11 +17,11 @@ pub struct ChunkChange {
     pub chunk: ChunkId,
     /// Its new record; `None` when it was removed.
     pub record: Result<Option<Chunk>, Unreadable>,
-    /// Of the commit.
+    /// Revision of the commit.
     pub revision: Revision,
 }
 
-/// The changes of all chunks from a revision on, in the order of their commits.
+/// Changes of all chunks since a revision, in commit order.
 pub struct ChunkChanges {
     watch: Box<dyn Watch>,
     newest: Level,
@@ -29,7 +29,7 @@ pub struct ChunkChanges {
 }
 
 impl Namespace {
-    /// Follows all chunks from now on.
+    /// Follows changes of all chunks from now on.
     pub async fn chunk_changes(&self, scope: &Scope) -> Result<ChunkChanges, Error> {
         scope.require(Access::Admin)?;
         let engine = &self.inner.components.engine;
@@ -49,7 +49,7 @@ impl Namespace {
 }
 
 impl ChunkChanges {
-    /// Changes of greater revisions are reported.
+    /// Revision after which changes are reported.
     pub fn from(&self) -> Revision {
         self.from
     }
@@ -58,7 +58,7 @@ impl ChunkChanges {
     pub async fn next(&mut self) -> Result<ChunkChange, Error> {
         loop {
             let change = self.watch.next().await?;
-            // The next scan finds what lies under the key of no chunk.
+            // A key of no chunk is reported by the next scan.
             let Some(chunk) = keys::chunk_id(&change.key) else { continue };
             let decode = |value: Bytes| Chunk::decode(&change.key, &value, self.newest);
             let record = change.value.map(decode).transpose();

@@ -1,10 +1,10 @@
 //! Chunk records and their work keys.
 //!
-//! The keys of both are made here and nowhere else, and [`Transaction::put_chunk`] is the only one
-//! that writes them. So a record and its work keys always say the same:
+//! Their keys can only be made here, and only [`Transaction::put_chunk`] writes them, so a record
+//! and its work keys always agree:
 //!
 //! - `w/r/<chunk>` exists iff the record is not at rest ([`Chunk::is_at_rest`]);
-//! - `w/d/<chunk>` exists iff a replica waits for its deletion, or the record is a tombstone.
+//! - `w/d/<chunk>` exists iff a replica is waiting for deletion, or the record is a tombstone.
 //!
 //! A coordinator that takes the worker lease reads `w/` to find the pending work.
 
@@ -19,7 +19,7 @@ use crate::records::setting::Mark;
 use crate::records::work::Deletion;
 use crate::{Error, keys};
 
-/// The key of a chunk record, or of work on it. Deliberately no [`Bytes`]: no one else can put or
+/// The key of a chunk record or of its work. Not a [`Bytes`], so that no other code can put or
 /// delete it.
 pub(crate) struct ChunkKey(Bytes);
 
@@ -49,53 +49,53 @@ impl Deref for ChunkKey {
     }
 }
 
-/// A record that cannot be read.
+/// A record that cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Its key, as messages show it.
+    /// Its key, printable.
     pub key: String,
-    /// Why.
+    /// Reason.
     pub why: String,
 }
 
-/// How far a scan over all chunks has come.
+/// Position of a scan over all chunks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScanCursor(Bytes);
 
 impl ScanCursor {
-    /// Whether the scan has passed a chunk.
+    /// Returns whether the scan has passed a chunk.
     pub fn has_passed(&self, chunk: ChunkId) -> bool {
         ChunkKey::record(chunk).0 <= self.0
     }
 }
 
-/// Chunks in id order.
+/// A page of chunks in id order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkPage {
-    /// Of the snapshot.
+    /// Revision of the snapshot.
     pub revision: Revision,
     /// Chunks, tombstones included.
     pub chunks: Vec<(ChunkId, Chunk)>,
-    /// Records among them that cannot be read. What they say is unknown.
+    /// Records in the page that cannot be decoded.
     pub unreadable: Vec<Unreadable>,
-    /// Where the next page begins; `None` after the last.
+    /// Start of the next page; `None` after the last.
     pub next: Option<ScanCursor>,
 }
 
-/// Chunks with work of one kind, in id order.
+/// A page of chunks with work of one kind, in id order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkPage {
-    /// Of the snapshot.
+    /// Revision of the snapshot.
     pub revision: Revision,
-    /// Chunks with their records. A record that cannot be read is skipped: it is found by
-    /// [`Namespace::scan_chunks`].
+    /// Chunks with their records. Unreadable records are skipped; [`Namespace::scan_chunks`]
+    /// reports them.
     pub chunks: Vec<(ChunkId, Chunk)>,
-    /// Where the next page begins; `None` after the last.
+    /// Start of the next page; `None` after the last.
     pub next: Option<ChunkId>,
 }
 
 impl Namespace {
-    /// Chunks after a cursor, at most `limit` and [`Self::PAGE_LEN_MAX`].
+    /// Returns chunks after a cursor: at most `limit`, and at most [`Self::PAGE_LEN_MAX`].
     pub async fn scan_chunks(
         &self,
         scope: &Scope,
@@ -106,7 +106,7 @@ impl Namespace {
         self.begin().await?.chunk_page(after, limit).await
     }
 
-    /// The records of these chunks, in this order; `None` for those without.
+    /// Returns the records of these chunks, in this order; `None` for those without.
     pub async fn chunks(
         &self,
         scope: &Scope,
@@ -116,7 +116,7 @@ impl Namespace {
         self.begin().await?.peek_chunks(ids).await
     }
 
-    /// Chunks after `after` whose records are not at rest, at most `limit` and
+    /// Returns chunks after `after` that are not at rest: at most `limit`, and at most
     /// [`Self::PAGE_LEN_MAX`].
     pub async fn chunks_to_repair(
         &self,
@@ -132,8 +132,8 @@ impl Namespace {
         tx.work_page(ids.collect(), page(limit)).await
     }
 
-    /// Chunks after `after` with replicas whose deletion may begin, and tombstones; at most `limit`
-    /// and [`Self::PAGE_LEN_MAX`] are considered.
+    /// Returns chunks after `after` that are tombstones or have replicas whose deletion may begin.
+    /// Considers at most `limit` and [`Self::PAGE_LEN_MAX`] chunks.
     pub async fn chunks_to_delete(
         &self,
         scope: &Scope,
@@ -160,17 +160,17 @@ fn page(limit: usize) -> usize {
 }
 
 impl Transaction {
-    /// Reads a chunk; the commit takes place only if its record is still the same.
+    /// Reads a chunk; the commit requires its record to be unchanged.
     pub(super) async fn chunk(&mut self, chunk: ChunkId) -> Result<Option<Chunk>, Error> {
         self.get(&ChunkKey::record(chunk).0).await
     }
 
-    /// Reads a chunk without any condition.
+    /// Reads a chunk without a condition.
     pub(super) async fn peek_chunk(&self, chunk: ChunkId) -> Result<Option<Chunk>, Error> {
         self.peek(&ChunkKey::record(chunk).0).await
     }
 
-    /// Reads chunks without any condition, in this order.
+    /// Reads chunks without a condition, in this order.
     pub(super) async fn peek_chunks(
         &self,
         chunks: &[ChunkId],
@@ -178,7 +178,7 @@ impl Transaction {
         self.peek_many(&record_keys(chunks)).await
     }
 
-    /// Chunks after a cursor.
+    /// Returns chunks after a cursor.
     pub(super) async fn chunk_page(
         &self,
         after: Option<&ScanCursor>,
@@ -192,7 +192,7 @@ impl Transaction {
         let (mut chunks, mut unreadable) = (Vec::with_capacity(found.len()), Vec::new());
         for (key, record) in found {
             let record = record.and_then(|record| {
-                let what = "a key of no chunk";
+                let what = "not the key of a chunk";
                 let damaged = || Error::Damaged { key: keys::show(&key), what };
                 Ok((keys::chunk_id(&key).ok_or_else(damaged)?, record))
             });
@@ -215,9 +215,9 @@ impl Transaction {
         Ok(WorkPage { revision: self.revision(), chunks: chunks.collect(), next })
     }
 
-    /// Changes a chunk record from `old`, as it was read with [`Self::chunk`], to `new`; `None`
-    /// where there is none. Keeps its work keys in the same commit, up to two keys beside the
-    /// record; a chunk that is created with all its replicas takes none.
+    /// Changes a chunk record from `old`, as read with [`Self::chunk`], to `new`; `None` for no
+    /// record. Maintains its work keys in the same commit: up to two keys beside the record, none
+    /// for a chunk created with all its replicas.
     pub(super) fn put_chunk(&mut self, chunk: ChunkId, old: Option<&Chunk>, new: Option<&Chunk>) {
         let record = ChunkKey::record(chunk).0;
         match new {
@@ -238,7 +238,7 @@ impl Transaction {
         }
     }
 
-    /// Removes a record that was read with [`Self::chunk`] and is damaged, with its work keys.
+    /// Removes a damaged record that was read with [`Self::chunk`], and its work keys.
     pub(super) fn drop_unreadable_chunk(&mut self, chunk: ChunkId) {
         let keys = [ChunkKey::record(chunk), ChunkKey::repair(chunk), ChunkKey::deletion(chunk)];
         for key in keys {

@@ -1,4 +1,4 @@
-//! Changes of the replicas of chunks.
+//! Changing the replicas of chunks.
 
 use dfs_types::{Access, ChunkId, DiskNumber, Generation, NodeId, Part, Receipt, Scope, Stamp};
 
@@ -7,35 +7,35 @@ use super::{Chunk, Namespace, Node, Replica, ReplicaMark, TRIES};
 use crate::engine::Condition;
 use crate::{Error, keys};
 
-/// Names a replica of a chunk.
+/// Identifies a replica of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReplicaId {
-    /// The disk.
+    /// Disk of the replica.
     pub disk: DiskNumber,
-    /// The part.
+    /// Part that it holds.
     pub part: u8,
-    /// Which replica of the part there.
+    /// Distinguishes it from other replicas of the part there.
     pub stamp: Stamp,
 }
 
-/// What was found out about a replica.
+/// The result of checking a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     /// Sound, bad or gone.
     pub mark: ReplicaMark,
-    /// Orders the verdicts on a replica: a record takes only a greater one than it has. `None`
-    /// from a reporter whose messages carry no number: the next one.
+    /// Orders the verdicts on a replica: only a greater one than the recorded one is accepted.
+    /// `None` uses the next number, for reporters whose messages carry none.
     pub number: Option<u64>,
 }
 
 impl Namespace {
-    /// Adds replicas that nodes vouch for and dooms others, in one commit, provided that the
-    /// record is still of `generation` and `fence` holds. Returns the new record. Idempotent for
-    /// replicas that are doomed already.
+    /// Adds replicas proven by receipts and dooms others, in one commit, on the condition that the
+    /// record is still at `generation` and `fence` holds. Returns the new record. Idempotent for
+    /// replicas that are already doomed.
     ///
-    /// A node keeps one replica of a part: what else it has of a part that is added is doomed,
-    /// too. Refuses to leave the chunk without a sound replica, forged receipts, and nodes that do
-    /// not take part.
+    /// A node keeps one replica of a part: its other replicas of an added part are doomed, too.
+    /// Refuses to leave the chunk without a sound replica, forged receipts, and nodes that are not
+    /// members.
     pub async fn swap_replicas(
         &self,
         scope: &Scope,
@@ -61,17 +61,17 @@ impl Namespace {
             for receipt in add {
                 let refused = |what| Error::BadReceipt { chunk, node: receipt.node, what };
                 if receipt.part != Part::WHOLE {
-                    return Err(refused("it is for a fragment"));
+                    return Err(refused("receipt of a fragment, not of a whole replica"));
                 }
                 if receipt.length != old.seal.length || receipt.crc32c != old.seal.crc32c {
-                    return Err(refused("it is for other bytes"));
+                    return Err(refused("receipt of other bytes"));
                 }
                 let Some((node, disk)) = tx.holder(receipt).await? else {
-                    return Err(refused("the node does not take part"));
+                    return Err(refused("the node is not a member"));
                 };
                 let added = Replica::new(disk, Replica::WHOLE, receipt.stamp);
                 if !add_replica(&mut new.replicas, added, &node) {
-                    return Err(refused("the replica waits for its deletion"));
+                    return Err(refused("the replica is waiting for deletion"));
                 }
             }
             let doomed = new.replicas.iter_mut().filter(|it| doom.contains(&ReplicaId::of(it)));
@@ -91,11 +91,11 @@ impl Namespace {
         Err(Error::Conflict { what: "the replicas of a chunk", tries: TRIES })
     }
 
-    /// Notes a verdict on the replica of a chunk with this stamp on a node. Returns the record, or
-    /// `None` when it names no such replica (any more). A verdict that is not greater than the one
-    /// noted changes nothing, and none takes back that a replica is doomed.
+    /// Records a verdict on the replica of a chunk with this stamp on a node. Returns the record,
+    /// or `None` when it names no such replica (any more). A verdict not greater than the recorded
+    /// one changes nothing, and no verdict revives a doomed replica.
     ///
-    /// A node that reports its own replica needs no `fence`.
+    /// A node reporting its own replica needs no `fence`.
     pub async fn mark_replica(
         &self,
         scope: &Scope,
@@ -129,8 +129,8 @@ impl Namespace {
         Err(Error::Conflict { what: "the replicas of a chunk", tries: TRIES })
     }
 
-    /// Takes replicas that were deleted out of the record: doomed ones, and those of a tombstone.
-    /// A tombstone without replicas is removed once its id lies below the floor.
+    /// Removes deleted replicas from the record: doomed ones, and those of a tombstone. A tombstone
+    /// without replicas is removed once its id is below the floor.
     pub async fn forget_replicas(
         &self,
         scope: &Scope,
@@ -165,28 +165,28 @@ impl Namespace {
         Err(Error::Conflict { what: "the replicas of a chunk", tries: TRIES })
     }
 
-    /// Refuses a receipt that is not the word of the node it names for this chunk.
+    /// Refuses a receipt that the node it names did not seal for this chunk.
     pub(super) fn check_receipt(&self, chunk: ChunkId, receipt: &Receipt) -> Result<(), Error> {
         let node = receipt.node;
         if receipt.chunk != chunk {
-            return Err(Error::BadReceipt { chunk, node, what: "it is for another chunk" });
+            return Err(Error::BadReceipt { chunk, node, what: "receipt of another chunk" });
         }
         if !receipt.is_genuine(&self.inner.keys) {
-            return Err(Error::BadReceipt { chunk, node, what: "the node did not seal it" });
+            return Err(Error::BadReceipt { chunk, node, what: "receipt not sealed by the node" });
         }
         Ok(())
     }
 }
 
 impl ReplicaId {
-    /// Which replica that is.
+    /// Returns the identity of a replica.
     pub fn of(replica: &Replica) -> Self {
         Self { disk: replica.disk, part: replica.part, stamp: replica.stamp }
     }
 }
 
-/// Adds a replica on a disk of `node` and dooms what else the node has of its part. `false` when
-/// this very replica is doomed already.
+/// Adds a replica on a disk of `node` and dooms the other replicas of its part there. Returns
+/// `false` when this very replica is already doomed.
 fn add_replica(replicas: &mut Vec<Replica>, added: Replica, node: &Node) -> bool {
     let mut is_there = false;
     for replica in replicas.iter_mut().filter(|it| it.part == added.part && node.has(it.disk)) {
@@ -205,8 +205,8 @@ fn add_replica(replicas: &mut Vec<Replica>, added: Replica, node: &Node) -> bool
 }
 
 impl Transaction {
-    /// The node of a receipt and the number of its disk; `None` when the receipt does not count,
-    /// now and when the commit takes place.
+    /// Returns the node of a receipt and its disk number; `None` when the receipt does not count.
+    /// The commit requires both to be unchanged.
     pub(super) async fn holder(
         &mut self,
         receipt: &Receipt,
@@ -215,7 +215,7 @@ impl Transaction {
         let newest = |node: &Node| node.pending.max(node.confirmed);
         let counts = |node: &Node| node.may_hold_replicas() && receipt.registration <= newest(node);
         let Some(node) = node.filter(counts) else { return Ok(None) };
-        // A disk that the node has no longer holds nothing.
+        // A disk that the node no longer has holds nothing.
         Ok(node.disk_number(receipt.disk).map(|disk| (node, disk)))
     }
 }

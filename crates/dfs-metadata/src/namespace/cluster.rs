@@ -1,4 +1,4 @@
-//! The cluster itself: making one, opening it, its settings.
+//! The cluster itself: init, open, settings.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -20,19 +20,19 @@ use crate::records::inode::{Content, Directory, Inode, Link, Times};
 use crate::records::setting::{Cluster, Floor, Mark, MigrationMark, NextDisk, NextInode};
 use crate::{Error, keys};
 
-/// The incarnation of a cluster that was just made.
+/// Incarnation of a new cluster.
 const FIRST: Incarnation = Incarnation(1);
 
-/// What a new cluster starts with.
+/// Settings of a new cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitOptions {
-    /// The id it gets: made up for it, and of no other cluster.
+    /// Id of the cluster; must be unique.
     pub cluster: ClusterId,
     /// Replicas of new files.
     pub replication: Replication,
 }
 
-/// Which cluster, and which state of its metadata.
+/// Identity of a cluster and of a state of its metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClusterIdentity {
     /// The cluster.
@@ -44,15 +44,15 @@ pub struct ClusterIdentity {
 /// The cluster at one revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterState {
-    /// Of the snapshot.
+    /// Revision of the snapshot.
     pub revision: Revision,
     /// Replicas of new files.
     pub replication: Replication,
-    /// Every node, removed ones included.
+    /// All nodes, including removed ones.
     pub nodes: Vec<(NodeId, Node)>,
 }
 
-/// Makes a cluster in an empty store. [`Error::AlreadyInitialised`] when it holds one.
+/// Creates a cluster in an empty store. [`Error::AlreadyInitialised`] when the store holds one.
 pub async fn init(
     engine: &dyn Engine,
     options: &InitOptions,
@@ -101,14 +101,14 @@ pub async fn init(
     Err(Error::AlreadyInitialised(found.id))
 }
 
-/// The cluster that a store holds, if it holds one.
+/// Returns the cluster that a store holds, if any.
 pub async fn find(engine: &dyn Engine) -> Result<Option<ClusterId>, Error> {
     let snapshot = engine.snapshot().await?;
     refuse_unfinished(&*snapshot).await?;
     Ok(read_cluster(&*snapshot, Level::NEWEST).await?.map(|(cluster, ..)| cluster.id))
 }
 
-/// Nobody may run on half a replica.
+/// Refuses the target of an unfinished migration.
 pub(crate) async fn refuse_unfinished(snapshot: &dyn Snapshot) -> Result<(), Error> {
     match snapshot.get(&keys::MIGRATION).await? {
         None => Ok(()),
@@ -140,10 +140,10 @@ fn missing(key: &Bytes) -> Error {
 }
 
 impl Namespace {
-    /// Opens the cluster of a store. `expected` is what was seen of it before, if anything.
+    /// Opens the cluster of a store. `expected` is the identity seen before, if any.
     ///
-    /// Refuses a store that holds no cluster, another one, an older incarnation, an unfinished copy,
-    /// or one whose write level needs a newer release.
+    /// Refuses a store that holds no cluster, another cluster, an older incarnation, an unfinished
+    /// migration, or a write level that needs a newer release.
     pub async fn open(
         components: Components,
         options: Options,
@@ -187,17 +187,17 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Which cluster this is.
+    /// Returns the identity of the cluster.
     pub fn identity(&self) -> ClusterIdentity {
         self.inner.identity
     }
 
-    /// The keys that all seals of the cluster are made with.
+    /// Returns the keys behind all seals of the cluster.
     pub fn keys(&self) -> &ClusterKeys {
         &self.inner.keys
     }
 
-    /// Settings and nodes at one revision.
+    /// Returns settings and nodes at one revision.
     pub async fn cluster_state(&self, scope: &Scope) -> Result<ClusterState, Error> {
         scope.require(Access::Read)?;
         let tx = self.begin().await?;
@@ -223,7 +223,7 @@ impl Namespace {
     }
 }
 
-/// How many replicas new files get.
+/// Returns how many replicas new files get.
 pub(super) async fn replication(tx: &Transaction) -> Result<Replication, Error> {
     tx.peek(&keys::REPLICATION).await?.ok_or_else(|| missing(&keys::REPLICATION))
 }

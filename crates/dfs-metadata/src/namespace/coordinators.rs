@@ -1,4 +1,4 @@
-//! The coordinators that run: `s/coordinators`.
+//! The list of running coordinators: `s/coordinators`.
 
 use dfs_types::{Access, CoordinatorId, Scope};
 
@@ -8,13 +8,13 @@ use super::{Namespace, TRIES};
 use crate::records::format::{Coordinator, Coordinators};
 use crate::{Error, keys};
 
-/// Coordinators that are kept. One more displaces the oldest entry; whoever is displaced but runs
-/// enters again with its next renewal.
+/// Bound of the list. One more displaces the oldest entry; a displaced coordinator that still runs
+/// enters again at its next renewal.
 const COORDINATORS_MAX: usize = 256;
 
 impl Namespace {
-    /// Enters a coordinator that starts, or renews its entry. [`Error::ReleaseTooOld`] when it has
-    /// no entry and the cluster needs a newer release: it must not run.
+    /// Enters a starting coordinator, or renews its entry. [`Error::ReleaseTooOld`] when it has no
+    /// entry and the cluster needs a newer release: it must not run.
     pub async fn enter_coordinator(
         &self,
         scope: &Scope,
@@ -29,8 +29,8 @@ impl Namespace {
             if let Some(own) = entries.iter_mut().find(|entry| entry.id == coordinator.id) {
                 *own = Coordinator { seen: own.seen + 1, ..coordinator.clone() };
             } else {
-                // A member that cannot follow keeps the level from being raised, so one that has
-                // its entry goes on.
+                // A member that is too old keeps the level from being raised, so one with an entry
+                // may continue.
                 require_level(coordinator.level, tx.format().format.least)?;
                 let surplus = (entries.len() + 1).saturating_sub(COORDINATORS_MAX);
                 entries.drain(..surplus);
@@ -44,7 +44,7 @@ impl Namespace {
         Err(Error::Conflict { what: "the list of coordinators", tries: TRIES })
     }
 
-    /// Removes the entry of a coordinator that ends. Idempotent.
+    /// Removes the entry of a coordinator that stops. Idempotent.
     pub async fn leave_coordinators(&self, scope: &Scope, id: CoordinatorId) -> Result<(), Error> {
         scope.require(Access::Admin)?;
         for tries in 0..TRIES {
@@ -65,7 +65,7 @@ impl Namespace {
         Err(Error::Conflict { what: "the list of coordinators", tries: TRIES })
     }
 
-    /// The coordinators that run, and those that ended without a word in the last minutes.
+    /// Returns the coordinators that run or stopped silently within the last minutes.
     pub async fn coordinators(&self, scope: &Scope) -> Result<Vec<Coordinator>, Error> {
         scope.require(Access::Read)?;
         let entered = self.begin().await?.peek::<Coordinators>(&keys::COORDINATORS).await?;

@@ -1,4 +1,4 @@
-//! Deleting.
+//! Deletion.
 
 use dfs_types::{Access, FileKind, InodeId, Name, Precondition, Scope, Target, Timestamp};
 
@@ -16,19 +16,19 @@ use crate::{Error, keys};
 /// Deletes a file, symlink, directory or tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delete {
-    /// What; a symlink itself.
+    /// What to delete; a symlink itself, not its target.
     pub target: Target,
-    /// A directory with all below it; without this it must be empty.
+    /// Deletes a directory with its contents; otherwise it must be empty.
     pub recursive: bool,
-    /// Without a time in which it could be restored.
+    /// Skips the period in which it could be restored.
     pub now: bool,
-    /// What must hold of the name.
+    /// Precondition on the name.
     pub precondition: Option<Precondition>,
 }
 
 impl Namespace {
-    /// Unlinks in one commit, whatever lies below. Returns until when it can be restored; `None`
-    /// with `now`.
+    /// Unlinks in one commit, whatever the size of the tree. Returns until when it can be restored;
+    /// `None` with `now`.
     pub async fn delete(
         &self,
         scope: &Scope,
@@ -61,8 +61,8 @@ impl Namespace {
         Ok(Answer::RestorableUntil(until))
     }
 
-    /// Notes that an inode has lost its name, which the caller takes away or gives to another.
-    /// Returns until when it can be restored.
+    /// Records that an inode has lost its name, which the caller removes or reuses. Returns until
+    /// when it can be restored.
     pub(super) async fn unlink(
         &self,
         tx: &mut Transaction,
@@ -89,18 +89,18 @@ impl Namespace {
     }
 }
 
-/// Whether what is unlinked can be restored.
+/// Whether an unlinked inode can be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Restorable {
     ForAWhile,
     No,
 }
 
-/// The time of what cannot be restored: before all others.
+/// The expiry of what cannot be restored; sorts first.
 pub(super) const AT_ONCE: Timestamp = Timestamp::EPOCH;
 
 impl Transaction {
-    /// Refuses a directory that has entries, now or when the commit takes place.
+    /// Refuses a directory with entries, now or at the commit.
     pub(super) async fn must_be_empty(
         &mut self,
         directory: InodeId,
@@ -114,7 +114,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Says something else of a directory's place.
+    /// Changes the link of a directory.
     pub(super) async fn set_link(&mut self, directory: InodeId, link: Link) -> Result<(), Error> {
         let key = keys::inode(directory);
         let record = self.get::<Inode>(&key).await?;

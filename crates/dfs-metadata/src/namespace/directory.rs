@@ -1,4 +1,4 @@
-//! Making directories.
+//! Creating directories.
 
 use dfs_types::{Access, Attributes, FileKind, InodeId, Name, Scope, Target, Timestamp};
 
@@ -11,24 +11,23 @@ use crate::records::entry::Entry;
 use crate::records::inode::{Content, Directory, Inode, Link, Times};
 use crate::{Error, keys};
 
-/// Directories that are made in one commit: with three keys each, and those of the way there, they
-/// stay below what a commit may name.
+/// Directories created in one commit: at three keys each, and with the path that leads there, they
+/// stay below the limit of a commit.
 const AT_ONCE: usize = 12;
 
-/// Makes a directory.
+/// Creates a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MakeDirectory {
-    /// Where.
+    /// Where to create it.
     pub target: Target,
-    /// Makes missing parents of a path, and is content with a directory that is there.
+    /// Creates missing parents of the path, and accepts an existing directory.
     pub parents: bool,
-    /// Of each directory that is made.
+    /// Attributes of each directory created.
     pub attributes: Attributes,
 }
 
 impl Namespace {
-    /// Makes a directory. With many missing parents this takes several transactions, each of
-    /// which makes some from the top down.
+    /// Creates a directory. Many missing parents take several transactions, from the top down.
     pub async fn make_directory(
         &self,
         scope: &Scope,
@@ -40,7 +39,7 @@ impl Namespace {
         stat_of(self.carry_out(Mutation::MakeDirectory(request), repeat).await?)
     }
 
-    /// Makes the upper ones of very many missing parents. Whether it did.
+    /// Creates the upper directories of a long chain of missing parents. Returns whether it did.
     async fn make_upper_directories(
         &self,
         request: &MakeDirectory,
@@ -68,7 +67,7 @@ impl Namespace {
                 return Ok(true);
             }
         }
-        Err(Error::Conflict { what: "the directory to be made", tries: TRIES })
+        Err(Error::Conflict { what: "the directory to create", tries: TRIES })
     }
 
     pub(super) async fn try_make_directory(
@@ -98,13 +97,13 @@ impl Namespace {
         let named = place.named()?;
         let named = if request.parents { named } else { named.in_parent()? };
         if named.missing_below.len() >= AT_ONCE {
-            return Err(Error::Conflict { what: "the directory to be made", tries: 1 });
+            return Err(Error::Conflict { what: "the directory to create", tries: 1 });
         }
         let names = &named.missing_below;
         self.make_chain(tx, &named, names, request.attributes).await.map(Answer::Stat)
     }
 
-    /// Makes a directory at a free place, and one in the other below it. Describes the last.
+    /// Creates a chain of directories at a free place. Describes the last.
     async fn make_chain(
         &self,
         tx: &mut Transaction,
@@ -134,7 +133,7 @@ impl Namespace {
 }
 
 impl Transaction {
-    /// Something is put into a directory: it must be there still, and its times change.
+    /// Adds an entry to a directory: it must still exist, and its times change.
     pub(super) async fn grow(
         &mut self,
         directory: InodeId,

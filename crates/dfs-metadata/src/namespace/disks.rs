@@ -1,4 +1,4 @@
-//! The directory of disks: which node and disk a number in a chunk record stands for.
+//! The directory of disks: node and disk of each disk number in chunk records.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -11,22 +11,22 @@ use crate::records::node::NodeDisk;
 use crate::records::setting::NextDisk;
 use crate::{Error, keys};
 
-/// Disks by number. What an entry says never changes, as no number is given twice; only numbers
-/// given later may be missing.
+/// Disks by number. Numbers are never reused, so entries never change; only newer numbers may be
+/// missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Disks(BTreeMap<DiskNumber, DiskLocation>);
 
-/// A disk as messages name it.
+/// Node and id of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskLocation {
-    /// Its node.
+    /// Node of the disk.
     pub node: NodeId,
-    /// The disk.
+    /// Id of the disk.
     pub disk: DiskId,
 }
 
 impl Disks {
-    /// The disks of these nodes.
+    /// Collects the disks of these nodes.
     pub fn of(nodes: &[(NodeId, Node)]) -> Self {
         let disks = nodes.iter().flat_map(|(node, record)| {
             let location = |disk: &NodeDisk| DiskLocation { node: *node, disk: disk.id };
@@ -35,12 +35,12 @@ impl Disks {
         Self(disks.collect())
     }
 
-    /// The disk of a number.
+    /// Returns the disk with a number.
     pub fn get(&self, disk: DiskNumber) -> Option<DiskLocation> {
         self.0.get(&disk).copied()
     }
 
-    /// The node of a disk.
+    /// Returns the node of a disk.
     pub fn node(&self, disk: DiskNumber) -> Option<NodeId> {
         self.get(disk).map(|location| location.node)
     }
@@ -51,9 +51,8 @@ impl Disks {
 }
 
 impl Namespace {
-    /// The directory of disks, with every disk that these chunks name, as long as their nodes are
-    /// stored. Kept between calls; as large as the `n/` records, which it is read from anew when a
-    /// number is unknown.
+    /// Returns the directory of disks with every disk that these chunks name, if its node is
+    /// stored. Cached; as large as the `n/` records, which are read again when a number is unknown.
     pub async fn disks_of(
         &self,
         chunks: impl IntoIterator<Item = &Chunk>,
@@ -74,8 +73,8 @@ impl Namespace {
 }
 
 impl Transaction {
-    /// The disks of a node that registers with `present`: those it ever had, and numbers for new
-    /// ones.
+    /// Returns the disks of a node that registers with `present`: all it ever had, with numbers for
+    /// new ones.
     pub(super) async fn number_disks(
         &mut self,
         mut disks: Vec<NodeDisk>,
@@ -94,7 +93,7 @@ impl Transaction {
             if !known(&disks, *id) {
                 disks.push(NodeDisk { number: next, id: *id, is_present: true });
                 next.0 = next.0.checked_add(1).ok_or(Error::Invalid {
-                    what: "all disk numbers of the cluster are used up".to_owned(),
+                    what: "the cluster has no disk numbers left".to_owned(),
                 })?;
             }
         }

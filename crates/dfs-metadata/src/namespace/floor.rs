@@ -1,4 +1,4 @@
-//! The floor below which a collector may judge chunks.
+//! The floor, below which garbage collection may judge chunks.
 
 use std::sync::atomic::Ordering;
 
@@ -11,17 +11,17 @@ use crate::records::setting::Floor;
 use crate::{Error, keys};
 
 impl Namespace {
-    /// The lowest chunk id that a commit may still bring in.
+    /// Returns the lowest chunk id that a commit may still register.
     pub async fn gc_floor(&self, scope: &Scope) -> Result<ChunkId, Error> {
         scope.require(Access::Admin)?;
         let floor = self.begin().await?.peek_floor().await?;
-        // Ids that are given out from now on lie above it.
+        // Ids issued from now on are above it.
         self.inner.floor_ms.fetch_max(floor.time().millis(), Ordering::Relaxed);
         Ok(floor)
     }
 
-    /// Takes note of a floor that was raised beyond what this process knew, once an error shows
-    /// it: what is planned next is not refused for the same reason.
+    /// Learns of a floor above the one this process knew, when an error shows it, so that the next
+    /// plan is not refused for the same reason.
     pub(super) async fn note_floor<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if matches!(result, Err(Error::BelowFloor(_))) {
             self.gc_floor(Scope::internal()).await?;
@@ -51,11 +51,11 @@ impl Namespace {
                 return Ok(wanted);
             }
         }
-        Err(Error::Conflict { what: "the floor of the collector", tries: TRIES })
+        Err(Error::Conflict { what: "the garbage collection floor", tries: TRIES })
     }
 
     /// Removes tombstones below the floor whose replicas are all deleted, considering `limit`
-    /// chunks with work after `after`. Returns where to go on; `None` at the floor.
+    /// chunks with work after `after`. Returns where to continue; `None` at the floor.
     pub async fn sweep_tombstones(
         &self,
         scope: &Scope,
@@ -79,13 +79,13 @@ impl Namespace {
         }
         match self.commit(tx).await? {
             Attempt::Committed(_) => Ok(next),
-            // One of them was changed by others; they are considered again.
+            // Another commit changed one of them; consider them again.
             Attempt::Conflict => Ok(after.or(Some(ChunkId::MIN))),
         }
     }
 }
 
-/// Chunks that one step of a sweep considers: each that goes is two keys of its commit.
+/// Chunks considered in one step of a sweep: each removal takes two keys of its commit.
 const SWEEP_MAX: usize = 45;
 
 fn no_floor() -> Error {
@@ -93,13 +93,13 @@ fn no_floor() -> Error {
 }
 
 impl Transaction {
-    /// The lowest chunk id that may be brought in, without any condition. It only rises.
+    /// Reads the lowest chunk id that may be registered, without a condition. It only rises.
     pub(super) async fn peek_floor(&self) -> Result<ChunkId, Error> {
         let Floor(floor) = self.peek(&keys::FLOOR).await?.ok_or_else(no_floor)?;
         Ok(floor)
     }
 
-    /// The lowest chunk id that may be brought in, now and when the commit takes place.
+    /// Reads the lowest chunk id that may be registered; the commit requires it to be unchanged.
     pub(super) async fn floor(&mut self) -> Result<ChunkId, Error> {
         let Floor(floor) = self.get(&keys::FLOOR).await?.ok_or_else(no_floor)?;
         Ok(floor)

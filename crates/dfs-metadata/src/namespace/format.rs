@@ -1,8 +1,8 @@
-//! The write level of the cluster, as this process knows it.
+//! The write level of the cluster as this process knows it.
 //!
-//! Each change is encoded for the level that was read last, on the condition that `s/format` has
-//! not changed since. So no change of an older format comes late, not even from a process that was
-//! frozen while the level was raised: it conflicts, reads the level and is encoded anew.
+//! Each change is encoded for the level read last, on the condition that `s/format` has not changed
+//! since. A process that was frozen while the level was raised therefore cannot commit an older
+//! format late: its commit conflicts, and the retry reads the level and encodes again.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct CurrentFormat {
 }
 
 impl CurrentFormat {
-    /// Holds while this is still the format.
+    /// Returns the condition that this is still the format.
     pub(super) fn condition(&self) -> Condition {
         Condition::Version(keys::FORMAT, self.version)
     }
@@ -35,9 +35,9 @@ pub(super) fn require_level(level: Level, needed: Level) -> Result<(), Error> {
     if level >= needed { Ok(()) } else { Err(Error::ReleaseTooOld { level, needed }) }
 }
 
-/// The cluster of a store and its format; `None` when the store holds no cluster.
+/// Reads the cluster of a store and its format; `None` when the store holds no cluster.
 ///
-/// Refuses a store of a build from before the first release, and formats of a newer release.
+/// Refuses stores of builds before the first release, and formats of a newer release.
 pub(crate) async fn read_cluster(
     snapshot: &dyn Snapshot,
     level: Level,
@@ -54,20 +54,20 @@ pub(crate) async fn read_cluster(
 }
 
 impl Namespace {
-    /// The level that changes of this process are encoded for.
+    /// Returns the level that changes of this process are encoded for.
     pub fn written_level(&self) -> Level {
         self.current_format().format.written
     }
 
     /// Reads the write level again. [`Error::ReleaseTooOld`] once the cluster writes a level that
-    /// this release does not read: the process has to end.
+    /// this release cannot read: the process must stop.
     pub async fn refresh_level(&self) -> Result<Level, Error> {
         let snapshot = self.inner.components.engine.snapshot().await?;
         let found = snapshot.get(&keys::FORMAT).await?.ok_or(Error::OldStore)?;
         let level = self.inner.options.level;
         let format = StoreFormat::decode(&keys::FORMAT, &found.value, level)?;
         let read = CurrentFormat { format, version: found.version };
-        // A level that cannot be written is not taken over: every change goes on to conflict.
+        // A level that cannot be written is not adopted: every change continues to conflict.
         require_level(level, format.written)?;
         let mut current = self.inner.format.lock().unwrap_or_else(PoisonError::into_inner);
         if read.version > current.version {
@@ -76,8 +76,9 @@ impl Namespace {
         Ok(current.format.written)
     }
 
-    /// Takes or renews a lease, as [`Engine::lease`](crate::engine::Engine::lease) does, in the
-    /// write level that this process knows. `None` also when that has changed: it is read again.
+    /// Takes or renews a lease as [`Engine::lease`](crate::engine::Engine::lease) does, at the
+    /// write level that this process knows. Returns `None` also when the level has changed, and
+    /// reads it again.
     pub async fn lease(
         &self,
         scope: &Scope,

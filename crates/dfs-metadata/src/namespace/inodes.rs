@@ -1,4 +1,4 @@
-//! Numbers for new inodes, in blocks that each coordinator takes for itself.
+//! Numbers of new inodes, in blocks reserved by each coordinator.
 
 use std::ops::Range;
 
@@ -10,15 +10,15 @@ use super::{Namespace, TRIES};
 use crate::records::setting::NextInode;
 use crate::{Error, keys};
 
-/// Numbers taken at once. What is left of a block is wasted when the process ends.
+/// Numbers reserved at a time. The rest of a block is wasted when the process ends.
 const BLOCK: u64 = 4_096;
 
-/// The numbers left of the block that was taken last.
+/// The unused numbers of the newest block.
 #[derive(Debug, Default)]
 pub(super) struct Inodes(Mutex<Range<u64>>);
 
 impl Namespace {
-    /// A number that no inode of this cluster ever had.
+    /// Returns a number that no inode of this cluster ever had.
     pub(super) async fn next_inode(&self) -> Result<InodeId, Error> {
         let mut left = self.inner.inodes.0.lock().await;
         if left.is_empty() {

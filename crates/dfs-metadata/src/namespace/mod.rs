@@ -76,27 +76,27 @@ pub use upload::{
 pub use workers::WorkerChange;
 pub use xattrs::{RemoveXattr, SetXattr};
 
-/// What a namespace is built from.
+/// Dependencies of a namespace.
 #[derive(Clone)]
 pub struct Components {
-    /// The store.
+    /// The metadata store.
     pub engine: Arc<dyn Engine>,
-    /// Takes the commits of this namespace to that store.
+    /// Commits to that store in groups.
     pub committer: Committer,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
-    /// For inodes' chunk ids and jitter.
+    /// Source of chunk ids and jitter.
     pub random: Arc<dyn Random>,
 }
 
-/// What can be set of a namespace.
+/// Settings of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// How long what was deleted or replaced can be restored.
+    /// How long deleted or replaced files can be restored.
     pub restorable: Duration,
-    /// How long an upload token is honoured.
+    /// Lifetime of an upload token.
     pub plan_lifetime: Duration,
-    /// How long a staged upload lives after it was last renewed.
+    /// Lifetime of a staged upload after its last renewal.
     pub staging_lifetime: Duration,
     /// The newest write level that is read. Below that of the release only where one build plays
     /// two releases.
@@ -112,9 +112,9 @@ impl Default for Options {
 
 /// One cluster's namespace. A cheap handle; clones share everything.
 ///
-/// Every call is one transaction unless it says otherwise: it reads at one snapshot, commits on
-/// the condition that what it read still holds, and tries again on a conflict, up to a bound.
-/// When a future is dropped, its change may or may not take place.
+/// Unless stated otherwise, a call is one transaction: it reads at one snapshot, commits on the
+/// condition that its reads still hold, and retries conflicts up to a bound. When a future is
+/// dropped, its change may or may not take effect.
 #[derive(Clone)]
 pub struct Namespace {
     inner: Arc<Inner>,
@@ -125,14 +125,14 @@ struct Inner {
     options: Options,
     identity: ClusterIdentity,
     keys: ClusterKeys,
-    /// The write level, as it was read last.
+    /// The write level read last.
     format: std::sync::Mutex<format::CurrentFormat>,
     inodes: inodes::Inodes,
     /// Revision of the last commit of this process that changed a chunk.
     chunks_changed_at: std::sync::atomic::AtomicU64,
-    /// Every disk that was known when one was looked up last.
+    /// The disks known at the last lookup.
     disks: std::sync::Mutex<Arc<Disks>>,
-    /// When the newest floor lies that this process saw, in milliseconds since 1970.
+    /// Time of the newest floor this process has seen, in milliseconds since 1970.
     floor_ms: std::sync::atomic::AtomicU64,
 }
 

@@ -1,4 +1,4 @@
-//! Changes of the namespace: how they are tried, tried again, and answered once.
+//! Changes of the namespace: attempts, retries, and one answer per call.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use super::{
 use crate::Error;
 use crate::records::answer::Answer;
 
-/// How often a change is tried while others are faster.
+/// Attempts per change while others conflict with it.
 pub(super) const TRIES: u32 = 40;
-/// Longest pause between two tries.
+/// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(64);
 
 /// A change.
@@ -32,20 +32,20 @@ pub(super) enum Mutation<'a> {
 impl Mutation<'_> {
     fn what(&self) -> &'static str {
         match self {
-            Self::MakeDirectory(_) => "the directory to be made",
-            Self::MakeSymlink(_) => "the symlink to be made",
-            Self::Rename(_) => "what was to be renamed",
-            Self::Delete(_) => "what was to be deleted",
-            Self::Undelete(_) => "what was to be restored",
-            Self::SetAttributes(_) => "the attributes to be set",
-            Self::SetXattr(_) | Self::RemoveXattr(_) => "the extended attributes to be changed",
-            Self::Confirm(_) => "the file to be confirmed",
+            Self::MakeDirectory(_) => "the directory to create",
+            Self::MakeSymlink(_) => "the symlink to create",
+            Self::Rename(_) => "the source of the rename",
+            Self::Delete(_) => "the target of the deletion",
+            Self::Undelete(_) => "the deleted name to restore",
+            Self::SetAttributes(_) => "the attributes to set",
+            Self::SetXattr(_) | Self::RemoveXattr(_) => "the extended attributes to change",
+            Self::Confirm(_) => "the file to confirm",
         }
     }
 }
 
 impl Namespace {
-    /// Carries a change out, once: a repeat gets the first answer.
+    /// Applies a change once: a repeat gets the first answer.
     pub(super) async fn carry_out(
         &self,
         mutation: Mutation<'_>,
@@ -91,7 +91,7 @@ impl Namespace {
         }
     }
 
-    /// Waits a little, longer with each try, and by chance, so that rivals do not stay in step.
+    /// Waits a random time that grows with each attempt, so that rivals do not stay in step.
     pub(super) async fn pause_before(&self, tries: u32) {
         if tries > 1 {
             let longest = Duration::from_millis(1 << tries.min(16)).min(PAUSE_MAX);

@@ -1,4 +1,4 @@
-//! What an administrator wants of the nodes.
+//! Desired states of nodes.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use super::{Namespace, Node, TRIES};
 use crate::records::setting::Mark;
 use crate::{Error, keys};
 
-/// On what condition a maintenance is announced.
+/// Condition on which maintenance is announced.
 #[derive(Debug, Clone, Copy)]
 pub enum Grant {
-    /// None.
+    /// Unconditional.
     Always,
-    /// The node is in maintenance already.
+    /// The node is already in maintenance.
     Renewal,
-    /// The desired state of every node is unchanged since that version was read.
+    /// No node's desired state has changed since this version was read.
     Unchanged(NodeIntentVersion),
 }
 
 impl Namespace {
-    /// Makes a node that is Joining Active. Leaves other states as they are. Returns the node.
+    /// Makes a Joining node Active; leaves other states unchanged. Returns the node.
     pub async fn admit(&self, scope: &Scope, node: NodeId) -> Result<Node, Error> {
         scope.require(Access::Admin)?;
         self.change_node(node, |known| {
@@ -49,8 +49,8 @@ impl Namespace {
     }
 
     /// Announces that a node will be down until `ttl` from now, or with a `ttl` of zero that it is
-    /// back; at most [`Node::MAINTENANCE_MAX`]. `None` when the condition does not hold: nothing
-    /// was changed then. It ends by itself, whatever becomes of who announced it.
+    /// back; at most [`Node::MAINTENANCE_MAX`]. Returns `None`, and changes nothing, when the
+    /// condition does not hold. The announcement expires by itself.
     pub async fn set_maintenance(
         &self,
         scope: &Scope,
@@ -61,13 +61,13 @@ impl Namespace {
         scope.require(Access::Admin)?;
         if ttl > Node::MAINTENANCE_MAX {
             let hours = Node::MAINTENANCE_MAX.as_secs() / 3_600;
-            let what = format!("a maintenance lasts at most {hours} hours, and can be renewed");
+            let what = format!("maintenance lasts at most {hours} hours, and can be renewed");
             return Err(Error::Invalid { what });
         }
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin().await?;
-            let mut known = tx.standing_node(node).await?;
+            let mut known = tx.member(node).await?;
             let intent = tx.intent().await?;
             let now = self.now();
             let is_granted = match grant {
@@ -92,9 +92,9 @@ impl Namespace {
         Err(Error::Conflict { what: "the maintenance of a node", tries: TRIES })
     }
 
-    /// From now on the receipts of a node count for nothing, so that what [`Self::holdings`] finds
-    /// stays true; or, when it does not go after all, they count again. A node that registers or
-    /// begins to send heartbeats again ends it as well.
+    /// Marks a node as leaving: its receipts no longer count, so that what [`Self::holdings`] finds
+    /// stays true. Or takes the mark back. A node that registers or starts to send heartbeats also
+    /// clears it.
     pub async fn set_leaving(
         &self,
         scope: &Scope,
@@ -105,9 +105,9 @@ impl Namespace {
         self.change_node(node, |known| known.is_leaving = is_leaving).await
     }
 
-    /// Takes the node out for good, provided that it was leaving when its holdings were read, and
-    /// that no desired state of any node has changed since. `false` when that does not hold: read
-    /// them again.
+    /// Removes the node for good, on the condition that it was leaving when its holdings were read
+    /// and that no node's desired state has changed since. Returns `false` when that does not hold:
+    /// read the holdings again.
     pub async fn remove_node(&self, scope: &Scope, holdings: &Holdings) -> Result<bool, Error> {
         scope.require(Access::Admin)?;
         if !holdings.is_leaving {
@@ -115,9 +115,9 @@ impl Namespace {
         }
         let mut tx = self.begin().await?;
         let key = keys::node(holdings.node);
-        let mut known = tx.standing_node(holdings.node).await?;
+        let mut known = tx.member(holdings.node).await?;
         tx.expect(key.clone(), Some(holdings.version));
-        // What it leaves behind lies on nodes that may have been taken out meanwhile.
+        // Its chunks may rely on nodes removed meanwhile.
         tx.expect(keys::NODE_INTENT, holdings.intent.0);
         known.state = NodeState::Removed;
         known.maintenance_until = None;
@@ -132,7 +132,7 @@ impl Namespace {
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin().await?;
-            let before = tx.standing_node(node).await?;
+            let before = tx.member(node).await?;
             let mut known = before.clone();
             change(&mut known);
             if known == before {
@@ -149,23 +149,23 @@ impl Namespace {
 }
 
 impl Transaction {
-    /// A node that is part of the cluster, now and when the commit takes place.
-    pub(super) async fn standing_node(&mut self, node: NodeId) -> Result<Node, Error> {
+    /// Reads a member of the cluster; the commit requires it to be unchanged.
+    pub(super) async fn member(&mut self, node: NodeId) -> Result<Node, Error> {
         let known = self.get::<Node>(&keys::node(node)).await?;
         let known = known.ok_or(Error::UnknownNode(node))?;
         if known.state == NodeState::Removed { Err(Error::NodeRemoved(node)) } else { Ok(known) }
     }
 
-    /// Version of the desired states of all nodes. The commit takes place only if it still holds.
+    /// Reads the version of all desired states; the commit requires it to be unchanged.
     async fn intent(&mut self) -> Result<NodeIntentVersion, Error> {
         let intent = self.peek_intent().await?;
         self.expect(keys::NODE_INTENT, intent.0);
         Ok(intent)
     }
 
-    /// Version of the desired states of all nodes, without a condition on the commit.
+    /// Reads the version of all desired states, without a condition on the commit.
     pub(super) async fn peek_intent(&self) -> Result<NodeIntentVersion, Error> {
-        let found = self.look::<Mark>(&keys::NODE_INTENT).await?;
+        let found = self.peek_versioned::<Mark>(&keys::NODE_INTENT).await?;
         Ok(NodeIntentVersion(found.map(|(_, version)| version)))
     }
 }

@@ -1,4 +1,4 @@
-//! The datanodes of the cluster, as far as they are stored.
+//! The stored state of datanodes.
 
 use bytes::Bytes;
 use dfs_types::{
@@ -9,54 +9,53 @@ use super::transaction::{Attempt, Transaction};
 use super::{ClusterIdentity, Namespace, Node, TRIES};
 use crate::{Error, keys};
 
-/// A node that wants to join, or comes back.
+/// A request of a node to join or rejoin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
-    /// What its disks say, or it has just made up.
+    /// Id on its disks, or a new one.
     pub node: NodeId,
-    /// What its disks say of the cluster; `None` on a new node.
+    /// Cluster on its disks; `None` on a new node.
     pub cluster: Option<ClusterIdentity>,
-    /// What its disks say; 0 on a new node.
+    /// Registration on its disks; 0 on a new node.
     pub registration: RegistrationNumber,
-    /// `host:port` under which others reach it.
+    /// Its address for others, `host:port`.
     pub address: String,
     /// Failure domain; may be empty.
     pub zone: String,
     /// Name of the machine; may be empty.
     pub host: String,
-    /// Version of its program.
+    /// Version of its release.
     pub version: String,
-    /// The newest write level that its program reads.
+    /// The newest write level that its release reads.
     pub level: Level,
     /// Its disks, each once.
     pub disks: Vec<DiskId>,
-    /// What its disks say of its secret.
+    /// Secret on its disks.
     pub secret: NodeSecret,
 }
 
-/// A registration that was handed out.
+/// A registration issued to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
-    /// To be written on the disks, durably, before the first heartbeat.
+    /// Number to be durable on its disks before the first heartbeat.
     pub number: RegistrationNumber,
     /// Seals the receipts of this registration, and proves the node in its heartbeats.
     pub key: SealKey,
     /// Seals orders to this registration.
     pub order_key: SealKey,
-    /// What the node is to the cluster.
+    /// State of the node.
     pub state: NodeState,
     /// The level that the cluster writes.
     pub level: Level,
 }
 
 impl Namespace {
-    /// Hands out the next registration of a node, which counts from the first heartbeat that uses
-    /// it ([`Self::confirm_registration`]). A new node becomes Active with `admit`, else Joining.
+    /// Issues the next registration of a node, which counts from the first heartbeat that uses it
+    /// ([`Self::confirm_registration`]). A new node becomes Active with `admit`, otherwise Joining.
     ///
-    /// Refuses removed nodes, disks of another cluster, old images, second replicas of disks, programs
-    /// that do not read the level that the cluster needs, and whoever does not know the secret that the
-    /// node first registered with.
-    /// The join secret is the caller's to check.
+    /// Refuses removed nodes, disks of another cluster, old images, cloned disks, releases that do
+    /// not read the level the cluster needs, and nodes without the secret of their first
+    /// registration. Checking the join secret is up to the caller.
     pub async fn register(
         &self,
         scope: &Scope,
@@ -93,8 +92,8 @@ impl Namespace {
         Err(Error::Conflict { what: "the registration of a node", tries: TRIES })
     }
 
-    /// Takes a registration into use; a heartbeat came with it. Harmless when it is in use
-    /// already. [`Error::NotRegistered`] when the node must register anew.
+    /// Puts a registration in use, at its first heartbeat. Idempotent. [`Error::NotRegistered`]
+    /// when the node must register again.
     pub async fn confirm_registration(
         &self,
         scope: &Scope,
@@ -119,7 +118,7 @@ impl Namespace {
                 return Err(not_registered);
             }
             known.confirmed = number;
-            // It is here: whoever wanted to take it out looks again, or has given up.
+            // The node is back: a pending removal must scan again.
             known.is_leaving = false;
             tx.put(key, &known);
             if let Attempt::Committed(_) = self.commit(tx).await? {
@@ -129,19 +128,19 @@ impl Namespace {
         Err(Error::Conflict { what: "the registration of a node", tries: TRIES })
     }
 
-    /// One node.
+    /// Returns a node.
     pub async fn node(&self, scope: &Scope, node: NodeId) -> Result<Option<Node>, Error> {
         scope.require(Access::Read)?;
         self.begin().await?.peek(&keys::node(node)).await
     }
 
-    /// All nodes, removed ones included, in id order.
+    /// Returns all nodes, including removed ones, in id order.
     pub async fn nodes(&self, scope: &Scope) -> Result<Vec<(NodeId, Node)>, Error> {
         scope.require(Access::Read)?;
         all(&self.begin().await?).await
     }
 
-    /// The disks of a node remember their cluster.
+    /// Refuses disks of another cluster or a newer incarnation.
     fn check_comes_from_here(&self, request: &Registration) -> Result<(), Error> {
         let Some(theirs) = request.cluster else { return Ok(()) };
         let ours = self.inner.identity;
@@ -156,13 +155,13 @@ impl Namespace {
     }
 }
 
-/// The record of a node with its next registration, and without its disks.
+/// Returns the record of a node with its next registration, without its disks.
 ///
-/// A number is taken into use only after it is durable on all disks in service, so disks with a
-/// number below the one in use are an old image, or the second of two equal ones: of those, only
-/// the one that registers last and then sends a heartbeat goes on. Any number from there on is
-/// legitimate: the reply to a later request may be lost, or a full disk may end the node between
-/// two disks. The new number is above all that were ever handed out or written.
+/// A number is used only once it is durable on all disks in service, so disks with a number below
+/// the one in use are an old image, or one of two clones: of those, only the one that registers
+/// last and then sends a heartbeat continues. Any greater number is legitimate: the reply to a
+/// later request may have been lost, or a full disk may have stopped the node between two disks.
+/// The new number is above all that were ever issued or written.
 fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Result<Node, Error> {
     let none = RegistrationNumber(0);
     let (id, found) = (request.node, request.registration);
@@ -208,7 +207,8 @@ pub(super) async fn all(tx: &Transaction) -> Result<Vec<(NodeId, Node)>, Error> 
         let page = tx.range::<Node>(keys::NODES, &after, NODES_STEP).await?;
         let is_last = page.len() < NODES_STEP;
         for (key, node) in page {
-            let damaged = || Error::Damaged { key: keys::show(&key), what: "a key of no node" };
+            let damaged =
+                || Error::Damaged { key: keys::show(&key), what: "not the key of a node" };
             nodes.push((keys::node_id(&key).ok_or_else(damaged)?, node));
             after = key;
         }

@@ -32,14 +32,16 @@ impl Transaction {
         if is_met { Ok(()) } else { Err(Error::Changed { target: target.clone() }) }
     }
 
-    /// Returns whether an inode is in that state. The commit takes place only if it still is.
+    /// Returns whether an inode is in that state; the commit requires it to stay so.
     async fn expect_change(&mut self, inode: InodeId, change: Change) -> Result<bool, Error> {
         let key = keys::inode(inode);
-        let Some((record, mut newest)) = self.look::<Inode>(&key).await? else { return Ok(false) };
+        let Some((record, mut newest)) = self.peek_versioned::<Inode>(&key).await? else {
+            return Ok(false);
+        };
         self.expect(key, Some(newest));
         if record.directory().is_some() {
             let key = keys::times(inode);
-            let version = self.look::<Times>(&key).await?.map(|(_, version)| version);
+            let version = self.peek_versioned::<Times>(&key).await?.map(|(_, version)| version);
             self.expect(key, version);
             newest = newest.max(version.unwrap_or_default());
         }

@@ -1,4 +1,4 @@
-//! Reading: where the bytes of a file lie.
+//! Reading: which extents hold the bytes of a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -13,61 +13,61 @@ use crate::records::extent::Extent;
 use crate::records::inode::{Content, File, Inode};
 use crate::{Error, keys};
 
-/// Asks where bytes of a file lie.
+/// Locates bytes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenFile {
     /// The file.
     pub target: Target,
-    /// First byte of interest.
+    /// First byte wanted.
     pub offset: u64,
-    /// Bytes of interest; to the end when 0.
+    /// Number of bytes wanted; 0 for all up to the end.
     pub length: u64,
-    /// Extents in one answer; 0, or above [`Namespace::EXTENTS_MAX`], for that many.
+    /// Extents per answer; 0, or above [`Namespace::EXTENTS_MAX`], for that many.
     pub max_extents: usize,
 }
 
-/// Where bytes of a file lie.
+/// Location of bytes of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadPlan {
     /// The file.
     pub stat: FileStat,
-    /// Those that touch the range, in file order, of any length. Bytes of the range between them
+    /// Extents that touch the range, in file order, of any length. Bytes of the range between them
     /// are zeros.
     pub extents: Vec<ReadExtent>,
-    /// The disks that their chunks name.
+    /// Disks that their chunks name.
     pub disks: Arc<Disks>,
-    /// Where the next page starts; every byte before it is described by this one. `None` when
-    /// this was the last.
+    /// Start of the next page; all bytes before it are covered by this one. `None` on the last
+    /// page.
     pub next_offset: Option<u64>,
 }
 
 /// A piece of a file in a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadExtent {
-    /// Where in the file it starts.
+    /// Offset in the file.
     pub file_offset: u64,
-    /// Its bytes.
+    /// Length in bytes.
     pub length: u64,
     /// The chunk.
     pub chunk_id: ChunkId,
-    /// Where in the chunk it starts.
+    /// Offset in the chunk.
     pub chunk_offset: u64,
-    /// What is known of the chunk.
+    /// Record of the chunk.
     pub chunk: Chunk,
 }
 
 impl Namespace {
-    /// Extents that one answer has at most.
+    /// Extents per answer at most.
     pub const EXTENTS_MAX: usize = 256;
 
-    /// Says where the bytes of a file lie. A file that was opened before is readable by its
-    /// number until it is reaped; then [`Error::Stale`].
+    /// Locates bytes of a file. A file already open can be read by inode until it is reaped; then
+    /// [`Error::Stale`].
     pub async fn open_file(&self, scope: &Scope, request: &OpenFile) -> Result<ReadPlan, Error> {
         scope.require(Access::Read)?;
         let mut tx = self.begin().await?;
         let target = &request.target;
         let inode = resolve(&mut tx, target, Last::Follow).await?.inode()?;
-        let found = tx.look::<Inode>(&keys::inode(inode)).await?;
+        let found = tx.peek_versioned::<Inode>(&keys::inode(inode)).await?;
         let (record, version) = found.ok_or(Error::Stale(inode))?;
         let target = || target.clone();
         let file = match &record.content {
@@ -88,7 +88,7 @@ impl Namespace {
         let mut extents = extents_within(&tx, inode, file, request.offset..end, limit + 1).await?;
         let next_offset = extents.get(limit).map(|(file_offset, _)| *file_offset);
         extents.truncate(limit);
-        // Several extents may lie in one chunk, which is read once.
+        // Several extents may share a chunk, which is read once.
         let ids: BTreeSet<ChunkId> = extents.iter().map(|(_, extent)| extent.chunk).collect();
         let ids: Vec<ChunkId> = ids.into_iter().collect();
         let records = tx.peek_chunks(&ids).await?;
@@ -96,7 +96,7 @@ impl Namespace {
         let mut read = Vec::with_capacity(extents.len());
         for (file_offset, extent) in extents {
             let key = || keys::show(&ChunkKey::record(extent.chunk));
-            let damaged = || Error::Damaged { key: key(), what: "no chunk, but an extent in it" };
+            let damaged = || Error::Damaged { key: key(), what: "an extent without its chunk" };
             let chunk = chunks.get(&extent.chunk).cloned().flatten().ok_or_else(damaged)?;
             let Extent { length, chunk: chunk_id, chunk_offset, .. } = extent;
             read.push(ReadExtent { file_offset, length, chunk_id, chunk_offset, chunk });
@@ -106,7 +106,7 @@ impl Namespace {
     }
 }
 
-/// The extents of a file that touch a range, in file order, at most `limit` of them.
+/// Returns the extents of a file that touch a range, in file order, at most `limit`.
 async fn extents_within(
     tx: &Transaction,
     inode: InodeId,
@@ -122,14 +122,14 @@ async fn extents_within(
     if let Some(extent) = file.single {
         return Ok(touches(0, &extent).then_some((0, extent)).into_iter().collect());
     }
-    // Extents do not overlap, so of those that begin at or before the range only the last can
-    // reach into it, however long they are.
+    // Extents do not overlap, so of those that begin at or before the range only the last can reach
+    // into it, however long they are.
     let (prefix, start) = (keys::extents(inode), keys::extent(inode, range.start));
     let first = tx.last_before::<Extent>(&prefix, &keys::extent(inode, range.start + 1)).await?;
     let others = tx.range::<Extent>(&prefix, &start, limit).await?;
     let mut extents = Vec::with_capacity(others.len() + 1);
     for (key, extent) in first.into_iter().chain(others) {
-        let damaged = || Error::Damaged { key: keys::show(&key), what: "a key of no extent" };
+        let damaged = || Error::Damaged { key: keys::show(&key), what: "not the key of an extent" };
         extents.push((keys::extent_offset(&key).ok_or_else(damaged)?, extent));
     }
     extents.retain(|(at, extent)| touches(*at, extent));

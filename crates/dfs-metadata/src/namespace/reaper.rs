@@ -1,4 +1,4 @@
-//! Taking apart what was unlinked, and uploads that were given up.
+//! Reaping of unlinked inodes and expired uploads.
 
 use std::collections::BTreeMap;
 
@@ -16,34 +16,34 @@ use crate::records::unlinked::Unlinked;
 use crate::records::upload::Upload;
 use crate::{Error, keys};
 
-/// How much one step may do.
+/// Bounds of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReapLimits {
-    /// Unlinked things, or uploads, to look at.
+    /// Number of unlinked inodes, or uploads, to consider.
     pub items: usize,
-    /// Also what could still be restored: space has run out.
+    /// Also reaps what could still be restored, as space has run out.
     pub pressure: bool,
 }
 
-/// What a step has done. All of it is committed.
+/// Result of one step, all of it committed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reaped {
     /// Chunks that became tombstones; the deletion of their replicas may begin.
     pub tombstones: usize,
     /// Inodes and uploads reaped completely.
     pub finished: usize,
-    /// Whether there is more to do at once.
+    /// Whether more is due now.
     pub has_more: bool,
-    /// What cannot be reaped, as records that it consists of cannot be read: the first
-    /// [`Self::UNREADABLE_MAX`]. It stays until they can, and keeps nothing else waiting.
+    /// Items with unreadable records, which cannot be reaped: the first [`Self::UNREADABLE_MAX`].
+    /// They do not hold up the others.
     pub unreadable: Vec<Unreadable>,
 }
 
 impl Reaped {
-    /// Unreadable records that are named.
+    /// Unreadable records reported at most.
     pub const UNREADABLE_MAX: usize = 100;
 
-    /// Counts what became of one thing. Whether work was done for it.
+    /// Counts the outcome of one item. Returns whether work was done for it.
     fn note(&mut self, key: &Bytes, taken: Result<Taken, Error>) -> Result<bool, Error> {
         match taken {
             Ok(Taken::Whole) => self.finished += 1,
@@ -62,7 +62,7 @@ impl Reaped {
 }
 
 impl Namespace {
-    /// Takes apart unlinked things whose time has come, the oldest first.
+    /// Reaps unlinked inodes that are due, oldest first.
     pub async fn reap(
         &self,
         scope: &Scope,
@@ -89,7 +89,7 @@ impl Namespace {
                 after.clone_from(&key);
                 let taken = match unlinked {
                     Ok(unlinked) => {
-                        // What was in a directory is due as well, from now on.
+                        // Its entries are now due as well.
                         reaped.has_more |= unlinked.kind == FileKind::Directory;
                         self.reap_inode(&key, fence, &mut reaped).await
                     }
@@ -103,7 +103,7 @@ impl Namespace {
         }
     }
 
-    /// Takes apart staged uploads that have expired.
+    /// Reaps staged uploads that have expired.
     pub async fn reap_uploads(
         &self,
         scope: &Scope,
@@ -143,14 +143,15 @@ impl Namespace {
         Ok(reaped)
     }
 
-    /// Takes one unlinked thing apart, as far as a bounded number of commits goes.
+    /// Reaps one unlinked inode, as far as a bounded number of commits allows.
     async fn reap_inode(
         &self,
         key: &Bytes,
         fence: Option<&Condition>,
         reaped: &mut Reaped,
     ) -> Result<Taken, Error> {
-        let damaged = || Error::Damaged { key: keys::show(key), what: "a key of nothing unlinked" };
+        let damaged =
+            || Error::Damaged { key: keys::show(key), what: "not the key of an unlinked inode" };
         let (_, inode) = keys::unlinked_parts(key).ok_or_else(damaged)?;
         for _ in 0..STEPS_MAX {
             let mut tx = self.begin_fenced(fence).await?;
@@ -180,7 +181,7 @@ impl Namespace {
         fence: Option<&Condition>,
         reaped: &mut Reaped,
     ) -> Result<Taken, Error> {
-        let damaged = || Error::Damaged { key: keys::show(key), what: "a key of no upload" };
+        let damaged = || Error::Damaged { key: keys::show(key), what: "not the key of an upload" };
         let inode = keys::upload_inode(key).ok_or_else(damaged)?;
         for _ in 0..STEPS_MAX {
             let mut tx = self.begin_fenced(fence).await?;
@@ -189,7 +190,7 @@ impl Namespace {
                 return Ok(Taken::Whole);
             }
             let mut tombstones = 0;
-            // From this commit on it can neither be staged nor confirmed.
+            // From this commit on it can be neither staged nor confirmed.
             tx.put(key.clone(), &Upload { reaping: true, ..upload });
             let is_done = tx.drop_extents(inode, &mut tombstones).await?;
             if is_done {
@@ -206,13 +207,13 @@ impl Namespace {
     }
 }
 
-/// Commits that one thing, and things that one call, may take.
+/// Commits per item, and items per call.
 const STEPS_MAX: usize = 64;
 /// Tombstones after which a call ends.
 const TOMBSTONES_MAX: usize = 3_000;
 /// Extents reaped in one commit, up to four keys each.
 const EXTENTS_AT_ONCE: usize = 22;
-/// Entries taken out of a directory in one commit, three keys each.
+/// Directory entries removed in one commit, three keys each.
 const ENTRIES_AT_ONCE: usize = 28;
 
 enum Taken {
@@ -221,8 +222,8 @@ enum Taken {
 }
 
 impl Transaction {
-    /// One step of a file or symlink. First its inode goes, so that nobody begins to read what is
-    /// about to go; then its extents. Whether nothing is left.
+    /// Takes one step of a file or symlink: first removes its inode, so that nobody starts to read
+    /// it, then its extents. Returns whether nothing is left.
     async fn reap_file(
         &mut self,
         key: &Bytes,
@@ -248,8 +249,8 @@ impl Transaction {
         Ok(false)
     }
 
-    /// One step of a directory. First nothing can be put into it any more; then what is in it is
-    /// unlinked, some at a time. Whether it was empty and is gone.
+    /// Takes one step of a directory: first closes it to new entries, then unlinks its entries in
+    /// batches. Returns whether it was empty and is gone.
     async fn reap_directory(
         &mut self,
         key: &Bytes,
@@ -275,7 +276,7 @@ impl Transaction {
         }
         for (entry_key, entry) in found {
             self.get::<Entry>(&entry_key).await?;
-            let damaged = || Error::Damaged { key: keys::show(&entry_key), what: "no name" };
+            let damaged = || Error::Damaged { key: keys::show(&entry_key), what: "not a name" };
             let name = keys::entry_name(&entry_key).ok_or_else(damaged)?;
             let child = Unlinked::new(entry.kind, inode, name, unlinked.time);
             if entry.kind == FileKind::Directory {
@@ -287,7 +288,7 @@ impl Transaction {
         Ok(false)
     }
 
-    /// Takes some extents of an inode away. Whether none is left.
+    /// Removes some extents of an inode. Returns whether none is left.
     async fn drop_extents(
         &mut self,
         inode: InodeId,
@@ -297,7 +298,7 @@ impl Transaction {
         let mut found = self.range::<Extent>(&prefix, &[], EXTENTS_AT_ONCE + 1).await?;
         let is_last = found.len() <= EXTENTS_AT_ONCE;
         found.truncate(EXTENTS_AT_ONCE);
-        // Several extents may lie in one chunk, whose record is written once.
+        // Several extents may share a chunk, whose record is written once.
         let mut references = BTreeMap::<ChunkId, u32>::new();
         for (key, extent) in found {
             *references.entry(extent.chunk).or_default() += 1;
@@ -309,7 +310,7 @@ impl Transaction {
         Ok(is_last)
     }
 
-    /// So many extents no longer refer to a chunk; without any left it becomes a tombstone.
+    /// Drops references to a chunk; without any left it becomes a tombstone.
     async fn drop_references(
         &mut self,
         chunk: ChunkId,
@@ -318,10 +319,10 @@ impl Transaction {
     ) -> Result<(), Error> {
         let old = match self.chunk(chunk).await {
             Ok(Some(old)) => old,
-            // There is nothing to take the reference from.
+            // There is no reference to drop.
             Ok(None) => return Ok(()),
-            // Its last file is gone for good, and with it all that the record could be good for.
-            // What nodes hold of it is an orphan.
+            // Its last file is gone, so the record has no further use. Its replicas on nodes become
+            // orphans.
             Err(Error::Damaged { .. }) => {
                 self.drop_unreadable_chunk(chunk);
                 return Ok(());

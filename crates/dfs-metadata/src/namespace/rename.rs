@@ -1,4 +1,4 @@
-//! Renaming.
+//! Renames.
 
 use dfs_types::{Access, FileKind, InodeId, Precondition, Scope, Target};
 
@@ -16,20 +16,20 @@ use crate::{Error, keys};
 /// Renames a file, symlink or directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rename {
-    /// What; a symlink itself.
+    /// What to rename; a symlink itself, not its target.
     pub from: Target,
     /// Its new name.
     pub to: Target,
-    /// What must hold of the new name.
+    /// Precondition on the new name.
     pub precondition: Option<Precondition>,
-    /// Gives what has the new name the old one, instead of replacing it.
+    /// Swaps both names instead of replacing the target.
     pub exchange: bool,
 }
 
 impl Namespace {
-    /// Renames in one step, replacing as rename(2) does: a file by a file, an empty directory by
-    /// a directory. Onto itself it does nothing. What was replaced can be restored for a while.
-    /// With `exchange`, two things of any kind swap their names.
+    /// Renames atomically, replacing like rename(2): a file by a file, an empty directory by a
+    /// directory. Renaming onto itself does nothing. A replaced inode can be restored for a while.
+    /// With `exchange`, swaps two names of any kind.
     pub async fn rename(
         &self,
         scope: &Scope,
@@ -81,7 +81,7 @@ impl Namespace {
         Ok(Answer::Done)
     }
 
-    /// Swaps two names, of which none is in the directory that the other stands for.
+    /// Swaps two names, neither of which is inside the other.
     async fn exchange(
         &self,
         tx: &mut Transaction,
@@ -109,7 +109,7 @@ impl Namespace {
 }
 
 impl Transaction {
-    /// Refuses to move a directory to a place inside it.
+    /// Refuses to move a directory into itself.
     async fn refuse_cycle(
         &self,
         request: &Rename,
@@ -125,8 +125,8 @@ impl Transaction {
         Ok(())
     }
 
-    /// Gives a directory another parent. Such moves are serial in the whole cluster, so that what
-    /// was read of the directories above the new parent holds: no two moves can make a cycle
+    /// Gives a directory another parent. Such moves are serialized in the whole cluster, so that
+    /// what was read of the directories above the new parent holds: no two moves can form a cycle
     /// together.
     pub(super) async fn set_parent(
         &mut self,

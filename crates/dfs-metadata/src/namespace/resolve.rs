@@ -1,4 +1,4 @@
-//! From a target to what it stands for.
+//! Resolving a target.
 
 use std::collections::VecDeque;
 
@@ -10,12 +10,12 @@ use crate::records::entry::Entry;
 use crate::records::inode::{Content, Inode, Link};
 use crate::{Error, keys};
 
-/// Symlinks that are followed on the way, as many as Linux does.
+/// Symlinks followed per path, as in Linux.
 const SYMLINKS_MAX: u32 = 40;
-/// Names that are looked up at most: those of the longest path, and as many of symlinks' targets.
+/// Names looked up at most: those of the longest path, and as many from symlinks.
 const STEPS_MAX: usize = 8_192;
-/// Entries on the way that a change names one by one in its conditions. A longer way is guarded
-/// by [`keys::NAMES`], which any lost name of a directory or symlink changes.
+/// Entries of a path that a change lists in its conditions. A longer path is guarded by
+/// [`keys::NAMES`], which changes whenever a directory or symlink loses its name.
 const GUARDED_MAX: usize = 40;
 
 /// Whether a symlink at the end of a path is followed.
@@ -25,22 +25,22 @@ pub(super) enum Last {
     Keep,
 }
 
-/// Directories above one that are walked to find out whether it lies within another.
+/// Directories walked upwards at most, to find out whether one is within another.
 const DEPTH_MAX: usize = 8_192;
 
-/// Where a target leads.
+/// The result of resolving a target.
 #[derive(Debug, Clone)]
 pub(super) enum Place {
     Root,
     Named(Named),
-    /// Addressed by its number: no name is known.
+    /// Addressed by number: no name is known.
     Inode(InodeId),
 }
 
-/// A place in a directory, taken or free.
+/// A name in a directory, taken or free.
 #[derive(Debug, Clone)]
 pub(super) struct Named {
-    /// As it was asked for, or up to the first name of a path that is missing.
+    /// As requested, or up to the first missing name of a path.
     pub(super) target: Target,
     pub(super) parent: InodeId,
     pub(super) name: Name,
@@ -52,7 +52,7 @@ pub(super) struct Named {
 }
 
 impl Place {
-    /// The inode there.
+    /// Returns the inode.
     pub(super) fn inode(&self) -> Result<InodeId, Error> {
         match self {
             Self::Root => Ok(InodeId::ROOT),
@@ -61,7 +61,7 @@ impl Place {
         }
     }
 
-    /// A name that may be changed: its directory has not been deleted.
+    /// Returns a name that may be changed: its directory has not been deleted.
     pub(super) fn named(self) -> Result<Named, Error> {
         match self {
             Self::Root => Err(Error::IsRoot),
@@ -73,12 +73,12 @@ impl Place {
 }
 
 impl Named {
-    /// What is there.
+    /// Returns the existing entry.
     pub(super) fn taken(&self) -> Result<Entry, Error> {
         self.entry.ok_or_else(|| self.not_found())
     }
 
-    /// The same, if its parent is there.
+    /// Returns itself if its parent exists.
     pub(super) fn in_parent(self) -> Result<Self, Error> {
         if self.missing_below.is_empty() { Ok(self) } else { Err(self.not_found()) }
     }
@@ -92,14 +92,13 @@ impl Named {
     }
 }
 
-/// A step of a way.
+/// A step of a path.
 enum Step {
     Down(Name),
     Up,
 }
 
-/// Finds where a target leads; `last` is about paths alone. A commit of `tx` takes place only if it
-/// still leads there.
+/// Resolves a target; `last` only applies to paths. The commit of `tx` requires the same result.
 pub(super) async fn resolve(
     tx: &mut Transaction,
     target: &Target,
@@ -112,7 +111,7 @@ pub(super) async fn resolve(
     }
 }
 
-/// Looks a name up in a directory.
+/// Looks up a name in a directory.
 async fn child(tx: &mut Transaction, parent: InodeId, name: &Name) -> Result<Named, Error> {
     let record = tx.get::<Inode>(&keys::inode(parent)).await?.ok_or(Error::Stale(parent))?;
     let not_a_directory = || Error::NotADirectory { target: parent.into() };
@@ -147,9 +146,9 @@ async fn guard(
     mut seen: Vec<(Bytes, Option<Revision>)>,
 ) -> Result<(), Error> {
     if seen.len() > GUARDED_MAX {
-        let names = tx.look::<crate::records::setting::Mark>(&keys::NAMES).await?;
+        let names = tx.peek_versioned::<crate::records::setting::Mark>(&keys::NAMES).await?;
         tx.expect(keys::NAMES, names.map(|(_, version)| version));
-        // What the path ends with can also be a file, which the key of names says nothing of.
+        // The end of the path can be a file, which the key of names does not cover.
         seen.drain(..seen.len() - 1);
     }
     for (key, version) in seen {
@@ -182,7 +181,7 @@ impl PathWalk<'_> {
                 continue;
             };
             let key = keys::entry(self.here(), &name);
-            let found = tx.look::<Entry>(&key).await?;
+            let found = tx.peek_versioned::<Entry>(&key).await?;
             self.seen.push((key, found.as_ref().map(|(_, version)| *version)));
             let is_last = self.steps.is_empty();
             match found.map(|(entry, _)| entry) {
@@ -209,7 +208,7 @@ impl PathWalk<'_> {
         self.above.last().map_or(InodeId::ROOT, |(inode, _)| *inode)
     }
 
-    /// The way ends in the directory it stands in.
+    /// Ends the path at the current directory.
     fn directory_reached(&mut self) -> Place {
         let inode = self.here();
         match self.above.pop() {
@@ -237,7 +236,7 @@ impl PathWalk<'_> {
         for step in std::mem::take(&mut self.steps) {
             match step {
                 Step::Down(name) => below.push(name),
-                // Nothing can be above what is not there.
+                // A missing directory has no parent.
                 Step::Up => return Err(Error::NotFound { target: self.path_of(&name).into() }),
             }
         }
@@ -251,7 +250,7 @@ impl PathWalk<'_> {
         }
         let key = keys::inode(entry.inode);
         let Some(Inode { content: Content::Symlink { target }, .. }) = tx.peek(&key).await? else {
-            return Err(Error::Damaged { key: keys::show(&key), what: "no symlink" });
+            return Err(Error::Damaged { key: keys::show(&key), what: "not a symlink" });
         };
         if target.starts_with(b"/") {
             self.above.truncate(1);
@@ -266,7 +265,7 @@ impl PathWalk<'_> {
         Error::TooManySymlinks { path: self.path.clone(), max: SYMLINKS_MAX }
     }
 
-    /// The path of `name` here, without symlinks; what was asked for if that is too long.
+    /// Returns the path of `name` here, without symlinks; the requested path if that is too long.
     fn path_of(&self, name: &Name) -> DfsPath {
         let names = self.above.iter().filter_map(|(_, name)| name.as_ref());
         let path = names.chain([name]).try_fold(DfsPath::root(), |path, name| path.join(name));
@@ -275,8 +274,8 @@ impl PathWalk<'_> {
 }
 
 impl Transaction {
-    /// Returns whether a directory is `ancestor`, or lies below it. It holds at the commit if that
-    /// writes [`keys::MOVES`], as each change of a directory's parent does.
+    /// Returns whether a directory is `ancestor` or below it. Holds at a commit that writes
+    /// [`keys::MOVES`], as each change of a directory's parent does.
     pub(super) async fn lies_within(
         &self,
         directory: InodeId,
@@ -290,7 +289,7 @@ impl Transaction {
             if here == InodeId::ROOT {
                 return Ok(false);
             }
-            // The parent of one that was deleted may be gone by now.
+            // The parent of a deleted directory may be gone.
             let Some(found) = self.directory(here).await? else { return Ok(false) };
             here = found.parent;
         }

@@ -1,4 +1,4 @@
-//! What would become of the chunks without some of the nodes: scans over all of `k/`.
+//! Chunks that would be at risk without some of the nodes: scans over all of `k/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,34 +9,34 @@ use super::{Chunk, Namespace, Node, Redundancy, Replica, Replication, Unreadable
 use crate::health::{Cluster, Health, NodeLiveness, judge};
 use crate::{Error, keys};
 
-/// What heartbeats say of the nodes; one without an entry was not heard.
+/// Liveness from heartbeats; a node without an entry is silent.
 pub type Liveness = BTreeMap<NodeId, NodeLiveness>;
 
-/// What all nodes shall be, only to be compared: any change of it makes another one.
+/// Version of all nodes' desired states; any change gives another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeIntentVersion(pub(super) Option<Revision>);
 
 /// Whether nodes can stop without leaving any chunk below the replicas it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Safety {
-    /// Of the snapshot.
+    /// Revision of the snapshot.
     pub revision: Revision,
-    /// What all nodes were to be at that moment.
+    /// Desired states at that moment.
     pub intent: NodeIntentVersion,
-    /// Chunks that would have fewer good replicas than they need.
+    /// Chunks that would have fewer good replicas than required.
     pub chunks_below: u64,
-    /// Chunks that could not be read in the meantime.
+    /// Chunks that would be unreadable in the meantime.
     pub chunks_unreadable: u64,
-    /// One of those that would have too few.
+    /// A chunk below its required replicas.
     pub example: Option<Shortfall>,
-    /// Records that cannot be read: their chunks may need the nodes.
+    /// Unreadable records: their chunks may need the nodes.
     pub unknown: Unknown,
 }
 
-/// Records of which nobody knows what they say.
+/// Unreadable records, the contents of which are unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unknown {
-    /// How many.
+    /// Number of records.
     pub count: u64,
     /// The first of them.
     pub example: Option<Unreadable>,
@@ -49,36 +49,36 @@ pub struct Shortfall {
     pub chunk: ChunkId,
     /// Good replicas that would be left.
     pub left: usize,
-    /// Good replicas that it needs.
+    /// Good replicas required.
     pub needed: usize,
 }
 
-/// What the records say that a node holds.
+/// Replicas on a node according to the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holdings {
     /// The node.
     pub node: NodeId,
-    /// Whether it was leaving at that moment: if so, it can only become less.
+    /// Whether it was leaving at that moment: if so, its replicas can only decrease.
     pub is_leaving: bool,
-    /// Chunks with a replica there, good or bad, that does not wait for its deletion.
+    /// Chunks with a replica on the node, good or bad, that is not waiting for deletion.
     pub chunks: u64,
-    /// Chunks that would be missing without the node, and are not with it.
+    /// Chunks that would become missing without the node.
     pub sole: u64,
-    /// One of these.
+    /// One of these chunks.
     pub example: Option<ChunkId>,
-    /// Records that cannot be read: they may name the node.
+    /// Unreadable records, which may name the node.
     pub unknown: Unknown,
-    /// Of the record of the node.
+    /// Version of the node record.
     pub(super) version: Revision,
-    /// What all nodes were to be at that moment.
+    /// Desired states at that moment.
     pub(super) intent: NodeIntentVersion,
 }
 
 impl Namespace {
-    /// Whether `nodes` can stop, at one snapshot. What counts for a chunk is what can be read at
-    /// this moment, as far as `liveness` says, on nodes that go on.
+    /// Checks at one snapshot whether `nodes` can stop. A replica counts if it is readable now
+    /// according to `liveness`, on a node that is meant to stay up.
     ///
-    /// A scan over all chunks, in bounded steps: give it a deadline by dropping it.
+    /// Scans all chunks in bounded steps; drop the future to enforce a deadline.
     pub async fn safe_to_stop(
         &self,
         scope: &Scope,
@@ -88,7 +88,7 @@ impl Namespace {
         scope.require(Access::Admin)?;
         let mut tx = self.begin().await?;
         for node in nodes {
-            tx.standing_node(*node).await?;
+            tx.member(*node).await?;
         }
         let intent = tx.peek_intent().await?;
         let replication = super::cluster::replication(&tx).await?;
@@ -110,7 +110,7 @@ impl Namespace {
         };
         safety.unknown = tx
             .each_chunk(|id, chunk| {
-                // What has no replica there is as well or badly off afterwards as before.
+                // Chunks without a replica there are not affected.
                 if !chunk.is_tombstone() && touches(chunk) {
                     safety.count(id, needed(chunk, replication), &judge(chunk, &after));
                 }
@@ -119,8 +119,8 @@ impl Namespace {
         Ok(safety)
     }
 
-    /// What the records say that a node holds, and which chunks need it, at one snapshot. A scan
-    /// like [`Self::safe_to_stop`].
+    /// Returns the replicas of a node and which chunks need it, at one snapshot. A scan like
+    /// [`Self::safe_to_stop`].
     pub async fn holdings(
         &self,
         scope: &Scope,
@@ -129,7 +129,7 @@ impl Namespace {
     ) -> Result<Holdings, Error> {
         scope.require(Access::Admin)?;
         let tx = self.begin().await?;
-        let found = tx.look::<Node>(&keys::node(node)).await?;
+        let found = tx.peek_versioned::<Node>(&keys::node(node)).await?;
         let (known, version) = found.ok_or(Error::UnknownNode(node))?;
         let intent = tx.peek_intent().await?;
         let without = self.cluster_health(&tx, liveness).await?.without(&BTreeSet::from([node]));
@@ -148,7 +148,7 @@ impl Namespace {
         Ok(holdings)
     }
 
-    /// The nodes of a snapshot, with what heartbeats say of them.
+    /// Reads the nodes of a snapshot and combines them with their liveness.
     async fn cluster_health(
         &self,
         tx: &Transaction,
@@ -165,7 +165,7 @@ impl Namespace {
 }
 
 impl Safety {
-    /// Whether it is safe, as far as all records can be read.
+    /// Returns whether it is safe; never while records are unreadable.
     pub fn is_safe(&self) -> bool {
         self.chunks_below == 0 && self.unknown.count == 0
     }
@@ -181,7 +181,7 @@ impl Safety {
     }
 }
 
-/// Good parts that a chunk must keep while nodes are down on purpose.
+/// Returns the good parts that a chunk must keep during planned downtime.
 fn needed(chunk: &Chunk, replication: Replication) -> u8 {
     match chunk.redundancy {
         Redundancy::Replicated { copies } => needed_copies(copies, replication),
@@ -209,7 +209,8 @@ impl Holdings {
 }
 
 impl Transaction {
-    /// Shows every chunk at the snapshot that can be read, in id order. Returns what cannot.
+    /// Passes every readable chunk at the snapshot to `show`, in id order. Returns the unreadable
+    /// ones.
     async fn each_chunk(&self, mut show: impl FnMut(ChunkId, &Chunk)) -> Result<Unknown, Error> {
         let (mut unknown, mut after) = (Unknown::default(), None);
         loop {
@@ -221,7 +222,7 @@ impl Transaction {
             if after.is_none() {
                 return Ok(unknown);
             }
-            // An engine in memory never waits, and others want to be served, too.
+            // The memory engine never waits; let other tasks run.
             tokio::task::yield_now().await;
         }
     }

@@ -1,10 +1,10 @@
-//! Slots: repeats of a call get the first answer.
+//! Slots: a repeated call gets the first answer.
 //!
-//! An answer is forgotten only when its client can no longer be answered: clients are numbered by
-//! the time at which they began, a floor below which they are refused is committed first, and each
-//! call with a slot is conditioned on that floor. So what a repeat meets is its answer or a
-//! refusal, never a second execution, whatever the clocks say: a wrong one costs room, or makes
-//! clients begin anew.
+//! An answer is removed only once its client is refused: client ids begin with the time of their
+//! creation, a floor below which clients are refused is committed first, and each call with a slot
+//! is conditioned on that floor. A repeat therefore gets its answer or a refusal, never a second
+//! execution, whatever the clocks say: a wrong clock costs space, or makes clients start over with
+//! a new id.
 
 use std::time::Duration;
 
@@ -17,23 +17,21 @@ use crate::records::answer::{Answer, Kept};
 use crate::records::setting::ClientFloor;
 use crate::{Error, keys};
 
-/// Answers forgotten in one step: each is a key of its commit.
+/// Answers removed in one step: each is a key of its commit.
 const SWEEP_MAX: usize = 90;
-/// How far the floor lags at least when it is raised: each raise makes the calls under way at that
-/// moment start over.
+/// Minimum step of the floor: each raise makes the calls in flight conflict.
 const FLOOR_STEP: Duration = Duration::from_hours(1);
 
-/// Names a mutating call, so that repeating it is safe.
+/// Identifies a mutating call, so that repeating it is safe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repeat {
     /// Slot and number.
     pub slot: Slot,
-    /// Of the whole request but the slot; the same number with another is refused.
+    /// Hash of the request without the slot; the same number with another hash is refused.
     pub body: Sha256,
 }
 
-/// The answer that this very call was given before, if it was. Nothing else of the client's is
-/// carried out once it is below the floor.
+/// Returns the answer given to this call before, if any. Refuses clients below the floor.
 pub(super) async fn earlier_answer(
     tx: &mut Transaction,
     repeat: &Repeat,
@@ -66,15 +64,14 @@ pub(super) fn keep(tx: &mut Transaction, repeat: &Repeat, answer: &Answer) {
 }
 
 impl Namespace {
-    /// How old a client may become. Longer than any upload token lives, and than any client tries
-    /// again.
+    /// Age limit of clients. Longer than any upload token lives and any client retries.
     pub const CLIENT_LIFETIME: Duration = Duration::from_hours(24);
 
-    /// Forgets the answers kept for clients older than [`Self::CLIENT_LIFETIME`], at most `limit`
-    /// of them, and refuses those clients from then on. Returns whether there are more.
+    /// Removes the answers of clients older than [`Self::CLIENT_LIFETIME`], at most `limit`, and
+    /// refuses those clients from now on. Returns whether there are more.
     ///
-    /// A client counts as old when both this process's clock and the newest client that was
-    /// answered say so: that one of them is ahead has no effect.
+    /// A client is old when both this process's clock and the newest client answered say so, so
+    /// that a single fast clock has no effect.
     pub async fn sweep_slots(
         &self,
         scope: &Scope,
@@ -88,7 +85,7 @@ impl Namespace {
         let mut old = tx.range_keys(keys::ANSWERS, limit).await?;
         old.retain(|key| keys::answer_client(key).is_some_and(|client| client < floor));
         let has_more = old.len() == limit;
-        // No condition: nothing is written for a client below the floor any more.
+        // Unconditional: nothing is written for a client below the floor any more.
         for key in old {
             tx.delete(key);
         }
@@ -98,7 +95,7 @@ impl Namespace {
         Ok(has_more)
     }
 
-    /// Raises the floor if anybody is that old; never lowers it.
+    /// Raises the floor if any client is that old; never lowers it.
     async fn raise_client_floor(&self, fence: Option<&Condition>) -> Result<ClientId, Error> {
         let mut tx = self.begin_fenced(fence).await?;
         let floor = tx.get::<ClientFloor>(&keys::CLIENT_FLOOR).await?;
@@ -116,7 +113,8 @@ impl Namespace {
         tx.put(keys::CLIENT_FLOOR, &ClientFloor(wanted));
         match self.commit(tx).await? {
             Attempt::Committed(_) => Ok(wanted),
-            // Another was faster, and the lease about to be lost; the next round sees.
+            // Another coordinator was faster, and the lease is probably lost; the next round will
+            // see.
             Attempt::Conflict => Ok(floor),
         }
     }

@@ -1,4 +1,4 @@
-//! Looking: stat and listing.
+//! Stat and directory listings.
 
 use bytes::Bytes;
 use dfs_types::{Access, Change, FileKind, InodeId, Name, Scope, Target};
@@ -10,32 +10,32 @@ use crate::records::entry::Entry;
 use crate::records::inode::{Content, Directory, Inode, Times};
 use crate::{Error, keys};
 
-/// A name in a directory and what it stands for.
+/// A name in a directory and its inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryEntry {
     /// The name.
     pub name: Name,
-    /// The inode, a symlink itself.
+    /// Its inode; a symlink is not followed.
     pub stat: FileStat,
 }
 
-/// Some entries of a directory, in name order.
+/// A page of a directory, in name order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryPage {
-    /// The directory; further pages are asked for by it.
+    /// The directory, to request further pages.
     pub directory: InodeId,
     /// The entries.
     pub entries: Vec<DirectoryEntry>,
-    /// Whether there are entries after the last of these.
+    /// Whether there are more entries after these.
     pub has_more: bool,
 }
 
 impl Namespace {
-    /// Entries that a page has at most.
+    /// Entries per page at most.
     pub const PAGE_LEN_MAX: usize = 1_000;
 
-    /// Describes an inode; with `follow`, what a symlink at the end of a path leads to. An inode
-    /// addressed by its number is described also after it was unlinked, until it is reaped; then
+    /// Describes an inode; with `follow`, the target of a symlink at the end of a path. An inode
+    /// addressed by number is described even after it was unlinked, until it is reaped; then
     /// [`Error::Stale`].
     pub async fn stat(
         &self,
@@ -50,9 +50,9 @@ impl Namespace {
         tx.stat(inode).await?.ok_or_else(|| gone(target, inode))
     }
 
-    /// Lists entries of a directory with names greater than `after`, at most `limit` and
-    /// [`Self::PAGE_LEN_MAX`]. What is there all the time while pages are fetched is listed
-    /// exactly once.
+    /// Lists entries of a directory with names greater than `after`: at most `limit`, and at most
+    /// [`Self::PAGE_LEN_MAX`]. An entry that exists throughout a paged listing is listed exactly
+    /// once.
     pub async fn list_directory(
         &self,
         scope: &Scope,
@@ -80,7 +80,7 @@ impl Namespace {
 }
 
 impl Transaction {
-    /// A directory; `None` when the inode is none, or is gone.
+    /// Reads a directory; `None` when the inode is not a directory, or is gone.
     pub(super) async fn directory(&self, inode: InodeId) -> Result<Option<Directory>, Error> {
         let found = self.peek::<Inode>(&keys::inode(inode)).await?;
         Ok(found.and_then(|inode| inode.directory()))
@@ -88,12 +88,15 @@ impl Transaction {
 
     /// Describes an inode; `None` when it is gone.
     pub(super) async fn stat(&self, inode: InodeId) -> Result<Option<FileStat>, Error> {
-        let Some((record, mut revision)) = self.look::<Inode>(&keys::inode(inode)).await? else {
+        let Some((record, mut revision)) =
+            self.peek_versioned::<Inode>(&keys::inode(inode)).await?
+        else {
             return Ok(None);
         };
         let mut times = None;
         if record.directory().is_some()
-            && let Some((found, version)) = self.look::<Times>(&keys::times(inode)).await?
+            && let Some((found, version)) =
+                self.peek_versioned::<Times>(&keys::times(inode)).await?
         {
             times = Some(found);
             revision = revision.max(version);
@@ -103,17 +106,17 @@ impl Transaction {
 
     async fn described(&self, found: Vec<(Bytes, Entry)>) -> Result<Vec<DirectoryEntry>, Error> {
         let inodes: Vec<Bytes> = found.iter().map(|(_, entry)| keys::inode(entry.inode)).collect();
-        let records = self.look_many::<Inode>(&inodes).await?;
+        let records = self.peek_many_versioned::<Inode>(&inodes).await?;
         let is_directory = |entry: &Entry| entry.kind == FileKind::Directory;
         let directories = found.iter().map(|(_, entry)| entry).filter(|entry| is_directory(entry));
         let times: Vec<Bytes> = directories.map(|entry| keys::times(entry.inode)).collect();
-        let mut times = self.look_many::<Times>(&times).await?.into_iter();
+        let mut times = self.peek_many_versioned::<Times>(&times).await?.into_iter();
         let mut entries = Vec::with_capacity(found.len());
         for ((key, entry), record) in found.into_iter().zip(records) {
             let damaged = |what| Error::Damaged { key: keys::show(&key), what };
             let missing = || damaged("an entry without its inode");
             let (record, version) = record.ok_or_else(missing)?;
-            let name = keys::entry_name(&key).ok_or_else(|| damaged("a key of no entry"))?;
+            let name = keys::entry_name(&key).ok_or_else(|| damaged("not the key of an entry"))?;
             let times = if is_directory(&entry) { times.next().flatten() } else { None };
             let (times, times_version) = times.unzip();
             let change = self.change(version.max(times_version.unwrap_or_default()));
@@ -124,7 +127,7 @@ impl Transaction {
     }
 }
 
-/// What others see of an inode. The times of a directory are those of its last change of entries.
+/// Converts an inode to its public form. Directory times are those of the last change of entries.
 pub(super) fn describe(
     inode: InodeId,
     record: &Inode,
@@ -159,7 +162,7 @@ pub(super) fn describe(
     }
 }
 
-/// Why a target has no inode: one known by its number was reaped.
+/// Returns the error for a missing inode: one known by number was reaped.
 pub(super) fn gone(target: &Target, inode: InodeId) -> Error {
     match target {
         Target::Inode(_) => Error::Stale(inode),

@@ -1,4 +1,4 @@
-//! Making symlinks.
+//! Creating symlinks.
 
 use bytes::Bytes;
 use dfs_types::{Access, Attributes, FileKind, Scope, Target};
@@ -13,15 +13,15 @@ use crate::records::entry::Entry;
 use crate::records::inode::{Content, Inode};
 use crate::{Error, keys};
 
-/// As Linux has it.
+/// The limit of Linux.
 const TARGET_LEN_MAX: usize = 4_095;
 
-/// Makes a symlink.
+/// Creates a symlink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MakeSymlink {
-    /// Where.
+    /// Where to create it.
     pub target: Target,
-    /// What it points to: 1 to 4,095 bytes without NUL.
+    /// Its target: 1 to 4,095 bytes without NUL.
     pub symlink_target: Bytes,
     /// Owner, group, mtime.
     pub attributes: Attributes,
@@ -30,7 +30,7 @@ pub struct MakeSymlink {
 }
 
 impl Namespace {
-    /// Makes a symlink.
+    /// Creates a symlink.
     pub async fn make_symlink(
         &self,
         scope: &Scope,

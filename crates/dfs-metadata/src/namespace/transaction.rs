@@ -1,4 +1,4 @@
-//! One attempt at a change: reads at a snapshot, the conditions that follow from them, writes.
+//! One attempt at a change: reads at a snapshot, the conditions that follow from them, and writes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -12,28 +12,28 @@ use crate::codec::Record;
 use crate::engine::{Commit, Condition, Outcome, Snapshot, Versioned, Write, prefix_end};
 use crate::{Error, keys};
 
-/// Reads at one snapshot, and collects what shall be committed on the condition that those of the
-/// reads that matter still hold.
+/// Reads at one snapshot, and collects writes that are committed on the condition that the relevant
+/// reads still hold.
 pub(super) struct Transaction {
     snapshot: Box<dyn Snapshot>,
     incarnation: Incarnation,
-    /// What the writes are encoded for; the commit takes place only if it is unchanged.
+    /// Write level of the writes; the commit requires it to be unchanged.
     format: CurrentFormat,
     /// The newest level that is read.
     newest: Level,
     fence: Option<Condition>,
-    /// By key; a key is either of a version or absent.
+    /// Conditions by key.
     conditions: BTreeMap<Bytes, Condition>,
     empty: Vec<Bytes>,
     writes: BTreeMap<Bytes, Write>,
 }
 
-/// What became of an attempt.
+/// Outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attempt {
-    /// It is durable.
+    /// The change is durable.
     Committed(Revision),
-    /// Something that was read has changed meanwhile; nothing was written.
+    /// Something that was read has changed; nothing was written.
     Conflict,
 }
 
@@ -52,7 +52,7 @@ impl Namespace {
         })
     }
 
-    /// Begins a change that must not happen once `fence` no longer holds.
+    /// Begins a change that must not take effect once `fence` no longer holds.
     pub(super) async fn begin_fenced(
         &self,
         fence: Option<&Condition>,
@@ -62,7 +62,7 @@ impl Namespace {
         Ok(tx)
     }
 
-    /// Commits. [`Error::LeaseLost`] when it was the fence that did not hold.
+    /// Commits. [`Error::LeaseLost`] when the fence did not hold.
     pub(super) async fn commit(&self, tx: Transaction) -> Result<Attempt, Error> {
         let is_fenced = tx.fence.is_some();
         // Shared by all commits of a group, so that the engine compares it once.
@@ -95,36 +95,35 @@ impl Transaction {
         self.snapshot.revision()
     }
 
-    /// The state that a commit of that revision leaves an inode in.
+    /// Returns the state of an inode after a commit at that revision.
     pub(super) fn change(&self, revision: Revision) -> Change {
         Change { incarnation: self.incarnation, revision }
     }
 
-    /// The state in which this transaction leaves what it writes; the revision is filled in once it
-    /// is committed.
+    /// Returns the state of what this transaction writes; the commit fills in the revision.
     pub(super) fn new_change(&self) -> Change {
         self.change(Revision::default())
     }
 
-    /// The write level, now and when the commit takes place.
+    /// Returns the write level; the commit requires it to be unchanged.
     pub(super) fn format(&self) -> CurrentFormat {
         self.format
     }
 
-    /// Reads a record without any condition.
+    /// Reads a record without a condition.
     pub(super) async fn peek<R: Record>(&self, key: &Bytes) -> Result<Option<R>, Error> {
         let found = self.snapshot.get(key).await?;
         found.map(|found| R::decode(key, &found.value, self.newest)).transpose()
     }
 
-    /// Reads a record; the commit takes place only if it is still the same.
+    /// Reads a record; the commit requires it to be unchanged.
     pub(super) async fn get<R: Record>(&mut self, key: &Bytes) -> Result<Option<R>, Error> {
         let found = self.snapshot.get(key).await?;
         self.expect(key.clone(), found.as_ref().map(|found| found.version));
         found.map(|found| R::decode(key, &found.value, self.newest)).transpose()
     }
 
-    /// Reads two records as [`Self::get`] does, in one read.
+    /// Reads two records like [`Self::get`], in one read.
     pub(super) async fn get_both<A: Record, B: Record>(
         &mut self,
         first: &Bytes,
@@ -140,8 +139,8 @@ impl Transaction {
         Ok((a, b))
     }
 
-    /// Reads a record with the version that a condition on it would name.
-    pub(super) async fn look<R: Record>(
+    /// Reads a record and the version that a condition on it would name.
+    pub(super) async fn peek_versioned<R: Record>(
         &self,
         key: &Bytes,
     ) -> Result<Option<(R, Revision)>, Error> {
@@ -151,7 +150,7 @@ impl Transaction {
         found.transpose()
     }
 
-    /// Reads records without any condition, in the order of the keys.
+    /// Reads records without a condition, in the order of the keys.
     pub(super) async fn peek_many<R: Record>(
         &self,
         keys: &[Bytes],
@@ -159,8 +158,8 @@ impl Transaction {
         self.try_peek_many(keys).await?.into_iter().collect()
     }
 
-    /// Reads records without any condition, in the order of the keys; each that cannot be read is
-    /// an error of its own.
+    /// Reads records without a condition, in the order of the keys; each unreadable one is an error
+    /// of its own.
     pub(super) async fn try_peek_many<R: Record>(
         &self,
         keys: &[Bytes],
@@ -170,7 +169,7 @@ impl Transaction {
     }
 
     /// Reads records with their versions, in the order of the keys.
-    pub(super) async fn look_many<R: Record>(
+    pub(super) async fn peek_many_versioned<R: Record>(
         &self,
         keys: &[Bytes],
     ) -> Result<Vec<Option<(R, Revision)>>, Error> {
@@ -190,8 +189,8 @@ impl Transaction {
         Ok(keys.iter().zip(found).map(decode).collect())
     }
 
-    /// Reads records under a prefix, in key order, without any condition; each that cannot be
-    /// read is an error of its own.
+    /// Reads records under a prefix without a condition, in key order; each unreadable one is an
+    /// error of its own.
     pub(super) async fn try_range<R: Record>(
         &self,
         prefix: &[u8],
@@ -206,7 +205,7 @@ impl Transaction {
         Ok(found.into_iter().map(decode).collect())
     }
 
-    /// Reads records under a prefix, in key order, without any condition.
+    /// Reads records under a prefix without a condition, in key order.
     pub(super) async fn range<R: Record>(
         &self,
         prefix: &[u8],
@@ -217,7 +216,7 @@ impl Transaction {
         found.into_iter().map(|(key, record)| Ok((key, record?))).collect()
     }
 
-    /// Reads the record with the greatest key under a prefix that is less than `key`, without any
+    /// Reads the record with the greatest key under a prefix that is less than `key`, without a
     /// condition.
     pub(super) async fn last_before<R: Record>(
         &self,
@@ -231,7 +230,7 @@ impl Transaction {
         Ok(Some((key, record)))
     }
 
-    /// The first keys under a prefix, whatever lies there.
+    /// Returns the first keys under a prefix.
     pub(super) async fn range_keys(
         &self,
         prefix: &[u8],
@@ -241,13 +240,13 @@ impl Transaction {
         Ok(found.into_iter().map(|(key, _)| key).collect())
     }
 
-    /// The last key under a prefix, whatever lies there.
+    /// Returns the last key under a prefix.
     pub(super) async fn last_key(&self, prefix: &[u8]) -> Result<Option<Bytes>, Error> {
         let Some(end) = prefix_end(prefix) else { return Ok(None) };
         Ok(self.snapshot.last_before(prefix, &end).await?.map(|(key, _)| key))
     }
 
-    /// The commit takes place only if the key is still of this version, or absent.
+    /// Makes the commit require that the key is still at this version, or absent.
     pub(super) fn expect(&mut self, key: Bytes, version: Option<Revision>) {
         let condition = match version {
             Some(version) => Condition::Version(key.clone(), version),
@@ -256,7 +255,7 @@ impl Transaction {
         self.conditions.insert(key, condition);
     }
 
-    /// The version that the commit expects of a key.
+    /// Returns the version that the commit expects of a key.
     pub(super) fn expected(&self, key: &Bytes) -> Option<Revision> {
         match self.conditions.get(key)? {
             Condition::Version(_, version) => Some(*version),
@@ -264,7 +263,7 @@ impl Transaction {
         }
     }
 
-    /// The commit takes place only if nothing lies under the prefix.
+    /// Makes the commit require that no key is under the prefix.
     pub(super) fn expect_empty(&mut self, prefix: Bytes) {
         self.empty.push(prefix);
     }
@@ -278,12 +277,12 @@ impl Transaction {
         self.writes.insert(key.clone(), Write::Delete(key));
     }
 
-    /// Whether there is nothing to commit.
+    /// Returns whether there is nothing to commit.
     pub(super) fn is_read_only(&self) -> bool {
         self.writes.is_empty()
     }
 
-    /// Distinct keys named so far.
+    /// Returns the number of distinct keys named so far.
     pub(super) fn keys(&self) -> usize {
         let unconditional = self.writes.keys().filter(|key| !self.conditions.contains_key(*key));
         self.conditions.len()

@@ -1,4 +1,4 @@
-//! Bringing back what was deleted or replaced.
+//! Restoring deleted and replaced inodes.
 
 use bytes::Bytes;
 use dfs_types::{Access, FileKind, Scope, Target, Timestamp};
@@ -12,17 +12,17 @@ use crate::records::entry::Entry;
 use crate::records::unlinked::Unlinked;
 use crate::{Error, keys};
 
-/// Restores what was deleted or replaced.
+/// Restores a deleted or replaced inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undelete {
-    /// Where it was. Of several, the one deleted last.
+    /// Its former name. Of several deleted there, the last one.
     pub target: Target,
-    /// Where it is restored; where it was when not set.
+    /// Where to restore it; the former name when not set.
     pub to: Option<Target>,
 }
 
 impl Namespace {
-    /// Restores it, with everything below it. Never replaces anything.
+    /// Restores it with its contents. Never replaces anything.
     pub async fn undelete(
         &self,
         scope: &Scope,
@@ -43,7 +43,7 @@ impl Namespace {
         let now = self.now();
         let (key, found) = last_unlinked(tx, &was, now).await?.ok_or_else(nothing)?;
         let (_, inode) = keys::unlinked_parts(&key).ok_or_else(nothing)?;
-        // It may have begun to be reaped since.
+        // Reaping may have begun since.
         let still = tx.get::<Unlinked>(&key).await?.filter(|still| !still.reaping);
         still.ok_or_else(nothing)?;
         let to = match &request.to {
@@ -58,7 +58,7 @@ impl Namespace {
         tx.put(to.key(), &Entry::new(inode, found.kind));
         let mut stat = tx.stat(inode).await?.ok_or_else(nothing)?;
         if found.kind == FileKind::Directory {
-            // A child of a directory that was deleted with it can be named as the place.
+            // The target can be inside a directory that was deleted with it.
             if tx.lies_within(to.parent, inode).await? {
                 let (from, to) = (request.target.clone(), to.target);
                 return Err(Error::WouldCycle { from, to });
@@ -70,10 +70,10 @@ impl Namespace {
     }
 }
 
-/// Unlinked things looked at in one step.
+/// Unlinked inodes considered in one step.
 const STEP: usize = 1_000;
 
-/// What lost its name at this place last, and can be restored still.
+/// Returns the inode that lost its name here last and can still be restored.
 async fn last_unlinked(
     tx: &Transaction,
     was: &Named,

@@ -1,16 +1,16 @@
 //! Raising the write level.
 //!
 //! ```text
-//!  1. close   least = L: from now on no member below L joins
-//!  2. look    every datanode not Removed and every coordinator has L?
-//!               no:  least goes back, and the members that lack it are named
-//!  3. raise   written = L, on the version of `s/format`
+//!  1. close   least = L: no member below L can join any more
+//!  2. check   does every coordinator, and every datanode not Removed, read L?
+//!               no: take `least` back and list the members that do not
+//!  3. raise   written = L, conditioned on the version of `s/format`
 //! ```
 //!
 //! Each step is one commit, so a crash leaves the store before or after it, and the next holder of
-//! the worker lease goes on: a store with `least` above `written` is one to be looked at. A member
-//! that was missed in step 2, because it was frozen, does no harm: its changes are conditioned on
-//! `s/format`.
+//! the worker lease continues: a store with `least` above `written` is one with members still to be
+//! checked. A member missed in step 2 because it was frozen does no harm: its changes are
+//! conditioned on `s/format`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,32 +24,32 @@ use crate::engine::Condition;
 use crate::records::format::{Coordinator, Coordinators, StoreFormat, Upgrade};
 use crate::{Error, keys};
 
-/// How long a coordinator may leave its entry unchanged before it counts as ended.
+/// How long a coordinator may fail to renew its entry before it counts as stopped.
 const COORDINATOR_SILENCE_MAX: Duration = Duration::from_mins(2);
-/// Members that are named when a level cannot be raised.
+/// Members listed when a level cannot be raised.
 const NAMED_MAX: usize = 10;
 
-/// How far the cluster is with its write level.
+/// Progress of raising the write level.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpgradeStatus {
-    /// The level that is written.
+    /// The level written today.
     pub written: Level,
     /// The level that a member needs to join; above `written` while the level is being raised.
     pub least: Level,
-    /// The level that was asked for, at least `written`.
+    /// The requested level, at least `written`.
     pub wanted: Level,
     /// The newest level that the release of this process reads.
     pub newest: Level,
-    /// The members, at most ten, that kept the wanted level from being raised.
+    /// The members, at most ten, that kept the requested level from being raised.
     pub blocked_by: Vec<String>,
 }
 
-/// What a step of the raising did.
+/// Outcome of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpgradeStep {
-    /// Something was changed, here or by another; there may be more to do.
+    /// Something was changed, here or by another coordinator; there may be more to do.
     Changed,
-    /// There is nothing to do.
+    /// Nothing to do.
     Idle,
 }
 
@@ -59,7 +59,7 @@ pub enum UpgradeStep {
 pub struct CoordinatorSightings(BTreeMap<CoordinatorId, (u64, Instant)>);
 
 impl CoordinatorSightings {
-    /// Takes note of the entries as they are `now`, and returns those silent for too long.
+    /// Records the entries seen `now`, and returns coordinators silent for too long.
     fn silent(&mut self, entries: &[Coordinator], now: Instant) -> Vec<CoordinatorId> {
         self.0.retain(|id, _| entries.iter().any(|entry| entry.id == *id));
         let mut silent = Vec::new();
@@ -76,7 +76,7 @@ impl CoordinatorSightings {
 }
 
 impl Namespace {
-    /// How far the cluster is with its write level.
+    /// Returns the progress of raising the write level.
     pub async fn upgrade_status(&self, scope: &Scope) -> Result<UpgradeStatus, Error> {
         scope.require(Access::Read)?;
         self.refresh_level().await?;
@@ -85,8 +85,8 @@ impl Namespace {
         Ok(self.describe_upgrade(&tx, upgrade))
     }
 
-    /// Asks for the newest level that this release reads. The worker that holds the lease raises
-    /// it, or names the members that run an older release.
+    /// Requests the newest level that this release reads. The holder of the worker lease raises it,
+    /// or lists the members that run an older release.
     pub async fn finalize_upgrade(&self, scope: &Scope) -> Result<UpgradeStatus, Error> {
         scope.require(Access::Admin)?;
         self.refresh_level().await?;
@@ -108,8 +108,8 @@ impl Namespace {
         Err(Error::Conflict { what: "the wanted write level", tries: TRIES })
     }
 
-    /// Takes the next step towards the level that was asked for, or towards `always`, if that is
-    /// set. Only for the holder of the worker lease.
+    /// Takes the next step towards the requested level, or towards `always`, if set. Only for the
+    /// holder of the worker lease.
     pub async fn step_upgrade(
         &self,
         scope: &Scope,
@@ -121,7 +121,7 @@ impl Namespace {
         scope.require(Access::Admin)?;
         self.refresh_level().await?;
         let mut tx = self.begin_fenced(fence).await?;
-        let (Coordinators(entries), version) = match tx.look(&keys::COORDINATORS).await? {
+        let (Coordinators(entries), version) = match tx.peek_versioned(&keys::COORDINATORS).await? {
             Some((entries, version)) => (entries, Some(version)),
             None => (Coordinators::default(), None),
         };
@@ -139,10 +139,10 @@ impl Namespace {
         if least > written {
             let blocked_by = self.members_below(&tx, &entries, least).await?;
             if blocked_by.is_empty() {
-                tracing::info!(level = %least, "the write level is raised");
+                tracing::info!(level = %least, "write level raised");
                 tx.put(keys::FORMAT, &StoreFormat { written: least, least });
             } else {
-                tracing::warn!(level = %least, ?blocked_by, "the write level cannot be raised");
+                tracing::warn!(level = %least, ?blocked_by, "write level cannot be raised");
                 tx.put(keys::FORMAT, &StoreFormat { written, least: written });
                 let wanted = asked.map_or(least, |asked| asked.wanted);
                 tx.put(keys::UPGRADE, &Upgrade { wanted, blocked_by });
@@ -153,7 +153,7 @@ impl Namespace {
             let Some(wanted) = open.max(always).filter(|wanted| *wanted > written) else {
                 return Ok(UpgradeStep::Idle);
             };
-            // The door is not closed in vain: no member that restarts now is refused.
+            // `least` is not raised in vain: no member that restarts now is refused.
             let blocked_by = self.members_below(&tx, &entries, wanted).await?;
             if blocked_by.is_empty() {
                 tx.put(keys::FORMAT, &StoreFormat { written, least: wanted });
@@ -171,7 +171,7 @@ impl Namespace {
         Ok(UpgradeStep::Changed)
     }
 
-    /// Names members, at most ten, that do not read `level`.
+    /// Lists members, at most ten, that do not read `level`.
     async fn members_below(
         &self,
         tx: &Transaction,

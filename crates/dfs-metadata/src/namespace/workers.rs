@@ -1,4 +1,4 @@
-//! What administrators set for background workers.
+//! Settings of background workers.
 
 use std::time::Duration;
 
@@ -9,26 +9,24 @@ use super::{Namespace, TRIES, WorkerControl, WorkerPause};
 use crate::engine::Condition;
 use crate::{Error, keys};
 
-/// A change of what is set for a worker. What it does not name stays.
+/// A change of a worker's settings; other settings are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerChange {
-    /// Pauses it from now on for this long, at most [`WorkerControl::PAUSE_MAX`]; a length of zero
-    /// ends its pause.
+    /// Pauses it for this long from now, at most [`WorkerControl::PAUSE_MAX`]; zero ends the pause.
     Pause(Duration),
-    /// Sets its rate in units a second, 0 for no bound; `None` restores its budget.
+    /// Sets its rate in units per second, 0 for unlimited; `None` restores its budget.
     Rate(Option<u64>),
 }
 
 impl Namespace {
-    /// What is set for a worker; the default when nothing is.
+    /// Returns the settings of a worker; the default when none are stored.
     pub async fn worker_control(&self, scope: &Scope, name: &str) -> Result<WorkerControl, Error> {
         scope.require(Access::Read)?;
         let stored = self.begin().await?.peek(&keys::worker(name)).await?;
         Ok(stored.unwrap_or_default())
     }
 
-    /// Changes what is set for a worker, and returns what is set from now on. Overwrites a record
-    /// that cannot be read.
+    /// Changes the settings of a worker and returns them. Overwrites an unreadable record.
     pub async fn set_worker(
         &self,
         scope: &Scope,
@@ -69,6 +67,6 @@ impl Namespace {
                 return Ok(control);
             }
         }
-        Err(Error::Conflict { what: "what is set for a worker", tries: TRIES })
+        Err(Error::Conflict { what: "the settings of a worker", tries: TRIES })
     }
 }

@@ -18,9 +18,9 @@ use crate::{Error, keys};
 /// Sets an extended attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetXattr {
-    /// Of what.
+    /// Inode to change.
     pub target: Target,
-    /// Of what a symlink at the end of a path leads to.
+    /// Follows a symlink at the end of the path.
     pub follow: bool,
     /// Its name.
     pub name: XattrName,
@@ -28,23 +28,23 @@ pub struct SetXattr {
     pub value: Bytes,
     /// Refuses to replace a value.
     pub create: bool,
-    /// Refuses to set what has no value.
+    /// Refuses to add a name.
     pub replace: bool,
 }
 
 /// Removes an extended attribute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoveXattr {
-    /// Of what.
+    /// Inode to change.
     pub target: Target,
-    /// Of what a symlink at the end of a path leads to.
+    /// Follows a symlink at the end of the path.
     pub follow: bool,
     /// Its name.
     pub name: XattrName,
 }
 
 impl Namespace {
-    /// Sets an extended attribute and returns the inode as it is then.
+    /// Sets an extended attribute and returns the changed inode.
     pub async fn set_xattr(
         &self,
         scope: &Scope,
@@ -55,13 +55,13 @@ impl Namespace {
         let invalid = |error: dfs_types::XattrError| Error::Invalid { what: error.to_string() };
         XattrName::check_value(&request.value).map_err(invalid)?;
         if request.create && request.replace {
-            let what = "an extended attribute is either to be created or to be replaced";
+            let what = "`create` and `replace` exclude each other";
             return Err(Error::Invalid { what: what.to_owned() });
         }
         stat_of(self.carry_out(Mutation::SetXattr(request), repeat).await?)
     }
 
-    /// Removes an extended attribute and returns the inode as it is then.
+    /// Removes an extended attribute and returns the changed inode.
     pub async fn remove_xattr(
         &self,
         scope: &Scope,
@@ -72,7 +72,7 @@ impl Namespace {
         stat_of(self.carry_out(Mutation::RemoveXattr(request), repeat).await?)
     }
 
-    /// The value of an extended attribute.
+    /// Returns the value of an extended attribute.
     pub async fn xattr(
         &self,
         scope: &Scope,
@@ -94,7 +94,7 @@ impl Namespace {
         }
     }
 
-    /// All extended attributes with their values, as they are at one time.
+    /// Returns all extended attributes with their values, at one snapshot.
     pub async fn xattr_values(
         &self,
         scope: &Scope,
@@ -121,7 +121,8 @@ impl Namespace {
         Ok(values)
     }
 
-    /// The names of all extended attributes, in byte order; at most [`XattrName::PER_INODE`].
+    /// Returns the names of all extended attributes, in byte order; at most
+    /// [`XattrName::PER_INODE`].
     pub async fn xattrs(
         &self,
         scope: &Scope,
@@ -165,7 +166,7 @@ impl Namespace {
             let (names, all) = (XattrName::PER_INODE, XattrName::BYTES_PER_INODE);
             let what = format!(
                 "{target} would have {count} extended attributes with {bytes} bytes; at most \
-                 {names} with {all} bytes are possible"
+                 {names} with {all} bytes are allowed"
             );
             return Err(Error::Invalid { what });
         }
@@ -203,8 +204,8 @@ impl Namespace {
 }
 
 impl Transaction {
-    /// The inode whose extended attributes a call is about. The commit takes place only if nothing
-    /// about it has changed, which orders all changes of its attributes.
+    /// Resolves the inode of an xattr call. The commit requires the inode to be unchanged, which
+    /// serializes all changes of its attributes.
     async fn with_xattrs(
         &mut self,
         target: &Target,
@@ -216,7 +217,7 @@ impl Transaction {
         Ok((inode, record.ok_or_else(|| gone(target, inode))?))
     }
 
-    /// Gives a new inode its extended attributes: at most [`XattrName::PER_INODE`] keys.
+    /// Adds extended attributes to a new inode: at most [`XattrName::PER_INODE`] keys.
     pub(super) fn add_xattrs(
         &mut self,
         inode: InodeId,
@@ -230,8 +231,7 @@ impl Transaction {
         record.xattrs = named;
     }
 
-    /// Deletes the values that an inode has in records of their own: at most
-    /// [`XattrName::PER_INODE`] keys.
+    /// Deletes the values stored outside the inode record: at most [`XattrName::PER_INODE`] keys.
     pub(super) fn delete_xattrs(&mut self, inode: InodeId, record: &Inode) {
         for (name, _) in record.xattrs.separate() {
             self.delete(keys::xattr(inode, name));
@@ -240,7 +240,7 @@ impl Transaction {
 }
 
 fn no_value(key: &[u8]) -> Error {
-    Error::Damaged { key: keys::show(key), what: "no value, but its name" }
+    Error::Damaged { key: keys::show(key), what: "a name without its value" }
 }
 
 fn missing(target: &Target, name: &XattrName) -> Error {

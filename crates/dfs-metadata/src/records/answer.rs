@@ -14,7 +14,7 @@ pub(crate) struct Kept {
     pub(crate) answer: Answer,
 }
 
-/// What a mutating call answers.
+/// The answer to a mutating call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Done,
@@ -23,8 +23,8 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    /// The answer of a call that was committed as that revision, which the inode that it changed
-    /// now has.
+    /// Returns the answer of a call committed at that revision, which becomes the change of its
+    /// inode.
     pub(crate) fn committed(mut self, revision: Revision) -> Self {
         if let Self::Stat(stat) = &mut self
             && stat.change.revision == Revision::default()
@@ -35,7 +35,7 @@ impl Answer {
     }
 }
 
-/// The description that a call answers with.
+/// Returns the inode description of an answer.
 pub(crate) fn stat_of(answer: Answer) -> Result<FileStat, Error> {
     match answer {
         Answer::Stat(stat) => Ok(stat),

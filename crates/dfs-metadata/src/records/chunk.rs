@@ -4,7 +4,7 @@ use dfs_types::{ChunkSeal, Crc32c, DiskNumber, Generation, InodeId, Stamp};
 
 use crate::codec::{Field, Reader, Record, Writer};
 
-/// A chunk and where its bytes are stored.
+/// A chunk and its replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
     /// Its length and checksums.
@@ -13,11 +13,11 @@ pub struct Chunk {
     pub redundancy: Redundancy,
     /// Number of the policy under which it was written; 0 for the cluster's default.
     pub policy: u32,
-    /// Its replicas, in any order; those that wait for their deletion included.
+    /// Its replicas, in any order, including those waiting for deletion.
     pub replicas: Vec<Replica>,
     /// Raised with each change of the replicas.
     pub generation: Generation,
-    /// Extents that refer to it. 0 for a tombstone, whose replicas only wait for their deletion.
+    /// Extents that refer to it; 0 for a tombstone, whose replicas are all to be deleted.
     pub references: u32,
     /// The file whose upload wrote it.
     pub inode: InodeId,
@@ -53,24 +53,24 @@ pub struct Replica {
     pub disk: DiskNumber,
     /// What it holds: [`Self::WHOLE`], or the number of a fragment, data before parity.
     pub part: u8,
-    /// Tells it from other replicas of the part on its node.
+    /// Distinguishes it from other replicas of the part on its node.
     pub stamp: Stamp,
     /// What is known of it.
     pub mark: ReplicaMark,
-    /// Number of the verdict that set the mark; 0 before the first one.
+    /// Number of the verdict that set the mark; 0 before the first.
     pub verdict: u64,
 }
 
 /// What is known of a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ReplicaMark {
-    /// Nothing speaks against it.
+    /// No fault is known.
     Sound,
     /// Some of its blocks fail their checksums.
     Bad,
-    /// Its node does not find it.
+    /// Its node cannot find it.
     Gone,
-    /// It is to be deleted. Final for its stamp.
+    /// To be deleted. Final for its stamp.
     Doomed,
 }
 
@@ -78,27 +78,27 @@ impl Replica {
     /// The part that is the whole chunk.
     pub const WHOLE: u8 = 0;
 
-    /// A replica that was just written.
+    /// Creates the entry of a replica just written.
     pub fn new(disk: DiskNumber, part: u8, stamp: Stamp) -> Self {
         Self { disk, part, stamp, mark: ReplicaMark::Sound, verdict: 0 }
     }
 
-    /// Whether nothing speaks against it.
+    /// Returns whether no fault of it is known.
     pub fn is_sound(&self) -> bool {
         self.mark == ReplicaMark::Sound
     }
 
-    /// Whether it waits for its deletion.
+    /// Returns whether it is waiting for deletion.
     pub fn is_doomed(&self) -> bool {
         self.mark == ReplicaMark::Doomed
     }
 }
 
 impl Redundancy {
-    /// What most chunks have; it takes no byte in a record.
+    /// Redundancy of most chunks; takes no byte in a record.
     const USUAL: Self = Self::Replicated { copies: 3 };
 
-    /// Replicas of a chunk that needs nothing: copies, or fragments of all kinds.
+    /// Returns the number of parts wanted: replicas, or fragments of both kinds.
     pub fn target(&self) -> u8 {
         match self {
             Self::Replicated { copies } => *copies,
@@ -106,8 +106,7 @@ impl Redundancy {
         }
     }
 
-    /// Whether a chunk has exactly these parts when nothing is to be done for it. The order does
-    /// not matter.
+    /// Returns whether these, in any order, are exactly the parts wanted.
     fn asks_for(&self, parts: impl Iterator<Item = u8>) -> bool {
         match self {
             Self::Replicated { copies } => {
@@ -125,19 +124,19 @@ impl Redundancy {
 }
 
 impl Chunk {
-    /// Whether nothing refers to it any more.
+    /// Returns whether nothing refers to it any more.
     pub fn is_tombstone(&self) -> bool {
         self.references == 0
     }
 
-    /// Replicas that nothing speaks against.
+    /// Returns the replicas without a known fault.
     pub fn sound_replicas(&self) -> impl Iterator<Item = &Replica> {
         self.replicas.iter().filter(|replica| replica.is_sound())
     }
 
-    /// Whether the record itself leaves nothing to repair: its sound replicas are exactly those
-    /// that its redundancy asks for, and none is bad or gone. Where they lie, and whether their
-    /// nodes answer, is not considered.
+    /// Returns whether the record itself leaves nothing to repair: its sound replicas are exactly
+    /// those its redundancy asks for, and none is bad or gone. Placement and the state of nodes are
+    /// not considered.
     pub fn is_at_rest(&self) -> bool {
         let is_damaged =
             |replica: &Replica| matches!(replica.mark, ReplicaMark::Bad | ReplicaMark::Gone);
@@ -146,7 +145,7 @@ impl Chunk {
                 && !self.replicas.iter().any(is_damaged)
     }
 
-    /// Whether bytes wait for their deletion, or the record for its removal.
+    /// Returns whether replicas are waiting for deletion, or the record for removal.
     pub fn awaits_deletion(&self) -> bool {
         self.is_tombstone() || self.replicas.iter().any(Replica::is_doomed)
     }

@@ -4,7 +4,7 @@ use dfs_types::{FileKind, InodeId};
 
 use crate::codec::{Field, Reader, Record, Writer};
 
-/// What a name in a directory stands for.
+/// The inode that a name in a directory refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) inode: InodeId,

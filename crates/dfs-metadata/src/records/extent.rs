@@ -15,7 +15,7 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// The whole of a chunk of `length` bytes.
+    /// Returns an extent of a whole chunk of `length` bytes.
     pub(crate) fn whole(chunk: ChunkId, length: u64) -> Self {
         Self { length, chunk, chunk_offset: 0, epoch: 0 }
     }

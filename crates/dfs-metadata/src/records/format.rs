@@ -4,10 +4,10 @@ use dfs_types::{CoordinatorId, Level};
 
 use crate::codec::{Field, Reader, Record, Writer};
 
-/// `s/format`: which formats are written, and which members may take part.
+/// `s/format`: the format that is written, and the level that members need.
 ///
-/// Both are equal except while the level is being raised. Every change of the metadata is
-/// conditioned on the version of this record that it was encoded for.
+/// The two are equal except while the level is being raised. Every change of the metadata is
+/// conditioned on the version of this record it was encoded for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StoreFormat {
     /// The level that records are encoded for.
@@ -16,30 +16,30 @@ pub(crate) struct StoreFormat {
     pub(crate) least: Level,
 }
 
-/// `s/upgrade`: the level that an administrator asked for.
+/// `s/upgrade`: the level that an administrator requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Upgrade {
     pub(crate) wanted: Level,
-    /// The members that could not follow; asking again clears them.
+    /// The members that were too old; cleared by the next request.
     pub(crate) blocked_by: Vec<String>,
 }
 
-/// `s/coordinators`: the coordinators that run, the oldest entry first.
+/// `s/coordinators`: the running coordinators, oldest entry first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Coordinators(pub(crate) Vec<Coordinator>);
 
 /// A running coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Coordinator {
-    /// Made up by the process when it starts.
+    /// Chosen by the process at its start.
     pub id: CoordinatorId,
     /// The newest write level that it reads.
     pub level: Level,
-    /// Raised each time the coordinator renews its entry.
+    /// Incremented at each renewal of the entry.
     pub seen: u64,
-    /// `host:port` under which others reach it; empty when it advertises none.
+    /// Its address for others, `host:port`; empty when it advertises none.
     pub address: String,
-    /// Version of its program.
+    /// Version of its release.
     pub version: String,
 }
 

@@ -12,14 +12,14 @@ use dfs_types::Level;
 /// A file, directory, symlink or special file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inode {
-    /// For a directory, mtime is the one of its [`Times`].
+    /// The mtime of a directory is in its [`Times`].
     pub(crate) attributes: Attributes,
     pub(crate) ctime: Timestamp,
-    /// When it was made.
+    /// Creation time.
     pub(crate) born: Timestamp,
-    /// Entries that name it.
+    /// Entries that refer to it.
     pub(crate) links: u32,
-    /// Names of it that were deleted and can be restored.
+    /// Deleted names of it that can be restored.
     pub(crate) held: u32,
     /// The volume it belongs to.
     pub(crate) volume: u32,
@@ -47,9 +47,9 @@ pub(crate) struct File {
     pub(crate) size: u64,
     /// Replicas wanted of each chunk.
     pub(crate) replication: u8,
-    /// What its writer cut it by: a hint for later ones. Extents may have any length.
+    /// Chunk size its writer used: a hint for later writers. Extents may have any length.
     pub(crate) chunk_size: u64,
-    /// The extent of a file that has one; those of a longer file lie under `x/`.
+    /// The extent of a file with only one; those of a longer file are under `x/`.
     pub(crate) single: Option<Extent>,
 }
 
@@ -59,18 +59,18 @@ pub(crate) struct Directory {
     pub(crate) link: Link,
 }
 
-/// Whether a directory can be reached from the root. What lies below an unlinked one stays
-/// `Linked`, as its path from there is whole.
+/// Whether a directory can be reached from the root. Directories below an unlinked one stay
+/// `Linked`, as their path from there is intact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
     Linked,
-    /// Lies under `o/`; can be restored.
+    /// Listed under `o/`; can be restored.
     Unlinked,
-    /// Is being reaped; nothing may be put into it any more.
+    /// Being reaped; closed to new entries.
     Reaping,
 }
 
-/// `t/`: what every change of a directory's entries writes, blindly.
+/// `t/`: written blindly by every change of a directory's entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) mtime: FileTime,
@@ -78,7 +78,7 @@ pub(crate) struct Times {
 }
 
 impl Inode {
-    /// An inode that is made now.
+    /// Returns a new inode.
     pub(crate) fn new(attributes: Attributes, now: Timestamp, content: Content) -> Self {
         Self {
             attributes,
@@ -106,7 +106,7 @@ impl Inode {
         }
     }
 
-    /// Number of the device that a device file names; 0 for others.
+    /// Returns the device number of a device file; 0 for others.
     pub(crate) fn rdev(&self) -> u64 {
         match self.content {
             Content::CharacterDevice { rdev } | Content::BlockDevice { rdev } => rdev,
@@ -121,7 +121,7 @@ impl Inode {
         }
     }
 
-    /// The same directory at another place, or in another state.
+    /// Returns the directory with another link state.
     pub(crate) fn with_directory(&self, directory: Directory) -> Self {
         Self { content: Content::Directory(directory), ..self.clone() }
     }
@@ -133,7 +133,7 @@ impl Times {
     }
 }
 
-// The first seven are those of most files, whose mask is one byte.
+// Most files have only the first seven, so that their mask takes one byte.
 const MTIME: Field = Field::new(0);
 const SIZE: Field = Field::new(1);
 const SINGLE: Field = Field::new(2);
@@ -144,7 +144,7 @@ const REPLICATION: Field = Field::new(6);
 const KIND: Field = Field::new(7);
 const BORN: Field = Field::new(8);
 const CHUNK_SIZE: Field = Field::new(9);
-/// With [`SINGLE`]: the extent is not just the whole of a chunk as long as the file.
+/// With [`SINGLE`]: the extent is not a whole chunk as long as the file.
 const PART: Field = Field::new(10);
 const PARENT: Field = Field::new(11);
 const LINK: Field = Field::new(12);
@@ -159,7 +159,7 @@ const POLICY: Field = Field::new(20);
 
 const REPLICATION_DEFAULT: u8 = 3;
 
-/// The permission bits that most inodes of a kind have.
+/// Returns the usual permission bits of a kind.
 fn mode_default(kind: FileKind) -> u32 {
     match kind {
         FileKind::Directory => 0o755,
@@ -168,7 +168,7 @@ fn mode_default(kind: FileKind) -> u32 {
     }
 }
 
-/// The parts of an inode that only files have, with the defaults of one without content.
+/// The file fields of an inode without content.
 const EMPTY_FILE: File = File {
     size: 0,
     replication: REPLICATION_DEFAULT,
@@ -176,7 +176,7 @@ const EMPTY_FILE: File = File {
     single: None,
 };
 
-/// Fields that an inode of this kind cannot have.
+/// Returns the fields that an inode of this kind cannot have.
 fn foreign_fields(kind: FileKind) -> &'static [Field] {
     match kind {
         FileKind::File => &[PARENT, LINK, SYMLINK, RDEV],
@@ -230,7 +230,7 @@ impl Record for Inode {
         let directory = self.directory();
         let link = directory.map_or(Link::Linked, |directory| directory.link);
         let part = file.single.filter(|found| *found != Extent::whole(found.chunk, file.size));
-        // Times are relative to ctime, to which they are mostly close.
+        // Times are relative to ctime, which they are mostly close to.
         let ctime_seconds = FileTime::from(*ctime).seconds();
         out.optional(|fields| {
             fields.put(MTIME, *mtime != FileTime::from(*ctime), |out| {
@@ -340,7 +340,7 @@ impl Record for Inode {
 }
 
 const TIMES_MTIME: Field = Field::new(0);
-/// What a build that plays two releases writes from level 2 on.
+/// Written from level 2 on by a build that plays two releases.
 #[cfg(feature = "pretend-level-2")]
 const PRETEND: Field = Field::since(1, Level(2));
 

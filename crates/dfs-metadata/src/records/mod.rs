@@ -1,4 +1,4 @@
-//! What is stored: the values under the keys of [`crate::keys`].
+//! Stored records: the values under the keys of [`crate::keys`].
 
 pub(crate) mod answer;
 pub(crate) mod chunk;

@@ -7,47 +7,47 @@ use dfs_types::{DiskId, DiskNumber, Level, NodeState, RegistrationNumber, Sha256
 use crate::codec::{Field, Reader, Record, Writer};
 use crate::health::NodeIntent;
 
-/// What is stored of a datanode. Heartbeats never touch it.
+/// The stored state of a datanode. Heartbeats never change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// `host:port` under which others reach it.
+    /// Its address for others, `host:port`.
     pub address: String,
     /// Failure domain; may be empty.
     pub zone: String,
     /// Name of the machine; may be empty.
     pub host: String,
-    /// Version of its program.
+    /// Version of its release.
     pub version: String,
-    /// The newest write level that its program reads.
+    /// The newest write level that its release reads.
     pub level: Level,
-    /// Every disk that it ever registered with, as chunk records may name them.
+    /// Every disk it ever registered with, as chunk records may refer to them.
     pub disks: Vec<NodeDisk>,
-    /// The sha256 of the secret that it first registered with.
+    /// The sha256 of the secret of its first registration.
     pub secret: Sha256,
-    /// The registration in use; 0 before the first one was taken into use.
+    /// The registration in use; 0 before the first heartbeat.
     pub confirmed: RegistrationNumber,
-    /// The greatest number handed out; equal to `confirmed` when that one is in use.
+    /// The greatest number issued; equal to `confirmed` when that one is in use.
     pub pending: RegistrationNumber,
-    /// What an administrator wants it to be; never Suspect, Lost or Maintenance.
+    /// Desired state; never Suspect, Lost or Maintenance.
     pub state: NodeState,
-    /// When the maintenance ends that was announced last, if any was.
+    /// End of the maintenance announced last, if any.
     pub maintenance_until: Option<Timestamp>,
-    /// It is being looked at whether it can go: meanwhile its receipts count for nothing.
+    /// Set while its removal is being checked: its receipts do not count.
     pub is_leaving: bool,
 }
 
 /// A disk of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeDisk {
-    /// How chunk records name it.
+    /// Its number in chunk records.
     pub number: DiskNumber,
-    /// What the disk itself says.
+    /// The id on the disk itself.
     pub id: DiskId,
-    /// Whether the node had it when it registered last.
+    /// Whether the node had it at its last registration.
     pub is_present: bool,
 }
 
-/// The states that are stored, by their stored number.
+/// Storable states by their stored number.
 const STATES: [NodeState; 5] = [
     NodeState::Joining,
     NodeState::Active,
@@ -63,19 +63,19 @@ const IS_LEAVING: Field = Field::new(3);
 const LEVEL: Field = Field::new(4);
 
 impl Node {
-    /// How long a maintenance lasts at most, unless it is renewed.
+    /// Longest maintenance, unless it is renewed.
     pub const MAINTENANCE_MAX: Duration = Duration::from_hours(24);
 
-    /// How much of its maintenance is left; `None` when it is in none.
+    /// Returns the rest of its maintenance; `None` when it is in none.
     ///
-    /// An end that lies further ahead than one can be set to was set by another clock than `now`
-    /// is of. It counts for nothing: to repair for no reason is waste, not to repair is a danger.
+    /// An end further ahead than one can be set was set by another clock, and is ignored: needless
+    /// repair wastes work, missing repair risks data.
     pub fn maintenance_left(&self, now: Timestamp) -> Option<Duration> {
         let left = self.maintenance_until?.since(now);
         (!left.is_zero() && left <= Self::MAINTENANCE_MAX).then_some(left)
     }
 
-    /// What an administrator wants of it at this moment.
+    /// Returns the desired state at this moment.
     pub fn intent(&self, now: Timestamp) -> NodeIntent {
         NodeIntent {
             state: self.state,
@@ -84,23 +84,23 @@ impl Node {
         }
     }
 
-    /// Whether a state is one that an administrator can wish for.
+    /// Returns whether a state can be desired.
     pub(crate) fn can_be(state: NodeState) -> bool {
         STATES.contains(&state)
     }
 
-    /// Whether its receipts count: it takes part, and nobody has verified that it is empty.
+    /// Returns whether its receipts count: it is a member, and its removal is not being checked.
     pub(crate) fn may_hold_replicas(&self) -> bool {
         matches!(self.state, NodeState::Active | NodeState::Draining) && !self.is_leaving
     }
 
-    /// The number of a disk that the node has.
+    /// Returns the number of a disk that the node has.
     pub(crate) fn disk_number(&self, disk: DiskId) -> Option<DiskNumber> {
         let found = self.disks.iter().find(|found| found.id == disk && found.is_present);
         found.map(|found| found.number)
     }
 
-    /// Whether a disk is, or was, one of this node.
+    /// Returns whether a disk is, or was, one of this node.
     pub(crate) fn has(&self, disk: DiskNumber) -> bool {
         self.disks.iter().any(|found| found.number == disk)
     }
@@ -131,7 +131,7 @@ impl Record for Node {
         out.number(self.confirmed.0);
         out.number(self.pending.0);
         let state = STATES.iter().position(|state| *state == self.state);
-        out.u8(state.expect("only intended states are stored") as u8);
+        out.u8(state.expect("only desired states are stored") as u8);
     }
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {

@@ -6,27 +6,27 @@ use dfs_types::{
 
 use crate::codec::{Reader, Record, Writer};
 
-/// `s/cluster`. Its format stands for that of the whole store.
+/// `s/cluster`. Its format is that of the whole store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cluster {
     pub(crate) id: ClusterId,
     pub(crate) incarnation: Incarnation,
 }
 
-/// How many replicas files get.
+/// Replication of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replication {
     /// Replicas wanted of each chunk of a new file.
     pub factor: u8,
-    /// Durable replicas without which no write is acknowledged; a majority when not set.
+    /// Durable replicas that a write needs; a majority when not set.
     pub min_write: Option<u8>,
 }
 
 impl Replication {
-    /// Replicas that a file may have at most.
+    /// Replicas per chunk at most.
     pub const FACTOR_MAX: u8 = 16;
 
-    /// Durable replicas without which a file that wants `factor` replicas is not acknowledged.
+    /// Returns the durable replicas that a write of a file with `factor` replicas needs.
     pub fn min_write_for(self, factor: u8) -> u8 {
         self.min_write.unwrap_or(factor / 2 + 1).min(factor)
     }
@@ -48,11 +48,11 @@ pub(crate) struct NextInode(pub(crate) InodeId);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NextDisk(pub(crate) DiskNumber);
 
-/// `s/migration`: the source of which the store is an unfinished copy.
+/// `s/migration`: the source, as long as the store is an unfinished copy of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MigrationMark {
     pub(crate) cluster: ClusterId,
-    /// Of the source.
+    /// Incarnation of the source.
     pub(crate) incarnation: Incarnation,
 }
 

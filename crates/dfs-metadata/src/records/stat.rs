@@ -1,16 +1,16 @@
-//! What a call that makes or finds an inode answers with; kept for repeats as part of `r/`.
+//! The description of an inode that calls answer with; kept for repeats as part of `r/`.
 
 use bytes::Bytes;
 use dfs_types::{Attributes, Change, FileKind, Incarnation, InodeId, Revision, Timestamp};
 
 use crate::codec::{Reader, Record, Writer};
 
-/// An inode as others see it.
+/// Public description of an inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStat {
     /// Its number.
     pub inode: InodeId,
-    /// What it is.
+    /// Its kind.
     pub kind: FileKind,
     /// Bytes of a file or of a symlink's target; 0 for a directory.
     pub size: u64,
@@ -18,17 +18,17 @@ pub struct FileStat {
     pub attributes: Attributes,
     /// Last change of the inode, by a coordinator's clock.
     pub ctime: Timestamp,
-    /// When it was made, by a coordinator's clock.
+    /// Creation time, by a coordinator's clock.
     pub born: Timestamp,
-    /// Names it has; 1 for a directory, whose entries are not counted.
+    /// Number of names; always 1 for a directory.
     pub nlink: u32,
-    /// Device that a device file names; 0 for others.
+    /// Device number of a device file; 0 for others.
     pub rdev: u64,
     /// Target of a symlink; empty for others.
     pub symlink_target: Bytes,
     /// Replicas wanted of each chunk of a file; 0 for others.
     pub replication_factor: u8,
-    /// State of the inode, of a directory with its entries.
+    /// State of the inode; for a directory, including its entries.
     pub change: Change,
     /// Number of its extended attributes.
     pub xattrs: u32,

@@ -1,4 +1,4 @@
-//! Stored forms: read back as they were, and refused, never believed, when they are anything else.
+//! Stored forms: read back unchanged; anything else is refused, never trusted.
 
 use std::time::Duration;
 
@@ -35,12 +35,12 @@ fn decode<R: Record>(bytes: &[u8]) -> Result<R, Error> {
     R::decode(KEY, bytes, Level::NEWEST)
 }
 
-/// Whether bytes are refused as damaged, under the key they were found at.
+/// Returns whether bytes are refused as damaged, under the key they were found at.
 fn is_damaged<R: Record>(bytes: &[u8]) -> bool {
     matches!(decode::<R>(bytes), Err(Error::Damaged { key, .. }) if key == "i/\\xff")
 }
 
-/// All that a stored form promises, given one record of its kind.
+/// Checks all guarantees of a stored form with one record.
 fn keeps_its_promises<R>(record: &R) -> Result<(), TestCaseError>
 where
     R: Record + PartialEq + std::fmt::Debug,
@@ -57,14 +57,14 @@ where
     let mut other = bytes;
     other[0] = FORMAT + 1;
     prop_assert!(is_refused_as_newer::<R>(&other));
-    // What follows says nothing to a reader that does not know the format.
+    // The rest means nothing to a reader that does not know the format.
     prop_assert!(is_refused_as_newer::<R>(&other[..1]));
     other[0] = 0;
     prop_assert!(is_damaged::<R>(&other));
     unknown_field_is_refused_as_newer::<R>(&record.encode(Level::NEWEST))
 }
 
-/// A record with a mask that has the bit of a later level is of a newer release, not damaged.
+/// Checks that a mask with a bit of a later level counts as a newer release, not as damage.
 fn unknown_field_is_refused_as_newer<R>(bytes: &[u8]) -> Result<(), TestCaseError>
 where
     R: Record + std::fmt::Debug,
@@ -110,7 +110,7 @@ fn is_refused_as_newer<R: Record>(bytes: &[u8]) -> bool {
     }
 }
 
-/// Bytes are refused or understood: what is understood means the same when written again.
+/// Checks that bytes are refused or understood, and keep their meaning when written again.
 fn refuses_or_understands<R>(bytes: &[u8]) -> Result<(), TestCaseError>
 where
     R: Record + PartialEq + std::fmt::Debug,
@@ -121,7 +121,7 @@ where
     Ok(())
 }
 
-/// Some of the bytes are replaced, by place and new value.
+/// Bytes to replace, by position and new value.
 type Damage = Vec<(prop::sample::Index, u8)>;
 
 fn damaged(record: &impl Record, damage: &Damage) -> Vec<u8> {
@@ -133,7 +133,7 @@ fn damaged(record: &impl Record, damage: &Damage) -> Vec<u8> {
     bytes
 }
 
-/// Tests of one kind of record, given how to make some.
+/// Tests of one kind of record, given a strategy.
 macro_rules! stored {
     ($($module:ident: $record:ty = $strategy:expr;)*) => {$(
         mod $module {
@@ -141,12 +141,12 @@ macro_rules! stored {
 
             proptest! {
                 #[test]
-                fn is_read_back_and_nothing_else_is(record in $strategy) {
+                fn only_the_exact_bytes_are_read_back(record in $strategy) {
                     keeps_its_promises::<$record>(&record)?;
                 }
 
                 #[test]
-                fn damage_is_survived(
+                fn damaged_bytes_do_not_panic(
                     record in $strategy,
                     damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
                 ) {
@@ -154,7 +154,7 @@ macro_rules! stored {
                 }
 
                 #[test]
-                fn noise_is_survived(noise in vec(any::<u8>(), 0..200)) {
+                fn random_bytes_do_not_panic(noise in vec(any::<u8>(), 0..200)) {
                     refuses_or_understands::<$record>(&noise)?;
                     refuses_or_understands::<$record>(&[&[1], &noise[..]].concat())?;
                 }
@@ -202,7 +202,7 @@ stored! {
         });
 }
 
-/// Numbers of every length that they can have when stored.
+/// Numbers of every stored length.
 fn number() -> impl Strategy<Value = u64> {
     (any::<u64>(), 0_u32..64).prop_map(|(number, shift)| number >> shift)
 }
@@ -286,7 +286,7 @@ fn xattrs() -> impl Strategy<Value = Xattrs> {
         some_bytes().prop_map(XattrValue::Inline),
         small_number().prop_map(|len| XattrValue::Separate(len >> 1)),
     ];
-    let names = name.prop_filter_map("no name", |name| XattrName::new(name).ok());
+    let names = name.prop_filter_map("invalid name", |name| XattrName::new(name).ok());
     prop::collection::btree_map(names, value, 0..4).prop_map(Xattrs)
 }
 
@@ -442,7 +442,7 @@ fn kept() -> impl Strategy<Value = Kept> {
 
 fn unlinked_record() -> impl Strategy<Value = Unlinked> {
     let name = vec(any::<u8>(), 1..=Name::MAX_LEN)
-        .prop_filter_map("no name", |bytes| Name::new(bytes).ok());
+        .prop_filter_map("invalid name", |bytes| Name::new(bytes).ok());
     let rest = (any::<bool>(), any::<bool>(), small_number());
     (kind(), inode_id(), name, time(), rest).prop_map(|(kind, parent, name, time, rest)| {
         let (reaping, counted, epoch) = rest;
@@ -452,7 +452,7 @@ fn unlinked_record() -> impl Strategy<Value = Unlinked> {
 
 /// The stored form of level 1, which stays open until the first release.
 #[test]
-fn level_1_is_stored_in_these_bytes() {
+fn level_1_bytes_are_fixed() {
     let hexadecimal = |bytes: Vec<u8>| {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
     };
@@ -510,9 +510,10 @@ fn level_1_is_stored_in_these_bytes() {
     );
 }
 
-/// What a file of one chunk takes beside its chunk: put a minute after it was written, by a user.
+/// Size of the records of a one-chunk file without its chunk: put a minute after it was written, by
+/// a normal user.
 #[test]
-fn the_records_of_a_small_file_are_small() {
+fn small_file_records_are_small() {
     let now = Timestamp::from_millis(1_700_000_000_123);
     let mtime = FileTime::new(1_699_999_940, 123_456_789).unwrap();
     let attributes = Attributes { mode: 0o644, uid: 1_000, gid: 1_000, mtime };
@@ -525,7 +526,7 @@ fn the_records_of_a_small_file_are_small() {
 }
 
 #[test]
-fn a_record_with_three_replicas_takes_at_most_100_bytes() {
+fn three_replica_record_takes_at_most_100_bytes() {
     let replicas = [1_999, 70_000, 120_000];
     let chunk = Chunk {
         seal: ChunkSeal { length: 64 << 20, crc32c: Crc32c(u32::MAX), sha256: Sha256([0xab; 32]) },
@@ -543,7 +544,7 @@ fn a_record_with_three_replicas_takes_at_most_100_bytes() {
 }
 
 #[test]
-fn a_maintenance_lasts_until_its_end_and_none_is_longer_than_a_day() {
+fn maintenance_ends_and_is_never_longer_than_a_day() {
     let now = Timestamp::from_millis(1_000_000_000);
     let day = Node::MAINTENANCE_MAX;
     let left = |until| {
@@ -556,7 +557,7 @@ fn a_maintenance_lasts_until_its_end_and_none_is_longer_than_a_day() {
     assert_eq!(left(Some(now.minus(second))), None);
     assert_eq!(left(Some(now.plus(second))), Some(second));
     assert_eq!(left(Some(now.plus(day))), Some(day));
-    assert_eq!(left(Some(now.plus(day + second))), None, "of another clock");
+    assert_eq!(left(Some(now.plus(day + second))), None, "set by another clock");
 }
 
 fn a_node() -> Node {

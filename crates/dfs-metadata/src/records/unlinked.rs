@@ -1,10 +1,10 @@
-//! What was unlinked: `o/`.
+//! Unlinked inodes: `o/`.
 
 use dfs_types::{FileKind, InodeId, Name, Timestamp};
 
 use crate::codec::{Field, Reader, Record, Writer};
 
-/// Something that lost its name.
+/// An inode that lost its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unlinked {
     pub(crate) kind: FileKind,
@@ -13,9 +13,9 @@ pub(crate) struct Unlinked {
     /// Its name there.
     pub(crate) name: Name,
     pub(crate) time: Timestamp,
-    /// Is being reaped; can no longer be restored.
+    /// Being reaped; can no longer be restored.
     pub(crate) reaping: bool,
-    /// The names below it no longer count in `links` of their inodes.
+    /// Whether the names below it were subtracted from `links` of their inodes.
     pub(crate) counted: bool,
     /// Epoch of its volume when it was written.
     pub(crate) epoch: u32,

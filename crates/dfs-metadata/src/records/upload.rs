@@ -4,12 +4,12 @@ use dfs_types::Timestamp;
 
 use crate::codec::{Reader, Record, Writer};
 
-/// An upload of which chunks lie under its inode already.
+/// An upload with staged chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Upload {
-    /// When it is given up for lost.
+    /// When it expires.
     pub(crate) expires: Timestamp,
-    /// Is being reaped; can no longer be confirmed.
+    /// Being reaped; can no longer be confirmed.
     pub(crate) reaping: bool,
 }
 

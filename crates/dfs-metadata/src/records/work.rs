@@ -4,7 +4,7 @@ use dfs_types::Timestamp;
 
 use crate::codec::{Reader, Record, Writer};
 
-/// `w/d/<chunk>`: replicas of the chunk wait for their deletion, or it is a tombstone.
+/// `w/d/<chunk>`: replicas of the chunk are waiting for deletion, or it is a tombstone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Deletion {
     /// When the deletion may begin; 1970 for at once.

@@ -1,4 +1,4 @@
-//! What administrators set for background workers: `s/worker/`.
+//! Settings of background workers: `s/worker/`.
 
 use std::time::Duration;
 
@@ -6,32 +6,32 @@ use dfs_types::Timestamp;
 
 use crate::codec::{Reader, Record, Writer};
 
-/// What administrators set for one worker. The default sets nothing.
+/// An administrator's settings for one worker; none by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WorkerControl {
-    /// The pause that was announced last, if any was.
+    /// The pause announced last, if any.
     pub pause: Option<WorkerPause>,
-    /// Units a second in place of the worker's budget; 0 for no bound.
+    /// Units per second in place of the worker's budget; 0 for unlimited.
     pub rate: Option<u64>,
 }
 
-/// A pause, which ends by itself.
+/// A pause, which expires by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerPause {
     /// When it ends.
     pub until: Timestamp,
-    /// How long it was when it began.
+    /// Its length when it began.
     pub length: Duration,
 }
 
 impl WorkerControl {
-    /// How long a pause lasts at most, unless it is renewed.
+    /// Longest pause, unless it is renewed.
     pub const PAUSE_MAX: Duration = Duration::from_hours(24 * 7);
 
-    /// How much of the pause is left; `None` when there is none.
+    /// Returns the rest of the pause; `None` when there is none.
     ///
-    /// A pause of which more is left than its whole length was set by a clock ahead of `now`. It
-    /// counts as over, so that a wrong clock can only shorten a pause.
+    /// A pause with more left than its whole length was set by a clock ahead of `now`. It counts as
+    /// over, so that a wrong clock can only shorten a pause.
     pub fn pause_left(&self, now: Timestamp) -> Option<Duration> {
         let WorkerPause { until, length } = self.pause?;
         let left = until.since(now);

@@ -1,4 +1,4 @@
-//! Extended attributes of an inode, as its record names them, and the larger ones: `y/`.
+//! Extended attributes in an inode record, and the larger ones: `y/`.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +11,17 @@ use crate::codec::{Reader, Record, Writer};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Xattrs(pub(crate) BTreeMap<XattrName, XattrValue>);
 
-/// The value of an extended attribute, or where it lies.
+/// The value of an extended attribute, or where it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum XattrValue {
-    /// In the record of the inode.
+    /// In the inode record.
     Inline(Bytes),
-    /// In a record of its own, with this many bytes.
+    /// In a record of its own, with this length in bytes.
     Separate(u32),
 }
 
 impl XattrValue {
-    /// Bytes of the value.
+    /// Returns the length of the value in bytes.
     fn len(&self) -> usize {
         match self {
             Self::Inline(value) => value.len(),
@@ -31,8 +31,8 @@ impl XattrValue {
 }
 
 impl Xattrs {
-    /// Splits what a new inode gets into what lies in its record and the records of the others:
-    /// in byte order of their names, as long as they fit.
+    /// Splits the attributes of a new inode into those stored in its record, in byte order of their
+    /// names while they fit, and those with records of their own.
     pub(crate) fn split(given: &BTreeMap<XattrName, Bytes>) -> (Self, Vec<(&XattrName, &Bytes)>) {
         let (mut xattrs, mut separate, mut inline_bytes) = (Self::default(), Vec::new(), 0);
         for (name, value) in given {
@@ -49,11 +49,10 @@ impl Xattrs {
         (xattrs, separate)
     }
 
-    /// Names and values that lie in the record of the inode take at most this many bytes, so that
-    /// listings stay cheap.
+    /// Bytes of names and values in the inode record at most, so that listings stay cheap.
     pub(crate) const INLINE_BYTES_MAX: usize = 1 << 10;
 
-    /// Names of those with a record of their own, each with the length of its value.
+    /// Returns the names of those with a record of their own, with the lengths of their values.
     pub(crate) fn separate(&self) -> impl Iterator<Item = (&XattrName, u32)> {
         self.0.iter().filter_map(|(name, value)| match value {
             XattrValue::Inline(_) => None,
@@ -61,12 +60,12 @@ impl Xattrs {
         })
     }
 
-    /// Bytes of all names and values.
+    /// Returns the bytes of all names and values.
     pub(crate) fn bytes(&self) -> usize {
         self.0.iter().map(|(name, value)| name.as_bytes().len() + value.len()).sum()
     }
 
-    /// Bytes of the names and values that lie in the record of the inode.
+    /// Returns the bytes of names and values in the inode record.
     pub(crate) fn inline_bytes(&self) -> usize {
         let inline = self.0.iter().filter(|(_, value)| matches!(value, XattrValue::Inline(_)));
         inline.map(|(name, value)| name.as_bytes().len() + value.len()).sum()
@@ -76,7 +75,7 @@ impl Xattrs {
         out.number(self.0.len() as u64);
         for (name, value) in &self.0 {
             out.bytes(name.as_bytes());
-            // The lowest bit says where the value lies.
+            // The lowest bit says where the value is stored.
             match value {
                 XattrValue::Inline(value) => {
                     out.number((value.len() as u64) << 1);
@@ -105,7 +104,7 @@ impl Xattrs {
     }
 }
 
-/// `y/`: the value of an extended attribute too large for the record of its inode.
+/// `y/`: an extended attribute too large for the inode record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SeparateXattr(pub(crate) Bytes);
 

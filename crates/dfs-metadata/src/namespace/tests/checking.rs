@@ -1,4 +1,4 @@
-//! A store that the namespace has written is clean, and each kind of damage is found.
+//! The check finds nothing in what the namespace writes, and finds each kind of damage.
 
 use dfs_types::{ChunkId, FileKind, InodeId, Level, Name, Scope, SeededRandom};
 
@@ -22,8 +22,8 @@ async fn write(fixture: &Fixture, writes: Vec<Write>) {
     fixture.engine.commit_batch(vec![commit]).await.unwrap();
 }
 
-/// Does something, which may well be refused.
-async fn anything(fixture: &Fixture, random: &SeededRandom) {
+/// Does something at random, which may be refused.
+async fn random_call(fixture: &Fixture, random: &SeededRandom) {
     let any = |n: u64| format!("/{}", ["a", "b", "c", "d"][random.below(n) as usize]);
     let deep = || match random.below(3) {
         0 => any(4),
@@ -47,7 +47,7 @@ async fn anything(fixture: &Fixture, random: &SeededRandom) {
         }
         7 => fixture.clock.advance(HOUR / (1 + random.below(8) as u32)),
         8 => {
-            // Staged, and given up or left alone.
+            // Staged, then aborted or abandoned.
             let Ok(plan) = fixture.plan(&at, random.below(6) * CHUNK).await else { return };
             let written: Vec<_> = plan.chunks.iter().map(|chunk| fixture.written(chunk)).collect();
             drop(
@@ -75,12 +75,12 @@ async fn anything(fixture: &Fixture, random: &SeededRandom) {
 }
 
 #[tokio::test]
-async fn what_the_namespace_writes_is_clean_at_every_step() {
+async fn check_is_clean_after_every_step() {
     let mut all = Report::default();
     for seed in 0..12 {
         let (fixture, random) = (Fixture::new().await, SeededRandom::new(seed));
         for step in 0..250 {
-            anything(&fixture, &random).await;
+            random_call(&fixture, &random).await;
             if step % 5 == 0 {
                 let report = report(&fixture).await;
                 assert!(report.is_clean(), "seed {seed}, step {step}: {:#?}", report.problems);
@@ -94,7 +94,7 @@ async fn what_the_namespace_writes_is_clean_at_every_step() {
                 all.answers += report.answers;
             }
         }
-        // The whole is counted, not a part of it.
+        // All pages are counted.
         let report = report(&fixture).await;
         assert_eq!(report.keys, fixture.count("").await as u64);
         let count = async |prefix| fixture.count(prefix).await as u64;
@@ -105,12 +105,12 @@ async fn what_the_namespace_writes_is_clean_at_every_step() {
     let Report { files, symlinks, directories, unlinked, .. } = all;
     let Report { uploads, extents, tombstones, answers, .. } = all;
     for seen in [files, symlinks, directories, unlinked, uploads, extents, tombstones, answers] {
-        assert!(seen > 300, "hardly anything was looked at: {all:?}");
+        assert!(seen > 300, "too few records were checked: {all:?}");
     }
 }
 
 #[tokio::test]
-async fn more_than_a_page_is_looked_at() {
+async fn check_reads_beyond_one_page() {
     let fixture = Fixture::new().await;
     for n in 0..450 {
         fixture.put(&format!("/{n}"), CHUNK * (1 + n % 3)).await.unwrap();
@@ -124,12 +124,12 @@ async fn more_than_a_page_is_looked_at() {
 }
 
 #[tokio::test]
-async fn an_empty_store_is_no_cluster() {
+async fn empty_store_holds_no_cluster() {
     let checked = check(&MemoryEngine::new(), &|_| ()).await;
     assert!(matches!(checked, Err(Error::NotInitialised)), "{checked:?}");
 }
 
-/// What is in the store that is damaged.
+/// Contents of the store to be damaged.
 struct Things {
     directory: InodeId,
     inner: InodeId,
@@ -161,7 +161,7 @@ async fn things(fixture: &Fixture) -> Things {
     Things { directory, inner, file, long, gone, chunk }
 }
 
-/// Damages a store and expects these problems, by kind and a part of key or text, and no others.
+/// Damages a store and expects exactly these problems, each by kind and by part of its key or text.
 async fn finds(
     what: &str,
     damage: impl Fn(&Things) -> Vec<Write>,
@@ -180,7 +180,7 @@ async fn finds(
         let at = left.iter().position(is_it);
         left.remove(at.unwrap_or_else(|| panic!("{what}: no {kind:?} {part} in {report:#?}")));
     }
-    assert!(left.is_empty(), "{what}: not expected: {left:#?}");
+    assert!(left.is_empty(), "{what}: unexpected: {left:#?}");
     assert_eq!(report.problem_count, report.problems.len() as u64);
 }
 
@@ -199,10 +199,10 @@ fn file(size: u64, single: Option<Extent>) -> Inode {
 }
 
 #[tokio::test]
-async fn damage_of_records_is_found() {
+async fn check_finds_damaged_records() {
     use ProblemKind::{Missing, NewerFormat, UnfinishedMigration, UnknownKey, Unreadable};
     for prefix in ["n/", "r/", "s/", "t/"] {
-        // One of each kind that nothing else depends on; the others are below.
+        // One of each kind that nothing else depends on; the others follow in further tests.
         let fixture = Fixture::new().await;
         fixture.put("/f", CHUNK).await.unwrap();
         let snapshot = fixture.engine.snapshot().await.unwrap();
@@ -244,7 +244,7 @@ async fn damage_of_records_is_found() {
 }
 
 #[tokio::test]
-async fn names_and_inodes_that_disagree_are_found() {
+async fn check_finds_mismatched_names_and_inodes() {
     use ProblemKind::{Inode as OfInode, Missing, Name as OfName};
     let inode = |inode| shown(&keys::inode(inode));
     finds(
@@ -312,7 +312,7 @@ async fn names_and_inodes_that_disagree_are_found() {
                 put(keys::inode(things.inner), &directory(things.file, Link::Linked)),
             ]
         },
-        |_| vec![(OfName, "it is in what is no directory".to_owned())],
+        |_| vec![(OfName, "its parent is not a directory".to_owned())],
     )
     .await;
     finds(
@@ -322,7 +322,7 @@ async fn names_and_inodes_that_disagree_are_found() {
             vec![Write::Delete(keys::inode(inode))]
         },
         |things| {
-            // What it referred to is not referred to any more.
+            // The chunk has lost a reference as well.
             vec![(OfName, shown(&things.gone)), (ProblemKind::Chunk, "says 1 extents".to_owned())]
         },
     )
@@ -341,14 +341,14 @@ async fn names_and_inodes_that_disagree_are_found() {
     finds(
         "a number that may be given out again",
         |things| vec![put(keys::INODES, &NextInode(things.long))],
-        |things| vec![(OfInode, inode(things.long)), (OfInode, "not given out yet".to_owned())],
+        |things| vec![(OfInode, inode(things.long)), (OfInode, "not issued yet".to_owned())],
     )
     .await;
     finds(
         "no root",
         |_| vec![Write::Delete(keys::inode(InodeId::ROOT))],
         |_| {
-            let root = || vec![(OfName, "it is in what is no directory".to_owned())];
+            let root = || vec![(OfName, "its parent is not a directory".to_owned())];
             let times = (OfInode, shown(&keys::times(InodeId::ROOT)));
             [root(), root(), vec![times, (Missing, inode(InodeId::ROOT))]].concat()
         },
@@ -357,7 +357,7 @@ async fn names_and_inodes_that_disagree_are_found() {
 }
 
 #[tokio::test]
-async fn extents_and_chunks_that_disagree_are_found() {
+async fn check_finds_mismatched_extents_and_chunks() {
     use ProblemKind::{Chunk as OfChunk, Extent as OfExtent, Unreadable};
     let extent = |length, chunk| Extent::whole(chunk, length);
     let chunk = |chunk| shown(&Bytes::copy_from_slice(&ChunkKey::record(chunk)));
@@ -405,7 +405,7 @@ async fn extents_and_chunks_that_disagree_are_found() {
         |things| vec![put(keys::inode(things.file), &file(CHUNK, None))],
         |things| {
             let inode = shown(&keys::inode(things.file));
-            vec![(OfExtent, inode), (OfChunk, "says 1 extents refer to it, 0 do".to_owned())]
+            vec![(OfExtent, inode), (OfChunk, "says 1 extents refer to it, but 0 do".to_owned())]
         },
     )
     .await;
@@ -423,7 +423,7 @@ async fn extents_and_chunks_that_disagree_are_found() {
         |things| vec![put(keys::inode(things.file), &file(7, Some(extent(8, ChunkId(1)))))],
         |things| {
             let inode = shown(&keys::inode(things.file));
-            let counted = "says 1 extents refer to it, 0 do".to_owned();
+            let counted = "says 1 extents refer to it, but 0 do".to_owned();
             vec![(OfExtent, inode), (OfChunk, chunk(ChunkId(1))), (OfChunk, counted)]
         },
     )

@@ -1,4 +1,4 @@
-//! Chunk records and the work keys that follow from them.
+//! Chunk records and their work keys.
 
 use dfs_types::{ChunkId, DiskNumber, SeededRandom};
 
@@ -46,7 +46,7 @@ fn marks(chunk: &Chunk) -> Vec<(u32, u64, ReplicaMark)> {
 }
 
 #[tokio::test]
-async fn disks_keep_their_numbers_and_none_is_given_twice() {
+async fn disk_numbers_are_kept_and_never_reused() {
     let fixture = Fixture::new().await;
     let namespace = &fixture.namespace;
     let disks = async |node: u128| {
@@ -64,10 +64,10 @@ async fn disks_keep_their_numbers_and_none_is_given_twice() {
     register(&[1, 77]).await;
     assert_eq!(disks(1).await, [(1, 1, true), (5, 77, true)]);
     register(&[77]).await;
-    assert_eq!(disks(1).await, [(1, 1, false), (5, 77, true)], "it may come back");
+    assert_eq!(disks(1).await, [(1, 1, false), (5, 77, true)], "the disk may come back");
     register(&[77, 1]).await;
     assert_eq!(disks(1).await, [(1, 1, true), (5, 77, true)]);
-    // A disk that is moved to another node holds nothing there under its old number.
+    // A disk that is moved to another node gets a new number there.
     let moved = Registration { disks: vec![DiskId(77)], ..registration(NodeId(50), 0) };
     namespace.register(Scope::internal(), &moved, true).await.unwrap();
     assert_eq!(disks(50).await, [(6, 77, true)]);
@@ -80,7 +80,7 @@ async fn disks_keep_their_numbers_and_none_is_given_twice() {
 }
 
 #[tokio::test]
-async fn a_chunk_that_is_created_whole_has_no_work_and_a_short_one_waits_for_repair() {
+async fn only_chunks_created_short_of_replicas_get_repair_work() {
     let fixture = Fixture::new().await;
     let whole = fixture.put_chunk("/whole").await;
     assert_eq!(fixture.work().await, (0, 0));
@@ -107,11 +107,11 @@ async fn a_chunk_that_is_created_whole_has_no_work_and_a_short_one_waits_for_rep
     assert_eq!(fixture.work().await, (0, 2));
     let all = [1, 2, 3, 4].map(|disk| id(disk, 1));
     fixture.namespace.forget_replicas(Scope::internal(), short, &all, None).await.unwrap();
-    assert!(fixture.chunk(short).await.is_some(), "a commit that is under way may bring it in");
+    assert!(fixture.chunk(short).await.is_some(), "a commit in flight may still register it");
     let later = fixture.clock.now().plus(Duration::from_millis(1));
     fixture.namespace.raise_gc_floor(Scope::internal(), later, None).await.unwrap();
     fixture.namespace.forget_replicas(Scope::internal(), whole.0.chunk, &all, None).await.unwrap();
-    assert!(fixture.chunk(whole.0.chunk).await.is_none(), "it went with its last replica");
+    assert!(fixture.chunk(whole.0.chunk).await.is_none(), "removed with its last replica");
     assert_eq!(
         fixture.namespace.sweep_tombstones(Scope::internal(), None, 10, None).await.unwrap(),
         None
@@ -120,7 +120,7 @@ async fn a_chunk_that_is_created_whole_has_no_work_and_a_short_one_waits_for_rep
 }
 
 #[tokio::test]
-async fn replicas_are_swapped_on_condition_and_the_last_sound_one_stays() {
+async fn conditional_swap_keeps_the_last_sound_replica() {
     let fixture = Fixture::new().await;
     let of = fixture.put_chunk("/f").await;
     let chunk = of.0.chunk;
@@ -153,7 +153,7 @@ async fn replicas_are_swapped_on_condition_and_the_last_sound_one_stays() {
     use ReplicaMark::{Doomed, Sound};
     let left = [(1, 1, Doomed), (2, 1, Sound), (3, 1, Sound), (4, 1, Sound)];
     assert_eq!((marks(&swapped), fixture.work().await), (left.to_vec(), (0, 1)));
-    // A live replica is not forgotten, whatever was deleted.
+    // A live replica is not forgotten, even if the node deleted it.
     namespace.forget_replicas(Scope::internal(), chunk, &[id(1, 1), id(2, 1)], None).await.unwrap();
     assert_eq!(marks(&fixture.chunk(chunk).await.unwrap()), left[1..]);
     assert_eq!(fixture.work().await, (0, 0));
@@ -164,7 +164,7 @@ async fn replicas_are_swapped_on_condition_and_the_last_sound_one_stays() {
 }
 
 #[tokio::test]
-async fn a_doomed_replica_stays_doomed_and_other_marks_follow_the_greatest_verdict() {
+async fn doomed_replica_stays_doomed_and_greatest_verdict_wins() {
     use ReplicaMark::{Bad, Doomed, Gone, Sound};
     let fixture = Fixture::new().await;
     let of = fixture.put_chunk("/f").await;
@@ -194,7 +194,7 @@ async fn a_doomed_replica_stays_doomed_and_other_marks_follow_the_greatest_verdi
     assert_eq!(swapped.replicas[0].mark, Doomed);
     assert_eq!(swapped.replicas[3], Replica::new(DiskNumber(1), Replica::WHOLE, Stamp(2)));
     assert_eq!(note(1, Sound, 99).await, Doomed);
-    // Nor does its receipt bring it back.
+    // Its receipt does not bring it back either.
     let older = fixture.receipt_on(&of, 1, 1);
     let back = namespace
         .swap_replicas(Scope::internal(), chunk, swapped.generation, &[older], &[], None)
@@ -206,8 +206,8 @@ async fn a_doomed_replica_stays_doomed_and_other_marks_follow_the_greatest_verdi
     assert_eq!(again.unwrap(), swapped, "a repeat changes nothing");
 }
 
-/// Does something to a chunk, which may well be refused.
-async fn anything(
+/// Does something to a chunk, which may be refused.
+async fn random_call(
     fixture: &Fixture,
     chunks: &mut Vec<(PlannedChunk, ChunkSeal)>,
     random: &SeededRandom,
@@ -263,17 +263,17 @@ async fn anything(
 }
 
 #[tokio::test]
-async fn work_keys_equal_a_recount_after_every_step_of_random_histories() {
+async fn work_keys_equal_a_recount_in_random_histories() {
     let mut seen = (0, 0);
     for seed in 0..20 {
         let (fixture, random) = (Fixture::new().await, SeededRandom::new(seed));
         let mut chunks = Vec::new();
         for step in 0..120 {
-            anything(&fixture, &mut chunks, &random).await;
+            random_call(&fixture, &mut chunks, &random).await;
             fixture.assert_clean(&format!("seed {seed}, step {step}")).await;
             let (repairs, deletions) = fixture.work().await;
             seen = (seen.0 + repairs, seen.1 + deletions);
         }
     }
-    assert!(seen.0 > 1_000 && seen.1 > 1_000, "hardly any work: {seen:?}");
+    assert!(seen.0 > 1_000 && seen.1 > 1_000, "too little work: {seen:?}");
 }

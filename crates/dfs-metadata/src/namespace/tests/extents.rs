@@ -1,4 +1,4 @@
-//! Extents of any length: where a byte lies is found whatever the lengths and gaps before it.
+//! Extents of any length: every byte is found, whatever the lengths and gaps before it.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -13,10 +13,10 @@ use crate::namespace::transaction::Attempt;
 use crate::records::extent::Extent;
 use crate::records::inode::{Content, Inode};
 
-/// Extents that one commit of these tests writes.
+/// Extents per commit.
 const AT_ONCE: usize = 90;
 
-/// An engine that counts reads of ranges.
+/// An engine that counts range reads.
 struct Counting {
     inner: Arc<MemoryEngine>,
     ranges: Arc<AtomicUsize>,
@@ -51,7 +51,7 @@ impl ForwardingSnapshot for CountingSnapshot {
     }
 }
 
-/// Gives an empty file these extents, all of them in one chunk.
+/// Gives an empty file these extents, all in one chunk.
 async fn write_extents(fixture: &Fixture, at: &str, extents: &[(u64, u64)], size: u64) -> InodeId {
     fixture.put("/donor", CHUNK).await.unwrap();
     let donor = fixture.open("/donor").await.unwrap();
@@ -91,7 +91,7 @@ fn small_extents(random: &dyn Random, count: usize) -> Vec<(u64, u64)> {
 }
 
 #[tokio::test]
-async fn any_offset_among_many_small_extents_takes_two_range_reads() {
+async fn offset_among_many_small_extents_takes_two_range_reads() {
     const EXTENTS: usize = 100_000;
     let (fixture, random) = (Fixture::new().await, SeededRandom::new(5));
     let extents = small_extents(&random, EXTENTS);
@@ -105,7 +105,7 @@ async fn any_offset_among_many_small_extents_takes_two_range_reads() {
     let components =
         Components { engine, committer, clock: fixture.clock.clone(), random: fixture.random() };
     let namespace = Namespace::open(components, Options::default(), None).await.unwrap();
-    // The first one also reads which disks there are.
+    // The first read also loads the disks.
     let request = OpenFile { target: Target::Inode(inode), offset: 0, length: 1, max_extents: 0 };
     namespace.open_file(Scope::internal(), &request).await.unwrap();
     let mut offsets = vec![0, 1, size - 1];
@@ -124,7 +124,7 @@ async fn any_offset_among_many_small_extents_takes_two_range_reads() {
     }
 }
 
-/// Reads a range page by page: of each of its bytes, where in the chunk it lies.
+/// Reads a range page by page and returns where in the chunk each of its bytes is.
 async fn bytes_of(
     fixture: &Fixture,
     inode: InodeId,
@@ -139,7 +139,7 @@ async fn bytes_of(
         let plan = fixture.namespace.open_file(Scope::internal(), &request).await.unwrap();
         assert!(plan.extents.len() <= max_extents);
         for extent in &plan.extents {
-            assert!(extent.file_offset < range.end, "an extent behind the range");
+            assert!(extent.file_offset < range.end, "an extent after the range");
             assert!(extent.file_offset + extent.length > from, "an extent before the range");
             for at in extent.file_offset..extent.file_offset + extent.length {
                 if let Some(byte) =
@@ -149,14 +149,14 @@ async fn bytes_of(
                 }
             }
         }
-        assert!(plan.next_offset.is_none_or(|next| next > from), "a page that leads nowhere");
+        assert!(plan.next_offset.is_none_or(|next| next > from), "a page without progress");
         offset = plan.next_offset;
     }
     bytes
 }
 
 #[tokio::test]
-async fn random_extents_with_gaps_read_as_the_byte_model_has_them() {
+async fn random_extents_with_gaps_match_the_byte_model() {
     const SIZE: u64 = 6_000;
     for seed in 0..20 {
         let (fixture, random) = (Fixture::new().await, SeededRandom::new(seed));
@@ -164,7 +164,7 @@ async fn random_extents_with_gaps_read_as_the_byte_model_has_them() {
         let mut end = 0;
         loop {
             let gap = if random.below(2) == 0 { 0 } else { random.below(200) };
-            // Mostly tiny, now and then longer than all others together.
+            // Mostly tiny, sometimes longer than all others together.
             let longest = [3, 40, 400, 3_000][random.below(4) as usize];
             let (start, length) = (end + gap, 1 + random.below(longest));
             if start + length > SIZE {
@@ -192,7 +192,7 @@ async fn random_extents_with_gaps_read_as_the_byte_model_has_them() {
 }
 
 #[tokio::test]
-async fn extents_that_share_a_chunk_release_it_once_all_are_reaped() {
+async fn shared_chunk_is_released_with_its_last_extent() {
     let fixture = Fixture::new().await;
     let extents = small_extents(&SeededRandom::new(1), 333);
     let size = extents.last().map_or(0, |(start, length)| start + length);

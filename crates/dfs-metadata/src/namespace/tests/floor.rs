@@ -1,5 +1,5 @@
-//! The floor is raised while a commit that brings in chunks is on its way: what it checked is not
-//! what holds when it takes place.
+//! The floor is raised while a commit that registers chunks is in flight, so its check is outdated
+//! when it takes effect.
 
 use async_trait::async_trait;
 use dfs_types::{ErrorCode, Scope};
@@ -9,7 +9,7 @@ use super::*;
 use crate::conformance::ForwardingEngine;
 use crate::engine::{Commit, EngineError, Outcome};
 
-/// An engine whose commits can be held up.
+/// An engine whose commits can be held back.
 struct Gated {
     inner: Arc<MemoryEngine>,
     is_open: watch::Sender<bool>,
@@ -29,7 +29,7 @@ impl ForwardingEngine for Gated {
     }
 }
 
-/// Another coordinator of the same cluster.
+/// Opens the same cluster as another coordinator.
 async fn second(fixture: &Fixture) -> (Namespace, Arc<Gated>) {
     let engine = Arc::new(Gated {
         inner: fixture.engine.clone(),
@@ -48,7 +48,7 @@ async fn second(fixture: &Fixture) -> (Namespace, Arc<Gated>) {
     (namespace, engine)
 }
 
-/// What becomes of `commit` when the floor is raised over its chunks after it has looked at it.
+/// Runs `commit` while the floor is raised above its chunks after it was checked.
 async fn overtaken<T>(
     fixture: &Fixture,
     engine: &Gated,
@@ -66,7 +66,7 @@ async fn overtaken<T>(
 }
 
 #[tokio::test]
-async fn a_confirm_that_the_floor_overtakes_is_refused() {
+async fn confirm_overtaken_by_the_floor_is_refused() {
     let fixture = Fixture::new().await;
     let (namespace, engine) = second(&fixture).await;
     let plan = fixture.plan("/f", CHUNK).await.unwrap();
@@ -79,7 +79,7 @@ async fn a_confirm_that_the_floor_overtakes_is_refused() {
 }
 
 #[tokio::test]
-async fn a_stage_that_the_floor_overtakes_is_refused() {
+async fn stage_overtaken_by_the_floor_is_refused() {
     let fixture = Fixture::new().await;
     let (namespace, engine) = second(&fixture).await;
     let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
@@ -90,6 +90,6 @@ async fn a_stage_that_the_floor_overtakes_is_refused() {
         overtaken(&fixture, &engine, namespace.stage(Scope::internal(), &confirm.tokens, last))
             .await;
     assert_eq!(code(refused), ErrorCode::Stale);
-    // What was there before the floor stays: the collector knows it.
+    // The earlier one stays: the collector knows it.
     assert_eq!(fixture.count("k/").await, 1);
 }

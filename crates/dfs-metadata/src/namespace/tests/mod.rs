@@ -1,4 +1,4 @@
-//! The namespace over the memory engine, with a clock that the test moves.
+//! The namespace on the memory engine, with a manual clock.
 
 mod checking;
 mod chunks;
@@ -34,7 +34,7 @@ use crate::Error;
 use crate::memory::MemoryEngine;
 use crate::placement::{Candidate, NodeSelector, PlacementRequest};
 
-/// A clock that stands still until it is moved.
+/// A clock that only moves when advanced.
 #[derive(Debug, Default)]
 struct ManualClock(AtomicU64);
 
@@ -54,7 +54,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// The first ones.
+/// Selects the first nodes.
 struct FirstNodes;
 
 impl NodeSelector for FirstNodes {
@@ -70,7 +70,7 @@ impl NodeSelector for FirstNodes {
     }
 }
 
-/// A cluster with four nodes that are there and vouch for what they are told to.
+/// A cluster with four nodes, and the keys that they seal receipts with.
 struct Fixture {
     namespace: Namespace,
     engine: Arc<MemoryEngine>,
@@ -137,7 +137,7 @@ impl Fixture {
         self.namespace.plan_upload(Scope::internal(), &request, &self.placement()).await
     }
 
-    /// What the nodes of a chunk vouch for.
+    /// Returns the chunk as written, with a receipt from each of its nodes.
     fn written(&self, planned: &PlannedChunk) -> WrittenChunk {
         let seal = ChunkSeal {
             length: planned.max_length,
@@ -183,7 +183,7 @@ impl Fixture {
 
     async fn put(&self, at: &str, size: u64) -> Result<FileStat, Error> {
         let mut repeat = self.repeat();
-        // Calls at the same time use slots of their own.
+        // Concurrent calls use slots of their own.
         repeat.slot.slot = 1 + (repeat.slot.sequence % 60) as u32;
         let plan = self.plan(at, size).await?;
         self.namespace.confirm(Scope::internal(), &self.confirm_of(&plan), Some(&repeat)).await
@@ -223,7 +223,7 @@ impl Fixture {
         self.namespace.stat(Scope::internal(), &path(at), true).await
     }
 
-    /// Names in a directory, read two at a time.
+    /// Lists the names in a directory, two per page.
     async fn list(&self, at: &str) -> Vec<String> {
         let mut names = Vec::new();
         let mut after = None;
@@ -269,7 +269,7 @@ impl Fixture {
         }
     }
 
-    /// Keys of the store that start with a prefix.
+    /// Counts the keys that start with a prefix.
     async fn count(&self, prefix: &str) -> usize {
         let snapshot = crate::engine::Engine::snapshot(&*self.engine).await.unwrap();
         snapshot.range(prefix.as_bytes(), &[], 100_000).await.unwrap().len()
@@ -308,7 +308,7 @@ fn path(text: &str) -> Target {
     Target::Path(DfsPath::new(text.as_bytes().to_vec()).unwrap())
 }
 
-/// The code of what went wrong.
+/// Returns the code of an error.
 fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> dfs_types::ErrorCode {
     result.unwrap_err().code()
 }

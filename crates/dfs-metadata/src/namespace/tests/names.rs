@@ -1,11 +1,11 @@
-//! Directories, symlinks, renames, deletes.
+//! Directories, symlinks, renames and deletions.
 
 use dfs_types::{ErrorCode, FileKind, FileTime, InodeId, Precondition, Scope};
 
 use super::*;
 
 #[tokio::test]
-async fn a_new_cluster_has_an_empty_root_and_is_made_once() {
+async fn init_creates_an_empty_root_and_only_once() {
     let fixture = Fixture::new().await;
     let root = fixture.stat("/").await.unwrap();
     assert_eq!(
@@ -22,7 +22,7 @@ async fn a_new_cluster_has_an_empty_root_and_is_made_once() {
 }
 
 #[tokio::test]
-async fn a_store_of_another_cluster_or_an_older_state_is_refused() {
+async fn store_of_another_cluster_or_older_incarnation_is_refused() {
     let fixture = Fixture::new().await;
     let random: Arc<dyn Random> = Arc::new(SeededRandom::new(3));
     let empty = Arc::new(MemoryEngine::new());
@@ -40,7 +40,7 @@ async fn a_store_of_another_cluster_or_an_older_state_is_refused() {
 }
 
 #[tokio::test]
-async fn directories_are_made_listed_and_described() {
+async fn directories_are_created_listed_and_described() {
     let fixture = Fixture::new().await;
     for name in ["/c", "/a", "/b", "/a/x"] {
         fixture.mkdir(name).await.unwrap();
@@ -60,7 +60,7 @@ async fn directories_are_made_listed_and_described() {
 }
 
 #[tokio::test]
-async fn missing_parents_are_made_however_deep() {
+async fn missing_parents_are_created_at_any_depth() {
     let fixture = Fixture::new().await;
     let deep = "/d".repeat(2_000);
     let request = MakeDirectory {
@@ -70,7 +70,7 @@ async fn missing_parents_are_made_however_deep() {
     };
     let made = fixture.namespace.make_directory(Scope::internal(), &request, None).await.unwrap();
     assert_eq!(fixture.stat(&deep).await.unwrap(), made);
-    // Content with what is there.
+    // Idempotent.
     assert_eq!(
         fixture.namespace.make_directory(Scope::internal(), &request, None).await.unwrap(),
         made
@@ -83,7 +83,7 @@ async fn missing_parents_are_made_however_deep() {
 }
 
 #[tokio::test]
-async fn symlinks_are_followed_on_the_way_and_loops_are_found() {
+async fn symlinks_are_followed_and_loops_detected() {
     let fixture = Fixture::new().await;
     fixture.mkdir("/a").await.unwrap();
     fixture.mkdir("/a/b").await.unwrap();
@@ -115,13 +115,13 @@ async fn symlinks_are_followed_on_the_way_and_loops_are_found() {
     );
     fixture.symlink("/name", &"x".repeat(4_095)).await.unwrap();
     assert_eq!(code(fixture.stat("/name").await), ErrorCode::NameTooLong);
-    // A file put through a dangling symlink appears where it points to.
+    // A file put through a dangling symlink appears at its target.
     fixture.put("/gone", 1).await.unwrap();
     assert_eq!(fixture.stat("/nowhere").await.unwrap().size, 1);
 }
 
 #[tokio::test]
-async fn renames_replace_as_posix_has_it() {
+async fn renames_replace_like_posix() {
     let fixture = Fixture::new().await;
     for name in ["/a", "/a/b", "/empty", "/full", "/full/x"] {
         fixture.mkdir(name).await.unwrap();
@@ -131,7 +131,7 @@ async fn renames_replace_as_posix_has_it() {
     fixture.rename("/f", "/g").await.unwrap();
     assert_eq!(fixture.stat("/g").await.unwrap().inode, file.inode);
     assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
-    // What was replaced can be restored.
+    // The replaced file can be restored.
     let undelete = Undelete { target: path("/g"), to: Some(path("/old")) };
     assert_eq!(
         fixture.namespace.undelete(Scope::internal(), &undelete, None).await.unwrap().inode,
@@ -169,7 +169,7 @@ async fn renames_replace_as_posix_has_it() {
 }
 
 #[tokio::test]
-async fn two_directories_never_end_up_inside_each_other() {
+async fn concurrent_moves_never_form_a_cycle() {
     for round in 0..50 {
         let fixture = Fixture::new().await;
         for name in ["/a", "/b", "/a/x", "/b/y"] {
@@ -182,7 +182,7 @@ async fn two_directories_never_end_up_inside_each_other() {
 }
 
 #[tokio::test]
-async fn deletes_take_trees_only_when_told_to() {
+async fn delete_of_a_tree_needs_recursive() {
     let fixture = Fixture::new().await;
     fixture.mkdir("/a").await.unwrap();
     fixture.put("/a/f", 5).await.unwrap();
@@ -204,7 +204,7 @@ async fn deletes_take_trees_only_when_told_to() {
 }
 
 #[tokio::test]
-async fn attributes_change_alone() {
+async fn only_requested_attributes_change() {
     let fixture = Fixture::new().await;
     fixture.put("/f", 5).await.unwrap();
     fixture.symlink("/l", "f").await.unwrap();
@@ -228,7 +228,7 @@ async fn attributes_change_alone() {
 }
 
 #[tokio::test]
-async fn a_repeat_gets_the_first_answer_and_changes_nothing() {
+async fn repeat_gets_the_first_answer_and_changes_nothing() {
     let fixture = Fixture::new().await;
     let repeat = fixture.repeat();
     let request =

@@ -1,4 +1,4 @@
-//! What administrators want of nodes, and what the data stands.
+//! Desired states of nodes, safe-to-stop, and removal.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::health::{Contact, NodeLiveness};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// What heartbeats say when all nodes but some are heard, and those are like this.
+/// Returns heartbeats of all nodes, with these in the given state.
 fn except(nodes: &[u128], contact: Contact) -> Liveness {
     let node = |node| {
         let contact = if nodes.contains(&node) { contact } else { Contact::Responsive };
@@ -30,7 +30,7 @@ impl Fixture {
         self.namespace.safe_to_stop(Scope::internal(), &nodes, &all_heard()).await.unwrap()
     }
 
-    /// Below, and out of reach.
+    /// Returns how many chunks would be below their required replicas, and how many unreadable.
     async fn counted(&self, nodes: &[u128]) -> (u64, u64) {
         let safety = self.safety(nodes).await;
         assert_eq!(safety.is_safe(), safety.chunks_below == 0);
@@ -38,16 +38,16 @@ impl Fixture {
         (safety.chunks_below, safety.chunks_unreadable)
     }
 
-    /// Announces, or ends with no time, whatever it means for the data.
+    /// Announces maintenance, or ends it with a `ttl` of zero, without checking that it is safe.
     async fn maintain(&self, node: u128, ttl: Duration) {
         let made = self
             .namespace
             .set_maintenance(Scope::internal(), NodeId(node), ttl, Grant::Always)
             .await;
-        made.unwrap().expect("there is no condition");
+        made.unwrap().expect("unconditional");
     }
 
-    /// Writes a file of one chunk with replicas on just these nodes, as many as it wants.
+    /// Writes a file of one chunk with replicas on exactly these nodes, as many as it wants.
     async fn put_on(&mut self, at: &str, nodes: &[u128]) -> ChunkId {
         let all = self.candidates.clone();
         self.candidates.retain(|candidate| nodes.contains(&candidate.node.0));
@@ -66,7 +66,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_node_that_joins_is_admitted_and_no_other_is_changed() {
+async fn admit_changes_only_joining_nodes() {
     let fixture = Fixture::new().await;
     let (namespace, new) = (&fixture.namespace, NodeId(50));
     namespace.register(Scope::internal(), &registration(new, 0), false).await.unwrap();
@@ -79,11 +79,11 @@ async fn a_node_that_joins_is_admitted_and_no_other_is_changed() {
     assert!(matches!(namespace.admit(Scope::internal(), new).await, Err(Error::NodeRemoved(_))));
     assert_eq!(code(namespace.admit(Scope::internal(), NodeId(51)).await), ErrorCode::NotFound);
     let wish = namespace.set_node_state(Scope::internal(), NodeId(1), NodeState::Maintenance).await;
-    assert_eq!(code(wish), ErrorCode::InvalidArgument, "it has an end");
+    assert_eq!(code(wish), ErrorCode::InvalidArgument, "maintenance has an end");
 }
 
 #[tokio::test]
-async fn a_maintenance_ends_by_itself_and_is_kept_when_the_node_registers() {
+async fn maintenance_expires_and_survives_registration() {
     let fixture = Fixture::new().await;
     let (namespace, node) = (&fixture.namespace, NodeId(1));
     let left = async || {
@@ -99,8 +99,8 @@ async fn a_maintenance_ends_by_itself_and_is_kept_when_the_node_registers() {
     let registered =
         namespace.register(Scope::internal(), &registration(node, 1), true).await.unwrap();
     namespace.confirm_registration(Scope::internal(), node, registered.number).await.unwrap();
-    assert_eq!(registered.state, NodeState::Active, "that is what it will be again");
-    assert_eq!(left().await, Some(MINUTE), "that it is here does not end it");
+    assert_eq!(registered.state, NodeState::Active, "the state after the maintenance");
+    assert_eq!(left().await, Some(MINUTE), "registering does not end it");
     fixture.clock.advance(MINUTE / 2);
     assert_eq!(left().await, Some(MINUTE / 2));
     let renewed = namespace
@@ -118,7 +118,7 @@ async fn a_maintenance_ends_by_itself_and_is_kept_when_the_node_registers() {
             .unwrap()
             .is_none()
     );
-    assert_eq!(left().await, None, "there was none to renew");
+    assert_eq!(left().await, None, "there is no maintenance to renew");
     fixture.maintain(1, MINUTE).await;
     fixture.maintain(1, Duration::ZERO).await;
     assert_eq!(left().await, None);
@@ -134,9 +134,9 @@ async fn a_maintenance_ends_by_itself_and_is_kept_when_the_node_registers() {
 }
 
 #[tokio::test]
-async fn nodes_may_stop_as_long_as_each_chunk_keeps_what_a_write_needs() {
+async fn nodes_may_stop_while_chunks_keep_min_write_replicas() {
     let mut fixture = Fixture::new().await;
-    assert_eq!(fixture.counted(&[1, 2, 3, 4]).await, (0, 0), "of nothing");
+    assert_eq!(fixture.counted(&[1, 2, 3, 4]).await, (0, 0), "no chunks");
     fixture.put_on("/one", &[4]).await;
     fixture.put_on("/two", &[1, 2]).await;
     let three = fixture.put_on("/three", &[1, 2, 3]).await;
@@ -144,7 +144,7 @@ async fn nodes_may_stop_as_long_as_each_chunk_keeps_what_a_write_needs() {
         (&[1][..], 0, 0),
         (&[2], 0, 0),
         (&[3], 0, 0),
-        // One replica was wanted, and one that is away was accepted with it.
+        // One replica was wanted, and it is on a node that is away.
         (&[4], 0, 1),
         (&[1, 2], 2, 1),
         (&[1, 3], 1, 0),
@@ -157,13 +157,17 @@ async fn nodes_may_stop_as_long_as_each_chunk_keeps_what_a_write_needs() {
     let nodes = BTreeSet::from([NodeId(1)]);
     let silent = except(&[2], Contact::Silent);
     let safety = fixture.namespace.safe_to_stop(Scope::internal(), &nodes, &silent).await.unwrap();
-    assert_eq!((safety.chunks_below, safety.chunks_unreadable), (2, 1), "2 cannot be read now");
-    // What has no replica there is none the worse for it.
+    assert_eq!(
+        (safety.chunks_below, safety.chunks_unreadable),
+        (2, 1),
+        "node 2 is not readable now"
+    );
+    // Chunks without a replica there are not affected.
     let nodes = BTreeSet::from([NodeId(4)]);
     let silent = except(&[1, 2, 3], Contact::Silent);
     let safety = fixture.namespace.safe_to_stop(Scope::internal(), &nodes, &silent).await.unwrap();
     assert!(safety.is_safe(), "{safety:?}");
-    // Deleted, and all that is left to do is to delete the replicas.
+    // Only the deletion of replicas is left.
     for file in ["/one", "/two", "/three"] {
         fixture.delete(file, false, true).await.unwrap();
     }
@@ -175,7 +179,7 @@ async fn nodes_may_stop_as_long_as_each_chunk_keeps_what_a_write_needs() {
 }
 
 #[tokio::test]
-async fn what_is_bad_or_not_to_be_relied_on_does_not_count() {
+async fn unreliable_replicas_do_not_count_as_safe() {
     let mut fixture = Fixture::new().await;
     let chunk = fixture.put_on("/f", &[1, 2, 3]).await;
     assert_eq!(fixture.counted(&[1]).await, (0, 0));
@@ -183,7 +187,7 @@ async fn what_is_bad_or_not_to_be_relied_on_does_not_count() {
     assert_eq!(fixture.counted(&[1]).await, (1, 0));
     assert_eq!(fixture.counted(&[4]).await, (0, 0));
     fixture.clock.advance(MINUTE);
-    assert_eq!(fixture.counted(&[1]).await, (0, 0), "it has ended");
+    assert_eq!(fixture.counted(&[1]).await, (0, 0), "the maintenance has ended");
     for (state, below) in
         [(NodeState::Draining, 0), (NodeState::Drained, 0), (NodeState::Removed, 1)]
     {
@@ -199,7 +203,7 @@ async fn what_is_bad_or_not_to_be_relied_on_does_not_count() {
 }
 
 #[tokio::test]
-async fn chunks_are_looked_at_over_many_pages() {
+async fn safe_to_stop_scans_many_pages() {
     let mut fixture = Fixture::new().await;
     fixture.put_on("/f", &[1, 2, 3]).await;
     let files = Namespace::PAGE_LEN_MAX + 20;
@@ -210,7 +214,7 @@ async fn chunks_are_looked_at_over_many_pages() {
 }
 
 #[tokio::test]
-async fn of_two_who_were_told_that_it_is_safe_one_may() {
+async fn concurrent_safe_stop_requests_grant_only_one() {
     let mut fixture = Fixture::new().await;
     fixture.put_on("/f", &[1, 2, 3]).await;
     let namespace = &fixture.namespace;
@@ -236,7 +240,7 @@ async fn of_two_who_were_told_that_it_is_safe_one_may() {
             .is_none()
     );
     assert!(!fixture.safety(&[2]).await.is_safe());
-    // Whatever an administrator changes meanwhile makes it to be asked anew.
+    // Any change of a desired state requires another check.
     type Step<'a> = std::pin::Pin<Box<dyn Future<Output = ()> + 'a>>;
     let steps: [(&str, Step<'_>); 4] = [
         ("the end", Box::pin(fixture.maintain(1, Duration::ZERO))),
@@ -268,19 +272,19 @@ async fn of_two_who_were_told_that_it_is_safe_one_may() {
         assert!(ask(3, &before).await.unwrap().is_none(), "after {what}");
     }
     let now = fixture.safety(&[3]).await;
-    assert!(ask(3, &now).await.unwrap().is_some(), "and whether it is safe is the caller's");
+    assert!(ask(3, &now).await.unwrap().is_some(), "checking safety is up to the caller");
 }
 
 #[tokio::test]
-async fn a_node_goes_only_when_nothing_has_come_to_it_since_it_was_looked_at() {
+async fn node_is_removed_only_if_nothing_reached_it_since_the_scan() {
     let mut fixture = Fixture::new().await;
     let node = NodeId(1);
     let before = fixture.namespace.holdings(Scope::internal(), node, &all_heard()).await.unwrap();
     assert!(
         !fixture.namespace.remove_node(Scope::internal(), &before).await.unwrap(),
-        "it was not leaving"
+        "the node was not leaving"
     );
-    // Planned before, and written by now.
+    // Planned earlier, written by now.
     let plan = fixture.plan("/late", CHUNK).await.unwrap();
     let holdings = fixture.leave(1).await;
     assert_eq!((holdings.chunks, holdings.sole), (0, 0));
@@ -288,9 +292,9 @@ async fn a_node_goes_only_when_nothing_has_come_to_it_since_it_was_looked_at() {
     let replicas = fixture.open("/late").await.unwrap().extents.remove(0).chunk.replicas;
     assert!(
         replicas.iter().all(|replica| u128::from(replica.disk.0) != node.0),
-        "its receipts count for nothing"
+        "its receipts do not count"
     );
-    // It comes back in between, in one of two ways.
+    // It comes back in between, by registering or by a heartbeat.
     fixture
         .namespace
         .confirm_registration(Scope::internal(), node, RegistrationNumber(1))
@@ -307,7 +311,7 @@ async fn a_node_goes_only_when_nothing_has_come_to_it_since_it_was_looked_at() {
     let holdings = fixture.namespace.holdings(Scope::internal(), node, &all_heard()).await.unwrap();
     assert!(
         !fixture.namespace.remove_node(Scope::internal(), &holdings).await.unwrap(),
-        "it stays after all"
+        "the node stays"
     );
     let holdings = fixture.leave(1).await;
     assert!(fixture.namespace.remove_node(Scope::internal(), &holdings).await.unwrap());
@@ -318,7 +322,7 @@ async fn a_node_goes_only_when_nothing_has_come_to_it_since_it_was_looked_at() {
 }
 
 #[tokio::test]
-async fn the_last_replica_that_counts_is_told_from_others() {
+async fn holdings_report_the_last_good_replica() {
     let mut fixture = Fixture::new().await;
     let sole = fixture.put_on("/sole", &[1]).await;
     let shared = fixture.put_on("/shared", &[1, 2]).await;
@@ -332,7 +336,7 @@ async fn the_last_replica_that_counts_is_told_from_others() {
     assert_eq!(found(holdings), (3, 1, Some(sole)));
     let lost = except(&[2], Contact::Lost);
     let holdings = fixture.namespace.holdings(Scope::internal(), NodeId(1), &lost).await.unwrap();
-    assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))), "that of 2 counts for nothing");
+    assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))), "node 2 is lost");
     let replica = (NodeId(2), Stamp(1));
     fixture.namespace.mark_replica(Scope::internal(), shared, replica, BAD, None).await.unwrap();
     let holdings =
@@ -344,13 +348,12 @@ async fn the_last_replica_that_counts_is_told_from_others() {
     fixture.reap(true).await;
     let holdings =
         fixture.namespace.holdings(Scope::internal(), NodeId(1), &all_heard()).await.unwrap();
-    assert_eq!(found(holdings), (0, 0, None), "they only wait to be deleted");
+    assert_eq!(found(holdings), (0, 0, None), "all are waiting for deletion");
 }
 
-/// F4: two coordinators with different views, each of which counts on the node that the other one
-/// takes out.
+/// F4: two coordinators with different views, each counting on the node that the other removes.
 #[tokio::test]
-async fn of_two_nodes_that_rely_on_each_other_only_one_is_removed() {
+async fn f04_two_nodes_counting_on_each_other_are_not_both_removed() {
     let mut fixture = Fixture::new().await;
     let chunk = fixture.put_on("/f", &[1, 2]).await;
     let namespace = &fixture.namespace;
@@ -361,7 +364,7 @@ async fn of_two_nodes_that_rely_on_each_other_only_one_is_removed() {
     let seen_by = |lost| except(&[lost], Contact::Lost);
     let first = namespace.holdings(scope, NodeId(1), &seen_by(1)).await.unwrap();
     let second = namespace.holdings(scope, NodeId(2), &seen_by(2)).await.unwrap();
-    assert_eq!((first.sole, second.sole), (0, 0), "each counts on the other");
+    assert_eq!((first.sole, second.sole), (0, 0), "each counts on the other node");
     assert!(namespace.remove_node(scope, &first).await.unwrap());
     assert!(!namespace.remove_node(scope, &second).await.unwrap(), "the last replica is on it");
     let again = namespace.holdings(scope, NodeId(2), &seen_by(2)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Registrations: which disks are the node, and which only look like it.
+//! Registrations: which disks are those of a node, and which are old images or clones.
 
 use dfs_types::{ErrorCode, NodeState, Scope};
 
@@ -7,20 +7,20 @@ use super::*;
 const NEW: NodeId = NodeId(50);
 
 #[tokio::test]
-async fn a_node_registers_confirms_and_comes_back() {
+async fn node_registers_confirms_and_returns() {
     let fixture = Fixture::new().await;
     let namespace = &fixture.namespace;
     let first = namespace.register(Scope::internal(), &registration(NEW, 0), false).await.unwrap();
     assert_eq!((first.number.0, first.state), (1, NodeState::Joining));
     assert_eq!(first.key, namespace.keys().receipt(NEW, first.number));
-    // It ended before it wrote the number.
+    // It stopped before it wrote the number.
     let second = namespace.register(Scope::internal(), &registration(NEW, 0), false).await.unwrap();
     let early = namespace.confirm_registration(Scope::internal(), NEW, first.number).await;
     assert!(matches!(early, Err(Error::NotRegistered { .. })));
     namespace.confirm_registration(Scope::internal(), NEW, second.number).await.unwrap();
     let node = namespace.confirm_registration(Scope::internal(), NEW, second.number).await.unwrap();
     assert_eq!(node.confirmed, second.number);
-    // It wrote the third number, but ended before its first heartbeat.
+    // It wrote the third number, but stopped before its first heartbeat.
     let third = namespace
         .register(Scope::internal(), &registration(NEW, second.number.0), true)
         .await
@@ -38,12 +38,12 @@ async fn a_node_registers_confirms_and_comes_back() {
 }
 
 #[tokio::test]
-async fn an_old_image_and_the_second_of_two_replicas_are_refused() {
+async fn old_images_and_cloned_disks_are_refused() {
     let fixture = Fixture::new().await;
     let namespace = &fixture.namespace;
     let one = namespace.register(Scope::internal(), &registration(NEW, 0), true).await.unwrap();
     namespace.confirm_registration(Scope::internal(), NEW, one.number).await.unwrap();
-    // Two equal disks come at the same time: at most one of them goes on.
+    // Two clones register at the same time: at most one of them is confirmed.
     let a = namespace
         .register(Scope::internal(), &registration(NEW, one.number.0), true)
         .await
@@ -62,16 +62,16 @@ async fn an_old_image_and_the_second_of_two_replicas_are_refused() {
     assert_eq!(code(unknown), ErrorCode::NotFound);
 }
 
-/// F3: two registrations in flight, of which the reply to the second is lost.
+/// F3: two registrations in flight; the reply to the second is lost.
 #[tokio::test]
-async fn a_lost_reply_of_a_registration_does_not_lock_the_node_out() {
+async fn f03_lost_registration_reply_does_not_lock_the_node_out() {
     let fixture = Fixture::new().await;
     let (namespace, scope) = (&fixture.namespace, Scope::internal());
     let one = namespace.register(scope, &registration(NEW, 0), true).await.unwrap();
     namespace.confirm_registration(scope, NEW, one.number).await.unwrap();
     let first = namespace.register(scope, &registration(NEW, one.number.0), true).await.unwrap();
     let second = namespace.register(scope, &registration(NEW, one.number.0), true).await.unwrap();
-    // The disks have the number of the first by now, and the cluster expects that of the second.
+    // By now the disks have the first number, and the cluster expects the second.
     let early = namespace.confirm_registration(scope, NEW, first.number).await;
     assert!(matches!(early, Err(Error::NotRegistered { .. })));
     let third = namespace.register(scope, &registration(NEW, first.number.0), true).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_lost_reply_of_a_registration_does_not_lock_the_node_out() {
 }
 
 #[tokio::test]
-async fn disks_of_another_cluster_and_removed_nodes_are_refused() {
+async fn foreign_disks_and_removed_nodes_are_refused() {
     let fixture = Fixture::new().await;
     let namespace = &fixture.namespace;
     let ours = namespace.identity();
@@ -116,7 +116,7 @@ async fn disks_of_another_cluster_and_removed_nodes_are_refused() {
 }
 
 #[tokio::test]
-async fn the_replication_factor_is_set_within_its_bounds() {
+async fn replication_factor_is_bounded() {
     let fixture = Fixture::new().await;
     for (factor, min_write) in [(0, None), (17, None), (3, Some(4)), (3, Some(0))] {
         let set = fixture
@@ -135,13 +135,13 @@ async fn the_replication_factor_is_set_within_its_bounds() {
 }
 
 #[tokio::test]
-async fn a_node_keeps_the_secret_it_first_registered_with() {
+async fn node_secret_is_fixed_by_the_first_registration() {
     let fixture = Fixture::new().await;
     let namespace = &fixture.namespace;
     let own = registration(NEW, 0);
     let first = namespace.register(Scope::internal(), &own, true).await.unwrap();
     let secret = dfs_types::NodeSecret::from_slice(&[9; 32]).unwrap();
-    // Before the first heartbeat as well as after it.
+    // Both before and after the first heartbeat.
     let foreign = Registration { secret, ..own.clone() };
     let refused = namespace.register(Scope::internal(), &foreign, true).await.unwrap_err();
     assert!(matches!(refused, Error::WrongNodeSecret(NEW)), "{refused}");

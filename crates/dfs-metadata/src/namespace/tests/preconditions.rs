@@ -1,4 +1,4 @@
-//! Preconditions, and names that are exchanged.
+//! Preconditions and exchanges.
 
 use dfs_types::{ErrorCode, InodeId, Precondition};
 use proptest::prelude::*;
@@ -29,7 +29,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_put_replaces_only_what_its_precondition_names() {
+async fn put_replaces_only_what_its_precondition_names() {
     let fixture = Fixture::new().await;
     let absent = Precondition::Absent;
     let first = fixture.put_if("/f", absent).await.unwrap();
@@ -41,12 +41,12 @@ async fn a_put_replaces_only_what_its_precondition_names() {
 }
 
 #[tokio::test]
-async fn a_delete_takes_only_what_its_precondition_names() {
+async fn delete_removes_only_what_its_precondition_names() {
     let fixture = Fixture::new().await;
     fixture.mkdir("/d").await.unwrap();
     let empty = fixture.stat("/d").await.unwrap();
     fixture.put("/d/f", 1).await.unwrap();
-    // Another entry is another state of the directory.
+    // A new entry changes the state of the directory.
     assert_eq!(code(fixture.delete_if("/d", is(&empty)).await), ErrorCode::Stale);
     let any_state = Precondition::Inode { inode: InodeId(1), change: None };
     assert_eq!(code(fixture.delete_if("/d", any_state).await), ErrorCode::Stale);
@@ -58,7 +58,7 @@ async fn a_delete_takes_only_what_its_precondition_names() {
 }
 
 #[tokio::test]
-async fn an_exchange_swaps_names_of_any_kind() {
+async fn exchange_swaps_names_of_any_kind() {
     let fixture = Fixture::new().await;
     for at in ["/a", "/a/x", "/b", "/b/y"] {
         fixture.mkdir(at).await.unwrap();
@@ -69,7 +69,7 @@ async fn an_exchange_swaps_names_of_any_kind() {
     fixture.exchange("/a/x", "/b/y").await.unwrap();
     assert_eq!(fixture.stat("/a/x").await.unwrap().inode, y);
     assert_eq!(fixture.stat("/b/y").await.unwrap().inode, x);
-    // What is not empty, and of another kind.
+    // A directory that is not empty, and a file.
     fixture.exchange("/a", "/f").await.unwrap();
     assert_eq!(fixture.stat("/a").await.unwrap().inode, file);
     assert_eq!(fixture.stat("/f/x").await.unwrap().inode, y);
@@ -85,10 +85,10 @@ async fn an_exchange_swaps_names_of_any_kind() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is moved and exchanged, also by children of directories that were deleted, each
-    /// directory leads up to the root or to one that was deleted.
+    /// Whatever is moved and exchanged, also by children of deleted directories, each directory
+    /// leads up to the root or to a deleted one.
     #[test]
-    fn no_exchange_makes_a_cycle(
+    fn exchanges_never_form_a_cycle(
         steps in prop::collection::vec((0_u8..8, 0_usize..6, 0_usize..5, 0_usize..6, 0_usize..5), 1..60)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -102,7 +102,7 @@ proptest! {
             for (action, one, from, other, to) in steps {
                 let from = Target::child(directories[one], &name(from));
                 let to = Target::child(directories[other], &name(to));
-                // Refusals are part of it.
+                // Calls may be refused.
                 if action == 7 {
                     let request =
                         Delete { target: from, recursive: true, now: false, precondition: None };
@@ -113,7 +113,7 @@ proptest! {
                 }
                 for directory in &directories {
                     let tx = fixture.namespace.begin().await.unwrap();
-                    // Fails when it does not end.
+                    // Fails if the walk does not end.
                     tx.lies_within(*directory, InodeId(u64::MAX)).await.unwrap();
                 }
             }

@@ -1,11 +1,11 @@
-//! Space comes back, and only what nothing refers to.
+//! The reaper frees space, and only of what nothing refers to.
 
 use dfs_types::{ErrorCode, LeaseEpoch, Scope};
 
 use super::*;
 
 #[tokio::test]
-async fn a_tree_is_taken_apart_to_the_last_key() {
+async fn deleted_tree_is_reaped_to_the_last_key() {
     let fixture = Fixture::new().await;
     let before = [fixture.count("d/").await, fixture.count("i/").await, fixture.count("t/").await];
     fixture.mkdir("/a").await.unwrap();
@@ -30,7 +30,7 @@ async fn a_tree_is_taken_apart_to_the_last_key() {
 }
 
 #[tokio::test]
-async fn a_full_disk_shortens_the_time_in_which_things_are_restored() {
+async fn pressure_reaps_what_could_still_be_restored() {
     let fixture = Fixture::new().await;
     fixture.put("/f", CHUNK).await.unwrap();
     fixture.delete("/f", false, false).await.unwrap();
@@ -44,7 +44,7 @@ async fn a_full_disk_shortens_the_time_in_which_things_are_restored() {
 }
 
 #[tokio::test]
-async fn what_is_put_into_a_deleted_directory_is_refused_or_reaped_with_it() {
+async fn put_into_deleted_directory_is_refused_or_reaped_with_it() {
     let fixture = Fixture::new().await;
     fixture.mkdir("/a").await.unwrap();
     fixture.mkdir("/a/b").await.unwrap();
@@ -58,7 +58,7 @@ async fn what_is_put_into_a_deleted_directory_is_refused_or_reaped_with_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_reaped_by_who_lost_the_lease() {
+async fn nothing_is_reaped_without_the_lease() {
     let fixture = Fixture::new().await;
     fixture.put("/f", CHUNK).await.unwrap();
     fixture.delete("/f", false, true).await.unwrap();

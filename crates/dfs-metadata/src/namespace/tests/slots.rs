@@ -1,4 +1,4 @@
-//! What a repeat of a call meets once answers are swept, whatever the clocks say.
+//! Repeated calls after kept answers were swept, under wrong clocks.
 
 use dfs_types::ErrorCode;
 
@@ -10,20 +10,20 @@ use crate::records::answer::Answer;
 const DAY: Duration = Duration::from_hours(24);
 
 impl Fixture {
-    /// The first call of a client that begins now.
+    /// Returns the first call of a client that starts now.
     fn first_call(&self) -> Repeat {
         let client = ClientId::new(self.clock.now(), &*self.random());
         Repeat { slot: Slot { client, slot: 0, sequence: 1 }, body: Sha256([1; 32]) }
     }
 
-    /// `rm /f`, as a client of its own.
+    /// Runs `rm /f` as a client of its own.
     async fn remove(&self, repeat: &Repeat) -> Result<(), Error> {
         let request =
             Delete { target: path("/f"), recursive: false, now: true, precondition: None };
         self.namespace.delete(Scope::internal(), &request, Some(repeat)).await.map(|_| ())
     }
 
-    /// Creates an empty file, as a client of its own.
+    /// Creates an empty file as a client of its own.
     async fn create(&self, at: &str, repeat: &Repeat) -> Result<FileStat, Error> {
         let confirm = self.confirm_of(&self.plan(at, 0).await?);
         self.namespace.confirm(Scope::internal(), &confirm, Some(repeat)).await
@@ -34,9 +34,9 @@ impl Fixture {
     }
 }
 
-/// F7: the clock of the coordinator that sweeps is a day ahead for a moment.
+/// F7: the clock of the sweeping coordinator is a day ahead for a moment.
 #[tokio::test]
-async fn repeated_delete_spares_the_new_file_although_the_clock_was_a_day_ahead() {
+async fn f07_repeated_delete_spares_the_new_file_despite_a_fast_sweeper_clock() {
     let fixture = Fixture::new().await;
     fixture.put("/f", CHUNK).await.unwrap();
     let remove = fixture.first_call();
@@ -46,14 +46,14 @@ async fn repeated_delete_spares_the_new_file_although_the_clock_was_a_day_ahead(
     fixture.clock.advance(DAY + HOUR);
     fixture.sweep().await;
     fixture.clock.set(right);
-    // The answer was lost, so the client asks again.
+    // The reply was lost, so the client repeats the call.
     fixture.remove(&remove).await.unwrap();
     fixture.stat("/f").await.unwrap();
 }
 
-/// The same with a client whose own clock is just as far ahead.
+/// F7, with a client whose own clock is just as far ahead.
 #[tokio::test]
-async fn repeated_delete_spares_the_new_file_although_several_clocks_were_ahead() {
+async fn f07_repeated_delete_spares_the_new_file_despite_several_fast_clocks() {
     let fixture = Fixture::new().await;
     fixture.put("/f", CHUNK).await.unwrap();
     let remove = fixture.first_call();
@@ -69,7 +69,7 @@ async fn repeated_delete_spares_the_new_file_although_several_clocks_were_ahead(
 }
 
 #[tokio::test]
-async fn old_clients_are_refused_once_their_answers_are_forgotten() {
+async fn old_clients_are_refused_once_their_answers_are_swept() {
     let fixture = Fixture::new().await;
     fixture.put("/f", CHUNK).await.unwrap();
     let remove = fixture.first_call();
@@ -79,26 +79,26 @@ async fn old_clients_are_refused_once_their_answers_are_forgotten() {
     let later = fixture.first_call();
     fixture.create("/f", &later).await.unwrap();
     fixture.sweep().await;
-    assert_eq!(fixture.count("r/").await, before + 1, "nobody is a day old");
+    assert_eq!(fixture.count("r/").await, before + 1, "no client is a day old");
 
     fixture.clock.advance(DAY * 3 / 4);
-    // Only the clock says so: no call shows that time has passed.
+    // Only this process's clock says so: no other call shows that time has passed.
     fixture.sweep().await;
     assert_eq!(fixture.count("r/").await, before + 1);
 
     let newest = fixture.first_call();
     fixture.create("/g", &newest).await.unwrap();
     fixture.sweep().await;
-    assert_eq!(fixture.count("r/").await, 2, "of the two clients that are younger");
+    assert_eq!(fixture.count("r/").await, 2, "those of the two younger clients");
     assert_eq!(code(fixture.remove(&remove).await), ErrorCode::Stale);
     let other = Repeat { slot: Slot { sequence: 2, ..remove.slot }, ..remove };
-    assert_eq!(code(fixture.remove(&other).await), ErrorCode::Stale, "not only repeats");
+    assert_eq!(code(fixture.remove(&other).await), ErrorCode::Stale, "new calls are refused, too");
     fixture.create("/g", &newest).await.unwrap();
     fixture.stat("/f").await.unwrap();
 }
 
 #[tokio::test]
-async fn a_call_that_was_held_up_while_its_client_was_forgotten_is_not_carried_out() {
+async fn delayed_call_of_a_forgotten_client_is_refused() {
     let fixture = Fixture::new().await;
     fixture.put("/f", CHUNK).await.unwrap();
     let remove = fixture.first_call();

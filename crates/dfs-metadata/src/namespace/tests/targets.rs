@@ -34,7 +34,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn a_child_and_an_inode_are_what_the_path_is() {
+async fn child_and_inode_targets_equal_the_path() {
     let fixture = Fixture::new().await;
     let d = fixture.mkdir("/d").await.unwrap().inode;
     let made = fixture.make(child(d, "e")).await.unwrap();
@@ -55,7 +55,7 @@ async fn a_child_and_an_inode_are_what_the_path_is() {
 }
 
 #[tokio::test]
-async fn a_symlink_at_a_child_stands_for_itself() {
+async fn child_target_does_not_follow_symlinks() {
     let fixture = Fixture::new().await;
     fixture.mkdir("/d").await.unwrap();
     let link = fixture.symlink("/l", "d").await.unwrap();
@@ -68,7 +68,7 @@ async fn a_symlink_at_a_child_stands_for_itself() {
 }
 
 #[tokio::test]
-async fn a_call_about_a_name_refuses_an_inode() {
+async fn calls_that_need_a_name_refuse_inode_targets() {
     let fixture = Fixture::new().await;
     let d = fixture.mkdir("/d").await.unwrap().inode;
     assert_eq!(code(fixture.delete_target(d.into()).await), ErrorCode::InvalidArgument);
@@ -78,7 +78,7 @@ async fn a_call_about_a_name_refuses_an_inode() {
 }
 
 #[tokio::test]
-async fn an_unlinked_inode_is_readable_until_it_is_reaped_and_its_directory_takes_nothing() {
+async fn unlinked_inode_is_readable_until_reaped() {
     let fixture = Fixture::new().await;
     let d = fixture.mkdir("/d").await.unwrap().inode;
     let file = fixture.put("/d/f", 5).await.unwrap().inode;
@@ -94,10 +94,10 @@ async fn an_unlinked_inode_is_readable_until_it_is_reaped_and_its_directory_take
     assert_eq!(code(fixture.open_range(file.into(), 0, 0).await), ErrorCode::Stale);
 }
 
-/// With children of deleted directories as places, also what is not below the root can be part of a
-/// cycle.
+/// With children of deleted directories as targets, directories outside the root can form a cycle,
+/// too.
 #[tokio::test]
-async fn nothing_is_restored_into_itself() {
+async fn undelete_into_itself_is_refused() {
     let fixture = Fixture::new().await;
     let a = fixture.mkdir("/a").await.unwrap().inode;
     let b = fixture.mkdir("/a/b").await.unwrap().inode;
@@ -107,7 +107,7 @@ async fn nothing_is_restored_into_itself() {
     let into_itself = undelete(child(b, "x"));
     let restored = fixture.namespace.undelete(Scope::internal(), &into_itself, None).await;
     assert_eq!(code(restored), ErrorCode::WouldCycle);
-    // The same by way of a directory that was moved into it meanwhile.
+    // The same through a directory that was moved into it.
     fixture.rename_targets(path("/c"), child(b, "c")).await.unwrap();
     let c = fixture.stat_of(&child(b, "c")).await.unwrap().inode;
     let through_another = undelete(child(c, "x"));
@@ -120,7 +120,7 @@ async fn nothing_is_restored_into_itself() {
 }
 
 #[tokio::test]
-async fn the_change_of_an_inode_tells_its_states_apart() {
+async fn change_differs_between_inode_states() {
     let fixture = Fixture::new().await;
     let change = async |at: &str| fixture.stat(at).await.unwrap().change;
     let made = fixture.mkdir("/d").await.unwrap();
@@ -146,12 +146,12 @@ async fn the_change_of_an_inode_tells_its_states_apart() {
     assert!(changed.change > file.change);
     assert_eq!(changed.change, change("/d/f").await);
     assert_eq!(again().await.unwrap(), changed, "a repeat gets the same change");
-    assert_eq!(change("/d").await, with_entry, "only its entries and attributes are a directory's");
+    assert_eq!(change("/d").await, with_entry, "a change below does not change a directory");
 
     let listed =
         fixture.namespace.list_directory(Scope::internal(), &path("/d"), None, 10).await.unwrap();
     assert_eq!(listed.entries[0].stat, fixture.stat("/d/f").await.unwrap());
     fixture.rename("/d/f", "/f").await.unwrap();
-    assert_eq!(change("/f").await, changed.change, "a rename changes the names alone");
+    assert_eq!(change("/f").await, changed.change, "a rename does not change the inode");
     assert_ne!(changed.change, Change::default());
 }

@@ -1,4 +1,4 @@
-//! F1: a record that cannot be read stops nothing but what is about itself.
+//! F1: an unreadable record stops only what depends on it.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +27,7 @@ fn all_heard() -> Liveness {
 }
 
 #[tokio::test]
-async fn an_unreadable_chunk_record_is_named_and_never_makes_an_answer_safe() {
+async fn unreadable_chunk_record_blocks_safe_to_stop() {
     let fixture = Fixture::new().await;
     let (namespace, scope) = (&fixture.namespace, Scope::internal());
     for file in ["/a", "/b", "/c"] {
@@ -52,7 +52,7 @@ async fn an_unreadable_chunk_record_is_named_and_never_makes_an_answer_safe() {
 }
 
 #[tokio::test]
-async fn unreadable_records_keep_no_other_from_being_reaped_and_go_with_their_files() {
+async fn unreadable_records_do_not_block_the_reaper() {
     let fixture = Fixture::new().await;
     let (namespace, scope) = (&fixture.namespace, Scope::internal());
     for file in ["/a", "/b", "/c"] {
@@ -60,7 +60,7 @@ async fn unreadable_records_keep_no_other_from_being_reaped_and_go_with_their_fi
     }
     let damaged = fixture.chunk_of("/b").await;
     fixture.damage(&ChunkKey::record(damaged)).await;
-    // Something unlinked that nobody can read comes before all others.
+    // An unreadable record of `o/` sorts before all others.
     let unknown = keys::unlinked(Timestamp::from_millis(0), InodeId(999));
     fixture.damage(&unknown).await;
     for file in ["/a", "/b", "/c"] {
@@ -72,7 +72,7 @@ async fn unreadable_records_keep_no_other_from_being_reaped_and_go_with_their_fi
     let named: Vec<_> = reaped.unreadable.iter().map(|found| found.key.clone()).collect();
     assert_eq!(named, [keys::show(&unknown)]);
     assert_eq!((fixture.count("k/").await, fixture.count("w/d/").await), (2, 2));
-    // The sweep goes past one, too.
+    // The sweep continues after one, too.
     let (chunk, _) = namespace.scan_chunks(scope, None, 10).await.unwrap().chunks[0].clone();
     fixture.damage(&ChunkKey::record(chunk)).await;
     let later = fixture.clock.now().plus(Duration::from_millis(1));
@@ -83,5 +83,5 @@ async fn unreadable_records_keep_no_other_from_being_reaped_and_go_with_their_fi
         namespace.forget_replicas(scope, chunk, &replicas, None).await.unwrap();
     }
     namespace.sweep_tombstones(scope, None, 10, None).await.unwrap();
-    assert_eq!(fixture.count("k/").await, 1, "the one that cannot be read stays");
+    assert_eq!(fixture.count("k/").await, 1, "the unreadable one stays");
 }

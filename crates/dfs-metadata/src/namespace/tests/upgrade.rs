@@ -19,14 +19,14 @@ fn coordinator(id: u128, level: Level) -> Coordinator {
     Coordinator { id: CoordinatorId(id), level, seen: 0, address, version }
 }
 
-/// A store that two releases run on.
+/// A store used by two releases.
 struct Cluster {
     fixture: Fixture,
     engine: Arc<dyn Engine>,
 }
 
 impl Cluster {
-    /// Four datanodes that read `level`.
+    /// Adds four datanodes that read `level`.
     async fn with_nodes(level: Level) -> Self {
         let fixture = Fixture::new().await;
         let engine: Arc<dyn Engine> = fixture.engine.clone();
@@ -52,7 +52,7 @@ impl Cluster {
 
     async fn register(&self, node: NodeId, level: Level) -> Result<Registered, Error> {
         let scope = Scope::internal();
-        // A coordinator that is up to date.
+        // A coordinator of the newer release.
         let namespace = self.open(NEW).await?;
         let number = namespace.node(scope, node).await?.unwrap().confirmed.0;
         let request = Registration { level, ..registration(node, number) };
@@ -65,7 +65,7 @@ impl Cluster {
         self.open(NEW).await.unwrap().upgrade_status(Scope::internal()).await.unwrap()
     }
 
-    /// Written and least level.
+    /// Returns the written and the least level.
     async fn levels(&self) -> (Level, Level) {
         let status = self.status().await;
         (status.written, status.least)
@@ -78,12 +78,12 @@ async fn step(namespace: &Namespace) -> Result<UpgradeStep, Error> {
     namespace.step_upgrade(scope, &mut sightings, Instant::now(), None, None).await
 }
 
-/// Steps until there is nothing to do, and returns how many steps changed something.
+/// Steps until nothing is left to do, and returns how many steps changed something.
 async fn settle(namespace: &Namespace) -> Result<u32, Error> {
     let mut steps = 0;
     while step(namespace).await? == UpgradeStep::Changed {
         steps += 1;
-        assert!(steps < 10, "it never ends");
+        assert!(steps < 10, "the steps never end");
     }
     Ok(steps)
 }
@@ -95,15 +95,15 @@ async fn mkdir(namespace: &Namespace, at: &str) -> Result<FileStat, Error> {
 }
 
 #[tokio::test]
-async fn the_level_is_raised_once_every_member_reads_it() {
+async fn level_is_raised_once_every_member_reads_it() {
     let scope = Scope::internal();
     let cluster = Cluster::with_nodes(OLD).await;
     let old = cluster.open(OLD).await.unwrap();
     let new = cluster.open(NEW).await.unwrap();
     old.enter_coordinator(scope, &coordinator(1, OLD)).await.unwrap();
     new.enter_coordinator(scope, &coordinator(2, NEW)).await.unwrap();
-    assert_eq!(settle(&new).await.unwrap(), 0, "nobody asked");
-    // The older release knows of nothing newer.
+    assert_eq!(settle(&new).await.unwrap(), 0, "no level was requested");
+    // The older release knows no newer level.
     assert_eq!(old.finalize_upgrade(scope).await.unwrap().wanted, OLD);
 
     assert_eq!(new.finalize_upgrade(scope).await.unwrap().wanted, NEW);
@@ -113,7 +113,7 @@ async fn the_level_is_raised_once_every_member_reads_it() {
     assert_eq!(status.blocked_by.len(), 5, "{status:?}");
     assert!(status.blocked_by[0].contains("at c1:7070 (release 0.1, level 1)"), "{status:?}");
 
-    // The members follow, one after the other. Those that were removed do not count.
+    // The members upgrade one by one. Removed ones do not count.
     old.leave_coordinators(scope, CoordinatorId(1)).await.unwrap();
     for node in 1..=3 {
         cluster.register(NodeId(node), NEW).await.unwrap();
@@ -124,7 +124,7 @@ async fn the_level_is_raised_once_every_member_reads_it() {
     assert_eq!(cluster.levels().await, (NEW, NEW));
     assert_eq!(cluster.status().await.blocked_by, [""; 0]);
 
-    // The older release neither starts nor goes on, and changes nothing.
+    // The older release can neither start nor continue, and changes nothing.
     let started = cluster.open(OLD).await;
     assert!(matches!(started, Err(Error::ReleaseTooOld { level: OLD, needed: NEW })));
     let before = cluster.engine.snapshot().await.unwrap().revision();
@@ -137,15 +137,15 @@ async fn the_level_is_raised_once_every_member_reads_it() {
 }
 
 #[tokio::test]
-async fn a_start_between_the_steps_is_refused_or_seen() {
+async fn start_between_steps_is_refused_or_noticed() {
     let scope = Scope::internal();
     let cluster = Cluster::with_nodes(NEW).await;
     let old = cluster.open(OLD).await.unwrap();
     let new = cluster.open(NEW).await.unwrap();
-    // One that is in before the door closes keeps it open, and goes on.
+    // A member that joined before `least` was raised keeps the level down, and continues to run.
     new.finalize_upgrade(scope).await.unwrap();
     step(&new).await.unwrap();
-    assert_eq!(cluster.levels().await, (OLD, NEW), "the door is closed");
+    assert_eq!(cluster.levels().await, (OLD, NEW), "older releases cannot join");
     let late = old.enter_coordinator(scope, &coordinator(1, OLD)).await;
     assert_eq!(code(late), ErrorCode::UnsupportedVersion);
     assert_eq!(code(cluster.open(OLD).await.map(drop)), ErrorCode::UnsupportedVersion);
@@ -157,13 +157,13 @@ async fn a_start_between_the_steps_is_refused_or_seen() {
 }
 
 #[tokio::test]
-async fn a_member_that_came_in_before_the_door_closed_opens_it_again() {
+async fn older_member_that_just_joined_takes_least_back() {
     let scope = Scope::internal();
     let cluster = Cluster::with_nodes(NEW).await;
     let old = cluster.open(OLD).await.unwrap();
     let new = cluster.open(NEW).await.unwrap();
     new.finalize_upgrade(scope).await.unwrap();
-    // Another holder of the lease closed the door, just after the member came.
+    // Another holder of the lease raised `least` just after the member joined.
     old.enter_coordinator(scope, &coordinator(1, OLD)).await.unwrap();
     let closed = crate::records::format::StoreFormat { written: OLD, least: NEW };
     let value = crate::codec::Record::encode(&closed, OLD);
@@ -173,7 +173,7 @@ async fn a_member_that_came_in_before_the_door_closed_opens_it_again() {
         .commit_batch(vec![Commit { conditions: vec![], writes: vec![write] }])
         .await
         .unwrap();
-    // It runs on: renewing its entry is no start.
+    // It continues to run: renewing an entry is not joining.
     old.enter_coordinator(scope, &coordinator(1, OLD)).await.unwrap();
     assert_eq!(settle(&new).await.unwrap(), 1);
     let status = cluster.status().await;
@@ -182,7 +182,7 @@ async fn a_member_that_came_in_before_the_door_closed_opens_it_again() {
     mkdir(&old, "/d").await.unwrap();
 }
 
-/// An engine whose process is killed at one of its commits, before or after that took place.
+/// An engine whose process is killed at one of its commits, before or after it takes effect.
 struct Killed {
     inner: Arc<dyn Engine>,
     commits_left: AtomicU64,
@@ -209,7 +209,7 @@ impl ForwardingEngine for Killed {
 }
 
 #[tokio::test]
-async fn a_crash_at_each_step_of_the_raising_is_finished_or_undone() {
+async fn crash_at_any_step_is_completed_or_undone() {
     let scope = Scope::internal();
     for commits_left in 0..3 {
         for is_lost_reply in [false, true] {
@@ -243,7 +243,7 @@ async fn a_crash_at_each_step_of_the_raising_is_finished_or_undone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coordinator_that_does_not_renew_its_entry_is_dropped_and_does_no_harm() {
+async fn silent_coordinator_is_dropped_and_cannot_write_late() {
     let scope = Scope::internal();
     let cluster = Cluster::with_nodes(NEW).await;
     let frozen = cluster.open(OLD).await.unwrap();
@@ -269,10 +269,10 @@ async fn a_coordinator_that_does_not_renew_its_entry_is_dropped_and_does_no_harm
     assert_eq!(code(renewed), ErrorCode::UnsupportedVersion);
 }
 
-/// Load through two coordinators while the level is raised: nothing is lost, and no commit writes
-/// another level than the one that holds at its revision.
+/// Load through two coordinators while the level is raised: nothing is lost, and each commit writes
+/// the level that holds at its revision.
 #[tokio::test]
-async fn the_level_is_raised_under_load_without_a_late_commit() {
+async fn level_is_raised_under_load_without_a_late_commit() {
     let scope = Scope::internal();
     let cluster = Cluster::with_nodes(NEW).await;
     let made = Arc::new(AtomicU64::new(0));
@@ -323,7 +323,7 @@ async fn the_level_is_raised_under_load_without_a_late_commit() {
 }
 
 #[tokio::test]
-async fn a_store_of_a_build_before_the_first_release_is_refused_by_name() {
+async fn prerelease_store_is_refused_by_name() {
     let fixture = Fixture::new().await;
     let write = Write::Delete(keys::FORMAT);
     fixture

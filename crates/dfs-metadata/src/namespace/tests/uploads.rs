@@ -1,11 +1,11 @@
-//! Plans, stages, confirms, and those who lie about them.
+//! Plans, stages and confirms, valid and forged.
 
 use dfs_types::{ChunkId, ErrorCode, InodeId, NodeState, Precondition, Scope};
 
 use super::*;
 
 #[tokio::test]
-async fn a_file_appears_whole_with_its_chunks() {
+async fn file_appears_whole_with_its_chunks() {
     let fixture = Fixture::new().await;
     for (name, chunks) in [("/none", 0), ("/one", 1), ("/few", 5), ("/many", 130)] {
         let size = chunks * CHUNK - u64::from(chunks > 1) * 100;
@@ -34,7 +34,7 @@ async fn a_file_appears_whole_with_its_chunks() {
             fixture.namespace.confirm(Scope::internal(), &confirm, Some(&repeat)).await.unwrap();
         assert_eq!((stat.size, stat.attributes.mode), (size, 0o640));
         assert_eq!(fixture.stat(name).await.unwrap(), stat);
-        // Again, with and without what makes a repeat known.
+        // A repeat, with and without its slot.
         assert_eq!(
             fixture.namespace.confirm(Scope::internal(), &confirm, Some(&repeat)).await.unwrap(),
             stat
@@ -55,7 +55,7 @@ async fn a_file_appears_whole_with_its_chunks() {
 }
 
 #[tokio::test]
-async fn ranges_name_only_the_extents_they_touch() {
+async fn range_returns_only_the_extents_it_touches() {
     let fixture = Fixture::new().await;
     fixture.put("/f", 10 * CHUNK).await.unwrap();
     for (offset, length, wanted) in [
@@ -80,7 +80,7 @@ async fn ranges_name_only_the_extents_they_touch() {
 }
 
 #[tokio::test]
-async fn the_later_of_two_writers_wins_and_the_older_file_is_read_to_its_end() {
+async fn last_writer_wins_and_open_file_stays_readable() {
     let fixture = Fixture::new().await;
     let old = fixture.put("/f", CHUNK).await.unwrap();
     let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
@@ -101,7 +101,7 @@ async fn the_later_of_two_writers_wins_and_the_older_file_is_read_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_file_follows_its_directory_and_not_the_path() {
+async fn confirm_follows_the_directory_not_the_path() {
     let fixture = Fixture::new().await;
     fixture.mkdir("/a").await.unwrap();
     let plan = fixture.plan("/a/f", CHUNK).await.unwrap();
@@ -118,7 +118,7 @@ async fn a_file_follows_its_directory_and_not_the_path() {
 }
 
 #[tokio::test]
-async fn a_name_that_became_a_directory_is_not_replaced() {
+async fn confirm_does_not_replace_a_directory() {
     let fixture = Fixture::new().await;
     assert_eq!(code(fixture.plan("/", 1).await), ErrorCode::IsADirectory);
     let plan = fixture.plan("/f", CHUNK).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_name_that_became_a_directory_is_not_replaced() {
 }
 
 #[tokio::test]
-async fn nothing_deleted_comes_back_by_a_repeat() {
+async fn repeated_confirm_does_not_restore_a_deleted_file() {
     let fixture = Fixture::new().await;
     for chunks in [1, 130] {
         let mut plan = fixture.plan("/f", 60 * CHUNK).await.unwrap();
@@ -154,7 +154,7 @@ async fn nothing_deleted_comes_back_by_a_repeat() {
             code(fixture.namespace.confirm(Scope::internal(), &confirm, None).await),
             ErrorCode::Stale
         );
-        // Also when the tombstones are gone, as they lie below the floor.
+        // Also once the tombstones are gone, being below the floor.
         for (chunk, record) in
             fixture.namespace.scan_chunks(Scope::internal(), None, 1_000).await.unwrap().chunks
         {
@@ -185,7 +185,7 @@ async fn nothing_deleted_comes_back_by_a_repeat() {
         );
         fixture.clock.advance(Duration::from_millis(5));
         assert_eq!((fixture.count("d/").await, fixture.count("k/").await), (0, 0));
-        // A stage that was refused leaves nothing that is not given up in time.
+        // A refused stage leaves nothing that does not expire.
         fixture.clock.advance(HOUR * 2);
         let limits = ReapLimits { items: 10, pressure: false };
         fixture.namespace.reap_uploads(Scope::internal(), &limits, None).await.unwrap();
@@ -194,7 +194,7 @@ async fn nothing_deleted_comes_back_by_a_repeat() {
 }
 
 #[tokio::test]
-async fn lies_about_chunks_are_refused() {
+async fn forged_chunks_and_receipts_are_refused() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
     let other = fixture.plan("/g", 2 * CHUNK).await.unwrap();
@@ -266,7 +266,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn tokens_expire_unless_something_is_staged() {
+async fn tokens_expire_unless_chunks_are_staged() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", 3 * CHUNK).await.unwrap();
     let confirm = fixture.confirm_of(&plan);
@@ -288,7 +288,7 @@ async fn tokens_expire_unless_something_is_staged() {
     let page =
         fixture.namespace.next_page(Scope::internal(), &next, &fixture.placement()).await.unwrap();
     assert!(page.expires > fixture.clock.now());
-    // Given up: nothing can be staged any more, and all of it goes.
+    // Abandoned: nothing can be staged any more, and all of it is reaped.
     let token = std::slice::from_ref(&staged.token);
     fixture.namespace.abort(Scope::internal(), token, &[]).await.unwrap();
     let limits = ReapLimits { items: 10, pressure: false };
@@ -301,7 +301,7 @@ async fn tokens_expire_unless_something_is_staged() {
 }
 
 #[tokio::test]
-async fn a_chunk_is_planned_anew_under_another_id_and_without_the_nodes_to_avoid() {
+async fn replan_uses_a_new_id_and_avoids_nodes() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
     let old = &plan.chunks[1];
@@ -327,7 +327,7 @@ async fn a_chunk_is_planned_anew_under_another_id_and_without_the_nodes_to_avoid
 }
 
 #[tokio::test]
-async fn too_few_nodes_and_too_little_room_are_told_apart() {
+async fn too_few_nodes_differs_from_too_little_space() {
     let mut fixture = Fixture::new().await;
     for candidate in &mut fixture.candidates[1..] {
         candidate.free = 10;
@@ -338,7 +338,7 @@ async fn too_few_nodes_and_too_little_room_are_told_apart() {
 }
 
 #[tokio::test]
-async fn replicas_on_nodes_that_were_removed_do_not_count() {
+async fn replicas_on_removed_nodes_do_not_count() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", CHUNK).await.unwrap();
     fixture
@@ -361,7 +361,7 @@ async fn replicas_on_nodes_that_were_removed_do_not_count() {
 }
 
 #[tokio::test]
-async fn a_chunk_below_the_floor_is_not_brought_in() {
+async fn chunk_below_the_floor_is_refused() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", CHUNK).await.unwrap();
     let later = fixture.clock.now().plus(Duration::from_millis(1));
@@ -378,7 +378,7 @@ async fn a_chunk_below_the_floor_is_not_brought_in() {
 }
 
 #[tokio::test]
-async fn inode_numbers_are_never_given_out_twice() {
+async fn inode_numbers_are_never_reused() {
     let fixture = Fixture::new().await;
     let random: Arc<dyn Random> = Arc::new(SeededRandom::new(5));
     let second = open(&fixture.engine, &fixture.clock, &random, None).await.unwrap();
@@ -390,7 +390,7 @@ async fn inode_numbers_are_never_given_out_twice() {
 }
 
 #[tokio::test]
-async fn concurrent_creates_share_commits_of_the_engine() {
+async fn concurrent_creates_share_engine_commits() {
     let fixture = Fixture::new().await;
     let names: Vec<String> = (0..16).map(|number| format!("/f{number}")).collect();
     let before = fixture.namespace.inner.components.committer.engine_commits();
@@ -403,12 +403,12 @@ async fn concurrent_creates_share_commits_of_the_engine() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_ahead_refuses_nothing_later() {
+async fn clock_that_was_ahead_blocks_no_later_upload() {
     let fixture = Fixture::new().await;
     let ahead = fixture.clock.now().plus(HOUR * 9_000);
     let other = open(&fixture.engine, &fixture.clock, &fixture.random(), None).await.unwrap();
     other.raise_gc_floor(Scope::internal(), ahead, None).await.unwrap();
-    // One that does not know of the floor is refused once, and knows it then.
+    // A coordinator that does not know the floor is refused once, and then knows it.
     assert_eq!(code(fixture.put("/f", CHUNK).await), ErrorCode::Stale);
     fixture.put("/f", CHUNK).await.unwrap();
     let fresh = open(&fixture.engine, &fixture.clock, &fixture.random(), None).await.unwrap();
@@ -417,7 +417,7 @@ async fn a_clock_that_was_ahead_refuses_nothing_later() {
 }
 
 #[tokio::test]
-async fn a_place_in_a_staged_file_has_one_chunk() {
+async fn staged_offset_takes_only_one_chunk() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", 2 * CHUNK).await.unwrap();
     let first = fixture.written(&plan.chunks[0]);
@@ -447,11 +447,11 @@ async fn a_place_in_a_staged_file_has_one_chunk() {
     confirm.chunks.remove(0);
     fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
     assert_eq!(fixture.open("/f").await.unwrap().extents[0].chunk_id, first.chunk);
-    assert_eq!(fixture.count("k/").await, 2, "none is left behind");
+    assert_eq!(fixture.count("k/").await, 2, "no chunk is left behind");
 }
 
 #[tokio::test]
-async fn aborted_upload_gives_back_the_chunks_that_it_names() {
+async fn abort_reaps_the_chunks_it_names() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", 3 * CHUNK).await.unwrap();
     let confirm = fixture.confirm_of(&plan);
@@ -466,7 +466,7 @@ async fn aborted_upload_gives_back_the_chunks_that_it_names() {
         async || fixture.namespace.reap_uploads(Scope::internal(), &limits, None).await.unwrap();
     let reaped = reap().await;
     assert_eq!((reaped.tombstones, reaped.finished), (2, 1));
-    // A confirm that was under way comes too late.
+    // A confirm that was in flight comes too late.
     let late = fixture.namespace.confirm(Scope::internal(), &confirm, None).await;
     assert!(late.is_err(), "{late:?}");
     assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);

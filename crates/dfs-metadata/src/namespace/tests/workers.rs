@@ -21,7 +21,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn pause_and_rate_are_set_apart_and_last() {
+async fn pause_and_rate_are_independent_and_persist() {
     let fixture = Fixture::new().await;
     assert_eq!(fixture.control().await, WorkerControl::default());
     fixture.set(WorkerChange::Rate(Some(7))).await.unwrap();
@@ -37,7 +37,7 @@ async fn pause_and_rate_are_set_apart_and_last() {
 }
 
 #[tokio::test]
-async fn a_pause_ends_by_itself_and_a_wrong_clock_only_shortens_it() {
+async fn pause_expires_and_a_wrong_clock_only_shortens_it() {
     let fixture = Fixture::new().await;
     fixture.set(WorkerChange::Pause(MINUTE)).await.unwrap();
     let control = fixture.control().await;
@@ -53,7 +53,7 @@ async fn a_pause_ends_by_itself_and_a_wrong_clock_only_shortens_it() {
 }
 
 #[tokio::test]
-async fn a_lost_lease_sets_nothing_and_a_damaged_record_is_overwritten() {
+async fn lost_lease_sets_nothing_and_damaged_record_is_replaced() {
     let fixture = Fixture::new().await;
     let fence = Condition::Absent(keys::CLUSTER);
     let change = WorkerChange::Rate(Some(1));

@@ -46,7 +46,7 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn an_xattr_is_set_read_listed_and_removed() {
+async fn xattr_is_set_read_listed_and_removed() {
     let fixture = Fixture::new().await;
     let file = fixture.put("/f", 5).await.unwrap();
     fixture.mkdir("/d").await.unwrap();
@@ -72,7 +72,7 @@ async fn an_xattr_is_set_read_listed_and_removed() {
 }
 
 #[tokio::test]
-async fn a_large_xattr_has_a_record_of_its_own_that_is_reaped_with_its_inode() {
+async fn large_xattr_record_is_reaped_with_its_inode() {
     let fixture = Fixture::new().await;
     fixture.put("/f", 5).await.unwrap();
     fixture.mkdir("/d").await.unwrap();
@@ -84,7 +84,7 @@ async fn a_large_xattr_has_a_record_of_its_own_that_is_reaped_with_its_inode() {
     }
     assert_eq!(fixture.count("y/").await, 2);
     fixture.is_clean().await;
-    // One that has shrunk moves into the record of its inode.
+    // A value that has shrunk moves into the inode record.
     fixture.set_xattr(&set("/f", "user.large", b"small now")).await.unwrap();
     assert_eq!(fixture.count("y/").await, 1);
     fixture.set_xattr(&set("/f", "user.large", &large)).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_large_xattr_has_a_record_of_its_own_that_is_reaped_with_its_inode() {
 }
 
 #[tokio::test]
-async fn the_number_and_the_bytes_of_xattrs_are_bounded() {
+async fn number_and_size_of_xattrs_are_bounded() {
     let fixture = Fixture::new().await;
     fixture.put("/f", 5).await.unwrap();
     let too_long = vec![0; XattrName::VALUE_LEN_MAX + 1];
@@ -118,14 +118,14 @@ async fn the_number_and_the_bytes_of_xattrs_are_bounded() {
     let refused = fixture.set_xattr(&set("/f", "user.3", &value)).await;
     assert_eq!(code(refused), ErrorCode::InvalidArgument);
     fixture.is_clean().await;
-    // All of them at once fit the commit that reaps the file.
+    // All of them fit into the commit that reaps the file.
     fixture.delete("/f", false, true).await.unwrap();
     fixture.reap(false).await;
     assert_eq!(fixture.count("y/").await, 0);
 }
 
 #[tokio::test]
-async fn file_appears_with_its_xattrs_whatever_they_and_its_chunks_need() {
+async fn file_appears_with_all_its_xattrs_and_chunks() {
     let fixture = Fixture::new().await;
     let of = |count: usize, len: usize| -> BTreeMap<_, _> {
         let value = |number| Bytes::from(vec![number as u8; len]);
@@ -157,7 +157,7 @@ async fn file_appears_with_its_xattrs_whatever_they_and_its_chunks_need() {
     }
     assert_eq!(fixture.count("y/").await, separate);
     fixture.is_clean().await;
-    // A file that replaces one has its own alone.
+    // A file that replaces another does not inherit its attributes.
     let replaced = fixture.put("/1-64", 5).await.unwrap();
     assert_eq!(replaced.xattrs, 0);
     for at in ["/0-1", "/0-64", "/1-3", "/1-64", "/18-1", "/18-64", "/18-0"] {
@@ -170,7 +170,7 @@ async fn file_appears_with_its_xattrs_whatever_they_and_its_chunks_need() {
 }
 
 #[tokio::test]
-async fn xattrs_that_a_file_cannot_have_are_refused_by_name() {
+async fn invalid_xattrs_are_refused_by_name() {
     let fixture = Fixture::new().await;
     let plan = fixture.plan("/f", CHUNK).await.unwrap();
     for (count, len, refused) in
@@ -188,7 +188,7 @@ async fn xattrs_that_a_file_cannot_have_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn an_xattr_without_its_inode_or_its_value_is_found_by_a_check() {
+async fn check_finds_xattrs_without_inode_or_value() {
     let fixture = Fixture::new().await;
     let file = fixture.put("/f", 5).await.unwrap().inode;
     let value = vec![7; 2_000];
@@ -213,9 +213,10 @@ async fn an_xattr_without_its_inode_or_its_value_is_found_by_a_check() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Whatever is set and removed, the attributes are those of a map, wherever their values lie.
+    /// Whatever is set and removed, the attributes equal a model map, wherever their values are
+    /// stored.
     #[test]
-    fn xattrs_are_what_a_map_says(
+    fn xattrs_equal_a_model_map(
         steps in prop::collection::vec((0_u8..6, 0_usize..1_500, any::<bool>()), 1..40)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

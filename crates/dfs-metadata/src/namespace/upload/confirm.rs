@@ -18,31 +18,30 @@ use crate::records::upload::Upload;
 use crate::records::xattrs::Xattrs;
 use crate::{Error, keys};
 
-/// Chunks that the last commit can bring in by itself, if their replicas are on few nodes.
+/// Chunks that the final commit can register itself, if their replicas are on few nodes.
 const DIRECT_MAX: usize = 18;
-/// Distinct nodes that the last commit can name in its conditions.
+/// Distinct nodes that the final commit can name in its conditions.
 const DIRECT_NODES_MAX: usize = 24;
-/// Keys of chunks, and of extended attributes with records of their own, that the last commit can
-/// bring in.
+/// Keys of chunks, and of extended attributes with records of their own, in the final commit.
 const DIRECT_KEYS_MAX: usize = DIRECT_MAX * KEYS_PER_CHUNK;
-/// Keys that bring in a chunk, at most.
+/// Keys per registered chunk, at most.
 const KEYS_PER_CHUNK: usize = 3;
 /// Extents read at a time.
 const EXTENTS_STEP: usize = 1_000;
 
-/// An upload of which all is written.
+/// A completely written upload.
 pub(in crate::namespace) struct FinishedUpload<'a> {
     plans: Plans,
-    /// Those the last commit brings in, in file order; none when all is staged.
+    /// Chunks that the final commit registers, in file order; none when all are staged.
     chunks: Vec<&'a WrittenChunk>,
     request: &'a Confirm,
 }
 
 impl Namespace {
-    /// Makes the file appear, whole, in one commit, replacing an older one. Stages first what
-    /// one commit cannot hold.
+    /// Makes the whole file appear in one commit, replacing an older one. First stages what exceeds
+    /// one commit.
     ///
-    /// A repeat gets the same answer, also when the file was replaced since;
+    /// A repeat gets the same answer, even when the file was replaced since;
     /// [`Error::DeletedSince`] once it was reaped. A file without chunks needs `repeat`.
     pub async fn confirm(
         &self,
@@ -73,8 +72,8 @@ impl Namespace {
         stat_of(self.note_floor(confirmed).await?)
     }
 
-    /// Aborts an upload: what is staged of it, and `chunks`, which are staged for the purpose, are
-    /// reaped soon. Does nothing to an upload that was confirmed. Idempotent.
+    /// Aborts an upload: its staged chunks, and `chunks`, which are staged for the purpose, are
+    /// reaped soon. Does nothing to a confirmed upload. Idempotent.
     pub async fn abort(
         &self,
         scope: &Scope,
@@ -97,13 +96,13 @@ impl Namespace {
             tx.put(key.clone(), &Upload { expires: crate::namespace::delete::AT_ONCE, ..upload });
             if let Attempt::Committed(_) = self.commit(tx).await? {
                 return match staged {
-                    // An earlier abort was here first.
+                    // It was aborted before.
                     Err(Error::UploadExpired { .. }) => Ok(()),
                     staged => staged,
                 };
             }
         }
-        Err(Error::Conflict { what: "the upload to be aborted", tries: TRIES })
+        Err(Error::Conflict { what: "the upload to abort", tries: TRIES })
     }
 
     pub(in crate::namespace) async fn try_confirm(
@@ -139,7 +138,7 @@ impl Namespace {
             None => {
                 for written in &upload.chunks {
                     if !tx.register_chunk(plan, written).await? {
-                        // Its record is there, but neither its file nor its upload: being deleted.
+                        // Its record exists, but neither file nor upload: it is being reaped.
                         return Err(Error::DeletedSince { name: plan.name.clone() });
                     }
                 }
@@ -164,7 +163,7 @@ impl Namespace {
         Ok(Answer::Stat(crate::namespace::stat::describe(inode, &record, None, tx.new_change())))
     }
 
-    /// Gives the file its name, and what had that name to the reaper.
+    /// Gives the file its name, and leaves the previous holder of the name to the reaper.
     async fn link(
         &self,
         tx: &mut Transaction,
@@ -197,7 +196,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// The answer to a repeat, if it is one.
+    /// Returns the answer to a repeat, if it is one.
     async fn confirmed_before(
         &self,
         tx: &mut Transaction,
@@ -221,7 +220,7 @@ impl Namespace {
         stat.map(Answer::Stat).ok_or(Error::Stale(plan.inode))
     }
 
-    /// Why a confirm of staged chunks finds nothing staged.
+    /// Returns why a confirm of staged chunks finds nothing staged.
     async fn not_staged(
         &self,
         tx: &Transaction,
@@ -237,13 +236,12 @@ impl Namespace {
         if upload.plans.are_expired(self.now()) {
             return Ok(upload.plans.expired());
         }
-        let what =
-            format!("no chunk was handed in, but the file has {} bytes", upload.request.size);
+        let what = format!("no chunks given, but the file has {} bytes", upload.request.size);
         Ok(Error::BadCover { name, what })
     }
 
-    /// The chunks that were staged, and those of this commit, must cover the file. Each stage
-    /// writes `u/`, which the commit depends on, so nothing can be staged in between.
+    /// Checks that the staged chunks and those of this commit cover the file. Each stage writes
+    /// `u/`, which the commit depends on, so nothing can be staged in between.
     async fn check_staged(
         &self,
         tx: &Transaction,
@@ -257,7 +255,7 @@ impl Namespace {
             let page = tx.range::<Extent>(&prefix, &after, EXTENTS_STEP).await?;
             let is_last = page.len() < EXTENTS_STEP;
             for (key, extent) in page {
-                let damaged = || Error::Damaged { key: keys::show(&key), what: "no extent" };
+                let damaged = || Error::Damaged { key: keys::show(&key), what: "not an extent" };
                 pieces.push((keys::extent_offset(&key).ok_or_else(damaged)?, extent.length));
                 after = key;
             }

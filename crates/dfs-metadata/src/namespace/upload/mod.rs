@@ -17,27 +17,27 @@ use super::Namespace;
 use crate::placement::{Candidate, NodeSelector};
 pub(super) use confirm::FinishedUpload;
 
-/// Who may take chunks, and how to choose among them.
+/// Candidate nodes for chunks, and how to choose among them.
 #[derive(Clone, Copy)]
 pub struct Placement<'a> {
-    /// Nodes that may take new chunks as far as their state goes, full ones included.
+    /// Nodes whose state allows new chunks, including full ones.
     pub candidates: &'a [Candidate],
-    /// Chooses.
+    /// Selects among the candidates.
     pub selector: &'a dyn NodeSelector,
 }
 
 /// Starts an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanUpload {
-    /// Where the file will be; a symlink at the end of a path is followed.
+    /// Path of the file; a symlink at its end is followed.
     pub target: Target,
-    /// Its bytes, when known.
+    /// Size in bytes, when known.
     pub size: Option<u64>,
-    /// Bytes a chunk holds at most; [`dfs_types::CHUNK_SIZE_DEFAULT`] when not set.
+    /// Largest chunk in bytes; [`dfs_types::CHUNK_SIZE_DEFAULT`] when not set.
     pub chunk_size: Option<u64>,
-    /// Replicas wanted; the cluster's number when not set.
+    /// Replicas wanted; the cluster's default when not set.
     pub replication_factor: Option<u8>,
-    /// Chunks in this page; 0, or above [`Namespace::PLAN_CHUNKS_MAX`], for that many.
+    /// Chunks per page; 0, or above [`Namespace::PLAN_CHUNKS_MAX`], for that many.
     pub max_chunks: usize,
     /// Machine of the client; may be empty.
     pub client_host: String,
@@ -45,25 +45,25 @@ pub struct PlanUpload {
     pub client_zone: String,
 }
 
-/// Asks for the next page of a plan.
+/// Requests the next page of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextPage {
     /// Any token of the upload.
     pub token: Bytes,
-    /// Where in the file the page starts; a multiple of the chunk size.
+    /// Offset in the file at which the page starts; a multiple of the chunk size.
     pub from_offset: u64,
     /// As in [`PlanUpload`].
     pub max_chunks: usize,
 }
 
-/// Asks for one chunk to be planned anew.
+/// Requests a new plan for one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replan {
-    /// A token that holds the chunk.
+    /// A token that contains the chunk.
     pub token: Bytes,
     /// The chunk.
     pub chunk: ChunkId,
-    /// Nodes not to be used.
+    /// Nodes to avoid.
     pub avoid: Vec<NodeId>,
 }
 
@@ -74,17 +74,17 @@ pub struct UploadPlan {
     pub token: Bytes,
     /// The new inode.
     pub inode: InodeId,
-    /// Bytes a chunk holds at most.
+    /// Largest chunk in bytes.
     pub chunk_size: u64,
-    /// In file order.
+    /// Chunks in file order.
     pub chunks: Vec<PlannedChunk>,
-    /// Until when the token is honoured.
+    /// Expiry of the token.
     pub expires: Timestamp,
-    /// Whether the known size needs a further page.
+    /// Whether the file, as far as its size is known, needs another page.
     pub has_more: bool,
     /// Replicas wanted.
     pub replication_factor: u8,
-    /// Durable replicas without which a chunk is not accepted.
+    /// Durable replicas required of each chunk.
     pub min_write_replicas: u8,
 }
 
@@ -93,11 +93,11 @@ pub struct UploadPlan {
 pub struct PlannedChunk {
     /// Its id.
     pub chunk: ChunkId,
-    /// Where in the file it starts.
+    /// Offset in the file.
     pub file_offset: u64,
-    /// Bytes it may hold.
+    /// Largest length in bytes.
     pub max_length: u64,
-    /// Who shall hold it; the first is the primary.
+    /// Nodes to hold it; the first is the primary.
     pub nodes: Vec<NodeId>,
 }
 
@@ -106,11 +106,11 @@ pub struct PlannedChunk {
 pub struct WrittenChunk {
     /// Its id.
     pub chunk: ChunkId,
-    /// Where in the file it starts.
+    /// Offset in the file.
     pub file_offset: u64,
     /// Its length and checksums.
     pub seal: ChunkSeal,
-    /// From each node that holds it.
+    /// One from each node that holds it.
     pub receipts: Vec<Receipt>,
 }
 
@@ -121,11 +121,11 @@ pub struct Confirm {
     pub tokens: Vec<Bytes>,
     /// The chunks not staged yet, in any order.
     pub chunks: Vec<WrittenChunk>,
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub size: u64,
     /// Mode, owner, group, mtime.
     pub attributes: Attributes,
-    /// What must hold of the name.
+    /// Precondition on the name.
     pub precondition: Option<Precondition>,
     /// Extended attributes, within the bounds of [`XattrName`].
     pub xattrs: BTreeMap<XattrName, Bytes>,

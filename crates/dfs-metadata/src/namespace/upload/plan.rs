@@ -1,4 +1,4 @@
-//! Planning: which chunks a file is to be written as, and where to.
+//! Planning: the chunks of a file and the nodes they go to.
 
 use std::sync::atomic::Ordering;
 
@@ -17,11 +17,10 @@ use crate::records::upload::Upload;
 use crate::{Error, keys};
 
 impl Namespace {
-    /// Chunks that a page of a plan has at most.
+    /// Chunks per page at most.
     pub const PLAN_CHUNKS_MAX: usize = 64;
 
-    /// Plans the first page of an upload. Writes nothing but, now and then, a block of inode
-    /// numbers.
+    /// Plans the first page of an upload. Writes nothing but an occasional block of inode numbers.
     pub async fn plan_upload(
         &self,
         scope: &Scope,
@@ -68,7 +67,7 @@ impl Namespace {
         self.plan_page(plan, 0, request.max_chunks, placement)
     }
 
-    /// Plans a further page, with a new expiry if chunks of the upload were staged.
+    /// Plans the next page, with a new expiry if chunks of the upload were staged.
     pub async fn next_page(
         &self,
         scope: &Scope,
@@ -86,7 +85,7 @@ impl Namespace {
         self.plan_page(plan, request.from_offset, request.max_chunks, placement)
     }
 
-    /// Plans one chunk anew, under a new id.
+    /// Plans one chunk again, under a new id.
     pub async fn replan_chunk(
         &self,
         scope: &Scope,
@@ -103,14 +102,14 @@ impl Namespace {
         Ok(self.answer(plan, false))
     }
 
-    /// Bytes that a chunk of a plan holds at most.
+    /// Returns the largest chunk of a plan in bytes.
     pub fn chunk_size_of(&self, scope: &Scope, token: &[u8]) -> Result<u64, Error> {
         scope.require(Access::Write)?;
         Ok(self.open_plan(token)?.chunk_size)
     }
 
-    /// The plan with an expiry that holds for what is planned now: an upload of which something
-    /// is staged lives on, another keeps the time it was given.
+    /// Updates the expiry of a plan: that of an upload with staged chunks is extended, others keep
+    /// theirs.
     async fn renewed(&self, plan: Plan) -> Result<Plan, Error> {
         let staged = self.begin().await?.peek::<Upload>(&keys::upload(plan.inode)).await?;
         let now = self.now();
@@ -162,7 +161,8 @@ impl Namespace {
         }
     }
 
-    /// An id above the floor, also when a clock that was ahead raised the floor above this time.
+    /// Returns an id above the floor, even when a clock that was ahead raised the floor above this
+    /// time.
     fn new_chunk(&self) -> ChunkId {
         let floor = Timestamp::from_millis(self.inner.floor_ms.load(Ordering::Relaxed));
         ChunkId::new(self.now().max(floor), &*self.inner.components.random)
@@ -210,7 +210,7 @@ fn check_chunk_size(bytes: u64) -> Result<(), Error> {
 }
 
 impl Plan {
-    /// Whether its time is over.
+    /// Returns whether it has expired.
     pub(super) fn is_expired(&self, now: Timestamp) -> bool {
         self.expires <= now
     }

@@ -1,4 +1,4 @@
-//! Bringing in chunks: what is believed of them, and staging more than one commit can hold.
+//! Registering chunks: verifying them, and staging more than one commit can hold.
 
 use std::collections::BTreeSet;
 
@@ -14,16 +14,16 @@ use crate::records::inode::Inode;
 use crate::records::upload::Upload;
 use crate::{Error, keys};
 
-/// Keys that the chunks of one commit may take; the rest is for what the commit is about.
+/// Keys per commit for chunks; the rest is left to the commit's main change.
 const KEYS_MAX: usize = 80;
-/// Tokens that one call may name.
+/// Tokens per call.
 const TOKENS_MAX: usize = 64;
 
 /// The tokens of one upload.
 pub(super) struct Plans(Vec<Plan>);
 
 impl Plans {
-    /// The plan that decides what they have in common.
+    /// Returns a plan with what they have in common.
     pub(super) fn first(&self) -> &Plan {
         &self.0[0]
     }
@@ -32,7 +32,7 @@ impl Plans {
         self.0.iter().map(|plan| plan.expires).max().unwrap_or_default()
     }
 
-    /// Whether the time of all of them is over.
+    /// Returns whether all of them have expired.
     pub(super) fn are_expired(&self, now: Timestamp) -> bool {
         self.0.iter().all(|plan| plan.is_expired(now))
     }
@@ -51,12 +51,12 @@ impl Namespace {
         let plans: Vec<Plan> =
             tokens.iter().map(|token| self.open_plan(token)).collect::<Result<_, _>>()?;
         if plans.iter().any(|plan| plan.inode != plans[0].inode) {
-            return Err(Error::Invalid { what: "the tokens are of several uploads".to_owned() });
+            return Err(Error::Invalid { what: "the tokens belong to several uploads".to_owned() });
         }
         Ok(Plans(plans))
     }
 
-    /// Refuses what was not planned, or is not proven.
+    /// Refuses chunks that were not planned or not proven.
     pub(super) fn check_written(
         &self,
         plans: &Plans,
@@ -67,18 +67,18 @@ impl Namespace {
             let id = written.chunk;
             let bad = |what: String| Err(Error::BadChunk { chunk: id, what });
             if !ids.insert(id) {
-                return bad("it is named twice".to_owned());
+                return bad("given twice".to_owned());
             }
             let Some(planned) = plans.0.iter().find_map(|plan| plan.chunk(id)) else {
-                return bad("it is not in the plan of this upload".to_owned());
+                return bad("not in the plan of this upload".to_owned());
             };
             if written.file_offset != planned.file_offset {
                 let (at, wanted) = (written.file_offset, planned.file_offset);
-                return bad(format!("it was planned at offset {wanted}, not {at}"));
+                return bad(format!("planned at offset {wanted}, not {at}"));
             }
             if !(1..=planned.max_length).contains(&written.seal.length) {
                 let (len, max) = (written.seal.length, planned.max_length);
-                return bad(format!("it has 1 to {max} bytes, not {len}"));
+                return bad(format!("planned with 1 to {max} bytes, not {len}"));
             }
             let mut nodes = BTreeSet::new();
             for receipt in &written.receipts {
@@ -89,13 +89,13 @@ impl Namespace {
                     return lie("uploads write whole chunks");
                 }
                 if receipt.length != written.seal.length || receipt.crc32c != written.seal.crc32c {
-                    return lie("it is for other bytes");
+                    return lie("receipt of other bytes");
                 }
                 if !planned.nodes.contains(&node) {
-                    return lie("the chunk was not planned for it");
+                    return lie("the chunk was not planned for this node");
                 }
                 if !nodes.insert(node) {
-                    return lie("it is there twice");
+                    return lie("given twice");
                 }
             }
             let wanted = usize::from(plans.first().min_replicas);
@@ -106,8 +106,8 @@ impl Namespace {
         Ok(())
     }
 
-    /// Stages written chunks, in as many commits as they need, and moves the expiry of the
-    /// upload. Repeats are harmless. Returns until when the upload lives.
+    /// Stages written chunks, in as many commits as needed, and extends the upload. Idempotent.
+    /// Returns the new expiry.
     pub async fn stage(
         &self,
         scope: &Scope,
@@ -135,7 +135,7 @@ impl Namespace {
         }
     }
 
-    /// Stages as many chunks as one commit can hold. Returns how many those were.
+    /// Stages as many chunks as one commit can hold. Returns how many.
     async fn stage_some(
         &self,
         plans: &Plans,
@@ -147,7 +147,7 @@ impl Namespace {
             let now = self.now();
             let mut tx = self.begin().await?;
             if tx.get::<Inode>(&keys::inode(inode)).await?.is_some() {
-                // Confirmed meanwhile; whoever repeats a stage repeats the confirm as well.
+                // Confirmed meanwhile; a caller that repeats a stage also repeats the confirm.
                 return Ok((chunks.len(), plans.expire()));
             }
             let key = keys::upload(inode);
@@ -174,7 +174,7 @@ impl Namespace {
                 return Ok((staged, expires));
             }
         }
-        Err(Error::Conflict { what: "the upload to be staged", tries: TRIES })
+        Err(Error::Conflict { what: "the upload to stage", tries: TRIES })
     }
 }
 
@@ -183,9 +183,9 @@ pub(super) fn extent_of(written: &WrittenChunk) -> Extent {
 }
 
 impl Transaction {
-    /// Notes where in a staged file a chunk lies. Refuses a second chunk for a place, the first of
-    /// which would never be reaped. The caller changes the upload in the same commit, on the
-    /// condition that nobody else did, so that nothing comes between.
+    /// Records the extent of a chunk in a staged file. Refuses a second chunk at the same offset,
+    /// as the first would never be reaped. The caller changes the upload in the same conditional
+    /// commit, so that nothing comes between.
     pub(super) async fn stage_extent(
         &mut self,
         inode: InodeId,
@@ -200,8 +200,8 @@ impl Transaction {
         Ok(())
     }
 
-    /// Makes the record of a chunk. `false` when this upload brought it in already; refused when
-    /// it was given up since, or may have been collected.
+    /// Creates the record of a chunk. Returns `false` when this upload registered it already;
+    /// refuses a chunk that was abandoned since, or may have been collected.
     pub(super) async fn register_chunk(
         &mut self,
         plan: &Plan,

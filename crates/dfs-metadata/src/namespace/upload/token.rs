@@ -1,4 +1,4 @@
-//! The plan of an upload, sealed so that any coordinator can honour it and nobody can change it.
+//! The plan of an upload, sealed so that any coordinator can honour it and nobody can alter it.
 
 use bytes::Bytes;
 use dfs_types::{ChunkId, ClusterId, Incarnation, InodeId, Name, NodeId, SealKey, Timestamp};
@@ -7,19 +7,19 @@ use super::{Namespace, PlannedChunk};
 use crate::Error;
 use crate::codec::{Reader, Record, Writer};
 
-/// What a seal of a token is for.
+/// Purpose of the seal of a token.
 const PURPOSE: &str = "plan";
-/// Bytes of the seal, which ends a token.
+/// Bytes of the seal at the end of a token.
 const SEAL_LEN: usize = SealKey::LEN;
 
-/// What a token says.
+/// Content of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) cluster: ClusterId,
     pub(super) incarnation: Incarnation,
-    /// The file that comes to be.
+    /// Inode of the new file.
     pub(super) inode: InodeId,
-    /// Where it will be linked, whatever the path of that directory is by then.
+    /// Directory to link it in, wherever that directory is by then.
     pub(super) parent: InodeId,
     pub(super) name: Name,
     pub(super) size: Option<u64>,
@@ -33,7 +33,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The chunk of that id.
+    /// Returns the chunk with that id.
     pub(super) fn chunk(&self, id: ChunkId) -> Option<&PlannedChunk> {
         self.chunks.iter().find(|planned| planned.chunk == id)
     }
@@ -47,7 +47,7 @@ impl Namespace {
         token.into()
     }
 
-    /// Reads a token that this cluster sealed. Its time may be over.
+    /// Opens a token sealed by this cluster, which may have expired.
     pub(super) fn open_plan(&self, token: &[u8]) -> Result<Plan, Error> {
         let split = token.len().checked_sub(SEAL_LEN).ok_or(Error::ForgedToken)?;
         let (body, seal) = token.split_at(split);
