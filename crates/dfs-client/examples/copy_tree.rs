@@ -1,4 +1,4 @@
-//! Copies a local directory into the cluster, shows what became of each entry, and sums it up.
+//! Copies a local directory into the cluster, prints the result of each entry, and sums it up.
 //!
 //! ```text
 //! cargo run -p dfs-client --example copy_tree -- http://127.0.0.1:7070 ./src /src
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use dfs_client::{ByteSize, Client, Copied, DfsPath, Error, OnError, TreeObserver, TreeOptions};
 use futures_util::TryStreamExt as _;
 
-/// Prints each entry, and goes on after errors.
+/// Prints each entry, and continues after errors.
 struct Printer;
 
 impl TreeObserver for Printer {

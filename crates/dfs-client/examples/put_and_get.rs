@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     client.put(&path, PutSource::bytes(text), PutOptions::default()).await?;
     println!("{path} has {} bytes", client.stat(&path, Follow::Yes).await?.size);
 
-    // Bit by bit. Nothing is replaced until `finish` returns; a drop would abort.
+    // Incrementally. Nothing is replaced until `finish` returns; dropping the upload aborts it.
     let mut upload = client.create(&path, PutOptions::default().chunk_size(1 << 20)).await?;
     for line in 0..100_000 {
         upload.write(format!("line {line}\n")).await?;

@@ -1,17 +1,17 @@
-//! The memory of a client: one budget of bytes for all that is under way.
+//! Memory of a client: one byte budget for everything in flight.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The least that a budget may be.
+/// Minimum budget in bytes.
 pub(crate) const BUDGET_MIN: usize = 16 << 20;
 
-/// Bytes that a client and its clones may hold.
+/// Bytes that a client and its clones may hold in memory.
 ///
-/// Some of it is held for as long as a user likes: what is read ahead of a reader, and what is
-/// gathered from a stream that is slow to give. Both have a bound of their own, so that half of
-/// the budget always comes back, whatever users do.
+/// Some bytes are held for as long as the user likes: those read ahead of a reader, and those
+/// gathered from a slow stream. Both have a limit of their own, so that half of the budget always
+/// becomes free again without the user.
 #[derive(Debug)]
 pub(crate) struct Budget {
     total: usize,
@@ -20,7 +20,7 @@ pub(crate) struct Budget {
     gathered: Arc<Semaphore>,
 }
 
-/// A part of the budget; given back when dropped.
+/// A part of the budget; returned when dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     _all: OwnedSemaphorePermit,
@@ -34,29 +34,29 @@ impl Budget {
         Self { total, all: part(total), ahead: part(total / 4), gathered: part(total / 4) }
     }
 
-    /// Bytes that can be gathered from a stream at a time.
+    /// Maximum number of bytes gathered from a stream at a time.
     pub(crate) fn gathered_max(&self) -> u64 {
         self.total as u64 / 4
     }
 
-    /// Waits for bytes that will be given back without anything that the user does.
+    /// Waits for bytes that are returned without any action of the user.
     pub(crate) async fn take(&self, bytes: u64) -> Share {
         Share { _all: acquire(&self.all, self.permits(bytes)).await, of_user: None }
     }
 
-    /// The same without waiting.
+    /// Like [`Budget::take`], without waiting.
     pub(crate) fn try_take(&self, bytes: u64) -> Option<Share> {
         let all = self.all.clone().try_acquire_many_owned(self.permits(bytes)).ok()?;
         Some(Share { _all: all, of_user: None })
     }
 
-    /// Takes bytes that are kept until the user reads them, if there are some to spare.
+    /// Takes bytes that are kept until the user reads them, if enough are free.
     pub(crate) fn try_take_ahead(&self, bytes: u64) -> Option<Share> {
         let ahead = self.ahead.clone().try_acquire_many_owned(self.permits(bytes)).ok()?;
         Some(Share { of_user: Some(ahead), ..self.try_take(bytes)? })
     }
 
-    /// Waits for bytes that the user will give, at most [`Budget::gathered_max`].
+    /// Waits for room for bytes that the user will supply, at most [`Budget::gathered_max`].
     pub(crate) async fn take_to_gather(&self, bytes: u64) -> Share {
         let gathered = acquire(&self.gathered, self.permits(bytes)).await;
         Share { of_user: Some(gathered), ..self.take(bytes).await }
@@ -68,7 +68,7 @@ impl Budget {
 }
 
 impl Share {
-    /// The bytes are there: from here on nothing waits for the user.
+    /// Marks the bytes as gathered: from here on nothing waits for the user.
     pub(crate) fn gathered(mut self) -> Self {
         self.of_user = None;
         self
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn users_hold_half_of_it_at_most() {
+    async fn users_hold_at_most_half_of_the_budget() {
         let budget = Budget::new(0);
         let quarter = budget.gathered_max();
         let ahead = budget.try_take_ahead(quarter).unwrap();

@@ -1,4 +1,4 @@
-//! Making a client.
+//! Builder of a client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,21 +17,21 @@ use crate::slots::Slots;
 use crate::stats::Counters;
 use crate::{Error, Stats};
 
-/// Where coordinators are looked for when nothing else is said.
+/// Default coordinator address.
 const COORDINATOR_DEFAULT: &str = "http://127.0.0.1:7070";
-/// Coordinators that may be named.
+/// Maximum number of coordinator addresses.
 const COORDINATORS_MAX: usize = 64;
 
-/// What a client takes from its surroundings; replaced in a simulation.
+/// Environment of a client; replaced in a simulation.
 #[derive(Clone)]
 pub struct Components {
-    /// The way to servers.
+    /// Network to the servers.
     pub network: Arc<dyn Network>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
-    /// For ids, jitter and the choice between equal replicas.
+    /// Random numbers for ids, jitter and the choice between equal replicas.
     pub random: Arc<dyn Random>,
-    /// Where chunks are read and hashed.
+    /// Threads that read and hash chunks.
     pub hashing: Hashing,
 }
 
@@ -46,7 +46,7 @@ impl Default for Components {
     }
 }
 
-/// Settings of a client to be made.
+/// Settings of a client to be built.
 #[derive(Clone)]
 pub struct ClientBuilder {
     coordinators: Vec<String>,
@@ -58,45 +58,45 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Adds a coordinator, `http://host:port` or `host:port`. Of several the client begins with
-    /// one by chance, and turns to another when it fails. A name counts for all its addresses.
+    /// Adds a coordinator, `http://host:port` or `host:port`. The client starts with a random one
+    /// of several, and fails over to another. A name stands for all its addresses.
     pub fn coordinator(self, address: impl Into<String>) -> Self {
         self.coordinators([address.into()])
     }
 
-    /// Adds coordinators.
+    /// Adds several coordinators.
     pub fn coordinators(mut self, addresses: impl IntoIterator<Item = String>) -> Self {
         self.coordinators.extend(addresses);
         self
     }
 
-    /// How long a call is tried before it fails. 60 s when not set. A put or get as a whole may
-    /// take longer; it fails when one of its steps does.
+    /// Sets how long a call is tried before it fails, 60 s by default. A put or get as a whole may
+    /// take longer; it fails when one of its calls does.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Bytes of file content that the client and all its clones hold at most. 64 MiB when not
-    /// set; at least 16 MiB.
+    /// Sets the maximum number of bytes of file content that the client and all its clones hold in
+    /// memory: 64 MiB by default, at least 16 MiB.
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.memory_budget = bytes.max(BUDGET_MIN);
         self
     }
 
-    /// Where the client runs: the name of the machine and its zone. Near nodes are preferred.
+    /// Sets where the client runs: host name and zone. Nearby nodes are preferred.
     pub fn location(mut self, host: impl Into<String>, zone: impl Into<String>) -> Self {
         (self.host, self.zone) = (host.into(), zone.into());
         self
     }
 
-    /// Replaces what the client takes from its surroundings.
+    /// Replaces the environment of the client.
     pub fn components(mut self, components: Components) -> Self {
         self.components = components;
         self
     }
 
-    /// Makes the client. Nothing is dialled before the first call. Fails when an address is none.
+    /// Builds the client. Connects on the first call. Fails when an address is malformed.
     pub fn connect_lazy(mut self) -> Result<Client, Error> {
         if self.coordinators.is_empty() {
             self.coordinators.push(COORDINATOR_DEFAULT.to_owned());
@@ -140,7 +140,7 @@ impl fmt::Debug for ClientBuilder {
     }
 }
 
-/// A client of one cluster. Clones share everything.
+/// A client of one cluster. Clones share all state.
 #[derive(Clone)]
 pub struct Client {
     pub(crate) inner: Arc<Inner>,
@@ -164,7 +164,7 @@ pub(crate) struct Inner {
 }
 
 impl Client {
-    /// Starts to make a client.
+    /// Returns a builder with default settings.
     pub fn builder() -> ClientBuilder {
         ClientBuilder {
             coordinators: Vec::new(),
@@ -177,13 +177,14 @@ impl Client {
     }
 
     /// Waits until no upload and no temporary file of this client or its clones is left. A program
-    /// that drops some of them, as when it is interrupted, calls this before it ends, with a time
-    /// limit of its own: an aborted upload takes a few seconds, one that is still held for ever.
+    /// that drops some of them, for example when interrupted, calls this before it exits, with a
+    /// timeout of its own: aborting an upload takes a few seconds, but one that is still held never
+    /// ends.
     pub async fn settled(&self) {
         self.inner.live.none().await;
     }
 
-    /// What the client has been through.
+    /// Returns the counters of the client.
     pub fn stats(&self) -> Stats {
         self.inner.counters.read()
     }

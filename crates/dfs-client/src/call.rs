@@ -1,4 +1,4 @@
-//! Calls of a coordinator: deadlines, retries, fail-over.
+//! Calls to coordinators: deadlines, retries, failover.
 
 use std::error::Error as _;
 use std::io;
@@ -16,28 +16,28 @@ use crate::coordinators::Chosen;
 use crate::stats::count;
 use crate::{Client, Error};
 
-/// How long one try of a call may take at most, and does when there is nobody else to ask.
+/// Maximum time of one try; also its time when there is no other coordinator.
 const TRY_WITHIN: Duration = Duration::from_secs(10);
-/// How long the first try at each of several coordinators may take, so that one that hangs is
-/// noticed soon. Each further round may take twice as long: a call that needs its time gets it.
+/// Time limit of the first try at each of several coordinators, so that one that hangs is noticed
+/// soon. It doubles with each round, so that a slow call still succeeds.
 const TRY_WITHIN_FIRST: Duration = Duration::from_secs(1);
-/// The first pause between two tries; each further one is twice as long.
+/// First pause between two tries; doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long a call is tried in silence.
+/// Time after which retries are reported.
 const SILENT_FOR: Duration = Duration::from_secs(1);
-/// How long a call waits for datanodes to appear.
+/// Time that a call waits for datanodes to appear.
 const NODES_WITHIN: Duration = Duration::from_secs(10);
 
 impl Client {
-    /// Does `work` under the request id of the caller, or a new one.
+    /// Runs `work` under the request id of the caller, or a new one.
     pub(crate) async fn with_request_id<T>(&self, work: impl Future<Output = T>) -> T {
         self.in_request(work).await
     }
 
-    /// Does `work`, perhaps in another task, under the request id and in the span of the caller,
-    /// or in new ones.
+    /// Runs `work`, perhaps in another task, under the request id and in the span of the caller, or
+    /// in new ones.
     pub(crate) fn in_request<W: Future>(
         &self,
         work: W,
@@ -46,14 +46,14 @@ impl Client {
             (id, Span::current())
         } else {
             let id = RequestId::random(self.inner.random.as_ref());
-            // At the level of errors, so that it is there whatever is logged.
+            // At error level, so that the span exists at every log level.
             (id, tracing::error_span!("request", %id))
         };
         with_request_id(id, work).instrument(span)
     }
 
-    /// Calls a coordinator until it gives an answer that is worth giving to the user, or until
-    /// the deadline. `send` must be safe to repeat.
+    /// Calls coordinators until one gives a final reply, or until the deadline. `send` must be safe
+    /// to repeat.
     pub(crate) async fn call<T, F, R>(&self, context: &str, send: F) -> Result<T, Error>
     where
         F: Fn(CoordinatorClient<ClientChannel>) -> R,
@@ -70,7 +70,7 @@ impl Client {
         .await
     }
 
-    /// The same for any service of a coordinator.
+    /// Like [`Client::call`], for any service of a coordinator.
     pub(crate) async fn call_any<T, F, R>(
         &self,
         context: &str,
@@ -110,7 +110,7 @@ impl Client {
             let is_over = persistence == Persistence::OneRound
                 && (next == Next::None || failure.detail == Some(Detail::Uninitialised));
             if !retries || is_over || started.elapsed() + wait >= patience {
-                // What a later try says does not tell what becomes of an earlier one.
+                // The failure of a later try does not reveal the outcome of an earlier one.
                 if may_have_happened && !is_final(failure.code) {
                     failure.code = ErrorCode::OutcomeUnknown;
                 }
@@ -120,16 +120,16 @@ impl Client {
             if !has_warned && next == Next::None && started.elapsed() >= SILENT_FOR {
                 has_warned = true;
                 let patience = patience.as_secs();
-                tracing::warn!(context, error = %failure.message, "tries for up to {patience} s");
+                tracing::warn!(context, error = %failure.message, "retrying for up to {patience} s");
             }
-            tracing::debug!(context, error = %failure.message, ?wait, "trying again");
+            tracing::debug!(context, error = %failure.message, ?wait, "retrying");
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
-    /// Asks one coordinator once, after so many `tries` of the same call. The outer error is one
-    /// that no other try can mend.
+    /// Asks one coordinator once, after `tries` of the same call. The outer error is one that no
+    /// other try can fix.
     async fn try_once<T, F, R>(
         &self,
         context: &str,
@@ -164,14 +164,14 @@ impl Client {
                 Ok(Ok(answer)) => {
                     inner.coordinators.answered(&address);
                     let elapsed_ms = asked.elapsed().as_millis() as u64;
-                    tracing::debug!(context, coordinator = %address, elapsed_ms, "got an answer");
+                    tracing::debug!(context, coordinator = %address, elapsed_ms, "got a reply");
                     return Ok(Ok(answer.into_inner()));
                 }
                 Ok(Err(status)) => {
                     let mut failure = Failure::from_status(&status);
                     if let Some(error) = connect_error(&status) {
                         failure.message = error.to_string();
-                        // Whoever decides that will not be of another mind soon.
+                        // That decision will not change soon.
                         if error.reason.kind() == io::ErrorKind::PermissionDenied {
                             failure.code = ErrorCode::PermissionDenied;
                         }
@@ -182,7 +182,7 @@ impl Client {
                 }
                 Err(_) => {
                     inner.channels.redial(&address);
-                    (Failure::new(ErrorCode::OutcomeUnknown, "no answer in time"), true)
+                    (Failure::new(ErrorCode::OutcomeUnknown, "no reply in time"), true)
                 }
             };
         let mut next = Next::None;
@@ -201,35 +201,35 @@ impl Client {
     }
 }
 
-/// How long a call without a usable reply is tried.
+/// How long a call without a usable reply is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Persistence {
     /// Until the client's deadline.
     UntilDeadline,
-    /// Until each coordinator was asked once, or one says that it waits for its cluster.
+    /// Until each coordinator was asked once, or one replies that it waits for its cluster.
     OneRound,
 }
 
 /// A try that failed.
 struct Tried {
     failure: Failure,
-    /// Whether the change may have taken place all the same.
+    /// True if the change may have taken place nevertheless.
     may_have: bool,
     next: Next,
 }
 
-/// Who is there to be asked next.
+/// The next coordinator to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
-    /// One that has not failed lately.
+    /// One that has not failed recently.
     Healthy,
-    /// One that has, but was not asked by this call.
+    /// One that has failed recently, but was not asked by this call.
     Avoided,
-    /// Nobody but those that were asked.
+    /// None that this call has not asked.
     None,
 }
 
-/// How long a try may take, after so many others, when there are so `many` coordinators.
+/// Time limit of a try after `tries` others, with `many` coordinators.
 fn try_within(tries: usize, many: usize) -> Duration {
     if many < 2 {
         return TRY_WITHIN;
@@ -238,18 +238,20 @@ fn try_within(tries: usize, many: usize) -> Duration {
     (TRY_WITHIN_FIRST * (1 << doublings)).min(TRY_WITHIN)
 }
 
-/// Whether the answer to a repeat holds for all tries: the change took place before, or never can.
+/// Returns true if the reply to a repeat holds for all tries: the change took place before, or
+/// never can.
 fn is_final(code: ErrorCode) -> bool {
     !code.is_retryable() && !matches!(code, ErrorCode::NoSpace | ErrorCode::Internal)
 }
 
-/// Between half of `pause` and all of it, so that clients do not come in step.
+/// Returns a duration between half of `pause` and all of it, so that clients do not retry in
+/// lockstep.
 pub(crate) fn jittered(pause: Duration, random: &dyn dfs_types::Random) -> Duration {
     let half = pause / 2;
     half + Duration::from_micros(random.below(half.as_micros() as u64 + 1))
 }
 
-/// Whether the status was made on this side, because the connection broke.
+/// Returns true if the status was made on this side because the connection broke.
 pub(crate) fn is_of_transport(status: &Status) -> bool {
     status.source().is_some()
 }

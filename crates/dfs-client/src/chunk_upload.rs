@@ -1,4 +1,4 @@
-//! One chunk of an upload on its way, over as many plans as it takes.
+//! Upload of one chunk, over as many plans as it takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,18 +22,18 @@ use crate::plan::{Node, PlannedChunk, UploadPlan, WrittenChunk};
 use crate::stats::count;
 use crate::{Client, Error, ProgressObserver};
 
-/// How often a chunk is planned anew.
+/// Maximum number of further plans of a chunk.
 const REPLANS_MAX: usize = 8;
-/// The pause before the second plan anew; each further one is twice as long.
+/// Pause before the first further plan; doubles with each one.
 const REPLAN_PAUSE: Duration = Duration::from_millis(25);
-/// How long a prepare may take.
+/// Time limit of a prepare.
 const PREPARE_WITHIN: Duration = Duration::from_secs(10);
-/// How long a datanode may take to take a stream; a sender may give up sooner.
+/// Time limit for a datanode to accept a stream; a sender may give up sooner.
 const ATTACH_WITHIN: Duration = Duration::from_secs(15);
-/// How long a datanode that is busy is waited for before the chunk goes elsewhere.
+/// Time that a busy datanode is waited for before the chunk is placed elsewhere.
 const BUSY_WITHIN: Duration = Duration::from_secs(15);
 
-/// A chunk that is to become durable.
+/// A chunk to be made durable.
 pub(crate) struct ChunkUpload {
     pub(crate) client: Client,
     pub(crate) path: DfsPath,
@@ -43,7 +43,7 @@ pub(crate) struct ChunkUpload {
     pub(crate) progress: Option<ProgressObserver>,
 }
 
-/// Why a plan of a chunk did not work, and which nodes to avoid in the next one.
+/// Why a plan of a chunk failed, and which nodes to avoid in the next one.
 struct Attempt {
     error: Error,
     avoid: Vec<NodeId>,
@@ -51,12 +51,13 @@ struct Attempt {
 }
 
 impl ChunkUpload {
-    /// Sends it until enough nodes hold it. Each try is under a new id, away from nodes that failed.
+    /// Sends the chunk until enough nodes hold it. Each attempt has a new id and avoids nodes that
+    /// failed.
     pub(crate) async fn write(self, mut chunk: PlannedChunk) -> Result<WrittenChunk, Error> {
         let mut avoid: Vec<NodeId> = Vec::new();
-        let told = AtomicU64::new(0);
+        let reported = AtomicU64::new(0);
         for replans in 0.. {
-            let attempt = match self.attempt(&chunk, &told).await {
+            let attempt = match self.attempt(&chunk, &reported).await {
                 Ok(written) => return Ok(written),
                 Err(attempt) => attempt,
             };
@@ -73,12 +74,12 @@ impl ChunkUpload {
                 let pause = REPLAN_PAUSE * 2_u32.pow(replans as u32);
                 sleep(jittered(pause, self.client.inner.random.as_ref())).await;
             }
-            tracing::info!(chunk = %chunk.id, error = %attempt.error, "planning a chunk anew");
+            tracing::info!(chunk = %chunk.id, error = %attempt.error, "replanning a chunk");
             count(&self.client.inner.counters.replans);
             let context = self.path.to_string();
             chunk = match UploadPlan::replan(&self.client, &context, &chunk, &avoid).await {
                 Err(error) if error.code() == ErrorCode::NotEnoughNodes && !avoid.is_empty() => {
-                    // The nodes to be avoided may be well again.
+                    // The nodes to avoid may have recovered.
                     avoid.clear();
                     UploadPlan::replan(&self.client, &context, &chunk, &avoid).await?
                 }
@@ -91,14 +92,14 @@ impl ChunkUpload {
     async fn attempt(
         &self,
         chunk: &PlannedChunk,
-        told: &AtomicU64,
+        reported: &AtomicU64,
     ) -> Result<WrittenChunk, Attempt> {
         let client = &self.client;
         let context = format!("{} chunk {} at {}", self.path, chunk.id, chunk.nodes[0].address);
         let primary = chunk.nodes[0].id;
         let failed = |code, message: String| Attempt {
             error: Error::new(code, context.clone(), message),
-            // Of too few replicas, that of the primary is the one that was to be had.
+            // With too few replicas, the primary was the one that worked.
             avoid: match code {
                 ErrorCode::NotEnoughNodes => chunk.nodes[1..].iter().map(|node| node.id).collect(),
                 _ => vec![primary],
@@ -126,7 +127,7 @@ impl ChunkUpload {
             ..client.inner.sender
         };
         let on_progress = |offset| {
-            let before = told.fetch_max(offset, Ordering::Relaxed);
+            let before = reported.fetch_max(offset, Ordering::Relaxed);
             if let (Some(progress), true) = (&self.progress, offset > before) {
                 progress(offset - before);
             }
@@ -135,7 +136,7 @@ impl ChunkUpload {
         let sent = send_chunk(&link, session, &mut source, &config, random, on_progress).await;
         let Outcome { receipts, dropped } = sent.map_err(|error| {
             let attempt = failed(error.code(), error.to_string());
-            // No node is to blame for that, and none can help.
+            // No node caused this, and no other can help.
             let is_of_source = matches!(error, dfs_streamer::Error::Source(_));
             Attempt { is_final: attempt.is_final || is_of_source, ..attempt }
         })?;
@@ -197,14 +198,14 @@ impl ChunkUpload {
 }
 
 impl Client {
-    /// Waits for as long as the one that is busy asked for.
+    /// Waits for as long as the busy node asked.
     async fn pause_of_busy(&self, failure: &Failure) {
         let pause = failure.retry_after.unwrap_or(Duration::from_millis(50));
         sleep(jittered(pause, self.inner.random.as_ref())).await;
     }
 }
 
-/// A link to the session of a datanode, by whatever way there is each time.
+/// A link to the session of a datanode, by whichever route is available each time.
 struct NodeLink {
     client: Client,
     node: Node,
@@ -226,7 +227,7 @@ impl Link for NodeLink {
                 Ok(attachment) => return Ok(attachment),
                 Err(failure) => failure,
             };
-            // The node has a place for the session; a coordinator on the way may have none.
+            // The node has room for the session; a relaying coordinator may have none.
             if failure.code != ErrorCode::Busy || started.elapsed() > ATTACH_WITHIN {
                 return Err(failure.into());
             }
@@ -235,7 +236,7 @@ impl Link for NodeLink {
     }
 }
 
-/// Remembers the seal that went by with the last frame.
+/// Remembers the seal that passed with the last frame.
 struct WithSeal<S> {
     inner: S,
     seal: Option<ChunkSeal>,

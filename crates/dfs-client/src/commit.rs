@@ -1,4 +1,4 @@
-//! The end of an upload: staging, confirming, aborting.
+//! Completion of an upload: staging, confirming, aborting.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::metadata::stat_of;
 use crate::plan::{UploadPlan, WrittenChunk};
 use crate::{Client, Error, FileStat, PutOptions};
 
-/// Chunks that are confirmed in one call; more are staged before.
+/// Chunks confirmed in one call; any more are staged before.
 pub(crate) const CHUNKS_PER_CALL: usize = 256;
 /// Tokens that one call may carry.
 pub(crate) const TOKENS_PER_CALL: usize = 64;
-/// How long coordinators are asked to abort an upload.
+/// Time limit for aborting an upload.
 const ABORT_WITHIN: Duration = Duration::from_secs(3);
 
 impl Client {
-    /// Stages chunks, so that the rest of the upload may take its time.
+    /// Stages chunks, so that the upload does not expire.
     pub(crate) async fn stage(
         &self,
         plan: &UploadPlan,
@@ -45,7 +45,7 @@ impl Client {
         size: u64,
         options: &PutOptions,
     ) -> Result<FileStat, Error> {
-        // A file with chunks is known by them when the call is repeated.
+        // The chunks identify a repeated call; an empty file needs a slot.
         let slot = match size {
             0 => Some(self.inner.slots.take().await),
             _ => None,
@@ -67,8 +67,8 @@ impl Client {
         stat_of(&context, answer.await?.stat)
     }
 
-    /// Aborts an upload, of which `chunks` are durable and not staged, so that they are deleted.
-    /// Takes a bounded time; what no coordinator hears of is collected later.
+    /// Aborts an upload, naming its `chunks` that are durable and not staged, so that they are
+    /// deleted. Takes bounded time; what no coordinator receives is collected later.
     pub(crate) async fn abort(&self, plan: &UploadPlan, chunks: &[WrittenChunk]) {
         let context = plan.path.to_string();
         let aborting = async {
@@ -91,8 +91,8 @@ impl Client {
         };
         match timeout(ABORT_WITHIN, aborting).await {
             Ok(Ok(())) => tracing::debug!(context, "aborted an upload"),
-            Ok(Err(error)) => tracing::debug!(context, %error, "an upload was not aborted"),
-            Err(_) => tracing::debug!(context, "an upload was not aborted in time"),
+            Ok(Err(error)) => tracing::debug!(context, %error, "aborting an upload failed"),
+            Err(_) => tracing::debug!(context, "aborting an upload timed out"),
         }
     }
 }
@@ -101,7 +101,7 @@ fn to_wire((name, value): (&XattrName, &Bytes)) -> v1::Xattr {
     v1::Xattr { name: name.to_bytes(), value: value.clone() }
 }
 
-/// Every token that one of the chunks needs, once, and at least one.
+/// Returns every token that the chunks need, once, and at least one.
 pub(crate) fn tokens_of(plan: &UploadPlan, chunks: &[WrittenChunk]) -> Vec<Bytes> {
     let mut tokens: Vec<_> = chunks.iter().map(|chunk| chunk.planned.token.clone()).collect();
     tokens.push(plan.token.clone());

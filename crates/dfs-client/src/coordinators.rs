@@ -1,9 +1,9 @@
-//! Which coordinator is asked.
+//! The choice of the coordinator to call.
 //!
-//! The client stays with one for as long as that answers, so that its connection is warm and
-//! nothing flaps. One that failed is left alone for a while, longer each time, so that not every
-//! call pays for it again. A name is a coordinator for each of its addresses, and is looked up
-//! again after a failure, and now and then.
+//! The client stays with one while it replies, so that its connection stays warm and nothing flaps.
+//! One that failed is avoided for a while, longer after each failure, so that calls do not pay for
+//! it again and again. A name stands for each of its addresses, and is resolved again after a
+//! failure and periodically.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,15 +15,15 @@ use dfs_transport::Channels;
 use dfs_types::Random;
 use tokio::time::Instant;
 
-/// How long a coordinator is avoided after its first failure; twice as long after each further.
+/// Time that a coordinator is avoided after its first failure; doubles with each further one.
 const AVOID_MIN: Duration = Duration::from_secs(1);
-/// The longest time.
+/// Maximum time that a coordinator is avoided.
 const AVOID_MAX: Duration = Duration::from_secs(30);
-/// How often names are looked up while all goes well.
+/// Interval of name lookups without failures.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(30);
-/// The least time between two look-ups.
+/// Minimum time between two lookups.
 const LOOK_UP_MIN: Duration = Duration::from_secs(1);
-/// Addresses of all names together.
+/// Maximum number of addresses of all names together.
 const KNOWN_MAX: usize = 256;
 
 /// The coordinators of a client.
@@ -36,27 +36,27 @@ struct Shared {
     channels: Channels,
     random: Arc<dyn Random>,
     known: Mutex<Known>,
-    /// Held by the look-up under way, of which there is one at a time.
+    /// Held by the one lookup in progress.
     looking: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
 struct Known {
-    /// The one in use comes first, the next one after it.
+    /// The current coordinator comes first, the next one after it.
     all: VecDeque<Coordinator>,
-    /// No name stands for anything but itself.
+    /// True if all names are addresses, which need no lookup.
     is_fixed: bool,
     looked_up: Option<Instant>,
     has_failed: bool,
 }
 
-/// One address, and how it has been lately.
+/// One address and its recent history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Coordinator {
     address: String,
-    /// Index of the name it stands behind.
+    /// Index of its name.
     name: usize,
-    /// Failures since it answered last.
+    /// Failures since its last reply.
     failures: u32,
     avoided_until: Option<Instant>,
 }
@@ -67,18 +67,17 @@ impl Coordinator {
     }
 }
 
-/// A coordinator to be asked.
+/// The coordinator to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chosen {
     pub(crate) address: String,
-    /// How many there are to choose from.
+    /// Number of coordinators known.
     pub(crate) of: usize,
 }
 
 impl Coordinators {
-    /// Those behind `names`, each `host:port`. None is looked up yet.
+    /// Returns the coordinators behind `names`, each `host:port`. Names are resolved on first use.
     pub(crate) fn new(names: Vec<String>, channels: Channels, random: Arc<dyn Random>) -> Self {
-        // An address stays what it is.
         let is_fixed = names.iter().all(|name| name.parse::<SocketAddr>().is_ok());
         let known = Mutex::new(Known { is_fixed, ..Known::default() });
         let looking = Arc::default();
@@ -89,8 +88,8 @@ impl Coordinators {
         &self.shared.names
     }
 
-    /// The coordinator to ask now; an error when no name can be looked up. Waits for a look-up
-    /// only when nothing is known at all.
+    /// Returns the coordinator to ask now; an error when no name can be resolved. Waits for a
+    /// lookup only when no address is known.
     pub(crate) async fn choose(&self) -> io::Result<Chosen> {
         let now = Instant::now();
         let (chosen, is_due) = {
@@ -108,20 +107,20 @@ impl Coordinators {
             tokio::spawn(async move {
                 let _only = only;
                 if let Err(error) = shared.look_up().await {
-                    tracing::debug!(%error, "coordinators cannot be looked up");
+                    tracing::debug!(%error, "cannot look up coordinators");
                 }
             });
         }
         Ok(chosen)
     }
 
-    /// The coordinator gave an answer.
+    /// Records a reply of a coordinator.
     pub(crate) fn answered(&self, address: &str) {
         self.shared.known().answered(address);
     }
 
-    /// The coordinator failed: another one is asked for a while. Says whether there is one that
-    /// has not failed lately.
+    /// Records a failure of a coordinator: another one is asked for a while. Returns true if there
+    /// is one that has not failed recently.
     pub(crate) fn failed(&self, address: &str) -> bool {
         self.shared.known().failed(address, Instant::now())
     }
@@ -132,8 +131,8 @@ impl Shared {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks all names up, unless that was just done; for who holds the lock of it. What is known of a name that cannot be
-    /// looked up stays.
+    /// Resolves all names unless that was just done; the caller holds the lookup lock. The known
+    /// addresses of a name that cannot be resolved stay.
     async fn look_up(&self) -> io::Result<()> {
         if !self.known().is_due(Instant::now()) {
             return Ok(());
@@ -146,7 +145,7 @@ impl Shared {
             match addresses {
                 Ok(addresses) => found.push((name, addresses)),
                 Err(error) => {
-                    let message = format!("{} cannot be looked up: {error}", self.names[name]);
+                    let message = format!("{} lookup failed: {error}", self.names[name]);
                     failure = Some(io::Error::new(error.kind(), message));
                 }
             }
@@ -169,8 +168,8 @@ impl Known {
         self.all.is_empty() || (!self.is_fixed && now >= looked_up + least)
     }
 
-    /// The first that is not avoided, which then is the first; else the one whose time is over
-    /// soonest.
+    /// Returns the first coordinator that is not avoided and makes it the current one; else the one
+    /// whose penalty ends first.
     fn choose(&mut self, now: Instant) -> Option<Chosen> {
         let healthy = self.all.iter().position(|one| !one.is_avoided(now));
         let at = healthy.or_else(|| {
@@ -192,7 +191,7 @@ impl Known {
     fn failed(&mut self, address: &str, now: Instant) -> bool {
         self.has_failed = true;
         if let Some(one) = self.all.iter_mut().find(|one| one.address == address) {
-            // Many calls may fail at once, for the same reason.
+            // Many calls may fail at once for the same reason.
             if !one.is_avoided(now) {
                 let doublings = one.failures.min(AVOID_MAX.as_secs().ilog2() + 1);
                 one.failures += 1;
@@ -202,7 +201,7 @@ impl Known {
         self.all.iter().any(|one| !one.is_avoided(now))
     }
 
-    /// Takes over what names stand for now. What is known of an address stays with it.
+    /// Adopts the current addresses of all names. The history of an address is kept.
     fn take(&mut self, found: Vec<(usize, Vec<String>)>, random: &dyn Random) {
         let is_first = self.all.is_empty();
         for (name, addresses) in found {
@@ -213,8 +212,8 @@ impl Known {
                     continue;
                 }
                 let new = Coordinator { address, name, failures: 0, avoided_until: None };
-                // At any place with the same chance, the first included: so clients spread over
-                // all, and a coordinator that is added gets its share of those that are there.
+                // A random position, the first included, spreads clients over all coordinators, and
+                // gives a new one its share of the clients.
                 let at = match self.all.len() {
                     0 => 0,
                     length => random.below(length as u64 + 1) as usize,
@@ -223,7 +222,11 @@ impl Known {
             }
         }
         if is_first && let Some(first) = self.all.front() {
-            tracing::debug!(coordinator = first.address, of = self.all.len(), "begins with");
+            tracing::debug!(
+                coordinator = first.address,
+                of = self.all.len(),
+                "first coordinator chosen"
+            );
         }
     }
 }
@@ -247,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_begin_anywhere_and_new_coordinators_get_their_share() {
+    fn clients_start_anywhere_and_new_coordinators_get_their_share() {
         let random = SeededRandom::new(1);
         let now = Instant::now();
         let (mut first, mut moved) = (BTreeSet::new(), 0);
@@ -259,11 +262,11 @@ mod tests {
             moved += usize::from(chosen(&mut known, now) == "d:1");
         }
         assert_eq!(first.len(), 3);
-        assert!((50..=150).contains(&moved), "{moved} of 400 went to one of four");
+        assert!((50..=150).contains(&moved), "{moved} of 400 moved to one of four");
     }
 
     #[test]
-    fn one_that_fails_is_avoided_longer_each_time_and_the_other_is_stayed_with() {
+    fn failing_coordinator_is_avoided_longer_each_time_and_the_other_is_kept() {
         let mut now = Instant::now();
         let mut known = known(&["a:1", "b:1"], &SeededRandom::new(1));
         let first = chosen(&mut known, now);
@@ -271,7 +274,7 @@ mod tests {
         let second = chosen(&mut known, now);
         assert_ne!(first, second);
         now += AVOID_MAX;
-        assert_eq!(chosen(&mut known, now), second, "nothing flaps back");
+        assert_eq!(chosen(&mut known, now), second, "no flapping");
         for seconds in [2, 4, 8, 16, 30, 30] {
             known.failed(&first, now);
             let one = known.all.iter().find(|one| one.address == first).unwrap();
@@ -282,12 +285,12 @@ mod tests {
         known.answered(&first);
         known.failed(&first, now);
         let later = now + Duration::from_millis(1);
-        assert!(!known.failed(&second, later), "there is none left");
-        assert_eq!(chosen(&mut known, later), first, "its time is over soonest");
+        assert!(!known.failed(&second, later), "none is left");
+        assert_eq!(chosen(&mut known, later), first, "its penalty ends first");
     }
 
     #[test]
-    fn an_address_that_is_gone_from_its_name_is_forgotten() {
+    fn address_removed_from_its_name_is_forgotten() {
         let random = SeededRandom::new(1);
         let now = Instant::now();
         let mut known = known(&["a:1", "b:1"], &random);
@@ -296,6 +299,6 @@ mod tests {
         known.take(vec![(0, vec!["b:1".to_owned()])], &random);
         let left: BTreeSet<_> = known.all.iter().map(|one| one.address.as_str()).collect();
         assert_eq!(left, BTreeSet::from(["b:1", "c:1"]));
-        assert_eq!(chosen(&mut known, now), "c:1", "that b failed is still known");
+        assert_eq!(chosen(&mut known, now), "c:1", "the failure of b is remembered");
     }
 }

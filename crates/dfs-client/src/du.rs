@@ -10,27 +10,27 @@ use futures_util::{Stream, StreamExt as _};
 
 use crate::{Client, Error, Walk};
 
-/// The sum of what a directory, or the path asked for, contains.
+/// Total of a directory, or of the path asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
     /// The directory.
     pub path: DfsPath,
-    /// Number of directories between it and the path asked for, which has 0 itself.
+    /// Number of directories between it and the path asked for, which has depth 0.
     pub depth: usize,
-    /// Bytes of the files and symlinks, each counted once, whatever its replicas take.
+    /// Bytes of the files and symlinks, each counted once, regardless of replication.
     pub bytes: u64,
     /// Number of entries, itself included.
     pub entries: u64,
 }
 
-/// The usage of every directory below a path, each after those that it contains; the path asked
-/// for comes last. Ends after its first error.
+/// The usage of every directory below a path, each after the directories it contains; the path
+/// asked for comes last. Ends after its first error.
 ///
 /// Memory is bounded by the depth of the tree.
 pub struct DiskUsage {
     walk: Walk,
-    /// The directories on the way down to where the walk is.
+    /// Ancestors of the current position.
     open: Vec<Usage>,
     complete: VecDeque<Usage>,
     has_ended: bool,
@@ -69,7 +69,7 @@ impl Client {
 }
 
 impl DiskUsage {
-    /// Ends the directories at this depth and below; what they contain is in those above, too.
+    /// Closes the directories at this depth and below, adding them to their parents.
     fn close(&mut self, depth: usize) {
         while self.open.len() > depth {
             let Some(ended) = self.open.pop() else { return };

@@ -1,11 +1,11 @@
-//! What a call of the SDK can end with.
+//! Errors of the SDK.
 
 use dfs_proto::wire::FieldError;
 use dfs_proto::{Detail, Failure};
 use dfs_types::{ErrorCode, RequestId};
 
-/// Why a call failed: what was done to what, what was said of it, and the id under which servers
-/// have logged it.
+/// Why a call failed: the operation and its object, the cause, and the id under which servers have
+/// logged it.
 ///
 /// ```
 /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -17,19 +17,19 @@ use dfs_types::{ErrorCode, RequestId};
 ///
 /// fn advice(error: &Error) -> &'static str {
 ///     if error.is_outcome_unknown() {
-///         "it may have happened: look, or do it again"
+///         "it may have happened: check, or repeat it"
 ///     } else if error.is_retryable() {
-///         "nothing happened: do it again later"
+///         "nothing happened: retry later"
 ///     } else {
-///         "nothing happened: find out what is wrong"
+///         "nothing happened: fix the cause"
 ///     }
 /// }
 ///
 /// let missing = client.stat(&DfsPath::new("/missing")?, Follow::Yes).await.unwrap_err();
 /// assert_eq!(missing.code(), ErrorCode::NotFound);
-/// assert_eq!(advice(&missing), "nothing happened: find out what is wrong");
+/// assert_eq!(advice(&missing), "nothing happened: fix the cause");
 ///
-/// // The coordinator makes a directory, and goes away before it has answered.
+/// The coordinator makes a directory, and crashes before it replies.
 /// # cluster.state().loses_answer_of = Some("MakeDirectory");
 /// let path = DfsPath::new("/folder")?;
 /// let making = client.make_directory(&path, MakeDirectoryOptions::default());
@@ -42,15 +42,15 @@ use dfs_types::{ErrorCode, RequestId};
 /// # let (making, ()) = tokio::join!(making, going);
 /// # let making = std::future::ready(making);
 /// let unknown = making.await.unwrap_err();
-/// assert_eq!(advice(&unknown), "it may have happened: look, or do it again");
+/// assert_eq!(advice(&unknown), "it may have happened: check, or repeat it");
 ///
 /// let unavailable = client.stat(&path, Follow::Yes).await.unwrap_err();
-/// assert_eq!(advice(&unavailable), "nothing happened: do it again later");
+/// assert_eq!(advice(&unavailable), "nothing happened: retry later");
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{}", told(context, message))]
+#[error("{}", display(context, message))]
 pub struct Error {
     code: ErrorCode,
     context: String,
@@ -59,8 +59,8 @@ pub struct Error {
     detail: Option<Detail>,
 }
 
-/// What was said, after what it is about unless that is named in it.
-fn told(context: &str, message: &str) -> String {
+/// The message, prefixed with its context unless it contains it.
+fn display(context: &str, message: &str) -> String {
     if message.contains(context) { message.to_owned() } else { format!("{context}: {message}") }
 }
 
@@ -80,39 +80,38 @@ impl Error {
     }
 
     pub(crate) fn wire(context: impl Into<String>, error: &FieldError) -> Self {
-        let message = format!("an answer of the server is not sound: {error}");
+        let message = format!("malformed reply from the server: {error}");
         Self::new(ErrorCode::Internal, context, message)
     }
 
-    /// What went wrong, from the closed list.
+    /// Returns the code, from the closed list.
     pub fn code(&self) -> ErrorCode {
         self.code
     }
 
-    /// Whether the same call may succeed a little later with nothing done about it.
+    /// Returns true if the same call may succeed later without intervention.
     pub fn is_retryable(&self) -> bool {
         self.code.is_retryable()
     }
 
-    /// Whether the call may have taken effect all the same. Repeating it is safe.
+    /// Returns true if the call may have taken effect nevertheless. Repeating it is safe.
     pub fn is_outcome_unknown(&self) -> bool {
         self.code.is_outcome_unknown()
     }
 
-    /// Whether a coordinator replied that its metadata store holds no cluster yet.
+    /// Returns true if a coordinator replied that its metadata store holds no cluster yet.
     pub fn is_uninitialised(&self) -> bool {
         self.detail == Some(Detail::Uninitialised)
     }
 
-    /// Under which id servers have logged the call.
+    /// Returns the id under which servers have logged the call.
     pub fn request_id(&self) -> Option<RequestId> {
         self.request_id
     }
 }
 
 impl From<Error> for std::io::Error {
-    /// The kind tells what went wrong as far as there is one for it; the error itself is the
-    /// source.
+    /// Maps the code to the closest kind; the error itself is the source.
     fn from(error: Error) -> Self {
         let kind = match error.code {
             ErrorCode::NotFound => std::io::ErrorKind::NotFound,

@@ -1,4 +1,4 @@
-//! Where the bytes of a file lie, and what is wrong with them, if anything.
+//! Location of the bytes of a file, and problems with them.
 
 use dfs_proto::wire;
 use dfs_types::{ChunkId, DfsPath, DiskId, NodeId, NodeState};
@@ -16,9 +16,9 @@ const ASK_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 pub struct Explanation {
     /// The file.
     pub stat: FileStat,
-    /// In file order.
+    /// Its chunks, in file order.
     pub chunks: Vec<ExplainedChunk>,
-    /// What is wrong, in words; empty when nothing is.
+    /// Problems found, in words; empty when there are none.
     pub problems: Vec<String>,
 }
 
@@ -27,13 +27,13 @@ pub struct Explanation {
 pub struct ExplainedChunk {
     /// The chunk.
     pub chunk: ChunkId,
-    /// Where in the file it starts.
+    /// Offset in the file.
     pub file_offset: u64,
-    /// Its bytes.
+    /// Length in bytes.
     pub length: u64,
     /// Replicas wanted.
     pub wanted: u32,
-    /// Those that the coordinator knows.
+    /// Replicas that the coordinator knows of.
     pub replicas: Vec<ExplainedReplica>,
 }
 
@@ -44,22 +44,22 @@ pub struct ExplainedReplica {
     pub node: NodeId,
     /// The disk.
     pub disk: DiskId,
-    /// `host:port` of the node; empty when not known.
+    /// `host:port` of the node; empty when unknown.
     pub address: String,
-    /// What the coordinator takes the node for; `None` when it does not know it.
+    /// State of the node according to the coordinator; `None` when it does not know the node.
     pub state: Option<NodeState>,
-    /// The coordinator knows that it is bad or gone.
+    /// True if the coordinator knows that it is bad or gone.
     pub is_bad: bool,
-    /// Whether the node was asked and says that it holds it, and with `verify` every block of it
-    /// was read and has its checksum. `None` when the node could not be asked.
+    /// Whether the node confirmed that it holds the replica; with `verify` also that every block
+    /// was read and matches its checksum. `None` when the node could not be asked.
     pub verified: Option<bool>,
-    /// What is wrong with it, if anything.
+    /// Problem found, if any.
     pub problem: Option<String>,
 }
 
 impl Client {
-    /// Says where the chunks of a file are. Each node is asked whether it has its replicas; with
-    /// `verify` every replica is read whole.
+    /// Returns where the chunks of a file are. Each node is asked whether it has its replicas; with
+    /// `verify` every replica is read completely.
     pub async fn explain(&self, path: &DfsPath, verify: bool) -> Result<Explanation, Error> {
         self.with_request_id(async {
             let mut layout = Layout::open(self, &path.into(), 0, None).await?;
@@ -92,7 +92,7 @@ impl Client {
         let source = replica.source();
         let looked = match &source {
             None => Look::Unknown("the coordinator knows no address of the node".to_owned()),
-            Some(_) if replica.is_bad => Look::Bad("known to be bad".to_owned()),
+            Some(_) if replica.is_bad => Look::Bad("recorded as bad".to_owned()),
             Some(source) => self.look(source, extent, verify).await,
         };
         let location = source.map(|source| source.node);
@@ -126,22 +126,22 @@ impl Client {
         };
         match read {
             Ok(()) => Look::Good,
-            Err(error) if error.is_not_found() => Look::Bad("the node does not have it".to_owned()),
-            Err(error) if error.is_of_replica() => Look::Bad(told(error)),
-            Err(error) => Look::Unknown(told(error)),
+            Err(error) if error.is_not_found() => Look::Bad("missing on the node".to_owned()),
+            Err(error) if error.is_of_replica() => Look::Bad(describe(error)),
+            Err(error) => Look::Unknown(describe(error)),
         }
     }
 }
 
-fn told(error: ReadError) -> String {
+fn describe(error: ReadError) -> String {
     match error {
         ReadError::Corrupt(block) => format!("block {block} is corrupt"),
-        ReadError::OtherChunk => "the blocks of another chunk lie in its place".to_owned(),
+        ReadError::OtherChunk => "it has the blocks of another chunk".to_owned(),
         ReadError::Failed(failure) => failure.message,
     }
 }
 
-/// What a look at a replica found.
+/// Outcome of checking a replica.
 enum Look {
     Good,
     Bad(String),
@@ -157,7 +157,7 @@ fn problems_of(chunk: &ExplainedChunk) -> Vec<String> {
     let mut problems: Vec<String> = chunk.replicas.iter().filter_map(of_replica).collect();
     let good = chunk.replicas.iter().filter(|replica| replica.problem.is_none()).count();
     if good < chunk.wanted as usize {
-        problems.push(format!("chunk {id} has {good} good replicas, {} are wanted", chunk.wanted));
+        problems.push(format!("chunk {id} has {good} good replicas of {} wanted", chunk.wanted));
     }
     problems
 }

@@ -1,4 +1,4 @@
-//! One piece of a chunk, from whichever replica gives it: hedged, failed over, verified.
+//! Reads one piece of a chunk from any of its replicas: hedged, with failover, verified.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -18,9 +18,9 @@ use crate::replica_read::{ReadError, Run};
 use crate::stats::count;
 use crate::{Client, Error};
 
-/// How long a node that failed is asked last.
+/// How long a node that failed is tried last.
 const PENALTY: Duration = Duration::from_secs(10);
-/// Nodes whose failures are remembered.
+/// Maximum number of nodes whose failures are remembered.
 const PENALTIES_MAX: usize = 1_024;
 /// Bounds of the time after which a second replica is asked as well, and what it is at first.
 const HEDGE_MIN: Duration = Duration::from_millis(50);
@@ -30,19 +30,19 @@ const HEDGE_FIRST: Duration = Duration::from_millis(300);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// What is known of how nodes answered lately.
+/// Recent behaviour of nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Penalties(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
     failed: BTreeMap<NodeId, Instant>,
-    /// What a piece took lately, smoothed; `None` before the first.
+    /// Smoothed recent time of a piece; `None` before the first.
     usual: Option<Duration>,
 }
 
 impl Penalties {
-    /// A node has failed, or was overtaken: others are asked first for a while.
+    /// Records that a node failed or was overtaken: others are preferred for a while.
     pub(crate) fn add(&self, node: NodeId) {
         let now = Instant::now();
         let mut known = self.lock();
@@ -61,7 +61,7 @@ impl Penalties {
         known.usual = Some(known.usual.map_or(time, |usual| (usual * 7 + time) / 8));
     }
 
-    /// After which time a second replica is asked as well: several times what a piece usually takes.
+    /// Time after which a second replica is asked: several times the usual time of a piece.
     fn hedge_after(&self) -> Duration {
         let usual = self.lock().usual;
         usual.map_or(HEDGE_FIRST, |usual| usual * 6).clamp(HEDGE_MIN, HEDGE_MAX)
@@ -72,12 +72,12 @@ impl Penalties {
     }
 }
 
-/// What became of a piece at each node that was tried.
+/// The error of each node that was tried.
 type ReadErrors = Vec<(Node, ReadError)>;
 
 impl Client {
-    /// Fetches a piece of an open file, as runs of bytes in order. Tries every replica, asks again which
-    /// nodes hold one, and goes on until the deadline of the client.
+    /// Fetches a piece of an open file, as runs of bytes in order. Tries every replica, refreshes
+    /// their locations, and repeats until the deadline of the client.
     pub(crate) async fn fetch(
         &self,
         context: &str,
@@ -111,11 +111,11 @@ impl Client {
         }
     }
 
-    /// Tries each replica once, the next one when one fails or is slow.
+    /// Tries each replica once, moving to the next when one fails or is slow.
     async fn fetch_once(&self, piece: &Piece) -> Result<Run, ReadErrors> {
         let mut reports = JoinSet::new();
         let fetched = self.race(piece, &mut reports).await;
-        // A program that ends with its last byte shall not take the reports with it.
+        // The reports are awaited: the program may end with its last byte.
         while reports.join_next().await.is_some() {}
         fetched
     }
@@ -148,7 +148,7 @@ impl Client {
                 biased;
                 ended = running.join_next() => ended,
                 () = tokio::time::sleep(inner.penalties.hedge_after()), if can_hedge => {
-                    // The caller has a share of the budget for one replica alone.
+                    // The caller has a share of the budget for one replica only.
                     if let Some(share) = inner.budget.try_take(piece.length)
                         && let Some(source) = waiting.next()
                     {
@@ -180,8 +180,8 @@ impl Client {
                 }));
             }
             if let ReadError::Failed(failure) = &error {
-                tracing::debug!(%chunk, node = %node.id, %failure, "a replica was not read");
-                // A node is not bad for one replica that is not there, or not good.
+                tracing::debug!(%chunk, node = %node.id, %failure, "a replica cannot be read");
+                // A missing or bad replica does not make its node bad.
                 if failure.code != ErrorCode::NotFound && !error.is_of_replica() {
                     inner.penalties.add(node.id);
                 }
@@ -195,9 +195,9 @@ impl Client {
         Err(errors)
     }
 
-    /// The nearest first: same machine, then same zone; who failed lately last. Among equals each
-    /// machine has an order of its own for each piece, always the same: its nodes share the work,
-    /// and a piece that is read again is in the page cache of the node that is asked.
+    /// Returns the replicas by distance: same machine, then same zone; nodes that failed recently
+    /// last. Equal ones are ordered by a hash of machine and piece: load is spread, and a piece
+    /// that is read again is in the page cache of the node asked.
     fn in_order(&self, piece: &Piece) -> Vec<Source> {
         let inner = &self.inner;
         let extent = &piece.extent;
@@ -223,9 +223,9 @@ fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> E
     let chunk = extent.chunk;
     if errors.is_empty() {
         let replicas = extent.replicas.len();
-        // What is known to be bad does not come back with its node.
+        // Bad replicas do not come back with their nodes.
         return if extent.replicas.iter().all(|replica| replica.is_bad) {
-            let message = format!("all {replicas} replicas of chunk {chunk} are known to be bad");
+            let message = format!("all {replicas} replicas of chunk {chunk} are bad");
             Error::new(ErrorCode::Corrupt, context, message)
         } else {
             let message = format!(
@@ -235,7 +235,7 @@ fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> E
             Error::new(ErrorCode::Unavailable, context, message)
         };
     }
-    let told: Vec<String> = errors
+    let messages: Vec<String> = errors
         .iter()
         .map(|(node, error)| match error {
             ReadError::Corrupt(block) => {
@@ -243,7 +243,7 @@ fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> E
             }
             ReadError::OtherChunk => {
                 format!(
-                    "node {} at {}: it serves another chunk in its place",
+                    "node {} at {}: it serves the blocks of another chunk",
                     node.id, node.address
                 )
             }
@@ -252,6 +252,6 @@ fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> E
         .collect();
     let all_are_bad = errors.iter().all(|(_, error)| error.is_of_replica());
     let code = if all_are_bad { ErrorCode::Corrupt } else { ErrorCode::Unavailable };
-    let message = format!("no replica of chunk {chunk} can be read: {}", told.join("; "));
+    let message = format!("no replica of chunk {chunk} can be read: {}", messages.join("; "));
     Error::new(code, context, message)
 }

@@ -1,4 +1,4 @@
-//! Getting a file into a local one, pieces in parallel.
+//! Reads a file into a local one, pieces in parallel.
 
 use std::fs::File;
 use std::io;
@@ -15,9 +15,9 @@ use crate::whole::WholeChunks;
 use crate::{Client, Error, FileStat, GetOptions, Target};
 
 impl Client {
-    /// Writes a file into a local one, pieces in parallel, each at its place: the byte at
-    /// `options.offset` comes first. The local file must be a regular one and should be empty; it
-    /// is not synced.
+    /// Reads a file into a local one, pieces in parallel, each at its own place: the byte at
+    /// `options.offset` comes first. The local file must be regular and should be empty; it is not
+    /// synced.
     pub async fn get_to_file(
         &self,
         file: impl Into<Target>,

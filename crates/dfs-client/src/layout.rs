@@ -1,4 +1,4 @@
-//! Where the bytes of a file lie, page by page.
+//! Location of the bytes of a file, page by page.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +9,7 @@ use dfs_types::{ChunkId, ChunkSeal, Crc32c, ErrorCode, InodeId, NodeId, ReplicaR
 use crate::plan::Node;
 use crate::{Client, Error, FileStat, Target};
 
-/// Extents asked for at a time.
+/// Extents requested at a time.
 const PAGE: u32 = 64;
 
 /// A piece of a file in a chunk.
@@ -45,7 +45,7 @@ pub(crate) struct Source {
 }
 
 impl Replica {
-    /// Where to read it; `None` when its node has no known address.
+    /// Returns the replica with its node; `None` when the node has no known address.
     pub(crate) fn source(&self) -> Option<Source> {
         let node = self.location.clone().filter(|node| !node.address.is_empty())?;
         Some(Source { node, replica: self.name })
@@ -58,13 +58,13 @@ impl Extent {
         self.replicas.iter().filter(|replica| !replica.is_bad).filter_map(Replica::source)
     }
 
-    /// Where it ends in the file.
+    /// End offset in the file.
     pub(crate) fn end(&self) -> u64 {
         self.file_offset.saturating_add(self.length)
     }
 }
 
-/// A file that was opened, and the extents of a range of it.
+/// An open file, and the extents of a range of it.
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) stat: FileStat,
@@ -75,7 +75,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Opens a file for a range; to the end of the file without a length.
+    /// Opens a range of a file; up to its end without a length.
     pub(crate) async fn open(
         client: &Client,
         target: &Target,
@@ -103,12 +103,12 @@ impl Layout {
         Ok(layout)
     }
 
-    /// Where the range ends.
+    /// End offset of the range.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
-    /// The next extent of the range, in file order.
+    /// Returns the next extent of the range, in file order.
     pub(crate) async fn next(&mut self, client: &Client) -> Result<Option<Extent>, Error> {
         if let (true, Some(offset)) = (self.extents.is_empty(), self.next_offset)
             && offset < self.end
@@ -122,7 +122,7 @@ impl Layout {
     }
 }
 
-/// Asks anew who holds the chunk that a byte of an open file lies in.
+/// Refreshes the locations of the chunk that contains a byte of an open file.
 pub(crate) async fn refreshed(
     client: &Client,
     context: &str,

@@ -55,43 +55,44 @@
 //!
 //! # Streaming
 //!
-//! [`Client::create`] returns an [`Upload`], which is written bit by bit; its memory is bounded by
-//! the budget of the client, and [`Upload::write`] waits when that is used up. A [`FileReader`] is
-//! a `Stream` of `Bytes`, an `AsyncRead` and an `AsyncSeek`, and reads ahead within the same budget.
+//! [`Client::create`] returns an [`Upload`], which is written incrementally; its memory is bounded
+//! by the budget of the client, and [`Upload::write`] waits while that is exhausted. A
+//! [`FileReader`] is a `Stream` of `Bytes`, an `AsyncRead` and an `AsyncSeek`, and reads ahead
+//! within the same budget.
 //!
 //! # Listing, walking, copying trees
 //!
 //! [`Client::list`] returns the entries of a directory, [`Client::walk`] everything below one, and
-//! [`Client::du`] the sizes: streams whose memory does not grow with what they list.
-//! [`Client::put_tree`] and [`Client::get_tree`] copy trees with bounded parallelism; a
-//! [`TreeObserver`] learns what becomes of each entry, and decides what an error means for the
-//! others.
+//! [`Client::du`] the sizes: streams that use constant memory. [`Client::put_tree`] and
+//! [`Client::get_tree`] copy trees with bounded parallelism; a [`TreeObserver`] is notified of the
+//! result of each entry, and decides whether the copy continues after an error.
 //!
 //! # Errors and retries
 //!
 //! A call is retried until it succeeds, fails for a reason that no retry can change, or its
-//! deadline is over: 60 s unless [`ClientBuilder::deadline`] says otherwise. Retries are safe, also
-//! of changes: coordinators recognise a repeated call. An [`Error`] has an [`ErrorCode`] from a
-//! closed list, says whether a later repeat may help ([`Error::is_retryable`]) and whether the
-//! call may have taken effect all the same ([`Error::is_outcome_unknown`]), and names the request
-//! id under which servers have logged it. Converted to [`std::io::Error`] it keeps its kind.
+//! deadline expires: 60 s by default, see [`ClientBuilder::deadline`]. Retries are safe, also of
+//! changes: coordinators recognise a repeated call. An [`Error`] has an [`ErrorCode`] from a closed
+//! list, states whether a later repeat may help ([`Error::is_retryable`]) and whether the call may
+//! have taken effect nevertheless ([`Error::is_outcome_unknown`]), and names the request id under
+//! which servers have logged it. Converted to [`std::io::Error`] it keeps its kind.
 //!
 //! # Cancellation
 //!
-//! Every future may be dropped. A call that changes something may then have taken effect, or not;
-//! what it held is released. A dropped [`Client::put`] or [`Upload`] is aborted in the background
-//! within a few seconds, and what was stored of it is deleted. A program that drops some before it
-//! ends waits for [`Client::settled`]. `next` of readers and listings is cancel-safe.
+//! Every future may be dropped. A call that changes something may or may not have taken effect
+//! then; its resources are released. A dropped [`Client::put`] or [`Upload`] is aborted in the
+//! background within a few seconds, and its stored chunks are deleted. A program that drops some
+//! before it exits waits for [`Client::settled`]. `next` of readers and listings is cancel-safe.
 //!
 //! # Durability
 //!
 //! When [`Client::put`] or [`Upload::finish`] returns, every chunk has been synced to disk on at
-//! least the cluster's minimum of write replicas, and the name is durable. A file appears whole or
-//! not at all, and replaces an older one in one step; readers that have that one open read on. There
-//! is no faster mode that weakens this. Every block that is read has been verified against the
-//! checksum that its writer computed. Files written to the local disk are not synced.
+//! least the cluster's minimum number of write replicas, and the name is durable. A file appears
+//! completely or not at all, and replaces an older one atomically; readers that have the older one
+//! open continue with it. There is no faster, less durable mode. Every block that is read has been
+//! verified against the checksum that its writer computed. Files written to the local disk are not
+//! synced.
 //!
-//! `examples/` in this crate has programs to start from.
+//! See `examples/` in this crate for complete programs.
 
 mod admin;
 mod budget;

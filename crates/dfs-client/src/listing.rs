@@ -15,14 +15,14 @@ use tonic::Streaming;
 
 use crate::{Client, Entry, Error, FileStat};
 
-/// Entries asked for at a time.
+/// Entries requested at a time.
 const LIST_PAGE: u64 = 1_000;
 
 /// The entries of a directory in name order, fetched page by page.
 ///
-/// An entry that exists all the time is listed exactly once, whatever else comes and goes. Memory
+/// An entry that exists throughout is listed exactly once, regardless of concurrent changes. Memory
 /// is bounded by a page of 1,000 entries. As a [`Stream`] it ends after its first error;
-/// [`Listing::next`] may be called again after one, and tries the same page again.
+/// [`Listing::next`] may be called again after one, and retries the same page.
 pub struct Listing {
     client: Client,
     directory: Target,
@@ -30,7 +30,7 @@ pub struct Listing {
     ready: VecDeque<Entry>,
     is_complete: bool,
     has_failed: bool,
-    /// The next page under way.
+    /// The page being fetched.
     page: Option<BoxFuture<'static, Result<Vec<Entry>, Error>>>,
 }
 
@@ -123,7 +123,7 @@ impl fmt::Debug for Listing {
 async fn page(client: &Client, directory: Target, after: Bytes) -> Result<Vec<Entry>, Error> {
     let context = directory.to_string();
     let request = v1::ListRequest { target: Some(directory.into()), after, limit: LIST_PAGE };
-    // The stream is read within the call, so that a broken one is asked for again.
+    // The stream is read within the call, so that a broken one is retried.
     let entries = client.call(&context, |mut c| {
         let request = request.clone();
         async move {

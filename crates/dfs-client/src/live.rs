@@ -1,4 +1,4 @@
-//! What must not be cut off: uploads, and temporary files on the local disk.
+//! Count of what must not be cut off: uploads, and temporary files on the local disk.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 #[derive(Debug, Clone)]
 pub(crate) struct Live(Arc<watch::Sender<usize>>);
 
-/// One of them. It ends when this is dropped.
+/// One upload or temporary file, counted until dropped.
 #[derive(Debug)]
 pub(crate) struct LiveGuard(Arc<watch::Sender<usize>>);
 
@@ -28,7 +28,7 @@ impl Live {
     /// Waits until there are none.
     pub(crate) async fn none(&self) {
         let mut count = self.0.subscribe();
-        // An error cannot be: the sender is borrowed.
+        // No error is possible: the sender is borrowed.
         drop(count.wait_for(|count| *count == 0).await);
     }
 }

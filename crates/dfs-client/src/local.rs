@@ -10,23 +10,23 @@ use dfs_types::ErrorCode;
 
 use crate::Error;
 
-/// Files up to this length are read at once. It is more than any file of sysfs has, whose size is
-/// made up.
+/// Files up to this length are read at once. Larger than any file of sysfs, whose reported sizes
+/// are wrong.
 const SMALL_MAX: usize = 64 << 10;
-/// Bytes read at a time of what can only be read in order.
+/// Bytes read at a time from sources that can only be read in order.
 const STEP: usize = 1 << 20;
 
 /// The content of a local file, by how it can be read.
 pub(crate) enum LocalContent {
     /// All of it.
     Small(Bytes),
-    /// A regular file of this size, which can be read anywhere.
+    /// A regular file of this size, readable at any offset.
     Regular { file: File, fingerprint: Fingerprint },
-    /// Read in order until it ends: pipes, devices, and files whose size says nothing.
+    /// Read in order until it ends: pipes, devices, and files whose size is meaningless.
     Stream(File),
 }
 
-/// What tells whether a local file is still the same.
+/// Identifies a version of a local file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fingerprint {
     pub(crate) size: u64,
@@ -40,7 +40,7 @@ impl Fingerprint {
 }
 
 impl LocalContent {
-    /// Opens a file. Blocks, on a pipe until somebody writes to it.
+    /// Opens a file. Blocks on a pipe until it has a writer.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let failed = |error: io::Error| failure("read", path, &error);
         let file = File::open(path).map_err(failed)?;
@@ -55,7 +55,7 @@ impl LocalContent {
         if fingerprint.size > SMALL_MAX as u64 {
             return Ok(Self::Regular { file, fingerprint });
         }
-        // The size of a file in /proc is 0, and that of one which grows is history.
+        // Files in /proc have size 0, and a growing file may have outgrown its size.
         let mut bytes = Vec::with_capacity(fingerprint.size as usize + 1);
         let mut start = (&file).take(SMALL_MAX as u64 + 1);
         start.read_to_end(&mut bytes).map_err(failed)?;
@@ -70,13 +70,13 @@ impl LocalContent {
     }
 }
 
-/// Refuses a file that is not what it was.
+/// Refuses a file that has changed.
 pub(crate) fn check_unchanged(path: &Path, file: &File, before: Fingerprint) -> Result<(), Error> {
     let metadata = file.metadata().map_err(|error| failure("read", path, &error))?;
     if Fingerprint::of(&metadata) == before {
         return Ok(());
     }
-    let message = "it changed while it was put; nothing was stored, try again";
+    let message = "it changed while it was being put; nothing was stored, try again";
     Err(Error::new(ErrorCode::Conflict, path.display().to_string(), message))
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn read_some(file: &File, path: &Path) -> Result<Bytes, Error> {
     Ok(bytes.into())
 }
 
-/// What the operating system said of a local path.
+/// An error of the operating system about a local path.
 pub(crate) fn failure(action: &str, path: &Path, error: &io::Error) -> Error {
     let code = match error.kind() {
         io::ErrorKind::NotFound => ErrorCode::NotFound,
@@ -104,7 +104,7 @@ pub(crate) fn failure(action: &str, path: &Path, error: &io::Error) -> Error {
     Error::new(code, path.clone(), format!("cannot {action} {path}: {error}"))
 }
 
-/// A path as text that never moves the cursor of a terminal.
+/// Returns a path as text without control characters.
 pub(crate) fn printable(path: &Path) -> String {
     let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
     match std::str::from_utf8(bytes) {
@@ -113,7 +113,7 @@ pub(crate) fn printable(path: &Path) -> String {
     }
 }
 
-/// Runs work that may block in a thread of its own. It starts at once, and ends by itself.
+/// Runs blocking work on a thread pool. It starts at once, and is not cancelled when dropped.
 pub(crate) fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> impl Future<Output = Result<T, Error>> {

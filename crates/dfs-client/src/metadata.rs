@@ -1,4 +1,4 @@
-//! Calls that concern names alone.
+//! Calls that concern metadata only.
 
 use bytes::Bytes;
 use dfs_proto::v1;
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Client {
-    /// Describes what a path, inode or child stands for. Of a child it looks a name up. An inode
+    /// Returns the attributes of a path, inode or child; for a child it looks up the name. An inode
     /// that was reaped is [`ErrorCode::Stale`](dfs_types::ErrorCode::Stale).
     ///
     /// ```
@@ -45,7 +45,7 @@ impl Client {
         .await
     }
 
-    /// Makes a directory. Its parent must exist unless [`MakeDirectoryOptions::parents`] is set.
+    /// Creates a directory. Its parent must exist unless [`MakeDirectoryOptions::parents`] is set.
     pub async fn make_directory(
         &self,
         target: impl Into<Target>,
@@ -70,7 +70,7 @@ impl Client {
         .await
     }
 
-    /// Makes a symlink. Its target need not exist and is not interpreted.
+    /// Creates a symlink. Its target need not exist and is not interpreted.
     pub async fn make_symlink(
         &self,
         target: impl Into<Target>,
@@ -97,8 +97,8 @@ impl Client {
         .await
     }
 
-    /// Renames in one step, whatever lies below. Replaces what has the new name as
-    /// rename(2) does, unless [`RenameOptions`] demand something else.
+    /// Renames atomically, including everything below. Replaces an existing entry as rename(2)
+    /// does, unless [`RenameOptions`] demand something else.
     ///
     /// ```
     /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -188,7 +188,7 @@ impl Client {
         .await
     }
 
-    /// Brings back what was deleted or replaced last under a path or child, there or at `to`.
+    /// Restores the last deleted or replaced entry of a path or child, in its place or at `to`.
     pub async fn undelete(
         &self,
         target: impl Into<Target>,
@@ -212,7 +212,7 @@ impl Client {
         .await
     }
 
-    /// Changes attributes; what is not named stays.
+    /// Changes attributes; those not named stay.
     pub async fn set_attributes(
         &self,
         target: impl Into<Target>,

@@ -1,16 +1,16 @@
-//! What calls return, and what they change.
+//! Results of calls, and changes of attributes.
 
 use bytes::Bytes;
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
 use dfs_types::{Attributes, Change, FileKind, FileTime, InodeId, Name};
 
-/// An inode as it was when it was looked at.
+/// A snapshot of an inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStat {
-    /// Its number, never used again within a cluster.
+    /// Inode number, never reused within a cluster.
     pub inode: InodeId,
-    /// What it is.
+    /// Kind of the inode.
     pub kind: FileKind,
     /// Bytes of a file or of a symlink's target; 0 for a directory.
     pub size: u64,
@@ -18,9 +18,9 @@ pub struct FileStat {
     pub attributes: Attributes,
     /// Last change of the inode, by the clock of a coordinator.
     pub ctime: FileTime,
-    /// When it was made, by the clock of a coordinator.
+    /// Time of creation, by the clock of a coordinator.
     pub born: FileTime,
-    /// Names of a file; 1 for a directory, whose entries are not counted.
+    /// Number of names of a file; 1 for a directory, whose entries are not counted.
     pub nlink: u32,
     /// Device that a device file names; 0 for others.
     pub rdev: u64,
@@ -28,8 +28,8 @@ pub struct FileStat {
     pub symlink_target: Bytes,
     /// Replicas wanted of each chunk of a file.
     pub replication_factor: u32,
-    /// State of the inode, of a directory with its entries: what has the same was not changed in
-    /// between.
+    /// Version of the inode, and of the entries of a directory: equal versions mean that nothing
+    /// changed in between.
     pub change: Change,
     /// Number of its extended attributes.
     pub xattrs: u32,
@@ -60,20 +60,20 @@ impl FileStat {
 pub struct Entry {
     /// The name.
     pub name: Name,
-    /// What it stands for.
+    /// The inode it refers to.
     pub stat: FileStat,
 }
 
-/// Whether a symlink at the end of a path is followed. Those on the way always are.
+/// Whether a symlink at the end of a path is followed. Earlier ones always are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Follow {
-    /// It stands for its target.
+    /// The path refers to the target.
     Yes,
-    /// It stands for itself.
+    /// The path refers to the symlink itself.
     No,
 }
 
-/// Which attributes are changed, and to what.
+/// The attributes to change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct AttributeChanges {
     /// Permission bits.
@@ -87,7 +87,7 @@ pub struct AttributeChanges {
 }
 
 impl AttributeChanges {
-    /// All of them.
+    /// Changes all of them.
     pub fn all(attributes: &Attributes) -> Self {
         Self {
             mode: Some(attributes.mode),

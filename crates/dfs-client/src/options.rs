@@ -1,4 +1,4 @@
-//! Options of calls. Each has defaults and a setter per option, so that new ones break no caller.
+//! Options of calls, with a default and a setter each, so that new ones break no caller.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use dfs_types::{Attributes, Precondition, XattrName};
 
-/// Callback with the number of bytes moved since its last call. It runs on the threads of the
-/// runtime and must not block.
+/// Callback with the number of bytes moved since its last call. It runs on threads of the runtime
+/// and must not block.
 pub type ProgressObserver = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// Options of a file to be written.
+/// Options for writing a file.
 ///
 /// ```
 /// # use dfs_client::{Precondition, PutOptions};
@@ -24,9 +24,9 @@ pub struct PutOptions {
     pub attributes: Attributes,
     /// Replicas of each byte; the cluster's default when not set.
     pub replication_factor: Option<u32>,
-    /// Greatest length of a chunk in bytes; 64 MiB when not set.
+    /// Maximum length of a chunk in bytes; 64 MiB when not set.
     pub chunk_size: Option<u64>,
-    /// What must hold of the name; with none, an existing file is replaced.
+    /// Condition on the name; without one, an existing file is replaced.
     pub precondition: Option<Precondition>,
     /// Extended attributes that the file has from the start.
     pub xattrs: BTreeMap<XattrName, Bytes>,
@@ -41,31 +41,31 @@ impl PutOptions {
         self
     }
 
-    /// Sets the replicas of each byte, 1 or more; `None` stands for the cluster's default.
+    /// Sets the replicas of each byte, 1 or more; `None` for the cluster's default.
     pub fn replication_factor(mut self, replicas: impl Into<Option<u32>>) -> Self {
         self.replication_factor = replicas.into();
         self
     }
 
-    /// Sets the greatest length of a chunk: a multiple of 64 KiB, from 64 KiB to 1 GiB. `None`
-    /// stands for 64 MiB.
+    /// Sets the maximum length of a chunk: a multiple of 64 KiB, from 64 KiB to 1 GiB. `None` for
+    /// 64 MiB.
     pub fn chunk_size(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.chunk_size = bytes.into();
         self
     }
 
-    /// Sets what must hold of the name: nothing may have it ([`Precondition::Absent`], else
-    /// [`AlreadyExists`](dfs_types::ErrorCode::AlreadyExists)), or it must stand for a certain
-    /// inode, in any or a certain state (else [`Stale`](dfs_types::ErrorCode::Stale)).
+    /// Sets the condition on the name: it must be free ([`Precondition::Absent`], else
+    /// [`AlreadyExists`](dfs_types::ErrorCode::AlreadyExists)), or refer to a given inode,
+    /// optionally in a given version (else [`Stale`](dfs_types::ErrorCode::Stale)).
     pub fn precondition(mut self, precondition: impl Into<Option<Precondition>>) -> Self {
         self.precondition = precondition.into();
         self
     }
 
-    /// Sets the extended attributes that the file has from the moment it appears: at most 64, of
-    /// 64 KiB each, with 256 KiB of names and values. What exceeds that is refused before any byte
-    /// is sent, [`InvalidArgument`](dfs_types::ErrorCode::InvalidArgument). Those of a file that is
-    /// replaced are gone with it.
+    /// Sets the extended attributes that the file has from the moment it appears: at most 64, of 64
+    /// KiB each, with 256 KiB of names and values. More is refused before any byte is sent,
+    /// [`InvalidArgument`](dfs_types::ErrorCode::InvalidArgument). Those of a replaced file are
+    /// dropped.
     pub fn xattrs(mut self, xattrs: BTreeMap<XattrName, Bytes>) -> Self {
         self.xattrs = xattrs;
         self
@@ -90,7 +90,7 @@ impl fmt::Debug for PutOptions {
     }
 }
 
-/// Range of a file to be read.
+/// Options for reading a file.
 ///
 /// ```
 /// # use dfs_client::GetOptions;
@@ -99,22 +99,22 @@ impl fmt::Debug for PutOptions {
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct GetOptions {
-    /// First byte.
+    /// Offset of the first byte.
     pub offset: u64,
-    /// Number of bytes at most; to the end of the file when not set.
+    /// Maximum number of bytes; up to the end of the file when not set.
     pub length: Option<u64>,
     /// Receives the progress of the bytes read.
     pub progress: Option<ProgressObserver>,
 }
 
 impl GetOptions {
-    /// Sets the first byte. One past the end of the file reads nothing.
+    /// Sets the offset of the first byte. Past the end of the file nothing is read.
     pub fn offset(mut self, offset: u64) -> Self {
         self.offset = offset;
         self
     }
 
-    /// Sets the number of bytes at most; `None` reads to the end.
+    /// Sets the maximum number of bytes; `None` reads to the end.
     pub fn length(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.length = bytes.into();
         self
@@ -140,43 +140,43 @@ impl fmt::Debug for GetOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct DeleteOptions {
-    /// Whether a directory is deleted with everything below it.
+    /// True to delete a directory with everything below it.
     pub recursive: bool,
-    /// Whether the space is freed at once, with no time in which to undelete.
+    /// True to free the space at once, without the possibility of an undelete.
     pub now: bool,
-    /// What must hold of the name.
+    /// Condition on the name.
     pub precondition: Option<Precondition>,
 }
 
 impl DeleteOptions {
-    /// Deletes a directory with everything below it; without, it must be empty.
+    /// Deletes a directory with everything below it; otherwise it must be empty.
     pub fn recursive(mut self, recursive: bool) -> Self {
         self.recursive = recursive;
         self
     }
 
-    /// Frees the space at once; what is deleted so cannot be undeleted.
+    /// Frees the space at once, without the possibility of an undelete.
     pub fn now(mut self, now: bool) -> Self {
         self.now = now;
         self
     }
 
-    /// Sets what must hold of the name: nothing may have it ([`Precondition::Absent`], else
-    /// [`AlreadyExists`](dfs_types::ErrorCode::AlreadyExists)), or it must stand for a certain
-    /// inode, in any or a certain state (else [`Stale`](dfs_types::ErrorCode::Stale)).
+    /// Sets the condition on the name: it must be free ([`Precondition::Absent`], else
+    /// [`AlreadyExists`](dfs_types::ErrorCode::AlreadyExists)), or refer to a given inode,
+    /// optionally in a given version (else [`Stale`](dfs_types::ErrorCode::Stale)).
     pub fn precondition(mut self, precondition: impl Into<Option<Precondition>>) -> Self {
         self.precondition = precondition.into();
         self
     }
 }
 
-/// Options of a directory to be made.
+/// Options for creating a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct MakeDirectoryOptions {
     /// Mode, owner, group, mtime.
     pub attributes: Attributes,
-    /// Whether missing parents are made, and an existing directory is success.
+    /// True to create missing parents, and to accept an existing directory.
     pub parents: bool,
 }
 
@@ -187,7 +187,7 @@ impl MakeDirectoryOptions {
         self
     }
 
-    /// Makes missing parents too, with the same attributes; an existing directory is success and
+    /// Creates missing parents too, with the same attributes; an existing directory is accepted and
     /// keeps its attributes.
     pub fn parents(mut self, parents: bool) -> Self {
         self.parents = parents;
@@ -195,13 +195,13 @@ impl MakeDirectoryOptions {
     }
 }
 
-/// Options of a symlink to be made.
+/// Options for creating a symlink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct SymlinkOptions {
     /// Owner, group, mtime.
     pub attributes: Attributes,
-    /// Whether an existing file or symlink is replaced.
+    /// True to replace an existing file or symlink.
     pub replace: bool,
 }
 
@@ -223,22 +223,22 @@ impl SymlinkOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RenameOptions {
-    /// What must hold of the new name; with none, what has it is replaced.
+    /// Condition on the new name; without one, an existing entry is replaced.
     pub precondition: Option<Precondition>,
-    /// Whether the two names are swapped.
+    /// True to swap the two names.
     pub exchange: bool,
 }
 
 impl RenameOptions {
-    /// Sets what must hold of the new name: nothing may have it ([`Precondition::Absent`], else
-    /// [`AlreadyExists`](dfs_types::ErrorCode::AlreadyExists)), or it must stand for a certain
-    /// inode, in any or a certain state (else [`Stale`](dfs_types::ErrorCode::Stale)).
+    /// Sets the condition on the new name: it must be free ([`Precondition::Absent`], else
+    /// [`AlreadyExists`](dfs_types::ErrorCode::AlreadyExists)), or refer to a given inode,
+    /// optionally in a given version (else [`Stale`](dfs_types::ErrorCode::Stale)).
     pub fn precondition(mut self, precondition: impl Into<Option<Precondition>>) -> Self {
         self.precondition = precondition.into();
         self
     }
 
-    /// Swaps the two names, both of which must exist, instead of replacing what has the new one.
+    /// Swaps the two names, both of which must exist, instead of replacing the new one.
     pub fn exchange(mut self, exchange: bool) -> Self {
         self.exchange = exchange;
         self

@@ -1,4 +1,4 @@
-//! Runs of bytes that are fetched at a time.
+//! Runs of bytes that are fetched as a unit.
 
 use std::sync::Arc;
 
@@ -11,25 +11,25 @@ use crate::{Client, Error, Target};
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     pub(crate) extent: Arc<Extent>,
-    /// From the start of the extent.
+    /// Offset from the start of the extent.
     pub(crate) offset: u64,
     pub(crate) length: u64,
 }
 
 impl Piece {
-    /// Greatest length of a piece in bytes.
+    /// Maximum length of a piece in bytes.
     pub(crate) const MAX: u64 = 4 << 20;
 
-    /// Where it starts in the file.
+    /// Offset in the file.
     pub(crate) fn file_offset(&self) -> u64 {
         self.extent.file_offset + self.offset
     }
 }
 
-/// Cuts a range of a file into pieces, in file order.
+/// Splits a range of a file into pieces, in file order.
 pub(crate) struct Pieces {
     pub(crate) layout: Layout,
-    /// Where the next piece starts in the file.
+    /// Offset of the next piece in the file.
     at: u64,
     extent: Option<Arc<Extent>>,
 }
@@ -62,7 +62,7 @@ impl Pieces {
                 self.extent = Some(Arc::new(extent));
                 continue;
             };
-            // Whole pieces of the chunk after the first, so that blocks are not read twice.
+            // Whole pieces after the first, so that no block is read twice.
             let offset = self.at - extent.file_offset;
             let boundary = (offset / Piece::MAX + 1) * Piece::MAX;
             let length = boundary.min(extent.length).min(end - extent.file_offset) - offset;

@@ -1,4 +1,4 @@
-//! An upload as its coordinator planned it: tokens, planned chunks, chunks written.
+//! The plan of an upload: tokens, planned chunks, chunks written.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use crate::{Client, Error, PutOptions};
 
-/// Chunks planned at a time. Few, so that a plan is not old when its last chunk is written.
+/// Chunks planned at a time. Few, so that a plan is still fresh when its last chunk is written.
 const PLAN_PAGE: u32 = 16;
 
-/// How old a plan may be when a chunk of it is begun; an older one is asked for again.
+/// Maximum age of a plan when a chunk of it is started; an older one is requested again.
 const PLAN_FRESH: Duration = Duration::from_mins(15);
 
-/// A datanode as a plan or an open file names it.
+/// A datanode as named by a plan or an open file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) id: NodeId,
@@ -67,12 +67,12 @@ pub(crate) struct UploadPlan {
     pub(crate) min_replicas: u32,
     planned: VecDeque<PlannedChunk>,
     planned_at: Instant,
-    /// Where the next page of the plan starts; `None` when there is none.
+    /// Offset of the next page of the plan; `None` at its end.
     next_page: Option<u64>,
 }
 
 impl UploadPlan {
-    /// Asks for the first page of a plan.
+    /// Requests the first page of a plan.
     pub(crate) async fn start(
         client: &Client,
         path: &DfsPath,
@@ -106,7 +106,7 @@ impl UploadPlan {
         Ok(page)
     }
 
-    /// The next chunk of the plan; `None` when the known size is planned to its end.
+    /// Returns the next chunk of the plan; `None` when a known size is planned to its end.
     pub(crate) async fn next_chunk(
         &mut self,
         client: &Client,
@@ -144,7 +144,7 @@ impl UploadPlan {
         Ok(())
     }
 
-    /// Asks for a chunk to be planned anew, away from `avoid`.
+    /// Requests a new plan of a chunk, avoiding the nodes `avoid`.
     pub(crate) async fn replan(
         client: &Client,
         context: &str,

@@ -1,4 +1,4 @@
-//! Putting a whole file in one call.
+//! Puts a whole file in one call.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::upload::Upload;
 use crate::{Client, Error, FileStat, PutOptions, PutSource};
 
 impl Client {
-    /// Puts a file under `path`, replacing an existing one. When this returns `Ok` every chunk is
+    /// Puts a file under `path`, replacing an existing one. When this returns `Ok`, every chunk is
     /// durable on enough nodes, and so is the name. After an error nothing has changed, unless
-    /// [`Error::is_outcome_unknown`]. Dropping the future aborts the upload, as dropping an
-    /// [`Upload`] does.
+    /// [`Error::is_outcome_unknown`]. Dropping the future aborts the upload, like dropping an
+    /// [`Upload`].
     ///
     /// ```
     /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -73,7 +73,7 @@ impl Client {
                     Ok(()) => upload.all_durable().await,
                     Err(error) => Err(error),
                 };
-                // A source that has changed is the reason for whatever else went wrong.
+                // A changed source is the cause of any other failure.
                 local::check_unchanged(&local, &file, fingerprint)?;
                 written?;
                 upload.finish().await

@@ -1,4 +1,4 @@
-//! Getting a file: pieces in parallel and ahead of the reader, within the memory budget.
+//! Reads a file: pieces in parallel and ahead of the reader, within the memory budget.
 
 use std::collections::VecDeque;
 use std::io::{self, SeekFrom};
@@ -20,25 +20,25 @@ use crate::replica_read::Run;
 use crate::whole::WholeChunks;
 use crate::{Client, Error, FileStat, GetOptions, ProgressObserver, Target};
 
-/// Pieces under way for one reader at most.
+/// Maximum number of pieces in flight per reader.
 pub(crate) const AHEAD_MAX: usize = 8;
-/// Greatest length of what [`Client::read_range`] and [`FileReader::read_at`] return.
+/// Maximum length of the result of [`Client::read_range`] and [`FileReader::read_at`].
 const RANGE_MAX: u64 = 64 << 20;
 
-/// A piece that was fetched, with its part of the memory budget.
+/// A fetched piece with its part of the memory budget.
 type Fetched = (Piece, Run, Share);
 
-/// The bytes of a file in order, some of which are fetched ahead.
+/// The bytes of a file in order, some of them fetched ahead.
 ///
-/// They are those of one version of the file, also when it is replaced meanwhile;
-/// [`ErrorCode::Stale`] when that happened so long ago that its bytes are gone. Every block has
-/// been verified. Dropping the reader ends what is under way.
+/// They belong to one version of the file, even when it is replaced meanwhile; [`ErrorCode::Stale`]
+/// once the bytes of a replaced version have been deleted. Every block has been verified. Dropping
+/// the reader ends its reads.
 ///
-/// It can be read in three ways, which share one position: as a [`Stream`] of [`Bytes`] without
-/// another copy, or with [`FileReader::next`]; as [`AsyncRead`]; and, apart from the position,
-/// with [`FileReader::read_at`]. [`AsyncSeek`] moves the position within the whole file; reading
-/// stops where the range of [`GetOptions`] ends. After an error the reader is of no further use
-/// until it is moved.
+/// There are three ways of reading, which share one position: as a [`Stream`] of [`Bytes`] without
+/// another copy, or with [`FileReader::next`]; as [`AsyncRead`]; and, independently of the
+/// position, with [`FileReader::read_at`]. [`AsyncSeek`] moves the position within the whole file;
+/// reading stops where the range of [`GetOptions`] ends. After an error the reader is unusable
+/// until a seek.
 ///
 /// ```
 /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -66,26 +66,26 @@ pub struct FileReader {
     client: Client,
     context: String,
     stat: FileStat,
-    /// Where the range ends in the file.
+    /// End of the range in the file.
     end: u64,
-    /// Where the next byte that is read lies in the file.
+    /// Offset in the file of the next byte to return.
     position: u64,
-    /// What is left of the run that [`AsyncRead`] gives out.
+    /// Rest of the run that [`AsyncRead`] returns.
     run: Bytes,
     source: Source,
     progress: Option<ProgressObserver>,
     request_id: RequestId,
 }
 
-/// A read-ahead that fetches its next run, and what came of it.
+/// A read-ahead fetching its next run, and the result.
 type NextRun = BoxFuture<'static, (Box<ReadAhead>, Result<Option<Bytes>, Error>)>;
 
-/// Where the next run comes from.
+/// Source of the next run.
 enum Source {
     Idle(Box<ReadAhead>),
     /// A run is being fetched.
     Busy(NextRun),
-    /// It failed.
+    /// Fetching failed.
     Broken,
 }
 
@@ -94,18 +94,18 @@ struct ReadAhead {
     client: Client,
     context: String,
     stat: FileStat,
-    /// The file is opened anew there when it is not yet.
+    /// Where to open the file again, unless it is open.
     start: u64,
     end: u64,
     pieces: Option<Pieces>,
-    /// What is left of the piece that is given out. It counts as the caller's, not as a part of
-    /// the budget: a reader that stands still starves no other.
+    /// Rest of the current piece. It counts as the caller's, not as a part of the budget: an idle
+    /// reader starves no other.
     current: vec::IntoIter<Bytes>,
     ahead: VecDeque<Fetching>,
     chunks: WholeChunks,
 }
 
-/// A piece under way; ends with its reader.
+/// A piece being fetched; aborted with its reader.
 struct Fetching(JoinHandle<Result<Fetched, Error>>);
 
 impl Drop for Fetching {
@@ -115,19 +115,19 @@ impl Drop for Fetching {
 }
 
 impl FileReader {
-    /// The file as it was when it was opened.
+    /// Returns the state of the file at the time it was opened.
     pub fn stat(&self) -> &FileStat {
         &self.stat
     }
 
-    /// Returns the next bytes, at most 1 MiB; `None` at the end. Cancel-safe: what was fetched is
+    /// Returns the next bytes, at most 1 MiB; `None` at the end. Cancel-safe: fetched bytes are
     /// returned by the next call.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         std::future::poll_fn(|cx| self.poll_run(cx)).await
     }
 
-    /// Reads `length` bytes from `offset` on, wherever the position of the reader is; fewer where
-    /// the file ends, and at most 64 MiB. Calls may run in parallel.
+    /// Reads `length` bytes from `offset` on, regardless of the position of the reader; fewer at
+    /// the end of the file, and at most 64 MiB. Calls may run in parallel.
     pub fn read_at(
         &self,
         offset: u64,
@@ -222,7 +222,7 @@ impl ReadAhead {
         }
     }
 
-    /// Starts pieces while there is room for them; the first one waits for it.
+    /// Starts pieces while there is room for them; waits for room only for the first one.
     async fn fetch_ahead(&mut self) -> Result<(), Error> {
         while self.ahead.len() < AHEAD_MAX {
             let cost = Piece::MAX.min(self.stat.size.max(1));
@@ -259,7 +259,7 @@ impl Stream for FileReader {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let reader = self.get_mut();
-        // The end of a stream that failed comes after its error.
+        // A failed stream ends after its error.
         if matches!(reader.source, Source::Broken) {
             return Poll::Ready(None);
         }
@@ -328,7 +328,7 @@ impl fmt::Debug for FileReader {
 }
 
 impl Client {
-    /// Opens a file to be read, by its path or its inode.
+    /// Opens a file for reading, by path or inode.
     ///
     /// ```
     /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -380,7 +380,7 @@ impl Client {
         })
     }
 
-    /// Reads `length` bytes from `offset` on, fewer where the file ends; at most 64 MiB.
+    /// Reads `length` bytes from `offset` on, fewer at the end of the file; at most 64 MiB.
     ///
     /// ```
     /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }

@@ -1,4 +1,4 @@
-//! One replica of a chunk: reading it, verifying it, telling its node when it is bad.
+//! Reads and verifies one replica of a chunk, and reports a bad one to its node.
 
 use std::time::Duration;
 
@@ -15,33 +15,33 @@ use crate::layout::{Extent, Source};
 use crate::pieces::Piece;
 use crate::whole::is_of_chunk;
 
-/// How long a datanode may take for the next frame.
+/// Time limit of a datanode for the next frame.
 const FRAME_WITHIN: Duration = Duration::from_secs(5);
-/// How long a report of a bad block may take.
+/// Time limit of a bad block report.
 const REPORT_WITHIN: Duration = Duration::from_secs(2);
 
-/// Why a replica was not read.
+/// Why reading a replica failed.
 #[derive(Debug)]
 pub(crate) enum ReadError {
-    /// The node did not give it.
+    /// The node did not return it.
     Failed(Failure),
-    /// This block does not have its checksum.
+    /// This block does not match its checksum.
     Corrupt(u64),
-    /// Each block has the checksum that the node sent, but together they are not this chunk.
+    /// Each block matches the checksum that the node sent, but together they are not this chunk.
     OtherChunk,
 }
 
-/// A range of a replica, each block of it verified.
+/// A verified range of a replica.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// The bytes, in the pieces in which they arrived: putting them together would cost a copy.
+    /// The bytes, in the pieces in which they arrived: concatenating them would cost a copy.
     pub(crate) bytes: Vec<Bytes>,
     /// Checksum of the range, if it consists of whole blocks.
     pub(crate) crc: Option<Crc32c>,
 }
 
 impl ReadError {
-    /// Whether the replica is no good, by what was read of it or by its node's own word.
+    /// Returns true if the replica is bad, by its content or according to its node.
     pub(crate) fn is_of_replica(&self) -> bool {
         match self {
             Self::Corrupt(_) | Self::OtherChunk => true,
@@ -49,12 +49,12 @@ impl ReadError {
         }
     }
 
-    /// Whether the node has no such replica.
+    /// Returns true if the node has no such replica.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Failed(failure) if failure.code == ErrorCode::NotFound)
     }
 
-    /// The block to report to the node, which then verifies the whole replica.
+    /// Returns the block to report to the node, which then verifies the whole replica.
     pub(crate) fn bad_block(&self) -> Option<u64> {
         match self {
             Self::Corrupt(block) => Some(*block),
@@ -63,13 +63,13 @@ impl ReadError {
         }
     }
 
-    /// Whether the same replica will give the same error again.
+    /// Returns true if a repeat at the same replica is useless.
     pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::Corrupt(_) | Self::OtherChunk => true,
             Self::Failed(failure) => {
                 let code = failure.code;
-                // A replica that is not there may have moved.
+                // A missing replica may have moved.
                 !code.is_retryable() && !code.is_outcome_unknown() && code != ErrorCode::NotFound
             }
         }
@@ -77,7 +77,7 @@ impl ReadError {
 }
 
 impl Client {
-    /// Reads a replica whole, and verifies every block of it.
+    /// Reads a complete replica, and verifies every block of it.
     pub(crate) async fn verify_replica(
         &self,
         source: &Source,
@@ -102,8 +102,8 @@ impl Client {
         if whole == extent.seal.crc32c { Ok(()) } else { Err(ReadError::OtherChunk) }
     }
 
-    /// Reads a range of a replica, and verifies every block that it touches; a range that is the
-    /// whole chunk is also checked against the checksum of the chunk.
+    /// Reads a range of a replica, and verifies every block that it touches; the whole chunk is
+    /// also checked against the checksum of the chunk.
     pub(crate) async fn read_replica(
         &self,
         source: &Source,
@@ -117,7 +117,7 @@ impl Client {
             ReadError::Failed(Failure { message, ..failure })
         };
         let of_status = |status: tonic::Status| failed(Failure::from_status(&status));
-        let slow = || failed(Failure::new(ErrorCode::Unavailable, "no answer in time"));
+        let slow = || failed(Failure::new(ErrorCode::Unavailable, "no reply in time"));
         let wrong = |what: String| failed(Failure::new(ErrorCode::Internal, what));
         let request = v1::RetrieveRequest {
             replica: Some(source.replica.into()),
@@ -140,7 +140,7 @@ impl Client {
         while next < end {
             let frame = timeout(FRAME_WITHIN, frames.message()).await.map_err(|_| slow())?;
             let frame = frame.map_err(of_status)?;
-            let frame = frame.ok_or_else(|| wrong("the answer ended early".to_owned()))?;
+            let frame = frame.ok_or_else(|| wrong("the reply ended early".to_owned()))?;
             let frame = wire::frame("frame", frame).map_err(|error| wrong(error.to_string()))?;
             match frame.verify() {
                 Ok(()) => {}
@@ -148,10 +148,10 @@ impl Client {
                 Err(error) => return Err(wrong(error.to_string())),
             }
             if frame.offset != next || frame.data.is_empty() {
-                return Err(wrong(format!("bytes from {next} were due, not {}", frame.offset)));
+                return Err(wrong(format!("expected bytes from {next}, got {}", frame.offset)));
             }
             if frame.end() > end + block {
-                return Err(wrong("more bytes than were asked for".to_owned()));
+                return Err(wrong("more bytes than requested".to_owned()));
             }
             next = frame.end();
             let start = offset.saturating_sub(frame.offset);
@@ -162,7 +162,7 @@ impl Client {
             }
             bytes.push(frame.data.slice(wanted));
         }
-        // The end of the stream is taken as well: a stream that is reset costs the connection.
+        // The end of the stream is read too: resetting a stream costs the connection.
         drop(timeout(FRAME_WITHIN, frames.message()).await);
         if !is_of_chunk(&extent.seal, offset, length, crc) {
             return Err(ReadError::OtherChunk);
@@ -170,7 +170,7 @@ impl Client {
         Ok(Run { bytes, crc })
     }
 
-    /// Tells a node of a block that it served wrong. Best effort: scrub finds it as well.
+    /// Reports a bad block to the node that served it. Best effort: scrub finds it as well.
     pub(crate) async fn report_corrupt(&self, source: &Source, block: u64) {
         let (node, chunk) = (&source.node, source.replica.chunk);
         let replica = Some(source.replica.into());
@@ -180,7 +180,7 @@ impl Client {
             async move { DataNodeClient::new(channel).report_corrupt(report).await }
         };
         if self.at_node(node, Lane::Control, REPORT_WITHIN, send).await.is_err() {
-            tracing::warn!(%chunk, node = %node.id, block, "the node does not take the report");
+            tracing::warn!(%chunk, node = %node.id, block, "reporting a bad block failed");
         }
     }
 }

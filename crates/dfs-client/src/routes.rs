@@ -23,18 +23,18 @@ use crate::call::is_of_transport;
 use crate::plan::Node;
 use crate::stats::count;
 
-/// The first pause before a direct connection is tried again; each further one is twice as long.
+/// First pause before a direct connection is tried again; doubles with each further one.
 const PROBE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PROBE_MAX: Duration = Duration::from_secs(16);
 /// Maximum number of nodes whose relay routes are remembered.
 const RELAY_ROUTES_MAX: usize = 1_024;
-/// Coordinators that are tried for one call.
+/// Maximum number of coordinators tried for one call.
 const COORDINATORS_TRIED: usize = 3;
-/// How long the names of coordinators may take to look up.
+/// Time limit for choosing a coordinator, with its name lookup.
 const CHOOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// What is known of the routes to nodes.
+/// Known routes to nodes.
 #[derive(Debug, Default)]
 pub(crate) struct NodeRoutes {
     relay_routes: Mutex<BTreeMap<NodeId, RelayRoute>>,
@@ -44,26 +44,26 @@ pub(crate) struct NodeRoutes {
 /// A node that is reached through coordinators.
 #[derive(Debug)]
 struct RelayRoute {
-    /// Where it cannot be reached; another address is worth a try.
+    /// The unreachable address; a new one is worth a direct attempt.
     address: String,
     probes: u32,
     probe_at: Instant,
 }
 
-/// What to do about a node that is called.
+/// How to call a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     Direct,
     Relay,
-    /// Through a coordinator, and a direct connection is to be tried beside that.
+    /// Through a coordinator, with a probe of a direct connection in the background.
     RelayAndProbe,
 }
 
-/// What became of a call that a coordinator was to pass on.
+/// Outcome of a call to be relayed by a coordinator.
 enum Passed<T> {
-    /// The node, or the coordinator on its behalf, gave an answer.
+    /// Reply of the node, or of the coordinator on its behalf.
     Answered(Result<T, Failure>),
-    /// No coordinator did.
+    /// No coordinator could relay it.
     NoWay(Failure),
 }
 
@@ -85,32 +85,32 @@ impl NodeRoutes {
         }
     }
 
-    /// The node cannot be connected to, but asked for at a coordinator.
+    /// Records that the node is reachable only through a coordinator.
     fn add(&self, node: &Node, now: Instant) {
         let mut relay_routes = self.lock();
         if relay_routes.get(&node.id).is_some_and(|known| known.address == node.address) {
             return;
         }
         if relay_routes.len() >= RELAY_ROUTES_MAX {
-            // Any: it is found out again when its node is called.
+            // Any one: its route is discovered again when its node is called.
             relay_routes.pop_first();
         }
         let address = node.address.clone();
         relay_routes.insert(node.id, RelayRoute { address, probes: 0, probe_at: now + PROBE_MIN });
     }
 
-    /// The node can be connected to, or there is no coordinator to ask for it.
+    /// Removes the relay route of a node.
     fn forget(&self, node: NodeId) {
         self.lock().remove(&node);
     }
 
     /// Warns once that data is relayed.
-    fn tell(&self, node: &Node, coordinator: &str) {
+    fn warn_once(&self, node: &Node, coordinator: &str) {
         if !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 node = node.address,
                 coordinator,
-                "a datanode cannot be connected to from here: its data goes through the \
+                "a datanode is not reachable from here: its data is relayed by the \
                  coordinator, which is slower"
             );
         }
@@ -123,7 +123,7 @@ impl NodeRoutes {
 
 impl Client {
     /// Calls a datanode, through a coordinator if it cannot be connected to. `send` is called a
-    /// second time only when nothing was sent the first time; each answer may take so long.
+    /// second time only when nothing was sent the first time; `within` limits each reply.
     pub(crate) async fn at_node<T, F, R>(
         &self,
         node: &Node,
@@ -167,7 +167,7 @@ impl Client {
         })
     }
 
-    /// The inner error is one of a connection that could not be made.
+    /// Calls a datanode directly. The inner error is a connection that could not be established.
     async fn directly<T, F, R>(
         &self,
         node: &Node,
@@ -194,7 +194,7 @@ impl Client {
                 }
                 None => Err(Failure::from_status(&status)),
             },
-            Err(_) => Err(Failure::new(ErrorCode::Unavailable, "no answer in time")),
+            Err(_) => Err(Failure::new(ErrorCode::Unavailable, "no reply in time")),
         }
     }
 
@@ -211,7 +211,7 @@ impl Client {
     {
         let inner = &self.inner;
         let unavailable = |message| Failure::new(ErrorCode::Unavailable, message);
-        let mut failure = unavailable("there is no coordinator to pass it on".to_owned());
+        let mut failure = unavailable("no coordinator to relay the call".to_owned());
         for _ in 0..COORDINATORS_TRIED {
             let address = match timeout(CHOOSE_WITHIN, inner.coordinators.choose()).await {
                 Ok(Ok(chosen)) => chosen.address,
@@ -239,12 +239,12 @@ impl Client {
             count(&inner.counters.relayed);
             let status = match timeout(within, send(channel)).await {
                 Ok(Ok(answer)) => {
-                    inner.routes.tell(node, &address);
+                    inner.routes.warn_once(node, &address);
                     return Passed::Answered(Ok(answer));
                 }
                 Ok(Err(status)) => status,
                 Err(_) => {
-                    return Passed::NoWay(said(unavailable("no answer in time".to_owned())));
+                    return Passed::NoWay(said(unavailable("no reply in time".to_owned())));
                 }
             };
             let answered = Failure::from_status(&status);
@@ -261,9 +261,9 @@ impl Client {
             if answered.code != ErrorCode::Unimplemented {
                 return Passed::Answered(Err(said(answered)));
             }
-            // That is no reason to give up on the node, which may be back soon.
+            // Not a reason to give up on the node, which may be back soon.
             return Passed::NoWay(said(unavailable(if answered.message.is_empty() {
-                "its version is too old to pass streams on".to_owned()
+                "its version does not relay streams".to_owned()
             } else {
                 answered.message
             })));
@@ -271,13 +271,13 @@ impl Client {
         Passed::NoWay(failure)
     }
 
-    /// Tries a direct connection beside the calls.
+    /// Probes a direct connection in the background.
     fn probe(&self, node: &Node, lane: Lane) {
         let (client, node) = (self.clone(), node.clone());
         tokio::spawn(async move {
             let channels = &client.inner.channels;
             if channels.dial(&node.address, lane).await.is_ok() {
-                tracing::debug!(node = %node.id, "can be connected to again");
+                tracing::debug!(node = %node.id, "node is directly reachable again");
                 client.inner.routes.forget(node.id);
             }
         });

@@ -1,4 +1,4 @@
-//! The request slots of a client: what makes its mutating calls safe to repeat.
+//! Request slots of a client, which make its mutating calls safe to repeat.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use dfs_types::{ClientId, Clock, Random, Slot};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Age from which a client takes another id for its next calls. The cluster refuses ids that are a
-/// day old, as it no longer keeps the answers given to them.
+/// Age at which a client takes a new id for its next calls. The cluster refuses ids older than a
+/// day, because it no longer keeps their replies.
 const RENEW_AFTER: Duration = Duration::from_hours(6);
 
 /// The slots, each used by one call at a time.
@@ -18,13 +18,13 @@ pub(crate) struct Slots {
     available: Semaphore,
 }
 
-/// The id that calls are made under now, and its slots that no call uses.
+/// The current client id and its free slots.
 struct Current {
     client: ClientId,
     free: Vec<(u32, u64)>,
 }
 
-/// A slot while a call uses it. The call and its repeats carry the same number.
+/// A slot in use by a call. The call and its repeats carry the same number.
 pub(crate) struct SlotGuard<'a> {
     slots: &'a Slots,
     slot: Slot,
@@ -71,7 +71,7 @@ impl SlotGuard<'_> {
 impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
         let mut current = self.slots.lock();
-        // A slot of an earlier id is not used again.
+        // A slot of an earlier id is not reused.
         if current.client == self.slot.client {
             current.free.push((self.slot.slot, self.slot.sequence));
         }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slot_is_used_once_at_a_time_and_counts_up() {
+    async fn slot_is_used_by_one_call_at_a_time_and_counts_up() {
         let (_, slots) = slots();
         let (first, second) = (slots.take().await, slots.take().await);
         assert_ne!(first.slot().slot, second.slot().slot);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_old_id_is_renewed_while_calls_keep_theirs() {
+    async fn old_id_is_renewed_while_calls_keep_theirs() {
         let (clock, slots) = slots();
         let mut before = Vec::new();
         for _ in 0..Slot::PER_CLIENT {

@@ -1,4 +1,4 @@
-//! What a put reads from.
+//! Sources of a put.
 
 use std::fmt;
 use std::fs::File;
@@ -22,20 +22,20 @@ pub(crate) enum Kind {
 }
 
 impl PutSource {
-    /// A local file. A regular file is read while it is sent, and must not change meanwhile: a
-    /// changed size or mtime fails the put with [`dfs_types::ErrorCode::Conflict`]. Pipes, devices
-    /// and files of `/proc`, whose size says nothing, are read in order until they end.
+    /// Reads a local file. A regular file is read while it is sent, and must not change meanwhile:
+    /// a changed size or mtime fails the put with [`dfs_types::ErrorCode::Conflict`]. Pipes,
+    /// devices and files of `/proc`, whose size is meaningless, are read in order until they end.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File(path.into()))
     }
 
-    /// Bytes in memory.
+    /// Reads bytes in memory.
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self(Kind::Bytes(bytes.into()))
     }
 
-    /// A stream of unknown length that cannot be read twice. Its chunks are smaller, as each is
-    /// kept in memory until it is durable.
+    /// Reads a stream of unknown length that cannot be read twice. Its chunks are smaller, as each
+    /// is kept in memory until it is durable.
     pub fn reader(reader: impl AsyncRead + Send + 'static) -> Self {
         Self(Kind::Reader(Box::pin(reader)))
     }

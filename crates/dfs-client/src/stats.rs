@@ -1,21 +1,21 @@
-//! Counters of what a client has been through.
+//! Counters of a client.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How often what happened since the client was made.
+/// Events since the client was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Calls that were made again.
+    /// Calls that were retried.
     pub retries: u64,
-    /// Reads that were begun on a second replica because the first was slow.
+    /// Reads started on a second replica because the first was slow.
     pub hedges: u64,
-    /// Reads that went on with another replica because one failed.
+    /// Reads that continued with another replica because one failed.
     pub failovers: u64,
-    /// Blocks that did not have their checksum.
+    /// Blocks that did not match their checksum.
     pub corrupt_blocks: u64,
-    /// Chunks that were planned anew.
+    /// Chunks that were replanned.
     pub replans: u64,
-    /// Calls of datanodes that a coordinator passed on, as they could not be connected to.
+    /// Calls of datanodes that a coordinator relayed.
     pub relayed: u64,
 }
 

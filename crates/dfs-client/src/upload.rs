@@ -1,4 +1,4 @@
-//! A file on its way into the cluster: chunks in parallel, within the memory budget.
+//! Upload of a file: chunks in parallel, within the memory budget.
 
 use std::fmt;
 use std::mem;
@@ -21,26 +21,26 @@ use crate::live::LiveGuard;
 use crate::plan::{PlannedChunk, UploadPlan, WrittenChunk};
 use crate::{Client, Error, FileStat, PutOptions};
 
-/// Bytes of memory that a chunk under way takes: the window, and frames on both sides of it.
+/// Memory of a chunk in flight in bytes: the window, and frames on both sides of it.
 const BYTES_PER_CHUNK: u64 = 6 << 20;
-/// Length of a chunk of a source that cannot be read twice.
+/// Chunk length of a source that cannot be read twice.
 const STREAM_CHUNK: u64 = 8 << 20;
-/// How often an upload is staged, if nothing else makes it so: its plan lasts an hour.
+/// Maximum time between two stagings; a plan expires after an hour.
 const STAGE_AFTER: Duration = Duration::from_mins(10);
-/// How long an aborted upload waits for chunks under way, whose replicas can only be deleted when
-/// their receipts are known.
+/// Time that an aborted upload waits for chunks in flight, whose replicas can be deleted only with
+/// their receipts.
 const SETTLE_WITHIN: Duration = Duration::from_secs(1);
 
-/// A file that is being written; it appears under its name when [`Upload::finish`] returns.
+/// A file being written; it appears under its name when [`Upload::finish`] returns.
 ///
 /// Bytes are gathered into chunks of up to 8 MiB, which are sent in parallel while more are
-/// written. [`Upload::write`] waits while the memory budget of the client is used up: that is the
-/// back-pressure. A chunk that is being gathered holds its part of the budget, a quarter of which
-/// is for this purpose; write to several uploads from tasks of their own, not in turns from one.
+/// written. [`Upload::write`] waits while the memory budget of the client is exhausted, which is
+/// the back-pressure. A chunk being gathered holds its part of the budget, a quarter of which is
+/// reserved for this purpose; write to several uploads from separate tasks, not in turns from one.
 ///
 /// Dropping an upload aborts it in the background within a few seconds: nothing appears under its
-/// name, and what was stored is deleted. The exception is an upload dropped while `finish` is under
-/// way, which may have taken effect.
+/// name, and stored chunks are deleted. The exception is an upload dropped during `finish`, which
+/// may have taken effect.
 ///
 /// ```
 /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -73,41 +73,41 @@ pub struct Upload {
     state: State,
     /// Bytes handed in.
     size: u64,
-    /// Length of the chunks that bytes are gathered into.
+    /// Length of the chunks being gathered.
     chunk_size: u64,
     gathered: BytesMut,
-    /// The budget's part of the chunk that is being gathered.
+    /// The budget's part of the chunk being gathered.
     room: Option<Share>,
     running: JoinSet<Result<WrittenChunk, Error>>,
-    /// Durable, but known to nobody else yet.
+    /// Durable, but not yet staged or confirmed.
     written: Vec<WrittenChunk>,
     staged_at: Instant,
     live: Option<LiveGuard>,
 }
 
-/// What can become of an upload.
+/// State of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It takes bytes.
+    /// Accepting bytes.
     Open,
-    /// A write failed, or was dropped half-way: the bytes have a hole.
+    /// A write failed or was dropped midway: the bytes have a hole.
     Broken,
-    /// Nothing is left to be aborted.
+    /// Nothing is left to abort.
     Ended,
 }
 
 type Ended = Result<Result<WrittenChunk, Error>, JoinError>;
 
 impl Client {
-    /// Starts to write a file under `path`, whose parent must exist. Nothing appears there, and a
-    /// file that exists stays, until [`Upload::finish`].
+    /// Starts to write a file under `path`, whose parent must exist. Until [`Upload::finish`],
+    /// nothing appears there, and an existing file stays.
     pub async fn create(&self, path: &DfsPath, options: PutOptions) -> Result<Upload, Error> {
         self.with_request_id(Upload::start(self, path, None, options)).await
     }
 }
 
 impl Upload {
-    /// Asks for the first page of a plan. Without a size the length of its chunks fits the budget.
+    /// Requests the first page of a plan. Without a size the chunk length fits the budget.
     pub(crate) async fn start(
         client: &Client,
         path: &DfsPath,
@@ -143,21 +143,21 @@ impl Upload {
         })
     }
 
-    /// The path that the file gets.
+    /// Returns the path that the file will have.
     pub fn path(&self) -> &DfsPath {
         &self.plan.path
     }
 
-    /// Number of bytes written so far. They are durable once [`Upload::finish`] returns, not
-    /// before.
+    /// Returns the number of bytes written so far. They are durable only once [`Upload::finish`]
+    /// has returned.
     pub fn written(&self) -> u64 {
         self.size
     }
 
-    /// Appends bytes. Waits while the memory budget is used up, and returns when they are
-    /// gathered or on their way. An error, also one of an earlier chunk, ends the upload.
+    /// Appends bytes. Waits while the memory budget is exhausted, and returns when they are
+    /// gathered or in flight. An error, even of an earlier chunk, ends the upload.
     ///
-    /// Not cancel-safe: after a call that was dropped every further one fails.
+    /// Not cancel-safe: after a dropped call every further one fails.
     pub async fn write(&mut self, bytes: impl Into<Bytes>) -> Result<(), Error> {
         let mut bytes = bytes.into();
         let id = self.request_id;
@@ -181,7 +181,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Makes the file appear, whole, replacing an older one. When this returns `Ok` every chunk
+    /// Makes the file appear, complete, replacing an older one. When this returns `Ok`, every chunk
     /// is durable on enough nodes, and so is the name. After an error nothing has changed, unless
     /// [`Error::is_outcome_unknown`].
     pub async fn finish(mut self) -> Result<FileStat, Error> {
@@ -189,15 +189,15 @@ impl Upload {
         with_request_id(id, self.end()).await
     }
 
-    /// Aborts the upload: nothing appears, and what was stored is deleted as far as coordinators
-    /// can be reached within a few seconds; the rest is collected later.
+    /// Aborts the upload: nothing appears, and stored chunks are deleted as far as coordinators can
+    /// be reached within a few seconds; the rest is collected later.
     pub async fn abort(mut self) {
-        if let Some(aborting) = self.take_apart() {
+        if let Some(aborting) = self.abort_work() {
             aborting.await;
         }
     }
 
-    /// Refuses to go on after a hole. Until the caller says otherwise there is one.
+    /// Refuses to continue after a hole, and marks the upload as broken until the write succeeds.
     fn begin(&mut self) -> Result<(), Error> {
         if self.state != State::Open {
             let message = "an earlier write failed or was dropped";
@@ -207,7 +207,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Appends all that a reader has.
+    /// Appends everything that a reader returns.
     pub(crate) async fn write_from(
         &mut self,
         mut reader: Pin<Box<dyn AsyncRead + Send>>,
@@ -231,8 +231,8 @@ impl Upload {
         Ok(())
     }
 
-    /// Appends all of a source that has this size and can be read more than once: its chunks are
-    /// as long as the plan says, and their bytes are read as they are sent.
+    /// Appends a source of this size that can be read more than once: its chunks are as long as the
+    /// plan says, and their bytes are read while they are sent.
     pub(crate) async fn write_cut(
         &mut self,
         size: u64,
@@ -255,7 +255,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Waits for the budget's part of the next chunk, unless it is there.
+    /// Waits for the budget's part of the next chunk, unless already taken.
     async fn make_room(&mut self) -> Result<(), Error> {
         if self.room.is_none() {
             let client = self.client.clone();
@@ -308,7 +308,8 @@ impl Upload {
         Ok(())
     }
 
-    /// Waits for `work`; meanwhile takes the chunks that end, and keeps the upload from expiring.
+    /// Waits for `work`, meanwhile handling chunks that complete and keeping the upload from
+    /// expiring.
     async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
         tokio::pin!(work);
         loop {
@@ -321,13 +322,13 @@ impl Upload {
         }
     }
 
-    /// Takes a chunk that ended; stages when there are as many as one call can bring.
+    /// Handles a completed chunk; stages when enough for one call are written.
     async fn take(&mut self, ended: Ended) -> Result<(), Error> {
         let ended = ended.map_err(|error| {
             Error::new(ErrorCode::Internal, self.path().to_string(), error.to_string())
         });
         self.written.push(ended??);
-        // Each chunk that was planned anew has a token of its own.
+        // Each replanned chunk has a token of its own.
         if self.written.len() >= CHUNKS_PER_CALL
             || tokens_of(&self.plan, &self.written).len() >= TOKENS_PER_CALL
         {
@@ -353,7 +354,7 @@ impl Upload {
         stat
     }
 
-    /// Waits until all that was written is durable.
+    /// Waits until everything written is durable.
     pub(crate) async fn all_durable(&mut self) -> Result<(), Error> {
         if !self.gathered.is_empty() {
             let gathered = mem::take(&mut self.gathered).freeze();
@@ -370,8 +371,8 @@ impl Upload {
         Ok(())
     }
 
-    /// What aborts the upload; `None` when nothing is left to be aborted.
-    fn take_apart(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
+    /// Returns the work that aborts the upload; `None` when nothing is left to abort.
+    fn abort_work(&mut self) -> Option<impl Future<Output = ()> + Send + use<>> {
         if mem::replace(&mut self.state, State::Ended) == State::Ended {
             return None;
         }
@@ -398,7 +399,7 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if let Some(aborting) = self.take_apart() {
+        if let Some(aborting) = self.abort_work() {
             drop(runtime.spawn(aborting));
         }
     }

@@ -1,4 +1,4 @@
-//! Everything below a directory.
+//! Walks everything below a directory.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,28 +10,28 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _};
 
 use crate::{Client, Error, FileStat, Follow, Listing};
 
-/// Something that a walk comes across.
+/// An entry found by a walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WalkEntry {
-    /// Where it is.
+    /// Its path.
     pub path: DfsPath,
-    /// Number of directories between it and the top of the walk, which has 0 itself.
+    /// Number of directories between it and the top of the walk, which has depth 0.
     pub depth: usize,
-    /// What it is.
+    /// Its attributes.
     pub stat: FileStat,
 }
 
-/// A path and everything below it, depth first and in name order: each directory comes before
-/// what it contains. Symlinks are not followed.
+/// A path and everything below it, depth first and in name order: each directory comes before its
+/// entries. Symlinks are not followed.
 ///
-/// What cannot be listed is an error in its place, and the walk goes on with what comes after it.
-/// Memory is bounded by one page of each directory on the way down, whatever the size of the tree.
+/// A directory that cannot be listed yields an error in its place, and the walk continues after it.
+/// Memory is bounded by one page of each ancestor directory, regardless of the size of the tree.
 pub struct Walk {
     client: Client,
-    /// The top, until it is known.
+    /// The top, until it is resolved.
     top: Option<BoxFuture<'static, Result<WalkEntry, Error>>>,
-    /// The directories on the way down to where the walk is.
+    /// Ancestors of the current position.
     levels: Vec<Level>,
 }
 
@@ -41,7 +41,7 @@ struct Level {
 }
 
 impl Client {
-    /// Walks through a path and everything below it.
+    /// Walks a path and everything below it.
     ///
     /// ```
     /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -74,7 +74,7 @@ impl Client {
         Walk { client: self.clone(), top: Some(top.boxed()), levels: Vec::new() }
     }
 
-    /// Walks through something whose path and inode are known.
+    /// Walks an entry whose path and inode are known.
     pub(crate) fn walk_from(&self, path: DfsPath, stat: FileStat) -> Walk {
         let top = std::future::ready(Ok(WalkEntry { path, depth: 0, stat }));
         Walk { client: self.clone(), top: Some(top.boxed()), levels: Vec::new() }
@@ -82,14 +82,14 @@ impl Client {
 }
 
 impl Walk {
-    /// Leaves out what the directory that came last contains.
+    /// Skips the entries of the last directory returned.
     pub fn skip_below(&mut self, entry: &WalkEntry) {
         if self.levels.last().is_some_and(|level| level.path == entry.path) {
             self.levels.pop();
         }
     }
 
-    /// Goes down into what was found, if it is a directory.
+    /// Descends into an entry, if it is a directory.
     fn enter(&mut self, entry: WalkEntry) -> WalkEntry {
         if entry.stat.kind == FileKind::Directory {
             let listing = self.client.list(&entry.path);

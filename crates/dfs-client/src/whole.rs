@@ -1,8 +1,8 @@
-//! Binds what is read to the metadata: the blocks of a chunk that was read whole must combine to
-//! the checksum that the metadata has of it.
+//! Binds reads to the metadata: the blocks of a chunk that was read completely must combine to the
+//! checksum in the metadata.
 //!
-//! Each block agrees with the checksum that its node sent along, which says nothing of a node that
-//! serves another chunk in place of this one.
+//! Each block matches the checksum that its node sent along, which cannot detect a node that serves
+//! another chunk instead.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,8 +11,8 @@ use dfs_types::{ChunkId, ChunkSeal, Crc32c, ErrorCode};
 use crate::Error;
 use crate::pieces::Piece;
 
-/// Chunks of which pieces are remembered. Pieces arrive in about file order, so that a chunk
-/// evicted is one of which the reader wanted only a part.
+/// Maximum number of chunks whose pieces are remembered. Pieces arrive in about file order, so that
+/// an evicted chunk is one that the reader wanted only partially.
 const CHUNKS_MAX: usize = 16;
 
 /// Combines the checksums of pieces as they arrive, in any order.
@@ -22,7 +22,7 @@ pub(crate) struct WholeChunks(VecDeque<Partial>);
 #[derive(Debug)]
 struct Partial {
     chunk: ChunkId,
-    /// Length and checksum of disjoint runs, by where they start in the chunk.
+    /// Length and checksum of disjoint runs, by their offset in the chunk.
     runs: BTreeMap<u64, (u64, Crc32c)>,
 }
 
@@ -64,7 +64,7 @@ impl WholeChunks {
     }
 }
 
-/// The checksum of all runs, if they cover `length` bytes without a gap.
+/// Returns the checksum of all runs, if they cover `length` bytes without a gap.
 fn combined(runs: &BTreeMap<u64, (u64, Crc32c)>, length: u64) -> Option<Crc32c> {
     let covered = runs.values().map(|(length, _)| length).sum::<u64>();
     if covered < length {
@@ -82,7 +82,7 @@ fn combined(runs: &BTreeMap<u64, (u64, Crc32c)>, length: u64) -> Option<Crc32c> 
     (at == length).then_some(whole)
 }
 
-/// Whether bytes that cover a whole chunk are its own.
+/// Returns true unless bytes that cover a whole chunk are those of another one.
 pub(crate) fn is_of_chunk(seal: &ChunkSeal, offset: u64, length: u64, crc: Option<Crc32c>) -> bool {
     let is_whole = offset == 0 && length == seal.length;
     !is_whole || crc.is_none_or(|crc| crc == seal.crc32c)
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_chunks_are_remembered_up_to_a_bound() {
+    fn number_of_remembered_chunks_is_bounded() {
         let mut chunks = WholeChunks::default();
         for chunk in 0..100 {
             add(&mut chunks, &extent(chunk, b"abcdef"), 0, b"xx").unwrap();

@@ -8,15 +8,15 @@ use dfs_types::{Target, XattrName};
 
 use crate::{Client, Error, FileStat, Follow};
 
-/// Whether an extended attribute may be there before it is set.
+/// Whether an extended attribute may exist before it is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum XattrMode {
-    /// It is set in either case.
+    /// Sets it in either case.
     #[default]
     Set,
-    /// One that is there is an error, [`dfs_types::ErrorCode::AlreadyExists`].
+    /// Fails with [`dfs_types::ErrorCode::AlreadyExists`] if it exists.
     Create,
-    /// One that is not there is an error, [`dfs_types::ErrorCode::NotFound`].
+    /// Fails with [`dfs_types::ErrorCode::NotFound`] if it does not exist.
     Replace,
 }
 
@@ -55,7 +55,7 @@ impl Client {
         Ok(self.list_xattrs(target, follow, false).await?.into_keys().collect())
     }
 
-    /// Reads all extended attributes with their values, as they were at one time: at most 256 KiB.
+    /// Reads all extended attributes with their values, as of one time: at most 256 KiB.
     pub async fn xattr_values(
         &self,
         target: impl Into<Target>,
@@ -87,8 +87,8 @@ impl Client {
         .await
     }
 
-    /// Sets an extended attribute: at most 64 KiB, and 64 attributes with 256 KiB an inode. Atomic
-    /// and durable when it returns.
+    /// Sets an extended attribute: at most 64 KiB, with at most 64 attributes and 256 KiB per
+    /// inode. Atomic, and durable on return.
     pub async fn set_xattr(
         &self,
         target: impl Into<Target>,

@@ -1,4 +1,4 @@
-//! Administration of a cluster: its status, its settings, its nodes.
+//! Cluster administration: status, settings, nodes.
 
 mod nodes;
 mod status;
@@ -23,32 +23,31 @@ pub use workers::{WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit, Worker
 /// Administrative calls of a [`Client`]. Cheap to clone.
 ///
 /// Every call is idempotent and tries coordinators until the client's deadline, unless
-/// [`Admin::one_round`] was called. A call that changes something names the cluster that it is
-/// meant for, and any other cluster refuses it with `WRONG_CLUSTER`.
+/// [`Admin::one_round`] was called. A call that changes something names its target cluster; any
+/// other cluster refuses it with `WRONG_CLUSTER`.
 #[derive(Debug, Clone)]
 pub struct Admin {
     client: Client,
     persistence: Persistence,
 }
 
-/// How many replicas new files get.
+/// Replication settings of new files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replication {
     /// Replicas of each chunk, 1 to 16.
     pub factor: u32,
-    /// Durable replicas without which no write is acknowledged, 1 to `factor`; `None` for a
-    /// majority.
+    /// Durable replicas required to acknowledge a write, 1 to `factor`; `None` for a majority.
     pub min_write: Option<u32>,
 }
 
 impl Replication {
-    /// This many replicas, a majority of which must be durable before a write is acknowledged.
+    /// Sets the number of replicas; a majority must be durable to acknowledge a write.
     pub fn new(factor: u32) -> Self {
         Self { factor, min_write: None }
     }
 
-    /// Sets the number of durable replicas without which no write is acknowledged.
+    /// Sets the number of durable replicas required to acknowledge a write.
     #[must_use]
     pub fn min_write(self, replicas: u32) -> Self {
         Self { min_write: Some(replicas), ..self }
@@ -64,8 +63,8 @@ impl Client {
 
 impl Admin {
     /// Asks each coordinator at most once instead of trying until the deadline, for callers that
-    /// come back by themselves. A coordinator that waits for [`Admin::init`] ends the round: see
-    /// [`Error::is_uninitialised`].
+    /// retry on their own schedule. A coordinator that waits for [`Admin::init`] ends the round:
+    /// see [`Error::is_uninitialised`].
     #[must_use]
     pub fn one_round(self) -> Self {
         Self { persistence: Persistence::OneRound, ..self }
@@ -82,7 +81,7 @@ impl Admin {
     }
 
     /// Creates the cluster in the empty metadata store of coordinators that wait for it. Returns
-    /// whether this call created it; `false` when it exists already under the same id.
+    /// `true` if this call created it, `false` if it already exists under the same id.
     pub async fn init(&self, cluster: ClusterId, replication: Replication) -> Result<bool, Error> {
         let request = v1::InitRequest {
             cluster_id: cluster.to_wire(),
@@ -95,8 +94,8 @@ impl Admin {
         Ok(reply.await?.is_new)
     }
 
-    /// Sets how many replicas new files get; existing files keep theirs. Returns the revision from
-    /// which on it holds.
+    /// Sets how many replicas new files get; existing files keep theirs. Returns the revision at
+    /// which the change takes effect.
     pub async fn set_replication(
         &self,
         cluster: ClusterId,
@@ -114,7 +113,7 @@ impl Admin {
         Ok(Revision(reply.await?.revision))
     }
 
-    /// Sends a request, to several coordinators in turn if need be.
+    /// Sends a request, trying several coordinators if necessary.
     async fn call<Q: Clone, T, F>(
         &self,
         context: &str,

@@ -9,18 +9,18 @@ use dfs_types::{ClusterId, NodeId, NodeState, Revision};
 use super::Admin;
 use crate::Error;
 
-/// Whether nodes can stop without leaving any chunk below its required replicas.
+/// Effect of stopping some nodes at the same time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StopSafety {
-    /// Whether every chunk keeps its required replicas.
+    /// True if every chunk keeps its required replicas.
     pub is_safe: bool,
     /// Chunks that would fall below them.
     pub chunks_below: u64,
-    /// Chunks that would be unreadable meanwhile, including those of files with one replica, which
-    /// do not make it unsafe.
+    /// Chunks that would be unreadable meanwhile. Those of single-replica files are included,
+    /// although they do not make it unsafe.
     pub chunks_unreadable: u64,
-    /// Why it is not safe, for people; empty when it is.
+    /// Human-readable reason why it is not safe; empty when it is.
     pub reason: String,
     /// Revision of the metadata that the answer holds for.
     pub revision: Revision,
@@ -30,7 +30,7 @@ pub struct StopSafety {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MaintenanceRequest {
-    /// After which time the maintenance ends by itself; at most a day.
+    /// Time after which the maintenance ends by itself; at most a day.
     pub ttl: Duration,
     /// Grants it only when the node can stop safely. Check and grant are one commit, so
     /// conflicting requests are never both granted.
@@ -38,7 +38,7 @@ pub struct MaintenanceRequest {
 }
 
 impl MaintenanceRequest {
-    /// Maintenance that ends by itself after `ttl`, granted in any case.
+    /// Returns a request for maintenance that ends by itself after `ttl`, granted unconditionally.
     pub fn new(ttl: Duration) -> Self {
         Self { ttl, require_safe: false }
     }
@@ -60,7 +60,7 @@ pub enum Maintenance {
 }
 
 impl Admin {
-    /// Makes a joining node active. Returns its state now.
+    /// Makes a joining node active. Returns its new state.
     pub async fn admit(&self, cluster: ClusterId, node: NodeId) -> Result<NodeState, Error> {
         let context = format!("admit node {node}");
         let request = v1::AdmitRequest { cluster_id: cluster.to_wire(), node_id: node.to_wire() };
@@ -70,7 +70,7 @@ impl Admin {
         wire::node_state("state", reply.state).map_err(|error| Error::wire(&context, &error))
     }
 
-    /// Returns whether these nodes, 1 to 100, can stop at the same time.
+    /// Reports whether these nodes, 1 to 100, can stop at the same time.
     pub async fn safe_to_stop(
         &self,
         cluster: ClusterId,
@@ -86,8 +86,8 @@ impl Admin {
         Ok(StopSafety::from_wire(reply.await?))
     }
 
-    /// Puts a node into maintenance, or renews it: what the node holds is not re-replicated
-    /// meanwhile, and no new chunks are planned onto it.
+    /// Puts a node into maintenance, or renews it: meanwhile its replicas are not re-replicated,
+    /// and no new chunks are placed on it.
     pub async fn begin_maintenance(
         &self,
         cluster: ClusterId,
@@ -133,7 +133,7 @@ impl Admin {
         .await
     }
 
-    /// Takes a node that holds nothing out of the cluster, for good.
+    /// Removes a node that holds nothing from the cluster, permanently.
     pub async fn deregister(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
         let context = format!("deregister node {node}");
         let (cluster_id, node_id) = (cluster.to_wire(), node.to_wire());
@@ -147,7 +147,7 @@ impl Admin {
         .map(drop)
     }
 
-    /// Takes a lost node out of the cluster, for good, unless it may hold the last replica of a
+    /// Removes a lost node from the cluster, permanently, unless it may hold the last replica of a
     /// chunk.
     pub async fn forget(&self, cluster: ClusterId, node: NodeId) -> Result<(), Error> {
         let context = format!("forget node {node}");
@@ -164,7 +164,7 @@ impl Admin {
 }
 
 impl StopSafety {
-    /// A refusal for this reason, with nothing counted.
+    /// Returns a refusal for this reason, with no chunks counted.
     pub fn refused(reason: impl Into<String>) -> Self {
         Self {
             is_safe: false,

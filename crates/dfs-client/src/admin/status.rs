@@ -20,9 +20,9 @@ pub struct ClusterStatus {
     pub revision: Revision,
     /// Replicas that new files get.
     pub replication_factor: u32,
-    /// Durable replicas without which no write is acknowledged.
+    /// Durable replicas required to acknowledge a write.
     pub min_write_replicas: u32,
-    /// Every node that is part of the cluster.
+    /// Every member node.
     pub nodes: Vec<NodeStatus>,
     /// Health of the data; `None` until the worker lease's holder has counted it.
     pub replication: Option<ReplicationStatus>,
@@ -30,7 +30,7 @@ pub struct ClusterStatus {
     pub workers: Vec<WorkerStatus>,
     /// Version of the coordinator that replied.
     pub version: String,
-    /// Address of the coordinator that runs the background workers; empty when not known.
+    /// Address of the coordinator that runs the background workers; empty when unknown.
     pub worker_lease_holder: String,
 }
 
@@ -50,15 +50,15 @@ pub struct NodeStatus {
     pub state: NodeState,
     /// Its disks, as of its last heartbeat.
     pub disks: Vec<DiskStatus>,
-    /// Time since its last heartbeat; `None` if this coordinator has had none.
+    /// Time since its last heartbeat; `None` if this coordinator has received none.
     pub last_heard: Option<Duration>,
-    /// Version of its program.
+    /// Version of its software.
     pub version: String,
-    /// Whether it takes no new chunks for the moment: full, stopping, or without a working disk.
+    /// True if it accepts no new chunks at present: full, stopping, or without a working disk.
     pub refuses_chunks: bool,
     /// Open upload sessions, as of its last heartbeat.
     pub sessions: u32,
-    /// Time until its maintenance ends by itself; `None` when it is in none.
+    /// Time until its maintenance ends by itself; `None` when not in maintenance.
     pub maintenance_left: Option<Duration>,
 }
 
@@ -68,16 +68,16 @@ pub struct NodeStatus {
 pub struct DiskStatus {
     /// Id of the disk.
     pub id: DiskId,
-    /// Bytes that it may use. What the disks on one file system can take is counted once: each has
-    /// its share.
+    /// Bytes that it may use. The capacity of a file system shared by several disks is counted
+    /// once: each disk has its share.
     pub capacity: u64,
-    /// Bytes of those that are free.
+    /// Free bytes of that capacity.
     pub free: u64,
-    /// The file system that it lies on; `None` where that cannot be told.
+    /// File system of the disk; `None` where it cannot be determined.
     pub file_system: Option<FileSystemId>,
     /// Sealed chunks on it.
     pub chunks: u64,
-    /// Whether it was taken out of service after errors.
+    /// True if it was taken out of service after errors.
     pub is_failed: bool,
 }
 
@@ -93,16 +93,16 @@ pub struct ReplicationStatus {
     pub missing: u64,
     /// Bad replicas that are still recorded.
     pub bad_replicas: u64,
-    /// Replicas that are being made.
+    /// Replicas being created.
     pub repairing: u64,
     /// Records of the metadata that background work cannot read and skips.
     pub unreadable_records: u64,
-    /// One of them, and why it cannot be read; empty when there is none.
+    /// One of them with the reason; empty when there are none.
     pub unreadable_example: String,
 }
 
 impl ClusterStatus {
-    /// A cluster without nodes and with nothing known of its data.
+    /// Returns the status of a cluster without nodes, with the health of its data unknown.
     pub fn new(cluster: ClusterId) -> Self {
         Self {
             cluster,
@@ -144,30 +144,30 @@ impl ClusterStatus {
         })
     }
 
-    /// Nodes whose disks count: not those that are lost or removed.
+    /// Nodes whose disks count: all but the lost and removed ones.
     fn counted(&self) -> impl Iterator<Item = &NodeStatus> {
         let is_gone = |state| matches!(state, NodeState::Lost | NodeState::Removed);
         self.nodes.iter().filter(move |node| !is_gone(node.state))
     }
 
-    /// Bytes that the working disks of all nodes may use, lost nodes aside.
+    /// Capacity of the working disks of all nodes in bytes, except lost ones.
     pub fn capacity(&self) -> u64 {
         sum(self.counted(), NodeStatus::capacity)
     }
 
-    /// Bytes of those that are free.
+    /// Free bytes on those disks.
     pub fn free(&self) -> u64 {
         sum(self.counted(), NodeStatus::free)
     }
 
-    /// Bytes of those that are used.
+    /// Used bytes on those disks.
     pub fn used(&self) -> u64 {
         self.capacity().saturating_sub(self.free())
     }
 }
 
 impl NodeStatus {
-    /// A node without disks.
+    /// Returns the status of a node without disks.
     pub fn new(id: NodeId, address: impl Into<String>, state: NodeState) -> Self {
         Self {
             id,
@@ -207,17 +207,17 @@ impl NodeStatus {
         self.disks.iter().filter(|disk| !disk.is_failed)
     }
 
-    /// Bytes that its working disks may use.
+    /// Capacity of its working disks in bytes.
     pub fn capacity(&self) -> u64 {
         sum(self.working(), |disk| disk.capacity)
     }
 
-    /// Bytes of those that are free.
+    /// Free bytes on its working disks.
     pub fn free(&self) -> u64 {
         sum(self.working(), |disk| disk.free)
     }
 
-    /// Bytes of those that are used.
+    /// Used bytes on its working disks.
     pub fn used(&self) -> u64 {
         self.capacity().saturating_sub(self.free())
     }
@@ -227,14 +227,14 @@ impl NodeStatus {
         sum(self.working(), |disk| disk.chunks)
     }
 
-    /// Number of disks that were taken out of service.
+    /// Number of disks taken out of service.
     pub fn failed_disks(&self) -> usize {
         self.disks.iter().filter(|disk| disk.is_failed).count()
     }
 }
 
 impl DiskStatus {
-    /// An empty disk in service.
+    /// Returns the status of an empty disk in service.
     pub fn new(id: DiskId, capacity: u64) -> Self {
         Self { id, capacity, free: capacity, file_system: None, chunks: 0, is_failed: false }
     }

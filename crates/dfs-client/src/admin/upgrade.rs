@@ -7,24 +7,25 @@ use dfs_types::{ClusterId, Level};
 use super::Admin;
 use crate::Error;
 
-/// How far a cluster is with its write level.
+/// Progress of raising the write level of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UpgradeStatus {
-    /// The level that is written.
+    /// Level being written.
     pub written: Level,
-    /// The level that a member needs to join; above `written` while the level is being raised.
+    /// Lowest level that a member must support to join; above `written` while the level is being
+    /// raised.
     pub least: Level,
-    /// The level that was asked for, at least `written`.
+    /// Requested level, at least `written`.
     pub wanted: Level,
-    /// The newest level that the release of the answering coordinator reads.
+    /// Newest level that the release of the replying coordinator reads.
     pub newest: Level,
-    /// Members that kept the wanted level from being raised, at most ten.
+    /// Members that prevented the requested level from being reached, at most ten.
     pub blocked_by: Vec<String>,
 }
 
 impl UpgradeStatus {
-    /// Whether nothing that was asked for is still to be done.
+    /// Returns true when no requested raise is outstanding.
     pub fn is_final(&self) -> bool {
         self.written == self.wanted
     }
@@ -41,7 +42,7 @@ impl UpgradeStatus {
 }
 
 impl Admin {
-    /// Returns how far the cluster is with its write level.
+    /// Returns the progress of the write level.
     pub async fn upgrade_status(&self) -> Result<UpgradeStatus, Error> {
         let request = v1::UpgradeStatusRequest {};
         let reply = self.call("status of the upgrade", request, |mut admin, request| async move {
@@ -50,9 +51,9 @@ impl Admin {
         Ok(UpgradeStatus::from_wire(reply.await?))
     }
 
-    /// Asks for the newest write level that the coordinator's release reads, after which no older
-    /// release can join. Returns at once: [`Admin::upgrade_status`] shows when the level is raised,
-    /// or who runs an older release.
+    /// Requests the newest write level that the coordinator's release reads, after which no older
+    /// release can join. Returns at once: [`Admin::upgrade_status`] shows when the level has been
+    /// raised, or which members run an older release.
     pub async fn finalize_upgrade(&self, cluster: ClusterId) -> Result<UpgradeStatus, Error> {
         let request = v1::FinalizeUpgradeRequest { cluster_id: cluster.to_wire() };
         let reply = self.call("finalize the upgrade", request, |mut admin, request| async move {

@@ -10,14 +10,14 @@ use dfs_types::ClusterId;
 use super::Admin;
 use crate::Error;
 
-/// The background workers, and who runs them.
+/// The background workers and their lease holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Workers {
-    /// Address of the coordinator that runs them; `None` when none is known. Then the figures are
-    /// those of the coordinator that answered.
+    /// Address of the coordinator that runs them; `None` when unknown. In that case the figures are
+    /// those of the replying coordinator.
     pub lease_holder: Option<String>,
-    /// All that there are.
+    /// Every background worker.
     pub workers: Vec<WorkerStatus>,
 }
 
@@ -25,44 +25,44 @@ pub struct Workers {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerStatus {
-    /// Its name.
+    /// Name of the worker.
     pub name: String,
-    /// Whether it runs.
+    /// Whether it is running.
     pub activity: WorkerActivity,
-    /// What it is doing, or why its last step failed.
+    /// Current activity, or why the last step failed.
     pub state: String,
-    /// Things done since its coordinator started.
+    /// Items done since its coordinator started.
     pub done: u64,
-    /// Things and steps that failed since its coordinator started.
+    /// Items and steps that failed since its coordinator started.
     pub failed: u64,
-    /// Things known to wait.
+    /// Items known to be waiting.
     pub queued: u64,
-    /// What its rate counts.
+    /// Unit of its rate.
     pub unit: WorkerUnit,
-    /// Units a second that it may use on average; `None` for no bound.
+    /// Average units per second that it may use; `None` for no limit.
     pub rate: Option<u64>,
-    /// Units a second unless another rate is set; `None` for no bound.
+    /// Default rate in units per second; `None` for no limit.
     pub budget: Option<u64>,
-    /// Time until its pause ends by itself; `None` when it is not paused.
+    /// Time until its pause ends by itself; `None` when not paused.
     pub pause_left: Option<Duration>,
 }
 
-/// Whether a background worker runs.
+/// Activity of a background worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WorkerActivity {
-    /// The coordinator that answered does not run it.
+    /// Not run by the coordinator that replied.
     Stopped,
-    /// It works, or waits for work.
+    /// Working, or waiting for work.
     Running,
-    /// An administrator paused it.
+    /// Paused by an administrator.
     Paused,
-    /// It waits after a step that failed.
+    /// Waiting after a failed step.
     BackingOff,
 }
 
 impl WorkerActivity {
-    /// Its name, in lower case.
+    /// Returns the name in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
@@ -73,7 +73,7 @@ impl WorkerActivity {
     }
 }
 
-/// What the rate of a worker counts.
+/// Unit of a worker's rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WorkerUnit {
@@ -84,7 +84,7 @@ pub enum WorkerUnit {
 }
 
 impl WorkerUnit {
-    /// Its name, in lower case.
+    /// Returns the name in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bytes => "bytes",
@@ -93,22 +93,22 @@ impl WorkerUnit {
     }
 }
 
-/// A change of what is set for a worker; the rest stays.
+/// A change of one setting of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WorkerChange {
-    /// Pauses it from now on for this long, at most 7 days.
+    /// Pauses the worker from now on for this long, at most 7 days.
     Pause(Duration),
-    /// Ends its pause.
+    /// Ends the pause.
     Resume,
-    /// Sets its rate in units a second; `None` for no bound.
+    /// Sets the rate in units per second; `None` for no limit.
     Rate(Option<u64>),
-    /// Restores the rate of its budget.
+    /// Restores the default rate.
     DefaultRate,
 }
 
 impl Admin {
-    /// Returns the background workers as their lease holder knows them.
+    /// Returns the background workers as the lease holder reports them.
     pub async fn workers(&self) -> Result<Workers, Error> {
         let context = "background workers";
         let request = v1::WorkersRequest::default();
@@ -123,9 +123,9 @@ impl Admin {
         })
     }
 
-    /// Changes what is set for a worker, and returns the worker as it is then. Holds at once, and
+    /// Changes a setting of a worker, and returns its new status. Takes effect at once, and
     /// survives restarts and changes of the lease holder. `INVALID_ARGUMENT` when no worker has
-    /// this name; the message names those there are.
+    /// this name; the message lists the existing ones.
     pub async fn set_worker(
         &self,
         cluster: ClusterId,

@@ -1,4 +1,4 @@
-//! Getting trees.
+//! Gets trees.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -21,35 +21,35 @@ use crate::live::LiveGuard;
 use crate::local::{blocking, failure};
 use crate::{Client, Error, FileStat, Follow, GetOptions, Target};
 
-/// A directory that gets its attributes once nothing changes in it any more.
+/// A directory whose attributes are set once its entries are complete.
 struct Unfinished {
     path: DfsPath,
     local: PathBuf,
     stat: FileStat,
 }
 
-/// Where the bytes of a file go.
+/// Destination of the bytes of a file.
 enum Place {
-    /// Into a new file, which replaces what has its name.
+    /// A new file, which replaces the existing one.
     Pending(PendingFile),
-    /// Into a pipe or device that has the name.
+    /// An existing pipe or device.
     Special(File),
 }
 
 impl Client {
     /// Copies files and trees from the cluster to the local disk, each to the path beside it.
     ///
-    /// A file gets its name only when it is whole; it is not synced. Modes, mtimes, symlinks and
-    /// extended attributes of the namespace `user.` are restored, owners and groups when the
-    /// process is root; an entry whose extended attributes the local file system cannot hold is
-    /// counted. Existing files are replaced; existing directories are filled. A file that is named is written as `cp` does it: through a
-    /// symlink, and into a pipe or device. Within a tree no symlink is followed, and a pipe or
-    /// device in the way is an error.
+    /// A file appears under its name only when complete; it is not synced. Modes, mtimes, symlinks
+    /// and extended attributes of the namespace `user.` are restored, owners and groups when the
+    /// process is root; entries whose extended attributes the local file system cannot hold are
+    /// counted. Existing files are replaced; existing directories are filled. A file that is named
+    /// is written as `cp` does: through a symlink, and into a pipe or device. Within a tree no
+    /// symlink is followed, and a pipe or device in the way is an error.
     ///
-    /// Without a [`crate::TreeObserver`] the first error ends the copy; with one that says
+    /// Without a [`crate::TreeObserver`] the first error ends the copy; with one that returns
     /// [`crate::OnError::Continue`] each entry that fails is counted and the others are copied.
-    /// Dropping the future removes the files under way; those copied stay. What a killed process
-    /// left of a file is removed when the file is copied again.
+    /// Dropping the future removes incomplete files; complete ones stay. Leftovers of a killed
+    /// process are removed when the same file is copied again.
     ///
     /// ```
     /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -93,7 +93,7 @@ impl Client {
 }
 
 impl Copying {
-    /// Copies what was named.
+    /// Copies the named entry.
     async fn fetch(
         &mut self,
         path: DfsPath,
@@ -150,7 +150,7 @@ impl Copying {
         let client = self.client.clone();
         let create_only = self.options.create_only;
         if stat.kind == FileKind::Symlink {
-            // The local file system has none of the namespace `user.` for symlinks.
+            // Local file systems do not support the namespace `user.` for symlinks.
             let some_xattrs_lost = stat.xattrs > 0;
             return self
                 .start(Box::pin(async move {
@@ -180,8 +180,7 @@ impl Copying {
         .await
     }
 
-    /// Gives directories their attributes, the deepest first: one that loses its rights cannot be
-    /// entered any more.
+    /// Sets the attributes of directories, the deepest first: a parent may become inaccessible.
     async fn restore_directories(&mut self, unfinished: Vec<Unfinished>) -> Result<(), Error> {
         for directory in unfinished.into_iter().rev() {
             let Unfinished { path, local, stat } = directory;
@@ -198,7 +197,7 @@ impl Copying {
 }
 
 impl Client {
-    /// Gives a directory its attributes. Returns whether some extended attributes are lost.
+    /// Sets the attributes of a directory. Returns true if some extended attributes are lost.
     async fn restore_directory(&self, local: &Path, stat: FileStat) -> Result<bool, Error> {
         let xattrs = self.xattrs_of(&stat).await?;
         let local = local.to_owned();
@@ -210,7 +209,7 @@ impl Client {
         .await
     }
 
-    /// Reads the extended attributes of an inode, which costs nothing when there are none.
+    /// Reads the extended attributes of an inode, without a call when there are none.
     async fn xattrs_of(&self, stat: &FileStat) -> Result<BTreeMap<XattrName, Bytes>, Error> {
         match stat.xattrs {
             0 => Ok(BTreeMap::new()),
@@ -218,8 +217,8 @@ impl Client {
         }
     }
 
-    /// Writes a file to its place. Returns the number of its bytes, and whether some extended
-    /// attributes are lost.
+    /// Writes a file to its place. Returns its length, and true if some extended attributes are
+    /// lost.
     async fn fetch_file(
         &self,
         path: &DfsPath,
@@ -239,7 +238,7 @@ impl Client {
         let file = pending.file().map_err(failed)?;
         let inode = Target::Inode(stat.inode);
         let stat = match self.get_to_file(inode, options.clone(), file).await {
-            // The version that was listed is gone; the path may have another one.
+            // The listed version is gone; the path may have another one.
             Err(error) if matches!(error.code(), ErrorCode::Stale | ErrorCode::NotFound) => {
                 let shown = local.to_owned();
                 pending = blocking(move || {
@@ -268,7 +267,7 @@ impl Client {
         Ok((stat.size, some_xattrs_lost))
     }
 
-    /// Writes a file to what takes bytes in order alone.
+    /// Writes a file to a destination that accepts bytes only in order.
     async fn copy_in_order(
         &self,
         path: &DfsPath,
@@ -295,11 +294,11 @@ fn done(local: PathBuf, path: DfsPath, kind: FileKind, bytes: u64, some_xattrs_l
     Done { local, path, kind, bytes, is_hard_linked: false, some_xattrs_lost }
 }
 
-/// Makes ready to write a file. Blocks, on a pipe until somebody reads from it.
+/// Prepares the destination of a file. Blocks on a pipe until it has a reader.
 fn place(target: &Path, create_only: bool, is_named: bool, live: LiveGuard) -> io::Result<Place> {
     refuse_to_replace(target, create_only)?;
     let named = fs::symlink_metadata(target).ok().map(|metadata| metadata.file_type());
-    // What is named may be a symlink, which stands for what it points to.
+    // A named symlink stands for its target.
     let is_symlink = is_named && named.is_some_and(|kind| kind.is_symlink());
     let target = if is_symlink { &fs::canonicalize(target)? } else { target };
     let kind = fs::symlink_metadata(target).ok().map(|metadata| metadata.file_type());
@@ -307,11 +306,11 @@ fn place(target: &Path, create_only: bool, is_named: bool, live: LiveGuard) -> i
         Some(kind) if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Some(kind) if !kind.is_file() && !kind.is_symlink() => {
             if is_named && !kind.is_socket() {
-                // It may take for ever, and leaves nothing behind.
+                // This may block indefinitely, and leaves nothing behind.
                 drop(live);
                 return Ok(Place::Special(File::options().write(true).open(target)?));
             }
-            Err(io::Error::new(io::ErrorKind::AlreadyExists, "a pipe, device or socket is there"))
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is a pipe, device or socket"))
         }
         _ => Ok(Place::Pending(PendingFile::create(target, live)?)),
     }
@@ -320,7 +319,7 @@ fn place(target: &Path, create_only: bool, is_named: bool, live: LiveGuard) -> i
 fn make_directory(path: &Path) -> Result<(), Error> {
     let made = match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            // Through a symlink the tree would leave its place.
+            // Through a symlink the copy would escape its directory.
             match fs::symlink_metadata(path) {
                 Ok(metadata) if metadata.is_dir() => Ok(()),
                 _ => Err(error),

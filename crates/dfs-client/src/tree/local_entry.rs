@@ -15,16 +15,16 @@ use super::local_xattrs::LocalXattrs;
 /// Kind of a local entry, as far as dfs can store it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Bytes.
+    /// A regular file.
     File {
-        /// Their number when the entry was read.
+        /// Its length when the entry was read.
         size: u64,
-        /// It has further names, which become files of their own.
+        /// True if it has further names, which become files of their own.
         is_hard_linked: bool,
     },
-    /// Names.
+    /// A directory.
     Directory,
-    /// Target of a symlink.
+    /// A symlink with this target.
     Symlink(Vec<u8>),
     /// A device, socket or pipe.
     Special(&'static str),
@@ -33,13 +33,13 @@ pub(super) enum Kind {
 /// One local path.
 #[derive(Debug, Clone)]
 pub(super) struct LocalEntry {
-    /// Where it is.
+    /// Its path.
     pub(super) path: PathBuf,
-    /// What it is.
+    /// Its kind.
     pub(super) kind: Kind,
-    /// What is kept beside its content.
+    /// Its mode, owner, group and mtime.
     pub(super) attributes: Attributes,
-    /// Whether it has extended attributes.
+    /// True if it has extended attributes.
     pub(super) has_xattrs: bool,
 }
 
@@ -49,7 +49,7 @@ impl LocalEntry {
         Self::of(path, &fs::symlink_metadata(path)?)
     }
 
-    /// Reads what a path stands for.
+    /// Reads a path, following a symlink.
     pub(super) fn read_following(path: &Path) -> io::Result<Self> {
         Self::of(path, &fs::metadata(path)?)
     }
@@ -63,7 +63,7 @@ impl LocalEntry {
         })
     }
 
-    /// Names in a directory, in order.
+    /// Returns the names in a directory, in order.
     pub(super) fn children(&self) -> io::Result<Vec<OsString>> {
         let mut names = fs::read_dir(&self.path)?
             .map(|e| Ok(e?.file_name()))
@@ -99,15 +99,15 @@ fn attributes(metadata: &Metadata) -> Attributes {
     }
 }
 
-/// Gives a local file or directory its attributes: owner and group as root alone, then the mode
-/// (which a change of owner may clear bits of), then the mtime.
+/// Sets the attributes of a local file or directory: owner and group only as root, then the mode
+/// (some bits of which a change of owner clears), then the mtime.
 pub(super) fn apply_attributes(path: &Path, attributes: &Attributes) -> io::Result<()> {
     apply_owner(path, attributes)?;
     rustix::fs::chmod(path, Mode::from_raw_mode(attributes.mode))?;
     apply_mtime(path, attributes)
 }
 
-/// Gives a local symlink its attributes; it has no mode of its own.
+/// Sets the attributes of a local symlink, which has no mode of its own.
 pub(super) fn apply_symlink_attributes(path: &Path, attributes: &Attributes) -> io::Result<()> {
     apply_owner(path, attributes)?;
     apply_mtime(path, attributes)
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_told_apart() {
+    fn kinds_are_distinguished() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("file"), b"abc").unwrap();

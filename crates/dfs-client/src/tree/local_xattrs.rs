@@ -9,22 +9,22 @@ use dfs_types::XattrName;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-/// Bytes that Linux lists of the names of a file at most, and that a value has at most.
+/// Linux limits of the name list of a file and of a value, in bytes.
 const BYTES_MAX: usize = 64 << 10;
-/// Bytes of names that tell that there are some.
+/// Bytes of names that suffice to see whether there are any.
 const GLANCE: usize = 4_096;
 
-/// Extended attributes that a copy takes along.
+/// Extended attributes of a local entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct LocalXattrs {
-    /// Those of the namespace `user.`, as far as an inode of dfs can have them.
+    /// Those of the namespace `user.` that an inode of dfs can hold.
     pub(super) kept: BTreeMap<XattrName, Bytes>,
-    /// Whether there are others.
+    /// True if there are others.
     pub(super) some_lost: bool,
 }
 
 impl LocalXattrs {
-    /// Returns whether a path, which is not followed, has any.
+    /// Returns true if a path, itself if it is a symlink, has any.
     pub(super) fn exist(path: &Path) -> bool {
         let mut names = [0_u8; GLANCE];
         match rustix::fs::llistxattr(path, &mut names) {
@@ -34,7 +34,7 @@ impl LocalXattrs {
         }
     }
 
-    /// Reads those of what a path stands for.
+    /// Reads those of a path, following a symlink.
     pub(super) fn read(path: &Path) -> io::Result<Self> {
         let mut found = Self::default();
         let mut names = vec![0; BYTES_MAX];
@@ -52,7 +52,7 @@ impl LocalXattrs {
             };
             let value = match rustix::fs::getxattr(path, name.as_bytes(), &mut buffer) {
                 Ok(length) => Bytes::copy_from_slice(&buffer[..length]),
-                // Removed meanwhile.
+                // It was removed meanwhile.
                 Err(Errno::NODATA) => continue,
                 Err(error) => return Err(error.into()),
             };
@@ -66,8 +66,8 @@ impl LocalXattrs {
     }
 }
 
-/// Gives a local file or directory, through no symlink, the attributes of the namespace `user.`.
-/// Returns whether some are lost: those of other namespaces, and those that the file system cannot
+/// Sets the attributes of the namespace `user.` of a local file or directory, through no symlink.
+/// Returns true if some are lost: those of other namespaces, and those that the file system cannot
 /// hold.
 pub(super) fn apply_xattrs(path: &Path, xattrs: &BTreeMap<XattrName, Bytes>) -> io::Result<bool> {
     let mut some_lost = false;
@@ -78,7 +78,7 @@ pub(super) fn apply_xattrs(path: &Path, xattrs: &BTreeMap<XattrName, Bytes>) -> 
         }
         match rustix::fs::lsetxattr(path, name.as_bytes(), value, XattrFlags::empty()) {
             Ok(()) => {}
-            // No attributes at all, or not so many or such large ones.
+            // No support for attributes, or not for so many or such large ones.
             Err(Errno::NOTSUP | Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => some_lost = true,
             Err(error) => return Err(error.into()),
         }
@@ -86,7 +86,7 @@ pub(super) fn apply_xattrs(path: &Path, xattrs: &BTreeMap<XattrName, Bytes>) -> 
     Ok(some_lost)
 }
 
-/// Names in a list of the kernel. Labels that it gives to every file say nothing about this one.
+/// Returns the names in a list of the kernel, except labels that it gives to every file.
 fn names_in(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|b| *b == 0).filter(|name| !name.is_empty() && *name != b"security.selinux")
 }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn file_system_without_xattrs_loses_them() {
         let xattrs = BTreeMap::from([(name("user.a"), Bytes::new())]);
-        // Whoever runs the test, nothing in there can be given one.
+        // No user can set attributes there.
         assert!(apply_xattrs(Path::new("/proc/self"), &xattrs).unwrap_or(true));
         assert!(LocalXattrs::read(Path::new("/proc/self")).unwrap().kept.is_empty());
     }

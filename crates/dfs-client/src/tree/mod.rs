@@ -1,4 +1,4 @@
-//! Copying trees between the local disk and the cluster.
+//! Copies trees between the local disk and the cluster.
 
 mod get;
 mod local_entry;
@@ -16,26 +16,26 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::{Client, Error, ProgressObserver};
 
-/// Entries that are copied at the same time, when nothing else is asked for.
+/// Default number of entries copied concurrently.
 const PARALLEL: usize = 16;
-/// Bound of that number.
+/// Maximum of that number.
 const PARALLEL_MAX: usize = 1_024;
 
 /// Options of [`Client::put_tree`] and [`Client::get_tree`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct TreeOptions {
-    /// Whether directories are copied with everything below them.
+    /// True to copy directories with everything below them.
     pub recursive: bool,
-    /// Whether an existing file or symlink is an error instead of being replaced.
+    /// True to report an existing file or symlink as an error instead of replacing it.
     pub create_only: bool,
-    /// Number of entries copied at the same time.
+    /// Number of entries copied concurrently.
     pub parallel: usize,
-    /// Replicas of each byte that is put; the cluster's default when not set.
+    /// Replicas of each byte put; the cluster's default when not set.
     pub replication_factor: Option<u32>,
-    /// Greatest length of a chunk that is put, in bytes; 64 MiB when not set.
+    /// Maximum length of a chunk put, in bytes; 64 MiB when not set.
     pub chunk_size: Option<u64>,
-    /// Learns what becomes of each entry.
+    /// Notified of the result of each entry.
     pub observer: Option<Arc<dyn TreeObserver>>,
 }
 
@@ -53,40 +53,39 @@ impl Default for TreeOptions {
 }
 
 impl TreeOptions {
-    /// Copies directories with everything below them, and a symlink that is named as a symlink.
-    /// Without it a directory is an error, and a symlink that is named stands for its target. Set
-    /// by default.
+    /// Copies directories with everything below them, and a named symlink as a symlink. Otherwise a
+    /// directory is an error, and a named symlink stands for its target. Set by default.
     pub fn recursive(mut self, recursive: bool) -> Self {
         self.recursive = recursive;
         self
     }
 
-    /// Makes an existing file or symlink an error instead of replacing it. Existing directories
-    /// are filled in any case.
+    /// Reports an existing file or symlink as an error instead of replacing it. Existing
+    /// directories are filled in any case.
     pub fn create_only(mut self, create_only: bool) -> Self {
         self.create_only = create_only;
         self
     }
 
-    /// Sets the number of entries copied at the same time, 1 to 1,024; 16 by default.
+    /// Sets the number of entries copied concurrently, 1 to 1,024; 16 by default.
     pub fn parallel(mut self, entries: usize) -> Self {
         self.parallel = entries.clamp(1, PARALLEL_MAX);
         self
     }
 
-    /// Sets the replicas of each byte that is put; `None` stands for the cluster's default.
+    /// Sets the replicas of each byte put; `None` for the cluster's default.
     pub fn replication_factor(mut self, replicas: impl Into<Option<u32>>) -> Self {
         self.replication_factor = replicas.into();
         self
     }
 
-    /// Sets the greatest length of a chunk that is put; `None` stands for 64 MiB.
+    /// Sets the maximum length of a chunk put; `None` for 64 MiB.
     pub fn chunk_size(mut self, bytes: impl Into<Option<u64>>) -> Self {
         self.chunk_size = bytes.into();
         self
     }
 
-    /// Sets what learns of each entry, and decides what an error means for the others.
+    /// Sets the observer, which is notified of each entry and decides whether errors end the copy.
     pub fn observer(mut self, observer: Arc<dyn TreeObserver>) -> Self {
         self.observer = Some(observer);
         self
@@ -103,24 +102,24 @@ impl fmt::Debug for TreeOptions {
     }
 }
 
-/// Whether the other entries are copied after one of them failed.
+/// Whether the copy continues after the error of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnError {
-    /// They are.
+    /// The other entries are copied.
     Continue,
     /// The copy ends with the error.
     Stop,
 }
 
-/// What learns of the progress of a tree. Its methods are called from the task that copies, and
-/// must not block for long.
+/// Observer of the progress of a tree. Its methods are called from the copying task, and must not
+/// block for long.
 pub trait TreeObserver: Send + Sync {
-    /// A file with so many bytes was found.
+    /// A file of `bytes` bytes was found.
     fn found(&self, bytes: u64) {
         let _ = bytes;
     }
 
-    /// So many bytes have moved since the last call.
+    /// `bytes` more bytes were moved.
     fn moved(&self, bytes: u64) {
         let _ = bytes;
     }
@@ -130,12 +129,12 @@ pub trait TreeObserver: Send + Sync {
         let _ = entry;
     }
 
-    /// A device, socket or pipe within a tree was left out.
+    /// A device, socket or pipe within a tree was skipped.
     fn skipped(&self, path: &Path, what: &'static str) {
         let _ = (path, what);
     }
 
-    /// An entry was not copied.
+    /// An entry failed.
     fn failed(&self, error: &Error) -> OnError {
         let _ = error;
         OnError::Stop
@@ -150,31 +149,31 @@ pub struct Copied<'a> {
     pub local: &'a Path,
     /// Its path in the cluster.
     pub path: &'a DfsPath,
-    /// What it is.
+    /// Its kind.
     pub kind: FileKind,
     /// Bytes of a file; 0 for others.
     pub bytes: u64,
 }
 
-/// What was done to a tree: only what was completed is counted as done.
+/// Result of copying a tree: counts only what was completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TreeReport {
     /// Files copied.
     pub files: u64,
-    /// Directories made, or found, and given their attributes.
+    /// Directories created or found, with their attributes set.
     pub directories: u64,
     /// Symlinks copied.
     pub symlinks: u64,
     /// Bytes of the files copied.
     pub bytes: u64,
-    /// Names, among the files copied, that share a local file with others and now have a file of
+    /// Names, among the files copied, that shared a local file with others and now have one of
     /// their own.
     pub hard_links: u64,
-    /// Entries copied without some of the extended attributes that they have: those outside of the
-    /// namespace `user.`, and those that the other side cannot hold.
+    /// Entries copied without some of their extended attributes: those outside of the namespace
+    /// `user.`, and those that the destination cannot hold.
     pub extended_attributes: u64,
-    /// Devices, sockets and pipes within trees, which are left out.
+    /// Devices, sockets and pipes skipped within trees.
     pub skipped: u64,
     /// Entries that failed.
     pub failed: u64,
@@ -190,7 +189,7 @@ struct Done {
     some_xattrs_lost: bool,
 }
 
-/// What both directions share: a bounded number of entries under way, and what became of others.
+/// State shared by both directions: a bounded number of entries in flight, and the results.
 struct Copying {
     client: Client,
     options: TreeOptions,
@@ -210,7 +209,7 @@ impl Copying {
         }
     }
 
-    /// Starts to copy an entry, as soon as there is room for it. `None` is a step of an entry that
+    /// Starts to copy an entry as soon as there is room for it. `None` is a step of an entry that
     /// is counted elsewhere. Fails once the copy is to stop.
     async fn start(
         &mut self,
@@ -224,7 +223,7 @@ impl Copying {
         self.go_on()
     }
 
-    /// Waits for everything under way.
+    /// Waits for all entries in flight.
     async fn settle(&mut self) -> Result<(), Error> {
         while !self.running.is_empty() {
             let ended = self.running.join_next().await;
@@ -286,7 +285,7 @@ impl Copying {
         }
     }
 
-    /// The callback for the bytes of one file.
+    /// Returns the callback for the bytes of one file.
     fn progress(&self) -> Option<ProgressObserver> {
         let observer = self.options.observer.clone()?;
         Some(Arc::new(move |bytes| observer.moved(bytes)))

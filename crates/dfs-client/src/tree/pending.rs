@@ -1,4 +1,4 @@
-//! Local files that get their name only when they are whole.
+//! Local files that appear under their name only when complete.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
@@ -13,16 +13,16 @@ use rustix::io::Errno;
 
 use crate::live::LiveGuard;
 
-/// Writers of one target at the same time, at most.
+/// Maximum number of concurrent writers of one target.
 const ATTEMPTS: u32 = 100;
-/// Bytes of the target's name that the temporary name repeats.
+/// Bytes of the target's name that are part of the temporary name.
 const NAME_MAX: usize = 200;
 
-/// A file beside its target, which it replaces when it is whole. Dropped before, it is removed.
+/// A file beside its target, which it replaces when complete. Removed when dropped before.
 ///
-/// Its name follows from that of the target, and it is locked for as long as it is written. So a
-/// file that a killed process left is found by the next one that writes the same target, and is
-/// used and renamed or removed by it; one that a live process writes is left alone.
+/// Its name is derived from the target's, and it is locked while it is written. So the leftover of
+/// a killed process is found by the next writer of the same target, which reuses it; the file of a
+/// live process is left alone.
 #[derive(Debug)]
 pub(super) struct PendingFile {
     temporary: PathBuf,
@@ -34,7 +34,7 @@ pub(super) struct PendingFile {
 }
 
 impl PendingFile {
-    /// Creates an empty file beside `target`, accessible to its owner alone until it is whole.
+    /// Creates an empty file beside `target`, accessible only to its owner until it is complete.
     pub(super) fn create(target: &Path, live: LiveGuard) -> io::Result<Self> {
         for attempt in 0..ATTEMPTS {
             let temporary = temporary_name(target, attempt)?;
@@ -43,20 +43,20 @@ impl PendingFile {
                 return Ok(Self { temporary, target, file, is_kept: false, _live: live });
             }
         }
-        Err(io::Error::new(io::ErrorKind::ResourceBusy, "others are writing it"))
+        Err(io::Error::new(io::ErrorKind::ResourceBusy, "other processes are writing it"))
     }
 
-    /// Where it is for now.
+    /// Returns its current path.
     pub(super) fn path(&self) -> &Path {
         &self.temporary
     }
 
-    /// Another handle of the file.
+    /// Returns another handle of the file.
     pub(super) fn file(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 
-    /// Gives it its name, replacing a file that has it.
+    /// Moves it to its target, replacing an existing file.
     pub(super) fn keep(mut self) -> io::Result<()> {
         fs::rename(&self.temporary, &self.target)?;
         self.is_kept = true;
@@ -67,7 +67,7 @@ impl PendingFile {
 impl Drop for PendingFile {
     fn drop(&mut self) {
         if !self.is_kept {
-            // Nothing more can be done about a file that cannot be removed.
+            // A file that cannot be removed stays.
             drop(fs::remove_file(&self.temporary));
         }
     }
@@ -87,8 +87,8 @@ fn temporary_name(target: &Path, attempt: u32) -> io::Result<PathBuf> {
     Ok(target.with_file_name(OsStr::from_bytes(&temporary)))
 }
 
-/// Opens a temporary file, new or left by a process that is gone, and empties it. `None` when it
-/// is in use, or is none of ours.
+/// Opens a temporary file, new or left by a dead process, and empties it. `None` when it is in use,
+/// or not a temporary file of this process's user.
 fn open_locked(path: &Path) -> io::Result<Option<File>> {
     let opened = File::options()
         .read(true)
@@ -100,7 +100,7 @@ fn open_locked(path: &Path) -> io::Result<Option<File>> {
         .open(path);
     let file = match opened {
         Ok(file) => file,
-        // A symlink, a directory, or a file of somebody else.
+        // A symlink, a directory, or a file of another user.
         Err(error)
             if error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
                 || error.kind() == io::ErrorKind::IsADirectory
@@ -115,7 +115,7 @@ fn open_locked(path: &Path) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    // Whoever had the lock before may have renamed or removed the file meanwhile.
+    // The previous holder of the lock may have renamed or removed the file meanwhile.
     let held = file.metadata()?;
     let is_ours = held.is_file()
         && held.nlink() == 1
@@ -131,7 +131,7 @@ fn open_locked(path: &Path) -> io::Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// Removes the extended attributes that a process before gave to a file.
+/// Removes the extended attributes set by an earlier process.
 fn clear_xattrs(file: &File) -> io::Result<()> {
     let mut names = [0_u8; 4_096];
     loop {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn leftover_of_a_killed_process_is_used_again() {
+    fn leftover_of_a_killed_process_is_reused() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("file");
         let left = temporary_name(&target, 0).unwrap();

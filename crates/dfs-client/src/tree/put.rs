@@ -1,4 +1,4 @@
-//! Putting trees.
+//! Puts trees.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -16,15 +16,15 @@ use crate::{
     PutSource, SymlinkOptions, XattrMode,
 };
 
-/// Steps that the walk may be ahead of the copying.
+/// Maximum number of steps that the walk is ahead of the copying.
 const WALK_AHEAD: usize = 1_024;
 
-/// Closed once the directory was made, or could not be.
+/// Closed once the directory was created, or could not be.
 type Made = watch::Receiver<()>;
 
-/// Something that the walk through a local tree comes across, in order.
+/// A step of the walk through a local tree, in order.
 enum Step {
-    /// A directory, before anything in it. Dropping `made` lets its entries go ahead.
+    /// A directory, before its entries. Dropping `made` lets them proceed.
     Directory {
         entry: LocalEntry,
         target: DfsPath,
@@ -34,13 +34,13 @@ enum Step {
     },
     /// A file or symlink.
     Leaf { entry: LocalEntry, target: DfsPath, parent: Option<Made> },
-    /// Something that cannot be read.
+    /// An entry that cannot be read.
     Failed(Error),
-    /// Something within a tree that dfs cannot store.
+    /// An entry within a tree that dfs cannot store.
     Special(PathBuf, &'static str),
 }
 
-/// A directory that gets its attributes once nothing changes in it any more.
+/// A directory whose attributes are set once its entries are complete.
 struct Unfinished {
     depth: usize,
     entry: LocalEntry,
@@ -48,19 +48,19 @@ struct Unfinished {
 }
 
 impl Client {
-    /// Copies local files and trees into the cluster, each to the path beside it, whose parent
-    /// must exist.
+    /// Copies local files and trees into the cluster, each to the path beside it, whose parent must
+    /// exist.
     ///
-    /// Modes, owners, groups, mtimes, symlinks and extended attributes of the namespace `user.`
-    /// are kept. Existing files are replaced, each in one step; existing directories are filled,
-    /// and keep extended attributes of other names. A path that is named is copied or is an error:
-    /// pipes, devices and files whose size is made up are read to their end. Within a tree,
-    /// devices, sockets and pipes are left out and counted.
+    /// Modes, owners, groups, mtimes, symlinks and extended attributes of the namespace `user.` are
+    /// kept. Existing files are replaced, each atomically; existing directories are filled, and
+    /// keep extended attributes of other names. A named path is copied or is an error: pipes,
+    /// devices and files whose size is meaningless are read to their end. Within a tree, devices,
+    /// sockets and pipes are skipped and counted.
     ///
-    /// Without a [`crate::TreeObserver`] the first error ends the copy; with one that says
+    /// Without a [`crate::TreeObserver`] the first error ends the copy; with one that returns
     /// [`crate::OnError::Continue`] each entry that fails is counted and the others are copied.
-    /// Dropping the future aborts the files under way; those copied stay. A copy that is repeated
-    /// completes what is missing.
+    /// Dropping the future aborts the files in flight; those copied stay. A repeated copy completes
+    /// what is missing.
     ///
     /// ```
     /// # mod fake { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/main/fake/mod.rs")); }
@@ -102,7 +102,7 @@ impl Client {
     }
 }
 
-/// Reads an entry that the caller named.
+/// Reads an entry named by the caller.
 fn named(path: &Path, recursive: bool) -> Result<LocalEntry, Error> {
     let read = if recursive { LocalEntry::read } else { LocalEntry::read_following };
     let entry = read(path).map_err(|error| failure("read", path, &error))?;
@@ -155,7 +155,7 @@ impl Copying {
         copied
     }
 
-    /// Makes a directory, when its parent is made. One that is empty needs nothing else.
+    /// Creates a directory once its parent exists. An empty one is complete then.
     async fn directory(
         &mut self,
         entry: LocalEntry,
@@ -168,7 +168,7 @@ impl Copying {
         self.start(Box::pin(async move {
             let _made = made;
             wait_for(parent).await;
-            // Open to its owner until the end, whatever its mode will be.
+            // Accessible to its owner until the end, whatever its final mode.
             let attributes = Attributes { mode: entry.attributes.mode | 0o700, ..entry.attributes };
             let options = MakeDirectoryOptions::default().attributes(attributes);
             let mut exists = false;
@@ -252,8 +252,7 @@ impl Copying {
         .await
     }
 
-    /// Gives directories their attributes, the deepest first: those above may take the right to
-    /// enter them.
+    /// Sets the attributes of directories, the deepest first: a parent may become inaccessible.
     async fn finish_directories(&mut self, mut unfinished: Vec<Unfinished>) -> Result<(), Error> {
         unfinished.sort_by_key(|directory| std::cmp::Reverse(directory.depth));
         let mut depth = usize::MAX;
@@ -279,7 +278,7 @@ impl Copying {
     }
 }
 
-/// Reads extended attributes, if there are any.
+/// Reads the extended attributes, if there are any.
 async fn local_xattrs(path: &Path, has_xattrs: bool) -> Result<LocalXattrs, Error> {
     if !has_xattrs {
         return Ok(LocalXattrs::default());
@@ -305,12 +304,12 @@ fn directory_done(entry: LocalEntry, target: DfsPath, some_xattrs_lost: bool) ->
 
 async fn wait_for(parent: Option<Made>) {
     if let Some(mut parent) = parent {
-        // It is never changed, only closed.
+        // The channel is never written, only closed.
         drop(parent.changed().await);
     }
 }
 
-/// Runs in a thread that may block. Ends early when nobody listens any more.
+/// Walks a tree on a blocking thread. Ends early when the receiver is gone.
 fn walk(top: LocalEntry, target: DfsPath, steps: &mpsc::Sender<Step>) {
     let mut pending = vec![Ok((top, target, None::<Made>))];
     let mut is_top = true;
@@ -341,7 +340,7 @@ fn walk(top: LocalEntry, target: DfsPath, steps: &mpsc::Sender<Step>) {
 
 type Found = Result<(LocalEntry, DfsPath, Option<Made>), Error>;
 
-/// What a directory contains, in name order, so that runs are alike.
+/// Returns the entries of a directory in name order, so that runs are reproducible.
 fn children(entry: &LocalEntry, target: &DfsPath, made: &Made) -> Vec<Found> {
     match entry.children() {
         Ok(names) => {

@@ -1,4 +1,4 @@
-//! Calls of a coordinator that is away, busy, or whose answers get lost.
+//! Calls to a coordinator that is down, busy, or loses replies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ async fn mkdir(client: &Client, name: &str) -> Result<dfs_client::FileStat, dfs_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coordinator_that_restarts_is_ridden_over() {
+async fn coordinator_restart_is_survived() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let content = bytes(40 * CHUNK);
@@ -34,7 +34,7 @@ async fn a_coordinator_that_restarts_is_ridden_over() {
         drop(to);
     };
     let restarting = async {
-        until("the client tries again", || client.stats().retries >= 5).await;
+        until("the client retries", || client.stats().retries >= 5).await;
         cluster.start_coordinator().await;
     };
     futures_util::join!(writing, restarting);
@@ -44,20 +44,20 @@ async fn a_coordinator_that_restarts_is_ridden_over() {
         let client = client.clone();
         async move { get(&client, "/f").await }
     });
-    until("the client tries again", || client.stats().retries >= 10).await;
+    until("the client retries", || client.stats().retries >= 10).await;
     cluster.start_coordinator().await;
     assert!(getting.await.unwrap().unwrap() == content);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coordinator_that_stays_away_is_given_up_at_the_deadline() {
+async fn unreachable_coordinator_fails_calls_at_the_deadline() {
     let cluster = Cluster::start(1).await;
     let deadline = Duration::from_secs(20);
     let client = cluster.builder().deadline(deadline).connect_lazy().unwrap();
     cluster.stop_coordinator().await;
     let started = Instant::now();
     let error = mkdir(&client, "/d").await.unwrap_err();
-    // Nothing was ever sent, so that nothing can have happened.
+    // Nothing was ever sent, so nothing can have happened.
     assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
     assert!(error.is_retryable() && !error.is_outcome_unknown());
     assert!(error.to_string().contains("127.0.0.1:7070"), "{error}");
@@ -66,7 +66,7 @@ async fn a_coordinator_that_stays_away_is_given_up_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_round_of_an_administrative_call_asks_each_coordinator_once() {
+async fn one_round_asks_each_coordinator_once() {
     let cluster = Cluster::start(3).await;
     let client = cluster.builder().coordinator("elsewhere:7070").connect_lazy().unwrap();
     cluster.stop_coordinator().await;
@@ -79,7 +79,7 @@ async fn one_round_of_an_administrative_call_asks_each_coordinator_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_coordinator_is_asked_again() {
+async fn busy_coordinator_is_retried() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();
     cluster.state().busy = 4;
@@ -88,7 +88,7 @@ async fn a_busy_coordinator_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeat_gets_the_first_answer() {
+async fn repeated_call_gets_the_first_reply() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let first = mkdir(&client, "/a").await.unwrap();
@@ -111,7 +111,7 @@ async fn a_repeat_gets_the_first_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slots_are_used_again_and_never_twice_at_a_time() {
+async fn slots_are_reused_but_never_concurrently() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();
     let calls = (0..300).map(|number| {
@@ -125,7 +125,7 @@ async fn slots_are_used_again_and_never_twice_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_stays_away_leaves_the_outcome_unknown() {
+async fn lost_reply_leaves_the_outcome_unknown() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();
     cluster.state().loses_answer_of = Some("MakeDirectory");
@@ -141,7 +141,7 @@ async fn an_answer_that_stays_away_leaves_the_outcome_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_is_not_asked_again() {
+async fn refused_call_is_not_retried() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();
     let error = client.stat(&path("/missing"), Follow::Yes).await.unwrap_err();
@@ -152,7 +152,7 @@ async fn what_is_refused_is_not_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_request_id_goes_through_everything() {
+async fn request_id_is_propagated_to_all_servers() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let ids = || {

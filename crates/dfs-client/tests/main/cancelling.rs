@@ -1,4 +1,4 @@
-//! Futures and readers that are dropped.
+//! Dropped futures and readers.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::{bytes, get, path, put, until};
 const BUDGET: usize = 16 << 20;
 
 #[tokio::test(start_paused = true)]
-async fn a_put_that_is_dropped_is_given_up() {
+async fn dropped_put_is_aborted() {
     let cluster = Cluster::start(3).await;
     let client = cluster.builder().memory_budget(BUDGET).connect_lazy().unwrap();
     let content = bytes(30 << 20);
@@ -22,10 +22,10 @@ async fn a_put_that_is_dropped_is_given_up() {
     let source = PutSource::bytes(content.clone());
     let put = client.put(&name, source, options());
     assert!(timeout(Duration::from_secs(2), put).await.is_err());
-    until("the upload is given up", || cluster.state().aborted.len() == 1).await;
+    until("the upload is aborted", || cluster.state().aborted.len() == 1).await;
     assert!(cluster.state().names.is_empty());
     cluster.world.nodes.iter().for_each(|node| node.fault(|faults| faults.hangs_uploads = false));
-    // Its share of the budget has come back.
+    // Its share of the budget was returned.
     let source = PutSource::bytes(content.clone());
     let put = client.put(&name, source, options());
     timeout(Duration::from_secs(5), put).await.unwrap().unwrap();
@@ -33,7 +33,7 @@ async fn a_put_that_is_dropped_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_is_dropped_ends_its_reads() {
+async fn dropped_reader_ends_its_reads() {
     let cluster = Cluster::start(3).await;
     let client = cluster.builder().memory_budget(BUDGET).connect_lazy().unwrap();
     let content = bytes(40 * CHUNK);
@@ -52,17 +52,17 @@ async fn a_reader_that_is_dropped_ends_its_reads() {
     assert!(timeout(Duration::from_millis(100), reader.next()).await.is_err());
     assert!(reading() > 0);
     drop(reader);
-    until("its reads are ended", || reading() == 0).await;
+    until("its reads have ended", || reading() == 0).await;
     let (name, target) = (path("/f"), tempfile::tempfile().unwrap());
     let got = client.get_to_file(&name, GetOptions::default(), target);
     assert!(timeout(Duration::from_millis(100), got).await.is_err());
-    until("its reads are ended", || reading() == 0).await;
+    until("its reads have ended", || reading() == 0).await;
     hang(false);
     assert!(get(&client, "/f").await.unwrap() == content);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_next_loses_no_bytes() {
+async fn dropped_next_loses_no_bytes() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let content = bytes(40 * CHUNK + 7);
@@ -86,7 +86,7 @@ async fn a_dropped_next_loses_no_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_call_leaves_its_slot_usable() {
+async fn dropped_call_leaves_its_slot_usable() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();
     // More often than there are slots.

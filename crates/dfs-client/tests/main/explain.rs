@@ -1,4 +1,4 @@
-//! What `explain` finds.
+//! Findings of `explain`.
 
 use dfs_client::Explanation;
 use dfs_types::{NodeId, NodeState};
@@ -11,7 +11,7 @@ async fn explain(cluster: &Cluster, verify: bool) -> Explanation {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sound_file_has_no_problems() {
+async fn healthy_file_has_no_problems() {
     let cluster = Cluster::start(3).await;
     put(&cluster.client(), "/f", &bytes(70 * CHUNK + 1)).await;
     for verify in [false, true] {
@@ -33,7 +33,7 @@ async fn a_sound_file_has_no_problems() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_problem_is_named() {
+async fn each_problem_is_reported() {
     let cluster = Cluster::start(3).await;
     put(&cluster.client(), "/f", &bytes(CHUNK)).await;
     let chunk = explain(&cluster, false).await.chunks[0].chunk;
@@ -46,18 +46,18 @@ async fn each_problem_is_named() {
         (replica.verified, replica.problem.unwrap_or_default(), explanation.problems)
     };
 
-    // Damage is found by reading alone.
+    // Only reading finds damage.
     cluster.node(1).fault(|faults| faults.flips_bit_of = Some(3));
     assert_eq!(verdict(false, 1).await.0, Some(true));
     let (verified, problem, problems) = verdict(true, 1).await;
     assert_eq!(verified, Some(false));
     assert_eq!(problem, "block 3 is corrupt");
     assert_eq!(problems[0], format!("chunk {chunk} on node {}: {problem}", NodeId(1)));
-    assert_eq!(problems[1], format!("chunk {chunk} has 2 good replicas, 3 are wanted"));
+    assert_eq!(problems[1], format!("chunk {chunk} has 2 good replicas of 3 wanted"));
     assert_eq!(*cluster.node(1).reports.lock().unwrap(), [(chunk, 3)]);
     cluster.node(1).fault(|faults| faults.flips_bit_of = None);
 
-    // A node that cannot be read says nothing about its replica.
+    // A node that cannot be read gives no verdict about its replica.
     cluster.node(2).fault(|faults| faults.refuses_reads = true);
     assert_eq!(verdict(true, 2).await.0, None);
     cluster.node(2).fault(|faults| faults.refuses_reads = false);
@@ -68,10 +68,10 @@ async fn each_problem_is_named() {
 
     cluster.state().bad_replicas.insert((chunk, NodeId(3)));
     let (verified, problem, _) = verdict(false, 3).await;
-    assert_eq!((verified, problem.as_str()), (Some(false), "known to be bad"));
+    assert_eq!((verified, problem.as_str()), (Some(false), "recorded as bad"));
     cluster.state().bad_replicas.clear();
 
     cluster.world.stored.lock().unwrap().remove(&(NodeId(3), chunk));
     let (verified, problem, _) = verdict(false, 3).await;
-    assert_eq!((verified, problem.as_str()), (Some(false), "the node does not have it"));
+    assert_eq!((verified, problem.as_str()), (Some(false), "missing on the node"));
 }

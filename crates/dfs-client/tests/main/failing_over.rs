@@ -1,4 +1,4 @@
-//! Several coordinators, some of which are away, hang, or know nothing yet.
+//! Several coordinators, some of which are down, hang, or know nothing yet.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::{bytes, get, path, put, until};
 const A: &str = "127.0.0.1:7070";
 const B: &str = "127.0.0.1:7170";
 const C: &str = "127.0.0.1:7270";
-/// What is promised to the user.
+/// The documented bound for users.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
 /// A cluster with the coordinators A, B and C.
@@ -38,7 +38,7 @@ async fn mkdir(client: &Client, name: &str) -> Duration {
     started.elapsed()
 }
 
-/// Who received calls since this was asked last.
+/// Returns the coordinators that received calls since the last time.
 fn asked(cluster: &Cluster) -> Vec<String> {
     std::mem::take(&mut cluster.state().received).into_keys().collect()
 }
@@ -48,14 +48,14 @@ fn hang(cluster: &Cluster, which: &[&str]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clients_spread_over_the_coordinators_and_stay() {
+async fn clients_spread_over_coordinators_and_stay() {
     let cluster = cluster().await;
     let mut used = BTreeSet::new();
     for seed in 0..20 {
         let client = client(&cluster, seed, &[A, B, C]);
         for number in 0..3 {
             mkdir(&client, &format!("/{seed}-{number}")).await;
-            // Idle for long: nothing moves.
+            // A long idle time moves nothing.
             tokio::time::advance(Duration::from_mins(5)).await;
         }
         let asked = asked(&cluster);
@@ -67,7 +67,7 @@ async fn clients_spread_over_the_coordinators_and_stay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_refuses_connections_costs_a_moment_and_only_once() {
+async fn coordinator_that_refuses_connections_costs_a_moment_and_only_once() {
     for seed in 0..10 {
         let cluster = cluster().await;
         let client = client(&cluster, seed, &[A, B, C]);
@@ -91,7 +91,7 @@ async fn one_that_refuses_connections_costs_a_moment_and_only_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_hangs_costs_less_than_three_seconds_and_only_once() {
+async fn hanging_coordinator_costs_less_than_three_seconds_and_only_once() {
     for seed in 0..10 {
         let cluster = cluster().await;
         let client = client(&cluster, seed, &[A, B, C]);
@@ -103,7 +103,7 @@ async fn one_that_hangs_costs_less_than_three_seconds_and_only_once() {
         let quick = mkdir(&client, "/next").await;
         assert!(quick < Duration::from_millis(100), "{quick:?}");
         assert_eq!(client.stats().retries, 1);
-        // A file, whose calls are many.
+        // A file takes many calls.
         put(&client, "/file", &bytes(1 << 20)).await;
         assert!(get(&client, "/file").await.unwrap() == bytes(1 << 20));
         assert_eq!(client.stats().retries, 1);
@@ -111,7 +111,7 @@ async fn one_that_hangs_costs_less_than_three_seconds_and_only_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_of_three_that_hang_cost_less_than_three_seconds() {
+async fn two_hanging_coordinators_of_three_cost_less_than_three_seconds() {
     let pairs = [[A, B], [B, C], [A, C]];
     for (seed, pair) in pairs.iter().cycle().take(12).enumerate() {
         let cluster = cluster().await;
@@ -124,7 +124,7 @@ async fn two_of_three_that_hang_cost_less_than_three_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_loses_its_answer_is_not_asked_to_do_it_twice() {
+async fn change_whose_reply_was_lost_is_done_once() {
     for seed in 0..10 {
         let cluster = cluster().await;
         let client = client(&cluster, seed, &[A, B, C]);
@@ -137,7 +137,7 @@ async fn one_that_loses_its_answer_is_not_asked_to_do_it_twice() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_has_just_started_sends_the_client_on_at_once() {
+async fn coordinator_that_just_started_redirects_the_client_at_once() {
     for seed in 0..10 {
         let cluster = cluster().await;
         cluster.state().gathering = [A, C].map(ToOwned::to_owned).into();
@@ -148,7 +148,7 @@ async fn one_that_has_just_started_sends_the_client_on_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_hang_each_try_gets_more_time_and_the_first_to_wake_answers() {
+async fn when_all_hang_tries_get_longer_and_the_first_to_recover_replies() {
     let cluster = cluster().await;
     hang(&cluster, &[A, B, C]);
     let client = client(&cluster, 1, &[A, B, C]);
@@ -159,13 +159,13 @@ async fn when_all_hang_each_try_gets_more_time_and_the_first_to_wake_answers() {
     until("it was tried", || client.stats().retries >= 7).await;
     hang(&cluster, &[A, C]);
     let took = making.await.unwrap();
-    // Three tries each of 1, 2 and 4 s, and pauses.
+    // Three tries each of 1, 2 and 4 s, plus pauses.
     assert!((Duration::from_secs(13)..Duration::from_secs(30)).contains(&took), "{took:?}");
     assert_eq!(cluster.state().done("MakeDirectory"), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_stands_for_all_its_addresses() {
+async fn name_stands_for_all_its_addresses() {
     let mut used = BTreeSet::new();
     for seed in 0..20 {
         let cluster = cluster().await;
@@ -183,19 +183,19 @@ async fn a_name_stands_for_all_its_addresses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_is_looked_up_again_after_a_failure_and_now_and_then() {
+async fn name_is_resolved_again_after_a_failure_and_periodically() {
     let cluster = cluster().await;
     let network = &cluster.world.network;
     network.name("dfs:7070", [A]);
     let client = client(&cluster, 1, &["dfs:7070"]);
     mkdir(&client, "/a").await;
     assert_eq!(network.looked_up(), 1);
-    // It got another address, as a pod does that starts again.
+    // It gets another address, like a restarted pod.
     network.name("dfs:7070", [B]);
     cluster.stop_coordinator_at(A).await;
     let took = mkdir(&client, "/b").await;
     assert!(took < PAUSE_MAX, "{took:?}");
-    // Moved on while the old one still answers, and no failure tells.
+    // It moves while the old address still replies, so that no failure reveals it.
     network.name("dfs:7070", [C]);
     asked(&cluster);
     for number in 0..40 {
@@ -206,7 +206,7 @@ async fn a_name_is_looked_up_again_after_a_failure_and_now_and_then() {
     assert_eq!(asked(&cluster), [B, C]);
     mkdir(&client, "/d").await;
     assert_eq!(asked(&cluster), [C]);
-    // What is known outlives a DNS that does not.
+    // Known addresses survive a failure of DNS.
     network.name("dfs:7070", []);
     tokio::time::sleep(Duration::from_mins(2)).await;
     for number in 0..3 {
@@ -217,11 +217,11 @@ async fn a_name_is_looked_up_again_after_a_failure_and_now_and_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_nobody_knows_is_said_to_be_that() {
+async fn unknown_name_is_reported() {
     let cluster = cluster().await;
     cluster.world.network.name("nowhere:7070", []);
     let client = client(&cluster, 1, &["nowhere:7070"]);
     let error = client.stat(&path("/d"), dfs_client::Follow::Yes).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
-    assert!(error.to_string().contains("nowhere:7070 cannot be looked up"), "{error}");
+    assert!(error.to_string().contains("nowhere:7070 lookup failed"), "{error}");
 }

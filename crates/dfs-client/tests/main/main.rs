@@ -1,7 +1,7 @@
-//! The client against a cluster that pretends, over a network within this process. Time is
-//! paused: it moves on when nobody has anything to do, so that no test waits or depends on speed.
+//! The client against a fake cluster, over a network within this process. Time is paused: it
+//! advances when all tasks are idle, so that no test waits or depends on speed.
 
-// `cfg(test)` holds in any case; it tells clippy that helpers belong to tests, too.
+// `cfg(test)` always holds; it makes clippy treat helpers as tests too.
 #[cfg(test)]
 mod calls;
 #[cfg(test)]
@@ -40,7 +40,7 @@ mod helpers {
         DfsPath::new(text.as_bytes().to_vec()).unwrap()
     }
 
-    /// Bytes that no two offsets have in common.
+    /// Returns bytes that differ at any two offsets.
     pub(crate) fn bytes(length: u64) -> Bytes {
         let mut bytes = vec![0; length as usize];
         SeededRandom::new(length).fill(&mut bytes);
@@ -65,7 +65,7 @@ mod helpers {
         drain(client.get(&path(name), GetOptions::default()).await?).await
     }
 
-    /// Waits until a condition holds. The deadline is one of paused time.
+    /// Waits until a condition holds, up to a deadline in paused time.
     pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(10);
         while !condition() {

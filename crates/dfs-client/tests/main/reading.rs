@@ -1,4 +1,4 @@
-//! Reads when replicas are slow, gone, bad or elsewhere.
+//! Reads when replicas are slow, missing, bad or moved.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::{bytes, drain, get, path, put, until};
 
 const LONG: u64 = 40 * CHUNK;
 
-/// Three nodes that all hold `/f`.
+/// Returns a cluster whose three nodes all hold `/f`.
 async fn with_a_file(length: u64) -> (Cluster, bytes::Bytes) {
     let cluster = Cluster::start(3).await;
     let content = bytes(length);
@@ -32,7 +32,7 @@ fn chunk_of(cluster: &Cluster, name: &str) -> ChunkId {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_nearest_replica_is_read() {
+async fn nearest_replica_is_read() {
     let (cluster, content) = with_a_file(LONG).await;
     for (host, zone, nearest) in [("h2", "z3", 2), ("elsewhere", "z3", 3)] {
         let client = cluster.builder().location(host, zone).connect_lazy().unwrap();
@@ -41,23 +41,23 @@ async fn the_nearest_replica_is_read() {
         assert_eq!(reads(&cluster, nearest) - before, LONG / CHUNK, "{host} {zone}");
     }
     assert_eq!(reads(&cluster, 1), 0);
-    // Between equal ones chance decides.
+    // Equal ones are chosen at random.
     assert!(get(&cluster.client(), "/f").await.unwrap() == content);
     assert!((1..=3).all(|number| reads(&cluster, number) > 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_fails_is_replaced_and_then_left_alone() {
+async fn failing_node_is_replaced_and_then_avoided() {
     let (cluster, content) = with_a_file(LONG).await;
     let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
     cluster.node(1).fault(|faults| faults.refuses_reads = true);
     assert!(get(&client, "/f").await.unwrap() == content);
     let failovers = client.stats().failovers;
-    // Those that were begun together, and none after them.
+    // Those that were started together, and none after them.
     assert!((1..=8).contains(&failovers), "{:?}", client.stats());
     assert_eq!(reads(&cluster, 1), failovers);
     assert_eq!(client.stats().retries, 0);
-    // It is nearest again when it had time to get well.
+    // It is nearest again once its penalty has ended.
     cluster.node(1).fault(|faults| faults.refuses_reads = false);
     tokio::time::advance(Duration::from_secs(11)).await;
     assert!(get(&client, "/f").await.unwrap() == content);
@@ -65,7 +65,7 @@ async fn a_node_that_fails_is_replaced_and_then_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_is_gone_is_replaced() {
+async fn dead_node_is_replaced() {
     let (cluster, content) = with_a_file(LONG).await;
     let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
     cluster.stop_node(1).await;
@@ -74,12 +74,12 @@ async fn a_node_that_is_gone_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_dies_in_the_middle_of_a_piece_is_replaced() {
+async fn node_that_dies_within_a_piece_is_replaced() {
     let (cluster, content) = with_a_file(CHUNK).await;
     let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
     cluster.node(1).fault(|faults| faults.hangs_reads = true);
     let getting = tokio::spawn(async move { (get(&client, "/f").await, client.stats()) });
-    until("it is read", || cluster.node(1).reading.load(Ordering::Relaxed) == 1).await;
+    until("it is being read", || cluster.node(1).reading.load(Ordering::Relaxed) == 1).await;
     cluster.stop_node(1).await;
     let (got, stats) = getting.await.unwrap();
     assert!(got.unwrap() == content);
@@ -87,7 +87,7 @@ async fn a_node_that_dies_in_the_middle_of_a_piece_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_hangs_is_overtaken() {
+async fn hanging_node_is_overtaken() {
     let (cluster, content) = with_a_file(LONG).await;
     let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
     cluster.node(1).fault(|faults| faults.hangs_reads = true);
@@ -96,14 +96,14 @@ async fn a_node_that_hangs_is_overtaken() {
     let stats = client.stats();
     assert!((1..=8).contains(&stats.hedges), "{stats:?}");
     assert_eq!((stats.failovers, stats.retries), (0, 0));
-    // One wait of 300 ms for those that were begun together; it was left alone afterwards.
+    // One wait of 300 ms for those that were started together; it was avoided afterwards.
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert_eq!(reads(&cluster, 1), stats.hedges);
-    until("its reads are ended", || cluster.node(1).reading.load(Ordering::Relaxed) == 0).await;
+    until("its reads have ended", || cluster.node(1).reading.load(Ordering::Relaxed) == 0).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn replicas_that_all_hang_fail_in_bounded_time() {
+async fn reads_fail_in_bounded_time_when_all_replicas_hang() {
     let (cluster, _) = with_a_file(5).await;
     let deadline = Duration::from_secs(30);
     let client = cluster.builder().deadline(deadline).connect_lazy().unwrap();
@@ -121,16 +121,16 @@ async fn replicas_that_all_hang_fail_in_bounded_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_corrupt_replica_is_told_and_another_one_is_read() {
+async fn corrupt_replica_is_reported_and_another_one_is_read() {
     let (cluster, content) = with_a_file(CHUNK).await;
     let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
     cluster.node(1).fault(|faults| faults.flips_bit_of = Some(2));
     assert!(get(&client, "/f").await.unwrap() == content);
     assert_eq!((client.stats().corrupt_blocks, client.stats().failovers), (1, 1));
-    // The report has arrived by the time that the bytes are there.
+    // The report has arrived before the bytes.
     let reports = cluster.node(1).reports.lock().unwrap().clone();
     assert_eq!(reports, [(chunk_of(&cluster, "/f"), 2)]);
-    // One bad replica does not make a bad node.
+    // One bad replica does not make its node bad.
     put(&client, "/g", &content).await;
     cluster.node(1).fault(|faults| faults.flips_bit_of = None);
     let before = reads(&cluster, 1);
@@ -139,7 +139,7 @@ async fn a_corrupt_replica_is_told_and_another_one_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replicas_that_are_all_corrupt_are_no_file() {
+async fn file_with_only_corrupt_replicas_is_unreadable() {
     let (cluster, _) = with_a_file(CHUNK).await;
     let client = cluster.client();
     cluster.world.nodes.iter().for_each(|node| node.fault(|faults| faults.flips_bit_of = Some(0)));
@@ -147,7 +147,7 @@ async fn replicas_that_are_all_corrupt_are_no_file() {
     let error = get(&client, "/f").await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Corrupt);
     assert!(!error.is_retryable());
-    assert!(started.elapsed() < Duration::from_secs(1), "there is nothing to wait for");
+    assert!(started.elapsed() < Duration::from_secs(1), "no reason to wait");
     let text = error.to_string();
     assert!(text.contains(&chunk_of(&cluster, "/f").to_string()), "{text}");
     for node in &cluster.world.nodes {
@@ -157,7 +157,7 @@ async fn replicas_that_are_all_corrupt_are_no_file() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_known_to_be_bad_is_not_read() {
+async fn bad_replica_is_not_read() {
     let (cluster, content) = with_a_file(CHUNK).await;
     let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
     let chunk = chunk_of(&cluster, "/f");
@@ -167,13 +167,13 @@ async fn a_replica_known_to_be_bad_is_not_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replicas_that_moved_are_found_again() {
+async fn moved_replicas_are_found() {
     let cluster = Cluster::start(4).await;
     let client = cluster.client();
     let content = bytes(CHUNK);
     put(&client, "/f", &content).await;
     let reader = client.get(&path("/f"), GetOptions::default()).await.unwrap();
-    // All three go to the node that had none, after the file was opened.
+    // All three move to the node that had none, after the file was opened.
     let chunk = chunk_of(&cluster, "/f");
     {
         let (mut state, mut stored) = (cluster.state(), cluster.world.stored.lock().unwrap());
@@ -190,7 +190,7 @@ async fn replicas_that_moved_are_found_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nodes_that_come_back_are_waited_for() {
+async fn reads_wait_for_nodes_to_come_back() {
     let (cluster, content) = with_a_file(CHUNK).await;
     let client = cluster.client();
     for number in 1..=3 {
@@ -200,15 +200,15 @@ async fn nodes_that_come_back_are_waited_for() {
         let client = client.clone();
         async move { get(&client, "/f").await }
     });
-    until("it has tried again", || client.stats().retries >= 3).await;
+    until("it has retried", || client.stats().retries >= 3).await;
     cluster.start_node(2).await;
     assert!(getting.await.unwrap().unwrap() == content);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_keeps_its_version() {
+async fn reader_keeps_its_version() {
     let (cluster, content) = with_a_file(LONG).await;
-    // Too little room to read all of it ahead.
+    // Too small to read all of it ahead.
     let client = cluster.builder().memory_budget(0).connect_lazy().unwrap();
     let name = path("/f");
     let open = || client.get(&name, GetOptions::default());
@@ -218,7 +218,7 @@ async fn a_reader_keeps_its_version() {
     let rest = drain(reader).await.unwrap();
     assert!([first, rest].concat() == content);
     assert_eq!(get(&client, "/f").await.unwrap(), bytes(3));
-    // Until the reaper has come.
+    // Until the old version is reaped.
     overtaken.next().await.unwrap().unwrap();
     {
         let mut state = cluster.state();
@@ -231,7 +231,7 @@ async fn a_reader_keeps_its_version() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_budget_bounds_what_is_under_way() {
+async fn budget_bounds_reads_in_flight() {
     const BUDGET: u64 = 16 << 20;
     const PIECE: u64 = 4 << 20;
     let cluster = Cluster::start(3).await;
@@ -255,7 +255,7 @@ async fn the_budget_bounds_what_is_under_way() {
             (stat.size, get(&client, name).await.unwrap())
         })
     });
-    // Hedges as well have their share, or are not begun.
+    // Hedges have their share too, or are not started.
     let started = Instant::now();
     let mut most = 0;
     while started.elapsed() < Duration::from_secs(4) {
@@ -272,7 +272,7 @@ async fn the_budget_bounds_what_is_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn readers_that_stand_still_starve_nobody() {
+async fn idle_readers_starve_no_other() {
     let cluster = Cluster::start(3).await;
     let client = cluster.builder().memory_budget(0).connect_lazy().unwrap();
     let content = bytes(24 << 20);
@@ -284,7 +284,7 @@ async fn readers_that_stand_still_starve_nobody() {
         given = reader.next().await.unwrap().unwrap().len();
         idle.push(reader);
     }
-    // A replica within dfs, from a reader that is itself among those.
+    // A copy within dfs, from one of the idle readers.
     let reader = idle.pop().unwrap();
     let source = as_source(reader);
     let whole = dfs_client::PutOptions::default();
@@ -296,7 +296,7 @@ async fn readers_that_stand_still_starve_nobody() {
     }
 }
 
-/// What a reader gives, to be put.
+/// Turns a reader into the source of a put.
 fn as_source(mut reader: dfs_client::FileReader) -> dfs_client::PutSource {
     let (mut to, from) = tokio::io::duplex(64 << 10);
     tokio::spawn(async move {
@@ -307,7 +307,7 @@ fn as_source(mut reader: dfs_client::FileReader) -> dfs_client::PutSource {
     dfs_client::PutSource::reader(from)
 }
 
-/// A node can serve blocks that agree with their own checksums and are those of another chunk.
+/// A node may serve blocks that match their own checksums but belong to another chunk.
 #[tokio::test(start_paused = true)]
 async fn f02_blocks_of_another_chunk_are_reported_and_another_replica_is_read() {
     for length in [100, 200_000, CHUNK] {
@@ -321,9 +321,9 @@ async fn f02_blocks_of_another_chunk_are_reported_and_another_replica_is_read() 
     }
 }
 
-/// Of a chunk that is read in several pieces no single piece can be checked.
+/// No single piece of a chunk that is read in several pieces can be checked.
 #[tokio::test(start_paused = true)]
-async fn f02_a_chunk_whose_blocks_are_all_others_is_corrupt_with_its_last_piece() {
+async fn f02_chunk_with_the_blocks_of_another_is_corrupt_at_its_last_piece() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let options = PutOptions::default().chunk_size(16 << 20);

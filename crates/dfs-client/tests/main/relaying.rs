@@ -1,4 +1,4 @@
-//! Datanodes that cannot be connected to from where the client is.
+//! Datanodes that the client cannot connect to.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use dfs_client::MakeDirectoryOptions;
 use dfs_types::ErrorCode;
 use tokio::time::Instant;
 
-use crate::fake::{Blocked, CHUNK, COORDINATOR, Cluster, Outside, PassingOn};
+use crate::fake::{Blocked, CHUNK, COORDINATOR, Cluster, Outside, Relaying};
 use crate::{bytes, get, path, put, until};
 
 const LONG: u64 = 20 * CHUNK;
@@ -14,7 +14,7 @@ const OTHER: &str = "127.0.0.1:7170";
 
 async fn cluster() -> Cluster {
     let cluster = Cluster::start(3).await;
-    cluster.state().relaying = PassingOn::On;
+    cluster.state().relaying = Relaying::On;
     cluster
 }
 
@@ -23,7 +23,7 @@ fn relayed(cluster: &Cluster, coordinator: &str) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn files_go_and_come_through_the_coordinator() {
+async fn files_are_relayed_by_the_coordinator() {
     for blocked in [Blocked::Refused, Blocked::Silent] {
         let cluster = cluster().await;
         let network = Outside::new(&cluster.world.network, blocked);
@@ -36,7 +36,8 @@ async fn files_go_and_come_through_the_coordinator() {
         assert_eq!((stats.retries, stats.replans, stats.corrupt_blocks), (0, 0, 0), "{stats:?}");
         // A prepare and a stream for each chunk, and a read.
         assert!(stats.relayed >= 3 * LONG / CHUNK, "{stats:?}");
-        // The way was looked for once, by all that began together, and at times beside the calls.
+        // The route was looked for once, by all that started together, and later by background
+        // probes.
         assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
         for node in &cluster.world.nodes {
             let dialled = network.dialled(&node.address);
@@ -46,7 +47,7 @@ async fn files_go_and_come_through_the_coordinator() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_can_be_connected_to_again_is() {
+async fn node_that_is_reachable_again_is_called_directly() {
     let cluster = cluster().await;
     let network = Outside::new(&cluster.world.network, Blocked::Refused);
     let client = cluster.outside(&network).connect_lazy().unwrap();
@@ -54,7 +55,7 @@ async fn a_node_that_can_be_connected_to_again_is() {
     put(&client, "/f", &content).await;
     network.block(Blocked::No);
     tokio::time::advance(Duration::from_secs(61)).await;
-    // Nobody waits for the looks that this begins.
+    // No call waits for the probes started by these.
     assert!(get(&client, "/f").await.unwrap() == content);
     let before = client.stats().relayed;
     assert!(get(&client, "/f").await.unwrap() == content);
@@ -62,7 +63,7 @@ async fn a_node_that_can_be_connected_to_again_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn turned_off_it_is_said_what_to_do() {
+async fn disabled_relay_is_reported_with_advice() {
     let cluster = Cluster::start(3).await;
     let content = bytes(5);
     put(&cluster.client(), "/f", &content).await;
@@ -79,32 +80,32 @@ async fn turned_off_it_is_said_what_to_do() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_changed_on_the_way_is_found_and_read_again() {
+async fn frame_corrupted_by_the_relay_is_detected_and_read_again() {
     let cluster = cluster().await;
     let network = Outside::new(&cluster.world.network, Blocked::Refused);
     let client = cluster.outside(&network).connect_lazy().unwrap();
     let content = bytes(CHUNK);
     put(&client, "/f", &content).await;
-    cluster.state().relaying = PassingOn::FlipsABit;
+    cluster.state().relaying = Relaying::FlipsABit;
     assert!(get(&client, "/f").await.unwrap() == content);
     assert_eq!((client.stats().corrupt_blocks, client.stats().failovers), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coordinator_that_is_busy_is_waited_for() {
+async fn busy_relay_is_waited_for() {
     let cluster = cluster().await;
     let network = Outside::new(&cluster.world.network, Blocked::Refused);
     let client = cluster.outside(&network).connect_lazy().unwrap();
     let content = bytes(3 * CHUNK);
-    cluster.state().busy_passing_on = 9;
+    cluster.state().busy_relays = 9;
     put(&client, "/f", &content).await;
-    assert_eq!(client.stats().replans, 0, "the nodes are well");
-    cluster.state().busy_passing_on = 9;
+    assert_eq!(client.stats().replans, 0, "the nodes are healthy");
+    cluster.state().busy_relays = 9;
     assert!(get(&client, "/f").await.unwrap() == content);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coordinator_that_is_away_is_replaced_by_another() {
+async fn failed_relay_is_replaced_by_another() {
     let cluster = cluster().await;
     cluster.start_coordinator_at(OTHER).await;
     let network = Outside::new(&cluster.world.network, Blocked::Refused);
@@ -124,7 +125,7 @@ async fn a_coordinator_that_is_away_is_replaced_by_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_node_that_cannot_be_connected_to_is_called_so() {
+async fn only_unreachable_nodes_are_relayed() {
     let cluster = cluster().await;
     let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
     let content = bytes(LONG);
@@ -137,7 +138,7 @@ async fn only_a_node_that_cannot_be_connected_to_is_called_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_is_dead_costs_little_more() {
+async fn dead_node_costs_little_more() {
     let cluster = cluster().await;
     let content = bytes(LONG);
     put(&cluster.client(), "/f", &content).await;
@@ -147,7 +148,7 @@ async fn a_node_that_is_dead_costs_little_more() {
     let started = Instant::now();
     assert!(get(&client, "/f").await.unwrap() == content);
     assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
-    // From outside just the same.
+    // The same from outside.
     let network = Outside::new(&cluster.world.network, Blocked::Silent);
     let client = cluster.outside(&network).location("h1", "z1").connect_lazy().unwrap();
     let started = Instant::now();
@@ -156,7 +157,7 @@ async fn a_node_that_is_dead_costs_little_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_breaks_is_taken_up_again_on_the_same_way() {
+async fn broken_stream_is_resumed_through_the_relay() {
     let cluster = cluster().await;
     let network = Outside::new(&cluster.world.network, Blocked::Refused);
     let client = cluster.outside(&network).connect_lazy().unwrap();

@@ -1,4 +1,4 @@
-//! What was put is what is got.
+//! Files read back as they were written.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +26,7 @@ fn small_chunks() -> PutOptions {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sizes_around_every_boundary() {
+async fn sizes_around_every_boundary_round_trip() {
     let cluster = Cluster::start(4).await;
     let client = cluster.client();
     let folder = tempfile::tempdir().unwrap();
@@ -74,7 +74,7 @@ fn read_all(file: &std::fs::File) -> Bytes {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ranges_are_those_of_the_bytes() {
+async fn range_reads_return_those_bytes() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let size = 9 * CHUNK + 5;
@@ -103,12 +103,12 @@ async fn ranges_are_those_of_the_bytes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_range_reads_no_more_blocks_than_it_needs() {
+async fn range_read_touches_only_its_blocks() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let content = bytes(4 * CHUNK);
     put(&client, "/f", &content).await;
-    // Every block but one is bad everywhere.
+    // Every block but one is bad on every node.
     for node in &cluster.world.nodes {
         node.fault(|faults| faults.flips_bit_of = Some(1));
     }
@@ -118,7 +118,7 @@ async fn a_range_reads_no_more_blocks_than_it_needs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_chunks_than_a_call_can_bring_are_staged() {
+async fn chunks_beyond_one_call_are_staged() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let content = bytes(600 * BLOCK + 1);
@@ -134,10 +134,10 @@ async fn more_chunks_than_a_call_can_bring_are_staged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_chunks_planned_anew_fit_the_calls() {
+async fn many_replanned_chunks_fit_the_calls() {
     let cluster = Cluster::start(4).await;
     let client = cluster.client();
-    // Each chunk for which it is the primary gets a plan, and thus a token, of its own.
+    // Each chunk whose primary it is gets a plan, and thus a token, of its own.
     cluster.node(1).fault(|faults| faults.refuses_uploads = true);
     let content = bytes(400 * BLOCK);
     let options = PutOptions::default().chunk_size(BLOCK);
@@ -147,13 +147,13 @@ async fn many_chunks_planned_anew_fit_the_calls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attributes_and_progress() {
+async fn attributes_are_kept_and_progress_is_reported() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let moved = Arc::new(AtomicU64::new(0));
-    let told = moved.clone();
+    let sum = moved.clone();
     let progress: dfs_client::ProgressObserver = Arc::new(move |bytes| {
-        told.fetch_add(bytes, Ordering::Relaxed);
+        sum.fetch_add(bytes, Ordering::Relaxed);
     });
     let attributes =
         Attributes { mode: 0o640, uid: 3, gid: 4, mtime: FileTime::new(-5, 7).unwrap() };
@@ -171,7 +171,7 @@ async fn attributes_and_progress() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_put_replaces_unless_it_must_not() {
+async fn put_replaces_unless_a_precondition_forbids_it() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     put(&client, "/f", &bytes(5)).await;
@@ -181,11 +181,11 @@ async fn a_put_replaces_unless_it_must_not() {
     let refused = client.put(&path("/f"), PutSource::bytes(bytes(7)), options).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::AlreadyExists);
     assert_eq!(get(&client, "/f").await.unwrap(), bytes(6));
-    until("the upload is given up", || cluster.state().aborted.len() == 1).await;
+    until("the upload is aborted", || cluster.state().aborted.len() == 1).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_local_file_that_changes_is_not_stored() {
+async fn local_file_that_changes_is_not_stored() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let folder = tempfile::tempdir().unwrap();
@@ -204,11 +204,11 @@ async fn a_local_file_that_changes_is_not_stored() {
         let missing = client.stat(&path("/f"), Follow::Yes).await.unwrap_err();
         assert_eq!(missing.code(), ErrorCode::NotFound);
     }
-    assert_eq!(client.stats().replans, 0, "no node was to blame");
+    assert_eq!(client.stats().replans, 0, "no node was blamed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_directory_is_listed_whole_page_by_page() {
+async fn directory_is_listed_completely_page_by_page() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     for name in ["/d", "/d/x", "/e"] {

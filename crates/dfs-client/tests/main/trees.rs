@@ -1,4 +1,4 @@
-//! Trees that are copied, and how many calls that takes.
+//! Copies of trees, and the calls that they take.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ impl TreeObserver for GoOn {
     }
 }
 
-/// A directory with so many directories, each with one file, and so many that are empty.
+/// Creates a directory with `full` directories of one file each, and `empty` empty ones.
 fn tree(top: &Path, full: usize, empty: usize) -> PathBuf {
     let tree = top.join("tree");
     for number in 0..full {
@@ -43,12 +43,12 @@ async fn directories_of_a_tree_are_made_in_parallel_with_one_call_each() {
     let before = Instant::now();
     let report = client.put_tree([(tree, path("/t"))], TreeOptions::default()).await.unwrap();
     assert_eq!((report.directories, report.files, report.failed), (49, 32, 0));
-    // One after the other, directories alone would take 4.9 s to be made.
+    // Sequentially, making the directories alone would take 4.9 s.
     let elapsed = before.elapsed();
     assert!(elapsed < Duration::from_millis(2_500), "{elapsed:?}");
     let state = cluster.state();
     assert_eq!(state.done("MakeDirectory"), 49);
-    assert_eq!(state.done("SetAttributes"), 33, "those that are empty were complete when made");
+    assert_eq!(state.done("SetAttributes"), 33, "empty ones were complete when created");
     assert_eq!(state.done("Stat"), 0);
 }
 
@@ -98,7 +98,7 @@ async fn report_counts_what_was_copied_and_the_observer_decides_on_errors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn named_source_is_read_to_its_end_whatever_its_size_says() {
+async fn named_source_is_read_to_its_end_regardless_of_its_size() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let folder = tempfile::tempdir().unwrap();

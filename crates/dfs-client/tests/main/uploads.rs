@@ -1,4 +1,4 @@
-//! Uploads that are written bit by bit, finished, aborted and dropped.
+//! Uploads that are written incrementally, finished, aborted and dropped.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ async fn failed_put_names_its_chunks_so_that_they_are_deleted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn abort_is_bounded_when_nobody_answers() {
+async fn abort_is_bounded_when_no_coordinator_replies() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let mut upload = client.create(&path("/f"), PutOptions::default()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Puts when nodes refuse, are busy, or die on the way.
+//! Puts when nodes refuse, are busy, or die.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,26 +11,26 @@ use tokio::time::Instant;
 use crate::fake::{CHUNK, Cluster};
 use crate::{bytes, get, path, put, until};
 
-/// Puts `/f` in chunks of the default size of the fake.
+/// Puts `/f` in chunks of the fake's default size.
 async fn try_put(client: &Client, content: &bytes::Bytes) -> Result<FileStat, Error> {
     let source = PutSource::bytes(content.clone());
     client.put(&path("/f"), source, PutOptions::default()).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_primary_that_refuses_is_left_out() {
+async fn refusing_primary_is_avoided() {
     let cluster = Cluster::start(4).await;
     let client = cluster.client();
     cluster.node(1).fault(|faults| faults.refuses_uploads = true);
     let content = bytes(8 * CHUNK);
     put(&client, "/f", &content).await;
-    assert_eq!(client.stats().replans, 2, "it is the primary of each fourth chunk");
+    assert_eq!(client.stats().replans, 2, "it is the primary of every fourth chunk");
     assert!(get(&client, "/f").await.unwrap() == content);
     assert!(cluster.world.stored.lock().unwrap().keys().all(|(node, _)| *node != NodeId(1)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_primary_that_is_gone_is_left_out() {
+async fn dead_primary_is_avoided() {
     let cluster = Cluster::start(4).await;
     let client = cluster.client();
     cluster.stop_node(2).await;
@@ -42,7 +42,7 @@ async fn a_primary_that_is_gone_is_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_is_busy_is_waited_for() {
+async fn busy_node_is_waited_for() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     cluster.world.nodes.iter().for_each(|node| node.fault(|faults| faults.busy = 5));
@@ -53,7 +53,7 @@ async fn a_node_that_is_busy_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_stays_busy_is_not_waited_for_for_ever() {
+async fn wait_for_a_busy_node_is_bounded() {
     let cluster = Cluster::start(4).await;
     let client = cluster.client();
     cluster.node(1).fault(|faults| faults.busy = u32::MAX);
@@ -64,7 +64,7 @@ async fn a_node_that_stays_busy_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_cut_goes_on_where_it_was() {
+async fn cut_stream_resumes_at_its_offset() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let content = bytes(5 << 20);
@@ -81,7 +81,7 @@ async fn a_stream_that_is_cut_goes_on_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_is_lost_is_begun_elsewhere_under_a_new_id() {
+async fn lost_session_restarts_elsewhere_under_a_new_id() {
     let cluster = Cluster::start(4).await;
     let client = cluster.client();
     let content = bytes(8 * CHUNK);
@@ -92,7 +92,7 @@ async fn a_session_that_is_lost_is_begun_elsewhere_under_a_new_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_dies_in_the_middle_of_a_chunk_is_replaced() {
+async fn node_that_dies_within_a_chunk_is_replaced() {
     let cluster = Cluster::start(4).await;
     let client = cluster.client();
     cluster.node(1).fault(|faults| faults.hangs_uploads = true);
@@ -109,7 +109,7 @@ async fn a_node_that_dies_in_the_middle_of_a_chunk_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_stands_still_is_replaced() {
+async fn stalled_node_is_replaced() {
     let cluster = Cluster::start(4).await;
     let client = cluster.client();
     cluster.node(1).fault(|faults| faults.hangs_uploads = true);
@@ -120,10 +120,10 @@ async fn a_node_that_stands_still_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_few_replicas_are_made_elsewhere() {
+async fn chunk_with_too_few_replicas_is_replanned() {
     let cluster = Cluster::start(5).await;
     let client = cluster.client();
-    // Whoever has both as replicas makes but one replica.
+    // A primary with both as replicas stores only its own.
     for number in [1, 2] {
         cluster.node(number).fault(|faults| faults.refuses_uploads = true);
     }
@@ -136,7 +136,7 @@ async fn too_few_replicas_are_made_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_few_nodes_are_no_place_for_a_file() {
+async fn put_fails_with_too_few_nodes() {
     let cluster = Cluster::start(1).await;
     let client = cluster.client();
     let started = Instant::now();
@@ -147,7 +147,7 @@ async fn too_few_nodes_are_no_place_for_a_file() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nodes_that_all_refuse_fail_the_put_in_bounded_time() {
+async fn put_fails_in_bounded_time_when_all_nodes_refuse() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     cluster.world.nodes.iter().for_each(|node| node.fault(|faults| faults.refuses_uploads = true));
@@ -155,12 +155,12 @@ async fn nodes_that_all_refuse_fail_the_put_in_bounded_time() {
     let error = try_put(&client, &bytes(CHUNK)).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
     assert!(started.elapsed() < Duration::from_mins(2), "{:?}", started.elapsed());
-    until("the upload is given up", || cluster.state().aborted.len() == 1).await;
+    until("the upload is aborted", || cluster.state().aborted.len() == 1).await;
     assert!(cluster.state().names.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_may_take_hours() {
+async fn stream_may_take_hours() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let content = bytes(6 * CHUNK + 1);
@@ -174,7 +174,7 @@ async fn a_stream_may_take_hours() {
         to.write_all(part).await.unwrap();
         tokio::time::sleep(Duration::from_hours(1)).await;
     }
-    // What was written is staged all the while, and no old plan is used.
+    // Written chunks are staged all the time, and no old plan is used.
     let done = |call| cluster.state().done(call);
     let (staged, planned) = (done("RenewUpload"), done("UploadFile"));
     assert!(staged >= 3 * 5, "{staged}");
@@ -185,7 +185,7 @@ async fn a_stream_may_take_hours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_fails_is_not_stored() {
+async fn failing_source_is_not_stored() {
     struct Broken(u64);
     impl tokio::io::AsyncRead for Broken {
         fn poll_read(
@@ -208,12 +208,12 @@ async fn a_source_that_fails_is_not_stored() {
     let source = PutSource::reader(Broken(3 * CHUNK + 1));
     let error = client.put(&path("/f"), source, options).await.unwrap_err();
     assert!(error.to_string().contains("the pipe is broken"), "{error}");
-    until("the upload is given up", || cluster.state().aborted.len() == 1).await;
+    until("the upload is aborted", || cluster.state().aborted.len() == 1).await;
     assert!(cluster.state().names.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn files_that_cannot_be_put_say_so() {
+async fn unreadable_files_are_reported() {
     let cluster = Cluster::start(3).await;
     let client = cluster.client();
     let (target, folder) = (path("/f"), tempfile::tempdir().unwrap());

@@ -1,4 +1,4 @@
-//! The coordinator.
+//! The fake coordinator.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use dfs_proto::wire::{self, WireId as _};
 use dfs_types::{ChunkId, ErrorCode, NodeId, Slot};
 use tonic::{Request, Response, Status};
 
-use super::{Answered, Answers, CHUNK, File, MIN_COPIES, State, Upload, World, note, refusal};
+use super::{Answered, Answers, CHUNK, File, MIN_REPLICAS, State, Upload, World, note, refusal};
 
-/// One of those that share the world.
+/// One of the coordinators that share the world.
 pub(super) struct FakeCoordinator {
     pub(super) world: Arc<World>,
-    /// Where it listens.
+    /// Its address.
     pub(super) at: String,
 }
 
 impl FakeCoordinator {
-    /// Notes the request id, and does what it does wrong instead of going on.
+    /// Notes the request id, and misbehaves as configured.
     async fn receive<T>(&self, call: &'static str, request: Request<T>) -> Result<T, Status> {
         note(&self.world, call, &request);
         let (hangs, latency) = {
@@ -38,7 +38,7 @@ impl FakeCoordinator {
         }
         let mut state = self.world.state.lock().unwrap();
         if state.gathering.contains(&self.at) {
-            let failure = Failure::new(ErrorCode::Unavailable, "it has just started");
+            let failure = Failure::new(ErrorCode::Unavailable, "just started");
             return Err(failure.retry_after(Duration::from_secs(5)).into());
         }
         if state.busy > 0 {
@@ -74,7 +74,7 @@ impl FakeCoordinator {
         nodes.rotate_left(first);
         nodes.retain(|node| !avoid.contains(&node.node_id));
         nodes.truncate(3);
-        if nodes.len() < MIN_COPIES as usize {
+        if nodes.len() < MIN_REPLICAS as usize {
             return Err(refusal(ErrorCode::NotEnoughNodes, "too few nodes"));
         }
         Ok(v1::PlannedChunk {
@@ -85,7 +85,7 @@ impl FakeCoordinator {
         })
     }
 
-    /// Does a change unless it is the repeat of one, whose answer is then given again.
+    /// Applies a change, or returns the first reply to a repeat.
     fn once(
         &self,
         slot: Option<v1::Slot>,
@@ -98,12 +98,15 @@ impl FakeCoordinator {
         match state.slots.get(&key) {
             Some((newest, kept, stat)) if *newest == sequence => {
                 if *kept != body {
-                    return Err(refusal(ErrorCode::InvalidArgument, "another body"));
+                    return Err(refusal(
+                        ErrorCode::InvalidArgument,
+                        "slot was used with another body",
+                    ));
                 }
                 Ok(stat.clone())
             }
             Some((newest, ..)) if *newest > sequence => {
-                Err(refusal(ErrorCode::Stale, "an old number"))
+                Err(refusal(ErrorCode::Stale, "outdated sequence number"))
             }
             _ => {
                 let stat = change(&mut state)?;
@@ -113,11 +116,11 @@ impl FakeCoordinator {
         }
     }
 
-    /// Checks chunks as a coordinator does that believes nothing.
+    /// Validates chunks as thoroughly as a real coordinator.
     fn check(state: &State, tokens: &[Bytes], chunks: &[v1::WrittenChunk]) -> Result<u64, Status> {
         let wrong = |what: &str| refusal(ErrorCode::InvalidArgument, what);
         let token = tokens.first().filter(|_| tokens.len() <= 64);
-        let inode = inode_of(token.ok_or_else(|| wrong("1 to 64 tokens are wanted"))?);
+        let inode = inode_of(token.ok_or_else(|| wrong("1 to 64 tokens required"))?);
         let upload = state.uploads.get(&inode).ok_or_else(|| wrong("no such upload"))?;
         for chunk in chunks {
             let id = wire::id::<ChunkId>("chunk_id", &chunk.chunk_id)?;
@@ -130,7 +133,7 @@ impl FakeCoordinator {
                 receipt.chunk_id == chunk.chunk_id && receipt.length == chunk.length
             });
             let nodes: BTreeSet<_> = sound.map(|receipt| &receipt.node_id).collect();
-            if nodes.len() < MIN_COPIES as usize {
+            if nodes.len() < MIN_REPLICAS as usize {
                 return Err(wrong("too few receipts"));
             }
         }
@@ -142,7 +145,7 @@ fn inode_of(token: &Bytes) -> u64 {
     token.first_chunk().map(|inode| u64::from_be_bytes(*inode)).unwrap_or_default()
 }
 
-/// The path of a target; the fake knows no children.
+/// Returns the path of a target; the fake has no children.
 fn path_of(target: Option<&v1::Target>) -> Bytes {
     target.expect("a target is set").path.clone()
 }
@@ -191,7 +194,7 @@ impl Coordinator for FakeCoordinator {
                 expires_ms: 0,
                 has_more: size.is_some_and(|size| end < size),
                 replication_factor: 3,
-                min_write_replicas: MIN_COPIES,
+                min_write_replicas: MIN_REPLICAS,
             }
         };
         self.answer("UploadFile", plan).await
@@ -220,7 +223,7 @@ impl Coordinator for FakeCoordinator {
                 expires_ms: 0,
                 has_more: false,
                 replication_factor: 3,
-                min_write_replicas: MIN_COPIES,
+                min_write_replicas: MIN_REPLICAS,
             }
         };
         self.answer("ReplanChunk", plan).await
@@ -258,7 +261,7 @@ impl Coordinator for FakeCoordinator {
                 let upload = &state.uploads[&inode];
                 let path = upload.path.clone();
                 if is_absent(request.precondition.as_ref()) && state.names.contains_key(&path) {
-                    return Err(refusal(ErrorCode::AlreadyExists, "it is there"));
+                    return Err(refusal(ErrorCode::AlreadyExists, "it exists"));
                 }
                 let mut chunks = upload.staged.clone();
                 chunks.extend(request.chunks);
@@ -266,12 +269,12 @@ impl Coordinator for FakeCoordinator {
                 let mut end = 0;
                 for chunk in &chunks {
                     if chunk.file_offset != end {
-                        return Err(refusal(ErrorCode::InvalidArgument, "there is a hole"));
+                        return Err(refusal(ErrorCode::InvalidArgument, "chunks leave a hole"));
                     }
                     end += chunk.length;
                 }
                 if end != request.size {
-                    return Err(refusal(ErrorCode::InvalidArgument, "the size is another"));
+                    return Err(refusal(ErrorCode::InvalidArgument, "wrong size"));
                 }
                 let stat = v1::FileStat {
                     inode,
@@ -421,7 +424,7 @@ impl Coordinator for FakeCoordinator {
                 ..v1::FileStat::default()
             };
             if state.names.contains_key(&path_of(request.target.as_ref())) {
-                return Err(refusal(ErrorCode::AlreadyExists, "it is there"));
+                return Err(refusal(ErrorCode::AlreadyExists, "it exists"));
             }
             state.count("MakeDirectory");
             state.names.insert(path_of(request.target.as_ref()), inode);
@@ -444,7 +447,7 @@ impl Coordinator for FakeCoordinator {
         self.once(request.slot.clone(), body, |state| {
             let (from, to) = (path_of(request.from.as_ref()), path_of(request.to.as_ref()));
             if is_absent(request.precondition.as_ref()) && state.names.contains_key(&to) {
-                return Err(refusal(ErrorCode::AlreadyExists, "it is there"));
+                return Err(refusal(ErrorCode::AlreadyExists, "it exists"));
             }
             let inode = state.names.remove(&from);
             let inode = inode.ok_or_else(|| refusal(ErrorCode::NotFound, "no such file"))?;
@@ -465,7 +468,7 @@ impl Coordinator for FakeCoordinator {
             let path = path_of(request.target.as_ref());
             let below = state.below(&path);
             if !below.is_empty() && !request.recursive {
-                return Err(refusal(ErrorCode::NotEmpty, "it is not empty"));
+                return Err(refusal(ErrorCode::NotEmpty, "not empty"));
             }
             if state.names.remove(&path).is_none() {
                 return Err(refusal(ErrorCode::NotFound, "no such file"));

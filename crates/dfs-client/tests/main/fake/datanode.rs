@@ -1,4 +1,4 @@
-//! A datanode.
+//! The fake datanode.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answered, Answers, Node, World, note, refusal};
 
-/// Bytes of a frame that is served.
+/// Bytes of a frame served.
 const FRAME: u64 = 128 << 10;
 
 pub(super) struct FakeDataNode {
@@ -29,7 +29,7 @@ pub(super) struct FakeDataNode {
     pub(super) world: Arc<World>,
 }
 
-/// Keeps a chunk, at this node and those it was to be handed on to.
+/// Stores a chunk at this node and the downstream ones.
 struct MemorySink {
     node: Arc<Node>,
     world: Arc<World>,
@@ -73,7 +73,7 @@ impl World {
         self.stored.lock().unwrap().insert((node, chunk), (bytes, seal));
     }
 
-    /// Makes the other replicas of a chunk that one node has.
+    /// Creates the other replicas of a chunk of this node.
     fn replicate(&self, from: NodeId, meta: &v1::ChunkMeta) -> (Vec<Receipt>, Vec<Dropped>) {
         let chunk = wire::id("chunk_id", &meta.chunk_id).unwrap();
         let (bytes, seal) = self.stored.lock().unwrap()[&(from, chunk)].clone();
@@ -93,7 +93,7 @@ impl World {
     }
 }
 
-/// Counts a read for as long as it lasts.
+/// Counts a read while it lasts.
 struct Reading(Arc<Node>);
 
 impl Drop for Reading {
@@ -111,7 +111,7 @@ impl DataNode for FakeDataNode {
         note(&self.world, "PrepareChunkUpload", &request);
         let meta = request.into_inner();
         if self.node.faults.borrow().refuses_uploads {
-            return Err(refusal(ErrorCode::Unavailable, "takes no chunks"));
+            return Err(refusal(ErrorCode::Unavailable, "accepts no chunks"));
         }
         let is_busy = self.node.faults.send_if_modified(|faults| {
             let is_busy = faults.busy > 0;

@@ -1,5 +1,5 @@
-// A cluster that pretends: a coordinator that keeps a map, datanodes that keep bytes, over a
-// network within the process, with faults at will. The examples of the crate include this file.
+// A fake cluster: a coordinator that keeps a map, and datanodes that keep bytes, over a network
+// within the process, with injected faults. The examples of the crate include this file.
 
 mod coordinator;
 mod datanode;
@@ -38,46 +38,46 @@ use relay::FakeRelay;
 
 const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 
-/// Bytes of a chunk when nothing else is asked for.
+/// Default chunk length in bytes.
 pub(crate) const CHUNK: u64 = 256 << 10;
-/// Replicas without which no chunk is taken.
-const MIN_COPIES: u32 = 2;
+/// Replicas required to accept a chunk.
+const MIN_REPLICAS: u32 = 2;
 pub(crate) const COORDINATOR: &str = "127.0.0.1:7070";
 
 type Stored = BTreeMap<(NodeId, ChunkId), (Bytes, ChunkSeal)>;
 type Answered<T> = Result<Response<T>, Status>;
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// What a datanode does wrong.
+/// Faults of a datanode.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Faults {
-    /// Answers reads with `UNAVAILABLE`.
+    /// Replies to reads with `UNAVAILABLE`.
     pub(crate) refuses_reads: bool,
-    /// Begins to answer reads, and goes on only when this is over.
+    /// Starts to serve reads, but stalls while this is set.
     pub(crate) hangs_reads: bool,
     /// Serves this block of every chunk with one bit flipped.
     pub(crate) flips_bit_of: Option<u64>,
-    /// Serves other bytes of the same length, with the checksums that these have.
+    /// Serves other bytes of the same length, with matching checksums.
     pub(crate) serves_other_bytes: bool,
     /// Refuses sessions, also as a replica.
     pub(crate) refuses_uploads: bool,
-    /// Answers so many prepares with `BUSY`.
+    /// Replies to this many prepares with `BUSY`.
     pub(crate) busy: u32,
-    /// Takes no frames while this holds.
+    /// Accepts no frames while this is set.
     pub(crate) hangs_uploads: bool,
-    /// Cuts the next upload stream after so many bytes.
+    /// Cuts the next upload stream after this many bytes.
     pub(crate) cuts_after: Option<u64>,
-    /// Forgets the session when it cuts.
+    /// Forgets the session after the cut.
     pub(crate) forgets: bool,
 }
 
-/// A datanode.
+/// A fake datanode.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) host: String,
     pub(crate) zone: String,
     pub(crate) faults: watch::Sender<Faults>,
-    /// Reads that were ever begun, and those that have not ended.
+    /// Number of reads started, and of those in progress.
     pub(crate) reads: AtomicU64,
     pub(crate) reading: AtomicU64,
     pub(crate) prepared: AtomicU64,
@@ -87,7 +87,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Changes what it does wrong.
+    /// Changes its faults.
     pub(crate) fn fault(&self, change: impl FnOnce(&mut Faults)) {
         self.faults.send_modify(change);
     }
@@ -115,55 +115,55 @@ pub(crate) struct Upload {
     path: Bytes,
     size: Option<u64>,
     chunk_size: u64,
-    /// Offset and token of each chunk that was planned.
+    /// Offset and token of each planned chunk.
     planned: BTreeMap<ChunkId, (u64, Bytes)>,
     pub(crate) staged: Vec<v1::WrittenChunk>,
 }
 
-/// What coordinators do with calls of datanodes.
+/// How coordinators handle calls for datanodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum PassingOn {
+pub(crate) enum Relaying {
     /// Refuse them.
     #[default]
     Off,
-    /// Pass them on.
+    /// Relay them.
     On,
-    /// Pass them on, but flip a bit of the next frame that is read.
+    /// Relay them, but flip a bit of the next frame read.
     FlipsABit,
 }
 
-/// What the coordinator knows, and what it does wrong.
+/// State and faults of the coordinators.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) names: BTreeMap<Bytes, u64>,
     pub(crate) inodes: BTreeMap<u64, File>,
     pub(crate) uploads: BTreeMap<u64, Upload>,
     pub(crate) aborted: BTreeSet<u64>,
-    /// Chunks of which aborts said that they are durable.
+    /// Chunks that aborts named as durable.
     pub(crate) chunks_aborted: usize,
-    /// Time that each call takes at least.
+    /// Minimum time of each call.
     pub(crate) latency: Duration,
     pub(crate) bad_replicas: BTreeSet<(ChunkId, NodeId)>,
-    /// Calls by name: those that did something, not repeats.
+    /// Calls by name that did something, without repeats.
     pub(crate) done: BTreeMap<&'static str, u64>,
-    /// Does the next call of this name, and loses the answer.
+    /// Applies the next call of this name, and loses the reply.
     pub(crate) loses_answer_of: Option<&'static str>,
-    /// Answers so many calls with `BUSY`.
+    /// Replies to this many calls with `BUSY`.
     pub(crate) busy: u32,
-    /// Coordinators that take connections and calls, and never answer, by address.
+    /// Addresses of coordinators that accept connections and calls, and never reply.
     pub(crate) hanging: BTreeSet<String>,
-    /// Coordinators that know too little to say anything, by address.
+    /// Addresses of coordinators that just started and know nothing yet.
     pub(crate) gathering: BTreeSet<String>,
-    pub(crate) relaying: PassingOn,
-    /// Answers so many streams that it should pass on with `BUSY`.
-    pub(crate) busy_passing_on: u32,
-    /// Calls passed on by each coordinator.
+    pub(crate) relaying: Relaying,
+    /// Replies to this many streams to be relayed with `BUSY`.
+    pub(crate) busy_relays: u32,
+    /// Calls relayed by each coordinator.
     pub(crate) relayed: BTreeMap<String, u64>,
     /// Calls received by each coordinator.
     pub(crate) received: BTreeMap<String, u64>,
-    /// The newest call of each slot: number, body, answer.
+    /// The last call of each slot: number, body, reply.
     slots: BTreeMap<(Bytes, u32), (u64, String, v1::FileStat)>,
-    /// The ids of inodes, chunks and tokens.
+    /// Last id given to an inode, chunk or token.
     last: u64,
 }
 
@@ -177,27 +177,27 @@ impl State {
         *self.done.entry(call).or_default() += 1;
     }
 
-    /// Names below a directory.
+    /// Returns the names below a directory.
     fn below(&self, path: &[u8]) -> Vec<Bytes> {
         let top = [path, b"/"].concat();
         self.names.keys().filter(|name| name.starts_with(&top)).cloned().collect()
     }
 
-    /// How often a call did something.
+    /// Returns how often a call did something.
     pub(crate) fn done(&self, call: &str) -> u64 {
         self.done.get(call).copied().unwrap_or_default()
     }
 }
 
-/// What all servers share.
+/// State shared by all servers.
 pub(crate) struct World {
     pub(crate) network: MemoryNetwork,
     pub(crate) nodes: Vec<Arc<Node>>,
     pub(crate) state: Mutex<State>,
     pub(crate) stored: Mutex<Stored>,
-    /// Nodes that are stopped.
+    /// Stopped nodes.
     down: Mutex<BTreeSet<NodeId>>,
-    /// Request ids, with what they came for.
+    /// Request ids with their calls.
     pub(crate) request_ids: Mutex<Vec<(&'static str, String)>>,
 }
 
@@ -207,7 +207,7 @@ impl World {
     }
 }
 
-/// The whole; ends when dropped.
+/// The fake cluster; stops when dropped.
 pub(crate) struct Cluster {
     pub(crate) world: Arc<World>,
     coordinators: Mutex<BTreeMap<String, JoinHandle<()>>>,
@@ -221,7 +221,7 @@ impl Observer for NoObserver {
 }
 
 impl Cluster {
-    /// One with so many datanodes. The n-th runs on host `h<n>` in zone `z<n>`.
+    /// Starts a cluster with `nodes` datanodes. The n-th runs on host `h<n>` in zone `z<n>`.
     pub(crate) async fn start(nodes: u128) -> Self {
         let node = |number| {
             Arc::new(Node {
@@ -261,7 +261,7 @@ impl Cluster {
         self.start_coordinator_at(COORDINATOR).await;
     }
 
-    /// Starts one more coordinator, of the same cluster.
+    /// Starts another coordinator of the same cluster.
     pub(crate) async fn start_coordinator_at(&self, address: &str) {
         let coordinator = FakeCoordinator { world: self.world.clone(), at: address.to_owned() };
         let service =
@@ -317,12 +317,12 @@ impl Cluster {
         self.world.state.lock().unwrap()
     }
 
-    /// Settings of a client of this cluster.
+    /// Returns a builder of a client of this cluster.
     pub(crate) fn builder(&self) -> ClientBuilder {
         Client::builder().coordinator(COORDINATOR).components(self.components())
     }
 
-    /// The way to it.
+    /// Returns components that reach it.
     pub(crate) fn components(&self) -> Components {
         Components {
             network: Arc::new(self.world.network.clone()),
@@ -332,7 +332,7 @@ impl Cluster {
         }
     }
 
-    /// Settings of a client that is outside of the cluster's network.
+    /// Returns a builder of a client outside of the cluster's network.
     pub(crate) fn outside(&self, network: &Outside) -> ClientBuilder {
         let components = Components { network: Arc::new(network.clone()), ..self.components() };
         Client::builder().coordinator(COORDINATOR).components(components)

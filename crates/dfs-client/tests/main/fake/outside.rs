@@ -1,4 +1,4 @@
-//! The network as one who is not within that of the cluster has it.
+//! The network as seen from outside of the cluster.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex};
 
 use dfs_transport::{Io, Listener, MemoryNetwork, Network};
 
-/// What becomes of who dials an address of a datanode.
+/// Effect of dialling an address of a datanode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Blocked {
     No,
-    /// Is refused at once.
+    /// Refused at once.
     Refused,
-    /// Waits for an answer that does not come.
+    /// Never answered.
     Silent,
 }
 
-/// Reaches coordinators, and datanodes as is said. Clones share that.
+/// Reaches coordinators, and datanodes as configured. Clones share the configuration.
 #[derive(Clone)]
 pub(crate) struct Outside {
     inner: MemoryNetwork,
@@ -34,7 +34,7 @@ impl Outside {
         *self.blocked.lock().unwrap() = blocked;
     }
 
-    /// How often this was dialled.
+    /// Returns how often this address was dialled.
     pub(crate) fn dialled(&self, address: &str) -> u64 {
         self.dialled.lock().unwrap().get(address).copied().unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! A coordinator that passes calls on to datanodes.
+//! A coordinator that relays calls to datanodes.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use dfs_types::ErrorCode;
 use futures_util::StreamExt as _;
 use tonic::{Request, Status, Streaming};
 
-use super::{Answered, Answers, FakeDataNode, PassingOn, World, refusal};
+use super::{Answered, Answers, FakeDataNode, Relaying, World, refusal};
 
 pub(super) struct FakeRelay {
     pub(super) world: Arc<World>,
-    /// Where it listens.
+    /// Its address.
     pub(super) at: String,
 }
 
@@ -23,7 +23,7 @@ impl FakeRelay {
         let node = self.world.nodes.iter().find(|node| Some(&*node.id.to_string()) == named);
         let node = node.ok_or_else(|| refusal(ErrorCode::NotFound, "no such node"))?.clone();
         let mut state = self.world.state.lock().unwrap();
-        if state.relaying == PassingOn::Off {
+        if state.relaying == Relaying::Off {
             return Err(refusal(ErrorCode::Unimplemented, "turned off, try another route"));
         }
         if !self.world.is_up(&node) {
@@ -36,8 +36,8 @@ impl FakeRelay {
     fn stream<T>(&self, request: &Request<T>) -> Result<FakeDataNode, Status> {
         {
             let mut state = self.world.state.lock().unwrap();
-            if state.busy_passing_on > 0 {
-                state.busy_passing_on -= 1;
+            if state.busy_relays > 0 {
+                state.busy_relays -= 1;
                 return Err(refusal(ErrorCode::Busy, "enough streams"));
             }
         }
@@ -75,8 +75,8 @@ impl DataNode for FakeRelay {
             let frames = frames.map(move |frame| {
                 let mut frame: v1::ChunkFrame = frame?;
                 let mut state = world.state.lock().unwrap();
-                if state.relaying == PassingOn::FlipsABit {
-                    state.relaying = PassingOn::On;
+                if state.relaying == Relaying::FlipsABit {
+                    state.relaying = Relaying::On;
                     let mut data = frame.data.to_vec();
                     data[7] ^= 1;
                     frame.data = data.into();
