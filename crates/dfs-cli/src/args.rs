@@ -1,11 +1,11 @@
-//! The command line as it is typed.
+//! The command line as typed.
 
 use clap::{Parser, Subcommand};
 
 use crate::commands;
 use crate::global::Global;
 
-/// A distributed file system: fsynced copies of every byte on several nodes.
+/// A distributed file system: fsynced replicas of every byte on several nodes.
 #[derive(Debug, Parser)]
 #[command(
     name = "dfs",
@@ -17,7 +17,7 @@ Paths in dfs start with a slash. `dfs COMMAND --help` shows examples.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or argument, 3 not found, 4 exists or of the wrong
 kind, 5 try again later, 6 not allowed; 129, 130, 143 ended by HUP, INT, TERM, with uploads aborted
-and temporary files removed. A second signal ends at once."
+and temporary files removed. A second signal exits at once."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The command to run.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Copy local files into dfs
@@ -47,35 +47,35 @@ pub(crate) enum Command {
     Ln(commands::ln::LnArgs),
     /// Delete, restorable for a while
     Rm(commands::rm::RmArgs),
-    /// Bring back what was deleted or replaced
+    /// Restore what was deleted or replaced
     Undelete(commands::undelete::UndeleteArgs),
     /// Set, read, list or remove extended attributes
     Xattr(commands::xattr::XattrArgs),
-    /// Sum up the sizes below paths
+    /// Sum the sizes below paths
     Du(commands::du::DuArgs),
-    /// Show how full the cluster is
+    /// Show the capacity of the cluster
     Df(commands::df::DfArgs),
-    /// Draw a directory tree
+    /// Print a directory tree
     Tree(commands::tree::TreeArgs),
-    /// Show where the bytes of a file lie, and what is wrong, if anything
+    /// Show where the bytes of a file are stored, and problems with them
     Explain(commands::explain::ExplainArgs),
-    /// Show the nodes, the health of the data and the background work
+    /// Show the nodes, the health of the data and the background workers
     Status(commands::status::StatusArgs),
-    /// Let datanodes in, announce that they will be down, take them out
+    /// Admit datanodes, put them into maintenance, remove them
     Node(commands::node::NodeArgs),
-    /// List, pause, resume and pace the background work
+    /// List, pause, resume and rate-limit background workers
     Worker(commands::worker::WorkerArgs),
-    /// Show or raise the write level of the cluster, after each of its programs was upgraded
+    /// Show the write level of the cluster, or raise it after an upgrade
     Upgrade(commands::upgrade::UpgradeArgs),
     /// Measure creates, reads, stats, lists and streams
     Bench(commands::bench::BenchArgs),
-    /// Write a completion script for a shell
+    /// Print a completion script for a shell
     Completions(commands::completions::CompletionsArgs),
     /// Show versions
     Version(commands::version::VersionArgs),
-    /// Run a whole small file system on this machine, or watch a tour of one
+    /// Run a small file system on this machine, or watch a tour of one
     Local(commands::local::LocalArgs),
-    /// Run a coordinator, or make its metadata store
+    /// Run a coordinator, or initialise its metadata store
     Coordinator(commands::coordinator::CoordinatorArgs),
     /// Migrate a metadata store to another engine, or check one
     Metadata(commands::metadata::MetadataArgs),
@@ -84,12 +84,12 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Whether it is a part of a cluster, rather than a user of one.
+    /// Returns true if the command is a part of a cluster rather than a user of one.
     pub(crate) fn is_server(&self) -> bool {
         matches!(self, Self::Local(_) | Self::Coordinator(_) | Self::Datanode(_))
     }
 
-    /// Whether it makes a client that it does not use.
+    /// Returns true if the command needs no client.
     #[cfg(feature = "kube")]
     pub(crate) fn is_local(&self) -> bool {
         matches!(self, Self::Version(args) if args.is_local())
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether a section of a help text lists an option.
+    /// Returns true if a section of a help text lists an option.
     fn lists(section: &str, option: &str) -> bool {
         let lines = section.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
         lines.flat_map(|line| line.split([' ', ',', '='])).any(|word| word == option)
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn help_of_every_command_lists_its_own_options_first_and_global_ones_last() {
+    fn help_lists_own_options_first_and_global_ones_last() {
         let mut command = Cli::command();
         command.build();
         check(&mut command, "dfs");

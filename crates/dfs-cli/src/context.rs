@@ -1,4 +1,4 @@
-//! What every command that talks to a cluster has at hand.
+//! State shared by all commands that talk to a cluster.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,23 +15,23 @@ use crate::error::{Error, Result, blocking};
 use crate::global::Global;
 use crate::output::Output;
 
-/// How the cluster is reached.
+/// How to reach the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ClusterTarget {
-    /// At the coordinators that are named.
+    /// At the given coordinators.
     Coordinators,
-    /// Through its Kubernetes.
+    /// Through its Kubernetes API server.
     #[cfg(feature = "kube")]
     Kube(dfs_kube::Target),
 }
 
-/// A command under way.
+/// A running command.
 pub(crate) type CommandFuture = Pin<Box<dyn Future<Output = Result<()>>>>;
 
-/// Runs a command line, the name of the program first, within this process.
+/// Runs a command line, starting with the program name, within this process.
 pub(crate) type RunCommand = fn(Vec<OsString>, Output) -> CommandFuture;
 
-/// A client, and where results go.
+/// The client, and the output.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) client: Client,
@@ -39,13 +39,13 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Makes ready to talk to the coordinators that are named; nothing is dialled yet.
+    /// Prepares a client of the given coordinators; connects on the first call.
     pub(crate) fn new(global: &Global, out: Output) -> Result<Self> {
         let client = Self::client(global).coordinators(global.coordinator.iter().cloned());
         Ok(Self { client: client.connect_lazy()?, out })
     }
 
-    /// Makes ready to talk to a cluster in a Kubernetes, which is looked for.
+    /// Finds a cluster in Kubernetes and prepares a client of it.
     #[cfg(feature = "kube")]
     pub(crate) async fn in_kubernetes(
         global: &Global,
@@ -62,7 +62,7 @@ impl Context {
             .location(rustix::system::uname().nodename().to_string_lossy(), "")
     }
 
-    /// Writes bytes of a file to stdout, to its end without a length.
+    /// Writes bytes of a file to stdout; up to its end without a length.
     pub(crate) async fn write_to_stdout(
         &self,
         path: &DfsPath,
@@ -70,7 +70,7 @@ impl Context {
         length: Option<u64>,
     ) -> Result<()> {
         let failed = |error: &io::Error| Error::local("write to", "stdout".as_ref(), error);
-        // The runtime's stdout would copy every byte once more.
+        // The runtime's stdout would copy every byte again.
         let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(|e| failed(&e))?;
         let stdout = Arc::new(File::from(stdout));
         let options = GetOptions::default().offset(offset).length(length);
@@ -79,7 +79,7 @@ impl Context {
             let stdout = stdout.clone();
             match blocking(move || (&*stdout).write_all(&bytes)).await? {
                 Ok(()) => {}
-                // Whoever reads has seen enough.
+                // The reader has closed the pipe.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
                 Err(error) => return Err(failed(&error)),
             }
@@ -87,7 +87,7 @@ impl Context {
         Ok(())
     }
 
-    /// Attributes of something the user makes by hand.
+    /// Returns the attributes of entries created by the user.
     pub(crate) fn own_attributes() -> Attributes {
         Attributes {
             mode: 0o644,
@@ -97,14 +97,14 @@ impl Context {
         }
     }
 
-    /// Collects what goes wrong with each of several things.
+    /// Returns a collector of the failures of several operations.
     pub(crate) fn failures(&self) -> Failures {
         Failures { out: self.out, first: None, count: 0 }
     }
 }
 
-/// Several things are tried even when one of them fails: each failure is told at once, and the
-/// command ends with the code of the first.
+/// Failures of several operations, all of which are tried: each failure is reported at once, and
+/// the command exits with the code of the first.
 #[derive(Debug)]
 pub(crate) struct Failures {
     out: Output,
@@ -113,7 +113,7 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    /// Takes the result of one of them.
+    /// Records the result of one operation.
     pub(crate) fn note(&mut self, result: Result<()>) {
         let Err(error) = result else { return };
         self.count += 1;
@@ -121,17 +121,17 @@ impl Failures {
         self.first.get_or_insert_with(|| error.reported());
     }
 
-    /// How many failed.
+    /// Returns the number of failures.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Takes the first failure out, if any.
+    /// Takes the first failure, if any.
     pub(crate) fn take(&mut self) -> Result<()> {
         self.first.take().map_or(Ok(()), Err)
     }
 
-    /// The first failure, if any.
+    /// Returns the first failure, if any.
     pub(crate) fn into_result(self) -> Result<()> {
         self.first.map_or(Ok(()), Err)
     }

@@ -1,4 +1,4 @@
-//! Where copies and moves go: the habits of `cp` and `mv`.
+//! Destinations of copies and moves, as with `cp` and `mv`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,17 +8,17 @@ use dfs_types::{DfsPath, ErrorCode, FileKind, Name};
 use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
 
-/// A destination in dfs: a directory that is there, or a new name.
+/// A destination in dfs: an existing directory, or a new name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// Things go into it under their own names.
+    /// The directory that receives sources under their own names.
     Into(DfsPath),
-    /// The one thing gets this name.
+    /// The path of the single source.
     Named(DfsPath),
 }
 
 impl Destination {
-    /// Looks at what was typed last. Several sources, or a slash at the end, need a directory.
+    /// Looks up the last path. Several sources, or a trailing slash, require a directory.
     pub(crate) async fn look_up(text: &OsStr, sources: usize, cx: &Context) -> Result<Self> {
         let path = remote_path(text)?;
         let is_directory = match cx.client.stat(&path, dfs_client::Follow::Yes).await {
@@ -35,12 +35,12 @@ impl Destination {
                 ErrorCode::NotADirectory,
                 format_args!("{path} is not a directory"),
             )
-            .hint(format_args!("`dfs mkdir -p {path}` makes one")));
+            .hint(format_args!("`dfs mkdir -p {path}` creates one")));
         }
         Ok(Self::Named(path))
     }
 
-    /// Where something with this name goes.
+    /// Returns the destination of a source with this name.
     pub(crate) fn of_name(&self, name: &[u8]) -> Result<DfsPath> {
         match self {
             Self::Named(path) => Ok(path.clone()),
@@ -53,21 +53,21 @@ impl Destination {
         }
     }
 
-    /// Where something that has this path goes.
+    /// Returns the destination of a source with this path.
     pub(crate) fn of_remote(&self, from: &DfsPath) -> Result<DfsPath> {
         match from.split_last() {
             Some((_, name)) => self.of_name(name.as_bytes()),
             None => Err(Error::usage("the root directory cannot be moved or copied as a whole")
-                .hint("name what lies in it")),
+                .hint("name its entries")),
         }
     }
 }
 
-/// The sources, and the destination that comes after them.
+/// Splits the sources from the destination that follows them.
 pub(crate) fn split_destination(mut paths: Vec<OsString>) -> Result<(Vec<OsString>, OsString)> {
     match paths.pop() {
         Some(last) if !paths.is_empty() => Ok((paths, last)),
         _ => Err(Error::usage("a source and a destination are required")
-            .hint("the last path says where to; --help shows examples")),
+            .hint("the last path is the destination; --help shows examples")),
     }
 }

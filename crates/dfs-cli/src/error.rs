@@ -1,4 +1,4 @@
-//! What ends a command badly: what went wrong, where, and what to do next.
+//! Failures of commands: what went wrong, where, and what to do next.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,7 @@ pub(crate) struct Error {
     code: ErrorCode,
     message: String,
     hint: Option<String>,
-    /// The user knows of it already.
+    /// True if it was already shown to the user.
     is_reported: bool,
     /// Number of the signal that ended the command.
     signal: Option<u8>,
@@ -22,23 +22,23 @@ pub(crate) struct Error {
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// A failure with the exit code of `code`.
+    /// Returns a failure with the exit code of `code`.
     pub(crate) fn new(code: ErrorCode, message: impl fmt::Display) -> Self {
         Self { code, message: message.to_string(), hint: None, is_reported: false, signal: None }
     }
 
-    /// The end of a command by a signal.
+    /// Returns the failure of a command interrupted by a signal.
     pub(crate) fn interrupted(signal: i32) -> Self {
         let error = Self::new(ErrorCode::Internal, "interrupted");
         Self { signal: u8::try_from(signal).ok(), ..error }
     }
 
-    /// A wrong argument.
+    /// Returns the failure of a wrong argument.
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
         Self::new(ErrorCode::InvalidArgument, message)
     }
 
-    /// What the operating system said of a local path.
+    /// Returns an error of the operating system about a local path.
     pub(crate) fn local(action: &str, path: &Path, error: &io::Error) -> Self {
         let code = match error.kind() {
             io::ErrorKind::NotFound => ErrorCode::NotFound,
@@ -55,34 +55,34 @@ impl Error {
         Self::new(code, format_args!("cannot {action} {path}: {error}"))
     }
 
-    /// Says what the user may do about it.
+    /// Sets advice for the user.
     pub(crate) fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint = Some(hint.to_string());
         self
     }
 
-    /// What went wrong.
+    /// Returns the error code.
     pub(crate) fn code(&self) -> ErrorCode {
         self.code
     }
 
-    /// What the process exits with: by the kind of the error or, as shells do it, 128 and the
-    /// number of the signal.
+    /// Returns the exit code of the process: by the kind of the error or, as in shells, 128 plus
+    /// the number of the signal.
     pub(crate) fn exit_code(&self) -> u8 {
         self.signal.map_or_else(|| self.code.exit_code(), |signal| 128 + signal)
     }
 
-    /// Marks it as told, so that it only decides the exit code.
+    /// Marks it as shown, so that it only determines the exit code.
     pub(crate) fn reported(self) -> Self {
         Self { is_reported: true, ..self }
     }
 
-    /// Whether the user knows of it already.
+    /// Returns true if it was already shown to the user.
     pub(crate) fn is_reported(&self) -> bool {
         self.is_reported
     }
 
-    /// The document that `--json` writes for it.
+    /// Returns the document that `--json` writes.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         serde_json::json!({
             "error": { "code": self.code.name(), "message": self.message, "hint": self.hint }
@@ -93,18 +93,16 @@ impl Error {
 impl From<dfs_client::Error> for Error {
     fn from(error: dfs_client::Error) -> Self {
         let message = match error.request_id() {
-            // What servers log under it says more than the text.
+            // The servers' logs under this id say more.
             Some(id) if error.code() == ErrorCode::Internal => format!("{error} (request {id})"),
             _ => error.to_string(),
         };
         let hint = match error.code() {
             ErrorCode::Unavailable => Some(
-                "are the coordinator and the datanodes running? --coordinator or DFS_COORDINATOR says \
-                 where a coordinator is",
+                "are the coordinator and the datanodes running? --coordinator or DFS_COORDINATOR sets \
+                 the address of a coordinator",
             ),
-            ErrorCode::OutcomeUnknown => {
-                Some("it may have been done all the same; doing it again is safe")
-            }
+            ErrorCode::OutcomeUnknown => Some("it may have taken effect; repeating it is safe"),
             ErrorCode::NotEnoughNodes => Some("`dfs status` shows the datanodes"),
             ErrorCode::Corrupt => Some("`dfs explain` shows the replicas"),
             _ => None,
@@ -129,8 +127,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Reads a path of dfs as it was typed. Slashes at its end are dropped, as every command of a
-/// shell does it.
+/// Parses a path of dfs as typed. Trailing slashes are dropped, as in a shell.
 pub(crate) fn remote_path(text: &std::ffi::OsStr) -> Result<DfsPath> {
     use std::os::unix::ffi::OsStrExt as _;
     let bytes = text.as_bytes();
@@ -140,11 +137,11 @@ pub(crate) fn remote_path(text: &std::ffi::OsStr) -> Result<DfsPath> {
         let code =
             if error.is_too_long() { ErrorCode::NameTooLong } else { ErrorCode::InvalidArgument };
         let shown = crate::printable::printable(&bytes[..bytes.len().min(200)]);
-        Error::new(code, format_args!("{shown:?} is no path in dfs: {error}"))
+        Error::new(code, format_args!("{shown:?} is not a path in dfs: {error}"))
     })
 }
 
-/// Runs work that may block in a thread of its own.
+/// Runs blocking work on a thread pool.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {

@@ -1,16 +1,16 @@
-//! Options that every command takes.
+//! Options of every command.
 
 use clap::Args;
 
-/// Heading of the options that every command takes; a command's own options stand above it.
+/// Heading of the global options, which follow a command's own.
 pub(crate) const HEADING: &str = "Global options";
 
-/// Options that every command takes.
+/// Options of every command.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct Global {
-    /// Where a coordinator is reached; several, with commas or by repeating, are tried in turn.
-    /// <http://127.0.0.1:7070> when not set.
+    /// Address of a coordinator; several, separated by commas or repeated, are tried in turn.
+    /// <http://127.0.0.1:7070> by default.
     #[arg(long, global = true, env = "DFS_COORDINATOR", value_delimiter = ',', value_name = "URL")]
     pub(crate) coordinator: Vec<String>,
     #[cfg(feature = "kube")]
@@ -22,11 +22,11 @@ pub(crate) struct Global {
     /// Print errors only.
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
-    /// What is logged to stderr: error, warn, info, debug, trace, or a filter such as
-    /// `warn,dfs_client=debug`. Commands log warnings, servers also what they do.
+    /// Log level on stderr: error, warn, info, debug, trace, or a filter such as
+    /// `warn,dfs_client=debug`. By default commands log warnings, and servers also their activity.
     #[arg(long, global = true, env = "DFS_LOG", value_name = "LEVEL")]
     pub(crate) log: Option<String>,
-    /// How it is logged: text or json.
+    /// Log format: text or json.
     #[arg(
         long,
         global = true,
@@ -35,7 +35,7 @@ pub(crate) struct Global {
         default_value = "text"
     )]
     pub(crate) log_format: String,
-    /// Give up on a call after so many seconds of trying.
+    /// Give up on a call after this many seconds of retries.
     #[arg(long, global = true, env = "DFS_TIMEOUT", value_name = "SECONDS", default_value_t = 60)]
     pub(crate) timeout: u64,
 }

@@ -1,4 +1,4 @@
-//! Signals that end a command.
+//! Signals that interrupt a command.
 
 use std::fs;
 use std::io;
@@ -11,15 +11,15 @@ use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 
-/// How long an interrupted command may take to abort its uploads and remove its temporary files.
+/// Time limit for an interrupted command to abort its uploads and remove its temporary files.
 const CLEAN_UP_WITHIN: Duration = Duration::from_secs(5);
 
 /// The signals that interrupt a command.
 struct Interrupts(Vec<(SignalKind, Signal)>);
 
 impl Interrupts {
-    /// Listens to INT, TERM and HUP, but not to those that the parent told the process to ignore,
-    /// as `nohup` does.
+    /// Listens for INT, TERM and HUP, except those that the parent made the process ignore, like
+    /// `nohup`.
     fn listen() -> io::Result<Self> {
         let ignored = ignored_signals();
         let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
@@ -27,7 +27,7 @@ impl Interrupts {
         Ok(Self(wanted.map(|kind| Ok((kind, signal(kind)?))).collect::<io::Result<_>>()?))
     }
 
-    /// Waits for the next one. Cancel-safe.
+    /// Waits for the next signal. Cancel-safe.
     async fn next(&mut self) -> SignalKind {
         std::future::poll_fn(|cx| {
             let arrived = self
@@ -40,15 +40,15 @@ impl Interrupts {
     }
 }
 
-/// The mask of the signals that are ignored, as the kernel shows it.
+/// Returns the mask of ignored signals, as shown by the kernel.
 fn ignored_signals() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
 }
 
-/// Runs a command until it ends or a signal comes. An interrupted command aborts its uploads and
-/// removes its temporary files, for a bounded time; a second signal ends that at once.
+/// Runs a command until it ends or a signal arrives. An interrupted command aborts its uploads and
+/// removes its temporary files, for a bounded time; a second signal exits at once.
 pub(crate) async fn interruptible(
     client: &Client,
     command: impl Future<Output = Result<()>>,
@@ -56,7 +56,7 @@ pub(crate) async fn interruptible(
     let mut interrupts = Interrupts::listen().map_err(|error| {
         Error::new(
             dfs_client::ErrorCode::Internal,
-            format_args!("cannot listen to signals: {error}"),
+            format_args!("cannot listen for signals: {error}"),
         )
     })?;
     let mut command = Box::pin(command);

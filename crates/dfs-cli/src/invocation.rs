@@ -1,4 +1,4 @@
-//! What a command line says as a whole: what to do, and how the cluster is reached.
+//! A parsed command line: the command, and how to reach the cluster.
 
 use std::ffi::OsString;
 
@@ -10,21 +10,21 @@ use clap::{
 use crate::args::Cli;
 use crate::context::ClusterTarget;
 
-/// A command line that was understood.
+/// A parsed command line.
 pub(crate) struct Invocation {
     pub(crate) cli: Cli,
     pub(crate) target: ClusterTarget,
 }
 
 impl Invocation {
-    /// Understands `args`, the first of which is the name that the program was called by.
+    /// Parses `args`, the first of which is the program name.
     #[cfg(not(feature = "kube"))]
     pub(crate) fn parse(args: &[OsString]) -> Result<Self, clap::Error> {
         let cli = <Cli as clap::Parser>::try_parse_from(args)?;
         Ok(Self { cli, target: ClusterTarget::Coordinators })
     }
 
-    /// Understands `args`, the first of which is the name that the program was called by.
+    /// Parses `args`, the first of which is the program name.
     #[cfg(feature = "kube")]
     pub(crate) fn parse(args: &[OsString]) -> Result<Self, clap::Error> {
         if args.first().is_some_and(|name| crate::kube::is_plugin(name)) {
@@ -36,8 +36,7 @@ impl Invocation {
         Ok(Self { cli, target })
     }
 
-    /// The same as a plugin of kubectl, where the cluster is in Kubernetes unless something else
-    /// is said.
+    /// Parses the command line of a kubectl plugin, where the cluster is in Kubernetes by default.
     #[cfg(feature = "kube")]
     fn of_plugin(args: &[OsString]) -> Result<Self, clap::Error> {
         use crate::kube::PluginOptions;
@@ -47,7 +46,9 @@ impl Invocation {
         let plugin = PluginOptions::from_arg_matches(&matches)?;
         let has_named = plugin.names_any();
         if has_named && (is_typed(&matches, "kube") || is_typed(&matches, "coordinator")) {
-            return Err(wrong("--namespace and --cluster do not go with --kube or --coordinator"));
+            return Err(wrong(
+                "--namespace and --cluster cannot be used with --kube or --coordinator",
+            ));
         }
         let is_elsewhere = is_typed(&matches, "coordinator") || cli.global.kube.is_named();
         let target = if is_elsewhere && !has_named {
@@ -59,7 +60,7 @@ impl Invocation {
     }
 }
 
-/// The command line as a plugin of kubectl, where `-n` is always the namespace.
+/// Returns the command line of the kubectl plugin, where `-n` is always the namespace.
 #[cfg(feature = "kube")]
 pub(crate) fn plugin_command() -> clap::Command {
     use clap::Args as _;
@@ -71,7 +72,7 @@ pub(crate) fn plugin_command() -> clap::Command {
     crate::kube::PluginOptions::augment_args(command)
 }
 
-/// How the cluster is reached. What was typed stands over what is set in the environment.
+/// Returns how to reach the cluster. Options override the environment.
 #[cfg(feature = "kube")]
 fn target(cli: &Cli, matches: &ArgMatches) -> Result<ClusterTarget, String> {
     let (kube, coordinator) = (is_typed(matches, "kube"), is_typed(matches, "coordinator"));
@@ -79,10 +80,10 @@ fn target(cli: &Cli, matches: &ArgMatches) -> Result<ClusterTarget, String> {
         return Err("--kube is for commands that use a cluster, not for servers".to_owned());
     }
     if kube && coordinator {
-        return Err("--kube and --coordinator name a cluster each: give one of them".to_owned());
+        return Err("--kube and --coordinator each name a cluster: use one of them".to_owned());
     }
     if !kube && !coordinator && cli.global.kube.is_named() && !cli.global.coordinator.is_empty() {
-        return Err("DFS_KUBE and DFS_COORDINATOR name a cluster each: unset one of them, or say \
+        return Err("DFS_KUBE and DFS_COORDINATOR each name a cluster: unset one of them, or use \
                     --kube or --coordinator"
             .to_owned());
     }
@@ -92,7 +93,7 @@ fn target(cli: &Cli, matches: &ArgMatches) -> Result<ClusterTarget, String> {
     match cli.global.kube.target().map_err(|error| error.to_string())? {
         Some(target) => Ok(ClusterTarget::Kube(target)),
         None if is_typed(matches, "context") => {
-            Err("--context goes with --kube: which DfsCluster is meant?".to_owned())
+            Err("--context requires --kube, which names a DfsCluster".to_owned())
         }
         None => Ok(ClusterTarget::Coordinators),
     }
@@ -125,14 +126,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_is_named_by_its_coordinators_or_in_its_kubernetes() {
+    fn cluster_is_named_by_coordinators_or_in_kubernetes() {
         assert_eq!(parse("dfs status"), Ok(ClusterTarget::Coordinators));
         assert_eq!(parse("dfs --kube files/demo status"), Ok(kube(Some("files"), Some("demo"))));
         assert_eq!(parse("dfs status --kube demo"), Ok(kube(None, Some("demo"))));
         assert_eq!(parse("dfs --coordinator http://a:1 ls /"), Ok(ClusterTarget::Coordinators));
         for (line, said) in [
-            ("dfs --kube a/b --coordinator http://a:1 ls /", "give one of them"),
-            ("dfs --context here ls /", "goes with --kube"),
+            ("dfs --kube a/b --coordinator http://a:1 ls /", "use one of them"),
+            ("dfs --context here ls /", "requires --kube"),
             ("dfs datanode --kube a/b", "not for servers"),
             ("dfs --kube A_b ls /", "NAMESPACE/NAME"),
             ("dfs -n files ls /", "-n"),
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_of_kubectl_looks_in_the_namespace_of_its_context() {
+    fn kubectl_plugin_uses_the_namespace_of_its_context() {
         assert_eq!(parse("kubectl-dfs status"), Ok(kube(None, None)));
         assert_eq!(parse("/opt/bin/kubectl-dfs -n files ls /"), Ok(kube(Some("files"), None)));
         let both = Ok(kube(Some("files"), Some("demo")));
@@ -156,7 +157,7 @@ mod tests {
         );
         assert_eq!(parse("kubectl-dfs mv -n files /a /b"), Ok(kube(Some("files"), None)));
         let error = parse("kubectl-dfs -n files --kube a/b ls /").unwrap_err();
-        assert!(error.contains("do not go with"), "{error}");
+        assert!(error.contains("cannot be used with"), "{error}");
         let help = parse("kubectl-dfs put --help").unwrap_err();
         assert!(help.contains("Usage: kubectl dfs put"), "{help}");
     }

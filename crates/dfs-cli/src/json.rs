@@ -1,8 +1,8 @@
-//! The JSON documents that several commands write, one function for each thing, so that it has the
-//! same form everywhere. `docs/json.md` lists their fields, and a test here holds it to them.
+//! JSON documents that several commands write, one function per thing, so that it has the same form
+//! everywhere. `docs/json.md` lists their fields, checked by a test here.
 //!
 //! Documents carry data: sizes in bytes, durations in milliseconds and modes as numbers, times as
-//! seconds and nanoseconds, ids as hexadecimal strings, `null` for what is not known.
+//! seconds and nanoseconds, ids as hexadecimal strings, `null` for unknown values.
 
 use dfs_client::{
     ClusterStatus, DiskStatus, ExplainedChunk, ExplainedReplica, Explanation, FileStat, NodeStatus,
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::printable::printable;
 
-/// The word for a kind.
+/// Returns the name of a kind.
 pub(crate) fn kind_name(kind: FileKind) -> &'static str {
     match kind {
         FileKind::File => "file",
@@ -30,7 +30,7 @@ fn time(time: FileTime) -> Value {
     json!({ "seconds": time.seconds(), "nanos": time.nanos() })
 }
 
-/// What `stat`, `ls` and `tree` write of an inode. Names that are not UTF-8 are escaped.
+/// The document of an inode for `stat`, `ls` and `tree`. Names that are not UTF-8 are escaped.
 pub(crate) fn stat(path: &DfsPath, stat: &FileStat) -> Value {
     let attributes = &stat.attributes;
     let mut document = json!({
@@ -59,7 +59,7 @@ pub(crate) fn stat(path: &DfsPath, stat: &FileStat) -> Value {
     document
 }
 
-/// What `explain` writes of a file.
+/// The document of a file for `explain`.
 pub(crate) fn explanation(path: &DfsPath, found: &Explanation) -> Value {
     json!({
         "path": printable(path.as_bytes()),
@@ -93,7 +93,7 @@ fn replica(replica: &ExplainedReplica) -> Value {
     })
 }
 
-/// What `df` writes.
+/// The document of `df`.
 pub(crate) fn capacity(status: &ClusterStatus) -> Value {
     json!({
         "capacity": status.capacity(),
@@ -104,7 +104,7 @@ pub(crate) fn capacity(status: &ClusterStatus) -> Value {
     })
 }
 
-/// What `status` writes.
+/// The document of `status`.
 pub(crate) fn status(status: &ClusterStatus) -> Value {
     let counts = status.replication.as_ref();
     let count = |of: fn(&ReplicationStatus) -> u64| counts.map(of);
@@ -132,7 +132,7 @@ pub(crate) fn status(status: &ClusterStatus) -> Value {
     })
 }
 
-/// A worker, as `status` and `worker` write it.
+/// The document of a worker for `status` and `worker`.
 pub(crate) fn worker(worker: &WorkerStatus) -> Value {
     json!({
         "name": worker.name,
@@ -186,7 +186,7 @@ mod tests {
     /// The page that lists the documents.
     const PAGE: &str = include_str!("../../../docs/json.md");
 
-    /// The types of all fields of a document, by path. Elements of arrays are `[]`.
+    /// Collects the types of all fields of a document, by path. Array elements are `[]`.
     fn fields(value: &Value, path: &str, found: &mut BTreeMap<String, &'static str>) {
         let kind = match value {
             Value::Null => "null",
@@ -212,14 +212,14 @@ mod tests {
         }
     }
 
-    /// The types that the page lists under a heading, by path.
+    /// Returns the types that the page lists under a heading, by path.
     fn listed(heading: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
         let section = PAGE.split("\n## ").find(|section| section.starts_with(heading));
         let section = section.unwrap_or_else(|| panic!("docs/json.md has no section {heading}"));
         let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
         let row = |row: &'static str| {
             let (field, rest) = row.split_once("` | ").expect("a field, then its type");
-            let (types, _) = rest.split_once(" | ").expect("a type, then what it is");
+            let (types, _) = rest.split_once(" | ").expect("a type, then a description");
             (field, types.split(" or ").collect())
         };
         rows.map(row).collect()
@@ -236,7 +236,7 @@ mod tests {
         }
         let elements = |field: &&&str| !found.contains_key(**field);
         let unknown: Vec<_> = listed.keys().filter(elements).collect();
-        assert!(unknown.is_empty(), "{heading}: {unknown:?} are listed and not written");
+        assert!(unknown.is_empty(), "{heading}: {unknown:?} are listed but not written");
     }
 
     fn file() -> FileStat {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_as_the_page_lists_them() {
+    fn documents_match_the_page() {
         let path = DfsPath::new("/a").unwrap();
         let file = file();
         check("stat, ls, tree", &stat(&path, &file));
@@ -290,17 +290,17 @@ mod tests {
     }
 
     #[test]
-    fn documents_of_the_cluster_are_as_the_page_lists_them() {
+    fn cluster_documents_match_the_page() {
         let mut cluster = ClusterStatus::new(ClusterId(1));
         let mut node = NodeStatus::new(NodeId(1), "a:7080", NodeState::Active);
         node.disks = vec![DiskStatus::new(DiskId(1), 10)];
         cluster.nodes = vec![node];
         let unknown = status(&cluster);
-        assert_eq!(unknown["replication"]["missing"], Value::Null, "not known is not none");
+        assert_eq!(unknown["replication"]["missing"], Value::Null, "unknown is not zero");
         cluster.replication = Some(ReplicationStatus::default());
         check("df", &capacity(&cluster));
         let mut document = status(&cluster);
-        // The SDK alone makes workers.
+        // Only the SDK can construct workers.
         document["workers"] = json!([
             {
                 "name": "repair", "activity": "running", "state": "", "done": 0, "failed": 0,

@@ -1,4 +1,4 @@
-//! Clusters that are found and reached through their Kubernetes.
+//! Clusters found and reached through Kubernetes.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -11,63 +11,63 @@ use dfs_types::ErrorCode;
 
 use crate::error::{Error, Result};
 
-/// The name under which kubectl finds the program as a plugin.
+/// Program name as a kubectl plugin.
 const PLUGIN: &str = "kubectl-dfs";
 
-/// Options that say which cluster, and where its Kubernetes is.
+/// Options for the cluster in Kubernetes and its API server.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = crate::global::HEADING)]
 pub(crate) struct KubeOptions {
-    /// The DfsCluster to talk to, found with the kubeconfig and reached through the API server;
-    /// without a namespace, in that of the context. Not for servers.
+    /// The DfsCluster to talk to, found with the kubeconfig and reached through the API server; the
+    /// namespace defaults to that of the context. Not for servers.
     #[arg(long, global = true, env = "DFS_KUBE", value_name = "NAMESPACE/NAME")]
     kube: Option<String>,
-    /// The context of the kubeconfig to use with it; the current one when not set.
+    /// The kubeconfig context to use with it; the current one by default.
     #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
 }
 
-/// What a plugin of kubectl takes besides.
+/// Further options of the kubectl plugin.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = crate::global::HEADING)]
 pub(crate) struct PluginOptions {
-    /// The namespace of the DfsCluster; that of the context when not set.
+    /// The namespace of the DfsCluster; that of the context by default.
     #[arg(long, short, global = true, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// The name of the DfsCluster; the only one of the namespace when not set.
+    /// The name of the DfsCluster; the only one of the namespace by default.
     #[arg(long, global = true, value_name = "NAME")]
     cluster: Option<String>,
 }
 
-/// Whether the program was called as a plugin of kubectl.
+/// Returns true if the program was called as a kubectl plugin.
 pub(crate) fn is_plugin(name: &OsStr) -> bool {
     Path::new(name).file_stem() == Some(OsStr::new(PLUGIN))
 }
 
 impl PluginOptions {
-    /// Whether a cluster or a namespace is named.
+    /// Returns true if a cluster or a namespace is given.
     pub(crate) fn names_any(&self) -> bool {
         self.namespace.is_some() || self.cluster.is_some()
     }
 
-    /// What is meant.
+    /// Returns the target that the options name.
     pub(crate) fn into_target(self) -> Target {
         Target { namespace: self.namespace, name: self.cluster }
     }
 }
 
 impl KubeOptions {
-    /// Whether a cluster is named.
+    /// Returns true if a cluster is given.
     pub(crate) fn is_named(&self) -> bool {
         self.kube.is_some()
     }
 
-    /// The cluster that is named, if one is.
+    /// Returns the given cluster, if any.
     pub(crate) fn target(&self) -> std::result::Result<Option<Target>, dfs_kube::Error> {
         self.kube.as_deref().map(str::parse).transpose()
     }
 
-    /// Finds the cluster, and makes the client reach it.
+    /// Finds the cluster, and connects the client to it.
     pub(crate) async fn connect(
         &self,
         target: Target,
@@ -99,7 +99,9 @@ impl From<dfs_kube::Error> for Error {
                 ErrorCode::Unavailable,
                 Some("`kubectl get dfsclusters` and `kubectl get pods` say more"),
             ),
-            _ => (ErrorCode::Unavailable, Some("does kubectl work with the same kubeconfig?")),
+            _ => {
+                (ErrorCode::Unavailable, Some("check that kubectl works with the same kubeconfig"))
+            }
         };
         let mut message = error.to_string();
         let mut source = std::error::Error::source(&error);

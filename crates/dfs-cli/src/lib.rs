@@ -1,6 +1,6 @@
 //! `dfs`: the command line and the roles coordinator, datanode and local.
 //!
-//! One file a command under `commands`; the roles are thin shells around the libraries
+//! Each command has a file under `commands`; the roles are thin shells around the libraries
 //! `dfs-coordinator` and `dfs-datanode`.
 
 mod args;
@@ -33,8 +33,8 @@ use crate::global::Global;
 use crate::invocation::Invocation;
 use crate::output::Output;
 
-/// Runs what `args`, with the name of the program first, say. Gives what to exit with: 0, or the
-/// code of the error as `dfs --help` lists them.
+/// Runs the command line `args`, starting with the program name. Returns the exit code: 0, or the
+/// code of the error as listed by `dfs --help`.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let Invocation { cli: Cli { global, command }, target } = match Invocation::parse(&args) {
@@ -53,9 +53,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// What the parser says of arguments that it does not take, or of those that ask for help.
+/// Prints the parser's error, or the requested help text.
 fn not_understood(said: &clap::Error, is_json: bool) -> ExitCode {
-    // Help and version are no errors, and go to stdout.
+    // Help and version are not errors, and are printed to stdout.
     if !said.use_stderr() {
         drop(said.print());
         return ExitCode::SUCCESS;
@@ -82,7 +82,7 @@ fn start(global: &Global, target: ClusterTarget, command: Command, out: Output) 
         Error::new(ErrorCode::Internal, format_args!("cannot start threads: {error}"))
     })?;
     let result = runtime.block_on(dispatch(global, target, command, out));
-    // A read of a terminal or pipe that never ends must not keep the process.
+    // A terminal or pipe read that never ends must not keep the process alive.
     runtime.shutdown_background();
     result
 }

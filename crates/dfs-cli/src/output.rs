@@ -1,4 +1,4 @@
-//! What the user gets to see: data on stdout, talk on stderr.
+//! User-visible output: data on stdout, messages on stderr.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use crate::error::Error;
 
-/// Where results and messages go.
+/// Destination of results and messages.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
-    /// Results as JSON, one document a line.
+    /// True to write results as JSON, one document per line.
     pub(crate) is_json: bool,
-    /// No talk but errors.
+    /// True to print errors only.
     pub(crate) is_quiet: bool,
 }
 
@@ -35,26 +35,26 @@ impl Output {
         }
     }
 
-    /// Writes what was done to stdout, where a program asked for it: people see it by themselves.
+    /// Writes the result of an action to stdout with `--json`; people see a message instead.
     pub(crate) fn done(self, document: &impl Serialize) {
         if self.is_json {
             self.json(document);
         }
     }
 
-    /// Tells the user something on stderr, unless they asked for quiet or are a program.
+    /// Prints a message to stderr, unless quiet or `--json`.
     pub(crate) fn say(self, text: impl std::fmt::Display) {
         if !self.is_quiet && !self.is_json {
             drop(writeln!(io::stderr().lock(), "{text}"));
         }
     }
 
-    /// Tells the user that something went wrong without ending the command.
+    /// Prints a warning to stderr.
     pub(crate) fn warn(self, text: impl std::fmt::Display) {
         drop(writeln!(io::stderr().lock(), "dfs: {text}"));
     }
 
-    /// Tells the user of a failure on stderr, with `--json` as a document.
+    /// Prints a failure to stderr, with `--json` as a document.
     pub(crate) fn error(self, error: &Error) {
         if self.is_json {
             drop(writeln!(io::stderr().lock(), "{}", error.to_json()));
@@ -63,13 +63,13 @@ impl Output {
         }
     }
 
-    /// Whether moving progress may be drawn.
+    /// Returns true if progress may be drawn.
     pub(crate) fn wants_progress(self) -> bool {
         !self.is_quiet && !self.is_json && io::stderr().is_terminal()
     }
 }
 
-/// A reader that went away (`dfs ls | head`) ends the command, quietly.
+/// Exits quietly when the reader has closed the pipe, as in `dfs ls | head`.
 fn exit_if_closed(result: io::Result<()>) {
     match result {
         Ok(()) => {}
@@ -81,12 +81,12 @@ fn exit_if_closed(result: io::Result<()>) {
     }
 }
 
-/// A size, exact or for people.
+/// Returns a size, exact or human-readable.
 pub(crate) fn size_text(bytes: u64, is_human_readable: bool) -> String {
     if is_human_readable { dfs_types::ByteSize(bytes).to_string() } else { bytes.to_string() }
 }
 
-/// A mode as `ls -l` shows it.
+/// Returns a mode in the format of `ls -l`.
 pub(crate) fn mode_text(kind: char, mode: u32) -> String {
     let mut text = String::with_capacity(10);
     text.push(kind);
@@ -104,8 +104,8 @@ pub(crate) fn mode_text(kind: char, mode: u32) -> String {
     text
 }
 
-/// A UTC time of the form `2026-03-21 14:05:09`, by the civil calendar (the days-to-date
-/// algorithm of Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// Returns a UTC time in the form `2026-03-21 14:05:09`, computed by the days-to-date algorithm of
+/// Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 pub(crate) fn time_text(seconds: i64) -> String {
     let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let shifted = days + 719_468;
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modes_read_as_ls_writes_them() {
+    fn modes_are_formatted_like_ls() {
         assert_eq!(mode_text('-', 0o644), "-rw-r--r--");
         assert_eq!(mode_text('d', 0o1777), "drwxrwxrwt");
         assert_eq!(mode_text('-', 0o4711), "-rws--x--x");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_right_on_both_sides_of_1970() {
+    fn times_are_correct_before_and_after_1970() {
         assert_eq!(time_text(0), "1970-01-01 00:00:00");
         assert_eq!(time_text(951_827_696), "2000-02-29 12:34:56");
         assert_eq!(time_text(-1), "1969-12-31 23:59:59");

@@ -1,9 +1,9 @@
-//! Names that need not be UTF-8, as text.
+//! Names as printable text.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// Shows bytes as text when they are UTF-8 without control characters, else escaped, so that a
+/// Returns bytes as text if they are UTF-8 without control characters, escaped otherwise, so that a
 /// name never moves the cursor of a terminal.
 pub(crate) fn printable(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
@@ -12,7 +12,7 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     }
 }
 
-/// Shows a local path as [`printable`] does.
+/// Returns a local path as text like [`printable`].
 pub(crate) fn printable_path(path: &Path) -> String {
     printable(path.as_os_str().as_bytes())
 }
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn odd_names_stay_on_their_line() {
+    fn odd_names_stay_on_one_line() {
         assert_eq!(printable("é b".as_bytes()), "é b");
         assert_eq!(printable(b"a\n\xff"), "a\\n\\xff");
     }

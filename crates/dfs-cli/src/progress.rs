@@ -7,12 +7,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::Output;
 
-/// A line that moves while bytes do.
+/// A progress line.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    /// Starts at nothing of nothing; [`Self::expect`] adds to what there is to do.
+    /// Starts at 0 of 0 bytes; [`Self::expect`] adds to the total.
     pub(crate) fn start(out: Output, what: &'static str) -> Self {
         let target = if out.wants_progress() {
             ProgressDrawTarget::stderr_with_hz(5)
@@ -28,23 +28,23 @@ impl Progress {
         Self(bar)
     }
 
-    /// So many more bytes are to be moved.
+    /// Adds bytes to the total.
     pub(crate) fn expect(&self, bytes: u64) {
         self.0.inc_length(bytes);
     }
 
-    /// So many bytes have moved.
+    /// Adds bytes moved.
     pub(crate) fn moved(&self, bytes: u64) {
         self.0.inc(bytes);
     }
 
-    /// What the SDK tells of bytes that have moved.
+    /// Returns the callback for the SDK.
     pub(crate) fn observer(&self) -> ProgressObserver {
         let bar = self.0.clone();
         Arc::new(move |bytes| bar.inc(bytes))
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub(crate) fn finish(&self) {
         self.0.finish_and_clear();
     }

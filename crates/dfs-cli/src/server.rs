@@ -1,5 +1,4 @@
-//! What the roles have in common: settings, the join secret, where they may listen, the word that
-//! they are ready.
+//! Code shared by the roles: settings, the join secret, listen addresses, readiness.
 
 use std::fs;
 use std::io::Read as _;
@@ -13,10 +12,10 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
-/// Bytes that a join secret has at most.
+/// Maximum length of a join secret in bytes.
 const SECRET_LEN_MAX: u64 = 4_096;
 
-/// Puts flags over the settings file over the defaults.
+/// Merges settings: flags over the settings file over the defaults.
 pub(crate) fn settings<T>(config: Option<&Path>, flags: &impl Serialize) -> Result<T>
 where
     T: Default + Serialize + DeserializeOwned,
@@ -25,7 +24,7 @@ where
     overlay(&below, flags).map_err(|error| Error::usage(with_causes(&error)))
 }
 
-/// Reads the join secret; white space around it is not part of it.
+/// Reads the join secret; surrounding white space is not part of it.
 pub(crate) fn join_secret(file: &Path) -> Result<String> {
     let read = || {
         let mut text = String::new();
@@ -36,19 +35,19 @@ pub(crate) fn join_secret(file: &Path) -> Result<String> {
     if secret.is_empty() {
         let file = file.display();
         return Err(Error::usage(format_args!("the join secret in {file} is empty"))
-            .hint(format_args!("`openssl rand -hex 32 > {file}` makes one")));
+            .hint(format_args!("`openssl rand -hex 32 > {file}` creates one")));
     }
     Ok(secret)
 }
 
-/// Refuses to talk plaintext to the outside unless the user has spelled out that they want it.
+/// Refuses plaintext connections from other machines unless explicitly allowed.
 pub(crate) fn check_exposure(listen: &[&str], is_insecure: bool) -> Result<()> {
     let beyond = listen.iter().find(|address| !is_loopback(address));
     match beyond {
         Some(address) if !is_insecure => Err(Error::usage(format_args!(
-            "{address} can be reached by other machines, and channels are not encrypted"
+            "{address} is reachable from other machines, and channels are not encrypted"
         ))
-        .hint("listen on 127.0.0.1, or spell out --insecure in a network you trust")),
+        .hint("listen on 127.0.0.1, or use --insecure in a trusted network")),
         _ => Ok(()),
     }
 }
@@ -65,23 +64,23 @@ fn is_loopback(address: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a server that listens there can be reached at every address of its machine, which is
-/// no answer to the question where it is.
+/// Returns true if the address is a wildcard: the server is reachable at every address of its
+/// machine, so it is not one to advertise.
 pub(crate) fn is_every_address(address: &str) -> bool {
     host(address).parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
 }
 
-/// What every role does first.
+/// Prepares the process, as the first step of every role.
 pub(crate) fn prepare() -> Result<Shutdown> {
     if let Err(error) = raise_file_limit() {
-        tracing::warn!(%error, "the limit of open files stays low");
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
     Shutdown::on_signals().map_err(|error| {
         Error::new(ErrorCode::Internal, format_args!("cannot wait for signals: {error}"))
     })
 }
 
-/// Tells on stdout where a role listens, in one line that scripts can wait for.
+/// Prints on stdout where a role listens, in one line that scripts can wait for.
 pub(crate) fn say_ready(role: &str, grpc: &str, http: Option<String>) {
     use std::io::Write as _;
     let http = http.unwrap_or_else(|| "-".to_owned());
@@ -95,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_loopback_is_open_without_a_word() {
+    fn only_loopback_is_allowed_without_insecure() {
         for address in ["127.0.0.1:0", "localhost:7070", "[::1]:7070", "127.8.9.1:1", ""] {
             assert!(is_loopback(address), "{address}");
         }
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_has_no_white_space_around_it() {
+    fn white_space_around_a_secret_is_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
         fs::write(&file, " word\n").unwrap();

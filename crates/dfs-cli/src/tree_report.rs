@@ -1,4 +1,4 @@
-//! What `put` and `get` show while and after they copy.
+//! Output of `put` and `get` during and after copying.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use crate::output::Output;
 use crate::printable::printable_path;
 use crate::progress::Progress;
 
-/// Shows progress, and each failure as it happens; the other entries are copied all the same.
+/// Shows progress, and each failure as it happens; the other entries are still copied.
 pub(crate) struct TreeDisplay {
     out: Output,
     started: Instant,
@@ -22,7 +22,7 @@ pub(crate) struct TreeDisplay {
 }
 
 impl TreeDisplay {
-    /// Starts the clock.
+    /// Starts the display and its clock.
     pub(crate) fn start(cx: &Context, what: &'static str) -> Arc<Self> {
         Arc::new(Self {
             out: cx.out,
@@ -32,17 +32,17 @@ impl TreeDisplay {
         })
     }
 
-    /// The line that moves while bytes do.
+    /// Returns the progress line.
     pub(crate) fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// Takes the result of something that was copied apart from a tree.
+    /// Records the result of something copied outside of a tree.
     pub(crate) fn note(&self, result: Result<()>) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).note(result);
     }
 
-    /// Shows what was done, and returns the first failure.
+    /// Prints the summary, and returns the first failure.
     pub(crate) fn finish(
         &self,
         verb: &str,
@@ -78,7 +78,7 @@ impl TreeDisplay {
                 ByteSize(report.bytes),
             ));
             for (count, what) in [
-                (report.hard_links, "hard-linked names became files of their own"),
+                (report.hard_links, "hard-linked names became separate files"),
                 (report.extended_attributes, "entries lost some of their extended attributes"),
                 (report.skipped, "devices, sockets or pipes were skipped"),
                 (failures.count(), "entries failed"),

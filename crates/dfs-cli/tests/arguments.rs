@@ -1,4 +1,4 @@
-//! Wrong arguments and wrong states: what the exit code is, and what the text says.
+//! Wrong arguments and wrong states: exit codes and messages.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use dfs_testkit::process::{Cluster, Settings};
 use crate::support::{binary, cluster, exit_code, noise_file, stderr};
 
 #[test]
-fn mistakes_are_named_with_their_exit_code() {
+fn mistakes_are_reported_with_their_exit_code() {
     let cluster = cluster();
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 10, 1);
@@ -52,7 +52,7 @@ fn mistakes_are_named_with_their_exit_code() {
         (&["get", "/dir", "/tmp"], 4, "-r"),
         (&["undelete", "/never"], 3, "/never"),
         (&["node", "admit"], 2, "required"),
-        (&["node", "admit", "127.0.0.1:9"], 3, "there is no datanode 127.0.0.1:9"),
+        (&["node", "admit", "127.0.0.1:9"], 3, "no datanode 127.0.0.1:9"),
         (&["node", "forget", &nobody], 3, "is not known"),
         (&["node", "maintenance", "--seconds", "86401", "a"], 2, "86400"),
         (&["node", "maintenance", "--end", "--require-safe", "a"], 2, "cannot be used with"),
@@ -67,7 +67,7 @@ fn mistakes_are_named_with_their_exit_code() {
 }
 
 #[test]
-fn every_kind_of_mistake_has_its_code() {
+fn every_kind_of_mistake_has_its_error_code() {
     let cluster = cluster();
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 10, 1);
@@ -81,7 +81,7 @@ fn every_kind_of_mistake_has_its_code() {
         (&["stat", "/nothing"], 3, "NOT_FOUND"),
         (&["put", &local, "/plain/below"], 4, "NOT_A_DIRECTORY"),
         (&["put", "-n", &local, "/plain"], 4, "ALREADY_EXISTS"),
-        // A directory stands where the file would go.
+        // A directory is in the place of the file.
         (&["put", &local, "/dir"], 4, "IS_A_DIRECTORY"),
         (&["rm", "-d", "/dir"], 4, "NOT_EMPTY"),
         (&["mv", "/dir", "/dir/sub/deeper"], 4, "WOULD_CYCLE"),
@@ -101,7 +101,7 @@ fn every_kind_of_mistake_has_its_code() {
 }
 
 #[test]
-fn a_missing_coordinator_is_named() {
+fn unreachable_coordinator_is_reported() {
     let dfs = |coordinator: &str| {
         std::process::Command::new(crate::support::binary())
             .args(["stat", "/x", "--timeout", "1", "--coordinator", coordinator])
@@ -116,7 +116,7 @@ fn a_missing_coordinator_is_named() {
 }
 
 #[test]
-fn a_port_that_speaks_something_else_is_named() {
+fn port_of_another_service_is_reported() {
     let cluster = cluster();
     let url = format!("http://{}", cluster.coordinator.http_address());
     let output = cluster.dfs(["stat", "/", "--timeout", "2", "--coordinator", &url]);
@@ -125,7 +125,7 @@ fn a_port_that_speaks_something_else_is_named() {
 }
 
 #[test]
-fn too_few_datanodes_are_counted() {
+fn too_few_datanodes_are_reported_with_their_number() {
     let mut cluster = cluster();
     for node in &mut cluster.datanodes[1..] {
         node.kill();
@@ -138,11 +138,11 @@ fn too_few_datanodes_are_counted() {
     assert!(said.contains("1 datanodes can take a chunk, 2 are needed (3 known"), "{said}");
     assert!(said.contains("`dfs status`"), "{said}");
     let output = cluster.dfs(["stat", "/file"]);
-    assert_eq!(exit_code(&output), 3, "a refused file is not there");
+    assert_eq!(exit_code(&output), 3, "a refused file does not exist");
 }
 
 #[test]
-fn a_cluster_without_datanodes_says_so() {
+fn cluster_without_datanodes_is_reported() {
     let cluster = Cluster::start(binary(), Settings { datanodes: 0, ..Settings::default() });
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 10, 1);
@@ -152,7 +152,7 @@ fn a_cluster_without_datanodes_says_so() {
 }
 
 #[test]
-fn the_folder_of_a_disk_may_be_named_without_a_path() {
+fn disk_folder_may_be_a_bare_name() {
     let cluster = cluster();
     let mut node = cluster
         .command(["datanode", "--data-dir", "disk", "--join-secret-file", "join-secret"])
@@ -166,5 +166,5 @@ fn the_folder_of_a_disk_may_be_named_without_a_path() {
     BufReader::new(node.stdout.take().unwrap()).read_line(&mut line).unwrap();
     node.kill().unwrap();
     node.wait().unwrap();
-    assert!(line.starts_with("ready datanode"), "it said {line:?}");
+    assert!(line.starts_with("ready datanode"), "printed {line:?}");
 }

@@ -1,16 +1,16 @@
-//! What each command writes, for people and for programs.
+//! Output of each command, for people and for programs.
 
 use serde_json::Value;
 
 use crate::support::{binary, cluster, exit_code, noise_file, stderr};
 
-/// The documents of an output, one a line.
+/// Parses the documents of an output, one per line.
 fn documents(stdout: &str) -> Vec<Value> {
-    stdout.lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect()
+    stdout.lines().map(|line| serde_json::from_str(line).expect("one document per line")).collect()
 }
 
 #[test]
-fn every_command_says_as_json_what_it_did() {
+fn every_command_reports_its_result_as_json() {
     let cluster = cluster();
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 100_000, 1);
@@ -34,7 +34,7 @@ fn every_command_says_as_json_what_it_did() {
     for (args, pointer, wanted) in table {
         let output = cluster.dfs(args.iter().copied().chain(["--json"]));
         assert_eq!(exit_code(&output), 0, "{args:?}: {}", stderr(&output));
-        assert_eq!(stderr(&output), "", "{args:?} talks, although a program listens");
+        assert_eq!(stderr(&output), "", "{args:?} prints messages despite --json");
         let found = documents(&String::from_utf8(output.stdout).unwrap());
         assert_eq!(found[0].pointer(pointer), Some(wanted), "{args:?}: {}", found[0]);
     }
@@ -54,7 +54,7 @@ fn every_command_says_as_json_what_it_did() {
 }
 
 #[test]
-fn workers_are_listed_paused_and_paced() {
+fn workers_are_listed_paused_and_rate_limited() {
     let cluster = cluster();
     let table: &[(&[&str], &str, Value)] = &[
         (&["pause", "repair", "--for", "2h"], "/name", "repair".into()),
@@ -76,7 +76,7 @@ fn workers_are_listed_paused_and_paced() {
 }
 
 #[test]
-fn every_failure_is_told_as_it_happens() {
+fn each_failure_is_reported_as_it_happens() {
     let cluster = cluster();
     let output = cluster.dfs(["rm", "--json", "/one", "/two"]);
     assert_eq!(exit_code(&output), 3);
@@ -95,7 +95,7 @@ fn every_failure_is_told_as_it_happens() {
 }
 
 #[test]
-fn people_get_tables_and_trees() {
+fn output_for_people_has_tables_and_trees() {
     let cluster = cluster();
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 1_500_000, 1);
@@ -140,7 +140,7 @@ fn people_get_tables_and_trees() {
 }
 
 #[test]
-fn the_bench_measures_everything_and_leaves_nothing() {
+fn bench_measures_everything_and_cleans_up() {
     let cluster = cluster();
     let args = ["bench", "--files", "20", "--stream-size", "1MiB", "--clients", "4", "--json"];
     let found = documents(&cluster.dfs_ok(args));
@@ -157,7 +157,7 @@ fn the_bench_measures_everything_and_leaves_nothing() {
 }
 
 #[test]
-fn a_coordinator_that_is_down_is_passed_over() {
+fn coordinator_that_is_down_is_skipped() {
     let cluster = cluster();
     let several = format!("http://127.0.0.1:9,{}", cluster.coordinator_url());
     let stat = std::process::Command::new(binary())

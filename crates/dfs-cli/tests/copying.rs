@@ -1,5 +1,5 @@
-//! What `put` and `get` do with sources and destinations of every kind, what they report, and
-//! what is left of them when they are interrupted.
+//! `put` and `get` with sources and destinations of every kind: content, summaries, and leftovers
+//! after an interrupt.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -13,14 +13,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{cluster, exit_code, noise, noise_file, stderr};
 
-/// Longer than anything here takes, on a busy machine.
+/// Longer than any step takes, even on a busy machine.
 const WITHIN: Duration = Duration::from_mins(1);
 
 fn pipe(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
 }
 
-/// The summary of a command with `--json`.
+/// Parses the summary of a command with `--json`.
 fn summary(stdout: &[u8]) -> serde_json::Value {
     serde_json::from_slice(stdout).expect("one document")
 }
@@ -29,13 +29,13 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-/// The exit code of a command that was signalled, and what it said.
+/// Returns the exit code and stderr of a command that was signalled.
 fn ended(child: Child) -> (i32, String) {
     let output = child.wait_with_output().unwrap();
     (exit_code(&output), stderr(&output))
 }
 
-/// Replicas on all disks, as the datanodes report them.
+/// Returns the number of replicas on all disks, as reported by the datanodes.
 fn replicas(cluster: &Cluster) -> u64 {
     let status = cluster.status().unwrap_or_default();
     let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
@@ -44,7 +44,7 @@ fn replicas(cluster: &Cluster) -> u64 {
 }
 
 #[test]
-fn named_source_is_copied_whatever_it_is() {
+fn named_source_of_any_kind_is_copied() {
     let cluster = cluster();
     let from = cluster.folder().join("pipe");
     pipe(&from);
@@ -73,7 +73,7 @@ fn named_source_is_copied_whatever_it_is() {
 }
 
 #[test]
-fn named_destination_that_is_no_regular_file_is_written_to() {
+fn named_special_destination_is_written_to() {
     let cluster = cluster();
     let folder = cluster.folder();
     let local = folder.join("file");
@@ -103,7 +103,7 @@ fn named_destination_that_is_no_regular_file_is_written_to() {
 }
 
 #[test]
-fn summary_counts_what_was_done() {
+fn summary_counts_completed_entries() {
     let cluster = cluster();
     let tree = cluster.folder().join("t");
     fs::create_dir(&tree).unwrap();
@@ -115,7 +115,7 @@ fn summary_counts_what_was_done() {
     assert_eq!(exit_code(&put), 4);
     let done = summary(&put.stdout);
     assert_eq!((done["files"].as_u64(), done["failed"].as_u64()), (Some(1), Some(1)), "{done}");
-    // A directory stands where a file is to go.
+    // A directory is in the place of a file.
     let back = cluster.folder().join("back");
     fs::create_dir_all(back.join("t/a")).unwrap();
     let get = ["get".as_ref(), "-r".as_ref(), "--json".as_ref(), "/x/t".as_ref()];
@@ -127,7 +127,7 @@ fn summary_counts_what_was_done() {
 }
 
 #[test]
-fn interrupted_get_leaves_no_temporary_file_and_the_next_one_finds_those_of_killed_ones() {
+fn interrupted_get_leaves_no_temporary_file_and_the_next_reuses_those_of_killed_ones() {
     let cluster = cluster();
     let folder = cluster.folder();
     let (local, back) = (folder.join("file"), folder.join("back"));

@@ -1,4 +1,4 @@
-//! What users do, with the metadata in etcd, through one coordinator and through three.
+//! User workloads with the metadata in etcd, through one coordinator and through three.
 
 use std::fs;
 use std::path::Path;
@@ -13,23 +13,23 @@ use dfs_testkit::process::{Cluster, Metadata, Settings, wait_until};
 use crate::kills::{moment, repeats};
 use crate::support::{assert_same_tree, binary, exit_code, noise, noise_file, stderr};
 
-/// Files that are put while a coordinator is killed.
+/// Files put while a coordinator is killed.
 const PUTS: u64 = 50;
-/// Times a coordinator is killed while clients repeat their calls.
+/// Number of kills of a coordinator while clients repeat their calls.
 const KILLS: u64 = 4;
 /// Clients that repeat their calls.
 const CLIENTS: u8 = 4;
-/// How long puts may take once the coordinators are back.
+/// Time limit for the puts once the coordinators are back.
 const PUTS_WITHIN: Duration = Duration::from_mins(1);
 
-/// A cluster, and the etcd that it stands on. It goes before that.
+/// A cluster on an etcd, which outlives it.
 struct OnEtcd {
     cluster: Cluster,
     _etcd: test_server::Cluster,
 }
 
 impl OnEtcd {
-    /// So many coordinators on as many members.
+    /// Starts `coordinators` coordinators on as many members.
     async fn start(coordinators: usize) -> Self {
         let etcd = test_server::Cluster::start(coordinators).await;
         let metadata = Metadata::Url(format!("etcd://{}/test", etcd.authority()));
@@ -39,7 +39,7 @@ impl OnEtcd {
 }
 
 /// Puts, gets, lists, moves and removes a small tree.
-fn a_tree_goes_there_and_back(cluster: &Cluster) {
+fn check_tree_round_trip(cluster: &Cluster) {
     let at = |name: &str| cluster.folder().join(name);
     let text = |path: &Path| path.display().to_string();
     fs::create_dir_all(at("tree/deep/er")).unwrap();
@@ -54,14 +54,14 @@ fn a_tree_goes_there_and_back(cluster: &Cluster) {
     cluster.dfs_ok(["mv", "/deep", "/tree/deep"]);
     cluster.dfs_ok(["get", "-r", "/tree", &text(&at("back"))]);
     assert_same_tree(&at("tree"), &at("back"));
-    assert_eq!(exit_code(&cluster.dfs(["rm", "/tree"])), 4, "it is not empty");
+    assert_eq!(exit_code(&cluster.dfs(["rm", "/tree"])), 4, "not empty");
     cluster.dfs_ok(["rm", "-r", "/tree"]);
-    assert_eq!(exit_code(&cluster.dfs(["stat", "/tree"])), 3, "it is gone");
+    assert_eq!(exit_code(&cluster.dfs(["stat", "/tree"])), 3, "gone");
 }
 
-/// Kills the first coordinator while files are put. It comes back before the last put where it is
-/// the only one.
-fn puts_outlive_a_coordinator(cluster: &mut Cluster) {
+/// Kills the first coordinator while files are put. If it is the only one, it comes back before the
+/// last put.
+fn check_puts_survive_a_coordinator(cluster: &mut Cluster) {
     let folder = cluster.folder().to_owned();
     let content = |n: u64| noise(1_000 + n as usize * 37, n);
     for n in 0..PUTS {
@@ -104,9 +104,9 @@ fn puts_outlive_a_coordinator(cluster: &mut Cluster) {
     cluster.dfs_ok(["rm", "-r", "/puts"]);
 }
 
-/// Kills coordinators, one after the other, while clients call each call again, also once it was
-/// answered and through another coordinator.
-async fn repeats_outlive_coordinators(cluster: &mut Cluster) {
+/// Kills one coordinator after the other while clients repeat each call, even after a reply and
+/// through another coordinator.
+async fn check_repeats_survive_coordinators(cluster: &mut Cluster) {
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (1..=CLIENTS)
         .map(|client| tokio::spawn(repeats(cluster.coordinator_urls(), client, stop.clone())))
@@ -128,21 +128,21 @@ async fn repeats_outlive_coordinators(cluster: &mut Cluster) {
     wanted.sort();
     let listed = cluster.dfs_ok(["ls", "/"]);
     assert!(!wanted.is_empty());
-    assert!(listed.lines().eq(wanted.iter().map(String::as_str)), "{wanted:?} and not {listed}");
+    assert!(listed.lines().eq(wanted.iter().map(String::as_str)), "want {wanted:?}, got {listed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_coordinator_on_one_member() {
+async fn one_coordinator_on_one_member_survives_kills() {
     let mut system = OnEtcd::start(1).await;
-    a_tree_goes_there_and_back(&system.cluster);
-    puts_outlive_a_coordinator(&mut system.cluster);
-    repeats_outlive_coordinators(&mut system.cluster).await;
+    check_tree_round_trip(&system.cluster);
+    check_puts_survive_a_coordinator(&mut system.cluster);
+    check_repeats_survive_coordinators(&mut system.cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn three_coordinators_on_three_members() {
+async fn three_coordinators_on_three_members_survive_kills() {
     let mut system = OnEtcd::start(3).await;
-    a_tree_goes_there_and_back(&system.cluster);
-    puts_outlive_a_coordinator(&mut system.cluster);
-    repeats_outlive_coordinators(&mut system.cluster).await;
+    check_tree_round_trip(&system.cluster);
+    check_puts_survive_a_coordinator(&mut system.cluster);
+    check_repeats_survive_coordinators(&mut system.cluster).await;
 }

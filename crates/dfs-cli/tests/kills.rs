@@ -1,4 +1,4 @@
-//! Processes killed at seeded moments; `DFS_KILLS=4` makes fewer of them for a quick look.
+//! Processes killed at seeded moments; `DFS_KILLS=4` runs fewer of them.
 
 use std::fs;
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use crate::support::{binary, cluster, exit_code, noise, noise_file, stderr};
 
 const MIB: usize = 1 << 20;
 
-/// How often a kill is tried in one test run; `DFS_KILLS` sets it.
+/// Returns the number of kills per test; `DFS_KILLS` sets it.
 fn kills() -> u64 {
     std::env::var("DFS_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20)
 }
 
-/// The moment of a kill: after so much of the time a whole run takes.
+/// Returns the moment of a kill, as a part of the time that a whole run takes.
 pub(crate) fn moment(seed: u64, whole: Duration) -> Duration {
     let part = u64::from_le_bytes(noise(8, seed)[..8].try_into().unwrap()) % 1_000;
     whole.mul_f64(part as f64 / 1_000.0)
 }
 
-/// Every chunk of a file has so many replicas that verify from end to end.
+/// Asserts that every chunk of a file has at least this many verified replicas.
 fn assert_replicas(cluster: &Cluster, path: &str, at_least: u64) {
-    // It ends with 1 when a replica cannot be looked at, as one of a killed node.
+    // Exits with 1 when a replica cannot be checked, such as one on a killed node.
     let output = cluster.dfs(["explain", "--verify", "--json", path]);
     let explained: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     for chunk in explained["chunks"].as_array().unwrap() {
@@ -46,7 +46,7 @@ fn timed_put(cluster: &Cluster, local: &str) -> Duration {
 }
 
 #[test]
-fn a_put_rides_over_a_killed_datanode() {
+fn put_survives_a_killed_datanode() {
     let mut cluster = cluster();
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 150 * MIB, 1);
@@ -69,7 +69,7 @@ fn a_put_rides_over_a_killed_datanode() {
 }
 
 #[test]
-fn a_get_rides_over_a_killed_datanode() {
+fn get_survives_a_killed_datanode() {
     let mut cluster = cluster();
     let local = cluster.folder().join("file").display().to_string();
     let back = cluster.folder().join("back");
@@ -93,7 +93,7 @@ fn a_get_rides_over_a_killed_datanode() {
 }
 
 #[test]
-fn replicas_of_a_lost_node_are_made_again() {
+fn replicas_of_a_lost_node_are_rereplicated() {
     let mut cluster = Cluster::start(binary(), Settings { datanodes: 4, ..Settings::default() });
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 20 * MIB, 1);
@@ -108,7 +108,7 @@ fn replicas_of_a_lost_node_are_made_again() {
             nodes.iter().any(|node| node["state"] == "lost")
         })
     };
-    assert!(wait_until(Duration::from_secs(30), || gone(&cluster)), "nobody is lost");
+    assert!(wait_until(Duration::from_secs(30), || gone(&cluster)), "no node is lost");
     cluster.wait_for_full_replication(Duration::from_mins(1));
     for n in 0..8 {
         assert_replicas(&cluster, &format!("/file-{n}"), 3);
@@ -159,16 +159,16 @@ fn acknowledged_files_survive_a_killed_coordinator() {
     }
 }
 
-/// One client's calls, each repeated under its slot until there is an answer, and once more after,
-/// of some coordinator each time. Ends with the names that must be there.
+/// Makes the calls of one client, repeating each under its slot until it gets a reply, and once
+/// more, at any coordinator. Returns the names that must exist.
 pub(crate) async fn repeats(urls: Vec<String>, client: u8, stop: Arc<AtomicBool>) -> Vec<String> {
-    // Ids of clients begin with the time at which they were made: older ones are refused.
+    // Client ids start with their creation time: old ones are refused.
     let id = ClientId::new(SystemClock.now(), &OsRandom).to_wire();
     let slot = |sequence| v1::Slot { client_id: id.clone(), slot: 0, sequence };
     let mut sequence = 0;
     let mut number = 0;
     let mut there = Vec::new();
-    // On a slow machine, too, each leaves something behind.
+    // At least one each, even on a slow machine.
     while !stop.load(Ordering::Relaxed) || there.is_empty() {
         let (made, moved) = (format!("/{client}-{number}"), format!("/{client}-{number}-moved"));
         sequence += 1;
@@ -215,8 +215,8 @@ pub(crate) async fn repeats(urls: Vec<String>, client: u8, stop: Arc<AtomicBool>
     there
 }
 
-/// Calls until there is an answer of a coordinator, which must be a success, then once more: the
-/// answer must be the same.
+/// Repeats a call until a coordinator replies, which must be a success, then calls once more: the
+/// reply must be the same.
 async fn answered_twice<T, R>(urls: &[String], call: impl Fn(CoordinatorClient<ClientChannel>) -> R)
 where
     T: PartialEq + std::fmt::Debug,
@@ -226,7 +226,7 @@ where
     let mut urls = urls.iter().cycle();
     let mut answer = async || loop {
         let channels = Channels::new(Arc::new(TcpNetwork), Security::default());
-        let url = urls.next().expect("there is a coordinator");
+        let url = urls.next().expect("a coordinator exists");
         match call(CoordinatorClient::new(channels.control(url).unwrap())).await {
             Ok(answer) => return answer.into_inner(),
             Err(status) => {
@@ -238,11 +238,11 @@ where
         }
     };
     let first = answer().await;
-    assert_eq!(first, answer().await, "a repeat got another answer");
+    assert_eq!(first, answer().await, "a repeat got another reply");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_in_flight_take_place_once_across_a_killed_coordinator() {
+async fn calls_in_flight_take_effect_once_across_a_coordinator_kill() {
     let mut cluster = cluster();
     let stop = Arc::new(AtomicBool::new(false));
     let clients: Vec<_> = (1..=8)
@@ -263,5 +263,5 @@ async fn calls_in_flight_take_place_once_across_a_killed_coordinator() {
     wanted.sort();
     let listed = cluster.dfs_ok(["ls", "/"]);
     assert!(!wanted.is_empty());
-    assert!(listed.lines().eq(wanted.iter().map(String::as_str)), "{wanted:?} and not {listed}");
+    assert!(listed.lines().eq(wanted.iter().map(String::as_str)), "want {wanted:?}, got {listed}");
 }

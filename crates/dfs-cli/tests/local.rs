@@ -1,4 +1,4 @@
-//! `dfs local`: a file system that stays, and the tour.
+//! `dfs local`: a permanent file system, and the tour.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{binary, exit_code, noise, noise_file, stderr};
 
-/// A `dfs local` that runs, and where it is reached.
+/// A running `dfs local` and its address.
 struct Local {
     child: Child,
     url: String,
@@ -28,7 +28,7 @@ impl Local {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.split_whitespace().nth(3).expect("a line that says where it listens");
+        let address = line.split_whitespace().nth(3).expect("a line with its address");
         Self { url: format!("http://{address}"), child }
     }
 
@@ -43,7 +43,7 @@ impl Local {
             code = self.child.try_wait().unwrap();
             code.is_some()
         });
-        assert!(has_ended, "it does not end");
+        assert!(has_ended, "still running");
         code.and_then(|status| status.code())
     }
 }
@@ -63,7 +63,7 @@ fn local(folder: &Path) -> Command {
 }
 
 #[test]
-fn a_folder_is_used_again_and_by_one_process_alone() {
+fn folder_is_reusable_but_used_by_one_process_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let file = folder.path().join("file");
@@ -73,7 +73,7 @@ fn a_folder_is_used_again_and_by_one_process_alone() {
     assert!(put.status.success(), "{}", stderr(&put));
     let second = local(&data).output().unwrap();
     assert_eq!(exit_code(&second), 5, "{}", stderr(&second));
-    assert!(stderr(&second).contains("another `dfs local` runs in"), "{}", stderr(&second));
+    assert!(stderr(&second).contains("another `dfs local` is running in"), "{}", stderr(&second));
     assert_eq!(first.terminate(), Some(0));
     let again = Local::start(&data);
     let back = again.dfs(&["cat", "/kept"]);
@@ -85,7 +85,7 @@ fn a_folder_is_used_again_and_by_one_process_alone() {
 
 /// F13 and F14.
 #[test]
-fn a_local_file_system_stores_with_any_number_of_datanodes_and_counts_its_disk_once() {
+fn f13_f14_local_stores_with_any_number_of_datanodes_and_counts_its_disk_once() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let file = folder.path().join("file");
@@ -119,7 +119,7 @@ fn a_local_file_system_stores_with_any_number_of_datanodes_and_counts_its_disk_o
         let status = status(&local);
         assert_eq!(status["replication_factor"], factor);
         assert_eq!(status["min_write_replicas"], min);
-        // The disk of this machine may fill or empty a little meanwhile.
+        // The disk of this machine may fill up or empty slightly meanwhile.
         let capacity = capacity(&local);
         let first = *before.get_or_insert(capacity);
         assert!(capacity < first + first / 4, "{number} datanodes: {capacity}, one had {first}");
@@ -131,7 +131,7 @@ fn a_local_file_system_stores_with_any_number_of_datanodes_and_counts_its_disk_o
 }
 
 #[test]
-fn an_address_that_nobody_can_be_told_is_refused() {
+fn wildcard_listen_address_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = Command::new(binary());
     command.args(["local", "--insecure", "--listen", "0.0.0.0:0", "--data-dir"]);
@@ -143,7 +143,7 @@ fn an_address_that_nobody_can_be_told_is_refused() {
 fn tour(files: Option<&Path>) {
     let mut command = Command::new(binary());
     command.args(["local", "--demo"]).args(files).stdin(Stdio::null());
-    // What is set for other commands is of no account here.
+    // Settings for other commands have no effect here.
     command.env("DFS_LISTEN", "127.0.0.1:1").env("DFS_DATA_DIR", "/nowhere/at/all");
     let output = command.output().unwrap();
     assert_eq!(exit_code(&output), 0, "{}", stderr(&output));
@@ -151,20 +151,20 @@ fn tour(files: Option<&Path>) {
         let title = format!("\n{step}. ");
         assert!(step == 1 || stderr(&output).contains(&title), "step {step} is missing");
     }
-    assert!(stderr(&output).contains("every byte was what it was"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("every byte came back intact"), "{}", stderr(&output));
 }
 
 #[test]
-fn the_tour_ends_well_with_generated_files() {
+fn tour_succeeds_with_generated_files() {
     tour(None);
 }
 
 #[test]
-fn the_tour_ends_well_with_files_of_ones_own() {
+fn tour_succeeds_with_own_files() {
     let folder = tempfile::tempdir().unwrap();
     let tree = folder.path().join("tree");
     fs::create_dir(&tree).unwrap();
-    fs::create_dir(tree.join("nothing but this")).unwrap();
+    fs::create_dir(tree.join("empty folder")).unwrap();
     tour(Some(&tree));
     noise_file(&tree.join(std::ffi::OsStr::from_bytes(b"\xff largest")), 100_000, 1);
     tour(Some(&tree));
@@ -172,7 +172,7 @@ fn the_tour_ends_well_with_files_of_ones_own() {
 }
 
 #[test]
-fn several_coordinators_need_metadata_that_they_share() {
+fn several_coordinators_require_shared_metadata() {
     let folder = tempfile::tempdir().unwrap();
     let refused = local(folder.path()).args(["--coordinators", "3"]).output().unwrap();
     assert_eq!(exit_code(&refused), 2, "{}", stderr(&refused));
@@ -180,7 +180,7 @@ fn several_coordinators_need_metadata_that_they_share() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_coordinators_share_an_etcd_and_each_answers() {
+async fn several_coordinators_share_an_etcd() {
     let etcd = test_server::Cluster::start(1).await;
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

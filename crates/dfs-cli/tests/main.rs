@@ -1,4 +1,4 @@
-//! `dfs` as its users run it: real processes on loopback.
+//! `dfs` as users run it: real processes on loopback.
 
 #[cfg(test)]
 mod arguments;

@@ -1,4 +1,4 @@
-//! Stores that are copied and checked, and clusters that run on them afterwards.
+//! Stores that are migrated and checked, and clusters that run on them afterwards.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn json(output: &Output) -> Value {
 }
 
 #[test]
-fn a_cluster_goes_on_with_a_copy_of_its_metadata_and_refuses_the_original() {
+fn cluster_continues_on_migrated_metadata_and_refuses_the_original() {
     let mut cluster = cluster_on_redb();
     let at = |name: &str| cluster.folder().join(name);
     let (live, copy, original) = (at("metadata"), at("copy"), at("original"));
@@ -64,7 +64,7 @@ fn a_cluster_goes_on_with_a_copy_of_its_metadata_and_refuses_the_original() {
     assert!(cluster.dfs(["cat", "/d/file"]).stdout == noise(300_000, 1));
     cluster.dfs_ok(["put", &local, "/d/new"]);
 
-    // Now the original may give no orders any more.
+    // Now orders of the original are refused.
     assert_eq!(cluster.coordinator.terminate(Duration::from_secs(40)), Some(0));
     fs::rename(&live, &copy).unwrap();
     fs::rename(&original, &live).unwrap();
@@ -78,12 +78,12 @@ fn a_cluster_goes_on_with_a_copy_of_its_metadata_and_refuses_the_original() {
 }
 
 #[test]
-fn a_check_says_what_is_wrong_and_exits_with_one() {
+fn check_reports_problems_and_exits_with_one() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("metadata");
     let none = metadata(["check", &url(&store)]);
     assert_eq!(exit_code(&none), 3, "{}", stderr(&none));
-    assert!(!store.exists(), "a check makes nothing");
+    assert!(!store.exists(), "a check creates nothing");
     let none =
         metadata(["migrate", "--from", &url(&store), "--to", &url(&folder.path().join("to"))]);
     assert_eq!(exit_code(&none), 3, "{}", stderr(&none));
@@ -92,7 +92,7 @@ fn a_check_says_what_is_wrong_and_exits_with_one() {
     assert!(Command::new(binary()).args(init).output().unwrap().status.success());
     let clean = metadata(["check", &url(&store)]);
     assert_eq!(exit_code(&clean), 0, "{}", stderr(&clean));
-    assert!(String::from_utf8_lossy(&clean.stdout).contains("nothing is wrong"));
+    assert!(String::from_utf8_lossy(&clean.stdout).contains("no problems"));
 
     damage(&store);
     let damaged = metadata(["check", &url(&store)]);

@@ -1,8 +1,7 @@
-//! The power of all machines is cut: what only lies in the page cache is gone, unlike after a kill.
+//! Power loss of all machines: unlike after a kill, the content of the page cache is gone.
 //!
-//! Each disk is an XFS image on a loop device. Shutting XFS down drops all that was not synced,
-//! data and names; mounted again, it holds what a disk would hold after the plug was pulled. That
-//! needs root.
+//! Each disk is an XFS image on a loop device. Shutting XFS down drops all data and names that were
+//! not synced; mounted again, it has the content of a disk after a power cut. Requires root.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,9 +17,9 @@ use dfs_types::ErrorCode;
 use crate::semantics::{client, put, read, verified_replicas};
 use crate::support::{binary, noise};
 
-/// Bytes of a disk. Its image is sparse.
+/// Size of a disk in bytes. Its image is sparse.
 const DISK: u64 = 2 << 30;
-/// One chunk of each layout of the store.
+/// Length of a file for each chunk layout of the store.
 const SMALL: usize = 3_000;
 const LARGE: usize = (3 << 20) + 5;
 
@@ -44,14 +43,14 @@ impl Disk {
 
     fn several(count: usize) -> Option<Vec<Self>> {
         let disks = (0..count).map(|_| Self::new()).collect();
-        or_say_so(disks, "no power was cut, as root alone can")
+        or_skip(disks, "power cuts, which require root")
     }
 
     fn image(&self) -> PathBuf {
         self.folder.path().join("image")
     }
 
-    /// Where it is mounted.
+    /// Returns its mount point.
     fn root(&self) -> PathBuf {
         self.folder.path().join("mount")
     }
@@ -66,7 +65,7 @@ impl Disk {
         run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(self.root())).unwrap();
     }
 
-    /// Nobody may use it any more.
+    /// Mounts the disk again, after all its users have stopped.
     fn restore_power(&self) {
         run(Command::new("umount").arg(self.root())).unwrap();
         self.mount().unwrap();
@@ -75,7 +74,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // The loop device goes with the mount.
+        // Unmounting frees the loop device.
         let root = self.root();
         if run(Command::new("umount").arg(&root)).is_err() && is_mounted(&root) {
             drop(run(Command::new("umount").arg("--lazy").arg(&root)));
@@ -83,9 +82,9 @@ impl Drop for Disk {
     }
 }
 
-/// What a test stands on. Where it cannot be had, says so past the capture of output, and fails
+/// Returns a prerequisite of a test. Without it, prints so past the capture of output, and fails
 /// where tests must be complete.
-fn or_say_so<T>(wanted: Result<T, String>, what: &str) -> Option<T> {
+fn or_skip<T>(wanted: Result<T, String>, what: &str) -> Option<T> {
     let why = match wanted {
         Ok(had) => return Some(had),
         Err(why) => format!("NOT TESTED: {what}: {why}"),
@@ -105,7 +104,7 @@ fn run(command: &mut Command) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(format!("{command:?}: {}", said.trim())) }
 }
 
-/// A cluster with a disk for each machine. It goes before its disks.
+/// A cluster with one disk per machine. Dropped before its disks.
 struct Machines {
     cluster: Cluster,
     disks: Vec<Disk>,
@@ -122,7 +121,7 @@ impl Machines {
         Some(Self { cluster: Cluster::start(binary(), settings), disks })
     }
 
-    /// All machines lose their power, and get it back.
+    /// Cuts the power of all machines, and restores it.
     fn cut_power(&mut self) {
         let (cluster, disks) = (&mut self.cluster, &self.disks);
         std::thread::scope(|scope| {
@@ -146,12 +145,12 @@ impl Machines {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_put_acknowledged_survives_a_power_cut() {
+async fn acknowledged_puts_survive_a_power_cut() {
     let Some(mut machines) = Machines::start() else { return };
     let client = client(&machines.cluster);
     let mut files = Vec::new();
-    // What comes last has nothing after it whose sync could have helped it to the disk: the bytes
-    // of a small chunk, and the name of a large one.
+    // No later sync may help the last file to reach the disk: the bytes of a small chunk, and the
+    // name of a large one.
     for last in [SMALL, LARGE] {
         for length in [1, SMALL, 70_000, LARGE, 20 << 20, last] {
             let (at, bytes) = (format!("/{}", files.len()), noise(length, files.len() as u64));
@@ -166,7 +165,7 @@ async fn what_a_put_acknowledged_survives_a_power_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_power_cut_among_puts_leaves_whole_files_or_none() {
+async fn power_cut_during_puts_leaves_complete_files_or_none() {
     const WORKERS: usize = 6;
     const FILES: usize = 20;
     let Some(mut machines) = Machines::start() else { return };
@@ -206,10 +205,10 @@ async fn a_power_cut_among_puts_leaves_whole_files_or_none() {
     }
 }
 
-/// XFS writes the name of a file with the next sync of its content, so that only a look at the
-/// system calls tells that the folder is synced, as other file systems want it.
+/// XFS writes the name of a file with the next sync of its content, so that only the system calls
+/// show that the folder is synced, as other file systems require.
 #[test]
-fn each_name_of_a_new_store_is_synced_in_its_folder() {
+fn names_in_a_new_store_are_synced_in_their_folder() {
     let folder = tempfile::tempdir().unwrap();
     let top = folder.path().canonicalize().unwrap();
     let log = top.join("calls");
@@ -220,12 +219,12 @@ fn each_name_of_a_new_store_is_synced_in_its_folder() {
         .arg(binary())
         .args(["coordinator", "init", "--metadata"])
         .arg(format!("redb://{}", top.join("deep/metadata").display())));
-    let Some(()) = or_say_so(traced, "no system call was looked at") else { return };
+    let Some(()) = or_skip(traced, "tracing of system calls") else { return };
     let log = std::fs::read_to_string(log).unwrap();
     let calls: Vec<_> = log.lines().filter(|line| line.ends_with("= 0")).collect();
     let mut names = Vec::new();
     for (at, call) in calls.iter().enumerate() {
-        // The last path of a call is the name that is there afterwards.
+        // The last path of a call is the name that exists afterwards.
         let name = call.split('"').skip(1).step_by(2).last().map(Path::new);
         let Some(name) = name.filter(|name| name.starts_with(&top)) else { continue };
         let synced = format!("<{}>", name.parent().unwrap().display());
@@ -237,7 +236,7 @@ fn each_name_of_a_new_store_is_synced_in_its_folder() {
 }
 
 #[test]
-fn a_store_that_was_made_survives_a_power_cut() {
+fn new_store_survives_a_power_cut() {
     let Some(disks) = Disk::several(1) else { return };
     let metadata = format!("redb://{}", disks[0].root().join("deep/metadata").display());
     let init = || {

@@ -1,4 +1,4 @@
-//! Real servers, used from where the datanodes cannot be connected to.
+//! Real servers, used from where the datanodes are unreachable.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use dfs_types::ErrorCode;
 use crate::semantics::{client, put, read};
 use crate::support::{binary, cluster, noise};
 
-/// One port is forwarded, and no other is reached.
+/// A network in which one port is forwarded, and no other is reachable.
 struct OnePort(String);
 
 #[tonic::async_trait]
@@ -36,7 +36,7 @@ fn outside(cluster: &Cluster) -> ClientBuilder {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_go_and_come_through_the_port_of_the_coordinator() {
+async fn files_are_relayed_through_the_port_of_the_coordinator() {
     let cluster = cluster();
     let client = outside(&cluster).connect_lazy().unwrap();
     // Several chunks, and less than one block.
@@ -59,7 +59,7 @@ async fn files_go_and_come_through_the_port_of_the_coordinator() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_that_is_turned_off_it_is_said_what_to_do() {
+async fn disabled_relay_is_reported_with_advice() {
     let mut settings = Settings::default();
     settings.coordinator.push_str("relay_streams: 0\n");
     let cluster = Cluster::start(binary(), settings);

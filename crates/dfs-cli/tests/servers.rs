@@ -9,11 +9,11 @@ use dfs_testkit::process::{Settings, wait_until};
 use crate::support::{binary, cluster, exit_code, noise, noise_file, stderr};
 
 const MIB: usize = 1 << 20;
-/// What dfs does, without what the libraries below it do.
+/// Logs of dfs without those of its dependencies.
 const LOG: &str = "info,dfs_client=debug,dfs_transport=debug,dfs_datanode=debug";
 
 #[test]
-fn a_setting_that_is_unknown_is_named_and_refused() {
+fn unknown_setting_is_named_and_refused() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.yaml");
     fs::write(&config, "listen: 127.0.0.1:0\nbogus: 1\n").unwrap();
@@ -26,7 +26,7 @@ fn a_setting_that_is_unknown_is_named_and_refused() {
 }
 
 #[test]
-fn every_server_tells_how_it_is() {
+fn every_server_reports_its_health() {
     let cluster = cluster();
     for server in cluster.datanodes.iter().chain([&cluster.coordinator]) {
         assert_eq!(server.http_get("/healthz").0, 200);
@@ -39,7 +39,7 @@ fn every_server_tells_how_it_is() {
 }
 
 #[test]
-fn a_datanode_that_is_told_to_stop_ends_in_time_and_a_put_goes_on() {
+fn terminated_datanode_exits_in_time_and_a_put_continues() {
     let mut cluster = cluster();
     let local = cluster.folder().join("file").display().to_string();
     noise_file(local.as_ref(), 100 * MIB, 1);
@@ -48,7 +48,7 @@ fn a_datanode_that_is_told_to_stop_ends_in_time_and_a_put_goes_on() {
         let disk = cluster.disk(0);
         walk(&disk) > 4 << 20
     };
-    assert!(wait_until(Duration::from_secs(30), || has_begun(&cluster)), "nothing arrives");
+    assert!(wait_until(Duration::from_secs(30), || has_begun(&cluster)), "nothing arrived");
     assert_eq!(cluster.datanodes[0].terminate(Duration::from_secs(40)), Some(0));
     assert!(put.wait().unwrap().success());
     let back = cluster.dfs(["cat", "/file"]);
@@ -56,7 +56,7 @@ fn a_datanode_that_is_told_to_stop_ends_in_time_and_a_put_goes_on() {
 }
 
 #[test]
-fn a_coordinator_that_is_told_to_stop_ends_with_zero() {
+fn terminated_coordinator_exits_with_zero() {
     let mut cluster = cluster();
     cluster.dfs_ok(["mkdir", "/d"]);
     let started = Instant::now();
@@ -66,7 +66,7 @@ fn a_coordinator_that_is_told_to_stop_ends_with_zero() {
     cluster.dfs_ok(["stat", "/d"]);
 }
 
-/// Bytes below a folder.
+/// Returns the bytes below a folder.
 fn walk(folder: &std::path::Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let bytes = |entry: fs::DirEntry| match entry.metadata() {
@@ -78,7 +78,7 @@ fn walk(folder: &std::path::Path) -> u64 {
 }
 
 #[test]
-fn one_request_id_is_in_the_logs_from_the_command_to_the_replicas() {
+fn request_id_is_logged_from_the_command_to_the_replicas() {
     let cluster = dfs_testkit::process::Cluster::start(
         binary(),
         Settings { log: LOG.to_owned(), ..Settings::default() },

@@ -1,4 +1,4 @@
-//! Files of every size at which something changes.
+//! Files of sizes around every boundary.
 
 use std::fs;
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use crate::support::{cluster, noise, noise_file};
 const MIB: usize = 1 << 20;
 
 #[test]
-fn files_of_every_edge_size_come_out_equal() {
+fn files_of_boundary_sizes_round_trip() {
     let cluster = cluster();
     let local = cluster.folder().join("file");
     let back = cluster.folder().join("back");
@@ -29,14 +29,14 @@ fn files_of_every_edge_size_come_out_equal() {
 }
 
 #[test]
-fn stdin_of_unknown_length_is_stored_whole() {
+fn stdin_of_unknown_length_is_stored_completely() {
     let cluster = cluster();
     for (seed, size) in [0, 1, 65_537, 20 * MIB + 3].into_iter().enumerate() {
         let bytes = noise(size, seed as u64);
         let mut put = cluster.command(["put", "-", "/stdin"]);
         let mut put = put.stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = put.stdin.take().unwrap();
-        // In pieces that fit no block, as a pipe gives them.
+        // In pieces that match no block, as from a pipe.
         bytes.chunks(7_777).for_each(|piece| stdin.write_all(piece).unwrap());
         drop(stdin);
         assert!(put.wait().unwrap().success());
@@ -46,7 +46,7 @@ fn stdin_of_unknown_length_is_stored_whole() {
 }
 
 #[test]
-fn ranges_are_cut_where_they_are_asked_for() {
+fn ranges_start_and_end_as_requested() {
     let cluster = cluster();
     let local = cluster.folder().join("file");
     let bytes = noise(3 * MIB + 5, 1);

@@ -1,4 +1,4 @@
-//! What these tests share.
+//! Code shared by these tests.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,23 +7,24 @@ use std::{env, fs};
 use dfs_testkit::process::{Cluster, Metadata, Settings};
 use dfs_types::{Random as _, SeededRandom};
 
-/// The binary under test: the one that came with the tests, unless `DFS_TEST_PROGRAM` names another.
+/// Returns the binary under test: the one built with the tests, unless `DFS_TEST_PROGRAM` names
+/// another.
 pub(crate) fn binary() -> PathBuf {
     env::var_os("DFS_TEST_PROGRAM")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_dfs")), PathBuf::from)
 }
 
-/// One coordinator and three datanodes.
+/// Starts a coordinator and three datanodes.
 pub(crate) fn cluster() -> Cluster {
     Cluster::start(binary(), Settings::default())
 }
 
-/// The same with its metadata in `metadata` in its folder, for tests that touch it.
+/// Starts the same with its metadata in `metadata` in its folder, for tests that access it.
 pub(crate) fn cluster_on_redb() -> Cluster {
     Cluster::start(binary(), Settings { metadata: Metadata::Own, ..Settings::default() })
 }
 
-/// Bytes that differ everywhere, and from other seeds.
+/// Returns noise that differs between seeds.
 pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; length];
     SeededRandom::new(seed).fill(&mut bytes);
@@ -35,7 +36,7 @@ pub(crate) fn noise_file(path: &Path, length: usize, seed: u64) {
     fs::write(path, noise(length, seed)).expect("a file can be written");
 }
 
-/// Fails unless two trees are the same: content, symlinks, kinds, modes, mtimes and targets.
+/// Asserts that two trees are equal: content, symlinks, kinds, modes, mtimes and targets.
 pub(crate) fn assert_same_tree(left: &Path, right: &Path) {
     let diff = Command::new("diff").args(["-r", "--no-dereference"]).args([left, right]).output();
     let diff = diff.expect("diff runs");
@@ -58,12 +59,12 @@ fn metadata_of(tree: &Path) -> Vec<u8> {
     entries.join(&0)
 }
 
-/// The exit code of a command that ended by itself.
+/// Returns the exit code of a command that was not killed.
 pub(crate) fn exit_code(output: &std::process::Output) -> i32 {
     output.status.code().expect("it was not killed")
 }
 
-/// What a command said on stderr.
+/// Returns stderr as text.
 pub(crate) fn stderr(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -1,4 +1,4 @@
-//! Whole trees, and the names that can be in them.
+//! Trees, and every kind of name in them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{assert_same_tree, cluster, exit_code, noise_file, stderr};
 
-/// A tree with everything in it that has to survive.
+/// Creates a tree with every kind of entry.
 fn odd_tree(top: &Path) {
     fs::create_dir_all(top.join("sub/empty")).unwrap();
     let long = "n".repeat(255);
@@ -38,20 +38,20 @@ fn odd_tree(top: &Path) {
 }
 
 #[test]
-fn a_tree_with_odd_names_survives_a_round_trip() {
+fn tree_with_odd_names_survives_a_round_trip() {
     let cluster = cluster();
     let (tree, back) = (cluster.folder().join("tree"), cluster.folder().join("back"));
     odd_tree(&tree);
     cluster.dfs_ok(["put".as_ref(), "-r".as_ref(), tree.as_os_str(), "/tree".as_ref()]);
     cluster.dfs_ok(["get".as_ref(), "-r".as_ref(), "/tree".as_ref(), back.as_os_str()]);
     assert_same_tree(&tree, &back);
-    // A second time, onto what is there, as `cp -r dir/. there` does.
+    // Again, onto existing files, like `cp -r dir/. there`.
     let dot = tree.join(".");
     cluster.dfs_ok(["put".as_ref(), "-r".as_ref(), dot.as_os_str(), "/tree".as_ref()]);
     let again = cluster.folder().join("again");
     cluster.dfs_ok(["get".as_ref(), "-r".as_ref(), "/tree".as_ref(), again.as_os_str()]);
     assert_same_tree(&tree, &again);
-    // No pending file is left anywhere.
+    // No temporary file is left.
     assert!(
         fs::read_dir(&back)
             .unwrap()
@@ -60,14 +60,14 @@ fn a_tree_with_odd_names_survives_a_round_trip() {
 }
 
 #[test]
-fn what_cannot_be_kept_is_said() {
+fn losses_are_reported() {
     let cluster = cluster();
     let tree = cluster.folder().join("tree");
     fs::create_dir(&tree).unwrap();
     noise_file(&tree.join("one"), 10, 1);
     fs::hard_link(tree.join("one"), tree.join("two")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).unwrap();
-    // More than an inode of dfs can have.
+    // More than an inode of dfs can hold.
     let flags = rustix::fs::XattrFlags::empty();
     for number in 0..65 {
         let set = rustix::fs::setxattr(tree.join("one"), format!("user.{number}"), b"", flags);
@@ -77,14 +77,14 @@ fn what_cannot_be_kept_is_said() {
     assert!(put.status.success());
     let said = stderr(&put);
     assert!(said.contains("2 entries lost some of their extended attributes"), "{said}");
-    assert!(said.contains("2 hard-linked names became files of their own"), "{said}");
+    assert!(said.contains("2 hard-linked names became separate files"), "{said}");
     assert!(said.contains("1 devices, sockets or pipes were skipped"), "{said}");
     let one = cluster.dfs(["cat", "/tree/one"]).stdout;
     assert_eq!(one, cluster.dfs(["cat", "/tree/two"]).stdout);
 }
 
 #[test]
-fn a_get_does_not_leave_the_tree_through_a_symlink() {
+fn get_does_not_leave_the_tree_through_a_symlink() {
     let cluster = cluster();
     let (outside, back) = (cluster.folder().join("outside"), cluster.folder().join("back"));
     fs::create_dir(&outside).unwrap();
@@ -93,7 +93,7 @@ fn a_get_does_not_leave_the_tree_through_a_symlink() {
     cluster.dfs_ok(["mkdir", "/tree"]);
     cluster.dfs_ok(["ln".as_ref(), "-s".as_ref(), outside.as_os_str(), "/tree/a".as_ref()]);
     cluster.dfs_ok(["get".as_ref(), "-r".as_ref(), "/tree".as_ref(), back.as_os_str()]);
-    // Somebody replaces the symlink by a directory.
+    // The symlink is replaced by a directory.
     cluster.dfs_ok(["rm", "/tree/a"]);
     cluster.dfs_ok(["mkdir", "/tree/a"]);
     cluster.dfs_ok(["put".as_ref(), local.as_os_str(), "/tree/a/file".as_ref()]);
@@ -101,8 +101,8 @@ fn a_get_does_not_leave_the_tree_through_a_symlink() {
     let again = cluster.dfs(["get".as_ref(), "-r".as_ref(), from, back.as_os_str()]);
     let into = cluster.dfs(["get".as_ref(), "-r".as_ref(), "/tree/a".as_ref(), back.as_os_str()]);
     assert!(!again.status.success() || !into.status.success());
-    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "a file went outside");
-    // What the user names may be a symlink.
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "a file was written outside");
+    // A path named by the user may be a symlink.
     let named = cluster.folder().join("named");
     symlink(&outside, &named).unwrap();
     let mut named = named.into_os_string();
@@ -112,7 +112,7 @@ fn a_get_does_not_leave_the_tree_through_a_symlink() {
 }
 
 #[test]
-fn ten_thousand_small_files_fit_one_directory() {
+fn directory_holds_ten_thousand_files() {
     let cluster = cluster();
     let (tree, back) = (cluster.folder().join("tree"), cluster.folder().join("back"));
     fs::create_dir(&tree).unwrap();
@@ -128,7 +128,7 @@ fn ten_thousand_small_files_fit_one_directory() {
 }
 
 #[test]
-fn paths_have_4096_bytes_and_not_one_more() {
+fn paths_are_limited_to_4096_bytes() {
     let cluster = cluster();
     let directory = format!("/{}", "d".repeat(254)).repeat(16);
     assert_eq!(directory.len(), 4_080);
@@ -149,7 +149,7 @@ fn paths_have_4096_bytes_and_not_one_more() {
     );
 }
 
-/// Entries of a tree, but not much more than `limit` of them.
+/// Counts the entries of a tree, up to about `limit`.
 fn entries(top: &Path, limit: usize) -> usize {
     let mut count = 0;
     let mut pending = vec![top.to_owned()];
@@ -164,7 +164,7 @@ fn entries(top: &Path, limit: usize) -> usize {
     count
 }
 
-/// Runs a program of the system and says how long that took.
+/// Runs a system program and returns its duration.
 fn timed(program: &str, arguments: &[&OsStr]) -> Duration {
     let start = Instant::now();
     let output = Command::new(program).args(arguments).output().unwrap();
@@ -173,7 +173,7 @@ fn timed(program: &str, arguments: &[&OsStr]) -> Duration {
 }
 
 #[test]
-fn a_real_tree_of_ten_thousand_entries_survives_a_round_trip() {
+fn real_tree_of_ten_thousand_entries_survives_a_round_trip() {
     const WANTED: usize = 10_000;
     const LIMIT: usize = 200_000;
     let candidates = ["/usr/local/go", "/usr/share", "/usr/lib", "/usr"].map(Path::new);
@@ -196,13 +196,13 @@ fn a_real_tree_of_ten_thousand_entries_survives_a_round_trip() {
     let start = Instant::now();
     cluster.dfs_ok(["get".as_ref(), "-r".as_ref(), "/tree".as_ref(), back.as_os_str()]);
     let of_get = start.elapsed();
-    // Straight to stderr: what a test prints is only shown when it fails.
-    let told = writeln!(
+    // To the terminal even if the test succeeds.
+    let written = writeln!(
         std::io::stderr(),
         "{} with {size} entries: tar {of_tar:.1?}, cp -a {of_cp:.1?}, put -r {of_put:.1?}, \
          get -r {of_get:.1?}",
         tree.display(),
     );
-    told.unwrap();
+    written.unwrap();
     assert_same_tree(tree, &back);
 }

@@ -17,32 +17,32 @@ use tokio::task::JoinSet;
 use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
 
-/// What `dfs bench` takes.
+/// Arguments of `dfs bench`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Works in a directory of its own, which is deleted at the end.
+Works in a new directory, which is deleted at the end.
 
 Examples:
   dfs bench
   dfs bench --clients 64 --files 20000
   dfs bench --only streams --stream-size 4GiB --json")]
 pub(crate) struct BenchArgs {
-    /// Where to make the directory.
+    /// Where to create the directory.
     #[arg(long, default_value = "/", value_name = "PATH")]
     below: OsString,
-    /// Small files.
+    /// Number of small files.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     files: u32,
     /// Bytes of a small file.
     #[arg(long, default_value = "4KiB", value_name = "SIZE")]
     size: ByteSize,
-    /// Bytes of the file that is streamed.
+    /// Bytes of the large file.
     #[arg(long, default_value = "256MiB", value_name = "SIZE")]
     stream_size: ByteSize,
-    /// Calls at the same time.
+    /// Concurrent calls.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     clients: u16,
-    /// Only these; those that they need are done, but not shown.
+    /// Only these; what they depend on is run, but not shown.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Measure>,
 }
@@ -54,7 +54,7 @@ enum Measure {
     Creates,
     /// Getting them.
     Reads,
-    /// Looking at them.
+    /// Reading their attributes.
     Stats,
     /// Listing their directory.
     Lists,
@@ -62,14 +62,14 @@ enum Measure {
     Streams,
 }
 
-/// How often the directory is listed and the large file is streamed, each way.
+/// Number of listings of the directory and of streams of the large file, each way.
 const REPEATS: usize = 5;
-/// Bytes of a small file at most: they are made in memory.
+/// Maximum length of a small file: they are kept in memory.
 const SIZE_MAX: u64 = 16 << 20;
 
 pub(crate) async fn run(args: BenchArgs, cx: &Context) -> Result<()> {
     if args.size.0 > SIZE_MAX {
-        return Err(Error::usage("a small file has at most 16MiB")
+        return Err(Error::usage("a small file is limited to 16MiB")
             .hint("--stream-size is for the large one"));
     }
     let mut bytes = [0; 8];
@@ -154,13 +154,13 @@ async fn measure(args: &BenchArgs, top: &DfsPath, cx: &Context) -> Result<()> {
     Ok(())
 }
 
-/// How long each call took, and all together.
+/// Time of each call, and of all together.
 struct Measured {
     latencies: Vec<Duration>,
     elapsed: Duration,
 }
 
-/// Does the same several times, one after the other.
+/// Repeats a call sequentially.
 async fn repeated(
     call: impl AsyncFn() -> std::result::Result<(), dfs_client::Error>,
 ) -> Result<Measured> {
@@ -175,7 +175,7 @@ async fn repeated(
     Ok(Measured { latencies, elapsed: started.elapsed() })
 }
 
-/// Makes one call for each path, so many at a time.
+/// Makes one call for each path, `clients` at a time.
 async fn many<F, R>(
     args: &BenchArgs,
     cx: &Context,
@@ -245,14 +245,14 @@ fn show(cx: &Context, what: &str, measured: &Measured, amount: Option<(u64, &str
     ));
 }
 
-/// Bytes that no layer can shrink.
+/// Returns incompressible bytes.
 fn noise(length: u64) -> Bytes {
     let mut bytes = vec![0; length as usize];
     OsRandom.fill(&mut bytes);
     bytes.into()
 }
 
-/// A megabyte of noise, again and again.
+/// A megabyte of noise, repeated.
 struct Repeat {
     noise: Bytes,
     position: usize,

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::context::Context;
 use crate::error::{Result, remote_path};
 
-/// What `dfs cat` takes.
+/// Arguments of `dfs cat`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -15,13 +15,13 @@ Examples:
   dfs cat /a /b > both
   dfs cat --offset 1MiB --length 64KiB /disk.img | xxd")]
 pub(crate) struct CatArgs {
-    /// The files, one after the other.
+    /// The files, in order.
     #[arg(required = true)]
     paths: Vec<OsString>,
     /// Start at this byte.
     #[arg(long, default_value = "0")]
     offset: dfs_types::ByteSize,
-    /// Write at most so many bytes.
+    /// Write at most this many bytes.
     #[arg(long)]
     length: Option<dfs_types::ByteSize>,
 }

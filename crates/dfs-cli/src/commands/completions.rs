@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use crate::output::Output;
 
-/// What `dfs completions` takes.
+/// Arguments of `dfs completions`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

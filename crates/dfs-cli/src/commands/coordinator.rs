@@ -16,12 +16,12 @@ use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::server;
 
-/// What `dfs coordinator` takes.
+/// Arguments of `dfs coordinator`.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
-When it listens it says so on stdout: ready coordinator grpc ADDRESS http ADDRESS
+Once listening, it prints to stdout: ready coordinator grpc ADDRESS http ADDRESS
 
 Examples:
   dfs coordinator init --metadata redb:///var/lib/dfs/metadata
@@ -36,58 +36,58 @@ pub(crate) struct CoordinatorArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make a cluster in an empty metadata store, once in its life
+    /// Create a cluster in an empty metadata store, once in its lifetime
     Init(InitArgs),
 }
 
 #[derive(Debug, Args)]
 struct InitArgs {
-    /// Where the metadata shall lie: redb:///absolute/folder
+    /// Location of the metadata: redb:///absolute/folder
     #[arg(long, env = "DFS_METADATA", value_name = "URL")]
     metadata: String,
-    /// Settings in YAML, the same as the coordinator's; flags stand over it.
+    /// Settings in YAML, the same as the coordinator's; flags override it.
     #[arg(long, env = "DFS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Replicas of each byte, 1 to 16; 3 when not set.
+    /// Replicas of each byte, 1 to 16; 3 by default.
     #[arg(long, value_name = "N")]
     replication_factor: Option<u8>,
-    /// Durable replicas without which no write is acknowledged; a majority when not set.
+    /// Durable replicas required to acknowledge a write; a majority by default.
     #[arg(long, value_name = "N")]
     min_write_replicas: Option<u8>,
-    /// Id of the cluster, 32 hexadecimal digits, which no other may have; made up when not set.
+    /// Id of the cluster, 32 hexadecimal digits, globally unique; random by default.
     #[arg(long, value_name = "ID")]
     cluster_id: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// Where the metadata lies: redb:///absolute/folder
+    /// Location of the metadata: redb:///absolute/folder
     #[arg(long, env = "DFS_METADATA", value_name = "URL")]
     metadata: Option<String>,
-    /// Settings in YAML; flags and DFS_* variables stand over it.
+    /// Settings in YAML; flags and DFS_* variables override it.
     #[arg(long, env = "DFS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What datanodes must know to join.
+    /// Secret that datanodes must present to join.
     #[arg(long, env = "DFS_JOIN_SECRET_FILE", value_name = "FILE")]
     join_secret_file: Option<PathBuf>,
-    /// Where to listen; 127.0.0.1:7070 when not set.
+    /// Address to listen on; 127.0.0.1:7070 by default.
     #[arg(long, env = "DFS_LISTEN", value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where /metrics, /healthz and /readyz listen; 127.0.0.1:7071 when not set.
+    /// Address of /metrics, /healthz and /readyz; 127.0.0.1:7071 by default.
     #[arg(long, env = "DFS_HTTP_LISTEN", value_name = "ADDRESS")]
     http_listen: Option<String>,
-    /// Under which address others reach this coordinator; where it listens when not set.
+    /// Address under which others reach this coordinator; the listen address by default.
     #[arg(long, env = "DFS_ADVERTISE", value_name = "ADDRESS")]
     advertise: Option<String>,
-    /// Over a store without a cluster: wait until one is made by call, as the operator does it.
+    /// With a store without a cluster: wait for the init call, as made by the operator.
     #[arg(long)]
     await_init: bool,
-    /// Talk plaintext to other machines.
+    /// Allow plaintext connections from other machines.
     #[arg(long)]
     insecure: bool,
 }
 
-/// What flags say over the settings file.
+/// Settings from flags, which override the settings file.
 #[derive(Serialize)]
 struct Flags<'a> {
     listen: Option<&'a str>,
@@ -97,7 +97,7 @@ struct Flags<'a> {
     await_init: Option<bool>,
 }
 
-/// The same for what a cluster is made with.
+/// The same for the settings of `init`.
 #[derive(Serialize)]
 struct InitFlags<'a> {
     replication_factor: Option<u8>,
@@ -112,7 +112,7 @@ pub(crate) async fn run(args: CoordinatorArgs, out: Output) -> Result<()> {
     }
 }
 
-/// What the cluster is made with.
+/// Returns the options that the cluster is created with.
 fn init_options(args: &InitArgs) -> Result<InitOptions> {
     let flags = InitFlags {
         replication_factor: args.replication_factor,
@@ -131,7 +131,7 @@ async fn init(args: InitArgs, out: Output) -> Result<()> {
     if out.is_json {
         out.json(&json!({ "cluster": cluster.to_string() }));
     } else {
-        out.line(format_args!("made the cluster {cluster} in {}", args.metadata));
+        out.line(format_args!("created cluster {cluster} in {}", args.metadata));
     }
     Ok(())
 }
@@ -150,7 +150,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
     server::check_exposure(&[&settings.listen, &settings.http_listen], args.insecure)?;
     let metadata = args.metadata.ok_or_else(|| {
         Error::usage("--metadata is not set")
-            .hint("it says where the metadata lies: redb:///folder")
+            .hint("it is the location of the metadata: redb:///folder")
     })?;
     check_advertise(&settings, &metadata)?;
     let components = Components {
@@ -166,14 +166,14 @@ async fn serve(args: ServeArgs) -> Result<()> {
     service.run(shutdown).await.map_err(|error| error_of(&error))
 }
 
-/// Coordinators that share a store ask each other; an address of every machine leads to none.
+/// Coordinators that share a store call each other; a wildcard address is of no use to the others.
 fn check_advertise(settings: &Settings, metadata: &str) -> Result<()> {
     let listens_everywhere =
         settings.listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
     let is_shared = !metadata.starts_with("redb:") && !metadata.starts_with("memory:");
     if listens_everywhere && is_shared && settings.advertise.is_empty() {
         return Err(Error::usage(format_args!(
-            "--advertise is not set, and {} leads other coordinators nowhere",
+            "--advertise is not set, and other coordinators cannot reach {}",
             settings.listen
         ))
         .hint("give the HOST:PORT under which they reach this one"));
@@ -186,7 +186,7 @@ async fn open(url: &str) -> Result<Arc<dyn Engine>> {
     opened.map_err(|error| Error::new(error.code(), with_causes(&error)))
 }
 
-/// What the user is told when a coordinator cannot start.
+/// Returns the error shown when a coordinator cannot start.
 pub(crate) fn error_of(error: &dfs_coordinator::Error) -> Error {
     Error::new(error.code(), with_causes(error))
 }
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shared_store_needs_an_address_that_leads_somewhere() {
+    fn shared_store_requires_a_reachable_address() {
         let settings = |listen: &str, advertise: &str| Settings {
             listen: listen.to_owned(),
             advertise: advertise.to_owned(),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_stand_over_the_file_of_init() {
+    fn init_flags_override_the_settings_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("coordinator.yaml");
         let (one, two) = (ClusterId(1), ClusterId(2));

@@ -15,49 +15,49 @@ use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::server;
 
-/// What `dfs datanode` takes.
+/// Arguments of `dfs datanode`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-When it listens it says so on stdout: ready datanode grpc ADDRESS http ADDRESS
+Once listening, it prints to stdout: ready datanode grpc ADDRESS http ADDRESS
 
 Examples:
   dfs datanode --data-dir /disks/1/dfs --data-dir /disks/2/dfs \\
       --join-secret-file /etc/dfs/join-secret --coordinator http://coordinator:7070 \\
       --listen 0.0.0.0:7080 --advertise \"$(hostname):7080\" --insecure")]
 pub(crate) struct DatanodeArgs {
-    /// A folder on each disk to be used; made when it is not there.
+    /// A folder on each disk to use; created if missing.
     #[arg(long, env = "DFS_DATA_DIR", value_name = "DIR", value_delimiter = ',')]
     data_dir: Vec<PathBuf>,
-    /// Bytes to be used on each disk; all there are when not set.
+    /// Bytes to use on each disk; all of it by default.
     #[arg(long, env = "DFS_CAPACITY", value_name = "SIZE")]
     capacity: Option<ByteSize>,
-    /// Settings in YAML; flags and DFS_* variables stand over it.
+    /// Settings in YAML; flags and DFS_* variables override it.
     #[arg(long, env = "DFS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What a datanode must know to join.
+    /// Secret that a datanode must present to join.
     #[arg(long, env = "DFS_JOIN_SECRET_FILE", value_name = "FILE")]
     join_secret_file: Option<PathBuf>,
-    /// Where to listen; 127.0.0.1:7080 when not set.
+    /// Address to listen on; 127.0.0.1:7080 by default.
     #[arg(long, env = "DFS_LISTEN", value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where /metrics, /healthz and /readyz listen; 127.0.0.1:7081 when not set.
+    /// Address of /metrics, /healthz and /readyz; 127.0.0.1:7081 by default.
     #[arg(long, env = "DFS_HTTP_LISTEN", value_name = "ADDRESS")]
     http_listen: Option<String>,
-    /// Under which address others reach this node; where it listens when not set.
+    /// Address under which others reach this node; the listen address by default.
     #[arg(long, env = "DFS_ADVERTISE", value_name = "ADDRESS")]
     advertise: Option<String>,
-    /// Failure domain: replicas are spread over them.
+    /// Failure domain: replicas are spread across zones.
     #[arg(long, env = "DFS_ZONE", value_name = "NAME")]
     zone: Option<String>,
     /// Name of the machine.
     #[arg(long, env = "DFS_HOST", value_name = "NAME")]
     host: Option<String>,
-    /// Talk plaintext to other machines.
+    /// Allow plaintext connections from other machines.
     #[arg(long)]
     insecure: bool,
 }
 
-/// What flags say over the settings file.
+/// Settings from flags, which override the settings file.
 #[derive(Serialize)]
 struct Flags<'a> {
     listen: Option<&'a str>,
@@ -91,7 +91,7 @@ pub(crate) async fn run(args: DatanodeArgs, global: &Global) -> Result<()> {
     server::check_exposure(&[&settings.listen, &settings.http_listen], args.insecure)?;
     if settings.disks.is_empty() {
         return Err(Error::usage("--data-dir is not set")
-            .hint("it names a folder on a disk; repeat it for several disks"));
+            .hint("give a folder on a disk; repeat it for several disks"));
     }
     let service = start(settings).await?;
     let handle = service.handle();
@@ -110,7 +110,7 @@ pub(crate) async fn start(settings: Settings) -> Result<Service> {
     Service::start(settings, components).await.map_err(|error| error_of(&error))
 }
 
-/// What the user is told when a datanode cannot start.
+/// Returns the error shown when a datanode cannot start.
 fn error_of(error: &dfs_datanode::Error) -> Error {
     Error::new(error.code(), with_causes(error))
 }

@@ -7,12 +7,12 @@ use crate::error::Result;
 use crate::json;
 use crate::output::size_text;
 
-/// What `dfs df` takes.
+/// Arguments of `dfs df`.
 #[derive(Debug, Args)]
 #[command(
     disable_help_flag = true,
     after_help = "\
-Bytes on disks: a file takes its size times its replicas. What is free on a file system is counted
+Bytes on disks: a file takes its size times its replicas. Free space of a file system is counted
 once, and lost datanodes do not count.
 
 Examples:
@@ -20,7 +20,7 @@ Examples:
   dfs df --json | jq .free"
 )]
 pub(crate) struct DfArgs {
-    /// Sizes as KiB, MiB, GiB.
+    /// Print sizes as KiB, MiB, GiB.
     #[arg(short = 'h', long)]
     human_readable: bool,
     /// Print help.

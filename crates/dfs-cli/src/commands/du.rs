@@ -12,28 +12,28 @@ use crate::error::{Result, remote_path};
 use crate::output::size_text;
 use crate::printable::printable;
 
-/// What `dfs du` takes.
+/// Arguments of `dfs du`.
 #[derive(Debug, Args)]
 #[command(
     disable_help_flag = true,
     after_help = "\
-Sizes are those of the files, one replica counted.
+Sizes are file sizes: replicas are not counted.
 
 Examples:
   dfs du -sh /home
   dfs du -d 1 /"
 )]
 pub(crate) struct DuArgs {
-    /// What to sum up.
+    /// Paths to sum up.
     #[arg(default_value = "/")]
     paths: Vec<OsString>,
-    /// Only the totals of what is named.
+    /// Print only the total of each path.
     #[arg(short, long)]
     summarize: bool,
-    /// Directories down to this depth.
+    /// Print directories down to this depth.
     #[arg(short = 'd', long, value_name = "N")]
     max_depth: Option<usize>,
-    /// Sizes as KiB, MiB, GiB.
+    /// Print sizes as KiB, MiB, GiB.
     #[arg(short = 'h', long)]
     human_readable: bool,
     /// Print help.

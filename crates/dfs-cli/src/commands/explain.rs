@@ -10,10 +10,10 @@ use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
 use crate::json;
 
-/// What `dfs explain` takes.
+/// Arguments of `dfs explain`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Ends with exit code 1 when something is wrong with a replica.
+Exits with 1 if a replica has a problem.
 
 Examples:
   dfs explain /logs/today
@@ -22,7 +22,7 @@ pub(crate) struct ExplainArgs {
     /// The files.
     #[arg(required = true)]
     paths: Vec<OsString>,
-    /// Read every replica whole and verify each block; without it nodes are only asked.
+    /// Read every replica completely and verify each block; otherwise nodes are only asked.
     #[arg(long)]
     verify: bool,
 }
@@ -49,7 +49,7 @@ async fn explain(path: &OsString, verify: bool, cx: &Context) -> Result<()> {
     let count = found.problems.len();
     Err(Error::new(
         ErrorCode::Corrupt,
-        format_args!("{path} has {count} problems, the first: {}", found.problems[0]),
+        format_args!("{path} has {count} problems, first: {}", found.problems[0]),
     )
     .hint("`dfs status` shows whether it is being repaired"))
 }

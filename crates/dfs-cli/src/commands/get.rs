@@ -14,11 +14,11 @@ use crate::error::{Error, Result, remote_path};
 use crate::printable::printable;
 use crate::tree_report::TreeDisplay;
 
-/// What `dfs get` takes.
+/// Arguments of `dfs get`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-A file gets its final name only when it is whole. Modes, mtimes, symlinks and extended attributes
-user.* are restored; owner and group too when root asks. A pipe or device that is named as the
+A file gets its final name only when complete. Modes, mtimes, symlinks and extended attributes
+user.* are restored; owner and group only by root. A pipe or device named as the
 destination is written to.
 
 Examples:
@@ -26,19 +26,19 @@ Examples:
   dfs get -r /backup restored
   dfs get /backup.tar - | tar t")]
 pub(crate) struct GetArgs {
-    /// What to copy, then where to: a new name, an existing directory, or `-` for stdout.
+    /// What to copy, then the destination: a new name, an existing directory, or `-` for stdout.
     #[arg(required = true, value_name = "SOURCE... DESTINATION")]
     paths: Vec<OsString>,
     /// Copy directories recursively.
     #[arg(short, long, visible_short_alias = 'R')]
     recursive: bool,
-    /// Replace nothing: an existing file is an error.
+    /// Do not replace existing files: one is an error.
     #[arg(short, long)]
     no_clobber: bool,
-    /// Accepted for the habit of it: files are replaced without asking.
+    /// Accepted for compatibility: files are replaced without asking.
     #[arg(short, long)]
     force: bool,
-    /// Files to copy at the same time.
+    /// Files copied concurrently.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
 }
@@ -59,7 +59,7 @@ pub(crate) async fn run(mut args: GetArgs, cx: &Context) -> Result<()> {
             ErrorCode::NotADirectory,
             format_args!("{shown} is not a directory"),
         )
-        .hint(format_args!("`mkdir -p {shown}` makes one")));
+        .hint(format_args!("`mkdir -p {shown}` creates one")));
     }
     let display = TreeDisplay::start(cx, "get");
     let mut trees = Vec::new();
@@ -81,11 +81,11 @@ pub(crate) async fn run(mut args: GetArgs, cx: &Context) -> Result<()> {
     display.finish("got", &report, &[("extended_attributes_left", report.extended_attributes)])
 }
 
-/// Where a source goes.
+/// Returns the destination of a source.
 fn local_path(path: &DfsPath, destination: &Path, is_directory: bool) -> PathBuf {
     match path.split_last() {
         Some((_, name)) if is_directory => destination.join(OsStr::from_bytes(name.as_bytes())),
-        // Where the user points to may be a symlink; what lies below is of the tree alone.
+        // The directory named by the user may be a symlink; everything below comes from the tree.
         _ if is_directory => {
             fs::canonicalize(destination).unwrap_or_else(|_| destination.to_owned())
         }

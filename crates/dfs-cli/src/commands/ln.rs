@@ -13,23 +13,23 @@ use crate::destination::Destination;
 use crate::error::{Error, Result};
 use crate::printable::printable;
 
-/// What `dfs ln` takes.
+/// Arguments of `dfs ln`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The target is kept as it is written: relative to the link, or absolute within dfs.
+The target is stored as typed: relative to the link, or absolute within dfs.
 
 Examples:
   dfs ln -s /data/2026 /current
   dfs ln -sf ../shared/config /app/config")]
 pub(crate) struct LnArgs {
-    /// What the link points to.
+    /// The target of the link.
     target: OsString,
-    /// The link, or a directory to make it in.
+    /// The link, or a directory to create it in.
     link: OsString,
-    /// A symbolic link; there are no others.
+    /// Create a symbolic link, the only kind supported.
     #[arg(short, long)]
     symbolic: bool,
-    /// Replace a file or link that is there.
+    /// Replace an existing file or link.
     #[arg(short, long)]
     force: bool,
 }

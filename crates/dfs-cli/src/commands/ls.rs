@@ -12,7 +12,7 @@ use crate::json;
 use crate::output::{mode_text, size_text, time_text};
 use crate::printable::printable;
 
-/// What `dfs ls` takes.
+/// Arguments of `dfs ls`.
 #[derive(Debug, Args)]
 #[command(
     disable_help_flag = true,
@@ -23,22 +23,22 @@ Examples:
   dfs ls -R --json / | jq .path"
 )]
 pub(crate) struct LsArgs {
-    /// What to list.
+    /// Paths to list.
     #[arg(default_value = "/")]
     paths: Vec<OsString>,
-    /// One line each, with mode, owner, group, size and time (UTC).
+    /// Print one line each, with mode, owner, group, size and time (UTC).
     #[arg(short, long)]
     long: bool,
-    /// Names that start with a dot too.
+    /// Include names that start with a dot.
     #[arg(short, long)]
     all: bool,
-    /// Directories themselves instead of what lies in them.
+    /// List directories themselves, not their entries.
     #[arg(short, long)]
     directory: bool,
-    /// Everything below.
+    /// List recursively.
     #[arg(short = 'R', long)]
     recursive: bool,
-    /// Sizes as KiB, MiB, GiB.
+    /// Print sizes as KiB, MiB, GiB.
     #[arg(short = 'h', long)]
     human_readable: bool,
     /// Print help.
@@ -117,7 +117,7 @@ fn show(path: &DfsPath, name: &[u8], stat: &FileStat, args: &LsArgs, cx: &Contex
     ));
 }
 
-/// The letter `ls -l` starts a line with.
+/// Returns the letter with which `ls -l` starts a line.
 pub(crate) fn kind_letter(kind: FileKind) -> char {
     match kind {
         FileKind::File => '-',

@@ -1,4 +1,4 @@
-//! `dfs metadata`: migrating and checking stores, without any coordinator.
+//! `dfs metadata`: migrating and checking stores without a coordinator.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::error::{Error, Result, blocking};
 use crate::output::Output;
 
-/// What `dfs metadata` takes.
+/// Arguments of `dfs metadata`.
 #[derive(Debug, Args)]
 pub(crate) struct MetadataArgs {
     #[command(subcommand)]
@@ -25,15 +25,15 @@ pub(crate) struct MetadataArgs {
 enum Action {
     /// Migrate the metadata of a stopped cluster to another engine or location
     Migrate(MigrateArgs),
-    /// Look a whole metadata store over, without changing anything
+    /// Check a metadata store, without changing anything
     Check(CheckArgs),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Stop every coordinator first. The target must be empty, or hold an unfinished migration of the same
-source, which is then finished. At the end every key is compared. Start the coordinators on the
-target alone: it has the next incarnation, and a datanode that has seen it refuses the source from
+source, which is then completed. At the end every key is compared. Start the coordinators on the
+target only: it has the next incarnation, and a datanode that has seen it refuses the source from
 then on. To go back, migrate back. Uploads in progress start over.
 
 Examples:
@@ -50,15 +50,15 @@ struct MigrateArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Every record is read at one snapshot and compared with those it belongs to. A store in etcd can be
+Reads every record at one snapshot and compares related ones. A store in etcd can be
 checked while coordinators run; one of redb is open in one process at a time. Exits with 0 when
-nothing is wrong, with 1 when something is, with 3 when there is no store.
+there are no problems, 1 when there are, 3 when there is no store.
 
 Examples:
   dfs metadata check redb:///var/lib/dfs/metadata
   dfs metadata check etcd://a:2379/dfs --json | jq .problems")]
 struct CheckArgs {
-    /// Where the metadata lies.
+    /// Location of the metadata.
     #[arg(env = "DFS_METADATA", value_name = "URL")]
     url: String,
 }
@@ -73,17 +73,17 @@ pub(crate) async fn run(args: MetadataArgs, out: Output) -> Result<()> {
 async fn open(url: &str) -> Result<Arc<dyn Engine>> {
     let opened = dfs_engines::open(url).await;
     opened.map_err(|error| {
-        let told = Error::new(error.code(), with_causes(&error));
+        let shown = Error::new(error.code(), with_causes(&error));
         match error {
             dfs_engines::OpenError::Engine { source: EngineError::InUse(_), .. } => {
-                told.hint("a coordinator runs on it: stop it first")
+                shown.hint("a coordinator is using it: stop it first")
             }
-            _ => told,
+            _ => shown,
         }
     })
 }
 
-/// Opens a store that must be there: a wrong path shall not leave an empty one behind.
+/// Opens an existing store: a wrong path must not leave an empty one behind.
 async fn open_existing(url: &str) -> Result<Arc<dyn Engine>> {
     if let Some(folder) = url.strip_prefix("redb://").map(|path| Path::new(path).to_owned()) {
         let shown = folder.display().to_string();
@@ -134,12 +134,12 @@ async fn check(args: CheckArgs, out: Output) -> Result<()> {
     let report = dfs_metadata::check::check(&*engine, &|keys| bar.show("checked", keys)).await;
     bar.finish();
     let report = report.map_err(|error| {
-        let told = Error::new(error.start_code(), with_causes(&error));
+        let shown = Error::new(error.start_code(), with_causes(&error));
         match error {
             dfs_metadata::Error::Engine(EngineError::Compacted(_)) => {
-                told.hint("the check took longer than the engine keeps old states; try it again")
+                shown.hint("the check took longer than the engine keeps old revisions; try again")
             }
-            _ => told,
+            _ => shown,
         }
     })?;
     if out.is_json {
@@ -160,13 +160,13 @@ fn show(report: &Report, out: Output) {
     }
     let shown = report.problems.len() as u64;
     if shown < report.problem_count {
-        out.line(format_args!("and {} problems more", report.problem_count - shown));
+        out.line(format_args!("and {} more problems", report.problem_count - shown));
     }
     for (count, what) in counts(report) {
         out.line(format_args!("{count:>12} {what}"));
     }
     match report.problem_count {
-        0 => out.line("nothing is wrong"),
+        0 => out.line("no problems"),
         count => out.line(format_args!("{count} problems")),
     }
 }
@@ -199,7 +199,7 @@ fn document(report: &Report) -> serde_json::Value {
     document.into()
 }
 
-/// A line that counts keys, on a terminal only.
+/// A progress line of the number of keys, on a terminal only.
 struct Keys(ProgressBar);
 
 impl Keys {

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
 use crate::printable::printable;
 
-/// What `dfs mkdir` takes.
+/// Arguments of `dfs mkdir`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -21,20 +21,20 @@ pub(crate) struct MkdirArgs {
     /// The directories.
     #[arg(required = true)]
     paths: Vec<OsString>,
-    /// Make missing parents too, and be content with directories that are there.
+    /// Create missing parents too, and accept existing directories.
     #[arg(short, long)]
     parents: bool,
-    /// Permission bits, in octal; 755 less the umask of the shell does not apply here.
+    /// Permission bits, in octal; the umask of the shell is not applied.
     #[arg(short, long, value_name = "MODE", default_value = "755", value_parser = octal)]
     mode: u32,
 }
 
-/// Reads permission bits as `chmod` takes them in octal.
+/// Parses octal permission bits, as `chmod` does.
 pub(crate) fn octal(text: &str) -> std::result::Result<u32, String> {
     u32::from_str_radix(text, 8)
         .ok()
         .filter(|mode| *mode <= Attributes::MODE_MASK)
-        .ok_or_else(|| "permission bits are octal digits up to 7777, such as 755".to_owned())
+        .ok_or_else(|| "expected octal permission bits up to 7777, such as 755".to_owned())
 }
 
 pub(crate) async fn run(args: MkdirArgs, cx: &Context) -> Result<()> {

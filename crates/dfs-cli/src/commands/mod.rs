@@ -1,4 +1,4 @@
-//! One file a command: what it takes, what it asks of the SDK, what it shows.
+//! The commands, one file each: arguments, calls of the SDK, output.
 
 pub(crate) mod bench;
 pub(crate) mod cat;

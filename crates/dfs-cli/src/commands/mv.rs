@@ -11,22 +11,22 @@ use crate::destination::{Destination, split_destination};
 use crate::error::{Result, remote_path};
 use crate::printable::printable;
 
-/// What `dfs mv` takes.
+/// Arguments of `dfs mv`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A file at the new name is replaced (it can be brought back with `dfs undelete`).
+An existing file is replaced; `dfs undelete` restores it.
 
 Examples:
   dfs mv /a.txt /b.txt
   dfs mv /x /y /archive/        into a directory")]
 pub(crate) struct MvArgs {
-    /// What to move, then where to: a new name, or a directory that is there.
+    /// What to move, then the destination: a new name, or an existing directory.
     #[arg(required = true, value_name = "SOURCE... DESTINATION")]
     paths: Vec<OsString>,
-    /// Replace nothing.
+    /// Do not replace existing files.
     #[arg(short, long)]
     no_clobber: bool,
-    /// Accepted for the habit of it: files are replaced without asking.
+    /// Accepted for compatibility: files are replaced without asking.
     #[arg(short, long)]
     force: bool,
 }

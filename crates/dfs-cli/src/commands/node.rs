@@ -1,4 +1,4 @@
-//! `dfs node`: what administrators, and the operator, do with single datanodes.
+//! `dfs node`: administration of single datanodes, by people and by the operator.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use serde_json::json;
 use crate::context::Context;
 use crate::error::{Error, Result};
 
-/// What `dfs node` takes.
+/// Arguments of `dfs node`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A NODE is the id of a datanode, the beginning of one that fits no other, or its HOST:PORT;
+A NODE is the id of a datanode, a unique prefix of it, or its HOST:PORT;
 `dfs status` shows both.
 
 Examples:
@@ -27,21 +27,21 @@ pub(crate) struct NodeArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Let datanodes that are joining take part
+    /// Admit joining datanodes to the cluster
     Admit(NodesArgs),
-    /// Ask whether datanodes may stop at the same time
+    /// Check whether datanodes can stop at the same time
     SafeToStop(SafeToStopArgs),
-    /// Announce that datanodes will be down for a while, or that they are back
+    /// Put datanodes into maintenance, or end it
     Maintenance(MaintenanceArgs),
-    /// Take empty datanodes out of the cluster, for good
+    /// Remove empty datanodes from the cluster, permanently
     Deregister(DeregisterArgs),
-    /// Take lost datanodes out of the cluster, for good
+    /// Remove lost datanodes from the cluster, permanently
     Forget(ForgetArgs),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Where coordinators run with `auto_admit: false`, a new datanode is joining until it is admitted.
+With `auto_admit: false` on coordinators, a new datanode stays joining until it is admitted.
 
 Examples:
   dfs node admit 10.0.0.7:7080
@@ -54,9 +54,9 @@ struct NodesArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Safe means that every chunk keeps as many good replicas as a write needs, and one less than it wants
-at least. Datanodes that are silent or in maintenance count as stopped already. Exits with 0 when
-it is safe, with 5 when it is not (now).
+Safe means that every chunk keeps as many good replicas as a write needs, and at least one less than
+wanted. Datanodes that are silent or in maintenance count as stopped. Exits with 0 when it is safe,
+with 5 when it is not safe now.
 
 Examples:
   dfs node safe-to-stop 3f2a
@@ -79,17 +79,17 @@ Examples:
   dfs node maintenance 3f2a --seconds 600
   dfs node maintenance 3f2a --end")]
 struct MaintenanceArgs {
-    /// The datanodes, one after the other.
+    /// The datanodes, in order.
     #[arg(required = true, value_name = "NODE")]
     nodes: Vec<String>,
-    /// After how many seconds it ends by itself; at most a day.
+    /// Seconds after which it ends by itself; at most a day.
     #[arg(long, value_name = "N", default_value_t = 3_600, conflicts_with = "end",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// Only when it is safe to stop the datanode.
+    /// Only if the datanode can stop safely.
     #[arg(long, conflicts_with = "end")]
     require_safe: bool,
-    /// End it now.
+    /// End the maintenance now.
     #[arg(long)]
     end: bool,
 }
@@ -155,7 +155,7 @@ pub(crate) async fn run(args: NodeArgs, cx: &Context) -> Result<()> {
     }
 }
 
-/// Does something with each of several nodes, also when it fails with one of them.
+/// Applies a call to each of several nodes, continuing after failures.
 async fn each(
     nodes: &[String],
     status: &ClusterStatus,
@@ -192,7 +192,7 @@ async fn safe_to_stop(nodes: &[String], status: &ClusterStatus, cx: &Context) ->
         cx.out.line(format_args!("not safe to stop: {reason}"));
     }
     if !cx.out.is_json && chunks_unreadable > 0 {
-        cx.out.line(format_args!("chunks that nobody can read meanwhile: {chunks_unreadable}"));
+        cx.out.line(format_args!("chunks unreadable meanwhile: {chunks_unreadable}"));
     }
     if is_safe { Ok(()) } else { Err(Error::new(ErrorCode::Busy, reason).reported()) }
 }
@@ -229,7 +229,7 @@ async fn maintenance(
     }
 }
 
-/// Tells that a node was taken out, or why not.
+/// Reports that a node was removed, or why not.
 fn is_out(
     node: NodeId,
     done: std::result::Result<(), dfs_client::Error>,
@@ -243,11 +243,11 @@ fn is_out(
         });
     }
     cx.out.done(&json!({ "node": node.to_string(), "state": "removed" }));
-    cx.out.say(format_args!("node {node} is out of the cluster"));
+    cx.out.say(format_args!("removed node {node} from the cluster"));
     Ok(())
 }
 
-/// The node that the user means. One that is out is not shown any more, but can be named in full.
+/// Returns the node that the user means. Removed ones are not listed, but can be named in full.
 fn find(status: &ClusterStatus, text: &str) -> Result<NodeId> {
     if let Ok(node) = text.parse() {
         return Ok(node);
@@ -260,10 +260,10 @@ fn find(status: &ClusterStatus, text: &str) -> Result<NodeId> {
     let found: Vec<NodeId> = nodes.map(|node| node.id).collect();
     match found[..] {
         [node] => Ok(node),
-        [] => Err(Error::new(ErrorCode::NotFound, format_args!("there is no datanode {text}"))
+        [] => Err(Error::new(ErrorCode::NotFound, format_args!("no datanode {text}"))
             .hint("`dfs status` shows the datanodes")),
-        _ => Err(Error::usage(format_args!("{text} can be {} datanodes", found.len()))
-            .hint("give more of the id")),
+        _ => Err(Error::usage(format_args!("{text} matches {} datanodes", found.len()))
+            .hint("use a longer prefix of the id")),
     }
 }
 
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_found_by_what_names_it_alone() {
+    fn node_is_found_by_unique_prefix_or_address() {
         let (first, second) = (0xab00 << 112, 0xabcd << 112);
         let mut status = ClusterStatus::new(ClusterId(1));
         status.nodes = vec![node(first, "a:7080"), node(second, "b:7080")];
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(found("ABC"), Ok(NodeId(second)));
         assert_eq!(found("b:7080"), Ok(NodeId(second)));
         assert_eq!(found(&NodeId(first).to_string()), Ok(NodeId(first)));
-        assert_eq!(found(&NodeId(7).to_string()), Ok(NodeId(7)), "it may be out");
+        assert_eq!(found(&NodeId(7).to_string()), Ok(NodeId(7)), "it may be removed");
         assert_eq!(found("ab"), Err(ErrorCode::InvalidArgument));
         assert_eq!(found("b:70"), Err(ErrorCode::NotFound));
         assert_eq!(found(""), Err(ErrorCode::NotFound));

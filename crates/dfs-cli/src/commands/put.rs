@@ -15,12 +15,12 @@ use crate::error::{Error, Result, blocking};
 use crate::printable::printable;
 use crate::tree_report::TreeDisplay;
 
-/// What `dfs put` takes.
+/// Arguments of `dfs put`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Files that are there are replaced, each in one step. Modes, mtimes, symlinks and extended attributes
-user.* are kept, owner and group too. Hard links become files of their own. What is named is copied,
-also a pipe or device; in a directory, devices, sockets and pipes are skipped and counted.
+Existing files are replaced, each atomically. Modes, mtimes, symlinks and extended attributes
+user.* are kept, owner and group too. Hard links become separate files. A named pipe or device is
+copied; in a directory, devices, sockets and pipes are skipped and counted.
 
 Examples:
   dfs put report.pdf /docs/
@@ -28,25 +28,25 @@ Examples:
   dfs put -r project/. /project       what lies in it, not the folder itself
   tar c . | dfs put - /backup.tar")]
 pub(crate) struct PutArgs {
-    /// What to copy (`-` is stdin), then where to: a new name, or an existing directory.
+    /// What to copy (`-` is stdin), then the destination: a new name, or an existing directory.
     #[arg(required = true, value_name = "SOURCE... DESTINATION")]
     paths: Vec<OsString>,
     /// Copy directories recursively.
     #[arg(short, long, visible_short_alias = 'R')]
     recursive: bool,
-    /// Replace nothing: an existing file is an error.
+    /// Do not replace existing files: one is an error.
     #[arg(short, long)]
     no_clobber: bool,
-    /// Accepted for the habit of it: files are replaced without asking.
+    /// Accepted for compatibility: files are replaced without asking.
     #[arg(short, long)]
     force: bool,
-    /// Replicas of each byte; the cluster's number when not given.
+    /// Replicas of each byte; the cluster's default when not given.
     #[arg(long, value_name = "N")]
     replication_factor: Option<u32>,
-    /// Bytes a chunk holds at most: a multiple of 64KiB, 64KiB to 1GiB.
+    /// Maximum bytes of a chunk: a multiple of 64KiB, 64KiB to 1GiB.
     #[arg(long, value_name = "SIZE")]
     chunk_size: Option<ByteSize>,
-    /// Files to copy at the same time.
+    /// Files copied concurrently.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
 }
@@ -93,7 +93,7 @@ pub(crate) async fn run(mut args: PutArgs, cx: &Context) -> Result<()> {
     display.finish("put", &report, &more)
 }
 
-/// Where a source goes.
+/// Returns the destination of a source.
 async fn target_of(
     args: &PutArgs,
     source: &OsString,
@@ -111,7 +111,7 @@ async fn target_of(
     }
     match own_name(source) {
         Some(name) => destination.of_name(name),
-        // `dir/.` and `..` have no name of their own: their content goes to the destination.
+        // `dir/.` and `..` have no name: their content is copied to the destination.
         None => match destination {
             Destination::Into(path) | Destination::Named(path) => Ok(path.clone()),
         },
@@ -125,7 +125,7 @@ async fn put_stdin(
     cx: &Context,
 ) -> Result<u64> {
     let Destination::Named(path) = destination else {
-        return Err(Error::usage("stdin needs a file name in dfs, not a directory"));
+        return Err(Error::usage("stdin requires a file name in dfs, not a directory"));
     };
     let options = PutOptions::default()
         .attributes(Context::own_attributes())
@@ -137,7 +137,7 @@ async fn put_stdin(
     Ok(stat.size)
 }
 
-/// The name that a source brings along; none for `.`, `..`, `/` and what ends in them.
+/// Returns the last name of a source; none for `.`, `..`, `/` and paths that end in them.
 fn own_name(source: &OsString) -> Option<&[u8]> {
     let bytes = source.as_bytes();
     let end = bytes.iter().rposition(|b| *b != b'/')? + 1;
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_bring_their_last_name_along() {
+    fn sources_keep_their_last_name() {
         for (source, name) in [
             ("a", Some("a")),
             ("a/b/", Some("b")),

@@ -11,10 +11,10 @@ use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
 use crate::printable::printable;
 
-/// What `dfs rm` takes.
+/// Arguments of `dfs rm`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What is deleted can be brought back for a while with `dfs undelete`.
+Deleted entries can be restored for a while with `dfs undelete`.
 
 Examples:
   dfs rm /old.txt
@@ -30,10 +30,10 @@ pub(crate) struct RmArgs {
     /// Delete empty directories.
     #[arg(short, long)]
     dir: bool,
-    /// Say nothing about what is not there.
+    /// Ignore missing paths.
     #[arg(short, long)]
     force: bool,
-    /// Give the space back at once; nothing can be brought back.
+    /// Free the space at once; nothing can be restored.
     #[arg(long)]
     now: bool,
 }
@@ -51,7 +51,7 @@ pub(crate) async fn run(args: RmArgs, cx: &Context) -> Result<()> {
         let deleted = async {
             if path.is_root() {
                 return Err(Error::usage("the root directory cannot be deleted")
-                    .hint("name what lies in it, e.g. `dfs rm -r /name`"));
+                    .hint("name its entries, e.g. `dfs rm -r /name`"));
             }
             if !args.recursive && !args.dir {
                 let stat = cx.client.stat(&path, dfs_client::Follow::No).await?;
@@ -60,7 +60,7 @@ pub(crate) async fn run(args: RmArgs, cx: &Context) -> Result<()> {
                         ErrorCode::IsADirectory,
                         format_args!("cannot delete {path}: it is a directory"),
                     )
-                    .hint("-r deletes it recursively, -d deletes it when it is empty"));
+                    .hint("-r deletes it recursively, -d deletes it if empty"));
                 }
             }
             let options = DeleteOptions::default().recursive(args.recursive).now(args.now);

@@ -13,17 +13,17 @@ use crate::json;
 use crate::output::{mode_text, time_text};
 use crate::printable::printable;
 
-/// What `dfs stat` takes.
+/// Arguments of `dfs stat`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   dfs stat /a.txt
   dfs stat --json /a /b | jq .size")]
 pub(crate) struct StatArgs {
-    /// What to look at.
+    /// Paths to show.
     #[arg(required = true)]
     paths: Vec<OsString>,
-    /// What a symlink points to instead of the symlink.
+    /// Follow a symlink.
     #[arg(short = 'L', long)]
     dereference: bool,
 }

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::json;
 use crate::output::size_text;
 
-/// What `dfs status` takes.
+/// Arguments of `dfs status`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -64,7 +64,7 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
             failed => format!("  {failed} of {} disks failed", node.disks.len()),
         };
         if node.refuses_chunks {
-            note.push_str("  takes no new chunks");
+            note.push_str("  accepts no new chunks");
         }
         out.line(format_args!(
             "{:<32} {:<wide$} {:<11} {:>9} {chunks:>9}  {heard}{left}{note}",

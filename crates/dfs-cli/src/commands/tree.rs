@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::error::{Result, remote_path};
 use crate::printable::printable;
 
-/// What `dfs tree` takes.
+/// Arguments of `dfs tree`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -20,15 +20,15 @@ pub(crate) struct TreeArgs {
     /// Where to start.
     #[arg(default_value = "/")]
     path: OsString,
-    /// Go down at most so many levels.
+    /// Maximum depth.
     #[arg(short = 'L', long, value_name = "N")]
     level: Option<usize>,
-    /// Names that start with a dot too.
+    /// Include names that start with a dot.
     #[arg(short, long)]
     all: bool,
 }
 
-/// A directory whose entries are being drawn.
+/// A directory whose entries are being printed.
 struct Level {
     path: DfsPath,
     entries: std::vec::IntoIter<Entry>,

@@ -9,18 +9,18 @@ use crate::context::Context;
 use crate::error::{Result, remote_path};
 use crate::printable::printable;
 
-/// What `dfs undelete` takes.
+/// Arguments of `dfs undelete`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Of several versions that had the same name, the one that went last comes back.
+Of several entries with the same name, the last one deleted or replaced is restored.
 
 Examples:
   dfs undelete /report.txt
   dfs undelete /report.txt --to /report-before.txt")]
 pub(crate) struct UndeleteArgs {
-    /// Where it was.
+    /// Its former path.
     path: OsString,
-    /// Where it shall be; where it was when not given.
+    /// New path; the former one by default.
     #[arg(long, value_name = "PATH")]
     to: Option<OsString>,
 }
@@ -30,6 +30,6 @@ pub(crate) async fn run(args: UndeleteArgs, cx: &Context) -> Result<()> {
     let to = args.to.as_deref().map(remote_path).transpose()?;
     cx.client.undelete(&path, to.as_ref().map(Into::into)).await?;
     cx.out.done(&json!({ "path": printable(to.as_ref().unwrap_or(&path).as_bytes()) }));
-    cx.out.say(format_args!("{} is back", to.as_ref().unwrap_or(&path)));
+    cx.out.say(format_args!("restored {}", to.as_ref().unwrap_or(&path)));
     Ok(())
 }

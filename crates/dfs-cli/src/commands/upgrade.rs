@@ -10,16 +10,16 @@ use serde_json::json;
 use crate::context::Context;
 use crate::error::{Error, Result};
 
-/// How often it is looked whether the level is raised.
+/// Polling interval for the level.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long the holder of the worker lease may take.
+/// Time limit for the lease holder to raise it.
 const RAISED_WITHIN: Duration = Duration::from_mins(1);
 
-/// What `dfs upgrade` takes.
+/// Arguments of `dfs upgrade`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A new release goes on writing the formats of the one before, so that it can be taken back. Once every
-coordinator and datanode runs it, the upgrade is finalized: from then on the new formats are written,
+A new release keeps writing the formats of the previous one, so that it can be rolled back. Once all
+coordinators and datanodes run it, the upgrade is finalized: from then on the new formats are written,
 and the older release refuses to start.
 
 Examples:
@@ -32,7 +32,7 @@ pub(crate) struct UpgradeArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show which formats the cluster writes, and what keeps it from newer ones
+    /// Show which formats the cluster writes, and what prevents newer ones
     Status,
     /// Write the formats of this release from now on
     Finalize,
@@ -52,23 +52,21 @@ pub(crate) async fn run(args: UpgradeArgs, cx: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the level is raised, or cannot be.
+/// Waits until the level is raised, or blocked.
 async fn wait(mut status: UpgradeStatus, cx: &Context) -> Result<UpgradeStatus> {
     let deadline = tokio::time::Instant::now() + RAISED_WITHIN;
     while !status.is_final() {
         if !status.blocked_by.is_empty() {
             let members = status.blocked_by.join("\n  ");
-            let text =
-                format!("the upgrade cannot be finalized; an older release runs on\n  {members}");
+            let text = format!(
+                "the upgrade cannot be finalized; an older release is running on\n  {members}"
+            );
             return Err(Error::new(ErrorCode::UnsupportedVersion, text)
-                .hint("upgrade them, or take them out, then finalize again"));
+                .hint("upgrade or remove them, then finalize again"));
         }
         if tokio::time::Instant::now() >= deadline {
-            return Err(Error::new(
-                ErrorCode::Unavailable,
-                "no coordinator has raised the level yet",
-            )
-            .hint("`dfs upgrade status` shows when it is"));
+            return Err(Error::new(ErrorCode::Unavailable, "the level has not been raised yet")
+                .hint("`dfs upgrade status` shows the progress"));
         }
         tokio::time::sleep(LOOK_EVERY).await;
         status = cx.client.admin().upgrade_status().await?;
@@ -90,7 +88,7 @@ fn show(status: &UpgradeStatus, cx: &Context) {
     }
     cx.out.line(format_args!("write level {written}, this release reads up to {newest}"));
     if wanted > written {
-        cx.out.line(format_args!("level {wanted} was asked for"));
+        cx.out.line(format_args!("level {wanted} is requested"));
     } else if newest > written {
         cx.out.line(format_args!("`dfs upgrade finalize` raises it"));
     }

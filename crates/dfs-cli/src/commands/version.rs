@@ -6,21 +6,21 @@ use serde_json::json;
 use crate::context::Context;
 use crate::error::Result;
 
-/// What `dfs version` takes.
+/// Arguments of `dfs version`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   dfs version
   dfs version --client --json")]
 pub(crate) struct VersionArgs {
-    /// Only that of this program; nothing is asked of a coordinator.
+    /// Print only the version of this program, without asking a coordinator.
     #[arg(long)]
     client: bool,
 }
 
 #[cfg(feature = "kube")]
 impl VersionArgs {
-    /// Whether no cluster is asked.
+    /// Returns true if no cluster is asked.
     pub(crate) fn is_local(&self) -> bool {
         self.client
     }

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::json;
 
-/// What `dfs worker` takes.
+/// Arguments of `dfs worker`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -31,15 +31,15 @@ enum Action {
     Pause(PauseArgs),
     /// End the pause of a background worker
     Resume(ResumeArgs),
-    /// Set how much a background worker may do in a second
+    /// Limit the rate of a background worker
     Rate(RateArgs),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-What is under way ends, nothing new begins. A pause ends by itself, and survives restarts of
-coordinators. Paused again, it lasts from now on. Exits with 0 when the worker is paused, 2 when no
-worker has this name, 5 when no coordinator runs the workers at the moment.
+Work in progress completes, nothing new starts. A pause ends by itself, and survives restarts of
+coordinators. Pausing again restarts it. Exits with 0 when the worker is paused, 2 when no
+worker has this name, 5 when no coordinator runs the workers now.
 
 Examples:
   dfs worker pause repair
@@ -48,15 +48,15 @@ struct PauseArgs {
     /// Name of the worker, as `dfs worker list` shows it.
     #[arg(value_name = "NAME")]
     name: String,
-    /// When the pause ends by itself: a number with s, m, h or d; at most 7d.
+    /// Length of the pause, after which it ends by itself: a number with s, m, h or d; at most 7d.
     #[arg(long = "for", value_name = "TIME", default_value = "1h", value_parser = duration)]
     length: Duration,
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exits with 0 when the worker is not paused any more, 2 when no worker has this name, 5 when no
-coordinator runs the workers at the moment.
+Exits with 0 when the worker is not paused, 2 when no worker has this name, 5 when no
+coordinator runs the workers now.
 
 Examples:
   dfs worker resume repair")]
@@ -68,8 +68,8 @@ struct ResumeArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The rate holds until another one is set, restarts included. Exits with 0 when it is set, 2 when no
-worker has this name, 5 when no coordinator runs the workers at the moment.
+The rate stays until changed, across restarts. Exits with 0 when it is set, 2 when no
+worker has this name, 5 when no coordinator runs the workers now.
 
 Examples:
   dfs worker rate repair 50MiB
@@ -79,7 +79,7 @@ struct RateArgs {
     /// Name of the worker, as `dfs worker list` shows it.
     #[arg(value_name = "NAME")]
     name: String,
-    /// Bytes or items a second, more than 0; `unlimited`, or `default` for the worker's budget.
+    /// Bytes or items per second, more than 0; `unlimited`, or `default` for the worker's own.
     #[arg(value_name = "RATE", value_parser = rate)]
     rate: WorkerChange,
 }
@@ -123,7 +123,7 @@ async fn list(cx: &Context) -> Result<()> {
         ));
     }
     if found.lease_holder.is_none() {
-        cx.out.say("no coordinator is known to run the workers at the moment");
+        cx.out.say("no coordinator is known to run the workers now");
     }
     Ok(())
 }
@@ -155,7 +155,7 @@ fn rate(text: &str) -> std::result::Result<WorkerChange, String> {
         "default" => Ok(WorkerChange::DefaultRate),
         _ => match text.parse() {
             Ok(ByteSize(0)) => {
-                Err("a rate is more than 0; `dfs worker pause` stops a worker".to_owned())
+                Err("a rate must be positive; `dfs worker pause` stops a worker".to_owned())
             }
             Ok(ByteSize(rate)) => Ok(WorkerChange::Rate(Some(rate))),
             Err(error) => Err(format!("{error}; or `unlimited`, or `default`")),
@@ -163,9 +163,9 @@ fn rate(text: &str) -> std::result::Result<WorkerChange, String> {
     }
 }
 
-/// Reads `90s`, `15m`, `2h` or `1d`.
+/// Parses `90s`, `15m`, `2h` or `1d`.
 fn duration(text: &str) -> std::result::Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a time: write a number with s, m, h or d");
+    let wrong = || format!("{text:?} is not a duration: use a number with s, m, h or d");
     let unit = text.chars().next_back().ok_or_else(wrong)?;
     let seconds = match unit {
         's' => 1,
@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_nonsense_is_refused() {
+    fn durations_are_parsed_and_nonsense_is_refused() {
         for (text, seconds) in [("90s", 90), ("15m", 900), ("2h", 7_200), ("7d", 604_800)] {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_read_and_nonsense_is_refused() {
+    fn rates_are_parsed_and_nonsense_is_refused() {
         assert_eq!(rate("50MiB"), Ok(WorkerChange::Rate(Some(50 << 20))));
         assert_eq!(rate("500"), Ok(WorkerChange::Rate(Some(500))));
         assert_eq!(rate("unlimited"), Ok(WorkerChange::Rate(None)));

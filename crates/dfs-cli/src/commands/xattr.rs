@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
 use crate::printable::printable;
 
-/// What `dfs xattr` takes.
+/// Arguments of `dfs xattr`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Names start with user., trusted. or security., or are one of the two system.posix_acl_ names. An
@@ -31,34 +31,34 @@ pub(crate) struct XattrArgs {
 enum Action {
     /// Set an attribute
     Set {
-        /// Of what.
+        /// The file, directory or symlink.
         path: OsString,
         /// Name of the attribute.
         name: OsString,
         /// Its value.
         value: OsString,
-        /// Fail if it is set already.
+        /// Fail if it exists.
         #[arg(long, conflicts_with = "replace")]
         create: bool,
-        /// Fail if it is not set yet.
+        /// Fail if it does not exist.
         #[arg(long)]
         replace: bool,
     },
     /// Show the value of an attribute
     Get {
-        /// Of what.
+        /// The file, directory or symlink.
         path: OsString,
         /// Name of the attribute.
         name: OsString,
     },
     /// List the names of all attributes
     List {
-        /// Of what.
+        /// The file, directory or symlink.
         path: OsString,
     },
     /// Remove an attribute
     Remove {
-        /// Of what.
+        /// The file, directory or symlink.
         path: OsString,
         /// Name of the attribute.
         name: OsString,

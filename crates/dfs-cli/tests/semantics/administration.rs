@@ -14,7 +14,7 @@ use crate::support::{binary, exit_code, noise, stderr};
 
 const HOUR: Duration = Duration::from_hours(1);
 
-/// A datanode that runs.
+/// A running datanode.
 #[derive(Debug, Clone)]
 struct Node {
     /// Among the processes.
@@ -23,7 +23,7 @@ struct Node {
     address: String,
 }
 
-/// In the order of the processes.
+/// Returns the datanodes in the order of their processes.
 async fn nodes(cluster: &Cluster, client: &Client) -> Vec<Node> {
     let shown = client.admin().status().await.unwrap().nodes;
     let of = |(index, server): (usize, &Server)| {
@@ -40,7 +40,7 @@ fn state(cluster: &Cluster, node: NodeId) -> Option<String> {
     found.next().map(|shown| shown["state"].as_str().unwrap().to_owned())
 }
 
-/// What `explain` says, which it also says when it complains of a replica.
+/// Returns the output of `explain`, even if it reports a problem.
 fn explained(cluster: &Cluster, path: &str) -> String {
     String::from_utf8_lossy(&cluster.dfs(["explain", "--json", path]).stdout).into_owned()
 }
@@ -50,7 +50,7 @@ fn five_nodes() -> Cluster {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s24_what_is_down_on_purpose_is_repaired_only_once_that_is_over() {
+async fn s24_nodes_in_maintenance_are_repaired_only_after_it_ends() {
     let mut cluster = five_nodes();
     let client = client(&cluster);
     for file in 0..8 {
@@ -66,12 +66,12 @@ async fn s24_what_is_down_on_purpose_is_repaired_only_once_that_is_over() {
         found.next().unwrap()["disks"][0]["chunks"].as_u64().unwrap()
     };
     let chunks = wait_until(Duration::from_secs(10), || held(down) > 0);
-    assert!(chunks, "of 24 replicas on five nodes it has some");
+    assert!(chunks, "it has some of 24 replicas on five nodes");
     cluster.dfs_ok(["node", "maintenance", "--require-safe", &before[0].address]);
     for node in &before[..2] {
         cluster.datanodes[node.index].kill();
     }
-    // By the time that the one is lost, the other would be, too.
+    // By the time that the one is lost, the other would be too.
     let is_lost = || state(&cluster, lost).as_deref() == Some("lost");
     assert!(wait_until(Duration::from_secs(30), is_lost));
     cluster.wait_for_full_replication(Duration::from_mins(1));
@@ -81,18 +81,18 @@ async fn s24_what_is_down_on_purpose_is_repaired_only_once_that_is_over() {
     let names = |node: NodeId| {
         (0..8).any(|file| explained(&cluster, &format!("/{file}")).contains(&node.to_string()))
     };
-    assert!(names(down), "its replicas are left where they are");
-    assert!(!names(lost), "those of the other were made again");
+    assert!(names(down), "its replicas stay");
+    assert!(!names(lost), "those of the lost one were re-replicated");
     for file in 0..8 {
         assert!(read(&client, &format!("/{file}")).await.unwrap() == noise(100_000, file));
     }
     cluster.dfs_ok(["node", "maintenance", "--end", &down.to_string()]);
-    assert!(wait_until(Duration::from_mins(1), || !names(down)), "nothing is made again");
+    assert!(wait_until(Duration::from_mins(1), || !names(down)), "nothing is re-replicated");
     cluster.wait_for_full_replication(Duration::from_mins(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s25_of_two_who_ask_at_once_only_one_may_stop_its_node() {
+async fn s25_concurrent_safe_stop_requests_grant_only_one() {
     let cluster = Cluster::start(binary(), Settings::default());
     let client = client(&cluster);
     put(&client, "/file", noise(100_000, 1)).await.unwrap();
@@ -129,7 +129,7 @@ async fn s25_of_two_who_ask_at_once_only_one_may_stop_its_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s26_a_node_goes_only_without_what_is_nowhere_else() {
+async fn s26_node_with_the_last_replica_cannot_be_removed() {
     let mut cluster = Cluster::start(
         binary(),
         Settings { init: vec!["--replication-factor=2".to_owned()], ..Settings::default() },
@@ -142,7 +142,7 @@ async fn s26_a_node_goes_only_without_what_is_nowhere_else() {
     let holds = |node: NodeId| explained.contains(&node.to_string());
     let (holders, empty): (Vec<Node>, Vec<_>) = all.into_iter().partition(|node| holds(node.id));
     let (first, second) = (holders[0].id, holders[1].id);
-    // The one that holds nothing goes at once, and the others do not.
+    // The one that holds nothing can be removed at once, the others cannot.
     let refused = |cluster: &Cluster, what: &str, node: NodeId, text: &str| {
         let refused = cluster.dfs(["node", what, &node.to_string()]);
         assert_eq!(exit_code(&refused), 4, "{what}: {}", stderr(&refused));
@@ -152,13 +152,13 @@ async fn s26_a_node_goes_only_without_what_is_nowhere_else() {
         let refused = cluster.dfs(["node", "deregister", &first.to_string()]);
         stderr(&refused).contains("holds 1 chunks")
     };
-    assert!(wait_until(Duration::from_secs(10), hears_of_it), "its heartbeat says so");
+    assert!(wait_until(Duration::from_secs(10), hears_of_it), "its heartbeat reports the chunk");
     refused(&cluster, "forget", first, "only a lost one");
     let gone = empty[0].id;
     cluster.dfs_ok(["node", "deregister", &gone.to_string()]);
     cluster.dfs_ok(["node", "deregister", &gone.to_string()]);
     assert_eq!(state(&cluster, gone), None);
-    // Nobody is left to make replicas again on.
+    // No node is left to re-replicate to.
     for Node { index, id: node, .. } in holders.clone() {
         cluster.datanodes[index].kill();
         let is_lost = || state(&cluster, node).as_deref() == Some("lost");
@@ -176,13 +176,13 @@ async fn s26_a_node_goes_only_without_what_is_nowhere_else() {
     cluster.start_datanode(index);
     let is_refused = || cluster.datanodes[index].log().contains("was removed");
     assert!(wait_until(Duration::from_secs(20), is_refused), "{}", cluster.datanodes[index].log());
-    // What it held counts as gone.
+    // Its replicas count as gone.
     cluster.add_datanode();
     cluster.wait_for_full_replication(Duration::from_mins(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s27_a_cluster_is_made_once_and_only_who_is_admitted_takes_part() {
+async fn s27_cluster_is_created_once_and_only_admitted_nodes_join() {
     let Settings { coordinator, .. } = Settings::default();
     let coordinator = format!("{coordinator}auto_admit: false\n");
     let mut cluster = Cluster::start(
@@ -234,7 +234,7 @@ async fn s27_a_cluster_is_made_once_and_only_who_is_admitted_takes_part() {
     let third = nodes(&cluster, &client).await.pop().unwrap();
     assert_eq!(state(&cluster, third.id).as_deref(), Some("joining"));
     assert!(!explained.contains(&third.id.to_string()), "{explained}");
-    // It is the same cluster after a restart, and the node is still admitted.
+    // After a restart it is the same cluster, and the node is still admitted.
     cluster.dfs_ok(["node", "admit", &third.address]);
     cluster.coordinator.kill();
     cluster.start_coordinator();

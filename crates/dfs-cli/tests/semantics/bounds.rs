@@ -12,7 +12,7 @@ use crate::support::{binary, cluster, noise, noise_file};
 const MIB: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s22_a_full_disk_refuses_and_others_take_over() {
+async fn s22_full_disk_refuses_writes_and_others_take_over() {
     let small = vec!["--capacity".to_owned(), "24MiB".to_owned()];
     let settings =
         Settings { datanodes: 4, datanode_flags: vec![small.clone()], ..Settings::default() };
@@ -42,7 +42,7 @@ async fn s22_a_full_disk_refuses_and_others_take_over() {
         let bytes = read(&full, &format!("/{number}")).await.unwrap();
         assert!(bytes == noise(4 * MIB, number), "{number} differs");
     }
-    // A delete works on a full disk, and gives room.
+    // A delete works on a full disk, and frees space.
     for number in 0..stored {
         let now = DeleteOptions::default().now(true);
         full.delete(&path(&format!("/{number}")), now).await.unwrap();
@@ -55,7 +55,7 @@ async fn s22_a_full_disk_refuses_and_others_take_over() {
 }
 
 #[test]
-fn s23_sixty_four_puts_at_once_stay_within_256_mib_each() {
+fn s23_64_concurrent_puts_stay_within_256_mib_per_process() {
     let cluster = cluster();
     let tree = cluster.folder().join("tree");
     std::fs::create_dir(&tree).unwrap();

@@ -11,14 +11,14 @@ use crate::support::{binary, cluster, noise};
 const MIB: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s01_what_a_put_acknowledged_survives_a_power_cut_of_everything() {
+async fn s01_acknowledged_put_survives_kill_of_all_processes() {
     let mut cluster = cluster();
     let client = client(&cluster);
     let files: Vec<Vec<u8>> = (0..20).map(|n| noise(1 + n * 150_000, n as u64)).collect();
     for (number, bytes) in files.iter().enumerate() {
         put(&client, &format!("/{number}"), bytes.clone()).await.unwrap();
     }
-    // At this very moment, before anything is written back or closed.
+    // Immediately, before anything is written back or closed.
     cluster.coordinator.kill();
     for node in &mut cluster.datanodes {
         node.kill();
@@ -34,10 +34,10 @@ async fn s01_what_a_put_acknowledged_survives_a_power_cut_of_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s02_after_a_kill_of_the_coordinator_files_are_whole_or_absent() {
+async fn s02_files_are_complete_or_absent_after_a_coordinator_kill() {
     let mut cluster = cluster();
     for seed in 0..3_u64 {
-        // One that waits for the coordinator to be back, and one that gives up.
+        // One that waits for the coordinator to come back, and one that gives up.
         let patient = client(&cluster);
         let hasty = Client::builder().coordinator(cluster.coordinator_url());
         let hasty = hasty.deadline(Duration::from_millis(200)).connect_lazy().unwrap();
@@ -71,7 +71,7 @@ async fn s02_after_a_kill_of_the_coordinator_files_are_whole_or_absent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s03_puts_and_gets_ride_over_a_killed_datanode() {
+async fn s03_puts_and_gets_survive_a_killed_datanode() {
     let mut cluster = cluster();
     let client = client(&cluster);
     let bytes = noise(60 * MIB, 1);
@@ -107,7 +107,7 @@ async fn s03_puts_and_gets_ride_over_a_killed_datanode() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s04_replicas_that_are_missing_are_made_again() {
+async fn s04_missing_replicas_are_rereplicated() {
     let mut cluster = Cluster::start(binary(), Settings { datanodes: 3, ..Settings::default() });
     let client = client(&cluster);
     // Written while a node is down.
@@ -126,7 +126,7 @@ async fn s04_replicas_that_are_missing_are_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s05_the_last_replica_is_kept_when_its_node_is_away() {
+async fn s05_last_replica_is_kept_while_its_node_is_down() {
     let mut cluster = cluster();
     let client = client(&cluster);
     let bytes = noise(300_000, 1);

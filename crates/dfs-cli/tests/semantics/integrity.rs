@@ -15,7 +15,7 @@ use super::raw::{self, code, slot};
 use super::{client, client_on, forgetful, path, put, read, verified_replicas};
 use crate::support::{cluster, noise};
 
-/// Flips a bit of `needle` in the files below `folder`; whether it was there.
+/// Flips a bit of `needle` in the files below `folder`; returns true if it was found.
 fn flip_bit(folder: &Path, needle: &[u8]) -> bool {
     for entry in fs::read_dir(folder).unwrap() {
         let at = entry.unwrap().path();
@@ -36,7 +36,7 @@ fn flip_bit(folder: &Path, needle: &[u8]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s12_a_flipped_bit_is_read_around_set_aside_and_replaced() {
+async fn s12_replica_with_a_flipped_bit_is_avoided_quarantined_and_replaced() {
     let cluster = cluster();
     let client = client(&cluster);
     for (name, size) in [("/large", 3_000_000), ("/small", 4_096)] {
@@ -45,8 +45,8 @@ async fn s12_a_flipped_bit_is_read_around_set_aside_and_replaced() {
         let victim = (0..3).find(|index| flip_bit(&cluster.disk(*index), &bytes[1_000..1_040]));
         let victim = &cluster.datanodes[victim.unwrap()];
         let before = victim.metric("dfs_datanode_set_aside_total", "");
-        // Whichever replica is asked: right bytes always, and the bad one is found in the end. Each
-        // machine asks the replicas in an order of its own.
+        // Reads return the right bytes whichever replica is asked, and the bad one is found
+        // eventually. Each machine asks the replicas in an order of its own.
         let mut corrupt_blocks = 0;
         for machine in 0..100 {
             let reader = client_on(&cluster, &format!("machine-{machine}"));
@@ -56,7 +56,7 @@ async fn s12_a_flipped_bit_is_read_around_set_aside_and_replaced() {
                 break;
             }
         }
-        assert!(corrupt_blocks > 0, "nobody noticed");
+        assert!(corrupt_blocks > 0, "no corruption detected");
         let is_set_aside = || victim.metric("dfs_datanode_set_aside_total", "") > before;
         assert!(wait_until(Duration::from_secs(30), is_set_aside));
         assert!(victim.metric("dfs_datanode_checksum_errors_total", "") > 0.0);
@@ -76,7 +76,7 @@ async fn s12_a_flipped_bit_is_read_around_set_aside_and_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s13_replicas_are_believed_only_with_the_word_of_their_nodes() {
+async fn s13_replicas_require_receipts_of_their_nodes() {
     let cluster = cluster();
     let bytes = noise(100_000, 1);
     let honest = raw::written(&cluster, "/file", &bytes).await;
@@ -120,7 +120,7 @@ async fn s13_replicas_are_believed_only_with_the_word_of_their_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s14_a_chunk_id_is_written_once() {
+async fn s14_chunk_id_is_written_once() {
     let cluster = cluster();
     let bytes = noise(1_000, 1);
     let mut coordinator = raw::coordinator(&cluster);
@@ -128,7 +128,7 @@ async fn s14_a_chunk_id_is_written_once() {
     let primary = &plan.chunks[0].nodes[0].address;
     let meta = raw::meta(&plan, 0);
     raw::datanode(primary).prepare_chunk_upload(meta.clone()).await.unwrap();
-    // While it is being written, as well as afterwards.
+    // While it is being written, and afterwards.
     let twice = raw::datanode(primary).prepare_chunk_upload(meta).await;
     assert_eq!(code(twice), ErrorCode::AlreadyExists);
     let confirm = raw::written(&cluster, "/g", &bytes).await;
@@ -149,7 +149,7 @@ async fn s14_a_chunk_id_is_written_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s15_a_repeat_gets_the_first_answer_and_brings_nothing_back() {
+async fn s15_repeated_call_gets_the_first_reply_and_restores_nothing() {
     let mut cluster = forgetful(Duration::from_millis(200));
     let client = client(&cluster);
     let make = v1::MakeDirectoryRequest {
@@ -160,7 +160,7 @@ async fn s15_a_repeat_gets_the_first_answer_and_brings_nothing_back() {
     };
     let first = raw::coordinator(&cluster).make_directory(make.clone()).await.unwrap().into_inner();
     client.rename(&path("/made"), &path("/moved"), RenameOptions::default()).await.unwrap();
-    // Also across a crash of the coordinator.
+    // Even across a crash of the coordinator.
     cluster.coordinator.kill();
     cluster.start_coordinator();
     cluster.wait_for_active(3);
@@ -181,14 +181,14 @@ async fn s15_a_repeat_gets_the_first_answer_and_brings_nothing_back() {
     coordinator.confirm_upload(confirm.clone()).await.unwrap();
     put(&client, "/file", vec![1]).await.unwrap();
     drop(coordinator.confirm_upload(confirm.clone()).await);
-    assert_eq!(read(&client, "/file").await.unwrap(), [1], "replaced, and brought back");
+    assert_eq!(read(&client, "/file").await.unwrap(), [1], "a replaced file came back");
     client.delete(&path("/file"), dfs_client::DeleteOptions::default()).await.unwrap();
     let deadline = std::time::Instant::now() + Duration::from_secs(30);
     loop {
         let repeated = coordinator.confirm_upload(confirm.clone()).await;
         let stat = client.stat(&path("/file"), dfs_client::Follow::Yes).await;
-        assert_eq!(stat.unwrap_err().code(), ErrorCode::NotFound, "deleted, and brought back");
-        // Taken apart in the end.
+        assert_eq!(stat.unwrap_err().code(), ErrorCode::NotFound, "a deleted file came back");
+        // Reaped eventually.
         if repeated.is_err() {
             assert_eq!(code(repeated), ErrorCode::Stale);
             break;

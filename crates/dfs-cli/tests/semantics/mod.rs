@@ -1,4 +1,4 @@
-//! The promises of SEMANTICS.md, each by its number, against real processes.
+//! The guarantees of SEMANTICS.md, by number, against real processes.
 
 mod administration;
 mod bounds;
@@ -18,12 +18,12 @@ use dfs_types::{Attributes, DfsPath, FileTime};
 
 use crate::support::binary;
 
-/// A client of a cluster, one for each test.
+/// Returns a client of a cluster; tests do not share clients.
 pub(crate) fn client(cluster: &Cluster) -> Client {
     client_on(cluster, "")
 }
 
-/// A client that takes itself to be on this machine.
+/// Returns a client that claims to run on this machine.
 fn client_on(cluster: &Cluster, machine: &str) -> Client {
     let builder = Client::builder().coordinator(cluster.coordinator_url());
     builder.location(machine, "").connect_lazy().unwrap()
@@ -41,7 +41,7 @@ pub(crate) async fn put(
     client.put(&path(at), PutSource::bytes(bytes), PutOptions::default()).await.map(drop)
 }
 
-/// The whole file.
+/// Reads a complete file.
 pub(crate) async fn read(client: &Client, at: &str) -> Result<Vec<u8>, dfs_client::Error> {
     let mut reader = client.get(&path(at), dfs_client::GetOptions::default()).await?;
     let mut bytes = Vec::new();
@@ -55,15 +55,15 @@ fn attributes() -> Attributes {
     Attributes { mode: 0o755, uid: 0, gid: 0, mtime: FileTime::new(1_000_000, 5).unwrap() }
 }
 
-/// Three datanodes, and what was deleted or replaced can be restored for so long only.
+/// Starts three datanodes; deleted and replaced files are restorable only for this long.
 fn forgetful(restorable: Duration) -> Cluster {
     let Settings { coordinator, .. } = Settings::default();
     let coordinator = format!("{coordinator}restorable_ms: {}\n", restorable.as_millis());
     Cluster::start(binary(), Settings { coordinator, ..Settings::default() })
 }
 
-/// Replicas of a file that verify from end to end, as `dfs explain` finds them: the least of all
-/// chunks.
+/// Returns the number of verified replicas of a file, as found by `dfs explain`: the minimum over
+/// its chunks.
 pub(crate) fn verified_replicas(cluster: &Cluster, at: &str) -> usize {
     let output = cluster.dfs(["explain", "--verify", "--json", at]);
     let explained: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -74,14 +74,14 @@ pub(crate) fn verified_replicas(cluster: &Cluster, at: &str) -> usize {
     explained["chunks"].as_array().unwrap().iter().map(good).min().unwrap()
 }
 
-/// Runs a future in a task of its own, under the name of what it does.
+/// Spawns a future as a task named after its work.
 fn spawn<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> tokio::task::JoinHandle<T> {
     tokio::spawn(work)
 }
 
-/// A name that many tasks share.
+/// Returns a name that many tasks share.
 fn shared(text: &str) -> Arc<str> {
     Arc::from(text)
 }

@@ -80,7 +80,7 @@ fn s19_user_xattrs_survive_put_and_get() {
         ("", "user.of-the-tree", b"\0\xff".to_vec()),
         ("empty", "user.a", b"of a directory".to_vec()),
         ("large", "user.small", b"".to_vec()),
-        // Does not fit the record of an inode.
+        // Larger than fits into an inode record.
         ("large", "user.large", vec![7; 2_000]),
         ("nothing", "user.a", b"of an empty file".to_vec()),
         ("read-only", "user.a", b"b".to_vec()),
@@ -89,7 +89,7 @@ fn s19_user_xattrs_survive_put_and_get() {
         let flags = rustix::fs::XattrFlags::empty();
         if let Err(error) = rustix::fs::setxattr(tree.join(file), *name, value, flags) {
             assert!(std::env::var_os("CI").is_none(), "no extended attributes here: {error}");
-            eprintln!("skipped: the test folder has no extended attributes: {error}");
+            eprintln!("skipped: the test folder does not support extended attributes: {error}");
             return;
         }
     }
@@ -99,7 +99,7 @@ fn s19_user_xattrs_survive_put_and_get() {
     assert_eq!(cluster.dfs(["xattr", "get", "/tree/read-only", "user.a"]).stdout, b"b\n");
     let get = ["get".as_ref(), "-r".as_ref(), "/tree".as_ref(), back.as_os_str()];
     cluster.dfs_ok(get);
-    // Once more, over what is there.
+    // Again, over existing files.
     cluster.dfs_ok(["get".as_ref(), "/tree/large".as_ref(), back.join("none").as_os_str()]);
     let xattrs = |path: &std::path::Path| {
         let mut names = vec![0; 4_096];
@@ -122,13 +122,13 @@ fn s19_user_xattrs_survive_put_and_get() {
     ] {
         assert_eq!(xattrs(&back.join(file)), xattrs(&tree.join(of)), "{file}");
     }
-    // A file that replaces one has its own alone.
+    // A file that replaces another has only its own.
     cluster.dfs_ok(["put".as_ref(), tree.join("none").as_os_str(), "/tree/large".as_ref()]);
     assert_eq!(cluster.dfs(["xattr", "list", "/tree/large"]).stdout, b"");
 }
 
 #[test]
-fn s20_a_get_that_is_killed_leaves_no_half_file() {
+fn s20_killed_get_leaves_no_partial_file() {
     let cluster = cluster();
     let (local, target) = (cluster.folder().join("file"), cluster.folder().join("target"));
     noise_file(&local, 100 << 20, 1);
@@ -150,12 +150,12 @@ fn s20_a_get_that_is_killed_leaves_no_half_file() {
     for entry in std::fs::read_dir(cluster.folder()).unwrap() {
         let name = entry.unwrap().file_name();
         let name = name.as_bytes();
-        assert!(name != b"target.part", "a pending file has a name of its own");
+        assert!(name != b"target.part", "the name of a temporary file is not predictable");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s21_what_was_deleted_comes_back_or_gives_its_space_back() {
+async fn s21_deleted_files_are_restorable_until_their_space_is_freed() {
     let cluster = forgetful(Duration::from_mins(10));
     let client = client(&cluster);
     client
@@ -170,7 +170,7 @@ async fn s21_what_was_deleted_comes_back_or_gives_its_space_back() {
     assert_eq!(stat.unwrap_err().code(), ErrorCode::NotFound);
     client.undelete(&path("/d"), None).await.unwrap();
     assert!(read(&client, "/d/file").await.unwrap() == noise(200_000, 2));
-    // What was replaced as well, beside what replaced it.
+    // A replaced file too, beside its replacement.
     client.undelete(&path("/d/file"), Some(path("/d/old").into())).await.unwrap();
     assert!(read(&client, "/d/old").await.unwrap() == noise(100_000, 1));
     let now = DeleteOptions::default().recursive(true).now(true);

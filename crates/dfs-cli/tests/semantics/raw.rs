@@ -1,4 +1,4 @@
-//! Talking to servers without the SDK, to say what it never would.
+//! Calls without the SDK, to send what it never would.
 
 use std::sync::Arc;
 
@@ -29,12 +29,12 @@ pub(super) fn datanode(address: &str) -> DataNodeClient<ClientChannel> {
     DataNodeClient::new(channel(address))
 }
 
-/// The code of what a server said.
+/// Returns the error code of a server's reply.
 pub(super) fn code<T: std::fmt::Debug>(result: Result<T, tonic::Status>) -> ErrorCode {
     Failure::from_status(&result.unwrap_err()).code
 }
 
-/// Slots of a client that repeats itself.
+/// Returns a slot of a client that repeats calls.
 pub(super) fn slot(number: u32, sequence: u64) -> v1::Slot {
     v1::Slot { client_id: Bytes::from_static(&[7; 16]), slot: number, sequence }
 }
@@ -48,7 +48,7 @@ pub(super) fn upload(path: &str, bytes: &[u8]) -> v1::UploadRequest {
     }
 }
 
-/// What a primary is told of a chunk.
+/// Returns the metadata of a chunk for its primary.
 pub(super) fn meta(plan: &v1::UploadPlan, number: usize) -> v1::ChunkMeta {
     let chunk = &plan.chunks[number];
     v1::ChunkMeta {
@@ -63,7 +63,7 @@ pub(super) fn meta(plan: &v1::UploadPlan, number: usize) -> v1::ChunkMeta {
     }
 }
 
-/// Writes the chunks of a small file; gives the call that would make it appear.
+/// Writes the chunks of a small file; returns the call that would make it appear.
 pub(super) async fn written(cluster: &Cluster, path: &str, bytes: &[u8]) -> v1::ConfirmRequest {
     let plan = coordinator(cluster).upload_file(upload(path, bytes)).await.unwrap().into_inner();
     let mut chunks = Vec::new();

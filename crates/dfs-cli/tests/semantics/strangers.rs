@@ -13,7 +13,7 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path) {
     assert!(copied.success());
 }
 
-/// Ids of the nodes, with their states.
+/// Returns the ids of the nodes with their states.
 fn nodes(cluster: &Cluster) -> Vec<(String, String)> {
     let status = cluster.status().unwrap();
     let nodes = status["nodes"].as_array().unwrap().iter();
@@ -22,25 +22,25 @@ fn nodes(cluster: &Cluster) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s16_disks_tell_who_a_node_is() {
+async fn s16_disks_identify_their_node() {
     let mut cluster = cluster();
     let client = client(&cluster);
     let bytes = noise(500_000, 1);
     put(&client, "/file", bytes.clone()).await.unwrap();
     let before = nodes(&cluster);
-    // Another address: the same node.
+    // Another address, but the same node.
     let image = cluster.folder().join("image");
     cluster.datanodes[0].kill();
     copy_folder(&cluster.disk(0), &image);
     let old_address = cluster.datanodes[0].address().to_owned();
     cluster.start_datanode(0);
     assert_ne!(cluster.datanodes[0].address(), old_address);
-    // Until the next registration is used, the image is as good as the disk.
+    // Until the next registration the image is equivalent to the disk.
     let is_back = || cluster.datanodes[0].http_get("/readyz").0 == 200;
     assert!(wait_until(Duration::from_secs(20), is_back), "{}", cluster.datanodes[0].log());
     cluster.wait_for_active(3);
     assert_eq!(nodes(&cluster), before);
-    // The image is older than the disk now, and a second replica as well.
+    // The image is older than the disk now, and is refused.
     let mut stranger = cluster.datanode_at(7, &image);
     cluster.start_server(&mut stranger);
     let is_refused = || stranger.log().contains("old image");
@@ -49,14 +49,14 @@ async fn s16_disks_tell_who_a_node_is() {
     assert_eq!(nodes(&cluster), before);
     stranger.kill();
     assert_eq!(verified_replicas(&cluster, "/file"), 3);
-    // Empty disks: a new node, and the old one stays what it is, away.
+    // Empty disks make a new node, and the old one stays known, but down.
     cluster.datanodes[1].kill();
     std::fs::remove_dir_all(cluster.disk(1)).unwrap();
     cluster.start_datanode(1);
     assert!(wait_until(Duration::from_secs(20), || nodes(&cluster).len() == 4));
     cluster.wait_for_full_replication(Duration::from_mins(1));
     assert!(read(&client, "/file").await.unwrap() == bytes);
-    // No ghost: what the old node was is counted nowhere, and nobody else speaks for it.
+    // No ghost: the old node's replicas are not counted, and no other node acts for it.
     let is_lost = || nodes(&cluster).iter().filter(|(_, state)| state == "lost").count() == 1;
     assert!(wait_until(Duration::from_secs(20), is_lost), "{:?}", nodes(&cluster));
     cluster.wait_for_full_replication(Duration::from_mins(1));
@@ -64,7 +64,7 @@ async fn s16_disks_tell_who_a_node_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s16_of_two_equal_disks_one_is_refused() {
+async fn s16_one_of_two_identical_disks_is_refused() {
     let mut cluster = cluster();
     let client = client(&cluster);
     put(&client, "/file", noise(500_000, 1)).await.unwrap();
@@ -85,7 +85,7 @@ async fn s16_of_two_equal_disks_one_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s17_empty_metadata_makes_no_cluster_and_deletes_nothing() {
+async fn s17_empty_metadata_creates_no_cluster_and_deletes_nothing() {
     let mut cluster = cluster_on_redb();
     let client = client(&cluster);
     let bytes = noise(500_000, 1);
@@ -111,7 +111,7 @@ async fn s17_empty_metadata_makes_no_cluster_and_deletes_nothing() {
     let refuses = |cluster: &Cluster| {
         cluster.datanodes.iter().all(|node| node.log().contains("was expected, but"))
     };
-    assert!(wait_until(Duration::from_secs(30), || refuses(&cluster)), "nobody refuses");
+    assert!(wait_until(Duration::from_secs(30), || refuses(&cluster)), "not refused");
     assert_eq!(nodes(&cluster), []);
     cluster.coordinator.kill();
     std::fs::remove_dir_all(&metadata).unwrap();

@@ -11,13 +11,13 @@ use crate::support::{cluster, noise};
 
 const MIB: usize = 1 << 20;
 
-/// A file of which every byte tells the version.
+/// Returns the content of a version; every byte identifies it.
 fn version(number: u8) -> Vec<u8> {
     vec![number; 150_000 + usize::from(number)]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s06_readers_see_one_whole_version_while_it_is_overwritten() {
+async fn s06_readers_see_one_complete_version_during_overwrites() {
     let cluster = cluster();
     let client = client(&cluster);
     put(&client, "/file", version(0)).await.unwrap();
@@ -30,7 +30,7 @@ async fn s06_readers_see_one_whole_version_while_it_is_overwritten() {
                 while !*stopped.borrow() {
                     let bytes = read(&client, "/file").await.unwrap();
                     let first = bytes[0];
-                    assert!(bytes == version(first), "a mixture of versions");
+                    assert!(bytes == version(first), "mixed versions");
                     reads += 1;
                 }
                 reads
@@ -48,7 +48,7 @@ async fn s06_readers_see_one_whole_version_while_it_is_overwritten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s07_of_two_writers_one_wins_whole() {
+async fn s07_one_of_two_writers_wins_completely() {
     let cluster = cluster();
     let client = client(&cluster);
     for round in 0..30 {
@@ -62,7 +62,7 @@ async fn s07_of_two_writers_one_wins_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s08_an_open_file_is_read_to_its_end_and_stale_when_it_is_gone() {
+async fn s08_open_file_is_readable_until_it_is_reaped() {
     let cluster = forgetful(Duration::from_secs(3));
     let client = client(&cluster);
     let bytes = noise(20 * MIB, 1);
@@ -75,7 +75,7 @@ async fn s08_an_open_file_is_read_to_its_end_and_stale_when_it_is_gone() {
         got.extend_from_slice(&part);
     }
     assert!(got == bytes);
-    // Opened by its number, it goes away with the reaper.
+    // Opened by inode number, it is gone once reaped.
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
         let request = dfs_proto::v1::OpenRequest {
@@ -83,7 +83,7 @@ async fn s08_an_open_file_is_read_to_its_end_and_stale_when_it_is_gone() {
             ..Default::default()
         };
         match super::raw::coordinator(&cluster).open_file(request).await {
-            Ok(_) => assert!(tokio::time::Instant::now() < deadline, "it is still there"),
+            Ok(_) => assert!(tokio::time::Instant::now() < deadline, "still readable"),
             Err(status) => {
                 assert_eq!(super::raw::code::<()>(Err(status)), ErrorCode::Stale);
                 break;
@@ -94,7 +94,7 @@ async fn s08_an_open_file_is_read_to_its_end_and_stale_when_it_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s09_of_many_renames_of_one_file_exactly_one_takes_place() {
+async fn s09_exactly_one_of_many_renames_of_a_file_succeeds() {
     let cluster = cluster();
     let client = client(&cluster);
     for round in 0..10 {
@@ -125,7 +125,7 @@ async fn s09_of_many_renames_of_one_file_exactly_one_takes_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s10_files_arrive_in_a_directory_that_is_renamed_meanwhile() {
+async fn s10_files_arrive_in_a_directory_renamed_meanwhile() {
     let cluster = cluster();
     let client = client(&cluster);
     client
@@ -136,7 +136,7 @@ async fn s10_files_arrive_in_a_directory_that_is_renamed_meanwhile() {
         .map(|number| {
             let client = client.clone();
             spawn(async move {
-                // Under whichever name it has when the put begins.
+                // Under its current name when the put starts.
                 loop {
                     for top in ["/a", "/b"] {
                         match put(&client, &format!("{top}/{number}"), vec![number; 1_000]).await {
@@ -163,7 +163,7 @@ async fn s10_files_arrive_in_a_directory_that_is_renamed_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s11_a_listing_shows_once_what_is_there_all_the_time() {
+async fn s11_listing_shows_permanent_entries_exactly_once() {
     let cluster = cluster();
     let client = client(&cluster);
     client
@@ -179,7 +179,7 @@ async fn s11_a_listing_shows_once_what_is_there_all_the_time() {
             .await
             .unwrap();
     };
-    // More than fit one page of an answer.
+    // More than one page.
     let stable: Vec<String> = (0..1_200).map(|number| format!("{number:04}")).collect();
     futures_util::future::join_all(stable.iter().map(|name| make(name.clone()))).await;
     for round in 0..5 {
@@ -201,7 +201,7 @@ async fn s11_a_listing_shows_once_what_is_there_all_the_time() {
         };
         let ((), seen) = tokio::join!(churn, listing);
         let unique: BTreeSet<&String> = seen.iter().collect();
-        assert_eq!(unique.len(), seen.len(), "something is listed twice");
-        assert!(stable.iter().all(|name| unique.contains(name)), "something is missing");
+        assert_eq!(unique.len(), seen.len(), "an entry is listed twice");
+        assert!(stable.iter().all(|name| unique.contains(name)), "an entry is missing");
     }
 }

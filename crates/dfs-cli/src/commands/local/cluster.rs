@@ -19,26 +19,26 @@ use crate::commands::coordinator::error_of;
 use crate::error::{Error, Result, blocking};
 use crate::server;
 
-/// Datanodes that are looked for in a folder.
+/// Maximum number of datanodes looked for in a folder.
 const DATANODES_MAX: usize = 64;
 
-/// What shall run.
+/// What to run.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) folder: PathBuf,
     pub(super) coordinators: usize,
-    /// URL of the metadata; it lies in the folder when not set.
+    /// URL of the metadata; stored in the folder when not set.
     pub(super) metadata: Option<String>,
-    /// As many as the folder holds, or 3, when not set.
+    /// Number of datanodes; when not set, as many as the folder holds, or 3.
     pub(super) datanodes: Option<usize>,
     pub(super) replication_factor: Option<u8>,
     pub(super) listen: String,
     pub(super) http_listen: String,
-    /// Silent datanodes are given up after seconds.
+    /// True to consider silent datanodes lost after seconds.
     pub(super) is_hasty: bool,
 }
 
-/// What runs. Dropping it stops everything as a crash would.
+/// The running services. Dropping it stops everything like a crash.
 #[derive(Debug)]
 pub(super) struct Local {
     plan: Plan,
@@ -46,7 +46,7 @@ pub(super) struct Local {
     coordinators: Vec<(coordinator::Handle, Part)>,
     datanodes: Vec<Datanode>,
     replication_factor: usize,
-    /// The folder is used by this process alone.
+    /// Lock that makes this process the only user of the folder.
     _lock: File,
 }
 
@@ -56,7 +56,7 @@ struct Datanode {
     part: Option<Part>,
 }
 
-/// A service that runs.
+/// A running service.
 #[derive(Debug)]
 struct Part {
     stop: Trigger,
@@ -86,7 +86,7 @@ fn ended(result: std::result::Result<Result<()>, tokio::task::JoinError>) -> Res
 }
 
 impl Local {
-    /// Starts everything, in a folder that is new or was used before.
+    /// Starts all services in a new or existing folder.
     pub(super) async fn start(mut plan: Plan) -> Result<Self> {
         let folder = plan.folder.clone();
         let (lock, folder, secret) = blocking(move || prepare(&folder)).await??;
@@ -135,7 +135,7 @@ impl Local {
         Ok(local)
     }
 
-    /// Has the replication factor follow from the number of datanodes.
+    /// Derives the replication factor from the number of datanodes.
     async fn set_replication(&mut self, shape: &Shape) -> Result<()> {
         let admin = Client::builder().coordinators(self.urls()).connect_lazy()?.admin();
         let status = admin.status().await?;
@@ -152,7 +152,7 @@ impl Local {
         self.replication_factor
     }
 
-    /// Starts one more datanode. Gives its number, from 0 on.
+    /// Starts another datanode. Returns its number, counted from 0.
     pub(super) async fn add_datanode(&mut self) -> Result<usize> {
         let number = self.datanodes.len();
         let (id, part) = self.datanode(number).await?;
@@ -160,14 +160,14 @@ impl Local {
         Ok(number)
     }
 
-    /// Stops a datanode as a crash would.
+    /// Stops a datanode like a crash.
     pub(super) fn kill_datanode(&mut self, number: usize) {
         if let Some(datanode) = self.datanodes.get_mut(number) {
             datanode.part = None;
         }
     }
 
-    /// Starts a datanode again that was stopped.
+    /// Restarts a stopped datanode.
     pub(super) async fn restart_datanode(&mut self, number: usize) -> Result<()> {
         let (id, part) = self.datanode(number).await?;
         if let Some(datanode) = self.datanodes.get_mut(number) {
@@ -188,34 +188,34 @@ impl Local {
         Ok((id, part))
     }
 
-    /// Where the first coordinator listens.
+    /// Returns the address of the first coordinator.
     pub(super) fn address(&self) -> String {
         self.coordinators.first().map(|(handle, _)| handle.address.to_string()).unwrap_or_default()
     }
 
-    /// Where its HTTP service listens.
+    /// Returns the address of its HTTP service.
     pub(super) fn http_address(&self) -> Option<String> {
         let (handle, _) = self.coordinators.first()?;
         handle.http_address.map(|address| address.to_string())
     }
 
-    /// Where all coordinators are reached.
+    /// Returns the addresses of all coordinators.
     pub(super) fn urls(&self) -> Vec<String> {
         let url = |(handle, _): &(coordinator::Handle, Part)| format!("http://{}", handle.address);
         self.coordinators.iter().map(url).collect()
     }
 
-    /// How many datanodes there are.
+    /// Returns the number of datanodes.
     pub(super) fn datanodes(&self) -> usize {
         self.datanodes.len()
     }
 
-    /// The node id of a datanode.
+    /// Returns the node id of a datanode.
     pub(super) fn node_id(&self, number: usize) -> Option<NodeId> {
         self.datanodes.get(number).map(|datanode| datanode.id)
     }
 
-    /// Waits until a part ends by itself, which none should.
+    /// Waits until a service ends unexpectedly, and returns its error.
     pub(super) async fn failure(&mut self) -> Error {
         let mut running: Vec<_> =
             self.coordinators.iter_mut().map(|(_, part)| &mut part.running).collect();
@@ -226,7 +226,7 @@ impl Local {
         ended(result).err().unwrap_or_else(stopped)
     }
 
-    /// Lets everything end in order: the datanodes first.
+    /// Stops all services in order: the datanodes first.
     pub(super) async fn stop(self) -> Result<()> {
         let mut ending = JoinSet::new();
         for datanode in self.datanodes {
@@ -249,11 +249,11 @@ impl Plan {
         self.folder.join(format!("datanode-{number}"))
     }
 
-    /// The settings of a coordinator, from 0 on.
+    /// Returns the settings of a coordinator, counted from 0.
     fn coordinator(&self, secret: &str, number: u16) -> coordinator::Settings {
         let mut settings = coordinator::Settings {
             listen: nth_port(&self.listen, number),
-            // Only one has the pages that people look at.
+            // Only the first one serves HTTP.
             http_listen: if number == 0 { self.http_listen.clone() } else { String::new() },
             join_secret: coordinator::JoinSecret::new(secret),
             replication_factor: self.replication_factor,
@@ -276,7 +276,7 @@ impl Plan {
         secret: &str,
         coordinators: Vec<String>,
     ) -> datanode::Settings {
-        // Who reaches the coordinator shall reach the datanodes too.
+        // Datanodes listen where the coordinator is reachable.
         let host = self.listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
         let mut settings = datanode::Settings {
             listen: format!("{host}:0"),
@@ -294,10 +294,10 @@ impl Plan {
     }
 }
 
-/// Ports between two coordinators: others of dfs follow close to the first.
+/// Distance of the ports of two coordinators; other ports of dfs are close to the first.
 const PORT_STEP: u16 = 100;
 
-/// The address of a coordinator, from 0 on; port 0 stays the choice of the system.
+/// Returns the address of a coordinator, counted from 0; port 0 stays a free choice.
 fn nth_port(address: &str, number: u16) -> String {
     match address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>())) {
         Some((host, Ok(port))) if port > 0 => {
@@ -307,7 +307,7 @@ fn nth_port(address: &str, number: u16) -> String {
     }
 }
 
-/// Makes the folder, locks it, and reads or makes the join secret.
+/// Creates and locks the folder, and reads or creates the join secret.
 fn prepare(folder: &Path) -> Result<(File, PathBuf, String)> {
     let failed = |error: std::io::Error| Error::local("use", folder, &error);
     fs::create_dir_all(folder).map_err(failed)?;
@@ -320,7 +320,7 @@ fn prepare(folder: &Path) -> Result<(File, PathBuf, String)> {
             let shown = folder.display();
             return Err(Error::new(
                 ErrorCode::Busy,
-                format_args!("another `dfs local` runs in {shown}"),
+                format_args!("another `dfs local` is running in {shown}"),
             )
             .hint("stop it, or choose another folder with --data-dir"));
         }
@@ -353,7 +353,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_follow_each_other() {
+    fn coordinator_ports_are_100_apart() {
         for (address, number, wanted) in [
             ("127.0.0.1:7070", 0, "127.0.0.1:7070"),
             ("127.0.0.1:7070", 2, "127.0.0.1:7270"),

@@ -1,4 +1,4 @@
-//! The files of the tour: generating some, and telling whether two trees are equal.
+//! Files of the tour: generating them, and comparing two trees.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use dfs_types::{Random, SeededRandom, Sha256, Sha256Hasher};
 
-/// Bytes of the large file: two chunks, and a little.
+/// Bytes of the large file: slightly more than two chunks.
 const LARGE: u64 = (100 << 20) + 3;
-/// Small files.
+/// Number of small files.
 const SMALL: u64 = 200;
 
-/// Makes a small tree with everything that can be in one.
+/// Creates a small tree with every kind of entry.
 pub(super) fn generate(folder: &Path) -> io::Result<()> {
     let random = SeededRandom::new(1);
     fs::create_dir_all(folder.join("small"))?;
@@ -40,11 +40,11 @@ fn write(path: &Path, length: u64, random: &dyn Random) -> io::Result<()> {
     file.flush()
 }
 
-/// What a tree holds, by path relative to its top.
+/// The content of a tree, by path relative to its top.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Summary {
     entries: BTreeMap<PathBuf, Kind>,
-    /// Of all files together.
+    /// Total of all files.
     pub(super) bytes: u64,
 }
 
@@ -56,7 +56,7 @@ enum Kind {
 }
 
 impl Summary {
-    /// Reads a tree or a file whole.
+    /// Reads a tree or file completely.
     pub(super) fn of(top: &Path) -> io::Result<Self> {
         let mut summary = Self { entries: BTreeMap::new(), bytes: 0 };
         let mut waiting = vec![PathBuf::new()];
@@ -81,12 +81,12 @@ impl Summary {
         Ok(summary)
     }
 
-    /// How many entries it has.
+    /// Returns the number of entries.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// The first path, relative to the top, at which two trees differ.
+    /// Returns the first path, relative to the top, at which two trees differ.
     pub(super) fn difference(&self, other: &Self) -> Option<PathBuf> {
         let all = self.entries.keys().chain(other.entries.keys());
         all.filter(|path| self.entries.get(*path) != other.entries.get(*path)).min().cloned()
@@ -107,7 +107,7 @@ impl Summary {
     }
 }
 
-/// The largest file below `top`, relative to it, or nothing more than `top` when that is the file.
+/// Returns the largest file below `top`, relative to it; empty if `top` is the file itself.
 pub(super) fn largest(top: &Path) -> io::Result<Option<PathBuf>> {
     let mut largest: Option<(u64, PathBuf)> = None;
     let mut waiting = vec![PathBuf::new()];

@@ -16,11 +16,11 @@ use crate::output::Output;
 use crate::server;
 use cluster::{Local, Plan};
 
-/// What `dfs local` takes.
+/// Arguments of `dfs local`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The same folder can be used again: nothing in it is lost by stopping. Ctrl-C stops.
-When it listens it says so on stdout: ready local grpc ADDRESS http ADDRESS
+Ctrl-C stops it. The folder keeps its content, and can be used again.
+Once listening, it prints to stdout: ready local grpc ADDRESS http ADDRESS
 
 Examples:
   dfs local --demo
@@ -29,41 +29,41 @@ Examples:
   dfs local --datanodes 5 --replication-factor 2 --listen 127.0.0.1:9000
   dfs local --coordinators 3 --metadata etcd://127.0.0.1:2379/try")]
 pub(crate) struct LocalArgs {
-    /// Datanodes to run, at least as many as the folder holds; those that it holds when not set, 3
-    /// in a new one.
+    /// Datanodes to run, at least as many as the folder holds; by default exactly those, or 3 in a
+    /// new folder.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     datanodes: Option<u16>,
-    /// Where everything lies; made when it is not there.
+    /// Folder of all data; created if missing.
     #[arg(long, env = "DFS_DATA_DIR", value_name = "DIR", default_value = "dfs-data")]
     data_dir: PathBuf,
-    /// Replicas of each byte of new files, at most one a datanode; 3, or as many as there are
-    /// datanodes, until another number is set.
+    /// Replicas of each byte of new files, at most one per datanode; 3 by default, or one per
+    /// datanode if there are fewer.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
     replication_factor: Option<u8>,
-    /// Coordinators to run, on ports 100 apart. More than one need metadata that they can share.
+    /// Coordinators to run, on ports 100 apart. Several require shared metadata.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
     coordinators: u16,
-    /// Where the metadata lies, e.g. etcd://127.0.0.1:2379/dfs; in the data directory when not set.
+    /// Location of the metadata, e.g. etcd://127.0.0.1:2379/dfs; the data directory by default.
     #[arg(long, env = "DFS_METADATA", value_name = "URL")]
     metadata: Option<String>,
-    /// Where the coordinator listens.
+    /// Address that the coordinator listens on.
     #[arg(long, env = "DFS_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7070")]
     listen: String,
-    /// Where /metrics, /healthz and /readyz of the coordinator listen.
+    /// Address of /metrics, /healthz and /readyz of the coordinator.
     #[arg(long, env = "DFS_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:7071")]
     http_listen: String,
-    /// Talk plaintext to other machines.
+    /// Allow plaintext connections from other machines.
     #[arg(long)]
     insecure: bool,
-    /// Go on a tour of a file system that is made for it and taken away again, with a file or
-    /// directory of yours, or with generated files. Nothing else that is said here counts.
+    /// Watch a tour of a temporary file system, with a file or directory of yours, or with
+    /// generated files. Other options are ignored.
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "a flag that may have a value")]
     demo: Option<Option<PathBuf>>,
 }
 
 impl LocalArgs {
-    /// Whether it is only a tour.
+    /// Returns true if only the tour is wanted.
     pub(crate) fn is_tour(&self) -> bool {
         self.demo.is_some()
     }
@@ -85,13 +85,16 @@ pub(crate) async fn run(args: LocalArgs, command: RunCommand, out: Output) -> Re
     }
     server::check_exposure(&[&args.listen, &args.http_listen], args.insecure)?;
     if server::is_every_address(&args.listen) {
-        return Err(Error::usage(format_args!("{} is no address to be reached at", args.listen))
-            .hint("name one address of this machine: its datanodes tell clients to come there"));
+        return Err(Error::usage(format_args!(
+            "{} is not an address that clients can reach",
+            args.listen
+        ))
+        .hint("name one address of this machine: its datanodes advertise it to clients"));
     }
     let coordinators = usize::from(args.coordinators);
     if coordinators > 1 && !args.metadata.as_ref().is_some_and(|url| url.starts_with("etcd")) {
-        return Err(Error::usage("several coordinators need metadata that they can share")
-            .hint("--metadata etcd://HOST:PORT/NAME says where an etcd is"));
+        return Err(Error::usage("several coordinators require shared metadata")
+            .hint("use an etcd with --metadata etcd://HOST:PORT/NAME"));
     }
     let plan = Plan {
         folder: args.data_dir.clone(),

@@ -1,4 +1,4 @@
-//! How many datanodes a local file system runs, and how many replicas its files get.
+//! Number of datanodes of a local file system, and replicas of its files.
 
 use crate::error::{Error, Result};
 
@@ -9,22 +9,22 @@ const DEFAULT: usize = 3;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     datanodes: usize,
-    /// Datanodes that the folder held before.
+    /// Datanodes that the folder already held.
     before: usize,
-    /// The replication factor that was asked for.
+    /// Requested replication factor.
     asked: Option<u8>,
 }
 
 impl Shape {
-    /// Settles how many datanodes run over a folder that holds `before` of them. Refuses fewer, as
-    /// their data would be missing, and more replicas than datanodes.
+    /// Determines how many datanodes run over a folder that holds `before` of them. Refuses fewer,
+    /// as their data would be missing, and more replicas than datanodes.
     pub(super) fn new(datanodes: Option<usize>, asked: Option<u8>, before: usize) -> Result<Self> {
         let default = if before == 0 { DEFAULT } else { before };
         let datanodes = datanodes.unwrap_or(default);
         if datanodes < before {
             return Err(Error::usage(format_args!(
                 "the folder holds {before} datanodes, and --datanodes {datanodes} would leave out \
-                 what the others store"
+                 the data of the others"
             ))
             .hint("start it without --datanodes, or choose another folder with --data-dir"));
         }
@@ -41,8 +41,8 @@ impl Shape {
         self.datanodes
     }
 
-    /// Replicas of new files: the number that was asked for, now or when it was `stored`, and else
-    /// what suits the number of datanodes.
+    /// Returns the replicas of new files: the number requested, now or when it was `stored`;
+    /// otherwise the one that suits the number of datanodes.
     pub(super) fn replication_factor(&self, stored: Option<u32>) -> u8 {
         let suited = |datanodes: usize| DEFAULT.min(datanodes) as u8;
         match (self.asked, stored.and_then(|factor| u8::try_from(factor).ok())) {
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_replication_factor_follows_from_the_number_of_datanodes() {
+    fn replication_factor_follows_the_number_of_datanodes() {
         for (datanodes, before, stored, running, factor) in [
             (None, 0, None, 3, 3),
             (Some(1), 0, None, 1, 1),
@@ -78,10 +78,10 @@ mod tests {
             (None, 1, Some(1), 1, 1),
             (Some(2), 1, Some(1), 2, 2),
             (Some(4), 2, Some(2), 4, 3),
-            // It was asked for when the file system was made.
+            // Requested when the file system was created.
             (Some(5), 3, Some(2), 5, 2),
             (None, 5, Some(5), 5, 5),
-            // More than there are datanodes stores nothing.
+            // More replicas than datanodes would store nothing.
             (None, 1, Some(3), 1, 1),
         ] {
             let shape = shape(datanodes, None, before);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_datanodes_and_more_replicas_than_datanodes_are_refused() {
+    fn fewer_datanodes_or_too_many_replicas_are_refused() {
         for (datanodes, asked, before) in
             [(Some(1), None, 3), (Some(2), Some(3), 0), (None, Some(4), 0), (None, Some(2), 1)]
         {

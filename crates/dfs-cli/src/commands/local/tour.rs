@@ -1,4 +1,4 @@
-//! The tour: a whole file system, shown on real files, every byte checked.
+//! The tour: a complete file system, shown on real files, with every byte checked.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt as _;
@@ -15,12 +15,12 @@ use crate::context::RunCommand;
 use crate::error::{Error, Result, blocking};
 use crate::output::Output;
 
-/// How long the nodes may take for what the tour waits for.
+/// Time limit for anything that the tour waits for.
 const WAIT: Duration = Duration::from_mins(1);
-/// How often it is looked whether that has happened.
+/// Polling interval.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Runs the tour with what lies at `path`, or with generated files.
+/// Runs the tour with the files at `path`, or with generated files.
 pub(super) async fn run(path: Option<PathBuf>, command: RunCommand, out: Output) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("dfs-demo-").tempdir();
     let folder = folder.map_err(|e| Error::local("use", &std::env::temp_dir(), &e))?;
@@ -53,7 +53,9 @@ pub(super) async fn run(path: Option<PathBuf>, command: RunCommand, out: Output)
     let result = tour.go().await;
     let stopped = tour.local.stop().await;
     result.and(stopped)?;
-    out.say("\nDone: every byte was what it was. `dfs local --data-dir DIR` runs one to keep.");
+    out.say(
+        "\nDone: every byte came back intact. `dfs local --data-dir DIR` runs a permanent one.",
+    );
     Ok(())
 }
 
@@ -65,7 +67,7 @@ struct Tour {
     out: Output,
     source: PathBuf,
     original: Summary,
-    /// Where things are fetched to.
+    /// Where files are read back to.
     back: PathBuf,
 }
 
@@ -82,14 +84,16 @@ impl Tour {
         self.dfs(["ls", "-l", "/tour"]).await?;
         let example = self.example().await?;
 
-        self.title("3. where are the bytes of the largest file?");
+        self.title("3. where is the largest file stored?");
         self.explain(example.as_deref(), false).await?;
 
-        self.title("4. one of the three datanodes crashes; everything can still be read");
+        self.title("4. one of the three datanodes crashes; everything is still readable");
         self.local.kill_datanode(0);
         self.compare("/tour").await?;
 
-        self.title("5. it stays away, a fourth datanode comes: the lost replicas are made again");
+        self.title(
+            "5. it stays down, and a fourth datanode joins: lost replicas are re-replicated",
+        );
         self.local.add_datanode().await?;
         self.wait_for_repair().await?;
         self.explain(example.as_deref(), true).await?;
@@ -100,11 +104,11 @@ impl Tour {
         self.wait_for_nodes(4).await?;
         self.compare("/tour").await?;
 
-        self.title("7. rename, which takes no longer for a large tree");
+        self.title("7. rename, equally fast for a large tree");
         self.dfs(["mv", "/tour", "/renamed"]).await?;
         self.compare("/renamed").await?;
 
-        self.title("8. delete, and think better of it");
+        self.title("8. delete, and undelete");
         self.dfs(["rm", "-r", "/renamed"]).await?;
         self.dfs(["ls", "/"]).await?;
         self.dfs(["undelete", "/renamed"]).await?;
@@ -116,7 +120,7 @@ impl Tour {
         self.out.say(format_args!("\n{text}"));
     }
 
-    /// Runs a command as the user would type it.
+    /// Runs a command as typed by the user.
     async fn dfs<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<()> {
         let words: Vec<OsString> = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
         let shown: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
@@ -125,7 +129,7 @@ impl Tour {
         (self.command)(start.into_iter().chain(words).collect(), self.out).await
     }
 
-    /// Fetches everything and compares each file, directory and symlink with the original.
+    /// Gets everything and compares each file, directory and symlink with the original.
     async fn compare(&self, path: &str) -> Result<()> {
         let back = self.back.clone().into_os_string();
         self.dfs(["get".into(), "-r".into(), path.into(), back]).await?;
@@ -137,7 +141,7 @@ impl Tour {
         match self.original.difference(&found) {
             None => {
                 self.out.say(format_args!(
-                    "   {} entries, {}: all as they were, by their sha256",
+                    "   {} entries, {}: all identical, by sha256",
                     found.len(),
                     ByteSize(found.bytes)
                 ));
@@ -145,21 +149,21 @@ impl Tour {
             }
             Some(path) => Err(Error::new(
                 ErrorCode::Corrupt,
-                format_args!("{} came back different: this is a defect of dfs", path.display()),
+                format_args!("{} came back different: this is a bug in dfs", path.display()),
             )),
         }
     }
 
     async fn explain(&self, example: Option<&OsStr>, verifies: bool) -> Result<()> {
         let Some(example) = example else {
-            self.out.say("   there is no file among what was stored");
+            self.out.say("   no files were stored");
             return Ok(());
         };
         let words = [Some(OsStr::new("explain")), verifies.then_some(OsStr::new("--verify"))];
         self.dfs(words.into_iter().flatten().chain([example])).await
     }
 
-    /// The path in dfs of the largest file, if there is any.
+    /// Returns the path in dfs of the largest file, if there is one.
     async fn example(&self) -> Result<Option<OsString>> {
         let source = self.source.clone();
         let largest = blocking(move || largest(&source)).await?;
@@ -197,7 +201,7 @@ impl Tour {
         })
         .await?;
         let seconds = started.elapsed().as_secs_f64();
-        self.out.say(format_args!("   three replicas of everything again after {seconds:.1} s"));
+        self.out.say(format_args!("   everything has three replicas again after {seconds:.1} s"));
         Ok(())
     }
 
