@@ -1,4 +1,4 @@
-//! Recent changes of a store that lives in one process, for its watches.
+//! Recent changes of a store within one process, for its watches.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,14 +10,14 @@ use tokio::sync::watch;
 
 use crate::engine::{Change, EngineError, Watch};
 
-/// Changes that are kept at most.
+/// Changes kept at most.
 const CHANGES_MAX: usize = 8192;
-/// Bytes of keys and values that are kept at most.
+/// Bytes of keys and values kept at most.
 const BYTES_MAX: usize = 2 << 20;
 
 /// The latest changes, bounded in number and bytes. A cheap handle; clones share the log.
 ///
-/// The store records changes in the order of their commits, and only once they are durable.
+/// The store records changes in commit order, and only once they are durable.
 #[derive(Debug, Clone)]
 pub struct ChangeLog {
     ring: Arc<Mutex<Ring>>,
@@ -28,15 +28,15 @@ pub struct ChangeLog {
 #[derive(Debug)]
 struct Ring {
     changes: VecDeque<Change>,
-    /// Number of the first of `changes` among all that were ever recorded.
+    /// Number of the first entry of `changes` among all ever recorded.
     first: u64,
     bytes: usize,
-    /// Every change of a greater revision is still there.
+    /// All changes with greater revisions are still kept.
     complete_after: Revision,
 }
 
 impl ChangeLog {
-    /// Starts at `current`, the revision of the store: changes up to it are not there.
+    /// Creates a log that starts at `current`, the revision of the store, without earlier changes.
     pub fn new(current: Revision) -> Self {
         let ring = Ring { changes: VecDeque::new(), first: 0, bytes: 0, complete_after: current };
         Self { ring: Arc::new(Mutex::new(ring)), recorded: Arc::new(watch::Sender::new(0)) }
@@ -52,8 +52,8 @@ impl ChangeLog {
         self.recorded.send_replace(recorded);
     }
 
-    /// Forgets everything, because changes up to `current` were not recorded. Watches that were
-    /// begun before get [`EngineError::Compacted`].
+    /// Drops all changes, because those up to `current` were not recorded. Watches begun before get
+    /// [`EngineError::Compacted`].
     pub fn restart(&self, current: Revision) {
         let recorded = {
             let mut ring = lock(&self.ring);
@@ -66,8 +66,8 @@ impl ChangeLog {
         self.recorded.send_replace(recorded);
     }
 
-    /// Watches keys that start with `prefix` for revisions greater than `from`. The watch ends
-    /// with [`EngineError::Unavailable`] when the last handle of the log is gone.
+    /// Watches keys that start with `prefix` for revisions greater than `from`. The watch ends with
+    /// [`EngineError::Unavailable`] when the last handle of the log is dropped.
     pub fn watch(&self, prefix: Bytes, from: Revision) -> Result<Box<dyn Watch>, EngineError> {
         let ring = lock(&self.ring);
         if from < ring.complete_after {
@@ -114,16 +114,16 @@ struct LogWatch {
     prefix: Bytes,
     /// Only greater revisions are reported.
     from: Revision,
-    /// Revision of the last change that was looked at.
+    /// Revision of the last change considered.
     seen: Revision,
-    /// Number of the next change to look at.
+    /// Number of the next change to consider.
     next: u64,
     ring: Arc<Mutex<Ring>>,
     recorded: watch::Receiver<u64>,
 }
 
 impl LogWatch {
-    /// The next recorded change under the prefix, if there is one.
+    /// Returns the next recorded change under the prefix, if any.
     fn advance(&mut self) -> Result<Option<Change>, EngineError> {
         let ring = lock(&self.ring);
         let Some(skip) = self.next.checked_sub(ring.first) else {

@@ -1,11 +1,11 @@
 //! The binary form of stored records and tokens: a format byte, then the fields in order.
 //!
-//! Numbers that are mostly small are LEB128, ids have a fixed width, byte strings carry their
-//! length. Reading never trusts a length it was given and never panics.
+//! Mostly small numbers are LEB128, ids have a fixed width, and byte strings carry their length.
+//! Reading never trusts a length and never panics.
 //!
-//! Fields that usually have their default are [optional](Writer::optional): a mask says which of
-//! them follow. So a level can bring a new field without another format, and without rewriting
-//! what is stored.
+//! Fields that usually have their default are [optional](Writer::optional): a mask tells which of
+//! them follow. A level can thus add a field without another format, and without rewriting stored
+//! records.
 
 use dfs_types::{
     Attributes, ChunkId, ChunkSeal, Crc32c, FileKind, FileTime, InodeId, Level, Sha256, Timestamp,
@@ -14,32 +14,31 @@ use dfs_types::{
 use crate::error::Unknown;
 use crate::{Error, keys};
 
-/// The newest format of a record, and the only one.
+/// The newest format of a record, and the only one so far.
 pub(crate) const FORMAT: u8 = 1;
 
 /// A value with a stored form.
 pub(crate) trait Record: Sized {
-    /// The optional fields. A record that has any begins with their mask.
+    /// Its optional fields. A record with any begins with their mask.
     const OPTIONAL: &'static [Field] = &[];
 
     /// Appends the fields that the level of `out` has.
     fn write(&self, out: &mut Writer);
 
-    /// Reads the fields; `None` when they cannot be read.
+    /// Reads the fields; `None` when they are damaged.
     fn read(input: &mut Reader<'_>) -> Option<Self>;
 
-    /// The form that is stored in a cluster of this write level.
+    /// Returns the form stored in a cluster of this write level.
     fn encode(&self, level: Level) -> Vec<u8> {
         let mut out = Writer { bytes: vec![FORMAT], level };
         self.write(&mut out);
         out.bytes
     }
 
-    /// Reads the stored form under `key`. [`Error::NewerRecord`] when it has a format, or a field,
+    /// Decodes the stored form under `key`. [`Error::NewerRecord`] when it has a format or a field
     /// that no level up to `newest` has.
     fn decode(key: &[u8], bytes: &[u8], newest: Level) -> Result<Self, Error> {
-        let damaged =
-            || Error::Damaged { key: keys::show(key), what: "a record that cannot be read" };
+        let damaged = || Error::Damaged { key: keys::show(key), what: "an unreadable record" };
         let newer = |unknown| Error::NewerRecord { key: keys::show(key), unknown };
         let (format, fields) = bytes.split_first().ok_or_else(damaged)?;
         match *format {
@@ -56,7 +55,7 @@ pub(crate) trait Record: Sized {
     }
 }
 
-/// An optional field: its bit in the mask of its record, and the level that brought it.
+/// An optional field: its bit in the mask, and the level that added it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Field {
     bit: u32,
@@ -64,12 +63,12 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    /// A field that every level has.
+    /// Returns a field of all levels.
     pub(crate) const fn new(bit: u32) -> Self {
         Self::since(bit, Level::FIRST)
     }
 
-    /// A field that `level` brought. Its bit is greater than those of all earlier fields.
+    /// Returns a field added by `level`. Its bit is greater than those of all earlier fields.
     pub(crate) const fn since(bit: u32, level: Level) -> Self {
         assert!(bit < u64::BITS, "a mask has 64 bits");
         Self { bit, since: level }
@@ -146,7 +145,7 @@ impl Writer {
         self.number(u64::from(value));
     }
 
-    /// A number that is mostly near 0, on either side.
+    /// Appends a number that is mostly near 0, on either side.
     pub(crate) fn signed(&mut self, value: i64) {
         self.number(((value << 1) ^ (value >> 63)) as u64);
     }
@@ -196,8 +195,8 @@ pub(crate) struct OptionalFields {
 }
 
 impl OptionalFields {
-    /// Adds a field unless it has its default. A level that lacks the field leaves it out: what
-    /// needs the field is refused below the level that brought it.
+    /// Adds a field unless it has its default. Omitted at levels that lack the field: what needs it
+    /// is refused below the level that added it.
     pub(crate) fn put(&mut self, field: Field, is_set: bool, write: impl FnOnce(&mut Writer)) {
         debug_assert!(self.mask < field.mask(), "fields are in the order of their bits");
         if is_set && self.fields.level >= field.since {
@@ -206,7 +205,7 @@ impl OptionalFields {
         }
     }
 
-    /// Adds a field if there is a value for it.
+    /// Adds a field if it has a value.
     pub(crate) fn put_some<T>(
         &mut self,
         field: Field,
@@ -219,7 +218,7 @@ impl OptionalFields {
         }
     }
 
-    /// Adds a field that has no value but its bit.
+    /// Adds a field without a value: only its bit.
     pub(crate) fn flag(&mut self, field: Field, is_set: bool) {
         self.put(field, is_set, |_| {});
     }
@@ -229,17 +228,20 @@ impl OptionalFields {
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     newest: Level,
-    /// Bit of an optional field that no level up to `newest` has.
+    /// Bit of an optional field unknown at all levels up to `newest`.
     unknown_field: Option<u32>,
 }
 
-/// Which optional fields of a record are present.
+/// The optional fields present in a record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Present(u64);
 
 impl Present {
-    /// Reads a field, in the order of the bits; `None` inside when it has its default.
-    #[expect(clippy::option_option, reason = "one says whether it can be read, one is the value")]
+    /// Reads a field, in the order of the bits; the inner `None` stands for its default.
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is for damage, the inner one for the default"
+    )]
     pub(crate) fn read<'a, T>(
         self,
         input: &mut Reader<'a>,
@@ -249,7 +251,7 @@ impl Present {
         if self.flag(field) { read(input).map(Some) } else { Some(None) }
     }
 
-    /// Reads a field, or gives its default.
+    /// Reads a field, or returns its default.
     pub(crate) fn read_or<'a, T>(
         self,
         input: &mut Reader<'a>,
@@ -260,20 +262,20 @@ impl Present {
         if self.flag(field) { read(input) } else { Some(default) }
     }
 
-    /// Whether one of these fields is present.
+    /// Returns whether one of these fields is present.
     pub(crate) fn any(self, fields: &[Field]) -> bool {
         fields.iter().any(|field| self.flag(*field))
     }
 
-    /// Whether the bit of a field is set.
+    /// Returns whether the bit of a field is set.
     pub(crate) fn flag(self, field: Field) -> bool {
         self.0 & field.mask() != 0
     }
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the mask of optional fields, of which the record knows these. Fails on any other,
-    /// which makes the record a newer one and not a damaged one.
+    /// Reads the mask of optional fields, given the known ones. Fails on any other, which makes the
+    /// record one of a newer release and not a damaged one.
     pub(crate) fn optional(&mut self, known: &[Field]) -> Option<Present> {
         let mask = self.number()?;
         let readable = known.iter().filter(|field| field.since <= self.newest);
@@ -332,7 +334,7 @@ impl<'a> Reader<'a> {
         self.take(len)
     }
 
-    /// That many bytes.
+    /// Takes that many bytes.
     pub(crate) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (bytes, rest) = self.bytes.split_at_checked(len)?;
         self.bytes = rest;
@@ -395,14 +397,17 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn list<T>(&mut self, read: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        // Each item takes a byte at least, so that a wrong count cannot allocate much.
+        // Each item takes at least a byte, so that a wrong count cannot allocate much.
         let count =
             usize::try_from(self.number()?).ok().filter(|count| *count <= self.bytes.len())?;
         let mut read = read;
         (0..count).map(|_| read(self)).collect()
     }
 
-    #[expect(clippy::option_option, reason = "one says whether it can be read, one is the value")]
+    #[expect(
+        clippy::option_option,
+        reason = "the outer one is for damage, the inner one for the default"
+    )]
     pub(crate) fn option<T>(
         &mut self,
         read: impl FnOnce(&mut Self) -> Option<T>,

@@ -1,4 +1,4 @@
-//! Group commit: many callers, one durable commit of the engine at a time.
+//! Group commit: many callers, one durable engine commit at a time.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,19 +8,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::{Commit, Engine, EngineError, Outcome, Write};
 
-/// Commits that wait at most; further callers wait for a place.
+/// Bound of the queue; further callers wait for a place.
 const QUEUE_LEN: usize = 1024;
-/// Commits that go to the engine at once, at most.
+/// Commits per batch at most.
 const BATCH_LEN_MAX: usize = 256;
 /// Bytes of keys and values after which a batch takes no further commit.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Queues commits of many callers for the one task that hands them to the engine in batches.
+/// Queues the commits of many callers for one task that passes them to the engine in batches.
 ///
-/// While a batch is on its way the next one collects, so the number of engine commits follows the
-/// speed of the disk and not the number of callers. Commits are carried out in the order in which
-/// they were queued; a conflict of one never fails another. A cheap handle; clones share the
-/// queue.
+/// The next batch collects while one is in flight, so the number of engine commits depends on the
+/// speed of the disk and not on the number of callers. Commits are applied in the order of the
+/// queue; a conflict of one never fails another. A cheap handle; clones share the queue.
 #[derive(Debug, Clone)]
 pub struct Committer {
     queue: mpsc::Sender<Queued>,
@@ -40,10 +39,10 @@ struct Queued {
 }
 
 impl Committer {
-    /// Makes a committer and the task that serves it, to be spawned once.
+    /// Creates a committer and the task that serves it, to be spawned once.
     ///
-    /// The task ends when `shutdown` is ready, after everything queued until then was carried
-    /// out, or when the last handle is gone. Afterwards, commits fail with
+    /// The task ends when `shutdown` is ready, after it has applied everything queued until then,
+    /// or when the last handle is dropped. Afterwards, commits fail with
     /// [`EngineError::Unavailable`].
     pub fn new(
         engine: Arc<dyn Engine>,
@@ -52,7 +51,7 @@ impl Committer {
         Self::with_batches(engine, BATCH_LEN_MAX, shutdown)
     }
 
-    /// The same with at most so many commits in a batch: with 1 it shows what batches are worth.
+    /// Creates a committer with a limit on batches; 1 turns group commit off, for comparison.
     pub fn with_batches(
         engine: Arc<dyn Engine>,
         batch_len_max: usize,
@@ -65,29 +64,29 @@ impl Committer {
         (Self { queue, counters }, task)
     }
 
-    /// Carries out one commit and returns what became of it, once that is durable.
+    /// Commits, and returns the outcome once it is durable.
     ///
-    /// A commit over the limits is refused with [`EngineError::TooLarge`] before it is queued.
-    /// When the future is dropped, the commit may or may not take place. On an error the fate of
-    /// the commit is that of its batch: [`EngineError::OutcomeUnknown`] and
-    /// [`EngineError::Damaged`] leave it open, with any other nothing was changed.
+    /// A commit above the limits is refused with [`EngineError::TooLarge`] before it is queued.
+    /// When the future is dropped, the commit may or may not take effect. After an error,
+    /// [`EngineError::OutcomeUnknown`] and [`EngineError::Damaged`] leave open whether it took
+    /// effect; with any other nothing was changed.
     pub async fn commit(&self, commit: Commit) -> Result<Outcome, EngineError> {
         commit.check_limits()?;
         let stopped = || EngineError::Unavailable("the committer has stopped".to_owned());
         let (answer, outcome) = oneshot::channel();
         self.queue.send(Queued { commit, answer }).await.map_err(|_| stopped())?;
-        // The task answers everything it took from the queue, unless it was itself killed.
+        // The task answers everything it took from the queue, unless it was killed.
         outcome.await.unwrap_or_else(|_| {
-            Err(EngineError::OutcomeUnknown("the committer was stopped in the middle".to_owned()))
+            Err(EngineError::OutcomeUnknown("the committer was killed during a commit".to_owned()))
         })
     }
 
-    /// Commits that were handed to the engine so far.
+    /// Returns how many commits were passed to the engine so far.
     pub fn commits(&self) -> u64 {
         self.counters.commits.load(Ordering::Relaxed)
     }
 
-    /// Batches, each one durable commit of the engine, that they were handed over in.
+    /// Returns how many durable engine commits, one per batch, they took.
     pub fn engine_commits(&self) -> u64 {
         self.counters.batches.load(Ordering::Relaxed)
     }
@@ -120,7 +119,7 @@ async fn serve(
     }
 }
 
-/// Takes what is queued already, up to the bounds of a batch.
+/// Takes what is already queued, up to the bounds of a batch.
 fn collect(first: Queued, queued: &mut mpsc::Receiver<Queued>, len_max: usize) -> Vec<Queued> {
     let mut bytes = weight(&first.commit);
     let mut batch = vec![first];
@@ -147,7 +146,7 @@ async fn carry_out(engine: &dyn Engine, batch: Vec<Queued>) {
             }),
             Err(error) => Err(error.clone()),
         };
-        // A caller that left does not want to know.
+        // The caller may have gone away.
         let _ = answer.send(own);
     }
 }
@@ -161,7 +160,7 @@ mod tests {
     use crate::memory::MemoryEngine;
 
     #[tokio::test]
-    async fn no_batch_has_more_commits_than_it_may() {
+    async fn batches_respect_the_limit() {
         for (most, batches) in [(1, 10), (4, 3), (usize::MAX, 1), (0, 10)] {
             let engine = Arc::new(MemoryEngine::new());
             let (committer, serving) =
@@ -170,7 +169,7 @@ mod tests {
                 let writes = vec![Write::Put(Bytes::from(vec![n]), Bytes::new())];
                 committer.commit(Commit { conditions: vec![], writes })
             };
-            // All are queued before the first is served.
+            // All are queued before the first is applied.
             let waiting = join_all((0..10).map(commit));
             let (outcomes, ()) = tokio::join!(waiting, async {
                 tokio::spawn(serving);

@@ -1,4 +1,4 @@
-//! What can go wrong in the namespace.
+//! Errors of the namespace.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,76 +10,76 @@ use dfs_types::{
 
 use crate::engine::EngineError;
 
-/// Why a call on the namespace failed. Nothing was changed, unless
-/// [`code`](Self::code) is [`ErrorCode::OutcomeUnknown`].
+/// Why a namespace call failed. Nothing was changed, unless [`code`](Self::code) is
+/// [`ErrorCode::OutcomeUnknown`].
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The caller has no right to do this.
+    /// The caller is not permitted to do this.
     #[error(transparent)]
     Denied(#[from] Denied),
-    /// There is nothing at that path, or at a directory on the way.
+    /// The target, or a directory on its path, does not exist.
     #[error("there is no {target}")]
     NotFound {
-        /// The target, or the first part of its path that is missing.
+        /// The target, or the missing part of its path.
         target: Target,
     },
-    /// The directory that an upload goes to was deleted meanwhile.
-    #[error("the directory that {name} was to be put into has been deleted; put it elsewhere")]
+    /// The parent of an upload's name was deleted meanwhile.
+    #[error("the directory for {name} was deleted meanwhile; put it elsewhere")]
     ParentDeleted {
         /// The name of the file.
         name: Name,
     },
-    /// Nothing that was deleted at that path can be restored.
-    #[error("nothing that was deleted at {target} can still be restored")]
+    /// No deleted inode can be restored at that path.
+    #[error("nothing deleted at {target} can still be restored")]
     NothingToRestore {
-        /// Where it was.
+        /// Its former name.
         target: Target,
     },
-    /// Something is in the way.
-    #[error("{target} exists already; choose another name, or replace it explicitly")]
+    /// The name is taken.
+    #[error("{target} already exists; choose another name, or replace it explicitly")]
     AlreadyExists {
-        /// Where.
+        /// The target.
         target: Target,
     },
-    /// The name that an upload was bound to is taken.
-    #[error("{name} exists already in its directory")]
+    /// The name of an upload is taken.
+    #[error("{name} already exists in its directory")]
     NameTaken {
         /// The name.
         name: Name,
     },
-    /// A directory was to be removed or replaced that has entries.
+    /// A directory to be deleted or replaced has entries.
     #[error("{target} is not empty; delete it recursively, or empty it first")]
     NotEmpty {
-        /// Which.
+        /// The directory.
         target: Target,
     },
-    /// Something on the way, or at the end, is no directory.
+    /// A component of the path is not a directory.
     #[error("{target} is not a directory")]
     NotADirectory {
-        /// What.
+        /// The component.
         target: Target,
     },
-    /// A directory is where a file is wanted.
+    /// The target is a directory where a file is required.
     #[error("{target} is a directory")]
     IsADirectory {
-        /// Which.
+        /// The directory.
         target: Target,
     },
-    /// The name that an upload was bound to has become a directory.
-    #[error("{name} is a directory by now; a file cannot replace it")]
+    /// The name of an upload has become a directory.
+    #[error("{name} has become a directory; a file cannot replace it")]
     NameIsDirectory {
         /// The name.
         name: Name,
     },
     /// A directory would end up inside itself.
-    #[error("{from} cannot be moved to {to}, which lies inside it")]
+    #[error("{from} cannot be moved to {to}, which is inside it")]
     WouldCycle {
         /// The directory.
         from: Target,
-        /// Where it was to go.
+        /// Its new name.
         to: Target,
     },
-    /// There is no such extended attribute.
+    /// The extended attribute does not exist.
     #[error("{target} has no extended attribute {name}")]
     NoXattr {
         /// The target.
@@ -87,125 +87,125 @@ pub enum Error {
         /// The name of the attribute.
         name: XattrName,
     },
-    /// An extended attribute that was to be created is set.
-    #[error("{target} has the extended attribute {name} already")]
+    /// The extended attribute to be created exists.
+    #[error("{target} already has the extended attribute {name}")]
     XattrExists {
         /// The target.
         target: Target,
         /// The name of the attribute.
         name: XattrName,
     },
-    /// The target of a call is not in the state that its precondition demands.
+    /// The target does not match the precondition of the call.
     #[error("{target} has changed since it was read; read it again")]
     Changed {
         /// The target.
         target: Target,
     },
-    /// A call that is about a name was given an inode.
+    /// A call that needs a name was given an inode.
     #[error("{0} is addressed by its inode, but this call needs a name; give a path or a child")]
     NameNeeded(InodeId),
-    /// Directories lie too deep in each other to be moved safely.
-    #[error("directory {directory} lies more than {max} levels below the root")]
+    /// A directory is nested too deep to be moved safely.
+    #[error("directory {directory} is more than {max} levels below the root")]
     TooDeep {
         /// The directory.
         directory: InodeId,
-        /// Levels that are checked.
+        /// Levels checked.
         max: usize,
     },
     /// The root directory cannot be removed, moved or replaced.
     #[error("the root directory cannot be removed, moved or replaced")]
     IsRoot,
-    /// More symlinks were met than are followed.
+    /// The path has more symlinks than are followed.
     #[error("{path}: too many levels of symbolic links, at most {max} are followed")]
     TooManySymlinks {
-        /// The path asked for.
+        /// The requested path.
         path: DfsPath,
-        /// How many are followed.
+        /// Limit of symlinks.
         max: u32,
     },
-    /// A symlink on the way names something that no name can be.
-    #[error("{path}: a symbolic link on the way has a target that is not valid")]
+    /// A symlink on the path has an invalid target.
+    #[error("{path}: a symbolic link on the path has an invalid target")]
     BadSymlink {
-        /// The path asked for.
+        /// The requested path.
         path: DfsPath,
-        /// What is wrong with the target.
+        /// What is wrong with its target.
         #[source]
         source: dfs_types::PathError,
     },
-    /// A symlink was asked to be read as a file.
-    #[error("{target} is a symbolic link, which has no bytes to read; follow it")]
+    /// The file to be read is a symlink.
+    #[error("{target} is a symbolic link, which has no content; follow it")]
     IsASymlink {
-        /// Which.
+        /// The symlink.
         target: Target,
     },
-    /// A named pipe, socket or device was asked to be read as a file.
-    #[error("{target} is a special file ({kind:?}), of which no bytes are stored")]
+    /// The file to be read is a named pipe, socket or device.
+    #[error("{target} is a special file ({kind:?}), which has no stored content")]
     IsSpecial {
-        /// Which.
+        /// The special file.
         target: Target,
-        /// What it is.
+        /// Its kind.
         kind: FileKind,
     },
-    /// An argument is outside of what is allowed.
+    /// An argument is out of range.
     #[error("{what}")]
     Invalid {
-        /// Which, and what is allowed.
+        /// The argument and its range.
         what: String,
     },
-    /// A token was not made by this cluster, or was changed.
+    /// A token was not sealed by this cluster, or was altered.
     #[error("the upload token is not genuine; start the upload again")]
     ForgedToken,
     /// A token was made by another cluster.
     #[error("the upload token belongs to cluster {0}; start the upload again")]
     ForeignToken(ClusterId),
-    /// A token's time is over, or it was made before the metadata was restored.
+    /// A token has expired, or is older than a restore of the metadata.
     #[error("the upload of {name} has expired; start it again")]
     UploadExpired {
         /// The file.
         name: Name,
     },
-    /// The file was confirmed already, and is gone by now.
-    #[error("{name} was confirmed already and was deleted since; nothing is brought back")]
+    /// The file was confirmed, but has been deleted since.
+    #[error("{name} was already confirmed, but has been deleted since; nothing is restored")]
     DeletedSince {
         /// The file.
         name: Name,
     },
-    /// The same upload was confirmed before with other content.
+    /// The upload was confirmed before with other content.
     #[error("the upload of {name} was confirmed before with other content")]
     ConfirmedOtherwise {
         /// The file.
         name: Name,
     },
-    /// A chunk was planned too long ago: the collector may have taken it.
+    /// A chunk was planned too long ago: it may have been collected.
     #[error("chunk {0} was planned too long ago; write it again")]
     BelowFloor(ChunkId),
-    /// A chunk that was handed in was not planned, overlaps, or does not fit its plan.
+    /// A chunk was not planned, overlaps another, or does not fit its plan.
     #[error("chunk {chunk}: {what}")]
     BadChunk {
-        /// Which.
+        /// The chunk.
         chunk: ChunkId,
         /// What is wrong.
         what: String,
     },
-    /// A receipt is not what the node it names gave out for this chunk.
-    #[error("the receipt of node {node} for chunk {chunk} is not valid: {what}")]
+    /// A receipt was not issued for this chunk by the node it names.
+    #[error("the receipt of node {node} for chunk {chunk} is invalid: {what}")]
     BadReceipt {
         /// The chunk.
         chunk: ChunkId,
-        /// Who it names.
+        /// The node it names.
         node: NodeId,
         /// What is wrong.
         what: &'static str,
     },
-    /// Nodes that hold replicas were drained or removed meanwhile, and too few are left.
+    /// Too many of the nodes with replicas were drained or removed meanwhile.
     #[error(
-        "chunk {chunk}: {have} of its replicas are on nodes that still take part, {wanted} are \
+        "chunk {chunk}: {have} of its replicas are on nodes that are still members, {wanted} are \
          needed; write it again"
     )]
     ReplicasGone {
         /// The chunk.
         chunk: ChunkId,
-        /// Replicas on nodes that count.
+        /// Replicas on members.
         have: usize,
         /// Replicas needed.
         wanted: usize,
@@ -215,7 +215,7 @@ pub enum Error {
     BadCover {
         /// The file.
         name: Name,
-        /// What is missing or too much.
+        /// The gap or overlap.
         what: String,
     },
     /// Too few nodes can take a chunk.
@@ -226,68 +226,67 @@ pub enum Error {
         /// Nodes needed.
         wanted: usize,
     },
-    /// Enough nodes are there, but too few of them have room.
+    /// Enough nodes, but too few with room.
     #[error(
-        "{found} datanodes have room for {bytes} bytes more, {wanted} are needed; delete \
-         something or add disks"
+        "{found} datanodes have room for {bytes} more bytes, {wanted} are needed; delete \
+         files or add disks"
     )]
     NoSpace {
         /// Nodes with room.
         found: usize,
         /// Nodes needed.
         wanted: usize,
-        /// Bytes that the chunk may take.
+        /// Largest size of the chunk in bytes.
         bytes: u64,
     },
-    /// A file opened before was reaped since.
+    /// A file opened before was reaped.
     #[error("inode {0} is gone: it was replaced or deleted; open the file again")]
     Stale(InodeId),
-    /// The answers to a client's calls are no longer kept, so none of its calls can be repeated.
+    /// The client's kept answers are gone, so its calls can no longer be repeated.
     #[error(
-        "the answers given to this client are no longer kept, as its id is {} s too old: whether \
-         its last call was carried out is not known; start it anew, and check that its clock is \
-         right",
+        "the answers to this client are no longer kept, as its id is {} s too old: whether its \
+         last call took effect is unknown; restart the client, and check its clock",
         .too_old.as_secs()
     )]
     ClientForgotten {
-        /// How much earlier the client began, by its own clock, than the oldest that is answered.
+        /// How much earlier than the floor the client began, by its own clock.
         too_old: Duration,
     },
-    /// A slot has moved on.
-    #[error("request {sequence} of its slot was overtaken by request {newest}")]
+    /// A newer call used the slot.
+    #[error("request {sequence} of its slot was superseded by request {newest}")]
     SlotOvertaken {
         /// The number of the call.
         sequence: u64,
-        /// The newest number that was seen.
+        /// The newest number seen.
         newest: u64,
     },
     /// A slot and number were used for two different calls.
-    #[error("request {sequence} of its slot was made before with other content")]
+    #[error("request {sequence} of its slot was used before with other content")]
     SlotReused {
         /// The number.
         sequence: u64,
     },
-    /// A call that leaves no trace needs a slot to be safe to repeat.
+    /// A call that leaves no trace needs a slot to be repeatable.
     #[error("a file without chunks can only be confirmed with a request slot")]
     SlotMissing,
-    /// Others changed the same thing again and again.
+    /// Conflicting changes won again and again.
     #[error("{what} was changed by others {tries} times in a row; try again")]
     Conflict {
-        /// What was to be done.
+        /// What was being changed.
         what: &'static str,
-        /// How often it was tried.
+        /// Number of attempts.
         tries: u32,
     },
-    /// The record of a chunk has changed since it was read.
-    #[error("the record of chunk {0} has changed meanwhile; read it again")]
+    /// The chunk record has changed since it was read.
+    #[error("the record of chunk {0} has changed; read it again")]
     ChunkChanged(ChunkId),
-    /// There is no live record of the chunk.
-    #[error("chunk {0} is not known, or no longer needed")]
+    /// The chunk has no live record.
+    #[error("chunk {0} is unknown, or no longer needed")]
     UnknownChunk(ChunkId),
-    /// The last good replica of a chunk was to be given up.
+    /// The change would drop the last good replica of a chunk.
     #[error("chunk {0} would be left without a good replica")]
     LastReplica(ChunkId),
-    /// Another coordinator runs the background work by now.
+    /// Another coordinator now holds the worker lease.
     #[error("the worker lease has passed to another coordinator")]
     LeaseLost,
     /// A node is not part of the cluster.
@@ -296,68 +295,70 @@ pub enum Error {
     /// A node was removed for good.
     #[error("node {0} was removed from the cluster; empty its disks to let it join as a new node")]
     NodeRemoved(NodeId),
-    /// A node registers with another secret than the one that is known of it.
-    #[error("node {0} registered with another secret before: these are not the disks of that node")]
-    WrongNodeSecret(NodeId),
-    /// The disks of a node are an old image, or a second replica.
+    /// A node registered with a secret other than its own.
     #[error(
-        "the disks of node {node} say registration {found}, but {expected} is in use: they are an \
-         old image or a replica; empty them, or stop the other one"
+        "node {0} was first registered with another secret: these are not the disks of that node"
+    )]
+    WrongNodeSecret(NodeId),
+    /// The disks of a node are an old image or a clone.
+    #[error(
+        "the disks of node {node} have registration {found}, but {expected} is in use: they are an \
+         old image or a clone; empty them, or stop the other node"
     )]
     OldImage {
         /// The node.
         node: NodeId,
-        /// What the disks say.
+        /// Registration on the disks.
         found: u64,
-        /// What is in use.
+        /// Registration in use.
         expected: u64,
     },
-    /// A registration is not the one in use.
-    #[error("registration {found} of node {node} is not in use; register anew")]
+    /// A registration is not in use.
+    #[error("registration {found} of node {node} is not in use; register again")]
     NotRegistered {
         /// The node.
         node: NodeId,
-        /// The number it used.
+        /// Its registration number.
         found: u64,
     },
-    /// The store holds nothing.
+    /// The store is empty.
     #[error(
-        "the metadata store holds no cluster; make one with `dfs coordinator init`, or point to \
+        "the metadata store holds no cluster; create one with `dfs coordinator init`, or point to \
          the right store"
     )]
     NotInitialised,
-    /// The store holds a cluster already.
-    #[error("the metadata store holds cluster {0} already; nothing was changed")]
+    /// The store already holds a cluster.
+    #[error("the metadata store already holds cluster {0}; nothing was changed")]
     AlreadyInitialised(ClusterId),
-    /// A replica into the store has not come to its end.
+    /// The store is an unfinished migration target.
     #[error(
         "the metadata store is an unfinished copy of cluster {0}; finish it with `dfs metadata \
-         replica`, or point to the right store"
+         migrate`, or point to the right store"
     )]
     UnfinishedMigration(ClusterId),
     /// The store holds another cluster.
     #[error("cluster {expected} was expected, but {found} was found")]
     WrongCluster {
-        /// What was expected.
+        /// Expected cluster.
         expected: ClusterId,
-        /// What is there.
+        /// Cluster found.
         found: ClusterId,
     },
-    /// The store is older than what was seen of this cluster.
+    /// The store is older than a state of this cluster seen before.
     #[error(
-        "the metadata has incarnation {found}, but {expected} has been seen: it is an old replica; \
+        "the metadata has incarnation {found}, but {expected} has been seen: it is an old copy; \
          restore the newest"
     )]
     OlderIncarnation {
-        /// What was seen.
+        /// Incarnation seen before.
         expected: Incarnation,
-        /// What is there.
+        /// Incarnation found.
         found: Incarnation,
     },
-    /// The store was made by a build from before the first release.
+    /// The store was created by a build from before the first release.
     #[error(
         "the metadata store was made by a build from before the first release, whose formats are \
-         no longer read; make a new cluster in an empty store with `dfs coordinator init`"
+         no longer read; create a new cluster in an empty store with `dfs coordinator init`"
     )]
     OldStore,
     /// The cluster needs a newer release than this one.
@@ -366,9 +367,9 @@ pub enum Error {
          was finalized; start the release that it runs"
     )]
     ReleaseTooOld {
-        /// What this release reads.
+        /// Newest level that this release reads.
         level: Level,
-        /// What the cluster needs.
+        /// Level that the cluster needs.
         needed: Level,
     },
     /// A datanode runs an older release than the cluster needs.
@@ -379,9 +380,9 @@ pub enum Error {
     NodeTooOld {
         /// The node.
         node: NodeId,
-        /// What its release reads.
+        /// Newest level that its release reads.
         level: Level,
-        /// What the cluster needs.
+        /// Level that the cluster needs.
         needed: Level,
     },
     /// A record was written by a newer release.
@@ -391,15 +392,15 @@ pub enum Error {
     NewerRecord {
         /// The key.
         key: String,
-        /// What this release does not know.
+        /// The unknown format or field.
         unknown: Unknown,
     },
-    /// A record cannot be read, or contradicts another.
+    /// A record is unreadable, or contradicts another.
     #[error("the metadata is damaged: {what} under {key}")]
     Damaged {
         /// The key.
         key: String,
-        /// What is wrong.
+        /// Description of the damage.
         what: &'static str,
     },
     /// The engine failed.
@@ -407,12 +408,12 @@ pub enum Error {
     Engine(#[from] EngineError),
 }
 
-/// What a release does not know of a record.
+/// The part of a record that a release does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unknown {
     /// Its format.
     Format(u8),
-    /// The optional field of this bit.
+    /// The optional field with this bit.
     Field(u32),
 }
 
@@ -426,7 +427,7 @@ impl fmt::Display for Unknown {
 }
 
 impl Error {
-    /// The code it is told by.
+    /// Returns its error code.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotFound { .. }
@@ -492,10 +493,10 @@ impl Error {
 }
 
 impl Error {
-    /// The code of a process that cannot start because of it.
+    /// Returns the code of a process that cannot start because of it.
     pub fn start_code(&self) -> ErrorCode {
         match self {
-            // There is nothing to start with yet.
+            // The store may be initialised later.
             Self::NotInitialised => ErrorCode::NotFound,
             Self::Damaged { .. } => ErrorCode::Corrupt,
             Self::Engine(error) => error.start_code(),

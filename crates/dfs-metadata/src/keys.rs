@@ -1,5 +1,5 @@
-//! Where things are stored. Numbers are big-endian and of fixed width, so that key order is
-//! number order and no prefix of one owner is a prefix of another's.
+//! Keys of stored records. Numbers are big-endian and of fixed width, so that key order is numeric
+//! order and no owner's prefix is a prefix of another's.
 
 use bytes::Bytes;
 use dfs_types::{ChunkId, ClientId, InodeId, Name, NodeId, Slot, Timestamp, XattrName};
@@ -8,57 +8,56 @@ use dfs_types::{ChunkId, ClientId, InodeId, Name, NodeId, Slot, Timestamp, Xattr
 pub(crate) const CLUSTER: Bytes = Bytes::from_static(b"s/cluster");
 /// The write level.
 pub(crate) const FORMAT: Bytes = Bytes::from_static(b"s/format");
-/// The write level that was asked for; not there before the first time.
+/// The requested write level; absent until the first request.
 pub(crate) const UPGRADE: Bytes = Bytes::from_static(b"s/upgrade");
-/// The coordinators that run.
+/// The running coordinators.
 pub(crate) const COORDINATORS: Bytes = Bytes::from_static(b"s/coordinators");
 /// The keys of the cluster.
 pub(crate) const KEYS: Bytes = Bytes::from_static(b"s/keys");
 /// Replicas of new files.
 pub(crate) const REPLICATION: Bytes = Bytes::from_static(b"s/replication");
-/// Lowest chunk id that a commit may bring in.
+/// Lowest chunk id that a commit may register.
 pub(crate) const FLOOR: Bytes = Bytes::from_static(b"s/floor");
-/// Lowest client id whose calls are carried out; not there until it is raised for the first time.
+/// Lowest client id whose calls are accepted; absent until it is raised.
 pub(crate) const CLIENT_FLOOR: Bytes = Bytes::from_static(b"s/client-floor");
-/// Lowest disk number not given to any disk.
+/// Lowest disk number not assigned yet.
 pub(crate) const DISKS: Bytes = Bytes::from_static(b"s/disks");
-/// Lowest inode number not handed to any coordinator.
+/// Lowest inode number not reserved by a coordinator.
 pub(crate) const INODES: Bytes = Bytes::from_static(b"s/inodes");
 /// Read and written by every move of a directory to another parent.
 pub(crate) const MOVES: Bytes = Bytes::from_static(b"s/moves");
 /// Written blindly whenever a directory or symlink loses a name.
 pub(crate) const NAMES: Bytes = Bytes::from_static(b"s/names");
 
-/// Written by every change that an administrator makes of what nodes shall be, maintenance included;
-/// not there before the first one. Who decides by what all nodes are does it on the condition that
-/// this is still the same.
+/// Written by every change of a node's desired state, including maintenance; absent before the
+/// first one. A decision based on all nodes' desired states is conditioned on it.
 pub(crate) const NODE_INTENT: Bytes = Bytes::from_static(b"s/node-intent");
 
-/// There while the store is an unfinished copy of another.
+/// Present while the store is an unfinished copy of another.
 pub(crate) const MIGRATION: Bytes = Bytes::from_static(b"s/migration");
-/// What administrators set for background workers.
+/// Settings of background workers.
 pub(crate) const WORKERS: &[u8] = b"s/worker/";
 /// Epochs and renewals of leases.
 pub(crate) const LEASES: &[u8] = b"s/lease/";
-/// How the key of a renewal ends, and only that of a renewal.
+/// Suffix of the key of a renewal, and only of a renewal.
 pub(crate) const RENEWAL: &[u8] = b"/renewal";
-/// How the key of an epoch ends.
+/// Suffix of the key of an epoch.
 pub(crate) const EPOCH: &[u8] = b"/epoch";
 
-/// Every chunk.
+/// Prefix of all chunks.
 pub(crate) const CHUNKS: &[u8] = b"k/";
-/// Every node.
+/// Prefix of all nodes.
 pub(crate) const NODES: &[u8] = b"n/";
-/// Everything unlinked, by the time at which it is reaped.
+/// Prefix of all unlinked inodes, ordered by the time they are due.
 pub(crate) const UNLINKED: &[u8] = b"o/";
-/// Every answer kept for a repeat.
+/// Prefix of all kept answers.
 pub(crate) const ANSWERS: &[u8] = b"r/";
-/// Every staged upload.
+/// Prefix of all staged uploads.
 pub(crate) const UPLOADS: &[u8] = b"u/";
 
 /// Chunks whose records are not at rest.
 pub(crate) const REPAIRS: &[u8] = b"w/r/";
-/// Chunks with replicas that wait for their deletion, and tombstones.
+/// Chunks with replicas waiting for deletion, and tombstones.
 pub(crate) const DELETIONS: &[u8] = b"w/d/";
 
 fn key(kind: &[u8], parts: &[&[u8]]) -> Bytes {
@@ -74,45 +73,45 @@ fn number(inode: InodeId) -> [u8; 8] {
     inode.0.to_be_bytes()
 }
 
-/// What administrators set for a background worker.
+/// Returns the key of a background worker's settings.
 pub(crate) fn worker(name: &str) -> Bytes {
     key(WORKERS, &[name.as_bytes()])
 }
 
-/// All entries of a directory.
+/// Returns the prefix of a directory's entries.
 pub(crate) fn entries(directory: InodeId) -> Bytes {
     key(b"d/", &[&number(directory), b"/"])
 }
 
-/// An entry of a directory.
+/// Returns the key of a directory entry.
 pub(crate) fn entry(directory: InodeId, name: &Name) -> Bytes {
     key(b"d/", &[&number(directory), b"/", name.as_bytes()])
 }
 
-/// Directory and name that the key of an entry is of.
+/// Returns the directory and name of an entry's key.
 pub(crate) fn entry_parts(key: &Bytes) -> Option<(InodeId, Name)> {
     let (directory, rest) = key.strip_prefix(b"d/")?.split_first_chunk()?;
     rest.strip_prefix(b"/")?;
     Some((InodeId(u64::from_be_bytes(*directory)), entry_name(key)?))
 }
 
-/// The name that the key of an entry ends with.
+/// Returns the name at the end of an entry's key.
 pub(crate) fn entry_name(key: &Bytes) -> Option<Name> {
     const NAME_AT: usize = 2 + 8 + 1;
     (key.len() > NAME_AT).then(|| Name::new(key.slice(NAME_AT..)).ok())?
 }
 
-/// An inode.
+/// Returns the key of an inode.
 pub(crate) fn inode(inode: InodeId) -> Bytes {
     key(b"i/", &[&number(inode)])
 }
 
-/// The inode that the key of a record is of.
+/// Returns the inode of an inode record's key.
 pub(crate) fn record_inode(key: &[u8]) -> Option<InodeId> {
     whole_number(key.strip_prefix(b"i/")?)
 }
 
-/// The directory that the key of times is of.
+/// Returns the directory of a times record's key.
 pub(crate) fn times_inode(key: &[u8]) -> Option<InodeId> {
     whole_number(key.strip_prefix(b"t/")?)
 }
@@ -121,39 +120,39 @@ fn whole_number(bytes: &[u8]) -> Option<InodeId> {
     Some(InodeId(u64::from_be_bytes(bytes.try_into().ok()?)))
 }
 
-/// The times of a directory.
+/// Returns the key of a directory's times.
 pub(crate) fn times(directory: InodeId) -> Bytes {
     key(b"t/", &[&number(directory)])
 }
 
-/// All extents of a file that has more than one.
+/// Returns the prefix of the extents of a file that has more than one.
 pub(crate) fn extents(inode: InodeId) -> Bytes {
     key(b"x/", &[&number(inode), b"/"])
 }
 
-/// The extent that starts at an offset.
+/// Returns the key of the extent that starts at an offset.
 pub(crate) fn extent(inode: InodeId, offset: u64) -> Bytes {
     key(b"x/", &[&number(inode), b"/", &offset.to_be_bytes()])
 }
 
-/// The offset that the key of an extent ends with.
+/// Returns the offset at the end of an extent's key.
 pub(crate) fn extent_offset(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// Inode and offset that the key of an extent is of.
+/// Returns inode and offset of an extent's key.
 pub(crate) fn extent_parts(key: &[u8]) -> Option<(InodeId, u64)> {
     let (inode, rest) = key.strip_prefix(b"x/")?.split_first_chunk()?;
     let offset = rest.strip_prefix(b"/")?.try_into().ok()?;
     Some((InodeId(u64::from_be_bytes(*inode)), u64::from_be_bytes(offset)))
 }
 
-/// The value of a large extended attribute.
+/// Returns the key of a large extended attribute.
 pub(crate) fn xattr(inode: InodeId, name: &XattrName) -> Bytes {
     key(b"y/", &[&number(inode), b"/", name.as_bytes()])
 }
 
-/// Inode and name that the key of a large extended attribute is of.
+/// Returns inode and name of a large extended attribute's key.
 pub(crate) fn xattr_parts(key: &Bytes) -> Option<(InodeId, XattrName)> {
     const NAME_AT: usize = 2 + 8 + 1;
     let (inode, rest) = key.strip_prefix(b"y/")?.split_first_chunk()?;
@@ -161,43 +160,43 @@ pub(crate) fn xattr_parts(key: &Bytes) -> Option<(InodeId, XattrName)> {
     Some((InodeId(u64::from_be_bytes(*inode)), XattrName::new(key.slice(NAME_AT..)).ok()?))
 }
 
-/// The chunk that a key is of.
+/// Returns the chunk of a chunk record's key.
 pub(crate) fn chunk_id(key: &[u8]) -> Option<ChunkId> {
     ChunkId::from_slice(key.strip_prefix(CHUNKS)?)
 }
 
-/// The chunk that a key under [`REPAIRS`] is of.
+/// Returns the chunk of a key under [`REPAIRS`].
 pub(crate) fn repair_chunk(key: &[u8]) -> Option<ChunkId> {
     ChunkId::from_slice(key.strip_prefix(REPAIRS)?)
 }
 
-/// The chunk that a key under [`DELETIONS`] is of.
+/// Returns the chunk of a key under [`DELETIONS`].
 pub(crate) fn deletion_chunk(key: &[u8]) -> Option<ChunkId> {
     ChunkId::from_slice(key.strip_prefix(DELETIONS)?)
 }
 
-/// A staged upload.
+/// Returns the key of a staged upload.
 pub(crate) fn upload(inode: InodeId) -> Bytes {
     key(UPLOADS, &[&number(inode)])
 }
 
-/// The inode that the key of a staged upload is of.
+/// Returns the inode of a staged upload's key.
 pub(crate) fn upload_inode(key: &[u8]) -> Option<InodeId> {
     whole_number(key.strip_prefix(UPLOADS)?)
 }
 
-/// Something unlinked. A further name of the same inode that was deleted in the same millisecond has
-/// a number after the inode; the first has none.
+/// Returns the key of an unlinked inode. Further names of the inode that were deleted in the same
+/// millisecond have a number after the inode; the first has none.
 pub(crate) fn unlinked(not_before: Timestamp, inode: InodeId) -> Bytes {
     key(UNLINKED, &[&not_before.millis().to_be_bytes(), b"/", &number(inode)])
 }
 
-/// Sorts after everything unlinked whose time has come at `now`, before the rest.
+/// Returns a key after all unlinked inodes due at `now`, and before the others.
 pub(crate) fn unlinked_after(now: Timestamp) -> Bytes {
     key(UNLINKED, &[&now.millis().to_be_bytes(), b"0"])
 }
 
-/// Time and inode that the key of something unlinked is of.
+/// Returns time and inode of an unlinked inode's key.
 pub(crate) fn unlinked_parts(key: &[u8]) -> Option<(Timestamp, InodeId)> {
     let (not_before, rest) = key.strip_prefix(UNLINKED)?.split_first_chunk()?;
     let (inode, rest) = rest.strip_prefix(b"/")?.split_first_chunk()?;
@@ -206,30 +205,30 @@ pub(crate) fn unlinked_parts(key: &[u8]) -> Option<(Timestamp, InodeId)> {
     is_whole.then_some((not_before, InodeId(u64::from_be_bytes(*inode))))
 }
 
-/// The answer kept for a slot.
+/// Returns the key of the answer kept for a slot.
 pub(crate) fn answer(slot: &Slot) -> Bytes {
     let client: ClientId = slot.client;
     key(ANSWERS, &[&client.to_bytes(), b"/", &slot.slot.to_be_bytes()])
 }
 
-/// The client that the key of a kept answer is of.
+/// Returns the client of a kept answer's key.
 pub(crate) fn answer_client(key: &[u8]) -> Option<ClientId> {
     let (client, rest) = key.strip_prefix(ANSWERS)?.split_first_chunk::<{ ClientId::LEN }>()?;
     let slot = rest.strip_prefix(b"/")?;
     (slot.len() == 4).then_some(ClientId::from_slice(client))?
 }
 
-/// A node.
+/// Returns the key of a node.
 pub(crate) fn node(node: NodeId) -> Bytes {
     key(NODES, &[&node.to_bytes()])
 }
 
-/// The node that a key is of.
+/// Returns the node of a node record's key.
 pub(crate) fn node_id(key: &[u8]) -> Option<NodeId> {
     NodeId::from_slice(key.strip_prefix(NODES)?)
 }
 
-/// A key as messages show it: printable bytes as they are, others as hexadecimal digits.
+/// Formats a key for messages: printable bytes unchanged, others as hexadecimal digits.
 pub(crate) fn show(key: &[u8]) -> String {
     let printable = |b: &u8| b.is_ascii_graphic();
     key.iter()
@@ -242,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_read_back() {
+    fn keys_round_trip() {
         let (inode, time) = (InodeId(0x2f2f), Timestamp::from_millis(0x2f00));
         assert_eq!(unlinked_parts(&unlinked(time, inode)), Some((time, inode)));
         let further = [&unlinked(time, inode)[..], b"/\0\0\0\x01"].concat();
@@ -265,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn unlinked_things_stand_in_the_order_of_their_time() {
+    fn unlinked_keys_sort_by_time() {
         let (now, inode) = (Timestamp::from_millis(1_000), InodeId(u64::MAX));
         assert!(unlinked(now, inode) < unlinked_after(now));
         assert!([&unlinked(now, inode)[..], b"/\xff\xff\xff\xff"].concat() < unlinked_after(now));
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn no_key_is_longer_than_engines_allow() {
+    fn keys_fit_the_engine_limit() {
         let name = Name::new(vec![b'n'; Name::MAX_LEN]).unwrap();
         assert!(entry(InodeId(u64::MAX), &name).len() <= crate::engine::KEY_LEN_MAX);
     }

@@ -1,4 +1,4 @@
-//! Leases for engines of which only one process has the store open.
+//! Leases for engines whose store is open in a single process.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,18 +13,17 @@ use crate::engine::{
     lease_renewal_key,
 };
 
-/// The lease whose holder does the background work of the cluster. Of the coordinators that run, one
-/// holds it.
+/// The lease for background work of the cluster, held by one of its coordinators.
 pub const WORKERS: &str = "workers";
 
 /// Format of the epoch record.
 const EPOCH_FORMAT: u8 = 1;
 
-/// Who holds which lease, by this process's clock.
+/// Holders of leases, by this process's clock.
 ///
-/// Renewals touch only memory, so that an idle process writes nothing; the epoch is durable and
-/// grows with each holder. A restart forgets the holders: the first to ask takes over, with a new
-/// epoch, also when it held the lease before.
+/// Renewals stay in memory, so that an idle process writes nothing; the epoch is durable and grows
+/// with each holder. A restart forgets the holders: the first to ask takes over with a new epoch,
+/// even if it held the lease before.
 #[derive(Debug, Default)]
 pub struct LocalLeases {
     held: Mutex<BTreeMap<String, Held>>,
@@ -38,7 +37,7 @@ struct Held {
 }
 
 impl LocalLeases {
-    /// What [`Engine::lease`] promises, on the keys of `engine`.
+    /// Implements [`Engine::lease`] on the keys of `engine`.
     pub async fn lease(
         &self,
         engine: &dyn Engine,
@@ -69,7 +68,7 @@ impl LocalLeases {
     }
 }
 
-/// Writes the next epoch; `None` when somebody else was faster, or `further` does not hold.
+/// Writes the next epoch; `None` when another holder was faster, or `further` does not hold.
 async fn take(
     engine: &dyn Engine,
     name: &str,
@@ -97,14 +96,14 @@ async fn take(
     }
 }
 
-/// The value of a [`lease_epoch_key`].
+/// Encodes the value of a [`lease_epoch_key`].
 pub fn encode_epoch(epoch: LeaseEpoch) -> Bytes {
     let mut value = vec![EPOCH_FORMAT];
     value.extend_from_slice(&epoch.0.to_be_bytes());
     Bytes::from(value)
 }
 
-/// Reads the value of a [`lease_epoch_key`].
+/// Decodes the value of a [`lease_epoch_key`].
 pub fn decode_epoch(value: &[u8]) -> Result<LeaseEpoch, EngineError> {
     match value.split_first() {
         Some((&EPOCH_FORMAT, rest)) if rest.len() == 8 => {
@@ -114,6 +113,6 @@ pub fn decode_epoch(value: &[u8]) -> Result<LeaseEpoch, EngineError> {
             found: u32::from(format),
             supported: u32::from(EPOCH_FORMAT),
         }),
-        _ => Err(EngineError::Damaged("the epoch of a lease cannot be read".to_owned())),
+        _ => Err(EngineError::Damaged("unreadable epoch of a lease".to_owned())),
     }
 }

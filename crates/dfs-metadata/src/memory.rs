@@ -17,10 +17,10 @@ use crate::engine::{
 };
 use crate::lease::LocalLeases;
 
-/// Keeps every key in a map, with the versions that live snapshots still see.
+/// Keeps all keys in a map, with the versions that live snapshots still see.
 ///
-/// A cheap handle; clones share the store. Calls never wait for anything, so a simulation that
-/// uses it is deterministic.
+/// A cheap handle; clones share the store. Calls never wait, so a simulation that uses it is
+/// deterministic.
 #[derive(Debug, Clone)]
 pub struct MemoryEngine {
     state: Arc<Mutex<State>>,
@@ -32,9 +32,9 @@ pub struct MemoryEngine {
 struct State {
     revision: Revision,
     keys: BTreeMap<Bytes, Vec<Version>>,
-    /// How many snapshots see a revision.
+    /// Number of snapshots per revision.
     snapshots: BTreeMap<Revision, usize>,
-    /// Keys that have more than their current value, or a removal, to forget later.
+    /// Keys with old versions, or removed ones, to prune later.
     stale: BTreeSet<Bytes>,
 }
 
@@ -46,7 +46,7 @@ struct Version {
 }
 
 impl MemoryEngine {
-    /// Makes an empty store.
+    /// Creates an empty store.
     pub fn new() -> Self {
         let state = State::default();
         Self {
@@ -72,7 +72,7 @@ impl State {
         visible(self.keys.get(key)?, at)
     }
 
-    /// Keys that start with `prefix` and are greater than `after`, in order.
+    /// Returns keys that start with `prefix` and are greater than `after`, in order.
     fn range<'a>(
         &'a self,
         prefix: &'a [u8],
@@ -86,7 +86,7 @@ impl State {
             .filter_map(move |(key, versions)| Some((key.clone(), visible(versions, at)?)))
     }
 
-    /// The greatest key that starts with `prefix` and is less than `key`.
+    /// Returns the greatest key that starts with `prefix` and is less than `key`.
     fn last_before(&self, prefix: &[u8], key: &[u8], at: Revision) -> Option<(Bytes, Versioned)> {
         let (start, end) = bounds_before(prefix, key)?;
         let bounds = (Bound::Included(&*start), Bound::Excluded(&*end));
@@ -129,7 +129,7 @@ impl State {
         Outcome::Committed(self.revision)
     }
 
-    /// Forgets the versions of a key that nobody can see any more.
+    /// Drops the versions of a key that no snapshot can see.
     fn prune(&mut self, key: Bytes) {
         let oldest = self.snapshots.keys().next().copied().unwrap_or(self.revision);
         let Some(versions) = self.keys.get_mut(&key) else { return };
@@ -227,7 +227,7 @@ impl Engine for MemoryEngine {
         let mut changes = Vec::new();
         let mut state = lock(&self.state);
         let outcomes = commits.iter().map(|commit| state.commit(commit, &mut changes)).collect();
-        // Recorded under the lock, as the log wants the order of the commits.
+        // Recorded under the lock, as the log requires commit order.
         self.changes.record(changes);
         Ok(outcomes)
     }
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn versions_that_nobody_sees_are_forgotten() {
+    async fn unseen_versions_are_pruned() {
         let engine = MemoryEngine::new();
         let key = Bytes::from_static(b"a");
         let put = || Write::Put(key.clone(), Bytes::new());

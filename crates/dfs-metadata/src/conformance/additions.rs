@@ -52,7 +52,7 @@ pub async fn added_keys_have_versions_and_changes(harness: &mut dyn Harness) {
 
 /// Additions add to what earlier writes of their commit, and earlier commits of their batch, left,
 /// and nothing is added by a commit with a conflict.
-pub async fn additions_of_a_batch_are_summed_up(harness: &mut dyn Harness) {
+pub async fn additions_within_a_batch_are_summed(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     write(engine, vec![add("a", 1), put("b", encode_counter(10)), add("b", 1), add("a", 1)]).await;
     assert_eq!((number(engine, "a").await, number(engine, "b").await), (Some(2), Some(11)));
@@ -123,7 +123,7 @@ pub async fn impossible_additions_are_refused(harness: &mut dyn Harness) {
 }
 
 /// As many additions as a commit may have all take place; each counts as a condition, too.
-pub async fn many_additions_in_one_commit(harness: &mut dyn Harness) {
+pub async fn many_additions_per_commit(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     let name = |i: usize| format!("c/{i:03}");
     let adds = |count| -> Vec<Write> { (0..count).map(|i| add(name(i), 1 + i as i64)).collect() };
@@ -144,7 +144,7 @@ pub async fn many_additions_in_one_commit(harness: &mut dyn Harness) {
 }
 
 /// Several handles that add to the same counter at the same time lose nothing.
-pub async fn additions_of_rivals_are_not_lost(harness: &mut dyn Harness) {
+pub async fn concurrent_additions_are_not_lost(harness: &mut dyn Harness) {
     const TASKS: i64 = 4;
     const EACH: i64 = 10;
     let mut tasks = Vec::new();

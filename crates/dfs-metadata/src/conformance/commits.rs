@@ -11,7 +11,7 @@ use crate::engine::{
 
 const CONFLICT: Outcome = Outcome::Conflict { condition: 0 };
 
-/// `Absent` holds for a key that never was, or is no more.
+/// `Absent` holds for a key that never existed or was removed.
 pub async fn absent_condition(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     let create = || try_commit(engine, vec![Condition::Absent(key("a"))], vec![put("a", "1")]);
@@ -21,7 +21,7 @@ pub async fn absent_condition(harness: &mut dyn Harness) {
     committed(create().await);
 }
 
-/// `Version` holds for the last write alone; a key that was made again is another one.
+/// `Version` holds only for the last write; a key that was created again has another version.
 pub async fn version_condition(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     let at = |version| vec![Condition::Version(key("a"), version)];
@@ -43,7 +43,7 @@ pub async fn version_condition(harness: &mut dyn Harness) {
     assert_eq!(value(engine, "a").await, Some(key("1")), "a conflict changes nothing");
 }
 
-/// `PrefixEmpty` sees a key that starts with the prefix, and no neighbour of it.
+/// `PrefixEmpty` sees keys that start with the prefix, and not their neighbours.
 pub async fn prefix_empty_condition(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     let holds = async |prefix: &[u8]| {
@@ -76,7 +76,7 @@ pub async fn prefix_empty_condition(harness: &mut dyn Harness) {
     }
 }
 
-/// Conditions are judged before any write of their commit, and the first that fails is named.
+/// Conditions are judged before any write of their commit, and the first that fails is reported.
 pub async fn conditions_see_the_state_before(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     let absent = |name| Condition::Absent(key(name));
@@ -97,11 +97,11 @@ pub async fn conditions_see_the_state_before(harness: &mut dyn Harness) {
     assert_eq!(
         keys(&*snapshot(engine).await, "", "", 10).await,
         ["a", "ab"].map(key),
-        "nothing of a commit with a conflict takes place"
+        "a commit with a conflict has no effect"
     );
 }
 
-/// Of several writes of one key the last one wins, within a commit and within a batch.
+/// The last of several writes of one key wins, within a commit and within a batch.
 pub async fn several_writes_of_one_key(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     write(engine, vec![put("a", "1"), delete("a"), put("a", "2")]).await;
@@ -118,7 +118,7 @@ pub async fn several_writes_of_one_key(harness: &mut dyn Harness) {
     assert_eq!((&*a.value, a.version), (&b"5"[..], second));
 }
 
-/// Each commit of a batch sees the ones before it, and no conflict spreads.
+/// Each commit of a batch sees the ones before it, and conflicts do not spread.
 pub async fn batch_is_ordered_and_independent(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     let create = |name: &str, value: &str| Commit {
@@ -148,7 +148,7 @@ pub async fn batch_is_ordered_and_independent(harness: &mut dyn Harness) {
     assert_eq!(engine.commit_batch(vec![]).await.expect("commits"), vec![]);
 }
 
-/// A commit without writes judges its conditions and changes nothing.
+/// A commit without writes checks its conditions and changes nothing.
 pub async fn commit_without_writes(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     let revision = write(engine, vec![put("a", "1")]).await;
@@ -159,7 +159,7 @@ pub async fn commit_without_writes(harness: &mut dyn Harness) {
     assert_eq!(get(engine, "a").await.expect("is there").version, revision);
 }
 
-/// What is at a limit works, what is above it is refused, with nothing changed.
+/// A commit at a limit works; one above it is refused and changes nothing.
 pub async fn limits(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     let name = |i: usize| key(&format!("n/{i:03}"));
@@ -171,7 +171,7 @@ pub async fn limits(harness: &mut dyn Harness) {
         conditions: vec![],
         writes: vec![put(key, vec![b'v'; len])],
     };
-    // Values as long as they may be, and one that fills up what is left of `bytes`.
+    // Values of the largest size, and one that fills the rest of `bytes`.
     let heavy = |bytes: usize| {
         let mut commit = Commit::default();
         while commit.bytes() < bytes {
@@ -196,7 +196,7 @@ pub async fn limits(harness: &mut dyn Harness) {
     assert_eq!(keys(&*snapshot(engine).await, "", "", 10).await, [] as [Bytes; 0]);
 
     let long = vec![0xff; KEY_LEN_MAX];
-    // The longest names, each in a condition and a write, and with them as many bytes as may be.
+    // The longest keys, each in a condition and a write, and as many bytes as allowed.
     let mut widest = heavy(COMMIT_BYTES_MAX - 60 * 2 * KEY_LEN_MAX);
     for i in 0..60 {
         let key = Bytes::from(format!("{i:0KEY_LEN_MAX$}"));
@@ -212,7 +212,7 @@ pub async fn limits(harness: &mut dyn Harness) {
     assert_eq!(value(engine, &long).await.map(|value| value.len()), Some(VALUE_LEN_MAX));
 }
 
-/// Readers who write what they read, on condition, lose no update.
+/// Concurrent read-modify-write cycles with conditions lose no update.
 pub async fn concurrent_increments(harness: &mut dyn Harness) {
     const TASKS: usize = 8;
     const EACH: usize = 10;

@@ -1,10 +1,10 @@
-//! What outlives a closed store. These pass at once for engines whose stores do not.
+//! Durability across a reopened store. These checks pass at once for engines without it.
 
 use std::time::Duration;
 
 use super::{Harness, delete, get, key, keys, put, snapshot, write};
 
-/// What was acknowledged is there after the store was closed and opened, with its versions.
+/// Acknowledged writes are there after reopening, with their versions.
 pub async fn acknowledged_survives(harness: &mut dyn Harness) {
     let mut expected = Vec::new();
     for round in 0..5 {
@@ -27,20 +27,23 @@ pub async fn acknowledged_survives(harness: &mut dyn Harness) {
     assert_eq!(keys(&*snapshot(&*engine).await, "b/", "", 10).await.len(), 0);
 }
 
-/// Revisions and lease epochs go on where they were.
+/// Revisions and lease epochs continue after reopening.
 pub async fn revisions_grow_over_reopening(harness: &mut dyn Harness) {
     const TTL: Duration = Duration::from_millis(1);
     let engine = harness.engine().await;
     let before = write(&*engine, vec![put("a", "1")]).await;
-    let lease =
-        engine.lease("worker", "one", TTL, None).await.expect("answers").expect("it is free");
+    let lease = engine
+        .lease("worker", "one", TTL, None)
+        .await
+        .expect("answers")
+        .expect("the lease is free");
     drop(engine);
     if !harness.reopen().await {
         return;
     }
     let engine = harness.engine().await;
     let snapshot = snapshot(&*engine).await;
-    assert!(snapshot.revision() >= before, "the store went back");
+    assert!(snapshot.revision() >= before, "the revision went back");
     let revision = snapshot.revision();
     drop(snapshot);
     assert!(write(&*engine, vec![put("a", "2")]).await > revision);

@@ -1,8 +1,8 @@
-//! Engines that stand in front of another one, for tests: to hold it up, to count, to fail.
+//! Wrappers around engines for tests: to delay, to count, to fail.
 //!
 //! A wrapper implements [`ForwardingEngine`], overrides the methods it is about, and thereby is an
-//! [`Engine`]. The methods have other names than those they stand for, so that both traits can be
-//! in scope.
+//! [`Engine`]. The method names differ from those of [`Engine`], so that both traits can be in
+//! scope.
 
 use std::time::Duration;
 
@@ -14,23 +14,23 @@ use crate::engine::{
     Commit, Condition, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned, Watch,
 };
 
-/// An engine that hands each call to another one, unless it overrides the method.
+/// An engine that forwards each call to another one, unless it overrides the method.
 #[async_trait]
 pub trait ForwardingEngine: Send + Sync + 'static {
-    /// The engine behind it.
+    /// Returns the wrapped engine.
     fn inner(&self) -> &dyn Engine;
 
-    /// What [`Engine::snapshot`] does.
+    /// Implements [`Engine::snapshot`].
     async fn forward_snapshot(&self) -> Result<Box<dyn Snapshot>, EngineError> {
         self.inner().snapshot().await
     }
 
-    /// What [`Engine::commit_batch`] does.
+    /// Implements [`Engine::commit_batch`].
     async fn forward_commits(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
         self.inner().commit_batch(commits).await
     }
 
-    /// What [`Engine::watch`] does.
+    /// Implements [`Engine::watch`].
     async fn forward_watch(
         &self,
         prefix: Bytes,
@@ -39,7 +39,7 @@ pub trait ForwardingEngine: Send + Sync + 'static {
         self.inner().watch(prefix, from).await
     }
 
-    /// What [`Engine::lease`] does.
+    /// Implements [`Engine::lease`].
     async fn forward_lease(
         &self,
         name: &str,
@@ -76,13 +76,13 @@ impl<F: ForwardingEngine> Engine for F {
     }
 }
 
-/// A snapshot that reads from another one.
+/// A snapshot that wraps another one.
 #[async_trait]
 pub trait ForwardingSnapshot: Send + Sync {
-    /// The snapshot behind it.
+    /// Returns the wrapped snapshot.
     fn inner(&self) -> &dyn Snapshot;
 
-    /// Runs before each read, which fails with its error.
+    /// Runs before each read; its error fails the read.
     async fn before_read(&self, read: Read) -> Result<(), EngineError>;
 }
 

@@ -45,7 +45,7 @@ pub async fn file_of_many_extents(harness: &mut dyn Harness) {
     for prefix in ["x/", "u/", "o/"] {
         let snapshot = engine.snapshot().await.unwrap();
         let left = snapshot.range(prefix.as_bytes(), &[], 1).await.unwrap();
-        assert!(left.is_empty(), "{left:?} is left");
+        assert!(left.is_empty(), "{left:?} is left over");
     }
     serving.abort();
 }
@@ -55,7 +55,7 @@ fn repeat(sequence: u64) -> Repeat {
     Repeat { slot, body: dfs_types::Sha256::of(&sequence.to_be_bytes()) }
 }
 
-/// Stages each page of the plan and confirms the whole. Gives the chunks in file order.
+/// Stages each page of the plan and confirms the whole. Returns the chunks in file order.
 async fn write(namespace: &Namespace) -> Vec<ChunkId> {
     let (zone, host) = (String::new(), String::new());
     let candidates = [Candidate { node: NODE, zone, host, free: 1 << 40 }];
@@ -112,8 +112,8 @@ async fn read(namespace: &Namespace) -> Vec<ChunkId> {
     chunks
 }
 
-/// Reaps until nothing is due. Returns the number of tombstones, which are counted once each, and
-/// the chunks whose replicas may be deleted.
+/// Reaps until nothing is due. Returns the number of tombstones, each counted once, and the chunks
+/// whose replicas may be deleted.
 async fn reap(namespace: &Namespace) -> (usize, BTreeSet<ChunkId>) {
     let mut tombstones = 0;
     loop {

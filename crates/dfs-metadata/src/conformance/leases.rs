@@ -15,22 +15,22 @@ async fn lease(engine: &dyn Engine, holder: &str, ttl: Duration) -> Option<Lease
     engine.lease("worker", holder, ttl, None).await.expect("the engine answers")
 }
 
-/// Asks until the lease is given.
+/// Retries until the lease is granted.
 async fn win(engine: &dyn Engine, holder: &str) -> LeaseGrant {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(grant) = lease(engine, holder, LONG).await {
             return grant;
         }
-        assert!(Instant::now() < deadline, "the lease was never given to {holder}");
+        assert!(Instant::now() < deadline, "the lease was never granted to {holder}");
         tokio::time::sleep(POLL).await;
     }
 }
 
-/// One holder at a time, who may renew; leases of other names are others.
+/// A lease has one holder at a time, who may renew it; other names are other leases.
 pub async fn lease_excludes(harness: &mut dyn Harness) {
     let (one, two) = (harness.engine().await, harness.engine().await);
-    let grant = lease(&*one, "one", LONG).await.expect("it is free");
+    let grant = lease(&*one, "one", LONG).await.expect("the lease is free");
     assert_eq!(lease(&*two, "two", LONG).await, None);
     assert_eq!(lease(&*one, "one", LONG).await, Some(grant), "a renewal changes no epoch");
     assert_eq!(lease(&*two, "two", LONG).await, None);
@@ -38,25 +38,25 @@ pub async fn lease_excludes(harness: &mut dyn Harness) {
     assert!(other.is_some(), "another lease is free");
 }
 
-/// A lease that is not renewed passes on, with a greater epoch.
+/// A lease that is not renewed is passed on with a greater epoch.
 pub async fn lease_passes_on(harness: &mut dyn Harness) {
     let (one, two) = (harness.engine().await, harness.engine().await);
-    let first = lease(&*one, "one", SHORT).await.expect("it is free");
+    let first = lease(&*one, "one", SHORT).await.expect("the lease is free");
     let second = win(&*two, "two").await;
     assert!(second.epoch > first.epoch, "the epoch grows");
-    assert_eq!(lease(&*one, "one", LONG).await, None, "the earlier holder is out");
+    assert_eq!(lease(&*one, "one", LONG).await, None, "the earlier holder has lost it");
     assert_eq!(lease(&*two, "two", SHORT).await, Some(second));
     let third = win(&*one, "one").await;
-    assert!(third.epoch > second.epoch, "the epoch grows when an earlier holder is back");
+    assert!(third.epoch > second.epoch, "the epoch grows when an earlier holder returns");
 }
 
-/// A commit with the fence of a lease that was lost does not take place.
+/// A commit with the fence of a lost lease does not take effect.
 pub async fn lease_fences_an_earlier_holder(harness: &mut dyn Harness) {
     let (one, two) = (harness.engine().await, harness.engine().await);
-    let first = lease(&*one, "one", SHORT).await.expect("it is free");
+    let first = lease(&*one, "one", SHORT).await.expect("the lease is free");
     let fenced = |grant: LeaseGrant| vec![grant.fence("worker")];
     committed(try_commit(&*one, fenced(first), vec![put("a", "1")]).await);
-    lease(&*one, "one", SHORT).await.expect("it is renewed");
+    lease(&*one, "one", SHORT).await.expect("the lease is renewed");
     committed(try_commit(&*one, fenced(first), vec![put("a", "2")]).await);
 
     let second = win(&*two, "two").await;

@@ -1,7 +1,7 @@
-//! What every engine must do, as checks that panic where one does not.
+//! Conformance checks for engines, which panic on a violation.
 //!
-//! An engine is right when all of them pass. [`engine_conformance!`](crate::engine_conformance)
-//! makes one test of each:
+//! A correct engine passes all of them. [`engine_conformance!`](crate::engine_conformance)
+//! generates a test for each:
 //!
 //! ```text
 //! mod conformance {
@@ -30,9 +30,8 @@ use dfs_types::Revision;
 use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Versioned, Watch, Write};
 
 pub use additions::{
-    added_keys_have_versions_and_changes, additions_of_a_batch_are_summed_up,
-    additions_of_rivals_are_not_lost, additions_survive, impossible_additions_are_refused,
-    many_additions_in_one_commit,
+    added_keys_have_versions_and_changes, additions_survive, additions_within_a_batch_are_summed,
+    concurrent_additions_are_not_lost, impossible_additions_are_refused, many_additions_per_commit,
 };
 pub use commits::{
     absent_condition, batch_is_ordered_and_independent, commit_without_writes,
@@ -50,22 +49,20 @@ pub use reads::{
     last_before_respects_boundaries, ranges_page, ranges_respect_boundaries,
     snapshots_are_isolated, versions_follow_commits,
 };
-pub use watches::{
-    watch_from_the_past, watch_reports_in_order, watch_waits, watch_which_falls_behind,
-};
+pub use watches::{lagging_watch, watch_from_the_past, watch_reports_in_order, watch_waits};
 
-/// Gives the checks a store that was empty at first and belongs to one check alone.
+/// Provides one check with a store of its own, which starts empty.
 #[async_trait]
 pub trait Harness: Send {
-    /// A handle on the store: another client of it, where the engine has clients.
+    /// Returns a handle on the store: another client of it, where the engine has clients.
     async fn engine(&mut self) -> Arc<dyn Engine>;
 
-    /// Closes the store, all handles of which were dropped, so that the next [`Self::engine`]
-    /// opens it again. `false` when this engine's stores do not outlive their process.
+    /// Closes the store, all handles of which were dropped, so that the next [`Self::engine`] opens
+    /// it again. Returns `false` when this engine's stores do not outlive their process.
     async fn reopen(&mut self) -> bool;
 }
 
-/// Makes a `#[tokio::test]` of each check; the expression makes the [`Harness`] of one check.
+/// Generates a `#[tokio::test]` for each check; the expression creates its [`Harness`].
 #[macro_export]
 macro_rules! engine_conformance {
     ($harness:expr) => {
@@ -74,8 +71,8 @@ macro_rules! engine_conformance {
             acknowledged_is_seen_everywhere
             acknowledged_survives
             added_keys_have_versions_and_changes
-            additions_of_a_batch_are_summed_up
-            additions_of_rivals_are_not_lost
+            additions_within_a_batch_are_summed
+            concurrent_additions_are_not_lost
             additions_survive
             batch_is_ordered_and_independent
             commit_without_writes
@@ -90,7 +87,7 @@ macro_rules! engine_conformance {
             lease_fences_an_earlier_holder
             lease_passes_on
             limits
-            many_additions_in_one_commit
+            many_additions_per_commit
             prefix_empty_condition
             random_histories
             ranges_page
@@ -103,7 +100,7 @@ macro_rules! engine_conformance {
             watch_from_the_past
             watch_reports_in_order
             watch_waits
-            watch_which_falls_behind
+            lagging_watch
         }
     };
     ($harness:expr => $($check:ident)*) => {
@@ -116,7 +113,7 @@ macro_rules! engine_conformance {
     };
 }
 
-/// How long a check waits for what must come.
+/// Deadline for expected events.
 const DEADLINE: Duration = Duration::from_mins(1);
 
 fn key(text: &str) -> Bytes {
@@ -171,7 +168,7 @@ async fn value(engine: &dyn Engine, key: impl AsRef<[u8]>) -> Option<Bytes> {
     get(engine, key).await.map(|found| found.value)
 }
 
-/// The keys of a range.
+/// Returns the keys of a range.
 async fn keys(
     snapshot: &dyn Snapshot,
     prefix: impl AsRef<[u8]>,
@@ -184,5 +181,5 @@ async fn keys(
 
 async fn next(watch: &mut dyn Watch) -> crate::engine::Change {
     let change = tokio::time::timeout(DEADLINE, watch.next()).await;
-    change.expect("the watch reports in time").expect("the watch goes on")
+    change.expect("the watch reports in time").expect("the watch continues")
 }

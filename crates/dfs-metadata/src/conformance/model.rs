@@ -14,7 +14,7 @@ use crate::engine::{
 
 type Map = BTreeMap<Bytes, Versioned>;
 
-/// Few keys that are prefixes and neighbours of each other, so that everything collides.
+/// A few keys that are prefixes and neighbours of each other, so that operations collide.
 const KEYS: [&[u8]; 12] = [
     b"a",
     b"a/",
@@ -30,20 +30,20 @@ const KEYS: [&[u8]; 12] = [
     b"\xff\xff",
 ];
 const PREFIXES: [&[u8]; 8] = [b"", b"a", b"a/", b"a/1", b"a/\xff", b"b/", b"c", b"\xff"];
-/// What is added and put, so that sums also leave the range of a counter.
+/// Values that are added and put, chosen so that sums also overflow.
 const DELTAS: [i64; 7] = [0, 1, -1, 1_000, -1_000, i64::MAX, i64::MIN];
 const STEPS: usize = 150;
 /// Snapshots that are kept and read again later.
 const SNAPSHOTS: usize = 4;
 
-/// A few seeds of [`random_history`], one after the other on the same store.
+/// Runs a few seeds of [`random_history`], one after the other on the same store.
 pub async fn random_histories(harness: &mut dyn Harness) {
     for seed in 0..4 {
         random_history(harness, seed).await;
     }
 }
 
-/// Commits, reads and watches at random, as `seed` has it, against a map that does the same.
+/// Commits, reads and watches at random under `seed`, comparing with a map.
 pub async fn random_history(harness: &mut dyn Harness, seed: u64) {
     let random = SeededRandom::new(seed);
     let mut history = History::begin(harness.engine().await).await;
@@ -71,7 +71,7 @@ struct History {
     last: Revision,
     snapshots: Vec<(Box<dyn Snapshot>, Map)>,
     watch: Box<dyn Watch>,
-    /// What the watch has to report, each commit's changes by key.
+    /// Expected reports of the watch: each commit's changes by key.
     expected: Vec<BTreeMap<Bytes, (Option<Bytes>, Revision)>>,
 }
 
@@ -84,7 +84,7 @@ fn pick_one<'a, T>(random: &dyn Random, from: &'a [T]) -> &'a T {
 }
 
 impl History {
-    /// The store may hold what an earlier history left.
+    /// Starts from whatever an earlier history left in the store.
     async fn begin(engine: Arc<dyn Engine>) -> Self {
         let now = snapshot(&*engine).await;
         let model = now.range(b"", b"", 1000).await.expect("reads").into_iter().collect();
@@ -135,12 +135,12 @@ impl History {
         self.snapshots.push((snapshot(&*self.engine).await, self.model.clone()));
     }
 
-    /// Everything as the model has it, and the watch reports all that happened.
+    /// Checks that the store equals the model, and that the watch has reported everything.
     async fn finish(&mut self, context: &str) {
         let now = snapshot(&*self.engine).await;
         let all: Map = now.range(b"", b"", 1000).await.expect("reads").into_iter().collect();
         assert_eq!(all, self.model, "{context}");
-        // Commits of one batch may share a revision; of each key only the last counts then.
+        // Commits of one batch may share a revision; only the last change of each key then counts.
         let mut by_revision: BTreeMap<Revision, BTreeMap<Bytes, Option<Bytes>>> = BTreeMap::new();
         for (key, (value, revision)) in self.expected.drain(..).flatten() {
             by_revision.entry(revision).or_default().insert(key, value);
@@ -192,7 +192,7 @@ fn holds(condition: &Condition, model: &Map) -> bool {
     }
 }
 
-/// What the conflict of a commit names whose addition is refused.
+/// Returns what the conflict of a commit with a refused addition names.
 fn refused(commit: &Commit, model: &Map) -> Option<usize> {
     let mut model = model.clone();
     for (index, write) in commit.writes.iter().enumerate() {

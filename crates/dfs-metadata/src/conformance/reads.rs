@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Harness, delete, get, key, keys, put, snapshot, value, write};
 
-/// A new store has nothing in it.
+/// A new store is empty.
 pub async fn empty_store(harness: &mut dyn Harness) {
     let engine = harness.engine().await;
     let snapshot = snapshot(&*engine).await;
@@ -35,7 +35,7 @@ pub async fn versions_follow_commits(harness: &mut dyn Harness) {
     assert_eq!((b.version, b.value.len()), (again, 0), "an empty value is a value");
 }
 
-/// A snapshot sees neither later writes nor later removals, whatever happens around it.
+/// A snapshot sees neither later writes nor later removals, whatever happens in the meantime.
 pub async fn snapshots_are_isolated(harness: &mut dyn Harness) {
     let engine = harness.engine().await;
     write(&*engine, vec![put("s/kept", "old"), put("s/removed", "old")]).await;
@@ -49,17 +49,17 @@ pub async fn snapshots_are_isolated(harness: &mut dyn Harness) {
     write(&*engine, vec![delete("s/removed"), delete("s/kept")]).await;
 
     for _ in 0..2 {
-        let old = before.get(b"s/kept").await.expect("reads").expect("is there");
+        let old = before.get(b"s/kept").await.expect("reads").expect("exists");
         assert_eq!(old.value, "old");
         assert_eq!(before.get(b"s/new").await.expect("reads"), None);
         assert_eq!(keys(&*before, "s/", "", 10).await, ["s/kept", "s/removed"].map(key));
-        // Once more with another reader come and gone.
+        // Again, after another reader has come and gone.
         drop(snapshot(&*engine).await);
     }
     assert_eq!(keys(&*snapshot(&*engine).await, "s/", "", 10).await, [key("s/new")]);
 }
 
-/// What one handle got acknowledged, every other one reads from then on.
+/// A write acknowledged by one handle is seen by all others.
 pub async fn acknowledged_is_seen_everywhere(harness: &mut dyn Harness) {
     let handles = [harness.engine().await, harness.engine().await, harness.engine().await];
     for round in 0..30_usize {
@@ -71,7 +71,7 @@ pub async fn acknowledged_is_seen_everywhere(harness: &mut dyn Harness) {
     }
 }
 
-/// Several keys in the order they were asked for, also twice and those that are not there.
+/// Several keys come in the requested order, also duplicates and missing ones.
 pub async fn get_many_keeps_order(harness: &mut dyn Harness) {
     let engine = harness.engine().await;
     write(&*engine, vec![put("a", "1"), put("c", "3")]).await;
@@ -81,7 +81,7 @@ pub async fn get_many_keeps_order(harness: &mut dyn Harness) {
     assert_eq!(values, [Some(key("3")), None, Some(key("1")), Some(key("3"))]);
 }
 
-/// Pages put together are the whole prefix in order, and stay so while keys come and go.
+/// Pages add up to the whole prefix in order, even while keys come and go.
 pub async fn ranges_page(harness: &mut dyn Harness) {
     let engine = harness.engine().await;
     let all: Vec<Bytes> = (0..50).map(|i| key(&format!("d/{i:03}"))).collect();
@@ -103,16 +103,16 @@ pub async fn ranges_page(harness: &mut dyn Harness) {
     }
     assert_eq!(keys(&*snapshot_before, "d/", "", 0).await, [] as [Bytes; 0]);
 
-    // The key that the cursor names may have gone meanwhile.
+    // The cursor may name a key removed meanwhile.
     write(&*engine, vec![delete("d/010"), delete("d/011"), put("d/011a", "")]).await;
     let later = keys(&*snapshot(&*engine).await, "d/", "d/010", 2).await;
     assert_eq!(later, ["d/011a", "d/012"].map(key));
 }
 
-/// Prefix, cursor, and the keys to be found.
+/// Prefix, cursor, and the keys expected.
 type Case<'a> = (&'a [u8], &'a [u8], &'a [&'a [u8]]);
 
-/// A range ends with its prefix, also where a byte is 0xff, and does not care for UTF-8.
+/// A range ends with its prefix, also around a byte 0xff, and does not require UTF-8.
 pub async fn ranges_respect_boundaries(harness: &mut dyn Harness) {
     let engine = harness.engine().await;
     let stored: [&[u8]; 9] = [
@@ -147,10 +147,10 @@ pub async fn ranges_respect_boundaries(harness: &mut dyn Harness) {
     }
 }
 
-/// Prefix, bound, and the key to be found.
+/// Prefix, bound, and the key expected.
 type Before<'a> = (&'a [u8], &'a [u8], Option<&'a [u8]>);
 
-/// The greatest key of a prefix below a bound, wherever the bound lies.
+/// The greatest key of a prefix below a bound, wherever the bound is.
 pub async fn last_before_respects_boundaries(harness: &mut dyn Harness) {
     let engine = harness.engine().await;
     let empty = snapshot(&*engine).await;
@@ -172,28 +172,28 @@ pub async fn last_before_respects_boundaries(harness: &mut dyn Harness) {
     let snapshot = snapshot(&*engine).await;
 
     let cases: [Before; 21] = [
-        // The bound lies within the prefix, and is there itself.
+        // The bound is within the prefix, and exists.
         (b"p/", b"p/\x00", Some(b"p/")),
         (b"p/", b"p/1", Some(b"p/\x00")),
         (b"p/", b"p/1/x", Some(b"p/1")),
         (b"p/", b"p/\xff\xff", Some(b"p/\xff")),
-        // It is not there.
+        // It does not exist.
         (b"p/", b"p/0", Some(b"p/\x00")),
         (b"p/", b"p/1/", Some(b"p/1")),
         (b"p/", b"p/2", Some(b"p/1/x")),
         (b"p/", b"p/\xff\xff\x00", Some(b"p/\xff\xff")),
         (b"p/1", b"p/1/a", Some(b"p/1")),
-        // It is the prefix itself, or lies before all of it.
+        // It is the prefix itself, or before all of it.
         (b"p/", b"p/", None),
         (b"p/", b"p", None),
         (b"p/", b"", None),
         (b"p", b"p\x00", Some(b"p")),
-        // It lies behind all of the prefix, whose neighbours do not count.
+        // It is after all of the prefix, whose neighbours do not count.
         (b"p/", b"p0", Some(b"p/\xff\xff")),
         (b"p/", b"\xff", Some(b"p/\xff\xff")),
         (b"p/\xff", b"q", Some(b"p/\xff\xff")),
         (b"\xff", b"\xff\xff\xff", Some(b"\xff\xff")),
-        // Nothing starts with the prefix, although there are keys on both sides.
+        // No key starts with the prefix, although there are keys on both sides.
         (b"p/2", b"p/3", None),
         (b"p/2", b"z", None),
         // Every key starts with the empty prefix.
@@ -209,7 +209,7 @@ pub async fn last_before_respects_boundaries(harness: &mut dyn Harness) {
     }
 }
 
-/// The last key before a bound is that of the snapshot, also when it was overwritten or removed
+/// The last key before a bound is that of the snapshot, even if it was overwritten or removed
 /// since, or a greater one was added.
 pub async fn last_before_is_isolated(harness: &mut dyn Harness) {
     let engine = harness.engine().await;

@@ -31,7 +31,7 @@ pub async fn watch_reports_in_order(harness: &mut dyn Harness) {
     assert_eq!(both, ["n/b", "n/c"].map(|name| change(name, Some("1"), fourth)));
 }
 
-/// A watch from a snapshot's revision misses nothing that was committed since.
+/// A watch from a snapshot's revision reports all commits since.
 pub async fn watch_from_the_past(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     let first = write(engine, vec![put("n/a", "1")]).await;
@@ -49,7 +49,7 @@ pub async fn watch_from_the_past(harness: &mut dyn Harness) {
     assert_eq!(next(&mut *last).await, change("n/b", Some("3"), third));
 }
 
-/// A watch that has nothing to report waits, and reports what another handle commits.
+/// A watch without changes waits, and reports what another handle commits.
 pub async fn watch_waits(harness: &mut dyn Harness) {
     let (engine, other) = (harness.engine().await, harness.engine().await);
     let from = snapshot(&*engine).await.revision();
@@ -61,8 +61,8 @@ pub async fn watch_waits(harness: &mut dyn Harness) {
     assert_eq!(waiting.await.expect("ends"), change("n/a", Some("1"), revision));
 }
 
-/// A reader that falls behind either still gets everything, or is told that it does not.
-pub async fn watch_which_falls_behind(harness: &mut dyn Harness) {
+/// A reader that falls behind still gets everything, or an error.
+pub async fn lagging_watch(harness: &mut dyn Harness) {
     const COMMITS: usize = 200;
     let engine = &*harness.engine().await;
     let from = snapshot(engine).await.revision();
@@ -77,14 +77,18 @@ pub async fn watch_which_falls_behind(harness: &mut dyn Harness) {
         let change = tokio::time::timeout(DEADLINE, watch.next()).await.expect("in time");
         match change {
             Ok(change) => {
-                assert_eq!(change.value, Some(key(&(seen / 100).to_string())), "one was left out");
+                assert_eq!(
+                    change.value,
+                    Some(key(&(seen / 100).to_string())),
+                    "a change is missing"
+                );
                 seen += 1;
             }
             Err(EngineError::Compacted(_)) => break,
             Err(error) => unreachable!("the watch failed: {error}"),
         }
     }
-    // From here on a new watch works.
+    // A new watch from here works.
     let from = snapshot(engine).await.revision();
     let mut watch = engine.watch(key("n/"), from).await.expect("watches");
     let revision = write(engine, vec![put("n/a", "1")]).await;

@@ -2,26 +2,26 @@
 //!
 //! ```text
 //!  1. mark     the target must be empty, or an unfinished copy of the same source
-//!  2. write    both are walked side by side; what differs is written, page by page
-//!  3. verify   both are walked again; now nothing may differ
-//!  4. unmark   one commit removes the mark: from here on the copy can be opened
+//!  2. write    walk both side by side and write the differences, page by page
+//!  3. verify   walk both again: now nothing may differ
+//!  4. unmark   one commit removes the mark: the target can be opened
 //! ```
 //!
 //! The mark, `s/migration`, makes `Namespace::open` and `init` refuse the target, and every page is
-//! conditioned on its version, so that of two copies into one target the later alone goes on. There
-//! is no cursor in it: a copy that is resumed compares from the start, which costs reads and no
-//! writes, and is right also when the source ran for a while in between.
+//! conditioned on its version, so that of two migrations into one target only the later continues.
+//! It contains no cursor: a resumed migration compares from the start, which costs reads but no
+//! writes, and is correct even if the source was in use in between.
 //!
-//! What is not copied as it is:
+//! Not copied verbatim:
 //!
-//! - `s/cluster` gets the next **incarnation**. Two stores of one cluster are the danger of a copy:
-//!   each would delete the chunks that only the other knows. Once a datanode has registered with
-//!   the copy, it refuses the source. To go back, copy back. The price is that uploads planned
-//!   before have to start again, as after a restore.
-//! - Renewals of leases stay behind; **epochs** come along, so that they only grow.
+//! - `s/cluster` gets the next **incarnation**. Two stores of one cluster are dangerous: each would
+//!   delete the chunks that only the other knows. Once a datanode has registered with the target,
+//!   it refuses the source. To go back, migrate back. The price is that uploads planned before have
+//!   to start over, as after a restore.
+//! - Renewals of leases are left out; **epochs** are copied, so that they only grow.
 //!
 //! Versions are the target's own. No record refers to a revision: conditions, watches and caches
-//! live within a process, and all processes of the cluster end with it.
+//! exist only within a process, and all processes of the cluster have stopped.
 
 mod walk;
 
@@ -40,55 +40,55 @@ use crate::lease::WORKERS;
 use crate::records::setting::{Cluster, MigrationMark};
 use crate::{Error, keys};
 
-/// Writes of one commit: each commit also names the mark.
+/// Writes per commit: each commit also names the mark.
 const WRITES_MAX: usize = COMMIT_KEYS_MAX - 1;
-/// How long the worker lease of the source is held without a word.
+/// TTL of the source's worker lease.
 const LEASE_TTL: Duration = Duration::from_secs(15);
-/// Who holds it. Always the same, so that a copy that was killed can be resumed at once.
+/// Holder of that lease. Always the same, so that an interrupted migration can be resumed at once.
 const HOLDER: &str = "dfs metadata migrate";
 
-/// Why a copy did not come to its end. Started again, it goes on where it can.
+/// Why a migration failed. Running it again resumes it where possible.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum MigrateError {
     /// The source is in use.
     #[error(
-        "a coordinator runs on the source, or did until a moment ago; stop all of them and wait \
-         for half a minute"
+        "the source is in use by a coordinator, or was until recently; stop all of them, wait \
+         half a minute, and try again"
     )]
     SourceInUse,
-    /// The source failed, holds nothing, or is itself half a copy.
+    /// The source failed, holds no cluster, or is itself an unfinished migration.
     #[error("the source cannot be copied")]
     Source(#[source] Error),
     /// The source was changed while it was copied.
     #[error(
-        "the source was changed while it was copied: {key} differs; stop whatever uses it and \
-         copy again"
+        "the source was changed while it was copied: {key} differs; stop all its users and \
+         migrate again"
     )]
     SourceChanged {
         /// The first key that differs.
         key: String,
     },
-    /// The target holds something.
+    /// The target is not empty.
     #[error("the target is not empty: it holds {what}; nothing was changed")]
     TargetNotEmpty {
-        /// What it holds.
+        /// What was found in it.
         what: String,
     },
-    /// The target is half a copy of another store.
+    /// The target is an unfinished copy of another store.
     #[error(
         "the target is an unfinished copy of cluster {cluster}, incarnation {incarnation}, which \
          is another source; nothing was changed"
     )]
     OtherCopy {
-        /// Of which cluster.
+        /// Cluster of the copy.
         cluster: ClusterId,
-        /// Of which incarnation.
+        /// Incarnation of the copy.
         incarnation: Incarnation,
     },
-    /// Another copy goes to the same target.
+    /// Another migration writes to the same target.
     #[error(
-        "another copy writes to the target, or one that was killed has just done so; copy again \
-         when it is sure that none runs"
+        "another migration writes to the target, or did until it was killed; migrate again \
+         when none is running"
     )]
     TargetTaken,
     /// The target failed.
@@ -97,7 +97,7 @@ pub enum MigrateError {
 }
 
 impl MigrateError {
-    /// The code it is told by.
+    /// Returns its error code.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::SourceInUse | Self::TargetTaken | Self::SourceChanged { .. } => ErrorCode::Busy,
@@ -107,38 +107,38 @@ impl MigrateError {
     }
 }
 
-/// How far a copy is.
+/// Progress of a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// So many keys lie in the target as they do in the source.
+    /// Number of keys that are in the target as they should be.
     Migrated(u64),
-    /// So many were compared again.
+    /// Number of keys verified.
     Verified(u64),
 }
 
-/// A copy that came to its end.
+/// A finished migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migrated {
-    /// Of which cluster.
+    /// Id of the cluster.
     pub cluster: ClusterId,
-    /// Of the target: one above that of the source.
+    /// Incarnation of the target: one above that of the source.
     pub incarnation: Incarnation,
     /// Keys of the target.
     pub keys: u64,
-    /// Bytes of them and their values.
+    /// Bytes of all keys and values.
     pub bytes: u64,
-    /// Over all keys and values of the target, each with its length, in key order.
+    /// Hash of all keys and values of the target, each with its length, in key order.
     pub checksum: Sha256,
-    /// Changes that were written; fewer than keys when an earlier copy was resumed.
+    /// Writes made; fewer than keys when an earlier migration was resumed.
     pub written: u64,
-    /// Whether an earlier copy was resumed.
+    /// Whether an earlier migration was resumed.
     pub is_resumed: bool,
 }
 
 /// Copies the store of a stopped cluster from `source` to `target`, and verifies it.
 ///
-/// The worker lease of the source is taken and held meanwhile: of the coordinators that run, one
-/// has it. That writes a new epoch into the source; nothing else is written there.
+/// Holds the worker lease of the source meanwhile, which a running coordinator would hold. Only its
+/// new epoch is written into the source.
 pub async fn migrate(
     source: &dyn Engine,
     target: &dyn Engine,
@@ -178,7 +178,7 @@ pub async fn migrate(
     })
 }
 
-/// The cluster of the source, unless that is itself unfinished or of a newer release, and the
+/// Returns the cluster of the source, unless it is unfinished or of a newer release, and the
 /// condition that its write level is unchanged.
 async fn source_cluster(source: &dyn Engine) -> Result<(Cluster, Condition), MigrateError> {
     let read = async {
@@ -194,7 +194,7 @@ async fn source_cluster(source: &dyn Engine) -> Result<(Cluster, Condition), Mig
 /// The worker lease of the source, held so that no background work begins there.
 struct Hold<'a> {
     source: &'a dyn Engine,
-    /// The write level of the source is unchanged.
+    /// Holds while the write level of the source is unchanged.
     condition: Condition,
     epoch: LeaseEpoch,
     renewed: Instant,
@@ -207,7 +207,7 @@ impl<'a> Hold<'a> {
         Ok(Self { source, condition, epoch: grant.epoch, renewed })
     }
 
-    /// Renews it when that is due. An error when somebody else took it.
+    /// Renews it when due. Fails when another holder took it.
     async fn keep(&mut self) -> Result<(), MigrateError> {
         let now = Instant::now();
         if now < self.renewed + LEASE_TTL / 3 {
@@ -226,8 +226,8 @@ impl<'a> Hold<'a> {
     }
 }
 
-/// Marks the target as an unfinished copy. Gives the condition that this copy is the last that
-/// did, and whether an earlier one is resumed.
+/// Marks the target as an unfinished copy. Returns the condition that this migration marked it
+/// last, and whether an earlier one is resumed.
 async fn set_mark(
     target: &dyn Engine,
     source: &Cluster,
@@ -239,7 +239,7 @@ async fn set_mark(
             let MigrationMark { cluster, incarnation } = *found;
             return Err(MigrateError::OtherCopy { cluster, incarnation });
         }
-        // Written anew, so that a copy which still runs finds out.
+        // Written again, so that a migration still running notices.
         Some((_, version)) => Condition::Version(keys::MIGRATION, *version),
         None => Condition::PrefixEmpty(Bytes::new()),
     };
@@ -253,7 +253,8 @@ async fn set_mark(
     }
 }
 
-/// The mark of the target, with its version. An error when it holds anything without a mark.
+/// Returns the mark of the target with its version. Fails when the target holds data without a
+/// mark.
 async fn existing_mark(
     target: &dyn Engine,
 ) -> Result<Option<(MigrationMark, Revision)>, MigrateError> {
@@ -279,14 +280,14 @@ async fn existing_mark(
     read.await.map_err(MigrateError::Target)?
 }
 
-/// The commit that makes the copy a store of its own.
+/// Commits the removal of the mark, which makes the target usable.
 async fn remove_mark(target: &dyn Engine, mark: &Condition) -> Result<(), MigrateError> {
     let commit =
         Commit { conditions: vec![mark.clone()], writes: vec![Write::Delete(keys::MIGRATION)] };
     commit_all(target, vec![commit]).await?.map(drop).ok_or(MigrateError::TargetTaken)
 }
 
-/// Writes a page of differences in as many commits as it needs.
+/// Writes a page of differences in as many commits as needed.
 async fn write(
     target: &dyn Engine,
     mark: &Condition,
@@ -314,7 +315,7 @@ async fn write(
     commit_all(target, commits).await?.map(drop).ok_or(MigrateError::TargetTaken)
 }
 
-/// Commits; `None` when one of them was refused, which is only ever for the mark.
+/// Commits; `None` when a commit was refused, which only the mark can cause.
 async fn commit_all(
     target: &dyn Engine,
     commits: Vec<Commit>,

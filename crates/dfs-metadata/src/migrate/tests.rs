@@ -1,4 +1,4 @@
-//! Copies that come to their end in one go, in many, or not at all.
+//! Migrations that finish at once, after many interruptions, or not at all.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +41,7 @@ async fn delete(engine: &dyn Engine, key: &Bytes) {
     engine.commit_batch(vec![Commit { conditions: vec![], writes }]).await.unwrap();
 }
 
-/// A cluster with as many keys more, some of them as large as any may be.
+/// Creates a cluster with this many extra keys, some of the largest size.
 async fn source(seed: u64, keys: u64) -> MemoryEngine {
     let engine = MemoryEngine::new();
     let random = SeededRandom::new(seed);
@@ -57,7 +57,7 @@ async fn source(seed: u64, keys: u64) -> MemoryEngine {
     engine
 }
 
-/// What a copy of a store has.
+/// Returns the expected content of a target.
 async fn expected(source: &dyn Engine) -> Keys {
     let mut keys = all(source).await;
     keys.remove(&lease_renewal_key(WORKERS));
@@ -82,21 +82,21 @@ async fn open(engine: &MemoryEngine) -> Result<ClusterIdentity, Error> {
 /// How a batch fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// Nothing takes place.
+    /// Nothing takes effect.
     Before,
-    /// All takes place, and nobody is told.
+    /// All takes effect, but the reply is lost.
     After,
-    /// The first commit alone takes place.
+    /// Only the first commit takes effect.
     Between,
 }
 
 /// An engine one of whose batches fails.
 struct Failing {
     inner: MemoryEngine,
-    /// Batches until then.
+    /// Batches before the failure.
     left: AtomicU64,
     fault: Fault,
-    /// Keys whose reads change something first: a coordinator that should not run.
+    /// A key written after this many reads, as by a coordinator that should not run.
     on_read: Mutex<Option<(u64, Bytes)>>,
 }
 
@@ -128,7 +128,7 @@ impl ForwardingEngine for Failing {
     }
 
     async fn forward_commits(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
-        let failed = || EngineError::OutcomeUnknown("the test wants it so".to_owned());
+        let failed = || EngineError::OutcomeUnknown("injected by the test".to_owned());
         if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
             let done = match self.fault {
                 Fault::Before => 0,
@@ -143,7 +143,7 @@ impl ForwardingEngine for Failing {
 }
 
 #[tokio::test]
-async fn a_copy_is_the_same_but_for_its_incarnation() {
+async fn migrated_store_differs_only_in_incarnation() {
     for seed in 0..20 {
         let (source, target) = (source(seed, seed * 100).await, MemoryEngine::new());
         let copied = copy_quietly(&source, &target).await.unwrap();
@@ -163,7 +163,7 @@ async fn a_copy_is_the_same_but_for_its_incarnation() {
 }
 
 #[tokio::test]
-async fn epochs_go_on_and_renewals_stay_behind() {
+async fn epochs_are_migrated_and_renewals_are_not() {
     let (source, target) = (source(1, 10).await, MemoryEngine::new());
     let ttl = Duration::from_millis(1);
     let before = source.lease(WORKERS, HOLDER, ttl, None).await.unwrap().unwrap();
@@ -178,7 +178,7 @@ async fn epochs_go_on_and_renewals_stay_behind() {
 }
 
 #[tokio::test]
-async fn a_copy_that_is_interrupted_anywhere_is_resumed() {
+async fn interrupted_migration_is_resumed() {
     let mut interrupted = 0;
     for (seed, fault) in [(1, Fault::Before), (2, Fault::Between), (3, Fault::After)] {
         let source = source(seed, 2_300).await;
@@ -190,7 +190,7 @@ async fn a_copy_that_is_interrupted_anywhere_is_resumed() {
             interrupted += 1;
             let is_marked = all(&target).await.contains_key(&keys::MIGRATION);
             match open(&target).await {
-                // Only the answer to the very last commit was lost.
+                // Only the reply to the very last commit was lost.
                 Ok(_) => assert!(!is_marked && fault != Fault::Before, "{fault:?} {fails_at}"),
                 Err(Error::UnfinishedMigration(_)) => assert!(is_marked),
                 Err(error) => assert!(matches!(error, Error::NotInitialised), "{error}"),
@@ -205,18 +205,18 @@ async fn a_copy_that_is_interrupted_anywhere_is_resumed() {
             assert_eq!(all(&target).await, expected(&source).await, "{fault:?} {fails_at}");
         }
     }
-    assert!(interrupted > 15, "there were only {interrupted} batches");
+    assert!(interrupted > 15, "only {interrupted} batches");
 }
 
 #[tokio::test]
-async fn half_a_copy_is_no_store_and_no_source() {
+async fn unfinished_copy_is_neither_a_store_nor_a_source() {
     let source = source(1, 1_200).await;
     let target = MemoryEngine::new();
     copy_quietly(&source, &Failing::new(&target, 2, Fault::Before)).await.unwrap_err();
     let error = open(&target).await.unwrap_err();
     assert!(matches!(error, Error::UnfinishedMigration(_)), "{error}");
     assert_eq!(error.start_code(), ErrorCode::WrongCluster);
-    // Its cluster is among what was not copied yet.
+    // Its cluster record was not copied yet.
     assert!(!all(&target).await.contains_key(&keys::CLUSTER));
     let replication = Replication { factor: 3, min_write: None };
     let options = InitOptions { cluster: ClusterId(9), replication };
@@ -227,7 +227,7 @@ async fn half_a_copy_is_no_store_and_no_source() {
 }
 
 #[tokio::test]
-async fn a_source_that_ran_in_between_is_copied_as_it_is_now() {
+async fn source_changed_between_attempts_is_migrated_as_it_is_now() {
     let source = source(1, 1_200).await;
     let target = MemoryEngine::new();
     copy_quietly(&source, &Failing::new(&target, 2, Fault::Before)).await.unwrap_err();
@@ -240,7 +240,7 @@ async fn a_source_that_ran_in_between_is_copied_as_it_is_now() {
 }
 
 #[tokio::test]
-async fn what_is_there_is_never_overwritten() {
+async fn target_with_data_is_never_overwritten() {
     let theirs = source(2, 0).await;
     let source = source(1, 900).await;
     let before = all(&theirs).await;
@@ -253,7 +253,7 @@ async fn what_is_there_is_never_overwritten() {
     let error = copy_quietly(&source, &foreign).await.unwrap_err();
     assert!(error.to_string().contains("the key z"), "{error}");
 
-    // Half a copy of another cluster, or of another state of the same.
+    // An unfinished copy of another cluster, or of another incarnation.
     let half = MemoryEngine::new();
     copy_quietly(&theirs, &Failing::new(&half, 1, Fault::Before)).await.unwrap_err();
     let before = all(&half).await;
@@ -267,7 +267,7 @@ async fn what_is_there_is_never_overwritten() {
 }
 
 #[tokio::test]
-async fn a_source_in_use_is_not_copied() {
+async fn source_in_use_is_not_migrated() {
     let source = source(1, 10).await;
     let held =
         source.lease(WORKERS, "coordinator-1:7070", Duration::from_mins(1), None).await.unwrap();
@@ -281,12 +281,12 @@ async fn a_source_in_use_is_not_copied() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_takes_the_lease_over_ends_the_copy() {
+async fn lost_source_lease_ends_the_migration() {
     let source = source(1, 1_200).await;
     let target = MemoryEngine::new();
     let thief = Mutex::new(Some(source.clone()));
     let observe = |_| {
-        // A coordinator that came in while this process was standing still.
+        // A coordinator takes the lease while this process is frozen.
         if let Some(source) = thief.lock().unwrap().take() {
             tokio::task::spawn(async move {
                 tokio::time::advance(LEASE_TTL * 2).await;
@@ -300,7 +300,7 @@ async fn who_takes_the_lease_over_ends_the_copy() {
     assert!(open(&target).await.is_err());
 }
 
-/// Lets others go first before each snapshot.
+/// Yields to other tasks before each snapshot.
 struct Yielding(MemoryEngine);
 
 #[async_trait]
@@ -318,7 +318,7 @@ impl ForwardingEngine for Yielding {
 }
 
 #[tokio::test]
-async fn a_change_of_the_source_meanwhile_is_found() {
+async fn change_of_the_source_is_detected() {
     let source = source(1, 1_200).await;
     let first = all(&source).await.into_keys().next().unwrap();
     // Snapshots: the cluster, three or four pages, then the pages again.
@@ -333,13 +333,13 @@ async fn a_change_of_the_source_meanwhile_is_found() {
 }
 
 #[tokio::test]
-async fn of_two_copies_into_one_target_one_goes_on() {
+async fn only_the_later_of_two_migrations_continues() {
     let source = source(1, 1_200).await;
     let target = MemoryEngine::new();
     let other = Mutex::new(Some((source.clone(), target.clone())));
     let observe = |_| {
         if let Some((source, target)) = other.lock().unwrap().take() {
-            // Another process resumes what it takes for a copy that was killed.
+            // Another process resumes the migration, taking it for a dead one.
             let mark = futures_util::FutureExt::now_or_never(async {
                 let (cluster, _) = source_cluster(&source).await?;
                 set_mark(&target, &cluster).await

@@ -1,4 +1,4 @@
-//! Two stores side by side.
+//! A walk over two stores side by side.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use crate::engine::{Engine, EngineError, Write};
 use crate::records::setting::Cluster;
 use crate::{Error, keys};
 
-/// Keys of each store that are compared in one step.
+/// Keys of each store compared in one step.
 const PAGE: usize = 500;
 
-/// What the walk has seen of what the copy shall be.
+/// Totals of the expected target content.
 pub(super) struct Totals {
     pub(super) keys: u64,
     pub(super) bytes: u64,
@@ -22,8 +22,8 @@ pub(super) struct Totals {
 }
 
 /// Walks over the keys of both stores in order. Each page is read at a snapshot of its own: nobody
-/// else writes, and a long snapshot would keep a redb file from using its pages again, and be
-/// compacted away by etcd.
+/// else writes, and a long snapshot would keep a redb file from reusing its pages, and be compacted
+/// away by etcd.
 pub(super) struct Walk<'a> {
     source: &'a dyn Engine,
     target: &'a dyn Engine,
@@ -38,7 +38,7 @@ impl<'a> Walk<'a> {
         Self { source, target, after: Bytes::new(), is_over: false, totals }
     }
 
-    /// What has to be written to the target to make the next keys right; `None` after the last.
+    /// Returns the writes that correct the next keys of the target; `None` after the last.
     pub(super) async fn step(&mut self) -> Result<Option<Vec<Write>>, MigrateError> {
         if self.is_over {
             return Ok(None);
@@ -47,7 +47,7 @@ impl<'a> Walk<'a> {
         let mut source = source.map_err(|error| MigrateError::Source(error.into()))?;
         let target = page(self.target, &self.after).await;
         let mut target = target.map_err(|error| MigrateError::Target(error.into()))?;
-        // A full page says nothing of what comes after it.
+        // A full page says nothing about the keys after it.
         let ends = [&source, &target].map(|page| {
             let last = (page.len() >= PAGE).then(|| page.last_key_value())?;
             last.map(|(key, _)| key.clone())
@@ -79,7 +79,7 @@ async fn page(engine: &dyn Engine, after: &[u8]) -> Result<BTreeMap<Bytes, Bytes
     Ok(found.into_iter().map(|(key, found)| (key, found.value)).collect())
 }
 
-/// What the copy has under a key; `None` for what stays behind.
+/// Returns the target's value of a key; `None` for keys left out.
 fn copied(key: &Bytes, value: Bytes) -> Result<Option<Bytes>, Error> {
     if *key == keys::CLUSTER {
         let cluster = Cluster::decode(key, &value, Level::NEWEST)?;

@@ -1,4 +1,4 @@
-//! By free space, spread over failure domains.
+//! Selection by free space, spread over failure domains.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,11 @@ use dfs_types::{NodeId, Random};
 
 use super::{Candidate, NodeSelector, PlacementRequest, eligible, put_nearest_first};
 
-/// Spreads replicas over zones, then over machines, and chooses within that by chance, each node as
-/// often as it has free bytes. So disks fill evenly, and a burst of plans does not pile up on the
-/// emptiest node, as choosing the emptiest each time would.
+/// Spreads replicas over zones, then over machines, and chooses within those at random, weighted by
+/// free bytes. Disks therefore fill evenly, and a burst of plans does not pile up on the emptiest
+/// node.
 ///
-/// A node on the client's machine, if there is one, always gets the first replica, which then crosses
-/// no network.
+/// A node on the client's machine always gets the first replica, which then crosses no network.
 #[derive(Debug, Default)]
 pub struct CapacityWeighted(());
 
@@ -44,14 +43,14 @@ impl NodeSelector for CapacityWeighted {
     }
 }
 
-/// A failure domain; a node of which it is not known is one of its own.
+/// A failure domain; a node with an unknown one has its own.
 type Domain<'a> = (&'a str, Option<NodeId>);
 
 fn domain(name: &str, node: NodeId) -> Domain<'_> {
     (name, name.is_empty().then_some(node))
 }
 
-/// Replicas by failure domain.
+/// Replicas per failure domain.
 #[derive(Debug, Default)]
 struct Taken<'a> {
     zones: BTreeMap<Domain<'a>, usize>,
@@ -59,8 +58,8 @@ struct Taken<'a> {
 }
 
 impl<'a> Taken<'a> {
-    /// How bad one more replica on a node would be: a second one in its zone first of all, then
-    /// further ones on its machine, then in its zone.
+    /// Returns how bad one more replica on a node would be: whether it is the second in its zone,
+    /// then the replicas on its machine, then those in its zone.
     fn crowd(&self, node: &Candidate) -> (bool, usize, usize) {
         let in_zone = self.zones.get(&domain(&node.zone, node.node)).copied().unwrap_or(0);
         let on_host = self.hosts.get(&domain(&node.host, node.node)).copied().unwrap_or(0);
@@ -73,12 +72,12 @@ impl<'a> Taken<'a> {
     }
 }
 
-/// In mebibytes, so that the sum over any cluster stays within what can be drawn.
+/// Weight in mebibytes, so that the sum over any cluster cannot overflow.
 fn weight(node: &Candidate) -> u64 {
     (node.free >> 20) + 1
 }
 
-/// An index, each as often as its weight says. At least one weight must not be 0.
+/// Draws an index with a probability proportional to its weight. At least one weight must not be 0.
 fn draw(weights: &[u64], random: &dyn Random) -> usize {
     let mut point = random.below(weights.iter().sum());
     let mut index = 0;

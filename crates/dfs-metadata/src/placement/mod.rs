@@ -1,7 +1,7 @@
-//! Which nodes shall hold a chunk.
+//! Selection of the nodes for a chunk.
 //!
-//! A [`NodeSelector`] is a pure function of the candidates, the hints and the randomness that are
-//! passed in; who is a candidate at all (active, heard, not refusing) is the caller's knowledge.
+//! A [`NodeSelector`] is a pure function of the candidates, the hints and the randomness passed in;
+//! the caller decides which nodes are candidates (active, responsive, not refusing).
 
 mod capacity_weighted;
 mod random;
@@ -17,38 +17,38 @@ pub use capacity_weighted::CapacityWeighted;
 pub use random::RandomNodes;
 pub use round_robin::RoundRobin;
 
-/// A node that may take new chunks as far as its state goes.
+/// A node whose state allows new chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// Which.
+    /// Id of the node.
     pub node: NodeId,
-    /// Failure domain; empty when not known, and then each node counts as one of its own.
+    /// Failure domain; empty when unknown, in which case each node counts as its own.
     pub zone: String,
-    /// Machine it runs on; empty when not known.
+    /// Machine it runs on; empty when unknown.
     pub host: String,
-    /// Bytes it can still take.
+    /// Free bytes.
     pub free: u64,
 }
 
-/// What is wanted of a selection.
+/// Requirements and hints of a selection.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PlacementRequest<'a> {
     /// Nodes wanted.
     pub count: usize,
     /// Bytes that each must have free.
     pub bytes: u64,
-    /// Never these.
+    /// Nodes to avoid.
     pub avoid: &'a [NodeId],
-    /// A node on this machine is preferred as primary; empty for no preference.
+    /// Prefers a node on this machine as primary; empty for no preference.
     pub host: &'a str,
-    /// Else one of this zone; empty for no preference.
+    /// Otherwise prefers one in this zone; empty for no preference.
     pub zone: &'a str,
 }
 
-/// A way to choose nodes.
+/// A strategy of choosing nodes.
 pub trait NodeSelector: Send + Sync {
     /// Chooses at most `request.count` different nodes, the first as primary. Fewer only when fewer
-    /// are there that have room and are not to be avoided.
+    /// have room and are not to be avoided.
     fn select(
         &self,
         candidates: &[Candidate],
@@ -57,7 +57,7 @@ pub trait NodeSelector: Send + Sync {
     ) -> Vec<NodeId>;
 }
 
-/// Candidates that have room and are not to be avoided, each node once.
+/// Returns the candidates with room that are not to be avoided, each node once.
 fn eligible<'a>(candidates: &'a [Candidate], request: &PlacementRequest<'_>) -> Vec<&'a Candidate> {
     let mut seen = BTreeSet::new();
     candidates
@@ -70,7 +70,7 @@ fn eligible<'a>(candidates: &'a [Candidate], request: &PlacementRequest<'_>) -> 
         .collect()
 }
 
-/// Moves a node near the client to the front, if one was chosen.
+/// Moves a chosen node near the client to the front, if there is one.
 fn put_nearest_first(chosen: &mut [&Candidate], request: &PlacementRequest<'_>) {
     let on_host = |c: &&Candidate| !request.host.is_empty() && c.host == request.host;
     let in_zone = |c: &&Candidate| !request.zone.is_empty() && c.zone == request.zone;

@@ -1,10 +1,10 @@
-//! By chance alone.
+//! Random selection.
 
 use dfs_types::{NodeId, Random};
 
 use super::{Candidate, NodeSelector, PlacementRequest, eligible, put_nearest_first};
 
-/// Every eligible node as often as any other.
+/// Chooses every eligible node with equal probability.
 #[derive(Debug, Default)]
 pub struct RandomNodes(());
 

@@ -1,4 +1,4 @@
-//! One after the other.
+//! Round-robin selection.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -6,7 +6,7 @@ use dfs_types::{NodeId, Random};
 
 use super::{Candidate, NodeSelector, PlacementRequest, eligible};
 
-/// Goes round the nodes in the order of their ids; each choice starts one further than the last.
+/// Takes nodes in the order of their ids; each selection starts one further than the last.
 #[derive(Debug, Default)]
 pub struct RoundRobin {
     turn: AtomicUsize,

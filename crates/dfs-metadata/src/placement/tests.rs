@@ -1,5 +1,5 @@
-//! What every selector keeps to, and what makes each the one it is. The judgements of chance are
-//! themselves put to the test: a selector of another kind must not pass.
+//! Properties of all selectors, and of each one. The statistical tests are tested, too: a selector
+//! of another kind must fail them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use super::*;
 const CHUNK: u64 = 64 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Always the first ones: a choice of neither kind.
+/// Always chooses the first nodes: neither random nor fair.
 struct Constant;
 
 impl NodeSelector for Constant {
@@ -31,7 +31,7 @@ fn candidate(node: u128, zone: &str, host: &str, free: u64) -> Candidate {
     Candidate { node: NodeId(node), zone: zone.to_owned(), host: host.to_owned(), free }
 }
 
-/// A node with nothing known of where it stands.
+/// Returns a node without zone and machine.
 fn bare(node: u128, free: u64) -> Candidate {
     candidate(node, "", "", free)
 }
@@ -74,7 +74,7 @@ fn hosts(nodes: &[&Candidate]) -> usize {
     hosts.collect::<BTreeSet<_>>().len()
 }
 
-/// Some named nodes; `place` says where each stands.
+/// Generates named nodes; `place` generates their zones and machines.
 fn cases(
     place: impl Strategy<Value = (String, String)> + Clone + 'static,
 ) -> impl Strategy<Value = Case> {
@@ -96,19 +96,19 @@ fn cases(
         })
 }
 
-/// Zones and machines as operators may name them, or leave them out.
+/// Zones and machines as operators may name them, or not.
 fn anywhere() -> impl Strategy<Value = (String, String)> + Clone {
     (prop_oneof!["", "[a-d]"], prop_oneof!["", "[h-l]"])
 }
 
-/// All named, and each machine in one zone.
+/// All named, with each machine in one zone.
 fn in_order() -> impl Strategy<Value = (String, String)> + Clone {
     ("[a-d]", "[h-k]").prop_map(|(zone, host)| (zone.clone(), zone + &host))
 }
 
 proptest! {
     #[test]
-    fn enough_different_nodes_that_have_room_and_are_not_avoided(case in cases(anywhere())) {
+    fn selects_enough_distinct_nodes_with_room(case in cases(anywhere())) {
         let selectors: [&dyn NodeSelector; 3] =
             [&CapacityWeighted::default(), &RandomNodes::default(), &RoundRobin::default()];
         for selector in selectors {
@@ -124,8 +124,8 @@ proptest! {
     }
 
     #[test]
-    fn replicas_spread_over_as_many_zones_as_can_be(mut case in cases(anywhere())) {
-        // A replica near the client is never paid for with a zone.
+    fn replicas_spread_over_as_many_zones_as_possible(mut case in cases(anywhere())) {
+        // Preferring a node near the client never costs a zone.
         prop_assume!(case.count > 0);
         let most = case.count.min(zones(&case.eligible()));
         prop_assert_eq!(zones(&case.chosen(&CapacityWeighted::default())), most);
@@ -134,13 +134,13 @@ proptest! {
     }
 
     #[test]
-    fn no_machine_takes_a_second_replica_while_another_has_none(case in cases(in_order())) {
+    fn machine_gets_a_second_replica_only_when_all_have_one(case in cases(in_order())) {
         let most = case.count.min(hosts(&case.eligible()));
         prop_assert_eq!(hosts(&case.chosen(&CapacityWeighted::default())), most);
     }
 
     #[test]
-    fn the_primary_stands_near_the_client(case in cases(anywhere())) {
+    fn primary_is_near_the_client(case in cases(anywhere())) {
         prop_assume!(case.count > 0);
         let chosen = case.chosen(&CapacityWeighted::default());
         let Some(primary) = chosen.first() else { return Ok(()) };
@@ -152,7 +152,7 @@ proptest! {
     }
 
     #[test]
-    fn a_node_named_twice_is_one_node(case in cases(anywhere())) {
+    fn duplicate_candidates_count_once(case in cases(anywhere())) {
         let mut twice = case;
         twice.candidates.extend_from_within(..);
         for selector in [&CapacityWeighted::default() as &dyn NodeSelector, &RandomNodes::default()] {
@@ -163,7 +163,7 @@ proptest! {
     }
 }
 
-/// How often each choice came.
+/// Counts how often each choice was made.
 fn tally(
     selector: &dyn NodeSelector,
     candidates: &[Candidate],
@@ -180,8 +180,8 @@ fn tally(
 
 const DRAWS: u32 = 20_000;
 
-/// Whether the tally looks as if each choice had its probability: Pearson's chi-squared, with the
-/// quantile that a sound selector exceeds once in a thousand seeds. Those must add up to 1.
+/// Returns whether a tally fits the given probabilities, which must add up to 1: Pearson's
+/// chi-squared, with the quantile that a correct selector exceeds for one seed in a thousand.
 fn follows(tally: &BTreeMap<Vec<NodeId>, u32>, chances: &[(Vec<NodeId>, f64)]) -> bool {
     // By degrees of freedom, from 1.
     const QUANTILES: [f64; 5] = [10.83, 13.82, 16.27, 18.47, 20.52];
@@ -197,7 +197,8 @@ fn follows(tally: &BTreeMap<Vec<NodeId>, u32>, chances: &[(Vec<NodeId>, f64)]) -
     tally.keys().all(|choice| expected.contains(choice)) && deviation < QUANTILES[chances.len() - 2]
 }
 
-/// Whether the first node is chosen by its free bytes, and the second by those of the others.
+/// Returns whether the first node is chosen by its free bytes, and the second by those of the
+/// others.
 fn goes_by_free_bytes(selector: &dyn NodeSelector) -> bool {
     let nodes = [bare(1, GIB), bare(2, 2 * GIB), bare(3, 5 * GIB)];
     let free: f64 = nodes.iter().map(|node| node.free as f64).sum();
@@ -212,7 +213,7 @@ fn goes_by_free_bytes(selector: &dyn NodeSelector) -> bool {
     follows(&tally(selector, &nodes, 2), &chances)
 }
 
-/// Whether the first node is any, and the second any of the others, whatever is free.
+/// Returns whether all pairs of nodes are equally likely, whatever their free space.
 fn goes_by_chance_alone(selector: &dyn NodeSelector) -> bool {
     let nodes = [bare(1, GIB), bare(2, 2 * GIB), bare(3, 5 * GIB)].map(|node| (node.node, node));
     let (ids, nodes): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
@@ -222,7 +223,7 @@ fn goes_by_chance_alone(selector: &dyn NodeSelector) -> bool {
     follows(&tally(selector, &nodes, 2), &chances)
 }
 
-/// Whether each node comes once as first and once as second in each round, in the same order.
+/// Returns whether each node comes first once and second once in each round, in the same order.
 fn takes_turns(selector: &dyn NodeSelector) -> bool {
     let nodes: Vec<Candidate> = (1..=5).map(|id| bare(id, GIB * id as u64)).collect();
     let random = SeededRandom::new(5);
@@ -264,12 +265,12 @@ fn capacity_weighted_follows_the_free_bytes_within_a_zone() {
 }
 
 #[test]
-fn random_nodes_come_equally_often() {
+fn random_nodes_are_chosen_equally_often() {
     assert!(goes_by_chance_alone(&RandomNodes::default()));
     for other in [&Constant as &dyn NodeSelector, &CapacityWeighted::default()] {
         assert!(!goes_by_chance_alone(other));
     }
-    // Round-robin is no chance either, though each node comes as often.
+    // Round-robin is not random either, though all nodes come equally often.
     assert!(!goes_by_chance_alone(&RoundRobin::default()));
 }
 
@@ -282,7 +283,7 @@ fn round_robin_takes_turns() {
 }
 
 #[test]
-fn round_robin_takes_turns_also_among_threads() {
+fn round_robin_takes_turns_across_threads() {
     let nodes: Vec<Candidate> = (0..4).map(|id| bare(id, GIB)).collect();
     let selector = RoundRobin::default();
     let request = PlacementRequest { count: 1, bytes: CHUNK, ..PlacementRequest::default() };
@@ -300,7 +301,7 @@ fn round_robin_takes_turns_also_among_threads() {
 }
 
 #[test]
-fn no_candidates_no_nodes() {
+fn no_candidates_select_no_nodes() {
     let request = PlacementRequest { count: 3, ..PlacementRequest::default() };
     let random = SeededRandom::new(0);
     let selectors: [&dyn NodeSelector; 3] =

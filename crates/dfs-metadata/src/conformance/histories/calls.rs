@@ -1,11 +1,11 @@
-//! Calls, and what was answered.
+//! Calls and their answers.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use dfs_types::{ErrorCode, FileKind, Random};
 
-/// A call, with all that decides what it does.
+/// A call with all its inputs.
 #[derive(Debug, Clone)]
 pub(super) enum Call {
     MakeDirectory { at: At, parents: bool, slot: Option<Slot> },
@@ -21,16 +21,16 @@ pub(super) enum Call {
     List { at: At },
 }
 
-/// Names of extended attributes, few, so that calls meet.
+/// Names of extended attributes; few, so that calls collide.
 const XATTRS: &[&str] = &["user.a", "user.b"];
 
-/// What tells a value of an extended attribute from others.
+/// Distinguishes a value of an extended attribute from others.
 pub(super) type Mark = u32;
 
 /// Extended attributes by name.
 pub(super) type Marks = BTreeMap<String, Mark>;
 
-/// What a call is about.
+/// Target of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum At {
     Path(String),
@@ -38,21 +38,21 @@ pub(super) enum At {
     Child(u64, String),
 }
 
-/// What must hold of a name.
+/// Precondition on a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Demand {
     Absent,
     Inode(u64),
 }
 
-/// Makes a call safe to repeat.
+/// Slot that makes a call repeatable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) number: u32,
     pub(super) sequence: u64,
 }
 
-/// What a call answered.
+/// Answer to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Done,
@@ -65,7 +65,7 @@ pub(super) enum Answer {
     Failed(ErrorCode),
 }
 
-/// An inode as it was answered.
+/// An inode as described in an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) inode: u64,
@@ -99,11 +99,11 @@ impl Call {
         }
     }
 
-    /// Some call. `Plan` stands for the whole of putting a file.
+    /// Returns a random call. `Plan` stands for a whole put of a file.
     pub(super) fn any(random: &dyn Random, slot: Slot, plan: u32, known: &Known) -> Self {
         let is = |percent| random.below(100) < percent;
         let at = || known.any_place(random);
-        // A client begins with what makes something, so that the others find something.
+        // A client starts with calls that create something, so that later ones find something.
         match random.below(if slot.sequence < 2 { 50 } else { 100 }) {
             0..20 => Self::MakeDirectory { at: at(), parents: is(40), slot: Some(slot) },
             20..30 => {
@@ -147,7 +147,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Remembers what an answer told.
+    /// Adds the inodes of an answer.
     pub(super) fn learn(&mut self, answer: &Answer) {
         let seen: Vec<&Seen> = match answer {
             Answer::Node(seen) => vec![seen],
@@ -181,7 +181,7 @@ impl Known {
     }
 }
 
-/// Extended attributes of a new file.
+/// Returns random extended attributes for a new file.
 pub(super) fn any_marks(random: &dyn Random) -> Marks {
     let given = XATTRS.iter().filter(|_| random.below(2) == 0);
     given.map(|name| ((*name).to_owned(), any_mark(random))).collect()
@@ -195,7 +195,7 @@ fn pick<'a, T>(random: &dyn Random, choices: &'a [T]) -> &'a T {
     &choices[random.below(choices.len() as u64) as usize]
 }
 
-/// Few and short ones, so that calls meet.
+/// Returns a random path, one of few and short ones, so that calls collide.
 fn any_path(random: &dyn Random) -> String {
     if random.below(50) == 0 {
         return "/".to_owned();

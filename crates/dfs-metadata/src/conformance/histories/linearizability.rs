@@ -1,10 +1,10 @@
-//! Whether a history can be explained, by the search of Wing and Gong.
+//! Linearizability of a history, by the search of Wing and Gong.
 
 use super::calls::Operation;
 use super::model::Tree;
 
-/// Whether the calls can be put one after the other, each at some moment between its beginning
-/// and its end, so that the model answers as they were answered.
+/// Returns whether the calls can be ordered, each at some moment between its beginning and its end,
+/// so that the model gives the same answers.
 pub(super) fn is_linearizable(history: &[Operation]) -> bool {
     assert!(history.len() <= 128, "a set of calls is kept as the bits of a number");
     Search { history, refuted: Vec::new() }.succeeds(0, &Tree::new())
@@ -12,16 +12,16 @@ pub(super) fn is_linearizable(history: &[Operation]) -> bool {
 
 struct Search<'a> {
     history: &'a [Operation],
-    /// Calls that were put in some order, with the state they led to, that nothing can follow.
+    /// Sets of calls, with the states they lead to, that cannot be continued.
     refuted: Vec<(u128, Tree)>,
 }
 
 impl Search<'_> {
-    /// Whether the calls that are not `done` can follow in some order.
+    /// Returns whether the calls that are not `done` can follow in some order.
     fn succeeds(&mut self, done: u128, tree: &Tree) -> bool {
         let history = self.history;
         let left = || history.iter().enumerate().filter(move |(i, _)| done & (1 << i) == 0);
-        // What begins after another has ended cannot come before it.
+        // A call that begins after another has ended cannot come before it.
         let Some(first_end) = left().map(|(_, operation)| operation.returned).min() else {
             return true;
         };

@@ -1,5 +1,5 @@
-//! Random histories of concurrent calls of the namespace, each of which must be explained by some
-//! order of the calls one after the other on a toy model.
+//! Random histories of concurrent namespace calls, each of which must be explained by some
+//! sequential order of the calls on a toy model.
 #![allow(clippy::unwrap_used, clippy::panic)] // Like every check, these panic where an engine does not do its part.
 
 mod calls;
@@ -17,10 +17,10 @@ use store::Lapse;
 
 use super::Harness;
 
-/// Three or four clients of two coordinators, each with a handle of its own on the empty store,
-/// call the namespace at the same time; some order of their calls explains all answers. What they
-/// call follows from `seed`; in which order things happen is up to the engine, too. Returns how
-/// many commits the engine refused: a history without any has proved little.
+/// Runs three or four clients of two coordinators, each with its own handle on the empty store,
+/// which call the namespace concurrently; some sequential order of their calls must explain all
+/// answers. The calls follow from `seed`; their timing also depends on the engine. Returns how many
+/// commits the engine refused: a history without any has proved little.
 pub async fn namespace_history(harness: &mut dyn Harness, seed: u64) -> u64 {
     let engines = [harness.engine().await, harness.engine().await];
     let Run { history, conflicts } = run::history(engines, seed, Lapse::None).await;

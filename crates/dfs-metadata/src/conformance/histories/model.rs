@@ -1,4 +1,4 @@
-//! The toy model: a tree in memory, and calls that come one after the other.
+//! The toy model: a tree in memory, with calls applied one after the other.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,25 +6,25 @@ use dfs_types::{ErrorCode, FileKind};
 
 use super::calls::{Answer, At, Call, Demand, Mark, Marks, Seen, Slot};
 
-/// A place in [`Tree::nodes`].
+/// Index in [`Tree::nodes`].
 type Id = usize;
 
 const ROOT: Id = 0;
 
-/// Everything there is.
+/// State of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tree {
-    /// Also those that were deleted: plans may still name them.
+    /// All nodes, including deleted ones, which plans may still name.
     nodes: Vec<Node>,
-    /// By plan: where the file will be.
+    /// Location of the future file, by plan.
     plans: BTreeMap<u32, (Id, String)>,
-    /// By slot: the newest call and what it answered.
+    /// Newest call and its outcome, by slot.
     kept: BTreeMap<u32, (u64, Outcome)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Node {
-    /// The number under which callers know it, once one was told.
+    /// Inode number, once an answer has revealed it.
     inode: Option<u64>,
     /// Directory it was last put into.
     parent: Id,
@@ -39,13 +39,13 @@ enum Content {
     Directory { entries: BTreeMap<String, Id>, is_deleted: bool },
 }
 
-/// What the model answers.
+/// An answer of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     Done,
     Planned,
     Until(bool),
-    /// With the number of its extended attributes then.
+    /// With the number of its extended attributes at that time.
     Node(Id, usize),
     Listed(BTreeMap<String, Id>),
     Marked(Marks),
@@ -96,14 +96,14 @@ fn empty_directory() -> Content {
 }
 
 impl Tree {
-    /// The root, which is number 1.
+    /// Returns a model with only the root, which has number 1.
     pub(super) fn new() -> Self {
         let (content, xattrs) = (empty_directory(), Marks::new());
         let root = Node { inode: Some(1), parent: ROOT, content, xattrs };
         Self { nodes: vec![root], plans: BTreeMap::new(), kept: BTreeMap::new() }
     }
 
-    /// Carries a call out.
+    /// Applies a call.
     pub(super) fn apply(&mut self, call: &Call) -> Outcome {
         if let Some(Slot { number, sequence }) = call.slot()
             && let Some((newest, outcome)) = self.kept.get(&number)
@@ -126,7 +126,7 @@ impl Tree {
         }
     }
 
-    /// Whether an answer is what the model says. Learns the numbers of nodes.
+    /// Returns whether an answer matches the outcome of the model. Learns the numbers of nodes.
     pub(super) fn agrees(&mut self, outcome: &Outcome, answer: &Answer) -> bool {
         match (outcome, answer) {
             (Outcome::Done, Answer::Done) | (Outcome::Planned, Answer::Planned) => true,
@@ -266,8 +266,8 @@ impl Tree {
         Ok((Outcome::Done, true))
     }
 
-    /// A directory must not come to lie inside itself. One that was deleted still counts as inside
-    /// of where it was.
+    /// Refuses to put a directory inside itself. A deleted directory still counts as inside its
+    /// former parent.
     fn refuse_cycle(&self, moved: Id, old: Id, new: Id) -> Result<(), ErrorCode> {
         if old == new || !self.is_directory(moved) {
             return Ok(());
@@ -293,7 +293,7 @@ impl Tree {
         }
     }
 
-    /// Nothing in a directory that was deleted can be changed.
+    /// Refuses changes in a deleted directory.
     fn changeable(&self, named: Named) -> Result<Named, ErrorCode> {
         match self.nodes[named.parent].content {
             Content::Directory { is_deleted: true, .. } => Err(ErrorCode::NotFound),
@@ -326,9 +326,9 @@ impl Tree {
         Ok((Outcome::Planned, false))
     }
 
-    /// The file goes into the directory that it was planned for, wherever that is by now.
+    /// Puts the file into the directory it was planned for, wherever that is by now.
     fn confirm(&mut self, plan: u32, size: u64, demand: Option<Demand>, xattrs: &Marks) -> Applied {
-        // A confirm does not begin before its plan has ended.
+        // A confirm begins only after its plan has ended.
         let (parent, name) = self.plans[&plan].clone();
         if matches!(self.nodes[parent].content, Content::Directory { is_deleted: true, .. }) {
             return Err(ErrorCode::NotFound);
@@ -343,7 +343,7 @@ impl Tree {
         Ok((self.node(id), true))
     }
 
-    /// Demands that the attribute is there, or that it is not.
+    /// Sets an attribute; `demand` requires that it exists, or that it does not.
     fn set_xattr(&mut self, at: &At, name: &str, mark: Mark, demand: Option<bool>) -> Applied {
         let id = self.resolve(at, true)?.node()?;
         let xattrs = &mut self.nodes[id].xattrs;
@@ -359,7 +359,7 @@ impl Tree {
         Outcome::Node(id, self.nodes[id].xattrs.len())
     }
 
-    /// Puts something new into a directory, in the place of what was there.
+    /// Puts a new node into a directory, replacing the old one.
     fn put(&mut self, parent: Id, name: &str, content: Content) -> Id {
         let id = self.nodes.len();
         self.nodes.push(Node { inode: None, parent, content, xattrs: Marks::new() });
@@ -410,7 +410,7 @@ impl Tree {
         }
     }
 
-    /// Walks a path. Symlinks on the way are followed, one at its end if so told.
+    /// Walks a path. Follows symlinks on the path, and one at its end if `follow` is set.
     fn walk(&self, path: &str, follow: bool) -> Result<Place, ErrorCode> {
         const SYMLINKS_MAX: u32 = 40;
         let mut steps: VecDeque<&str> = steps(path).collect();

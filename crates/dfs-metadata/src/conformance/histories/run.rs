@@ -1,4 +1,4 @@
-//! Runs that a seed decides: some clients, two coordinators, one store.
+//! Runs determined by a seed: some clients, two coordinators, one store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -22,19 +22,19 @@ use futures_util::future::join;
 use super::calls::{Answer, At, Call, Demand, Known, Mark, Operation, Seen, Slot, any_marks};
 use super::store::{Lapse, PausingEngine, pause};
 
-/// Calls of each client.
+/// Calls per client.
 const CALLS: u64 = 6;
 /// The only node.
 pub(in super::super) const NODE: NodeId = NodeId(1);
 
-/// What became of a run.
+/// The result of a run.
 pub(super) struct Run {
     pub(super) history: Vec<Operation>,
     /// Commits that the store refused.
     pub(super) conflicts: u64,
 }
 
-/// Time plays no part here.
+/// A clock that never moves.
 pub(in super::super) struct StoppedClock;
 
 impl Clock for StoppedClock {
@@ -145,8 +145,8 @@ impl Client {
         }
     }
 
-    /// Makes a call, and some of them again before they have ended or after, as a client does
-    /// that has lost its connection.
+    /// Makes a call, and repeats some of them before or after they have ended, like a client that
+    /// lost its connection.
     async fn call(&mut self, call: Call, plan: Option<&UploadPlan>) {
         if call.slot().is_some() && self.random.below(6) == 0 {
             let again = async {
@@ -287,7 +287,7 @@ async fn plan_upload(namespace: &Namespace, at: &At, size: u64) -> Result<Upload
     namespace.plan_upload(Scope::internal(), &request, &placement).await
 }
 
-/// A chunk as if its node had taken it.
+/// Returns a chunk as if its node had stored it.
 pub(in super::super) fn written(namespace: &Namespace, planned: &PlannedChunk) -> WrittenChunk {
     let length = planned.max_length;
     let seal = ChunkSeal { length, crc32c: Crc32c(1), sha256: Sha256([1; 32]) };
@@ -352,7 +352,7 @@ fn xattr(name: &str) -> XattrName {
     XattrName::new(name.to_owned()).unwrap()
 }
 
-/// A value that begins with its mark. Every other one is too large for the record of an inode.
+/// Returns a value that begins with its mark. Every other one is too large for the inode record.
 fn value(mark: Mark) -> Bytes {
     let mut value = mark.to_be_bytes().to_vec();
     value.resize(if mark.is_multiple_of(2) { 4 } else { 2_000 }, 0);

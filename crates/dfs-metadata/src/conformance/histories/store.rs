@@ -1,4 +1,4 @@
-//! A store that lets others go first by chance, and can be told to forget conditions.
+//! A store that randomly lets other tasks run first, and can be made to skip conditions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use dfs_types::{Random, SeededRandom};
 use crate::conformance::{ForwardingEngine, ForwardingSnapshot, Read};
 use crate::engine::{Commit, Condition, Engine, EngineError, Outcome, Snapshot};
 
-/// Conditions that the store takes no notice of.
+/// Conditions that the store ignores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lapse {
     None,
@@ -28,16 +28,16 @@ impl Lapse {
     }
 }
 
-/// An engine with pauses before and after whatever it does.
+/// An engine with pauses before and after each call.
 pub(super) struct PausingEngine {
     pub(super) inner: Arc<dyn Engine>,
     pub(super) random: Arc<SeededRandom>,
     pub(super) lapse: Lapse,
-    /// Commits that were refused.
+    /// Number of refused commits.
     pub(super) conflicts: Arc<AtomicU64>,
 }
 
-/// Lets the other tasks go on a few times, or not at all.
+/// Yields to other tasks a random number of times, possibly zero.
 pub(super) async fn pause(random: &SeededRandom) {
     for _ in 0..random.below(4) {
         tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! That the histories find what is wrong, and nothing else.
+//! Tests that the histories detect violations, and nothing else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::memory::MemoryEngine;
 
 const HISTORIES: u64 = 1_000;
 
-/// All kinds of calls, each with how often it must succeed.
+/// All kinds of calls, each with the minimum number of successes.
 const KINDS: &[(&str, u32)] = &[
     ("make_directory", 300),
     ("make_symlink", 300),
@@ -46,7 +46,7 @@ fn kind(call: &Call) -> &'static str {
     }
 }
 
-/// A history on the memory engine, which the seed decides.
+/// Runs a history on the memory engine, determined by the seed.
 fn run(seed: u64, lapse: Lapse) -> Run {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -58,7 +58,7 @@ fn run(seed: u64, lapse: Lapse) -> Run {
     runtime.block_on(history_on(engines, seed, lapse))
 }
 
-/// What a call was and how it ended, as a word.
+/// Returns the name of a call, and how it ended.
 fn ending(operation: &Operation) -> (&'static str, Option<ErrorCode>) {
     let failure = match operation.answer {
         Answer::Failed(code) => Some(code),
@@ -68,7 +68,7 @@ fn ending(operation: &Operation) -> (&'static str, Option<ErrorCode>) {
 }
 
 #[test]
-fn every_history_has_an_order_that_explains_it() {
+fn every_history_is_linearizable() {
     let mut endings = BTreeMap::new();
     let mut conflicts = 0;
     for seed in 0..HISTORIES {
@@ -83,7 +83,7 @@ fn every_history_has_an_order_that_explains_it() {
             *endings.entry(ending(operation)).or_insert(0) += 1;
         }
     }
-    // Histories in which nothing happens, or nothing at the same time, would prove nothing.
+    // Histories without activity or concurrency would prove nothing.
     assert!(conflicts >= HISTORIES, "{conflicts} conflicts");
     for (kind, least) in KINDS {
         let times = |ending| endings.get(&(*kind, ending)).copied().unwrap_or(0);
@@ -106,22 +106,22 @@ fn every_history_has_an_order_that_explains_it() {
 }
 
 #[test]
-fn a_seed_decides_the_whole_history() {
+fn seed_determines_the_whole_history() {
     let of_seed = |seed| shown(&run(seed, Lapse::None).history);
     assert_eq!(of_seed(1), of_seed(1));
     assert_ne!(of_seed(1), of_seed(2));
 }
 
-/// A namespace whose store forgets to check what a commit depends on must be found out.
+/// A namespace on a store that skips the check of conditions must be detected.
 #[test]
-fn a_store_that_forgets_conditions_is_found_out() {
+fn store_that_skips_conditions_is_detected() {
     for lapse in [Lapse::Versions, Lapse::Absences, Lapse::Emptiness] {
         let is_wrong = |seed| !is_linearizable(&run(seed, lapse).history);
         assert!((0..HISTORIES).any(is_wrong), "{lapse:?} went unnoticed");
     }
 }
 
-/// A history of calls that are given with the ticks at which they began and ended.
+/// Builds a history of calls with the ticks at which they began and ended.
 fn history(calls: Vec<(u32, u32, Call, Answer)>) -> Vec<Operation> {
     let operation = |(called, returned, call, answer)| Operation { call, answer, called, returned };
     calls.into_iter().map(operation).collect()
@@ -163,7 +163,7 @@ fn directory(inode: u64) -> Answer {
 const NOT_FOUND: Answer = Answer::Failed(ErrorCode::NotFound);
 
 #[test]
-fn the_checker_refuses_what_overlooks_a_call_that_had_ended() {
+fn checker_rejects_stale_reads() {
     let made = |called, returned| (called, returned, mkdir("/a", None), directory(2));
     let overlooked = |called, returned| (called, returned, stat("/a"), NOT_FOUND);
     assert!(!is_linearizable(&history(vec![made(0, 1), overlooked(2, 3)])));
@@ -175,7 +175,7 @@ fn the_checker_refuses_what_overlooks_a_call_that_had_ended() {
 }
 
 #[test]
-fn the_checker_refuses_two_creations_of_an_attribute_and_a_value_that_is_gone() {
+fn checker_rejects_double_creation_and_stale_value_of_an_xattr() {
     let set = |mark, slot| Call::SetXattr {
         at: at("/a"),
         name: "user.a",
@@ -202,7 +202,7 @@ fn the_checker_refuses_two_creations_of_an_attribute_and_a_value_that_is_gone() 
 }
 
 #[test]
-fn the_checker_refuses_two_winners() {
+fn checker_rejects_two_winners() {
     let at_once = |first, second| {
         history(vec![(0, 2, mkdir("/a", None), first), (1, 3, mkdir("/a", None), second)])
     };
@@ -213,7 +213,7 @@ fn the_checker_refuses_two_winners() {
 }
 
 #[test]
-fn the_checker_refuses_moves_into_each_other() {
+fn checker_rejects_moves_into_each_other() {
     let moves = |second| {
         history(vec![
             (0, 1, mkdir("/a", None), directory(2)),
@@ -227,7 +227,7 @@ fn the_checker_refuses_moves_into_each_other() {
 }
 
 #[test]
-fn the_checker_refuses_the_delete_of_a_directory_that_has_entries() {
+fn checker_rejects_delete_of_a_non_empty_directory() {
     let deleted = |recursive| {
         history(vec![
             (0, 1, mkdir("/a", None), directory(2)),
@@ -240,7 +240,7 @@ fn the_checker_refuses_the_delete_of_a_directory_that_has_entries() {
 }
 
 #[test]
-fn the_checker_refuses_a_listing_that_no_moment_had() {
+fn checker_rejects_inconsistent_listing() {
     let listed = |names: &[(&str, u64)]| {
         let seen = names.iter().map(|(name, inode)| ((*name).to_owned(), seen(*inode)));
         history(vec![
@@ -257,7 +257,7 @@ fn the_checker_refuses_a_listing_that_no_moment_had() {
 }
 
 #[test]
-fn the_checker_refuses_a_repeat_that_is_carried_out_again() {
+fn checker_rejects_repeat_executed_twice() {
     let slot = Slot { number: 0, sequence: 1 };
     let repeated = |second| {
         history(vec![
