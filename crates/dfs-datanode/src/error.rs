@@ -6,7 +6,7 @@ use std::time::Duration;
 use dfs_chunkstore::{OpenError, StoreError};
 use dfs_proto::{Failure, FieldError, Unsealed};
 use dfs_transport::listen_code;
-use dfs_types::{ChunkId, ClusterId, ErrorCode, LeaseEpoch, NodeId, NodeState};
+use dfs_types::{ChunkId, ClusterId, DiskId, ErrorCode, LeaseEpoch, NodeId, NodeState};
 use tonic::Status;
 
 /// When a caller who met a bound may try again.
@@ -120,7 +120,18 @@ pub enum Error {
         /// Its bytes.
         length: u64,
     },
-    /// The chunk store said no.
+    /// The disk of a replica is out of service, so whether the replica exists is unknown.
+    #[error(
+        "disk {disk}, which should hold chunk {chunk}, is not in service on this node: bring it \
+         back, or remove the node from the cluster"
+    )]
+    DiskOutOfService {
+        /// The chunk.
+        chunk: ChunkId,
+        /// The disk.
+        disk: DiskId,
+    },
+    /// The chunk store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -140,6 +151,7 @@ impl Error {
             | Self::Stopping
             | Self::SlowReader { .. }
             | Self::UnknownCoordinator
+            | Self::DiskOutOfService { .. }
             | Self::OtherNode { .. } => ErrorCode::Unavailable,
             Self::Unsealed(_) => ErrorCode::Unauthenticated,
             Self::Busy(_) => ErrorCode::Busy,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dfs_chunkstore::{Blocks, Pool, SealedChunk, StoreError};
+use dfs_chunkstore::{Blocks, DiskUsage, Pool, SealedChunk, StoreError};
 use dfs_proto::wire;
 use dfs_runtime::Readiness;
 use dfs_transport::Channels;
@@ -279,11 +279,35 @@ impl Node {
         Ok(receipt.sealed(&membership.key))
     }
 
-    /// The replica of that very name. `NotFound` if this node holds another one of the chunk: a
-    /// later one, or one on another disk.
-    pub(crate) async fn find(&self, replica: ReplicaRef) -> Result<SealedChunk, StoreError> {
+    /// Finds the replica of exactly this name. `NotFound` only if the disk that it names is in
+    /// service and does not hold it; see [`Self::absence`].
+    pub(crate) async fn find(&self, replica: ReplicaRef) -> Result<SealedChunk, Error> {
         let found = self.store.stat(replica.chunk).await?;
-        found.filter(|found| found.replica() == replica).ok_or(StoreError::NotFound(replica.chunk))
+        found.filter(|found| found.replica() == replica).ok_or_else(|| self.absence(replica))
+    }
+
+    /// The error for a replica that the store did not find. A disk that is out of service still has
+    /// what was written to it, so nothing is known of its replicas, and they are not reported as
+    /// absent.
+    ///
+    /// To be called after the store was asked: a failing disk is marked as failed before its
+    /// replicas leave the index.
+    pub(crate) fn absence(&self, replica: ReplicaRef) -> Error {
+        let ReplicaRef { chunk, disk, .. } = replica;
+        let is_in_service = |usage: &DiskUsage| usage.disk == disk && !usage.is_failed;
+        if self.store.usage().iter().any(is_in_service) {
+            StoreError::NotFound(chunk).into()
+        } else {
+            Error::DiskOutOfService { chunk, disk }
+        }
+    }
+
+    /// The error of a replica that was found, and then could not be used.
+    pub(crate) fn failure(&self, replica: ReplicaRef, error: StoreError) -> Error {
+        match error {
+            StoreError::NotFound(_) => self.absence(replica),
+            error => error.into(),
+        }
     }
 
     /// Verifies `block` of a replica, and then all of it unless [`Verifications`] has had enough.
@@ -325,7 +349,7 @@ impl Node {
         replica: SealedChunk,
         offset: u64,
         length: u64,
-    ) -> Result<Blocks, StoreError> {
+    ) -> Result<Blocks, Error> {
         let read = self.store.read(replica.chunk, offset, length).await;
         if let Err(error @ StoreError::Damaged { .. }) = &read {
             let block = offset / BLOCK_SIZE as u64;
@@ -334,7 +358,7 @@ impl Node {
                 tracing::error!(%chunk, %error, %second, "an unreadable replica is not set aside");
             }
         }
-        read
+        read.map_err(|error| self.failure(replica.replica(), error))
     }
 
     /// Sets a bad replica aside, and sees to it that coordinators learn of it.

@@ -42,14 +42,30 @@ pub(super) enum BuildOutcome {
     Existing(ReplicaRef),
 }
 
+/// A replica that its node did not delete, so that it may still exist.
+#[derive(Debug)]
+pub(super) struct NotDeleted {
+    pub(super) replica: ReplicaRef,
+    code: Option<ErrorCode>,
+    pub(super) why: String,
+}
+
+impl NotDeleted {
+    /// Whether the replica cannot be in the way of another one on its node, as its disk is out of
+    /// service.
+    pub(super) fn is_out_of_service(&self) -> bool {
+        self.code == Some(ErrorCode::Unavailable)
+    }
+}
+
 /// Makes a node delete replicas: disk and stamp keep a late order from hitting a later replica.
-/// Returns those that it could not delete.
+/// Returns those that it did not delete.
 pub(super) async fn delete(
     core: &Core,
     lease: &LeaseGrant,
     node: NodeId,
     replicas: &[ReplicaRef],
-) -> Result<Vec<ReplicaRef>, Failure> {
+) -> Result<Vec<NotDeleted>, Failure> {
     let request = v1::DeleteChunksRequest {
         replicas: replicas.iter().copied().map(Into::into).collect(),
         lease_epoch: lease.epoch.0,
@@ -58,8 +74,12 @@ pub(super) async fn delete(
     };
     let (mut client, request) = order(core, node, request)?;
     let answer = within(TIMEOUTS, client.delete_chunks(request)).await?;
-    let failed = answer.failed.into_iter();
-    Ok(failed.map(|replica| wire::replica("failed", Some(replica))).collect::<Result<_, _>>()?)
+    let failed = answer.failed.into_iter().map(|failed| {
+        let replica = wire::replica("failed.replica", failed.replica)?;
+        let code = ErrorCode::from_name(&failed.code);
+        Ok(NotDeleted { replica, code, why: failed.message })
+    });
+    failed.collect()
 }
 
 /// Makes `target` build a replica of a chunk from those of `sources`, asked in this order.

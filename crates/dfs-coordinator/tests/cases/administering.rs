@@ -63,7 +63,7 @@ impl Cluster {
         self.admin().await.deregister(request).await.map(|_| ())
     }
 
-    async fn forget(&self, node: u128) -> Result<(), Status> {
+    pub(crate) async fn forget(&self, node: u128) -> Result<(), Status> {
         let request = v1::ForgetRequest { cluster_id: self.id().await, node_id: id(node) };
         self.admin().await.forget(request).await.map(|_| ())
     }

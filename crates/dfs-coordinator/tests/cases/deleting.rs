@@ -145,6 +145,46 @@ async fn a_silent_node_is_told_when_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_replica_on_a_failed_disk_is_deleted_once_the_disk_is_back() {
+    let mut cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    let third = cluster.node(3).clone();
+    third.set_failed_disk(true);
+    delete(&cluster, "/file", true).await;
+    eventually("the others delete", || async { holders(&cluster, chunk) == 1 }).await;
+    eventually("the order is repeated", || async { third.deletes().len() > 1 }).await;
+    let worker = cluster.worker("delete").await;
+    assert_eq!(worker.queued, 1);
+    let disk = format!("disk {} of node {}", third.disk, third.id);
+    assert!(worker.state.contains(&disk), "{worker:?}");
+    // The replica is remembered by the metadata, not by a process.
+    cluster.stop().await;
+    let engine = cluster.engine.clone();
+    cluster.start_again(engine).await;
+    third.set_failed_disk(false);
+    for node in cluster.nodes.values() {
+        node.silence();
+        node.beat().await;
+    }
+    eventually("its replica goes, too", || async { third.holds(chunk).is_none() }).await;
+    eventually("nothing waits", || async { cluster.worker("delete").await.queued == 0 }).await;
+}
+
+#[tokio::test]
+async fn a_replica_on_a_failed_disk_is_forgotten_with_its_node() {
+    let cluster = Cluster::start(4).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    let third = cluster.node(3).clone();
+    third.set_failed_disk(true);
+    delete(&cluster, "/file", true).await;
+    eventually("it waits", || async { cluster.worker("delete").await.queued == 1 }).await;
+    third.silence();
+    eventually("the node can be forgotten", || async { cluster.forget(3).await.is_ok() }).await;
+    eventually("nothing waits", || async { cluster.worker("delete").await.queued == 0 }).await;
+    assert!(third.holds(chunk).is_some());
+}
+
+#[tokio::test]
 async fn orders_that_were_not_given_are_given_by_the_next_coordinator() {
     let mut cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;

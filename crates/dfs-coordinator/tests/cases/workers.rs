@@ -19,7 +19,7 @@ impl Cluster {
         self.admin().await.workers(request).await.unwrap().into_inner()
     }
 
-    async fn worker(&self, name: &str) -> v1::WorkerStatus {
+    pub(crate) async fn worker(&self, name: &str) -> v1::WorkerStatus {
         let workers = self.workers().await.workers;
         workers.into_iter().find(|worker| worker.name == name).unwrap()
     }

@@ -56,6 +56,8 @@ struct State {
     free: u64,
     /// Its disk was replaced by an empty one.
     has_new_disk: bool,
+    /// Its disk is out of service: replicas on it are not found.
+    has_failed_disk: bool,
     takes_no_more: bool,
 }
 
@@ -123,6 +125,7 @@ impl FakeDataNode {
             capacity: 1 << 40,
             free: state.free,
             chunks: state.replicas.len() as u64,
+            is_failed: state.has_failed_disk,
             ..v1::Disk::default()
         }]
     }
@@ -390,6 +393,11 @@ impl FakeDataNode {
         self.state.lock().unwrap().confirmed_bad.clone()
     }
 
+    /// Takes its disk out of service, or back into it.
+    pub(crate) fn set_failed_disk(&self, is_failed: bool) {
+        self.state.lock().unwrap().has_failed_disk = is_failed;
+    }
+
     pub(crate) fn set_free(&self, free: u64) {
         self.state.lock().unwrap().free = free;
     }
@@ -445,10 +453,18 @@ impl FakeDataNode {
 
     fn delete(&self, request: &v1::DeleteChunksRequest) -> v1::DeleteChunksResponse {
         let mut state = self.state.lock().unwrap();
-        let mut deleted = 0;
+        let (mut deleted, mut failed) = (0, Vec::new());
         for replica in &request.replicas {
             let chunk = ChunkId::from_slice(&replica.chunk_id).unwrap();
             state.deletes.push((chunk, Stamp(replica.stamp)));
+            if state.has_failed_disk {
+                failed.push(v1::FailedDeletion {
+                    replica: Some(replica.clone()),
+                    code: "UNAVAILABLE".to_owned(),
+                    message: "the disk is out of service".to_owned(),
+                });
+                continue;
+            }
             let is_here = DiskId::from_slice(&replica.disk_id) == Some(self.disk);
             let held = state.replicas.get(&chunk);
             if is_here && held.is_some_and(|held| held.stamp.0 == replica.stamp) {
@@ -456,7 +472,7 @@ impl FakeDataNode {
                 deleted += 1;
             }
         }
-        v1::DeleteChunksResponse { deleted, failed: Vec::new() }
+        v1::DeleteChunksResponse { deleted, failed }
     }
 }
 

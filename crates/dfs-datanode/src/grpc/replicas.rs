@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dfs_chunkstore::{SealedChunk, StoreError};
 use dfs_proto::wire;
-use dfs_proto::{FieldError, v1};
+use dfs_proto::{Failure, FieldError, v1};
 use dfs_transport::spawn_in_request;
 use dfs_types::{ChunkId, ReplicaRef};
 use futures_util::{Stream, StreamExt as _};
@@ -34,8 +34,8 @@ pub(super) async fn report_corrupt(
     Ok(v1::CorruptVerdict { set_aside })
 }
 
-/// Deletes the very replicas that are named. One that fails does not keep the others; it is named in
-/// the answer.
+/// Deletes exactly the replicas that are named. One that fails does not hold up the others; the
+/// response names it with the reason.
 pub(super) async fn delete(
     node: &Node,
     order: Authorised<v1::DeleteChunksRequest>,
@@ -69,21 +69,30 @@ pub(super) async fn delete(
         .await;
     let mut answer = v1::DeleteChunksResponse::default();
     for (replica, result) in results {
-        if let Ok(is_deleted) = result {
-            answer.deleted += u64::from(is_deleted);
-        } else {
-            answer.failed.push(replica.into());
+        match result {
+            Ok(is_deleted) => answer.deleted += u64::from(is_deleted),
+            Err(error) => answer.failed.push(v1::FailedDeletion {
+                replica: Some(replica.into()),
+                code: error.code().name().to_owned(),
+                message: Failure::from(error).message,
+            }),
         }
     }
     Ok(answer)
 }
 
-/// Deletes a replica. `false` if this node holds none, or another one.
-async fn delete_one(node: &Node, replica: ReplicaRef) -> Result<bool, StoreError> {
-    match node.find(replica).await {
-        Ok(found) => node.store.delete(found.chunk, found.stamp).await,
-        Err(StoreError::NotFound(_)) => Ok(false),
+/// Deletes a replica. `false` if its disk is in service and does not hold it.
+async fn delete_one(node: &Node, replica: ReplicaRef) -> Result<bool, Error> {
+    let deleted = match node.find(replica).await {
+        Ok(found) => match node.store.delete(found.chunk, found.stamp).await {
+            Ok(false) => Err(node.absence(replica)),
+            deleted => deleted.map_err(Error::from),
+        },
         Err(error) => Err(error),
+    };
+    match deleted {
+        Err(Error::Store(StoreError::NotFound(_))) => Ok(false),
+        deleted => deleted,
     }
 }
 

@@ -50,7 +50,9 @@ pub(super) async fn run(
     let for_build = request.for_build;
     let mut origin = None;
     if for_build {
-        let ChunkHeader { inode, path, file_offset, .. } = node.store.header(chunk).await?;
+        let header = node.store.header(chunk).await;
+        let header = header.map_err(|error| node.failure(replica.replica(), error))?;
+        let ChunkHeader { inode, path, file_offset, .. } = header;
         origin = Some(v1::ChunkOrigin { inode: inode.0, path, file_offset });
     }
     let (mut frames, outgoing) = PacedSender::channel(FRAMES_AHEAD);

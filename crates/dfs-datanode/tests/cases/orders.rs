@@ -47,13 +47,12 @@ async fn an_order_of_an_older_lease_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_with_another_stamp_or_on_another_disk_is_left() {
+async fn a_replica_with_another_stamp_or_part_is_left() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let first = replica_of(&node.write(1, b"data").await[0]);
     let others = [
         v1::ReplicaRef { stamp: first.stamp + 1, ..first.clone() },
-        v1::ReplicaRef { disk_id: DiskId(99).to_wire(), ..first.clone() },
         v1::ReplicaRef { part: 1, ..first.clone() },
     ];
     for other in &others {
@@ -67,6 +66,60 @@ async fn a_replica_with_another_stamp_or_on_another_disk_is_left() {
     assert_eq!(deleted(&node, delete(&first, 1)).await, 0);
     let sealed = node.store.sealed().await;
     assert_eq!((sealed.len(), sealed[0].stamp.0), (1, second));
+}
+
+/// The replicas that an order did not delete, with their codes.
+fn failed(response: &v1::DeleteChunksResponse) -> Vec<(v1::ReplicaRef, &str)> {
+    let failed = response.failed.iter();
+    failed.map(|failed| (failed.replica.clone().unwrap(), &failed.code[..])).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_on_a_disk_out_of_service_is_not_reported_as_deleted() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let replica = replica_of(&node.write(1, b"data").await[0]);
+    let order = async |replica: &v1::ReplicaRef| {
+        let answer = node.client().delete_chunks(delete(replica, 1)).await;
+        answer.unwrap().into_inner()
+    };
+    node.store.set_failed(true);
+    let answer = order(&replica).await;
+    assert_eq!((answer.deleted, failed(&answer)), (0, vec![(replica.clone(), "UNAVAILABLE")]));
+    // The same of a disk that the node does not have at the moment.
+    let elsewhere = v1::ReplicaRef { disk_id: DiskId(99).to_wire(), ..replica.clone() };
+    node.store.set_failed(false);
+    let answer = order(&elsewhere).await;
+    assert_eq!((answer.deleted, failed(&answer)), (0, vec![(elsewhere, "UNAVAILABLE")]));
+    assert_eq!(node.store.sealed().await.len(), 1);
+    let answer = order(&replica).await;
+    assert_eq!((answer.deleted, failed(&answer)), (1, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_from_a_disk_out_of_service_are_unavailable_not_not_found() {
+    let cluster = Cluster::start().await;
+    let (node, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
+    let replica = replica_of(&node.write(1, b"data").await[0]);
+    let read = async |replica: v1::ReplicaRef| {
+        let retrieve = v1::RetrieveRequest { replica: Some(replica), ..Default::default() };
+        let read = dfs_proto::bulk::retrieve_chunk(node.channel(), retrieve).await;
+        refused(read.map(drop))
+    };
+    let report = async |replica: v1::ReplicaRef| {
+        let report = v1::CorruptReport { replica: Some(replica), ..Default::default() };
+        refused(node.client().report_corrupt(report).await)
+    };
+    let other = v1::ReplicaRef { stamp: replica.stamp + 1, ..replica.clone() };
+    assert_eq!(read(other.clone()).await, ErrorCode::NotFound);
+    assert_eq!(report(other).await, ErrorCode::NotFound);
+    let order = build(&target, 1, b"data", &[&node]).await;
+    node.store.set_failed(true);
+    assert_eq!(read(replica.clone()).await, ErrorCode::Unavailable);
+    assert_eq!(report(replica).await, ErrorCode::Unavailable);
+    // A coordinator marks the replica of a source that answers NOT_FOUND.
+    let built = target.client().build_replica(sealed(2, order)).await.unwrap().into_inner();
+    assert_eq!((built.outcome, &built.failed[0].code[..]), (None, "UNAVAILABLE"));
 }
 
 #[tokio::test(start_paused = true)]

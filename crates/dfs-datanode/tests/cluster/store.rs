@@ -1,4 +1,4 @@
-//! A store in memory whose disk can hang.
+//! A store in memory whose disk can hang or fail.
 
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub(crate) struct TestStore {
     verified: watch::Sender<usize>,
     /// Reads from this offset on give a wrong first byte.
     damaged_from: watch::Sender<u64>,
+    /// The disk is out of service: the store finds nothing on it.
+    is_failed: watch::Sender<bool>,
 }
 
 impl TestStore {
@@ -50,12 +52,22 @@ impl TestStore {
             hung: watch::Sender::new(0),
             verified: watch::Sender::new(0),
             damaged_from: watch::Sender::new(u64::MAX),
+            is_failed: watch::Sender::new(false),
         }
     }
 
     /// Damages all chunks from this offset on.
     pub(crate) fn damage_from(&self, offset: u64) {
         self.damaged_from.send_replace(offset);
+    }
+
+    /// Takes the disk out of service, or back into it.
+    pub(crate) fn set_failed(&self, is_failed: bool) {
+        self.is_failed.send_replace(is_failed);
+    }
+
+    fn is_failed(&self) -> bool {
+        *self.is_failed.borrow()
     }
 
     pub(crate) fn hang(&self, hang: Hang) {
@@ -128,14 +140,23 @@ impl ChunkStore for TestStore {
 
     async fn stat(&self, chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError> {
         self.answers(Hang::Everything).await;
+        if self.is_failed() {
+            return Ok(None);
+        }
         self.memory.stat(chunk).await
     }
 
     async fn header(&self, chunk: ChunkId) -> Result<ChunkHeader, StoreError> {
+        if self.is_failed() {
+            return Err(StoreError::NotFound(chunk));
+        }
         self.memory.header(chunk).await
     }
 
     async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError> {
+        if self.is_failed() {
+            return Err(StoreError::NotFound(chunk));
+        }
         let mut blocks = self.memory.read(chunk, offset, length).await?;
         if offset >= *self.damaged_from.borrow() {
             let mut data = blocks.data.to_vec();
@@ -165,11 +186,16 @@ impl ChunkStore for TestStore {
 
     async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError> {
         self.answers(Hang::Everything).await;
+        if self.is_failed() {
+            return Ok(false);
+        }
         self.memory.delete(chunk, stamp).await
     }
 
     fn usage(&self) -> Vec<DiskUsage> {
-        self.memory.usage()
+        let mut disks = self.memory.usage();
+        disks.iter_mut().for_each(|disk| disk.is_failed = self.is_failed());
+        disks
     }
 
     async fn close(&self, within: Duration) {

@@ -2652,7 +2652,7 @@ pub struct RetrieveRequest {
     /// The cluster it belongs to; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub cluster_id: ::prost::bytes::Bytes,
-    /// The replica. A node that holds another one of the chunk answers NOT_FOUND.
+    /// The replica. A disk that holds another one of the chunk answers NOT_FOUND.
     #[prost(message, optional, tag = "2")]
     pub replica: ::core::option::Option<ReplicaRef>,
     /// First byte wanted; frames start at the block that holds it.
@@ -2788,13 +2788,27 @@ pub struct DeleteChunksRequest {
 /// What became of them.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DeleteChunksResponse {
-    /// Replicas deleted now. What is not there, or lies on another disk or has another stamp than
-    /// named, is left and not counted.
+    /// Replicas deleted now. One that its disk does not hold, or holds under another stamp, is not
+    /// counted.
     #[prost(uint64, tag = "1")]
     pub deleted: u64,
-    /// Replicas that could not be deleted; all others are gone.
+    /// Replicas that may still exist. All others are gone.
     #[prost(message, repeated, tag = "2")]
-    pub failed: ::prost::alloc::vec::Vec<ReplicaRef>,
+    pub failed: ::prost::alloc::vec::Vec<FailedDeletion>,
+}
+/// A replica that was not deleted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FailedDeletion {
+    /// The replica.
+    #[prost(message, optional, tag = "1")]
+    pub replica: ::core::option::Option<ReplicaRef>,
+    /// Name of the error code: UNAVAILABLE while its disk is out of service, so that nothing is known
+    /// of it.
+    #[prost(string, tag = "2")]
+    pub code: ::prost::alloc::string::String,
+    /// The reason.
+    #[prost(string, tag = "3")]
+    pub message: ::prost::alloc::string::String,
 }
 /// Lists replicas.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2975,7 +2989,8 @@ pub mod data_node_client {
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "ChunkDataStream"));
             self.inner.streaming(req, path, codec).await
         }
-        /// Reads whole blocks of a sealed chunk, with the checksums they were written with.
+        /// Reads whole blocks of a sealed chunk, with the checksums they were written with. NOT_FOUND means
+        /// that the disk named is in service and does not hold the replica.
         pub async fn retrieve_chunk(
             &mut self,
             request: impl tonic::IntoRequest<super::RetrieveRequest>,
@@ -3141,7 +3156,8 @@ pub mod data_node_server {
             >
             + std::marker::Send
             + 'static;
-        /// Reads whole blocks of a sealed chunk, with the checksums they were written with.
+        /// Reads whole blocks of a sealed chunk, with the checksums they were written with. NOT_FOUND means
+        /// that the disk named is in service and does not hold the replica.
         async fn retrieve_chunk(
             &self,
             request: tonic::Request<super::RetrieveRequest>,

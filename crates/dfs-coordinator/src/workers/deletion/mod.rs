@@ -3,22 +3,30 @@
 //! The queue is `w/d/`, which each commit that dooms a replica or leaves a tombstone writes, so
 //! that nothing is kept only in memory. The worker goes round it: an order to each node, and, once
 //! a node has confirmed, a commit. Orders are idempotent, as they name disks and stamps.
+//!
+//! A replica is forgotten only once its node has confirmed that its disk does not hold it any more,
+//! or once the node was removed from the cluster. While a node does not respond, or a disk is out of
+//! service, the replica keeps its place in the queue and the order is retried with back-off.
 
-use std::collections::BTreeMap;
+mod rests;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Disks, ReplicaId};
-use dfs_types::{ChunkId, NodeId, NodeState, ReplicaRef, Scope};
+use dfs_types::{ChunkId, DiskId, NodeId, NodeState, ReplicaRef, Scope};
 use dfs_workers::{DELETE, Handle, Next, Spec, Worker};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tracing::warn;
 
+use self::rests::Rests;
 use crate::Error;
 use crate::core::Core;
+use crate::workers::orders::NotDeleted;
 use crate::workers::{WORKER_LEASE, orders};
 
 /// Chunks that one step considers: as many replicas as one order may name.
@@ -27,8 +35,6 @@ const CHUNKS_MAX: usize = 1_000;
 const NODES_AT_ONCE: usize = 16;
 /// Records that are changed at the same time.
 const RECORDS_AT_ONCE: usize = 64;
-/// Rest of a node after the first order that failed, doubled with each further one up to the last.
-const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// How many times as long as a round without progress the worker rests after it.
 const REST_FACTOR: u32 = 4;
 
@@ -39,7 +45,9 @@ pub(crate) struct Delete {
     handle: Arc<Handle>,
     round: Round,
     /// Nodes whose orders fail.
-    resting: BTreeMap<NodeId, Rest>,
+    nodes: Rests<NodeId>,
+    /// Disks whose replicas cannot be deleted.
+    disks: Rests<(NodeId, DiskId)>,
 }
 
 /// One pass over all chunks with something to be deleted.
@@ -51,11 +59,23 @@ struct Round {
     deleted: u64,
     /// Replicas that could not be deleted.
     waiting: u64,
+    /// Those of them whose nodes respond.
+    on_disks: u64,
+    /// Where one of these is.
+    example: Option<(NodeId, DiskId)>,
 }
 
-struct Rest {
-    until: Instant,
-    next: Duration,
+/// What became of an order, or of several, to a node.
+#[derive(Default)]
+struct Ordered {
+    /// Replicas that no longer exist.
+    gone: Doomed,
+    /// Whether an order failed as a whole; `None` if none was given.
+    has_failed: Option<bool>,
+    /// Replicas that the node did not delete, or was not asked to, by their disks.
+    waiting: BTreeMap<DiskId, u64>,
+    /// Disks among them whose orders failed just now.
+    failed: BTreeSet<DiskId>,
 }
 
 /// Replicas of one node: as it knows them, and as their records do.
@@ -73,13 +93,37 @@ enum Reachability {
 
 impl Round {
     fn new() -> Self {
-        Self { began: None, after: None, deleted: 0, waiting: 0 }
+        Self { began: None, after: None, deleted: 0, waiting: 0, on_disks: 0, example: None }
+    }
+}
+
+impl Ordered {
+    /// Takes over the response of the node to an order.
+    fn note(&mut self, node: NodeId, ordered: &[(ReplicaRef, ReplicaId)], failed: &[NotDeleted]) {
+        for failed in failed {
+            let disk = failed.replica.disk;
+            *self.waiting.entry(disk).or_default() += 1;
+            if self.failed.insert(disk) {
+                let (chunk, why) = (failed.replica.chunk, &failed.why);
+                warn!(%node, %disk, %chunk, why, "replicas of a disk could not be deleted");
+            }
+        }
+        let failed: BTreeSet<_> = failed.iter().map(|failed| failed.replica).collect();
+        let gone = ordered.iter().filter(|(replica, _)| !failed.contains(replica));
+        self.gone.extend(gone);
     }
 }
 
 impl Delete {
     pub(crate) fn new(core: Arc<Core>, lease: LeaseGrant, handle: Arc<Handle>) -> Self {
-        Self { core, lease, handle, round: Round::new(), resting: BTreeMap::new() }
+        Self {
+            core,
+            lease,
+            handle,
+            round: Round::new(),
+            nodes: Rests::default(),
+            disks: Rests::default(),
+        }
     }
 
     fn reachability(&self, node: NodeId) -> Reachability {
@@ -91,39 +135,43 @@ impl Delete {
             Some(NodeState::Maintenance) if !registry.responsive(now).contains(&node) => {
                 Reachability::Unreachable
             }
-            Some(_) if self.resting.get(&node).is_some_and(|rest| rest.until > now) => {
-                Reachability::Unreachable
-            }
+            Some(_) if self.nodes.is_resting(&node, now) => Reachability::Unreachable,
             Some(_) => Reachability::Reachable,
         }
     }
 
-    /// Has replicas of a node deleted. Returns those that are gone now; `None` when the order
-    /// failed.
-    async fn order(&self, node: NodeId, doomed: Doomed) -> Option<Doomed> {
+    /// Has replicas of a node deleted, as far as it responds and their disks are not resting.
+    async fn order(&self, node: NodeId, doomed: Doomed) -> Ordered {
+        let mut ordered = Ordered::default();
         match self.reachability(node) {
-            Reachability::Unreachable => return Some(Vec::new()),
-            Reachability::Removed => return Some(doomed),
+            Reachability::Unreachable => return ordered,
+            Reachability::Removed => return Ordered { gone: doomed, ..ordered },
             Reachability::Reachable => {}
         }
-        let mut gone = doomed;
-        let batch: Vec<_> = gone.iter().map(|(replica, _)| *replica).collect();
-        for batch in batch.chunks(CHUNKS_MAX) {
-            match orders::delete(&self.core, &self.lease, node, batch).await {
-                Ok(failed) if failed.is_empty() => {}
+        let now = Instant::now();
+        let is_resting = |replica: &ReplicaRef| self.disks.is_resting(&(node, replica.disk), now);
+        let (resting, doomed): (Doomed, Doomed) =
+            doomed.into_iter().partition(|(replica, _)| is_resting(replica));
+        for (replica, _) in resting {
+            *ordered.waiting.entry(replica.disk).or_default() += 1;
+        }
+        for doomed in doomed.chunks(CHUNKS_MAX) {
+            let batch: Vec<_> = doomed.iter().map(|(replica, _)| *replica).collect();
+            match orders::delete(&self.core, &self.lease, node, &batch).await {
                 Ok(failed) => {
-                    warn!(%node, replicas = failed.len(), "replicas could not be deleted");
-                    self.handle.add_failed(failed.len() as u64);
-                    gone.retain(|(replica, _)| !failed.contains(replica));
+                    ordered.has_failed = Some(false);
+                    ordered.note(node, doomed, &failed);
                 }
                 Err(failure) => {
                     warn!(%node, %failure, replicas = batch.len(), "an order to delete failed");
                     self.handle.add_failed(1);
-                    return None;
+                    ordered.has_failed = Some(true);
+                    return ordered;
                 }
             }
         }
-        Some(gone)
+        self.handle.add_failed(ordered.failed.len() as u64);
+        ordered
     }
 
     /// Takes replicas that are gone out of their records.
@@ -145,28 +193,41 @@ impl Delete {
             .map_err(Error::metadata("noting that replicas were deleted"))
     }
 
-    /// Lets a node rest whose order failed, or ends its rest.
-    fn note_order(&mut self, node: NodeId, has_failed: bool) {
-        if !has_failed {
-            self.resting.remove(&node);
-            return;
+    /// Takes over what became of the orders to a node: who rests, and what waits.
+    fn note(&mut self, node: NodeId, ordered: &Ordered) {
+        let now = Instant::now();
+        if let Some(has_failed) = ordered.has_failed {
+            self.nodes.note(node, has_failed, now);
         }
-        let rest = self.resting.get(&node).map_or(REST.0, |rest| rest.next);
-        let next = (rest * 2).min(REST.1);
-        self.resting.insert(node, Rest { until: Instant::now() + rest, next });
+        for (replica, _) in &ordered.gone {
+            if !ordered.failed.contains(&replica.disk) {
+                self.disks.note((node, replica.disk), false, now);
+            }
+        }
+        for disk in &ordered.failed {
+            self.disks.note((node, *disk), true, now);
+        }
+        for (disk, replicas) in &ordered.waiting {
+            self.round.on_disks += replicas;
+            self.round.example.get_or_insert((node, *disk));
+        }
     }
 
     /// The end of a round: what comes next.
     fn end_round(&mut self) -> Next {
-        let Round { began, deleted, waiting, .. } =
+        let Round { began, deleted, waiting, on_disks, example, .. } =
             std::mem::replace(&mut self.round, Round::new());
         self.handle.set_queued(waiting);
         if deleted > 0 {
             return Next::Again;
         }
-        self.handle.set_detail(match waiting {
-            0 => "nothing to delete",
-            _ => "waits for nodes that do not answer",
+        self.handle.set_detail(match example {
+            None if waiting == 0 => "nothing to delete".to_owned(),
+            None => "waiting for nodes that do not respond".to_owned(),
+            Some((node, disk)) => format!(
+                "{on_disks} replicas cannot be deleted, for example on disk {disk} of node {node}: \
+                 bring the disk back into service, or remove the node from the cluster"
+            ),
         });
         // Many that wait cost little that way.
         let rest = began.map_or(Duration::ZERO, |began| began.elapsed() * REST_FACTOR);
@@ -213,9 +274,9 @@ impl Worker for Delete {
             .collect()
             .await;
         let mut gone = Vec::new();
-        for (node, deleted) in ordered {
-            self.note_order(node, deleted.is_none());
-            gone.extend(deleted.into_iter().flatten());
+        for (node, ordered) in ordered {
+            self.note(node, &ordered);
+            gone.extend(ordered.gone);
         }
         let deleted = gone.len();
         self.forget(gone).await?;

@@ -131,7 +131,8 @@ impl ChunkRepair {
     }
 
     /// Dooms bad replicas, has them deleted, and takes them out of the record, so that there is
-    /// room for good ones. `None` when that did not work.
+    /// room for good ones. One on a disk that is out of service stays doomed: it is in nobody's way
+    /// and may still exist. `None` when that did not work.
     async fn displace(
         &self,
         chunk: ChunkId,
@@ -151,16 +152,20 @@ impl ChunkRepair {
         }
         let disks = namespace.disks_of([record]).await;
         let disks = disks.map_err(Error::metadata("reading the disks of a chunk"))?;
+        let mut deleted = Vec::new();
         for (node, replica) in displaced {
             let Some(location) = disks.get(replica.disk) else { return Ok(None) };
             let doomed = orders::replica_ref(chunk, *replica, location.disk);
-            let ordered = orders::delete(&self.core, &self.lease, *node, &[doomed]).await;
-            if !ordered.as_ref().is_ok_and(Vec::is_empty) {
-                warn!(%chunk, %node, ?ordered, "a bad replica could not be deleted");
-                return Ok(None);
+            match orders::delete(&self.core, &self.lease, *node, &[doomed]).await.as_deref() {
+                Ok([]) => deleted.push(*replica),
+                Ok([failed]) if failed.is_out_of_service() => {}
+                failed => {
+                    warn!(%chunk, %node, ?failed, "a bad replica could not be deleted");
+                    return Ok(None);
+                }
             }
         }
-        let forgotten = namespace.forget_replicas(scope, chunk, &ids, Some(&fence)).await;
+        let forgotten = namespace.forget_replicas(scope, chunk, &deleted, Some(&fence)).await;
         forgotten.map_err(Error::metadata("noting that a bad replica was deleted"))?;
         self.read(chunk).await
     }
