@@ -84,6 +84,9 @@ impl Field {
     }
 }
 
+/// Set in every mask that is written at [`Level::REHEARSAL`].
+const REHEARSAL: Field = Field::since(63, Level::REHEARSAL);
+
 /// Appends fields.
 pub(crate) struct Writer {
     bytes: Vec<u8>,
@@ -169,6 +172,7 @@ impl Writer {
         let fields = Self { bytes: Vec::new(), level: self.level };
         let mut optional = OptionalFields { mask: 0, fields };
         collect(&mut optional);
+        optional.flag(REHEARSAL, true);
         self.number(optional.mask);
         self.fixed(&optional.fields.bytes);
     }
@@ -278,7 +282,8 @@ impl<'a> Reader<'a> {
     /// record one of a newer release and not a damaged one.
     pub(crate) fn optional(&mut self, known: &[Field]) -> Option<Present> {
         let mask = self.number()?;
-        let readable = known.iter().filter(|field| field.since <= self.newest);
+        let known = known.iter().chain([&REHEARSAL]);
+        let readable = known.filter(|field| field.since <= self.newest);
         let unknown = mask & !readable.fold(0, |mask, field| mask | field.mask());
         if unknown != 0 {
             self.unknown_field = Some(unknown.trailing_zeros());

@@ -41,6 +41,8 @@ const NEEDED: [Bytes; 9] = [
 pub(super) struct Walk<'a> {
     snapshot: &'a dyn Snapshot,
     pub(super) report: Report,
+    /// The level that the cluster writes: no record may be of a later one.
+    written: Level,
     after: Bytes,
     /// `None` when a node record is unreadable.
     disks: Option<Disks>,
@@ -79,12 +81,17 @@ struct Known {
 
 impl<'a> Walk<'a> {
     pub(super) async fn new(snapshot: &'a dyn Snapshot) -> Result<Self, Error> {
+        let format = snapshot.get(&keys::FORMAT).await?;
+        let format = format.and_then(|format| {
+            StoreFormat::decode(&keys::FORMAT, &format.value, Level::NEWEST).ok()
+        });
+        let written = format.map_or(Level::NEWEST, |format| format.written);
         let (mut nodes, mut knows_all_disks) = (Vec::new(), true);
         let mut after = Bytes::new();
         loop {
             let page = snapshot.range(keys::NODES, &after, PAGE).await?;
             for (key, found) in &page {
-                match (keys::node_id(key), Node::decode(key, &found.value, Level::NEWEST)) {
+                match (keys::node_id(key), Node::decode(key, &found.value, written)) {
                     (Some(node), Ok(record)) => nodes.push((node, record)),
                     _ => knows_all_disks = false,
                 }
@@ -96,10 +103,11 @@ impl<'a> Walk<'a> {
         }
         let next = snapshot.get(&keys::INODES).await?;
         let next =
-            next.and_then(|next| NextInode::decode(&keys::INODES, &next.value, Level::NEWEST).ok());
+            next.and_then(|next| NextInode::decode(&keys::INODES, &next.value, written).ok());
         Ok(Self {
             snapshot,
             report: Report { revision: snapshot.revision(), ..Report::default() },
+            written,
             after: Bytes::new(),
             disks: knows_all_disks.then(|| Disks::of(&nodes)),
             next_inode: next.map(|NextInode(next)| next),
@@ -162,12 +170,12 @@ impl<'a> Walk<'a> {
         for (key, found) in page {
             if let Some((parent, _)) = keys::entry_parts(key) {
                 let child =
-                    Entry::decode(key, &found.value, Level::NEWEST).ok().map(|entry| entry.inode);
+                    Entry::decode(key, &found.value, self.written).ok().map(|entry| entry.inode);
                 wanted.extend(child.into_iter().chain([parent]));
             } else if let Some((_, inode)) = keys::unlinked_parts(key) {
                 wanted.insert(inode);
             } else if let Some(inode) = keys::record_inode(key) {
-                let record = Inode::decode(key, &found.value, Level::NEWEST).ok();
+                let record = Inode::decode(key, &found.value, self.written).ok();
                 let is_directory = record.is_some_and(|record| record.directory().is_some());
                 directories.extend(is_directory.then_some(inode));
             } else {
@@ -178,7 +186,7 @@ impl<'a> Walk<'a> {
         let records: Vec<Bytes> = wanted.iter().copied().map(keys::inode).collect();
         let found = self.snapshot.get_many(&records).await?;
         let read = |((inode, key), found): ((InodeId, &Bytes), Option<Versioned>)| {
-            Some((inode, Inode::decode(key, &found?.value, Level::NEWEST).ok()?))
+            Some((inode, Inode::decode(key, &found?.value, self.written).ok()?))
         };
         let inodes = wanted.into_iter().zip(&records).zip(found).filter_map(read).collect();
         let keys: Vec<Bytes> = directories.iter().copied().map(keys::times).collect();
@@ -189,10 +197,10 @@ impl<'a> Walk<'a> {
 
     /// Decodes a record, or reports it.
     fn read<R: Record>(&mut self, key: &Bytes, value: &Bytes) -> Option<R> {
-        match R::decode(key, value, Level::NEWEST) {
+        match R::decode(key, value, self.written) {
             Ok(record) => Some(record),
             Err(Error::NewerRecord { unknown, .. }) => {
-                let what = format!("written by a newer release: this one does not know {unknown}");
+                let what = format!("it has {unknown}, which write level {} lacks", self.written);
                 self.add(ProblemKind::NewerFormat, key, what);
                 None
             }

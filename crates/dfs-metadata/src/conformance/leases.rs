@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{DEADLINE, Harness, committed, put, try_commit};
-use crate::engine::{Engine, LeaseGrant, Outcome};
+use super::{DEADLINE, Harness, committed, key, put, try_commit};
+use crate::engine::{Condition, Engine, LeaseGrant, Outcome};
 
 const LONG: Duration = Duration::from_mins(10);
 const SHORT: Duration = Duration::from_millis(200);
@@ -63,4 +63,24 @@ pub async fn lease_fences_an_earlier_holder(harness: &mut dyn Harness) {
     let late = try_commit(&*one, fenced(first), vec![put("a", "3")]).await;
     assert_eq!(late, Outcome::Conflict { condition: 0 });
     committed(try_commit(&*two, fenced(second), vec![put("a", "4")]).await);
+}
+
+/// A lease is not taken while its condition does not hold, and stays free for others.
+pub async fn lease_is_taken_on_its_condition_only(harness: &mut dyn Harness) {
+    let (one, two) = (harness.engine().await, harness.engine().await);
+    let take = async |engine: &dyn Engine, holder, version| {
+        let condition = Condition::Version(key("format"), version);
+        engine.lease("worker", holder, LONG, Some(&condition)).await.expect("the engine answers")
+    };
+    let old = committed(try_commit(&*one, vec![], vec![put("format", "1")]).await);
+    let new = committed(try_commit(&*two, vec![], vec![put("format", "2")]).await);
+    assert_eq!(take(&*one, "one", old).await, None, "the format was raised by another");
+    let grant = take(&*two, "two", new).await.expect("nobody holds it");
+    // What its holder encoded for the format before is late.
+    let newest = committed(try_commit(&*one, vec![], vec![put("format", "3")]).await);
+    let fenced = |version| vec![Condition::Version(key("format"), version), grant.fence("worker")];
+    let late = try_commit(&*two, fenced(new), vec![put("a", "1")]).await;
+    assert_eq!(late, Outcome::Conflict { condition: 0 });
+    committed(try_commit(&*two, fenced(newest), vec![put("a", "2")]).await);
+    assert_eq!(take(&*one, "one", newest).await, None, "another holds it");
 }

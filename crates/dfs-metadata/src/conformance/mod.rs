@@ -42,7 +42,10 @@ pub use durability::{acknowledged_survives, revisions_grow_over_reopening};
 pub use forwarding::{ForwardingEngine, ForwardingSnapshot, Read};
 pub use histories::namespace_history;
 pub use large::file_of_many_extents;
-pub use leases::{lease_excludes, lease_fences_an_earlier_holder, lease_passes_on};
+pub use leases::{
+    lease_excludes, lease_fences_an_earlier_holder, lease_is_taken_on_its_condition_only,
+    lease_passes_on,
+};
 pub use model::{random_histories, random_history};
 pub use reads::{
     acknowledged_is_seen_everywhere, empty_store, get_many_keeps_order, last_before_is_isolated,
@@ -85,6 +88,7 @@ macro_rules! engine_conformance {
             last_before_respects_boundaries
             lease_excludes
             lease_fences_an_earlier_holder
+            lease_is_taken_on_its_condition_only
             lease_passes_on
             limits
             many_additions_per_commit

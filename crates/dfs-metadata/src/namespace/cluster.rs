@@ -169,8 +169,7 @@ impl Namespace {
         }
         let found = snapshot.get(&keys::KEYS).await?;
         let no_keys = || Error::Damaged { key: keys::show(&keys::KEYS), what: "missing" };
-        let keys =
-            ClusterKeys::decode(&keys::KEYS, &found.ok_or_else(no_keys)?.value, Level::NEWEST)?;
+        let keys = ClusterKeys::decode(&keys::KEYS, &found.ok_or_else(no_keys)?.value, level)?;
         let inner = Inner {
             components,
             options,

@@ -6,8 +6,6 @@ use dfs_types::{Attributes, CHUNK_SIZE_DEFAULT, FileKind, FileTime, InodeId, Tim
 use super::extent::Extent;
 use super::xattrs::Xattrs;
 use crate::codec::{Field, Reader, Record, Writer};
-#[cfg(feature = "pretend-level-2")]
-use dfs_types::Level;
 
 /// A file, directory, symlink or special file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -340,24 +338,15 @@ impl Record for Inode {
 }
 
 const TIMES_MTIME: Field = Field::new(0);
-/// Written from level 2 on by a build that plays two releases.
-#[cfg(feature = "pretend-level-2")]
-const PRETEND: Field = Field::since(1, Level(2));
 
 impl Record for Times {
-    const OPTIONAL: &'static [Field] = &[
-        TIMES_MTIME,
-        #[cfg(feature = "pretend-level-2")]
-        PRETEND,
-    ];
+    const OPTIONAL: &'static [Field] = &[TIMES_MTIME];
 
     fn write(&self, out: &mut Writer) {
         out.optional(|fields| {
             fields.put(TIMES_MTIME, self.mtime != self.ctime.into(), |out| {
                 out.file_time(self.mtime);
             });
-            #[cfg(feature = "pretend-level-2")]
-            fields.flag(PRETEND, true);
         });
         out.time(self.ctime);
     }

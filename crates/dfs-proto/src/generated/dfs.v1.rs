@@ -3658,9 +3658,6 @@ pub struct RegisterRequest {
     /// Version of the program.
     #[prost(string, tag = "9")]
     pub version: ::prost::alloc::string::String,
-    /// The newest write level that the program reads.
-    #[prost(uint32, tag = "15")]
-    pub level: u32,
     /// Its disks.
     #[prost(message, repeated, tag = "10")]
     pub disks: ::prost::alloc::vec::Vec<Disk>,
@@ -3668,6 +3665,9 @@ pub struct RegisterRequest {
     /// the first registration on and refuses another.
     #[prost(bytes = "bytes", tag = "11")]
     pub node_secret: ::prost::bytes::Bytes,
+    /// The newest write level that the program reads.
+    #[prost(uint32, tag = "12")]
+    pub level: u32,
 }
 /// A disk of a node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3713,15 +3713,15 @@ pub struct RegisterResponse {
     /// Time between heartbeats.
     #[prost(uint64, tag = "5")]
     pub heartbeat_interval_ms: u64,
-    /// The write level of the cluster. The disks say so, durably, before anything of it is written.
-    #[prost(uint32, tag = "15")]
-    pub level: u32,
     /// What the node is to the cluster.
     #[prost(enumeration = "NodeState", tag = "6")]
     pub state: i32,
     /// The key under which orders to this registration are sealed; 32 bytes.
     #[prost(bytes = "bytes", tag = "7")]
     pub order_key: ::prost::bytes::Bytes,
+    /// The write level of the cluster. The disks say so, durably, before anything of it is written.
+    #[prost(uint32, tag = "8")]
+    pub level: u32,
 }
 /// How the node is.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3783,9 +3783,6 @@ pub struct HeartbeatOrder {
     /// The report this answers.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
-    /// The write level of the cluster; 0 with must_register.
-    #[prost(uint32, tag = "15")]
-    pub level: u32,
     /// What the node is to the cluster.
     #[prost(enumeration = "NodeState", tag = "2")]
     pub state: i32,
@@ -3804,6 +3801,9 @@ pub struct HeartbeatOrder {
     /// Names the running coordinator in its orders.
     #[prost(fixed64, tag = "7")]
     pub coordinator: u64,
+    /// The write level of the cluster; 0 with must_register.
+    #[prost(uint32, tag = "8")]
+    pub level: u32,
 }
 /// Generated client implementations.
 pub mod membership_client {

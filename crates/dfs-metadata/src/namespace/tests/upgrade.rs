@@ -1,18 +1,21 @@
 //! Raising the write level: members of two releases, crashes between the steps, frozen processes.
 //!
-//! One build plays both releases: the older one reads levels up to 1, the newer one up to 2.
+//! One build plays both releases: the older one reads levels up to the newest, the newer one reads
+//! the one after it.
 
 use async_trait::async_trait;
-use dfs_types::{CoordinatorId, ErrorCode, NodeState};
+use dfs_types::{CoordinatorId, ErrorCode, InodeId, NodeState};
 use tokio::time::Instant;
 
 use super::*;
+use crate::codec::Record as _;
 use crate::conformance::ForwardingEngine;
 use crate::engine::{Commit, Engine, EngineError, Outcome, Write};
 use crate::keys;
+use crate::records::inode::Times;
 
-const OLD: Level = Level(1);
-const NEW: Level = Level(2);
+const OLD: Level = Level::NEWEST;
+const NEW: Level = Level::REHEARSAL;
 
 fn coordinator(id: u128, level: Level) -> Coordinator {
     let (address, version) = (format!("c{id}:7070"), format!("0.{level}"));
@@ -166,7 +169,7 @@ async fn older_member_that_just_joined_takes_least_back() {
     // Another holder of the lease raised `least` just after the member joined.
     old.enter_coordinator(scope, &coordinator(1, OLD)).await.unwrap();
     let closed = crate::records::format::StoreFormat { written: OLD, least: NEW };
-    let value = crate::codec::Record::encode(&closed, OLD);
+    let value = closed.encode(OLD);
     let write = Write::Put(keys::FORMAT, value.into());
     cluster
         .engine
@@ -307,19 +310,40 @@ async fn level_is_raised_under_load_without_a_late_commit() {
     let snapshot = cluster.engine.snapshot().await.unwrap();
     let raised_at = snapshot.get(&keys::FORMAT).await.unwrap().unwrap().version;
     let times = snapshot.range(b"t/", &[], 10_000).await.unwrap();
-    let (before, after): (Vec<_>, Vec<_>) =
-        times.into_iter().partition(|(_, found)| found.version < raised_at);
-    assert!(!before.is_empty() && !after.is_empty(), "{} and {}", before.len(), after.len());
-    if cfg!(feature = "pretend-level-2") {
-        assert!(before.iter().all(|(_, found)| found.value[1] == 0), "level 1 has no bit");
-        assert!(after.iter().all(|(_, found)| found.value[1] == 1), "level 2 has the bit");
-        let (key, found) = &after[0];
-        let read = |level| crate::codec::Record::decode(key, &found.value, level);
-        let refused: Result<crate::records::inode::Times, Error> = read(OLD);
-        assert!(matches!(refused, Err(Error::NewerRecord { .. })), "{refused:?}");
-        let read: Result<crate::records::inode::Times, Error> = read(NEW);
-        assert!(read.is_ok());
+    let (mut before, mut after) = (0, 0);
+    for (key, found) in &times {
+        let read = |level| Times::decode(key, &found.value, level);
+        if found.version < raised_at {
+            before += 1;
+            assert!(read(OLD).is_ok(), "{:?}", read(OLD));
+        } else {
+            after += 1;
+            assert!(matches!(read(OLD), Err(Error::NewerRecord { .. })), "{:?}", read(OLD));
+            assert!(read(NEW).is_ok(), "{:?}", read(NEW));
+        }
     }
+    assert!(before > 0 && after > 0, "{before} and {after}");
+    assert!(check(&*cluster.engine).await.is_clean());
+}
+
+async fn check(engine: &dyn Engine) -> crate::check::Report {
+    crate::check::check(engine, &|_| ()).await.unwrap()
+}
+
+/// A check reads by the level that the cluster writes, not by the newest one that the release reads.
+#[tokio::test]
+async fn a_record_above_the_written_level_is_found_by_a_check() {
+    let cluster = Cluster::with_nodes(NEW).await;
+    assert!(check(&*cluster.engine).await.is_clean());
+    let key = keys::times(InodeId::ROOT);
+    let found = cluster.engine.snapshot().await.unwrap().get(&key).await.unwrap().unwrap();
+    let root = Times::decode(&key, &found.value, OLD).unwrap();
+    let write = Write::Put(key.clone(), root.encode(NEW).into());
+    let commit = Commit { conditions: vec![], writes: vec![write] };
+    cluster.engine.commit_batch(vec![commit]).await.unwrap();
+    let report = check(&*cluster.engine).await;
+    let found: Vec<_> = report.problems.iter().map(|found| (found.kind, &found.key)).collect();
+    assert_eq!(found, [(crate::check::ProblemKind::NewerFormat, &keys::show(&key))]);
 }
 
 #[tokio::test]
