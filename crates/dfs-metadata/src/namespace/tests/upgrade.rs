@@ -330,9 +330,9 @@ async fn check(engine: &dyn Engine) -> crate::check::Report {
     crate::check::check(engine, &|_| ()).await.unwrap()
 }
 
-/// A check reads by the level that the cluster writes, not by the newest one that the release reads.
+/// A check decodes records at the level the cluster writes, not at the newest one the release reads.
 #[tokio::test]
-async fn a_record_above_the_written_level_is_found_by_a_check() {
+async fn record_above_the_written_level_is_reported() {
     let cluster = Cluster::with_nodes(NEW).await;
     assert!(check(&*cluster.engine).await.is_clean());
     let key = keys::times(InodeId::ROOT);
