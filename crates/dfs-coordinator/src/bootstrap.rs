@@ -1,4 +1,4 @@
-//! A coordinator whose store holds no cluster yet, and which was told to wait for one.
+//! A coordinator that waits over a store without a cluster.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,14 +18,14 @@ use crate::Error;
 use crate::grpc::{GATE, Initialiser, waiting_routes};
 use crate::metrics::Counts;
 
-/// How often it is looked whether another coordinator made the cluster.
+/// How often to check whether another coordinator created the cluster.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long calls that were answered while it waited may take to end; none of them takes long but
-/// those that watch the health.
+/// Time for calls to end before the listener is handed over; only those that watch the health take
+/// long.
 const HAND_OVER: Duration = Duration::from_millis(500);
 
-/// Answers on `listener` that it waits, until the store holds a cluster, whoever made it. Gives the
-/// listener back, on which connections wait meanwhile; `None` after the order to stop.
+/// Serves the waiting services on `listener` until the store holds a cluster, whoever created it.
+/// Returns the listener, on which connections wait meanwhile; `None` after the order to stop.
 pub(crate) async fn wait(
     initialiser: Initialiser,
     listener: Box<dyn Listener>,
@@ -43,7 +43,7 @@ pub(crate) async fn wait(
     let has_cluster = tokio::select! {
         biased;
         () = stopping.requested() => false,
-        // It broke.
+        // The server failed.
         served = &mut serving => return served.map(|()| None).map_err(Error::Serve),
         () = found(&initialiser) => true,
     };
@@ -52,7 +52,7 @@ pub(crate) async fn wait(
     Ok(has_cluster.then(|| Box::new(lent) as Box<dyn Listener>))
 }
 
-/// Returns once the store holds a cluster.
+/// Waits until the store holds a cluster.
 async fn found(initialiser: &Initialiser) {
     loop {
         tokio::select! {
@@ -64,13 +64,13 @@ async fn found(initialiser: &Initialiser) {
             Ok(None) => {}
             Err(error) => {
                 let error = with_causes(&error);
-                warn!(error, "the metadata store cannot be looked into while waiting for init");
+                warn!(error, "cannot read the metadata store while waiting for init");
             }
         }
     }
 }
 
-/// A listener that one server has after the other.
+/// A listener that is lent to one server after another.
 #[derive(Clone)]
 struct Lent {
     address: SocketAddr,

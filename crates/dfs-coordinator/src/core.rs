@@ -1,4 +1,4 @@
-//! What the services and workers of one coordinator share.
+//! State shared by the services and workers of a coordinator.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -20,10 +20,10 @@ use crate::workers::Background;
 /// Stands for a coordinator where an order names a node.
 const COORDINATOR: NodeId = NodeId(0);
 
-/// The shared parts. One per coordinator, behind an [`Arc`].
+/// Shared state. One per coordinator, behind an [`Arc`].
 pub(crate) struct Core {
     pub(crate) settings: Settings,
-    /// This coordinator, as the others know it.
+    /// This coordinator's entry in the list of coordinators.
     pub(crate) this: Coordinator,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) namespace: Namespace,
@@ -32,10 +32,10 @@ pub(crate) struct Core {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) selector: Box<dyn NodeSelector>,
     pub(crate) counts: Arc<Counts>,
-    /// Names this process in the orders that it gives.
+    /// Identifies this process in its orders.
     pub(crate) instance: u64,
     pub(crate) background: Background,
-    /// Given when the coordinator begins to stop: what would go on for ever ends then.
+    /// Triggered when the coordinator begins to stop; ends what would otherwise run for ever.
     pub(crate) stopping: Shutdown,
     pub(crate) registry: Mutex<Registry>,
 }
@@ -52,13 +52,13 @@ impl Core {
         seal_order(request, &key, self.parties(node), self.issued())
     }
 
-    /// Seals what is asked of another coordinator.
+    /// Seals a request to another coordinator.
     pub(crate) fn peer_order<R: Ordered>(&self, request: R) -> R {
         let key = self.namespace.keys().peer();
         seal_order(request, &key, self.parties(COORDINATOR), self.issued())
     }
 
-    /// Whether another coordinator sent a request, whose seal must be right and recent then.
+    /// Returns whether another coordinator sent a request; its seal must then be valid and recent.
     pub(crate) fn is_from_peer<R: Ordered>(&self, request: &mut R) -> Result<bool, Failure> {
         if request.order().is_none() {
             return Ok(false);
@@ -81,18 +81,18 @@ impl Core {
         Issued { coordinator: self.instance, at: self.clock.now() }
     }
 
-    /// The nodes. Not to be held across an await.
+    /// Locks the registry of nodes. Must not be held across an await.
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         crate::lock(&self.registry)
     }
 
-    /// Takes over what is stored of all nodes.
+    /// Reads the stored state of all nodes into the registry.
     pub(crate) async fn refresh_members(&self) -> Result<(), dfs_metadata::Error> {
         self.take_members(&self.namespace.nodes(Scope::internal()).await?);
         Ok(())
     }
 
-    /// Takes over what was just read of all nodes.
+    /// Puts the given state of all nodes into the registry.
     pub(crate) fn take_members(&self, nodes: &[(NodeId, Node)]) {
         let now = Instant::now();
         let mut registry = self.registry();
@@ -103,7 +103,8 @@ impl Core {
         }
     }
 
-    /// What the registry keeps of a stored node; `None` for one that never used its registration.
+    /// Returns the registry's view of a stored node; `None` for one that never used its
+    /// registration.
     pub(crate) fn member(&self, node: &Node, now: Instant) -> Option<Member> {
         let left = node.maintenance_left(self.clock.now());
         (node.confirmed != RegistrationNumber(0)).then(|| Member {
@@ -119,8 +120,8 @@ impl Core {
         })
     }
 
-    /// Sees to it that nodes which hold something are known here, too: one may have joined
-    /// through another coordinator a moment ago, and what it holds is not missing.
+    /// Makes sure that nodes with replicas are known here: one may have just joined through another
+    /// coordinator, and its replicas are not missing.
     pub(crate) async fn ensure_known(
         &self,
         mut nodes: impl Iterator<Item = NodeId>,
@@ -131,7 +132,7 @@ impl Core {
     }
 }
 
-/// A node as others are told of it.
+/// Converts a node to its wire form.
 pub(crate) fn location(view: &View) -> v1::NodeLocation {
     v1::NodeLocation {
         node_id: view.node.to_wire(),
@@ -142,7 +143,7 @@ pub(crate) fn location(view: &View) -> v1::NodeLocation {
     }
 }
 
-/// A node that is named somewhere, but not known here.
+/// Returns the wire form of a node that is not known here.
 pub(crate) fn unknown_location(node: NodeId) -> v1::NodeLocation {
     v1::NodeLocation { node_id: node.to_wire(), ..v1::NodeLocation::default() }
 }

@@ -1,14 +1,14 @@
-//! Why a coordinator could not start, or had to end, or a step of its background work failed.
+//! Errors that end a coordinator or a step of its background work.
 
 use std::io;
 
 use dfs_transport::listen_code;
 use dfs_types::ErrorCode;
 
-/// What went wrong.
+/// Why a coordinator could not start, had to stop, or failed a background step.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting makes no sense.
+    /// A setting is invalid.
     #[error("the setting {setting} {what}")]
     Setting {
         /// Its name.
@@ -17,37 +17,39 @@ pub enum Error {
         what: &'static str,
     },
     /// The metadata store holds no cluster.
-    #[error("the metadata store holds no cluster yet: run `dfs coordinator init` once to make one")]
+    #[error(
+        "the metadata store holds no cluster yet: run `dfs coordinator init` once to create one"
+    )]
     NotInitialised,
-    /// The metadata store holds a cluster, and a second one was to be made.
-    #[error("the metadata store holds the cluster {0} already; nothing was changed")]
+    /// The metadata store already holds a cluster.
+    #[error("the metadata store already holds cluster {0}; nothing was changed")]
     AlreadyInitialised(dfs_types::ClusterId),
-    /// An address cannot be listened on.
+    /// An address could not be bound.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: String,
-        /// Why not.
+        /// Cause.
         source: io::Error,
     },
-    /// The gRPC server broke.
-    #[error("the gRPC server ended")]
+    /// The gRPC server failed.
+    #[error("the gRPC server failed")]
     Serve(#[source] io::Error),
-    /// The reflection service could not be made of the contract.
+    /// The reflection service could not be built from the contract.
     #[error("the compiled contract cannot be read")]
     Contract(#[source] tonic_reflection::server::Error),
     /// The metadata could not be read or changed.
     #[error("{step} failed")]
     Metadata {
-        /// What was being done.
+        /// The step.
         step: &'static str,
-        /// Why it failed.
+        /// Cause.
         source: dfs_metadata::Error,
     },
 }
 
 impl Error {
-    /// The code it is told by.
+    /// Returns its error code.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Setting { .. } => ErrorCode::InvalidArgument,
@@ -59,7 +61,7 @@ impl Error {
         }
     }
 
-    /// For `map_err`: the metadata failed this step.
+    /// Returns a closure for `map_err` that names the failed step.
     pub(crate) fn metadata(step: &'static str) -> impl FnOnce(dfs_metadata::Error) -> Self {
         move |source| Self::Metadata { step, source }
     }
@@ -73,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_failed_start_has_its_code() {
+    fn every_start_error_has_its_code() {
         let engine = |error| Error::metadata("a step")(dfs_metadata::Error::Engine(error));
         let metadata = Error::metadata;
         let text = || "text".to_owned();

@@ -1,4 +1,4 @@
-//! Errors of the namespace, as callers are told them: the one mapping there is.
+//! The one mapping from namespace errors to failures of calls.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use dfs_proto::Failure;
 use dfs_types::{ErrorCode, with_causes};
 use tracing::error;
 
-/// When to try again after something that passes by itself.
+/// Retry hint for transient failures.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// What a caller is told of a failed call on the namespace.
+/// Converts the error of a namespace call.
 pub(crate) fn of(error: &dfs_metadata::Error) -> Failure {
     let code = error.code();
     if code == ErrorCode::Internal {
-        error!(error = with_causes(error), "a call met a defect or a damaged store");
+        error!(error = with_causes(error), "a call failed because of a defect or a damaged store");
     }
     let failure = Failure::new(code, with_causes(error));
     match code {

@@ -1,9 +1,8 @@
 //! The coordinator: names, plans and the state of the cluster, around [`dfs_metadata`].
 //!
-//! Stateless but for what can be heard again in seconds: everything that must last is in the
-//! metadata engine, everything else is a registry of datanodes, made of their
-//! heartbeats. No byte of a file is kept here; streams to datanodes are passed on for clients that
-//! cannot connect to them.
+//! Stateless but for what heartbeats restore within seconds: everything durable is in the metadata
+//! engine, everything else is a registry of datanodes built from their heartbeats. File data is
+//! never stored here; streams to datanodes are relayed for clients that cannot connect to them.
 //!
 //! ```text
 //!  clients ──► grpc::coordinator ─┐                       ┌─► workers::repair ─► datanodes
@@ -12,9 +11,9 @@
 //!  clients ──► grpc::relay ───────────────────────────────────────────► datanodes
 //! ```
 //!
-//! Who starts one: [`init`] once in the life of a cluster, then [`Service::start`] and
-//! [`Service::run`]. Any number may run on one engine; the background work is done by the one
-//! that holds the worker lease.
+//! To start one, call [`init`] once in the life of a cluster, then [`Service::start`] and
+//! [`Service::run`]. Any number may run on one engine; the holder of the worker lease does the
+//! background work.
 
 mod bootstrap;
 mod core;
@@ -35,8 +34,7 @@ pub use error::Error;
 pub use service::{Components, Handle, Service, init};
 pub use settings::{InitOptions, JoinSecret, Placement, Settings};
 
-/// Locks; a panic of another holder left nothing half done, as none of the locked sections can
-/// fail in the middle.
+/// Locks, ignoring poison: no locked section can fail half-way.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! What the coordinator counts and shows.
+//! Metrics of the coordinator.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::registry::View;
 use crate::relay::Direction;
 use crate::workers::ReplicationCounts;
 
-/// The calls the coordinator answers.
+/// Methods with their own metrics.
 const METHODS: &[&str] = &[
     "UploadFile",
     "ReplanChunk",
@@ -50,7 +50,7 @@ const METHODS: &[&str] = &[
     "ReportCorrupt",
 ];
 
-/// What they are answered with.
+/// Codes of replies.
 const CODES: &[(Code, &str)] = &[
     (Code::Ok, "OK"),
     (Code::InvalidArgument, "INVALID_ARGUMENT"),
@@ -67,7 +67,7 @@ const CODES: &[(Code, &str)] = &[
     (Code::Internal, "INTERNAL"),
 ];
 
-/// States that a node can be shown in.
+/// States of nodes in metrics.
 const STATES: &[(NodeState, &str)] = &[
     (NodeState::Joining, "joining"),
     (NodeState::Active, "active"),
@@ -81,15 +81,15 @@ const STATES: &[(NodeState, &str)] = &[
 /// Why a call was not relayed to a datanode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Passing on is turned off.
+    /// The relay is disabled.
     Off,
-    /// As many as allowed are relayed already.
+    /// The limit of relayed calls is reached.
     Busy,
-    /// No call of a client.
+    /// Clients do not make this call.
     NotForClients,
-    /// The node is not named, or not part of the cluster.
+    /// The node is not named, or not a member.
     UnknownNode,
-    /// The node is not there.
+    /// The node is unreachable.
     Unreachable,
 }
 
@@ -101,7 +101,7 @@ impl Refusal {
     }
 }
 
-/// The numbers of calls relayed to datanodes.
+/// Metrics of relayed calls.
 #[derive(Debug, Clone)]
 pub(crate) struct Relayed {
     open: Gauge,
@@ -115,20 +115,16 @@ impl Relayed {
 
     fn new(metrics: &Metrics) -> Self {
         Self {
-            open: metrics.gauge(
-                "dfs_coordinator_relayed_open",
-                "Calls of datanodes that are being relayed.",
-            ),
-            calls: metrics
-                .counter("dfs_coordinator_relayed_total", "Calls of datanodes that were relayed."),
+            open: metrics.gauge("dfs_coordinator_relayed_open", "Datanode calls being relayed."),
+            calls: metrics.counter("dfs_coordinator_relayed_total", "Datanode calls relayed."),
             bytes: metrics.counters(
                 "dfs_coordinator_relayed_bytes_total",
-                "Bytes of their messages, by where they went.",
+                "Bytes relayed, by direction.",
                 &[("direction", Self::DIRECTIONS)],
             ),
             refused: metrics.counters(
                 "dfs_coordinator_relayed_refused_total",
-                "Calls of datanodes that were not relayed, by reason.",
+                "Datanode calls that were refused by the relay, by reason.",
                 &[("reason", Refusal::NAMES)],
             ),
         }
@@ -152,7 +148,7 @@ impl Relayed {
     }
 }
 
-/// The numbers of a coordinator.
+/// Metrics of a coordinator.
 #[derive(Debug)]
 pub(crate) struct Counts {
     calls: Counters,
@@ -163,7 +159,7 @@ pub(crate) struct Counts {
     chunks: Gauges,
     unreadable: Gauge,
     steps: Gauges,
-    /// Replicas that datanodes reported bad, and whose records say so now.
+    /// Replicas reported bad by datanodes and recorded as such.
     pub(crate) bad_replicas: Counter,
     pub(crate) relayed: Relayed,
 }
@@ -181,47 +177,47 @@ impl Counts {
             ),
             seconds: metrics.histograms(
                 "dfs_coordinator_call_seconds",
-                "Time until calls were answered, by method.",
+                "Duration of calls, by method.",
                 &[("method", METHODS)],
             ),
             nodes: metrics.gauges(
                 "dfs_coordinator_datanodes",
-                "Datanodes, by what they are taken for.",
+                "Datanodes, by observed state.",
                 &[("state", &states)],
             ),
             bytes: metrics.gauges(
                 "dfs_coordinator_datanode_bytes",
-                "Bytes of the disks of all datanodes, as last heard.",
+                "Bytes of the disks of all datanodes, as last reported.",
                 &[("kind", &["capacity", "free"])],
             ),
             sessions: metrics.gauge(
                 "dfs_coordinator_datanode_sessions",
-                "Upload sessions open on all datanodes, as last heard.",
+                "Open upload sessions on all datanodes, as last reported.",
             ),
             chunks: metrics.gauges(
                 "dfs_coordinator_chunks",
-                "Chunks, by how they are; -1 where this coordinator does not know.",
+                "Chunks, by health; -1 if unknown to this coordinator.",
                 &[("kind", &["all", "under_replicated", "missing", "bad_replicas"])],
             ),
             unreadable: metrics.gauge(
                 "dfs_coordinator_unreadable_records",
-                "Records of the metadata that background work cannot read; -1 where this \
-                 coordinator does not know.",
+                "Metadata records that background work cannot read; -1 if unknown to this \
+                 coordinator.",
             ),
             steps: metrics.gauges(
                 "dfs_coordinator_worker_steps",
-                "Steps of background work, since the start and known to be left.",
+                "Units of background work, done since the start and known to remain.",
                 &[("worker", &workers), ("kind", &["done", "failed", "queued"])],
             ),
             bad_replicas: metrics.counter(
                 "dfs_coordinator_bad_replicas_total",
-                "Replicas that datanodes reported bad.",
+                "Replicas reported bad by datanodes.",
             ),
             relayed: Relayed::new(metrics),
         }
     }
 
-    /// Shows the nodes.
+    /// Updates the metrics of nodes.
     pub(crate) fn show_nodes(&self, views: &[View]) {
         for (state, name) in STATES {
             let count = views.iter().filter(|view| view.state == *state).count();
@@ -233,7 +229,7 @@ impl Counts {
         self.sessions.set(sum(|view| view.sessions.into()));
     }
 
-    /// Shows how the chunks are; `None` while nobody here knows.
+    /// Updates the metrics of chunks; `None` if unknown here.
     pub(crate) fn show_chunks(&self, counts: Option<ReplicationCounts>) {
         let show = |kind, of: fn(ReplicationCounts) -> u64| {
             self.chunks.of(&[kind]).set(counts.map_or(-1, |counts| of(counts) as i64));
@@ -244,12 +240,12 @@ impl Counts {
         show("bad_replicas", |counts| counts.bad_replicas);
     }
 
-    /// Shows how many records cannot be read; `None` while nobody here knows.
+    /// Updates the number of unreadable records; `None` if unknown here.
     pub(crate) fn show_unreadable(&self, records: Option<usize>) {
         self.unreadable.set(records.map_or(-1, |records| records as i64));
     }
 
-    /// Shows a worker.
+    /// Updates the metrics of a worker.
     pub(crate) fn show_worker(&self, worker: &Handle) {
         let name = worker.spec().name;
         let show = |kind, steps: u64| self.steps.of(&[name, kind]).set(steps as i64);

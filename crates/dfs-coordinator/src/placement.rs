@@ -1,4 +1,4 @@
-//! Which datanodes may be chosen for a chunk, and what to say when they are too few.
+//! Candidates for chunks, and the errors when there are too few.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::registry::{NodeCounts, View};
 use crate::settings::Placement;
 
-/// The way to choose nodes that a setting names.
+/// Creates the node selector of a setting.
 pub(crate) fn selector(placement: Placement) -> Box<dyn NodeSelector> {
     match placement {
         Placement::CapacityWeighted => Box::<CapacityWeighted>::default(),
@@ -21,7 +21,7 @@ pub(crate) fn selector(placement: Placement) -> Box<dyn NodeSelector> {
     }
 }
 
-/// The nodes that may be chosen, for chunks of at most `bytes`.
+/// Returns the candidates for chunks of at most `bytes`.
 pub(crate) fn candidates(views: &[View], bytes: u64) -> Vec<Candidate> {
     views
         .iter()
@@ -35,9 +35,9 @@ pub(crate) fn candidates(views: &[View], bytes: u64) -> Vec<Candidate> {
         .collect()
 }
 
-/// Free bytes as the choice sees them. What was planned lately lowers the chance of a node, so
-/// that a burst of plans does not pile up on one, but never rules it out: most plans use less
-/// than they may, and the node itself knows best when it is full.
+/// Returns the free bytes used for selection. Recent plans make a node less likely, so that a burst
+/// of plans does not pile up on it, but never rule it out: most plans use less than they may, and
+/// the node itself knows best when it is full.
 fn free_for(view: &View, bytes: u64) -> u64 {
     if view.is_full {
         return 0;
@@ -45,7 +45,7 @@ fn free_for(view: &View, bytes: u64) -> u64 {
     view.free.saturating_sub(view.planned).max(view.free.min(bytes.saturating_add(1)))
 }
 
-/// What a caller is told when `error` kept an upload from being planned.
+/// Converts an error that kept an upload from being planned.
 pub(crate) fn refusal(core: &Core, error: &dfs_metadata::Error, bytes: u64) -> Failure {
     let now = Instant::now();
     let (node_counts, is_gathering) = {
@@ -83,8 +83,8 @@ pub(crate) fn refusal(core: &Core, error: &dfs_metadata::Error, bytes: u64) -> F
     }
 }
 
-/// Refuses a plan with fewer nodes than replicas wanted that was made too early: nodes of the
-/// cluster may just not have been heard yet.
+/// Refuses a plan with fewer nodes than replicas wanted just after the start, when heartbeats of
+/// some nodes may not have arrived yet.
 pub(crate) fn check_not_early(core: &Core, plan: &UploadPlan) -> Result<(), Failure> {
     let wanted = usize::from(plan.replication_factor);
     if plan.chunks.iter().all(|chunk| chunk.nodes.len() >= wanted) {
@@ -100,7 +100,7 @@ pub(crate) fn check_not_early(core: &Core, plan: &UploadPlan) -> Result<(), Fail
 
 fn gathering(core: &Core, node_counts: NodeCounts) -> Failure {
     let message = format!(
-        "the coordinator has just started and awaits the heartbeats of {} of {} datanodes; try \
+        "the coordinator has just started and is waiting for heartbeats of {} of {} datanodes; try \
          again in a moment",
         node_counts.awaited, node_counts.known
     );

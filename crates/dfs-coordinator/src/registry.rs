@@ -1,9 +1,9 @@
-//! What this coordinator believes of the datanodes: soft state, made of what is stored about them
-//! and of their heartbeats, and gone with the process.
+//! This coordinator's view of the datanodes: soft state from their records and heartbeats, gone
+//! with the process.
 //!
-//! Pure: `now` is passed in, nothing waits and nothing is sent. Silence counts from the moment the
-//! coordinator began to listen at the earliest, so that one that has just started, or that was
-//! itself frozen for a while, does not take the whole cluster for dead.
+//! Pure: `now` is passed in, nothing waits and nothing is sent. Silence counts only from the moment
+//! the coordinator began to listen, so that one that has just started, or was frozen for a while,
+//! does not take the whole cluster for dead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,16 +13,16 @@ use dfs_metadata::namespace::{Liveness, NodeDisk};
 use dfs_types::{DiskId, FileSystemId, NodeId, NodeState, RegistrationNumber, fair_shares};
 use tokio::time::Instant;
 
-/// How long a silence means what.
+/// Thresholds of silence.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LivenessTimeouts {
-    /// Until a silent node gets no new chunks.
+    /// Silence until a node gets no new chunks.
     pub(crate) suspect_after: Duration,
-    /// Until its replicas are re-replicated; the same for a disk that its node lacks.
+    /// Silence until its replicas are re-replicated; the same for a missing disk.
     pub(crate) lost_after: Duration,
 }
 
-/// A disk as its node described it last.
+/// A disk in the last report of its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DiskReport {
     pub(crate) disk: DiskId,
@@ -30,24 +30,24 @@ pub(crate) struct DiskReport {
     pub(crate) free: u64,
     pub(crate) chunks: u64,
     pub(crate) is_failed: bool,
-    /// The file system that it lies on, if that is known.
+    /// Its file system, if known.
     pub(crate) file_system: Option<FileSystemId>,
-    /// Bytes that all disks on it together can take.
+    /// Free bytes of that file system, shared by all disks on it.
     pub(crate) file_system_free: u64,
 }
 
-/// What is stored of a node, as far as it matters here.
+/// The part of a node's record that is needed here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) address: String,
     pub(crate) zone: String,
     pub(crate) host: String,
     pub(crate) version: String,
-    /// What an administrator wants it to be; never Suspect, Lost or Maintenance.
+    /// Desired state; never Suspect, Lost or Maintenance.
     pub(crate) admin_state: NodeState,
-    /// When its maintenance ends, if it is in one.
+    /// End of its maintenance, if it is in one.
     pub(crate) maintenance_until: Option<Instant>,
-    /// It is being looked at whether it can go.
+    /// Whether its removal is being checked.
     pub(crate) is_leaving: bool,
     /// The registration in use.
     pub(crate) registration: RegistrationNumber,
@@ -64,7 +64,7 @@ pub(crate) struct Report {
     pub(crate) sessions: u32,
 }
 
-/// A node as it is taken for at one moment.
+/// A node at one moment.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     pub(crate) node: NodeId,
@@ -73,7 +73,7 @@ pub(crate) struct View {
     pub(crate) disks: Vec<DiskReport>,
     /// Free bytes of its working disks.
     pub(crate) free: u64,
-    /// Bytes planned onto it lately, which `free` may not show yet.
+    /// Bytes planned on it recently, which `free` may not reflect yet.
     pub(crate) planned: u64,
     /// Bytes of its working disks.
     pub(crate) capacity: u64,
@@ -81,44 +81,44 @@ pub(crate) struct View {
     pub(crate) is_stopping: bool,
     /// Open upload sessions.
     pub(crate) sessions: u32,
-    /// How long ago it was heard; `None` if never by this coordinator.
+    /// Time since its last heartbeat; `None` if this coordinator never got one.
     pub(crate) last_heard: Option<Duration>,
-    /// How much of its maintenance is left, if it is in one.
+    /// Rest of its maintenance, if it is in one.
     pub(crate) maintenance_left: Option<Duration>,
 }
 
 impl View {
-    /// Whether it may be chosen for chunks, room aside. Broken disks are not full ones: there is
-    /// no room to be made on them.
+    /// Returns whether it may be chosen for chunks, regardless of space. Broken disks do not make a
+    /// node full: nothing could be freed on them.
     pub(crate) fn takes_chunks(&self) -> bool {
         let may_stay = !self.is_stopping && !self.member.is_leaving;
         self.state.takes_chunks() && may_stay && self.capacity > 0
     }
 
-    /// Whether it takes no chunks for the moment, whatever its state.
+    /// Returns whether it currently takes no chunks, whatever its state.
     pub(crate) fn refuses_chunks(&self) -> bool {
         self.is_full || self.is_stopping || self.capacity == 0
     }
 }
 
-/// How the nodes are, in numbers, for the text of a refusal.
+/// Numbers of nodes by condition, for error messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct NodeCounts {
-    /// Part of the cluster.
+    /// Members of the cluster.
     pub(crate) known: usize,
-    /// Heard, and allowed to take chunks.
+    /// Responsive, and allowed to take chunks.
     pub(crate) active: usize,
     /// Active, but full or refusing.
     pub(crate) full: usize,
-    /// Not heard yet by a coordinator that still listens for the first heartbeats.
+    /// Not heard yet while the coordinator waits for first heartbeats.
     pub(crate) awaited: usize,
 }
 
-/// The process of a node that sends heartbeats.
+/// The process that sends a node's heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeartbeatSource {
     pub(crate) registration: RegistrationNumber,
-    /// What the process made up when it started; 0 when it has nothing of the kind.
+    /// Random number chosen by the process at its start; 0 if it has none.
     pub(crate) instance: u64,
 }
 
@@ -126,24 +126,24 @@ struct Entry {
     member: Member,
     last_heard: Option<Instant>,
     report: Report,
-    /// Disks of the node that it does not report, each with when that was noticed.
+    /// Disks that the node does not report, with the time this was noticed.
     missing: BTreeMap<DiskId, Instant>,
-    /// Number of the heartbeat stream in charge; 0 when there is none.
+    /// Number of the current heartbeat stream; 0 when there is none.
     stream: u64,
-    /// Whose it is.
+    /// Process behind the current stream.
     source: Option<HeartbeatSource>,
-    /// Which of that process's.
+    /// Number of the stream within that process.
     opened: u64,
     planned: Planned,
 }
 
 impl Entry {
-    /// Its disks in working order, as it said last.
+    /// Returns its working disks, as last reported.
     fn working(&self) -> impl Iterator<Item = &DiskReport> {
         self.report.disks.iter().filter(|disk| !disk.is_failed)
     }
 
-    /// Notes since when the node lacks disks.
+    /// Records since when disks are missing.
     fn note_missing(&mut self, now: Instant) {
         let reported = |id: DiskId| self.report.disks.iter().any(|disk| disk.disk == id);
         self.missing.retain(|id, _| !reported(*id));
@@ -152,7 +152,7 @@ impl Entry {
         }
     }
 
-    /// What is wrong with its disks, as far as it was heard.
+    /// Returns the known faults of its disks.
     fn disk_faults(&self, grace: Duration, now: Instant) -> BTreeMap<DiskId, DiskFault> {
         if self.last_heard.is_none() {
             return BTreeMap::new();
@@ -181,8 +181,8 @@ impl Entry {
     }
 }
 
-/// Bytes planned onto a node that its heartbeats may not show yet. Halves with time, as plans
-/// turn into used space, or into nothing.
+/// Bytes planned on a node that its heartbeats may not reflect yet. Halves over time, as plans turn
+/// into used space, or into nothing.
 #[derive(Debug, Clone, Copy)]
 struct Planned {
     bytes: u64,
@@ -199,15 +199,15 @@ impl Planned {
     }
 }
 
-/// The nodes.
+/// The registry of nodes.
 pub(crate) struct Registry {
     timeouts: LivenessTimeouts,
-    /// Since when this coordinator would have heard a heartbeat.
+    /// Since when this coordinator could have received heartbeats.
     listening_since: Instant,
     last_tick: Instant,
     streams: u64,
     nodes: BTreeMap<NodeId, Entry>,
-    /// The nodes whose last reports name a file system.
+    /// The nodes on each file system, as last reported.
     file_systems: BTreeMap<FileSystemId, BTreeSet<NodeId>>,
 }
 
@@ -223,8 +223,8 @@ impl Registry {
         }
     }
 
-    /// To be called several times in each `suspect_after`. A long gap between two calls means that
-    /// this process did not run, and could hear nobody: listening starts anew.
+    /// Must be called several times per `suspect_after`. A long gap between two calls means that
+    /// this process was not running and could not receive heartbeats: listening starts over.
     pub(crate) fn tick(&mut self, now: Instant) {
         if now.saturating_duration_since(self.last_tick) >= self.timeouts.suspect_after {
             self.listening_since = now;
@@ -232,7 +232,7 @@ impl Registry {
         self.last_tick = now;
     }
 
-    /// Takes over what is stored of a node.
+    /// Updates the stored state of a node.
     pub(crate) fn set_member(&mut self, node: NodeId, member: Member, now: Instant) {
         match self.nodes.get_mut(&node) {
             Some(entry) => entry.member = member,
@@ -254,9 +254,9 @@ impl Registry {
         }
     }
 
-    /// A heartbeat stream of a known node begins. It is in charge from now on; the number tells
-    /// it from those before, which thereby end. Not so the `opened`th stream of a process of which
-    /// a later one is in charge: it was long on its way, and nobody waits for its answers.
+    /// Begins a heartbeat stream of a known node. Earlier streams end; the returned number tells
+    /// them apart. A stream older than the current one of the same process is refused: it was
+    /// delayed, and nobody waits for its answers.
     pub(crate) fn open_stream(
         &mut self,
         node: NodeId,
@@ -274,13 +274,13 @@ impl Registry {
         Some(self.streams)
     }
 
-    /// Whether the stream in charge is one of this very process.
+    /// Returns whether the current stream is one of this very process.
     pub(crate) fn is_heard_from(&self, node: NodeId, source: HeartbeatSource) -> bool {
         source.instance != 0
             && self.nodes.get(&node).is_some_and(|entry| entry.source == Some(source))
     }
 
-    /// Takes a heartbeat over. `None` when the stream is not the one in charge any more.
+    /// Records a heartbeat. `None` when the stream is no longer current.
     pub(crate) fn record_heartbeat(
         &mut self,
         node: NodeId,
@@ -306,7 +306,7 @@ impl Registry {
         Some(self.state_of(self.nodes.get(&node)?, now))
     }
 
-    /// Notes bytes that a plan puts onto a node.
+    /// Adds bytes planned on a node.
     pub(crate) fn plan(&mut self, node: NodeId, bytes: u64, now: Instant) {
         if let Some(entry) = self.nodes.get_mut(&node) {
             let bytes = entry.planned.at(now).saturating_add(bytes);
@@ -314,17 +314,17 @@ impl Registry {
         }
     }
 
-    /// What the node is taken for.
+    /// Returns the observed state of a node.
     pub(crate) fn state(&self, node: NodeId, now: Instant) -> Option<NodeState> {
         self.nodes.get(&node).map(|entry| self.state_of(entry, now))
     }
 
-    /// One node.
+    /// Returns the view of a node.
     pub(crate) fn view(&self, node: NodeId, now: Instant) -> Option<View> {
         self.nodes.get(&node).map(|entry| self.view_of(node, entry, now))
     }
 
-    /// All nodes that are part of the cluster, in id order.
+    /// Returns the views of all members, in id order.
     pub(crate) fn views(&self, now: Instant) -> Vec<View> {
         self.nodes
             .iter()
@@ -333,7 +333,7 @@ impl Registry {
             .collect()
     }
 
-    /// How many nodes can take `bytes` more, and why the others cannot.
+    /// Counts the nodes that can take `bytes` more, and the others by reason.
     pub(crate) fn node_counts(&self, bytes: u64, now: Instant) -> NodeCounts {
         let mut node_counts = NodeCounts::default();
         for view in self.views(now) {
@@ -348,7 +348,7 @@ impl Registry {
         node_counts
     }
 
-    /// Every disk that chunk records may name, with its health.
+    /// Returns the health of every disk that chunk records may name.
     pub(crate) fn cluster(&self, now: Instant) -> Cluster {
         let mut cluster = Cluster::default();
         for (node, entry) in &self.nodes {
@@ -363,7 +363,7 @@ impl Registry {
         cluster
     }
 
-    /// What the heartbeats of all nodes say.
+    /// Returns the liveness of all nodes.
     pub(crate) fn liveness(&self, now: Instant) -> Liveness {
         self.nodes.iter().map(|(node, entry)| (*node, self.liveness_of(entry, now))).collect()
     }
@@ -385,14 +385,14 @@ impl Registry {
         now.saturating_duration_since(heard)
     }
 
-    /// Whether the node should have been heard lately, and was not.
+    /// Returns whether a heartbeat of the node is overdue.
     pub(crate) fn is_silent(&self, node: NodeId, now: Instant) -> bool {
         let lately = |at| now.saturating_duration_since(at) < self.timeouts.suspect_after;
         let heard = self.nodes.get(&node).and_then(|entry| entry.last_heard);
         !self.is_gathering(now) && !heard.is_some_and(lately)
     }
 
-    /// The nodes that were heard lately and go on, whatever they shall be.
+    /// Returns the nodes that are responsive and not stopping, whatever their desired state.
     pub(crate) fn responsive(&self, now: Instant) -> BTreeSet<NodeId> {
         let is_lately = |at| now.saturating_duration_since(at) < self.timeouts.suspect_after;
         let answers =
@@ -400,13 +400,13 @@ impl Registry {
         self.nodes.iter().filter(|(_, entry)| answers(entry)).map(|(node, _)| *node).collect()
     }
 
-    /// How long this coordinator would have heard a heartbeat.
+    /// Returns how long this coordinator could have received heartbeats.
     pub(crate) fn listened(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.listening_since)
     }
 
-    /// Whether it is too early to say that a node which was not heard is not there: the first
-    /// heartbeats may still be on their way.
+    /// Returns whether it is too early to call a silent node absent: first heartbeats may still be
+    /// on their way.
     pub(crate) fn is_gathering(&self, now: Instant) -> bool {
         self.listened(now) < self.timeouts.suspect_after
     }
@@ -431,8 +431,8 @@ impl Registry {
         }
     }
 
-    /// The disks of a node. What disks of several nodes on one file system can take is counted
-    /// once: each has its share.
+    /// Returns the disks of a node. The space of a file system shared by disks of several nodes is
+    /// counted once: each gets its share.
     fn disks_of(&self, node: NodeId, entry: &Entry, now: Instant) -> Vec<DiskReport> {
         let mut disks = entry.report.disks.clone();
         for disk in disks.iter_mut().filter(|disk| !disk.is_failed) {

@@ -26,41 +26,40 @@ use crate::registry::{LivenessTimeouts, Registry};
 use crate::workers::{self, Background};
 use crate::{Error, InitOptions, Settings, bootstrap, grpc, placement};
 
-/// How long the plan of an upload is honoured.
+/// Lifetime of an upload plan.
 pub(crate) const PLAN_LIFETIME: Duration = Duration::from_hours(1);
-/// How long an upload that stages lives after it was last renewed.
+/// Lifetime of a staged upload after its last renewal.
 const STAGING_LIFETIME: Duration = Duration::from_hours(1);
-/// How often what is stored of the nodes is read again, which also shows whether the metadata can
-/// be reached.
+/// How often the node records are read again, which also shows whether the metadata can be reached.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
-/// How often a coordinator renews its entry among those that run.
+/// How often a coordinator renews its entry in the list of coordinators.
 const RENEW_EVERY: Duration = Duration::from_secs(30);
 
-/// What a coordinator is built on; passed in, so that a simulation can decide all of it.
+/// Dependencies of a coordinator, passed in so that a simulation can control all of them.
 #[derive(Clone)]
 pub struct Components {
-    /// Where the metadata lies.
+    /// The metadata engine.
     pub engine: Arc<dyn Engine>,
-    /// How others are reached.
+    /// Network to reach others.
     pub network: Arc<dyn Network>,
-    /// The time of day.
+    /// Wall clock.
     pub clock: Arc<dyn Clock>,
-    /// Where ids, keys and choices come from.
+    /// Source of ids, keys and random choices.
     pub random: Arc<dyn Random>,
 }
 
-/// What others may know of a running coordinator. Cheap to clone.
+/// Public state of a running coordinator. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    /// Where the gRPC service listens.
+    /// Address of the gRPC service.
     pub address: SocketAddr,
-    /// Where /metrics, /healthz and /readyz listen, if anywhere.
+    /// Address of /metrics, /healthz and /readyz, if served.
     pub http_address: Option<SocketAddr>,
     /// Whether it can do its work.
     pub readiness: Readiness,
 }
 
-/// A coordinator that listens, and answers once it [runs](Self::run).
+/// A coordinator that listens, and serves once it [runs](Self::run).
 pub struct Service {
     handle: Handle,
     base: Base,
@@ -69,26 +68,26 @@ pub struct Service {
     listener: Box<dyn Listener>,
     status: Option<StatusServer>,
     metrics: Metrics,
-    /// Tells everything that runs to end.
+    /// Stops all tasks.
     stop: Trigger,
     commits: JoinHandle<()>,
-    /// Tells the committer to end, which it does last.
+    /// Stops the committer, which ends last.
     stop_commits: Trigger,
 }
 
-/// What is there whatever the store holds.
+/// Parts that do not depend on a cluster.
 struct Base {
     settings: Settings,
     components: Components,
     committer: Committer,
     counts: Arc<Counts>,
-    /// The address that others are told.
+    /// Address advertised to others.
     advertised: String,
-    /// Given when the coordinator begins to stop.
+    /// Triggered when the coordinator begins to stop.
     stopping: Shutdown,
 }
 
-/// A cluster that was found in the store, and the services around it.
+/// The cluster of the store, and its services.
 struct Opened {
     core: Arc<Core>,
     routes: Routes,
@@ -102,9 +101,9 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    /// Checks the settings, listens, and reads which cluster the store holds.
-    /// [`Error::NotInitialised`] when it holds none, unless the settings say to wait for it: a
-    /// cluster is made on purpose alone, by [`init`] or by the call `Admin.Init`.
+    /// Validates the settings, listens, and opens the cluster of the store.
+    /// [`Error::NotInitialised`] when it holds none, unless the settings say to wait for one: a
+    /// cluster is only ever created on purpose, by [`init`] or by the call `Admin.Init`.
     pub async fn start(settings: Settings, components: Components) -> Result<Self, Error> {
         settings.validate()?;
         let cannot_listen = |address: &str, source: io::Error| Error::Listen {
@@ -123,7 +122,7 @@ impl Service {
         let (stop_commits, commits_end) = Shutdown::new();
         let (committer, commits) =
             Committer::new(components.engine.clone(), async move { commits_end.requested().await });
-        // Opening the metadata commits already. Dropping the trigger ends the task.
+        // Opening the metadata already commits. Dropping the trigger ends the task.
         let commits = tokio::spawn(commits);
         let metrics = Metrics::new("coordinator");
         show_commits(&metrics, &committer);
@@ -151,13 +150,13 @@ impl Service {
         self.opened.as_ref().expect("the store holds a cluster").core.clone()
     }
 
-    /// What others may know of it.
+    /// Returns its public state.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Answers until the order to stop, then lets calls under way end within the set time. When it
-    /// returns nothing of it runs any more. Dropping the future is like a crash: nothing
+    /// Serves until the order to stop, then lets calls in flight end within the configured time.
+    /// When it returns, nothing of it runs any more. Dropping the future is like a crash: nothing
     /// acknowledged is lost.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Self {
@@ -198,13 +197,13 @@ impl Service {
         };
         let (served, (), ()) = tokio::join!(Box::pin(serving), order, Box::pin(status));
 
-        // Last, as the calls that were under way needed it.
+        // Last, as calls in flight need it.
         stop_commits.stop();
         if timeout(drain, &mut commits).await.is_err() {
-            warn!("the metadata does not answer; commits under way are given up");
+            warn!("the metadata does not answer; commits in flight are abandoned");
             commits.abort();
         }
-        info!("the coordinator has stopped");
+        info!("coordinator stopped");
         served
     }
 }
@@ -214,7 +213,7 @@ impl Base {
         Duration::from_millis(self.settings.drain_ms)
     }
 
-    /// Reads which cluster the store holds, and makes its services.
+    /// Opens the cluster of the store and creates its services.
     async fn open(&self) -> Result<Opened, Error> {
         let Self { settings, components, .. } = self;
         let Components { engine, network, clock, random } = components.clone();
@@ -230,7 +229,7 @@ impl Base {
             staging_lifetime: STAGING_LIFETIME,
             level: settings.level,
         };
-        // Any incarnation: which is the newest, datanodes know better than a setting.
+        // Any incarnation: datanodes know better than a setting which is the newest.
         let expected = settings
             .expected_cluster()
             .map(|cluster| ClusterIdentity { cluster, incarnation: Incarnation(0) });
@@ -241,7 +240,7 @@ impl Base {
         let state = namespace.cluster_state(Scope::internal()).await;
         let state = state.map_err(Error::metadata("reading the settings of the cluster"))?;
         if let Some(overruled) = settings.overruled_by(state.replication) {
-            warn!("{overruled}: the cluster's value holds; Admin.SetReplication changes it");
+            warn!("{overruled}: the cluster's value is used; Admin.SetReplication changes it");
         }
         let this = Coordinator {
             id: CoordinatorId::random(&*random),
@@ -290,7 +289,7 @@ impl Base {
             let expected = self.settings.expected_cluster();
             let initialiser = Initialiser { components, expected, made: Notify::new() };
             handle.readiness.not_ready("waits for init: the metadata store holds no cluster yet");
-            info!(address = %handle.address, "the coordinator waits for init");
+            info!(address = %handle.address, "coordinator waits for init");
             let (counts, stopping) = (self.counts.clone(), &self.stopping);
             listener = match bootstrap::wait(initialiser, listener, counts, stopping).await? {
                 Some(listener) => listener,
@@ -300,7 +299,7 @@ impl Base {
         }
         let Some(Opened { core, routes, health }) = opened else { return Ok(()) };
         let cluster = core.namespace.identity().cluster;
-        info!(%cluster, address = %handle.address, "the coordinator serves");
+        info!(%cluster, address = %handle.address, "coordinator serving");
         let stopping = core.stopping.clone();
         let until = {
             let stopping = stopping.clone();
@@ -314,7 +313,7 @@ impl Base {
             let served =
                 dfs_transport::serve(listener, routes, grpc::GATE, counts, until, self.drain())
                     .await;
-            // It may have broken without an order.
+            // It may have failed without an order.
             stop.stop();
             served.map_err(Error::Serve)
         };
@@ -333,13 +332,13 @@ impl Base {
         let (served, watched) = tokio::join!(Box::pin(serving), Box::pin(background));
         let leave = core.namespace.leave_coordinators(Scope::internal(), core.this.id);
         if !matches!(timeout(self.drain(), leave).await, Ok(Ok(()))) {
-            warn!("the list of coordinators keeps this one for some minutes");
+            warn!("this coordinator stays in the list of coordinators for some minutes");
         }
         served.and(watched)
     }
 }
 
-/// The address of a listener for those on the same machine.
+/// Returns the address of a listener for clients on the same machine.
 fn on_this_machine(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -349,8 +348,8 @@ fn on_this_machine(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Keeps the liveness of the nodes and the gauges fresh; runs until dropped. Never waits for the
-/// metadata: a tick that comes late counts as time in which no heartbeat could be heard.
+/// Updates the liveness of nodes and the gauges until dropped. Never waits for the metadata: a late
+/// tick counts as time in which no heartbeat could be received.
 async fn watch(core: &Core) {
     loop {
         let now = Instant::now();
@@ -371,8 +370,8 @@ async fn watch(core: &Core) {
     }
 }
 
-/// Keeps what is stored of the members, and the readiness, fresh; runs until dropped, or until the
-/// cluster needs a newer release.
+/// Refreshes the node records and the readiness until dropped, or until the cluster needs a newer
+/// release.
 async fn refresh(core: &Core, readiness: &Readiness) -> Error {
     let mut renew_at = Instant::now() + RENEW_EVERY;
     loop {
@@ -391,7 +390,7 @@ async fn refresh(core: &Core, readiness: &Readiness) -> Error {
     }
 }
 
-/// Reads what is stored of the members, and renews the entry of this one when that is due.
+/// Reads the node records, and renews this coordinator's entry when due.
 async fn refresh_once(core: &Core, renew_at: &mut Instant) -> Result<(), dfs_metadata::Error> {
     core.namespace.refresh_level().await?;
     core.refresh_members().await?;
@@ -407,18 +406,18 @@ fn show_commits(metrics: &Metrics, committer: &Committer) {
     let (commits, batches) = (committer.clone(), committer.clone());
     metrics.gauge_fn(
         "dfs_coordinator_commits",
-        "Commits handed to the metadata engine since the start.",
+        "Commits passed to the metadata engine since the start.",
         move || commits.commits() as i64,
     );
     metrics.gauge_fn(
         "dfs_coordinator_engine_commits",
-        "Durable commits of the metadata engine that they took.",
+        "Durable commits of the metadata engine since the start.",
         move || batches.engine_commits() as i64,
     );
 }
 
-/// Makes a cluster in an empty metadata store, on purpose and once: a store that holds one already
-/// is refused and stays as it is.
+/// Creates a cluster in an empty metadata store. A store that already holds one is refused and left
+/// unchanged.
 pub async fn init(
     engine: Arc<dyn Engine>,
     clock: &dyn Clock,
@@ -434,6 +433,6 @@ pub async fn init(
         Err(dfs_metadata::Error::AlreadyInitialised(cluster)) => {
             Err(Error::AlreadyInitialised(cluster))
         }
-        Err(error) => Err(Error::metadata("making a cluster")(error)),
+        Err(error) => Err(Error::metadata("creating a cluster")(error)),
     }
 }

@@ -1,4 +1,4 @@
-//! What can be set of a coordinator.
+//! Settings of a coordinator.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,60 +9,57 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// The settings of a coordinator. Every field has a default but for the join secret.
+/// Settings of a coordinator. Every field but the join secret has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where the gRPC service listens, `host:port`; port 0 takes a free one.
+    /// Address of the gRPC service, `host:port`; port 0 takes a free one.
     pub listen: String,
-    /// Where /metrics, /healthz and /readyz listen, `host:port`; empty for nowhere.
+    /// Address of /metrics, /healthz and /readyz, `host:port`; empty for none.
     pub http_listen: String,
-    /// `host:port` under which other coordinators reach this one; where it listens when empty. Of
-    /// coordinators that listen on all addresses of their machines, each needs one.
+    /// Address for other coordinators, `host:port`; the listen address when empty. Needed when
+    /// several coordinators listen on all addresses of their machines.
     pub advertise: String,
-    /// What a datanode must know to join. Needed.
+    /// Secret that a datanode needs to join. Required.
     pub join_secret: JoinSecret,
-    /// Whether a datanode that joins takes part at once. Without it a node stays Joining until it
-    /// is admitted.
+    /// Admits joining datanodes at once. Otherwise a node stays Joining until it is admitted.
     pub auto_admit: bool,
-    /// Replicas that files get in a cluster that is made with these settings, 1 to 16; 3 when not
-    /// set. Of a cluster that is there `SetReplication` changes it.
+    /// Replicas of files in a cluster created with these settings, 1 to 16; 3 when not set.
+    /// `SetReplication` changes it in an existing cluster.
     pub replication_factor: Option<u8>,
-    /// Durable replicas without which no write is acknowledged, in a cluster that is made with these
-    /// settings. A majority of the replication factor when not set.
+    /// Durable replicas that a write needs, in a cluster created with these settings. A majority of
+    /// the replication factor when not set.
     pub min_write_replicas: Option<u8>,
     /// Id of the cluster that the metadata store must hold, 32 hexadecimal digits; any when empty.
-    /// One that is made with these settings gets it.
+    /// A cluster created with these settings gets it.
     pub cluster_id: String,
-    /// Over a store that holds no cluster: wait until `Admin.Init` has made one, instead of ending.
+    /// Waits for `Admin.Init` on a store without a cluster, instead of exiting.
     pub await_init: bool,
-    /// How nodes are chosen for chunks.
+    /// Strategy of choosing nodes for chunks.
     pub placement: Placement,
     /// Milliseconds between the heartbeats of a datanode.
     pub heartbeat_interval_ms: u64,
     /// Milliseconds of silence after which a datanode gets no new chunks.
     pub suspect_after_ms: u64,
-    /// Milliseconds of silence after which the replicas of a datanode are re-replicated.
-    /// Longer than a node takes to restart: what comes back in time is not copied.
+    /// Milliseconds of silence after which the replicas of a datanode are re-replicated. Should
+    /// exceed the time a node takes to restart.
     pub lost_after_ms: u64,
-    /// Milliseconds for which what was deleted or replaced can be restored and is still read by
-    /// those who have it open.
+    /// Milliseconds for which deleted or replaced files can be restored, and read by those who have
+    /// them open.
     pub restorable_ms: u64,
-    /// Per cent of the cluster's bytes in use from which on what was deleted is not kept for
-    /// that time, but given back at once.
+    /// Percentage of the cluster's bytes in use from which on deleted files are reaped at once.
     pub pressure_percent: u8,
-    /// Milliseconds without renewal after which another coordinator takes over the background
-    /// work.
+    /// Milliseconds without renewal after which another coordinator takes over the background work.
     pub worker_lease_ms: u64,
-    /// Replicas that repair makes at the same time.
+    /// Replicas that repair builds concurrently.
     pub repair_concurrency: usize,
-    /// Streams of chunk bytes that are passed on to datanodes at the same time, for clients that
-    /// cannot connect to them; a stream may hold about 6 MiB. None are when 0.
+    /// Streams of chunk bytes relayed concurrently to datanodes, for clients that cannot connect to
+    /// them; a stream may take about 6 MiB. 0 disables the relay.
     pub relay_streams: usize,
-    /// Milliseconds that a request under way may still take after the order to stop.
+    /// Milliseconds that calls in flight may take after the order to stop.
     pub drain_ms: u64,
-    /// Whether the write level of the cluster follows the release at once. Without it a level is
-    /// raised when an administrator says so, and until then an older release can be started again.
+    /// Raises the write level of the cluster with the release. Otherwise an administrator raises
+    /// it, and until then an older release can be started again.
     pub finalize_upgrades: bool,
     /// The newest write level that is read. Below that of the release only where one build plays
     /// two releases.
@@ -70,28 +67,28 @@ pub struct Settings {
     pub level: Level,
 }
 
-/// What a cluster is made with.
+/// Settings of a new cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitOptions {
-    /// The id it gets; made up when not set.
+    /// Id of the cluster; generated when not set.
     pub cluster: Option<ClusterId>,
-    /// Replicas that files get, 1 to 16.
+    /// Replicas of files, 1 to 16.
     pub replication_factor: u8,
-    /// Durable replicas without which no write is acknowledged, at most the replication factor; a
-    /// majority of each file's replicas when not set.
+    /// Durable replicas that a write needs, at most the replication factor; a majority of each
+    /// file's replicas when not set.
     pub min_write_replicas: Option<u8>,
 }
 
-/// How nodes are chosen for chunks.
+/// Strategy of choosing nodes for chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Placement {
     /// By free space, spread over zones.
     #[default]
     CapacityWeighted,
-    /// By chance alone.
+    /// At random.
     Random,
-    /// One after the other.
+    /// In turn.
     RoundRobin,
 }
 
@@ -106,15 +103,15 @@ impl JoinSecret {
         Self(secret.into())
     }
 
-    /// Whether none is set.
+    /// Returns whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether `offered` is the secret. Takes the same time wherever the two differ.
+    /// Compares in constant time with `offered`.
     pub fn matches(&self, offered: &str) -> bool {
         let (own, offered) = (self.0.as_bytes(), offered.as_bytes());
-        // The length is no secret; the loop does not stop at the first difference.
+        // The length is not secret; the loop does not stop at the first difference.
         let difference = own.iter().zip(offered).fold(0, |all, (a, b)| all | (a ^ b));
         own.len() == offered.len() && !own.is_empty() && std::hint::black_box(difference) == 0
     }
@@ -154,15 +151,15 @@ impl Default for Settings {
     }
 }
 
-/// Replicas that files get unless something else is said.
+/// Default replication factor.
 const REPLICATION_DEFAULT: u8 = 3;
-/// Streams that may be passed on at the same time.
+/// Upper bound of `relay_streams`.
 const RELAY_STREAMS_MAX: usize = 1_024;
-/// Replicas a file may have at most.
+/// Upper bound of replicas per file.
 pub(crate) const REPLICATION_MAX: u8 = 16;
 
 impl Settings {
-    /// Says which setting makes no sense, if one does not.
+    /// Fails with the first invalid setting.
     pub fn validate(&self) -> Result<(), Error> {
         let wrong = |setting, what| Err(Error::Setting { setting, what });
         if self.listen.is_empty() {
@@ -196,7 +193,7 @@ impl Settings {
         Ok(())
     }
 
-    /// What [`init`](crate::init) makes a cluster with under these settings.
+    /// Returns the settings of a cluster that [`init`](crate::init) creates under these settings.
     pub fn init_options(&self) -> Result<InitOptions, Error> {
         let wrong = |setting, what| Err(Error::Setting { setting, what });
         let replication_factor = self.replication_factor.unwrap_or(REPLICATION_DEFAULT);
@@ -209,17 +206,17 @@ impl Settings {
         }
         let cluster = self.expected_cluster();
         if cluster.is_none() && !self.cluster_id.is_empty() {
-            return wrong("cluster_id", "is no id: 32 hexadecimal digits are wanted");
+            return wrong("cluster_id", "is not an id of 32 hexadecimal digits");
         }
         Ok(InitOptions { cluster, replication_factor, min_write_replicas })
     }
 
-    /// The cluster that the store must hold, if one is named.
+    /// Returns the cluster that the store must hold, if configured.
     pub(crate) fn expected_cluster(&self) -> Option<ClusterId> {
         self.cluster_id.parse().ok()
     }
 
-    /// What these settings name otherwise than the cluster has it, which holds.
+    /// Lists explicit settings that differ from those of the cluster, which take precedence.
     pub(crate) fn overruled_by(&self, stored: Replication) -> Option<String> {
         let min = stored.min_write_for(stored.factor);
         let overruled = [
@@ -244,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_named_can_be_overruled() {
+    fn only_explicit_settings_are_reported_as_overruled() {
         let overruled = |factor, min, stored: (u8, Option<u8>)| {
             let settings = Settings {
                 replication_factor: factor,

@@ -1,6 +1,6 @@
-//! A whole coordinator over gRPC, on the memory engine, with datanodes that only pretend.
+//! A whole coordinator over gRPC, on the memory engine, with fake datanodes.
 
-// `cfg(test)` holds in any case; it tells clippy that helpers belong to tests, too.
+// `cfg(test)` always holds; it tells clippy that helpers belong to tests, too.
 #[cfg(test)]
 mod cases;
 #[cfg(test)]

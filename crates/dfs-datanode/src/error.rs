@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_failed_start_has_its_code() {
+    fn every_start_error_has_its_code() {
         let folder = || PathBuf::from("/disk");
         let io = |kind: io::ErrorKind| {
             Error::Open(OpenError::Io { action: "opening", path: folder(), source: kind.into() })

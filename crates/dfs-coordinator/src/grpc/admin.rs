@@ -18,13 +18,13 @@ use crate::core::{Core, location, unknown_location, wire_state};
 use crate::failure;
 use crate::registry::View;
 
-/// How long a caller who names a revision waits for it.
+/// How long to wait for a revision that a caller names.
 const REVISION_WAIT: Duration = Duration::from_secs(5);
-/// How often it is looked for.
+/// Interval of checking for it.
 const REVISION_POLL: Duration = Duration::from_millis(50);
-/// How long it is waited for repair to have seen the latest changes.
+/// How long to wait for repair to apply the latest changes.
 const TALLY_WAIT: Duration = Duration::from_millis(500);
-/// How often it is looked whether it has.
+/// Interval of checking for it.
 const TALLY_POLL: Duration = Duration::from_millis(10);
 
 pub(super) struct Handler(pub(super) Arc<Core>);
@@ -109,7 +109,7 @@ impl Admin for Handler {
     }
 }
 
-/// Refuses a call that means another cluster.
+/// Refuses a call for another cluster.
 pub(super) fn check_cluster(core: &Core, cluster_id: &[u8]) -> Result<(), Failure> {
     let expected = wire::id("cluster_id", cluster_id)?;
     let found = core.namespace.identity().cluster;
@@ -143,7 +143,7 @@ async fn cluster_status(
     let identity = core.namespace.identity();
     let work = match background_work(core, &state, least).await {
         work if !work.lease_holder.is_empty() || is_relayed => work,
-        // The workers run elsewhere, and with them what is known of the chunks.
+        // The workers run elsewhere, and so does the health of chunks.
         work => holder::ask(core, least).await.unwrap_or(work),
     };
     let now = Instant::now();
@@ -156,7 +156,7 @@ async fn cluster_status(
             .map(|(node, stored)| {
                 registry.view(*node, now).map_or_else(
                     || v1::NodeStatus {
-                        // Registered, but its first heartbeat has not come yet.
+                        // Registered, but its first heartbeat has not arrived yet.
                         node: Some(v1::NodeLocation {
                             address: stored.address.clone(),
                             zone: stored.zone.clone(),
@@ -187,22 +187,22 @@ async fn cluster_status(
     })
 }
 
-/// What the holder of the worker lease knows, and nobody else.
+/// State known only to the holder of the worker lease.
 pub(super) struct BackgroundWork {
     pub(super) replication: v1::ReplicationStatus,
     pub(super) workers: Vec<v1::WorkerStatus>,
-    /// Empty when that is not this coordinator, or not known.
+    /// Empty when that is another coordinator, or unknown.
     pub(super) lease_holder: String,
 }
 
-/// The background work as it is here.
+/// Returns the background work of this coordinator.
 async fn background_work(core: &Core, state: &ClusterState, least: Revision) -> BackgroundWork {
     let replication = replication_status(core, state, least).await;
     let (workers, lease_holder) = (workers::statuses(core), core.background.lease_holder());
     BackgroundWork { replication, workers, lease_holder }
 }
 
-/// The cluster at a revision that is not older than the one asked for.
+/// Returns the cluster at a revision not older than the requested one.
 async fn state_since(
     core: &Core,
     caller: &Caller,
@@ -220,7 +220,7 @@ async fn state_since(
         }
         if Instant::now() >= deadline {
             let message = format!(
-                "the metadata is at revision {}, {min_revision} was asked for; try again later",
+                "the metadata is at revision {}, {min_revision} was requested; try again later",
                 state.revision
             );
             return Err(Failure::new(ErrorCode::Unavailable, message).retry_after(REVISION_WAIT));
@@ -253,8 +253,8 @@ fn node_status(view: &View) -> v1::NodeStatus {
     }
 }
 
-/// How the chunks are, with all that happened to them up to `least`. Repair follows the changes
-/// within moments, which is waited for.
+/// Returns the health of chunks, including all changes up to `least`. Waits a moment for repair to
+/// apply them.
 async fn replication_status(
     core: &Core,
     state: &ClusterState,

@@ -1,5 +1,5 @@
-//! What a coordinator answers while its store holds no cluster: that it waits for one to be made,
-//! which `Admin.Init` does.
+//! Services of a coordinator whose store holds no cluster: they answer that it waits for one to be
+//! created by `Admin.Init`.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -28,19 +28,19 @@ use super::{coordinator, membership, upload};
 use crate::failure;
 use crate::service::Components;
 
-/// When those who came too early may come again.
+/// Retry hint for early callers.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Makes the cluster when it is told to.
+/// Creates the cluster on request.
 pub(crate) struct Initialiser {
     pub(crate) components: Components,
-    /// The only id that it may get, if there is such.
+    /// The only id that it may get, if configured.
     pub(crate) expected: Option<ClusterId>,
-    /// Told when one was made.
+    /// Notified when one was created.
     pub(crate) made: Notify,
 }
 
-/// The services while there is no cluster.
+/// Returns the services while there is no cluster.
 pub(crate) async fn waiting_routes(initialiser: Arc<Initialiser>) -> Routes {
     let (reporter, health) = tonic_health::server::health_reporter();
     super::stop_serving(&reporter).await;
@@ -51,14 +51,14 @@ pub(crate) async fn waiting_routes(initialiser: Arc<Initialiser>) -> Routes {
         .add_service(health)
 }
 
-/// What is to be made, as a caller asked for it.
+/// Parses what a caller wants to create.
 pub(super) fn parse(request: &v1::InitRequest) -> Result<(ClusterId, Replication), Failure> {
     let cluster = wire::id("cluster_id", &request.cluster_id)?;
     let replication = upload::replication(request.replication_factor, request.min_write_replicas)?;
     Ok((cluster, replication))
 }
 
-/// What is asked for while there is a cluster: it is the one that was meant, or another.
+/// Answers a request when there already is a cluster: the requested one, or another.
 pub(super) fn already(asked: ClusterId, found: ClusterId) -> Result<v1::InitResponse, Failure> {
     if asked != found {
         let error = dfs_metadata::Error::WrongCluster { expected: asked, found };
@@ -77,7 +77,7 @@ impl Initialiser {
         let options = namespace::InitOptions { cluster, replication };
         match namespace::init(&**engine, &options, &**clock, &**random).await {
             Ok(_) => {
-                info!(%cluster, "made the cluster");
+                info!(%cluster, "created the cluster");
                 self.made.notify_one();
                 Ok(v1::InitResponse { is_new: true })
             }
@@ -92,7 +92,7 @@ impl Initialiser {
 
 fn not_yet() -> Status {
     let message = "the coordinator waits for init: its metadata store holds no cluster yet; the \
-                   call Admin.Init makes one, which is the operator's first step";
+                   call Admin.Init creates one, which is the operator's first step";
     Failure::new(ErrorCode::Unavailable, message)
         .retry_after(RETRY_AFTER)
         .detail(Detail::Uninitialised)
@@ -176,7 +176,7 @@ impl Admin for Handler {
     }
 }
 
-/// Answers each call of the service `S` with the word that it is too early.
+/// Refuses each call of the service `S` as too early.
 struct NotYet<S>(PhantomData<fn() -> S>);
 
 impl<S> Clone for NotYet<S> {

@@ -1,4 +1,4 @@
-//! What the namespace answers, as it goes out.
+//! Conversion of answers of the namespace to wire messages.
 
 use dfs_metadata::health::judge;
 use dfs_metadata::namespace::{DirectoryEntry, FileStat, ReadExtent, ReadPlan, UploadPlan};
@@ -44,7 +44,7 @@ pub(super) fn entry(entry: DirectoryEntry) -> v1::DirectoryEntry {
     v1::DirectoryEntry { name: entry.name.to_bytes(), stat: Some(stat(entry.stat)) }
 }
 
-/// A plan, with the nodes as they can be dialled.
+/// Converts a plan, with the addresses of its nodes.
 pub(super) fn plan(core: &Core, plan: UploadPlan) -> v1::UploadPlan {
     let now = Instant::now();
     let registry = core.registry();
@@ -73,7 +73,7 @@ pub(super) fn plan(core: &Core, plan: UploadPlan) -> v1::UploadPlan {
     }
 }
 
-/// Where the bytes of a file lie: the replicas most likely to answer first.
+/// Converts the location of a file's bytes; the replicas most likely to respond come first.
 pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
     let now = Instant::now();
     let registry = core.registry();

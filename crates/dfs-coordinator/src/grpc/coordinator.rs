@@ -175,7 +175,7 @@ impl Handler {
         Ok(v1::StatResponse { stat: Some(convert::stat(stat)) })
     }
 
-    /// The pages of a listing, each read when the one before has gone out.
+    /// Streams the pages of a listing, each read once the previous one was sent.
     async fn list(
         &self,
         (caller, request): (Caller, v1::ListRequest),
@@ -322,7 +322,7 @@ struct Listing {
 }
 
 impl Listing {
-    /// The next page, and what is left after it.
+    /// Returns the next page, and the rest of the listing.
     async fn page(mut self) -> Result<(v1::ListPage, Option<Self>), Failure> {
         let limit = self.left.min(Namespace::PAGE_LEN_MAX as u64) as usize;
         let page = self

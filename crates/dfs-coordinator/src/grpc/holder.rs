@@ -1,4 +1,4 @@
-//! What the coordinator knows that holds the worker lease, for those that do not.
+//! Calls to the holder of the worker lease, for what only it knows.
 
 use std::time::Duration;
 
@@ -15,14 +15,15 @@ use super::admin::BackgroundWork;
 use crate::core::Core;
 use crate::workers::WORKER_LEASE;
 
-/// How long the holder may take. It waits half a second for its repair itself, and a client asks
+/// Time for the holder to report. It waits half a second for its own repair, and a client tries
 /// another coordinator after a second.
 const ANSWER_WITHIN: Duration = Duration::from_millis(750);
-/// How long it may take for a call that it answers itself, which may be a commit.
+/// Time for a call that the holder executes, which may include a commit.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
 
-/// Asks the holder of the worker lease how the data is and what the workers do, with all that
-/// happened to the chunks up to `least`. `None` when there is none, or it does not answer.
+/// Asks the holder of the worker lease for the health of the data and the state of the workers,
+/// including all changes of chunks up to `least`. `None` when there is no holder, or it does not
+/// answer.
 pub(super) async fn ask(core: &Core, least: Revision) -> Option<BackgroundWork> {
     let answer = timeout(ANSWER_WITHIN, ask_holder(core, least)).await;
     answer
@@ -37,7 +38,11 @@ async fn ask_holder(core: &Core, least: Revision) -> Option<BackgroundWork> {
     let answer = match admin.cluster_status(request).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => {
-            tracing::debug!(holder, error = status.message(), "the holder of the lease refuses");
+            tracing::debug!(
+                holder,
+                error = status.message(),
+                "the holder of the worker lease refused"
+            );
             return None;
         }
     };
@@ -53,7 +58,7 @@ async fn ask_holder(core: &Core, least: Revision) -> Option<BackgroundWork> {
     })
 }
 
-/// Has the holder of the worker lease answer a call. `None` when there is none, or it does not
+/// Forwards a call to the holder of the worker lease. `None` when there is none, or it does not
 /// answer in time.
 pub(super) async fn call<T>(
     core: &Core,
@@ -67,13 +72,13 @@ pub(super) async fn call<T>(
     Some(answer.map(Response::into_inner).map_err(|status| Failure::from_status(&status)))
 }
 
-/// The holder of the worker lease, which is another coordinator, and a client of it.
+/// Returns the holder of the worker lease, if it is another coordinator, and a client of it.
 async fn client(core: &Core) -> Option<(String, AdminClient<ClientChannel>)> {
     let snapshot = core.engine.snapshot().await.ok()?;
     let renewal = snapshot.get(&lease_renewal_key(WORKER_LEASE)).await.ok()??;
     let holder: CoordinatorId = std::str::from_utf8(&renewal.value).ok()?.parse().ok()?;
     if holder == core.this.id {
-        // It was this one, and is no more.
+        // It was this one, which has lost it.
         return None;
     }
     let coordinators = core.namespace.coordinators(Scope::internal()).await.ok()?;

@@ -1,4 +1,4 @@
-//! The service `Membership`: datanodes join, and stay by heartbeats.
+//! The service `Membership`: registration and heartbeats of datanodes.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,15 +25,15 @@ use crate::core::{Core, wire_state};
 use crate::failure;
 use crate::registry::{DiskReport, HeartbeatSource, Report};
 
-/// Disks of one node.
+/// Disks per node at most.
 const DISKS_MAX: usize = 64;
-/// What a node says of a replica that it reports.
+/// Verdict of a node on a replica that it reports.
 const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
-/// Bad replicas in one report.
+/// Bad replicas per report at most.
 const BAD_REPLICAS_MAX: usize = 1_000;
-/// Bad replicas that are noted at the same time.
+/// Bad replicas recorded concurrently.
 const BAD_REPLICAS_AT_ONCE: usize = 16;
-/// Orders that wait for a node which does not read them.
+/// Orders queued for a node that does not read them.
 const ORDERS_MAX: usize = 2;
 
 pub(super) struct Handler(pub(super) Arc<Core>);
@@ -64,7 +64,7 @@ impl Membership for Handler {
                 ended = listen(&core, &caller, reports, &orders) => ended,
             };
             if let Err(failure) = ended {
-                // A node that is gone does not want to know.
+                // The node may be gone.
                 drop(orders.try_send(Err(failure.into())));
             }
         });
@@ -77,7 +77,7 @@ async fn register(
     (caller, request): (Caller, v1::RegisterRequest),
 ) -> Result<v1::RegisterResponse, Failure> {
     if !core.settings.join_secret.matches(&request.join_secret) {
-        warn!(address = %request.address, "a datanode came with a wrong join secret");
+        warn!(address = %request.address, "a datanode used a wrong join secret");
         return Err(Failure::new(
             ErrorCode::Unauthenticated,
             "the join secret is wrong; give the datanode the one of this cluster",
@@ -131,14 +131,14 @@ fn parse_registration(request: v1::RegisterRequest) -> Result<Registration, Fiel
     })
 }
 
-/// Takes the reports of one node, and answers each, until either side ends.
+/// Handles the reports of one node until either side ends.
 async fn listen(
     core: &Core,
     caller: &Caller,
     mut reports: Streaming<v1::HeartbeatReport>,
     orders: &mpsc::Sender<Result<v1::HeartbeatOrder, Status>>,
 ) -> Result<(), Failure> {
-    // A stream that says nothing for so long is of no more use than none.
+    // A stream silent for that long is useless.
     let timeouts = Duration::from_millis(core.settings.suspect_after_ms);
     let mut opened: Option<Opened> = None;
     while let Ok(Some(Ok(report))) = timeout(timeouts, reports.next()).await {
@@ -159,14 +159,14 @@ async fn listen(
     Ok(())
 }
 
-/// Whom a heartbeat stream speaks for.
+/// The node and process behind a heartbeat stream.
 struct Opened {
     node: NodeId,
     source: HeartbeatSource,
     stream: u64,
 }
 
-/// Takes one report. `None` when the node must register anew.
+/// Handles one report. `None` when the node must register again.
 async fn take(
     core: &Core,
     caller: &Caller,
@@ -184,12 +184,12 @@ async fn take(
             return Err(FieldError::new("node_id", what).into());
         }
         None => {
-            // Registration numbers come along with a copy or an image of the metadata. Without
-            // this, a node that keeps running would serve the old state and the new one alike.
+            // Registration numbers are copied with a copy or an image of the metadata. Without this
+            // check, a node that keeps running would serve both the old state and the new one.
             let ClusterIdentity { cluster, incarnation } = core.namespace.identity();
             if report.incarnation != incarnation.0 {
                 let theirs = report.incarnation;
-                info!(%node, theirs, ours = %incarnation, "a datanode must register anew");
+                info!(%node, theirs, ours = %incarnation, "a datanode must register again");
                 return Ok(None);
             }
             let HeartbeatSource { registration, instance } = source;
@@ -197,7 +197,7 @@ async fn take(
             let opening =
                 StreamOpening { cluster, incarnation, node, registration, instance, stream };
             if !opening.is_genuine(core.namespace.keys(), &report.proof) {
-                // A node whose key is another one gets its own when it registers.
+                // A node with another key gets its own when it registers.
                 warn!(%node, registration = registration.0, "a heartbeat without the node key");
                 return Ok(None);
             }
@@ -216,12 +216,11 @@ async fn take(
     let state = core.registry().record_heartbeat(node, stream, heard, Instant::now());
     let Some(state) = state else {
         if core.registry().is_heard_from(node, source) {
-            // It reaches this coordinator in two ways, or dialled again; nothing is wrong with its
-            // registration.
-            let message = "another heartbeat stream of this process is in charge";
+            // The process reached this coordinator twice; its registration is valid.
+            let message = "superseded by another heartbeat stream of this process";
             return Err(Failure::new(ErrorCode::Stale, message));
         }
-        // A newer stream is in charge; whose registration is still in use is seen on the next try.
+        // A newer stream has taken over; the next attempt shows whose registration is valid.
         info!(%node, "a heartbeat stream was replaced by a newer one");
         return Ok(None);
     };
@@ -237,8 +236,8 @@ async fn take(
     }))
 }
 
-/// Takes the registration into use and puts a new stream in charge, the `opened`th of its process.
-/// `None` when the registration is not valid.
+/// Puts the registration in use and starts a new stream, the `opened`th of its process. `None` when
+/// the registration is not valid.
 async fn open(
     core: &Core,
     caller: &Caller,
@@ -254,7 +253,7 @@ async fn open(
             error @ (dfs_metadata::Error::NotRegistered { .. }
             | dfs_metadata::Error::UnknownNode(_)),
         ) => {
-            info!(%node, %error, "a datanode must register anew");
+            info!(%node, %error, "a datanode must register again");
             return Ok(None);
         }
         Err(error) => return Err(failure::of(&error)),
@@ -267,7 +266,7 @@ async fn open(
     Ok(registry.open_stream(node, source, opened))
 }
 
-/// Notes replicas as bad; returns those whose records no longer count them.
+/// Marks replicas as bad; returns those that the records no longer count.
 async fn note_bad_replicas(
     core: &Core,
     caller: &Caller,
@@ -286,7 +285,7 @@ async fn note_bad_replicas(
                 Some(v1::BadReplica { replica: Some(replica.into()), block })
             }
             Err(error) => {
-                warn!(%chunk, %node, error = with_causes(&error), "a bad replica could not be noted");
+                warn!(%chunk, %node, error = with_causes(&error), "a bad replica could not be recorded");
                 None
             }
         }

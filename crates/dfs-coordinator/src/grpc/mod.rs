@@ -1,4 +1,4 @@
-//! The services: each parses what came over the wire once, asks, and answers.
+//! The gRPC services: each parses its input once, calls the namespace, and converts the result.
 
 mod admin;
 mod bootstrap;
@@ -32,10 +32,10 @@ use crate::relay::Relay;
 
 pub(crate) use bootstrap::{Initialiser, waiting_routes};
 
-/// The gate before all services of a coordinator.
+/// The gate in front of all services of a coordinator.
 pub(crate) const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 
-/// All services of a coordinator, with health and reflection.
+/// Returns all services of a coordinator, with health and reflection.
 pub(crate) async fn routes(core: &Arc<Core>) -> Result<(Routes, HealthReporter), Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -62,15 +62,15 @@ pub(crate) async fn routes(core: &Arc<Core>) -> Result<(Routes, HealthReporter),
     Ok((routes, reporter))
 }
 
-/// Tells those who watch the health of the services that they end.
+/// Notifies watchers of the health that the services end.
 pub(crate) async fn stop_serving(reporter: &HealthReporter) {
     reporter.set_not_serving::<CoordinatorServer<coordinator::Handler>>().await;
     reporter.set_not_serving::<MembershipServer<membership::Handler>>().await;
     reporter.set_not_serving::<AdminServer<admin::Handler>>().await;
 }
 
-/// What makes a call safe to repeat, when its caller gave it a slot: taken out of the request, so
-/// that the rest of it can be compared with that of a repeat.
+/// Takes the slot that makes a call repeatable out of the request, so that the rest can be compared
+/// with that of a repeat.
 fn repeat<M: Message>(
     method: &'static str,
     slot: Option<v1::Slot>,

@@ -1,4 +1,4 @@
-//! The calls of `Admin` that let nodes in, and say that they will be down for a while.
+//! The calls of `Admin` that admit nodes and announce maintenance.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,13 +15,13 @@ use super::admin::check_cluster;
 use crate::core::{Core, wire_state};
 use crate::failure;
 
-/// How long a look at all chunks may take: less than a client waits for an answer.
+/// Time limit of a scan over all chunks: less than a client waits for an answer.
 const SCAN_WITHIN: Duration = Duration::from_secs(8);
-/// Nodes that can be asked for at the same time.
+/// Nodes per request at most.
 const NODES_MAX: usize = 100;
-/// How often it is begun anew when others were faster.
+/// Attempts while conflicting changes win.
 pub(super) const TRIES: u32 = 8;
-/// Nodes that a refusal names.
+/// Nodes that a refusal lists.
 const NAMED_MAX: usize = 5;
 
 pub(super) async fn admit(
@@ -31,7 +31,7 @@ pub(super) async fn admit(
     let node = meant(core, &request.cluster_id, &request.node_id)?;
     let stored =
         core.namespace.admit(&caller.scope(), node).await.map_err(|error| failure::of(&error))?;
-    info!(%node, state = %stored.state, "a datanode is admitted");
+    info!(%node, state = %stored.state, "a datanode was admitted");
     let state = wire_state(stored.state);
     core.take_members(&[(node, stored)]);
     Ok(v1::AdmitResponse { state })
@@ -66,7 +66,7 @@ pub(super) async fn maintenance(
         let is_granted = announce(core, &caller, node, ttl, Grant::Always).await?;
         return Ok(v1::MaintenanceResponse { is_granted, safety: None });
     }
-    // Who asked already when it began is not asked again: it would only meet itself.
+    // A renewal needs no check, in which the node would only conflict with itself.
     if announce(core, &caller, node, ttl, Grant::Renewal).await? {
         return Ok(v1::MaintenanceResponse { is_granted: true, safety: None });
     }
@@ -86,7 +86,7 @@ pub(super) async fn maintenance(
     Err(overtaken())
 }
 
-/// The node that a call of an administrator means.
+/// Parses the node of an administrator's call.
 pub(super) fn meant(core: &Core, cluster: &[u8], node: &[u8]) -> Result<NodeId, Failure> {
     check_cluster(core, cluster)?;
     Ok(wire::id("node_id", node)?)
@@ -101,25 +101,24 @@ async fn announce(
 ) -> Result<bool, Failure> {
     let announced = core.namespace.set_maintenance(&caller.scope(), node, ttl, grant).await;
     let Some(stored) = announced.map_err(|error| failure::of(&error))? else { return Ok(false) };
-    info!(%node, ?ttl, "the maintenance of a datanode is set");
+    info!(%node, ?ttl, "the maintenance of a datanode was set");
     core.take_members(&[(node, stored)]);
     Ok(true)
 }
 
-/// Whether `nodes` may stop, as far as this coordinator can tell. What it has not heard lately
-/// counts for nothing.
+/// Checks whether `nodes` may stop, as far as this coordinator can tell. Silent nodes do not count.
 async fn look(core: &Core, caller: &Caller, nodes: &BTreeSet<NodeId>) -> Result<Safety, Failure> {
     let liveness = core.registry().liveness(Instant::now());
     within(core.namespace.safe_to_stop(&caller.scope(), nodes, &liveness)).await
 }
 
-/// Waits for a scan, for a bounded time.
+/// Runs a scan with a time limit.
 pub(super) async fn within<T>(
     scan: impl Future<Output = Result<T, dfs_metadata::Error>>,
 ) -> Result<T, Failure> {
     let Ok(looked) = timeout(SCAN_WITHIN, scan).await else {
         let message = format!(
-            "not all chunks could be looked at within {} s; try again when the metadata is less \
+            "not all chunks could be checked within {} s; try again when the metadata is less \
              busy",
             SCAN_WITHIN.as_secs()
         );
@@ -145,19 +144,19 @@ fn safety_response(
     }
 }
 
-/// What keeps an answer from being yes when chunk records cannot be read, and the ways out.
+/// Explains why unreadable chunk records prevent a yes, and what to do.
 pub(super) fn unknown_because(unknown: &Unknown) -> Option<String> {
     let Unknown { count, example } = unknown;
     let example = example.as_ref()?;
     Some(format!(
-        "chunk records that cannot be read: {count}, for example {} ({}); nobody knows where their \
+        "chunk records that cannot be read: {count}, for example {} ({}); the locations of their \
          replicas are. Restore these records from a backup of the metadata, or delete the files \
-         that cannot be opened because of them: once those are reaped, the records are gone, too",
+         that cannot be opened because of them: the records are removed with those files",
         example.key, example.why
     ))
 }
 
-/// Why it is not safe, with an example, and with the nodes that are away as it is.
+/// Explains why it is not safe, with an example and the nodes that are already away.
 fn unsafe_because(
     core: &Core,
     chunks: u64,
@@ -183,7 +182,7 @@ fn unsafe_because(
         })
         .collect();
     for (number, view) in away.iter().take(NAMED_MAX).enumerate() {
-        let before = if number == 0 { "; does not count as it is: node" } else { ", node" };
+        let before = if number == 0 { "; already unavailable: node" } else { ", node" };
         let state = if view.is_stopping { "stopping".to_owned() } else { view.state.to_string() };
         // Writing to a string cannot fail.
         let _ = write!(reason, "{before} {} ({state})", view.node);
@@ -195,6 +194,6 @@ fn unsafe_because(
 }
 
 pub(super) fn overtaken() -> Failure {
-    let message = "what the nodes shall be was changed by others again and again; try again";
+    let message = "the desired states of nodes were changed by others again and again; try again";
     Failure::new(ErrorCode::Conflict, message).retry_after(Duration::from_millis(200))
 }

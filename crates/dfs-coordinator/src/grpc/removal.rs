@@ -1,4 +1,4 @@
-//! The calls of `Admin` that take nodes out of the cluster, for good.
+//! The calls of `Admin` that remove nodes from the cluster for good.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::nodes::{TRIES, meant, overtaken, unknown_because, within};
 use crate::core::Core;
 use crate::failure;
 
-/// Takes an empty node out. It goes on to the end although the caller leaves, so that nothing is
+/// Removes an empty node. Continues to the end even if the caller goes away, so that nothing is
 /// left half done.
 pub(super) async fn deregister(
     core: &Arc<Core>,
@@ -25,7 +25,7 @@ pub(super) async fn deregister(
     Ok(v1::DeregisterResponse {})
 }
 
-/// Takes a lost node out; likewise.
+/// Removes a lost node, in the same way.
 pub(super) async fn forget(
     core: &Arc<Core>,
     (caller, request): (Caller, v1::ForgetRequest),
@@ -41,26 +41,26 @@ async fn finish(task: tokio::task::JoinHandle<Result<(), Failure>>) -> Result<()
     task.await.unwrap_or_else(|error| Err(Failure::new(ErrorCode::Internal, error.to_string())))
 }
 
-/// On what condition a node may be taken out.
+/// Condition on which a node may be removed.
 trait Condition: Sync {
-    /// Whether it is met by what the node itself says, or does not say.
+    /// Checks the reports of the node itself, or its silence.
     fn check_node(&self, core: &Core, node: NodeId, stored: &Node) -> Result<(), Failure>;
 
-    /// Whether it is met by what the records say.
+    /// Checks the records.
     fn check_records(&self, holdings: &Holdings) -> Result<(), Failure>;
 }
 
-/// It holds nothing, by its own word and by the records.
+/// It holds nothing, according to itself and the records.
 struct Empty;
 
-/// It is lost, and all that it may hold is elsewhere.
+/// It is lost, and everything it may hold is elsewhere.
 struct Expendable;
 
 fn refused(message: String) -> Failure {
     Failure::new(ErrorCode::NotEmpty, message)
 }
 
-/// Refuses while there are records that may name the node, for all that is known.
+/// Refuses while unreadable records may name the node.
 fn check_known(Holdings { node, unknown, .. }: &Holdings) -> Result<(), Failure> {
     match unknown_because(unknown) {
         None => Ok(()),
@@ -109,7 +109,7 @@ impl Condition for Expendable {
     fn check_node(&self, core: &Core, node: NodeId, stored: &Node) -> Result<(), Failure> {
         if stored.maintenance_left(core.clock.now()).is_some() {
             return Err(refused(format!(
-                "node {node} is in maintenance and is waited for; end that first"
+                "node {node} is in maintenance and expected back; end the maintenance first"
             )));
         }
         match core.registry().state(node, Instant::now()) {
@@ -134,8 +134,8 @@ impl Condition for Expendable {
     }
 }
 
-/// Takes a node out for good, if the condition is met, and stays met while all chunks are looked
-/// at: meanwhile no replica on it is counted that was not before.
+/// Removes a node for good if the condition holds and continues to hold while all chunks are
+/// scanned; no replica on it can be added meanwhile.
 async fn take_out(
     core: &Core,
     caller: &Caller,
@@ -157,15 +157,15 @@ async fn take_out(
         }
         condition.check_node(core, node, &stored)?;
         match try_out(core, caller, node, &stored, condition).await {
-            Ok(true) => info!(%node, "a datanode is taken out of the cluster"),
-            // Others were faster; perhaps with the same.
+            Ok(true) => info!(%node, "a datanode was removed from the cluster"),
+            // Another change was faster, perhaps another removal.
             Ok(false) => {}
             Err(failure) => {
                 match core.namespace.set_leaving(&caller.scope(), node, false).await {
                     Ok(stored) => core.take_members(&[(node, stored)]),
                     Err(error) => {
                         let error = with_causes(&error);
-                        warn!(%node, error, "a node that stays counts as leaving until it is back");
+                        warn!(%node, error, "a node that was not removed counts as leaving until it registers again");
                     }
                 }
                 return Err(failure);
@@ -175,7 +175,7 @@ async fn take_out(
     Err(overtaken())
 }
 
-/// Tries it once. `false` when the node was changed meanwhile.
+/// Makes one attempt. Returns `false` when the node was changed meanwhile.
 async fn try_out(
     core: &Core,
     caller: &Caller,
@@ -188,7 +188,7 @@ async fn try_out(
     let liveness = core.registry().liveness(Instant::now());
     let holdings = within(core.namespace.holdings(&caller.scope(), node, &liveness)).await?;
     condition.check_records(&holdings)?;
-    // The scan took its time.
+    // Time has passed during the scan.
     condition.check_node(core, node, stored)?;
     let removed = core.namespace.remove_node(&caller.scope(), &holdings).await;
     removed.map_err(|error| failure::of(&error))

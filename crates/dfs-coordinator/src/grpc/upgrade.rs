@@ -25,7 +25,7 @@ pub(super) async fn finalize(
     let status = core.namespace.finalize_upgrade(&caller.scope()).await;
     let status = status.map_err(|error| failure::of(&error))?;
     if status.wanted > status.written {
-        info!(wanted = status.wanted.0, "the upgrade is to be finalized");
+        info!(wanted = status.wanted.0, "finalizing the upgrade was requested");
     }
     Ok(answer(status))
 }

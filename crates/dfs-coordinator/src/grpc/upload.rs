@@ -12,15 +12,15 @@ use super::{convert, repeat};
 use crate::core::Core;
 use crate::placement;
 
-/// Tokens in one call.
+/// Tokens per call at most.
 const TOKENS_MAX: usize = 64;
-/// Bytes of a token; ours are far shorter.
+/// Bytes per token at most; ours are far shorter.
 const TOKEN_LEN_MAX: usize = 64 << 10;
-/// Chunks in one call.
+/// Chunks per call at most.
 const CHUNKS_MAX: usize = 1_024;
-/// Nodes that a replanned chunk may avoid.
+/// Nodes that a replan may avoid.
 const AVOID_MAX: usize = 64;
-/// Bytes of the name of a machine or zone.
+/// Bytes per machine or zone name at most.
 const LABEL_LEN_MAX: usize = 255;
 
 pub(super) async fn upload_file(
@@ -80,12 +80,12 @@ pub(super) async fn replan_chunk(
     .await
 }
 
-/// Bytes that a chunk of a plan holds at most.
+/// Returns the largest chunk of a plan in bytes.
 fn chunk_size_of(core: &Core, caller: &Caller, token: &[u8]) -> Result<u64, Failure> {
     core.namespace.chunk_size_of(&caller.scope(), token).map_err(|error| crate::failure::of(&error))
 }
 
-/// Plans with the nodes of this moment, and notes what that puts onto them.
+/// Plans with the current nodes, and records the planned bytes.
 async fn plan(
     core: &Core,
     chunk_size: u64,
@@ -159,26 +159,26 @@ pub(super) async fn abort_upload(
     Ok(v1::AbortResponse {})
 }
 
-/// Replicas of files and of writes, as a caller asked for them.
+/// Parses the replication of files and writes.
 pub(super) fn replication(factor: u32, min_write: Option<u32>) -> Result<Replication, FieldError> {
     let factor = replication_factor("replication_factor", factor)?;
     let min_write =
         min_write.map(|replicas| replication_factor("min_write_replicas", replicas)).transpose()?;
     if min_write.is_some_and(|min| min > factor) {
-        let what = format_args!("at most the replication factor ({factor}) is possible");
+        let what = format_args!("at most the replication factor ({factor}) is allowed");
         return Err(FieldError::new("min_write_replicas", what));
     }
     Ok(Replication { factor, min_write })
 }
 
-/// Replicas of a file, as a caller asked for them.
+/// Parses the number of replicas of a file.
 fn replication_factor(field: &'static str, replicas: u32) -> Result<u8, FieldError> {
     u8::try_from(replicas)
         .ok()
         .filter(|replicas| (1..=Replication::FACTOR_MAX).contains(replicas))
         .ok_or_else(|| {
             let max = Replication::FACTOR_MAX;
-            FieldError::new(field, format_args!("1 to {max} replicas are possible, not {replicas}"))
+            FieldError::new(field, format_args!("1 to {max} replicas are allowed, not {replicas}"))
         })
 }
 
@@ -200,10 +200,10 @@ fn token(field: &'static str, token: bytes::Bytes) -> Result<bytes::Bytes, Field
     }
 }
 
-/// The name of a machine or zone.
+/// Parses the name of a machine or zone.
 pub(super) fn label(field: &'static str, label: String) -> Result<String, FieldError> {
     if label.len() > LABEL_LEN_MAX {
-        let what = format_args!("at most {LABEL_LEN_MAX} bytes, these are {}", label.len());
+        let what = format_args!("at most {LABEL_LEN_MAX} bytes are allowed, not {}", label.len());
         return Err(FieldError::new(field, what));
     }
     Ok(label)

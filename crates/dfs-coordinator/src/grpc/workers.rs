@@ -1,4 +1,4 @@
-//! The background workers: what they do, and what administrators set for them.
+//! Listing and setting background workers.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::core::Core;
 use crate::failure;
 use crate::workers::{WORKER_LEASE, control};
 
-/// When to try again while no coordinator holds the worker lease.
+/// Retry hint while no coordinator holds the worker lease.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What the workers do, as the holder of their lease knows.
+/// Lists the workers, as known to the holder of their lease.
 pub(super) async fn list(
     core: &Core,
     (_, mut request): (Caller, v1::WorkersRequest),
@@ -39,7 +39,7 @@ pub(super) async fn list(
     })
 }
 
-/// Sets what administrators want of a worker; done by the holder of the lease, where it holds at
+/// Changes the settings of a worker; executed by the holder of the lease, where they take effect at
 /// once.
 pub(super) async fn set(
     core: &Core,
@@ -70,11 +70,11 @@ pub(super) async fn set(
         stored => stored.map_err(|error| failure::of(&error))?,
     };
     worker.set_control(control(core, &stored));
-    info!(worker = worker.spec().name, ?change, "a worker is set");
+    info!(worker = worker.spec().name, ?change, "the settings of a worker were changed");
     Ok(v1::SetWorkerResponse { worker: Some(status(worker)) })
 }
 
-/// All workers, as they are here.
+/// Returns the workers of this coordinator.
 pub(super) fn statuses(core: &Core) -> Vec<v1::WorkerStatus> {
     core.background.workers.iter().map(|worker| status(worker)).collect()
 }
@@ -114,6 +114,6 @@ fn change(change: Option<Change>) -> Result<WorkerChange, FieldError> {
 }
 
 fn no_holder() -> Failure {
-    let message = "no coordinator that answers holds the worker lease at the moment; try again";
+    let message = "no responsive coordinator holds the worker lease at the moment; try again";
     Failure::new(ErrorCode::Unavailable, message).retry_after(RETRY_AFTER)
 }

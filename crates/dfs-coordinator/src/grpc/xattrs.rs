@@ -1,4 +1,4 @@
-//! The calls about extended attributes.
+//! The calls for extended attributes.
 
 use bytes::Bytes;
 use dfs_metadata::namespace::{Namespace, RemoveXattr, SetXattr};

@@ -1,4 +1,4 @@
-//! Silence, maintenance and what they mean, by a clock that the test moves.
+//! Silence, maintenance and their effects, with a manual clock.
 
 use dfs_metadata::health::DiskHealth;
 use dfs_types::DiskNumber;
@@ -45,7 +45,7 @@ fn report(free: u64) -> Report {
     }
 }
 
-/// A registry, its start, and a clock that ticks once a second on the way to each moment.
+/// A registry, its start, and a clock that ticks every second up to each moment.
 struct World {
     registry: Registry,
     start: Instant,
@@ -84,7 +84,7 @@ impl World {
 }
 
 #[test]
-fn silence_makes_suspect_then_lost_and_a_word_brings_back() {
+fn silence_makes_suspect_then_lost_until_heard_again() {
     let mut world = World::new();
     let node = world.node(1, NodeState::Active);
     let stream = world.hear(node);
@@ -104,7 +104,7 @@ fn silence_makes_suspect_then_lost_and_a_word_brings_back() {
 }
 
 #[test]
-fn a_coordinator_that_just_started_judges_nobody() {
+fn new_coordinator_judges_no_node() {
     let mut world = World::new();
     let node = world.node(1, NodeState::Active);
     assert_eq!(world.state(node), NodeState::Suspect);
@@ -115,7 +115,7 @@ fn a_coordinator_that_just_started_judges_nobody() {
 }
 
 #[test]
-fn a_coordinator_that_was_frozen_listens_anew() {
+fn frozen_coordinator_starts_listening_again() {
     let mut world = World::new();
     let node = world.node(1, NodeState::Active);
     world.hear(node);
@@ -130,7 +130,7 @@ fn a_coordinator_that_was_frozen_listens_anew() {
 }
 
 #[test]
-fn what_an_administrator_wants_stands_above_silence() {
+fn desired_state_overrides_silence() {
     let mut world = World::new();
     let states = [
         (NodeState::Joining, NodeState::Joining),
@@ -153,7 +153,7 @@ fn what_an_administrator_wants_stands_above_silence() {
 }
 
 #[test]
-fn maintenance_stands_above_silence_until_it_ends() {
+fn maintenance_overrides_silence_until_it_ends() {
     let mut world = World::new();
     let (end, second) = (world.start + Duration::from_mins(5), Duration::from_secs(1));
     let (node, other) = (NodeId(1), NodeId(2));
@@ -164,18 +164,18 @@ fn maintenance_stands_above_silence_until_it_ends() {
         world.hear(id);
     }
     let stream = world.hear(other);
-    assert_eq!(world.at(1).state(node), NodeState::Maintenance, "at once, though it answers");
+    assert_eq!(world.at(1).state(node), NodeState::Maintenance, "at once, though it is responsive");
     assert_eq!(world.registry.responsive(world.now).len(), 2);
     assert_eq!(world.at(299).state(node), NodeState::Maintenance);
     let view = world.registry.view(node, world.now).unwrap();
     assert_eq!(view.maintenance_left, Some(second));
     assert!(!view.takes_chunks());
     assert!(world.registry.cluster(world.now).lost().is_empty());
-    // One is back, and its heartbeats count, but do not end it.
+    // One returns; its heartbeats are recorded but do not end the maintenance.
     let state = world.registry.record_heartbeat(other, stream, report(1), world.now);
     assert_eq!(state, Some(NodeState::Maintenance));
     assert_eq!(world.registry.responsive(world.now), BTreeSet::from([other]));
-    assert_eq!(world.at(300).state(node), NodeState::Lost, "it had its time");
+    assert_eq!(world.at(300).state(node), NodeState::Lost, "its grace period is over");
     assert_eq!(world.state(other), NodeState::Active);
     assert_eq!(world.registry.view(other, world.now).unwrap().maintenance_left, None);
     let removed = Member { admin_state: NodeState::Removed, ..down };
@@ -184,7 +184,7 @@ fn maintenance_stands_above_silence_until_it_ends() {
 }
 
 #[test]
-fn who_is_silent_or_stops_does_not_answer_and_who_leaves_takes_no_chunks() {
+fn silent_and_stopping_nodes_are_not_responsive_and_leaving_ones_take_no_chunks() {
     let mut world = World::new();
     let unheard = world.node(1, NodeState::Active);
     let node = world.node(2, NodeState::Joining);
@@ -207,7 +207,7 @@ fn who_is_silent_or_stops_does_not_answer_and_who_leaves_takes_no_chunks() {
 }
 
 #[test]
-fn a_newer_stream_ends_the_older() {
+fn newer_stream_ends_the_older() {
     let mut world = World::new();
     let node = world.node(1, NodeState::Active);
     let old = world.hear(node);
@@ -225,7 +225,7 @@ fn a_newer_stream_ends_the_older() {
         assert!(!world.registry.is_heard_from(node, other), "{other:?}");
     }
     world.registry.open_stream(node, nameless, 1).unwrap();
-    assert!(!world.registry.is_heard_from(node, nameless), "they cannot be told apart");
+    assert!(!world.registry.is_heard_from(node, nameless), "they are indistinguishable");
     assert_eq!(
         world.registry.open_stream(NodeId(9), SOURCE, 1),
         None,
@@ -234,7 +234,7 @@ fn a_newer_stream_ends_the_older() {
 }
 
 #[test]
-fn a_stream_that_was_long_on_its_way_ends_no_newer_one() {
+fn delayed_stream_does_not_end_a_newer_one() {
     let mut world = World::new();
     let node = world.node(1, NodeState::Active);
     let newer = world.registry.open_stream(node, SOURCE, 3).unwrap();
@@ -271,7 +271,7 @@ fn planned_bytes_count_for_a_while() {
 }
 
 #[test]
-fn the_census_tells_full_from_silent_from_awaited() {
+fn node_counts_distinguish_full_silent_and_awaited() {
     let mut world = World::new();
     for id in 1..=4 {
         world.node(id, NodeState::Active);
@@ -288,7 +288,7 @@ fn the_census_tells_full_from_silent_from_awaited() {
 }
 
 #[test]
-fn a_failed_disk_counts_for_nothing() {
+fn failed_disk_does_not_count() {
     let mut world = World::new();
     let node = world.node(1, NodeState::Active);
     let stream = world.registry.open_stream(node, SOURCE, 1).unwrap();
@@ -301,7 +301,7 @@ fn a_failed_disk_counts_for_nothing() {
 
 /// F14.
 #[test]
-fn nodes_on_one_file_system_count_its_space_once() {
+fn f14_nodes_on_one_file_system_count_its_space_once() {
     let mut world = World::new();
     let on = |file_system: u128| {
         let mut report = report(900);
@@ -318,7 +318,7 @@ fn nodes_on_one_file_system_count_its_space_once() {
         views.iter().map(|view| (view.capacity, view.free)).collect::<Vec<_>>()
     };
     assert_eq!(free(&world), [(400, 300), (400, 300), (400, 300), (1_000, 900)]);
-    // One that moved to another file system leaves its share to the others.
+    // A node that moves to another file system leaves its share to the others.
     let node = NodeId(3);
     let stream = world.registry.open_stream(node, SOURCE, 2).unwrap();
     world.registry.record_heartbeat(node, stream, on(8), world.now);
@@ -326,7 +326,7 @@ fn nodes_on_one_file_system_count_its_space_once() {
 }
 
 #[test]
-fn a_node_that_stops_or_has_no_working_disk_is_not_full_but_away() {
+fn stopping_or_diskless_node_is_away_not_full() {
     let mut world = World::new();
     let (broken, stopping) = (world.node(1, NodeState::Active), world.node(2, NodeState::Active));
     let stream = world.registry.open_stream(broken, SOURCE, 1).unwrap();
@@ -345,7 +345,7 @@ fn a_node_that_stops_or_has_no_working_disk_is_not_full_but_away() {
 }
 
 #[test]
-fn a_disk_is_lost_when_it_fails_or_stays_away_and_never_for_lack_of_news() {
+fn disk_is_lost_when_failed_or_missing_but_not_when_unreported() {
     let mut world = World::new();
     let disks = vec![disk(1, 1), disk(2, 2), disk(3, 3)];
     let node = NodeId(1);
@@ -373,7 +373,7 @@ fn a_disk_is_lost_when_it_fails_or_stays_away_and_never_for_lack_of_news() {
         world.at(seconds);
         hear(&mut world, &[(1, false), (2, true)]);
     }
-    assert_eq!(health(&world), [Good, Lost, Suspect], "it has its time");
+    assert_eq!(health(&world), [Good, Lost, Suspect], "within the grace period");
     world.at(60);
     assert_eq!(health(&world), [Good, Lost, Lost]);
     hear(&mut world, &[(1, false), (2, false), (3, false)]);

@@ -1,8 +1,8 @@
-//! The two bodies of a call that is passed on, and what bounds them.
+//! The two bodies of a relayed call, and their bounds.
 //!
-//! The request is drawn by the connection to the node, the answer pushed by a task to that of the
-//! client; each waits for room on the other side before it takes one more frame. Of a stream no
-//! more is held than the windows of its two connections and a frame or two between them.
+//! The connection to the node pulls the request; a task pushes the response to the client. Each
+//! waits for room on the other side before it takes another frame, so that no more of a stream is
+//! held than the windows of its two connections and a frame or two between them.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -25,15 +25,15 @@ use tonic::body::Body;
 use crate::lock;
 use crate::metrics::Relayed;
 
-/// How long no byte may move in either direction: longer than a chunk takes to become durable
-/// after its last frame.
+/// Longest time without a byte in either direction; more than a chunk takes to become durable after
+/// its last frame.
 const IDLE_MAX: Duration = Duration::from_secs(90);
-/// How long a stream may take in all.
+/// Longest duration of a stream.
 const WHOLE_MAX: Duration = Duration::from_hours(1);
 /// Frames between the two connections.
 const FRAMES_BETWEEN: usize = 1;
 
-/// A call under way; counted, and its place taken, for as long as there is any of it.
+/// A call in flight; counted, and holding its permit, until all of it is gone.
 pub(super) struct RelayedCall {
     counts: Relayed,
     ends_at: Instant,
@@ -41,7 +41,7 @@ pub(super) struct RelayedCall {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Which way bytes go.
+/// Direction of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     ToNode,
@@ -62,7 +62,7 @@ impl RelayedCall {
         self.counts.moved(direction, bytes as u64);
     }
 
-    /// Waits until nothing has moved for too long, or all has taken too long.
+    /// Waits until the idle time or the total time is exceeded.
     async fn expired(&self) {
         loop {
             let at = (*lock(&self.moved_at) + IDLE_MAX).min(self.ends_at);
@@ -80,26 +80,26 @@ impl Drop for RelayedCall {
     }
 }
 
-/// The request of a call, for as long as the call is open.
+/// The request of a call, while the call is open.
 struct Source {
     request: Mutex<Option<(Body, Arc<RelayedCall>)>>,
     drawer: AtomicWaker,
 }
 
-/// Keeps the request of a call open. Without it the node is told that the call is over, whatever
-/// the client has still to send.
+/// Keeps the request of a call open. When dropped, the node sees the end of the call, whatever the
+/// client still has to send.
 pub(super) struct Open(Arc<Source>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        // Taken away, as a connection that waits for room at the node does not ask for more.
+        // Dropped here, as a connection waiting for room at the node does not poll it.
         drop(lock(&self.0.request).take());
         self.0.drawer.wake();
     }
 }
 
-/// The request as the node gets it. Of its headers only those go along that say how to read the
-/// body: the request id is added as to every call.
+/// Converts the request for the node. Only the headers needed to decode the body are kept; the
+/// request id is added as to every call.
 pub(super) fn relayed_request(
     path: &'static str,
     request: Request<Body>,
@@ -117,7 +117,7 @@ pub(super) fn relayed_request(
     (onward, Open(source))
 }
 
-/// The answer as the client gets it. The request is open until then.
+/// Converts the response for the client. Keeps the request open until its end.
 pub(super) fn relayed_response(
     answer: Response<Body>,
     call: Arc<RelayedCall>,
@@ -163,10 +163,10 @@ async fn push(mut body: Body, frames: Frames, call: Arc<RelayedCall>, _open: Ope
         () = moving => {}
         () = frames.closed() => {}
         () = call.expired() => {
-            let message = "the stream was passed on for too long, or nothing moved on it";
+            let message = "the stream was idle, or relayed for too long";
             let status = Status::from(Failure::new(ErrorCode::Unavailable, message));
             let mut trailers = HeaderMap::new();
-            // Who reads nothing is not told: the stream just ends, without a status.
+            // A client that does not read gets no status: the stream just ends.
             if status.add_header(&mut trailers).is_ok() {
                 drop(frames.try_send(Ok(Frame::trailers(trailers))));
             }
@@ -188,7 +188,7 @@ impl http_body::Body for RequestBody {
         self.0.drawer.register(cx.waker());
         let mut request = lock(&self.0.request);
         let Some((body, call)) = request.as_mut() else {
-            return Poll::Ready(Some(Err(Status::cancelled("the answer is over"))));
+            return Poll::Ready(Some(Err(Status::cancelled("the response has ended"))));
         };
         let frame = ready!(Pin::new(body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame {
@@ -202,7 +202,7 @@ impl http_body::Body for RequestBody {
     }
 }
 
-/// An answer on its way to the client.
+/// A response on its way to the client.
 struct ResponseBody(mpsc::Receiver<Result<Frame<Bytes>, Status>>);
 
 impl http_body::Body for ResponseBody {

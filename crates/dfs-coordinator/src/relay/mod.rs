@@ -1,13 +1,14 @@
-//! Calls of datanodes that a client cannot connect to: passed on to the node that the call names.
+//! The relay: datanode calls of clients that cannot connect to the node, forwarded to the node that
+//! the call names.
 //!
 //! ```text
 //!  client ── DataNode call, header dfs-node-id ──► coordinator ── the same call ──► that node
 //! ```
 //!
-//! Nothing is read, kept or changed on the way: frame for frame of the connection goes on when the
-//! other side has room for it, so that a slow one slows down the other, and both ends verify every
-//! block as ever. Where a node is, the registry knows; an address is never taken from the caller.
-//! Orders among servers are refused: who may give them is a matter of the cluster's own network.
+//! Nothing is inspected, kept or changed: each frame of the connection is forwarded when the other
+//! side has room for it, so that a slow side slows down the other, and both ends verify every block
+//! as usual. The address of a node comes from the registry, never from the caller. Orders among
+//! servers are refused: they stay within the cluster's own network.
 
 mod body;
 
@@ -34,18 +35,18 @@ use crate::core::Core;
 use crate::failure;
 use crate::metrics::Refusal;
 
-/// How long a node may take to begin its answer.
+/// Time for a node to begin its response.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// When to try again after a bound was reached.
+/// Retry hint when a bound is reached.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// The service `DataNode` of a coordinator.
 #[derive(Clone)]
 pub(super) struct Relay {
     core: Arc<Core>,
-    /// One permit for each stream of chunk bytes.
+    /// One permit per stream of chunk bytes.
     streams: Arc<Semaphore>,
-    /// One permit for each small call.
+    /// One permit per small call.
     calls: Arc<Semaphore>,
     /// Spreads streams over the connections to a node.
     next: Arc<AtomicU64>,
@@ -63,7 +64,8 @@ impl Relay {
         let method = caller.map_err(|denied| (Refusal::NotForClients, denied))?.method();
         let Some(has_chunk_bytes) = has_chunk_bytes(method) else {
             let path = method.path();
-            let message = format!("{path} is between servers; a coordinator does not pass it on");
+            let message =
+                format!("{path} is a call between servers; a coordinator does not relay it");
             return Err((
                 Refusal::NotForClients,
                 Failure::new(ErrorCode::PermissionDenied, message),
@@ -99,14 +101,14 @@ impl Relay {
                 self.core.channels.forget(&address, lane);
                 Err(unreachable(with_causes(&error)))
             }
-            Err(_) => Err(unreachable("no answer in time".to_owned())),
+            Err(_) => Err(unreachable("no response in time".to_owned())),
         }
     }
 
     fn permit(&self, has_chunk_bytes: bool) -> Result<OwnedSemaphorePermit, (Refusal, Failure)> {
         let bound = self.core.settings.relay_streams;
         if bound == 0 {
-            let message = "this coordinator does not pass streams on to datanodes \
+            let message = "this coordinator does not relay streams to datanodes \
                            (relay_streams is 0 in its settings): run the client where it \
                            reaches the datanodes, use `dfs --kube`, or set relay_streams";
             return Err((Refusal::Off, Failure::new(ErrorCode::Unimplemented, message)));
@@ -114,7 +116,7 @@ impl Relay {
         let permits = if has_chunk_bytes { &self.streams } else { &self.calls };
         permits.clone().try_acquire_owned().map_err(|_| {
             let message = format!(
-                "{bound} streams are passed on already, as many as relay_streams allows; \
+                "{bound} streams are already relayed, as many as relay_streams allows; \
                  try again, or connect to the datanodes directly"
             );
             (Refusal::Busy, Failure::new(ErrorCode::Busy, message).retry_after(RETRY_AFTER))
@@ -128,11 +130,12 @@ impl Relay {
         let (now, registry) = (Instant::now(), core.registry());
         let Some(view) = registry.view(node, now).filter(|view| view.state != NodeState::Removed)
         else {
-            let message = format!("node {node} is not part of this cluster; `dfs status` lists it");
+            let message =
+                format!("node {node} is not a member of this cluster; `dfs status` lists it");
             return Err((Refusal::UnknownNode, Failure::new(ErrorCode::NotFound, message)));
         };
         if registry.is_silent(node, now) {
-            // To dial it would make the caller wait for what is known.
+            // Dialling it would make the caller wait for what is known.
             let message = format!("node {node} at {}: it sends no heartbeats", view.member.address);
             return Err((Refusal::Unreachable, Failure::new(ErrorCode::Unavailable, message)));
         }
@@ -140,8 +143,8 @@ impl Relay {
     }
 }
 
-/// Whether a call that is passed on carries chunk bytes; `None` for one that is not passed on, as
-/// clients do not make it.
+/// Returns whether a relayed method carries chunk bytes; `None` for methods that clients do not
+/// call and the relay refuses.
 fn has_chunk_bytes(method: Method) -> Option<bool> {
     match rule(method) {
         Rule::Session => Some(true),
@@ -154,8 +157,8 @@ fn named_node(headers: &HeaderMap) -> Result<NodeId, Failure> {
     let text = headers.get(NODE_ID_HEADER).and_then(|value| value.to_str().ok());
     text.and_then(|text| text.parse().ok()).ok_or_else(|| {
         let message = format!(
-            "this is a coordinator: it passes calls on to the datanode whose id, 32 hexadecimal \
-             digits, stands in the header {NODE_ID_HEADER}"
+            "this is a coordinator: it relays calls to the datanode whose id, 32 hexadecimal \
+             digits, is in the header {NODE_ID_HEADER}"
         );
         Failure::new(ErrorCode::InvalidArgument, message)
     })
@@ -178,7 +181,7 @@ impl Service<Request<Body>> for Relay {
         let service = self.clone();
         Box::pin(async move {
             Ok(service.pass(request).await.unwrap_or_else(|(refusal, failure)| {
-                tracing::debug!(?refusal, %failure, "not passed on");
+                tracing::debug!(?refusal, %failure, "not relayed");
                 service.core.counts.relayed.refused(refusal);
                 tonic::Status::from(failure).into_http()
             }))

@@ -1,4 +1,4 @@
-//! What the services and the background work tell each other.
+//! State exchanged between the services and the background work.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,37 +11,37 @@ use tokio::time::Instant;
 
 use super::{LeaseState, ReplicationCounts, UnreadableRecords};
 
-/// Shared by all, and kept while workers come and go with the lease.
+/// Kept while workers come and go with the lease.
 #[derive(Debug)]
 pub(crate) struct Background {
-    /// Where others reach this coordinator.
+    /// Address of this coordinator for others.
     address: String,
     pub(crate) lease: Arc<LeaseState>,
     pub(crate) workers: Handles,
-    /// Held by whoever changes what is set for a worker, so that what is stored last holds.
+    /// Held while a worker's settings change, so that the last stored change takes effect.
     pub(crate) setting: tokio::sync::Mutex<()>,
-    /// Chunks reaped since repair asked last.
+    /// Chunks reaped since repair last asked.
     reaped: AtomicU64,
-    /// An upload was aborted since the reaper asked last.
+    /// An upload was aborted since the reaper last asked.
     upload_aborted: AtomicBool,
     health: Mutex<Option<Health>>,
     /// Records that the reaper could not read in its last round.
     unreaped: Mutex<UnreadableRecords>,
-    /// When a writer was last refused for want of room.
+    /// When a writer was last refused for lack of space.
     no_space: Mutex<Option<Instant>>,
 }
 
-/// How the chunks are, as repair sees it.
+/// Health of all chunks, as repair sees it.
 #[derive(Debug)]
 pub(crate) struct Health {
     pub(crate) counts: ReplicationCounts,
-    /// Chunks in repair now.
+    /// Chunks being repaired.
     pub(crate) repairing: u64,
-    /// Disks whose replicas are not counted.
+    /// Disks whose replicas do not count.
     pub(crate) lost: BTreeSet<DiskNumber>,
-    /// Chunk records that cannot be read.
+    /// Unreadable chunk records.
     pub(crate) unreadable: UnreadableRecords,
-    /// Changes of chunks up to this revision are in it.
+    /// Revision up to which changes of chunks are included.
     pub(crate) seen: Revision,
 }
 
@@ -60,53 +60,54 @@ impl Background {
         }
     }
 
-    /// The address of this coordinator while it runs the background work, else empty.
+    /// Returns the address of this coordinator while it runs the background work, otherwise an
+    /// empty string.
     pub(crate) fn lease_holder(&self) -> String {
         self.lease.grant().map(|_| self.address.clone()).unwrap_or_default()
     }
 
-    /// Takes over how many chunks became tombstones.
+    /// Adds chunks that became tombstones.
     pub(crate) fn reaped(&self, chunks: usize) {
         self.reaped.fetch_add(chunks as u64, Ordering::Relaxed);
     }
 
-    /// Publishes what the reaper could not read.
+    /// Publishes the records that the reaper could not read.
     pub(crate) fn set_unreaped(&self, records: UnreadableRecords) {
         *crate::lock(&self.unreaped) = records;
     }
 
-    /// How many chunks were reaped since this was asked last.
+    /// Returns how many chunks were reaped since the last call.
     pub(crate) fn take_reaped(&self) -> u64 {
         self.reaped.swap(0, Ordering::Relaxed)
     }
 
-    /// An upload was aborted: the reaper need not wait until it looks for expired ones.
+    /// Notes that an upload was aborted, so that the reaper runs before its next regular round.
     pub(crate) fn upload_aborted(&self) {
         self.upload_aborted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether one was since this was asked last.
+    /// Returns whether an upload was aborted since the last call.
     pub(crate) fn take_upload_aborted(&self) -> bool {
         self.upload_aborted.swap(false, Ordering::Relaxed)
     }
 
-    /// A writer was refused for want of room.
+    /// Notes that a writer was refused for lack of space.
     pub(crate) fn refused_room(&self, now: Instant) {
         *crate::lock(&self.no_space) = Some(now);
     }
 
-    /// How long ago that was, if ever.
+    /// Returns the time since the last such refusal, if any.
     pub(crate) fn no_space_since(&self, now: Instant) -> Option<Duration> {
         crate::lock(&self.no_space).map(|at| now.saturating_duration_since(at))
     }
 
-    /// Publishes how the chunks are; `None` while that is not known.
+    /// Publishes the health of all chunks; `None` while it is unknown.
     pub(crate) fn set_health(&self, health: Option<Health>) {
         *crate::lock(&self.health) = health;
     }
 
-    /// How the chunks are, and how many are in repair, with all that happened to them up to
-    /// `least`; `None` when this coordinator does not know (yet). `lost` is what is lost now.
+    /// Returns the health of chunks and the number in repair, including all changes up to `least`;
+    /// `None` while this coordinator does not know. `lost` is the current set of lost disks.
     pub(crate) fn counts(
         &self,
         lost: &BTreeSet<DiskNumber>,

@@ -1,4 +1,4 @@
-//! The lease that the workers run under.
+//! The lease of the workers.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,18 +18,18 @@ use crate::core::Core;
 /// Name of the lease whose holder does the background work.
 pub(crate) const WORKER_LEASE: &str = dfs_metadata::lease::WORKERS;
 
-/// Whether this coordinator holds the lease, for those who watch.
+/// Whether this coordinator holds the lease.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseState(Mutex<Option<LeaseGrant>>);
 
 impl LeaseState {
-    /// The grant, while it is held.
+    /// Returns the grant, while it is held.
     pub(crate) fn grant(&self) -> Option<LeaseGrant> {
         *crate::lock(&self.0)
     }
 }
 
-/// The lease as this coordinator asks for it.
+/// The lease as this coordinator requests it.
 pub(crate) struct WorkerLease {
     core: Arc<Core>,
 }
@@ -50,12 +50,12 @@ impl Lease for WorkerLease {
     }
 
     async fn request(&self) -> Result<Option<LeaseGrant>, Error> {
-        // Not the address, which another coordinator may have, too: a holder that asks again gets
-        // its own lease.
+        // Not the address, which another coordinator may share: a holder that asks again gets its
+        // own lease.
         let holder = self.core.this.id.to_string();
         let namespace = &self.core.namespace;
         let granted = namespace.lease(Scope::internal(), WORKER_LEASE, &holder, self.ttl()).await;
-        granted.map_err(Error::metadata("asking for the worker lease"))
+        granted.map_err(Error::metadata("requesting the worker lease"))
     }
 
     async fn controls(&self) -> Result<Vec<(String, Control)>, Error> {
@@ -65,13 +65,13 @@ impl Lease for WorkerLease {
             let read = self.core.namespace.worker_control(Scope::internal(), name).await;
             match read {
                 Ok(stored) => controls.push((name.to_owned(), control(&self.core, &stored))),
-                // One record that cannot be read stops no background work.
+                // A single unreadable record does not stop background work.
                 Err(error @ (Damaged { .. } | NewerRecord { .. })) => {
                     let error = with_causes(&error);
-                    warn!(worker = name, error, "what is set for a worker counts as not set");
+                    warn!(worker = name, error, "the settings of a worker are ignored");
                 }
                 Err(error) => {
-                    return Err(Error::metadata("reading what is set for workers")(error));
+                    return Err(Error::metadata("reading the settings of workers")(error));
                 }
             }
         }
@@ -83,7 +83,7 @@ impl Lease for WorkerLease {
     }
 }
 
-/// What is set for a worker, by this process's monotonic clock from now on.
+/// Converts a worker's settings to this process's monotonic clock.
 pub(crate) fn control(core: &Core, stored: &WorkerControl) -> Control {
     let left = stored.pause_left(core.clock.now());
     Control { paused_until: left.map(|left| Instant::now() + left), rate: stored.rate }

@@ -1,4 +1,4 @@
-//! The background work of the cluster, done by whichever coordinator holds the worker lease.
+//! Background work of the cluster, done by the holder of the worker lease.
 
 mod background;
 mod deletion;
@@ -26,7 +26,7 @@ pub(crate) use upgrade::Upgrade;
 
 use crate::core::Core;
 
-/// Runs the workers whenever this coordinator holds their lease; until dropped.
+/// Runs the workers while this coordinator holds their lease; until dropped.
 pub(crate) async fn run_all(core: &Arc<Core>) -> Infallible {
     let handles = &core.background.workers;
     let lease = WorkerLease::new(core.clone());

@@ -1,5 +1,5 @@
-//! What datanodes are asked to do. Each order is sealed for its node and carries the lease epoch:
-//! one from a coordinator that lost the lease is refused.
+//! Orders to datanodes. Each is sealed for its node and carries the lease epoch, so that one from a
+//! coordinator that lost the lease is refused.
 
 use std::time::Duration;
 
@@ -16,29 +16,29 @@ use tonic::Status;
 
 use crate::core::{Core, location};
 
-/// How long a small order may take.
+/// Time limit of small orders.
 const TIMEOUTS: Duration = Duration::from_secs(20);
-/// Bytes in a second below which a replica is given up.
+/// Bytes per second below which the build of a replica is abandoned.
 const SLOWEST: u64 = 1 << 20;
 
-/// The name of a replica as its node knows it; its record has the number of `disk`.
+/// Returns the name of a replica on its node; its record has the number of `disk`.
 pub(super) fn replica_ref(chunk: ChunkId, replica: ReplicaId, disk: DiskId) -> ReplicaRef {
     ReplicaRef { chunk, part: Part(replica.part), disk, stamp: replica.stamp }
 }
 
-/// What became of an order to build a replica.
+/// Result of an order to build a replica.
 pub(super) struct Build {
-    /// `None` when no source gave the whole chunk.
+    /// `None` when no source provided the whole chunk.
     pub(super) outcome: Option<BuildOutcome>,
-    /// Sources that failed, with their codes and why.
+    /// Sources that failed, with code and reason.
     pub(super) failed: Vec<(NodeId, Option<ErrorCode>, String)>,
 }
 
-/// How a build ended.
+/// Outcome of a build.
 pub(super) enum BuildOutcome {
     /// The replica is durable; every byte of it was verified.
     Built(Receipt),
-    /// A replica was there before, and was left alone.
+    /// A replica was already there, and was left alone.
     Existing(ReplicaRef),
 }
 
@@ -82,7 +82,7 @@ pub(super) async fn delete(
     failed.collect()
 }
 
-/// Makes `target` build a replica of a chunk from those of `sources`, asked in this order.
+/// Orders `target` to build a replica of a chunk from those of `sources`, tried in this order.
 pub(super) async fn build(
     core: &Core,
     lease: &LeaseGrant,
@@ -122,7 +122,7 @@ pub(super) async fn build(
         Some(Outcome::Built(receipt)) => {
             let receipt = wire::receipt("built", receipt)?;
             if (receipt.node, receipt.chunk, receipt.part) != (target, chunk, Part::WHOLE) {
-                return Err(FieldError::new("built", "is of another replica").into());
+                return Err(FieldError::new("built", "belongs to another replica").into());
             }
             Some(BuildOutcome::Built(receipt))
         }
@@ -134,7 +134,7 @@ pub(super) async fn build(
     Ok(Build { outcome, failed: failed.collect::<Result<_, Failure>>()? })
 }
 
-/// Seals an order to a node, and makes the client that it goes out on.
+/// Seals an order to a node, and returns it with the client to send it.
 fn order<R: Ordered>(
     core: &Core,
     node: NodeId,
@@ -142,7 +142,7 @@ fn order<R: Ordered>(
 ) -> Result<(DataNodeClient<ClientChannel>, R), Failure> {
     let unreachable = |message| Failure::new(ErrorCode::Unavailable, message);
     let view = core.registry().view(node, Instant::now());
-    let view = view.ok_or_else(|| unreachable(format!("node {node} is not known here")))?;
+    let view = view.ok_or_else(|| unreachable(format!("node {node} is unknown here")))?;
     let channel = core.channels.control(&view.member.address);
     let channel = channel.map_err(|error| unreachable(error.to_string()))?;
     let client = DataNodeClient::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX);

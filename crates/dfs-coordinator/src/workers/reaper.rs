@@ -19,18 +19,18 @@ use crate::service::PLAN_LIFETIME;
 
 /// Unlinked things, or uploads, that one step takes.
 const ITEMS_MAX: usize = 256;
-/// Answers of slots, or chunks, that one step of a sweep looks at.
+/// Answers of slots, or chunks, considered per step of a sweep.
 const SWEEP_LEN: usize = 90;
-/// How often uploads and slots are looked through.
+/// Interval of sweeps over uploads and slots.
 const UPKEEP_EVERY: Duration = Duration::from_mins(1);
-/// How often tombstones are looked for that became old enough to be removed.
+/// Interval of sweeps for tombstones old enough to be removed.
 const TOMBSTONES_EVERY: Duration = Duration::from_hours(1);
-/// Pause between the steps of that round, so that it is not felt.
+/// Pause between the steps of such a sweep, to limit its load.
 const TOMBSTONES_PAUSE: Duration = Duration::from_millis(20);
-/// How long a writer that was refused for want of room counts as pressure. Longer than a reaper
-/// takes to give room back, and nodes to tell of it.
+/// How long a writer refused for lack of space counts as pressure. Longer than the reaper takes to
+/// free space, and nodes to report it.
 const REFUSAL_COUNTS_FOR: Duration = Duration::from_mins(1);
-/// How much older than any plan that is still honoured the floor stays.
+/// Margin between the floor and the oldest plan still honoured.
 const FLOOR_MARGIN: Duration = Duration::from_mins(10);
 
 /// The worker.
@@ -40,15 +40,15 @@ pub(crate) struct Reaper {
     handle: Arc<Handle>,
     next_upkeep: Instant,
     tombstones: Tombstones,
-    /// What the last round could not read.
+    /// Records that the last round could not read.
     unreadable: UnreadableRecords,
 }
 
-/// The look for tombstones.
+/// The sweep for tombstones.
 enum Tombstones {
     /// The next one begins then, if anything was reaped meanwhile.
     Wait { until: Instant, is_needed: bool },
-    /// Under way.
+    /// In progress.
     After(Option<ChunkId>),
 }
 
@@ -73,7 +73,7 @@ impl Reaper {
         is_under_pressure(&views, self.core.settings.pressure_percent, refused)
     }
 
-    /// Hands on what was reaped. Whether there is more.
+    /// Publishes the result of a step. Returns whether there is more to do.
     fn take(&mut self, reaped: &Reaped) -> bool {
         self.core.background.reaped(reaped.tombstones);
         self.handle.add_done(reaped.finished as u64);
@@ -86,7 +86,7 @@ impl Reaper {
         reaped.has_more
     }
 
-    /// Names what cannot be reaped, each record once in the log.
+    /// Publishes the records that cannot be reaped; logs each once.
     fn publish_unreadable(&mut self, reaped: &Reaped) {
         let mut records = UnreadableRecords::default();
         reaped.unreadable.iter().cloned().for_each(|record| records.add(record));
@@ -104,18 +104,18 @@ impl Reaper {
         let limits = ReapLimits { items: ITEMS_MAX, pressure: false };
         let reaped =
             self.core.namespace.reap_uploads(Scope::internal(), &limits, Some(&fence)).await;
-        let reaped = reaped.map_err(Error::metadata("reaping uploads that were given up"))?;
+        let reaped = reaped.map_err(Error::metadata("reaping expired uploads"))?;
         let mut has_more = self.take(&reaped);
         let swept =
             self.core.namespace.sweep_slots(Scope::internal(), SWEEP_LEN, Some(&fence)).await;
-        has_more |= swept.map_err(Error::metadata("forgetting clients that are gone"))?;
+        has_more |= swept.map_err(Error::metadata("removing answers kept for old clients"))?;
         if !has_more {
             self.next_upkeep = Instant::now() + UPKEEP_EVERY;
         }
         Ok(has_more)
     }
 
-    /// One step of the look for tombstones. Whether it goes on.
+    /// Takes one step of the sweep for tombstones. Returns whether it continues.
     async fn sweep(&mut self) -> Result<bool, Error> {
         let namespace = &self.core.namespace;
         let fence = self.lease.fence(WORKER_LEASE);
@@ -124,7 +124,7 @@ impl Reaper {
             Tombstones::Wait { until, is_needed } if until <= now && is_needed => {
                 let floor = self.core.clock.now().minus(PLAN_LIFETIME + FLOOR_MARGIN);
                 let raised = namespace.raise_gc_floor(Scope::internal(), floor, Some(&fence)).await;
-                raised.map_err(Error::metadata("raising the floor of the collector"))?;
+                raised.map_err(Error::metadata("raising the garbage collection floor"))?;
                 None
             }
             Tombstones::Wait { .. } => return Ok(false),
@@ -135,16 +135,16 @@ impl Reaper {
         let next = swept.map_err(Error::metadata("removing tombstones"))?;
         self.tombstones = match next {
             Some(next) => Tombstones::After(Some(next)),
-            // Those whose replicas are not deleted yet, or above the floor, are for the next round.
+            // Those above the floor, or with replicas not deleted yet, are left to the next sweep.
             None => Tombstones::Wait { until: now + TOMBSTONES_EVERY, is_needed: true },
         };
         Ok(next.is_some())
     }
 }
 
-/// Whether so little room is left that nothing deleted is kept: a node that would take chunks is
-/// full, or `percent` of all their bytes are in use, or a writer was refused room not long ago.
-/// Nodes that are lost, or take no chunks, have no room to count.
+/// Returns whether space is so short that deleted files are not kept: a node that would take chunks
+/// is full, or `percent` of all their bytes are in use, or a writer was recently refused. Nodes
+/// that are lost, or take no chunks, do not count.
 fn is_under_pressure(views: &[View], percent: u8, refused: Option<Duration>) -> bool {
     if refused.is_some_and(|ago| ago <= REFUSAL_COUNTS_FOR) {
         return true;
@@ -153,7 +153,7 @@ fn is_under_pressure(views: &[View], percent: u8, refused: Option<Duration>) -> 
     if taking().any(|view| view.is_full && view.state == NodeState::Active) {
         return true;
     }
-    // A node that was missed a moment ago still has what it had.
+    // A suspect node still has its space.
     let counted =
         || taking().filter(|view| matches!(view.state, NodeState::Active | NodeState::Suspect));
     let capacity: u128 = counted().map(|view| u128::from(view.capacity)).sum();
@@ -172,7 +172,7 @@ impl Worker for Reaper {
         let limits = ReapLimits { items: ITEMS_MAX, pressure };
         let fence = self.lease.fence(WORKER_LEASE);
         let reaped = self.core.namespace.reap(Scope::internal(), &limits, Some(&fence)).await;
-        let reaped = reaped.map_err(Error::metadata("reaping what was unlinked"))?;
+        let reaped = reaped.map_err(Error::metadata("reaping unlinked inodes"))?;
         let mut has_more = self.take(&reaped);
         self.publish_unreadable(&reaped);
         let aborted = self.core.background.take_upload_aborted();
@@ -181,7 +181,7 @@ impl Worker for Reaper {
         }
         let is_sweeping = self.sweep().await?;
         self.handle.set_detail(match (pressure, has_more || is_sweeping) {
-            (true, _) => "gives back at once: the cluster is nearly full",
+            (true, _) => "reaping without delay: the cluster is nearly full",
             (false, true) => "reaps",
             (false, false) => "nothing is due",
         });

@@ -1,16 +1,16 @@
-//! Records that background work came across and could not read.
+//! Unreadable records found by background work.
 
 use std::collections::BTreeMap;
 
 use dfs_metadata::namespace::Unreadable;
 
-/// Records by their keys, as messages show them, with why they cannot be read. They are skipped,
-/// counted and named, and keep nothing else waiting.
+/// Unreadable records by printable key, with the reason. They are skipped, counted and reported,
+/// and hold up nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct UnreadableRecords(BTreeMap<String, String>);
 
 impl UnreadableRecords {
-    /// Records that are counted at most.
+    /// Records counted at most.
     const MAX: usize = 10_000;
 
     pub(crate) fn add(&mut self, record: Unreadable) {
@@ -19,7 +19,7 @@ impl UnreadableRecords {
         }
     }
 
-    /// Takes over those of another worker.
+    /// Adds the records of another worker.
     pub(crate) fn extend(&mut self, other: &Self) {
         for (key, why) in &other.0 {
             self.add(Unreadable { key: key.clone(), why: why.clone() });
@@ -30,7 +30,7 @@ impl UnreadableRecords {
         self.0.len()
     }
 
-    /// The first key and why it cannot be read; empty when there is none.
+    /// Returns the first key and reason; empty when there is none.
     pub(crate) fn example(&self) -> String {
         let first = self.0.first_key_value();
         first.map_or_else(String::new, |(key, why)| format!("{key}: {why}"))

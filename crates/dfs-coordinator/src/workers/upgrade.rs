@@ -14,7 +14,7 @@ use super::WORKER_LEASE;
 use crate::Error;
 use crate::core::Core;
 
-/// How often it is looked whether the level is to be raised.
+/// How often to check whether the level is to be raised.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The worker. Finishes or undoes what an earlier holder of the lease began.

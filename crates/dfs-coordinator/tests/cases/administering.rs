@@ -1,4 +1,4 @@
-//! Nodes are let in, announced to be down, and taken out.
+//! Nodes are admitted, put in maintenance, and removed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn id(node: u128) -> Bytes {
     NodeId(node).to_bytes().to_vec().into()
 }
 
-/// The calls, about this cluster.
+/// Admin calls on this cluster.
 impl Cluster {
     async fn id(&self) -> Bytes {
         self.status().await.cluster_id
@@ -52,7 +52,7 @@ impl Cluster {
         self.admin().await.maintenance(request).await.map(Response::into_inner)
     }
 
-    /// Announces, or ends with no time, whatever it means for the data.
+    /// Announces maintenance, or ends it with a `ttl` of zero, without checking that it is safe.
     async fn maintain(&self, node: u128, ttl: Duration) {
         let answer = self.maintenance(node, ttl, false).await.unwrap();
         assert_eq!(answer, v1::MaintenanceResponse { is_granted: true, safety: None });
@@ -77,7 +77,7 @@ impl Cluster {
         self.shown(node).await.map(|shown| shown.node.unwrap().state())
     }
 
-    /// Waits until a silent node is taken for this.
+    /// Waits until a silent node is in this state.
     async fn until(&self, node: u128, state: v1::NodeState) {
         eventually(&format!("node {node} is {state:?}"), || async {
             self.state(node).await == Some(state)
@@ -104,7 +104,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, Status>, code: ErrorCode) -> St
 }
 
 #[tokio::test]
-async fn a_node_of_a_cluster_that_lets_nobody_in_by_itself_takes_part_once_admitted() {
+async fn joining_node_takes_chunks_once_admitted() {
     let settings = Settings { auto_admit: false, ..settings() };
     let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 1).await;
     assert_eq!(cluster.state(1).await, Some(v1::NodeState::Joining));
@@ -113,15 +113,15 @@ async fn a_node_of_a_cluster_that_lets_nobody_in_by_itself_takes_part_once_admit
         assert_eq!(cluster.admit(1).await.unwrap(), v1::NodeState::Active);
     }
     assert_eq!(cluster.state(1).await, Some(v1::NodeState::Active), "at once");
-    eventually("the node hears of it", || async {
+    eventually("the node learns its state", || async {
         cluster.node(1).node_state() == v1::NodeState::Active
     })
     .await;
-    // It comes back as what it is.
+    // It returns in its stored state.
     cluster.node(1).register("secret").await.unwrap();
     assert_eq!(cluster.state(1).await, Some(v1::NodeState::Active));
     refusal(cluster.admit(9).await, ErrorCode::NotFound);
-    // Before its first heartbeat, too.
+    // Even before its first heartbeat.
     let early = FakeDataNode::serve(2, &cluster.address(), &cluster.neighbours).await;
     early.register("secret").await.unwrap();
     assert_eq!(cluster.admit(2).await.unwrap(), v1::NodeState::Active);
@@ -133,7 +133,7 @@ async fn a_node_of_a_cluster_that_lets_nobody_in_by_itself_takes_part_once_admit
 }
 
 #[tokio::test]
-async fn a_call_that_means_another_cluster_or_nothing_is_refused() {
+async fn calls_for_another_cluster_or_no_node_are_refused() {
     let cluster = Cluster::start(1).await;
     let (ours, other) = (cluster.id().await, Bytes::from(vec![7; 16]));
     let mut admin = cluster.admin().await;
@@ -179,11 +179,11 @@ async fn a_call_that_means_another_cluster_or_nothing_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_in_maintenance_is_neither_repaired_nor_planned_on_until_that_ends() {
+async fn node_in_maintenance_is_neither_repaired_nor_planned_on() {
     let cluster = Cluster::start(5).await;
     let kept = cluster.put("/kept", b"data", &[1, 2, 3]).await;
     let lost = cluster.put("/lost", b"data", &[1, 2, 5]).await;
-    eventually("all is well", || cluster.is_whole()).await;
+    eventually("fully replicated", || cluster.is_whole()).await;
     cluster.maintain(3, MINUTE).await;
     let shown = cluster.shown(3).await.unwrap();
     assert_eq!(shown.node.unwrap().state(), v1::NodeState::Maintenance);
@@ -194,8 +194,8 @@ async fn what_is_in_maintenance_is_neither_repaired_nor_planned_on_until_that_en
     }
     cluster.node(3).silence();
     cluster.node(5).silence();
-    // By then the other would long be lost, too.
-    eventually("what the lost one held is made again", || async {
+    // By then the other would have been lost long ago, too.
+    eventually("the lost node's replica is rebuilt", || async {
         cluster.state(5).await == Some(v1::NodeState::Lost)
             && cluster.is_whole().await
             && !cluster.replicas("/lost").await.contains_key(&5)
@@ -207,7 +207,7 @@ async fn what_is_in_maintenance_is_neither_repaired_nor_planned_on_until_that_en
     assert!(cluster.nodes.values().any(|node| node.replicated().contains(&lost)));
     // It ends by itself.
     cluster.clock.advance(MINUTE);
-    eventually("its replica is made again", || async {
+    eventually("its replica is rebuilt", || async {
         !cluster.replicas("/kept").await.contains_key(&3) && cluster.is_whole().await
     })
     .await;
@@ -215,7 +215,7 @@ async fn what_is_in_maintenance_is_neither_repaired_nor_planned_on_until_that_en
 }
 
 #[tokio::test]
-async fn a_node_that_is_back_is_in_maintenance_until_that_is_ended_or_over() {
+async fn returning_node_stays_in_maintenance_until_its_end() {
     let cluster = Cluster::start(3).await;
     cluster.maintain(3, MINUTE).await;
     let node = cluster.node(3).clone();
@@ -223,7 +223,8 @@ async fn a_node_that_is_back_is_in_maintenance_until_that_is_ended_or_over() {
     node.register("secret").await.unwrap();
     node.beat().await;
     assert_eq!(cluster.state(3).await, Some(v1::NodeState::Maintenance));
-    eventually("it hears so", || async { node.node_state() == v1::NodeState::Maintenance }).await;
+    eventually("it learns its state", || async { node.node_state() == v1::NodeState::Maintenance })
+        .await;
     cluster.maintain(3, MINUTE * 2).await;
     cluster.clock.advance(MINUTE);
     let left = cluster.shown(3).await.unwrap().maintenance_left_ms;
@@ -234,11 +235,11 @@ async fn a_node_that_is_back_is_in_maintenance_until_that_is_ended_or_over() {
     assert_eq!(shown.maintenance_left_ms, None);
     cluster.maintain(3, MINUTE).await;
     cluster.clock.advance(MINUTE);
-    assert_eq!(cluster.state(3).await, Some(v1::NodeState::Active), "it is over");
+    assert_eq!(cluster.state(3).await, Some(v1::NodeState::Active), "the maintenance is over");
 }
 
 #[tokio::test]
-async fn nodes_that_are_away_count_as_stopped_already() {
+async fn absent_nodes_count_as_stopped() {
     let cluster = Cluster::start(4).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     let safe = cluster.safe_to_stop(&[1]).await.unwrap();
@@ -263,7 +264,7 @@ async fn nodes_that_are_away_count_as_stopped_already() {
 }
 
 #[tokio::test]
-async fn of_two_who_ask_at_once_one_may_stop_its_node() {
+async fn concurrent_maintenance_requests_grant_only_one() {
     let first = Cluster::start(3).await;
     first.put("/file", b"data", &[1, 2, 3]).await;
     let second = first.another().await;
@@ -279,7 +280,7 @@ async fn of_two_who_ask_at_once_one_may_stop_its_node() {
         }
         let (node, refused) = if answers[0].is_granted { (1, 2) } else { (2, 1) };
         assert!(!second.maintenance(refused, MINUTE, true).await.unwrap().is_granted);
-        // To go on with one's own is no question.
+        // Renewing one's own maintenance needs no check.
         let renewed = second.maintenance(node, MINUTE, true).await.unwrap();
         assert_eq!(renewed, v1::MaintenanceResponse { is_granted: true, safety: None });
         first.maintain(node, Duration::ZERO).await;
@@ -287,14 +288,14 @@ async fn of_two_who_ask_at_once_one_may_stop_its_node() {
 }
 
 #[tokio::test]
-async fn only_an_empty_node_that_says_so_itself_is_deregistered() {
+async fn deregister_needs_a_node_that_reports_itself_empty() {
     let settings = Settings { lost_after_ms: 600_000, ..settings() };
     let mut cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 5).await;
     cluster.put("/file", b"data", &[1, 2, 3]).await;
     let text = refusal(cluster.deregister(1).await, ErrorCode::NotEmpty);
     assert!(text.contains("1 chunks"), "{text}");
     assert_eq!(cluster.state(1).await, Some(v1::NodeState::Active));
-    // Its disk is another one, and what the records say of the old one is not forgotten.
+    // Its disk is a new one, but the records still name the old one.
     cluster.set_replication(1).await;
     cluster.put("/sole", b"data", &[4]).await;
     let fourth = cluster.node(4).clone();
@@ -319,12 +320,13 @@ async fn only_an_empty_node_that_says_so_itself_is_deregistered() {
         cluster.deregister(5).await.unwrap();
     }
     assert_eq!(cluster.state(5).await, None);
-    eventually("it hears so", || async { fifth.node_state() == v1::NodeState::Removed }).await;
+    eventually("it learns its state", || async { fifth.node_state() == v1::NodeState::Removed })
+        .await;
     refusal(fifth.register("secret").await, ErrorCode::PermissionDenied);
-    // Removed it is for everybody who asks.
+    // It is removed for all callers.
     refusal(cluster.maintenance(5, MINUTE, true).await, ErrorCode::PermissionDenied);
     refusal(cluster.safe_to_stop(&[5]).await, ErrorCode::PermissionDenied);
-    // One that never came holds nothing.
+    // A node that never joined holds nothing.
     let new = FakeDataNode::serve(6, &cluster.address(), &cluster.neighbours).await;
     new.register("secret").await.unwrap();
     cluster.deregister(6).await.unwrap();
@@ -332,7 +334,7 @@ async fn only_an_empty_node_that_says_so_itself_is_deregistered() {
 }
 
 #[tokio::test]
-async fn only_a_lost_node_with_no_last_replica_is_forgotten() {
+async fn forget_needs_a_lost_node_without_last_replicas() {
     let mut cluster = Cluster::start(3).await;
     cluster.put("/file", b"data", &[1, 2, 3]).await;
     cluster.set_replication(1).await;
@@ -354,7 +356,7 @@ async fn only_a_lost_node_with_no_last_replica_is_forgotten() {
         cluster.forget(3).await.unwrap();
     }
     assert_eq!(cluster.state(3).await, None);
-    // Its replicas are gone, and made again.
+    // Its replicas are lost, and rebuilt.
     cluster.node(2).beat().await;
     cluster.add_node(4).await;
     eventually("three replicas again", || async {

@@ -1,4 +1,4 @@
-//! A coordinator that waits until a cluster is made.
+//! A coordinator that waits until a cluster is created.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl Waiting {
     }
 
     async fn end(self) -> Result<(), Error> {
-        timeout(PATIENCE, self.running).await.expect("it ends").unwrap()
+        timeout(PATIENCE, self.running).await.expect("it stops").unwrap()
     }
 }
 
@@ -80,7 +80,7 @@ fn empty_store() -> Arc<dyn Engine> {
 }
 
 #[tokio::test]
-async fn it_answers_only_init_until_a_cluster_is_made_and_then_serves() {
+async fn waiting_coordinator_answers_only_init_then_serves() {
     let waiting = Waiting::start(&empty_store(), settings()).await;
     let address = waiting.address();
     eventually("it says what it waits for", || async {
@@ -92,7 +92,7 @@ async fn it_answers_only_init_until_a_cluster_is_made_and_then_serves() {
     for service in ["", "dfs.v1.Coordinator", "dfs.v1.Membership", "dfs.v1.Admin"] {
         assert_eq!(waiting.health(service).await, ServingStatus::NotServing, "{service}");
     }
-    // One connection sees all of it.
+    // One connection is used throughout.
     let connection = channel(&address).await;
     let (mut admin, mut client) =
         (AdminClient::new(connection.clone()), CoordinatorClient::new(connection));
@@ -127,7 +127,7 @@ async fn it_answers_only_init_until_a_cluster_is_made_and_then_serves() {
     assert_eq!(status.cluster_id, OURS.to_bytes()[..]);
     assert_eq!((status.replication_factor, status.min_write_replicas), (2, 1));
     assert_eq!(status.nodes.len(), 1);
-    // The same again changes nothing, and another is another.
+    // Idempotent; another id is refused.
     assert!(!waiting.init(OURS).await.unwrap());
     let other = waiting.init(ClusterId(8)).await.unwrap_err();
     assert_eq!(Failure::from_status(&other).code, ErrorCode::WrongCluster);
@@ -139,14 +139,14 @@ async fn it_answers_only_init_until_a_cluster_is_made_and_then_serves() {
 }
 
 #[tokio::test]
-async fn all_that_wait_on_a_store_go_on_when_one_is_told() {
+async fn one_init_releases_all_waiting_coordinators() {
     let store = empty_store();
     let waiting = [(); 3].map(|()| Waiting::start(&store, settings()));
     let waiting = futures_util::future::join_all(waiting).await;
     let told = [waiting[0].init(OURS), waiting[1].init(OURS)];
     let told = futures_util::future::join_all(told).await;
     let new = told.into_iter().filter(|told| *told.as_ref().unwrap()).count();
-    assert_eq!(new, 1, "it is made once");
+    assert_eq!(new, 1, "it is created once");
     for one in &waiting {
         one.ready().await;
     }
@@ -157,7 +157,7 @@ async fn all_that_wait_on_a_store_go_on_when_one_is_told() {
 }
 
 #[tokio::test]
-async fn the_id_in_the_settings_is_the_only_one_that_is_made_or_served() {
+async fn configured_cluster_id_is_the_only_one_created_or_served() {
     let store = empty_store();
     let ours = Settings { cluster_id: OURS.to_string(), ..settings() };
     let waiting = Waiting::start(&store, ours).await;
@@ -166,20 +166,20 @@ async fn the_id_in_the_settings_is_the_only_one_that_is_made_or_served() {
     for id in [OURS, ClusterId(8)] {
         assert!(other.message().contains(&id.to_string()), "{other:?}");
     }
-    // Another coordinator of the store knows nothing of that.
+    // Another coordinator of the store is not restricted to that id.
     let careless = Waiting::start(&store, settings()).await;
     assert!(careless.init(ClusterId(8)).await.unwrap());
     careless.ready().await;
     let ended = waiting.end().await.expect_err("it does not serve another cluster");
     assert_eq!(ended.code(), ErrorCode::WrongCluster);
-    // Nor does it wait over a store that holds one.
+    // Nor does it wait over a store that holds another cluster.
     let wanted = Settings { cluster_id: OURS.to_string(), await_init: true, ..settings() };
     let started = Service::start(wanted, components(&store, &ManualClock::new())).await;
     assert_eq!(started.unwrap_err().code(), ErrorCode::WrongCluster);
 }
 
 #[tokio::test]
-async fn it_can_be_stopped_while_it_waits_and_does_not_wait_unasked() {
+async fn waiting_coordinator_can_be_stopped_and_waits_only_if_configured() {
     let store = empty_store();
     let waiting = Waiting::start(&store, settings()).await;
     waiting.stop.stop();

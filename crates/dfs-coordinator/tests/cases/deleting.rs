@@ -1,4 +1,4 @@
-//! What is deleted gives its space back, and nothing else does.
+//! Deleted files free their space, and nothing else does.
 
 use std::sync::Arc;
 
@@ -24,17 +24,17 @@ fn holders(cluster: &Cluster, chunk: ChunkId) -> usize {
 }
 
 #[tokio::test]
-async fn deleted_bytes_go_at_once_or_when_they_can_no_longer_be_restored() {
+async fn deleted_bytes_are_freed_at_once_or_when_not_restorable() {
     let cluster = Cluster::start(3).await;
     let kept = cluster.put("/kept", b"kept", &[1, 2, 3]).await;
     let later = cluster.put("/later", b"later", &[1, 2, 3]).await;
     let at_once = cluster.put("/at-once", b"at once", &[1, 2, 3]).await;
     assert!(delete(&cluster, "/later", false).await > 0);
     assert_eq!(delete(&cluster, "/at-once", true).await, 0);
-    eventually("what needs no time is gone", || async { holders(&cluster, at_once) == 0 }).await;
+    eventually("deleted without delay", || async { holders(&cluster, at_once) == 0 }).await;
     assert_eq!(holders(&cluster, later), 3);
     cluster.clock.advance(HOUR * 2);
-    eventually("its time is over", || async { holders(&cluster, later) == 0 }).await;
+    eventually("no longer restorable", || async { holders(&cluster, later) == 0 }).await;
     assert_eq!(holders(&cluster, kept), 3);
     for node in cluster.nodes.values() {
         assert_eq!(node.deletes().len(), 2);
@@ -46,7 +46,7 @@ async fn deleted_bytes_go_at_once_or_when_they_can_no_longer_be_restored() {
 }
 
 #[tokio::test]
-async fn a_file_can_be_restored_in_time() {
+async fn deleted_file_can_be_restored_in_time() {
     let cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     delete(&cluster, "/file", false).await;
@@ -57,15 +57,15 @@ async fn a_file_can_be_restored_in_time() {
     };
     client.undelete(undelete).await.unwrap();
     cluster.clock.advance(HOUR * 2);
-    // Another one shows that the reaper has been there.
+    // A second file shows that the reaper has run.
     let other = cluster.put("/other", b"data", &[1, 2, 3]).await;
     delete(&cluster, "/other", true).await;
-    eventually("the other is gone", || async { holders(&cluster, other) == 0 }).await;
+    eventually("the second file is gone", || async { holders(&cluster, other) == 0 }).await;
     assert_eq!((holders(&cluster, chunk), cluster.replicas("/file").await.len()), (3, 3));
 }
 
 #[tokio::test]
-async fn nothing_is_kept_when_space_runs_out() {
+async fn deleted_files_are_not_kept_when_space_runs_out() {
     let cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     assert!(delete(&cluster, "/file", false).await > 0);
@@ -73,22 +73,22 @@ async fn nothing_is_kept_when_space_runs_out() {
     for node in cluster.nodes.values() {
         node.set_free(1 << 30);
     }
-    eventually("its space is given back", || async { holders(&cluster, chunk) == 0 }).await;
+    eventually("its space is freed", || async { holders(&cluster, chunk) == 0 }).await;
 }
 
 #[tokio::test]
-async fn a_plain_delete_gives_room_on_a_full_node_at_once() {
+async fn delete_frees_space_on_a_full_node_at_once() {
     let cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     assert!(delete(&cluster, "/file", false).await > 0);
-    // By far not all of the cluster is in use, but one node takes nothing more.
+    // Most of the cluster is free, but one node is full.
     cluster.node(2).set_refuses(true);
-    eventually("its space is given back", || async { holders(&cluster, chunk) == 0 }).await;
+    eventually("its space is freed", || async { holders(&cluster, chunk) == 0 }).await;
 }
 
 #[tokio::test]
-async fn a_writer_that_finds_no_room_ends_the_time_of_what_was_deleted() {
-    // With this bound alone no node would ever be short of room.
+async fn refused_writer_makes_deleted_files_reapable() {
+    // By this bound alone no node would ever be short of space.
     let settings = Settings { pressure_percent: 100, ..settings() };
     let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
@@ -97,20 +97,20 @@ async fn a_writer_that_finds_no_room_ends_the_time_of_what_was_deleted() {
     for node in cluster.nodes.values() {
         node.set_free(1_000);
     }
-    eventually("the nodes have said so", || async {
+    eventually("the nodes have reported it", || async {
         cluster.status().await.nodes.iter().all(|node| node.disks[0].free == 1_000)
     })
     .await;
     delete(&cluster, "/other", true).await;
-    eventually("the reaper was there", || async { holders(&cluster, other) == 0 }).await;
-    assert_eq!(holders(&cluster, chunk), 3, "nobody needed room yet");
+    eventually("the reaper has run", || async { holders(&cluster, other) == 0 }).await;
+    assert_eq!(holders(&cluster, chunk), 3, "no space was needed yet");
     let planned = cluster.client().await.upload_file(upload_request("/new", CHUNK)).await;
     assert_eq!(refused(planned), ErrorCode::NoSpace);
-    eventually("its space is given back", || async { holders(&cluster, chunk) == 0 }).await;
+    eventually("its space is freed", || async { holders(&cluster, chunk) == 0 }).await;
 }
 
 #[tokio::test]
-async fn an_upload_that_nobody_finishes_is_taken_apart() {
+async fn abandoned_upload_is_reaped() {
     let mut cluster = Cluster::start(3).await;
     let (request, chunk) = cluster.write("/file", b"data", &[1, 2, 3]).await;
     let renew = v1::RenewRequest { tokens: request.tokens.clone(), chunks: request.chunks };
@@ -127,12 +127,12 @@ async fn an_upload_that_nobody_finishes_is_taken_apart() {
 }
 
 #[tokio::test]
-async fn a_silent_node_is_told_when_it_is_back() {
+async fn silent_node_gets_its_orders_when_it_returns() {
     let cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     let third = cluster.node(3).clone();
     third.silence();
-    eventually("it is missed", || async {
+    eventually("its silence is noticed", || async {
         let nodes = cluster.status().await.nodes;
         nodes.iter().any(|node| node.node.as_ref().unwrap().state() != v1::NodeState::Active)
     })
@@ -190,7 +190,7 @@ async fn orders_that_were_not_given_are_given_by_the_next_coordinator() {
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     let third = cluster.node(3).clone();
     third.silence();
-    eventually("it is missed", || async {
+    eventually("its silence is noticed", || async {
         let nodes = cluster.status().await.nodes;
         nodes.iter().any(|node| node.node.as_ref().unwrap().state() != v1::NodeState::Active)
     })
@@ -205,7 +205,7 @@ async fn orders_that_were_not_given_are_given_by_the_next_coordinator() {
 }
 
 #[tokio::test]
-async fn empty_metadata_under_live_nodes_makes_no_cluster_and_deletes_nothing() {
+async fn empty_metadata_under_live_nodes_deletes_nothing() {
     let mut cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     cluster.stop().await;
@@ -216,7 +216,7 @@ async fn empty_metadata_under_live_nodes_makes_no_cluster_and_deletes_nothing() 
     let snapshot = empty.snapshot().await.unwrap();
     assert!(snapshot.range(b"", b"", 1).await.unwrap().is_empty());
 
-    // Even where somebody made a new cluster in their place, the nodes are not taken over.
+    // Even where a new cluster was created in their place, the nodes do not join it.
     let options = settings().init_options().unwrap();
     init(empty.clone(), &*cluster.clock, &SeededRandom::new(99), options).await.unwrap();
     cluster.start_again(empty).await;
@@ -232,7 +232,7 @@ async fn empty_metadata_under_live_nodes_makes_no_cluster_and_deletes_nothing() 
 }
 
 #[tokio::test]
-async fn a_cluster_is_made_once() {
+async fn cluster_is_created_once() {
     let cluster = Cluster::start(0).await;
     let options = settings().init_options().unwrap();
     let engine = cluster.engine.clone();

@@ -1,4 +1,4 @@
-//! What the calls cost the metadata engine.
+//! Engine commits and reads per call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster::{Cluster, eventually, http_get, settings};
 
-/// An engine that counts, and whose commits can be held up.
+/// An engine that counts commits and can hold them back.
 struct Gated {
     inner: MemoryEngine,
     is_open: watch::Sender<bool>,
@@ -41,14 +41,14 @@ impl ForwardingEngine for Gated {
 }
 
 #[tokio::test]
-async fn creates_at_the_same_time_share_engine_commits() {
+async fn concurrent_create_calls_share_engine_commits() {
     let engine = Arc::new(Gated {
         inner: MemoryEngine::new(),
         is_open: watch::Sender::new(true),
         snapshots: AtomicUsize::new(0),
         commits: AtomicUsize::new(0),
     });
-    // The background work looks so seldom that it is not counted.
+    // Background work runs so rarely that it does not count.
     let seldom = Settings {
         heartbeat_interval_ms: 60_000,
         suspect_after_ms: 600_000,
@@ -106,9 +106,9 @@ impl ForwardingEngine for Hanging {
 }
 
 #[tokio::test]
-async fn f6_a_silent_node_becomes_lost_while_the_metadata_does_not_answer() {
+async fn f06_silent_node_becomes_lost_while_metadata_hangs() {
     let engine = Arc::new(Hanging::default());
-    // Longer than the time between two reads of the members, one of which hangs by then.
+    // Longer than the interval of reading the members; such a read hangs by then.
     let settings = Settings { lost_after_ms: 6_000, ..settings() };
     let cluster = Cluster::with(settings, engine.clone(), 1).await;
     let shows = async |state: &str| {

@@ -1,4 +1,4 @@
-//! Files by their calls: plan, confirm, look; and what is refused.
+//! Files by their calls: plan, confirm, stat, and refusals.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn names(cluster: &Cluster, path: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_file_appears_when_it_is_confirmed_and_says_where_its_bytes_are() {
+async fn confirmed_file_appears_with_its_locations() {
     let cluster = Cluster::start(3).await;
     let mut client = cluster.client().await;
     let plan = cluster.plan("/file", CHUNK + 5).await;
@@ -79,7 +79,7 @@ async fn a_file_appears_when_it_is_confirmed_and_says_where_its_bytes_are() {
 }
 
 #[tokio::test]
-async fn a_confirmation_that_lies_is_refused() {
+async fn forged_confirmation_is_refused() {
     let cluster = Cluster::start(3).await;
     let mut client = cluster.client().await;
     let (honest, _) = cluster.write("/a", b"data", &[1, 2, 3]).await;
@@ -89,7 +89,7 @@ async fn a_confirmation_that_lies_is_refused() {
         ("a forged seal", |lie, _| {
             lie.chunks[0].receipts[1].seal = vec![7; 32].into();
         }),
-        ("another node's word", |lie, _| {
+        ("sealed by another node", |lie, _| {
             lie.chunks[0].receipts[1].node_id = lie.chunks[0].receipts[0].node_id.clone();
         }),
         ("too few replicas", |lie, _| lie.chunks[0].receipts.truncate(1)),
@@ -97,7 +97,7 @@ async fn a_confirmation_that_lies_is_refused() {
         ("another checksum", |lie, _| lie.chunks[0].crc32c ^= 1),
         ("another length", |lie, _| lie.chunks[0].length -= 1),
         ("the chunk of another upload", |lie, other| lie.chunks = other.chunks.clone()),
-        ("a token that was changed", |lie, _| {
+        ("an altered token", |lie, _| {
             let mut token = lie.tokens[0].to_vec();
             token[10] ^= 1;
             lie.tokens = vec![token.into()];
@@ -114,7 +114,7 @@ async fn a_confirmation_that_lies_is_refused() {
 }
 
 #[tokio::test]
-async fn a_plan_does_not_last_for_ever() {
+async fn plan_expires() {
     let cluster = Cluster::start(3).await;
     let (late, _) = cluster.write("/late", b"data", &[1, 2, 3]).await;
     cluster.clock.advance(HOUR + Duration::from_secs(1));
@@ -123,7 +123,7 @@ async fn a_plan_does_not_last_for_ever() {
 }
 
 #[tokio::test]
-async fn a_repeat_gets_the_first_answer_also_from_the_next_coordinator() {
+async fn repeat_gets_the_first_answer_from_another_coordinator() {
     let mut cluster = Cluster::start(0).await;
     let mut client = cluster.client().await;
     let first = client.make_directory(mkdir("/d", 1)).await.unwrap().into_inner();
@@ -143,7 +143,7 @@ async fn a_repeat_gets_the_first_answer_also_from_the_next_coordinator() {
 }
 
 #[tokio::test]
-async fn names_are_moved_changed_and_listed_in_pages() {
+async fn names_are_renamed_and_listed_in_pages() {
     let cluster = Cluster::start(0).await;
     let mut client = cluster.client().await;
     let mut sequence = 0;
@@ -185,7 +185,7 @@ async fn names_are_moved_changed_and_listed_in_pages() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_refused_with_its_code() {
+async fn invalid_calls_are_refused_with_their_codes() {
     let cluster = Cluster::start(3).await;
     let mut client = cluster.client().await;
     for path in ["", "a", "/a/../b", "/a//b", "/a\0b"] {
@@ -216,7 +216,7 @@ async fn what_cannot_be_is_refused_with_its_code() {
 }
 
 #[tokio::test]
-async fn full_nodes_are_not_planned_and_a_full_cluster_says_so() {
+async fn full_nodes_are_skipped_and_a_full_cluster_is_reported() {
     let mut cluster = Cluster::start(3).await;
     let mut client = cluster.client().await;
     for node in cluster.nodes.values() {
@@ -240,7 +240,7 @@ async fn full_nodes_are_not_planned_and_a_full_cluster_says_so() {
 }
 
 #[tokio::test]
-async fn the_administrator_sets_how_many_replicas_new_files_get() {
+async fn set_replication_applies_to_new_files() {
     let cluster = Cluster::start(3).await;
     let mut admin = cluster.admin().await;
     let set = |replication_factor, min_write_replicas| v1::SetReplicationRequest {

@@ -1,4 +1,4 @@
-//! Starting, being watched, and stopping.
+//! Starting, observing and stopping.
 
 use dfs_coordinator::{Error, JoinSecret, Service, Settings};
 use dfs_types::{ClusterId, ErrorCode};
@@ -18,7 +18,7 @@ async fn get(cluster: &Cluster, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn it_shows_how_it_is() {
+async fn health_and_metrics_are_served() {
     let cluster = Cluster::start(2).await;
     assert!(get(&cluster, "/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(get(&cluster, "/readyz").await.starts_with("HTTP/1.1 200"));
@@ -31,14 +31,14 @@ async fn it_shows_how_it_is() {
     let request = HealthCheckRequest { service: "dfs.v1.Coordinator".to_owned() };
     let answer = health.check(request).await.unwrap().into_inner();
     assert_eq!(answer.status(), ServingStatus::Serving);
-    eventually("it works in the background", || async {
+    eventually("background work runs", || async {
         cluster.status().await.worker_lease_holder == cluster.address()
     })
     .await;
 }
 
 #[tokio::test]
-async fn it_ends_though_nodes_hold_streams_and_answers_nobody_afterwards() {
+async fn coordinator_stops_despite_open_heartbeat_streams() {
     let mut cluster = Cluster::start(2).await;
     let (address, http) = (cluster.handle.address, cluster.handle.http_address.unwrap());
     cluster.stop().await;
@@ -48,7 +48,7 @@ async fn it_ends_though_nodes_hold_streams_and_answers_nobody_afterwards() {
 }
 
 #[tokio::test]
-async fn settings_that_make_no_sense_are_named() {
+async fn invalid_settings_are_named() {
     let cluster = Cluster::start(0).await;
     let wrong = [
         ("join_secret", Settings { join_secret: JoinSecret::default(), ..settings() }),
@@ -72,7 +72,7 @@ async fn settings_that_make_no_sense_are_named() {
 }
 
 #[tokio::test]
-async fn a_store_of_another_cluster_is_refused() {
+async fn store_of_another_cluster_is_refused() {
     let mut cluster = Cluster::start(0).await;
     let id = ClusterId::from_slice(&cluster.status().await.cluster_id).unwrap();
     cluster.stop().await;
@@ -86,7 +86,7 @@ async fn a_store_of_another_cluster_is_refused() {
 }
 
 #[tokio::test]
-async fn it_tells_what_it_offers() {
+async fn reflection_lists_the_services() {
     let cluster = Cluster::start(0).await;
     let request = ServerReflectionRequest {
         host: String::new(),

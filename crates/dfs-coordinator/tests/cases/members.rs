@@ -1,4 +1,4 @@
-//! Datanodes join, and only those that may.
+//! Datanodes join, and only permitted ones.
 
 use dfs_proto::v1;
 use dfs_types::{ErrorCode, NodeId};
@@ -7,7 +7,7 @@ use crate::cluster::datanode::FakeDataNode;
 use crate::cluster::{Cluster, eventually, refused, settings};
 
 #[tokio::test]
-async fn who_knows_the_secret_joins_and_takes_part() {
+async fn node_with_the_join_secret_joins() {
     let cluster = Cluster::start(1).await;
     let node = cluster.node(1);
     assert_eq!(node.node_state(), v1::NodeState::Active);
@@ -25,7 +25,7 @@ async fn who_knows_the_secret_joins_and_takes_part() {
 }
 
 #[tokio::test]
-async fn without_admission_a_node_stays_outside() {
+async fn node_stays_joining_without_admission() {
     let settings = dfs_coordinator::Settings { auto_admit: false, ..settings() };
     let engine = std::sync::Arc::new(dfs_metadata::memory::MemoryEngine::new());
     let cluster = Cluster::with(settings, engine, 3).await;
@@ -35,7 +35,7 @@ async fn without_admission_a_node_stays_outside() {
 }
 
 #[tokio::test]
-async fn an_old_image_of_a_disk_is_refused() {
+async fn old_image_of_a_disk_is_refused() {
     let cluster = Cluster::start(1).await;
     let node = cluster.node(1);
     let old = node.registration();
@@ -50,14 +50,14 @@ async fn an_old_image_of_a_disk_is_refused() {
 }
 
 #[tokio::test]
-async fn of_two_replicas_of_a_disk_one_goes_on() {
+async fn only_one_of_two_cloned_disks_continues() {
     let cluster = Cluster::start(1).await;
     let first = cluster.node(1).clone();
     let second = FakeDataNode::serve(1, &cluster.address(), &cluster.neighbours).await;
     second.set_registration(first.registration());
     second.register("secret").await.unwrap();
     second.beat().await;
-    // The first is told that its registration is over, and does not get another one.
+    // The first learns that its registration is over, and cannot get another.
     eventually("the first must register", || async { first.must_register() }).await;
     assert_eq!(refused(first.register("secret").await), ErrorCode::WrongCluster);
     assert!(!second.must_register());
@@ -67,7 +67,7 @@ async fn of_two_replicas_of_a_disk_one_goes_on() {
 }
 
 #[tokio::test]
-async fn two_streams_of_one_process_are_not_two_replicas_of_a_disk() {
+async fn two_streams_of_one_process_are_not_cloned_disks() {
     let cluster = Cluster::start(1).await;
     let node = cluster.node(1);
     let registration = node.registration();
@@ -76,7 +76,7 @@ async fn two_streams_of_one_process_are_not_two_replicas_of_a_disk() {
     eventually("the older stream ends", || async { node.ended_with().is_some() }).await;
     assert_eq!(node.ended_with(), Some(ErrorCode::Stale));
     assert!(!node.must_register());
-    // The newer one goes on.
+    // The newer one continues.
     let before = node.orders();
     eventually("it is answered", || async { node.orders() > before + 3 }).await;
     assert_eq!((node.must_register(), node.registration()), (false, registration));
@@ -94,7 +94,7 @@ async fn two_processes_with_one_registration_must_register() {
 }
 
 #[tokio::test]
-async fn a_node_nobody_knows_must_register() {
+async fn unknown_node_must_register() {
     let cluster = Cluster::start(0).await;
     let node = FakeDataNode::serve(5, &cluster.address(), &cluster.neighbours).await;
     node.beat().await;
@@ -102,7 +102,7 @@ async fn a_node_nobody_knows_must_register() {
 }
 
 #[tokio::test]
-async fn a_node_comes_back_under_another_address() {
+async fn node_returns_under_another_address() {
     let mut cluster = Cluster::start(1).await;
     let before = cluster.node(1).clone();
     before.silence();
@@ -117,16 +117,16 @@ async fn a_node_comes_back_under_another_address() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_without_the_node_key_does_not_speak_for_a_node() {
+async fn heartbeat_without_the_node_key_is_ignored() {
     let cluster = Cluster::start(1).await;
     let node = cluster.node(1).clone();
-    // It knows whatever can be seen of the node, and wants its place in the cluster.
+    // It knows everything public about the node, and tries to take its place.
     let stranger = FakeDataNode::serve(1, &cluster.address(), &cluster.neighbours).await;
     stranger.pretend_to_be(&node);
     stranger.set_refuses(true);
     stranger.beat().await;
     assert!(stranger.must_register());
-    // Nothing that it said was taken, and the stream of the node goes on.
+    // Nothing it sent was accepted, and the node's own stream continues.
     let before = node.orders();
     eventually("the node is heard", || async { node.orders() > before + 2 }).await;
     assert!(!node.must_register() && node.ended_with().is_none());
@@ -135,7 +135,7 @@ async fn a_heartbeat_without_the_node_key_does_not_speak_for_a_node() {
 }
 
 #[tokio::test]
-async fn whoever_knows_the_join_secret_alone_does_not_register_as_another_node() {
+async fn join_secret_alone_cannot_register_another_node() {
     let cluster = Cluster::start(1).await;
     let node = cluster.node(1).clone();
     let request = v1::RegisterRequest {

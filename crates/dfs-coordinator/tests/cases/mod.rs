@@ -1,4 +1,4 @@
-//! One file for each kind of behaviour.
+//! One file per kind of behaviour.
 
 mod administering;
 mod bootstrap;

@@ -1,4 +1,4 @@
-//! Calls of datanodes that a coordinator passes on.
+//! Datanode calls relayed by a coordinator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,13 +33,13 @@ fn prepare(node: u128) -> v1::ChunkMeta {
     v1::ChunkMeta { node_id, ..v1::ChunkMeta::default() }
 }
 
-/// Asks for so many MiB.
+/// Requests this many MiB.
 async fn read(cluster: &Cluster, length: u64) -> Result<Streaming<v1::ChunkFrame>, tonic::Status> {
     let request = v1::RetrieveRequest { length, ..v1::RetrieveRequest::default() };
     Ok(client(cluster).await.retrieve_chunk(to(1, request)).await?.into_inner())
 }
 
-/// A number that the coordinator shows.
+/// Returns a metric of the coordinator.
 async fn metric(cluster: &Cluster, name: &str) -> u64 {
     let shown = http_get(&cluster.handle, "/metrics").await;
     let line =
@@ -53,7 +53,7 @@ async fn bounded(relay_streams: usize) -> Cluster {
 }
 
 #[tokio::test]
-async fn a_call_reaches_the_node_it_names_and_its_answer_comes_back() {
+async fn relayed_call_reaches_the_node_and_returns() {
     let cluster = Cluster::start(2).await;
     for node in [1, 2] {
         let ready = client(&cluster).await.prepare_chunk_upload(to(node, prepare(node))).await;
@@ -65,7 +65,7 @@ async fn a_call_reaches_the_node_it_names_and_its_answer_comes_back() {
 }
 
 #[tokio::test]
-async fn bytes_pass_in_both_directions_and_are_counted() {
+async fn relayed_bytes_are_counted_in_both_directions() {
     let cluster = Cluster::start(1).await;
     let mut frames = read(&cluster, 40).await.unwrap();
     let mut received = 0;
@@ -104,9 +104,9 @@ async fn bytes_pass_in_both_directions_and_are_counted() {
 }
 
 #[tokio::test]
-async fn no_more_streams_than_the_bound_and_those_that_are_left_count_no_more() {
+async fn relayed_streams_are_bounded_and_dropped_ones_free_their_place() {
     let cluster = bounded(2).await;
-    // More than fits into the windows: they stay open until they are read or left.
+    // More than fits into the windows: they stay open until read or dropped.
     let first = read(&cluster, 60).await.unwrap();
     let second = read(&cluster, 60).await.unwrap();
     assert_eq!(metric(&cluster, "relayed_open").await, 2);
@@ -115,7 +115,7 @@ async fn no_more_streams_than_the_bound_and_those_that_are_left_count_no_more() 
     assert!(failure.retry_after.is_some(), "{failure:?}");
     assert!(failure.message.contains("relay_streams"), "{failure}");
     assert_eq!(metric(&cluster, "relayed_refused_total{reason=\"busy\"}").await, 1);
-    // What is held of them is bounded: the nodes were not read to the end.
+    // Buffering is bounded: the nodes were not read to the end.
     let held = metric(&cluster, "relayed_bytes_total{direction=\"from_node\"}").await;
     assert!(held < 2 * (16 << 20), "{held}");
     let small = client(&cluster).await.prepare_chunk_upload(to(1, prepare(1))).await;
@@ -126,7 +126,7 @@ async fn no_more_streams_than_the_bound_and_those_that_are_left_count_no_more() 
     eventually("nothing is open", || async { metric(&cluster, "relayed_open").await == 0 }).await;
 }
 
-/// An upload that is passed on, a frame of which is acknowledged at each step.
+/// A relayed upload of which one frame is acknowledged per step.
 struct Upload {
     frames: mpsc::Sender<v1::ChunkData>,
     acks: Streaming<v1::ChunkAck>,
@@ -162,7 +162,7 @@ async fn later(seconds: u64) {
 }
 
 #[tokio::test]
-async fn a_stream_on_which_nothing_moves_ends_and_gives_its_place_back() {
+async fn idle_stream_ends_and_frees_its_place() {
     let cluster = bounded(1).await;
     let mut upload = Upload::start(&cluster).await;
     for _ in 0..3 {
@@ -177,7 +177,7 @@ async fn a_stream_on_which_nothing_moves_ends_and_gives_its_place_back() {
 }
 
 #[tokio::test]
-async fn a_node_that_takes_no_more_keeps_no_place() {
+async fn stalled_node_frees_its_place() {
     let cluster = bounded(1).await;
     cluster.nodes[&NodeId(1)].take_no_more();
     let upload = Upload::start(&cluster).await;
@@ -192,14 +192,14 @@ async fn a_node_that_takes_no_more_keeps_no_place() {
             break;
         }
         sent += 1;
-        assert!(sent < 64, "{sent} MiB found room");
+        assert!(sent < 64, "{sent} MiB were buffered");
     }
     later(91).await;
     eventually("nothing is open", || async { metric(&cluster, "relayed_open").await == 0 }).await;
 }
 
 #[tokio::test]
-async fn a_stream_ends_after_an_hour_whatever_moves_on_it() {
+async fn stream_ends_after_an_hour() {
     let cluster = bounded(1).await;
     let mut upload = Upload::start(&cluster).await;
     for _ in 0..59 {
@@ -208,14 +208,14 @@ async fn a_stream_ends_after_an_hour_whatever_moves_on_it() {
     }
     upload.step().await.unwrap();
     later(60).await;
-    // It would be acknowledged.
+    // A frame would be acknowledged.
     let failure = upload.step().await.unwrap_err();
     assert_eq!(failure.code, ErrorCode::Unavailable);
     eventually("nothing is open", || async { metric(&cluster, "relayed_open").await == 0 }).await;
 }
 
 #[tokio::test]
-async fn turned_off_it_says_what_to_do() {
+async fn disabled_relay_explains_alternatives() {
     let cluster = bounded(0).await;
     let failure = Failure::from_status(&read(&cluster, 1).await.unwrap_err());
     assert_eq!(failure.code, ErrorCode::Unimplemented);
@@ -241,7 +241,7 @@ async fn orders_among_servers_are_not_relayed() {
 }
 
 #[tokio::test]
-async fn only_nodes_of_the_cluster_are_reached_and_silent_ones_are_not_waited_for() {
+async fn only_responsive_members_are_dialled() {
     let cluster = Cluster::start(1).await;
     let mut client = client(&cluster).await;
     assert_eq!(refused(client.prepare_chunk_upload(to(9, prepare(9))).await), ErrorCode::NotFound);
@@ -253,7 +253,7 @@ async fn only_nodes_of_the_cluster_are_reached_and_silent_ones_are_not_waited_fo
     let reason = "relayed_refused_total{reason=\"unknown_node\"}";
     assert_eq!(metric(&cluster, reason).await, 3);
     cluster.node(1).silence();
-    eventually("it is known to be silent", || async {
+    eventually("its silence is known", || async {
         let answer = client.clone().prepare_chunk_upload(to(1, prepare(1))).await;
         answer.is_err_and(|status| status.message().contains("sends no heartbeats"))
     })

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{Cluster, eventually, refused, settings};
 
-/// Holder, what is known of the chunks, and the states of the workers.
+/// Returns lease holder, health of the chunks, and states of the workers.
 async fn picture(cluster: &Cluster) -> (String, Option<v1::ReplicationStatus>, Vec<String>) {
     let status = cluster.status().await;
     let workers = status.workers.into_iter().map(|worker| worker.state).collect();
@@ -28,11 +28,11 @@ async fn picture(cluster: &Cluster) -> (String, Option<v1::ReplicationStatus>, V
 }
 
 #[tokio::test]
-async fn any_coordinator_tells_what_the_holder_of_the_lease_knows() {
+async fn any_coordinator_reports_what_the_lease_holder_knows() {
     let mut first = Cluster::start(3).await;
     eventually("the chunks are known", || async { first.replication().await.is_some() }).await;
     let mut second = first.another().await;
-    // Changes through either are in the very next picture of the other one that made them.
+    // Changes through one coordinator are in the next status of the same one, whichever repairs.
     for number in 1..=20 {
         second.put(&format!("/{number}"), b"data", &[1, 2, 3]).await;
         let (holder, replication, workers) = picture(&second).await;
@@ -43,11 +43,11 @@ async fn any_coordinator_tells_what_the_holder_of_the_lease_knows() {
         assert_eq!(workers.len(), here.workers.len());
         assert_eq!(here.worker_lease_holder, first.address());
     }
-    // Asked by another coordinator, it speaks for itself alone.
+    // To another coordinator, it reports only its own state.
     let alone = second.own_status().await;
     assert_eq!(alone.worker_lease_holder, "");
     assert!(!alone.replication.unwrap().is_known);
-    // The holder ends, and the other takes over.
+    // The holder stops, and the other takes over.
     first.stop().await;
     eventually("the other has taken over", || async {
         let (holder, replication, _) = picture(&second).await;
@@ -57,7 +57,7 @@ async fn any_coordinator_tells_what_the_holder_of_the_lease_knows() {
     second.stop().await;
 }
 
-/// Notes who asks for a lease.
+/// Records the names under which a lease is requested.
 #[derive(Default)]
 struct LeaseLog {
     inner: MemoryEngine,
@@ -82,9 +82,9 @@ impl ForwardingEngine for LeaseLog {
     }
 }
 
-/// F5: as when both listen on 0.0.0.0:7070 and advertise nothing.
+/// F5: both listen on 0.0.0.0:7070 and advertise nothing.
 #[tokio::test]
-async fn of_two_coordinators_with_one_address_one_does_the_background_work() {
+async fn f05_one_of_two_coordinators_with_the_same_address_runs_the_workers() {
     let address = "127.0.0.1:7";
     let settings = Settings { advertise: address.to_owned(), ..settings() };
     let engine = Arc::new(LeaseLog::default());
@@ -95,7 +95,7 @@ async fn of_two_coordinators_with_one_address_one_does_the_background_work() {
     .await;
     let before = lease_epoch(&*engine).await;
     let second = first.another().await;
-    eventually("each has asked for the lease under a name of its own", || async {
+    eventually("each requested the lease under its own name", || async {
         let askers = engine.askers.lock().unwrap();
         askers.len() == 2 && askers.values().all(|times| *times >= 3)
     })
@@ -111,10 +111,10 @@ async fn lease_epoch(engine: &dyn Engine) -> Bytes {
 }
 
 #[tokio::test]
-async fn a_node_that_joined_through_another_coordinator_is_known_when_it_is_needed() {
+async fn node_joined_through_another_coordinator_is_known_when_needed() {
     let mut first = Cluster::start(2).await;
     let second = first.another().await;
-    // It reports to the first alone, and the second has read the records before it came.
+    // It reports only to the first, and the second read the records before it joined.
     let node = first.add_node(3).await;
     first.put("/f", b"data", &[1, 2, 3]).await;
     let request =
@@ -124,12 +124,12 @@ async fn a_node_that_joined_through_another_coordinator_is_known_when_it_is_need
     assert!(addresses.contains(&node.address.as_str()), "{addresses:?}");
     let shown = second.status().await.nodes;
     let states = shown.iter().map(|node| node.node.as_ref().unwrap().state());
-    // Not heard here, which says nothing of it.
+    // Not heard here, which does not make it Joining.
     assert!(states.clone().all(|state| state != v1::NodeState::Joining), "{:?}", states.last());
 }
 
 #[tokio::test]
-async fn a_holder_that_does_not_answer_leaves_the_chunks_unknown_in_bounded_time() {
+async fn hanging_lease_holder_leaves_chunk_health_unknown() {
     let hanging = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::new());
     let holder = Coordinator {
@@ -149,13 +149,13 @@ async fn a_holder_that_does_not_answer_leaves_the_chunks_unknown_in_bounded_time
     let (holder, replication, _) = picture(&cluster).await;
     assert_eq!((holder.as_str(), replication), ("", None));
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
-    // It was asked.
+    // The holder was called.
     let accepted = tokio::time::timeout(Duration::from_secs(10), hanging.accept()).await;
     accepted.expect("the holder was dialled").unwrap();
 }
 
-/// An engine whose user sleeps at times: it goes on with the grant it had, as one does who was
-/// stopped after it had looked at its clock.
+/// An engine whose user sleeps at times and then continues with an old grant, like a process frozen
+/// just after it checked its clock.
 #[derive(Default)]
 struct Sleeper {
     inner: MemoryEngine,
@@ -185,14 +185,14 @@ impl ForwardingEngine for Sleeper {
     }
 }
 
-/// Everything that is stored.
+/// Returns everything stored.
 async fn everything(engine: &dyn Engine) -> Vec<(Bytes, Versioned)> {
     let snapshot = engine.snapshot().await.unwrap();
     snapshot.range(b"", b"", 10_000).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_coordinator_that_wakes_with_the_lease_long_gone_changes_nothing() {
+async fn coordinator_waking_after_its_lease_changes_nothing() {
     let engine = Arc::new(Sleeper::default());
     let cluster = Cluster::with(settings(), engine.clone(), 4).await;
     let kept = cluster.put("/kept", b"data", &[1, 2, 3]).await;
@@ -229,13 +229,13 @@ async fn a_coordinator_that_wakes_with_the_lease_long_gone_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_status_is_relayed_for_coordinators_alone() {
+async fn only_coordinators_get_the_own_status() {
     let cluster = Cluster::start(0).await;
     let order = v1::Order { issued_ms: 0, coordinator: 1, seal: vec![0; 32].into() };
     let request = v1::ClusterStatusRequest { min_revision: 0, order: Some(order) };
     let refused = refused(cluster.admin().await.cluster_status(request).await);
     assert_eq!(refused, ErrorCode::Unauthenticated);
-    // One that was sealed long ago is not honoured either.
+    // A request sealed long ago is refused, too.
     let request = cluster.peer_request().await;
     cluster.clock.advance(Duration::from_secs(61));
     let refused = crate::cluster::refused(cluster.admin().await.cluster_status(request).await);

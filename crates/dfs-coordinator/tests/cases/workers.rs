@@ -1,4 +1,4 @@
-//! Background workers are listed, paused and paced, through any coordinator.
+//! Background workers are listed, paused and throttled through any coordinator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ fn pause(time: Duration) -> Change {
 }
 
 #[tokio::test]
-async fn a_pause_set_through_any_coordinator_holds_at_once_and_survives_its_holder() {
+async fn pause_takes_effect_at_once_and_survives_the_holder() {
     let mut first = Cluster::start(3).await;
     first.holds_the_lease().await;
     let mut second = first.another().await;
@@ -69,7 +69,7 @@ async fn a_pause_set_through_any_coordinator_holds_at_once_and_survives_its_hold
         assert!(shown.pause_left_ms.is_some());
     }
     first.put("/file", b"data", &[1, 2]).await;
-    // It still counts what it does not repair.
+    // Chunks that are not repaired are still counted.
     let is_paused = async |cluster: &Cluster| {
         let repair = cluster.worker("repair").await;
         repair.activity() == v1::WorkerActivity::Paused && repair.queued == 1
@@ -90,7 +90,7 @@ async fn a_pause_set_through_any_coordinator_holds_at_once_and_survives_its_hold
 }
 
 #[tokio::test]
-async fn what_cannot_be_set_is_refused_by_name() {
+async fn invalid_worker_settings_are_refused_by_name() {
     let cluster = Cluster::start(0).await;
     cluster.holds_the_lease().await;
     let unknown = cluster.set_worker("rebalance", rate(1)).await;
@@ -110,7 +110,7 @@ async fn what_cannot_be_set_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn without_a_holder_workers_are_stopped_and_nothing_is_set() {
+async fn without_a_lease_holder_nothing_runs_or_is_set() {
     let engine: Arc<dyn dfs_metadata::engine::Engine> = Arc::new(MemoryEngine::new());
     engine.lease("workers", "127.0.0.1:1", HOUR, None).await.unwrap().unwrap();
     let cluster = Cluster::with(settings(), engine, 0).await;
@@ -122,11 +122,11 @@ async fn without_a_holder_workers_are_stopped_and_nothing_is_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn repair_keeps_to_its_rate() {
+async fn repair_keeps_its_rate() {
     const FILES: u64 = 5;
     const BYTES: u64 = 1_000;
     const PER_SECOND: u64 = 500;
-    // Time jumps here whenever nothing happens; nobody is to be missed for that.
+    // Time jumps while all tasks are idle; no node may be lost by that.
     let settings = Settings {
         suspect_after_ms: 3_600_000,
         lost_after_ms: 3_600_000,
@@ -141,7 +141,7 @@ async fn repair_keeps_to_its_rate() {
         cluster.put(&format!("/{file}"), &[1; BYTES as usize], &[1, 2]).await;
     }
     eventually("three replicas each", || async { cluster.node(3).chunks() as u64 == FILES }).await;
-    // The last may begin when those before it are paid for.
+    // The last one may begin once those before it are paid for.
     let least = Duration::from_secs((FILES - 1) * BYTES / PER_SECOND);
     assert!(started.elapsed() >= least, "{:?}", started.elapsed());
 }

@@ -1,5 +1,5 @@
-//! A datanode without disks: registers, sends heartbeats, holds replicas as facts in memory, seals
-//! real receipts, and keeps book of what it is ordered to do.
+//! A datanode without disks: registers, sends heartbeats, keeps replicas in memory as facts, seals
+//! real receipts, and records its orders.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -24,7 +24,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-/// A replica as the fake holds it.
+/// A replica of the fake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeldReplica {
     pub(crate) length: u64,
@@ -39,7 +39,7 @@ struct State {
     registration: u64,
     key: Option<SealKey>,
     order_key: Option<SealKey>,
-    /// Opens its heartbeat streams under a key of its own making.
+    /// Opens its heartbeat streams with an invented key.
     lacks_the_key: bool,
     replicas: BTreeMap<ChunkId, HeldReplica>,
     next_stamp: u64,
@@ -61,10 +61,10 @@ struct State {
     takes_no_more: bool,
 }
 
-/// The processes there were.
+/// Number of processes so far.
 static INSTANCES: AtomicU64 = AtomicU64::new(1);
 
-/// The nodes that BuildReplica pulls from, by address.
+/// Nodes that BuildReplica can pull from, by address.
 pub(crate) type Neighbours = Arc<Mutex<BTreeMap<String, Arc<FakeDataNode>>>>;
 
 pub(crate) struct FakeDataNode {
@@ -73,14 +73,14 @@ pub(crate) struct FakeDataNode {
     pub(crate) address: String,
     coordinator: String,
     neighbours: Neighbours,
-    /// Tells this process from others.
+    /// Distinguishes this process from others.
     instance: u64,
     state: Mutex<State>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl FakeDataNode {
-    /// Starts one: serving, registered, and heard.
+    /// Starts a node: serving, registered, and heard.
     pub(crate) async fn start(id: u128, coordinator: &str, neighbours: &Neighbours) -> Arc<Self> {
         let node = Self::serve(id, coordinator, neighbours).await;
         node.register("secret").await.unwrap();
@@ -88,7 +88,7 @@ impl FakeDataNode {
         node
     }
 
-    /// Starts one that has not registered.
+    /// Starts a node without registering it.
     pub(crate) async fn serve(id: u128, coordinator: &str, neighbours: &Neighbours) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -112,7 +112,7 @@ impl FakeDataNode {
         node
     }
 
-    /// From now on it reads nothing of uploads that it accepts.
+    /// Stops reading the uploads that it accepts.
     pub(crate) fn take_no_more(&self) {
         self.state.lock().unwrap().takes_no_more = true;
     }
@@ -165,12 +165,12 @@ impl FakeDataNode {
         Ok(answer)
     }
 
-    /// The same for all processes with the disks of one node.
+    /// Returns the secret, equal for all processes with the disks of one node.
     fn secret(&self) -> bytes::Bytes {
         bytes::Bytes::copy_from_slice(&Sha256::of(&self.id.to_bytes()).0)
     }
 
-    /// From now on it says what `other` says, under the same key.
+    /// Poses as `other`, with its key.
     pub(crate) fn be(&self, other: &Self) {
         self.pretend_to_be(other);
         let mut state = self.state.lock().unwrap();
@@ -178,7 +178,7 @@ impl FakeDataNode {
         state.lacks_the_key = false;
     }
 
-    /// From now on it says what `other` would say, but it has not the key of it.
+    /// Poses as `other`, without its key.
     pub(crate) fn pretend_to_be(&self, other: &Self) {
         let mut state = self.state.lock().unwrap();
         let theirs = other.state.lock().unwrap();
@@ -209,12 +209,12 @@ impl FakeDataNode {
         self.state.lock().unwrap().registration = number;
     }
 
-    /// Starts the heartbeats, and returns once the first was answered.
+    /// Starts heartbeats, and returns once the first was answered.
     pub(crate) async fn beat(self: &Arc<Self>) {
         self.beat_at(&self.coordinator).await;
     }
 
-    /// The same, at another coordinator than the one it registers with.
+    /// Starts heartbeats to another coordinator than the one it registered with.
     pub(crate) async fn beat_at(self: &Arc<Self>, coordinator: &str) {
         let before = self.orders();
         let (node, at) = (self.clone(), coordinator.to_owned());
@@ -311,14 +311,14 @@ impl FakeDataNode {
         }
     }
 
-    /// Loses its disk, and with it all replicas, and gets another.
+    /// Replaces its disk and loses all replicas.
     pub(crate) fn replace_disk(&self) {
         let mut state = self.state.lock().unwrap();
         state.replicas.clear();
         state.has_new_disk = true;
     }
 
-    /// Falls silent: no heartbeats any more. The first task is the server.
+    /// Stops sending heartbeats. The first task is the server.
     pub(crate) fn silence(&self) {
         for task in self.tasks.lock().unwrap().drain(1..) {
             task.abort();
@@ -373,7 +373,7 @@ impl FakeDataNode {
         v1::NodeState::try_from(self.state.lock().unwrap().standing).unwrap()
     }
 
-    /// The error that ended a heartbeat stream.
+    /// Returns the error that ended a heartbeat stream.
     pub(crate) fn ended_with(&self) -> Option<ErrorCode> {
         self.state.lock().unwrap().ended_with
     }
@@ -382,7 +382,7 @@ impl FakeDataNode {
         self.state.lock().unwrap().must_register
     }
 
-    /// Finds a replica bad: reported until it is confirmed.
+    /// Finds a replica bad: reported until confirmed.
     pub(crate) fn spoil(&self, chunk: ChunkId) {
         let mut state = self.state.lock().unwrap();
         let stamp = state.replicas[&chunk].stamp;
@@ -406,7 +406,7 @@ impl FakeDataNode {
         self.state.lock().unwrap().is_full = refuses;
     }
 
-    /// Refuses orders under no lease, or an older one than was seen.
+    /// Refuses orders without a lease, or of an older one than seen before.
     fn check_epoch(&self, epoch: u64) -> Result<(), Status> {
         let mut state = self.state.lock().unwrap();
         if epoch == 0 || epoch < state.epoch {
@@ -416,7 +416,7 @@ impl FakeDataNode {
         Ok(())
     }
 
-    /// Builds from the first source that holds the chunk.
+    /// Builds from the first source that has the chunk.
     fn build(&self, request: &v1::BuildReplicaRequest) -> v1::BuildReplicaResponse {
         let chunk = ChunkId::from_slice(&request.chunk_id).unwrap();
         let mut response = v1::BuildReplicaResponse::default();
@@ -490,7 +490,7 @@ pub(crate) fn to_wire(receipt: &Receipt) -> v1::Receipt {
     }
 }
 
-/// A chunk as ConfirmUpload names it.
+/// Returns a chunk as ConfirmUpload names it.
 pub(crate) fn written(
     chunk: ChunkId,
     file_offset: u64,
@@ -522,7 +522,9 @@ impl DataNode for Handler {
         request: Request<v1::ChunkMeta>,
     ) -> Result<Response<v1::ChunkUploadReady>, Status> {
         if request.get_ref().node_id != self.0.id.to_bytes().to_vec() {
-            return Err(Failure::new(ErrorCode::Unavailable, "another node is meant").into());
+            return Err(
+                Failure::new(ErrorCode::Unavailable, "the order is for another node").into()
+            );
         }
         let session_id = self.0.id.to_bytes().to_vec().into();
         Ok(Response::new(v1::ChunkUploadReady { session_id, ..v1::ChunkUploadReady::default() }))
@@ -540,7 +542,7 @@ impl DataNode for Handler {
             });
             return Ok(Response::new(Box::pin(acks)));
         }
-        // Says how much has come, and keeps nothing.
+        // Acknowledges what has arrived, and stores nothing.
         let mut received_offset = 0;
         let acks = request.into_inner().map(move |data| {
             if let Some(v1::chunk_data::Kind::Frame(frame)) = data?.kind {
@@ -556,7 +558,7 @@ impl DataNode for Handler {
         &self,
         request: Request<v1::RetrieveRequest>,
     ) -> Result<Response<Self::RetrieveChunkStream>, Status> {
-        // As many frames of zeros as the length says.
+        // Sends as many zero frames as requested.
         let frames = (0..request.into_inner().length).map(|number| {
             let data = vec![0; 1 << 20].into();
             Ok(v1::ChunkFrame { offset: number << 20, data, ..v1::ChunkFrame::default() })
@@ -570,7 +572,7 @@ impl DataNode for Handler {
         &self,
         _: Request<v1::CorruptReport>,
     ) -> Result<Response<v1::CorruptVerdict>, Status> {
-        Err(Status::unimplemented("a fake has no data"))
+        Err(Status::unimplemented("the fake has no data"))
     }
 
     async fn build_replica(

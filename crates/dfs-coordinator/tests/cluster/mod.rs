@@ -28,7 +28,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use datanode::{FakeDataNode, Neighbours};
 
-/// How long anything may take.
+/// Time limit of everything.
 const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const CHUNK: u64 = 64 << 10;
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
@@ -45,12 +45,12 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(
     }
 }
 
-/// A connection to a coordinator.
+/// Connects to a coordinator.
 pub(crate) async fn channel(address: &str) -> Channel {
     Endpoint::new(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 
-/// What the side door of a coordinator answers.
+/// Returns the reply of a coordinator's HTTP listener.
 pub(crate) async fn http_get(handle: &Handle, path: &str) -> String {
     let mut stream = TcpStream::connect(handle.http_address.unwrap()).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
@@ -59,12 +59,12 @@ pub(crate) async fn http_get(handle: &Handle, path: &str) -> String {
     answer
 }
 
-/// The code a call was refused with.
+/// Returns the code with which a call was refused.
 pub(crate) fn refused<T: Debug>(result: Result<T, Status>) -> ErrorCode {
     Failure::from_status(&result.expect_err("the call should have been refused")).code
 }
 
-/// A clock that stands still until it is moved.
+/// A clock that only moves when advanced.
 #[derive(Debug)]
 pub(crate) struct ManualClock(AtomicU64);
 
@@ -119,7 +119,7 @@ pub(crate) fn components(engine: &Arc<dyn Engine>, clock: &Arc<ManualClock>) -> 
 }
 
 impl Cluster {
-    /// One with so many datanodes, numbered from 1.
+    /// Starts a cluster with this many datanodes, numbered from 1.
     pub(crate) async fn start(nodes: u128) -> Self {
         Self::with(settings(), Arc::new(MemoryEngine::new()), nodes).await
     }
@@ -145,7 +145,7 @@ impl Cluster {
         cluster
     }
 
-    /// A request for the status as another coordinator seals it.
+    /// Returns a status request as sealed by another coordinator.
     pub(crate) async fn peer_request(&self) -> v1::ClusterStatusRequest {
         let components = namespace::Components {
             engine: self.engine.clone(),
@@ -162,13 +162,13 @@ impl Cluster {
         seal_order(request, &namespace.keys().peer(), parties, issued)
     }
 
-    /// The status as this coordinator knows it by itself, which it tells others alone.
+    /// Returns the coordinator's own status, which it reports only to others.
     pub(crate) async fn own_status(&self) -> v1::ClusterStatusResponse {
         let request = self.peer_request().await;
         self.admin().await.cluster_status(request).await.unwrap().into_inner()
     }
 
-    /// Another coordinator on the same metadata, which the same datanodes report to.
+    /// Starts another coordinator on the same metadata; the datanodes report to both.
     pub(crate) async fn another(&self) -> Self {
         let (handle, stop, running) = run(&self.settings, &self.engine, &self.clock).await;
         for node in self.nodes.values() {
@@ -200,11 +200,11 @@ impl Cluster {
         &self.nodes[&NodeId(id)]
     }
 
-    /// Stops the coordinator; it must end by itself, and without an error.
+    /// Stops the coordinator, which must end by itself and without an error.
     pub(crate) async fn stop(&mut self) {
         self.stop.stop();
         let ended = tokio::time::timeout(PATIENCE, &mut self.running).await;
-        ended.expect("it ends in bounded time").unwrap().unwrap();
+        ended.expect("stops in bounded time").unwrap().unwrap();
     }
 
     /// Starts it again at the same address, on this store.
@@ -215,7 +215,7 @@ impl Cluster {
         (self.handle, self.stop, self.running) = (handle, stop, running);
     }
 
-    /// Its namespace, as another process on the same store has it.
+    /// Opens the namespace, as another process on the same store does.
     pub(crate) async fn namespace(&self) -> Namespace {
         let (committer, commits) = Committer::new(self.engine.clone(), std::future::pending());
         tokio::spawn(commits);
@@ -237,7 +237,7 @@ impl Cluster {
         self.admin().await.cluster_status(request).await.unwrap().into_inner()
     }
 
-    /// How the data is, once that is known.
+    /// Returns the health of chunks, once known.
     pub(crate) async fn replication(&self) -> Option<v1::ReplicationStatus> {
         self.status().await.replication.filter(|replication| replication.is_known)
     }
@@ -247,15 +247,15 @@ impl Cluster {
         self.client().await.upload_file(request).await.unwrap().into_inner()
     }
 
-    /// Writes a file of one chunk, with replicas on just these nodes.
+    /// Writes a file of one chunk with replicas on exactly these nodes.
     pub(crate) async fn put(&self, path: &str, data: &[u8], nodes: &[u128]) -> ChunkId {
         let (request, chunk) = self.write(path, data, nodes).await;
         self.client().await.confirm_upload(request).await.unwrap();
         chunk
     }
 
-    /// The confirmation of a file whose one chunk was written to these nodes, which it is planned
-    /// on by means of their free space.
+    /// Writes the one chunk of a file to these nodes, chosen by their free space, and returns the
+    /// confirmation.
     pub(crate) async fn write(
         &self,
         path: &str,
@@ -276,7 +276,7 @@ impl Cluster {
         (request, chunk)
     }
 
-    /// Plans until chance puts the chunk on all of these nodes.
+    /// Plans until the chunk is placed on all of these nodes.
     async fn plan_on(&self, path: &str, size: u64, nodes: &[u128]) -> v1::UploadPlan {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -293,7 +293,7 @@ impl Cluster {
         }
     }
 
-    /// The recorded replicas of the first chunk of a file, and whether each is bad.
+    /// Returns the recorded replicas of a file's first chunk, and whether each is bad.
     pub(crate) async fn replicas(&self, path: &str) -> BTreeMap<u128, bool> {
         let request = v1::OpenRequest {
             target: Some(v1::Target::of_path(path.to_owned())),

@@ -1,4 +1,4 @@
-//! Has replicas deleted that wait for it, and takes them out of their records.
+//! Deletes replicas that are waiting for deletion, and removes them from their records.
 //!
 //! The queue is `w/d/`, which each commit that dooms a replica or leaves a tombstone writes, so
 //! that nothing is kept only in memory. The worker goes round it: an order to each node, and, once
@@ -29,11 +29,11 @@ use crate::core::Core;
 use crate::workers::orders::NotDeleted;
 use crate::workers::{WORKER_LEASE, orders};
 
-/// Chunks that one step considers: as many replicas as one order may name.
+/// Chunks considered per step: as many as the replicas that one order may name.
 const CHUNKS_MAX: usize = 1_000;
-/// Nodes that are given orders at the same time.
+/// Nodes with an order in flight.
 const NODES_AT_ONCE: usize = 16;
-/// Records that are changed at the same time.
+/// Records changed concurrently.
 const RECORDS_AT_ONCE: usize = 64;
 /// How many times as long as a round without progress the worker rests after it.
 const REST_FACTOR: u32 = 4;
@@ -50,11 +50,11 @@ pub(crate) struct Delete {
     disks: Rests<(NodeId, DiskId)>,
 }
 
-/// One pass over all chunks with something to be deleted.
+/// One pass over all chunks with replicas to delete.
 struct Round {
     /// `None` before its first step.
     began: Option<Instant>,
-    /// The last chunk that was considered.
+    /// The last chunk considered.
     after: Option<ChunkId>,
     deleted: u64,
     /// Replicas that could not be deleted.
@@ -78,16 +78,16 @@ struct Ordered {
     failed: BTreeSet<DiskId>,
 }
 
-/// Replicas of one node: as it knows them, and as their records do.
+/// Replicas of one node, as named by the node and by their records.
 type Doomed = Vec<(ReplicaRef, ReplicaId)>;
 
-/// Whether a node can be given orders.
+/// Whether a node can take orders.
 enum Reachability {
     /// It answers.
     Reachable,
     /// It may come back.
     Unreachable,
-    /// It never comes back, and its replicas with it.
+    /// It never comes back, and neither do its replicas.
     Removed,
 }
 
@@ -163,7 +163,7 @@ impl Delete {
                     ordered.note(node, doomed, &failed);
                 }
                 Err(failure) => {
-                    warn!(%node, %failure, replicas = batch.len(), "an order to delete failed");
+                    warn!(%node, %failure, replicas = batch.len(), "a deletion order failed");
                     self.handle.add_failed(1);
                     ordered.has_failed = Some(true);
                     return ordered;
@@ -174,7 +174,7 @@ impl Delete {
         ordered
     }
 
-    /// Takes replicas that are gone out of their records.
+    /// Removes deleted replicas from their records.
     async fn forget(&self, gone: Doomed) -> Result<(), Error> {
         let mut chunks: BTreeMap<ChunkId, Vec<ReplicaId>> = BTreeMap::new();
         for (name, replica) in gone {
@@ -190,7 +190,7 @@ impl Delete {
             .buffer_unordered(RECORDS_AT_ONCE)
             .try_collect::<()>()
             .await
-            .map_err(Error::metadata("noting that replicas were deleted"))
+            .map_err(Error::metadata("recording deleted replicas"))
     }
 
     /// Takes over what became of the orders to a node: who rests, and what waits.
@@ -213,7 +213,7 @@ impl Delete {
         }
     }
 
-    /// The end of a round: what comes next.
+    /// Ends a round and returns the next action.
     fn end_round(&mut self) -> Next {
         let Round { began, deleted, waiting, on_disks, example, .. } =
             std::mem::replace(&mut self.round, Round::new());
@@ -229,13 +229,13 @@ impl Delete {
                  bring the disk back into service, or remove the node from the cluster"
             ),
         });
-        // Many that wait cost little that way.
+        // A long list of waiting replicas then costs little.
         let rest = began.map_or(Duration::ZERO, |began| began.elapsed() * REST_FACTOR);
         Next::After(rest.max(self.core.settings.heartbeat_interval()))
     }
 }
 
-/// What is to be deleted, by node. Replicas on disks that nobody knows stay.
+/// Groups replicas to delete by node. Those on unknown disks stay.
 fn by_node(chunks: &[(ChunkId, Chunk)], disks: &Disks) -> BTreeMap<NodeId, Doomed> {
     let mut nodes: BTreeMap<NodeId, Doomed> = BTreeMap::new();
     for (id, chunk) in chunks {
@@ -262,9 +262,9 @@ impl Worker for Delete {
         self.round.began.get_or_insert_with(Instant::now);
         let after = self.round.after;
         let page = namespace.chunks_to_delete(Scope::internal(), after, CHUNKS_MAX).await;
-        let page = page.map_err(Error::metadata("reading what is to be deleted"))?;
+        let page = page.map_err(Error::metadata("reading replicas to delete"))?;
         let disks = namespace.disks_of(page.chunks.iter().map(|(_, chunk)| chunk)).await;
-        let disks = disks.map_err(Error::metadata("reading where replicas are"))?;
+        let disks = disks.map_err(Error::metadata("reading the directory of disks"))?;
         let nodes = by_node(&page.chunks, &disks);
         let all: usize = nodes.values().map(Vec::len).sum();
         let this = &*self;

@@ -1,4 +1,4 @@
-//! Pressure, and the end of tombstones.
+//! Pressure, and the removal of tombstones.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,7 +88,7 @@ async fn write_and_delete(core: &Core) -> ChunkId {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_tombstone_of_a_chunk_goes_once_its_replicas_are_gone_and_no_plan_can_name_it() {
+async fn tombstone_is_removed_once_unused_and_below_the_floor() {
     let clock = Arc::new(ManualClock::default());
     clock.0.store(1_700_000_000_000, Ordering::Relaxed);
     let components = Components {
@@ -112,20 +112,20 @@ async fn the_tombstone_of_a_chunk_goes_once_its_replicas_are_gone_and_no_plan_ca
     let chunk = write_and_delete(&core).await;
     let read = async || core.namespace.chunks(Scope::internal(), &[chunk]).await.unwrap().remove(0);
 
-    // Its node does not answer, so the replica may still be there.
+    // Its node does not respond, so the replica may still exist.
     clock.0.fetch_add(3 * 3_600_000, Ordering::Relaxed);
     sleep(TOMBSTONES_EVERY * 3).await;
     let tombstone = read().await.unwrap();
     assert!(tombstone.is_tombstone());
     assert_eq!(tombstone.replicas.len(), 1);
 
-    // It will never answer.
+    // It never returns.
     core.namespace.set_node_state(Scope::internal(), NODE, NodeState::Removed).await.unwrap();
     sleep(TOMBSTONES_EVERY * 2).await;
     assert_eq!(read().await, None);
 }
 
-/// A node with so many of its 100 bytes free.
+/// Returns a node with this many of its 100 bytes free.
 fn view(free: u64, is_full: bool, state: NodeState) -> View {
     View {
         node: NODE,
@@ -154,36 +154,32 @@ fn view(free: u64, is_full: bool, state: NodeState) -> View {
 }
 
 #[test]
-fn what_counts_as_pressure() {
+fn pressure_depends_on_reachable_space() {
     use NodeState::{Active, Draining, Lost, Maintenance, Suspect};
     let all_broken = View { capacity: 0, ..view(0, true, Active) };
     let never_heard = View { last_heard: None, ..view(0, true, Active) };
     let roomy = || view(90, false, Active);
     let table = [
-        ("nobody is there", vec![], false),
-        ("there is room", vec![roomy(), roomy()], false),
+        ("no nodes", vec![], false),
+        ("enough space", vec![roomy(), roomy()], false),
         ("just below the bound", vec![view(11, false, Active)], false),
         ("at the bound", vec![view(10, false, Active)], true),
-        ("over all of them", vec![view(0, false, Active), view(21, false, Active)], false),
-        ("one is full", vec![roomy(), view(30, true, Active)], true),
-        ("a full one that takes no chunks", vec![roomy(), view(0, true, Draining)], false),
-        ("a full one in maintenance", vec![roomy(), view(0, true, Maintenance)], false),
-        ("a full one that is silent", vec![roomy(), view(80, true, Suspect)], false),
-        ("the room of a lost one", vec![view(5, false, Active), view(100, false, Lost)], true),
-        ("a lost one without room", vec![roomy(), view(0, true, Lost), view(0, true, Lost)], false),
-        (
-            "the room of one missed just now",
-            vec![view(5, false, Active), view(90, false, Suspect)],
-            false,
-        ),
-        ("broken disks are not full ones", vec![roomy(), all_broken], false),
-        ("one that was never heard", vec![roomy(), never_heard], false),
+        ("sum over all nodes", vec![view(0, false, Active), view(21, false, Active)], false),
+        ("a full node", vec![roomy(), view(30, true, Active)], true),
+        ("a full node that takes no chunks", vec![roomy(), view(0, true, Draining)], false),
+        ("a full node in maintenance", vec![roomy(), view(0, true, Maintenance)], false),
+        ("a full, silent node", vec![roomy(), view(80, true, Suspect)], false),
+        ("space of a lost node", vec![view(5, false, Active), view(100, false, Lost)], true),
+        ("a full, lost node", vec![roomy(), view(0, true, Lost), view(0, true, Lost)], false),
+        ("space of a suspect node", vec![view(5, false, Active), view(90, false, Suspect)], false),
+        ("broken disks do not make a node full", vec![roomy(), all_broken], false),
+        ("a node never heard", vec![roomy(), never_heard], false),
     ];
     for (what, views, expected) in table {
         assert_eq!(is_under_pressure(&views, 90, None), expected, "{what}");
     }
     let views = [roomy()];
-    assert!(is_under_pressure(&views, 90, Some(Duration::ZERO)), "a writer was refused room");
+    assert!(is_under_pressure(&views, 90, Some(Duration::ZERO)), "a writer was refused");
     assert!(is_under_pressure(&views, 90, Some(REFUSAL_COUNTS_FOR)));
     let long_ago = REFUSAL_COUNTS_FOR + Duration::from_millis(1);
     assert!(!is_under_pressure(&views, 90, Some(long_ago)), "that was long ago");

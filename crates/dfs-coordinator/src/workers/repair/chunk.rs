@@ -1,4 +1,5 @@
-//! The repair of one chunk: which replicas to make, making them, and the commit that counts them.
+//! The repair of one chunk: choosing replicas to build, building them, and the commit that counts
+//! them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::registry::View;
 use crate::workers::orders::{self, BuildOutcome};
 use crate::workers::{RepairNeed, WORKER_LEASE};
 
-/// Tries to commit replicas that were made.
+/// Attempts to commit replicas that were built.
 const COMMIT_TRIES: u32 = 4;
 
 /// Repairs chunks.
@@ -31,40 +32,40 @@ pub(super) struct ChunkRepair {
     pub(super) handle: Arc<Handle>,
 }
 
-/// How a repair ended.
+/// Result of a repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RepairResult {
-    /// What the chunk needs now; `None` when it is not needed any more.
+    /// What the chunk needs now; `None` when it is gone.
     pub(super) need: Option<RepairNeed>,
-    /// Replicas made.
+    /// Replicas built.
     pub(super) replicas: u64,
     pub(super) outcome: RepairOutcome,
 }
 
-/// Why a repair ended.
+/// How a repair ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RepairOutcome {
-    /// What could be done was done.
+    /// Everything possible was done.
     Done,
-    /// There is no node for a further replica.
+    /// No node can take another replica.
     NoTarget,
-    /// A step did not work.
+    /// A step failed.
     Failed,
 }
 
-/// What is to be done for a chunk.
+/// Plan of a repair.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
-    /// Who can be copied from, the best first.
+    /// Nodes to pull from, best first.
     sources: Vec<NodeId>,
-    /// The nodes that get a replica.
+    /// Nodes that get a replica.
     targets: Vec<NodeId>,
-    /// Replicas, bad or lost, that have to go first, as there is no other node.
+    /// Bad or lost replicas that must be deleted first, as there is no other node.
     displaced: Vec<(NodeId, ReplicaId)>,
 }
 
 impl ChunkRepair {
-    /// Does what can be done for a chunk at this moment.
+    /// Does what is possible for a chunk now.
     pub(super) async fn run(&self, chunk: ChunkId) -> Result<RepairResult, Error> {
         let Some(mut record) = self.read(chunk).await? else {
             return Ok(RepairResult { need: None, replicas: 0, outcome: RepairOutcome::Done });
@@ -94,7 +95,7 @@ impl ChunkRepair {
         self.commit(chunk, record, &receipts).await
     }
 
-    /// The record of a chunk that is still needed.
+    /// Returns the record of a chunk that is still needed.
     async fn read(&self, chunk: ChunkId) -> Result<Option<Chunk>, Error> {
         let read = self.core.namespace.chunks(Scope::internal(), &[chunk]).await;
         let records = read.map_err(Error::metadata("reading the record of a chunk"))?;
@@ -170,7 +171,7 @@ impl ChunkRepair {
         self.read(chunk).await
     }
 
-    /// Builds a replica at each target, all at the same time.
+    /// Builds a replica at each target concurrently.
     async fn build(&self, chunk: ChunkId, record: &Chunk, plan: &Plan) -> Vec<Receipt> {
         let disks = match self.core.namespace.disks_of([record]).await {
             Ok(disks) => disks,
@@ -221,7 +222,7 @@ impl ChunkRepair {
         }
     }
 
-    /// Notes that a node does not have the replica that the record has of it: it says so itself.
+    /// Marks a recorded replica as gone, as the node itself reports that it lacks it.
     async fn condemn(&self, chunk: ChunkId, record: &Chunk, node: NodeId) {
         const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
         let (cluster, fence) = (self.cluster(), self.lease.fence(WORKER_LEASE));
@@ -231,24 +232,24 @@ impl ChunkRepair {
             let noted =
                 namespace.mark_replica(Scope::internal(), chunk, at, BAD, Some(&fence)).await;
             if let Err(error) = noted {
-                warn!(%chunk, %node, %error, "a replica that is gone could not be noted");
+                warn!(%chunk, %node, %error, "a missing replica could not be recorded");
             }
         }
     }
 
-    /// Has a replica deleted that a node holds, but no record names: left by a repair that was cut
-    /// off. The next try finds the place free.
+    /// Deletes a replica that a node holds without a record, left by an interrupted repair. The
+    /// next attempt finds the place free.
     async fn clear(&self, chunk: ChunkId, node: NodeId, found: ReplicaRef) {
         // The record is read after the replica was found: only this worker adds replicas to it.
         let Ok(Some(record)) = self.read(chunk).await else { return };
         let Ok(disks) = self.core.namespace.disks_of([&record]).await else { return };
         if record.replicas.iter().all(|replica| disks.node(replica.disk) != Some(node)) {
-            info!(%chunk, %node, "a replica that was left over is deleted");
+            info!(%chunk, %node, "deleting an orphaned replica");
             self.discard(&[(node, found)]).await;
         }
     }
 
-    /// Counts replicas that were made, and no longer those that they replace.
+    /// Commits the replicas built, and dooms those that they replace.
     async fn commit(
         &self,
         chunk: ChunkId,
@@ -293,36 +294,36 @@ impl ChunkRepair {
                     record = newer;
                     let disks = namespace.disks_of([&record]).await;
                     let disks = disks.map_err(Error::metadata("reading the disks of a chunk"))?;
-                    // Counted by a commit of which no answer came: never to be discarded.
+                    // Counted by a commit whose reply was lost: never to be discarded.
                     if receipts.iter().all(|made| names(&record, &disks, made)) {
                         let ended = self.ended(&record, RepairOutcome::Done);
                         return Ok(RepairResult { replicas, ..ended });
                     }
                 }
                 Err(error @ dfs_metadata::Error::BadReceipt { .. }) => {
-                    warn!(%chunk, %error, "a replica was made that cannot be counted");
+                    warn!(%chunk, %error, "a replica was built that cannot be counted");
                     break;
                 }
-                Err(error) => return Err(Error::metadata("counting new replicas")(error)),
+                Err(error) => return Err(Error::metadata("committing new replicas")(error)),
             }
         }
         self.discard(&made).await;
         Ok(self.ended(&record, RepairOutcome::Failed))
     }
 
-    /// Has replicas deleted that no record names. One that a node keeps all the same is in the way
-    /// of nothing but another replica on that node, and is deleted then.
+    /// Deletes replicas without a record. One that a node fails to delete only blocks another
+    /// replica on that node, and is deleted then.
     async fn discard(&self, replicas: &[(NodeId, ReplicaRef)]) {
         for (node, replica) in replicas.iter().copied() {
             let ordered = orders::delete(&self.core, &self.lease, node, &[replica]).await;
             if !ordered.as_ref().is_ok_and(Vec::is_empty) {
-                warn!(chunk = %replica.chunk, %node, ?ordered, "a replica is left over");
+                warn!(chunk = %replica.chunk, %node, ?ordered, "an orphaned replica was left behind");
             }
         }
     }
 }
 
-/// Whether a record names the replica of a receipt.
+/// Returns whether a record names the replica of a receipt.
 fn names(record: &Chunk, disks: &Disks, made: &Receipt) -> bool {
     record.replicas.iter().any(|replica| {
         let location = disks.get(replica.disk);
@@ -331,7 +332,7 @@ fn names(record: &Chunk, disks: &Disks, made: &Receipt) -> bool {
     })
 }
 
-/// Whether the record was changed by others, or is gone.
+/// Returns whether the record was changed by others, or is gone.
 fn is_overtaken(error: &dfs_metadata::Error) -> bool {
     use dfs_metadata::Error;
     matches!(
@@ -343,8 +344,8 @@ fn is_overtaken(error: &dfs_metadata::Error) -> bool {
     )
 }
 
-/// Replicas that are not needed once `added` others count: those that are bad or lost. None
-/// while there would be too few without them.
+/// Returns bad or lost replicas that are not needed once `added` others count; none while there
+/// would be too few without them.
 fn replaced(record: &Chunk, cluster: &Cluster, added: usize) -> Vec<ReplicaId> {
     let health = judge(record, cluster);
     if usize::from(health.count(health.durable)) + added < usize::from(health.target).max(1) {
@@ -355,7 +356,7 @@ fn replaced(record: &Chunk, cluster: &Cluster, added: usize) -> Vec<ReplicaId> {
     replicas.filter(|(_, health)| is_over(*health)).map(|(it, _)| ReplicaId::of(it)).collect()
 }
 
-/// Where to copy from and to. `select` chooses so many among candidates.
+/// Plans sources and targets. `select` chooses a number of candidates.
 fn plan(
     record: &Chunk,
     views: &[View],
@@ -450,7 +451,8 @@ mod tests {
         nodes.iter().map(|node| view(*node, "", NodeState::Active)).collect()
     }
 
-    /// A chunk that wants three replicas and has these. Each node has one disk of its number.
+    /// Returns a chunk that wants three replicas and has these. Each node has one disk of its
+    /// number.
     fn record(replicas: &[(u32, bool)]) -> Chunk {
         let replica = |(disk, is_bad): &(u32, bool)| Replica {
             mark: if *is_bad { ReplicaMark::Bad } else { ReplicaMark::Sound },
@@ -467,7 +469,7 @@ mod tests {
         }
     }
 
-    /// Nodes 1 to 6, some of them lost, some silent.
+    /// Returns nodes 1 to 6, some of them lost, some silent.
     fn cluster(lost: &[u32], silent: &[u32]) -> Cluster {
         let mut cluster = Cluster::default();
         for number in 1..=6 {
@@ -490,7 +492,7 @@ mod tests {
         planned_in(record, views, &cluster(lost, &[]))
     }
 
-    /// The plan with the first of the candidates.
+    /// Plans with the first of the candidates.
     fn planned_in(
         record: &Chunk,
         views: &[View],
@@ -505,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_goes_to_nodes_without_a_copy() {
+    fn missing_replicas_go_to_nodes_without_one() {
         let one = record(&[(2, false)]);
         let plan = planned(&one, &active(&[1, 2, 3, 4]), &[]);
         assert_eq!(plan, (vec![2], vec![1, 3], vec![]));
@@ -515,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_replica_is_no_source_and_goes_only_when_its_place_is_needed() {
+    fn bad_replica_is_no_source_and_is_displaced_only_if_needed() {
         let bad = record(&[(1, true), (2, false), (3, false)]);
         let plan = planned(&bad, &active(&[1, 2, 3, 4]), &[]);
         assert_eq!(plan, (vec![2, 3], vec![4], vec![]));
@@ -524,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn another_zone_is_preferred_and_a_silent_source_comes_last() {
+    fn other_zones_are_preferred_and_silent_sources_come_last() {
         let two = record(&[(1, false), (2, false)]);
         let views = [
             view(1, "a", NodeState::Suspect),
@@ -540,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replica_leaves_the_record_only_when_enough_others_count() {
+    fn replica_is_dropped_only_when_enough_others_count() {
         let three = record(&[(1, true), (2, false), (3, false)]);
         let lost = cluster(&[3], &[]);
         assert_eq!(replaced(&three, &lost, 1), []);

@@ -1,10 +1,10 @@
-//! Makes replicas again that were lost, found bad, or not made when their file was written.
+//! Rebuilds replicas that were lost, found bad, or missing when their file was written.
 //!
-//! Who takes the lease reads which records are not at rest (`w/r/`), and begins. What the loss of
-//! nodes and disks makes needed is found by a scan over all chunks, which also counts them: once
-//! the lease is taken, and whenever something is lost or comes back. In between the changes of the
-//! metadata are followed, whichever coordinator makes them. While anything is lost, nothing is
-//! repaired before the scan has ended: the chunks with the fewest replicas come first.
+//! The new holder of the lease reads which records are not at rest (`w/r/`), and begins. What the
+//! loss of nodes and disks requires is found by a scan over all chunks, which also counts them:
+//! once the lease is taken, and whenever a disk is lost or returns. In between, the changes of the
+//! metadata are followed, whichever coordinator makes them. While a disk is lost, repair waits for
+//! the end of the scan: the chunks with the fewest replicas come first.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -31,13 +31,13 @@ use crate::Error;
 use crate::core::Core;
 use crate::workers::{Health, RepairNeed, RepairQueue, UnreadableRecords};
 
-/// Chunks that wait for repair at most; the rest is found by another scan.
+/// Chunks queued for repair at most; the rest is found by another scan.
 const WAITING_MAX: usize = 100_000;
-/// Changes that are taken over before anything else is done.
+/// Changes applied before any other step.
 const CHANGES_AT_ONCE: usize = 4_096;
-/// Rest of a chunk after a repair that failed.
+/// Pause of a chunk after a failed repair.
 const REST: Duration = Duration::from_secs(2);
-/// Rest of a chunk that no node can take; ended early when a node comes.
+/// Pause of a chunk that no node can take; ended early when a node comes.
 const REST_WITHOUT_TARGET: Duration = Duration::from_mins(1);
 
 /// The worker.
@@ -47,17 +47,17 @@ pub(crate) struct Repair {
     handle: Arc<Handle>,
     queue: RepairQueue,
     scan: Scan,
-    /// What happens to chunks, from before the scan on.
+    /// Changes of chunks, from before the scan on.
     changes: Option<ChunkChanges>,
-    /// Changes up to this revision were taken over.
+    /// Revision up to which changes were applied.
     seen: Revision,
-    /// The pages of the scan: where each ended, and its revision. The last one has no end.
+    /// Pages of the scan: the end and revision of each. The last one has no end.
     pages: Vec<(Option<ScanCursor>, Revision)>,
-    /// Chunk records that the scan, or a change since, could not read.
+    /// Unreadable chunk records.
     unreadable: UnreadableRecords,
-    /// The disks, when it was last looked.
+    /// The disks at the last check.
     cluster: Cluster,
-    /// Those among them whose replicas do not count.
+    /// Disks among them whose replicas do not count.
     lost: BTreeSet<DiskNumber>,
     /// Nodes that take chunks.
     takers: BTreeSet<NodeId>,
@@ -66,17 +66,17 @@ pub(crate) struct Repair {
 
 enum Scan {
     Needed,
-    /// Of the records that are not at rest.
+    /// Over the records that are not at rest.
     Work(Option<ChunkId>),
-    /// Of all.
+    /// Over all chunks.
     After(Option<ScanCursor>),
     Done,
 }
 
-/// A repair that ended.
+/// A finished repair.
 struct Job {
     chunk: ChunkId,
-    /// How the chunk was before.
+    /// What the chunk needed before.
     before: RepairNeed,
     result: Result<RepairResult, Error>,
 }
@@ -100,7 +100,7 @@ impl Repair {
         }
     }
 
-    /// Notes what is lost and which nodes take chunks, and begins a scan when that is needed.
+    /// Updates the lost disks and the nodes that take chunks, and begins a scan if needed.
     async fn look_around(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         let (cluster, takers) = {
@@ -119,7 +119,7 @@ impl Repair {
         if is_needed || lost != self.lost || self.queue.wants_scan() {
             if lost != self.lost {
                 let lost = lost.len();
-                info!(lost, "other disks are lost now; all chunks are scanned");
+                info!(lost, "the set of lost disks has changed; scanning all chunks");
             }
             self.lost = lost;
             self.core.background.set_health(None);
@@ -136,7 +136,7 @@ impl Repair {
         Ok(())
     }
 
-    /// Takes over the next records that are not at rest.
+    /// Loads the next records that are not at rest.
     async fn load_work(&mut self, after: Option<ChunkId>) -> Result<(), Error> {
         let limit = Namespace::PAGE_LEN_MAX;
         let page = self.core.namespace.chunks_to_repair(Scope::internal(), after, limit).await;
@@ -148,7 +148,7 @@ impl Repair {
         Ok(())
     }
 
-    /// Goes on with a scan. Whether one was under way.
+    /// Continues a scan. Returns whether one was in progress.
     async fn scan_on(&mut self) -> Result<bool, Error> {
         match std::mem::replace(&mut self.scan, Scan::Needed) {
             Scan::Work(after) => {
@@ -166,9 +166,9 @@ impl Repair {
         }
     }
 
-    /// Takes over the next chunks of all.
+    /// Loads the next chunks of the scan.
     async fn scan(&mut self, after: Option<ScanCursor>) -> Result<(), Error> {
-        self.handle.set_detail("scans all chunks");
+        self.handle.set_detail("scanning all chunks");
         let limit = Namespace::PAGE_LEN_MAX;
         let page = self.core.namespace.scan_chunks(Scope::internal(), after.as_ref(), limit).await;
         let page = page.map_err(Error::metadata("scanning all chunks"))?;
@@ -189,7 +189,7 @@ impl Repair {
         Ok(())
     }
 
-    /// Takes over what happened to chunks.
+    /// Applies the changes of chunks.
     fn take_changes(&mut self) {
         self.queue.count(-(self.core.background.take_reaped() as i64));
         for _ in 0..CHANGES_AT_ONCE {
@@ -198,7 +198,7 @@ impl Repair {
                 None => return,
                 Some(Ok(change)) => self.follow(change),
                 Some(Err(error)) => {
-                    warn!(%error, "the changes of chunks cannot be followed; all are looked at");
+                    warn!(%error, "the changes of chunks cannot be followed; scanning all chunks");
                     self.scan = Scan::Needed;
                     return;
                 }
@@ -221,14 +221,14 @@ impl Repair {
             |end: &Option<ScanCursor>| end.as_ref().is_none_or(|end| end.has_passed(chunk));
         let page = self.pages.partition_point(|(end, _)| !has_passed(end));
         match self.pages.get(page) {
-            // What the scan saw it need not hear again.
+            // Already covered by the scan.
             Some((_, scanned)) if revision <= *scanned => {}
             Some(_) => {
                 let is_new = |record: &Chunk| record.generation == Generation::FIRST;
                 self.queue.count(i64::from(record.as_ref().is_some_and(is_new)));
                 self.queue.set(chunk, need);
             }
-            // What it has not come to yet it will see, as long as it is there.
+            // Chunks that the scan has not reached yet will be seen by it.
             None if self.queue.knows(chunk) => self.queue.set(chunk, need),
             None => {}
         }
@@ -272,7 +272,7 @@ impl Repair {
         }
     }
 
-    /// Publishes how the chunks are.
+    /// Publishes the health of chunks.
     fn publish(&self) {
         self.handle.set_queued(self.queue.len() as u64);
         self.handle.set_detail(match (self.jobs.len(), self.queue.len()) {
@@ -280,7 +280,9 @@ impl Repair {
                 0 => "no chunk needs repair".to_owned(),
                 missing => format!("{missing} chunks are missing: no replica can be reached"),
             },
-            (0, waiting) => format!("{waiting} chunks wait for a node that can take a replica"),
+            (0, waiting) => {
+                format!("{waiting} chunks are waiting for a node that can take a replica")
+            }
             (busy, _) => format!("repairing {busy} chunks"),
         });
         self.core.background.set_health(Some(Health {
@@ -292,12 +294,12 @@ impl Repair {
         }));
     }
 
-    /// Follows the chunks, and repairs unless it is `paused`. Repairs under way end in any case.
+    /// Follows the chunks, and repairs unless it is `paused`. Repairs in flight finish in any case.
     async fn advance(&mut self, is_paused: bool) -> Result<Next, Error> {
         self.look_around().await?;
         self.take_changes();
         if self.scan_on().await? {
-            // With nothing lost, the records that are not at rest are all there is to repair.
+            // With no disk lost, the records that are not at rest are all there is to repair.
             if !is_paused && self.lost.is_empty() && matches!(self.scan, Scan::After(_)) {
                 self.start_jobs();
             }
@@ -343,7 +345,7 @@ impl Worker for Repair {
         self.advance(false).await
     }
 
-    /// Goes on counting, which administrators want to see.
+    /// Continues to count while paused, for the status.
     async fn step_while_paused(&mut self) -> Result<Next, Error> {
         self.advance(true).await
     }

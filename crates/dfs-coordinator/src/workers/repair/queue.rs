@@ -1,4 +1,4 @@
-//! The chunks that are not as they should be. Pure.
+//! The queue of chunks that need repair. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,32 +7,32 @@ use dfs_metadata::namespace::Chunk;
 use dfs_types::ChunkId;
 use tokio::time::Instant;
 
-/// How the chunks are, in numbers.
+/// Numbers of chunks by health.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ReplicationCounts {
-    /// All.
+    /// All chunks.
     pub(crate) chunks: u64,
-    /// Fewer good replicas than wanted, but at least one.
+    /// Chunks with fewer good replicas than wanted, but at least one.
     pub(crate) under_replicated: u64,
-    /// No good replica within reach.
+    /// Chunks without a reachable good replica.
     pub(crate) missing: u64,
-    /// Replicas found bad that are still recorded.
+    /// Recorded replicas that are bad.
     pub(crate) bad_replicas: u64,
 }
 
-/// What the queue keeps of the health of a chunk. Ordered by urgency: the fewest parts to spare
-/// come first, then the fewest that stay.
+/// What the queue keeps of a chunk's health. Ordered by urgency: fewest spare parts first, then
+/// fewest parts that stay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RepairNeed {
     urgency: (i16, i16),
-    /// Replicas to be made.
+    /// Replicas to build.
     lacks: u8,
-    /// Replicas known to be bad.
+    /// Bad replicas.
     bad: u8,
 }
 
 impl RepairNeed {
-    /// What the chunk of a record needs; `None` for a tombstone.
+    /// Returns what the chunk of a record needs; `None` for a tombstone.
     pub(crate) fn of(chunk: &Chunk, cluster: &Cluster) -> Option<Self> {
         if chunk.is_tombstone() {
             return None;
@@ -45,31 +45,31 @@ impl RepairNeed {
         self.urgency.0 < 0
     }
 
-    /// Whether all replicas wanted are there.
+    /// Returns whether no replica is lacking.
     pub(crate) fn is_complete(self) -> bool {
         self.lacks == 0
     }
 
-    /// Whether nothing is to be done.
+    /// Returns whether nothing is to be done.
     fn is_normal(self) -> bool {
         self.lacks == 0 && self.bad == 0
     }
 }
 
-/// The chunks that need repair, fewest good replicas first.
+/// Chunks that need repair, fewest good replicas first.
 ///
-/// Bounded: what does not fit is counted, and found again by another scan once there is room.
-/// Chunks without a good replica, of which nothing can be repaired, have a place of their own, so that
-/// however many they are they keep no others waiting.
+/// Bounded: chunks that do not fit are counted, and found again by another scan once there is room.
+/// Chunks without a good replica, which cannot be repaired, are kept apart, so that any number of
+/// them does not hold up others.
 #[derive(Debug)]
 pub(crate) struct RepairQueue {
     capacity: usize,
     counts: ReplicationCounts,
     abnormal: BTreeMap<ChunkId, RepairNeed>,
-    /// Without a good replica.
+    /// Chunks without a good replica.
     missing: BTreeMap<ChunkId, RepairNeed>,
     ready: BTreeSet<(RepairNeed, ChunkId)>,
-    /// Tried without success, to be tried again from then on; by time, and by chunk.
+    /// Failed chunks and when to retry them; by time, and by chunk.
     resting: BTreeSet<(Instant, ChunkId)>,
     rests_until: BTreeMap<ChunkId, Instant>,
     busy: BTreeSet<ChunkId>,
@@ -91,13 +91,13 @@ impl RepairQueue {
         }
     }
 
-    /// Forgets everything but which chunks are in repair: a scan begins.
+    /// Clears everything but the chunks in repair, at the start of a scan.
     pub(crate) fn restart(&mut self) {
         let busy = std::mem::take(&mut self.busy);
         *self = Self { busy, ..Self::new(self.capacity) };
     }
 
-    /// Ends the rest of all: something has changed that may help them.
+    /// Ends all pauses, after a change that may help.
     pub(crate) fn wake(&mut self) {
         self.rests_until.clear();
         for (_, chunk) in std::mem::take(&mut self.resting) {
@@ -111,22 +111,22 @@ impl RepairQueue {
         self.counts
     }
 
-    /// Chunks that wait for repair, or are in it.
+    /// Returns how many chunks are queued or in repair.
     pub(crate) fn len(&self) -> usize {
         self.abnormal.len()
     }
 
-    /// Chunks in repair.
+    /// Returns how many chunks are in repair.
     pub(crate) fn busy(&self) -> usize {
         self.busy.len()
     }
 
-    /// Whether there are chunks to be repaired that it had no room for, and has now.
+    /// Returns whether chunks that did not fit would fit now.
     pub(crate) fn wants_scan(&self) -> bool {
         self.has_overflowed && self.abnormal.len() < self.capacity / 2
     }
 
-    /// Whether the chunk waits for repair, or is missing.
+    /// Returns whether the chunk is queued or missing.
     pub(crate) fn knows(&self, chunk: ChunkId) -> bool {
         self.abnormal.contains_key(&chunk) || self.missing.contains_key(&chunk)
     }
@@ -136,7 +136,7 @@ impl RepairQueue {
         self.counts.chunks = self.counts.chunks.saturating_add_signed(chunks);
     }
 
-    /// Takes over how a chunk is; `None` when there is no such chunk any more.
+    /// Updates what a chunk needs; `None` when it is gone.
     pub(crate) fn set(&mut self, chunk: ChunkId, need: Option<RepairNeed>) {
         if let Some(old) = self.abnormal.remove(&chunk).or_else(|| self.missing.remove(&chunk)) {
             self.tell(old, -1);
@@ -162,7 +162,7 @@ impl RepairQueue {
         }
     }
 
-    /// The chunk that is worst off; it is busy until [`Self::finish`].
+    /// Takes the most urgent chunk; it is busy until [`Self::finish`].
     pub(crate) fn take(&mut self, now: Instant) -> Option<(ChunkId, RepairNeed)> {
         while let Some((until, chunk)) = self.resting.first().copied().filter(|(at, _)| *at <= now)
         {
@@ -177,8 +177,8 @@ impl RepairQueue {
         Some((chunk, need))
     }
 
-    /// The repair of a chunk ended, and it is like this now. If that is still not right, it rests
-    /// until `again`.
+    /// Ends the repair of a chunk, with what it needs now. If that is not nothing, it is retried
+    /// after `again`.
     pub(crate) fn finish(&mut self, chunk: ChunkId, need: Option<RepairNeed>, again: Instant) {
         self.busy.remove(&chunk);
         self.set(chunk, need);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_off_come_first() {
+    fn most_urgent_chunk_comes_first() {
         let now = Instant::now();
         let mut queue = RepairQueue::new(10);
         for (id, good) in [(1, 2), (2, 0), (3, 1), (4, 3), (5, 2)] {
@@ -231,12 +231,12 @@ mod tests {
         while let Some((chunk, _)) = queue.take(now) {
             order.push(chunk.0);
         }
-        assert_eq!(order, [3, 1, 5], "and one without a good replica never");
+        assert_eq!(order, [3, 1, 5], "one without a good replica is never taken");
         assert_eq!((queue.len(), queue.busy()), (3, 3));
     }
 
     #[test]
-    fn the_tally_follows_each_chunk() {
+    fn counts_follow_each_chunk() {
         let mut queue = RepairQueue::new(10);
         queue.count(3);
         let counts = |queue: &RepairQueue| {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_in_repair_is_not_taken_twice_and_rests_after_a_failure() {
+    fn chunk_in_repair_is_not_taken_twice_and_pauses_after_failure() {
         let now = Instant::now();
         let later = now + Duration::from_secs(5);
         let mut queue = RepairQueue::new(10);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn who_rests_is_woken_when_something_changed_and_a_scan_keeps_who_is_in_repair() {
+    fn changes_end_pauses_and_scans_keep_chunks_in_repair() {
         let now = Instant::now();
         let later = now + Duration::from_secs(5);
         let mut queue = RepairQueue::new(10);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_is_counted_and_asks_for_a_scan() {
+    fn overflow_is_counted_and_requests_a_scan() {
         let now = Instant::now();
         let mut queue = RepairQueue::new(4);
         for id in 0..10 {
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_nothing_can_be_done_for_keep_no_others_waiting() {
+    fn missing_chunks_do_not_hold_up_others() {
         let now = Instant::now();
         let mut queue = RepairQueue::new(4);
         for id in 0..10 {
