@@ -1,8 +1,9 @@
-//! Measures the namespace on redb and on etcd, by turns in one run: `cargo xtask bench metadata`.
+//! Measures the namespace on redb and on etcd, alternating in one run: `cargo xtask bench
+//! metadata`.
 //!
-//! The coordinators are namespaces in this process, without RPC, each with a committer and a handle
-//! of its own; etcd is one member, a process beside it. A create is durable before it counts:
-//! redb syncs twice a commit, etcd its log once. Prints Markdown.
+//! The coordinators are namespaces in this process, without RPC, each with its own committer and
+//! engine handle; etcd is a single member in a process beside it. A create counts once it is
+//! durable: redb syncs twice per commit, etcd its log once. Prints Markdown.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,14 +31,14 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 
 const ROUNDS: usize = 3;
 const CLIENTS: u64 = 16;
-/// Time of one measurement.
+/// Duration of one measurement.
 const FOR: Duration = Duration::from_millis(1_500);
-/// Entries of the directory that is listed, a page.
+/// Entries of the listed directory: one page.
 const LISTED: u64 = 100;
-/// Files whose bytes of metadata are measured.
+/// Files whose metadata size is measured.
 const FILES: u64 = 20_000;
 const COPIES: u128 = 3;
-/// As many as a committer takes.
+/// Batches as large as a committer allows.
 const GROUP_COMMIT: usize = usize::MAX;
 
 /// Coordinators on one store.
@@ -64,7 +65,7 @@ const CALLS: [(Call, &str); 4] = [
 ];
 
 impl System {
-    /// Makes a cluster in a store, with what is looked at later.
+    /// Creates a cluster in a store, with the files that are read later.
     async fn make(
         name: &'static str,
         engines: Vec<Arc<dyn Engine>>,
@@ -114,7 +115,7 @@ impl System {
         Ok(())
     }
 
-    /// A file of one chunk, as if its nodes had taken it.
+    /// Creates a file of one chunk, as if its nodes had stored it.
     async fn create(&self, client: u64, at: &str) -> Result<()> {
         let namespace = self.coordinator(client);
         let candidate = |node| {
@@ -173,7 +174,8 @@ impl System {
         }
     }
 
-    /// Calls a second that all clients together make, while `goes_on` says so of the number made.
+    /// Returns the calls per second of all clients together, made while `goes_on` agrees to their
+    /// number.
     async fn rate(
         self: &Arc<Self>,
         call: Call,
@@ -187,7 +189,7 @@ impl System {
                     while goes_on(made.fetch_add(1, Ordering::Relaxed), started.elapsed()) {
                         system.call(call, client).await?;
                     }
-                    // The one that was not made.
+                    // The call that was not made.
                     made.fetch_sub(1, Ordering::Relaxed);
                     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
                 })
@@ -318,7 +320,8 @@ async fn rates(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Bytes of metadata a file. What was overwritten does not count: etcd is compacted first.
+/// Measures the bytes of metadata per file. Overwritten values do not count: etcd is compacted
+/// first.
 async fn bytes(folder: &Path) -> Result<()> {
     let count = |made: u64, _: Duration| made < FILES;
     let per_file = |before: f64, after: f64| (after - before) / FILES as f64;
@@ -346,7 +349,7 @@ async fn bytes(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that etcd has in use, once it has forgotten what was overwritten.
+/// Returns the bytes in use in etcd after compaction.
 async fn in_use(member: &Cluster, engine: &dyn Engine) -> Result<f64> {
     const LOOK: Duration = Duration::from_secs(1);
     let settings = Settings { members: member.addresses(), ..Settings::default() };

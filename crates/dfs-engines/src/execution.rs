@@ -1,8 +1,8 @@
-//! Where blocking work of an engine runs.
+//! Execution of an engine's blocking work.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Where blocking work of an engine runs.
+/// Where the blocking work of an engine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Execution {
     /// On the runtime's threads for blocking work.
@@ -13,8 +13,8 @@ pub enum Execution {
 }
 
 impl Execution {
-    /// Runs `work` to its end, also when the returned future is dropped in between. `None` when
-    /// the work panicked, or the runtime is shutting down.
+    /// Runs `work` to its end, even when the returned future is dropped. `None` when the work
+    /// panicked, or the runtime is shutting down.
     pub(crate) async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,

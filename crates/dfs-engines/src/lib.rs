@@ -1,5 +1,5 @@
 //! Metadata engines on real stores, each behind a feature: the [`Engine`] trait of `dfs-metadata`
-//! on redb, embedded into the one coordinator that uses it, and on etcd, which several share.
+//! on redb, embedded in the one coordinator that uses it, and on etcd, which several share.
 
 #[cfg(feature = "etcd")]
 pub mod etcd;
@@ -16,37 +16,37 @@ use dfs_types::ErrorCode;
 
 pub use execution::Execution;
 
-/// The forms of a URL that [`open`] understands.
+/// URL forms that [`open`] accepts.
 const KNOWN_URLS: &str =
     "redb:///absolute/folder, etcd://host:port,host:port/prefix, or memory: for tests";
 
-/// Why a URL gave no engine.
+/// Why a URL could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The URL names no engine.
+    /// The URL names no known engine.
     #[error("metadata url {0:?} is not understood, give {KNOWN_URLS}")]
     UnknownUrl(String),
-    /// The URL names an engine, but is wrong.
-    #[error("metadata url {url:?} is wrong: {why}")]
+    /// The URL is invalid.
+    #[error("metadata url {url:?} is invalid: {why}")]
     WrongUrl {
-        /// What was given.
+        /// The URL.
         url: String,
         /// What is wrong with it.
         why: String,
     },
-    /// The engine refused.
+    /// The engine failed to open.
     #[error("cannot open the metadata at {url}")]
     Engine {
-        /// What was to be opened.
+        /// The URL.
         url: String,
-        /// Why it was refused.
+        /// Cause.
         #[source]
         source: EngineError,
     },
 }
 
 impl OpenError {
-    /// The code of a process that cannot start because of it.
+    /// Returns the code of a process that cannot start because of it.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::UnknownUrl(_) | Self::WrongUrl { .. } => ErrorCode::InvalidArgument,
@@ -55,12 +55,12 @@ impl OpenError {
     }
 }
 
-/// Opens the engine that `url` names: `redb:///absolute/folder`, `etcd://host:port,…/prefix`, with
-/// TLS `etcds://`, or `memory:`. What stands in it is taken as it is, without decoding of `%`. A
-/// folder or prefix that does not exist is made, with an empty store.
+/// Opens the engine of `url`: `redb:///absolute/folder`, `etcd://host:port,…/prefix`, with TLS
+/// `etcds://`, or `memory:`. The URL is used verbatim, without decoding of `%`. A missing folder or
+/// prefix is created, with an empty store.
 ///
-/// For etcd `?user=…&password-file=…&ca=…&cert=…&key=…` may follow. The password is in that file or
-/// in the variable `DFS_ETCD_PASSWORD`, never in the URL.
+/// For etcd `?user=…&password-file=…&ca=…&cert=…&key=…` may follow. The password is read from that
+/// file or from the variable `DFS_ETCD_PASSWORD`, never from the URL.
 pub async fn open(url: &str) -> Result<Arc<dyn Engine>, OpenError> {
     if url == "memory:" {
         return Ok(Arc::new(MemoryEngine::new()));

@@ -1,6 +1,6 @@
-//! The engines on their real stores, in one binary.
+//! Tests of the engines on their real stores, in one binary.
 
-// `cfg(test)` holds in any case; it tells clippy that helpers belong to tests, too.
+// `cfg(test)` always holds; it tells clippy that helpers belong to tests, too.
 #[cfg(test)]
 mod etcd;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Stores that move from one engine to another and back.
+//! Migrations between engines and back.
 #![cfg(all(feature = "redb", feature = "etcd"))]
 
 use std::collections::BTreeMap;
@@ -31,7 +31,7 @@ async fn all(engine: &dyn Engine) -> Keys {
     found.into_iter().map(|(key, found)| (key, found.value)).collect()
 }
 
-/// A cluster with `keys` keys more.
+/// Creates a cluster with `keys` extra keys.
 async fn source(seed: u64, keys: u64) -> MemoryEngine {
     let (engine, random) = (MemoryEngine::new(), SeededRandom::new(seed));
     let replication = Replication { factor: 3, min_write: None };
@@ -49,7 +49,7 @@ async fn source(seed: u64, keys: u64) -> MemoryEngine {
     engine
 }
 
-/// A target that stands still for ever from one of its snapshots on, as nothing is being written.
+/// A target that hangs from one of its snapshots on.
 struct Stopping {
     inner: Arc<dyn Engine>,
     snapshots_left: AtomicUsize,
@@ -71,7 +71,8 @@ impl ForwardingEngine for Stopping {
     }
 }
 
-/// Copies, stopped one step later each time until it comes to its end. Also how often it began.
+/// Migrates, interrupted one step later each time until it completes. Also returns the number of
+/// attempts.
 async fn copy_in_pieces(source: &dyn Engine, target: &Arc<dyn Engine>) -> (Migrated, usize) {
     for pieces in 1.. {
         let (inner, snapshots_left) = (target.clone(), AtomicUsize::new(pieces));
@@ -81,10 +82,10 @@ async fn copy_in_pieces(source: &dyn Engine, target: &Arc<dyn Engine>) -> (Migra
             copied = migrate(source, &stopping, &|_| ()) => return (copied.unwrap(), pieces),
         }
     }
-    unreachable!("a copy comes to its end")
+    unreachable!("the migration completes")
 }
 
-/// What every copy has in common with its source: all but leases and the incarnation.
+/// Returns what a target has in common with its source: all but leases and the incarnation.
 fn comparable(mut keys: Keys) -> Keys {
     keys.remove(&lease_renewal_key(WORKERS));
     keys.remove(&lease_epoch_key(WORKERS));
@@ -104,7 +105,7 @@ async fn open_etcd(cluster: &Cluster, prefix: &str) -> Arc<dyn Engine> {
 }
 
 #[tokio::test]
-async fn a_store_goes_from_memory_to_redb_to_etcd_and_back() {
+async fn store_migrates_from_memory_to_redb_to_etcd_and_back() {
     let members = Cluster::start(1).await;
     for (seed, keys) in [(1, 0), (2, 30), (3, 2_600)] {
         let folder = tempfile::tempdir().unwrap();
@@ -123,7 +124,7 @@ async fn a_store_goes_from_memory_to_redb_to_etcd_and_back() {
             assert_eq!(comparable(all(&**to).await), before, "seed {seed}");
             assert_eq!(copied.keys, all(&**to).await.len() as u64);
             assert!(pieces as u64 > 2 * keys / 500, "interrupted only {pieces} times");
-            // What is copied is finished: it can be read, and not copied into again.
+            // The migration is complete: the target can be opened, and not be migrated into again.
             let again = migrate(from, &**to, &|_| ()).await;
             assert!(matches!(again, Err(MigrateError::TargetNotEmpty { .. })), "{again:?}");
         }
@@ -131,7 +132,7 @@ async fn a_store_goes_from_memory_to_redb_to_etcd_and_back() {
 }
 
 #[tokio::test]
-async fn a_store_in_etcd_that_is_in_use_is_not_copied() {
+async fn etcd_store_in_use_is_not_migrated() {
     let members = Cluster::start(1).await;
     let coordinator = open_etcd(&members, "used").await;
     migrate(&source(1, 20).await, &*coordinator, &|_| ()).await.unwrap();
@@ -141,7 +142,7 @@ async fn a_store_in_etcd_that_is_in_use_is_not_copied() {
     let refused = migrate(&*other, &target, &|_| ()).await;
     assert!(matches!(refused, Err(MigrateError::SourceInUse)), "{refused:?}");
     assert!(all(&target).await.is_empty());
-    // It has ended without a word: etcd finds out by itself.
+    // The holder ended silently: etcd expires the lease.
     let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
     while let Err(error) = migrate(&*other, &target, &|_| ()).await {
         assert!(matches!(error, MigrateError::SourceInUse), "{error}");
@@ -151,7 +152,7 @@ async fn a_store_in_etcd_that_is_in_use_is_not_copied() {
 }
 
 #[tokio::test]
-async fn a_store_is_checked_on_every_engine() {
+async fn check_works_on_every_engine() {
     let members = Cluster::start(1).await;
     let folder = tempfile::tempdir().unwrap();
     let memory = source(1, 0).await;

@@ -20,7 +20,7 @@ async fn memory_is_empty_each_time() {
 }
 
 #[tokio::test]
-async fn what_is_not_understood_is_named_with_what_is() {
+async fn unknown_url_lists_the_known_forms() {
     for url in ["", "redb", "redb:", "redb://", "redb://relative/folder", "etcd", "/folder"] {
         let Err(error) = open(url).await else { panic!("{url:?} was opened") };
         assert_eq!(error.code(), ErrorCode::InvalidArgument);
@@ -32,15 +32,15 @@ async fn what_is_not_understood_is_named_with_what_is() {
 
 #[cfg(feature = "etcd")]
 #[tokio::test]
-async fn what_is_wrong_with_a_url_is_said() {
+async fn invalid_url_is_explained() {
     let Err(error) = open("etcd://host/prefix").await else { panic!("it was opened") };
-    let expected = "metadata url \"etcd://host/prefix\" is wrong: \"host\" is not host:port";
+    let expected = "metadata url \"etcd://host/prefix\" is invalid: \"host\" is not host:port";
     assert_eq!(error.to_string(), expected);
 }
 
 #[cfg(feature = "redb")]
 #[tokio::test]
-async fn a_folder_is_opened_once() {
+async fn folder_is_opened_once() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("not/there/yet");
     let url = format!("redb://{}", folder.display());
@@ -58,7 +58,7 @@ async fn a_folder_is_opened_once() {
 }
 
 #[test]
-fn every_refusal_has_its_code() {
+fn every_open_error_has_its_code() {
     let text = || "text".to_owned();
     let table = [
         (EngineError::Unavailable(text()), ErrorCode::Unavailable),

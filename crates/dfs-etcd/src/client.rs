@@ -1,4 +1,4 @@
-//! Calls that end in bounded time.
+//! Calls with time limits.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,26 +22,26 @@ use crate::etcdserverpb::{
 use crate::member::Member;
 use crate::settings::{Credentials, Settings};
 
-/// Time for one attempt while others may follow soon: a member that stands still must not hold up
-/// its users for longer.
+/// Time of one attempt while others may follow soon: a stopped member must not hold up its users
+/// for longer.
 const ATTEMPT_SHORT: Duration = Duration::from_millis(500);
-/// Attempts that are that short, for about the time of an election; a cluster that is merely slow
-/// gets more time afterwards.
+/// Number of short attempts, for about the time of an election; a cluster that is merely slow gets
+/// more time afterwards.
 const ATTEMPTS_SHORT: u32 = 6;
-/// Time for each later attempt.
+/// Time of each later attempt.
 const ATTEMPT_LONG: Duration = Duration::from_secs(3);
-/// Time after which no further attempt is begun.
+/// Time after which no further attempt begins.
 const CALL_DEADLINE: Duration = Duration::from_secs(8);
-/// Pause once each member had its turn, doubled each time.
+/// Pause after each member was tried once, doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-/// Bytes of an answer at most: a page of the largest values.
+/// Bytes per answer at most: a page of the largest values.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// The metadata that carries the token of a user.
+/// Metadata key of a user's token.
 const TOKEN: &str = "token";
 
-/// Attempts of one call: how long each may take, how long to pause, when to give up.
+/// Attempts of one call: the time of each, the pauses, and the end.
 #[derive(Debug)]
 pub struct RetryBudget {
     until: Instant,
@@ -49,24 +49,23 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// Begins now, and begins no attempt after `within`.
+    /// Starts a budget with no attempts after `within`.
     pub fn new(within: Duration) -> Self {
         Self { until: Instant::now() + within, attempts: 0 }
     }
 
-    /// Time for the next attempt.
+    /// Returns the time of the next attempt.
     pub(crate) fn attempt(&mut self) -> Duration {
         self.attempts += 1;
         if self.attempts <= ATTEMPTS_SHORT { ATTEMPT_SHORT } else { ATTEMPT_LONG }
     }
 
-    /// Whether there is time for another attempt.
+    /// Returns whether there is time for another attempt.
     pub fn is_left(&self) -> bool {
         Instant::now() < self.until
     }
 
-    /// Waits before the next attempt, once each of `members` had its turn. `false`: no time is
-    /// left.
+    /// Pauses before the next attempt once all `members` were tried. `false` when no time is left.
     pub async fn pause(&self, members: usize) -> bool {
         let rounds = self.attempts / members.max(1) as u32;
         if rounds > 0 {
@@ -77,10 +76,10 @@ impl RetryBudget {
     }
 }
 
-/// A client of the members of one etcd. A cheap handle; clones share connections and token.
+/// A client of the members of an etcd cluster. A cheap handle; clones share connections and token.
 ///
-/// All calls go to one member until it leaves one unanswered; then all go to the next. No call
-/// takes much longer than the patience it is given.
+/// All calls go to one member until it leaves one unanswered; then to the next. No call takes much
+/// longer than its budget.
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -89,15 +88,15 @@ pub struct Client {
 #[derive(Debug)]
 struct Shared {
     members: Vec<Member>,
-    /// Index of the member that calls go to.
+    /// Index of the preferred member.
     preferred: AtomicUsize,
     credentials: Option<Credentials>,
     token: Mutex<Option<MetadataValue<Ascii>>>,
 }
 
 impl Client {
-    /// Connects to nobody yet. Of the members, `first` (modulo their number) is tried first, so
-    /// that clients can spread.
+    /// Creates a client without connecting. The member `first` (modulo their number) is tried
+    /// first, so that clients can spread.
     pub fn new(settings: &Settings, first: usize) -> Result<Self, Error> {
         let members: Vec<Member> = settings
             .members
@@ -105,31 +104,31 @@ impl Client {
             .map(|address| Member::new(address, settings))
             .collect::<Result<_, _>>()?;
         if members.is_empty() {
-            return Err(Error::Settings("no member of etcd is named".to_owned()));
+            return Err(Error::Settings("no members of etcd given".to_owned()));
         }
         let preferred = AtomicUsize::new(first % members.len());
         let (credentials, token) = (settings.credentials.clone(), Mutex::default());
         Ok(Self { shared: Arc::new(Shared { members, preferred, credentials, token }) })
     }
 
-    /// Number of members.
+    /// Returns the number of members.
     pub fn members(&self) -> usize {
         self.shared.members.len()
     }
 
-    /// Reads a range, at as many members as it takes.
+    /// Reads a range, trying as many members as needed.
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
         self.repeat(request, |channel, request| async move { kv(channel).range(request).await })
             .await
     }
 
-    /// Carries out a transaction that only reads, at as many members as it takes.
+    /// Executes a read-only transaction, trying as many members as needed.
     pub async fn read_txn(&self, request: TxnRequest) -> Result<TxnResponse, Error> {
         self.repeat(request, |channel, request| async move { kv(channel).txn(request).await }).await
     }
 
-    /// Carries out a transaction. It is sent once: after [`Error::NoAnswer`] it may have taken
-    /// place, or still be on its way.
+    /// Executes a transaction. It is sent once: after [`Error::NoAnswer`] it may have taken effect,
+    /// or still do so.
     pub async fn txn(
         &self,
         request: TxnRequest,
@@ -139,7 +138,7 @@ impl Client {
         self.once(request, budget.attempt(), call).await
     }
 
-    /// Forgets what was overwritten or removed before `revision`.
+    /// Drops what was overwritten or removed before `revision`.
     pub async fn compact(&self, revision: i64) -> Result<(), Error> {
         let request = CompactionRequest { revision };
         self.repeat(request, |channel, request| async move { kv(channel).compact(request).await })
@@ -147,7 +146,7 @@ impl Client {
         Ok(())
     }
 
-    /// Makes a lease. One that was made without an answer ends by itself.
+    /// Grants a lease. One whose answer is lost expires by itself.
     pub async fn grant_lease(&self, ttl: Duration) -> Result<i64, Error> {
         let request = LeaseGrantRequest { ttl: seconds(ttl), id: 0 };
         let call =
@@ -155,7 +154,7 @@ impl Client {
         Ok(self.repeat(request, call).await?.id)
     }
 
-    /// Starts the time of a lease anew; [`Error::LeaseGone`] when it has ended.
+    /// Renews a lease; [`Error::LeaseGone`] when it has ended.
     pub async fn keep_lease(&self, id: i64) -> Result<(), Error> {
         let call = |channel, request: Request<LeaseKeepAliveRequest>| async move {
             let (metadata, extensions, message) = request.into_parts();
@@ -169,7 +168,7 @@ impl Client {
         if answer.ttl > 0 { Ok(()) } else { Err(Error::LeaseGone) }
     }
 
-    /// Ends a lease and removes its keys.
+    /// Revokes a lease and removes its keys.
     pub async fn revoke_lease(&self, id: i64) -> Result<(), Error> {
         let request = LeaseRevokeRequest { id };
         let call =
@@ -180,7 +179,7 @@ impl Client {
         }
     }
 
-    /// Calls one member after the other until one answers.
+    /// Calls one member after another until one answers.
     async fn repeat<Q: Clone, T, F>(
         &self,
         message: Q,
@@ -246,8 +245,8 @@ impl Client {
         self.shared.preferred.load(Ordering::Relaxed)
     }
 
-    /// A call to a member failed: others get the next calls, those first that were not silent a
-    /// moment ago. A member that answered, if only that it cannot help, is not silent.
+    /// Records a failed call to a member: others get the next calls, preferably those not silent
+    /// recently. A member that answered, even if it could not help, is not silent.
     pub(crate) fn failed(&self, at: usize, is_silent: bool) {
         let members = &self.shared.members;
         if is_silent {
@@ -262,7 +261,7 @@ impl Client {
         }
     }
 
-    /// A connection to a member, and the message with the token in it.
+    /// Returns a connection to a member, and the message with the token.
     pub(crate) async fn prepare<Q>(
         &self,
         at: usize,
@@ -305,7 +304,7 @@ fn kv(channel: Channel) -> KvClient<Channel> {
     KvClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX)
 }
 
-/// Whole seconds, rounded up: etcd knows no others.
+/// Rounds up to whole seconds, as etcd requires.
 fn seconds(ttl: Duration) -> i64 {
     (ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0)).max(1) as i64
 }

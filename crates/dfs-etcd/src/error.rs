@@ -1,19 +1,19 @@
-//! Why a call failed.
+//! Errors of calls.
 
 use std::error::Error as _;
 
 use tonic::{Code, Status};
 
-/// Why a call failed. But for [`Error::NoAnswer`], nothing was changed.
+/// Why a call failed. Nothing was changed, except perhaps by [`Error::NoAnswer`].
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// No answer came in time. The call may have taken place, or still take place.
+    /// No answer came in time. The call may have taken effect, or still do so.
     #[error("etcd gave no answer: {0}")]
     NoAnswer(String),
     /// No member could be reached.
     #[error("etcd cannot be reached: {0}")]
     Unreachable(String),
-    /// What was to be read is no longer kept.
+    /// The revision to be read is no longer kept.
     #[error("the revision is no longer kept by etcd")]
     Compacted,
     /// The member does not know the revision yet.
@@ -25,23 +25,23 @@ pub enum Error {
     /// The lease has ended.
     #[error("the lease has ended")]
     LeaseGone,
-    /// etcd does not let this user in, or not do that.
+    /// etcd denies access to this user, or permission to this call.
     #[error("etcd refused: {0}")]
     Refused(String),
-    /// The token is no longer known; another one may be.
+    /// The token is no longer valid; a new one may be.
     #[error("etcd no longer knows the token: {0}")]
     TokenGone(String),
     /// The call itself is wrong, a defect of the caller.
-    #[error("etcd did not accept a call: {0}")]
+    #[error("etcd rejected a call: {0}")]
     Invalid(String),
-    /// The settings make no client.
+    /// The settings are invalid.
     #[error("{0}")]
     Settings(String),
 }
 
 impl Error {
-    /// Reads what etcd or the transport said. Whatever is not known to be a refusal counts as no
-    /// answer.
+    /// Converts a status of etcd or of the transport. Anything not known to be a refusal counts as
+    /// no answer.
     pub(crate) fn from_status(status: &Status) -> Self {
         let text = status.message();
         let says = |words: &str| text.contains(words);
@@ -68,13 +68,13 @@ impl Error {
 }
 
 impl Error {
-    /// Whether another member, or the same one later, may do better.
+    /// Returns whether another member, or the same one later, may succeed.
     pub(crate) fn is_of_member(&self) -> bool {
         matches!(self, Self::NoAnswer(_) | Self::Unreachable(_))
     }
 }
 
-/// Whether there was no connection to send the call on.
+/// Returns whether there was no connection to send the call on.
 fn is_unsent(status: &Status) -> bool {
     let mut source = status.source();
     while let Some(cause) = source {
@@ -86,12 +86,12 @@ fn is_unsent(status: &Status) -> bool {
     false
 }
 
-/// What happened, down to its cause: that of a failed connection says what is wrong with it.
+/// Describes a status with its causes: that of a failed connection says what is wrong with it.
 fn describe(status: &Status) -> String {
     with_causes(status.message().to_owned(), status)
 }
 
-/// A text on an error with those of its causes that it does not have already.
+/// Appends the causes of an error that a text does not contain yet.
 pub(crate) fn with_causes(mut text: String, error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_told_from_silence() {
+    fn refusals_differ_from_silence() {
         let of = |code, text: &str| Error::from_status(&Status::new(code, text));
         assert!(matches!(
             of(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted"),

@@ -1,9 +1,9 @@
-//! A thin client of etcd: calls that end in bounded time, on members that come and go.
+//! A thin client of etcd, with time-limited calls to a changing set of members.
 //!
-//! [`Client`] keeps one lazily made connection per member and speaks to one of them until that one
-//! fails. Calls that only read are repeated elsewhere; a transaction is sent once, because nobody
-//! here can know whether one without an answer took place. The API is a subset of etcd's own,
-//! written down in `proto/etcd/v3`, so that nothing needs `protoc`.
+//! [`Client`] keeps one lazily made connection per member and uses one of them until it fails.
+//! Read-only calls are repeated elsewhere; a transaction is sent once, because an unanswered one
+//! may have taken effect. The API is the subset of etcd's own in `proto/etcd/v3`, generated without
+//! `protoc`.
 //!
 //! ```text
 //!  Client ── preferred ──► Member ──► Channel (anew after each call without an answer)

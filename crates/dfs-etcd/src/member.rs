@@ -9,19 +9,19 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use crate::error::{Error, with_causes};
 use crate::settings::{Settings, Tls};
 
-/// Time for a connection to be made.
+/// Time limit of connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time between signs of life on a connection that has calls on it. etcd closes connections that
-/// ask more often than every 5 s.
+/// Interval of keep-alives on a connection with calls. etcd closes connections that send them more
+/// often than every 5 s.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(6);
-/// Time for the answer to one.
+/// Time limit of their answers.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time that a member which did not answer is tried after the others.
+/// Time for which a silent member is tried after the others.
 const SHUNNED: Duration = Duration::from_secs(3);
-/// Bytes on their way on one connection at most, and on one stream of it.
+/// Bytes in flight per connection, and per stream.
 const WINDOW_BYTES: u32 = 8 << 20;
 
-/// A member and the connection to it, which is made when it is first needed.
+/// A member and its connection, made when first needed.
 #[derive(Debug)]
 pub(crate) struct Member {
     address: String,
@@ -63,14 +63,14 @@ impl Member {
         lock(&self.channel).clone()
     }
 
-    /// It left a call without any answer. Later calls get a new connection, as this one may be
-    /// cut, and only hang.
+    /// Records that it left a call unanswered. Later calls get a new connection, as this one may be
+    /// cut.
     pub(crate) fn fell_silent(&self) {
         *lock(&self.silent_at) = Some(Instant::now());
         *lock(&self.channel) = self.endpoint.connect_lazy();
     }
 
-    /// Whether it left a call without any answer a moment ago.
+    /// Returns whether it recently left a call unanswered.
     pub(crate) fn was_silent(&self) -> bool {
         lock(&self.silent_at).is_some_and(|at| at.elapsed() < SHUNNED)
     }

@@ -1,31 +1,31 @@
-//! How to reach etcd.
+//! Settings of a client.
 
 use std::fmt;
 
-/// How to reach etcd, and as whom.
+/// Members and credentials.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// The members, each `host:port`.
     pub members: Vec<String>,
-    /// Without it connections are plain.
+    /// TLS settings; plain connections without.
     pub tls: Option<Tls>,
-    /// Without them calls carry no token.
+    /// User and password; calls carry no token without.
     pub credentials: Option<Credentials>,
 }
 
-/// Whom to trust, and what to show. All of it PEM.
+/// TLS settings, all PEM.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// Who must have signed the certificates of the members.
+    /// Authority that must have signed the members' certificates.
     pub authority: Vec<u8>,
-    /// For members that ask who connects.
+    /// Certificate of the client, for members that require one.
     pub identity: Option<Identity>,
 }
 
 /// A certificate and its private key, both PEM.
 #[derive(Clone)]
 pub struct Identity {
-    /// The certificate, with those between it and its authority.
+    /// The certificate, with intermediate ones.
     pub certificate: Vec<u8>,
     /// The private key.
     pub key: Vec<u8>,

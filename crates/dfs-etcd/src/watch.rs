@@ -15,26 +15,26 @@ use crate::etcdserverpb::watch_request::RequestUnion;
 use crate::etcdserverpb::{WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse};
 use crate::mvccpb::Event;
 
-/// Silence after which the member is asked for a sign of life.
+/// Silence after which the member is asked for a progress report.
 const SILENCE: Duration = Duration::from_millis(500);
-/// Signs of life that may stay out before the member counts as gone.
+/// Missed progress reports after which the member counts as gone.
 const SIGNS_MISSED_MAX: u32 = 2;
-/// Requests on their way: the watch itself and a sign of life.
+/// Requests in flight: the watch itself and a progress request.
 const REQUESTS_MAX: usize = 4;
-/// Bytes of an answer at most. etcd splits what is larger than its largest request.
+/// Bytes per answer at most. etcd splits larger ones.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// What a watch saw.
+/// Changes seen by a watch.
 #[derive(Debug)]
 pub struct WatchAnswer {
-    /// In the order of their revisions.
+    /// Events in the order of their revisions.
     pub events: Vec<Event>,
-    /// More of the last revision may come with the next answer.
+    /// Whether more of the last revision may come with the next answer.
     pub is_partial: bool,
 }
 
-/// One watch at one member. It ends with the member, the connection, or the quorum: a new one has
-/// to be made then.
+/// A watch at one member. It ends with the member, the connection, or the quorum; a new one has to
+/// be opened then.
 #[derive(Debug)]
 pub struct WatchStream {
     client: Client,
@@ -45,7 +45,7 @@ pub struct WatchStream {
 }
 
 impl Client {
-    /// Makes a watch at the preferred member; one attempt, which ends in bounded time.
+    /// Opens a watch at the preferred member; a single attempt with a time limit.
     pub async fn watch(
         &self,
         create: WatchCreateRequest,
@@ -77,7 +77,7 @@ impl WatchStream {
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         drop(requests.try_send(create));
         let (channel, mut request) = client.prepare(member, ReceiverStream::new(queued)).await?;
-        // A member that has lost the others ends the stream, rather than to stay silent.
+        // Makes a member that has lost the others end the stream instead of staying silent.
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
         let mut service = WatchClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
         let answer = service.watch(request).await;
@@ -100,7 +100,7 @@ impl WatchStream {
         Ok(Self { client, member, requests, answers, signs_missed: 0 })
     }
 
-    /// Waits for the next answer. After an error the stream is of no more use. Cancel safe.
+    /// Waits for the next answer. After an error the stream cannot be used any more. Cancel-safe.
     pub async fn next(&mut self) -> Result<WatchAnswer, Error> {
         loop {
             let answer = match timeout(SILENCE, receive(&mut self.answers)).await {

@@ -1,12 +1,12 @@
-//! What administrators set for a worker.
+//! Administrators' settings of a worker.
 
 use tokio::time::Instant;
 
-/// What administrators set for a worker. The default sets nothing.
+/// An administrator's settings for a worker; none by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Control {
-    /// When the pause ends by itself; `None` when there is none.
+    /// End of the pause; `None` when there is none.
     pub paused_until: Option<Instant>,
-    /// Units a second in place of the budget of the spec; 0 for no bound.
+    /// Units per second in place of the budget of the spec; 0 for unlimited.
     pub rate: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! What outlives a worker: its progress, its pause and its rate.
+//! State that outlives a worker: progress, pause and rate.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,20 +9,20 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{Control, Next, Place, Spec, Throttle, all};
 
-/// Whether a worker runs, as far as its process knows.
+/// Activity of a worker in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activity {
-    /// Not here: the process does not hold the lease.
+    /// Not running here: the process does not hold the lease.
     Stopped,
-    /// It does steps.
+    /// Taking steps.
     Running,
-    /// An administrator paused it.
+    /// Paused by an administrator.
     Paused,
-    /// It waits after a step that failed.
+    /// Waiting after a failed step.
     BackingOff,
 }
 
-/// A worker, as those see it who run, watch or administer it.
+/// A worker as seen by those who run, observe or administer it.
 #[derive(Debug)]
 pub struct Handle {
     spec: &'static Spec,
@@ -49,7 +49,7 @@ impl Handle {
         }
     }
 
-    /// Which worker it is.
+    /// Returns the spec of the worker.
     pub fn spec(&self) -> &'static Spec {
         self.spec
     }
@@ -75,30 +75,30 @@ impl Handle {
         }
     }
 
-    /// Sets what administrators want. It holds at once, for what waits, too.
+    /// Changes its settings, which take effect at once, also for waiting callers.
     pub fn set_control(&self, control: Control) {
         self.throttle.set_rate(control.rate.unwrap_or(self.spec.budget.per_second));
         self.control.send_replace(control);
     }
 
-    /// What administrators want.
+    /// Returns its settings.
     pub fn control(&self) -> Control {
         *self.control.borrow()
     }
 
-    /// Units a second that it may use; 0 for no bound.
+    /// Returns its rate in units per second; 0 for unlimited.
     pub fn rate(&self) -> u64 {
         self.throttle.rate()
     }
 
-    /// How long its pause goes on; `None` when it is not paused.
+    /// Returns the rest of its pause; `None` when it is not paused.
     pub fn pause_left(&self) -> Option<Duration> {
         let until = self.control().paused_until?;
         let left = until.saturating_duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
-    /// Whether it runs.
+    /// Returns its activity.
     pub fn activity(&self) -> Activity {
         *lock(&self.activity)
     }
@@ -107,54 +107,54 @@ impl Handle {
         *lock(&self.activity) = activity;
     }
 
-    /// What it is doing, or why it is not, in a few words.
+    /// Returns a short description of what it is doing, or why it is not.
     pub fn detail(&self) -> String {
         lock(&self.detail).clone()
     }
 
-    /// Says what it is doing.
+    /// Sets the description of what it is doing.
     pub fn set_detail(&self, detail: impl Into<String>) {
         *lock(&self.detail) = detail.into();
     }
 
-    /// Things done since the process started.
+    /// Returns the number of items done since the process started.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Counts things done.
+    /// Adds items done.
     pub fn add_done(&self, things: u64) {
         self.done.fetch_add(things, Ordering::Relaxed);
     }
 
-    /// Things and steps that failed since the process started.
+    /// Returns the number of failed items and steps since the process started.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Counts things that failed.
+    /// Adds failed items.
     pub fn add_failed(&self, things: u64) {
         self.failed.fetch_add(things, Ordering::Relaxed);
     }
 
-    /// Things known to wait.
+    /// Returns the number of items known to be waiting.
     pub fn queued(&self) -> u64 {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// Sets how many things wait.
+    /// Sets the number of items waiting.
     pub fn set_queued(&self, things: u64) {
         self.queued.store(things, Ordering::Relaxed);
     }
 
-    /// Forgets what held only while the worker ran.
+    /// Clears what only applied while the worker ran.
     pub(crate) fn stopped(&self) {
         self.set_activity(Activity::Stopped);
         self.set_detail("");
         self.set_queued(0);
     }
 
-    /// Waits for the next step, or until the control changes or the pause ends.
+    /// Waits for the next step, or until the settings change or the pause ends.
     pub(crate) async fn wait(&self, next: Next) {
         let Next::After(wait) = next else { return tokio::task::yield_now().await };
         let mut control = self.control.subscribe();
@@ -170,28 +170,28 @@ impl Handle {
     }
 }
 
-/// The handles of all workers that run in one place.
+/// The handles of all workers in one place.
 #[derive(Debug, Clone)]
 pub struct Handles(Arc<[Arc<Handle>]>);
 
 impl Handles {
-    /// Handles of the workers that run there.
+    /// Creates handles of the workers of that place.
     pub fn new(place: Place) -> Self {
         let specs = all().iter().filter(|spec| spec.place == place);
         Self(specs.map(|spec| Arc::new(Handle::new(spec))).collect())
     }
 
-    /// In the order of [`all`](crate::all).
+    /// Iterates in the order of [`all`](crate::all).
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Handle>> {
         self.0.iter()
     }
 
-    /// The worker of that name; `None` when none runs here.
+    /// Returns the worker with that name; `None` when there is none here.
     pub fn get(&self, name: &str) -> Option<&Arc<Handle>> {
         self.iter().find(|handle| handle.spec.name == name)
     }
 
-    /// The worker of that spec, which is one of those that run here.
+    /// Returns the worker of that spec, which must run here.
     pub fn of(&self, spec: &Spec) -> Arc<Handle> {
         self.get(spec.name).expect("a worker runs where its spec says").clone()
     }

@@ -1,5 +1,5 @@
-//! Background work: one list of the workers there are, and one way to run, watch, pause and pace
-//! them, in coordinators and datanodes alike.
+//! Background work: one list of workers, and one way to run, observe, pause and throttle them, in
+//! coordinators and datanodes alike.
 //!
 //! ```text
 //!  Lease ──grant──► supervise ──► run(Worker) ──► step, step, step …
@@ -8,13 +8,14 @@
 //!                       └────────► Handle ◄──── whoever watches or administers
 //! ```
 //!
-//! A [`Worker`] does bounded steps. Its [`Spec`] says where it runs and what its budget is. A
-//! [`Handle`] outlives the worker: it holds the progress, the pause and the [`Throttle`]. Workers of
-//! the cluster run under [`supervise`] while their process holds the lease, and stop when it is lost.
-//! Stopping is dropping: a step may end at any await point, so its effects are fenced or idempotent.
+//! A [`Worker`] takes bounded steps. Its [`Spec`] says where it runs and what its budget is. A
+//! [`Handle`] outlives the worker and holds its progress, pause and [`Throttle`]. Workers of the
+//! cluster run under [`supervise`] while their process holds the lease, and stop when it is lost. A
+//! worker is stopped by dropping it: a step may end at any await point, so its effects are fenced
+//! or idempotent.
 //!
-//! The crate stores nothing and calls nobody. Controls are read and kept by whoever implements
-//! [`Lease`].
+//! The crate stores nothing and makes no calls. Implementations of [`Lease`] store and read the
+//! settings.
 
 mod control;
 mod handle;

@@ -1,4 +1,4 @@
-//! The loop around one worker.
+//! The loop around a worker.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -12,11 +12,11 @@ use tracing::{error, warn};
 
 use crate::{Activity, Handle, Next, Worker};
 
-/// Pauses after steps that failed: doubled each time, from the first to the last.
+/// Pauses after failed steps: doubled each time, from the first to the second value.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 
-/// Steps the worker that `make` makes, until dropped. A step that fails or panics is counted and
-/// logged; the next one comes after a growing pause, and after a panic with a new worker.
+/// Steps workers created by `make` until dropped. A step that fails or panics is counted and
+/// logged; the next one follows after a growing pause, and after a panic with a new worker.
 pub async fn run<W: Worker>(
     handle: Arc<Handle>,
     make: impl Fn(Arc<Handle>) -> W + Send,
@@ -57,7 +57,7 @@ pub async fn run<W: Worker>(
     }
 }
 
-/// Notes the end of a loop, which is to be dropped.
+/// Records the end of a loop, which happens by dropping.
 struct Stopped<'a>(&'a Handle);
 
 impl Drop for Stopped<'_> {

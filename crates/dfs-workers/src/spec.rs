@@ -1,13 +1,13 @@
-//! Which workers there are.
+//! The list of workers.
 
-/// What is known of a worker before it runs.
+/// Static properties of a worker.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// Name in commands, metrics and stored controls; never reused for another worker.
+    /// Name in commands, metrics and stored settings; never reused for another worker.
     pub name: &'static str,
     /// Where it runs.
     pub place: Place,
-    /// How much it may do in a second unless an administrator sets another rate.
+    /// Default rate, unless an administrator sets another.
     pub budget: Budget,
 }
 
@@ -16,36 +16,36 @@ pub struct Spec {
 pub enum Place {
     /// On the one coordinator that holds the worker lease.
     Lease,
-    /// On every process of its role, for that process alone.
+    /// On every process of its role, each for itself.
     Local,
 }
 
-/// A bound on what a worker does in a second, on average.
+/// A limit on the average rate of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// What is counted.
+    /// Unit of the rate.
     pub unit: Unit,
-    /// How many of them a second; 0 for no bound.
+    /// Units per second; 0 for unlimited.
     pub per_second: u64,
 }
 
-/// What the rate of a worker counts.
+/// Unit of a worker's rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes read, moved or written.
     Bytes,
-    /// Things: files, replicas, records.
+    /// Items: files, replicas, records.
     Items,
 }
 
-/// Builds the replicas that chunks lack.
+/// Builds missing replicas of chunks.
 pub const REPAIR: Spec = Spec {
     name: "repair",
     place: Place::Lease,
     budget: Budget { unit: Unit::Bytes, per_second: 200 << 20 },
 };
 
-/// Frees what was unlinked or never finished.
+/// Reaps unlinked inodes and expired uploads.
 pub const REAPER: Spec = Spec {
     name: "reaper",
     place: Place::Lease,
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_fit_into_keys_and_metrics() {
+    fn names_are_unique_and_valid_in_keys_and_metrics() {
         let names: BTreeSet<&str> = all().iter().map(|spec| spec.name).collect();
         assert_eq!(names.len(), all().len());
         for name in names {

@@ -15,31 +15,32 @@ use crate::{Control, Handles};
 /// A worker that runs until it is dropped.
 pub type Running = BoxFuture<'static, Infallible>;
 
-/// The lease that the workers of a cluster run under, and what administrators set for them.
+/// The lease of a cluster's workers, and the administrators' settings.
 #[async_trait]
 pub trait Lease: Send + Sync {
-    /// What its holder gets. Equal as long as nobody else had the lease in between.
+    /// Proof of a granted lease. Equal as long as nobody else held the lease in between.
     type Grant: Copy + PartialEq + Send + Sync;
 
-    /// Why it cannot be asked for.
+    /// Why a request failed.
     type Error: Error + Send + Sync + 'static;
 
-    /// How long it is held after a request that was granted.
+    /// Returns how long it is held after a granted request.
     fn ttl(&self) -> Duration;
 
     /// Takes or renews it; `None` while another holds it.
     async fn request(&self) -> Result<Option<Self::Grant>, Self::Error>;
 
-    /// Reads what administrators set, by the name of the worker. Bounded.
+    /// Reads the settings of all workers by name. Bounded.
     async fn controls(&self) -> Result<Vec<(String, Control)>, Self::Error>;
 
-    /// Called when the lease is held and the controls are known, and with `None` once it is lost.
+    /// Called once the lease is held and the settings are known, and with `None` once it is lost.
     fn set_grant(&self, grant: Option<Self::Grant>);
 }
 
-/// Takes and renews the lease, and runs what `start` starts in between. Runs until dropped.
+/// Takes and renews the lease, and runs the workers of `start` while it is held. Runs until
+/// dropped.
 ///
-/// Nothing starts before the controls are read: a pause survives a change of the holder.
+/// Nothing starts before the settings are read: a pause survives a change of the holder.
 pub async fn supervise<L: Lease>(
     lease: &L,
     handles: &Handles,
@@ -62,19 +63,19 @@ pub async fn supervise<L: Lease>(
                     () = work => {}
                 }
                 lease.set_grant(None);
-                warn!("lost the worker lease; its workers stop");
+                warn!("lost the worker lease; stopping its workers");
             }
             Ok(None) => {}
             Err(error) => {
                 let error = with_causes(&error);
-                warn!(error, "cannot ask for the worker lease");
+                warn!(error, "cannot request the worker lease");
             }
         }
         sleep(lease.ttl() / 3).await;
     }
 }
 
-/// Renews the lease; returns once it is lost, or may be.
+/// Renews the lease; returns once it is, or may be, lost.
 async fn renew<L: Lease>(lease: &L, grant: L::Grant, mut renewed: Instant) {
     loop {
         sleep(lease.ttl() / 3).await;
@@ -94,14 +95,14 @@ async fn renew<L: Lease>(lease: &L, grant: L::Grant, mut renewed: Instant) {
     }
 }
 
-/// Takes over what administrators set, as soon as it can be read.
+/// Reads the settings, retrying until it succeeds.
 async fn read_controls<L: Lease>(lease: &L, handles: &Handles) {
     let controls = loop {
         match lease.controls().await {
             Ok(controls) => break controls,
             Err(error) => {
                 let error = with_causes(&error);
-                warn!(error, "cannot read the controls of the workers, which wait for them");
+                warn!(error, "cannot read the settings of the workers, which wait for them");
                 sleep(lease.ttl() / 3).await;
             }
         }

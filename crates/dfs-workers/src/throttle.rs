@@ -1,4 +1,4 @@
-//! A bound on units in a second.
+//! A limit on units per second.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,23 +7,23 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-/// Longest single wait, so that a duration cannot overflow. Waiters check again afterwards.
+/// Longest single wait, so that a duration cannot overflow. Callers check again afterwards.
 const WAIT_MAX: Duration = Duration::from_hours(1);
 
-/// Lets a number of units pass in a second, on average, over all callers, in the order they came.
+/// Limits the average number of units per second over all callers, in the order they came.
 ///
-/// A call passes once what passed before is paid off, and is itself paid off by the calls after it.
-/// So the first one passes at once, whatever its size.
+/// A call passes once the debt of earlier calls is paid off, and leaves its own units as debt to
+/// the calls after it. The first one therefore passes at once, whatever its size.
 #[derive(Debug)]
 pub struct Throttle {
-    /// Units a second; 0 for no bound.
+    /// Units per second; 0 for unlimited.
     rate: watch::Sender<u64>,
     /// Held by the caller whose turn is next.
     turn: tokio::sync::Mutex<()>,
     debt: Mutex<Debt>,
 }
 
-/// What passed and is not paid off yet.
+/// Units that passed and are not paid off yet.
 #[derive(Debug)]
 struct Debt {
     units: f64,
@@ -31,7 +31,7 @@ struct Debt {
 }
 
 impl Throttle {
-    /// A throttle of `rate` units a second; 0 for no bound.
+    /// Creates a throttle of `rate` units per second; 0 for unlimited.
     pub fn new(rate: u64) -> Self {
         Self {
             rate: watch::Sender::new(rate),
@@ -40,12 +40,12 @@ impl Throttle {
         }
     }
 
-    /// Units a second; 0 for no bound.
+    /// Returns the rate in units per second; 0 for unlimited.
     pub fn rate(&self) -> u64 {
         *self.rate.borrow()
     }
 
-    /// Changes the rate, also for those who wait.
+    /// Changes the rate, also for waiting callers.
     pub fn set_rate(&self, rate: u64) {
         self.pay(self.rate());
         self.rate.send_if_modified(|current| std::mem::replace(current, rate) != rate);
@@ -66,13 +66,13 @@ impl Throttle {
                 return;
             }
             let wait = (left / rate as f64).min(WAIT_MAX.as_secs_f64());
-            // Rounded up, so that a timer that fires finds the debt paid.
+            // Rounded up, so that the debt is paid when the timer fires.
             let wait = Duration::from_secs_f64(wait) + Duration::from_nanos(1);
             let _ = timeout(wait, changes.changed()).await;
         }
     }
 
-    /// Pays off what the time since the last payment covers, and returns what is left.
+    /// Pays off the time since the last payment, and returns the rest.
     fn pay(&self, rate: u64) -> f64 {
         let now = Instant::now();
         let mut debt = self.debt.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn units_pass_at_their_rate() {
+    async fn units_pass_at_the_rate() {
         let throttle = Throttle::new(1_000);
         let started = Instant::now();
         for _ in 0..11 {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn zero_is_no_bound() {
+    async fn zero_is_unlimited() {
         let throttle = Throttle::new(0);
         let started = Instant::now();
         throttle.take(u64::MAX).await;
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_rate_holds_for_those_who_wait() {
+    async fn new_rate_applies_to_waiting_callers() {
         let throttle = Arc::new(Throttle::new(1));
         throttle.take(1 << 40).await;
         let started = Instant::now();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_cancelled_caller_takes_nothing() {
+    async fn cancelled_caller_takes_nothing() {
         let throttle = Throttle::new(100);
         throttle.take(100).await;
         let started = Instant::now();

@@ -1,4 +1,4 @@
-//! The current revision, which snapshots start from.
+//! The current revision, at which snapshots are taken.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,13 +13,13 @@ use super::failure::engine_error;
 use super::keys::Keys;
 use super::requests::revision_of;
 
-/// Reads of the revision on their way at once, at most.
+/// Concurrent reads of the revision at most.
 const READS_MAX: usize = 4;
 
 type Read = Shared<BoxFuture<'static, Result<i64, EngineError>>>;
 
-/// Reads the current revision for many callers. Those who ask while all reads are under way share
-/// the next one, which is sent after they asked.
+/// Reads the current revision for many callers. Callers that arrive while all reads are in flight
+/// share the next one, which is sent after they asked.
 #[derive(Debug, Clone)]
 pub(super) struct Clock {
     client: Client,
@@ -34,7 +34,8 @@ impl Clock {
         Self { client, keys, turns: Arc::new(Semaphore::new(READS_MAX)), waiting: Arc::default() }
     }
 
-    /// A revision that has everything which was acknowledged before the call, through anybody.
+    /// Returns a revision that includes everything acknowledged before the call, through any
+    /// handle.
     pub(super) async fn now(&self) -> Result<i64, EngineError> {
         let read = lock(&self.waiting).get_or_insert_with(|| self.read()).clone();
         read.await
@@ -44,7 +45,7 @@ impl Clock {
         let Self { client, keys, turns, waiting } = self.clone();
         let read = async move {
             let turn = turns.acquire().await;
-            // It is sent now: who asks from here on needs a later one.
+            // Sent now: later callers need a later read.
             lock(&waiting).take();
             let request = RangeRequest { key: keys.nothing(), count_only: true, ..<_>::default() };
             let answer = client.range(request).await;

@@ -1,4 +1,4 @@
-//! Forgetting what nobody reads any more; etcd does not by itself.
+//! Periodic compaction, which etcd does not do by itself.
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use dfs_etcd::{Client, Error, RetryBudget};
 use super::keys::Keys;
 use super::requests::{found, has_writes, put, read, revision_of};
 
-/// Time for the transaction of a round.
+/// Time limit of a round's transaction.
 const ROUND_BUDGET: Duration = Duration::from_secs(1);
 
-/// What was seen in the round before.
+/// State seen in the previous round.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Writes of the key that everybody who compacts writes.
+    /// Number of writes of the key shared by all compacting handles.
     writes: i64,
     /// Revision of the store; 0 before the first round.
     revision: i64,
 }
 
-/// Compacts every `interval` to the revision of one interval before, unless somebody else has:
-/// of all who try, the one that writes the key first does. Ends when it is aborted.
+/// Compacts every `interval` to the revision of one interval ago, unless another handle has: the
+/// first to write the key in an interval compacts. Runs until aborted.
 pub(super) async fn run(client: Client, keys: Keys, interval: Duration) {
     let mut seen = Seen::default();
     loop {
         tokio::time::sleep(interval).await;
         match round(&client, &keys, &mut seen).await {
             Ok(()) | Err(Error::Compacted) => {}
-            Err(error) => tracing::warn!(%error, "the metadata in etcd was not compacted"),
+            Err(error) => tracing::warn!(%error, "cannot compact the metadata in etcd"),
         }
     }
 }
@@ -52,7 +52,7 @@ async fn round(client: &Client, keys: &Keys, seen: &mut Seen) -> Result<(), Erro
             };
             answer.succeeded
         }
-        // A full store takes no key, and needs this most.
+        // A full store accepts no writes, and needs compaction most.
         Err(Error::NoSpace(_)) => {
             let request = RangeRequest { key, count_only: true, ..<_>::default() };
             seen.revision = revision_of(client.range(request).await?.header.as_ref());
@@ -62,7 +62,7 @@ async fn round(client: &Client, keys: &Keys, seen: &mut Seen) -> Result<(), Erro
     };
     if is_ours && before > 0 {
         client.compact(before).await?;
-        tracing::debug!(revision = before, "the metadata in etcd was compacted");
+        tracing::debug!(revision = before, "compacted the metadata in etcd");
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! What a failed call of etcd means to the engine.
+//! Conversion of etcd errors to engine errors.
 
 use dfs_etcd::Error;
 use dfs_metadata::engine::EngineError;
 use dfs_types::Revision;
 
-/// Of a call that changes nothing, or that certainly did not take place.
+/// Converts the error of a call that changes nothing, or certainly did not take effect.
 pub(super) fn engine_error(error: Error) -> EngineError {
     match error {
         Error::NoSpace(why) => EngineError::NoSpace(why),
@@ -20,7 +20,7 @@ pub(super) fn engine_error(error: Error) -> EngineError {
     }
 }
 
-/// Of a read at a revision.
+/// Converts the error of a read at a revision.
 pub(super) fn read_error(error: Error, revision: i64) -> EngineError {
     match error {
         Error::Compacted => EngineError::Compacted(Revision(revision as u64)),

@@ -1,4 +1,4 @@
-//! Independent commits that make one transaction.
+//! Independent commits in one transaction.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -12,42 +12,42 @@ use super::counters::{Counter, Counters};
 use super::keys::Keys;
 use super::requests::{delete, found, has_version, is_absent, put, read};
 
-/// Conditions of one transaction at most, and writes. etcd takes 128 of each unless it is told
-/// otherwise; the marker needs one.
+/// Conditions, and writes, per transaction at most. etcd accepts 128 of each by default; the marker
+/// needs one.
 const OPERATIONS_MAX: usize = 120;
-/// Bytes of the commits of one transaction at most. etcd takes requests of 1.5 MiB unless it is
-/// told otherwise, and some keys are in it twice.
+/// Bytes of the commits per transaction at most. etcd accepts requests of 1.5 MiB by default, and
+/// some keys are in it twice.
 const BYTES_MAX: usize = 1 << 20;
 
-/// Commits from the front of a queue, none of which has a condition on what an earlier one of them
-/// writes: they can be judged on one state, and take place together.
+/// Commits from the front of a queue, none of which has a condition on what an earlier one writes:
+/// they can be judged on one state, and take effect together.
 #[derive(Debug, Default)]
 pub(super) struct Group<'a> {
     commits: Vec<(usize, &'a Commit)>,
-    /// Each only once.
+    /// All conditions, without duplicates.
     conditions: Vec<&'a Condition>,
-    /// What each key holds afterwards; of several writes the last, or their sum.
+    /// Final value of each key: that of its last write, or the sum.
     effects: Effects,
-    /// What the sums, and the refusals, rest on.
+    /// Counters that the sums and refusals are based on.
     counters: BTreeMap<Bytes, Counter>,
-    /// Index of a commit that adds what cannot be added, and what its conflict names.
+    /// Indexes of commits with impossible additions, and what their conflicts name.
     refused: Vec<(usize, usize)>,
     bytes: usize,
 }
 
-/// What refused a transaction, as far as it was the group.
+/// Why a transaction was refused, as far as the group is concerned.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    /// Index of a commit, and of its condition that does not hold.
+    /// Index of each failed commit, and of its condition that does not hold.
     pub(super) conflicts: Vec<(usize, usize)>,
-    /// Whether a counter was not what it was taken for.
+    /// Whether a counter differed from its cached state.
     pub(super) is_stale: bool,
-    /// The counters, as they are.
+    /// The current counters.
     pub(super) counters: Vec<(Bytes, Counter)>,
 }
 
 impl<'a> Group<'a> {
-    /// Takes as many of `commits`, by index and in order, as go together; at least the first.
+    /// Takes as many of `commits`, by index and in order, as can be grouped; at least the first.
     pub(super) fn gather(
         commits: impl Iterator<Item = (usize, &'a Commit)>,
         counters: &Counters,
@@ -93,9 +93,9 @@ impl<'a> Group<'a> {
         true
     }
 
-    /// Whether what is in the group already changes what the commit is judged on, or the commit
-    /// removes a key that was set just before: a watch must see both, and sees one change of a
-    /// key in each transaction.
+    /// Returns whether the group changes what the commit is judged on, or the commit removes a key
+    /// that was just set: a watch must see both changes, but sees only one change of a key per
+    /// transaction.
     fn is_touched_by(&self, commit: &Commit, effects: &Effects) -> bool {
         let judged_on_writes = commit.conditions.iter().any(|condition| match condition {
             Condition::Version(key, _) | Condition::Absent(key) => self.effects.contains_key(key),
@@ -108,18 +108,18 @@ impl<'a> Group<'a> {
         judged_on_writes || effects.iter().any(|(key, after)| after.is_none() && is_set(key))
     }
 
-    /// Its commits, with the index of each.
+    /// Returns its commits with their indexes.
     pub(super) fn commits(&self) -> &[(usize, &'a Commit)] {
         &self.commits
     }
 
-    /// What the conflict of a commit names if the group takes place, although the commit does not.
+    /// Returns what the conflict of a refused commit names when the rest of the group takes effect.
     pub(super) fn refused(&self, commit: usize) -> Option<usize> {
         let found = self.refused.iter().find(|(index, _)| *index == commit);
         found.map(|(_, condition)| *condition)
     }
 
-    /// The counters that were added to, once the group has taken place at this revision.
+    /// Returns the counters after the group has taken effect at this revision.
     pub(super) fn counters_at(&self, revision: i64) -> Vec<(Bytes, Counter)> {
         let after = |(key, before): (&Bytes, &Counter)| {
             let after = match self.effects.get(key) {
@@ -132,7 +132,7 @@ impl<'a> Group<'a> {
         self.counters.iter().map(after).collect()
     }
 
-    /// All conditions of all commits, and the versions of the counters.
+    /// Returns all conditions of all commits, and the versions of the counters.
     pub(super) fn compares(&self, keys: &Keys) -> Vec<Compare> {
         let counter = |(key, counter): (&Bytes, &Counter)| match counter {
             Counter::Found(version, _) => has_version(keys.user(key), *version as u64),
@@ -142,7 +142,7 @@ impl<'a> Group<'a> {
         conditions.chain(self.counters.iter().map(counter)).collect()
     }
 
-    /// All writes of all commits.
+    /// Returns all writes of all commits.
     pub(super) fn operations(&self, keys: &Keys) -> Vec<RequestOp> {
         let operation = |(key, value): (&Bytes, &Option<Bytes>)| match value {
             Some(value) => put(keys.user(key), value.clone(), 0),
@@ -151,7 +151,7 @@ impl<'a> Group<'a> {
         self.effects.iter().map(operation).collect()
     }
 
-    /// Reads what the conditions are about, one read for each condition, then the counters.
+    /// Reads the keys of the conditions, one read per condition, then the counters.
     pub(super) fn reads(&self, keys: &Keys) -> Vec<RequestOp> {
         let condition = |condition: &&Condition| {
             let range_end = match condition {
@@ -166,7 +166,7 @@ impl<'a> Group<'a> {
         conditions.chain(self.counters.keys().map(counter)).collect()
     }
 
-    /// Why the group was refused, on the state that [`Self::reads`] gave.
+    /// Returns why the group was refused, from the results of [`Self::reads`].
     pub(super) fn refusal(&self, answers: Vec<ResponseOp>) -> Refusal {
         let mut versions: BTreeMap<&[u8], Option<Revision>> = BTreeMap::new();
         let mut occupied: BTreeMap<&[u8], bool> = BTreeMap::new();
@@ -200,7 +200,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// A condition as etcd compares it.
+/// Converts a condition to a compare of etcd.
 pub(super) fn compare_of(condition: &Condition, keys: &Keys) -> Compare {
     match condition {
         Condition::Version(key, revision) => has_version(keys.user(key), revision.0),
@@ -235,18 +235,18 @@ mod tests {
     }
 
     #[test]
-    fn commits_that_know_nothing_of_each_other_go_together() {
+    fn independent_commits_are_grouped() {
         let create = |name: &str| Commit {
             conditions: vec![Condition::Absent(key(name)), Condition::Absent(key("floor"))],
             writes: vec![put(name)],
         };
         assert_eq!(sizes(&[create("a"), create("b"), create("c")]), [3]);
         let many: Vec<Commit> = (0..250).map(|i| create(&i.to_string())).collect();
-        assert_eq!(sizes(&many), [119, 119, 12], "the condition that all share counts once");
+        assert_eq!(sizes(&many), [119, 119, 12], "a shared condition counts once");
     }
 
     #[test]
-    fn a_condition_on_an_earlier_write_starts_anew() {
+    fn condition_on_an_earlier_write_starts_a_new_group() {
         let blind = |name: &str| Commit { conditions: vec![], writes: vec![put(name)] };
         let when =
             |condition: Condition| Commit { conditions: vec![condition], writes: vec![put("z")] };
@@ -259,11 +259,11 @@ mod tests {
         assert_eq!(sizes(&[blind("d/a"), empty("d/")]), [1, 1]);
         assert_eq!(sizes(&[blind("d/a"), empty("")]), [1, 1]);
         assert_eq!(sizes(&[blind("d/a"), empty("d/b"), empty("e"), empty("d/a/")]), [4]);
-        assert_eq!(sizes(&[empty("z"), blind("z")]), [2], "judged before, written after");
+        assert_eq!(sizes(&[empty("z"), blind("z")]), [2], "judged before the write");
     }
 
     #[test]
-    fn of_several_writes_the_last_wins() {
+    fn last_of_several_writes_wins() {
         let commit = |writes| Commit { conditions: vec![], writes };
         let remove = || Write::Delete(key("a"));
         let commits = [commit(vec![remove()]), commit(vec![put("a"), put("a")])];
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn additions_to_one_counter_are_folded_into_one_write() {
+    fn additions_to_one_counter_become_one_write() {
         let mut counters = Counters::default();
         counters.learn(vec![(key("a"), Counter::Found(7, Some(40)))]);
         let commits = [add("a", 1), add("b", 5), add("a", 3), add("a", -2)];
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_addition_after_a_put_of_the_group_rests_on_no_counter() {
+    fn addition_after_a_put_needs_no_counter() {
         let blind = |writes| Commit { conditions: vec![], writes };
         let commits = [blind(vec![Write::Put(key("a"), encode_counter(1))]), add("a", 1)];
         let group = Group::gather(commits.iter().enumerate(), &Counters::default());
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_addition_writes_nothing_and_spares_its_neighbours() {
+    fn refused_addition_does_not_affect_its_neighbours() {
         let mut counters = Counters::default();
         counters.learn(vec![(key("a"), Counter::Found(7, Some(i64::MAX)))]);
         let commits = [add("a", 1), add("a", -1)];

@@ -1,4 +1,4 @@
-//! Where things lie in etcd.
+//! Layout of keys in etcd.
 //!
 //! ```text
 //!  <prefix>/k/<key>              what the engine was given
@@ -6,16 +6,16 @@
 //!  <prefix>/e/format             of this layout
 //!  <prefix>/e/compaction         who compacts next, see `compaction`
 //! ```
-//! The prefix is one word without a slash, so that none lies within another.
+//! The prefix is a single word without a slash, so that no prefix contains another.
 
 use bytes::Bytes;
 use dfs_metadata::engine::prefix_end;
 
-/// Makes etcd's keys from those of the engine.
+/// Converts keys of the engine to keys of etcd.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
-    /// The start of all keys that the engine was given.
+    /// Prefix of all keys of the engine.
     users: Bytes,
 }
 
@@ -24,17 +24,17 @@ impl Keys {
         Self { prefix: prefix.to_owned(), users: Bytes::from(format!("{prefix}/k/")) }
     }
 
-    /// A key of the engine, as etcd has it.
+    /// Returns etcd's key for a key of the engine.
     pub(super) fn user(&self, key: &[u8]) -> Bytes {
         [&self.users, key].concat().into()
     }
 
-    /// A key of etcd, as the engine has it.
+    /// Returns the engine's key for a key of etcd.
     pub(super) fn strip(&self, key: &Bytes) -> Bytes {
         key.slice(self.users.len().min(key.len())..)
     }
 
-    /// First key after all that start with a prefix of the engine.
+    /// Returns the first key after all that start with a prefix of the engine.
     pub(super) fn end(&self, prefix: &[u8]) -> Bytes {
         let end = prefix_end(&[&self.users, prefix].concat());
         end.expect("the slash of `users` can be increased").into()
@@ -52,7 +52,7 @@ impl Keys {
         Bytes::from(format!("{}/e/format", self.prefix))
     }
 
-    /// A key that never exists, to read nothing but the revision.
+    /// Returns a key that never exists, for reading only the revision.
     pub(super) fn nothing(&self) -> Bytes {
         Bytes::from(format!("{}/e/nothing", self.prefix))
     }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_ends_before_its_neighbour() {
+    fn prefix_ends_before_its_neighbour() {
         let keys = Keys::new("p");
         for (prefix, end) in [
             (&b""[..], &b"p/k0"[..]),

@@ -19,14 +19,14 @@ use super::group::compare_of;
 use super::keys::Keys;
 use super::requests::{found, has_version, is_absent, put, read, revision_of};
 
-/// Time after which taking a lease is given up; its holder asks again soon.
+/// Time limit of taking a lease; its holder tries again soon.
 const TAKE_BUDGET: Duration = Duration::from_secs(1);
 
-/// The leases that this handle holds.
+/// Leases held by this handle.
 ///
-/// The renewal key carries the holder and hangs on a lease of etcd, which removes it when nobody
-/// renews: time is etcd's, whole seconds and at least about two. The epoch key stays. A holder that
-/// comes back through another handle takes over from itself at once, with a new epoch.
+/// The renewal key contains the holder and is attached to a lease of etcd, which removes it when it
+/// is not renewed: time is etcd's, in whole seconds and at least about two. The epoch key stays. A
+/// holder that returns through another handle takes over from itself at once, with a new epoch.
 #[derive(Debug)]
 pub(super) struct Leases {
     client: Client,
@@ -38,12 +38,12 @@ pub(super) struct Leases {
 struct Held {
     holder: String,
     ttl: Duration,
-    /// etcd's.
+    /// Id of the lease of etcd.
     lease: i64,
     grant: LeaseGrant,
 }
 
-/// What etcd has of a lease.
+/// State of a lease in etcd.
 struct Record {
     renewal: Option<KeyValue>,
     epoch: Option<KeyValue>,
@@ -54,7 +54,7 @@ impl Leases {
         Self { client, keys, held: Mutex::default() }
     }
 
-    /// What [`Engine::lease`](dfs_metadata::engine::Engine::lease) promises.
+    /// Implements [`Engine::lease`](dfs_metadata::engine::Engine::lease).
     pub(super) async fn lease(
         &self,
         name: &str,
@@ -77,7 +77,7 @@ impl Leases {
         Ok(grant)
     }
 
-    /// `None` when it was lost.
+    /// Renews a held lease; `None` when it was lost.
     async fn renew(
         &self,
         name: &str,
@@ -88,7 +88,7 @@ impl Leases {
             Err(Error::LeaseGone) => return Ok(None),
             result => result.map_err(engine_error)?,
         }
-        // That etcd's lease goes on does not say that the key still hangs on it.
+        // etcd's lease may outlive the key.
         let Record { renewal: Some(renewal), epoch: Some(epoch) } = self.read(name).await? else {
             return Ok(None);
         };
@@ -105,12 +105,12 @@ impl Leases {
         let Some((lease, _)) = self.write(name, &record, ttl, None, writes).await? else {
             return Ok(None);
         };
-        // Nothing hangs on it any more.
+        // Nothing is attached to it any more.
         drop(self.client.revoke_lease(held.lease).await);
         Ok(Some(Held { ttl, lease, ..held }))
     }
 
-    /// `None` when another holds it, or was faster, or `condition` does not hold.
+    /// Takes the lease; `None` when another holds it, or was faster, or `condition` does not hold.
     async fn take(
         &self,
         name: &str,
@@ -141,8 +141,8 @@ impl Leases {
         Ok(Some(Held { holder: holder.to_owned(), ttl, lease, grant }))
     }
 
-    /// Writes under a new lease of etcd, if the record is still what was read and `condition`
-    /// holds: that lease, and the revision of the writes.
+    /// Writes under a new lease of etcd, if the record is unchanged and `condition` holds. Returns
+    /// that lease and the revision of the writes.
     async fn write(
         &self,
         name: &str,
@@ -168,8 +168,7 @@ impl Leases {
         {
             return Ok(Some((lease, revision_of(answer.header.as_ref()))));
         }
-        // Whatever became of it: without its lease it is as if it had not taken place, but for the
-        // epoch.
+        // Whatever the outcome: without its lease only the epoch remains.
         drop(self.client.revoke_lease(lease).await);
         answer.map(|_| None).map_err(engine_error)
     }

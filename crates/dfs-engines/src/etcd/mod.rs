@@ -1,8 +1,9 @@
-//! The engine on etcd, which several coordinators share.
+//! The engine on etcd, which several coordinators can share.
 //!
-//! A revision is etcd's, a version etcd's revision of the last write. Conditions are compares, a
-//! batch becomes as few transactions as its commits allow. What etcd is asked ends in bounded
-//! time, whatever its members do, and what became of a commit is found out.
+//! Revisions are etcd's; the version of a key is the revision of its last write. Conditions are
+//! compares, and a batch becomes as few transactions as its commits allow. Every call to etcd ends
+//! in bounded time, whatever its members do, and the outcome of a commit is determined even if a
+//! reply is lost.
 //!
 //! ```text
 //!  tasks ── snapshot(): one linearizable read, shared with others ──► Clock
@@ -13,8 +14,8 @@
 //!  own tasks: the lease of the marker is kept alive, the store is compacted
 //! ```
 //!
-//! All conditions of a prefix and all history of a key are etcd's work: a `PrefixEmpty` that does
-//! not hold costs it a walk of the whole prefix, so callers look first.
+//! Prefixes and histories are walked by etcd: a `PrefixEmpty` that does not hold costs it a walk of
+//! the whole prefix, so callers check first.
 
 mod clock;
 mod compaction;
@@ -52,17 +53,17 @@ use self::snapshot::EtcdSnapshot;
 use self::watch::EtcdWatch;
 use self::writer::{MARKER_TTL, Writer};
 
-/// Format that this version writes, and the newest it reads.
+/// Format that this release writes, and the newest it reads.
 const FORMAT: u32 = 1;
-/// Time for the store to be made or found.
+/// Time limit of opening or creating the store.
 const OPEN_BUDGET: Duration = Duration::from_secs(10);
-/// Pause after the lease of the marker could not be kept alive.
+/// Pause after a failure to keep the marker's lease alive.
 const KEEP_RETRY: Duration = Duration::from_secs(5);
 
-/// How the store is used.
+/// Options of the engine.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Time between compactions. What was overwritten or removed stays readable for once to twice
+    /// Time between compactions. Overwritten and removed values stay readable for once to twice
     /// this time: a snapshot must not be used for longer.
     pub compaction_interval: Duration,
 }
@@ -73,8 +74,8 @@ impl Default for Options {
     }
 }
 
-/// The engine on etcd. A cheap handle; clones commit one batch after the other. Its tasks end with
-/// the last one.
+/// The engine on etcd. A cheap handle; clones commit one batch after another. Its tasks end with
+/// the last clone.
 #[derive(Debug, Clone)]
 pub struct EtcdEngine {
     shared: Arc<Shared>,
@@ -97,8 +98,8 @@ impl Drop for Shared {
 }
 
 impl EtcdEngine {
-    /// Opens the store under `prefix`, or makes an empty one. The prefix is one word without a
-    /// slash. Fails within bounded time when etcd cannot be reached, or does not let this in.
+    /// Opens the store under `prefix`, or creates an empty one. The prefix is a single word without
+    /// a slash. Fails within bounded time when etcd is unreachable or denies access.
     pub async fn open(
         settings: &Settings,
         prefix: &str,
@@ -128,7 +129,7 @@ impl EtcdEngine {
     }
 }
 
-/// Refuses a store that a newer version made, and marks a new one.
+/// Refuses a store of a newer release, and marks a new one.
 async fn check_format(client: &Client, keys: &Keys) -> Result<(), EngineError> {
     let key = keys.format();
     let mut budget = RetryBudget::new(OPEN_BUDGET);
@@ -142,7 +143,7 @@ async fn check_format(client: &Client, keys: &Keys) -> Result<(), EngineError> {
                 Ok(found) if found > FORMAT => {
                     Err(EngineError::NewerFormat { found, supported: FORMAT })
                 }
-                _ => Err(EngineError::Damaged("its format cannot be read".to_owned())),
+                _ => Err(EngineError::Damaged("its format is unreadable".to_owned())),
             };
         }
         let request = TxnRequest {
@@ -161,14 +162,14 @@ async fn check_format(client: &Client, keys: &Keys) -> Result<(), EngineError> {
     }
 }
 
-/// Keeps the lease of the marker alive, whichever it is.
+/// Keeps the current lease of the marker alive.
 async fn keep_alive(client: Client, mut leases: channel::Receiver<i64>) {
     loop {
         let lease = *leases.borrow_and_update();
         if lease != 0 {
             let pause = match client.keep_lease(lease).await {
                 Ok(()) => MARKER_TTL / 3,
-                // The next commit notices, and makes another one.
+                // The next commit notices, and creates another.
                 Err(Error::LeaseGone) => MARKER_TTL,
                 Err(_) => KEEP_RETRY,
             };
@@ -192,7 +193,7 @@ impl Engine for EtcdEngine {
     async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
         commits.iter().try_for_each(Commit::check_limits)?;
         let mut writer = self.shared.writer.clone().lock_owned().await;
-        // On a task of its own: a caller that leaves does not leave a batch half done.
+        // In a task of its own: a caller that goes away must not leave a batch half done.
         let batch = tokio::spawn(async move { writer.commit_batch(&commits).await });
         batch.await.unwrap_or_else(|_| {
             let why = "the process is shutting down, or hit a defect".to_owned();

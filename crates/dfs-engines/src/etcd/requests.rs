@@ -1,4 +1,4 @@
-//! Parts of etcd's transactions.
+//! Building blocks of etcd transactions.
 
 use bytes::Bytes;
 use dfs_etcd::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -9,22 +9,22 @@ use dfs_etcd::etcdserverpb::{
 };
 use dfs_etcd::mvccpb::KeyValue;
 
-/// No key has it: for conditions that can never hold.
+/// A version that no key has: for conditions that can never hold.
 const NEVER: i64 = -1;
 
-/// The key was written last by this revision.
+/// Requires that the key was last written at this revision.
 pub(super) fn has_version(key: Bytes, revision: u64) -> Compare {
-    // To etcd a key that does not exist has revision 0.
+    // To etcd, a missing key has revision 0.
     let revision = i64::try_from(revision).ok().filter(|revision| *revision > 0).unwrap_or(NEVER);
     compare(key, Bytes::new(), CompareTarget::Mod, TargetUnion::ModRevision(revision))
 }
 
-/// No key from `key` up to `end` exists; without an end, `key` itself does not.
+/// Requires that no key from `key` up to `end` exists; without an end, that `key` does not.
 pub(super) fn is_absent(key: Bytes, end: Bytes) -> Compare {
     compare(key, end, CompareTarget::Create, TargetUnion::CreateRevision(0))
 }
 
-/// The key was written this many times since it was made.
+/// Requires that the key was written this many times since its creation.
 pub(super) fn has_writes(key: Bytes, count: i64) -> Compare {
     compare(key, Bytes::new(), CompareTarget::Version, TargetUnion::Version(count))
 }
@@ -58,7 +58,7 @@ fn op(request: Request) -> RequestOp {
     RequestOp { request: Some(request) }
 }
 
-/// What was read; nothing where the operation was no read.
+/// Returns the keys read; none for an operation that is not a read.
 pub(super) fn found(response: ResponseOp) -> Vec<KeyValue> {
     match response.response {
         Some(Response::ResponseRange(range)) => range.kvs,
@@ -66,7 +66,7 @@ pub(super) fn found(response: ResponseOp) -> Vec<KeyValue> {
     }
 }
 
-/// The revision an answer was given at.
+/// Returns the revision at which an answer was given.
 pub(super) fn revision_of(header: Option<&ResponseHeader>) -> i64 {
     header.map_or(0, |header| header.revision)
 }

@@ -13,13 +13,13 @@ use super::failure::read_error;
 use super::keys::Keys;
 use super::requests::{found, read};
 
-/// Keys that are read in one transaction at most.
+/// Keys read per transaction at most.
 const KEYS_MAX: usize = 100;
-/// Keys of a range that are read at once at most.
+/// Keys of a range read at a time.
 const PAGE_MAX: usize = 500;
 
-/// The store as it was at a revision. What a member already has it answers at once; one that does
-/// not know the revision yet asks the others first.
+/// The store at a revision. A member answers from its own state; one that does not know the
+/// revision yet asks the others first.
 #[derive(Debug)]
 pub(super) struct EtcdSnapshot {
     pub(super) client: Client,
@@ -58,7 +58,7 @@ impl EtcdSnapshot {
         Ok(answer.map_err(|error| read_error(error, self.revision))?.kvs)
     }
 
-    /// The key as the engine has it, copied like the value.
+    /// Returns the engine's key, copied like the value.
     fn key(&self, found: &KeyValue) -> Bytes {
         Bytes::copy_from_slice(&self.keys.strip(&found.key))
     }
@@ -131,8 +131,8 @@ impl Snapshot for EtcdSnapshot {
         prefix: &[u8],
         key: &[u8],
     ) -> Result<Option<(Bytes, Versioned)>, EngineError> {
-        // etcd collects the whole range before it sorts, so this costs the member a walk of all
-        // keys of the prefix up to `key`, although only one is answered with.
+        // etcd collects the whole range before it sorts, so this costs the member a walk over all
+        // keys of the prefix up to `key`, although only one is returned.
         let Some((start, end)) = bounds_before(prefix, key) else { return Ok(None) };
         let request = RangeRequest {
             key: self.keys.user(&start),

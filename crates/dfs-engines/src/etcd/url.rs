@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use dfs_etcd::{Credentials, Identity, Settings, Tls};
 
-/// The variable that has the password where no file is named.
+/// Environment variable of the password when no file is given.
 const PASSWORD_VARIABLE: &str = "DFS_ETCD_PASSWORD";
-/// Bytes that a prefix may have.
+/// Bytes per prefix at most.
 const PREFIX_LEN_MAX: usize = 64;
 
-/// What a URL says: `etcd://host:port,host:port/prefix`, with `etcds` for TLS, and
+/// A parsed URL: `etcd://host:port,host:port/prefix`, with `etcds` for TLS, and
 /// `?user=…&password-file=…&ca=…&cert=…&key=…` as needed. Nothing in it is decoded.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Url {
@@ -24,12 +24,12 @@ pub(crate) struct Url {
 }
 
 impl Url {
-    /// Whether a URL is meant for etcd.
+    /// Returns whether a URL is one of etcd.
     pub(crate) fn is_one(url: &str) -> bool {
         url.starts_with("etcd:") || url.starts_with("etcds:")
     }
 
-    /// Reads a URL, or says what is wrong with it.
+    /// Parses a URL, or returns what is wrong with it.
     pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let (rest, is_tls) = match (url.strip_prefix("etcd://"), url.strip_prefix("etcds://")) {
             (Some(rest), _) => (rest, false),
@@ -71,7 +71,7 @@ impl Url {
             "key" => self.key = path,
             "password" => {
                 return Err(format!(
-                    "a password does not belong into a URL: give password-file, or set \
+                    "a password does not belong in a URL: give password-file, or set \
                      {PASSWORD_VARIABLE}"
                 ));
             }
@@ -94,7 +94,7 @@ impl Url {
             return Err("etcds:// needs ca, the file of the authority to trust".to_owned());
         }
         if self.certificate.is_some() != self.key.is_some() {
-            return Err("cert and key come together".to_owned());
+            return Err("cert and key must be given together".to_owned());
         }
         if self.password_file.is_some() && self.user.is_none() {
             return Err("password-file needs user".to_owned());
@@ -102,7 +102,7 @@ impl Url {
         Ok(())
     }
 
-    /// Reads the files that it names, and the password. Blocks.
+    /// Reads the files it names, and the password. Blocks.
     pub(crate) fn settings(&self) -> Result<Settings, String> {
         let identity = match (&self.certificate, &self.key) {
             (Some(certificate), Some(key)) => {
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_url_says() {
+    fn urls_are_parsed() {
         let url = Url::parse("etcd://a:1,b.c:2,[::1]:3/dfs").unwrap();
         assert_eq!(url.members, ["a:1", "b.c:2", "[::1]:3"]);
         assert_eq!((&*url.prefix, url.is_tls), ("dfs", false));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn invalid_urls_are_explained() {
         for (url, says) in [
             ("etcd:a", "does not start with"),
             ("etcd://", "is not host:port"),

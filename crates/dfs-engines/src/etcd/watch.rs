@@ -1,4 +1,4 @@
-//! Watches that outlive members and connections.
+//! Watches that survive failures of members and connections.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,30 +15,30 @@ use dfs_types::Revision;
 use super::failure::read_error;
 use super::keys::Keys;
 
-/// Time after which nobody is asked for a new stream any more; the next call tries again.
+/// Time limit of opening a new stream; the next call tries again.
 const CONNECT_BUDGET: Duration = Duration::from_secs(8);
 
-/// Pause after a stream that broke, which might break at once again.
+/// Pause after a broken stream, as the next one might break at once.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A watch. It takes from etcd only what its reader asks for, and after a broken stream goes on at
-/// another member behind the last whole revision it has.
+/// A watch. It takes from etcd only what its reader asks for. After a broken stream it continues at
+/// another member, after the last complete revision.
 #[derive(Debug)]
 pub(super) struct EtcdWatch {
     client: Client,
     keys: Keys,
     prefix: Bytes,
-    /// Everything up to this revision was taken from etcd.
+    /// All changes up to this revision were received.
     position: i64,
-    /// Taken, to be reported.
+    /// Received changes to be reported.
     ready: VecDeque<Change>,
-    /// Of the revision after `position`, which may have more changes.
+    /// Changes of the revision after `position`, which may have more.
     partial: Vec<Event>,
     stream: Option<WatchStream>,
 }
 
 impl EtcdWatch {
-    /// Watches `prefix` behind `position`, from the answer of this call on.
+    /// Watches changes under `prefix` after `position`, from the answer of this call on.
     pub(super) async fn open(
         client: Client,
         keys: Keys,
@@ -116,7 +116,7 @@ impl Watch for EtcdWatch {
             match self.connect().await?.next().await {
                 Ok(answer) => self.take(answer),
                 Err(Error::NoAnswer(why)) => {
-                    tracing::debug!(why, "a watch of etcd is made anew");
+                    tracing::debug!(why, "reopening a watch of etcd");
                     self.stream = None;
                     tokio::time::sleep(RECONNECT_PAUSE).await;
                 }

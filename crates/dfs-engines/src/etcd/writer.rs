@@ -1,8 +1,8 @@
-//! Commits of one handle, one transaction of etcd at a time, and what became of each.
+//! Commits of one handle, one transaction at a time, and their outcomes.
 //!
-//! Each transaction also writes the **marker** of the handle, a key under a lease, on condition of
-//! the marker's version. When an answer is lost, one more transaction either overwrites the marker
-//! first, so that the late one can never take place, or finds what that one has written:
+//! Each transaction also writes the **marker** of the handle, a key under a lease, conditioned on
+//! the marker's version. When a reply is lost, another transaction either overwrites the marker
+//! first, so that the lost one can never take effect, or finds what that one has written:
 //!
 //! ```text
 //!            answered                          ┌─ was ours: committed
@@ -28,23 +28,23 @@ use super::group::{Group, Refusal};
 use super::keys::Keys;
 use super::requests::{found, has_version, is_absent, put, read, revision_of};
 
-/// Time after which a batch is no longer sent or looked for.
+/// Time after which a batch is no longer sent or settled.
 const COMMIT_BUDGET: Duration = Duration::from_secs(10);
-/// Time that the marker of a handle lasts when nobody keeps it alive. Far longer than anybody looks
-/// for a lost answer.
+/// Lifetime of a handle's marker that is not kept alive. Far longer than any lost reply is waited
+/// for.
 pub(super) const MARKER_TTL: Duration = Duration::from_mins(5);
 
-/// The one who commits for a handle.
+/// The writer of a handle.
 #[derive(Debug)]
 pub(super) struct Writer {
     client: Client,
     keys: Keys,
     marker: Option<Marker>,
-    /// Greatest number that was written to a marker, or was about to be.
+    /// Greatest number that was, or may have been, written to a marker.
     number: u64,
     unsettled: Option<Unsettled>,
     counters: Counters,
-    /// The lease to keep alive; 0 is none.
+    /// The lease to keep alive; 0 for none.
     lease: watch::Sender<i64>,
 }
 
@@ -55,30 +55,30 @@ struct Marker {
     version: i64,
 }
 
-/// A transaction without an answer.
+/// A transaction without a reply.
 #[derive(Debug, Clone, Copy)]
 struct Unsettled {
-    /// What it writes to the marker.
+    /// The number that it writes to the marker.
     number: u64,
-    /// What is written to prevent it.
+    /// The number written to prevent it.
     instead: u64,
 }
 
-/// What became of a transaction.
+/// The fate of a transaction.
 enum Fate {
     Committed(i64),
-    /// It did not and will never take place.
+    /// It did not and will never take effect.
     Prevented,
 }
 
 enum Verdict {
     Committed(i64),
-    /// Something of the group does not hold; nothing of it took place.
+    /// A condition of the group does not hold; nothing of it took effect.
     Refused(Refusal),
 }
 
 impl Writer {
-    /// Makes a writer, and the place where the lease of its marker is told.
+    /// Creates a writer, and the receiver of its marker's lease.
     pub(super) fn new(client: Client, keys: Keys) -> (Self, watch::Receiver<i64>) {
         let (lease, leases) = watch::channel(0);
         let writer = Self {
@@ -93,9 +93,9 @@ impl Writer {
         (writer, leases)
     }
 
-    /// What [`Engine::commit_batch`](dfs_metadata::engine::Engine::commit_batch) promises. Each
-    /// round decides at least one commit, or learns a counter that another handle has changed. A batch of which a part took place before an error has
-    /// an unknown outcome.
+    /// Implements [`Engine::commit_batch`](dfs_metadata::engine::Engine::commit_batch). Each round
+    /// decides at least one commit, or learns a counter that another handle has changed. A batch
+    /// that partly took effect before an error has an unknown outcome.
     pub(super) async fn commit_batch(
         &mut self,
         commits: &[Commit],
@@ -162,10 +162,10 @@ impl Writer {
                         Some(refusal) if !refusal.conflicts.is_empty() || budget.is_left() => {
                             return Ok(Verdict::Refused(refusal));
                         }
-                        Some(_) => "other processes add to the same counters all the time",
+                        Some(_) => "other processes constantly add to the same counters",
                         None => {
                             self.forget_marker();
-                            "the lease of this process in etcd does not last"
+                            "the lease of this process in etcd keeps expiring"
                         }
                     };
                     if !budget.is_left() {
@@ -201,8 +201,8 @@ impl Writer {
         TxnRequest { compare, success, failure }
     }
 
-    /// Finds out what became of a transaction of an earlier batch, whose callers were told that
-    /// nobody knows. Nothing of a new batch may be sent before.
+    /// Determines the outcome of a transaction of an earlier batch that was reported as unknown.
+    /// Nothing of a new batch may be sent before.
     async fn settle_earlier(&mut self, budget: &mut RetryBudget) -> Result<(), EngineError> {
         if self.unsettled.is_none() {
             return Ok(());
@@ -212,13 +212,13 @@ impl Writer {
                 EngineError::OutcomeUnknown(why) => EngineError::Unavailable(why),
                 error => error,
             }),
-            // Decided, or never to be known: the callers got their answer long ago.
+            // Decided, or never to be known: its callers have their answer.
             _ => Ok(()),
         }
     }
 
-    /// Finds out what became of the unsettled transaction, and prevents it if it did not take
-    /// place yet.
+    /// Determines the outcome of the unsettled transaction, preventing it if it has not taken
+    /// effect.
     async fn settle(&mut self, budget: &mut RetryBudget) -> Result<Fate, EngineError> {
         let (Some(Unsettled { number, instead }), Some(marker)) =
             (self.unsettled, self.marker.clone())
@@ -253,7 +253,7 @@ impl Writer {
                     }
                     self.forget_marker();
                     return Err(EngineError::OutcomeUnknown(
-                        "the lease of this process in etcd ended before it could be found out"
+                        "the lease of this process in etcd ended before the outcome was determined"
                             .to_owned(),
                     ));
                 }
@@ -263,7 +263,7 @@ impl Writer {
                     }
                 }
                 Err(error) => {
-                    // Otherwise the marker may still be there, and the late one take place.
+                    // Otherwise the marker may still exist, and the late transaction take effect.
                     if matches!(error, Error::LeaseGone) {
                         self.forget_marker();
                         self.unsettled = None;
@@ -274,14 +274,14 @@ impl Writer {
         }
     }
 
-    /// The marker, made when there is none.
+    /// Returns the marker, creating it if needed.
     async fn marker(&mut self, budget: &mut RetryBudget) -> Result<Marker, EngineError> {
         if let Some(marker) = &self.marker {
             return Ok(marker.clone());
         }
         loop {
             let lease = self.client.grant_lease(MARKER_TTL).await.map_err(engine_error)?;
-            // A new name each time, so that it is clear who wrote what.
+            // A new name each time, so that markers cannot be confused.
             let mut id = [0; 16];
             OsRandom.fill(&mut id);
             let key = self.keys.marker(u128::from_be_bytes(id));
@@ -312,7 +312,7 @@ impl Writer {
     }
 }
 
-/// Why a group was refused; `None` when the marker was the reason.
+/// Returns why a group was refused; `None` when the marker was the reason.
 fn refusal(group: &Group<'_>, marker: &Marker, answer: TxnResponse) -> Option<Refusal> {
     let mut responses = answer.responses;
     let seen = responses.pop().map(found)?.into_iter().next()?;
@@ -321,8 +321,8 @@ fn refusal(group: &Group<'_>, marker: &Marker, answer: TxnResponse) -> Option<Re
     (seen.mod_revision == marker.version && is_decided).then_some(refusal)
 }
 
-/// The revision that a commit is told. One without writes was judged on the state just before the
-/// transaction, which later commits of the group may have changed.
+/// Returns the revision reported for a commit. One without writes was judged on the state just
+/// before the transaction, which later commits of the group may have changed.
 fn own_revision(commit: &Commit, transaction: i64) -> Revision {
     let before = u64::from(commit.writes.is_empty());
     Revision(transaction as u64 - before)

@@ -1,18 +1,18 @@
-//! Why redb could not answer.
+//! Failures of redb.
 
 use std::fmt::Display;
 use std::io;
 
 use dfs_metadata::engine::EngineError;
 
-/// Why an access of the store failed.
+/// Why an access to the store failed.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// redb, or what it stands on, failed; it has to be opened anew.
+    /// redb, or its backend, failed; the database must be reopened.
     Store(redb::Error),
-    /// redb met a state that it took to be impossible.
+    /// redb panicked on a state it considers impossible.
     Panicked,
-    /// What is stored cannot be right; redb itself is sound.
+    /// A stored record is invalid, although redb itself is sound.
     Record(EngineError),
 }
 
@@ -28,16 +28,16 @@ impl From<Fault> for EngineError {
             Fault::Store(redb::Error::Io(error)) => from_io(&error, error.to_string()),
             Fault::Store(error @ redb::Error::Corrupted(_)) => Self::Damaged(error.to_string()),
             Fault::Store(redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
-                Self::Unavailable("the store is being opened again after a failure".to_owned())
+                Self::Unavailable("the store is being reopened after a failure".to_owned())
             }
             Fault::Store(error) => Self::Unavailable(error.to_string()),
-            Fault::Panicked => Self::Damaged("it cannot be made sense of".to_owned()),
+            Fault::Panicked => Self::Damaged("redb panicked on its contents".to_owned()),
             Fault::Record(error) => error,
         }
     }
 }
 
-/// Names what was to be opened in the error.
+/// Adds the path or backend to the error of opening it.
 pub(super) fn open_error(what: &dyn Display, error: &io::Error) -> EngineError {
     from_io(error, format!("{what}: {error}"))
 }
@@ -51,7 +51,7 @@ fn from_io(error: &io::Error, text: String) -> EngineError {
     }
 }
 
-/// What is stored makes no sense, although redb itself is sound.
+/// Returns a fault for an invalid record in a sound database.
 pub(super) fn damaged(what: &str) -> Fault {
     Fault::Record(EngineError::Damaged(what.to_owned()))
 }

@@ -1,4 +1,4 @@
-//! What redb stands on: a locked file, and a handle that lets a backend outlive a database.
+//! Backends of redb: a locked file, and a handle that lets a backend outlive a database.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -15,11 +15,11 @@ use super::fault::open_error;
 use super::store::Store;
 
 const FILE: &str = "metadata.redb";
-/// A store that is being made; it gets its name when it is complete.
+/// A store being created; renamed once complete.
 const UNFINISHED: &str = "metadata.redb.new";
 const LOCK: &str = "metadata.lock";
 
-/// The file of a store in a folder that is locked as long as this lives.
+/// The file of a store, in a folder that is locked while this exists.
 #[derive(Debug)]
 pub(super) struct DiskFile {
     file: File,
@@ -27,8 +27,8 @@ pub(super) struct DiskFile {
 }
 
 impl DiskFile {
-    /// Opens the file of the store in `folder`. Where there is none it makes an empty store, under
-    /// another name until it is whole: an empty file was never made by us, so it is damage.
+    /// Opens the file of the store in `folder`. A missing store is created empty, under another
+    /// name until it is complete: an empty file can therefore only be damage.
     pub(super) fn open(folder: &Path, cache_bytes: usize) -> Result<Self, EngineError> {
         let io = |error: io::Error| open_error(&folder.display(), &error);
         make_folder(folder).map_err(io)?;
@@ -53,7 +53,7 @@ impl DiskFile {
     }
 }
 
-/// Makes a folder and those above it, durably.
+/// Creates a folder and its parents durably.
 fn make_folder(folder: &Path) -> io::Result<()> {
     if fs::exists(folder)? {
         return Ok(());
@@ -82,7 +82,7 @@ fn lock(folder: &Path) -> Result<File, EngineError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(EngineError::InUse(format!(
-            "another process has {} open, stop it or choose another folder",
+            "another process has {} open; stop it or choose another folder",
             folder.display()
         ))),
         Err(TryLockError::Error(error)) => Err(io(error)),
@@ -99,7 +99,7 @@ impl StorageBackend for DiskFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        // Room is claimed here, so that a full disk shows before a commit began to write, and
+        // Space is claimed here, so that a full disk shows before a commit begins to write, and
         // never while the store is opened.
         let old = self.len()?;
         if len > old {
@@ -120,8 +120,8 @@ impl StorageBackend for DiskFile {
     }
 }
 
-/// Lends a backend to one database after another: redb gives up for good at the first failure,
-/// and then wants to be opened anew.
+/// Lends a backend to one database after another: redb stops for good at the first failure, and
+/// must be reopened.
 #[derive(Debug, Clone)]
 pub(super) struct SharedBackend(Arc<Owned>);
 

@@ -1,9 +1,9 @@
 //! The embedded engine: one redb file, for one coordinator.
 //!
-//! Every commit is durable (two syncs) before it is acknowledged. Two-phase commits with the
-//! allocator state in them cost a lone writer a third of its rate, and groups nothing that was
-//! measurable. For that the store opens at once after a crash, however large it is, and a failed
-//! sync cannot leave a page that is believed to be on disk and is not.
+//! Every commit is durable (two syncs) before it is acknowledged. Two-phase commits that include
+//! the allocator state cost a lone writer a third of its rate, and group commits nothing
+//! measurable. In return, a store of any size opens at once after a crash, and a failed sync cannot
+//! leave a page that is wrongly believed to be on disk.
 //!
 //! ```text
 //!  tasks ── snapshot(): clone of the published view, no hop
@@ -36,13 +36,13 @@ use self::records::View;
 use self::store::{Published, Store};
 use crate::Execution;
 
-/// Reads that occupy a blocking thread at once, at most.
+/// Reads that occupy blocking threads concurrently, at most.
 const READERS_MAX: usize = 16;
 
-/// How the store is used.
+/// Options of the engine.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Bytes of pages kept in memory at most; the page cache of the system comes on top.
+    /// Bytes of pages cached in memory at most, in addition to the page cache of the system.
     pub cache_bytes: usize,
     /// Where reads and commits run.
     pub execution: Execution,
@@ -56,8 +56,8 @@ impl Default for Options {
 
 /// The engine on redb. A cheap handle; clones share the store, which closes with the last one.
 ///
-/// Leases are timed by this process and forgotten at a restart, watches reach back to the start
-/// of the process at most.
+/// Leases are timed by this process and dropped at a restart; watches reach back at most to the
+/// start of the process.
 #[derive(Clone)]
 pub struct RedbEngine {
     execution: Execution,
@@ -68,8 +68,8 @@ pub struct RedbEngine {
 }
 
 impl RedbEngine {
-    /// Opens the store in `folder`, or makes an empty one. The folder is locked: while any process
-    /// has it open, others get [`EngineError::InUse`].
+    /// Opens the store in `folder`, or creates an empty one. The folder is locked: while one
+    /// process has it open, others get [`EngineError::InUse`].
     pub async fn open(folder: &Path, options: Options) -> Result<Self, EngineError> {
         let folder = folder.to_owned();
         let open = move || {
@@ -79,8 +79,8 @@ impl RedbEngine {
         Self::start(open, options.execution).await
     }
 
-    /// Opens the store in `backend`, or makes one in it when it is empty. The backend is used
-    /// again after it failed, so that the engine recovers when the backend does.
+    /// Opens the store in `backend`, or creates one when it is empty. The backend is used again
+    /// after a failure, so that the engine recovers when the backend does.
     pub async fn with_backend(
         backend: impl StorageBackend,
         options: Options,
@@ -103,7 +103,7 @@ impl RedbEngine {
         })
     }
 
-    /// Runs `work` on the store, after all work that asked for it before.
+    /// Runs `work` on the store, after all work requested before.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Store) -> Result<T, EngineError> + Send + 'static,

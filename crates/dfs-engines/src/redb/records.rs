@@ -1,4 +1,4 @@
-//! How keys, versions and values lie in the tables of redb, and a consistent view of them.
+//! The tables in redb, and a consistent view of them.
 
 use std::ops::Bound;
 
@@ -18,7 +18,7 @@ pub(super) const STATE: TableDefinition<'static, &'static str, u64> = TableDefin
 /// Key of [`STATE`]: the revision of the last commit.
 pub(super) const REVISION_KEY: &str = "revision";
 
-/// Everything at one revision.
+/// The store at one revision.
 pub(super) struct View {
     revision: Revision,
     records: ReadOnlyTable<&'static [u8], &'static [u8]>,
@@ -99,8 +99,8 @@ pub(super) fn range(
 /// Bytes of version and checksum before a value.
 const RECORD_HEAD: usize = 12;
 
-/// A record is the version, the crc32c over key, version and value, and the value. redb verifies
-/// its pages after a crash alone, so a bit that flips at rest is found here.
+/// Encodes a record: version, crc32c over key, version and value, then the value. redb only
+/// verifies its pages after a crash, so this detects bits that flip at rest.
 pub(super) fn encode(key: &[u8], version: Revision, value: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(RECORD_HEAD + value.len());
     record.extend_from_slice(&version.0.to_be_bytes());

@@ -1,4 +1,4 @@
-//! The blocking side: one writer on a redb database, and the views that it publishes.
+//! The blocking side: one writer on a redb database, and the views it publishes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,12 +13,12 @@ use super::file::SharedBackend;
 use super::records::{RECORDS, REVISION_KEY, STATE, View, encode, get, range};
 
 const FORMAT_KEY: &str = "format";
-/// Format that this version writes, and the newest it reads.
+/// Format that this release writes, and the newest it reads.
 const FORMAT: u32 = 1;
 
-/// What the writer shares with the readers.
+/// State shared with the readers.
 pub(super) struct Published {
-    /// Of the last commit; `None` after a failure, until the store was opened again.
+    /// View of the last commit; `None` from a failure until the store is reopened.
     view: Mutex<Option<Arc<View>>>,
     changes: ChangeLog,
 }
@@ -32,8 +32,8 @@ impl Published {
         &self.changes
     }
 
-    /// Reads from a view. A failure of the store takes the view back, so that the next snapshot
-    /// opens the store anew.
+    /// Reads from a view. A failure of the store withdraws the view, so that the next snapshot
+    /// reopens the store.
     pub(super) fn read<T>(
         &self,
         view: &Arc<View>,
@@ -54,7 +54,7 @@ impl Published {
     }
 }
 
-/// redb panics on some damage; that must not take the process along.
+/// Catches panics of redb, which some damage causes.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Fault::Panicked))
 }
@@ -63,13 +63,13 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
 pub(super) struct Store {
     backend: SharedBackend,
     cache_bytes: usize,
-    /// `None` after a failure, until it was opened again.
+    /// `None` from a failure until it is reopened.
     database: Option<Database>,
     revision: Revision,
     published: Arc<Published>,
 }
 
-/// A batch that is in the tables, and what to tell once it is durable.
+/// A batch in the tables, and its outcomes once it is durable.
 struct Applied {
     outcomes: Vec<Outcome>,
     changes: Vec<Change>,
@@ -83,7 +83,7 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// Opens the store in `backend`, or makes one when it is empty.
+    /// Opens the store in `backend`, or creates one when it is empty.
     pub(super) fn open(backend: SharedBackend, cache_bytes: usize) -> Result<Self, EngineError> {
         let (database, view) = guarded(|| open(&backend, cache_bytes))?;
         let revision = view.revision();
@@ -96,7 +96,7 @@ impl Store {
         self.published.clone()
     }
 
-    /// The view of the last commit; opens the store again if it failed.
+    /// Returns the view of the last commit; reopens a failed store.
     pub(super) fn view(&mut self) -> Result<Arc<View>, EngineError> {
         if let (Some(_), Some(view)) = (&self.database, self.published.view()) {
             return Ok(view);
@@ -104,7 +104,7 @@ impl Store {
         let before = self.revision;
         let view = self.reopen()?;
         if view.revision() > before {
-            // A commit whose outcome was not known did take place; nobody watched it.
+            // A commit of unknown outcome took effect without being reported to watches.
             self.published.changes.restart(view.revision());
         }
         Ok(view)
@@ -116,7 +116,7 @@ impl Store {
         if view.revision() < self.revision {
             let (found, last) = (view.revision(), self.revision);
             return Err(EngineError::Damaged(format!(
-                "it went back to revision {found}, although {last} was durable"
+                "it fell back to revision {found}, although {last} was durable"
             )));
         }
         let view = Arc::new(view);
@@ -128,7 +128,7 @@ impl Store {
 
     fn close(&mut self) {
         *self.published.lock() = None;
-        // Closing may write, and panic on damage as any other call.
+        // Closing may write, and panic on damage like any other call.
         let database = self.database.take();
         let _ = guarded(|| {
             drop(database);
@@ -171,16 +171,16 @@ impl Store {
         Ok(batch.outcomes)
     }
 
-    /// Finds out what became of a batch that failed: `Ok` when it is durable after all.
+    /// Determines the outcome of a failed batch: `Ok` when it is durable after all.
     fn settle(&mut self, error: EngineError, batch: Option<&Applied>) -> Result<(), EngineError> {
-        tracing::warn!(%error, "the metadata store failed and is opened again");
+        tracing::warn!(%error, "the metadata store failed; reopening it");
         let reopened = self.reopen();
         let Some(batch) = batch else { return Err(error) };
         match reopened {
             Ok(view) if view.revision() >= batch.revision => Ok(()),
             Ok(_) => Err(error),
             Err(reopening) => Err(EngineError::OutcomeUnknown(format!(
-                "{error}; then the store could not be opened again: {reopening}"
+                "{error}; then the store could not be reopened: {reopening}"
             ))),
         }
     }
@@ -208,7 +208,7 @@ fn open(backend: &SharedBackend, cache_bytes: usize) -> Result<(Database, View),
                         supported: FORMAT,
                     }));
                 }
-                _ => return Err(damaged("its format cannot be read")),
+                _ => return Err(damaged("its format is unreadable")),
             }
         }
     }
@@ -230,7 +230,7 @@ fn initialise(database: &Database) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Judges and writes one commit after the other, each on the state that the earlier ones left.
+/// Judges and writes the commits in order, each on the state that the earlier ones left.
 fn apply(
     transaction: &WriteTransaction,
     commits: &[Commit],

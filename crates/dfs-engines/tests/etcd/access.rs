@@ -22,7 +22,7 @@ fn authority() -> Authority {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// Writes a certificate for this host, and its key.
+/// Creates a certificate for this host, and its key.
 fn issue(folder: &Path, name: &str, by: &Authority) -> (PathBuf, PathBuf) {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
@@ -33,7 +33,7 @@ fn issue(folder: &Path, name: &str, by: &Authority) -> (PathBuf, PathBuf) {
     files
 }
 
-/// Writes, reads, watches and leases.
+/// Writes, reads, watches and takes a lease.
 async fn use_it(engine: &dyn Engine) {
     let from = engine.snapshot().await.unwrap().revision();
     let mut watch = engine.watch(Bytes::new(), from).await.unwrap();
@@ -57,7 +57,7 @@ async fn refused(url: &str) -> EngineError {
 }
 
 #[tokio::test]
-async fn tls_shows_both_sides_who_they_speak_to() {
+async fn tls_authenticates_both_sides() {
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);
     let ours = authority();
@@ -73,7 +73,7 @@ async fn tls_shows_both_sides_who_they_speak_to() {
     let shown = format!("cert={}&key={}", own.display(), own_key.display());
     use_it(&*open(&format!("{}&{shown}", with("ca.pem"))).await.unwrap()).await;
 
-    // They are tried until the patience ends, as a member may be on its way up.
+    // Retried until the time limit, as a member may be starting.
     let unknown = with("ca.pem");
     let mistrusting = format!("{}&{shown}", with("other.pem"));
     let plain = format!("etcd://{place}");
@@ -86,7 +86,7 @@ async fn tls_shows_both_sides_who_they_speak_to() {
 }
 
 #[tokio::test]
-async fn a_user_needs_the_password() {
+async fn user_needs_the_password() {
     let mut cluster = Cluster::start(1).await;
     cluster.enable_users("right").await;
     let folder = TempDir::new().unwrap();
@@ -107,7 +107,7 @@ async fn a_user_needs_the_password() {
         assert!(matches!(error, EngineError::Refused(_)), "{url}: {error:?}");
     }
 
-    // A member that starts again has forgotten all tokens.
+    // A restarted member has lost all tokens.
     cluster.kill(0);
     cluster.restart(0);
     cluster.ready(0).await;

@@ -1,4 +1,4 @@
-//! Commits whose answers, or requests, are lost on the way.
+//! Commits whose replies or requests are lost.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::{DEADLINE, fresh_prefix, open, put, until, value, write};
 const QUIET: Duration = Duration::from_millis(300);
 const ROUNDS: usize = 4;
 
-/// A store with two handles on it: one behind a proxy, and one beside it.
+/// A store with two handles: one behind a proxy, and one beside it.
 struct Bench {
     _cluster: Cluster,
     proxy: Proxy,
@@ -37,7 +37,7 @@ impl Bench {
         Self { _cluster: cluster, proxy, engine, beside, changes }
     }
 
-    /// Sends a commit of a value; it is not over yet.
+    /// Starts a commit of a value without waiting for it.
     fn send(&self, value: &str) -> tokio::task::JoinHandle<Result<Revision, EngineError>> {
         self.send_write(put("a", value))
     }
@@ -47,30 +47,31 @@ impl Bench {
         tokio::spawn(async move { write(&engine, vec![one]).await })
     }
 
-    /// The value was written once, by this commit.
+    /// Checks that the value was written once, by this commit.
     async fn is_there_once(&mut self, value: impl AsRef<[u8]>, revision: Revision) {
         let change = timeout(DEADLINE, self.changes.next()).await.unwrap().unwrap();
         assert_eq!(*change.value.unwrap(), *value.as_ref());
-        assert_eq!(change.revision, revision, "the caller was told another revision");
+        assert_eq!(change.revision, revision, "the caller got another revision");
         let again = timeout(QUIET, self.changes.next()).await;
         assert!(again.is_err(), "it was written twice: {again:?}");
     }
 
     async fn has(&self, expected: &str) {
         let seen = async || value(&self.beside, "a").await.unwrap();
-        until("the commit takes place", async || seen().await.is_some_and(|a| a == expected)).await;
+        until("the commit takes effect", async || seen().await.is_some_and(|a| a == expected))
+            .await;
     }
 }
 
 #[tokio::test]
-async fn a_commit_whose_answer_is_lost_is_found() {
+async fn commit_with_a_lost_reply_is_found() {
     let mut bench = Bench::new().await;
     for round in 0..ROUNDS {
         let text = round.to_string();
         bench.proxy.set(Fault::AnswersLost);
         let commit = bench.send(&text);
         bench.has(&text).await;
-        // Every other time nobody says that the connection is of no more use.
+        // Every other time, the connection does not fail visibly.
         if round % 2 == 0 {
             bench.proxy.set(Fault::Cut);
         }
@@ -80,7 +81,7 @@ async fn a_commit_whose_answer_is_lost_is_found() {
 }
 
 #[tokio::test]
-async fn a_commit_that_got_lost_is_sent_again() {
+async fn lost_commit_is_sent_again() {
     let mut bench = Bench::new().await;
     for round in 0..ROUNDS {
         let text = round.to_string();
@@ -95,7 +96,7 @@ async fn a_commit_that_got_lost_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_commit_that_comes_late_is_prevented() {
+async fn late_commit_is_prevented() {
     let mut bench = Bench::new().await;
     for round in 0..ROUNDS {
         let text = round.to_string();
@@ -104,14 +105,14 @@ async fn a_commit_that_comes_late_is_prevented() {
         let revision = timeout(DEADLINE, commit).await.unwrap().unwrap().unwrap();
         bench.is_there_once(&text, revision).await;
         let other = write(&bench.beside, vec![put("a", "other")]).await.unwrap();
-        // Now the first attempt arrives.
+        // The first attempt arrives only now.
         bench.proxy.set(Fault::None);
         bench.is_there_once("other", other).await;
     }
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_leaves_nothing_half_done() {
+async fn cancelled_caller_leaves_no_commit_half_done() {
     let mut bench = Bench::new().await;
     for round in 0..ROUNDS {
         let text = round.to_string();
@@ -128,7 +129,7 @@ async fn a_caller_that_leaves_leaves_nothing_half_done() {
 }
 
 #[tokio::test]
-async fn an_addition_whose_reply_is_lost_counts_once() {
+async fn addition_with_a_lost_reply_counts_once() {
     let mut bench = Bench::new().await;
     let add = || Write::Add(Bytes::from_static(b"a"), 1);
     let mut sum = 0;
@@ -137,18 +138,19 @@ async fn an_addition_whose_reply_is_lost_counts_once() {
         bench.proxy.set(fault);
         let adding = bench.send_write(add());
         sum += 1;
-        // Every other time nobody says that the connection is of no more use.
+        // Every other time, the connection does not fail visibly.
         if round % 2 == 0 {
             if fault == Fault::AnswersLost {
                 let seen = async || value(&bench.beside, "a").await.unwrap();
                 let expected = Some(encode_counter(sum));
-                until("the addition takes place", async || seen().await == expected).await;
+                until("the addition takes effect", async || seen().await == expected).await;
             }
             bench.proxy.set(Fault::Cut);
         }
         let revision = timeout(DEADLINE, adding).await.unwrap().unwrap().unwrap();
         bench.is_there_once(encode_counter(sum), revision).await;
-        // What was held arrives now, too late. The other handle changes what the first one knows.
+        // The held request arrives too late. The other handle changes the counter cached by the
+        // first.
         bench.proxy.set(Fault::None);
         let revision = write(&bench.beside, vec![add()]).await.unwrap();
         sum += 1;

@@ -1,4 +1,4 @@
-//! The suite that every engine passes, on one member and on three.
+//! The conformance suite of engines, on one member and on three.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{fresh_prefix, open};
 
 const NAMESPACE_HISTORIES: u64 = 60;
 
-/// A store under a prefix of its own, on members that all checks share.
+/// A store under its own prefix, on members shared by all checks.
 struct Prefix {
     members: usize,
     prefix: String,
@@ -51,18 +51,18 @@ mod three_members {
     dfs_metadata::engine_conformance!(Prefix::new(3));
 }
 
-/// The namespace on it: two coordinators, each with a handle of its own.
+/// Namespace histories: two coordinators, each with its own handle.
 #[tokio::test]
 async fn namespace_histories() {
     let mut conflicts = 0;
     for seed in 0..NAMESPACE_HISTORIES {
         conflicts += dfs_metadata::conformance::namespace_history(&mut Prefix::new(3), seed).await;
     }
-    assert!(conflicts >= NAMESPACE_HISTORIES / 2, "they hardly met: {conflicts} conflicts");
+    assert!(conflicts >= NAMESPACE_HISTORIES / 2, "too few conflicts: {conflicts}");
 }
 
 #[tokio::test]
-async fn a_file_of_many_extents() {
+async fn file_of_10_000_extents() {
     let mut store = Prefix::new(3);
     dfs_metadata::conformance::file_of_many_extents(&mut store).await;
 }

@@ -1,4 +1,4 @@
-//! Members that end, stand still and come back.
+//! Members that are killed, stopped and restarted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,16 +12,16 @@ use tokio::time::{Instant, timeout};
 
 use super::{DEADLINE, fresh_prefix, increment, open, put, settings, until, value, write};
 
-/// Far more than it takes, which is an election of etcd and an attempt or two.
+/// Far more than an election of etcd and a retry or two.
 const FAILOVER_MAX: Duration = Duration::from_secs(10);
 
-/// What comes of a call that must end.
+/// Awaits a call that must end.
 async fn ended<T>(call: impl Future<Output = T>) -> T {
     timeout(DEADLINE, call).await.expect("it ends")
 }
 
 #[tokio::test]
-async fn what_is_acknowledged_outlives_members() {
+async fn acknowledged_commits_survive_members() {
     let mut cluster = Cluster::start(3).await;
     let engine = open(cluster.addresses(), &fresh_prefix()).await;
     let is_over = Arc::new(AtomicBool::new(false));
@@ -58,15 +58,15 @@ async fn what_is_acknowledged_outlives_members() {
     is_over.store(true, Ordering::Relaxed);
     let (acknowledged, unknown) = client.await.unwrap();
     let last = *acknowledged.last().unwrap();
-    assert!(acknowledged.is_sorted_by(|a, b| a < b), "one was given twice: {acknowledged:?}");
+    assert!(acknowledged.is_sorted_by(|a, b| a < b), "a sum was returned twice: {acknowledged:?}");
     let most = acknowledged.len() as u64 + unknown;
     assert!((acknowledged.len() as u64..=most).contains(&last), "{last} of at most {most}");
     let count = increment(&engine).await.unwrap();
-    assert!(count > last, "{count} after {last}: what was acknowledged is gone");
+    assert!(count > last, "{count} after {last}: acknowledged additions were lost");
 }
 
 #[tokio::test]
-async fn a_member_that_stands_still_is_left() {
+async fn frozen_member_is_abandoned() {
     let cluster = Cluster::start(3).await;
     let engine = open(cluster.addresses(), &fresh_prefix()).await;
     let from = write(&engine, vec![put("a", "")]).await.unwrap();
@@ -94,7 +94,7 @@ async fn a_member_that_stands_still_is_left() {
 }
 
 #[tokio::test]
-async fn a_lost_quorum_is_said_and_comes_back() {
+async fn lost_quorum_is_reported_and_recovers() {
     let mut cluster = Cluster::start(3).await;
     let engine = open(cluster.addresses(), &fresh_prefix()).await;
     let before = increment(&engine).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_lost_quorum_is_said_and_comes_back() {
     cluster.kill(0);
     cluster.kill(1);
 
-    // The first commit may be on its way for ever; nothing after it is sent.
+    // The first commit may never be settled; nothing after it is sent.
     let commit = |value: &'static str| write(&engine, vec![put("a", value)]);
     let first = ended(commit("first")).await.unwrap_err();
     assert!(matches!(first, EngineError::OutcomeUnknown(_)), "{first:?}");
@@ -128,9 +128,9 @@ async fn a_lost_quorum_is_said_and_comes_back() {
     let third = write(&engine, vec![put("a", "third")]).await.unwrap();
     assert_eq!(value(&engine, "a").await.unwrap().unwrap(), "third");
     assert_eq!(increment(&engine).await.unwrap(), before + 1);
-    // The first one is seen before or not at all, and the second never.
+    // The first commit takes effect before this or never, the second never.
     loop {
-        match timeout(DEADLINE, changes.next()).await.expect("it goes on") {
+        match timeout(DEADLINE, changes.next()).await.expect("it continues") {
             Ok(change) if change.revision == third => break,
             Ok(change) => assert_eq!(change.value.unwrap(), "first"),
             Err(error) => assert!(matches!(error, EngineError::Unavailable(_)), "{error}"),
@@ -139,12 +139,12 @@ async fn a_lost_quorum_is_said_and_comes_back() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_is_gone_is_said() {
+async fn unreachable_cluster_is_reported() {
     let mut cluster = Cluster::start(1).await;
     let engine = open(cluster.addresses(), &fresh_prefix()).await;
     write(&engine, vec![put("a", "1")]).await.unwrap();
     cluster.kill(0);
-    // The first may have been sent before the end was noticed.
+    // The first may have been sent before the outage was noticed.
     ended(write(&engine, vec![put("b", "1")])).await.unwrap_err();
     let settings = settings(cluster.addresses());
     let (commit, opened) = tokio::join!(
@@ -156,7 +156,7 @@ async fn a_cluster_that_is_gone_is_said() {
     }
     cluster.restart(0);
     cluster.ready(0).await;
-    assert_eq!(value(&engine, "a").await.unwrap().unwrap(), "1", "what was refused is not there");
+    assert_eq!(value(&engine, "a").await.unwrap().unwrap(), "1", "a refused commit had no effect");
     write(&engine, vec![put("a", "3")]).await.unwrap();
     assert_eq!(value(&engine, "a").await.unwrap().unwrap(), "3");
 }

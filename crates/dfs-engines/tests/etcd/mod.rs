@@ -1,4 +1,4 @@
-//! The engine on etcd, on real members.
+//! The engine on etcd, with real members.
 #![cfg(feature = "etcd")]
 
 mod access;
@@ -18,9 +18,9 @@ use dfs_metadata::engine::{Commit, Condition, Engine, EngineError, Outcome, Writ
 use dfs_types::Revision;
 use tokio::time::{Instant, sleep};
 
-/// How long a test waits for what must come.
+/// Deadline for expected events.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// Pause between looks at a condition.
+/// Polling interval.
 const POLL: Duration = Duration::from_millis(10);
 
 /// Waits until a condition holds.
@@ -32,7 +32,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// A prefix that no other test of this process has.
+/// Returns a prefix unique in this process.
 fn fresh_prefix() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed))
@@ -63,8 +63,8 @@ async fn value(engine: &EtcdEngine, key: &str) -> Result<Option<Bytes>, EngineEr
     Ok(found.map(|found| found.value))
 }
 
-/// Adds one to a counter that nobody else writes. `Err` leaves open whether it was added, if the
-/// error does.
+/// Adds one to a counter with a single writer. `Err` leaves open whether it was added, if the error
+/// does.
 async fn increment(engine: &EtcdEngine) -> Result<u64, EngineError> {
     let key = Bytes::from_static(b"counter");
     let found = engine.snapshot().await?.get(&key).await?;
@@ -78,6 +78,6 @@ async fn increment(engine: &EtcdEngine) -> Result<u64, EngineError> {
     let after = before + 1;
     let writes = vec![Write::Put(key, Bytes::from(after.to_string()))];
     let outcome = engine.commit_batch(vec![Commit { conditions: vec![condition], writes }]).await?;
-    assert!(matches!(outcome[0], Outcome::Committed(_)), "nobody else writes: {outcome:?}");
+    assert!(matches!(outcome[0], Outcome::Committed(_)), "there is no other writer: {outcome:?}");
     Ok(after)
 }

@@ -1,4 +1,4 @@
-//! A connection that loses what goes one way.
+//! A proxy that loses data in one direction.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,22 +9,22 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Bytes that are passed on at once.
+/// Bytes forwarded at a time.
 const BUFFER: usize = 16 << 10;
 
-/// What happens on the connections there are; later ones start sound.
+/// Fault of the current connections; later ones start without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     None,
-    /// What the server says is lost.
+    /// Data of the server is dropped.
     AnswersLost,
-    /// What the client says waits until this is over.
+    /// Data of the client is held until the fault ends.
     RequestsHeld,
-    /// Both sides see the end.
+    /// Both sides see the connection closed.
     Cut,
 }
 
-/// Passes connections on to a server.
+/// Forwards connections to a server.
 pub(super) struct Proxy {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<watch::Sender<Fault>>>>,

@@ -1,4 +1,4 @@
-//! Stores that are full, compacted, or not for this version.
+//! Stores that are full, compacted, or of a newer release.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::{DEADLINE, fresh_prefix, open, put, settings, until, value, write};
 
 #[tokio::test]
-async fn a_full_store_refuses_writes_and_reads_on() {
+async fn full_store_refuses_writes_and_serves_reads() {
     let quota_bytes = Some(8 << 20);
     let cluster = Cluster::with(test_server::Options { quota_bytes, ..<_>::default() }).await;
     let engine = open(cluster.addresses(), &fresh_prefix()).await;
@@ -25,19 +25,19 @@ async fn a_full_store_refuses_writes_and_reads_on() {
             Ok(_) => stored += 1,
             Err(error) => break error,
         }
-        assert!(stored < 100, "it is never full");
+        assert!(stored < 100, "it never filled up");
     };
     assert!(matches!(error, EngineError::NoSpace(_)) && stored > 0, "{stored}: {error:?}");
     let again = write(&engine, vec![put("kept", "2")]).await.unwrap_err();
     assert!(matches!(again, EngineError::NoSpace(_)), "{again:?}");
-    assert_eq!(value(&engine, "kept").await.unwrap().unwrap(), "1", "reads go on");
-    // Also for who comes later.
+    assert_eq!(value(&engine, "kept").await.unwrap().unwrap(), "1", "reads still work");
+    // Also for a later handle.
     let lease = engine.lease("worker", "one", DEADLINE, None).await.unwrap_err();
     assert!(matches!(lease, EngineError::NoSpace(_)), "{lease:?}");
 }
 
 #[tokio::test]
-async fn what_was_overwritten_is_forgotten_in_time() {
+async fn overwritten_values_are_compacted() {
     let cluster = Cluster::start(1).await;
     let prefix = fresh_prefix();
     let options = Options { compaction_interval: Duration::from_millis(100) };
@@ -49,7 +49,7 @@ async fn what_was_overwritten_is_forgotten_in_time() {
     write(&other, vec![put("a", "2")]).await.unwrap();
     let is_gone = async || match snapshot.get(b"a").await {
         Ok(found) => {
-            assert_eq!(found.unwrap().version, first, "until then it sees what it saw");
+            assert_eq!(found.unwrap().version, first, "readable until compacted");
             false
         }
         Err(EngineError::Compacted(revision)) => {
@@ -58,7 +58,7 @@ async fn what_was_overwritten_is_forgotten_in_time() {
         }
         Err(error) => panic!("{error}"),
     };
-    until("the old value is forgotten", is_gone).await;
+    until("the old value is compacted", is_gone).await;
     assert!(matches!(snapshot.range(b"", b"", 10).await, Err(EngineError::Compacted(_))));
     assert_eq!(value(&engine, "a").await.unwrap().unwrap(), "2");
 
@@ -70,7 +70,7 @@ async fn what_was_overwritten_is_forgotten_in_time() {
 }
 
 #[tokio::test]
-async fn a_store_of_a_newer_version_is_left_alone() {
+async fn store_of_a_newer_release_is_left_alone() {
     let cluster = Cluster::start(1).await;
     let prefix = fresh_prefix();
     let settings = settings(cluster.addresses());

@@ -5,29 +5,29 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use redb::StorageBackend;
 
-/// The plug of the machine and the disk in it. Clones share the disk.
+/// A disk in memory with a power switch. Clones share the disk.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Disk(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What reads see.
+    /// Content as seen by reads.
     current: Vec<u8>,
-    /// What a crash leaves: as of the last sync, and of the writes since, those that had luck.
+    /// Content after a crash: that of the last sync, and some of the later writes.
     durable: Vec<u8>,
-    /// Writes that were not synced, in order.
+    /// Writes since the last sync, in order.
     unsynced: Vec<Change>,
     syncs: usize,
-    /// Syncs with a growth since the one before.
+    /// Syncs that follow a growth.
     growths: Vec<usize>,
     has_grown: bool,
-    /// The crash comes instead of this sync.
+    /// The sync at which the crash happens.
     crash_at: Option<usize>,
-    /// This sync reports success and does nothing.
+    /// A sync that reports success and does nothing.
     ignored: Option<usize>,
     capacity: Option<u64>,
     failing: bool,
-    /// Accesses that still work before all fail.
+    /// Number of accesses before all fail.
     fail_after: Option<usize>,
     sync_failing: bool,
     crashed: bool,
@@ -59,7 +59,7 @@ impl Disk {
         self.0.lock().unwrap()
     }
 
-    /// A backend on this disk; it is cut off when the disk crashes.
+    /// Returns a backend on this disk, which fails once the disk crashes.
     pub(super) fn backend(&self) -> Backend {
         Backend(self.clone())
     }
@@ -68,7 +68,7 @@ impl Disk {
         self.lock().syncs
     }
 
-    /// Those syncs that were the first ones after the disk's content became longer.
+    /// Returns the syncs that follow a growth of the disk's content.
     pub(super) fn growths(&self) -> Vec<usize> {
         self.lock().growths.clone()
     }
@@ -81,19 +81,19 @@ impl Disk {
         self.lock().ignored = Some(sync);
     }
 
-    /// Grows no more than to this length; `None` takes the bound away.
+    /// Limits growth to this length; `None` removes the limit.
     pub(super) fn limit(&self, capacity: Option<u64>) {
         self.lock().capacity = capacity;
     }
 
-    /// Lets every access fail, or work again.
+    /// Makes every access fail, or work again.
     pub(super) fn fail(&self, failing: bool) {
         let mut state = self.lock();
         state.failing = failing;
         state.fail_after = None;
     }
 
-    /// Lets every access fail after so many that still work.
+    /// Makes every access fail after this many.
     pub(super) fn fail_after(&self, accesses: usize) {
         self.lock().fail_after = Some(accesses);
     }
@@ -111,8 +111,7 @@ impl Disk {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// The disk after the power came back. Of the writes that were not synced those reached it
-    /// for which `lucky` says so.
+    /// Returns the disk after the power is back. Unsynced writes survived where `lucky` says so.
     pub(super) fn after_crash(&self, lucky: impl Fn(usize) -> bool) -> Self {
         let state = self.lock();
         let mut durable = state.durable.clone();
@@ -195,7 +194,7 @@ impl StorageBackend for Backend {
         }
         if state.crash_at == Some(state.syncs) {
             state.crashed = true;
-            return Err(io::Error::other("the power went"));
+            return Err(io::Error::other("power failure"));
         }
         if state.ignored == Some(state.syncs) {
             return Ok(());

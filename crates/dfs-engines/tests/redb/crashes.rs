@@ -1,4 +1,4 @@
-//! Power cuts at every sync: what was acknowledged is there, and nothing is there by halves.
+//! Power cuts at every sync: acknowledged commits survive, and none survives by halves.
 
 use dfs_engines::Execution;
 use dfs_engines::redb::RedbEngine;
@@ -14,7 +14,7 @@ async fn open(disk: &Disk) -> Result<RedbEngine, EngineError> {
     RedbEngine::with_backend(disk.backend(), options(Execution::Inline)).await
 }
 
-/// Each commit writes its number under two keys, and pads so that pages are freed and used again.
+/// Commits its number under two keys, and padding so that pages are freed and reused.
 async fn commit(engine: &RedbEngine, number: u64) -> Result<(), EngineError> {
     let text = number.to_string();
     let padding = vec![number as u8; 3000];
@@ -22,7 +22,7 @@ async fn commit(engine: &RedbEngine, number: u64) -> Result<(), EngineError> {
     write(engine, writes).await.map(drop)
 }
 
-/// Commits until the disk crashes; the number of the last acknowledged commit.
+/// Commits until the disk crashes; returns the last acknowledged number.
 async fn run(disk: &Disk) -> u64 {
     let mut acknowledged = 0;
     let Ok(engine) = open(disk).await else { return 0 };
@@ -32,12 +32,12 @@ async fn run(disk: &Disk) -> u64 {
             Err(_) => break,
         }
     }
-    // A crash does not close: what the drop writes goes to a disk that does not answer.
+    // A crash does not close: writes of the drop go to a dead disk.
     assert!(disk.crashed() || acknowledged == COMMITS);
     acknowledged
 }
 
-/// What the store holds after a crash: the number of the last commit, or why it is wrong.
+/// Returns the number of the last commit found after a crash, or what is wrong.
 async fn found(disk: &Disk) -> Result<u64, String> {
     let engine = open(disk).await.map_err(|error| format!("cannot be opened: {error}"))?;
     let read = async |key| -> Result<u64, String> {
@@ -47,7 +47,7 @@ async fn found(disk: &Disk) -> Result<u64, String> {
     };
     let (a, z) = (read("a").await?, read("z").await?);
     if a != z {
-        return Err(format!("a half commit: {a} and {z}"));
+        return Err(format!("a torn commit: {a} and {z}"));
     }
     let snapshot = engine.snapshot().await.map_err(|error| error.to_string())?;
     snapshot.range(b"p/", b"", 10).await.map_err(|error| error.to_string())?;
@@ -55,11 +55,11 @@ async fn found(disk: &Disk) -> Result<u64, String> {
         return Err(format!("revision {} with commit {a}", snapshot.revision()));
     }
     drop(snapshot);
-    commit(&engine, a + 1).await.map_err(|error| format!("cannot go on: {error}"))?;
+    commit(&engine, a + 1).await.map_err(|error| format!("cannot commit: {error}"))?;
     Ok(a)
 }
 
-async fn syncs_of_a_whole_run() -> (usize, usize) {
+async fn number_of_syncs_in_a_run() -> (usize, usize) {
     let disk = Disk::default();
     drop(open(&disk).await.unwrap());
     let before = disk.syncs();
@@ -70,7 +70,7 @@ async fn syncs_of_a_whole_run() -> (usize, usize) {
     (before, disk.syncs())
 }
 
-/// A disk with an empty store on it, as the first start leaves it.
+/// Returns a disk with an empty store, as after the first start.
 async fn fresh() -> Disk {
     let disk = Disk::default();
     drop(open(&disk).await.unwrap());
@@ -78,8 +78,8 @@ async fn fresh() -> Disk {
 }
 
 #[tokio::test]
-async fn whatever_was_acknowledged_survives_a_crash_at_any_sync() {
-    let (before, total) = syncs_of_a_whole_run().await;
+async fn acknowledged_commits_survive_a_crash_at_any_sync() {
+    let (before, total) = number_of_syncs_in_a_run().await;
     assert!(total - before >= COMMITS as usize, "each commit syncs");
     for crash_at in 1..=total - before {
         for seed in 0..4 {
@@ -87,7 +87,7 @@ async fn whatever_was_acknowledged_survives_a_crash_at_any_sync() {
             disk.crash_at(crash_at);
             let acknowledged = run(&disk).await;
             let random = SeededRandom::new(seed);
-            // Seed 0 loses everything that was not synced, the others keep some of it.
+            // Seed 0 loses all unsynced writes, the others keep some.
             let after = disk.after_crash(|_| seed > 0 && random.below(2) == 0);
             let found = found(&after).await.unwrap_or_else(|error| {
                 panic!("crash at sync {crash_at}, seed {seed}: {error}");
@@ -100,8 +100,8 @@ async fn whatever_was_acknowledged_survives_a_crash_at_any_sync() {
     }
 }
 
-/// Syncs of a whole run on a disk as the first start leaves it: those of the opening, and those
-/// that end a growth of the file.
+/// Counts syncs of a whole run after the first start: those of opening, and those that follow a
+/// growth of the file.
 async fn syncs_by_kind() -> (usize, Vec<usize>) {
     let disk = fresh().await;
     let engine = open(&disk).await.unwrap();
@@ -113,8 +113,8 @@ async fn syncs_by_kind() -> (usize, Vec<usize>) {
 }
 
 #[tokio::test]
-async fn a_sync_that_does_nothing_is_found_out() {
-    let (before, total) = syncs_of_a_whole_run().await;
+async fn ignored_sync_is_detected() {
+    let (before, total) = number_of_syncs_in_a_run().await;
     let mut harmless = Vec::new();
     for ignored in 1..=total - before {
         let mut wrong = false;
@@ -133,10 +133,10 @@ async fn a_sync_that_does_nothing_is_found_out() {
             harmless.push(ignored);
         }
     }
-    // The opening syncs a mark that the store is in use; until the next sync, which makes it
-    // durable as well, nothing is written over that a store without the mark refers to. A growth
-    // is synced by itself, and again by both syncs of the commit that wanted the room.
+    // Opening syncs a mark that the store is in use; until the next sync, which makes it durable as
+    // well, nothing is overwritten that a store without the mark refers to. A growth is synced by
+    // itself, and again by both syncs of the commit that needed the space.
     let (of_opening, growths) = syncs_by_kind().await;
-    assert_eq!((of_opening, growths.len()), (1, 1), "the reasons have changed: {growths:?}");
+    assert_eq!((of_opening, growths.len()), (1, 1), "unexpected growths: {growths:?}");
     assert_eq!(harmless, [vec![1], growths].concat(), "of {}", total - before);
 }

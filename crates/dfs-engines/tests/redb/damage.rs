@@ -1,4 +1,4 @@
-//! Stores that are damaged, foreign or from the future are refused; nothing panics.
+//! Damaged, foreign and newer stores are refused; nothing panics.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use redb::{Database, TableDefinition};
 use super::backend::Disk;
 use super::{open, options, put, value, write};
 
-/// A store with a few hundred records; gives its file.
+/// Creates a store with a few hundred records and returns its file.
 async fn filled(folder: &Path) -> PathBuf {
     let engine = open(folder, Execution::Inline).await.unwrap();
     for i in 0..5 {
@@ -30,7 +30,7 @@ async fn refusal(folder: &Path) -> EngineError {
 }
 
 #[tokio::test]
-async fn a_file_that_is_cut_off_or_garbage_is_damaged() {
+async fn truncated_and_garbage_files_are_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let file = filled(folder.path()).await;
     let whole = fs::read(&file).unwrap();
@@ -87,10 +87,10 @@ async fn flipped_bits_give_an_error_or_the_right_value() {
         if let Ok(snapshot) = engine.snapshot().await {
             detected += usize::from(snapshot.range(b"", b"", 1000).await.is_err());
         }
-        // Whatever comes of it, the process goes on.
+        // Whatever the result, the process must survive.
         let _ = write(&engine, vec![put("d/0/0", "new")]).await;
     }
-    assert!(detected > 30, "only {detected} accesses noticed anything");
+    assert!(detected > 30, "only {detected} accesses detected damage");
 }
 
 async fn with_database(folder: &Path, change: impl FnOnce(&Database)) {
@@ -99,7 +99,7 @@ async fn with_database(folder: &Path, change: impl FnOnce(&Database)) {
 }
 
 #[tokio::test]
-async fn a_newer_format_is_refused_as_such() {
+async fn newer_format_is_refused_as_such() {
     let folder = tempfile::tempdir().unwrap();
     with_database(folder.path(), |database| {
         let transaction = database.begin_write().unwrap();
@@ -113,7 +113,7 @@ async fn a_newer_format_is_refused_as_such() {
 }
 
 #[tokio::test]
-async fn a_store_of_something_else_is_refused() {
+async fn foreign_redb_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("metadata.redb");
     let database = Database::create(&file).unwrap();
@@ -129,16 +129,16 @@ async fn a_store_of_something_else_is_refused() {
 }
 
 #[tokio::test]
-async fn a_start_that_was_cut_off_is_begun_again() {
+async fn interrupted_creation_is_restarted() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("metadata.redb.new"), b"half of it").unwrap();
+    fs::write(folder.path().join("metadata.redb.new"), b"half a store").unwrap();
     let engine = open(folder.path(), Execution::Inline).await.unwrap();
     write(&engine, vec![put("a", "1")]).await.unwrap();
     assert!(!folder.path().join("metadata.redb.new").exists());
 }
 
 #[tokio::test]
-async fn a_folder_that_is_a_file_is_named() {
+async fn file_in_place_of_the_folder_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, b"").unwrap();

@@ -1,4 +1,4 @@
-//! Disks that fill up or fail, and come back.
+//! Disks that fill up or fail, and recover.
 
 use bytes::Bytes;
 use dfs_engines::Execution;
@@ -18,7 +18,7 @@ async fn watch(engine: &RedbEngine, from: Revision) -> Box<dyn Watch> {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_and_recovers() {
+async fn full_disk_refuses_writes_and_recovers() {
     let disk = Disk::default();
     let engine = on(&disk).await;
     write(&engine, vec![put("kept", "1")]).await.unwrap();
@@ -32,10 +32,10 @@ async fn a_full_disk_refuses_and_recovers() {
         }
     };
     assert!(matches!(error, EngineError::NoSpace(_)) && stored > 0, "{stored}: {error:?}");
-    assert_eq!(value(&engine, "kept").await.unwrap().unwrap(), "1", "reads go on");
+    assert_eq!(value(&engine, "kept").await.unwrap().unwrap(), "1", "reads still work");
     assert_eq!(value(&engine, &format!("d/{stored}/0")).await.unwrap(), None);
 
-    // Deleting works on a full disk, and the room it gives can be used.
+    // Deletions work on a full disk, and the freed space can be used.
     for i in 0..stored {
         let all = (0..15).map(|j| Write::Delete(Bytes::from(format!("d/{i}/{j}")))).collect();
         write(&engine, all).await.unwrap();
@@ -46,7 +46,7 @@ async fn a_full_disk_refuses_and_recovers() {
     let mut changes = watch(&engine, small).await;
     let large = (0..15).map(|i| put(&format!("e/{i}"), vec![7; 60_000])).collect();
     write(&engine, large).await.unwrap();
-    assert!(changes.next().await.unwrap().revision > small, "a watch lives through it");
+    assert!(changes.next().await.unwrap().revision > small, "a watch survives it");
     drop(engine);
     let engine = on(&disk).await;
     assert_eq!(value(&engine, "small").await.unwrap().unwrap(), "2");
@@ -54,7 +54,7 @@ async fn a_full_disk_refuses_and_recovers() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_is_used_again_when_it_works_again() {
+async fn failed_disk_is_used_again_after_recovery() {
     let disk = Disk::default();
     let engine = on(&disk).await;
     let first = write(&engine, vec![put("a", "1")]).await.unwrap();
@@ -73,7 +73,7 @@ async fn a_disk_that_fails_is_used_again_when_it_works_again() {
 }
 
 #[tokio::test]
-async fn a_failed_sync_is_never_taken_for_success() {
+async fn failed_sync_is_never_reported_as_success() {
     let disk = Disk::default();
     let engine = on(&disk).await;
     write(&engine, vec![put("a", "1")]).await.unwrap();
@@ -83,16 +83,16 @@ async fn a_failed_sync_is_never_taken_for_success() {
     let now = value(&engine, "a").await.unwrap().unwrap();
     write(&engine, vec![put("b", "1")]).await.unwrap();
     let after = on(&disk.after_crash(|_| false)).await;
-    assert_eq!(value(&after, "a").await.unwrap().unwrap(), now, "what was read was durable");
+    assert_eq!(value(&after, "a").await.unwrap().unwrap(), now, "only durable values were read");
 }
 
 #[tokio::test]
-async fn a_commit_whose_outcome_was_not_known_ends_the_watches() {
+async fn commit_of_unknown_outcome_ends_the_watches() {
     let disk = Disk::default();
     let engine = on(&disk).await;
     let first = write(&engine, vec![put("a", "first")]).await.unwrap();
     let mut found = false;
-    // Somewhere among these failing points the commit is durable and the answer is lost.
+    // At one of these failing points the commit is durable and the reply is lost.
     for after in 0..40 {
         let mut changes = watch(&engine, engine.snapshot().await.unwrap().revision()).await;
         disk.fail_after(after);
@@ -107,7 +107,7 @@ async fn a_commit_whose_outcome_was_not_known_ends_the_watches() {
                 assert!(matches!(ended, Err(EngineError::Compacted(_))), "{ended:?}");
             }
             Err(EngineError::OutcomeUnknown(_)) => {}
-            Err(error) => assert_ne!(now, after.to_string(), "it did take place: {error}"),
+            Err(error) => assert_ne!(now, after.to_string(), "it took effect: {error}"),
         }
     }
     assert!(found, "no failing point left the outcome open");
@@ -115,7 +115,7 @@ async fn a_commit_whose_outcome_was_not_known_ends_the_watches() {
 }
 
 #[tokio::test]
-async fn a_snapshot_keeps_the_folder_locked() {
+async fn snapshot_keeps_the_folder_locked() {
     let folder = tempfile::tempdir().unwrap();
     let engine = open(folder.path(), Execution::Blocking).await.unwrap();
     let second = open(folder.path(), Execution::Blocking).await;

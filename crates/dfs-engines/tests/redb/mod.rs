@@ -64,7 +64,7 @@ mod conformance {
     }
 }
 
-/// The namespace on it: two coordinators that share it.
+/// Namespace histories: two coordinators that share the engine.
 #[tokio::test]
 async fn namespace_histories() {
     let mut conflicts = 0;
@@ -72,11 +72,11 @@ async fn namespace_histories() {
         let mut folder = Folder::new(Execution::Blocking);
         conflicts += dfs_metadata::conformance::namespace_history(&mut folder, seed).await;
     }
-    assert!(conflicts >= NAMESPACE_HISTORIES / 2, "they hardly met: {conflicts} conflicts");
+    assert!(conflicts >= NAMESPACE_HISTORIES / 2, "too few conflicts: {conflicts}");
 }
 
 #[tokio::test]
-async fn a_file_of_many_extents() {
+async fn file_of_10_000_extents() {
     let mut folder = Folder::new(Execution::Blocking);
     dfs_metadata::conformance::file_of_many_extents(&mut folder).await;
 }

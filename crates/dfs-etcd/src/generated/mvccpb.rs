@@ -5,35 +5,35 @@ pub struct KeyValue {
     /// The key.
     #[prost(bytes = "bytes", tag = "1")]
     pub key: ::prost::bytes::Bytes,
-    /// Revision of the transaction that made the key; a key that was removed and made again is new.
+    /// Revision of the transaction that created the key; a key created again after a removal is new.
     #[prost(int64, tag = "2")]
     pub create_revision: i64,
     /// Revision of the transaction that wrote it last.
     #[prost(int64, tag = "3")]
     pub mod_revision: i64,
-    /// Number of writes since it was made.
+    /// Number of writes since its creation.
     #[prost(int64, tag = "4")]
     pub version: i64,
     /// The value.
     #[prost(bytes = "bytes", tag = "5")]
     pub value: ::prost::bytes::Bytes,
-    /// The lease that removes the key when it ends; 0 is none.
+    /// The lease that removes the key when it ends; 0 for none.
     #[prost(int64, tag = "6")]
     pub lease: i64,
 }
 /// A change of a key.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Event {
-    /// What was done.
+    /// Kind of the change.
     #[prost(enumeration = "event::EventType", tag = "1")]
     pub r#type: i32,
-    /// The key afterwards; of a removed one the key and the revision of its removal.
+    /// The key after the change; if removed, the key and the revision of its removal.
     #[prost(message, optional, tag = "2")]
     pub kv: ::core::option::Option<KeyValue>,
 }
 /// Nested message and enum types in `Event`.
 pub mod event {
-    /// What a change does.
+    /// Kind of a change.
     #[derive(
         Clone,
         Copy,

@@ -1,5 +1,5 @@
-//! Members of etcd on loopback, for tests: real processes that can be killed, stopped and started
-//! again. Panics where something does not work, as a test should.
+//! Members of etcd on loopback, for tests: real processes that can be killed, stopped and
+//! restarted. Panics on failures, as a test should.
 
 mod process;
 
@@ -17,20 +17,19 @@ use self::process::Process;
 use crate::etcdserverpb::auth_client::AuthClient;
 use crate::etcdserverpb::{AuthEnableRequest, AuthUserAddRequest, AuthUserGrantRoleRequest};
 
-/// How long a member may take to answer after its start.
+/// Time limit of a member's start.
 const READY_WITHIN: Duration = Duration::from_mins(1);
-/// Pause between looks at a condition.
+/// Polling interval.
 const POLL: Duration = Duration::from_millis(20);
-/// Time for one look at the health of a member.
+/// Time limit of one health check.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
-/// Starts of a cluster, as somebody else may take a port first.
+/// Attempts to start a cluster, as another process may take a port first.
 const STARTS_MAX: u32 = 5;
 
-/// Files of a member that speaks TLS.
+/// Files of a member with TLS.
 #[derive(Debug, Clone)]
 pub struct Certificates {
-    /// Who signed the certificates of the clients, which then have to show one; also that of the
-    /// members.
+    /// Authority of the members' certificates, and of the clients', which are then required.
     pub authority: PathBuf,
     /// The certificate of each member, for `127.0.0.1`.
     pub certificate: PathBuf,
@@ -38,25 +37,25 @@ pub struct Certificates {
     pub key: PathBuf,
 }
 
-/// What a cluster is like.
+/// Options of a cluster.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Number of members; 0 is one.
+    /// Number of members; 0 for one.
     pub members: usize,
-    /// Bytes its store may have; etcd's own default otherwise.
+    /// Quota of its store in bytes; etcd's default when not set.
     pub quota_bytes: Option<u64>,
-    /// Whether clients come with TLS.
+    /// TLS for clients.
     pub tls: Option<Certificates>,
-    /// The network of each member; loopback where the list is too short.
+    /// The network of each member; loopback beyond the end of the list.
     pub places: Vec<Place>,
 }
 
-/// A network of its own for a member, as a namespace of the kernel.
+/// A network namespace of the kernel for a member.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// Its name, as `ip netns` has it.
+    /// Its name, as in `ip netns`.
     pub namespace: String,
-    /// Where the member listens in it.
+    /// Address of the member in it.
     pub address: String,
 }
 
@@ -101,7 +100,7 @@ impl Cluster {
         cluster.expect("etcd ended at once, each time: see its log above")
     }
 
-    /// `None` when a member ended at once, as it does when its port is taken.
+    /// Returns `None` when a member exits at once, as it does when its port is taken.
     async fn try_start(options: &Options) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ports: Vec<Ports> = (0..options.members.max(1)).map(|_| Ports::free()).collect();
@@ -124,39 +123,39 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// `host:port` of each member, for clients.
+    /// Returns the `host:port` of each member, for clients.
     pub fn addresses(&self) -> Vec<String> {
         let address = |member: &Member| format!("{}:{}", member.host, member.ports.client);
         self.members.iter().map(address).collect()
     }
 
-    /// The addresses of all members as a URL has them.
+    /// Returns the addresses of all members in the form of a URL.
     pub fn authority(&self) -> String {
         self.addresses().join(",")
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self, member: usize) {
         self.members[member].process = None;
     }
 
-    /// SIGSTOP: it stands still, with its connections open.
+    /// Sends SIGSTOP: the member freezes with its connections open.
     pub fn stop(&self, member: usize) {
         self.members[member].process().stop();
     }
 
-    /// SIGCONT, after [`Self::stop`].
+    /// Sends SIGCONT, after [`Self::stop`].
     pub fn cont(&self, member: usize) {
         self.members[member].process().cont();
     }
 
-    /// Starts a member that was killed again, on its data and ports. Does not wait for it, as it
-    /// may need the others for an answer.
+    /// Restarts a killed member on its data and ports. Does not wait for it, as it may need the
+    /// others to answer.
     pub fn restart(&mut self, member: usize) {
         self.members[member].start();
     }
 
-    /// Whether a member answers, which it does only with a quorum.
+    /// Returns whether a member answers, which it does only with a quorum.
     pub async fn is_healthy(&self, member: usize) -> bool {
         let Member { host, ports, .. } = &self.members[member];
         matches!(timeout(HEALTH_TIMEOUT, health(host, ports.health)).await, Ok(Ok(true)))
@@ -164,10 +163,10 @@ impl Cluster {
 
     /// Waits until a member answers, which it does only with a quorum.
     pub async fn ready(&mut self, member: usize) {
-        assert!(self.members[member].is_ready().await, "the member has ended");
+        assert!(self.members[member].is_ready().await, "the member has exited");
     }
 
-    /// Adds the user `root` with a password, and refuses everybody without one from now on.
+    /// Adds the user `root` with a password, and enables authentication.
     pub async fn enable_users(&self, password: &str) {
         let url = format!("http://{}", self.addresses()[0]);
         let channel = Endpoint::from_shared(url).expect("an address").connect_lazy();
@@ -176,11 +175,11 @@ impl Cluster {
         let user = AuthUserAddRequest { name: name(), password: password.to_owned() };
         service.user_add(user).await.expect("a user is added");
         let grant = AuthUserGrantRoleRequest { user: name(), role: name() };
-        service.user_grant_role(grant).await.expect("it may do everything");
-        service.auth_enable(AuthEnableRequest {}).await.expect("users are needed");
+        service.user_grant_role(grant).await.expect("the role is granted");
+        service.auth_enable(AuthEnableRequest {}).await.expect("authentication is enabled");
     }
 
-    /// A figure from the metrics of a member; `None` when it has no such one.
+    /// Returns a metric of a member; `None` if there is none of that name.
     pub async fn metric(&self, member: usize, name: &str) -> Option<f64> {
         let page = get(&self.members[member].host, self.members[member].ports.health, "/metrics")
             .await
@@ -189,7 +188,7 @@ impl Cluster {
         line?.trim().parse().ok()
     }
 
-    /// What a member has logged.
+    /// Returns the log of a member.
     pub fn log(&self, member: usize) -> String {
         std::fs::read_to_string(&self.members[member].log).unwrap_or_default()
     }
@@ -206,7 +205,7 @@ impl Member {
         self.process.as_ref().expect("it runs")
     }
 
-    /// Waits until it answers; `false` when it has ended.
+    /// Waits until it answers; `false` when it has exited.
     async fn is_ready(&mut self) -> bool {
         let until = Instant::now() + READY_WITHIN;
         loop {
@@ -227,7 +226,7 @@ impl Member {
 }
 
 impl Ports {
-    /// Ports that were free a moment ago.
+    /// Returns ports that were free a moment ago.
     fn free() -> Self {
         let listeners = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
         let [client, peer, health] =
@@ -236,7 +235,7 @@ impl Ports {
     }
 }
 
-/// Where a member listens.
+/// Returns the address of a member.
 fn host(member: usize, options: &Options) -> &str {
     options.places.get(member).map_or("127.0.0.1", |place| &place.address)
 }
@@ -275,7 +274,7 @@ fn arguments(own: usize, all: &[Ports], options: &Options, folder: &Path) -> Vec
     pairs.into_iter().map(|(name, value)| format!("--{name}={value}")).collect()
 }
 
-/// Asks a member whether it can answer, for which it needs a quorum.
+/// Checks whether a member can answer, for which it needs a quorum.
 async fn health(host: &str, port: u16) -> std::io::Result<bool> {
     Ok(get(host, port, "/health").await?.starts_with("HTTP/1.0 200"))
 }

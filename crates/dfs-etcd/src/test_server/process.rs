@@ -9,7 +9,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A member of etcd. Killed when dropped, and by the kernel when the test ends without that.
+/// A member of etcd. Killed when dropped, and by the kernel when the test process ends.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
@@ -18,7 +18,7 @@ pub(super) struct Process {
 impl Process {
     pub(super) fn start(namespace: Option<&str>, arguments: &[String], log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).expect("a log file");
-        // ip becomes setpriv, which becomes etcd, after it asked for the signal.
+        // `ip` becomes `setpriv`, which requests the signal and becomes `etcd`.
         let mut command = Command::new(if namespace.is_some() { "ip" } else { "setpriv" });
         if let Some(namespace) = namespace {
             command.args(["netns", "exec", namespace, "setpriv"]);
@@ -63,8 +63,8 @@ impl Drop for Process {
 
 type Order = (Command, SyncSender<io::Result<Child>>);
 
-/// Starts a process from a thread that lasts as long as this process: the kernel ends a child with
-/// the thread that started it, and each test has a thread of its own.
+/// Spawns a process from a thread that lasts as long as this process: the kernel kills a child with
+/// the thread that started it, and each test has its own thread.
 fn spawn(command: Command) -> io::Result<Child> {
     static STARTER: OnceLock<SyncSender<Order>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
@@ -77,6 +77,6 @@ fn spawn(command: Command) -> io::Result<Child> {
         orders
     });
     let (answer, child) = sync_channel(1);
-    starter.send((command, answer)).expect("the thread lasts");
-    child.recv().expect("the thread lasts")
+    starter.send((command, answer)).expect("the thread never ends");
+    child.recv().expect("the thread never ends")
 }

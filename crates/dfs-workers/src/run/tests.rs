@@ -1,4 +1,4 @@
-//! One worker under the loop, in simulated time.
+//! A worker under the loop, in simulated time.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::{Control, Handles, Place, REAPER, Spec};
 
-/// What happens in a step.
+/// Outcome of a step.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Work(u64),
@@ -22,7 +22,7 @@ enum Step {
 #[error("the step failed")]
 struct Failed;
 
-/// Does what a script says, and then works for a unit every second.
+/// Follows a script, then uses one unit per second.
 struct Scripted {
     handle: Arc<Handle>,
     script: Arc<Mutex<Vec<Step>>>,
@@ -54,7 +54,7 @@ impl Worker for Scripted {
     }
 }
 
-/// A worker that runs, and what is seen of it.
+/// A running worker and its observed state.
 struct Run {
     handle: Arc<Handle>,
     steps: Arc<Mutex<Vec<Instant>>>,
@@ -78,7 +78,7 @@ impl Run {
         Self { handle, steps, made, task }
     }
 
-    /// Steps so far.
+    /// Returns the number of steps so far.
     fn steps(&self) -> usize {
         self.steps.lock().unwrap().len()
     }
@@ -98,7 +98,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_worker_does_no_step_until_its_pause_ends_by_itself() {
+async fn paused_worker_takes_no_step_until_the_pause_ends() {
     let run = Run::new(&[], pause(MINUTE));
     sleep(SECOND * 59).await;
     assert_eq!((run.steps(), run.handle.activity()), (0, Activity::Paused));
@@ -109,7 +109,7 @@ async fn a_paused_worker_does_no_step_until_its_pause_ends_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_and_its_end_hold_at_once() {
+async fn pause_and_resume_take_effect_at_once() {
     let run = Run::new(&[], Control::default());
     sleep(SECOND / 2).await;
     run.handle.set_control(pause(MINUTE));
@@ -122,7 +122,7 @@ async fn a_pause_and_its_end_hold_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_holds_back_what_a_step_under_way_is_about_to_do() {
+async fn pause_delays_the_work_of_a_step_in_progress() {
     let run =
         Run::new(&[Step::Work(1), Step::Work(1)], Control { rate: Some(1), ..Control::default() });
     sleep(SECOND / 2).await;
@@ -150,7 +150,7 @@ async fn work_is_bounded_by_the_rate() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_step_is_counted_and_the_next_one_comes_later_each_time() {
+async fn failed_steps_are_counted_and_backed_off() {
     let run = Run::new(&[Step::Fail; 9], Control::default());
     sleep(SECOND / 10).await;
     assert_eq!((run.handle.failed(), run.handle.activity()), (1, Activity::BackingOff));
@@ -164,7 +164,7 @@ async fn a_failed_step_is_counted_and_the_next_one_comes_later_each_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_counted_and_leads_to_a_new_worker() {
+async fn panic_is_counted_and_creates_a_new_worker() {
     let run = Run::new(&[Step::Panic, Step::Panic], Control::default());
     sleep(SECOND / 10).await;
     assert_eq!((run.handle.failed(), run.handle.activity()), (1, Activity::BackingOff));

@@ -1,4 +1,4 @@
-//! Workers that come and go with their lease, in simulated time.
+//! Workers that start and stop with their lease, in simulated time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::{Activity, Handle, Next, Place, REPAIR, Spec, Worker, run};
 #[error("no answer")]
 struct NoAnswer;
 
-/// The replies of a store to one kind of request, in order; an error stands for no reply.
+/// Replies of a store to one kind of request, in order; an error stands for no reply.
 type Script<T> = Mutex<VecDeque<Result<T, ()>>>;
 
 /// A store with scripted replies. The last reply of each kind is repeated.
@@ -60,7 +60,7 @@ impl Lease for Toy {
     }
 }
 
-/// A step of it takes long, and counts only what ends.
+/// A worker with long steps, which counts only finished ones.
 struct Slow {
     begun: Arc<AtomicU64>,
     ended: Arc<AtomicU64>,
@@ -143,7 +143,7 @@ async fn workers_run_only_while_the_lease_is_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_step_is_cut_off_when_another_takes_the_lease() {
+async fn step_is_cancelled_when_another_takes_the_lease() {
     let run = Run::new([Ok(Some(1)), Ok(Some(1)), Ok(None)], no_controls());
     sleep(Duration::from_mins(1)).await;
     assert_eq!((run.steps(), run.handle.activity()), ((1, 0), Activity::Stopped));
@@ -151,7 +151,7 @@ async fn a_step_is_cut_off_when_another_takes_the_lease() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_step_is_cut_off_when_the_lease_may_have_run_out_unnoticed() {
+async fn step_is_cancelled_when_the_lease_may_have_expired() {
     let run = Run::new([Ok(Some(1))], no_controls());
     sleep(Duration::from_secs(1)).await;
     run.lease.hangs.store(true, Ordering::Relaxed);
@@ -161,7 +161,7 @@ async fn a_step_is_cut_off_when_the_lease_may_have_run_out_unnoticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_grant_starts_workers_anew() {
+async fn new_grant_restarts_the_workers() {
     let run = Run::new([Ok(Some(1)), Ok(Some(2))], no_controls());
     sleep(Duration::from_secs(10)).await;
     assert_eq!(run.steps(), (2, 0));
@@ -169,14 +169,14 @@ async fn another_grant_starts_workers_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn workers_wait_for_their_controls_and_a_stored_pause_holds_from_the_start() {
+async fn workers_wait_for_their_settings_and_start_paused() {
     let until = tokio::time::Instant::now() + Duration::from_mins(1);
     let paused = Control { paused_until: Some(until), rate: Some(7) };
     let stored = vec![("repair".to_owned(), paused), ("unknown".to_owned(), paused)];
     let run = Run::new([Ok(Some(1))], [Err(()), Err(()), Ok(stored)]);
     sleep(Duration::from_secs(2)).await;
     assert_eq!((run.steps(), run.handle.activity()), ((0, 0), Activity::Stopped));
-    assert_eq!(*run.lease.grant.lock().unwrap(), None, "not the holder for those who watch");
+    assert_eq!(*run.lease.grant.lock().unwrap(), None, "not yet visible as the holder");
     sleep(Duration::from_secs(50)).await;
     assert_eq!((run.steps(), run.handle.activity()), ((0, 0), Activity::Paused));
     assert_eq!(run.handle.rate(), 7);
