@@ -19,9 +19,9 @@ fn mistakes_are_reported_with_their_exit_code() {
     let long_name = format!("/{}", "n".repeat(256));
     let nobody = "7".repeat(32);
     let table: &[(&[&str], i32, &str)] = &[
-        (&["stat", "file"], 2, "a path starts with a slash"),
-        (&["stat", "/dir/../file"], 2, "a name is not \".\" or \"..\""),
-        (&["stat", "/dir//sub"], 2, "a name is not empty"),
+        (&["stat", "file"], 2, "a path must start with a slash"),
+        (&["stat", "/dir/../file"], 2, "a name must not be \".\" or \"..\""),
+        (&["stat", "/dir//sub"], 2, "a name must not be empty"),
         (&["stat", &long_name], 2, "at most 255 bytes"),
         (&["stat", "-L", "/loop-a"], 2, "too many levels of symbolic links"),
         (&["stat", "/nothing"], 3, "/nothing"),

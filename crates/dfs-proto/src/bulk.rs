@@ -1,9 +1,9 @@
-//! Streams of messages that carry chunk bytes, without a replica of them.
+//! Streams of messages with chunk bytes, without copying these.
 //!
-//! A general codec replicas every message into a buffer of its own when it is sent, and again when
-//! it is received; with chunk bytes that costs more than all else a process does with them. Here
-//! the bytes go out as they are, behind a head with all other fields (protobuf leaves the order of
-//! fields free), and come in as a part of the buffer that the connection read them into. On the
+//! A general codec copies every message into a buffer of its own when it is sent, and again when it
+//! is received; for chunk bytes that costs more than everything else a process does with them. Here
+//! the bytes are sent verbatim after a head with all other fields (protobuf leaves the order of
+//! fields free), and received as a slice of the buffer that the connection read them into. On the
 //! wire this is plain gRPC.
 
 use std::collections::VecDeque;
@@ -26,12 +26,12 @@ use tonic::client::GrpcService;
 
 use crate::{FRAME_MESSAGE_LEN_MAX, v1};
 
-/// Path of the call that takes chunk bytes.
+/// Path of the call that writes chunk bytes.
 pub const CHUNK_DATA_STREAM: &str = "/dfs.v1.DataNode/ChunkDataStream";
-/// Path of the call that gives them.
+/// Path of the call that reads them.
 pub const RETRIEVE_CHUNK: &str = "/dfs.v1.DataNode/RetrieveChunk";
 
-/// What stands before each message: whether it is compressed, and its length.
+/// Length of the prefix of each message: a compression flag and its length.
 const PREFIX: usize = 5;
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
 /// `ChunkFrame.data`.
@@ -39,8 +39,7 @@ const DATA: u32 = 2;
 /// `ChunkData.frame`.
 const FRAME: u32 = 2;
 
-/// Sends the frames of a chunk, and gives the acks that come back. Dropping the answer resets the
-/// stream.
+/// Sends the frames of a chunk, and returns the acks. Dropping the response resets the stream.
 pub async fn chunk_data_stream(
     channel: impl Channel,
     data: impl Stream<Item = v1::ChunkData> + Send + Unpin + 'static,
@@ -48,8 +47,7 @@ pub async fn chunk_data_stream(
     call(channel, CHUNK_DATA_STREAM, data).await
 }
 
-/// Asks for bytes of a chunk, and gives the frames that come. Dropping the answer resets the
-/// stream.
+/// Requests bytes of a chunk, and returns the frames. Dropping the response resets the stream.
 pub async fn retrieve_chunk(
     channel: impl Channel,
     request: v1::RetrieveRequest,
@@ -57,12 +55,12 @@ pub async fn retrieve_chunk(
     call(channel, RETRIEVE_CHUNK, futures_util::stream::iter([request])).await
 }
 
-/// What calls are made on.
+/// A channel for calls.
 pub trait Channel: GrpcService<Body, ResponseBody: Answer> {}
 
 impl<C: GrpcService<Body, ResponseBody: Answer>> Channel for C {}
 
-/// The body of what a channel answers.
+/// The response body of a channel.
 pub trait Answer: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static {}
 
 impl<B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static> Answer for B {}
@@ -86,12 +84,12 @@ async fn call<A: Message + Default>(
     let status = Status::from_header_map(answer.headers());
     let is_over = status.is_some();
     if let Some(status) = status {
-        // There is no body: an error, or a stream without a message.
+        // No body: an error, or a stream without messages.
         if status.code() != tonic::Code::Ok {
             return Err(status);
         }
     } else if answer.status() != http::StatusCode::OK {
-        let message = format!("not an answer of gRPC: HTTP status {}", answer.status());
+        let message = format!("not a gRPC response: HTTP status {}", answer.status());
         return Err(Status::unavailable(message));
     }
     Ok(Incoming::new(Body::new(answer.into_body()), !is_over))
@@ -115,7 +113,7 @@ where
 
 /// A message that may carry chunk bytes.
 pub trait Bulk: Message + 'static {
-    /// The encoded message in two parts, the second of which is its chunk bytes as they are.
+    /// Encodes the message in two parts, the second of which is its chunk bytes verbatim.
     fn into_parts(self) -> (Vec<u8>, Bytes)
     where
         Self: Sized,
@@ -153,21 +151,21 @@ impl Bulk for v1::ChunkData {
     }
 }
 
-/// How a body ends.
+/// End of a body.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// Just so.
+    /// Without a status.
     Request,
     /// With a status.
     Answer,
-    /// It has.
+    /// The body has ended.
     Past,
 }
 
-/// The body that messages go out in.
+/// The body of outgoing messages.
 struct Outgoing<S> {
     messages: S,
-    /// The second part of the message whose first part was sent.
+    /// The second part of a message whose first part was sent.
     bulk: Bytes,
     end: End,
 }
@@ -213,19 +211,19 @@ where
     }
 }
 
-/// Messages as they come in; the end of an answer that is an error is the last item.
+/// Incoming messages; if a response ends with an error, that is the last item.
 #[derive(Debug)]
 pub struct Incoming<M> {
     body: Body,
     received: Received,
-    /// Whether a status is to be the end.
+    /// Whether the body must end with a status.
     owes_status: bool,
     has_ended: bool,
     messages: PhantomData<fn() -> M>,
 }
 
 impl<M: Message + Default> Incoming<M> {
-    /// The messages of a request.
+    /// Returns the messages of a request.
     pub fn request(request: Request<Body>) -> Self {
         Self::new(request.into_body(), false)
     }
@@ -235,7 +233,7 @@ impl<M: Message + Default> Incoming<M> {
         Self { body, received, owes_status, has_ended: false, messages: PhantomData }
     }
 
-    /// The next message. Cancel-safe.
+    /// Returns the next message. Cancel-safe.
     pub async fn message(&mut self) -> Result<Option<M>, Status> {
         self.next().await.transpose()
     }
@@ -283,12 +281,12 @@ impl<M: Message + Default> Stream for Incoming<M> {
     }
 }
 
-/// Bytes as they were received, in the buffers that they came in.
+/// Received bytes, in their original buffers.
 #[derive(Debug, Default)]
 struct Received {
     pieces: VecDeque<Bytes>,
     length: usize,
-    /// Length of the message that is coming in, once it is known.
+    /// Length of the current message, once known.
     wanted: Option<usize>,
 }
 
@@ -306,7 +304,7 @@ impl Received {
             None if self.length < PREFIX => return Ok(None),
             None => {
                 if self.get_u8() != 0 {
-                    return Err(Status::unimplemented("messages are not taken compressed"));
+                    return Err(Status::unimplemented("compressed messages are not supported"));
                 }
                 let wanted = self.get_u32() as usize;
                 if wanted > FRAME_MESSAGE_LEN_MAX {
@@ -322,7 +320,7 @@ impl Received {
         }
         self.wanted = None;
         let message = M::decode(self.take(wanted));
-        let wrong = |error| Status::internal(format!("a message cannot be read: {error}"));
+        let wrong = |error| Status::internal(format!("a message cannot be decoded: {error}"));
         message.map(Some).map_err(wrong)
     }
 }
@@ -349,7 +347,7 @@ impl Buf for Received {
 
     fn copy_to_bytes(&mut self, count: usize) -> Bytes {
         match self.pieces.front_mut() {
-            // The whole point: no replica.
+            // The whole point: no copy.
             Some(first) if first.len() >= count => {
                 let bytes = first.split_to(count);
                 self.length -= count;

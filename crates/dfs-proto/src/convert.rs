@@ -1,4 +1,4 @@
-//! Domain types as they go out.
+//! Conversions of domain types to wire messages.
 
 use bytes::Bytes;
 use dfs_types::{
@@ -52,7 +52,7 @@ impl From<Attributes> for v1::Attributes {
 }
 
 impl v1::Target {
-    /// A target of these bytes, whether or not they are a path.
+    /// Returns a target of these bytes, without validating the path.
     pub fn of_path(path: impl Into<Bytes>) -> Self {
         Self { path: path.into(), ..Self::default() }
     }

@@ -9,13 +9,13 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::FieldError;
 
-/// Marks the details of a status as ours.
+/// Marks the details of a status as those of dfs.
 const DOMAIN: &str = "dfs";
 
-/// Under which name a detail stands in the metadata of an `ErrorInfo`.
+/// Key of a detail in the metadata of an `ErrorInfo`.
 const DETAIL: &str = "detail";
 
-/// More than the code says, where a program acts on it. Who does not know a detail goes by the
+/// More specific than the code, for programs. A reader that does not know a detail relies on the
 /// code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
@@ -36,40 +36,40 @@ impl Detail {
     }
 }
 
-/// An error as it crosses the wire.
+/// An error as sent over the wire.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
-    /// What went wrong.
+    /// The error code.
     pub code: ErrorCode,
-    /// What, where, and what to do about it, for people.
+    /// What was wrong, where, and what to do, for people.
     pub message: String,
-    /// When trying again may help.
+    /// When a retry may succeed.
     pub retry_after: Option<Duration>,
-    /// What else there is to know.
+    /// Further detail for programs.
     pub detail: Option<Detail>,
 }
 
 impl Failure {
-    /// Without a hint when to try again, and without a detail.
+    /// Creates a failure without retry hint and detail.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry_after: None, detail: None }
     }
 
-    /// With the hint to try again after `delay`.
+    /// Adds a hint to retry after `delay`.
     #[must_use]
     pub fn retry_after(self, delay: Duration) -> Self {
         Self { retry_after: Some(delay), ..self }
     }
 
-    /// With a detail.
+    /// Adds a detail.
     #[must_use]
     pub fn detail(self, detail: Detail) -> Self {
         Self { detail: Some(detail), ..self }
     }
 
-    /// Reads a status. One that no dfs server made (a proxy, a cut connection) gets the code that
-    /// its gRPC code comes closest to.
+    /// Parses a status. One not made by a dfs server (a proxy, a cut connection) gets the code
+    /// closest to its gRPC code.
     pub fn from_status(status: &Status) -> Self {
         let details = status.get_error_details();
         let ours = details.error_info().filter(|info| info.domain == DOMAIN);
@@ -115,7 +115,7 @@ impl From<FrameError> for Failure {
     }
 }
 
-/// The gRPC code that stands for ours.
+/// Returns the gRPC code for a code.
 fn grpc_code(code: ErrorCode) -> Code {
     match code {
         ErrorCode::InvalidArgument | ErrorCode::NameTooLong => Code::InvalidArgument,
@@ -142,7 +142,7 @@ fn grpc_code(code: ErrorCode) -> Code {
     }
 }
 
-/// Our code for a status without our details.
+/// Returns the code for a status without details of dfs.
 fn closest(status: &Status) -> ErrorCode {
     use std::error::Error as _;
     match status.code() {
@@ -153,13 +153,13 @@ fn closest(status: &Status) -> ErrorCode {
         Code::Aborted => ErrorCode::Conflict,
         Code::ResourceExhausted => ErrorCode::Busy,
         Code::Unavailable => ErrorCode::Unavailable,
-        // What tonic makes of its own timeouts and of a caller that left.
+        // Returned by tonic for its own timeouts and for cancelled callers.
         Code::DeadlineExceeded | Code::Cancelled => ErrorCode::OutcomeUnknown,
         Code::DataLoss => ErrorCode::Corrupt,
         Code::Unauthenticated => ErrorCode::Unauthenticated,
         Code::PermissionDenied => ErrorCode::PermissionDenied,
         Code::Unimplemented => ErrorCode::Unimplemented,
-        // With a source it was made here, of a connection that broke.
+        // A source means that it was created here, for a broken connection.
         Code::Unknown | Code::Internal if status.source().is_some() => ErrorCode::Unavailable,
         Code::Unknown | Code::Internal | Code::Ok => ErrorCode::Internal,
     }
@@ -170,10 +170,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_the_contract() {
+    fn codes_map_as_in_the_contract() {
         use Code as G;
         use ErrorCode as E;
-        // gRPC code, errno, exit code: spelled out once more, so that a slip in the mappings shows.
+        // gRPC code, errno, exit code, repeated to reveal mistakes in the mappings.
         let table = [
             (E::InvalidArgument, G::InvalidArgument, 22, 2),
             (E::NameTooLong, G::InvalidArgument, 36, 2),
@@ -216,13 +216,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_without_a_hint_stays_without() {
+    fn failure_without_a_hint_round_trips() {
         let failure = Failure::new(ErrorCode::Busy, "");
         assert_eq!(Failure::from_status(&failure.clone().into()), failure);
     }
 
     #[test]
-    fn a_detail_crosses_and_one_that_is_not_known_is_not_missed() {
+    fn known_details_round_trip_and_unknown_ones_are_ignored() {
         let failure = Failure::new(ErrorCode::Unavailable, "x").detail(Detail::Uninitialised);
         assert_eq!(Failure::from_status(&failure.clone().into()), failure);
         let metadata = [(DETAIL.to_owned(), "LATER".to_owned())];

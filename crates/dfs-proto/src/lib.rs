@@ -1,8 +1,8 @@
 //! The wire contract: generated types, and their conversions to and from domain types.
 //!
-//! What comes off the wire is parsed once, on receipt, with the functions of [`wire`], each of
-//! which names the field that is wrong. What goes out is made with `From`. Errors travel as
-//! [`Failure`], in the details of a gRPC status. Chunk bytes take the way of [`bulk`].
+//! Input is parsed once, on receipt, by the functions of [`wire`], which name the invalid field.
+//! Output is converted with `From`. Errors travel as [`Failure`] in the details of a gRPC status.
+//! Chunk bytes are handled by [`bulk`].
 
 pub mod bulk;
 mod convert;
@@ -25,9 +25,9 @@ pub mod v1 {
 /// The compiled contract, for gRPC reflection.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!("generated/dfs.v1.bin");
 
-/// Bytes that one message may have, on either side. A page of 1,000 directory entries with the
-/// longest names and symlink targets is the largest there is.
+/// Bytes per message at most, on either side. The largest is a page of 1,000 directory entries with
+/// the longest names and symlink targets.
 pub const MESSAGE_LEN_MAX: usize = 8 << 20;
 
-/// Bytes that one message with a chunk frame may have: its data, and room for what comes with it.
+/// Bytes per message with a chunk frame at most: its data, and room for the other fields.
 pub const FRAME_MESSAGE_LEN_MAX: usize = dfs_types::Frame::DATA_MAX + (64 << 10);

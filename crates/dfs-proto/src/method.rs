@@ -8,7 +8,7 @@ mod tests {
     use crate::bulk;
 
     #[test]
-    fn every_path_leads_back_to_its_method() {
+    fn every_path_maps_back_to_its_method() {
         for method in Method::ALL {
             assert_eq!(Method::from_path(method.path()), Some(*method));
         }

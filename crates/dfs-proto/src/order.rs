@@ -10,13 +10,13 @@ use crate::{Method, v1};
 
 /// A request that is an order.
 pub trait Ordered: Message + Clone {
-    /// The rpc that it belongs to.
+    /// The rpc of the request.
     const METHOD: Method;
 
-    /// The seal, with what it says beside the request.
+    /// Returns the seal and its terms.
     fn order(&mut self) -> &mut Option<v1::Order>;
 
-    /// The epoch of the worker lease that it is given under; 0 for one that needs no lease.
+    /// Returns the epoch of the worker lease; 0 if none is needed.
     fn lease_epoch(&self) -> LeaseEpoch;
 }
 
@@ -45,39 +45,39 @@ ordered! {
     SetWorkerRequest of SetWorker;
 }
 
-/// Between whom an order passes.
+/// Sender and receiver of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OrderParties {
     /// The cluster.
     pub cluster: ClusterId,
-    /// Of its metadata.
+    /// Incarnation of its metadata.
     pub incarnation: Incarnation,
-    /// The node that is to follow it; 0 for a coordinator.
+    /// The node to follow it; 0 for a coordinator.
     pub node: NodeId,
 }
 
-/// When and by whom an order was given.
+/// Issuer and time of an order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Issued {
-    /// The coordinator, as its heartbeats name it.
+    /// The coordinator, as named in heartbeats.
     pub coordinator: u64,
-    /// By the clock of that coordinator.
+    /// Time by that coordinator's clock.
     pub at: Timestamp,
 }
 
 impl Issued {
-    /// How long an order is followed.
+    /// How long an order is valid.
     pub const LIFETIME: Duration = Duration::from_mins(1);
-    /// How far ahead of the clock that judges it an order may be.
+    /// How far an order may be ahead of the receiver's clock.
     pub const LEEWAY: Duration = Duration::from_mins(1);
 
-    /// Whether the order is still followed at `now`.
+    /// Returns whether the order is valid at `now`.
     pub fn is_current(self, now: Timestamp) -> bool {
         now.since(self.at) <= Self::LIFETIME && self.at.since(now) <= Self::LEEWAY
     }
 }
 
-/// A request carries no order, or one with another seal than its own.
+/// A request carries no order, or one with a wrong seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the order is not sealed by a coordinator of this cluster for this server")]
 pub struct Unsealed;
@@ -100,7 +100,7 @@ fn terms<'a, R: Ordered>(
     }
 }
 
-/// Makes an order of a request.
+/// Seals a request as an order.
 #[must_use]
 pub fn seal_order<R: Ordered>(
     mut request: R,
@@ -119,8 +119,7 @@ pub fn seal_order<R: Ordered>(
     request
 }
 
-/// Verifies the seal of an order and takes it off. Whether the order is too old is for the caller
-/// to decide.
+/// Verifies and removes the seal of an order. The caller checks its age.
 pub fn open_order<R: Ordered>(
     request: &mut R,
     key: &SealKey,
@@ -141,14 +140,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sealed_request_is_opened_as_it_was() {
+    fn sealed_request_opens_unchanged() {
         let key = SealKey::random(&SeededRandom::new(1));
         let parties =
             OrderParties { cluster: ClusterId(1), incarnation: Incarnation(2), node: NodeId(3) };
         let issued = Issued { coordinator: 4, at: Timestamp::from_millis(5) };
         let request = v1::ListChunksRequest { limit: 7, lease_epoch: 6, ..Default::default() };
         let mut sealed = seal_order(request.clone(), &key, parties, issued);
-        // It travels.
+        // Over the wire.
         sealed = v1::ListChunksRequest::decode(&*sealed.encode_to_vec()).expect("it is whole");
         assert_eq!(open_order(&mut sealed.clone(), &key, parties), Ok(issued));
         let mut changed = v1::ListChunksRequest { limit: 8, ..sealed.clone() };

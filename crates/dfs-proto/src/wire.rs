@@ -1,5 +1,5 @@
-//! Parsing of what came over the wire. Each function takes the name of the field it reads, so that
-//! the caller of the service learns which one is wrong.
+//! Parsing of wire messages. Each function takes the name of its field, so that the caller of the
+//! service learns which one is invalid.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,14 +15,14 @@ use dfs_types::{
 
 use crate::v1;
 
-/// Bytes that the target of a symlink may have.
+/// Bytes per symlink target at most.
 pub const SYMLINK_TARGET_LEN_MAX: usize = 4_095;
 
-/// A field of a message is wrong.
+/// An invalid field of a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {what}")]
 pub struct FieldError {
-    /// The field, as the contract names it.
+    /// The field, as named in the contract.
     pub field: &'static str,
     /// What is wrong with it.
     pub what: String,
@@ -30,12 +30,12 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// A field that makes no sense.
+    /// Creates an error for an invalid field.
     pub fn new(field: &'static str, what: impl fmt::Display) -> Self {
         Self { field, what: what.to_string(), code: ErrorCode::InvalidArgument }
     }
 
-    /// The code it is told by: `INVALID_ARGUMENT`, or `NAME_TOO_LONG` for a path or name.
+    /// Returns its error code: `INVALID_ARGUMENT`, or `NAME_TOO_LONG` for a path or name.
     pub fn code(&self) -> ErrorCode {
         self.code
     }
@@ -47,12 +47,12 @@ impl FieldError {
     }
 }
 
-/// An id that travels as 16 bytes.
+/// An id that is sent as 16 bytes.
 pub trait WireId: Copy {
-    /// Reads the 16 bytes.
+    /// Parses the 16 bytes.
     fn from_wire(bytes: &[u8]) -> Option<Self>;
 
-    /// The 16 bytes.
+    /// Returns the 16 bytes.
     fn to_wire(self) -> Bytes;
 }
 
@@ -72,38 +72,38 @@ macro_rules! wire_ids {
 
 wire_ids!(ChunkId, ClusterId, NodeId, DiskId, FileSystemId, SessionId, ClientId, RequestId);
 
-/// A field that must be set.
+/// Parses a field that must be set.
 pub fn required<T>(field: &'static str, value: Option<T>) -> Result<T, FieldError> {
     value.ok_or_else(|| FieldError::new(field, "not set"))
 }
 
-/// A list with a bound on its length.
+/// Checks the length of a list.
 pub fn at_most<T>(field: &'static str, list: Vec<T>, max: usize) -> Result<Vec<T>, FieldError> {
     if list.len() > max {
-        let what = format_args!("at most {max} entries, these are {}", list.len());
+        let what = format_args!("at most {max} entries are allowed, not {}", list.len());
         return Err(FieldError::new(field, what));
     }
     Ok(list)
 }
 
-/// An id that must be set.
+/// Parses an id that must be set.
 pub fn id<T: WireId>(field: &'static str, bytes: &[u8]) -> Result<T, FieldError> {
     T::from_wire(bytes).ok_or_else(|| {
-        FieldError::new(field, format_args!("an id has 16 bytes, this one has {}", bytes.len()))
+        FieldError::new(field, format_args!("an id has 16 bytes, not {}", bytes.len()))
     })
 }
 
-/// An id that may be left out.
+/// Parses an optional id.
 pub fn optional_id<T: WireId>(field: &'static str, bytes: &[u8]) -> Result<Option<T>, FieldError> {
     if bytes.is_empty() { Ok(None) } else { id(field, bytes).map(Some) }
 }
 
-/// The number of an inode that must be set.
+/// Parses the number of an inode, which must be set.
 pub fn inode(field: &'static str, number: u64) -> Result<InodeId, FieldError> {
     if number == 0 { Err(FieldError::new(field, "not set")) } else { Ok(InodeId(number)) }
 }
 
-/// A path. Copied, so that it does not keep the buffer it came in.
+/// Parses a path. Copied, so that it does not keep its buffer alive.
 pub fn path(field: &'static str, bytes: &[u8]) -> Result<DfsPath, FieldError> {
     if bytes.len() > DfsPath::MAX_LEN {
         return Err(FieldError::path(field, PathError::TooLong(bytes.len())));
@@ -111,7 +111,7 @@ pub fn path(field: &'static str, bytes: &[u8]) -> Result<DfsPath, FieldError> {
     DfsPath::new(Bytes::copy_from_slice(bytes)).map_err(|error| FieldError::path(field, error))
 }
 
-/// What a call is about, which must be set, and only in one way.
+/// Parses the target of a call, which must be given in exactly one way.
 pub fn target(field: &'static str, target: Option<v1::Target>) -> Result<Target, FieldError> {
     let v1::Target { path: bytes, inode: number, child } = required(field, target)?;
     match (&bytes[..], number, child) {
@@ -125,17 +125,17 @@ pub fn target(field: &'static str, target: Option<v1::Target>) -> Result<Target,
     }
 }
 
-/// A name that a call is about: a path or a child, no inode.
+/// Parses a target that must be a name: a path or a child, not an inode.
 pub fn named_target(field: &'static str, given: Option<v1::Target>) -> Result<Target, FieldError> {
     match target(field, given)? {
         Target::Inode(_) => {
-            Err(FieldError::new(field, "this call is about a name; give a path or a child"))
+            Err(FieldError::new(field, "this call needs a name; give a path or a child"))
         }
         named => Ok(named),
     }
 }
 
-/// What must hold of a name, if anything.
+/// Parses the precondition on a name, if any.
 pub fn precondition(
     field: &'static str,
     precondition: Option<v1::Precondition>,
@@ -147,17 +147,20 @@ pub fn precondition(
             let change = change.map(self::change);
             Ok(Some(Precondition::Inode { inode: InodeId(inode), change }))
         }
-        _ => Err(FieldError::new(field, "either absent, or inode with or without its change")),
+        _ => Err(FieldError::new(
+            field,
+            "must be either absent, or inode with or without its change",
+        )),
     }
 }
 
-/// A state of an inode.
+/// Parses a state of an inode.
 pub fn change(change: v1::Change) -> Change {
     let v1::Change { incarnation, revision } = change;
     Change { incarnation: Incarnation(incarnation), revision: Revision(revision) }
 }
 
-/// A name. Copied, so that it does not keep the buffer it came in.
+/// Parses a name. Copied, so that it does not keep its buffer alive.
 pub fn name(field: &'static str, bytes: &[u8]) -> Result<Name, FieldError> {
     if bytes.len() > Name::MAX_LEN {
         return Err(FieldError::path(field, PathError::NameTooLong(bytes.len())));
@@ -165,7 +168,7 @@ pub fn name(field: &'static str, bytes: &[u8]) -> Result<Name, FieldError> {
     Name::new(Bytes::copy_from_slice(bytes)).map_err(|error| FieldError::path(field, error))
 }
 
-/// The name of an extended attribute. Copied, so that it does not keep the buffer it came in.
+/// Parses the name of an extended attribute. Copied, so that it does not keep its buffer alive.
 pub fn xattr_name(field: &'static str, bytes: &[u8]) -> Result<XattrName, FieldError> {
     let long = XattrError::NameTooLong(bytes.len());
     let name = if bytes.len() > XattrName::MAX_LEN {
@@ -176,13 +179,13 @@ pub fn xattr_name(field: &'static str, bytes: &[u8]) -> Result<XattrName, FieldE
     name.map_err(|error| FieldError::new(field, error))
 }
 
-/// The value of an extended attribute.
+/// Parses the value of an extended attribute.
 pub fn xattr_value(field: &'static str, value: Bytes) -> Result<Bytes, FieldError> {
     XattrName::check_value(&value).map_err(|error| FieldError::new(field, error))?;
     Ok(value)
 }
 
-/// All extended attributes of an inode, within the bounds of one.
+/// Parses all extended attributes of an inode, within their bounds.
 pub fn xattrs(
     field: &'static str,
     list: Vec<v1::Xattr>,
@@ -191,7 +194,7 @@ pub fn xattrs(
     for v1::Xattr { name, value } in at_most(field, list, XattrName::PER_INODE)? {
         let name = xattr_name(field, &name)?;
         if xattrs.contains_key(&name) {
-            return Err(FieldError::new(field, format_args!("{name} is there twice")));
+            return Err(FieldError::new(field, format_args!("{name} is given twice")));
         }
         xattrs.insert(name, value);
     }
@@ -200,44 +203,45 @@ pub fn xattrs(
     Ok(xattrs)
 }
 
-/// The target of a symlink: 1 to [`SYMLINK_TARGET_LEN_MAX`] bytes without NUL.
+/// Parses the target of a symlink: 1 to [`SYMLINK_TARGET_LEN_MAX`] bytes without NUL.
 pub fn symlink_target(field: &'static str, bytes: &[u8]) -> Result<Bytes, FieldError> {
     if bytes.len() > SYMLINK_TARGET_LEN_MAX {
-        let what = format!("at most {SYMLINK_TARGET_LEN_MAX} bytes, these are {}", bytes.len());
+        let what =
+            format!("at most {SYMLINK_TARGET_LEN_MAX} bytes are allowed, not {}", bytes.len());
         return Err(FieldError { field, what, code: ErrorCode::NameTooLong });
     }
     if bytes.is_empty() || bytes.contains(&0) {
-        return Err(FieldError::new(field, "a target has at least one byte, and no NUL"));
+        return Err(FieldError::new(field, "a target must have at least one byte, and no NUL"));
     }
     Ok(Bytes::copy_from_slice(bytes))
 }
 
-/// A chunk size: a multiple of 64 KiB within the bounds.
+/// Parses a chunk size: a multiple of 64 KiB within the bounds.
 pub fn chunk_size(field: &'static str, bytes: u64) -> Result<u64, FieldError> {
     let is_within = (CHUNK_SIZE_MIN..=CHUNK_SIZE_MAX).contains(&bytes);
     if !is_within || !bytes.is_multiple_of(CHUNK_SIZE_MIN) {
-        let what = format_args!("a multiple of 64 KiB from 64 KiB to 1 GiB is wanted, not {bytes}");
+        let what = format_args!("must be a multiple of 64 KiB from 64 KiB to 1 GiB, not {bytes}");
         return Err(FieldError::new(field, what));
     }
     Ok(bytes)
 }
 
-/// A sha256.
+/// Parses a sha256.
 pub fn sha256(field: &'static str, bytes: &[u8]) -> Result<Sha256, FieldError> {
     Sha256::from_slice(bytes).ok_or_else(|| wrong_len(field, 32, bytes))
 }
 
-/// A key.
+/// Parses a key.
 pub fn key(field: &'static str, bytes: &[u8]) -> Result<SealKey, FieldError> {
     SealKey::from_slice(bytes).ok_or_else(|| wrong_len(field, SealKey::LEN, bytes))
 }
 
-/// The secret of a node.
+/// Parses the secret of a node.
 pub fn node_secret(field: &'static str, bytes: &[u8]) -> Result<NodeSecret, FieldError> {
     NodeSecret::from_slice(bytes).ok_or_else(|| wrong_len(field, NodeSecret::LEN, bytes))
 }
 
-/// The kind of an inode.
+/// Parses the kind of an inode.
 pub fn file_kind(field: &'static str, kind: i32) -> Result<FileKind, FieldError> {
     match v1::FileKind::try_from(kind) {
         Ok(v1::FileKind::File) => Ok(FileKind::File),
@@ -251,7 +255,7 @@ pub fn file_kind(field: &'static str, kind: i32) -> Result<FileKind, FieldError>
     }
 }
 
-/// The state of a node.
+/// Parses the state of a node.
 pub fn node_state(field: &'static str, state: i32) -> Result<NodeState, FieldError> {
     match v1::NodeState::try_from(state) {
         Ok(v1::NodeState::Joining) => Ok(NodeState::Joining),
@@ -266,22 +270,22 @@ pub fn node_state(field: &'static str, state: i32) -> Result<NodeState, FieldErr
     }
 }
 
-/// A time of a file.
+/// Parses a file time.
 pub fn file_time(field: &'static str, time: v1::FileTime) -> Result<FileTime, FieldError> {
     FileTime::new(time.seconds, time.nanos)
-        .ok_or_else(|| FieldError::new(field, "nanos are below 1,000,000,000"))
+        .ok_or_else(|| FieldError::new(field, "nanos must be below 1,000,000,000"))
 }
 
-/// Permission bits.
+/// Parses permission bits.
 pub fn mode(field: &'static str, mode: u32) -> Result<u32, FieldError> {
     if mode & !Attributes::MODE_MASK != 0 {
-        let what = format_args!("permission bits (07777) are wanted, not {mode:#o}");
+        let what = format_args!("must be permission bits (07777), not {mode:#o}");
         return Err(FieldError::new(field, what));
     }
     Ok(mode)
 }
 
-/// Attributes, which must be set. A missing mtime is read as `mtime_default`.
+/// Parses attributes, which must be set. A missing mtime becomes `mtime_default`.
 pub fn attributes(
     field: &'static str,
     attributes: Option<v1::Attributes>,
@@ -292,11 +296,11 @@ pub fn attributes(
     Ok(Attributes { mode: mode(field, bits)?, uid, gid, mtime })
 }
 
-/// A slot, which must be set.
+/// Parses a slot, which must be set.
 pub fn slot(field: &'static str, slot: Option<v1::Slot>) -> Result<Slot, FieldError> {
     let v1::Slot { client_id, slot, sequence } = required(field, slot)?;
     if slot >= Slot::PER_CLIENT {
-        let what = format_args!("slots are below {}, this one is {slot}", Slot::PER_CLIENT);
+        let what = format_args!("must be below {}, not {slot}", Slot::PER_CLIENT);
         return Err(FieldError::new(field, what));
     }
     if sequence == 0 {
@@ -305,15 +309,15 @@ pub fn slot(field: &'static str, slot: Option<v1::Slot>) -> Result<Slot, FieldEr
     Ok(Slot { client: id(field, &client_id)?, slot, sequence })
 }
 
-/// A part of a chunk.
+/// Parses a part of a chunk.
 pub fn part(field: &'static str, part: u32) -> Result<Part, FieldError> {
     let part = u8::try_from(part).map_err(|_| {
-        FieldError::new(field, format_args!("parts are 0 to {}, this one is {part}", u8::MAX))
+        FieldError::new(field, format_args!("must be 0 to {}, not {part}", u8::MAX))
     })?;
     Ok(Part(part))
 }
 
-/// The name of a replica, which must be set.
+/// Parses the identification of a replica, which must be set.
 pub fn replica(
     field: &'static str,
     replica: Option<v1::ReplicaRef>,
@@ -327,7 +331,7 @@ pub fn replica(
     })
 }
 
-/// A receipt. Its seal is not verified here.
+/// Parses a receipt, without verifying its seal.
 pub fn receipt(field: &'static str, receipt: v1::Receipt) -> Result<Receipt, FieldError> {
     let v1::Receipt { chunk_id, length, crc32c, node_id, disk_id, stamp, registration, seal, part } =
         receipt;
@@ -344,8 +348,8 @@ pub fn receipt(field: &'static str, receipt: v1::Receipt) -> Result<Receipt, Fie
     })
 }
 
-/// A frame. Its bytes are not verified here, see [`Frame::verify`]; `data` keeps the buffer it
-/// came in, without a copy.
+/// Parses a frame, without verifying its bytes, see [`Frame::verify`]; `data` keeps its buffer
+/// alive, without a copy.
 pub fn frame(field: &'static str, frame: v1::ChunkFrame) -> Result<Frame, FieldError> {
     let v1::ChunkFrame {
         offset,
@@ -355,7 +359,7 @@ pub fn frame(field: &'static str, frame: v1::ChunkFrame) -> Result<Frame, FieldE
         total_length,
         total_crc32c,
         total_sha256,
-        // Not a part of the frame: whoever asked for it takes it out before.
+        // Not part of the frame; requesters take it out before.
         origin: _,
     } = frame;
     let seal = if is_final {
@@ -371,11 +375,11 @@ pub fn frame(field: &'static str, frame: v1::ChunkFrame) -> Result<Frame, FieldE
 }
 
 fn wrong_len(field: &'static str, wanted: usize, bytes: &[u8]) -> FieldError {
-    FieldError::new(field, format_args!("{wanted} bytes are wanted, these are {}", bytes.len()))
+    FieldError::new(field, format_args!("must have {wanted} bytes, not {}", bytes.len()))
 }
 
 fn unknown(field: &'static str, value: i32) -> FieldError {
-    FieldError::new(field, format_args!("{value} is not a value it can have"))
+    FieldError::new(field, format_args!("{value} is not a valid value"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Errors for people to read.
+//! Formatting of errors with their causes.
 
 use std::error::Error;
 
-/// An error with all its causes, less those that its text has already.
+/// Formats an error with all its causes, except those that its text already contains.
 #[must_use]
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();

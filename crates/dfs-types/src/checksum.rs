@@ -4,16 +4,16 @@ use std::fmt;
 
 use sha2::Digest;
 
-/// Bytes of a chunk that one crc32c covers; the last block of a chunk may be shorter.
+/// Bytes covered by one crc32c; the last block of a chunk may be shorter.
 pub const BLOCK_SIZE: usize = 64 << 10;
 
-/// How many blocks `length` bytes take.
+/// Returns the number of blocks in `length` bytes.
 pub fn block_count(length: u64) -> u64 {
     length.div_ceil(BLOCK_SIZE as u64)
 }
 
 /// Polynomials over GF(2) modulo that of crc32c, bits reversed: the top bit is the coefficient of
-/// x⁰. To put `n` bytes behind what a crc covers is to multiply it by x⁸ⁿ (Adler, zlib 1.2.12).
+/// x⁰. Appending `n` bytes to what a crc covers multiplies it by x⁸ⁿ (Adler, zlib 1.2.12).
 mod polynomial {
     const MODULUS: u32 = 0x82f6_3b78;
 
@@ -42,7 +42,7 @@ mod polynomial {
         product
     }
 
-    /// x to the power of 8·`length`.
+    /// Returns x to the power of 8·`length`.
     pub(super) fn x_to_bytes(mut length: usize) -> u32 {
         let mut power = 1 << 31;
         while length > 0 {
@@ -59,30 +59,31 @@ mod polynomial {
 pub struct Crc32c(pub u32);
 
 impl Crc32c {
-    /// Of these bytes.
+    /// Returns the checksum of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(crc32c::crc32c(bytes))
     }
 
-    /// Of what this covers followed by `bytes`.
+    /// Returns the checksum of the covered bytes followed by `bytes`.
     #[must_use]
     pub fn append(self, bytes: &[u8]) -> Self {
         Self(crc32c::crc32c_append(self.0, bytes))
     }
 
-    /// Of what this covers followed by `length` bytes with the checksum `next`, without the bytes.
+    /// Returns the checksum of the covered bytes followed by `length` bytes with the checksum
+    /// `next`, without needing the bytes.
     #[must_use]
     pub fn combine(self, next: Self, length: usize) -> Self {
         Self(polynomial::multiply(polynomial::x_to_bytes(length), self.0) ^ next.0)
     }
 
-    /// Of each block of `bytes`, which start at a block boundary.
+    /// Returns the checksum of each block of `bytes`, which start at a block boundary.
     pub fn of_blocks(bytes: &[u8]) -> Vec<Self> {
         bytes.chunks(BLOCK_SIZE).map(Self::of).collect()
     }
 
-    /// Of a run of `length` bytes from the checksums of its blocks; `None` when their number does
-    /// not fit the length.
+    /// Returns the checksum of `length` bytes from those of their blocks; `None` when the number of
+    /// blocks does not fit the length.
     pub fn of_whole(blocks: &[Self], length: u64) -> Option<Self> {
         if block_count(length) != blocks.len() as u64 {
             return None;
@@ -115,12 +116,12 @@ impl fmt::Debug for Crc32c {
 pub struct Sha256(pub [u8; 32]);
 
 impl Sha256 {
-    /// Of these bytes.
+    /// Returns the hash of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
     }
 
-    /// Reads the binary form; `None` when it is not 32 bytes long.
+    /// Parses the binary form; `None` when it is not 32 bytes long.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
@@ -138,23 +139,23 @@ impl fmt::Debug for Sha256 {
     }
 }
 
-/// A sha256 of bytes that come piece by piece. Costs about a second of a core for 1.5 GB: keep it
-/// off threads that serve others.
+/// An incremental sha256. Costs about a second of a core per 1.5 GB: keep it off threads that serve
+/// others.
 #[derive(Clone, Default)]
 pub struct Sha256Hasher(sha2::Sha256);
 
 impl Sha256Hasher {
-    /// Of nothing yet.
+    /// Creates a hasher of no bytes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds the next bytes.
+    /// Appends bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The sha256 of everything added.
+    /// Returns the sha256 of all appended bytes.
     pub fn finish(self) -> Sha256 {
         Sha256(self.0.finalize().into())
     }
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_follows_from_its_blocks() {
+    fn whole_checksum_follows_from_blocks() {
         for length in [0, 1, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 3 * BLOCK_SIZE + 7] {
             let bytes: Vec<u8> = (0..length).map(|i| (i * 31) as u8).collect();
             let blocks = Crc32c::of_blocks(&bytes);
@@ -190,7 +191,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn combining_is_what_the_library_does(first: u32, next: u32, length: usize) {
+        fn combine_equals_the_library(first: u32, next: u32, length: usize) {
             let combined = Crc32c(first).combine(Crc32c(next), length);
             proptest::prop_assert_eq!(combined.0, crc32c::crc32c_combine(first, next, length));
         }

@@ -1,28 +1,28 @@
-//! The closed list of what can go wrong, and what it maps to.
+//! The closed list of error codes, and what each maps to.
 
 use std::fmt;
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $errno:ident, $exit:literal;)*) => {
-        /// What went wrong, as every interface of dfs says it.
+        /// Error codes, the same on every interface of dfs.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum ErrorCode { $($(#[$doc])* $variant,)* }
 
         impl ErrorCode {
-            /// All of them.
+            /// All codes.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The name on the wire, in logs and in `--json`.
+            /// Returns the name on the wire, in logs and in `--json`.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// The errno a mounted file system answers with.
+            /// Returns the errno of a mounted file system.
             pub fn errno(self) -> i32 {
                 match self { $(Self::$variant => errno::$errno,)* }
             }
 
-            /// What the `dfs` command exits with.
+            /// Returns the exit code of the `dfs` command.
             pub fn exit_code(self) -> u8 {
                 match self { $(Self::$variant => $exit,)* }
             }
@@ -52,72 +52,72 @@ mod errno {
 }
 
 error_codes! {
-    /// The request makes no sense, whatever the state of the system.
+    /// The request is invalid, whatever the state of the system.
     InvalidArgument = "INVALID_ARGUMENT", EINVAL, 2;
     /// A path or name is longer than allowed.
     NameTooLong = "NAME_TOO_LONG", ENAMETOOLONG, 2;
-    /// There is nothing of that name.
+    /// The named object does not exist.
     NotFound = "NOT_FOUND", ENOENT, 3;
-    /// There is something of that name already.
+    /// The name is already taken.
     AlreadyExists = "ALREADY_EXISTS", EEXIST, 4;
-    /// The directory has entries, or the datanode holds something, or may.
+    /// The directory has entries, or the datanode holds chunks, or may.
     NotEmpty = "NOT_EMPTY", ENOTEMPTY, 4;
-    /// A directory was needed.
+    /// A directory is required.
     NotADirectory = "NOT_A_DIRECTORY", ENOTDIR, 4;
-    /// A directory was not expected.
+    /// A directory is not allowed.
     IsADirectory = "IS_A_DIRECTORY", EISDIR, 4;
     /// A directory would end up inside itself.
     WouldCycle = "WOULD_CYCLE", EINVAL, 4;
     /// A rename or link would cross from one volume to another.
     CrossVolume = "CROSS_VOLUME", EXDEV, 4;
-    /// An upload or open file has expired or was overtaken.
+    /// An upload or open file has expired or was superseded.
     Stale = "STALE", ESTALE, 1;
-    /// Others changed the same thing again and again, up to the bound of our retries.
+    /// Conflicting changes won again and again, up to the limit of retries.
     Conflict = "CONFLICT", EAGAIN, 5;
-    /// No disk that may be used has room.
+    /// No usable disk has space.
     NoSpace = "NO_SPACE", ENOSPC, 1;
     /// A limit set for this part of the tree is reached.
     QuotaExceeded = "QUOTA_EXCEEDED", EDQUOT, 1;
-    /// A bound is reached for the moment; a hint says when to retry.
+    /// A limit is reached for the moment; a hint says when to retry.
     Busy = "BUSY", EAGAIN, 5;
-    /// Fewer datanodes can take a chunk than durable replicas are demanded.
+    /// Fewer datanodes can take a chunk than durable replicas are required.
     NotEnoughNodes = "NOT_ENOUGH_NODES", EIO, 5;
-    /// A server cannot be reached, or knows too little yet.
+    /// A server cannot be reached, or does not know enough yet.
     Unavailable = "UNAVAILABLE", EIO, 5;
-    /// The call may or may not have taken effect. Made by the SDK alone.
+    /// The call may or may not have taken effect. Only returned by the SDK.
     OutcomeUnknown = "OUTCOME_UNKNOWN", EIO, 5;
-    /// Data that was sent does not have the checksum sent with it.
+    /// Data does not match the checksum sent with it.
     ChecksumMismatch = "CHECKSUM_MISMATCH", EIO, 1;
-    /// No good replica is left within reach.
+    /// No good replica is reachable.
     Corrupt = "CORRUPT", EIO, 1;
-    /// Who is calling is not known.
+    /// The caller is not authenticated.
     Unauthenticated = "UNAUTHENTICATED", EACCES, 6;
-    /// The caller may not do this.
+    /// The caller is not permitted to do this.
     PermissionDenied = "PERMISSION_DENIED", EACCES, 6;
     /// Nothing may be changed here.
     ReadOnly = "READ_ONLY", EROFS, 6;
     /// Meant for another cluster, or an older state of this one.
     WrongCluster = "WRONG_CLUSTER", EPROTO, 1;
-    /// Written by, or speaking, a version that is not understood.
+    /// Written in, or speaking, an unknown version.
     UnsupportedVersion = "UNSUPPORTED_VERSION", EPROTO, 1;
-    /// Not offered by this server.
+    /// Not supported by this server.
     Unimplemented = "UNIMPLEMENTED", ENOSYS, 1;
     /// A defect of dfs.
     Internal = "INTERNAL", EIO, 1;
 }
 
 impl ErrorCode {
-    /// The code of that [`name`](Self::name).
+    /// Returns the code with that [`name`](Self::name).
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.name() == name)
     }
 
-    /// Whether the same call may succeed a little later with nothing done about it.
+    /// Returns whether the same call may succeed later without further action.
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::Conflict | Self::Busy | Self::NotEnoughNodes | Self::Unavailable)
     }
 
-    /// Whether the call may have taken effect all the same.
+    /// Returns whether the call may have taken effect despite the error.
     pub fn is_outcome_unknown(self) -> bool {
         self == Self::OutcomeUnknown
     }
@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_read_back() {
+    fn names_are_unique_and_round_trip() {
         let names: BTreeSet<&str> = ErrorCode::ALL.iter().map(|code| code.name()).collect();
         assert_eq!(names.len(), ErrorCode::ALL.len());
         for code in ErrorCode::ALL {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_retried_exits_with_try_again() {
+    fn retryable_codes_exit_with_try_again() {
         for code in ErrorCode::ALL {
             let may = code.is_retryable() || code.is_outcome_unknown();
             assert_eq!(may, code.exit_code() == 5, "{code}");

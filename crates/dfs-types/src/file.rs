@@ -1,23 +1,23 @@
-//! What a name in a directory can be.
+//! Kinds and attributes of inodes.
 
 use crate::FileTime;
 
 /// The kind of an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FileKind {
-    /// Bytes.
+    /// A regular file.
     File,
-    /// Names.
+    /// A directory.
     Directory,
-    /// A target to be followed.
+    /// A symbolic link.
     Symlink,
     /// A named pipe.
     Fifo,
     /// A socket.
     Socket,
-    /// A character device, which its `rdev` names.
+    /// A character device, identified by `rdev`.
     CharacterDevice,
-    /// A block device, which its `rdev` names.
+    /// A block device, identified by `rdev`.
     BlockDevice,
 }
 
@@ -31,7 +31,7 @@ impl FileKind {
     }
 }
 
-/// What is kept of a file beside its bytes. `mode` holds the permission bits alone (`0o7777`).
+/// Attributes of a file. `mode` holds only the permission bits (`0o7777`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attributes {
     /// Permission bits, with set-uid, set-gid and sticky.
@@ -40,11 +40,11 @@ pub struct Attributes {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Last change of the content.
+    /// Time of the last change of content.
     pub mtime: FileTime,
 }
 
 impl Attributes {
-    /// The bits of `mode` that are kept.
+    /// The bits of `mode` that are stored.
     pub const MODE_MASK: u32 = 0o7777;
 }

@@ -1,68 +1,68 @@
-//! Frames: a chunk on its way between two processes.
+//! Frames: pieces of a chunk in transit between two processes.
 
 use bytes::Bytes;
 
 use crate::{BLOCK_SIZE, Crc32c, ErrorCode, Sha256, block_count};
 
-/// What makes a chunk whole.
+/// Length and checksums of a whole chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkSeal {
-    /// Bytes of the chunk.
+    /// Length of the chunk in bytes.
     pub length: u64,
-    /// Of the whole chunk.
+    /// Checksum of the whole chunk.
     pub crc32c: Crc32c,
-    /// Of the whole chunk, as its writer said.
+    /// Hash of the whole chunk, as claimed by its writer.
     pub sha256: Sha256,
 }
 
 /// A run of whole blocks of a chunk. Not to be trusted before [`Frame::verify`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Where in the chunk the data starts; a multiple of [`BLOCK_SIZE`].
+    /// Offset of the data in the chunk; a multiple of [`BLOCK_SIZE`].
     pub offset: u64,
     /// Whole blocks, at most [`Frame::DATA_MAX`] bytes; the last block of a chunk may be shorter.
     pub data: Bytes,
-    /// Of each block of `data`, made once by the first writer.
+    /// Checksum of each block of `data`, computed once by the first writer.
     pub crcs: Vec<Crc32c>,
-    /// Set on the last frame of a chunk alone, which may be without data.
+    /// Only set on the last frame of a chunk, which may be without data.
     pub seal: Option<ChunkSeal>,
 }
 
-/// What is wrong with a frame.
+/// Defects of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// It does not start at a block boundary.
-    #[error("a frame starts at a multiple of {BLOCK_SIZE}, this one at {0}")]
+    #[error("a frame must start at a multiple of {BLOCK_SIZE}, not at {0}")]
     Unaligned(u64),
     /// It holds more than [`Frame::DATA_MAX`] bytes.
-    #[error("a frame has at most {max} bytes, this one has {0}", max = Frame::DATA_MAX)]
+    #[error("a frame may have at most {max} bytes, not {0}", max = Frame::DATA_MAX)]
     TooLong(usize),
     /// It is not the last of the chunk, but has no data, or does not end with a whole block.
-    #[error("a frame that is not the last has whole blocks, this one has {0} bytes")]
+    #[error("only the last frame of a chunk may have a partial block, not one of {0} bytes")]
     PartialBlock(usize),
-    /// The checksums are more or fewer than the blocks.
+    /// The number of checksums does not match the number of blocks.
     #[error("{blocks} blocks came with {crcs} checksums")]
     ChecksumCount {
-        /// Blocks of data.
+        /// Number of blocks.
         blocks: u64,
-        /// Checksums beside them.
+        /// Number of checksums.
         crcs: usize,
     },
-    /// It goes on past the end of the address space, or past the length it seals.
+    /// It extends past the end of the address space, or past its sealed length.
     #[error("a frame of {length} bytes at {offset} does not fit its chunk")]
     PastEnd {
-        /// Where it starts.
+        /// Offset of the frame.
         offset: u64,
         /// Bytes of data.
         length: usize,
     },
-    /// A block does not have the checksum sent with it.
-    #[error("block {0} does not have the checksum sent with it")]
+    /// A block does not match the checksum sent with it.
+    #[error("block {0} does not match the checksum sent with it")]
     ChecksumMismatch(u64),
 }
 
 impl FrameError {
-    /// The code it is told by.
+    /// Returns its error code.
     pub fn code(self) -> ErrorCode {
         match self {
             Self::ChecksumMismatch(_) => ErrorCode::ChecksumMismatch,
@@ -72,16 +72,16 @@ impl FrameError {
 }
 
 impl Frame {
-    /// Bytes of data that a frame has at most.
+    /// Bytes of data per frame at most.
     pub const DATA_MAX: usize = 1 << 20;
 
-    /// Makes a frame with fresh checksums. For the first writer of the bytes alone: who passes
-    /// them on keeps the checksums that came with them.
+    /// Creates a frame and computes its checksums. Only for the first writer of the bytes: a
+    /// forwarder keeps the checksums that came with them.
     pub fn of(offset: u64, data: Bytes, seal: Option<ChunkSeal>) -> Self {
         Self { offset, crcs: Crc32c::of_blocks(&data), data, seal }
     }
 
-    /// Where the next frame starts, were this one not the last.
+    /// Returns where the next frame would start.
     pub fn end(&self) -> u64 {
         self.offset.saturating_add(self.data.len() as u64)
     }

@@ -1,13 +1,13 @@
-//! Identifiers, each its own type so that one is never passed for another.
+//! Identifiers, each a type of its own so that they cannot be confused.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::{Random, Timestamp};
 
-/// Text that is not 32 hexadecimal digits was given for an id.
+/// A text is not an id of 32 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an id: 32 hexadecimal digits are wanted")]
+#[error("{0:?} is not an id of 32 hexadecimal digits")]
 pub struct ParseIdError(pub String);
 
 macro_rules! wide_id {
@@ -17,22 +17,22 @@ macro_rules! wide_id {
         pub struct $name(pub u128);
 
         impl $name {
-            /// Bytes of the binary form, big-endian, so that byte order is id order.
+            /// Length of the binary form in bytes; big-endian, so that byte order is id order.
             pub const LEN: usize = 16;
 
-            /// Makes a random id.
+            /// Returns a random id.
             pub fn random(random: &dyn Random) -> Self {
                 let mut bytes = [0; 16];
                 random.fill(&mut bytes);
                 Self(u128::from_be_bytes(bytes))
             }
 
-            /// The binary form.
+            /// Returns the binary form.
             pub fn to_bytes(self) -> [u8; 16] {
                 self.0.to_be_bytes()
             }
 
-            /// Reads the binary form; `None` when it is not 16 bytes long.
+            /// Parses the binary form; `None` when it is not 16 bytes long.
             pub fn from_slice(bytes: &[u8]) -> Option<Self> {
                 Some(Self(u128::from_be_bytes(bytes.try_into().ok()?)))
             }
@@ -70,10 +70,10 @@ macro_rules! counter {
         pub struct $name(pub u64);
 
         impl $name {
-            /// The first one.
+            /// The first number.
             pub const FIRST: Self = Self(1);
 
-            /// The one after this.
+            /// Returns the next number.
             pub fn next(self) -> Self {
                 Self(self.0 + 1)
             }
@@ -89,7 +89,7 @@ macro_rules! counter {
 
 wide_id! {
     /// An immutable run of a file's bytes. Ordered by the time it was planned; written at most
-    /// once: another try, with other nodes, gets a new id.
+    /// once: another attempt, with other nodes, gets a new id.
     ChunkId
 }
 wide_id! {
@@ -97,7 +97,8 @@ wide_id! {
     ClusterId
 }
 wide_id! {
-    /// A datanode. Lies on its disks, so a new address or pod is the same node.
+    /// A datanode. Stored on its disks, so that it stays the same node under a new address or in a
+    /// new pod.
     NodeId
 }
 wide_id! {
@@ -105,26 +106,26 @@ wide_id! {
     DiskId
 }
 wide_id! {
-    /// One run of a coordinator process. Made up at each start, so that no two share one, whatever
-    /// addresses they have.
+    /// One run of a coordinator process. Chosen at each start, so that no two runs share one,
+    /// whatever their addresses.
     CoordinatorId
 }
 wide_id! {
-    /// A file system of a machine, on which several disks of datanodes may lie. Known as long as the
+    /// A file system of a machine, which several disks of datanodes may share. Known while the
     /// machine runs.
     FileSystemId
 }
 wide_id! {
-    /// One chunk on its way into one datanode.
+    /// The transfer of one chunk into one datanode.
     SessionId
 }
 wide_id! {
-    /// A running client, the owner of the slots that make repeated calls safe. Ordered by the time
-    /// at which it began; one that is too old is refused.
+    /// A running client, which owns the slots that make its calls repeatable. Ordered by the time
+    /// at which it started; one that is too old is refused.
     ClientId
 }
 wide_id! {
-    /// Follows one user action through every process and log line.
+    /// Follows a user action through every process and log line.
     RequestId
 }
 
@@ -133,37 +134,37 @@ counter! {
     InodeId
 }
 counter! {
-    /// Marks one replica of a chunk on a node; no later replica of that chunk there shares it.
+    /// Identifies one replica of a chunk on a node; no later replica of that chunk there shares it.
     Stamp
 }
 counter! {
-    /// Of a cluster's metadata; raised when it is made and when it is restored.
+    /// Incarnation of a cluster's metadata; raised by init, migration and restore.
     Incarnation
 }
 counter! {
-    /// Of the worker lease; an order of an older epoch is refused.
+    /// Epoch of the worker lease; an order of an older epoch is refused.
     LeaseEpoch
 }
 counter! {
-    /// Of the metadata engine: each commit has one, greater than all before it.
+    /// Revision of the metadata engine: each commit has a greater one than all before it.
     Revision
 }
 counter! {
-    /// Of a datanode: each registration writes a greater one on its disks and in the metadata.
+    /// Registration of a datanode: each one writes a greater number to its disks and the metadata.
     RegistrationNumber
 }
 counter! {
-    /// Of a chunk record: each change of its replicas raises it.
+    /// Generation of a chunk record: each change of its replicas raises it.
     Generation
 }
 
-/// A disk of a datanode in chunk records. Given to a (node, disk) pair when it first registers,
-/// never to another one.
+/// A disk of a datanode in chunk records. Assigned to a (node, disk) pair at its first
+/// registration, and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DiskNumber(pub u32);
 
 impl DiskNumber {
-    /// The first one.
+    /// The first number.
     pub const FIRST: Self = Self(1);
 }
 
@@ -178,22 +179,22 @@ impl InodeId {
     pub const ROOT: Self = Self(1);
 }
 
-/// Gives ids the order of the times at which they were made.
+/// Orders ids by the time of their creation.
 macro_rules! timed_id {
     ($name:ident) => {
         impl $name {
-            /// Makes an id: 48 bits of milliseconds, then 80 random bits (the layout of ULID).
+            /// Creates an id: 48 bits of milliseconds, then 80 random bits (the layout of ULID).
             pub fn new(now: Timestamp, random: &dyn Random) -> Self {
                 let low = Self::random(random).0 & ((1 << 80) - 1);
                 Self(Self::floor(now).0 | low)
             }
 
-            /// The lowest id that can be made at `time`: all those made earlier lie below it.
+            /// Returns the lowest id that can be created at `time`: all earlier ones are below it.
             pub fn floor(time: Timestamp) -> Self {
                 Self(u128::from(time.millis() & ((1 << 48) - 1)) << 80)
             }
 
-            /// When the id was made, as far as the clock of its maker was right.
+            /// Returns when the id was created, if the clock of its creator was right.
             pub fn time(self) -> Timestamp {
                 Timestamp::from_millis((self.0 >> 80) as u64)
             }

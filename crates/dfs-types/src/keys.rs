@@ -1,4 +1,4 @@
-//! The keys of a cluster, and what is proven with them.
+//! The keys of a cluster, and what they prove.
 
 use std::fmt;
 
@@ -7,48 +7,49 @@ use crate::{
     Timestamp,
 };
 
-/// The root key of a cluster, and the keys derived from it: one for each purpose and holder, so
-/// that none of them opens anything else.
+/// The root key of a cluster, and the keys derived from it: one per purpose and holder, so that
+/// none can replace another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterKeys {
     root: SealKey,
 }
 
 impl ClusterKeys {
-    /// Makes the keys of a new cluster.
+    /// Creates the keys of a new cluster.
     pub fn random(random: &dyn Random) -> Self {
         Self { root: SealKey::random(random) }
     }
 
-    /// The keys that come from this root.
+    /// Returns the keys derived from this root.
     pub fn from_root(root: SealKey) -> Self {
         Self { root }
     }
 
-    /// The root, to be stored.
+    /// Returns the root key, to be stored.
     pub fn root(&self) -> &SealKey {
         &self.root
     }
 
-    /// The key that seals the plans of uploads.
+    /// Returns the key that seals upload plans.
     #[must_use]
     pub fn plan(&self) -> SealKey {
         self.root.derive("plan", b"")
     }
 
-    /// The key that seals what coordinators ask of each other.
+    /// Returns the key that seals requests among coordinators.
     #[must_use]
     pub fn peer(&self) -> SealKey {
         self.root.derive("peer", b"")
     }
 
-    /// The node key: a node of this registration seals its receipts and proves itself with it.
+    /// Returns the node key, with which a node of this registration seals its receipts and proves
+    /// its identity.
     #[must_use]
     pub fn receipt(&self, node: NodeId, registration: RegistrationNumber) -> SealKey {
         self.root.derive("receipt", &holder(node, registration))
     }
 
-    /// The key that seals orders to a node of this registration.
+    /// Returns the key that seals orders to a node of this registration.
     #[must_use]
     pub fn order(&self, node: NodeId, registration: RegistrationNumber) -> SealKey {
         self.root.derive("order", &holder(node, registration))
@@ -61,33 +62,33 @@ fn holder(node: NodeId, registration: RegistrationNumber) -> Vec<u8> {
     holder
 }
 
-/// What a datanode makes once and keeps on its disks, so that nobody else registers as this node.
-/// Never printed.
+/// A secret that a datanode creates once and keeps on its disks, so that no other can register as
+/// this node. Never printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct NodeSecret([u8; 32]);
 
 impl NodeSecret {
-    /// Bytes of a secret.
+    /// Length in bytes.
     pub const LEN: usize = 32;
 
-    /// Makes a new secret.
+    /// Creates a new secret.
     pub fn random(random: &dyn Random) -> Self {
         let mut bytes = [0; Self::LEN];
         random.fill(&mut bytes);
         Self(bytes)
     }
 
-    /// Reads a stored secret; `None` when it is not [`Self::LEN`] bytes long.
+    /// Parses a stored secret; `None` when it is not [`Self::LEN`] bytes long.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
-    /// The bytes, to be stored on a disk of the node or sent when it registers.
+    /// Returns the bytes, to be stored on the node's disks or sent at its registration.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// What the cluster keeps of it.
+    /// Returns the hash that the cluster stores.
     pub fn digest(&self) -> Sha256 {
         Sha256::of(&self.0)
     }
@@ -99,20 +100,20 @@ impl fmt::Debug for NodeSecret {
     }
 }
 
-/// A heartbeat stream as it is opened. Its seal under the node key shows that the node opened it.
+/// The opening of a heartbeat stream. Its seal under the node key proves that the node opened it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamOpening {
     /// The cluster.
     pub cluster: ClusterId,
-    /// Of its metadata.
+    /// Incarnation of its metadata.
     pub incarnation: Incarnation,
     /// The node.
     pub node: NodeId,
     /// Its registration.
     pub registration: RegistrationNumber,
-    /// Tells one process of the node from another.
+    /// Distinguishes processes of the node.
     pub instance: u64,
-    /// Tells the streams of one process apart.
+    /// Distinguishes streams of one process.
     pub stream: u64,
 }
 
@@ -130,34 +131,34 @@ impl StreamOpening {
         bytes
     }
 
-    /// The seal under the node key.
+    /// Returns the seal under the node key.
     pub fn seal(&self, node_key: &SealKey) -> Seal {
         node_key.seal(Self::PURPOSE, &self.payload())
     }
 
-    /// Whether `seal` was made with the key of the node and registration named here.
+    /// Returns whether `seal` was made with the key of this node and registration.
     pub fn is_genuine(&self, keys: &ClusterKeys, seal: &[u8]) -> bool {
         let key = keys.receipt(self.node, self.registration);
         key.verify(Self::PURPOSE, &self.payload(), seal)
     }
 }
 
-/// What the seal of an order covers.
+/// The terms covered by the seal of an order.
 #[derive(Debug, Clone, Copy)]
 pub struct OrderTerms<'a> {
     /// Path of the rpc.
     pub method: &'a str,
     /// The cluster.
     pub cluster: ClusterId,
-    /// Of its metadata.
+    /// Incarnation of its metadata.
     pub incarnation: Incarnation,
-    /// The node that is to follow it; 0 for a coordinator.
+    /// The node to follow it; 0 for a coordinator.
     pub node: NodeId,
-    /// Of the worker lease of the coordinator that gives it; 0 where there is none.
+    /// Epoch of the coordinator's worker lease; 0 without one.
     pub lease_epoch: LeaseEpoch,
-    /// The coordinator that gives it, as its heartbeats name it.
+    /// The issuing coordinator, as named in heartbeats.
     pub coordinator: u64,
-    /// When it was given, by the clock of that coordinator.
+    /// Time of issue, by that coordinator's clock.
     pub issued: Timestamp,
     /// The rest of the message.
     pub body: &'a [u8],
@@ -180,12 +181,12 @@ impl OrderTerms<'_> {
         bytes
     }
 
-    /// The seal of the order.
+    /// Returns the seal of the order.
     pub fn seal(&self, key: &SealKey) -> Seal {
         key.seal(Self::PURPOSE, &self.payload())
     }
 
-    /// Whether `seal` is the seal of the order.
+    /// Returns whether `seal` is the seal of the order.
     pub fn is_sealed(&self, key: &SealKey, seal: &[u8]) -> bool {
         key.verify(Self::PURPOSE, &self.payload(), seal)
     }
@@ -197,7 +198,7 @@ mod tests {
     use crate::SeededRandom;
 
     #[test]
-    fn each_purpose_and_holder_has_a_key_of_its_own() {
+    fn each_purpose_and_holder_has_its_own_key() {
         let keys = ClusterKeys::random(&SeededRandom::new(1));
         let (node, other) = (NodeId(1), NodeId(2));
         let (first, second) = (RegistrationNumber(1), RegistrationNumber(2));
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_opening_is_bound_to_all_that_it_says() {
+    fn opening_seal_covers_all_fields() {
         let keys = ClusterKeys::random(&SeededRandom::new(2));
         let opening = StreamOpening {
             cluster: ClusterId(1),
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_bound_to_all_its_terms() {
+    fn order_seal_covers_all_terms() {
         let key = SealKey::random(&SeededRandom::new(3));
         let terms = OrderTerms {
             method: "/a/b",

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// A write level: one format for each kind of record, token and disk.
 ///
-/// A release reads every level up to its own and writes the level of its cluster, which is raised
-/// only after each member runs a release that reads it.
+/// A release reads all levels up to its own and writes the level of its cluster, which is raised
+/// only once every member runs a release that reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Level(pub u32);
 
@@ -22,7 +22,7 @@ impl Level {
 }
 
 impl Default for Level {
-    /// The newest.
+    /// Returns the newest level.
     fn default() -> Self {
         Self::NEWEST
     }

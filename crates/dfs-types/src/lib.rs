@@ -1,8 +1,8 @@
-//! The words of dfs as types: ids, sizes, paths, checksums, seals, time, and the closed list of
-//! error codes.
+//! The vocabulary of dfs as types: ids, sizes, paths, checksums, seals, time, and the closed list
+//! of error codes.
 //!
-//! Everything here is parsed once, where bytes come in, and trusted afterwards. The crate knows
-//! nothing of a runtime, a wire format or Kubernetes, so that each other crate can lean on it.
+//! Values are parsed once, on input, and trusted afterwards. The crate depends on no runtime, wire
+//! format or Kubernetes, so that every other crate can depend on it.
 
 mod causes;
 mod checksum;

@@ -2,35 +2,35 @@
 
 use std::fmt;
 
-/// What a datanode is to the cluster. The first six follow from what an administrator wants, and
-/// are stored; [`Self::Suspect`] and [`Self::Lost`] follow from missing heartbeats.
+/// State of a datanode in its cluster. The first six are set by administrators and stored;
+/// [`Self::Suspect`] and [`Self::Lost`] follow from missing heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NodeState {
-    /// Registered, not admitted yet: holds nothing, gets nothing.
+    /// Registered, but not admitted: holds no replicas and gets none.
     Joining,
     /// Takes reads and writes.
     Active,
-    /// Keeps its replicas, gets no new ones, is being emptied.
+    /// Keeps its replicas, gets no new ones, and is being emptied.
     Draining,
-    /// Its own list of chunks is empty.
+    /// Holds no chunks any more.
     Drained,
-    /// Down on purpose for a while: its replicas are not made again meanwhile.
+    /// Down on purpose for a while; its replicas are not rebuilt meanwhile.
     Maintenance,
-    /// Left for good. Its registrations are refused.
+    /// Removed for good. Its registrations are refused.
     Removed,
-    /// Silent for a while, but within the grace time.
+    /// Silent, but within the grace period.
     Suspect,
-    /// Silent for longer: its replicas are re-replicated.
+    /// Silent beyond the grace period: its replicas are re-replicated.
     Lost,
 }
 
 impl NodeState {
-    /// Whether new chunks may be placed on it.
+    /// Returns whether new chunks may be placed on it.
     pub fn takes_chunks(self) -> bool {
         self == Self::Active
     }
 
-    /// Whether its replicas can be expected to answer.
+    /// Returns whether its replicas can be expected to be readable.
     pub fn serves_reads(self) -> bool {
         matches!(self, Self::Active | Self::Draining | Self::Drained | Self::Maintenance)
     }

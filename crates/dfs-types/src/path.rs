@@ -4,34 +4,34 @@ use std::fmt;
 
 use bytes::Bytes;
 
-/// What is wrong with a path or name.
+/// Defects of a path or name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// It does not start with a slash.
-    #[error("a path starts with a slash")]
+    #[error("a path must start with a slash")]
     NotAbsolute,
     /// It is longer than [`DfsPath::MAX_LEN`] bytes.
-    #[error("a path has at most {max} bytes, this one has {0}", max = DfsPath::MAX_LEN)]
+    #[error("a path may have at most {max} bytes, not {0}", max = DfsPath::MAX_LEN)]
     TooLong(usize),
     /// One name is longer than [`Name::MAX_LEN`] bytes.
-    #[error("a name has at most {max} bytes, this one has {0}", max = Name::MAX_LEN)]
+    #[error("a name may have at most {max} bytes, not {0}", max = Name::MAX_LEN)]
     NameTooLong(usize),
     /// A name is empty.
-    #[error("a name is not empty")]
+    #[error("a name must not be empty")]
     Empty,
     /// A name is `.` or `..`.
-    #[error("a name is not \".\" or \"..\"")]
+    #[error("a name must not be \".\" or \"..\"")]
     Dots,
     /// A NUL byte.
-    #[error("a name has no NUL byte")]
+    #[error("a name must not contain a NUL byte")]
     Nul,
     /// A slash within one name.
-    #[error("a name has no slash")]
+    #[error("a name must not contain a slash")]
     Slash,
 }
 
 impl PathError {
-    /// Whether a length is what is wrong, which has an error code of its own.
+    /// Returns whether the length is the defect, which has an error code of its own.
     pub fn is_too_long(self) -> bool {
         matches!(self, Self::TooLong(_) | Self::NameTooLong(_))
     }
@@ -42,10 +42,10 @@ impl PathError {
 pub struct Name(Bytes);
 
 impl Name {
-    /// Bytes a name has at most.
+    /// Bytes per name at most.
     pub const MAX_LEN: usize = 255;
 
-    /// Checks a name.
+    /// Validates a name.
     pub fn new(bytes: impl Into<Bytes>) -> Result<Self, PathError> {
         let bytes = bytes.into();
         Self::check(&bytes)?;
@@ -63,12 +63,12 @@ impl Name {
         }
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The bytes, shared.
+    /// Returns the bytes, shared.
     pub fn to_bytes(&self) -> Bytes {
         self.0.clone()
     }
@@ -86,20 +86,20 @@ impl fmt::Debug for Name {
     }
 }
 
-/// An absolute path: `/` alone, or names each after a slash. A trailing slash is not part of it.
+/// An absolute path: `/`, or names each preceded by a slash. Without a trailing slash.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DfsPath(Bytes);
 
 impl DfsPath {
-    /// Bytes a path has at most.
+    /// Bytes per path at most.
     pub const MAX_LEN: usize = 4_096;
 
-    /// The root directory.
+    /// Returns the root directory.
     pub fn root() -> Self {
         Self(Bytes::from_static(b"/"))
     }
 
-    /// Checks a path. Repeated and trailing slashes are refused: nothing is normalised here.
+    /// Validates a path. Repeated and trailing slashes are refused: nothing is normalised.
     pub fn new(bytes: impl Into<Bytes>) -> Result<Self, PathError> {
         let bytes = bytes.into();
         if bytes.len() > Self::MAX_LEN {
@@ -112,12 +112,12 @@ impl DfsPath {
         Ok(Self(bytes))
     }
 
-    /// Whether it is `/`.
+    /// Returns whether it is `/`.
     pub fn is_root(&self) -> bool {
         self.0.len() == 1
     }
 
-    /// The names from the root down; none for the root itself.
+    /// Iterates over the names from the root down; none for the root itself.
     pub fn names(&self) -> impl DoubleEndedIterator<Item = Name> + '_ {
         let mut start = 1;
         let ends = self.0.iter().enumerate().skip(1).filter(|(_, b)| **b == b'/').map(|(i, _)| i);
@@ -129,7 +129,7 @@ impl DfsPath {
         names.into_iter()
     }
 
-    /// The directory it lies in, and its name there; `None` for the root.
+    /// Returns its directory and its name there; `None` for the root.
     pub fn split_last(&self) -> Option<(Self, Name)> {
         if self.is_root() {
             return None;
@@ -139,7 +139,7 @@ impl DfsPath {
         Some((parent, Name(self.0.slice(slash + 1..))))
     }
 
-    /// The path of `name` in this directory.
+    /// Returns the path of `name` in this directory.
     pub fn join(&self, name: &Name) -> Result<Self, PathError> {
         let mut bytes = Vec::with_capacity(self.0.len() + 1 + name.0.len());
         if !self.is_root() {
@@ -153,26 +153,26 @@ impl DfsPath {
         Ok(Self(bytes.into()))
     }
 
-    /// Whether this is `other`, or lies somewhere below it.
+    /// Returns whether this is `other`, or below it.
     pub fn starts_with(&self, other: &Self) -> bool {
         other.is_root()
             || self.0.strip_prefix(&other.0[..]).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The bytes, shared.
+    /// Returns the bytes, shared.
     pub fn to_bytes(&self) -> Bytes {
         self.0.clone()
     }
 }
 
 impl fmt::Display for DfsPath {
-    /// UTF-8 as it is; control characters and other bytes as `\xNN`, a backslash doubled, so that
-    /// no two paths look the same and none moves the cursor of a terminal.
+    /// Prints UTF-8 verbatim, control characters and other bytes as `\xNN`, and backslashes
+    /// doubled, so that no two paths look the same and none moves the cursor of a terminal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_lossless(&self.0, f)
     }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_path() {
+    fn invalid_paths_are_refused() {
         let long = format!("/{}", "a/".repeat(2_048));
         for (text, error) in [
             ("", PathError::NotAbsolute),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_paths_apart_and_together() {
+    fn paths_split_and_join() {
         let deep = path("/a/b/c");
         assert_eq!(deep.names().map(|n| n.to_string()).collect::<Vec<_>>(), ["a", "b", "c"]);
         assert_eq!(DfsPath::root().names().count(), 0);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_what_lies_below() {
+    fn starts_with_compares_whole_names() {
         assert!(path("/a/b").starts_with(&path("/a")));
         assert!(path("/a").starts_with(&path("/a")));
         assert!(path("/a").starts_with(&DfsPath::root()));
@@ -258,12 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn shows_any_bytes_on_one_line() {
+    fn any_bytes_print_on_one_line() {
         let odd = DfsPath::new(b"/a\n\xff\\\xc3\xa9".to_vec()).unwrap();
         assert_eq!(odd.to_string(), "/a\\x0a\\xff\\\\é");
     }
 
-    /// What the words of the contract say, in the plainest way.
+    /// The rules of the contract in their plainest form.
     fn is_path(bytes: &[u8]) -> bool {
         let is_name = |name: &[u8]| {
             (1..=255).contains(&name.len()) && name != b"." && name != b".." && !name.contains(&0)
@@ -290,12 +290,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parsing_agrees_with_the_contract(bytes in path_like()) {
+        fn parsing_matches_the_contract(bytes in path_like()) {
             prop_assert_eq!(DfsPath::new(bytes.clone()).is_ok(), is_path(&bytes));
         }
 
         #[test]
-        fn names_put_together_give_the_path_again(bytes in path_like()) {
+        fn names_join_to_the_same_path(bytes in path_like()) {
             let Ok(path) = DfsPath::new(bytes) else { return Ok(()) };
             let joined = path.names().try_fold(DfsPath::root(), |path, name| path.join(&name));
             prop_assert_eq!(joined.as_ref(), Ok(&path));

@@ -1,4 +1,4 @@
-//! Randomness, passed in so that a seed can decide everything in a simulation.
+//! Randomness, passed in so that a seed can determine a whole simulation.
 
 use std::sync::Mutex;
 
@@ -10,8 +10,8 @@ pub trait Random: Send + Sync {
     /// Fills `bytes`.
     fn fill(&self, bytes: &mut [u8]);
 
-    /// A number in `0..bound`; 0 when `bound` is 0. The bias of 2⁻⁶⁴ × bound does not matter to
-    /// placement and jitter, which is what it is for.
+    /// Returns a number in `0..bound`; 0 when `bound` is 0. Its bias of 2⁻⁶⁴ × bound does not
+    /// matter for placement and jitter.
     fn below(&self, bound: u64) -> u64 {
         let mut bytes = [0; 8];
         self.fill(&mut bytes);
@@ -34,7 +34,7 @@ impl Random for OsRandom {
 pub struct SeededRandom(Mutex<StdRng>);
 
 impl SeededRandom {
-    /// Starts a sequence that `seed` alone decides.
+    /// Starts a sequence determined by `seed`.
     pub fn new(seed: u64) -> Self {
         Self(Mutex::new(StdRng::seed_from_u64(seed)))
     }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_decides_everything() {
+    fn seed_determines_everything() {
         let draw = |seed| {
             let random = SeededRandom::new(seed);
             [random.below(1 << 40), random.below(1 << 40)]
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stay_below_the_bound_and_reach_all_of_it() {
+    fn numbers_cover_the_whole_range_below_the_bound() {
         let random = SeededRandom::new(3);
         let mut seen = [false; 7];
         for _ in 0..500 {

@@ -1,10 +1,10 @@
-//! Names of replicas.
+//! Identification of replicas.
 
 use std::fmt;
 
 use crate::{ChunkId, DiskId, Stamp};
 
-/// What a replica holds of its chunk: all of it, or one fragment of an erasure code.
+/// The part of a chunk that a replica holds: all of it, or one fragment of an erasure code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Part(pub u8);
 
@@ -13,16 +13,16 @@ impl Part {
     pub const WHOLE: Self = Self(0);
 }
 
-/// Names one replica on the datanode that holds it.
+/// Identifies a replica on its datanode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplicaRef {
     /// The chunk.
     pub chunk: ChunkId,
-    /// What it holds of the chunk.
+    /// The part of the chunk.
     pub part: Part,
-    /// The disk it lies on.
+    /// The disk it is on.
     pub disk: DiskId,
-    /// Tells it from any other replica of the part on its node.
+    /// Distinguishes it from any other replica of the part on its node.
     pub stamp: Stamp,
 }
 

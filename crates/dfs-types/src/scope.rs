@@ -1,6 +1,6 @@
-//! How far the rights of a caller reach.
+//! Scopes: what a caller may access.
 
-/// What a right allows. Each level includes those before it.
+/// Levels of access. Each includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access {
     /// Reading names, attributes and bytes, and the state of the cluster.
@@ -12,7 +12,7 @@ pub enum Access {
 }
 
 impl Access {
-    /// The name of the level, for messages.
+    /// Returns the name of the level, for messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "Read",
@@ -22,7 +22,7 @@ impl Access {
     }
 }
 
-/// A caller lacks a right.
+/// The caller lacks access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not allowed: the caller has no {} access", .needed.name())]
 pub struct Denied {
@@ -30,11 +30,11 @@ pub struct Denied {
     pub needed: Access,
 }
 
-/// The part of the cluster that a call may use. Each method that reads or changes metadata takes
-/// one, so that a call without an answer to "for whom?" does not compile.
+/// The part of the cluster that a call may use. Every method that reads or changes metadata takes
+/// one, so that a call without a caller does not compile.
 ///
-/// A scope comes from a caller that the gate has authenticated ([`Self::of_caller`]), or belongs to
-/// the cluster itself ([`Self::internal`]). A test of `dfs-transport` lists the files that may use
+/// A scope comes from a caller authenticated by the gate ([`Self::of_caller`]), or belongs to the
+/// cluster itself ([`Self::internal`]). A test of `dfs-transport` lists the files that may use
 /// either constructor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
@@ -42,13 +42,13 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The scope of the cluster's own work, which is done for no caller.
+    /// Returns the scope of the cluster's own work, which has no caller.
     pub const fn internal() -> &'static Self {
         &Self { access: Some(Access::Admin) }
     }
 
-    /// The scope of an authenticated caller with this access to everything, or with none at all.
-    /// For the gate alone.
+    /// Returns the scope of an authenticated caller with this access to everything, or with none.
+    /// Only for the gate.
     pub const fn of_caller(access: Option<Access>) -> Self {
         Self { access }
     }

@@ -1,4 +1,4 @@
-//! Seals: HMAC-SHA256 over bytes that leave the cluster's hands and must come back unchanged.
+//! Seals: HMAC-SHA256 over bytes that leave the cluster and must return unchanged.
 
 use std::fmt;
 
@@ -17,38 +17,38 @@ pub struct SealKey([u8; 32]);
 pub struct Seal(pub [u8; 32]);
 
 impl SealKey {
-    /// Bytes of a key.
+    /// Length in bytes.
     pub const LEN: usize = 32;
 
-    /// Makes a new key.
+    /// Creates a new key.
     pub fn random(random: &dyn Random) -> Self {
         let mut bytes = [0; Self::LEN];
         random.fill(&mut bytes);
         Self(bytes)
     }
 
-    /// Reads a stored key; `None` when it is not [`Self::LEN`] bytes long.
+    /// Parses a stored key; `None` when it is not [`Self::LEN`] bytes long.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }
 
-    /// The bytes, to be stored or sent over a trusted channel.
+    /// Returns the bytes, to be stored or sent over a trusted channel.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// A key of its own for one purpose and one holder, so that no holder can seal for another.
+    /// Derives a key for one purpose and one holder, so that no holder can seal for another.
     #[must_use]
     pub fn derive(&self, purpose: &str, holder: &[u8]) -> Self {
         Self(self.seal(purpose, holder).0)
     }
 
-    /// Seals `bytes` for one purpose; a seal for another purpose never fits.
+    /// Seals `bytes` for one purpose; a seal for another purpose never matches.
     pub fn seal(&self, purpose: &str, bytes: &[u8]) -> Seal {
         Seal(self.mac(purpose, bytes).finalize().into_bytes().into())
     }
 
-    /// Whether `seal` is the seal of `bytes` for this purpose; takes the same time either way.
+    /// Returns whether `seal` is the seal of `bytes` for this purpose, in constant time.
     pub fn verify(&self, purpose: &str, bytes: &[u8], seal: &[u8]) -> bool {
         self.mac(purpose, bytes).verify_slice(seal).is_ok()
     }
@@ -69,22 +69,22 @@ impl fmt::Debug for SealKey {
     }
 }
 
-/// A node's word that it holds a replica, durable when it was given.
+/// A node's proof that it holds a replica, durable when the receipt was issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Receipt {
     /// The chunk.
     pub chunk: ChunkId,
-    /// What the replica holds of it.
+    /// The part of the chunk.
     pub part: Part,
-    /// Bytes of the part.
+    /// Length of the part in bytes.
     pub length: u64,
     /// Checksum of the part.
     pub crc32c: Crc32c,
-    /// Who holds the replica.
+    /// The node that holds the replica.
     pub node: NodeId,
-    /// On which of its disks.
+    /// The disk it is on.
     pub disk: DiskId,
-    /// Which replica of the chunk on that node.
+    /// Distinguishes it from other replicas of the chunk on that node.
     pub stamp: Stamp,
     /// The registration whose key sealed this.
     pub registration: RegistrationNumber,
@@ -110,14 +110,14 @@ impl Receipt {
         bytes
     }
 
-    /// Fills in the seal; `key` is the node's ([`ClusterKeys::receipt`]).
+    /// Sets the seal; `key` is the node's ([`ClusterKeys::receipt`]).
     #[must_use]
     pub fn sealed(mut self, key: &SealKey) -> Self {
         self.seal = key.seal(Self::PURPOSE, &self.payload());
         self
     }
 
-    /// Whether the node that it names sealed it.
+    /// Returns whether the named node sealed it.
     pub fn is_genuine(&self, keys: &ClusterKeys) -> bool {
         let key = keys.receipt(self.node, self.registration);
         key.verify(Self::PURPOSE, &self.payload(), &self.seal.0)
@@ -130,7 +130,7 @@ mod tests {
     use crate::SeededRandom;
 
     #[test]
-    fn a_receipt_is_bound_to_its_node_and_content() {
+    fn receipt_is_bound_to_its_node_and_content() {
         let random = SeededRandom::new(7);
         let cluster = ClusterKeys::random(&random);
         let (node, registration) = (NodeId::random(&random), RegistrationNumber(3));
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn purposes_do_not_mix() {
+    fn seals_are_bound_to_their_purpose() {
         let key = SealKey::random(&SeededRandom::new(1));
         let seal = key.seal("a", b"bc");
         assert!(key.verify("a", b"bc", &seal.0));

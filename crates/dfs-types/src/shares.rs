@@ -1,6 +1,6 @@
-//! Sharing one amount among several that want some of it.
+//! Fair division of an amount.
 
-/// Splits `total` as evenly as nobody wants more than they get: each share is at most its want, and
+/// Divides `total` evenly, but gives nobody more than wanted: each share is at most its want, and
 /// together they are the lesser of `total` and the sum of the wants.
 pub fn fair_shares(total: u64, wants: &[u64]) -> Vec<u64> {
     let mut shares = vec![0; wants.len()];

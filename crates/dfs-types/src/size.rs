@@ -1,22 +1,22 @@
-//! Byte counts as people write them.
+//! Human-readable byte counts.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Bytes a chunk holds when nothing else was asked for.
+/// Default chunk size in bytes.
 pub const CHUNK_SIZE_DEFAULT: u64 = 64 << 20;
-/// The smallest chunk size that may be asked for.
+/// The smallest chunk size in bytes.
 pub const CHUNK_SIZE_MIN: u64 = 64 << 10;
-/// The largest chunk size that may be asked for.
+/// The largest chunk size in bytes.
 pub const CHUNK_SIZE_MAX: u64 = 1 << 30;
 
 /// A number of bytes, written `1536`, `64MiB`, `1.5GiB` or `2GB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ByteSize(pub u64);
 
-/// Text that is no size was given for one.
+/// A text is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a size: write bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB")]
+#[error("{0:?} is not a size: give bytes, or a number with KiB, MiB, GiB, TiB, kB, MB, GB or TB")]
 pub struct ParseSizeError(pub String);
 
 const UNITS: [(&str, u64); 13] = [
@@ -64,7 +64,7 @@ impl FromStr for ByteSize {
 }
 
 impl fmt::Display for ByteSize {
-    /// Writes the form that [`FromStr`] reads back within a tenth of the unit.
+    /// Writes a form that [`FromStr`] reads back to within a tenth of the unit.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = UNITS[..4].iter().rev().find(|(_, unit)| self.0 >= *unit);
         match unit {
@@ -83,7 +83,7 @@ mod tests {
     use crate::{Random, SeededRandom};
 
     #[test]
-    fn reads_what_people_write() {
+    fn human_sizes_are_parsed() {
         for (text, bytes) in [
             ("0", 0),
             ("1536", 1536),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn printed_sizes_round_trip() {
         let random = SeededRandom::new(5);
         for shift in 0..60 {
             let size = ByteSize(random.below(2 << shift));

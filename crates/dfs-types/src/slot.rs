@@ -1,19 +1,19 @@
-//! Slots: what makes a repeated call safe.
+//! Slots, which make calls repeatable.
 
 use crate::ClientId;
 
-/// Names one mutating call of one client, so that a repeat of it gets the first answer.
+/// Identifies a mutating call of a client, so that a repeat gets the first answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
-    /// Who calls.
+    /// The client.
     pub client: ClientId,
-    /// Which of the client's slots, below [`Slot::PER_CLIENT`]; one call at a time in each.
+    /// One of the client's slots, below [`Slot::PER_CLIENT`]; each has one call at a time.
     pub slot: u32,
-    /// One more with each new call in this slot, starting at 1.
+    /// Number of the call in this slot, starting at 1.
     pub sequence: u64,
 }
 
 impl Slot {
-    /// Slots that a client has.
+    /// Slots per client.
     pub const PER_CLIENT: u32 = 64;
 }

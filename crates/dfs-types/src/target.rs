@@ -1,20 +1,20 @@
-//! What a call is about, and in which state it must be.
+//! Targets of calls, and their required states.
 
 use std::fmt;
 
 use crate::{DfsPath, Incarnation, InodeId, Name, Revision};
 
-/// The object of a call.
+/// The target of a call.
 ///
-/// An inode stands for one version of a file for as long as that exists, whatever becomes of its
-/// path: a rename does not change it, and a file that replaces another has an inode of its own.
+/// An inode identifies one version of a file, whatever happens to its path: a rename keeps it, and
+/// a file that replaces another has a new one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// What a path leads to. Symlinks on the way are followed.
+    /// A path. Symlinks on the way to its end are followed.
     Path(DfsPath),
-    /// An inode, also after it was unlinked, until it is reaped.
+    /// An inode, even after it was unlinked, until it is reaped.
     Inode(InodeId),
-    /// An entry of a directory. A symlink there stands for itself.
+    /// An entry of a directory. A symlink there is not followed.
     Child {
         /// The directory.
         parent: InodeId,
@@ -24,7 +24,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// The entry `name` of the directory `parent`.
+    /// Returns the entry `name` of the directory `parent`.
     pub fn child(parent: InodeId, name: &Name) -> Self {
         Self::Child { parent, name: name.clone() }
     }
@@ -64,8 +64,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// A state of an inode. Two are equal only if nothing about the inode changed in between; of a
-/// directory that includes its entries.
+/// A state of an inode. Two are equal only if nothing about the inode changed in between, for a
+/// directory including its entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Change {
     /// Incarnation of the metadata that numbered the revision.
@@ -74,16 +74,16 @@ pub struct Change {
     pub revision: Revision,
 }
 
-/// What must hold of a name for a change to take place.
+/// A required state of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Precondition {
-    /// Nothing has the name.
+    /// The name is free.
     Absent,
-    /// The name stands for this inode.
+    /// The name refers to this inode.
     Inode {
         /// The inode.
         inode: InodeId,
-        /// The state it must be in; any when not set.
+        /// The required state of the inode; any when not set.
         change: Option<Change>,
     },
 }
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_name_themselves_in_messages() {
+    fn targets_are_printed_in_messages() {
         let name = Name::new(&b"a"[..]).unwrap();
         let inode = InodeId(7);
         assert_eq!(Target::from(DfsPath::new("/x").unwrap()).to_string(), "/x");

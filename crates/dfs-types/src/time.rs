@@ -1,9 +1,9 @@
-//! Time. No loss can follow from a wrong clock, only waste; so clocks are plain values.
+//! Time. A wrong clock can cause waste, but never loss, so clocks are plain values.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since 1970, as some clock had them.
+/// Milliseconds since 1970, by some clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(u64);
 
@@ -11,27 +11,27 @@ impl Timestamp {
     /// The first moment of 1970.
     pub const EPOCH: Self = Self(0);
 
-    /// From milliseconds since 1970.
+    /// Creates a timestamp from milliseconds since 1970.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since 1970.
+    /// Returns milliseconds since 1970.
     pub fn millis(self) -> u64 {
         self.0
     }
 
-    /// This much later; stays at the end of time instead of overflowing.
+    /// Adds a duration; saturates instead of overflowing.
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration.as_millis() as u64))
     }
 
-    /// This much earlier; stays at 0 instead of underflowing.
+    /// Subtracts a duration; saturates at 0.
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(duration.as_millis() as u64))
     }
 
-    /// How long after `earlier` this is; zero when it is not.
+    /// Returns the time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -39,7 +39,7 @@ impl Timestamp {
 
 /// A wall clock.
 pub trait Clock: Send + Sync {
-    /// What it shows.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 }
 
@@ -48,14 +48,14 @@ pub trait Clock: Send + Sync {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that others are given")]
+    #[expect(clippy::disallowed_methods, reason = "the source of all injected clocks")]
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(since.as_millis() as u64)
     }
 }
 
-/// A time of a file with the resolution of POSIX; may lie before 1970.
+/// A file time with the resolution of POSIX; may be before 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct FileTime {
     seconds: i64,
@@ -63,17 +63,17 @@ pub struct FileTime {
 }
 
 impl FileTime {
-    /// `None` when `nanos` is a whole second or more.
+    /// Returns `None` when `nanos` is a whole second or more.
     pub fn new(seconds: i64, nanos: u32) -> Option<Self> {
         (nanos < 1_000_000_000).then_some(Self { seconds, nanos })
     }
 
-    /// Whole seconds since 1970, rounded down.
+    /// Returns whole seconds since 1970, rounded down.
     pub fn seconds(self) -> i64 {
         self.seconds
     }
 
-    /// Nanoseconds after [`Self::seconds`].
+    /// Returns nanoseconds after [`Self::seconds`].
     pub fn nanos(self) -> u32 {
         self.nanos
     }
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arithmetic_stays_within_time() {
+    fn arithmetic_saturates() {
         let (end, second) = (Timestamp(u64::MAX), Duration::from_secs(1));
         assert_eq!(end.plus(second), end);
         assert_eq!(Timestamp(999).minus(second), Timestamp(0));

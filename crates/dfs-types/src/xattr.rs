@@ -5,57 +5,57 @@ use std::fmt;
 
 use bytes::Bytes;
 
-/// Namespaces a name may be in; the part after the prefix is free.
+/// Namespaces with free names after the prefix.
 const PREFIXES: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
-/// Names of the namespace `system.`, all of them.
+/// All names of the namespace `system.`.
 const SYSTEM: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
-/// What is wrong with an extended attribute.
+/// Defects of extended attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum XattrError {
     /// The name is longer than [`XattrName::MAX_LEN`] bytes.
-    #[error("the name of an extended attribute has at most {max} bytes, this one has {0}",
+    #[error("the name of an extended attribute may have at most {max} bytes, not {0}",
         max = XattrName::MAX_LEN)]
     NameTooLong(usize),
-    /// The name is in no namespace that is kept.
+    /// The name is in an unsupported namespace.
     #[error(
-        "the name of an extended attribute starts with user., trusted. or security., or is one of \
+        "the name of an extended attribute must start with user., trusted. or security., or be one of \
          the two system.posix_acl_ names"
     )]
     Namespace,
     /// A NUL byte.
-    #[error("the name of an extended attribute has no NUL byte")]
+    #[error("the name of an extended attribute must not contain a NUL byte")]
     Nul,
     /// The value is longer than [`XattrName::VALUE_LEN_MAX`] bytes.
-    #[error("the value of an extended attribute has at most {max} bytes, this one has {0}",
+    #[error("the value of an extended attribute may have at most {max} bytes, not {0}",
         max = XattrName::VALUE_LEN_MAX)]
     ValueTooLong(usize),
-    /// More than [`XattrName::PER_INODE`] for one inode.
-    #[error("an inode has at most {max} extended attributes, these are {0}",
+    /// More than [`XattrName::PER_INODE`] on one inode.
+    #[error("an inode may have at most {max} extended attributes, not {0}",
         max = XattrName::PER_INODE)]
     TooMany(usize),
-    /// More than [`XattrName::BYTES_PER_INODE`] of names and values for one inode.
-    #[error("the extended attributes of an inode have at most {max} bytes, these have {0}",
+    /// More than [`XattrName::BYTES_PER_INODE`] of names and values on one inode.
+    #[error("the extended attributes of an inode may have at most {max} bytes, not {0}",
         max = XattrName::BYTES_PER_INODE)]
     TooLarge(usize),
 }
 
 /// The name of an extended attribute, with its namespace: `user.`, `trusted.` or `security.` and at
-/// least one byte more, or one of the POSIX ACLs under `system.`. No NUL.
+/// least one more byte, or one of the POSIX ACLs under `system.`. No NUL.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct XattrName(Bytes);
 
 impl XattrName {
-    /// Bytes a name has at most.
+    /// Bytes per name at most.
     pub const MAX_LEN: usize = 255;
-    /// Bytes a value has at most.
+    /// Bytes per value at most.
     pub const VALUE_LEN_MAX: usize = 64 << 10;
-    /// Extended attributes that an inode has at most.
+    /// Extended attributes per inode at most.
     pub const PER_INODE: usize = 64;
-    /// Bytes that the names and values of an inode have at most.
+    /// Bytes of names and values per inode at most.
     pub const BYTES_PER_INODE: usize = 256 << 10;
 
-    /// Checks a name.
+    /// Validates a name.
     pub fn new(bytes: impl Into<Bytes>) -> Result<Self, XattrError> {
         let bytes = bytes.into();
         if bytes.len() > Self::MAX_LEN {
@@ -71,7 +71,7 @@ impl XattrName {
         Ok(Self(bytes))
     }
 
-    /// Checks the length of a value.
+    /// Validates the length of a value.
     pub fn check_value(value: &[u8]) -> Result<(), XattrError> {
         if value.len() > Self::VALUE_LEN_MAX {
             return Err(XattrError::ValueTooLong(value.len()));
@@ -79,8 +79,8 @@ impl XattrName {
         Ok(())
     }
 
-    /// Checks that one inode can have all of these. The error comes with the name of the first
-    /// attribute, in byte order, that is too long or one too many.
+    /// Validates the number and size of an inode's attributes. The error names the first attribute,
+    /// in byte order, that is too long or one too many.
     pub fn check_all(xattrs: &BTreeMap<Self, Bytes>) -> Result<(), (&Self, XattrError)> {
         let bytes_of = |(name, value): (&Self, &Bytes)| name.0.len() + value.len();
         let (count, all) = (xattrs.len(), xattrs.iter().map(bytes_of).sum());
@@ -98,12 +98,12 @@ impl XattrName {
         Ok(())
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The bytes, shared.
+    /// Returns the bytes, shared.
     pub fn to_bytes(&self) -> Bytes {
         self.0.clone()
     }
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_outside_of_the_kept_namespaces_are_refused() {
+    fn names_outside_the_supported_namespaces_are_refused() {
         for name in ["user.a", "trusted.bucket", "security.capability", "system.posix_acl_access"] {
             assert_eq!(XattrName::new(name).map(|name| name.to_string()), Ok(name.to_owned()));
         }
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn attribute_that_an_inode_cannot_have_is_named() {
+    fn invalid_attribute_is_named() {
         let name = |text: String| XattrName::new(text).unwrap();
         let of = |count: usize, len: usize| -> BTreeMap<_, _> {
             let value = Bytes::from(vec![0; len]);

@@ -113,7 +113,7 @@ fn header(meta: &v1::ChunkMeta, cluster: ClusterId) -> Result<ChunkHeader, Field
     }
     if meta.path.len() > DfsPath::MAX_LEN {
         let what =
-            format_args!("at most {} bytes, these are {}", DfsPath::MAX_LEN, meta.path.len());
+            format_args!("at most {} bytes are allowed, not {}", DfsPath::MAX_LEN, meta.path.len());
         return Err(FieldError::new("path", what));
     }
     if wire::part("part", meta.part)? != Part::WHOLE {

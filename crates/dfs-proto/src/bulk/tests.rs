@@ -25,7 +25,7 @@ fn encoded(message: impl Bulk) -> Vec<u8> {
 }
 
 #[test]
-fn any_reader_of_protobuf_reads_the_parts_as_one_message() {
+fn parts_decode_as_one_protobuf_message() {
     for data in [vec![], vec![1], vec![7; 100_000]] {
         let of_frame = frame(&data);
         assert_eq!(v1::ChunkFrame::decode(&encoded(of_frame.clone())[..]), Ok(of_frame.clone()));
@@ -38,7 +38,7 @@ fn any_reader_of_protobuf_reads_the_parts_as_one_message() {
 }
 
 #[test]
-fn the_bytes_of_a_frame_are_not_copied_on_either_side() {
+fn frame_bytes_are_not_copied_on_either_side() {
     let sent = frame(&vec![7; 100_000]);
     let at = sent.data.as_ptr();
     let (head, bulk) = v1::ChunkData { kind: Some(Kind::Frame(sent)) }.into_parts();
@@ -54,7 +54,7 @@ fn the_bytes_of_a_frame_are_not_copied_on_either_side() {
     assert_eq!(received.remaining(), 0);
 }
 
-/// All that a body gives, and the status at its end.
+/// Returns all bytes of a body, and the status at its end.
 async fn drained<S, M>(mut body: Outgoing<S>) -> (Vec<u8>, Option<Status>)
 where
     S: Stream<Item = Result<M, Status>> + Unpin,
@@ -72,7 +72,7 @@ where
 }
 
 #[tokio::test]
-async fn a_request_just_ends_and_an_answer_ends_with_a_status() {
+async fn only_responses_end_with_a_status() {
     let messages = || stream::iter([Ok(frame(b"abc"))]);
     let ended = |end| Outgoing { messages: messages(), bulk: Bytes::new(), end };
     let (of_request, status) = drained(ended(End::Request)).await;
@@ -104,7 +104,7 @@ fn incoming(pieces: Vec<Bytes>, owes_status: bool) -> Incoming<v1::ChunkFrame> {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_cut_short_is_an_error() {
+async fn truncated_stream_is_an_error() {
     let body = Outgoing {
         messages: stream::iter([Ok(frame(b"abc"))]),
         bulk: Bytes::new(),
@@ -124,7 +124,7 @@ async fn a_stream_that_is_cut_short_is_an_error() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_message_is_refused() {
+async fn invalid_messages_are_refused() {
     let too_long = (FRAME_MESSAGE_LEN_MAX as u32 + 1).to_be_bytes();
     let too_long = [&[0], &too_long[..]].concat();
     let compressed = vec![1, 0, 0, 0, 0];
@@ -139,9 +139,9 @@ async fn what_cannot_be_a_message_is_refused() {
 }
 
 proptest! {
-    /// However the connection cuts the bytes, the messages are the same.
+    /// The messages are the same, however the connection splits the bytes.
     #[test]
-    fn messages_come_out_of_any_pieces(
+    fn messages_survive_any_fragmentation(
         sizes in proptest::collection::vec(0_usize..3_000, 0..5),
         cuts in proptest::collection::vec(0_usize..15_000, 0..12),
     ) {

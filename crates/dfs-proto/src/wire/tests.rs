@@ -21,7 +21,7 @@ fn receipt_of(random: &SeededRandom) -> Receipt {
 }
 
 #[test]
-fn what_goes_out_comes_in_again() {
+fn messages_round_trip() {
     let random = SeededRandom::new(1);
     let given = receipt_of(&random);
     assert_eq!(receipt("r", given.into()), Ok(given));
@@ -69,14 +69,14 @@ fn what_goes_out_comes_in_again() {
 }
 
 #[test]
-fn a_missing_mtime_is_the_default() {
+fn missing_mtime_is_the_default() {
     let given = v1::Attributes { mode: 0o644, uid: 0, gid: 0, mtime: None };
     let now = FileTime::new(7, 8).unwrap();
     assert_eq!(attributes("a", Some(given), now).map(|a| a.mtime), Ok(now));
 }
 
 #[test]
-fn each_wrong_field_is_named() {
+fn each_invalid_field_is_named() {
     let random = SeededRandom::new(2);
     let good = v1::Receipt::from(receipt_of(&random));
     let client_id = ClientId(1).to_wire();
@@ -86,36 +86,36 @@ fn each_wrong_field_is_named() {
 
     let cases: [(Option<FieldError>, &str); 24] = [
         (required::<u8>("f", None).err(), "f: not set"),
-        (at_most("f", vec![0; 3], 2).err(), "f: at most 2 entries, these are 3"),
-        (id::<ChunkId>("f", &[0; 15]).err(), "f: an id has 16 bytes, this one has 15"),
-        (id::<ChunkId>("f", &[]).err(), "f: an id has 16 bytes, this one has 0"),
-        (optional_id::<ChunkId>("f", &[0]).err(), "f: an id has 16 bytes, this one has 1"),
+        (at_most("f", vec![0; 3], 2).err(), "f: at most 2 entries are allowed, not 3"),
+        (id::<ChunkId>("f", &[0; 15]).err(), "f: an id has 16 bytes, not 15"),
+        (id::<ChunkId>("f", &[]).err(), "f: an id has 16 bytes, not 0"),
+        (optional_id::<ChunkId>("f", &[0]).err(), "f: an id has 16 bytes, not 1"),
         (inode("f", 0).err(), "f: not set"),
-        (path("f", b"a").err(), "f: a path starts with a slash"),
-        (path("f", b"/a/../b").err(), "f: a name is not \".\" or \"..\""),
-        (path("f", b"/a\0").err(), "f: a name has no NUL byte"),
-        (name("f", b"a/b").err(), "f: a name has no slash"),
-        (name("f", b"").err(), "f: a name is not empty"),
-        (symlink_target("f", b"").err(), "f: a target has at least one byte, and no NUL"),
-        (chunk_size("f", 0).err(), "f: a multiple of 64 KiB from 64 KiB to 1 GiB is wanted, not 0"),
+        (path("f", b"a").err(), "f: a path must start with a slash"),
+        (path("f", b"/a/../b").err(), "f: a name must not be \".\" or \"..\""),
+        (path("f", b"/a\0").err(), "f: a name must not contain a NUL byte"),
+        (name("f", b"a/b").err(), "f: a name must not contain a slash"),
+        (name("f", b"").err(), "f: a name must not be empty"),
+        (symlink_target("f", b"").err(), "f: a target must have at least one byte, and no NUL"),
+        (chunk_size("f", 0).err(), "f: must be a multiple of 64 KiB from 64 KiB to 1 GiB, not 0"),
         (
             chunk_size("f", 1 << 40).err(),
-            "f: a multiple of 64 KiB from 64 KiB to 1 GiB is wanted, not 1099511627776",
+            "f: must be a multiple of 64 KiB from 64 KiB to 1 GiB, not 1099511627776",
         ),
         (
             chunk_size("f", 65_537).err(),
-            "f: a multiple of 64 KiB from 64 KiB to 1 GiB is wanted, not 65537",
+            "f: must be a multiple of 64 KiB from 64 KiB to 1 GiB, not 65537",
         ),
-        (file_kind("f", 0).err(), "f: 0 is not a value it can have"),
-        (node_state("f", 99).err(), "f: 99 is not a value it can have"),
-        (mode("f", 0o10_0644).err(), "f: permission bits (07777) are wanted, not 0o100644"),
+        (file_kind("f", 0).err(), "f: 0 is not a valid value"),
+        (node_state("f", 99).err(), "f: 99 is not a valid value"),
+        (mode("f", 0o10_0644).err(), "f: must be permission bits (07777), not 0o100644"),
         (
             file_time("f", v1::FileTime { seconds: 0, nanos: 1_000_000_000 }).err(),
-            "f: nanos are below 1,000,000,000",
+            "f: nanos must be below 1,000,000,000",
         ),
         (
             slot("f", Some(v1::Slot { client_id: client_id.clone(), slot: 64, sequence: 1 })).err(),
-            "f: slots are below 64, this one is 64",
+            "f: must be below 64, not 64",
         ),
         (
             slot("f", Some(v1::Slot { client_id, slot: 0, sequence: 0 })).err(),
@@ -123,10 +123,10 @@ fn each_wrong_field_is_named() {
         ),
         (
             receipt("f", v1::Receipt { seal: Bytes::new(), ..good }).err(),
-            "f: 32 bytes are wanted, these are 0",
+            "f: must have 32 bytes, not 0",
         ),
-        (part("f", 256).err(), "f: parts are 0 to 255, this one is 256"),
-        (frame("f", frame_without_sha).err(), "f: 32 bytes are wanted, these are 0"),
+        (part("f", 256).err(), "f: must be 0 to 255, not 256"),
+        (frame("f", frame_without_sha).err(), "f: must have 32 bytes, not 0"),
     ];
     for (error, text) in cases {
         let error = error.expect(text);
@@ -134,10 +134,10 @@ fn each_wrong_field_is_named() {
         assert_eq!(error.code(), ErrorCode::InvalidArgument, "{text}");
     }
     for (error, text) in [
-        (path("f", &deep).err(), "f: a path has at most 4096 bytes, this one has 4098"),
-        (path("f", &deep[..300]).err(), "f: a name has at most 255 bytes, this one has 299"),
-        (name("f", &long).err(), "f: a name has at most 255 bytes, this one has 4097"),
-        (symlink_target("f", &long).err(), "f: at most 4095 bytes, these are 4097"),
+        (path("f", &deep).err(), "f: a path may have at most 4096 bytes, not 4098"),
+        (path("f", &deep[..300]).err(), "f: a name may have at most 255 bytes, not 299"),
+        (name("f", &long).err(), "f: a name may have at most 255 bytes, not 4097"),
+        (symlink_target("f", &long).err(), "f: at most 4095 bytes are allowed, not 4097"),
     ] {
         let error = error.expect(text);
         assert_eq!((error.to_string(), error.code()), (text.to_owned(), ErrorCode::NameTooLong));
@@ -145,9 +145,9 @@ fn each_wrong_field_is_named() {
 }
 
 proptest! {
-    /// Whatever arrives is parsed or refused; what is accepted is the same when sent on.
+    /// Anything is parsed or refused; what is accepted stays the same when sent again.
     #[test]
-    fn no_message_brings_a_parser_down(
+    fn parsers_never_panic(
         offset: u64,
         data in proptest::collection::vec(any::<u8>(), 0..40),
         numbers in proptest::collection::vec(any::<u32>(), 0..3),
@@ -194,7 +194,7 @@ proptest! {
 }
 
 #[test]
-fn a_target_is_given_in_exactly_one_way() {
+fn target_is_given_in_exactly_one_way() {
     let name = Name::new(&b"n"[..]).unwrap();
     let each = [
         Target::from(DfsPath::new("/a").unwrap()),
@@ -223,7 +223,7 @@ fn a_target_is_given_in_exactly_one_way() {
 }
 
 #[test]
-fn a_precondition_is_about_absence_or_an_inode() {
+fn precondition_is_absent_or_inode() {
     let change = Change { incarnation: Incarnation(2), revision: Revision(3) };
     for given in [
         Precondition::Absent,

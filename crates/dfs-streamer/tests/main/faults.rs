@@ -272,7 +272,7 @@ fn links_without_faults_lose_nothing() {
 }
 
 #[test]
-fn a_seed_decides_everything() {
+fn seed_determines_everything() {
     for seed in 0..30 {
         let story = || {
             let case = run(case(seed, &Counts::default()));
