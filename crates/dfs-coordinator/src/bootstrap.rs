@@ -1,14 +1,14 @@
 //! A coordinator that waits over a store without a cluster.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_metadata::namespace;
 use dfs_runtime::Shutdown;
-use dfs_transport::{Io, Listener};
+use dfs_transport::{ConnectionLimits, Io, Listener};
 use dfs_types::with_causes;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -37,8 +37,9 @@ pub(crate) async fn wait(
     let lent = Lent { address: listener.local_address(), listener: Arc::new(Mutex::new(listener)) };
     let (stop, ends) = Shutdown::new();
     let ends = async move { ends.requested().await };
-    let serving =
-        dfs_transport::serve(Box::new(lent.clone()), routes, GATE, counts, ends, HAND_OVER);
+    let limits = ConnectionLimits::default();
+    let lending = Box::new(lent.clone());
+    let serving = dfs_transport::serve(lending, limits, routes, GATE, counts, ends, HAND_OVER);
     let mut serving = Box::pin(serving);
     let has_cluster = tokio::select! {
         biased;
@@ -83,7 +84,7 @@ impl Listener for Lent {
         self.address
     }
 
-    async fn accept(&mut self) -> io::Result<Io> {
+    async fn accept(&mut self) -> io::Result<(Io, IpAddr)> {
         self.listener.lock().await.accept().await
     }
 }

@@ -162,6 +162,7 @@ pub(crate) struct Counts {
     /// Replicas reported bad by datanodes and recorded as such.
     pub(crate) bad_replicas: Counter,
     pub(crate) relayed: Relayed,
+    refused_connections: Counters,
 }
 
 impl Counts {
@@ -214,6 +215,11 @@ impl Counts {
                 "Replicas reported bad by datanodes.",
             ),
             relayed: Relayed::new(metrics),
+            refused_connections: metrics.counters(
+                "dfs_coordinator_refused_connections_total",
+                "Connections refused or closed because of a limit on connections.",
+                &[("limit", dfs_transport::Refusal::NAMES)],
+            ),
         }
     }
 
@@ -261,5 +267,9 @@ impl Observer for Counts {
         let name = CODES.iter().find(|(known, _)| *known == code).map_or("", |(_, name)| *name);
         self.calls.of(&[method, name]).increment();
         self.seconds.of(&[method]).observe(elapsed);
+    }
+
+    fn refused(&self, refusal: dfs_transport::Refusal) {
+        self.refused_connections.of(&[refusal.name()]).increment();
     }
 }

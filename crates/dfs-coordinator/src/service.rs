@@ -10,7 +10,7 @@ use dfs_metadata::Committer;
 use dfs_metadata::engine::Engine;
 use dfs_metadata::namespace::{self, ClusterIdentity, Coordinator, Namespace, Replication};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, Trigger};
-use dfs_transport::{Channels, Listener, Network, Security};
+use dfs_transport::{Channels, ConnectionLimits, Listener, Network, Security};
 use dfs_types::{Clock, ClusterId, CoordinatorId, Incarnation, Random, Scope, with_causes};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -309,10 +309,16 @@ impl Base {
             }
         };
         let serving = async {
-            let counts = core.counts.clone();
-            let served =
-                dfs_transport::serve(listener, routes, grpc::GATE, counts, until, self.drain())
-                    .await;
+            let served = dfs_transport::serve(
+                listener,
+                ConnectionLimits::default(),
+                routes,
+                grpc::GATE,
+                core.counts.clone(),
+                until,
+                self.drain(),
+            )
+            .await;
             // It may have failed without an order.
             stop.stop();
             served.map_err(Error::Serve)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dfs_chunkstore::DiskUsage;
 use dfs_runtime::{Counter, Counters, Gauges, Histogram, Histograms, Metrics};
-use dfs_transport::Observer;
+use dfs_transport::{Observer, Refusal};
 use tonic::Code;
 
 /// Every call the datanode answers: the closed list of values of the label `method`.
@@ -60,6 +60,7 @@ pub(crate) struct Counts {
     pub(crate) sealed: Counter,
     /// How long sealing took.
     pub(crate) seal_seconds: Histogram,
+    refused_connections: Counters,
     /// Sessions that ended without a sealed replica.
     pub(crate) failed_sessions: Counter,
     /// Blocks or frames whose checksum was wrong, on disk or on the wire.
@@ -116,6 +117,11 @@ impl Counts {
                 "dfs_datanode_seal_seconds",
                 "Time from the last byte of a chunk to its durable replica.",
             ),
+            refused_connections: metrics.counters(
+                "dfs_datanode_refused_connections_total",
+                "Connections refused or closed because of a limit on connections.",
+                &[("limit", Refusal::NAMES)],
+            ),
             failed_sessions: metrics.counter(
                 "dfs_datanode_failed_sessions_total",
                 "Sessions that ended without a replica.",
@@ -162,6 +168,10 @@ impl Observer for Counts {
         let code = CODES.get(code as usize).copied().unwrap_or_default();
         self.calls.of(&[method, code]).increment();
         self.seconds.of(&[method]).observe(elapsed);
+    }
+
+    fn refused(&self, refusal: Refusal) {
+        self.refused_connections.of(&[refusal.name()]).increment();
     }
 }
 

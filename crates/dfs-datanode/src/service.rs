@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dfs_chunkstore::{ChunkStore, DiskConfig, DiskStore, Fs, IdentityStore, Pool};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer};
-use dfs_transport::{Channels, Listener, Network, Security};
+use dfs_transport::{Channels, ConnectionLimits, Listener, Network, Security};
 use dfs_types::{NodeId, Random};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::service::Routes;
@@ -191,6 +191,7 @@ impl Service {
             let until = async move { until.requested().await };
             let served = dfs_transport::serve(
                 listener,
+                ConnectionLimits::default(),
                 routes,
                 grpc::GATE,
                 node.counts.clone(),

@@ -1,9 +1,10 @@
 //! Errors on the wire.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::time::Duration;
 
-use dfs_types::{ErrorCode, FrameError};
+use dfs_types::{ErrorCode, FrameError, with_causes};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -77,7 +78,7 @@ impl Failure {
         let detail = ours.and_then(|info| info.metadata.get(DETAIL));
         Self {
             code: named.unwrap_or_else(|| closest(status)),
-            message: status.message().to_owned(),
+            message: message(status),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             detail: detail.and_then(|name| Detail::from_name(name)),
         }
@@ -142,9 +143,14 @@ fn grpc_code(code: ErrorCode) -> Code {
     }
 }
 
+/// Returns what went wrong. A status with a source was made here, because a connection broke, and
+/// only the causes say why.
+fn message(status: &Status) -> String {
+    status.source().map_or_else(|| status.message().to_owned(), with_causes)
+}
+
 /// Returns the code for a status without details of dfs.
 fn closest(status: &Status) -> ErrorCode {
-    use std::error::Error as _;
     match status.code() {
         Code::InvalidArgument | Code::OutOfRange => ErrorCode::InvalidArgument,
         Code::NotFound => ErrorCode::NotFound,
@@ -247,6 +253,7 @@ mod tests {
         let status = Status::with_error_details(Code::Aborted, "x", foreign);
         assert_eq!(Failure::from_status(&status).code, ErrorCode::Conflict);
         let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
-        assert_eq!(Failure::from_status(&broken).code, ErrorCode::Unavailable);
+        let broken = Failure::from_status(&broken);
+        assert_eq!((broken.code, &broken.message[..]), (ErrorCode::Unavailable, "reset"));
     }
 }

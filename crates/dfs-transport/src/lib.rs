@@ -6,6 +6,7 @@
 
 mod answer;
 mod channels;
+mod connections;
 mod dial;
 mod gate;
 mod memory;
@@ -14,6 +15,7 @@ mod request_id;
 mod server;
 
 pub use channels::{AddressError, Channels, ClientChannel, Lane, Security};
+pub use connections::{ConnectionLimits, Refusal};
 pub use dial::{ConnectError, DialError, connect_error};
 pub use gate::{Caller, Gate, Identity, Rule, Server, rule, split};
 pub use memory::MemoryNetwork;

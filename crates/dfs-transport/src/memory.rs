@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -18,14 +18,22 @@ const BACKLOG: usize = 16;
 const FIRST_PORT: u16 = 50_000;
 
 /// A network of its own; clones are the same one.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct MemoryNetwork {
     lines: Arc<Mutex<Lines>>,
+    /// The address that connections come from.
+    host: IpAddr,
+}
+
+impl Default for MemoryNetwork {
+    fn default() -> Self {
+        Self { lines: Arc::default(), host: Ipv4Addr::LOCALHOST.into() }
+    }
 }
 
 #[derive(Default)]
 struct Lines {
-    listeners: BTreeMap<String, mpsc::Sender<Io>>,
+    listeners: BTreeMap<String, mpsc::Sender<(Io, IpAddr)>>,
     /// A line is cut when its sender is dropped.
     connected: Vec<watch::Sender<()>>,
     dialled: usize,
@@ -36,6 +44,12 @@ struct Lines {
 }
 
 impl MemoryNetwork {
+    /// The same network, with connections that come from `host`.
+    #[must_use]
+    pub fn from_host(&self, host: impl Into<IpAddr>) -> Self {
+        Self { lines: self.lines.clone(), host: host.into() }
+    }
+
     /// Cuts every connection there is. New ones can be made at once.
     pub fn cut(&self) {
         self.lock().connected.clear();
@@ -85,7 +99,7 @@ impl Network for MemoryNetwork {
         };
         let there = Io::new(there).until_dropped(line.subscribe());
         let here = Io::new(here).until_dropped(line.subscribe());
-        listener.send(there).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        listener.send((there, self.host)).await.map_err(|_| io::ErrorKind::ConnectionRefused)?;
         let mut lines = self.lock();
         lines.connected.retain(|line| !line.is_closed());
         lines.connected.push(line);
@@ -124,7 +138,7 @@ impl Network for MemoryNetwork {
 }
 
 struct MemoryListener {
-    incoming: mpsc::Receiver<Io>,
+    incoming: mpsc::Receiver<(Io, IpAddr)>,
     local: SocketAddr,
 }
 
@@ -134,7 +148,7 @@ impl Listener for MemoryListener {
         self.local
     }
 
-    async fn accept(&mut self) -> io::Result<Io> {
+    async fn accept(&mut self) -> io::Result<(Io, IpAddr)> {
         // The network keeps the other end for as long as there is no other listener.
         self.incoming.recv().await.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }

@@ -1,7 +1,7 @@
 //! Sockets, behind a trait so that a simulation can put its own in their place.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tonic::transport::server::Connected;
+
+use crate::connections::{Connection, Refusal};
 
 /// How long dialling may take where nothing else is said.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -26,19 +28,27 @@ pub struct Io {
     stream: Box<dyn Stream>,
     /// Ends when the connection must.
     end: Option<Pin<Box<dyn Future<Output = io::Error> + Send>>>,
+    /// Of an accepted one.
+    connection: Connection,
 }
 
 impl Io {
     /// Wraps a byte stream.
     pub fn new(stream: impl Stream) -> Self {
-        Self { stream: Box::new(stream), end: None }
+        Self { stream: Box::new(stream), end: None, connection: Connection::default() }
     }
 
     /// Ends reads of the connection when `end` is there, the first one with that as the error. It
     /// is dropped with the connection.
     #[must_use]
     pub fn until(self, end: impl Future<Output = io::Error> + Send + 'static) -> Self {
-        Self { stream: Box::new(self), end: Some(Box::pin(end)) }
+        let connection = self.connection.clone();
+        Self { stream: Box::new(self), end: Some(Box::pin(end)), connection }
+    }
+
+    /// What the requests that come over it show as their connection.
+    pub(crate) fn of(self, connection: Connection) -> Self {
+        Self { connection, ..self }
     }
 
     /// Cuts the connection when the other end of `owner` is dropped.
@@ -66,6 +76,11 @@ impl AsyncRead for Io {
             && let Poll::Ready(why) = end.as_mut().poll(cx)
         {
             self.end = Some(Box::pin(async { io::ErrorKind::ConnectionAborted.into() }));
+            if let Some(bytes) = Refusal::last_words(&why) {
+                // They fit into the buffers of a connection on which next to nothing was sent, or
+                // are not worth waiting for.
+                let _ = Pin::new(&mut self.stream).poll_write(cx, &bytes);
+            }
             return Poll::Ready(Err(why));
         }
         Pin::new(&mut self.stream).poll_read(cx, buffer)
@@ -103,9 +118,11 @@ impl AsyncWrite for Io {
 }
 
 impl Connected for Io {
-    type ConnectInfo = ();
+    type ConnectInfo = Connection;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Connection {
+        self.connection.clone()
+    }
 }
 
 /// Where connections come in.
@@ -114,9 +131,9 @@ pub trait Listener: Send + 'static {
     /// Where it listens; with the port that was found when 0 was asked for.
     fn local_address(&self) -> SocketAddr;
 
-    /// Waits for the next connection. Cancel-safe. An error concerns one connection; others may
-    /// follow.
-    async fn accept(&mut self) -> io::Result<Io>;
+    /// Waits for the next connection and returns it with the address of its peer. Cancel-safe. An
+    /// error concerns one connection; others may follow.
+    async fn accept(&mut self) -> io::Result<(Io, IpAddr)>;
 }
 
 /// A way to other processes.
@@ -168,10 +185,10 @@ impl Listener for Tcp {
         self.local
     }
 
-    async fn accept(&mut self) -> io::Result<Io> {
-        let (stream, _) = self.listener.accept().await?;
+    async fn accept(&mut self) -> io::Result<(Io, IpAddr)> {
+        let (stream, peer) = self.listener.accept().await?;
         stream.set_nodelay(true)?;
-        Ok(Io::new(stream))
+        Ok((Io::new(stream), peer.ip()))
     }
 }
 

@@ -19,6 +19,7 @@ use crate::answer::{Answer, Call};
 use crate::channels::{
     CONNECTION_WINDOW, HTTP2_FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW,
 };
+use crate::connections::{ConnectionLimits, Connections, Refusal};
 use crate::gate::Gate;
 use crate::network::Listener;
 use crate::request_id::{REQUEST_ID_HEADER, with_request_id};
@@ -36,13 +37,25 @@ pub trait Observer: Send + Sync + 'static {
     /// A call of `method` (`/package.Service/Method`) was answered with `code` after `elapsed`. Of
     /// an answer that is a stream this is its beginning.
     fn answered(&self, method: &str, code: Code, elapsed: Duration);
+
+    /// A connection was refused or closed because of a limit.
+    fn refused(&self, refusal: Refusal);
 }
 
-/// Serves `routes` behind `gate` until `shutdown` ends, then takes no more connections and lets calls under way
-/// finish for at most `drain`; whatever is left is cut. Each call runs within a span with its
-/// request id, its answer to the end, and its end is logged there.
+/// Observes nothing.
+impl Observer for () {
+    fn answered(&self, _method: &str, _code: Code, _elapsed: Duration) {}
+
+    fn refused(&self, _refusal: Refusal) {}
+}
+
+/// Serves `routes` behind `gate`, on connections within `limits`, until `shutdown` resolves. Then it
+/// accepts no more connections and lets calls under way finish for at most `drain`; what is left is
+/// cut. Each call runs within a span with its request id until its answer has ended, which is
+/// logged there.
 pub async fn serve(
     listener: Box<dyn Listener>,
+    limits: ConnectionLimits,
     routes: Routes,
     gate: Gate,
     observer: Arc<dyn Observer>,
@@ -56,16 +69,27 @@ pub async fn serve(
     };
     // Connections are tasks of their own; they end when this is dropped.
     let (_alive, ending) = tokio::sync::watch::channel(());
+    let connections = Connections::new(limits, observer.clone());
     let incoming = futures_util::stream::unfold(listener, move |mut listener| {
-        let ending = ending.clone();
+        let (ending, connections) = (ending.clone(), connections.clone());
         async move {
-            let accepted = listener.accept().await;
-            if let Err(error) = &accepted {
-                tracing::warn!(%error, "a connection could not be accepted");
-                // The next try may fail at once too, as when no more files may be open.
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-            Some((accepted.map(|io| io.until_dropped(ending)), listener))
+            let accepted = loop {
+                match listener.accept().await {
+                    Ok((io, address)) => {
+                        let io = io.until_dropped(ending.clone());
+                        if let Some(io) = connections.admit(io, address) {
+                            break Ok(io);
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        // The next try may fail at once too, as when no more files may be open.
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        break Err(error);
+                    }
+                }
+            };
+            Some((accepted, listener))
         }
     });
     let serving = Server::builder()

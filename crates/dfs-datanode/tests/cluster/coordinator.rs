@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use dfs_proto::v1::membership_server::{Membership, MembershipServer};
 use dfs_proto::{Failure, v1};
-use dfs_transport::{Gate, MemoryNetwork, Network as _, Observer, Security, Server, serve};
+use dfs_transport::{ConnectionLimits, Gate, MemoryNetwork, Network as _, Security, Server, serve};
 use dfs_types::{ClusterId, ErrorCode, NodeId, Timestamp};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 
@@ -71,9 +71,11 @@ impl FakeCoordinator {
         let door = Door { coordinator: self.clone(), number, address: address.to_owned() };
         let routes = Routes::new(MembershipServer::new(door));
         let listener = network.listen(address).await.unwrap();
-        let never = std::future::pending();
+        let (limits, never) = (ConnectionLimits::default(), std::future::pending());
         tokio::spawn(async move {
-            serve(listener, routes, GATE, Arc::new(Nobody), never, Duration::ZERO).await.unwrap();
+            serve(listener, limits, routes, GATE, Arc::new(()), never, Duration::ZERO)
+                .await
+                .unwrap();
         })
     }
 
@@ -180,10 +182,4 @@ impl Membership for Door {
         });
         Ok(Response::new(orders.boxed()))
     }
-}
-
-struct Nobody;
-
-impl Observer for Nobody {
-    fn answered(&self, _: &str, _: Code, _: Duration) {}
 }

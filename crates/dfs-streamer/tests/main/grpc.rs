@@ -9,12 +9,12 @@ use dfs_proto::{FRAME_MESSAGE_LEN_MAX, Failure, wire};
 use dfs_streamer::grpc::{GrpcLink, ack_from_wire, ack_to_wire, frame_from_wire};
 use dfs_streamer::{Ack, Dropped, Error, Hashing, Link, Outcome, Session, chunk_source};
 use dfs_transport::{
-    Channels, Gate, MemoryNetwork, Network as _, Observer, Security, Server, serve,
+    Channels, ConnectionLimits, Gate, MemoryNetwork, Network as _, Security, Server, serve,
 };
 use dfs_types::{ErrorCode, Frame, NodeId, SessionId};
 use futures_util::{Stream, StreamExt as _};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::toy::{BLOCK, Node, bytes, config, frames, receipt, run, seal, send, source};
 
@@ -96,12 +96,6 @@ impl data_node_server::DataNode for OneSession {
     }
 }
 
-struct Deaf;
-
-impl Observer for Deaf {
-    fn answered(&self, _method: &str, _code: Code, _elapsed: Duration) {}
-}
-
 /// Serves the session at `node:7080`.
 async fn serving(network: &MemoryNetwork, session: Arc<Session>) -> GrpcLink {
     let listener = network.listen("node:7080").await.unwrap();
@@ -109,7 +103,8 @@ async fn serving(network: &MemoryNetwork, session: Arc<Session>) -> GrpcLink {
         .max_decoding_message_size(FRAME_MESSAGE_LEN_MAX);
     let routes = tonic::service::Routes::new(service);
     let stopped = std::future::pending();
-    tokio::spawn(serve(listener, routes, GATE, Arc::new(Deaf), stopped, Duration::ZERO));
+    let limits = ConnectionLimits::default();
+    tokio::spawn(serve(listener, limits, routes, GATE, Arc::new(()), stopped, Duration::ZERO));
     let channels = Channels::new(Arc::new(network.clone()), Security::Plaintext);
     GrpcLink::new(channels.bulk("node:7080", 1).unwrap())
 }

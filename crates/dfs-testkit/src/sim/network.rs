@@ -1,7 +1,7 @@
 //! Sockets of a simulation.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use async_trait::async_trait;
 use dfs_transport::{CONNECT_TIMEOUT, Io, Listener, Network};
@@ -37,8 +37,8 @@ impl Listener for Tcp {
         self.local
     }
 
-    async fn accept(&mut self) -> io::Result<Io> {
-        let (stream, _) = self.listener.accept().await?;
-        Ok(Io::new(stream))
+    async fn accept(&mut self) -> io::Result<(Io, IpAddr)> {
+        let (stream, peer) = self.listener.accept().await?;
+        Ok((Io::new(stream), peer.ip()))
     }
 }

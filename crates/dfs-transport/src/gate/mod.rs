@@ -19,6 +19,7 @@ use tonic::Status;
 use tower::{Layer, Service};
 
 use crate::Security;
+use crate::connections::Connection;
 pub use caller::{Caller, Identity, split};
 pub use rule::{Rule, rule};
 
@@ -113,6 +114,9 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         match self.gate.admit(request.uri().path()) {
             Ok(caller) => {
+                if let Some(connection) = request.extensions().get::<Connection>() {
+                    connection.call_accepted();
+                }
                 request.extensions_mut().insert(caller);
                 Either::Left(self.inner.call(request))
             }

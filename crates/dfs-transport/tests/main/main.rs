@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // Helpers of tests panic as tests do.
 
 mod channels;
+mod connections;
 mod dialling;
 mod draining;
 mod limits;

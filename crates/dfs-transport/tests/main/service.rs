@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use dfs_proto::v1::{self, admin_client::AdminClient, admin_server};
 use dfs_transport::{
-    Channels, ClientChannel, Gate, MemoryNetwork, Network as _, Observer, Security, Server, serve,
+    Channels, ClientChannel, ConnectionLimits, Gate, MemoryNetwork, Network as _, Observer,
+    Refusal, Security, Server, serve,
 };
 use dfs_types::RequestId;
 use tokio::sync::watch;
@@ -140,13 +141,17 @@ impl admin_server::Admin for Service {
     }
 }
 
-/// Remembers what it was told.
+/// Remembers the calls that were answered and the connections that were refused.
 #[derive(Default)]
-pub(crate) struct Log(pub(crate) Mutex<Vec<(String, Code)>>);
+pub(crate) struct Log(pub(crate) Mutex<Vec<(String, Code)>>, pub(crate) Mutex<Vec<Refusal>>);
 
 impl Observer for Log {
     fn answered(&self, method: &str, code: Code, _elapsed: Duration) {
         self.0.lock().unwrap().push((method.to_owned(), code));
+    }
+
+    fn refused(&self, refusal: Refusal) {
+        self.1.lock().unwrap().push(refusal);
     }
 }
 
@@ -164,12 +169,23 @@ impl Running {
         service: admin_server::AdminServer<Service>,
         drain: Duration,
     ) -> Self {
+        Self::start_with(network, address, service, drain, ConnectionLimits::default()).await
+    }
+
+    pub(crate) async fn start_with(
+        network: &MemoryNetwork,
+        address: &str,
+        service: admin_server::AdminServer<Service>,
+        drain: Duration,
+        limits: ConnectionLimits,
+    ) -> Self {
         let listener = network.listen(address).await.unwrap();
         let (stop, log) = (watch::Sender::new(false), Arc::new(Log::default()));
         let mut stopped = stop.subscribe();
         let shutdown = async move { drop(stopped.wait_for(|stop| *stop).await) };
+        let routes = Routes::new(service);
         let ended =
-            tokio::spawn(serve(listener, Routes::new(service), GATE, log.clone(), shutdown, drain));
+            tokio::spawn(serve(listener, limits, routes, GATE, log.clone(), shutdown, drain));
         Self { stop, ended, log }
     }
 }

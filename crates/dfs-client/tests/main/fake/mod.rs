@@ -20,7 +20,7 @@ use dfs_proto::wire::WireId as _;
 use dfs_proto::{FRAME_MESSAGE_LEN_MAX, Failure, MESSAGE_LEN_MAX, v1};
 use dfs_streamer::{Hashing, Session};
 use dfs_transport::{
-    Gate, MemoryNetwork, Network as _, Observer, REQUEST_ID_HEADER, Security, Server, serve,
+    ConnectionLimits, Gate, MemoryNetwork, Network as _, REQUEST_ID_HEADER, Security, Server, serve,
 };
 use dfs_types::{
     ChunkId, ChunkSeal, ErrorCode, NodeId, NodeState, SeededRandom, SessionId, SystemClock,
@@ -29,7 +29,7 @@ use futures_util::Stream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use coordinator::FakeCoordinator;
 use datanode::FakeDataNode;
@@ -214,12 +214,6 @@ pub(crate) struct Cluster {
     nodes: Vec<Mutex<Option<JoinHandle<()>>>>,
 }
 
-struct NoObserver;
-
-impl Observer for NoObserver {
-    fn answered(&self, _method: &str, _code: Code, _elapsed: Duration) {}
-}
-
 impl Cluster {
     /// Starts a cluster with `nodes` datanodes. The n-th runs on host `h<n>` in zone `z<n>`.
     pub(crate) async fn start(nodes: u128) -> Self {
@@ -302,8 +296,8 @@ impl Cluster {
     async fn serve(&self, address: &str, routes: Routes) -> JoinHandle<()> {
         let listener = self.world.network.listen(address).await.unwrap();
         tokio::spawn(async move {
-            let forever = std::future::pending();
-            serve(listener, routes, GATE, Arc::new(NoObserver), forever, Duration::ZERO)
+            let (limits, forever) = (ConnectionLimits::default(), std::future::pending());
+            serve(listener, limits, routes, GATE, Arc::new(()), forever, Duration::ZERO)
                 .await
                 .unwrap();
         })

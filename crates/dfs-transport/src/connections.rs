@@ -1,0 +1,310 @@
+//! The connections that a server holds: how many, from whom, and for how long without a call.
+//!
+//! ```text
+//!  accept ─► server or address full ─► refused
+//!     └────► pending ─► the gate accepts a call ─► open until closed
+//!               └─────► no call in time, or too many pending ─► closed
+//! ```
+//!
+//! A refused connection receives a GOAWAY that names the limit, so that the caller's error does too.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::network::Io;
+use crate::server::Observer;
+
+/// Time between two log lines about refused connections.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// Refused connections that may be reading the reason at the same time; others are just closed.
+const REFUSALS_UNDER_WAY: usize = 64;
+/// How long a refused peer has to read the reason.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bounds on the connections of one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Connections in all.
+    pub total: usize,
+    /// Connections of one peer address, behind which there may be many clients.
+    pub per_address: usize,
+    /// Connections on which the gate has not accepted a call yet. When there are more, the oldest
+    /// one of the address that has the most of them is closed, so that a flood from one address
+    /// harms no other.
+    pub pending: usize,
+    /// How long a connection may stay pending.
+    pub first_call_within: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            total: 1_024,
+            per_address: 256,
+            pending: 64,
+            first_call_within: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a server refused or closed a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It has as many connections as it holds.
+    #[error("the server holds {0} connections, its limit; try again later")]
+    Total(usize),
+    /// It has as many connections from that address as it holds of one.
+    #[error("the server holds {limit} connections from {address}, its limit; try again later")]
+    Address {
+        /// Whose connections they are.
+        address: IpAddr,
+        /// How many it holds.
+        limit: usize,
+    },
+    /// Others waited for their first call as well, and this one was the oldest.
+    #[error("over {0} connections wait for their first call; this one was the oldest")]
+    Pending(usize),
+    /// No call came in time.
+    #[error("no call was accepted on the connection within {} ms", .0.as_millis())]
+    NoCall(Duration),
+}
+
+impl Refusal {
+    /// All names, for a label of a metric.
+    pub const NAMES: &[&str] = &["total", "address", "pending", "no_call"];
+
+    /// The name for a label of a metric.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Total(_) => "total",
+            Self::Address { .. } => "address",
+            Self::Pending(_) => "pending",
+            Self::NoCall(_) => "no_call",
+        }
+    }
+
+    /// The HTTP/2 frames that carry the reason: a GOAWAY with ENHANCE_YOUR_CALM, after the settings
+    /// that every connection opens with unless it is open already.
+    fn frames(self, is_open: bool) -> Vec<u8> {
+        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        const ENHANCE_YOUR_CALM: u32 = 0xb;
+        let text = self.to_string();
+        let length = (8 + text.len()) as u32;
+        let mut frames = if is_open { Vec::new() } else { SETTINGS.to_vec() };
+        frames.extend(&length.to_be_bytes()[1..]);
+        frames.extend([7, 0, 0, 0, 0, 0]);
+        // The last stream that was processed: none, so that every call may be sent again.
+        frames.extend([0; 4]);
+        frames.extend(ENHANCE_YOUR_CALM.to_be_bytes());
+        frames.extend(text.as_bytes());
+        frames
+    }
+
+    /// What to write to a connection that ends with `error`, if it ends because of a refusal.
+    pub(crate) fn last_words(error: &io::Error) -> Option<Vec<u8>> {
+        let refusal: &Self = error.get_ref()?.downcast_ref()?;
+        Some(refusal.frames(true))
+    }
+}
+
+/// The connections of one server.
+pub(crate) struct Connections {
+    limits: ConnectionLimits,
+    observer: Arc<dyn Observer>,
+    held: Mutex<Held>,
+    refusals: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Held {
+    total: usize,
+    per_address: BTreeMap<IpAddr, usize>,
+    /// The oldest first.
+    pending: BTreeMap<u64, Pending>,
+    next: u64,
+    logged_at: Option<Instant>,
+    unlogged: u64,
+}
+
+struct Pending {
+    address: IpAddr,
+    /// Dropped when a call is accepted.
+    close: oneshot::Sender<Refusal>,
+}
+
+impl Connections {
+    pub(crate) fn new(limits: ConnectionLimits, observer: Arc<dyn Observer>) -> Arc<Self> {
+        let refusals = Arc::new(Semaphore::new(REFUSALS_UNDER_WAY));
+        Arc::new(Self { limits, observer, held: Mutex::default(), refusals })
+    }
+
+    /// Takes a connection from `address`, or refuses it and returns `None`.
+    pub(crate) fn admit(self: &Arc<Self>, io: Io, address: IpAddr) -> Option<Io> {
+        let address = address.to_canonical();
+        match self.open(address) {
+            Ok((slot, closed)) => {
+                let connection = Connection(Some(slot.mark.clone()));
+                let end = async move {
+                    let refusal = slot.ended(closed).await;
+                    io::Error::new(io::ErrorKind::ConnectionAborted, refusal)
+                };
+                Some(io.until(end).of(connection))
+            }
+            Err(refusal) => {
+                self.count(refusal, address);
+                self.refuse(io, refusal);
+                None
+            }
+        }
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        address: IpAddr,
+    ) -> Result<(Slot, oneshot::Receiver<Refusal>), Refusal> {
+        let ConnectionLimits { total, per_address, pending, .. } = self.limits;
+        let mut held = self.held();
+        if held.total >= total {
+            return Err(Refusal::Total(total));
+        }
+        let of_address = held.per_address.entry(address).or_default();
+        if *of_address >= per_address {
+            return Err(Refusal::Address { address, limit: per_address });
+        }
+        *of_address += 1;
+        held.total += 1;
+        let id = held.next;
+        held.next += 1;
+        let (close, closed) = oneshot::channel();
+        held.pending.insert(id, Pending { address, close });
+        let evicted = (held.pending.len() > pending).then(|| held.evict()).flatten();
+        drop(held);
+        if let Some(evicted) = evicted {
+            let refusal = Refusal::Pending(pending);
+            self.count(refusal, evicted.address);
+            // The connection may have ended in the meantime.
+            let _ = evicted.close.send(refusal);
+        }
+        let mark = Mark { connections: self.clone(), id, has_call: AtomicBool::new(false) };
+        Ok((Slot { mark: Arc::new(mark), address }, closed))
+    }
+
+    /// Sends the reason and closes the connection, in a task of its own.
+    fn refuse(&self, mut io: Io, refusal: Refusal) {
+        let Ok(permit) = self.refusals.clone().try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            let send = async {
+                io.write_all(&refusal.frames(false)).await?;
+                io.shutdown().await?;
+                // Closing with bytes unread resets the connection, and then the peer may never see
+                // what was written.
+                let mut unread = [0; 1_024];
+                while io.read(&mut unread).await? > 0 {}
+                io::Result::Ok(())
+            };
+            // The outcome does not matter: the connection is closed either way.
+            drop(timeout(REFUSAL_TIMEOUT, send).await);
+            drop(permit);
+        });
+    }
+
+    fn count(&self, refusal: Refusal, address: IpAddr) {
+        self.observer.refused(refusal);
+        let mut held = self.held();
+        held.unlogged += 1;
+        if held.logged_at.is_some_and(|at| at.elapsed() < LOG_INTERVAL) {
+            return;
+        }
+        held.logged_at = Some(Instant::now());
+        let refused = std::mem::take(&mut held.unlogged);
+        drop(held);
+        tracing::warn!(%address, refused, "connections refused or closed, the last one because {refusal}");
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// Takes out the oldest pending connection of the address that has the most of them.
+    fn evict(&mut self) -> Option<Pending> {
+        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for pending in self.pending.values() {
+            *counts.entry(pending.address).or_default() += 1;
+        }
+        let most = counts.values().max().copied()?;
+        let oldest = self.pending.iter().find(|(_, pending)| counts[&pending.address] == most);
+        let id = oldest.map(|(id, _)| *id)?;
+        self.pending.remove(&id)
+    }
+}
+
+/// The place of one connection, which is free again when this is dropped.
+struct Slot {
+    mark: Arc<Mark>,
+    address: IpAddr,
+}
+
+impl Slot {
+    /// Resolves when the connection must be closed: never once a call was accepted.
+    async fn ended(self, closed: oneshot::Receiver<Refusal>) -> Refusal {
+        let mark = &self.mark;
+        let within = mark.connections.limits.first_call_within;
+        tokio::select! {
+            biased;
+            Ok(refusal) = closed => return refusal,
+            () = sleep(within) => {}
+        }
+        if mark.connections.held().pending.remove(&mark.id).is_none() {
+            // A call was accepted.
+            return std::future::pending().await;
+        }
+        let refusal = Refusal::NoCall(within);
+        mark.connections.count(refusal, self.address);
+        refusal
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut held = self.mark.connections.held();
+        held.total -= 1;
+        held.pending.remove(&self.mark.id);
+        if let Some(of_address) = held.per_address.get_mut(&self.address) {
+            *of_address -= 1;
+            if *of_address == 0 {
+                held.per_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// The connection that a request came over.
+#[derive(Clone, Default)]
+pub struct Connection(Option<Arc<Mark>>);
+
+struct Mark {
+    connections: Arc<Connections>,
+    id: u64,
+    has_call: AtomicBool,
+}
+
+impl Connection {
+    /// Notes that the gate accepted a call, so that the connection may stay.
+    pub(crate) fn call_accepted(&self) {
+        if let Self(Some(mark)) = self
+            && !mark.has_call.swap(true, Ordering::Relaxed)
+        {
+            mark.connections.held().pending.remove(&mark.id);
+        }
+    }
+}
