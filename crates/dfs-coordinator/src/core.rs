@@ -13,9 +13,9 @@ use dfs_types::{Clock, ErrorCode, NodeId, NodeState, Random, RegistrationNumber,
 use tokio::time::Instant;
 
 use crate::Settings;
+use crate::background::Background;
 use crate::metrics::Counts;
 use crate::registry::{Member, Registry, View};
-use crate::workers::Background;
 
 /// Stands for a coordinator where an order names a node.
 const COORDINATOR: NodeId = NodeId(0);

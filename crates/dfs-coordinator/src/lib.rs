@@ -15,7 +15,9 @@
 //! [`Service::run`]. Any number may run on one engine; the holder of the worker lease does the
 //! background work.
 
+mod background;
 mod bootstrap;
+mod components;
 mod core;
 mod error;
 mod failure;
@@ -26,13 +28,15 @@ mod registry;
 mod relay;
 mod service;
 mod settings;
+mod unreadable;
 mod workers;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use components::Components;
 pub use error::Error;
-pub use service::{Components, Handle, Service, init};
-pub use settings::{InitOptions, JoinSecret, Placement, Settings};
+pub use service::{Handle, Service, init};
+pub use settings::{InitOptions, Placement, Settings};
 
 /// Locks, ignoring poison: no locked section can fail half-way.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

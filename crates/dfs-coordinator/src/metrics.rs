@@ -8,9 +8,8 @@ use dfs_types::NodeState;
 use dfs_workers::Handle;
 use tonic::Code;
 
+use crate::background::ReplicationCounts;
 use crate::registry::View;
-use crate::relay::Direction;
-use crate::workers::ReplicationCounts;
 
 /// Methods with their own metrics.
 const METHODS: &[&str] = &[
@@ -99,6 +98,13 @@ impl Refusal {
     fn name(self) -> &'static str {
         Self::NAMES[self as usize]
     }
+}
+
+/// Direction of relayed bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    ToNode,
+    FromNode,
 }
 
 /// Metrics of relayed calls.

@@ -10,7 +10,7 @@ use dfs_metadata::Committer;
 use dfs_metadata::engine::Engine;
 use dfs_metadata::namespace::{self, ClusterIdentity, Coordinator, Namespace, Replication};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, Trigger};
-use dfs_transport::{Channels, ConnectionLimits, Listener, Network, Security};
+use dfs_transport::{Channels, ConnectionLimits, Listener, Security};
 use dfs_types::{Clock, ClusterId, CoordinatorId, Incarnation, Random, Scope, with_causes};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -19,34 +19,21 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
+use crate::background::Background;
+use crate::components::Components;
 use crate::core::Core;
 use crate::grpc::Initialiser;
 use crate::metrics::Counts;
 use crate::registry::{LivenessTimeouts, Registry};
-use crate::workers::{self, Background};
-use crate::{Error, InitOptions, Settings, bootstrap, grpc, placement};
+use crate::settings::PLAN_LIFETIME;
+use crate::{Error, InitOptions, Settings, bootstrap, grpc, placement, workers};
 
-/// Lifetime of an upload plan.
-pub(crate) const PLAN_LIFETIME: Duration = Duration::from_hours(1);
 /// Lifetime of a staged upload after its last renewal.
 const STAGING_LIFETIME: Duration = Duration::from_hours(1);
 /// How often the node records are read again, which also shows whether the metadata can be reached.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 /// How often a coordinator renews its entry in the list of coordinators.
 const RENEW_EVERY: Duration = Duration::from_secs(30);
-
-/// Dependencies of a coordinator, passed in so that a simulation can control all of them.
-#[derive(Clone)]
-pub struct Components {
-    /// The metadata engine.
-    pub engine: Arc<dyn Engine>,
-    /// Network to reach others.
-    pub network: Arc<dyn Network>,
-    /// Wall clock.
-    pub clock: Arc<dyn Clock>,
-    /// Source of ids, keys and random choices.
-    pub random: Arc<dyn Random>,
-}
 
 /// Public state of a running coordinator. Cheap to clone.
 #[derive(Debug, Clone)]

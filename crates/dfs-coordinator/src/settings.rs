@@ -1,13 +1,16 @@
 //! Settings of a coordinator.
 
-use std::fmt;
 use std::time::Duration;
 
 use dfs_metadata::namespace::Replication;
+use dfs_runtime::JoinSecret;
 use dfs_types::{ClusterId, Level};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+
+/// Lifetime of an upload plan.
+pub(crate) const PLAN_LIFETIME: Duration = Duration::from_hours(1);
 
 /// Settings of a coordinator. Every field but the join secret has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,37 +93,6 @@ pub enum Placement {
     Random,
     /// In turn.
     RoundRobin,
-}
-
-/// A secret that is never printed.
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct JoinSecret(String);
-
-impl JoinSecret {
-    /// Wraps a secret.
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
-
-    /// Returns whether it is empty.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Compares in constant time with `offered`.
-    pub fn matches(&self, offered: &str) -> bool {
-        let (own, offered) = (self.0.as_bytes(), offered.as_bytes());
-        // The length is not secret; the loop does not stop at the first difference.
-        let difference = own.iter().zip(offered).fold(0, |all, (a, b)| all | (a ^ b));
-        own.len() == offered.len() && !own.is_empty() && std::hint::black_box(difference) == 0
-    }
-}
-
-impl fmt::Debug for JoinSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_empty() { "JoinSecret(not set)" } else { "JoinSecret(..)" })
-    }
 }
 
 impl Default for Settings {

@@ -19,4 +19,4 @@ mod verifications;
 
 pub use error::Error;
 pub use service::{Components, Handle, Service, Store, open_store};
-pub use settings::{Disk, JoinSecret, Settings};
+pub use settings::{Disk, Settings};

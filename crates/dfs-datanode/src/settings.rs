@@ -1,9 +1,9 @@
 //! What can be set of a datanode.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dfs_runtime::JoinSecret;
 use dfs_transport::Channels;
 use dfs_types::Level;
 use serde::{Deserialize, Serialize};
@@ -84,33 +84,6 @@ impl Disk {
     /// All of the disk that holds `folder`.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), capacity: None }
-    }
-}
-
-/// A secret that is never printed.
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct JoinSecret(String);
-
-impl JoinSecret {
-    /// Wraps a secret.
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
-
-    /// Whether none is set.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for JoinSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_empty() { "JoinSecret(not set)" } else { "JoinSecret(..)" })
     }
 }
 

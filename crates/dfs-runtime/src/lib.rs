@@ -5,6 +5,7 @@
 //! A role is started like this: [`load_settings`], [`init_logging`], [`Shutdown::on_signals`],
 //! then its service and a [`StatusServer`] side by side, both ending with the same [`Shutdown`].
 
+mod join_secret;
 mod limits;
 mod logging;
 mod metrics;
@@ -12,6 +13,7 @@ mod settings;
 mod shutdown;
 mod status_server;
 
+pub use join_secret::JoinSecret;
 pub use limits::raise_file_limit;
 pub use logging::{LogError, LogFormat, init_logging};
 pub use metrics::{

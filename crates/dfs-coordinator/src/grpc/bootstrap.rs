@@ -25,8 +25,8 @@ use tonic_health::ServingStatus;
 use tracing::info;
 
 use super::{coordinator, membership, upload};
+use crate::components::Components;
 use crate::failure;
-use crate::service::Components;
 
 /// Retry hint for early callers.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -23,7 +23,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::lock;
-use crate::metrics::Relayed;
+use crate::metrics::{Direction, Relayed};
 
 /// Longest time without a byte in either direction; more than a chunk takes to become durable after
 /// its last frame.
@@ -39,13 +39,6 @@ pub(super) struct RelayedCall {
     ends_at: Instant,
     moved_at: Mutex<Instant>,
     _permit: OwnedSemaphorePermit,
-}
-
-/// Direction of bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    ToNode,
-    FromNode,
 }
 
 impl RelayedCall {

@@ -29,7 +29,6 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
-pub(crate) use self::body::Direction;
 use self::body::{RelayedCall, relayed_request, relayed_response};
 use crate::core::Core;
 use crate::failure;

@@ -1,6 +1,6 @@
 //! The lease of the workers.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,17 +17,6 @@ use crate::core::Core;
 
 /// Name of the lease whose holder does the background work.
 pub(crate) const WORKER_LEASE: &str = dfs_metadata::lease::WORKERS;
-
-/// Whether this coordinator holds the lease.
-#[derive(Debug, Default)]
-pub(crate) struct LeaseState(Mutex<Option<LeaseGrant>>);
-
-impl LeaseState {
-    /// Returns the grant, while it is held.
-    pub(crate) fn grant(&self) -> Option<LeaseGrant> {
-        *crate::lock(&self.0)
-    }
-}
 
 /// The lease as this coordinator requests it.
 pub(crate) struct WorkerLease {
@@ -79,7 +68,7 @@ impl Lease for WorkerLease {
     }
 
     fn set_grant(&self, grant: Option<LeaseGrant>) {
-        *crate::lock(&self.core.background.lease.0) = grant;
+        self.core.background.lease.set(grant);
     }
 }
 

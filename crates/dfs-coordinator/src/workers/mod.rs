@@ -1,12 +1,10 @@
 //! Background work of the cluster, done by the holder of the worker lease.
 
-mod background;
 mod deletion;
 mod lease;
 mod orders;
 mod reaper;
 mod repair;
-mod unreadable;
 mod upgrade;
 
 use std::convert::Infallible;
@@ -15,13 +13,11 @@ use std::sync::Arc;
 use dfs_workers::{Worker, run, supervise};
 use futures_util::FutureExt as _;
 
-pub(crate) use background::{Background, Health};
 pub(crate) use deletion::Delete;
-pub(crate) use lease::{LeaseState, WORKER_LEASE, WorkerLease, control};
+pub(crate) use lease::{WORKER_LEASE, WorkerLease, control};
 pub(crate) use reaper::Reaper;
 pub(crate) use repair::Repair;
-pub(crate) use repair::queue::{RepairNeed, RepairQueue, ReplicationCounts};
-pub(crate) use unreadable::UnreadableRecords;
+pub(crate) use repair::queue::{RepairNeed, RepairQueue};
 pub(crate) use upgrade::Upgrade;
 
 use crate::core::Core;

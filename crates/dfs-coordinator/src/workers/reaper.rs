@@ -11,11 +11,12 @@ use dfs_workers::{Handle, Next, REAPER, Spec, Worker};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{UnreadableRecords, WORKER_LEASE};
+use super::WORKER_LEASE;
 use crate::Error;
 use crate::core::Core;
 use crate::registry::View;
-use crate::service::PLAN_LIFETIME;
+use crate::settings::PLAN_LIFETIME;
+use crate::unreadable::UnreadableRecords;
 
 /// Unlinked things, or uploads, that one step takes.
 const ITEMS_MAX: usize = 256;

@@ -1,6 +1,7 @@
 //! Starting, observing and stopping.
 
-use dfs_coordinator::{Error, JoinSecret, Service, Settings};
+use dfs_coordinator::{Error, Service, Settings};
+use dfs_runtime::JoinSecret;
 use dfs_types::{ClusterId, ErrorCode};
 use tokio::net::TcpStream;
 use tonic_health::pb::HealthCheckRequest;

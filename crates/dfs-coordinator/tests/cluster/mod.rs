@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dfs_coordinator::{Components, Error, Handle, JoinSecret, Service, Settings, init};
+use dfs_coordinator::{Components, Error, Handle, Service, Settings, init};
 use dfs_metadata::Committer;
 use dfs_metadata::engine::Engine;
 use dfs_metadata::memory::MemoryEngine;
@@ -16,7 +16,7 @@ use dfs_metadata::namespace::{self, ClusterIdentity, Namespace};
 use dfs_proto::v1::admin_client::AdminClient;
 use dfs_proto::v1::coordinator_client::CoordinatorClient;
 use dfs_proto::{Failure, Issued, OrderParties, seal_order, v1};
-use dfs_runtime::{Shutdown, Trigger};
+use dfs_runtime::{JoinSecret, Shutdown, Trigger};
 use dfs_transport::TcpNetwork;
 use dfs_types::{ChunkId, Clock, ErrorCode, NodeId, Receipt, SeededRandom, Timestamp};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

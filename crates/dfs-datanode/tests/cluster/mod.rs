@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_chunkstore::{ChunkStore as _, Pool};
-use dfs_datanode::{Components, Error, Handle, JoinSecret, Service, Settings};
+use dfs_datanode::{Components, Error, Handle, Service, Settings};
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::WireId as _;
 use dfs_proto::{Failure, Issued, OrderParties, Ordered, seal_order, v1};
-use dfs_runtime::{Shutdown, Trigger};
+use dfs_runtime::{JoinSecret, Shutdown, Trigger};
 use dfs_transport::{Channels, ClientChannel, MemoryNetwork, Security};
 use dfs_types::{
     ChunkId, Crc32c, ErrorCode, Incarnation, NodeId, SealKey, SeededRandom, Sha256, Timestamp,

@@ -11,7 +11,7 @@ use dfs_chunkstore::{Fs, Pool};
 use dfs_engines::Execution;
 use dfs_engines::redb::{Options, RedbEngine};
 use dfs_metadata::engine::Engine;
-use dfs_runtime::Shutdown;
+use dfs_runtime::{JoinSecret, Shutdown};
 use dfs_types::SeededRandom;
 
 use super::disk::{FsBackend, LyingFs};
@@ -83,7 +83,7 @@ impl Machine {
     }
 
     async fn coordinate(&self, random: Arc<SeededRandom>, is_new: bool) -> Result<(), Failed> {
-        use dfs_coordinator::{Components, JoinSecret, Service, Settings, init};
+        use dfs_coordinator::{Components, Service, Settings, init};
 
         let backend = FsBackend::open(&*self.fs(), Path::new("/metadata.redb"))?;
         let options = Options { cache_bytes: 1 << 20, execution: Execution::Inline };
@@ -135,7 +135,7 @@ impl Machine {
     }
 
     async fn store(&self, random: Arc<SeededRandom>) -> Result<(), Failed> {
-        use dfs_datanode::{Components, Disk, JoinSecret, Service, Settings, open_store};
+        use dfs_datanode::{Components, Disk, Service, Settings, open_store};
 
         let settings = Settings {
             listen: "0.0.0.0:7080".to_owned(),

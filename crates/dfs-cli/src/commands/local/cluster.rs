@@ -9,7 +9,7 @@ use std::sync::Arc;
 use dfs_client::{Client, Replication};
 use dfs_coordinator as coordinator;
 use dfs_datanode as datanode;
-use dfs_runtime::{Shutdown, Trigger};
+use dfs_runtime::{JoinSecret, Shutdown, Trigger};
 use dfs_transport::TcpNetwork;
 use dfs_types::{ErrorCode, NodeId, OsRandom, Random, SystemClock, with_causes};
 use tokio::task::{JoinHandle, JoinSet};
@@ -255,7 +255,7 @@ impl Plan {
             listen: nth_port(&self.listen, number),
             // Only the first one serves HTTP.
             http_listen: if number == 0 { self.http_listen.clone() } else { String::new() },
-            join_secret: coordinator::JoinSecret::new(secret),
+            join_secret: JoinSecret::new(secret),
             replication_factor: self.replication_factor,
             finalize_upgrades: true,
             ..coordinator::Settings::default()
@@ -282,7 +282,7 @@ impl Plan {
             listen: format!("{host}:0"),
             http_listen: "127.0.0.1:0".to_owned(),
             coordinators,
-            join_secret: datanode::JoinSecret::new(secret),
+            join_secret: JoinSecret::new(secret),
             disks: vec![datanode::Disk::new(self.disk(number))],
             ..datanode::Settings::default()
         };

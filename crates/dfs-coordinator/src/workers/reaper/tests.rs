@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dfs_metadata::memory::MemoryEngine;
 use dfs_metadata::namespace::{Confirm, Delete, Placement, PlanUpload, Registration, WrittenChunk};
 use dfs_metadata::placement::Candidate;
-use dfs_runtime::Shutdown;
+use dfs_runtime::{JoinSecret, Shutdown};
 use dfs_transport::TcpNetwork;
 use dfs_types::{
     Attributes, ChunkSeal, Clock, Crc32c, DfsPath, DiskId, NodeId, Receipt, RegistrationNumber,
@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::registry::Member;
-use crate::{Components, JoinSecret, Service, Settings, init};
+use crate::{Components, Service, Settings, init};
 
 #[derive(Default)]
 struct ManualClock(AtomicU64);

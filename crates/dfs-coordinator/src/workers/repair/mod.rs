@@ -28,8 +28,10 @@ pub(crate) mod queue;
 
 use self::chunk::{ChunkRepair, RepairOutcome, RepairResult};
 use crate::Error;
+use crate::background::Health;
 use crate::core::Core;
-use crate::workers::{Health, RepairNeed, RepairQueue, UnreadableRecords};
+use crate::unreadable::UnreadableRecords;
+use crate::workers::{RepairNeed, RepairQueue};
 
 /// Chunks queued for repair at most; the rest is found by another scan.
 const WAITING_MAX: usize = 100_000;
@@ -275,16 +277,8 @@ impl Repair {
     /// Publishes the health of chunks.
     fn publish(&self) {
         self.handle.set_queued(self.queue.len() as u64);
-        self.handle.set_detail(match (self.jobs.len(), self.queue.len()) {
-            (0, 0) => match self.queue.counts().missing {
-                0 => "no chunk needs repair".to_owned(),
-                missing => format!("{missing} chunks are missing: no replica can be reached"),
-            },
-            (0, waiting) => {
-                format!("{waiting} chunks are waiting for a node that can take a replica")
-            }
-            (busy, _) => format!("repairing {busy} chunks"),
-        });
+        let missing = self.queue.counts().missing;
+        self.handle.set_detail(detail(self.jobs.len(), self.queue.len(), missing));
         self.core.background.set_health(Some(Health {
             counts: self.queue.counts(),
             repairing: self.queue.busy() as u64,
@@ -348,5 +342,31 @@ impl Worker for Repair {
     /// Continues to count while paused, for the status.
     async fn step_while_paused(&mut self) -> Result<Next, Error> {
         self.advance(true).await
+    }
+}
+
+/// Says what repair does: chunks being repaired, chunks waiting, chunks without a replica.
+fn detail(busy: usize, waiting: usize, missing: u64) -> String {
+    match (busy, waiting, missing) {
+        (0, 0, 0) => "no chunk needs repair".to_owned(),
+        (0, 0, missing) => format!("{missing} chunks are missing: no replica can be reached"),
+        (0, waiting, _) => {
+            format!("{waiting} chunks are waiting for a node that can take a replica")
+        }
+        (busy, ..) => format!("repairing {busy} chunks"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F15.
+    #[test]
+    fn f15_missing_chunks_are_not_reported_as_needing_no_repair() {
+        assert_eq!(detail(0, 0, 0), "no chunk needs repair");
+        assert_eq!(detail(0, 0, 8), "8 chunks are missing: no replica can be reached");
+        assert!(detail(0, 2, 8).starts_with("2 chunks are waiting"));
+        assert_eq!(detail(1, 2, 8), "repairing 1 chunks");
     }
 }

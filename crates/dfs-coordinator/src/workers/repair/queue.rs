@@ -7,18 +7,7 @@ use dfs_metadata::namespace::Chunk;
 use dfs_types::ChunkId;
 use tokio::time::Instant;
 
-/// Numbers of chunks by health.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct ReplicationCounts {
-    /// All chunks.
-    pub(crate) chunks: u64,
-    /// Chunks with fewer good replicas than wanted, but at least one.
-    pub(crate) under_replicated: u64,
-    /// Chunks without a reachable good replica.
-    pub(crate) missing: u64,
-    /// Recorded replicas that are bad.
-    pub(crate) bad_replicas: u64,
-}
+use crate::background::ReplicationCounts;
 
 /// What the queue keeps of a chunk's health. Ordered by urgency: fewest spare parts first, then
 /// fewest parts that stay.

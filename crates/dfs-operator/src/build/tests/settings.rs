@@ -16,7 +16,7 @@ fn a_datanode_reads_its_settings() {
     for (cluster, percent) in [(cluster(MINIMAL), 5), (cluster(FULL), 7)] {
         let text = text(&cluster, "datanode");
         let mut settings: dfs_datanode::Settings = serde_saphyr::from_str(&text).unwrap();
-        settings.join_secret = dfs_datanode::JoinSecret::new("word");
+        settings.join_secret = dfs_runtime::JoinSecret::new("word");
         settings.validate().unwrap();
         assert_eq!(settings.headroom_percent, percent);
     }
@@ -27,7 +27,7 @@ fn a_coordinator_reads_its_settings() {
     for cluster in [cluster(MINIMAL), cluster(FULL), full_embedded()] {
         let text = text(&cluster, "coordinator");
         let mut settings: dfs_coordinator::Settings = serde_saphyr::from_str(&text).unwrap();
-        settings.join_secret = dfs_coordinator::JoinSecret::new("word");
+        settings.join_secret = dfs_runtime::JoinSecret::new("word");
         settings.validate().unwrap();
         assert_eq!(settings.cluster_id.parse::<ClusterId>().unwrap(), id());
         assert!(!settings.auto_admit);

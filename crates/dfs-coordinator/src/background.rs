@@ -5,11 +5,40 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dfs_metadata::engine::LeaseGrant;
 use dfs_types::{DiskNumber, Revision};
 use dfs_workers::{Handles, Place};
 use tokio::time::Instant;
 
-use super::{LeaseState, ReplicationCounts, UnreadableRecords};
+use crate::unreadable::UnreadableRecords;
+
+/// Whether this coordinator holds the lease.
+#[derive(Debug, Default)]
+pub(crate) struct LeaseState(Mutex<Option<LeaseGrant>>);
+
+impl LeaseState {
+    /// Returns the grant, while it is held.
+    pub(crate) fn grant(&self) -> Option<LeaseGrant> {
+        *crate::lock(&self.0)
+    }
+
+    pub(crate) fn set(&self, grant: Option<LeaseGrant>) {
+        *crate::lock(&self.0) = grant;
+    }
+}
+
+/// Numbers of chunks by health.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ReplicationCounts {
+    /// All chunks.
+    pub(crate) chunks: u64,
+    /// Chunks with fewer good replicas than wanted, but at least one.
+    pub(crate) under_replicated: u64,
+    /// Chunks without a reachable good replica.
+    pub(crate) missing: u64,
+    /// Recorded replicas that are bad.
+    pub(crate) bad_replicas: u64,
+}
 
 /// Kept while workers come and go with the lease.
 #[derive(Debug)]
