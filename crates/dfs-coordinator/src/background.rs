@@ -121,7 +121,7 @@ impl Background {
     }
 
     /// Notes that a writer was refused for lack of space.
-    pub(crate) fn refused_room(&self, now: Instant) {
+    pub(crate) fn note_refusal(&self, now: Instant) {
         *crate::lock(&self.no_space) = Some(now);
     }
 

@@ -64,7 +64,7 @@ pub(crate) fn refusal(core: &Core, error: &dfs_metadata::Error, bytes: u64) -> F
     let room = ByteSize(bytes);
     match error.code() {
         ErrorCode::NoSpace => {
-            core.background.refused_room(now);
+            core.background.note_refusal(now);
             let message = format!(
                 "{found} datanodes have room for {room} more, {wanted} are needed ({known} \
                  known, {active} active, {full} of them full); delete something, or add disks or \

@@ -263,7 +263,7 @@ impl Registry {
         source: HeartbeatSource,
         opened: u64,
     ) -> Option<u64> {
-        let is_same_process = self.is_heard_from(node, source);
+        let is_same_process = self.has_stream_of(node, source);
         let entry = self.nodes.get_mut(&node)?;
         self.streams += 1;
         if !(is_same_process && opened < entry.opened) {
@@ -275,7 +275,7 @@ impl Registry {
     }
 
     /// Returns whether the current stream is one of this very process.
-    pub(crate) fn is_heard_from(&self, node: NodeId, source: HeartbeatSource) -> bool {
+    pub(crate) fn has_stream_of(&self, node: NodeId, source: HeartbeatSource) -> bool {
         source.instance != 0
             && self.nodes.get(&node).is_some_and(|entry| entry.source == Some(source))
     }

@@ -114,7 +114,7 @@ impl Service {
         let metrics = Metrics::new("coordinator");
         show_commits(&metrics, &committer);
         let advertised = match &settings.advertise[..] {
-            "" => on_this_machine(address).to_string(),
+            "" => loopback_of(address).to_string(),
             advertise => advertise.to_owned(),
         };
         let (stop, stopping) = Shutdown::new();
@@ -332,7 +332,7 @@ impl Base {
 }
 
 /// Returns the address of a listener for clients on the same machine.
-fn on_this_machine(address: SocketAddr) -> SocketAddr {
+fn loopback_of(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

@@ -75,7 +75,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn Engine>, OpenError> {
         };
     }
     #[cfg(feature = "etcd")]
-    if etcd::url::Url::is_one(url) {
+    if etcd::url::Url::matches(url) {
         return open_etcd(url).await;
     }
     Err(OpenError::UnknownUrl(url.to_owned()))

@@ -73,7 +73,7 @@ impl ForwardingEngine for Stopping {
 
 /// Migrates, interrupted one step later each time until it completes. Also returns the number of
 /// attempts.
-async fn copy_in_pieces(source: &dyn Engine, target: &Arc<dyn Engine>) -> (Migrated, usize) {
+async fn migrate_in_pieces(source: &dyn Engine, target: &Arc<dyn Engine>) -> (Migrated, usize) {
     for pieces in 1.. {
         let (inner, snapshots_left) = (target.clone(), AtomicUsize::new(pieces));
         let stopping = Stopping { inner, snapshots_left, reached: Notify::new() };
@@ -118,7 +118,7 @@ async fn store_migrates_from_memory_to_redb_to_etcd_and_back() {
         let mut incarnation = 1;
         let hops: [(&dyn Engine, _); 3] = [(&memory, &redb), (&*redb, &etcd), (&*etcd, &back)];
         for (from, to) in hops {
-            let (copied, pieces) = copy_in_pieces(from, to).await;
+            let (copied, pieces) = migrate_in_pieces(from, to).await;
             incarnation += 1;
             assert_eq!((copied.incarnation.0, copied.is_resumed), (incarnation, pieces > 2));
             assert_eq!(comparable(all(&**to).await), before, "seed {seed}");

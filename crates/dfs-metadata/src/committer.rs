@@ -115,7 +115,7 @@ async fn serve(
         let batch = collect(first, &mut queued, len_max);
         counters.commits.fetch_add(batch.len() as u64, Ordering::Relaxed);
         counters.batches.fetch_add(1, Ordering::Relaxed);
-        carry_out(&*engine, batch).await;
+        commit_queued(&*engine, batch).await;
     }
 }
 
@@ -135,7 +135,7 @@ fn weight(commit: &Commit) -> usize {
     commit.writes.iter().map(Write::bytes).sum()
 }
 
-async fn carry_out(engine: &dyn Engine, batch: Vec<Queued>) {
+async fn commit_queued(engine: &dyn Engine, batch: Vec<Queued>) {
     let (commits, answers): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|queued| (queued.commit, queued.answer)).unzip();
     let result = engine.commit_batch(commits).await;

@@ -215,7 +215,7 @@ async fn take(
     };
     let state = core.registry().record_heartbeat(node, stream, heard, Instant::now());
     let Some(state) = state else {
-        if core.registry().is_heard_from(node, source) {
+        if core.registry().has_stream_of(node, source) {
             // The process reached this coordinator twice; its registration is valid.
             let message = "superseded by another heartbeat stream of this process";
             return Err(Failure::new(ErrorCode::Stale, message));

@@ -28,7 +28,7 @@ pub(super) async fn admit(
     core: &Core,
     (caller, request): (Caller, v1::AdmitRequest),
 ) -> Result<v1::AdmitResponse, Failure> {
-    let node = meant(core, &request.cluster_id, &request.node_id)?;
+    let node = node_of_call(core, &request.cluster_id, &request.node_id)?;
     let stored =
         core.namespace.admit(&caller.scope(), node).await.map_err(|error| failure::of(&error))?;
     info!(%node, state = %stored.state, "a datanode was admitted");
@@ -48,7 +48,7 @@ pub(super) async fn safe_to_stop(
     if nodes.is_empty() {
         return Err(FieldError::new("node_ids", "not set").into());
     }
-    let safety = look(core, &caller, &nodes).await?;
+    let safety = check_safety(core, &caller, &nodes).await?;
     Ok(safety_response(core, &safety, &nodes))
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn maintenance(
     core: &Core,
     (caller, request): (Caller, v1::MaintenanceRequest),
 ) -> Result<v1::MaintenanceResponse, Failure> {
-    let node = meant(core, &request.cluster_id, &request.node_id)?;
+    let node = node_of_call(core, &request.cluster_id, &request.node_id)?;
     let ttl = Duration::from_millis(request.ttl_ms);
     if ttl > Node::MAINTENANCE_MAX {
         let most = Node::MAINTENANCE_MAX.as_millis();
@@ -72,7 +72,7 @@ pub(super) async fn maintenance(
     }
     let nodes = BTreeSet::from([node]);
     for _ in 0..TRIES {
-        let safety = look(core, &caller, &nodes).await?;
+        let safety = check_safety(core, &caller, &nodes).await?;
         let is_granted = if safety.is_safe() {
             announce(core, &caller, node, ttl, Grant::Unchanged(safety.intent)).await?
         } else {
@@ -87,7 +87,7 @@ pub(super) async fn maintenance(
 }
 
 /// Parses the node of an administrator's call.
-pub(super) fn meant(core: &Core, cluster: &[u8], node: &[u8]) -> Result<NodeId, Failure> {
+pub(super) fn node_of_call(core: &Core, cluster: &[u8], node: &[u8]) -> Result<NodeId, Failure> {
     check_cluster(core, cluster)?;
     Ok(wire::id("node_id", node)?)
 }
@@ -107,7 +107,11 @@ async fn announce(
 }
 
 /// Checks whether `nodes` may stop, as far as this coordinator can tell. Silent nodes do not count.
-async fn look(core: &Core, caller: &Caller, nodes: &BTreeSet<NodeId>) -> Result<Safety, Failure> {
+async fn check_safety(
+    core: &Core,
+    caller: &Caller,
+    nodes: &BTreeSet<NodeId>,
+) -> Result<Safety, Failure> {
     let liveness = core.registry().liveness(Instant::now());
     within(core.namespace.safe_to_stop(&caller.scope(), nodes, &liveness)).await
 }
@@ -137,15 +141,15 @@ fn safety_response(
         chunks_below: safety.chunks_below,
         chunks_unreadable: safety.chunks_unreadable,
         reason: match safety.example {
-            Some(example) => unsafe_because(core, safety.chunks_below, example, nodes),
-            None => unknown_because(&safety.unknown).unwrap_or_default(),
+            Some(example) => unsafe_reason(core, safety.chunks_below, example, nodes),
+            None => unreadable_reason(&safety.unknown).unwrap_or_default(),
         },
         revision: safety.revision.0,
     }
 }
 
 /// Explains why unreadable chunk records prevent a yes, and what to do.
-pub(super) fn unknown_because(unknown: &Unknown) -> Option<String> {
+pub(super) fn unreadable_reason(unknown: &Unknown) -> Option<String> {
     let Unknown { count, example } = unknown;
     let example = example.as_ref()?;
     Some(format!(
@@ -157,12 +161,7 @@ pub(super) fn unknown_because(unknown: &Unknown) -> Option<String> {
 }
 
 /// Explains why it is not safe, with an example and the nodes that are already away.
-fn unsafe_because(
-    core: &Core,
-    chunks: u64,
-    example: Shortfall,
-    nodes: &BTreeSet<NodeId>,
-) -> String {
+fn unsafe_reason(core: &Core, chunks: u64, example: Shortfall, nodes: &BTreeSet<NodeId>) -> String {
     let Shortfall { chunk, left, needed } = example;
     let mut reason = format!(
         "chunks that would have too few good replicas: {chunks}, for example {chunk}, which needs \

@@ -9,7 +9,7 @@ use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, with_causes};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::nodes::{TRIES, meant, overtaken, unknown_because, within};
+use super::nodes::{TRIES, node_of_call, overtaken, unreadable_reason, within};
 use crate::core::Core;
 use crate::failure;
 
@@ -19,9 +19,9 @@ pub(super) async fn deregister(
     core: &Arc<Core>,
     (caller, request): (Caller, v1::DeregisterRequest),
 ) -> Result<v1::DeregisterResponse, Failure> {
-    let node = meant(core, &request.cluster_id, &request.node_id)?;
+    let node = node_of_call(core, &request.cluster_id, &request.node_id)?;
     let core = core.clone();
-    finish(spawn_in_request(async move { take_out(&core, &caller, node, &Empty).await })).await?;
+    finish(spawn_in_request(async move { remove(&core, &caller, node, &Empty).await })).await?;
     Ok(v1::DeregisterResponse {})
 }
 
@@ -30,9 +30,9 @@ pub(super) async fn forget(
     core: &Arc<Core>,
     (caller, request): (Caller, v1::ForgetRequest),
 ) -> Result<v1::ForgetResponse, Failure> {
-    let node = meant(core, &request.cluster_id, &request.node_id)?;
+    let node = node_of_call(core, &request.cluster_id, &request.node_id)?;
     let core = core.clone();
-    finish(spawn_in_request(async move { take_out(&core, &caller, node, &Expendable).await }))
+    finish(spawn_in_request(async move { remove(&core, &caller, node, &Expendable).await }))
         .await?;
     Ok(v1::ForgetResponse {})
 }
@@ -62,7 +62,7 @@ fn refused(message: String) -> Failure {
 
 /// Refuses while unreadable records may name the node.
 fn check_known(Holdings { node, unknown, .. }: &Holdings) -> Result<(), Failure> {
-    match unknown_because(unknown) {
+    match unreadable_reason(unknown) {
         None => Ok(()),
         Some(why) => Err(refused(format!("node {node} may hold replicas that are needed: {why}"))),
     }
@@ -136,7 +136,7 @@ impl Condition for Expendable {
 
 /// Removes a node for good if the condition holds and continues to hold while all chunks are
 /// scanned; no replica on it can be added meanwhile.
-async fn take_out(
+async fn remove(
     core: &Core,
     caller: &Caller,
     node: NodeId,
@@ -156,7 +156,7 @@ async fn take_out(
             return Ok(());
         }
         condition.check_node(core, node, &stored)?;
-        match try_out(core, caller, node, &stored, condition).await {
+        match try_remove(core, caller, node, &stored, condition).await {
             Ok(true) => info!(%node, "a datanode was removed from the cluster"),
             // Another change was faster, perhaps another removal.
             Ok(false) => {}
@@ -176,7 +176,7 @@ async fn take_out(
 }
 
 /// Makes one attempt. Returns `false` when the node was changed meanwhile.
-async fn try_out(
+async fn try_remove(
     core: &Core,
     caller: &Caller,
     node: NodeId,

@@ -215,17 +215,17 @@ fn newer_stream_ends_the_older() {
     let now = world.now;
     assert_eq!(world.registry.record_heartbeat(node, old, report(1), now), None);
     assert!(world.registry.record_heartbeat(node, new, report(1), now).is_some());
-    assert!(world.registry.is_heard_from(node, SOURCE));
+    assert!(world.registry.has_stream_of(node, SOURCE));
     let nameless = HeartbeatSource { instance: 0, ..SOURCE };
     for other in [
         HeartbeatSource { instance: 2, ..SOURCE },
         HeartbeatSource { registration: RegistrationNumber(2), ..SOURCE },
         nameless,
     ] {
-        assert!(!world.registry.is_heard_from(node, other), "{other:?}");
+        assert!(!world.registry.has_stream_of(node, other), "{other:?}");
     }
     world.registry.open_stream(node, nameless, 1).unwrap();
-    assert!(!world.registry.is_heard_from(node, nameless), "they are indistinguishable");
+    assert!(!world.registry.has_stream_of(node, nameless), "they are indistinguishable");
     assert_eq!(
         world.registry.open_stream(NodeId(9), SOURCE, 1),
         None,
@@ -242,7 +242,7 @@ fn delayed_stream_does_not_end_a_newer_one() {
     let now = world.now;
     assert_eq!(world.registry.record_heartbeat(node, late, report(1), now), None);
     assert!(world.registry.record_heartbeat(node, newer, report(1), now).is_some());
-    assert!(world.registry.is_heard_from(node, SOURCE));
+    assert!(world.registry.has_stream_of(node, SOURCE));
     // Another process counts from the start, and a later stream ends the one before.
     let restarted = HeartbeatSource { instance: 2, ..SOURCE };
     let first = world.registry.open_stream(node, restarted, 1).unwrap();

@@ -58,7 +58,7 @@ impl Relay {
         Self { core, streams: permits(), calls: permits(), next: Arc::default() }
     }
 
-    async fn pass(&self, request: Request<Body>) -> Result<Response<Body>, (Refusal, Failure)> {
+    async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, (Refusal, Failure)> {
         let caller = Caller::of(request.extensions());
         let method = caller.map_err(|denied| (Refusal::NotForClients, denied))?.method();
         let Some(has_chunk_bytes) = has_chunk_bytes(method) else {
@@ -179,7 +179,7 @@ impl Service<Request<Body>> for Relay {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
-            Ok(service.pass(request).await.unwrap_or_else(|(refusal, failure)| {
+            Ok(service.forward(request).await.unwrap_or_else(|(refusal, failure)| {
                 tracing::debug!(?refusal, %failure, "not relayed");
                 service.core.counts.relayed.refused(refusal);
                 tonic::Status::from(failure).into_http()

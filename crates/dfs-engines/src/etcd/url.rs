@@ -25,7 +25,7 @@ pub(crate) struct Url {
 
 impl Url {
     /// Returns whether a URL is one of etcd.
-    pub(crate) fn is_one(url: &str) -> bool {
+    pub(crate) fn matches(url: &str) -> bool {
         url.starts_with("etcd:") || url.starts_with("etcds:")
     }
 

@@ -112,7 +112,7 @@ impl Writer {
             if group.commits().is_empty() {
                 return Ok(outcomes.into_iter().flatten().collect());
             }
-            match self.carry_out(&group, &mut budget).await {
+            match self.commit_group(&group, &mut budget).await {
                 Ok(Verdict::Committed(revision)) => {
                     self.counters.learn(group.counters_at(revision));
                     for (index, commit) in group.commits() {
@@ -142,7 +142,7 @@ impl Writer {
     }
 
     /// Sends a group until it is decided.
-    async fn carry_out(
+    async fn commit_group(
         &mut self,
         group: &Group<'_>,
         budget: &mut RetryBudget,

@@ -34,7 +34,7 @@ fn issue(folder: &Path, name: &str, by: &Authority) -> (PathBuf, PathBuf) {
 }
 
 /// Writes, reads, watches and takes a lease.
-async fn use_it(engine: &dyn Engine) {
+async fn exercise(engine: &dyn Engine) {
     let from = engine.snapshot().await.unwrap().revision();
     let mut watch = engine.watch(Bytes::new(), from).await.unwrap();
     let writes = vec![Write::Put(Bytes::from_static(b"a"), Bytes::from_static(b"1"))];
@@ -71,7 +71,7 @@ async fn tls_authenticates_both_sides() {
     let place = format!("{}/{}", cluster.authority(), fresh_prefix());
     let with = |authority: &str| format!("etcds://{place}?ca={}", at(authority).display());
     let shown = format!("cert={}&key={}", own.display(), own_key.display());
-    use_it(&*open(&format!("{}&{shown}", with("ca.pem"))).await.unwrap()).await;
+    exercise(&*open(&format!("{}&{shown}", with("ca.pem"))).await.unwrap()).await;
 
     // Retried until the time limit, as a member may be starting.
     let unknown = with("ca.pem");
@@ -99,7 +99,7 @@ async fn user_needs_the_password() {
     let with = |user: &str, password: &str| format!("{place}?user={user}&password-file={password}");
     let right = file("right", "right\n");
     let engine = open(&with("root", &right)).await.unwrap();
-    use_it(&*engine).await;
+    exercise(&*engine).await;
 
     let wrong = file("wrong", "wrong");
     for url in [place.clone(), with("root", &wrong), with("nobody", &right)] {
@@ -111,5 +111,5 @@ async fn user_needs_the_password() {
     cluster.kill(0);
     cluster.restart(0);
     cluster.ready(0).await;
-    use_it(&*engine).await;
+    exercise(&*engine).await;
 }

@@ -48,7 +48,7 @@ impl Bench {
     }
 
     /// Checks that the value was written once, by this commit.
-    async fn is_there_once(&mut self, value: impl AsRef<[u8]>, revision: Revision) {
+    async fn assert_written_once(&mut self, value: impl AsRef<[u8]>, revision: Revision) {
         let change = timeout(DEADLINE, self.changes.next()).await.unwrap().unwrap();
         assert_eq!(*change.value.unwrap(), *value.as_ref());
         assert_eq!(change.revision, revision, "the caller got another revision");
@@ -76,7 +76,7 @@ async fn commit_with_a_lost_reply_is_found() {
             bench.proxy.set(Fault::Cut);
         }
         let revision = timeout(DEADLINE, commit).await.unwrap().unwrap().unwrap();
-        bench.is_there_once(&text, revision).await;
+        bench.assert_written_once(&text, revision).await;
     }
 }
 
@@ -91,7 +91,7 @@ async fn lost_commit_is_sent_again() {
             bench.proxy.set(Fault::Cut);
         }
         let revision = timeout(DEADLINE, commit).await.unwrap().unwrap().unwrap();
-        bench.is_there_once(&text, revision).await;
+        bench.assert_written_once(&text, revision).await;
     }
 }
 
@@ -103,11 +103,11 @@ async fn late_commit_is_prevented() {
         bench.proxy.set(Fault::RequestsHeld);
         let commit = bench.send(&text);
         let revision = timeout(DEADLINE, commit).await.unwrap().unwrap().unwrap();
-        bench.is_there_once(&text, revision).await;
+        bench.assert_written_once(&text, revision).await;
         let other = write(&bench.beside, vec![put("a", "other")]).await.unwrap();
         // The first attempt arrives only now.
         bench.proxy.set(Fault::None);
-        bench.is_there_once("other", other).await;
+        bench.assert_written_once("other", other).await;
     }
 }
 
@@ -124,7 +124,7 @@ async fn cancelled_caller_leaves_no_commit_half_done() {
         let revision = write(&bench.engine, vec![put("b", &text)]).await.unwrap();
         let first = timeout(DEADLINE, bench.changes.next()).await.unwrap().unwrap();
         assert_eq!((&*first.key, &*first.value.unwrap()), (&b"a"[..], text.as_bytes()));
-        bench.is_there_once(&text, revision).await;
+        bench.assert_written_once(&text, revision).await;
     }
 }
 
@@ -148,12 +148,12 @@ async fn addition_with_a_lost_reply_counts_once() {
             bench.proxy.set(Fault::Cut);
         }
         let revision = timeout(DEADLINE, adding).await.unwrap().unwrap().unwrap();
-        bench.is_there_once(encode_counter(sum), revision).await;
+        bench.assert_written_once(encode_counter(sum), revision).await;
         // The held request arrives too late. The other handle changes the counter cached by the
         // first.
         bench.proxy.set(Fault::None);
         let revision = write(&bench.beside, vec![add()]).await.unwrap();
         sum += 1;
-        bench.is_there_once(encode_counter(sum), revision).await;
+        bench.assert_written_once(encode_counter(sum), revision).await;
     }
 }

@@ -40,7 +40,7 @@ enum Change {
 }
 
 impl Change {
-    fn carry_out(&self, on: &mut Vec<u8>) {
+    fn apply(&self, on: &mut Vec<u8>) {
         match self {
             Self::Length(len) => on.resize(*len as usize, 0),
             Self::Write(offset, data) => {
@@ -117,7 +117,7 @@ impl Disk {
         let mut durable = state.durable.clone();
         for (index, change) in state.unsynced.iter().enumerate() {
             if lucky(index) {
-                change.carry_out(&mut durable);
+                change.apply(&mut durable);
             }
         }
         Self::of(durable)
@@ -159,7 +159,7 @@ impl State {
             return Err(ErrorKind::StorageFull.into());
         }
         self.has_grown |= grows;
-        change.carry_out(&mut self.current);
+        change.apply(&mut self.current);
         self.unsynced.push(change);
         Ok(())
     }

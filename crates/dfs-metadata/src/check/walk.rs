@@ -131,7 +131,7 @@ impl<'a> Walk<'a> {
         for (key, Versioned { value, .. }) in page {
             self.report.keys += 1;
             self.report.bytes += (key.len() + value.len()) as u64;
-            self.look_at(&key, &value, &known).await?;
+            self.check_record(&key, &value, &known).await?;
             self.after = key;
         }
         Ok(has_more)
@@ -212,11 +212,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    async fn look_at(&mut self, key: &Bytes, value: &Bytes, known: &Known) -> Result<(), Error> {
+    async fn check_record(
+        &mut self,
+        key: &Bytes,
+        value: &Bytes,
+        known: &Known,
+    ) -> Result<(), Error> {
         if let Some((parent, _)) = keys::entry_parts(key) {
-            self.look_at_entry(key, value, parent, known);
+            self.check_entry(key, value, parent, known);
         } else if let Some(inode) = keys::record_inode(key) {
-            self.look_at_inode(key, value, inode, known);
+            self.check_inode(key, value, inode, known);
         } else if let Some(inode) = keys::times_inode(key) {
             self.read::<Times>(key, value);
             let owner = known.inodes.get(&inode);
@@ -224,9 +229,9 @@ impl<'a> Walk<'a> {
                 self.add(ProblemKind::Inode, key, "times of an inode that is not a directory");
             }
         } else if let Some((inode, offset)) = keys::extent_parts(key) {
-            self.look_at_extent(key, value, inode, offset).await?;
+            self.check_extent(key, value, inode, offset).await?;
         } else if let Some((inode, name)) = keys::xattr_parts(key) {
-            self.look_at_xattr(key, value, inode, &name, known);
+            self.check_xattr(key, value, inode, &name, known);
         } else if let Some(chunk) = keys::chunk_id(key) {
             let Some(record) = self.read::<Chunk>(key, value) else {
                 self.work.unreadable.insert(chunk);
@@ -247,7 +252,7 @@ impl<'a> Walk<'a> {
         } else if keys::node_id(key).is_some() {
             self.report.nodes += u64::from(self.read::<Node>(key, value).is_some());
         } else if let Some((_, inode)) = keys::unlinked_parts(key) {
-            self.look_at_unlinked(key, value, inode, known);
+            self.check_unlinked(key, value, inode, known);
         } else if keys::upload_inode(key).is_some() {
             self.report.uploads += u64::from(self.read::<Upload>(key, value).is_some());
         } else if let Some(chunk) = keys::repair_chunk(key) {
@@ -259,12 +264,12 @@ impl<'a> Walk<'a> {
         } else if keys::answer_client(key).is_some() {
             self.report.answers += u64::from(self.read::<Kept>(key, value).is_some());
         } else {
-            self.look_at_setting(key, value);
+            self.check_setting(key, value);
         }
         Ok(())
     }
 
-    fn look_at_entry(&mut self, key: &Bytes, value: &Bytes, parent: InodeId, known: &Known) {
+    fn check_entry(&mut self, key: &Bytes, value: &Bytes, parent: InodeId, known: &Known) {
         self.report.names += 1;
         let of = |inode| known.inodes.get(&inode);
         if of(parent).and_then(Inode::directory).is_none() {
@@ -292,7 +297,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn look_at_inode(&mut self, key: &Bytes, value: &Bytes, number: InodeId, known: &Known) {
+    fn check_inode(&mut self, key: &Bytes, value: &Bytes, number: InodeId, known: &Known) {
         self.inodes.records.push(number);
         if self.next_inode.is_some_and(|next| number >= next) {
             self.add(ProblemKind::Inode, key, "its number was not issued yet");
@@ -331,7 +336,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn look_at_unlinked(&mut self, key: &Bytes, value: &Bytes, inode: InodeId, known: &Known) {
+    fn check_unlinked(&mut self, key: &Bytes, value: &Bytes, inode: InodeId, known: &Known) {
         self.report.unlinked += 1;
         self.inodes.unlinked.push(inode);
         let Some(unlinked) = self.read::<Unlinked>(key, value) else { return };
@@ -352,7 +357,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    async fn look_at_extent(
+    async fn check_extent(
         &mut self,
         key: &Bytes,
         value: &Bytes,
@@ -378,7 +383,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Checks that the inode lists the attribute with the length of its value.
-    fn look_at_xattr(
+    fn check_xattr(
         &mut self,
         key: &Bytes,
         value: &Bytes,
@@ -440,7 +445,7 @@ impl<'a> Walk<'a> {
         None
     }
 
-    fn look_at_setting(&mut self, key: &Bytes, value: &Bytes) {
+    fn check_setting(&mut self, key: &Bytes, value: &Bytes) {
         self.needed.retain(|needed| needed != key);
         if *key == keys::CLUSTER {
             self.read::<Cluster>(key, value);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Harness, delete, get, key, keys, put, snapshot, write};
 
 /// Acknowledged writes are there after reopening, with their versions.
-pub async fn acknowledged_survives(harness: &mut dyn Harness) {
+pub async fn acknowledged_writes_survive(harness: &mut dyn Harness) {
     let mut expected = Vec::new();
     for round in 0..5 {
         let engine = harness.engine().await;
@@ -28,7 +28,7 @@ pub async fn acknowledged_survives(harness: &mut dyn Harness) {
 }
 
 /// Revisions and lease epochs continue after reopening.
-pub async fn revisions_grow_over_reopening(harness: &mut dyn Harness) {
+pub async fn revisions_grow_across_reopening(harness: &mut dyn Harness) {
     const TTL: Duration = Duration::from_millis(1);
     let engine = harness.engine().await;
     let before = write(&*engine, vec![put("a", "1")]).await;

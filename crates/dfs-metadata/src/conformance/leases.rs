@@ -28,7 +28,7 @@ async fn win(engine: &dyn Engine, holder: &str) -> LeaseGrant {
 }
 
 /// A lease has one holder at a time, who may renew it; other names are other leases.
-pub async fn lease_excludes(harness: &mut dyn Harness) {
+pub async fn lease_has_one_holder(harness: &mut dyn Harness) {
     let (one, two) = (harness.engine().await, harness.engine().await);
     let grant = lease(&*one, "one", LONG).await.expect("the lease is free");
     assert_eq!(lease(&*two, "two", LONG).await, None);
@@ -39,7 +39,7 @@ pub async fn lease_excludes(harness: &mut dyn Harness) {
 }
 
 /// A lease that is not renewed is passed on with a greater epoch.
-pub async fn lease_passes_on(harness: &mut dyn Harness) {
+pub async fn unrenewed_lease_is_passed_on(harness: &mut dyn Harness) {
     let (one, two) = (harness.engine().await, harness.engine().await);
     let first = lease(&*one, "one", SHORT).await.expect("the lease is free");
     let second = win(&*two, "two").await;
@@ -66,7 +66,7 @@ pub async fn lease_fences_an_earlier_holder(harness: &mut dyn Harness) {
 }
 
 /// A lease is not taken while its condition does not hold, and stays free for others.
-pub async fn lease_is_taken_on_its_condition_only(harness: &mut dyn Harness) {
+pub async fn lease_requires_its_condition(harness: &mut dyn Harness) {
     let (one, two) = (harness.engine().await, harness.engine().await);
     let take = async |engine: &dyn Engine, holder, version| {
         let condition = Condition::Version(key("format"), version);

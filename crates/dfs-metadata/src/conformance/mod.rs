@@ -38,19 +38,19 @@ pub use commits::{
     concurrent_increments, conditions_see_the_state_before, limits, prefix_empty_condition,
     several_writes_of_one_key, version_condition,
 };
-pub use durability::{acknowledged_survives, revisions_grow_over_reopening};
+pub use durability::{acknowledged_writes_survive, revisions_grow_across_reopening};
 pub use forwarding::{ForwardingEngine, ForwardingSnapshot, Read};
 pub use histories::namespace_history;
 pub use large::file_of_many_extents;
 pub use leases::{
-    lease_excludes, lease_fences_an_earlier_holder, lease_is_taken_on_its_condition_only,
-    lease_passes_on,
+    lease_fences_an_earlier_holder, lease_has_one_holder, lease_requires_its_condition,
+    unrenewed_lease_is_passed_on,
 };
 pub use model::{random_histories, random_history};
 pub use reads::{
-    acknowledged_is_seen_everywhere, empty_store, get_many_keeps_order, last_before_is_isolated,
-    last_before_respects_boundaries, ranges_page, ranges_respect_boundaries,
-    snapshots_are_isolated, versions_follow_commits,
+    acknowledged_writes_are_seen_everywhere, empty_store, get_many_keeps_order,
+    last_before_is_isolated, last_before_respects_boundaries, ranges_are_paged,
+    ranges_respect_boundaries, snapshots_are_isolated, versions_follow_commits,
 };
 pub use watches::{lagging_watch, watch_from_the_past, watch_reports_in_order, watch_waits};
 
@@ -71,8 +71,8 @@ macro_rules! engine_conformance {
     ($harness:expr) => {
         $crate::engine_conformance! { $harness =>
             absent_condition
-            acknowledged_is_seen_everywhere
-            acknowledged_survives
+            acknowledged_writes_are_seen_everywhere
+            acknowledged_writes_survive
             added_keys_have_versions_and_changes
             additions_within_a_batch_are_summed
             concurrent_additions_are_not_lost
@@ -86,17 +86,17 @@ macro_rules! engine_conformance {
             impossible_additions_are_refused
             last_before_is_isolated
             last_before_respects_boundaries
-            lease_excludes
+            lease_has_one_holder
             lease_fences_an_earlier_holder
-            lease_is_taken_on_its_condition_only
-            lease_passes_on
+            lease_requires_its_condition
+            unrenewed_lease_is_passed_on
             limits
             many_additions_per_commit
             prefix_empty_condition
             random_histories
-            ranges_page
+            ranges_are_paged
             ranges_respect_boundaries
-            revisions_grow_over_reopening
+            revisions_grow_across_reopening
             several_writes_of_one_key
             snapshots_are_isolated
             version_condition

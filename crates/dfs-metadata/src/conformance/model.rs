@@ -112,7 +112,7 @@ impl History {
                 (None, Outcome::Committed(revision)) => {
                     assert!(revision > before && revision >= self.last, "{context}: {revision}");
                     self.last = revision;
-                    self.expected.push(carry_out(commit, &mut self.model, revision));
+                    self.expected.push(apply(commit, &mut self.model, revision));
                 }
                 (None, outcome) => unreachable!("{context}: {outcome:?} for {commit:?}"),
             }
@@ -202,7 +202,7 @@ fn refused(commit: &Commit, model: &Map) -> Option<usize> {
             return Some(commit.conditions.len() + index);
         }
         let one = Commit { conditions: vec![], writes: vec![write.clone()] };
-        carry_out(&one, &mut model, Revision(0));
+        apply(&one, &mut model, Revision(0));
     }
     None
 }
@@ -214,7 +214,7 @@ fn sum(before: Option<&Versioned>, delta: i64) -> Option<i64> {
     }
 }
 
-fn carry_out(
+fn apply(
     commit: &Commit,
     model: &mut Map,
     version: Revision,

@@ -60,7 +60,7 @@ pub async fn snapshots_are_isolated(harness: &mut dyn Harness) {
 }
 
 /// A write acknowledged by one handle is seen by all others.
-pub async fn acknowledged_is_seen_everywhere(harness: &mut dyn Harness) {
+pub async fn acknowledged_writes_are_seen_everywhere(harness: &mut dyn Harness) {
     let handles = [harness.engine().await, harness.engine().await, harness.engine().await];
     for round in 0..30_usize {
         let revision = write(&*handles[round % 3], vec![put("k", round.to_string())]).await;
@@ -82,7 +82,7 @@ pub async fn get_many_keeps_order(harness: &mut dyn Harness) {
 }
 
 /// Pages add up to the whole prefix in order, even while keys come and go.
-pub async fn ranges_page(harness: &mut dyn Harness) {
+pub async fn ranges_are_paged(harness: &mut dyn Harness) {
     let engine = harness.engine().await;
     let all: Vec<Bytes> = (0..50).map(|i| key(&format!("d/{i:03}"))).collect();
     write(&*engine, all.iter().map(|key| put(key, key)).collect()).await;

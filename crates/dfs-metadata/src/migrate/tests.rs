@@ -67,7 +67,10 @@ async fn expected(source: &dyn Engine) -> Keys {
     keys
 }
 
-async fn copy_quietly(source: &dyn Engine, target: &dyn Engine) -> Result<Migrated, MigrateError> {
+async fn migrate_quietly(
+    source: &dyn Engine,
+    target: &dyn Engine,
+) -> Result<Migrated, MigrateError> {
     migrate(source, target, &|_| ()).await
 }
 
@@ -146,7 +149,7 @@ impl ForwardingEngine for Failing {
 async fn migrated_store_differs_only_in_incarnation() {
     for seed in 0..20 {
         let (source, target) = (source(seed, seed * 100).await, MemoryEngine::new());
-        let copied = copy_quietly(&source, &target).await.unwrap();
+        let copied = migrate_quietly(&source, &target).await.unwrap();
         let expected = expected(&source).await;
         assert_eq!(all(&target).await, expected, "seed {seed}");
         let bytes = |(key, value): (&Bytes, &Bytes)| (key.len() + value.len()) as u64;
@@ -157,7 +160,7 @@ async fn migrated_store_differs_only_in_incarnation() {
         assert_eq!((new.cluster, new.incarnation), (old.cluster, old.incarnation.next()));
         assert_eq!((copied.cluster, copied.incarnation), (new.cluster, new.incarnation));
         let again = MemoryEngine::new();
-        let back = copy_quietly(&target, &again).await.unwrap();
+        let back = migrate_quietly(&target, &again).await.unwrap();
         assert_ne!(copied.checksum, back.checksum, "another incarnation has another sum");
     }
 }
@@ -168,7 +171,7 @@ async fn epochs_are_migrated_and_renewals_are_not() {
     let ttl = Duration::from_millis(1);
     let before = source.lease(WORKERS, HOLDER, ttl, None).await.unwrap().unwrap();
     let other = source.lease("other", "somebody", ttl, None).await.unwrap().unwrap();
-    copy_quietly(&source, &target).await.unwrap();
+    migrate_quietly(&source, &target).await.unwrap();
     assert!(!all(&target).await.contains_key(&lease_renewal_key("other")));
     assert!(all(&target).await.contains_key(&lease_epoch_key("other")));
     let after = target.lease(WORKERS, "a coordinator", ttl, None).await.unwrap().unwrap();
@@ -185,7 +188,7 @@ async fn interrupted_migration_is_resumed() {
         for fails_at in 0.. {
             let target = MemoryEngine::new();
             let failing = Failing::new(&target, fails_at, fault);
-            let Err(error) = copy_quietly(&source, &failing).await else { break };
+            let Err(error) = migrate_quietly(&source, &failing).await else { break };
             assert_eq!(error.code(), ErrorCode::OutcomeUnknown, "{error}");
             interrupted += 1;
             let is_marked = all(&target).await.contains_key(&keys::MIGRATION);
@@ -196,11 +199,11 @@ async fn interrupted_migration_is_resumed() {
                 Err(error) => assert!(matches!(error, Error::NotInitialised), "{error}"),
             }
             if is_marked {
-                let copied = copy_quietly(&source, &target).await.unwrap();
+                let copied = migrate_quietly(&source, &target).await.unwrap();
                 assert!(copied.is_resumed);
                 assert!(fails_at < 2 || copied.written < copied.keys, "{copied:?}");
             } else if open(&target).await.is_err() {
-                copy_quietly(&source, &target).await.unwrap();
+                migrate_quietly(&source, &target).await.unwrap();
             }
             assert_eq!(all(&target).await, expected(&source).await, "{fault:?} {fails_at}");
         }
@@ -212,7 +215,7 @@ async fn interrupted_migration_is_resumed() {
 async fn unfinished_copy_is_neither_a_store_nor_a_source() {
     let source = source(1, 1_200).await;
     let target = MemoryEngine::new();
-    copy_quietly(&source, &Failing::new(&target, 2, Fault::Before)).await.unwrap_err();
+    migrate_quietly(&source, &Failing::new(&target, 2, Fault::Before)).await.unwrap_err();
     let error = open(&target).await.unwrap_err();
     assert!(matches!(error, Error::UnfinishedMigration(_)), "{error}");
     assert_eq!(error.start_code(), ErrorCode::WrongCluster);
@@ -222,7 +225,7 @@ async fn unfinished_copy_is_neither_a_store_nor_a_source() {
     let options = InitOptions { cluster: ClusterId(9), replication };
     let made = init(&target, &options, &StoppedClock, &SeededRandom::new(9)).await;
     assert!(matches!(made, Err(Error::UnfinishedMigration(_))), "{made:?}");
-    let error = copy_quietly(&target, &MemoryEngine::new()).await.unwrap_err();
+    let error = migrate_quietly(&target, &MemoryEngine::new()).await.unwrap_err();
     assert!(matches!(error, MigrateError::Source(Error::UnfinishedMigration(_))), "{error}");
 }
 
@@ -230,12 +233,12 @@ async fn unfinished_copy_is_neither_a_store_nor_a_source() {
 async fn source_changed_between_attempts_is_migrated_as_it_is_now() {
     let source = source(1, 1_200).await;
     let target = MemoryEngine::new();
-    copy_quietly(&source, &Failing::new(&target, 2, Fault::Before)).await.unwrap_err();
+    migrate_quietly(&source, &Failing::new(&target, 2, Fault::Before)).await.unwrap_err();
     let there: Vec<Bytes> = all(&target).await.into_keys().collect();
     delete(&source, &there[0]).await;
     put(&source, &there[1], "changed").await;
     put(&source, &Bytes::from_static(b"a"), "new").await;
-    copy_quietly(&source, &target).await.unwrap();
+    migrate_quietly(&source, &target).await.unwrap();
     assert_eq!(all(&target).await, expected(&source).await);
 }
 
@@ -244,24 +247,24 @@ async fn target_with_data_is_never_overwritten() {
     let theirs = source(2, 0).await;
     let source = source(1, 900).await;
     let before = all(&theirs).await;
-    let error = copy_quietly(&source, &theirs).await.unwrap_err();
+    let error = migrate_quietly(&source, &theirs).await.unwrap_err();
     assert!(matches!(error, MigrateError::TargetNotEmpty { .. }), "{error}");
     assert_eq!((error.code(), all(&theirs).await), (ErrorCode::NotEmpty, before));
 
     let foreign = MemoryEngine::new();
     put(&foreign, &Bytes::from_static(b"z"), "something").await;
-    let error = copy_quietly(&source, &foreign).await.unwrap_err();
+    let error = migrate_quietly(&source, &foreign).await.unwrap_err();
     assert!(error.to_string().contains("the key z"), "{error}");
 
     // An unfinished copy of another cluster, or of another incarnation.
     let half = MemoryEngine::new();
-    copy_quietly(&theirs, &Failing::new(&half, 1, Fault::Before)).await.unwrap_err();
+    migrate_quietly(&theirs, &Failing::new(&half, 1, Fault::Before)).await.unwrap_err();
     let before = all(&half).await;
-    let error = copy_quietly(&source, &half).await.unwrap_err();
+    let error = migrate_quietly(&source, &half).await.unwrap_err();
     assert!(matches!(error, MigrateError::OtherCopy { .. }), "{error}");
     let newer = MemoryEngine::new();
-    copy_quietly(&theirs, &newer).await.unwrap();
-    let error = copy_quietly(&newer, &half).await.unwrap_err();
+    migrate_quietly(&theirs, &newer).await.unwrap();
+    let error = migrate_quietly(&newer, &half).await.unwrap_err();
     assert!(matches!(error, MigrateError::OtherCopy { .. }), "{error}");
     assert_eq!(all(&half).await, before);
 }
@@ -273,10 +276,10 @@ async fn source_in_use_is_not_migrated() {
         source.lease(WORKERS, "coordinator-1:7070", Duration::from_mins(1), None).await.unwrap();
     assert!(held.is_some());
     let target = MemoryEngine::new();
-    let error = copy_quietly(&source, &target).await.unwrap_err();
+    let error = migrate_quietly(&source, &target).await.unwrap_err();
     assert!(matches!(error, MigrateError::SourceInUse), "{error}");
     assert_eq!((error.code(), all(&target).await), (ErrorCode::Busy, Keys::new()));
-    let error = copy_quietly(&MemoryEngine::new(), &target).await.unwrap_err();
+    let error = migrate_quietly(&MemoryEngine::new(), &target).await.unwrap_err();
     assert!(matches!(error, MigrateError::Source(Error::NotInitialised)), "{error}");
 }
 
@@ -325,10 +328,10 @@ async fn change_of_the_source_is_detected() {
     let changing = Failing::new(&source, u64::MAX, Fault::Before);
     *changing.on_read.lock().unwrap() = Some((4, first.clone()));
     let target = MemoryEngine::new();
-    let error = copy_quietly(&changing, &target).await.unwrap_err();
+    let error = migrate_quietly(&changing, &target).await.unwrap_err();
     assert!(matches!(&error, MigrateError::SourceChanged { key } if *key == keys::show(&first)));
     assert!(matches!(open(&target).await, Err(Error::UnfinishedMigration(_))));
-    copy_quietly(&source, &target).await.unwrap();
+    migrate_quietly(&source, &target).await.unwrap();
     assert_eq!(all(&target).await, expected(&source).await);
 }
 

@@ -37,7 +37,7 @@ impl Namespace {
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
         scope.require(Access::Write)?;
-        stat_of(self.carry_out(Mutation::SetAttributes(request), repeat).await?)
+        stat_of(self.apply(Mutation::SetAttributes(request), repeat).await?)
     }
 
     pub(super) async fn try_set_attributes(

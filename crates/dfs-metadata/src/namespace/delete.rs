@@ -36,7 +36,7 @@ impl Namespace {
         repeat: Option<&Repeat>,
     ) -> Result<Option<Timestamp>, Error> {
         scope.require(Access::Write)?;
-        match self.carry_out(Mutation::Delete(request), repeat).await? {
+        match self.apply(Mutation::Delete(request), repeat).await? {
             Answer::RestorableUntil(until) => Ok(until),
             _ => Err(Error::Damaged { key: "r/".to_owned(), what: "an answer to another call" }),
         }

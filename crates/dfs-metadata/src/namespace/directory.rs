@@ -36,7 +36,7 @@ impl Namespace {
     ) -> Result<FileStat, Error> {
         scope.require(Access::Write)?;
         while self.make_upper_directories(request, repeat).await? {}
-        stat_of(self.carry_out(Mutation::MakeDirectory(request), repeat).await?)
+        stat_of(self.apply(Mutation::MakeDirectory(request), repeat).await?)
     }
 
     /// Creates the upper directories of a long chain of missing parents. Returns whether it did.

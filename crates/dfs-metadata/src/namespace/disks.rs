@@ -45,7 +45,7 @@ impl Disks {
         self.get(disk).map(|location| location.node)
     }
 
-    fn know_all_of(&self, chunk: &Chunk) -> bool {
+    fn cover(&self, chunk: &Chunk) -> bool {
         chunk.replicas.iter().all(|replica| self.0.contains_key(&replica.disk))
     }
 }
@@ -58,7 +58,7 @@ impl Namespace {
         chunks: impl IntoIterator<Item = &Chunk>,
     ) -> Result<Arc<Disks>, Error> {
         let known = self.disks();
-        if chunks.into_iter().all(|chunk| known.know_all_of(chunk)) {
+        if chunks.into_iter().all(|chunk| known.cover(chunk)) {
             return Ok(known);
         }
         let nodes = super::nodes::all(&self.begin().await?).await?;

@@ -46,7 +46,7 @@ impl Mutation<'_> {
 
 impl Namespace {
     /// Applies a change once: a repeat gets the first answer.
-    pub(super) async fn carry_out(
+    pub(super) async fn apply(
         &self,
         mutation: Mutation<'_>,
         repeat: Option<&Repeat>,

@@ -137,7 +137,7 @@ impl Namespace {
                 reaped.has_more = true;
                 break;
             }
-            let taken = self.take_upload_apart(&key, now, fence, &mut reaped).await;
+            let taken = self.reap_upload(&key, now, fence, &mut reaped).await;
             reaped.note(&key, taken)?;
         }
         Ok(reaped)
@@ -174,7 +174,7 @@ impl Namespace {
         Ok(Taken::Partly)
     }
 
-    async fn take_upload_apart(
+    async fn reap_upload(
         &self,
         key: &Bytes,
         now: Timestamp,

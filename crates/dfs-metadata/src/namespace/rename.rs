@@ -37,7 +37,7 @@ impl Namespace {
         repeat: Option<&Repeat>,
     ) -> Result<(), Error> {
         scope.require(Access::Write)?;
-        self.carry_out(Mutation::Rename(request), repeat).await.map(|_| ())
+        self.apply(Mutation::Rename(request), repeat).await.map(|_| ())
     }
 
     pub(super) async fn try_rename(

@@ -184,12 +184,12 @@ impl Safety {
 /// Returns the good parts that a chunk must keep during planned downtime.
 fn needed(chunk: &Chunk, replication: Replication) -> u8 {
     match chunk.redundancy {
-        Redundancy::Replicated { copies } => needed_copies(copies, replication),
+        Redundancy::Replicated { copies } => needed_replicas(copies, replication),
         Redundancy::Erasure { k, .. } => k.saturating_add(1),
     }
 }
 
-fn needed_copies(copies: u8, replication: Replication) -> u8 {
+fn needed_replicas(copies: u8, replication: Replication) -> u8 {
     replication.min_write_for(copies).min(copies.saturating_sub(1))
 }
 
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_are_needed_as_a_write_needs_but_never_all() {
+    fn min_write_replicas_are_needed_but_never_all() {
         let majority = Replication { factor: 3, min_write: None };
         let all = Replication { factor: 3, min_write: Some(3) };
         let one = Replication { factor: 3, min_write: Some(1) };
@@ -248,7 +248,11 @@ mod tests {
             (5, all, 3),
             (3, one, 1),
         ] {
-            assert_eq!(needed_copies(wanted, replication), wants, "{wanted} under {replication:?}");
+            assert_eq!(
+                needed_replicas(wanted, replication),
+                wants,
+                "{wanted} under {replication:?}"
+            );
         }
     }
 }

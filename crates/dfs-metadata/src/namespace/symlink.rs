@@ -45,7 +45,7 @@ impl Namespace {
             );
             return Err(Error::Invalid { what });
         }
-        stat_of(self.carry_out(Mutation::MakeSymlink(request), repeat).await?)
+        stat_of(self.apply(Mutation::MakeSymlink(request), repeat).await?)
     }
 
     pub(super) async fn try_make_symlink(

@@ -164,7 +164,7 @@ impl Transaction {
         &self,
         keys: &[Bytes],
     ) -> Result<Vec<Result<Option<R>, Error>>, Error> {
-        let found = self.try_look_many(keys).await?.into_iter();
+        let found = self.try_peek_many_versioned(keys).await?.into_iter();
         Ok(found.map(|found| Ok(found?.map(|(record, _)| record))).collect())
     }
 
@@ -173,10 +173,10 @@ impl Transaction {
         &self,
         keys: &[Bytes],
     ) -> Result<Vec<Option<(R, Revision)>>, Error> {
-        self.try_look_many(keys).await?.into_iter().collect()
+        self.try_peek_many_versioned(keys).await?.into_iter().collect()
     }
 
-    async fn try_look_many<R: Record>(
+    async fn try_peek_many_versioned<R: Record>(
         &self,
         keys: &[Bytes],
     ) -> Result<Vec<Result<Option<(R, Revision)>, Error>>, Error> {

@@ -30,7 +30,7 @@ impl Namespace {
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
         scope.require(Access::Write)?;
-        stat_of(self.carry_out(Mutation::Undelete(request), repeat).await?)
+        stat_of(self.apply(Mutation::Undelete(request), repeat).await?)
     }
 
     pub(super) async fn try_undelete(

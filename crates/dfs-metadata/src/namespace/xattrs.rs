@@ -58,7 +58,7 @@ impl Namespace {
             let what = "`create` and `replace` exclude each other";
             return Err(Error::Invalid { what: what.to_owned() });
         }
-        stat_of(self.carry_out(Mutation::SetXattr(request), repeat).await?)
+        stat_of(self.apply(Mutation::SetXattr(request), repeat).await?)
     }
 
     /// Removes an extended attribute and returns the changed inode.
@@ -69,7 +69,7 @@ impl Namespace {
         repeat: Option<&Repeat>,
     ) -> Result<FileStat, Error> {
         scope.require(Access::Write)?;
-        stat_of(self.carry_out(Mutation::RemoveXattr(request), repeat).await?)
+        stat_of(self.apply(Mutation::RemoveXattr(request), repeat).await?)
     }
 
     /// Returns the value of an extended attribute.

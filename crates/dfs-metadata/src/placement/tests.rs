@@ -199,7 +199,7 @@ fn follows(tally: &BTreeMap<Vec<NodeId>, u32>, chances: &[(Vec<NodeId>, f64)]) -
 
 /// Returns whether the first node is chosen by its free bytes, and the second by those of the
 /// others.
-fn goes_by_free_bytes(selector: &dyn NodeSelector) -> bool {
+fn is_weighted_by_free_bytes(selector: &dyn NodeSelector) -> bool {
     let nodes = [bare(1, GIB), bare(2, 2 * GIB), bare(3, 5 * GIB)];
     let free: f64 = nodes.iter().map(|node| node.free as f64).sum();
     let mut chances = Vec::new();
@@ -214,7 +214,7 @@ fn goes_by_free_bytes(selector: &dyn NodeSelector) -> bool {
 }
 
 /// Returns whether all pairs of nodes are equally likely, whatever their free space.
-fn goes_by_chance_alone(selector: &dyn NodeSelector) -> bool {
+fn is_uniform(selector: &dyn NodeSelector) -> bool {
     let nodes = [bare(1, GIB), bare(2, 2 * GIB), bare(3, 5 * GIB)].map(|node| (node.node, node));
     let (ids, nodes): (Vec<_>, Vec<_>) = nodes.into_iter().unzip();
     let pairs = ids.iter().flat_map(|first| ids.iter().map(move |second| vec![*first, *second]));
@@ -241,9 +241,9 @@ fn takes_turns(selector: &dyn NodeSelector) -> bool {
 
 #[test]
 fn capacity_weighted_follows_the_free_bytes() {
-    assert!(goes_by_free_bytes(&CapacityWeighted::default()));
+    assert!(is_weighted_by_free_bytes(&CapacityWeighted::default()));
     for other in [&Constant as &dyn NodeSelector, &RandomNodes::default(), &RoundRobin::default()] {
-        assert!(!goes_by_free_bytes(other));
+        assert!(!is_weighted_by_free_bytes(other));
     }
 }
 
@@ -266,12 +266,12 @@ fn capacity_weighted_follows_the_free_bytes_within_a_zone() {
 
 #[test]
 fn random_nodes_are_chosen_equally_often() {
-    assert!(goes_by_chance_alone(&RandomNodes::default()));
+    assert!(is_uniform(&RandomNodes::default()));
     for other in [&Constant as &dyn NodeSelector, &CapacityWeighted::default()] {
-        assert!(!goes_by_chance_alone(other));
+        assert!(!is_uniform(other));
     }
     // Round-robin is not random either, though all nodes come equally often.
-    assert!(!goes_by_chance_alone(&RoundRobin::default()));
+    assert!(!is_uniform(&RoundRobin::default()));
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn is_damaged<R: Record>(bytes: &[u8]) -> bool {
 }
 
 /// Checks all guarantees of a stored form with one record.
-fn keeps_its_promises<R>(record: &R) -> Result<(), TestCaseError>
+fn check_stored_form<R>(record: &R) -> Result<(), TestCaseError>
 where
     R: Record + PartialEq + std::fmt::Debug,
 {
@@ -142,7 +142,7 @@ macro_rules! stored {
             proptest! {
                 #[test]
                 fn only_the_exact_bytes_are_read_back(record in $strategy) {
-                    keeps_its_promises::<$record>(&record)?;
+                    check_stored_form::<$record>(&record)?;
                 }
 
                 #[test]

@@ -210,20 +210,20 @@ impl ChunkRepair {
         for (source, code, why) in build.failed {
             warn!(%chunk, %target, %source, why, "a replica could not be built from a source");
             if matches!(code, Some(ErrorCode::NotFound | ErrorCode::Corrupt)) {
-                self.condemn(chunk, record, source).await;
+                self.mark_gone(chunk, record, source).await;
             }
         }
         match build.outcome? {
             BuildOutcome::Built(receipt) => Some(receipt),
             BuildOutcome::Existing(found) => {
-                self.clear(chunk, target, found).await;
+                self.delete_orphan(chunk, target, found).await;
                 None
             }
         }
     }
 
     /// Marks a recorded replica as gone, as the node itself reports that it lacks it.
-    async fn condemn(&self, chunk: ChunkId, record: &Chunk, node: NodeId) {
+    async fn mark_gone(&self, chunk: ChunkId, record: &Chunk, node: NodeId) {
         const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
         let (cluster, fence) = (self.cluster(), self.lease.fence(WORKER_LEASE));
         let is_there = |replica: &&Replica| cluster.node(replica.disk) == Some(node);
@@ -239,7 +239,7 @@ impl ChunkRepair {
 
     /// Deletes a replica that a node holds without a record, left by an interrupted repair. The
     /// next attempt finds the place free.
-    async fn clear(&self, chunk: ChunkId, node: NodeId, found: ReplicaRef) {
+    async fn delete_orphan(&self, chunk: ChunkId, node: NodeId, found: ReplicaRef) {
         // The record is read after the replica was found: only this worker adds replicas to it.
         let Ok(Some(record)) = self.read(chunk).await else { return };
         let Ok(disks) = self.core.namespace.disks_of([&record]).await else { return };

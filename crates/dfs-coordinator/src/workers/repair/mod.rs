@@ -103,7 +103,7 @@ impl Repair {
     }
 
     /// Updates the lost disks and the nodes that take chunks, and begins a scan if needed.
-    async fn look_around(&mut self) -> Result<(), Error> {
+    async fn refresh_disks(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         let (cluster, takers) = {
             let registry = self.core.registry();
@@ -151,7 +151,7 @@ impl Repair {
     }
 
     /// Continues a scan. Returns whether one was in progress.
-    async fn scan_on(&mut self) -> Result<bool, Error> {
+    async fn continue_scan(&mut self) -> Result<bool, Error> {
         match std::mem::replace(&mut self.scan, Scan::Needed) {
             Scan::Work(after) => {
                 self.load_work(after).await?;
@@ -290,9 +290,9 @@ impl Repair {
 
     /// Follows the chunks, and repairs unless it is `paused`. Repairs in flight finish in any case.
     async fn advance(&mut self, is_paused: bool) -> Result<Next, Error> {
-        self.look_around().await?;
+        self.refresh_disks().await?;
         self.take_changes();
-        if self.scan_on().await? {
+        if self.continue_scan().await? {
             // With no disk lost, the records that are not at rest are all there is to repair.
             if !is_paused && self.lost.is_empty() && matches!(self.scan, Scan::After(_)) {
                 self.start_jobs();

@@ -40,7 +40,7 @@ impl RepairNeed {
     }
 
     /// Returns whether nothing is to be done.
-    fn is_normal(self) -> bool {
+    fn needs_nothing(self) -> bool {
         self.lacks == 0 && self.bad == 0
     }
 }
@@ -91,7 +91,7 @@ impl RepairQueue {
         self.rests_until.clear();
         for (_, chunk) in std::mem::take(&mut self.resting) {
             if let Some(need) = self.abnormal.get(&chunk).copied() {
-                self.line_up(chunk, need);
+                self.enqueue(chunk, need);
             }
         }
     }
@@ -128,13 +128,13 @@ impl RepairQueue {
     /// Updates what a chunk needs; `None` when it is gone.
     pub(crate) fn set(&mut self, chunk: ChunkId, need: Option<RepairNeed>) {
         if let Some(old) = self.abnormal.remove(&chunk).or_else(|| self.missing.remove(&chunk)) {
-            self.tell(old, -1);
+            self.count_need(old, -1);
             self.ready.remove(&(old, chunk));
         }
-        let Some(need) = need.filter(|need| !need.is_normal()) else {
+        let Some(need) = need.filter(|need| !need.needs_nothing()) else {
             return;
         };
-        self.tell(need, 1);
+        self.count_need(need, 1);
         if need.is_missing() {
             if self.missing.len() < self.capacity {
                 self.missing.insert(chunk, need);
@@ -147,7 +147,7 @@ impl RepairQueue {
         }
         self.abnormal.insert(chunk, need);
         if !self.busy.contains(&chunk) && !self.rests_until.contains_key(&chunk) {
-            self.line_up(chunk, need);
+            self.enqueue(chunk, need);
         }
     }
 
@@ -158,7 +158,7 @@ impl RepairQueue {
             self.resting.remove(&(until, chunk));
             self.rests_until.remove(&chunk);
             if let Some(need) = self.abnormal.get(&chunk).copied() {
-                self.line_up(chunk, need);
+                self.enqueue(chunk, need);
             }
         }
         let (need, chunk) = self.ready.pop_first()?;
@@ -178,11 +178,11 @@ impl RepairQueue {
         }
     }
 
-    fn line_up(&mut self, chunk: ChunkId, need: RepairNeed) {
+    fn enqueue(&mut self, chunk: ChunkId, need: RepairNeed) {
         self.ready.insert((need, chunk));
     }
 
-    fn tell(&mut self, need: RepairNeed, sign: i64) {
+    fn count_need(&mut self, need: RepairNeed, sign: i64) {
         let add = |count: &mut u64, of: u64| {
             *count = count.saturating_add_signed(sign * of as i64);
         };

@@ -115,7 +115,7 @@ impl Tree {
                 return Outcome::Failed(ErrorCode::Stale);
             }
         }
-        match self.carry_out(call) {
+        match self.execute(call) {
             Ok((outcome, is_change)) => {
                 if let Some(slot) = call.slot().filter(|_| is_change) {
                     self.kept.insert(slot.number, (slot.sequence, outcome.clone()));
@@ -159,7 +159,7 @@ impl Tree {
         node.inode == inode && is_same
     }
 
-    fn carry_out(&mut self, call: &Call) -> Applied {
+    fn execute(&mut self, call: &Call) -> Applied {
         match call {
             Call::MakeDirectory { at, parents, .. } => self.make_directory(at, *parents),
             Call::MakeSymlink { at, target, replace, .. } => {

@@ -19,7 +19,7 @@ pub(super) enum Lapse {
 }
 
 impl Lapse {
-    fn forgets(self, condition: &Condition) -> bool {
+    fn ignores(self, condition: &Condition) -> bool {
         match condition {
             Condition::Version(..) => self == Self::Versions,
             Condition::Absent(_) => self == Self::Absences,
@@ -60,7 +60,7 @@ impl ForwardingEngine for PausingEngine {
     async fn forward_commits(&self, mut commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
         pause(&self.random).await;
         for commit in &mut commits {
-            commit.conditions.retain(|condition| !self.lapse.forgets(condition));
+            commit.conditions.retain(|condition| !self.lapse.ignores(condition));
         }
         let outcomes = self.inner.commit_batch(commits).await?;
         let refused = outcomes.iter().filter(|found| matches!(found, Outcome::Conflict { .. }));

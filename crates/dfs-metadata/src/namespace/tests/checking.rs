@@ -130,7 +130,7 @@ async fn empty_store_holds_no_cluster() {
 }
 
 /// Contents of the store to be damaged.
-struct Things {
+struct Contents {
     directory: InodeId,
     inner: InodeId,
     file: InodeId,
@@ -147,7 +147,7 @@ fn name(text: &'static str) -> Name {
     Name::new(text.as_bytes()).unwrap()
 }
 
-async fn things(fixture: &Fixture) -> Things {
+async fn contents(fixture: &Fixture) -> Contents {
     let directory = fixture.mkdir("/d").await.unwrap().inode;
     let inner = fixture.mkdir("/d/e").await.unwrap().inode;
     let file = fixture.put("/d/f", CHUNK).await.unwrap().inode;
@@ -158,22 +158,22 @@ async fn things(fixture: &Fixture) -> Things {
     let gone = snapshot.range(keys::UNLINKED, &[], 1).await.unwrap().remove(0).0;
     let extent = snapshot.get(&keys::extent(long, CHUNK)).await.unwrap().unwrap();
     let chunk = Extent::decode(b"", &extent.value, Level::NEWEST).unwrap().chunk;
-    Things { directory, inner, file, long, gone, chunk }
+    Contents { directory, inner, file, long, gone, chunk }
 }
 
 /// Damages a store and expects exactly these problems, each by kind and by part of its key or text.
 async fn finds(
     what: &str,
-    damage: impl Fn(&Things) -> Vec<Write>,
-    expected: impl Fn(&Things) -> Vec<(ProblemKind, String)>,
+    damage: impl Fn(&Contents) -> Vec<Write>,
+    expected: impl Fn(&Contents) -> Vec<(ProblemKind, String)>,
 ) {
     let fixture = Fixture::new().await;
-    let things = things(&fixture).await;
+    let contents = contents(&fixture).await;
     assert!(report(&fixture).await.is_clean(), "{what}");
-    write(&fixture, damage(&things)).await;
+    write(&fixture, damage(&contents)).await;
     let report = report(&fixture).await;
     let mut left = report.problems.clone();
-    for (kind, part) in expected(&things) {
+    for (kind, part) in expected(&contents) {
         let is_it = |found: &crate::check::Problem| {
             found.kind == kind && (found.key == part || found.what.contains(&part))
         };
@@ -249,22 +249,25 @@ async fn check_finds_mismatched_names_and_inodes() {
     let inode = |inode| shown(&keys::inode(inode));
     finds(
         "an entry without inode",
-        |things| {
-            vec![Write::Delete(keys::inode(things.inner)), Write::Delete(keys::times(things.inner))]
+        |contents| {
+            vec![
+                Write::Delete(keys::inode(contents.inner)),
+                Write::Delete(keys::times(contents.inner)),
+            ]
         },
-        |things| vec![(OfName, shown(&keys::entry(things.directory, &name("e"))))],
+        |contents| vec![(OfName, shown(&keys::entry(contents.directory, &name("e"))))],
     )
     .await;
     finds(
         "an inode without entry",
-        |things| vec![Write::Delete(keys::entry(things.directory, &name("f")))],
-        |things| vec![(OfInode, inode(things.file))],
+        |contents| vec![Write::Delete(keys::entry(contents.directory, &name("f")))],
+        |contents| vec![(OfInode, inode(contents.file))],
     )
     .await;
     finds(
         "two names",
-        |things| {
-            let entry = Entry::new(things.file, FileKind::File);
+        |contents| {
+            let entry = Entry::new(contents.file, FileKind::File);
             vec![put(keys::entry(InodeId::ROOT, &name("twin")), &entry)]
         },
         |_| vec![(OfInode, "it has several names".to_owned())],
@@ -272,44 +275,46 @@ async fn check_finds_mismatched_names_and_inodes() {
     .await;
     finds(
         "named and unlinked",
-        |things| {
-            let parent = things.directory;
+        |contents| {
+            let parent = contents.directory;
             let (name, time) = (name("f"), Timestamp::EPOCH);
             let unlinked = Unlinked::new(FileKind::File, parent, name, time);
-            vec![put(keys::unlinked(time, things.file), &unlinked)]
+            vec![put(keys::unlinked(time, contents.file), &unlinked)]
         },
         |_| vec![(OfInode, "it has a name and is unlinked".to_owned())],
     )
     .await;
     finds(
         "another kind",
-        |things| {
-            let entry = Entry::new(things.file, FileKind::Symlink);
-            vec![put(keys::entry(things.directory, &name("f")), &entry)]
+        |contents| {
+            let entry = Entry::new(contents.file, FileKind::Symlink);
+            vec![put(keys::entry(contents.directory, &name("f")), &entry)]
         },
         |_| vec![(OfName, "is of another kind".to_owned())],
     )
     .await;
     finds(
         "another parent",
-        |things| vec![put(keys::inode(things.inner), &directory(InodeId::ROOT, Link::Linked))],
+        |contents| vec![put(keys::inode(contents.inner), &directory(InodeId::ROOT, Link::Linked))],
         |_| vec![(OfName, "says it is in directory".to_owned())],
     )
     .await;
     finds(
         "another link",
-        |things| vec![put(keys::inode(things.inner), &directory(things.directory, Link::Reaping))],
+        |contents| {
+            vec![put(keys::inode(contents.inner), &directory(contents.directory, Link::Reaping))]
+        },
         |_| vec![(OfName, "says it is unlinked".to_owned())],
     )
     .await;
     finds(
         "no directory",
-        |things| {
-            let entry = Entry::new(things.inner, FileKind::Directory);
+        |contents| {
+            let entry = Entry::new(contents.inner, FileKind::Directory);
             vec![
-                Write::Delete(keys::entry(things.directory, &name("e"))),
-                put(keys::entry(things.file, &name("e")), &entry),
-                put(keys::inode(things.inner), &directory(things.file, Link::Linked)),
+                Write::Delete(keys::entry(contents.directory, &name("e"))),
+                put(keys::entry(contents.file, &name("e")), &entry),
+                put(keys::inode(contents.inner), &directory(contents.file, Link::Linked)),
             ]
         },
         |_| vec![(OfName, "its parent is not a directory".to_owned())],
@@ -317,31 +322,33 @@ async fn check_finds_mismatched_names_and_inodes() {
     .await;
     finds(
         "unlinked without inode",
-        |things| {
-            let (_, inode) = keys::unlinked_parts(&things.gone).unwrap();
+        |contents| {
+            let (_, inode) = keys::unlinked_parts(&contents.gone).unwrap();
             vec![Write::Delete(keys::inode(inode))]
         },
-        |things| {
+        |contents| {
             // The chunk has lost a reference as well.
-            vec![(OfName, shown(&things.gone)), (ProblemKind::Chunk, "says 1 extents".to_owned())]
+            vec![(OfName, shown(&contents.gone)), (ProblemKind::Chunk, "says 1 extents".to_owned())]
         },
     )
     .await;
     finds(
         "times",
-        |things| {
+        |contents| {
             vec![
-                Write::Delete(keys::times(things.inner)),
-                put(keys::times(things.file), &Times::now(Timestamp::EPOCH)),
+                Write::Delete(keys::times(contents.inner)),
+                put(keys::times(contents.file), &Times::now(Timestamp::EPOCH)),
             ]
         },
-        |things| vec![(OfInode, inode(things.inner)), (OfInode, shown(&keys::times(things.file)))],
+        |contents| {
+            vec![(OfInode, inode(contents.inner)), (OfInode, shown(&keys::times(contents.file)))]
+        },
     )
     .await;
     finds(
         "a number that may be given out again",
-        |things| vec![put(keys::INODES, &NextInode(things.long))],
-        |things| vec![(OfInode, inode(things.long)), (OfInode, "not issued yet".to_owned())],
+        |contents| vec![put(keys::INODES, &NextInode(contents.long))],
+        |contents| vec![(OfInode, inode(contents.long)), (OfInode, "not issued yet".to_owned())],
     )
     .await;
     finds(
@@ -361,58 +368,58 @@ async fn check_finds_mismatched_extents_and_chunks() {
     use ProblemKind::{Chunk as OfChunk, Extent as OfExtent, Unreadable};
     let extent = |length, chunk| Extent::whole(chunk, length);
     let chunk = |chunk| shown(&Bytes::copy_from_slice(&ChunkKey::record(chunk)));
-    let extents = |things: &Things| shown(&keys::extents(things.long));
+    let extents = |contents: &Contents| shown(&keys::extents(contents.long));
     finds(
         "no chunk",
-        |things| vec![Write::Delete(Bytes::copy_from_slice(&ChunkKey::record(things.chunk)))],
-        |things| vec![(OfChunk, chunk(things.chunk))],
+        |contents| vec![Write::Delete(Bytes::copy_from_slice(&ChunkKey::record(contents.chunk)))],
+        |contents| vec![(OfChunk, chunk(contents.chunk))],
     )
     .await;
     finds(
         "a hole",
-        |things| vec![Write::Delete(keys::extent(things.long, CHUNK))],
-        |things| vec![(OfExtent, extents(things)), (OfChunk, chunk(things.chunk))],
+        |contents| vec![Write::Delete(keys::extent(contents.long, CHUNK))],
+        |contents| vec![(OfExtent, extents(contents)), (OfChunk, chunk(contents.chunk))],
     )
     .await;
     finds(
         "a chunk too few",
-        |things| vec![put(keys::inode(things.long), &file(4 * CHUNK, None))],
-        |things| vec![(OfExtent, extents(things))],
+        |contents| vec![put(keys::inode(contents.long), &file(4 * CHUNK, None))],
+        |contents| vec![(OfExtent, extents(contents))],
     )
     .await;
     finds(
         "beyond its chunk",
-        |things| {
-            let long = extent(CHUNK + 1, things.chunk);
-            vec![put(keys::extent(things.long, CHUNK), &long)]
+        |contents| {
+            let long = extent(CHUNK + 1, contents.chunk);
+            vec![put(keys::extent(contents.long, CHUNK), &long)]
         },
-        |things| vec![(OfExtent, extents(things)), (OfChunk, chunk(things.chunk))],
+        |contents| vec![(OfExtent, extents(contents)), (OfChunk, chunk(contents.chunk))],
     )
     .await;
     finds(
         "referred to twice",
-        |things| {
+        |contents| {
             vec![
-                put(keys::extent(things.long, 3 * CHUNK), &extent(CHUNK, things.chunk)),
-                put(keys::inode(things.long), &file(4 * CHUNK, None)),
+                put(keys::extent(contents.long, 3 * CHUNK), &extent(CHUNK, contents.chunk)),
+                put(keys::inode(contents.long), &file(4 * CHUNK, None)),
             ]
         },
-        |things| vec![(OfChunk, chunk(things.chunk))],
+        |contents| vec![(OfChunk, chunk(contents.chunk))],
     )
     .await;
     finds(
         "no extent at all",
-        |things| vec![put(keys::inode(things.file), &file(CHUNK, None))],
-        |things| {
-            let inode = shown(&keys::inode(things.file));
+        |contents| vec![put(keys::inode(contents.file), &file(CHUNK, None))],
+        |contents| {
+            let inode = shown(&keys::inode(contents.file));
             vec![(OfExtent, inode), (OfChunk, "says 1 extents refer to it, but 0 do".to_owned())]
         },
     )
     .await;
     finds(
         "of no file",
-        |things| {
-            let lost = InodeId(things.long.0 + 1);
+        |contents| {
+            let lost = InodeId(contents.long.0 + 1);
             vec![put(keys::extent(lost, 0), &extent(1, ChunkId(1)))]
         },
         |_| vec![(OfExtent, "belong to no file".to_owned()), (OfChunk, chunk(ChunkId(1)))],
@@ -420,9 +427,9 @@ async fn check_finds_mismatched_extents_and_chunks() {
     .await;
     finds(
         "another size",
-        |things| vec![put(keys::inode(things.file), &file(7, Some(extent(8, ChunkId(1)))))],
-        |things| {
-            let inode = shown(&keys::inode(things.file));
+        |contents| vec![put(keys::inode(contents.file), &file(7, Some(extent(8, ChunkId(1)))))],
+        |contents| {
+            let inode = shown(&keys::inode(contents.file));
             let counted = "says 1 extents refer to it, but 0 do".to_owned();
             vec![(OfExtent, inode), (OfChunk, chunk(ChunkId(1))), (OfChunk, counted)]
         },
@@ -436,11 +443,13 @@ async fn check_finds_mismatched_extents_and_chunks() {
     .await;
     finds(
         "a record of a chunk that cannot be read",
-        |things| {
-            let key = Bytes::copy_from_slice(&ChunkKey::record(things.chunk));
+        |contents| {
+            let key = Bytes::copy_from_slice(&ChunkKey::record(contents.chunk));
             vec![Write::Put(key, Bytes::from_static(b"\x01"))]
         },
-        |things| vec![(Unreadable, chunk(things.chunk)), (OfChunk, "does not exist".to_owned())],
+        |contents| {
+            vec![(Unreadable, chunk(contents.chunk)), (OfChunk, "does not exist".to_owned())]
+        },
     )
     .await;
 }

@@ -68,7 +68,7 @@ impl Namespace {
             chunks.clear();
         }
         let finished = FinishedUpload { plans, chunks, request };
-        let confirmed = self.carry_out(Mutation::Confirm(&finished), repeat).await;
+        let confirmed = self.apply(Mutation::Confirm(&finished), repeat).await;
         stat_of(self.note_floor(confirmed).await?)
     }
 
