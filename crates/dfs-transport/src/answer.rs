@@ -1,4 +1,4 @@
-//! The answer to a call, with its body on the way.
+//! Response bodies that log and end their call.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,22 +9,21 @@ use tokio::time::Instant;
 use tonic::Code;
 use tracing::Span;
 
-/// The body of an answer. What makes it logs within the span of the call, and so does the end of
-/// the call, which is the end of the body.
+/// A response body. It is produced within the span of the call, and its end is the end of the call.
 pub(crate) struct Answer<B> {
     body: B,
     span: Span,
     call: Option<Call>,
 }
 
-/// A call that has not ended yet.
+/// A call in progress.
 pub(crate) struct Call {
     pub(crate) method: String,
     pub(crate) started: Instant,
 }
 
 impl Call {
-    /// A call that has this in its headers has ended with them.
+    /// Returns the status of a call that ended with its headers.
     pub(crate) fn status(headers: &HeaderMap) -> Option<Code> {
         headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
     }
@@ -36,7 +35,7 @@ impl Call {
 }
 
 impl<B> Answer<B> {
-    /// Of a call that ends with the body; with `code` at once if that is known already.
+    /// Wraps the body of a call; `code` is set if the call has already ended.
     pub(crate) fn new(body: B, span: Span, call: Call, code: Option<Code>) -> Self {
         let call = match code {
             Some(code) => {
@@ -88,7 +87,7 @@ impl<B: Body + Unpin> Body for Answer<B> {
 }
 
 impl<B> Drop for Answer<B> {
-    /// The caller is gone, or has what it wanted.
+    /// The caller is gone, or needs no more.
     fn drop(&mut self) {
         self.end(Code::Cancelled);
     }

@@ -1,4 +1,4 @@
-//! The one place where channels are made.
+//! The one place where channels are created.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,37 +17,36 @@ use tower::Service;
 use crate::dial::{self, ConnectError, DialError};
 use crate::{CallHeaders, Io, Network};
 
-/// Largest HTTP/2 frame that is taken: big ones save system calls.
+/// Maximum HTTP/2 frame size accepted: big frames save system calls.
 pub(crate) const HTTP2_FRAME_MAX: u32 = 1 << 20;
-/// Bytes of one stream that may be under way unread: a window of chunk bytes with what comes along
-/// with it, so that frames are not cut in two.
+/// Flow control window of a stream in bytes: a window of chunk bytes plus overhead, so that frames
+/// are not split.
 pub(crate) const STREAM_WINDOW: u32 = (4 << 20) + (64 << 10);
-/// Bytes of one connection that may be under way unread; half of it is also what small frames may
-/// add up to before h2 takes them for an attack.
+/// Flow control window of a connection in bytes; h2 also treats small frames that add up to more
+/// than half of it as an attack.
 pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;
-/// How often a busy connection is asked whether it lives, as long as bulk bytes may keep both
-/// sides from answering.
+/// Interval of keepalive pings on a busy connection, where bulk bytes may delay the reply.
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// How long the answer may take.
+/// Time limit of the reply to a ping.
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The same for connections with small calls alone, whose callers have another peer to turn to.
+/// Keepalive interval of control connections, whose callers can fail over to another peer.
 const CONTROL_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const CONTROL_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long names may take to look up.
+/// Time limit of a name lookup.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Addresses of one name.
+/// Maximum number of addresses of a name.
 const ADDRESSES_MAX: usize = 64;
 
-/// Bulk connections to one peer. One connection is one task, thus at most one core on each side.
+/// Bulk connections per peer. A connection is one task, thus limited to one core on each side.
 const BULK_CONNECTIONS: u64 = 2;
-/// Channels that are kept at most; those used least recently go first.
+/// Maximum number of channels kept; the least recently used are evicted.
 const CHANNELS_MAX: usize = 1_024;
 
 /// A channel that adds the request id to each call.
 pub type ClientChannel = InterceptedService<Channel, CallHeaders>;
 
-/// What a connection is for. Small calls do not wait behind chunk bytes.
+/// Purpose of a connection. Small calls do not wait behind chunk bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
     /// Small calls.
@@ -57,7 +56,7 @@ pub enum Lane {
 }
 
 impl Lane {
-    /// The connection that control calls share is 0; bulk connections come after it.
+    /// Returns the connection number: 0 for control calls, further ones for bulk.
     fn connection(self) -> u64 {
         match self {
             Self::Control => CONTROL,
@@ -66,21 +65,21 @@ impl Lane {
     }
 }
 
-/// How channels are protected.
+/// Protection of channels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Security {
-    /// Not at all.
+    /// None.
     #[default]
     Plaintext,
 }
 
-/// An address that no channel can be made for.
+/// An address that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no address: host:port or http://host:port is wanted")]
 pub struct AddressError(pub String);
 
-/// Channels to other processes: made when first used, kept, and dialled again by themselves after
-/// a connection broke. Clones share them.
+/// Channels to other processes: created on first use, kept, and reconnected after a connection
+/// breaks. Clones share them.
 #[derive(Clone)]
 pub struct Channels {
     network: Arc<dyn Network>,
@@ -89,41 +88,41 @@ pub struct Channels {
 
 #[derive(Default)]
 struct Kept {
-    /// With the number of its last use.
+    /// Each with the sequence number of its last use.
     channels: BTreeMap<Key, (u64, Channel)>,
     uses: u64,
-    /// Those that somebody waits for.
+    /// Connection attempts with waiters.
     dialling: BTreeMap<Key, Arc<Dialling>>,
 }
 
-/// Address and connection.
+/// Address and connection number.
 type Key = (String, u64);
-/// Set by whoever dials, for all who wait.
+/// Set by the task that dials, for all waiters.
 type Dialling = OnceCell<Result<Channel, ConnectError>>;
 
 const CONTROL: u64 = 0;
 
 impl Channels {
-    /// Makes channels over `network`.
+    /// Creates channels over `network`.
     pub fn new(network: Arc<dyn Network>, security: Security) -> Self {
         match security {
             Security::Plaintext => Self { network, kept: Arc::default() },
         }
     }
 
-    /// A channel for small calls.
+    /// Returns a channel for small calls.
     pub fn control(&self, address: &str) -> Result<ClientChannel, AddressError> {
         self.channel(address, Lane::Control)
     }
 
-    /// A channel for chunk bytes. Calls with the same key share a connection.
+    /// Returns a channel for chunk bytes. Calls with the same key share a connection.
     pub fn bulk(&self, address: &str, key: u64) -> Result<ClientChannel, AddressError> {
         self.channel(address, Lane::Bulk(key))
     }
 
-    /// A channel whose connection was made at least once: the way for those who have another peer
-    /// to turn to. All who want the same one wait for one dialling, and learn at the same time
-    /// that it failed. Cancel-safe.
+    /// Returns a channel that has been connected at least once, for callers that can fail over to
+    /// another peer. All callers of the same channel wait for one connection attempt, and get its
+    /// error at the same time. Cancel-safe.
     pub async fn dial(&self, address: &str, lane: Lane) -> Result<ClientChannel, DialError> {
         let key = (Self::parse_address(address)?, lane.connection());
         let dialling = {
@@ -132,7 +131,7 @@ impl Channels {
                 return Ok(client_channel(channel, None));
             }
             if kept.dialling.len() >= CHANNELS_MAX {
-                // Nobody waits for these, or each for one of very many.
+                // Attempts without waiters, or one of very many.
                 kept.dialling.clear();
             }
             kept.dialling.entry(key.clone()).or_default().clone()
@@ -153,7 +152,7 @@ impl Channels {
         Ok(client_channel(dialled?, None))
     }
 
-    /// The same to a coordinator that shall pass calls on to `node`.
+    /// Like [`Channels::dial`], to a coordinator that relays the calls to `node`.
     pub async fn dial_through(
         &self,
         coordinator: &str,
@@ -164,18 +163,18 @@ impl Channels {
         Ok(client_channel(self.made(coordinator, lane)?, Some(node)))
     }
 
-    /// Forgets a channel, so that who wants it next dials anew. Calls under way keep theirs.
+    /// Drops a channel, so that the next user dials again. Calls in progress keep theirs.
     pub fn forget(&self, address: &str, lane: Lane) {
         self.kept().channels.remove(&(address.to_owned(), lane.connection()));
     }
 
-    /// Makes the next small call dial anew: a connection that gives no answer may be one whose
-    /// other end is long gone. Calls under way keep theirs.
+    /// Makes the next small call dial again: a connection without replies may be half-open. Calls
+    /// in progress keep theirs.
     pub fn redial(&self, address: &str) {
         self.forget(address, Lane::Control);
     }
 
-    /// The addresses that stand behind `host:port`: each of them once, in order, and at least one.
+    /// Resolves `host:port` to its addresses: sorted, distinct, and at least one.
     pub async fn resolve(&self, name: &str) -> io::Result<Vec<String>> {
         let looking = tokio::time::timeout(RESOLVE_TIMEOUT, self.network.resolve(name));
         let mut found = looking.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -188,14 +187,14 @@ impl Channels {
         Ok(found)
     }
 
-    /// Checks an address and takes it to its plain form `host:port`.
+    /// Validates an address and normalises it to `host:port`.
     pub fn parse_address(address: &str) -> Result<String, AddressError> {
         let wrong = || AddressError(address.to_owned());
         let plain = address.strip_prefix("http://").unwrap_or(address);
         let plain = plain.strip_suffix('/').unwrap_or(plain);
         let (host, port) = plain.rsplit_once(':').ok_or_else(wrong)?;
         let uri: Uri = format!("http://{plain}").parse().map_err(|_| wrong())?;
-        // Nothing but an authority, which has all of it, and a plain number.
+        // Only an authority, without user info, and with a plain number as the port.
         let is_plain = uri.authority().is_some_and(|authority| authority.as_str() == plain);
         let is_number = port.bytes().all(|digit| digit.is_ascii_digit());
         if host.is_empty() || plain.contains('@') || !is_plain || !is_number {
@@ -242,7 +241,7 @@ impl Channels {
     }
 }
 
-/// Dials one address, whatever it is asked for.
+/// Dials one fixed address, whatever URI is requested.
 #[derive(Clone)]
 struct Connector {
     network: Arc<dyn Network>,
@@ -265,7 +264,7 @@ impl Service<Uri> for Connector {
 }
 
 impl Kept {
-    /// A channel that is there, which thereby is used.
+    /// Returns an existing channel and marks it as used.
     fn used(&mut self, key: &Key) -> Option<Channel> {
         self.uses += 1;
         let (used, channel) = self.channels.get_mut(key)?;
@@ -273,7 +272,7 @@ impl Kept {
         Some(channel.clone())
     }
 
-    /// Keeps a new one, in place of the one that was not used for longest if there are many.
+    /// Keeps a new channel, evicting the least recently used one if there are too many.
     fn keep(&mut self, key: Key, channel: Channel) {
         if self.channels.len() >= CHANNELS_MAX {
             let oldest = self.channels.iter().min_by_key(|(_, (used, _))| *used);
@@ -289,7 +288,7 @@ fn client_channel(channel: Channel, node: Option<NodeId>) -> ClientChannel {
     ClientChannel::new(channel, CallHeaders { node })
 }
 
-/// What a first connection failed of, as the network said it.
+/// Returns the network error of a failed first connection.
 fn not_connected(address: &str, error: tonic::transport::Error) -> ConnectError {
     dial::within(&error).cloned().unwrap_or_else(|| ConnectError {
         address: address.to_owned(),
@@ -308,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_have_one_plain_form() {
+    fn addresses_have_one_normal_form() {
         for address in ["127.0.0.1:7070", "http://127.0.0.1:7070", "http://127.0.0.1:7070/"] {
             assert_eq!(Channels::parse_address(address).as_deref(), Ok("127.0.0.1:7070"));
         }

@@ -1,4 +1,4 @@
-//! Connections that could not be made, told apart from all that goes wrong on those that were.
+//! Failures to connect, distinguished from failures of established connections.
 
 use std::error::Error;
 use std::io;
@@ -9,33 +9,33 @@ use tonic::Status;
 
 use crate::{AddressError, Io, Network};
 
-/// A connection could not be made, so that nothing was sent.
+/// A connection could not be established, so nothing was sent.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("cannot connect to {address}: {reason}")]
 pub struct ConnectError {
-    /// Where to, as `host:port`.
+    /// Target address, `host:port`.
     pub address: String,
-    /// What the network said.
+    /// Error of the network.
     pub reason: Arc<io::Error>,
 }
 
 /// Why there is no channel.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum DialError {
-    /// There can be none.
+    /// The address is malformed.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// Nobody answers there now.
+    /// The peer cannot be reached now.
     #[error(transparent)]
     Connect(#[from] ConnectError),
 }
 
-/// The connection that could not be made, if that is why a call failed.
+/// Returns the connect error, if that is why a call failed.
 pub fn connect_error(status: &Status) -> Option<&ConnectError> {
     within(status.source()?)
 }
 
-/// The same for any error.
+/// Like [`connect_error`], for any error.
 pub(crate) fn within<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a ConnectError> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -48,14 +48,14 @@ pub(crate) fn within<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Connect
     None
 }
 
-/// Dials, for as long as that may take.
+/// Dials, up to the time limit of the network.
 pub(crate) async fn connect(network: &dyn Network, address: &str) -> io::Result<Io> {
     let within: Duration = network.connect_timeout();
     let dialled = match tokio::time::timeout(within, network.connect(address)).await {
         Ok(dialled) => dialled,
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            format!("no answer within {} ms", within.as_millis()),
+            format!("no reply within {} ms", within.as_millis()),
         )),
     };
     dialled.map_err(|error| {

@@ -1,8 +1,8 @@
 //! Everything between processes except their messages: sockets, channels, servers, request ids, and
-//! the gate that each call to a server passes.
+//! the gate that every call to a server passes.
 //!
-//! Channels are made in [`Channels`] and servers run by [`serve`], nowhere else, so that TLS will
-//! be a matter of one crate.
+//! Channels are created only by [`Channels`] and servers run only by [`serve`], so that TLS will
+//! concern this crate alone.
 
 mod answer;
 mod channels;

@@ -1,4 +1,4 @@
-//! A network within one process, for tests: no ports, no timers, and its lines can be cut.
+//! An in-process network for tests: no ports, no timers, and connections can be cut.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,11 +10,11 @@ use tokio::sync::{mpsc, watch};
 
 use crate::network::{Io, Listener, Network};
 
-/// Bytes that may be under way on a line in each direction.
+/// Bytes buffered on a connection in each direction.
 const LINE_BUFFER: usize = 256 << 10;
-/// Connections that wait to be accepted.
+/// Maximum number of connections waiting to be accepted.
 const BACKLOG: usize = 16;
-/// The first port that is given for port 0.
+/// First port assigned for port 0.
 const FIRST_PORT: u16 = 50_000;
 
 /// A network of its own; clones are the same one.
@@ -38,7 +38,7 @@ struct Lines {
     connected: Vec<watch::Sender<()>>,
     dialled: usize,
     ports_given: u16,
-    /// What stands behind a name; a name that is not here is an address.
+    /// Addresses by name; other names are addresses themselves.
     names: BTreeMap<String, Vec<String>>,
     looked_up: usize,
 }
@@ -55,23 +55,23 @@ impl MemoryNetwork {
         self.lock().connected.clear();
     }
 
-    /// Connections that are open.
+    /// Returns the number of open connections.
     pub fn connections(&self) -> usize {
         self.lock().connected.iter().filter(|line| !line.is_closed()).count()
     }
 
-    /// Connections that were ever made.
+    /// Returns the number of connections ever established.
     pub fn dialled(&self) -> usize {
         self.lock().dialled
     }
 
-    /// Sets the addresses behind a name, all `host:port`. With none the name cannot be looked up.
+    /// Sets the addresses of a name, all `host:port`. Without any, its lookup fails.
     pub fn name<const N: usize>(&self, name: &str, addresses: [&str; N]) {
         let addresses = addresses.map(ToOwned::to_owned).to_vec();
         self.lock().names.insert(name.to_owned(), addresses);
     }
 
-    /// How often names were looked up.
+    /// Returns the number of name lookups.
     pub fn looked_up(&self) -> usize {
         self.lock().looked_up
     }

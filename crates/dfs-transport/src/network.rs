@@ -1,4 +1,4 @@
-//! Sockets, behind a trait so that a simulation can put its own in their place.
+//! Sockets, behind a trait that a simulation can implement.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,10 +23,10 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
-/// A connection of some [`Network`].
+/// A connection of a [`Network`].
 pub struct Io {
     stream: Box<dyn Stream>,
-    /// Ends when the connection must.
+    /// Completes when the connection must end.
     end: Option<Pin<Box<dyn Future<Output = io::Error> + Send>>>,
     /// Of an accepted one.
     connection: Connection,
@@ -38,7 +38,7 @@ impl Io {
         Self { stream: Box::new(stream), end: None, connection: Connection::default() }
     }
 
-    /// Ends reads of the connection when `end` is there, the first one with that as the error. It
+    /// Ends the connection when `end` completes; the first read after that returns its error. `end`
     /// is dropped with the connection.
     #[must_use]
     pub fn until(self, end: impl Future<Output = io::Error> + Send + 'static) -> Self {
@@ -51,7 +51,7 @@ impl Io {
         Self { connection, ..self }
     }
 
-    /// Cuts the connection when the other end of `owner` is dropped.
+    /// Cuts the connection when the sender of `owner` is dropped.
     pub(crate) fn until_dropped(self, mut owner: watch::Receiver<()>) -> Self {
         self.until(async move {
             while owner.changed().await.is_ok() {}
@@ -125,10 +125,10 @@ impl Connected for Io {
     }
 }
 
-/// Where connections come in.
+/// Accepts connections.
 #[async_trait]
 pub trait Listener: Send + 'static {
-    /// Where it listens; with the port that was found when 0 was asked for.
+    /// Returns the listen address, with the assigned port if 0 was requested.
     fn local_address(&self) -> SocketAddr;
 
     /// Waits for the next connection and returns it with the address of its peer. Cancel-safe. An
@@ -136,13 +136,13 @@ pub trait Listener: Send + 'static {
     async fn accept(&mut self) -> io::Result<(Io, IpAddr)>;
 }
 
-/// A way to other processes.
+/// Connects to other processes.
 #[async_trait]
 pub trait Network: Send + Sync + 'static {
     /// Dials `host:port`; gives up after [`connect_timeout`](Self::connect_timeout).
     async fn connect(&self, address: &str) -> io::Result<Io>;
 
-    /// How long dialling may take.
+    /// Returns the time limit of dialling.
     fn connect_timeout(&self) -> Duration {
         CONNECT_TIMEOUT
     }
@@ -150,19 +150,19 @@ pub trait Network: Send + Sync + 'static {
     /// Listens on `host:port`; port 0 takes a free one.
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>>;
 
-    /// The addresses that stand behind the host of a `host:port`, each with the port. One that
-    /// has no names takes each for an address.
+    /// Resolves the host of a `host:port`; every result has the port. A network without names
+    /// returns the address itself.
     async fn resolve(&self, name: &str) -> io::Result<Vec<String>> {
         Ok(vec![name.to_owned()])
     }
 }
 
-/// The code of a process that cannot listen.
+/// Returns the error code of a process that cannot listen.
 pub fn listen_code(error: &io::Error) -> ErrorCode {
     match error.kind() {
         io::ErrorKind::AddrInUse => ErrorCode::Busy,
         io::ErrorKind::PermissionDenied => ErrorCode::PermissionDenied,
-        // No such address here, or none at all.
+        // Not a local address, or not an address.
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::InvalidInput | io::ErrorKind::NotFound => {
             ErrorCode::InvalidArgument
         }

@@ -1,4 +1,4 @@
-//! One id follows a user's action through every process it touches.
+//! Request ids, which follow a user's action through all processes.
 
 use dfs_types::{NodeId, OsRandom, RequestId};
 use tokio::task::JoinHandle;
@@ -14,25 +14,24 @@ tokio::task_local! {
     static CURRENT: RequestId;
 }
 
-/// The id of the action that the current task works for, if it works for one.
+/// Returns the request id of the current task, if it has one.
 pub fn current_request_id() -> Option<RequestId> {
     CURRENT.try_with(|id| *id).ok()
 }
 
-/// Works for the action `id`: calls made within carry it. A task spawned within does not, unless
-/// it is wrapped as well.
+/// Runs `work` under the request id `id`, which its calls carry. A task spawned within does not,
+/// unless it is wrapped too.
 pub async fn with_request_id<T>(id: RequestId, work: impl Future<Output = T>) -> T {
     CURRENT.scope(id, work).await
 }
 
-/// The same, within a span: what is logged shows the id as well. The span is there at every level
-/// of the log.
+/// Like [`with_request_id`], within a span, so that log lines show the id. The span exists at every
+/// log level.
 pub async fn in_request<T>(id: RequestId, work: impl Future<Output = T>) -> T {
     with_request_id(id, work).instrument(tracing::error_span!("request", %id)).await
 }
 
-/// Spawns a part of what the current task does: it works for the same action, and what it logs
-/// stands in the same span.
+/// Spawns a part of the current task's work, under the same request id and span.
 pub fn spawn_in_request<W>(work: W) -> JoinHandle<W::Output>
 where
     W: Future<Output: Send + 'static> + Send + 'static,
@@ -44,11 +43,11 @@ where
     }
 }
 
-/// Header that says which datanode a call means that a coordinator shall pass on: its id.
+/// Header with the id of the datanode that a coordinator relays a call to.
 pub const NODE_ID_HEADER: &str = "dfs-node-id";
 
-/// Puts the current id on every outgoing call, or makes one when there is none; and on those that
-/// a coordinator shall pass on, for whom they are.
+/// Adds the current request id, or a new one, to every outgoing call; and the node id to calls to
+/// be relayed by a coordinator.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallHeaders {
     pub(crate) node: Option<NodeId>,

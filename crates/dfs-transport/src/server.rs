@@ -1,4 +1,4 @@
-//! The one place where gRPC servers are run.
+//! The one place where gRPC servers run.
 
 use std::io;
 use std::pin::Pin;
@@ -24,18 +24,18 @@ use crate::gate::Gate;
 use crate::network::Listener;
 use crate::request_id::{REQUEST_ID_HEADER, with_request_id};
 
-/// Requests of one connection that are worked on at the same time.
+/// Maximum number of concurrent requests of one connection.
 const REQUESTS_PER_CONNECTION: usize = 256;
-/// Streams of one connection that may be open.
+/// Maximum number of open streams of one connection.
 const STREAMS_PER_CONNECTION: u32 = 1_024;
 
-/// Pause after a connection that could not be accepted.
+/// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Is told of each call that ended.
+/// Observer of completed calls.
 pub trait Observer: Send + Sync + 'static {
-    /// A call of `method` (`/package.Service/Method`) was answered with `code` after `elapsed`. Of
-    /// an answer that is a stream this is its beginning.
+    /// Called when `method` (`/package.Service/Method`) was answered with `code` after `elapsed`.
+    /// For a streaming reply this is its start.
     fn answered(&self, method: &str, code: Code, elapsed: Duration);
 
     /// A connection was refused or closed because of a limit.
@@ -67,7 +67,7 @@ pub async fn serve(
         shutdown.await;
         stopping.send_replace(true);
     };
-    // Connections are tasks of their own; they end when this is dropped.
+    // Connections are separate tasks; they end when this is dropped.
     let (_alive, ending) = tokio::sync::watch::channel(());
     let connections = Connections::new(limits, observer.clone());
     let incoming = futures_util::stream::unfold(listener, move |mut listener| {
@@ -105,7 +105,7 @@ pub async fn serve(
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, shutdown);
     let deadline = async {
-        // An error means that the server is gone, and with it the other branch has ended.
+        // An error means that the server is gone, so the other branch has completed.
         drop(is_stopping.wait_for(|stopping| *stopping).await);
         tokio::time::sleep(drain).await;
     };
@@ -116,7 +116,7 @@ pub async fn serve(
     }
 }
 
-/// Gives each call its request id, its span, and tells the observer of it.
+/// Gives each call its request id and span, and reports it to the observer.
 #[derive(Clone)]
 struct Tracing {
     observer: Arc<dyn Observer>,
@@ -156,14 +156,14 @@ where
         let id = header.and_then(|value| value.to_str().ok()?.parse().ok());
         let id = id.unwrap_or_else(|| RequestId::random(&OsRandom));
         let method = request.uri().path().to_owned();
-        // At the level of errors, so that it is there whatever is logged.
+        // At error level, so that the span exists at every log level.
         let span = tracing::error_span!("request", %id, method);
         let (observer, started) = (self.observer.clone(), Instant::now());
         let answer = self.inner.call(request);
         let of_call = span.clone();
         let work = async move {
             let response = answer.await?;
-            // Only an answer without a body has its status among the headers.
+            // Only a reply without a body has its status in the headers.
             let code = Call::status(response.headers());
             observer.answered(&method, code.unwrap_or(Code::Ok), started.elapsed());
             let call = Call { method, started };

@@ -1,19 +1,19 @@
-//! Who calls.
+//! Callers and their identities.
 
 use dfs_proto::{Failure, Method};
 use dfs_types::{Access, ErrorCode, Scope};
 use http::Extensions;
 use tonic::{Request, Status};
 
-/// Who a caller has shown to be.
+/// Verified identity of a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// Nobody in particular. There are no others as long as connections are not protected.
+    /// No identity. The only one while connections are not protected.
     Anonymous,
 }
 
-/// The caller of one rpc, whom the gate has let in. Handlers get it with their request from
-/// [`split`]; nothing else makes one.
+/// The caller of one rpc, admitted by the gate. Handlers get it with their request from [`split`];
+/// only the gate creates it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     pub(super) identity: Identity,
@@ -22,27 +22,28 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Who it is.
+    /// Returns the identity.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// What is called.
+    /// Returns the method called.
     pub fn method(&self) -> Method {
         self.method
     }
 
-    /// How far the rights of the caller reach.
+    /// Returns the scope of the caller's rights.
     pub fn scope(&self) -> Scope {
         Scope::of_caller(self.access)
     }
 
-    /// The caller that the gate noted in a request. A request that came around the gate has none
-    /// and is refused.
+    /// Returns the caller that the gate recorded in a request. A request that bypassed the gate has
+    /// none and is refused.
     pub fn of(extensions: &Extensions) -> Result<Self, Failure> {
-        extensions.get::<Self>().cloned().ok_or_else(|| {
-            Failure::new(ErrorCode::Internal, "the call did not come through the gate")
-        })
+        extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| Failure::new(ErrorCode::Internal, "the call bypassed the gate"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The gate: every call to a server of dfs passes it before a handler sees the request.
+//! The gate: every call to a server of dfs passes it before any handler.
 //!
 //! ```text
 //!  path ─► Method ─► identity ─► rule ─► Caller in the request ─► handler
@@ -23,16 +23,16 @@ use crate::connections::Connection;
 pub use caller::{Caller, Identity, split};
 pub use rule::{Rule, rule};
 
-/// Which of the servers a gate stands before.
+/// Kind of server behind a gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
-    /// A coordinator, which passes calls of clients on to datanodes.
+    /// A coordinator, which also relays calls of clients to datanodes.
     Coordinator,
     /// A datanode.
     Datanode,
 }
 
-/// Lets callers in by [`rule`]. A layer: it wraps all services of a server.
+/// Admits callers by [`rule`]. A layer around all services of a server.
 #[derive(Debug, Clone, Copy)]
 pub struct Gate {
     server: Server,
@@ -40,15 +40,15 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// The gate of a server whose connections are protected by `security`.
+    /// Returns the gate of a server whose connections are protected by `security`.
     pub const fn new(server: Server, security: Security) -> Self {
         Self { server, security }
     }
 
-    /// Lets the caller of the rpc at `path` in, or says why not.
+    /// Admits the caller of the rpc at `path`, or refuses it.
     fn admit(self, path: &str) -> Result<Caller, Failure> {
         let method = Method::from_path(path).ok_or_else(|| {
-            Failure::new(ErrorCode::Unimplemented, format!("there is no call {path}"))
+            Failure::new(ErrorCode::Unimplemented, format!("no such call: {path}"))
         })?;
         let identity = Identity::Anonymous;
         let access = self.access(&identity);
@@ -61,7 +61,7 @@ impl Gate {
         Ok(caller)
     }
 
-    /// Access of an identity to every path; `None` for an identity that needs a grant.
+    /// Returns the access of an identity to every path; `None` for an identity that needs a grant.
     #[expect(clippy::unnecessary_wraps, reason = "other identities need a grant")]
     const fn access(self, identity: &Identity) -> Option<Access> {
         match (identity, self.security) {
@@ -73,7 +73,7 @@ impl Gate {
         match (rule(caller.method), self.server) {
             (Rule::Anyone | Rule::Datanode, _)
             | (Rule::Session | Rule::Order, Server::Datanode) => Ok(()),
-            // Passed on, and checked by the node; orders are refused where calls are passed on.
+            // Relayed, and checked by the node; the relay refuses orders.
             (Rule::Capability(_) | Rule::Session | Rule::Order, Server::Coordinator)
             | (Rule::AnyGrant, _) => caller.scope().require(Access::Read),
             (Rule::Grant(access), _) | (Rule::Capability(access), Server::Datanode) => {

@@ -1,29 +1,29 @@
-//! What each rpc needs of its caller.
+//! Authorisation rules of all rpcs.
 
 use dfs_proto::Method;
 use dfs_types::Access;
 
-/// What an rpc needs of its caller.
+/// What an rpc requires of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// Nothing: anyone may call it.
     Anyone,
     /// A grant of any kind.
     AnyGrant,
-    /// A grant of this access. Which paths it must cover is checked by the handler.
+    /// A grant of this access. The handler checks the paths it covers.
     Grant(Access),
-    /// A datanode, which proves itself in the call: by the join secret and its node secret when it
-    /// registers, by its node key in its first heartbeat.
+    /// A datanode, which authenticates itself in the call: with the join secret and its node secret
+    /// when it registers, with its node key in its first heartbeat.
     Datanode,
-    /// A capability of this access for the chunk. As long as there are no capabilities, a grant.
+    /// A capability of this access for the chunk. Until capabilities exist, a grant.
     Capability(Access),
     /// The id of an open session, which only its opener knows.
     Session,
-    /// An order that a coordinator sealed for this node, which the handler verifies.
+    /// An order sealed for this node by a coordinator, verified by the handler.
     Order,
 }
 
-/// The rule of each rpc: one row for every one, or this does not compile.
+/// Returns the rule of an rpc. Exhaustive: an rpc without a row does not compile.
 pub const fn rule(method: Method) -> Rule {
     match method {
         // The namespace.

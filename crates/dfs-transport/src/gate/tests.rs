@@ -14,17 +14,18 @@ fn is_allowed(server: Server, method: Method, access: Option<Access>) -> bool {
     Gate::new(server, Security::Plaintext).check(&caller).is_ok()
 }
 
-/// The least access with which a call is let in.
+/// Returns the lowest access that a call is admitted with.
 fn needed(server: Server, method: Method) -> Option<Access> {
     let levels = [None, Some(Access::Read), Some(Access::Write), Some(Access::Admin)];
     let allowed: Vec<_> = levels.map(|level| is_allowed(server, method, level)).into();
-    let first = allowed.iter().position(|is_allowed| *is_allowed).expect("an admin may do all");
+    let first =
+        allowed.iter().position(|is_allowed| *is_allowed).expect("an admin may call everything");
     assert!(allowed[first..].iter().all(|is_allowed| *is_allowed), "{method:?}: {allowed:?}");
     levels[first]
 }
 
 #[test]
-fn each_call_needs_what_its_rule_says() {
+fn each_call_requires_the_access_of_its_rule() {
     for method in Method::ALL.iter().copied() {
         for server in SERVERS {
             let expected = match (rule(method), server) {
@@ -43,7 +44,7 @@ fn each_call_needs_what_its_rule_says() {
     }
 }
 
-/// What a server behind the gate answers to a request for `path`: the code, and the caller that a
+/// Returns the code of a request for `path` to a server behind the gate, and the caller that the
 /// handler saw.
 fn call(path: &str) -> (tonic::Code, Option<Caller>) {
     let mut handled = None;
@@ -53,13 +54,13 @@ fn call(path: &str) -> (tonic::Code, Option<Caller>) {
     });
     let mut gated = Gate::new(Server::Coordinator, Security::Plaintext).layer(handler);
     let request = Request::builder().uri(path).body(()).expect("a request");
-    let answer = gated.call(request).now_or_never().expect("an answer at once").expect("no error");
+    let answer = gated.call(request).now_or_never().expect("an immediate reply").expect("no error");
     let code = Status::from_header_map(answer.headers()).map_or(tonic::Code::Ok, |s| s.code());
     (code, handled)
 }
 
 #[test]
-fn a_handler_sees_its_caller() {
+fn handler_sees_its_caller() {
     for method in Method::ALL {
         let (code, caller) = call(method.path());
         assert_eq!(code, tonic::Code::Ok);
@@ -70,14 +71,14 @@ fn a_handler_sees_its_caller() {
 }
 
 #[test]
-fn an_unknown_call_reaches_no_handler() {
+fn unknown_call_reaches_no_handler() {
     for path in ["/dfs.v1.Admin/Nothing", "/dfs.v1.Admin", "/", "/dfs.v1.Admin/Init/"] {
         assert_eq!(call(path), (tonic::Code::Unimplemented, None), "{path}");
     }
 }
 
 #[test]
-fn a_request_that_came_around_the_gate_is_refused() {
+fn request_that_bypassed_the_gate_is_refused() {
     let refused = split(tonic::Request::new(())).expect_err("no caller");
     assert_eq!(refused.code(), tonic::Code::Internal);
 }

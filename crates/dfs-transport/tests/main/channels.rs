@@ -1,4 +1,4 @@
-//! Channels are made once for each peer, are bounded, and come back.
+//! Channels are created once per peer, limited in number, and reconnect.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tonic::Code;
 use crate::service::{Running, Service, channels, client, replication};
 
 #[tokio::test(start_paused = true)]
-async fn connections_are_shared_between_the_users_of_an_address() {
+async fn users_of_an_address_share_connections() {
     let network = MemoryNetwork::default();
     let server = AdminServer::new(Service::default());
     let _running = Running::start(&network, "a:1", server, Duration::ZERO).await;
@@ -20,7 +20,7 @@ async fn connections_are_shared_between_the_users_of_an_address() {
         client.set_replication(replication(1)).await.unwrap();
         assert_eq!(network.dialled(), made);
     }
-    // Bulk bytes have two connections of their own, chosen by their key.
+    // Bulk bytes have two separate connections, chosen by key.
     for (key, made) in [(0, 2), (2, 2), (1, 3), (u64::MAX, 3), (0, 3)] {
         let mut client = AdminClient::new(channels.bulk("a:1", key).unwrap());
         client.set_replication(replication(1)).await.unwrap();
@@ -30,7 +30,7 @@ async fn connections_are_shared_between_the_users_of_an_address() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_channels_used_least_recently_go_first() {
+async fn least_recently_used_channels_are_evicted() {
     let network = MemoryNetwork::default();
     let server = AdminServer::new(Service::default());
     let _running = Running::start(&network, "a:1", server, Duration::ZERO).await;
@@ -43,7 +43,7 @@ async fn the_channels_used_least_recently_go_first() {
     };
     call("a:1").await;
     call("b:1").await;
-    // 1,024 are kept. While a is used again and again, b is not.
+    // 1,024 are kept. a is used again and again, b is not.
     for other in 0..1_100 {
         drop(channels.control(&format!("other-{other}:1")).unwrap());
         call("a:1").await;
@@ -56,7 +56,7 @@ async fn the_channels_used_least_recently_go_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_channel_survives_its_connection() {
+async fn channel_reconnects() {
     let network = MemoryNetwork::default();
     let mut client = client(&network, "a:1");
     let refused = client.set_replication(replication(1)).await.unwrap_err();
@@ -65,7 +65,7 @@ async fn a_channel_survives_its_connection() {
     let server = AdminServer::new(service.clone());
     let _running = Running::start(&network, "a:1", server, Duration::ZERO).await;
     client.set_replication(replication(1)).await.unwrap();
-    // A call under way ends with its connection, and the next one has a new one.
+    // A call in progress ends with its connection, and the next one gets a new one.
     let mut other = client.clone();
     let call = tokio::spawn(async move {
         other.cluster_status(dfs_proto::v1::ClusterStatusRequest::default()).await
@@ -80,7 +80,7 @@ async fn a_channel_survives_its_connection() {
 }
 
 #[test]
-fn addresses_are_checked_before_anything_is_dialled() {
+fn addresses_are_validated_before_dialling() {
     let network = MemoryNetwork::default();
     for address in ["", "a", "a:b", "https://a:1", "a:1/x"] {
         let error = channels(&network).control(address).unwrap_err();

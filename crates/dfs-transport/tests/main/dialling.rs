@@ -1,4 +1,4 @@
-//! Connections that cannot be made, and who learns of it when.
+//! Connections that cannot be established, and when callers are notified.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::service::{Running, Service, channels, client, replication};
 
 #[tokio::test(start_paused = true)]
-async fn all_who_want_a_connection_wait_for_one_dialling() {
+async fn callers_of_one_address_share_a_connection_attempt() {
     let network = MemoryNetwork::default();
     let server = AdminServer::new(Service::default());
     let _running = Running::start(&network, "a:1", server, Duration::ZERO).await;
@@ -37,7 +37,7 @@ async fn all_who_want_a_connection_wait_for_one_dialling() {
     assert_eq!(network.dialled(), 3);
 }
 
-/// Gives no answer.
+/// A network that never replies.
 #[derive(Clone, Default)]
 struct Silent(Arc<AtomicUsize>);
 
@@ -58,29 +58,29 @@ impl Network for Silent {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_learn_at_the_same_time_that_nobody_answers() {
+async fn all_callers_fail_at_the_same_time_when_a_peer_is_silent() {
     let network = Silent::default();
     let channels = Channels::new(Arc::new(network.clone()), Security::Plaintext);
     let started = Instant::now();
-    // Whoever gives up earlier leaves the dialling to the others.
+    // A caller that gives up earlier leaves the attempt to the others.
     let gone = channels.dial("a:1", Lane::Control);
     assert!(tokio::time::timeout(Duration::from_millis(1), gone).await.is_err());
     for result in join_all((0..20).map(|_| channels.dial("a:1", Lane::Control))).await {
-        let Err(DialError::Connect(error)) = result else { panic!("it was not connected") };
+        let Err(DialError::Connect(error)) = result else { panic!("the dial should have failed") };
         assert_eq!((&*error.address, error.reason.kind()), ("a:1", io::ErrorKind::TimedOut));
     }
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     assert_eq!(network.0.load(Ordering::Relaxed), 2);
-    // It is tried anew by those who come later.
+    // Later callers start a new attempt.
     assert!(channels.dial("a:1", Lane::Control).await.is_err());
     assert_eq!(network.0.load(Ordering::Relaxed), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_was_never_sent_is_told_from_one_that_was() {
+async fn unsent_calls_are_distinguished_from_sent_ones() {
     let network = MemoryNetwork::default();
     let refused = client(&network, "a:1").set_replication(replication(1)).await.unwrap_err();
-    let error = connect_error(&refused).expect("nobody listens there");
+    let error = connect_error(&refused).expect("not listening");
     assert_eq!(error.to_string(), "cannot connect to a:1: connection refused");
 
     let service = Service::default();
@@ -98,7 +98,7 @@ async fn a_call_that_was_never_sent_is_told_from_one_that_was() {
 }
 
 #[tokio::test]
-async fn no_address_is_no_failure_of_a_connection() {
+async fn malformed_address_is_not_a_connect_error() {
     let channels = channels(&MemoryNetwork::default());
     let dialled = channels.dial("https://a:1", Lane::Control).await;
     assert!(matches!(dialled, Err(DialError::Address(_))));

@@ -1,4 +1,4 @@
-//! A server that stops: what runs may end, for a while; nothing new begins.
+//! Stopping a server: running calls may finish, for a while; no new ones start.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::service::{Running, Service, client, replication};
 
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// A server with one call under way.
+/// Returns a server with one call in progress.
 async fn busy(
     network: &MemoryNetwork,
 ) -> (Service, Running, tokio::task::JoinHandle<Result<(), Status>>) {
@@ -28,7 +28,7 @@ async fn busy(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_under_way_ends_and_none_begins() {
+async fn calls_in_progress_finish_and_none_starts() {
     let network = MemoryNetwork::default();
     let (service, running, call) = busy(&network).await;
     let mut known = client(&network, "a:1");
@@ -36,7 +36,7 @@ async fn a_call_under_way_ends_and_none_begins() {
     running.stop.send_replace(true);
     tokio::time::sleep(DRAIN / 2).await;
     assert!(!running.ended.is_finished());
-    // Over the connection of before, and over a new one.
+    // Over the existing connection, and over a new one.
     for mut client in [known, client(&network, "a:1")] {
         let refused = client.set_replication(replication(1)).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
@@ -51,22 +51,22 @@ async fn a_call_under_way_ends_and_none_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_does_not_end_is_cut() {
+async fn call_that_does_not_end_is_cut() {
     let network = MemoryNetwork::default();
     let (service, running, call) = busy(&network).await;
     let stopped = Instant::now();
     running.stop.send_replace(true);
     running.ended.await.unwrap().unwrap();
     assert_eq!(stopped.elapsed().as_secs(), DRAIN.as_secs());
-    // Nothing of it goes on: neither the connection nor the work.
+    // Nothing of it remains: neither the connection nor the handler.
     call.await.unwrap().unwrap_err();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(network.connections(), 0);
-    assert_eq!(service.may_end.receiver_count(), 0, "the handler is still there");
+    assert_eq!(service.may_end.receiver_count(), 0, "the handler still runs");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_calls_ends_at_once_and_frees_its_address() {
+async fn idle_server_stops_at_once_and_frees_its_address() {
     let network = MemoryNetwork::default();
     let start = async || {
         let server = AdminServer::new(Service::default());
@@ -79,7 +79,7 @@ async fn a_server_without_calls_ends_at_once_and_frees_its_address() {
     let stopped = Instant::now();
     running.stop.send_replace(true);
     running.ended.await.unwrap().unwrap();
-    assert_eq!(stopped.elapsed(), Duration::ZERO, "an idle connection holds nothing up");
+    assert_eq!(stopped.elapsed(), Duration::ZERO, "an idle connection delays nothing");
     let _running = start().await;
     client.set_replication(replication(1)).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Messages that are larger than they may be, and connections that speak something else.
+//! Messages beyond the limits, and connections of other protocols.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn server(network: &MemoryNetwork, answer: usize) -> Running {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_may_be_larger_than_every_window() {
+async fn message_may_be_larger_than_every_window() {
     let network = MemoryNetwork::default();
     let _running = server(&network, 40 << 20).await;
     let mut client = client(&network, "a:1").max_decoding_message_size(64 << 20);
@@ -28,7 +28,7 @@ async fn a_message_may_be_larger_than_every_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_over_its_limit_is_refused_and_the_connection_lives() {
+async fn message_over_its_limit_is_refused_and_the_connection_survives() {
     let network = MemoryNetwork::default();
     let _running = server(&network, 9 << 20).await;
     let mut client = client(&network, "a:1").max_decoding_message_size(dfs_proto::MESSAGE_LEN_MAX);
@@ -39,7 +39,7 @@ async fn a_message_over_its_limit_is_refused_and_the_connection_lives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn headers_are_bounded() {
+async fn headers_are_limited() {
     let network = MemoryNetwork::default();
     let _running = server(&network, 0).await;
     let mut client = client(&network, "a:1");
@@ -51,13 +51,13 @@ async fn headers_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_speaks_something_else_is_sent_away() {
+async fn connection_of_another_protocol_is_closed() {
     let network = MemoryNetwork::default();
     let _running = server(&network, 0).await;
     let mut stranger = network.connect("a:1").await.unwrap();
     stranger.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
-    // It ends, with or without a word; a reset is an end too.
+    // It ends, with or without a message; a reset counts too.
     drop(stranger.read_to_end(&mut answer).await);
     client(&network, "a:1").set_replication(replication(1)).await.unwrap();
 }

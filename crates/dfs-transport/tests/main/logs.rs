@@ -1,4 +1,4 @@
-//! What is logged of a call carries its id, wherever it is worked on.
+//! Log lines about a call carry its request id, in whichever task.
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,7 +13,7 @@ use crate::service::{Running, Service, client, replication};
 
 const ID: RequestId = RequestId(0xabc);
 
-/// What is logged.
+/// Captured log lines.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -29,8 +29,8 @@ impl io::Write for Lines {
 }
 
 impl Lines {
-    /// The same for all tests of the process: a log for one thread alone would miss what another
-    /// thread came by first.
+    /// Starts one capture for all tests of the process: a log of a single thread would miss
+    /// callsites first reached by another.
     fn start() -> Self {
         static LINES: OnceLock<Lines> = OnceLock::new();
         let start = || {
@@ -54,7 +54,7 @@ impl Lines {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_answer_is_logged_with_call_code_time_and_id() {
+async fn each_reply_is_logged_with_call_code_time_and_id() {
     let lines = Lines::start();
     let network = MemoryNetwork::default();
     let service = Service::default();
@@ -88,7 +88,7 @@ async fn each_answer_is_logged_with_call_code_time_and_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_of_an_action_logs_its_id_and_works_under_it() {
+async fn spawned_task_keeps_the_request_id_and_logs_it() {
     let lines = Lines::start();
     let id = RequestId(0xdef);
     let seen = in_request(id, async {
@@ -102,7 +102,7 @@ async fn a_task_of_an_action_logs_its_id_and_works_under_it() {
     assert_eq!(seen, Some(id));
     let logged = lines.with("in a part");
     assert!(logged[0].contains(&format!("request{{id={id}}}")), "{logged:?}");
-    // Outside of any action it is a task like others.
+    // Outside of a request it is an ordinary task.
     assert_eq!(
         spawn_in_request(async { dfs_transport::current_request_id() }).await.unwrap(),
         None

@@ -1,4 +1,4 @@
-//! One id goes with an action through all processes.
+//! A request id follows an action through all processes.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tonic::{Code, Request};
 
 use crate::service::{Running, Service, client, replication};
 
-/// Two servers, the first of which goes on to the second.
+/// Starts two servers, the first of which calls the second.
 async fn two(network: &MemoryNetwork) -> (Service, Service, [Running; 2]) {
     let second = Service::default();
     let first = Service { next: Some(client(network, "b:1")), ..Service::default() };
@@ -22,7 +22,7 @@ async fn two(network: &MemoryNetwork) -> (Service, Service, [Running; 2]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_travels_from_client_to_server_to_the_next() {
+async fn id_travels_from_client_to_server_to_the_next() {
     let network = MemoryNetwork::default();
     let (first, second, _running) = two(&network).await;
     let mut client = client(&network, "a:1");
@@ -36,7 +36,7 @@ async fn an_id_travels_from_client_to_server_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_action_without_an_id_gets_one() {
+async fn action_without_an_id_gets_one() {
     let network = MemoryNetwork::default();
     let (first, second, _running) = two(&network).await;
     let mut client = client(&network, "a:1");
@@ -49,10 +49,10 @@ async fn an_action_without_an_id_gets_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_header_says_otherwise_counts_for_nothing() {
+async fn id_of_the_task_overrides_a_header_set_by_hand() {
     let network = MemoryNetwork::default();
     let (first, _, running) = two(&network).await;
-    // The channel puts the id of the task over whatever was set by hand.
+    // The channel replaces the header with the id of the task.
     let mut request = Request::new(replication(0));
     request.metadata_mut().insert(REQUEST_ID_HEADER, "not an id".parse().unwrap());
     let refused = client(&network, "a:1").set_replication(request).await.unwrap_err();

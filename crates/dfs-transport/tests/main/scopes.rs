@@ -1,33 +1,33 @@
-//! Who may make a scope. Whoever makes one decides how far a call reaches, so that each place is
-//! listed here and looked at when the list changes.
+//! Places that create a scope. A scope decides how far a call reaches, so each place is listed here
+//! and reviewed when the list changes.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files, or folders with all that is in them, in which the cluster works for no caller.
+/// Files, or folders with everything in them, in which the cluster acts for no caller.
 const INTERNAL: &[&str] = &[
-    // What a coordinator knows of its nodes, and its own start.
+    // A coordinator's knowledge of its nodes, and its own start.
     "dfs-coordinator/src/core.rs",
     "dfs-coordinator/src/service.rs",
     "dfs-coordinator/src/workers",
-    // How a coordinator reaches the one that holds the worker lease.
+    // Calls of a coordinator to the holder of the worker lease.
     "dfs-coordinator/src/grpc/holder.rs",
     // Methods of the namespace that use others.
     "dfs-metadata/src/namespace/cluster.rs",
     "dfs-metadata/src/namespace/floor.rs",
-    // Tests that other crates run.
+    // Tests run by other crates.
     "dfs-metadata/src/conformance",
 ];
 
-/// Where callers get theirs.
+/// Where callers get their scope.
 const OF_CALLER: &[&str] = &["dfs-transport/src/gate/caller.rs"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            // Tests, examples and benches are no part of what is shipped.
+            // Tests, examples and benches are not shipped.
             let name = path.file_name().unwrap();
             if !["tests", "examples", "benches", "target"].iter().any(|skipped| name == *skipped) {
                 sources(&path, found);
@@ -38,7 +38,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The shipped files that contain `text`, by their path below `crates/`.
+/// Returns the shipped files that contain `text`, by path below `crates/`.
 fn users(text: &str) -> BTreeSet<String> {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut files = Vec::new();
@@ -62,11 +62,11 @@ fn check(text: &str, listed: &[&str]) {
 }
 
 #[test]
-fn internal_scopes_are_made_in_the_listed_places_alone() {
+fn internal_scopes_are_created_only_in_listed_places() {
     check("Scope::internal", INTERNAL);
 }
 
 #[test]
-fn scopes_of_callers_are_made_by_the_gate_alone() {
+fn caller_scopes_are_created_only_by_the_gate() {
     check("Scope::of_caller", OF_CALLER);
 }

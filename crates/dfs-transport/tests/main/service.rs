@@ -1,4 +1,4 @@
-//! A service that does what its test wants.
+//! A service controlled by its test.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,18 +16,18 @@ use tonic::{Code, Request, Response, Status};
 
 const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 
-/// Answers `SetReplication` at once, and `ClusterStatus` once it may.
+/// Answers `SetReplication` at once, and `ClusterStatus` once allowed.
 #[derive(Clone)]
 pub(crate) struct Service {
-    /// Calls of `ClusterStatus` that were begun.
+    /// Number of `ClusterStatus` calls started.
     pub(crate) begun: watch::Sender<usize>,
-    /// Whether they may end.
+    /// True once they may end.
     pub(crate) may_end: watch::Sender<bool>,
-    /// Ids of the requests that were worked for.
+    /// Request ids of the calls.
     pub(crate) ids: Arc<Mutex<Vec<Option<RequestId>>>>,
-    /// Where `SetReplication` goes on to.
+    /// Server that `SetReplication` is forwarded to.
     pub(crate) next: Option<AdminClient<ClientChannel>>,
-    /// Bytes in the answers of `ClusterStatus`.
+    /// Bytes in the replies of `ClusterStatus`.
     pub(crate) answer: usize,
 }
 
@@ -155,7 +155,7 @@ impl Observer for Log {
     }
 }
 
-/// A server that runs, until this is dropped.
+/// A running server; stops when dropped.
 pub(crate) struct Running {
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) ended: JoinHandle<std::io::Result<()>>,
