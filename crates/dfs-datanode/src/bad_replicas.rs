@@ -1,4 +1,4 @@
-//! Replicas found bad that no coordinator has confirmed yet.
+//! Bad replicas not yet confirmed by a coordinator.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,13 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use dfs_proto::v1;
 use dfs_types::ReplicaRef;
 
-/// Replicas that one heartbeat names.
+/// Replicas per heartbeat.
 pub(crate) const PER_REPORT: usize = 1_000;
-/// Replicas that are kept in memory. The store knows them all; those left out are found there again
-/// once these are confirmed.
+/// Maximum number of replicas kept in memory. The store knows them all; those left out are found
+/// there once these are confirmed.
 const KEPT_MAX: usize = 8 * PER_REPORT;
 
-/// What a heartbeat has to tell of bad replicas, until it is confirmed.
+/// Bad replicas to report in heartbeats until confirmed.
 #[derive(Debug, Default)]
 pub(crate) struct BadReplicas(Mutex<State>);
 
@@ -20,12 +20,12 @@ pub(crate) struct BadReplicas(Mutex<State>);
 struct State {
     /// The first bad block, by replica.
     kept: BTreeMap<ReplicaRef, u64>,
-    /// More were found than kept.
+    /// True if more were found than kept.
     is_incomplete: bool,
 }
 
 impl BadReplicas {
-    /// Adds a replica. Whether it is news.
+    /// Adds a replica. Returns true if it is new.
     pub(crate) fn add(&self, replica: ReplicaRef, block: u64) -> bool {
         let mut state = self.lock();
         if state.kept.len() >= KEPT_MAX {
@@ -35,12 +35,12 @@ impl BadReplicas {
         state.kept.insert(replica, block).is_none()
     }
 
-    /// Takes a replica off: confirmed, or deleted.
+    /// Removes a replica that was confirmed or deleted.
     pub(crate) fn remove(&self, replica: ReplicaRef) {
         self.lock().kept.remove(&replica);
     }
 
-    /// What the next report names.
+    /// Returns the replicas that the next heartbeat reports.
     pub(crate) fn page(&self) -> Vec<v1::BadReplica> {
         let state = self.lock();
         let named = state.kept.iter().take(PER_REPORT);
@@ -52,7 +52,7 @@ impl BadReplicas {
             .collect()
     }
 
-    /// Whether the store must be looked through for those left out; told once.
+    /// Returns true, once, if the store must be searched for those left out.
     pub(crate) fn take_incomplete(&self) -> bool {
         let mut state = self.lock();
         state.kept.is_empty() && std::mem::take(&mut state.is_incomplete)
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_told_in_the_end_though_few_are_kept() {
+    fn all_are_reported_eventually_though_few_are_kept() {
         let bad = BadReplicas::default();
         let all = KEPT_MAX + 5;
         let mut left: BTreeSet<_> = (0..all).map(replica).collect();
@@ -97,7 +97,7 @@ mod tests {
                 }
             }
             assert_eq!(bad.take_incomplete(), !left.is_empty());
-            assert!(!bad.take_incomplete(), "told once");
+            assert!(!bad.take_incomplete(), "returned once");
         }
         assert_eq!(scans, 2);
     }

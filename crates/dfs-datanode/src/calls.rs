@@ -1,4 +1,4 @@
-//! Bounds of the calls that are neither reads nor writes of chunks.
+//! Concurrency limits of calls other than reads and writes of chunks.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Error;
 
-/// Listings at the same time.
+/// Maximum number of concurrent listings.
 const LISTINGS_MAX: usize = 16;
-/// Orders to delete at the same time.
+/// Maximum number of concurrent delete orders.
 const DELETIONS_MAX: usize = 16;
-/// Reports of bad blocks at the same time.
+/// Maximum number of concurrent reports of bad blocks.
 const REPORTS_MAX: usize = 64;
 
-/// The calls of one kind that may run at the same time. None waits for another one.
+/// Concurrency limit of one kind of call. Calls never wait.
 pub(crate) struct CallLimit {
     what: &'static str,
     free: Arc<Semaphore>,
@@ -24,13 +24,13 @@ impl CallLimit {
         Self { what, free: Arc::new(Semaphore::new(max)) }
     }
 
-    /// Enters a call, which ends when the permit is dropped. `Busy` beyond the bound.
+    /// Enters a call, which ends when the permit is dropped. `Busy` beyond the limit.
     pub(crate) fn enter(&self) -> Result<OwnedSemaphorePermit, Error> {
         self.free.clone().try_acquire_owned().map_err(|_| Error::Busy(self.what))
     }
 }
 
-/// The bounds of each kind of call.
+/// The limits of each kind of call.
 pub(crate) struct CallLimits {
     pub(crate) listings: CallLimit,
     pub(crate) deletions: CallLimit,
@@ -41,7 +41,7 @@ impl Default for CallLimits {
     fn default() -> Self {
         Self {
             listings: CallLimit::new("listings", LISTINGS_MAX),
-            deletions: CallLimit::new("orders to delete", DELETIONS_MAX),
+            deletions: CallLimit::new("delete orders", DELETIONS_MAX),
             reports: CallLimit::new("reports of bad blocks", REPORTS_MAX),
         }
     }

@@ -1,4 +1,4 @@
-//! What can go wrong in a datanode, and the one place where it becomes what callers are told.
+//! Errors of a datanode, and their mapping to what callers get.
 
 use std::io;
 use std::time::Duration;
@@ -9,38 +9,38 @@ use dfs_transport::listen_code;
 use dfs_types::{ChunkId, ClusterId, DiskId, ErrorCode, LeaseEpoch, NodeId, NodeState};
 use tonic::Status;
 
-/// When a caller who met a bound may try again.
+/// Retry hint for callers that reached a limit.
 const BUSY_RETRY: Duration = Duration::from_millis(200);
-/// When a caller may try again whom a node refused that is not part of the cluster yet.
+/// Retry hint while the node is not part of the cluster yet.
 const NOT_READY_RETRY: Duration = Duration::from_secs(1);
 
-/// Why a datanode could not start, or could not do what it was asked.
+/// Why a datanode could not start, or could not carry out a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A setting makes no sense.
+    /// A setting is invalid.
     #[error("setting {setting} {what}")]
     Setting {
         /// Its name.
         setting: &'static str,
-        /// What is wrong, and what would be right.
+        /// The problem, and what is valid.
         what: &'static str,
     },
     /// The disks could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// A port could not be taken.
+    /// A port could not be opened.
     #[error("cannot listen on {address}: choose another port, or stop what uses this one")]
     Listen {
         /// `host:port`.
         address: String,
-        /// What the operating system said.
+        /// Error of the operating system.
         #[source]
         source: io::Error,
     },
-    /// The server broke off.
+    /// The server failed.
     #[error("the server broke off")]
     Serve(#[source] io::Error),
-    /// The reflection service could not be made of the contract.
+    /// The reflection service could not be built from the contract.
     #[error("the compiled contract cannot be read")]
     Contract(#[source] tonic_reflection::server::Error),
     /// A field of a request is wrong.
@@ -49,75 +49,75 @@ pub enum Error {
     /// The request is for another cluster.
     #[error("this node belongs to cluster {ours}, the request is for {theirs}")]
     WrongCluster {
-        /// The node's.
+        /// Cluster of the node.
         ours: ClusterId,
-        /// The request's.
+        /// Cluster of the request.
         theirs: ClusterId,
     },
     /// The request is for another node.
     #[error("this is node {ours}, the request is for {theirs}: its address has changed hands")]
     OtherNode {
-        /// This node.
+        /// Id of this node.
         ours: NodeId,
-        /// The request's.
+        /// Id in the request.
         theirs: NodeId,
     },
     /// The node is not part of a cluster yet.
     #[error("this node has not registered with a coordinator yet")]
     NotRegistered,
-    /// The node takes no chunks in this state.
-    #[error("this node is {0} and takes no new chunks")]
+    /// The node accepts no chunks in this state.
+    #[error("this node is {0} and accepts no new chunks")]
     TakesNoChunks(NodeState),
-    /// The node is about to end.
+    /// The node is shutting down.
     #[error("this node is stopping")]
     Stopping,
-    /// A bound is reached.
+    /// A limit is reached.
     #[error("this node has as many {0} as it may have at a time")]
     Busy(&'static str),
-    /// A caller took its stream too slowly.
+    /// A caller read its stream too slowly.
     #[error(
-        "the stream was taken slower than {least} bytes a second and was ended: go on from its \
+        "the stream was read slower than {least} bytes per second and was ended: resume after the \
          last byte"
     )]
     SlowReader {
-        /// The least rate, in bytes a second.
+        /// Minimum rate in bytes per second.
         least: u64,
     },
-    /// Fewer replicas can be had than demanded.
+    /// Fewer replicas are possible than required.
     #[error("{replicas} replicas can be had where {wanted} are demanded: {why}")]
     NotEnoughReplicas {
-        /// Replicas that could be made.
+        /// Number of possible replicas.
         replicas: u32,
-        /// Replicas demanded.
+        /// Number of required replicas.
         wanted: u32,
-        /// What became of the others.
+        /// Errors of the others.
         why: String,
     },
     /// An order is not from a coordinator of the cluster, or not for this node.
     #[error(transparent)]
     Unsealed(#[from] Unsealed),
-    /// An order was given too long ago.
+    /// The order is too old.
     #[error("the order was given more than a minute ago, or by a clock that was set back since")]
     OldOrder,
-    /// An order comes from a coordinator that this node does not hear.
+    /// An order comes from a coordinator that has not replied to a heartbeat of this node.
     #[error("this node has had no heartbeat answered by the coordinator that gives the order")]
     UnknownCoordinator,
-    /// An order comes from a worker that another has replaced.
+    /// An order comes from a worker that has been replaced.
     #[error("the order is of lease epoch {order}, this node has seen {seen}")]
     OldEpoch {
-        /// Of the order.
+        /// Epoch of the order.
         order: LeaseEpoch,
-        /// The highest seen.
+        /// Highest epoch seen.
         seen: LeaseEpoch,
     },
-    /// A range does not lie in the chunk.
+    /// A range extends past the end of the chunk.
     #[error("offset {offset} is past the end of chunk {chunk}, which has {length} bytes")]
     PastEnd {
         /// The chunk.
         chunk: ChunkId,
-        /// What was asked for.
+        /// Requested offset.
         offset: u64,
-        /// Its bytes.
+        /// Length of the chunk.
         length: u64,
     },
     /// The disk of a replica is out of service, so whether the replica exists is unknown.
@@ -137,7 +137,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The code it is told by: to callers, or to who wanted to start the node.
+    /// Returns the code for callers, or for the failed start of the node.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Setting { .. } | Self::PastEnd { .. } => ErrorCode::InvalidArgument,
@@ -179,7 +179,7 @@ impl From<Error> for Status {
     }
 }
 
-/// The message with those of its causes.
+/// Returns the message with those of its causes.
 fn with_sources(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

@@ -1,8 +1,8 @@
-//! The datanode: takes chunks from clients and hands them on to replicas while it writes them,
-//! serves and replicas them, registers with the coordinators and tells them how it is.
+//! The datanode: accepts chunks from clients and forwards them to downstream nodes while writing,
+//! serves and builds replicas, registers with the coordinators and sends them heartbeats.
 //!
-//! It is made of [`Components`] (disks, sockets, clock) under [`Settings`]; [`Service::start`]
-//! takes the ports, [`Service::run`] serves. It knows chunks and nodes, and nothing of names.
+//! It is built from [`Components`] (disks, sockets, clock) and [`Settings`]; [`Service::start`]
+//! opens the ports, [`Service::run`] serves. It knows chunks and nodes, but no names.
 
 mod bad_replicas;
 mod calls;

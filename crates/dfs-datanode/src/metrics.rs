@@ -1,4 +1,4 @@
-//! What the datanode counts.
+//! Metrics of a datanode.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use dfs_runtime::{Counter, Counters, Gauges, Histogram, Histograms, Metrics};
 use dfs_transport::{Observer, Refusal};
 use tonic::Code;
 
-/// Every call the datanode answers: the closed list of values of the label `method`.
+/// Every call of a datanode: the closed list of values of the label `method`.
 const METHODS: &[&str] = &[
     "PrepareChunkUpload",
     "ChunkDataStream",
@@ -18,7 +18,7 @@ const METHODS: &[&str] = &[
     "ListChunks",
 ];
 
-/// Names of the gRPC codes, by their numbers.
+/// Names of the gRPC codes, by number.
 const CODES: &[&str] = &[
     "ok",
     "cancelled",
@@ -39,11 +39,11 @@ const CODES: &[&str] = &[
     "unauthenticated",
 ];
 
-/// The disks of a node, by their place in the settings; further ones are shown as `other`.
+/// The disks of a node, by position in the settings; further ones are shown as `other`.
 const DISKS: &[&str] =
     &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"];
 
-/// The numbers of a datanode.
+/// The metrics of a datanode.
 #[derive(Debug)]
 pub(crate) struct Counts {
     calls: Counters,
@@ -52,24 +52,24 @@ pub(crate) struct Counts {
     disk_chunks: Gauges,
     disk_failed: Gauges,
     sessions: Gauges,
-    /// Bytes of chunks that came in.
+    /// Bytes of chunks received.
     pub(crate) bytes_in: Counter,
-    /// Bytes of chunks that readers were given.
+    /// Bytes of chunks sent to readers.
     pub(crate) bytes_out: Counter,
-    /// Replicas sealed, thus durable.
+    /// Replicas sealed, and thereby durable.
     pub(crate) sealed: Counter,
-    /// How long sealing took.
+    /// Time of sealing.
     pub(crate) seal_seconds: Histogram,
     refused_connections: Counters,
     /// Sessions that ended without a sealed replica.
     pub(crate) failed_sessions: Counter,
-    /// Blocks or frames whose checksum was wrong, on disk or on the wire.
+    /// Blocks or frames that did not match their checksum, on disk or on the wire.
     pub(crate) checksum_errors: Counter,
     /// Replicas set aside as bad.
     pub(crate) set_aside: Counter,
     /// Replicas dropped from a session.
     pub(crate) dropped_replicas: Counter,
-    /// Replicas built here as a coordinator ordered it.
+    /// Replicas built here on the order of a coordinator.
     pub(crate) built: Counter,
     /// Replicas deleted.
     pub(crate) deleted: Counter,
@@ -80,17 +80,17 @@ impl Counts {
         Self {
             calls: metrics.counters(
                 "dfs_datanode_calls_total",
-                "Calls answered, by method and gRPC code; of a stream its beginning.",
+                "Calls answered, by method and gRPC code; streams count when they start.",
                 &[("method", METHODS), ("code", CODES)],
             ),
             seconds: metrics.histograms(
                 "dfs_datanode_call_seconds",
-                "Time until calls were answered, by method; of a stream until it began.",
+                "Time until calls were answered, by method; of streams until they started.",
                 &[("method", METHODS)],
             ),
             disk_bytes: metrics.gauges(
                 "dfs_datanode_disk_bytes",
-                "Bytes of each disk.",
+                "Capacity and free bytes of each disk.",
                 &[("disk", DISKS), ("kind", &["capacity", "free"])],
             ),
             disk_chunks: metrics.gauges(
@@ -100,18 +100,18 @@ impl Counts {
             ),
             disk_failed: metrics.gauges(
                 "dfs_datanode_disk_failed",
-                "1 for a disk that was taken out of service.",
+                "1 for a disk taken out of service.",
                 &[("disk", DISKS)],
             ),
             sessions: metrics.gauges(
                 "dfs_datanode_sessions",
-                "Chunks that are being written, by who sends them.",
+                "Chunks being written, by kind of sender.",
                 &[("from", &["client", "datanode"])],
             ),
             bytes_in: metrics
-                .counter("dfs_datanode_received_bytes_total", "Bytes of chunks taken in."),
+                .counter("dfs_datanode_received_bytes_total", "Bytes of chunks received."),
             bytes_out: metrics
-                .counter("dfs_datanode_served_bytes_total", "Bytes of chunks given to readers."),
+                .counter("dfs_datanode_served_bytes_total", "Bytes of chunks sent to readers."),
             sealed: metrics.counter("dfs_datanode_sealed_total", "Replicas made durable."),
             seal_seconds: metrics.histogram(
                 "dfs_datanode_seal_seconds",
@@ -128,23 +128,23 @@ impl Counts {
             ),
             checksum_errors: metrics.counter(
                 "dfs_datanode_checksum_errors_total",
-                "Blocks that did not have their checksum, on disk or on the wire.",
+                "Blocks that did not match their checksum, on disk or on the wire.",
             ),
             set_aside: metrics
                 .counter("dfs_datanode_set_aside_total", "Replicas found bad and set aside."),
             dropped_replicas: metrics.counter(
                 "dfs_datanode_dropped_replicas_total",
-                "Replicas that left the set of a session.",
+                "Downstream replicas dropped from sessions.",
             ),
             built: metrics.counter(
                 "dfs_datanode_built_total",
-                "Replicas built here from those of other nodes, as a coordinator ordered it.",
+                "Replicas built here from those of other nodes, on the order of a coordinator.",
             ),
             deleted: metrics.counter("dfs_datanode_deleted_total", "Replicas deleted."),
         }
     }
 
-    /// Shows the disks.
+    /// Updates the disk gauges.
     pub(crate) fn show_disks(&self, usage: &[DiskUsage]) {
         for (number, disk) in usage.iter().enumerate() {
             let label = DISKS.get(number).copied().unwrap_or_default();
@@ -155,7 +155,7 @@ impl Counts {
         }
     }
 
-    /// Shows the open sessions.
+    /// Updates the session gauges.
     pub(crate) fn show_sessions(&self, of_clients: usize, of_datanodes: usize) {
         self.sessions.of(&["client"]).set(of_clients as i64);
         self.sessions.of(&["datanode"]).set(of_datanodes as i64);

@@ -1,4 +1,4 @@
-//! What all parts of a running datanode share.
+//! State shared by all parts of a running datanode.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,25 +24,25 @@ use crate::sessions::Sessions;
 use crate::verifications::Verifications;
 use crate::{Error, Settings, Store};
 
-/// Replicas looked at in one step of a walk through the store.
+/// Replicas read in one step of a scan of the store.
 pub(crate) const LISTING_STEP: usize = 1_000;
 
-/// The place of the node in its cluster, as of its last registration.
+/// Membership of the node in its cluster, as of its last registration.
 #[derive(Debug, Clone)]
 pub(crate) struct Membership {
     pub(crate) cluster: ClusterId,
     pub(crate) registration: RegistrationNumber,
-    /// Of the cluster's metadata when the node registered.
+    /// Incarnation of the cluster's metadata at the registration.
     pub(crate) incarnation: Incarnation,
-    /// The node key: seals the receipts of this registration, and opens heartbeat streams.
+    /// The node key: seals the receipts of this registration, and proves heartbeat streams.
     pub(crate) key: SealKey,
-    /// Opens the orders to this registration.
+    /// Verifies the orders to this registration.
     pub(crate) order_key: SealKey,
     pub(crate) heartbeat_interval: Duration,
     pub(crate) state: NodeState,
 }
 
-/// What all parts of a running datanode share.
+/// State shared by all parts of a running datanode.
 pub(crate) struct Node {
     pub(crate) settings: Settings,
     pub(crate) store: Arc<dyn Store>,
@@ -57,26 +57,26 @@ pub(crate) struct Node {
     pub(crate) waiting_reads: Semaphore,
     pub(crate) calls: CallLimits,
     pub(crate) builds: Arc<Semaphore>,
-    /// Bounds the bytes that builds move in and out.
+    /// Limits the bytes that builds move in and out.
     pub(crate) movement: Throttle,
     pub(crate) id: NodeId,
-    /// Tells this process from another one with equal disks.
+    /// Distinguishes this process from another one with identical disks.
     pub(crate) instance: u64,
-    /// Heartbeat streams this process has opened.
+    /// Heartbeat streams opened by this process.
     streams: AtomicU64,
     /// `host:port` under which others reach it.
     pub(crate) address: String,
     membership: watch::Sender<Option<Membership>>,
-    /// Raised when the next heartbeat should not wait.
+    /// Incremented when the next heartbeat should not wait.
     news: watch::Sender<u64>,
     is_stopping: AtomicBool,
     lease_epoch: Mutex<LeaseEpoch>,
-    /// The clocks of the coordinators, by which orders are judged.
+    /// The clocks of the coordinators, which the age of orders is measured by.
     pub(crate) clocks: Clocks,
     verifications: Verifications,
 }
 
-/// What a [`Node`] is made of.
+/// Components of a [`Node`].
 pub(crate) struct Parts {
     pub(crate) settings: Settings,
     pub(crate) store: Arc<dyn Store>,
@@ -92,7 +92,7 @@ impl Node {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, store, pool, random, channels, counts, readiness, address } = parts;
         let id = store.identity().node;
-        // None is 0, which stands for no instance.
+        // 0 stands for no instance.
         let instance = 1 + random.below(u64::MAX);
         Self {
             sessions: Sessions::new(&settings),
@@ -122,65 +122,67 @@ impl Node {
         }
     }
 
-    /// The number of the next heartbeat stream, from 1 on.
+    /// Returns the number of the next heartbeat stream, starting at 1.
     pub(crate) fn next_stream(&self) -> u64 {
         self.streams.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The place of the node in its cluster, if it has one.
+    /// Returns the membership of the node, if it has one.
     pub(crate) fn membership(&self) -> Option<Membership> {
         self.membership.borrow().clone()
     }
 
-    /// Follows the place of the node in its cluster.
+    /// Watches the membership of the node.
     pub(crate) fn watch_membership(&self) -> watch::Receiver<Option<Membership>> {
         self.membership.subscribe()
     }
 
-    /// Takes a new registration into use.
+    /// Starts to use a new registration.
     pub(crate) fn take_membership(&self, membership: Membership) {
         self.membership.send_replace(Some(membership));
     }
 
-    /// The cluster refuses the node: it takes nothing and seals nothing any more.
-    pub(crate) fn lose_standing(&self, reason: &str) {
+    /// Ends the membership after a refusal: the node accepts nothing and seals nothing any more.
+    pub(crate) fn end_membership(&self, reason: &str) {
         self.membership.send_replace(None);
         self.readiness.not_ready(reason);
     }
 
-    /// The cluster writes this level. The disks say so from now on, so that an older program
-    /// refuses them; when that fails, the next order tries again.
+    /// Adopts the write level of the cluster. The disks record it, so that an older program refuses
+    /// them; if that fails, the next heartbeat retries.
     pub(crate) async fn learn_level(&self, level: Level) {
         if level > self.settings.level {
-            return self.lose_standing(&self.too_old(level));
+            return self.end_membership(&self.too_old(level));
         }
         if level <= self.store.identity().level {
             return;
         }
         match self.store.raise_level(level).await {
-            Ok(()) => tracing::info!(node = %self.id, %level, "the disks have a new write level"),
+            Ok(()) => {
+                tracing::info!(node = %self.id, %level, "recorded the new write level on the disks")
+            }
             Err(error) => {
-                tracing::warn!(node = %self.id, %level, %error, "the write level is not on the disks");
+                tracing::warn!(node = %self.id, %level, %error, "recording the write level on the disks failed");
             }
         }
     }
 
-    /// Why a program ends its part in a cluster that writes `level`.
+    /// Returns why this program cannot be part of a cluster that writes `level`.
     pub(crate) fn too_old(&self, level: Level) -> String {
         let own = self.settings.level;
         format!(
-            "the cluster has write level {level}, this release reads levels up to {own}: start \
+            "the cluster has write level {level}, this release reads levels up to {own}: run \
              the release that the cluster was upgraded to"
         )
     }
 
-    /// A coordinator has answered a heartbeat.
+    /// Records the state in a coordinator's reply.
     pub(crate) fn record_state(&self, registration: RegistrationNumber, state: NodeState) {
         self.membership.send_if_modified(|membership| match membership {
             Some(membership)
                 if membership.registration == registration && membership.state != state =>
             {
-                tracing::info!(node = %self.id, %state, "the cluster takes this node for");
+                tracing::info!(node = %self.id, %state, "new state in the cluster");
                 membership.state = state;
                 true
             }
@@ -193,7 +195,7 @@ impl Node {
         }
     }
 
-    /// The place of the node, which must be in `cluster`, if the caller says which it means.
+    /// Returns the membership of the node, which must be in `cluster` if the caller names one.
     pub(crate) fn check_cluster(&self, cluster: Option<ClusterId>) -> Result<Membership, Error> {
         let membership = self.membership().ok_or(Error::NotRegistered)?;
         match cluster {
@@ -204,7 +206,7 @@ impl Node {
         }
     }
 
-    /// Refuses what is meant for another node that had this address, or should have it.
+    /// Refuses calls for another node that has had this address, or should have it.
     pub(crate) fn check_meant(&self, node: NodeId) -> Result<(), Error> {
         if node == self.id {
             return Ok(());
@@ -212,7 +214,7 @@ impl Node {
         Err(Error::OtherNode { ours: self.id, theirs: node })
     }
 
-    /// The same for calls that may leave open which node they mean.
+    /// Like [`Node::check_meant`], for calls that may omit the node.
     pub(crate) fn check_meant_if_named(&self, node_id: &[u8]) -> Result<(), Error> {
         match wire::optional_id::<NodeId>("node_id", node_id)? {
             Some(node) => self.check_meant(node),
@@ -220,13 +222,13 @@ impl Node {
         }
     }
 
-    /// Chunks that are being written.
+    /// Returns the number of chunks being written.
     pub(crate) fn open_sessions(&self) -> u32 {
         let (of_clients, of_datanodes) = self.sessions.taken();
         of_clients + of_datanodes
     }
 
-    /// Whether an order of this lease epoch is still to be followed. Remembers the highest seen.
+    /// Refuses orders of an outdated lease epoch. Remembers the highest seen.
     pub(crate) fn check_epoch(&self, order: LeaseEpoch) -> Result<(), Error> {
         let mut seen = self.lease_epoch.lock().unwrap_or_else(PoisonError::into_inner);
         if order < *seen {
@@ -236,7 +238,7 @@ impl Node {
         Ok(())
     }
 
-    /// Refuses new sessions from now on, and tells the coordinators.
+    /// Refuses new sessions from now on, and reports that to the coordinators.
     pub(crate) fn stop(&self) {
         self.is_stopping.store(true, Ordering::Release);
         self.readiness.not_ready("stopping");
@@ -247,7 +249,7 @@ impl Node {
         self.is_stopping.load(Ordering::Acquire)
     }
 
-    /// Whether no disk has room for new chunks.
+    /// Returns true if no disk has room for new chunks.
     pub(crate) fn is_full(&self) -> bool {
         self.store.usage().iter().all(|disk| disk.is_failed || disk.is_full)
     }
@@ -257,12 +259,12 @@ impl Node {
         self.news.send_modify(|number| *number += 1);
     }
 
-    /// Follows what should not wait for the next heartbeat.
+    /// Watches for events that should not wait for the next heartbeat.
     pub(crate) fn watch_news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }
 
-    /// The node's word that it holds `replica`.
+    /// Returns a receipt: proof that the node holds `replica`.
     pub(crate) fn receipt(&self, replica: &SealedChunk) -> Result<Receipt, Error> {
         let membership = self.membership().ok_or(Error::NotRegistered)?;
         let receipt = Receipt {
@@ -279,18 +281,18 @@ impl Node {
         Ok(receipt.sealed(&membership.key))
     }
 
-    /// Finds the replica of exactly this name. `NotFound` only if the disk that it names is in
+    /// Finds the named replica. `NotFound` only if the disk that it names is in
     /// service and does not hold it; see [`Self::absence`].
     pub(crate) async fn find(&self, replica: ReplicaRef) -> Result<SealedChunk, Error> {
         let found = self.store.stat(replica.chunk).await?;
         found.filter(|found| found.replica() == replica).ok_or_else(|| self.absence(replica))
     }
 
-    /// The error for a replica that the store did not find. A disk that is out of service still has
+    /// Returns the error for a replica that the store did not find. A disk that is out of service still has
     /// what was written to it, so nothing is known of its replicas, and they are not reported as
     /// absent.
     ///
-    /// To be called after the store was asked: a failing disk is marked as failed before its
+    /// Call it after asking the store: a failing disk is marked as failed before its
     /// replicas leave the index.
     pub(crate) fn absence(&self, replica: ReplicaRef) -> Error {
         let ReplicaRef { chunk, disk, .. } = replica;
@@ -302,7 +304,7 @@ impl Node {
         }
     }
 
-    /// The error of a replica that was found, and then could not be used.
+    /// Returns the error of a replica that was found and then failed.
     pub(crate) fn failure(&self, replica: ReplicaRef, error: StoreError) -> Error {
         match error {
             StoreError::NotFound(_) => self.absence(replica),
@@ -310,8 +312,8 @@ impl Node {
         }
     }
 
-    /// Verifies `block` of a replica, and then all of it unless [`Verifications`] has had enough.
-    /// Sets it aside if it is bad. Returns whether it is set aside, now or earlier.
+    /// Verifies `block` of a replica, then the rest unless [`Verifications`] are at their limit.
+    /// Sets the replica aside if it is bad. Returns whether it is set aside, now or earlier.
     pub(crate) async fn examine(&self, name: ReplicaRef, block: u64) -> Result<bool, Error> {
         let replica = self.find(name).await?;
         let chunk = replica.chunk;
@@ -343,7 +345,7 @@ impl Node {
         }
     }
 
-    /// Reads a replica. One that cannot be read is condemned, as if a reader had reported it.
+    /// Reads a replica. An unreadable one is condemned, as if a reader had reported it.
     pub(crate) async fn read(
         &self,
         replica: SealedChunk,
@@ -355,13 +357,13 @@ impl Node {
             let block = offset / BLOCK_SIZE as u64;
             if let Err(second) = self.condemn(replica, block).await {
                 let chunk = replica.chunk;
-                tracing::error!(%chunk, %error, %second, "an unreadable replica is not set aside");
+                tracing::error!(%chunk, %error, %second, "setting an unreadable replica aside failed");
             }
         }
         read.map_err(|error| self.failure(replica.replica(), error))
     }
 
-    /// Sets a bad replica aside, and sees to it that coordinators learn of it.
+    /// Sets a bad replica aside, and reports it to the coordinators.
     pub(crate) async fn condemn(&self, replica: SealedChunk, block: u64) -> Result<(), Error> {
         let ReplicaRef { chunk, stamp, disk, .. } = replica.replica();
         self.counts.checksum_errors.increment();
@@ -369,7 +371,7 @@ impl Node {
         self.counts.set_aside.increment();
         tracing::error!(
             %chunk, node = %self.id, %disk, block,
-            "a replica is damaged on disk; it was set aside, the cluster makes another"
+            "a replica is damaged on disk and was set aside; the cluster re-replicates it"
         );
         if self.bad_replicas.add(replica.replica(), block) {
             self.tell();
@@ -377,7 +379,7 @@ impl Node {
         Ok(())
     }
 
-    /// Finds the replicas that were set aside, also by an earlier process.
+    /// Finds replicas set aside, including those of an earlier process.
     pub(crate) async fn find_set_aside(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {
@@ -393,6 +395,6 @@ impl Node {
     }
 }
 
-/// What a node says of itself that was removed from its cluster.
+/// Error text of a node that was removed from its cluster.
 pub(crate) const REMOVED: &str =
     "this node was removed from the cluster: empty its disks to let it join as a new one";

@@ -1,4 +1,4 @@
-//! Orders of coordinators, which are followed when they are sealed, recent, and of the newest lease.
+//! Orders of coordinators, which are followed if sealed, recent, and of the newest lease.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,26 +10,26 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::node::Node;
 
-/// Coordinators whose clocks are remembered; those heard from least recently go first.
+/// Maximum number of coordinators whose clocks are remembered; the least recent are evicted.
 const CLOCKS_MAX: usize = 256;
 
-/// An order to this node that was verified. Whatever is done for coordinators alone takes one, and
-/// nothing but [`Node::authorise`] makes one.
+/// A verified order to this node. Everything that only coordinators may request takes one, and only
+/// [`Node::authorise`] creates it.
 #[derive(Debug)]
 pub(crate) struct Authorised<R> {
     request: R,
 }
 
 impl<R> Authorised<R> {
-    /// What is ordered.
+    /// Returns the order itself.
     pub(crate) fn into_inner(self) -> R {
         self.request
     }
 }
 
 impl Node {
-    /// Verifies an order meant for the node `node_id`. The lease epoch that it names is remembered
-    /// only when all else is right, so that nobody but a coordinator of the cluster raises it.
+    /// Verifies an order for the node `node_id`. Its lease epoch is remembered only if everything
+    /// else is valid, so that only a coordinator of the cluster can raise it.
     pub(crate) fn authorise<R: Ordered>(
         &self,
         node_id: &[u8],
@@ -52,15 +52,15 @@ impl Node {
     }
 }
 
-/// The clocks of coordinators: what each said last, carried on by the clock of this process, which
-/// nobody sets.
+/// Clocks of the coordinators: the last time each reported, advanced by the monotonic clock of this
+/// process.
 #[derive(Debug, Default)]
 pub(crate) struct Clocks {
     said: Mutex<BTreeMap<u64, (Timestamp, Instant)>>,
 }
 
 impl Clocks {
-    /// Takes the time that a coordinator says it is.
+    /// Records the time reported by a coordinator.
     pub(crate) fn record(&self, coordinator: u64, time: Timestamp) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.len() >= CLOCKS_MAX && !said.contains_key(&coordinator) {
@@ -72,7 +72,7 @@ impl Clocks {
         said.insert(coordinator, (time, Instant::now()));
     }
 
-    /// The time at a coordinator; `None` when it has not said any.
+    /// Returns the current time at a coordinator; `None` if it has not reported any.
     fn now(&self, coordinator: u64) -> Option<Timestamp> {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let (time, heard) = said.get(&coordinator)?;

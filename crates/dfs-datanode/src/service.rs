@@ -1,4 +1,4 @@
-//! The datanode as a whole: what it is made of, starting, running, stopping.
+//! The datanode as a whole: components, start, run, stop.
 
 use std::fmt;
 use std::io;
@@ -18,31 +18,31 @@ use crate::metrics::Counts;
 use crate::node::{Node, Parts};
 use crate::{Error, Settings, grpc, membership};
 
-/// How often the gauges are brought up to date.
+/// Interval of gauge updates.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// What giving up the sessions, and closing the store, may take each when calls under way have
-/// used up the time there is.
+/// Minimum time for each of ending the sessions and closing the store, even if draining has used up
+/// the time.
 const CLOSE_WITHIN_MIN: Duration = Duration::from_secs(1);
 
-/// A chunk store that knows whose it is.
+/// A chunk store with an identity.
 pub trait Store: ChunkStore + IdentityStore {}
 
 impl<T: ChunkStore + IdentityStore> Store for T {}
 
-/// What a datanode is made of, passed in so that a test or a simulation can put its own there.
+/// Components of a datanode, passed in so that a test or a simulation can replace them.
 #[derive(Clone)]
 pub struct Components {
-    /// Sockets.
+    /// The network.
     pub network: Arc<dyn Network>,
-    /// The chunks, and the identity beside them.
+    /// The chunks, and the identity of the store.
     pub store: Arc<dyn Store>,
-    /// Where hashing and other blocking work runs.
+    /// Threads for hashing and other blocking work.
     pub pool: Pool,
-    /// Session ids and jitter.
+    /// Random numbers for session ids and jitter.
     pub random: Arc<dyn Random>,
 }
 
-/// Opens the disks that `settings` name.
+/// Opens the disks named by `settings`.
 pub async fn open_store(
     settings: &Settings,
     fs: Arc<dyn Fs>,
@@ -61,7 +61,7 @@ pub async fn open_store(
     Ok(Arc::new(DiskStore::open(config, fs, pool, random).await?))
 }
 
-/// What others may know of a running datanode. Cheap to clone.
+/// Public view of a running datanode. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
     address: SocketAddr,
@@ -72,33 +72,34 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Where the gRPC service listens.
+    /// Returns the address of the gRPC service.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where /metrics, /healthz and /readyz listen, if they do.
+    /// Returns the address of /metrics, /healthz and /readyz, if served.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http_address
     }
 
-    /// Who the node is, as its disks say.
+    /// Returns the node id stored on its disks.
     pub fn node_id(&self) -> NodeId {
         self.node
     }
 
-    /// Whether the node is registered and was heard by a coordinator, and if not, why.
+    /// Returns whether the node is registered and in contact with a coordinator, with the reason if
+    /// not.
     pub fn readiness(&self) -> &Readiness {
         &self.readiness
     }
 
-    /// What the node counts.
+    /// Returns the metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 }
 
-/// A datanode that listens already, and serves once it [runs](Self::run).
+/// A datanode that listens, and serves once it [runs](Self::run).
 pub struct Service {
     handle: Handle,
     node: Arc<Node>,
@@ -115,7 +116,7 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    /// Takes the ports.
+    /// Opens the ports.
     pub async fn start(settings: Settings, components: Components) -> Result<Self, Error> {
         settings.validate()?;
         let Components { network, store, pool, random } = components;
@@ -159,14 +160,14 @@ impl Service {
         Ok(Self { handle, node, listener, routes, health, status })
     }
 
-    /// What others may know of it.
+    /// Returns a handle of the datanode.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// Serves, registers and sends heartbeats until the order to stop. Then it refuses new
-    /// sessions, finishes open ones within the bound of the settings, and closes the store.
-    /// Dropping the future stops it as a crash would.
+    /// Serves, registers and sends heartbeats until shutdown is requested. Then it refuses new
+    /// sessions, finishes open ones within the configured time, and closes the store. Dropping the
+    /// future stops it like a crash.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Self { handle, node, listener, routes, health, status } = self;
         tracing::info!(node = %node.id, address = %handle.address, "the datanode serves");
@@ -199,12 +200,12 @@ impl Service {
                 drain,
             )
             .await;
-            // It may have broken without an order.
+            // It may have failed without a request to stop.
             stop.stop();
             close(&node, stopped_at.get().copied().unwrap_or_else(Instant::now) + drain).await;
             served.map_err(Error::Serve)
         };
-        // Coordinators are told to the end how the node is.
+        // Heartbeats continue to the end.
         let serving = async {
             tokio::select! {
                 biased;
@@ -230,25 +231,25 @@ impl Service {
     }
 }
 
-/// Gives up the sessions and closes the store, by `deadline` or a little later: a disk that hangs
-/// holds a session for as long as it likes, and must not hold the process.
+/// Ends the sessions and closes the store, by `deadline` or slightly later: a hanging disk may hold
+/// a session indefinitely, but must not hold the process.
 async fn close(node: &Node, deadline: Instant) {
     let deadline_of = || deadline.max(Instant::now() + CLOSE_WITHIN_MIN);
     if timeout_at(deadline_of(), node.sessions.expire_all()).await.is_err() {
-        tracing::warn!(node = %node.id, "a disk does not answer; its sessions are left as they are");
+        tracing::warn!(node = %node.id, "a disk hangs; its sessions were not ended");
     }
     let left = deadline_of().saturating_duration_since(Instant::now());
     if timeout(left, node.store.close(left)).await.is_err() {
-        tracing::warn!(node = %node.id, "the chunk store does not close; it is left as it is");
+        tracing::warn!(node = %node.id, "the chunk store hangs; it was not closed");
     }
 }
 
-/// Keeps the gauges fresh, and finds the replicas that were set aside; runs until dropped.
+/// Updates the gauges, and finds replicas set aside; runs until dropped.
 async fn watch(node: &Node) {
     let mut must_look = true;
     loop {
         if must_look && let Err(error) = node.find_set_aside().await {
-            tracing::warn!(%error, "the replicas that were set aside cannot be listed");
+            tracing::warn!(%error, "cannot list replicas set aside");
         }
         node.counts.show_disks(&node.store.usage());
         let (of_clients, of_datanodes) = node.sessions.taken();

@@ -1,4 +1,4 @@
-//! The chunks that are being written: bounded in number, gone when nothing happens.
+//! Sessions of chunks being written: bounded in number, expiring when idle.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,22 +15,22 @@ use tokio::time::MissedTickBehavior;
 
 use crate::{Error, Settings};
 
-/// Sessions that have ended are kept so long for a sender that lost the answer, at most.
+/// Maximum time that ended sessions are kept for senders that lost the reply.
 const KEPT_FOR: Duration = Duration::from_secs(10);
-/// How many of those are kept.
+/// Maximum number of ended sessions kept.
 const KEPT_MAX: usize = 4_096;
-/// Bytes that a sender may have under way, if memory allows; a power of two times the least.
+/// Maximum bytes in flight per sender, if memory allows; a power of two times the minimum.
 const WINDOW_MAX: u32 = 4 << 20;
 const WINDOW_MIN: u32 = 1 << 20;
 
-/// Who sends a chunk.
+/// Kind of sender of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sender {
     Client,
     Datanode,
 }
 
-/// The open sessions, and bounds of what they may take together.
+/// The open sessions, and their shared limits.
 pub(crate) struct Sessions {
     table: Mutex<Table>,
     clients: Bound,
@@ -64,18 +64,18 @@ impl Bound {
     }
 }
 
-/// The place of a session among those that write. Given back when its chunk is sealed or given up,
-/// which is earlier than the session is forgotten.
+/// The slot of a session being written. Released when its chunk is sealed or given up, before the
+/// session is forgotten.
 pub(crate) struct Slot {
     taken: Arc<AtomicU32>,
     has_ended: Arc<AtomicBool>,
-    /// Bytes that the sender may have under way.
+    /// Bytes that the sender may have in flight.
     window: u32,
     _permits: Vec<OwnedSemaphorePermit>,
 }
 
 impl Slot {
-    /// Bytes that the sender may have under way.
+    /// Returns the bytes that the sender may have in flight.
     pub(crate) fn window(&self) -> u64 {
         u64::from(self.window)
     }
@@ -102,8 +102,8 @@ impl Sessions {
         }
     }
 
-    /// Takes a place for a chunk and for the streams to its replicas, or says that there is none:
-    /// nobody waits here, so that nodes never wait for each other in a ring.
+    /// Takes a slot for a chunk and for the streams to its downstream nodes, or fails: there is no
+    /// waiting, so that nodes cannot deadlock.
     pub(crate) fn take_slot(&self, sender: Sender, replicas: usize) -> Result<Slot, Error> {
         let (bound, what) = match sender {
             Sender::Client => (&self.clients, "sessions of clients"),
@@ -116,20 +116,21 @@ impl Sessions {
             permits.push(self.take_streams(replicas)?);
         }
         if sender == Sender::Client {
-            // What a replica has not taken yet is held here. The fuller it is, the less each gets.
+            // Bytes not yet accepted downstream are held here. The fuller the buffer, the smaller
+            // each window.
             let free = u32::try_from(self.window.available_permits()).unwrap_or(u32::MAX);
             while window > WINDOW_MIN && free < self.window_bytes / (WINDOW_MAX / window * 2) {
                 window /= 2;
             }
             let held = self.window.clone().try_acquire_many_owned(window);
-            permits.push(held.map_err(busy("bytes under way"))?);
+            permits.push(held.map_err(busy("bytes in flight"))?);
         }
         bound.taken.fetch_add(1, Ordering::Relaxed);
         let taken = bound.taken.clone();
         Ok(Slot { taken, has_ended: Arc::default(), window, _permits: permits })
     }
 
-    /// Takes so many of the streams to other nodes, or says that there are too few left.
+    /// Takes `count` of the streams to other nodes, or fails if too few are left.
     pub(crate) fn take_streams(&self, count: usize) -> Result<OwnedSemaphorePermit, Error> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let taken = self.streams.clone().try_acquire_many_owned(count);
@@ -144,18 +145,18 @@ impl Sessions {
         table.forget_surplus();
     }
 
-    /// A session that is open, or has ended a short while ago.
+    /// Returns a session that is open, or ended recently.
     pub(crate) fn find(&self, id: SessionId) -> Option<Arc<Session>> {
         self.lock().open.get(&id).map(|entry| entry.session.clone())
     }
 
-    /// Chunks that are being written, for clients and for other datanodes.
+    /// Returns the number of chunks being written, for clients and for other datanodes.
     pub(crate) fn taken(&self) -> (u32, u32) {
         let read = |bound: &Bound| bound.taken.load(Ordering::Relaxed);
         (read(&self.clients), read(&self.datanodes))
     }
 
-    /// Gives up the sessions in which nothing has happened for too long, for ever.
+    /// Ends idle sessions; runs forever.
     pub(crate) async fn expire(&self) {
         let pause = (self.idle / 4).clamp(Duration::from_millis(25), Duration::from_secs(1));
         let mut ending = FuturesUnordered::new();
@@ -173,15 +174,15 @@ impl Sessions {
                 idle > self.idle || (entry.has_ended.load(Ordering::Acquire) && idle > kept)
             };
             let given_up = self.lock().remove(due);
-            // One whose disk hangs must not keep the others. Those that wait are bounded by their
-            // slots, which they still have.
+            // One whose disk hangs must not delay the others. The waiting ones are bounded by their
+            // slots, which they still hold.
             for session in given_up {
                 ending.push(async move { session.expire().await });
             }
         }
     }
 
-    /// Gives up all of them. Takes as long as the slowest disk.
+    /// Ends all sessions. Takes as long as the slowest disk.
     pub(crate) async fn expire_all(&self) {
         let all = self.lock().remove(|_| true);
         join_all(all.iter().map(|session| session.expire())).await;
@@ -193,7 +194,7 @@ impl Sessions {
 }
 
 impl Slot {
-    /// Set once the slot is given back.
+    /// Returns a flag that is set once the slot is released.
     pub(crate) fn has_ended(&self) -> Arc<AtomicBool> {
         self.has_ended.clone()
     }
@@ -209,8 +210,7 @@ impl Table {
         removed
     }
 
-    /// Forgets the oldest of those that have ended, when there are very many. Those under way are
-    /// bounded by their slots.
+    /// Forgets the oldest ended sessions beyond the limit. Active ones are bounded by their slots.
     fn forget_surplus(&mut self) {
         for _ in 0..self.order.len() {
             if self.open.len() <= KEPT_MAX {

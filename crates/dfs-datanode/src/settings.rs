@@ -1,4 +1,4 @@
-//! What can be set of a datanode.
+//! Settings of a datanode.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,61 +10,61 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// The settings of a datanode. Every field has a default but for the disks and the join secret.
+/// Settings of a datanode. All have defaults except the disks and the join secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where the gRPC service listens, `host:port`; port 0 takes a free one.
+    /// Address of the gRPC service, `host:port`; port 0 takes a free one.
     pub listen: String,
-    /// Where /metrics, /healthz and /readyz listen, `host:port`; empty for nowhere.
+    /// Address of /metrics, /healthz and /readyz, `host:port`; not served when empty.
     pub http_listen: String,
-    /// `host:port` under which others reach this node; where it listens when empty.
+    /// `host:port` under which others reach this node; the listen address when empty.
     pub advertise: String,
     /// The coordinators, `host:port` or `http://host:port` each.
     pub coordinators: Vec<String>,
-    /// What a datanode must know to join. Needed.
+    /// Secret that a datanode must present to join. Required.
     pub join_secret: JoinSecret,
-    /// Failure domain; empty when not known.
+    /// Failure domain; empty when unknown.
     pub zone: String,
-    /// Name of the machine (the Kubernetes node); empty when not known.
+    /// Name of the machine (the Kubernetes node); empty when unknown.
     pub host: String,
-    /// The disks. Needed, unless a store is passed in.
+    /// The disks. Required, unless a store is passed in.
     pub disks: Vec<Disk>,
-    /// Part of each file system that is left free for everything else, in percent.
+    /// Percentage of each file system that is left free for other uses.
     pub headroom_percent: u8,
-    /// Bytes of each file system that are left free at least.
+    /// Minimum bytes of each file system that are left free.
     pub headroom_bytes_min: u64,
-    /// Fill of a disk, in percent of what may be used, from which on new chunks are refused.
+    /// Fill level of a disk, in percent of its usable bytes, at which new chunks are refused.
     pub high_watermark_percent: u8,
-    /// Threads that do blocking work: disk calls and checksums.
+    /// Threads for blocking work: disk calls and checksums.
     pub disk_threads: usize,
-    /// Chunks that clients may be writing through this node at the same time.
+    /// Maximum number of chunks that clients may be writing through this node.
     pub sessions: usize,
-    /// Chunks that other datanodes may be writing to this node at the same time. These have slots
-    /// of their own, so that nodes never wait for each other in a ring.
+    /// Maximum number of chunks that other datanodes may be writing to this node. Separate from
+    /// `sessions`, so that nodes cannot deadlock.
     pub replica_sessions: usize,
-    /// Streams to replicas that this node may have open at the same time.
+    /// Maximum number of open streams to downstream nodes.
     pub replication_streams: usize,
-    /// Durable replicas that this node demands of each chunk it takes from a client. The cluster's
-    /// minimum holds where it is greater.
+    /// Durable replicas that this node requires of each chunk from a client. The cluster's minimum
+    /// applies if it is greater.
     pub min_durable_replicas: u32,
     /// Milliseconds without a frame after which a session ends.
     pub session_idle_ms: u64,
-    /// Milliseconds without progress after which a replica leaves the set of a session.
+    /// Milliseconds without progress after which a downstream node is dropped from a session.
     pub replica_stall_ms: u64,
-    /// Bytes that all sessions together may hold in memory.
+    /// Maximum bytes that all sessions together hold in memory.
     pub window_bytes: u64,
-    /// Reads served at the same time; some more wait.
+    /// Reads served concurrently; some more may wait.
     pub reads: usize,
-    /// Replicas built here at the same time, as coordinators order it.
+    /// Replicas built here concurrently, on orders of coordinators.
     pub builds: usize,
-    /// Bytes a second that builds here, and builds of other nodes from here, may move together; 0
-    /// for no bound.
+    /// Bytes per second that builds here, and builds of other nodes from here, may move together; 0
+    /// for no limit.
     pub move_bytes_per_second: u64,
-    /// Milliseconds that sessions and calls under way may still take after the order to stop.
+    /// Milliseconds that sessions and calls in progress may take after the request to stop.
     pub drain_ms: u64,
-    /// The newest write level that is read. Below that of the release only where one build plays
-    /// two releases.
+    /// The newest write level that is read. Below that of the release only when one build plays two
+    /// releases.
     #[serde(skip)]
     pub level: Level,
 }
@@ -73,15 +73,15 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
-    /// Folder on it; made when it is not there.
+    /// Folder on it; created if missing.
     pub folder: PathBuf,
-    /// Bytes that may be used on it; all there are when not set.
+    /// Bytes that may be used on it; all of them when not set.
     #[serde(default)]
     pub capacity: Option<u64>,
 }
 
 impl Disk {
-    /// All of the disk that holds `folder`.
+    /// Returns a disk with the whole capacity of the file system of `folder`.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), capacity: None }
     }
@@ -118,29 +118,29 @@ impl Default for Settings {
     }
 }
 
-/// Coordinators that one node may know.
+/// Maximum number of configured coordinators.
 pub(crate) const COORDINATORS_MAX: usize = 16;
-/// Replicas a chunk may have, so replicas a session may have and one.
-pub(crate) const COPIES_MAX: u32 = 16;
+/// Maximum number of replicas of a chunk, including the local one.
+pub(crate) const REPLICAS_MAX: u32 = 16;
 
 impl Settings {
-    /// Says which setting makes no sense, if one does not.
+    /// Returns an error that names the first invalid setting.
     pub fn validate(&self) -> Result<(), Error> {
         let wrong = |setting, what| Err(Error::Setting { setting, what });
         if self.listen.is_empty() {
-            return wrong("listen", "is empty; give host:port");
+            return wrong("listen", "is empty; set host:port");
         }
         if !self.advertise.is_empty() && Channels::parse_address(&self.advertise).is_err() {
-            return wrong("advertise", "is no address; give host:port");
+            return wrong("advertise", "is not an address; set host:port");
         }
         if !(1..=COORDINATORS_MAX).contains(&self.coordinators.len()) {
-            return wrong("coordinators", "has none, or more than 16; give host:port of each");
+            return wrong("coordinators", "has none, or more than 16; set the host:port of each");
         }
         if self.coordinators.iter().any(|address| Channels::parse_address(address).is_err()) {
-            return wrong("coordinators", "has one that is no address; give host:port");
+            return wrong("coordinators", "has one that is not an address; set host:port");
         }
         if self.join_secret.is_empty() {
-            return wrong("join_secret", "is not set; it is the one the coordinator was given");
+            return wrong("join_secret", "is not set; use the secret of the coordinator");
         }
         if self.headroom_percent > 99 {
             return wrong("headroom_percent", "is not between 0 and 99");
@@ -160,7 +160,7 @@ impl Settings {
                 return wrong(setting, "is 0, or too large");
             }
         }
-        if !(1..=COPIES_MAX).contains(&self.min_durable_replicas) {
+        if !(1..=REPLICAS_MAX).contains(&self.min_durable_replicas) {
             return wrong("min_durable_replicas", "is not between 1 and 16");
         }
         if self.session_idle_ms < 100 {
@@ -188,7 +188,7 @@ impl Settings {
     }
 }
 
-/// Room for some frames of the largest size.
+/// Room for several frames of maximum size.
 const WINDOW_BYTES_MIN: u64 = 8 << 20;
 
 #[cfg(test)]
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_lack_the_secret_alone() {
+    fn defaults_lack_only_the_secret() {
         assert!(matches!(
             Settings::default().validate(),
             Err(Error::Setting { setting: "join_secret", .. })
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_named() {
+    fn invalid_settings_are_named() {
         let refused = |change: fn(&mut Settings)| {
             let mut settings = sound();
             change(&mut settings);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_never_printed() {
+    fn secret_is_never_printed() {
         assert!(!format!("{:?}", sound()).contains("\"s\""));
     }
 }

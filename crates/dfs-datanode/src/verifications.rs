@@ -1,4 +1,4 @@
-//! Verifications of whole replicas that readers reported.
+//! Verifications of complete replicas reported by readers.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,18 +8,18 @@ use dfs_types::ReplicaRef;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-/// Replicas that are verified at the same time.
+/// Maximum number of concurrent verifications.
 const AT_ONCE: usize = 2;
-/// The time in which a replica is verified whole once, however often it is reported.
+/// Minimum time between two verifications of a replica, regardless of the number of reports.
 const ONCE_IN: Duration = Duration::from_mins(10);
-/// Replicas that are verified whole within that time.
+/// Maximum number of replicas verified within that time.
 const REPLICAS_MAX: usize = 256;
 
-/// Bounds what reports make a node read: a report names one block, and that one is always read;
-/// the whole replica is read only as often as this allows.
+/// Limits the reads caused by reports: a report names one block, which is always read; the complete
+/// replica is read only as often as this allows.
 pub(crate) struct Verifications {
     free: Semaphore,
-    /// When each replica was verified last.
+    /// Time of the last verification of each replica.
     begun: Mutex<BTreeMap<ReplicaRef, Instant>>,
 }
 
@@ -30,8 +30,8 @@ impl Default for Verifications {
 }
 
 impl Verifications {
-    /// Begins to verify a replica, until the permit is dropped. `None` if that was done lately, or
-    /// too much else is verified.
+    /// Starts to verify a replica, until the permit is dropped. `None` if it was verified recently,
+    /// or too many others are.
     pub(crate) fn begin(&self, replica: ReplicaRef) -> Option<SemaphorePermit<'_>> {
         let permit = self.free.try_acquire().ok()?;
         let now = Instant::now();
@@ -44,7 +44,7 @@ impl Verifications {
         Some(permit)
     }
 
-    /// A verification came to no result: the next report may begin another one.
+    /// Forgets a verification without a result: the next report may start another one.
     pub(crate) fn forget(&self, replica: ReplicaRef) {
         self.lock().remove(&replica);
     }
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn verifications_are_bounded_at_once_and_in_time() {
+    async fn verifications_are_limited_in_number_and_rate() {
         let verifications = Verifications::default();
         let first = verifications.begin(replica(0));
         assert!(first.is_some() && verifications.begin(replica(0)).is_none());

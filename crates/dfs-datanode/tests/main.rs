@@ -1,7 +1,6 @@
-//! A whole datanode over gRPC, on a store and a network in memory, with a coordinator that only
-//! pretends.
+//! A complete datanode over gRPC, on an in-memory store and network, with a fake coordinator.
 
-// `cfg(test)` holds in any case; it tells clippy that helpers belong to tests, too.
+// `cfg(test)` always holds; it makes clippy treat helpers as tests too.
 #[cfg(test)]
 mod cases;
 #[cfg(test)]

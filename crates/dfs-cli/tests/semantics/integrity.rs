@@ -36,7 +36,7 @@ fn flip_bit(folder: &Path, needle: &[u8]) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s12_replica_with_a_flipped_bit_is_avoided_quarantined_and_replaced() {
+async fn s12_replica_with_a_flipped_bit_is_avoided_set_aside_and_replaced() {
     let cluster = cluster();
     let client = client(&cluster);
     for (name, size) in [("/large", 3_000_000), ("/small", 4_096)] {

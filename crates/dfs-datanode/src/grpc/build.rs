@@ -1,4 +1,4 @@
-//! Building a replica of a chunk here from those of other nodes, as the coordinator orders it.
+//! Builds a replica of a chunk from those of other nodes, as ordered by a coordinator.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::pull::{Pull, Pulled, Source};
 use crate::Error;
 use crate::node::Node;
 use crate::orders::Authorised;
-use crate::settings::COPIES_MAX;
+use crate::settings::REPLICAS_MAX;
 
 pub(super) async fn run(
     node: &Arc<Node>,
@@ -44,8 +44,8 @@ pub(super) async fn run(
     if !membership.state.takes_chunks() {
         return Err(Error::TakesNoChunks(membership.state).into());
     }
-    // Nobody waits here, and sources hold nothing that builds need: nodes that build from each other
-    // cannot wait in a ring.
+    // No waiting here, and sources hold nothing that builds need: nodes that build from each other
+    // cannot deadlock.
     let permit = node.builds.clone().try_acquire_owned();
     let permit = permit.map_err(|_| Error::Busy("replicas being built"))?;
 
@@ -70,7 +70,7 @@ pub(super) async fn run(
         ack_every: u64::MAX,
         sender: SenderConfig::between_nodes(),
     };
-    // When the call is cut off, so are the frames, and what is not being sealed is gone.
+    // When the call is cut off, the frames end, and the unsealed replica is dropped.
     let (_call, call_ended) = oneshot::channel::<()>();
     let frames = frames.take_until(call_ended);
     let session = Session::new(config, Box::new(sink), Vec::new(), &node.random);
@@ -88,7 +88,7 @@ pub(super) async fn run(
             }
             Ok(Ack::Attached { .. } | Ack::Progress { .. }) => {}
             Err(dfs_streamer::Error::Source(why)) => {
-                tracing::info!(%chunk, why, "a replica could not be built");
+                tracing::info!(%chunk, why, "building a replica failed");
                 return Ok(response(None, failed.take()));
             }
             Err(error) => return Err(error.into()),
@@ -103,9 +103,9 @@ fn response(outcome: Option<Outcome>, failed: Vec<Dropped>) -> v1::BuildReplicaR
 }
 
 fn sources(sources: Vec<v1::BuildSource>, chunk: ChunkId) -> Result<Vec<Source>, FieldError> {
-    let sources = wire::at_most("sources", sources, COPIES_MAX as usize - 1)?;
+    let sources = wire::at_most("sources", sources, REPLICAS_MAX as usize - 1)?;
     if sources.is_empty() {
-        return Err(FieldError::new("sources", "there is none"));
+        return Err(FieldError::new("sources", "is empty"));
     }
     let source = |source: v1::BuildSource| {
         let replica = wire::replica("sources.replica", source.replica)?;
@@ -122,7 +122,7 @@ fn sources(sources: Vec<v1::BuildSource>, chunk: ChunkId) -> Result<Vec<Source>,
 fn seal(request: &v1::BuildReplicaRequest) -> Result<ChunkSeal, FieldError> {
     let length = request.length;
     if !(1..=CHUNK_SIZE_MAX).contains(&length) {
-        let what = format_args!("1 to {CHUNK_SIZE_MAX} bytes are possible, not {length}");
+        let what = format_args!("expected 1 to {CHUNK_SIZE_MAX} bytes, got {length}");
         return Err(FieldError::new("length", what));
     }
     let sha256 = wire::sha256("sha256", &request.sha256)?;

@@ -1,4 +1,4 @@
-//! The calls that carry chunk bytes, which go around the codec of all others.
+//! Calls with chunk bytes, which bypass the codec of the others.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -16,7 +16,7 @@ use tonic::server::NamedService;
 use super::{Handler, retrieve, stream};
 use crate::node::Node;
 
-/// The whole service `DataNode`.
+/// The complete service `DataNode`.
 #[derive(Clone)]
 pub(super) struct BulkService {
     node: Arc<Node>,
@@ -55,7 +55,7 @@ impl Service<http::Request<Body>> for BulkService {
             bulk::RETRIEVE_CHUNK => Box::pin(async move {
                 let frames = async {
                     let wanted = Incoming::request(request).message().await?;
-                    let none = || Status::invalid_argument("there is no request");
+                    let none = || Status::invalid_argument("missing request");
                     Ok(retrieve::run(&node, &wanted.ok_or_else(none)?).await?)
                 };
                 Ok(bulk::answer(frames.await))
@@ -65,7 +65,7 @@ impl Service<http::Request<Body>> for BulkService {
     }
 }
 
-/// What the generated trait wants for a call that does not get to it.
+/// Returns the status of a call that the generated trait requires but never receives.
 pub(super) fn elsewhere() -> Status {
     Status::unimplemented("chunk bytes have a service of their own")
 }

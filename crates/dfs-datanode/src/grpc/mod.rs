@@ -1,4 +1,4 @@
-//! The service `DataNode`: each call parses what came over the wire once, asks, and answers.
+//! The service `DataNode`: each call parses the wire message once, delegates, and replies.
 
 mod build;
 mod bulk;
@@ -25,10 +25,10 @@ pub(crate) use retrieve::waiting_reads;
 use crate::Error;
 use crate::node::Node;
 
-/// The gate before all services of a datanode.
+/// The gate in front of all services of a datanode.
 pub(crate) const GATE: Gate = Gate::new(Server::Datanode, Security::Plaintext);
 
-/// All services of a datanode, with health and reflection.
+/// Returns all services of a datanode, including health and reflection.
 pub(crate) async fn routes(node: &Arc<Node>) -> Result<(Routes, HealthReporter), Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -41,12 +41,12 @@ pub(crate) async fn routes(node: &Arc<Node>) -> Result<(Routes, HealthReporter),
     Ok((Routes::new(service).add_service(health).add_service(reflection), reporter))
 }
 
-/// Tells those who watch the health of the service that it ends.
+/// Reports to health watchers that the service is shutting down.
 pub(crate) async fn stop_serving(reporter: &HealthReporter) {
     reporter.set_not_serving::<DataNodeServer<Handler>>().await;
 }
 
-/// Answers the calls, but for those with chunk bytes, which [`bulk::BulkService`] takes.
+/// Handler of the calls, except those with chunk bytes: see [`bulk::BulkService`].
 pub(crate) struct Handler(Arc<Node>);
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

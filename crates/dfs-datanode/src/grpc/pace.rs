@@ -1,4 +1,4 @@
-//! The least rate at which a caller has to take a stream.
+//! Minimum rate at which a caller must read a stream.
 
 use std::time::Duration;
 
@@ -8,34 +8,34 @@ use tonic::Status;
 
 use crate::Error;
 
-/// Bytes in a second that a caller has to take, but for stalls.
+/// Minimum rate in bytes per second, except for stalls.
 const SLOWEST: u64 = 64 << 10;
-/// The time that a caller may fall behind that rate, in one stall or in many.
+/// Total time that a caller may fall behind that rate, in one stall or several.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// A sender of a stream that gives up on a caller who takes it slower than [`SLOWEST`], so that
-/// what the call holds is free again in a time that its bytes bound.
+/// Sender of a stream that ends it when the caller reads slower than [`SLOWEST`], so that the
+/// resources of the call are released in a time bounded by its bytes.
 pub(super) struct PacedSender<T> {
     items: mpsc::Sender<Result<T, Status>>,
-    /// Keeps room for an error when the caller takes nothing.
+    /// Reserves room for an error when the caller reads nothing.
     last: OwnedPermit<Result<T, Status>>,
-    /// How long the caller may still be waited for.
+    /// How much longer the caller is waited for.
     credit: Duration,
 }
 
-/// The caller is gone, or was given up.
+/// The caller is gone, or its stream was ended.
 #[derive(Debug)]
 pub(super) struct Ended;
 
 impl<T> PacedSender<T> {
-    /// Makes a stream of which `ahead` items may wait for the caller.
+    /// Creates a stream in which `ahead` items may wait for the caller.
     pub(super) fn channel(ahead: usize) -> (Self, mpsc::Receiver<Result<T, Status>>) {
         let (items, outgoing) = mpsc::channel(ahead + 1);
         let last = items.clone().try_reserve_owned().expect("a new channel has room");
         (Self { items, last, credit: STALL_MAX }, outgoing)
     }
 
-    /// Sends an item of so many bytes as soon as there is room. Ends the stream with an error if
+    /// Sends an item of `bytes` bytes as soon as there is room. Ends the stream with an error if
     /// the caller falls behind.
     pub(super) async fn send(mut self, item: T, bytes: u64) -> Result<Self, Ended> {
         let began = Instant::now();
@@ -70,8 +70,8 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// Sends `count` items of 1 MiB to a caller who takes one every so often. Returns how long the
-    /// sender was busy with it, and the items and the error that the caller got.
+    /// Sends `count` items of 1 MiB to a caller that reads one at each interval. Returns how long
+    /// the sender was busy, and the items and error that the caller received.
     async fn taken(every: Duration, count: u32) -> (Duration, u32, Option<Failure>) {
         let (mut sender, mut items) = PacedSender::channel(2);
         let sending = tokio::spawn(async move {
@@ -96,18 +96,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_takes_a_frame_every_29_seconds_is_ended_with_a_retryable_error() {
+    async fn stream_of_a_reader_with_a_frame_every_29_seconds_ends_with_a_retryable_error() {
         let (busy, got, failure) = taken(Duration::from_secs(29), 1_000).await;
         assert!(busy < Duration::from_mins(2), "{busy:?}");
         assert!(got < 10, "{got}");
-        let failure = failure.expect("an error says why");
+        let failure = failure.expect("an error with the reason");
         assert_eq!(failure.code, ErrorCode::Unavailable);
         assert!(failure.code.is_retryable());
         assert!(failure.message.contains("slower than 65536 bytes a second"), "{failure}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn slow_links_and_a_short_stall_are_served_to_the_end() {
+    async fn slow_links_and_short_stalls_are_served_to_the_end() {
         for every in [1, 15] {
             let (_, got, failure) = taken(Duration::from_secs(every), 200).await;
             assert_eq!((got, failure.map(|failure| failure.code)), (200, None));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_error_reaches_a_reader_that_takes_nothing() {
+    async fn error_reaches_a_stalled_reader() {
         let (sender, mut items) = PacedSender::channel(1);
         let sender = sender.send(1, MIB).await.unwrap();
         sender.fail(Error::Stopping);

@@ -1,4 +1,4 @@
-//! Opening a session for one chunk, here and on its replicas.
+//! Opens a session for one chunk, here and at the downstream nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +20,11 @@ use tokio::time::{Instant, timeout};
 use crate::Error;
 use crate::node::Node;
 use crate::sessions::Sender;
-use crate::settings::COPIES_MAX;
+use crate::settings::REPLICAS_MAX;
 
-/// How long a replica may take to get ready.
+/// Time limit of a downstream node to prepare.
 const PREPARE_WITHIN: Duration = Duration::from_secs(3);
-/// Bytes between two acks while frames keep coming.
+/// Bytes between two acks of a continuous stream.
 const ACK_EVERY: u64 = 512 << 10;
 
 pub(super) async fn run(
@@ -44,9 +44,9 @@ pub(super) async fn run(
     let (chunk, max_length) = (header.chunk, header.max_length);
     let replicas = locations("replicas", &meta.replicas)?;
     if meta.is_replica && !replicas.is_empty() {
-        return Err(FieldError::new("replicas", "a replica has none itself").into());
+        return Err(FieldError::new("replicas", "must be empty for a downstream node").into());
     }
-    let wanted = meta.min_replicas.clamp(1, COPIES_MAX);
+    let wanted = meta.min_replicas.clamp(1, REPLICAS_MAX);
     let wanted = if meta.is_replica { 1 } else { wanted.max(node.settings.min_durable_replicas) };
     let sender = if meta.is_replica { Sender::Datanode } else { Sender::Client };
     let slot = node.sessions.take_slot(sender, replicas.len())?;
@@ -70,7 +70,7 @@ pub(super) async fn run(
             Err(failure) => {
                 node.counts.dropped_replicas.increment();
                 let Failure { code, message, .. } = failure;
-                tracing::info!(%chunk, replica = %replica.id, %code, message, "a replica is not ready");
+                tracing::info!(%chunk, replica = %replica.id, %code, message, "a downstream node is not ready");
                 dropped.push(Dropped { node: replica.id, code, message });
             }
         }
@@ -108,7 +108,7 @@ pub(super) async fn run(
 fn header(meta: &v1::ChunkMeta, cluster: ClusterId) -> Result<ChunkHeader, FieldError> {
     let max_length = meta.max_length;
     if !(1..=CHUNK_SIZE_MAX).contains(&max_length) {
-        let what = format_args!("1 to {CHUNK_SIZE_MAX} bytes are possible, not {max_length}");
+        let what = format_args!("expected 1 to {CHUNK_SIZE_MAX} bytes, got {max_length}");
         return Err(FieldError::new("max_length", what));
     }
     if meta.path.len() > DfsPath::MAX_LEN {
@@ -129,7 +129,7 @@ fn header(meta: &v1::ChunkMeta, cluster: ClusterId) -> Result<ChunkHeader, Field
     })
 }
 
-/// Another datanode.
+/// Address of another datanode.
 pub(super) struct Location {
     pub(super) id: NodeId,
     pub(super) address: String,
@@ -139,8 +139,8 @@ pub(super) fn locations(
     field: &'static str,
     locations: &[v1::NodeLocation],
 ) -> Result<Vec<Location>, FieldError> {
-    if locations.len() >= COPIES_MAX as usize {
-        let what = format_args!("fewer than {COPIES_MAX} are possible, not {}", locations.len());
+    if locations.len() >= REPLICAS_MAX as usize {
+        let what = format_args!("expected fewer than {REPLICAS_MAX}, got {}", locations.len());
         return Err(FieldError::new(field, what));
     }
     let location = |location: &v1::NodeLocation| {
@@ -150,7 +150,7 @@ pub(super) fn locations(
     locations.iter().map(location).collect()
 }
 
-/// Opens the session on a replica, by the handshake that clients use.
+/// Opens the session at a downstream node, by the same handshake as clients.
 pub(super) async fn prepare_downstream(
     node: &Node,
     replica: &Location,
@@ -164,7 +164,7 @@ pub(super) async fn prepare_downstream(
     let call = async { DataNodeClient::new(channel).prepare_chunk_upload(meta).await };
     let ready = timeout(PREPARE_WITHIN, call)
         .await
-        .map_err(|_| Failure::new(ErrorCode::Unavailable, "it was not ready in time"))?
+        .map_err(|_| Failure::new(ErrorCode::Unavailable, "not ready in time"))?
         .map_err(|status| Failure::from_status(&status))?
         .into_inner();
     let session = wire::id("session_id", &ready.session_id);
@@ -174,7 +174,7 @@ pub(super) async fn prepare_downstream(
     Ok(Downstream { node: replica.id, session, link: Arc::new(GrpcLink::new(channel)) })
 }
 
-/// Writes a chunk to the store of this node, and holds the place `P` of its writer meanwhile.
+/// Writes a chunk to the store of this node, holding its write slot `P` meanwhile.
 pub(super) struct NodeSink<P> {
     node: Arc<Node>,
     writer: Option<Box<dyn ChunkWriter>>,

@@ -1,4 +1,4 @@
-//! The bytes of a chunk, pulled from nodes that hold it, from the next one when one fails.
+//! Pulls a chunk from nodes that hold it, moving to the next when one fails.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,23 +20,23 @@ use tokio::time::timeout;
 
 use crate::node::Node;
 
-/// How long a source may take for its next frame, its own wait for a turn included.
+/// Time limit of a source for its next frame, including its own queue.
 const FRAME_WITHIN: Duration = Duration::from_secs(10);
-/// How long a source may take to take a report of a corrupt block.
+/// Time limit of a source to accept a report of a corrupt block.
 const REPORT_WITHIN: Duration = Duration::from_secs(3);
 
-/// A chunk on its way here. Each frame is verified before it is passed on, and the chunk as a whole
+/// A chunk being pulled. Each frame is verified before it is forwarded, and the chunk as a whole
 /// before its last frame is.
 pub(super) struct Pull {
     node: Arc<Node>,
     cluster: ClusterId,
     chunk: ChunkId,
     seal: ChunkSeal,
-    /// Those that were not asked yet.
+    /// Sources not tried yet.
     sources: vec::IntoIter<Source>,
     current: Option<Open>,
     failed: Failed,
-    /// End of what came.
+    /// End of the bytes received.
     offset: u64,
     hasher: Sha256Hasher,
 }
@@ -48,20 +48,20 @@ pub(super) struct Source {
     pub(super) replica: ReplicaRef,
 }
 
-/// A source that answers.
+/// A source that replied.
 struct Open {
     source: Source,
     frames: Incoming<v1::ChunkFrame>,
 }
 
-/// What a pull gives.
+/// Result of a pull.
 pub(super) struct Pulled {
     pub(super) origin: v1::ChunkOrigin,
-    /// Ends with the chunk, or with an error.
+    /// The frames, up to the end of the chunk or an error.
     pub(super) frames: BoxStream<'static, Result<Frame, dfs_streamer::Error>>,
 }
 
-/// The sources that failed so far.
+/// Sources that have failed so far.
 #[derive(Clone, Default)]
 pub(super) struct Failed(Arc<Mutex<Vec<Dropped>>>);
 
@@ -78,7 +78,7 @@ impl Failed {
 }
 
 impl Pull {
-    /// Sources are asked in this order, each once.
+    /// Creates a pull that tries the sources in this order, each once.
     pub(super) fn new(
         node: Arc<Node>,
         cluster: ClusterId,
@@ -101,14 +101,14 @@ impl Pull {
         (pull, failed)
     }
 
-    /// Waits for the first frame; `None` when no source has one.
+    /// Waits for the first frame; `None` if no source has one.
     pub(super) async fn start(mut self) -> Option<Pulled> {
         let (first, origin) = self.next().await.ok()?;
         let first = stream::iter([Ok(first)]);
         Some(Pulled { origin, frames: first.chain(self.rest()).boxed() })
     }
 
-    /// The frames after the first.
+    /// Returns the frames after the first.
     fn rest(self) -> impl Stream<Item = Result<Frame, dfs_streamer::Error>> + Send {
         stream::unfold(Some(self), |pull| async move {
             let mut pull = pull.filter(|pull| pull.offset < pull.seal.length)?;
@@ -119,11 +119,11 @@ impl Pull {
         })
     }
 
-    /// The next frame, from whichever source has it.
+    /// Returns the next frame, from any source that has it.
     async fn next(&mut self) -> Result<(Frame, v1::ChunkOrigin), dfs_streamer::Error> {
         loop {
             if self.current.is_none() && !self.open_next().await {
-                let message = "no source gives the whole chunk".to_owned();
+                let message = "no source has the complete chunk".to_owned();
                 return Err(dfs_streamer::Error::Source(message));
             }
             let Some(mut open) = self.current.take() else { continue };
@@ -141,7 +141,7 @@ impl Pull {
         }
     }
 
-    /// Asks the next source. Whether there was one.
+    /// Opens the next source. Returns false if there is none.
     async fn open_next(&mut self) -> bool {
         let Some(source) = self.sources.next() else { return false };
         match self.open(&source).await {
@@ -167,26 +167,24 @@ impl Pull {
         frames.map_err(|_| too_slow())?.map_err(|status| Failure::from_status(&status))
     }
 
-    /// Reads and verifies a frame. A code NOT_FOUND or CORRUPT is the source's own word.
+    /// Reads and verifies a frame. A code NOT_FOUND or CORRUPT is the source's own verdict.
     async fn read(&mut self, open: &mut Open) -> Result<(Frame, v1::ChunkOrigin), Failure> {
         let wrong = |what: String| Failure::new(ErrorCode::Internal, what);
         let mismatch = |what: &str| Failure::new(ErrorCode::ChecksumMismatch, what);
         let frame = timeout(FRAME_WITHIN, open.frames.message()).await.map_err(|_| too_slow())?;
         let frame = frame.map_err(|status| Failure::from_status(&status))?;
-        let mut frame = frame.ok_or_else(|| wrong("its answer ended early".to_owned()))?;
+        let mut frame = frame.ok_or_else(|| wrong("its reply ended early".to_owned()))?;
         let origin = frame.origin.take().unwrap_or_default();
         if origin.path.len() > DfsPath::MAX_LEN {
             return Err(wrong("the path of the chunk's origin is too long".to_owned()));
         }
         let frame = wire::frame("frame", frame).map_err(|error| wrong(error.to_string()))?;
         if frame.offset != self.offset || frame.data.is_empty() {
-            return Err(wrong(format!("{} was due, not {}", self.offset, frame.offset)));
+            return Err(wrong(format!("expected offset {}, got {}", self.offset, frame.offset)));
         }
         let is_last = frame.end() >= self.seal.length;
         if frame.seal != is_last.then_some(self.seal) {
-            return Err(mismatch(
-                "its replica is not of the bytes that the chunk was written with",
-            ));
+            return Err(mismatch("its replica differs from the bytes written to the chunk"));
         }
         self.node.movement.take(frame.data.len() as u64).await;
         let mut hasher = self.hasher.clone();
@@ -198,20 +196,20 @@ impl Pull {
         match verified.await.map_err(|error| wrong(error.to_string()))? {
             Ok((frame, hasher)) => {
                 if is_last && hasher.clone().finish() != self.seal.sha256 {
-                    return Err(mismatch("the chunk as a whole does not have its sha256"));
+                    return Err(mismatch("the chunk as a whole does not match its sha256"));
                 }
                 (self.offset, self.hasher) = (frame.end(), hasher);
                 Ok((frame, origin))
             }
             Err(FrameError::ChecksumMismatch(block)) => {
                 self.report(&open.source, block);
-                Err(mismatch(&format!("block {block} came with a wrong checksum")))
+                Err(mismatch(&format!("block {block} does not match its checksum")))
             }
             Err(error) => Err(wrong(error.to_string())),
         }
     }
 
-    /// Tells a source of a block that it served wrong. Best effort: it finds out by itself, too.
+    /// Reports a bad block to the source that served it. Best effort: scrub finds it too.
     fn report(&self, source: &Source, block: u64) {
         let (chunk, id) = (self.chunk, source.node);
         let Ok(channel) = self.node.channels.control(&source.address) else { return };
@@ -223,7 +221,7 @@ impl Pull {
         drop(spawn_in_request(async move {
             let call = async { DataNodeClient::new(channel).report_corrupt(report).await };
             if !matches!(timeout(REPORT_WITHIN, call).await, Ok(Ok(_))) {
-                tracing::warn!(%chunk, source = %id, block, "a report of a corrupt block is lost");
+                tracing::warn!(%chunk, source = %id, block, "reporting a corrupt block failed");
             }
         }));
     }

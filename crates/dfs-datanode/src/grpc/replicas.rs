@@ -1,4 +1,4 @@
-//! What is done with replicas that are there: looked at, deleted, listed.
+//! Calls on existing replicas: check, delete, list.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ use crate::Error;
 use crate::node::{LISTING_STEP, Node};
 use crate::orders::Authorised;
 
-/// Replicas that one call may delete.
+/// Maximum number of replicas that one call deletes.
 const DELETE_MAX: usize = 1_000;
-/// Bytes of a replica in a listing, about.
+/// Approximate bytes of a replica in a listing.
 const LISTED_BYTES: u64 = 100;
-/// Replicas deleted at the same time.
+/// Number of replicas deleted concurrently.
 const DELETE_AT_ONCE: usize = 16;
 
 pub(super) async fn report_corrupt(
@@ -96,7 +96,7 @@ async fn delete_one(node: &Node, replica: ReplicaRef) -> Result<bool, Error> {
     }
 }
 
-/// Lists replicas, page by page as the caller takes them.
+/// Lists replicas, page by page as the caller reads them.
 pub(super) fn list(
     node: &Arc<Node>,
     order: Authorised<v1::ListChunksRequest>,

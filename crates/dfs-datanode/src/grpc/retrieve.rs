@@ -1,4 +1,4 @@
-//! Serving readers.
+//! Serves reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::node::Node;
 
 /// How long a read waits for others to end.
 const WAIT: Duration = Duration::from_secs(2);
-/// Reads that may wait.
+/// Maximum number of waiting reads.
 const WAITING_MAX: usize = 1_024;
 /// Frames read ahead of the connection.
 const FRAMES_AHEAD: usize = 2;
@@ -45,7 +45,7 @@ pub(super) async fn run(
         0 => length,
         wanted => offset.saturating_add(wanted).min(length),
     };
-    // The first read tells whether there is anything to be served.
+    // The first read shows whether there is anything to serve.
     let first = node.read(replica, offset, end - offset).await?;
     let for_build = request.for_build;
     let mut origin = None;
@@ -83,14 +83,14 @@ pub(super) async fn run(
     Ok(ReceiverStream::new(outgoing))
 }
 
-/// The frame that ends the chunk has its seal, which lets its last block be a short one.
+/// Returns a frame. The last one carries the seal, which allows a short last block.
 fn frame(blocks: Blocks, seal: ChunkSeal) -> v1::ChunkFrame {
     let Blocks { offset, data, crcs } = blocks;
     let is_end = offset + data.len() as u64 == seal.length;
     Frame { offset, data, crcs, seal: is_end.then_some(seal) }.into()
 }
 
-/// Reads that may wait for their turn.
+/// Returns the permits of waiting reads.
 pub(crate) fn waiting_reads() -> tokio::sync::Semaphore {
     tokio::sync::Semaphore::new(WAITING_MAX)
 }

@@ -1,4 +1,4 @@
-//! Carrying the frames of a session.
+//! Transfers the frames of a session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,17 @@ use tonic::Status;
 use crate::Error;
 use crate::node::Node;
 
-/// How long a sender may take to say which session it is about.
+/// Time limit of a sender to name its session.
 const ATTACH_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(
     node: &Arc<Node>,
     mut data: Incoming<v1::ChunkData>,
 ) -> Result<impl Stream<Item = Result<v1::ChunkAck, Status>> + use<>, Status> {
-    let late = || Failure::new(ErrorCode::Unavailable, "no attach came in time");
+    let late = || Failure::new(ErrorCode::Unavailable, "no attach in time");
     let first = timeout(ATTACH_WITHIN, data.message()).await.map_err(|_| late())??;
     let Some(Kind::Attach(attach)) = first.and_then(|first| first.kind) else {
-        let error = FieldError::new("kind", "the first message of a stream is an attach");
+        let error = FieldError::new("kind", "the first message of a stream must be an attach");
         return Err(Error::from(error).into());
     };
     let id = wire::id("attach.session_id", &attach.session_id).map_err(Error::from)?;

@@ -1,4 +1,4 @@
-//! Heartbeats: how the node is goes up, what the coordinator has to say comes down.
+//! Heartbeats: the node reports its state, the coordinator replies with its own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,24 +15,24 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::bad_replicas::PER_REPORT;
 use crate::node::{Membership, Node};
 
-/// How long a coordinator may take to answer, at least.
+/// Minimum time limit of a coordinator to reply.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Missing answers after which a coordinator counts as gone, if that is longer.
+/// Missed replies after which a coordinator is considered gone, if that is longer.
 const MISSED_MAX: u32 = 3;
 
 /// Why heartbeats ended, other than by an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The coordinator does not know the registration, or no longer.
+    /// The coordinator does not know the registration.
     MustRegister,
-    /// The node has another registration by now, or none.
+    /// The node has a different registration now, or none.
     Replaced,
-    /// The coordinator has a newer stream of this process, by another address of its own.
+    /// The coordinator has a newer stream of this process, through another of its addresses.
     Superseded,
 }
 
-/// Sends heartbeats to one coordinator until they end. Sets `is_in_touch` with the first answer
-/// that takes the node for what it says it is.
+/// Sends heartbeats to one coordinator until they end. Sets `is_in_touch` with the first reply that
+/// accepts the node as registered.
 pub(super) async fn run(
     node: &Node,
     address: &str,
@@ -46,7 +46,7 @@ pub(super) async fn run(
     let mut sequence = 1;
     let stream = node.next_stream();
     let (reports, outgoing) = mpsc::channel(1);
-    // The first goes into the empty channel before the call is made.
+    // The first report is queued before the call is made.
     let first = v1::HeartbeatReport {
         proof: proof(node, membership, stream),
         ..report(node, membership, stream, sequence)
@@ -97,7 +97,7 @@ pub(super) async fn run(
             _ = news.changed() => {}
             _ = tick.tick() => {}
         }
-        // A coordinator that does not take reports fast enough gets fewer.
+        // A coordinator that reads reports too slowly gets fewer.
         if let Ok(room) = reports.try_reserve() {
             sequence += 1;
             room.send(report(node, membership, stream, sequence));
@@ -110,7 +110,7 @@ fn is_same(now: Option<&Membership>, membership: &Membership) -> bool {
 }
 
 fn timed_out() -> Failure {
-    Failure::new(ErrorCode::Unavailable, "the coordinator has fallen silent")
+    Failure::new(ErrorCode::Unavailable, "the coordinator has stopped replying")
 }
 
 fn report(node: &Node, membership: &Membership, stream: u64, sequence: u64) -> v1::HeartbeatReport {
@@ -130,7 +130,7 @@ fn report(node: &Node, membership: &Membership, stream: u64, sequence: u64) -> v
     }
 }
 
-/// Shows that this node opens a stream.
+/// Returns the proof that this node opens the stream.
 fn proof(node: &Node, membership: &Membership, stream: u64) -> Bytes {
     let opening = StreamOpening {
         cluster: membership.cluster,
@@ -143,7 +143,7 @@ fn proof(node: &Node, membership: &Membership, stream: u64) -> Bytes {
     Bytes::copy_from_slice(&opening.seal(&membership.key).0)
 }
 
-/// The disks as the store has them now.
+/// Returns the current disks of the store.
 pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
     let usage = node.store.usage().into_iter();
     usage
@@ -160,7 +160,7 @@ pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
 }
 
 async fn follow(node: &Node, membership: &Membership, order: &v1::HeartbeatOrder) {
-    // Before anything of that level is written.
+    // Before anything at that level is written.
     node.learn_level(Level(order.level)).await;
     for bad in order.confirmed_bad_replicas.iter().take(PER_REPORT) {
         if let Ok(replica) = wire::replica("replica", bad.replica.clone()) {
@@ -168,7 +168,7 @@ async fn follow(node: &Node, membership: &Membership, order: &v1::HeartbeatOrder
         }
     }
     node.clocks.record(order.coordinator, Timestamp::from_millis(order.now_ms));
-    // A state this version does not know is none that takes chunks.
+    // A state unknown to this version does not accept chunks.
     let state = wire::node_state("state", order.state).unwrap_or(NodeState::Joining);
     node.record_state(membership.registration, state);
 }

@@ -1,5 +1,5 @@
-//! How the node joins its cluster and stays in it: one task for each coordinator it knows, which is
-//! one for each address of the names it was given.
+//! Joins the cluster and stays in it: one task for each known coordinator, which is one for each
+//! address of the configured names.
 //!
 //! ```text
 //!  no membership ──Register──► number on all disks ──► membership ──Heartbeat──► ready
@@ -7,8 +7,8 @@
 //!       └──────────────── must_register ────────────────┘
 //! ```
 //!
-//! The node registers once, with the coordinator that answers first; the number holds with all of
-//! them, as they share one metadata store.
+//! The node registers once, with the first coordinator that replies; the registration is valid for
+//! all of them, as they share one metadata store.
 
 mod heartbeat;
 mod names;
@@ -28,47 +28,48 @@ use crate::node::{Membership, Node};
 
 /// First pause before a coordinator is tried again.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Longest pause while a coordinator does not answer.
+/// Maximum pause while a coordinator does not reply.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Pause after a coordinator refused the node, which takes an administrator to change.
+/// Pause after a refusal, which only an administrator can resolve.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
-/// Longest wait for the stream that superseded one to end. Trying again ends that one in turn, so
-/// that it is not to be done often.
+/// Maximum wait for the superseding stream to end. A retry supersedes that one in turn, so it must
+/// be rare.
 const SUPERSEDED_PAUSE: Duration = Duration::from_mins(1);
 
-/// Why the node is not in touch with a coordinator.
+/// Why the node has no contact with a coordinator.
 #[derive(Debug, thiserror::Error)]
 enum MembershipError {
-    /// It does not answer, or cannot right now.
+    /// The coordinator does not reply, or is temporarily unable to.
     #[error("no answer: {0}")]
     Unreachable(#[from] Failure),
-    /// It does not want this node, or this node does not want it.
+    /// The coordinator refuses this node, or this node refuses the coordinator.
     #[error("{0}")]
     Refused(String),
-    /// The number could not be written on the disks.
+    /// The registration could not be written to the disks.
     #[error("cannot write the registration on the disks: {0}")]
     Disks(#[from] dfs_chunkstore::StoreError),
 }
 
-/// What the dealings with all coordinators have in common.
+/// State shared by the tasks of all coordinators.
 struct Shared {
     node: Arc<Node>,
-    /// One registration at a time.
+    /// Held during a registration: one at a time.
     registering: Mutex<()>,
-    /// Raised when a coordinator that answered heartbeats does so no longer.
+    /// Incremented when a coordinator stops replying to heartbeats.
     ended: watch::Sender<u64>,
 }
 
-/// The dealings with one coordinator.
+/// The task of one coordinator.
 struct Coordinator {
     shared: Arc<Shared>,
     node: Arc<Node>,
     address: String,
     /// A registration that this coordinator does not know.
     refused: Option<RegistrationNumber>,
-    /// It has answered a heartbeat of this process, thus is of the node's cluster.
+    /// True if it has replied to a heartbeat of this process, so that it belongs to the node's
+    /// cluster.
     has_accepted: bool,
-    /// It answers heartbeats now.
+    /// True while it replies to heartbeats.
     is_in_touch: Arc<AtomicBool>,
 }
 
@@ -99,9 +100,9 @@ impl Coordinator {
             if let Ok(heartbeat::End::Superseded) = met {
                 tracing::info!(
                     coordinator = self.address, node = %self.node.id,
-                    "this coordinator is reached by another of its addresses"
+                    "this coordinator is connected through another of its addresses"
                 );
-                // The sender lives as long as this does.
+                // The sender lives as long as this task.
                 drop(tokio::time::timeout(SUPERSEDED_PAUSE, ended.changed()).await);
             } else if was_in_touch {
                 self.shared.ended.send_modify(|ended| *ended += 1);
@@ -112,14 +113,14 @@ impl Coordinator {
             }
             let is_refusal = matches!(error, Some(MembershipError::Refused(_)));
             let longest = if is_refusal { REFUSED_PAUSE } else { pause };
-            // Half of it by chance, so that a cluster does not come back in step.
+            // Half of it is random, so that the nodes of a cluster do not return in lockstep.
             let jitter = self.node.random.below(1 + longest.as_millis() as u64 / 2);
             tokio::time::sleep(longest / 2 + Duration::from_millis(jitter)).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
-    /// Sees to it that the node is registered, and sends heartbeats until they end.
+    /// Ensures that the node is registered, and sends heartbeats until they end.
     async fn run_once(&mut self) -> Result<heartbeat::End, MembershipError> {
         let membership = self.membership().await?;
         let end = heartbeat::run(&self.node, &self.address, &membership, &self.is_in_touch).await?;
@@ -142,7 +143,7 @@ impl Coordinator {
         if let MembershipError::Refused(reason) = error
             && (self.has_accepted || self.node.membership().is_none())
         {
-            self.node.lose_standing(reason);
+            self.node.end_membership(reason);
         } else if self.node.membership().is_none() {
             self.node.readiness.not_ready(format!("coordinator {}: {text}", self.address));
         }

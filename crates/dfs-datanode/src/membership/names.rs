@@ -1,4 +1,4 @@
-//! Which coordinators there are: the addresses that the given names stand for, now.
+//! Discovery of coordinators: the current addresses of the configured names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,22 +14,22 @@ use tokio::time::{sleep, timeout};
 use super::{Coordinator, Shared};
 use crate::node::Node;
 
-/// How often names are looked up, so that a coordinator which was added is soon told of the node.
+/// Interval of name lookups, so that new coordinators soon get heartbeats.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
-/// How long after heartbeats ended: a coordinator that starts anew may have another address.
+/// Delay of a lookup after heartbeats ended: a restarted coordinator may have a new address.
 const LOOK_UP_AFTER: Duration = Duration::from_secs(1);
-/// Coordinators that are attended at most.
+/// Maximum number of coordinators that get heartbeats.
 const COORDINATORS_MAX: usize = 256;
 
-/// A coordinator that is attended.
+/// A coordinator that gets heartbeats.
 struct Attended {
-    /// The name it was found by.
+    /// The name it was found under.
     name: String,
     is_in_touch: Arc<AtomicBool>,
     task: AbortHandle,
 }
 
-/// Registers with all coordinators and sends heartbeats, for ever. Dropping the future ends it.
+/// Registers with all coordinators and sends heartbeats, forever. Dropping the future stops it.
 pub(crate) async fn run(node: Arc<Node>) {
     let shared =
         Arc::new(Shared { node, registering: Mutex::default(), ended: watch::Sender::new(0) });
@@ -51,7 +51,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         for name in &names {
             match shared.node.channels.resolve(name).await {
                 Ok(addresses) => drop(found.insert(name.clone(), addresses)),
-                Err(error) => failures = format!("coordinator {name} cannot be looked up: {error}"),
+                Err(error) => failures = format!("coordinator {name}: lookup failed: {error}"),
             }
         }
         coordinators.take(&found);
@@ -65,7 +65,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             shared.node.readiness.not_ready(failures);
         }
         if is_fixed {
-            // They are all there, and none of them ever ends.
+            // All are known, and their tasks never end.
             std::future::pending::<()>().await;
         }
         if timeout(LOOK_UP_EVERY, ended.changed()).await.is_ok() {
@@ -76,18 +76,18 @@ pub(crate) async fn run(node: Arc<Node>) {
 
 struct Coordinators {
     shared: Arc<Shared>,
-    /// By address.
+    /// Coordinators by address.
     attended: BTreeMap<String, Attended>,
     tasks: JoinSet<()>,
 }
 
 impl Coordinators {
-    /// Attends to whoever is new, and lets go who is gone from the names and does not answer.
+    /// Starts a task for each new coordinator, and stops those no longer named that do not reply.
     fn take(&mut self, found: &BTreeMap<String, Vec<String>>) {
         let named: BTreeSet<&String> = found.values().flatten().collect();
         self.attended.retain(|address, attended| {
             let is_wanted = named.contains(address)
-                // Nothing is known of a name that cannot be looked up right now.
+                // The addresses of a name whose lookup failed are unknown.
                 || !found.contains_key(&attended.name)
                 || attended.is_in_touch.load(Ordering::Relaxed);
             if !is_wanted {
@@ -109,7 +109,7 @@ impl Coordinators {
                 self.attended.insert(address.clone(), attended);
             }
         }
-        // What was let go is cleared away.
+        // Reap the stopped tasks.
         while self.tasks.try_join_next().is_some() {}
     }
 }

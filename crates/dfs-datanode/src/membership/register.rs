@@ -1,4 +1,4 @@
-//! Joining the cluster, or coming back to it.
+//! Registration: joining the cluster, or rejoining it.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use tonic::Request;
 use super::MembershipError;
 use crate::node::{Membership, Node, REMOVED};
 
-/// How long a coordinator may take to answer.
+/// Time limit of a coordinator to reply.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Bounds of the time between heartbeats, whatever a coordinator says.
+/// Bounds of the heartbeat interval, regardless of what a coordinator asks for.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
 const INTERVAL_MAX: Duration = Duration::from_mins(1);
 
-/// Registers with one coordinator. When it returns, the number is durable on all disks, and used.
+/// Registers with one coordinator. On return the registration is durable on all disks, and in use.
 pub(super) async fn run(node: &Node, address: &str) -> Result<Membership, MembershipError> {
     let known = node.store.identity().registration;
     let mut request = Request::new(request(node, known));
@@ -32,7 +32,7 @@ pub(super) async fn run(node: &Node, address: &str) -> Result<Membership, Member
             .map_err(|status| refusal(Failure::from_status(&status)))?
             .into_inner();
     let membership = parse(&answer).map_err(|error| {
-        MembershipError::Refused(format!("the coordinator answers what makes no sense: {error}"))
+        MembershipError::Refused(format!("malformed reply from the coordinator: {error}"))
     })?;
     if let Some(known) = known {
         check_same_cluster(&known, &membership)?;
@@ -73,11 +73,11 @@ fn request(node: &Node, known: Option<Registration>) -> v1::RegisterRequest {
     }
 }
 
-/// Tells a refusal, which stays one, from error that may pass.
+/// Distinguishes a refusal, which is permanent, from a transient error.
 fn refusal(failure: Failure) -> MembershipError {
     match failure.code {
         ErrorCode::Unauthenticated => MembershipError::Refused(format!(
-            "the coordinator does not take this join secret ({failure}): \
+            "the coordinator rejects this join secret ({failure}): \
              give this node the secret of the cluster"
         )),
         ErrorCode::WrongCluster
@@ -102,8 +102,8 @@ fn parse(answer: &v1::RegisterResponse) -> Result<Membership, FieldError> {
     })
 }
 
-/// The node's disks remember their cluster: neither an empty one that took its place nor an old
-/// state of it may have this node.
+/// Checks that the node's disks belong to the cluster: neither an empty cluster in its place nor an
+/// old state of it may have this node.
 fn check_same_cluster(
     known: &Registration,
     membership: &Membership,
@@ -111,7 +111,7 @@ fn check_same_cluster(
     let incarnation = membership.incarnation;
     if membership.cluster != known.cluster {
         return Err(MembershipError::Refused(format!(
-            "the disks belong to cluster {}, the coordinator is of {}: \
+            "the disks belong to cluster {}, the coordinator to {}: \
              point this node at its own coordinator",
             known.cluster, membership.cluster
         )));

@@ -1,4 +1,4 @@
-//! What a node refuses because it has enough of it, or too little.
+//! Requests refused because of limits and minimums.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use crate::cluster::{
 };
 
 #[tokio::test(start_paused = true)]
-async fn sessions_of_clients_and_of_datanodes_have_bounds_of_their_own() {
+async fn sessions_of_clients_and_datanodes_have_separate_limits() {
     let cluster = Cluster::start().await;
     let settings = Settings { sessions: 2, replica_sessions: 1, ..settings() };
     let node = cluster.node(1, settings).await;
     let first = node.prepare(meta(1)).await.unwrap();
     node.prepare(meta(2)).await.unwrap();
     assert_eq!(refused(node.prepare(meta(3)).await), ErrorCode::Busy);
-    // The clients have used up theirs, the other datanodes have not.
+    // The clients have used up their slots, the other datanodes have not.
     node.prepare(replica_meta(4)).await.unwrap();
     assert_eq!(refused(node.prepare(replica_meta(5)).await), ErrorCode::Busy);
-    // A chunk that is sealed gives its place back, also while its session is remembered.
+    // Sealing a chunk releases its slot, even while its session is remembered.
     node.finish(&first, b"data").await.unwrap();
     node.prepare(meta(3)).await.unwrap();
     assert_eq!(refused(node.prepare(meta(6)).await), ErrorCode::Busy);
@@ -30,7 +30,7 @@ async fn sessions_of_clients_and_of_datanodes_have_bounds_of_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_session_takes_no_place() {
+async fn refused_session_takes_no_slot() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, Settings { sessions: 1, ..settings() }).await;
     for _ in 0..3 {
@@ -41,7 +41,7 @@ async fn a_refused_session_takes_no_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_to_replicas_have_a_bound() {
+async fn downstream_streams_are_limited() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, Settings { replication_streams: 2, ..settings() }).await;
     let (second, third) = (cluster.node(2, settings()).await, cluster.node(3, settings()).await);
@@ -51,17 +51,17 @@ async fn streams_to_replicas_have_a_bound() {
     let ready = node.prepare(meta_for(3, &[&second, &third])).await.unwrap();
     assert_eq!(refused(node.prepare(meta_for(4, &[&second])).await), ErrorCode::Busy);
     node.prepare(meta(5)).await.expect("a chunk without replicas takes no stream");
-    // Once the chunk is sealed its streams are free again.
+    // Sealing the chunk releases its streams.
     assert_eq!(node.finish(&ready, b"data").await.unwrap().len(), 3);
     node.prepare(meta_for(4, &[&second, &third])).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_demands_as_many_replicas_as_its_settings_say() {
+async fn node_requires_the_configured_number_of_replicas() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, Settings { min_durable_replicas: 2, ..settings() }).await;
     let second = cluster.node(2, settings()).await;
-    // The client would be content with one.
+    // The client would accept one.
     assert_eq!(refused(node.prepare(meta(1)).await), ErrorCode::NotEnoughNodes);
     let mut gone = second.location();
     gone.node_id = NodeId(9).to_bytes().to_vec().into();
@@ -71,18 +71,18 @@ async fn a_node_demands_as_many_replicas_as_its_settings_say() {
     let with_two = v1::ChunkMeta { replicas: vec![gone, second.location()], ..meta(1) };
     let ready = node.prepare(with_two).await.unwrap();
     assert_eq!((ready.ready_replicas.len(), ready.dropped.len()), (1, 1));
-    // What a client asks for beyond that counts as well.
+    // A higher demand of the client applies too.
     let three = v1::ChunkMeta { min_replicas: 3, ..meta_for(2, &[&second]) };
     assert_eq!(refused(node.prepare(three).await), ErrorCode::NotEnoughNodes);
-    // A replica is one of the replicas of another node, which counts them.
+    // A downstream node does not count: the primary does.
     node.prepare(replica_meta(3)).await.unwrap();
-    // The second replica is lost on the way: the first alone is not enough.
+    // The second replica is lost midway: the first alone is not enough.
     second.store.hang(Hang::Write);
     assert_eq!(node.finish(&ready, b"data").await, Err(ErrorCode::NotEnoughNodes));
 }
 
-/// Makes a call until as many as the node takes hang in its disk; the next one is refused with a
-/// hint, and is welcome once the others have ended.
+/// Makes a call until the limit is reached because all hang in the disk; the next one is refused
+/// with a hint, and accepted once the others have ended.
 async fn calls_are_bounded<F>(node: &Node, most: usize, call: impl Fn() -> F)
 where
     F: Future<Output = Result<(), Status>> + Send + 'static,
@@ -102,7 +102,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn listings_are_bounded() {
+async fn listings_are_limited() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     calls_are_bounded(&node, 16, || {
@@ -119,7 +119,7 @@ async fn listings_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn orders_to_delete_are_bounded() {
+async fn delete_orders_are_limited() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let replica = replica_of(&node.write(1, b"data").await[0]);
@@ -135,7 +135,7 @@ async fn orders_to_delete_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reports_of_bad_blocks_are_bounded() {
+async fn reports_of_bad_blocks_are_limited() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let replica = replica_of(&node.write(1, b"data").await[0]);
@@ -149,7 +149,7 @@ async fn reports_of_bad_blocks_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_that_is_reported_again_is_not_verified_again() {
+async fn replica_reported_again_is_not_verified_again() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let replica = replica_of(&node.write(1, b"data").await[0]);
@@ -162,7 +162,7 @@ async fn a_replica_that_is_reported_again_is_not_verified_again() {
         assert!(!report().await);
     }
     assert_eq!(node.store.verified(), 1);
-    // Later it may have become bad.
+    // It may have become bad since.
     tokio::time::sleep(Duration::from_mins(10)).await;
     assert!(!report().await);
     assert_eq!(node.store.verified(), 2);

@@ -1,4 +1,4 @@
-//! Replicas that are built from those of other nodes.
+//! Replicas built from those of other nodes.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::cluster::{
     Cluster, Hang, Node, TestStore, build, eventually, meta, refused, sealed, settings,
 };
 
-/// Bytes of a chunk that goes in several frames, the last block a short one.
+/// Returns the bytes of a chunk of several frames, whose last block is short.
 fn long() -> Vec<u8> {
     (0..(5 << 19) + 7).map(|n: u32| (n % 251) as u8).collect()
 }
@@ -47,7 +47,7 @@ impl Node {
     }
 }
 
-/// The receipt of a replica that was built.
+/// Returns the receipt of the replica built.
 fn built(response: &v1::BuildReplicaResponse) -> Receipt {
     match response.outcome.clone() {
         Some(Outcome::Built(receipt)) => dfs_proto::wire::receipt("built", receipt).unwrap(),
@@ -61,7 +61,7 @@ fn failed(response: &v1::BuildReplicaResponse) -> Vec<(u128, &str)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_built_replica_equals_its_source_and_has_a_receipt() {
+async fn built_replica_equals_its_source_and_has_a_receipt() {
     let cluster = Cluster::start().await;
     let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
     source.write_long(1).await;
@@ -83,7 +83,7 @@ async fn a_built_replica_equals_its_source_and_has_a_receipt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_repeated_order_answers_the_replica_that_is_there() {
+async fn repeated_order_returns_the_existing_replica() {
     let cluster = Cluster::start().await;
     let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
     source.write_long(1).await;
@@ -97,7 +97,7 @@ async fn a_repeated_order_answers_the_replica_that_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dead_source_and_one_without_the_chunk_lead_to_the_next() {
+async fn dead_source_and_source_without_the_chunk_are_skipped() {
     let cluster = Cluster::start().await;
     let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
     let (dead, empty) = (cluster.node(3, settings()).await, cluster.node(4, settings()).await);
@@ -111,7 +111,7 @@ async fn a_dead_source_and_one_without_the_chunk_lead_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_corrupt_block_leads_to_another_source_at_that_block_and_is_reported() {
+async fn corrupt_block_is_reported_and_the_build_continues_from_another_source() {
     let cluster = Cluster::start().await;
     let (bad, good) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
     let target = cluster.node(3, settings()).await;
@@ -131,7 +131,7 @@ async fn a_corrupt_block_leads_to_another_source_at_that_block_and_is_reported()
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_sound_source_nothing_is_kept() {
+async fn nothing_is_kept_without_a_good_source() {
     let cluster = Cluster::start().await;
     let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
     source.write_long(1).await;
@@ -142,7 +142,7 @@ async fn without_a_sound_source_nothing_is_kept() {
         (None, vec![(1, "CHECKSUM_MISMATCH")])
     );
     assert!(!target.holds(1).await);
-    // Sound, but not the bytes that the order names.
+    // A good replica, but not of the bytes named by the order.
     let other = cluster.node(3, settings()).await;
     other.write(2, b"other").await;
     let response = target.build(2, b"data!", &[&other]).await.unwrap();
@@ -154,7 +154,7 @@ async fn without_a_sound_source_nothing_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_target_refuses() {
+async fn full_target_refuses_builds() {
     let cluster = Cluster::start().await;
     let source = cluster.node(1, settings()).await;
     let target = cluster.node_on(TestStore::with_capacity(NodeId(2), 1), settings()).await;
@@ -163,7 +163,7 @@ async fn a_full_target_refuses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn builds_are_bounded_and_one_that_is_cut_off_leaves_its_place_and_nothing_else() {
+async fn builds_are_limited_and_a_cut_off_build_leaves_nothing() {
     let cluster = Cluster::start().await;
     let (source, target) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
     for chunk in 1..=3 {
@@ -174,7 +174,7 @@ async fn builds_are_bounded_and_one_that_is_cut_off_leaves_its_place_and_nothing
     let (mut first, mut second) =
         (Box::pin(target.build(1, &long, &sources)), Box::pin(target.build(2, &long, &sources)));
     let third = async {
-        eventually("two are under way", || async { target.store.stuck() == 2 }).await;
+        eventually("two are in progress", || async { target.store.stuck() == 2 }).await;
         target.build(3, &long, &[&source]).await
     };
     let third = tokio::select! {
@@ -194,7 +194,7 @@ async fn builds_are_bounded_and_one_that_is_cut_off_leaves_its_place_and_nothing
 }
 
 #[tokio::test(start_paused = true)]
-async fn nodes_with_one_place_each_build_from_each_other() {
+async fn nodes_with_one_slot_build_from_each_other() {
     let one = || Settings {
         builds: 1,
         sessions: 1,
@@ -216,7 +216,7 @@ async fn nodes_with_one_place_each_build_from_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn builds_keep_to_the_rate_of_their_node() {
+async fn builds_respect_the_rate_of_their_node() {
     let cluster = Cluster::start().await;
     let source = cluster.node(1, settings()).await;
     let slow = Settings { move_bytes_per_second: 1 << 20, ..settings() };

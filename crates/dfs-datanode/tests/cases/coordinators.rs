@@ -1,4 +1,4 @@
-//! Several coordinators, known by names that change what they stand for.
+//! Several coordinators, known by names whose addresses change.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ async fn is_heard_by(cluster: &Cluster, address: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_address_of_a_name_is_a_coordinator_that_hears_the_node() {
+async fn each_address_of_a_name_gets_heartbeats() {
     let cluster = Cluster::start().await;
     let (network, coordinator) = (&cluster.network, &cluster.coordinator);
     let first = coordinator.listen(network, 1, A).await;
@@ -33,7 +33,7 @@ async fn each_address_of_a_name_is_a_coordinator_that_hears_the_node() {
     is_heard_by(&cluster, A).await;
     is_heard_by(&cluster, B).await;
 
-    // One more is added: it is told within seconds. The one that is gone is let go.
+    // Another one is added and gets heartbeats within seconds. The dead one is dropped.
     coordinator.listen(network, 3, C).await;
     first.abort();
     drop(first.await);
@@ -43,11 +43,10 @@ async fn each_address_of_a_name_is_a_coordinator_that_hears_the_node() {
     coordinator.listen(network, 1, A).await;
     let before = coordinator.heard(A);
     sleep(Duration::from_mins(5)).await;
-    assert_eq!(coordinator.heard(A), before, "it is not looked for any more");
+    assert_eq!(coordinator.heard(A), before, "no more heartbeats");
     is_heard_by(&cluster, B).await;
 
-    // One that is gone from the name, but answers, is not let go; nor is anybody while the name
-    // cannot be looked up.
+    // One that is removed from the name but replies is kept; all are kept while the lookup fails.
     network.name(NAME, [C]);
     sleep(Duration::from_mins(5)).await;
     is_heard_by(&cluster, B).await;
@@ -55,12 +54,12 @@ async fn each_address_of_a_name_is_a_coordinator_that_hears_the_node() {
     sleep(Duration::from_mins(5)).await;
     is_heard_by(&cluster, B).await;
     is_heard_by(&cluster, C).await;
-    assert_eq!(coordinator.registration(NodeId(1)), 1, "one registration holds with all");
+    assert_eq!(coordinator.registration(NodeId(1)), 1, "one registration is valid for all");
     assert_eq!(node.handle.readiness().reason(), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coordinator_under_two_names_has_one_stream_and_no_new_registrations() {
+async fn coordinator_under_two_names_has_one_stream_and_one_registration() {
     let cluster = Cluster::start().await;
     let coordinator = &cluster.coordinator;
     let named = coordinator.listen(&cluster.network, 1, A).await;
@@ -74,7 +73,7 @@ async fn a_coordinator_under_two_names_has_one_stream_and_no_new_registrations()
     assert_eq!(coordinator.registration(NodeId(1)), 1);
     assert_eq!(node.handle.readiness().reason(), None);
 
-    // Whichever of them it is that ends, the other takes over before the node is missed.
+    // Whichever ends, the other takes over before the node is missed.
     let heard = || coordinator.heard(A) + coordinator.heard(B);
     named.abort();
     drop(named.await);

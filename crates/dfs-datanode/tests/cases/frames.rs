@@ -1,5 +1,5 @@
-//! Frames that are not what they should be, over a real stream: each has its error, nothing is
-//! sealed, and the session takes the right ones afterwards.
+//! Invalid frames over a real stream: each has its error, nothing is sealed, and the session
+//! accepts valid ones afterwards.
 
 use bytes::Bytes;
 use dfs_proto::v1::{self, chunk_data};
@@ -13,7 +13,7 @@ fn content() -> Vec<u8> {
     (0..3 * BLOCK).map(|n| (n % 251) as u8).collect()
 }
 
-/// What a session says to these frames.
+/// Returns the error of a session given these frames.
 async fn refusal(node: &Node, chunk: u128, given: Vec<v1::ChunkFrame>) -> ErrorCode {
     let ready = node.prepare(meta(chunk)).await.unwrap();
     let mut stream = node.attach(&ready, 1).await;
@@ -35,7 +35,7 @@ async fn refusal(node: &Node, chunk: u128, given: Vec<v1::ChunkFrame>) -> ErrorC
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_defect_of_a_frame_has_its_error_and_seals_nothing() {
+async fn invalid_frames_are_refused_and_nothing_is_sealed() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let good: Vec<v1::ChunkFrame> = frames(&content()).into_iter().map(Into::into).collect();
@@ -50,9 +50,9 @@ async fn each_defect_of_a_frame_has_its_error_and_seals_nothing() {
     };
     let invalid = ErrorCode::InvalidArgument;
     let table = [
-        ("one is missing", vec![first.clone(), last.clone()], invalid),
-        ("one comes first that is not", vec![second.clone()], invalid),
-        ("off a block's bound", vec![zeros(7, BLOCK)], invalid),
+        ("a missing frame", vec![first.clone(), last.clone()], invalid),
+        ("a wrong first frame", vec![second.clone()], invalid),
+        ("off a block boundary", vec![zeros(7, BLOCK)], invalid),
         ("half a block", vec![zeros(0, BLOCK / 2)], invalid),
         ("past the end", vec![zeros(0, CHUNK + BLOCK)], invalid),
         (
@@ -60,7 +60,7 @@ async fn each_defect_of_a_frame_has_its_error_and_seals_nothing() {
             vec![first.clone(), second.clone(), zeros(2 * BLOCK, CHUNK - BLOCK)],
             invalid,
         ),
-        ("a little too large", vec![zeros(0, Frame::DATA_MAX as u64 + BLOCK / 2)], invalid),
+        ("slightly too large", vec![zeros(0, Frame::DATA_MAX as u64 + BLOCK / 2)], invalid),
         ("far too large", vec![zeros(0, Frame::DATA_MAX as u64 * 4)], invalid),
         ("a flipped bit", vec![first.clone(), flipped(&second)], ErrorCode::ChecksumMismatch),
         (
@@ -105,7 +105,7 @@ async fn each_defect_of_a_frame_has_its_error_and_seals_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_begins_with_an_attach_and_has_no_second_one() {
+async fn stream_starts_with_its_only_attach() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let frame = frames(b"data").remove(0);

@@ -1,4 +1,4 @@
-//! Starting, being watched, being refused, and stopping.
+//! Starting, observing, refusing and stopping a node.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::cluster::{
 const MARGIN: Duration = Duration::from_secs(3);
 
 #[tokio::test(start_paused = true)]
-async fn it_tells_over_grpc_how_it_is_and_what_it_offers() {
+async fn health_and_reflection_are_served_over_grpc() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let mut health = HealthClient::new(node.channel());
@@ -46,7 +46,7 @@ async fn it_tells_over_grpc_how_it_is_and_what_it_offers() {
 }
 
 #[tokio::test]
-async fn it_tells_over_http_how_it_is() {
+async fn health_and_metrics_are_served_over_http() {
     let cluster = Cluster::start().await;
     let settings = Settings { http_listen: "127.0.0.1:0".to_owned(), ..settings() };
     let node = cluster.node(1, settings).await;
@@ -64,7 +64,7 @@ async fn it_tells_over_http_how_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_equal_disks_the_first_is_refused_once_the_second_is_there() {
+async fn first_of_two_identical_disks_is_refused_once_the_second_registers() {
     let cluster = Cluster::start().await;
     let first = cluster.node(1, settings()).await;
     let image = TestStore::new(NodeId(1));
@@ -77,26 +77,22 @@ async fn of_two_equal_disks_the_first_is_refused_once_the_second_is_there() {
         reason.is_some_and(|reason| reason.contains("old image"))
     })
     .await;
-    // It takes nothing, and gives no receipts; what the other is asked, it does.
+    // It accepts nothing, and gives no receipts.
     assert_eq!(refused(first.prepare(meta(1)).await), ErrorCode::Unavailable);
     second.write(1, b"data").await;
     assert_eq!(second.handle.readiness().reason(), None);
-    assert_eq!(
-        first.store.identity().registration,
-        Some(registration),
-        "its disks stay as they were"
-    );
+    assert_eq!(first.store.identity().registration, Some(registration), "its disks are unchanged");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_of_another_cluster_does_not_join_this_one() {
+async fn node_of_another_cluster_does_not_join() {
     let cluster = Cluster::start().await;
     let store = TestStore::new(NodeId(1));
     let other = dfs_types::ClusterId(CLUSTER.0 + 1);
     let registration = Registration {
         cluster: other,
         incarnation: dfs_types::Incarnation(1),
-        // What the coordinator would take for that of a new node.
+        // A number that the coordinator would take for a new node's.
         number: dfs_types::RegistrationNumber(0),
     };
     store.store_registration(registration).await.unwrap();
@@ -110,7 +106,7 @@ async fn a_node_of_another_cluster_does_not_join_this_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_stops_in_time_though_a_disk_hangs() {
+async fn stop_is_bounded_while_a_disk_hangs() {
     for hang in [Hang::Write, Hang::Seal] {
         let cluster = Cluster::start().await;
         let mut node = cluster.node(1, settings()).await;
@@ -123,17 +119,17 @@ async fn it_stops_in_time_though_a_disk_hangs() {
         node.stop.stop();
         timeout(PATIENCE, &mut node.running).await.expect("it ends").unwrap().unwrap();
         assert!(ordered.elapsed() <= node.drain + MARGIN, "{hang:?}: {:?}", ordered.elapsed());
-        // One that is not stuck was given up in good order: its place in the store is free.
+        // The session that is not stuck was ended properly: its place in the store is free.
         drop(idle.unwrap());
         assert_eq!(node.handle.metrics().render().matches("failed_sessions_total 1").count(), 1);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_stops_at_once_when_nothing_is_under_way() {
+async fn idle_node_stops_at_once() {
     let cluster = Cluster::start().await;
     let mut node = cluster.node(1, settings()).await;
-    // A session that nobody is attached to holds nothing up.
+    // A session without a stream delays nothing.
     node.prepare(meta(1)).await.unwrap();
     let ordered = Instant::now();
     node.stop.stop();
@@ -144,7 +140,7 @@ async fn it_stops_at_once_when_nothing_is_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chunk_under_way_is_finished_before_it_stops() {
+async fn chunk_in_progress_is_finished_before_the_stop() {
     let cluster = Cluster::start().await;
     let mut node = cluster.node(1, settings()).await;
     let ready = node.prepare(meta(1)).await.unwrap();
@@ -153,7 +149,7 @@ async fn a_chunk_under_way_is_finished_before_it_stops() {
     stream.send(frames(b"data").remove(0)).await;
     node.store.is_stuck().await;
     node.stop.stop();
-    eventually("it says that it stops", || async {
+    eventually("it reports that it is stopping", || async {
         let report = cluster.coordinator.last_report(NodeId(1));
         report.is_some_and(|report| report.is_stopping)
     })

@@ -1,4 +1,4 @@
-//! Every line about a chunk on its way carries the id of the request, on all nodes.
+//! Log lines about a chunk carry the request id on all nodes.
 
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -9,11 +9,11 @@ use dfs_types::{ChunkId, ErrorCode, RequestId};
 
 use crate::cluster::{Cluster, build, frames, meta, meta_for, sealed, settings};
 
-/// Of no other test.
+/// Used by no other test.
 const CHUNK: u128 = 0xc0_ffee;
 const OTHER: u128 = 0xdec_0de;
 
-/// What is logged.
+/// Captured log lines.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -29,8 +29,8 @@ impl io::Write for Lines {
 }
 
 impl Lines {
-    /// The same for all tests of the process: a log for one thread alone would miss what another
-    /// thread came by first.
+    /// Starts one capture for all tests of the process: a log of a single thread would miss
+    /// callsites first reached by another.
     fn start() -> Self {
         static LINES: OnceLock<Lines> = OnceLock::new();
         let start = || {
@@ -54,7 +54,7 @@ impl Lines {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_id_is_in_all_lines_about_a_chunk() {
+async fn request_id_is_in_all_lines_about_a_chunk() {
     let lines = Lines::start();
     let cluster = Cluster::start().await;
     let [first, second, third, fourth] = [
@@ -64,7 +64,7 @@ async fn one_id_is_in_all_lines_about_a_chunk() {
         cluster.node(4, settings()).await,
     ];
 
-    // One chunk goes to three nodes, another one is refused on the way.
+    // One chunk is stored on three nodes, another one is refused midway.
     let [put, refused, repair] = [RequestId(0xa1), RequestId(0xa2), RequestId(0xa3)];
     let written = with_request_id(put, async {
         let ready = first.prepare(meta_for(CHUNK, &[&second, &third])).await.unwrap();

@@ -1,4 +1,4 @@
-//! Orders of the background work.
+//! Orders of background workers.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::cluster::{
     CLUSTER, Cluster, Node, build, meant, meta, refused, replica_of, sealed, sealed_at, settings,
 };
 
-/// An order to node 1.
+/// Returns an order to node 1.
 fn delete(replica: &v1::ReplicaRef, lease_epoch: u64) -> v1::DeleteChunksRequest {
     sealed(1, unsealed_delete(vec![replica.clone()], lease_epoch))
 }
@@ -25,11 +25,11 @@ async fn deleted(node: &Node, request: v1::DeleteChunksRequest) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_of_an_older_lease_is_refused() {
+async fn order_of_an_older_lease_is_refused() {
     let cluster = Cluster::start().await;
     let (node, other) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
     let replica = replica_of(&node.write(1, b"data").await[0]);
-    // An order that does nothing tells of the epoch as well.
+    // An order without effect carries an epoch too.
     let unknown = v1::ReplicaRef { chunk_id: meta(9).chunk_id, ..replica.clone() };
     assert_eq!(deleted(&node, delete(&unknown, 5)).await, 0);
     assert_eq!(refused(node.client().delete_chunks(delete(&replica, 4)).await), ErrorCode::Stale);
@@ -38,7 +38,7 @@ async fn an_order_of_an_older_lease_is_refused() {
     let build = |lease_epoch| sealed(1, v1::BuildReplicaRequest { lease_epoch, ..order.clone() });
     assert_eq!(refused(node.client().build_replica(build(4)).await), ErrorCode::Stale);
     assert_eq!(node.store.sealed().await.len(), 1);
-    // The same epoch goes on, and a newer one takes over.
+    // The same epoch stays valid, and a newer one takes over.
     node.client().build_replica(build(6)).await.unwrap();
     assert_eq!(node.store.sealed().await.len(), 2);
     assert_eq!(refused(node.client().delete_chunks(delete(&replica, 5)).await), ErrorCode::Stale);
@@ -47,7 +47,7 @@ async fn an_order_of_an_older_lease_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_with_another_stamp_or_part_is_left() {
+async fn replica_with_another_stamp_or_part_is_not_deleted() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let first = replica_of(&node.write(1, b"data").await[0]);
@@ -57,10 +57,10 @@ async fn a_replica_with_another_stamp_or_part_is_left() {
     ];
     for other in &others {
         let answer = node.client().delete_chunks(delete(other, 1)).await.unwrap().into_inner();
-        assert_eq!(answer, v1::DeleteChunksResponse::default(), "left and not counted");
+        assert_eq!(answer, v1::DeleteChunksResponse::default(), "kept and not counted");
     }
     assert_eq!(deleted(&node, delete(&first, 1)).await, 1);
-    // A late repeat does not hit the replica that was made since.
+    // A late repeat does not delete the replica created since.
     let second = node.write(1, b"data").await[0].stamp;
     assert_ne!(first.stamp, second);
     assert_eq!(deleted(&node, delete(&first, 1)).await, 0);
@@ -75,7 +75,7 @@ fn failed(response: &v1::DeleteChunksResponse) -> Vec<(v1::ReplicaRef, &str)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replica_on_a_disk_out_of_service_is_not_reported_as_deleted() {
+async fn replica_on_a_disk_out_of_service_is_not_reported_as_deleted() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let replica = replica_of(&node.write(1, b"data").await[0]);
@@ -86,7 +86,7 @@ async fn a_replica_on_a_disk_out_of_service_is_not_reported_as_deleted() {
     node.store.set_failed(true);
     let answer = order(&replica).await;
     assert_eq!((answer.deleted, failed(&answer)), (0, vec![(replica.clone(), "UNAVAILABLE")]));
-    // The same of a disk that the node does not have at the moment.
+    // The same for a disk that the node does not have now.
     let elsewhere = v1::ReplicaRef { disk_id: DiskId(99).to_wire(), ..replica.clone() };
     node.store.set_failed(false);
     let answer = order(&elsewhere).await;
@@ -117,13 +117,13 @@ async fn reads_from_a_disk_out_of_service_are_unavailable_not_not_found() {
     node.store.set_failed(true);
     assert_eq!(read(replica.clone()).await, ErrorCode::Unavailable);
     assert_eq!(report(replica).await, ErrorCode::Unavailable);
-    // A coordinator marks the replica of a source that answers NOT_FOUND.
+    // A coordinator marks the replica of a source that replies NOT_FOUND.
     let built = target.client().build_replica(sealed(2, order)).await.unwrap().into_inner();
     assert_eq!((built.outcome, &built.failed[0].code[..]), (None, "UNAVAILABLE"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_receipt_is_under_the_key_of_the_registration() {
+async fn receipt_is_sealed_with_the_key_of_the_registration() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let receipt = node.write(1, b"data").await.remove(0);
@@ -133,7 +133,7 @@ async fn a_receipt_is_under_the_key_of_the_registration() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_meant_for_another_node_is_refused() {
+async fn calls_for_another_node_are_refused() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let receipt = node.write(1, b"data").await.remove(0);
@@ -154,14 +154,14 @@ async fn what_is_meant_for_another_node_is_refused() {
     let retrieve = v1::RetrieveRequest { replica, node_id: other, ..Default::default() };
     let read = dfs_proto::bulk::retrieve_chunk(node.channel(), retrieve).await;
     assert_eq!(refused(read.map(drop)), ErrorCode::Unavailable);
-    // Orders say whom they mean.
+    // Orders must name their node.
     let nobody = v1::ListChunksRequest::default();
     assert_eq!(refused(node.client().list_chunks(nobody).await), ErrorCode::InvalidArgument);
     assert_eq!(node.store.sealed().await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_without_the_seal_of_a_coordinator_does_not_raise_the_epoch() {
+async fn order_without_a_coordinators_seal_does_not_raise_the_epoch() {
     let cluster = Cluster::start().await;
     let (node, other) = (cluster.node(1, settings()).await, cluster.node(2, settings()).await);
     let replica = replica_of(&node.write(1, b"data").await[0]);
@@ -170,7 +170,7 @@ async fn an_order_without_the_seal_of_a_coordinator_does_not_raise_the_epoch() {
         refused(node.client().delete_chunks(forged.clone()).await),
         ErrorCode::Unauthenticated
     );
-    // Neither does one for another node, or one that was changed on the way.
+    // Nor does one for another node, or one that was modified in transit.
     let of_other = sealed(2, forged);
     assert_eq!(refused(node.client().delete_chunks(of_other).await), ErrorCode::Unauthenticated);
     let changed = v1::DeleteChunksRequest { lease_epoch: u64::MAX, ..delete(&replica, 5) };
@@ -182,12 +182,12 @@ async fn an_order_without_the_seal_of_a_coordinator_does_not_raise_the_epoch() {
     let build = v1::BuildReplicaRequest { lease_epoch: u64::MAX, ..build };
     assert_eq!(refused(node.client().build_replica(build).await), ErrorCode::Unauthenticated);
     assert_eq!(node.store.sealed().await.len(), 1);
-    // The orders of the cluster are followed as before.
+    // Orders of the cluster are still followed.
     assert_eq!(deleted(&node, delete(&replica, 5)).await, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_order_is_judged_by_the_clock_of_its_coordinator() {
+async fn age_of_an_order_is_measured_by_the_clock_of_its_coordinator() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let second = Duration::from_secs(1);
@@ -205,7 +205,7 @@ async fn an_order_is_judged_by_the_clock_of_its_coordinator() {
             assert_eq!(refused(answer), ErrorCode::Stale, "{time:?}");
         }
     }
-    // Nothing is known of the clock of a coordinator that has answered no heartbeat.
+    // The clock of a coordinator that has replied to no heartbeat is unknown.
     let mut order = at(NOW);
     let parties = OrderParties { cluster: CLUSTER, incarnation: Incarnation(1), node: NodeId(1) };
     let key = SealKey::from_slice(&ORDER_KEY).unwrap();

@@ -1,4 +1,4 @@
-//! The life of a session, and who has none.
+//! Lifecycle of a session.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::cluster::{Cluster, Hang, eventually, frames, meta, refused, replica_o
 const IDLE: Duration = Duration::from_secs(30);
 
 #[tokio::test(start_paused = true)]
-async fn a_session_without_frames_ends_and_gives_its_place_back() {
+async fn idle_session_ends_and_releases_its_slot() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, Settings { sessions: 1, ..settings() }).await;
     let ready = node.prepare(meta(1)).await.unwrap();
     assert_eq!(u128::from(ready.idle_timeout_ms), IDLE.as_millis());
     let mut stream = node.attach(&ready, 1).await;
     assert!(matches!(stream.ack().await, Ok(Some(Kind::Attached(_)))));
-    // Each frame is a sign of life.
+    // Each frame keeps the session alive.
     let [first, second] = frames(&vec![1; 2 * dfs_types::BLOCK_SIZE]).try_into().unwrap();
     sleep(IDLE * 2 / 3).await;
     stream.send(first.clone()).await;
@@ -33,12 +33,12 @@ async fn a_session_without_frames_ends_and_gives_its_place_back() {
     late.send(second).await;
     assert_eq!(late.end().await, Err(ErrorCode::Stale));
     assert!(node.store.sealed().await.is_empty());
-    // Place, bytes and id of the chunk are free again.
+    // Slot, bytes and chunk id are free again.
     node.write(1, b"data").await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_nobody_knows_is_stale() {
+async fn unknown_session_is_stale() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let ready = v1::ChunkUploadReady { session_id: SessionId(9).to_wire(), ..Default::default() };
@@ -50,21 +50,21 @@ async fn a_session_nobody_knows_is_stale() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_answer_can_be_asked_for_again() {
+async fn result_of_a_session_can_be_requested_again() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let ready = node.prepare(meta(1)).await.unwrap();
     let receipts = node.finish(&ready, b"data").await.unwrap();
     let again = node.attach(&ready, 2).await.end().await;
     assert_eq!(again, Ok(receipts));
-    // Not for ever.
+    // But not forever.
     sleep(IDLE).await;
     assert_eq!(node.attach(&ready, 3).await.end().await, Err(ErrorCode::Stale));
     assert_eq!(node.store.sealed().await.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_disk_hangs_does_not_keep_the_others() {
+async fn session_on_a_hanging_disk_does_not_delay_others() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let hung = node.prepare(meta(1)).await.unwrap();
@@ -75,7 +75,7 @@ async fn a_session_whose_disk_hangs_does_not_keep_the_others() {
     sleep(IDLE / 2).await;
     node.prepare(meta(2)).await.unwrap();
     let sessions = async |count| {
-        let what = format!("{count} sessions are left");
+        let what = format!("{count} sessions left");
         eventually(&what, || async {
             let report = cluster.coordinator.last_report(node.handle.node_id());
             report.is_some_and(|report| report.sessions == count)
@@ -83,7 +83,7 @@ async fn a_session_whose_disk_hangs_does_not_keep_the_others() {
         .await;
     };
     sessions(2).await;
-    // The hung one is given up first, and gives its place back when its disk lets go of it.
+    // The hung one is ended first, and releases its slot when its disk recovers.
     sessions(1).await;
     node.store.go_on();
     assert_eq!(stream.end().await, Err(ErrorCode::Stale));
@@ -92,7 +92,7 @@ async fn a_session_whose_disk_hangs_does_not_keep_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn chunks_of_another_cluster_are_neither_taken_nor_given() {
+async fn chunks_of_another_cluster_are_neither_accepted_nor_served() {
     let cluster = Cluster::start().await;
     let node = cluster.node(1, settings()).await;
     let replica = replica_of(&node.write(1, b"data").await[0]);
@@ -106,7 +106,7 @@ async fn chunks_of_another_cluster_are_neither_taken_nor_given() {
         Ok(frames.message().await?.map(|frame| frame.data))
     };
     assert_eq!(refused(read(other).await), ErrorCode::WrongCluster);
-    // Who names none means this one.
+    // An empty id stands for this cluster.
     for ours in [meta(1).cluster_id, bytes::Bytes::new()] {
         assert_eq!(read(ours).await.unwrap().unwrap(), &b"data"[..]);
     }

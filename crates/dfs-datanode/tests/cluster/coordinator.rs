@@ -1,5 +1,5 @@
-//! A coordinator without metadata: registers nodes as the real one does, answers heartbeats, and
-//! keeps book of them.
+//! A fake coordinator without metadata: registers nodes like the real one, replies to heartbeats,
+//! and records them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,36 +17,36 @@ use tonic::{Request, Response, Status, Streaming};
 
 const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 
-/// Where it listens.
+/// Its address.
 pub(crate) const ADDRESS: &str = "coordinator:7070";
 pub(crate) const CLUSTER: ClusterId = ClusterId(77);
 /// The node key of every registration.
 pub(crate) const KEY: [u8; 32] = [7; 32];
 /// The order key of every registration.
 pub(crate) const ORDER_KEY: [u8; 32] = [8; 32];
-/// How the coordinator names itself, and the time that its clock stands at.
+/// Instance id of the coordinator, and the time of its clock.
 pub(crate) const INSTANCE: u64 = 5;
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
 
 #[derive(Default)]
 struct State {
-    /// The last number given out, by node.
+    /// The last number issued, by node.
     given: BTreeMap<NodeId, u64>,
     /// The number in use, by node.
     used: BTreeMap<NodeId, u64>,
     reports: Vec<v1::HeartbeatReport>,
-    /// Reports by the address they came to.
+    /// Reports by receiving address.
     heard: BTreeMap<String, u64>,
-    /// The stream in charge, by coordinator; and how many there ever were.
+    /// The current stream by coordinator, and the total number of streams.
     in_charge: BTreeMap<u32, u64>,
     streams: u64,
 }
 
-/// A coordinator. Clones share what a metadata store would hold.
+/// A fake coordinator. Clones share the contents of a metadata store.
 #[derive(Clone, Default)]
 pub(crate) struct FakeCoordinator(Arc<Mutex<State>>);
 
-/// One of several, as it is reached by one of its addresses.
+/// One coordinator, as reached by one of its addresses.
 #[derive(Clone)]
 struct Door {
     coordinator: FakeCoordinator,
@@ -61,7 +61,7 @@ impl FakeCoordinator {
         coordinator
     }
 
-    /// Listens at one more address: as the same coordinator when the number was there before.
+    /// Listens at another address: as the same coordinator if the number is in use.
     pub(crate) async fn listen(
         &self,
         network: &MemoryNetwork,
@@ -79,22 +79,22 @@ impl FakeCoordinator {
         })
     }
 
-    /// Reports that came to an address so far.
+    /// Returns the number of reports to an address.
     pub(crate) fn heard(&self, address: &str) -> u64 {
         self.0.lock().unwrap().heard.get(address).copied().unwrap_or(0)
     }
 
-    /// Heartbeat streams there ever were.
+    /// Returns the number of heartbeat streams so far.
     pub(crate) fn streams(&self) -> u64 {
         self.0.lock().unwrap().streams
     }
 
-    /// The newest number given to a node.
+    /// Returns the newest number issued to a node.
     pub(crate) fn registration(&self, node: NodeId) -> u64 {
         self.0.lock().unwrap().given.get(&node).copied().unwrap_or(0)
     }
 
-    /// The last report of a node.
+    /// Returns the last report of a node.
     pub(crate) fn last_report(&self, node: NodeId) -> Option<v1::HeartbeatReport> {
         let state = self.0.lock().unwrap();
         state.reports.iter().rev().find(|report| node_of(report) == node).cloned()
@@ -103,7 +103,7 @@ impl FakeCoordinator {
     fn order(&self, report: v1::HeartbeatReport) -> v1::HeartbeatOrder {
         let mut state = self.0.lock().unwrap();
         let node = node_of(&report);
-        // A number is taken into use by its first heartbeat, and ends the one before.
+        // The first heartbeat puts a number into use, and ends the previous one.
         let is_given = state.given.get(&node) == Some(&report.registration);
         if is_given {
             state.used.insert(node, report.registration);
@@ -171,9 +171,9 @@ impl Membership for Door {
             let report = report?;
             {
                 let mut state = door.coordinator.0.lock().unwrap();
-                // The tests have one process of each node where this matters.
+                // Where this matters, the tests run one process per node.
                 if door.number > 0 && state.in_charge.get(&door.number) != Some(&stream) {
-                    let what = "another stream is in charge";
+                    let what = "another stream is current";
                     return Err(Failure::new(ErrorCode::Stale, what).into());
                 }
                 *state.heard.entry(door.address.clone()).or_default() += 1;

@@ -1,4 +1,4 @@
-//! A network with a coordinator, its datanodes, and what a client does to them.
+//! A network with a coordinator, its datanodes, and the actions of a client.
 
 pub(crate) mod coordinator;
 mod store;
@@ -26,9 +26,9 @@ pub(crate) use coordinator::{CLUSTER, FakeCoordinator};
 pub(crate) use store::{Hang, TestStore};
 pub(crate) use stream::{Stream, frames};
 
-/// How long anything may take.
+/// Time limit of every step.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
-/// Bytes that the chunks of the tests may hold.
+/// Maximum length of the chunks in these tests.
 pub(crate) const CHUNK: u64 = 4 * dfs_types::BLOCK_SIZE as u64;
 
 /// Waits until `condition` holds.
@@ -43,7 +43,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(
     }
 }
 
-/// The code a call was refused with.
+/// Returns the code that a call was refused with.
 pub(crate) fn refused<T: Debug>(result: Result<T, Status>) -> ErrorCode {
     Failure::from_status(&result.expect_err("the call should have been refused")).code
 }
@@ -96,7 +96,7 @@ impl Cluster {
     }
 }
 
-/// A datanode that runs.
+/// A running datanode.
 pub(crate) struct Node {
     pub(crate) handle: Handle,
     pub(crate) store: TestStore,
@@ -130,7 +130,7 @@ impl Node {
         Stream::attach(channel, ready.session_id.clone(), number).await
     }
 
-    /// Writes a chunk whole.
+    /// Writes a complete chunk.
     pub(crate) async fn write(&self, chunk: u128, data: &[u8]) -> Vec<v1::Receipt> {
         let ready = self.prepare(meta(chunk)).await.unwrap();
         self.finish(&ready, data).await.unwrap()
@@ -149,7 +149,7 @@ impl Node {
         stream.end().await
     }
 
-    /// As others name it.
+    /// Returns its location for other nodes.
     pub(crate) fn location(&self) -> v1::NodeLocation {
         v1::NodeLocation {
             node_id: self.handle.node_id().to_wire(),
@@ -159,12 +159,12 @@ impl Node {
     }
 }
 
-/// The name of a node, as orders give it.
+/// Returns the id of a node, as in orders.
 pub(crate) fn meant(node: u128) -> bytes::Bytes {
     NodeId(node).to_wire()
 }
 
-/// The name of the replica that a receipt vouches for.
+/// Returns the name of the replica of a receipt.
 pub(crate) fn replica_of(receipt: &v1::Receipt) -> v1::ReplicaRef {
     v1::ReplicaRef {
         chunk_id: receipt.chunk_id.clone(),
@@ -174,12 +174,12 @@ pub(crate) fn replica_of(receipt: &v1::Receipt) -> v1::ReplicaRef {
     }
 }
 
-/// An order as the coordinator gives it to a node.
+/// Returns an order sealed by the coordinator for a node.
 pub(crate) fn sealed<R: Ordered>(node: u128, request: R) -> R {
     sealed_at(node, coordinator::NOW, request)
 }
 
-/// The same at another time of its clock.
+/// Like [`sealed`], at another time of its clock.
 pub(crate) fn sealed_at<R: Ordered>(node: u128, at: Timestamp, request: R) -> R {
     let key = SealKey::from_slice(&coordinator::ORDER_KEY).unwrap();
     let parties =
@@ -187,7 +187,7 @@ pub(crate) fn sealed_at<R: Ordered>(node: u128, at: Timestamp, request: R) -> R 
     seal_order(request, &key, parties, Issued { coordinator: coordinator::INSTANCE, at })
 }
 
-/// A chunk as a client announces it.
+/// Returns a chunk as announced by a client.
 pub(crate) fn meta(chunk: u128) -> v1::ChunkMeta {
     v1::ChunkMeta {
         cluster_id: CLUSTER.to_wire(),
@@ -200,18 +200,18 @@ pub(crate) fn meta(chunk: u128) -> v1::ChunkMeta {
     }
 }
 
-/// A chunk as another datanode announces it.
+/// Returns a chunk as announced by another datanode.
 pub(crate) fn replica_meta(chunk: u128) -> v1::ChunkMeta {
     v1::ChunkMeta { is_replica: true, ..meta(chunk) }
 }
 
-/// A chunk that shall also go to these nodes.
+/// Returns a chunk with these downstream nodes.
 pub(crate) fn meta_for(chunk: u128, replicas: &[&Node]) -> v1::ChunkMeta {
     let replicas = replicas.iter().map(|replica| replica.location()).collect();
     v1::ChunkMeta { replicas, ..meta(chunk) }
 }
 
-/// An order to `target` to build a replica of a chunk with these bytes, not sealed yet.
+/// Returns an unsealed order to `target` to build a replica of a chunk with these bytes.
 pub(crate) async fn build(
     target: &Node,
     chunk: u128,

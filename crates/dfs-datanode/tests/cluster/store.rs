@@ -1,4 +1,4 @@
-//! A store in memory whose disk can hang or fail.
+//! An in-memory store whose disk can hang or fail.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use dfs_chunkstore::{
 use dfs_types::{ChunkId, Crc32c, NodeId, Stamp};
 use tokio::sync::watch;
 
-/// Room of a store.
+/// Capacity of a store.
 const CAPACITY: u64 = 1 << 30;
 
-/// What a disk hangs in.
+/// Operations in which a disk hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Hang {
-    /// Nothing becomes durable any more.
+    /// Sealing.
     Seal,
-    /// Nothing is written either.
+    /// Sealing and writing.
     Write,
-    /// Nothing is found, listed or deleted either.
+    /// Everything, including lookups, listings and deletions.
     Everything,
 }
 
@@ -30,11 +30,11 @@ pub(crate) enum Hang {
 pub(crate) struct TestStore {
     pub(crate) memory: MemoryStore,
     hangs: watch::Sender<Option<Hang>>,
-    /// Calls that hang.
+    /// Number of hanging calls.
     hung: watch::Sender<usize>,
-    /// Verifications of whole replicas.
+    /// Number of verifications of complete replicas.
     verified: watch::Sender<usize>,
-    /// Reads from this offset on give a wrong first byte.
+    /// Reads from this offset on return a wrong first byte.
     damaged_from: watch::Sender<u64>,
     /// The disk is out of service: the store finds nothing on it.
     is_failed: watch::Sender<bool>,
@@ -83,27 +83,27 @@ impl TestStore {
         self.are_stuck(1).await;
     }
 
-    /// Waits until so many calls hang.
+    /// Waits until this many calls hang.
     pub(crate) async fn are_stuck(&self, calls: usize) {
         self.hung.subscribe().wait_for(|hung| *hung >= calls).await.unwrap();
     }
 
-    /// Calls that hang now.
+    /// Returns the number of calls that hang now.
     pub(crate) fn stuck(&self) -> usize {
         *self.hung.borrow()
     }
 
-    /// Verifications of whole replicas so far.
+    /// Returns the number of verifications of complete replicas so far.
     pub(crate) fn verified(&self) -> usize {
         *self.verified.borrow()
     }
 
-    /// Everything that is sealed.
+    /// Returns all sealed replicas.
     pub(crate) async fn sealed(&self) -> Vec<SealedChunk> {
         self.memory.list(None, usize::MAX).await.unwrap()
     }
 
-    /// Waits while the disk hangs in this.
+    /// Waits while the disk hangs in this operation.
     async fn answers(&self, what: Hang) {
         let mut hangs = self.hangs.subscribe();
         let is_free = |hangs: &Option<Hang>| hangs.is_none_or(|hangs| hangs < what);

@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::PATIENCE;
 
-/// Frames of one block each.
+/// Returns frames of one block each.
 pub(crate) fn frames(data: &[u8]) -> Vec<Frame> {
     let data = Bytes::copy_from_slice(data);
     let seal = ChunkSeal {
@@ -46,12 +46,12 @@ impl Stream {
         Self::start(channel, v1::ChunkData { kind: Some(chunk_data::Kind::Attach(attach)) }).await
     }
 
-    /// Begins with whatever message this is.
+    /// Starts a stream with any message.
     pub(crate) async fn start(channel: ClientChannel, first: v1::ChunkData) -> Self {
         let (data, outgoing) = mpsc::channel(64);
         data.send(first).await.unwrap();
         let call = bulk::chunk_data_stream(channel, ReceiverStream::new(outgoing));
-        let acks = timeout(PATIENCE, call).await.expect("an answer");
+        let acks = timeout(PATIENCE, call).await.expect("a reply");
         let acks = acks.map_err(|status| Failure::from_status(&status).code);
         Self { data, acks }
     }
@@ -60,12 +60,12 @@ impl Stream {
         self.send_data(chunk_data::Kind::Frame(frame.into())).await;
     }
 
-    /// Nobody takes it any more once the stream is refused; `end` tells.
+    /// Sends a message; ignored once the stream was refused, which `end` reports.
     pub(crate) async fn send_data(&self, kind: chunk_data::Kind) {
         drop(self.data.send(v1::ChunkData { kind: Some(kind) }).await);
     }
 
-    /// The next ack; `None` at the end.
+    /// Returns the next ack; `None` at the end.
     pub(crate) async fn ack(&mut self) -> Result<Option<Kind>, ErrorCode> {
         let acks = self.acks.as_mut().map_err(|code| *code)?;
         let ack = timeout(PATIENCE, acks.message()).await.expect("an ack, or the end");
@@ -73,7 +73,7 @@ impl Stream {
         Ok(ack.and_then(|ack| ack.kind))
     }
 
-    /// What the stream ends with.
+    /// Returns the result of the stream.
     pub(crate) async fn end(&mut self) -> Result<Vec<v1::Receipt>, ErrorCode> {
         loop {
             match self.ack().await? {
