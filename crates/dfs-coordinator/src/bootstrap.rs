@@ -19,7 +19,7 @@ use crate::grpc::{GATE, Initialiser, waiting_routes};
 use crate::metrics::Counts;
 
 /// How often to check whether another coordinator created the cluster.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Time for calls to end before the listener is handed over; only those that watch the health take
 /// long.
 const HAND_OVER: Duration = Duration::from_millis(500);
@@ -58,7 +58,7 @@ async fn found(initialiser: &Initialiser) {
     loop {
         tokio::select! {
             () = initialiser.made.notified() => return,
-            () = sleep(LOOK_EVERY) => {}
+            () = sleep(CHECK_EVERY) => {}
         }
         match namespace::find(&*initialiser.components.engine).await {
             Ok(Some(_)) => return,

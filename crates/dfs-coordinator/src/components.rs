@@ -1,4 +1,4 @@
-//! What a coordinator is built on.
+//! Dependencies of a coordinator.
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@
 //! ```text
 //!  clients ──► grpc::coordinator ─┐                       ┌─► workers::repair ─► datanodes
 //!  nodes ────► grpc::membership ──┼─► Core ─► Namespace ◄─┼─► workers::reaper
-//!  operator ─► grpc::admin ───────┘    └─► Registry       └─► workers::delete ─► datanodes
+//!  operator ─► grpc::admin ───────┘    └─► Registry       └─► workers::deletion ─► datanodes
 //!  clients ──► grpc::relay ───────────────────────────────────────────► datanodes
 //! ```
 //!

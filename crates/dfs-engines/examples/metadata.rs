@@ -342,7 +342,7 @@ async fn bytes(folder: &Path) -> Result<()> {
     let theirs = per_file(before, in_use(&member, &*engine).await?);
     eprintln!("etcd: {FILES} files at {rate:.0}/s");
     println!(
-        "\n| bytes of metadata a file, {FILES} files of one chunk and three copies | |\n|---|---|"
+        "\n| bytes of metadata a file, {FILES} files of one chunk and three replicas | |\n|---|---|"
     );
     println!("| redb, growth of the file | {own:.0} |");
     println!("| etcd, growth of the bytes in use after compaction | {theirs:.0} |");
@@ -359,7 +359,7 @@ async fn in_use(member: &Cluster, engine: &dyn Engine) -> Result<f64> {
     let mut last = f64::MAX;
     for _ in 0..20 {
         tokio::time::sleep(LOOK).await;
-        let now = member.metric(0, name).await.ok_or("etcd tells no size")?;
+        let now = member.metric(0, name).await.ok_or("etcd reports no size")?;
         if now >= last {
             return Ok(now);
         }

@@ -24,7 +24,7 @@ const KNOWN_URLS: &str =
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The URL names no known engine.
-    #[error("metadata url {0:?} is not understood, give {KNOWN_URLS}")]
+    #[error("metadata url {0:?} is not supported; give {KNOWN_URLS}")]
     UnknownUrl(String),
     /// The URL is invalid.
     #[error("metadata url {url:?} is invalid: {why}")]

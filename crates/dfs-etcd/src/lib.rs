@@ -6,7 +6,7 @@
 //! `protoc`.
 //!
 //! ```text
-//!  Client ── preferred ──► Member ──► Channel (anew after each call without an answer)
+//!  Client ── preferred ──► Member ──► Channel (a new one after each unanswered call)
 //!         └─ token of the user, renewed when a member no longer knows it
 //! ```
 

@@ -4,8 +4,8 @@
 //! ```text
 //!  Lease ──grant──► supervise ──► run(Worker) ──► step, step, step …
 //!                       │             ▲
-//!                   controls          │ pause, rate, progress
-//!                       └────────► Handle ◄──── whoever watches or administers
+//!                   settings          │ pause, rate, progress
+//!                       └────────► Handle ◄──── observers, administrators
 //! ```
 //!
 //! A [`Worker`] takes bounded steps. Its [`Spec`] says where it runs and what its budget is. A

@@ -23,9 +23,9 @@ const REVISION_WAIT: Duration = Duration::from_secs(5);
 /// Interval of checking for it.
 const REVISION_POLL: Duration = Duration::from_millis(50);
 /// How long to wait for repair to apply the latest changes.
-const TALLY_WAIT: Duration = Duration::from_millis(500);
+const COUNTS_WAIT: Duration = Duration::from_millis(500);
 /// Interval of checking for it.
-const TALLY_POLL: Duration = Duration::from_millis(10);
+const COUNTS_POLL: Duration = Duration::from_millis(10);
 
 pub(super) struct Handler(pub(super) Arc<Core>);
 
@@ -260,7 +260,7 @@ async fn replication_status(
     state: &ClusterState,
     least: Revision,
 ) -> v1::ReplicationStatus {
-    let deadline = Instant::now() + TALLY_WAIT;
+    let deadline = Instant::now() + COUNTS_WAIT;
     let (counts, repairing, unreadable) = loop {
         let now = Instant::now();
         let lost = core.registry().cluster(now).lost();
@@ -271,7 +271,7 @@ async fn replication_status(
             let revision = state.revision.0;
             return v1::ReplicationStatus { revision, ..v1::ReplicationStatus::default() };
         }
-        sleep(TALLY_POLL).await;
+        sleep(COUNTS_POLL).await;
     };
     v1::ReplicationStatus {
         is_known: true,

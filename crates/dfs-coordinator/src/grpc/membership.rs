@@ -139,9 +139,9 @@ async fn listen(
     orders: &mpsc::Sender<Result<v1::HeartbeatOrder, Status>>,
 ) -> Result<(), Failure> {
     // A stream silent for that long is useless.
-    let timeouts = Duration::from_millis(core.settings.suspect_after_ms);
+    let silence_max = Duration::from_millis(core.settings.suspect_after_ms);
     let mut opened: Option<Opened> = None;
-    while let Ok(Some(Ok(report))) = timeout(timeouts, reports.next()).await {
+    while let Ok(Some(Ok(report))) = timeout(silence_max, reports.next()).await {
         let sequence = report.sequence;
         let order = match take(core, caller, &mut opened, report).await? {
             Some(order) => order,
@@ -152,7 +152,7 @@ async fn listen(
             },
         };
         let is_last = order.must_register;
-        if !matches!(timeout(timeouts, orders.send(Ok(order))).await, Ok(Ok(()))) || is_last {
+        if !matches!(timeout(silence_max, orders.send(Ok(order))).await, Ok(Ok(()))) || is_last {
             break;
         }
     }

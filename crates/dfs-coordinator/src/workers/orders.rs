@@ -17,7 +17,7 @@ use tonic::Status;
 use crate::core::{Core, location};
 
 /// Time limit of small orders.
-const TIMEOUTS: Duration = Duration::from_secs(20);
+const ORDER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes per second below which the build of a replica is abandoned.
 const SLOWEST: u64 = 1 << 20;
 
@@ -51,15 +51,15 @@ pub(super) struct NotDeleted {
 }
 
 impl NotDeleted {
-    /// Whether the replica cannot be in the way of another one on its node, as its disk is out of
-    /// service.
+    /// Returns whether the disk is out of service, so that the replica does not block another one
+    /// on its node.
     pub(super) fn is_out_of_service(&self) -> bool {
         self.code == Some(ErrorCode::Unavailable)
     }
 }
 
-/// Makes a node delete replicas: disk and stamp keep a late order from hitting a later replica.
-/// Returns those that it did not delete.
+/// Orders a node to delete replicas; disk and stamp keep a late order from deleting a later
+/// replica. Returns those that were not deleted.
 pub(super) async fn delete(
     core: &Core,
     lease: &LeaseGrant,
@@ -73,7 +73,7 @@ pub(super) async fn delete(
         order: None,
     };
     let (mut client, request) = order(core, node, request)?;
-    let answer = within(TIMEOUTS, client.delete_chunks(request)).await?;
+    let answer = within(ORDER_TIMEOUT, client.delete_chunks(request)).await?;
     let failed = answer.failed.into_iter().map(|failed| {
         let replica = wire::replica("failed.replica", failed.replica)?;
         let code = ErrorCode::from_name(&failed.code);
@@ -111,8 +111,8 @@ pub(super) async fn build(
         order: None,
     };
     let (mut client, request) = order(core, target, request)?;
-    let timeouts = TIMEOUTS + Duration::from_secs(seal.length / SLOWEST);
-    let answer = within(timeouts, client.build_replica(request)).await?;
+    let limit = ORDER_TIMEOUT + Duration::from_secs(seal.length / SLOWEST);
+    let answer = within(limit, client.build_replica(request)).await?;
     let outcome = match answer.outcome {
         None => None,
         Some(Outcome::Existing(existing)) => {
@@ -150,14 +150,14 @@ fn order<R: Ordered>(
 }
 
 async fn within<T>(
-    timeouts: Duration,
+    limit: Duration,
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Failure> {
-    match timeout(timeouts, call).await {
+    match timeout(limit, call).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => Err(Failure::from_status(&status)),
         Err(_) => {
-            let message = format!("no answer within {} s", timeouts.as_secs());
+            let message = format!("no answer within {} s", limit.as_secs());
             Err(Failure::new(ErrorCode::OutcomeUnknown, message))
         }
     }

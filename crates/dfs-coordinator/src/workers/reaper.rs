@@ -1,4 +1,4 @@
-//! Gives back what was unlinked, what was never finished, and what is kept of clients long gone.
+//! Reaps unlinked inodes, expired uploads, and answers kept for old clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::registry::View;
 use crate::settings::PLAN_LIFETIME;
 use crate::unreadable::UnreadableRecords;
 
-/// Unlinked things, or uploads, that one step takes.
+/// Unlinked inodes, or uploads, per step.
 const ITEMS_MAX: usize = 256;
 /// Answers of slots, or chunks, considered per step of a sweep.
 const SWEEP_LEN: usize = 90;

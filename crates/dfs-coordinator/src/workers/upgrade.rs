@@ -15,7 +15,7 @@ use crate::Error;
 use crate::core::Core;
 
 /// How often to check whether the level is to be raised.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// The worker. Finishes or undoes what an earlier holder of the lease began.
 pub(crate) struct Upgrade {
@@ -50,7 +50,7 @@ impl Worker for Upgrade {
             }
             UpgradeStep::Idle => {
                 handle.set_detail(format!("level {}", core.namespace.written_level()));
-                Ok(Next::After(LOOK_EVERY))
+                Ok(Next::After(CHECK_EVERY))
             }
         }
     }

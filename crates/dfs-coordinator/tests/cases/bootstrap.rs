@@ -24,7 +24,7 @@ use crate::cluster::{
 };
 
 const OURS: ClusterId = ClusterId(7);
-const PATIENCE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(20);
 
 struct Waiting {
     handle: Handle,
@@ -59,11 +59,11 @@ impl Waiting {
     }
 
     async fn ready(&self) {
-        timeout(PATIENCE, self.handle.readiness.wait_ready()).await.expect("ready in time");
+        timeout(DEADLINE, self.handle.readiness.wait_ready()).await.expect("ready in time");
     }
 
     async fn end(self) -> Result<(), Error> {
-        timeout(PATIENCE, self.running).await.expect("it stops").unwrap()
+        timeout(DEADLINE, self.running).await.expect("it stops").unwrap()
     }
 }
 

@@ -145,19 +145,19 @@ async fn silent_node_gets_its_orders_when_it_returns() {
 }
 
 #[tokio::test]
-async fn a_replica_on_a_failed_disk_is_deleted_once_the_disk_is_back() {
+async fn replica_on_a_failed_disk_is_deleted_once_the_disk_is_back() {
     let mut cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     let third = cluster.node(3).clone();
     third.set_failed_disk(true);
     delete(&cluster, "/file", true).await;
     eventually("the others delete", || async { holders(&cluster, chunk) == 1 }).await;
-    eventually("the order is repeated", || async { third.deletes().len() > 1 }).await;
+    eventually("the order is retried", || async { third.deletes().len() > 1 }).await;
     let worker = cluster.worker("delete").await;
     assert_eq!(worker.queued, 1);
     let disk = format!("disk {} of node {}", third.disk, third.id);
     assert!(worker.state.contains(&disk), "{worker:?}");
-    // The replica is remembered by the metadata, not by a process.
+    // The queue is in the metadata, not in memory.
     cluster.stop().await;
     let engine = cluster.engine.clone();
     cluster.start_again(engine).await;
@@ -167,25 +167,25 @@ async fn a_replica_on_a_failed_disk_is_deleted_once_the_disk_is_back() {
         node.beat().await;
     }
     eventually("its replica goes, too", || async { third.holds(chunk).is_none() }).await;
-    eventually("nothing waits", || async { cluster.worker("delete").await.queued == 0 }).await;
+    eventually("nothing is waiting", || async { cluster.worker("delete").await.queued == 0 }).await;
 }
 
 #[tokio::test]
-async fn a_replica_on_a_failed_disk_is_forgotten_with_its_node() {
+async fn replica_on_a_failed_disk_is_forgotten_with_its_node() {
     let cluster = Cluster::start(4).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     let third = cluster.node(3).clone();
     third.set_failed_disk(true);
     delete(&cluster, "/file", true).await;
-    eventually("it waits", || async { cluster.worker("delete").await.queued == 1 }).await;
+    eventually("it is waiting", || async { cluster.worker("delete").await.queued == 1 }).await;
     third.silence();
     eventually("the node can be forgotten", || async { cluster.forget(3).await.is_ok() }).await;
-    eventually("nothing waits", || async { cluster.worker("delete").await.queued == 0 }).await;
+    eventually("nothing is waiting", || async { cluster.worker("delete").await.queued == 0 }).await;
     assert!(third.holds(chunk).is_some());
 }
 
 #[tokio::test]
-async fn orders_that_were_not_given_are_given_by_the_next_coordinator() {
+async fn pending_orders_are_sent_by_the_next_coordinator() {
     let mut cluster = Cluster::start(3).await;
     let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
     let third = cluster.node(3).clone();

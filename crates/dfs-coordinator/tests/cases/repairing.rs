@@ -113,7 +113,7 @@ async fn chunk_with_the_fewest_replicas_comes_first() {
     for node in cluster.nodes.values() {
         node.set_refuses(true);
     }
-    eventually("nobody takes chunks", || async {
+    eventually("no node takes chunks", || async {
         cluster.status().await.nodes.iter().all(|node| node.refuses_chunks)
     })
     .await;

@@ -29,7 +29,7 @@ use tonic::transport::{Channel, Endpoint};
 use datanode::{FakeDataNode, Neighbours};
 
 /// Time limit of everything.
-const PATIENCE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) const CHUNK: u64 = 64 << 10;
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
@@ -38,9 +38,9 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(
     what: &str,
     mut condition: impl FnMut() -> F,
 ) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + DEADLINE;
     while !condition().await {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -203,7 +203,7 @@ impl Cluster {
     /// Stops the coordinator, which must end by itself and without an error.
     pub(crate) async fn stop(&mut self) {
         self.stop.stop();
-        let ended = tokio::time::timeout(PATIENCE, &mut self.running).await;
+        let ended = tokio::time::timeout(DEADLINE, &mut self.running).await;
         ended.expect("stops in bounded time").unwrap().unwrap();
     }
 
@@ -278,7 +278,7 @@ impl Cluster {
 
     /// Plans until the chunk is placed on all of these nodes.
     async fn plan_on(&self, path: &str, size: u64, nodes: &[u128]) -> v1::UploadPlan {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + DEADLINE;
         loop {
             let plan = self.plan(path, size).await;
             let planned: Vec<NodeId> = plan.chunks[0]

@@ -1,10 +1,10 @@
 //! Layout of keys in etcd.
 //!
 //! ```text
-//!  <prefix>/k/<key>              what the engine was given
+//!  <prefix>/k/<key>              a key of the engine
 //!  <prefix>/e/writer/<id>        marker of a handle, see `Writer`
-//!  <prefix>/e/format             of this layout
-//!  <prefix>/e/compaction         who compacts next, see `compaction`
+//!  <prefix>/e/format             format of this layout
+//!  <prefix>/e/compaction         written by each compaction, see `compaction`
 //! ```
 //! The prefix is a single word without a slash, so that no prefix contains another.
 

@@ -9,9 +9,9 @@
 //!  tasks ── snapshot(): one linearizable read, shared with others ──► Clock
 //!        ── get, range: reads at that revision ──► EtcdSnapshot
 //!        ── commit_batch ──► one batch at a time ──► Writer ── Group, marker ──► transactions
-//!        ── watch: streams that are made anew ──► EtcdWatch
-//!        ── lease: keys that hang on leases of etcd ──► Leases
-//!  own tasks: the lease of the marker is kept alive, the store is compacted
+//!        ── watch: streams that are reopened ──► EtcdWatch
+//!        ── lease: keys attached to leases of etcd ──► Leases
+//!  own tasks: keeping the lease of the marker alive, compaction
 //! ```
 //!
 //! Prefixes and histories are walked by etcd: a `PrefixEmpty` that does not hold costs it a walk of

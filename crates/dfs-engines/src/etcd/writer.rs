@@ -9,7 +9,7 @@
 //!  send ──┬───────────► committed / conflict   │
 //!         └─ lost ──► overwrite the marker? ───┼─ overwritten: prevented, send again
 //!                          ▲        │          └─ gone with its lease: unknown
-//!                          └─ lost ─┘ until the patience ends: unknown, settled before the next
+//!                          └─ lost ─┘ out of time: unknown, settled before the next
 //! ```
 
 use std::time::Duration;

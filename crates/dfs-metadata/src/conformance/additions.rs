@@ -26,10 +26,10 @@ pub async fn added_keys_have_versions_and_changes(harness: &mut dyn Harness) {
     let before = snapshot(engine).await;
     let second = write(engine, vec![add("c/a", -7)]).await;
     let third = write(engine, vec![add("c/a", 0), add("c/b", 0)]).await;
-    let a = get(engine, "c/a").await.expect("is there");
+    let a = get(engine, "c/a").await.expect("exists");
     assert_eq!((a.value, a.version), (encode_counter(-2), third), "0 also writes the key");
     assert_eq!(number(engine, "c/b").await, Some(0), "0 makes a counter");
-    let old = before.get(b"c/a").await.expect("reads").expect("is there");
+    let old = before.get(b"c/a").await.expect("reads").expect("exists");
     assert_eq!((old.value, old.version), (encode_counter(5), first), "of its snapshot");
 
     let at = |revision| vec![Condition::Version(key("c/a"), revision)];
@@ -79,7 +79,7 @@ pub async fn additions_within_a_batch_are_summed(harness: &mut dyn Harness) {
         .collect();
     assert_eq!(conflicts, [1, 4]);
     assert_eq!((number(engine, "a").await, number(engine, "b").await), (Some(115), Some(7)));
-    let a = get(engine, "a").await.expect("is there");
+    let a = get(engine, "a").await.expect("exists");
     assert_eq!(a.version, committed(outcomes[7]), "of the last addition");
 }
 
@@ -98,7 +98,7 @@ pub async fn impossible_additions_are_refused(harness: &mut dyn Harness) {
         assert_eq!(try_commit(engine, absent(), writes).await, refused(2), "{name}");
     }
     assert_eq!(value(engine, "text").await, Some(key("ten")));
-    assert_eq!(value(engine, "new").await, None, "nothing of a refused commit takes place");
+    assert_eq!(value(engine, "new").await, None, "a refused commit has no effect");
 
     // A condition that does not hold is named first.
     let conditions = vec![Condition::Absent(key("text"))];
@@ -175,7 +175,7 @@ pub async fn concurrent_additions_are_not_lost(harness: &mut dyn Harness) {
     }
 }
 
-/// Counters go on where they were after the store was closed and opened.
+/// Counters continue after reopening.
 pub async fn additions_survive(harness: &mut dyn Harness) {
     for round in 1..=3 {
         let engine = harness.engine().await;

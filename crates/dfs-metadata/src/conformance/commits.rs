@@ -84,7 +84,7 @@ pub async fn conditions_see_the_state_before(harness: &mut dyn Harness) {
     committed(try_commit(engine, own, vec![put("a", "1"), put("ab", "1"), put("b", "1")]).await);
 
     write(engine, vec![delete("b")]).await;
-    let version = get(engine, "a").await.expect("is there").version;
+    let version = get(engine, "a").await.expect("exists").version;
     let conditions = vec![
         Condition::Version(key("a"), version),
         absent("b"),
@@ -114,7 +114,7 @@ pub async fn several_writes_of_one_key(harness: &mut dyn Harness) {
     let outcomes = engine.commit_batch(batch).await.expect("commits");
     let [first, second] = [committed(outcomes[0]), committed(outcomes[1])];
     assert!(first <= second, "in the given order");
-    let a = get(engine, "a").await.expect("is there");
+    let a = get(engine, "a").await.expect("exists");
     assert_eq!((&*a.value, a.version), (&b"5"[..], second));
 }
 
@@ -156,7 +156,7 @@ pub async fn commit_without_writes(harness: &mut dyn Harness) {
     assert!(committed(try_commit(engine, condition, vec![]).await) >= revision);
     let condition = vec![Condition::Absent(key("a"))];
     assert_eq!(try_commit(engine, condition, vec![]).await, CONFLICT);
-    assert_eq!(get(engine, "a").await.expect("is there").version, revision);
+    assert_eq!(get(engine, "a").await.expect("exists").version, revision);
 }
 
 /// A commit at a limit works; one above it is refused and changes nothing.
@@ -228,7 +228,7 @@ pub async fn concurrent_increments(harness: &mut dyn Harness) {
     for task in tasks {
         task.await.expect("the task ends");
     }
-    let sum = value(&*harness.engine().await, "counter").await.expect("is there");
+    let sum = value(&*harness.engine().await, "counter").await.expect("exists");
     assert_eq!(sum, (TASKS * EACH).to_string());
 }
 

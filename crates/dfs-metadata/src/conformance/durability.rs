@@ -10,7 +10,7 @@ pub async fn acknowledged_writes_survive(harness: &mut dyn Harness) {
     for round in 0..5 {
         let engine = harness.engine().await;
         for (name, revision) in &expected {
-            let found = get(&*engine, name).await.expect("what was acknowledged is there");
+            let found = get(&*engine, name).await.expect("an acknowledged write is there");
             assert_eq!(found.version, *revision);
         }
         let name = key(&format!("a/{round}"));

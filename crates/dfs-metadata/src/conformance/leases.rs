@@ -75,7 +75,7 @@ pub async fn lease_requires_its_condition(harness: &mut dyn Harness) {
     let old = committed(try_commit(&*one, vec![], vec![put("format", "1")]).await);
     let new = committed(try_commit(&*two, vec![], vec![put("format", "2")]).await);
     assert_eq!(take(&*one, "one", old).await, None, "the format was raised by another");
-    let grant = take(&*two, "two", new).await.expect("nobody holds it");
+    let grant = take(&*two, "two", new).await.expect("the lease is free");
     // What its holder encoded for the format before is late.
     let newest = committed(try_commit(&*one, vec![], vec![put("format", "3")]).await);
     let fenced = |version| vec![Condition::Version(key("format"), version), grant.fence("worker")];

@@ -21,17 +21,17 @@ pub async fn versions_follow_commits(harness: &mut dyn Harness) {
     assert!(second > first, "revisions grow");
 
     let snapshot = snapshot(&*engine).await;
-    assert!(snapshot.revision() >= second, "a snapshot sees what was acknowledged");
+    assert!(snapshot.revision() >= second, "a snapshot sees acknowledged writes");
     let [a, b] = ["a", "b"].map(key);
     let (a, b) = (snapshot.get(&a).await.expect("reads"), snapshot.get(&b).await.expect("reads"));
-    let (a, b) = (a.expect("a is there"), b.expect("b is there"));
+    let (a, b) = (a.expect("a exists"), b.expect("b exists"));
     assert_eq!((a.version, &*a.value), (second, &b"2"[..]));
     assert_eq!((b.version, &*b.value), (first, &b"1"[..]), "a write of a leaves b alone");
 
     write(&*engine, vec![delete("b")]).await;
     assert_eq!(value(&*engine, "b").await, None);
     let again = write(&*engine, vec![put("b", "")]).await;
-    let b = get(&*engine, "b").await.expect("b is back");
+    let b = get(&*engine, "b").await.expect("b exists again");
     assert_eq!((b.version, b.value.len()), (again, 0), "an empty value is a value");
 }
 
@@ -65,7 +65,7 @@ pub async fn acknowledged_writes_are_seen_everywhere(harness: &mut dyn Harness) 
     for round in 0..30_usize {
         let revision = write(&*handles[round % 3], vec![put("k", round.to_string())]).await;
         for handle in &handles {
-            let seen = get(&**handle, "k").await.expect("is there");
+            let seen = get(&**handle, "k").await.expect("exists");
             assert_eq!((&*seen.value, seen.version), (round.to_string().as_bytes(), revision));
         }
     }

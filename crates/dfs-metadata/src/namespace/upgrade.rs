@@ -105,7 +105,7 @@ impl Namespace {
                 return Ok(status);
             }
         }
-        Err(Error::Conflict { what: "the wanted write level", tries: TRIES })
+        Err(Error::Conflict { what: "the requested write level", tries: TRIES })
     }
 
     /// Takes the next step towards the requested level, or towards `always`, if set. Only for the

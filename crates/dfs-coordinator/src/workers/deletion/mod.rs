@@ -1,12 +1,12 @@
 //! Deletes replicas that are waiting for deletion, and removes them from their records.
 //!
-//! The queue is `w/d/`, which each commit that dooms a replica or leaves a tombstone writes, so
-//! that nothing is kept only in memory. The worker goes round it: an order to each node, and, once
-//! a node has confirmed, a commit. Orders are idempotent, as they name disks and stamps.
+//! The queue is `w/d/`, written by each commit that dooms a replica or leaves a tombstone, so that
+//! nothing is kept only in memory. The worker cycles through it: an order to each node and, once
+//! the node has confirmed, a commit. Orders are idempotent, as they name disks and stamps.
 //!
-//! A replica is forgotten only once its node has confirmed that its disk does not hold it any more,
-//! or once the node was removed from the cluster. While a node does not respond, or a disk is out of
-//! service, the replica keeps its place in the queue and the order is retried with back-off.
+//! A replica is removed from its record only once its node has confirmed that the disk no longer
+//! holds it, or once the node was removed from the cluster. While a node does not respond, or a
+//! disk is out of service, the replica stays in the queue and the order is retried with back-off.
 
 mod rests;
 
@@ -35,7 +35,7 @@ const CHUNKS_MAX: usize = 1_000;
 const NODES_AT_ONCE: usize = 16;
 /// Records changed concurrently.
 const RECORDS_AT_ONCE: usize = 64;
-/// How many times as long as a round without progress the worker rests after it.
+/// Pause after a round without progress, as a multiple of its duration.
 const REST_FACTOR: u32 = 4;
 
 /// The worker.
@@ -59,22 +59,22 @@ struct Round {
     deleted: u64,
     /// Replicas that could not be deleted.
     waiting: u64,
-    /// Those of them whose nodes respond.
+    /// Those on responsive nodes.
     on_disks: u64,
-    /// Where one of these is.
+    /// Location of one of these.
     example: Option<(NodeId, DiskId)>,
 }
 
-/// What became of an order, or of several, to a node.
+/// Result of the orders to a node.
 #[derive(Default)]
 struct Ordered {
     /// Replicas that no longer exist.
     gone: Doomed,
     /// Whether an order failed as a whole; `None` if none was given.
     has_failed: Option<bool>,
-    /// Replicas that the node did not delete, or was not asked to, by their disks.
+    /// Replicas not deleted, or not ordered to be, by disk.
     waiting: BTreeMap<DiskId, u64>,
-    /// Disks among them whose orders failed just now.
+    /// Disks among them whose orders just failed.
     failed: BTreeSet<DiskId>,
 }
 
@@ -98,7 +98,7 @@ impl Round {
 }
 
 impl Ordered {
-    /// Takes over the response of the node to an order.
+    /// Records a node's response to an order.
     fn note(&mut self, node: NodeId, ordered: &[(ReplicaRef, ReplicaId)], failed: &[NotDeleted]) {
         for failed in failed {
             let disk = failed.replica.disk;
@@ -140,7 +140,7 @@ impl Delete {
         }
     }
 
-    /// Has replicas of a node deleted, as far as it responds and their disks are not resting.
+    /// Orders a node to delete replicas, if it is responsive and their disks are not paused.
     async fn order(&self, node: NodeId, doomed: Doomed) -> Ordered {
         let mut ordered = Ordered::default();
         match self.reachability(node) {
@@ -193,7 +193,7 @@ impl Delete {
             .map_err(Error::metadata("recording deleted replicas"))
     }
 
-    /// Takes over what became of the orders to a node: who rests, and what waits.
+    /// Applies the result of the orders to a node.
     fn note(&mut self, node: NodeId, ordered: &Ordered) {
         let now = Instant::now();
         if let Some(has_failed) = ordered.has_failed {

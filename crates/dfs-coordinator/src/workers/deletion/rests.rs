@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Rest after the first failure.
+/// Pause after the first failure.
 const FIRST: Duration = Duration::from_secs(1);
-/// Rest after many failures; it doubles with each one up to this.
+/// Longest pause; doubled with each failure up to this.
 const LAST: Duration = Duration::from_mins(1);
 
-/// Who rests after orders that failed.
+/// Nodes or disks paused after failed orders.
 #[derive(Debug)]
 pub(super) struct Rests<K>(BTreeMap<K, Rest>);
 
@@ -31,7 +31,7 @@ impl<K: Ord> Rests<K> {
         self.0.get(who).is_some_and(|rest| rest.until > now)
     }
 
-    /// Begins a rest after an order that failed, or ends all rests after one that did not.
+    /// Begins a pause after a failed order, or ends it after a successful one.
     pub(super) fn note(&mut self, who: K, has_failed: bool, now: Instant) {
         if !has_failed {
             self.0.remove(&who);
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn rests_double_up_to_a_bound_and_end_with_a_success() {
+    async fn pauses_double_up_to_a_bound_and_end_with_a_success() {
         let mut rests = Rests::default();
         let mut now = Instant::now();
         let mut seen = Vec::new();

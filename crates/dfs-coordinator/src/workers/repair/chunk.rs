@@ -131,9 +131,9 @@ impl ChunkRepair {
         plan(record, &views, &cluster, select)
     }
 
-    /// Dooms bad replicas, has them deleted, and takes them out of the record, so that there is
-    /// room for good ones. One on a disk that is out of service stays doomed: it is in nobody's way
-    /// and may still exist. `None` when that did not work.
+    /// Dooms bad replicas, deletes them, and removes them from the record, to make room for good
+    /// ones. One on a disk that is out of service stays doomed: it blocks nothing and may still
+    /// exist. `None` when that failed.
     async fn displace(
         &self,
         chunk: ChunkId,
@@ -167,7 +167,7 @@ impl ChunkRepair {
             }
         }
         let forgotten = namespace.forget_replicas(scope, chunk, &deleted, Some(&fence)).await;
-        forgotten.map_err(Error::metadata("noting that a bad replica was deleted"))?;
+        forgotten.map_err(Error::metadata("recording that a bad replica was deleted"))?;
         self.read(chunk).await
     }
 

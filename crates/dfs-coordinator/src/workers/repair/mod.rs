@@ -345,7 +345,7 @@ impl Worker for Repair {
     }
 }
 
-/// Says what repair does: chunks being repaired, chunks waiting, chunks without a replica.
+/// Describes what repair does: chunks being repaired, waiting, and without a replica.
 fn detail(busy: usize, waiting: usize, missing: u64) -> String {
     match (busy, waiting, missing) {
         (0, 0, 0) => "no chunk needs repair".to_owned(),
@@ -361,7 +361,7 @@ fn detail(busy: usize, waiting: usize, missing: u64) -> String {
 mod tests {
     use super::*;
 
-    /// F15.
+    /// F15: missing chunks.
     #[test]
     fn f15_missing_chunks_are_not_reported_as_needing_no_repair() {
         assert_eq!(detail(0, 0, 0), "no chunk needs repair");

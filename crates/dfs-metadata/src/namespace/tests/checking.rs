@@ -346,7 +346,7 @@ async fn check_finds_mismatched_names_and_inodes() {
     )
     .await;
     finds(
-        "a number that may be given out again",
+        "a number that may be issued again",
         |contents| vec![put(keys::INODES, &NextInode(contents.long))],
         |contents| vec![(OfInode, inode(contents.long)), (OfInode, "not issued yet".to_owned())],
     )

@@ -78,8 +78,9 @@ async fn admit_changes_only_joining_nodes() {
     namespace.set_node_state(Scope::internal(), new, NodeState::Removed).await.unwrap();
     assert!(matches!(namespace.admit(Scope::internal(), new).await, Err(Error::NodeRemoved(_))));
     assert_eq!(code(namespace.admit(Scope::internal(), NodeId(51)).await), ErrorCode::NotFound);
-    let wish = namespace.set_node_state(Scope::internal(), NodeId(1), NodeState::Maintenance).await;
-    assert_eq!(code(wish), ErrorCode::InvalidArgument, "maintenance has an end");
+    let refused =
+        namespace.set_node_state(Scope::internal(), NodeId(1), NodeState::Maintenance).await;
+    assert_eq!(code(refused), ErrorCode::InvalidArgument, "maintenance has an end");
 }
 
 #[tokio::test]

@@ -103,8 +103,8 @@ async fn foreign_disks_and_removed_nodes_are_refused() {
     namespace.set_node_state(Scope::internal(), NodeId(1), NodeState::Removed).await.unwrap();
     let refused = namespace.register(Scope::internal(), &registration(NodeId(1), 1), true).await;
     assert!(matches!(refused, Err(Error::NodeRemoved(_))));
-    let wish = namespace.set_node_state(Scope::internal(), NodeId(2), NodeState::Lost).await;
-    assert_eq!(code(wish), ErrorCode::InvalidArgument);
+    let refused = namespace.set_node_state(Scope::internal(), NodeId(2), NodeState::Lost).await;
+    assert_eq!(code(refused), ErrorCode::InvalidArgument);
     let states: Vec<NodeState> = namespace
         .nodes(Scope::internal())
         .await

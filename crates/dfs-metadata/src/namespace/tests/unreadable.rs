@@ -45,7 +45,7 @@ async fn unreadable_chunk_record_blocks_safe_to_stop() {
     assert!(named(&page.unreadable), "{:?}", page.unreadable);
     let safety = namespace.safe_to_stop(scope, &nodes, &all_heard()).await.unwrap();
     assert_eq!((safety.chunks_below, safety.unknown.count), (0, 2));
-    assert!(!safety.is_safe(), "what they say is unknown");
+    assert!(!safety.is_safe(), "their contents are unknown");
     let holdings = namespace.holdings(scope, NodeId(4), &all_heard()).await.unwrap();
     assert_eq!((holdings.chunks, holdings.unknown.count), (0, 2));
     assert!(holdings.unknown.example.is_some());

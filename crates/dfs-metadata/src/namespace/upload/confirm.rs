@@ -298,7 +298,7 @@ fn check_cover(
         end = offset.saturating_add(length);
     }
     if end != size {
-        let what = format!("they end at {end}, the file has {size} bytes");
+        let what = format!("the chunks end at {end}, but the file has {size} bytes");
         return Err(Error::BadCover { name: plan.name.clone(), what });
     }
     Ok(())
