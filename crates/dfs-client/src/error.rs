@@ -30,7 +30,7 @@ use dfs_types::{ErrorCode, RequestId};
 /// assert_eq!(advice(&missing), "nothing happened: fix the cause");
 ///
 /// The coordinator makes a directory, and crashes before it replies.
-/// # cluster.state().loses_answer_of = Some("MakeDirectory");
+/// // The coordinator makes a directory, and crashes before it replies.
 /// let path = DfsPath::new("/folder")?;
 /// let making = client.make_directory(&path, MakeDirectoryOptions::default());
 /// # let going = async {

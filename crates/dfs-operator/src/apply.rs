@@ -1,4 +1,4 @@
-//! Carries out what was decided.
+//! Carries out decisions.
 
 use dfs_client::{Maintenance, Replication};
 use dfs_crd::{DfsCluster, DfsClusterSpec, FINALIZER, Reason};
@@ -16,7 +16,7 @@ use crate::kind::{Object, Target};
 use crate::observed::{Observed, Owner};
 use crate::status::Outcome;
 
-/// Bytes of a new join secret, before they are written in hexadecimal digits.
+/// Length of a new join secret in bytes, before hexadecimal encoding.
 const JOIN_SECRET_LEN: usize = 32;
 
 /// An action failed.
@@ -25,24 +25,24 @@ pub enum ApplyError {
     /// The API server refused, or did not reply.
     #[error("cannot {verb} {what}")]
     Api {
-        /// What was tried.
+        /// The operation.
         verb: &'static str,
-        /// With which object.
+        /// Its object.
         what: String,
-        /// Why.
+        /// The error.
         #[source]
         source: kube::Error,
     },
     /// The coordinators refused, or did not reply.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The name of an object is taken.
+    /// The name of an object is taken by another owner.
     #[error("{}", .0.message)]
     Taken(Finding),
 }
 
 impl ApplyError {
-    /// Returns the finding to publish, where a person must act.
+    /// Returns the finding to publish, if a person must act.
     pub fn finding(&self) -> Option<Finding> {
         match self {
             Self::Api { source: kube::Error::Api(status), .. }
@@ -56,7 +56,7 @@ impl ApplyError {
     }
 }
 
-/// Carries out actions, in order, up to the first that fails. Returns those that were done.
+/// Carries out actions in order, up to the first failure. Returns the completed ones.
 pub async fn apply(
     client: &Client,
     coordinator: &dyn Coordinator,
@@ -77,7 +77,7 @@ pub async fn apply(
     (outcome, done, None)
 }
 
-/// The replication that a spec asks for.
+/// Returns the replication that a spec asks for.
 fn replication(spec: &DfsClusterSpec) -> Replication {
     let replication = Replication::new(spec.replication_factor.unsigned_abs());
     match spec.min_write_replicas {
@@ -137,7 +137,7 @@ impl Applier<'_> {
         let api = self.api(object.kind);
         let what = || format!("{} {}", object.kind.name(), object.name);
         if !is_there {
-            // One without our labels would not have been seen. It may be somebody else's.
+            // An object without our labels was not observed. It may belong to somebody else.
             let read = api.get_opt(&object.name).await;
             let there = read.map_err(|source| failed("read", what(), source))?;
             match there.map(|there| Owner::of(&there.metadata, &self.seen.cluster)) {
@@ -174,7 +174,7 @@ impl Applier<'_> {
             PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         match api.create(&params, &secret).await {
             Ok(_) => Ok(()),
-            // One that is there is never changed; the next observation sees it.
+            // An existing one is never changed; the next observation sees it.
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             Err(source) => Err(failed("create", format!("Secret {}", secret.name_any()), source)),
         }
@@ -184,7 +184,7 @@ impl Applier<'_> {
         let cluster = &self.seen.cluster;
         let finalizers: Vec<&str> =
             cluster.finalizers().iter().map(String::as_str).chain([FINALIZER]).collect();
-        // The version makes sure that no finalizer which came meanwhile is lost.
+        // The resource version ensures that no finalizer added meanwhile is lost.
         let patch = json!({"metadata": {
             "resourceVersion": cluster.metadata.resource_version,
             "finalizers": finalizers,

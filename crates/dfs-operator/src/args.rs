@@ -8,50 +8,50 @@ use dfs_runtime::LogFormat;
 
 use crate::{FIELD_MANAGER, hooks, run};
 
-/// Keeps each DfsCluster as its resource says.
+/// Operator of DfsCluster resources.
 #[derive(Debug, Parser)]
 #[command(name = "dfs-operator", version, subcommand_negates_reqs = true)]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Namespaces whose clusters are kept, with commas between; all when there are none.
+    /// Namespaces whose clusters are managed, separated by commas; all by default.
     #[arg(long, env = "WATCH_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
-    /// Name of the pod that this runs in: who holds the lease.
+    /// Name of this pod: the identity of the lease holder.
     #[arg(long, env = "POD_NAME", value_name = "NAME", required = true)]
     pub pod_name: Option<String>,
-    /// Namespace of the pod that this runs in: where the lease is.
+    /// Namespace of this pod, and of the lease.
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", required = true)]
     pub pod_namespace: Option<String>,
-    /// Name of the lease. Operators that serve different namespaces have different ones.
+    /// Name of the lease. Operators of different namespaces need different names.
     #[arg(long, env = "LEASE_NAME", value_name = "NAME", default_value = FIELD_MANAGER)]
     pub lease_name: String,
-    /// Where /metrics, /healthz and /readyz are served.
+    /// Address of /metrics, /healthz and /readyz.
     #[arg(long, value_name = "HOST:PORT", default_value = "0.0.0.0:8080")]
     pub http_listen: String,
-    /// How log lines look: json or text.
+    /// Log format: json or text.
     #[arg(long, value_name = "FORMAT", default_value = "json")]
     pub log_format: LogFormat,
-    /// What is logged: a level, or a filter by module.
+    /// Log level, or a filter by module.
     #[arg(long, env = "RUST_LOG", value_name = "FILTER", default_value = "info")]
     pub log_level: String,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print the definition of the resource, for `kubectl apply -f -`.
+    /// Print the CustomResourceDefinition, for `kubectl apply -f -`.
     Crd,
-    /// Apply the DfsCluster that a file has in JSON. The chart runs this after it is installed.
+    /// Apply the DfsCluster in a JSON file. The chart runs this after install.
     Apply {
         /// The file.
         file: PathBuf,
     },
-    /// Fail as long as there are clusters. The chart runs this before it is uninstalled.
+    /// Fail while clusters exist. The chart runs this before uninstall.
     CheckUninstall,
 }
 
 impl Args {
-    /// Does what was asked for.
+    /// Runs the command.
     pub fn run(self) -> ExitCode {
         match &self.command {
             Some(Command::Crd) => match dfs_crd::crd_yaml() {
@@ -60,7 +60,7 @@ impl Args {
                     ExitCode::SUCCESS
                 }
                 Err(error) => {
-                    eprintln!("dfs-operator: cannot write the definition down: {error}");
+                    eprintln!("dfs-operator: cannot print the definition: {error}");
                     ExitCode::FAILURE
                 }
             },
@@ -70,7 +70,7 @@ impl Args {
         }
     }
 
-    /// The namespaces to watch, each once.
+    /// Returns the namespaces to watch, each once.
     pub fn namespaces(&self) -> Vec<String> {
         let mut names: Vec<String> =
             self.watch_namespaces.iter().map(|name| name.trim().to_owned()).collect();
@@ -88,7 +88,7 @@ mod tests {
     const POD: [&str; 5] = ["dfs-operator", "--pod-name", "a", "--pod-namespace", "b"];
 
     #[test]
-    fn namespaces_are_a_list() {
+    fn namespaces_are_a_comma_separated_list() {
         for (given, names) in [("", &[] as &[&str]), ("b, a,,b", &["a", "b"])] {
             let args = Args::parse_from(POD.iter().chain(&["--watch-namespaces", given]));
             assert_eq!(args.namespaces(), names, "{given:?}");
@@ -96,13 +96,13 @@ mod tests {
     }
 
     #[test]
-    fn c49_logs_are_json_unless_told_otherwise() {
+    fn c49_logs_are_json_by_default() {
         let args = Args::parse_from(POD);
         assert_eq!((args.log_format, args.log_level.as_str()), (LogFormat::Json, "info"));
     }
 
     #[test]
-    fn the_definition_needs_no_pod_and_unknown_words_are_refused() {
+    fn definition_needs_no_pod_and_unknown_arguments_are_refused() {
         assert!(Args::try_parse_from(["dfs-operator", "crd"]).is_ok());
         assert!(Args::try_parse_from(POD.iter().chain(&["--frobnicate"])).is_err());
         assert!(Args::try_parse_from(POD.iter().chain(&["--log-format", "xml"])).is_err());

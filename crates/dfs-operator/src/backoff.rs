@@ -1,4 +1,4 @@
-//! How long to wait before a failed reconcile is tried again, per object.
+//! Backoff of failed reconciliations, per object.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,34 +7,34 @@ use std::time::Duration;
 
 use dfs_types::Random;
 
-/// After the first failure.
+/// Delay after the first failure.
 const FIRST: Duration = Duration::from_secs(1);
-/// After many.
+/// Maximum delay.
 const LAST: Duration = Duration::from_mins(5);
 /// Doublings after which [`LAST`] is reached.
 const DOUBLINGS_MAX: u32 = 9;
 
-/// What failed, how often in a row, and with what message.
+/// Number of consecutive failures and the last message, by key.
 #[derive(Debug)]
 pub(crate) struct Backoff<K>(Mutex<HashMap<K, (u32, String)>>);
 
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// When to try again.
+    /// Delay before the next attempt.
     pub(crate) after: Duration,
-    /// Whether it differs from the failure before.
+    /// True if the message differs from the previous failure's.
     pub(crate) is_news: bool,
 }
 
 impl<K: Eq + Hash> Backoff<K> {
-    /// Nothing failed yet.
+    /// Returns a backoff without failures.
     pub(crate) fn new() -> Self {
         Self(Mutex::new(HashMap::new()))
     }
 
-    /// Counts a failure. The wait doubles from one to the next, within bounds, less up to a
-    /// quarter at random.
+    /// Records a failure. The delay doubles each time, up to the maximum, minus up to a quarter at
+    /// random.
     pub(crate) fn failed(&self, key: K, message: &str, random: &dyn Random) -> Verdict {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (count, last) = failures.entry(key).or_default();
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn c51_the_same_error_is_news_once() {
+    fn c51_repeated_error_is_news_once() {
         let (backoff, random) = (Backoff::new(), SeededRandom::new(1));
         assert!(backoff.failed("a", "no", &random).is_news);
         assert!(!backoff.failed("a", "no", &random).is_news);

@@ -29,18 +29,18 @@ const DEBOUNCE: Duration = Duration::from_secs(1);
 /// Interval between checks of the watches' health.
 const HEALTH_EVERY: Duration = Duration::from_secs(5);
 
-/// Where the operator runs.
+/// The pod that the operator runs in.
 #[derive(Debug, Clone)]
 pub struct Pod {
-    /// The pod's name, or one that stands for it.
+    /// The pod's name, or a substitute.
     pub name: String,
     /// Its namespace, or that of the lease.
     pub namespace: String,
-    /// Whether there is such a pod.
+    /// True if such a pod exists.
     pub is_in_cluster: bool,
 }
 
-/// The part of the operator that acts.
+/// The active part of the operator.
 pub struct Operator {
     context: Arc<Context>,
     namespaces: Vec<Option<String>>,
@@ -48,7 +48,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Watches these namespaces, or all when there are none.
+    /// Creates an operator of these namespaces, or of all if empty.
     pub fn new(
         client: Client,
         coordinator: Arc<dyn Coordinator>,
@@ -109,14 +109,15 @@ impl Operator {
         }
     }
 
-    /// Acts until the order to stop; then ends what has begun. Ready once all clusters are known.
+    /// Acts until shutdown is requested, then finishes what was started. Ready once all clusters
+    /// are known.
     pub async fn run(&self, readiness: &Readiness, shutdown: &Shutdown) {
         let controllers: Vec<_> =
             self.namespaces.iter().map(|namespace| self.controller(namespace.as_deref())).collect();
         let stores: Vec<_> = controllers.iter().map(Controller::store).collect();
         let synced = async {
             for store in stores {
-                // Fails when the controller ends first.
+                // Fails if the controller ends first.
                 if store.wait_until_ready().await.is_err() {
                     return;
                 }
@@ -138,7 +139,7 @@ impl Operator {
                 })
         });
         // Before anything is done, and from then on.
-        self.look_at_definition().await;
+        self.check_definition().await;
         tokio::select! {
             _ = async { tokio::join!(synced, join_all(runs)) } => {}
             () = self.watch_definition() => {}
@@ -148,17 +149,17 @@ impl Operator {
     /// Checks whether the API server's definition is as new as this operator. Definitions are
     /// cluster-scoped, so an operator that is limited to namespaces may not read them and does not
     /// try.
-    async fn look_at_definition(&self) {
+    async fn check_definition(&self) {
         if self.namespaces.iter().all(Option::is_none) {
             self.context.definition.refresh(&self.context.client).await;
         }
     }
 
-    /// Never returns.
+    /// Checks the definition periodically. Never returns.
     async fn watch_definition(&self) {
         loop {
             tokio::time::sleep(definition::EVERY).await;
-            self.look_at_definition().await;
+            self.check_definition().await;
         }
     }
 
@@ -170,16 +171,16 @@ impl Operator {
 
     fn complain(&self, error: &controller::Error<crate::reconcile::Error, watcher::Error>) {
         match error {
-            // Logged and counted where they were handled.
+            // Already logged and counted.
             controller::Error::ReconcilerFailed(..) => {}
-            // An object with the label of a cluster that is not there, or no longer.
+            // An object with the label of a cluster that does not exist, or no longer.
             controller::Error::ObjectNotFound(cluster) => {
                 let namespace = cluster.namespace.as_deref().unwrap_or_default();
                 self.context.metrics.forget(namespace, &cluster.name);
             }
             controller::Error::QueueError(error) => self.watch_health.failed(error),
             controller::Error::RunnerError(error) => {
-                tracing::error!(error = %with_causes(error), "the controller fails");
+                tracing::error!(error = %with_causes(error), "the controller failed");
             }
         }
     }

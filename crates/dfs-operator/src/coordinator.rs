@@ -1,5 +1,5 @@
-//! What the operator asks of a cluster's coordinators: the administrative calls of the SDK, one
-//! round each, as every reconciliation comes back by itself.
+//! Calls of the operator to a cluster's coordinators: the administrative calls of the SDK, one
+//! round each, as every reconciliation is repeated anyway.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -11,32 +11,32 @@ use dfs_client::{
 };
 use dfs_types::{ClusterId, NodeId};
 
-/// Time that the coordinators of a cluster have for one reply, all together.
+/// Time limit for a reply from any coordinator of a cluster.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Clients that are kept for the next reconciliation; a cluster has one as long as the addresses
-/// of its coordinators stay the same.
+/// Maximum number of clients kept for the next reconciliation; a cluster has one while the
+/// addresses of its coordinators stay the same.
 const CLIENTS_MAX: usize = 256;
-/// Coordinators of one cluster that are asked.
+/// Maximum number of coordinators of one cluster that are asked.
 const COORDINATORS_MAX: usize = 64;
 
 /// Addresses of a cluster's coordinators, `host:port` each.
 pub type Addresses = Vec<String>;
 
-/// The reply to a request for the status. None at all is one, too.
+/// Reply to a status request, or its absence.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Snapshot {
     /// The cluster exists.
     Known(Box<ClusterStatus>),
     /// A coordinator replied that it waits for the cluster to be created.
     Uninitialised,
-    /// None replied; why, for people.
+    /// None replied; with the reason for people.
     Unreachable(String),
 }
 
 /// A call failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CallError {
-    /// There is nobody to call yet.
+    /// There is no address to call yet.
     #[error("no coordinator pod has an address yet")]
     NoAddress,
     /// The coordinators refused, or none replied.
@@ -95,12 +95,12 @@ pub struct GrpcCoordinator {
 }
 
 impl GrpcCoordinator {
-    /// Over TCP, in plaintext.
+    /// Creates a caller over TCP, in plaintext.
     pub fn new() -> Self {
         Self::over(Components::default())
     }
 
-    /// Over this network.
+    /// Creates a caller over this network.
     pub fn over(components: Components) -> Self {
         Self { components, clients: Mutex::default() }
     }

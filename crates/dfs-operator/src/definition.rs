@@ -11,19 +11,19 @@ use kube::{Api, Client};
 /// Interval between checks.
 pub(crate) const EVERY: Duration = Duration::from_mins(1);
 
-/// What is known of the definition that the API server has.
+/// What is known about the definition in the API server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Definition {
     /// Nothing: it was not read, or may not be.
     #[default]
     Unknown,
-    /// It has all that this operator knows.
+    /// It has everything that this operator knows.
     Current,
     /// It lacks these fields, which the API server therefore drops.
     Older(Vec<String>),
 }
 
-/// The newest that is known. Clones share it.
+/// The latest known state. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known(Arc<Mutex<Definition>>);
 
@@ -55,10 +55,10 @@ impl Known {
         if let Definition::Older(missing) = &found {
             tracing::error!(
                 missing = missing.join(", "),
-                "the definition of DfsCluster is older than this operator; no cluster is touched"
+                "the definition of DfsCluster is older than this operator; no cluster is changed"
             );
         } else {
-            tracing::info!("the definition of DfsCluster has all that this operator knows");
+            tracing::info!("the definition of DfsCluster is as new as this operator");
         }
         *known = found;
     }

@@ -35,7 +35,7 @@ pub fn contains(there: &Value, wanted: &Value) -> bool {
             match there.get(key) {
                 Some(there) if is_amount(key) => same_amounts(there, wanted),
                 Some(there) => contains(there, wanted),
-                // The server drops what is empty.
+                // The server drops empty values.
                 None => is_empty(wanted),
             }
         }),
@@ -50,7 +50,7 @@ fn list_contains(there: &[Value], wanted: &[Value]) -> bool {
         !wanted.is_empty() && wanted.iter().all(has_key) && there.iter().all(has_key)
     });
     match key {
-        // Other managers may have put items between ours.
+        // Other managers may have added items between ours.
         Some(key) => wanted.iter().all(|wanted| {
             let mut same = there.iter().filter(|there| there[key] == wanted[key]);
             same.any(|there| contains(there, wanted))
@@ -62,7 +62,7 @@ fn list_contains(there: &[Value], wanted: &[Value]) -> bool {
     }
 }
 
-/// Whether values under this key are quantities, which the server writes in its own way.
+/// Returns true if values under this key are quantities, which the server normalises.
 fn is_amount(key: &str) -> bool {
     matches!(key, "limits" | "requests" | "capacity" | "sizeLimit" | "divisor")
 }
@@ -83,7 +83,7 @@ fn same_amounts(there: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// The number behind `500m`, `1Gi`, `1e3`.
+/// Returns the number behind `500m`, `1Gi`, `1e3`.
 pub fn amount(text: &str) -> Option<f64> {
     let split = text.find(|c: char| c.is_ascii_alphabetic() && !is_exponent(text, c));
     let (number, suffix) = text.split_at(split.unwrap_or(text.len()));
@@ -114,7 +114,7 @@ pub fn same_quantity(a: &Quantity, b: &Quantity) -> bool {
     same_amounts(&Value::String(a.0.clone()), &Value::String(b.0.clone()))
 }
 
-/// An `e` with a number behind it is part of the number; an `E` alone is the suffix.
+/// Returns true for an `e` followed by a number; an `E` alone is the suffix.
 fn is_exponent(text: &str, c: char) -> bool {
     matches!(c, 'e' | 'E')
         && text
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_and_foreign_fields_make_no_difference() {
+    fn defaults_and_foreign_fields_are_ignored() {
         let there = json!({
             "metadata": {"labels": {"a": "1", "theirs": "x"}, "uid": "u"},
             "spec": {"replicas": 3, "strategy": "Recreate", "containers": [
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_drops_is_not_missed() {
+    fn values_dropped_by_the_server_are_ignored() {
         let wanted = json!({"a": "", "b": false, "c": [], "d": {}, "e": null, "f": 0});
         assert!(contains(&json!({}), &wanted));
         assert!(!contains(&json!({}), &json!({"a": "x"})));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_without_keys_are_compared_whole() {
+    fn lists_without_keys_are_compared_as_a_whole() {
         assert!(contains(&json!(["a", "b"]), &json!(["a", "b"])));
         assert!(!contains(&json!(["a", "b"]), &json!(["b", "a"])));
         assert!(!contains(&json!(["a", "b"]), &json!(["a"])));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_follows_what_is_said() {
+    fn mark_depends_on_the_content() {
         let marked = |replicas: i32| {
             let mut object = json!({"metadata": {"name": "a"}, "spec": {"replicas": replicas}});
             mark(&mut object);

@@ -10,18 +10,17 @@ use kube::{Api, Client, ResourceExt as _};
 
 /// Field manager of the spec that the chart's values define. The operator never owns the spec.
 const FIELD_MANAGER: &str = "helm";
-/// Clusters that are named when the operator cannot be uninstalled.
+/// Maximum number of clusters named when the operator cannot be uninstalled.
 const NAMED_MAX: usize = 10;
 
 /// Applies the DfsCluster in a JSON file.
 pub(crate) async fn apply(file: &Path) -> Result<()> {
     let shown = file.display();
     let text = fs::read(file).with_context(|| format!("cannot read {shown}"))?;
-    let cluster: DynamicObject =
-        serde_json::from_slice(&text).with_context(|| format!("{shown} has no object in JSON"))?;
-    let namespace = cluster.namespace().with_context(|| format!("{shown} names no namespace"))?;
-    let name =
-        cluster.metadata.name.clone().with_context(|| format!("{shown} names no cluster"))?;
+    let cluster: DynamicObject = serde_json::from_slice(&text)
+        .with_context(|| format!("{shown} is not a DfsCluster in JSON"))?;
+    let namespace = cluster.namespace().with_context(|| format!("{shown} has no namespace"))?;
+    let name = cluster.metadata.name.clone().with_context(|| format!("{shown} has no name"))?;
     let client = Client::try_default().await.context("cannot find the Kubernetes cluster")?;
     let kind = ApiResource::erase::<DfsCluster>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &kind);
@@ -51,7 +50,7 @@ pub(crate) async fn check_uninstall(namespaces: &[String]) -> Result<()> {
     let more = if left.len() > NAMED_MAX { " and more" } else { "" };
     left.truncate(NAMED_MAX);
     bail!(
-        "the operator is needed by {}{more}: delete these DfsClusters first, their volumes stay \
+        "the operator manages {}{more}: delete these DfsClusters first; their volumes stay \
          unless deletionPolicy says otherwise",
         left.join(", ")
     )
@@ -70,7 +69,7 @@ async fn clusters(api: &Api<DfsCluster>) -> Result<Vec<String>> {
         }
         // An operator without permissions in a namespace, which may be gone, manages nothing in it.
         Err(kube::Error::Api(status)) if status.code == 403 => {
-            eprintln!("passed over, as the operator may do nothing there: {}", status.message);
+            eprintln!("skipped, as the operator has no permissions there: {}", status.message);
             Ok(Vec::new())
         }
         // The kind is gone, and every cluster with it.

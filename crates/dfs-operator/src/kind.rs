@@ -1,4 +1,4 @@
-//! The kinds of objects that the operator makes, and how they are addressed.
+//! Kinds of objects that the operator creates, and their addressing.
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{
@@ -12,19 +12,19 @@ use serde_json::Value;
 /// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// What pods run as.
+    /// Service account of the pods.
     ServiceAccount,
     /// Settings of the processes.
     ConfigMap,
-    /// Names in the DNS.
+    /// DNS names.
     Service,
     /// A NetworkPolicy.
     NetworkPolicy,
-    /// How many pods may be evicted.
+    /// A disruption budget.
     Budget,
-    /// Of the Prometheus operator; not served everywhere.
+    /// A ServiceMonitor of the Prometheus operator; not served everywhere.
     ServiceMonitor,
-    /// A volume.
+    /// A claim for a volume.
     Claim,
     /// The coordinators.
     Deployment,
@@ -37,11 +37,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kinds that go when the spec no longer asks for them.
+    /// The kinds that are deleted when the spec no longer asks for them.
     pub const PRUNED: [Self; 4] =
         [Self::ServiceAccount, Self::NetworkPolicy, Self::Budget, Self::ServiceMonitor];
 
-    /// Its resource of the API server.
+    /// Returns its API resource.
     pub fn resource(self) -> ApiResource {
         match self {
             Self::ServiceAccount => ApiResource::erase::<ServiceAccount>(&()),
@@ -62,7 +62,7 @@ impl Kind {
         }
     }
 
-    /// Its name for people.
+    /// Returns its name for people.
     pub fn name(self) -> &'static str {
         match self {
             Self::ServiceAccount => "ServiceAccount",
@@ -80,7 +80,7 @@ impl Kind {
     }
 }
 
-/// An object as it is wanted.
+/// An object in its desired state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
     /// Its kind.
@@ -91,7 +91,7 @@ pub struct Object {
     pub value: Value,
 }
 
-/// One object, and no later one of the same name.
+/// One specific object, not a later one of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Target {
     /// Its kind.

@@ -22,11 +22,11 @@ const DURATION: Duration = Duration::from_secs(15);
 /// Time that a holder that cannot renew keeps acting; shorter, so that it has stopped before
 /// another starts.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// Between two renewals.
+/// Interval between renewals.
 const RENEW_EVERY: Duration = Duration::from_secs(4);
 /// Interval between reads of a Lease that another holds, and after a failed renewal.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
-/// How long giving it back may take.
+/// Time limit of releasing it.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why the Lease is no longer held.
@@ -46,13 +46,13 @@ pub struct Election {
     api: Api<Lease>,
     name: String,
     identity: String,
-    /// The Lease as another's renewal left it, and when that was first seen.
+    /// The Lease as last renewed by another, and when that was first seen.
     seen: Option<(LeaseSpec, Instant)>,
     held: Option<Lease>,
 }
 
 impl Election {
-    /// A candidate called `identity` for the Lease `name`.
+    /// Creates a candidate `identity` for the Lease `name`.
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
@@ -63,8 +63,8 @@ impl Election {
         }
     }
 
-    /// Waits until the Lease is held; ready to, once it was seen. Failures are logged and tried
-    /// again. Cancel-safe but for a Lease just taken, which then runs out by itself.
+    /// Waits until the Lease is held; ready once the Lease was seen. Failures are logged and
+    /// retried. Cancel-safe, except that a Lease just taken must expire by itself.
     pub async fn acquire(&mut self, readiness: &Readiness) {
         let mut reported = None;
         loop {
@@ -115,8 +115,8 @@ impl Election {
         let released = timeout_at(Instant::now() + RELEASE_DEADLINE, self.replace(&lease)).await;
         match released {
             Ok(Ok(_)) => tracing::info!(lease = self.name, "lease released"),
-            Ok(Err(error)) => tracing::warn!(%error, "cannot release the lease; it runs out"),
-            Err(_) => tracing::warn!("cannot release the lease in time; it runs out"),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot release the lease; it will expire"),
+            Err(_) => tracing::warn!("cannot release the lease in time; it will expire"),
         }
     }
 
@@ -125,7 +125,7 @@ impl Election {
         self.held = None;
         let Some(lease) = self.api.get_opt(&self.name).await? else {
             let made = self.api.create(&params(), &self.first()).await;
-            return self.settle(made, "whoever made it first");
+            return self.settle(made, "its creator");
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let holder = spec.holder_identity.clone().unwrap_or_default();
@@ -137,7 +137,7 @@ impl Election {
         self.settle(replaced, &holder)
     }
 
-    /// A refused write is an answer: another was faster.
+    /// A refused write is a result: another candidate was faster.
     fn settle(
         &mut self,
         written: kube::Result<Lease>,
@@ -197,7 +197,7 @@ fn now() -> MicroTime {
     MicroTime(Timestamp::now())
 }
 
-/// Up to a fifth longer, so that candidates do not march in step.
+/// Adds up to a fifth, so that candidates do not act in lockstep.
 fn jittered(duration: Duration) -> Duration {
     duration + Duration::from_millis(OsRandom.below(duration.as_millis() as u64 / 5))
 }

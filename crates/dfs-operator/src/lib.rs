@@ -3,7 +3,7 @@
 //! A reconciliation has four steps, each a module: [`observe`] reads everything about one cluster
 //! once, [`decide`] is a pure function of that, [`apply`] carries out the decision, [`publish`]
 //! writes status and events. [`build`] renders objects and reads nothing; [`status`] computes the
-//! status and writes nothing. [`run`] wires them to watches, the lease and the side door.
+//! status and writes nothing. [`run`] wires them to watches, the lease and the HTTP server.
 
 pub mod apply;
 pub mod args;

@@ -1,4 +1,4 @@
-//! What the operator counts.
+//! Metrics of the operator.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,12 +9,12 @@ use dfs_runtime::{Counters, Gauge, Histogram, Metrics, Series};
 
 use crate::status::is_true;
 
-/// How a reconcile ended.
+/// Results of a reconcile.
 pub(crate) const RESULTS: [&str; 3] = ["ok", "error", "panic"];
-/// At which step a reconcile failed.
+/// Steps at which a reconcile may fail.
 pub(crate) const REASONS: [&str; 5] = ["observe", "api", "coordinator", "publish", "panic"];
 
-/// States of datanodes, as metrics name them.
+/// States of datanodes, as named in metrics.
 const STATES: [(DatanodeState, &str); 9] = [
     (DatanodeState::Pending, "pending"),
     (DatanodeState::Joining, "joining"),
@@ -27,7 +27,7 @@ const STATES: [(DatanodeState, &str); 9] = [
     (DatanodeState::Lost, "lost"),
 ];
 
-/// The operator's own metrics, and those of the clusters it keeps.
+/// The operator's own metrics, and those of the clusters it manages.
 #[derive(Debug, Clone)]
 pub(crate) struct OperatorMetrics {
     pub(crate) reconciles: Counters,
@@ -41,7 +41,7 @@ pub(crate) struct OperatorMetrics {
     capacity: Series,
     used: Series,
     paused: Series,
-    /// Clusters with a change that waits for its reconciliation.
+    /// Clusters with a change that awaits its reconciliation.
     waiting: Arc<Mutex<BTreeSet<(String, String)>>>,
 }
 
@@ -51,21 +51,23 @@ impl OperatorMetrics {
         Self {
             reconciles: metrics.counters(
                 "dfs_operator_reconcile_total",
-                "Reconciles, by how they ended.",
+                "Reconciles, by result.",
                 &[("result", &RESULTS)],
             ),
             duration: metrics
-                .histogram("dfs_operator_reconcile_duration_seconds", "How long reconciles took."),
+                .histogram("dfs_operator_reconcile_duration_seconds", "Duration of reconciles."),
             errors: metrics.counters(
                 "dfs_operator_reconcile_errors_total",
                 "Reconciles that failed, by the step that failed.",
                 &[("reason", &REASONS)],
             ),
-            is_leader: metrics
-                .gauge("dfs_operator_leader", "1 on the operator that holds the lease, else 0."),
+            is_leader: metrics.gauge(
+                "dfs_operator_leader",
+                "1 on the operator that holds the lease, otherwise 0.",
+            ),
             queue_depth: metrics.gauge(
                 "dfs_operator_queue_depth",
-                "Clusters with a change that no reconcile has begun to look at.",
+                "Clusters with a change whose reconcile has not started.",
             ),
             nodes: metrics.series(
                 "dfs_cluster_nodes",
@@ -79,29 +81,29 @@ impl OperatorMetrics {
             ),
             missing: metrics.series(
                 "dfs_cluster_missing_chunks",
-                "Chunks of a cluster without a replica that can be reached.",
+                "Chunks of a cluster without a reachable replica.",
                 &of,
             ),
             capacity: metrics.series(
                 "dfs_cluster_capacity_bytes",
-                "Bytes that a cluster may use.",
+                "Capacity of a cluster in bytes.",
                 &of,
             ),
             used: metrics.series(
                 "dfs_cluster_used_bytes",
-                "Bytes that a cluster uses, all replicas counted.",
+                "Bytes used by a cluster, including all replicas.",
                 &of,
             ),
             paused: metrics.series(
                 "dfs_cluster_paused",
-                "1 while the operator is told not to change a cluster, else 0.",
+                "1 while a cluster is paused, otherwise 0.",
                 &of,
             ),
             waiting: Arc::default(),
         }
     }
 
-    /// A cluster has a change.
+    /// Records that a cluster has a change.
     pub(crate) fn queued(&self, namespace: &str, name: &str) {
         self.with_waiting(|waiting| {
             waiting.insert((namespace.to_owned(), name.to_owned()));
@@ -129,7 +131,7 @@ impl OperatorMetrics {
     }
 
     /// Records a successful reconciliation.
-    pub(crate) fn went_well(&self, took: Duration) {
+    pub(crate) fn succeeded(&self, took: Duration) {
         self.reconciles.of(&["ok"]).increment();
         self.duration.observe(took);
     }
@@ -175,13 +177,13 @@ mod tests {
     fn c43_c44_c45_metrics_are_named_helped_and_removed() {
         let all = Metrics::new("operator");
         let metrics = OperatorMetrics::new(&all);
-        metrics.went_well(Duration::from_millis(5));
+        metrics.succeeded(Duration::from_millis(5));
         metrics.failed("api");
         metrics.queued("ns", "a");
         metrics.show("ns", "a", &ClusterStatus::default());
         let text = all.render();
         for line in [
-            "# HELP dfs_operator_reconcile_total Reconciles, by how they ended.",
+            "# HELP dfs_operator_reconcile_total Reconciles, by result.",
             "dfs_operator_reconcile_total{result=\"ok\"} 1",
             "dfs_operator_reconcile_errors_total{reason=\"api\"} 1",
             "dfs_operator_queue_depth 1",

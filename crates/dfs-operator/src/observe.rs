@@ -1,5 +1,5 @@
-//! Reads everything of one cluster, once. Nothing comes from a cache: what is deleted because of
-//! it must be what is there.
+//! Reads everything about one cluster, once. Nothing comes from a cache: deletions based on it
+//! require the true state.
 
 use std::collections::BTreeSet;
 
@@ -25,10 +25,10 @@ use crate::definition::Definition;
 use crate::kind::{Kind, Target};
 use crate::observed::{Child, Join, Observed, Owner};
 
-/// Objects of one kind that a cluster may have: 500 datanodes with 16 volumes each.
+/// Maximum number of objects of one kind of a cluster: 500 datanodes with 16 volumes each.
 const OBJECTS_MAX: u32 = 8_000;
 
-/// Something could not be read.
+/// A read failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {what}")]
 pub struct ObserveError {
@@ -37,7 +37,7 @@ pub struct ObserveError {
     source: kube::Error,
 }
 
-/// Observes the cluster of this name; nothing when there is none.
+/// Observes the cluster of this name; `None` if there is none.
 pub async fn observe(
     client: &Client,
     coordinator: &dyn Coordinator,
@@ -45,7 +45,7 @@ pub async fn observe(
     namespace: &str,
     name: &str,
 ) -> Result<Option<Observed>, ObserveError> {
-    // Many answers are awaited at once, and callers need not carry the room for them.
+    // Boxed: many replies are awaited at once, and callers need not hold that much state.
     Box::pin(read_all(client, coordinator, operator_namespace, namespace, name)).await
 }
 
@@ -104,7 +104,7 @@ async fn read_all(
         snapshot: Snapshot::Unreachable("coordinators were not asked".to_owned()),
         cluster,
     };
-    // The end of a cluster must not wait for coordinators, which may be dead.
+    // Deletion of a cluster must not wait for coordinators, which may be dead.
     if observed.cluster.metadata.deletion_timestamp.is_none() {
         observed.snapshot = coordinator.snapshot(&observed.coordinators()).await;
     }
@@ -169,7 +169,8 @@ impl Reader<'_> {
         Child { target, owner, value: serde_json::to_value(there).unwrap_or_default() }
     }
 
-    /// The claims of the cluster; that for the metadata by its name too, as it may be from a backup.
+    /// Returns the claims of the cluster; the metadata claim also by name, as it may be restored
+    /// from a backup.
     async fn claims(&self) -> Result<Vec<PersistentVolumeClaim>, ObserveError> {
         let mut claims = self.list::<PersistentVolumeClaim>(Kind::Claim).await?;
         let name = Names::of(self.cluster).metadata_claim();
@@ -196,21 +197,21 @@ impl Reader<'_> {
         }))
     }
 
-    /// ServiceMonitors of the cluster; `None` where the kind is not served.
+    /// Returns the ServiceMonitors of the cluster; `None` where the kind is not served.
     async fn service_monitors(&self) -> Result<Option<Vec<Child>>, ObserveError> {
         let kind = Kind::ServiceMonitor;
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), self.namespace, &kind.resource());
         match api.list(&self.labelled()).await {
             Ok(list) => Ok(Some(list.items.iter().map(|there| self.child(kind, there)).collect())),
-            // The chart may not grant what the cluster does not serve.
+            // The chart may not grant access to what the cluster does not serve.
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => Ok(None),
             Err(source) => Err(failed(kind.name(), "list", source)),
         }
     }
 
-    /// StorageClasses that unbound claims name and that do not exist. An operator that may not look
-    /// knows of none.
+    /// Returns the StorageClasses named by unbound claims that do not exist; none if the operator
+    /// has no permission to read them.
     async fn missing_classes(
         &self,
         claims: &[PersistentVolumeClaim],

@@ -16,18 +16,18 @@ use crate::coordinator::{Addresses, Snapshot};
 use crate::definition::Definition;
 use crate::kind::{Kind, Target};
 
-/// Everything that decisions about one cluster follow from.
+/// Everything that decisions about one cluster depend on.
 #[derive(Debug, Clone)]
 pub struct Observed {
     /// The resource.
     pub cluster: DfsCluster,
-    /// When this was seen.
+    /// Time of the observation.
     pub now: Timestamp,
-    /// Where the operator itself runs; nothing when that is outside of Kubernetes.
+    /// Namespace of the operator; `None` outside of Kubernetes.
     pub operator_namespace: Option<String>,
-    /// The Secret with the join secret, less the secret.
+    /// The Secret with the join secret, without the secret itself.
     pub join: Option<Join>,
-    /// Objects of the kinds that the operator makes, with the labels of the cluster.
+    /// Objects of the kinds created by the operator, with the labels of the cluster.
     pub children: Vec<Child>,
     /// The coordinators' Deployment.
     pub deployment: Option<Deployment>,
@@ -39,53 +39,53 @@ pub struct Observed {
     pub claims: Vec<PersistentVolumeClaim>,
     /// StorageClasses that claims wait for and that do not exist.
     pub missing_classes: BTreeSet<String>,
-    /// Secrets that the spec names and that do not exist.
+    /// Secrets named in the spec that do not exist.
     pub missing_secrets: BTreeSet<String>,
-    /// Whether ServiceMonitors can be made.
+    /// True if ServiceMonitors can be created.
     pub has_service_monitors: bool,
-    /// What is known of the definition of the resource.
+    /// State of the definition of the resource.
     pub definition: Definition,
     /// The status that the coordinators report.
     pub snapshot: Snapshot,
 }
 
-/// What may be known of the Secret with the join secret.
+/// Public part of the Secret with the join secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Join {
     /// Its uid.
     pub uid: String,
-    /// The cluster's id in it; nothing when there is none that could be one.
+    /// Id of the cluster in it; `None` if absent or malformed.
     pub cluster_id: Option<ClusterId>,
-    /// Whether it has a join secret.
+    /// True if it has a join secret.
     pub has_secret: bool,
 }
 
-/// An object that is there.
+/// An existing object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Child {
-    /// Which.
+    /// Its identity.
     pub target: Target,
-    /// Whose.
+    /// Its owner.
     pub owner: Owner,
     /// Its content.
     pub value: Value,
 }
 
-/// Whose an object is.
+/// Owner of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// This cluster's.
+    /// This cluster.
     Ours,
-    /// A cluster's of the same name that is deleted; it goes by itself.
+    /// A deleted cluster of the same name; the object will be garbage-collected.
     Former,
-    /// Nobody's: a claim, or the Secret, that outlives clusters.
+    /// None: a claim or the Secret, which outlive clusters.
     Nobody,
-    /// Another's; for people.
+    /// Another object, described for people.
     Other(String),
 }
 
 impl Owner {
-    /// Whose an object with these metadata is.
+    /// Returns the owner of an object with these metadata.
     pub fn of(metadata: &ObjectMeta, cluster: &DfsCluster) -> Self {
         let owners = metadata.owner_references.as_deref().unwrap_or_default();
         let Some(owner) = owners.iter().find(|owner| owner.controller == Some(true)) else {
@@ -102,12 +102,12 @@ impl Owner {
 }
 
 impl Observed {
-    /// The child of this kind and name.
+    /// Returns the child of this kind and name.
     pub fn child(&self, kind: Kind, name: &str) -> Option<&Child> {
         self.children.iter().find(|c| c.target.kind == kind && c.target.name == name)
     }
 
-    /// The status of the cluster, when a coordinator reported one.
+    /// Returns the status of the cluster, if a coordinator reported one.
     pub fn snapshot(&self) -> Option<&ClusterStatus> {
         match &self.snapshot {
             Snapshot::Known(snapshot) => Some(snapshot),
@@ -115,23 +115,24 @@ impl Observed {
         }
     }
 
-    /// The id that the status has.
+    /// Returns the cluster id in the status.
     pub fn known_id(&self) -> Option<&str> {
         self.cluster.status.as_ref()?.cluster_id.as_deref()
     }
 
-    /// Pods of a component, by name.
+    /// Returns the pods of a component, by name.
     pub fn pods_of<'a>(&'a self, component: &'a str) -> impl Iterator<Item = &'a Pod> {
         let label = "app.kubernetes.io/component";
         self.pods.iter().filter(move |pod| pod.labels().get(label).is_some_and(|c| c == component))
     }
 
-    /// Where coordinators may be reached.
+    /// Returns the addresses of the coordinators.
     pub fn coordinators(&self) -> Addresses {
         addresses(self.pods_of("coordinator"))
     }
 
-    /// Datanodes that the StatefulSet, or claims without one, stand for: none of them may go.
+    /// Returns the number of datanodes that the StatefulSet, or claims without one, stand for: none
+    /// of them may be removed.
     pub fn datanodes(&self) -> i32 {
         let running = self.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
         match running {
@@ -149,19 +150,19 @@ impl Observed {
         }
     }
 
-    /// How long ago that was.
+    /// Returns the time since `then`.
     pub fn since(&self, then: Timestamp) -> SignedDuration {
         self.now.duration_since(then)
     }
 }
 
-/// The pod that a node runs in: the first label of its host name.
+/// Returns the pod that a node runs in: the first label of its host name.
 pub fn pod_of(node: &NodeStatus) -> &str {
     node.address.split(['.', ':']).next().unwrap_or_default()
 }
 
-/// The nodes that are part of the cluster, by pod. Where a new node has taken the place of one that
-/// is lost, it is the new one.
+/// Returns the nodes that are part of the cluster, by pod. A new node takes precedence over a lost
+/// one in the same pod.
 pub fn by_pod(status: &ClusterStatus) -> BTreeMap<&str, &NodeStatus> {
     let is_silent = |node: &NodeStatus| matches!(node.state, NodeState::Suspect | NodeState::Lost);
     let mut nodes: Vec<_> =
@@ -170,7 +171,7 @@ pub fn by_pod(status: &ClusterStatus) -> BTreeMap<&str, &NodeStatus> {
     nodes.into_iter().map(|node| (pod_of(node), node)).collect()
 }
 
-/// Where pods may be reached.
+/// Returns the addresses of pods.
 pub fn addresses<'a>(pods: impl Iterator<Item = &'a Pod>) -> Addresses {
     let of = |pod: &Pod| {
         let status = pod.status.as_ref()?;

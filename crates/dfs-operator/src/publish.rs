@@ -12,7 +12,7 @@ use crate::decide::Action;
 use crate::observed::Observed;
 use crate::status::is_true;
 
-/// Bytes that the note of an event has at most.
+/// Maximum length of the note of an event in bytes.
 const NOTE_LEN_MAX: usize = 1_000;
 
 /// Writes the status unless it is unchanged. Returns whether it wrote.
@@ -42,8 +42,8 @@ pub async fn status(
     }
 }
 
-/// Records what was done and what became different. An event that cannot be recorded is logged: it
-/// must not hold anything up.
+/// Records actions and changes as events. One that cannot be recorded is logged: events must not
+/// delay anything.
 pub async fn events(recorder: &Recorder, seen: &Observed, done: &[Action], after: &ClusterStatus) {
     let reference = seen.cluster.object_ref(&());
     let happened = done.iter().filter_map(|action| of_action(action, seen));
@@ -56,14 +56,14 @@ pub async fn events(recorder: &Recorder, seen: &Observed, done: &[Action], after
 
 fn of_action(action: &Action, seen: &Observed) -> Option<Event> {
     let (reason, note, pod) = match action {
-        Action::CreateJoinSecret => ("Creating", "the cluster is being made".to_owned(), None),
-        Action::Init(id) => ("Initialised", format!("made cluster {id}"), None),
+        Action::CreateJoinSecret => ("Creating", "the cluster is being created".to_owned(), None),
+        Action::Init(id) => ("Initialised", format!("created cluster {id}"), None),
         Action::SetReplication(_) => {
             let factor = seen.cluster.spec.replication_factor;
             ("ReplicationSet", format!("new files get {factor} replicas"), None)
         }
         Action::Admit { pod, .. } => {
-            ("DatanodeAdmitted", format!("datanode {pod} takes part"), Some(pod))
+            ("DatanodeAdmitted", format!("datanode {pod} is admitted"), Some(pod))
         }
         Action::RestartPod(target) => {
             ("DatanodeRestarting", format!("pod {} is restarted", target.name), Some(&target.name))
@@ -71,7 +71,7 @@ fn of_action(action: &Action, seen: &Observed) -> Option<Event> {
         Action::EndMaintenance { pod, .. } => {
             ("DatanodeRestarted", format!("datanode {pod} is back"), Some(pod))
         }
-        Action::Delete(target) => ("ObjectDeleted", format!("{target} is deleted"), None),
+        Action::Delete(target) => ("ObjectDeleted", format!("deleted {target}"), None),
         Action::AddFinalizer
         | Action::RemoveFinalizer
         | Action::Apply { .. }
@@ -81,15 +81,15 @@ fn of_action(action: &Action, seen: &Observed) -> Option<Event> {
     Some(event(EventType::Normal, reason, "Reconcile", &note, secondary))
 }
 
-/// The pod that an event is about.
+/// Returns the pod that an event is about.
 fn related(name: &str, seen: &Observed) -> Option<ObjectReference> {
     let pod = seen.pods.iter().find(|pod| pod.name_any() == name)?;
     Some(pod.object_ref(&()))
 }
 
-/// Conditions that flipped, or hold for another reason.
+/// Returns events for conditions whose status or reason changed.
 fn of_status(before: Option<&ClusterStatus>, after: &ClusterStatus) -> Vec<Event> {
-    let told = [
+    let reported = [
         (ConditionType::Ready, "True", EventType::Normal),
         (ConditionType::Stalled, "True", EventType::Warning),
         (ConditionType::Degraded, "True", EventType::Warning),
@@ -100,7 +100,7 @@ fn of_status(before: Option<&ClusterStatus>, after: &ClusterStatus) -> Vec<Event
         (ConditionType::Paused, "True", EventType::Normal),
     ];
     let mut events = Vec::new();
-    for (kind, status, severity) in told {
+    for (kind, status, severity) in reported {
         let of = |status: &ClusterStatus| {
             status.conditions.iter().find(|there| there.type_ == kind.as_str()).cloned()
         };

@@ -37,12 +37,12 @@ const WHILE_BUSY: Duration = Duration::from_secs(10);
 /// Delay of the next one otherwise, which bounds the age of numbers in the status.
 const WHILE_STEADY: Duration = Duration::from_secs(50);
 
-/// What every reconcile needs.
+/// State shared by all reconciliations.
 pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) coordinator: Arc<dyn Coordinator>,
     pub(crate) recorder: Recorder,
-    /// Where this runs, when that is in Kubernetes.
+    /// Namespace of the operator, if in Kubernetes.
     pub(crate) operator_namespace: Option<String>,
     pub(crate) metrics: OperatorMetrics,
     pub(crate) backoff: Backoff<(String, String)>,
@@ -52,20 +52,20 @@ pub(crate) struct Context {
 /// A reconciliation failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Reading.
+    /// Reading failed.
     #[error("cannot observe the cluster")]
     Observe(#[from] ObserveError),
-    /// Carrying out.
+    /// Carrying out failed.
     #[error("cannot carry out what was decided")]
     Apply(#[from] ApplyError),
-    /// Telling.
+    /// Publishing failed.
     #[error("cannot publish the status")]
     Publish(#[source] kube::Error),
-    /// In time.
+    /// The time limit was exceeded.
     #[error("not done after {} s", DEADLINE.as_secs())]
     Timeout,
-    /// A defect.
-    #[error("a defect of the operator: {0}")]
+    /// A bug.
+    #[error("a bug in the operator: {0}")]
     Panic(String),
 }
 
@@ -100,7 +100,7 @@ pub(crate) async fn reconcile(
     let look = async {
         match &cluster.0 {
             Ok(_) => Box::pin(reconcile_once(&namespace, &name, &context)).await,
-            Err(invalid) => Box::pin(tell_invalid(&namespace, &name, invalid, &context)).await,
+            Err(invalid) => Box::pin(report_invalid(&namespace, &name, invalid, &context)).await,
         }
     };
     let looked = timeout(DEADLINE, AssertUnwindSafe(look).catch_unwind()).instrument(span.clone());
@@ -110,7 +110,7 @@ pub(crate) async fn reconcile(
         Err(_) => Err(Error::Timeout),
     };
     match &result {
-        Ok(_) => context.metrics.went_well(started.elapsed()),
+        Ok(_) => context.metrics.succeeded(started.elapsed()),
         Err(error) => context.metrics.failed(error.reason()),
     }
     result
@@ -128,7 +128,7 @@ pub(crate) fn failed(
     let message = with_causes(error);
     let verdict = context.backoff.failed((namespace.clone(), name.clone()), &message, &OsRandom);
     if verdict.is_news {
-        tracing::warn!(namespace, name, error = message, "reconcile failed; trying again");
+        tracing::warn!(namespace, name, error = message, "reconcile failed; retrying");
     }
     Action::requeue(verdict.after)
 }
@@ -183,7 +183,7 @@ async fn reconcile_once(namespace: &str, name: &str, context: &Context) -> Resul
 
 /// Reports an object that cannot be parsed: it was created by hand against an older definition of
 /// the resource, or by a newer operator.
-async fn tell_invalid(
+async fn report_invalid(
     namespace: &str,
     name: &str,
     invalid: &InvalidObject,
@@ -195,14 +195,14 @@ async fn tell_invalid(
     if !context.backoff.failed(key, &message, &OsRandom).is_news {
         return Ok(Action::await_change());
     }
-    tracing::warn!(error = invalid.error, "the object cannot be read");
+    tracing::warn!(error = invalid.error, "the object cannot be parsed");
     let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
     let condition = |kind: ConditionType, status: &str| {
         json!({
             "type": kind.as_str(),
             "status": status,
             "reason": Reason::VersionUnsupported.as_str(),
-            "message": format!("the object cannot be read: {}", invalid.error),
+            "message": format!("the object cannot be parsed: {}", invalid.error),
             "lastTransitionTime": now.to_string(),
             "observedGeneration": generation,
         })
@@ -248,7 +248,7 @@ fn label(action: &decide::Action) -> String {
     }
 }
 
-/// Within a tenth of `duration`, so that clusters are not all looked at at once.
+/// Returns a requeue within a tenth of `duration`, so that clusters are not all reconciled at once.
 fn requeue(duration: Duration) -> Action {
     let tenth = duration.as_millis() as u64 / 10;
     let off = Duration::from_millis(OsRandom.below(2 * tenth + 1));
@@ -258,5 +258,5 @@ fn requeue(duration: Duration) -> Action {
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "it does not say which".to_owned())
+        .unwrap_or_else(|| "unknown reason".to_owned())
 }

@@ -1,4 +1,4 @@
-//! The process: logs, side door, lease, and the controller while the lease is held.
+//! The process: logs, HTTP server, lease, and the controller while the lease is held.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ pub fn main(args: Args) -> ExitCode {
         eprintln!("dfs-operator: {error}");
         return ExitCode::from(2);
     }
-    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a defect of the operator")));
-    // The only error is that there is one already.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a bug in the operator")));
+    // The only error is that one is already installed.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
@@ -36,13 +36,13 @@ pub fn main(args: Args) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the operator ends");
+            tracing::error!(error = format!("{error:#}"), "the operator failed");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Runs a command that ends by itself, and prints why it failed.
+/// Runs a command to its end, and prints its error.
 pub(crate) fn once(work: impl Future<Output = Result<()>>) -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -71,7 +71,8 @@ async fn run(args: Args) -> Result<()> {
     let metrics = Metrics::new("operator");
     let operator =
         Operator::new(client.clone(), Arc::new(GrpcCoordinator::new()), &metrics, namespaces, &pod);
-    let (health, readiness) = (Readiness::new(""), Readiness::new("the lease was not seen yet"));
+    let (health, readiness) =
+        (Readiness::new(""), Readiness::new("the lease has not been read yet"));
     health.ready();
     let listen = &args.http_listen;
     let server = StatusServer::bind(listen).await;
@@ -79,7 +80,7 @@ async fn run(args: Args) -> Result<()> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %server.address(),
-        "the operator starts"
+        "the operator is starting"
     );
     let served =
         server.with_health(health.clone()).run(metrics, readiness.clone(), shutdown.clone());
@@ -89,7 +90,7 @@ async fn run(args: Args) -> Result<()> {
     tokio::select! {
         result = led => result,
         () = operator.watch_health(&health) => Ok(()),
-        // The side door closes at the order to stop; what was begun goes on.
+        // The HTTP server closes on shutdown; work in progress continues.
         () = async { served.await; std::future::pending().await } => Ok(()),
     }
 }
@@ -106,7 +107,7 @@ async fn lead(
         () = shutdown.requested() => return Ok(()),
         () = election.acquire(readiness) => {}
     }
-    tracing::info!("the lease is held; looking after clusters");
+    tracing::info!("the lease is held; managing clusters");
     operator.show_leader(true);
     readiness.not_ready("not all clusters are known yet");
     let lost = tokio::select! {
@@ -114,18 +115,18 @@ async fn lead(
         lost = election.hold() => Some(lost),
         done = within(shutdown, DRAIN, operator.run(readiness, shutdown)) => {
             if done.is_none() {
-                tracing::warn!("reconciles are cut off; they go on where they were");
+                tracing::warn!("reconciles were cut off; the next ones continue");
             }
             None
         }
     };
     operator.show_leader(false);
     match lost {
-        // Another acts already: nothing more must be done here.
+        // Another operator is active: do nothing more.
         Some(lost) => Err(anyhow!(lost)),
         None if !shutdown.is_requested() => {
             election.release().await;
-            Err(anyhow!("the controller ended by itself"))
+            Err(anyhow!("the controller ended unexpectedly"))
         }
         None => {
             election.release().await;

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::metrics::OperatorMetrics;
 
 /// Time that watches may fail before the process counts as stalled.
-const DEAF_AFTER: Duration = Duration::from_mins(2);
+const STALLED_AFTER: Duration = Duration::from_mins(2);
 /// Time after the last error until they count as working again; longer than their retry delay.
 const QUIET: Duration = Duration::from_secs(75);
 
@@ -89,7 +89,7 @@ impl Source<'_> {
     }
 }
 
-/// The cluster that an object belongs to, by its labels.
+/// Returns the cluster that an object belongs to, by its labels.
 fn cluster_of<K: Resource>(object: &K) -> Option<ObjectRef<DeserializeGuard<DfsCluster>>> {
     let cluster = object.labels().get("app.kubernetes.io/instance")?;
     Some(ObjectRef::new(cluster).within(&object.namespace()?))
@@ -107,14 +107,14 @@ struct Outage {
 }
 
 impl WatchHealth {
-    /// A watch failed. It is tried again.
+    /// Records that a watch failed. It is retried.
     pub(crate) fn failed(&self, error: &watcher::Error) {
         let (now, why) = (Instant::now(), with_causes(error));
         let mut outage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(outage) = outage.as_mut().filter(|outage| now - outage.last <= QUIET) {
             (outage.last, outage.why) = (now, why);
         } else {
-            tracing::warn!(error = why, "a watch fails; trying again");
+            tracing::warn!(error = why, "a watch failed; retrying");
             *outage = Some(Outage { first: now, last: now, why });
         }
     }
@@ -124,7 +124,7 @@ impl WatchHealth {
         let now = Instant::now();
         let outage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_stalled = |outage: &&Outage| {
-            now - outage.last <= QUIET && outage.last - outage.first >= DEAF_AFTER
+            now - outage.last <= QUIET && outage.last - outage.first >= STALLED_AFTER
         };
         outage.as_ref().filter(is_stalled).map(|outage| format!("watches fail: {}", outage.why))
     }
@@ -147,7 +147,7 @@ mod tests {
         watch_health.failed(&error);
         assert!(watch_health.stalled().is_some());
         advance(QUIET + Duration::from_secs(1)).await;
-        assert_eq!(watch_health.stalled(), None, "no news of a watch are good news");
+        assert_eq!(watch_health.stalled(), None, "a silent watch is healthy");
     }
 
     #[tokio::test(start_paused = true)]
@@ -156,6 +156,6 @@ mod tests {
         watch_health.failed(&error);
         advance(Duration::from_mins(3)).await;
         watch_health.failed(&error);
-        assert_eq!(watch_health.stalled(), None, "an outage of its own");
+        assert_eq!(watch_health.stalled(), None, "a separate outage");
     }
 }

@@ -1,4 +1,4 @@
-//! How many pods may be evicted at a time.
+//! Disruption budgets: how many pods may be evicted at a time.
 
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::plan::Plan;
 use super::{Component, labels};
 
-/// The budget of a component. A single coordinator has none: it would block every drain for ever.
+/// Returns the budget of a component. A single coordinator has none: it would block every drain
+/// forever.
 pub(super) fn build(plan: &Plan<'_>, component: Component) -> Option<PodDisruptionBudget> {
     let max_unavailable = match component {
         Component::Coordinator if plan.spec.coordinator.replicas == 1 => return None,
@@ -18,7 +19,7 @@ pub(super) fn build(plan: &Plan<'_>, component: Component) -> Option<PodDisrupti
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(max_unavailable)),
             selector: Some(labels::selector(plan.pods(component))),
-            // A pod that does not serve anyway must not block the drain that would heal it.
+            // An unhealthy pod must not block the drain that would fix it.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),

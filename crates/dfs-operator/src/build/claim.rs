@@ -10,7 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::plan::Plan;
 use super::{Component, labels};
 
-/// The claim for the metadata of the embedded engine. It has no owner, so it outlives the resource.
+/// Returns the claim for the metadata of the embedded engine. It has no owner, so it outlives the
+/// resource.
 pub(super) fn metadata(plan: &Plan<'_>) -> Option<PersistentVolumeClaim> {
     let storage = &plan.spec.coordinator.metadata.embedded.storage;
     plan.is_embedded().then(|| PersistentVolumeClaim {
@@ -23,7 +24,7 @@ pub(super) fn metadata(plan: &Plan<'_>) -> Option<PersistentVolumeClaim> {
     })
 }
 
-/// The templates for the claims of datanodes, one for each name.
+/// Returns the templates for the claims of datanodes.
 pub(super) fn templates(plan: &Plan<'_>) -> Vec<PersistentVolumeClaim> {
     let storage = &plan.spec.datanodes.storage;
     let claim = |name| PersistentVolumeClaim {
@@ -34,7 +35,7 @@ pub(super) fn templates(plan: &Plan<'_>) -> Vec<PersistentVolumeClaim> {
     data_volumes(plan).into_iter().map(claim).collect()
 }
 
-/// Names of the volumes of a datanode.
+/// Returns the names of the volumes of a datanode.
 pub(super) fn data_volumes(plan: &Plan<'_>) -> Vec<String> {
     match plan.spec.datanodes.storage.volumes_per_node {
         ..=1 => vec!["data".to_owned()],

@@ -1,7 +1,7 @@
 //! Settings of the processes.
 //!
-//! A process refuses a key that it does not know, and a new operator may meet old processes: a key
-//! that was not always there must be written only for images that have it.
+//! A process refuses unknown keys, and a new operator may run with old processes: a newly
+//! introduced key must be written only for images that support it.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,21 @@ use serde_json::{Value, json};
 use super::Component;
 use super::plan::Plan;
 
-/// The one key of each.
+/// The only key of each ConfigMap.
 pub(super) const COORDINATOR_YAML: &str = "coordinator.yaml";
 pub(super) const DATANODE_YAML: &str = "datanode.yaml";
 
 /// Silence after which the replicas of a datanode are re-replicated. Longer than a pod takes to
-/// start on its node again, shorter than Kubernetes takes to give up a node.
+/// restart on its node, shorter than Kubernetes takes to give up a node.
 const LOST_AFTER_MS: u64 = 120_000;
-/// A volume is the datanode's alone: nothing else needs room on it.
+/// The volume belongs to the datanode alone: nothing else needs room on it.
 const HEADROOM_BYTES_MIN: u64 = 16 << 20;
 
 pub(super) fn coordinator(plan: &Plan<'_>) -> ConfigMap {
     let mut settings = json!({
-        // Another store at the same place is refused.
+        // A different store at the same place is refused.
         "cluster_id": plan.inputs.cluster_id.to_string(),
-        // The operator admits those that run in its own pods.
+        // The operator admits the nodes in its own pods.
         "auto_admit": false,
         "lost_after_ms": LOST_AFTER_MS,
     });
@@ -44,7 +44,7 @@ pub(super) fn datanode(plan: &Plan<'_>) -> ConfigMap {
 }
 
 fn build(plan: &Plan<'_>, component: Component, key: &str, settings: &Value) -> ConfigMap {
-    // Scalars under plain keys are the same in YAML, less the braces.
+    // JSON scalars under plain keys are valid YAML, except for the braces.
     let line = |(key, value): (&String, &Value)| format!("{key}: {value}\n");
     let text: String = settings.as_object().into_iter().flatten().map(line).collect();
     ConfigMap {

@@ -13,9 +13,9 @@ use super::pod::{self, CONFIG_FOLDER, JOIN_FOLDER, Parts};
 use super::secret::JOIN_SECRET;
 use super::{Component, labels};
 
-/// Where the volume for the metadata is mounted.
+/// Mount point of the metadata volume.
 const METADATA_FOLDER: &str = "/metadata";
-/// Where the certificates for etcd are mounted, and what they are called.
+/// Mount point and file names of the certificates for etcd.
 const ETCD_FOLDER: &str = "/etc/dfs-etcd";
 const ETCD_KEYS: [&str; 3] = ["ca.crt", "tls.crt", "tls.key"];
 
@@ -35,7 +35,8 @@ pub(super) fn build(plan: &Plan<'_>) -> Deployment {
     }
 }
 
-/// A volume belongs to one pod: the old one goes first. Without one the new one comes first.
+/// A volume belongs to one pod, so the old one must stop first. Without a volume the new one starts
+/// first.
 fn strategy(plan: &Plan<'_>) -> DeploymentStrategy {
     if plan.is_embedded() {
         return DeploymentStrategy { type_: Some("Recreate".to_owned()), rolling_update: None };
@@ -70,7 +71,7 @@ fn parts(plan: &Plan<'_>) -> Parts {
     }
     let metadata = match etcd {
         Some(etcd) => etcd_url(plan, etcd),
-        // Not the root of the volume, where a file system may keep things of its own.
+        // Not the root of the volume, where a file system may have its own entries.
         None => format!("redb://{METADATA_FOLDER}/dfs"),
     };
     let arguments = [
@@ -87,7 +88,7 @@ fn parts(plan: &Plan<'_>) -> Parts {
     Parts { component, arguments: arguments.into(), volumes, mounts, environment: Vec::new() }
 }
 
-/// Each cluster has a prefix of its own, so that several share an etcd.
+/// Each cluster has its own prefix, so that several can share an etcd.
 fn etcd_url(plan: &Plan<'_>, etcd: &Etcd) -> String {
     let members = etcd.endpoints.join(",");
     let prefix = format!("dfs-{}", plan.inputs.cluster_id);

@@ -1,4 +1,4 @@
-//! Labels of objects, and how pods are selected by them.
+//! Labels of objects, and selectors of pods.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::Component;
 
-/// Characters that the value of a label may have.
+/// Maximum length of a label value.
 const VALUE_LEN_MAX: usize = 63;
-/// Characters of a digest that identify a version.
+/// Length of the digest prefix that identifies a version.
 const DIGEST_LEN: usize = 12;
 
 pub(super) type Labels = BTreeMap<String, String>;
 
 impl Component {
-    /// The value of the label `app.kubernetes.io/component`.
+    /// Returns the value of the label `app.kubernetes.io/component`.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Coordinator => "coordinator",
@@ -24,21 +24,21 @@ impl Component {
     }
 }
 
-/// What selects all pods of a cluster. Never changes: selectors are immutable.
+/// Returns the selector of all pods of a cluster. Never changes: selectors are immutable.
 pub(super) fn of_cluster(cluster: &str) -> Labels {
     [("app.kubernetes.io/name", "dfs"), ("app.kubernetes.io/instance", cluster)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into()
 }
 
-/// What selects the pods of a component. Never changes either.
+/// Returns the selector of the pods of a component. Never changes either.
 pub(super) fn of_component(cluster: &str, component: Component) -> Labels {
     let mut labels = of_cluster(cluster);
     labels.insert("app.kubernetes.io/component".to_owned(), component.as_str().to_owned());
     labels
 }
 
-/// Labels of what outlives versions: claims and the join Secret.
+/// Returns the labels of objects that outlive versions: claims and the join Secret.
 pub(super) fn of_lasting(cluster: &str, component: Component) -> Labels {
     let mut labels = of_component(cluster, component);
     labels.insert("app.kubernetes.io/managed-by".to_owned(), "dfs-operator".to_owned());
@@ -46,7 +46,7 @@ pub(super) fn of_lasting(cluster: &str, component: Component) -> Labels {
     labels
 }
 
-/// Labels of everything else.
+/// Returns the labels of all other objects.
 pub(super) fn of_object(cluster: &str, component: Component, image: &Image) -> Labels {
     let mut labels = of_lasting(cluster, component);
     labels.insert("app.kubernetes.io/version".to_owned(), version(image));
@@ -57,13 +57,13 @@ pub(super) fn selector(labels: Labels) -> LabelSelector {
     LabelSelector { match_labels: Some(labels), ..LabelSelector::default() }
 }
 
-/// The version that an image has, as far as a label can say it.
+/// Returns the version of an image as a label value.
 pub(super) fn version(image: &Image) -> String {
     let digest = image.digest.as_deref().and_then(|digest| digest.strip_prefix("sha256:"));
     let text: String = match digest {
         Some(digest) => digest.chars().take(DIGEST_LEN).collect(),
         None => image.tag.chars().take(VALUE_LEN_MAX).collect(),
     };
-    // A tag may begin and end with what the value of a label may not.
+    // A tag may start and end with characters that a label value must not.
     text.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
 }

@@ -1,7 +1,7 @@
-//! The objects of a cluster, made from its resource and a few facts. Nothing is read in here.
+//! Renders the objects of a cluster from its resource and a few facts. Reads nothing.
 //!
-//! The resource is taken to keep its rules: the API server has checked them, and
-//! `decide::validate` once more.
+//! The resource is assumed valid: the API server has checked its rules, and so has
+//! `decide::validate`.
 //!
 //! ```text
 //!  Inputs ──► Plan: names, labels, owner, image ──► one file for each kind of object
@@ -41,33 +41,32 @@ pub use template::{TEMPLATE, keep_template};
 use self::plan::Plan;
 use crate::kind::{Kind, Object};
 
-/// What the objects are made from.
+/// Inputs of rendering.
 #[derive(Debug, Clone)]
 pub struct Inputs<'a> {
     /// The resource.
     pub cluster: &'a DfsCluster,
-    /// The cluster's id, as the join Secret has it.
+    /// Id of the cluster, from the join Secret.
     pub cluster_id: ClusterId,
-    /// Where the operator runs, which talks to coordinators; nothing when it runs outside of
-    /// Kubernetes.
+    /// Namespace of the operator, which talks to coordinators; `None` outside of Kubernetes.
     pub operator_namespace: Option<&'a str>,
     /// Coordinators to run: 0 while stopped.
     pub coordinators: i32,
-    /// Datanodes to run: 0 while stopped, never fewer than there are otherwise.
+    /// Datanodes to run: 0 while stopped, never fewer than exist otherwise.
     pub datanodes: i32,
-    /// Whether the budget lets a datanode be evicted now.
+    /// True if the budget allows the eviction of a datanode now.
     pub may_evict: bool,
 }
 
-/// A part of a cluster that has pods of its own.
+/// A part of a cluster with its own pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Component {
     Coordinator,
     Datanode,
 }
 
-/// All objects of a cluster, in the order in which they are made, less the join Secret. All but
-/// the claim for the metadata have the resource as their controller.
+/// Returns all objects of a cluster in creation order, except the join Secret. All but the metadata
+/// claim have the resource as their controller.
 pub fn objects(inputs: &Inputs<'_>) -> Vec<Object> {
     let plan = Plan::new(inputs);
     let spec = plan.spec;
@@ -126,7 +125,7 @@ fn workload(kind: Kind, name: Option<String>, workload: &impl Serialize) -> Obje
     object
 }
 
-/// An applied null would request the removal of the field.
+/// Removes nulls: applying a null would remove the field.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {

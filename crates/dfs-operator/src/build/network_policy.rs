@@ -1,7 +1,6 @@
-//! The NetworkPolicies of the pods: all traffic that is not listed here is denied.
+//! NetworkPolicies of the pods: all traffic not listed here is denied.
 //!
-//! Probes come from the node itself, which every network lets through; so does `kubectl
-//! port-forward`.
+//! Probes come from the node itself, which every network allows; so does `kubectl port-forward`.
 
 use std::collections::BTreeSet;
 
@@ -16,12 +15,13 @@ use super::plan::Plan;
 use super::{Component, labels};
 
 const DNS_PORT: i32 = 53;
-/// What the pods of the operator are known by.
+/// Label of the operator's pods.
 const OPERATOR: (&str, &str) = ("app.kubernetes.io/name", "dfs-operator");
-/// Label that every namespace has, with its name.
+/// Label of every namespace with its name.
 const NAMESPACE: &str = "kubernetes.io/metadata.name";
 
-/// In: clients, datanodes, coordinators, the operator. Out: datanodes, coordinators, etcd, DNS.
+/// Ingress: clients, datanodes, coordinators, the operator. Egress: datanodes, coordinators, etcd,
+/// DNS.
 pub(super) fn coordinator(plan: &Plan<'_>) -> NetworkPolicy {
     let (own, datanode) = (Component::Coordinator, Component::Datanode);
     let mut from = clients(plan);
@@ -38,7 +38,7 @@ pub(super) fn coordinator(plan: &Plan<'_>) -> NetworkPolicy {
     build(plan, own, from, out)
 }
 
-/// In: clients, datanodes, coordinators. Out: datanodes, coordinators, DNS.
+/// Ingress: clients, datanodes, coordinators. Egress: datanodes, coordinators, DNS.
 pub(super) fn datanode(plan: &Plan<'_>) -> NetworkPolicy {
     let (own, coordinator) = (Component::Datanode, Component::Coordinator);
     let mut from = clients(plan);
@@ -61,7 +61,7 @@ fn build(
         ports: Some(vec![tcp(component.grpc_port())]),
     }];
     if plan.spec.monitoring.service_monitor.enabled {
-        // Where Prometheus runs is not known; metrics are no secret within a cluster.
+        // Where Prometheus runs is unknown; metrics are not secret within a cluster.
         into.push(NetworkPolicyIngressRule {
             from: Some(vec![NetworkPolicyPeer {
                 namespace_selector: Some(LabelSelector::default()),
@@ -82,7 +82,7 @@ fn build(
     }
 }
 
-/// Pods that may be clients: those that the user lists, or every pod of the namespace.
+/// Returns the pods that may be clients: the configured ones, or every pod of the namespace.
 fn clients(plan: &Plan<'_>) -> Vec<NetworkPolicyPeer> {
     let selectors = &plan.spec.security.network_policy.client_selectors;
     if !selectors.is_empty() {
@@ -114,7 +114,7 @@ fn operator(plan: &Plan<'_>) -> NetworkPolicyPeer {
     }
 }
 
-/// Ports of the members of etcd.
+/// Returns the ports of the etcd members.
 fn etcd_ports(plan: &Plan<'_>) -> BTreeSet<i32> {
     let etcd = plan.spec.coordinator.metadata.etcd.iter();
     let ports = etcd.flat_map(|etcd| &etcd.endpoints).filter_map(|endpoint| {

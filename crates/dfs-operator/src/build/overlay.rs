@@ -1,4 +1,4 @@
-//! What the user lays over the pods, last. What the operator needs to find pods again stays.
+//! The user's overlay on the pods, applied last. What the operator needs to find pods stays.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use dfs_crd::PodTemplate;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 pub(super) fn lay(template: &mut PodTemplateSpec, overlay: &PodTemplate) {
-    // Without `..`: a new field must find its place here.
+    // Without `..`: a new field must be handled here.
     let PodTemplate {
         labels,
         annotations,
@@ -52,7 +52,7 @@ pub(super) fn lay(template: &mut PodTemplateSpec, overlay: &PodTemplate) {
     }
 }
 
-/// Adds what is not there. Keys of the operator are all there already.
+/// Adds entries. The operator's own keys are already present and stay.
 fn add(own: &mut BTreeMap<String, String>, more: &BTreeMap<String, String>) {
     for (key, value) in more {
         own.entry(key.clone()).or_insert_with(|| value.clone());

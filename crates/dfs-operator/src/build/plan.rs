@@ -1,4 +1,4 @@
-//! What all objects of a cluster have in common, worked out once.
+//! Facts shared by all objects of a cluster, computed once.
 
 use dfs_crd::{DfsCluster, DfsClusterSpec, Engine, RESTARTED_AT};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -8,15 +8,15 @@ use super::labels::{self, Labels};
 use super::names::Names;
 use super::{Component, Inputs};
 
-/// What objects are made from.
+/// Inputs of the objects.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     pub(super) inputs: &'a Inputs<'a>,
     pub(super) spec: &'a DfsClusterSpec,
     pub(super) names: Names,
-    /// The whole name of the image.
+    /// The full name of the image.
     pub(super) image: String,
-    /// When a user last asked for a restart.
+    /// Time of the last restart requested by a user.
     pub(super) restarted_at: Option<&'a str>,
     owner: Option<OwnerReference>,
 }
@@ -45,7 +45,7 @@ impl<'a> Plan<'a> {
         self.spec.coordinator.metadata.engine == Engine::Embedded
     }
 
-    /// Metadata of an object that goes with the resource.
+    /// Returns the metadata of an object that is deleted with the resource.
     pub(super) fn metadata(&self, name: String, component: Component) -> ObjectMeta {
         ObjectMeta {
             name: Some(name),
@@ -60,7 +60,7 @@ impl<'a> Plan<'a> {
         labels::of_object(&self.names.cluster(), component, &self.spec.image)
     }
 
-    /// What selects the pods of a component.
+    /// Returns the selector of the pods of a component.
     pub(super) fn pods(&self, component: Component) -> Labels {
         labels::of_component(&self.names.cluster(), component)
     }

@@ -1,4 +1,4 @@
-//! What the pods of both components have in common.
+//! Parts of the pods shared by both components.
 
 use dfs_crd::{PodTemplate, PullPolicy, Quantity, Resources, SpreadPolicy, TopologyKey};
 use k8s_openapi::api::core::v1::{
@@ -18,26 +18,26 @@ use super::{Component, labels, overlay, revision, secret};
 
 /// User and group of the image.
 const USER: i64 = 65_532;
-/// Time that a pod has to stop: a datanode brings to an end what clients are writing.
+/// Time for a pod to stop: a datanode finishes the chunks that clients are writing.
 pub(super) const GRACE_SECONDS: i64 = 120;
-/// Owner and group may read what is mounted.
+/// Owner and group may read mounted files.
 pub(super) const MODE: i32 = 0o440;
-/// Where settings and the join secret are mounted.
+/// Mount point of settings and the join secret.
 pub(super) const CONFIG_FOLDER: &str = "/etc/dfs";
 pub(super) const JOIN_FOLDER: &str = "/etc/dfs-join";
 
-/// What differs between the components.
+/// Differences between the components.
 pub(super) struct Parts {
     pub(super) component: Component,
-    /// Arguments of the `dfs` of the image.
+    /// Arguments of `dfs` in the image.
     pub(super) arguments: Vec<String>,
-    /// Volumes besides settings and join secret, less those that a claim template makes.
+    /// Volumes other than settings, join secret, and those of claim templates.
     pub(super) volumes: Vec<Volume>,
     pub(super) mounts: Vec<VolumeMount>,
     pub(super) environment: Vec<EnvVar>,
 }
 
-/// What the user lays over the pods of a component.
+/// Returns the user's overlay on the pods of a component.
 pub(super) fn overlay<'a>(plan: &Plan<'a>, component: Component) -> &'a PodTemplate {
     match component {
         Component::Coordinator => &plan.spec.coordinator.pod_template,
@@ -45,7 +45,7 @@ pub(super) fn overlay<'a>(plan: &Plan<'a>, component: Component) -> &'a PodTempl
     }
 }
 
-/// The template of the pods of a component.
+/// Returns the template of the pods of a component.
 pub(super) fn template(plan: &Plan<'_>, parts: Parts) -> PodTemplateSpec {
     let component = parts.component;
     let name = plan.names.of_component(component);
@@ -59,7 +59,7 @@ pub(super) fn template(plan: &Plan<'_>, parts: Parts) -> PodTemplateSpec {
     let spec = PodSpec {
         service_account_name: Some(name),
         automount_service_account_token: Some(false),
-        // Variables for each Service of the namespace would only be in the way.
+        // Variables for every Service of the namespace would be useless.
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         image_pull_secrets: Some(secrets.collect::<Vec<_>>()).filter(|all| !all.is_empty()),
@@ -125,7 +125,7 @@ fn container(
         // Opening a store after a crash may take minutes.
         startup_probe: Some(probe("/healthz", 2, 150)),
         readiness_probe: Some(probe("/readyz", 5, 2)),
-        // Reports that the process responds, whatever its peers do.
+        // Reports that the process responds, regardless of its peers.
         liveness_probe: Some(probe("/healthz", 10, 6)),
         volume_mounts: Some(all_mounts),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
@@ -153,7 +153,7 @@ fn pod_security() -> PodSecurityContext {
         run_as_user: Some(USER),
         run_as_group: Some(USER),
         fs_group: Some(USER),
-        // A volume full of chunks is walked once, not at every start.
+        // A volume full of chunks is walked once, not on every start.
         fs_group_change_policy: Some("OnRootMismatch".to_owned()),
         seccomp_profile: Some(SeccompProfile {
             type_: "RuntimeDefault".to_owned(),
@@ -194,7 +194,8 @@ fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
     }
 }
 
-/// Over the failure domains, and over nodes within them. Nodes that take no pods do not count.
+/// Returns spread constraints over failure domains, and over nodes within them. Nodes that pods
+/// cannot be scheduled on do not count.
 fn spread(plan: &Plan<'_>, component: Component) -> Vec<TopologySpreadConstraint> {
     let domain = &plan.spec.failure_domain;
     let constraint = |key: TopologyKey, policy: SpreadPolicy| TopologySpreadConstraint {
@@ -215,7 +216,7 @@ fn spread(plan: &Plan<'_>, component: Component) -> Vec<TopologySpreadConstraint
     constraints
 }
 
-/// With the policy Required no two pods of a component share a node.
+/// Returns the affinity: with the policy Required no two pods of a component share a node.
 fn affinity(plan: &Plan<'_>, component: Component) -> Option<Affinity> {
     (plan.spec.failure_domain.policy == SpreadPolicy::Required).then(|| Affinity {
         pod_anti_affinity: Some(PodAntiAffinity {
@@ -239,7 +240,7 @@ fn port(name: &str, number: i32) -> ContainerPort {
     }
 }
 
-/// A variable with a field of the pod.
+/// Returns a variable set from a field of the pod.
 pub(super) fn field(name: &str, path: &str) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
@@ -274,7 +275,7 @@ fn config_volume(name: &str) -> Volume {
     }
 }
 
-/// Some keys of a Secret, each a file of its name.
+/// Returns a volume of some keys of a Secret, each a file of that name.
 pub(super) fn secret_volume(volume: &str, secret: &str, keys: &[&str]) -> Volume {
     let item = |key: &&str| KeyToPath {
         key: (*key).to_owned(),

@@ -1,4 +1,4 @@
-//! What pods must be restarted for.
+//! Revisions: what pods must be restarted for.
 
 use dfs_crd::{Etcd, Image, PodTemplate, Resources};
 use serde::Serialize;
@@ -10,9 +10,9 @@ use super::plan::Plan;
 /// Annotation of pods and their templates: changes exactly when pods must be restarted.
 pub use dfs_crd::REVISION;
 
-/// What a user can change that a running pod does not notice. It is hashed as it was asked for, not
-/// as it was rendered: a new operator renders the same wish in another way, and must not restart
-/// anything for it. So a field that is added here is left out while it has its default.
+/// The settings of a user that a running pod does not notice. They are hashed as requested, not as
+/// rendered: a new operator may render the same request differently, and must not restart anything
+/// for that. So a field added here is omitted while it has its default.
 #[derive(Serialize)]
 struct Causes<'a> {
     image: &'a Image,
@@ -26,7 +26,7 @@ struct Causes<'a> {
     reserved_percent: Option<i32>,
 }
 
-/// The revision of the pods of a component.
+/// Returns the revision of the pods of a component.
 pub(super) fn of(plan: &Plan<'_>, component: Component) -> String {
     let spec = plan.spec;
     let causes = match component {

@@ -1,4 +1,4 @@
-//! The Secret that a cluster is known by.
+//! The Secret that identifies a cluster.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ pub(super) const JOIN_SECRET: &str = "join-secret";
 /// Key of the cluster's id.
 const CLUSTER_ID: &str = "cluster-id";
 
-/// The Secret `NAME-join`, made once and never changed. It has no owner: it outlives the resource,
-/// as the volumes do which it belongs to.
+/// Returns the Secret `NAME-join`, created once and never changed. It has no owner: it outlives the
+/// resource, like the volumes it belongs to.
 pub fn join_secret(cluster: &DfsCluster, id: ClusterId, secret: &str) -> Secret {
     let names = Names::of(cluster);
     let data = [(JOIN_SECRET, secret.to_owned()), (CLUSTER_ID, id.to_string())];

@@ -1,4 +1,4 @@
-//! Names in the DNS.
+//! Services: DNS names.
 
 use dfs_crd::ServiceType;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
@@ -12,14 +12,14 @@ use crate::COORDINATOR_PORT;
 pub(super) const DATANODE_PORT: u16 = 7080;
 /// Port of /metrics, /healthz and /readyz of coordinators.
 pub(super) const COORDINATOR_HTTP_PORT: i32 = 7071;
-/// The same of datanodes.
+/// Port of /metrics, /healthz and /readyz of datanodes.
 pub(super) const DATANODE_HTTP_PORT: i32 = 7081;
 /// Names of the ports.
 pub(super) const GRPC: &str = "grpc";
 pub(super) const HTTP: &str = "http";
 
 impl Component {
-    /// The port that clients and others of the cluster talk to.
+    /// Returns the port for clients and other members of the cluster.
     pub(super) fn grpc_port(self) -> i32 {
         i32::from(match self {
             Self::Coordinator => COORDINATOR_PORT,
@@ -27,7 +27,7 @@ impl Component {
         })
     }
 
-    /// The port of probes and metrics.
+    /// Returns the port of probes and metrics.
     pub(super) fn http_port(self) -> i32 {
         match self {
             Self::Coordinator => COORDINATOR_HTTP_PORT,
@@ -36,7 +36,7 @@ impl Component {
     }
 }
 
-/// The Service that clients talk to: coordinators that are ready.
+/// Returns the Service for clients: coordinators that are ready.
 pub(super) fn clients(plan: &Plan<'_>) -> Service {
     let component = Component::Coordinator;
     let wanted = &plan.spec.coordinator.service;
@@ -60,12 +60,14 @@ pub(super) fn clients(plan: &Plan<'_>) -> Service {
     }
 }
 
-/// Every coordinator by name: datanodes keep in touch with each, ready or not.
+/// Returns the headless Service of all coordinators: datanodes stay in touch with each, ready or
+/// not.
 pub(super) fn coordinators(plan: &Plan<'_>) -> Service {
     headless(plan, plan.names.coordinators(), Component::Coordinator)
 }
 
-/// Every datanode by name, ready or not: its address must not vanish while it starts.
+/// Returns the headless Service of all datanodes, ready or not: an address must not vanish while
+/// its pod starts.
 pub(super) fn datanodes(plan: &Plan<'_>) -> Service {
     headless(plan, plan.names.datanodes(), Component::Datanode)
 }

@@ -1,11 +1,11 @@
-//! What the pods run as: accounts that may do nothing.
+//! Service accounts of the pods, without permissions.
 
 use k8s_openapi::api::core::v1::ServiceAccount;
 
 use super::Component;
 use super::plan::Plan;
 
-/// The account of a component, unless the user names one.
+/// Returns the account of a component, unless the user names one.
 pub(super) fn build(plan: &Plan<'_>, component: Component) -> Option<ServiceAccount> {
     if super::pod::overlay(plan, component).service_account_name.is_some() {
         return None;

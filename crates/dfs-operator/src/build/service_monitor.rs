@@ -1,4 +1,4 @@
-//! For the Prometheus operator, whose types are not at hand.
+//! ServiceMonitor of the Prometheus operator, whose types are not available here.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::plan::Plan;
 use super::service::HTTP;
 use super::{Component, labels};
 
-/// Watches coordinators and datanodes through their headless Services.
+/// Returns a ServiceMonitor of coordinators and datanodes through their headless Services.
 pub(super) fn build(plan: &Plan<'_>) -> Value {
     let wanted = &plan.spec.monitoring.service_monitor;
     let mut metadata = plan.metadata(plan.names.cluster(), Component::Coordinator);

@@ -13,7 +13,7 @@ use super::pod::{self, CONFIG_FOLDER, JOIN_FOLDER, Parts};
 use super::secret::JOIN_SECRET;
 use super::{Component, claim, labels};
 
-/// The variable with the failure domain.
+/// Variable with the failure domain.
 const ZONE: &str = "DFS_ZONE";
 
 pub(super) fn build(plan: &Plan<'_>) -> StatefulSet {
@@ -26,7 +26,7 @@ pub(super) fn build(plan: &Plan<'_>) -> StatefulSet {
             selector: labels::selector(plan.pods(component)),
             // After an outage all pods start at once.
             pod_management_policy: Some("Parallel".to_owned()),
-            // The operator restarts pods, when they can stop safely.
+            // The operator restarts pods when they can stop safely.
             update_strategy: Some(StatefulSetUpdateStrategy {
                 type_: Some("OnDelete".to_owned()),
                 rolling_update: None,
@@ -56,7 +56,7 @@ fn parts(plan: &Plan<'_>) -> Parts {
     for (i, volume) in claim::data_volumes(plan).iter().enumerate() {
         let folder = format!("/data/{i}");
         mounts.push(pod::mount(volume, &folder));
-        // Not the root of the volume, where a file system may keep things of its own.
+        // Not the root of the volume, where a file system may have its own entries.
         arguments.push(format!("--data-dir={folder}/dfs"));
     }
     arguments.extend([
@@ -72,8 +72,8 @@ fn parts(plan: &Plan<'_>) -> Parts {
     Parts { component, arguments, volumes: Vec::new(), mounts, environment: vec![zone(plan)] }
 }
 
-/// The failure domain of the pod's node. A pod gets the topology labels of its node when it is
-/// bound to it, before its container starts.
+/// Returns the failure domain of the pod's node. A pod gets the topology labels of its node when it
+/// is bound to it, before its container starts.
 fn zone(plan: &Plan<'_>) -> EnvVar {
     match plan.spec.failure_domain.topology_key {
         TopologyKey::Hostname => pod::field(ZONE, "spec.nodeName"),

@@ -1,20 +1,20 @@
-//! Pod templates stay as they were rendered as long as nothing asks for a restart.
+//! Pod templates stay as rendered until a restart is requested.
 //!
 //! A Deployment replaces its pods when its template changes in any way. A new operator that renders
-//! the same resource in another way would restart every coordinator, and give flags to images that
-//! do not know them yet. So the template that was applied is remembered in an annotation, and
-//! applied again until the revision changes.
+//! the same resource differently would restart every coordinator, and pass flags to images that do
+//! not support them yet. So the applied template is remembered in an annotation, and applied again
+//! until the revision changes.
 
 use serde_json::Value;
 
 use super::revision::REVISION;
 
-/// Annotation of workloads with the template that was applied, in JSON.
+/// Annotation of workloads with the applied template, in JSON.
 pub use dfs_crd::TEMPLATE;
 
 const PATH: &str = "/spec/template";
 
-/// Notes down the template of a workload.
+/// Records the template of a workload.
 pub(super) fn remember(workload: &mut Value) {
     let template = workload.pointer(PATH).map(Value::to_string);
     if let (Some(template), Some(metadata)) = (template, workload.get_mut("metadata")) {
@@ -22,8 +22,8 @@ pub(super) fn remember(workload: &mut Value) {
     }
 }
 
-/// Puts the template that `there` was applied with into `wanted`, when both have the same
-/// revision.
+/// Replaces the template in `wanted` by the one that `there` was applied with, if both have the
+/// same revision.
 pub fn keep_template(there: &Value, wanted: &mut Value) {
     let (Some(remembered), Some(template)) = (remembered(there), wanted.pointer_mut(PATH)) else {
         return;

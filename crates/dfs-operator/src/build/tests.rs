@@ -1,4 +1,4 @@
-//! Rendered objects: numbered conventions, and that every field of the spec has an effect.
+//! Rendered objects: numbered conventions, and a check that every field of the spec has an effect.
 
 mod conventions;
 mod fixtures;

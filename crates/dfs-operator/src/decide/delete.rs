@@ -1,4 +1,4 @@
-//! The end of a cluster. Coordinators are not asked: they may be dead.
+//! Deletion of a cluster. Coordinators are not asked: they may be dead.
 
 use dfs_crd::{DeletionPolicy, FINALIZER, Reason};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -34,7 +34,8 @@ pub(super) fn decide(seen: &Observed) -> Decision {
     });
     decision.actions.extend(workloads.map(|child| Action::Delete(child.target.clone())));
     if !deletes {
-        // Claims and the Secret have no owner, so they stay; all else goes with the resource.
+        // Claims and the Secret have no owner, so they stay; everything else is deleted with the
+        // resource.
         decision.actions.push(Action::RemoveFinalizer);
         return decision;
     }
@@ -47,9 +48,9 @@ pub(super) fn decide(seen: &Observed) -> Decision {
     if let Some(claim) = seen.claims.first() {
         let users = users(seen, claim);
         let message = match users.as_slice() {
-            [] => format!("PersistentVolumeClaim {} is not gone yet", claim.name_any()),
+            [] => format!("PersistentVolumeClaim {} still exists", claim.name_any()),
             [user, ..] => format!(
-                "PersistentVolumeClaim {} is still used by pod {user}, which has not stopped yet",
+                "PersistentVolumeClaim {} is still used by pod {user}, which is still stopping",
                 claim.name_any()
             ),
         };
@@ -64,7 +65,7 @@ pub(super) fn decide(seen: &Observed) -> Decision {
     decision
 }
 
-/// Pods that use a claim.
+/// Returns the pods that use a claim.
 fn users(seen: &Observed, claim: &PersistentVolumeClaim) -> Vec<String> {
     let name = claim.name_any();
     let uses = |pod: &&k8s_openapi::api::core::v1::Pod| {

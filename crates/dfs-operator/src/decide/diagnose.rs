@@ -1,4 +1,4 @@
-//! Why pods do not become ready, where somebody must do something about it.
+//! Diagnoses pods that do not become ready and need a person to act.
 
 use dfs_crd::Reason;
 use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod};
@@ -10,10 +10,10 @@ use crate::observed::{Observed, is_ready};
 /// Restarts of a container after which it counts as crash-looping.
 const RESTARTS: i32 = 3;
 
-/// The first thing that somebody must do something about.
+/// Returns the first finding that needs a person to act.
 pub(super) fn decide(seen: &Observed) -> Option<Finding> {
     if let Some(secret) = seen.missing_secrets.first() {
-        let message = format!("Secret {secret} does not exist; make it");
+        let message = format!("Secret {secret} does not exist; create it");
         return Some(Finding::new(Reason::SecretMissing, message));
     }
     let waiting = seen.claims.iter().find_map(|claim| claim_problem(claim, seen));
@@ -22,7 +22,7 @@ pub(super) fn decide(seen: &Observed) -> Option<Finding> {
     })
 }
 
-/// What keeps a pod from being ready; nothing when it may only take its time.
+/// Returns what prevents a pod from becoming ready; `None` while it may just be slow.
 pub fn problem(pod: &Pod, seen: &Observed) -> Option<Finding> {
     let name = pod.name_any();
     let status = pod.status.as_ref()?;
@@ -47,7 +47,7 @@ pub fn problem(pod: &Pod, seen: &Observed) -> Option<Finding> {
     waiting.or_else(|| {
         Some(Finding::new(
             Reason::Unschedulable,
-            format!("no node takes pod {name}: {why}; add room, or ask for less"),
+            format!("no node can run pod {name}: {why}; add capacity, or request less"),
         ))
     })
 }
@@ -66,18 +66,18 @@ fn container_problem(name: &str, pod: &Pod, container: &ContainerStatus) -> Opti
         | "ImageInspectError" => Some(Finding::new(
             Reason::ImageUnavailable,
             format!(
-                "pod {name} cannot get image {image}: set spec.image to one that can be fetched, \
+                "pod {name} cannot get image {image}: set spec.image to one that can be pulled, \
                  or spec.image.pullSecrets"
             ),
         )),
         "CreateContainerConfigError" => Some(Finding::new(
             Reason::SecretMissing,
-            format!("pod {name} cannot start: {why}; make what is missing"),
+            format!("pod {name} cannot start: {why}; create what is missing"),
         )),
         "CrashLoopBackOff" if container.restart_count >= RESTARTS => Some(Finding::new(
             Reason::CrashLooping,
             format!(
-                "container {} of pod {name} has ended {} times; see kubectl logs {name}",
+                "container {} of pod {name} has exited {} times; see kubectl logs {name}",
                 container.name, container.restart_count
             ),
         )),
@@ -85,8 +85,8 @@ fn container_problem(name: &str, pod: &Pod, container: &ContainerStatus) -> Opti
     }
 }
 
-/// A claim that a pod waits for. Its volume may be slow or never come: provisioners report that in
-/// events only, each in its own wording.
+/// Returns the finding for a claim that a pod waits for. Its volume may be slow or never appear:
+/// provisioners report that only in events, each in its own wording.
 pub(super) fn volume_to_come(seen: &Observed) -> Option<Finding> {
     let mut waiting = seen.claims.iter().filter(|claim| is_waiting(claim)).peekable();
     waiting.peek()?;
@@ -99,16 +99,16 @@ pub(super) fn volume_to_come(seen: &Observed) -> Option<Finding> {
     Some(Finding::new(
         Reason::VolumePending,
         format!(
-            "PersistentVolumeClaim {name} waits for a volume of {size} from {}; if none comes, \
-             kubectl describe pvc {name} says why: make room{}",
+            "PersistentVolumeClaim {name} waits for a volume of {size} from {}; if none appears, \
+             kubectl describe pvc {name} shows why: add capacity{}",
             class_of(claim),
-            or_start_over(seen, "ask for less")
+            or_start_over(seen, "request less")
         ),
     ))
 }
 
-/// What else helps while there is nothing that could get lost. Claims outlive the cluster, unless
-/// it says otherwise.
+/// Appends further advice while no data can be lost. Claims outlive the cluster unless its spec
+/// says otherwise.
 fn or_start_over(seen: &Observed, how: &str) -> String {
     let is_empty = match seen.snapshot() {
         Some(snapshot) => snapshot.nodes.is_empty(),
@@ -141,8 +141,8 @@ fn class_of(claim: &PersistentVolumeClaim) -> String {
     )
 }
 
-/// A claim without a volume, where only the scheduler's word says that it is to blame: without the
-/// right to read classes it stays open whether the class is there.
+/// Returns the finding for a claim without a volume where only the scheduler names it as the cause:
+/// without permission to read classes it is unknown whether the class exists.
 fn unbound(claim: &PersistentVolumeClaim, pod: &str, why: &str) -> Option<Finding> {
     if is_bound(claim) {
         return None;
@@ -151,8 +151,8 @@ fn unbound(claim: &PersistentVolumeClaim, pod: &str, why: &str) -> Option<Findin
     Some(Finding::new(
         Reason::VolumePending,
         format!(
-            "PersistentVolumeClaim {name} gets no volume of {class}, and pod {pod} no node ({why}): \
-             see kubectl describe pvc {name}, and whether that class exists"
+            "PersistentVolumeClaim {name} has no volume of {class}, and pod {pod} no node ({why}): \
+             see kubectl describe pvc {name}, and check that the class exists"
         ),
     ))
 }
@@ -169,9 +169,9 @@ fn claim_problem(claim: &PersistentVolumeClaim, seen: &Observed) -> Option<Findi
         Some(class) if seen.missing_classes.contains(class) => Some(Finding::new(
             Reason::StorageClassMissing,
             format!(
-                "PersistentVolumeClaim {name} asks for StorageClass {class}, which does not \
-                 exist; make it{}",
-                or_start_over(seen, "name another")
+                "PersistentVolumeClaim {name} requests StorageClass {class}, which does not \
+                 exist; create it{}",
+                or_start_over(seen, "use another")
             ),
         )),
         _ => None,

@@ -1,9 +1,9 @@
-//! What to do about a cluster: a pure function of one observation.
+//! Decides what to do about a cluster: a pure function of one observation.
 //!
-//! The first case that holds decides: deletion, pause, a spec that cannot be, things that must not
-//! be repaired, then making what is missing, then at most one disruption. Nothing is remembered
-//! from one decision to the next; an operator that dies between two actions leaves a state from
-//! which the next observation leads on.
+//! The first matching case decides: deletion, pause, an invalid spec, states that must not be
+//! repaired, then creating what is missing, then at most one disruption. Nothing is remembered
+//! between decisions; an operator that dies between two actions leaves a state from which the next
+//! observation continues.
 
 mod delete;
 mod diagnose;
@@ -31,17 +31,17 @@ use crate::definition::Definition;
 use crate::kind::{Kind, Object, Target};
 use crate::observed::Observed;
 
-/// Something worth saying, and why.
+/// A fact to publish, with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Of the closed list.
+    /// From the closed list.
     pub reason: Reason,
-    /// Names the object, and what to do.
+    /// Names the object and the remedy.
     pub message: String,
 }
 
 impl Finding {
-    /// A finding.
+    /// Returns a finding.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
@@ -60,7 +60,7 @@ pub enum Action {
     Apply {
         /// The object.
         object: Box<Object>,
-        /// Whether it existed; if not, an object of that name belongs to somebody else.
+        /// False if no object of that name existed; then an existing one belongs to somebody else.
         is_there: bool,
     },
     /// Delete an object.
@@ -78,7 +78,7 @@ pub enum Action {
         /// Its pod.
         pod: String,
     },
-    /// Announce that a node stops, if it can stop safely.
+    /// Announce that a node will stop, if it can stop safely.
     BeginMaintenance {
         /// The cluster.
         cluster: ClusterId,
@@ -102,20 +102,20 @@ pub enum Action {
     RestartPod(Target),
 }
 
-/// Which case decided.
+/// The case that decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Case {
-    /// It is being deleted.
+    /// The cluster is being deleted.
     Deleting,
     /// An annotation keeps the operator from changing anything.
     Paused,
-    /// The spec cannot be carried out, or the cluster is not what it was: nothing is touched.
+    /// The spec cannot be carried out, or the cluster is not the expected one: nothing is touched.
     Blocked,
-    /// It is being made.
+    /// The cluster is being created.
     Creating,
     /// The spec says that no pod runs.
     Stopped,
-    /// It runs.
+    /// The cluster is running.
     Running,
 }
 
@@ -124,7 +124,7 @@ pub enum Case {
 pub struct Decision {
     /// Which case decided.
     pub case: Case,
-    /// Carried out in this order up to the first that fails.
+    /// Carried out in this order up to the first failure.
     pub actions: Vec<Action>,
     /// A finding that needs a person to act.
     pub stalled: Option<Finding>,
@@ -132,11 +132,11 @@ pub struct Decision {
     pub invalid: Option<Finding>,
     /// Parts of the spec that are not carried out.
     pub refused: Vec<Finding>,
-    /// What is waited for.
+    /// What the operator is waiting for.
     pub waiting: Option<Finding>,
-    /// Why it cannot be deleted yet.
+    /// Why the cluster cannot be deleted yet.
     pub deletion_blocked: Option<Finding>,
-    /// How far new settings are; nothing when every pod has them.
+    /// Progress of a rollout; `None` when every pod has its settings.
     pub rollout: Option<Rollout>,
 }
 
@@ -164,7 +164,7 @@ impl Decision {
     }
 }
 
-/// Decides.
+/// Returns the decision for an observation.
 pub fn decide(seen: &Observed) -> Decision {
     let cluster = &seen.cluster;
     if cluster.metadata.deletion_timestamp.is_some() {
@@ -195,7 +195,7 @@ pub fn decide(seen: &Observed) -> Decision {
     // Only deletion of the data waits for the operator. Retained objects have no owner, and the
     // rest is garbage-collected by owner: that needs no operator and none of its permissions.
     match (is_held, cluster.spec.deletion_policy) {
-        // First of all: nothing is made that would not be cleared away.
+        // First of all: nothing is created that would not be cleaned up.
         (false, DeletionPolicy::Delete) => decision.actions.insert(0, Action::AddFinalizer),
         (true, DeletionPolicy::Retain) => decision.actions.insert(0, Action::RemoveFinalizer),
         (true, DeletionPolicy::Delete) | (false, DeletionPolicy::Retain) => {}
@@ -222,13 +222,13 @@ fn outdated(seen: &Observed) -> Option<Finding> {
     ))
 }
 
-/// Which cluster this is.
+/// Identity of the cluster.
 enum Identity {
     /// None yet.
     New,
-    /// The one of the join Secret.
+    /// The one in the join Secret.
     Known(ClusterId),
-    /// It is not known, or is another cluster's: nothing is changed.
+    /// Unknown, or another cluster's: nothing is changed.
     Blocked(Finding),
 }
 
@@ -242,7 +242,7 @@ fn identity(seen: &Observed) -> Identity {
             Some(id) => Identity::Blocked(Finding::new(
                 Reason::SecretMissing,
                 format!(
-                    "Secret {secret} is gone; make it again with cluster-id={id} and a random \
+                    "Secret {secret} is gone; create it again with cluster-id={id} and a random \
                      join-secret, then delete the pods of the cluster"
                 ),
             )),
@@ -255,22 +255,24 @@ fn identity(seen: &Observed) -> Identity {
     if let Some(known) = known.filter(|known| *known != id.to_string()) {
         return Identity::Blocked(Finding::new(
             Reason::ClusterIdMismatch,
-            format!("Secret {secret} is of cluster {id}, but this is {known}; put its own back"),
+            format!(
+                "Secret {secret} belongs to cluster {id}, but this is {known}; restore its own"
+            ),
         ));
     }
     if let Some(snapshot) = seen.snapshot().filter(|snapshot| snapshot.cluster != id) {
         return Identity::Blocked(Finding::new(
             Reason::ClusterIdMismatch,
             format!(
-                "the metadata belongs to cluster {}, but this is {id}; put the metadata of this \
-                 cluster back",
+                "the metadata belongs to cluster {}, but this is {id}; restore the metadata of this \
+                 cluster",
                 snapshot.cluster
             ),
         ));
     }
     if known.is_some() && seen.snapshot == Snapshot::Uninitialised {
         return Identity::Blocked(metadata_lost(&format!(
-            "the metadata of cluster {id} is empty, though it was made"
+            "the metadata of cluster {id} is empty, although it was created"
         )));
     }
     let claim = names.metadata_claim();
@@ -287,11 +289,11 @@ fn identity(seen: &Observed) -> Identity {
 fn metadata_lost(what: &str) -> Finding {
     Finding::new(
         Reason::MetadataLost,
-        format!("{what}; put the metadata back, or delete the cluster and its volumes"),
+        format!("{what}; restore the metadata, or delete the cluster and its volumes"),
     )
 }
 
-/// Makes what is missing, then at most one disruption.
+/// Creates what is missing, then makes at most one disruption.
 fn make(seen: &Observed, id: ClusterId) -> Decision {
     let case = if seen.cluster.spec.stopped {
         Case::Stopped
@@ -310,7 +312,7 @@ fn make(seen: &Observed, id: ClusterId) -> Decision {
     }
     nodes::decide(seen, id, &mut decision);
     rollout::decide(seen, id, &mut decision);
-    // What it says is the cause of other waiting, but not of that for the objects of another.
+    // Its finding explains other waiting, except for objects of another owner.
     let is_for_objects = |finding: &Finding| finding.reason == Reason::WaitingForObjects;
     if !decision.waiting.as_ref().is_some_and(is_for_objects)
         && let Some(finding) = diagnose::volume_to_come(seen)

@@ -1,4 +1,4 @@
-//! Who belongs to the cluster, and how many replicas its files get.
+//! Cluster members, and the replication factor of the files.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::{Action, Decision, rollout};
 use crate::build::{Names, REVISION};
 use crate::observed::{Observed, is_ready};
 
-/// Admits datanodes that run in pods of ours, ends maintenance that is over, and sets the
-/// replication factor. Nodes without a pod are left alone: their data may be needed.
+/// Admits datanodes that run in our pods, ends completed maintenance, and sets the replication
+/// factor. Nodes without a pod are left alone: their data may be needed.
 pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     let (Some(snapshot), Some(_)) = (seen.snapshot(), seen.known_id()) else { return };
     let spec = &seen.cluster.spec;
@@ -38,7 +38,7 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
                 let pod = name.clone();
                 decision.actions.push(Action::Admit { cluster: id, node: node.id, pod });
             }
-            // Maintenance that somebody else announced is not ours to end.
+            // Maintenance announced by somebody else is not ours to end.
             let is_ours = current == Some(name.as_str());
             let is_back = is_ready(pod) && pod.annotations().get(REVISION) == revision;
             if node.maintenance_left.is_some_and(|left| left > Duration::ZERO) && is_ours && is_back

@@ -1,4 +1,4 @@
-//! The objects that a cluster is made of.
+//! The objects of a cluster.
 
 use dfs_crd::Reason;
 use dfs_types::ClusterId;
@@ -13,8 +13,8 @@ use crate::drift;
 use crate::kind::{Kind, Object};
 use crate::observed::{Observed, Owner};
 
-/// Makes what is missing or differs, deletes what is no longer wanted, and makes the cluster in the
-/// empty store, once.
+/// Creates what is missing or differs, deletes what is no longer wanted, and creates the cluster in
+/// the empty store, once.
 pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     let spec = &seen.cluster.spec;
     let there = seen.datanodes();
@@ -53,7 +53,7 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
         if let Some(child) = seen.child(object.kind, &object.name) {
             build::keep_template(&child.value, &mut object.value);
         }
-        // Before templates of claims are kept: what is kept is not what was asked for.
+        // Before templates of claims are kept: those kept are not what was requested.
         drift::mark(&mut object.value);
         match object.kind {
             Kind::Claim => {
@@ -82,12 +82,12 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     init(seen, id, decision);
 }
 
-/// Returns whether a datanode may be evicted: never while chunks lack replicas.
+/// Returns true if a datanode may be evicted: never while chunks lack replicas.
 fn may_evict(seen: &Observed) -> bool {
     rollout::is_healthy(seen, true).is_ok()
 }
 
-/// Applies an object unless the existing one has all of it.
+/// Applies an object unless the existing one contains all of it.
 fn apply(seen: &Observed, object: Object, decision: &mut Decision) {
     let child = seen.child(object.kind, &object.name);
     if child.is_some_and(|child| drift::contains(&child.value, &object.value)) {
@@ -97,7 +97,7 @@ fn apply(seen: &Observed, object: Object, decision: &mut Decision) {
     decision.actions.push(Action::Apply { object: Box::new(object), is_there });
 }
 
-/// Why the name of an object cannot be used.
+/// Returns why the name of an object cannot be used.
 fn unclaimed(seen: &Observed, object: &Object) -> Option<Finding> {
     let child = seen.child(object.kind, &object.name)?;
     match &child.owner {
@@ -105,14 +105,14 @@ fn unclaimed(seen: &Observed, object: &Object) -> Option<Finding> {
         Owner::Nobody if object.kind == Kind::Claim => None,
         Owner::Former => Some(Finding::new(
             Reason::WaitingForObjects,
-            format!("{} of the deleted cluster of this name is not gone yet", child.target),
+            format!("{} of the deleted cluster of this name still exists", child.target),
         )),
         Owner::Nobody => Some(taken(&child.target.to_string(), "nobody")),
         Owner::Other(owner) => Some(taken(&child.target.to_string(), owner)),
     }
 }
 
-/// The finding that a name is taken.
+/// Returns the finding that a name is taken.
 pub(crate) fn taken(object: &str, owner: &str) -> Finding {
     Finding::new(
         Reason::NameTaken,
@@ -120,7 +120,7 @@ pub(crate) fn taken(object: &str, owner: &str) -> Finding {
     )
 }
 
-/// The claim for the metadata is made once. It is never changed: it may be from before.
+/// The metadata claim is created once and never changed: it may be older than the resource.
 fn metadata_claim(seen: &Observed, object: Object, decision: &mut Decision) {
     let Some(there) = seen.claims.iter().find(|claim| claim.name_any() == object.name) else {
         apply(seen, object, decision);
@@ -130,7 +130,7 @@ fn metadata_claim(seen: &Observed, object: Object, decision: &mut Decision) {
         decision.stalled = Some(Finding::new(
             Reason::MetadataLost,
             format!(
-                "PersistentVolumeClaim {}, which holds the metadata, is being deleted; replica the \
+                "PersistentVolumeClaim {}, which holds the metadata, is being deleted; copy the \
                  metadata before its pod stops",
                 object.name
             ),
@@ -141,7 +141,7 @@ fn metadata_claim(seen: &Observed, object: Object, decision: &mut Decision) {
     refuse_expansion(there, wanted.as_ref(), &object.name, decision);
 }
 
-/// Templates of claims cannot be changed in a StatefulSet that is there: they stay as they are.
+/// Keeps the existing claim templates, which a StatefulSet cannot change.
 fn keep_templates(seen: &Observed, object: &mut Object, decision: &mut Decision) {
     const TEMPLATES: &str = "/spec/volumeClaimTemplates";
     let Some(child) = seen.child(Kind::StatefulSet, &object.name) else { return };
@@ -173,15 +173,15 @@ fn refuse_expansion(
         decision.refused.push(Finding::new(
             Reason::ExpansionUnsupported,
             format!(
-                "volume {name} has {}, and this version cannot make it {}; set its size to {}",
+                "volume {name} has {}, and this version cannot change it to {}; set its size to {}",
                 there.0, wanted.0, there.0
             ),
         ));
     }
 }
 
-/// Why the datanodes are not touched yet: the cluster is not made, or its coordinators have not got
-/// the new settings themselves.
+/// Returns why the datanodes are not touched yet: the cluster is not created, or its coordinators
+/// do not have the new settings themselves.
 fn datanodes_wait(seen: &Observed, wanted: &Object, decision: &Decision) -> Option<Finding> {
     if seen.cluster.spec.stopped {
         return None;
@@ -189,13 +189,13 @@ fn datanodes_wait(seen: &Observed, wanted: &Object, decision: &Decision) -> Opti
     if seen.known_id().is_none() {
         return Some(Finding::new(
             Reason::Creating,
-            format!("waiting for a coordinator, to make the cluster: {}", silence(seen)),
+            format!("waiting for a coordinator, to create the cluster: {}", silence(seen)),
         ));
     }
     let child = seen.child(Kind::StatefulSet, &wanted.name)?;
     let is_same =
         rollout::template_revision(&child.value) == rollout::template_revision(&wanted.value);
-    // What is applied to the coordinators now cannot have reached them yet.
+    // Settings applied to the coordinators just now cannot have reached them yet.
     let is_applied = decision.actions.iter().any(
         |action| matches!(action, Action::Apply { object, .. } if object.kind == Kind::Deployment),
     );
@@ -205,7 +205,7 @@ fn datanodes_wait(seen: &Observed, wanted: &Object, decision: &Decision) -> Opti
     Some(Finding::new(
         Reason::RollingOut,
         format!(
-            "waiting for Deployment {} to have the new settings, before the datanodes",
+            "waiting for Deployment {} to have the new settings before the datanodes",
             Names::of(&seen.cluster).coordinator()
         ),
     ))
@@ -213,8 +213,8 @@ fn datanodes_wait(seen: &Observed, wanted: &Object, decision: &Decision) -> Opti
 
 fn silence(seen: &Observed) -> &str {
     match &seen.snapshot {
-        Snapshot::Known(_) => "one answers",
-        Snapshot::Uninitialised => "one waits to be told",
+        Snapshot::Known(_) => "one replies",
+        Snapshot::Uninitialised => "one waits for init",
         Snapshot::Unreachable(what) => what,
     }
 }

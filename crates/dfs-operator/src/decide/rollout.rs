@@ -1,5 +1,5 @@
-//! New images and new settings: coordinators first, which their Deployment does by itself, then one
-//! datanode after the other.
+//! Rollouts of new images and settings: coordinators first, which their Deployment does by itself,
+//! then one datanode after the other.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::build::{Names, REVISION};
 use crate::kind::{Kind, Target};
 use crate::observed::{Observed, by_pod, is_ready, pod_of};
 
-/// Restarts at most one datanode, and only when nothing else is amiss.
+/// Restarts at most one datanode, and only when everything else is healthy.
 pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     let Some(state) = State::of(seen) else { return };
     let mut rollout = state.progress(seen);
@@ -23,24 +23,24 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     let Some(rollout) = &mut rollout else { return };
     if seen.cluster.spec.maintenance.update.strategy == UpdateStrategy::OnDelete {
         rollout.blocked_reason =
-            Some("maintenance.update.strategy is OnDelete: delete the pods yourself".to_owned());
+            Some("maintenance.update.strategy is OnDelete: delete the pods manually".to_owned());
     } else if let Some(reason) = state.step(seen, id, rollout, decision) {
         rollout.blocked_reason = Some(reason);
     }
     decision.rollout = Some(rollout.clone());
 }
 
-/// How far it is, without going on.
+/// Returns the progress of the rollout, without continuing it.
 pub(super) fn progress(seen: &Observed) -> Option<Rollout> {
     State::of(seen)?.progress(seen)
 }
 
-/// The revision in the template of a workload.
+/// Returns the revision in the template of a workload.
 pub(super) fn template_revision(workload: &Value) -> Option<&str> {
     workload.pointer("/spec/template/metadata/annotations")?.get(REVISION)?.as_str()
 }
 
-/// Whether every coordinator has the settings that its Deployment has, and serves.
+/// Returns true if every coordinator has the settings of its Deployment, and serves.
 pub(super) fn coordinators_are_new(seen: &Observed) -> bool {
     let status = seen.deployment.as_ref().and_then(|deployment| deployment.status.as_ref());
     let available = status.and_then(|status| status.available_replicas);
@@ -49,7 +49,7 @@ pub(super) fn coordinators_are_new(seen: &Observed) -> bool {
         && seen.snapshot().is_some()
 }
 
-/// Whether every coordinator has the settings that its Deployment has, serving or not.
+/// Returns true if every coordinator has the settings of its Deployment, serving or not.
 pub(crate) fn coordinators_are_replaced(seen: &Observed) -> bool {
     let Some(deployment) = &seen.deployment else { return false };
     let (Some(spec), Some(status)) = (&deployment.spec, &deployment.status) else { return false };
@@ -73,7 +73,7 @@ fn is_healthy_but(
     but: Option<&str>,
 ) -> Result<(), String> {
     let Some(snapshot) = seen.snapshot() else {
-        return Err("no coordinator answers".to_owned());
+        return Err("no coordinator replies".to_owned());
     };
     let is_other = |pod: &&Pod| but != Some(pod.name_any().as_str());
     if let Some(pod) = seen.pods_of("datanode").filter(is_other).find(|pod| !is_ready(pod)) {
@@ -90,7 +90,7 @@ fn is_healthy_but(
         return Err(format!("datanode {} is {}", pod_of(node), node.state));
     }
     match &snapshot.replication {
-        None if needs_all_replicas => Err("counts of replicas are not known yet".to_owned()),
+        None if needs_all_replicas => Err("replica counts are not known yet".to_owned()),
         Some(data) if data.missing > 0 => Err("chunks are missing".to_owned()),
         Some(data) if needs_all_replicas && but.is_none() && data.under_replicated > 0 => {
             Err("chunks lack replicas".to_owned())
@@ -102,7 +102,7 @@ fn is_healthy_but(
 /// The datanodes, split by whether they run the settings of their StatefulSet.
 struct State<'a> {
     revision: &'a str,
-    /// Whether the controller of StatefulSets knows them: if not, a new pod may have old ones.
+    /// True if the StatefulSet controller knows them: if not, a new pod may have old ones.
     is_settled: bool,
     old: Vec<&'a Pod>,
     new: Vec<&'a Pod>,
@@ -122,7 +122,7 @@ impl<'a> State<'a> {
         Some(Self { revision, is_settled, old, new })
     }
 
-    /// The pod that is being replaced, as the status remembers it; it may be the new one already,
+    /// Returns the pod being replaced, as remembered in the status; it may already be the new one,
     /// or gone. Waiting for one that is not desired would never end.
     fn current(seen: &Observed) -> Option<&str> {
         let current = seen.cluster.status.as_ref()?.rollout.as_ref()?.current_pod.as_deref()?;
@@ -143,7 +143,7 @@ impl<'a> State<'a> {
         })
     }
 
-    /// Whether the pod that is being replaced is not back yet.
+    /// Returns true while the replaced pod is not back.
     fn is_under_way(&self, seen: &Observed, current: &str) -> bool {
         let is_back = self.new.iter().any(|pod| pod.name_any() == current && is_ready(pod));
         let node = seen.snapshot().and_then(|snapshot| by_pod(snapshot).get(current).copied());
@@ -163,7 +163,7 @@ impl<'a> State<'a> {
                 "the StatefulSet's new settings are not known to its controller".to_owned(),
             );
         }
-        // Down already: a new one can only be better. So a bad image is healed by the next one.
+        // Already down: a new one can only be better. So a bad image is fixed by the next one.
         let is_down = |pod: &&&Pod| !is_ready(pod) && pod.metadata.deletion_timestamp.is_none();
         if let Some(pod) = self.old.iter().find(is_down) {
             rollout.current_pod = Some(pod.name_any());
@@ -179,7 +179,7 @@ impl<'a> State<'a> {
             return Some(finding.message.clone());
         }
         if decision.actions.iter().any(changes_pods) {
-            return Some("other changes come first".to_owned());
+            return Some("waiting for other changes".to_owned());
         }
         self.disrupt(seen, id, rollout, decision)
     }
@@ -195,7 +195,7 @@ impl<'a> State<'a> {
     ) -> Option<String> {
         let snapshot = seen.snapshot()?;
         if !coordinators_are_new(seen) {
-            return Some("not all coordinators have their settings and serve".to_owned());
+            return Some("some coordinators do not serve with the new settings".to_owned());
         }
         let nodes = by_pod(snapshot);
         let current = Self::current(seen);
@@ -216,7 +216,7 @@ impl<'a> State<'a> {
         if let Err(reason) = is_healthy(seen, needs_all_replicas) {
             return Some(reason);
         }
-        // The highest first, as StatefulSets do.
+        // The highest ordinal first, like StatefulSets.
         let pod = self.old.iter().max_by_key(|pod| ordinal(pod))?;
         let name = pod.name_any();
         rollout.current_pod = Some(name.clone());
@@ -233,7 +233,7 @@ impl<'a> State<'a> {
         None
     }
 
-    /// A new pod that had its time and is not ready.
+    /// Returns the finding for a new pod that did not become ready in time.
     fn failed(&self, seen: &Observed) -> Option<Finding> {
         let timeout = node_timeout(seen);
         let late = |pod: &&&Pod| {
@@ -247,8 +247,8 @@ impl<'a> State<'a> {
         Some(Finding::new(
             Reason::RolloutStuck,
             format!(
-                "pod {} has the new settings and is not ready after {} s: {why}; go back to the \
-                 former settings, or repair it",
+                "pod {} has the new settings and is not ready after {} s: {why}; revert to the \
+                 previous settings, or repair it",
                 pod.name_any(),
                 timeout.as_secs()
             ),
@@ -256,7 +256,7 @@ impl<'a> State<'a> {
     }
 }
 
-/// Whether pods come or go by it, or its effect on them must be seen first.
+/// Returns true if an action creates or removes pods, or its effect on them must be seen first.
 fn changes_pods(action: &Action) -> bool {
     match action {
         Action::Apply { object, .. } => {
@@ -284,7 +284,7 @@ fn node_timeout(seen: &Observed) -> Duration {
     Duration::from_secs(u64::from(seconds.unsigned_abs()))
 }
 
-/// Whether the StatefulSet made the pod.
+/// Returns true if the StatefulSet created the pod.
 pub(super) fn belongs_to(pod: &Pod, set: &StatefulSet) -> bool {
     pod.owner_references().iter().any(|owner| {
         owner.controller == Some(true) && Some(&owner.uid) == set.metadata.uid.as_ref()

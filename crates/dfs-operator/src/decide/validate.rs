@@ -1,4 +1,4 @@
-//! Rules of the spec that the API server checks too, for where its definition of the resource is
+//! Rules of the spec that the API server also checks, in case its definition of the resource is
 //! older.
 
 use dfs_crd::{DfsCluster, Engine, NAME_LEN_MAX, Reason};
@@ -6,7 +6,7 @@ use kube::ResourceExt as _;
 
 use super::Finding;
 
-/// Why the spec cannot be carried out.
+/// Returns why the spec cannot be carried out.
 pub(super) fn spec(cluster: &DfsCluster) -> Option<Finding> {
     let spec = &cluster.spec;
     let metadata = &spec.coordinator.metadata;
@@ -31,14 +31,14 @@ pub(super) fn spec(cluster: &DfsCluster) -> Option<Finding> {
         ),
         (
             metadata.etcd.is_some() == (metadata.engine == Engine::Etcd),
-            "coordinator.metadata.etcd must be set with the engine Etcd, and only then".to_owned(),
+            "coordinator.metadata.etcd must be set if and only if the engine is Etcd".to_owned(),
         ),
     ];
     let broken = rules.into_iter().find(|(holds, _)| !holds);
     broken.map(|(_, message)| Finding::new(Reason::SpecInvalid, message))
 }
 
-/// Whether the metadata lies in a volume of the coordinator.
+/// Returns true if the metadata is in a volume of the coordinator.
 pub(super) fn is_embedded(cluster: &DfsCluster) -> bool {
     cluster.spec.coordinator.metadata.engine == Engine::Embedded
 }

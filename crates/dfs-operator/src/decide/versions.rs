@@ -14,11 +14,11 @@ use crate::observed::{Observed, pod_of};
 /// The version of this operator.
 const OWN: &str = env!("CARGO_PKG_VERSION");
 
-/// Major and minor; what is behind them changes nothing between operator and operand.
+/// Major and minor; patch versions make no difference between operator and operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Minor(u32, u32);
 
-/// How a version stands to that of the operator.
+/// Relation of a version to that of the operator.
 #[derive(Debug, PartialEq, Eq)]
 enum VersionSupport {
     Managed,
@@ -27,7 +27,7 @@ enum VersionSupport {
 }
 
 impl Minor {
-    /// Reads `1.2`, `v1.2.3`, `1.2.3-rc.1+more`; nothing of what is no version.
+    /// Parses `1.2`, `v1.2.3`, `1.2.3-rc.1+more`; `None` for other text.
     fn read(text: &str) -> Option<Self> {
         let text = text.strip_prefix('v').unwrap_or(text);
         let (major, rest) = text.split_once('.')?;
@@ -42,7 +42,7 @@ impl Minor {
     }
 
     fn support(self, own: Self) -> VersionSupport {
-        // The last minor version of a major one is not known here: all of it are taken for that.
+        // The last minor version of a major one is unknown here: all of them are accepted.
         let oldest = match own {
             Self(0, 0) => own,
             Self(major, 0) => Self(major - 1, 0),
@@ -64,7 +64,7 @@ impl std::fmt::Display for Minor {
     }
 }
 
-/// Why the image that is asked for is not managed.
+/// Returns why the requested image is not managed.
 pub(super) fn wanted(seen: &Observed) -> Option<Finding> {
     let own = Minor::read(OWN)?;
     let image = &seen.cluster.spec.image;
@@ -74,17 +74,17 @@ pub(super) fn wanted(seen: &Observed) -> Option<Finding> {
         VersionSupport::Managed => return None,
         VersionSupport::Newer => format!(
             "spec.image.tag is {tag}, which is newer than this operator, {OWN}; upgrade the \
-             operator to {version} first, or set the tag back"
+             operator to {version} first, or revert the tag"
         ),
         VersionSupport::Older => format!(
-            "spec.image.tag is {tag}, and this operator, {OWN}, manages {own} and the minor version \
-             before; set the tag to one of these, or run an operator of version {version}"
+            "spec.image.tag is {tag}, and this operator, {OWN}, manages {own} and the previous minor \
+             version; set the tag to one of these, or run an operator of version {version}"
         ),
     };
     Some(Finding::new(Reason::VersionUnsupported, message))
 }
 
-/// Why what runs is not managed.
+/// Returns why the running version is not managed.
 pub(super) fn running(seen: &Observed) -> Option<Finding> {
     let own = Minor::read(OWN)?;
     let snapshot = seen.snapshot()?;
@@ -97,7 +97,7 @@ pub(super) fn running(seen: &Observed) -> Option<Finding> {
         Reason::VersionUnsupported,
         format!(
             "{name} runs version {version}, which is newer than this operator, {OWN}; run an \
-             operator of that version, which can also take the cluster back"
+             operator of that version, which can also downgrade the cluster"
         ),
     ))
 }
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_a_version_and_what_is_not() {
+    fn versions_are_parsed_and_other_text_is_not() {
         for (text, minor) in [
             ("1.2", Some(Minor(1, 2))),
             ("1.2.3", Some(Minor(1, 2))),
@@ -143,7 +143,7 @@ mod tests {
             ("1.7.0", "2.0.0", Managed),
             ("0.9.0", "2.0.0", Older),
             ("0.0.1", "0.0.9", Managed),
-            // C70: a patch to and fro makes no difference.
+            // C70: patch versions make no difference.
             ("1.2.9", "1.2.8", Managed),
         ] {
             let (version, own) = (Minor::read(version).unwrap(), Minor::read(own).unwrap());

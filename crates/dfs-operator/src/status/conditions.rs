@@ -1,4 +1,4 @@
-//! The conditions, which programs rely on.
+//! Conditions, which programs rely on.
 
 use dfs_crd::{ConditionType, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -10,12 +10,12 @@ use crate::decide::{Action, Case, Decision, Finding, coordinators_are_replaced};
 use crate::kind::Kind;
 use crate::observed::Observed;
 
-/// Bytes that the message of a condition has at most.
+/// Maximum length of a condition message in bytes.
 const MESSAGE_LEN_MAX: usize = 1_024;
 
 /// The state of a condition, and its reason.
 struct Word {
-    /// `None` when it is not known.
+    /// `None` when unknown.
     holds: Option<bool>,
     why: Finding,
 }
@@ -33,12 +33,12 @@ impl Word {
         Self::new(Some(false), reason, message)
     }
 
-    fn told(holds: bool, why: Finding) -> Self {
+    fn finding(holds: bool, why: Finding) -> Self {
         Self { holds: Some(holds), why }
     }
 }
 
-/// All conditions, in the order of their types.
+/// Returns all conditions, in the order of their types.
 pub(super) fn all(
     seen: &Observed,
     decision: &Decision,
@@ -51,7 +51,7 @@ pub(super) fn all(
         ConditionType::Available => available(seen, decision, facts),
         ConditionType::Reconciling => reconciling(seen, decision, facts),
         ConditionType::Stalled => match &stalled {
-            Some(finding) => Word::told(true, finding.clone()),
+            Some(finding) => Word::finding(true, finding.clone()),
             None => Word::no(Reason::AsSpecified, ""),
         },
         ConditionType::Degraded => degraded(seen, decision, facts),
@@ -65,19 +65,19 @@ pub(super) fn all(
         },
         ConditionType::SpecValid => {
             match decision.invalid.as_ref().or_else(|| decision.refused.first()) {
-                Some(finding) => Word::told(false, finding.clone()),
+                Some(finding) => Word::finding(false, finding.clone()),
                 None => Word::yes(Reason::AsSpecified, ""),
             }
         }
         ConditionType::Paused => match decision.case {
             Case::Paused => Word::yes(
                 Reason::PausedByAnnotation,
-                format!("remove the annotation {} to go on", dfs_crd::PAUSED),
+                format!("remove the annotation {} to resume", dfs_crd::PAUSED),
             ),
             _ => Word::no(Reason::NotPaused, ""),
         },
         ConditionType::DeletionBlocked => match &decision.deletion_blocked {
-            Some(finding) => Word::told(true, finding.clone()),
+            Some(finding) => Word::finding(true, finding.clone()),
             None if decision.case == Case::Deleting => Word::no(Reason::Deleting, ""),
             None => Word::no(Reason::NotDeleting, ""),
         },
@@ -113,7 +113,7 @@ fn condition(kind: ConditionType, word: &Word, seen: &Observed, before: &[Condit
     }
 }
 
-/// While paused the spec is not acted on, so conditions stay those of the generation before.
+/// While paused the spec is not acted on, so conditions stay those of the previous generation.
 fn decision_generation(seen: &Observed, before: Option<&Condition>) -> Option<i64> {
     let annotations = seen.cluster.metadata.annotations.as_ref();
     let is_paused = annotations.and_then(|a| a.get(dfs_crd::PAUSED)).is_some_and(|v| v == "true");
@@ -136,7 +136,7 @@ fn outage(seen: &Observed, decision: &Decision) -> Option<Finding> {
     match &seen.snapshot {
         Snapshot::Known(_) => None,
         _ if seen.known_id().is_none() => {
-            Some(Finding::new(Reason::Creating, "the cluster is being made"))
+            Some(Finding::new(Reason::Creating, "the cluster is being created"))
         }
         Snapshot::Uninitialised => {
             Some(Finding::new(Reason::MetadataLost, "the metadata is empty"))
@@ -147,10 +147,10 @@ fn outage(seen: &Observed, decision: &Decision) -> Option<Finding> {
 
 fn ready(seen: &Observed, decision: &Decision, facts: &Facts, stalled: Option<&Finding>) -> Word {
     if let Some(finding) = stalled.filter(|_| decision.case == Case::Blocked) {
-        return Word::told(false, finding.clone());
+        return Word::finding(false, finding.clone());
     }
     // A known cause is more specific than its effects.
-    let why = |finding: Finding| Word::told(false, stalled.cloned().unwrap_or(finding));
+    let why = |finding: Finding| Word::finding(false, stalled.cloned().unwrap_or(finding));
     if let Some(finding) = outage(seen, decision) {
         return why(finding);
     }
@@ -178,7 +178,7 @@ fn ready(seen: &Observed, decision: &Decision, facts: &Facts, stalled: Option<&F
 
 fn available(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
     if let Some(finding) = outage(seen, decision) {
-        return Word::told(false, finding);
+        return Word::finding(false, finding);
     }
     let Some(snapshot) = seen.snapshot() else {
         return Word::new(None, Reason::NotObserved, "");
@@ -192,7 +192,7 @@ fn available(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
     }
     match &snapshot.replication {
         Some(data) if data.missing > 0 => {
-            Word::no(Reason::ChunksMissing, "some chunks have no replica that can be reached")
+            Word::no(Reason::ChunksMissing, "some chunks have no reachable replica")
         }
         _ => Word::yes(Reason::Serving, ""),
     }
@@ -212,7 +212,7 @@ fn reconciling(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
         return Word::yes(Reason::RollingOut, "waiting for coordinators");
     }
     if let Some(finding) = &decision.waiting {
-        return Word::told(true, finding.clone());
+        return Word::finding(true, finding.clone());
     }
     let serving = facts.datanodes_active.min(facts.datanodes_ready);
     if decision.case == Case::Running && facts.is_creating && serving < facts.datanodes_wanted {
@@ -227,7 +227,7 @@ fn reconciling(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
     Word::no(Reason::AsSpecified, "")
 }
 
-/// What is applied now has not been carried out by anybody yet.
+/// Returns true if an action changes a workload, which nothing has carried out yet.
 fn changes_workload(action: &Action) -> bool {
     matches!(action, Action::Apply { object, .. }
         if matches!(object.kind, Kind::Deployment | Kind::StatefulSet))
@@ -242,19 +242,19 @@ fn degraded(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
         return Word::no(Reason::AsSpecified, "");
     }
     if let Some(finding) = outage(seen, decision) {
-        return Word::told(true, finding);
+        return Word::finding(true, finding);
     }
     if let Some(node) = facts.lost.first() {
         return Word::yes(
             Reason::NodeLost,
             format!(
-                "datanode {node} is lost; its data is copied from others where they have it, and \
-                 nothing of it is deleted"
+                "datanode {node} is lost; its replicas are re-replicated from others where possible, and \
+                 none of its data is deleted"
             ),
         );
     }
     if let Word { holds: Some(false), why } = replicated(seen) {
-        return Word::told(true, why);
+        return Word::finding(true, why);
     }
     if facts.datanodes_active < facts.datanodes_wanted {
         return Word::yes(
@@ -271,9 +271,9 @@ fn degraded(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
 fn replicated(seen: &Observed) -> Word {
     match seen.snapshot().map(|snapshot| snapshot.replication.as_ref()) {
         None => Word::new(None, Reason::NotObserved, ""),
-        Some(None) => Word::new(None, Reason::CountsUnknown, "the first count is not done yet"),
+        Some(None) => Word::new(None, Reason::CountsUnknown, "replicas have not been counted yet"),
         Some(Some(data)) if data.missing > 0 => {
-            Word::no(Reason::ChunksMissing, "some chunks have no replica that can be reached")
+            Word::no(Reason::ChunksMissing, "some chunks have no reachable replica")
         }
         Some(Some(data)) if data.under_replicated > 0 => {
             Word::no(Reason::UnderReplicated, "some chunks lack replicas")

@@ -23,7 +23,7 @@ use crate::observed::{Observed, by_pod, is_ready, pod_of};
 /// The outcome of the actions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// The cluster exists, created now or earlier, under this id.
+    /// Id of the cluster, which exists, whether created now or earlier.
     pub initialised: Option<ClusterId>,
     /// Why a node must not stop now.
     pub refused: Option<String>,
@@ -31,8 +31,8 @@ pub struct Outcome {
     pub failed: Option<Finding>,
 }
 
-/// The status of a cluster. Conditions change their time only when their status flips, and numbers
-/// that move all the time only when it is worth telling.
+/// Returns the status of a cluster. Conditions change their time only when their status changes,
+/// and fluctuating numbers are updated only on relevant changes.
 pub fn status(seen: &Observed, decision: &Decision, outcome: &Outcome) -> ClusterStatus {
     let before = seen.cluster.status.clone().unwrap_or_default();
     let facts = Facts::of(seen, decision, outcome);
@@ -84,7 +84,7 @@ pub fn is_true(conditions: &[Condition], kind: ConditionType) -> bool {
     conditions.iter().any(|there| there.type_ == kind.as_str() && there.status == "True")
 }
 
-/// What several parts of the status follow from.
+/// Facts that several parts of the status depend on.
 struct Facts {
     id: Option<ClusterId>,
     coordinators_wanted: i32,
@@ -130,7 +130,7 @@ impl Facts {
     }
 }
 
-/// Progress of the rollout, with the coordinators' reply.
+/// Returns the progress of the rollout, including the coordinators' reply.
 fn rollout(decision: &Decision, outcome: &Outcome) -> Option<Rollout> {
     let mut rollout = decision.rollout.clone()?;
     if let Some(reason) = &outcome.refused {
@@ -155,7 +155,7 @@ fn version(seen: &Observed) -> VersionStatus {
     }
 }
 
-/// A version such as `0.12.3`, in the order of versions.
+/// Parses a version such as `0.12.3` for comparison.
 fn numbers(version: &str) -> Vec<u64> {
     let parts = version.split(|c: char| !c.is_ascii_digit());
     parts.filter_map(|part| part.parse().ok()).collect()
@@ -184,7 +184,7 @@ fn lease_holder(seen: &Observed, before: Option<&CoordinatorStatus>) -> Option<S
     }
 }
 
-/// One line for each datanode that has a pod, or that the cluster knows.
+/// Returns one line per datanode that has a pod, or that the cluster knows.
 fn datanodes(seen: &Observed, before: &[DatanodeStatus]) -> Vec<DatanodeStatus> {
     let nodes = seen.snapshot().map(by_pod).unwrap_or_default();
     let pods: BTreeMap<String, &Pod> =
@@ -209,8 +209,8 @@ fn datanode(
     seen: &Observed,
 ) -> DatanodeStatus {
     let kube_node = pod.and_then(|pod| pod.spec.as_ref()?.node_name.clone());
-    let told = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    // While no coordinator replies, the last known values stay.
+    let non_empty = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    // While no coordinator replies, the last known values are kept.
     let known = before.filter(|_| seen.snapshot().is_none());
     let state = match node {
         Some(node) => state(node.state),
@@ -221,10 +221,10 @@ fn datanode(
     DatanodeStatus {
         name: name.to_owned(),
         node_id: node.map(|n| n.id.to_string()).or_else(|| known?.node_id.clone()),
-        kube_node: kube_node.or_else(|| node.and_then(|node| told(&node.host))),
-        zone: node.and_then(|node| told(&node.zone)).or_else(|| known?.zone.clone()),
+        kube_node: kube_node.or_else(|| node.and_then(|node| non_empty(&node.host))),
+        zone: node.and_then(|node| non_empty(&node.zone)).or_else(|| known?.zone.clone()),
         state,
-        version: node.and_then(|node| told(&node.version)).or_else(|| known?.version.clone()),
+        version: node.and_then(|node| non_empty(&node.version)).or_else(|| known?.version.clone()),
         capacity_bytes: node
             .map(|node| node.capacity() as i64)
             .or_else(|| Some(known?.capacity_bytes))
@@ -271,7 +271,7 @@ fn replication(seen: &Observed) -> Option<ReplicationStatus> {
     })
 }
 
-/// At most this many bytes of a text.
+/// Truncates a text to at most this many bytes.
 fn clip(text: &str, bytes: usize) -> String {
     text[..text.floor_char_boundary(bytes)].to_owned()
 }

@@ -1,8 +1,8 @@
-//! Damping: numbers that change all the time are published only after a change of one percent.
+//! Damping: fluctuating numbers are published only after a change of one percent.
 
 use dfs_crd::{Capacity, ClusterStatus, DatanodeStatus};
 
-/// Returns `after` with the numbers of `before` that have hardly changed.
+/// Returns `after` with those numbers of `before` that have hardly changed.
 pub(super) fn keep(before: &ClusterStatus, mut after: ClusterStatus) -> ClusterStatus {
     if let (Some(before), Some(after)) = (&before.capacity, &mut after.capacity) {
         capacity(before, after);
@@ -36,7 +36,7 @@ fn datanode(before: &DatanodeStatus, after: &mut DatanodeStatus) {
     number(before.used_bytes, &mut after.used_bytes, before.capacity_bytes);
 }
 
-/// Keeps `before` unless it came from or went to zero, or moved by a hundredth of `whole`.
+/// Keeps `before` unless it changed from or to zero, or by a hundredth of `whole`.
 fn number(before: i64, after: &mut i64, whole: i64) {
     let moved = before.abs_diff(*after);
     let is_flip = (before == 0) != (*after == 0);
@@ -50,8 +50,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_told_when_they_moved() {
-        for (before, after, whole, told) in [
+    fn numbers_are_published_when_they_changed() {
+        for (before, after, whole, published) in [
             (500, 505, 1_000, 500),
             (500, 510, 1_000, 510),
             (500, 490, 1_000, 490),
@@ -62,7 +62,7 @@ mod tests {
         ] {
             let mut number_after = after;
             number(before, &mut number_after, whole);
-            assert_eq!(number_after, told, "{before} -> {after} of {whole}");
+            assert_eq!(number_after, published, "{before} -> {after} of {whole}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An API server in memory: enough of it for the operator, and a log of what it was asked.
+//! An in-memory API server: enough of it for the operator, and a log of requests.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -13,7 +13,7 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 
-/// Clones are the same server.
+/// Clones share the server.
 #[derive(Clone, Default)]
 pub(crate) struct ApiServer(Arc<Mutex<State>>);
 
@@ -24,12 +24,12 @@ struct State {
     calls: Vec<Call>,
     is_down: bool,
     refused: Option<(String, u16)>,
-    /// Changes until nobody is answered any more.
+    /// Changes left until the operator gets no more replies.
     left: Option<usize>,
     changes: usize,
 }
 
-/// Where an object is.
+/// Location of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     plural: String,
@@ -37,7 +37,7 @@ struct Key {
     name: String,
 }
 
-/// What was asked.
+/// A request received.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) method: Method,
@@ -69,7 +69,7 @@ impl ApiServer {
         self.0.lock().unwrap()
     }
 
-    /// Puts an object there, as a user or another controller would.
+    /// Stores an object, as a user or another controller would.
     pub(crate) fn put(&self, plural: &str, object: Value) -> Value {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         let key =
@@ -93,7 +93,7 @@ impl ApiServer {
         self.state().objects.retain(|key, _| !(key.plural == plural && key.name == name));
     }
 
-    /// What was asked so far.
+    /// Returns the requests so far.
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.state().calls.clone()
     }
@@ -106,26 +106,26 @@ impl ApiServer {
         self.state().calls.clear();
     }
 
-    /// Another server in the same state.
+    /// Returns another server in the same state.
     pub(crate) fn fork(&self) -> Self {
         let mut state = self.state().clone();
         state.calls.clear();
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// The change with this number, counted from 1, is the last: it is made, and whoever asked for
-    /// it does not live to hear so. With `None` everybody lives.
+    /// Makes the change with this number, counted from 1, the last: it is carried out, but its
+    /// caller is cut off before the reply. `None` removes the limit.
     pub(crate) fn cut_after(&self, changes: Option<usize>) {
         let mut state = self.state();
         (state.left, state.changes) = (changes, 0);
     }
 
-    /// Changes since [`Self::cut_after`].
+    /// Returns the number of changes since [`Self::cut_after`].
     pub(crate) fn changes(&self) -> usize {
         self.state().changes
     }
 
-    /// Whether the last change was made.
+    /// Returns true if the last change was made.
     pub(crate) fn is_cut(&self) -> bool {
         self.state().left == Some(0)
     }
@@ -143,18 +143,18 @@ impl ApiServer {
         }
     }
 
-    /// All objects with their plurals.
+    /// Returns all objects with their plurals.
     pub(crate) fn everything(&self) -> Vec<(String, Value)> {
         let state = self.state();
         state.objects.iter().map(|(key, object)| (key.plural.clone(), object.clone())).collect()
     }
 
-    /// From now on nothing is answered, or everything again.
+    /// Stops replying to anything, or resumes.
     pub(crate) fn set_down(&self, is_down: bool) {
         self.state().is_down = is_down;
     }
 
-    /// Writes to this plural are refused with this code.
+    /// Refuses writes to this plural with this code.
     pub(crate) fn refuse(&self, plural: &str, code: u16) {
         self.state().refused = Some((plural.to_owned(), code));
     }
@@ -314,7 +314,7 @@ impl State {
             return status(409, "Conflict");
         }
         if target.is_status {
-            // What was applied before and is not any more goes.
+            // Fields applied before and no longer are removed.
             if is_apply {
                 object["status"] = patch["status"].clone();
             } else {
@@ -357,13 +357,13 @@ impl tower::Service<Request<Body>> for ApiServer {
             }
             let (parts, body) = request.into_parts();
             if parts.uri.query().unwrap_or_default().contains("watch=true") {
-                // A watch that never tells anything: the tests let timers lead.
+                // A watch without events: the tests rely on timers.
                 let silence = http_body_util::StreamBody::new(futures_util::stream::pending());
                 return Ok(Response::new(silence.boxed_unsync()));
             }
             let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
             let (code, answer) = server.answer(&parts, &body);
-            // Events are told beside, and may be lost.
+            // Events are best effort and not counted.
             if parts.method != Method::GET && !parts.uri.path().contains("/events") {
                 server.changed().await;
             }
@@ -404,7 +404,7 @@ fn merge(there: &mut Value, patch: &Value) {
     }
 }
 
-/// As `data` of Secrets are written.
+/// Encodes like the `data` of Secrets.
 fn base64(text: &str) -> String {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();

@@ -1,4 +1,4 @@
-//! What lives around the operator: controllers that make pods, and coordinators.
+//! The operator's environment: controllers that create pods, and coordinators.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::api_server::ApiServer;
 
-/// The resource that the tests ask for.
+/// The resource of the tests.
 pub(crate) fn dfs_cluster(name: &str) -> Value {
     json!({
         "apiVersion": "dfs.io/v1alpha1",
@@ -25,14 +25,14 @@ pub(crate) fn dfs_cluster(name: &str) -> Value {
     })
 }
 
-/// Coordinators of one cluster.
+/// Fake coordinators of one cluster.
 #[derive(Default)]
 pub(crate) struct FakeCoordinator {
     made: Mutex<Option<ClusterId>>,
     admitted: Mutex<BTreeSet<u128>>,
     pub(crate) pictures: AtomicU32,
     api: ApiServer,
-    /// Whether asking for the picture of this cluster is a defect.
+    /// True to panic when asked for the status of this cluster.
     pub(crate) panics: bool,
 }
 
@@ -49,7 +49,7 @@ impl FakeCoordinator {
 #[async_trait]
 impl Coordinator for FakeCoordinator {
     async fn snapshot(&self, at: &Addresses) -> Snapshot {
-        assert!(!self.panics || at.is_empty(), "a defect");
+        assert!(!self.panics || at.is_empty(), "a bug");
         self.pictures.fetch_add(1, Ordering::Relaxed);
         if at.is_empty() {
             return Snapshot::Unreachable("no address".to_owned());
@@ -104,7 +104,7 @@ impl Coordinator for FakeCoordinator {
     }
 }
 
-/// A datanode with one chunk on its disk.
+/// Returns a datanode with one chunk on its disk.
 pub(crate) fn datanode(id: NodeId, address: String, state: NodeState) -> NodeStatus {
     let mut disk = DiskStatus::new(DiskId(id.0), 1_000);
     (disk.free, disk.chunks) = (990, 1);
@@ -114,7 +114,7 @@ pub(crate) fn datanode(id: NodeId, address: String, state: NodeState) -> NodeSta
     node
 }
 
-/// A cluster whose data is all well.
+/// Returns the status of a cluster with healthy data.
 pub(crate) fn cluster_status(id: ClusterId, nodes: Vec<NodeStatus>) -> ClusterStatus {
     let mut status = ClusterStatus::new(id);
     status.nodes = nodes;
@@ -124,7 +124,7 @@ pub(crate) fn cluster_status(id: ClusterId, nodes: Vec<NodeStatus>) -> ClusterSt
     status
 }
 
-/// The controllers of workloads: every second they make the pods that are missing, all ready.
+/// Runs the workload controllers: every second they create missing pods, all ready.
 pub(crate) async fn controllers(api: ApiServer) {
     loop {
         for plural in ["deployments", "statefulsets"] {
@@ -173,10 +173,10 @@ pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    panic!("{what} did not come");
+    panic!("timed out: {what}");
 }
 
-/// The status of a condition.
+/// Returns status and reason of a condition.
 pub(crate) fn condition(api: &ApiServer, cluster: &str, kind: &str) -> Option<(String, String)> {
     let cluster = api.get("dfsclusters", cluster)?;
     let conditions = cluster["status"]["conditions"].as_array()?.clone();
@@ -185,7 +185,7 @@ pub(crate) fn condition(api: &ApiServer, cluster: &str, kind: &str) -> Option<(S
     Some((text("status")?, text("reason")?))
 }
 
-/// Whether a cluster is ready.
+/// Returns true if a cluster is ready.
 pub(crate) fn is_ready(api: &ApiServer, cluster: &str) -> bool {
     condition(api, cluster, "Ready").is_some_and(|(status, _)| status == "True")
 }

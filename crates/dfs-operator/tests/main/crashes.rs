@@ -1,15 +1,15 @@
-//! E33: the operator dies at every change that it makes, and the end is the same.
+//! E33: the operator dies at each change that it makes, and the final state is the same.
 //!
-//! Each scenario is run once without a crash, which counts the changes: writes to the API server
-//! and calls to coordinators. Then it is run again for each of them, and the operator dies when
-//! that one is made, before it hears so. Another starts, knowing nothing, and must come to the same
-//! end.
+//! Each scenario runs once without a crash, counting the changes: writes to the API server and
+//! calls to coordinators. It then runs again for each change, and the operator dies when that
+//! change is made, before the reply. Another one starts without any knowledge, and must reach the
+//! same final state.
 
 use serde_json::{Value, json};
 
 use crate::toy::Toy;
 
-/// Scenarios start from a cluster that runs.
+/// Returns a running cluster to start from.
 async fn running(spec: Value) -> Toy {
     let toy = Toy::new(spec);
     toy.settle(None).await;
@@ -17,7 +17,7 @@ async fn running(spec: Value) -> Toy {
     toy
 }
 
-/// Runs what follows from `change`, with a crash at each of its changes. Returns how it ends.
+/// Runs a scenario with a crash at each of its changes. Returns the final state.
 async fn each_crash(start: &Toy, change: impl Fn(&mut Toy)) -> Toy {
     let begin = || {
         let mut toy = start.fork();
@@ -26,12 +26,12 @@ async fn each_crash(start: &Toy, change: impl Fn(&mut Toy)) -> Toy {
     };
     let whole = begin();
     let (changes, _) = whole.settle(None).await;
-    assert!(changes > 1, "nothing happens");
+    assert!(changes > 1, "nothing was changed");
     let end = whole.still();
     for crash in 1..=changes {
         let toy = begin();
         let (_, is_cut) = toy.settle(Some(crash)).await;
-        assert!(is_cut, "it did not die at change {crash} of {changes}");
+        assert!(is_cut, "it was not cut off at change {crash} of {changes}");
         let other = toy.still();
         for (name, object) in &end {
             assert_eq!(other.get(name), Some(object), "{name}, after a crash at change {crash}");
@@ -42,7 +42,7 @@ async fn each_crash(start: &Toy, change: impl Fn(&mut Toy)) -> Toy {
     whole
 }
 
-/// A version that this operator manages.
+/// Returns a version that this operator manages.
 fn patch(number: u32) -> String {
     let (minor, _) = env!("CARGO_PKG_VERSION").rsplit_once('.').unwrap();
     format!("{minor}.{number}")
@@ -53,7 +53,7 @@ fn claims(toy: &Toy) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn e33_while_it_is_made() {
+async fn e33_crashes_during_creation() {
     let start = Toy::new(json!({}));
     let end = each_crash(&start, |_| {}).await;
     assert!(end.holds("Ready"));
@@ -61,7 +61,7 @@ async fn e33_while_it_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn e33_while_it_is_upgraded() {
+async fn e33_crashes_during_an_upgrade() {
     let mut start = running(json!({"maintenance": {"update": {"nodeTimeoutSeconds": 60}}})).await;
     start.one_at_a_time = true;
     let end =
@@ -74,7 +74,7 @@ async fn e33_while_it_is_upgraded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn e33_while_a_bad_image_is_taken_back() {
+async fn e33_crashes_while_a_bad_image_is_reverted() {
     let mut start = running(json!({"maintenance": {"update": {"nodeTimeoutSeconds": 60}}})).await;
     start.one_at_a_time = true;
     let probe = start.fork();
@@ -92,7 +92,7 @@ async fn e33_while_a_bad_image_is_taken_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn e33_while_it_grows_and_keeps_fewer_replicas() {
+async fn e33_crashes_during_a_scale_up_with_fewer_replicas() {
     let start = running(json!({})).await;
     let end = each_crash(&start, |toy| {
         toy.edit(json!({"spec": {"datanodes": {"replicas": 5}, "replicationFactor": 2}}));
@@ -103,7 +103,7 @@ async fn e33_while_it_grows_and_keeps_fewer_replicas() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn e33_while_what_was_deleted_is_made_again() {
+async fn e33_crashes_while_deleted_objects_are_recreated() {
     let start = running(json!({})).await;
     let end = each_crash(&start, |toy| {
         for plural in ["services", "configmaps", "networkpolicies", "statefulsets", "deployments"] {
@@ -118,7 +118,7 @@ async fn e33_while_what_was_deleted_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn e33_while_it_is_stopped() {
+async fn e33_crashes_during_a_stop() {
     let start = running(json!({})).await;
     let end = each_crash(&start, |toy| {
         toy.edit(json!({"spec": {
@@ -132,10 +132,10 @@ async fn e33_while_it_is_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn e33_while_it_is_deleted() {
+async fn e33_crashes_during_deletion() {
     let start = running(json!({"deletionPolicy": "Delete", "deletionConfirmation": "data"})).await;
     for is_kept in [true, false] {
-        // Who thinks better of it in the last moment keeps everything.
+        // A last-minute change of the policy keeps everything.
         let policy = if is_kept { "Retain" } else { "Delete" };
         let end = each_crash(&start, |toy| {
             toy.edit(json!({

@@ -1,4 +1,4 @@
-//! The definition of the resource that the API server has, and what the operator makes of it.
+//! The resource definition of the API server, and the operator's reaction to it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::operator::{start, start_in};
 
 const CRDS: &str = "customresourcedefinitions";
 
-/// The definition of an operator that did not know this field.
+/// Returns the definition of an operator that did not know this field.
 fn older() -> Value {
     let mut crd = serde_json::to_value(dfs_crd::crd()).unwrap();
     let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
@@ -23,7 +23,7 @@ fn looks(api: &ApiServer) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_older_definition_is_told_and_nothing_is_made_until_it_is_mended() {
+async fn older_definition_is_reported_and_blocks_creation_until_updated() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     api.put(CRDS, older());
@@ -44,7 +44,7 @@ async fn an_older_definition_is_told_and_nothing_is_made_until_it_is_mended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_serves_some_namespaces_does_not_ask_for_what_it_may_not_see() {
+async fn operator_of_some_namespaces_does_not_read_the_definition() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     api.put(CRDS, older());
@@ -54,7 +54,7 @@ async fn who_serves_some_namespaces_does_not_ask_for_what_it_may_not_see() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_definition_that_cannot_be_read_holds_nothing_up() {
+async fn unreadable_definition_blocks_nothing() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     assert!(!json!(api.get(CRDS, dfs_crd::CRD_NAME)).is_object());

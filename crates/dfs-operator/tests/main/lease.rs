@@ -1,4 +1,4 @@
-//! Two operators and one Lease, with the test's clock.
+//! Two operators and one Lease, on the test's clock.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn acquire(election: &mut Election) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c33_the_first_gets_the_lease_and_the_second_waits() {
+async fn c33_first_candidate_gets_the_lease_and_the_second_waits() {
     let api = ApiServer::default();
     let (mut a, mut b) = (candidate(&api, "a"), candidate(&api, "b"));
     acquire(&mut a).await;
@@ -33,11 +33,11 @@ async fn c33_the_first_gets_the_lease_and_the_second_waits() {
         () = b.acquire(&readiness) => panic!("two leaders"),
         () = tokio::time::sleep(Duration::from_mins(5)) => {}
     }
-    assert_eq!(readiness.reason(), None, "who waits is ready to");
+    assert_eq!(readiness.reason(), None, "a waiting candidate is ready");
 }
 
 #[tokio::test(start_paused = true)]
-async fn c34_a_lease_that_is_released_is_taken_at_once() {
+async fn c34_released_lease_is_taken_at_once() {
     let api = ApiServer::default();
     let (mut a, mut b) = (candidate(&api, "a"), candidate(&api, "b"));
     acquire(&mut a).await;
@@ -50,7 +50,7 @@ async fn c34_a_lease_that_is_released_is_taken_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn e32_the_lease_of_a_dead_operator_is_taken_over_in_time() {
+async fn e32_lease_of_a_dead_operator_is_taken_over_in_time() {
     let api = ApiServer::default();
     let (mut a, mut b) = (candidate(&api, "a"), candidate(&api, "b"));
     acquire(&mut a).await;
@@ -62,7 +62,7 @@ async fn e32_the_lease_of_a_dead_operator_is_taken_over_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c35_a_holder_that_cannot_renew_stops_before_another_may_start() {
+async fn c35_holder_that_cannot_renew_stops_before_another_starts() {
     let api = ApiServer::default();
     let mut a = candidate(&api, "a");
     acquire(&mut a).await;
@@ -73,7 +73,7 @@ async fn c35_a_holder_that_cannot_renew_stops_before_another_may_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c35_a_holder_whose_lease_was_taken_stops() {
+async fn c35_holder_whose_lease_was_taken_stops() {
     let api = ApiServer::default();
     let mut a = candidate(&api, "a");
     acquire(&mut a).await;
@@ -83,11 +83,11 @@ async fn c35_a_holder_whose_lease_was_taken_stops() {
     let lost = timeout(Duration::from_secs(10), a.hold()).await.unwrap();
     assert!(matches!(lost, Lost::Taken(holder) if holder == "b"));
     a.release().await;
-    assert_eq!(holder(&api).as_deref(), Some("b"), "what is not held is not released");
+    assert_eq!(holder(&api).as_deref(), Some("b"), "a lease not held is not released");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_moment_without_the_api_server_does_not_cost_the_lease() {
+async fn short_api_server_outage_does_not_cost_the_lease() {
     let api = ApiServer::default();
     let mut a = candidate(&api, "a");
     acquire(&mut a).await;

@@ -1,4 +1,4 @@
-//! The operator against an API server and coordinators that live in the test.
+//! The operator against an in-process API server and coordinators.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 mod api_server;

@@ -1,4 +1,4 @@
-//! The whole operator, with the test's clock.
+//! The complete operator, on the test's clock.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,7 +31,7 @@ pub(crate) fn start(api: &ApiServer, coordinator: Arc<dyn Coordinator>) -> Runni
     start_in(api, coordinator, Vec::new())
 }
 
-/// One that serves these namespaces alone.
+/// Starts an operator of these namespaces.
 pub(crate) fn start_in(
     api: &ApiServer,
     coordinator: Arc<dyn Coordinator>,
@@ -48,13 +48,13 @@ pub(crate) fn start_in(
 }
 
 #[tokio::test(start_paused = true)]
-async fn c20_a_cluster_is_made_and_then_nothing_is_written() {
+async fn c20_cluster_is_created_and_then_nothing_is_written() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     let coordinator = FakeCoordinator::new(&api);
     let running = start(&api, Arc::<FakeCoordinator>::clone(&coordinator));
     until("readiness", || is_ready(&api, "data")).await;
-    until("the end of reconciling", || {
+    until("no more reconciles", || {
         condition(&api, "data", "Reconciling").is_some_and(|(status, _)| status == "False")
     })
     .await;
@@ -71,7 +71,7 @@ async fn c20_a_cluster_is_made_and_then_nothing_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c36_every_object_is_applied_by_one_manager() {
+async fn c36_all_objects_are_applied_by_one_manager() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     let _running = start(&api, FakeCoordinator::new(&api));
@@ -87,14 +87,14 @@ async fn c36_every_object_is_applied_by_one_manager() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c50_the_join_secret_is_told_nobody() {
+async fn c50_join_secret_is_never_disclosed() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     let _running = start(&api, FakeCoordinator::new(&api));
     until("readiness", || is_ready(&api, "data")).await;
     let secrets = api.writes().into_iter().filter(|call| call.path.ends_with("/secrets"));
     let bodies: Vec<_> = secrets.map(|call| call.body).collect();
-    assert_eq!(bodies.len(), 1, "it is made once");
+    assert_eq!(bodies.len(), 1, "it is created once");
     let secret = bodies[0]["stringData"]["join-secret"].as_str().unwrap();
     assert!(secret.len() >= 32);
     for call in api.writes().iter().filter(|call| !call.path.ends_with("/secrets")) {
@@ -103,7 +103,7 @@ async fn c50_the_join_secret_is_told_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c21_c23_events_are_told_once() {
+async fn c21_c23_events_are_recorded_once() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     let _running = start(&api, FakeCoordinator::new(&api));
@@ -126,7 +126,7 @@ async fn c21_c23_events_are_told_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c24_events_name_the_cluster_and_the_pod() {
+async fn c24_events_name_cluster_and_pod() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     let _running = start(&api, FakeCoordinator::new(&api));
@@ -144,7 +144,7 @@ async fn c24_events_name_the_cluster_and_the_pod() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c52_a_panic_harms_no_other_cluster() {
+async fn c52_panic_affects_no_other_cluster() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     let running = start(&api, FakeCoordinator::panicking(&api));
@@ -152,7 +152,7 @@ async fn c52_a_panic_harms_no_other_cluster() {
         running.metrics.render().contains("reconcile_errors_total{reason=\"panic\"}")
     })
     .await;
-    // A second cluster gets as far as its own defect.
+    // A second cluster proceeds to its own panic.
     let mut other = dfs_cluster("other");
     other["metadata"]["uid"] = "other".into();
     api.put("dfsclusters", other);
@@ -164,11 +164,11 @@ async fn c52_a_panic_harms_no_other_cluster() {
     let after = running.metrics.render();
     let line = after.lines().find(|line| line.contains("reconcile_total{result=\"panic\"}"));
     let later: f64 = line.unwrap().rsplit_once(' ').unwrap().1.parse().unwrap();
-    assert!(later > count && later < count + 30.0, "tried again, ever less often: {later}");
+    assert!(later > count && later < count + 30.0, "retried with backoff: {later}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_object_that_is_refused_is_said_to_be() {
+async fn refused_object_is_reported() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     api.refuse("services", 422);
@@ -180,7 +180,7 @@ async fn an_object_that_is_refused_is_said_to_be() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_object_that_cannot_be_read_is_told_and_holds_up_no_other() {
+async fn malformed_object_is_reported_and_delays_no_other() {
     let api = ApiServer::default();
     let mut broken = dfs_cluster("broken");
     broken["spec"] = json!({"datanodes": {"replicas": "many"}});
@@ -195,7 +195,7 @@ async fn an_object_that_cannot_be_read_is_told_and_holds_up_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c34_the_order_to_stop_is_followed() {
+async fn c34_shutdown_releases_the_lease() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     let mut running = start(&api, FakeCoordinator::new(&api));
@@ -205,7 +205,7 @@ async fn c34_the_order_to_stop_is_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn c38_a_deleted_cluster_is_let_go_and_its_metrics_go() {
+async fn c38_deleted_cluster_is_released_with_its_metrics() {
     let api = ApiServer::default();
     let mut cluster = dfs_cluster("data");
     cluster["spec"]["deletionPolicy"] = "Delete".into();
@@ -219,7 +219,7 @@ async fn c38_a_deleted_cluster_is_let_go_and_its_metrics_go() {
     cluster["metadata"]["deletionTimestamp"] = "2027-01-01T00:00:00Z".into();
     api.put("dfsclusters", cluster);
     api.forget_calls();
-    until("the end", || api.get("dfsclusters", "data").is_none()).await;
+    until("the deletion", || api.get("dfsclusters", "data").is_none()).await;
     assert!(api.get("secrets", "data-join").is_none());
     assert!(api.get("persistentvolumeclaims", "data-metadata").is_none());
     let writes = api.writes();
@@ -228,5 +228,6 @@ async fn c38_a_deleted_cluster_is_let_go_and_its_metrics_go() {
     for call in deletes {
         assert!(call.body["preconditions"]["uid"].is_string(), "c39: {call:?}");
     }
-    until("the end of its metrics", || !running.metrics.render().contains("name=\"data\"")).await;
+    until("the removal of its metrics", || !running.metrics.render().contains("name=\"data\""))
+        .await;
 }

@@ -28,7 +28,7 @@ fn pod(uid: &str) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn c39_an_object_that_took_the_place_of_another_is_not_deleted() {
+async fn c39_recreated_object_is_not_deleted() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     let target = |uid: &str| Target { kind: Kind::Pod, name: "p".into(), uid: uid.into() };
@@ -41,7 +41,7 @@ async fn c39_an_object_that_took_the_place_of_another_is_not_deleted() {
 }
 
 #[tokio::test]
-async fn an_object_of_somebody_else_is_not_taken_over() {
+async fn object_of_another_owner_is_not_adopted() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     let value = json!({
@@ -71,7 +71,7 @@ async fn finalizers_of_others_survive() {
 }
 
 #[tokio::test]
-async fn a_join_secret_that_is_there_is_not_changed() {
+async fn existing_join_secret_is_not_changed() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     act(&api, Action::CreateJoinSecret).await.unwrap();
@@ -83,7 +83,7 @@ async fn a_join_secret_that_is_there_is_not_changed() {
 }
 
 #[tokio::test]
-async fn c10_the_status_is_written_by_its_subresource_and_only_when_it_changes() {
+async fn c10_status_is_written_through_its_subresource_and_only_on_change() {
     let api = ApiServer::default();
     api.put("dfsclusters", dfs_cluster("data"));
     let status = dfs_crd::ClusterStatus { replicas: 3, ..dfs_crd::ClusterStatus::default() };
@@ -97,7 +97,7 @@ async fn c10_the_status_is_written_by_its_subresource_and_only_when_it_changes()
 }
 
 #[tokio::test]
-async fn an_observation_of_nothing_is_nothing() {
+async fn observation_of_a_missing_cluster_is_none() {
     let api = ApiServer::default();
     let coordinator = FakeCoordinator::new(&api);
     let seen = observe(&api.client(), coordinator.as_ref(), None, "ns", "data").await.unwrap();

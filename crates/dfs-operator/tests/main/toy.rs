@@ -1,5 +1,5 @@
-//! A Kubernetes that moves when it is told to: controllers, garbage collection, coordinators with
-//! nodes. With the real operator, which lives until a change that is chosen.
+//! A toy Kubernetes driven step by step: controllers, garbage collection, coordinators with nodes.
+//! It runs the real operator, up to a chosen change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -17,22 +17,22 @@ use crate::api_server::ApiServer;
 use crate::cluster::{cluster_status, condition, datanode, dfs_cluster};
 
 const REVISION: &str = "dfs.io/revision";
-/// Time that passes between two looks.
+/// Time per round.
 const ROUND: Duration = Duration::from_secs(10);
-/// Looks until there must be an end.
+/// Rounds within which it must converge.
 const ROUNDS_MAX: usize = 150;
 
 /// The toy, with one cluster `data`.
 pub(crate) struct Toy {
     pub(crate) api: ApiServer,
     coordinators: Arc<Coordinators>,
-    /// Revisions with which datanodes do not become ready.
+    /// Revisions whose datanodes do not become ready.
     pub(crate) bad: BTreeSet<String>,
-    /// Whether never more than one datanode may be down.
+    /// True if at most one datanode may ever be down.
     pub(crate) one_at_a_time: bool,
 }
 
-/// Its coordinators.
+/// The coordinators of the toy.
 struct Coordinators {
     api: ApiServer,
     state: Mutex<Registry>,
@@ -45,7 +45,7 @@ struct Registry {
     nodes: BTreeMap<String, (NodeState, Option<Duration>)>,
 }
 
-/// Durable replicas that a write needs.
+/// Returns the durable replicas that a write needs.
 fn min_write(replication: Replication) -> u32 {
     replication.min_write.unwrap_or(replication.factor / 2 + 1)
 }
@@ -66,14 +66,14 @@ impl Toy {
         Self { api, coordinators: Arc::new(coordinators), bad, one_at_a_time: false }
     }
 
-    /// Another one in the same state.
+    /// Returns another toy in the same state.
     pub(crate) fn fork(&self) -> Self {
         let registry = self.coordinators.state.lock().unwrap().clone();
         let fork = Self::over(self.api.fork(), registry, self.bad.clone());
         Self { one_at_a_time: self.one_at_a_time, ..fork }
     }
 
-    /// A user changes the resource.
+    /// Edits the resource like a user.
     pub(crate) fn edit(&self, patch: Value) {
         let mut cluster = self.api.get("dfsclusters", "data").unwrap();
         merge(&mut cluster, patch);
@@ -85,7 +85,7 @@ impl Toy {
         (replication.factor, min_write(replication))
     }
 
-    /// An operator that has just been started.
+    /// Returns a newly started operator.
     fn operator(&self) -> Operator {
         let pod = Pod { name: "op-0".to_owned(), namespace: "op".to_owned(), is_in_cluster: true };
         let coordinators = Arc::<Coordinators>::clone(&self.coordinators);
@@ -93,8 +93,8 @@ impl Toy {
         Operator::new(self.api.client(), coordinators, &metrics, Vec::new(), &pod)
     }
 
-    /// Lets time pass and the operator look until nothing moves. An operator that is cut off is
-    /// succeeded by another. Returns the changes that it took, and whether one was cut off.
+    /// Lets time pass and the operator reconcile until nothing moves. An operator that is cut off
+    /// is succeeded by another. Returns the number of changes, and whether one was cut off.
     pub(crate) async fn settle(&self, cut_after: Option<usize>) -> (usize, bool) {
         self.api.cut_after(cut_after);
         let (mut operator, mut quiet) = (self.operator(), 0);
@@ -127,14 +127,14 @@ impl Toy {
         panic!("no end: {:#}", self.api.get("dfsclusters", "data").unwrap_or_default());
     }
 
-    /// Comes when the operator has been cut off.
+    /// Completes when the operator has been cut off.
     async fn cut(&self) {
         while !self.api.is_cut() {
             tokio::task::yield_now().await;
         }
     }
 
-    /// What must be at rest at the end.
+    /// Returns what must be stable in the final state.
     fn moving(&self) -> (Vec<Option<String>>, usize) {
         let version = |object: &Value| object["metadata"]["uid"].as_str().map(str::to_owned);
         let uids = self.api.list("pods").iter().map(version).collect();
@@ -154,11 +154,11 @@ impl Toy {
             name.contains("-datanode-") && pod["status"]["phase"] != "Running"
         });
         assert!(!self.one_at_a_time || down.count() <= 1, "two datanodes are down at once");
-        // Where nothing happens, time flies.
+        // Time passes faster while nothing happens.
         self.coordinators.pass(if is_quiet { 30 * ROUND } else { ROUND });
     }
 
-    /// What belongs to something that is gone goes.
+    /// Removes objects whose owner is gone.
     fn collect(&self) {
         loop {
             let all = self.api.everything();
@@ -189,7 +189,7 @@ impl Toy {
             let pod_name = pod["metadata"]["name"].as_str().unwrap().to_owned();
             let is_ours = pod["metadata"]["ownerReferences"][0]["uid"] == uid;
             let is_new = pod["metadata"]["annotations"][REVISION] == *revision;
-            // A Deployment replaces its pods; a StatefulSet is told by deleting them.
+            // A Deployment replaces its pods; a StatefulSet waits for their deletion.
             let stays = wanted.contains(&pod_name) && (is_new || plural == "statefulsets");
             if is_ours && !stays {
                 self.api.remove("pods", &pod_name);
@@ -241,8 +241,8 @@ impl Toy {
         self.api.put("pods", pod);
     }
 
-    /// Everything there is, less what differs from one life to the next: uids, versions, times,
-    /// random ids, and fingerprints of these.
+    /// Returns all objects, without what differs between runs: uids, versions, times, random ids,
+    /// and fingerprints of these.
     pub(crate) fn still(&self) -> BTreeMap<String, Value> {
         let id = self.coordinators.state.lock().unwrap().made.map(|id| id.to_string());
         let mut all = BTreeMap::new();
@@ -268,7 +268,7 @@ impl Toy {
         all
     }
 
-    /// The status of a condition.
+    /// Returns the status of a condition.
     pub(crate) fn holds(&self, kind: &str) -> bool {
         condition(&self.api, "data", kind).is_some_and(|(status, _)| status == "True")
     }
@@ -306,7 +306,7 @@ fn merge(there: &mut Value, patch: Value) {
 }
 
 impl Coordinators {
-    /// Datanodes join, fall silent and come back; maintenance ends.
+    /// Lets datanodes join, fall silent and come back; ends maintenance.
     fn pass(&self, time: Duration) {
         let mut state = self.state.lock().unwrap();
         if state.made.is_none() {
@@ -370,7 +370,7 @@ impl Coordinator for Coordinators {
     ) -> Result<bool, CallError> {
         let is_new = {
             let mut state = self.state.lock().unwrap();
-            assert!(state.made.is_none_or(|made| made == id), "a second cluster is made");
+            assert!(state.made.is_none_or(|made| made == id), "a second cluster is created");
             state.made.replace(id).is_none()
         };
         self.set_replication(at, id, replication).await?;

@@ -1,4 +1,4 @@
-//! Conventions, by their numbers.
+//! Conventions, by number.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ fn all() -> Vec<Object> {
 }
 
 #[test]
-fn the_minimal_cluster_has_these_objects() {
+fn minimal_cluster_has_these_objects() {
     let objects = render(&cluster(MINIMAL));
     let names: Vec<String> =
         objects.iter().map(|object| format!("{} {}", object.kind.name(), object.name)).collect();
@@ -59,7 +59,7 @@ fn c32_operands_have_no_token() {
 }
 
 #[test]
-fn c37_all_but_claims_and_the_join_secret_go_with_the_resource() {
+fn c37_all_but_claims_and_the_join_secret_are_deleted_with_the_resource() {
     for object in all() {
         let owners = &object.value["metadata"]["ownerReferences"];
         if object.kind == Kind::Claim {
@@ -92,7 +92,8 @@ fn c40_names_fit_for_the_longest_name_of_a_cluster() {
     let objects = render(&cluster);
     let mut names: Vec<String> = objects.iter().map(|object| object.name.clone()).collect();
     names.push(join_secret(&cluster, id(), "word").metadata.name.unwrap());
-    // A StatefulSet labels its pods with its name and a hash, its claims are named after all.
+    // A StatefulSet labels its pods with its name and a hash; its claims are named after
+    // everything.
     let set = objects.iter().find(|object| object.kind == Kind::StatefulSet).unwrap();
     names.push(format!("{}-0123456789", set.name));
     names.push(format!("data-15-{}-499", set.name));
@@ -102,13 +103,13 @@ fn c40_names_fit_for_the_longest_name_of_a_cluster() {
 }
 
 #[test]
-fn c41_labels_are_the_recommended_ones_and_selectors_minimal() {
+fn c41_labels_are_recommended_ones_and_selectors_minimal() {
     for object in all() {
         let labels = &object.value["metadata"]["labels"];
         for key in ["name", "instance", "component", "managed-by", "part-of"] {
             assert!(labels[format!("app.kubernetes.io/{key}")].is_string(), "{}", object.name);
         }
-        // What outlives versions does not name one.
+        // Objects that outlive versions have no version label.
         let has_version = labels["app.kubernetes.io/version"].is_string();
         assert_eq!(has_version, object.kind != Kind::Claim, "{}", object.name);
     }
@@ -128,7 +129,7 @@ fn c41_labels_are_the_recommended_ones_and_selectors_minimal() {
 }
 
 #[test]
-fn c41_the_version_is_a_label_whatever_the_image() {
+fn c41_version_label_is_valid_for_any_image() {
     let mut cluster = cluster(MINIMAL);
     let mut version = |tag: &str, digest: Option<&str>| {
         cluster.spec.image.tag = tag.to_owned();
@@ -161,7 +162,7 @@ fn c61_c62_pods_are_restricted() {
         assert_eq!(own["readOnlyRootFilesystem"], true);
         assert_eq!(own["runAsNonRoot"], true);
         assert_eq!(own["capabilities"], json!({ "drop": ["ALL"] }));
-        // Volumes of these kinds alone are allowed in a restricted namespace.
+        // Only these kinds of volumes are allowed in a restricted namespace.
         let volumes = workload["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
         for volume in volumes {
             let kinds = ["configMap", "secret", "persistentVolumeClaim"];
@@ -171,7 +172,7 @@ fn c61_c62_pods_are_restricted() {
 }
 
 #[test]
-fn c63_requests_and_a_limit_of_memory_but_none_of_cpu() {
+fn c63_requests_and_memory_limit_are_set_but_no_cpu_limit() {
     let minimal = render(&cluster(MINIMAL));
     for workload in workloads(&minimal) {
         assert_eq!(
@@ -181,12 +182,12 @@ fn c63_requests_and_a_limit_of_memory_but_none_of_cpu() {
     }
     let full = render(&cluster(FULL));
     for workload in workloads(&full) {
-        assert!(container(workload)["resources"]["limits"]["cpu"].is_string(), "where asked for");
+        assert!(container(workload)["resources"]["limits"]["cpu"].is_string(), "if requested");
     }
 }
 
 #[test]
-fn c64_liveness_asks_the_process_alone() {
+fn c64_liveness_depends_only_on_the_process() {
     let all = all();
     for workload in workloads(&all) {
         let own = container(workload);
@@ -201,7 +202,7 @@ fn c64_liveness_asks_the_process_alone() {
 }
 
 #[test]
-fn the_stateful_set_never_acts_by_itself() {
+fn stateful_set_never_acts_by_itself() {
     let objects = render(&cluster(MINIMAL));
     let spec = &find(&objects, Kind::StatefulSet, "demo-datanode")["spec"];
     assert_eq!(spec["podManagementPolicy"], "Parallel");
@@ -221,7 +222,7 @@ fn the_stateful_set_never_acts_by_itself() {
 }
 
 #[test]
-fn a_datanode_is_told_who_and_where_it_is() {
+fn datanode_gets_its_identity_and_location() {
     let objects = render(&cluster(MINIMAL));
     let set = find(&objects, Kind::StatefulSet, "demo-datanode");
     assert_eq!(
@@ -267,7 +268,7 @@ fn variables_in_arguments_are_set() {
 }
 
 #[test]
-fn the_zone_is_the_label_that_spreads_pods() {
+fn zone_is_the_label_that_spreads_pods() {
     for (key, field) in [
         ("kubernetes.io/hostname", "spec.nodeName"),
         ("topology.kubernetes.io/zone", "metadata.labels['topology.kubernetes.io/zone']"),
@@ -287,7 +288,7 @@ fn the_zone_is_the_label_that_spreads_pods() {
 }
 
 #[test]
-fn the_policy_required_keeps_pods_apart() {
+fn policy_required_separates_pods() {
     let mut cluster = cluster(MINIMAL);
     cluster.spec.failure_domain.policy = dfs_crd::SpreadPolicy::Required;
     let objects = render(&cluster);
@@ -300,7 +301,7 @@ fn the_policy_required_keeps_pods_apart() {
 }
 
 #[test]
-fn a_volume_belongs_to_one_coordinator() {
+fn metadata_volume_belongs_to_one_coordinator() {
     let embedded = render(&cluster(MINIMAL));
     let deployment = find(&embedded, Kind::Deployment, "demo-coordinator");
     assert_eq!(deployment["spec"]["strategy"], json!({ "type": "Recreate" }));
@@ -317,7 +318,7 @@ fn a_volume_belongs_to_one_coordinator() {
 }
 
 #[test]
-fn headless_services_name_pods_that_are_not_ready() {
+fn headless_services_include_unready_pods() {
     let objects = render(&cluster(MINIMAL));
     for name in ["demo-coordinators", "demo-datanodes"] {
         let spec = &find(&objects, Kind::Service, name)["spec"];
@@ -331,7 +332,7 @@ fn headless_services_name_pods_that_are_not_ready() {
 }
 
 #[test]
-fn a_budget_lets_one_datanode_go_when_the_data_stands_it() {
+fn budget_allows_one_datanode_when_the_data_is_safe() {
     let minimal = cluster(MINIMAL);
     for (may_evict, max) in [(true, 1), (false, 0)] {
         let objects = objects(&Inputs { may_evict, ..inputs(&minimal) });
@@ -345,7 +346,7 @@ fn a_budget_lets_one_datanode_go_when_the_data_stands_it() {
 }
 
 #[test]
-fn the_same_resource_gives_the_same_objects() {
+fn rendering_is_deterministic() {
     for yaml in [MINIMAL, FULL] {
         let cluster = cluster(yaml);
         let text = |objects: Vec<Object>| {

@@ -1,4 +1,4 @@
-//! Resources, and what is made of them.
+//! Resources, and rendered objects.
 
 use dfs_crd::DfsCluster;
 use dfs_types::ClusterId;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::build::{Inputs, objects};
 use crate::kind::{Kind, Object};
 
-/// What a user must say.
+/// The minimal manifest.
 pub(super) const MINIMAL: &str = "
 apiVersion: dfs.io/v1alpha1
 kind: DfsCluster
@@ -17,7 +17,7 @@ spec:
     storage: {size: 10Gi}
 ";
 
-/// Everything that can be said, with the engine Etcd.
+/// Every field set, with the engine Etcd.
 pub(super) const FULL: &str = "
 apiVersion: dfs.io/v1alpha1
 kind: DfsCluster
@@ -94,7 +94,7 @@ pub(super) fn cluster(yaml: &str) -> DfsCluster {
     serde_saphyr::from_str(yaml).unwrap()
 }
 
-/// Everything that can be said, with the engine Embedded.
+/// Every field set, with the engine Embedded.
 pub(super) fn full_embedded() -> DfsCluster {
     let mut cluster = cluster(FULL);
     let coordinator = &mut cluster.spec.coordinator;
@@ -110,7 +110,7 @@ pub(super) fn id() -> ClusterId {
     "0123456789abcdef0123456789abcdef".parse().unwrap()
 }
 
-/// What decisions would have made, of a cluster that is as it should be.
+/// Returns the inputs for a healthy cluster.
 pub(super) fn inputs(cluster: &DfsCluster) -> Inputs<'_> {
     let spec = &cluster.spec;
     Inputs {
@@ -127,19 +127,19 @@ pub(super) fn render(cluster: &DfsCluster) -> Vec<Object> {
     objects(&inputs(cluster))
 }
 
-/// The object of this kind and name.
+/// Returns the object of this kind and name.
 pub(super) fn find<'a>(objects: &'a [Object], kind: Kind, name: &str) -> &'a Value {
     let found = objects.iter().find(|object| object.kind == kind && object.name == name);
     &found.unwrap_or_else(|| panic!("no {} {name}", kind.name())).value
 }
 
-/// Deployment and StatefulSet.
+/// Returns the Deployment and the StatefulSet.
 pub(super) fn workloads(objects: &[Object]) -> Vec<&Value> {
     let is_one = |kind| matches!(kind, Kind::Deployment | Kind::StatefulSet);
     objects.iter().filter(|object| is_one(object.kind)).map(|object| &object.value).collect()
 }
 
-/// The only container of a workload.
+/// Returns the only container of a workload.
 pub(super) fn container(workload: &Value) -> &Value {
     let containers = workload["spec"]["template"]["spec"]["containers"].as_array().unwrap();
     assert_eq!(containers.len(), 1);

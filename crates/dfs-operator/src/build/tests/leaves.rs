@@ -1,4 +1,4 @@
-//! C08: no field of the spec is without effect.
+//! C08: every field of the spec has an effect.
 
 use dfs_crd::DfsCluster;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::fixtures::{FULL, MINIMAL, cluster, full_embedded, render};
 use crate::build::{REVISION, TEMPLATE};
 
-/// Fields that nothing is rendered from, and who acts on them.
+/// Fields that affect no rendered object, with their users.
 const ACTED_ON_ELSEWHERE: &[(&str, &str)] = &[
     ("replicationFactor", "Admin.Init and Admin.SetReplication"),
     ("minWriteReplicas", "Admin.Init and Admin.SetReplication"),
@@ -17,7 +17,7 @@ const ACTED_ON_ELSEWHERE: &[(&str, &str)] = &[
     ("deletionConfirmation", "decide::delete"),
 ];
 
-/// A value that differs and has the same form.
+/// Returns a different value of the same form.
 fn other(kind: &str, value: &Value) -> Value {
     let choices: Vec<&str> = kind.split('`').skip(1).step_by(2).collect();
     match value {
@@ -39,7 +39,7 @@ fn other(kind: &str, value: &Value) -> Value {
     }
 }
 
-/// What is made of a resource, less the fingerprints, which follow every field.
+/// Renders a resource, without fingerprints, which depend on every field.
 fn effect(cluster: &DfsCluster) -> Vec<Value> {
     let objects = render(cluster).into_iter().map(|object| {
         let mut value = object.value;
@@ -59,7 +59,7 @@ fn effect(cluster: &DfsCluster) -> Vec<Value> {
 fn c08_every_field_has_an_effect() {
     let mut without_digest = cluster(FULL);
     without_digest.spec.image.digest = None;
-    // Some fields have an effect beside certain others alone.
+    // Some fields have an effect only beside certain others.
     let resources = [cluster(FULL), full_embedded(), without_digest, cluster(MINIMAL)];
     let mut dead = Vec::new();
     for field in dfs_crd::fields() {
@@ -80,5 +80,5 @@ fn c08_every_field_has_an_effect() {
             dead.push(field.path);
         }
     }
-    assert_eq!(dead, [""; 0], "without effect, or listed though they have one");
+    assert_eq!(dead, [""; 0], "without effect, or listed although they have one");
 }

@@ -1,4 +1,4 @@
-//! C66: who may talk to whom.
+//! C66: allowed traffic.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ fn policy<'a>(objects: &'a [Object], component: &str) -> &'a Value {
     &find(objects, Kind::NetworkPolicy, &format!("demo-{component}"))["spec"]
 }
 
-/// The rule for a port, as `peers`.
+/// Returns the peers of the rule for a port.
 fn peers<'a>(rules: &'a Value, side: &str, port: i64) -> Vec<&'a Value> {
     let rules = rules.as_array().unwrap().iter();
     let of_port = rules
@@ -34,7 +34,7 @@ fn operator(namespace: &Value) -> Value {
 }
 
 #[test]
-fn c66_nothing_but_what_is_listed_comes_in() {
+fn c66_only_listed_ingress_is_allowed() {
     let objects = render(&cluster(MINIMAL));
     let everyone_here = json!({ "podSelector": {} });
     let system = json!({ "matchLabels": { "kubernetes.io/metadata.name": "dfs-system" } });
@@ -56,7 +56,7 @@ fn c66_nothing_but_what_is_listed_comes_in() {
 }
 
 #[test]
-fn c66_nothing_but_what_is_listed_goes_out() {
+fn c66_only_listed_egress_is_allowed() {
     let objects = render(&cluster(MINIMAL));
     for component in ["coordinator", "datanode"] {
         let egress = &policy(&objects, component)["egress"];
@@ -65,10 +65,10 @@ fn c66_nothing_but_what_is_listed_goes_out() {
         let open: Vec<&Value> =
             egress.as_array().unwrap().iter().filter(|r| r.get("to").is_none()).collect();
         let dns = json!([{ "protocol": "UDP", "port": 53 }, { "protocol": "TCP", "port": 53 }]);
-        assert_eq!(open.len(), 1, "DNS alone goes anywhere");
+        assert_eq!(open.len(), 1, "only DNS may go anywhere");
         assert_eq!(open[0]["ports"], dns);
     }
-    // Of etcd the ports are known.
+    // The ports of etcd are known.
     let objects = render(&cluster(FULL));
     let egress = policy(&objects, "coordinator")["egress"].as_array().unwrap();
     let etcd = json!([{ "protocol": "TCP", "port": 2379 }, { "protocol": "TCP", "port": 2390 }]);
@@ -78,7 +78,7 @@ fn c66_nothing_but_what_is_listed_goes_out() {
 }
 
 #[test]
-fn c66_listed_clients_take_the_place_of_the_namespace() {
+fn c66_listed_clients_replace_the_namespace() {
     let objects = render(&cluster(FULL));
     let listed = json!({ "podSelector": { "matchLabels": { "dfs-client": "true" } } });
     for (component, port) in [("coordinator", 7070), ("datanode", 7080)] {
@@ -89,7 +89,7 @@ fn c66_listed_clients_take_the_place_of_the_namespace() {
 }
 
 #[test]
-fn metrics_are_open_when_they_are_watched() {
+fn metrics_are_open_when_monitored() {
     let objects = render(&cluster(FULL));
     for (component, port) in [("coordinator", 7071), ("datanode", 7081)] {
         let from = peers(&policy(&objects, component)["ingress"], "from", port);
@@ -98,7 +98,7 @@ fn metrics_are_open_when_they_are_watched() {
 }
 
 #[test]
-fn an_operator_outside_of_the_cluster_names_no_namespace() {
+fn operator_outside_of_kubernetes_has_no_namespace_rule() {
     let minimal = cluster(MINIMAL);
     let objects = objects(&Inputs { operator_namespace: None, ..inputs(&minimal) });
     let from = peers(&policy(&objects, "coordinator")["ingress"], "from", 7070);

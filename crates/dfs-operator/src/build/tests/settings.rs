@@ -1,4 +1,4 @@
-//! The processes can read the settings that are rendered for them.
+//! The processes can parse the settings rendered for them.
 
 use dfs_types::ClusterId;
 
@@ -12,7 +12,7 @@ fn text(yaml: &dfs_crd::DfsCluster, component: &str) -> String {
 }
 
 #[test]
-fn a_datanode_reads_its_settings() {
+fn datanode_parses_its_settings() {
     for (cluster, percent) in [(cluster(MINIMAL), 5), (cluster(FULL), 7)] {
         let text = text(&cluster, "datanode");
         let mut settings: dfs_datanode::Settings = serde_saphyr::from_str(&text).unwrap();
@@ -23,7 +23,7 @@ fn a_datanode_reads_its_settings() {
 }
 
 #[test]
-fn a_coordinator_reads_its_settings() {
+fn coordinator_parses_its_settings() {
     for cluster in [cluster(MINIMAL), cluster(FULL), full_embedded()] {
         let text = text(&cluster, "coordinator");
         let mut settings: dfs_coordinator::Settings = serde_saphyr::from_str(&text).unwrap();
@@ -31,7 +31,7 @@ fn a_coordinator_reads_its_settings() {
         settings.validate().unwrap();
         assert_eq!(settings.cluster_id.parse::<ClusterId>().unwrap(), id());
         assert!(!settings.auto_admit);
-        // It lies in the metadata, and changes there.
+        // Stored in the metadata, and changed there.
         assert_eq!((settings.replication_factor, settings.min_write_replicas), (None, None));
     }
 }

@@ -10,7 +10,7 @@ fn revision(workload: &Value) -> &str {
     workload["spec"]["template"]["metadata"]["annotations"][REVISION].as_str().unwrap()
 }
 
-/// Revisions of coordinators and datanodes.
+/// Returns the revisions of coordinators and datanodes.
 fn revisions(cluster: &dfs_crd::DfsCluster) -> [String; 2] {
     let objects = render(cluster);
     let revisions: Vec<String> =
@@ -19,9 +19,9 @@ fn revisions(cluster: &dfs_crd::DfsCluster) -> [String; 2] {
 }
 
 #[test]
-fn c68_a_new_operator_restarts_nothing() {
-    // Of resources as older operators have stored them. Another value here restarts every pod of
-    // every user as soon as the operator is upgraded.
+fn c68_new_operator_restarts_nothing() {
+    // Resources as stored by older operators. A different value here restarts every pod of every
+    // user as soon as the operator is upgraded.
     let stored = |yaml: &str| {
         let mut cluster = cluster(yaml);
         cluster.spec.image.tag = "0.1.0".to_owned();
@@ -32,7 +32,7 @@ fn c68_a_new_operator_restarts_nothing() {
 }
 
 #[test]
-fn e29_a_change_restarts_the_pods_that_it_is_for() {
+fn e29_change_restarts_only_the_affected_pods() {
     let before = revisions(&cluster(MINIMAL));
     let changed = |change: fn(&mut dfs_crd::DfsCluster)| {
         let mut cluster = cluster(MINIMAL);
@@ -57,7 +57,7 @@ fn e29_a_change_restarts_the_pods_that_it_is_for() {
         [false, true]
     );
     assert_eq!(changed(|c| c.spec.datanodes.storage.reserved_percent = 9), [false, true]);
-    // None of these is for a process that runs.
+    // None of these concerns a running process.
     assert_eq!(changed(|c| c.spec.datanodes.replicas = 9), [false, false]);
     assert_eq!(changed(|c| c.spec.replication_factor = 1), [false, false]);
     assert_eq!(changed(|c| c.spec.monitoring.service_monitor.enabled = true), [false, false]);
@@ -65,10 +65,10 @@ fn e29_a_change_restarts_the_pods_that_it_is_for() {
 }
 
 #[test]
-fn c68_a_template_stays_as_it_was_rendered() {
+fn c68_template_stays_as_rendered() {
     let objects = render(&cluster(MINIMAL));
     let mut old = find(&objects, Kind::Deployment, "demo-coordinator").clone();
-    // As an older operator rendered it, and somebody has been at it since.
+    // As rendered by an older operator, and edited by somebody since.
     old["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["as before"]);
     crate::build::template::remember(&mut old);
     let mut there = old.clone();
@@ -76,9 +76,9 @@ fn c68_a_template_stays_as_it_was_rendered() {
 
     let mut wanted = find(&objects, Kind::Deployment, "demo-coordinator").clone();
     keep_template(&there, &mut wanted);
-    assert_eq!(wanted, old, "the old template, less the meddling");
+    assert_eq!(wanted, old, "the old template, without the edit");
 
-    // A wish of the user is rendered anew.
+    // A request of the user is rendered again.
     let mut cluster = cluster(MINIMAL);
     cluster.spec.image.tag = "9.9.9".to_owned();
     let objects = render(&cluster);
@@ -86,19 +86,19 @@ fn c68_a_template_stays_as_it_was_rendered() {
     let fresh = wanted.clone();
     keep_template(&there, &mut wanted);
     assert_eq!(wanted, fresh);
-    // So is everything where nothing is remembered.
+    // So is everything without a remembered template.
     there["metadata"]["annotations"] = json!({});
     keep_template(&there, &mut wanted);
     assert_eq!(wanted, fresh);
 }
 
 #[test]
-fn the_overlay_comes_last_but_takes_nothing_of_the_operator() {
+fn overlay_is_applied_last_but_overrides_nothing_of_the_operator() {
     let mut cluster = cluster(FULL);
     for overlay in
         [&mut cluster.spec.coordinator.pod_template, &mut cluster.spec.datanodes.pod_template]
     {
-        // As an API server without the rules would let it through.
+        // As an API server without the rules would accept it.
         overlay.labels.insert("app.kubernetes.io/instance".to_owned(), "other".to_owned());
         overlay.annotations.insert(REVISION.to_owned(), "other".to_owned());
         overlay.extra_env[0].name = "POD_NAME".to_owned();

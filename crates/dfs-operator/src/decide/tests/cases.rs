@@ -1,4 +1,4 @@
-//! Each case, each gate.
+//! Each case and each gate.
 
 use dfs_crd::{ConditionType, FINALIZER, Phase};
 use dfs_types::{ClusterId, NodeState};
@@ -46,7 +46,7 @@ pub(super) fn is(world: &World, kind: ConditionType, status: &str, reason: &str)
 }
 
 #[test]
-fn e01_a_cluster_is_made_step_by_step() {
+fn e01_cluster_is_created_step_by_step() {
     let mut world = World::new(json!({}));
     let first = world.reconcile();
     assert_eq!(first.actions, [Action::CreateJoinSecret]);
@@ -54,7 +54,7 @@ fn e01_a_cluster_is_made_step_by_step() {
     let second = world.reconcile();
     let made = kinds(&second.actions);
     assert!(made.contains(&Kind::Deployment) && made.contains(&Kind::Claim), "{made:?}");
-    assert!(!made.contains(&Kind::StatefulSet), "datanodes wait for the cluster to be made");
+    assert!(!made.contains(&Kind::StatefulSet), "datanodes wait until the cluster is created");
     world.settle();
     assert_eq!(world.made, Some(ID));
     assert_eq!(world.status().cluster_id, Some(ID.to_string()));
@@ -68,7 +68,7 @@ fn e01_a_cluster_is_made_step_by_step() {
 }
 
 #[test]
-fn c14_all_conditions_are_there_after_the_first_reconcile() {
+fn c14_all_conditions_are_set_after_the_first_reconcile() {
     let mut world = World::new(json!({}));
     world.reconcile();
     let status = world.status();
@@ -89,7 +89,7 @@ fn c20_nothing_is_done_in_steady_state() {
 }
 
 #[test]
-fn e04_what_is_deleted_is_made_again() {
+fn e04_deleted_objects_are_recreated() {
     let world = World::running(json!({}));
     for key in world.objects.keys() {
         let mut world = world.clone();
@@ -102,7 +102,7 @@ fn e04_what_is_deleted_is_made_again() {
 }
 
 #[test]
-fn e05_changes_by_others_to_what_is_ours_are_undone_and_the_rest_stays() {
+fn e05_foreign_changes_to_owned_fields_are_reverted_and_others_stay() {
     let mut world = World::running(json!({}));
     let (_, value) = world.objects.get_mut(&(Kind::Service, "data-coordinator".into())).unwrap();
     value["metadata"]["labels"]["theirs"] = "x".into();
@@ -113,7 +113,7 @@ fn e05_changes_by_others_to_what_is_ours_are_undone_and_the_rest_stays() {
 }
 
 #[test]
-fn an_object_that_is_no_longer_wanted_is_deleted() {
+fn unwanted_object_is_deleted() {
     let mut world = World::running(json!({}));
     world.edit(json!({"security": {"networkPolicy": {"enabled": false}}}));
     world.settle();
@@ -122,14 +122,14 @@ fn an_object_that_is_no_longer_wanted_is_deleted() {
 }
 
 #[test]
-fn an_object_of_somebody_else_is_not_touched() {
+fn object_of_another_owner_is_not_touched() {
     for (owner, status) in [
         (json!(null), "True"),
         (
             json!([{"apiVersion": "v1", "kind": "X", "name": "x", "uid": "x", "controller": true}]),
             "True",
         ),
-        // That of a cluster which was deleted goes by itself.
+        // One of a deleted cluster disappears by itself.
         (
             json!([{"apiVersion": "dfs.io/v1alpha1", "kind": "DfsCluster", "name": "data",
                     "uid": "older", "controller": true}]),
@@ -152,7 +152,7 @@ fn an_object_of_somebody_else_is_not_touched() {
 }
 
 #[test]
-fn c13_a_paused_cluster_is_observed_and_nothing_is_changed() {
+fn c13_paused_cluster_is_observed_but_not_changed() {
     let mut world = World::running(json!({}));
     world.pause(true);
     world.edit(json!({"datanodes": {"replicas": 5}}));
@@ -168,7 +168,7 @@ fn c13_a_paused_cluster_is_observed_and_nothing_is_changed() {
 }
 
 #[test]
-fn c18_a_spec_that_cannot_be_is_not_acted_on_until_it_is_edited() {
+fn c18_invalid_spec_is_not_acted_on_until_edited() {
     for (spec, word) in [
         (json!({"replicationFactor": 4}), "replicationFactor"),
         (json!({"replicationFactor": 2, "minWriteReplicas": 3}), "minWriteReplicas"),
@@ -191,7 +191,7 @@ fn c18_a_spec_that_cannot_be_is_not_acted_on_until_it_is_edited() {
 }
 
 #[test]
-fn an_id_that_is_another_is_never_repaired() {
+fn mismatched_cluster_id_is_never_repaired() {
     let running = World::running(json!({}));
     let mut other_metadata = running.clone();
     other_metadata.made = Some(ClusterId(7));
@@ -208,7 +208,7 @@ fn an_id_that_is_another_is_never_repaired() {
 }
 
 #[test]
-fn metadata_that_are_lost_are_not_made_anew() {
+fn lost_metadata_is_not_recreated() {
     let running = World::running(json!({}));
     let mut empty = running.clone();
     empty.made = None;
@@ -222,7 +222,7 @@ fn metadata_that_are_lost_are_not_made_anew() {
 }
 
 #[test]
-fn a_join_secret_that_is_lost_is_not_made_anew() {
+fn lost_join_secret_is_not_recreated() {
     let running = World::running(json!({}));
     let mut gone = running.clone();
     gone.join = None;
@@ -236,14 +236,14 @@ fn a_join_secret_that_is_lost_is_not_made_anew() {
 }
 
 #[test]
-fn a_coordinator_that_does_not_answer_stops_nothing_else() {
+fn silent_coordinator_stops_nothing_else() {
     let mut world = World::running(json!({}));
     world.is_reachable = false;
     world.edit(json!({"security": {"networkPolicy": {"enabled": false}}}));
     world.settle();
     assert!(world.objects.keys().all(|(kind, _)| *kind != Kind::NetworkPolicy));
     is(&world, ConditionType::Ready, "False", "CoordinatorUnavailable");
-    assert_eq!(world.status().datanodes.len(), 3, "the last word stands");
+    assert_eq!(world.status().datanodes.len(), 3, "the last known state is kept");
     assert!(world.status().datanodes.iter().all(|line| line.node_id.is_some()));
 }
 
@@ -260,7 +260,7 @@ fn e08_datanodes_are_added_and_admitted() {
 }
 
 #[test]
-fn a_node_that_joins_from_elsewhere_is_not_admitted() {
+fn node_from_elsewhere_is_not_admitted() {
     let mut world = World::running(json!({}));
     let mut stranger = world.nodes[0].clone();
     stranger.id.0 += 1_000;
@@ -301,7 +301,7 @@ fn larger_volumes_are_refused() {
 }
 
 #[test]
-fn e17_the_replication_factor_is_set() {
+fn e17_replication_factor_is_set() {
     let mut world = World::running(json!({"replicationFactor": 2}));
     world.edit(json!({"replicationFactor": 3, "minWriteReplicas": 3}));
     world.settle();
@@ -309,12 +309,12 @@ fn e17_the_replication_factor_is_set() {
 }
 
 #[test]
-fn e24_an_upgrade_restarts_coordinators_first_then_one_datanode_after_the_other() {
+fn e24_upgrade_restarts_coordinators_then_datanodes_one_by_one() {
     let mut world = World::running(json!({}));
     let old = revision_of(&world, Kind::StatefulSet);
     world.edit(image(&patch(9)));
     world.reconcile();
-    assert_eq!(revision_of(&world, Kind::StatefulSet), old, "the coordinators come first");
+    assert_eq!(revision_of(&world, Kind::StatefulSet), old, "coordinators first");
     world.settle();
     assert_ne!(revision_of(&world, Kind::StatefulSet), old);
     assert_eq!(restarts(&world), ["data-datanode-2", "data-datanode-1", "data-datanode-0"]);
@@ -324,7 +324,7 @@ fn e24_an_upgrade_restarts_coordinators_first_then_one_datanode_after_the_other(
 }
 
 #[test]
-fn e24_each_restart_is_announced_first_and_its_end_too() {
+fn e24_each_restart_begins_and_ends_maintenance() {
     let mut world = World::running(json!({"replicationFactor": 1, "datanodes": {"replicas": 1}}));
     world.edit(image(&patch(9)));
     world.settle();
@@ -342,7 +342,7 @@ fn e24_each_restart_is_announced_first_and_its_end_too() {
 }
 
 #[test]
-fn e25_an_upgrade_waits_until_the_data_stands_it() {
+fn e25_upgrade_waits_until_a_stop_is_safe() {
     for word in ["replicas", "out of reach", "not ready", "draining"] {
         let mut world = World::running(json!({}));
         match word {
@@ -356,17 +356,17 @@ fn e25_an_upgrade_waits_until_the_data_stands_it() {
             world.pass();
             world.reconcile();
         }
-        // One that is down anyway may only get better.
+        // One that is already down can only improve.
         let is_down = |name: &String| world.dead.contains(name);
         assert!(restarts(&world).iter().all(is_down), "{word}");
         let reason = world.status().rollout.unwrap().blocked_reason.unwrap();
-        assert!(reason.contains(word), "{reason:?} does not say {word:?}");
+        assert!(reason.contains(word), "{reason:?} lacks {word:?}");
         is(&world, ConditionType::Upgrading, "True", "RolloutWaiting");
     }
 }
 
 #[test]
-fn e26_an_upgrade_goes_on_where_it_was_paused() {
+fn e26_upgrade_resumes_after_a_pause() {
     let mut world = World::running(json!({}));
     world.edit(image(&patch(9)));
     while restarts(&world).len() < 2 {
@@ -382,7 +382,7 @@ fn e26_an_upgrade_goes_on_where_it_was_paused() {
 }
 
 #[test]
-fn e27_a_bad_image_hits_one_datanode_and_going_back_heals_it() {
+fn e27_bad_image_affects_one_datanode_and_reverting_heals_it() {
     let mut world = World::running(json!({}));
     let good = world.cluster().spec.image.tag.clone();
     let mut probe = world.clone();
@@ -420,7 +420,7 @@ fn e29_only_the_component_whose_settings_changed_is_restarted() {
 }
 
 #[test]
-fn c17_a_change_is_not_done_before_it_is_carried_out() {
+fn c17_change_is_not_reported_as_done_before_it_is() {
     for component in ["coordinator", "datanodes"] {
         let mut world = World::running(json!({}));
         is(&world, ConditionType::Reconciling, "False", "AsSpecified");
@@ -433,7 +433,7 @@ fn c17_a_change_is_not_done_before_it_is_carried_out() {
         world.settle();
         is(&world, ConditionType::Reconciling, "False", "AsSpecified");
     }
-    // Seen by the operator before the controller of Deployments has seen it.
+    // Seen by the operator before the Deployment controller has seen it.
     let world = World::running(json!({}));
     let mut seen = world.observe();
     let deployment = seen.deployment.as_mut().unwrap();
@@ -445,7 +445,7 @@ fn c17_a_change_is_not_done_before_it_is_carried_out() {
 }
 
 #[test]
-fn with_on_delete_the_user_restarts_datanodes() {
+fn on_delete_leaves_restarts_to_the_user() {
     let mut world = World::running(json!({"maintenance": {"update": {"strategy": "OnDelete"}}}));
     world.edit(image(&patch(9)));
     world.settle();
@@ -457,7 +457,7 @@ fn with_on_delete_the_user_restarts_datanodes() {
 }
 
 #[test]
-fn a_lost_datanode_is_told_and_left_alone() {
+fn lost_datanode_is_reported_and_left_alone() {
     let mut world = World::running(json!({}));
     world.dead.insert("data-datanode-1".to_owned());
     world.pass();
@@ -471,7 +471,7 @@ fn a_lost_datanode_is_told_and_left_alone() {
 }
 
 #[test]
-fn a_stopped_cluster_has_no_pods_and_keeps_its_volumes() {
+fn stopped_cluster_has_no_pods_and_keeps_its_volumes() {
     let mut world = World::running(json!({"datanodes": {"replicas": 5}}));
     let claims = world.claims.clone();
     world.edit(json!({"stopped": true}));
@@ -479,7 +479,7 @@ fn a_stopped_cluster_has_no_pods_and_keeps_its_volumes() {
     assert_eq!(world.pods.iter().map(Pod::name_any).collect::<Vec<_>>(), [] as [&str; 0]);
     assert_eq!(world.status().phase, Some(Phase::Stopped));
     assert_eq!(world.claims, claims);
-    // Fewer datanodes than have data are refused after that, too.
+    // Afterwards, fewer datanodes than hold data are still refused.
     world.edit(json!({"stopped": false, "datanodes": {"replicas": 3}}));
     world.settle();
     assert_eq!(world.pods.iter().filter(|pod| is_ready(pod)).count(), 6);
@@ -487,26 +487,26 @@ fn a_stopped_cluster_has_no_pods_and_keeps_its_volumes() {
 }
 
 #[test]
-fn e36_retain_keeps_volumes_and_secret_and_a_new_cluster_finds_them() {
+fn e36_retain_keeps_volumes_and_secret_for_a_new_cluster() {
     let mut world = World::running(json!({"datanodes": {"replicas": 4}}));
     let (claims, join) = (world.claims.clone(), world.join.clone());
     // Coordinators may be dead.
     world.is_reachable = false;
     world.delete();
-    assert!(world.cluster.is_none(), "it waits for nobody");
+    assert!(world.cluster.is_none(), "it waits for nothing");
     assert_eq!((&world.claims, &world.join), (&claims, &join));
     world.cluster = Some(super::world::cluster(json!({})));
     world.cluster().metadata.uid = Some("another".to_owned());
     world.is_reachable = true;
     world.settle();
-    assert_eq!(world.claims, claims, "the volumes of before");
+    assert_eq!(world.claims, claims, "the previous volumes");
     assert_eq!(world.status().cluster_id, Some(ID.to_string()));
     assert_eq!(world.nodes.len(), 4, "no node is new");
     is(&world, ConditionType::Ready, "True", "Serving");
 }
 
 #[test]
-fn e36_delete_takes_volumes_and_secret_once_it_is_confirmed() {
+fn e36_delete_removes_volumes_and_secret_once_confirmed() {
     let mut world = World::running(json!({"deletionPolicy": "Delete"}));
     world.delete();
     assert_eq!(world.settle().actions, []);
@@ -533,7 +533,7 @@ fn c38_deletion_names_what_blocks_it() {
 }
 
 #[test]
-fn c38_only_who_wants_the_data_gone_waits_for_the_operator() {
+fn c38_only_policy_delete_waits_for_the_operator() {
     let mut world = World::running(json!({}));
     assert_eq!(world.cluster().finalizers(), [] as [&str; 0]);
     world.edit(json!({"deletionPolicy": "Delete"}));
@@ -542,7 +542,7 @@ fn c38_only_who_wants_the_data_gone_waits_for_the_operator() {
     world.edit(json!({"deletionPolicy": "Retain"}));
     world.settle();
     assert_eq!(world.cluster().finalizers(), [] as [&str; 0]);
-    // Deleted before the operator has seen that it lets go.
+    // Deleted before the operator has seen that it may release it.
     world.edit(json!({"deletionPolicy": "Delete"}));
     world.settle();
     world.edit(json!({"deletionPolicy": "Retain"}));
@@ -554,7 +554,7 @@ fn c38_only_who_wants_the_data_gone_waits_for_the_operator() {
 }
 
 #[test]
-fn c15_times_move_only_when_a_status_flips() {
+fn c15_transition_times_change_only_with_the_status() {
     let mut world = World::running(json!({}));
     let before = world.status();
     world.is_reachable = false;
@@ -571,7 +571,7 @@ fn c15_times_move_only_when_a_status_flips() {
 }
 
 #[test]
-fn the_budget_lets_nobody_be_evicted_while_data_lacks_replicas() {
+fn budget_allows_no_eviction_while_chunks_lack_replicas() {
     let budget = |world: &World| {
         let (_, value) = &world.objects[&(Kind::Budget, "data-datanode".to_owned())];
         value["spec"]["maxUnavailable"].as_i64().unwrap()
@@ -587,7 +587,7 @@ fn the_budget_lets_nobody_be_evicted_while_data_lacks_replicas() {
 }
 
 #[test]
-fn a_definition_that_is_older_than_the_operator_stops_everything_until_it_is_not() {
+fn definition_older_than_the_operator_blocks_everything_until_updated() {
     let mut world = World::running(json!({}));
     world.edit(json!({"datanodes": {"replicas": 5}}));
     world.definition = Definition::Older(vec!["spec.x".to_owned(), "status.y".to_owned()]);

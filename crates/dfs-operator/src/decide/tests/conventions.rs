@@ -1,4 +1,4 @@
-//! Conventions about what is published, by their numbers.
+//! Conventions about published data, by number.
 
 use dfs_crd::DATANODES_MAX;
 use dfs_types::NodeId;
@@ -8,11 +8,11 @@ use serde_json::json;
 use super::world::World;
 use crate::observed::pod_of;
 
-/// Bytes that a status may have.
+/// Maximum size of a status in bytes.
 const STATUS_LEN_MAX: usize = 256 << 10;
 
 #[test]
-fn c19_a_status_is_small_at_500_datanodes() {
+fn c19_status_is_small_at_500_datanodes() {
     let mut world = World::running(json!({}));
     let (pod, node) = (world.pods.last().unwrap().clone(), world.nodes[0].clone());
     for i in 3..500_u32 {
@@ -34,7 +34,7 @@ fn c19_a_status_is_small_at_500_datanodes() {
     assert_eq!(status.datanodes.len(), DATANODES_MAX);
     let bytes = serde_json::to_vec(&status).unwrap().len();
     assert!(bytes < STATUS_LEN_MAX, "{bytes} bytes");
-    // Each line is of another datanode.
+    // Each line is about a different datanode.
     let names = status.datanodes.iter().map(|line| line.name.clone());
     assert_eq!(names.collect::<std::collections::BTreeSet<_>>().len(), DATANODES_MAX);
     assert!(world.pods.iter().any(|pod| pod.name_any() == "data-datanode-499"));

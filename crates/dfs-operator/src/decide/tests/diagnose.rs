@@ -1,4 +1,4 @@
-//! What keeps pods down is told.
+//! Diagnoses of pods that are down.
 
 use dfs_crd::ConditionType;
 use kube::ResourceExt as _;
@@ -9,7 +9,7 @@ use super::cases::is;
 use super::world::World;
 
 #[test]
-fn what_keeps_pods_down_is_named() {
+fn causes_of_unready_pods_are_named() {
     type Break = fn(&mut World);
     let waiting = |world: &mut World, reason: &str| {
         let pod = world.pods.last_mut().unwrap();
@@ -53,7 +53,7 @@ fn what_keeps_pods_down_is_named() {
     is(&world, ConditionType::Stalled, "True", "Unschedulable");
     assert!(world.condition(ConditionType::Stalled).2.contains("0/3 nodes"));
 
-    // Who may not read classes goes by what the scheduler says.
+    // Without permission to read classes, the scheduler's message decides.
     let mut world = World::running(json!({"datanodes": {"storage": {"storageClassName": "fast"}}}));
     unschedulable(&mut world);
     let conditions = &mut world.pods.last_mut().unwrap().status.as_mut().unwrap().conditions;
@@ -81,7 +81,7 @@ fn what_keeps_pods_down_is_named() {
 }
 
 #[test]
-fn m07_a_volume_that_does_not_come_is_named() {
+fn m07_missing_volume_is_named() {
     let mut world = World::running(json!({"datanodes": {"storage": {"size": "100Ti"}}}));
     world.claims.last_mut().unwrap().status = None;
     world.reconcile();
@@ -95,11 +95,11 @@ fn m07_a_volume_that_does_not_come_is_named() {
     let message = world.condition(ConditionType::Reconciling).2;
     let claim = world.claims.last().unwrap().name_any();
     assert!(message.contains(&claim) && message.contains("100Ti"), "{message}");
-    assert!(!message.contains("delete"), "there are files: {message}");
+    assert!(!message.contains("delete"), "files exist: {message}");
 
     world.claims.last_mut().unwrap().status =
         serde_json::from_value(json!({"phase": "Lost"})).unwrap();
     world.reconcile();
     is(&world, ConditionType::Stalled, "True", "VolumePending");
-    assert_ne!(world.condition(ConditionType::Reconciling).1, "VolumePending", "none will come");
+    assert_ne!(world.condition(ConditionType::Reconciling).1, "VolumePending", "none will appear");
 }

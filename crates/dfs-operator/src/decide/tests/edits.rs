@@ -1,4 +1,4 @@
-//! What a user may change in a cluster that is there: every field of the spec, by some edit.
+//! Possible edits of an existing cluster: every field of the spec is changed by some edit.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::world::cluster;
 use crate::decide::validate;
 
-/// Fields that the API server does not let anybody change in a cluster that is there.
+/// Fields that the API server lets nobody change in an existing cluster.
 const IMMUTABLE: [&str; 6] = [
     "coordinator.metadata.embedded.storage.storageClassName",
     "coordinator.metadata.engine",
@@ -17,7 +17,7 @@ const IMMUTABLE: [&str; 6] = [
     "datanodes.storage.volumesPerNode",
 ];
 
-/// A version that this operator manages.
+/// Returns a version that this operator manages.
 pub(super) fn patch(number: u32) -> String {
     let (minor, _) = env!("CARGO_PKG_VERSION").rsplit_once('.').unwrap();
     format!("{minor}.{number}")
@@ -42,7 +42,7 @@ fn overlays() -> Vec<Value> {
     ]
 }
 
-/// Edits that can be carried out, or are refused in part.
+/// Returns edits that can be carried out, or are refused in part.
 pub(super) fn edits() -> Vec<Value> {
     let resources = json!({
         "requests": {"cpu": "200m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"},
@@ -85,7 +85,7 @@ pub(super) fn edits() -> Vec<Value> {
     edits
 }
 
-/// Edits that contradict themselves.
+/// Returns edits that contradict themselves.
 pub(super) fn nonsense() -> Vec<Value> {
     vec![
         json!({"replicationFactor": 7}),
@@ -96,7 +96,7 @@ pub(super) fn nonsense() -> Vec<Value> {
 }
 
 #[test]
-fn every_field_is_edited() {
+fn every_field_is_covered_by_an_edit() {
     let mut edited = BTreeSet::new();
     for edit in edits() {
         assert_eq!(validate::spec(&cluster(edit.clone())), None, "{edit}");

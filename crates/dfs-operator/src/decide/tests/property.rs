@@ -1,5 +1,5 @@
-//! From any state it converges, whatever happens on the way, and the operator may die at any
-//! action. The toy checks at each step what must never be done.
+//! From any state it converges, whatever happens meanwhile, even if the operator dies at any
+//! action. The toy checks the invariants at each step.
 
 use dfs_crd::ConditionType;
 use proptest::prelude::*;
@@ -18,15 +18,15 @@ enum Happening {
     Delete(prop::sample::Index),
     /// A pod is deleted.
     Kill(prop::sample::Index),
-    /// Coordinators fall silent, or answer again.
+    /// Coordinators fall silent, or reply again.
     Silence(bool),
-    /// Chunks lack replicas, or no longer.
+    /// Chunks lack replicas, or no longer do.
     Replicas(u64),
     /// The operator is paused, or not.
     Pause(bool),
-    /// Leave to stop a node is refused, or not.
+    /// Stopping a node is refused, or not.
     Unsafe(bool),
-    /// Rounds pass, and the operator dies after so many actions of each.
+    /// Rounds pass, and the operator dies after this many actions in each.
     Rounds(usize, usize),
 }
 
@@ -85,7 +85,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn e33_whatever_happens_it_converges_and_then_does_nothing(
+    fn e33_converges_after_any_events_and_then_does_nothing(
         happenings in prop::collection::vec(happening(), 0..25),
     ) {
         let mut world = World::new(json!({}));
@@ -115,7 +115,7 @@ proptest! {
     }
 
     #[test]
-    fn e33_the_end_comes_wherever_the_operator_dies(
+    fn e33_deletion_completes_wherever_the_operator_dies(
         actions in prop::collection::vec(0..4_usize, 0..20),
         is_kept in any::<bool>(),
     ) {
@@ -140,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn the_same_observation_leads_to_the_same_decision(
+    fn decisions_are_deterministic(
         happenings in prop::collection::vec(happening(), 0..10),
     ) {
         let mut world = World::new(json!({}));

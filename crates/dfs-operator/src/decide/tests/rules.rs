@@ -1,4 +1,4 @@
-//! What must never be decided, held against what there really is and not against what was seen.
+//! Invariants of decisions, checked against the true state and not the observed one.
 
 use dfs_crd::PAUSED;
 use dfs_types::NodeState;
@@ -27,7 +27,7 @@ pub(super) fn check(world: &World, decision: &Decision) {
     }
 }
 
-/// Whether an action stops something that serves, or leads to that.
+/// Returns true if an action stops something that serves, or leads to that.
 fn disrupts(world: &World, action: &Action) -> bool {
     match action {
         Action::RestartPod(target) => {
@@ -61,7 +61,7 @@ fn one(world: &World, action: &Action, is_going: bool) {
         }
         Action::RestartPod(target) => {
             let pod = world.pods.iter().find(|pod| pod.uid().as_ref() == Some(&target.uid));
-            let pod = pod.expect("pods are stopped by uid");
+            let pod = pod.expect("pods are deleted by uid");
             assert!(pod.name_any().contains("-datanode-"), "{target}");
             let set = world.objects.iter().find(|((kind, _), _)| *kind == Kind::StatefulSet);
             let wanted = set.and_then(|(_, (_, set))| template_revision(set));
@@ -83,10 +83,12 @@ fn one(world: &World, action: &Action, is_going: bool) {
             assert!(pod.is_some_and(is_ready), "its maintenance is not over");
         }
         Action::Admit { cluster, .. } | Action::SetReplication(cluster) => asked(world, *cluster),
-        Action::CreateJoinSecret => assert!(world.join.is_none(), "the join secret is made once"),
+        Action::CreateJoinSecret => {
+            assert!(world.join.is_none(), "the join secret is created once")
+        }
         Action::RemoveFinalizer => {
             let is_retained = cluster.spec.deletion_policy == dfs_crd::DeletionPolicy::Retain;
-            assert!(is_going || is_retained, "nobody asked for the end");
+            assert!(is_going || is_retained, "no deletion was requested");
         }
         Action::Delete(target) => match target.kind {
             Kind::Deployment | Kind::StatefulSet => assert!(is_going, "{target} is deleted"),
@@ -103,16 +105,16 @@ fn one(world: &World, action: &Action, is_going: bool) {
     }
 }
 
-/// Coordinators are asked to change something only of the cluster that they have.
+/// Changes are requested only of the cluster that the coordinators have.
 fn asked(world: &World, cluster: dfs_types::ClusterId) {
     assert!(world.is_reachable && world.made == Some(ID) && cluster == ID);
 }
 
-/// What must hold when a datanode that serves is to stop: all others serve, coordinators too, and
-/// the data has its replicas. Whether it stands it is for the coordinators to say.
+/// Checks the conditions for stopping a datanode that serves: all others serve, coordinators too,
+/// and the data has its replicas. Whether the stop is safe is decided by the coordinators.
 fn gate(world: &World, name: &str) {
     let spec = &world.cluster.as_ref().unwrap().spec;
-    assert!(world.is_reachable, "nobody can say how the data is");
+    assert!(world.is_reachable, "the health of the data is unknown");
     assert!(spec.maintenance.update.strategy == dfs_crd::UpdateStrategy::RollingUpdate);
     for pod in &world.pods {
         assert!(pod.name_any() == name || is_ready(pod), "{} is down too", pod.name_any());
@@ -122,8 +124,8 @@ fn gate(world: &World, name: &str) {
         assert!(pod_of(node) == name || is_well, "{} is {}", pod_of(node), node.state);
     }
     if spec.maintenance.update.require_fully_replicated {
-        assert!(world.is_data_known, "counts of replicas are not known");
-        // What is written while it has leave to stop has no replica there.
+        assert!(world.is_data_known, "replica counts are not known");
+        // Data written after the grant has no replica there.
         let has_leave =
             world.nodes.iter().any(|n| pod_of(n) == name && n.maintenance_left.is_some());
         assert!(has_leave || world.under_replicated == 0, "chunks lack replicas");

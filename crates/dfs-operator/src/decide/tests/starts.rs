@@ -1,5 +1,5 @@
-//! From any state it converges: objects missing or changed by others, pods down, old or gone,
-//! datanodes in any state, a status that is wrong or gone, any edit of the spec, paused or deleted.
+//! From any state it converges: objects missing or changed by others, pods down, outdated or gone,
+//! datanodes in any state, a wrong or missing status, any edit of the spec, paused or deleted.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::world::World;
 use crate::build::REVISION;
 use crate::kind::Kind;
 
-/// Something that is not as it should be. It comes over a cluster between two looks.
+/// Damage to a cluster between two rounds.
 #[derive(Debug, Clone)]
 enum Damage {
     /// An object of ours is gone, and its pods with it or later.
@@ -27,15 +27,15 @@ enum Damage {
     Down(Index),
     /// A pod is gone.
     Gone(Index),
-    /// A pod has settings of before.
+    /// A pod has outdated settings.
     Old(Index),
     /// The machine of a pod is dead.
     Dead(Index),
-    /// Pods with the present settings do not become ready.
+    /// Pods with the current settings do not become ready.
     BadSettings,
-    /// A datanode is in this state, for so many seconds where that has an end.
+    /// A datanode is in this state, for this many seconds if the state ends by itself.
     Node(Index, NodeState, u64),
-    /// No coordinator answers.
+    /// No coordinator replies.
     Silence,
     /// Chunks lack replicas.
     UnderReplicated,
@@ -43,9 +43,9 @@ enum Damage {
     Missed,
     /// Replicas are not counted yet.
     Uncounted,
-    /// Leave to stop a node is refused.
+    /// Stopping a node is refused.
     Unsafe,
-    /// Replicas that new files get are others.
+    /// New files get a different number of replicas.
     Replication,
     /// The finalizer is gone.
     NoFinalizer,
@@ -53,7 +53,7 @@ enum Damage {
     NoStatus,
     /// The status says that this pod is being replaced.
     Replacing(Index),
-    /// The status says so of the phase.
+    /// The status has this phase.
     Phase(Phase),
     /// The join Secret is gone.
     NoJoinSecret,
@@ -63,11 +63,11 @@ enum Damage {
     NoClaim,
     /// The spec is edited.
     Edit(Value),
-    /// Pods are to be restarted.
+    /// A restart of the pods is requested.
     Restart(String),
-    /// The operator is told to change nothing.
+    /// The operator is paused.
     Pause,
-    /// The cluster is to go.
+    /// The cluster is being deleted.
     Delete,
 }
 
@@ -238,7 +238,7 @@ fn leaves(path: &str, value: &Value, all: &mut Vec<String>) {
     }
 }
 
-/// What is not for the operator to repair is mended by others.
+/// Repairs, as people would, what the operator must not repair.
 fn repair(world: &mut World) {
     world.is_reachable = true;
     (world.under_replicated, world.missing) = (0, 0);
@@ -253,7 +253,7 @@ fn repair(world: &mut World) {
     }
 }
 
-/// Whether this is where it may come to rest, given what was asked for.
+/// Checks that this is a valid final state for the request.
 fn is_an_end(world: &World, decision: &Decision) -> Result<(), TestCaseError> {
     let holds = |kind| world.condition(kind).0 == "True";
     let spec = &world.cluster.as_ref().unwrap().spec;
@@ -282,12 +282,12 @@ fn is_an_end(world: &World, decision: &Decision) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What was there before the damage.
+/// The state before the damage.
 #[derive(Debug, Clone)]
 enum Start {
-    /// A cluster that ran, with so many datanodes and replicas.
+    /// A running cluster with this many datanodes and replicas.
     Running(i32, i32),
-    /// One that is being made, after so many looks.
+    /// A cluster being created, after this many rounds.
     Young(usize),
 }
 
@@ -320,7 +320,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn from_any_state_it_comes_to_an_end_and_then_writes_nothing(
+    fn converges_from_any_state_and_then_writes_nothing(
         start in start(),
         damages in prop::collection::vec(damage(), 0..9),
         rounds in prop::collection::vec((0..6_usize, prop::option::weighted(0.2, damage())), 0..16),
@@ -363,7 +363,7 @@ proptest! {
     }
 
     #[test]
-    fn while_it_is_paused_or_blocked_nothing_is_touched(
+    fn nothing_is_touched_while_paused_or_blocked(
         start in start(),
         damages in prop::collection::vec(damage(), 0..6),
         is_paused in any::<bool>(),
@@ -379,7 +379,7 @@ proptest! {
 }
 
 #[test]
-fn a_deleted_stateful_set_comes_back_with_as_many_datanodes() {
+fn deleted_stateful_set_is_recreated_with_as_many_datanodes() {
     let mut world = World::running(json!({"datanodes": {"replicas": 5}}));
     world.objects.remove(&(Kind::StatefulSet, "data-datanode".to_owned()));
     world.collect();
@@ -389,7 +389,7 @@ fn a_deleted_stateful_set_comes_back_with_as_many_datanodes() {
 }
 
 #[test]
-fn leave_to_stop_outlives_writes_and_ends_with_the_others() {
+fn grant_to_stop_survives_writes_and_ends_with_the_health_of_others() {
     let announced = || {
         let mut world = World::running(json!({}));
         world.edit(json!({"image": {"tag": patch(1)}}));
@@ -399,7 +399,7 @@ fn leave_to_stop_outlives_writes_and_ends_with_the_others() {
         }
         world
     };
-    // What is written meanwhile has a replica less, and gets it only when the node is back.
+    // Chunks written meanwhile lack a replica until the node is back.
     let mut world = announced();
     let pods = world.pods.clone();
     world.under_replicated = 1;

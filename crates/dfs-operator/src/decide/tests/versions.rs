@@ -1,4 +1,4 @@
-//! C67, C70: which operands are managed.
+//! C67, C70: versions of operands that are managed.
 
 use dfs_crd::{ConditionType, Phase};
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::super::{Case, decide};
 use super::edits::patch;
 use super::world::World;
 
-/// A tag that is so many minor versions ahead.
+/// Returns a tag that is this many minor versions ahead.
 fn minor(ahead: i64) -> String {
     let own: Vec<i64> =
         env!("CARGO_PKG_VERSION").split('.').map(|part| part.parse().unwrap()).collect();
@@ -22,7 +22,7 @@ fn refused(world: &World, word: &str) {
 }
 
 #[test]
-fn c67_a_newer_image_is_refused_and_nothing_is_touched() {
+fn c67_newer_image_is_refused_and_nothing_is_touched() {
     let mut world = World::running(json!({}));
     let before = world.objects.clone();
     world.edit(json!({"image": {"tag": minor(1)}, "datanodes": {"replicas": 5}}));
@@ -31,7 +31,7 @@ fn c67_a_newer_image_is_refused_and_nothing_is_touched() {
     assert_eq!(world.condition(ConditionType::SpecValid).0, "False");
     refused(&world, &minor(1));
     assert_eq!(world.objects, before);
-    // Going back is enough.
+    // Reverting is enough.
     world.edit(json!({"image": {"tag": patch(0)}}));
     world.settle();
     assert_eq!(world.condition(ConditionType::Ready).0, "True");
@@ -39,26 +39,26 @@ fn c67_a_newer_image_is_refused_and_nothing_is_touched() {
 }
 
 #[test]
-fn c67_a_process_that_is_newer_is_left_alone() {
+fn c67_newer_process_is_left_alone() {
     let mut world = World::running(json!({}));
     world.nodes[1].version = minor(1);
     world.edit(json!({"image": {"tag": patch(1)}}));
     let decision = world.settle();
     assert_eq!((decision.case, decision.actions), (Case::Blocked, vec![]));
     refused(&world, "data-datanode-1");
-    // The spec is not what is wrong.
+    // The spec is not the cause.
     assert_eq!(world.condition(ConditionType::SpecValid).0, "True");
 }
 
 #[test]
-fn c67_a_version_that_runs_and_is_older_may_be_upgraded() {
+fn c67_older_running_version_may_be_upgraded() {
     let mut world = World::running(json!({}));
     world.nodes[1].version = "0.0.1".to_owned();
     assert_ne!(decide(&world.observe()).case, Case::Blocked);
 }
 
 #[test]
-fn c67_what_is_no_version_says_nothing() {
+fn c67_non_version_tags_are_ignored() {
     for image in [
         json!({"tag": "main"}),
         json!({"tag": "nosuch"}),
@@ -71,7 +71,7 @@ fn c67_what_is_no_version_says_nothing() {
 }
 
 #[test]
-fn c67_a_cluster_of_a_newer_version_can_be_deleted() {
+fn c67_cluster_of_a_newer_version_can_be_deleted() {
     let mut world = World::running(json!({}));
     world.edit(json!({"image": {"tag": minor(1)}}));
     world.delete();
@@ -80,7 +80,7 @@ fn c67_a_cluster_of_a_newer_version_can_be_deleted() {
 }
 
 #[test]
-fn c70_a_patch_to_and_fro_is_served() {
+fn c70_patch_versions_may_go_up_and_down() {
     for tag in [patch(9), patch(0)] {
         let mut world = World::running(json!({"image": {"tag": tag}}));
         for node in &mut world.nodes {

@@ -1,5 +1,5 @@
-//! A toy Kubernetes with one cluster: objects, the controllers that make pods of them, and
-//! coordinators. It checks what must never be done.
+//! A toy Kubernetes with one cluster: objects, the controllers that create pods for them, and
+//! coordinators. It checks the invariants.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::observed::{Child, Join, Observed, Owner, is_ready, pod_of};
 use crate::status::{Outcome, status};
 
 pub(crate) const ID: ClusterId = ClusterId(0xc1);
-/// Seconds that pass in a round.
+/// Seconds per round.
 const ROUND: i64 = 10;
 
 /// The toy.
@@ -34,24 +34,24 @@ pub(crate) struct World {
     pub(crate) objects: BTreeMap<(Kind, String), (String, Value)>,
     pub(crate) claims: Vec<PersistentVolumeClaim>,
     pub(crate) pods: Vec<Pod>,
-    /// The cluster in the metadata.
+    /// Id of the cluster in the metadata.
     pub(crate) made: Option<ClusterId>,
     pub(crate) nodes: Vec<NodeStatus>,
     pub(crate) replication: (i32, i32),
     pub(crate) under_replicated: u64,
     pub(crate) missing: u64,
-    /// Whether coordinators have counted replicas.
+    /// True once coordinators have counted replicas.
     pub(crate) is_data_known: bool,
     pub(crate) definition: Definition,
     pub(crate) is_reachable: bool,
-    /// Whether leave to stop a node is refused.
+    /// True if stopping a node is refused.
     pub(crate) is_unsafe: bool,
-    /// Revisions with which pods do not become ready.
+    /// Revisions whose pods do not become ready.
     pub(crate) bad: BTreeSet<String>,
     /// Pods whose machine is dead.
     pub(crate) dead: BTreeSet<String>,
     pub(crate) now: Timestamp,
-    /// Everything that was done.
+    /// All actions carried out.
     pub(crate) done: Vec<Action>,
     uids: u32,
 }
@@ -117,7 +117,7 @@ impl World {
         }
     }
 
-    /// A world whose cluster runs.
+    /// Returns a world with a running cluster.
     pub(crate) fn running(spec: Value) -> Self {
         let mut world = Self::new(spec);
         world.settle();
@@ -137,7 +137,7 @@ impl World {
         self.cluster().annotations_mut().insert(key.to_owned(), value.to_owned());
     }
 
-    /// Asks for the end of the cluster.
+    /// Requests the deletion of the cluster.
     pub(crate) fn delete(&mut self) {
         let now = self.now;
         self.cluster().metadata.deletion_timestamp =
@@ -213,7 +213,7 @@ impl World {
         Snapshot::Known(Box::new(status))
     }
 
-    /// One reconcile, cut off after `actions` actions: then nothing is published either.
+    /// Reconciles once, cut off after `actions` actions; then nothing is published either.
     pub(crate) fn reconcile_up_to(&mut self, actions: usize) -> Decision {
         let seen = self.observe();
         let decision = decide(&seen);
@@ -234,7 +234,7 @@ impl World {
         self.reconcile_up_to(usize::MAX)
     }
 
-    /// Lets time pass and reconciles until nothing more happens, for as long as pods take to start.
+    /// Reconciles over time until nothing more happens, for as long as pods take to start.
     pub(crate) fn settle(&mut self) -> Decision {
         let mut quiet = 0;
         for _ in 0..400 {
@@ -247,7 +247,7 @@ impl World {
             if self.cluster.is_none() {
                 return decision;
             }
-            // A maintenance has an end, which something may wait for.
+            // A maintenance ends by itself, which something may wait for.
             let is_over = self.nodes.iter().all(|node| node.maintenance_left.is_none());
             let is_quiet =
                 is_over && decision.actions.is_empty() && self.cluster().status == before;
@@ -272,9 +272,9 @@ impl World {
                 }
             }
             Action::CreateJoinSecret => {
-                assert!(self.join.is_none(), "the join secret is made once");
+                assert!(self.join.is_none(), "the join secret is created once");
                 let uid = self.uid();
-                // Ids are random: a second one is never that of the metadata.
+                // Ids are random: a second one never matches the metadata.
                 let id = if self.made.is_some() { ClusterId(u128::from(self.uids)) } else { ID };
                 self.join = Some(Join { uid, cluster_id: Some(id), has_secret: true });
             }
@@ -370,7 +370,7 @@ impl World {
         match target.kind {
             Kind::Claim => {
                 assert!(may, "a claim is deleted: {target}");
-                // A claim that a pod uses stays until the pod is gone; pods go at once here.
+                // A claim in use stays until its pod is gone; pods stop at once here.
                 self.claims.retain(|claim| claim.uid().as_deref() != Some(&target.uid));
             }
             Kind::Secret => {
@@ -384,20 +384,20 @@ impl World {
         }
     }
 
-    /// Pods whose owner is gone go.
+    /// Removes pods whose owner is gone.
     pub(crate) fn collect(&mut self) {
         let uids: BTreeSet<String> = self.objects.values().map(|(uid, _)| uid.clone()).collect();
         self.pods.retain(|pod| pod.owner_references().iter().all(|o| uids.contains(&o.uid)));
     }
 
-    /// The cluster is gone, and all that it owned.
+    /// Removes the cluster and everything that it owned.
     fn vanish(&mut self) {
         self.cluster = None;
         self.objects.clear();
         self.collect();
     }
 
-    /// Time passes: controllers make pods, pods become ready, datanodes join.
+    /// Lets time pass: controllers create pods, pods become ready, datanodes join.
     pub(crate) fn pass(&mut self) {
         self.now += k8s_openapi::jiff::SignedDuration::from_secs(ROUND);
         self.collect();
@@ -429,7 +429,7 @@ impl World {
         let wanted: BTreeSet<String> = (0..replicas).map(pod_name).collect();
         self.pods.retain(|pod| {
             let is_new = pod.annotations().get(REVISION).map(String::as_str) == Some(revision);
-            // A Deployment replaces its pods; a StatefulSet is told by deleting them.
+            // A Deployment replaces its pods; a StatefulSet waits for their deletion.
             !ours(pod) || wanted.contains(&pod.name_any()) && (kind == Kind::StatefulSet || is_new)
         });
         for name in &wanted {
@@ -479,7 +479,7 @@ impl World {
         serde_json::from_value(pod).unwrap()
     }
 
-    /// A claim of a pod that has none.
+    /// Creates the claim of a pod that has none.
     fn claim(&mut self, pod: &str, set: &Value) {
         let template = &set["spec"]["volumeClaimTemplates"][0];
         let name = format!("{}-{pod}", template["metadata"]["name"].as_str().unwrap());
@@ -526,7 +526,7 @@ impl World {
         }
     }
 
-    /// Pauses, or goes on.
+    /// Pauses or resumes the operator.
     pub(crate) fn pause(&mut self, paused: bool) {
         if paused {
             self.annotate(PAUSED, "true");
