@@ -29,8 +29,8 @@ use dfs_types::{ErrorCode, RequestId};
 /// assert_eq!(missing.code(), ErrorCode::NotFound);
 /// assert_eq!(advice(&missing), "nothing happened: fix the cause");
 ///
-/// The coordinator makes a directory, and crashes before it replies.
 /// // The coordinator makes a directory, and crashes before it replies.
+/// # cluster.state().loses_answer_of = Some("MakeDirectory");
 /// let path = DfsPath::new("/folder")?;
 /// let making = client.make_directory(&path, MakeDirectoryOptions::default());
 /// # let going = async {
