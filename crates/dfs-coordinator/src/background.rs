@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::unreadable::UnreadableRecords;
 
-/// Whether this coordinator holds the lease.
+/// State of the lease on this coordinator.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseState(Mutex<Option<LeaseGrant>>);
 

@@ -18,7 +18,7 @@ use crate::Error;
 use crate::grpc::{GATE, Initialiser, waiting_routes};
 use crate::metrics::Counts;
 
-/// How often to check whether another coordinator created the cluster.
+/// Interval of checking whether another coordinator created the cluster.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// Time for calls to end before the listener is handed over; only those that watch the health take
 /// long.

@@ -11,9 +11,9 @@ pub enum Error {
     /// A setting is invalid.
     #[error("the setting {setting} {what}")]
     Setting {
-        /// Its name.
+        /// Name.
         setting: &'static str,
-        /// What is wrong with it.
+        /// Description of the defect.
         what: &'static str,
     },
     /// The metadata store holds no cluster.

@@ -30,7 +30,7 @@ pub(crate) struct DiskReport {
     pub(crate) free: u64,
     pub(crate) chunks: u64,
     pub(crate) is_failed: bool,
-    /// Its file system, if known.
+    /// File system, if known.
     pub(crate) file_system: Option<FileSystemId>,
     /// Free bytes of that file system, shared by all disks on it.
     pub(crate) file_system_free: u64,
@@ -47,7 +47,7 @@ pub(crate) struct Member {
     pub(crate) admin_state: NodeState,
     /// End of its maintenance, if it is in one.
     pub(crate) maintenance_until: Option<Instant>,
-    /// Whether its removal is being checked.
+    /// Set while its removal is being checked.
     pub(crate) is_leaving: bool,
     /// The registration in use.
     pub(crate) registration: RegistrationNumber,

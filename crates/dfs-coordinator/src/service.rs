@@ -30,9 +30,9 @@ use crate::{Error, InitOptions, Settings, bootstrap, grpc, placement, workers};
 
 /// Lifetime of a staged upload after its last renewal.
 const STAGING_LIFETIME: Duration = Duration::from_hours(1);
-/// How often the node records are read again, which also shows whether the metadata can be reached.
+/// Interval of reading the node records, which also shows whether the metadata can be reached.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
-/// How often a coordinator renews its entry in the list of coordinators.
+/// Interval at which a coordinator renews its entry in the list of coordinators.
 const RENEW_EVERY: Duration = Duration::from_secs(30);
 
 /// Public state of a running coordinator. Cheap to clone.
@@ -42,7 +42,7 @@ pub struct Handle {
     pub address: SocketAddr,
     /// Address of /metrics, /healthz and /readyz, if served.
     pub http_address: Option<SocketAddr>,
-    /// Whether it can do its work.
+    /// Readiness to serve.
     pub readiness: Readiness,
 }
 

@@ -31,7 +31,7 @@ pub enum OpenError {
     WrongUrl {
         /// The URL.
         url: String,
-        /// What is wrong with it.
+        /// Description of the defect.
         why: String,
     },
     /// The engine failed to open.

@@ -29,7 +29,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 pub struct WatchAnswer {
     /// Events in the order of their revisions.
     pub events: Vec<Event>,
-    /// Whether more of the last revision may come with the next answer.
+    /// Set if more of the last revision may come with the next answer.
     pub is_partial: bool,
 }
 

@@ -19,7 +19,7 @@ pub(crate) const FORMAT: u8 = 1;
 
 /// A value with a stored form.
 pub(crate) trait Record: Sized {
-    /// Its optional fields. A record with any begins with their mask.
+    /// Optional fields. A record with any begins with their mask.
     const OPTIONAL: &'static [Field] = &[];
 
     /// Appends the fields that the level of `out` has.

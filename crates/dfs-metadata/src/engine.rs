@@ -45,7 +45,7 @@ pub enum Outcome {
 pub struct Change {
     /// The key.
     pub key: Bytes,
-    /// Its new value; `None` when it was removed.
+    /// New value; `None` when it was removed.
     pub value: Option<Bytes>,
     /// Revision of the commit.
     pub revision: Revision,
@@ -84,7 +84,7 @@ pub enum EngineError {
     /// The store is unreachable or overloaded; nothing was changed.
     #[error("the metadata engine is unavailable: {0}")]
     Unavailable(String),
-    /// Whether the commit took effect could not be determined.
+    /// The commit may or may not have taken effect.
     #[error("the outcome of a commit is unknown: {0}")]
     OutcomeUnknown(String),
     /// The store is full; reads still work.

@@ -32,7 +32,7 @@ pub enum Error {
     /// No deleted inode can be restored at that path.
     #[error("nothing deleted at {target} can still be restored")]
     NothingToRestore {
-        /// Its former name.
+        /// Former name.
         target: Target,
     },
     /// The name is taken.
@@ -76,7 +76,7 @@ pub enum Error {
     WouldCycle {
         /// The directory.
         from: Target,
-        /// Its new name.
+        /// New name.
         to: Target,
     },
     /// The extended attribute does not exist.
@@ -128,7 +128,7 @@ pub enum Error {
     BadSymlink {
         /// The requested path.
         path: DfsPath,
-        /// What is wrong with its target.
+        /// Defect of the target.
         #[source]
         source: dfs_types::PathError,
     },
@@ -143,7 +143,7 @@ pub enum Error {
     IsSpecial {
         /// The special file.
         target: Target,
-        /// Its kind.
+        /// Kind.
         kind: FileKind,
     },
     /// An argument is out of range.
@@ -184,7 +184,7 @@ pub enum Error {
     BadChunk {
         /// The chunk.
         chunk: ChunkId,
-        /// What is wrong.
+        /// Description of the defect.
         what: String,
     },
     /// A receipt was not issued for this chunk by the node it names.
@@ -194,7 +194,7 @@ pub enum Error {
         chunk: ChunkId,
         /// The node it names.
         node: NodeId,
-        /// What is wrong.
+        /// Description of the defect.
         what: &'static str,
     },
     /// Too many of the nodes with replicas were drained or removed meanwhile.
@@ -249,7 +249,7 @@ pub enum Error {
         .too_old.as_secs()
     )]
     ClientForgotten {
-        /// How much earlier than the floor the client began, by its own clock.
+        /// Time by which the client's id is older than the floor.
         too_old: Duration,
     },
     /// A newer call used the slot.
@@ -272,7 +272,7 @@ pub enum Error {
     /// Conflicting changes won again and again.
     #[error("{what} was changed by others {tries} times in a row; try again")]
     Conflict {
-        /// What was being changed.
+        /// Object of the change.
         what: &'static str,
         /// Number of attempts.
         tries: u32,
@@ -318,7 +318,7 @@ pub enum Error {
     NotRegistered {
         /// The node.
         node: NodeId,
-        /// Its registration number.
+        /// Registration number.
         found: u64,
     },
     /// The store is empty.
@@ -411,7 +411,7 @@ pub enum Error {
 /// The part of a record that a release does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unknown {
-    /// Its format.
+    /// Format.
     Format(u8),
     /// The optional field with this bit.
     Field(u32),

@@ -10,13 +10,13 @@ use crate::namespace::{Chunk, NodeDisk, Redundancy, Replica, ReplicaMark};
 /// Liveness of a node, as a coordinator learned it from heartbeats.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeLiveness {
-    /// How long the node has been silent.
+    /// Silence of the node.
     pub contact: Contact,
     /// Missing or faulty disks in its last report.
     pub disks: BTreeMap<DiskId, DiskFault>,
 }
 
-/// How long a node has been silent.
+/// Silence of a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Contact {
     /// Heard recently, and not about to stop.
@@ -37,18 +37,18 @@ pub enum DiskFault {
     Lost,
 }
 
-/// What an administrator wants of a node.
+/// Desired state of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeIntent {
     /// The stored state; never Suspect, Lost or Maintenance.
     pub state: NodeState,
-    /// Its removal is being checked.
+    /// Set while its removal is being checked.
     pub is_leaving: bool,
-    /// It is in maintenance.
+    /// Set during maintenance.
     pub in_maintenance: bool,
 }
 
-/// How far replicas on a disk can be relied on.
+/// Reliability of replicas on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskHealth {
     /// Fully.

@@ -216,7 +216,7 @@ where
 pub struct Incoming<M> {
     body: Body,
     received: Received,
-    /// Whether the body must end with a status.
+    /// Set if the body must end with a status.
     owes_status: bool,
     has_ended: bool,
     messages: PhantomData<fn() -> M>,

@@ -43,7 +43,7 @@ impl Detail {
 pub struct Failure {
     /// The error code.
     pub code: ErrorCode,
-    /// What was wrong, where, and what to do, for people.
+    /// Message for people: what was wrong, where, and what to do.
     pub message: String,
     /// When a retry may succeed.
     pub retry_after: Option<Duration>,

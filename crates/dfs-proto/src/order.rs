@@ -66,9 +66,9 @@ pub struct Issued {
 }
 
 impl Issued {
-    /// How long an order is valid.
+    /// Validity of an order.
     pub const LIFETIME: Duration = Duration::from_mins(1);
-    /// How far an order may be ahead of the receiver's clock.
+    /// Limit on how far an order may be ahead of the receiver's clock.
     pub const LEEWAY: Duration = Duration::from_mins(1);
 
     /// Returns whether the order is valid at `now`.

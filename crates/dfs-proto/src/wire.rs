@@ -24,7 +24,7 @@ pub const SYMLINK_TARGET_LEN_MAX: usize = 4_095;
 pub struct FieldError {
     /// The field, as named in the contract.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// Description of the defect.
     pub what: String,
     code: ErrorCode,
 }

@@ -31,13 +31,13 @@ pub struct Frame {
 /// Defects of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// It does not start at a block boundary.
+    /// Start off a block boundary.
     #[error("a frame must start at a multiple of {BLOCK_SIZE}, not at {0}")]
     Unaligned(u64),
-    /// It holds more than [`Frame::DATA_MAX`] bytes.
+    /// More than [`Frame::DATA_MAX`] bytes.
     #[error("a frame may have at most {max} bytes, not {0}", max = Frame::DATA_MAX)]
     TooLong(usize),
-    /// It is not the last of the chunk, but has no data, or does not end with a whole block.
+    /// No data, or a partial block at the end, in a frame that is not the last of its chunk.
     #[error("only the last frame of a chunk may have a partial block, not one of {0} bytes")]
     PartialBlock(usize),
     /// The number of checksums does not match the number of blocks.
@@ -48,7 +48,7 @@ pub enum FrameError {
         /// Number of checksums.
         crcs: usize,
     },
-    /// It extends past the end of the address space, or past its sealed length.
+    /// End past the address space, or past the sealed length.
     #[error("a frame of {length} bytes at {offset} does not fit its chunk")]
     PastEnd {
         /// Offset of the frame.

@@ -109,7 +109,7 @@ pub struct StreamOpening {
     pub incarnation: Incarnation,
     /// The node.
     pub node: NodeId,
-    /// Its registration.
+    /// Registration.
     pub registration: RegistrationNumber,
     /// Distinguishes processes of the node.
     pub instance: u64,

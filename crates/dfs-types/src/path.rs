@@ -7,19 +7,19 @@ use bytes::Bytes;
 /// Defects of a path or name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// It does not start with a slash.
+    /// No slash at the start.
     #[error("a path must start with a slash")]
     NotAbsolute,
-    /// It is longer than [`DfsPath::MAX_LEN`] bytes.
+    /// More than [`DfsPath::MAX_LEN`] bytes.
     #[error("a path may have at most {max} bytes, not {0}", max = DfsPath::MAX_LEN)]
     TooLong(usize),
-    /// One name is longer than [`Name::MAX_LEN`] bytes.
+    /// A name of more than [`Name::MAX_LEN`] bytes.
     #[error("a name may have at most {max} bytes, not {0}", max = Name::MAX_LEN)]
     NameTooLong(usize),
-    /// A name is empty.
+    /// An empty name.
     #[error("a name must not be empty")]
     Empty,
-    /// A name is `.` or `..`.
+    /// A name `.` or `..`.
     #[error("a name must not be \".\" or \"..\"")]
     Dots,
     /// A NUL byte.

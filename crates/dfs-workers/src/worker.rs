@@ -26,7 +26,7 @@ pub enum Next {
 /// the lease is lost carries its fence or its epoch.
 #[async_trait]
 pub trait Worker: Send {
-    /// Its entry in [`all`](crate::all).
+    /// Entry in [`all`](crate::all).
     const SPEC: Spec;
 
     /// Why a step failed. Logged and counted; the next step follows after a growing pause.

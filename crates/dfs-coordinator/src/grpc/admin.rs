@@ -18,11 +18,11 @@ use crate::core::{Core, location, unknown_location, wire_state};
 use crate::failure;
 use crate::registry::View;
 
-/// How long to wait for a revision that a caller names.
+/// Time to wait for a revision that a caller names.
 const REVISION_WAIT: Duration = Duration::from_secs(5);
 /// Interval of checking for it.
 const REVISION_POLL: Duration = Duration::from_millis(50);
-/// How long to wait for repair to apply the latest changes.
+/// Time to wait for repair to apply the latest changes.
 const COUNTS_WAIT: Duration = Duration::from_millis(500);
 /// Interval of checking for it.
 const COUNTS_POLL: Duration = Duration::from_millis(10);

@@ -50,10 +50,10 @@ trait Condition: Sync {
     fn check_records(&self, holdings: &Holdings) -> Result<(), Failure>;
 }
 
-/// It holds nothing, according to itself and the records.
+/// Requires that neither the node nor the records name a replica on it.
 struct Empty;
 
-/// It is lost, and everything it may hold is elsewhere.
+/// Requires that it is lost, and that everything it may hold is elsewhere.
 struct Expendable;
 
 fn refused(message: String) -> Failure {

@@ -28,8 +28,8 @@ const UPKEEP_EVERY: Duration = Duration::from_mins(1);
 const TOMBSTONES_EVERY: Duration = Duration::from_hours(1);
 /// Pause between the steps of such a sweep, to limit its load.
 const TOMBSTONES_PAUSE: Duration = Duration::from_millis(20);
-/// How long a writer refused for lack of space counts as pressure. Longer than the reaper takes to
-/// free space, and nodes to report it.
+/// Time for which a writer refused for lack of space counts as pressure. Longer than the reaper
+/// takes to free space, and nodes to report it.
 const REFUSAL_COUNTS_FOR: Duration = Duration::from_mins(1);
 /// Margin between the floor and the oldest plan still honoured.
 const FLOOR_MARGIN: Duration = Duration::from_mins(10);

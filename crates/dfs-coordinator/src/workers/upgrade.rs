@@ -14,7 +14,7 @@ use super::WORKER_LEASE;
 use crate::Error;
 use crate::core::Core;
 
-/// How often to check whether the level is to be raised.
+/// Interval of checking whether the level has to be raised.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// The worker. Finishes or undoes what an earlier holder of the lease began.

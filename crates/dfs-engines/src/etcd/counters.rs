@@ -19,7 +19,7 @@ const COUNTERS_MAX: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counter {
     Absent,
-    /// Its version and number; `None` when it holds something other than a counter.
+    /// Version and number; `None` when it holds something other than a counter.
     Found(i64, Option<i64>),
 }
 

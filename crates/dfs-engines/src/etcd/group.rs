@@ -40,7 +40,7 @@ pub(super) struct Group<'a> {
 pub(super) struct Refusal {
     /// Index of each failed commit, and of its condition that does not hold.
     pub(super) conflicts: Vec<(usize, usize)>,
-    /// Whether a counter differed from its cached state.
+    /// Set if a counter differed from its cached state.
     pub(super) is_stale: bool,
     /// The current counters.
     pub(super) counters: Vec<(Bytes, Counter)>,

@@ -67,7 +67,7 @@ struct Unsettled {
 /// The fate of a transaction.
 enum Fate {
     Committed(i64),
-    /// It did not and will never take effect.
+    /// The transaction did not and will never take effect.
     Prevented,
 }
 

@@ -98,7 +98,7 @@ pub struct RangeResponse {
     /// In the order of the keys.
     #[prost(message, repeated, tag = "2")]
     pub kvs: ::prost::alloc::vec::Vec<super::mvccpb::KeyValue>,
-    /// Whether the limit left keys out.
+    /// Set if the limit left keys out.
     #[prost(bool, tag = "3")]
     pub more: bool,
     /// Keys in the range, including those beyond the limit.
@@ -111,7 +111,7 @@ pub struct PutRequest {
     /// The key.
     #[prost(bytes = "bytes", tag = "1")]
     pub key: ::prost::bytes::Bytes,
-    /// Its value.
+    /// Value.
     #[prost(bytes = "bytes", tag = "2")]
     pub value: ::prost::bytes::Bytes,
     /// The lease that removes it when it ends; 0 for none.
@@ -171,16 +171,16 @@ pub mod request_op {
 /// Result of an operation of a transaction.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ResponseOp {
-    /// Of the same kind as the operation.
+    /// Result of the same kind as the operation.
     #[prost(oneof = "response_op::Response", tags = "1, 2, 3")]
     pub response: ::core::option::Option<response_op::Response>,
 }
 /// Nested message and enum types in `ResponseOp`.
 pub mod response_op {
-    /// Of the same kind as the operation.
+    /// Result of the same kind as the operation.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Response {
-        /// What was read.
+        /// Keys that were read.
         #[prost(message, tag = "1")]
         ResponseRange(super::RangeResponse),
         /// A key was set.
@@ -279,9 +279,9 @@ pub mod compare {
         Create = 1,
         /// Revision of its last write.
         Mod = 2,
-        /// Its value.
+        /// Value.
         Value = 3,
-        /// Its lease.
+        /// Lease.
         Lease = 4,
     }
     impl CompareTarget {
@@ -349,7 +349,7 @@ pub struct TxnResponse {
     /// Header of the answer.
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<ResponseHeader>,
-    /// Whether all conditions held.
+    /// Set if all conditions held.
     #[prost(bool, tag = "2")]
     pub succeeded: bool,
     /// One per operation of the executed list.
@@ -376,7 +376,7 @@ pub struct LeaseGrantRequest {
     /// Time to live in seconds.
     #[prost(int64, tag = "1")]
     pub ttl: i64,
-    /// Its id; 0 lets etcd choose.
+    /// Id; 0 lets etcd choose.
     #[prost(int64, tag = "2")]
     pub id: i64,
 }
@@ -386,7 +386,7 @@ pub struct LeaseGrantResponse {
     /// Header of the answer.
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<ResponseHeader>,
-    /// Its id.
+    /// Id.
     #[prost(int64, tag = "2")]
     pub id: i64,
     /// Time to live in seconds: as requested, or etcd's minimum.
@@ -396,7 +396,7 @@ pub struct LeaseGrantResponse {
 /// Ends a lease.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaseRevokeRequest {
-    /// Its id.
+    /// Id.
     #[prost(int64, tag = "1")]
     pub id: i64,
 }
@@ -410,7 +410,7 @@ pub struct LeaseRevokeResponse {
 /// Keeps a lease alive.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaseKeepAliveRequest {
-    /// Its id.
+    /// Id.
     #[prost(int64, tag = "1")]
     pub id: i64,
 }
@@ -420,7 +420,7 @@ pub struct LeaseKeepAliveResponse {
     /// Header of the answer.
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<ResponseHeader>,
-    /// Its id.
+    /// Id.
     #[prost(int64, tag = "2")]
     pub id: i64,
     /// Remaining seconds; 0 when it has ended.

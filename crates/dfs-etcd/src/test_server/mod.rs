@@ -33,7 +33,7 @@ pub struct Certificates {
     pub authority: PathBuf,
     /// The certificate of each member, for `127.0.0.1`.
     pub certificate: PathBuf,
-    /// Its key.
+    /// Key.
     pub key: PathBuf,
 }
 
@@ -53,7 +53,7 @@ pub struct Options {
 /// A network namespace of the kernel for a member.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// Its name, as in `ip netns`.
+    /// Name, as in `ip netns`.
     pub namespace: String,
     /// Address of the member in it.
     pub address: String,

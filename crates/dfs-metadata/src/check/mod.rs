@@ -62,7 +62,7 @@ pub struct Report {
 pub struct Problem {
     /// Kind of the problem.
     pub kind: ProblemKind,
-    /// Its key, printable.
+    /// Key, printable.
     pub key: String,
     /// Description.
     pub what: String,

@@ -55,7 +55,7 @@ pub(super) struct Walk<'a> {
     half_reaped: BTreeSet<InodeId>,
     /// Files whose extents are under `x/`, with their sizes, in order.
     long: Vec<(InodeId, u64)>,
-    /// How many of them the walk over extents has passed.
+    /// Number of them that the walk over extents has passed.
     long_passed: usize,
     /// Number of large extended attributes per inode whose values were not seen yet: few.
     xattrs_missing: BTreeMap<InodeId, usize>,
@@ -63,7 +63,7 @@ pub(super) struct Walk<'a> {
     cover: Option<Cover>,
 }
 
-/// How far extents cover a file.
+/// Coverage of a file by extents.
 struct Cover {
     inode: InodeId,
     end: u64,

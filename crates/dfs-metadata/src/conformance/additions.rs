@@ -122,7 +122,7 @@ pub async fn impossible_additions_are_refused(harness: &mut dyn Harness) {
     assert_eq!(value(engine, "new").await, None);
 }
 
-/// As many additions as a commit may have all take place; each counts as a condition, too.
+/// The largest number of additions per commit works; each counts as a condition, too.
 pub async fn many_additions_per_commit(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     let name = |i: usize| format!("c/{i:03}");

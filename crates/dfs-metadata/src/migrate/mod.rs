@@ -71,7 +71,7 @@ pub enum MigrateError {
     /// The target is not empty.
     #[error("the target is not empty: it holds {what}; nothing was changed")]
     TargetNotEmpty {
-        /// What was found in it.
+        /// First content found.
         what: String,
     },
     /// The target is an unfinished copy of another store.
@@ -131,7 +131,7 @@ pub struct Migrated {
     pub checksum: Sha256,
     /// Writes made; fewer than keys when an earlier migration was resumed.
     pub written: u64,
-    /// Whether an earlier migration was resumed.
+    /// Set if an earlier migration was resumed.
     pub is_resumed: bool,
 }
 

@@ -15,7 +15,7 @@ use crate::{Error, keys};
 pub struct ChunkChange {
     /// The chunk.
     pub chunk: ChunkId,
-    /// Its new record; `None` when it was removed.
+    /// New record; `None` when it was removed.
     pub record: Result<Option<Chunk>, Unreadable>,
     /// Revision of the commit.
     pub revision: Revision,
@@ -58,7 +58,7 @@ impl ChunkChanges {
     pub async fn next(&mut self) -> Result<ChunkChange, Error> {
         loop {
             let change = self.watch.next().await?;
-            // A key of no chunk is reported by the next scan.
+            // The next scan reports an invalid key.
             let Some(chunk) = keys::chunk_id(&change.key) else { continue };
             let decode = |value: Bytes| Chunk::decode(&change.key, &value, self.newest);
             let record = change.value.map(decode).transpose();

@@ -34,8 +34,8 @@ impl Namespace {
     /// replicas that are already doomed.
     ///
     /// A node keeps one replica of a part: its other replicas of an added part are doomed, too.
-    /// Refuses to leave the chunk without a sound replica, forged receipts, and nodes that are not
-    /// members.
+    /// Fails when the chunk would be left without a sound replica, a receipt is forged, or a node
+    /// is not a member.
     pub async fn swap_replicas(
         &self,
         scope: &Scope,

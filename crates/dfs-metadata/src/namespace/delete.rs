@@ -16,7 +16,7 @@ use crate::{Error, keys};
 /// Deletes a file, symlink, directory or tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delete {
-    /// What to delete; a symlink itself, not its target.
+    /// Target of the deletion; a symlink itself, not its target.
     pub target: Target,
     /// Deletes a directory with its contents; otherwise it must be empty.
     pub recursive: bool,
@@ -89,7 +89,7 @@ impl Namespace {
     }
 }
 
-/// Whether an unlinked inode can be restored.
+/// Choice whether an unlinked inode can be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Restorable {
     ForAWhile,

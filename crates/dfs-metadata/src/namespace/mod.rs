@@ -92,7 +92,7 @@ pub struct Components {
 /// Settings of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// How long deleted or replaced files can be restored.
+    /// Time for which deleted or replaced files can be restored.
     pub restorable: Duration,
     /// Lifetime of an upload token.
     pub plan_lifetime: Duration,

@@ -18,7 +18,7 @@ pub struct Registration {
     pub cluster: Option<ClusterIdentity>,
     /// Registration on its disks; 0 on a new node.
     pub registration: RegistrationNumber,
-    /// Its address for others, `host:port`.
+    /// Address for others, `host:port`.
     pub address: String,
     /// Failure domain; may be empty.
     pub zone: String,
@@ -28,7 +28,7 @@ pub struct Registration {
     pub version: String,
     /// The newest write level that its release reads.
     pub level: Level,
-    /// Its disks, each once.
+    /// Disks, each once.
     pub disks: Vec<DiskId>,
     /// Secret on its disks.
     pub secret: NodeSecret,

@@ -32,7 +32,7 @@ pub struct Reaped {
     pub tombstones: usize,
     /// Inodes and uploads reaped completely.
     pub finished: usize,
-    /// Whether more is due now.
+    /// Set if more is due now.
     pub has_more: bool,
     /// Items with unreadable records, which cannot be reaped: the first [`Self::UNREADABLE_MAX`].
     /// They do not hold up the others.

@@ -16,9 +16,9 @@ use crate::{Error, keys};
 /// Renames a file, symlink or directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rename {
-    /// What to rename; a symlink itself, not its target.
+    /// Source of the rename; a symlink itself, not its target.
     pub from: Target,
-    /// Its new name.
+    /// New name.
     pub to: Target,
     /// Precondition on the new name.
     pub precondition: Option<Precondition>,

@@ -18,7 +18,7 @@ const STEPS_MAX: usize = 8_192;
 /// [`keys::NAMES`], which changes whenever a directory or symlink loses its name.
 const GUARDED_MAX: usize = 40;
 
-/// Whether a symlink at the end of a path is followed.
+/// Treatment of a symlink at the end of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Last {
     Follow,
@@ -40,12 +40,12 @@ pub(super) enum Place {
 /// A name in a directory, taken or free.
 #[derive(Debug, Clone)]
 pub(super) struct Named {
-    /// As requested, or up to the first missing name of a path.
+    /// The requested target, or the path up to its first missing name.
     pub(super) target: Target,
     pub(super) parent: InodeId,
     pub(super) name: Name,
     pub(super) entry: Option<Entry>,
-    /// Whether the parent has a name itself. One that a path leads through always has.
+    /// Set if the parent has a name itself, as one on a path always has.
     is_parent_linked: bool,
     /// Names of the path below this one, when this one is missing.
     pub(super) missing_below: Vec<Name>,

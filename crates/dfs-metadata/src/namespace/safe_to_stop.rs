@@ -16,7 +16,7 @@ pub type Liveness = BTreeMap<NodeId, NodeLiveness>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeIntentVersion(pub(super) Option<Revision>);
 
-/// Whether nodes can stop without leaving any chunk below the replicas it needs.
+/// Result of a check whether nodes can stop without leaving any chunk below its required replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Safety {
     /// Revision of the snapshot.
@@ -45,7 +45,7 @@ pub struct Unknown {
 /// A chunk that would have too few good replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortfall {
-    /// Which.
+    /// The chunk.
     pub chunk: ChunkId,
     /// Good replicas that would be left.
     pub left: usize,
@@ -58,7 +58,7 @@ pub struct Shortfall {
 pub struct Holdings {
     /// The node.
     pub node: NodeId,
-    /// Whether it was leaving at that moment: if so, its replicas can only decrease.
+    /// Set if it was leaving at that moment, so that its replicas can only decrease.
     pub is_leaving: bool,
     /// Chunks with a replica on the node, good or bad, that is not waiting for deletion.
     pub chunks: u64,

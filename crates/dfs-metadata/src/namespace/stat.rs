@@ -15,7 +15,7 @@ use crate::{Error, keys};
 pub struct DirectoryEntry {
     /// The name.
     pub name: Name,
-    /// Its inode; a symlink is not followed.
+    /// Inode; a symlink is not followed.
     pub stat: FileStat,
 }
 
@@ -26,7 +26,7 @@ pub struct DirectoryPage {
     pub directory: InodeId,
     /// The entries.
     pub entries: Vec<DirectoryEntry>,
-    /// Whether there are more entries after these.
+    /// Set if there are more entries after these.
     pub has_more: bool,
 }
 

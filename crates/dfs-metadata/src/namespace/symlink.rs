@@ -21,7 +21,7 @@ const TARGET_LEN_MAX: usize = 4_095;
 pub struct MakeSymlink {
     /// Where to create it.
     pub target: Target,
-    /// Its target: 1 to 4,095 bytes without NUL.
+    /// Target: 1 to 4,095 bytes without NUL.
     pub symlink_target: Bytes,
     /// Owner, group, mtime.
     pub attributes: Attributes,

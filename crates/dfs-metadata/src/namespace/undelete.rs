@@ -15,7 +15,7 @@ use crate::{Error, keys};
 /// Restores a deleted or replaced inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undelete {
-    /// Its former name. Of several deleted there, the last one.
+    /// Former name. Of several deleted there, the last one.
     pub target: Target,
     /// Where to restore it; the former name when not set.
     pub to: Option<Target>,

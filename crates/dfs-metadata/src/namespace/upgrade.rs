@@ -24,7 +24,7 @@ use crate::engine::Condition;
 use crate::records::format::{Coordinator, Coordinators, StoreFormat, Upgrade};
 use crate::{Error, keys};
 
-/// How long a coordinator may fail to renew its entry before it counts as stopped.
+/// Time without renewal after which a coordinator counts as stopped.
 const COORDINATOR_SILENCE_MAX: Duration = Duration::from_mins(2);
 /// Members listed when a level cannot be raised.
 const NAMED_MAX: usize = 10;

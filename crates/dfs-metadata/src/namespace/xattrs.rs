@@ -22,9 +22,9 @@ pub struct SetXattr {
     pub target: Target,
     /// Follows a symlink at the end of the path.
     pub follow: bool,
-    /// Its name.
+    /// Name.
     pub name: XattrName,
-    /// Its value, at most [`XattrName::VALUE_LEN_MAX`] bytes.
+    /// Value, at most [`XattrName::VALUE_LEN_MAX`] bytes.
     pub value: Bytes,
     /// Refuses to replace a value.
     pub create: bool,
@@ -39,7 +39,7 @@ pub struct RemoveXattr {
     pub target: Target,
     /// Follows a symlink at the end of the path.
     pub follow: bool,
-    /// Its name.
+    /// Name.
     pub name: XattrName,
 }
 

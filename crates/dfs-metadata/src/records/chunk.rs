@@ -7,13 +7,13 @@ use crate::codec::{Field, Reader, Record, Writer};
 /// A chunk and its replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// Its length and checksums.
+    /// Length and checksums.
     pub seal: ChunkSeal,
-    /// How its bytes are kept redundantly.
+    /// Redundancy of the chunk.
     pub redundancy: Redundancy,
     /// Number of the policy under which it was written; 0 for the cluster's default.
     pub policy: u32,
-    /// Its replicas, in any order, including those waiting for deletion.
+    /// Replicas, in any order, including those waiting for deletion.
     pub replicas: Vec<Replica>,
     /// Raised with each change of the replicas.
     pub generation: Generation,
@@ -23,15 +23,15 @@ pub struct Chunk {
     pub inode: InodeId,
 }
 
-/// How the bytes of a chunk are kept redundantly.
+/// Redundancy of a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redundancy {
-    /// As equal replicas of the whole chunk.
+    /// Equal replicas of the whole chunk.
     Replicated {
         /// Replicas wanted.
         copies: u8,
     },
-    /// As data and parity fragments. No worker encodes chunks yet.
+    /// Data and parity fragments. No worker encodes chunks yet.
     Erasure {
         /// The code.
         codec: u8,
@@ -51,24 +51,24 @@ pub enum Redundancy {
 pub struct Replica {
     /// The disk.
     pub disk: DiskNumber,
-    /// What it holds: [`Self::WHOLE`], or the number of a fragment, data before parity.
+    /// Part of the chunk: [`Self::WHOLE`], or the number of a fragment, data before parity.
     pub part: u8,
     /// Distinguishes it from other replicas of the part on its node.
     pub stamp: Stamp,
-    /// What is known of it.
+    /// State of the replica, as far as known.
     pub mark: ReplicaMark,
     /// Number of the verdict that set the mark; 0 before the first.
     pub verdict: u64,
 }
 
-/// What is known of a replica.
+/// Known state of a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ReplicaMark {
     /// No fault is known.
     Sound,
     /// Some of its blocks fail their checksums.
     Bad,
-    /// Its node cannot find it.
+    /// Missing on its node.
     Gone,
     /// To be deleted. Final for its stamp.
     Doomed,

@@ -37,7 +37,7 @@ pub struct Coordinator {
     pub level: Level,
     /// Incremented at each renewal of the entry.
     pub seen: u64,
-    /// Its address for others, `host:port`; empty when it advertises none.
+    /// Address for others, `host:port`; empty when it advertises none.
     pub address: String,
     /// Version of its release.
     pub version: String,

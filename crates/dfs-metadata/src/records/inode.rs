@@ -57,8 +57,8 @@ pub(crate) struct Directory {
     pub(crate) link: Link,
 }
 
-/// Whether a directory can be reached from the root. Directories below an unlinked one stay
-/// `Linked`, as their path from there is intact.
+/// State of a directory's link to the root. Directories below an unlinked one stay `Linked`, as
+/// their path from there is intact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
     Linked,

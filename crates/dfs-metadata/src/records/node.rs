@@ -10,7 +10,7 @@ use crate::health::NodeIntent;
 /// The stored state of a datanode. Heartbeats never change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Its address for others, `host:port`.
+    /// Address for others, `host:port`.
     pub address: String,
     /// Failure domain; may be empty.
     pub zone: String,
@@ -39,11 +39,11 @@ pub struct Node {
 /// A disk of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeDisk {
-    /// Its number in chunk records.
+    /// Number in chunk records.
     pub number: DiskNumber,
     /// The id on the disk itself.
     pub id: DiskId,
-    /// Whether the node had it at its last registration.
+    /// Set if the node had it at its last registration.
     pub is_present: bool,
 }
 

@@ -8,9 +8,9 @@ use crate::codec::{Reader, Record, Writer};
 /// Public description of an inode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStat {
-    /// Its number.
+    /// Number.
     pub inode: InodeId,
-    /// Its kind.
+    /// Kind.
     pub kind: FileKind,
     /// Bytes of a file or of a symlink's target; 0 for a directory.
     pub size: u64,

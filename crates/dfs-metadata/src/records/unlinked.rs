@@ -10,12 +10,12 @@ pub(crate) struct Unlinked {
     pub(crate) kind: FileKind,
     /// Directory it was in.
     pub(crate) parent: InodeId,
-    /// Its name there.
+    /// Name there.
     pub(crate) name: Name,
     pub(crate) time: Timestamp,
     /// Being reaped; can no longer be restored.
     pub(crate) reaping: bool,
-    /// Whether the names below it were subtracted from `links` of their inodes.
+    /// Set once the names below it were subtracted from `links` of their inodes.
     pub(crate) counted: bool,
     /// Epoch of its volume when it was written.
     pub(crate) epoch: u32,

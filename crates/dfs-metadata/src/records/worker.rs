@@ -20,7 +20,7 @@ pub struct WorkerControl {
 pub struct WorkerPause {
     /// When it ends.
     pub until: Timestamp,
-    /// Its length when it began.
+    /// Length when it began.
     pub length: Duration,
 }
 

@@ -31,7 +31,7 @@ pub struct FileStat {
     /// Number of the inode; never reused within a cluster.
     #[prost(uint64, tag = "1")]
     pub inode: u64,
-    /// Its kind.
+    /// Kind.
     #[prost(enumeration = "FileKind", tag = "2")]
     pub kind: i32,
     /// Bytes of a file or of a symlink's target; 0 for a directory.
@@ -68,11 +68,11 @@ pub struct FileStat {
 /// An extended attribute.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Xattr {
-    /// Its name, with its namespace: user., trusted., security., or a POSIX ACL under system.; at most
-    /// 255 bytes.
+    /// Name, with its namespace: user., trusted., security., or a POSIX ACL under system.; at most 255
+    /// bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub name: ::prost::bytes::Bytes,
-    /// Its value; at most 64 KiB.
+    /// Value; at most 64 KiB.
     #[prost(bytes = "bytes", tag = "2")]
     pub value: ::prost::bytes::Bytes,
 }
@@ -96,7 +96,7 @@ pub struct Child {
     /// Inode of the directory; STALE once it is reaped.
     #[prost(uint64, tag = "1")]
     pub parent: u64,
-    /// Its name; 1 to 255 bytes.
+    /// Name; 1 to 255 bytes.
     #[prost(bytes = "bytes", tag = "2")]
     pub name: ::prost::bytes::Bytes,
 }
@@ -143,7 +143,7 @@ pub struct Slot {
 /// A datanode and its address.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeLocation {
-    /// Its id; 16 bytes.
+    /// Id; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub node_id: ::prost::bytes::Bytes,
     /// host:port of its gRPC service.
@@ -155,7 +155,7 @@ pub struct NodeLocation {
     /// Name of the machine (the Kubernetes node) it runs on; empty when unknown.
     #[prost(string, tag = "4")]
     pub host: ::prost::alloc::string::String,
-    /// Its state, as observed by the answering coordinator.
+    /// State, as observed by the answering coordinator.
     #[prost(enumeration = "NodeState", tag = "5")]
     pub state: i32,
 }
@@ -258,7 +258,7 @@ pub struct ChunkOrigin {
     /// The inode.
     #[prost(uint64, tag = "1")]
     pub inode: u64,
-    /// Its path at that time.
+    /// Path at that time.
     #[prost(bytes = "bytes", tag = "2")]
     pub path: ::prost::bytes::Bytes,
     /// Offset of the chunk in the file.
@@ -425,7 +425,7 @@ pub struct UploadPlan {
     /// Expiry of the token in milliseconds since 1970, by the coordinator's clock.
     #[prost(uint64, tag = "5")]
     pub expires_ms: u64,
-    /// Whether the known size needs another page.
+    /// Set if the known size needs another page.
     #[prost(bool, tag = "6")]
     pub has_more: bool,
     /// Replicas wanted of each chunk.
@@ -438,7 +438,7 @@ pub struct UploadPlan {
 /// A chunk to be written.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PlannedChunk {
-    /// Its id; 16 bytes. Written at most once.
+    /// Id; 16 bytes. Written at most once.
     #[prost(bytes = "bytes", tag = "1")]
     pub chunk_id: ::prost::bytes::Bytes,
     /// Offset in the file.
@@ -499,7 +499,7 @@ pub struct RenewRequest {
 /// The upload was extended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenewResponse {
-    /// Its expiry in milliseconds since 1970, by the coordinator's clock.
+    /// Expiry in milliseconds since 1970, by the coordinator's clock.
     #[prost(uint64, tag = "1")]
     pub expires_ms: u64,
 }
@@ -609,7 +609,7 @@ pub struct Extent {
     /// sha256 of the whole chunk; 32 bytes.
     #[prost(bytes = "bytes", tag = "7")]
     pub chunk_sha256: ::prost::bytes::Bytes,
-    /// Its replicas.
+    /// Replicas.
     #[prost(message, repeated, tag = "8")]
     pub replicas: ::prost::alloc::vec::Vec<Replica>,
     /// Replicas wanted of it.
@@ -648,7 +648,7 @@ pub struct StatRequest {
 /// An inode.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatResponse {
-    /// Its description.
+    /// Description.
     #[prost(message, optional, tag = "1")]
     pub stat: ::core::option::Option<FileStat>,
 }
@@ -678,7 +678,7 @@ pub struct DirectoryEntry {
     /// The name.
     #[prost(bytes = "bytes", tag = "1")]
     pub name: ::prost::bytes::Bytes,
-    /// Its inode.
+    /// Inode.
     #[prost(message, optional, tag = "2")]
     pub stat: ::core::option::Option<FileStat>,
 }
@@ -701,7 +701,7 @@ pub struct MakeDirectoryRequest {
 /// The directory exists.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MakeDirectoryResponse {
-    /// Its description.
+    /// Description.
     #[prost(message, optional, tag = "1")]
     pub stat: ::core::option::Option<FileStat>,
 }
@@ -711,7 +711,7 @@ pub struct MakeSymlinkRequest {
     /// Path or child of the symlink.
     #[prost(message, optional, tag = "1")]
     pub target: ::core::option::Option<Target>,
-    /// Its target: 1 to 4,095 bytes without NUL, otherwise unchecked.
+    /// Target: 1 to 4,095 bytes without NUL, otherwise unchecked.
     #[prost(bytes = "bytes", tag = "2")]
     pub symlink_target: ::prost::bytes::Bytes,
     /// Owner, group, mtime.
@@ -727,7 +727,7 @@ pub struct MakeSymlinkRequest {
 /// The symlink exists.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MakeSymlinkResponse {
-    /// Its description.
+    /// Description.
     #[prost(message, optional, tag = "1")]
     pub stat: ::core::option::Option<FileStat>,
 }
@@ -737,7 +737,7 @@ pub struct RenameRequest {
     /// Path or child to rename; a symlink itself, not its target.
     #[prost(message, optional, tag = "1")]
     pub from: ::core::option::Option<Target>,
-    /// Its new path or child.
+    /// New path or child.
     #[prost(message, optional, tag = "2")]
     pub to: ::core::option::Option<Target>,
     /// Precondition on `to`.
@@ -782,10 +782,10 @@ pub struct DeleteResponse {
 /// Restores a deleted or replaced inode.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UndeleteRequest {
-    /// Its former path or child. Of several, the one deleted last.
+    /// Former path or child. Of several, the one deleted last.
     #[prost(message, optional, tag = "1")]
     pub target: ::core::option::Option<Target>,
-    /// Its new path or child; the former one when not set.
+    /// New path or child; the former one when not set.
     #[prost(message, optional, tag = "2")]
     pub to: ::core::option::Option<Target>,
     /// Makes the call repeatable.
@@ -795,7 +795,7 @@ pub struct UndeleteRequest {
 /// The inode was restored.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UndeleteResponse {
-    /// Its description.
+    /// Description.
     #[prost(message, optional, tag = "1")]
     pub stat: ::core::option::Option<FileStat>,
 }
@@ -840,15 +840,15 @@ pub struct GetXattrRequest {
     /// Does not follow a symlink at the end of a path.
     #[prost(bool, tag = "2")]
     pub no_follow: bool,
-    /// Its name, with its namespace: user., trusted., security., or a POSIX ACL under system.; at most
-    /// 255 bytes.
+    /// Name, with its namespace: user., trusted., security., or a POSIX ACL under system.; at most 255
+    /// bytes.
     #[prost(bytes = "bytes", tag = "3")]
     pub name: ::prost::bytes::Bytes,
 }
 /// An extended attribute.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetXattrResponse {
-    /// Its value.
+    /// Value.
     #[prost(bytes = "bytes", tag = "1")]
     pub value: ::prost::bytes::Bytes,
 }
@@ -881,10 +881,10 @@ pub struct SetXattrRequest {
     /// Does not follow a symlink at the end of a path.
     #[prost(bool, tag = "2")]
     pub no_follow: bool,
-    /// Its name, as in GetXattrRequest.
+    /// Name, as in GetXattrRequest.
     #[prost(bytes = "bytes", tag = "3")]
     pub name: ::prost::bytes::Bytes,
-    /// Its value; at most 64 KiB.
+    /// Value; at most 64 KiB.
     #[prost(bytes = "bytes", tag = "4")]
     pub value: ::prost::bytes::Bytes,
     /// Refuses to replace a value: ALREADY_EXISTS. Excludes `replace`.
@@ -913,7 +913,7 @@ pub struct RemoveXattrRequest {
     /// Does not follow a symlink at the end of a path.
     #[prost(bool, tag = "2")]
     pub no_follow: bool,
-    /// Its name, as in GetXattrRequest.
+    /// Name, as in GetXattrRequest.
     #[prost(bytes = "bytes", tag = "3")]
     pub name: ::prost::bytes::Bytes,
     /// Makes the call repeatable.
@@ -2500,7 +2500,7 @@ pub struct ChunkMeta {
     /// The cluster it belongs to; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub cluster_id: ::prost::bytes::Bytes,
-    /// Its id; 16 bytes.
+    /// Id; 16 bytes.
     #[prost(bytes = "bytes", tag = "2")]
     pub chunk_id: ::prost::bytes::Bytes,
     /// Largest length in bytes.
@@ -2509,7 +2509,7 @@ pub struct ChunkMeta {
     /// The inode it is written for.
     #[prost(uint64, tag = "4")]
     pub inode: u64,
-    /// Its path at that time; stored beside the data only for recovery.
+    /// Path at that time; stored beside the data only for recovery.
     #[prost(bytes = "bytes", tag = "5")]
     pub path: ::prost::bytes::Bytes,
     /// Offset in the file.
@@ -2537,7 +2537,7 @@ pub struct ChunkMeta {
 /// The session is open.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ChunkUploadReady {
-    /// Its id; 16 bytes.
+    /// Id; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub session_id: ::prost::bytes::Bytes,
     /// The replicas that are ready as well; 16 bytes each.
@@ -2626,7 +2626,7 @@ pub struct Attached {
     #[prost(uint64, tag = "1")]
     pub resume_offset: u64,
 }
-/// How much the whole set has received; nothing is durable yet.
+/// Progress of the whole set; nothing is durable yet.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Progress {
     /// All bytes below this offset have arrived at every node still in the set.
@@ -2686,7 +2686,7 @@ pub struct CorruptReport {
 /// Result of the node's own check.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CorruptVerdict {
-    /// Whether the replica is bad and was set aside.
+    /// Set if the replica is bad and was set aside.
     #[prost(bool, tag = "1")]
     pub set_aside: bool,
 }
@@ -2746,7 +2746,8 @@ pub mod build_replica_response {
     /// One of these.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Outcome {
-        /// It was built: every byte was read, verified and made durable here, under a new stamp.
+        /// The replica was built: every byte was read, verified and made durable here, under a new
+        /// stamp.
         #[prost(message, tag = "1")]
         Built(super::Receipt),
         /// A replica of the chunk already existed, and was left unchanged.
@@ -2757,10 +2758,10 @@ pub mod build_replica_response {
 /// A replica that the node already holds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExistingReplica {
-    /// Its identification.
+    /// Identification.
     #[prost(message, optional, tag = "1")]
     pub replica: ::core::option::Option<ReplicaRef>,
-    /// Whether it was found bad and is not served.
+    /// Set if it was found bad and is not served.
     #[prost(bool, tag = "2")]
     pub is_set_aside: bool,
 }
@@ -2850,7 +2851,7 @@ pub struct ListedChunk {
     /// sha256 of the whole chunk; 32 bytes.
     #[prost(bytes = "bytes", tag = "5")]
     pub sha256: ::prost::bytes::Bytes,
-    /// Whether it was found bad and is not served.
+    /// Set if it was found bad and is not served.
     #[prost(bool, tag = "7")]
     pub is_set_aside: bool,
 }
@@ -3644,7 +3645,7 @@ pub struct RegisterRequest {
     /// Number of the last registration on its disks; 0 on a new node.
     #[prost(uint64, tag = "5")]
     pub registration: u64,
-    /// Its address for others, host:port.
+    /// Address for others, host:port.
     #[prost(string, tag = "6")]
     pub address: ::prost::alloc::string::String,
     /// Failure domain; may be empty.
@@ -3656,7 +3657,7 @@ pub struct RegisterRequest {
     /// Version of its release.
     #[prost(string, tag = "9")]
     pub version: ::prost::alloc::string::String,
-    /// Its disks.
+    /// Disks.
     #[prost(message, repeated, tag = "10")]
     pub disks: ::prost::alloc::vec::Vec<Disk>,
     /// Secret that the node created once and keeps on its disks; 32 bytes. The cluster stores its
@@ -3670,7 +3671,7 @@ pub struct RegisterRequest {
 /// A disk of a node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Disk {
-    /// Its id; 16 bytes.
+    /// Id; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub disk_id: ::prost::bytes::Bytes,
     /// Capacity in bytes.
@@ -3686,7 +3687,7 @@ pub struct Disk {
     /// Out of service after errors.
     #[prost(bool, tag = "5")]
     pub is_failed: bool,
-    /// Its file system, unique across nodes; 16 bytes, empty when unknown.
+    /// File system, unique across nodes; 16 bytes, empty when unknown.
     #[prost(bytes = "bytes", tag = "6")]
     pub file_system_id: ::prost::bytes::Bytes,
     /// Free bytes of that file system, shared by all disks on it.
@@ -3699,7 +3700,7 @@ pub struct RegisterResponse {
     /// The cluster; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub cluster_id: ::prost::bytes::Bytes,
-    /// Its incarnation.
+    /// Incarnation.
     #[prost(uint64, tag = "2")]
     pub incarnation: u64,
     /// Number of the registration, to be durable on the disks before the first heartbeat, which puts
@@ -3729,10 +3730,10 @@ pub struct HeartbeatReport {
     /// The node; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub node_id: ::prost::bytes::Bytes,
-    /// Its registration.
+    /// Registration.
     #[prost(uint64, tag = "2")]
     pub registration: u64,
-    /// Its disks.
+    /// Disks.
     #[prost(message, repeated, tag = "3")]
     pub disks: ::prost::alloc::vec::Vec<Disk>,
     /// No disk has space for new chunks.
@@ -4235,7 +4236,7 @@ pub struct NodeStatus {
     /// Id, address and state.
     #[prost(message, optional, tag = "1")]
     pub node: ::core::option::Option<NodeLocation>,
-    /// Its disks, as last reported.
+    /// Disks, as last reported.
     #[prost(message, repeated, tag = "2")]
     pub disks: ::prost::alloc::vec::Vec<Disk>,
     /// Milliseconds since its last heartbeat; not set if this coordinator never got one.
@@ -4257,7 +4258,7 @@ pub struct NodeStatus {
 /// Health of the chunks, in numbers of chunks unless stated otherwise.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReplicationStatus {
-    /// Whether the counts below are known; false while the first scan runs.
+    /// Set if the counts below are known, which they are not while the first scan runs.
     #[prost(bool, tag = "1")]
     pub is_known: bool,
     /// All chunks.
@@ -4289,7 +4290,7 @@ pub struct ReplicationStatus {
 /// One background worker.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkerStatus {
-    /// Its name.
+    /// Name.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// Short description of what it is doing, or why its last step failed.
@@ -4304,7 +4305,7 @@ pub struct WorkerStatus {
     /// Items known to be waiting.
     #[prost(uint64, tag = "5")]
     pub queued: u64,
-    /// Its activity.
+    /// Activity.
     #[prost(enumeration = "WorkerActivity", tag = "6")]
     pub activity: i32,
     /// Unit of its rate.
@@ -4418,7 +4419,7 @@ pub struct InitRequest {
 /// The cluster was created, now or earlier under the same id.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InitResponse {
-    /// Whether this call created it.
+    /// Set if this call created it.
     #[prost(bool, tag = "1")]
     pub is_new: bool,
 }
@@ -4435,7 +4436,7 @@ pub struct AdmitRequest {
 /// The node was admitted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AdmitResponse {
-    /// Its stored state: Active, unless an administrator has changed it since it joined.
+    /// Stored state: Active, unless an administrator has changed it since it joined.
     #[prost(enumeration = "NodeState", tag = "1")]
     pub state: i32,
 }
@@ -4452,8 +4453,8 @@ pub struct SafeToStopRequest {
 /// The effect of the stop. Nodes that are down or in maintenance already count as stopped.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SafeToStopResponse {
-    /// Whether every chunk with a replica on these nodes keeps at least min(min_write_replicas, wanted
-    /// - 1) good replicas.
+    /// Set if every chunk with a replica on these nodes keeps at least
+    /// min(min_write_replicas, wanted-1) good replicas.
     #[prost(bool, tag = "1")]
     pub is_safe: bool,
     /// Chunks that would have fewer.
@@ -4490,7 +4491,7 @@ pub struct MaintenanceRequest {
 /// The decision. A refusal is not an error, and changes nothing.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MaintenanceResponse {
-    /// Whether the node is now in the requested state.
+    /// Set if the node is now in the requested state.
     #[prost(bool, tag = "1")]
     pub is_granted: bool,
     /// Result of the check; not set without `require_safe`.

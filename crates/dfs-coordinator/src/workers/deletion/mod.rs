@@ -59,7 +59,7 @@ struct Round {
     deleted: u64,
     /// Replicas that could not be deleted.
     waiting: u64,
-    /// Those on responsive nodes.
+    /// Waiting replicas on responsive nodes.
     on_disks: u64,
     /// Location of one of these.
     example: Option<(NodeId, DiskId)>,
@@ -70,7 +70,7 @@ struct Round {
 struct Ordered {
     /// Replicas that no longer exist.
     gone: Doomed,
-    /// Whether an order failed as a whole; `None` if none was given.
+    /// Set if an order failed as a whole; `None` if none was given.
     has_failed: Option<bool>,
     /// Replicas not deleted, or not ordered to be, by disk.
     waiting: BTreeMap<DiskId, u64>,
@@ -81,13 +81,13 @@ struct Ordered {
 /// Replicas of one node, as named by the node and by their records.
 type Doomed = Vec<(ReplicaRef, ReplicaId)>;
 
-/// Whether a node can take orders.
+/// Reachability of a node for orders.
 enum Reachability {
-    /// It answers.
+    /// The node is responsive.
     Reachable,
-    /// It may come back.
+    /// The node may come back.
     Unreachable,
-    /// It never comes back, and neither do its replicas.
+    /// Neither the node nor its replicas ever come back.
     Removed,
 }
 

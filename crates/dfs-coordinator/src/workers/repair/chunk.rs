@@ -35,14 +35,14 @@ pub(super) struct ChunkRepair {
 /// Result of a repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RepairResult {
-    /// What the chunk needs now; `None` when it is gone.
+    /// Current need of the chunk; `None` when it is gone.
     pub(super) need: Option<RepairNeed>,
     /// Replicas built.
     pub(super) replicas: u64,
     pub(super) outcome: RepairOutcome,
 }
 
-/// How a repair ended.
+/// Outcome of a repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RepairOutcome {
     /// Everything possible was done.

@@ -78,7 +78,7 @@ enum Scan {
 /// A finished repair.
 struct Job {
     chunk: ChunkId,
-    /// What the chunk needed before.
+    /// Need of the chunk before the repair.
     before: RepairNeed,
     result: Result<RepairResult, Error>,
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::background::ReplicationCounts;
 
-/// What the queue keeps of a chunk's health. Ordered by urgency: fewest spare parts first, then
+/// Need of a chunk, derived from its health. Ordered by urgency: fewest spare parts first, then
 /// fewest parts that stay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RepairNeed {

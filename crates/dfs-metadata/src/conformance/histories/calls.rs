@@ -57,7 +57,7 @@ pub(super) struct Slot {
 pub(super) enum Answer {
     Done,
     Planned,
-    /// Whether it can be restored.
+    /// True if it can be restored.
     Until(bool),
     Node(Seen),
     Listed(Vec<(String, Seen)>),

@@ -52,7 +52,7 @@ pub struct NextPage {
     pub token: Bytes,
     /// Offset in the file at which the page starts; a multiple of the chunk size.
     pub from_offset: u64,
-    /// As in [`PlanUpload`].
+    /// Chunks per page, as in [`PlanUpload`].
     pub max_chunks: usize,
 }
 
@@ -80,7 +80,7 @@ pub struct UploadPlan {
     pub chunks: Vec<PlannedChunk>,
     /// Expiry of the token.
     pub expires: Timestamp,
-    /// Whether the file, as far as its size is known, needs another page.
+    /// Set if the known size needs another page.
     pub has_more: bool,
     /// Replicas wanted.
     pub replication_factor: u8,
@@ -91,7 +91,7 @@ pub struct UploadPlan {
 /// A chunk to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedChunk {
-    /// Its id.
+    /// Id.
     pub chunk: ChunkId,
     /// Offset in the file.
     pub file_offset: u64,
@@ -104,11 +104,11 @@ pub struct PlannedChunk {
 /// A chunk that was written, with the proof of its replicas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenChunk {
-    /// Its id.
+    /// Id.
     pub chunk: ChunkId,
     /// Offset in the file.
     pub file_offset: u64,
-    /// Its length and checksums.
+    /// Length and checksums.
     pub seal: ChunkSeal,
     /// One from each node that holds it.
     pub receipts: Vec<Receipt>,
