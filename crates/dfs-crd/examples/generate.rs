@@ -1,4 +1,4 @@
-//! Prints what `cargo xtask generate` keeps in the repository: `crd`, `fields` or `reference`.
+//! Prints what `cargo xtask generate` writes to the repository: `crd`, `fields` or `reference`.
 
 use std::io::{Error, Write as _};
 

@@ -1,4 +1,4 @@
-//! The resource itself.
+//! The resource.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -11,7 +11,7 @@ use crate::maintenance::Maintenance;
 use crate::security::{Monitoring, Security};
 use crate::status::ClusterStatus;
 
-/// What a user wants.
+/// Desired state of a cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -32,43 +32,43 @@ use crate::status::ClusterStatus;
     ),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#, description = "Serves reads and writes with all replicas"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "Summary for people"),
-    printcolumn(name = "Version", type_ = "string", json_path = ".status.version.current", description = "Oldest version that runs"),
-    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.readyReplicas", description = "Datanodes that are ready"),
-    printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.datanodes.replicas", description = "Datanodes wanted"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.version.current", description = "Oldest running version"),
+    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.readyReplicas", description = "Ready datanodes"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.datanodes.replicas", description = "Desired datanodes"),
     printcolumn(name = "RF", type_ = "integer", json_path = ".spec.replicationFactor", description = "Replicas of each byte"),
-    printcolumn(name = "Used%", type_ = "integer", json_path = ".status.capacity.usedPercent", description = "Part of the space in use"),
+    printcolumn(name = "Used%", type_ = "integer", json_path = ".status.capacity.usedPercent", description = "Percentage of the capacity in use"),
     printcolumn(name = "Under-Repl", type_ = "integer", json_path = ".status.replication.underReplicatedChunks", description = "Chunks that lack replicas"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Leader", type_ = "string", json_path = ".status.coordinator.leaseHolder", description = "Coordinator that runs the background work", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, description = "Why it is ready or not", priority = 1),
     validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
-        .message("`metadata.name` must have at most 40 characters, of a-z, 0-9 and -, the first a letter, the last no -"),
+        .message("`metadata.name` must have at most 40 characters of a-z, 0-9 and -, start with a letter and not end with -"),
     validation = Rule::new("self.spec.deletionConfirmation == '' || self.spec.deletionConfirmation == self.metadata.name")
         .message("`deletionConfirmation` must be empty or the name of the cluster")
         .field_path(".spec.deletionConfirmation")
 )]
 #[x_kube(
     validation = Rule::new("self.replicationFactor <= self.datanodes.replicas")
-        .message("`replicationFactor` must be at most `datanodes.replicas`: each replica needs a node of its own")
+        .message("`replicationFactor` must be at most `datanodes.replicas`: each replica needs a separate node")
         .field_path(".replicationFactor"),
     validation = Rule::new("!has(self.minWriteReplicas) || self.minWriteReplicas <= self.replicationFactor")
         .message("`minWriteReplicas` must be at most `replicationFactor`")
         .field_path(".minWriteReplicas")
 )]
 pub struct DfsClusterSpec {
-    /// What the pods run.
+    /// Image of the pods.
     #[serde(default)]
     pub image: Image,
-    /// Replicas of each byte that new files get.
+    /// Replicas of each byte of new files.
     #[serde(default = "default_replication")]
     #[schemars(range(min = 1, max = 7))]
     pub replication_factor: i32,
-    /// Durable replicas without which no write is acknowledged; a majority of `replicationFactor`
-    /// when not set.
+    /// Durable replicas required to acknowledge a write; a majority of `replicationFactor` when not
+    /// set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 7))]
     pub min_write_replicas: Option<i32>,
-    /// What may fail as one.
+    /// Units that may fail as a whole.
     #[serde(default)]
     pub failure_domain: FailureDomain,
     /// The coordinators.
@@ -76,37 +76,37 @@ pub struct DfsClusterSpec {
     pub coordinator: Coordinator,
     /// The datanodes.
     pub datanodes: Datanodes,
-    /// Who may talk to the cluster.
+    /// Network access to the cluster.
     #[serde(default)]
     pub security: Security,
-    /// Who watches it.
+    /// Monitoring of the cluster.
     #[serde(default)]
     pub monitoring: Monitoring,
-    /// How the operator changes what runs.
+    /// How the operator applies changes.
     #[serde(default)]
     pub maintenance: Maintenance,
-    /// Whether no pod runs. Volumes stay.
+    /// True to run no pods. Volumes stay.
     #[serde(default)]
     pub stopped: bool,
-    /// What becomes of the volumes when the cluster is deleted.
+    /// What happens to the volumes when the cluster is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
-    /// The name of the cluster, without which `deletionPolicy: Delete` is not acted on.
+    /// The name of the cluster, which confirms `deletionPolicy: Delete`.
     #[serde(default)]
     #[schemars(length(max = 63))]
     pub deletion_confirmation: String,
 }
 
-/// What may fail as one: replicas of a byte are spread over such domains.
+/// Units that may fail as a whole: replicas of a byte are spread across them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FailureDomain {
-    /// Label of nodes that names their domain. Cannot be changed. With `topology.kubernetes.io/…`
-    /// the API server must replica it to pods, as it does from Kubernetes 1.35 on.
+    /// Label of nodes that names their domain. Immutable. With `topology.kubernetes.io/…` the API
+    /// server must copy it to pods, as it does since Kubernetes 1.35.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("`topologyKey` must stay as it is: another one would move all data"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("`topologyKey` is immutable: a change would move all data"))]
     pub topology_key: TopologyKey,
-    /// What the scheduler does when pods cannot be spread over domains.
+    /// Scheduling when pods cannot be spread across domains.
     #[serde(default)]
     pub policy: SpreadPolicy,
 }
@@ -114,7 +114,7 @@ pub struct FailureDomain {
 /// A label of nodes that names their failure domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum TopologyKey {
-    /// Each node is one.
+    /// Each node is a domain.
     #[default]
     #[serde(rename = "kubernetes.io/hostname")]
     Hostname,
@@ -127,7 +127,7 @@ pub enum TopologyKey {
 }
 
 impl TopologyKey {
-    /// The label.
+    /// Returns the label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Hostname => "kubernetes.io/hostname",
@@ -137,23 +137,23 @@ impl TopologyKey {
     }
 }
 
-/// What the scheduler does when pods cannot be spread.
+/// Scheduling when pods cannot be spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum SpreadPolicy {
-    /// Places them nevertheless.
+    /// Schedules them anyway.
     #[default]
     Preferred,
     /// Leaves them pending.
     Required,
 }
 
-/// What becomes of the volumes of a deleted cluster.
+/// What happens to the volumes of a deleted cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     /// They stay.
     #[default]
     Retain,
-    /// They are deleted, if `deletionConfirmation` says so.
+    /// They are deleted if `deletionConfirmation` confirms it.
     Delete,
 }
 

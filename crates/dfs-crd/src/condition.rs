@@ -44,7 +44,7 @@ closed_list! {
         Available,
         /// The operator is changing something.
         Reconciling,
-        /// Nothing proceeds until somebody does what the message says.
+        /// Nothing proceeds until a person does what the message says.
         Stalled,
         /// The cluster serves, but lacks nodes or replicas.
         Degraded,
@@ -78,7 +78,7 @@ closed_list! {
         CoordinatorUnavailable,
         /// Datanodes are not ready.
         DatanodesUnavailable,
-        /// Fewer datanodes than a write needs replicas.
+        /// There are fewer datanodes than replicas that a write needs.
         TooFewDatanodes,
         /// Some chunks lack replicas.
         UnderReplicated,

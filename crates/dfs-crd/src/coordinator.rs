@@ -1,4 +1,4 @@
-//! Coordinators, and where the metadata lies.
+//! Coordinators, and the location of the metadata.
 
 use std::collections::BTreeMap;
 
@@ -13,67 +13,67 @@ use crate::storage_rules::{
     CLASS_STAYS, CLASS_STAYS_MESSAGE, SIZE_GROWS, SIZE_GROWS_MESSAGE, SIZE_MIN, SIZE_MIN_MESSAGE,
 };
 
-/// The coordinators, which know names, chunks and nodes.
+/// The coordinators, which manage names, chunks and nodes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.replicas == 1 || self.metadata.engine != 'Embedded'")
-        .message("`replicas` must be 1 with the engine Embedded: its store belongs to one process")
+        .message("`replicas` must be 1 with the engine Embedded: its store can be used by only one process")
         .field_path(".replicas")
 )]
 pub struct Coordinator {
-    /// How many there are. More than one needs an engine that they can share.
+    /// Number of coordinators. More than one requires an engine that they can share.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 9))]
     pub replicas: i32,
-    /// Where the metadata lies.
+    /// Location of the metadata.
     #[serde(default)]
     pub metadata: Metadata,
-    /// Streams of chunks that each passes on at the same time, for clients that cannot connect to
-    /// datanodes, as behind `kubectl port-forward`; 0 turns it off. 32 when not set.
+    /// Streams of chunks that each coordinator relays concurrently, for clients that cannot connect
+    /// to datanodes, such as behind `kubectl port-forward`; 0 turns relaying off. 32 when not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1024))]
     pub relay_streams: Option<i32>,
-    /// What each may use.
+    /// Resources of each.
     #[serde(default)]
     pub resources: Resources,
     /// The Service that clients talk to.
     #[serde(default)]
     pub service: CoordinatorService,
-    /// What is laid over their pods.
+    /// Overlay on their pods.
     #[serde(default)]
     pub pod_template: PodTemplate,
 }
 
-/// Where the metadata lies.
+/// Location of the metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("has(self.etcd) == (self.engine == 'Etcd')")
-        .message("`etcd` must be set with the engine Etcd, and only then")
+        .message("`etcd` must be set if and only if the engine is Etcd")
         .field_path(".etcd")
 )]
 pub struct Metadata {
-    /// What keeps it: `Embedded`, in a volume of the one coordinator, or `Etcd`, in an etcd that is
-    /// there. Cannot be changed; `dfs metadata migrate` moves the metadata.
+    /// Storage engine: `Embedded`, in a volume of the single coordinator, or `Etcd`, in an existing
+    /// etcd. Immutable; `dfs metadata migrate` moves the metadata.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("`engine` must stay as it is; `dfs metadata migrate` moves metadata"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("`engine` is immutable; `dfs metadata migrate` moves metadata"))]
     pub engine: Engine,
-    /// How it is kept with the engine Embedded.
+    /// Settings of the engine Embedded.
     #[serde(default)]
     pub embedded: Embedded,
-    /// How it is kept with the engine Etcd.
+    /// Settings of the engine Etcd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd: Option<Etcd>,
 }
 
-/// What keeps the metadata.
+/// Storage engine of the metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Engine {
-    /// A store in a volume of the one coordinator.
+    /// A store in a volume of the single coordinator.
     #[default]
     Embedded,
-    /// An etcd that is there, which several coordinators share.
+    /// An existing etcd, which several coordinators share.
     Etcd,
 }
 
@@ -98,7 +98,7 @@ pub struct MetadataStorage {
     /// Its size. Cannot shrink.
     #[serde(default = "default_size")]
     pub size: Quantity,
-    /// Its StorageClass, the default one when not set. Cannot be changed.
+    /// Its StorageClass, the default one when not set. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
@@ -108,7 +108,7 @@ pub struct MetadataStorage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Etcd {
-    /// Its members, `host:port` each. Never those of the Kubernetes cluster itself.
+    /// Members of etcd, `host:port` each. Never those of the Kubernetes cluster itself.
     #[schemars(
         length(min = 1, max = 9),
         inner(
@@ -130,24 +130,24 @@ pub struct Etcd {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CoordinatorService {
-    /// How it is reached.
+    /// Type of the Service.
     #[serde(default, rename = "type")]
     pub kind: ServiceType,
-    /// Annotations, such as a load balancer wants them.
+    /// Annotations, for example for a load balancer.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "text_map")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// How a Service is reached.
+/// Type of a Service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum ServiceType {
-    /// From within the Kubernetes cluster.
+    /// Reachable within the Kubernetes cluster.
     #[default]
     ClusterIP,
-    /// At a port of every node, too.
+    /// Also reachable at a port of every node.
     NodePort,
-    /// Through a load balancer, too.
+    /// Also reachable through a load balancer.
     LoadBalancer,
 }
 

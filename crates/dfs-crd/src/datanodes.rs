@@ -9,20 +9,20 @@ use crate::storage_rules::{
     CLASS_STAYS, CLASS_STAYS_MESSAGE, SIZE_GROWS, SIZE_GROWS_MESSAGE, SIZE_MIN, SIZE_MIN_MESSAGE,
 };
 
-/// The datanodes, which keep the bytes.
+/// The datanodes, which store the bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Datanodes {
-    /// How many there are. `kubectl scale` sets it, too.
+    /// Number of datanodes. `kubectl scale` sets it too.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 500))]
     pub replicas: i32,
     /// The volumes of each.
     pub storage: Storage,
-    /// What each may use.
+    /// Resources of each.
     #[serde(default)]
     pub resources: Resources,
-    /// What is laid over their pods.
+    /// Overlay on their pods.
     #[serde(default)]
     pub pod_template: PodTemplate,
 }
@@ -35,21 +35,21 @@ pub struct Datanodes {
     validation = Rule::new(SIZE_GROWS).message(SIZE_GROWS_MESSAGE).field_path(".size"),
     validation = Rule::new(CLASS_STAYS).message(CLASS_STAYS_MESSAGE).field_path(".storageClassName"),
     validation = Rule::new("self.volumesPerNode == oldSelf.volumesPerNode")
-        .message("`volumesPerNode` must stay as it is")
+        .message("`volumesPerNode` is immutable")
         .field_path(".volumesPerNode")
 )]
 pub struct Storage {
     /// Size of each volume. Cannot shrink.
     pub size: Quantity,
-    /// Their StorageClass, the default one when not set. Cannot be changed.
+    /// Their StorageClass, the default one when not set. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// Volumes that each datanode has. Cannot be changed.
+    /// Number of volumes per datanode. Immutable.
     #[serde(default = "default_volumes")]
     #[schemars(range(min = 1, max = 16))]
     pub volumes_per_node: i32,
-    /// Part of each volume that is left free, in per cent.
+    /// Part of each volume that is left free, in percent.
     #[serde(default = "default_reserved")]
     #[schemars(range(min = 0, max = 50))]
     pub reserved_percent: i32,

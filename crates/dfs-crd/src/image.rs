@@ -1,10 +1,10 @@
-//! Which image the pods run.
+//! Image of the pods.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The image of coordinators and datanodes. Another one is an upgrade.
+/// The image of coordinators and datanodes. A change is an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -13,35 +13,35 @@ use serde::{Deserialize, Serialize};
         .field_path(".tag")
 )]
 pub struct Image {
-    /// Where the image is, without tag and digest.
+    /// Repository of the image, without tag and digest.
     #[serde(default = "default_repository")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[a-zA-Z0-9][a-zA-Z0-9._:/-]*$"))]
     pub repository: String,
-    /// Its version. When not set, that of the operator which first saw the cluster: it is stored,
-    /// and a newer operator does not change it.
+    /// Version. When not set, that of the operator that first saw the cluster: it is stored, and a
+    /// newer operator does not change it.
     #[serde(default = "default_tag")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[a-zA-Z0-9_][a-zA-Z0-9._-]*$"))]
     pub tag: String,
-    /// Its content; holds instead of the tag.
+    /// Digest; overrides the tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71), regex(pattern = r"^sha256:[a-f0-9]{64}$"))]
     pub digest: Option<String>,
-    /// When a node fetches it.
+    /// When a node pulls it.
     #[serde(default)]
     pub pull_policy: PullPolicy,
-    /// Names of Secrets that let nodes fetch it.
+    /// Names of Secrets that allow nodes to pull it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub pull_secrets: Vec<String>,
 }
 
-/// When a node fetches an image.
+/// When a node pulls an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum PullPolicy {
     /// Each time a container starts.
     Always,
-    /// When the node has it not.
+    /// If the node does not have it.
     #[default]
     IfNotPresent,
     /// Never.

@@ -1,8 +1,8 @@
-//! The custom resource [`DfsCluster`]: what a user may ask for, what the operator says of it, and
-//! the rules that the API server checks. No client in here.
+//! The custom resource [`DfsCluster`]: desired state, observed state, and the rules that the API
+//! server checks. Contains no client.
 //!
-//! Every field has a bound and, unless a user must say it, a static default, so that the stored
-//! object shows what holds. A rule that names `oldSelf` does not run when the field's parent was
+//! Every field has a bound and, unless it is required, a static default, so that the stored object
+//! shows the effective values. A rule that names `oldSelf` does not run when the field's parent was
 //! absent; therefore each parent of an immutable field has a default, and cannot be absent.
 
 // `KubeSchema` copies each struct into the body of a function, `pub` included.
@@ -53,8 +53,8 @@ pub use status::{
 pub const GROUP: &str = "dfs.io";
 /// The version of the API group.
 pub const VERSION: &str = "v1alpha1";
-/// Keeps a deleted cluster until the operator is done with it.
+/// Keeps a deleted cluster until the operator has finished its clean-up.
 pub const FINALIZER: &str = "dfs.io/finalizer";
-/// Characters that the name of a cluster may have: names of its children are longer, and a label
-/// has 63.
+/// Maximum length of the name of a cluster: names of its objects are longer, and a label is limited
+/// to 63.
 pub const NAME_LEN_MAX: usize = 40;

@@ -1,9 +1,9 @@
-//! How the operator changes what runs.
+//! How the operator applies changes.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the operator changes what runs.
+/// How the operator applies changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Maintenance {
@@ -19,10 +19,10 @@ pub struct Update {
     /// Who restarts them.
     #[serde(default)]
     pub strategy: UpdateStrategy,
-    /// Whether all data must have all its replicas before the next one is stopped.
+    /// True to require that all data has all its replicas before the next one is stopped.
     #[serde(default = "default_true")]
     pub require_fully_replicated: bool,
-    /// Seconds that a datanode may take to be back before the rollout is said to be stuck.
+    /// Seconds that a datanode may take to come back before the rollout counts as stuck.
     #[serde(default = "default_timeout")]
     #[schemars(range(min = 60, max = 86_400))]
     pub node_timeout_seconds: i32,

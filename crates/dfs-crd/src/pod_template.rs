@@ -1,4 +1,4 @@
-//! What a user may add to the pods.
+//! The user's overlay on the pods.
 
 use std::collections::BTreeMap;
 
@@ -8,32 +8,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::{embedded_list, embedded_object, label_map, text_map};
 
-/// What is laid over the pods that the operator makes, last.
+/// Overlay on the pods of the operator, applied last.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new(
         "!has(self.labels) || self.labels.all(key, !key.startsWith('app.kubernetes.io/') && !key.startsWith('dfs.io/'))"
     )
-    .message("`labels` must not have keys of the operator: app.kubernetes.io/… and dfs.io/…")
+    .message("`labels` must not contain keys of the operator: app.kubernetes.io/… and dfs.io/…")
     .field_path(".labels"),
     validation = Rule::new(
         "!has(self.annotations) || self.annotations.all(key, !key.startsWith('dfs.io/'))"
     )
-    .message("`annotations` must not have keys of the operator: dfs.io/…")
+    .message("`annotations` must not contain keys of the operator: dfs.io/…")
     .field_path(".annotations"),
     validation = Rule::new(
         "!has(self.extraEnv) || self.extraEnv.all(e, !(e.name in ['POD_NAME', 'POD_IP', 'NODE_NAME', 'DFS_ZONE']))"
     )
-    .message("`extraEnv` must not set what the operator sets: POD_NAME, POD_IP, NODE_NAME, DFS_ZONE")
+    .message("`extraEnv` must not contain variables of the operator: POD_NAME, POD_IP, NODE_NAME, DFS_ZONE")
     .field_path(".extraEnv")
 )]
 pub struct PodTemplate {
-    /// More labels.
+    /// Additional labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "label_map")]
     pub labels: BTreeMap<String, String>,
-    /// More annotations.
+    /// Additional annotations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "text_map")]
     pub annotations: BTreeMap<String, String>,
@@ -41,15 +41,15 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "label_map")]
     pub node_selector: BTreeMap<String, String>,
-    /// Which nodes and neighbours the pods like; holds instead of the operator's own choice.
+    /// Affinity of the pods; replaces the operator's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "embedded_object::<Affinity>")]
     pub affinity: Option<Affinity>,
-    /// Taints of nodes that the pods stand.
+    /// Taints of nodes that the pods tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "embedded_list::<Toleration>")]
     pub tolerations: Vec<Toleration>,
-    /// How the pods are spread; hold instead of those that follow from `failureDomain`.
+    /// Topology spread constraints; replace those derived from `failureDomain`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "embedded_list::<TopologySpreadConstraint>")]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
@@ -61,11 +61,11 @@ pub struct PodTemplate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 15, max = 3_600))]
     pub termination_grace_period_seconds: Option<i64>,
-    /// Name of a service account that is there; the operator makes one when not set.
+    /// Name of an existing service account; the operator creates one when not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
-    /// More variables for the container, such as `RUST_LOG`.
+    /// Additional variables of the container, such as `RUST_LOG`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "embedded_list::<EnvVar>")]
     pub extra_env: Vec<EnvVar>,

@@ -1,4 +1,4 @@
-//! What a pod may use.
+//! Resources of a pod.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -44,7 +44,7 @@ impl JsonSchema for Quantity {
     }
 }
 
-/// What the container of a pod is sure of, and what it gets at most.
+/// Resource requests and limits of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -56,15 +56,15 @@ impl JsonSchema for Quantity {
         .field_path(".requests")
 )]
 pub struct Resources {
-    /// What a node must have free for the pod to be placed there.
+    /// Resources that a node must have free to run the pod.
     #[serde(default)]
     pub requests: Requests,
-    /// What it gets at most.
+    /// Maximum resources of the container.
     #[serde(default)]
     pub limits: Limits,
 }
 
-/// What a node must have free.
+/// Resources that a node must have free.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Requests {
@@ -76,14 +76,14 @@ pub struct Requests {
     pub memory: Quantity,
 }
 
-/// What a container gets at most.
+/// Maximum resources of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Processors; no limit when not set, as a throttled server is slow for no gain.
+    /// Processors; no limit when not set, as throttling a server gains nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Quantity>,
-    /// Memory; a container that wants more is killed.
+    /// Memory; a container that exceeds it is killed.
     #[serde(default = "default_memory_limit")]
     pub memory: Quantity,
 }

@@ -1,14 +1,14 @@
-//! Schemas of fields whose types are Kubernetes' own, or maps.
+//! Schemas of fields with Kubernetes types, or maps.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-/// Bounds of what Kubernetes itself does not bound.
+/// Bounds of values that Kubernetes does not bound.
 pub(crate) const TEXT_LEN_MAX: i64 = 1_024;
 pub(crate) const ITEMS_MAX: i64 = 32;
 const LABEL_VALUE_LEN_MAX: i64 = 63;
 
-/// The schema of an object of Kubernetes.
+/// Returns the schema of a Kubernetes object.
 pub(crate) fn embedded_object<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = T::json_schema(generator);
     if let Some(object) = schema.as_object_mut() {
@@ -17,13 +17,13 @@ pub(crate) fn embedded_object<T: JsonSchema>(generator: &mut SchemaGenerator) ->
     schema
 }
 
-/// The schema of a list of objects of Kubernetes.
+/// Returns the schema of a list of Kubernetes objects.
 pub(crate) fn embedded_list<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "items": embedded_object::<T>(generator) })
 }
 
 /// Keeps the first sentence of each description. With all of them the definition would be too large
-/// for `kubectl apply`, which keeps a copy of it in an annotation.
+/// for `kubectl apply`, which stores a copy of it in an annotation.
 fn shorten(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -39,12 +39,12 @@ fn shorten(schema: &mut Value) {
     }
 }
 
-/// The schema of labels.
+/// Returns the schema of labels.
 pub(crate) fn label_map(_: &mut SchemaGenerator) -> Schema {
     map(LABEL_VALUE_LEN_MAX)
 }
 
-/// The schema of annotations.
+/// Returns the schema of annotations.
 pub(crate) fn text_map(_: &mut SchemaGenerator) -> Schema {
     map(TEXT_LEN_MAX)
 }

@@ -1,4 +1,4 @@
-//! Who may talk to the pods, and who watches them.
+//! Network access to the pods, and their monitoring.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::{embedded_list, label_map};
 
-/// Who may talk to the cluster.
+/// Network access to the cluster.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Security {
@@ -18,40 +18,40 @@ pub struct Security {
     pub network_policy: NetworkPolicy,
 }
 
-/// NetworkPolicies of the pods. Needs a network that enforces NetworkPolicies.
+/// NetworkPolicies of the pods. Requires a network that enforces NetworkPolicies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicy {
-    /// Whether there is one.
+    /// True to create them.
     #[serde(default = "default_true")]
     pub enabled: bool,
-    /// Who may be a client; every pod of the namespace when empty.
+    /// Peers that may be clients; every pod of the namespace when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "embedded_list::<NetworkPolicyPeer>")]
     pub client_selectors: Vec<NetworkPolicyPeer>,
 }
 
-/// Who watches the cluster. Metrics are always served.
+/// Monitoring of the cluster. Metrics are always served.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Monitoring {
-    /// For the Prometheus operator.
+    /// ServiceMonitor for the Prometheus operator.
     #[serde(default)]
     pub service_monitor: ServiceMonitor,
 }
 
-/// A ServiceMonitor, made where the Prometheus operator is there.
+/// A ServiceMonitor, created if the Prometheus operator is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceMonitor {
-    /// Whether there is one.
+    /// True to create it.
     #[serde(default)]
     pub enabled: bool,
-    /// Seconds between two looks.
+    /// Seconds between two scrapes.
     #[serde(default = "default_interval")]
     #[schemars(range(min = 5, max = 3_600))]
     pub interval_seconds: i32,
-    /// Labels by which a Prometheus finds it.
+    /// Labels by which Prometheus selects it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "label_map")]
     pub labels: BTreeMap<String, String>,

@@ -1,8 +1,8 @@
-//! What the definition that an API server has lacks of the one that is compiled in here.
+//! Differences of the definition in an API server from the one compiled in here.
 //!
-//! An API server drops fields that its definition does not have. An operator that is newer than the
-//! definition would therefore take what a user says for not said, and write a status that never
-//! stays.
+//! An API server drops fields that its definition lacks. An operator that is newer than the
+//! definition would therefore treat settings of the user as unset, and write a status that never
+//! persists.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -13,8 +13,8 @@ use crate::{VERSION, crd};
 /// The name of the definition.
 pub const CRD_NAME: &str = "dfsclusters.dfs.io";
 
-/// Paths of the fields, and the values of enums as `path=value`, that are here and not in `served`,
-/// in the order of their paths. Nothing when it has all: then it is of this version or newer.
+/// Returns the paths of the fields, and the values of enums as `path=value`, that `served` lacks,
+/// sorted. Empty when it has all: then it is of this version or newer.
 pub fn missing(served: &CustomResourceDefinition) -> Vec<String> {
     let own = crd();
     let Some(own) = schema(&own) else { return Vec::new() };
@@ -24,7 +24,7 @@ pub fn missing(served: &CustomResourceDefinition) -> Vec<String> {
     missing
 }
 
-/// The schema of our version, when it is served.
+/// Returns the schema of our version, if it is served.
 fn schema(crd: &CustomResourceDefinition) -> Option<&JSONSchemaProps> {
     let version = crd.spec.versions.iter().find(|one| one.name == VERSION && one.served)?;
     version.schema.as_ref()?.open_api_v3_schema.as_ref()
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_definition_of_this_version_or_newer_lacks_nothing() {
+    fn definition_of_this_version_or_newer_lacks_nothing() {
         assert_eq!(changed(|_| {}), [""; 0]);
         let newer = changed(|crd| {
             let field = json!({"type": "string", "description": "New."});
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_definition_lacks_is_named() {
+    fn fields_missing_in_an_older_definition_are_named() {
         let older = changed(|crd| {
             object(crd, "/spec/properties/datanodes/properties").remove("podTemplate");
             object(crd, "/status/properties").remove("rollout");
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_is_not_served_is_missing() {
+    fn unserved_version_is_reported_as_missing() {
         let other = changed(|crd| crd["spec"]["versions"][0]["name"] = "v1".into());
         assert_eq!(other, ["version v1alpha1"]);
         let off = changed(|crd| crd["spec"]["versions"][0]["served"] = false.into());

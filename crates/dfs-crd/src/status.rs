@@ -1,4 +1,4 @@
-//! What the operator says of a cluster.
+//! Observed state of a cluster.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::{embedded_list, embedded_object};
 
-/// Datanodes that the status lists at most.
+/// Maximum number of datanodes in the status.
 pub const DATANODES_MAX: usize = 200;
 
-/// What the operator says of a cluster. Conditions are what programs rely on.
+/// Observed state of a cluster. Programs should rely on the conditions.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterStatus {
@@ -21,27 +21,27 @@ pub struct ClusterStatus {
     /// Summary for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// What programs rely on.
+    /// Conditions, for programs to rely on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "embedded_list::<Condition>")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
-    /// Id of the cluster, from when its metadata was made on.
+    /// Id of the cluster, once its metadata has been created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), regex(pattern = r"^[0-9a-f]{32}$"))]
     pub cluster_id: Option<String>,
-    /// What runs.
+    /// Running versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<VersionStatus>,
-    /// Datanodes that there are.
+    /// Existing datanodes.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub replicas: i32,
-    /// Datanodes that are ready.
+    /// Ready datanodes.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub ready_replicas: i32,
-    /// Selects the pods of datanodes; for autoscalers.
+    /// Selector of the pods of datanodes; for autoscalers.
     #[serde(default)]
     #[schemars(length(max = 512))]
     pub selector: String,
@@ -53,16 +53,16 @@ pub struct ClusterStatus {
     #[schemars(length(max = 200))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub datanodes: Vec<DatanodeStatus>,
-    /// Whether there are more datanodes than are listed.
+    /// True if there are more datanodes than listed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub datanodes_truncated: bool,
-    /// The space, as last worth telling.
+    /// Capacity, updated on relevant changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
-    /// How the data is.
+    /// Health of the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<ReplicationStatus>,
-    /// How far a new image or new settings are.
+    /// Progress of a new image or new settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
 }
@@ -70,11 +70,11 @@ pub struct ClusterStatus {
 /// Summary of a cluster for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
-    /// Nothing has been made yet.
+    /// Nothing has been created yet.
     Pending,
-    /// It is being made.
+    /// It is being created.
     Creating,
-    /// It serves, and is as asked for.
+    /// It serves, as specified.
     Ready,
     /// Datanodes are being added.
     Scaling,
@@ -82,25 +82,25 @@ pub enum Phase {
     Upgrading,
     /// It lacks nodes or replicas.
     Degraded,
-    /// Somebody must do something.
+    /// A person must act.
     Stalled,
-    /// The operator is told to change nothing.
+    /// The operator is paused.
     Paused,
-    /// No pod runs, as asked for.
+    /// No pod runs, as specified.
     Stopped,
     /// It is being deleted.
     Deleting,
 }
 
-/// What runs.
+/// Running versions.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VersionStatus {
-    /// The oldest version that runs.
+    /// The oldest running version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub current: Option<String>,
-    /// The version that is wanted.
+    /// The desired version.
     #[schemars(length(max = 128))]
     pub target: String,
 }
@@ -109,17 +109,17 @@ pub struct VersionStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CoordinatorStatus {
-    /// How many are ready.
+    /// Number of ready ones.
     #[schemars(range(min = 0))]
     pub ready: i32,
-    /// How many are wanted.
+    /// Desired number.
     #[schemars(range(min = 0))]
     pub desired: i32,
-    /// Which one runs the background work.
+    /// The one that runs the background workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 255))]
     pub lease_holder: Option<String>,
-    /// Where clients find them, `host:port`.
+    /// Address for clients, `host:port`.
     #[schemars(length(max = 255))]
     pub endpoint: String,
 }
@@ -131,11 +131,11 @@ pub struct DatanodeStatus {
     /// Name of its pod.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// Its id in the cluster, which lies on its volumes.
+    /// Its id in the cluster, which is stored on its volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 36))]
     pub node_id: Option<String>,
-    /// The node of Kubernetes that it runs on.
+    /// The Kubernetes node that it runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub kube_node: Option<String>,
@@ -143,100 +143,100 @@ pub struct DatanodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub zone: Option<String>,
-    /// What it is to the cluster.
+    /// Its state in the cluster.
     pub state: DatanodeState,
-    /// Version of its program.
+    /// Version of its software.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub version: Option<String>,
-    /// Bytes it has, as last worth telling.
+    /// Its capacity in bytes, updated on relevant changes.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub capacity_bytes: i64,
-    /// Bytes in use of these.
+    /// Used bytes of the capacity.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub used_bytes: i64,
-    /// When it became what it is.
+    /// When it entered this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "embedded_object::<Time>")]
     pub last_transition_time: Option<Time>,
 }
 
-/// What a datanode is to the cluster.
+/// State of a datanode in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DatanodeState {
     /// Its pod has not joined yet.
     Pending,
-    /// It has joined, and waits to be admitted.
+    /// It has joined, and waits for admission.
     Joining,
-    /// It takes part.
+    /// It is a full member.
     Active,
-    /// It has not been heard of for a moment.
+    /// It has been silent for a short time.
     Suspect,
     /// It is being emptied.
     Draining,
     /// It is empty.
     Drained,
-    /// It is out for good.
+    /// It has been removed permanently.
     Removed,
-    /// It is down for a while, as announced.
+    /// It is down temporarily, as announced.
     Maintenance,
-    /// It has not been heard of for long; its data is copied elsewhere.
+    /// It has been silent for long; its data is re-replicated.
     Lost,
 }
 
-/// The space of a cluster.
+/// Capacity of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Capacity {
-    /// Bytes there are.
+    /// Total bytes.
     #[schemars(range(min = 0))]
     pub total_bytes: i64,
-    /// Bytes in use, all replicas counted.
+    /// Used bytes, including all replicas.
     #[schemars(range(min = 0))]
     pub used_bytes: i64,
-    /// The same in per cent.
+    /// Used bytes in percent.
     #[schemars(range(min = 0, max = 100))]
     pub used_percent: i32,
 }
 
-/// How the data is.
+/// Health of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicationStatus {
-    /// Replicas that new files get.
+    /// Replicas of new files.
     #[schemars(range(min = 0, max = 16))]
     pub target: i32,
     /// Chunks that lack replicas, but have one.
     #[schemars(range(min = 0))]
     pub under_replicated_chunks: i64,
-    /// Chunks without a replica that can be reached.
+    /// Chunks without a reachable replica.
     #[schemars(range(min = 0))]
     pub missing_chunks: i64,
-    /// Replicas that were found bad.
+    /// Replicas found bad.
     #[schemars(range(min = 0))]
     pub corrupt_chunks: i64,
 }
 
-/// How far a new image or new settings are.
+/// Progress of a new image or new settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
-    /// What is rolled out: the hash that its pods are annotated with.
+    /// Revision being rolled out: the hash that its pods are annotated with.
     #[schemars(length(max = 64))]
     pub revision: String,
-    /// Datanodes that have it.
+    /// Datanodes with this revision.
     #[schemars(range(min = 0))]
     pub updated: i32,
-    /// Datanodes that have it not.
+    /// Datanodes without it.
     #[schemars(range(min = 0))]
     pub remaining: i32,
-    /// The pod that is being replaced.
+    /// The pod being replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub current_pod: Option<String>,
-    /// Why the next pod is not replaced.
+    /// Why the next pod is not replaced yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1_024))]
     pub blocked_reason: Option<String>,

@@ -1,14 +1,14 @@
-//! C69: what users have stored stays valid. A definition of the same version never loses a field
+//! C69: stored resources of users stay valid. A definition of the same version never loses a field
 //! and never narrows one.
 //!
-//! `tests/frozen` has the definition that users have. A release that adds to it may take its place;
-//! one that takes away needs a new version of the API, and a conversion.
+//! `tests/frozen` has the definition that users have. A release that only adds to it may replace
+//! it; one that removes something needs a new version of the API, and a conversion.
 
 use serde_json::{Value, json};
 
 const FROZEN: &str = include_str!("../frozen/v1alpha1.yaml");
 
-/// Keywords where a smaller number is narrower, and where a larger one is.
+/// Keywords whose smaller values are narrower, then those whose larger ones are.
 const UPPER: [&str; 4] = ["maximum", "maxLength", "maxItems", "maxProperties"];
 const LOWER: [&str; 4] = ["minimum", "minLength", "minItems", "minProperties"];
 /// Keywords that must not change at all.
@@ -21,7 +21,7 @@ const SAME: [&str; 6] = [
     "x-kubernetes-int-or-string",
 ];
 
-/// What `new` no longer takes of that which `old` took, by path.
+/// Returns what `new` no longer accepts but `old` did, by path.
 fn narrowed(old: &Value, new: &Value) -> Vec<String> {
     let mut found = Vec::new();
     for version in versions(old) {
@@ -43,9 +43,9 @@ fn versions(crd: &Value) -> &[Value] {
 fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
     let mut say = |what: &str| found.push(format!("{path}: {what}"));
     for key in SAME {
-        // A pattern that goes takes more than before.
+        // Removing a pattern accepts more than before.
         if old.get(key) != new.get(key) && !(key == "pattern" && new.get(key).is_none()) {
-            say(&format!("{key} is another"));
+            say(&format!("{key} changed"));
         }
     }
     for (keys, sign) in [(UPPER, 1.0), (LOWER, -1.0)] {
@@ -66,7 +66,7 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
         }
     }
     for name in list(new, "required").iter().filter(|name| !list(old, "required").contains(name)) {
-        // What has a default is never absent.
+        // A field with a default is never absent.
         let property = &new["properties"][name.as_str().unwrap_or_default()];
         if property.get("default").is_none() {
             say(&format!("{name} must be set"));
@@ -76,7 +76,7 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
         list(schema, "x-kubernetes-validations").iter().map(|rule| rule["rule"].clone()).collect()
     };
     for rule in rules(new).iter().filter(|rule| !rules(old).contains(rule)) {
-        say(&format!("there is another rule: {rule}"));
+        say(&format!("new rule: {rule}"));
     }
     for (name, property) in old["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
@@ -93,15 +93,15 @@ fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
 }
 
 #[test]
-fn c69_nothing_that_users_have_stored_becomes_invalid() {
+fn c69_stored_resources_stay_valid() {
     let frozen: Value = serde_saphyr::from_str(FROZEN).unwrap();
     assert!(!versions(&frozen).is_empty());
     let now: Value = serde_saphyr::from_str(&dfs_crd::crd_yaml().unwrap()).unwrap();
-    assert_eq!(narrowed(&frozen, &now), [""; 0], "a new version of the API is needed for this");
+    assert_eq!(narrowed(&frozen, &now), [""; 0], "this requires a new version of the API");
 }
 
 #[test]
-fn c69_each_way_to_narrow_is_seen() {
+fn c69_each_way_of_narrowing_is_detected() {
     let schema = |properties: Value| {
         json!({"spec": {"versions": [{"name": "v1", "schema": {"openAPIV3Schema": {
             "type": "object", "properties": properties,
@@ -126,21 +126,17 @@ fn c69_each_way_to_narrow_is_seen() {
     for (pointer, value, fault) in [
         ("/a", None, "a is gone"),
         ("/l/items/properties/b", None, "l[].b is gone"),
-        ("/a/type", Some(json!("integer")), "a: type is another"),
+        ("/a/type", Some(json!("integer")), "a: type changed"),
         ("/a/maxLength", Some(json!(9)), "a: maxLength is narrower"),
         ("/a/minLength", Some(json!(1)), "a: minLength is narrower"),
-        ("/a/pattern", Some(json!("^x$")), "a: pattern is another"),
+        ("/a/pattern", Some(json!("^x$")), "a: pattern changed"),
         ("/a/enum", Some(json!(["X"])), "a: enum lacks a value"),
         ("/n/minimum", Some(json!(2)), "n: minimum is narrower"),
         ("/n/maximum", Some(json!(8)), "n: maximum is narrower"),
-        ("/n/format", Some(json!("int64")), "n: format is another"),
+        ("/n/format", Some(json!("int64")), "n: format changed"),
         ("/l/maxItems", Some(json!(3)), "l: maxItems is narrower"),
         ("/l/items/required", Some(json!(["b"])), "l[]: \"b\" must be set"),
-        (
-            "/l/x-kubernetes-validations",
-            Some(json!([{"rule": "false"}])),
-            "l: there is another rule: \"false\"",
-        ),
+        ("/l/x-kubernetes-validations", Some(json!([{"rule": "false"}])), "l: new rule: \"false\""),
     ] {
         assert_eq!(after(pointer, value), [fault], "{pointer}");
     }

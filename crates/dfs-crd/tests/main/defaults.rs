@@ -1,4 +1,4 @@
-//! What holds where nothing is said.
+//! Defaults.
 
 use dfs_crd::DfsCluster;
 use kube::core::cel::Validator;
@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use crate::{MINIMAL, root_schema, stored};
 
 #[test]
-fn c05_the_stored_object_shows_what_holds() {
+fn c05_stored_object_shows_effective_values() {
     let object: Value = serde_saphyr::from_str(MINIMAL).unwrap();
     let read: DfsCluster = serde_json::from_value(object.clone()).unwrap();
     let object = stored(&root_schema(), object);
-    // What the API server stores is what the operator would have taken anyway.
+    // The operator would use the same values that the API server stores.
     assert_eq!(serde_json::to_value(&read).unwrap()["spec"], object["spec"]);
     let spec = &object["spec"];
     assert_eq!(spec["replicationFactor"], 3);
@@ -25,11 +25,11 @@ fn c05_the_stored_object_shows_what_holds() {
 }
 
 #[test]
-fn c06_the_minimal_manifest_is_ten_lines() {
+fn c06_minimal_manifest_is_ten_lines() {
     assert!(MINIMAL.trim().lines().count() <= 10);
 }
 
-/// Parents in the spec, with their schemas.
+/// Returns the objects in the spec that have fields, with their schemas.
 fn parents() -> Vec<(String, Value)> {
     fn walk(path: &str, schema: &Value, parents: &mut Vec<(String, Value)>) {
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -47,7 +47,7 @@ fn parents() -> Vec<(String, Value)> {
 
 #[test]
 fn c09_no_parent_can_be_absent() {
-    // Else a rule that names `oldSelf` would not run. What has a field that a user must set has no
+    // Otherwise a rule that names `oldSelf` would not run. An object with a required field has no
     // default, and cannot be absent either: `etcd` because of a rule.
     let without = parents().into_iter().filter(|(_, schema)| schema.get("default").is_none());
     assert_eq!(
@@ -57,8 +57,8 @@ fn c09_no_parent_can_be_absent() {
 }
 
 #[test]
-fn defaults_keep_the_rules_by_themselves() {
-    // The API server checks each default before it fills in those of its fields, so that `{}` is
+fn defaults_satisfy_the_rules_by_themselves() {
+    // The API server checks each default before it sets those of its fields, so that `{}` is
     // refused where a rule names a field.
     for (path, schema) in parents() {
         let Some(default) = schema.get("default") else { continue };

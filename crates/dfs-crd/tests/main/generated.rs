@@ -1,9 +1,9 @@
-//! What the repository keeps of this.
+//! Generated files in the repository.
 
 use std::path::Path;
 
 #[test]
-fn c02_the_committed_definition_is_current() {
+fn c02_committed_definition_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     for (file, text) in [
         ("crds/dfs.io_dfsclusters.yaml", dfs_crd::crd_yaml().unwrap()),
@@ -16,13 +16,13 @@ fn c02_the_committed_definition_is_current() {
 }
 
 #[test]
-fn the_yaml_is_the_definition() {
+fn yaml_equals_the_definition() {
     let read: serde_json::Value = serde_saphyr::from_str(&dfs_crd::crd_yaml().unwrap()).unwrap();
     let crd = serde_json::to_value(dfs_crd::crd()).unwrap();
     assert_eq!(normal(read), normal(crd));
 }
 
-/// YAML does not tell 1.0 from 1.
+/// YAML does not distinguish 1.0 from 1.
 fn normal(value: serde_json::Value) -> serde_json::Value {
     use serde_json::Value;
     match value {

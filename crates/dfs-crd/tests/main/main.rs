@@ -1,6 +1,6 @@
-//! The definition of `DfsCluster` as the API server gets it, and the rules in it.
+//! The definition of `DfsCluster` as the API server gets it, and its rules.
 
-// `cfg(test)` holds in any case; it tells clippy that helpers belong to tests, too.
+// `cfg(test)` always holds; it makes clippy treat helpers as tests too.
 #[cfg(test)]
 mod compatible;
 #[cfg(test)]
@@ -14,7 +14,7 @@ mod rules;
 #[cfg(test)]
 mod schema;
 
-/// What a user must say.
+/// The minimal manifest.
 #[cfg(test)]
 const MINIMAL: &str = "
 apiVersion: dfs.io/v1alpha1
@@ -27,14 +27,14 @@ spec:
       size: 10Gi
 ";
 
-/// The schema of the whole resource.
+/// Returns the schema of the complete resource.
 #[cfg(test)]
 fn root_schema() -> serde_json::Value {
     let crd = serde_json::to_value(dfs_crd::crd()).unwrap();
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
-/// Fills in defaults as the API server does: each parent first, then what is in it.
+/// Sets defaults like the API server: each parent first, then its fields.
 #[cfg(test)]
 fn stored(schema: &serde_json::Value, mut value: serde_json::Value) -> serde_json::Value {
     let Some(fields) = value.as_object_mut() else { return value };

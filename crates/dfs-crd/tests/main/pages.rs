@@ -1,4 +1,4 @@
-//! Pages for people, held against the tree.
+//! Pages for people, checked against the sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Each convention has one line, which names tests that there are, or says why there is none.
+/// Each convention has one line, which names existing tests, or says why there are none.
 #[test]
-fn c72_pages_name_tests_that_there_are() {
+fn c72_pages_name_existing_tests() {
     let page = read("docs/kubernetes.md");
     let rows: Vec<(&str, &str)> = page
         .lines()
@@ -40,9 +40,9 @@ fn c72_pages_name_tests_that_there_are() {
     }
 }
 
-/// No annotation is made up elsewhere.
+/// Annotations are defined only here.
 #[test]
-fn c42_every_annotation_is_on_the_page() {
+fn c42_all_annotations_are_on_the_page() {
     let page = read("docs/kubernetes-conditions.md");
     let mut files = Vec::new();
     for folder in ["crates/dfs-crd/src", "crates/dfs-operator/src"] {

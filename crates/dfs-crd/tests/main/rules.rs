@@ -1,4 +1,4 @@
-//! Every rule, with something it lets pass and something it does not.
+//! Every rule, with values that it accepts and refuses.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{MINIMAL, root_schema, stored};
 
-/// A change of the minimal manifest: path and value, or a path that is taken away.
+/// A change of the minimal manifest: path and value, or a path to remove.
 type Change<'a> = (&'a str, Option<Value>);
 
 fn manifest(changes: &[Change<'_>]) -> Value {
@@ -27,7 +27,7 @@ fn manifest(changes: &[Change<'_>]) -> Value {
     object
 }
 
-/// What the API server would say to a create, or to an update of `old`.
+/// Returns the errors of the API server on a create, or on an update of `old`.
 fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
     static SCHEMA: LazyLock<Value> = LazyLock::new(root_schema);
     let schema = &*SCHEMA;
@@ -39,10 +39,10 @@ fn refusals(object: &Value, old: Option<&Value>) -> Vec<String> {
     }
 }
 
-/// A rule, known by its message.
+/// A rule, identified by its message.
 struct Case {
     message: &'static str,
-    /// What is there before; a create without.
+    /// The existing object of an update; `None` for a create.
     old: Option<Vec<Change<'static>>>,
     accepted: Vec<Change<'static>>,
     refused: Vec<Change<'static>>,
@@ -81,7 +81,7 @@ const EMBEDDED: &str = "spec.coordinator.metadata.embedded";
 
 fn cases() -> Vec<Case> {
     let size_kept = "`size` must be greater than or equal to its current value";
-    let class_kept = "`storageClassName` must stay as it is";
+    let class_kept = "`storageClassName` is immutable";
     let storage = |fields: Value| {
         let mut all = json!({ "size": "10Gi" });
         all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -90,12 +90,12 @@ fn cases() -> Vec<Case> {
     let metadata = |fields: Value| vec![set(EMBEDDED, json!({ "storage": fields }))];
     vec![
         create(
-            "`metadata.name` must have at most 40 characters, of a-z, 0-9 and -, the first a letter, the last no -",
+            "`metadata.name` must have at most 40 characters of a-z, 0-9 and -, start with a letter and not end with -",
             vec![set("metadata.name", "a".repeat(40))],
             vec![set("metadata.name", "a".repeat(41))],
         ),
         create(
-            "`metadata.name` must have at most 40 characters, of a-z, 0-9 and -, the first a letter, the last no -",
+            "`metadata.name` must have at most 40 characters of a-z, 0-9 and -, start with a letter and not end with -",
             vec![set("metadata.name", "a-1")],
             vec![set("metadata.name", "a.b")],
         ),
@@ -105,7 +105,7 @@ fn cases() -> Vec<Case> {
             vec![set("spec.deletionConfirmation", "other")],
         ),
         create(
-            "`replicationFactor` must be at most `datanodes.replicas`: each replica needs a node of its own",
+            "`replicationFactor` must be at most `datanodes.replicas`: each replica needs a separate node",
             vec![set("spec.replicationFactor", 3)],
             vec![set("spec.replicationFactor", 4)],
         ),
@@ -120,7 +120,7 @@ fn cases() -> Vec<Case> {
             vec![set("spec.image", json!({ "tag": "latest" }))],
         ),
         create(
-            "`replicas` must be 1 with the engine Embedded: its store belongs to one process",
+            "`replicas` must be 1 with the engine Embedded: its store can be used by only one process",
             vec![set(
                 "spec.coordinator",
                 json!({ "replicas": 2, "metadata": { "engine": "Etcd", "etcd": etcd() } }),
@@ -128,12 +128,12 @@ fn cases() -> Vec<Case> {
             vec![set("spec.coordinator", json!({ "replicas": 2 }))],
         ),
         create(
-            "`etcd` must be set with the engine Etcd, and only then",
+            "`etcd` must be set if and only if the engine is Etcd",
             vec![set(ENGINE, "Etcd"), set(ETCD, etcd())],
             vec![set(ENGINE, "Etcd")],
         ),
         create(
-            "`etcd` must be set with the engine Etcd, and only then",
+            "`etcd` must be set if and only if the engine is Etcd",
             vec![set(ENGINE, "Embedded")],
             vec![set(ETCD, etcd())],
         ),
@@ -148,7 +148,7 @@ fn cases() -> Vec<Case> {
             vec![set("spec.coordinator.resources", json!({ "limits": { "cpu": "50m" } }))],
         ),
         create(
-            "`labels` must not have keys of the operator: app.kubernetes.io/… and dfs.io/…",
+            "`labels` must not contain keys of the operator: app.kubernetes.io/… and dfs.io/…",
             vec![set("spec.datanodes.podTemplate", json!({ "labels": { "team": "a" } }))],
             vec![set(
                 "spec.datanodes.podTemplate",
@@ -156,7 +156,7 @@ fn cases() -> Vec<Case> {
             )],
         ),
         create(
-            "`annotations` must not have keys of the operator: dfs.io/…",
+            "`annotations` must not contain keys of the operator: dfs.io/…",
             vec![set("spec.coordinator.podTemplate", json!({ "annotations": { "a": "b" } }))],
             vec![set(
                 "spec.coordinator.podTemplate",
@@ -164,7 +164,7 @@ fn cases() -> Vec<Case> {
             )],
         ),
         create(
-            "`extraEnv` must not set what the operator sets: POD_NAME, POD_IP, NODE_NAME, DFS_ZONE",
+            "`extraEnv` must not contain variables of the operator: POD_NAME, POD_IP, NODE_NAME, DFS_ZONE",
             vec![set(
                 "spec.datanodes.podTemplate",
                 json!({ "extraEnv": [{ "name": "RUST_LOG", "value": "debug" }] }),
@@ -215,19 +215,19 @@ fn cases() -> Vec<Case> {
             metadata(json!({ "storageClassName": "fast" })),
         ),
         update(
-            "`volumesPerNode` must stay as it is",
+            "`volumesPerNode` is immutable",
             storage(json!({ "volumesPerNode": 2 })),
             storage(json!({ "volumesPerNode": 2 })),
             storage(json!({ "volumesPerNode": 3 })),
         ),
         update(
-            "`engine` must stay as it is; `dfs metadata migrate` moves metadata",
+            "`engine` is immutable; `dfs metadata migrate` moves metadata",
             vec![],
             vec![set(ENGINE, "Embedded")],
             vec![set(ENGINE, "Etcd"), set(ETCD, etcd())],
         ),
         update(
-            "`topologyKey` must stay as it is: another one would move all data",
+            "`topologyKey` is immutable: a change would move all data",
             vec![],
             vec![set("spec.failureDomain", json!({ "policy": "Required" }))],
             vec![set(
@@ -248,7 +248,7 @@ fn c07_each_rule_accepts_and_refuses() {
 }
 
 #[test]
-fn c07_each_rule_has_a_case_and_says_what_must_hold() {
+fn c07_each_rule_has_a_case_and_a_message() {
     fn walk(schema: &Value, messages: &mut BTreeSet<String>) {
         for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
             messages.insert(rule["message"].as_str().expect("a message").to_owned());
@@ -265,7 +265,7 @@ fn c07_each_rule_has_a_case_and_says_what_must_hold() {
 }
 
 #[test]
-fn c09_immutables_cannot_be_dropped_and_set_anew() {
+fn c09_immutable_fields_cannot_be_dropped_and_set_again() {
     let zone = set("spec.failureDomain", json!({ "topologyKey": "topology.kubernetes.io/zone" }));
     let engine = vec![set(ENGINE, "Etcd"), set(ETCD, etcd())];
     let metadata = |fields: Value| vec![set(EMBEDDED, json!({ "storage": fields }))];
@@ -279,13 +279,13 @@ fn c09_immutables_cannot_be_dropped_and_set_anew() {
     ] {
         let other = manifest(&there);
         for parent in parents {
-            // Dropped, the parent has its defaults: from another value that is a change.
+            // A dropped parent gets its defaults: from a different value that is a change.
             let mut changes = there.clone();
             changes.push((parent, None));
             let dropped = manifest(&changes);
             assert_ne!(refusals(&dropped, Some(&other)), [""; 0], "{parent} of {there:?}");
         }
-        // And from a dropped parent to another value is one, too; but volumes may grow.
+        // From a dropped parent to a different value is a change too, except that volumes may grow.
         let is_growth = there.iter().any(|(_, value)| {
             value.as_ref().is_some_and(|value| value["storage"]["size"] == "20Gi")
         });

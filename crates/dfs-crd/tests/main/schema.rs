@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::root_schema;
 
-/// Every schema in spec and status with its path.
+/// Returns every schema in spec and status with its path.
 fn all() -> Vec<(String, Value)> {
     fn walk(path: &str, schema: &Value, all: &mut Vec<(String, Value)>) {
         all.push((path.to_owned(), schema.clone()));
@@ -32,7 +32,7 @@ fn failing(what: impl Fn(&str, &Value) -> bool) -> Vec<String> {
 }
 
 #[test]
-fn c01_the_schema_is_structural() {
+fn c01_schema_is_structural() {
     let forbidden =
         ["$ref", "oneOf", "anyOf", "allOf", "not", "x-kubernetes-preserve-unknown-fields"];
     let wrong = failing(|_, schema| {
@@ -52,7 +52,7 @@ fn c03_every_field_has_a_description() {
 }
 
 #[test]
-fn c04_everything_has_a_bound() {
+fn c04_every_value_is_bounded() {
     let wrong = failing(|_, schema| match schema["type"].as_str() {
         _ if schema["x-kubernetes-int-or-string"] == true => false,
         Some("string") => {
@@ -76,7 +76,7 @@ fn c12_enums_are_camel_case_and_numbers_are_plain() {
     let wrong = failing(|path, schema| {
         let is_named = |name: &Value| {
             let name = name.as_str().unwrap_or_default();
-            // The labels of nodes are what they are.
+            // Labels of nodes are defined elsewhere.
             path.ends_with(".topologyKey") || name.starts_with(|c: char| c.is_ascii_uppercase())
         };
         let names_are_wrong =
@@ -92,7 +92,7 @@ fn c12_enums_are_camel_case_and_numbers_are_plain() {
 
 #[test]
 fn nothing_is_nullable() {
-    // A null that gets past the defaults could take a field out from under a rule on its parent.
+    // A null that passes the defaults could remove a field that a rule of its parent needs.
     assert_eq!(failing(|_, schema| schema.get("nullable").is_some()), [""; 0]);
 }
 
@@ -120,14 +120,14 @@ fn c11_scale_and_columns_point_at_fields() {
 }
 
 #[test]
-fn kubectl_can_keep_a_copy_in_an_annotation() {
+fn kubectl_can_store_a_copy_in_an_annotation() {
     let bytes = serde_json::to_vec(&dfs_crd::crd()).unwrap().len();
     assert!(bytes < 192 << 10, "{bytes} bytes; 256 KiB are for all annotations");
 }
 
 #[test]
-fn c19_a_full_status_is_small() {
-    // 200 datanodes with every name as long as a name of Kubernetes can be here.
+fn c19_full_status_is_small() {
+    // 200 datanodes, each name as long as a Kubernetes name can be here.
     use dfs_crd::{ClusterStatus, DATANODES_MAX, DatanodeState, DatanodeStatus};
     let node = |i: usize| DatanodeStatus {
         name: format!("{}-datanode-{i}", "n".repeat(dfs_crd::NAME_LEN_MAX)),
