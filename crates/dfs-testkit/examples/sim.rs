@@ -38,6 +38,8 @@ fn parse_range(text: &str) -> Option<Range<u64>> {
 fn run_all(seeds: Range<u64>, shows_all: bool) -> Vec<Failure> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, failures) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
+    let upgrades = AtomicU64::new(0);
+    let count = seeds.end - seeds.start;
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -46,7 +48,11 @@ fn run_all(seeds: Range<u64>, shows_all: bool) -> Vec<Failure> {
                     if !seeds.contains(&seed) {
                         return;
                     }
-                    match run(seed) {
+                    let result = run(seed);
+                    if result.as_ref().is_ok_and(|summary| summary.is_upgraded) {
+                        upgrades.fetch_add(1, Ordering::Relaxed);
+                    }
+                    match result {
                         Ok(summary) if shows_all => {
                             println!("{}\n{summary}", summary.trace.join("\n"));
                         }
@@ -60,5 +66,6 @@ fn run_all(seeds: Range<u64>, shows_all: bool) -> Vec<Failure> {
             });
         }
     });
+    println!("{count} histories, {} of them raised the write level", upgrades.into_inner());
     failures.into_inner().expect("no thread panics")
 }

@@ -1,7 +1,7 @@
 //! The simulation: no seed finds a fault of ours, every seed is repeatable, and a fault is found.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dfs_testkit::sim::{Disks, Failure, FaultCounts, Summary, run, run_on};
 
@@ -28,27 +28,23 @@ fn run_all(seeds: std::ops::Range<u64>, disks: Disks) -> Vec<Result<Summary, Fai
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// The tests take turns, as each of them uses all processors: a library that measures in real time,
-/// as h2 does for streams that were reset, takes a starved run down another path.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[test]
 fn fifty_seeds_find_nothing() {
-    let _turn = turn();
     let (mut puts, mut faults) = (0, FaultCounts::default());
+    let (mut upgrades, mut raise_crashes) = (0, 0);
     for result in run_all(0..50, Disks::Honest) {
         match result {
             Ok(summary) => {
                 puts += summary.puts;
                 faults += summary.faults;
+                upgrades += u64::from(summary.is_upgraded);
+                raise_crashes += summary.raise_crashes;
             }
             Err(failure) => panic!("{}\n{failure}", failure.trace.join("\n")),
         }
     }
     assert!(puts > 1_000, "{puts} puts are too few to tell");
+    assert!(upgrades >= 10 && raise_crashes >= 4, "{upgrades} upgrades, {raise_crashes} crashes");
     // Each kind, for otherwise slow links alone would do.
     let FaultCounts { stops, crashes, torn_crashes, cuts, one_way_cuts, holds, slow_links } =
         faults;
@@ -58,7 +54,6 @@ fn fifty_seeds_find_nothing() {
 
 #[test]
 fn a_seed_repeats_itself() {
-    let _turn = turn();
     let first = run_all(0..4, Disks::Honest);
     for before in first.into_iter().map(Result::unwrap) {
         let again = run(before.seed).unwrap();
@@ -71,7 +66,6 @@ fn a_seed_repeats_itself() {
 
 #[test]
 fn disks_that_lie_are_found_out() {
-    let _turn = turn();
     let results = run_all(0..10, Disks::Lying);
     assert!(results.iter().any(Result::is_err), "nobody missed what was never written");
 }

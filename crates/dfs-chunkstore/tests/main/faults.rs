@@ -1,5 +1,6 @@
 //! Disks that fail, fill up and lie.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -423,6 +424,28 @@ async fn a_raised_level_makes_an_older_release_refuse_every_disk() {
     let store = open_sim(&fs, newer(&folders), 3).await.unwrap();
     assert_eq!(store.identity().level, Level(2));
     conformance::assert_whole(&store, ChunkId(1), SMALL).await;
+}
+
+/// The stamps of one disk grow from start to start, whichever other disks of the node are there.
+#[tokio::test]
+async fn stamps_of_a_disk_never_repeat_when_disks_are_absent_in_turn() {
+    let (fs, folders) = (SimFs::new(), ["/a", "/b"]);
+    drop(open_sim(&fs, config(&folders), 1).await.unwrap());
+    let mut last = BTreeMap::new();
+    let lives: [&[&str]; 6] = [&["/a"], &["/b"], &["/a"], &["/a", "/b"], &["/b"], &["/a"]];
+    for (life, present) in lives.into_iter().enumerate() {
+        let store = open_sim(&fs, config(present), 2 + life as u64).await.unwrap();
+        for length in [SMALL, LARGE] {
+            // The chunk that was there before was deleted, and is built here once more.
+            let sealed = conformance::put(&store, ChunkId(1), length).await.unwrap();
+            let before = last.insert(sealed.disk, sealed.stamp);
+            assert!(before < Some(sealed.stamp), "{before:?}, then {sealed:?}");
+            assert!(store.delete(ChunkId(1), sealed.stamp).await.unwrap());
+        }
+        drop(store);
+        fs.crash();
+    }
+    assert_eq!(last.len(), 2);
 }
 
 fn registration(cluster: u128) -> Registration {

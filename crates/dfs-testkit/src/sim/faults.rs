@@ -16,8 +16,8 @@ const FIRST: u64 = 2_000;
 /// The last fault begins before.
 const LAST: u64 = 25_000;
 /// Latency between two hosts, in milliseconds. It changes from moment to moment rather than from
-/// message to message: h2 forgets streams that were reset after a real second, so that a message
-/// more or less is sent, which must not decide how long all later ones take.
+/// message to message: h2 forgets streams that were reset after a second of real time, and one
+/// message more or less must not decide how long all later ones take.
 pub(super) const LATENCY: std::ops::RangeInclusive<u64> = 1..=20;
 
 #[derive(Debug, Clone, Copy)]
@@ -240,13 +240,9 @@ impl Faults {
                 disks.stop_at(disks.operations() + after);
             }
             Event::Crash { host, is_torn } => {
-                let Machine { name, disks, .. } = &*self.machines[host];
-                // What tasks still do while they are dropped does not reach the disks.
-                disks.stop_at(disks.operations());
-                sim.crash(*name);
-                if is_torn { disks.crash_torn(&self.random) } else { disks.crash() }
+                self.machines[host].crash(sim, is_torn.then_some(&self.random));
             }
-            Event::Restart { host } => sim.bounce(self.machines[host].name),
+            Event::Restart { host } => self.machines[host].start(sim),
             Event::Cut { a, b, is_one_way: false } => sim.partition(a, b),
             Event::Cut { a, b, is_one_way: true } => sim.partition_oneway(a, b),
             Event::Mend { a, b } => sim.repair(a, b),

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dfs_chunkstore::sim::SimFs;
@@ -11,11 +11,13 @@ use dfs_chunkstore::{Fs, Pool};
 use dfs_engines::Execution;
 use dfs_engines::redb::{Options, RedbEngine};
 use dfs_metadata::engine::Engine;
-use dfs_runtime::{JoinSecret, Shutdown};
-use dfs_types::SeededRandom;
+use dfs_runtime::{JoinSecret, Shutdown, Trigger};
+use dfs_types::{ErrorCode, Level, SeededRandom};
+use turmoil::Sim;
 
 use super::disk::{FsBackend, LyingFs};
 use super::trace::Trace;
+use super::upgrade::{CrashingEngine, RaiseCrash};
 use super::{Disks, SimClock, SimNetwork};
 
 pub(super) const COORDINATOR: &str = "coordinator";
@@ -36,6 +38,15 @@ pub(super) struct Machine {
     seed: u64,
     lives: AtomicU64,
     trace: Trace,
+    /// The newest write level that its release reads.
+    level: Mutex<Level>,
+    /// Why its last life ended, if it ended by itself with an error.
+    failure: Mutex<Option<ErrorCode>>,
+    crash_at_raise: Mutex<Option<Arc<RaiseCrash>>>,
+    /// Ends the present life in good order; `None` once that was asked for.
+    stop: Mutex<Option<Trigger>>,
+    /// Of the present life.
+    network: Mutex<SimNetwork>,
     /// What was wrong with the metadata, if anything.
     problem: Mutex<Option<String>>,
 }
@@ -46,8 +57,51 @@ const CHECK_EVERY: Duration = Duration::from_millis(100);
 impl Machine {
     pub(super) fn new(name: &'static str, kind: Disks, seed: u64, trace: Trace) -> Arc<Self> {
         let disks = SimFs::new();
-        let (lives, problem) = (AtomicU64::new(0), Mutex::default());
-        Arc::new(Self { name, disks, kind, seed, lives, trace, problem })
+        Arc::new(Self {
+            name,
+            disks,
+            kind,
+            seed,
+            lives: AtomicU64::new(0),
+            trace,
+            level: Mutex::default(),
+            failure: Mutex::default(),
+            crash_at_raise: Mutex::default(),
+            stop: Mutex::default(),
+            network: Mutex::default(),
+            problem: Mutex::default(),
+        })
+    }
+
+    /// Sets the release that the machine runs from its next start on.
+    pub(super) fn set_level(&self, level: Level) {
+        *lock(&self.level) = level;
+    }
+
+    fn level(&self) -> Level {
+        *lock(&self.level)
+    }
+
+    /// The error that the last life ended with by itself.
+    pub(super) fn failure(&self) -> Option<ErrorCode> {
+        *lock(&self.failure)
+    }
+
+    /// Asks the server to end in good order.
+    pub(super) fn stop(&self) {
+        if let Some(stop) = lock(&self.stop).take() {
+            stop.stop();
+        }
+    }
+
+    /// Whether the present life was asked to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        lock(&self.stop).is_none()
+    }
+
+    /// Makes the disks fail while the coordinator raises the write level.
+    pub(super) fn crash_at_raise(&self, crash: Arc<RaiseCrash>) {
+        *lock(&self.crash_at_raise) = Some(crash);
     }
 
     fn fs(&self) -> Arc<dyn Fs> {
@@ -57,19 +111,44 @@ impl Machine {
         }
     }
 
+    /// Cuts the power: what was not synced is lost, or only some of it, as `torn` decides.
+    pub(super) fn crash(&self, sim: &mut Sim<'_>, torn: Option<&SeededRandom>) {
+        lock(&self.network).end();
+        // What tasks still do while they are dropped does not reach the disks.
+        self.disks.stop_at(self.disks.operations());
+        sim.crash(self.name);
+        match torn {
+            Some(random) => self.disks.crash_torn(random),
+            None => self.disks.crash(),
+        }
+    }
+
+    /// Starts the machine unless it runs.
+    pub(super) fn start(&self, sim: &mut Sim<'_>) {
+        if !sim.is_host_running(self.name) {
+            lock(&self.network).end();
+            sim.bounce(self.name);
+        }
+    }
+
     /// Runs the server until it crashes. A start that fails, or an end, is noted; a machine that
     /// should run and does not keeps the cluster from healing.
     pub(super) async fn live(self: Arc<Self>) -> turmoil::Result {
         let life = self.lives.fetch_add(1, Ordering::Relaxed);
         let random = Arc::new(SeededRandom::new(self.seed.wrapping_add(life)));
+        *lock(&self.failure) = None;
+        let (stop, shutdown) = Shutdown::new();
+        *lock(&self.stop) = Some(stop);
+        *lock(&self.network) = SimNetwork::default();
         self.trace.note(format_args!("{} starts", self.name));
         let ended = match self.name {
-            COORDINATOR => self.coordinate(random, life == 0).await,
-            _ => self.store(random).await,
+            COORDINATOR => self.coordinate(random, life == 0, shutdown).await,
+            _ => self.store(random, shutdown).await,
         };
         match ended {
             Ok(()) => self.trace.note(format_args!("{} has ended", self.name)),
             Err(error) => {
+                *lock(&self.failure) = code_of(&*error);
                 let mut reasons = error.to_string();
                 let mut source = error.source();
                 while let Some(error) = source {
@@ -82,12 +161,21 @@ impl Machine {
         Ok(())
     }
 
-    async fn coordinate(&self, random: Arc<SeededRandom>, is_new: bool) -> Result<(), Failed> {
+    async fn coordinate(
+        &self,
+        random: Arc<SeededRandom>,
+        is_new: bool,
+        shutdown: Shutdown,
+    ) -> Result<(), Failed> {
         use dfs_coordinator::{Components, Service, Settings, init};
 
         let backend = FsBackend::open(&*self.fs(), Path::new("/metadata.redb"))?;
         let options = Options { cache_bytes: 1 << 20, execution: Execution::Inline };
-        let engine: Arc<dyn Engine> = Arc::new(RedbEngine::with_backend(backend, options).await?);
+        let mut engine: Arc<dyn Engine> =
+            Arc::new(RedbEngine::with_backend(backend, options).await?);
+        if let Some(crash) = lock(&self.crash_at_raise).clone().filter(|_| !is_new) {
+            engine = Arc::new(CrashingEngine { inner: engine, disks: self.disks.clone(), crash });
+        }
         let settings = Settings {
             listen: "0.0.0.0:7070".to_owned(),
             http_listen: String::new(),
@@ -98,18 +186,29 @@ impl Machine {
             lost_after_ms: 6_000,
             restorable_ms: 4_000,
             worker_lease_ms: 2_000,
+            drain_ms: 500,
+            level: self.level(),
             ..Settings::default()
         };
         if is_new {
             init(engine.clone(), &SimClock, &*random, settings.init_options()?).await?;
         }
-        let network = Arc::new(SimNetwork);
+        let network = Arc::new(lock(&self.network).clone());
         let checked = engine.clone();
         let components = Components { engine, network, clock: Arc::new(SimClock), random };
-        let service = Service::start(settings, components).await?;
-        // Nobody gives the order to stop: machines crash.
-        let (_never, shutdown) = Shutdown::new();
+        let before = checked.snapshot().await?.revision();
+        let service = match Service::start(settings, components).await {
+            Err(error) if error.code() == ErrorCode::UnsupportedVersion => {
+                let after = checked.snapshot().await?.revision();
+                if after != before {
+                    self.report(format!("a refused release committed: {before} to {after}"));
+                }
+                return Err(error.into());
+            }
+            started => started?,
+        };
         tokio::select! {
+            biased;
             ended = service.run(shutdown) => Ok(ended?),
             failed = self.check(&*checked) => failed,
         }
@@ -123,7 +222,7 @@ impl Machine {
             let report = dfs_metadata::check::check(engine, &|_| ()).await?;
             if !report.is_clean() {
                 let found = format!("the metadata is not clean: {:?}", report.problems);
-                *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(found.clone());
+                self.report(found.clone());
                 return Err(found.into());
             }
         }
@@ -131,10 +230,14 @@ impl Machine {
 
     /// What was wrong with the metadata, if anything.
     pub(super) fn problem(&self) -> Option<String> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.problem).clone()
     }
 
-    async fn store(&self, random: Arc<SeededRandom>) -> Result<(), Failed> {
+    fn report(&self, problem: String) {
+        lock(&self.problem).get_or_insert(problem);
+    }
+
+    async fn store(&self, random: Arc<SeededRandom>, shutdown: Shutdown) -> Result<(), Failed> {
         use dfs_datanode::{Components, Disk, Service, Settings, open_store};
 
         let settings = Settings {
@@ -148,13 +251,25 @@ impl Machine {
             headroom_bytes_min: 0,
             session_idle_ms: 5_000,
             replica_stall_ms: 2_000,
+            drain_ms: 500,
+            level: self.level(),
             ..Settings::default()
         };
         let pool = Pool::inline();
         let store = open_store(&settings, self.fs(), pool.clone(), random.clone()).await?;
-        let components = Components { network: Arc::new(SimNetwork), store, pool, random };
+        let network = Arc::new(lock(&self.network).clone());
+        let components = Components { network, store, pool, random };
         let service = Service::start(settings, components).await?;
-        let (_never, shutdown) = Shutdown::new();
         Ok(service.run(shutdown).await?)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The code of an error with which a server ended.
+fn code_of(error: &(dyn Error + Send + Sync + 'static)) -> Option<ErrorCode> {
+    let coordinator = error.downcast_ref().map(dfs_coordinator::Error::code);
+    coordinator.or_else(|| error.downcast_ref().map(dfs_datanode::Error::code))
 }

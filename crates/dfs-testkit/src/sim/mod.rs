@@ -4,8 +4,9 @@
 //! Machines crash and lose what they did not sync, links are cut, held up and slowed down, while
 //! workers put, read, rename, list and delete. [`run`] says what was wrong, if anything: a read of
 //! anything but one whole version that may have been there, an acknowledged file that is lost, a
-//! replica that is not made again, metadata that a check finds fault with at any moment. The same
-//! seed always does the same, so that what was found can be looked at again.
+//! replica that is not made again, metadata that a check finds fault with at any moment. A third of
+//! the seeds upgrade the cluster meanwhile, see [`upgrade`]. The same seed always does the same, so
+//! that what was found can be looked at again.
 
 mod disk;
 mod faults;
@@ -14,6 +15,7 @@ mod model;
 mod network;
 mod time;
 mod trace;
+mod upgrade;
 mod workload;
 
 use std::cell::Cell;
@@ -30,6 +32,7 @@ use dfs_types::{SeededRandom, Sha256};
 use self::faults::{Faults, LATENCY};
 use self::host::{CLIENT, COORDINATOR, COORDINATOR_ADDRESS, DATANODES, Machine};
 use self::trace::Trace;
+use self::upgrade::Upgrade;
 use self::workload::Shared;
 
 pub use disk::FsBackend;
@@ -70,6 +73,10 @@ pub struct Summary {
     pub unknown: u64,
     /// What went wrong, to be borne.
     pub faults: FaultCounts,
+    /// The write level was raised, from a cluster of mixed releases on.
+    pub is_upgraded: bool,
+    /// Crashes of the coordinator while it raised the level.
+    pub raise_crashes: u64,
     /// Simulated time.
     pub elapsed: Duration,
     /// Everything that happened, in order.
@@ -87,10 +94,15 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, calls, puts, reads, failed, unknown, faults, elapsed, .. } = self;
         let seconds = elapsed.as_secs();
+        let upgrade = match (self.is_upgraded, self.raise_crashes) {
+            (false, _) => String::new(),
+            (true, 0) => "; write level raised".to_owned(),
+            (true, crashes) => format!("; write level raised with {crashes} crash"),
+        };
         write!(
             f,
             "seed {seed}: {calls} calls ({puts} puts, {failed} failed, {unknown} unknown), \
-             {reads} reads in {seconds} s; {faults}; trace {}",
+             {reads} reads in {seconds} s; {faults}{upgrade}; trace {}",
             self.trace_hash()
         )
     }
@@ -121,7 +133,7 @@ pub fn run_on(seed: u64, disks: Disks) -> Result<Summary, Failure> {
     let trace = shared.trace.clone();
     let result = simulate(seed, disks, &shared, &trace);
     let what = match result {
-        Ok((elapsed, faults)) if PANICS.get() == panics => {
+        Ok(Outcome { elapsed, faults, is_upgraded, raise_crashes }) if PANICS.get() == panics => {
             let counts = *shared.counts();
             return Ok(Summary {
                 seed,
@@ -131,6 +143,8 @@ pub fn run_on(seed: u64, disks: Disks) -> Result<Summary, Failure> {
                 failed: counts.failed,
                 unknown: counts.unknown,
                 faults,
+                is_upgraded,
+                raise_crashes,
                 elapsed,
                 trace: trace.lines(),
             });
@@ -141,12 +155,20 @@ pub fn run_on(seed: u64, disks: Disks) -> Result<Summary, Failure> {
     Err(Failure { seed, what, trace: trace.lines() })
 }
 
+/// How a simulation without a fault of ours ended.
+struct Outcome {
+    elapsed: Duration,
+    faults: FaultCounts,
+    is_upgraded: bool,
+    raise_crashes: u64,
+}
+
 fn simulate(
     seed: u64,
     disks: Disks,
     shared: &Arc<Shared>,
     trace: &Trace,
-) -> Result<(Duration, FaultCounts), String> {
+) -> Result<Outcome, String> {
     let mut builder = turmoil::Builder::new();
     builder
         .rng_seed(seed)
@@ -171,7 +193,7 @@ fn simulate(
         sim.host(machine.name, move || machine.clone().live());
     }
     let components = dfs_client::Components {
-        network: Arc::new(SimNetwork),
+        network: Arc::new(SimNetwork::default()),
         clock: Arc::new(SimClock),
         random: Arc::new(SeededRandom::new(seed ^ 0x00c1_1e27)),
         hashing: Hashing::Inline,
@@ -182,8 +204,10 @@ fn simulate(
         .components(components)
         .connect_lazy()
         .map_err(|error| error.to_string())?;
+    let mut upgrade = Upgrade::plan(seed ^ 0x0001_e7e1, &machines, trace);
+    let progress = upgrade.as_ref().map(Upgrade::progress);
     let work = shared.clone();
-    sim.client(CLIENT, async move { Ok(workload::run(client, work, seed).await?) });
+    sim.client(CLIENT, async move { Ok(workload::run(client, work, progress, seed).await?) });
 
     let coordinator = machines[0].clone();
     let mut faults = Faults::plan(seed ^ 0xfa17, machines, trace.clone());
@@ -192,7 +216,15 @@ fn simulate(
             return Err(problem);
         }
         if sim.step().map_err(|error| error.to_string())? {
-            return Ok((sim.elapsed(), faults.begun));
+            return Ok(Outcome {
+                elapsed: sim.elapsed(),
+                faults: faults.begun,
+                is_upgraded: upgrade.is_some(),
+                raise_crashes: upgrade.map_or(0, |upgrade| upgrade.crashes),
+            });
+        }
+        if let Some(upgrade) = &mut upgrade {
+            upgrade.tick(&mut sim)?;
         }
         if !shared.is_done.load(Ordering::Relaxed) {
             faults.tick(&mut sim);

@@ -10,21 +10,26 @@ use dfs_client::{
     Client, DeleteOptions, Error, Explanation, GetOptions, MakeDirectoryOptions, PutOptions,
     PutSource, RenameOptions,
 };
-use dfs_types::{DfsPath, ErrorCode, Random, SeededRandom};
+use dfs_types::{DfsPath, ErrorCode, Level, Random, SeededRandom};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::model::{Model, State, check, content_of};
 use super::trace::Trace;
+use super::upgrade::{Progress, Stage};
 
 /// Workers that change files, each in a directory of its own.
 const WORKERS: u64 = 3;
 /// Calls of a worker.
 const CALLS: u64 = 24;
+/// Calls of the worker that begins once the write level is raised.
+const CALLS_AFTER_RAISE: u64 = 10;
 /// Names a worker uses at the same time.
 const NAMES: u64 = 4;
 /// How long the cluster may take to become whole once nothing is wrong any more.
 const WHOLE_WITHIN: Duration = Duration::from_secs(90);
+/// How long it may take to raise the write level.
+const RAISED_WITHIN: Duration = Duration::from_mins(5);
 /// Replicas without which no put is acknowledged, and those wanted.
 const COPIES_MIN: usize = 2;
 const COPIES: usize = 3;
@@ -64,7 +69,12 @@ impl Shared {
 type Wrong = String;
 
 /// Runs the workers and a reader, has the faults end, and looks at everything.
-pub(super) async fn run(client: Client, shared: Arc<Shared>, seed: u64) -> Result<(), Wrong> {
+pub(super) async fn run(
+    client: Client,
+    shared: Arc<Shared>,
+    upgrade: Option<Arc<Progress>>,
+    seed: u64,
+) -> Result<(), Wrong> {
     let root = path("/");
     until("the cluster has formed", async || {
         client.admin().status().await.is_ok_and(|status| {
@@ -72,7 +82,7 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>, seed: u64) -> Resul
         })
     })
     .await?;
-    for number in 0..WORKERS {
+    for number in 0..WORKERS + u64::from(upgrade.is_some()) {
         let name = directory(number);
         let made = client.make_directory(&path(&name), MakeDirectoryOptions::default()).await;
         made.map_err(|error| format!("making {name} in {root}: {error}"))?;
@@ -81,7 +91,16 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>, seed: u64) -> Resul
     for number in 0..WORKERS {
         let random = SeededRandom::new(seed.wrapping_mul(31).wrapping_add(number));
         let (client, shared) = (client.clone(), shared.clone());
-        tasks.spawn(Worker { client, shared, random, number, names: 0 }.run());
+        tasks.spawn(Worker { client, shared, random, number, names: 0 }.run(CALLS));
+    }
+    if let Some(upgrade) = upgrade.clone() {
+        let random = SeededRandom::new(seed.wrapping_mul(31).wrapping_add(WORKERS));
+        let (client, shared) = (client.clone(), shared.clone());
+        tasks.spawn_local(async move {
+            finalize(&client, &shared, &upgrade).await?;
+            let worker = Worker { client, shared, random, number: WORKERS, names: 0 };
+            worker.run(CALLS_AFTER_RAISE).await
+        });
     }
     let reader = {
         let random = SeededRandom::new(seed ^ 0xfeed);
@@ -94,7 +113,41 @@ pub(super) async fn run(client: Client, shared: Arc<Shared>, seed: u64) -> Resul
     shared.is_done.store(true, Ordering::Relaxed);
     reader.await.map_err(|error| error.to_string())??;
     until("faults have ended", async || shared.is_healed.load(Ordering::Relaxed)).await?;
-    look_at_everything(&client, &shared).await
+    look_at_everything(&client, &shared).await?;
+    if let Some(upgrade) = upgrade {
+        upgrade.enter(Stage::Downgrade);
+        until("the older release was refused", async || upgrade.stage() == Stage::Refused).await?;
+        look_at_everything(&client, &shared).await?;
+    }
+    Ok(())
+}
+
+/// Finalizes the upgrade once every machine was replaced, as often as it takes, and returns when
+/// the newer level is written.
+async fn finalize(client: &Client, shared: &Shared, upgrade: &Progress) -> Result<(), Wrong> {
+    until("all machines are replaced", async || upgrade.stage() >= Stage::Replaced).await?;
+    let admin = client.admin();
+    let mut is_asked = false;
+    // A coordinator of the older release that crashed keeps its entry for minutes.
+    until_within(RAISED_WITHIN, "the write level is raised", async || {
+        let Ok(status) = admin.upgrade_status().await else { return false };
+        if status.written == Level::REHEARSAL {
+            return true;
+        }
+        assert!(is_asked || status.least == Level::NEWEST, "nobody has asked: {status:?}");
+        if status.wanted < Level::REHEARSAL || !status.blocked_by.is_empty() {
+            is_asked = true;
+            let Ok(cluster) = admin.status().await else { return false };
+            let asked = admin.finalize_upgrade(cluster.cluster).await;
+            let shown = shown(&asked.map(drop));
+            shared.trace.note(format_args!("finalize the upgrade: {shown}"));
+        }
+        sleep(Duration::from_millis(400)).await;
+        false
+    })
+    .await?;
+    shared.trace.note("the write level is raised");
+    Ok(())
 }
 
 struct Worker {
@@ -106,8 +159,8 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self) -> Result<(), Wrong> {
-        for _ in 0..CALLS {
+    async fn run(mut self, calls: u64) -> Result<(), Wrong> {
+        for _ in 0..calls {
             sleep(Duration::from_millis(self.random.below(1_200))).await;
             self.shared.counts().calls += 1;
             match self.random.below(10) {
@@ -368,11 +421,19 @@ fn fewest_replicas(explained: &Explanation) -> usize {
     good.min().unwrap_or(usize::MAX)
 }
 
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) -> Result<(), Wrong> {
-    let deadline = Instant::now() + WHOLE_WITHIN;
+async fn until(what: &str, condition: impl AsyncFnMut() -> bool) -> Result<(), Wrong> {
+    until_within(WHOLE_WITHIN, what, condition).await
+}
+
+async fn until_within(
+    within: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> bool,
+) -> Result<(), Wrong> {
+    let deadline = Instant::now() + within;
     while !condition().await {
         if Instant::now() >= deadline {
-            return Err(format!("not within {WHOLE_WITHIN:?}: {what}"));
+            return Err(format!("not within {within:?}: {what}"));
         }
         sleep(Duration::from_millis(100)).await;
     }
