@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dfs_metadata::engine::LeaseGrant;
+use dfs_metadata::namespace::Unreadable;
 use dfs_types::{DiskNumber, Revision};
 use dfs_workers::{Handles, Place};
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::unreadable::UnreadableRecords;
 
@@ -56,6 +58,8 @@ pub(crate) struct Background {
     health: Mutex<Option<Health>>,
     /// Records that the reaper could not read in its last round.
     unreaped: Mutex<UnreadableRecords>,
+    /// Node records that could not be read last time.
+    unreadable_nodes: Mutex<UnreadableRecords>,
     /// When a writer was last refused for lack of space.
     no_space: Mutex<Option<Instant>>,
 }
@@ -85,6 +89,7 @@ impl Background {
             upload_aborted: AtomicBool::default(),
             health: Mutex::default(),
             unreaped: Mutex::default(),
+            unreadable_nodes: Mutex::default(),
             no_space: Mutex::default(),
         }
     }
@@ -103,6 +108,19 @@ impl Background {
     /// Publishes the records that the reaper could not read.
     pub(crate) fn set_unreaped(&self, records: UnreadableRecords) {
         *crate::lock(&self.unreaped) = records;
+    }
+
+    /// Publishes which node records could not be read, and logs them when that changes.
+    pub(crate) fn set_unreadable_nodes(&self, unreadable: &[Unreadable]) {
+        let mut records = UnreadableRecords::default();
+        unreadable.iter().cloned().for_each(|record| records.add(record));
+        let mut known = crate::lock(&self.unreadable_nodes);
+        if *known != records {
+            for Unreadable { key, why } in unreadable {
+                warn!(key, why, "a node record is unreadable; it is skipped");
+            }
+            *known = records;
+        }
     }
 
     /// Returns how many chunks were reaped since the last call.
@@ -148,6 +166,7 @@ impl Background {
         let health = health.filter(|health| health.lost == *lost && health.seen >= least)?;
         let mut unreadable = health.unreadable.clone();
         unreadable.extend(&crate::lock(&self.unreaped));
+        unreadable.extend(&crate::lock(&self.unreadable_nodes));
         Some((health.counts, health.repairing, unreadable))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use dfs_metadata::engine::Engine;
-use dfs_metadata::namespace::{ClusterIdentity, Coordinator, Namespace, Node};
+use dfs_metadata::namespace::{ClusterIdentity, Coordinator, Namespace, Node, Nodes};
 use dfs_metadata::placement::NodeSelector;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, Issued, OrderParties, Ordered, open_order, seal_order, v1};
@@ -88,8 +88,15 @@ impl Core {
 
     /// Reads the stored state of all nodes into the registry.
     pub(crate) async fn refresh_members(&self) -> Result<(), dfs_metadata::Error> {
-        self.take_members(&self.namespace.nodes(Scope::internal()).await?);
+        self.take_nodes(&self.namespace.nodes(Scope::internal()).await?);
         Ok(())
+    }
+
+    /// Puts what was just read of all nodes into the registry. A node whose record has become
+    /// unreadable keeps its last state.
+    pub(crate) fn take_nodes(&self, all: &Nodes) {
+        self.take_members(&all.nodes);
+        self.background.set_unreadable_nodes(&all.unreadable);
     }
 
     /// Puts the given state of all nodes into the registry.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_types::{DiskId, DiskNumber, NodeId, NodeState};
+use dfs_types::{DiskId, DiskNumber, NodeId, NodeState, Part};
 
 use crate::namespace::{Chunk, NodeDisk, Redundancy, Replica, ReplicaMark};
 
@@ -49,13 +49,14 @@ pub struct NodeIntent {
 }
 
 /// Reliability of replicas on a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DiskHealth {
     /// Fully.
     Good,
     /// For now; the disk is to be emptied.
     Leaving,
     /// Unknown: nothing proves that the replicas are gone.
+    #[default]
     Suspect,
     /// Not at all.
     Lost,
@@ -65,6 +66,8 @@ pub enum DiskHealth {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cluster {
     disks: BTreeMap<DiskNumber, (NodeId, DiskHealth)>,
+    /// Health of all other disks.
+    unknown: DiskHealth,
 }
 
 impl Cluster {
@@ -87,15 +90,22 @@ impl Cluster {
         self.disks.get(&disk).map(|(node, _)| *node)
     }
 
-    /// Returns the health of a disk; [`DiskHealth::Suspect`] for an unknown disk.
+    /// Returns the health of a disk; [`DiskHealth::Suspect`] for an unknown disk, unless unknown
+    /// disks were [excluded](Self::without_unknown).
     pub fn disk(&self, disk: DiskNumber) -> DiskHealth {
-        self.disks.get(&disk).map_or(DiskHealth::Suspect, |(_, health)| *health)
+        self.disks.get(&disk).map_or(self.unknown, |(_, health)| *health)
     }
 
     /// Returns the disks whose replicas do not count.
     pub fn lost(&self) -> BTreeSet<DiskNumber> {
         let is_lost = |(_, (_, health)): &(_, &(_, DiskHealth))| *health == DiskHealth::Lost;
         self.disks.iter().filter(is_lost).map(|(disk, _)| *disk).collect()
+    }
+
+    /// Returns the cluster with all unknown disks lost, for decisions that must not rely on them.
+    #[must_use]
+    pub fn without_unknown(self) -> Self {
+        Self { unknown: DiskHealth::Lost, ..self }
     }
 
     /// Returns the cluster with the disks of some nodes lost.
@@ -219,7 +229,7 @@ pub fn judge(chunk: &Chunk, cluster: &Cluster) -> Health {
             match replica.part {
                 _ if !counts(*health) => {}
                 // Unknown disks may be of any node.
-                Replica::WHOLE => match cluster.node(replica.disk) {
+                Part::WHOLE => match cluster.node(replica.disk) {
                     Some(node) => drop(nodes.insert(node)),
                     None => drop(disks.insert(replica.disk)),
                 },

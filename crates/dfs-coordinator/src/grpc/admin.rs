@@ -138,7 +138,7 @@ async fn cluster_status(
 ) -> Result<v1::ClusterStatusResponse, Failure> {
     let is_relayed = core.is_from_peer(&mut request)?;
     let state = state_since(core, &caller, request.min_revision).await?;
-    core.take_members(&state.nodes);
+    core.take_nodes(&state.nodes);
     let least = core.namespace.chunks_changed_at().max(Revision(request.min_revision));
     let identity = core.namespace.identity();
     let work = match background_work(core, &state, least).await {
@@ -150,6 +150,7 @@ async fn cluster_status(
     let nodes = {
         let registry = core.registry();
         state
+            .nodes
             .nodes
             .iter()
             .filter(|(_, stored)| stored.state != NodeState::Removed)

@@ -107,7 +107,7 @@ pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
                     disk_id: location.disk.to_wire(),
                     stamp: replica.stamp.0,
                     is_bad: !replica.is_sound(),
-                    part: replica.part.into(),
+                    part: replica.part.0.into(),
                 })
                 .collect(),
             replicas_wanted: chunk.redundancy.target().into(),

@@ -275,8 +275,7 @@ async fn note_bad_replicas(
 ) -> Vec<v1::BadReplica> {
     let noted = replicas.into_iter().map(|(replica, block)| async move {
         let (scope, chunk) = (caller.scope(), replica.chunk);
-        let at = (node, replica.stamp);
-        match core.namespace.mark_replica(&scope, chunk, at, BAD, None).await {
+        match core.namespace.mark_replica(&scope, node, replica, BAD, None).await {
             Ok(record) => {
                 if record.is_some() {
                     warn!(%chunk, %node, block, "a replica is bad; it will be replaced");

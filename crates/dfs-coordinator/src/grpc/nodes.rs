@@ -141,7 +141,10 @@ fn safety_response(
         chunks_below: safety.chunks_below,
         chunks_unreadable: safety.chunks_unreadable,
         reason: match safety.example {
-            Some(example) => unsafe_reason(core, safety.chunks_below, example, nodes),
+            Some(example) => {
+                let reason = unsafe_reason(core, safety.chunks_below, example, nodes);
+                reason + &unreadable_nodes(&safety.unknown_nodes)
+            }
             None => unreadable_reason(&safety.unknown).unwrap_or_default(),
         },
         revision: safety.revision.0,
@@ -158,6 +161,16 @@ pub(super) fn unreadable_reason(unknown: &Unknown) -> Option<String> {
          that cannot be opened because of them: the records are removed with those files",
         example.key, example.why
     ))
+}
+
+/// Names the unreadable node records, if any, as the rest of a refusal.
+pub(super) fn unreadable_nodes(unknown: &Unknown) -> String {
+    let Unknown { count, example: Some(example) } = unknown else { return String::new() };
+    format!(
+        "; replicas on nodes whose records are unreadable do not count: {count} records, for \
+         example {} ({}); restore them from a backup of the metadata",
+        example.key, example.why
+    )
 }
 
 /// Explains why it is not safe, with an example and the nodes that are already away.

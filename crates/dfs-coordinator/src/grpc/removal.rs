@@ -9,7 +9,7 @@ use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, with_causes};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::nodes::{TRIES, node_of_call, overtaken, unreadable_reason, within};
+use super::nodes::{self, TRIES, node_of_call, overtaken, unreadable_reason, within};
 use crate::core::Core;
 use crate::failure;
 
@@ -126,10 +126,11 @@ impl Condition for Expendable {
 
     fn check_records(&self, holdings: &Holdings) -> Result<(), Failure> {
         let Some(example) = holdings.example else { return check_known(holdings) };
-        let Holdings { node, sole, .. } = holdings;
+        let Holdings { node, sole, unknown_nodes, .. } = holdings;
         Err(refused(format!(
             "node {node} may hold the last good replica of {sole} chunks, for example of {example}; \
-             start it again, or delete their files"
+             start it again, or delete their files{}",
+            nodes::unreadable_nodes(unknown_nodes)
         )))
     }
 }

@@ -23,7 +23,7 @@ const SLOWEST: u64 = 1 << 20;
 
 /// Returns the name of a replica on its node; its record has the number of `disk`.
 pub(super) fn replica_ref(chunk: ChunkId, replica: ReplicaId, disk: DiskId) -> ReplicaRef {
-    ReplicaRef { chunk, part: Part(replica.part), disk, stamp: replica.stamp }
+    ReplicaRef { chunk, part: replica.part, disk, stamp: replica.stamp }
 }
 
 /// Result of an order to build a replica.

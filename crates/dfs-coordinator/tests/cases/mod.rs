@@ -10,4 +10,5 @@ mod members;
 mod relaying;
 mod repairing;
 mod several;
+mod unreadable;
 mod workers;

@@ -57,22 +57,22 @@ fn row(mark: ReplicaMark, disk: DiskHealth) -> (ReplicaHealth, [bool; 3]) {
 /// Counts distinct parts among the replicas with a column set, by striking out all but one replica
 /// of each node or fragment.
 fn slow(chunk: &Chunk, cluster: &Cluster, column: usize) -> (usize, usize) {
-    let mut left: Vec<(u8, Option<NodeId>, DiskNumber)> = Vec::new();
+    let mut left: Vec<(Part, Option<NodeId>, DiskNumber)> = Vec::new();
     for replica in &chunk.replicas {
         let health = cluster.disks.get(&replica.disk).map_or(DiskHealth::Suspect, |(_, h)| *h);
         if !row(replica.mark, health).1[column] {
             continue;
         }
         let node = cluster.disks.get(&replica.disk).map(|(node, _)| *node);
-        let is_same = |(part, other, disk): &(u8, Option<NodeId>, DiskNumber)| {
+        let is_same = |(part, other, disk): &(Part, Option<NodeId>, DiskNumber)| {
             let same_place = if node.is_some() { *other == node } else { *disk == replica.disk };
-            *part == replica.part && (replica.part != 0 || same_place)
+            *part == replica.part && (replica.part != Part::WHOLE || same_place)
         };
         if !left.iter().any(is_same) {
             left.push((replica.part, node, replica.disk));
         }
     }
-    let wholes = left.iter().filter(|(part, ..)| *part == 0).count();
+    let wholes = left.iter().filter(|(part, ..)| *part == Part::WHOLE).count();
     (wholes, left.len() - wholes)
 }
 
@@ -104,7 +104,7 @@ fn compare(chunk: &Chunk, cluster: &Cluster) {
 }
 
 /// Returns replicas of one part on every disk with every mark.
-fn all_replicas(parts: &[u8], disks: &[u32]) -> Vec<Replica> {
+fn all_replicas(parts: &[Part], disks: &[u32]) -> Vec<Replica> {
     let mut all = Vec::new();
     for (disk, part) in disks.iter().flat_map(|disk| parts.iter().map(move |part| (*disk, *part))) {
         for mark in MARKS {
@@ -144,14 +144,14 @@ fn judge_equals_a_slow_model_up_to_four_replicas() {
     // All four healths and a second good disk on node 0, a good and a lost disk on node 1, an
     // unknown disk; with each mark, 32 replicas.
     for copies in [1, 3] {
-        let all = all_replicas(&[Replica::WHOLE], &[0, 1, 2, 3, 16, 4, 7, 99]);
+        let all = all_replicas(&[Part::WHOLE], &[0, 1, 2, 3, 16, 4, 7, 99]);
         each(&all, 4, &mut |replicas| {
             seen += 1;
             compare(&chunk(Redundancy::Replicated { copies }, replicas), &cluster);
         });
     }
     let coded = Redundancy::Erasure { codec: 1, k: 2, m: 1, blocks: 1, crcs: vec![Crc32c(0); 3] };
-    let all = all_replicas(&[Replica::WHOLE, 1, 2, 3], &[0, 6]);
+    let all = all_replicas(&[Part::WHOLE, Part(1), Part(2), Part(3)], &[0, 6]);
     each(&all, 4, &mut |replicas| {
         seen += 1;
         compare(&chunk(coded.clone(), replicas), &cluster);
@@ -197,7 +197,7 @@ fn disk_health_follows_intent_then_liveness() {
 
 #[test]
 fn unknown_disk_is_suspect_and_never_lost() {
-    let replicas = vec![Replica::new(DiskNumber(99), Replica::WHOLE, Stamp(1))];
+    let replicas = vec![Replica::new(DiskNumber(99), Part::WHOLE, Stamp(1))];
     let health = judge(&chunk(Redundancy::Replicated { copies: 1 }, replicas), &cluster());
     assert_eq!(health.replicas, [ReplicaHealth::Suspect]);
     assert!(!health.is_missing() && health.lacks() == 0);

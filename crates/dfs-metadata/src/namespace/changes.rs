@@ -62,10 +62,7 @@ impl ChunkChanges {
             let Some(chunk) = keys::chunk_id(&change.key) else { continue };
             let decode = |value: Bytes| Chunk::decode(&change.key, &value, self.newest);
             let record = change.value.map(decode).transpose();
-            let record = record.map_err(|error| Unreadable {
-                key: keys::show(&change.key),
-                why: error.to_string(),
-            });
+            let record = record.map_err(|error| Unreadable::new(&change.key, &error));
             return Ok(ChunkChange { chunk, record, revision: change.revision });
         }
     }

@@ -58,6 +58,12 @@ pub struct Unreadable {
     pub why: String,
 }
 
+impl Unreadable {
+    pub(super) fn new(key: &[u8], error: &Error) -> Self {
+        Self { key: keys::show(key), why: error.to_string() }
+    }
+}
+
 /// Position of a scan over all chunks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScanCursor(Bytes);
@@ -198,10 +204,7 @@ impl Transaction {
             });
             match record {
                 Ok(record) => chunks.push(record),
-                Err(error) => {
-                    let (key, why) = (keys::show(&key), error.to_string());
-                    unreadable.push(Unreadable { key, why });
-                }
+                Err(error) => unreadable.push(Unreadable::new(&key, &error)),
             }
         }
         Ok(ChunkPage { revision: self.revision(), chunks, unreadable, next })

@@ -1,6 +1,8 @@
 //! Changing the replicas of chunks.
 
-use dfs_types::{Access, ChunkId, DiskNumber, Generation, NodeId, Part, Receipt, Scope, Stamp};
+use dfs_types::{
+    Access, ChunkId, DiskNumber, Generation, NodeId, Part, Receipt, ReplicaRef, Scope, Stamp,
+};
 
 use super::transaction::{Attempt, Transaction};
 use super::{Chunk, Namespace, Node, Replica, ReplicaMark, TRIES};
@@ -13,7 +15,7 @@ pub struct ReplicaId {
     /// Disk of the replica.
     pub disk: DiskNumber,
     /// Part that it holds.
-    pub part: u8,
+    pub part: Part,
     /// Distinguishes it from other replicas of the part there.
     pub stamp: Stamp,
 }
@@ -69,7 +71,7 @@ impl Namespace {
                 let Some((node, disk)) = tx.holder(receipt).await? else {
                     return Err(refused("the node is not a member"));
                 };
-                let added = Replica::new(disk, Replica::WHOLE, receipt.stamp);
+                let added = Replica::new(disk, Part::WHOLE, receipt.stamp);
                 if !add_replica(&mut new.replicas, added, &node) {
                     return Err(refused("the replica is waiting for deletion"));
                 }
@@ -91,16 +93,16 @@ impl Namespace {
         Err(Error::Conflict { what: "the replicas of a chunk", tries: TRIES })
     }
 
-    /// Records a verdict on the replica of a chunk with this stamp on a node. Returns the record,
-    /// or `None` when it names no such replica (any more). A verdict not greater than the recorded
-    /// one changes nothing, and no verdict revives a doomed replica.
+    /// Records a verdict on exactly this replica of a node. Returns the record, or `None` if it does
+    /// not name a replica with this disk, part and stamp (any more). A verdict not greater than the
+    /// recorded one changes nothing, and no verdict revives a doomed replica.
     ///
     /// A node reporting its own replica needs no `fence`.
     pub async fn mark_replica(
         &self,
         scope: &Scope,
-        chunk: ChunkId,
-        (node, stamp): (NodeId, Stamp),
+        node: NodeId,
+        replica: ReplicaRef,
         verdict: Verdict,
         fence: Option<&Condition>,
     ) -> Result<Option<Chunk>, Error> {
@@ -108,10 +110,13 @@ impl Namespace {
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin_fenced(fence).await?;
+            let ReplicaRef { chunk, part, disk, stamp } = replica;
             let Some(old) = tx.chunk(chunk).await? else { return Ok(None) };
             let Some(holder) = tx.peek::<Node>(&keys::node(node)).await? else { return Ok(None) };
             let mut new = old.clone();
-            let is_meant = |it: &&mut Replica| holder.has(it.disk) && it.stamp == stamp;
+            let is_meant = |it: &&mut Replica| {
+                it.stamp == stamp && it.part == part && holder.is_disk(it.disk, disk)
+            };
             let Some(replica) = new.replicas.iter_mut().find(is_meant) else { return Ok(None) };
             let number = verdict.number.unwrap_or(replica.verdict + 1);
             let is_known = verdict.number.is_none() && replica.mark == verdict.mark;
@@ -211,11 +216,15 @@ impl Transaction {
         &mut self,
         receipt: &Receipt,
     ) -> Result<Option<(Node, DiskNumber)>, Error> {
-        let node = self.get::<Node>(&keys::node(receipt.node)).await?;
+        let node = match self.get::<Node>(&keys::node(receipt.node)).await {
+            // Which disks the node has is unknown.
+            Err(Error::Damaged { .. }) => None,
+            node => node?,
+        };
         let newest = |node: &Node| node.pending.max(node.confirmed);
         let counts = |node: &Node| node.may_hold_replicas() && receipt.registration <= newest(node);
         let Some(node) = node.filter(counts) else { return Ok(None) };
-        // A disk that the node no longer has holds nothing.
+        // Nothing is known of a disk that the node did not register with last.
         Ok(node.disk_number(receipt.disk).map(|disk| (node, disk)))
     }
 }

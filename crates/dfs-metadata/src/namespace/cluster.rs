@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use dfs_types::{
     Access, Attributes, ChunkId, Clock, ClusterId, ClusterKeys, DiskNumber, Incarnation, InodeId,
-    Level, NodeId, Random, Revision, Scope,
+    Level, Random, Revision, Scope,
 };
 
 use super::format::{CurrentFormat, read_cluster, require_level};
 use super::inodes::Inodes;
 use super::transaction::{Attempt, Transaction};
-use super::{Components, Inner, Namespace, Node, Options, Replication};
+use super::{Components, Inner, Namespace, Nodes, Options, Replication};
 use crate::codec::Record as _;
 use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Write};
 use crate::records::format::StoreFormat;
@@ -48,8 +48,8 @@ pub struct ClusterState {
     pub revision: Revision,
     /// Replicas of new files.
     pub replication: Replication,
-    /// All nodes, including removed ones.
-    pub nodes: Vec<(NodeId, Node)>,
+    /// All nodes.
+    pub nodes: Nodes,
 }
 
 /// Creates a cluster in an empty store. [`Error::AlreadyInitialised`] when the store holds one.

@@ -53,6 +53,7 @@ impl Disks {
 impl Namespace {
     /// Returns the directory of disks with every disk that these chunks name, if its node is
     /// stored. Cached; as large as the `n/` records, which are read again when a number is unknown.
+    /// Disks of a node whose record has become unreadable stay in the cache.
     pub async fn disks_of(
         &self,
         chunks: impl IntoIterator<Item = &Chunk>,
@@ -62,7 +63,13 @@ impl Namespace {
             return Ok(known);
         }
         let nodes = super::nodes::all(&self.begin().await?).await?;
-        let fresh = Arc::new(Disks::of(&nodes));
+        let mut fresh = Disks::of(&nodes.nodes);
+        if !nodes.unreadable.is_empty() {
+            for (disk, location) in &known.0 {
+                fresh.0.entry(*disk).or_insert(*location);
+            }
+        }
+        let fresh = Arc::new(fresh);
         self.inner.disks.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&fresh);
         Ok(fresh)
     }

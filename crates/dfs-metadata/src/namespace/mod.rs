@@ -60,7 +60,7 @@ pub use disks::{DiskLocation, Disks};
 pub(crate) use format::read_cluster;
 use mutation::TRIES;
 pub use node_intent::Grant;
-pub use nodes::{Registered, Registration};
+pub use nodes::{Nodes, Registered, Registration};
 pub use read::{OpenFile, ReadExtent, ReadPlan};
 pub use reaper::{ReapLimits, Reaped};
 pub use rename::Rename;

@@ -6,7 +6,7 @@ use dfs_types::{
 };
 
 use super::transaction::{Attempt, Transaction};
-use super::{ClusterIdentity, Namespace, Node, TRIES};
+use super::{ClusterIdentity, Namespace, Node, TRIES, Unreadable};
 use crate::{Error, keys};
 
 /// A request of a node to join or rejoin.
@@ -134,8 +134,8 @@ impl Namespace {
         self.begin().await?.peek(&keys::node(node)).await
     }
 
-    /// Returns all nodes, including removed ones, in id order.
-    pub async fn nodes(&self, scope: &Scope) -> Result<Vec<(NodeId, Node)>, Error> {
+    /// Returns all nodes.
+    pub async fn nodes(&self, scope: &Scope) -> Result<Nodes, Error> {
         scope.require(Access::Read)?;
         all(&self.begin().await?).await
     }
@@ -200,20 +200,31 @@ fn registered(request: &Registration, known: Option<Node>, admit: bool) -> Resul
 /// Nodes read at a time.
 const NODES_STEP: usize = 1_000;
 
-pub(super) async fn all(tx: &Transaction) -> Result<Vec<(NodeId, Node)>, Error> {
-    let mut nodes = Vec::new();
+/// The stored nodes at one revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Nodes {
+    /// All nodes that can be read, removed ones included, in id order.
+    pub nodes: Vec<(NodeId, Node)>,
+    /// Records that cannot be read. Which disks their nodes have is unknown.
+    pub unreadable: Vec<Unreadable>,
+}
+
+pub(super) async fn all(tx: &Transaction) -> Result<Nodes, Error> {
+    let mut all = Nodes::default();
     let mut after = Bytes::new();
     loop {
-        let page = tx.range::<Node>(keys::NODES, &after, NODES_STEP).await?;
+        let page = tx.try_range::<Node>(keys::NODES, &after, NODES_STEP).await?;
         let is_last = page.len() < NODES_STEP;
         for (key, node) in page {
-            let damaged =
-                || Error::Damaged { key: keys::show(&key), what: "not the key of a node" };
-            nodes.push((keys::node_id(&key).ok_or_else(damaged)?, node));
+            let damaged = || Error::Damaged { key: keys::show(&key), what: "a key of no node" };
+            match keys::node_id(&key).ok_or_else(damaged).and_then(|id| Ok((id, node?))) {
+                Ok(node) => all.nodes.push(node),
+                Err(error) => all.unreadable.push(Unreadable::new(&key, &error)),
+            }
             after = key;
         }
         if is_last {
-            return Ok(nodes);
+            return Ok(all);
         }
     }
 }

@@ -50,8 +50,7 @@ impl Reaped {
             Ok(Taken::Partly) => self.has_more = true,
             Err(error @ (Error::Damaged { .. } | Error::NewerRecord { .. })) => {
                 if self.unreadable.len() < Self::UNREADABLE_MAX {
-                    let (key, why) = (keys::show(key), error.to_string());
-                    self.unreadable.push(Unreadable { key, why });
+                    self.unreadable.push(Unreadable::new(key, &error));
                 }
                 return Ok(false);
             }

@@ -29,8 +29,10 @@ pub struct Safety {
     pub chunks_unreadable: u64,
     /// A chunk below its required replicas.
     pub example: Option<Shortfall>,
-    /// Unreadable records: their chunks may need the nodes.
+    /// Unreadable chunk records: their chunks may need the nodes.
     pub unknown: Unknown,
+    /// Unreadable node records: replicas on the disks of these nodes do not count.
+    pub unknown_nodes: Unknown,
 }
 
 /// Unreadable records, the contents of which are unknown.
@@ -66,8 +68,10 @@ pub struct Holdings {
     pub sole: u64,
     /// One of these chunks.
     pub example: Option<ChunkId>,
-    /// Unreadable records, which may name the node.
+    /// Unreadable chunk records, which may name the node.
     pub unknown: Unknown,
+    /// Unreadable node records: replicas on the disks of these nodes do not count.
+    pub unknown_nodes: Unknown,
     /// Version of the node record.
     pub(super) version: Revision,
     /// Desired states at that moment.
@@ -92,7 +96,7 @@ impl Namespace {
         }
         let intent = tx.peek_intent().await?;
         let replication = super::cluster::replication(&tx).await?;
-        let before = self.cluster_health(&tx, liveness).await?;
+        let (before, unknown_nodes) = self.cluster_health(&tx, liveness).await?;
         let after = before.clone().without(nodes);
         let mut safety = Safety {
             revision: tx.revision(),
@@ -101,6 +105,7 @@ impl Namespace {
             chunks_unreadable: 0,
             example: None,
             unknown: Unknown::default(),
+            unknown_nodes,
         };
         let touches = |chunk: &Chunk| {
             let on = |disk| before.node(disk).is_some_and(|node| nodes.contains(&node));
@@ -132,7 +137,8 @@ impl Namespace {
         let found = tx.peek_versioned::<Node>(&keys::node(node)).await?;
         let (known, version) = found.ok_or(Error::UnknownNode(node))?;
         let intent = tx.peek_intent().await?;
-        let without = self.cluster_health(&tx, liveness).await?.without(&BTreeSet::from([node]));
+        let (cluster, unknown_nodes) = self.cluster_health(&tx, liveness).await?;
+        let without = cluster.without(&BTreeSet::from([node]));
         let mut holdings = Holdings {
             node,
             is_leaving: known.is_leaving,
@@ -140,6 +146,7 @@ impl Namespace {
             sole: 0,
             example: None,
             unknown: Unknown::default(),
+            unknown_nodes,
             version,
             intent,
         };
@@ -148,24 +155,36 @@ impl Namespace {
         Ok(holdings)
     }
 
-    /// Reads the nodes of a snapshot and combines them with their liveness.
+    /// Reads the nodes of a snapshot and combines them with their liveness. Every disk that a
+    /// record may name belongs to one of them or to a node whose record is unreadable, and disks of
+    /// the latter do not count.
     async fn cluster_health(
         &self,
         tx: &Transaction,
         liveness: &Liveness,
-    ) -> Result<Cluster, Error> {
+    ) -> Result<(Cluster, Unknown), Error> {
         let (mut cluster, now) = (Cluster::default(), self.now());
-        for (node, stored) in super::nodes::all(tx).await? {
+        let all = super::nodes::all(tx).await?;
+        let mut unknown = Unknown::default();
+        unknown.add(all.unreadable);
+        for (node, stored) in all.nodes {
             let unheard = NodeLiveness::default();
             let liveness = liveness.get(&node).unwrap_or(&unheard);
             cluster.add_node(node, stored.intent(now), &stored.disks, liveness);
         }
-        Ok(cluster)
+        Ok((cluster.without_unknown(), unknown))
+    }
+}
+
+impl Unknown {
+    fn add(&mut self, records: Vec<Unreadable>) {
+        self.count += records.len() as u64;
+        self.example = self.example.take().or_else(|| records.into_iter().next());
     }
 }
 
 impl Safety {
-    /// Returns whether it is safe; never while records are unreadable.
+    /// Returns whether it is safe; never while chunk records are unreadable.
     pub fn is_safe(&self) -> bool {
         self.chunks_below == 0 && self.unknown.count == 0
     }
@@ -215,8 +234,7 @@ impl Transaction {
         let (mut unknown, mut after) = (Unknown::default(), None);
         loop {
             let page = self.chunk_page(after.as_ref(), Namespace::PAGE_LEN_MAX).await?;
-            unknown.count += page.unreadable.len() as u64;
-            unknown.example = unknown.example.or_else(|| page.unreadable.into_iter().next());
+            unknown.add(page.unreadable);
             page.chunks.iter().for_each(|(id, chunk)| show(*id, chunk));
             after = page.next;
             if after.is_none() {

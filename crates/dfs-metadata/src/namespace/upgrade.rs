@@ -19,7 +19,7 @@ use dfs_types::{Access, CoordinatorId, Level, NodeState, Scope};
 use tokio::time::Instant;
 
 use super::transaction::{Attempt, Transaction};
-use super::{Namespace, TRIES};
+use super::{Namespace, TRIES, Unreadable};
 use crate::engine::Condition;
 use crate::records::format::{Coordinator, Coordinators, StoreFormat, Upgrade};
 use crate::{Error, keys};
@@ -187,7 +187,11 @@ impl Namespace {
         {
             names.push(format!("coordinator {id} at {address} (release {version}, level {level})"));
         }
-        for (id, node) in super::nodes::all(tx).await? {
+        let nodes = super::nodes::all(tx).await?;
+        for Unreadable { key, why } in nodes.unreadable {
+            names.push(format!("the datanode of {key}, whose record is unreadable ({why})"));
+        }
+        for (id, node) in nodes.nodes {
             if node.state != NodeState::Removed && node.level < level {
                 let (address, version, level) = (node.address, node.version, node.level);
                 names

@@ -1,6 +1,6 @@
 //! Chunks: `k/`.
 
-use dfs_types::{ChunkSeal, Crc32c, DiskNumber, Generation, InodeId, Stamp};
+use dfs_types::{ChunkSeal, Crc32c, DiskNumber, Generation, InodeId, Part, Stamp};
 
 use crate::codec::{Field, Reader, Record, Writer};
 
@@ -51,8 +51,8 @@ pub enum Redundancy {
 pub struct Replica {
     /// The disk.
     pub disk: DiskNumber,
-    /// Part of the chunk: [`Self::WHOLE`], or the number of a fragment, data before parity.
-    pub part: u8,
+    /// Part of the chunk: [`Part::WHOLE`], or the number of a fragment, data before parity.
+    pub part: Part,
     /// Distinguishes it from other replicas of the part on its node.
     pub stamp: Stamp,
     /// State of the replica, as far as known.
@@ -75,11 +75,8 @@ pub enum ReplicaMark {
 }
 
 impl Replica {
-    /// The part that is the whole chunk.
-    pub const WHOLE: u8 = 0;
-
     /// Creates the entry of a replica just written.
-    pub fn new(disk: DiskNumber, part: u8, stamp: Stamp) -> Self {
+    pub fn new(disk: DiskNumber, part: Part, stamp: Stamp) -> Self {
         Self { disk, part, stamp, mark: ReplicaMark::Sound, verdict: 0 }
     }
 
@@ -107,17 +104,17 @@ impl Redundancy {
     }
 
     /// Returns whether these, in any order, are exactly the parts wanted.
-    fn asks_for(&self, parts: impl Iterator<Item = u8>) -> bool {
+    fn asks_for(&self, parts: impl Iterator<Item = Part>) -> bool {
         match self {
             Self::Replicated { copies } => {
                 let mut count = 0;
                 let mut parts = parts.inspect(|_| count += 1);
-                parts.all(|part| part == Replica::WHOLE) && count == usize::from(*copies)
+                parts.all(|part| part == Part::WHOLE) && count == usize::from(*copies)
             }
             Self::Erasure { k, m, .. } => {
-                let mut parts: Vec<u8> = parts.collect();
+                let mut parts: Vec<Part> = parts.collect();
                 parts.sort_unstable();
-                parts.into_iter().eq(1..=k.saturating_add(*m))
+                parts.into_iter().eq((1..=k.saturating_add(*m)).map(Part))
             }
         }
     }
@@ -165,7 +162,7 @@ impl Replica {
     fn write(&self, out: &mut Writer) {
         let Self { disk, part, stamp, mark, verdict } = *self;
         out.optional(|fields| {
-            fields.put(PART, part != Self::WHOLE, |out| out.u8(part));
+            fields.put(PART, part != Part::WHOLE, |out| out.u8(part.0));
             fields.put(MARK, mark != ReplicaMark::Sound, |out| out.u8(mark as u8));
             fields.put(VERDICT, verdict != 0, |out| out.number(verdict));
         });
@@ -177,7 +174,7 @@ impl Replica {
         let optional = input.optional(Self::OPTIONAL)?;
         let read_mark = |input: &mut Reader<'_>| MARKS.get(usize::from(input.u8()?)).copied();
         Some(Self {
-            part: optional.read(input, PART, Reader::u8)?.unwrap_or(Self::WHOLE),
+            part: optional.read(input, PART, Reader::u8)?.map_or(Part::WHOLE, Part),
             mark: optional.read(input, MARK, read_mark)?.unwrap_or(ReplicaMark::Sound),
             verdict: optional.read(input, VERDICT, Reader::number)?.unwrap_or_default(),
             disk: DiskNumber(input.u32()?),

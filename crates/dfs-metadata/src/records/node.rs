@@ -100,6 +100,11 @@ impl Node {
         found.map(|found| found.number)
     }
 
+    /// Returns whether a number was given to this disk of the node.
+    pub(crate) fn is_disk(&self, number: DiskNumber, disk: DiskId) -> bool {
+        self.disks.iter().any(|found| found.number == number && found.id == disk)
+    }
+
     /// Returns whether a disk is, or was, one of this node.
     pub(crate) fn has(&self, disk: DiskNumber) -> bool {
         self.disks.iter().any(|found| found.number == disk)

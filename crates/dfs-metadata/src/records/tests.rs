@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_types::{
     Attributes, Change, ChunkId, ChunkSeal, ClusterId, ClusterKeys, CoordinatorId, Crc32c, DiskId,
-    DiskNumber, FileKind, FileTime, Generation, Incarnation, InodeId, Level, Name, NodeState,
+    DiskNumber, FileKind, FileTime, Generation, Incarnation, InodeId, Level, Name, NodeState, Part,
     RegistrationNumber, Revision, SealKey, Sha256, Stamp, Timestamp, XattrName,
 };
 use proptest::collection::vec;
@@ -339,7 +339,7 @@ fn replica() -> impl Strategy<Value = Replica> {
     (any::<u32>(), 0..4_u8, number(), marks, 0..3_u64).prop_map(
         |(disk, part, stamp, mark, verdict)| Replica {
             disk: DiskNumber(disk),
-            part,
+            part: Part(part),
             stamp: Stamp(stamp),
             mark,
             verdict,
@@ -470,13 +470,13 @@ fn level_1_bytes_are_fixed() {
     let replica = Replica {
         mark: ReplicaMark::Bad,
         verdict: 5,
-        ..Replica::new(DiskNumber(2), Replica::WHOLE, Stamp(3))
+        ..Replica::new(DiskNumber(2), Part::WHOLE, Stamp(3))
     };
     let chunk = Chunk {
         seal: ChunkSeal { length: 300, crc32c: Crc32c(0x0102_0304), sha256: Sha256([0xab; 32]) },
         redundancy: Redundancy::Replicated { copies: 2 },
         policy: 0,
-        replicas: vec![replica, Replica::new(DiskNumber(300), Replica::WHOLE, Stamp(4))],
+        replicas: vec![replica, Replica::new(DiskNumber(300), Part::WHOLE, Stamp(4))],
         generation: Generation(9),
         references: 1,
         inode: InodeId(258),
@@ -533,7 +533,7 @@ fn three_replica_record_takes_at_most_100_bytes() {
         redundancy: Redundancy::Replicated { copies: 3 },
         policy: 0,
         replicas: replicas
-            .map(|disk| Replica::new(DiskNumber(disk), Replica::WHOLE, Stamp((300 << 40) + 9_999)))
+            .map(|disk| Replica::new(DiskNumber(disk), Part::WHOLE, Stamp((300 << 40) + 9_999)))
             .to_vec(),
         generation: Generation::FIRST,
         references: 1,

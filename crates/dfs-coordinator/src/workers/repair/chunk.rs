@@ -8,7 +8,7 @@ use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::health::{Cluster, ReplicaHealth, judge};
 use dfs_metadata::namespace::{Chunk, Disks, Replica, ReplicaId, ReplicaMark, Verdict};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
-use dfs_types::{ChunkId, ErrorCode, NodeId, Part, Receipt, ReplicaRef, Scope};
+use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, ReplicaRef, Scope};
 use dfs_workers::Handle;
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -183,8 +183,7 @@ impl ChunkRepair {
         let named = |node: &NodeId| {
             record.sound_replicas().find_map(|replica| {
                 let at = disks.get(replica.disk).filter(|at| at.node == *node)?;
-                let part = Part(replica.part);
-                Some((*node, ReplicaRef { chunk, part, disk: at.disk, stamp: replica.stamp }))
+                Some((*node, orders::replica_ref(chunk, ReplicaId::of(replica), at.disk)))
             })
         };
         let sources: Vec<_> = plan.sources.iter().filter_map(named).collect();
@@ -225,12 +224,13 @@ impl ChunkRepair {
     /// Marks a recorded replica as gone, as the node itself reports that it lacks it.
     async fn mark_gone(&self, chunk: ChunkId, record: &Chunk, node: NodeId) {
         const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
-        let (cluster, fence) = (self.cluster(), self.lease.fence(WORKER_LEASE));
-        let is_there = |replica: &&Replica| cluster.node(replica.disk) == Some(node);
-        for replica in record.sound_replicas().filter(is_there) {
-            let (namespace, at) = (&self.core.namespace, (node, replica.stamp));
+        let (namespace, fence) = (&self.core.namespace, self.lease.fence(WORKER_LEASE));
+        let Ok(disks) = namespace.disks_of([record]).await else { return };
+        for replica in record.sound_replicas() {
+            let Some(at) = disks.get(replica.disk).filter(|at| at.node == node) else { continue };
+            let name = orders::replica_ref(chunk, ReplicaId::of(replica), at.disk);
             let noted =
-                namespace.mark_replica(Scope::internal(), chunk, at, BAD, Some(&fence)).await;
+                namespace.mark_replica(Scope::internal(), node, name, BAD, Some(&fence)).await;
             if let Err(error) = noted {
                 warn!(%chunk, %node, %error, "a missing replica could not be recorded");
             }
@@ -415,7 +415,7 @@ mod tests {
     use dfs_types::{
         ChunkSeal, Crc32c, DiskId, DiskNumber, Generation, InodeId, RegistrationNumber,
     };
-    use dfs_types::{Sha256, Stamp};
+    use dfs_types::{Part, Sha256, Stamp};
 
     use super::*;
     use crate::registry::Member;
@@ -456,7 +456,7 @@ mod tests {
     fn record(replicas: &[(u32, bool)]) -> Chunk {
         let replica = |(disk, is_bad): &(u32, bool)| Replica {
             mark: if *is_bad { ReplicaMark::Bad } else { ReplicaMark::Sound },
-            ..Replica::new(DiskNumber(*disk), Replica::WHOLE, Stamp(7))
+            ..Replica::new(DiskNumber(*disk), Part::WHOLE, Stamp(7))
         };
         Chunk {
             seal: ChunkSeal { length: 5, crc32c: Crc32c(1), sha256: Sha256([0; 32]) },
@@ -546,7 +546,7 @@ mod tests {
         let three = record(&[(1, true), (2, false), (3, false)]);
         let lost = cluster(&[3], &[]);
         assert_eq!(replaced(&three, &lost, 1), []);
-        let (part, stamp) = (Replica::WHOLE, Stamp(7));
+        let (part, stamp) = (Part::WHOLE, Stamp(7));
         let gone = [1, 3].map(|disk| ReplicaId { disk: DiskNumber(disk), part, stamp });
         assert_eq!(replaced(&three, &lost, 2), gone);
         assert_eq!(replaced(&record(&[]), &lost, 0), []);

@@ -1,6 +1,6 @@
 //! Chunk records and their work keys.
 
-use dfs_types::{ChunkId, DiskNumber, SeededRandom};
+use dfs_types::{ChunkId, DiskNumber, Part, ReplicaRef, SeededRandom};
 
 use super::*;
 use crate::check::check;
@@ -38,7 +38,12 @@ impl Fixture {
 }
 
 fn id(disk: u32, stamp: u64) -> ReplicaId {
-    ReplicaId { disk: DiskNumber(disk), part: Replica::WHOLE, stamp: Stamp(stamp) }
+    ReplicaId { disk: DiskNumber(disk), part: Part::WHOLE, stamp: Stamp(stamp) }
+}
+
+/// The name of a replica on the first disk of a node, as the node knows it.
+fn name(chunk: ChunkId, node: u128, stamp: u64) -> ReplicaRef {
+    ReplicaRef { chunk, part: Part::WHOLE, disk: DiskId(node), stamp: Stamp(stamp) }
 }
 
 fn marks(chunk: &Chunk) -> Vec<(u32, u64, ReplicaMark)> {
@@ -130,12 +135,12 @@ async fn conditional_swap_keeps_the_last_sound_replica() {
     let gone =
         namespace.swap_replicas(Scope::internal(), chunk, record.generation, &[], &all, None).await;
     assert!(matches!(gone, Err(Error::LastReplica(_))));
-    let first = (NodeId(1), Stamp(1));
-    let marked =
-        namespace.mark_replica(Scope::internal(), chunk, first, BAD, None).await.unwrap().unwrap();
+    let first = name(chunk, 1, 1);
+    let marked = namespace.mark_replica(Scope::internal(), NodeId(1), first, BAD, None).await;
+    let marked = marked.unwrap().unwrap();
     assert_eq!((marked.sound_replicas().count(), fixture.work().await), (2, (1, 0)));
-    let again = namespace.mark_replica(Scope::internal(), chunk, first, BAD, None).await.unwrap();
-    assert_eq!(again, Some(marked.clone()));
+    let again = namespace.mark_replica(Scope::internal(), NodeId(1), first, BAD, None).await;
+    assert_eq!(again.unwrap(), Some(marked.clone()));
     let stale = namespace
         .swap_replicas(Scope::internal(), chunk, record.generation, &[], &all[..1], None)
         .await;
@@ -158,7 +163,7 @@ async fn conditional_swap_keeps_the_last_sound_replica() {
     assert_eq!(marks(&fixture.chunk(chunk).await.unwrap()), left[1..]);
     assert_eq!(fixture.work().await, (0, 0));
     assert_eq!(
-        namespace.mark_replica(Scope::internal(), chunk, first, BAD, None).await.unwrap(),
+        namespace.mark_replica(Scope::internal(), NodeId(1), first, BAD, None).await.unwrap(),
         None
     );
 }
@@ -171,13 +176,10 @@ async fn doomed_replica_stays_doomed_and_greatest_verdict_wins() {
     let (chunk, namespace) = (of.0.chunk, &fixture.namespace);
     let note = async |node, mark, number| {
         let verdict = Verdict { mark, number: Some(number) };
-        let at = (NodeId(node), Stamp(1));
-        let noted = namespace
-            .mark_replica(Scope::internal(), chunk, at, verdict, None)
-            .await
-            .unwrap()
-            .unwrap();
-        noted.replicas[node as usize - 1].mark
+        let replica = name(chunk, node, 1);
+        let noted =
+            namespace.mark_replica(Scope::internal(), NodeId(node), replica, verdict, None).await;
+        noted.unwrap().unwrap().replicas[node as usize - 1].mark
     };
     for (mark, number, found) in [(Bad, 5, Bad), (Sound, 5, Bad), (Sound, 4, Bad), (Gone, 7, Gone)]
     {
@@ -192,7 +194,7 @@ async fn doomed_replica_stays_doomed_and_greatest_verdict_wins() {
         .await
         .unwrap();
     assert_eq!(swapped.replicas[0].mark, Doomed);
-    assert_eq!(swapped.replicas[3], Replica::new(DiskNumber(1), Replica::WHOLE, Stamp(2)));
+    assert_eq!(swapped.replicas[3], Replica::new(DiskNumber(1), Part::WHOLE, Stamp(2)));
     assert_eq!(note(1, Sound, 99).await, Doomed);
     // Its receipt does not bring it back either.
     let older = fixture.receipt_on(&of, 1, 1);
@@ -204,6 +206,31 @@ async fn doomed_replica_stays_doomed_and_greatest_verdict_wins() {
         .swap_replicas(Scope::internal(), chunk, swapped.generation, &[newer], &[], None)
         .await;
     assert_eq!(again.unwrap(), swapped, "a repeat changes nothing");
+}
+
+#[tokio::test]
+async fn verdict_on_a_replica_that_the_record_does_not_name_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let chunk = fixture.put_chunk("/f").await.0.chunk;
+    let namespace = &fixture.namespace;
+    // Node 1 now has a second disk; its replica is on the first one.
+    let disks = vec![DiskId(1), DiskId(77)];
+    let request = Registration { disks, ..registration(NodeId(1), 1) };
+    namespace.register(Scope::internal(), &request, true).await.unwrap();
+    let before = fixture.chunk(chunk).await;
+    let named = name(chunk, 1, 1);
+    for (node, stale) in [
+        (1, ReplicaRef { disk: DiskId(77), ..named }),
+        (1, ReplicaRef { part: Part(1), ..named }),
+        (1, ReplicaRef { stamp: Stamp(2), ..named }),
+        (2, named),
+    ] {
+        let marked = namespace.mark_replica(Scope::internal(), NodeId(node), stale, BAD, None);
+        assert_eq!(marked.await.unwrap(), None, "{stale:?}");
+        assert_eq!(fixture.chunk(chunk).await, before, "{stale:?}");
+    }
+    namespace.mark_replica(Scope::internal(), NodeId(1), named, BAD, None).await.unwrap().unwrap();
+    assert_ne!(fixture.chunk(chunk).await, before);
 }
 
 /// Does something to a chunk, which may be refused.
@@ -242,9 +269,10 @@ async fn random_call(
             let marks = [ReplicaMark::Sound, ReplicaMark::Bad, ReplicaMark::Gone];
             let mark = marks[random.below(3) as usize];
             let number = (random.below(2) == 0).then(|| random.below(20));
-            let at = (NodeId(1 + u128::from(random.below(4))), Stamp(1 + random.below(4)));
+            let (node, stamp) = (1 + u128::from(random.below(4)), 1 + random.below(4));
+            let (replica, verdict) = (name(chunk, node, stamp), Verdict { mark, number });
             namespace
-                .mark_replica(Scope::internal(), chunk, at, Verdict { mark, number }, None)
+                .mark_replica(Scope::internal(), NodeId(node), replica, verdict, None)
                 .await
                 .unwrap();
         }

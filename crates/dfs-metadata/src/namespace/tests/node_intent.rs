@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dfs_types::{ChunkId, ErrorCode, NodeState, Scope};
+use dfs_types::{ChunkId, ErrorCode, NodeState, Part, ReplicaRef, Scope};
 
 use super::*;
 use crate::health::{Contact, NodeLiveness};
@@ -25,6 +25,13 @@ fn all_heard() -> Liveness {
 const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
 
 impl Fixture {
+    async fn mark_bad(&self, chunk: ChunkId, node: u128) {
+        let replica = ReplicaRef { chunk, part: Part::WHOLE, disk: DiskId(node), stamp: Stamp(1) };
+        let scope = Scope::internal();
+        let marked = self.namespace.mark_replica(scope, NodeId(node), replica, BAD, None).await;
+        assert!(marked.unwrap().is_some());
+    }
+
     async fn safety(&self, nodes: &[u128]) -> Safety {
         let nodes: BTreeSet<NodeId> = nodes.iter().copied().map(NodeId).collect();
         self.namespace.safe_to_stop(Scope::internal(), &nodes, &all_heard()).await.unwrap()
@@ -195,8 +202,7 @@ async fn unreliable_replicas_do_not_count_as_safe() {
         fixture.namespace.set_node_state(Scope::internal(), NodeId(3), state).await.unwrap();
         assert_eq!(fixture.counted(&[1]).await, (below, 0), "{state}");
     }
-    let replica = (NodeId(2), Stamp(1));
-    fixture.namespace.mark_replica(Scope::internal(), chunk, replica, BAD, None).await.unwrap();
+    fixture.mark_bad(chunk, 2).await;
     assert_eq!(fixture.counted(&[1]).await, (1, 1));
     let removed = BTreeSet::from([NodeId(3)]);
     let removed = fixture.namespace.safe_to_stop(Scope::internal(), &removed, &all_heard()).await;
@@ -329,8 +335,7 @@ async fn holdings_report_the_last_good_replica() {
     let shared = fixture.put_on("/shared", &[1, 2]).await;
     fixture.put_on("/elsewhere", &[2, 3]).await;
     let bad_there = fixture.put_on("/bad there", &[1, 3]).await;
-    let replica = (NodeId(1), Stamp(1));
-    fixture.namespace.mark_replica(Scope::internal(), bad_there, replica, BAD, None).await.unwrap();
+    fixture.mark_bad(bad_there, 1).await;
     let found = |holdings: Holdings| (holdings.chunks, holdings.sole, holdings.example);
     let holdings =
         fixture.namespace.holdings(Scope::internal(), NodeId(1), &all_heard()).await.unwrap();
@@ -338,8 +343,7 @@ async fn holdings_report_the_last_good_replica() {
     let lost = except(&[2], Contact::Lost);
     let holdings = fixture.namespace.holdings(Scope::internal(), NodeId(1), &lost).await.unwrap();
     assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))), "node 2 is lost");
-    let replica = (NodeId(2), Stamp(1));
-    fixture.namespace.mark_replica(Scope::internal(), shared, replica, BAD, None).await.unwrap();
+    fixture.mark_bad(shared, 2).await;
     let holdings =
         fixture.namespace.holdings(Scope::internal(), NodeId(1), &all_heard()).await.unwrap();
     assert_eq!(found(holdings), (3, 2, Some(sole.min(shared))));

@@ -109,6 +109,7 @@ async fn foreign_disks_and_removed_nodes_are_refused() {
         .nodes(Scope::internal())
         .await
         .unwrap()
+        .nodes
         .iter()
         .map(|(_, node)| node.state)
         .collect();
@@ -128,7 +129,7 @@ async fn replication_factor_is_bounded() {
     let wanted = Replication { factor: 2, min_write: Some(1) };
     let revision = fixture.namespace.set_replication(Scope::internal(), wanted).await.unwrap();
     let state = fixture.namespace.cluster_state(Scope::internal()).await.unwrap();
-    assert_eq!((state.replication, state.nodes.len()), (wanted, 4));
+    assert_eq!((state.replication, state.nodes.nodes.len()), (wanted, 4));
     assert!(state.revision >= revision);
     let plan = fixture.plan("/f", 1).await.unwrap();
     assert_eq!((plan.replication_factor, plan.min_write_replicas), (2, 1));

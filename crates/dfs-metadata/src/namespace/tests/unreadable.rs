@@ -52,6 +52,54 @@ async fn unreadable_chunk_record_blocks_safe_to_stop() {
 }
 
 #[tokio::test]
+async fn unreadable_node_record_is_skipped_and_its_replicas_do_not_count() {
+    let fixture = Fixture::new().await;
+    let (namespace, scope) = (&fixture.namespace, Scope::internal());
+    fixture.put("/f", CHUNK).await.unwrap();
+    let nodes = BTreeSet::from([NodeId(1)]);
+    let heard = all_heard();
+    assert!(namespace.safe_to_stop(scope, &nodes, &heard).await.unwrap().is_safe());
+    let sole = async || namespace.holdings(scope, NodeId(1), &heard).await.unwrap().sole;
+    assert_eq!(sole().await, 0);
+    let key = keys::node(NodeId(3));
+    fixture.damage(&key).await;
+    let listed = namespace.nodes(scope).await.unwrap();
+    let ids: Vec<u128> = listed.nodes.iter().map(|(node, _)| node.0).collect();
+    assert_eq!((ids, &listed.unreadable[0].key), (vec![1, 2, 4], &keys::show(&key)));
+    // The other two replicas are left without node 1, of which one counts.
+    let safety = namespace.safe_to_stop(scope, &nodes, &heard).await.unwrap();
+    assert_eq!((safety.chunks_below, safety.unknown_nodes.count), (1, 1));
+    assert!(!safety.is_safe());
+    let others = BTreeSet::from([NodeId(4)]);
+    assert!(namespace.safe_to_stop(scope, &others, &heard).await.unwrap().is_safe());
+    assert_eq!(sole().await, 0);
+    fixture.damage(&keys::node(NodeId(2))).await;
+    assert_eq!(sole().await, 1, "nothing is known of the other replicas");
+    let safety = namespace.safe_to_stop(scope, &BTreeSet::from([NodeId(3)]), &heard).await;
+    assert!(matches!(safety, Err(Error::Damaged { .. })), "{safety:?}");
+    // Receipts of these nodes do not count, and those of others still do.
+    let plan = fixture.plan("/g", CHUNK).await.unwrap();
+    let short = namespace.confirm(scope, &fixture.confirm_of(&plan), None).await;
+    assert!(matches!(short, Err(Error::ReplicasGone { have: 1, .. })), "{short:?}");
+    // Files are still located, as far as the nodes are known.
+    let plan = fixture.open("/f").await.unwrap();
+    let located = plan.extents[0].chunk.replicas.iter().filter_map(|it| plan.disks.node(it.disk));
+    assert_eq!(located.collect::<Vec<_>>(), [NodeId(1)]);
+}
+
+#[tokio::test]
+async fn disks_of_a_node_whose_record_becomes_unreadable_stay_known() {
+    let fixture = Fixture::new().await;
+    fixture.put("/f", CHUNK).await.unwrap();
+    let plan = fixture.open("/f").await.unwrap();
+    fixture.damage(&keys::node(NodeId(2))).await;
+    let mut unknown = plan.extents[0].chunk.clone();
+    unknown.replicas[0].disk = dfs_types::DiskNumber(99);
+    let disks = fixture.namespace.disks_of([&unknown]).await.unwrap();
+    assert_eq!(disks, plan.disks);
+}
+
+#[tokio::test]
 async fn unreadable_records_do_not_block_the_reaper() {
     let fixture = Fixture::new().await;
     let (namespace, scope) = (&fixture.namespace, Scope::internal());

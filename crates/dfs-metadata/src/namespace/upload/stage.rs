@@ -222,7 +222,7 @@ impl Transaction {
         let mut replicas = Vec::with_capacity(written.receipts.len());
         for receipt in &written.receipts {
             if let Some((_, disk)) = self.holder(receipt).await? {
-                replicas.push(Replica::new(disk, Replica::WHOLE, receipt.stamp));
+                replicas.push(Replica::new(disk, Part::WHOLE, receipt.stamp));
             }
         }
         let wanted = usize::from(plan.min_replicas);
