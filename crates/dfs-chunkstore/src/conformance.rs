@@ -1,4 +1,4 @@
-//! The suite every [`ChunkStore`] passes.
+//! Conformance suite of [`ChunkStore`].
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -25,13 +25,13 @@ use crate::{ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, SealedChunk, StoreE
 
 type Store = Arc<dyn ChunkStore>;
 
-/// Bytes of one append.
+/// Bytes per append.
 const FRAME: usize = 256 << 10;
 
-/// Runs the suite; `make` gives an empty store with at least 64 MiB of room each time.
+/// Runs the suite; `make` returns an empty store with at least 64 MiB of room each time.
 ///
 /// # Panics
-/// When the store is wrong, with what it got wrong.
+/// When the store violates the contract, with the violation.
 pub async fn run<F>(make: F)
 where
     F: AsyncFn() -> Store,
@@ -50,14 +50,14 @@ where
     a_closed_store_refuses(&make().await).await;
 }
 
-/// Bytes that are the same for the same chunk and length.
+/// Returns bytes determined by chunk and length.
 pub fn content(chunk: ChunkId, length: usize) -> Bytes {
     let mut bytes = vec![0; length];
     SeededRandom::new(chunk.0 as u64).fill(&mut bytes);
     Bytes::from(bytes)
 }
 
-/// A header for a chunk of up to `length` bytes.
+/// Returns a header for a chunk of up to `length` bytes.
 pub fn header(chunk: ChunkId, length: usize) -> ChunkHeader {
     ChunkHeader {
         cluster: ClusterId(7),
@@ -69,7 +69,7 @@ pub fn header(chunk: ChunkId, length: usize) -> ChunkHeader {
     }
 }
 
-/// The seal of these bytes. Its sha256 is not that of the bytes: stores do not look at it.
+/// Returns the seal of these bytes. Its sha256 is arbitrary: stores do not check it.
 pub fn seal_of(bytes: &[u8]) -> ChunkSeal {
     let crc32c = Crc32c::of(bytes);
     ChunkSeal { length: bytes.len() as u64, crc32c, sha256: Sha256([crc32c.0 as u8; 32]) }
@@ -97,12 +97,12 @@ pub async fn put(
     writer.seal(seal_of(&bytes)).await
 }
 
-/// Reads all of a chunk and verifies its blocks.
+/// Reads a complete chunk and verifies its blocks.
 pub async fn get(store: &dyn ChunkStore, chunk: ChunkId, length: u64) -> Result<Bytes, StoreError> {
     let mut all = Vec::with_capacity(length as usize);
     while (all.len() as u64) < length {
         let blocks = store.read(chunk, all.len() as u64, u64::MAX).await?;
-        assert_eq!(blocks.offset, all.len() as u64, "reads go on where the last one ended");
+        assert_eq!(blocks.offset, all.len() as u64, "reads continue where the last one ended");
         assert!(!blocks.data.is_empty(), "the chunk ends early, at {} of {length}", all.len());
         assert_eq!(Crc32c::of_blocks(&blocks.data), blocks.crcs, "checksums of chunk {chunk}");
         all.extend_from_slice(&blocks.data);
@@ -110,11 +110,11 @@ pub async fn get(store: &dyn ChunkStore, chunk: ChunkId, length: u64) -> Result<
     Ok(Bytes::from(all))
 }
 
-/// Asserts that a chunk is whole: [`content`] and [`header`] as they were written.
+/// Asserts that a chunk is complete: [`content`] and [`header`] as written.
 pub async fn assert_whole(store: &dyn ChunkStore, chunk: ChunkId, length: usize) {
     let bytes = content(chunk, length);
     let found = store.stat(chunk).await.expect("stat works");
-    let found = found.expect("a sealed chunk is there");
+    let found = found.expect("a sealed chunk exists");
     assert_eq!(found.seal, seal_of(&bytes), "seal of chunk {chunk}");
     let read = get(store, chunk, length as u64).await.expect("a sealed chunk can be read");
     assert_eq!(read, bytes, "bytes of chunk {chunk}");
@@ -124,7 +124,7 @@ pub async fn assert_whole(store: &dyn ChunkStore, chunk: ChunkId, length: usize)
 }
 
 fn assert_code<T: std::fmt::Debug>(result: Result<T, StoreError>, code: ErrorCode) {
-    let error = result.expect_err("this has to be refused");
+    let error = result.expect_err("this must be refused");
     assert_eq!(error.code(), code, "{error}");
 }
 
@@ -157,7 +157,7 @@ async fn ranges_come_as_whole_blocks(store: &Store) {
             let blocks = store.read(chunk, offset, wanted).await.expect("a range can be read");
             let start = blocks.offset as usize;
             assert_eq!(blocks.offset, offset - offset % BLOCK_SIZE as u64);
-            assert!(blocks.data.len() <= 1 << 20, "a read is bounded");
+            assert!(blocks.data.len() <= 1 << 20, "a read is limited");
             assert_eq!(blocks.data, bytes.slice(start..start + blocks.data.len()));
             assert_eq!(block_count(blocks.data.len() as u64), blocks.crcs.len() as u64);
             let end = start + blocks.data.len();
@@ -185,7 +185,7 @@ async fn only_sealed_chunks_are_there(store: &Store) {
         assert_code(store.read(chunk, 0, 1).await, ErrorCode::NotFound);
         assert!(store.list(None, 9).await.expect("list works").is_empty());
         drop(writer);
-        // The room and the right to write the chunk come back, if not at once.
+        // Room and claim of the chunk are released, if not at once.
         let mut writer = loop {
             match store.create(header(chunk, length)).await {
                 Ok(writer) => break writer,
@@ -200,7 +200,7 @@ async fn only_sealed_chunks_are_there(store: &Store) {
     }
 }
 
-#[allow(clippy::panic)] // a suite says what is wrong by panicking
+#[allow(clippy::panic)] // a suite reports violations by panicking
 fn unreachable_error(error: &StoreError) -> ! {
     panic!("unexpected: {error}")
 }
@@ -289,7 +289,7 @@ async fn stamps_are_never_shared(store: &Store) {
         let mut stamps = Vec::new();
         for _ in 0..3 {
             let sealed = put(&**store, chunk, length).await.expect("put works");
-            assert!(!stamps.contains(&sealed.stamp), "a replica has the stamp of an earlier one");
+            assert!(!stamps.contains(&sealed.stamp), "a stamp was reused");
             for stamp in &stamps {
                 assert!(!store.delete(chunk, *stamp).await.expect("delete works"));
             }
@@ -337,7 +337,7 @@ async fn room_is_counted(store: &Store) {
     assert!(store.delete(ChunkId(1), small.stamp).await.expect("delete works"));
     assert!(store.delete(ChunkId(2), large.stamp).await.expect("delete works"));
     assert_eq!(sum().0, 0);
-    assert!(sum().1 >= after + 100_000 + (3 << 20), "deleting gives room back");
+    assert!(sum().1 >= after + 100_000 + (3 << 20), "deletes free space");
 }
 
 async fn many_tasks_at_once(store: &Store) {

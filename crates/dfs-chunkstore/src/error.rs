@@ -1,4 +1,4 @@
-//! What can go wrong in a chunk store.
+//! Errors of a chunk store.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,13 +7,13 @@ use dfs_types::{ChunkId, ClusterId, ErrorCode, Level, RegistrationNumber};
 
 use crate::JobPanicked;
 
-/// Why a chunk store could not do what it was asked.
+/// Why an operation of a chunk store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no sealed replica of the chunk.
     #[error("chunk {0} is not here")]
     NotFound(ChunkId),
-    /// The chunk is here already, or is being written.
+    /// The chunk already exists, or is being written.
     #[error("chunk {0} is here already")]
     Exists(ChunkId),
     /// The replica was found bad and is no longer served.
@@ -22,7 +22,7 @@ pub enum StoreError {
     /// No disk has room.
     #[error("no disk has room for the chunk: {0}")]
     NoSpace(String),
-    /// What was appended does not fit what the chunk was said to be.
+    /// The appended bytes contradict the announced chunk.
     #[error("chunk {chunk} does not fit its description: {what}")]
     Mismatch {
         /// The chunk.
@@ -30,32 +30,32 @@ pub enum StoreError {
         /// What differs.
         what: String,
     },
-    /// Bytes on disk do not have the checksum they were written with.
+    /// Bytes on disk do not match their checksum.
     #[error("chunk {chunk} is damaged on disk: {what}")]
     Damaged {
         /// The chunk.
         chunk: ChunkId,
-        /// Where and how.
+        /// Location and kind of the damage.
         what: String,
     },
     /// A disk failed.
     #[error("{action} failed on disk {disk}")]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
         /// Folder of the disk.
         disk: String,
-        /// What the operating system said.
+        /// Error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// The job broke off. The chunk it wrote is not there.
+    /// The job panicked. The chunk it was writing does not exist.
     #[error(transparent)]
     Broken(#[from] JobPanicked),
     /// A registration with another cluster.
     #[error("the disks belong to cluster {0}: empty them to join another one")]
     WrongCluster(ClusterId),
-    /// A registration from before the one that the disks have.
+    /// A registration older than the one on the disks.
     #[error("the disks have registration {found} already, {given} is older")]
     OldRegistration {
         /// The newest one on any disk.
@@ -69,7 +69,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The code callers get.
+    /// Returns the code for callers.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NotFound(_) => ErrorCode::NotFound,
@@ -100,13 +100,13 @@ pub enum OpenError {
     /// The identity on a disk cannot be read.
     #[error(
         "the identity in {} is damaged ({what}): restore the file, or empty the folder and let \
-         the cluster replica its chunks again",
+         the cluster re-replicate its chunks",
         path.display()
     )]
     DamagedIdentity {
         /// The identity file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         what: String,
     },
     /// A build from before the first release wrote the disk.
@@ -116,7 +116,7 @@ pub enum OpenError {
         .0.display()
     )]
     OldDisk(PathBuf),
-    /// The disk may hold what only a newer release reads.
+    /// The disk may contain data that only a newer release can read.
     #[error(
         "folder {} has write level {found}, this release reads levels up to {newest}: the upgrade \
          of the cluster was finalized; start the release that it runs",
@@ -127,10 +127,10 @@ pub enum OpenError {
         folder: PathBuf,
         /// Its level.
         found: Level,
-        /// The newest level that is read here.
+        /// The newest level that this release reads.
         newest: Level,
     },
-    /// Disks of two nodes, or of two clusters, were put together.
+    /// Disks of two nodes, or of two clusters, are mixed.
     #[error(
         "folders {} and {} belong to different {what}: give each node its own disks",
         first.display(),
@@ -139,19 +139,19 @@ pub enum OpenError {
     MixedDisks {
         /// A folder.
         first: PathBuf,
-        /// One that does not belong with it.
+        /// A folder that does not match it.
         second: PathBuf,
-        /// What differs.
+        /// The difference.
         what: &'static str,
     },
-    /// The operating system refused.
+    /// The operating system returned an error.
     #[error("{action} {} failed", path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// With what.
+        /// Its path.
         path: PathBuf,
-        /// What the operating system said.
+        /// Error of the operating system.
         #[source]
         source: std::io::Error,
     },
@@ -161,7 +161,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// The code of a process that cannot start because of it.
+    /// Returns the code of a process that cannot start because of it.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NoDisks | Self::MixedDisks { .. } => ErrorCode::InvalidArgument,

@@ -1,10 +1,9 @@
 //! The chunk store of a datanode: the contract ([`ChunkStore`]), a store on disks ([`DiskStore`]),
-//! one in memory ([`MemoryStore`]) and the suite that says whether a store is right
-//! ([`conformance`]).
+//! one in memory ([`MemoryStore`]) and the suite that every store must pass ([`conformance`]).
 //!
-//! Disks are reached through [`Fs`], blocking work runs on a [`Pool`]; with [`sim::SimFs`] and
-//! [`Pool::inline`] a seed decides everything, crashes included. The crate knows nothing of the
-//! network.
+//! Disks are accessed through [`Fs`], blocking work runs on a [`Pool`]; with [`sim::SimFs`] and
+//! [`Pool::inline`] everything is determined by a seed, including crashes. The crate does not
+//! depend on the network.
 
 pub mod conformance;
 mod disk;

@@ -1,4 +1,4 @@
-//! A chunk store in memory, for tests.
+//! An in-memory chunk store for tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -16,10 +16,10 @@ use crate::{
     Registration, SealedChunk, StoreError,
 };
 
-/// Bytes of one read at most.
+/// Maximum bytes of one read.
 const READ_MAX: usize = 1 << 20;
 
-/// A chunk store in memory: nothing outlives it. Clones share it.
+/// An in-memory chunk store: nothing is persistent. Clones share it.
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
@@ -46,14 +46,14 @@ struct Replica {
     is_set_aside: bool,
 }
 
-/// A secret that is the same whenever the store of a node is made anew, as its disks would keep it.
+/// Returns a secret derived from the node, the same whenever its store is created again.
 fn secret_of(node: NodeId) -> NodeSecret {
     let digest = Sha256::of(&node.to_bytes());
     NodeSecret::from_slice(&digest.0).expect("a digest is as long as a secret")
 }
 
 impl MemoryStore {
-    /// Makes an empty store of `capacity` bytes for a node.
+    /// Creates an empty store of `capacity` bytes for a node.
     pub fn new(node: NodeId, capacity: u64) -> Self {
         let state = State {
             identity: Identity {
@@ -72,7 +72,7 @@ impl MemoryStore {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Flips the first bit of a chunk's bytes, as a bad disk would. `false` when there is none.
+    /// Flips the first bit of a chunk's bytes, like a bad disk. Returns false if it does not exist.
     pub fn damage(&self, chunk: ChunkId) -> bool {
         let mut state = self.lock();
         let Some(replica) = state.sealed.get_mut(&chunk).filter(|replica| !replica.data.is_empty())
@@ -279,7 +279,7 @@ impl ChunkWriter for Writer {
             return Err(self.mismatch("more bytes than announced"));
         }
         if !self.data.len().is_multiple_of(BLOCK_SIZE) || block_count(size) != crcs.len() as u64 {
-            return Err(self.mismatch("bytes that are no whole blocks with a checksum each"));
+            return Err(self.mismatch("bytes that are not whole blocks with a checksum each"));
         }
         let mut state = self.store.lock();
         if state.used + size > state.capacity {
@@ -297,7 +297,7 @@ impl ChunkWriter for Writer {
         if Crc32c::of_whole(&self.crcs, seal.length) != Some(seal.crc32c)
             || seal.length != self.length()
         {
-            return Err(self.mismatch("another length or checksum than it was sealed with"));
+            return Err(self.mismatch("length or checksum differs from the seal"));
         }
         let data = std::mem::take(&mut self.data).freeze();
         let store = self.store.clone();

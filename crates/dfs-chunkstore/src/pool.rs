@@ -1,4 +1,4 @@
-//! Where blocking work runs: a bounded pool of threads, or the caller itself in a simulation.
+//! Runs blocking work: a bounded thread pool, or the caller itself in a simulation.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,18 +10,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Jobs that may wait per thread before [`Pool::run`] makes its caller wait.
+/// Queued jobs per thread before [`Pool::run`] makes its caller wait.
 const QUEUED_PER_THREAD: usize = 16;
-/// Places for detached jobs, taken or not.
+/// Maximum number of reserved slots for detached jobs.
 const PLACES: usize = 4_096;
 
-/// The job panicked. Its caller alone is harmed: the thread goes on with the next one.
+/// The job panicked. Only its caller is affected: the thread continues with the next job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a job of the disk pool panicked")]
 pub struct JobPanicked;
 
-/// Runs work that blocks: disk calls, hashing. Clones share the threads, which end when the last
-/// clone is gone and the queue is empty.
+/// Runs blocking work: disk calls, hashing. Clones share the threads, which end when the last clone
+/// is dropped and the queue is empty.
 #[derive(Clone)]
 pub struct Pool {
     threads: Option<Arc<Threads>>,
@@ -45,17 +45,17 @@ struct State {
     is_closed: bool,
 }
 
-/// Room for one detached job at a time. Free for others once it is dropped.
+/// Slot for one detached job at a time. Free for others once dropped.
 #[derive(Debug)]
 pub struct JobPlace {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// The result of a job that was taken over. Dropping it does not stop the job.
+/// The result of a started job. Dropping it does not stop the job.
 pub struct Running<T>(oneshot::Receiver<T>);
 
 impl Pool {
-    /// Makes a pool of `count` threads, at least one.
+    /// Creates a pool of `count` threads, at least one.
     ///
     /// # Panics
     /// When the operating system refuses a thread.
@@ -74,14 +74,14 @@ impl Pool {
         Self { threads: Some(Arc::new(Threads { queue, room, places })) }
     }
 
-    /// Makes a pool that runs each job at once, in its caller. For simulations, where time does
-    /// not pass in a job.
+    /// Creates a pool that runs each job immediately in its caller. For simulations, where time
+    /// does not pass in a job.
     pub fn inline() -> Self {
         Self { threads: None }
     }
 
     /// Runs `job` and waits for its result. Waits first while the queue is full. If the future is
-    /// dropped the job runs to its end all the same, unless it still waited for a place.
+    /// dropped the job still completes, unless it was waiting for the queue.
     pub async fn run<T, F>(&self, job: F) -> Result<T, JobPanicked>
     where
         T: Send + 'static,
@@ -90,7 +90,7 @@ impl Pool {
         self.start(job).await.await
     }
 
-    /// Hands `job` over and returns its result to come. Waits only while the queue is full.
+    /// Starts `job` and returns its future result. Waits only while the queue is full.
     pub async fn start<T, F>(&self, job: F) -> Running<T>
     where
         T: Send + 'static,
@@ -104,14 +104,14 @@ impl Pool {
         self.push(Box::new(move || {
             let value = job();
             drop(permit);
-            // Who asked may be gone; the work is done all the same.
+            // The caller may be gone; the work is complete anyway.
             let _ = done.send(value);
         }));
         Running(result)
     }
 
-    /// Reserves room for a job that [`Pool::detach`] may have to hand over later. Waits while all
-    /// places are taken.
+    /// Reserves a slot for a job that [`Pool::detach`] may have to start later. Waits while all
+    /// slots are taken.
     pub async fn reserve(&self) -> JobPlace {
         let permit = match &self.threads {
             Some(threads) => Arc::clone(&threads.places).acquire_owned().await.ok(),
@@ -120,8 +120,8 @@ impl Pool {
         JobPlace { _permit: permit }
     }
 
-    /// Hands `job` over without waiting, also from a destructor or from another job. The place
-    /// that was reserved for it bounds the queue; the job gets it back.
+    /// Starts `job` without waiting, even from a destructor or another job. The slot reserved for
+    /// it bounds the queue; the job gets the slot back.
     pub fn detach<F>(&self, place: JobPlace, job: F)
     where
         F: FnOnce(JobPlace) + Send + 'static,
@@ -147,7 +147,7 @@ impl<T> Future for Running<T> {
     type Output = Result<T, JobPanicked>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // The sender is dropped unused only by a job that panicked.
+        // Only a panicking job drops the sender unused.
         Pin::new(&mut self.0).poll(context).map(|result| result.map_err(|_| JobPanicked))
     }
 }
@@ -200,15 +200,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_harms_its_caller_alone() {
+    async fn panic_affects_only_its_caller() {
         for pool in [Pool::threads(1), Pool::inline()] {
             assert_eq!(pool.run(|| panic!("on purpose")).await, Err::<(), _>(JobPanicked));
-            assert_eq!(pool.run(|| 7).await, Ok(7), "the thread lives on");
+            assert_eq!(pool.run(|| 7).await, Ok(7), "the thread survives");
         }
     }
 
     #[tokio::test]
-    async fn the_queue_is_bounded() {
+    async fn queue_is_bounded() {
         let pool = Pool::threads(1);
         let (release, blocked) = std::sync::mpsc::channel::<()>();
         let first = pool.start(move || blocked.recv().is_ok()).await;
@@ -219,7 +219,7 @@ mod tests {
         let mut over = Box::pin(pool.start(|| 99));
         let waker = std::task::Waker::noop();
         let poll = over.as_mut().poll(&mut Context::from_waker(waker));
-        assert!(poll.is_pending(), "one more job than the queue holds has to wait");
+        assert!(poll.is_pending(), "a job beyond the queue must wait");
         release.send(()).unwrap();
         assert_eq!(first.await, Ok(true));
         assert_eq!(over.await.await, Ok(99));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn detached_jobs_are_bounded_by_their_places() {
+    async fn detached_jobs_are_bounded_by_their_slots() {
         let pool = Pool::threads(1);
         let (release, blocked) = std::sync::mpsc::channel::<()>();
         let first = pool.start(move || blocked.recv().is_ok()).await;
@@ -240,7 +240,7 @@ mod tests {
         }
         let mut over = Box::pin(pool.reserve());
         let poll = over.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
-        assert!(poll.is_pending(), "one more job than there are places has to wait");
+        assert!(poll.is_pending(), "a job beyond the slots must wait");
         release.send(()).unwrap();
         assert_eq!(first.await, Ok(true));
         drop(over.await);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_detaches_another_one_from_the_only_thread() {
+    async fn job_can_detach_another_on_the_only_thread() {
         let pool = Pool::threads(1);
         let (place, inner) = (pool.reserve().await, pool.clone());
         let (done, seen) = std::sync::mpsc::channel();
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dropped_caller_does_not_stop_its_job() {
+    async fn job_survives_its_dropped_caller() {
         let pool = Pool::threads(1);
         let (done, seen) = std::sync::mpsc::channel();
         drop(pool.start(move || done.send(1)).await);

@@ -11,7 +11,7 @@ use dfs_types::{
 
 use crate::StoreError;
 
-/// What a chunk's own record says of it, enough to rebuild the namespace from datanodes alone.
+/// Metadata in a chunk's own record, enough to rebuild the namespace from datanodes alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkHeader {
     /// The cluster.
@@ -22,9 +22,9 @@ pub struct ChunkHeader {
     pub inode: InodeId,
     /// Path of that inode when it was written.
     pub path: Bytes,
-    /// Where in the file it starts.
+    /// Offset in the file.
     pub file_offset: u64,
-    /// Bytes it may hold.
+    /// Maximum length in bytes.
     pub max_length: u64,
 }
 
@@ -33,18 +33,18 @@ pub struct ChunkHeader {
 pub struct SealedChunk {
     /// The chunk.
     pub chunk: ChunkId,
-    /// Which replica: no other replica of this chunk on this store ever has the same.
+    /// Identity of the replica: no other replica of this chunk on this store ever has the same.
     pub stamp: Stamp,
-    /// Where it lies.
+    /// Disk of the replica.
     pub disk: DiskId,
-    /// What it holds.
+    /// Seal of its content.
     pub seal: ChunkSeal,
-    /// Set aside as bad: kept, listed, not served.
+    /// True if set aside as bad: kept, listed, not served.
     pub is_set_aside: bool,
 }
 
 impl SealedChunk {
-    /// The name under which others read, report and delete it. Stores hold whole chunks.
+    /// Returns the name under which others read, report and delete it. Stores hold whole chunks.
     pub fn replica(&self) -> ReplicaRef {
         let Self { chunk, stamp, disk, .. } = *self;
         ReplicaRef { chunk, part: Part::WHOLE, disk, stamp }
@@ -52,65 +52,65 @@ impl SealedChunk {
 }
 
 /// Whole blocks of a chunk with the checksums they were written with. Not verified by the store:
-/// who uses the bytes verifies them.
+/// the user of the bytes verifies them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocks {
-    /// Where in the chunk they start; a multiple of the block size.
+    /// Offset in the chunk; a multiple of the block size.
     pub offset: u64,
     /// The bytes.
     pub data: Bytes,
-    /// Of each block of `data`.
+    /// Checksum of each block of `data`.
     pub crcs: Vec<Crc32c>,
 }
 
-/// How full a disk is.
+/// Usage of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskUsage {
     /// The disk.
     pub disk: DiskId,
-    /// Bytes the store may use on it.
+    /// Bytes that the store may use on it.
     pub capacity: u64,
-    /// Bytes of those still free. What disks on one file system can take is counted once: each has
-    /// its share.
+    /// Free bytes of that capacity. The space of a file system shared by several disks is counted
+    /// once: each disk has its share.
     pub free: u64,
-    /// The file system that it lies on; `None` where that cannot be told.
+    /// File system of the disk; `None` if it cannot be determined.
     pub file_system: Option<FileSystemId>,
     /// Bytes that all disks on that file system together can still take.
     pub file_system_free: u64,
     /// Sealed chunks on it.
     pub chunks: u64,
-    /// Taken out of service after errors.
+    /// True if taken out of service after errors.
     pub is_failed: bool,
-    /// Over the high watermark: new chunks are refused.
+    /// True above the high watermark: new chunks are refused.
     pub is_full: bool,
 }
 
-/// One chunk being written. Dropping it unsealed leaves nothing behind.
+/// A chunk being written. Dropping it unsealed leaves nothing behind.
 #[async_trait]
 pub trait ChunkWriter: Send {
-    /// Bytes appended so far.
+    /// Returns the number of bytes appended so far.
     fn length(&self) -> u64;
 
     /// Appends whole blocks, which the caller has verified (a shorter one only at the very end).
-    /// Returns when the bytes are taken over, not when they are durable. After an error the
-    /// writer is of no more use.
+    /// Returns when the bytes are accepted, not when they are durable. After an error the writer is
+    /// unusable.
     async fn append(&mut self, data: Bytes, crcs: Vec<Crc32c>) -> Result<(), StoreError>;
 
-    /// Makes the chunk visible. When this returns `Ok` the chunk, its checksums and its directory
-    /// entry are durable. When it returns an error the chunk is not there, and never will be;
-    /// only a disk that failed over it may show it after a restart, as a replica nobody refers to.
-    /// If the future is dropped either may be the case.
+    /// Makes the chunk visible. When this returns `Ok`, the chunk, its checksums and its directory
+    /// entry are durable. When it returns an error, the chunk does not exist and never will; only a
+    /// disk that failed in the process may show it after a restart, as an unreferenced replica. If
+    /// the future is dropped, either may be the case.
     async fn seal(self: Box<Self>, seal: ChunkSeal) -> Result<SealedChunk, StoreError>;
 }
 
 /// Chunks on the disks of one datanode.
 ///
-/// An implementation is right when it passes `dfs_chunkstore::conformance`. All calls may be made
-/// at the same time from many tasks; none blocks a runtime thread.
+/// A correct implementation passes `dfs_chunkstore::conformance`. All calls may be made
+/// concurrently from many tasks; none blocks a runtime thread.
 #[async_trait]
 pub trait ChunkStore: Send + Sync + 'static {
-    /// Starts a chunk on the disk with the most room. Refuses a chunk that is there already or is
-    /// being written, and any chunk while no disk has room below the high watermark.
+    /// Starts a chunk on the disk with the most room. Refuses a chunk that exists or is being
+    /// written, and any chunk while no disk has room below the high watermark.
     async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError>;
 
     /// Describes a sealed replica, set aside or not.
@@ -119,32 +119,33 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// Reads the header of a sealed replica.
     async fn header(&self, chunk: ChunkId) -> Result<ChunkHeader, StoreError>;
 
-    /// Reads the blocks that hold `length` bytes from `offset`: at most 1 MiB, fewer at the end of
-    /// the chunk, none past it. Who wants more asks again behind what came. A replica set aside is
-    /// refused.
+    /// Reads the blocks that contain `length` bytes from `offset`: at most 1 MiB, fewer at the end
+    /// of the chunk, none past it. Callers that need more read again from there. A replica set
+    /// aside is refused.
     async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError>;
 
-    /// Verifies every block of a replica, also of one set aside. `Some(n)` is the first bad block.
+    /// Verifies every block of a replica, even one set aside. `Some(n)` is the first bad block.
     async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError>;
 
-    /// Takes a bad replica out of service, durably. It is kept until it is deleted. `NotFound` when
+    /// Takes a bad replica out of service, durably. It is kept until it is deleted. `NotFound` if
     /// there is none with this stamp.
     async fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> Result<(), StoreError>;
 
-    /// Lists at most `limit` sealed replicas greater than `after` in chunk order, those set aside included.
+    /// Lists at most `limit` sealed replicas greater than `after` in chunk order, including those
+    /// set aside.
     async fn list(
         &self,
         after: Option<ChunkId>,
         limit: usize,
     ) -> Result<Vec<SealedChunk>, StoreError>;
 
-    /// Deletes a replica, durably, and gives its space back. `false` when there is none with this
+    /// Deletes a replica, durably, and frees its space. Returns false if there is none with this
     /// stamp. Works on a full disk.
     async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError>;
 
-    /// How full the disks are.
+    /// Returns the usage of the disks.
     fn usage(&self) -> Vec<DiskUsage>;
 
-    /// Ends background work. What was acknowledged is durable without it.
+    /// Ends background work. Acknowledged data is durable without it.
     async fn close(&self, within: Duration);
 }

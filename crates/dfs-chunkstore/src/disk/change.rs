@@ -1,4 +1,4 @@
-//! Changes of replicas that have a file of their own, and the deletion of surplus ones.
+//! Changes of replicas in files of their own, and deletion of surplus ones.
 
 use std::io;
 
@@ -11,7 +11,7 @@ use super::volume::Disk;
 use crate::StoreError;
 
 impl Disk {
-    /// Takes a large replica out of service, durably. `false` when it went meanwhile.
+    /// Sets a large replica aside, durably. Returns false if it was deleted meanwhile.
     pub(super) fn set_file_aside(&self, chunk: ChunkId, entry: &Entry) -> Result<bool, StoreError> {
         if self.index.copy(chunk, entry.stamp).is_none() {
             return Ok(false);
@@ -26,13 +26,13 @@ impl Disk {
         Ok(self.index.set_aside(chunk, entry.stamp))
     }
 
-    /// Deletes a large replica, durably. `false` when it went meanwhile.
+    /// Deletes a large replica, durably. Returns false if it was deleted meanwhile.
     pub(super) fn delete_file(&self, chunk: ChunkId, entry: &Entry) -> Result<bool, StoreError> {
         // Held to the end: a later replica would have the same path.
         let Some(_claim) = self.index.take(chunk, entry.stamp) else { return Ok(false) };
         match self.fs.remove(&self.chunk_path(chunk)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                // It is still there. A disk that failed over this forgets it all the same.
+                // It still exists. If this error fails the disk, the index forgets it anyway.
                 self.index.insert(chunk, *entry);
                 return Err(self.fault("deleting a chunk", error));
             }
@@ -46,8 +46,8 @@ impl Disk {
         Ok(true)
     }
 
-    /// Deletes a replica that is not in the index, durably: should it survive, the next start does it
-    /// again, but not when the newer replica has been deleted by then.
+    /// Deletes a replica that is not in the index, durably. If it survives, the next start deletes
+    /// it again, unless the newer replica has been deleted by then.
     pub(super) fn erase(&self, chunk: ChunkId, entry: &Entry) {
         tracing::warn!(%chunk, disk = %self.path().display(), "deleting the older of two replicas");
         let erased = match entry.place {

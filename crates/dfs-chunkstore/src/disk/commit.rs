@@ -1,9 +1,9 @@
-//! Group commit of one disk: small chunks that are sealed, deleted or set aside at the same time
-//! share one write and one sync.
+//! Group commit of one disk: small chunks that are sealed, deleted or set aside concurrently share
+//! one write and one sync.
 //!
-//! Requests queue up while a commit runs; whoever queues the first one while none runs has the
-//! pool run commits until the queue is empty, in a place of the pool that each disk keeps. The queue
-//! is bounded by the bytes admitted to the disk.
+//! Requests queue up while a commit runs; the first request queued while none runs makes the pool
+//! run commits until the queue is empty, in a pool slot reserved for each disk. The queue is
+//! bounded by the bytes admitted to the disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -22,7 +22,7 @@ use crate::fs::PAGE;
 use crate::pool::JobPlace;
 use crate::{ChunkHeader, ChunkSeal, File, JobPanicked, Pool, SealedChunk, StoreError};
 
-/// Bytes of data in one commit.
+/// Maximum bytes of data in one commit.
 const COMMIT_BYTES_MAX: u64 = 4 << 20;
 
 /// A small chunk to be sealed.
@@ -56,12 +56,12 @@ pub(super) struct Commits(Mutex<Queue>);
 struct Queue {
     seals: VecDeque<Seal>,
     marks: VecDeque<Mark>,
-    /// Where commits run; `None` while they do.
+    /// Slot of the pool for commits; `None` while they run.
     place: Option<JobPlace>,
 }
 
 impl Commits {
-    /// Lets commits run.
+    /// Enables commits.
     pub(super) fn open(&self, place: JobPlace) {
         self.lock().place = Some(place);
     }
@@ -71,15 +71,14 @@ impl Commits {
     }
 }
 
-/// Says that commits no longer run should one of them panic, so that the next request starts them
-/// again.
+/// Marks commits as no longer running if one panics, so that the next request starts them again.
 struct Turn<'a> {
     commits: &'a Commits,
     place: Option<JobPlace>,
 }
 
 impl Turn<'_> {
-    /// The regular end, under the lock that found the queue empty.
+    /// Ends regularly, under the lock that found the queue empty.
     fn end(mut self, queue: &mut Queue) {
         queue.place = self.place.take();
     }
@@ -107,7 +106,8 @@ impl Disk {
         result.await.map_err(|_| JobPanicked)?
     }
 
-    /// Writes another state over the head of a small chunk. `false` when there is no such replica.
+    /// Overwrites the head of a small chunk with a new state. Returns false if there is no such
+    /// replica.
     pub(super) async fn mark_record(
         self: &Arc<Self>,
         pool: &Pool,
@@ -170,11 +170,11 @@ impl Disk {
                     reservation.seal(entry.size());
                     let sealed = self.publish(header.chunk, entry);
                     drop(claim);
-                    // Who asked may be gone.
+                    // The caller may be gone.
                     let _ = seal.done.send(sealed);
                 }
             }
-            // One that is too large must not take the others down.
+            // One that is too large must not fail the others.
             Err(StoreError::NoSpace(_)) if seals.len() > 1 => {
                 for seal in seals {
                     self.commit_seals(vec![seal]);
@@ -189,13 +189,13 @@ impl Disk {
         }
     }
 
-    /// Writes records behind the active segment, durably, or leaves no trace of them.
+    /// Appends records to the active segment, durably, or leaves no trace of them.
     fn append(&self, seals: &[Seal]) -> Result<Vec<Entry>, StoreError> {
         if self.is_failed() {
             return Err(self.out_of_service());
         }
         let active = self.segments.active(&*self.fs, &self.segments_path());
-        let active = active.map_err(|error| self.fault("beginning a segment", error))?;
+        let active = active.map_err(|error| self.fault("creating a segment", error))?;
         let (pieces, entries, end) = self.encode(seals, &active);
         if let Err(error) = active.file.write_at(active.end, &pieces) {
             return Err(self.cut_back(&active, error));
@@ -227,8 +227,8 @@ impl Disk {
         (pieces, entries, at)
     }
 
-    /// Takes back a write that did not become durable, so that no crash brings it to light. Only
-    /// a full disk gets another chance.
+    /// Reverts a write that did not become durable, so that no crash can reveal it. Only a full
+    /// disk gets another chance.
     fn cut_back(&self, active: &Active, error: io::Error) -> StoreError {
         if !is_no_space(&error) {
             return self.sync_fault("writing small chunks", error);
@@ -237,7 +237,7 @@ impl Disk {
             Ok(()) => self.fault("writing small chunks", error),
             Err(error) => {
                 self.fail(&error);
-                self.fault("taking back a write to a full disk", error)
+                self.fault("reverting a write to a full disk", error)
             }
         }
     }
@@ -273,8 +273,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes another state over the head of a replica. The rest of the head is kept if it is sound,
-    /// else what the index knows of it.
+    /// Overwrites the head of a replica with a new state. The rest of the head is kept if it is
+    /// intact, otherwise rebuilt from the index.
     pub(super) fn write_mark(
         &self,
         file: &dyn File,
@@ -296,7 +296,7 @@ impl Disk {
         written.map_err(|error| self.fault("marking a chunk", error))
     }
 
-    /// Lets go of a small chunk that is durably dead.
+    /// Removes a small chunk that is durably dead from the index.
     fn forget_record(&self, chunk: ChunkId, stamp: Stamp) -> bool {
         let Some(entry) = self.index.remove(chunk, stamp) else { return false };
         self.space.subtract(entry.size());
@@ -304,7 +304,7 @@ impl Disk {
         true
     }
 
-    /// Gives back the room of a dead record. What fails here is made good by the next start.
+    /// Frees the space of a dead record. The next start repeats what fails here.
     pub(super) fn give_back(&self, entry: &Entry) {
         let Place::Record { segment, .. } = entry.place else { return };
         if self.segments.forget_replica(&*self.fs, &self.segments_path(), segment) {
@@ -315,7 +315,7 @@ impl Disk {
             .open_segment(segment)
             .and_then(|file| file.punch(entry.layout().head, entry.size()));
         if let Err(error) = punched {
-            tracing::warn!(disk = %self.path().display(), "cannot give back room: {error}");
+            tracing::warn!(disk = %self.path().display(), "cannot free space: {error}");
         }
     }
 }

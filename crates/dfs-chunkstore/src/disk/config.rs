@@ -7,9 +7,9 @@ use dfs_types::Level;
 /// One disk of a datanode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskConfig {
-    /// Folder on it; made when it is not there.
+    /// Folder on it; created if missing.
     pub folder: PathBuf,
-    /// Bytes the store may use on it; `None` for all there are.
+    /// Bytes that the store may use on it; `None` for all of it.
     pub capacity: Option<u64>,
 }
 
@@ -18,20 +18,20 @@ pub struct DiskConfig {
 pub struct Config {
     /// The disks, at least one.
     pub disks: Vec<DiskConfig>,
-    /// Part of each file system that is left free for everything else, in percent.
+    /// Percentage of each file system that is left free for other uses.
     pub headroom_percent: u8,
-    /// Bytes of each file system that are left free at least.
+    /// Minimum bytes of each file system that are left free.
     pub headroom_bytes_min: u64,
-    /// Fill of a disk, in percent of what the store may use, from which on new chunks are refused.
+    /// Fill level of a disk, in percent of its usable bytes, at which new chunks are refused.
     pub high_watermark_percent: u8,
-    /// Bytes of a segment, the file that small chunks share.
+    /// Size of a segment, a file shared by small chunks, in bytes.
     pub segment_bytes: u64,
-    /// The newest write level that is read; a disk of a newer one is refused.
+    /// The newest write level that is read; a disk of a newer level is refused.
     pub level: Level,
 }
 
 impl Config {
-    /// Settings for these folders, with defaults for the rest.
+    /// Returns settings for these folders, with defaults for the rest.
     pub fn new(folders: impl IntoIterator<Item = PathBuf>) -> Self {
         let disks = folders.into_iter().map(|folder| DiskConfig { folder, capacity: None });
         Self {

@@ -1,4 +1,4 @@
-//! What all disks of a node say of it, and how that changes.
+//! The identity of a node on all its disks, and its changes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,15 +11,15 @@ use crate::{Identity, Registration, StoreError};
 
 /// The identities on the disks of a node.
 ///
-/// No disk in service ever has a registration below the settled one of another disk, so that a
-/// crash at any point leaves none that looks like an old image. Two rules keep this true: the
-/// registration that is written never goes back, not even after one that was cut off, and the first
-/// write that calls it settled goes to the only disk that may not have it yet.
+/// No disk in service ever has a registration below the settled one of another disk, so that after
+/// a crash at any point no disk looks like an old image. Two rules ensure this: the registration
+/// written never decreases, not even after an interrupted one, and the first write that marks it as
+/// settled goes to the only disk that may not have it yet.
 pub(super) struct Identities {
     starts: u64,
     disks: Vec<Arc<Disk>>,
     current: Mutex<Identity>,
-    /// A registration that every disk in service has; held while identities are written.
+    /// A registration on every disk in service; held while identities are written.
     settled: Arc<tokio::sync::Mutex<RegistrationNumber>>,
 }
 
@@ -34,7 +34,8 @@ impl Identities {
         Self { starts, disks, current: Mutex::new(identity), settled }
     }
 
-    /// The newest registration that may be on any disk, and the level that is on all of them.
+    /// Returns the newest registration that may be on any disk, and the level that is on all of
+    /// them.
     pub(super) fn current(&self) -> Identity {
         *self.get()
     }
@@ -43,13 +44,13 @@ impl Identities {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the turn to write. It belongs to the job that writes, not to the caller, who may
-    /// be gone before the job has ended.
+    /// Waits for exclusive access. It belongs to the job that writes, not to the caller, who may be
+    /// gone before the job has ended.
     pub(super) async fn lock(&self) -> OwnedMutexGuard<RegistrationNumber> {
         Arc::clone(&self.settled).lock_owned().await
     }
 
-    /// Writes a registration on all disks in service, and that all of them have it.
+    /// Writes a registration to all disks in service, then marks it as settled on all of them.
     pub(super) fn register(
         &self,
         registration: Registration,
@@ -74,7 +75,7 @@ impl Identities {
         Ok(())
     }
 
-    /// Writes a level on all disks in service, unless they have it.
+    /// Writes a level to all disks in service, unless they have it.
     pub(super) fn raise_level(
         &self,
         level: Level,
@@ -89,8 +90,8 @@ impl Identities {
         Ok(())
     }
 
-    /// Writes the identity on all disks in service but the first `skipped`. A disk that fails is
-    /// left out; fails when a disk is full, or none is left.
+    /// Writes the identity to all disks in service but the first `skipped`. A failing disk is left
+    /// out; fails if a disk is full, or none is left.
     fn write(
         &self,
         skipped: usize,
@@ -106,9 +107,9 @@ impl Identities {
             let written = identity.write(&*disk.fs, &disk.folder);
             match written.map_err(|error| disk.sync_fault("writing the identity", error)) {
                 Ok(()) => {}
-                // A full disk goes on serving, and so must not be left behind.
+                // A full disk stays in service, and so must not be left behind.
                 Err(error @ StoreError::NoSpace(_)) => return Err(error),
-                Err(error) => tracing::warn!("a disk is left out: {error}"),
+                Err(error) => tracing::warn!("leaving out a disk: {error}"),
             }
         }
         if self.disks.iter().all(|disk| disk.is_failed()) {

@@ -1,9 +1,9 @@
-//! The identity file of a disk, and what the files of all disks of a node say together.
+//! Identity file of a disk, and the agreement of all disks of a node.
 //!
-//! A registration is written on all disks but the first, and then, marked as settled, on all. So a
-//! disk with a number below the settled one of another disk missed a registration that all disks
-//! in service had: it is an image from before, and stays out. A crash or a full disk between two
-//! disks leaves none that looks like one.
+//! A registration is written to all disks but the first, and then, marked as settled, to all. So a
+//! disk with a number below the settled one of another disk missed a registration that all disks in
+//! service had: it is an old image, and stays out. A crash or a full disk between two disks leaves
+//! none that looks like one.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -17,19 +17,19 @@ use crate::{Fs, OpenError, Opening, Registration};
 
 const NAME: &str = "dfs-identity";
 const NAME_NEW: &str = "dfs-identity.new";
-/// The identity is a few lines; what is longer is none.
+/// The identity is a few lines; anything longer is damaged.
 const LENGTH_MAX: usize = 4096;
 pub(super) const LOCK_NAME: &str = "dfs-lock";
 
-/// What a disk says of itself.
+/// The identity stored on a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DiskIdentity {
     pub(super) node: NodeId,
     pub(super) secret: NodeSecret,
     pub(super) disk: DiskId,
-    /// How often the store was opened; part of every stamp.
+    /// Number of times the store was opened; part of every stamp.
     pub(super) starts: u64,
-    /// The newest level of what may be stored on the disk.
+    /// The newest level of anything stored on the disk.
     pub(super) level: Level,
     pub(super) registration: Option<Registration>,
     /// The last registration that every disk in service had.
@@ -54,7 +54,7 @@ impl DiskIdentity {
         text
     }
 
-    /// Reads what a program wrote that reads levels up to `newest`.
+    /// Parses an identity, for a program that reads levels up to `newest`.
     fn decode(path: &Path, text: &str, newest: Level) -> Result<Self, OpenError> {
         let damaged = |what: &str| OpenError::DamagedIdentity {
             path: path.to_owned(),
@@ -66,20 +66,20 @@ impl DiskIdentity {
             return Err(OpenError::OldDisk(folder()));
         }
         let level = first.strip_prefix("dfs disk, level ").and_then(|level| level.parse().ok());
-        let level = Level(level.ok_or_else(|| damaged("its first line names no level"))?);
+        let level = Level(level.ok_or_else(|| damaged("its first line has no level"))?);
         if level > newest {
             return Err(OpenError::NewerLevel { folder: folder(), found: level, newest });
         }
         let body = text.rfind("crc32c ").map(|at| text.split_at(at));
         let (body, crc) = body.ok_or_else(|| damaged("its checksum is missing"))?;
         if crc != format!("crc32c {}\n", Crc32c::of(body.as_bytes())) {
-            return Err(damaged("its checksum does not fit"));
+            return Err(damaged("its checksum does not match"));
         }
         let field = |name: &str| {
             let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             line.ok_or_else(|| damaged(&format!("{name} is missing")))
         };
-        let wrong = |name: &str| damaged(&format!("{name} cannot be read"));
+        let wrong = |name: &str| damaged(&format!("{name} is malformed"));
         Ok(Self {
             node: field("node")?.parse().map_err(|_| wrong("node"))?,
             secret: parse_secret(field("secret")?).ok_or_else(|| wrong("secret"))?,
@@ -95,7 +95,7 @@ impl DiskIdentity {
         })
     }
 
-    /// Reads the identity of a folder; `None` when there is none.
+    /// Reads the identity of a folder; `None` if there is none.
     pub(super) fn read(
         fs: &dyn Fs,
         folder: &Path,
@@ -107,7 +107,7 @@ impl DiskIdentity {
             Ok(bytes) => {
                 let text = std::str::from_utf8(&bytes).map_err(|_| OpenError::DamagedIdentity {
                     path: path.clone(),
-                    what: "it is no text".to_owned(),
+                    what: "it is not text".to_owned(),
                 })?;
                 Self::decode(&path, text, newest).map(Some)
             }
@@ -116,7 +116,7 @@ impl DiskIdentity {
         }
     }
 
-    /// Replaces the identity of a folder, durably, the old one whole until the new one is.
+    /// Replaces the identity of a folder atomically and durably.
     pub(super) fn write(&self, fs: &dyn Fs, folder: &Path) -> io::Result<()> {
         let new = folder.join(NAME_NEW);
         let file = fs.open(&new, Opening::Create)?;
@@ -127,7 +127,7 @@ impl DiskIdentity {
     }
 }
 
-/// Whether a folder without an identity holds nothing of worth.
+/// Returns true if a folder without an identity contains no data.
 pub(super) fn is_empty_disk(fs: &dyn Fs, folder: &Path) -> io::Result<bool> {
     for name in fs.list(folder)? {
         let is_ours_or_the_systems = match name.as_str() {
@@ -142,14 +142,14 @@ pub(super) fn is_empty_disk(fs: &dyn Fs, folder: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// What the disks of a node say together.
+/// Agreement of the disks of a node.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Agreement {
-    /// The node and its secret; `None` when all disks are empty.
+    /// The node and its secret; `None` if all disks are empty.
     pub(super) node: Option<(NodeId, NodeSecret)>,
-    /// The newest one on any disk.
+    /// The newest registration on any disk.
     pub(super) registration: Option<Registration>,
-    /// The newest one that every disk in service had.
+    /// The newest registration that every disk in service had.
     pub(super) settled: RegistrationNumber,
     pub(super) level: Level,
     pub(super) starts: u64,
@@ -201,7 +201,7 @@ impl Agreement {
         })
     }
 
-    /// Whether a disk took part in every registration that all disks in service had.
+    /// Returns true if a disk took part in every registration that all disks in service had.
     pub(super) fn includes(&self, disk: &DiskIdentity) -> bool {
         let number = disk.registration.map_or_else(RegistrationNumber::default, |own| own.number);
         number >= self.settled
@@ -233,7 +233,7 @@ fn text_of(registration: Option<Registration>) -> String {
     )
 }
 
-/// Text that is no registration.
+/// A malformed registration.
 #[derive(Debug, PartialEq, Eq)]
 struct Unreadable;
 
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn text_round_trips_and_damage_is_seen() {
+    fn text_round_trips_and_damage_is_detected() {
         let (path, identity) = disk(2, 6, 5);
         let identity = identity.unwrap();
         let text = identity.encode();
@@ -303,14 +303,14 @@ mod tests {
     }
 
     #[test]
-    fn an_image_from_before_is_not_included() {
+    fn old_image_is_not_included() {
         let included = |disks: [(PathBuf, Option<DiskIdentity>); 3]| {
             let agreed = Agreement::of(&disks).unwrap();
             assert_eq!(agreed.registration, Some(registration(6)));
             disks.map(|(_, disk)| agreed.includes(&disk.unwrap()))
         };
         assert_eq!(included([disk(1, 6, 6), disk(2, 6, 5), disk(3, 5, 5)]), [true, true, false]);
-        // Ended between two disks, or full.
+        // Interrupted between two disks, or by a full one.
         assert_eq!(included([disk(1, 6, 4), disk(2, 5, 4), disk(3, 4, 4)]), [true; 3]);
     }
 

@@ -1,4 +1,4 @@
-//! Which chunks the store holds, in memory.
+//! In-memory index of the chunks in the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -10,12 +10,12 @@ use super::record::{Binding, Head, Layout, State, meta_length};
 use crate::fs::PAGE;
 use crate::{ChunkSeal, StoreError};
 
-/// Where a replica lies; which kind it is names the format.
+/// Location of a replica; the kind determines the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
-    /// A file of its own.
+    /// In a file of its own.
     File,
-    /// A record in a segment, that many pages from its start.
+    /// A record in a segment, at this page.
     Record { segment: u32, page: u32 },
 }
 
@@ -52,7 +52,7 @@ impl Entry {
         }
     }
 
-    /// What its head is bound to; `salt` is that of its segment.
+    /// Returns the binding of its head; `salt` is that of its segment.
     pub(super) fn binding(&self, salt: u64) -> Binding {
         match self.place {
             Place::File => Binding::default(),
@@ -60,12 +60,12 @@ impl Entry {
         }
     }
 
-    /// Bytes of its path and block checksums.
+    /// Returns the bytes of its path and block checksums.
     pub(super) fn meta_length(&self) -> u64 {
         meta_length(self.path_length, self.seal.length)
     }
 
-    /// Bytes it takes on its disk.
+    /// Returns the bytes it occupies on its disk.
     pub(super) fn size(&self) -> u64 {
         match self.place {
             Place::File => self.layout().end,
@@ -85,7 +85,7 @@ struct Chunks {
     claimed: BTreeSet<ChunkId>,
 }
 
-/// The right to write or remove a chunk; nobody else does until this is dropped.
+/// Exclusive right to write or remove a chunk, until dropped.
 #[derive(Debug)]
 pub(super) struct Claim {
     index: Arc<Index>,
@@ -112,8 +112,9 @@ impl Index {
         Ok(Claim { index: Arc::clone(self), chunk })
     }
 
-    /// Takes a replica out and claims its chunk, so that no other replica gets its place before it is
-    /// gone from the disk. `None` when there is no such replica, or its chunk is claimed.
+    /// Removes a replica from the index and claims its chunk, so that no other replica can take its
+    /// place before it is gone from the disk. `None` if there is no such replica, or its chunk is
+    /// claimed.
     pub(super) fn take(self: &Arc<Self>, chunk: ChunkId, stamp: Stamp) -> Option<Claim> {
         let mut chunks = self.lock();
         chunks.sealed.get(&chunk).filter(|entry| entry.stamp == stamp)?;
@@ -128,13 +129,13 @@ impl Index {
         self.lock().sealed.get(&chunk).copied()
     }
 
-    /// The replica with this stamp.
+    /// Returns the replica with this stamp.
     pub(super) fn copy(&self, chunk: ChunkId, stamp: Stamp) -> Option<Entry> {
         self.get(chunk).filter(|entry| entry.stamp == stamp)
     }
 
-    /// Takes in a replica that was found on a disk. Of two, which a disk that was out of service for
-    /// a while may bring about, the newer one counts; the other is returned.
+    /// Adds a replica found on a disk. Of two replicas, as left by a disk that was temporarily out
+    /// of service, the newer one is kept and the other returned.
     pub(super) fn adopt(&self, chunk: ChunkId, entry: Entry) -> Option<Entry> {
         let mut chunks = self.lock();
         match chunks.sealed.get(&chunk) {
@@ -147,7 +148,7 @@ impl Index {
         self.lock().sealed.insert(chunk, entry);
     }
 
-    /// `false` when there is no such replica.
+    /// Returns false if there is no such replica.
     pub(super) fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> bool {
         let mut chunks = self.lock();
         let entry = chunks.sealed.get_mut(&chunk).filter(|entry| entry.stamp == stamp);
@@ -160,7 +161,7 @@ impl Index {
         chunks.sealed.remove(&chunk)
     }
 
-    /// Forgets everything on a disk.
+    /// Removes everything on a disk.
     pub(super) fn drop_disk(&self, disk: u16) {
         self.lock().sealed.retain(|_, entry| entry.disk != disk);
     }

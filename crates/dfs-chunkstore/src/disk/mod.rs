@@ -7,8 +7,9 @@
 //! <folder>/segments/<n>-<salt>.v1  many small chunks: head, path and block checksums, data
 //! ```
 //!
-//! What lies where is in memory only and found again at each start; the place of a chunk says its
-//! format, so that another layout can live beside these two. Each part of the work has a module:
+//! Locations are kept only in memory and found again at each start; the location of a chunk
+//! determines its format, so that another layout can coexist with these two. Each part of the work
+//! has a module:
 //!
 //! | question | module |
 //! |---|---|
@@ -59,7 +60,7 @@ pub use config::{Config, DiskConfig};
 const CHUNKS: &str = "chunks";
 const SEGMENTS: &str = "segments";
 
-/// Bytes of a path that fit a chunk's record.
+/// Maximum length of a path in a chunk's record.
 const PATH_MAX: usize = 4096;
 
 /// The chunk store on the disks of one datanode.
@@ -72,11 +73,11 @@ pub struct DiskStore {
 }
 
 impl DiskStore {
-    /// Opens the store: takes the folders, reads or makes the identity, and finds exactly the
-    /// sealed chunks. Disks that are all empty become a new node; an empty one among others
-    /// becomes a replaced disk of the same node. A disk that cannot be written, or that holds an
-    /// image from before the node's last registration, is left out of service as long as another
-    /// one serves.
+    /// Opens the store: locks the folders, reads or creates the identity, and finds exactly the
+    /// sealed chunks. Disks that are all empty become a new node; an empty one among others becomes
+    /// a replaced disk of the same node. A disk that cannot be written, or that holds an image
+    /// older than the node's last registration, is left out of service if another one is in
+    /// service.
     pub async fn open(
         config: Config,
         fs: Arc<dyn Fs>,
@@ -110,7 +111,7 @@ impl DiskStore {
         if self.is_closed.load(Ordering::Acquire) { Err(StoreError::Closed) } else { Ok(()) }
     }
 
-    /// The disk and the place of a sealed replica.
+    /// Returns the disk and the entry of a sealed replica.
     fn find(&self, chunk: ChunkId) -> Result<(Arc<Disk>, Entry), StoreError> {
         self.check_open()?;
         let entry = self.index.get(chunk).ok_or(StoreError::NotFound(chunk))?;
@@ -139,8 +140,8 @@ impl DiskStore {
         StoreError::NoSpace(disks.collect::<Vec<_>>().join(", "))
     }
 
-    /// Runs a change of what the disks say of the node on the pool, one at a time. If the future is
-    /// dropped, the change runs to its end all the same.
+    /// Runs a change of the node's identity on the pool, one at a time. The change completes even
+    /// if the future is dropped.
     async fn change_identities<F>(&self, change: F) -> Result<(), StoreError>
     where
         F: FnOnce(&Identities, &mut RegistrationNumber) -> Result<(), StoreError> + Send + 'static,
@@ -195,7 +196,7 @@ impl ChunkStore for DiskStore {
         let bytes = Layout::of_file(path_length as u16, first).end;
         let mut reserved = self.reserve(bytes);
         if reserved.is_none() {
-            // Others may have given room back since the file systems were asked last.
+            // Others may have freed space since the file systems were last queried.
             let disks = self.disks.clone();
             self.pool.run(move || disks.iter().for_each(|disk| disk.refresh_space())).await?;
             reserved = self.reserve(bytes);
@@ -243,7 +244,7 @@ impl ChunkStore for DiskStore {
                 }
             }
         }
-        // Blocks and their checksums agree with each other, but not with the seal.
+        // Blocks and their checksums match each other, but not the seal.
         Ok((whole != entry.seal.crc32c).then_some(0))
     }
 
@@ -302,7 +303,7 @@ impl ChunkStore for DiskStore {
             drop(self.identities.lock().await);
         };
         if tokio::time::timeout(within, drained).await.is_err() {
-            tracing::warn!("the chunk store was closed with writes under way");
+            tracing::warn!("the chunk store was closed with writes in progress");
         }
         self.disks.iter().for_each(|disk| disk.unlock());
     }

@@ -1,4 +1,4 @@
-//! Opening a store: whose disks these are, and what was sealed on them.
+//! Opens a store: identity of the disks, and the chunks sealed on them.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,7 +18,7 @@ use super::{CHUNKS, Config, SEGMENTS};
 use crate::fs::PAGE;
 use crate::{Fs, FsLock, Identity, OpenError, Opening, Space};
 
-/// A store whose disks are known, before they are scanned.
+/// A store whose identity is known, before the disks are scanned.
 pub(super) struct Opened {
     pub(super) identity: Identity,
     pub(super) settled: RegistrationNumber,
@@ -32,7 +32,7 @@ struct Folder {
     capacity: Option<u64>,
 }
 
-/// Takes the folders and settles who the node is.
+/// Locks the folders and determines the identity of the node.
 pub(super) fn open(
     config: &Config,
     fs: &Arc<dyn Fs>,
@@ -85,12 +85,11 @@ pub(super) fn open(
         let number = number as u16;
         let disk = Disk::new(number, id, path, &shared, space, segments, folder.lock);
         if !is_included {
-            disk.fail(&"it holds an image from before the node's last registration");
+            disk.fail(&"it holds an image older than the node's last registration");
         } else if let Err(error) = prepare(&disk, &identity) {
             let (action, path) = ("writing the identity of", disk.folder.clone());
             if is_no_space(&error) {
-                // Started without it, the node would register without it, and so leave the disk
-                // behind for good.
+                // Without it, the node would register, and so leave the disk behind permanently.
                 return Err(OpenError::Io { action, path, source: error });
             }
             disk.fail(&error);
@@ -106,16 +105,16 @@ pub(super) fn open(
     Ok(Opened { identity, settled, starts, index: shared.index, disks })
 }
 
-/// Makes a folder if need be and takes it for this process.
+/// Creates a folder if necessary and locks it for this process.
 fn take(fs: &dyn Fs, folder: &Path) -> Result<Box<dyn FsLock>, OpenError> {
-    make_folder(fs, folder).map_err(failed("making folder", folder))?;
+    make_folder(fs, folder).map_err(failed("creating folder", folder))?;
     fs.lock(&folder.join(LOCK_NAME)).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => OpenError::InUse(folder.to_owned()),
         _ => OpenError::Io { action: "locking", path: folder.to_owned(), source },
     })
 }
 
-/// Makes a folder and those above it. The last name is not durable yet: see [`open`].
+/// Creates a folder and its parents. Its own name is not durable yet: see [`open`].
 fn make_folder(fs: &dyn Fs, folder: &Path) -> io::Result<()> {
     match (fs.create_dir(folder), folder.parent()) {
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
@@ -127,7 +126,7 @@ fn make_folder(fs: &dyn Fs, folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The folder that holds the name of another one, also of one that is named without any.
+/// Returns the parent of a folder, even of a relative path with one component.
 fn parent_of(folder: &Path) -> Option<&Path> {
     let parent = folder.parent()?;
     Some(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
@@ -145,8 +144,8 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenEr
     move |source| OpenError::Io { action, path, source }
 }
 
-/// Finds what was sealed on a disk, and removes what was not. A disk that cannot be read is taken
-/// out of service.
+/// Finds what was sealed on a disk, and removes everything else. An unreadable disk is taken out of
+/// service.
 pub(super) fn recover(disk: &Disk) -> Vec<(ChunkId, Entry)> {
     let mut replicas = Vec::new();
     if disk.is_failed() {
@@ -174,14 +173,14 @@ fn recover_files(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Resul
             }
             let chunk = name.strip_suffix(".v1").and_then(|id| id.parse::<ChunkId>().ok());
             let Some(chunk) = chunk.filter(|chunk| disk.chunk_path(*chunk) == path) else {
-                tracing::warn!(file = %path.display(), "no chunk of a known format: left alone");
+                tracing::warn!(file = %path.display(), "not a chunk of a known format: ignored");
                 continue;
             };
             let head = read_file_head(disk, &path)?.filter(|head| head.chunk == chunk);
             if let Some(head) = head {
                 replicas.push((chunk, Entry::new(disk.number, Place::File, &head)));
             } else {
-                tracing::error!(file = %path.display(), "damaged head: chunk not served");
+                tracing::error!(file = %path.display(), "damaged head: chunk is not served");
             }
         }
     }
@@ -204,7 +203,7 @@ fn recover_segments(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Re
         if let Some((number, salt)) = parse_name(&name) {
             segments.push((number, salt, folder.join(name)));
         } else {
-            tracing::warn!(segment = %name, "no segment of a known format: left alone");
+            tracing::warn!(segment = %name, "not a segment of a known format: ignored");
         }
     }
     let last = segments.iter().map(|(number, ..)| *number).max();
@@ -219,7 +218,7 @@ fn recover_segments(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Re
     Ok(())
 }
 
-/// The sealed replicas in a segment. Everything else in it goes.
+/// Returns the sealed replicas in a segment. Everything else in it is removed.
 fn recover_segment(
     disk: &Disk,
     path: &Path,
@@ -232,7 +231,7 @@ fn recover_segment(
         disk.fs.remove(path)?;
         return Ok(Vec::new());
     }
-    // From now on the segment is no longer the last one, and nobody checks its tail again.
+    // From now on the segment is no longer the last one, so its tail will not be checked again.
     for (at, head) in &found.torn {
         let head = Head { state: State::Dead, ..*head };
         file.write_at(*at, &[head.encode(Binding { salt, offset: *at })])?;
@@ -250,7 +249,7 @@ fn recover_segment(
     }
     if !unknown.is_empty() {
         let pages = unknown.len();
-        tracing::error!(segment = %path.display(), pages, "pages of no record: heads are damaged");
+        tracing::error!(segment = %path.display(), pages, "pages without a record: heads are damaged");
     }
     Ok(found.replicas)
 }

@@ -1,5 +1,5 @@
-//! A large chunk while it is written: a file under a name that no start of the store believes,
-//! renamed when all of it is durable.
+//! A large chunk being written: a file under a name that no start of the store accepts, renamed
+//! once all of it is durable.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,7 +22,7 @@ struct State {
     file: Option<Arc<dyn File>>,
     /// Bytes written.
     length: u64,
-    /// Of those bytes.
+    /// Checksum of those bytes.
     crc: Crc32c,
     is_abandoned: bool,
 }
@@ -36,7 +36,7 @@ impl Part {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the next pieces, whole pages with the checksums of their blocks.
+    /// Writes the next pieces: whole pages with the checksums of their blocks.
     pub(super) fn write(&self, data: &[Bytes], crcs: &[Crc32c]) -> Result<(), StoreError> {
         let mut state = self.lock();
         let file = self.file(&mut state)?;
@@ -58,14 +58,14 @@ impl Part {
             return Err(disk.out_of_service());
         }
         let made = disk.fs.create_dir(&disk.shard_path(self.chunk));
-        made.map_err(|error| disk.fault("making a folder", error))?;
+        made.map_err(|error| disk.fault("creating a folder", error))?;
         let file = disk.fs.open(&disk.part_path(self.chunk), Opening::CreateStreaming);
-        let file = file.map_err(|error| disk.fault("beginning a chunk", error))?;
+        let file = file.map_err(|error| disk.fault("creating a chunk", error))?;
         state.file = Some(Arc::clone(&file));
         Ok(file)
     }
 
-    /// Writes the last pieces and what describes the chunk, and makes it visible once it is
+    /// Writes the last pieces and the metadata of the chunk, and makes it visible once it is
     /// durable. `tail_crcs` are the checksums of the last pieces, `crcs` those of all blocks.
     pub(super) fn seal(
         &self,
@@ -80,7 +80,7 @@ impl Part {
         let start = state.length;
         state.count(tail, tail_crcs);
         if state.length != seal.length || state.crc != seal.crc32c {
-            let what = format!("it has crc32c {}, not {}", state.crc, seal.crc32c);
+            let what = format!("its crc32c is {}, not {}", state.crc, seal.crc32c);
             return Err(StoreError::Mismatch { chunk: self.chunk, what });
         }
         let disk = &self.disk;
@@ -95,28 +95,28 @@ impl Part {
         file.sync().map_err(|error| disk.sync_fault("syncing a chunk", error))?;
         let path = disk.chunk_path(self.chunk);
         let renamed = disk.fs.rename(&disk.part_path(self.chunk), &path);
-        renamed.map_err(|error| disk.fault("naming a chunk", error))?;
+        renamed.map_err(|error| disk.fault("renaming a chunk", error))?;
         state.file = None;
         if let Err(error) = disk.sync_shard(self.chunk) {
-            // The caller hears of an error, so the chunk must not come to light later. It cannot
-            // while the name of its folder is not durable, which may be what went wrong.
+            // The caller gets an error, so the chunk must never reappear. It cannot while the name
+            // of its folder is not durable, which may be what failed.
             let shard = disk.shard_path(self.chunk);
             let taken_back = disk.fs.remove(&path).and_then(|()| disk.fs.sync_dir(&shard));
             if let Err(error) = taken_back {
                 disk.fail(&error);
-                return Err(disk.fault("taking back a chunk", error));
+                return Err(disk.fault("reverting a chunk", error));
             }
             return Err(disk.sync_fault("syncing the folder of a chunk", error));
         }
         disk.publish(self.chunk, Entry::new(disk.number, Place::File, &head))
     }
 
-    /// Removes what was written, unless it was sealed, and lets nothing more be written.
+    /// Removes the file unless it was sealed, and prevents further writes.
     pub(super) fn abandon(&self) {
         let mut state = self.lock();
         state.is_abandoned = true;
         if state.file.take().is_some() {
-            // A start of the store removes what stays.
+            // The next start of the store removes what is left.
             let _ = self.disk.fs.remove(&self.disk.part_path(self.chunk));
         }
     }

@@ -1,8 +1,8 @@
-//! Reading sealed replicas. The same for both layouts: the index says where the parts lie.
+//! Reads sealed replicas, the same for both layouts: the index has the location of the parts.
 //!
-//! A disk can lose a write, so that what lies in the place of a replica is sound by itself but
-//! belongs to a chunk that was there before. No block is therefore returned before the head has
-//! named this replica and the block checksums have combined to its seal.
+//! A disk can lose a write, so that the bytes in the place of a replica are intact but belong to an
+//! earlier chunk. Therefore no block is returned before the head has identified this replica and
+//! the block checksums have combined to its seal.
 
 use std::io;
 use std::sync::Arc;
@@ -15,15 +15,15 @@ use super::record::{HEAD, Head, decode_crcs};
 use super::volume::{Disk, is_disk_failure};
 use crate::{Blocks, ChunkHeader, File, StoreError};
 
-/// Bytes of one read at most.
+/// Maximum bytes of one read.
 pub(super) const READ_MAX: u64 = 1 << 20;
-/// Bytes after those of a read that the disk is told of, when they are wanted next.
+/// Maximum bytes beyond a read that are prefetched.
 const AHEAD_MAX: u64 = 3 << 20;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
 impl Disk {
-    /// Runs `read` on the file of a replica; `NotFound` when the replica went meanwhile.
+    /// Runs `read` on the file of a replica; `NotFound` if the replica was deleted meanwhile.
     fn with_file<T>(
         &self,
         chunk: ChunkId,
@@ -34,7 +34,7 @@ impl Disk {
             Ok(file) => read(&*file),
             Err(error) => Err(self.fault("opening a chunk", error)),
         };
-        // The room of a deleted replica may have been given back while it was read.
+        // The space of a deleted replica may have been freed while it was read.
         if self.index.copy(chunk, entry.stamp).is_none() {
             self.files.remove(super::recent::FileKey::Chunk(chunk, entry.stamp));
             return Err(StoreError::NotFound(chunk));
@@ -42,8 +42,8 @@ impl Disk {
         result
     }
 
-    /// Reads exactly so many bytes. A disk is not condemned for a sector it cannot read: the replica
-    /// is, by whoever hears of the error.
+    /// Reads exactly `size` bytes. An unreadable sector does not fail the disk; the caller condemns
+    /// the replica.
     fn read_part(
         &self,
         file: &dyn File,
@@ -53,7 +53,7 @@ impl Disk {
     ) -> Result<Bytes, StoreError> {
         let failed = |source: io::Error| {
             if is_disk_failure(&source) {
-                let what = format!("{size} bytes at {at} of its file cannot be read: {source}");
+                let what = format!("{size} bytes at {at} of its file are unreadable: {source}");
                 return StoreError::Damaged { chunk, what };
             }
             let disk = self.path().display().to_string();
@@ -79,7 +79,7 @@ impl Disk {
         })
     }
 
-    /// Reads the bytes of the head and of the meta part, which lie side by side.
+    /// Reads the bytes of the head and of the meta part, which are adjacent.
     fn read_head(
         &self,
         file: &dyn File,
@@ -94,7 +94,7 @@ impl Disk {
         Ok((part(layout.head, HEAD), part(layout.meta, size as usize)))
     }
 
-    /// The head of a replica, if it is the one that the index knows.
+    /// Returns the head of a replica, if it is the one in the index.
     fn check_head(
         &self,
         chunk: ChunkId,
@@ -109,14 +109,14 @@ impl Disk {
         };
         let head = Head::decode(head, entry.binding(salt))
             .filter(|head| Crc32c::of(meta) == head.meta_crc)
-            .ok_or_else(|| damaged("its header does not have the checksum it was written with"))?;
+            .ok_or_else(|| damaged("its header does not match its checksum"))?;
         if (head.chunk, head.stamp, head.seal) != (chunk, entry.stamp, entry.seal) {
-            return Err(damaged("another replica lies in its place"));
+            return Err(damaged("another replica is in its place"));
         }
         Ok(head)
     }
 
-    /// The block checksums of a replica, if they are those that its seal was made of.
+    /// Returns the block checksums of a replica, if they combine to its seal.
     fn check_table(
         &self,
         chunk: ChunkId,
@@ -148,7 +148,7 @@ impl Disk {
             let layout = entry.layout();
             let start = layout.data + first * BLOCK;
             if let (Place::Record { .. }, 0) = (entry.place, first) {
-                // Head, meta and data of a record follow each other: one read takes them all.
+                // Head, meta and data of a record are adjacent: one read gets them all.
                 let size = start + bytes - layout.head;
                 let mut head = self.read_part(file, chunk, layout.head, size as usize)?;
                 let mut meta = head.split_off(HEAD);
@@ -169,7 +169,7 @@ impl Disk {
         })
     }
 
-    /// Verifies as many blocks from `first` on as one read takes.
+    /// Verifies as many blocks from `first` on as one read returns.
     pub(super) fn verify_step(
         &self,
         chunk: ChunkId,
@@ -177,7 +177,7 @@ impl Disk {
         first: u64,
     ) -> Result<Verified, StoreError> {
         if first == 0 {
-            // What was verified earlier says nothing of the disk now.
+            // Earlier verifications reveal nothing about the current state of the disk.
             self.tables.remove((chunk, entry.stamp));
         }
         let blocks = match self.read_blocks(chunk, entry, first * BLOCK, READ_MAX) {
@@ -196,20 +196,20 @@ impl Disk {
     }
 }
 
-/// What one step of a verification found.
+/// Result of one step of a verification.
 pub(super) enum Verified {
-    /// The checksums of sound blocks; none behind the last one.
+    /// The checksums of good blocks; none past the last one.
     Good(Vec<Crc32c>),
     /// The first bad one.
     Bad(u64),
 }
 
-/// The blocks that hold a range.
+/// The blocks that contain a range.
 struct Range {
     first: u64,
     blocks: u64,
     bytes: u64,
-    /// Bytes that are wanted beyond what one read takes, as far as the disk is told of them.
+    /// Requested bytes beyond one read, up to the prefetch limit.
     ahead: u64,
 }
 
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_disk_is_told_of_what_is_wanted_next() {
+    fn next_bytes_are_prefetched() {
         let ahead = |length, offset, wanted| Range::of(length, offset, wanted).ahead;
         assert_eq!(ahead(64 << 20, 0, READ_MAX), 0, "one read takes it all");
         assert_eq!(ahead(64 << 20, 0, 4 << 20), 3 << 20);

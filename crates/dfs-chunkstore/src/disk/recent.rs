@@ -1,24 +1,24 @@
-//! A bounded cache that evicts the entry used least recently: open files, verified checksums.
+//! A bounded cache that evicts the least recently used entry: open files, verified checksums.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use dfs_types::{ChunkId, Stamp};
 
-/// Entries of one cache.
+/// Maximum number of entries of one cache.
 const ENTRIES_MAX: usize = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FileKey {
     Segment(u32),
-    /// The stamp tells a replica from a later one of the same chunk.
+    /// The stamp distinguishes a replica from a later one of the same chunk.
     Chunk(ChunkId, Stamp),
 }
 
 pub(super) struct Recent<K, V>(Mutex<State<K, V>>);
 
 struct State<K, V> {
-    /// Values, each with the number of its last use.
+    /// Values, each with the sequence number of its last use.
     entries: BTreeMap<K, (V, u64)>,
     uses: u64,
 }
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_entry_used_least_recently_is_evicted() {
+    fn least_recently_used_entry_is_evicted() {
         let cache = Recent::default();
         let read = |key| cache.get_or_insert(key, || Err(()));
         for key in 0..ENTRIES_MAX {

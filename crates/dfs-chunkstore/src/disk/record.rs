@@ -1,10 +1,9 @@
-//! What is written beside the bytes of a chunk, the same in both layouts.
+//! Metadata stored beside the bytes of a chunk, the same in both layouts.
 //!
-//! A *head* of fixed size says everything about a replica but its path and block checksums, which
-//! follow from it as the *meta* part: path, then the crc32c of each block. A large chunk is a file
-//! of its own: data, meta, head, each starting on a page, so that all of it is written once and
-//! front to back. A small chunk is a record in a segment: head, meta, data without gaps, padded to
-//! a page.
+//! A *head* of fixed size has everything about a replica but its path and block checksums, which
+//! form the *meta* part: path, then the crc32c of each block. A large chunk is a separate file:
+//! data, meta, head, each page-aligned, so that it is written once and sequentially. A small chunk
+//! is a record in a segment: head, meta, data without gaps, padded to a page.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dfs_types::{ChunkId, ClusterId, Crc32c, InodeId, Sha256, Stamp, block_count};
@@ -13,20 +12,20 @@ use super::index::Entry;
 use crate::fs::PAGE;
 use crate::{ChunkHeader, ChunkSeal};
 
-/// Bytes of a head. Less than a disk sector, so that it is written whole or not at all.
+/// Bytes of a head. Less than a disk sector, so that it is written atomically.
 pub(super) const HEAD: usize = 256;
 const CRC_AT: usize = HEAD - 4;
 const MAGIC: [u8; 8] = *b"dfschunk";
 const VERSION: u16 = 1;
-/// Sizes in a head above these are no sizes.
+/// A head with larger sizes is invalid.
 const PATH_MAX: usize = 4096;
 const LENGTH_MAX: u64 = 1 << 40;
 
-/// Binds a head to its place, so that a replica of it elsewhere, such as in the bytes of a chunk, is
-/// no head. A file of its own has place 0: its name binds it.
+/// Binds a head to its location, so that a copy of it elsewhere, such as in the bytes of a chunk,
+/// is invalid. A separate file has offset 0: its name binds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Binding {
-    /// Random, of the segment.
+    /// Random salt of the segment.
     pub(super) salt: u64,
     /// Offset in the segment.
     pub(super) offset: u64,
@@ -36,7 +35,7 @@ pub(super) struct Binding {
 pub(super) enum State {
     Live = 1,
     SetAside = 2,
-    /// Deleted; the room behind it may not be given back yet.
+    /// Deleted; its space may not be freed yet.
     Dead = 3,
 }
 
@@ -73,8 +72,8 @@ impl Head {
         }
     }
 
-    /// What the index knows of a replica whose own head is damaged. Its header stays unreadable, as
-    /// no meta part fits it.
+    /// Returns the head of a replica whose own head is damaged, as far as the index knows it. Its
+    /// header stays unreadable, as no meta part matches it.
     pub(super) fn of_entry(chunk: ChunkId, entry: &Entry) -> Self {
         Self {
             state: State::Live,
@@ -114,7 +113,7 @@ impl Head {
         bytes.freeze()
     }
 
-    /// Reads a head; `None` when there is none in these bytes, or a damaged one.
+    /// Decodes a head; `None` if these bytes contain none, or a damaged one.
     pub(super) fn decode(bytes: &[u8], binding: Binding) -> Option<Self> {
         let bytes = bytes.get(..HEAD)?;
         let (mut fields, mut crc) = bytes.split_at(CRC_AT);
@@ -157,7 +156,7 @@ impl Head {
         is_sane.then_some(head)
     }
 
-    /// The chunk's header, with its path from the meta part.
+    /// Returns the chunk's header, with its path from the meta part.
     pub(super) fn header(&self, meta: &Bytes) -> ChunkHeader {
         ChunkHeader {
             cluster: self.cluster,
@@ -176,7 +175,7 @@ impl Binding {
     }
 }
 
-/// Writes the meta part of a chunk.
+/// Encodes the meta part of a chunk.
 pub(super) fn encode_meta(path: &[u8], crcs: &[Crc32c]) -> BytesMut {
     let mut meta = BytesMut::with_capacity(path.len() + 4 * crcs.len());
     meta.put_slice(path);
@@ -186,7 +185,7 @@ pub(super) fn encode_meta(path: &[u8], crcs: &[Crc32c]) -> BytesMut {
     meta
 }
 
-/// Reads block checksums as they lie in a meta part.
+/// Decodes the block checksums of a meta part.
 pub(super) fn decode_crcs(mut table: &[u8]) -> Vec<Crc32c> {
     let mut crcs = Vec::with_capacity(table.len() / 4);
     while table.len() >= 4 {
@@ -195,20 +194,20 @@ pub(super) fn decode_crcs(mut table: &[u8]) -> Vec<Crc32c> {
     crcs
 }
 
-/// Where the parts of a replica lie in its file.
+/// Offsets of the parts of a replica in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) head: u64,
     pub(super) meta: u64,
-    /// Where the block checksums start, behind the path.
+    /// Start of the block checksums, after the path.
     pub(super) table: u64,
     pub(super) data: u64,
-    /// Offset of the first page behind the replica.
+    /// Offset of the first page after the replica.
     pub(super) end: u64,
 }
 
 impl Layout {
-    /// Of a chunk with a file of its own.
+    /// Returns the layout of a chunk in a separate file.
     pub(super) fn of_file(path_length: u16, length: u64) -> Self {
         let meta = round_up(length);
         let head = meta + round_up(meta_length(path_length, length));
@@ -216,7 +215,7 @@ impl Layout {
         Self { head, meta, table, data: 0, end: head + PAGE as u64 }
     }
 
-    /// Of a record at `offset` of a segment.
+    /// Returns the layout of a record at `offset` of a segment.
     pub(super) fn of_record(offset: u64, path_length: u16, length: u64) -> Self {
         let meta = offset + HEAD as u64;
         let table = meta + u64::from(path_length);
@@ -225,17 +224,17 @@ impl Layout {
     }
 }
 
-/// Bytes of the meta part.
+/// Returns the length of the meta part.
 pub(super) fn meta_length(path_length: u16, length: u64) -> u64 {
     u64::from(path_length) + 4 * block_count(length)
 }
 
-/// The next multiple of the page size.
+/// Rounds up to a multiple of the page size.
 pub(super) fn round_up(bytes: u64) -> u64 {
     bytes.next_multiple_of(PAGE as u64)
 }
 
-/// Zeros up to the next page.
+/// Returns zeros up to the next page.
 pub(super) fn padding(bytes: u64) -> Bytes {
     static ZEROS: [u8; PAGE] = [0; PAGE];
     Bytes::from_static(&ZEROS).slice(..(round_up(bytes) - bytes) as usize)
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_round_trips_and_is_bound_to_its_place() {
+    fn head_round_trips_and_is_bound_to_its_location() {
         let binding = Binding { salt: 1, offset: 4096 };
         let bytes = head().encode(binding);
         assert_eq!(bytes.len(), HEAD);
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn no_flipped_bit_goes_unseen() {
+    fn every_flipped_bit_is_detected() {
         let bytes = head().encode(Binding::default());
         for bit in 0..HEAD * 8 {
             let mut bad = bytes.to_vec();

@@ -1,8 +1,8 @@
 //! Finds the records of a segment.
 //!
-//! Heads alone are read. The last commit before a crash may have reached the disk in part, heads
-//! without their data among it; so in the segment that was written last, what no later record
-//! says to be durable is read and checked as well.
+//! Only heads are read. The last commit before a crash may have reached the disk partially,
+//! including heads without their data; so in the segment written last, everything that no later
+//! record declares durable is read and verified too.
 
 use std::io;
 
@@ -13,16 +13,16 @@ use super::record::{Binding, HEAD, Head, Layout, State, decode_crcs, meta_length
 use crate::File;
 use crate::fs::PAGE;
 
-/// Bytes read at once while looking for heads.
+/// Bytes read at once when searching for heads.
 const WINDOW: usize = 128 << 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     /// Sealed replicas, live or set aside.
     pub(super) replicas: Vec<(u64, Head)>,
-    /// Deleted ones, whose room is still to be given back.
+    /// Deleted ones whose space has not been freed yet.
     pub(super) dead: Vec<(u64, Head)>,
-    /// Those of a commit that did not end.
+    /// Those of an incomplete commit.
     pub(super) torn: Vec<(u64, Head)>,
     /// Pages that belong to no record.
     pub(super) strays: Vec<u64>,
@@ -30,7 +30,7 @@ pub(super) struct Scan {
     pub(super) durable_to: u64,
 }
 
-/// Scans a segment; `is_last` when commits to it may not have ended.
+/// Scans a segment; `is_last` if commits to it may be incomplete.
 pub(super) fn scan(file: &dyn File, salt: u64, is_last: bool) -> io::Result<Scan> {
     let mut scan = Scan::default();
     let length = file.length()?;
@@ -55,7 +55,7 @@ pub(super) fn scan(file: &dyn File, salt: u64, is_last: bool) -> io::Result<Scan
     if is_last {
         let unsure = scan.replicas.partition_point(|(at, _)| *at < scan.durable_to);
         for (at, head) in scan.replicas.split_off(unsure) {
-            // Only what was durable is ever set aside, and then for being damaged.
+            // Only durable replicas are ever set aside, and then because they are damaged.
             if head.state == State::SetAside || is_whole(file, at, &head)? {
                 scan.replicas.push((at, head));
             } else {
@@ -73,11 +73,12 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// Bytes of a head at `offset`; fewer at the end of the file.
+    /// Returns the bytes of a head at `offset`; fewer at the end of the file.
     fn read(&mut self, offset: u64) -> io::Result<Bytes> {
         let end = self.start + self.bytes.len() as u64;
         if offset < self.start || offset + HEAD as u64 > end {
-            // Behind a long record more long ones are likely, and little of a window is of use.
+            // A long record is likely followed by more long ones, of which a window is mostly
+            // useless.
             let size = if offset < end + WINDOW as u64 { WINDOW } else { PAGE };
             self.bytes = self.file.read_at(offset, size)?;
             self.start = offset;
@@ -87,7 +88,7 @@ impl Window<'_> {
     }
 }
 
-/// Whether everything behind a head is what was written with it.
+/// Returns true if everything after a head matches it.
 fn is_whole(file: &dyn File, at: u64, head: &Head) -> io::Result<bool> {
     let layout = Layout::of_record(at, head.path_length, head.seal.length);
     let size = meta_length(head.path_length, head.seal.length) as usize;

@@ -1,9 +1,9 @@
-//! The segments of a disk: files of many small chunks, written at the end only.
+//! The segments of a disk: append-only files of many small chunks.
 //!
-//! The name of a segment holds its number and a random salt that its records are bound to, so
-//! that nothing in it but its records counts, and there is no header whose damage could lose it.
-//! Each start of the store begins a new one. While a segment is not the last one, all of it is
-//! known to be durable: the next one is made after its last commit.
+//! The name of a segment contains its number and a random salt that its records are bound to, so
+//! that only its records are valid, and no header exists whose damage could lose it. Each start of
+//! the store creates a new one. A segment that is not the last one is known to be durable: the next
+//! one is created after its last commit.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +19,7 @@ pub(super) struct Active {
     pub(super) number: u32,
     pub(super) salt: u64,
     pub(super) file: Arc<dyn File>,
-    /// Where the next record goes; everything before is durable.
+    /// Offset of the next record; everything before is durable.
     pub(super) end: u64,
 }
 
@@ -37,7 +37,7 @@ struct State {
 }
 
 pub(super) struct Segments {
-    /// Bytes after which the next one is begun.
+    /// Size after which the next one is created.
     bytes: u64,
     random: Arc<dyn Random>,
     state: Mutex<State>,
@@ -53,7 +53,7 @@ impl Segments {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a segment that was found on the disk.
+    /// Adds a segment found on the disk.
     pub(super) fn add(&self, number: u32, salt: u64, replicas: u32) {
         let mut state = self.lock();
         state.next = state.next.max(number.saturating_add(1));
@@ -70,8 +70,8 @@ impl Segments {
         self.salt(number).map(|salt| name_of(number, salt))
     }
 
-    /// The segment to write to; begins a new one when there is none, or it is long enough. Called
-    /// by the one committer of the disk only.
+    /// Returns the segment to write to; creates a new one if there is none, or it is full. Called
+    /// only by the single committer of the disk.
     pub(super) fn active(&self, fs: &dyn Fs, folder: &Path) -> io::Result<Active> {
         let (number, ended) = {
             let mut state = self.lock();
@@ -101,7 +101,7 @@ impl Segments {
         Ok(active)
     }
 
-    /// Records were made durable up to `end` of the active segment.
+    /// Records that everything up to `end` of the active segment is durable.
     pub(super) fn advance(&self, end: u64, replicas: u32) {
         let mut state = self.lock();
         if let Some(active) = &mut state.active {
@@ -113,7 +113,7 @@ impl Segments {
         }
     }
 
-    /// A replica was deleted; the file goes with the last one.
+    /// Records the deletion of a replica; the last one removes the file.
     pub(super) fn forget_replica(&self, fs: &dyn Fs, folder: &Path, number: u32) -> bool {
         if let Some(segment) = self.lock().segments.get_mut(&number) {
             segment.replicas = segment.replicas.saturating_sub(1);
@@ -121,8 +121,8 @@ impl Segments {
         self.remove_if_empty(fs, folder, number)
     }
 
-    /// Removes a segment that is not written to and holds nothing. Not synced: should it come
-    /// back after a crash, it still holds nothing.
+    /// Removes an inactive segment that is empty. Not synced: if it reappears after a crash, it is
+    /// still empty.
     fn remove_if_empty(&self, fs: &dyn Fs, folder: &Path, number: u32) -> bool {
         let mut state = self.lock();
         let is_active = state.active.as_ref().is_some_and(|active| active.number == number);
@@ -146,7 +146,7 @@ pub(super) fn name_of(number: u32, salt: u64) -> String {
     format!("{number:08x}-{salt:016x}.v1")
 }
 
-/// Number and salt of a segment; `None` for the name of anything else.
+/// Parses the name of a segment into number and salt; `None` for other names.
 pub(super) fn parse_name(name: &str) -> Option<(u32, u64)> {
     let (number, salt) = name.strip_suffix(".v1")?.split_once('-')?;
     let number = u32::from_str_radix(number, 16).ok()?;

@@ -1,7 +1,7 @@
-//! How much of a disk may be used, and how much is.
+//! Capacity and usage of a disk.
 //!
-//! Folders on one file system have its space in common: what is reserved on one is not free on
-//! another, and usage counts it once.
+//! Folders on one file system share its space: a reservation on one reduces the free space of the
+//! others, and usage counts it once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,10 @@ use dfs_types::{ByteSize, ChunkId, DiskId, FileSystemId, fair_shares};
 use super::config::Config;
 use crate::{DiskUsage, StoreError, fs};
 
-/// Bounds of one disk.
+/// Limits of one disk.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Bytes the store may use.
+    /// Bytes that the store may use.
     capacity: Option<u64>,
     headroom_percent: u8,
     headroom_bytes_min: u64,
@@ -37,22 +37,22 @@ impl Limits {
 pub(super) struct FileSystems(BTreeMap<FileSystemId, Arc<FileSystem>>);
 
 impl FileSystems {
-    /// The one that reports `found`; one of its own where that cannot be told.
+    /// Returns the file system that reports `found`; a separate one if it cannot be identified.
     pub(super) fn get(&mut self, found: fs::Space) -> Arc<FileSystem> {
         let new = || Arc::new(FileSystem(Mutex::new(Common { found, unwritten: 0 })));
         found.file_system.map_or_else(new, |id| Arc::clone(self.0.entry(id).or_insert_with(new)))
     }
 }
 
-/// The space that the disks on one file system have in common.
+/// Space shared by the disks on one file system.
 #[derive(Debug)]
 pub(super) struct FileSystem(Mutex<Common>);
 
 #[derive(Debug, Clone, Copy)]
 struct Common {
-    /// As the file system reported last.
+    /// Last report of the file system.
     found: fs::Space,
-    /// Bytes of reservations that the file system does not know of yet.
+    /// Reserved bytes that the file system does not know of yet.
     unwritten: u64,
 }
 
@@ -77,8 +77,7 @@ struct State {
     chunks: u64,
 }
 
-/// Counts the space of each file system once: gives each disk its share of what they can take
-/// together.
+/// Counts the space of each file system once: gives each disk its share of it.
 pub(super) fn share_file_systems(disks: &mut [DiskUsage]) {
     let mut groups = BTreeMap::<FileSystemId, Vec<&mut DiskUsage>>::new();
     for disk in disks.iter_mut().filter(|disk| !disk.is_failed) {
@@ -105,26 +104,26 @@ impl DiskSpace {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records what the file system reports now.
+    /// Records the current report of the file system.
     pub(super) fn refresh(&self, found: fs::Space) {
         self.file_system.lock().found = found;
     }
 
-    /// Counts a replica that was found on the disk.
+    /// Adds a replica found on the disk.
     pub(super) fn add(&self, bytes: u64) {
         let mut state = self.lock();
         state.used += bytes;
         state.chunks += 1;
     }
 
-    /// Counts a replica out.
+    /// Subtracts a replica.
     pub(super) fn subtract(&self, bytes: u64) {
         let mut state = self.lock();
         state.used = state.used.saturating_sub(bytes);
         state.chunks = state.chunks.saturating_sub(1);
     }
 
-    /// The usage of this disk as if no other were on its file system.
+    /// Returns the usage of this disk as if it were alone on its file system.
     pub(super) fn usage(&self, disk: DiskId, is_failed: bool) -> DiskUsage {
         let state = *self.lock();
         let common = *self.file_system.lock();
@@ -146,7 +145,7 @@ impl DiskSpace {
         part.max(self.limits.headroom_bytes_min)
     }
 
-    /// Bytes that the file system can still take above the headroom.
+    /// Returns the bytes that the file system can still take above the headroom.
     fn usable(&self, common: &Common) -> u64 {
         common.found.available.saturating_sub(self.headroom(common) + common.unwritten)
     }
@@ -165,7 +164,7 @@ impl DiskSpace {
     }
 }
 
-/// Room on a disk for one chunk that is being written; given back when dropped.
+/// Space on a disk for one chunk being written; released when dropped.
 #[derive(Debug)]
 pub(super) struct Reservation {
     space: Arc<DiskSpace>,
@@ -181,12 +180,12 @@ impl Reservation {
         (!is_full && reservation.grow(bytes)).then_some(reservation)
     }
 
-    /// Reserves up to `bytes` in all, down to the headroom.
+    /// Reserves up to `bytes` in total, down to the headroom.
     pub(super) fn grow_to(&mut self, bytes: u64, chunk: ChunkId) -> Result<(), StoreError> {
         if self.grow(bytes.saturating_sub(self.bytes)) {
             return Ok(());
         }
-        let what = format!("chunk {chunk} wants {} where there is less", ByteSize(bytes));
+        let what = format!("chunk {chunk} needs {}, more than is free", ByteSize(bytes));
         Err(StoreError::NoSpace(what))
     }
 
@@ -204,7 +203,7 @@ impl Reservation {
         true
     }
 
-    /// So many bytes reached the file system, which says this now.
+    /// Records that `bytes` bytes reached the file system, with its current report.
     pub(super) fn written(&mut self, bytes: u64, found: Option<fs::Space>) {
         let bytes = bytes.min(self.unwritten);
         self.unwritten -= bytes;
@@ -254,9 +253,8 @@ mod tests {
         Arc::new(DiskSpace::new(limits(capacity), file_system))
     }
 
-    /// F14.
     #[test]
-    fn two_disks_on_one_file_system_count_its_space_once() {
+    fn f14_two_disks_on_one_file_system_count_its_space_once() {
         let mut file_systems = FileSystems::default();
         let mut disk = |capacity| {
             let file_system = file_systems.get(found(11 * GIB));
@@ -271,7 +269,7 @@ mod tests {
         };
         let share = 9 * GIB / 2;
         assert_eq!(usage(), [(share, share), (share, share), (GIB, GIB)]);
-        // What one has reserved is not free on the other.
+        // Space reserved on one is not free on the other.
         let reserved = Reservation::new(&first, GIB).unwrap();
         assert_eq!(usage(), [(5 * GIB, 4 * GIB), (4 * GIB, 4 * GIB), (GIB, GIB)]);
         assert!(Reservation::new(&second, 9 * GIB + 1).is_none());
@@ -280,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn reservations_count_and_are_given_back() {
+    fn reservations_count_and_are_released() {
         let space = space(Some(1000), 11 * GIB);
         let free = || space.usage(DiskId(1), false).free;
         let mut first = Reservation::new(&space, 400).unwrap();
@@ -301,7 +299,7 @@ mod tests {
         assert!(Reservation::new(&disk, 1).is_none());
         writer.grow_to(GIB + 1000, ChunkId(1)).unwrap();
         assert!(writer.grow_to(GIB + 1001, ChunkId(1)).is_err());
-        // What the file system has seen written is no longer counted on top of what it says.
+        // Bytes reported by the file system are not counted again.
         writer.written(GIB, Some(found(GIB + 2000)));
         writer.grow_to(GIB + 2000, ChunkId(1)).unwrap();
         assert!(writer.grow_to(GIB + 2001, ChunkId(1)).is_err());

@@ -1,4 +1,4 @@
-//! One disk of the store: its folder, its room, its health.
+//! One disk of the store: its folder, space and health.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,15 +18,15 @@ use super::space::DiskSpace;
 use super::{CHUNKS, SEGMENTS};
 use crate::{DiskUsage, File, Fs, FsLock, Opening, SealedChunk, Space, StoreError};
 
-/// Bytes that may be on their way to one disk; a writer that finds no room among them waits.
+/// Maximum bytes in flight to one disk; writers wait for room.
 const IN_FLIGHT_BYTES: u64 = 16 << 20;
-/// What they are counted in.
+/// Unit of the limit.
 const IN_FLIGHT_UNIT: u64 = 64 << 10;
 const IN_FLIGHT_UNITS: u32 = (IN_FLIGHT_BYTES / IN_FLIGHT_UNIT) as u32;
 
-/// Stamps of one life of the store: the number of the life above, a counter below. The number is
-/// raised durably on every disk before the first stamp of that life is given out, so that no two
-/// replicas ever share one, whatever the clock, a crash or a deletion does.
+/// Stamps of one life of the store: the number of the life in the high bits, a counter in the low
+/// ones. The number is increased durably on every disk before the first stamp of that life is
+/// issued, so that no two replicas ever share one, regardless of clocks, crashes and deletions.
 #[derive(Debug)]
 pub(super) struct Stamps(AtomicU64);
 
@@ -63,7 +63,7 @@ pub(super) struct Disk {
     lock: Mutex<Option<Box<dyn FsLock>>>,
 }
 
-/// What all disks of a store share.
+/// State shared by all disks of a store.
 pub(super) struct Shared {
     pub(super) fs: Arc<dyn Fs>,
     pub(super) index: Arc<Index>,
@@ -99,14 +99,14 @@ impl Disk {
         }
     }
 
-    /// Waits for a place among the bytes on their way to the disk.
+    /// Waits for room among the bytes in flight to the disk.
     pub(super) async fn admit(&self, bytes: u64) -> Result<OwnedSemaphorePermit, StoreError> {
         let units = bytes.div_ceil(IN_FLIGHT_UNIT).clamp(1, u64::from(IN_FLIGHT_UNITS));
         let permit = Arc::clone(&self.in_flight).acquire_many_owned(units as u32).await;
         permit.map_err(|_| StoreError::Closed)
     }
 
-    /// Waits until nothing is on its way any more, and admits nothing from then on.
+    /// Waits until nothing is in flight, and admits nothing from then on.
     pub(super) async fn drain(&self) {
         if let Ok(all) = self.in_flight.acquire_many(IN_FLIGHT_UNITS).await {
             all.forget();
@@ -114,7 +114,7 @@ impl Disk {
         }
     }
 
-    /// Gives the folder free for another process.
+    /// Unlocks the folder for another process.
     pub(super) fn unlock(&self) {
         self.in_flight.close();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -132,7 +132,7 @@ impl Disk {
         self.index.drop_disk(self.number);
     }
 
-    /// What an error of the operating system means: no room, a failed disk, or neither.
+    /// Classifies an error of the operating system: no space, a failed disk, or neither.
     pub(super) fn fault(&self, action: &'static str, source: io::Error) -> StoreError {
         if is_no_space(&source) {
             return StoreError::NoSpace(format!("{} is full", self.folder.display()));
@@ -143,8 +143,8 @@ impl Disk {
         StoreError::Io { action, disk: self.folder.display().to_string(), source }
     }
 
-    /// Like [`Self::fault`] for a sync: what it was to make durable is lost, so that any other
-    /// reason than no room condemns the disk.
+    /// Like [`Self::fault`] for a failed sync: the data is lost, so any cause other than no space
+    /// fails the disk.
     pub(super) fn sync_fault(&self, action: &'static str, source: io::Error) -> StoreError {
         if !is_no_space(&source) {
             self.fail(&source);
@@ -158,7 +158,7 @@ impl Disk {
         if is_failed { DiskUsage { free: 0, chunks: 0, ..usage } } else { usage }
     }
 
-    /// What the file system says of its room; `None` when it says nothing.
+    /// Returns the space reported by the file system; `None` if it reports none.
     pub(super) fn found_space(&self) -> Option<Space> {
         self.fs.space(&self.folder).ok()
     }
@@ -197,7 +197,7 @@ impl Disk {
         }
     }
 
-    /// Opens the file that holds a replica.
+    /// Opens the file of a replica.
     pub(super) fn open(&self, chunk: ChunkId, entry: &Entry) -> io::Result<Arc<dyn File>> {
         match entry.place {
             Place::File => self.files.get_or_insert(FileKey::Chunk(chunk, entry.stamp), || {
@@ -214,7 +214,7 @@ impl Disk {
         })
     }
 
-    /// The folder of a large chunk: its last bits, as the first ones are the time.
+    /// Returns the folder of a large chunk, named by its last bits, as the first ones are the time.
     pub(super) fn shard_path(&self, chunk: ChunkId) -> PathBuf {
         self.folder.join(CHUNKS).join(format!("{:02x}", chunk.0 as u8))
     }
@@ -252,14 +252,14 @@ pub(super) fn is_no_space(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-/// Errors that a disk does not recover from by itself.
+/// Returns true for errors that a disk does not recover from by itself.
 pub(super) fn is_disk_failure(error: &io::Error) -> bool {
     const FATAL: [Errno; 6] =
         [Errno::IO, Errno::ROFS, Errno::NODEV, Errno::NXIO, Errno::UCLEAN, Errno::STALE];
     error.raw_os_error().is_some_and(|raw| FATAL.iter().any(|errno| errno.raw_os_error() == raw))
 }
 
-/// The same error once more, for another caller.
+/// Returns the same error again, for another caller.
 pub(super) fn copy_error(error: &StoreError) -> StoreError {
     match error {
         StoreError::NoSpace(what) => StoreError::NoSpace(what.clone()),

@@ -1,7 +1,7 @@
-//! One chunk on its way onto a disk.
+//! Writes one chunk to a disk.
 //!
-//! Small chunks stay in memory until they are sealed. Longer ones become a file, written in
-//! pieces; one piece is written while the next one gathers, so that a writer holds about two.
+//! Small chunks stay in memory until they are sealed. Longer ones become a file, written in pieces;
+//! one piece is written while the next one is gathered, so that a writer holds about two.
 
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ use super::volume::Disk;
 use crate::pool::{JobPlace, Running};
 use crate::{ChunkHeader, ChunkSeal, ChunkWriter, Pool, SealedChunk, Space, StoreError};
 
-/// Chunks up to this length share segments.
+/// Maximum length of chunks that share segments.
 pub(super) const SMALL_MAX: u64 = 1 << 20;
-/// Bytes that gather before a piece is written.
+/// Bytes gathered before a piece is written.
 const PIECE: u64 = 1 << 20;
 
 pub(super) struct Writer {
@@ -29,18 +29,18 @@ pub(super) struct Writer {
     header: ChunkHeader,
     length: u64,
     crcs: Vec<Crc32c>,
-    /// Not handed to the disk yet.
+    /// Bytes not handed to the disk yet.
     gathered: Vec<Bytes>,
     gathered_bytes: u64,
     in_flight: Option<InFlight>,
     /// Taken by the job that ends the chunk.
     rights: Option<Rights>,
     part: Option<Arc<Part>>,
-    /// Where the clean-up of the part runs.
+    /// Slot of the pool for cleaning up the part.
     place: Option<JobPlace>,
 }
 
-/// What a writer holds of the store.
+/// Resources of the store held by a writer.
 struct Rights {
     claim: Claim,
     reservation: Reservation,
@@ -81,10 +81,10 @@ impl Writer {
     fn check(&self, data: &Bytes, crcs: &[Crc32c]) -> Result<(), StoreError> {
         let (length, max) = (self.length + data.len() as u64, self.header.max_length);
         if length > max {
-            return Err(self.mismatch(format!("{length} bytes are more than the {max} announced")));
+            return Err(self.mismatch(format!("{length} bytes exceed the {max} announced")));
         }
         if !self.length.is_multiple_of(BLOCK_SIZE as u64) {
-            return Err(self.mismatch("bytes follow a block that is not whole".to_owned()));
+            return Err(self.mismatch("bytes follow an incomplete block".to_owned()));
         }
         if block_count(data.len() as u64) != crcs.len() as u64 {
             let (size, count) = (data.len(), crcs.len());
@@ -93,7 +93,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Waits for the piece on its way.
+    /// Waits for the piece in flight.
     async fn landed(&mut self) -> Result<(), StoreError> {
         if let Some(InFlight { bytes, result }) = &mut self.in_flight {
             let (bytes, result) = (*bytes, result.await);
@@ -106,7 +106,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The checksums of what is gathered.
+    /// Returns the checksums of the gathered bytes.
     fn gathered_crcs(&self) -> Vec<Crc32c> {
         let count = block_count(self.gathered_bytes) as usize;
         self.crcs[self.crcs.len() - count..].to_vec()
@@ -191,7 +191,7 @@ impl ChunkWriter for Writer {
 
     async fn seal(mut self: Box<Self>, seal: ChunkSeal) -> Result<SealedChunk, StoreError> {
         if seal.length != self.length {
-            let what = format!("it has {} bytes, not {}", self.length, seal.length);
+            let what = format!("its length is {}, not {}", self.length, seal.length);
             return Err(self.mismatch(what));
         }
         self.landed().await?;
@@ -219,8 +219,8 @@ impl ChunkWriter for Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // A job may still be writing; the clean-up waits for it on the pool, and the chunk can be
-        // claimed again only then.
+        // A job may still be writing; the clean-up waits for it on the pool, and only then can the
+        // chunk be claimed again.
         if let (Some(part), Some(place)) = (self.part.take(), self.place.take()) {
             let rights = self.rights.take();
             self.pool.detach(place, move |_place| {

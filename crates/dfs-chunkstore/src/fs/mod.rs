@@ -1,5 +1,5 @@
-//! The few things a store wants from a file system, blocking, behind a trait so that a simulated
-//! one can lose what was not synced.
+//! File system operations of a store, blocking, behind a trait so that a simulated one can lose
+//! what was not synced.
 
 mod os;
 
@@ -12,48 +12,49 @@ use dfs_types::FileSystemId;
 
 pub use os::OsFs;
 
-/// Offsets, lengths and addresses of direct writes are multiples of this; so are records on disk.
+/// Alignment of offsets, lengths and addresses of direct writes, and of records on disk.
 pub(crate) const PAGE: usize = 4096;
 
-/// How a file is opened.
+/// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
-    /// An existing one to be read, and written in small pieces.
+    /// An existing file, for reading and small writes.
     Existing,
-    /// A new one, or an old one emptied.
+    /// A new file, or an existing one truncated.
     Create,
-    /// A new one, or an old one emptied, for large sequential writes that should not fill the
-    /// page cache. Written in whole pages but for [`File::set_len`].
+    /// A new file, or an existing one truncated, for large sequential writes that should not fill
+    /// the page cache. Written in whole pages except for [`File::set_len`].
     CreateStreaming,
 }
 
 /// Space of the file system that holds a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// Bytes in all.
+    /// Total bytes.
     pub total: u64,
-    /// Bytes this process may still take.
+    /// Bytes available to this process.
     pub available: u64,
-    /// Which file system it is; `None` where that cannot be told.
+    /// Identity of the file system; `None` if it cannot be determined.
     pub file_system: Option<FileSystemId>,
 }
 
-/// Kept while a folder belongs to this process; dropping it gives the folder free.
+/// Held while a folder belongs to this process; dropping it unlocks the folder.
 pub trait FsLock: Send + Sync {}
 
-/// A file system. Calls block; nothing is durable before the sync that says so.
+/// A file system. Calls block; nothing is durable before the corresponding sync.
 pub trait Fs: Send + Sync + 'static {
     /// Opens a file. The entry of a new one is durable after [`Fs::sync_dir`] of its folder.
     fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn File>>;
 
-    /// Makes a folder; one that is there already is fine.
+    /// Creates a folder, unless it exists.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Names in a folder, sorted. Names that are not UTF-8 are left out: dfs makes none.
+    /// Lists the names in a folder, sorted. Names that are not UTF-8 are left out: dfs creates
+    /// none.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 
-    /// Gives a file another name in its folder, replacing what is there, atomically. Durable
-    /// after [`Fs::sync_dir`].
+    /// Renames a file within its folder, replacing an existing one, atomically. Durable after
+    /// [`Fs::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file. Durable after [`Fs::sync_dir`].
@@ -65,7 +66,7 @@ pub trait Fs: Send + Sync + 'static {
     /// Takes the lock file at `path`; [`io::ErrorKind::WouldBlock`] when another holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn FsLock>>;
 
-    /// Room of the file system that holds `path`.
+    /// Returns the space of the file system that holds `path`.
     fn space(&self, path: &Path) -> io::Result<Space>;
 }
 
@@ -74,26 +75,26 @@ pub trait File: Send + Sync {
     /// Reads `length` bytes from `offset`, fewer only at the end of the file.
     fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes>;
 
-    /// Says that a range is about to be read, so that a disk can begin with all of it. Only a hint.
+    /// Announces that a range is about to be read, so that the disk can prefetch it. Only a hint.
     fn will_read(&self, _offset: u64, _length: u64) {}
 
-    /// Writes all of `pieces`, one after the other, from `offset`.
+    /// Writes all of `pieces`, consecutively, from `offset`.
     fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()>;
 
     /// Makes data and length durable.
     fn sync(&self) -> io::Result<()>;
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     fn length(&self) -> io::Result<u64>;
 
-    /// Cuts the file, or lengthens it with zeros.
+    /// Truncates the file, or extends it with zeros.
     fn set_len(&self, length: u64) -> io::Result<()>;
 
-    /// Gives back the room of a range, which reads as zeros from then on. A file system that
-    /// cannot does nothing.
+    /// Frees the space of a range, which reads as zeros from then on. Does nothing if the file
+    /// system does not support it.
     fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
 
-    /// The first offset from `offset` on that may hold anything but zeros; `None` when there is
-    /// nothing more.
+    /// Returns the first offset from `offset` on that may contain anything but zeros; `None` if
+    /// there is none.
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
 }

@@ -1,9 +1,9 @@
 //! The operating system's file system.
 //!
-//! Large sequential files are written past the page cache: on fast disks that is several times
-//! the speed of buffered writes with a sync behind them, and it leaves the cache to the small
-//! reads that want it. Where the file system refuses that, as tmpfs and overlays do, such files
-//! are written through the cache and dropped from it when they are synced.
+//! Large sequential files bypass the page cache: on fast disks that is several times faster than
+//! buffered writes followed by a sync, and leaves the cache to small reads. If the file system does
+//! not support that, like tmpfs and overlays, such files are written through the cache and dropped
+//! from it when synced.
 
 use std::fs;
 use std::io::{self, IoSlice};
@@ -21,9 +21,9 @@ use super::{File, Fs, FsLock, Opening, PAGE, Space};
 
 /// Bytes of one direct write.
 const DIRECT_WRITE: usize = 1 << 20;
-/// Buffers for direct writes that are kept for the next one.
+/// Maximum number of buffers kept for reuse by direct writes.
 const BUFFERS_KEPT: usize = 4;
-/// Slices the kernel takes in one vectored write.
+/// Maximum number of slices of one vectored write.
 const SLICES_MAX: usize = 1024;
 
 /// The operating system's file system. Clones share their write buffers.
@@ -40,9 +40,9 @@ struct Buffers(Mutex<Vec<Vec<u8>>>);
 struct OsFile {
     file: fs::File,
     buffers: Arc<Buffers>,
-    /// Written past the page cache.
+    /// True if writes bypass the page cache.
     is_direct: AtomicBool,
-    /// To be dropped from the page cache once synced.
+    /// True if the file is dropped from the page cache once synced.
     is_streaming: bool,
 }
 
@@ -54,7 +54,7 @@ struct OsLock {
 impl FsLock for OsLock {}
 
 impl OsFs {
-    /// The file system of this machine.
+    /// Returns the file system of this machine.
     pub fn new() -> Self {
         Self::default()
     }
@@ -136,8 +136,8 @@ impl Fs for OsFs {
     }
 }
 
-/// The file system of a path, told apart from those of other machines by the boot id: device
-/// numbers are equal everywhere. Containers of one machine see the same numbers.
+/// Returns the file system of a path, distinguished from those of other machines by the boot id,
+/// because device numbers repeat. Containers of one machine see the same numbers.
 fn file_system(path: &Path) -> io::Result<Option<FileSystemId>> {
     static BOOT: LazyLock<Option<String>> =
         LazyLock::new(|| fs::read_to_string("/proc/sys/kernel/random/boot_id").ok());
@@ -203,7 +203,7 @@ impl OsFile {
 
     fn write_aligned(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         match self.file.write_all_at(bytes, offset) {
-            // Some file systems take the flag and refuse the write.
+            // Some file systems accept the flag but refuse the write.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 let flags = rustix::fs::fcntl_getfl(&self.file)?;
                 rustix::fs::fcntl_setfl(&self.file, flags - OFlags::DIRECT)?;
@@ -231,8 +231,7 @@ impl File for OsFile {
     }
 
     fn will_read(&self, offset: u64, length: u64) {
-        // The kernel takes the reads of several readers of one file for random ones, and then
-        // reads nothing ahead.
+        // The kernel considers concurrent reads of one file random, and then does not read ahead.
         let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(length), Advice::WillNeed);
     }
 
@@ -247,7 +246,7 @@ impl File for OsFile {
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()?;
         if self.is_streaming && !self.is_direct.load(Ordering::Relaxed) {
-            // Only a hint: the data is safe whatever becomes of it.
+            // Only a hint: the data is safe either way.
             let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The content of one simulated file: what a reader sees, and what a crash leaves.
+//! Content of one simulated file: the current one, and the durable one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::fs::PAGE;
 
 type Page = Arc<[u8]>;
 
-/// Pages of a file; those that were never written, or punched, are not there.
+/// Pages of a file; those never written, or punched, are absent.
 #[derive(Debug, Clone, Default)]
 struct Pages {
     pages: BTreeMap<u64, Page>,
@@ -31,7 +31,7 @@ impl Content {
         self.seen.length
     }
 
-    /// Bytes the file takes.
+    /// Returns the bytes that the file occupies.
     pub(super) fn taken(&self) -> u64 {
         (self.seen.pages.len() * PAGE) as u64
     }
@@ -52,7 +52,7 @@ impl Content {
         Bytes::from(bytes)
     }
 
-    /// Pages that a write of these bytes would newly take.
+    /// Returns the number of pages that a write of these bytes would newly allocate.
     pub(super) fn new_pages(&self, offset: u64, length: usize) -> u64 {
         if length == 0 {
             return 0;
@@ -139,14 +139,15 @@ impl Content {
         self.is_length_dirty = false;
     }
 
-    /// A sync that failed: the pages count as clean from now on, as in Linux, and no later sync
+    /// Applies a failed sync: the pages count as clean from now on, as in Linux, and no later sync
     /// makes them durable.
     pub(super) fn fail_sync(&mut self) {
         self.dirty.clear();
         self.is_length_dirty = false;
     }
 
-    /// Goes back to what is durable; with `random`, to something between that and what was seen.
+    /// Reverts to the durable content; with `random`, to something between that and the current
+    /// one.
     pub(super) fn crash(&mut self, random: Option<&dyn Random>) {
         if let Some(random) = random {
             for number in &self.dirty {

@@ -1,4 +1,4 @@
-//! A file system in memory that loses, at a crash, whatever was not synced.
+//! An in-memory file system that loses everything unsynced in a crash.
 
 mod content;
 mod world;
@@ -13,7 +13,7 @@ use dfs_types::Random;
 use crate::fs::{File, Fs, FsLock, Opening, Space};
 use world::{FileId, World};
 
-/// What a fault strikes.
+/// Operations affected by a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// Reads of files and folders.
@@ -24,7 +24,7 @@ pub enum Operation {
     Sync,
 }
 
-/// What a sync is of.
+/// Object of a sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Synced {
     /// The content of a file.
@@ -33,13 +33,13 @@ pub enum Synced {
     Folder,
 }
 
-/// A file system in memory. Clones share it. It has no time and no randomness of its own, so that
-/// the same calls always end the same way.
+/// An in-memory file system. Clones share it. It has no time and no randomness of its own, so that
+/// the same calls always have the same result.
 ///
-/// Stricter than real ones: a file's sync does not make its name durable, and a folder's sync
-/// covers the names in it alone. Every call that changes or syncs something counts as one
-/// operation, every sync of a file or folder also as one sync; both are numbered from 0 so that a
-/// test can stop at, or ignore, each of them.
+/// Stricter than real ones: syncing a file does not make its name durable, and syncing a folder
+/// covers only the names in it. Every call that changes or syncs something counts as one operation,
+/// every sync of a file or folder also as one sync; both are numbered from 0 so that a test can
+/// stop at, or ignore, each of them.
 #[derive(Clone)]
 pub struct SimFs {
     world: Arc<Mutex<World>>,
@@ -59,13 +59,13 @@ struct SimLock {
 }
 
 impl SimFs {
-    /// Makes one with nothing but a root folder, and with a lot of room.
+    /// Creates a file system with only a root folder, and plenty of space.
     pub fn new() -> Self {
         Self { world: Arc::new(Mutex::new(World::new())) }
     }
 
-    /// The same file system once more, to see where else it may go from here. Files that are open
-    /// stay those of the first one.
+    /// Returns a copy of the file system, to explore another future. Open files stay those of the
+    /// original.
     pub fn fork(&self) -> Self {
         Self { world: Arc::new(Mutex::new(self.world().clone())) }
     }
@@ -74,68 +74,68 @@ impl SimFs {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets how many bytes of file content it holds in all.
+    /// Sets the total bytes of file content that it can hold.
     pub fn set_capacity(&self, bytes: u64) {
         self.world().capacity = bytes;
     }
 
-    /// Operations so far.
+    /// Returns the number of operations so far.
     pub fn operations(&self) -> u64 {
         self.world().operations
     }
 
-    /// Syncs so far.
+    /// Returns the number of syncs so far.
     pub fn syncs(&self) -> u64 {
         self.world().syncs
     }
 
-    /// Stops at the operation of this number: it and everything after it fails, without effect,
-    /// until [`Self::crash`].
+    /// Stops at the operation with this number: it and every later one fail, without effect, until
+    /// [`Self::crash`].
     pub fn stop_at(&self, operation: u64) {
         self.world().stop_at = Some(operation);
     }
 
-    /// Makes the sync of this number a lie: it succeeds and does nothing. Until the next crash.
+    /// Makes the sync with this number succeed without effect. Until the next crash.
     pub fn ignore_sync(&self, sync: u64) {
         self.world().ignored_sync = Some(sync);
     }
 
-    /// Makes the next sync of this kind say that the disk is full, although all of it got there: a
-    /// sync that fails may have done any part of its work. It is not counted as a sync, as it
-    /// promises nothing. Until the next crash.
+    /// Makes the next sync of this kind report a full disk, although it completed: a failed sync
+    /// may have done any part of its work. It is not counted as a sync, as it guarantees nothing.
+    /// Until the next crash.
     pub fn fill_next_sync(&self, of: Synced) {
         self.world().full_sync = Some(of);
     }
 
-    /// Drops everything that was not synced, as a loss of power does, closes all files, frees all
-    /// locks, and goes on from there.
+    /// Drops everything unsynced, like a power loss, closes all files, releases all locks, and
+    /// continues from there.
     pub fn crash(&self) {
         self.world().crash(None);
     }
 
-    /// Like [`Self::crash`], but keeps some of what was not synced: of files any pages, of names
-    /// a run of changes from the oldest on, as `random` has it.
+    /// Like [`Self::crash`], but keeps some of the unsynced changes, chosen by `random`: any pages
+    /// of files, and the oldest changes of names.
     pub fn crash_torn(&self, random: &dyn Random) {
         self.world().crash(Some(random));
     }
 
-    /// Makes every operation of a kind at or below `path` fail with this error number of the
-    /// operating system until [`Self::heal`].
+    /// Makes every operation of a kind at or below `path` fail with this errno until
+    /// [`Self::heal`].
     pub fn fail(&self, path: &Path, operation: Operation, errno: i32) {
         self.world().fail(path, operation, errno);
     }
 
-    /// Takes all faults back.
+    /// Removes all faults.
     pub fn heal(&self) {
         self.world().heal();
     }
 
-    /// Empties a folder, durably, as another disk in its place would be.
+    /// Empties a folder, durably, like a replaced disk.
     pub fn wipe(&self, folder: &Path) {
         self.world().wipe(folder);
     }
 
-    /// Flips a bit of a file, in memory as well as on disk.
+    /// Flips a bit of a file, in memory and on disk.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> io::Result<()> {
         let mut world = self.world();
         let file = world.file(path)?;
@@ -202,7 +202,7 @@ impl Fs for SimFs {
 }
 
 impl SimFile {
-    /// The world, as long as this file was opened in its present life.
+    /// Returns the world, if this file was opened in its current life.
     fn world(&self) -> io::Result<MutexGuard<'_, World>> {
         let world = self.fs.world();
         if world.life == self.life {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_drops_what_was_not_synced() {
+    fn crash_drops_unsynced_changes() {
         let fs = SimFs::new();
         let (root, path) = (Path::new("/"), Path::new("/a"));
         let file = fs.open(path, Opening::Create).unwrap();
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ignored_or_failed_sync_makes_nothing_durable() {
+    fn ignored_or_failed_sync_makes_nothing_durable() {
         for is_failure in [false, true] {
             let fs = SimFs::new();
             let file = fs.open(Path::new("/a"), Opening::Create).unwrap();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_may_work_and_say_that_the_disk_is_full() {
+    fn sync_may_complete_and_report_a_full_disk() {
         let fs = SimFs::new();
         let (root, path) = (Path::new("/"), Path::new("/a"));
         let file = fs.open(path, Opening::Create).unwrap();
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_goes_its_own_way() {
+    fn forks_are_independent() {
         let fs = SimFs::new();
         let path = Path::new("/a");
         let file = fs.open(path, Opening::Create).unwrap();
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn torn_crashes_keep_some_pages_of_some_writes() {
+    fn torn_crash_keeps_some_pages_of_some_writes() {
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..64 {
             let fs = SimFs::new();
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_as_full_as_its_pages() {
+    fn usage_counts_allocated_pages() {
         let fs = SimFs::new();
         fs.set_capacity(8192);
         let file = fs.open(Path::new("/a"), Opening::Create).unwrap();

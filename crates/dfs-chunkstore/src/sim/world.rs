@@ -1,4 +1,4 @@
-//! Everything a simulated file system holds.
+//! State of a simulated file system.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,7 +11,7 @@ use super::content::Content;
 use super::{Operation, Synced};
 use crate::fs::{PAGE, Space};
 
-/// What the operating systems calls no space, whatever its number there.
+/// The error kind for no space, regardless of its errno.
 const NO_SPACE: io::ErrorKind = io::ErrorKind::StorageFull;
 
 pub(super) type FileId = u64;
@@ -22,7 +22,7 @@ enum Node {
     File(FileId),
 }
 
-/// A change of names that no sync has made durable yet.
+/// A change of names that is not durable yet.
 #[derive(Debug, Clone)]
 enum Change {
     Link(PathBuf, Node),
@@ -30,13 +30,13 @@ enum Change {
     Unlink(PathBuf),
 }
 
-/// What a sync says, and whether it is so.
+/// Reported and actual outcome of a sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Promise {
     Kept,
-    /// It says that it worked and did nothing.
+    /// Reports success but did nothing.
     Broken,
-    /// It worked and says that it did not.
+    /// Reports failure but completed.
     Denied,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct World {
     files: BTreeMap<FileId, Content>,
     next_file: FileId,
     locks: BTreeSet<PathBuf>,
-    /// Raised by each crash: files and locks of an earlier life are dead.
+    /// Incremented by each crash: files and locks of an earlier life are invalid.
     pub(super) life: u64,
     pub(super) capacity: u64,
     pub(super) operations: u64,
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    /// Counts an operation and says whether it may go on.
+    /// Counts an operation and fails if it must not proceed.
     pub(super) fn enter(&mut self, path: &Path, operation: Operation) -> io::Result<()> {
         if operation != Operation::Read {
             self.is_stopped |= self.stop_at == Some(self.operations);
@@ -109,7 +109,7 @@ impl World {
         fault.map_or(Ok(()), |fault| Err(io::Error::from_raw_os_error(fault.errno)))
     }
 
-    /// What is to come of the next sync. Counts it if it promises something.
+    /// Returns the outcome of the next sync. Counts it if it guarantees anything.
     fn next_sync(&mut self, of: Synced) -> Promise {
         if self.full_sync.take_if(|full| *full == of).is_some() {
             return Promise::Denied;
@@ -238,7 +238,7 @@ impl World {
             content.write(at, b);
             return Ok(());
         }
-        // As much as fits is written, as a real one does.
+        // As much as fits is written, like a real file system.
         let mut done = 0;
         let mut room = room;
         while done < b.len() {
@@ -273,7 +273,7 @@ impl World {
         match entered {
             Ok(()) if promise == Promise::Broken => {}
             Ok(()) => content.sync(),
-            // Nothing came of it, but what was written may have reached the disk by itself.
+            // Without effect, although written data may have reached the disk anyway.
             Err(_) if is_stopped => {}
             Err(_) => content.fail_sync(),
         }
@@ -285,12 +285,12 @@ impl World {
         Space { total: self.capacity, available, file_system: None }
     }
 
-    /// Files that have a name, or had one when they were last made durable, take room.
+    /// Returns the bytes of files that have a name, or had one when last made durable.
     fn taken(&self) -> u64 {
         self.files.values().map(Content::taken).sum()
     }
 
-    /// Forgets files that no name leads to any more.
+    /// Forgets files without a name.
     fn forget_nameless(&mut self) {
         let mut named = BTreeSet::new();
         let pending = self.changes.iter().filter_map(|change| match change {
@@ -318,7 +318,7 @@ impl World {
         for change in std::mem::take(&mut self.changes).into_iter().take(kept as usize) {
             change.apply(&mut self.durable_names);
         }
-        // An entry is of no use while that of its folder is lost.
+        // An entry is useless if that of its folder is lost.
         let names = self.durable_names.clone();
         self.durable_names.retain(|name, _| name.ancestors().all(|up| names.contains_key(up)));
         self.names = self.durable_names.clone();

@@ -1,4 +1,4 @@
-//! The suite, on every store.
+//! The conformance suite, on every store.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ async fn simulated_disks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_disks() {
-    // The build folder lies on a disk; a temporary folder may be memory.
+    // The build folder is on a disk; a temporary folder may be in memory.
     for base in [std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")), std::env::temp_dir()] {
         let folder = tempfile::tempdir_in(base).unwrap();
         let count = AtomicUsize::new(0);

@@ -1,4 +1,4 @@
-//! Crashes at every point of a scripted life of a store, and what must hold after each.
+//! Crashes at every point of a scripted life of a store, with the invariants checked after each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -13,7 +13,7 @@ use dfs_types::{ChunkId, ClusterId, Crc32c, Incarnation, RegistrationNumber, See
 
 use crate::support::{config, open_sim};
 
-/// A chunk just too long for a segment.
+/// A chunk slightly too long for a segment.
 const LARGE: usize = (1 << 20) + 4097;
 const EIO: i32 = 5;
 
@@ -26,36 +26,36 @@ pub(crate) enum Step {
     SetAside(u128),
     Register(u64),
     Reopen,
-    /// A sync of this kind makes it durable and says that the disk is full.
+    /// A sync of this kind makes it durable but reports a full disk.
     Refuse(u128, usize, Synced),
-    /// Its disk fails and is in service again at the next start, when the chunk has another replica
-    /// on another disk. Nothing but a start where there is only one disk.
+    /// Its disk fails and is back in service at the next start, when the chunk has another replica
+    /// on another disk. Just a start if there is only one disk.
     Twice(u128),
 }
 
-/// What became of a chunk, as far as callers were told.
+/// Fate of a chunk, as far as callers know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Told {
+struct Expected {
     length: usize,
     stamp: Stamp,
     is_set_aside: bool,
 }
 
-/// What callers of the store know.
+/// Knowledge of the store's callers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct History {
-    chunks: BTreeMap<u128, Told>,
-    /// The step under way at the crash: it may have happened or not.
+    chunks: BTreeMap<u128, Expected>,
+    /// The step in progress at the crash: it may have happened or not.
     doubt: Option<Step>,
     stamps: BTreeSet<Stamp>,
     identity: Option<Identity>,
-    /// What the store says it has; a crash may have cut it off on its way to all disks.
+    /// The last registration attempted; a crash may have interrupted it between disks.
     registration: u64,
-    /// The last one that was acknowledged.
+    /// The last one acknowledged.
     acknowledged: u64,
-    /// How often the store was opened; decides its ids.
+    /// Number of times the store was opened; determines its ids.
     starts: u64,
-    /// Syncs until it was opened in the present life.
+    /// Number of syncs until it was opened in the current life.
     syncs_to_open: u64,
 }
 
@@ -64,7 +64,7 @@ fn registration(number: u64) -> Registration {
     Registration { cluster: ClusterId(1), incarnation: Incarnation(1), number }
 }
 
-/// Each kind of write, in the orders that may hurt each other.
+/// Every kind of write, in the orders that could interfere.
 pub(crate) const SCRIPT: [Step; 37] = [
     Step::Put(6, 10),
     Step::Put(7, 10),
@@ -106,13 +106,13 @@ pub(crate) const SCRIPT: [Step; 37] = [
     Step::Put(0x16, 30_000),
 ];
 
-/// What is done after a crash: enough that the segment which was the last one no longer is.
+/// Steps after a crash: enough that the last segment no longer is the last.
 const AFTERWARDS: [Step; 2] = [Step::Put(0x21, 100), Step::Put(0x77, LARGE)];
 
-/// Decides the ids of a store that is opened for a check.
+/// Determines the ids of a store opened for a check.
 const CHECKING: u64 = 99;
 
-impl Told {
+impl Expected {
     fn new(sealed: &SealedChunk) -> Self {
         Self {
             length: sealed.seal.length as usize,
@@ -123,11 +123,11 @@ impl Told {
 }
 
 impl History {
-    /// Lives through a script until the simulated machine stops.
+    /// Runs a script until the simulated machine stops.
     pub(crate) async fn live(&mut self, fs: &SimFs, config: &Config, script: &[Step]) {
         let Ok(mut store) = self.open(fs, config).await else { return };
         self.syncs_to_open = fs.syncs();
-        // The stop looks like a disk that fails, which a store with another one survives.
+        // The stop looks like a failing disk, which a store with another one survives.
         if store.usage().iter().any(|disk| disk.is_failed) {
             return;
         }
@@ -160,14 +160,14 @@ impl History {
         open_sim(fs, config.clone(), self.starts).await.map_err(|error| error.to_string())
     }
 
-    /// After a crash: callers look what became of the step that was under way.
+    /// Determines after a crash what became of the step in progress.
     async fn settle(&mut self, store: &DiskStore) {
         self.identity.get_or_insert_with(|| store.identity());
         let Some(step) = self.doubt.take() else { return };
         let (number, length) = match step {
             Step::Put(number, length) | Step::Refuse(number, length, _) => (number, length),
             Step::Delete(number) | Step::SetAside(number) | Step::Twice(number) => {
-                (number, self.chunks.get(&number).map_or(0, |told| told.length))
+                (number, self.chunks.get(&number).map_or(0, |expected| expected.length))
             }
             Step::Register(_) => {
                 self.registration = store.identity().registration.map_or(0, |found| found.number.0);
@@ -176,15 +176,15 @@ impl History {
             Step::Abandon(..) | Step::Reopen => return,
         };
         if let Ok(Some(sealed)) = store.stat(ChunkId(number)).await {
-            self.chunks.insert(number, Told::new(&sealed));
+            self.chunks.insert(number, Expected::new(&sealed));
             assert_eq!(sealed.seal.length, length as u64);
         } else {
             self.chunks.remove(&number);
         }
     }
 
-    /// Breaks the disk of a chunk and puts the chunk once more; ends with the disk in order, but
-    /// out of service.
+    /// Breaks the disk of a chunk and puts the chunk again; ends with a working disk that is out of
+    /// service.
     async fn copy_elsewhere(
         &mut self,
         fs: &SimFs,
@@ -209,8 +209,8 @@ impl History {
         match step {
             Step::Put(number, length) => {
                 let sealed = conformance::put(store, ChunkId(number), length).await.ok()?;
-                self.chunks.insert(number, Told::new(&sealed));
-                assert!(self.stamps.insert(sealed.stamp), "a stamp was given out twice");
+                self.chunks.insert(number, Expected::new(&sealed));
+                assert!(self.stamps.insert(sealed.stamp), "a stamp was issued twice");
             }
             Step::Abandon(number, length) => {
                 let chunk = ChunkId(number);
@@ -224,9 +224,9 @@ impl History {
                 self.chunks.remove(&number);
             }
             Step::SetAside(number) => {
-                let told = self.chunks.get_mut(&number)?;
-                store.set_aside(ChunkId(number), told.stamp).await.ok()?;
-                told.is_set_aside = true;
+                let expected = self.chunks.get_mut(&number)?;
+                store.set_aside(ChunkId(number), expected.stamp).await.ok()?;
+                expected.is_set_aside = true;
             }
             Step::Register(number) => {
                 store.store_registration(registration(number)).await.ok()?;
@@ -248,7 +248,7 @@ impl History {
         Some(())
     }
 
-    /// Opens the store after a crash and says what is wrong with it.
+    /// Opens the store after a crash and checks it.
     pub(crate) async fn check(&self, fs: &SimFs, config: &Config) -> Result<(), String> {
         self.check_settled(fs, config)?;
         let store = open_sim(fs, config.clone(), CHECKING).await.map_err(|e| e.to_string())?;
@@ -264,8 +264,8 @@ impl History {
                 }
                 _ => None,
             };
-            let told = self.chunks.get(&number);
-            let length = told.map(|told| told.length).or(doubted);
+            let expected = self.chunks.get(&number);
+            let length = expected.map(|expected| expected.length).or(doubted);
             let length =
                 length.ok_or_else(|| format!("{number:x} was never sealed, or deleted"))?;
             let bytes = conformance::content(sealed.chunk, length);
@@ -275,16 +275,16 @@ impl History {
             let verified = store.verify(sealed.chunk).await.map_err(|e| e.to_string())?;
             let header = store.header(sealed.chunk).await.map_err(|e| e.to_string())?;
             if verified.is_some() || header != conformance::header(sealed.chunk, length) {
-                return Err(format!("{number:x} is not whole"));
+                return Err(format!("{number:x} is incomplete"));
             }
-            if let Some(told) = told {
+            if let Some(expected) = expected {
                 let may_be_aside = matches!(self.doubt, Some(Step::SetAside(n)) if n == number);
                 let is_newer = matches!(self.doubt, Some(Step::Twice(n)) if n == number)
-                    && sealed.stamp > told.stamp;
-                if (sealed.stamp != told.stamp && !is_newer)
-                    || (sealed.is_set_aside != told.is_set_aside && !may_be_aside)
+                    && sealed.stamp > expected.stamp;
+                if (sealed.stamp != expected.stamp && !is_newer)
+                    || (sealed.is_set_aside != expected.is_set_aside && !may_be_aside)
                 {
-                    return Err(format!("{number:x} is {sealed:?}, told {told:?}"));
+                    return Err(format!("{number:x} is {sealed:?}, expected {expected:?}"));
                 }
             }
         }
@@ -297,8 +297,8 @@ impl History {
         self.check_room(fs, config, &store).await
     }
 
-    /// Every disk knows that the acknowledged registration was on all of them, so that none takes
-    /// an image from before it for its own.
+    /// Checks that every disk knows that the acknowledged registration was on all of them, so that
+    /// none accepts an older image.
     fn check_settled(&self, fs: &SimFs, config: &Config) -> Result<(), String> {
         for disk in config.disks.iter().filter(|_| self.acknowledged > 0) {
             let path = disk.folder.join("dfs-identity");
@@ -321,7 +321,7 @@ impl History {
             return Err("it became another node".to_owned());
         }
         if number != self.registration && !may_be {
-            return Err(format!("registration {number}, told {}", self.registration));
+            return Err(format!("registration {number}, expected {}", self.registration));
         }
         match store.usage().iter().find(|disk| disk.is_failed) {
             Some(disk) => Err(format!("disk {} is out of service", disk.disk)),
@@ -329,17 +329,17 @@ impl History {
         }
     }
 
-    /// Stamps go on above all given out.
+    /// Checks that new stamps are above all issued before.
     async fn check_stamps(&self, store: &DiskStore) -> Result<(), String> {
         let probe = conformance::put(store, ChunkId(0xffff), 10).await;
         let probe = probe.map_err(|error| error.to_string())?;
         if self.stamps.last().is_some_and(|last| *last >= probe.stamp) {
-            return Err("a stamp that was given out before the crash comes again".to_owned());
+            return Err("a stamp issued before the crash was reused".to_owned());
         }
         Ok(())
     }
 
-    /// Everything can be deleted without a trace.
+    /// Checks that everything can be deleted without a trace.
     async fn check_room(
         &self,
         fs: &SimFs,
@@ -355,7 +355,7 @@ impl History {
         }
         for disk in store.usage() {
             if disk.free != disk.capacity || disk.chunks != 0 {
-                return Err(format!("{disk:?} counts something that is not there"));
+                return Err(format!("{disk:?} counts something that does not exist"));
             }
         }
         // Removed names count until their folder is synced, which a store leaves to the system.
@@ -364,15 +364,15 @@ impl History {
         }
         let space = fs.space(Path::new("/")).map_err(|e| e.to_string())?;
         let taken = space.total - space.available;
-        // Identities, and what the active segments hold at least.
+        // Identities, and minimal active segments.
         if taken > 16 << 10 {
-            return Err(format!("{taken} bytes are lost to nothing"));
+            return Err(format!("{taken} bytes leaked"));
         }
         Ok(())
     }
 }
 
-/// Folders of the disks and everything below.
+/// Returns the folders of the disks and everything below.
 fn folders(fs: &SimFs, config: &Config) -> Vec<PathBuf> {
     let mut all: Vec<_> = config.disks.iter().map(|disk| disk.folder.clone()).collect();
     let mut next = 0;
@@ -387,16 +387,16 @@ fn folders(fs: &SimFs, config: &Config) -> Vec<PathBuf> {
 /// How a life ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    /// All that was not synced is lost.
+    /// Everything unsynced is lost.
     Crash,
-    /// Some of it is, as this seed has it.
+    /// Some of it is lost, as determined by this seed.
     Torn(u64),
-    /// And this disk comes back empty.
+    /// Also, this disk comes back empty.
     LostDisk(usize),
 }
 
 impl End {
-    /// All of them, with so many torn ones.
+    /// Returns all of them, with this many torn ones.
     fn all(torn: u64, config: &Config) -> Vec<Self> {
         let mut all = vec![Self::Crash];
         all.extend((1..=torn).map(Self::Torn));
@@ -426,7 +426,7 @@ impl<'a> Life<'a> {
         Self { config, fs, history }
     }
 
-    /// The disks after one end of it. Others are still to be had.
+    /// Returns the disks after one end of it. Others can still be requested.
     fn ended(&self, end: End) -> SimFs {
         let fs = self.fs.fork();
         fs.heal();
@@ -441,7 +441,7 @@ impl<'a> Life<'a> {
         fs
     }
 
-    /// What is wrong after one end.
+    /// Checks the store after one end.
     async fn check(&self, end: End) -> Result<(), String> {
         let (fs, config) = (self.ended(end), self.config);
         let End::LostDisk(_) = end else { return self.history.check(&fs, config).await };
@@ -454,8 +454,8 @@ impl<'a> Life<'a> {
         self.history.check_stamps(&store).await
     }
 
-    /// What is wrong after writes that were torn, a short second life, and a loss of all that was
-    /// not synced in it. The first sync of its start besides those of the identities may be a lie.
+    /// Checks the store after torn writes, a short second life, and the loss of everything unsynced
+    /// in it. The first sync of its start besides those of the identities may be ignored.
     async fn check_second(&self, seed: u64, is_ignoring: bool) -> Second {
         let (fs, config) = (self.ended(End::Torn(seed)), self.config);
         let mut history = self.history.clone();
@@ -471,19 +471,19 @@ impl<'a> Life<'a> {
     }
 }
 
-/// How a second life went.
+/// Outcome of a second life.
 struct Second {
     result: Result<(), String>,
-    /// Its start had more to make durable than the identities.
+    /// True if its start had more to make durable than the identities.
     has_repaired: bool,
 }
 
-/// Syncs of the start of a store that has its identities and nothing else to do.
+/// Number of syncs of the start of a store that has its identities and nothing else to do.
 fn syncs_of_identities(config: &Config) -> u64 {
     2 * config.disks.len() as u64
 }
 
-/// Syncs before each operation of the script, and in all.
+/// Returns the number of syncs before each operation of the script, and in total.
 async fn syncs_before(config: &Config) -> Vec<u64> {
     let mut syncs = Vec::new();
     loop {
@@ -503,7 +503,7 @@ fn configs() -> [Config; 2] {
 }
 
 #[tokio::test]
-async fn a_crash_at_any_point_keeps_what_was_acknowledged() {
+async fn crash_at_any_point_keeps_acknowledged_chunks() {
     for config in configs() {
         for stop_at in 0..syncs_before(&config).await.len() {
             let life = Life::until(&config, stop_at, None).await;
@@ -514,9 +514,9 @@ async fn a_crash_at_any_point_keeps_what_was_acknowledged() {
     }
 }
 
-/// Whether some end is worse when this sync is a lie.
+/// Returns true if some end is worse when this sync is ignored.
 async fn is_needed(config: &Config, syncs_before: &[u64], sync: u64) -> bool {
-    // Most show at once, some need luck with what is torn, some a while: first what is cheap.
+    // Most show at once, some depend on what is torn, some take longer: cheap ones first.
     const LOOKS: [(Range<usize>, u64); 3] = [(0..3, 2), (3..24, 0), (0..3, 40)];
     let first = syncs_before.partition_point(|before| *before <= sync);
     for (stops, torn) in LOOKS {
@@ -539,15 +539,15 @@ async fn every_sync_is_needed() {
         let count = *syncs.last().unwrap();
         for sync in 0..count {
             let is_needed = is_needed(&config, &syncs, sync).await;
-            assert!(is_needed, "nothing is worse without sync {sync} of {count}");
+            assert!(is_needed, "sync {sync} of {count} makes no difference");
         }
     }
 }
 
-/// What the first start after a crash found torn does not come to light after the next crash,
-/// when nobody looks at the tail of that segment any more.
+/// Torn writes found by the first start after a crash do not reappear after the next crash, when
+/// the tail of that segment is not checked any more.
 #[tokio::test]
-async fn a_second_crash_keeps_what_was_acknowledged() {
+async fn second_crash_keeps_acknowledged_chunks() {
     for config in configs() {
         let (mut repaired, mut needed) = (0, 0);
         for stop_at in 0..syncs_before(&config).await.len() {
@@ -566,8 +566,8 @@ async fn a_second_crash_keeps_what_was_acknowledged() {
 }
 
 #[test]
-fn the_script_has_both_formats() {
-    // Guards the tests above against a change of the bound that would make them easier.
+fn script_covers_both_formats() {
+    // Guards the tests above against a change of the limit that would weaken them.
     let lengths = SCRIPT.iter().filter_map(|step| match step {
         Step::Put(_, length) => Some(*length),
         _ => None,

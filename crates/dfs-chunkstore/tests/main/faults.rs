@@ -20,12 +20,12 @@ use dfs_types::{
 use crate::support::{config, open_sim};
 
 const EIO: i32 = 5;
-/// One chunk of each layout.
+/// A chunk of each layout.
 const SMALL: usize = 4 << 10;
 const LARGE: usize = 3 << 20;
 
 #[tokio::test]
-async fn a_failed_sync_fails_the_chunk_for_good_and_the_disk_with_it() {
+async fn failed_sync_fails_the_chunk_and_its_disk() {
     for length in [SMALL, LARGE] {
         let fs = SimFs::new();
         let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
@@ -35,17 +35,17 @@ async fn a_failed_sync_fails_the_chunk_for_good_and_the_disk_with_it() {
         assert!(matches!(failed, Err(StoreError::Io { .. })), "{failed:?}");
         fs.heal();
 
-        // A sync that works now says nothing of what the failed one lost.
+        // A later successful sync does not restore what the failed one lost.
         assert!(store.usage()[0].is_failed);
         assert_eq!(store.stat(ChunkId(2)).await.unwrap(), None);
         let refused = conformance::put(&store, ChunkId(3), length).await;
         assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
-        assert_eq!(store.stat(ChunkId(1)).await.unwrap(), None, "such a disk serves nothing");
+        assert_eq!(store.stat(ChunkId(1)).await.unwrap(), None, "a failed disk serves nothing");
 
         drop(store);
         fs.crash();
         let store = open_sim(&fs, config(&["/a"]), 2).await.unwrap();
-        assert!(!store.usage()[0].is_failed, "a start gives it another chance");
+        assert!(!store.usage()[0].is_failed, "a restart gives it another chance");
         assert_eq!(store.stat(ChunkId(2)).await.unwrap(), None);
         conformance::assert_whole(&store, ChunkId(1), length).await;
     }
@@ -74,7 +74,7 @@ async fn other_disks_take_over_from_a_failed_one() {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_serves_and_deletes() {
+async fn full_disk_refuses_writes_but_serves_and_deletes() {
     for length in [SMALL, LARGE] {
         let fs = SimFs::new();
         let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
@@ -95,7 +95,7 @@ async fn a_full_disk_refuses_serves_and_deletes() {
         for replica in &sealed {
             assert!(store.delete(replica.chunk, replica.stamp).await.unwrap());
         }
-        // The room of a file counts until its folder is synced.
+        // The space of a file counts until its folder is synced.
         for folder in ["/a/segments".to_owned()].into_iter().chain(shards(&fs)) {
             fs.sync_dir(Path::new(&folder)).unwrap();
         }
@@ -104,8 +104,8 @@ async fn a_full_disk_refuses_serves_and_deletes() {
 }
 
 #[tokio::test]
-async fn a_write_that_does_not_fit_leaves_no_trace() {
-    // The file system runs full under the store, which thought there was room.
+async fn write_that_does_not_fit_leaves_no_trace() {
+    // The file system fills up although the store expected space.
     for length in [60 << 10, LARGE] {
         let fs = SimFs::new();
         let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_write_that_does_not_fit_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn a_flipped_bit_is_found_by_read_and_verify() {
+async fn flipped_bit_is_found_by_read_and_verify() {
     let length = 2 * BLOCK_SIZE + 100;
     for length in [length, LARGE] {
         let fs = SimFs::new();
@@ -154,7 +154,7 @@ async fn a_flipped_bit_is_found_by_read_and_verify() {
 }
 
 #[tokio::test]
-async fn damage_beside_the_data_never_gives_wrong_bytes() {
+async fn damage_beside_the_data_never_returns_wrong_bytes() {
     for length in [BLOCK_SIZE + 100, LARGE] {
         let chunk = ChunkId(0x17);
         let bytes = conformance::content(chunk, length);
@@ -164,7 +164,7 @@ async fn damage_beside_the_data_never_gives_wrong_bytes() {
         let (path, data) = find(&image, &bytes[..64]);
         let end = image.open(&path, Opening::Existing).unwrap().length().unwrap();
         let data = data..data + length as u64;
-        // Each byte of the record in steps that are prime to all of its fields.
+        // Bytes of the record in steps coprime to the length of its fields.
         for at in (0..end).filter(|at| !data.contains(at)).step_by(31) {
             image.flip_bit(&path, at, 5).unwrap();
             if let Ok(blocks) = store.read(chunk, 0, 1).await
@@ -195,7 +195,7 @@ async fn small_chunks_sealed_together_share_a_sync() {
     }
     let before = fs.inner.syncs();
     let (is_entered, release) = fs.hold_sync();
-    // A seal stands in the queue when it was polled once.
+    // A seal is queued once it was polled.
     assert!(futures_util::poll!(&mut seals[0]).is_pending());
     is_entered.recv().unwrap();
     for seal in &mut seals[1..] {
@@ -205,7 +205,7 @@ async fn small_chunks_sealed_together_share_a_sync() {
     for sealed in futures_util::future::join_all(seals).await {
         sealed.unwrap();
     }
-    // One for the first, one for all the others, and a new segment where the bound is crossed.
+    // One for the first, one for all the others, and a new segment at the limit.
     let syncs = fs.inner.syncs() - before;
     assert!(syncs <= 4, "32 chunks took {syncs} syncs");
     for number in 1..34 {
@@ -214,7 +214,7 @@ async fn small_chunks_sealed_together_share_a_sync() {
 }
 
 #[tokio::test]
-async fn deleting_a_small_chunk_gives_its_room_back_at_once() {
+async fn deleting_a_small_chunk_frees_its_space_at_once() {
     let base = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let folder = tempfile::tempdir_in(base).unwrap();
     let path = folder.path().to_str().unwrap();
@@ -240,7 +240,7 @@ async fn deleting_a_small_chunk_gives_its_room_back_at_once() {
 }
 
 #[tokio::test]
-async fn folders_that_are_not_ours_are_refused() {
+async fn foreign_folders_are_refused() {
     let fs = SimFs::new();
     let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
     let refused = open_sim(&fs, config(&["/a"]), 2).await.err();
@@ -276,9 +276,9 @@ async fn folders_that_are_not_ours_are_refused() {
     assert!(matches!(refused, Some(OpenError::DamagedIdentity { .. })), "{refused:?}");
 }
 
-/// F3: a full disk cuts registrations off, and the start of the store.
+/// F3: a full disk interrupts registrations, and the start of the store.
 #[tokio::test]
-async fn a_full_disk_is_not_left_behind_by_a_registration() {
+async fn f03_full_disk_is_not_left_behind_by_a_registration() {
     const ENOSPC: i32 = 28;
     let (fs, folders) = (SimFs::new(), ["/a", "/b", "/c"]);
     let store = open_sim(&fs, config(&folders), 1).await.unwrap();
@@ -306,10 +306,10 @@ async fn a_full_disk_is_not_left_behind_by_a_registration() {
     assert_eq!(store.identity().registration, Some(numbered(9)));
 }
 
-/// F3: a disk fills up after others have a registration as settled. What is written then, up to the
-/// next full disk, is no older registration, which would look like an old image.
+/// F3: a disk fills up after others have a registration as settled. Later writes, up to the next
+/// full disk, never contain an older registration, which would look like an old image.
 #[tokio::test]
-async fn a_registration_that_was_cut_off_is_not_taken_back() {
+async fn f03_interrupted_registration_is_not_reverted() {
     const ENOSPC: i32 = 28;
     let folders = ["/a", "/b", "/c"];
     let fs = GatedFs::new();
@@ -351,7 +351,7 @@ async fn a_registration_that_was_cut_off_is_not_taken_back() {
 }
 
 #[tokio::test]
-async fn a_registration_whose_caller_is_gone_does_not_meet_the_next_one() {
+async fn registration_of_a_dropped_caller_excludes_the_next_one() {
     let fs = GatedFs::new();
     let pool = Pool::threads(2);
     let random = Arc::new(SeededRandom::new(1));
@@ -364,11 +364,11 @@ async fn a_registration_whose_caller_is_gone_does_not_meet_the_next_one() {
     drop(first);
     let mut second = store.store_registration(numbered(2));
     assert!(futures_util::poll!(&mut second).is_pending());
-    // The other thread has done by then what the second one may have asked of it.
+    // By now the other thread has done what the second registration may have requested of it.
     pool.run(|| ()).await.unwrap();
     release.send(()).unwrap();
     second.await.unwrap();
-    // Neither thread has anything left to do once they meet.
+    // Both threads are idle once they meet.
     let meeting = Arc::new(Barrier::new(2));
     let meet = || {
         let meeting = meeting.clone();
@@ -384,7 +384,7 @@ async fn a_registration_whose_caller_is_gone_does_not_meet_the_next_one() {
 }
 
 #[tokio::test]
-async fn an_image_from_before_a_registration_stays_out_of_service() {
+async fn image_older_than_a_registration_stays_out_of_service() {
     let (fs, folders) = (SimFs::new(), ["/a", "/b"]);
     let store = open_sim(&fs, config(&folders), 1).await.unwrap();
     store.store_registration(numbered(1)).await.unwrap();
@@ -404,7 +404,7 @@ async fn an_image_from_before_a_registration_stays_out_of_service() {
 }
 
 #[tokio::test]
-async fn a_raised_level_makes_an_older_release_refuse_every_disk() {
+async fn raised_level_makes_an_older_release_refuse_every_disk() {
     let (fs, folders) = (SimFs::new(), ["/a", "/b"]);
     let newer = |folders: &[&str]| Config { level: Level(2), ..config(folders) };
     let store = open_sim(&fs, newer(&folders), 1).await.unwrap();
@@ -467,7 +467,7 @@ fn shards(fs: &SimFs) -> Vec<String> {
     names.iter().map(|name| format!("/a/chunks/{name}")).collect()
 }
 
-/// The file that holds these bytes, and where.
+/// Returns the file that contains these bytes, and their offset.
 fn find(fs: &SimFs, bytes: &[u8]) -> (PathBuf, u64) {
     for folder in ["/a/segments".to_owned()].into_iter().chain(shards(fs)) {
         for name in fs.list(Path::new(&folder)).unwrap() {
@@ -479,10 +479,10 @@ fn find(fs: &SimFs, bytes: &[u8]) -> (PathBuf, u64) {
             }
         }
     }
-    panic!("no file holds the chunk");
+    panic!("no file contains the chunk");
 }
 
-/// Says when the next sync of a file begins, and holds it up.
+/// Announces the next sync of a file, and delays it.
 struct Gate {
     entered: mpsc::Sender<()>,
     released: mpsc::Receiver<()>,
@@ -498,7 +498,7 @@ impl GatedFs {
         Arc::new(Self { inner: SimFs::new(), gate: Arc::new(Mutex::new(None)) })
     }
 
-    /// Holds the next sync of a file: returns where it is announced, and what lets it go on.
+    /// Holds the next sync of a file: returns its announcement, and its release.
     fn hold_sync(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
         let (entered, is_entered) = mpsc::channel();
         let (release, released) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! Lost writes: what lies in the place of a replica is sound by itself, but not that replica.
+//! Lost writes: the bytes in the place of a replica are intact, but belong to another one.
 
 use std::fs::{File, read_dir};
 use std::os::unix::fs::FileExt as _;
@@ -12,7 +12,7 @@ use crate::support::config;
 
 const VICTIM: ChunkId = ChunkId(1);
 const OTHER: ChunkId = ChunkId(2);
-/// Small chunks share a segment, one and several blocks long; a large one has a file of its own.
+/// Small chunks share a segment, one and several blocks long; a large one has a separate file.
 const LENGTHS: [usize; 3] = [4 << 10, 256 << 10, 3 << 20];
 
 async fn store(folder: &Path) -> DiskStore {
@@ -23,7 +23,7 @@ async fn store(folder: &Path) -> DiskStore {
         .unwrap()
 }
 
-/// The files that hold chunks.
+/// Returns the files that contain chunks.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut folders = vec![folder.to_owned()];
     let mut found = Vec::new();
@@ -43,16 +43,16 @@ fn position(bytes: &[u8], part: &[u8]) -> Option<u64> {
     bytes.windows(part.len()).position(|window| window == part).map(|at| at as u64)
 }
 
-/// Where `bytes` lie on the disk.
+/// Returns the location of `bytes` on the disk.
 fn find(folder: &Path, bytes: &[u8]) -> (PathBuf, u64) {
     let found = files(folder).into_iter().find_map(|path| {
         let at = position(&std::fs::read(&path).unwrap(), &bytes[..64])?;
         Some((path, at))
     });
-    found.expect("the chunk lies in one of the files")
+    found.expect("the chunk is in one of the files")
 }
 
-/// Replaces what lies from `at` to `to` on the disk.
+/// Overwrites bytes on the disk.
 fn overwrite((path, at): &(PathBuf, u64), bytes: &[u8]) {
     File::options().write(true).open(path).unwrap().write_all_at(bytes, *at).unwrap();
 }
@@ -76,7 +76,7 @@ async fn assert_damaged(store: &DiskStore, length: usize) {
 
 /// The whole record is that of another chunk.
 #[tokio::test]
-async fn f02_the_record_of_another_chunk_is_not_served() {
+async fn f02_record_of_another_chunk_is_not_served() {
     for length in LENGTHS {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path()).await;
@@ -87,7 +87,7 @@ async fn f02_the_record_of_another_chunk_is_not_served() {
             [VICTIM, OTHER].map(|id| find(folder.path(), &conformance::content(id, length)));
         let [victim, other] = places;
         if victim.0 == other.0 {
-            // Head, path and table stand before the data of a record.
+            // Head, path and table precede the data of a record.
             let record = other.1 - victim.1;
             let before = record.min(victim.1) as usize % 4096;
             let [from, to] = [&other, &victim].map(|(path, at)| (path.clone(), at - before as u64));

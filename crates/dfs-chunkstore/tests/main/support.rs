@@ -7,7 +7,7 @@ use dfs_chunkstore::sim::SimFs;
 use dfs_chunkstore::{Config, DiskConfig, DiskStore, Fs, OpenError, Pool};
 use dfs_types::{Level, SeededRandom};
 
-/// A small store on `folders`, without headroom.
+/// Returns settings of a small store on `folders`, without headroom.
 pub(crate) fn config(folders: &[&str]) -> Config {
     let disks = folders
         .iter()
@@ -22,7 +22,7 @@ pub(crate) fn config(folders: &[&str]) -> Config {
     }
 }
 
-/// Opens a store on simulated disks; the seed decides its ids.
+/// Opens a store on simulated disks; the seed determines its ids.
 pub(crate) async fn open_sim(
     fs: &SimFs,
     config: Config,
