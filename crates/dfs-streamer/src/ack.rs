@@ -1,36 +1,36 @@
-//! What a receiver tells its sender.
+//! Messages of a receiver to its sender.
 
 use dfs_types::{ErrorCode, NodeId, Receipt};
 
-/// A replica that left the set of a session, and why.
+/// A replica dropped from a session, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
-    /// The replica.
+    /// Node of the replica.
     pub node: NodeId,
     /// What went wrong.
     pub code: ErrorCode,
-    /// In words.
+    /// The error in words.
     pub message: String,
 }
 
-/// What became of a chunk: durable on every node that gave a receipt.
+/// Outcome of a chunk: durable on every node that issued a receipt.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Outcome {
     /// One for each durable replica.
     pub receipts: Vec<Receipt>,
-    /// Replicas that were dropped on the way.
+    /// Replicas dropped on the way.
     pub dropped: Vec<Dropped>,
 }
 
 /// A message of a receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ack {
-    /// The session is the sender's; frames are expected from this offset on.
+    /// The session belongs to the sender; frames are expected from this offset on.
     Attached {
-        /// Where to go on.
+        /// Offset to continue at.
         resume: u64,
     },
-    /// The whole set has received so much. Nothing is durable yet.
+    /// The whole set has received this much. Nothing is durable yet.
     Progress {
         /// All bytes below this have arrived everywhere.
         received: u64,

@@ -1,4 +1,4 @@
-//! Handing on to the replicas of a session.
+//! Forwarding to the replicas of a session.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use tokio::sync::{mpsc, watch};
 use crate::sender::{Link, SenderConfig, send_chunk};
 use crate::{Dropped, Error, FrameSource, Outcome};
 
-/// A node that the frames are handed on to.
+/// A node that frames are forwarded to.
 pub struct Downstream {
-    /// Who.
+    /// Id of the node.
     pub node: NodeId,
     /// The session that was prepared there.
     pub session: SessionId,
-    /// The way there.
+    /// Link to the node.
     pub link: Arc<dyn Link>,
 }
 
-/// A replica that is being fed, by a task that ends when this is dropped.
+/// A replica being written by a task that ends when this is dropped.
 pub(crate) struct Forwarder {
     node: NodeId,
     frames: mpsc::Sender<Frame>,
@@ -40,7 +40,7 @@ impl Forwarder {
         config: SenderConfig,
         random: Arc<dyn Random>,
     ) -> Self {
-        // As many frames as fit the window when each has but one block, and the last.
+        // As many frames as fit the window if each has a single block, plus the last.
         let (frames, incoming) = mpsc::channel((config.window / BLOCK_SIZE as u64) as usize + 2);
         let (tell, progress) = watch::channel(Progress::Received(0));
         let node = replica.node;
@@ -58,7 +58,7 @@ impl Forwarder {
             );
             let ended = tokio::select! {
                 biased;
-                // The session is gone, or has dropped the replica: nobody wants the answer.
+                // The session is gone, or has dropped the replica: the result is not needed.
                 () = tell.closed() => return,
                 ended = sending => ended,
             };
@@ -68,25 +68,25 @@ impl Forwarder {
         Self { node, frames, progress }
     }
 
-    /// Hands a frame on without waiting. An error says that the replica must be dropped, as it
-    /// would miss the frame.
+    /// Forwards a frame without waiting. On an error the replica must be dropped, as it would miss
+    /// the frame.
     pub(crate) fn forward(&self, frame: Frame) -> Result<(), Dropped> {
         match self.frames.try_send(frame) {
-            // It has ended by itself, and `failure` will tell why.
+            // It has ended by itself; `failure` returns the reason.
             Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
             Err(TrySendError::Full(_)) => {
-                Err(self.dropped(&Error::Cut("too many frames wait for it".to_owned())))
+                Err(self.dropped(&Error::Cut("too many frames are queued".to_owned())))
             }
         }
     }
 
-    /// Waits until there is news. Cancel-safe.
+    /// Waits for a change. Cancel-safe.
     pub(crate) async fn changed(&mut self) {
-        // An error is news too, which `failure` tells.
+        // An error is a change too; `failure` returns it.
         drop(self.progress.changed().await);
     }
 
-    /// How much it has received.
+    /// Returns how much it has received.
     pub(crate) fn received(&self) -> u64 {
         match &*self.progress.borrow() {
             Progress::Received(offset) => *offset,
@@ -94,7 +94,7 @@ impl Forwarder {
         }
     }
 
-    /// Why it is of no more use, if it is not.
+    /// Returns why it has failed, if it has.
     pub(crate) fn failure(&self) -> Option<Dropped> {
         let is_over = self.progress.has_changed().is_err();
         match &*self.progress.borrow() {
@@ -104,7 +104,7 @@ impl Forwarder {
         }
     }
 
-    /// Waits for the replica to be durable. The sender's bounds bound this too.
+    /// Waits until the replica is durable. Bounded by the sender's limits.
     pub(crate) async fn end(mut self) -> Result<Receipt, Dropped> {
         let ended =
             match self.progress.wait_for(|p| matches!(p, Progress::Ended(_))).await.as_deref() {
@@ -115,7 +115,7 @@ impl Forwarder {
             [receipt] if receipt.node == self.node => Ok(receipt),
             _ => Err(Error::Refused {
                 code: ErrorCode::Internal,
-                message: "its receipt is not its own".to_owned(),
+                message: "its receipt is from another node".to_owned(),
             }),
         });
         receipt.map_err(|error| self.dropped(&error))
@@ -129,12 +129,12 @@ impl Forwarder {
 fn lost() -> Error {
     Error::Refused {
         code: ErrorCode::Internal,
-        message: "handing on ended without a result".to_owned(),
+        message: "forwarding ended without a result".to_owned(),
     }
 }
 
-/// Frames on their way through: kept until they are acknowledged, so that a broken stream to the
-/// next node can be taken up again. The session bounds them by its window.
+/// Frames being forwarded: kept until acknowledged, so that a broken stream to the next node can be
+/// resumed. Bounded by the window of the session.
 struct Forwarding {
     incoming: mpsc::Receiver<Frame>,
     kept: VecDeque<Frame>,
@@ -177,7 +177,7 @@ impl FrameSource for Forwarding {
     }
 
     fn acknowledge(&mut self, offset: u64) {
-        // The last frame stays: with it the final answer can be asked for again.
+        // The last frame stays: it is needed to request the final reply again.
         while self.kept.front().is_some_and(|f| f.end() <= offset && f.seal.is_none())
             && self.position > 0
         {

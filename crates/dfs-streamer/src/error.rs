@@ -1,11 +1,11 @@
-//! What can go wrong with a chunk under way.
+//! Errors of a chunk transfer.
 
 use dfs_types::{ErrorCode, FrameError};
 
-/// Why a chunk did not get through.
+/// Why a chunk was not transferred.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The link broke. The session may live on: attach again.
+    /// The link broke. The session may still exist: attach again.
     #[error("the stream broke: {0}")]
     Cut(String),
     /// The receiver refused.
@@ -13,57 +13,57 @@ pub enum Error {
     Refused {
         /// Its code.
         code: ErrorCode,
-        /// Its words.
+        /// Its message.
         message: String,
     },
-    /// A frame is not what it should be.
-    #[error("a frame is not sound")]
+    /// A frame is malformed.
+    #[error("a frame is malformed")]
     Frame(#[from] FrameError),
-    /// A frame does not follow on what was received before.
+    /// A frame does not continue what was received before.
     #[error("a frame starts at {found}, {expected} was expected")]
     OutOfOrder {
-        /// End of what was received.
+        /// End of the bytes received.
         expected: u64,
-        /// Where the frame starts.
+        /// Start of the frame.
         found: u64,
     },
-    /// More bytes came than the chunk may hold.
+    /// More bytes arrived than the chunk may hold.
     #[error("the chunk ends at {max}, a frame goes on to {end}")]
     PastEnd {
-        /// Bytes the chunk may hold.
+        /// Maximum length of the chunk.
         max: u64,
         /// End of the frame.
         end: u64,
     },
-    /// The last frame names a checksum that the bytes received do not have.
+    /// The checksum in the last frame does not match the bytes received.
     #[error("the whole chunk does not have the checksum of its last frame")]
     WholeMismatch,
-    /// Nothing moved for too long.
+    /// No progress for too long.
     #[error("no progress for {0} ms")]
     Stalled(u64),
-    /// The bytes to be sent could not be had.
+    /// Reading the bytes to send failed.
     #[error("the source of the chunk failed: {0}")]
     Source(String),
     /// The session was taken over by a later stream.
     #[error("a later stream has taken over the session")]
     Superseded,
-    /// The session is not known, or was idle for too long. The chunk must go again, under a new id.
+    /// The session is unknown, or was idle for too long. Send the chunk again under a new id.
     #[error("the session is not known here; it may have expired")]
     UnknownSession,
-    /// Fewer replicas are left than were demanded.
+    /// Fewer replicas are left than required.
     #[error("{left} replicas are left of at least {wanted}: {why}")]
     TooFewReplicas {
-        /// How many are left.
+        /// Number left.
         left: usize,
-        /// How many were demanded.
+        /// Number required.
         wanted: usize,
-        /// What became of the others.
+        /// Errors of the others.
         why: String,
     },
 }
 
 impl Error {
-    /// The code that callers get.
+    /// Returns the code for callers.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Cut(_) | Self::Stalled(_) => ErrorCode::Unavailable,
@@ -77,8 +77,8 @@ impl Error {
         }
     }
 
-    /// Whether attaching to the same session again may help: the bytes may have been damaged or
-    /// lost on the way.
+    /// Returns true if attaching to the same session again may help: the bytes may have been
+    /// damaged or lost in transit.
     pub(crate) fn may_resume(&self) -> bool {
         match self {
             Self::Cut(_) => true,

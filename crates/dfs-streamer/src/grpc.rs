@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 
 use crate::{Ack, Attachment, Dropped, Error, Link, Outcome};
 
-/// Frames that wait for the connection. More would only hide from the window how slow it is.
+/// Frames queued for the connection. More would only hide its speed from the window.
 const FRAMES_AHEAD: usize = 1;
 
 /// A link to the session of a datanode.
@@ -22,7 +22,7 @@ pub struct GrpcLink {
 }
 
 impl GrpcLink {
-    /// A link over this channel.
+    /// Creates a link over this channel.
     pub fn new(channel: ClientChannel) -> Self {
         Self { channel }
     }
@@ -36,7 +36,7 @@ impl Link for GrpcLink {
     }
 }
 
-/// Opens a stream that takes over a session; for links that choose the channel each time.
+/// Opens a stream that takes over a session; for links that choose the channel on each attempt.
 pub async fn attach(
     channel: ClientChannel,
     session: SessionId,
@@ -55,7 +55,7 @@ pub async fn attach(
     Ok(Attachment { frames, acks: Box::pin(acks) })
 }
 
-/// What the failure of a stream means: a broken connection can be taken up again, a refusal not.
+/// Maps the failure of a stream: a broken connection can be resumed, a refusal cannot.
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure.code {
@@ -72,11 +72,11 @@ impl From<Error> for Failure {
     }
 }
 
-/// Reads an ack.
+/// Decodes an ack.
 pub fn ack_from_wire(ack: v1::ChunkAck) -> Result<Ack, Error> {
     let refused = |error: wire::FieldError| Error::Refused {
         code: ErrorCode::Internal,
-        message: format!("an ack is not sound: {error}"),
+        message: format!("malformed ack: {error}"),
     };
     Ok(match ack.kind {
         Some(chunk_ack::Kind::Attached(attached)) => {
@@ -98,7 +98,7 @@ pub fn ack_from_wire(ack: v1::ChunkAck) -> Result<Ack, Error> {
     })
 }
 
-/// Writes an ack.
+/// Encodes an ack.
 pub fn ack_to_wire(ack: Ack) -> v1::ChunkAck {
     let kind = match ack {
         Ack::Attached { resume } => {
@@ -116,7 +116,7 @@ pub fn ack_to_wire(ack: Ack) -> v1::ChunkAck {
     v1::ChunkAck { kind: Some(kind) }
 }
 
-/// Reads who left a set. A code of a newer version counts as internal.
+/// Decodes a dropped replica. A code of a newer version counts as internal.
 pub fn dropped_from_wire(dropped: v1::DroppedReplica) -> Result<Dropped, wire::FieldError> {
     Ok(Dropped {
         node: wire::id("dropped.node_id", &dropped.node_id)?,
@@ -125,7 +125,7 @@ pub fn dropped_from_wire(dropped: v1::DroppedReplica) -> Result<Dropped, wire::F
     })
 }
 
-/// Writes who left a set.
+/// Encodes a dropped replica.
 pub fn dropped_to_wire(dropped: Dropped) -> v1::DroppedReplica {
     v1::DroppedReplica {
         node_id: dropped.node.to_bytes().to_vec().into(),
@@ -134,8 +134,8 @@ pub fn dropped_to_wire(dropped: Dropped) -> v1::DroppedReplica {
     }
 }
 
-/// Why a stream brings no more frames: what is too long, or compressed, is so the next time too;
-/// all else is the connection's.
+/// Returns why a stream ended: an oversized or compressed message would fail again; everything else
+/// is caused by the connection.
 fn broken(status: &Status) -> Error {
     let message = status.message().to_owned();
     match status.code() {
@@ -146,7 +146,7 @@ fn broken(status: &Status) -> Error {
     }
 }
 
-/// Reads the frames of a sender, after its `Attach`.
+/// Decodes the frames of a sender, after its `Attach`.
 pub fn frame_from_wire(data: Result<v1::ChunkData, Status>) -> Result<Frame, Error> {
     let data = data.map_err(|status| broken(&status))?;
     let refused =

@@ -1,4 +1,4 @@
-//! One chunk over one link, for clients and between datanodes alike.
+//! Transfer of one chunk over one link, from clients and between datanodes.
 //!
 //! ```text
 //!  FrameSource ─ frames ─► send_chunk ═ Link ═► Session ─► Sink
@@ -7,10 +7,10 @@
 //!                                                 └─► send_chunk ═ Link ═► Session …
 //! ```
 //!
-//! A sender may have a *window* of bytes under way that the whole set of nodes has not received
-//! yet: this is the back-pressure. A broken stream attaches to its *session* again and goes on
-//! where the receiver stands. Every receiver verifies each block against the checksum that the
-//! first writer computed, and nothing is acknowledged as durable but by a receipt of each node.
+//! A sender may have a *window* of bytes in flight that the whole set of nodes has not received
+//! yet, which is the back-pressure. A broken stream attaches to its *session* again and continues
+//! where the receiver stopped. Every receiver verifies each block against the checksum that the
+//! first writer computed, and nothing is acknowledged as durable without a receipt of each node.
 
 mod ack;
 mod downstream;

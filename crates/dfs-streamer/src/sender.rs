@@ -1,4 +1,4 @@
-//! The sending side of a chunk.
+//! The sending side of a chunk transfer.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -16,38 +16,38 @@ pub type Acks = Pin<Box<dyn Stream<Item = Result<Ack, Error>> + Send>>;
 
 /// A stream that has been attached to a session.
 pub struct Attachment {
-    /// Takes frames; closed when the link is.
+    /// Accepts frames; closed when the link is.
     pub frames: mpsc::Sender<Frame>,
-    /// Brings acks.
+    /// Returns acks.
     pub acks: Acks,
 }
 
-/// A way to the receiver of a session.
+/// A link to the receiver of a session.
 #[async_trait]
 pub trait Link: Send + Sync {
-    /// Opens a stream that takes over the session. `attach_number` is greater than that of every
-    /// stream before.
+    /// Opens a stream that takes over the session. `attach_number` must be greater than that of
+    /// every earlier stream.
     async fn attach(&self, session: SessionId, attach_number: u64) -> Result<Attachment, Error>;
 }
 
-/// Bounds of a sender.
+/// Limits of a sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SenderConfig {
-    /// Bytes that may be under way unacknowledged; one frame always may.
+    /// Maximum unacknowledged bytes in flight; one frame is always allowed.
     pub window: u64,
-    /// How long nothing may move before the stream counts as stalled. Time in which there is
-    /// nothing to be sent does not count.
+    /// Time without progress after which the stream counts as stalled. Time in which there is
+    /// nothing to send does not count.
     pub stall: Duration,
-    /// How long the receiver may take to make the chunk durable after the last frame.
+    /// Time limit of the receiver to make the chunk durable after the last frame.
     pub seal_within: Duration,
-    /// How often a broken stream is taken up again.
+    /// Maximum number of times a broken stream is resumed.
     pub resumes_max: u32,
-    /// Longest pause before that; shorter at first, and by chance.
+    /// Maximum pause before a resume; shorter at first, and random.
     pub resume_pause_max: Duration,
 }
 
 impl Default for SenderConfig {
-    /// For clients.
+    /// Returns the limits of clients.
     fn default() -> Self {
         Self {
             window: 4 << 20,
@@ -60,28 +60,28 @@ impl Default for SenderConfig {
 }
 
 impl SenderConfig {
-    /// For a node that hands on to another. Its patience is a third of a client's, so that a
-    /// replica is dropped before the client gives up on the whole set.
+    /// Returns the limits of a node that forwards to another. Its timeout is a third of a client's,
+    /// so that a replica is dropped before the client gives up on the whole set.
     pub fn between_nodes() -> Self {
         let of_client = Self::default();
         Self { stall: of_client.stall / 3, seal_within: of_client.seal_within / 3, ..of_client }
     }
 }
 
-/// Whether a frame may follow when `sent` and `acknowledged` are the ends of what was.
+/// Returns true if a frame may follow when `sent` and `acknowledged` are the end offsets so far.
 pub(crate) fn has_room(sent: u64, acknowledged: u64, window: u64) -> bool {
     sent <= acknowledged || sent - acknowledged + Frame::DATA_MAX as u64 <= window
 }
 
 /// Sends one chunk and waits until it is durable.
 ///
-/// A stream that breaks is taken up again at the offset that was received, a bounded number of
-/// times and never beyond the time that the receiver may stand still. `on_progress` is told how
-/// far the whole set has received; it never goes back. Success means that every receipt is for
-/// the very bytes that were sent. Dropping the future leaves the session to expire: the chunk may
-/// or may not have been sealed.
+/// A stream that breaks is resumed at the offset that was received, a limited number of times and
+/// only within the stall time of the receiver. `on_progress` is called with the offset that the
+/// whole set has received; it never decreases. Success means that every receipt is for exactly the
+/// bytes that were sent. Dropping the future leaves the session to expire: the chunk may or may not
+/// have been sealed.
 ///
-/// How long `source` takes is not bounded here: a receiver ends a session in which nothing happens.
+/// The time that `source` takes is not limited here: a receiver ends an idle session.
 pub async fn send_chunk(
     link: &dyn Link,
     session: SessionId,
@@ -103,7 +103,7 @@ pub async fn send_chunk(
         if !error.may_resume() || is_last || Instant::now() >= sending.attach_by() {
             return Err(error);
         }
-        tracing::debug!(%session, attach_number, %error, "taking up a stream again");
+        tracing::debug!(%session, attach_number, %error, "resuming a stream");
         let pause = config.resume_pause_max.min(Duration::from_millis(10 << attach_number.min(10)));
         tokio::time::sleep(
             pause / 2 + Duration::from_millis(random.below(1 + pause.as_millis() as u64 / 2)),
@@ -112,18 +112,18 @@ pub async fn send_chunk(
     }
 }
 
-/// What is known of a chunk on its way, over all streams of its session.
+/// State of a chunk transfer, across all streams of its session.
 struct Sending<'a> {
     config: &'a SenderConfig,
-    /// End of what this stream has sent.
+    /// End offset of the bytes sent by this stream.
     sent: u64,
-    /// End of what any stream has sent.
+    /// End offset of the bytes sent by any stream.
     sent_max: u64,
-    /// The whole set has received all below this.
+    /// The whole set has received everything below this.
     acknowledged: u64,
-    /// That of the last frame, once it was sent by any stream.
+    /// Seal of the last frame, once any stream has sent it.
     seal: Option<ChunkSeal>,
-    /// Since when the receiver owes an answer without having given one.
+    /// Since when the receiver owes a reply.
     quiet_since: Instant,
 }
 
@@ -139,14 +139,14 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// When attaching has taken too long. A receiver that is sealing answers once it is done.
+    /// Returns the deadline of attaching. A receiver that is sealing replies once it is done.
     fn attach_by(&self) -> Instant {
         let patience =
             if self.seal.is_some() { self.config.seal_within } else { self.config.stall };
         self.quiet_since + patience
     }
 
-    /// One stream of a session, from attaching to its end.
+    /// Runs one stream of a session, from attaching to its end.
     async fn attached(
         &mut self,
         link: &dyn Link,
@@ -162,20 +162,20 @@ impl<'a> Sending<'a> {
             let mut attachment = link.attach(session, attach_number).await?;
             let first = attachment.acks.next().await;
             let first =
-                first.unwrap_or_else(|| Err(Error::Cut("it ended before it began".to_owned())));
+                first.unwrap_or_else(|| Err(Error::Cut("it ended before attaching".to_owned())));
             Ok::<_, Error>((attachment, first?))
         };
         let attached = tokio::time::timeout_at(self.attach_by(), attaching).await;
         let (Attachment { frames, mut acks }, first) = attached
-            .map_err(|_| Error::Cut("attaching to the session got no answer".to_owned()))??;
+            .map_err(|_| Error::Cut("no reply to attaching to the session".to_owned()))??;
         let resume = match first {
             Ack::Attached { resume } => resume,
-            // The chunk was sealed before the last stream broke, and only the answer got lost.
+            // The chunk was sealed before the last stream broke, and only the reply was lost.
             Ack::Sealed(outcome) => return self.complete(outcome, on_progress),
             Ack::Progress { .. } => return Err(protocol("progress before attaching")),
         };
         if !(self.acknowledged..=self.sent_max).contains(&resume) {
-            return Err(protocol("it goes on at an offset that it cannot be at"));
+            return Err(protocol("it resumes at an impossible offset"));
         }
         if attach_number > 1 {
             source.rewind(resume)?;
@@ -224,7 +224,7 @@ impl<'a> Sending<'a> {
         }
     }
 
-    /// Checks that what became durable is what was sent.
+    /// Checks that the durable bytes are those that were sent.
     fn complete(
         &mut self,
         outcome: Outcome,
@@ -255,9 +255,9 @@ async fn next_frame<'a>(
     stall: Duration,
 ) -> Result<Option<(mpsc::Permit<'a, Frame>, Frame)>, Error> {
     let Ok(permit) = frames.reserve().await else {
-        // The reason comes with the acks, which are looked at first.
+        // The reason arrives with the acks, which are polled first.
         tokio::time::sleep(stall).await;
-        return Err(Error::Cut("the stream takes no more frames".to_owned()));
+        return Err(Error::Cut("the stream accepts no more frames".to_owned()));
     };
     Ok(source.next().await?.map(|frame| (permit, frame)))
 }
@@ -265,6 +265,6 @@ async fn next_frame<'a>(
 fn protocol(what: &str) -> Error {
     Error::Refused {
         code: dfs_types::ErrorCode::Internal,
-        message: format!("the receiver does not keep to the protocol: {what}"),
+        message: format!("the receiver violated the protocol: {what}"),
     }
 }

@@ -1,4 +1,4 @@
-//! The receiving side of a chunk: verify, hand on, write, seal.
+//! The receiving side of a chunk transfer: verify, forward, write, seal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,49 +13,47 @@ use crate::downstream::Forwarder;
 use crate::sender::{SenderConfig, has_room};
 use crate::{Ack, Downstream, Dropped, Error, Outcome};
 
-/// Where the bytes of a chunk end up on this node.
+/// Destination of the bytes of a chunk on this node.
 #[async_trait]
 pub trait Sink: Send {
-    /// Takes a verified frame over; returns before it is durable. After an error the sink is of
-    /// no more use.
+    /// Accepts a verified frame; returns before it is durable. After an error the sink is unusable.
     async fn append(&mut self, frame: Frame) -> Result<(), Error>;
 
-    /// Makes the chunk durable and vouches for it. After an error the chunk is not there.
+    /// Makes the chunk durable and returns a receipt. After an error the chunk does not exist.
     async fn seal(self: Box<Self>, seal: ChunkSeal) -> Result<Receipt, Error>;
 }
 
-/// Bounds of a session.
+/// Limits of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionConfig {
-    /// Bytes the chunk may hold.
+    /// Maximum length of the chunk.
     pub max_length: u64,
-    /// Replicas, the one here included, below which the session fails.
+    /// Minimum number of replicas, including the local one, below which the session fails.
     pub min_replicas: usize,
-    /// Bytes received between two acks while frames keep coming; when none is there, what has
-    /// been received is acknowledged at once, so that no window can be too small for this.
+    /// Bytes received between two acks of a continuous stream; when no frame is waiting, everything
+    /// received is acknowledged at once, so that any window size works.
     pub ack_every: u64,
-    /// How frames are handed on. Its `stall` is how long a replica may stand still before it is
-    /// dropped, its `window` how far the slowest one may lag behind before no more frames are
-    /// taken. Must be less patient than the sender: see [`SenderConfig::between_nodes`].
+    /// Limits of forwarding: `stall` is how long a replica may make no progress before it is
+    /// dropped, `window` how far the slowest one may lag behind before no more frames are accepted.
+    /// Must be shorter than the sender's: see [`SenderConfig::between_nodes`].
     pub sender: SenderConfig,
 }
 
-/// One chunk on its way into this node and on to its replicas.
+/// A chunk being written to this node and forwarded to its replicas.
 ///
-/// Frames are handed on to the replicas before they are written here. The offset that is
-/// acknowledged is the one that the whole set has received; a replica that fails or stands still
-/// leaves the set.
+/// Frames are forwarded to the replicas before they are written here. The acknowledged offset is
+/// the one that the whole set has received; a replica that fails or stalls is dropped from the set.
 ///
-/// A session holds at most `sender.window` bytes (or one frame) for replicas that lag behind, one
-/// replica for all of them, and one frame of [`Frame::DATA_MAX`] that is being written, whatever its
-/// sender does; the bytes that a sink keeps, and those that wait in the connections, come on top.
+/// A session holds at most `sender.window` bytes (or one frame) for replicas that lag behind,
+/// shared by all of them, and one frame of [`Frame::DATA_MAX`] being written, whatever its sender
+/// does; bytes kept by a sink or queued in connections come on top.
 pub struct Session {
     config: SessionConfig,
     state: Mutex<State>,
-    /// The newest attach number; whoever holds the state ends when it is not the newest. `None`
-    /// when the session was given up.
+    /// The newest attach number; the holder of the state stops when its own is not the newest.
+    /// `None` once the session has expired.
     newest: watch::Sender<Option<u64>>,
-    /// When something last happened; `None` while the chunk is being sealed.
+    /// Time of the last activity; `None` while the chunk is being sealed.
     active: watch::Sender<Option<Instant>>,
 }
 
@@ -68,11 +66,11 @@ struct State {
     result: Option<Result<Outcome, Error>>,
 }
 
-/// Acks that may wait for a slow sender.
+/// Maximum number of acks queued for a slow sender.
 const ACKS_AHEAD: usize = 16;
 
 impl Session {
-    /// Opens a session. Handing on starts at once; the tasks end with the session.
+    /// Opens a session. Forwarding starts at once; its tasks end with the session.
     pub fn new(
         config: SessionConfig,
         sink: Box<dyn Sink>,
@@ -96,13 +94,13 @@ impl Session {
         })
     }
 
-    /// How long nothing has happened. Sealing is something that happens.
+    /// Returns the time since the last activity. Sealing counts as activity.
     pub fn idle_for(&self) -> Duration {
         self.active.borrow().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Gives the session up: what was not sealed is gone, streams end. Waits for a write or a seal
-    /// that is under way; a chunk that this makes durable stays so, and its stream is told.
+    /// Expires the session: an unsealed chunk is dropped, streams end. Waits for a write or a seal
+    /// in progress; a chunk that becomes durable stays so, and its stream is notified.
     pub async fn expire(&self) {
         self.newest.send_replace(None);
         let mut state = self.state.lock().await;
@@ -112,15 +110,15 @@ impl Session {
     }
 
     /// Takes the session over for the stream with this number, 1 or more: an earlier stream ends
-    /// first. The acks end after the final one, or after an error. A chunk that is sealed is
-    /// answered with its outcome again. When the acks are dropped the stream ends, and what it
-    /// brought stays; a seal that has begun goes on.
+    /// first. The acks end after the final one, or after an error. A sealed chunk is answered with
+    /// its outcome again. When the acks are dropped the stream ends, and received bytes stay; a
+    /// seal in progress continues.
     pub fn attach(
         self: &Arc<Self>,
         number: u64,
         frames: impl Stream<Item = Result<Frame, Error>> + Send + 'static,
     ) -> mpsc::Receiver<Result<Ack, Error>> {
-        let (acks, told) = mpsc::channel(ACKS_AHEAD);
+        let (acks, sent) = mpsc::channel(ACKS_AHEAD);
         let is_newer = self.newest.send_if_modified(|newest| {
             let is_newer = newest.is_some_and(|newest| number > newest);
             if is_newer {
@@ -138,28 +136,28 @@ impl Session {
             drop(acks.send(ended.map(Ack::Sealed)).await);
         };
         drop(dfs_transport::spawn_in_request(work));
-        told
+        sent
     }
 
     fn touch(&self) {
         self.active.send_replace(Some(Instant::now()));
     }
 
-    /// Why a stream that does not hold the newest number has no place here.
+    /// Returns the error of a stream that does not have the newest number.
     fn refusal(&self) -> Error {
         if self.newest.borrow().is_some() { Error::Superseded } else { Error::UnknownSession }
     }
 
-    /// Ends, with the reason, as soon as the stream with this number must.
+    /// Completes, with the reason, as soon as the stream with this number must end.
     async fn taken_over(&self, number: u64) -> Error {
         let mut newest = self.newest.subscribe();
-        // An error cannot be: the session, which holds the other end, is borrowed.
+        // No error is possible: the session, which holds the sender, is borrowed.
         drop(newest.wait_for(|newest| *newest != Some(number)).await);
         self.refusal()
     }
 
-    /// Serves one stream until the chunk is durable. The caller tells the end, as nothing must
-    /// wait for a slow sender with the state in its hands.
+    /// Serves one stream until the chunk is durable. The caller sends the final ack, so that a slow
+    /// sender never blocks while the state is held.
     async fn run(
         &self,
         number: u64,
@@ -179,21 +177,21 @@ impl Session {
         }
         let resume = state.received;
         acks.send(Ok(Ack::Attached { resume })).await.map_err(|_| sender_went())?;
-        // Whatever earlier streams were told may have got lost with them.
-        let mut told = 0;
+        // Earlier acks may have been lost with their streams.
+        let mut acked = 0;
         let seal = loop {
             if let Err(error) = state.judge_replicas(&self.config) {
                 return state.fail(error);
             }
             let received = state.set_received();
             let has_room = has_room(state.received, received, self.config.sender.window);
-            let is_due = received.saturating_sub(told) >= self.config.ack_every.max(1);
+            let is_due = received.saturating_sub(acked) >= self.config.ack_every.max(1);
             let frame = tokio::select! {
                 biased;
                 error = &mut taken_over => return Err(error),
                 permit = acks.reserve(), if is_due => {
                     permit.map_err(|_| sender_went())?.send(Ok(Ack::Progress { received }));
-                    told = received;
+                    acked = received;
                     continue;
                 }
                 () = state.any_progress() => {
@@ -201,10 +199,10 @@ impl Session {
                     continue;
                 }
                 frame = frames.next(), if has_room => frame,
-                // There is nothing better to do.
-                permit = acks.reserve(), if received > told => {
+                // Idle otherwise.
+                permit = acks.reserve(), if received > acked => {
                     permit.map_err(|_| sender_went())?.send(Ok(Ack::Progress { received }));
-                    told = received;
+                    acked = received;
                     continue;
                 }
             };
@@ -214,7 +212,8 @@ impl Session {
                 break seal;
             }
         };
-        // From here on the chunk is sealed whoever listens, so that a repeat gets the answer.
+        // From here on the chunk is sealed even without a listener, so that a repeat gets the
+        // reply.
         self.active.send_replace(None);
         let outcome = state.seal(seal, &self.config).await;
         state.result = Some(outcome.clone());
@@ -224,11 +223,11 @@ impl Session {
 }
 
 fn sender_went() -> Error {
-    Error::Cut("the sender went".to_owned())
+    Error::Cut("the sender is gone".to_owned())
 }
 
 impl State {
-    /// Verifies a frame, hands it on and writes it. Gives the seal after the last one.
+    /// Verifies a frame, forwards it and writes it. Returns the seal after the last one.
     async fn take(
         &mut self,
         frame: Frame,
@@ -239,7 +238,7 @@ impl State {
             return Err(Error::PastEnd { max: config.max_length, end: frame.end() });
         }
         if frame.offset < self.received && frame.end() <= self.received && frame.seal.is_none() {
-            // Sent again after a break; it is here already.
+            // Sent again after a break; already received.
             return Ok(None);
         }
         if frame.offset != self.received {
@@ -274,7 +273,7 @@ impl State {
         Ok(seal)
     }
 
-    /// Ends the session for good.
+    /// Ends the session permanently.
     fn fail<T>(&mut self, error: Error) -> Result<T, Error> {
         self.sink = None;
         self.replicas.clear();
@@ -282,7 +281,7 @@ impl State {
         Err(error)
     }
 
-    /// Waits until a replica has news. Cancel-safe.
+    /// Waits for progress of any replica. Cancel-safe.
     async fn any_progress(&mut self) {
         let news: Vec<_> = self.replicas.iter_mut().map(|r| Box::pin(r.changed())).collect();
         if news.is_empty() {
@@ -312,12 +311,12 @@ impl State {
         Err(Error::TooFewReplicas { left, wanted: config.min_replicas, why: why.join("; ") })
     }
 
-    /// How much the whole set has received.
+    /// Returns how much the whole set has received.
     fn set_received(&self) -> u64 {
         self.replicas.iter().map(Forwarder::received).fold(self.received, u64::min)
     }
 
-    /// Makes the chunk durable here and on every replica, at the same time.
+    /// Makes the chunk durable here and on every replica, concurrently.
     async fn seal(&mut self, seal: ChunkSeal, config: &SessionConfig) -> Result<Outcome, Error> {
         let sink = self.sink.take().ok_or(Error::UnknownSession)?;
         let replicas = std::mem::take(&mut self.replicas);

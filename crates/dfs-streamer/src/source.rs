@@ -1,4 +1,4 @@
-//! Where the frames of a chunk come from.
+//! Sources of the frames of a chunk.
 
 use std::io;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use tokio::sync::mpsc;
 
 use crate::Error;
 
-/// The frames of one chunk, in order, the last of them with the seal.
+/// The frames of one chunk, in order; the last one has the seal.
 #[async_trait]
 pub trait FrameSource: Send {
-    /// The next frame; `None` after the last. Cancel-safe.
+    /// Returns the next frame; `None` after the last. Cancel-safe.
     async fn next(&mut self) -> Result<Option<Frame>, Error>;
 
-    /// Goes on with the frame that starts at `offset`, where one started or ended that was given
-    /// before; not below what was acknowledged.
+    /// Continues with the frame that starts at `offset`, which is the start or end of a frame
+    /// returned before; not below the acknowledged offset.
     fn rewind(&mut self, offset: u64) -> Result<(), Error>;
 
-    /// All below `offset` has arrived and will not be asked for again.
+    /// Announces that everything below `offset` has arrived and will not be requested again.
     fn acknowledge(&mut self, offset: u64);
 }
 
-/// Frames that wait between their maker and the link; with [`Frame::DATA_MAX`] this bounds what a
-/// source holds.
+/// Frames queued between the source and the link; with [`Frame::DATA_MAX`] this bounds the memory
+/// of a source.
 const FRAMES_AHEAD: usize = 2;
 
 /// A source that can be opened at any offset, any number of times.
@@ -38,7 +38,7 @@ impl<F> Reopening<F>
 where
     F: FnMut(u64) -> mpsc::Receiver<Result<Frame, Error>> + Send,
 {
-    /// `open` starts to make frames from an offset on.
+    /// Creates a source; `open` starts to produce frames from an offset on.
     pub fn new(open: F) -> Self {
         Self { open, frames: None }
     }
@@ -62,9 +62,9 @@ where
     fn acknowledge(&mut self, _offset: u64) {}
 }
 
-/// Bytes of one chunk that can be read again. Calls block.
+/// Bytes of one chunk that can be read repeatedly. Calls block.
 pub trait ChunkBytes: Send + Sync + 'static {
-    /// Bytes of the chunk.
+    /// Returns the length of the chunk.
     fn length(&self) -> u64;
 
     /// Reads exactly `length` bytes from `offset`.
@@ -83,20 +83,20 @@ impl ChunkBytes for Bytes {
     }
 }
 
-/// Where reading and hashing run.
+/// Where to read and hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Hashing {
-    /// In threads that may block. Takes one thread for each chunk under way.
+    /// On blocking threads. Takes one thread per chunk in progress.
     #[default]
     Threads,
-    /// In the runtime itself, for a simulation that has no threads.
+    /// In the runtime itself, for a simulation without threads.
     Inline,
 }
 
-/// Makes the frames of a chunk from its bytes: the checksum of each block, of the whole, and the
-/// sha256, each computed once, off the threads of the runtime. Opened at a later offset it reads
-/// what lies before once more, as the sha256 needs it: bytes that changed in between make a seal
-/// that no receiver takes. The length is asked for once.
+/// Produces the frames of a chunk from its bytes: the checksum of each block, of the whole, and the
+/// sha256, each computed once, off the runtime's threads. When opened at a later offset, it reads
+/// the earlier bytes again for the sha256: bytes that have changed meanwhile result in a seal that
+/// no receiver accepts. The length is requested once.
 pub fn chunk_source(bytes: Arc<dyn ChunkBytes>, hashing: Hashing) -> impl FrameSource {
     let total = bytes.length();
     Reopening::new(move |offset| {
@@ -135,7 +135,7 @@ struct FrameMaker {
 }
 
 impl FrameMaker {
-    /// The next frame that does not end at or below `from`.
+    /// Returns the next frame that does not end at or below `from`.
     fn next(&mut self, from: u64) -> Option<Result<Frame, Error>> {
         loop {
             let total = self.total;
@@ -143,7 +143,7 @@ impl FrameMaker {
             let data = match self.bytes.read(self.position, length) {
                 Ok(data) if data.len() == length => data,
                 Ok(data) => {
-                    let what = format!("a read of {length} bytes gave {}", data.len());
+                    let what = format!("a read of {length} bytes returned {}", data.len());
                     return Some(Err(Error::Source(what)));
                 }
                 Err(error) => return Some(Err(Error::Source(error.to_string()))),

@@ -1,5 +1,5 @@
-//! Hundreds of seeds of drops, delays, duplicates, cuts and corruption: the chunk arrives as it
-//! was sent, or the sender is told that it did not.
+//! Hundreds of seeds of drops, delays, duplicates, cuts and corruption: the chunk arrives intact,
+//! or the sender gets an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -18,13 +18,13 @@ use crate::toy::{self, BLOCK, Direct, Meddled, Meddler, Node, bytes, pass, rando
 
 const SEEDS: u64 = 400;
 
-/// How often each fault was made.
+/// Number of faults by kind.
 type Counts = Arc<Mutex<BTreeMap<&'static str, u64>>>;
 
-/// Fails as a seed decides.
+/// Injects faults determined by a seed.
 struct Seeded {
     random: Arc<dyn Random>,
-    /// Faults in 1,000 messages, of each kind.
+    /// Faults per 1,000 messages, of each kind.
     rate: u64,
     counts: Counts,
 }
@@ -122,7 +122,7 @@ impl Meddler for Seeded {
     }
 }
 
-/// One chunk to one to four nodes over failing links.
+/// A chunk sent to one to four nodes over failing links.
 struct Case {
     content: Bytes,
     nodes: Vec<Node>,
@@ -142,7 +142,7 @@ async fn case(seed: u64, counts: &Counts) -> Case {
     let content = bytes(length as usize, seed);
     let replicas = 1 + random.below(4) as usize;
     let min_replicas = 1 + random.below(replicas as u64) as usize;
-    // Calm links, so that most of the way is covered, and wild ones.
+    // Calm links, to cover most of the way, and wild ones.
     let rate = pick(&[0, 3, 10, 30, 100]);
     let faults = || Seeded { random: random.clone(), rate, counts: counts.clone() };
     let config = SessionConfig {
@@ -174,17 +174,17 @@ async fn case(seed: u64, counts: &Counts) -> Case {
     };
     let sender = SenderConfig { window: pick(&[1, 1 << 20, 4 << 20]), ..SenderConfig::default() };
     let started = Instant::now();
-    let mut told = 0;
+    let mut last = 0;
     let on_progress = |now| {
-        assert!(now > told && now <= length, "progress goes from {told} to {now} of {length}");
-        told = now;
+        assert!(now > last && now <= length, "progress goes from {last} to {now} of {length}");
+        last = now;
     };
     let result =
         send_chunk(&link, SessionId(1), source.as_mut(), &sender, random.as_ref(), on_progress)
             .await;
     let elapsed = started.elapsed();
     drop((link, source));
-    // Nothing stays behind: sessions that were given up are freed, with their tasks.
+    // Nothing stays behind: expired sessions are freed, with their tasks.
     let gone: Vec<_> = sessions.iter().map(Arc::downgrade).collect();
     for session in sessions {
         session.expire().await;
@@ -195,7 +195,7 @@ async fn case(seed: u64, counts: &Counts) -> Case {
 }
 
 fn check(case: &Case) {
-    // Whatever the sender was told, no node has sealed anything else.
+    // No node has sealed anything else.
     for node in &case.nodes {
         if let Some(sealed) = node.sealed() {
             assert!(sealed == case.content, "other bytes were sealed");
@@ -233,7 +233,7 @@ fn check(case: &Case) {
 }
 
 #[test]
-fn a_chunk_arrives_whole_or_the_sender_is_told() {
+fn chunk_arrives_intact_or_the_sender_gets_an_error() {
     let counts = Counts::default();
     let (mut whole, mut partial, mut failed) = (0, 0, 0);
     for seed in 0..SEEDS {
@@ -248,14 +248,14 @@ fn a_chunk_arrives_whole_or_the_sender_is_told() {
     }
     let counts = counts.lock().unwrap().clone();
     println!("{whole} whole, {partial} with fewer replicas, {failed} failed: {counts:?}");
-    // The seeds reach what they are there for.
+    // The seeds cover all outcomes.
     assert!(whole > SEEDS / 4 && partial > SEEDS / 40 && failed > SEEDS / 40);
     assert_eq!(counts.len(), 11, "{counts:?}");
 }
 
 #[test]
 fn links_without_faults_lose_nothing() {
-    // Every fifth seed or so has no faults; such must not fail.
+    // About every fifth seed has no faults; those must not fail.
     let counts = Counts::default();
     let mut calm = 0;
     for seed in 1_000..1_080 {
@@ -263,7 +263,7 @@ fn links_without_faults_lose_nothing() {
         let case = run(case(seed, &counts));
         if *counts.lock().unwrap() == before {
             calm += 1;
-            let outcome = case.result.as_ref().expect("no fault, no failure");
+            let outcome = case.result.as_ref().expect("no failure without faults");
             assert_eq!(outcome.receipts.len(), case.nodes.len(), "seed {seed}");
             assert_eq!(case.elapsed, Duration::ZERO, "seed {seed}: it waited for a timer");
         }

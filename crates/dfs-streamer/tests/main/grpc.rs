@@ -1,4 +1,4 @@
-//! The same over gRPC, between a channel and a server of their own.
+//! The same over gRPC, between a real channel and server.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::toy::{BLOCK, Node, bytes, config, frames, receipt, run, seal, send, s
 
 const GATE: Gate = Gate::new(Server::Datanode, Security::Plaintext);
 
-/// A datanode with one session, which has the id 1.
+/// A datanode with one session, whose id is 1.
 struct OneSession(Arc<Session>);
 
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -110,7 +110,7 @@ async fn serving(network: &MemoryNetwork, session: Arc<Session>) -> GrpcLink {
 }
 
 #[test]
-fn a_chunk_arrives_over_grpc() {
+fn chunk_arrives_over_grpc() {
     for length in [0, 1, Frame::DATA_MAX, 9 * Frame::DATA_MAX + 5] {
         run(async {
             let node = Node::new(1);
@@ -125,8 +125,8 @@ fn a_chunk_arrives_over_grpc() {
 }
 
 #[test]
-fn a_cut_connection_is_taken_up_again() {
-    // In the middle of the frames, and in the middle of the seal.
+fn cut_connection_is_resumed() {
+    // Among the frames, and during the seal.
     for in_seal in [false, true] {
         run(async {
             let (network, node) = (MemoryNetwork::default(), Node::new(1));
@@ -153,7 +153,7 @@ fn a_cut_connection_is_taken_up_again() {
 }
 
 #[test]
-fn a_replica_over_grpc_whose_node_is_gone_is_dropped() {
+fn replica_on_a_dead_node_is_dropped_over_grpc() {
     run(async {
         let (network, replica) = (MemoryNetwork::default(), Node::new(2));
         let channels = Channels::new(Arc::new(network), Security::Plaintext);
@@ -167,7 +167,7 @@ fn a_replica_over_grpc_whose_node_is_gone_is_dropped() {
 }
 
 #[test]
-fn refusals_come_through_as_they_are() {
+fn refusals_are_transmitted_unchanged() {
     run(async {
         let node = Node::new(1);
         let link = serving(&MemoryNetwork::default(), node.session(config(1), vec![])).await;
@@ -179,7 +179,7 @@ fn refusals_come_through_as_they_are() {
         let full = Error::Refused { code: ErrorCode::NoSpace, message: "full".to_owned() };
         assert_eq!(attach(2).await, Err(full));
         assert_eq!(attach(1).await, Ok(Ack::Attached { resume: 0 }));
-        // An end before the last frame, and a frame with a wrong checksum.
+        // An early end, and a frame with a wrong checksum.
         let content = bytes(2 * BLOCK, 1);
         for wrong in [false, true] {
             let mut all = frames(&content, BLOCK);
@@ -203,7 +203,7 @@ fn refusals_come_through_as_they_are() {
 }
 
 #[test]
-fn a_message_larger_than_a_frame_may_be_is_refused() {
+fn message_larger_than_a_frame_is_refused() {
     run(async {
         let node = Node::new(1);
         let link = serving(&MemoryNetwork::default(), node.session(config(1), vec![])).await;
@@ -220,7 +220,7 @@ fn a_message_larger_than_a_frame_may_be_is_refused() {
 }
 
 #[test]
-fn acks_survive_the_wire() {
+fn acks_round_trip_on_the_wire() {
     let dropped = Dropped {
         node: NodeId(5),
         code: ErrorCode::Unavailable,

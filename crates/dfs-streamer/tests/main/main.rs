@@ -1,4 +1,4 @@
-//! The streamer against a toy model of a chunk, over links that fail.
+//! The streamer against a toy model of a chunk, over faulty links.
 #![allow(clippy::unwrap_used, clippy::panic)] // Helpers of tests panic as tests do.
 
 mod faults;

@@ -1,4 +1,4 @@
-//! Frames and acks that are not what they should be, and the errors they get.
+//! Malformed frames and acks, and their errors.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 
 use crate::toy::{BLOCK, Direct, Node, bytes, config, frames, receipt, run, seal, send, source};
 
-/// What a session of at most three blocks says to these frames, and whether it then takes the
-/// right ones.
+/// Returns the error of a session of at most three blocks for these frames, after checking that it
+/// then accepts valid ones.
 async fn refusal(given: Vec<Frame>) -> Error {
     let content = bytes(3 * BLOCK, 1);
     let node = Node::new(1);
@@ -42,7 +42,7 @@ async fn refusal(given: Vec<Frame>) -> Error {
 }
 
 #[test]
-fn each_defect_of_a_frame_has_its_error_and_harms_nothing() {
+fn invalid_frames_are_refused_without_side_effects() {
     let content = bytes(3 * BLOCK, 1);
     let good = frames(&content, BLOCK);
     let block = BLOCK as u64;
@@ -59,13 +59,13 @@ fn each_defect_of_a_frame_has_its_error_and_harms_nothing() {
     let four = frames(&bytes(4 * BLOCK, 1), 2 * BLOCK);
     let table = [
         (
-            "a frame is missing",
+            "a missing frame",
             vec![good[0].clone(), good[2].clone()],
             Error::OutOfOrder { expected: block, found: 2 * block },
             ErrorCode::InvalidArgument,
         ),
         (
-            "it overlaps what is here",
+            "an overlap with received bytes",
             vec![good[0].clone(), Frame::of(0, content.slice(..2 * BLOCK), None)],
             Error::OutOfOrder { expected: block, found: 0 },
             ErrorCode::InvalidArgument,
@@ -105,7 +105,7 @@ fn each_defect_of_a_frame_has_its_error_and_harms_nothing() {
             ErrorCode::InvalidArgument,
         ),
         (
-            "a checksum is missing",
+            "a missing checksum",
             vec![Frame { crcs: Vec::new(), ..good[0].clone() }],
             Error::Frame(FrameError::ChecksumCount { blocks: 1, crcs: 0 }),
             ErrorCode::InvalidArgument,
@@ -116,9 +116,14 @@ fn each_defect_of_a_frame_has_its_error_and_harms_nothing() {
             Error::Frame(FrameError::ChecksumMismatch(1)),
             ErrorCode::ChecksumMismatch,
         ),
-        ("the whole is another", other_seal, Error::WholeMismatch, ErrorCode::ChecksumMismatch),
         (
-            "the whole is longer",
+            "another checksum of the whole",
+            other_seal,
+            Error::WholeMismatch,
+            ErrorCode::ChecksumMismatch,
+        ),
+        (
+            "another length of the whole",
             other_length,
             Error::Frame(FrameError::PastEnd { offset: 2 * block, length: BLOCK }),
             ErrorCode::InvalidArgument,
@@ -132,7 +137,7 @@ fn each_defect_of_a_frame_has_its_error_and_harms_nothing() {
 }
 
 #[test]
-fn frames_that_come_again_are_not_taken_again() {
+fn repeated_frames_are_ignored() {
     run(async {
         let node = Node::new(1);
         let content = bytes(3 * BLOCK, 1);
@@ -160,7 +165,7 @@ fn chunks_of_all_shapes_arrive() {
             assert_eq!(outcome.receipts, [receipt(NodeId(1), &seal(&content))]);
             assert_eq!(node.sealed().unwrap(), content);
         }
-        // The seal may come in a frame of its own.
+        // The seal may arrive in a frame of its own.
         let (node, content) = (Node::new(1), bytes(BLOCK, 1));
         let link = Direct(node.session(config(1), Vec::new()));
         let data = Frame::of(0, content.clone(), None);
@@ -171,7 +176,7 @@ fn chunks_of_all_shapes_arrive() {
 }
 
 #[test]
-fn a_source_without_a_last_frame_is_an_error() {
+fn source_without_a_last_frame_is_an_error() {
     run(async {
         let node = Node::new(1);
         let link = Direct(node.session(config(1), Vec::new()));
@@ -182,7 +187,7 @@ fn a_source_without_a_last_frame_is_an_error() {
     });
 }
 
-/// Takes all frames, and says what it was told to say.
+/// Accepts all frames, and sends scripted acks.
 struct Scripted {
     acks: Mutex<Vec<Result<Ack, Error>>>,
 }
@@ -208,44 +213,44 @@ impl Link for Scripted {
     }
 }
 
-async fn told(acks: Vec<Result<Ack, Error>>, content: &Bytes) -> Result<Outcome, Error> {
+async fn scripted(acks: Vec<Result<Ack, Error>>, content: &Bytes) -> Result<Outcome, Error> {
     let link = Scripted { acks: Mutex::new(acks) };
     send(&link, &mut source(frames(content, BLOCK))).await
 }
 
 #[test]
-fn a_receiver_that_lies_is_not_believed() {
+fn lying_receiver_is_rejected() {
     let content = bytes(2 * BLOCK, 1);
     let right = receipt(NodeId(1), &seal(&content));
     let sealed = |receipts: Vec<_>| Ok(Ack::Sealed(Outcome { receipts, dropped: Vec::new() }));
     let attached = || Ok(Ack::Attached { resume: 0 });
     let progress = |received| Ok(Ack::Progress { received });
-    let sent = run(told(vec![attached(), progress(3), sealed(vec![right])], &content));
+    let sent = run(scripted(vec![attached(), progress(3), sealed(vec![right])], &content));
     assert_eq!(sent.unwrap().receipts, [right]);
     let longer = dfs_types::Receipt { length: 9, ..right };
     let other = dfs_types::Receipt { crc32c: Crc32c(9), ..right };
     for (what, acks) in [
         ("sealed before anything was sent", vec![sealed(vec![right])]),
-        ("goes on where nobody was", vec![Ok(Ack::Attached { resume: 7 })]),
-        ("progress first", vec![progress(0)]),
+        ("resumes past what was sent", vec![Ok(Ack::Attached { resume: 7 })]),
+        ("progress before attached", vec![progress(0)]),
         ("attached twice", vec![attached(), attached()]),
         ("progress past the end", vec![attached(), progress(u64::MAX)]),
         ("no receipt", vec![attached(), sealed(vec![])]),
         ("other length", vec![attached(), sealed(vec![right, longer])]),
         ("other bytes", vec![attached(), sealed(vec![other])]),
     ] {
-        let error = run(told(acks, &content)).expect_err(what);
+        let error = run(scripted(acks, &content)).expect_err(what);
         assert_eq!(error.code(), ErrorCode::Internal, "{what}: {error:?}");
     }
 }
 
 #[test]
-fn silence_is_a_stall_not_a_wait_for_ever() {
+fn silent_receiver_is_a_stall() {
     let content = bytes(2 * BLOCK, 1);
     for (acks, seconds) in [(vec![], 15), (vec![Ok(Ack::Attached { resume: 0 })], 60)] {
         run(async {
             let started = tokio::time::Instant::now();
-            let error = told(acks, &content).await.unwrap_err();
+            let error = scripted(acks, &content).await.unwrap_err();
             assert_eq!(error.code(), ErrorCode::Unavailable, "{error:?}");
             assert_eq!(started.elapsed().as_secs(), seconds, "{error:?}");
         });
@@ -264,8 +269,8 @@ fn refusals_are_final_and_checksums_are_not() {
         run(async {
             let refused = Error::Refused { code, message: "no".to_owned() };
             let started = tokio::time::Instant::now();
-            // Without a script the second stream gets no answer.
-            let error = told(vec![Err(refused.clone())], &bytes(1, 1)).await.unwrap_err();
+            // Without a script the second stream gets no reply.
+            let error = scripted(vec![Err(refused.clone())], &bytes(1, 1)).await.unwrap_err();
             assert_eq!(error == refused, !tries_again, "{error:?}");
             assert_eq!(started.elapsed() > Duration::ZERO, tries_again);
         });

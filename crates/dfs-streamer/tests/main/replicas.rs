@@ -1,4 +1,4 @@
-//! Handing on: at once, to whoever keeps up, and what becomes of the others.
+//! Forwarding: at once, to replicas that keep up; the others are dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::toy::{
     source,
 };
 
-/// Gives its last frame only when another node has begun to write the first.
+/// Returns its last frame only after another node has started to write the first.
 struct LastAfter(Vec<Frame>, Node);
 
 #[async_trait]
@@ -36,7 +36,7 @@ impl FrameSource for LastAfter {
 }
 
 #[test]
-fn a_replica_has_the_first_frame_before_the_primary_has_the_last() {
+fn replica_has_the_first_frame_before_the_primary_has_the_last() {
     run(async {
         let (primary, replica) = (Node::new(1), Node::new(2));
         let link = Arc::new(Direct(replica.session(config(1), Vec::new())));
@@ -47,12 +47,12 @@ fn a_replica_has_the_first_frame_before_the_primary_has_the_last() {
         let outcome = send(&Direct(session), &mut source).await.unwrap();
         assert_eq!(outcome.receipts.len(), 2);
         assert_eq!(replica.sealed().unwrap(), content);
-        assert_eq!(started.elapsed(), Duration::ZERO, "nobody waited for a timer");
+        assert_eq!(started.elapsed(), Duration::ZERO, "no wait for a timer");
     });
 }
 
 #[test]
-fn a_frame_is_handed_on_before_it_is_written() {
+fn frame_is_forwarded_before_it_is_written() {
     run(async {
         let (primary, replica) = (Node::new(1), Node::new(2));
         primary.0.may_append.send_replace(false);
@@ -62,7 +62,7 @@ fn a_frame_is_handed_on_before_it_is_written() {
         let sending = tokio::spawn(async move {
             send(&Direct(session), &mut source(frames(&content, BLOCK))).await
         });
-        // The disk of the primary stands still; the replica seals nonetheless.
+        // The disk of the primary stalls; the replica seals nevertheless.
         replica.sealing_begun().await;
         assert_eq!(primary.written(), 0);
         primary.0.may_append.send_replace(true);
@@ -70,7 +70,7 @@ fn a_frame_is_handed_on_before_it_is_written() {
     });
 }
 
-/// A link that takes what comes and never answers, from attaching on or after it.
+/// A link that accepts everything and never replies, either to attaching or afterwards.
 struct Silent {
     attaches: bool,
 }
@@ -89,7 +89,7 @@ impl Link for Silent {
     }
 }
 
-/// A primary with a sound replica and one behind `link`.
+/// Returns a primary with a healthy replica and one behind `link`.
 fn three(link: Arc<dyn Link>, min_replicas: usize) -> (Node, Node, Arc<Session>) {
     let (primary, sound, other) = (Node::new(1), Node::new(2), Node::new(3));
     let direct = Arc::new(Direct(sound.session(config(1), Vec::new())));
@@ -99,7 +99,7 @@ fn three(link: Arc<dyn Link>, min_replicas: usize) -> (Node, Node, Arc<Session>)
 }
 
 #[test]
-fn a_replica_that_stands_still_is_dropped_in_time_for_the_client() {
+fn stalled_replica_is_dropped_before_the_client_times_out() {
     for attaches in [false, true] {
         run(async {
             let (primary, sound, session) = three(Arc::new(Silent { attaches }), 2);
@@ -120,7 +120,7 @@ fn a_replica_that_stands_still_is_dropped_in_time_for_the_client() {
 }
 
 #[test]
-fn the_session_fails_when_too_few_replicas_are_left() {
+fn session_fails_when_too_few_replicas_are_left() {
     run(async {
         let (primary, _, session) = three(Arc::new(Silent { attaches: true }), 3);
         let content = bytes(12 << 20, 1);
@@ -130,14 +130,14 @@ fn the_session_fails_when_too_few_replicas_are_left() {
         assert_eq!(error.code(), ErrorCode::NotEnoughNodes);
         assert!(error.to_string().contains(&Node::new(3).0.id.to_string()), "{error}");
         assert_eq!(primary.sealed(), None);
-        // It stays so for whoever asks again.
+        // A later stream gets the same error.
         let again = link.0.attach(9, futures_util::stream::pending()).recv().await;
         assert_eq!(again, Some(Err(error)));
     });
 }
 
 #[test]
-fn a_replica_that_does_not_seal_is_dropped() {
+fn replica_that_does_not_seal_is_dropped() {
     run(async {
         let (primary, replica) = (Node::new(1), Node::new(2));
         replica.0.may_seal.send_replace(false);
@@ -151,7 +151,7 @@ fn a_replica_that_does_not_seal_is_dropped() {
 }
 
 #[test]
-fn a_replica_whose_disk_fails_is_dropped_and_a_primary_is_not() {
+fn replica_with_a_failed_disk_is_dropped_but_a_primary_fails_the_session() {
     for (failing, survives) in [(2_u128, true), (1, false)] {
         run(async {
             let (primary, replica) = (Node::new(1), Node::new(2));
@@ -162,7 +162,7 @@ fn a_replica_whose_disk_fails_is_dropped_and_a_primary_is_not() {
             let content = bytes(3 * BLOCK, 1);
             let link = Direct(session.clone());
             let result = send(&link, &mut source(frames(&content, BLOCK))).await;
-            // What a session came to does not change.
+            // The outcome of a session does not change.
             let again = session.attach(9, futures_util::stream::pending()).recv().await;
             assert_eq!(again, Some(result.clone().map(Ack::Sealed)));
             if survives {
@@ -177,18 +177,18 @@ fn a_replica_whose_disk_fails_is_dropped_and_a_primary_is_not() {
     }
 }
 
-/// A link whose task dies.
+/// A link whose task panics.
 struct Dying;
 
 #[async_trait]
 impl Link for Dying {
     async fn attach(&self, _session: SessionId, _number: u64) -> Result<Attachment, Error> {
-        panic!("as this test wants it");
+        panic!("as intended by this test");
     }
 }
 
 #[test]
-fn a_replica_whose_task_dies_is_dropped() {
+fn replica_whose_task_panics_is_dropped() {
     run(async {
         let (_, _, session) = three(Arc::new(Dying), 2);
         let content = bytes(3 * BLOCK, 1);
@@ -198,7 +198,7 @@ fn a_replica_whose_task_dies_is_dropped() {
     });
 }
 
-/// A replica that answers with the receipt of another node.
+/// A replica that replies with the receipt of another node.
 struct Impostor;
 
 #[async_trait]
@@ -212,7 +212,7 @@ impl Meddler for Impostor {
 }
 
 #[test]
-fn a_receipt_counts_for_the_node_that_was_asked() {
+fn receipt_of_another_node_is_rejected() {
     run(async {
         let (primary, replica) = (Node::new(1), Node::new(2));
         let link = Direct(replica.session(config(1), Vec::new()));
@@ -223,7 +223,7 @@ fn a_receipt_counts_for_the_node_that_was_asked() {
     });
 }
 
-/// Lets frames through one by one, as it is told.
+/// Lets frames through one by one, on demand.
 struct Metered(watch::Sender<usize>);
 
 #[async_trait]
@@ -237,7 +237,7 @@ impl Meddler for Metered {
 }
 
 #[test]
-fn a_slow_replica_slows_the_sender_and_stays() {
+fn slow_replica_slows_the_sender_and_stays() {
     run(async {
         let (primary, replica) = (Node::new(1), Node::new(2));
         let allowed = watch::Sender::new(0);
@@ -264,7 +264,7 @@ fn a_slow_replica_slows_the_sender_and_stays() {
 }
 
 #[test]
-fn a_sender_that_pauses_does_not_cost_replicas() {
+fn pausing_sender_does_not_cost_replicas() {
     /// Pauses before the last frame.
     struct Pausing(Vec<Frame>);
 

@@ -1,4 +1,4 @@
-//! Streams that break, and sessions that are taken over, asked again, or given up.
+//! Broken streams, and sessions that are taken over, queried again, or expired.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,11 +17,11 @@ use crate::toy::{
     BLOCK, Direct, Meddled, Meddler, Node, bytes, config, frames, pass, random, run, send, source,
 };
 
-/// Cuts the first stream before its `cut_at`-th frame, and writes down what passes.
+/// Cuts the first stream before its `cut_at`-th frame, and records what passes.
 #[derive(Default)]
 struct CutOnce {
     cut_at: usize,
-    /// The first stream brings no progress.
+    /// True if the first stream returns no progress.
     loses_progress: bool,
     seen: AtomicUsize,
     passed: Mutex<Vec<(u64, u64, u64)>>,
@@ -38,7 +38,7 @@ impl CutOnce {
 impl Meddler for CutOnce {
     async fn frame(&self, stream: u64, frame: Frame) -> Option<Vec<Frame>> {
         if stream == 1 && self.seen.fetch_add(1, Ordering::Relaxed) + 1 == self.cut_at {
-            // What passed is on its way and arrives.
+            // What passed is in flight and arrives.
             pass(Duration::from_millis(1)).await;
             return None;
         }
@@ -56,7 +56,7 @@ impl Meddler for CutOnce {
     }
 }
 
-/// What went over a link after it broke starts where the first stream ended, and nothing twice.
+/// Asserts that the second stream starts where the first one ended, and sends nothing twice.
 fn assert_resumed(meddler: &CutOnce, total: u64) {
     let passed = meddler.passed.lock().unwrap();
     let resumed = meddler.resumed.lock().unwrap();
@@ -69,7 +69,7 @@ fn assert_resumed(meddler: &CutOnce, total: u64) {
 }
 
 #[test]
-fn a_broken_stream_goes_on_where_the_receiver_stands() {
+fn broken_stream_resumes_at_the_offset_of_the_receiver() {
     for hashing in [false, true] {
         run(async {
             let node = Node::new(1);
@@ -88,7 +88,7 @@ fn a_broken_stream_goes_on_where_the_receiver_stands() {
 }
 
 #[test]
-fn handing_on_goes_on_where_the_replica_stands() {
+fn forwarding_resumes_at_the_offset_of_the_replica() {
     for loses_progress in [false, true] {
         run(async {
             let (primary, replica) = (Node::new(1), Node::new(2));
@@ -122,7 +122,7 @@ impl Meddler for Cutting {
 }
 
 #[test]
-fn resuming_is_bounded() {
+fn resumes_are_limited() {
     run(async {
         let node = Node::new(1);
         let link = Meddled::new(Direct(node.session(config(1), Vec::new())), Cutting::default());
@@ -134,7 +134,7 @@ fn resuming_is_bounded() {
     });
 }
 
-/// Loses the first final answer and the stream with it.
+/// Loses the first final reply and its stream.
 #[derive(Default)]
 struct LosesAnswer {
     frames: AtomicUsize,
@@ -155,7 +155,7 @@ impl Meddler for LosesAnswer {
 }
 
 #[test]
-fn the_final_answer_can_be_asked_for_again() {
+fn final_reply_can_be_requested_again() {
     run(async {
         let node = Node::new(1);
         let session = node.session(config(1), Vec::new());
@@ -165,7 +165,7 @@ fn the_final_answer_can_be_asked_for_again() {
         assert_eq!(link.meddler.lost.load(Ordering::Relaxed), 2);
         assert_eq!(link.meddler.frames.load(Ordering::Relaxed), 3, "no frame went twice");
         assert_eq!(*node.0.sealings.borrow(), 1);
-        // Any number of times; frames that come along are not looked at.
+        // Any number of times; accompanying frames are ignored.
         for number in 7..9 {
             let again = futures_util::stream::iter(frames(&content, BLOCK)).map(Ok);
             let mut acks = session.attach(number, again);
@@ -173,16 +173,16 @@ fn the_final_answer_can_be_asked_for_again() {
             assert_eq!(acks.recv().await, None);
         }
         assert_eq!(*node.0.sealings.borrow(), 1);
-        // Until it is given up.
+        // Until it expires.
         session.expire().await;
         let mut acks = session.attach(10, futures_util::stream::pending());
         assert_eq!(acks.recv().await, Some(Err(Error::UnknownSession)));
-        assert_eq!(node.sealed().unwrap(), content, "what is durable stays");
+        assert_eq!(node.sealed().unwrap(), content, "the durable chunk stays");
     });
 }
 
 #[test]
-fn a_long_seal_outlives_the_stream_that_asked_for_it() {
+fn long_seal_survives_the_stream_that_requested_it() {
     run(async {
         let node = Node::new(1);
         node.0.may_seal.send_replace(false);
@@ -191,7 +191,7 @@ fn a_long_seal_outlives_the_stream_that_asked_for_it() {
             tokio::spawn(
                 async move { send(&link, &mut source(frames(&bytes(BLOCK, 1), BLOCK))).await },
             );
-        // Longer than a stall, shorter than a seal may take.
+        // Longer than a stall, shorter than the limit of a seal.
         pass(Duration::from_secs(40)).await;
         assert!(!sending.is_finished());
         node.0.may_seal.send_replace(true);
@@ -200,7 +200,7 @@ fn a_long_seal_outlives_the_stream_that_asked_for_it() {
     });
 }
 
-/// Cuts the first stream a while after it began.
+/// Cuts the first stream some time after its start.
 struct CutLater;
 
 #[async_trait]
@@ -213,7 +213,7 @@ impl Meddler for CutLater {
     }
 }
 
-/// A stream whose frames are given by hand.
+/// Returns a stream whose frames are sent by hand.
 fn by_hand(
     session: &Arc<dfs_streamer::Session>,
     number: u64,
@@ -223,7 +223,7 @@ fn by_hand(
 }
 
 #[test]
-fn a_later_stream_waits_for_the_end_of_the_earlier_one() {
+fn later_stream_waits_for_the_end_of_the_earlier_one() {
     run(async {
         let node = Node::new(1);
         let session = node.session(config(1), Vec::new());
@@ -231,7 +231,7 @@ fn a_later_stream_waits_for_the_end_of_the_earlier_one() {
         let frames = frames(&content, BLOCK);
         let (first, mut first_acks) = by_hand(&session, 1);
         assert_eq!(first_acks.recv().await, Some(Ok(Ack::Attached { resume: 0 })));
-        // The first is in the middle of a write, with another frame before its door.
+        // The first is in the middle of a write, with another frame queued.
         node.0.may_append.send_replace(false);
         for frame in &frames[..2] {
             first.send(frame.clone()).await.unwrap();
@@ -264,7 +264,7 @@ fn a_later_stream_waits_for_the_end_of_the_earlier_one() {
 }
 
 #[test]
-fn a_stream_that_reads_no_acks_can_be_taken_over() {
+fn stream_that_reads_no_acks_can_be_taken_over() {
     run(async {
         let node = Node::new(1);
         let bounds = dfs_streamer::SessionConfig { ack_every: 1, ..config(1) };
@@ -277,7 +277,7 @@ fn a_stream_that_reads_no_acks_can_be_taken_over() {
         pass(Duration::from_secs(1)).await;
         let (give, mut acks) = by_hand(&session, 2);
         assert_eq!(acks.recv().await, Some(Ok(Ack::Attached { resume: 50 * BLOCK as u64 })));
-        // What the set has is told anew, as the answers to the first stream may be lost.
+        // The progress of the set is sent again, as earlier acks may be lost.
         assert_eq!(acks.recv().await, Some(Ok(Ack::Progress { received: 50 * BLOCK as u64 })));
         for frame in &all[50..] {
             give.send(frame.clone()).await.unwrap();
@@ -289,7 +289,7 @@ fn a_stream_that_reads_no_acks_can_be_taken_over() {
 }
 
 #[test]
-fn expiring_waits_for_a_seal_and_keeps_its_answer() {
+fn expiring_waits_for_a_seal_and_keeps_its_result() {
     run(async {
         let node = Node::new(1);
         node.0.may_seal.send_replace(false);
@@ -332,7 +332,7 @@ impl Meddler for StuckAfterOne {
 
 #[test]
 fn expiring_ends_streams_and_replicas() {
-    // Of a replica that waits for frames, and of one that does not take them.
+    // One replica that waits for frames, and one that does not accept them.
     for frames_given in [1, 9] {
         run(async {
             let (primary, replica) = (Node::new(1), Node::new(2));
@@ -356,14 +356,14 @@ fn expiring_ends_streams_and_replicas() {
                 }
             }
             pass(Duration::from_millis(1)).await;
-            // The task that fed the replica has let go of the link.
+            // The forwarding task has released the link.
             assert_eq!(Arc::strong_count(&link), 1);
             assert_eq!((primary.sealed(), replica.sealed()), (None, None));
         });
     }
 }
 
-/// Bytes that change once they have been read to the end of the first MiB.
+/// Bytes that change once the first MiB has been read.
 struct Changing {
     before: Bytes,
     after: Bytes,
@@ -383,7 +383,7 @@ impl ChunkBytes for Changing {
 }
 
 #[test]
-fn a_source_that_changed_before_it_was_read_again_is_not_sealed() {
+fn source_that_changed_between_reads_is_not_sealed() {
     run(async {
         let before = bytes(4 << 20, 1);
         let mut after = before.to_vec();
@@ -398,7 +398,7 @@ fn a_source_that_changed_before_it_was_read_again_is_not_sealed() {
     });
 }
 
-/// Bytes that can no longer be read to their end.
+/// Bytes that can no longer be read to the end.
 struct Shrunk(Bytes);
 
 impl ChunkBytes for Shrunk {
@@ -412,7 +412,7 @@ impl ChunkBytes for Shrunk {
 }
 
 #[test]
-fn a_source_that_gives_less_than_it_said_is_an_error() {
+fn source_shorter_than_announced_is_an_error() {
     run(async {
         for content in [bytes(0, 1), bytes(2 << 20, 1)] {
             let node = Node::new(1);
@@ -426,8 +426,8 @@ fn a_source_that_gives_less_than_it_said_is_an_error() {
 }
 
 #[test]
-fn hashing_in_threads_makes_the_same_chunk() {
-    // Real threads do not get along with a paused clock.
+fn hashing_on_threads_gives_the_same_chunk() {
+    // Real threads do not work with a paused clock.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let node = Node::new(1);

@@ -1,4 +1,4 @@
-//! A toy model of a chunk on some nodes, and ways to it that can be meddled with.
+//! A toy model of a chunk on some nodes, and links with injected faults.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,16 +29,16 @@ pub(crate) struct Inner {
     pub(crate) id: NodeId,
     pub(crate) bytes: Mutex<Vec<u8>>,
     pub(crate) seal: Mutex<Option<ChunkSeal>>,
-    /// Appends that were begun.
+    /// Number of appends started.
     pub(crate) begun: watch::Sender<usize>,
     /// Appends wait while this is false.
     pub(crate) may_append: watch::Sender<bool>,
-    /// So do seals.
+    /// Seals wait while this is false.
     pub(crate) may_seal: watch::Sender<bool>,
     pub(crate) sealings: watch::Sender<usize>,
     /// The append that fails, counted from 1.
     pub(crate) failing_append: AtomicUsize,
-    /// What a session did to its sink that it must not do; a panic would be lost with its task.
+    /// Protocol violations of a session towards its sink; a panic would be lost with its task.
     pub(crate) wrongs: Mutex<Vec<&'static str>>,
 }
 
@@ -73,7 +73,7 @@ impl Node {
         }))
     }
 
-    /// The chunk, if it is durable.
+    /// Returns the chunk, if it is durable.
     pub(crate) fn sealed(&self) -> Option<Vec<u8>> {
         self.0.seal.lock().unwrap().map(|_| self.0.bytes.lock().unwrap().clone())
     }
@@ -87,7 +87,7 @@ impl Node {
         Session::new(config, Box::new(ToySink(self.clone())), replicas, &random(7))
     }
 
-    /// As a replica of another one, reached by this link.
+    /// Returns the node as a replica of another one, reached by this link.
     pub(crate) fn replica(&self, link: Arc<dyn Link>) -> Downstream {
         Downstream { node: self.0.id, session: SessionId(self.0.id.0), link }
     }
@@ -163,7 +163,7 @@ pub(crate) fn bytes(length: usize, seed: u64) -> Bytes {
     bytes.into()
 }
 
-/// The frames of a chunk.
+/// Returns the frames of a chunk.
 pub(crate) fn frames(bytes: &Bytes, frame_length: usize) -> Vec<Frame> {
     let starts = (0..bytes.len()).step_by(frame_length);
     let mut frames: Vec<_> = starts
@@ -183,7 +183,7 @@ pub(crate) fn seal(bytes: &Bytes) -> ChunkSeal {
     ChunkSeal { length: bytes.len() as u64, crc32c: Crc32c::of(bytes), sha256: Sha256::of(bytes) }
 }
 
-/// A source of ready frames.
+/// Returns a source of prepared frames.
 pub(crate) fn source(frames: Vec<Frame>) -> impl FrameSource {
     Reopening::new(move |offset| {
         let (give, source) = mpsc::channel(frames.len().max(1));
@@ -194,13 +194,13 @@ pub(crate) fn source(frames: Vec<Frame>) -> impl FrameSource {
     })
 }
 
-/// Sends as a client does.
+/// Sends like a client.
 pub(crate) async fn send(link: &dyn Link, source: &mut dyn FrameSource) -> Result<Outcome, Error> {
     let random = random(3);
     send_chunk(link, SessionId(1), source, &SenderConfig::default(), random.as_ref(), |_| {}).await
 }
 
-/// The way to a session in the same process.
+/// A link to a session in the same process.
 pub(crate) struct Direct(pub(crate) Arc<Session>);
 
 #[async_trait]
@@ -212,7 +212,7 @@ impl Link for Direct {
     }
 }
 
-/// What becomes of messages on a link: those given go on; `None` cuts it.
+/// Decides what happens to messages on a link: those returned continue; `None` cuts it.
 #[async_trait]
 pub(crate) trait Meddler: Send + Sync + 'static {
     async fn attaching(&self, _stream: u64) -> Result<(), Error> {
@@ -227,13 +227,13 @@ pub(crate) trait Meddler: Send + Sync + 'static {
         Some(vec![ack])
     }
 
-    /// Ends when the link breaks by itself.
+    /// Completes when the link breaks by itself.
     async fn breaks(&self, _stream: u64) {
         std::future::pending::<()>().await;
     }
 }
 
-/// A link with a meddler on it.
+/// A link with a meddler.
 pub(crate) struct Meddled<M> {
     inner: Arc<dyn Link>,
     pub(crate) meddler: Arc<M>,
@@ -251,7 +251,7 @@ impl<M: Meddler> Link for Meddled<M> {
         self.meddler.attaching(number).await?;
         let Attachment { frames: on, mut acks } = self.inner.attach(session, number).await?;
         let (frames, mut incoming) = mpsc::channel::<Frame>(1);
-        let (tell, told) = mpsc::channel(1);
+        let (sender, passed) = mpsc::channel(1);
         let cut = watch::Sender::new(false);
         let (meddler, cut_up) = (self.meddler.clone(), cut.clone());
         let up = async move {
@@ -283,7 +283,7 @@ impl<M: Meddler> Link for Meddled<M> {
                     return;
                 };
                 for ack in acks {
-                    if tell.send(ack).await.is_err() {
+                    if sender.send(ack).await.is_err() {
                         return;
                     }
                 }
@@ -303,21 +303,21 @@ impl<M: Meddler> Link for Meddled<M> {
                 }
             });
         }
-        // A cut ends the acks without a word, as both ends of a link are gone.
-        Ok(Attachment { frames, acks: Box::pin(ReceiverStream::new(told)) })
+        // A cut ends the acks without an error, as both ends of a link are gone.
+        Ok(Attachment { frames, acks: Box::pin(ReceiverStream::new(passed)) })
     }
 }
 
-/// Runs a future on a clock that only goes on when nothing else is to be done. What waits for
-/// something that never comes is told so.
+/// Runs a future on a clock that advances only when all tasks are idle. Waiting forever is
+/// reported.
 pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().start_paused(true).build().unwrap();
     let day = Duration::from_hours(24);
-    runtime.block_on(async { tokio::time::timeout(day, work).await.expect("it waits for ever") })
+    runtime.block_on(async { tokio::time::timeout(day, work).await.expect("it waits forever") })
 }
 
-/// Lets everything happen that happens within this time.
+/// Lets everything happen within this time.
 pub(crate) async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }

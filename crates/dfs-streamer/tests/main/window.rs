@@ -1,4 +1,4 @@
-//! Bounds of what is under way, and that no bound stops everything.
+//! Bounds on bytes in flight, and absence of deadlocks for any bound.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::toy::{
     send, source,
 };
 
-/// Measures how much is under way, and answers slowly.
+/// Measures the bytes in flight, and replies slowly.
 #[derive(Default)]
 struct Gauge {
     sent: AtomicU64,
@@ -43,7 +43,7 @@ impl Meddler for Gauge {
 }
 
 #[test]
-fn no_more_than_the_window_is_under_way() {
+fn bytes_in_flight_are_limited_by_the_window() {
     for (window, most) in [(1, MIB), (MIB, MIB), (5 * MIB / 2, 2 * MIB), (4 * MIB, 4 * MIB)] {
         run(async {
             let node = Node::new(1);
@@ -54,13 +54,13 @@ fn no_more_than_the_window_is_under_way() {
             let sent =
                 send_chunk(&link, SessionId(1), &mut source, &config, random.as_ref(), |_| {});
             assert_eq!(sent.await.unwrap().receipts.len(), 1);
-            // All of what is allowed, and nothing beyond.
+            // Everything that is allowed, and nothing beyond.
             assert_eq!(link.meddler.most.load(Ordering::Relaxed), most, "window {window}");
         });
     }
 }
 
-/// Frames whose bytes are counted for as long as anyone holds them.
+/// Frames whose bytes are counted while anyone holds them.
 struct Counted {
     made: usize,
     frames: usize,
@@ -68,7 +68,7 @@ struct Counted {
     most: usize,
 }
 
-struct Owner(Vec<u8>, #[expect(dead_code, reason = "is there to be dropped")] Arc<()>);
+struct Owner(Vec<u8>, #[expect(dead_code, reason = "held only to be dropped")] Arc<()>);
 
 impl AsRef<[u8]> for Owner {
     fn as_ref(&self) -> &[u8] {
@@ -99,7 +99,7 @@ impl FrameSource for Counted {
 }
 
 #[test]
-fn frames_are_let_go_of_once_they_are_everywhere() {
+fn frames_are_released_once_received_everywhere() {
     run(async {
         let nodes = [1, 2, 3].map(Node::new);
         let sender = SenderConfig { window: 3 * MIB, ..SenderConfig::between_nodes() };
@@ -115,7 +115,7 @@ fn frames_are_let_go_of_once_they_are_everywhere() {
         let (link, random) = (Direct(session), random(1));
         let sent = send_chunk(&link, SessionId(1), &mut source, &sender, random.as_ref(), |_| {});
         assert_eq!(sent.await.unwrap().receipts.len(), 3);
-        // The window, once for three nodes, of which the one that has just been made is part.
+        // The window, once for three nodes, including the frame just created.
         assert_eq!(source.most, 3);
     });
 }
@@ -131,7 +131,7 @@ impl Meddler for Stuck {
 }
 
 #[test]
-fn a_session_takes_no_more_than_its_window_ahead_of_its_slowest_replica() {
+fn session_accepts_at_most_its_window_ahead_of_the_slowest_replica() {
     for frame_length in [BLOCK, 4 * BLOCK, 16 * BLOCK] {
         run(async {
             let (primary, replica) = (Node::new(1), Node::new(2));
@@ -140,7 +140,7 @@ fn a_session_takes_no_more_than_its_window_ahead_of_its_slowest_replica() {
             let sender = SenderConfig { window: 3 * MIB, ..SenderConfig::between_nodes() };
             let bounds = SessionConfig { sender, ..config(1) };
             let session = primary.session(bounds, vec![replica.replica(link)]);
-            // A sender that respects no window, and one stream after another.
+            // A sender that ignores the window, and one stream after another.
             let all = frames(&bytes(16 << 20, 1), frame_length);
             let taken = Arc::new(AtomicUsize::new(0));
             for number in 1..4 {
@@ -155,7 +155,7 @@ fn a_session_takes_no_more_than_its_window_ahead_of_its_slowest_replica() {
             }
             let held = taken.load(Ordering::Relaxed) * frame_length;
             assert!(held as u64 <= 3 * MIB && held as u64 > 2 * MIB, "{held}");
-            // Once the replica is dropped the rest is taken.
+            // Once the replica is dropped the rest is accepted.
             let from = taken.load(Ordering::Relaxed);
             let rest = futures_util::stream::iter(all[from..].to_vec()).map(Ok);
             let mut acks = session.attach(4, rest.chain(futures_util::stream::pending()));
@@ -170,7 +170,7 @@ fn a_session_takes_no_more_than_its_window_ahead_of_its_slowest_replica() {
 }
 
 #[test]
-fn no_window_is_too_small_for_the_acks() {
+fn any_window_size_works_with_the_acks() {
     for (window, ack_every) in [(1, u64::MAX), (MIB, 64 * MIB), (4 * MIB, 4 * MIB), (4 * MIB, 0)] {
         run(async {
             let (primary, replica) = (Node::new(1), Node::new(2));
@@ -195,13 +195,13 @@ fn acks_are_few_while_frames_keep_coming() {
         let session = node.session(SessionConfig { ack_every: 4 * MIB, ..config(1) }, Vec::new());
         let all = futures_util::stream::iter(frames(&bytes(32 << 20, 1), BLOCK)).map(Ok);
         let mut acks = session.attach(1, all.chain(futures_util::stream::pending()));
-        let mut told = Vec::new();
+        let mut acked = Vec::new();
         while let Some(ack) = acks.recv().await {
             if let Ok(Ack::Progress { received }) = ack {
-                told.push(received);
+                acked.push(received);
             }
         }
         let expected: Vec<_> = (1..8).map(|n| n * 4 * MIB).collect();
-        assert_eq!(told, expected);
+        assert_eq!(acked, expected);
     });
 }
