@@ -1,5 +1,5 @@
-//! Kills, stops and cuts off coordinators and members of etcd under load, and checks all that
-//! clients were answered: `cargo xtask faults --minutes 30 --seed 7`.
+//! Kills, stops and cuts off coordinators and members of etcd under load, and checks all replies to
+//! clients: `cargo xtask faults --minutes 30 --seed 7`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     println!("seed {}, for {:?}", options.seed, options.time);
     match run(&options) {
         Ok(report) => {
-            println!("{report}\nnothing was wrong");
+            println!("{report}\nno violation was found");
             ExitCode::SUCCESS
         }
         Err(failure) => {

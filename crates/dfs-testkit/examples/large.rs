@@ -1,5 +1,5 @@
-//! Puts and gets one file of 4 GiB, compares it, and says how much memory that took:
-//! `cargo xtask large`. Fails when a process takes more than 256 MiB.
+//! Puts and gets one file of 4 GiB, compares it, and reports the memory used: `cargo xtask large`.
+//! Fails when a process uses more than 256 MiB.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -43,8 +43,8 @@ fn with(mut command: Command, from: &Path, to: &Path) -> Command {
 }
 
 fn tell(who: &str, peak: u64) {
-    println!("{who} took {} MiB at most (VmHWM)", peak >> 20);
-    assert!(peak < MEMORY_MAX, "{who} took {} MiB", peak >> 20);
+    println!("{who} used at most {} MiB (VmHWM)", peak >> 20);
+    assert!(peak < MEMORY_MAX, "{who} used {} MiB", peak >> 20);
 }
 
 fn write_noise(path: &Path) -> std::io::Result<()> {

@@ -1,6 +1,6 @@
-//! Runs simulations: `sim --seed N` shows all of one, `sim --seeds A..B` what was wrong in many.
+//! Runs simulations: `sim --seed N` shows one completely, `sim --seeds A..B` the failures of many.
 
-#![expect(clippy::print_stdout, reason = "this is what it is for")]
+#![expect(clippy::print_stdout, reason = "prints its result")]
 
 use std::ops::Range;
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ fn parse_range(text: &str) -> Option<Range<u64>> {
     Some(begin.parse().ok()?..end.parse().ok()?)
 }
 
-/// Each simulation takes one thread, as many at a time as there are processors.
+/// Runs each simulation on a thread, as many at a time as there are processors.
 fn run_all(seeds: Range<u64>, shows_all: bool) -> Vec<Failure> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, failures) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));

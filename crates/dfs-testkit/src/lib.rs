@@ -1,6 +1,6 @@
 //! Fakes, fault injection, process clusters and simulation for tests. Never shipped.
 
-#![expect(clippy::panic, reason = "a test that cannot go on says so and fails")]
+#![expect(clippy::panic, reason = "a test that cannot continue must fail")]
 
 pub mod faults;
 pub mod process;

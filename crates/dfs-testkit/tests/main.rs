@@ -1,11 +1,12 @@
-//! The simulation: no seed finds a fault of ours, every seed is repeatable, and a fault is found.
+//! The simulation: no seed finds a violation, every seed is reproducible, and a violation is
+//! detected.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dfs_testkit::sim::{Disks, Failure, FaultCounts, Summary, run, run_on};
 
-/// Runs seeds in as many threads as there are processors; in the order of seeds.
+/// Runs seeds on as many threads as there are processors; returns results in the order of seeds.
 fn run_all(seeds: std::ops::Range<u64>, disks: Disks) -> Vec<Result<Summary, Failure>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, results) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
@@ -29,7 +30,7 @@ fn run_all(seeds: std::ops::Range<u64>, disks: Disks) -> Vec<Result<Summary, Fai
 }
 
 #[test]
-fn fifty_seeds_find_nothing() {
+fn fifty_seeds_find_no_violation() {
     let (mut puts, mut faults) = (0, FaultCounts::default());
     let (mut upgrades, mut raise_crashes) = (0, 0);
     for result in run_all(0..50, Disks::Honest) {
@@ -43,17 +44,17 @@ fn fifty_seeds_find_nothing() {
             Err(failure) => panic!("{}\n{failure}", failure.trace.join("\n")),
         }
     }
-    assert!(puts > 1_000, "{puts} puts are too few to tell");
+    assert!(puts > 1_000, "{puts} puts are too few");
     assert!(upgrades >= 10 && raise_crashes >= 4, "{upgrades} upgrades, {raise_crashes} crashes");
-    // Each kind, for otherwise slow links alone would do.
+    // Each kind, as otherwise slow links alone would do.
     let FaultCounts { stops, crashes, torn_crashes, cuts, one_way_cuts, holds, slow_links } =
         faults;
     let fewest = [stops, crashes, torn_crashes, cuts, one_way_cuts, holds, slow_links];
-    assert!(fewest.iter().all(|count| *count >= 20), "too few to tell: {faults}");
+    assert!(fewest.iter().all(|count| *count >= 20), "too few faults: {faults}");
 }
 
 #[test]
-fn a_seed_repeats_itself() {
+fn seed_is_reproducible() {
     let first = run_all(0..4, Disks::Honest);
     for before in first.into_iter().map(Result::unwrap) {
         let again = run(before.seed).unwrap();
@@ -65,7 +66,7 @@ fn a_seed_repeats_itself() {
 }
 
 #[test]
-fn disks_that_lie_are_found_out() {
+fn lying_disks_are_detected() {
     let results = run_all(0..10, Disks::Lying);
-    assert!(results.iter().any(Result::is_err), "nobody missed what was never written");
+    assert!(results.iter().any(Result::is_err), "lost writes were not detected");
 }

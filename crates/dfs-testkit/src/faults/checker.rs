@@ -1,8 +1,8 @@
-//! Whether the history of a group can be explained.
+//! Linearizability check of the history of a group.
 //!
-//! Groups share nothing, so each is searched alone. The search follows the beginnings and ends of
-//! calls in time and keeps every state in which the calls so far may have left the group, with
-//! those of the calls under way that have taken place in it ("just in time", after Lowe).
+//! Groups share nothing, so each is searched alone. The search follows the starts and ends of calls
+//! in time and keeps every state that the calls so far may have left the group in, with the calls
+//! in progress that have taken effect in it ("just in time", after Lowe).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,12 +11,12 @@ use dfs_types::FileKind;
 use super::history::{Answer, Operation, Seen, content};
 use super::model::{Node, Outcome, Tree};
 
-/// States that are kept at the same time. More come only of many calls whose outcome is unknown.
+/// Maximum number of states kept. Only many calls of unknown outcome need more.
 const STATES_MAX: usize = 300_000;
 /// Operations shown before the one that cannot be explained.
 const SHOWN: usize = 40;
 
-/// How far a call under way has come.
+/// Progress of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Phase {
     /// A put has found this directory.
@@ -24,17 +24,18 @@ enum Phase {
     Done,
 }
 
-/// One way things may have gone.
+/// One possible state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 struct State {
     tree: Tree,
-    /// By index of the operation; not in here when nothing of it has happened.
+    /// Progress by index of the operation; absent if nothing of it has happened.
     under_way: BTreeMap<usize, Phase>,
 }
 
-/// Whether every answer of the history of one group, which begins empty, is explained by some order
-/// of the calls, each at some moment between its beginning and its end; a put at two, one for the
-/// directory and one for the file. The error shows the history around what is not.
+/// Checks that every reply in the history of one group, which starts empty, is explained by some
+/// order of the calls, each taking effect at some moment between its start and its end; a put at
+/// two, one for the directory and one for the file. The error shows the history around the
+/// unexplained reply.
 pub(super) fn check(history: &[Operation]) -> Result<(), String> {
     let inodes = Inodes::of(history);
     let mut events: Vec<(u64, bool, usize)> = Vec::new();
@@ -47,7 +48,7 @@ pub(super) fn check(history: &[Operation]) -> Result<(), String> {
             events.push((operation.returned, true, index));
         }
     }
-    // What begins when another ends may have come first.
+    // A call that starts when another ends may have come first.
     events.sort_unstable();
     let mut open: Vec<usize> = Vec::new();
     let mut states = HashSet::from([State::default()]);
@@ -57,7 +58,7 @@ pub(super) fn check(history: &[Operation]) -> Result<(), String> {
             states = end(history, &inodes, &open, states, index)?;
             open.retain(|other| *other != index);
             if states.is_empty() {
-                return Err(told(history, &before, index));
+                return Err(unexplained(history, &before, index));
             }
         } else {
             open.push(index);
@@ -66,7 +67,7 @@ pub(super) fn check(history: &[Operation]) -> Result<(), String> {
     Ok(())
 }
 
-/// The states in which the operation `ended` has taken place, with the answer it got.
+/// Returns the states in which the operation `ended` has taken effect, with its reply.
 fn end(
     history: &[Operation],
     inodes: &Inodes,
@@ -97,7 +98,7 @@ fn end(
     Ok(after)
 }
 
-/// What one more step of an operation makes of a state, if it may take place there.
+/// Returns the state after one more step of an operation, if the step is possible.
 fn step(state: &State, index: usize, operation: &Operation, inodes: &Inodes) -> Option<State> {
     let planned = match state.under_way.get(&index) {
         Some(Phase::Done) => return None,
@@ -113,7 +114,7 @@ fn step(state: &State, index: usize, operation: &Operation, inodes: &Inodes) -> 
     Some(next)
 }
 
-/// The inodes that operations were told they made.
+/// Inodes reported to operations that created them.
 struct Inodes {
     of_operation: HashMap<u32, u64>,
     known: HashSet<u64>,
@@ -154,7 +155,7 @@ impl Inodes {
             Node::File(number) => (number, FileKind::File, content(*number).len() as u64),
             Node::Directory(number, _) => (number, FileKind::Directory, 0),
         };
-        // Of an operation whose outcome is unknown the number is not known, either.
+        // The number is unknown if the outcome of the operation is.
         let is_inode = match self.of_operation.get(number) {
             Some(inode) => *inode == seen.inode,
             None => !self.known.contains(&seen.inode),
@@ -163,7 +164,7 @@ impl Inodes {
     }
 }
 
-fn told(history: &[Operation], before: &HashSet<State>, index: usize) -> String {
+fn unexplained(history: &[Operation], before: &HashSet<State>, index: usize) -> String {
     let operation = &history[index];
     let mut earlier: Vec<_> =
         history.iter().filter(|other| other.called <= operation.returned).collect();
@@ -192,7 +193,7 @@ mod tests {
     const IN_B: &[&str] = &["b", "x"];
     const NOT_FOUND: Answer = Answer::Failed(ErrorCode::NotFound);
 
-    /// Operations that are given with the ticks at which they began and ended.
+    /// Checks operations given with the ticks of their starts and ends.
     fn is_sound(calls: Vec<(u64, u64, Call, Answer)>) -> bool {
         let operation = |(number, (called, returned, call, answer))| {
             let number = 2 + number as u32;
@@ -201,25 +202,25 @@ mod tests {
         check(&calls.into_iter().enumerate().map(operation).collect::<Vec<_>>()).is_ok()
     }
 
-    /// What is read of the operation at this place in a history.
+    /// Returns the reply of a read of the operation at this place in a history.
     fn read(place: u32, inode: u64) -> Answer {
         let size = content(2 + place).len() as u64;
         Answer::Read(Seen { inode, kind: FileKind::File, size }, Some(2 + place))
     }
 
     #[test]
-    fn an_acknowledged_file_is_seen_from_then_on() {
+    fn acknowledged_file_is_visible_from_then_on() {
         let put = |from, to| (from, to, Call::Put(A), Answer::Made(7));
         assert!(is_sound(vec![put(0, 1), (2, 3, Call::Read(A), read(0, 7))]));
         assert!(!is_sound(vec![put(0, 1), (2, 3, Call::Read(A), NOT_FOUND)]));
         assert!(is_sound(vec![put(0, 3), (1, 2, Call::Read(A), NOT_FOUND)]));
         let back =
             vec![put(0, 9), (1, 2, Call::Read(A), read(0, 7)), (3, 4, Call::Read(A), NOT_FOUND)];
-        assert!(!is_sound(back), "it was there before");
+        assert!(!is_sound(back), "it existed before");
     }
 
     #[test]
-    fn an_older_file_does_not_come_back() {
+    fn older_file_does_not_come_back() {
         let puts = |last: Answer| {
             vec![
                 (0, 1, Call::Put(A), Answer::Made(7)),
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_may_happen_later_or_never_but_once() {
+    fn unknown_outcome_may_take_effect_later_or_never_but_once() {
         let after = |reads: [Answer; 3]| {
             let mut calls = vec![(0, 1, Call::Put(A), Answer::Unknown)];
             let at = |place: usize| 2 + 2 * place as u64;
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_is_one_moment() {
+    fn rename_is_atomic() {
         let moved = |first: Answer, second: Answer| {
             is_sound(vec![
                 (0, 1, Call::Put(A), Answer::Made(7)),
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_follows_the_directory_it_was_planned_for() {
+    fn file_follows_the_directory_it_was_planned_for() {
         let put = |found_at: &'static [&'static str], begins| {
             is_sound(vec![
                 (0, 1, Call::MakeDirectory(A), Answer::Made(7)),
@@ -277,12 +278,12 @@ mod tests {
             ])
         };
         assert!(put(IN_B, 2));
-        assert!(!put(IN_B, 5), "it was not there any more when the put began");
+        assert!(!put(IN_B, 5), "it no longer existed when the put started");
         assert!(!put(IN_A, 2));
     }
 
     #[test]
-    fn refusals_need_a_reason() {
+    fn refusals_require_a_reason() {
         let refused = |code| is_sound(vec![(0, 1, Call::MakeDirectory(A), Answer::Failed(code))]);
         assert!(!refused(ErrorCode::AlreadyExists));
         let cycle = |to| {

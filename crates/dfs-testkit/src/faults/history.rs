@@ -1,4 +1,4 @@
-//! Calls of clients, and what was answered.
+//! Calls of clients, with their replies.
 
 use std::fmt;
 
@@ -7,11 +7,12 @@ use dfs_types::{ErrorCode, FileKind, Random};
 /// A path below the directory of a group.
 pub(super) type Path = &'static [&'static str];
 
-/// Few, so that calls meet; some below others, so that directories are moved with what is in them.
+/// Few, so that calls interfere; some below others, so that directories are moved with their
+/// entries.
 const PATHS: &[Path] = &[&["a"], &["b"], &["c"], &["a", "x"], &["b", "x"], &["a", "y"]];
 
-/// A call within one group. The file that a put makes and the directory that is made are known by
-/// the number of the operation.
+/// A call within one group. A file put and a directory made are identified by the number of the
+/// operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
     MakeDirectory(Path),
@@ -23,7 +24,7 @@ pub(super) enum Call {
     Read(Path),
 }
 
-/// An inode as it was answered.
+/// An inode in a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) inode: u64,
@@ -31,18 +32,18 @@ pub(super) struct Seen {
     pub(super) size: u64,
 }
 
-/// What was answered.
+/// A reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Done,
-    /// The inode that was made.
+    /// The inode that was created.
     Made(u64),
     Seen(Seen),
     Listed(Vec<(String, Seen)>),
-    /// What was read is the content of this put; of none when it is empty.
+    /// The content read is that of this put; of none if empty.
     Read(Seen, Option<u32>),
     Failed(ErrorCode),
-    /// It may have taken place, or may do so at any later time.
+    /// It may have taken effect, or may do so at any later time.
     Unknown,
 }
 
@@ -58,7 +59,7 @@ pub(super) struct Operation {
 }
 
 impl Call {
-    /// Some call.
+    /// Returns a random call.
     pub(super) fn any(random: &dyn Random) -> Self {
         let path = || PATHS[random.below(PATHS.len() as u64) as usize];
         match random.below(100) {
@@ -72,20 +73,20 @@ impl Call {
         }
     }
 
-    /// Calls that look at everything there may be.
+    /// Returns calls that read everything that may exist.
     pub(super) fn looks() -> impl Iterator<Item = Self> {
         let lists = [&[][..], &["a"], &["b"], &["c"]].into_iter().map(Self::List);
         lists.chain(PATHS.iter().copied().map(Self::Read))
     }
 
-    /// Whether it may change something.
+    /// Returns true if it may change something.
     pub(super) fn is_change(self) -> bool {
         !matches!(self, Self::Stat(_) | Self::List(_) | Self::Read(_))
     }
 }
 
-/// What the put of this number writes: mostly a few bytes, sometimes nothing or several chunks.
-/// It begins with the number.
+/// Returns the content of the put with this number: mostly a few bytes, sometimes none or several
+/// chunks. Starts with the number.
 pub(super) fn content(number: u32) -> Vec<u8> {
     let size = match number % 16 {
         0 => 150_000,
@@ -104,14 +105,14 @@ pub(super) fn content(number: u32) -> Vec<u8> {
     bytes
 }
 
-/// Of which put these bytes are; `None` of one that is empty. Fails when nobody has put them.
+/// Returns the put that wrote these bytes; `None` if empty. Fails if no put did.
 pub(super) fn writer_of(bytes: &[u8]) -> Result<Option<u32>, String> {
     if bytes.is_empty() {
         return Ok(None);
     }
     let number = bytes.first_chunk().map(|first| u32::from_le_bytes(*first));
     let number = number.filter(|number| content(*number) == bytes);
-    number.map(Some).ok_or_else(|| format!("{} bytes that nobody has put", bytes.len()))
+    number.map(Some).ok_or_else(|| format!("{} bytes that no put wrote", bytes.len()))
 }
 
 impl fmt::Display for Operation {
@@ -131,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_tells_who_wrote_it() {
+    fn content_identifies_its_put() {
         for number in [2, 16, 70_000] {
             let mut bytes = content(number);
             assert_eq!(writer_of(&bytes), Ok(Some(number)));

@@ -1,4 +1,4 @@
-//! Faults: what is done, for how long, and how it is undone.
+//! Faults: injection, duration, healing.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use super::network::Switch;
 use super::system::{EACH, System, WORKER_LEASE};
 use crate::process::wait_until;
 
-/// After about this time the reaper is in the middle of what was deleted.
+/// Time after which the reaper is in the middle of deleted files.
 const REAPS_AFTER: Duration = Duration::from_millis(400);
-/// How long another coordinator may take to take over the background work.
+/// Time limit for another coordinator to take over the background work.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(20);
-/// How long one that has lost the lease may take to find out once it runs again.
+/// Time limit for a former lease holder to notice the loss after it resumes.
 const FOUND_OUT_WITHIN: Duration = Duration::from_secs(5);
-/// How long quorum is lost. The SDK waits longer.
+/// Duration of a loss of quorum. The SDK waits longer.
 const WITHOUT_QUORUM: (Duration, Duration) = (Duration::from_secs(4), Duration::from_secs(8));
 
 /// A kind of fault.
@@ -60,7 +60,8 @@ impl Fault {
         )
     }
 
-    /// Each fault that can be had once, in some order; of those that contain `named`, if given.
+    /// Returns each possible fault once, in random order; only those that contain `named`, if
+    /// given.
     pub(super) fn deck(random: &dyn Random, has_cables: bool, named: &str) -> Vec<Self> {
         let can_be_had = |fault: &&Self| {
             (has_cables || !fault.needs_cables()) && fault.to_string().contains(named)
@@ -72,7 +73,7 @@ impl Fault {
         deck
     }
 
-    /// Does it to some process for some time, and heals it.
+    /// Injects the fault into some process for some time, and heals it.
     pub(super) fn inject(self, system: &mut System, random: &dyn Random) -> Result<(), String> {
         let victim = random.below(EACH as u64) as usize;
         let some_time = |from: Duration, to: Duration| {
@@ -80,7 +81,7 @@ impl Fault {
             hold(from + Duration::from_millis(random.below(more)));
         };
         let seconds = Duration::from_secs_f64;
-        // Half of them longer than the lease of the background work.
+        // Half of them last longer than the lease of the background work.
         let long = if random.below(2) == 0 { WORKER_LEASE * 2 } else { seconds(1.5) };
         match self {
             Self::CoordinatorKilled => {
@@ -151,15 +152,15 @@ fn cut_coordinator(system: &System, victim: usize, switches: &[Switch], meanwhil
     system.cut_coordinator(victim, switches, false);
 }
 
-/// The holder of the worker lease stands still until another has taken over, and wakes up with
-/// background work half done. It must find out, and the other must go on.
+/// Suspends the holder of the worker lease until another has taken over, then resumes it with
+/// background work half done. It must notice, and the other must continue.
 fn stop_holder(system: &mut System, random: &dyn Random) -> Result<(), String> {
     let mut found = None;
     wait_until(TAKEN_OVER_WITHIN, || {
         found = system.holder(None);
         found.is_some()
     });
-    let old = found.ok_or("nobody holds the worker lease")?;
+    let old = found.ok_or("no holder of the worker lease")?;
     system.doom_files()?;
     hold(REAPS_AFTER.mul_f64(0.5 + random.below(1_000) as f64 / 1_000.0));
     system.cluster.coordinator_at(old).signal(Signal::STOP);
@@ -171,19 +172,21 @@ fn stop_holder(system: &mut System, random: &dyn Random) -> Result<(), String> {
     let epochs = system.epochs();
     system.cluster.coordinator_at(old).signal(Signal::CONT);
     let new = found.ok_or_else(|| {
-        format!("nobody took over the work of coordinator {old} within {TAKEN_OVER_WITHIN:?}")
+        format!(
+            "no coordinator took over the work of coordinator {old} within {TAKEN_OVER_WITHIN:?}"
+        )
     })?;
     if !wait_until(FOUND_OUT_WITHIN, || !system.is_holder(old)) {
-        return Err(format!("coordinator {old} works on, with a lease that {new} has"));
+        return Err(format!("coordinator {old} keeps working with a lease held by {new}"));
     }
     let has_moved = !system.is_holder(new) || system.epochs() != epochs;
     if has_moved {
-        return Err(format!("coordinator {old} took the lease from {new} when it woke up"));
+        return Err(format!("coordinator {old} took the lease from {new} when it resumed"));
     }
     Ok(())
 }
 
-/// Lets a fault last.
+/// Lets a fault last for some time.
 pub(super) fn hold(time: Duration) {
     let until = Instant::now() + time;
     wait_until(time, || Instant::now() >= until);

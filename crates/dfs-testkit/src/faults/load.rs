@@ -1,4 +1,4 @@
-//! Clients that call, and remember what was answered.
+//! Clients that make calls and record the replies.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,15 +13,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::history::{Answer, Call, Operation, Path, Seen, content, writer_of};
 
-/// Time from one call of a client to its next, unless the call takes longer.
+/// Interval between calls of a client, unless a call takes longer.
 const PACE: Duration = Duration::from_millis(60);
-/// Times a file is opened again that was replaced so long ago that its bytes are gone.
+/// Maximum number of reopens of a file that was replaced so long ago that its bytes are gone.
 const REOPENS: u32 = 10;
 
-/// Groups of names of a round.
+/// Groups of names per round.
 pub(super) const GROUPS: u32 = 4;
 
-/// A call that gave no answer to build on, which no fault here excuses.
+/// A call without a usable reply, which no fault here excuses.
 #[derive(Debug, Clone)]
 pub(super) struct Failed {
     pub(super) called: u64,
@@ -29,7 +29,7 @@ pub(super) struct Failed {
     pub(super) what: String,
 }
 
-/// What all clients of a run share.
+/// State shared by all clients of a run.
 #[derive(Debug)]
 pub(super) struct Records {
     began: Instant,
@@ -48,17 +48,17 @@ impl Records {
         }
     }
 
-    /// Microseconds since the beginning.
+    /// Returns the microseconds since the start.
     pub(super) fn now(&self) -> u64 {
         self.began.elapsed().as_micros() as u64
     }
 
-    /// Takes what was recorded of a round.
+    /// Takes the records of a round.
     pub(super) fn take(&self) -> Vec<Operation> {
         std::mem::take(&mut self.operations.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Calls that failed since this was asked last.
+    /// Takes the calls that failed since the last time.
     pub(super) fn take_failed(&self) -> Vec<Failed> {
         std::mem::take(&mut self.failed.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -81,7 +81,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Makes the directories of the round.
+    /// Creates the directories of the round.
     pub(super) async fn make_groups(&self) -> Result<(), Error> {
         for group in 0..GROUPS {
             let path = self.path(group, &[]);
@@ -92,7 +92,7 @@ impl Caller {
         Ok(())
     }
 
-    /// Calls until told to stop. What it calls follows from `seed`.
+    /// Makes calls determined by `seed` until stopped.
     pub(super) async fn run(self, seed: u64, stop: Arc<AtomicBool>) {
         let random = SeededRandom::new(seed);
         let mut pace = interval(PACE);
@@ -104,7 +104,7 @@ impl Caller {
         }
     }
 
-    /// Looks at everything there may be.
+    /// Reads everything that may exist.
     pub(super) async fn look(&self) {
         for group in 0..GROUPS {
             for call in Call::looks() {
@@ -127,7 +127,7 @@ impl Caller {
                 records.add_failed(Failed { called, returned, what });
                 match error {
                     LoadError::Call(error) if error.is_outcome_unknown() => Answer::Unknown,
-                    // Nothing happened, and nothing was seen.
+                    // Nothing happened, and nothing was read.
                     LoadError::Call(_) | LoadError::Content(_) => return,
                 }
             }
@@ -192,11 +192,11 @@ impl Caller {
 
     fn path(&self, group: u32, path: Path) -> DfsPath {
         let path = format!("/round-{}/group-{group}/{}", self.round, path.join("/"));
-        DfsPath::new(path.trim_end_matches('/').to_owned()).expect("it is a path")
+        DfsPath::new(path.trim_end_matches('/').to_owned()).expect("a valid path")
     }
 }
 
-/// Why there is no answer.
+/// Why there is no reply.
 #[derive(Debug, thiserror::Error)]
 enum LoadError {
     #[error("{}: {_0}", _0.code())]
@@ -209,7 +209,7 @@ fn seen(stat: &FileStat) -> Seen {
     Seen { inode: stat.inode.0, kind: stat.kind, size: stat.size }
 }
 
-/// Whether a failure says something about the names, as the model does.
+/// Returns true if a failure reveals something about the names, like the model.
 fn is_refusal(code: ErrorCode) -> bool {
     matches!(
         code,

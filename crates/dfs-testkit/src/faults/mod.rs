@@ -1,10 +1,10 @@
-//! Several coordinators on etcd under faults: real processes, clients that call all the time, and
-//! a checker that must be able to explain everything they were answered.
+//! Several coordinators on etcd under faults: real processes, clients that make calls continuously,
+//! and a checker that must be able to explain every reply.
 //!
-//! Three coordinators, three members of etcd and three datanodes, each in a network of its own if
-//! that can be had. A run goes in rounds. In each, clients call what lies below fresh directories,
-//! while one fault after the other is brought about and healed; then everything is looked at, and
-//! the history is checked. What the rounds leave is looked at again at the end of the run.
+//! Three coordinators, three members of etcd and three datanodes, each in a separate network if
+//! possible. A run consists of rounds. In each, clients make calls below fresh directories, while
+//! one fault after the other is injected and healed; then everything is read, and the history is
+//! checked. What the rounds leave is read again at the end of the run.
 
 mod checker;
 mod history;
@@ -34,36 +34,36 @@ use system::System;
 
 use crate::process::wait_until;
 
-/// Clients that call at the same time.
+/// Number of concurrent clients.
 const CLIENTS: usize = 8;
 /// Time without a fault before each one.
 const QUIET: Duration = Duration::from_millis(1_500);
-/// How long calls under way may take to end.
+/// Time limit of calls in progress.
 const CALLS_END_WITHIN: Duration = Duration::from_mins(2);
-/// What servers log when they refuse what belongs to an earlier epoch of the worker lease.
+/// Log messages of servers that refuse work of an earlier epoch of the worker lease.
 const REFUSALS: &[&str] = &["a step of background work failed", "the order is of lease epoch"];
 
-/// What a run is like.
+/// Parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The program `dfs`.
     pub binary: PathBuf,
-    /// Decides what is called and which faults there are, though not when exactly what happens.
+    /// Determines the calls and the faults, though not their exact timing.
     pub seed: u64,
-    /// How long faults are brought about; the run takes a little longer.
+    /// Time during which faults are injected; the run takes slightly longer.
     pub time: Duration,
     /// Only faults whose names contain this; all when empty.
     pub fault: String,
-    /// Where the logs of all processes are kept after a failure.
+    /// Folder for the logs of all processes after a failure.
     pub keep: PathBuf,
 }
 
-/// What went wrong.
+/// Failure of a run.
 #[derive(Debug)]
 pub struct Failure {
-    /// Whatever it was.
+    /// What was violated.
     pub what: String,
-    /// What the run was like up to then.
+    /// The report up to then.
     pub report: Report,
 }
 
@@ -73,12 +73,12 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs, in a thread that does not end before the run, and says on stdout how it goes.
+/// Runs on a thread that does not end before the run, and prints progress to stdout.
 pub fn run(options: &Options) -> Result<Report, Failure> {
     let networks = match Networks::new() {
         Ok(networks) => Some(networks),
         Err(why) => {
-            println!("there are no partitions in this run: {why}");
+            println!("no partitions in this run: {why}");
             None
         }
     };
@@ -113,7 +113,7 @@ struct Run {
     random: SeededRandom,
     seed: u64,
     named: String,
-    /// What was found at the end of each round.
+    /// What was read at the end of each round.
     left: Vec<(u32, Vec<Operation>)>,
 }
 
@@ -170,7 +170,7 @@ impl Run {
         Ok(())
     }
 
-    /// One fault after the other, until each has been or the time is up.
+    /// Injects one fault after the other, until each was injected or the time is up.
     fn faults(&mut self, until: Instant) -> (Vec<Window>, Result<(), String>) {
         let mut windows = Vec::new();
         let has_cables = self.system.networks.is_some();
@@ -198,7 +198,7 @@ impl Run {
         (windows, Ok(()))
     }
 
-    /// Everything there is of a round.
+    /// Reads everything of a round.
     fn look(&self, round: u32) -> Result<Vec<Operation>, String> {
         let caller = self.caller(0, round);
         self.system.runtime.block_on(caller.look());
@@ -209,7 +209,7 @@ impl Run {
         }
     }
 
-    /// Nothing that rounds left may have changed, all replicas are made again, and no two
+    /// Checks the end state: what rounds left is unchanged, all replicas are restored, and no two
     /// coordinators ever worked under one epoch.
     fn end(&mut self) -> Result<(), String> {
         self.system.wait_until_full()?;
@@ -219,14 +219,14 @@ impl Run {
             let now = self.look(round)?;
             for (before, now) in before.iter().zip(&now) {
                 if before.answer != now.answer {
-                    return Err(format!("round {round}: what was\n{before}\nis\n{now}"));
+                    return Err(format!("round {round}: \n{before}\nchanged to\n{now}"));
                 }
                 files += usize::from(matches!(now.answer, Answer::Read(..)));
             }
         }
         println!("{files} files are whole at the end");
         let epochs = self.system.epochs();
-        // One that holds it again before another did keeps its epoch.
+        // A coordinator that holds it again without another in between keeps its epoch.
         let is_shared = |pair: &&[(u64, usize)]| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1;
         match epochs.windows(2).find(is_shared) {
             Some(pair) => Err(format!("two coordinators held one epoch of the lease: {pair:?}")),

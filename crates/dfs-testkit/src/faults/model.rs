@@ -1,4 +1,4 @@
-//! The toy model: the tree of one group, and calls that come one after the other.
+//! A toy model: the tree of one group, and sequential calls.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::history::{Call, Path};
 /// The directory of the group.
 const TOP: u32 = u32::MAX;
 
-/// A file or directory, known by the number of the operation that made it.
+/// A file or directory, identified by the operation that created it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Node {
     File(u32),
@@ -18,18 +18,18 @@ pub(super) enum Node {
 
 pub(super) type Entries = BTreeMap<&'static str, Node>;
 
-/// What the model answers.
+/// A reply of the model.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Done,
-    /// A put knows its directory now, wherever that goes. What it answers is not known yet.
+    /// A put has found its directory, and follows it from now on. Its reply is not known yet.
     Planned(u32),
     Node(Node),
     Listed(Entries),
     Failed(ErrorCode),
 }
 
-/// Everything there is.
+/// The complete tree.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Tree(Node);
 
@@ -57,7 +57,7 @@ impl Node {
         }
     }
 
-    /// The directory of this number in here.
+    /// Returns the directory of this number in this subtree.
     fn directory(&mut self, wanted: u32) -> Option<&mut Entries> {
         let Self::Directory(number, entries) = self else { return None };
         if *number == wanted {
@@ -68,8 +68,8 @@ impl Node {
 }
 
 impl Tree {
-    /// Carries out the operation `number`. A put is two steps, the second of which has the
-    /// directory that the first found.
+    /// Applies the operation `number`. A put has two steps, the second of which uses the directory
+    /// that the first found.
     pub(super) fn apply(&mut self, number: u32, call: Call, planned: Option<u32>) -> Outcome {
         let done = match (call, planned) {
             (Call::MakeDirectory(path), _) => self.make_directory(number, path),
@@ -98,7 +98,7 @@ impl Tree {
         Ok(node)
     }
 
-    /// The directory that a path lies in, and its name there.
+    /// Returns the parent directory of a path, and its name there.
     fn parent(&mut self, path: Path) -> Result<(&mut Node, &'static str), ErrorCode> {
         let (name, above) = path.split_last().ok_or(ErrorCode::InvalidArgument)?;
         let parent = self.node(above)?;
@@ -151,7 +151,7 @@ impl Tree {
             }
             _ => {}
         }
-        // A path is no ancestor of what it replaces: a directory that is replaced is empty.
+        // A path is no ancestor of its target: a directory that is replaced is empty.
         let (parent, name) = self.parent(from)?;
         parent.entries()?.remove(name);
         let (parent, name) = self.parent(to)?;

@@ -1,17 +1,17 @@
-//! A network of its own for each machine, so that cables can be pulled.
+//! A separate network for each machine, so that cables can be pulled.
 //!
-//! Two switches (bridges of the kernel) join namespaces: the front, where clients and datanodes
-//! meet coordinators, and the back, where coordinators meet etcd. This process is on both. That
-//! needs root and `ip`.
+//! Two switches (kernel bridges) connect namespaces: the front, where clients and datanodes reach
+//! coordinators, and the back, where coordinators reach etcd. This process is connected to both.
+//! Requires root and `ip`.
 
 use std::fs;
 use std::process::Command;
 
 use crate::process::Place;
 
-/// Networks that may exist at the same time, each with addresses of its own.
+/// Maximum number of concurrent networks, with separate addresses.
 const NETWORKS_MAX: u8 = 32;
-/// The address of this process on each switch.
+/// Host number of this process on each switch.
 const OWN_HOST: u8 = 254;
 
 /// One of the two switches.
@@ -26,7 +26,7 @@ pub(super) enum Switch {
 impl Switch {
     const BOTH: [Self; 2] = [Self::Front, Self::Back];
 
-    /// The cable's end in the machine.
+    /// Returns the name of the cable's end in the machine.
     fn name(self) -> &'static str {
         match self {
             Self::Front => "front",
@@ -49,11 +49,11 @@ impl Switch {
     }
 }
 
-/// The number of a machine, which is the last part of its addresses.
+/// Number of a machine: the last part of its addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Host(pub(super) u8);
 
-/// All machines and their cables. They go when this is dropped.
+/// All machines and their cables. Removed on drop.
 #[derive(Debug)]
 pub(super) struct Networks {
     number: u8,
@@ -61,7 +61,7 @@ pub(super) struct Networks {
 }
 
 impl Networks {
-    /// Makes the two switches, or says why it cannot.
+    /// Creates the two switches, or returns why it cannot.
     pub(super) fn new() -> Result<Self, String> {
         let mut why = String::new();
         for number in 0..NETWORKS_MAX {
@@ -80,7 +80,7 @@ impl Networks {
 
     fn make_switches(&self) -> Result<(), String> {
         let number = self.number;
-        // Tells later runs whose network this is.
+        // Marks the owner of the network for later runs.
         let front = bridge(number, Switch::Front);
         ip(&format!("link set dev {front} alias {}", std::process::id()))?;
         ip(&format!("link add {} type bridge", bridge(number, Switch::Back)))?;
@@ -92,7 +92,7 @@ impl Networks {
         Ok(())
     }
 
-    /// Adds a machine with cables to these switches; servers listen at the first.
+    /// Adds a machine with cables to these switches; servers listen on the first.
     pub(super) fn add(&mut self, host: Host, switches: &[Switch]) -> Result<Place, String> {
         let namespace = namespace(self.number, host);
         self.hosts.push(host);
@@ -110,7 +110,7 @@ impl Networks {
         Ok(Place { namespace, address: self.address(host, switches[0]) })
     }
 
-    /// Pulls a cable at the switch: the machine sees a link on which nothing comes and goes.
+    /// Unplugs a cable at the switch: the machine has a link without traffic.
     pub(super) fn pull(&self, host: Host, switch: Switch) -> Result<(), String> {
         ip(&format!("link set dev {} nomaster", self.cable(host, switch)))
     }
@@ -136,7 +136,7 @@ impl Networks {
 impl Drop for Networks {
     fn drop(&mut self) {
         for host in &self.hosts {
-            // The cables go with it.
+            // Removes the cables too.
             drop(ip(&format!("netns del {}", namespace(self.number, *host))));
         }
         for switch in Switch::BOTH {
@@ -153,7 +153,7 @@ fn namespace(number: u8, host: Host) -> String {
     format!("dfs{number}-{}", host.0)
 }
 
-/// Removes a network whose process was killed.
+/// Removes the network of a killed process.
 fn remove_if_abandoned(number: u8) {
     let front = bridge(number, Switch::Front);
     let Ok(owner) = fs::read_to_string(format!("/sys/class/net/{front}/ifalias")) else { return };

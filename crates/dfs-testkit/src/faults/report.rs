@@ -1,4 +1,4 @@
-//! What a run was like.
+//! Report of a run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,11 +8,11 @@ use super::history::Operation;
 use super::injection::Fault;
 use super::load::Failed;
 
-/// The longest pause that a coordinator which is killed or stopped may bring a call, beyond the
-/// longest one without a fault.
+/// Maximum pause of a call caused by killing or stopping a coordinator, beyond the longest one
+/// without a fault.
 const PAUSE_MAX: Duration = Duration::from_secs(3);
 
-/// A fault and how long it lasted, until everything was whole again, in microseconds.
+/// A fault and its duration until everything was healthy again, in microseconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
     pub(super) fault: Fault,
@@ -35,10 +35,10 @@ struct Under {
     longest: Duration,
 }
 
-/// What a run was like.
+/// Report of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// None stands for no fault.
+    /// `None` stands for no fault.
     by_fault: BTreeMap<Option<Fault>, Under>,
     failed: Vec<String>,
     pub(super) rounds: u32,
@@ -53,12 +53,12 @@ impl Report {
         Self { has_cables, ..Self::default() }
     }
 
-    /// Whether there were partitions, which root alone can make.
+    /// Returns true if there were partitions, which require root.
     pub fn has_partitions(&self) -> bool {
         self.has_cables
     }
 
-    /// Counts the calls of a round.
+    /// Adds the calls of a round.
     pub(super) fn add(&mut self, history: &[Operation], failed: &[Failed], windows: &[Window]) {
         for window in windows {
             self.by_fault.entry(Some(window.fault)).or_default().times += 1;
@@ -90,12 +90,12 @@ impl Report {
             history.iter().filter(|operation| operation.call.is_change()).count() as u64;
     }
 
-    /// The longest call without a fault.
+    /// Returns the longest call without a fault.
     fn normal(&self) -> Duration {
         self.by_fault.get(&None).map_or(Duration::ZERO, |calls| calls.longest)
     }
 
-    /// What must not be, though every history can be explained.
+    /// Returns violations other than unexplained histories.
     pub(super) fn complaints(&self) -> Vec<String> {
         let mut complaints = self.failed.clone();
         for fault in [Fault::CoordinatorKilled, Fault::CoordinatorStopped, Fault::HolderStopped] {
@@ -121,7 +121,7 @@ impl fmt::Display for Report {
             self.rounds, self.changes, self.epochs, self.refused
         )?;
         if !self.has_cables {
-            writeln!(f, "NOT TESTED: partitions, as root alone can make them")?;
+            writeln!(f, "NOT TESTED: partitions, which require root")?;
         }
         writeln!(
             f,

@@ -1,4 +1,4 @@
-//! The processes of a run, and what can be asked of them.
+//! The processes of a run, and queries of their state.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,42 +15,42 @@ use tokio::runtime::Runtime;
 use super::network::{Host, Networks, Switch};
 use crate::process::{Cluster, Metadata, Place, Settings, wait_until};
 
-/// Coordinators, members of etcd, and datanodes: so many of each.
+/// Number of coordinators, of members of etcd, and of datanodes.
 pub(super) const EACH: usize = 3;
-/// Milliseconds after which another coordinator takes over the background work.
+/// Time after which another coordinator takes over the background work.
 pub(super) const WORKER_LEASE: Duration = Duration::from_secs(3);
-/// How long the system may take to be whole again once a fault is over.
+/// Time limit for the system to be healthy again after a fault.
 const WHOLE_WITHIN: Duration = Duration::from_secs(45);
-/// How long repair may take to make all replicas again at the end.
+/// Time limit of repair at the end.
 const FULL_WITHIN: Duration = Duration::from_mins(2);
-/// How long one coordinator may take to tell of itself.
+/// Time limit of a status call.
 const PROBE_WITHIN: Duration = Duration::from_secs(2);
-/// Files that are deleted to give the reaper work.
+/// Files deleted to give the reaper work.
 const DOOMED: u32 = 400;
-/// How many of them are put at the same time.
+/// Number of them put concurrently.
 const DOOMED_AT_ONCE: usize = 16;
 /// Numbers of the first coordinator, member and datanode.
 const FIRST: [u8; 3] = [1, 11, 21];
 
-/// Processes, in the order in which they end.
+/// The processes, in the order in which they stop.
 pub(super) struct System {
     pub(super) cluster: Cluster,
     pub(super) etcd: test_server::Cluster,
     pub(super) networks: Option<Networks>,
-    /// A client of each coordinator alone.
+    /// Clients of single coordinators.
     probes: Vec<Client>,
     pub(super) runtime: Runtime,
 }
 
 impl System {
-    /// Starts everything, in networks of their own if `networks` are given.
+    /// Starts everything, in separate networks if `networks` are given.
     pub(super) fn start(binary: PathBuf, mut networks: Option<Networks>) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let mut places = |first: u8, switches: &[Switch]| -> Vec<Place> {
             let Some(networks) = &mut networks else { return Vec::new() };
             let place = |number| networks.add(Host(number), switches);
             let places = (first..).take(EACH).map(place).collect::<Result<_, _>>();
-            places.expect("the first of these commands went through")
+            places.expect("the network works")
         };
         let [coordinators, members, datanodes] = FIRST;
         let coordinator_places = places(coordinators, &[Switch::Front, Switch::Back]);
@@ -63,7 +63,7 @@ impl System {
             ..test_server::Options::default()
         };
         let etcd = runtime.block_on(test_server::Cluster::with(options));
-        // What was deleted goes soon, so that there is background work all the time.
+        // Deleted files are reaped soon, so that there is always background work.
         let coordinator = format!(
             "heartbeat_interval_ms: 200\nsuspect_after_ms: 2000\nlost_after_ms: 15000\n\
              restorable_ms: 3000\nworker_lease_ms: {}\n",
@@ -81,33 +81,33 @@ impl System {
         let cluster = Cluster::start(binary, settings);
         let probe = |url| Client::builder().coordinator(url).deadline(PROBE_WITHIN).connect_lazy();
         let probes = cluster.coordinator_urls().into_iter().map(probe);
-        let probes = probes.collect::<Result<_, _>>().expect("the addresses are sound");
+        let probes = probes.collect::<Result<_, _>>().expect("valid addresses");
         Self { cluster, etcd, networks, probes, runtime }
     }
 
-    /// A client that has all coordinators, beginning with another one than its neighbours.
+    /// Returns a client of all coordinators, starting with a different one than its neighbours.
     pub(super) fn client(&self, number: usize) -> Client {
         let mut coordinators = self.cluster.coordinator_urls();
         let count = coordinators.len();
         coordinators.rotate_left(number % count);
         let builder = Client::builder().coordinators(coordinators);
         let _guard = self.runtime.enter();
-        builder.connect_lazy().expect("the addresses are sound")
+        builder.connect_lazy().expect("valid addresses")
     }
 
-    /// What one coordinator tells of the cluster.
+    /// Returns the status reported by one coordinator.
     fn status(&self, coordinator: usize) -> Option<ClusterStatus> {
         let probe = &self.probes[coordinator];
         self.runtime.block_on(probe.admin().status()).ok()
     }
 
-    /// The coordinator that takes itself for the holder of the worker lease. One that stands still
-    /// is not asked.
+    /// Returns the coordinator that considers itself the holder of the worker lease. A suspended
+    /// one is not asked.
     pub(super) fn holder(&self, but: Option<usize>) -> Option<usize> {
         (0..EACH).filter(|index| Some(*index) != but).find(|index| self.is_holder(*index))
     }
 
-    /// Whether this coordinator takes itself for the holder. Others name the holder, too.
+    /// Returns true if this coordinator considers itself the holder. Others name the holder too.
     pub(super) fn is_holder(&self, index: usize) -> bool {
         let Some(own) = self.cluster.coordinators().nth(index) else { return false };
         self.status(index).is_some_and(|status| status.worker_lease_holder == own.address())
@@ -116,7 +116,7 @@ impl System {
     /// Deletes many files, so that the reaper has work for a while.
     pub(super) fn doom_files(&self) -> Result<(), String> {
         let client = self.client(0);
-        let path = |text: String| DfsPath::new(text).expect("it is a path");
+        let path = |text: String| DfsPath::new(text).expect("a valid path");
         let doomed = async {
             let folder = path("/doomed".to_owned());
             client.make_directory(&folder, MakeDirectoryOptions::default().parents(true)).await?;
@@ -132,18 +132,18 @@ impl System {
         doomed.map_err(|error| format!("files for the reaper: {error}"))
     }
 
-    /// Waits until everybody has an active part in the cluster again.
+    /// Waits until all are active members of the cluster again.
     pub(super) fn wait_until_whole(&self) -> Result<(), String> {
         let mut why = String::new();
         let is_whole = wait_until(WHOLE_WITHIN, || {
             why = self.what_is_missing().unwrap_or_default();
             why.is_empty()
         });
-        let late = || format!("not whole within {WHOLE_WITHIN:?} of the end of a fault: {why}");
+        let late = || format!("not healthy within {WHOLE_WITHIN:?} after a fault: {why}");
         is_whole.then_some(()).ok_or_else(late)
     }
 
-    /// Waits until every chunk has all its replicas. Only the holder of the worker lease knows.
+    /// Waits until every chunk has all its replicas. Only the lease holder knows.
     pub(super) fn wait_until_full(&self) -> Result<(), String> {
         let mut seen = None;
         let is_full = wait_until(FULL_WITHIN, || {
@@ -154,7 +154,7 @@ impl System {
                 replication.under_replicated + replication.missing + replication.bad_replicas == 0
             })
         });
-        let late = || format!("not all replicas were made within {FULL_WITHIN:?}: {seen:?}");
+        let late = || format!("not all replicas were restored within {FULL_WITHIN:?}: {seen:?}");
         is_full.then_some(()).ok_or_else(late)
     }
 
@@ -166,37 +166,38 @@ impl System {
         }
         for index in 0..EACH {
             let Some(status) = self.status(index) else {
-                return Some(format!("coordinator {index} does not answer"));
+                return Some(format!("coordinator {index} does not reply"));
             };
             let active = status.nodes.iter().filter(|node| node.state == NodeState::Active);
             if active.count() < EACH {
-                return Some(format!("coordinator {index} misses a node: {:?}", status.nodes));
+                return Some(format!("coordinator {index} lacks a node: {:?}", status.nodes));
             }
         }
         None
     }
 
-    /// Pulls or plugs cables of a coordinator.
+    /// Unplugs or plugs cables of a coordinator.
     pub(super) fn cut_coordinator(&self, index: usize, switches: &[Switch], is_cut: bool) {
         self.cut(FIRST[0], index, switches, is_cut);
     }
 
-    /// Pulls or plugs the cable of a member of etcd.
+    /// Unplugs or plugs the cable of a member of etcd.
     pub(super) fn cut_member(&self, index: usize, is_cut: bool) {
         self.cut(FIRST[1], index, &[Switch::Back], is_cut);
     }
 
     fn cut(&self, first: u8, index: usize, switches: &[Switch], is_cut: bool) {
-        let networks = self.networks.as_ref().expect("cuts are for machines with cables");
+        let networks = self.networks.as_ref().expect("cuts require networks");
         for switch in switches {
             let host = Host(first + index as u8);
             let done =
                 if is_cut { networks.pull(host, *switch) } else { networks.plug(host, *switch) };
-            done.expect("the network obeys");
+            done.expect("the network can be changed");
         }
     }
 
-    /// Epochs of the worker lease that coordinators have logged, with the coordinator of each.
+    /// Returns the epochs of the worker lease that coordinators have logged, with their
+    /// coordinator.
     pub(super) fn epochs(&self) -> Vec<(u64, usize)> {
         let mut epochs = Vec::new();
         for (index, coordinator) in self.cluster.coordinators().enumerate() {
@@ -213,13 +214,13 @@ impl System {
         epochs
     }
 
-    /// Lines of the logs of all servers that contain `text`.
+    /// Returns the number of log lines of all servers that contain `text`.
     pub(super) fn logged(&self, text: &str) -> usize {
         let servers = self.cluster.coordinators().chain(&self.cluster.datanodes);
         servers.map(|server| server.log().matches(text).count()).sum()
     }
 
-    /// Replicas all logs to a folder.
+    /// Copies all logs to a folder.
     pub(super) fn keep_logs(&self, folder: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         for (index, server) in self.cluster.coordinators().enumerate() {

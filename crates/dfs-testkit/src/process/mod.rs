@@ -1,6 +1,6 @@
 //! A cluster of real processes on loopback, to be killed.
 //!
-//! Every server takes port 0 and says on stdout where it listens; each has a log file, and the
+//! Every server listens on port 0 and prints its address to stdout; each has a log file, and the
 //! ends of all logs are shown when a test panics.
 
 mod server;
@@ -15,55 +15,55 @@ use dfs_etcd::test_server;
 
 pub use server::{Memory, Place, Server};
 
-/// What a cluster shall look like.
+/// Settings of a cluster.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How many datanodes.
+    /// Number of datanodes.
     pub datanodes: usize,
     /// Lines of YAML for the coordinator.
     pub coordinator: String,
     /// Lines of YAML for each datanode.
     pub datanode: String,
-    /// Zone of each datanode; none where the list is too short.
+    /// Zone of each datanode; none beyond the list.
     pub zones: Vec<String>,
-    /// Flags of each datanode; none where the list is too short.
+    /// Flags of each datanode; none beyond the list.
     pub datanode_flags: Vec<Vec<String>>,
     /// Flags for `dfs coordinator init`.
     pub init: Vec<String>,
-    /// Coordinators wait for the call `Admin.Init`, instead of a cluster being made before they
-    /// start. Datanodes are for the test to add.
+    /// True if coordinators wait for the call `Admin.Init`, instead of the cluster being created
+    /// before they start. The test adds the datanodes.
     pub awaits_init: bool,
-    /// What every server logs.
+    /// Log level of every server.
     pub log: String,
-    /// How many coordinators. Several need metadata that they can share.
+    /// Number of coordinators. Several require shared metadata.
     pub coordinators: usize,
-    /// Where the metadata lies.
+    /// Location of the metadata.
     pub metadata: Metadata,
-    /// Folder of each datanode; one in the cluster's folder where the list is too short.
+    /// Folder of each datanode; one in the cluster's folder beyond the list.
     pub disks: Vec<PathBuf>,
-    /// The network of each coordinator; loopback where the list is too short.
+    /// The network of each coordinator; loopback beyond the list.
     pub coordinator_places: Vec<Place>,
-    /// The network of each datanode; loopback where the list is too short.
+    /// The network of each datanode; loopback beyond the list.
     pub datanode_places: Vec<Place>,
 }
 
-/// Where the metadata of a cluster lies.
+/// Location of the metadata of a cluster.
 #[derive(Debug, Clone, Default)]
 pub enum Metadata {
-    /// In a store of redb in the cluster's folder, or in an etcd of the cluster's own when
-    /// `DFS_TEST_METADATA` is `etcd`: for tests to which it makes no difference.
+    /// In a redb store in the cluster's folder, or in an etcd of the cluster if `DFS_TEST_METADATA`
+    /// is `etcd`: for tests that work with either.
     #[default]
     Any,
-    /// In a store of redb in the cluster's folder.
+    /// In a redb store in the cluster's folder.
     Own,
-    /// In a store of redb in this folder.
+    /// In a redb store in this folder.
     Folder(PathBuf),
-    /// Where this URL says.
+    /// At this URL.
     Url(String),
 }
 
 impl Default for Settings {
-    /// Three datanodes that are judged quickly.
+    /// Returns settings of three datanodes with short timeouts.
     fn default() -> Self {
         Self {
             datanodes: 3,
@@ -85,33 +85,33 @@ impl Default for Settings {
     }
 }
 
-/// Coordinators and datanodes, each a process of its own, in a temporary folder.
+/// Coordinators and datanodes, each a separate process, in a temporary folder.
 #[derive(Debug)]
 pub struct Cluster {
     binary: PathBuf,
     folder: tempfile::TempDir,
     settings: Settings,
-    /// The first coordinator, which is the only one in most tests.
+    /// The first coordinator, the only one in most tests.
     pub coordinator: Server,
     /// The other coordinators.
     pub further_coordinators: Vec<Server>,
     /// The datanodes.
     pub datanodes: Vec<Server>,
-    /// Goes after those who use it.
+    /// Dropped after its users.
     _etcd: Option<test_server::Cluster>,
 }
 
-/// Whether the suite runs on etcd this time.
+/// Returns true if the suite runs on etcd.
 fn is_on_etcd() -> bool {
     match std::env::var("DFS_TEST_METADATA") {
         Err(_) => false,
         Ok(engine) if engine == "redb" => false,
         Ok(engine) if engine == "etcd" => true,
-        Ok(engine) => panic!("DFS_TEST_METADATA is {engine:?}; there are redb and etcd"),
+        Ok(engine) => panic!("DFS_TEST_METADATA is {engine:?}; expected redb or etcd"),
     }
 }
 
-/// One member. The caller may be in a runtime, which cannot wait for another one.
+/// Starts one member. The caller may be in a runtime, which cannot block on another one.
 fn start_etcd() -> test_server::Cluster {
     let start = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -122,7 +122,7 @@ fn start_etcd() -> test_server::Cluster {
 
 impl Cluster {
     /// Starts a cluster of `binary`, which is `dfs`, and waits until all nodes are active, unless
-    /// it waits itself.
+    /// it awaits init.
     pub fn start(binary: impl Into<PathBuf>, settings: Settings) -> Self {
         let binary = binary.into();
         let folder = tempfile::Builder::new().prefix("dfs-test-").tempdir().expect("a folder");
@@ -152,7 +152,7 @@ impl Cluster {
         let (coordinators, datanodes) = (settings.coordinators, settings.datanodes);
         let mut described = (0..coordinators.max(1))
             .map(|index| coordinator_at(index, &metadata, folder.path(), &settings));
-        let coordinator = described.next().expect("there is one at least");
+        let coordinator = described.next().expect("at least one coordinator");
         let further_coordinators = described.collect();
         let mut cluster = Self {
             binary,
@@ -176,23 +176,23 @@ impl Cluster {
         cluster
     }
 
-    /// The temporary folder.
+    /// Returns the temporary folder.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where the disk of a datanode lies.
+    /// Returns the folder of a datanode's disk.
     pub fn disk(&self, index: usize) -> PathBuf {
         let in_folder = || self.folder.path().join(format!("datanode-{index}"));
         self.settings.disks.get(index).cloned().unwrap_or_else(in_folder)
     }
 
-    /// All coordinators.
+    /// Returns all coordinators.
     pub fn coordinators(&self) -> impl Iterator<Item = &Server> {
         std::iter::once(&self.coordinator).chain(&self.further_coordinators)
     }
 
-    /// One of the coordinators, the first of which is 0.
+    /// Returns a coordinator, counted from 0.
     pub fn coordinator_at(&mut self, index: usize) -> &mut Server {
         match index.checked_sub(1) {
             None => &mut self.coordinator,
@@ -200,12 +200,12 @@ impl Cluster {
         }
     }
 
-    /// Starts the coordinator, on the port it had before.
+    /// Starts the coordinator, on its previous port.
     pub fn start_coordinator(&mut self) {
         self.start_coordinator_at(0);
     }
 
-    /// Starts one of the coordinators, on the port it had before.
+    /// Starts one of the coordinators, on its previous port.
     pub fn start_coordinator_at(&mut self, index: usize) {
         let binary = self.binary.clone();
         let coordinator = self.coordinator_at(index);
@@ -213,7 +213,7 @@ impl Cluster {
         coordinator.keep_address();
     }
 
-    /// Starts a further datanode.
+    /// Starts another datanode.
     pub fn add_datanode(&mut self) {
         let index = self.datanodes.len();
         let server = self.datanode_at(index, &self.disk(index));
@@ -221,7 +221,7 @@ impl Cluster {
         self.start_datanode(index);
     }
 
-    /// Describes a datanode on some folder, without starting it.
+    /// Describes a datanode on any folder, without starting it.
     pub fn datanode_at(&self, index: usize, disk: &Path) -> Server {
         let at = |name: &str| self.folder.path().join(name).display().to_string();
         let mut args = [
@@ -249,7 +249,7 @@ impl Cluster {
         Server::new(format!("datanode-{index}"), args, log, place)
     }
 
-    /// Starts a datanode that is down, on another port.
+    /// Starts a stopped datanode, on another port.
     pub fn start_datanode(&mut self, index: usize) {
         self.datanodes[index].start(&self.binary);
     }
@@ -259,12 +259,12 @@ impl Cluster {
         server.start(&self.binary);
     }
 
-    /// `http://host:port` of the first coordinator, also while it is down.
+    /// Returns the `http://host:port` of the first coordinator, even while it is down.
     pub fn coordinator_url(&self) -> String {
         format!("http://{}", self.coordinator.listen())
     }
 
-    /// The same of all coordinators.
+    /// Returns the URLs of all coordinators.
     pub fn coordinator_urls(&self) -> Vec<String> {
         self.coordinators().map(|server| format!("http://{}", server.listen())).collect()
     }
@@ -274,7 +274,7 @@ impl Cluster {
         self.command(args).output().expect("the binary starts")
     }
 
-    /// A `dfs` command against this cluster, not started yet.
+    /// Returns a `dfs` command against this cluster, not started yet.
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.binary);
         let coordinators = self.coordinator_urls().join(",");
@@ -282,7 +282,7 @@ impl Cluster {
         command
     }
 
-    /// Runs `dfs` and expects it to succeed; gives its stdout.
+    /// Runs `dfs` and expects success; returns its stdout.
     pub fn dfs_ok<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
         let output = self.dfs(args);
         assert!(
@@ -294,13 +294,13 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// The document of `dfs status --json`.
+    /// Returns the document of `dfs status --json`.
     pub fn status(&self) -> Option<serde_json::Value> {
         let output = self.dfs(["status", "--json", "--timeout", "5"]);
         output.status.success().then(|| serde_json::from_slice(&output.stdout).ok()).flatten()
     }
 
-    /// Waits until so many datanodes are active.
+    /// Waits until `count` datanodes are active.
     pub fn wait_for_active(&self, count: usize) {
         let mut seen = None;
         let are_active = wait_until(Duration::from_secs(30), || {
@@ -313,7 +313,7 @@ impl Cluster {
         assert!(are_active, "{count} datanodes were not active in time: {seen:?}");
     }
 
-    /// Waits until every chunk has all its replicas again.
+    /// Waits until every chunk has all its replicas.
     pub fn wait_for_full_replication(&self, within: Duration) {
         let mut seen = None;
         let is_full = wait_until(within, || {
@@ -369,33 +369,33 @@ fn coordinator_at(index: usize, metadata: &str, folder: &Path, settings: &Settin
     Server::new(name, args.collect(), log, place)
 }
 
-/// Where a server shall listen.
+/// Returns the listen flags of a server.
 fn listening(place: Option<&Place>) -> Vec<String> {
     let address = place.map_or("127.0.0.1", |place| &place.address);
     let mut flags: Vec<_> = ["--listen", "--http-listen"]
         .into_iter()
         .flat_map(|flag| [flag.to_owned(), format!("{address}:0")])
         .collect();
-    // Plaintext beyond loopback is to be spelled out.
+    // Plaintext beyond loopback must be allowed explicitly.
     flags.extend(place.map(|_| "--insecure".to_owned()));
     flags
 }
 
-/// A field of what the kernel tells of a process, in bytes; `None` once the process has ended.
+/// Returns a field of the kernel's status of a process, in bytes; `None` once the process has
+/// ended.
 fn status_field(child: &Child, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
     let line = status.lines().find(|line| line.starts_with(field))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1_024)
 }
 
-/// Runs a command that must succeed in time; gives the highest resident size it had, in bytes
-/// (VmHWM).
+/// Runs a command that must succeed in time; returns its peak resident size in bytes (VmHWM).
 pub fn peak_memory_of(command: &mut Command, within: Duration) -> u64 {
     let mut child = command.spawn().expect("the binary starts");
     let (mut peak, mut ended) = (0, None);
     let has_ended = wait_until(within, || {
         peak = peak.max(status_field(&child, "VmHWM:").unwrap_or(0));
-        ended = child.try_wait().expect("it is a child of ours");
+        ended = child.try_wait().expect("it is a child process");
         ended.is_some()
     });
     if !has_ended {
@@ -405,7 +405,7 @@ pub fn peak_memory_of(command: &mut Command, within: Duration) -> u64 {
     peak
 }
 
-/// Looks again and again until `is_done`, or until the time is up; says which.
+/// Polls until `is_done`, or until the time is up; returns the result.
 pub fn wait_until(within: Duration, mut is_done: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + within;
     loop {
@@ -415,7 +415,7 @@ pub fn wait_until(within: Duration, mut is_done: impl FnMut() -> bool) -> bool {
         if Instant::now() >= deadline {
             return false;
         }
-        // Between two looks at another process there is nothing to wait on.
+        // There is no event of another process to wait for.
         #[expect(clippy::disallowed_methods, reason = "polls a condition with a deadline")]
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal};
 
 use super::{status_field, wait_until};
 
-/// How long a server may take until it is ready.
+/// Time limit for a server to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// One server process.
@@ -21,7 +21,7 @@ pub struct Server {
     pub(super) name: String,
     pub(super) args: Vec<String>,
     pub(super) log: PathBuf,
-    /// The machine it runs on, where it has one of its own.
+    /// The machine it runs on, if it has a separate one.
     pub(super) place: Option<Place>,
     running: Option<Running>,
 }
@@ -29,25 +29,25 @@ pub struct Server {
 /// Memory of a process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// All that is resident (VmRSS).
+    /// All resident memory (VmRSS).
     pub total: u64,
-    /// Less the pages of files, such as the executable, which processes share and the kernel takes
-    /// back when it wants room (RssAnon).
+    /// Resident memory without pages of files, such as the executable, which processes share and
+    /// the kernel can reclaim (RssAnon).
     pub own: u64,
 }
 
-/// A network of its own for a server: a namespace of the kernel, and an address in it.
+/// The network of a server: a kernel namespace, and an address in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Name of the namespace, as `ip netns` has it.
+    /// Name of the namespace in `ip netns`.
     pub namespace: String,
-    /// Where servers listen in it.
+    /// Listen address in it.
     pub address: String,
 }
 
 impl Place {
-    /// A command that becomes `program` in this network, and is killed with the thread that starts
-    /// it: what outlived a test would keep its network.
+    /// Returns a command that runs `program` in this network, and is killed with the thread that
+    /// starts it: a process that outlives a test would keep its network.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.namespace, "setpriv", "--pdeathsig", "KILL", "--"]);
@@ -64,27 +64,27 @@ struct Running {
 }
 
 impl Server {
-    /// `host:port` of the gRPC service; empty while it does not run.
+    /// Returns the `host:port` of the gRPC service; empty while stopped.
     pub fn address(&self) -> &str {
         self.running.as_ref().map_or("", |running| &running.grpc)
     }
 
-    /// `host:port` of the HTTP service; empty while it does not run.
+    /// Returns the `host:port` of the HTTP service; empty while stopped.
     pub fn http_address(&self) -> &str {
         self.running.as_ref().map_or("", |running| &running.http)
     }
 
-    /// Whether it runs.
+    /// Returns true if it runs.
     pub fn is_running(&self) -> bool {
         self.running.is_some()
     }
 
-    /// Everything it has logged so far.
+    /// Returns everything logged so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// SIGKILL, and waits for the end.
+    /// Sends SIGKILL, and waits for the end.
     pub fn kill(&mut self) {
         if let Some(mut running) = self.running.take() {
             drop(running.child.kill());
@@ -100,7 +100,7 @@ impl Server {
         }
     }
 
-    /// SIGTERM, and waits for the end; gives what it exited with.
+    /// Sends SIGTERM, and waits for the end; returns the exit code.
     pub fn terminate(&mut self, within: Duration) -> Option<i32> {
         self.signal(Signal::TERM);
         let mut running = self.running.take()?;
@@ -116,34 +116,34 @@ impl Server {
         status.and_then(|status| status.code())
     }
 
-    /// The highest resident size it ever had, in bytes (VmHWM).
+    /// Returns its peak resident size in bytes (VmHWM).
     pub fn peak_memory(&self) -> u64 {
         self.status_field("VmHWM:")
     }
 
-    /// What it occupies now.
+    /// Returns its current memory.
     pub fn memory(&self) -> Memory {
         Memory { total: self.status_field("VmRSS:"), own: self.status_field("RssAnon:") }
     }
 
     fn status_field(&self, field: &str) -> u64 {
         let running = self.running.as_ref().expect("the process runs");
-        status_field(&running.child, field).expect("the kernel tells about a running process")
+        status_field(&running.child, field).expect("the kernel has a status of the process")
     }
 
     /// Fetches a page of the HTTP service: status code and body.
     pub fn http_get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.http_address()).expect("the HTTP port is open");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-            .expect("the request goes out");
+            .expect("the request is sent");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer comes");
+        stream.read_to_string(&mut answer).expect("a response");
         let status = answer.split_whitespace().nth(1).and_then(|code| code.parse().ok());
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         (status.expect("a status line"), body.to_owned())
     }
 
-    /// The sum of a metric over all its labels that contain `label`.
+    /// Returns the sum of a metric over all its labels that contain `label`.
     pub fn metric(&self, name: &str, label: &str) -> f64 {
         let (_, page) = self.http_get("/metrics");
         page.lines()
@@ -158,13 +158,13 @@ impl Server {
         Self { name, args, log, place, running: None }
     }
 
-    /// `host:port` it was told to listen at.
+    /// Returns the configured listen address.
     pub(super) fn listen(&self) -> &str {
         let flag = self.args.iter().position(|arg| arg == "--listen");
         flag.and_then(|flag| self.args.get(flag + 1)).map_or("", String::as_str)
     }
 
-    /// Tells it to listen where it does now, when it is started again.
+    /// Makes it listen on its current address when it is started again.
     pub(super) fn keep_address(&mut self) {
         let address = self.address().to_owned();
         let flag = self.args.iter().position(|arg| arg == "--listen");
@@ -174,7 +174,7 @@ impl Server {
     }
 
     pub(super) fn start(&mut self, binary: &Path) {
-        assert!(self.running.is_none(), "{} runs already", self.name);
+        assert!(self.running.is_none(), "{} is already running", self.name);
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
         let here = || Command::new(binary);
         let mut command = self.place.as_ref().map_or_else(here, |place| place.command(binary));

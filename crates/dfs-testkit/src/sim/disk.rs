@@ -1,4 +1,4 @@
-//! Simulated disks: under the metadata too, and some that lie.
+//! Simulated disks, also for the metadata, and ones that lie.
 
 use std::fmt;
 use std::io;
@@ -9,11 +9,11 @@ use bytes::Bytes;
 use dfs_chunkstore::{File, Fs, FsLock, Opening, Space};
 use redb::StorageBackend;
 
-/// A file as the storage of redb.
+/// A file as the storage backend of redb.
 pub struct FsBackend(Arc<dyn File>);
 
 impl FsBackend {
-    /// Opens the file, or makes it, its name durable.
+    /// Opens the file, or creates it with a durable name.
     pub fn open(fs: &dyn Fs, path: &Path) -> io::Result<Self> {
         match fs.open(path, Opening::Existing) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -59,7 +59,7 @@ impl StorageBackend for FsBackend {
     }
 }
 
-/// A file system whose syncs of files succeed and do nothing.
+/// A file system whose file syncs succeed without effect.
 pub(super) struct LyingFs<F>(pub(super) F);
 
 struct LyingFile(Arc<dyn File>);

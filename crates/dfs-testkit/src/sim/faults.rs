@@ -1,4 +1,4 @@
-//! What goes wrong, and when.
+//! Faults and their schedule.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,23 +11,23 @@ use turmoil::Sim;
 use super::host::{CLIENT, COORDINATOR, DATANODES, Machine};
 use super::trace::Trace;
 
-/// Faults begin after the cluster has formed.
+/// Faults start after the cluster has formed.
 const FIRST: u64 = 2_000;
-/// The last fault begins before.
+/// The last fault starts before this time.
 const LAST: u64 = 25_000;
 /// Latency between two hosts, in milliseconds. It changes from moment to moment rather than from
-/// message to message: h2 forgets streams that were reset after a second of real time, and one
-/// message more or less must not decide how long all later ones take.
+/// message to message: h2 forgets reset streams after a second of real time, and one message more or
+/// less must not affect the latency of all later ones.
 pub(super) const LATENCY: std::ops::RangeInclusive<u64> = 1..=20;
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    /// The disks of a machine fail from so many operations on, until it crashes.
+    /// The disks of a machine fail after this many operations, until it crashes.
     Stop {
         host: usize,
         after: u64,
     },
-    /// A machine loses its power: what was not synced is lost, or some of it.
+    /// A machine loses power: unsynced data is lost, completely or partially.
     Crash {
         host: usize,
         is_torn: bool,
@@ -35,7 +35,7 @@ enum Event {
     Restart {
         host: usize,
     },
-    /// Messages between two machines are lost, in both directions or in one.
+    /// Messages between two machines are lost, in one or both directions.
     Cut {
         a: &'static str,
         b: &'static str,
@@ -45,7 +45,7 @@ enum Event {
         a: &'static str,
         b: &'static str,
     },
-    /// Messages between two machines come late, all at once.
+    /// Messages between two machines are delayed, and delivered all at once.
     Hold {
         a: &'static str,
         b: &'static str,
@@ -54,7 +54,7 @@ enum Event {
         a: &'static str,
         b: &'static str,
     },
-    /// Messages between two machines take so many milliseconds.
+    /// Messages between two machines take this many milliseconds.
     Slow {
         a: &'static str,
         b: &'static str,
@@ -62,18 +62,18 @@ enum Event {
     },
 }
 
-/// How many faults of each kind began.
+/// Number of faults of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FaultCounts {
     /// The disks of a machine failed, before it crashed.
     pub stops: u64,
-    /// A machine lost all that was not synced.
+    /// A machine lost everything unsynced.
     pub crashes: u64,
-    /// A machine lost some of what was not synced.
+    /// A machine lost some unsynced data.
     pub torn_crashes: u64,
     /// Two machines were cut off from each other.
     pub cuts: u64,
-    /// A machine did not reach another one, which reached it.
+    /// A machine could not reach another one, which could reach it.
     pub one_way_cuts: u64,
     /// Messages between two machines were held.
     pub holds: u64,
@@ -120,23 +120,23 @@ impl fmt::Display for FaultCounts {
     }
 }
 
-/// Faults by the time they begin at, in simulated milliseconds.
+/// Faults by their start in simulated milliseconds.
 pub(super) struct Faults {
     machines: Vec<Arc<Machine>>,
     events: BTreeMap<u64, Vec<Event>>,
-    /// Decides what is kept of torn writes.
+    /// Determines what is kept of torn writes.
     random: SeededRandom,
-    /// Decides the latency of links.
+    /// Determines the latency of links.
     jitter: SeededRandom,
-    /// Links that a fault slowed down.
+    /// Links slowed down by a fault.
     slow: BTreeSet<(&'static str, &'static str)>,
     trace: Trace,
-    /// How many began.
+    /// Number of faults started.
     pub(super) begun: FaultCounts,
 }
 
 impl Faults {
-    /// Plans faults.
+    /// Plans the faults.
     pub(super) fn plan(seed: u64, machines: Vec<Arc<Machine>>, trace: Trace) -> Self {
         let random = SeededRandom::new(seed);
         let mut events: BTreeMap<u64, Vec<Event>> = BTreeMap::new();
@@ -148,7 +148,7 @@ impl Faults {
             let kind = random.below(8);
             let (a, b) = pair(&random);
             let host = random.below(machines.len() as u64) as usize;
-            // One fault at a time for a machine or a link, whichever way around.
+            // One fault at a time per machine or link, in either direction.
             let place = if kind < 4 { (machines[host].name, "") } else { (a.min(b), a.max(b)) };
             let free = free_at.entry(place).or_default();
             if begin < *free {
@@ -187,7 +187,7 @@ impl Faults {
         Self { machines, events, random, jitter, slow, trace, begun }
     }
 
-    /// Begins and ends what is due.
+    /// Starts and ends due faults.
     pub(super) fn tick(&mut self, sim: &mut Sim<'_>) {
         let now = sim.elapsed();
         while let Some(entry) = self.events.first_entry()
@@ -206,13 +206,13 @@ impl Faults {
         }
     }
 
-    /// Ends all that is left: links are mended, machines run.
+    /// Ends all remaining faults: links are restored, machines run.
     pub(super) fn heal(&mut self, sim: &mut Sim<'_>) {
         let now = sim.elapsed();
         let mut stopped = BTreeSet::new();
         for event in std::mem::take(&mut self.events).into_values().flatten() {
             match event {
-                // A crash that was to follow on a stop.
+                // The crash that follows a disk failure.
                 Event::Crash { host, .. } => {
                     stopped.insert(host);
                 }
@@ -262,7 +262,7 @@ impl Faults {
 }
 
 impl Event {
-    /// Whether it makes a link slower than all others.
+    /// Returns true if it makes a link slower than all others.
     fn slows_down(self) -> bool {
         matches!(self, Self::Slow { latency, .. } if latency != *LATENCY.end())
     }

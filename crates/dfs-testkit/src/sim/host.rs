@@ -23,13 +23,13 @@ use super::{Disks, SimClock, SimNetwork};
 pub(super) const COORDINATOR: &str = "coordinator";
 pub(super) const CLIENT: &str = "client";
 pub(super) const DATANODES: [&str; 3] = ["node-1", "node-2", "node-3"];
-/// Where the coordinator is reached.
+/// Address of the coordinator.
 pub(super) const COORDINATOR_ADDRESS: &str = "coordinator:7070";
 const JOIN_SECRET: &str = "simulation";
 
 type Failed = Box<dyn Error + Send + Sync>;
 
-/// A machine that runs one server; its disks outlive the server's crashes.
+/// A machine that runs one server; its disks survive the server's crashes.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) name: &'static str,
@@ -40,14 +40,14 @@ pub(super) struct Machine {
     trace: Trace,
     /// The newest write level that its release reads.
     level: Mutex<Level>,
-    /// Why its last life ended, if it ended by itself with an error.
+    /// Error that ended its last life, if any.
     failure: Mutex<Option<ErrorCode>>,
     crash_at_raise: Mutex<Option<Arc<RaiseCrash>>>,
-    /// Ends the present life in good order; `None` once that was asked for.
+    /// Ends the current life orderly; `None` once requested.
     stop: Mutex<Option<Trigger>>,
-    /// Of the present life.
+    /// Network of the current life.
     network: Mutex<SimNetwork>,
-    /// What was wrong with the metadata, if anything.
+    /// Problem with the metadata, if any.
     problem: Mutex<Option<String>>,
 }
 
@@ -111,10 +111,10 @@ impl Machine {
         }
     }
 
-    /// Cuts the power: what was not synced is lost, or only some of it, as `torn` decides.
+    /// Cuts the power: unsynced data is lost, completely or as chosen by `torn`.
     pub(super) fn crash(&self, sim: &mut Sim<'_>, torn: Option<&SeededRandom>) {
         lock(&self.network).end();
-        // What tasks still do while they are dropped does not reach the disks.
+        // Operations of tasks being dropped do not reach the disks.
         self.disks.stop_at(self.disks.operations());
         sim.crash(self.name);
         match torn {
@@ -131,8 +131,8 @@ impl Machine {
         }
     }
 
-    /// Runs the server until it crashes. A start that fails, or an end, is noted; a machine that
-    /// should run and does not keeps the cluster from healing.
+    /// Runs the server until it crashes. A failed start, or an end, is noted; a machine that should
+    /// run and does not prevents the cluster from healing.
     pub(super) async fn live(self: Arc<Self>) -> turmoil::Result {
         let life = self.lives.fetch_add(1, Ordering::Relaxed);
         let random = Arc::new(SeededRandom::new(self.seed.wrapping_add(life)));
@@ -214,8 +214,8 @@ impl Machine {
         }
     }
 
-    /// Checks all records again and again, and recounts which work keys follow from them. Ends
-    /// when something is wrong.
+    /// Checks all records repeatedly, and recounts the resulting work keys. Ends when it finds a
+    /// problem.
     async fn check(&self, engine: &dyn Engine) -> Result<(), Failed> {
         loop {
             tokio::time::sleep(CHECK_EVERY).await;
@@ -228,7 +228,7 @@ impl Machine {
         }
     }
 
-    /// What was wrong with the metadata, if anything.
+    /// Returns the problem with the metadata, if any.
     pub(super) fn problem(&self) -> Option<String> {
         lock(&self.problem).clone()
     }

@@ -1,12 +1,12 @@
 //! A whole cluster in one thread, under one seed: a coordinator, three datanodes and a client with
 //! the SDK, on simulated sockets, disks, time and randomness.
 //!
-//! Machines crash and lose what they did not sync, links are cut, held up and slowed down, while
-//! workers put, read, rename, list and delete. [`run`] says what was wrong, if anything: a read of
-//! anything but one whole version that may have been there, an acknowledged file that is lost, a
-//! replica that is not made again, metadata that a check finds fault with at any moment. A third of
-//! the seeds upgrade the cluster meanwhile, see [`upgrade`]. The same seed always does the same, so
-//! that what was found can be looked at again.
+//! Machines crash and lose unsynced data, links are cut, delayed and slowed down, while workers
+//! put, read, rename, list and delete. [`run`] returns what was violated, if anything: a read of
+//! anything but one complete version that may have existed, a lost acknowledged file, a replica
+//! that is not restored, a problem found by a check of the metadata at any moment. A third of the
+//! seeds also upgrade the cluster, see [`upgrade`]. The same seed always gives the same run, so that
+//! failures can be reproduced.
 
 mod disk;
 mod faults;
@@ -40,23 +40,23 @@ pub use faults::FaultCounts;
 pub use network::SimNetwork;
 pub use time::SimClock;
 
-/// Simulated time that a run may take.
+/// Maximum simulated time of a run.
 const LONGEST: Duration = Duration::from_mins(10);
-/// Simulated time between two looks at a host.
+/// Simulated time between two steps of a host.
 const TICK: Duration = Duration::from_millis(1);
-/// How long a client tries a call.
+/// Deadline of a client's calls.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// How the disks of all machines behave.
+/// Behaviour of the disks of all machines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disks {
-    /// What is synced is there after a crash.
+    /// Synced data survives a crash.
     Honest,
-    /// What is synced may be gone, which a simulation must find out.
+    /// Synced data may be lost, which a simulation must detect.
     Lying,
 }
 
-/// A run without a fault of ours.
+/// Summary of a successful run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Its seed.
@@ -67,15 +67,15 @@ pub struct Summary {
     pub puts: u64,
     /// Reads.
     pub reads: u64,
-    /// Changes that failed for good.
+    /// Changes that failed definitively.
     pub failed: u64,
     /// Changes of unknown outcome.
     pub unknown: u64,
-    /// What went wrong, to be borne.
+    /// Faults injected.
     pub faults: FaultCounts,
-    /// The write level was raised, from a cluster of mixed releases on.
+    /// True if the write level was raised, starting with a cluster of mixed releases.
     pub is_upgraded: bool,
-    /// Crashes of the coordinator while it raised the level.
+    /// Crashes of the coordinator while raising the level.
     pub raise_crashes: u64,
     /// Simulated time.
     pub elapsed: Duration,
@@ -84,7 +84,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// A hash of everything that happened, with its times.
+    /// Returns a hash of the trace, including times.
     pub fn trace_hash(&self) -> Sha256 {
         Sha256::of(self.trace.join("\n").as_bytes())
     }
@@ -108,13 +108,13 @@ impl fmt::Display for Summary {
     }
 }
 
-/// What was wrong in a run.
+/// Failure of a run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("seed {seed}: {what}")]
 pub struct Failure {
-    /// The seed that shows it again.
+    /// The seed, which reproduces it.
     pub seed: u64,
-    /// What was wrong.
+    /// What was violated.
     pub what: String,
     /// Everything that happened before, in order.
     pub trace: Vec<String>,
@@ -125,7 +125,7 @@ pub fn run(seed: u64) -> Result<Summary, Failure> {
     run_on(seed, Disks::Honest)
 }
 
-/// Runs the simulation of a seed on such disks.
+/// Runs the simulation of a seed on these disks.
 pub fn run_on(seed: u64, disks: Disks) -> Result<Summary, Failure> {
     count_panics();
     let panics = PANICS.get();
@@ -235,7 +235,7 @@ fn simulate(
 }
 
 thread_local! {
-    /// Panics of this thread, also of those that a runtime caught.
+    /// Number of panics of this thread, including those caught by a runtime.
     static PANICS: Cell<u64> = const { Cell::new(0) };
 }
 

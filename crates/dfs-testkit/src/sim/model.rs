@@ -1,17 +1,17 @@
-//! What files may hold, as far as callers of the file system can know.
+//! Possible contents of files, as far as callers of the file system can know.
 //!
-//! Each path belongs to one worker, who changes it one call after the other; anybody reads it. A
-//! call whose outcome is unknown may take effect at any later time, so nobody changes its paths
-//! again, and both outcomes stay possible for ever.
+//! Each path belongs to one worker, which changes it with one call at a time; everyone reads it. A
+//! call of unknown outcome may take effect at any later time, so its paths are not changed again,
+//! and both outcomes stay possible forever.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-/// A version of some file, never written twice; `None` where there is no file.
+/// A version of a file, never written twice; `None` if there is no file.
 pub(super) type State = Option<u64>;
 
-/// What one path may hold.
+/// Possible contents of one path.
 #[derive(Debug, Default)]
 struct Register {
     possible: BTreeSet<State>,
@@ -43,7 +43,7 @@ pub(super) struct Model {
     versions: u64,
 }
 
-/// A read that has begun.
+/// A read in progress.
 #[derive(Debug)]
 pub(super) struct Reading {
     path: String,
@@ -61,48 +61,48 @@ impl Model {
         self.paths.entry(path.to_owned()).or_insert_with(Register::absent)
     }
 
-    /// Paths that were ever used.
+    /// Returns all paths ever used.
     pub(super) fn paths(&self) -> Vec<String> {
         self.paths.keys().cloned().collect()
     }
 
-    /// The state of a path, when it is known.
+    /// Returns the state of a path, if known.
     pub(super) fn certain(&self, path: &str) -> Option<State> {
         self.paths.get(path).map_or(Some(None), Register::certain)
     }
 
-    /// Whether a call of unknown outcome may still change the path.
+    /// Returns true if a call of unknown outcome may still change the path.
     pub(super) fn is_clouded(&self, path: &str) -> bool {
         self.paths.get(path).is_some_and(|register| register.is_clouded)
     }
 
-    /// A call begins that may bring these paths into these states.
+    /// Records the start of a call that may change these paths to these states.
     pub(super) fn begin(&mut self, changes: &[(&str, State)]) {
         for (path, state) in changes {
             self.register(path).allow(*state);
         }
     }
 
-    /// The call took effect.
+    /// Records that the call took effect.
     pub(super) fn done(&mut self, changes: &[(&str, State)]) {
         for (path, state) in changes {
             self.register(path).possible = BTreeSet::from([*state]);
         }
     }
 
-    /// The call had no effect, and will have none.
+    /// Records that the call had no effect, and will have none.
     pub(super) fn refused(&mut self, before: &[(&str, State)]) {
         self.done(before);
     }
 
-    /// Nobody knows whether the call took effect, or will.
+    /// Records that the outcome of the call is unknown.
     pub(super) fn unknown(&mut self, changes: &[(&str, State)]) {
         for (path, _) in changes {
             self.register(path).is_clouded = true;
         }
     }
 
-    /// A read begins.
+    /// Starts a read.
     pub(super) fn begin_read(&self, path: &str) -> Reading {
         let register = self.paths.get(path);
         let possible = register.map_or_else(|| BTreeSet::from([None]), |r| r.possible.clone());
@@ -110,7 +110,7 @@ impl Model {
         Reading { path: path.to_owned(), possible, since }
     }
 
-    /// What a read that ends now may have seen.
+    /// Returns the states that a read ending now may have seen.
     pub(super) fn end_read(&self, reading: Reading) -> BTreeSet<State> {
         let Reading { path, mut possible, since } = reading;
         if let Some(register) = self.paths.get(&path) {
@@ -120,8 +120,8 @@ impl Model {
     }
 }
 
-/// The length of a version: mostly small, at times at the edge of a block, or more than a segment
-/// takes.
+/// Returns the length of a version: mostly small, sometimes at a block boundary, or longer than a
+/// segment.
 pub(super) fn length_of(version: u64) -> usize {
     const BLOCK: usize = 64 << 10;
     let random = mix(version) as usize;
@@ -137,7 +137,7 @@ pub(super) fn length_of(version: u64) -> usize {
     }
 }
 
-/// The bytes of a version.
+/// Returns the bytes of a version.
 pub(super) fn content_of(version: u64) -> Bytes {
     let length = length_of(version);
     let mut bytes = Vec::with_capacity(length + 8);
@@ -150,7 +150,7 @@ pub(super) fn content_of(version: u64) -> Bytes {
     Bytes::from(bytes)
 }
 
-/// Says what is wrong with what a read saw.
+/// Returns what is wrong with the result of a read.
 pub(super) fn check(found: Option<&Bytes>, possible: &BTreeSet<State>) -> Result<(), String> {
     let is_right = possible.iter().any(|state| match (state, found) {
         (None, None) => true,
@@ -165,7 +165,7 @@ pub(super) fn check(found: Option<&Bytes>, possible: &BTreeSet<State>) -> Result
             format!("{} bytes, {head:02x?}…", bytes.len())
         }
     };
-    Err(format!("read {what}, possible are only {possible:?}"))
+    Err(format!("read {what}, expected one of {possible:?}"))
 }
 
 fn mix(value: u64) -> u64 {
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_may_see_what_was_possible_while_it_ran() {
+    fn read_may_see_any_state_possible_while_it_ran() {
         let mut model = Model::default();
         model.begin(&[("/a", Some(1))]);
         model.done(&[("/a", Some(1))]);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_outcome_leaves_both_possible() {
+    fn unknown_outcome_leaves_both_states_possible() {
         let mut model = Model::default();
         model.begin(&[("/a", Some(1))]);
         model.unknown(&[("/a", Some(1))]);

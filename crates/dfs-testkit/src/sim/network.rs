@@ -18,8 +18,8 @@ use dfs_transport::{CONNECT_TIMEOUT, Io, Listener, Network};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 
-/// The simulated network that the calling host is part of. Works within a simulation alone. Clones
-/// share their connections.
+/// The simulated network of the calling host. Works only within a simulation. Clones share their
+/// connections.
 #[derive(Debug, Clone, Default)]
 pub struct SimNetwork {
     connections: Arc<Connections>,
@@ -31,7 +31,7 @@ struct Connections(Mutex<Open>);
 
 #[derive(Debug, Default)]
 struct Open {
-    /// By number, in the order in which they were made.
+    /// Streams by number, in the order of their creation.
     streams: BTreeMap<u64, Arc<Stream>>,
     made: u64,
     is_ending: bool,
@@ -41,7 +41,7 @@ struct Open {
 type Stream = Mutex<Option<TcpStream>>;
 
 impl SimNetwork {
-    /// Makes the first connection that is dropped from now on close all of them in order.
+    /// Makes the next connection that is dropped close all of them in order.
     pub(super) fn end(&self) {
         lock(&self.connections.0).is_ending = true;
     }

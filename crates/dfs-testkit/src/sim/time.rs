@@ -4,15 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use dfs_types::{Clock, Timestamp};
 
-/// When simulations begin: some moment, always the same.
+/// Start of simulations: an arbitrary but fixed time.
 const BEGIN: Duration = Duration::from_secs(1_700_000_000);
 
-/// The begin of a simulation as the system would have it.
+/// Returns the start of a simulation as a system time.
 pub(super) fn begin() -> SystemTime {
     SystemTime::UNIX_EPOCH + BEGIN
 }
 
-/// Simulated time of day. Works within a simulation; outside of one it stands at the begin.
+/// Simulated time of day. Outside of a simulation it is the start time.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SimClock;
 

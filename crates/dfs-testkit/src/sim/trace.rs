@@ -1,4 +1,4 @@
-//! What happened in a simulation, in order.
+//! Trace of a simulation.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,12 +9,12 @@ use std::time::Duration;
 pub(super) struct Trace(Arc<Mutex<Vec<String>>>);
 
 impl Trace {
-    /// Notes something that happens on a host, now.
+    /// Notes an event on a host, now.
     pub(super) fn note(&self, what: impl Display) {
         self.note_at(turmoil::sim_elapsed().unwrap_or_default(), what);
     }
 
-    /// Notes something that happens at a time.
+    /// Notes an event at a time.
     pub(super) fn note_at(&self, time: Duration, what: impl Display) {
         let line = format!("{:>8} ms  {what}", time.as_millis());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);

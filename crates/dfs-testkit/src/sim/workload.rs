@@ -1,4 +1,4 @@
-//! What the clients of a simulated cluster do, and what they must find.
+//! Workload of the clients of a simulated cluster, and checks of its results.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,23 +18,23 @@ use super::model::{Model, State, check, content_of};
 use super::trace::Trace;
 use super::upgrade::{Progress, Stage};
 
-/// Workers that change files, each in a directory of its own.
+/// Workers that change files, each in a separate directory.
 const WORKERS: u64 = 3;
-/// Calls of a worker.
+/// Calls per worker.
 const CALLS: u64 = 24;
-/// Calls of the worker that begins once the write level is raised.
+/// Calls of the worker that starts once the write level is raised.
 const CALLS_AFTER_RAISE: u64 = 10;
-/// Names a worker uses at the same time.
+/// Names in use by a worker at the same time.
 const NAMES: u64 = 4;
-/// How long the cluster may take to become whole once nothing is wrong any more.
+/// Time limit for the cluster to become healthy after the faults.
 const WHOLE_WITHIN: Duration = Duration::from_secs(90);
-/// How long it may take to raise the write level.
+/// Time limit for raising the write level.
 const RAISED_WITHIN: Duration = Duration::from_mins(5);
-/// Replicas without which no put is acknowledged, and those wanted.
-const COPIES_MIN: usize = 2;
+/// Replicas required to acknowledge a put, and those wanted.
+const REPLICAS_MIN: usize = 2;
 const COPIES: usize = 3;
 
-/// What was counted.
+/// Counters of calls.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     pub(super) calls: u64,
@@ -44,12 +44,12 @@ pub(super) struct Counts {
     pub(super) unknown: u64,
 }
 
-/// What workers share, and the runner watches.
+/// State shared by workers and the runner.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     model: Mutex<Model>,
     counts: Mutex<Counts>,
-    /// The workers are done; faults shall end.
+    /// The workers are done; faults should end.
     pub(super) is_done: AtomicBool,
     /// Faults have ended.
     pub(super) is_healed: AtomicBool,
@@ -68,7 +68,7 @@ impl Shared {
 
 type Wrong = String;
 
-/// Runs the workers and a reader, has the faults end, and looks at everything.
+/// Runs the workers and a reader, ends the faults, and checks everything.
 pub(super) async fn run(
     client: Client,
     shared: Arc<Shared>,
@@ -85,7 +85,7 @@ pub(super) async fn run(
     for number in 0..WORKERS + u64::from(upgrade.is_some()) {
         let name = directory(number);
         let made = client.make_directory(&path(&name), MakeDirectoryOptions::default()).await;
-        made.map_err(|error| format!("making {name} in {root}: {error}"))?;
+        made.map_err(|error| format!("creating {name} in {root}: {error}"))?;
     }
     let mut tasks = JoinSet::new();
     for number in 0..WORKERS {
@@ -113,17 +113,17 @@ pub(super) async fn run(
     shared.is_done.store(true, Ordering::Relaxed);
     reader.await.map_err(|error| error.to_string())??;
     until("faults have ended", async || shared.is_healed.load(Ordering::Relaxed)).await?;
-    look_at_everything(&client, &shared).await?;
+    check_everything(&client, &shared).await?;
     if let Some(upgrade) = upgrade {
         upgrade.enter(Stage::Downgrade);
         until("the older release was refused", async || upgrade.stage() == Stage::Refused).await?;
-        look_at_everything(&client, &shared).await?;
+        check_everything(&client, &shared).await?;
     }
     Ok(())
 }
 
-/// Finalizes the upgrade once every machine was replaced, as often as it takes, and returns when
-/// the newer level is written.
+/// Finalizes the upgrade once every machine is replaced, retrying until the newer level is
+/// written.
 async fn finalize(client: &Client, shared: &Shared, upgrade: &Progress) -> Result<(), Wrong> {
     until("all machines are replaced", async || upgrade.stage() >= Stage::Replaced).await?;
     let admin = client.admin();
@@ -134,7 +134,7 @@ async fn finalize(client: &Client, shared: &Shared, upgrade: &Progress) -> Resul
         if status.written == Level::REHEARSAL {
             return true;
         }
-        assert!(is_asked || status.least == Level::NEWEST, "nobody has asked: {status:?}");
+        assert!(is_asked || status.least == Level::NEWEST, "not requested: {status:?}");
         if status.wanted < Level::REHEARSAL || !status.blocked_by.is_empty() {
             is_asked = true;
             let Ok(cluster) = admin.status().await else { return false };
@@ -177,7 +177,7 @@ impl Worker {
         Ok(())
     }
 
-    /// A name of the worker that no call of unknown outcome may still change.
+    /// Returns a name of the worker that no call of unknown outcome may still change.
     fn any_name(&mut self) -> String {
         let slot = self.random.below(NAMES);
         loop {
@@ -243,13 +243,13 @@ impl Worker {
         self.settle(&what, result, &changes, &[(&*name, before)])
     }
 
-    /// A call on a name that is certainly free.
+    /// Makes a call on a name that is certainly free.
     fn must_be_missing(&self, what: &str, result: Result<(), Error>) -> Result<(), Wrong> {
         let shown = shown(&result);
         self.shared.trace.note(format_args!("{what}: {shown}"));
         match result {
             Err(error) if error.code() == ErrorCode::NotFound || may_fail_with(&error) => Ok(()),
-            _ => Err(format!("{what}: {shown}, but there is nothing of that name")),
+            _ => Err(format!("{what}: {shown}, but the name does not exist")),
         }
     }
 
@@ -282,7 +282,7 @@ impl Worker {
         Ok(())
     }
 
-    /// What is certainly there is listed, what is certainly not is not.
+    /// Checks that entries that certainly exist are listed, and certainly absent ones are not.
     async fn list(&mut self) -> Result<(), Wrong> {
         let name = directory(self.number);
         let mut listing = self.client.list(path(&name));
@@ -292,7 +292,7 @@ impl Worker {
                 Ok(Some(entry)) => {
                     let entry = String::from_utf8_lossy(entry.name.as_bytes()).into_owned();
                     if !found.insert(format!("{name}/{entry}")) {
-                        return Err(format!("list {name}: {entry} comes twice"));
+                        return Err(format!("list {name}: {entry} is listed twice"));
                     }
                 }
                 Ok(None) => break,
@@ -308,7 +308,7 @@ impl Worker {
                     return Err(format!("list {name}: {path} is missing"));
                 }
                 Some(None) if found.contains(path) => {
-                    return Err(format!("list {name}: {path} is there, and should not"));
+                    return Err(format!("list {name}: {path} should not exist"));
                 }
                 _ => {}
             }
@@ -317,7 +317,7 @@ impl Worker {
     }
 }
 
-/// Reads files of all workers, whatever these do meanwhile.
+/// Reads files of all workers, concurrently with their changes.
 async fn read_on(client: Client, shared: Arc<Shared>, random: SeededRandom) -> Result<(), Wrong> {
     while !shared.is_done.load(Ordering::Relaxed) {
         sleep(Duration::from_millis(random.below(400))).await;
@@ -329,7 +329,7 @@ async fn read_on(client: Client, shared: Arc<Shared>, random: SeededRandom) -> R
     Ok(())
 }
 
-/// Reads a file: it is a whole version, and one it may be.
+/// Reads a file and checks that it is a possible, complete version.
 async fn read(client: &Client, shared: &Shared, name: &str) -> Result<(), Wrong> {
     let reading = shared.model().begin_read(name);
     let result = content(client, name).await;
@@ -346,7 +346,7 @@ async fn read(client: &Client, shared: &Shared, name: &str) -> Result<(), Wrong>
     check(found.as_ref(), &possible).map_err(|wrong| format!("{name}: {wrong}"))
 }
 
-/// The bytes of a file; `None` when there is none.
+/// Returns the bytes of a file; `None` if it does not exist.
 async fn content(client: &Client, name: &str) -> Result<Option<Bytes>, Error> {
     let opened = client.get(&path(name), GetOptions::default()).await;
     let mut reader = match opened {
@@ -360,8 +360,8 @@ async fn content(client: &Client, name: &str) -> Result<Option<Bytes>, Error> {
     Ok(Some(Bytes::from(all)))
 }
 
-/// After the faults: each file is what it may be, and has its replicas.
-async fn look_at_everything(client: &Client, shared: &Shared) -> Result<(), Wrong> {
+/// Checks after the faults that each file is possible and has its replicas.
+async fn check_everything(client: &Client, shared: &Shared) -> Result<(), Wrong> {
     until("all datanodes are back", async || {
         client.admin().status().await.is_ok_and(|status| {
             let fresh = |heard: Duration| heard < Duration::from_secs(2);
@@ -378,7 +378,7 @@ async fn look_at_everything(client: &Client, shared: &Shared) -> Result<(), Wron
         let possible = shared.model().end_read(reading);
         check(found.as_ref(), &possible).map_err(|wrong| format!("finally, {name}: {wrong}"))?;
     }
-    for (wanted, within) in [(COPIES_MIN, Duration::from_secs(20)), (COPIES, WHOLE_WITHIN)] {
+    for (wanted, within) in [(REPLICAS_MIN, Duration::from_secs(20)), (COPIES, WHOLE_WITHIN)] {
         for name in &paths {
             let certain = shared.model().certain(name);
             if let Some(Some(_)) = certain {
@@ -390,7 +390,7 @@ async fn look_at_everything(client: &Client, shared: &Shared) -> Result<(), Wron
     Ok(())
 }
 
-/// Waits until each chunk of a file has so many replicas that were verified.
+/// Waits until each chunk of a file has this many verified replicas.
 async fn has_replicas(
     client: &Client,
     name: &str,
@@ -404,7 +404,7 @@ async fn has_replicas(
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(format!("{name} has not {wanted} good replicas: {explained:?}"));
+            return Err(format!("{name} does not have {wanted} good replicas: {explained:?}"));
         }
         sleep(Duration::from_millis(200)).await;
     }
@@ -440,7 +440,7 @@ async fn until_within(
     Ok(())
 }
 
-/// What calls may fail with while machines and links do.
+/// Returns true if calls may fail with this error during faults.
 fn may_fail_with(error: &Error) -> bool {
     error.is_retryable() || error.is_outcome_unknown()
 }
