@@ -35,18 +35,21 @@ fn wrong_later() -> Vec<(Value, &'static str)> {
         (json!({ "datanodes": { "storage": { "size": "1Gi" } } }), "greater than or equal to its"),
         (
             json!({ "datanodes": { "storage": { "storageClassName": "other" } } }),
-            "`storageClassName` must stay",
+            "`storageClassName` is immutable",
         ),
-        (json!({ "datanodes": { "storage": { "volumesPerNode": 2 } } }), "`volumesPerNode` must"),
+        (
+            json!({ "datanodes": { "storage": { "volumesPerNode": 2 } } }),
+            "`volumesPerNode` is immutable",
+        ),
         (
             json!({ "failureDomain": { "topologyKey": "topology.kubernetes.io/zone" } }),
-            "`topologyKey` must stay",
+            "`topologyKey` is immutable",
         ),
         (
             json!({ "coordinator": { "metadata": {
                 "engine": "Etcd", "etcd": { "endpoints": ["etcd:2379"] },
             } } }),
-            "`engine` must stay",
+            "`engine` is immutable",
         ),
         (
             json!({ "coordinator": { "metadata": { "embedded": { "storage": { "size": "1Gi" } } } } }),

@@ -63,13 +63,13 @@ async fn m02_a_file_comes_and_goes_from_a_pod_and_from_a_laptop() -> Result<()> 
         let url = forward.url();
         let way = ["--coordinator", &url];
         let said = round_trip(&cluster, folder.path(), "port-forward", &way).await?;
-        ensure!(said.contains("goes through the coordinator"), "it is not said: {said:?}");
+        ensure!(said.contains("relayed by the coordinator"), "no warning: {said:?}");
         drop(forward);
 
         let name = format!("{}/{}", cluster.namespace, cluster.name);
         let way = ["--kube", &name, "--context", case.env.context()];
         let said = round_trip(&cluster, folder.path(), "kube", &way).await?;
-        ensure!(!said.contains("goes through"), "not straight to the pods: {said:?}");
+        ensure!(!said.contains("relayed by"), "not straight to the pods: {said:?}");
         let status = [&way[..], &["--json", "status"]].concat();
         let status: Value = serde_json::from_str(&case.env.dfs(&status)?.run().await?)?;
         ensure!(status["nodes"].as_array().map(Vec::len) == Some(3), "{status}");

@@ -1,4 +1,4 @@
-//! Finding the cluster that is meant.
+//! Finds a cluster in Kubernetes.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::Error;
 use crate::network::KubeNetwork;
 use crate::pods::{Component, Pods};
 
-/// How long the API server may take for an answer.
+/// Time limit of a reply of the API server.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// How long a connection to it may take.
+/// Time limit of connecting to it.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// Clusters of a namespace that are looked at.
+/// Maximum number of clusters of a namespace that are listed.
 const CLUSTERS_MAX: u32 = 500;
 
-/// Which cluster is meant.
+/// The cluster to find.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Target {
     /// The namespace; that of the context when not set.
@@ -31,7 +31,7 @@ pub struct Target {
 impl FromStr for Target {
     type Err = Error;
 
-    /// Reads `NAMESPACE/NAME`, or `NAME`.
+    /// Parses `NAMESPACE/NAME`, or `NAME`.
     fn from_str(text: &str) -> Result<Self, Error> {
         let (namespace, name) = match text.split_once('/') {
             Some((namespace, name)) => (Some(namespace), name),
@@ -57,10 +57,10 @@ pub struct Cluster {
 
 impl Cluster {
     /// Finds the cluster with the kubeconfig (`KUBECONFIG`, `~/.kube/config`, or the service
-    /// account of the pod that this runs in) and its current context, or the `context` that is
-    /// named. Looks at once whether it is there, and has a coordinator that is ready.
+    /// account of this pod) and its current context, or the given `context`. Checks at once that it
+    /// exists, and has a ready coordinator.
     pub async fn find(target: Target, context: Option<String>) -> Result<Self, Error> {
-        // Whoever came first has the same one.
+        // An already installed provider is the same.
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
         let mut config = match context {
             None => Config::infer().await.map_err(|error| Error::Config(Box::new(error)))?,
@@ -70,7 +70,7 @@ impl Cluster {
             }
         };
         config.connect_timeout = Some(CONNECT_WITHIN);
-        // A stream may be silent for long; single answers have a deadline of their own.
+        // A stream may be silent for long; single replies have their own deadline.
         config.read_timeout = None;
         let server = config.cluster_url.to_string();
         let namespace = target.namespace.unwrap_or_else(|| config.default_namespace.clone());
@@ -107,22 +107,22 @@ impl Cluster {
         Ok(Self { name, pods })
     }
 
-    /// Its namespace.
+    /// Returns its namespace.
     pub fn namespace(&self) -> &str {
         self.pods.namespace()
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A name that stands for all its coordinators on its [`network`](Self::network).
+    /// Returns a name that stands for all its coordinators on its [`network`](Self::network).
     pub fn coordinators(&self) -> String {
         self.pods.coordinators()
     }
 
-    /// The network on which its pods have the addresses that they advertise.
+    /// Returns the network on which its pods have their advertised addresses.
     pub fn network(&self) -> KubeNetwork {
         KubeNetwork::new(self.pods.clone())
     }
@@ -134,7 +134,7 @@ impl std::fmt::Debug for Cluster {
     }
 }
 
-/// Asks an API server, for a bounded time.
+/// Queries an API server with a time limit.
 #[derive(Debug, Clone)]
 pub(crate) struct Asker {
     server: String,
@@ -155,7 +155,7 @@ impl Asker {
             kube::Error::Api(status) if status.is_forbidden() => {
                 Error::Forbidden { message: status.message }
             }
-            // Lists are there, if empty, wherever the resource is known.
+            // Lists exist, even if empty, if the resource is known.
             kube::Error::Api(status) if status.is_not_found() => Error::NotInstalled { server },
             source => Error::Ask { server, what: what.to_owned(), source },
         })

@@ -1,58 +1,58 @@
-//! Why a cluster cannot be reached through its Kubernetes.
+//! Errors of reaching a cluster through Kubernetes.
 
 use kube::config::{InferConfigError, KubeconfigError};
 
-/// What a user needs in the namespace of a cluster.
+/// Permissions that a user needs in the namespace of a cluster.
 pub(crate) const PERMISSIONS: &str =
     "get and list dfsclusters.dfs.io and pods, get and create pods/portforward";
 
-/// Why a cluster cannot be reached through its Kubernetes.
+/// Why a cluster cannot be reached through Kubernetes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The text is not `NAMESPACE/NAME` or `NAME`.
     #[error("{0:?} names no DfsCluster: NAMESPACE/NAME or NAME is wanted")]
     Target(String),
-    /// There is no kubeconfig, or it makes no sense.
+    /// There is no kubeconfig, or it is malformed.
     #[error("no Kubernetes is set up here: KUBECONFIG or ~/.kube/config says where one is")]
     Config(#[source] Box<InferConfigError>),
-    /// The kubeconfig has no such context, or makes no sense.
+    /// The kubeconfig has no such context, or is malformed.
     #[error("the kubeconfig cannot be used with this context")]
     Context(#[source] KubeconfigError),
-    /// No client can be made of what the kubeconfig says.
+    /// No client can be created from the kubeconfig.
     #[error("the kubeconfig cannot be used")]
     Client(#[source] kube::Error),
-    /// The API server does not answer, or makes no sense.
+    /// The API server does not reply, or sends a malformed reply.
     #[error("the API server at {server} cannot be asked for {what}")]
     Ask {
-        /// Where it is.
+        /// Its address.
         server: String,
-        /// What it was asked for.
+        /// The object of the query.
         what: String,
-        /// What came of it.
+        /// The error.
         #[source]
         source: kube::Error,
     },
-    /// The API server gives no answer.
+    /// The API server does not reply in time.
     #[error("the API server at {server} gives no answer to {what} within {seconds} s")]
     Silent {
-        /// Where it is.
+        /// Its address.
         server: String,
-        /// What it was asked for.
+        /// The object of the query.
         what: String,
-        /// How long it was waited for.
+        /// Time limit in seconds.
         seconds: u64,
     },
-    /// The user may not do that.
+    /// The user lacks permissions.
     #[error(
-        "the API server does not allow it: {message}; who uses --kube needs the verbs: \
+        "the API server denies it: {message}; --kube requires the permissions: \
          {PERMISSIONS}"
     )]
     Forbidden {
-        /// What the API server said.
+        /// Message of the API server.
         message: String,
     },
-    /// The resource is not known there.
+    /// The resource is not installed there.
     #[error("{server} knows no DfsCluster: dfs is not installed there; see docs/kubernetes.md")]
     NotInstalled {
         /// The API server.
@@ -61,34 +61,34 @@ pub enum Error {
     /// There is no such cluster.
     #[error("there is no DfsCluster {name} in namespace {namespace}; {}", listed(there))]
     NoCluster {
-        /// The namespace that was looked in.
+        /// The namespace searched.
         namespace: String,
-        /// What was looked for.
+        /// The name searched for.
         name: String,
-        /// What there is.
+        /// The existing clusters.
         there: Vec<String>,
     },
-    /// None was named, and there is not just one.
+    /// None was named, and there is not exactly one.
     #[error("which DfsCluster of namespace {namespace} is meant? {}", listed(there))]
     NotOne {
-        /// The namespace that was looked in.
+        /// The namespace searched.
         namespace: String,
-        /// What there is.
+        /// The existing clusters.
         there: Vec<String>,
     },
-    /// No coordinator runs.
+    /// No coordinator is ready.
     #[error("no coordinator of DfsCluster {namespace}/{name} is ready: {states}")]
     NoCoordinator {
         /// Namespace of the cluster.
         namespace: String,
         /// Its name.
         name: String,
-        /// How its pods are.
+        /// State of its pods.
         states: String,
     },
 }
 
-/// Clusters that an error names.
+/// Maximum number of clusters named in an error.
 const NAMED_MAX: usize = 20;
 
 fn listed(there: &[String]) -> String {

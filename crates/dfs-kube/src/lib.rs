@@ -1,14 +1,14 @@
-//! The way to the pods of a `DfsCluster` from outside of its Kubernetes: streams that the API
-//! server forwards, for whoever has a kubeconfig and may forward ports.
+//! Access to the pods of a `DfsCluster` from outside of its Kubernetes: streams forwarded by the
+//! API server, for users with a kubeconfig and permission to forward ports.
 //!
 //! ```text
 //!  dfs ── Network::connect("POD.….svc:7080") ──► API server ── websocket, pods/portforward ──► pod
 //! ```
 //!
-//! [`Cluster::find`] finds the cluster that is meant and says what is wrong if it cannot be used;
-//! [`Cluster::network`] is then a [`Network`](dfs_transport::Network) on which the addresses that
-//! coordinators and datanodes advertise lead to their pods. Every connection is a stream of its
-//! own, straight to the pod. Nothing of dfs is known here but how pods are labelled.
+//! [`Cluster::find`] finds the cluster and reports why if it cannot be used; [`Cluster::network`]
+//! is then a [`Network`](dfs_transport::Network) on which the advertised addresses of coordinators
+//! and datanodes lead to their pods. Every connection is a separate stream directly to the pod.
+//! Nothing of dfs is known here except the labels of its pods.
 
 mod cluster;
 mod error;

@@ -11,14 +11,14 @@ use crate::Error;
 use crate::pods::{Component, Pod, Pods};
 use crate::stream;
 
-/// How long a connection may take: two round trips to the API server and one beyond, which may be
-/// far away.
+/// Time limit of a connection: two round trips to the API server and one beyond, which may be far
+/// away.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// The network of one cluster, reached through the API server. Clones share what is known of it.
+/// The network of one cluster, reached through the API server. Clones share what is known about it.
 ///
-/// Connects to the pod that an address means: its name, its name in the DNS, or its IP. Nobody can
-/// listen on it.
+/// Connects to the pod that an address refers to: by pod name, DNS name, or IP. Listening is not
+/// supported.
 #[derive(Clone)]
 pub struct KubeNetwork {
     pods: Pods,
@@ -33,7 +33,7 @@ impl KubeNetwork {
 #[async_trait]
 impl Network for KubeNetwork {
     async fn connect(&self, address: &str) -> io::Result<Io> {
-        let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "host:port is wanted");
+        let wrong = || io::Error::new(io::ErrorKind::InvalidInput, "expected host:port");
         let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
         let port: u16 = port.parse().map_err(|_| wrong())?;
         let Some(pod) = self.pods.at(host).await.map_err(|error| failed(&error))? else {
@@ -54,9 +54,9 @@ impl Network for KubeNetwork {
             })
             .and_then(|forwarder| {
                 let stream = stream::stream(forwarder, port, &pod.name);
-                stream.ok_or_else(|| io::Error::other("the API server forwards no such port"))
+                stream.ok_or_else(|| io::Error::other("the API server does not forward the port"))
             })?;
-        tracing::debug!(pod = pod.name, port, "a port is forwarded");
+        tracing::debug!(pod = pod.name, port, "forwarding a port");
         Ok(stream)
     }
 
@@ -65,7 +65,10 @@ impl Network for KubeNetwork {
     }
 
     async fn listen(&self, _: &str) -> io::Result<Box<dyn Listener>> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "nobody listens through an API server"))
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "listening through an API server is not supported",
+        ))
     }
 
     async fn resolve(&self, name: &str) -> io::Result<Vec<String>> {

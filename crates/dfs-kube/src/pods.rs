@@ -1,4 +1,4 @@
-//! The pods of a cluster, and which of them an address means.
+//! The pods of a cluster, and the mapping of addresses to pods.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,17 +12,17 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::cluster::Asker;
 
-/// How long what is known of the pods is good for.
+/// Time that a list of pods stays valid.
 const FRESH: Duration = Duration::from_secs(10);
-/// The least time between two looks.
+/// Minimum time between two lists.
 const LOOK_MIN: Duration = Duration::from_secs(1);
-/// Pods of one page of a list, and pages that are taken.
+/// Pods per page of a list, and maximum number of pages.
 const PAGE: u32 = 500;
 const PAGES_MAX: usize = 20;
-/// The name of the port of the gRPC services.
+/// Name of the gRPC port.
 const GRPC: &str = "grpc";
 
-/// What a pod runs.
+/// Component that a pod runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Component {
     Coordinator,
@@ -49,7 +49,7 @@ impl fmt::Display for Pod {
 }
 
 impl Pod {
-    /// What matters of a pod; nothing of one that is not part of dfs.
+    /// Extracts the relevant parts of a pod; `None` if it is not part of dfs.
     fn of(pod: &KubePod) -> Option<Self> {
         let component = match pod.labels().get("app.kubernetes.io/component")?.as_str() {
             "coordinator" => Component::Coordinator,
@@ -72,12 +72,12 @@ impl Pod {
         })
     }
 
-    /// Where it is reached by name.
+    /// Returns its address by name.
     pub(crate) fn address(&self) -> String {
         format!("{}:{}", self.name, self.grpc_port)
     }
 
-    /// Whether its address, or its name in the DNS, is `host`.
+    /// Returns true if its address or DNS name is `host`.
     fn is_at(&self, host: &str, namespace: &str) -> bool {
         if self.ip.as_deref() == Some(host.trim_matches(['[', ']'])) {
             return true;
@@ -88,7 +88,7 @@ impl Pod {
     }
 }
 
-/// The pods of one cluster, as they were looked at last. Clones share that.
+/// The pods of one cluster, as last listed. Clones share the list.
 #[derive(Clone)]
 pub(crate) struct Pods(Arc<Shared>);
 
@@ -98,7 +98,7 @@ struct Shared {
     namespace: String,
     cluster: String,
     known: Mutex<Known>,
-    /// Held by the look under way, of which there is one at a time.
+    /// Held by the list in progress, of which there is one at a time.
     looking: tokio::sync::Mutex<()>,
 }
 
@@ -122,22 +122,22 @@ impl Pods {
         Api::namespaced(self.0.client.clone(), &self.0.namespace)
     }
 
-    /// The name of the Service of the coordinators, with a port that matters to nobody.
+    /// Returns the name of the coordinators' Service, with an arbitrary port.
     pub(crate) fn coordinators(&self) -> String {
         format!("{}-coordinator.{}.svc:7070", self.0.cluster, self.0.namespace)
     }
 
-    /// All pods, as they were not long ago.
+    /// Returns all pods, as listed recently.
     pub(crate) async fn current(&self) -> Result<Arc<[Pod]>, Error> {
         self.not_older_than(FRESH).await
     }
 
-    /// All pods, as they are.
+    /// Returns all pods, listed now.
     pub(crate) async fn refreshed(&self) -> Result<Arc<[Pod]>, Error> {
         self.not_older_than(LOOK_MIN).await
     }
 
-    /// The pod at `host`; looks again when none is known.
+    /// Returns the pod at `host`; lists again if none is known.
     pub(crate) async fn at(&self, host: &str) -> Result<Option<Pod>, Error> {
         let find =
             |pods: &[Pod]| pods.iter().find(|pod| pod.is_at(host, self.namespace())).cloned();
@@ -152,7 +152,7 @@ impl Pods {
             return Ok(pods);
         }
         let _only = self.0.looking.lock().await;
-        // Somebody else may have looked meanwhile.
+        // Another task may have listed meanwhile.
         if let Some(pods) = self.known(age) {
             return Ok(pods);
         }

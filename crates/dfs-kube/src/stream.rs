@@ -6,8 +6,8 @@ use std::io;
 use dfs_transport::Io;
 use kube::api::Portforwarder;
 
-/// The stream to a port of a pod. What the API server says went wrong at the pod ends it, with
-/// that as the error. Dropping it ends the forwarding.
+/// Returns the stream to a port of a pod. An error at the pod that the API server reports ends it
+/// with that error. Dropping it ends the forwarding.
 pub(crate) fn stream(mut forwarder: Portforwarder, port: u16, pod: &str) -> Option<Io> {
     let stream = forwarder.take_stream(port)?;
     let trouble = forwarder.take_error(port)?;
@@ -28,7 +28,7 @@ struct Forwarding(Portforwarder);
 
 impl Drop for Forwarding {
     fn drop(&mut self) {
-        // It would wait for the other end for as long as that likes.
+        // Otherwise it would wait for the other end indefinitely.
         self.0.abort();
     }
 }

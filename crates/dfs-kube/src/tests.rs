@@ -1,4 +1,4 @@
-//! Against an API server that answers by heart.
+//! Tests against an API server with canned replies.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{Cluster, Error, Target};
 
-/// What the API server has, and what it was asked for.
+/// Contents of the API server, and the requests it received.
 #[derive(Clone, Default)]
 struct Server {
     clusters: Vec<&'static str>,
@@ -106,11 +106,11 @@ fn server() -> Server {
 }
 
 async fn refusal(server: &Server, name: Option<&str>) -> String {
-    server.find(name).await.expect_err("it cannot be found").to_string()
+    server.find(name).await.expect_err("no cluster found").to_string()
 }
 
 #[test]
-fn targets_are_read() {
+fn targets_are_parsed() {
     let target = |text: &str| text.parse::<Target>().map_err(|error| error.to_string());
     let named = |namespace: Option<&str>, name: &str| Target {
         namespace: namespace.map(str::to_owned),
@@ -124,7 +124,7 @@ fn targets_are_read() {
 }
 
 #[tokio::test]
-async fn the_only_cluster_is_found_and_its_ready_coordinators() {
+async fn only_cluster_is_found_with_its_ready_coordinators() {
     let server = server();
     for name in [None, Some("demo")] {
         let cluster = server.find(name).await.unwrap();
@@ -135,7 +135,7 @@ async fn the_only_cluster_is_found_and_its_ready_coordinators() {
 }
 
 #[tokio::test]
-async fn which_cluster_is_missing_or_meant_is_said() {
+async fn missing_or_ambiguous_cluster_is_reported() {
     let none = Server { clusters: Vec::new(), ..server() };
     assert!(refusal(&none, None).await.contains("there are none"));
     let several = Server { clusters: vec!["demo", "other"], ..server() };
@@ -146,7 +146,7 @@ async fn which_cluster_is_missing_or_meant_is_said() {
 }
 
 #[tokio::test]
-async fn what_is_not_allowed_or_not_there_is_said() {
+async fn denied_or_missing_resources_are_reported() {
     for forbidden in ["dfsclusters", "pods"] {
         let server = Server { forbids: Some(forbidden), ..server() };
         let said = refusal(&server, None).await;
@@ -160,7 +160,7 @@ async fn what_is_not_allowed_or_not_there_is_said() {
 }
 
 #[tokio::test]
-async fn an_address_means_a_pod_of_the_cluster_that_runs() {
+async fn address_refers_to_a_running_pod_of_the_cluster() {
     let server = server();
     let network = server.find(None).await.unwrap().network();
     let forwarded = |pod: &str| server.asked(&format!("/pods/{pod}/portforward"));
@@ -168,7 +168,7 @@ async fn an_address_means_a_pod_of_the_cluster_that_runs() {
         ["demo-datanode-0.demo-datanodes.files.svc:7080", "10.0.0.3:7080", "demo-datanode-0:7080"]
     {
         let before = forwarded("demo-datanode-0");
-        // It forwards nothing; that it was asked to is what matters.
+        // Forwarding fails here; only the request matters.
         assert!(network.connect(address).await.is_err());
         assert_eq!(forwarded("demo-datanode-0"), before + 1, "{address}");
     }
@@ -183,7 +183,7 @@ async fn an_address_means_a_pod_of_the_cluster_that_runs() {
 }
 
 #[tokio::test]
-async fn a_port_that_may_not_be_forwarded_is_no_reason_to_try_again() {
+async fn denied_port_forward_is_not_retried() {
     let server = Server { forbids: Some("portforward"), ..server() };
     let network = server.find(None).await.unwrap().network();
     let error = network.connect("10.0.0.3:7080").await.unwrap_err();
@@ -192,12 +192,12 @@ async fn a_port_that_may_not_be_forwarded_is_no_reason_to_try_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_are_looked_at_again_when_they_may_have_changed() {
+async fn pods_are_listed_again_when_they_may_have_changed() {
     let server = server();
     let network = server.find(None).await.unwrap().network();
     assert_eq!(server.asked("/pods"), 1);
     server.pods.lock().unwrap().push(pod("demo-datanode-2", "datanode", "10.0.0.5", "Running"));
-    // Just looked at: nobody asks the API server for each wrong address.
+    // Just listed: wrong addresses do not cause further requests.
     assert!(network.connect("10.0.0.5:7080").await.is_err());
     assert_eq!(server.asked("/pods/demo-datanode-2"), 0);
     tokio::time::advance(std::time::Duration::from_secs(2)).await;

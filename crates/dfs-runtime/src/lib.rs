@@ -1,9 +1,9 @@
-//! What the binaries share and no domain crate needs: settings from files, logging, metrics, the
-//! HTTP side door (`/metrics`, `/healthz`, `/readyz`), signals and orderly shutdown, limits of the
-//! process. It knows nothing of files, chunks or gRPC.
+//! Code shared by the binaries that no domain crate needs: settings from files, logging, metrics,
+//! the HTTP status server (`/metrics`, `/healthz`, `/readyz`), signals and orderly shutdown,
+//! process limits. Independent of files, chunks and gRPC.
 //!
-//! A role is started like this: [`load_settings`], [`init_logging`], [`Shutdown::on_signals`],
-//! then its service and a [`StatusServer`] side by side, both ending with the same [`Shutdown`].
+//! A role starts with [`load_settings`], [`init_logging`] and [`Shutdown::on_signals`], then runs
+//! its service and a [`StatusServer`] side by side, both ending with the same [`Shutdown`].
 
 mod join_secret;
 mod limits;

@@ -1,4 +1,4 @@
-//! Logs, on stderr: stdout belongs to data.
+//! Logging to stderr: stdout is for data.
 
 use std::io::{self, IsTerminal as _};
 use std::str::FromStr;
@@ -11,26 +11,26 @@ use tracing_subscriber::fmt::MakeWriter;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Human-readable.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 /// Logging could not be set up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
-    /// The format has no such value.
+    /// Unknown format.
     #[error("{0:?} is not a log format: text and json are")]
     Format(String),
-    /// The level is neither one nor a filter.
+    /// Neither a level nor a filter.
     #[error(
         "{0:?} is not a log level: error, warn, info, debug, trace, or a filter such as \
          \"info,dfs_datanode=debug\""
     )]
     Level(String),
-    /// It was set up before.
+    /// Logging was already set up.
     #[error("logging is set up already")]
     Twice,
 }
@@ -47,8 +47,8 @@ impl FromStr for LogFormat {
     }
 }
 
-/// Starts logging to stderr, once for the process. `level` is a level or a filter by module, as
-/// `RUST_LOG` is elsewhere. Each line shows the spans it was written in, thereby the request id.
+/// Starts logging to stderr, once per process. `level` is a level or a filter by module, like
+/// `RUST_LOG` elsewhere. Each line shows its spans, and thereby the request id.
 pub fn init_logging(level: &str, format: LogFormat) -> Result<(), LogError> {
     let subscriber = subscriber(level, format, io::stderr, io::stderr().is_terminal())?;
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)
@@ -64,7 +64,7 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let wrong = || LogError::Level(level.to_owned());
-    // A word that is no level would be parsed as a module and silence everything else.
+    // An unknown level would be parsed as a module and silence everything else.
     let is_filter = level.contains(['=', ',']);
     if !is_filter && level != "off" && level.parse::<tracing::Level>().is_err() {
         return Err(wrong());
@@ -113,14 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn text_shows_the_request() {
+    fn text_lines_show_the_request() {
         let text = logged("info", LogFormat::Text);
         assert!(text.contains("request{id=\"00ff\"}") && text.contains("sealed chunk=7"), "{text}");
         assert!(!text.contains("noise"));
     }
 
     #[test]
-    fn json_shows_the_request() {
+    fn json_lines_show_the_request() {
         let text = logged("warn,dfs_runtime=debug", LogFormat::Json);
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_levels_are_refused() {
         for level in ["", "loud", "info,=", "dfs=loud"] {
             let error = subscriber(level, LogFormat::Text, io::sink, false).err();
             assert_eq!(error, Some(LogError::Level(level.to_owned())));

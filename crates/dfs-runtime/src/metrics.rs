@@ -1,8 +1,8 @@
-//! Metrics, in Prometheus' text form. The one place that knows the `prometheus` crate.
+//! Metrics in Prometheus' text format. The only user of the `prometheus` crate.
 //!
-//! Names follow its conventions: `dfs_<part>_<what>_<unit>`, `_total` for counters. Every label
-//! has a closed list of values, so that no client can make series without bound; only [`Series`]
-//! take any, and whoever sets them removes them.
+//! Names follow the conventions of Prometheus: `dfs_<part>_<what>_<unit>`, `_total` for counters.
+//! Every label has a closed list of values, so that no client can create unbounded series; only
+//! [`Series`] accept any, and whatever sets them must remove them.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,33 +13,33 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-const NAMES: &str = "each metric is made once, under a valid name";
+const NAMES: &str = "each metric is created once, under a valid name";
 
-/// Bounds of the buckets of durations, in seconds.
+/// Upper bounds of the buckets of durations, in seconds.
 const SECONDS: [f64; 16] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     10.0, 60.0,
 ];
 
-/// What a value that a label does not list is counted as.
+/// Label value for values that are not listed.
 const OTHER: &str = "other";
 
-/// The labels of a family of metrics, each with the values it may have.
+/// The labels of a family of metrics, each with its possible values.
 pub type Labels<'a> = &'a [(&'static str, &'a [&'static str])];
 
-/// The metrics of one server. Cheap to clone. Making two of one name is a defect, and panics.
+/// The metrics of one server. Cheap to clone. Creating two of one name is a bug, and panics.
 #[derive(Clone)]
 pub struct Metrics(Registry);
 
-/// A count that only grows.
+/// A monotonic count.
 #[derive(Debug, Clone)]
 pub struct Counter(prometheus::IntCounter);
 
-/// A number that comes and goes.
+/// A number that can increase and decrease.
 #[derive(Debug, Clone)]
 pub struct Gauge(prometheus::IntGauge);
 
-/// How often durations of which length were seen.
+/// A distribution of durations.
 #[derive(Debug, Clone)]
 pub struct Histogram(prometheus::Histogram);
 
@@ -51,7 +51,7 @@ pub struct Counters(IntCounterVec, Values);
 #[derive(Debug, Clone)]
 pub struct Gauges(IntGaugeVec, Values);
 
-/// Gauges of things that come and go, with any values of their labels.
+/// Gauges of transient objects, with arbitrary label values.
 #[derive(Debug, Clone)]
 pub struct Series(IntGaugeVec);
 
@@ -60,7 +60,7 @@ pub struct Series(IntGaugeVec);
 pub struct Histograms(HistogramVec, Values);
 
 impl Metrics {
-    /// The metrics of the process, and `dfs_build_info` with its version and this role.
+    /// Creates the metrics of a process, including `dfs_build_info` with its version and this role.
     pub fn new(role: &'static str) -> Self {
         let metrics = Self(Registry::new());
         metrics.register(prometheus::process_collector::ProcessCollector::for_self());
@@ -72,17 +72,17 @@ impl Metrics {
         metrics
     }
 
-    /// Makes a counter.
+    /// Creates a counter.
     pub fn counter(&self, name: &'static str, help: &'static str) -> Counter {
         self.counters(name, help, &[]).of(&[])
     }
 
-    /// Makes a gauge.
+    /// Creates a gauge.
     pub fn gauge(&self, name: &'static str, help: &'static str) -> Gauge {
         self.gauges(name, help, &[]).of(&[])
     }
 
-    /// Makes a gauge that `read` is asked for whenever the metrics are. It must not block.
+    /// Creates a gauge that calls `read` on each scrape. It must not block.
     pub fn gauge_fn(
         &self,
         name: &'static str,
@@ -93,12 +93,12 @@ impl Metrics {
         self.register(Read { gauge, read });
     }
 
-    /// Makes a histogram of durations.
+    /// Creates a histogram of durations.
     pub fn histogram(&self, name: &'static str, help: &'static str) -> Histogram {
         self.histograms(name, help, &[]).of(&[])
     }
 
-    /// Makes counters by label.
+    /// Creates counters by label.
     pub fn counters(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Counters {
         let values = Values::new(labels);
         let family = IntCounterVec::new(Opts::new(name, help), &values.names()).expect(NAMES);
@@ -106,7 +106,7 @@ impl Metrics {
         Counters(family, values)
     }
 
-    /// Makes gauges by label.
+    /// Creates gauges by label.
     pub fn gauges(&self, name: &'static str, help: &'static str, labels: Labels<'_>) -> Gauges {
         let values = Values::new(labels);
         let family = IntGaugeVec::new(Opts::new(name, help), &values.names()).expect(NAMES);
@@ -114,14 +114,14 @@ impl Metrics {
         Gauges(family, values)
     }
 
-    /// Makes gauges of things that come and go.
+    /// Creates gauges of transient objects.
     pub fn series(&self, name: &'static str, help: &'static str, labels: &[&str]) -> Series {
         let family = IntGaugeVec::new(Opts::new(name, help), labels).expect(NAMES);
         self.register(family.clone());
         Series(family)
     }
 
-    /// Makes histograms of durations by label.
+    /// Creates histograms of durations by label.
     pub fn histograms(
         &self,
         name: &'static str,
@@ -135,10 +135,10 @@ impl Metrics {
         Histograms(family, values)
     }
 
-    /// Writes all of them down.
+    /// Renders all metrics as text.
     pub fn render(&self) -> String {
         TextEncoder::new().encode_to_string(&self.0.gather()).unwrap_or_else(|error| {
-            tracing::error!(%error, "cannot write the metrics down");
+            tracing::error!(%error, "cannot render the metrics");
             String::new()
         })
     }
@@ -155,89 +155,89 @@ impl fmt::Debug for Metrics {
 }
 
 impl Counter {
-    /// Counts one.
+    /// Adds one.
     pub fn increment(&self) {
         self.0.inc();
     }
 
-    /// Counts several.
+    /// Adds several.
     pub fn add(&self, count: u64) {
         self.0.inc_by(count);
     }
 
-    /// What was counted.
+    /// Returns the count.
     pub fn get(&self) -> u64 {
         self.0.get()
     }
 }
 
 impl Gauge {
-    /// Sets it.
+    /// Sets the value.
     pub fn set(&self, value: i64) {
         self.0.set(value);
     }
 
-    /// Changes it.
+    /// Changes the value.
     pub fn add(&self, change: i64) {
         self.0.add(change);
     }
 
-    /// What it shows.
+    /// Returns the value.
     pub fn get(&self) -> i64 {
         self.0.get()
     }
 }
 
 impl Histogram {
-    /// Counts a duration.
+    /// Records a duration.
     pub fn observe(&self, duration: Duration) {
         self.0.observe(duration.as_secs_f64());
     }
 
-    /// How many were counted.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.0.get_sample_count()
     }
 }
 
 impl Counters {
-    /// The one for these values, in the order of the labels. A value that its label does not list
-    /// is counted as `other`.
+    /// Returns the counter for these values, in the order of the labels. An unlisted value counts
+    /// as `other`.
     pub fn of(&self, values: &[&str]) -> Counter {
         Counter(self.0.with_label_values(&self.1.checked(values)))
     }
 }
 
 impl Gauges {
-    /// The one for these values, in the order of the labels. A value that its label does not list
-    /// is shown as `other`.
+    /// Returns the gauge for these values, in the order of the labels. An unlisted value is shown
+    /// as `other`.
     pub fn of(&self, values: &[&str]) -> Gauge {
         Gauge(self.0.with_label_values(&self.1.checked(values)))
     }
 }
 
 impl Series {
-    /// Sets the one for these values, in the order of the labels.
+    /// Sets the gauge for these values, in the order of the labels.
     pub fn set(&self, values: &[&str], value: i64) {
         self.0.with_label_values(values).set(value);
     }
 
-    /// Removes the one for these values, if there is one.
+    /// Removes the gauge for these values, if it exists.
     pub fn remove(&self, values: &[&str]) {
-        // The only error is that there is none.
+        // The only error is that it does not exist.
         let _ = self.0.remove_label_values(values);
     }
 }
 
 impl Histograms {
-    /// The one for these values, in the order of the labels. A value that its label does not list
-    /// is counted as `other`.
+    /// Returns the histogram for these values, in the order of the labels. An unlisted value counts
+    /// as `other`.
     pub fn of(&self, values: &[&str]) -> Histogram {
         Histogram(self.0.with_label_values(&self.1.checked(values)))
     }
 }
 
-/// The labels of a family, and what each may say.
+/// The labels of a family, with their possible values.
 #[derive(Debug, Clone)]
 struct Values(Vec<(&'static str, Vec<&'static str>)>);
 
@@ -260,7 +260,7 @@ impl Values {
     }
 }
 
-/// A gauge that is read when it is asked for.
+/// A gauge that is computed on each scrape.
 struct Read<F> {
     gauge: prometheus::IntGauge,
     read: F,
@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_written_down() {
+    fn all_metrics_are_rendered() {
         let metrics = Metrics::new("test");
         metrics.counter("dfs_a_total", "A.").add(2);
         metrics.gauge("dfs_b", "B.").set(-3);
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_bounded() {
+    fn label_values_are_bounded() {
         let metrics = Metrics::new("test");
         let calls = metrics.counters("dfs_calls_total", "C.", &[("code", &["OK", "BUSY"])]);
         calls.of(&["OK"]).increment();
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn clones_share_their_numbers() {
+    fn clones_share_their_values() {
         let metrics = Metrics::new("test");
         let times = metrics.histograms("dfs_t_seconds", "T.", &[("op", &["put"])]);
         times.of(&["put"]).observe(Duration::ZERO);
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn series_come_and_go() {
+    fn series_are_added_and_removed() {
         let metrics = Metrics::new("test");
         let series = metrics.series("dfs_e", "E.", &["name"]);
         series.set(&["a"], 1);

@@ -1,8 +1,8 @@
 //! Settings: flag over `DFS_*` variable over YAML file over default.
 //!
-//! A role has one struct of settings, with serde's `default` and `deny_unknown_fields`. The file
-//! is read into it with [`load_settings`]; what flags and variables say (clap reads both) goes on
-//! top with [`overlay`].
+//! A role has one settings struct, with serde's `default` and `deny_unknown_fields`. The file is
+//! parsed into it with [`load_settings`]; flags and variables (clap reads both) override it with
+//! [`overlay`].
 
 use std::fs;
 use std::io;
@@ -12,10 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Bytes that a settings file may have.
+/// Maximum length of a settings file in bytes.
 const FILE_LEN_MAX: u64 = 1 << 20;
 
-/// Settings could not be had.
+/// Loading the settings failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The file cannot be read.
@@ -23,24 +23,24 @@ pub enum SettingsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error.
         source: io::Error,
     },
-    /// The file is no YAML, or says what is no setting. Names key and place.
+    /// The file is not valid YAML, or contains invalid settings. Names key and position.
     #[error("{path}: {what}")]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with line and column.
+        /// The error, with line and column.
         what: String,
     },
-    /// A flag or variable says what is no setting.
+    /// A flag or variable is not a valid setting.
     #[error("a flag or DFS_* variable does not fit: {0}")]
     Overlay(#[from] serde_json::Error),
 }
 
-/// Reads a YAML file into `T`. What it leaves out has its default; so has everything without a
-/// file. A key that `T` does not know is refused, with its place.
+/// Parses a YAML file into `T`. Absent settings have their default, as has everything without a
+/// file. An unknown key is refused, with its position.
 pub fn load_settings<T: Default + DeserializeOwned>(
     path: Option<&Path>,
 ) -> Result<T, SettingsError> {
@@ -63,8 +63,8 @@ fn read(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
-/// Puts `above` on top of `below`. A field of `above` that is `None` leaves what is below; each
-/// other field takes the place of the field of that name. Maps are merged, lists replaced.
+/// Overlays `above` on `below`. A field of `above` that is `None` keeps the one below; every other
+/// field replaces the one of the same name. Maps are merged, lists replaced.
 pub fn overlay<T>(below: &T, above: &impl Serialize) -> Result<T, SettingsError>
 where
     T: Serialize + DeserializeOwned,
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_stands_over_defaults() {
+    fn file_overrides_defaults() {
         let settings = load("copies: 2\nlimits:\n  sessions: 7\n").unwrap();
         assert_eq!(settings.copies, 2);
         assert_eq!(settings.listen, "127.0.0.1:7070");
@@ -148,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_file_or_with_an_empty_one_all_is_default() {
+    fn missing_or_empty_file_leaves_defaults() {
         assert_eq!(load_settings::<Settings>(None).unwrap(), Settings::default());
         assert_eq!(load("").unwrap(), Settings::default());
         assert_eq!(load("# nothing\n\n").unwrap(), Settings::default());
     }
 
     #[test]
-    fn flags_stand_over_the_file() {
+    fn flags_override_the_file() {
         let below = load("copies: 2\ncoordinators: [a, b]\nlimits: {sessions: 7}\n").unwrap();
         assert_eq!(overlay(&below, &Flags::default()).unwrap(), below);
         let flags = Flags {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_place() {
+    fn errors_name_key_and_position() {
         let error = load("copies: 2\ncopis: 3\n").unwrap_err();
         assert!(error.starts_with("FILE: ") && error.contains("copis"), "{error}");
         assert!(error.contains("line 2"), "{error}");
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_flag_is_refused() {
+    fn unknown_flag_is_refused() {
         let error = overlay(&Settings::default(), &serde_json::json!({"copis": 1})).unwrap_err();
         assert!(error.to_string().contains("copis"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! The order to stop, and stopping in bounded time.
+//! Shutdown requests, and stopping in bounded time.
 
 use std::io;
 use std::time::Duration;
@@ -6,30 +6,30 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Tells whether the process, or a part of it, shall stop. Cheap to clone.
+/// Shutdown request of the process, or of a part of it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shutdown(watch::Receiver<bool>);
 
-/// Gives the order to stop. Dropping it gives the order too.
+/// Requests a shutdown. So does dropping it.
 #[derive(Debug)]
 pub struct Trigger(watch::Sender<bool>);
 
 impl Trigger {
-    /// Gives the order. Further calls do nothing.
+    /// Requests the shutdown. Idempotent.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
 }
 
 impl Shutdown {
-    /// A shutdown that its trigger alone orders.
+    /// Returns a shutdown requested only by its trigger.
     pub fn new() -> (Trigger, Self) {
         let (sender, receiver) = watch::channel(false);
         (Trigger(sender), Self(receiver))
     }
 
-    /// A shutdown that SIGTERM or SIGINT orders. The second of them ends the process at once, with
-    /// the status a shell gives a process that the signal killed.
+    /// Returns a shutdown requested by SIGTERM or SIGINT. The second signal exits at once, with the
+    /// status that a shell reports for a process killed by the signal.
     pub fn on_signals() -> io::Result<Self> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -44,27 +44,30 @@ impl Shutdown {
                 if *trigger.0.borrow() {
                     std::process::exit(128 + kind.as_raw_value());
                 }
-                tracing::info!(signal = kind.as_raw_value(), "stopping; once more stops at once");
+                tracing::info!(
+                    signal = kind.as_raw_value(),
+                    "stopping; a second signal exits at once"
+                );
                 trigger.stop();
             }
         });
         Ok(shutdown)
     }
 
-    /// Whether the order was given.
+    /// Returns true once the shutdown is requested.
     pub fn is_requested(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
     }
 
-    /// Waits for the order. Cancel-safe.
+    /// Waits for the request. Cancel-safe.
     pub async fn requested(&self) {
-        // An error says that the trigger is gone, which is the order as well.
+        // An error means that the trigger was dropped, which is a request too.
         let _ = self.0.clone().wait_for(|is_requested| *is_requested).await;
     }
 }
 
-/// Runs `service`, which listens to `shutdown` itself, and gives it up when it still runs `grace`
-/// after the order: `None` then. What it has not finished is cut off as by a crash.
+/// Runs `service`, which observes `shutdown` itself, and drops it if it still runs `grace` after
+/// the request; returns `None` then. Unfinished work is cut off as in a crash.
 pub async fn within<T>(
     shutdown: &Shutdown,
     grace: Duration,
@@ -88,7 +91,7 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
-    async fn the_order_reaches_every_clone() {
+    async fn request_reaches_every_clone() {
         let (trigger, shutdown) = Shutdown::new();
         let other = shutdown.clone();
         assert!(!shutdown.is_requested());
@@ -100,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lost_trigger_is_an_order() {
+    async fn dropped_trigger_requests_shutdown() {
         let (trigger, shutdown) = Shutdown::new();
         drop(trigger);
         shutdown.requested().await;
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_service_that_ends_in_time_is_waited_for() {
+    async fn service_that_ends_in_time_is_waited_for() {
         let (trigger, shutdown) = Shutdown::new();
         trigger.stop();
         let service = async {
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_service_that_hangs_is_given_up() {
+    async fn hanging_service_is_dropped() {
         let (trigger, shutdown) = Shutdown::new();
         trigger.stop();
         let start = tokio::time::Instant::now();
@@ -128,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signal_is_an_order() {
+    async fn signal_requests_shutdown() {
         let shutdown = Shutdown::on_signals().unwrap();
         let this = rustix::process::getpid();
         rustix::process::kill_process(this, rustix::process::Signal::TERM).unwrap();

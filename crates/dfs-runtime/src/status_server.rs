@@ -1,4 +1,4 @@
-//! The HTTP side door of a server: `/metrics`, `/healthz`, `/readyz`.
+//! HTTP status server: `/metrics`, `/healthz`, `/readyz`.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,36 +19,36 @@ use tokio::task::JoinSet;
 
 use crate::{Metrics, Shutdown};
 
-/// Connections at a time; more wait to be accepted.
+/// Maximum number of concurrent connections; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 32;
-/// How long a client may take to say what it wants.
+/// Time limit for a client to send its request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection, which is one request, may last.
+/// Time limit of a connection, which is one request.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
-/// Pause after a failed accept, which most often is the limit of open files.
+/// Pause after a failed accept, usually caused by the limit of open files.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// Whether a server can do its work now, and if not, why. Cheap to clone.
+/// Readiness of a server, with the reason if it is not ready. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Readiness(watch::Sender<Option<String>>);
 
 impl Readiness {
-    /// Not ready, for this reason.
+    /// Returns a readiness that is not ready, for this reason.
     pub fn new(reason: impl Into<String>) -> Self {
         Self(watch::Sender::new(Some(reason.into())))
     }
 
-    /// From now on ready.
+    /// Marks the server as ready.
     pub fn ready(&self) {
         self.0.send_replace(None);
     }
 
-    /// From now on not ready, for this reason.
+    /// Marks the server as not ready, for this reason.
     pub fn not_ready(&self, reason: impl Into<String>) {
         self.0.send_replace(Some(reason.into()));
     }
 
-    /// Why it is not ready; `None` when it is.
+    /// Returns why it is not ready; `None` if it is.
     pub fn reason(&self) -> Option<String> {
         self.0.borrow().clone()
     }
@@ -60,9 +60,9 @@ impl Readiness {
     }
 }
 
-/// The side door. Answers `GET` and `HEAD` of `/metrics` (text for Prometheus), `/healthz` (the
-/// process lives, and [is able to](Self::with_health)) and `/readyz` (503 with the reason while it
-/// is not ready).
+/// The status server. Answers `GET` and `HEAD` of `/metrics` (Prometheus text), `/healthz` (the
+/// process is alive, and [healthy](Self::with_health)) and `/readyz` (503 with the reason while not
+/// ready).
 #[derive(Debug)]
 pub struct StatusServer {
     listener: TcpListener,
@@ -76,7 +76,7 @@ impl StatusServer {
         Self::new(TcpListener::bind(address).await?)
     }
 
-    /// Takes a listener.
+    /// Uses an existing listener.
     pub fn new(listener: TcpListener) -> io::Result<Self> {
         let address = listener.local_addr()?;
         let health = Readiness::new("");
@@ -84,19 +84,19 @@ impl StatusServer {
         Ok(Self { listener, address, health })
     }
 
-    /// Lets `/healthz` answer 503 while `health` is not ready: for a process that only a restart
-    /// can help.
+    /// Makes `/healthz` return 503 while `health` is not ready: for a process that only a restart
+    /// can fix.
     #[must_use]
     pub fn with_health(self, health: Readiness) -> Self {
         Self { health, ..self }
     }
 
-    /// Where it listens.
+    /// Returns the listen address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until the order to stop. Dropping the future cuts every connection.
+    /// Serves until shutdown is requested. Dropping the future cuts every connection.
     pub async fn run(self, metrics: Metrics, readiness: Readiness, shutdown: Shutdown) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
@@ -139,7 +139,7 @@ async fn serve(stream: TcpStream, metrics: &Metrics, health: &Readiness, readine
         .header_read_timeout(HEADER_TIMEOUT)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // Who does not finish the request gets no answer; there is nobody to tell.
+    // An incomplete request gets no response.
     let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
 }
 
@@ -150,17 +150,17 @@ fn answer<B>(
     readiness: &Readiness,
 ) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n");
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are supported\n");
     }
     match request.uri().path() {
         "/metrics" => text(StatusCode::OK, metrics.render()),
-        "/healthz" => told(health, "ok\n"),
-        "/readyz" => told(readiness, "ready\n"),
-        _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz\n"),
+        "/healthz" => reply(health, "ok\n"),
+        "/readyz" => reply(readiness, "ready\n"),
+        _ => text(StatusCode::NOT_FOUND, "try /metrics, /healthz or /readyz\n"),
     }
 }
 
-fn told(readiness: &Readiness, ready: &'static str) -> Response<Full<Bytes>> {
+fn reply(readiness: &Readiness, ready: &'static str) -> Response<Full<Bytes>> {
     match readiness.reason() {
         None => text(StatusCode::OK, ready),
         Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_path_has_its_answer() {
+    async fn each_path_has_its_response() {
         let server = start().await;
         server.metrics.counter("cats_total", "Cats.").add(3);
         assert!(get(server.address, "/healthz").await.starts_with("HTTP/1.1 200"));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readiness_follows_the_flag_and_gives_the_reason() {
+    async fn readiness_follows_the_flag_with_its_reason() {
         let server = start().await;
         let answer = get(server.address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("\r\n\r\nstarting\n"));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn health_is_apart_from_readiness() {
+    async fn health_is_independent_of_readiness() {
         let server = start().await;
         assert!(get(server.address, "/healthz").await.starts_with("HTTP/1.1 200"));
         server.readiness.ready();
@@ -250,9 +250,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_stops_when_told() {
+    async fn server_stops_on_request() {
         let server = start().await;
-        // A connection that says nothing does not hold it up.
+        // A silent connection does not delay it.
         let _silent = TcpStream::connect(server.address).await.unwrap();
         server.trigger.stop();
         tokio::time::timeout(DEADLINE, server.task).await.unwrap().unwrap();
@@ -260,13 +260,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silent_clients_fill_the_house_but_not_for_ever() {
+    async fn silent_clients_occupy_slots_only_until_the_timeout() {
         let server = start().await;
         let mut silent = Vec::new();
         for _ in 0..CONNECTIONS_MAX {
             silent.push(TcpStream::connect(server.address).await.unwrap());
         }
-        // All slots are taken: this one is answered only when the header timeout frees one.
+        // All slots are taken: this one is served only when the header timeout frees one.
         assert!(get(server.address, "/healthz").await.starts_with("HTTP/1.1 200"));
         let mut byte = [0];
         let closed = silent[0].read(&mut byte);

@@ -29,8 +29,8 @@ async fn older_definition_is_reported_and_blocks_creation_until_updated() {
     api.put(CRDS, older());
     let _running = start(&api, FakeCoordinator::new(&api));
     until("the condition", || {
-        let told = ("True".to_owned(), "DefinitionOutdated".to_owned());
-        condition(&api, "data", "Stalled") == Some(told)
+        let expected = ("True".to_owned(), "DefinitionOutdated".to_owned());
+        condition(&api, "data", "Stalled") == Some(expected)
     })
     .await;
     tokio::time::sleep(Duration::from_mins(5)).await;
