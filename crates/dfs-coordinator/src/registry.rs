@@ -369,10 +369,10 @@ impl Registry {
     }
 
     fn liveness_of(&self, entry: &Entry, now: Instant) -> NodeLiveness {
-        let is_lately = |at| now.saturating_duration_since(at) < self.timeouts.suspect_after;
+        let is_recent = |at| now.saturating_duration_since(at) < self.timeouts.suspect_after;
         let contact = if self.silence(entry, now) >= self.timeouts.lost_after {
             Contact::Lost
-        } else if entry.last_heard.is_some_and(is_lately) && !entry.report.is_stopping {
+        } else if entry.last_heard.is_some_and(is_recent) && !entry.report.is_stopping {
             Contact::Responsive
         } else {
             Contact::Silent
@@ -394,9 +394,9 @@ impl Registry {
 
     /// Returns the nodes that are responsive and not stopping, whatever their desired state.
     pub(crate) fn responsive(&self, now: Instant) -> BTreeSet<NodeId> {
-        let is_lately = |at| now.saturating_duration_since(at) < self.timeouts.suspect_after;
+        let is_recent = |at| now.saturating_duration_since(at) < self.timeouts.suspect_after;
         let answers =
-            |entry: &Entry| entry.last_heard.is_some_and(is_lately) && !entry.report.is_stopping;
+            |entry: &Entry| entry.last_heard.is_some_and(is_recent) && !entry.report.is_stopping;
         self.nodes.iter().filter(|(_, entry)| answers(entry)).map(|(node, _)| *node).collect()
     }
 

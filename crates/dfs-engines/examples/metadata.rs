@@ -174,19 +174,19 @@ impl System {
         }
     }
 
-    /// Returns the calls per second of all clients together, made while `goes_on` agrees to their
+    /// Returns the calls per second of all clients together, made while `should_continue` agrees to their
     /// number.
     async fn rate(
         self: &Arc<Self>,
         call: Call,
-        goes_on: impl Fn(u64, Duration) -> bool + Copy + Send + 'static,
+        should_continue: impl Fn(u64, Duration) -> bool + Copy + Send + 'static,
     ) -> Result<f64> {
         let (started, made) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
                 let (system, made) = (self.clone(), made.clone());
                 tokio::spawn(async move {
-                    while goes_on(made.fetch_add(1, Ordering::Relaxed), started.elapsed()) {
+                    while should_continue(made.fetch_add(1, Ordering::Relaxed), started.elapsed()) {
                         system.call(call, client).await?;
                     }
                     // The call that was not made.

@@ -122,17 +122,17 @@ impl Cluster {
 
 /// Returns the first health that applies: lost, suspect, leaving, good.
 fn disk_health(intent: NodeIntent, liveness: &NodeLiveness, disk: DiskId) -> DiskHealth {
-    let takes_part =
+    let is_member =
         matches!(intent.state, NodeState::Active | NodeState::Draining | NodeState::Drained);
     let fault = liveness.disks.get(&disk);
     // Silence during maintenance is expected, and a node that never joined holds nothing.
-    let is_awaited = intent.in_maintenance || !takes_part;
+    let is_expected_silent = intent.in_maintenance || !is_member;
     if intent.state == NodeState::Removed
         || fault == Some(&DiskFault::Lost)
-        || liveness.contact == Contact::Lost && !is_awaited
+        || liveness.contact == Contact::Lost && !is_expected_silent
     {
         DiskHealth::Lost
-    } else if is_awaited || liveness.contact != Contact::Responsive || fault.is_some() {
+    } else if is_expected_silent || liveness.contact != Contact::Responsive || fault.is_some() {
         DiskHealth::Suspect
     } else if intent.is_leaving || intent.state != NodeState::Active {
         DiskHealth::Leaving

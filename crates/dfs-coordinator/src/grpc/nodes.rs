@@ -189,8 +189,8 @@ fn unsafe_reason(core: &Core, chunks: u64, example: Shortfall, nodes: &BTreeSet<
         .iter()
         .filter(|view| !nodes.contains(&view.node))
         .filter(|view| {
-            let goes_on = matches!(view.state, NodeState::Active | NodeState::Draining);
-            !goes_on || !responsive.contains(&view.node)
+            let stays_up = matches!(view.state, NodeState::Active | NodeState::Draining);
+            !stays_up || !responsive.contains(&view.node)
         })
         .collect();
     for (number, view) in away.iter().take(NAMED_MAX).enumerate() {

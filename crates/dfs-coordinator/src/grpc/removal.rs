@@ -70,9 +70,9 @@ fn check_known(Holdings { node, unknown, .. }: &Holdings) -> Result<(), Failure>
 
 impl Condition for Empty {
     fn check_node(&self, core: &Core, node: NodeId, stored: &Node) -> Result<(), Failure> {
-        let never_took_part =
+        let never_joined =
             stored.state == NodeState::Joining || stored.confirmed == RegistrationNumber(0);
-        if never_took_part {
+        if never_joined {
             return Ok(());
         }
         let now = Instant::now();

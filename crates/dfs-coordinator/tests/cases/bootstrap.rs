@@ -143,9 +143,9 @@ async fn one_init_releases_all_waiting_coordinators() {
     let store = empty_store();
     let waiting = [(); 3].map(|()| Waiting::start(&store, settings()));
     let waiting = futures_util::future::join_all(waiting).await;
-    let told = [waiting[0].init(OURS), waiting[1].init(OURS)];
-    let told = futures_util::future::join_all(told).await;
-    let new = told.into_iter().filter(|told| *told.as_ref().unwrap()).count();
+    let calls = [waiting[0].init(OURS), waiting[1].init(OURS)];
+    let results = futures_util::future::join_all(calls).await;
+    let new = results.into_iter().filter(|result| *result.as_ref().unwrap()).count();
     assert_eq!(new, 1, "it is created once");
     for one in &waiting {
         one.ready().await;
@@ -167,9 +167,9 @@ async fn configured_cluster_id_is_the_only_one_created_or_served() {
         assert!(other.message().contains(&id.to_string()), "{other:?}");
     }
     // Another coordinator of the store is not restricted to that id.
-    let careless = Waiting::start(&store, settings()).await;
-    assert!(careless.init(ClusterId(8)).await.unwrap());
-    careless.ready().await;
+    let unrestricted = Waiting::start(&store, settings()).await;
+    assert!(unrestricted.init(ClusterId(8)).await.unwrap());
+    unrestricted.ready().await;
     let ended = waiting.end().await.expect_err("it does not serve another cluster");
     assert_eq!(ended.code(), ErrorCode::WrongCluster);
     // Nor does it wait over a store that holds another cluster.

@@ -49,14 +49,14 @@ async fn concurrent_create_calls_share_engine_commits() {
         commits: AtomicUsize::new(0),
     });
     // Background work runs so rarely that it does not count.
-    let seldom = Settings {
+    let settings = Settings {
         heartbeat_interval_ms: 60_000,
         suspect_after_ms: 600_000,
         lost_after_ms: 600_000,
         worker_lease_ms: 600_000,
         ..settings()
     };
-    let cluster = Cluster::with(seldom, engine.clone(), 0).await;
+    let cluster = Cluster::with(settings, engine.clone(), 0).await;
     let client = cluster.client().await;
     let create = |name: usize| {
         let mut client = client.clone();

@@ -59,8 +59,8 @@ async fn relayed_call_reaches_the_node_and_returns() {
         let ready = client(&cluster).await.prepare_chunk_upload(to(node, prepare(node))).await;
         assert_eq!(ready.unwrap().into_inner().session_id, NodeId(node).to_bytes().to_vec());
     }
-    let astray = client(&cluster).await.prepare_chunk_upload(to(1, prepare(2))).await;
-    assert_eq!(refused(astray), ErrorCode::Unavailable);
+    let misdirected = client(&cluster).await.prepare_chunk_upload(to(1, prepare(2))).await;
+    assert_eq!(refused(misdirected), ErrorCode::Unavailable);
     assert_eq!(metric(&cluster, "relayed_total").await, 3);
 }
 
@@ -245,9 +245,9 @@ async fn only_responsive_members_are_dialled() {
     let cluster = Cluster::start(1).await;
     let mut client = client(&cluster).await;
     assert_eq!(refused(client.prepare_chunk_upload(to(9, prepare(9))).await), ErrorCode::NotFound);
-    let mut astray = Request::new(prepare(1));
-    astray.metadata_mut().insert(NODE_ID_HEADER, "127.0.0.1:22".parse().unwrap());
-    assert_eq!(refused(client.prepare_chunk_upload(astray).await), ErrorCode::InvalidArgument);
+    let mut misdirected = Request::new(prepare(1));
+    misdirected.metadata_mut().insert(NODE_ID_HEADER, "127.0.0.1:22".parse().unwrap());
+    assert_eq!(refused(client.prepare_chunk_upload(misdirected).await), ErrorCode::InvalidArgument);
     let unnamed = client.prepare_chunk_upload(Request::new(prepare(1))).await;
     assert_eq!(refused(unnamed), ErrorCode::InvalidArgument);
     let reason = "relayed_refused_total{reason=\"unknown_node\"}";

@@ -280,8 +280,8 @@ impl FakeDataNode {
             instance: self.instance,
             stream: 0,
         };
-        let made_up = SealKey::from_slice(&[3; 32]);
-        let key = if state.lacks_the_key { &made_up } else { &state.key };
+        let invented = SealKey::from_slice(&[3; 32]);
+        let key = if state.lacks_the_key { &invented } else { &state.key };
         let proof = key.as_ref().map(|key| opening.seal(key).0.to_vec()).unwrap_or_default();
         v1::HeartbeatReport {
             node_id: self.id.to_bytes().to_vec().into(),

@@ -174,11 +174,11 @@ impl Leases {
     }
 
     async fn read(&self, name: &str) -> Result<Record, EngineError> {
-        let look = |key: Bytes| {
+        let get = |key: Bytes| {
             let key = self.keys.user(&key);
             read(RangeRequest { key, ..<_>::default() })
         };
-        let success = vec![look(lease_renewal_key(name)), look(lease_epoch_key(name))];
+        let success = vec![get(lease_renewal_key(name)), get(lease_epoch_key(name))];
         let request = TxnRequest { success, ..<_>::default() };
         let answer = self.client.read_txn(request).await.map_err(engine_error)?;
         let mut found = answer.responses.into_iter().map(|one| found(one).into_iter().next());

@@ -75,11 +75,11 @@ async fn tls_authenticates_both_sides() {
 
     // Retried until the time limit, as a member may be starting.
     let unknown = with("ca.pem");
-    let mistrusting = format!("{}&{shown}", with("other.pem"));
+    let untrusted = format!("{}&{shown}", with("other.pem"));
     let plain = format!("etcd://{place}");
-    let (unknown, mistrusting, plain) =
-        tokio::join!(refused(&unknown), refused(&mistrusting), refused(&plain));
-    for (error, says) in [(unknown, ""), (mistrusting, "certificate"), (plain, "")] {
+    let (unknown, untrusted, plain) =
+        tokio::join!(refused(&unknown), refused(&untrusted), refused(&plain));
+    for (error, says) in [(unknown, ""), (untrusted, "certificate"), (plain, "")] {
         assert!(matches!(error, EngineError::Unavailable(_)), "{error:?}");
         assert!(error.to_string().contains(says), "{error}");
     }

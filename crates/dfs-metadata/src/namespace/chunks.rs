@@ -114,10 +114,10 @@ impl Namespace {
             let Some(old) = tx.chunk(chunk).await? else { return Ok(None) };
             let Some(holder) = tx.peek::<Node>(&keys::node(node)).await? else { return Ok(None) };
             let mut new = old.clone();
-            let is_meant = |it: &&mut Replica| {
+            let is_named = |it: &&mut Replica| {
                 it.stamp == stamp && it.part == part && holder.is_disk(it.disk, disk)
             };
-            let Some(replica) = new.replicas.iter_mut().find(is_meant) else { return Ok(None) };
+            let Some(replica) = new.replicas.iter_mut().find(is_named) else { return Ok(None) };
             let number = verdict.number.unwrap_or(replica.verdict + 1);
             let is_known = verdict.number.is_none() && replica.mark == verdict.mark;
             if replica.is_doomed() || number <= replica.verdict || is_known {
@@ -150,8 +150,8 @@ impl Namespace {
             let Some(old) = tx.chunk(chunk).await? else { return Ok(()) };
             let mut new = old.clone();
             new.replicas.retain(|replica| {
-                let may_go = replica.is_doomed() || old.is_tombstone();
-                !(may_go && deleted.contains(&ReplicaId::of(replica)))
+                let may_be_removed = replica.is_doomed() || old.is_tombstone();
+                !(may_be_removed && deleted.contains(&ReplicaId::of(replica)))
             });
             new.generation = old.generation.next();
             // The floor only rises.

@@ -389,22 +389,22 @@ fn node() -> impl Strategy<Value = Node> {
         Just(NodeState::Removed),
     ];
     let texts = [".*", ".*", ".*", ".*"];
-    let wishes = (states, option::of(time()), any::<bool>(), level());
+    let desired = (states, option::of(time()), any::<bool>(), level());
     let disks = (vec(disk(), 0..4), any::<[u8; 32]>());
-    (texts, disks, number(), number(), wishes).prop_map(
-        |([address, zone, host, version], (disks, secret), confirmed, pending, wishes)| Node {
+    (texts, disks, number(), number(), desired).prop_map(
+        |([address, zone, host, version], (disks, secret), confirmed, pending, desired)| Node {
             address,
             zone,
             host,
             version,
-            level: wishes.3,
+            level: desired.3,
             disks,
             secret: Sha256(secret),
             confirmed: RegistrationNumber(confirmed),
             pending: RegistrationNumber(pending),
-            state: wishes.0,
-            maintenance_until: wishes.1,
-            is_leaving: wishes.2,
+            state: desired.0,
+            maintenance_until: desired.1,
+            is_leaving: desired.2,
         },
     )
 }

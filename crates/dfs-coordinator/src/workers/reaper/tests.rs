@@ -158,27 +158,27 @@ fn pressure_depends_on_reachable_space() {
     use NodeState::{Active, Draining, Lost, Maintenance, Suspect};
     let all_broken = View { capacity: 0, ..view(0, true, Active) };
     let never_heard = View { last_heard: None, ..view(0, true, Active) };
-    let roomy = || view(90, false, Active);
+    let spacious = || view(90, false, Active);
     let table = [
         ("no nodes", vec![], false),
-        ("enough space", vec![roomy(), roomy()], false),
+        ("enough space", vec![spacious(), spacious()], false),
         ("just below the bound", vec![view(11, false, Active)], false),
         ("at the bound", vec![view(10, false, Active)], true),
         ("sum over all nodes", vec![view(0, false, Active), view(21, false, Active)], false),
-        ("a full node", vec![roomy(), view(30, true, Active)], true),
-        ("a full node that takes no chunks", vec![roomy(), view(0, true, Draining)], false),
-        ("a full node in maintenance", vec![roomy(), view(0, true, Maintenance)], false),
-        ("a full, silent node", vec![roomy(), view(80, true, Suspect)], false),
+        ("a full node", vec![spacious(), view(30, true, Active)], true),
+        ("a full node that takes no chunks", vec![spacious(), view(0, true, Draining)], false),
+        ("a full node in maintenance", vec![spacious(), view(0, true, Maintenance)], false),
+        ("a full, silent node", vec![spacious(), view(80, true, Suspect)], false),
         ("space of a lost node", vec![view(5, false, Active), view(100, false, Lost)], true),
-        ("a full, lost node", vec![roomy(), view(0, true, Lost), view(0, true, Lost)], false),
+        ("a full, lost node", vec![spacious(), view(0, true, Lost), view(0, true, Lost)], false),
         ("space of a suspect node", vec![view(5, false, Active), view(90, false, Suspect)], false),
-        ("broken disks do not make a node full", vec![roomy(), all_broken], false),
-        ("a node never heard", vec![roomy(), never_heard], false),
+        ("broken disks do not make a node full", vec![spacious(), all_broken], false),
+        ("a node never heard", vec![spacious(), never_heard], false),
     ];
     for (what, views, expected) in table {
         assert_eq!(is_under_pressure(&views, 90, None), expected, "{what}");
     }
-    let views = [roomy()];
+    let views = [spacious()];
     assert!(is_under_pressure(&views, 90, Some(Duration::ZERO)), "a writer was refused");
     assert!(is_under_pressure(&views, 90, Some(REFUSAL_COUNTS_FOR)));
     let long_ago = REFUSAL_COUNTS_FOR + Duration::from_millis(1);

@@ -396,14 +396,14 @@ fn plan(
     for group in [&other_zone, &same_zone] {
         targets.extend(select(group, missing - targets.len()));
     }
-    let over_bad = select(&bad_here, missing - targets.len());
+    let in_place = select(&bad_here, missing - targets.len());
     let displaced = record
         .replicas
         .iter()
         .filter_map(|replica| Some((on(replica)?, ReplicaId::of(replica))))
-        .filter(|(node, _)| over_bad.contains(node))
+        .filter(|(node, _)| in_place.contains(node))
         .collect();
-    targets.extend(over_bad);
+    targets.extend(in_place);
     Plan { sources, targets, displaced }
 }
 

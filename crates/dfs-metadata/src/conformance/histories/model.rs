@@ -414,14 +414,14 @@ impl Tree {
     fn walk(&self, path: &str, follow: bool) -> Result<Place, ErrorCode> {
         const SYMLINKS_MAX: u32 = 40;
         let mut steps: VecDeque<&str> = steps(path).collect();
-        let mut way: Vec<(Id, &str)> = vec![(ROOT, "")];
+        let mut stack: Vec<(Id, &str)> = vec![(ROOT, "")];
         let mut symlinks = 0;
         while let Some(step) = steps.pop_front() {
             if step == ".." {
-                way.truncate((way.len() - 1).max(1));
+                stack.truncate((stack.len() - 1).max(1));
                 continue;
             }
-            let parent = way[way.len() - 1].0;
+            let parent = stack[stack.len() - 1].0;
             let entry = self.entries(parent).and_then(|entries| entries.get(step)).copied();
             let named = |entry, missing_below| {
                 let name = step.to_owned();
@@ -434,14 +434,14 @@ impl Tree {
                 return Ok(named(None, steps.into_iter().map(str::to_owned).collect()));
             };
             match &self.nodes[id].content {
-                Content::Directory { .. } => way.push((id, step)),
+                Content::Directory { .. } => stack.push((id, step)),
                 Content::Symlink { target } if follow || !steps.is_empty() => {
                     symlinks += 1;
                     if symlinks > SYMLINKS_MAX {
                         return Err(ErrorCode::InvalidArgument);
                     }
                     if target.starts_with('/') {
-                        way.truncate(1);
+                        stack.truncate(1);
                     }
                     self::steps(target).rev().for_each(|step| steps.push_front(step));
                 }
@@ -449,9 +449,9 @@ impl Tree {
                 _ => return Err(ErrorCode::NotADirectory),
             }
         }
-        match way.pop() {
-            Some((id, name)) if !way.is_empty() => Ok(Place::Named(Named {
-                parent: way[way.len() - 1].0,
+        match stack.pop() {
+            Some((id, name)) if !stack.is_empty() => Ok(Place::Named(Named {
+                parent: stack[stack.len() - 1].0,
                 name: name.to_owned(),
                 entry: Some(id),
                 missing_below: Vec::new(),
