@@ -1,6 +1,7 @@
 //! Everything that must hold, in the order in which it fails fastest. Never changes the tree.
 
 mod edges;
+mod modules;
 mod packages;
 mod supply;
 mod tree;

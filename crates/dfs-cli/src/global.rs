@@ -2,12 +2,9 @@
 
 use clap::Args;
 
-/// Heading of the global options, which follow a command's own.
-pub(crate) const HEADING: &str = "Global options";
-
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = HEADING)]
+#[command(next_help_heading = crate::HEADING)]
 pub(crate) struct Global {
     /// Address of a coordinator; several, separated by commas or repeated, are tried in turn.
     /// <http://127.0.0.1:7070> by default.

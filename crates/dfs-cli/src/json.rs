@@ -4,27 +4,16 @@
 //! Documents carry data: sizes in bytes, durations in milliseconds and modes as numbers, times as
 //! seconds and nanoseconds, ids as hexadecimal strings, `null` for unknown values.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use dfs_client::{
     ClusterStatus, DiskStatus, ExplainedChunk, ExplainedReplica, Explanation, FileStat, NodeStatus,
-    ReplicationStatus, WorkerStatus,
+    ReplicationStatus, WorkerStatus, XattrName,
 };
 use dfs_types::{DfsPath, FileKind, FileTime};
 use serde_json::{Value, json};
 
 use crate::printable::printable;
-
-/// Returns the name of a kind.
-pub(crate) fn kind_name(kind: FileKind) -> &'static str {
-    match kind {
-        FileKind::File => "file",
-        FileKind::Directory => "directory",
-        FileKind::Symlink => "symlink",
-        FileKind::Fifo => "fifo",
-        FileKind::Socket => "socket",
-        FileKind::CharacterDevice => "character_device",
-        FileKind::BlockDevice => "block_device",
-    }
-}
 
 fn time(time: FileTime) -> Value {
     json!({ "seconds": time.seconds(), "nanos": time.nanos() })
@@ -36,7 +25,7 @@ pub(crate) fn stat(path: &DfsPath, stat: &FileStat) -> Value {
     let mut document = json!({
         "path": printable(path.as_bytes()),
         "inode": stat.inode.0,
-        "kind": kind_name(stat.kind),
+        "kind": stat.kind.name(),
         "size": stat.size,
         "mode": attributes.mode,
         "uid": attributes.uid,
@@ -57,6 +46,15 @@ pub(crate) fn stat(path: &DfsPath, stat: &FileStat) -> Value {
         FileKind::Directory | FileKind::Fifo | FileKind::Socket => {}
     }
     document
+}
+
+/// The document of `xattr get`. A value that is not UTF-8 is in base64.
+pub(crate) fn xattr(name: &XattrName, value: &[u8]) -> Value {
+    let (value, encoding) = match std::str::from_utf8(value) {
+        Ok(text) => (text.to_owned(), "utf-8"),
+        Err(_) => (BASE64_STANDARD.encode(value), "base64"),
+    };
+    json!({ "name": name.to_string(), "value": value, "encoding": encoding })
 }
 
 /// The document of a file for `explain`.
@@ -137,7 +135,7 @@ pub(crate) fn worker(worker: &WorkerStatus) -> Value {
     json!({
         "name": worker.name,
         "activity": worker.activity.name(),
-        "state": worker.state,
+        "message": worker.state,
         "done": worker.done,
         "failed": worker.failed,
         "queued": worker.queued,
@@ -177,66 +175,19 @@ fn disk(disk: &DiskStatus) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
+    use clap::CommandFactory as _;
     use dfs_types::{Attributes, Change, ChunkId, ClusterId, DiskId, InodeId, NodeId, NodeState};
 
     use super::*;
+    use crate::args::Cli;
+    use crate::json_page;
 
-    /// The page that lists the documents.
-    const PAGE: &str = include_str!("../../../docs/json.md");
-
-    /// Collects the types of all fields of a document, by path. Array elements are `[]`.
-    fn fields(value: &Value, path: &str, found: &mut BTreeMap<String, &'static str>) {
-        let kind = match value {
-            Value::Null => "null",
-            Value::Bool(_) => "boolean",
-            Value::Number(_) => "integer",
-            Value::String(_) => "string",
-            Value::Array(items) => {
-                for item in items {
-                    fields(item, &format!("{path}[]"), found);
-                }
-                "array"
-            }
-            Value::Object(members) => {
-                let prefix = if path.is_empty() { String::new() } else { format!("{path}.") };
-                for (name, member) in members {
-                    fields(member, &format!("{prefix}{name}"), found);
-                }
-                "object"
-            }
-        };
-        if !path.is_empty() {
-            found.insert(path.to_owned(), kind);
-        }
-    }
-
-    /// Returns the types that the page lists under a heading, by path.
-    fn listed(heading: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
-        let section = PAGE.split("\n## ").find(|section| section.starts_with(heading));
-        let section = section.unwrap_or_else(|| panic!("docs/json.md has no section {heading}"));
-        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
-        let row = |row: &'static str| {
-            let (field, rest) = row.split_once("` | ").expect("a field, then its type");
-            let (types, _) = rest.split_once(" | ").expect("a type, then a description");
-            (field, types.split(" or ").collect())
-        };
-        rows.map(row).collect()
-    }
-
-    fn check(heading: &str, document: &Value) {
-        let mut found = BTreeMap::new();
-        fields(document, "", &mut found);
-        let listed = listed(heading);
-        for (field, kind) in &found {
-            let types = listed.get(field.as_str());
-            let types = types.unwrap_or_else(|| panic!("{heading}: {field} is not listed"));
-            assert!(types.contains(kind), "{heading}: {field} is a {kind}, {types:?} is listed");
-        }
-        let elements = |field: &&&str| !found.contains_key(**field);
-        let unknown: Vec<_> = listed.keys().filter(elements).collect();
-        assert!(unknown.is_empty(), "{heading}: {unknown:?} are listed but not written");
+    /// Checks a document that has every field, those in arrays included.
+    fn check(command: &str, document: &Value) {
+        let found = json_page::check(command, document);
+        let listed = json_page::listed(command);
+        let unknown: Vec<_> = listed.keys().filter(|field| !found.contains_key(**field)).collect();
+        assert!(unknown.is_empty(), "{command}: {unknown:?} are listed but not written");
     }
 
     fn file() -> FileStat {
@@ -260,13 +211,13 @@ mod tests {
     fn documents_match_the_page() {
         let path = DfsPath::new("/a").unwrap();
         let file = file();
-        check("stat, ls, tree", &stat(&path, &file));
+        check("stat", &stat(&path, &file));
         let link = FileStat {
             kind: FileKind::Symlink,
             symlink_target: bytes::Bytes::from_static(b"b"),
             ..file.clone()
         };
-        check("stat, ls, tree", &stat(&path, &link));
+        check("stat", &stat(&path, &link));
         let found = Explanation {
             stat: file,
             chunks: vec![ExplainedChunk {
@@ -287,6 +238,12 @@ mod tests {
             problems: vec!["chunk 1 has 1 good replica".to_owned()],
         };
         check("explain", &explanation(&path, &found));
+        let name = XattrName::new(&b"user.a"[..]).unwrap();
+        let text = xattr(&name, "é".as_bytes());
+        check("xattr get", &text);
+        assert_eq!((&text["value"], &text["encoding"]), (&json!("é"), &json!("utf-8")));
+        let binary = xattr(&name, b"\xff\0\x01");
+        assert_eq!((&binary["value"], &binary["encoding"]), (&json!("/wAB"), &json!("base64")));
     }
 
     #[test]
@@ -303,10 +260,33 @@ mod tests {
         // Only the SDK can construct workers.
         document["workers"] = json!([
             {
-                "name": "repair", "activity": "running", "state": "", "done": 0, "failed": 0,
+                "name": "repair", "activity": "running", "message": "", "done": 0, "failed": 0,
                 "queued": 0, "unit": "bytes", "rate": null, "budget": 0, "pause_left_ms": null,
             },
         ]);
         check("status", &document);
+    }
+    /// Commands that write content or logs rather than documents.
+    const WITHOUT_DOCUMENTS: [&str; 4] = ["cat", "completions", "local", "datanode"];
+
+    /// Collects all commands without subcommands, by their full names.
+    fn leaves(command: &clap::Command, name: &str, found: &mut Vec<String>) {
+        if command.get_subcommands().next().is_none() {
+            found.push(name.to_owned());
+        }
+        for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+            leaves(below, format!("{name} {}", below.get_name()).trim(), found);
+        }
+    }
+
+    #[test]
+    fn page_lists_every_command_and_no_other() {
+        let mut commands = Vec::new();
+        leaves(&Cli::command(), "", &mut commands);
+        commands.retain(|command| !WITHOUT_DOCUMENTS.contains(&command.as_str()));
+        commands.sort();
+        let mut listed: Vec<_> = json_page::sections().flat_map(|(commands, _)| commands).collect();
+        listed.sort_unstable();
+        assert_eq!(listed, commands);
     }
 }

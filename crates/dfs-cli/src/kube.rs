@@ -16,7 +16,7 @@ const PLUGIN: &str = "kubectl-dfs";
 
 /// Options for the cluster in Kubernetes and its API server.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = crate::global::HEADING)]
+#[command(next_help_heading = crate::HEADING)]
 pub(crate) struct KubeOptions {
     /// The DfsCluster to talk to, found with the kubeconfig and reached through the API server; the
     /// namespace defaults to that of the context. Not for servers.
@@ -29,7 +29,7 @@ pub(crate) struct KubeOptions {
 
 /// Further options of the kubectl plugin.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = crate::global::HEADING)]
+#[command(next_help_heading = crate::HEADING)]
 pub(crate) struct PluginOptions {
     /// The namespace of the DfsCluster; that of the context by default.
     #[arg(long, short, global = true, value_name = "NAMESPACE")]

@@ -12,6 +12,9 @@ mod global;
 mod interrupt;
 mod invocation;
 mod json;
+#[cfg(test)]
+#[path = "../tests/json_page.rs"]
+mod json_page;
 #[cfg(feature = "kube")]
 mod kube;
 mod output;
@@ -32,6 +35,9 @@ use crate::error::{Error, Result};
 use crate::global::Global;
 use crate::invocation::Invocation;
 use crate::output::Output;
+
+/// Heading of the global options, which follow a command's own.
+const HEADING: &str = "Global options";
 
 /// Runs the command line `args`, starting with the program name. Returns the exit code: 0, or the
 /// code of the error as listed by `dfs --help`.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use dfs_client::{ByteSize, ErrorCode, OnError, TreeObserver, TreeReport};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::context::{Context, Failures};
 use crate::error::{Error, Result};
@@ -43,31 +43,24 @@ impl TreeDisplay {
     }
 
     /// Prints the summary, and returns the first failure.
-    pub(crate) fn finish(
-        &self,
-        verb: &str,
-        report: &TreeReport,
-        more: &[(&str, u64)],
-    ) -> Result<()> {
+    pub(crate) fn finish(&self, verb: &str, report: &TreeReport) -> Result<()> {
         self.progress.finish();
-        let seconds = self.started.elapsed().as_secs_f64();
+        let elapsed = self.started.elapsed();
+        let seconds = elapsed.as_secs_f64();
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if self.out.is_json {
-            let mut document = Map::new();
-            for (name, value) in [
-                ("files", report.files),
-                ("directories", report.directories),
-                ("symlinks", report.symlinks),
-                ("bytes", report.bytes),
-            ]
-            .iter()
-            .chain(more)
-            .chain(&[("failed", failures.count())])
-            {
-                document.insert((*name).to_owned(), json!(value));
-            }
-            document.insert("seconds".to_owned(), json!(seconds));
-            self.out.json(&Value::Object(document));
+            let document = json!({
+                "files": report.files,
+                "directories": report.directories,
+                "symlinks": report.symlinks,
+                "bytes": report.bytes,
+                "hard_links_made_files": report.hard_links,
+                "extended_attributes_left": report.extended_attributes,
+                "special_files_skipped": report.skipped,
+                "failed": failures.count(),
+                "elapsed_ms": elapsed.as_millis() as u64,
+            });
+            self.out.json(&document);
         } else {
             let rate = ByteSize((report.bytes as f64 / seconds.max(1e-6)) as u64);
             self.out.say(format_args!(

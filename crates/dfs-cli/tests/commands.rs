@@ -1,7 +1,12 @@
 //! Output of each command, for people and for programs.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::Command;
+
 use serde_json::Value;
 
+use crate::json_page;
 use crate::support::{binary, cluster, exit_code, noise_file, stderr};
 
 /// Parses the documents of an output, one per line.
@@ -37,6 +42,7 @@ fn every_command_reports_its_result_as_json() {
         assert_eq!(stderr(&output), "", "{args:?} prints messages despite --json");
         let found = documents(&String::from_utf8(output.stdout).unwrap());
         assert_eq!(found[0].pointer(pointer), Some(wanted), "{args:?}: {}", found[0]);
+        json_page::check(args[0], &found[0]);
     }
     let df = documents(&cluster.dfs_ok(["df", "--json"]));
     assert!(df[0]["free"].as_u64() > Some(0), "{}", df[0]);
@@ -44,13 +50,40 @@ fn every_command_reports_its_result_as_json() {
     let table: &[(&[&str], &str, Value)] = &[
         (&["admit", &node], "/state", "active".into()),
         (&["safe-to-stop", &node], "/is_safe", true.into()),
-        (&["maintenance", &node], "/seconds", 3_600.into()),
-        (&["maintenance", "--end", &node], "/seconds", 0.into()),
+        (&["maintenance", &node], "/left_ms", 3_600_000.into()),
+        (&["maintenance", "--end", &node], "/left_ms", 0.into()),
     ];
     for (args, pointer, wanted) in table {
         let found = documents(&cluster.dfs_ok(["node", "--json"].iter().chain(*args)));
         assert_eq!(found[0].pointer(pointer), Some(wanted), "{args:?}: {}", found[0]);
+        json_page::check(&format!("node {}", args[0]), &found[0]);
     }
+}
+
+#[test]
+fn xattr_values_are_written_as_they_are() {
+    let cluster = cluster();
+    let local = cluster.folder().join("file").display().to_string();
+    noise_file(local.as_ref(), 100, 1);
+    cluster.dfs_ok(["put", &local, "/f"]);
+    let value = OsStr::from_bytes(b"\xff\n\x01");
+    let set = ["xattr", "set", "/f", "user.a"].map(OsStr::new);
+    cluster.dfs_ok(set.into_iter().chain([value]));
+    assert_eq!(cluster.dfs(["xattr", "get", "/f", "user.a"]).stdout, value.as_bytes());
+    let table: &[(&[&str], &str, Value)] = &[
+        (&["get", "/f", "user.a"], "/value", "/woB".into()),
+        (&["set", "/f", "user.b", "text"], "/name", "user.b".into()),
+        (&["get", "/f", "user.b"], "/value", "text".into()),
+        (&["list", "/f"], "/name", "user.a".into()),
+        (&["remove", "/f", "user.b"], "/path", "/f".into()),
+    ];
+    for (args, pointer, wanted) in table {
+        let found = documents(&cluster.dfs_ok(["xattr", "--json"].iter().chain(*args)));
+        assert_eq!(found[0].pointer(pointer), Some(wanted), "{args:?}: {}", found[0]);
+        json_page::check(&format!("xattr {}", args[0]), &found[0]);
+    }
+    let upgrade = documents(&cluster.dfs_ok(["upgrade", "status", "--json"]));
+    json_page::check("upgrade status", &upgrade[0]);
 }
 
 #[test]
@@ -68,11 +101,43 @@ fn workers_are_listed_paused_and_rate_limited() {
     for (args, pointer, wanted) in table {
         let found = documents(&cluster.dfs_ok(["worker", "--json"].iter().chain(*args)));
         assert_eq!(found[0].pointer(pointer), Some(wanted), "{args:?}: {}", found[0]);
+        json_page::check(&format!("worker {}", args[0]), &found[0]);
     }
     assert!(cluster.dfs_ok(["worker", "list"]).contains("repair"));
     let unknown = cluster.dfs(["worker", "resume", "rebalance"]);
     assert_eq!(exit_code(&unknown), 2);
     assert!(stderr(&unknown).contains("repair, reaper, delete"), "{}", stderr(&unknown));
+}
+
+/// F15.
+#[test]
+fn f15_errors_name_the_local_file_and_suggest_only_flags_that_the_command_has() {
+    let cluster = cluster();
+    let local = cluster.folder().join("file").display().to_string();
+    noise_file(local.as_ref(), 100_000, 1);
+    cluster.dfs_ok(["put", &local, "/f"]);
+    let full = cluster.dfs(["get", "/f", "/dev/full"]);
+    assert_eq!(exit_code(&full), 1, "{}", stderr(&full));
+    assert!(stderr(&full).contains("/dev/full"), "{}", stderr(&full));
+    // A limit on the size of files stands in for a full disk.
+    let back = cluster.folder().join("back").display().to_string();
+    let get = cluster.command(["get", "/f", &back]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 10; exec \"$@\"", "sh"]);
+    limited.arg(get.get_program()).args(get.get_args());
+    for (name, value) in get.get_envs() {
+        limited.env(name, value.unwrap_or_default());
+    }
+    let limited = limited.output().unwrap();
+    assert_eq!(exit_code(&limited), 1, "{}", stderr(&limited));
+    assert!(stderr(&limited).contains(&back), "{}", stderr(&limited));
+
+    cluster.dfs_ok(["mkdir", "-p", "/a", "/x/a/entry"]);
+    let moved = cluster.dfs(["mv", "/a", "/x"]);
+    assert_eq!(exit_code(&moved), 4, "{}", stderr(&moved));
+    assert!(!stderr(&moved).contains("-r"), "{}", stderr(&moved));
+    let removed = cluster.dfs(["rm", "/x"]);
+    assert!(stderr(&removed).contains("-r"), "{}", stderr(&removed));
 }
 
 #[test]
@@ -147,10 +212,10 @@ fn bench_measures_everything_and_cleans_up() {
     let measures: Vec<&str> = found.iter().map(|row| row["measure"].as_str().unwrap()).collect();
     assert_eq!(measures, ["creates", "reads", "stats", "lists", "stream put", "stream get"]);
     for row in &found {
-        let ms = |key: &str| row[key].as_f64().unwrap();
-        assert!(row["calls"].as_u64() > Some(1) && ms("per_second") > 0.0, "{row}");
-        let percentiles = ["p50_ms", "p90_ms", "p99_ms", "max_ms"].map(ms);
-        assert!(percentiles.is_sorted() && percentiles[0] > 0.0, "{row}");
+        json_page::check("bench", row);
+        assert!(row["calls"].as_u64() > Some(1) && row["per_second"].as_f64() > Some(0.0), "{row}");
+        let percentiles = ["p50_us", "p90_us", "p99_us", "max_us"].map(|key| row[key].as_u64());
+        assert!(percentiles.is_sorted() && percentiles[0] > Some(0), "{row}");
     }
     assert!(cluster.dfs_ok(args[..7].iter()).contains("stream get"));
     assert_eq!(cluster.dfs_ok(["ls", "/"]), "");

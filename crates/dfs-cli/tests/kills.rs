@@ -115,6 +115,45 @@ fn replicas_of_a_lost_node_are_rereplicated() {
     }
 }
 
+/// The target of a build dies while it pulls; the replica is built elsewhere.
+#[test]
+fn replica_whose_target_is_killed_while_it_is_built_is_built_elsewhere() {
+    // Slow enough that the target is killed halfway.
+    let datanode = "move_bytes_per_second: 2000000\n".to_owned();
+    let settings = Settings { datanodes: 5, datanode, ..Settings::default() };
+    let mut cluster = Cluster::start(binary(), settings);
+    let local = cluster.folder().join("file").display().to_string();
+    noise_file(local.as_ref(), 8 * MIB, 1);
+    for path in ["/a", "/b"] {
+        cluster.dfs_ok(["put", &local, path]);
+    }
+    let explained = cluster.dfs_ok(["explain", "--json", "/a"]);
+    let explained: serde_json::Value = serde_json::from_str(&explained).unwrap();
+    let holder = explained["chunks"][0]["replicas"][0]["address"].as_str().unwrap();
+    let lost = cluster.datanodes.iter().position(|node| node.address() == holder).unwrap();
+    let metric = |cluster: &Cluster, node: usize, name: &str| {
+        cluster.datanodes[node].metric(&format!("dfs_datanode_{name}_total"), "")
+    };
+    let others: Vec<usize> = (0..5).filter(|node| *node != lost).collect();
+    let received = |cluster: &Cluster, node| metric(cluster, node, "received_bytes");
+    let before: Vec<f64> = others.iter().map(|node| received(&cluster, *node)).collect();
+    cluster.datanodes[lost].kill();
+    let mut target = None;
+    let is_building = wait_until(Duration::from_mins(1), || {
+        let mut grown = others.iter().zip(&before);
+        target = grown.find(|(node, before)| received(&cluster, **node) > **before).map(|it| *it.0);
+        target.is_some()
+    });
+    let target = target.filter(|_| is_building).expect("a replica is being built");
+    assert!(metric(&cluster, target, "built") < 1.0, "it is built already");
+    cluster.datanodes[target].kill();
+    cluster.wait_for_full_replication(Duration::from_mins(2));
+    for path in ["/a", "/b"] {
+        assert_replicas(&cluster, path, 3);
+        assert!(cluster.dfs(["cat", path]).stdout == fs::read(&local).unwrap(), "{path} differs");
+    }
+}
+
 #[test]
 fn acknowledged_files_survive_a_killed_coordinator() {
     let mut cluster = cluster();

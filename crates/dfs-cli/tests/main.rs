@@ -11,6 +11,8 @@ mod etcd;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod json_page;
+#[cfg(test)]
 mod kills;
 #[cfg(test)]
 mod local;

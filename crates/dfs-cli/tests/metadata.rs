@@ -9,6 +9,7 @@ use dfs_metadata::engine::{Commit, Write};
 use dfs_testkit::process::wait_until;
 use serde_json::Value;
 
+use crate::json_page;
 use crate::support::{binary, cluster_on_redb, exit_code, noise, noise_file, stderr};
 
 fn metadata<const N: usize>(args: [&str; N]) -> Output {
@@ -47,6 +48,7 @@ fn cluster_continues_on_migrated_metadata_and_refuses_the_original() {
     let copied = metadata(["migrate", "--from", &url(&live), "--to", &url(&copy), "--json"]);
     assert_eq!(exit_code(&copied), 0, "{}", stderr(&copied));
     let copied = json(&copied);
+    json_page::check("metadata migrate", &copied);
     assert_eq!((&copied["incarnation"], &copied["resumed"]), (&2.into(), &false.into()));
     let again = metadata(["migrate", "--from", &url(&live), "--to", &url(&copy)]);
     assert_eq!(exit_code(&again), 4, "{}", stderr(&again));
@@ -54,6 +56,7 @@ fn cluster_continues_on_migrated_metadata_and_refuses_the_original() {
         let checked = metadata(["check", &url(store), "--json"]);
         assert_eq!(exit_code(&checked), 0, "{}", stderr(&checked));
         let checked = json(&checked);
+        json_page::check("metadata check", &checked);
         assert_eq!((&checked["files"], &checked["nodes"]), (&1.into(), &3.into()));
     }
 

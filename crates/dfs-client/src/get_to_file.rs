@@ -1,13 +1,14 @@
 //! Reads a file into a local one, pieces in parallel.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use dfs_types::{Crc32c, ErrorCode};
 use tokio::task::{JoinError, JoinSet};
 
+use crate::local::failure;
 use crate::pieces::{Piece, Pieces};
 use crate::reader::AHEAD_MAX;
 use crate::replica_read::Run;
@@ -24,7 +25,22 @@ impl Client {
         options: GetOptions,
         local: File,
     ) -> Result<FileStat, Error> {
-        self.with_request_id(self.write_to_file(&file.into(), options, Arc::new(local))).await
+        let file = file.into();
+        let writing = self.write_to_file(&file, options, Arc::new(local), None);
+        self.with_request_id(writing).await
+    }
+
+    /// The same for a local file whose path is known, which errors name.
+    pub(crate) async fn get_to_path(
+        &self,
+        file: impl Into<Target>,
+        options: GetOptions,
+        local: File,
+        path: &Path,
+    ) -> Result<FileStat, Error> {
+        let file = file.into();
+        let writing = self.write_to_file(&file, options, Arc::new(local), Some(path));
+        self.with_request_id(writing).await
     }
 
     async fn write_to_file(
@@ -32,7 +48,9 @@ impl Client {
         target: &Target,
         options: GetOptions,
         file: Arc<File>,
+        path: Option<&Path>,
     ) -> Result<FileStat, Error> {
+        let path: Arc<Path> = path.unwrap_or(Path::new("the local file")).into();
         let context: Arc<str> = target.to_string().into();
         let start = options.offset;
         let mut pieces = Pieces::open(self, target, start, options.length).await?;
@@ -62,6 +80,7 @@ impl Client {
                 }
             };
             let (client, context, file) = (self.clone(), context.clone(), file.clone());
+            let path = path.clone();
             let inode = stat.inode;
             running.spawn(self.in_request(async move {
                 let _share = share;
@@ -72,10 +91,10 @@ impl Client {
                         file.write_all_at(&bytes, at)?;
                         at += bytes.len() as u64;
                     }
-                    Ok(())
+                    std::io::Result::Ok(())
                 });
                 let written = writing.await.unwrap_or_else(|error| Err(error.into()));
-                written.map_err(|error| of_local_file(&error))?;
+                written.map_err(|error| failure("write", &path, &error))?;
                 Ok((piece, crc))
             }));
         }
@@ -84,13 +103,4 @@ impl Client {
         }
         Ok(stat)
     }
-}
-
-fn of_local_file(error: &io::Error) -> Error {
-    let code = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
-        io::ErrorKind::PermissionDenied => ErrorCode::PermissionDenied,
-        _ => ErrorCode::Internal,
-    };
-    Error::new(code, "the local file", error.to_string())
 }

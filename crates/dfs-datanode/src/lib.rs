@@ -6,6 +6,7 @@
 
 mod bad_replicas;
 mod calls;
+mod clocks;
 mod error;
 mod grpc;
 mod membership;

@@ -17,13 +17,14 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::bad_replicas::BadReplicas;
 use crate::calls::CallLimits;
-use crate::grpc;
+use crate::clocks::Clocks;
 use crate::metrics::Counts;
-use crate::orders::Clocks;
 use crate::sessions::Sessions;
 use crate::verifications::Verifications;
 use crate::{Error, Settings, Store};
 
+/// Maximum number of waiting reads.
+const WAITING_READS_MAX: usize = 1_024;
 /// Replicas read in one step of a scan of the store.
 pub(crate) const LISTING_STEP: usize = 1_000;
 
@@ -97,7 +98,7 @@ impl Node {
         Self {
             sessions: Sessions::new(&settings),
             reads: Arc::new(Semaphore::new(settings.reads)),
-            waiting_reads: grpc::waiting_reads(),
+            waiting_reads: Semaphore::new(WAITING_READS_MAX),
             calls: CallLimits::default(),
             builds: Arc::new(Semaphore::new(settings.builds)),
             movement: Throttle::new(settings.move_bytes_per_second),

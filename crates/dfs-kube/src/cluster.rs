@@ -9,11 +9,10 @@ use kube::config::KubeConfigOptions;
 use kube::{Api, Client, Config};
 
 use crate::Error;
+use crate::asker::Asker;
 use crate::network::KubeNetwork;
 use crate::pods::{Component, Pods};
 
-/// Time limit of a reply of the API server.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Time limit of connecting to it.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// Maximum number of clusters of a namespace that are listed.
@@ -84,7 +83,7 @@ impl Cluster {
         namespace: String,
         name: Option<String>,
     ) -> Result<Self, Error> {
-        let asker = Asker { server };
+        let asker = Asker::new(server);
         let clusters: Api<DfsCluster> = Api::namespaced(client.clone(), &namespace);
         let params = ListParams::default().limit(CLUSTERS_MAX);
         let listed = asker.ask("its DfsClusters", clusters.list_metadata(&params)).await?;
@@ -131,33 +130,5 @@ impl Cluster {
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Cluster({}/{})", self.namespace(), self.name)
-    }
-}
-
-/// Queries an API server with a time limit.
-#[derive(Debug, Clone)]
-pub(crate) struct Asker {
-    server: String,
-}
-
-impl Asker {
-    pub(crate) async fn ask<T>(
-        &self,
-        what: &str,
-        answer: impl Future<Output = kube::Result<T>>,
-    ) -> Result<T, Error> {
-        let server = self.server.clone();
-        let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, answer).await else {
-            let seconds = ANSWER_WITHIN.as_secs();
-            return Err(Error::Silent { server, what: what.to_owned(), seconds });
-        };
-        answer.map_err(|error| match error {
-            kube::Error::Api(status) if status.is_forbidden() => {
-                Error::Forbidden { message: status.message }
-            }
-            // Lists exist, even if empty, if the resource is known.
-            kube::Error::Api(status) if status.is_not_found() => Error::NotInstalled { server },
-            source => Error::Ask { server, what: what.to_owned(), source },
-        })
     }
 }

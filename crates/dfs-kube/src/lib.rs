@@ -10,6 +10,7 @@
 //! and datanodes lead to their pods. Every connection is a separate stream directly to the pod.
 //! Nothing of dfs is known here except the labels of its pods.
 
+mod asker;
 mod cluster;
 mod error;
 mod network;

@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt as _};
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::cluster::Asker;
+use crate::asker::Asker;
 
 /// Time that a list of pods stays valid.
 const FRESH: Duration = Duration::from_secs(10);

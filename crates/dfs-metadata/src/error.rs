@@ -1,11 +1,10 @@
 //! Errors of the namespace.
 
 use std::fmt;
-use std::time::Duration;
 
 use dfs_types::{
     ChunkId, ClusterId, Denied, DfsPath, ErrorCode, FileKind, Incarnation, InodeId, Level, Name,
-    NodeId, Target, XattrName,
+    NodeId, Target, Timestamp, XattrName,
 };
 
 use crate::engine::EngineError;
@@ -94,6 +93,14 @@ pub enum Error {
         target: Target,
         /// The name of the attribute.
         name: XattrName,
+    },
+    /// Attributes of the namespace `user.` exist on files and directories only, as on Linux.
+    #[error("{target} is a {}, and only files and directories have user.* attributes", .kind.name())]
+    UserXattr {
+        /// The target.
+        target: Target,
+        /// What it is.
+        kind: FileKind,
     },
     /// The target does not match the precondition of the call.
     #[error("{target} has changed since it was read; read it again")]
@@ -244,13 +251,15 @@ pub enum Error {
     Stale(InodeId),
     /// The client's kept answers are gone, so its calls can no longer be repeated.
     #[error(
-        "the answers to this client are no longer kept, as its id is {} s too old: whether its \
-         last call took effect is unknown; restart the client, and check its clock",
-        .too_old.as_secs()
+        "the client started at {started} by its own clock, and at the coordinator it is {now}: \
+         answers to a client that old are no longer kept, so whether its last call took effect is \
+         unknown; restart the client if it is that old, otherwise set the clock of its machine"
     )]
     ClientForgotten {
-        /// Time by which the client's id is older than the floor.
-        too_old: Duration,
+        /// When the client started, by its own clock.
+        started: Timestamp,
+        /// The time of the coordinator.
+        now: Timestamp,
     },
     /// A newer call used the slot.
     #[error("request {sequence} of its slot was superseded by request {newest}")]
@@ -452,6 +461,7 @@ impl Error {
             | Self::BadSymlink { .. }
             | Self::IsASymlink { .. }
             | Self::IsSpecial { .. }
+            | Self::UserXattr { .. }
             | Self::Invalid { .. }
             | Self::ForgedToken
             | Self::BadChunk { .. }

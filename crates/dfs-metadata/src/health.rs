@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_types::{DiskId, DiskNumber, NodeId, NodeState, Part};
 
-use crate::namespace::{Chunk, NodeDisk, Redundancy, Replica, ReplicaMark};
+use crate::records::chunk::{Chunk, Redundancy, Replica, ReplicaMark};
+use crate::records::node::NodeDisk;
+pub use crate::records::node::NodeIntent;
 
 /// Liveness of a node, as a coordinator learned it from heartbeats.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,17 +37,6 @@ pub enum DiskFault {
     Missing,
     /// Broken, or not reported for longer.
     Lost,
-}
-
-/// Desired state of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NodeIntent {
-    /// The stored state; never Suspect, Lost or Maintenance.
-    pub state: NodeState,
-    /// Set while its removal is being checked.
-    pub is_leaving: bool,
-    /// Set during maintenance.
-    pub in_maintenance: bool,
 }
 
 /// Reliability of replicas on a disk.

@@ -1,19 +1,18 @@
 //! The command line.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use dfs_runtime::LogFormat;
 
-use crate::{FIELD_MANAGER, hooks, run};
+use crate::FIELD_MANAGER;
 
 /// Operator of DfsCluster resources.
 #[derive(Debug, Parser)]
 #[command(name = "dfs-operator", version, subcommand_negates_reqs = true)]
 pub struct Args {
     #[command(subcommand)]
-    command: Option<Command>,
+    pub(crate) command: Option<Command>,
     /// Namespaces whose clusters are managed, separated by commas; all by default.
     #[arg(long, env = "WATCH_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
@@ -37,8 +36,9 @@ pub struct Args {
     pub log_level: String,
 }
 
+/// What to do instead of managing clusters.
 #[derive(Debug, Subcommand)]
-enum Command {
+pub(crate) enum Command {
     /// Print the CustomResourceDefinition, for `kubectl apply -f -`.
     Crd,
     /// Apply the DfsCluster in a JSON file. The chart runs this after install.
@@ -51,25 +51,6 @@ enum Command {
 }
 
 impl Args {
-    /// Runs the command.
-    pub fn run(self) -> ExitCode {
-        match &self.command {
-            Some(Command::Crd) => match dfs_crd::crd_yaml() {
-                Ok(yaml) => {
-                    print!("{yaml}");
-                    ExitCode::SUCCESS
-                }
-                Err(error) => {
-                    eprintln!("dfs-operator: cannot print the definition: {error}");
-                    ExitCode::FAILURE
-                }
-            },
-            Some(Command::Apply { file }) => run::once(hooks::apply(file)),
-            Some(Command::CheckUninstall) => run::once(hooks::check_uninstall(&self.namespaces())),
-            None => run::main(self),
-        }
-    }
-
     /// Returns the namespaces to watch, each once.
     pub fn namespaces(&self) -> Vec<String> {
         let mut names: Vec<String> =

@@ -8,15 +8,37 @@ use anyhow::{Context as _, Result, anyhow};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, init_logging, within};
 use kube::Client;
 
-use crate::args::Args;
+use crate::args::{Args, Command};
 use crate::controller::{Operator, Pod};
 use crate::coordinator::GrpcCoordinator;
+use crate::hooks;
 use crate::lease::Election;
 
 /// Time that running reconciliations have to end at shutdown.
 const DRAIN: Duration = Duration::from_secs(6);
 /// Worker threads; they mostly wait.
 const THREADS: usize = 2;
+
+impl Args {
+    /// Runs the command.
+    pub fn run(self) -> ExitCode {
+        match &self.command {
+            Some(Command::Crd) => match dfs_crd::crd_yaml() {
+                Ok(yaml) => {
+                    print!("{yaml}");
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    eprintln!("dfs-operator: cannot print the definition: {error}");
+                    ExitCode::FAILURE
+                }
+            },
+            Some(Command::Apply { file }) => once(hooks::apply(file)),
+            Some(Command::CheckUninstall) => once(hooks::check_uninstall(&self.namespaces())),
+            None => main(self),
+        }
+    }
+}
 
 /// Runs the operator until it is signalled to stop or has lost the lease.
 pub fn main(args: Args) -> ExitCode {

@@ -11,7 +11,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,8 +18,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::connection::Connection;
 use crate::network::Io;
-use crate::server::Observer;
+use crate::observer::Observer;
+use crate::refusal::Refusal;
 
 /// Time between two log lines about refused connections.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -52,66 +53,6 @@ impl Default for ConnectionLimits {
             pending: 64,
             first_call_within: Duration::from_secs(10),
         }
-    }
-}
-
-/// Why a server refused or closed a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It has as many connections as it holds.
-    #[error("the server holds {0} connections, its limit; try again later")]
-    Total(usize),
-    /// It has as many connections from that address as it holds of one.
-    #[error("the server holds {limit} connections from {address}, its limit; try again later")]
-    Address {
-        /// Whose connections they are.
-        address: IpAddr,
-        /// How many it holds.
-        limit: usize,
-    },
-    /// Others waited for their first call as well, and this one was the oldest.
-    #[error("over {0} connections wait for their first call; this one was the oldest")]
-    Pending(usize),
-    /// No call came in time.
-    #[error("no call was accepted on the connection within {} ms", .0.as_millis())]
-    NoCall(Duration),
-}
-
-impl Refusal {
-    /// All names, for a label of a metric.
-    pub const NAMES: &[&str] = &["total", "address", "pending", "no_call"];
-
-    /// The name for a label of a metric.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Total(_) => "total",
-            Self::Address { .. } => "address",
-            Self::Pending(_) => "pending",
-            Self::NoCall(_) => "no_call",
-        }
-    }
-
-    /// The HTTP/2 frames that carry the reason: a GOAWAY with ENHANCE_YOUR_CALM, after the settings
-    /// that every connection opens with unless it is open already.
-    fn frames(self, is_open: bool) -> Vec<u8> {
-        const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-        const ENHANCE_YOUR_CALM: u32 = 0xb;
-        let text = self.to_string();
-        let length = (8 + text.len()) as u32;
-        let mut frames = if is_open { Vec::new() } else { SETTINGS.to_vec() };
-        frames.extend(&length.to_be_bytes()[1..]);
-        frames.extend([7, 0, 0, 0, 0, 0]);
-        // The last stream that was processed: none, so that every call may be sent again.
-        frames.extend([0; 4]);
-        frames.extend(ENHANCE_YOUR_CALM.to_be_bytes());
-        frames.extend(text.as_bytes());
-        frames
-    }
-
-    /// What to write to a connection that ends with `error`, if it ends because of a refusal.
-    pub(crate) fn last_words(error: &io::Error) -> Option<Vec<u8>> {
-        let refusal: &Self = error.get_ref()?.downcast_ref()?;
-        Some(refusal.frames(true))
     }
 }
 
@@ -151,7 +92,9 @@ impl Connections {
         let address = address.to_canonical();
         match self.open(address) {
             Ok((slot, closed)) => {
-                let connection = Connection(Some(slot.mark.clone()));
+                let (connections, id) = (self.clone(), slot.id);
+                let connection =
+                    Connection::new(move || drop(connections.held().pending.remove(&id)));
                 let end = async move {
                     let refusal = slot.ended(closed).await;
                     io::Error::new(io::ErrorKind::ConnectionAborted, refusal)
@@ -193,8 +136,7 @@ impl Connections {
             // The connection may have ended in the meantime.
             let _ = evicted.close.send(refusal);
         }
-        let mark = Mark { connections: self.clone(), id, has_call: AtomicBool::new(false) };
-        Ok((Slot { mark: Arc::new(mark), address }, closed))
+        Ok((Slot { connections: self.clone(), id, address }, closed))
     }
 
     /// Sends the reason and closes the connection, in a task of its own.
@@ -250,61 +192,40 @@ impl Held {
 
 /// The place of one connection, which is free again when this is dropped.
 struct Slot {
-    mark: Arc<Mark>,
+    connections: Arc<Connections>,
+    id: u64,
     address: IpAddr,
 }
 
 impl Slot {
     /// Resolves when the connection must be closed: never once a call was accepted.
     async fn ended(self, closed: oneshot::Receiver<Refusal>) -> Refusal {
-        let mark = &self.mark;
-        let within = mark.connections.limits.first_call_within;
+        let within = self.connections.limits.first_call_within;
         tokio::select! {
             biased;
             Ok(refusal) = closed => return refusal,
             () = sleep(within) => {}
         }
-        if mark.connections.held().pending.remove(&mark.id).is_none() {
+        if self.connections.held().pending.remove(&self.id).is_none() {
             // A call was accepted.
             return std::future::pending().await;
         }
         let refusal = Refusal::NoCall(within);
-        mark.connections.count(refusal, self.address);
+        self.connections.count(refusal, self.address);
         refusal
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut held = self.mark.connections.held();
+        let mut held = self.connections.held();
         held.total -= 1;
-        held.pending.remove(&self.mark.id);
+        held.pending.remove(&self.id);
         if let Some(of_address) = held.per_address.get_mut(&self.address) {
             *of_address -= 1;
             if *of_address == 0 {
                 held.per_address.remove(&self.address);
             }
-        }
-    }
-}
-
-/// The connection that a request came over.
-#[derive(Clone, Default)]
-pub struct Connection(Option<Arc<Mark>>);
-
-struct Mark {
-    connections: Arc<Connections>,
-    id: u64,
-    has_call: AtomicBool,
-}
-
-impl Connection {
-    /// Notes that the gate accepted a call, so that the connection may stay.
-    pub(crate) fn call_accepted(&self) {
-        if let Self(Some(mark)) = self
-            && !mark.has_call.swap(true, Ordering::Relaxed)
-        {
-            mark.connections.held().pending.remove(&mark.id);
         }
     }
 }

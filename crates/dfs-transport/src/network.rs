@@ -13,7 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tonic::transport::server::Connected;
 
-use crate::connections::{Connection, Refusal};
+use crate::connection::Connection;
+use crate::refusal::Refusal;
 
 /// How long dialling may take where nothing else is said.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

@@ -19,9 +19,10 @@ use crate::answer::{Answer, Call};
 use crate::channels::{
     CONNECTION_WINDOW, HTTP2_FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW,
 };
-use crate::connections::{ConnectionLimits, Connections, Refusal};
+use crate::connections::{ConnectionLimits, Connections};
 use crate::gate::Gate;
 use crate::network::Listener;
+use crate::observer::Observer;
 use crate::request_id::{REQUEST_ID_HEADER, with_request_id};
 
 /// Maximum number of concurrent requests of one connection.
@@ -31,23 +32,6 @@ const STREAMS_PER_CONNECTION: u32 = 1_024;
 
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Observer of completed calls.
-pub trait Observer: Send + Sync + 'static {
-    /// Called when `method` (`/package.Service/Method`) was answered with `code` after `elapsed`.
-    /// For a streaming reply this is its start.
-    fn answered(&self, method: &str, code: Code, elapsed: Duration);
-
-    /// A connection was refused or closed because of a limit.
-    fn refused(&self, refusal: Refusal);
-}
-
-/// Observes nothing.
-impl Observer for () {
-    fn answered(&self, _method: &str, _code: Code, _elapsed: Duration) {}
-
-    fn refused(&self, _refusal: Refusal) {}
-}
 
 /// Serves `routes` behind `gate`, on connections within `limits`, until `shutdown` resolves. Then it
 /// accepts no more connections and lets calls under way finish for at most `drain`; what is left is

@@ -22,6 +22,19 @@ pub enum FileKind {
 }
 
 impl FileKind {
+    /// Its name in output and errors.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Symlink => "symlink",
+            Self::Fifo => "fifo",
+            Self::Socket => "socket",
+            Self::CharacterDevice => "character_device",
+            Self::BlockDevice => "block_device",
+        }
+    }
+
     /// Returns whether it is a name without content of its own: a pipe, socket or device.
     pub fn is_special(self) -> bool {
         match self {

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use super::modules;
 use crate::process::{cargo, output};
 
 /// The crates of this workspace that each may use. Kinds of dependencies make no difference, but
@@ -111,7 +112,8 @@ pub(super) fn check(root: &Path) -> Result<()> {
     let arguments = ["metadata", "--locked", "--no-deps", "--format-version=1"];
     let metadata = serde_json::from_slice(&output(&mut cargo(root, &arguments))?)?;
     let (members, edges) = read(&metadata).context("cargo metadata has another form")?;
-    let faults = faults(&members, &edges);
+    let mut faults = faults(&members, &edges);
+    faults.extend(modules::cycles(root)?);
     if !faults.is_empty() {
         bail!("forbidden edges:\n  {}", faults.join("\n  "));
     }

@@ -217,18 +217,18 @@ fn show(cx: &Context, what: &str, measured: &Measured, amount: Option<(u64, &str
         let last = measured.latencies.len().saturating_sub(1);
         measured.latencies.get(last * percent / 100).copied().unwrap_or_default()
     };
-    let ms = |duration: Duration| duration.as_secs_f64() * 1_000.0;
     if cx.out.is_json {
         cx.out.json(&json!({
             "measure": what,
             "calls": measured.latencies.len(),
-            unit: count,
-            "seconds": measured.elapsed.as_secs_f64(),
+            "unit": unit,
+            "count": count,
+            "elapsed_ms": measured.elapsed.as_millis() as u64,
             "per_second": rate,
-            "p50_ms": ms(at(50)),
-            "p90_ms": ms(at(90)),
-            "p99_ms": ms(at(99)),
-            "max_ms": ms(at(100)),
+            "p50_us": at(50).as_micros() as u64,
+            "p90_us": at(90).as_micros() as u64,
+            "p99_us": at(99).as_micros() as u64,
+            "max_us": at(100).as_micros() as u64,
         }));
         return;
     }
@@ -237,8 +237,8 @@ fn show(cx: &Context, what: &str, measured: &Measured, amount: Option<(u64, &str
         "entries" => format!("{rate:.0} names/s"),
         _ => format!("{rate:.0}/s"),
     };
-    let [p50, p90, p99, max] =
-        [50, 90, 99, 100].map(|percent| format!("{:.2} ms", ms(at(percent))));
+    let ms = |percent| format!("{:.2} ms", at(percent).as_secs_f64() * 1_000.0);
+    let [p50, p90, p99, max] = [50, 90, 99, 100].map(ms);
     cx.out.line(format_args!(
         "{what:<14} {:>8} {rate:>12} {p50:>10} {p90:>10} {p99:>10} {max:>10}",
         measured.latencies.len()

@@ -78,7 +78,7 @@ pub(crate) async fn run(mut args: GetArgs, cx: &Context) -> Result<()> {
         .parallel(args.parallel.into())
         .observer(display.clone());
     let report = cx.client.get_tree(trees, options).await?;
-    display.finish("got", &report, &[("extended_attributes_left", report.extended_attributes)])
+    display.finish("got", &report)
 }
 
 /// Returns the destination of a source.

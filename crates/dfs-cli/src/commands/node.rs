@@ -206,7 +206,7 @@ async fn maintenance(
     let (admin, cluster) = (cx.client.admin(), status.cluster);
     if args.end {
         admin.end_maintenance(cluster, node).await?;
-        cx.out.done(&json!({ "node": node.to_string(), "seconds": 0 }));
+        cx.out.done(&json!({ "node": node.to_string(), "left_ms": 0 }));
         cx.out.say(format_args!("maintenance of node {node} has ended"));
         return Ok(());
     }
@@ -217,7 +217,7 @@ async fn maintenance(
     }
     match admin.begin_maintenance(cluster, node, wanted).await? {
         Maintenance::Granted => {
-            cx.out.done(&json!({ "node": node.to_string(), "seconds": seconds }));
+            cx.out.done(&json!({ "node": node.to_string(), "left_ms": seconds * 1_000 }));
             cx.out.say(format_args!("node {node} is in maintenance for {seconds} s"));
             Ok(())
         }

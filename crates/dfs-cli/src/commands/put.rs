@@ -85,12 +85,7 @@ pub(crate) async fn run(mut args: PutArgs, cx: &Context) -> Result<()> {
     report = cx.client.put_tree(trees, options).await?;
     report.files += of_stdin.files;
     report.bytes += of_stdin.bytes;
-    let more = [
-        ("hard_links_made_files", report.hard_links),
-        ("extended_attributes_left", report.extended_attributes),
-        ("special_files_skipped", report.skipped),
-    ];
-    display.finish("put", &report, &more)
+    display.finish("put", &report)
 }
 
 /// Returns the destination of a source.

@@ -46,7 +46,7 @@ pub(crate) async fn run(args: StatArgs, cx: &Context) -> Result<()> {
             }
             cx.out.line(format_args!(
                 "  kind: {}   size: {} bytes   inode: {}",
-                json::kind_name(stat.kind),
+                stat.kind.name(),
                 stat.size,
                 stat.inode
             ));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use dfs_client::ClusterStatus;
 
 use crate::context::Context;
 use crate::error::Result;
@@ -23,14 +24,23 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
         cx.out.json(&json::status(&status));
         return Ok(());
     }
-    let out = cx.out;
-    out.line(format_args!("cluster {}  dfs {}", status.cluster, status.version));
-    out.line(format_args!(
-        "replicas of new files: {}, durable before a write is acknowledged: {}",
-        status.replication_factor, status.min_write_replicas
-    ));
+    for line in lines(&status) {
+        cx.out.line(line);
+    }
+    Ok(())
+}
+
+/// Returns the lines of the status for people.
+fn lines(status: &ClusterStatus) -> Vec<String> {
+    let mut lines = vec![
+        format!("cluster {}  dfs {}", status.cluster, status.version),
+        format!(
+            "replicas of new files: {}, durable before a write is acknowledged: {}",
+            status.replication_factor, status.min_write_replicas
+        ),
+    ];
     if let Some(replication) = &status.replication {
-        out.line(format_args!(
+        lines.push(format!(
             "chunks: {}  under-replicated: {}  missing: {}  bad replicas: {}  repairing: {}",
             replication.chunks,
             replication.under_replicated,
@@ -39,18 +49,18 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
             replication.repairing
         ));
         if replication.unreadable_records > 0 {
-            out.line(format_args!(
+            lines.push(format!(
                 "metadata records that cannot be read: {}, one of them {}; run `dfs metadata check`",
                 replication.unreadable_records, replication.unreadable_example
             ));
         }
     } else {
-        out.line("chunks: not counted yet");
+        lines.push("chunks: not counted yet".to_owned());
     }
-    out.line("");
+    lines.push(String::new());
     // Names in Kubernetes are longer than addresses.
     let wide = status.nodes.iter().map(|node| node.address.len()).fold(21, usize::max);
-    out.line(format_args!(
+    lines.push(format!(
         "{:<32} {:<wide$} {:<11} {:>9} {:>9}  heard",
         "node", "address", "state", "free", "chunks"
     ));
@@ -66,7 +76,7 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
         if node.refuses_chunks {
             note.push_str("  accepts no new chunks");
         }
-        out.line(format_args!(
+        lines.push(format!(
             "{:<32} {:<wide$} {:<11} {:>9} {chunks:>9}  {heard}{left}{note}",
             node.id.to_string(),
             node.address,
@@ -74,14 +84,14 @@ pub(crate) async fn run(_args: StatusArgs, cx: &Context) -> Result<()> {
             size_text(free, true),
         ));
     }
-    out.line("");
+    lines.push(String::new());
     for worker in &status.workers {
-        out.line(format_args!(
+        lines.push(format!(
             "worker {}: {}  done {}  failed {}  queued {}",
             worker.name, worker.state, worker.done, worker.failed, worker.queued
         ));
     }
-    Ok(())
+    lines
 }
 
 fn ago(elapsed: Duration) -> String {
@@ -96,5 +106,33 @@ fn span(time: Duration) -> String {
         seconds @ 0..=119 => format!("{seconds} s"),
         seconds @ 120..=7_199 => format!("{} min", seconds / 60),
         seconds => format!("{} h", seconds / 3_600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_client::{DiskStatus, NodeStatus, ReplicationStatus};
+    use dfs_types::{ClusterId, DiskId, NodeId, NodeState};
+
+    use super::*;
+
+    /// F15.
+    #[test]
+    fn f15_failed_disk_and_missing_chunks_are_shown() {
+        let mut status = ClusterStatus::new(ClusterId(1));
+        let mut node = NodeStatus::new(NodeId(1), "a:7080", NodeState::Active);
+        node.disks = vec![DiskStatus::new(DiskId(1), 10), DiskStatus::new(DiskId(2), 10)];
+        let shown = |status: &ClusterStatus, text: &str| lines(status).join("\n").contains(text);
+        status.nodes = vec![node];
+        assert!(!shown(&status, "disks failed") && shown(&status, "chunks: not counted yet"));
+        status.nodes[0].disks[1].is_failed = true;
+        let mut counts = ReplicationStatus::default();
+        counts.missing = 8;
+        counts.unreadable_records = 1;
+        counts.unreadable_example = "k/1".to_owned();
+        status.replication = Some(counts);
+        for text in ["1 of 2 disks failed", "missing: 8", "cannot be read: 1, one of them k/1"] {
+            assert!(shown(&status, text), "{text}: {:?}", lines(&status));
+        }
     }
 }

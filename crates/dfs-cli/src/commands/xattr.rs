@@ -1,6 +1,7 @@
 //! `dfs xattr`.
 
 use std::ffi::OsString;
+use std::io::{self, IsTerminal as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
 use clap::{Args, Subcommand};
@@ -9,17 +10,21 @@ use serde_json::json;
 
 use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
+use crate::json;
 use crate::printable::printable;
 
 /// Arguments of `dfs xattr`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Names start with user., trusted. or security., or are one of the two system.posix_acl_ names. An
-entry has at most 64 attributes of at most 64 KiB each.
+entry has at most 64 attributes of at most 64 KiB each. Attributes whose names start with user. exist
+on files and directories only. `get` writes the bytes of a value as they are; on a terminal, bytes
+that are not text are escaped.
 
 Examples:
   dfs xattr set /report.pdf user.author 'Ada Lovelace'
   dfs xattr get /report.pdf user.author
+  dfs xattr get /report.pdf user.thumbnail > thumbnail.png
   dfs xattr list /report.pdf
   dfs xattr remove /report.pdf user.author")]
 pub(crate) struct XattrArgs {
@@ -44,7 +49,7 @@ enum Action {
         #[arg(long)]
         replace: bool,
     },
-    /// Show the value of an attribute
+    /// Write the value of an attribute to stdout
     Get {
         /// The file, directory or symlink.
         path: OsString,
@@ -81,9 +86,11 @@ pub(crate) async fn run(args: XattrArgs, cx: &Context) -> Result<()> {
             let (path, name) = (remote_path(&path)?, attribute_name(name)?);
             let value = cx.client.xattr(&path, &name, Follow::Yes).await?;
             if cx.out.is_json {
-                cx.out.json(&json!({ "name": name.to_string(), "value": printable(&value) }));
-            } else {
+                cx.out.json(&json::xattr(&name, &value));
+            } else if io::stdout().is_terminal() {
                 cx.out.line(printable(&value));
+            } else {
+                cx.out.bytes(&value);
             }
         }
         Action::List { path } => {

@@ -237,7 +237,7 @@ impl Client {
         let failed = |error: io::Error| failure("write", local, &error);
         let file = pending.file().map_err(failed)?;
         let inode = Target::Inode(stat.inode);
-        let stat = match self.get_to_file(inode, options.clone(), file).await {
+        let stat = match self.get_to_path(inode, options.clone(), file, local).await {
             // The listed version is gone; the path may have another one.
             Err(error) if matches!(error.code(), ErrorCode::Stale | ErrorCode::NotFound) => {
                 let shown = local.to_owned();
@@ -248,7 +248,7 @@ impl Client {
                 })
                 .await?;
                 let file = pending.file().map_err(failed)?;
-                self.get_to_file(path, options, file).await?
+                self.get_to_path(path, options, file, local).await?
             }
             got => got?,
         };

@@ -166,6 +166,20 @@ async fn bad_replica_is_not_read() {
     assert_eq!(reads(&cluster, 1), 0);
 }
 
+/// F15: datanodes that run are no help where every replica is bad.
+#[tokio::test(start_paused = true)]
+async fn f15_chunk_with_bad_replicas_only_is_corrupt_rather_than_unavailable() {
+    let (cluster, _) = with_a_file(CHUNK).await;
+    let chunk = chunk_of(&cluster, "/f");
+    for node in 1..=3 {
+        cluster.state().bad_replicas.insert((chunk, NodeId(node)));
+    }
+    let error = get(&cluster.client(), "/f").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Corrupt, "{error}");
+    assert!(error.to_string().contains(&chunk.to_string()), "{error}");
+    assert!(error.to_string().contains("all 3 replicas"), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn moved_replicas_are_found() {
     let cluster = Cluster::start(4).await;

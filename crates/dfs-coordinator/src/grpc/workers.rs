@@ -40,7 +40,8 @@ pub(super) async fn list(
 }
 
 /// Changes the settings of a worker; executed by the holder of the lease, where they take effect at
-/// once.
+/// once. The gate of the coordinator that was called has checked the caller; the holder sees a
+/// coordinator instead, whose sealed order vouches for that check.
 pub(super) async fn set(
     core: &Core,
     (caller, mut request): (Caller, v1::SetWorkerRequest),

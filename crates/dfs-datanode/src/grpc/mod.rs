@@ -20,8 +20,6 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_health::server::HealthReporter;
 
-pub(crate) use retrieve::waiting_reads;
-
 use crate::Error;
 use crate::node::Node;
 

@@ -18,8 +18,6 @@ use crate::node::Node;
 
 /// How long a read waits for others to end.
 const WAIT: Duration = Duration::from_secs(2);
-/// Maximum number of waiting reads.
-const WAITING_MAX: usize = 1_024;
 /// Frames read ahead of the connection.
 const FRAMES_AHEAD: usize = 2;
 
@@ -88,9 +86,4 @@ fn frame(blocks: Blocks, seal: ChunkSeal) -> v1::ChunkFrame {
     let Blocks { offset, data, crcs } = blocks;
     let is_end = offset + data.len() as u64 == seal.length;
     Frame { offset, data, crcs, seal: is_end.then_some(seal) }.into()
-}
-
-/// Returns the permits of waiting reads.
-pub(crate) fn waiting_reads() -> tokio::sync::Semaphore {
-    tokio::sync::Semaphore::new(WAITING_MAX)
 }

@@ -55,7 +55,8 @@ impl Namespace {
             self.pause_before(tries).await;
             let mut tx = self.begin().await?;
             if let Some(repeat) = repeat
-                && let Some(answer) = super::slots::earlier_answer(&mut tx, repeat).await?
+                && let Some(answer) =
+                    super::slots::earlier_answer(&mut tx, repeat, self.now()).await?
             {
                 return Ok(answer);
             }

@@ -35,13 +35,14 @@ pub struct Repeat {
 pub(super) async fn earlier_answer(
     tx: &mut Transaction,
     repeat: &Repeat,
+    now: Timestamp,
 ) -> Result<Option<Answer>, Error> {
     let Slot { client, sequence, .. } = repeat.slot;
     let key = keys::answer(&repeat.slot);
     let (floor, kept) = tx.get_both::<ClientFloor, Kept>(&keys::CLIENT_FLOOR, &key).await?;
     let ClientFloor(floor) = floor.unwrap_or_default();
     if client < floor {
-        return Err(Error::ClientForgotten { too_old: floor.time().since(client.time()) });
+        return Err(Error::ClientForgotten { started: client.time(), now });
     }
     let Some((kept, version)) = kept.zip(tx.expected(&key)) else { return Ok(None) };
     if kept.sequence > sequence {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dfs_types::{Access, InodeId, Scope, Target, XattrName};
+use dfs_types::{Access, FileKind, InodeId, Scope, Target, XattrName};
 
 use super::mutation::Mutation;
 use super::resolve::{Last, resolve};
@@ -142,6 +142,9 @@ impl Namespace {
     ) -> Result<Answer, Error> {
         let SetXattr { target, name, value, .. } = request;
         let (inode, mut record) = tx.with_xattrs(target, request.follow).await?;
+        if name.is_user() && !matches!(record.kind(), FileKind::File | FileKind::Directory) {
+            return Err(Error::UserXattr { target: target.clone(), kind: record.kind() });
+        }
         let old = record.xattrs.0.remove(name);
         if request.create && old.is_some() {
             return Err(Error::XattrExists { target: target.clone(), name: name.clone() });

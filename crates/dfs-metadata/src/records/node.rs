@@ -5,7 +5,6 @@ use std::time::Duration;
 use dfs_types::{DiskId, DiskNumber, Level, NodeState, RegistrationNumber, Sha256, Timestamp};
 
 use crate::codec::{Field, Reader, Record, Writer};
-use crate::health::NodeIntent;
 
 /// The stored state of a datanode. Heartbeats never change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +56,17 @@ const STATES: [NodeState; 5] = [
 ];
 
 const ZONE: Field = Field::new(0);
+/// Desired state of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeIntent {
+    /// The stored state; never Suspect, Lost or Maintenance.
+    pub state: NodeState,
+    /// Set while its removal is being checked.
+    pub is_leaving: bool,
+    /// Set during maintenance.
+    pub in_maintenance: bool,
+}
+
 const HOST: Field = Field::new(1);
 const MAINTENANCE_UNTIL: Field = Field::new(2);
 const IS_LEAVING: Field = Field::new(3);

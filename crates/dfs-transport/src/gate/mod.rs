@@ -19,7 +19,7 @@ use tonic::Status;
 use tower::{Layer, Service};
 
 use crate::Security;
-use crate::connections::Connection;
+use crate::connection::Connection;
 pub use caller::{Caller, Identity, split};
 pub use rule::{Rule, rule};
 

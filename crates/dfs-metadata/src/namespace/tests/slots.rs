@@ -92,7 +92,12 @@ async fn old_clients_are_refused_once_their_answers_are_swept() {
     assert_eq!(fixture.count("r/").await, 2, "those of the two younger clients");
     assert_eq!(code(fixture.remove(&remove).await), ErrorCode::Stale);
     let other = Repeat { slot: Slot { sequence: 2, ..remove.slot }, ..remove };
-    assert_eq!(code(fixture.remove(&other).await), ErrorCode::Stale, "new calls are refused, too");
+    let refused = fixture.remove(&other).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::Stale, "new calls are refused, too");
+    for time in [other.slot.client.time(), fixture.clock.now()] {
+        assert!(refused.to_string().contains(&time.to_string()), "{refused}");
+    }
+    assert!(refused.to_string().contains("set the clock"), "{refused}");
     fixture.create("/g", &newest).await.unwrap();
     fixture.stat("/f").await.unwrap();
 }
@@ -103,7 +108,7 @@ async fn delayed_call_of_a_forgotten_client_is_refused() {
     fixture.put("/f", CHUNK).await.unwrap();
     let remove = fixture.first_call();
     let mut tx = fixture.namespace.begin().await.unwrap();
-    assert!(earlier_answer(&mut tx, &remove).await.unwrap().is_none());
+    assert!(earlier_answer(&mut tx, &remove, fixture.clock.now()).await.unwrap().is_none());
     keep(&mut tx, &remove, &Answer::Done);
     fixture.remove(&remove).await.unwrap();
     fixture.clock.advance(2 * DAY);

@@ -187,6 +187,22 @@ async fn invalid_xattrs_are_refused_by_name() {
     assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
 }
 
+/// As on Linux, where a symlink has no user.* attributes either.
+#[tokio::test]
+async fn user_xattr_of_a_symlink_is_refused_and_others_are_not() {
+    let fixture = Fixture::new().await;
+    fixture.put("/f", 5).await.unwrap();
+    fixture.symlink("/l", "f").await.unwrap();
+    let on_link = |xattr| SetXattr { follow: false, ..set("/l", xattr, b"v") };
+    let refused = fixture.set_xattr(&on_link("user.a")).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::InvalidArgument);
+    let why = "/l is a symlink, and only files and directories have user.* attributes";
+    assert_eq!(refused.to_string(), why);
+    fixture.set_xattr(&on_link("trusted.a")).await.unwrap();
+    fixture.set_xattr(&set("/l", "user.a", b"v")).await.unwrap();
+    assert_eq!(fixture.xattrs("/f").await, ["user.a"]);
+}
+
 #[tokio::test]
 async fn check_finds_xattrs_without_inode_or_value() {
     let fixture = Fixture::new().await;
