@@ -58,7 +58,7 @@ pub(crate) struct Background {
     health: Mutex<Option<Health>>,
     /// Records that the reaper could not read in its last round.
     unreaped: Mutex<UnreadableRecords>,
-    /// Node records that could not be read last time.
+    /// Unreadable node records at the last read.
     unreadable_nodes: Mutex<UnreadableRecords>,
     /// When a writer was last refused for lack of space.
     no_space: Mutex<Option<Instant>>,
@@ -110,7 +110,7 @@ impl Background {
         *crate::lock(&self.unreaped) = records;
     }
 
-    /// Publishes which node records could not be read, and logs them when that changes.
+    /// Publishes the unreadable node records, and logs them when they change.
     pub(crate) fn set_unreadable_nodes(&self, unreadable: &[Unreadable]) {
         let mut records = UnreadableRecords::default();
         unreadable.iter().cloned().for_each(|record| records.add(record));

@@ -92,7 +92,7 @@ impl Core {
         Ok(())
     }
 
-    /// Puts what was just read of all nodes into the registry. A node whose record has become
+    /// Puts the given state of all nodes into the registry. A node whose record has become
     /// unreadable keeps its last state.
     pub(crate) fn take_nodes(&self, all: &Nodes) {
         self.take_members(&all.nodes);

@@ -14,7 +14,7 @@ impl Cluster {
         self.engine.commit_batch(vec![commit]).await.unwrap();
     }
 
-    /// Waits until status and metrics count so many unreadable records.
+    /// Waits until status and metrics count this many unreadable records.
     async fn names_unreadable(&self, records: u64) -> v1::ReplicationStatus {
         eventually("the unreadable records are counted", || async {
             let status = self.replication().await;
@@ -46,7 +46,7 @@ async fn f01_unreadable_records_are_named_and_repair_continues() {
     let is_repaired = async |cluster: &Cluster| cluster.replicas("/good").await.contains_key(&5);
     eventually("the other chunk is repaired", || is_repaired(&cluster)).await;
     assert!(cluster.node(5).holds(good).is_some());
-    // The same after a restart, when nothing is known of the node any more.
+    // Also after a restart, with nothing of the node in memory.
     cluster.stop().await;
     let engine = cluster.engine.clone();
     cluster.start_again(engine).await;

@@ -62,7 +62,7 @@ pub struct Report {
 pub struct Problem {
     /// Kind of the problem.
     pub kind: ProblemKind,
-    /// Key, printable.
+    /// Key in printable form.
     pub key: String,
     /// Description.
     pub what: String,

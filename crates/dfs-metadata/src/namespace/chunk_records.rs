@@ -52,7 +52,7 @@ impl Deref for ChunkKey {
 /// A record that cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
-    /// Key, printable.
+    /// Key in printable form.
     pub key: String,
     /// Reason.
     pub why: String,

@@ -217,14 +217,14 @@ impl Transaction {
         receipt: &Receipt,
     ) -> Result<Option<(Node, DiskNumber)>, Error> {
         let node = match self.get::<Node>(&keys::node(receipt.node)).await {
-            // Which disks the node has is unknown.
+            // The disks of the node are unknown.
             Err(Error::Damaged { .. }) => None,
             node => node?,
         };
         let newest = |node: &Node| node.pending.max(node.confirmed);
         let counts = |node: &Node| node.may_hold_replicas() && receipt.registration <= newest(node);
         let Some(node) = node.filter(counts) else { return Ok(None) };
-        // Nothing is known of a disk that the node did not register with last.
+        // A disk missing from the node's last registration does not count.
         Ok(node.disk_number(receipt.disk).map(|disk| (node, disk)))
     }
 }

@@ -89,7 +89,7 @@ impl Namespace {
     }
 }
 
-/// Choice whether an unlinked inode can be restored.
+/// Restorability of an unlinked inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Restorable {
     ForAWhile,

@@ -203,9 +203,9 @@ const NODES_STEP: usize = 1_000;
 /// The stored nodes at one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Nodes {
-    /// All nodes that can be read, removed ones included, in id order.
+    /// Nodes with readable records, including removed ones, in id order.
     pub nodes: Vec<(NodeId, Node)>,
-    /// Records that cannot be read. Which disks their nodes have is unknown.
+    /// Unreadable records; the disks of their nodes are unknown.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -216,7 +216,8 @@ pub(super) async fn all(tx: &Transaction) -> Result<Nodes, Error> {
         let page = tx.try_range::<Node>(keys::NODES, &after, NODES_STEP).await?;
         let is_last = page.len() < NODES_STEP;
         for (key, node) in page {
-            let damaged = || Error::Damaged { key: keys::show(&key), what: "a key of no node" };
+            let damaged =
+                || Error::Damaged { key: keys::show(&key), what: "not the key of a node" };
             match keys::node_id(&key).ok_or_else(damaged).and_then(|id| Ok((id, node?))) {
                 Ok(node) => all.nodes.push(node),
                 Err(error) => all.unreadable.push(Unreadable::new(&key, &error)),

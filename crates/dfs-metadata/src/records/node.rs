@@ -110,7 +110,7 @@ impl Node {
         found.map(|found| found.number)
     }
 
-    /// Returns whether a number was given to this disk of the node.
+    /// Returns whether a number is that of this disk of the node.
     pub(crate) fn is_disk(&self, number: DiskNumber, disk: DiskId) -> bool {
         self.disks.iter().any(|found| found.number == number && found.id == disk)
     }

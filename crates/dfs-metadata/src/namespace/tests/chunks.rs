@@ -41,7 +41,7 @@ fn id(disk: u32, stamp: u64) -> ReplicaId {
     ReplicaId { disk: DiskNumber(disk), part: Part::WHOLE, stamp: Stamp(stamp) }
 }
 
-/// The name of a replica on the first disk of a node, as the node knows it.
+/// Returns the name that a node has for a replica on its first disk.
 fn name(chunk: ChunkId, node: u128, stamp: u64) -> ReplicaRef {
     ReplicaRef { chunk, part: Part::WHOLE, disk: DiskId(node), stamp: Stamp(stamp) }
 }

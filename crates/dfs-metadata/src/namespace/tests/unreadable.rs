@@ -66,7 +66,7 @@ async fn unreadable_node_record_is_skipped_and_its_replicas_do_not_count() {
     let listed = namespace.nodes(scope).await.unwrap();
     let ids: Vec<u128> = listed.nodes.iter().map(|(node, _)| node.0).collect();
     assert_eq!((ids, &listed.unreadable[0].key), (vec![1, 2, 4], &keys::show(&key)));
-    // The other two replicas are left without node 1, of which one counts.
+    // Two replicas are left without node 1, and one of them counts.
     let safety = namespace.safe_to_stop(scope, &nodes, &heard).await.unwrap();
     assert_eq!((safety.chunks_below, safety.unknown_nodes.count), (1, 1));
     assert!(!safety.is_safe());
@@ -74,7 +74,7 @@ async fn unreadable_node_record_is_skipped_and_its_replicas_do_not_count() {
     assert!(namespace.safe_to_stop(scope, &others, &heard).await.unwrap().is_safe());
     assert_eq!(sole().await, 0);
     fixture.damage(&keys::node(NodeId(2))).await;
-    assert_eq!(sole().await, 1, "nothing is known of the other replicas");
+    assert_eq!(sole().await, 1, "the other replicas are unknown");
     let safety = namespace.safe_to_stop(scope, &BTreeSet::from([NodeId(3)]), &heard).await;
     assert!(matches!(safety, Err(Error::Damaged { .. })), "{safety:?}");
     // Receipts of these nodes do not count, and those of others still do.
