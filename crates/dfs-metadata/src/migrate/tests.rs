@@ -82,7 +82,7 @@ async fn open(engine: &MemoryEngine) -> Result<ClusterIdentity, Error> {
     Ok(Namespace::open(components, Options::default(), None).await?.identity())
 }
 
-/// Way in which a batch fails.
+/// Point at which a batch fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     /// Nothing takes effect.
