@@ -1,19 +1,19 @@
-# Both images of dfs:
+# The two images of dfs:
 #
 #   docker build --target dfs          -t ghcr.io/dfs-io/dfs:0.1.0 .
 #   docker build --target dfs-operator -t ghcr.io/dfs-io/dfs-operator:0.1.0 .
 #
-# With podman or buildah the same. Where the binaries are compiled already, hand in a folder with
-# out/dfs and out/dfs-operator instead of the build stage: --build-context build=FOLDER.
+# The same works with podman or buildah. If the binaries are already compiled, pass a folder with
+# out/dfs and out/dfs-operator in place of the build stage: --build-context build=FOLDER.
 
 # The toolchain must not have a newer libc than the base.
 ARG RUST_IMAGE=docker.io/library/rust:1.95.0-bookworm
 # The C runtime, CA certificates and the user 65532; no shell, no package manager.
 ARG BASE_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
-# What dependencies are compiled from: manifests, the lock file, and sources that say nothing. The
-# next stage copies the result, which is the same as long as no manifest changed, so that the layer
-# with the dependencies is found in the cache.
+# Inputs for compiling the dependencies: manifests, the lock file, and empty sources. The next stage
+# copies the result, which changes only with a manifest, so that the layer with the dependencies
+# stays cached.
 FROM ${RUST_IMAGE} AS manifests
 WORKDIR /src
 COPY . .
@@ -30,7 +30,7 @@ WORKDIR /src
 COPY --from=manifests /src .
 RUN cargo build --locked --release --package dfs-cli --package dfs-operator
 COPY . .
-# Sources can be older than the layer above, and cargo goes by their times.
+# Sources can be older than the layer above, and cargo compares their times.
 RUN find crates -name '*.rs' -exec touch {} + \
     && cargo build --locked --release --package dfs-cli --package dfs-operator \
     && mkdir /out \

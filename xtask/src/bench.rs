@@ -48,7 +48,7 @@ impl Drop for Server {
     }
 }
 
-/// Figures of one measurement, one per round.
+/// One measurement: its figures, one per round.
 struct Row {
     what: &'static str,
     unit: &'static str,
@@ -59,7 +59,7 @@ struct Row {
 pub(crate) const USAGE: &str = "[metadata | against DFS_BINARY] (measures dfs beside SeaweedFS or \
                                 another build of dfs, or the metadata engines; prints Markdown)";
 
-/// Runs everything and prints Markdown.
+/// Runs all measurements and prints Markdown.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     let work = root.join("target/bench");
     fs::create_dir_all(&work)?;
@@ -105,7 +105,7 @@ fn compare(
     Ok(())
 }
 
-/// The metadata engines beside each other, with their data on one file system.
+/// Compares the metadata engines, with their data on one file system.
 fn metadata(root: &Path, work: &Path) -> Result<()> {
     let mut command = crate::process::cargo(
         root,
@@ -197,7 +197,7 @@ fn tempfile_in(work: &Path) -> Result<PathBuf> {
     Ok(data)
 }
 
-/// Bytes that no layer can shrink.
+/// Writes incompressible bytes.
 fn write_noise(path: &Path, length: u64) -> Result<()> {
     let mut source = fs::File::open("/dev/urandom")?.take(length);
     std::io::copy(&mut source, &mut fs::File::create(path)?)?;
@@ -217,7 +217,7 @@ fn drop_caches() -> Result<()> {
     fs::write("/proc/sys/vm/drop_caches", "3").context("drop the page cache (needs root)")
 }
 
-/// Drops what others left in the page cache, and brings the source of a put back.
+/// Drops other data from the page cache, and loads the source of a put into it.
 fn settle(source: &Path) -> Result<()> {
     drop_caches()?;
     std::io::copy(&mut fs::File::open(source)?, &mut std::io::sink())?;
@@ -231,6 +231,6 @@ fn median(figures: &[f64]) -> f64 {
 }
 
 fn pause() {
-    #[expect(clippy::disallowed_methods, reason = "polls a server of somebody else")]
+    #[expect(clippy::disallowed_methods, reason = "polls a server of another project")]
     std::thread::sleep(Duration::from_millis(200));
 }

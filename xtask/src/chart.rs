@@ -1,4 +1,4 @@
-//! The Helm chart: what of it is generated, and what is checked with helm.
+//! The Helm chart: generated parts, and checks with helm.
 
 mod helm;
 mod lint;
@@ -12,11 +12,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 pub(crate) use lint::check as lint;
 
 const CHART: &str = "charts/dfs";
-/// Around what is generated in a file that is otherwise written by hand.
+/// Marks around the generated part of an otherwise handwritten file.
 const BEGIN: &str = "<!-- generated: values -->\n";
 const END: &str = "<!-- end -->\n";
 
-/// Writes what is generated.
+/// Writes the generated files.
 pub(crate) fn generate(root: &Path) -> Result<()> {
     for (path, text) in outputs(root)? {
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -24,7 +24,7 @@ pub(crate) fn generate(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fails when what is committed is something else.
+/// Fails if a committed file is outdated.
 pub(crate) fn check(root: &Path) -> Result<()> {
     for (path, text) in outputs(root)? {
         if fs::read_to_string(&path).unwrap_or_default() != text {
@@ -34,7 +34,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Each generated file as it should be.
+/// Returns each generated file with its content.
 fn outputs(root: &Path) -> Result<Vec<(PathBuf, String)>> {
     let chart = root.join(CHART);
     let readme = chart.join("README.md");
@@ -54,19 +54,19 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// A text with something else between the marks.
+/// Replaces the text between the marks.
 fn between(text: &str, generated: &str) -> Result<String> {
-    let (before, rest) = text.split_once(BEGIN).context("the mark of the beginning is missing")?;
-    let (_, after) = rest.split_once(END).context("the mark of the end is missing")?;
+    let (before, rest) = text.split_once(BEGIN).context("the start mark is missing")?;
+    let (_, after) = rest.split_once(END).context("the end mark is missing")?;
     Ok(format!("{before}{BEGIN}\n{generated}\n{END}{after}"))
 }
 
-/// A CRD as a template: helm upgrades these, other than those in `crds/` of a chart, and with the
-/// policy does not delete them.
+/// Returns a CRD as a template: helm upgrades these, unlike those in `crds/` of a chart, and the
+/// policy keeps it from deleting them.
 fn crd_template(crd: &str) -> Result<String> {
     let (before, after) = crd.split_once("metadata:\n").context("the CRD has no metadata")?;
     ensure!(!after.starts_with("  annotations:"), "the CRD has annotations of its own");
-    // Descriptions are no templates.
+    // Descriptions are not templates.
     let quoted = |text: &str| text.replace("{{", "{{ \"{{\" }}");
     Ok(format!(
         "{{{{- /* Generated from crds/: cargo xtask generate. */}}}}\n\
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crd_is_kept_and_its_braces_are_no_template() {
+    fn crd_is_kept_and_its_braces_are_escaped() {
         let crd = "kind: CustomResourceDefinition\nmetadata:\n  name: a.b\nspec: \"{{ x }}\"\n";
         let template = crd_template(crd).unwrap();
         let expected = "{{- if .Values.crds.install }}\nkind: CustomResourceDefinition\n\
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_between_the_marks_changes() {
+    fn only_text_between_the_marks_changes() {
         let text = format!("a\n{BEGIN}old\n{END}z\n");
         let new = between(&text, "new").unwrap();
         assert_eq!(new, format!("a\n{BEGIN}\nnew\n{END}z\n"));

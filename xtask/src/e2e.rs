@@ -1,4 +1,4 @@
-//! Tests on a Kubernetes.
+//! End-to-end tests on Kubernetes.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ pub(crate) const USAGE: &str = "(--cluster PROGRAM | --context NAME) [--case E01
     [--keep] (end-to-end tests in a Kubernetes that is named; with a program that has power over \
     nodes it is brought up and gets fresh images)";
 
-/// Cases that say in some minutes whether anything works at all.
+/// Cases that check the basics within a few minutes.
 const CORE: [&str; 9] = ["E01", "E04", "E05", "E06", "E07", "E29", "E36", "E38", "M02"];
 
-/// What is asked for.
+/// Parsed options.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Options {
     cluster: Option<PathBuf>,
@@ -28,7 +28,8 @@ struct Options {
 
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     let options = Options::parse(arguments)?;
-    // Of the whole workspace, as then all is compiled already that its other tests have in common.
+    // With the whole workspace, as the dependencies shared with its other tests are already
+    // compiled then.
     let mut tests = cargo(root, &["test", "--locked", "--workspace"]);
     tests.args(["--features", "dfs-e2e/cluster", "--test", "cases"]);
     match (&options.cluster, &options.context) {
@@ -52,12 +53,12 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     if options.is_kept {
         tests.env("DFS_E2E_KEEP", "true");
     }
-    // Cases take nodes down, which others would notice.
+    // Cases take nodes down, which would disturb others.
     tests.args(["--", "--test-threads=1"]);
     let core = CORE.iter().map(|case| (*case).to_owned());
     let cases: Vec<String> = if options.is_core { core.collect() } else { options.cases.clone() };
     for case in &cases {
-        // E1 is E10, E11 … otherwise.
+        // Otherwise E1 would match E10, E11 and so on.
         tests.arg(format!("{}_", case.to_lowercase()));
     }
     run_command(&mut tests)
@@ -71,20 +72,20 @@ impl Options {
             let mut value =
                 || arguments.next().with_context(|| format!("{argument} takes a value")).cloned();
             match argument.as_str() {
-                // Relative to where this is typed, not to where the tests run.
+                // Relative to the current directory, not to that of the tests.
                 "--cluster" => options.cluster = Some(std::path::absolute(value()?)?),
                 "--context" => options.context = Some(value()?),
                 "--case" => options.cases.push(value()?),
                 "--core" => options.is_core = true,
                 "--keep" => options.is_kept = true,
-                other => bail!("{other:?} is no option: cargo xtask e2e {USAGE}"),
+                other => bail!("{other:?} is not an option: cargo xtask e2e {USAGE}"),
             }
         }
         Ok(options)
     }
 }
 
-/// What the program says of its cluster.
+/// Returns what the program prints about its cluster.
 fn line(program: &Path, question: &str) -> Result<String> {
     Ok(String::from_utf8(output(Command::new(program).arg(question))?)?.trim().to_owned())
 }
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_understood_or_refused() {
+    fn options_are_parsed_or_refused() {
         let expected = Options {
             context: Some("kind-dfs".to_owned()),
             cases: vec!["E01".to_owned(), "E36".to_owned()],

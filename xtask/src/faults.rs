@@ -1,4 +1,4 @@
-//! Faults under load by hand.
+//! Runs fault injection under load manually.
 
 use std::path::Path;
 

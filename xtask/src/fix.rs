@@ -1,4 +1,4 @@
-//! Brings the tree into the form that `verify` wants, as far as a program can.
+//! Brings the tree into the form required by `verify`, as far as that can be automated.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Makes the generated sources of `dfs-proto` and `dfs-etcd` from `proto/`, and the definition of
-//! the custom resource from `dfs-crd`. Pure Rust, no `protoc`; what comes out is committed, so that
+//! Generates the sources of `dfs-proto` and `dfs-etcd` from `proto/`, and the definition of the
+//! custom resource from `dfs-crd`. Pure Rust, no `protoc`; the results are committed, so that
 //! nobody else needs to run this.
 
 mod methods;
@@ -14,16 +14,16 @@ use crate::chart;
 use crate::process::{cargo, output};
 
 pub(crate) const USAGE: &str =
-    "(makes sources from proto/, crds/ from dfs-crd, and what is generated of the chart)";
+    "(generates sources from proto/, crds/ from dfs-crd, and parts of the chart)";
 
-/// What is generated together.
+/// Sources generated together.
 struct Set {
     protos: &'static [&'static str],
-    /// Where the sources go.
+    /// Output directory.
     directory: &'static str,
-    /// One for each package.
+    /// Output files, one per package.
     sources: &'static [&'static str],
-    /// What the servers of the contract need, where dfs is one of them.
+    /// Additional parts for the contract of which dfs is a server.
     server: Option<ServerFiles>,
 }
 
@@ -49,7 +49,7 @@ const SETS: [Set; 2] = [
         sources: &["dfs.v1.rs"],
         server: Some(ServerFiles { descriptors: "dfs.v1.bin", methods: "methods.rs" }),
     },
-    // What dfs uses of the API of etcd, of which it is a client alone.
+    // The part of the etcd API that dfs uses, as a client only.
     Set {
         protos: &["etcd/v3/kv.proto", "etcd/v3/rpc.proto"],
         directory: "crates/dfs-etcd/src/generated",
@@ -58,8 +58,8 @@ const SETS: [Set; 2] = [
     },
 ];
 
-/// Files that `dfs-crd` prints, and what it must be asked for. Its example runs in a process of its
-/// own, so that these tasks need nothing of Kubernetes.
+/// Files printed by `dfs-crd`, with the argument for each. Its example runs in a separate process,
+/// so that xtask does not depend on Kubernetes crates.
 const DEFINITIONS: [(&str, &str); 3] = [
     ("crds/dfs.io_dfsclusters.yaml", "crd"),
     ("docs/kubernetes-fields.md", "fields"),
@@ -73,16 +73,16 @@ pub(crate) fn run(root: &Path, _arguments: &[String]) -> Result<()> {
         let text = definition(root, what)?;
         let directory = path.parent().context("every file is in a folder")?;
         fs::create_dir_all(directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
+            .with_context(|| format!("cannot create {}", directory.display()))?;
         fs::write(&path, text).with_context(|| format!("cannot write {file}"))?;
     }
-    // Behind the definitions, which the chart copies.
+    // After the definitions, which the chart copies.
     chart::generate(root)
 }
 
-/// Fails when what is committed is not what the sources give. The definitions are left to a test of
-/// `dfs-crd`: its example alone would be compiled with other features than the tests, and all that
-/// it needs once more.
+/// Fails if a committed file differs from the generated one. The definitions are checked by a test
+/// of `dfs-crd`: its example alone would be compiled with different features than the tests,
+/// including all its dependencies.
 pub(crate) fn check(root: &Path) -> Result<()> {
     check_sources(root)?;
     chart::check(root)
@@ -97,7 +97,7 @@ fn write_sources(root: &Path) -> Result<()> {
     for set in &SETS {
         let directory = root.join(set.directory);
         fs::create_dir_all(&directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
+            .with_context(|| format!("cannot create {}", directory.display()))?;
         set.write(root, &directory)?;
     }
     Ok(())
@@ -105,13 +105,13 @@ fn write_sources(root: &Path) -> Result<()> {
 
 fn check_sources(root: &Path) -> Result<()> {
     for set in &SETS {
-        let fresh = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let fresh = tempfile::tempdir().context("cannot create a temporary folder")?;
         set.write(root, fresh.path())?;
         let of_server = set.server.iter().flat_map(|files| [&files.descriptors, &files.methods]);
         for output in set.sources.iter().chain(of_server) {
             let committed = root.join(set.directory).join(output);
             if fs::read(fresh.path().join(output))? != fs::read(&committed).unwrap_or_default() {
-                bail!("{} is not what proto/ gives: run cargo xtask generate", committed.display());
+                bail!("{} differs from proto/: run cargo xtask generate", committed.display());
             }
         }
     }
@@ -150,12 +150,12 @@ mod tests {
     use crate::root;
 
     #[test]
-    fn what_is_committed_is_current() {
+    fn committed_sources_are_current() {
         check_sources(&root()).unwrap();
     }
 
     #[test]
-    fn a_stale_file_is_noticed() {
+    fn stale_file_is_detected() {
         let copy = tempfile::tempdir().unwrap();
         for proto in SETS.iter().flat_map(|set| set.protos) {
             let to = copy.path().join("proto").join(proto);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_of_the_contract_has_a_comment() {
+    fn all_parts_of_the_contract_have_comments() {
         let mut without = BTreeSet::new();
         let compiled =
             SETS.iter().map(|set| set.compiler(&root(), true).unwrap().file_descriptor_set());
@@ -183,8 +183,8 @@ mod tests {
                     commented.insert(location.path.clone());
                 }
             }
-            // Paths as descriptor.proto numbers them: 4 messages, 5 enums, 6 services; in a
-            // message 2 fields and 8 oneofs, in an enum or service 2 values or methods.
+            // Paths as numbered in descriptor.proto: 4 messages, 5 enums, 6 services; in a message
+            // 2 fields and 8 oneofs, in an enum or service 2 values or methods.
             let mut expect = |path: &[i32], name: &str| {
                 if !commented.contains(path) {
                     without.insert(format!("{} {name}", file.name()));
@@ -196,7 +196,7 @@ mod tests {
                     expect(&[4, i, 2, j], &format!("{}.{}", message.name(), field.name()));
                 }
                 for (j, one) in (0..).zip(&message.oneof_decl) {
-                    // What the compiler makes of `optional` has no place of its own.
+                    // The compiler's oneof for `optional` has no source location.
                     if one.name().starts_with('_') {
                         continue;
                     }

@@ -1,4 +1,4 @@
-//! Programs that are in the PATH, or that Go builds once.
+//! Programs from the PATH, or built once with Go.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result};
 
 use crate::process::{output, run};
 
-/// Where the program is that `package` makes. Builds it beside what cargo builds where it is
-/// missing, which takes some minutes and needs Go. With `version` it says its version.
+/// Returns the path of the program in `package`. If it is missing, builds it in the target
+/// directory, which takes some minutes and needs Go. The argument `version` makes the program print
+/// its version.
 pub(crate) fn find(root: &Path, name: &str, version: &str, package: &str) -> Result<PathBuf> {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let tools = target.join("tools");
@@ -18,8 +19,8 @@ pub(crate) fn find(root: &Path, name: &str, version: &str, package: &str) -> Res
             return Ok(candidate);
         }
     }
-    println!("verify: there is no {name}; building {package}");
+    println!("verify: {name} is not installed; building {package}");
     run(Command::new("go").args(["install", "-trimpath", package]).env("GOBIN", &tools))
-        .with_context(|| format!("install {name}, or Go, which builds it"))?;
+        .with_context(|| format!("install {name}, or Go to build it"))?;
     Ok(tools.join(name))
 }

@@ -1,7 +1,7 @@
-//! The images of the Dockerfile, of binaries that are compiled here.
+//! Images of the Dockerfile, from binaries compiled here.
 //!
-//! The dev profile, as the tests have it compiled already: it is fast enough, and a release build
-//! would compile everything once more.
+//! They use the dev profile, which the tests have compiled already: it is fast enough, and a
+//! release build would compile everything again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,19 +15,19 @@ pub(crate) const USAGE: &str =
     "CLUSTER-PROGRAM (builds the images and loads them into a cluster; also as the next version)";
 
 const BINARIES: [&str; 3] = ["dfs", "dfs-operator", "dfs-e2e-client"];
-/// What the Dockerfile builds on unless told otherwise.
+/// Default base image of the Dockerfile.
 const BASE: &str = "gcr.io/distroless/cc-debian12:nonroot";
 const REPOSITORY: &str = "ghcr.io/dfs-io";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The image of the tests' own pods: the command line, and what makes load.
+/// Image of the tests' own pods: the command line, and the load generator.
 const CLIENT: &str = "dfs.test/dfs-e2e:e2e";
 
-/// Which versions of this tree are built.
+/// Versions of this tree to build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Versions {
-    /// As it is.
+    /// The version of the tree.
     This,
-    /// Also as its next minor version, which upgrades need. It compiles everything once more.
+    /// Also as the next minor version, needed to test upgrades. Compiles everything again.
     AndNext,
 }
 
@@ -43,7 +43,8 @@ pub(crate) fn load(root: &Path, program: &Path, versions: Versions) -> Result<()
     run_command(Command::new(program).args(["base-image", BASE]))?;
     let mut archives = Vec::new();
 
-    // First, as cargo puts binaries of both into one place, where those of this tree belong.
+    // First, as cargo puts the binaries of both into one folder, which should end up with those of
+    // this tree.
     if versions == Versions::AndNext {
         let next = next_version(VERSION)?;
         let (source, folder) = (folder.join("next-source"), folder.join("next"));
@@ -67,15 +68,15 @@ pub(crate) fn load(root: &Path, program: &Path, versions: Versions) -> Result<()
     run_command(Command::new(program).arg("load").args(archives))
 }
 
-/// The minor version after this one.
+/// Returns the minor version after this one.
 fn next_version(version: &str) -> Result<String> {
     let parts: Vec<&str> = version.split('.').collect();
-    let [major, minor, _] = parts[..] else { anyhow::bail!("{version} is no version") };
+    let [major, minor, _] = parts[..] else { anyhow::bail!("{version} is not a version") };
     Ok(format!("{major}.{}.0", minor.parse::<u32>()? + 1))
 }
 
-/// The tree under another version. Files that are as they were keep their times, so that only what
-/// changed is compiled again.
+/// Copies the tree under another version. Unchanged files keep their times, so that only changes
+/// are compiled again.
 fn copy_as(root: &Path, to: &Path, version: &str) -> Result<()> {
     let git = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
     let files = output(Command::new("git").current_dir(root).args(git))?;
@@ -91,16 +92,16 @@ fn copy_as(root: &Path, to: &Path, version: &str) -> Result<()> {
         if file != "Cargo.lock" && fs::read(&to).is_ok_and(|there| there == content) {
             continue;
         }
-        fs::create_dir_all(to.parent().context("a file lies in no folder")?)?;
+        fs::create_dir_all(to.parent().context("a file without a folder")?)?;
         fs::write(&to, content).with_context(|| format!("cannot write {}", to.display()))?;
     }
     run_command(&mut cargo(to, &["update", "--quiet", "--offline", "--workspace"]))
 }
 
-/// Compiles the binaries and puts them where the Dockerfile looks for them, without what only a
-/// debugger reads.
+/// Compiles the binaries, strips debug information, and puts them where the Dockerfile expects
+/// them.
 fn compile(root: &Path, target: &Path, out: &Path) -> Result<()> {
-    fs::create_dir_all(out).context("cannot make a folder for binaries")?;
+    fs::create_dir_all(out).context("cannot create a folder for binaries")?;
     let what = ["build", "--locked", "--workspace", "--bins"];
     run_command(cargo(root, &what).env("CARGO_TARGET_DIR", target))?;
     for binary in BINARIES {
@@ -110,7 +111,7 @@ fn compile(root: &Path, target: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An image of the Dockerfile, of the binaries in a folder.
+/// Builds an image of the Dockerfile from the binaries in a folder.
 fn image(root: &Path, folder: &Path, target: &str, version: &str) -> Result<PathBuf> {
     let tag = format!("{REPOSITORY}/{target}:{version}");
     let build = ["build", "--quiet", "--target", target, "--tag", &tag];
@@ -130,13 +131,13 @@ fn archive(folder: &Path, tag: &str) -> Result<PathBuf> {
     Ok(archive)
 }
 
-/// Compiles the command line, for tests that use it outside of the cluster; says where it is.
+/// Compiles the command line for tests outside of the cluster; returns its path.
 pub(crate) fn command_line(root: &Path) -> Result<PathBuf> {
     run_command(&mut cargo(root, &["build", "--locked", "--workspace", "--bins"]))?;
     Ok(target(root)?.join("debug/dfs"))
 }
 
-/// As it works without a daemon and without mounts.
+/// Returns a buildah command that works without a daemon and without mounts.
 fn buildah() -> Command {
     let mut command = Command::new("buildah");
     command.env("BUILDAH_ISOLATION", "chroot").env("STORAGE_DRIVER", "vfs");
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_next_version_is_a_minor_one() {
+    fn next_version_is_a_minor_one() {
         assert_eq!(next_version("0.1.0").unwrap(), "0.2.0");
         assert_eq!(next_version("1.9.4").unwrap(), "1.10.0");
         assert!(next_version("1.9").is_err());

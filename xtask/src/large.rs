@@ -1,4 +1,4 @@
-//! The file of 4 GiB, which is too much for every test run.
+//! Test of a 4 GiB file, too large for every test run.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::process::{cargo, release_dfs, run as run_command};
 
-pub(crate) const USAGE: &str = "(puts and gets 4 GiB, with a look at the memory it takes)";
+pub(crate) const USAGE: &str = "(puts and gets 4 GiB, and measures the memory used)";
 
 pub(crate) fn run(root: &Path, _arguments: &[String]) -> Result<()> {
     let dfs = release_dfs(root)?;

@@ -1,4 +1,4 @@
-//! Development tasks, each a verb: `cargo xtask VERB`. Needs cargo alone.
+//! Development tasks, each a verb: `cargo xtask VERB`. Needs only cargo.
 
 mod bench;
 mod chart;
@@ -24,7 +24,7 @@ use anyhow::{Result, bail};
 struct Verb {
     name: &'static str,
     usage: &'static str,
-    /// Takes the root of the repository and what follows the verb.
+    /// Receives the root of the repository and the arguments after the verb.
     run: fn(&Path, &[String]) -> Result<()>,
 }
 
@@ -59,10 +59,10 @@ fn dispatch(arguments: &[String]) -> Result<()> {
     }
     let usages: Vec<String> =
         VERBS.iter().map(|verb| format!("  cargo xtask {} {}", verb.name, verb.usage)).collect();
-    bail!("{name:?} is no verb; there are\n{}", usages.join("\n"))
+    bail!("{name:?} is not a verb; expected one of\n{}", usages.join("\n"))
 }
 
-/// The root of the repository that cargo runs this in.
+/// Returns the root of the repository.
 fn root() -> PathBuf {
     let package = env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);

@@ -1,4 +1,4 @@
-//! Running other programs.
+//! Runs other programs.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,33 +7,33 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-/// The cargo that runs this.
+/// Returns the cargo that runs this.
 pub(crate) fn cargo(root: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.current_dir(root).args(arguments);
     command
 }
 
-/// Runs to the end, output going where ours goes.
+/// Runs a program to its end, with inherited output.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {}", name(command)))?;
     if !status.success() {
-        bail!("{} ended with {status}", name(command));
+        bail!("{} exited with {status}", name(command));
     }
     Ok(())
 }
 
-/// Runs to the end and returns what it wrote to stdout.
+/// Runs a program to its end and returns its stdout.
 pub(crate) fn output(command: &mut Command) -> Result<Vec<u8>> {
     let output = command.output().with_context(|| format!("cannot run {}", name(command)))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!("{} ended with {}: {}", name(command), output.status, stderr.trim());
+        bail!("{} exited with {}: {}", name(command), output.status, stderr.trim());
     }
     Ok(output.stdout)
 }
 
-/// Where cargo puts what it builds.
+/// Returns cargo's target directory.
 pub(crate) fn target(root: &Path) -> Result<PathBuf> {
     let arguments = ["metadata", "--locked", "--no-deps", "--format-version=1"];
     let metadata: serde_json::Value =
@@ -42,7 +42,7 @@ pub(crate) fn target(root: &Path) -> Result<PathBuf> {
     Ok(PathBuf::from(target.context("cargo metadata names no target directory")?))
 }
 
-/// Compiles `dfs` as users do, and says where it is.
+/// Compiles `dfs` in release mode, and returns its path.
 pub(crate) fn release_dfs(root: &Path) -> Result<PathBuf> {
     run(&mut cargo(root, &["build", "--locked", "--release", "--bin=dfs"]))?;
     Ok(target(root)?.join("release/dfs"))

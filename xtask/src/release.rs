@@ -1,4 +1,4 @@
-//! What only a release build can show. Outside of `verify`, as it compiles everything once more.
+//! Checks that need a release build. Not part of `verify`, as they compile everything again.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use anyhow::{Result, ensure};
 use crate::process::{cargo, output, release_dfs, run as run_command};
 
 pub(crate) const USAGE: &str =
-    "(takes the tour with a release build, and looks at the memory that idle servers take)";
+    "(runs the tour with a release build, and measures the memory of idle servers)";
 
 pub(crate) fn run(root: &Path, _arguments: &[String]) -> Result<()> {
-    // As the README has it.
+    // As in the README.
     let tour = ["run", "--locked", "--release", "--bin=dfs", "--", "local", "--demo"];
     run_command(&mut cargo(root, &tour))?;
     let program = release_dfs(root)?;
@@ -18,6 +18,6 @@ pub(crate) fn run(root: &Path, _arguments: &[String]) -> Result<()> {
     test.args(["memory::", "--ignored", "--nocapture"]).env("DFS_TEST_PROGRAM", program);
     let said = String::from_utf8_lossy(&output(&mut test)?).into_owned();
     print!("{said}");
-    ensure!(said.contains("test result: ok. 1 passed"), "the test of memory is not there");
+    ensure!(said.contains("test result: ok. 1 passed"), "the memory test did not run");
     Ok(())
 }

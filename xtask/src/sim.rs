@@ -1,4 +1,4 @@
-//! Runs the simulation by hand.
+//! Runs the simulation manually.
 
 use std::path::Path;
 

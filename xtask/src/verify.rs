@@ -1,4 +1,4 @@
-//! Everything that must hold, in the order in which it fails fastest. Never changes the tree.
+//! All checks, those that fail fastest first. Never changes the tree.
 
 mod edges;
 mod modules;
@@ -19,10 +19,10 @@ use crate::process::{cargo, run as run_command};
 
 pub(crate) const USAGE: &str = "[STEP]... (checks everything, or these steps; changes nothing)";
 
-/// Something that is checked.
+/// A check.
 struct Step {
     name: &'static str,
-    /// What to type to see it alone.
+    /// Command that runs it alone.
     again: &'static str,
     check: fn(&Path) -> Result<()>,
 }
@@ -46,7 +46,7 @@ const STEPS: &[Step] = &[
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
     if let Some(unknown) = arguments.iter().find(|name| STEPS.iter().all(|s| s.name != **name)) {
         let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
-        bail!("{unknown:?} is no step; there are {}", names.join(", "));
+        bail!("{unknown:?} is not a step; expected one of {}", names.join(", "));
     }
     let start = Instant::now();
     let before = tree::state(root)?;
@@ -57,7 +57,10 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         let result = (step.check)(root);
         let seconds = start.elapsed().as_secs_f64();
         if let Err(error) = result {
-            println!("verify: {} failed after {seconds:.1} s; again: {}", step.name, step.again);
+            println!(
+                "verify: {} failed after {seconds:.1} s; run it alone: {}",
+                step.name, step.again
+            );
             return Err(error);
         }
         println!("verify: {} passed in {seconds:.1} s", step.name);
@@ -74,15 +77,15 @@ fn fmt(root: &Path) -> Result<()> {
 }
 
 fn clippy(root: &Path) -> Result<()> {
-    // With the end-to-end tests, which are only compiled where they are asked for.
+    // With the end-to-end tests, which are compiled only with this feature.
     let what = ["clippy", "--locked", "--workspace", "--all-targets", "--features=dfs-e2e/cluster"];
     run_command(cargo(root, &what).args(["--", "-D", "warnings"]))
 }
 
 fn doc(root: &Path) -> Result<()> {
-    // With the examples, as with them cargo takes the features that clippy and the tests have, and
-    // need not check all dependencies again. The binaries by name, as that of the operator has its
-    // library's, and with it its page.
+    // With the examples, so that cargo uses the same features as for clippy and the tests, and need
+    // not check all dependencies again. Libraries only, as the operator's binary has the same name
+    // as its library, and thus the same page.
     let what = ["doc", "--locked", "--workspace", "--no-deps", "--lib", "--examples"];
     run_command(
         cargo(root, &what)
@@ -96,8 +99,8 @@ fn test(root: &Path) -> Result<()> {
     run_command(&mut cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"]))
 }
 
-/// The process tests once more, with the metadata in etcd: those in which it can make a difference,
-/// with fewer kills.
+/// Runs the process tests again with the metadata in etcd: those that depend on it, with fewer
+/// kills.
 fn etcd(root: &Path) -> Result<()> {
     run_command(
         cargo(root, &["test", "--locked", "--workspace", "--test=processes", "--"])

@@ -1,4 +1,4 @@
-{{/* Names in a release. */}}
+{{/* Names within a release. */}}
 {{- define "dfs.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{ .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
@@ -13,7 +13,7 @@
 {{ include "dfs.fullname" . }}-operator
 {{- end -}}
 
-{{/* Names of what belongs to no namespace: releases of one name in two namespaces must not meet. */}}
+{{/* Names of cluster-scoped objects: releases of one name in two namespaces must not conflict. */}}
 {{- define "dfs.clusterScoped" -}}
 {{ .Release.Namespace }}-{{ include "dfs.operator" . }}
 {{- end -}}
@@ -50,7 +50,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* The image of the cluster of the values, with the defaults of the CRD. */}}
+{{/* Image of the cluster in the values, with the defaults of the CRD. */}}
 {{- define "dfs.clusterImage" -}}
 {{- with .Values.cluster.spec.image | default dict -}}
 {{- $repository := .repository | default "ghcr.io/dfs-io/dfs" -}}
@@ -64,7 +64,7 @@ ghcr.io/dfs-io/dfs:{{ .Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
 
-{{/* What the profile "restricted" asks of pods, */}}
+{{/* Security context of pods for the profile "restricted". */}}
 {{- define "dfs.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -74,7 +74,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end -}}
 
-{{/* and of containers. */}}
+{{/* Security context of containers for the same profile. */}}
 {{- define "dfs.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true

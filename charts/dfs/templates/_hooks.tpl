@@ -5,7 +5,7 @@ app.kubernetes.io/component: hook
 app.kubernetes.io/part-of: dfs
 {{- end -}}
 
-{{/* What the pods of hooks have in common. */}}
+{{/* Common parts of the pods of hooks. */}}
 {{- define "dfs.hookPod" -}}
 restartPolicy: Never
 automountServiceAccountToken: true
@@ -26,7 +26,7 @@ securityContext:
   {{- include "dfs.podSecurity" . | nindent 2 }}
 {{- end -}}
 
-{{/* And their containers. */}}
+{{/* Common parts of their containers. */}}
 {{- define "dfs.hookContainer" -}}
 image: {{ include "dfs.operatorImage" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}

@@ -1,4 +1,4 @@
-//! What the machine can do, so that figures can be compared with it.
+//! Capabilities of the machine, for comparison with the figures.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

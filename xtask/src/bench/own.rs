@@ -1,4 +1,4 @@
-//! dfs, from any binary that has the commands used here.
+//! Runs dfs, from any binary that has the commands used here.
 
 use std::fs;
 use std::path::{Path, PathBuf};

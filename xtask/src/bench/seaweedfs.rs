@@ -1,4 +1,4 @@
-//! SeaweedFS as the rival.
+//! Runs SeaweedFS, the system compared with.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -135,7 +135,7 @@ impl System for SeaweedFs {
     }
 }
 
-/// A kept-alive HTTP/1.1 connection, as much of it as the rival's filer needs.
+/// A kept-alive HTTP/1.1 connection, limited to what the filer needs.
 struct Connection {
     host: String,
     stream: std::io::BufReader<TcpStream>,

@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use crate::go;
 
-/// What is built where there is none.
+/// Built if helm is not installed.
 const PACKAGE: &str = "helm.sh/helm/v3/cmd/helm@v3.21.4";
 
-/// Where helm is.
+/// Returns the path of helm.
 pub(super) fn find(root: &Path) -> Result<PathBuf> {
     go::find(root, "helm", "version", PACKAGE)
 }

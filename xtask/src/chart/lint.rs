@@ -1,4 +1,4 @@
-//! What helm says of the chart.
+//! Checks of the chart with helm.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::{CHART, helm, read, values};
 use crate::process::output;
 
-/// Values that must be refused, and why they would not do.
+/// Values that must be refused, with a word of the reason.
 const WRONG: [(&str, &str); 8] = [
     ("nosuch=1", "nosuch"),
     ("image.nosuch=1", "nosuch"),
@@ -21,7 +21,7 @@ const WRONG: [(&str, &str); 8] = [
     ("watchNamespaces={A_B}", "watchNamespaces"),
 ];
 
-/// Both ends of the versions of Kubernetes that the chart is for.
+/// The oldest and newest supported version of Kubernetes.
 const VERSIONS: [&str; 2] = ["1.29.0", "1.35.0"];
 
 /// Checks the chart with helm.
@@ -32,23 +32,23 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let mut samples: Vec<PathBuf> =
         fs::read_dir(chart.join("ci"))?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     samples.sort();
-    ensure!(!samples.is_empty(), "charts/dfs/ci has no values to try");
+    ensure!(!samples.is_empty(), "charts/dfs/ci contains no values");
     for sample in &samples {
         for version in VERSIONS {
             let lint = ["lint", "--strict", "--kube-version", version, "-f"];
             output(Command::new(helm).args(lint).arg(sample).arg(&chart))?;
             let once = render(helm, &chart, sample, version)?;
             let twice = render(helm, &chart, sample, version)?;
-            ensure!(once == twice, "{} renders by chance", sample.display());
-            roles_alone_where_namespaces_are_named(&once)?;
-            no_right_is_wider_than_its_use(&once)?;
+            ensure!(once == twice, "{} renders differently each time", sample.display());
+            only_roles_for_named_namespaces(&once)?;
+            no_permission_is_too_broad(&once)?;
         }
     }
     for (value, word) in WRONG {
         let Err(error) =
             output(Command::new(helm).arg("template").arg(&chart).args(["--set", value]))
         else {
-            bail!("the chart takes --set {value}");
+            bail!("the chart accepts --set {value}");
         };
         let text = format!("{error:#}");
         ensure!(text.contains(word), "--set {value} is refused for another reason: {text}");
@@ -59,11 +59,11 @@ pub(crate) fn check(root: &Path) -> Result<()> {
 fn render(helm: &Path, chart: &Path, sample: &Path, version: &str) -> Result<String> {
     let template = ["template", "release", "--namespace=home", "--kube-version", version, "-f"];
     let rendered = output(Command::new(helm).args(template).arg(sample).arg(chart))?;
-    String::from_utf8(rendered).context("helm renders no text")
+    String::from_utf8(rendered).context("helm did not render text")
 }
 
-/// An operator that serves some namespaces has no rights outside of them.
-fn roles_alone_where_namespaces_are_named(rendered: &str) -> Result<()> {
+/// An operator of some namespaces has no permissions outside of them.
+fn only_roles_for_named_namespaces(rendered: &str) -> Result<()> {
     if rendered.contains("name: WATCH_NAMESPACES") {
         ensure!(!rendered.contains("kind: ClusterRole"), "watchNamespaces leaves a ClusterRole");
     }
@@ -71,9 +71,9 @@ fn roles_alone_where_namespaces_are_named(rendered: &str) -> Result<()> {
     Ok(())
 }
 
-/// What no rule of any role may grant, and what goes with the roles.
-fn no_right_is_wider_than_its_use(rendered: &str) -> Result<()> {
-    // C27: who may do these may do anything.
+/// Permissions that no role may grant, and rules about the roles.
+fn no_permission_is_too_broad(rendered: &str) -> Result<()> {
+    // C27: these would allow anything.
     for word in ["pods/exec", "escalate", "impersonate", "resources: [nodes", "[roles"] {
         ensure!(!rendered.contains(word), "a rule has {word}");
     }
@@ -89,17 +89,17 @@ fn no_right_is_wider_than_its_use(rendered: &str) -> Result<()> {
             ensure!(wide.is_none(), "{resource} has {verbs}");
         }
     }
-    // C30: who serves all namespaces adds to the roles that Kubernetes has.
+    // C30: an operator of all namespaces extends the standard roles of Kubernetes.
     if rendered.contains("kind: ClusterRole\n") {
         for role in ["view", "edit"] {
             let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}: \"true\"");
-            ensure!(rendered.contains(&label), "nothing is added to the role {role}");
+            ensure!(rendered.contains(&label), "the role {role} is not extended");
         }
     }
     Ok(())
 }
 
-/// A value that no template looks at is a promise that nobody keeps.
+/// A value that no template uses has no effect.
 fn each_value_is_used(chart: &Path) -> Result<()> {
     let mut templates = String::new();
     for folder in ["templates", "templates/tests"] {
@@ -117,7 +117,7 @@ fn each_value_is_used(chart: &Path) -> Result<()> {
     Ok(())
 }
 
-/// By its whole path, or as `.key` where the template has gone into the group it is in.
+/// Matches the whole path, or `.key` if the template is within its group.
 fn is_used(path: &str, templates: &str) -> bool {
     let names = |text: &str, name: &str| {
         text.match_indices(name).any(|(at, _)| {
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_used_by_its_path_or_in_its_group() {
+    fn value_is_used_by_its_path_or_within_its_group() {
         let templates = "{{ .Values.a.b }} {{ with .Values.c }}{{ .d }}{{ end }}";
         assert!(is_used("a.b", templates));
         assert!(is_used("c.d", templates));

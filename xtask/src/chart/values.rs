@@ -1,4 +1,4 @@
-//! The table of values, from the comments in `values.yaml`.
+//! Table of values, from the comments in `values.yaml`.
 
 use std::fmt::Write as _;
 
@@ -9,14 +9,14 @@ use anyhow::{Context as _, Result, bail};
 pub(super) struct Value {
     key: String,
     comment: String,
-    /// What stands on its line.
+    /// Text after the key on its line.
     inline: String,
     children: Vec<Value>,
 }
 
-/// One line for each value, in the order of the file.
+/// Returns one line per value, in the order of the file.
 pub(super) fn table(yaml: &str) -> Result<String> {
-    let mut table = "| value | default | what it is |\n|---|---|---|\n".to_owned();
+    let mut table = "| value | default | description |\n|---|---|---|\n".to_owned();
     for (path, value) in leaves(&parse(yaml)?, "")? {
         let comment = value.comment.replace('|', "\\|");
         writeln!(table, "| `{path}` | `{}` | {comment} |", value.default().replace('|', "\\|"))?;
@@ -24,12 +24,13 @@ pub(super) fn table(yaml: &str) -> Result<String> {
     Ok(table)
 }
 
-/// Paths of the values that are to be set, each of which must have a comment.
+/// Returns the paths of the values that can be set, each of which must have a comment.
 pub(super) fn paths(yaml: &str) -> Result<Vec<String>> {
     Ok(leaves(&parse(yaml)?, "")?.into_iter().map(|(path, _)| path).collect())
 }
 
-/// A value whose children have comments is a group; one whose children have none is set as a whole.
+/// Returns the leaves: a value whose children have comments is a group; one whose children have
+/// none is set as a whole.
 fn leaves<'a>(values: &'a [Value], parent: &str) -> Result<Vec<(String, &'a Value)>> {
     let mut leaves = Vec::new();
     for value in values {
@@ -46,7 +47,7 @@ fn leaves<'a>(values: &'a [Value], parent: &str) -> Result<Vec<(String, &'a Valu
 }
 
 impl Value {
-    /// The default on one line.
+    /// Returns the default on one line.
     fn default(&self) -> String {
         if self.children.is_empty() {
             return self.inline.clone();
@@ -57,19 +58,20 @@ impl Value {
     }
 }
 
-/// As much of YAML as the file has: mappings, two spaces a level, anything else on one line.
+/// Parses the subset of YAML that the file uses: mappings, two spaces per level, everything else on
+/// one line.
 fn parse(yaml: &str) -> Result<Vec<Value>> {
     let mut open: Vec<Value> = vec![Value::group("")];
     let mut comment = Vec::new();
     for (number, line) in (1..).zip(yaml.lines()) {
         let text = line.trim_start();
         if text.is_empty() {
-            // The comment was one about the file.
+            // The comment was about the file.
             comment.clear();
         } else if let Some(words) = text.strip_prefix('#') {
             comment.push(words.trim());
         } else {
-            let place = || format!("line {number} of values.yaml is no `key: value`");
+            let place = || format!("line {number} of values.yaml is not `key: value`");
             let (key, inline) = text.split_once(':').with_context(place)?;
             let level = (line.len() - text.len()) / 2 + 1;
             if level > open.len() {
@@ -87,7 +89,7 @@ fn parse(yaml: &str) -> Result<Vec<Value>> {
     open.pop().map(|root| root.children).context("values.yaml has nothing in it")
 }
 
-/// Puts what is open below a level where it belongs.
+/// Closes open values deeper than a level.
 fn close_to(open: &mut Vec<Value>, level: usize) {
     while open.len() > level {
         if let Some(value) = open.pop()
@@ -134,7 +136,7 @@ owner: {}
     #[test]
     fn each_value_has_a_line() {
         let expected = "\
-| value | default | what it is |
+| value | default | description |
 |---|---|---|
 | `replicas` | `1` | How many. |
 | `image.tag` | `\"\"` | Where it is. |
@@ -145,7 +147,7 @@ owner: {}
     }
 
     #[test]
-    fn a_value_without_a_comment_is_refused() {
+    fn value_without_a_comment_is_refused() {
         assert!(table("a: 1\n").is_err());
         assert!(table("a:\n  # Good.\n  b: 1\n  c: 2\n").is_err());
     }

@@ -1,4 +1,4 @@
-//! The enum of all rpcs that servers of dfs answer.
+//! Generates the enum of all rpcs that servers of dfs answer.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -6,14 +6,14 @@ use std::fmt::Write as _;
 use anyhow::{Result, bail};
 use prost_types::FileDescriptorSet;
 
-/// Rpcs of standard services that are served beside the contract, by variant.
+/// Rpcs of standard services served beside the contract, by variant.
 const STANDARD: [(&str, &str); 3] = [
     ("HealthCheck", "/grpc.health.v1.Health/Check"),
     ("HealthWatch", "/grpc.health.v1.Health/Watch"),
     ("Reflection", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
 ];
 
-/// The source of the enum `Method`.
+/// Returns the source of the enum `Method`.
 pub(super) fn source(set: &FileDescriptorSet) -> Result<String> {
     let mut methods = Vec::new();
     for file in &set.file {
@@ -27,7 +27,7 @@ pub(super) fn source(set: &FileDescriptorSet) -> Result<String> {
     methods.extend(STANDARD.map(|(name, path)| (name.to_owned(), path.to_owned())));
     let mut names = BTreeSet::new();
     if let Some((twice, _)) = methods.iter().find(|(name, _)| !names.insert(name)) {
-        bail!("two rpcs have the name {twice}; each needs one of its own");
+        bail!("two rpcs have the name {twice}; names must be unique");
     }
 
     let mut out = String::from(

@@ -1,5 +1,4 @@
-//! Who may depend on whom. Cargo itself allows loops through dev-dependencies, and whatever else
-//! is convenient for a day.
+//! Allowed dependencies between crates. Cargo itself would allow cycles through dev-dependencies.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,8 +9,8 @@ use serde_json::Value;
 use super::modules;
 use crate::process::{cargo, output};
 
-/// The crates of this workspace that each may use. Kinds of dependencies make no difference, but
-/// for [`DEV_EDGES`].
+/// Allowed dependencies of each crate on others of the workspace, of any kind; see also
+/// [`DEV_EDGES`].
 const EDGES: &[(&str, &[&str])] = &[
     ("dfs-types", &[]),
     ("dfs-runtime", &["dfs-types"]),
@@ -81,23 +80,23 @@ const EDGES: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// What tests alone may use besides.
+/// Additional dependencies of tests.
 const DEV_EDGES: &[(&str, &[&str])] = &[
-    // What the operator renders, the processes must be able to read.
+    // The processes must be able to parse what the operator renders.
     ("dfs-operator", &["dfs-coordinator", "dfs-datanode"]),
     ("dfs-cli", &["dfs-testkit", "dfs-etcd"]),
 ];
 
-/// Crates from outside, by the start of their names, that a crate must not name, and why.
+/// External crates, by prefix of their names, that a crate must not depend on, with the reason.
 const FORBIDDEN: &[(&str, &[&str], &str)] = &[
-    ("dfs-types", &["tokio", "tonic", "prost", "hyper"], "it is the words alone"),
+    ("dfs-types", &["tokio", "tonic", "prost", "hyper"], "it contains only the vocabulary"),
     ("dfs-metadata", &["tonic", "prost", "hyper"], "domain crates know nothing of the wire"),
-    ("dfs-engines", &["tonic", "prost", "hyper"], "dfs-etcd alone knows how etcd is spoken to"),
+    ("dfs-engines", &["tonic", "prost", "hyper"], "only dfs-etcd knows the protocol of etcd"),
     ("dfs-chunkstore", &["tonic", "prost", "hyper"], "domain crates know nothing of the wire"),
-    ("", &["kube", "k8s-openapi"], "the operator and the way in for users know Kubernetes"),
+    ("", &["kube", "k8s-openapi"], "only the operator and dfs-kube know Kubernetes"),
 ];
 
-/// Crates to which that does not apply; the command line only chooses the version of the API.
+/// Crates exempt from that; the command line only chooses the API version.
 const KUBERNETES: &[&str] = &["dfs-crd", "dfs-kube", "dfs-operator", "dfs-cli", "dfs-e2e"];
 
 /// A dependency as a manifest states it.
@@ -176,8 +175,8 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_no_loop() {
-        // Each crate uses only those with a line above its own.
+    fn table_has_no_cycle() {
+        // Each crate uses only those listed above it.
         for (i, (name, uses)) in EDGES.iter().enumerate() {
             for used in *uses {
                 assert!(EDGES[..i].iter().any(|(above, _)| above == used), "{name} uses {used}");
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn edges_go_one_way() {
+    fn edges_are_one_way() {
         assert_eq!(faults_of("dfs-client", "dfs-streamer", false), [""; 0]);
         assert_eq!(faults_of("dfs-cli", "dfs-testkit", true), [""; 0]);
         assert_eq!(faults_of("dfs-operator", "kube", false), [""; 0]);
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_crate_needs_a_line() {
+    fn new_crate_requires_a_line() {
         assert_eq!(faults(&["dfs-new".to_owned()], &[]).len(), 1);
     }
 }

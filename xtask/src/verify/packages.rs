@@ -1,4 +1,4 @@
-//! The Debian packages that tests need.
+//! Debian packages required by the tests.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 
 use crate::process::{output, run};
 
-/// `diff` and `find` compare trees that went through dfs; `ps` looks at processes; `setpriv` (of
-/// util-linux) ends the processes of a test with it. `mount` and the programs of XFS cut the power
-/// of disks; `strace` sees which system calls are made. Tests start `etcd` themselves.
+/// `diff` and `find` compare trees that went through dfs; `ps` lists processes; `setpriv` (of
+/// util-linux) ends the processes of a test with it. `mount` and the XFS programs simulate power
+/// cuts; `strace` shows the system calls. Tests start `etcd` themselves.
 const PACKAGES: [&str; 8] = [
     "diffutils",
     "etcd-server",
@@ -21,8 +21,8 @@ const PACKAGES: [&str; 8] = [
     "xfsprogs",
 ];
 
-/// Installs what is missing where this runs as root on Debian, and says what to install where it
-/// does not. Other systems are trusted to have the programs.
+/// Installs missing packages if run as root on Debian, otherwise reports what to install. Other
+/// systems are assumed to have the programs.
 pub(super) fn check(_root: &Path) -> Result<()> {
     if output(Command::new("dpkg-query").arg("--version")).is_err() {
         return Ok(());
@@ -40,7 +40,7 @@ pub(super) fn check(_root: &Path) -> Result<()> {
         .args(["install", "--quiet", "--yes", "--no-install-recommends"])
         .args(missing)
         .env("DEBIAN_FRONTEND", "noninteractive")
-        // Of a system that is not up yet: services that come with a package are not started.
+        // Like a system that is not up yet: services of installed packages are not started.
         .env("RUNLEVEL", "1"))
 }
 

@@ -1,5 +1,5 @@
-//! Crates from outside: none that is banned, none under a licence that is not allowed. Reads the
-//! lists of `deny.toml`, so that cargo-deny, where somebody has it, says the same.
+//! External crates: none that is banned, none under a licence that is not allowed. Reads the lists
+//! of `deny.toml`, so that cargo-deny gives the same result.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,20 +14,22 @@ pub(super) fn check(root: &Path) -> Result<()> {
     let rules = fs::read_to_string(root.join("deny.toml")).context("cannot read deny.toml")?;
     let banned = list(&rules, "bans", "deny").context("deny.toml has no list of bans")?;
     let allowed = list(&rules, "licenses", "allow").context("deny.toml allows no licence")?;
-    // Not Cargo.lock, which also names what no feature that is on asks for.
+    // Not Cargo.lock, which also contains crates of disabled features.
     let arguments = ["tree", "--locked", "--workspace", "--prefix=none", "--format={p}"];
     let tree = String::from_utf8(output(&mut cargo(root, &arguments))?)?;
     let used: BTreeSet<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
     let mut faults: Vec<String> = banned
         .iter()
         .filter(|name| used.contains(name.as_str()))
-        .map(|name| format!("{name} is banned: cargo tree --invert {name} shows who brings it"))
+        .map(|name| format!("{name} is banned: cargo tree --invert {name} shows its dependents"))
         .collect();
-    // Of this platform alone: crates of others need not be at hand.
+    // Only for this platform: crates of others may be missing.
     let platform = format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH);
     let arguments = ["metadata", "--locked", "--format-version=1", &platform];
     let metadata: Value = serde_json::from_slice(&output(&mut cargo(root, &arguments))?)?;
-    for package in metadata["packages"].as_array().context("cargo metadata has another form")? {
+    for package in
+        metadata["packages"].as_array().context("cargo metadata has an unexpected format")?
+    {
         let licence = package["license"].as_str().unwrap_or_default();
         if !is_allowed(licence, &allowed) {
             let name = package["name"].as_str().unwrap_or_default();
@@ -40,8 +42,8 @@ pub(super) fn check(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The strings of the list `key = [...]` in the section `[section]`. Enough of TOML for the one
-/// file it reads: comments take a whole line, strings have no escapes.
+/// Returns the strings of the list `key = [...]` in the section `[section]`. Parses only the subset
+/// of TOML in that file: comments take a whole line, strings have no escapes.
 fn list(toml: &str, section: &str, key: &str) -> Option<BTreeSet<String>> {
     let lines = toml.lines().map(str::trim).skip_while(|line| *line != format!("[{section}]"));
     let body: Vec<&str> = lines
@@ -55,7 +57,7 @@ fn list(toml: &str, section: &str, key: &str) -> Option<BTreeSet<String>> {
     Some(strings.split('"').skip(1).step_by(2).map(str::to_owned).collect())
 }
 
-/// Whether an SPDX expression can be satisfied with the allowed licences.
+/// Returns true if an SPDX expression can be satisfied with the allowed licences.
 fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let mut words = spaced.split_whitespace().peekable();
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_read() {
+    fn lists_are_parsed() {
         let toml = "[licenses]\nallow = [\"A\", \"B\"]\n\n[bans]\nother = []\ndeny = [\n    # why \"x\"\n    \"ring\",\n    \"y\",\n]\n";
         let strings = |section, key| list(toml, section, key).map(Vec::from_iter);
         assert_eq!(strings("licenses", "allow"), Some(vec!["A".to_owned(), "B".to_owned()]));
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn licences_are_weighed() {
+    fn licence_expressions_are_evaluated() {
         let allowed = ["MIT", "Apache-2.0", "Unicode-3.0", "Apache-2.0 WITH LLVM-exception"]
             .map(str::to_owned)
             .into();

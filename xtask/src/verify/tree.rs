@@ -1,4 +1,4 @@
-//! What lies in the tree.
+//! Checks of the source tree.
 
 use std::fs;
 use std::path::Path;
@@ -8,11 +8,10 @@ use anyhow::{Context as _, Result};
 
 use crate::process::output;
 
-/// Lines past which a source file is said to be long.
+/// Number of lines above which a source file is reported.
 const LINES_MAX: usize = 700;
 
-/// What git has to say of the tree: equal when nothing changed. Outside of a repository it cannot
-/// be told, and is empty.
+/// Returns git's view of the tree: equal if nothing changed. Empty outside of a repository.
 pub(super) fn state(root: &Path) -> Result<Vec<u8>> {
     if !root.join(".git").exists() {
         return Ok(Vec::new());
@@ -22,7 +21,7 @@ pub(super) fn state(root: &Path) -> Result<Vec<u8>> {
     Ok(state)
 }
 
-/// Paths of all files that git knows, from the root of the tree.
+/// Returns the paths of all files known to git, relative to the root of the tree.
 pub(super) fn files(root: &Path) -> Result<Vec<String>> {
     let listed = git(root, &["ls-files", "-z", "--cached", "--others", "--exclude-standard"])?;
     let listed = String::from_utf8(listed).context("a path is not UTF-8")?;
@@ -30,7 +29,7 @@ pub(super) fn files(root: &Path) -> Result<Vec<String>> {
     Ok(listed.map(str::to_owned).collect())
 }
 
-/// Says which source files are longer than a reader likes. Not a failure: there are good reasons.
+/// Reports long source files. Not a failure: there may be good reasons.
 pub(super) fn check_lengths(root: &Path) -> Result<()> {
     let mut files = Vec::new();
     for directory in ["crates", "xtask"] {
@@ -48,7 +47,7 @@ fn visit(directory: &Path, files: &mut Vec<(String, usize)>) -> Result<()> {
     for entry in fs::read_dir(directory).with_context(|| format!("cannot list {shown}"))? {
         let path = entry?.path();
         if path.is_dir() {
-            // Nobody reads these.
+            // Not read by people.
             if !path.ends_with("generated") && !path.ends_with("target") {
                 visit(&path, files)?;
             }
@@ -69,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_change_is_noticed() {
+    fn every_change_is_detected() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         let write = |name: &str, text: &str| fs::write(root.join(name), text).unwrap();
@@ -80,7 +79,7 @@ mod tests {
         git(root, &[&who[..], &["commit", "--quiet", "--message=a"]].concat()).unwrap();
 
         let mut seen = vec![state(root).unwrap()];
-        // A changed file, one more change of it, a new file, a file that is gone.
+        // A changed file, another change of it, a new file, a deleted file.
         for (name, text) in [("a", "2"), ("a", "3"), ("b", "1")] {
             write(name, text);
             seen.push(state(root).unwrap());

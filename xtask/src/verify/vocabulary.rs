@@ -1,4 +1,4 @@
-//! Words and sentences that gave way to the terms of the field stay gone from where they were.
+//! Keeps retired words and phrases from returning to their old places.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::tree;
 
-/// What may not come back, below which folder, and what to write instead.
+/// A retired word, the folder it must not return to, and its replacement.
 struct Retired {
     below: &'static str,
     word: &'static str,
@@ -83,7 +83,7 @@ const IDENTIFIERS: &[Retired] = &[
     retired("charts", "fence", "NetworkPolicy"),
 ];
 
-/// Phrases, wherever they stand and however they are wrapped.
+/// Phrases, anywhere and however they are wrapped.
 const PHRASES: &[Retired] = &[
     retired("", "faster mode to be forgotten on", "no unsafe fast mode to leave on by accident"),
     retired(
@@ -109,7 +109,7 @@ const PHRASES: &[Retired] = &[
     retired("", "directories with all that is below them", "copy directories recursively"),
 ];
 
-/// Where the list itself stands.
+/// The file with the list itself.
 const SELF: &str = "xtask/src/verify/vocabulary.rs";
 const EXTENSIONS: [&str; 7] = ["rs", "proto", "md", "yaml", "tpl", "txt", "toml"];
 
@@ -121,7 +121,7 @@ pub(super) fn check(root: &Path) -> Result<()> {
         }
         for retired in FILES {
             if file.starts_with(retired.below) && ends_with_path(&file, retired.word) {
-                found.push(format!("{file}: the file is named {} now", retired.instead));
+                found.push(format!("{file}: the file is now named {}", retired.instead));
             }
         }
         if !EXTENSIONS.iter().any(|extension| file.ends_with(&format!(".{extension}"))) {
@@ -134,7 +134,7 @@ pub(super) fn check(root: &Path) -> Result<()> {
         return Ok(());
     }
     let count = found.len();
-    bail!("{count} words that are retired:\n  {}", found.join("\n  "))
+    bail!("{count} retired words:\n  {}", found.join("\n  "))
 }
 
 fn retired_in(file: &str, text: &str) -> Vec<String> {
@@ -143,7 +143,7 @@ fn retired_in(file: &str, text: &str) -> Vec<String> {
     for retired in IDENTIFIERS.iter().filter(applies) {
         let lines = text.lines().enumerate().filter(|(_, line)| has_word(line, retired.word));
         found.extend(lines.map(|(line, _)| {
-            format!("{file}:{}: `{}` is {} now", line + 1, retired.word, retired.instead)
+            format!("{file}:{}: `{}` is now {}", line + 1, retired.word, retired.instead)
         }));
     }
     let prose = unwrapped(text);
@@ -159,7 +159,7 @@ fn ends_with_path(file: &str, end: &str) -> bool {
     file.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
 }
 
-/// Whether a word stands in a line with no other letter of an identifier beside it.
+/// Returns true if a line contains a word that is not part of a longer identifier.
 fn has_word(line: &str, word: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     line.match_indices(word).any(|(at, _)| {
@@ -169,7 +169,7 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// The text in lower case on one line, without the marks of comments.
+/// Returns the text in lower case on one line, without comment marks.
 fn unwrapped(text: &str) -> String {
     let lines =
         text.lines().map(|line| line.trim().trim_start_matches(['/', '!', '#', '*']).trim());

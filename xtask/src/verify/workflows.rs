@@ -1,4 +1,4 @@
-//! What runs on the machines of the forge, which nothing else here would run.
+//! Checks of the forge's workflows, which nothing else here runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use crate::go;
 use crate::process::run;
 
-/// What is built where there is no actionlint.
+/// Built if actionlint is not installed.
 const PACKAGE: &str = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.7";
 const FOLDER: &str = ".github/workflows";
-/// What a release must not lose (C65): both architectures, a list of what is in an image, and a
-/// signature of it and of the chart.
+/// Parts that a release must keep (C65): both architectures, an SBOM of the image, and signatures
+/// of the image and the chart.
 const RELEASE: (&str, [&str; 5]) = (
     "images.yaml",
     [
@@ -37,9 +37,9 @@ pub(super) fn check(root: &Path) -> Result<()> {
     let text = fs::read_to_string(folder.join(release))
         .with_context(|| format!("cannot read {FOLDER}/{release}"))?;
     for part in parts {
-        ensure!(text.contains(part), "{FOLDER}/{release} has no {part:?} any more");
+        ensure!(text.contains(part), "{FOLDER}/{release} lacks {part:?}");
     }
     let linter = go::find(root, "actionlint", "-version", PACKAGE)?;
-    // What scripts in them say is for shellcheck, which is not everywhere.
+    // Scripts in them would be checked by shellcheck, which is not installed everywhere.
     run(Command::new(linter).args(["-shellcheck=", "-pyflakes="]).args(files).current_dir(root))
 }

@@ -50,7 +50,7 @@ pub(super) enum Stage {
     Refused,
 }
 
-/// What an upgrade and the client share.
+/// State shared by an upgrade and the client.
 #[derive(Debug)]
 pub(super) struct Progress(Mutex<Stage>);
 
@@ -69,7 +69,7 @@ impl Progress {
 pub(super) struct RaiseCrash {
     /// Commits of the record before the fatal one; beyond any number of them there is no crash.
     commits_left: AtomicU64,
-    /// The commit is durable, and nothing after it.
+    /// True to crash after the commit is durable, rather than before.
     is_after: bool,
     has_struck: AtomicBool,
 }
@@ -81,7 +81,7 @@ impl RaiseCrash {
         Self { commits_left, is_after, has_struck: AtomicBool::new(false) }
     }
 
-    /// Whether the next commit of the record is the fatal one.
+    /// Returns true if the next commit of the record is the fatal one.
     fn strikes(&self) -> bool {
         let left = self.commits_left.load(Ordering::Relaxed);
         self.commits_left.store(left.wrapping_sub(1), Ordering::Relaxed);
@@ -124,13 +124,13 @@ enum Action {
     Replace(usize),
     /// Ends a machine whose disks have failed.
     Crash(usize),
-    /// Starts a machine unless a fault had it started.
+    /// Starts a machine unless a fault has started it.
     Start(usize),
     /// Every machine was replaced.
     Replaced,
 }
 
-/// An older release that was started, and what was on its disks.
+/// A start of the older release, with the previous state of its disks.
 struct Trial {
     host: usize,
     disks: BTreeMap<PathBuf, Sha256>,
@@ -141,7 +141,7 @@ struct Trial {
 pub(super) struct Upgrade {
     machines: Vec<Arc<Machine>>,
     actions: BTreeMap<u64, Vec<Action>>,
-    /// `None` once it was followed up.
+    /// `None` once handled.
     crash: Option<Arc<RaiseCrash>>,
     /// Machines on which the older release is still to be tried.
     trials: VecDeque<usize>,
