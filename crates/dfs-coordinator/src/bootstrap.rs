@@ -24,8 +24,9 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// long.
 const HAND_OVER: Duration = Duration::from_millis(500);
 
-/// Serves the waiting services on `listener` until the store holds a cluster, whoever created it.
-/// Returns the listener, on which connections wait meanwhile; `None` after the order to stop.
+/// Serves the waiting services on `listener` until the store holds a cluster, created by any
+/// coordinator. Returns the listener, on which connections wait meanwhile; `None` after the order to
+/// stop.
 pub(crate) async fn wait(
     initialiser: Initialiser,
     listener: Box<dyn Listener>,
