@@ -16,8 +16,7 @@ const FIRST: u64 = 2_000;
 /// The last fault starts before this time.
 const LAST: u64 = 25_000;
 /// Latency between two hosts, in milliseconds. It changes from moment to moment rather than from
-/// message to message: h2 forgets reset streams after a second of real time, and one message more or
-/// less must not affect the latency of all later ones.
+/// message to message, so that a message more or less does not decide how long all later ones take.
 pub(super) const LATENCY: std::ops::RangeInclusive<u64> = 1..=20;
 
 #[derive(Debug, Clone, Copy)]
