@@ -1,4 +1,4 @@
-//! What is kept of a case that failed.
+//! Diagnostics kept of a failed case.
 
 use std::fs;
 use std::path::Path;
@@ -7,19 +7,19 @@ use anyhow::{Context as _, Result};
 
 use crate::environment::Environment;
 
-/// Kinds that are written down, besides the pods' logs. No Secret is among them.
+/// Kinds that are dumped, besides the pods' logs. Secrets are not among them.
 const KINDS: &str = "dfsclusters.dfs.io,pods,deployments,statefulsets,services,endpointslices,\
     persistentvolumeclaims,configmaps,poddisruptionbudgets,networkpolicies,jobs,leases";
 
-/// Writes objects, events, logs and what the coordinator says to a folder. What cannot be had is
-/// left out: the Kubernetes may be broken.
+/// Writes objects, events, logs and the coordinator's status to a folder. What cannot be read is
+/// left out: the cluster may be broken.
 pub(crate) async fn collect(env: &Environment, namespaces: &[String], folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).context("cannot clear the folder")?;
     }
     for namespace in namespaces {
         let folder = folder.join(namespace);
-        fs::create_dir_all(&folder).context("cannot make the folder")?;
+        fs::create_dir_all(&folder).context("cannot create the folder")?;
         let keep = async |file: &str, arguments: &[&str]| -> Result<()> {
             let arguments = [&["--namespace", namespace.as_str()], arguments].concat();
             let text = match env.kubectl(&arguments).end().await {

@@ -1,14 +1,14 @@
-//! What the API server was asked, from its audit log.
+//! Requests in the audit log of the API server.
 
 use anyhow::Result;
 use serde::Deserialize;
 
 use crate::environment::Environment;
 
-/// The log from a moment on.
+/// The log from some moment on.
 pub struct Audit {
     env: Environment,
-    /// Bytes of it that were there before.
+    /// Bytes that were in the log before.
     skip: usize,
 }
 
@@ -16,31 +16,31 @@ pub struct Audit {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
-    /// What was to be done: get, list, watch, create, patch …
+    /// Its verb: get, list, watch, create, patch …
     pub verb: String,
-    /// When it came, as RFC 3339.
+    /// Time of arrival, as RFC 3339.
     pub request_received_timestamp: String,
-    /// Who asked.
+    /// Its user.
     pub user: User,
-    /// For what.
+    /// Its object.
     pub object_ref: Option<ObjectRef>,
-    /// The answer, once there is one.
+    /// Its response, once available.
     pub response_status: Option<ResponseStatus>,
     stage: String,
 }
 
-/// Who asked.
+/// User of a request.
 #[derive(Debug, Clone, Deserialize)]
 pub struct User {
-    /// Name as the API server knows it; empty for who could not say.
+    /// Name known to the API server; empty if unauthenticated.
     #[serde(default)]
     pub username: String,
-    /// More about it: the name of the pod, for one that has a token of its own.
+    /// Further attributes: the name of the pod, for one with its own token.
     #[serde(default)]
     pub extra: std::collections::BTreeMap<String, Vec<String>>,
 }
 
-/// What a request is about.
+/// Object of a request.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ObjectRef {
@@ -48,26 +48,26 @@ pub struct ObjectRef {
     pub api_group: String,
     /// Plural of the kind.
     pub resource: String,
-    /// Part of it, such as `status`.
+    /// Subresource, such as `status`.
     pub subresource: String,
     /// Its name; empty for a list.
     pub name: String,
 }
 
-/// How a request was answered.
+/// Response to a request.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ResponseStatus {
-    /// Code of HTTP.
+    /// HTTP status code.
     pub code: u16,
 }
 
 impl Request {
-    /// Whether it may have changed something.
+    /// Returns true if it may have changed something.
     pub fn is_write(&self) -> bool {
         !matches!(self.verb.as_str(), "get" | "list" | "watch")
     }
 
-    /// Kind and part: `dfsclusters/status`.
+    /// Returns the kind with its subresource: `dfsclusters/status`.
     pub fn resource(&self) -> String {
         let Some(object) = &self.object_ref else { return String::new() };
         match object.subresource.as_str() {
@@ -78,14 +78,14 @@ impl Request {
 }
 
 impl Audit {
-    /// From now on. `None` where the Kubernetes shows no audit log.
+    /// Starts now. `None` if the cluster has no audit log.
     pub async fn begin(env: &Environment) -> Result<Option<Self>> {
         let Some(whole) = Self::whole(env).await? else { return Ok(None) };
         let skip = whole.read().await?.len();
         Ok(Some(Self { skip, ..whole }))
     }
 
-    /// All there is of it. `None` where the Kubernetes shows no audit log.
+    /// Returns the complete log. `None` if the cluster has no audit log.
     pub async fn whole(env: &Environment) -> Result<Option<Self>> {
         if !env.has_nodes() {
             return Ok(None);
@@ -98,14 +98,15 @@ impl Audit {
         self.env.cluster_program()?.args(&["logs", "audit"]).run().await
     }
 
-    /// What a user has asked since, but for the lease, which a leader renews all the time.
+    /// Returns the requests of a user since, except for the lease, which a leader renews
+    /// continuously.
     pub async fn requests(&self, user: &str) -> Result<Vec<Request>> {
         let mut requests = self.requests_of(&|name| name == user).await?;
         requests.retain(|request| request.resource() != "leases");
         Ok(requests)
     }
 
-    /// What users have asked since.
+    /// Returns the requests of matching users since.
     pub async fn requests_of(&self, is_wanted: &dyn Fn(&str) -> bool) -> Result<Vec<Request>> {
         let log = self.read().await?;
         let mut requests = Vec::new();

@@ -1,4 +1,4 @@
-//! One case: a namespace, what is in it, and what is left when it fails.
+//! One case: its namespace and contents, and what is kept when it fails.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -19,15 +19,15 @@ use crate::nodes::Nodes;
 use crate::operator::{Operator, define};
 use crate::wait::until;
 
-/// How long a case may take.
+/// Time limit of a case.
 const LIMIT: Duration = Duration::from_mins(30);
 
-/// The definition of the kind DfsCluster, in the repository.
+/// Folder of the DfsCluster definition in the repository.
 const DEFINITION: &str = "crds";
 
-/// What a case has to work with.
+/// Resources of a case.
 pub struct Case {
-    /// The Kubernetes it runs on.
+    /// The Kubernetes cluster it runs on.
     pub env: Environment,
     /// Its own namespace.
     pub namespace: String,
@@ -37,13 +37,13 @@ pub struct Case {
     start: Instant,
 }
 
-/// Runs a case. Whatever happens, nodes are up again, the definition is that of this tree and
-/// namespaces are gone behind it, unless those of failed cases are to be kept.
+/// Runs a case. In any event, nodes are up again afterwards, the definition is that of this tree,
+/// and namespaces are deleted, unless those of failed cases are to be kept.
 pub async fn case<F>(name: &str, body: F) -> Result<()>
 where
     F: AsyncFnOnce(&Case) -> Result<()>,
 {
-    let case = Case::new(name).await.context("the case cannot begin")?;
+    let case = Case::new(name).await.context("the case cannot start")?;
     let run = AssertUnwindSafe(tokio::time::timeout(LIMIT, body(&case))).catch_unwind();
     let failure = match run.await {
         Ok(Ok(Ok(()))) => None,
@@ -54,8 +54,8 @@ where
     if failure.is_some() {
         let folder = case.env.artifacts.join(name);
         match artifacts::collect(&case.env, &case.namespaces().await, &folder).await {
-            Ok(()) => eprintln!("{name}: what there was is in {}", folder.display()),
-            Err(error) => eprintln!("{name}: what there was is lost: {error:#}"),
+            Ok(()) => eprintln!("{name}: diagnostics are in {}", folder.display()),
+            Err(error) => eprintln!("{name}: no diagnostics: {error:#}"),
         }
     }
     let healed = case.nodes.restore().await.and(case.renew_definition().await);
@@ -68,7 +68,7 @@ where
     eprintln!("{name}: {:.0} s", case.start.elapsed().as_secs_f64());
     match failure {
         Some(failure) => Err(failure),
-        None => healed.and(cleaned).context("the case leaves something"),
+        None => healed.and(cleaned).context("the case left something behind"),
     }
 }
 
@@ -88,7 +88,7 @@ impl Case {
         Ok(Self { namespace, ..case })
     }
 
-    /// Makes one more namespace that goes with the case.
+    /// Creates another namespace that is deleted with the case.
     pub async fn make_namespace(&self, name: &str) -> Result<String> {
         let namespace = serde_json::from_value(json!({
             "metadata": {
@@ -106,43 +106,43 @@ impl Case {
         Ok(made)
     }
 
-    /// Installs an operator that serves the namespace of the case alone.
+    /// Installs an operator that serves only the namespace of the case.
     pub async fn operator(&self) -> Result<Operator> {
         self.operator_with(&[]).await
     }
 
-    /// The same with other values of the chart, `key=value` each.
+    /// Like [`Case::operator`], with other values of the chart, `key=value` each.
     pub async fn operator_with(&self, values: &[&str]) -> Result<Operator> {
         let own = format!("watchNamespaces={{{}}}", self.namespace);
         let values = [&[own.as_str(), "crds.install=false"], values].concat();
         self.install(&self.namespace, &values).await
     }
 
-    /// Installs the chart into a namespace, which uninstalls it with the case.
+    /// Installs the chart into a namespace; it is uninstalled with the case.
     pub async fn install(&self, namespace: &str, values: &[&str]) -> Result<Operator> {
         let operator = Operator::new(&self.env, namespace, "dfs");
-        // Noted before, as an install that fails leaves something, too.
+        // Noted before, as a failed install leaves something behind too.
         self.operators.lock().await.push(operator.clone());
         operator.upgrade(values).await.context("helm cannot install the chart")?;
         Ok(operator)
     }
 
-    /// Puts the definition of this tree in the place of an older one.
+    /// Replaces an older definition by that of this tree.
     pub async fn renew_definition(&self) -> Result<()> {
         define(&self.env, DEFINITION).await
     }
 
-    /// Puts the definition that users have in the place of this tree's, for this case.
+    /// Replaces the definition of this tree by the one that users have, for this case.
     pub async fn freeze_definition(&self) -> Result<()> {
         define(&self.env, "crates/dfs-crd/tests/frozen").await
     }
 
-    /// A DfsCluster in the namespace of the case.
+    /// Returns a DfsCluster in the namespace of the case.
     pub fn cluster(&self, name: &str) -> Cluster {
         Cluster::new(&self.env, &self.namespace, name)
     }
 
-    /// Power over the nodes; what was done to them is undone behind the case.
+    /// Returns control of the nodes; changes are undone after the case.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
     }
@@ -151,7 +151,7 @@ impl Case {
         self.namespaces.lock().await.clone()
     }
 
-    /// Clusters first, while their operator is there to take their finalizers away.
+    /// Clusters first, while their operator can still remove their finalizers.
     async fn clean_up(&self) -> Result<()> {
         let namespaces = self.namespaces().await;
         for namespace in &namespaces {

@@ -1,4 +1,4 @@
-//! A pod from which a cluster is used.
+//! A pod that uses a cluster.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::environment::Environment;
 use crate::manifests::start_pod;
 use crate::program::Program;
 
-/// How long a command in the pod may take.
+/// Time limit of a command in the pod.
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// A pod with the command line that waits for commands.
+/// A pod with the command line, waiting for commands.
 pub struct ClientPod {
     env: Environment,
     namespace: String,
@@ -20,12 +20,12 @@ pub struct ClientPod {
 }
 
 impl ClientPod {
-    /// Starts one beside the cluster that it is to use.
+    /// Starts a pod in the namespace of the cluster.
     pub async fn start(cluster: &Cluster) -> Result<Self> {
         Self::start_in(cluster, &cluster.namespace, &format!("client-of-{}", cluster.name)).await
     }
 
-    /// Starts one somewhere else, or one more.
+    /// Starts a pod with this name in any namespace.
     pub async fn start_in(cluster: &Cluster, namespace: &str, name: &str) -> Result<Self> {
         start_pod(&cluster.env, namespace, name, &cluster.url(), &["idle"]).await?;
         Ok(Self {
@@ -40,7 +40,7 @@ impl ClientPod {
         self.exec(&["/usr/local/bin/dfs"]).args(arguments).run().await
     }
 
-    /// Makes a file of bytes that depend on the seed alone.
+    /// Creates a file of bytes determined by the seed.
     pub async fn make_file(&self, path: &str, length: u64, seed: u64) -> Result<()> {
         self.tool(&["make", path, &length.to_string(), &seed.to_string()]).run().await.map(drop)
     }
@@ -50,7 +50,7 @@ impl ClientPod {
         self.tool(&["check", path, &length.to_string(), &seed.to_string()]).run().await.map(drop)
     }
 
-    /// Whether something takes connections at `host:port`.
+    /// Returns true if `host:port` accepts connections.
     pub async fn can_connect(&self, address: &str) -> Result<bool> {
         Ok(self.tool(&["connect", address]).end().await?.is_success)
     }

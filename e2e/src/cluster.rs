@@ -15,17 +15,17 @@ use crate::environment::Environment;
 use crate::rollout::is_ready;
 use crate::wait::until;
 
-/// How long the cluster of a minimal manifest may take, with images at hand.
+/// Time limit for the cluster of a minimal manifest, with the images present.
 const READY_LIMIT: Duration = Duration::from_mins(1);
-/// How long pods may take to serve that were killed, with the power of their node even.
+/// Time limit for killed pods to serve again, even if their node lost power.
 const PODS_LIMIT: Duration = Duration::from_mins(3);
-/// Who the tests are to the API server.
+/// Field manager of the tests.
 const MANAGER: &str = "e2e";
 
-/// A DfsCluster by its name, whether it is there or not.
+/// A DfsCluster by name, whether it exists or not.
 #[derive(Clone)]
 pub struct Cluster {
-    /// The Kubernetes it is in.
+    /// The Kubernetes cluster it is in.
     pub env: Environment,
     /// Its namespace.
     pub namespace: String,
@@ -42,12 +42,12 @@ impl Cluster {
         Api::namespaced_with(self.env.client.clone(), &self.namespace, &resource())
     }
 
-    /// Applies a spec, all of it.
+    /// Applies a complete spec.
     pub async fn apply(&self, spec: Value) -> Result<()> {
         self.apply_with(spec, &PatchParams::apply(MANAGER).force()).await
     }
 
-    /// Has the API server look at a spec, without keeping it.
+    /// Validates a spec in the API server, without storing it.
     pub async fn dry_run(&self, spec: Value) -> Result<()> {
         self.apply_with(spec, &PatchParams::apply(MANAGER).force().dry_run()).await
     }
@@ -63,40 +63,40 @@ impl Cluster {
         Ok(())
     }
 
-    /// Applies the least there is to say, and waits until it is ready.
+    /// Applies the minimal spec, and waits until it is ready.
     pub async fn start(&self) -> Result<()> {
         self.apply(minimal()).await?;
         self.wait_ready().await
     }
 
-    /// Changes something, as a merge.
+    /// Applies a change as a merge patch.
     pub async fn merge(&self, change: Value) -> Result<()> {
         self.api().patch(&self.name, &PatchParams::default(), &Patch::Merge(change)).await?;
         Ok(())
     }
 
-    /// The object, if it is there.
+    /// Returns the object, if it exists.
     pub async fn get(&self) -> Result<Option<DynamicObject>> {
         Ok(self.api().get_opt(&self.name).await?)
     }
 
-    /// Its status.
+    /// Returns its status.
     pub async fn status(&self) -> Result<Value> {
         let object = self.get().await?.context("the DfsCluster is gone")?;
         Ok(object.data["status"].clone())
     }
 
-    /// A condition, if it is set.
+    /// Returns a condition, if it is set.
     pub async fn condition(&self, kind: &str) -> Result<Option<Value>> {
         Ok(find_condition(&self.status().await?, kind).cloned())
     }
 
-    /// Waits until it is ready, and as its spec says now.
+    /// Waits until it is ready, as its current spec says.
     pub async fn wait_ready(&self) -> Result<()> {
         self.wait_ready_within(READY_LIMIT).await
     }
 
-    /// The same with another time.
+    /// Like [`Cluster::wait_ready`], with another time limit.
     pub async fn wait_ready_within(&self, limit: Duration) -> Result<()> {
         until(&format!("condition Ready of {}", self.name), limit, async || {
             let object = self.get().await?.context("the DfsCluster is gone")?;
@@ -105,7 +105,7 @@ impl Cluster {
             let is = |kind, wanted| {
                 find_condition(status, kind).is_some_and(|condition| condition["status"] == wanted)
             };
-            // A cluster serves while it is changed.
+            // A cluster also serves while it is being changed.
             if is_seen && is("Ready", "True") && is("Reconciling", "False") {
                 return Ok(Some(()));
             }
@@ -146,7 +146,8 @@ impl Cluster {
         .await
     }
 
-    /// Deletes all in a namespace. Where no operator is left to let them go, that is done by hand.
+    /// Deletes all clusters in a namespace. If no operator is left to release them, removes their
+    /// finalizers.
     pub(crate) async fn delete_all(env: &Environment, namespace: &str) -> Result<()> {
         let api: Api<DynamicObject> =
             Api::namespaced_with(env.client.clone(), namespace, &resource());
@@ -170,24 +171,24 @@ impl Cluster {
         Ok(())
     }
 
-    /// Where a pod reaches it.
+    /// Returns its URL for pods.
     pub fn url(&self) -> String {
         format!("http://{}-coordinator.{}.svc:7070", self.name, self.namespace)
     }
 
-    /// The Deployment of its coordinators.
+    /// Returns the Deployment of its coordinators.
     pub async fn deployment(&self) -> Result<Deployment> {
         let api: Api<Deployment> = Api::namespaced(self.env.client.clone(), &self.namespace);
         Ok(api.get(&format!("{}-coordinator", self.name)).await?)
     }
 
-    /// The StatefulSet of its datanodes.
+    /// Returns the StatefulSet of its datanodes.
     pub async fn statefulset(&self) -> Result<StatefulSet> {
         let api: Api<StatefulSet> = Api::namespaced(self.env.client.clone(), &self.namespace);
         Ok(api.get(&format!("{}-datanode", self.name)).await?)
     }
 
-    /// The pods of a component, `coordinator` or `datanode`, by name.
+    /// Returns the pods of a component, `coordinator` or `datanode`, by name.
     pub async fn pods(&self, component: &str) -> Result<Vec<Pod>> {
         let api: Api<Pod> = Api::namespaced(self.env.client.clone(), &self.namespace);
         let ours = format!("{},app.kubernetes.io/component={component}", self.selector());
@@ -196,32 +197,32 @@ impl Cluster {
         Ok(pods)
     }
 
-    /// Waits until so many pods of a component serve, and no other is there.
+    /// Waits until exactly `count` pods of a component exist, and all serve.
     pub async fn wait_pods_ready(&self, component: &str, count: usize) -> Result<()> {
         let what = format!("{count} pods of {component} that serve");
         until(&what, PODS_LIMIT, async || {
             let pods = self.pods(component).await?;
             let ready = pods.iter().filter(|pod| is_ready(pod)).count();
-            ensure!(ready == count && pods.len() == count, "of {} serve {ready}", pods.len());
+            ensure!(ready == count && pods.len() == count, "{ready} of {} serve", pods.len());
             Ok(Some(()))
         })
         .await
     }
 
-    /// The claims of the cluster.
+    /// Returns the claims of the cluster.
     pub async fn claims(&self) -> Result<Vec<PersistentVolumeClaim>> {
         let api: Api<PersistentVolumeClaim> =
             Api::namespaced(self.env.client.clone(), &self.namespace);
         Ok(api.list(&ListParams::default().labels(&self.selector())).await?.items)
     }
 
-    /// Labels that all it has have.
+    /// Returns the label selector of all its objects.
     pub fn selector(&self) -> String {
         format!("app.kubernetes.io/name=dfs,app.kubernetes.io/instance={}", self.name)
     }
 }
 
-/// What must be said, and no more.
+/// Returns the minimal spec.
 pub fn minimal() -> Value {
     json!({ "datanodes": { "storage": { "size": "4Gi" } } })
 }
@@ -230,7 +231,7 @@ fn find_condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
     status["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
 }
 
-/// The kind, without the types of the operator: tests see what users see.
+/// Returns the kind, without the types of the operator: tests use what users see.
 pub(crate) fn resource() -> ApiResource {
     let kind = GroupVersionKind::gvk("dfs.io", "v1alpha1", "DfsCluster");
     ApiResource::from_gvk_with_plural(&kind, "dfsclusters")

@@ -1,4 +1,4 @@
-//! Where the tests run.
+//! Environment of the tests.
 
 use std::env;
 use std::path::PathBuf;
@@ -9,40 +9,40 @@ use kube::config::{Config, KubeConfigOptions};
 
 use crate::program::Program;
 
-/// The context of the kubeconfig that may be changed. The current one is never taken by itself.
+/// Kubeconfig context that may be changed. The current context is never used implicitly.
 const CONTEXT: &str = "DFS_E2E_CONTEXT";
-/// The program that switches nodes off and on, if there is one: `e2e/kind` is such a program.
+/// Program that switches nodes off and on, if available, such as `e2e/kind`.
 const CLUSTER: &str = "DFS_E2E_CLUSTER";
 /// The command line, for use outside of the cluster.
 const DFS: &str = "DFS_E2E_DFS";
-/// Where what failed is looked at.
+/// Folder for diagnostics of failed cases.
 const ARTIFACTS: &str = "DFS_E2E_ARTIFACTS";
 /// Set to keep the namespace of a case that failed.
 const KEEP: &str = "DFS_E2E_KEEP";
 
-/// Image of the pods that use a cluster: the command line, and what makes load.
+/// Image of the pods that use a cluster: the command line, and the load generator.
 pub(crate) const CLIENT_IMAGE: &str = "dfs.test/dfs-e2e:e2e";
 /// Version of this tree.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A Kubernetes that was named for this, and what is at hand to test on it.
+/// A Kubernetes cluster chosen for the tests, and the tools available.
 #[derive(Clone)]
 pub struct Environment {
-    /// Talks to the API server.
+    /// Client of the API server.
     pub client: Client,
     context: String,
     cluster: Option<PathBuf>,
-    /// Where the repository lies.
+    /// Root of the repository.
     pub root: PathBuf,
     pub(crate) artifacts: PathBuf,
     pub(crate) is_kept_on_failure: bool,
 }
 
 impl Environment {
-    /// Takes the context that the environment names, and fails when it names none.
+    /// Uses the context named by the environment, and fails if it names none.
     pub async fn from_env() -> Result<Self> {
         let context = env::var(CONTEXT)
-            .with_context(|| format!("{CONTEXT} does not name the Kubernetes to test on"))?;
+            .with_context(|| format!("{CONTEXT} does not name a context to test on"))?;
         let options = KubeConfigOptions { context: Some(context.clone()), ..Default::default() };
         let config = Config::from_kubeconfig(&options)
             .await
@@ -60,28 +60,28 @@ impl Environment {
         })
     }
 
-    /// kubectl in this Kubernetes.
+    /// Returns a kubectl command for this cluster.
     pub fn kubectl(&self, arguments: &[&str]) -> Program {
         Program::new("kubectl").arg("--context").arg(&self.context).args(arguments)
     }
 
-    /// `dfs` on the machine of the tests, which knows of no cluster unless it is told.
+    /// Returns a `dfs` command on the machine of the tests, which knows of no cluster unless told.
     pub fn dfs(&self, arguments: &[&str]) -> Result<Program> {
         let program = env::var_os(DFS).with_context(|| format!("{DFS} does not name `dfs`"))?;
         Ok(Program::new(program).args(arguments))
     }
 
-    /// The context that may be changed.
+    /// Returns the context that may be changed.
     pub fn context(&self) -> &str {
         &self.context
     }
 
-    /// helm in this Kubernetes.
+    /// Returns a helm command for this cluster.
     pub fn helm(&self, arguments: &[&str]) -> Program {
         Program::new("helm").arg("--kube-context").arg(&self.context).args(arguments)
     }
 
-    /// The program that has power over nodes.
+    /// Returns the program that controls the nodes.
     pub(crate) fn cluster_program(&self) -> Result<Program> {
         let program = self.cluster.as_ref().with_context(|| {
             format!("{CLUSTER} does not name a program that can switch nodes off and on")
@@ -89,14 +89,14 @@ impl Environment {
         Ok(Program::new(program))
     }
 
-    /// The version after this one, of which there are images as well.
+    /// Returns the version after this one, of which there are images too.
     pub fn next_version(&self) -> Result<String> {
         let parts: Vec<&str> = VERSION.split('.').collect();
-        let [major, minor, _] = parts[..] else { bail!("{VERSION} is no version") };
+        let [major, minor, _] = parts[..] else { bail!("{VERSION} is not a version") };
         Ok(format!("{major}.{}.0", minor.parse::<u32>()? + 1))
     }
 
-    /// Whether there is a program with power over nodes.
+    /// Returns true if there is a program that controls the nodes.
     pub fn has_nodes(&self) -> bool {
         self.cluster.is_some()
     }

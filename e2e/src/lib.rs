@@ -8,9 +8,9 @@
 //!                           └─ Nodes       power off, network unplugged
 //! ```
 //!
-//! Each case has a namespace of its own that enforces the profile "restricted", and leaves nothing
-//! behind. A case that fails leaves objects, events and logs in a folder. Nothing is done in a
-//! Kubernetes that was not named: see [`Environment`].
+//! Each case has its own namespace, which enforces the profile "restricted", and leaves nothing
+//! behind. A failed case leaves objects, events and logs in a folder. Nothing is done in a
+//! Kubernetes cluster that was not named explicitly: see [`Environment`].
 
 mod artifacts;
 mod audit;

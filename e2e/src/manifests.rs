@@ -11,10 +11,10 @@ use serde_json::json;
 use crate::environment::{CLIENT_IMAGE, Environment};
 use crate::wait::until;
 
-/// How long a pod may take to start.
+/// Time limit for a pod to start.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
-/// Makes a pod of `dfs-e2e-client` with these arguments and waits until it runs.
+/// Creates a pod of `dfs-e2e-client` with these arguments and waits until it runs.
 pub(crate) async fn start_pod(
     env: &Environment,
     namespace: &str,
@@ -63,7 +63,7 @@ pub(crate) async fn start_pod(
     .await
 }
 
-/// Deletes a pod at once.
+/// Deletes a pod immediately.
 pub(crate) async fn delete_pod(env: &Environment, namespace: &str, name: &str) -> Result<()> {
     let api: Api<Pod> = Api::namespaced(env.client.clone(), namespace);
     api.delete(name, &DeleteParams::default().grace_period(0)).await?;

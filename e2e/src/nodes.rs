@@ -1,4 +1,4 @@
-//! Power over the nodes of the Kubernetes, through a program that has it.
+//! Control of the Kubernetes nodes, through an external program.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::environment::Environment;
 use crate::manifests::delete_pod;
 use crate::wait::until;
 
-/// How long the cluster may take to see that a node is away.
+/// Time limit for the cluster to notice that a node is down.
 const NOTICED_LIMIT: Duration = Duration::from_mins(2);
-/// How long a node may take to be ready again.
+/// Time limit for a node to become ready again.
 const READY_LIMIT: Duration = Duration::from_mins(3);
 
 /// The client of the nodes' containerd.
 const CTR: [&str; 3] = ["ctr", "--namespace", "k8s.io"];
 
-/// The nodes, and what was done to them.
+/// The nodes, and the changes made to them.
 pub struct Nodes {
     env: Environment,
     killed: Mutex<Vec<String>>,
@@ -31,7 +31,7 @@ impl Nodes {
         Self { env, killed: Mutex::default(), cut_off: Mutex::default() }
     }
 
-    /// Power off: every process at once. Waits until the cluster has noticed.
+    /// Powers a node off, killing every process at once. Waits until the cluster has noticed.
     pub async fn kill(&self, node: &str) -> Result<()> {
         self.killed.lock().await.push(node.to_owned());
         self.run(&["kill-node", node]).await?;
@@ -42,27 +42,27 @@ impl Nodes {
         .await
     }
 
-    /// Power on, until the node is ready.
+    /// Powers a node on, and waits until it is ready.
     pub async fn start(&self, node: &str) -> Result<()> {
         self.run(&["start-node", node]).await?;
         self.killed.lock().await.retain(|killed| killed != node);
         self.wait_ready(node).await
     }
 
-    /// Pulls the network plug.
+    /// Disconnects a node from the network.
     pub async fn cut_off(&self, node: &str) -> Result<()> {
         self.cut_off.lock().await.push(node.to_owned());
         self.run(&["partition", node]).await
     }
 
-    /// Plugs it in again, until the node is ready.
+    /// Reconnects a node, and waits until it is ready.
     pub async fn heal(&self, node: &str) -> Result<()> {
         self.run(&["heal", node]).await?;
         self.cut_off.lock().await.retain(|cut_off| cut_off != node);
         self.wait_ready(node).await
     }
 
-    /// Undoes what is still done.
+    /// Undoes all remaining changes.
     pub(crate) async fn restore(&self) -> Result<()> {
         let (killed, cut_off) =
             (self.killed.lock().await.clone(), self.cut_off.lock().await.clone());
@@ -75,7 +75,7 @@ impl Nodes {
         Ok(())
     }
 
-    /// Kills the processes of a pod without a word, and then deletes it, so that the next one does
+    /// Kills the processes of a pod without notice, and then deletes it, so that the next one does
     /// not wait for a back-off.
     pub async fn kill_pod(&self, pod: &Pod) -> Result<()> {
         let node = node_of(pod)?;
@@ -87,7 +87,7 @@ impl Nodes {
         delete_pod(&self.env, &namespace, &pod.name_any()).await
     }
 
-    /// Bytes of memory that the processes of a pod occupy.
+    /// Returns the resident memory of the processes of a pod in bytes.
     pub async fn resident_bytes(&self, pod: &Pod) -> Result<u64> {
         let node = node_of(pod)?;
         let inside = |command: &[&str]| {
@@ -132,7 +132,7 @@ fn node_of(pod: &Pod) -> Result<&str> {
     node.context("the pod is on no node")
 }
 
-/// Ids of the containers that run.
+/// Returns the ids of the running containers.
 fn containers_of(pod: &Pod) -> Vec<&str> {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
     let ids = statuses.unwrap_or_default().iter().filter_map(|one| one.container_id.as_deref());

@@ -1,4 +1,4 @@
-//! The objects that a cluster is made of.
+//! Objects of a cluster.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,10 +9,10 @@ use serde_json::Value;
 use crate::cluster::Cluster;
 use crate::environment::Environment;
 
-/// Kinds whose objects are the operator's, and the cluster itself.
+/// Kinds of objects managed by the operator, and the cluster itself.
 const KINDS: &str = "serviceaccounts,configmaps,secrets,services,networkpolicies,\
     poddisruptionbudgets,deployments,statefulsets,dfsclusters";
-/// What the API server or a controller puts in by itself.
+/// Fields set by the API server or a controller.
 const NOT_OURS: [&str; 10] = [
     "/status",
     "/metadata/uid",
@@ -26,14 +26,14 @@ const NOT_OURS: [&str; 10] = [
     "/spec/template/metadata/creationTimestamp",
 ];
 
-/// An object as it was at a moment.
+/// A snapshot of an object.
 #[derive(Debug, Clone)]
 pub struct Object {
     namespace: String,
     kind: String,
     name: String,
     uid: String,
-    /// What was asked for when it was made.
+    /// The content requested at its creation.
     pub content: Value,
 }
 
@@ -51,18 +51,18 @@ impl Object {
         Ok(Self { namespace, kind, name, uid, content: json })
     }
 
-    /// Whether it is the very same, not one made again.
+    /// Returns true if it is the same object, not a recreated one.
     pub fn is_same_object(&self, other: &Self) -> bool {
         self.uid == other.uid
     }
 
-    /// Deletes it, and does not wait.
+    /// Deletes it without waiting.
     pub async fn delete(&self, env: &Environment) -> Result<()> {
         let arguments = ["delete", &self.kind, &self.name, "-n", &self.namespace, "--wait=false"];
         env.kubectl(&arguments).run().await.map(drop)
     }
 
-    /// What has its name now, if something has.
+    /// Returns the current object of the same name, if any.
     pub async fn again(&self, env: &Environment) -> Result<Option<Self>> {
         let arguments = ["get", &self.kind, &self.name, "-n", &self.namespace];
         let kubectl = env.kubectl(&arguments).args(&["-o", "json", "--ignore-not-found"]);
@@ -81,12 +81,12 @@ impl fmt::Display for Object {
 }
 
 impl Cluster {
-    /// Its objects of a kind.
+    /// Returns its objects of a kind.
     pub async fn objects(&self, kind: &str) -> Result<Vec<Object>> {
         self.list(kind).await?.into_iter().map(Object::new).collect()
     }
 
-    /// At which revision each of its objects is. The same again means that nobody wrote.
+    /// Returns the revision of each of its objects. Equal revisions mean that nothing was written.
     pub async fn revisions(&self) -> Result<BTreeMap<String, String>> {
         let mut revisions = BTreeMap::new();
         let mut objects = self.list(KINDS).await?;

@@ -11,7 +11,7 @@ use kube::api::ListParams;
 use crate::environment::Environment;
 use crate::program::Ended;
 
-/// How long the operator may take until it is ready, and helm with it.
+/// Time limit for the operator, and helm, to become ready.
 const LIMIT: Duration = Duration::from_mins(2);
 
 /// A release of the chart.
@@ -27,12 +27,12 @@ impl Operator {
         Self { env: env.clone(), namespace: namespace.to_owned(), release: release.to_owned() }
     }
 
-    /// Name of the Deployment, of the lease, and of the ServiceAccount.
+    /// Returns the name of the Deployment, of the lease, and of the ServiceAccount.
     pub fn name(&self) -> String {
         format!("{}-operator", self.release)
     }
 
-    /// As which user the API server knows it.
+    /// Returns its user name in the API server.
     pub fn user(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.namespace, self.name())
     }
@@ -47,7 +47,7 @@ impl Operator {
         helm.run().await.map(drop)
     }
 
-    /// Uninstalls it, if it is installed.
+    /// Uninstalls it, if installed.
     pub async fn uninstall(&self) -> Result<()> {
         let ended = self.try_uninstall().await?;
         let is_absent = ended.stderr.contains("not found");
@@ -55,7 +55,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Asks for it to be uninstalled, which may be refused.
+    /// Requests its uninstallation, which may be refused.
     pub async fn try_uninstall(&self) -> Result<Ended> {
         self.helm(&["uninstall", &self.release, "--wait"]).end().await
     }
@@ -75,7 +75,7 @@ impl Operator {
         self.env.helm(&["--namespace", &self.namespace]).args(&arguments).within(LIMIT)
     }
 
-    /// Its pods.
+    /// Returns its pods.
     pub async fn pods(&self) -> Result<Vec<Pod>> {
         let api: Api<Pod> = Api::namespaced(self.env.client.clone(), &self.namespace);
         let ours = format!(
@@ -85,7 +85,7 @@ impl Operator {
         Ok(api.list(&ListParams::default().labels(&ours)).await?.items)
     }
 
-    /// Who leads, if somebody does.
+    /// Returns the leader, if there is one.
     pub async fn leader(&self) -> Result<Option<String>> {
         let api: Api<Lease> = Api::namespaced(self.env.client.clone(), &self.namespace);
         let lease = api.get_opt(&self.name()).await?;
@@ -93,7 +93,7 @@ impl Operator {
         Ok(holder.filter(|holder| !holder.is_empty()))
     }
 
-    /// What its pods log, all together.
+    /// Returns the logs of all its pods.
     pub async fn logs(&self) -> Result<String> {
         let of = format!("deployment/{}", self.name());
         let arguments = ["logs", "--all-pods", "--namespace", &self.namespace, &of];
@@ -101,10 +101,10 @@ impl Operator {
     }
 }
 
-/// Brings the kind DfsCluster as a folder of the repository defines it.
+/// Applies the definition of DfsCluster from a folder of the repository.
 pub(crate) async fn define(env: &Environment, folder: &str) -> Result<()> {
     let folder = env.root.join(folder);
-    let folder = folder.to_str().context("the path of the repository is no text")?;
+    let folder = folder.to_str().context("the path of the repository is not UTF-8")?;
     let arguments = ["apply", "--server-side", "--force-conflicts", "-f", folder];
     env.kubectl(&arguments).run().await?;
     let arguments = ["wait", "crd/dfsclusters.dfs.io", "--for=condition=Established"];

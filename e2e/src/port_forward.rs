@@ -1,4 +1,4 @@
-//! What users do who have kubectl and nothing else.
+//! Access for users with only kubectl.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 
 use crate::cluster::Cluster;
 
-/// How long kubectl may take until it listens.
+/// Time limit for kubectl to listen.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// `kubectl port-forward` to the coordinators of a cluster; ends when dropped.
@@ -19,7 +19,7 @@ pub struct PortForward {
 }
 
 impl PortForward {
-    /// Starts it at a free port.
+    /// Starts it on a free port.
     pub async fn start(cluster: &Cluster) -> Result<Self> {
         let service = format!("svc/{}-coordinator", cluster.name);
         let mut kubectl = Command::new("kubectl")
@@ -38,12 +38,12 @@ impl PortForward {
             .split_once("127.0.0.1:")
             .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
             .with_context(|| format!("kubectl says {line:?}"))?;
-        // It stops when nobody reads what it says of each connection.
+        // It blocks if its output about each connection is not read.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok(Self { port, _kubectl: kubectl })
     }
 
-    /// Where the coordinators are reached.
+    /// Returns the URL of the coordinators.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

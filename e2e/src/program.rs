@@ -1,4 +1,4 @@
-//! Programs that users run, too.
+//! External programs, as run by users.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result, bail};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-/// How long a program may take unless something else is said.
+/// Default time limit of a program.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// A program to run to its end, within a time.
+/// A program to run to its end, with a time limit.
 pub struct Program {
     command: Command,
     words: String,
@@ -19,25 +19,25 @@ pub struct Program {
     limit: Duration,
 }
 
-/// How a program ended.
+/// Result of a program.
 #[derive(Debug)]
 pub struct Ended {
-    /// Whether it says that all went well.
+    /// True if it exited with 0.
     pub is_success: bool,
-    /// What it wrote.
+    /// Its stdout.
     pub stdout: String,
-    /// What it complained about.
+    /// Its stderr.
     pub stderr: String,
 }
 
 impl Program {
-    /// One that is found as the shell finds it.
+    /// Returns a program, found in the PATH.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let words = program.as_ref().to_string_lossy().into_owned();
         Self { command: Command::new(program), words, stdin: None, limit: LIMIT }
     }
 
-    /// With one more argument.
+    /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.words.push(' ');
@@ -46,27 +46,27 @@ impl Program {
         self
     }
 
-    /// With more arguments.
+    /// Adds arguments.
     #[must_use]
     pub fn args(self, arguments: &[impl AsRef<OsStr>]) -> Self {
         arguments.iter().fold(self, Self::arg)
     }
 
-    /// With something to read.
+    /// Sets its stdin.
     #[must_use]
     pub fn stdin(mut self, text: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(text.into());
         self
     }
 
-    /// With another time than a minute.
+    /// Sets a time limit other than a minute.
     #[must_use]
     pub fn within(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Runs it and returns what it wrote; an error when it fails.
+    /// Runs it and returns its stdout; an error if it fails.
     pub async fn run(self) -> Result<String> {
         let words = self.words.clone();
         let ended = self.end().await?;
@@ -76,7 +76,7 @@ impl Program {
         Ok(ended.stdout)
     }
 
-    /// Runs it, however it ends.
+    /// Runs it and returns its result, even if it fails.
     pub async fn end(mut self) -> Result<Ended> {
         let stdin = if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() };
         self.command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

@@ -1,4 +1,4 @@
-//! Who is down while pods are replaced.
+//! Observation of pods during a rollout.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -12,27 +12,27 @@ use tokio::time::sleep;
 
 use crate::cluster::Cluster;
 
-/// Between two looks.
+/// Polling interval.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Watches the pods of a cluster until it is asked what it saw.
+/// Watches the pods of a cluster until it is finished.
 pub struct Rollout {
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
 }
 
-/// What was seen.
+/// Observations.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
-    /// The most datanodes that were not ready at the same time.
+    /// Maximum number of datanodes that were not ready at the same time.
     pub datanodes_down_max: usize,
-    /// Pods that were new, in their order, as `component/name`.
+    /// New pods, in order, as `component/name`.
     pub replaced: Vec<String>,
     known: BTreeSet<String>,
 }
 
 impl Rollout {
-    /// Watches a cluster with so many datanodes, all of which are there.
+    /// Watches a cluster with `datanodes` datanodes, all of which exist.
     pub async fn watch(cluster: &Cluster, datanodes: usize) -> Result<Self> {
         let seen = Arc::new(Mutex::new(Seen::default()));
         look(cluster, datanodes, &seen).await?;
@@ -41,14 +41,14 @@ impl Rollout {
         let task = tokio::spawn(async move {
             loop {
                 sleep(INTERVAL).await;
-                // The next look sees as much.
+                // The next poll sees the same.
                 drop(look(&cluster, datanodes, &ours).await);
             }
         });
         Ok(Self { seen, task })
     }
 
-    /// Ends it.
+    /// Stops watching.
     pub fn finish(self) -> Seen {
         self.task.abort();
         lock(&self.seen).clone()
@@ -72,7 +72,7 @@ async fn look(cluster: &Cluster, datanodes: usize, seen: &Mutex<Seen>) -> Result
     Ok(())
 }
 
-/// Whether a pod serves.
+/// Returns true if a pod serves.
 pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     pod.metadata.deletion_timestamp.is_none()

@@ -1,4 +1,4 @@
-//! Files written and read all the while, each byte checked.
+//! Files written and read continuously, each byte checked.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::manifests::start_pod;
 use crate::wait::until;
 
 const NAME: &str = "workload";
-/// How long the last look at everything may take.
+/// Time limit of the final check.
 const FINISH_LIMIT: Duration = Duration::from_mins(2);
 
 /// A pod that writes and reads.
@@ -20,18 +20,18 @@ pub struct Workload {
     cluster: Cluster,
 }
 
-/// What became of it.
+/// Report of a workload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Writes that were acknowledged.
     pub writes: u64,
-    /// Reads whose bytes were right.
+    /// Reads that returned the right bytes.
     pub reads: u64,
-    /// Milliseconds that the slowest of them took.
+    /// Duration of the slowest operation in milliseconds.
     pub slowest_ms: u64,
-    /// Operations that failed, the first of them.
+    /// The first operations that failed.
     pub failed: Vec<String>,
-    /// Acknowledged writes whose bytes are not there, or are others, the first of them.
+    /// The first acknowledged writes whose bytes are missing or wrong.
     pub lost: Vec<String>,
 }
 
@@ -42,11 +42,11 @@ impl Workload {
         Ok(Self { cluster: cluster.clone() })
     }
 
-    /// Ends it: everything acknowledged is read once more.
+    /// Stops it: everything acknowledged is read again.
     pub async fn finish(self) -> Result<Report> {
         let Cluster { env, namespace, .. } = &self.cluster;
         let stop = ["exec", "-n", namespace, NAME, "--", "/usr/local/bin/dfs-e2e-client", "stop"];
-        env.kubectl(&stop).run().await.context("the load ended by itself")?;
+        env.kubectl(&stop).run().await.context("the load stopped unexpectedly")?;
         let pods: Api<Pod> = Api::namespaced(env.client.clone(), namespace);
         until("the end of the load", FINISH_LIMIT, async || {
             let status = pods.get_status(NAME).await?.status.unwrap_or_default();
@@ -62,14 +62,14 @@ impl Workload {
 }
 
 impl Report {
-    /// Fails when something was lost.
+    /// Fails if something was lost.
     pub fn nothing_lost(&self) -> Result<()> {
         ensure!(self.writes > 0 && self.reads > 0, "nothing was written or read: {self:?}");
         ensure!(self.lost.is_empty(), "acknowledged writes were lost: {self:?}");
         Ok(())
     }
 
-    /// Fails when something was lost, or an operation failed.
+    /// Fails if something was lost, or an operation failed.
     pub fn nothing_failed(&self) -> Result<()> {
         self.nothing_lost()?;
         ensure!(self.failed.is_empty(), "operations failed: {self:?}");

@@ -1,4 +1,4 @@
-//! Cases, one file each; their numbers are those of `docs/kubernetes.md`.
+//! Cases, one file each, with the numbers of `docs/kubernetes.md`.
 
 mod e01_install;
 mod e02_sizes;

@@ -1,4 +1,4 @@
-//! `helm install` and the least manifest there is.
+//! `helm install` and the minimal manifest.
 
 use anyhow::{Result, ensure};
 use dfs_e2e::{ClientPod, case};
@@ -6,7 +6,7 @@ use dfs_e2e::{ClientPod, case};
 const LENGTH: u64 = 200_000_000;
 
 #[tokio::test]
-async fn e01_a_minimal_manifest_is_a_file_system_within_a_minute() -> Result<()> {
+async fn e01_minimal_manifest_is_ready_within_a_minute() -> Result<()> {
     case("e01", async |case| {
         let operator = case.operator().await?;
         let cluster = case.cluster("dfs");
@@ -18,10 +18,10 @@ async fn e01_a_minimal_manifest_is_a_file_system_within_a_minute() -> Result<()>
         pod.dfs(&["get", "/file", "/tmp/back"]).await?;
         pod.check_file("/tmp/back", LENGTH, 1).await?;
 
-        // What the chart brings to try it does the same.
+        // The test in the chart does the same.
         operator.test().await?;
         let left = pod.dfs(&["ls", "/"]).await?;
-        ensure!(left.trim() == "file", "the test of the chart left something: {left}");
+        ensure!(left.trim() == "file", "the test of the chart left files behind: {left}");
         Ok(())
     })
     .await

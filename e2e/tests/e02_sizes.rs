@@ -1,4 +1,4 @@
-//! Clusters of several sizes, with as many replicas as they say.
+//! Clusters of several sizes, with as many replicas as specified.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use dfs_e2e::{ClientPod, case};
 use serde_json::{Value, json};
 
 #[tokio::test]
-async fn e02_each_file_has_the_replicas_that_the_spec_names() -> Result<()> {
+async fn e02_files_have_the_specified_number_of_replicas() -> Result<()> {
     case("e02", async |case| {
         case.operator().await?;
         for (name, datanodes, replicas) in [("one", 1, 1), ("three", 3, 2), ("five", 5, 3)] {

@@ -1,4 +1,4 @@
-//! Nothing to do means nothing done.
+//! A steady cluster causes no writes.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use dfs_e2e::{Audit, case, until};
 use tokio::time::sleep;
 
 const LONG: Duration = Duration::from_mins(10);
-/// What an operator may occupy that has nothing to do.
+/// Memory limit of an idle operator.
 const IDLE_BYTES: u64 = 40 << 20;
 
 #[tokio::test]
@@ -16,7 +16,7 @@ async fn e03_nothing_is_written_for_ten_minutes() -> Result<()> {
         let operator = case.operator().await?;
         let cluster = case.cluster("dfs");
         cluster.start().await?;
-        // Its controller writes once more when pods have been ready for a while.
+        // The StatefulSet controller writes again when pods have been ready for a while.
         until("datanodes that are available", Duration::from_mins(1), async || {
             let status = cluster.statefulset().await?.status.unwrap_or_default();
             Ok((status.available_replicas == Some(status.replicas)).then_some(()))
@@ -24,7 +24,7 @@ async fn e03_nothing_is_written_for_ten_minutes() -> Result<()> {
         .await?;
         let before = cluster.revisions().await?;
         let audit = Audit::begin(&case.env).await?;
-        // The one case that is about time that passes.
+        // The only case that depends on the passage of time.
         sleep(LONG).await;
         let after = cluster.revisions().await?;
         ensure!(before == after, "objects changed: {before:#?} {after:#?}");
@@ -34,9 +34,9 @@ async fn e03_nothing_is_written_for_ten_minutes() -> Result<()> {
             ensure!(writes.is_empty(), "the operator wrote: {writes:#?}");
         }
         if case.env.has_nodes() {
-            let pod = operator.pods().await?.into_iter().next().context("there is no operator")?;
+            let pod = operator.pods().await?.into_iter().next().context("no operator")?;
             let bytes = case.nodes().resident_bytes(&pod).await?;
-            ensure!(bytes < IDLE_BYTES, "the operator occupies {bytes} bytes");
+            ensure!(bytes < IDLE_BYTES, "the operator uses {bytes} bytes");
         }
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! What somebody deletes comes back.
+//! Deleted objects are recreated.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const KINDS: [&str; 7] = [
 ];
 
 #[tokio::test]
-async fn e04_each_object_comes_back_as_it_was() -> Result<()> {
+async fn e04_deleted_objects_are_recreated_identically() -> Result<()> {
     case("e04", async |case| {
         case.operator().await?;
         let cluster = case.cluster("dfs");

@@ -1,4 +1,4 @@
-//! What others set on our objects is theirs.
+//! Foreign settings on our objects are kept.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 #[tokio::test]
-async fn e05_labels_of_others_survive_a_change() -> Result<()> {
+async fn e05_foreign_labels_survive_a_change() -> Result<()> {
     case("e05", async |case| {
         case.operator().await?;
         let cluster = case.cluster("dfs");

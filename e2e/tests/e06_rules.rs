@@ -1,10 +1,10 @@
-//! What the API server refuses, and what it says then.
+//! Specs that the API server refuses, and its messages.
 
 use anyhow::{Result, bail, ensure};
 use dfs_e2e::{Cluster, case, minimal};
 use serde_json::{Value, json};
 
-/// What is laid over the least spec, and what the answer must hold.
+/// Overlays on the minimal spec, with a part of the expected message.
 fn wrong_from_the_start() -> Vec<(Value, &'static str)> {
     vec![
         (json!({ "replicationFactor": 4 }), "`replicationFactor` must be at most"),
@@ -29,7 +29,7 @@ fn wrong_from_the_start() -> Vec<(Value, &'static str)> {
     ]
 }
 
-/// The same for changes of what is there.
+/// Changes of an existing cluster, with a part of the expected message.
 fn wrong_later() -> Vec<(Value, &'static str)> {
     vec![
         (json!({ "datanodes": { "storage": { "size": "1Gi" } } }), "greater than or equal to its"),
@@ -60,9 +60,9 @@ fn wrong_later() -> Vec<(Value, &'static str)> {
 }
 
 #[tokio::test]
-async fn e06_mistakes_are_refused_with_what_must_hold() -> Result<()> {
+async fn e06_invalid_specs_are_refused_with_the_rule() -> Result<()> {
     case("e06", async |case| {
-        // No operator: the API server alone refuses.
+        // No operator: the API server refuses on its own.
         let cluster = case.cluster("dfs");
         cluster.dry_run(minimal()).await?;
         for (wrong, words) in wrong_from_the_start() {
@@ -82,7 +82,7 @@ async fn refuses(cluster: &Cluster, wrong: &Value, words: &str) -> Result<()> {
     let mut spec = minimal();
     merge(&mut spec, wrong);
     match cluster.dry_run(spec.clone()).await {
-        Ok(()) => bail!("this was taken: {spec}"),
+        Ok(()) => bail!("accepted: {spec}"),
         Err(error) => {
             let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() else {
                 return Err(error);

@@ -8,7 +8,7 @@ use dfs_e2e::{Workload, case};
 const KILLS: usize = 50;
 
 #[tokio::test]
-async fn e18_no_acknowledged_write_is_lost_when_datanodes_are_killed() -> Result<()> {
+async fn e18_killed_datanodes_lose_no_acknowledged_write() -> Result<()> {
     case("e18", async |case| {
         case.operator().await?;
         let cluster = case.cluster("dfs");

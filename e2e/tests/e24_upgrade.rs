@@ -1,4 +1,4 @@
-//! Another image under load.
+//! An upgrade under load.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use dfs_e2e::{Rollout, Workload, case};
 use serde_json::json;
 
 #[tokio::test]
-async fn e24_an_upgrade_stops_one_node_at_a_time_and_nobody_notices() -> Result<()> {
+async fn e24_upgrade_stops_one_node_at_a_time_without_failures() -> Result<()> {
     case("e24", async |case| {
         let operator = case.operator().await?;
         let cluster = case.cluster("dfs");
         cluster.start().await?;
-        // An operator refuses images that are newer than itself.
+        // An operator refuses images newer than itself.
         let next = case.env.next_version()?;
         let own = format!("watchNamespaces={{{}}}", case.namespace);
         let image = format!("image.tag={next}");

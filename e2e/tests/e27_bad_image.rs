@@ -1,4 +1,4 @@
-//! An image that does not exist, and the way back.
+//! An image that does not exist, and its revert.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 use serde_json::json;
 
 #[tokio::test]
-async fn e27_a_bad_image_hits_one_pod_and_is_taken_back_by_the_manifest_alone() -> Result<()> {
+async fn e27_bad_image_affects_one_pod_and_reverting_the_manifest_heals_it() -> Result<()> {
     case("e27", async |case| {
         case.operator().await?;
         let cluster = case.cluster("dfs");
@@ -28,7 +28,7 @@ async fn e27_a_bad_image_hits_one_pod_and_is_taken_back_by_the_manifest_alone() 
         let stalled = cluster.wait_condition("Stalled", "True", Duration::from_mins(1)).await?;
         let message = stalled["message"].as_str().unwrap_or_default();
         ensure!(message.contains("nosuch"), "the message names no image: {message}");
-        ensure!(uids().await? == before, "datanodes were touched, too");
+        ensure!(uids().await? == before, "datanodes were restarted too");
 
         cluster.merge(json!({ "spec": { "image": { "tag": good } } })).await?;
         cluster.wait_ready_within(Duration::from_mins(2)).await?;

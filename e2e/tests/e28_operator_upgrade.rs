@@ -1,4 +1,4 @@
-//! A newer operator over a running cluster, and back.
+//! Upgrade and downgrade of the operator over a running cluster.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde_json::Value;
 const TAKEOVER: Duration = Duration::from_mins(1);
 
 #[tokio::test]
-async fn e28_another_operator_restarts_nothing() -> Result<()> {
+async fn e28_operator_upgrade_restarts_nothing() -> Result<()> {
     case("e28", async |case| {
         case.freeze_definition().await?;
         let operator = case.operator().await?;
@@ -21,11 +21,11 @@ async fn e28_another_operator_restarts_nothing() -> Result<()> {
         let before = pods(&cluster).await?;
         let objects = contents(&cluster).await?;
 
-        // The definition goes first, and does not come back with the older operator.
+        // The definition is upgraded first, and not downgraded with the operator.
         case.renew_definition().await?;
         let next = case.env.next_version()?;
         for version in [next.as_str(), VERSION] {
-            let was = operator.leader().await?.context("nobody leads")?;
+            let was = operator.leader().await?.context("no leader")?;
             let own = format!("watchNamespaces={{{}}}", case.namespace);
             let image = format!("image.tag={version}");
             operator.upgrade(&[&own, "crds.install=false", &image]).await?;
@@ -42,7 +42,7 @@ async fn e28_another_operator_restarts_nothing() -> Result<()> {
     .await
 }
 
-/// UIDs and restarts.
+/// Returns UIDs and restart counts.
 async fn pods(cluster: &Cluster) -> Result<BTreeMap<String, (String, i32)>> {
     let mut found = BTreeMap::new();
     for component in ["coordinator", "datanode"] {
@@ -56,7 +56,7 @@ async fn pods(cluster: &Cluster) -> Result<BTreeMap<String, (String, i32)>> {
     Ok(found)
 }
 
-/// What the operator made pods of.
+/// Returns the pod templates of the operator.
 async fn contents(cluster: &Cluster) -> Result<Vec<Value>> {
     let mut contents = Vec::new();
     for kind in ["configmap", "service", "deployment", "statefulset"] {
@@ -73,10 +73,10 @@ async fn wait_leader(operator: &Operator, was: &str) -> Result<()> {
     .map(drop)
 }
 
-/// Has the operator do something: what is taken away comes back.
+/// Checks that the operator works: a deleted object is recreated.
 async fn works(cluster: &Cluster, version: &str) -> Result<()> {
     let budgets = cluster.objects("poddisruptionbudget").await?;
-    let budget = budgets.first().context("there is no PodDisruptionBudget")?;
+    let budget = budgets.first().context("no PodDisruptionBudget")?;
     budget.delete(&cluster.env).await?;
     until(&format!("a sign of operator {version}"), TAKEOVER, async || {
         let after = budget.again(&cluster.env).await?;

@@ -1,4 +1,4 @@
-//! A change rolls what it is about, and nothing else.
+//! A change restarts only the pods it concerns.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use kube::ResourceExt as _;
 use serde_json::json;
 
 #[tokio::test]
-async fn e29_settings_roll_the_component_they_are_of() -> Result<()> {
+async fn e29_settings_restart_only_their_component() -> Result<()> {
     case("e29", async |case| {
         case.operator().await?;
         let cluster = case.cluster("dfs");
@@ -19,13 +19,13 @@ async fn e29_settings_roll_the_component_they_are_of() -> Result<()> {
         let change = json!({ "podTemplate": { "annotations": { "example.com/changed": "yes" } } });
         cluster.merge(json!({ "spec": { "coordinator": change } })).await?;
         cluster.wait_ready_within(Duration::from_mins(2)).await?;
-        ensure!(uids(&cluster, "datanode").await? == datanodes, "datanodes were restarted, too");
+        ensure!(uids(&cluster, "datanode").await? == datanodes, "datanodes were restarted too");
         let after = uids(&cluster, "coordinator").await?;
         ensure!(after != coordinator, "the coordinator was not restarted");
 
         cluster.merge(json!({ "spec": { "datanodes": change } })).await?;
         cluster.wait_ready_within(Duration::from_mins(5)).await?;
-        ensure!(uids(&cluster, "coordinator").await? == after, "the coordinator was, too");
+        ensure!(uids(&cluster, "coordinator").await? == after, "the coordinator was restarted too");
         let left = uids(&cluster, "datanode").await?;
         ensure!(left.iter().all(|uid| !datanodes.contains(uid)), "some datanode was not restarted");
         Ok(())

@@ -1,4 +1,4 @@
-//! What goes, and what stays.
+//! Deletion: what is removed, and what stays.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use kube::api::DeleteParams;
 use serde_json::json;
 
 #[tokio::test]
-async fn e36_a_deleted_cluster_keeps_its_volumes_and_comes_back_with_its_files() -> Result<()> {
+async fn e36_deleted_cluster_keeps_its_volumes_and_is_recreated_with_its_files() -> Result<()> {
     case("e36-retain", async |case| {
         case.operator().await?;
         let cluster = case.cluster("dfs");
@@ -27,7 +27,7 @@ async fn e36_a_deleted_cluster_keeps_its_volumes_and_comes_back_with_its_files()
         })
         .await?;
         let kept = cluster.claims().await?.len();
-        ensure!(kept == 4, "4 claims had to stay, {kept} did");
+        ensure!(kept == 4, "expected 4 claims to stay, found {kept}");
 
         cluster.start().await?;
         pod.dfs(&["get", "/file", "/tmp/back"]).await?;
@@ -37,7 +37,7 @@ async fn e36_a_deleted_cluster_keeps_its_volumes_and_comes_back_with_its_files()
 }
 
 #[tokio::test]
-async fn e36_a_confirmed_deletion_takes_the_volumes() -> Result<()> {
+async fn e36_confirmed_deletion_removes_the_volumes() -> Result<()> {
     case("e36-delete", async |case| {
         case.operator().await?;
         let cluster = case.cluster("dfs");
@@ -56,7 +56,7 @@ async fn e36_a_confirmed_deletion_takes_the_volumes() -> Result<()> {
 }
 
 #[tokio::test]
-async fn e36_without_the_confirmation_nothing_is_destroyed() -> Result<()> {
+async fn e36_unconfirmed_deletion_destroys_nothing() -> Result<()> {
     case("e36-unconfirmed", async |case| {
         case.operator().await?;
         let cluster = case.cluster("dfs");
@@ -69,7 +69,7 @@ async fn e36_without_the_confirmation_nothing_is_destroyed() -> Result<()> {
         ensure!(condition["reason"] == "ConfirmationMissing", "it is {condition}");
         cluster.wait_pods_ready("datanode", 3).await?;
 
-        // Second thoughts.
+        // The user reconsiders.
         cluster.merge(json!({ "spec": { "deletionPolicy": "Retain" } })).await?;
         cluster.wait_gone().await?;
         ensure!(cluster.claims().await?.len() == 4, "claims are gone");
@@ -79,9 +79,10 @@ async fn e36_without_the_confirmation_nothing_is_destroyed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn e36_a_namespace_can_go_and_an_operator_that_is_needed_cannot() -> Result<()> {
+async fn e36_namespace_can_be_deleted_but_a_needed_operator_cannot() -> Result<()> {
     case("e36-namespace", async |case| {
-        // The operator lives elsewhere, as its own end would take the cluster's finalizer along.
+        // The operator is in another namespace: otherwise it would be deleted before it has removed
+        // the cluster's finalizer.
         let home = case.make_namespace("e36-home").await?;
         let own = format!("watchNamespaces={{{}}}", case.namespace);
         let operator = case.install(&home, &[&own, "crds.install=false"]).await?;
@@ -90,7 +91,7 @@ async fn e36_a_namespace_can_go_and_an_operator_that_is_needed_cannot() -> Resul
         cluster.wait_ready().await?;
 
         let refused = operator.try_uninstall().await?;
-        ensure!(!refused.is_success, "the operator went while there is a cluster");
+        ensure!(!refused.is_success, "the operator was uninstalled although a cluster exists");
 
         let api: Api<Namespace> = Api::all(case.env.client.clone());
         api.delete(&case.namespace, &DeleteParams::default()).await?;

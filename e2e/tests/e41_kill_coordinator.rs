@@ -1,15 +1,15 @@
-//! The coordinator killed, under load.
+//! A coordinator killed under load.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use dfs_e2e::{Workload, case};
 
-/// Until clients go on.
+/// Time limit for clients to resume.
 const RESUMED_MS: u64 = 30_000;
 
 #[tokio::test]
-async fn e41_clients_go_on_when_the_coordinator_is_back() -> Result<()> {
+async fn e41_clients_resume_when_the_coordinator_is_back() -> Result<()> {
     case("e41", async |case| {
         case.operator().await?;
         let cluster = case.cluster("dfs");
@@ -17,7 +17,7 @@ async fn e41_clients_go_on_when_the_coordinator_is_back() -> Result<()> {
         let load = Workload::start(&cluster).await?;
         for _ in 0..3 {
             let pods = cluster.pods("coordinator").await?;
-            case.nodes().kill_pod(pods.first().context("there is no coordinator")?).await?;
+            case.nodes().kill_pod(pods.first().context("no coordinator")?).await?;
             cluster.wait_pods_ready("coordinator", 1).await?;
             cluster.wait_ready_within(Duration::from_mins(2)).await?;
         }

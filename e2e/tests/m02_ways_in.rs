@@ -1,4 +1,4 @@
-//! The same file comes and goes whatever way a user has into the cluster.
+//! A file round-trips by every kind of access.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use dfs_e2e::{ClientPod, Cluster, PortForward, Program, case};
 use serde_json::{Value, json};
 
 const LENGTH: u64 = 200 << 20;
-/// How long a command that moves the file may take.
+/// Time limit of a command that transfers the file.
 const LIMIT: Duration = Duration::from_mins(5);
 
 fn spec() -> Value {
@@ -18,7 +18,7 @@ fn spec() -> Value {
     })
 }
 
-/// Puts a file from this machine and gets it back, reached by `way`.
+/// Puts a file from this machine and gets it back, with the connection options `way`.
 async fn round_trip(cluster: &Cluster, folder: &Path, name: &str, way: &[&str]) -> Result<String> {
     let tool = |verb: &str, path: &str, seed: &str| {
         let length = LENGTH.to_string();
@@ -45,7 +45,7 @@ async fn round_trip(cluster: &Cluster, folder: &Path, name: &str, way: &[&str]) 
 }
 
 #[tokio::test]
-async fn m02_a_file_comes_and_goes_from_a_pod_and_from_a_laptop() -> Result<()> {
+async fn m02_file_round_trips_from_a_pod_and_from_a_laptop() -> Result<()> {
     case("m02", async |case| {
         case.operator().await?;
         let cluster = case.cluster("dfs");
@@ -79,7 +79,7 @@ async fn m02_a_file_comes_and_goes_from_a_pod_and_from_a_laptop() -> Result<()> 
 }
 
 #[tokio::test]
-async fn m02_what_is_wrong_with_a_way_in_is_said() -> Result<()> {
+async fn m02_connection_errors_are_reported() -> Result<()> {
     case("m02-wrong", async |case| {
         let context = case.env.context();
         let nothing = format!("{}/nothing", case.namespace);

@@ -1,4 +1,4 @@
-//! All pods at once, and every node in turn.
+//! All pods deleted at once, and each node powered off in turn.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use anyhow::{Context as _, Result};
 use dfs_e2e::{ClientPod, case};
 
 const LENGTH: u64 = 20_000_000;
-/// A node that is off is noticed after about 20 s, and its pods are given up 10 s later.
+/// A node that is off is noticed after about 20 s, and its pods are evicted 10 s later.
 const BACK: Duration = Duration::from_mins(4);
 
 #[tokio::test]
-async fn m05_it_comes_back_by_itself_when_all_pods_are_deleted() -> Result<()> {
+async fn m05_cluster_recovers_when_all_pods_are_deleted() -> Result<()> {
     case("m05-pods", async |case| {
         case.operator().await?;
         let cluster = case.cluster("dfs");
@@ -32,7 +32,7 @@ async fn m05_it_comes_back_by_itself_when_all_pods_are_deleted() -> Result<()> {
 }
 
 #[tokio::test]
-async fn m05_it_comes_back_by_itself_when_nodes_lose_power() -> Result<()> {
+async fn m05_cluster_recovers_when_nodes_lose_power() -> Result<()> {
     case("m05-nodes", async |case| {
         case.operator().await?;
         let cluster = case.cluster("dfs");

@@ -1,4 +1,4 @@
-//! Mistakes that only show when the manifest is carried out.
+//! Mistakes that only show once the manifest is applied.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result, bail};
 use dfs_e2e::{Cluster, case, minimal, until};
 use serde_json::{Value, json};
 
-/// Until a user is told.
-const TOLD: Duration = Duration::from_secs(30);
+/// Time limit for a condition to report it.
+const REPORTED: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn m07_a_condition_names_what_is_wrong_within_half_a_minute() -> Result<()> {
+async fn m07_condition_names_the_mistake_within_30_seconds() -> Result<()> {
     case("m07", async |case| {
         case.operator().await?;
         let storage = |volumes: Value| json!({ "datanodes": { "storage": volumes } });
@@ -32,7 +32,7 @@ async fn m07_a_condition_names_what_is_wrong_within_half_a_minute() -> Result<()
             let mut spec = minimal();
             merge(&mut spec, mistake);
             cluster.apply(spec).await?;
-            told(&cluster, word).await.with_context(|| format!("the mistake {name}"))?;
+            wait_reported(&cluster, word).await.with_context(|| format!("the mistake {name}"))?;
             cluster.delete().await?;
         }
         Ok(())
@@ -40,15 +40,15 @@ async fn m07_a_condition_names_what_is_wrong_within_half_a_minute() -> Result<()
     .await
 }
 
-/// Waits until a condition that is not well has the word in its message.
-async fn told(cluster: &Cluster, word: &str) -> Result<()> {
-    until(&format!("a condition that says {word:?}"), TOLD, async || {
+/// Waits until a bad condition contains the word in its message.
+async fn wait_reported(cluster: &Cluster, word: &str) -> Result<()> {
+    until(&format!("a condition that says {word:?}"), REPORTED, async || {
         let status = cluster.status().await?;
-        let conditions = status["conditions"].as_array().context("there are no conditions")?;
-        let is_told = conditions.iter().any(|condition| {
+        let conditions = status["conditions"].as_array().context("no conditions")?;
+        let is_reported = conditions.iter().any(|condition| {
             condition["message"].as_str().is_some_and(|message| message.contains(word))
         });
-        if is_told { Ok(Some(())) } else { bail!("there are {conditions:?}") }
+        if is_reported { Ok(Some(())) } else { bail!("there are {conditions:?}") }
     })
     .await
 }

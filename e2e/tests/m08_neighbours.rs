@@ -12,7 +12,7 @@ fn small() -> Value {
 }
 
 #[tokio::test]
-async fn m08_two_clusters_of_a_namespace_do_not_see_each_other() -> Result<()> {
+async fn m08_clusters_in_one_namespace_are_isolated() -> Result<()> {
     case("m08-clusters", async |case| {
         case.operator().await?;
         let (one, other) = (case.cluster("one"), case.cluster("other"));
@@ -22,7 +22,10 @@ async fn m08_two_clusters_of_a_namespace_do_not_see_each_other() -> Result<()> {
         other.wait_ready().await?;
         let (in_one, in_other) = (ClientPod::start(&one).await?, ClientPod::start(&other).await?);
         in_one.dfs(&["mkdir", "/of-one"]).await?;
-        ensure!(in_other.dfs(&["ls", "/"]).await?.trim().is_empty(), "other has what one made");
+        ensure!(
+            in_other.dfs(&["ls", "/"]).await?.trim().is_empty(),
+            "the other cluster has its files"
+        );
         for pod in [&in_one, &in_other] {
             let status: Value = serde_json::from_str(&pod.dfs(&["--json", "status"]).await?)?;
             let nodes = status["nodes"].as_array().map(Vec::len);
@@ -36,7 +39,7 @@ async fn m08_two_clusters_of_a_namespace_do_not_see_each_other() -> Result<()> {
 }
 
 #[tokio::test]
-async fn m08_two_releases_do_not_touch_each_others_clusters() -> Result<()> {
+async fn m08_releases_do_not_touch_each_others_clusters() -> Result<()> {
     case("m08-releases", async |case| {
         case.operator().await?;
         let second = case.make_namespace("m08-second").await?;

@@ -1,4 +1,4 @@
-//! What the operator may do, and what it does. Looks at the requests of the cases before it, too.
+//! Permissions of the operator compared with their use, including the requests of earlier cases.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,23 +11,23 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
-/// Granted, and not to be seen here: the first is looked up by the API server itself, which asks
-/// whether an owner may be named that blocks its deletion; the second is for coordinators that
-/// become one again, and several need an etcd.
+/// Granted, but not visible here: the first is checked by the API server itself, for owner
+/// references that block deletion; the second is for several coordinators reduced to one, and
+/// several need an etcd.
 const NOT_SEEN: [&str; 2] =
     ["update dfs.io dfsclusters/finalizers", "delete policy poddisruptionbudgets"];
 
 #[tokio::test]
-async fn c28_what_is_granted_is_used_and_nothing_is_refused() -> Result<()> {
+async fn c28_all_permissions_are_used_and_no_request_is_denied() -> Result<()> {
     case("c28", async |case| {
         let Some(audit) = Audit::whole(&case.env).await? else {
-            anyhow::bail!("this Kubernetes shows no audit log");
+            anyhow::bail!("this cluster has no audit log");
         };
         serve_service_monitors(case).await?;
         let operator = case.operator().await?;
         let cluster = case.cluster("dfs");
         cluster.start().await?;
-        // All that it is there for: monitoring comes and goes, pods are replaced, data is deleted.
+        // All its tasks: monitoring is switched on and off, pods are replaced, data is deleted.
         for enabled in [true, false] {
             let monitor = json!({ "serviceMonitor": { "enabled": enabled } });
             cluster.merge(json!({ "spec": { "monitoring": monitor } })).await?;
@@ -40,7 +40,7 @@ async fn c28_what_is_granted_is_used_and_nothing_is_refused() -> Result<()> {
         cluster.wait_ready_within(Duration::from_mins(5)).await?;
         let confirmed = json!({ "deletionPolicy": "Delete", "deletionConfirmation": "dfs" });
         cluster.merge(json!({ "spec": confirmed })).await?;
-        // Until the operator has seen that, nothing would be deleted by it.
+        // Until the operator has seen that, it would delete nothing.
         cluster.wait_ready().await?;
         cluster.delete().await?;
 
@@ -53,10 +53,10 @@ async fn c28_what_is_granted_is_used_and_nothing_is_refused() -> Result<()> {
             .flat_map(expand)
             .filter(|right| !NOT_SEEN.contains(&right.as_str()))
             .collect();
-        // Watches are told of when they end.
+        // Watches appear in the log when they end.
         let ended = operator.try_uninstall().await?;
         ensure!(ended.is_success, "helm cannot uninstall: {}", ended.stderr);
-        until("all rights in use", Duration::from_secs(30), async || {
+        until("all permissions in use", Duration::from_secs(30), async || {
             let requests = audit.requests_of(&|user| is_operator(user)).await?;
             let used: BTreeSet<String> = requests.iter().flat_map(rights).collect();
             let idle: Vec<_> = granted.difference(&used).collect();
@@ -67,23 +67,23 @@ async fn c28_what_is_granted_is_used_and_nothing_is_refused() -> Result<()> {
         let refused: Vec<&Request> = requests
             .iter()
             .filter(|request| request.response_status.as_ref().is_some_and(|s| s.code == 403))
-            // Others go, and their rights before them.
+            // Other users are deleted, and their permissions before them.
             .filter(|request| request.user.username == operator.user())
-            // Belong to no namespace: asked for in case somebody has granted it.
+            // Cluster-scoped: requested in case it is permitted.
             .filter(|request| request.resource() != "storageclasses")
             .collect();
-        ensure!(refused.is_empty(), "the operator asked for what it may not: {refused:#?}");
+        ensure!(refused.is_empty(), "denied requests of the operator: {refused:#?}");
         Ok(())
     })
     .await
 }
 
-/// Of all releases, in all namespaces.
+/// Returns true for the users of all releases, in all namespaces.
 fn is_operator(user: &str) -> bool {
     user.starts_with("system:serviceaccount:") && user.ends_with("-operator")
 }
 
-/// `verb group resource` for each that a rule grants.
+/// Returns `verb group resource` for each permission of a rule.
 fn expand(rule: &PolicyRule) -> Vec<String> {
     let mut rights = Vec::new();
     for group in rule.api_groups.iter().flatten() {
@@ -96,7 +96,7 @@ fn expand(rule: &PolicyRule) -> Vec<String> {
     rights
 }
 
-/// What a request took: the right to create as well, where something was applied that was not there.
+/// Returns the permissions that a request needed, including create if a new object was applied.
 fn rights(request: &Request) -> Vec<String> {
     let group = request.object_ref.as_ref().map(|object| object.api_group.as_str());
     let code = request.response_status.as_ref().map(|status| status.code);
@@ -106,7 +106,7 @@ fn rights(request: &Request) -> Vec<String> {
     verbs.into_iter().flatten().map(right).collect()
 }
 
-/// The kind of the Prometheus operator, as far as it matters here.
+/// Serves a minimal version of the Prometheus operator's kind.
 async fn serve_service_monitors(case: &dfs_e2e::Case) -> Result<()> {
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1",

@@ -1,4 +1,4 @@
-//! What runs in the pods of the tests: it makes and checks files, and load.
+//! Program in the pods of the tests: creates and checks files, and generates load.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -17,19 +17,19 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use tokio::time::{Instant, sleep};
 
-/// Where a load finds that it shall end.
+/// File that tells a load to stop.
 const STOP: &str = "/tmp/stop";
-/// Files that a load writes over and over.
+/// Files that a load overwrites repeatedly.
 const SLOTS: u64 = 32;
-/// Writers, and as many readers.
+/// Number of writers, and of readers.
 const WRITERS: u64 = 2;
-/// Between two operations of one of them.
+/// Pause between two operations of each.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long one operation may be tried.
+/// Time limit of one operation.
 const DEADLINE: Duration = Duration::from_mins(1);
-/// The longest file of a load.
+/// Maximum length of a file.
 const LENGTH_MAX: u64 = 2 << 20;
-/// Failures that are told.
+/// Maximum number of failures reported.
 const FAILURES_MAX: usize = 20;
 
 #[derive(Parser)]
@@ -42,13 +42,13 @@ struct Args {
 enum Action {
     /// Wait to be deleted
     Idle,
-    /// Make a file
+    /// Create a file
     Make { path: PathBuf, length: u64, seed: u64 },
     /// Fail unless a file has these bytes
     Check { path: PathBuf, length: u64, seed: u64 },
-    /// Fail unless something takes connections
+    /// Fail unless the address accepts connections
     Connect { address: String },
-    /// Write and read until it is stopped, and say how it went
+    /// Write and read until stopped, and print a report
     Load,
     /// Stop the load
     Stop,
@@ -73,7 +73,7 @@ async fn idle() -> Result<()> {
     Ok(())
 }
 
-/// Bytes that depend on the seed alone, in blocks.
+/// Returns bytes determined by the seed, in blocks.
 fn blocks(length: u64, seed: u64) -> impl Iterator<Item = Vec<u8>> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut left = length;
@@ -95,11 +95,11 @@ fn make(path: &Path, length: u64, seed: u64) -> Result<()> {
 
 fn check(path: &Path, length: u64, seed: u64) -> Result<()> {
     let mut file = fs::File::open(path)?;
-    ensure!(file.metadata()?.len() == length, "its length is {}", file.metadata()?.len());
+    ensure!(file.metadata()?.len() == length, "wrong length {}", file.metadata()?.len());
     for expected in blocks(length, seed) {
         let mut found = vec![0; expected.len()];
         file.read_exact(&mut found)?;
-        ensure!(found == expected, "it has other bytes");
+        ensure!(found == expected, "wrong content");
     }
     Ok(())
 }
@@ -115,8 +115,8 @@ fn connect(address: &str) -> Result<()> {
     Err(last.unwrap_or_else(|| io::ErrorKind::NotFound.into()).into())
 }
 
-/// Files under load. Version `v` of slot `s` has bytes that depend on both alone; whoever reads
-/// must find a version that was not older than the last acknowledged one when the read began.
+/// Files under load. Version `v` of slot `s` has bytes determined by both; a reader must find a
+/// version no older than the last one acknowledged when the read started.
 struct Load {
     client: Client,
     slots: Vec<Slot>,
@@ -157,7 +157,7 @@ impl Load {
         Ok(())
     }
 
-    /// Each writer has slots of its own.
+    /// Each writer has separate slots.
     async fn write_on(&self, writer: u64) -> Result<()> {
         let mut random = StdRng::seed_from_u64(writer);
         let slots = SLOTS / WRITERS;
@@ -233,7 +233,7 @@ impl Load {
         while let Some(block) = reader.next().await? {
             bytes.extend_from_slice(&block);
             if bytes.len() as u64 > LENGTH_MAX + 8 {
-                bail!("it does not end");
+                bail!("it did not stop");
             }
         }
         Ok(bytes)
@@ -264,7 +264,7 @@ fn path(slot: u64) -> Result<DfsPath> {
     Ok(DfsPath::new(format!("/load-{slot}"))?)
 }
 
-/// The version, and then bytes of it; short ones more often than long ones.
+/// Returns the version, followed by bytes determined by it; short files are more frequent.
 fn content(slot: u64, version: u64) -> Vec<u8> {
     let seed = slot << 32 | version;
     let mut random = StdRng::seed_from_u64(seed);
