@@ -27,7 +27,7 @@ pub enum StoreError {
     Mismatch {
         /// The chunk.
         chunk: ChunkId,
-        /// What differs.
+        /// The difference.
         what: String,
     },
     /// Bytes on disk do not match their checksum.

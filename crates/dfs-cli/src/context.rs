@@ -15,7 +15,7 @@ use crate::error::{Error, Result, blocking};
 use crate::global::Global;
 use crate::output::Output;
 
-/// How to reach the cluster.
+/// Access to the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ClusterTarget {
     /// At the given coordinators.

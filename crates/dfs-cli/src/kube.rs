@@ -112,10 +112,10 @@ impl From<dfs_kube::Error> for Error {
             }
             source = cause.source();
         }
-        let told = Self::new(code, message);
+        let error = Self::new(code, message);
         match hint {
-            Some(hint) => told.hint(hint),
-            None => told,
+            Some(hint) => error.hint(hint),
+            None => error,
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct Output {
     pub(crate) is_quiet: bool,
 }
 
-#[expect(clippy::unused_self, reason = "who may write has an output, and its settings may matter")]
+#[expect(clippy::unused_self, reason = "writing requires an output, whose settings may matter")]
 impl Output {
     /// Writes a line of data to stdout.
     pub(crate) fn line(self, text: impl std::fmt::Display) {

@@ -145,9 +145,9 @@ fn each_failure_is_reported_as_it_happens() {
     let cluster = cluster();
     let output = cluster.dfs(["rm", "--json", "/one", "/two"]);
     assert_eq!(exit_code(&output), 3);
-    let told = documents(&stderr(&output));
-    assert_eq!(told.len(), 2, "{told:?}");
-    for (document, path) in told.iter().zip(["/one", "/two"]) {
+    let reported = documents(&stderr(&output));
+    assert_eq!(reported.len(), 2, "{reported:?}");
+    for (document, path) in reported.iter().zip(["/one", "/two"]) {
         assert_eq!(document["error"]["code"], "NOT_FOUND");
         assert!(document["error"]["message"].as_str().unwrap().contains(path), "{document}");
     }

@@ -201,7 +201,7 @@ impl Client {
     }
 }
 
-/// How long a call without a usable reply is retried.
+/// Limit of the retries of a call without a usable reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Persistence {
     /// Until the client's deadline.

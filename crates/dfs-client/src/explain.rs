@@ -50,7 +50,7 @@ pub struct ExplainedReplica {
     pub state: Option<NodeState>,
     /// True if the coordinator knows that it is bad or gone.
     pub is_bad: bool,
-    /// Whether the node confirmed that it holds the replica; with `verify` also that every block
+    /// Confirmation by the node that it holds the replica; with `verify` also that every block
     /// was read and matches its checksum. `None` when the node could not be asked.
     pub verified: Option<bool>,
     /// Problem found, if any.

@@ -18,7 +18,7 @@ use crate::replica_read::{ReadError, Run};
 use crate::stats::count;
 use crate::{Client, Error};
 
-/// How long a node that failed is tried last.
+/// Time for which a node that failed is tried last.
 const PENALTY: Duration = Duration::from_secs(10);
 /// Maximum number of nodes whose failures are remembered.
 const PENALTIES_MAX: usize = 1_024;

@@ -30,7 +30,7 @@ impl Client {
         self.with_request_id(writing).await
     }
 
-    /// The same for a local file whose path is known, which errors name.
+    /// Like [`Client::get_to_file`], for a local file whose path errors can name.
     pub(crate) async fn get_to_path(
         &self,
         file: impl Into<Target>,

@@ -64,7 +64,7 @@ pub struct Entry {
     pub stat: FileStat,
 }
 
-/// Whether a symlink at the end of a path is followed. Earlier ones always are.
+/// Handling of a symlink at the end of a path. Earlier ones are always followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Follow {
     /// The path refers to the target.

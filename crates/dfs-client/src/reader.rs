@@ -94,7 +94,7 @@ struct ReadAhead {
     client: Client,
     context: String,
     stat: FileStat,
-    /// Where to open the file again, unless it is open.
+    /// Offset at which to open the file again, unless it is open.
     start: u64,
     end: u64,
     pieces: Option<Pieces>,

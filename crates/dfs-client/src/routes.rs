@@ -50,7 +50,7 @@ struct RelayRoute {
     probe_at: Instant,
 }
 
-/// How to call a node.
+/// Way of calling a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     Direct,

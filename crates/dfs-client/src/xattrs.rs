@@ -8,7 +8,7 @@ use dfs_types::{Target, XattrName};
 
 use crate::{Client, Error, FileStat, Follow};
 
-/// Whether an extended attribute may exist before it is set.
+/// Condition for setting an extended attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum XattrMode {
     /// Sets it in either case.

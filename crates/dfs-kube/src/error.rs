@@ -11,7 +11,7 @@ pub(crate) const PERMISSIONS: &str =
 #[non_exhaustive]
 pub enum Error {
     /// The text is not `NAMESPACE/NAME` or `NAME`.
-    #[error("{0:?} names no DfsCluster: NAMESPACE/NAME or NAME is wanted")]
+    #[error("{0:?} does not name a DfsCluster: expected NAMESPACE/NAME or NAME")]
     Target(String),
     /// There is no kubeconfig, or it is malformed.
     #[error("no Kubernetes is set up here: KUBECONFIG or ~/.kube/config says where one is")]

@@ -36,7 +36,7 @@ pub struct Args {
     pub log_level: String,
 }
 
-/// What to do instead of managing clusters.
+/// Command to run instead of managing clusters.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Print the CustomResourceDefinition, for `kubectl apply -f -`.

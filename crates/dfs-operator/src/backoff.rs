@@ -18,7 +18,7 @@ const DOUBLINGS_MAX: u32 = 9;
 #[derive(Debug)]
 pub(crate) struct Backoff<K>(Mutex<HashMap<K, (u32, String)>>);
 
-/// What to do about a failure.
+/// Reaction to a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// Delay before the next attempt.

@@ -11,15 +11,15 @@ use kube::{Api, Client};
 /// Interval between checks.
 pub(crate) const EVERY: Duration = Duration::from_mins(1);
 
-/// What is known about the definition in the API server.
+/// State of the definition in the API server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Definition {
-    /// Nothing: it was not read, or may not be.
+    /// Unknown: it was not read, or must not be.
     #[default]
     Unknown,
-    /// It has everything that this operator knows.
+    /// As new as this operator.
     Current,
-    /// It lacks these fields, which the API server therefore drops.
+    /// Without these fields, which the API server therefore drops.
     Older(Vec<String>),
 }
 

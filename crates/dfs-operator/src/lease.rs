@@ -35,7 +35,7 @@ pub enum Lost {
     /// Another took it.
     #[error("the lease is now held by {0:?}")]
     Taken(String),
-    /// It could not be renewed in time.
+    /// Renewing failed for too long.
     #[error("the lease could not be renewed for {} s", RENEW_DEADLINE.as_secs())]
     NotRenewed(#[source] Option<kube::Error>),
 }

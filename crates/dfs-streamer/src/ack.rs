@@ -7,7 +7,7 @@ use dfs_types::{ErrorCode, NodeId, Receipt};
 pub struct Dropped {
     /// Node of the replica.
     pub node: NodeId,
-    /// What went wrong.
+    /// Code of the error.
     pub code: ErrorCode,
     /// The error in words.
     pub message: String,

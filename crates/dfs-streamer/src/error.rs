@@ -28,7 +28,7 @@ pub enum Error {
         found: u64,
     },
     /// More bytes arrived than the chunk may hold.
-    #[error("the chunk ends at {max}, a frame goes on to {end}")]
+    #[error("the chunk ends at {max}, but a frame extends to {end}")]
     PastEnd {
         /// Maximum length of the chunk.
         max: u64,

@@ -83,7 +83,7 @@ impl ChunkBytes for Bytes {
     }
 }
 
-/// Where to read and hash.
+/// Threads that read and hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Hashing {
     /// On blocking threads. Takes one thread per chunk in progress.

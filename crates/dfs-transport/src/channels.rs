@@ -75,7 +75,7 @@ pub enum Security {
 
 /// An address that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no address: host:port or http://host:port is wanted")]
+#[error("{0:?} is not an address: expected host:port or http://host:port")]
 pub struct AddressError(pub String);
 
 /// Channels to other processes: created on first use, kept, and reconnected after a connection

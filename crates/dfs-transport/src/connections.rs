@@ -27,7 +27,7 @@ use crate::refusal::Refusal;
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Refused connections that may be reading the reason at the same time; others are just closed.
 const REFUSALS_UNDER_WAY: usize = 64;
-/// How long a refused peer has to read the reason.
+/// Time for a refused peer to read the reason.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Bounds on the connections of one server.
@@ -41,7 +41,7 @@ pub struct ConnectionLimits {
     /// one of the address that has the most of them is closed, so that a flood from one address
     /// harms no other.
     pub pending: usize,
-    /// How long a connection may stay pending.
+    /// Maximum time that a connection may stay pending.
     pub first_call_within: Duration,
 }
 

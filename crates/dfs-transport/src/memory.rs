@@ -17,7 +17,7 @@ const BACKLOG: usize = 16;
 /// First port assigned for port 0.
 const FIRST_PORT: u16 = 50_000;
 
-/// A network of its own; clones are the same one.
+/// An in-process network; clones share it.
 #[derive(Clone)]
 pub struct MemoryNetwork {
     lines: Arc<Mutex<Lines>>,
@@ -44,7 +44,7 @@ struct Lines {
 }
 
 impl MemoryNetwork {
-    /// The same network, with connections that come from `host`.
+    /// Returns the same network, with connections that come from `host`.
     #[must_use]
     pub fn from_host(&self, host: impl Into<IpAddr>) -> Self {
         Self { lines: self.lines.clone(), host: host.into() }
@@ -149,7 +149,7 @@ impl Listener for MemoryListener {
     }
 
     async fn accept(&mut self) -> io::Result<(Io, IpAddr)> {
-        // The network keeps the other end for as long as there is no other listener.
+        // The network holds the sender until the address has another listener.
         self.incoming.recv().await.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }

@@ -16,7 +16,7 @@ use tonic::transport::server::Connected;
 use crate::connection::Connection;
 use crate::refusal::Refusal;
 
-/// How long dialling may take where nothing else is said.
+/// Default time limit of dialling.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A byte stream between two processes.
@@ -29,7 +29,7 @@ pub struct Io {
     stream: Box<dyn Stream>,
     /// Completes when the connection must end.
     end: Option<Pin<Box<dyn Future<Output = io::Error> + Send>>>,
-    /// Of an accepted one.
+    /// Set for an accepted connection.
     connection: Connection,
 }
 
@@ -47,7 +47,7 @@ impl Io {
         Self { stream: Box::new(self), end: Some(Box::pin(end)), connection }
     }
 
-    /// What the requests that come over it show as their connection.
+    /// Sets the connection that its requests report.
     pub(crate) fn of(self, connection: Connection) -> Self {
         Self { connection, ..self }
     }

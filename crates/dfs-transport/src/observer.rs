@@ -1,4 +1,4 @@
-//! What a server reports to its owner.
+//! Observer of the events of a server.
 
 use std::time::Duration;
 

@@ -7,15 +7,15 @@ use std::time::Duration;
 /// Why a server refused or closed a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// It has as many connections as it holds.
+    /// The limit of connections is reached.
     #[error("the server holds {0} connections, its limit; try again later")]
     Total(usize),
-    /// It has as many connections from that address as it holds of one.
+    /// The limit of connections from that address is reached.
     #[error("the server holds {limit} connections from {address}, its limit; try again later")]
     Address {
         /// Whose connections they are.
         address: IpAddr,
-        /// How many it holds.
+        /// The limit.
         limit: usize,
     },
     /// Others waited for their first call as well, and this one was the oldest.
@@ -57,7 +57,7 @@ impl Refusal {
         frames
     }
 
-    /// What to write to a connection that ends with `error`, if it ends because of a refusal.
+    /// Returns the bytes to write to a connection that ends with `error`, if that is a refusal.
     pub(crate) fn last_words(error: &io::Error) -> Option<Vec<u8>> {
         let refusal: &Self = error.get_ref()?.downcast_ref()?;
         Some(refusal.frames(true))

@@ -110,7 +110,7 @@ struct Edge {
 pub(super) fn check(root: &Path) -> Result<()> {
     let arguments = ["metadata", "--locked", "--no-deps", "--format-version=1"];
     let metadata = serde_json::from_slice(&output(&mut cargo(root, &arguments))?)?;
-    let (members, edges) = read(&metadata).context("cargo metadata has another form")?;
+    let (members, edges) = read(&metadata).context("cargo metadata has an unexpected format")?;
     let mut faults = faults(&members, &edges);
     faults.extend(modules::cycles(root)?);
     if !faults.is_empty() {

@@ -22,7 +22,7 @@ pub(super) struct Scan {
     pub(super) replicas: Vec<(u64, Head)>,
     /// Deleted ones whose space has not been freed yet.
     pub(super) dead: Vec<(u64, Head)>,
-    /// Those of an incomplete commit.
+    /// Records of an incomplete commit.
     pub(super) torn: Vec<(u64, Head)>,
     /// Pages that belong to no record.
     pub(super) strays: Vec<u64>,

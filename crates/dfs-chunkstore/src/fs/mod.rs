@@ -15,7 +15,7 @@ pub use os::OsFs;
 /// Alignment of offsets, lengths and addresses of direct writes, and of records on disk.
 pub(crate) const PAGE: usize = 4096;
 
-/// How to open a file.
+/// Mode of opening a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {
     /// An existing file, for reading and small writes.

@@ -384,7 +384,7 @@ fn folders(fs: &SimFs, config: &Config) -> Vec<PathBuf> {
     all
 }
 
-/// How a life ends.
+/// End of a life.
 #[derive(Debug, Clone, Copy)]
 enum End {
     /// Everything unsynced is lost.

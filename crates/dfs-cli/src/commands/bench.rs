@@ -27,7 +27,7 @@ Examples:
   dfs bench --clients 64 --files 20000
   dfs bench --only streams --stream-size 4GiB --json")]
 pub(crate) struct BenchArgs {
-    /// Where to create the directory.
+    /// Parent of the new directory.
     #[arg(long, default_value = "/", value_name = "PATH")]
     below: OsString,
     /// Number of small files.
@@ -47,7 +47,7 @@ pub(crate) struct BenchArgs {
     only: Vec<Measure>,
 }
 
-/// What can be measured.
+/// Measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Measure {
     /// Putting small files.

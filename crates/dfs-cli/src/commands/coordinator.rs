@@ -97,7 +97,7 @@ struct Flags<'a> {
     await_init: Option<bool>,
 }
 
-/// The same for the settings of `init`.
+/// Settings of `init` from flags, which override the settings file.
 #[derive(Serialize)]
 struct InitFlags<'a> {
     replication_factor: Option<u8>,

@@ -26,7 +26,7 @@ Examples:
   dfs get -r /backup restored
   dfs get /backup.tar - | tar t")]
 pub(crate) struct GetArgs {
-    /// What to copy, then the destination: a new name, an existing directory, or `-` for stdout.
+    /// Sources, then the destination: a new name, an existing directory, or `-` for stdout.
     #[arg(required = true, value_name = "SOURCE... DESTINATION")]
     paths: Vec<OsString>,
     /// Copy directories recursively.

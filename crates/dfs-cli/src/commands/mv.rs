@@ -20,7 +20,7 @@ Examples:
   dfs mv /a.txt /b.txt
   dfs mv /x /y /archive/        into a directory")]
 pub(crate) struct MvArgs {
-    /// What to move, then the destination: a new name, or an existing directory.
+    /// Sources, then the destination: a new name, or an existing directory.
     #[arg(required = true, value_name = "SOURCE... DESTINATION")]
     paths: Vec<OsString>,
     /// Do not replace existing files.

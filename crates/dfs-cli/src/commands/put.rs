@@ -28,7 +28,7 @@ Examples:
   dfs put -r project/. /project       what lies in it, not the folder itself
   tar c . | dfs put - /backup.tar")]
 pub(crate) struct PutArgs {
-    /// What to copy (`-` is stdin), then the destination: a new name, or an existing directory.
+    /// Sources (`-` is stdin), then the destination: a new name, or an existing directory.
     #[arg(required = true, value_name = "SOURCE... DESTINATION")]
     paths: Vec<OsString>,
     /// Copy directories recursively.

@@ -21,7 +21,7 @@ Examples:
   dfs rm -r /build /tmp/scratch
   dfs rm --now -rf /huge        give the space back at once")]
 pub(crate) struct RmArgs {
-    /// What to delete.
+    /// Paths to delete.
     #[arg(required = true)]
     paths: Vec<OsString>,
     /// Delete directories recursively.

@@ -17,7 +17,7 @@ Examples:
   dfs tree /
   dfs tree -L 2 /home")]
 pub(crate) struct TreeArgs {
-    /// Where to start.
+    /// Top of the tree.
     #[arg(default_value = "/")]
     path: OsString,
     /// Maximum depth.

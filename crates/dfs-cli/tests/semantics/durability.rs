@@ -78,10 +78,10 @@ async fn s03_puts_and_gets_survive_a_killed_datanode() {
     for victim in 0..3 {
         let at = format!("/{victim}");
         let moved = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-        let (told, own, at_put) = (moved.clone(), client.clone(), at.clone());
+        let (sum, own, at_put) = (moved.clone(), client.clone(), at.clone());
         let source = PutSource::bytes(bytes.clone());
         let progress: dfs_client::ProgressObserver = std::sync::Arc::new(move |moved| {
-            told.fetch_add(moved, std::sync::atomic::Ordering::Relaxed);
+            sum.fetch_add(moved, std::sync::atomic::Ordering::Relaxed);
         });
         let options = PutOptions::default().progress(progress);
         let putting = spawn(async move { own.put(&path(&at_put), source, options).await });

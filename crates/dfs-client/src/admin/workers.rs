@@ -27,9 +27,9 @@ pub struct Workers {
 pub struct WorkerStatus {
     /// Name of the worker.
     pub name: String,
-    /// Whether it is running.
+    /// Current activity.
     pub activity: WorkerActivity,
-    /// Current activity, or why the last step failed.
+    /// Current work, or why the last step failed.
     pub state: String,
     /// Items done since its coordinator started.
     pub done: u64,

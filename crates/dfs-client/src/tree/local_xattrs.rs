@@ -17,7 +17,7 @@ const GLANCE: usize = 4_096;
 /// Extended attributes of a local entry.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct LocalXattrs {
-    /// Those of the namespace `user.` that an inode of dfs can hold.
+    /// Attributes of the namespace `user.` that an inode of dfs can hold.
     pub(super) kept: BTreeMap<XattrName, Bytes>,
     /// True if there are others.
     pub(super) some_lost: bool,
@@ -78,7 +78,7 @@ pub(super) fn apply_xattrs(path: &Path, xattrs: &BTreeMap<XattrName, Bytes>) -> 
         }
         match rustix::fs::lsetxattr(path, name.as_bytes(), value, XattrFlags::empty()) {
             Ok(()) => {}
-            // No support for attributes, or not for so many or such large ones.
+            // No support for attributes, or not for as many or as large ones.
             Err(Errno::NOTSUP | Errno::NOSPC | Errno::TOOBIG | Errno::RANGE) => some_lost = true,
             Err(error) => return Err(error.into()),
         }

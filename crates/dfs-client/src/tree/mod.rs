@@ -102,7 +102,7 @@ impl fmt::Debug for TreeOptions {
     }
 }
 
-/// Whether the copy continues after the error of an entry.
+/// Reaction to the error of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnError {
     /// The other entries are copied.

@@ -19,7 +19,7 @@ pub(super) struct PacedSender<T> {
     items: mpsc::Sender<Result<T, Status>>,
     /// Reserves room for an error when the caller reads nothing.
     last: OwnedPermit<Result<T, Status>>,
-    /// How much longer the caller is waited for.
+    /// Remaining time that the caller is waited for.
     credit: Duration,
 }
 

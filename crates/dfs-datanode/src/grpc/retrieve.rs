@@ -16,7 +16,7 @@ use super::pace::PacedSender;
 use crate::Error;
 use crate::node::Node;
 
-/// How long a read waits for others to end.
+/// Time that a read waits for others to end.
 const WAIT: Duration = Duration::from_secs(2);
 /// Frames read ahead of the connection.
 const FRAMES_AHEAD: usize = 2;

@@ -20,7 +20,7 @@ use crate::cluster::{
     CLUSTER, Cluster, Hang, PATIENCE, TestStore, eventually, frames, meta, refused, settings,
 };
 
-/// How much longer than the drain time closing may take.
+/// Time beyond the drain time that closing may take.
 const MARGIN: Duration = Duration::from_secs(3);
 
 #[tokio::test(start_paused = true)]

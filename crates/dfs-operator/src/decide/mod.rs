@@ -122,7 +122,7 @@ pub enum Case {
 /// The actions to take, and the findings to publish.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
-    /// Which case decided.
+    /// The case that decided.
     pub case: Case,
     /// Carried out in this order up to the first failure.
     pub actions: Vec<Action>,
@@ -132,7 +132,7 @@ pub struct Decision {
     pub invalid: Option<Finding>,
     /// Parts of the spec that are not carried out.
     pub refused: Vec<Finding>,
-    /// What the operator is waiting for.
+    /// Object or event that the operator is waiting for.
     pub waiting: Option<Finding>,
     /// Why the cluster cannot be deleted yet.
     pub deletion_blocked: Option<Finding>,

@@ -3,7 +3,7 @@
 //!
 //! An operator does not know what a newer version needs, nor what it would undo. So it changes
 //! nothing and reports which operator can help. The version of an operand is the tag of its image,
-//! unless a digest overrides it or it is no version, and the version that coordinators and
+//! unless a digest overrides it or it is not a version, and the version that coordinators and
 //! datanodes report. Running operands that are older are no obstacle: upgrading is the way out.
 
 use dfs_crd::Reason;

@@ -43,7 +43,7 @@ pub(super) enum Answer {
     /// The content read is that of this put; of none if empty.
     Read(Seen, Option<u32>),
     Failed(ErrorCode),
-    /// It may have taken effect, or may do so at any later time.
+    /// Unknown: the call may have taken effect, or may do so at any later time.
     Unknown,
 }
 

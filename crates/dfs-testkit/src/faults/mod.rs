@@ -61,7 +61,7 @@ pub struct Options {
 /// Failure of a run.
 #[derive(Debug)]
 pub struct Failure {
-    /// What was violated.
+    /// The violation.
     pub what: String,
     /// The report up to then.
     pub report: Report,
@@ -113,7 +113,7 @@ struct Run {
     random: SeededRandom,
     seed: u64,
     named: String,
-    /// What was read at the end of each round.
+    /// Reads at the end of each round.
     left: Vec<(u32, Vec<Operation>)>,
 }
 

@@ -94,7 +94,7 @@ impl Machine {
         }
     }
 
-    /// Whether the present life was asked to end.
+    /// Returns true if the current life was asked to end.
     pub(super) fn is_stopping(&self) -> bool {
         lock(&self.stop).is_none()
     }

@@ -114,7 +114,7 @@ impl fmt::Display for Summary {
 pub struct Failure {
     /// The seed, which reproduces it.
     pub seed: u64,
-    /// What was violated.
+    /// The violation.
     pub what: String,
     /// Everything that happened before, in order.
     pub trace: Vec<String>,
@@ -155,7 +155,7 @@ pub fn run_on(seed: u64, disks: Disks) -> Result<Summary, Failure> {
     Err(Failure { seed, what, trace: trace.lines() })
 }
 
-/// How a simulation without a fault of ours ended.
+/// End of a simulation without a violation.
 struct Outcome {
     elapsed: Duration,
     faults: FaultCounts,

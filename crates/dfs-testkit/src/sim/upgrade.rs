@@ -243,7 +243,7 @@ impl Upgrade {
         self.trace.note_at(sim.elapsed(), format_args!("{} {what}", self.machines[host].name));
     }
 
-    /// Tries the older release on one machine after the other, each of which then goes on as the
+    /// Tries the older release on one machine after the other, each of which then continues as the
     /// newer one.
     fn downgrade(&mut self, sim: &mut Sim<'_>, now: Duration) -> Result<(), String> {
         let Some(Trial { host, disks, until }) = self.trial.take() else {

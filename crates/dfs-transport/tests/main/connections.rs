@@ -62,7 +62,7 @@ async fn busy(network: &MemoryNetwork, clients: usize) -> Vec<impl Sized + use<>
     busy
 }
 
-/// What the server sends until it closes the connection.
+/// Returns the bytes that the server sends until it closes the connection.
 async fn read_to_end(mut io: Io) -> String {
     let mut bytes = Vec::new();
     // A reset is an end as well.

@@ -20,7 +20,7 @@ const INTERNAL: &[&str] = &[
     "dfs-metadata/src/conformance",
 ];
 
-/// Where callers get their scope.
+/// Files that create the scopes of callers.
 const OF_CALLER: &[&str] = &["dfs-transport/src/gate/caller.rs"];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -22,7 +22,7 @@ use crate::server;
 /// Maximum number of datanodes looked for in a folder.
 const DATANODES_MAX: usize = 64;
 
-/// What to run.
+/// Services to run.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) folder: PathBuf,

@@ -67,7 +67,7 @@ struct Tour {
     out: Output,
     source: PathBuf,
     original: Summary,
-    /// Where files are read back to.
+    /// Folder that files are read back to.
     back: PathBuf,
 }
 
