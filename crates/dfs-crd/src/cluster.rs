@@ -82,13 +82,13 @@ pub struct DfsClusterSpec {
     /// Monitoring of the cluster.
     #[serde(default)]
     pub monitoring: Monitoring,
-    /// How the operator applies changes.
+    /// Application of changes by the operator.
     #[serde(default)]
     pub maintenance: Maintenance,
     /// True to run no pods. Volumes stay.
     #[serde(default)]
     pub stopped: bool,
-    /// What happens to the volumes when the cluster is deleted.
+    /// Fate of the volumes when the cluster is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
     /// The name of the cluster, which confirms `deletionPolicy: Delete`.
@@ -147,13 +147,13 @@ pub enum SpreadPolicy {
     Required,
 }
 
-/// What happens to the volumes of a deleted cluster.
+/// Fate of the volumes of a deleted cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// They stay.
+    /// Volumes stay.
     #[default]
     Retain,
-    /// They are deleted if `deletionConfirmation` confirms it.
+    /// Volumes are deleted if `deletionConfirmation` confirms it.
     Delete,
 }
 

@@ -26,7 +26,7 @@ pub struct Image {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71), regex(pattern = r"^sha256:[a-f0-9]{64}$"))]
     pub digest: Option<String>,
-    /// When a node pulls it.
+    /// Pull policy of the nodes.
     #[serde(default)]
     pub pull_policy: PullPolicy,
     /// Names of Secrets that allow nodes to pull it.
@@ -36,7 +36,7 @@ pub struct Image {
     pub pull_secrets: Vec<String>,
 }
 
-/// When a node pulls an image.
+/// Pull policy of the nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum PullPolicy {
     /// Each time a container starts.

@@ -1,22 +1,22 @@
-//! How the operator applies changes.
+//! Application of changes by the operator.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How the operator applies changes.
+/// Application of changes by the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Maintenance {
-    /// How pods get a new image or new settings.
+    /// Rollout of a new image or new settings.
     #[serde(default)]
     pub update: Update,
 }
 
-/// How datanodes get a new image or new settings: one after the other.
+/// Rollout of a new image or new settings to datanodes, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Update {
-    /// Who restarts them.
+    /// Update strategy: who restarts datanodes.
     #[serde(default)]
     pub strategy: UpdateStrategy,
     /// True to require that all data has all its replicas before the next one is stopped.
@@ -28,7 +28,7 @@ pub struct Update {
     pub node_timeout_seconds: i32,
 }
 
-/// Who restarts datanodes.
+/// Update strategy: who restarts datanodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum UpdateStrategy {
     /// The operator.

@@ -72,15 +72,15 @@ pub struct ClusterStatus {
 pub enum Phase {
     /// Nothing has been created yet.
     Pending,
-    /// It is being created.
+    /// Being created.
     Creating,
-    /// It serves, as specified.
+    /// Serving, as specified.
     Ready,
     /// Datanodes are being added.
     Scaling,
     /// Pods are being replaced.
     Upgrading,
-    /// It lacks nodes or replicas.
+    /// Serving, but lacking nodes or replicas.
     Degraded,
     /// A person must act.
     Stalled,
@@ -88,7 +88,7 @@ pub enum Phase {
     Paused,
     /// No pod runs, as specified.
     Stopped,
-    /// It is being deleted.
+    /// Being deleted.
     Deleting,
 }
 
@@ -157,7 +157,7 @@ pub struct DatanodeStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub used_bytes: i64,
-    /// When it entered this state.
+    /// Time of the last change of the state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "embedded_object::<Time>")]
     pub last_transition_time: Option<Time>,
@@ -168,21 +168,21 @@ pub struct DatanodeStatus {
 pub enum DatanodeState {
     /// Its pod has not joined yet.
     Pending,
-    /// It has joined, and waits for admission.
+    /// Joined, and waiting for admission.
     Joining,
-    /// It is a full member.
+    /// Full member of the cluster.
     Active,
-    /// It has been silent for a short time.
+    /// Silent for a short time.
     Suspect,
-    /// It is being emptied.
+    /// Being emptied.
     Draining,
-    /// It is empty.
+    /// Empty.
     Drained,
-    /// It has been removed permanently.
+    /// Removed permanently.
     Removed,
-    /// It is down temporarily, as announced.
+    /// Down temporarily, as announced.
     Maintenance,
-    /// It has been silent for long; its data is re-replicated.
+    /// Silent for long; its data is re-replicated.
     Lost,
 }
 
