@@ -343,9 +343,13 @@ impl Tree {
         Ok((self.node(id), true))
     }
 
-    /// Sets an attribute; `demand` requires that it exists, or that it does not.
+    /// Sets an attribute of a file or directory; `demand` requires that it exists, or that it does
+    /// not.
     fn set_xattr(&mut self, at: &At, name: &str, mark: Mark, demand: Option<bool>) -> Applied {
         let id = self.resolve(at, true)?.node()?;
+        if matches!(self.nodes[id].content, Content::Symlink { .. }) {
+            return Err(ErrorCode::InvalidArgument);
+        }
         let xattrs = &mut self.nodes[id].xattrs;
         match (demand, xattrs.contains_key(name)) {
             (Some(false), true) => return Err(ErrorCode::AlreadyExists),
