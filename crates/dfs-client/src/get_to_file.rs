@@ -50,7 +50,7 @@ impl Client {
         file: Arc<File>,
         path: Option<&Path>,
     ) -> Result<FileStat, Error> {
-        let path: Arc<Path> = path.unwrap_or(Path::new("the local file")).into();
+        let path: Arc<Path> = path.unwrap_or_else(|| Path::new("the local file")).into();
         let context: Arc<str> = target.to_string().into();
         let start = options.offset;
         let mut pieces = Pieces::open(self, target, start, options.length).await?;

@@ -160,7 +160,7 @@ impl Node {
         }
         match self.store.raise_level(level).await {
             Ok(()) => {
-                tracing::info!(node = %self.id, %level, "recorded the new write level on the disks")
+                tracing::info!(node = %self.id, %level, "recorded the new write level on the disks");
             }
             Err(error) => {
                 tracing::warn!(node = %self.id, %level, %error, "recording the write level on the disks failed");

@@ -84,7 +84,7 @@ fn one(world: &World, action: &Action, is_going: bool) {
         }
         Action::Admit { cluster, .. } | Action::SetReplication(cluster) => asked(world, *cluster),
         Action::CreateJoinSecret => {
-            assert!(world.join.is_none(), "the join secret is created once")
+            assert!(world.join.is_none(), "the join secret is created once");
         }
         Action::RemoveFinalizer => {
             let is_retained = cluster.spec.deletion_policy == dfs_crd::DeletionPolicy::Retain;
