@@ -1,5 +1,6 @@
 //! Measures the namespace on redb and on etcd, alternating in one run: `cargo xtask bench
 //! metadata`.
+//! With the argument `bytes` it measures only the bytes of metadata per file.
 //!
 //! The coordinators are namespaces in this process, without RPC, each with its own committer and
 //! engine handle; etcd is a single member in a process beside it. A create counts once it is
@@ -371,6 +372,8 @@ async fn in_use(member: &Cluster, engine: &dyn Engine) -> Result<f64> {
 #[tokio::main]
 async fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    rates(folder.path()).await?;
+    if std::env::args().nth(1).as_deref() != Some("bytes") {
+        rates(folder.path()).await?;
+    }
     bytes(folder.path()).await
 }

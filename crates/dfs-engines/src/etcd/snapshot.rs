@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_etcd::etcdserverpb::range_request::SortOrder;
 use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest};
 use dfs_etcd::mvccpb::KeyValue;
 use dfs_etcd::{Client, Error};
@@ -17,6 +16,9 @@ use super::requests::{found, read};
 const KEYS_MAX: usize = 100;
 /// Keys of a range read at a time.
 const PAGE_MAX: usize = 500;
+
+/// Keys of a range in which the last one is searched by reading them all.
+const LAST_MAX: usize = 128;
 
 /// The store at a revision. A member answers from its own state; one that does not know the
 /// revision yet asks the others first.
@@ -68,6 +70,29 @@ fn versioned(found: &KeyValue) -> Versioned {
     // Copied, as it would keep the whole answer alive.
     let value = Bytes::copy_from_slice(&found.value);
     Versioned { value, version: Revision(found.mod_revision as u64) }
+}
+
+/// Returns the first key after another one.
+fn after(key: &[u8]) -> Vec<u8> {
+    [key, b"\0"].concat()
+}
+
+/// Returns a key about halfway between two, greater than `low` and at most `high`, read as numbers.
+fn between(low: &[u8], high: &[u8]) -> Vec<u8> {
+    let digits = low.len().max(high.len()) + 1;
+    let digit = |key: &[u8], at: usize| u16::from(key.get(at).copied().unwrap_or_default());
+    let (mut sum, mut carry) = (vec![0; digits], 0);
+    for at in (0..digits).rev() {
+        let total = digit(low, at) + digit(high, at) + carry;
+        (sum[at], carry) = (total & 0xff, total >> 8);
+    }
+    let mut half = Vec::with_capacity(digits);
+    for digit in sum {
+        let total = carry << 8 | digit;
+        half.push((total / 2) as u8);
+        carry = total % 2;
+    }
+    half.max(after(low)).min(high.to_vec())
 }
 
 #[async_trait]
@@ -131,18 +156,52 @@ impl Snapshot for EtcdSnapshot {
         prefix: &[u8],
         key: &[u8],
     ) -> Result<Option<(Bytes, Versioned)>, EngineError> {
-        // etcd collects the whole range before it sorts, so this costs the member a walk over all
-        // keys of the prefix up to `key`, although only one is returned.
+        // etcd reads a whole range with its values before it sorts it, so it is not asked to: a range
+        // of few keys is read in order, and a larger one is halved.
         let Some((start, end)) = bounds_before(prefix, key) else { return Ok(None) };
-        let request = RangeRequest {
-            key: self.keys.user(&start),
-            range_end: self.keys.user(&end),
-            limit: 1,
-            revision: self.revision,
-            sort_order: SortOrder::Descend.into(),
-            ..<_>::default()
-        };
-        let found = self.read_range(request).await?;
-        Ok(found.first().map(|kv| (self.key(kv), versioned(kv))))
+        let (mut low, mut high) = (start, end);
+        let mut known = None;
+        loop {
+            let request = RangeRequest {
+                key: self.keys.user(&low),
+                range_end: self.keys.user(&high),
+                limit: LAST_MAX as i64,
+                revision: self.revision,
+                ..<_>::default()
+            };
+            let found = self.read_range(request).await?;
+            let is_whole = found.len() < LAST_MAX;
+            match found.last().map(|last| (self.key(last), versioned(last))) {
+                Some(last) if is_whole => return Ok(Some(last)),
+                Some(last) => {
+                    low = between(&last.0, &high);
+                    known = Some(last);
+                }
+                // The upper half is empty.
+                None => match &known {
+                    Some((last, _)) if low > after(last) => {
+                        high = low;
+                        low = after(last);
+                    }
+                    _ => return Ok(known),
+                },
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_between_two_is_greater_than_the_lower_and_about_halfway() {
+        assert_eq!(between(b"\x00", b"\x80"), b"\x40\x00");
+        assert_eq!(between(b"a\x00\xff", b"a\x01\x01"), b"a\x01\x00\x00");
+        assert_eq!(between(b"\xff\xff", b"\xff\xff\xff"), b"\xff\xff\x7f\x80");
+        // Nothing but keys that begin with the lower one is between these.
+        assert_eq!(between(b"a", b"a\x00"), b"a\x00");
+        assert_eq!(between(b"a", b"a\x00\x00"), b"a\x00\x00");
+        assert_eq!(between(b"", b"\x01"), b"\x00\x80");
     }
 }

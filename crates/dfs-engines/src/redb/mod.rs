@@ -181,12 +181,12 @@ impl Snapshot for RedbSnapshot {
 
     async fn get(&self, key: &[u8]) -> Result<Option<Versioned>, EngineError> {
         let key = key.to_vec();
-        self.read(move |view| view.get(&key)).await
+        self.read(move |view| view.records().get(&key)).await
     }
 
     async fn get_many(&self, keys: &[Bytes]) -> Result<Vec<Option<Versioned>>, EngineError> {
         let keys = keys.to_vec();
-        self.read(move |view| keys.iter().map(|key| view.get(key)).collect()).await
+        self.read(move |view| keys.iter().map(|key| view.records().get(key)).collect()).await
     }
 
     async fn range(
@@ -196,7 +196,7 @@ impl Snapshot for RedbSnapshot {
         limit: usize,
     ) -> Result<Vec<(Bytes, Versioned)>, EngineError> {
         let (prefix, after) = (prefix.to_vec(), after.to_vec());
-        self.read(move |view| view.range(&prefix, &after, limit)).await
+        self.read(move |view| view.records().range(&prefix, &after, limit)).await
     }
 
     async fn last_before(
@@ -205,6 +205,6 @@ impl Snapshot for RedbSnapshot {
         key: &[u8],
     ) -> Result<Option<(Bytes, Versioned)>, EngineError> {
         let (prefix, key) = (prefix.to_vec(), key.to_vec());
-        self.read(move |view| view.last_before(&prefix, &key)).await
+        self.read(move |view| view.records().last_before(&prefix, &key)).await
     }
 }

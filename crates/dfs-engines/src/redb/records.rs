@@ -1,27 +1,49 @@
-//! The tables in redb, and a consistent view of them.
+//! How keys, versions and values lie in the tables of redb, and a consistent view of them.
+//!
+//! Records are in one table for each first byte of their keys, and those of a batch are written in
+//! key order. Inodes and chunks are created in nearly ascending order, and redb fills the leaves of
+//! an ascending load only at the end of a table: otherwise every leaf stays half empty.
 
-use std::ops::Bound;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::{Bound, RangeInclusive};
 
 use bytes::Bytes;
 use dfs_metadata::engine::{Versioned, bounds_before};
 use dfs_types::{Crc32c, Revision};
-use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, TableHandle,
+    WriteTransaction,
+};
 
 use super::fault::{Fault, damaged};
 
-type Records = TableDefinition<'static, &'static [u8], &'static [u8]>;
+type Key = &'static [u8];
+/// Version, checksum and value, see [`encode`].
+type Value = &'static [u8];
 
-/// Key to version, checksum and value, see [`encode`].
-pub(super) const RECORDS: Records = TableDefinition::new("records");
+/// Start of the name of a table of records; the first byte of its keys follows, in hexadecimal.
+const RECORDS: &str = "records-";
 /// Format and revision of the store.
 pub(super) const STATE: TableDefinition<'static, &'static str, u64> = TableDefinition::new("state");
 /// Key of [`STATE`]: the revision of the last commit.
 pub(super) const REVISION_KEY: &str = "revision";
 
-/// The store at one revision.
+/// The tables of records, by the first byte of their keys.
+pub(super) struct Records<T>(BTreeMap<u8, T>);
+
+/// The records as a batch changes them.
+pub(super) struct Changes<'t> {
+    transaction: &'t WriteTransaction,
+    tables: Records<Table<'t, Key, Value>>,
+    /// What was changed, as it is stored; `None` for removed keys.
+    changed: BTreeMap<Bytes, Option<Vec<u8>>>,
+}
+
+/// Everything at one revision.
 pub(super) struct View {
     revision: Revision,
-    records: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    records: Records<ReadOnlyTable<Key, Value>>,
 }
 
 impl View {
@@ -29,15 +51,45 @@ impl View {
         let read = database.begin_read()?;
         let revision = read.open_table(STATE)?.get(REVISION_KEY)?.map(|revision| revision.value());
         let Some(revision) = revision else { return Err(damaged("it has no revision")) };
-        Ok(Self { revision: Revision(revision), records: read.open_table(RECORDS)? })
+        let mut records = BTreeMap::new();
+        for table in read.list_tables()? {
+            if let Some(byte) = first_byte(table.name())? {
+                records.insert(byte, read.open_table(TableDefinition::new(table.name()))?);
+            }
+        }
+        Ok(Self { revision: Revision(revision), records: Records(records) })
     }
 
     pub(super) fn revision(&self) -> Revision {
         self.revision
     }
 
+    pub(super) fn records(&self) -> &Records<ReadOnlyTable<Key, Value>> {
+        &self.records
+    }
+}
+
+/// Returns the first byte of the keys in a table; `None` for the table of the state.
+fn first_byte(table: &str) -> Result<Option<u8>, Fault> {
+    if table == STATE.name() {
+        return Ok(None);
+    }
+    let byte = table.strip_prefix(RECORDS).and_then(|byte| u8::from_str_radix(byte, 16).ok());
+    byte.map(Some).ok_or_else(|| damaged("a build from before the first release wrote it"))
+}
+
+/// Returns the tables that may have keys with a prefix.
+fn tables_of(prefix: &[u8]) -> RangeInclusive<u8> {
+    prefix.first().map_or(0..=u8::MAX, |byte| *byte..=*byte)
+}
+
+impl<T: ReadableTable<Key, Value>> Records<T> {
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Versioned>, Fault> {
-        get(&self.records, key)
+        let Some(table) = self.0.get(&table_of(key)) else { return Ok(None) };
+        match table.get(key)? {
+            Some(record) => Ok(Some(decode(key, record.value())?)),
+            None => Ok(None),
+        }
     }
 
     pub(super) fn range(
@@ -46,7 +98,22 @@ impl View {
         after: &[u8],
         limit: usize,
     ) -> Result<Vec<(Bytes, Versioned)>, Fault> {
-        range(&self.records, prefix, after, limit)
+        let start = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
+        let mut found = Vec::new();
+        for (_, table) in self.0.range(tables_of(prefix)) {
+            for entry in table.range::<&[u8]>((start, Bound::Unbounded))? {
+                if found.len() == limit {
+                    return Ok(found);
+                }
+                let (key, record) = entry?;
+                let key = key.value();
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                found.push((Bytes::copy_from_slice(key), decode(key, record.value())?));
+            }
+        }
+        Ok(found)
     }
 
     pub(super) fn last_before(
@@ -55,45 +122,88 @@ impl View {
         key: &[u8],
     ) -> Result<Option<(Bytes, Versioned)>, Fault> {
         let Some((start, end)) = bounds_before(prefix, key) else { return Ok(None) };
-        let Some(entry) = self.records.range::<&[u8]>(&*start..&*end)?.next_back() else {
-            return Ok(None);
-        };
-        let (key, record) = entry?;
-        let key = key.value();
-        Ok(Some((Bytes::copy_from_slice(key), decode(key, record.value())?)))
+        for (_, table) in self.0.range(tables_of(prefix)).rev() {
+            if let Some(entry) = table.range::<&[u8]>(&*start..&*end)?.next_back() {
+                let (key, record) = entry?;
+                let key = key.value();
+                return Ok(Some((Bytes::copy_from_slice(key), decode(key, record.value())?)));
+            }
+        }
+        Ok(None)
     }
 }
 
-pub(super) fn get(
-    records: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    key: &[u8],
-) -> Result<Option<Versioned>, Fault> {
-    match records.get(key)? {
-        Some(record) => Ok(Some(decode(key, record.value())?)),
-        None => Ok(None),
+impl<'t> Changes<'t> {
+    pub(super) fn new(transaction: &'t WriteTransaction) -> Result<Self, Fault> {
+        let mut tables = BTreeMap::new();
+        for table in transaction.list_tables()? {
+            if let Some(byte) = first_byte(table.name())? {
+                tables.insert(byte, open(transaction, byte)?);
+            }
+        }
+        Ok(Self { transaction, tables: Records(tables), changed: BTreeMap::new() })
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Versioned>, Fault> {
+        match self.changed.get(key) {
+            Some(Some(record)) => Ok(Some(decode(key, record)?)),
+            Some(None) => Ok(None),
+            None => self.tables.get(key),
+        }
+    }
+
+    /// Returns whether there is a key with a prefix.
+    pub(super) fn has_prefix(&self, prefix: &[u8]) -> Result<bool, Fault> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let mut changed = self.changed.range::<[u8], _>(from);
+        let is_added = |(_, record): (&Bytes, &Option<Vec<u8>>)| record.is_some();
+        if changed.by_ref().take_while(|(key, _)| key.starts_with(prefix)).any(is_added) {
+            return Ok(true);
+        }
+        for (_, table) in self.tables.0.range(tables_of(prefix)) {
+            for entry in table.range::<&[u8]>(from)? {
+                let (key, _) = entry?;
+                let key = key.value();
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                if !self.changed.contains_key(key) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Puts a record, or removes it.
+    pub(super) fn set(&mut self, key: Bytes, record: Option<Vec<u8>>) {
+        self.changed.insert(key, record);
+    }
+
+    /// Writes the changes to the tables.
+    pub(super) fn write(self) -> Result<(), Fault> {
+        let Self { transaction, tables: Records(mut tables), changed } = self;
+        for (key, record) in changed {
+            let table = match tables.entry(table_of(&key)) {
+                Entry::Occupied(table) => table.into_mut(),
+                Entry::Vacant(table) => table.insert(open(transaction, table_of(&key))?),
+            };
+            match record {
+                Some(record) => drop(table.insert(&*key, &*record)?),
+                None => drop(table.remove(&*key)?),
+            }
+        }
+        Ok(())
     }
 }
 
-pub(super) fn range(
-    records: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    prefix: &[u8],
-    after: &[u8],
-    limit: usize,
-) -> Result<Vec<(Bytes, Versioned)>, Fault> {
-    let start = if after < prefix { Bound::Included(prefix) } else { Bound::Excluded(after) };
-    let mut found = Vec::new();
-    for entry in records.range::<&[u8]>((start, Bound::Unbounded))? {
-        if found.len() == limit {
-            break;
-        }
-        let (key, record) = entry?;
-        let key = key.value();
-        if !key.starts_with(prefix) {
-            break;
-        }
-        found.push((Bytes::copy_from_slice(key), decode(key, record.value())?));
-    }
-    Ok(found)
+fn open(transaction: &WriteTransaction, byte: u8) -> Result<Table<'_, Key, Value>, Fault> {
+    let name = format!("{RECORDS}{byte:02x}");
+    Ok(transaction.open_table(TableDefinition::new(&name))?)
+}
+
+fn table_of(key: &[u8]) -> u8 {
+    key.first().copied().unwrap_or_default()
 }
 
 /// Bytes of version and checksum before a value.

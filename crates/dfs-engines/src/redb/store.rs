@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dfs_metadata::change_log::ChangeLog;
 use dfs_metadata::engine::{Change, Commit, Effects, EngineError, Outcome};
 use dfs_types::Revision;
-use redb::{Builder, Database, ReadableDatabase, Table, TableError, WriteTransaction};
+use redb::{Builder, Database, ReadableDatabase, TableError, WriteTransaction};
 
 use super::fault::{Fault, damaged};
 use super::file::SharedBackend;
-use super::records::{RECORDS, REVISION_KEY, STATE, View, encode, get, range};
+use super::records::{Changes, REVISION_KEY, STATE, View, encode};
 
 const FORMAT_KEY: &str = "format";
 /// Format that this release writes, and the newest it reads.
@@ -221,7 +221,6 @@ fn initialise(database: &Database) -> Result<(), Fault> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     {
-        transaction.open_table(RECORDS)?;
         let mut state = transaction.open_table(STATE)?;
         state.insert(FORMAT_KEY, u64::from(FORMAT))?;
         state.insert(REVISION_KEY, 0)?;
@@ -236,17 +235,18 @@ fn apply(
     commits: &[Commit],
     before: Revision,
 ) -> Result<Applied, Fault> {
-    let mut records = transaction.open_table(RECORDS)?;
+    let mut records = Changes::new(transaction)?;
     let mut batch = Applied { outcomes: Vec::new(), changes: Vec::new(), revision: before };
     for commit in commits {
         let failing = commit.first_failing(
-            |key| Ok::<_, Fault>(get(&records, key)?.map(|found| found.version)),
-            |prefix| Ok(!range(&records, prefix, &[], 1)?.is_empty()),
+            |key| Ok::<_, Fault>(records.get(key)?.map(|found| found.version)),
+            |prefix| records.has_prefix(prefix),
         )?;
         let effects = match failing {
             Some(condition) => Err(condition),
-            None => commit
-                .effects(|key| Ok::<_, Fault>(get(&records, key)?.map(|found| found.value)))?,
+            None => {
+                commit.effects(|key| Ok::<_, Fault>(records.get(key)?.map(|found| found.value)))?
+            }
         };
         let outcome = match effects {
             Err(condition) => Outcome::Conflict { condition },
@@ -258,28 +258,21 @@ fn apply(
         batch.outcomes.push(outcome);
     }
     if batch.revision != before {
+        records.write()?;
         transaction.open_table(STATE)?.insert(REVISION_KEY, batch.revision.0)?;
     }
     Ok(batch)
 }
 
-fn write(
-    records: &mut Table<'_, &'static [u8], &'static [u8]>,
-    effects: Effects,
-    batch: &mut Applied,
-) -> Result<(), Fault> {
+fn write(records: &mut Changes<'_>, effects: Effects, batch: &mut Applied) -> Result<(), Fault> {
     if effects.is_empty() {
         return Ok(());
     }
     batch.revision = batch.revision.next();
     for (key, value) in effects {
-        let existed = match &value {
-            Some(value) => {
-                records.insert(&*key, &*encode(&key, batch.revision, value))?;
-                true
-            }
-            None => records.remove(&*key)?.is_some(),
-        };
+        let existed = value.is_some() || records.get(&key)?.is_some();
+        let record = value.as_ref().map(|value| encode(&key, batch.revision, value));
+        records.set(key.clone(), record);
         if existed {
             batch.changes.push(Change { key, value, revision: batch.revision });
         }

@@ -49,8 +49,8 @@ pub use leases::{
 pub use model::{random_histories, random_history};
 pub use reads::{
     acknowledged_writes_are_seen_everywhere, empty_store, get_many_keeps_order,
-    last_before_is_isolated, last_before_respects_boundaries, ranges_are_paged,
-    ranges_respect_boundaries, snapshots_are_isolated, versions_follow_commits,
+    last_before_is_isolated, last_before_respects_boundaries, last_before_searches_many_keys,
+    ranges_are_paged, ranges_respect_boundaries, snapshots_are_isolated, versions_follow_commits,
 };
 pub use watches::{lagging_watch, watch_from_the_past, watch_reports_in_order, watch_waits};
 
@@ -86,6 +86,7 @@ macro_rules! engine_conformance {
             impossible_additions_are_refused
             last_before_is_isolated
             last_before_respects_boundaries
+            last_before_searches_many_keys
             lease_has_one_holder
             lease_fences_an_earlier_holder
             lease_requires_its_condition

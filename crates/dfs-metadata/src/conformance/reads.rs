@@ -209,6 +209,27 @@ pub async fn last_before_respects_boundaries(harness: &mut dyn Harness) {
     }
 }
 
+/// Many keys of a prefix, most of them close together.
+pub async fn last_before_searches_many_keys(harness: &mut dyn Harness) {
+    const STEP: usize = 50;
+    let engine = harness.engine().await;
+    let key = |number: u64| [&b"p/"[..], &number.to_be_bytes()].concat();
+    let dense = (1..=400).map(|number| number * 3);
+    let sparse = (20..60_u64).map(|bit| 1 << bit);
+    let stored: Vec<u64> = dense.chain(sparse).collect();
+    for some in stored.chunks(STEP) {
+        write(&*engine, some.iter().map(|number| put(key(*number), "value")).collect()).await;
+    }
+    write(&*engine, vec![put("p0", "value"), put("p", "value")]).await;
+    let snapshot = snapshot(&*engine).await;
+    for bound in [0, 3, 4, 6, 390, 599, 600, 601, 1_200, 1_201, 1 << 20, (1 << 41) + 1, u64::MAX] {
+        let found = snapshot.last_before(b"p/", &key(bound)).await.expect("reads");
+        let expected = stored.iter().rev().find(|number| **number < bound);
+        let found = found.map(|(key, _)| key.to_vec());
+        assert_eq!(found, expected.map(|number| key(*number)), "before {bound}");
+    }
+}
+
 /// The last key before a bound is that of the snapshot, even if it was overwritten or removed
 /// since, or a greater one was added.
 pub async fn last_before_is_isolated(harness: &mut dyn Harness) {
