@@ -79,7 +79,8 @@ impl Client {
         let replicas =
             extent.replicas.iter().map(|replica| self.explain_replica(&extent, replica, verify));
         let replicas = futures_util::future::join_all(replicas).await;
-        let Extent { chunk, file_offset, length, wanted, .. } = extent;
+        let Extent { chunk, file_offset, length, redundancy, .. } = extent;
+        let wanted = redundancy.target().into();
         ExplainedChunk { chunk, file_offset, length, wanted, replicas }
     }
 

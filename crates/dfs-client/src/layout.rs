@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
-use dfs_types::{ChunkId, ChunkSeal, Crc32c, ErrorCode, InodeId, NodeId, ReplicaRef, Stamp};
+use dfs_types::{
+    ChunkId, ChunkSeal, Crc32c, ErrorCode, InodeId, NodeId, Redundancy, ReplicaRef, Stamp,
+};
 
 use crate::plan::Node;
 use crate::{Client, Error, FileStat, Target};
@@ -21,7 +23,7 @@ pub(crate) struct Extent {
     pub(crate) chunk_offset: u64,
     /// Length and checksums of the whole chunk.
     pub(crate) seal: ChunkSeal,
-    pub(crate) wanted: u32,
+    pub(crate) redundancy: Redundancy,
     pub(crate) replicas: Vec<Replica>,
 }
 
@@ -153,7 +155,17 @@ async fn open(client: &Client, context: &str, request: v1::OpenRequest) -> Resul
         let request = request.clone();
         async move { coordinator.open_file(request).await }
     });
-    page(answer.await?).map_err(|error| Error::wire(context, &error))
+    let page = page(answer.await?).map_err(|error| Error::wire(context, &error))?;
+    let is_coded = |extent: &&Extent| matches!(extent.redundancy, Redundancy::Erasure { .. });
+    match page.extents.iter().find(is_coded) {
+        None => Ok(page),
+        Some(Extent { chunk, .. }) => {
+            let message = format!(
+                "chunk {chunk} is erasure-coded, which this release cannot read: upgrade the client"
+            );
+            Err(Error::new(ErrorCode::UnsupportedVersion, context, message))
+        }
+    }
 }
 
 fn page(answer: v1::OpenResponse) -> Result<Page, FieldError> {
@@ -200,7 +212,7 @@ fn extent(extent: v1::Extent, nodes: &BTreeMap<NodeId, Node>) -> Result<Extent, 
         chunk,
         chunk_offset: extent.chunk_offset,
         seal,
-        wanted: extent.replicas_wanted,
+        redundancy: wire::redundancy("extents.redundancy", extent.redundancy)?,
         replicas: replicas.collect::<Result<_, _>>()?,
     })
 }

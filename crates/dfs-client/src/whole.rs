@@ -92,7 +92,7 @@ pub(crate) fn is_of_chunk(seal: &ChunkSeal, offset: u64, length: u64, crc: Optio
 mod tests {
     use std::sync::Arc;
 
-    use dfs_types::Sha256;
+    use dfs_types::{Redundancy, Sha256};
 
     use super::*;
     use crate::layout::Extent;
@@ -106,7 +106,7 @@ mod tests {
             chunk: ChunkId(chunk),
             chunk_offset: 0,
             seal,
-            wanted: 1,
+            redundancy: Redundancy::Replicated { copies: 1 },
             replicas: Vec::new(),
         })
     }

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_types::{DiskId, DiskNumber, NodeId, NodeState, Part};
+use dfs_types::{DiskId, DiskNumber, NodeId, NodeState, Part, Redundancy};
 
-use crate::records::chunk::{Chunk, Redundancy, Replica, ReplicaMark};
+use crate::records::chunk::{Chunk, Replica, ReplicaMark};
 use crate::records::node::NodeDisk;
 pub use crate::records::node::NodeIntent;
 

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, Change, FileKind, FileTime, Frame, NodeState, Precondition, Receipt, ReplicaRef,
-    Slot, Target,
+    Attributes, Change, FileKind, FileTime, Frame, NodeState, Precondition, Receipt, Redundancy,
+    ReplicaRef, Slot, Target,
 };
 
 use crate::v1;
@@ -112,6 +112,25 @@ impl From<Receipt> for v1::Receipt {
             seal: Bytes::copy_from_slice(&seal.0),
             part: u32::from(part.0),
         }
+    }
+}
+
+impl From<Redundancy> for v1::Redundancy {
+    fn from(redundancy: Redundancy) -> Self {
+        use v1::redundancy::Kind;
+        let kind = match redundancy {
+            Redundancy::Replicated { copies } => {
+                Kind::Replicated(v1::Replicated { copies: copies.into() })
+            }
+            Redundancy::Erasure { codec, k, m, blocks, crcs } => Kind::Erasure(v1::Erasure {
+                codec: codec.into(),
+                k: k.into(),
+                m: m.into(),
+                blocks,
+                crcs: crcs.into_iter().map(|crc| crc.0).collect(),
+            }),
+        };
+        Self { kind: Some(kind) }
     }
 }
 

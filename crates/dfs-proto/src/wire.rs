@@ -9,8 +9,8 @@ use dfs_types::{
     Attributes, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Change, ChunkId, ChunkSeal, ClientId, ClusterId,
     Crc32c, DfsPath, DiskId, ErrorCode, FileKind, FileSystemId, FileTime, Frame, Incarnation,
     InodeId, Name, NodeId, NodeSecret, NodeState, Part, PathError, Precondition, Receipt,
-    RegistrationNumber, ReplicaRef, RequestId, Revision, Seal, SealKey, SessionId, Sha256, Slot,
-    Stamp, Target, XattrError, XattrName,
+    Redundancy, RegistrationNumber, ReplicaRef, RequestId, Revision, Seal, SealKey, SessionId,
+    Sha256, Slot, Stamp, Target, XattrError, XattrName,
 };
 
 use crate::v1;
@@ -315,6 +315,34 @@ pub fn part(field: &'static str, part: u32) -> Result<Part, FieldError> {
         FieldError::new(field, format_args!("must be 0 to {}, not {part}", u8::MAX))
     })?;
     Ok(Part(part))
+}
+
+/// Parses the redundancy of a chunk, which must be set.
+pub fn redundancy(
+    field: &'static str,
+    redundancy: Option<v1::Redundancy>,
+) -> Result<Redundancy, FieldError> {
+    use v1::redundancy::Kind;
+    let small = |number: u32| {
+        u8::try_from(number).map_err(|_| {
+            FieldError::new(field, format_args!("counts up to {}, not {number}", u8::MAX))
+        })
+    };
+    match required(field, required(field, redundancy)?.kind)? {
+        Kind::Replicated(v1::Replicated { copies }) => {
+            Ok(Redundancy::Replicated { copies: small(copies)? })
+        }
+        Kind::Erasure(v1::Erasure { codec, k, m, blocks, crcs }) => {
+            let (codec, k, m) = (small(codec)?, small(k)?, small(m)?);
+            let fragments = usize::from(k) + usize::from(m);
+            if crcs.len() != fragments {
+                let what = format_args!("has {} checksums, not {fragments}", crcs.len());
+                return Err(FieldError::new(field, what));
+            }
+            let crcs = crcs.into_iter().map(Crc32c).collect();
+            Ok(Redundancy::Erasure { codec, k, m, blocks, crcs })
+        }
+    }
 }
 
 /// Parses the identification of a replica, which must be set.

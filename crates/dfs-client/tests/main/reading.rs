@@ -180,6 +180,16 @@ async fn f15_chunk_with_bad_replicas_only_is_corrupt_rather_than_unavailable() {
     assert!(error.to_string().contains("all 3 replicas"), "{error}");
 }
 
+#[tokio::test]
+async fn erasure_coded_chunk_is_refused() {
+    let (cluster, _) = with_a_file(CHUNK).await;
+    cluster.state().is_coded = true;
+    let client = cluster.builder().connect_lazy().unwrap();
+    let error = get(&client, "/f").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::UnsupportedVersion, "{error}");
+    assert!((1..=3).all(|node| reads(&cluster, node) == 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn moved_replicas_are_found() {
     let cluster = Cluster::start(4).await;

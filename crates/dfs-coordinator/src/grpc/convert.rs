@@ -110,7 +110,7 @@ pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
                     part: replica.part.0.into(),
                 })
                 .collect(),
-            replicas_wanted: chunk.redundancy.target().into(),
+            redundancy: Some(chunk.redundancy.into()),
         });
     }
     drop(registry);

@@ -41,7 +41,7 @@ use dfs_types::{Clock, ClusterKeys, Level, Random, Timestamp};
 use crate::committer::Committer;
 use crate::engine::Engine;
 
-pub use crate::records::chunk::{Chunk, Redundancy, Replica, ReplicaMark};
+pub use crate::records::chunk::{Chunk, Replica, ReplicaMark};
 pub use crate::records::format::Coordinator;
 pub use crate::records::node::{Node, NodeDisk};
 pub use crate::records::setting::Replication;

@@ -1,6 +1,6 @@
 //! Chunks: `k/`.
 
-use dfs_types::{ChunkSeal, Crc32c, DiskNumber, Generation, InodeId, Part, Stamp};
+use dfs_types::{ChunkSeal, Crc32c, DiskNumber, Generation, InodeId, Part, Redundancy, Stamp};
 
 use crate::codec::{Field, Reader, Record, Writer};
 
@@ -21,29 +21,6 @@ pub struct Chunk {
     pub references: u32,
     /// The file whose upload wrote it.
     pub inode: InodeId,
-}
-
-/// Redundancy of a chunk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Redundancy {
-    /// Equal replicas of the whole chunk.
-    Replicated {
-        /// Replicas wanted.
-        copies: u8,
-    },
-    /// Data and parity fragments. No worker encodes chunks yet.
-    Erasure {
-        /// The code.
-        codec: u8,
-        /// Data fragments.
-        k: u8,
-        /// Parity fragments.
-        m: u8,
-        /// Blocks of 64 KiB in a fragment.
-        blocks: u32,
-        /// Checksums of the `k + m` fragments.
-        crcs: Vec<Crc32c>,
-    },
 }
 
 /// A replica of a chunk, or of one of its fragments, on a disk.
@@ -91,34 +68,8 @@ impl Replica {
     }
 }
 
-impl Redundancy {
-    /// Redundancy of most chunks; takes no byte in a record.
-    const USUAL: Self = Self::Replicated { copies: 3 };
-
-    /// Returns the number of parts wanted: replicas, or fragments of both kinds.
-    pub fn target(&self) -> u8 {
-        match self {
-            Self::Replicated { copies } => *copies,
-            Self::Erasure { k, m, .. } => k.saturating_add(*m),
-        }
-    }
-
-    /// Returns whether these, in any order, are exactly the parts wanted.
-    fn asks_for(&self, parts: impl Iterator<Item = Part>) -> bool {
-        match self {
-            Self::Replicated { copies } => {
-                let mut count = 0;
-                let mut parts = parts.inspect(|_| count += 1);
-                parts.all(|part| part == Part::WHOLE) && count == usize::from(*copies)
-            }
-            Self::Erasure { k, m, .. } => {
-                let mut parts: Vec<Part> = parts.collect();
-                parts.sort_unstable();
-                parts.into_iter().eq((1..=k.saturating_add(*m)).map(Part))
-            }
-        }
-    }
-}
+/// Redundancy of most chunks; takes no byte in a record.
+const USUAL: Redundancy = Redundancy::Replicated { copies: 3 };
 
 impl Chunk {
     /// Returns whether nothing refers to it any more.
@@ -138,7 +89,7 @@ impl Chunk {
         let is_damaged =
             |replica: &Replica| matches!(replica.mark, ReplicaMark::Bad | ReplicaMark::Gone);
         self.is_tombstone()
-            || self.redundancy.asks_for(self.sound_replicas().map(|replica| replica.part))
+            || self.redundancy.is_met_by(self.sound_replicas().map(|replica| replica.part))
                 && !self.replicas.iter().any(is_damaged)
     }
 
@@ -183,39 +134,37 @@ impl Replica {
     }
 }
 
-impl Redundancy {
-    fn write(&self, out: &mut Writer) {
-        match self {
-            Self::Replicated { copies } => {
-                out.u8(0);
-                out.u8(*copies);
-            }
-            Self::Erasure { codec, k, m, blocks, crcs } => {
-                out.u8(1);
-                out.u8(*codec);
-                out.u8(*k);
-                out.u8(*m);
-                out.number(u64::from(*blocks));
-                out.list(crcs, |out, crc| out.fixed(&crc.0.to_be_bytes()));
-            }
+fn write_redundancy(redundancy: &Redundancy, out: &mut Writer) {
+    match redundancy {
+        Redundancy::Replicated { copies } => {
+            out.u8(0);
+            out.u8(*copies);
+        }
+        Redundancy::Erasure { codec, k, m, blocks, crcs } => {
+            out.u8(1);
+            out.u8(*codec);
+            out.u8(*k);
+            out.u8(*m);
+            out.number(u64::from(*blocks));
+            out.list(crcs, |out, crc| out.fixed(&crc.0.to_be_bytes()));
         }
     }
+}
 
-    fn read(input: &mut Reader<'_>) -> Option<Self> {
-        match input.u8()? {
-            0 => Some(Self::Replicated { copies: input.u8()? }),
-            1 => {
-                let (codec, k, m) = (input.u8()?, input.u8()?, input.u8()?);
-                let blocks = input.u32()?;
-                let crc = |input: &mut Reader<'_>| {
-                    input.array().map(|bytes| Crc32c(u32::from_be_bytes(bytes)))
-                };
-                let crcs = input.list(crc)?;
-                let is_whole = crcs.len() == usize::from(k) + usize::from(m);
-                is_whole.then_some(Self::Erasure { codec, k, m, blocks, crcs })
-            }
-            _ => None,
+fn read_redundancy(input: &mut Reader<'_>) -> Option<Redundancy> {
+    match input.u8()? {
+        0 => Some(Redundancy::Replicated { copies: input.u8()? }),
+        1 => {
+            let (codec, k, m) = (input.u8()?, input.u8()?, input.u8()?);
+            let blocks = input.u32()?;
+            let crc = |input: &mut Reader<'_>| {
+                input.array().map(|bytes| Crc32c(u32::from_be_bytes(bytes)))
+            };
+            let crcs = input.list(crc)?;
+            let is_whole = crcs.len() == usize::from(k) + usize::from(m);
+            is_whole.then_some(Redundancy::Erasure { codec, k, m, blocks, crcs })
         }
+        _ => None,
     }
 }
 
@@ -230,8 +179,8 @@ impl Record for Chunk {
     fn write(&self, out: &mut Writer) {
         let Self { seal, redundancy, policy, replicas, generation, references, inode } = self;
         out.optional(|fields| {
-            let is_unusual = *redundancy != Redundancy::USUAL;
-            fields.put(REDUNDANCY, is_unusual, |out| redundancy.write(out));
+            let is_unusual = *redundancy != USUAL;
+            fields.put(REDUNDANCY, is_unusual, |out| write_redundancy(redundancy, out));
             fields.put(POLICY, *policy != 0, |out| out.number(u64::from(*policy)));
             let is_changed = *generation != Generation::FIRST;
             fields.put(GENERATION, is_changed, |out| out.number(generation.0));
@@ -244,12 +193,12 @@ impl Record for Chunk {
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         let optional = input.optional(Self::OPTIONAL)?;
-        let redundancy = optional.read(input, REDUNDANCY, Redundancy::read)?;
+        let redundancy = optional.read(input, REDUNDANCY, read_redundancy)?;
         let policy = optional.read(input, POLICY, Reader::u32)?;
         let generation = optional.read(input, GENERATION, Reader::number)?;
         let references = optional.read(input, REFERENCES, Reader::u32)?;
         Some(Self {
-            redundancy: redundancy.unwrap_or(Redundancy::USUAL),
+            redundancy: redundancy.unwrap_or(USUAL),
             policy: policy.unwrap_or(0),
             generation: generation.map_or(Generation::FIRST, Generation),
             references: references.unwrap_or(1),

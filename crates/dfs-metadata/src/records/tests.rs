@@ -6,14 +6,14 @@ use bytes::Bytes;
 use dfs_types::{
     Attributes, Change, ChunkId, ChunkSeal, ClusterId, ClusterKeys, CoordinatorId, Crc32c, DiskId,
     DiskNumber, FileKind, FileTime, Generation, Incarnation, InodeId, Level, Name, NodeState, Part,
-    RegistrationNumber, Revision, SealKey, Sha256, Stamp, Timestamp, XattrName,
+    Redundancy, RegistrationNumber, Revision, SealKey, Sha256, Stamp, Timestamp, XattrName,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
 use super::answer::{Answer, Kept};
-use super::chunk::{Chunk, Redundancy, Replica, ReplicaMark};
+use super::chunk::{Chunk, Replica, ReplicaMark};
 use super::entry::Entry;
 use super::extent::Extent;
 use super::format::{Coordinator, Coordinators, StoreFormat, Upgrade};

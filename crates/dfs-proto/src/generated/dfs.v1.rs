@@ -176,6 +176,52 @@ pub struct ReplicaRef {
     #[prost(uint64, tag = "4")]
     pub stamp: u64,
 }
+/// Redundancy of a chunk: exactly one of the two.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Redundancy {
+    /// One of the two.
+    #[prost(oneof = "redundancy::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<redundancy::Kind>,
+}
+/// Nested message and enum types in `Redundancy`.
+pub mod redundancy {
+    /// One of the two.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// Equal replicas of the whole chunk.
+        #[prost(message, tag = "1")]
+        Replicated(super::Replicated),
+        /// Data and parity fragments.
+        #[prost(message, tag = "2")]
+        Erasure(super::Erasure),
+    }
+}
+/// Equal replicas of a whole chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Replicated {
+    /// Replicas wanted, at most 255.
+    #[prost(uint32, tag = "1")]
+    pub copies: u32,
+}
+/// Fragments of an erasure code: parts 1 to k hold data, parts k + 1 to k + m parity.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Erasure {
+    /// The code, at most 255.
+    #[prost(uint32, tag = "1")]
+    pub codec: u32,
+    /// Data fragments, at most 255.
+    #[prost(uint32, tag = "2")]
+    pub k: u32,
+    /// Parity fragments, at most 255.
+    #[prost(uint32, tag = "3")]
+    pub m: u32,
+    /// Blocks of 64 KiB in a fragment.
+    #[prost(uint32, tag = "4")]
+    pub blocks: u32,
+    /// crc32c of each of the k + m fragments.
+    #[prost(fixed32, repeated, tag = "5")]
+    pub crcs: ::prost::alloc::vec::Vec<u32>,
+}
 /// A node's sealed statement that it holds a durable replica of a chunk.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Receipt {
@@ -612,9 +658,9 @@ pub struct Extent {
     /// Replicas.
     #[prost(message, repeated, tag = "8")]
     pub replicas: ::prost::alloc::vec::Vec<Replica>,
-    /// Replicas wanted of it.
-    #[prost(uint32, tag = "9")]
-    pub replicas_wanted: u32,
+    /// How the replicas combine to the chunk.
+    #[prost(message, optional, tag = "9")]
+    pub redundancy: ::core::option::Option<Redundancy>,
 }
 /// A replica of a chunk.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

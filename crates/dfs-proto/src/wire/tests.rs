@@ -30,6 +30,16 @@ fn messages_round_trip() {
     let given = ReplicaRef { chunk, part, disk, stamp: given.stamp };
     assert_eq!(replica("r", Some(given.into())), Ok(given));
 
+    let crcs = vec![Crc32c(7); 3];
+    let coded = Redundancy::Erasure { codec: 1, k: 2, m: 1, blocks: 9, crcs };
+    for given in [Redundancy::Replicated { copies: 3 }, coded] {
+        assert_eq!(redundancy("r", Some(given.clone().into())), Ok(given));
+    }
+    let short = v1::Erasure { codec: 1, k: 2, m: 1, blocks: 9, crcs: vec![7; 2] };
+    let short = v1::Redundancy { kind: Some(v1::redundancy::Kind::Erasure(short)) };
+    assert!(redundancy("r", Some(short)).is_err());
+    assert!(redundancy("r", Some(v1::Redundancy::default())).is_err());
+
     let given = Slot { client: ClientId::random(&random), slot: 63, sequence: u64::MAX };
     assert_eq!(slot("s", Some(given.into())), Ok(given));
 

@@ -9,7 +9,7 @@ use dfs_proto::Failure;
 use dfs_proto::v1;
 use dfs_proto::v1::coordinator_server::Coordinator;
 use dfs_proto::wire::{self, WireId as _};
-use dfs_types::{ChunkId, ErrorCode, NodeId, Slot};
+use dfs_types::{ChunkId, ErrorCode, NodeId, Redundancy, Slot};
 use tonic::{Request, Response, Status};
 
 use super::{Answered, Answers, CHUNK, File, MIN_REPLICAS, State, Upload, World, note, refusal};
@@ -352,7 +352,7 @@ impl Coordinator for FakeCoordinator {
                     chunk_crc32c: chunk.crc32c,
                     chunk_sha256: chunk.sha256.clone(),
                     replicas: replicas.collect(),
-                    replicas_wanted: 3,
+                    redundancy: Some(redundancy(state.is_coded).into()),
                 }
             });
             v1::OpenResponse {
@@ -521,5 +521,14 @@ impl Coordinator for FakeCoordinator {
         _: Request<v1::RemoveXattrRequest>,
     ) -> Answered<v1::RemoveXattrResponse> {
         Err(Status::unimplemented(""))
+    }
+}
+
+fn redundancy(is_coded: bool) -> Redundancy {
+    if is_coded {
+        let crcs = vec![dfs_types::Crc32c(0); 3];
+        Redundancy::Erasure { codec: 1, k: 2, m: 1, blocks: 1, crcs }
+    } else {
+        Redundancy::Replicated { copies: 3 }
     }
 }

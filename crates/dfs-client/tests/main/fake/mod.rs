@@ -144,6 +144,8 @@ pub(crate) struct State {
     /// Minimum time of each call.
     pub(crate) latency: Duration,
     pub(crate) bad_replicas: BTreeSet<(ChunkId, NodeId)>,
+    /// Reports all chunks as erasure-coded.
+    pub(crate) is_coded: bool,
     /// Calls by name that did something, without repeats.
     pub(crate) done: BTreeMap<&'static str, u64>,
     /// Applies the next call of this name, and loses the reply.

@@ -410,12 +410,12 @@ fn plan(
 #[cfg(test)]
 mod tests {
     use dfs_metadata::health::{Contact, NodeIntent, NodeLiveness};
-    use dfs_metadata::namespace::{NodeDisk, Redundancy};
+    use dfs_metadata::namespace::NodeDisk;
     use dfs_types::NodeState;
     use dfs_types::{
         ChunkSeal, Crc32c, DiskId, DiskNumber, Generation, InodeId, RegistrationNumber,
     };
-    use dfs_types::{Part, Sha256, Stamp};
+    use dfs_types::{Part, Redundancy, Sha256, Stamp};
 
     use super::*;
     use crate::registry::Member;

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use dfs_types::{Access, ChunkId, Generation, InodeId, Part, Scope, Timestamp};
+use dfs_types::{Access, ChunkId, Generation, InodeId, Part, Redundancy, Scope, Timestamp};
 
 use super::token::Plan;
 use super::{Namespace, WrittenChunk};
 use crate::namespace::transaction::{Attempt, Transaction};
-use crate::namespace::{Chunk, Redundancy, Replica, TRIES};
+use crate::namespace::{Chunk, Replica, TRIES};
 use crate::records::extent::Extent;
 use crate::records::inode::Inode;
 use crate::records::upload::Upload;
