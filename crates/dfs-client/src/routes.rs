@@ -50,7 +50,7 @@ struct RelayRoute {
     probe_at: Instant,
 }
 
-/// Way of calling a node.
+/// How calls reach a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
     Direct,
