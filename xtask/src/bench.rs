@@ -4,8 +4,8 @@
 //! defaults (three replicas, each fsynced before a put returns), the other one either SeaweedFS with
 //! its defaults and three copies (replication 002, no fsync), or another build of dfs.
 
+mod dfs;
 mod machine;
-mod own;
 mod seaweedfs;
 
 use std::fmt::Write as _;
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use dfs::Own;
 use machine::machine;
-use own::Own;
 use seaweedfs::SeaweedFs;
 
 const ROUNDS: usize = 3;

@@ -8,10 +8,10 @@ use dfs_streamer::{Hashing, SenderConfig};
 use dfs_transport::{Channels, Network, Security, TcpNetwork};
 use dfs_types::{Clock, ErrorCode, OsRandom, Random, SystemClock};
 
-use crate::budget::{BUDGET_MIN, Budget};
 use crate::coordinators::Coordinators;
 use crate::fetch::Penalties;
-use crate::live::Live;
+use crate::in_progress::InProgress;
+use crate::memory_budget::{BUDGET_MIN, Budget};
 use crate::routes::NodeRoutes;
 use crate::slots::Slots;
 use crate::stats::Counters;
@@ -126,7 +126,7 @@ impl ClientBuilder {
                 counters: Counters::default(),
                 penalties: Penalties::default(),
                 routes: NodeRoutes::default(),
-                live: Live::default(),
+                in_progress: InProgress::default(),
             }),
         })
     }
@@ -160,7 +160,7 @@ pub(crate) struct Inner {
     pub(crate) counters: Counters,
     pub(crate) penalties: Penalties,
     pub(crate) routes: NodeRoutes,
-    pub(crate) live: Live,
+    pub(crate) in_progress: InProgress,
 }
 
 impl Client {
@@ -181,7 +181,7 @@ impl Client {
     /// timeout of its own: aborting an upload takes a few seconds, but one that is still held never
     /// ends.
     pub async fn settled(&self) {
-        self.inner.live.none().await;
+        self.inner.in_progress.none().await;
     }
 
     /// Returns the counters of the client.

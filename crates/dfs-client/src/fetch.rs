@@ -9,9 +9,9 @@ use dfs_types::{ErrorCode, InodeId, NodeId};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::budget::Share;
 use crate::call::jittered;
 use crate::layout::{Extent, Source, refreshed};
+use crate::memory_budget::Share;
 use crate::pieces::Piece;
 use crate::plan::Node;
 use crate::replica_read::{ReadError, Run};

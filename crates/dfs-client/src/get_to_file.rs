@@ -8,11 +8,11 @@ use std::sync::Arc;
 use dfs_types::{Crc32c, ErrorCode};
 use tokio::task::{JoinError, JoinSet};
 
+use crate::chunk_checksum::WholeChunks;
 use crate::local::failure;
 use crate::pieces::{Piece, Pieces};
 use crate::reader::AHEAD_MAX;
 use crate::replica_read::Run;
-use crate::whole::WholeChunks;
 use crate::{Client, Error, FileStat, GetOptions, Target};
 
 impl Client {

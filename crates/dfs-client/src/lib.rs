@@ -95,9 +95,9 @@
 //! See `examples/` in this crate for complete programs.
 
 mod admin;
-mod budget;
 mod builder;
 mod call;
+mod chunk_checksum;
 mod chunk_upload;
 mod commit;
 mod coordinators;
@@ -106,10 +106,11 @@ mod error;
 mod explain;
 mod fetch;
 mod get_to_file;
+mod in_progress;
 mod layout;
 mod listing;
-mod live;
 mod local;
+mod memory_budget;
 mod metadata;
 mod model;
 mod options;
@@ -125,7 +126,6 @@ mod stats;
 mod tree;
 mod upload;
 mod walk;
-mod whole;
 mod xattrs;
 
 pub use dfs_types::{

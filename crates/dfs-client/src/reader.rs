@@ -14,10 +14,10 @@ use futures_util::{FutureExt as _, Stream};
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tokio::task::JoinHandle;
 
-use crate::budget::Share;
+use crate::chunk_checksum::WholeChunks;
+use crate::memory_budget::Share;
 use crate::pieces::{Piece, Pieces};
 use crate::replica_read::Run;
-use crate::whole::WholeChunks;
 use crate::{Client, Error, FileStat, GetOptions, ProgressObserver, Target};
 
 /// Maximum number of pieces in flight per reader.

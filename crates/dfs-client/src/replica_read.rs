@@ -11,9 +11,9 @@ use dfs_types::{BLOCK_SIZE, Crc32c, ErrorCode, FrameError};
 use tokio::time::timeout;
 
 use crate::Client;
+use crate::chunk_checksum::is_of_chunk;
 use crate::layout::{Extent, Source};
 use crate::pieces::Piece;
-use crate::whole::is_of_chunk;
 
 /// Time limit of a datanode for the next frame.
 const FRAME_WITHIN: Duration = Duration::from_secs(5);

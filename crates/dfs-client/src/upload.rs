@@ -14,10 +14,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::budget::Share;
 use crate::chunk_upload::ChunkUpload;
 use crate::commit::{CHUNKS_PER_CALL, TOKENS_PER_CALL, tokens_of};
-use crate::live::LiveGuard;
+use crate::in_progress::InProgressGuard;
+use crate::memory_budget::Share;
 use crate::plan::{PlannedChunk, UploadPlan, WrittenChunk};
 use crate::{Client, Error, FileStat, PutOptions};
 
@@ -82,7 +82,7 @@ pub struct Upload {
     /// Durable, but not yet staged or confirmed.
     written: Vec<WrittenChunk>,
     staged_at: Instant,
-    live: Option<LiveGuard>,
+    live: Option<InProgressGuard>,
 }
 
 /// State of an upload.
@@ -139,7 +139,7 @@ impl Upload {
             running: JoinSet::new(),
             written: Vec::new(),
             staged_at: Instant::now(),
-            live: Some(client.inner.live.enter()),
+            live: Some(client.inner.in_progress.enter()),
         })
     }
 

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use dfs_metadata::Committer;
 use dfs_metadata::engine::Engine;
-use dfs_metadata::namespace::{self, ClusterIdentity, Coordinator, Namespace, Replication};
+use dfs_metadata::namespace::{self, ClusterIdentity, Coordinator, Namespace};
 use dfs_runtime::{Metrics, Readiness, Shutdown, StatusServer, Trigger};
 use dfs_transport::{Channels, ConnectionLimits, Listener, Security};
-use dfs_types::{Clock, ClusterId, CoordinatorId, Incarnation, Random, Scope, with_causes};
+use dfs_types::{
+    Clock, ClusterId, CoordinatorId, Incarnation, Random, Replication, Scope, with_causes,
+};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -25,11 +27,8 @@ use crate::core::Core;
 use crate::grpc::Initialiser;
 use crate::metrics::Counts;
 use crate::registry::{LivenessTimeouts, Registry};
-use crate::settings::PLAN_LIFETIME;
 use crate::{Error, InitOptions, Settings, bootstrap, grpc, placement, workers};
 
-/// Lifetime of a staged upload after its last renewal.
-const STAGING_LIFETIME: Duration = Duration::from_hours(1);
 /// Interval of reading the node records, which also shows whether the metadata can be reached.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
 /// Interval at which a coordinator renews its entry in the list of coordinators.
@@ -212,8 +211,6 @@ impl Base {
         };
         let options = namespace::Options {
             restorable: Duration::from_millis(settings.restorable_ms),
-            plan_lifetime: PLAN_LIFETIME,
-            staging_lifetime: STAGING_LIFETIME,
             level: settings.level,
         };
         // Any incarnation: datanodes know better than a setting which is the newest.

@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
-use dfs_metadata::namespace::Replication;
 use dfs_runtime::JoinSecret;
-use dfs_types::{ClusterId, Level};
+use dfs_types::{ClusterId, Level, Replication};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-
-/// Lifetime of an upload plan.
-pub(crate) const PLAN_LIFETIME: Duration = Duration::from_hours(1);
 
 /// Settings of a coordinator. Every field but the join secret has a default.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@
 mod annotations;
 mod cluster;
 mod condition;
+mod conditions_page;
 mod coordinator;
 mod datanodes;
 mod definition;
@@ -18,11 +19,10 @@ mod fields;
 mod image;
 mod maintenance;
 mod pod_template;
-mod reference;
 mod resources;
 mod schema;
 mod security;
-mod served;
+mod served_definition;
 mod status;
 mod storage_rules;
 
@@ -31,6 +31,7 @@ pub use cluster::{
     DeletionPolicy, DfsCluster, DfsClusterSpec, FailureDomain, SpreadPolicy, TopologyKey,
 };
 pub use condition::{ConditionType, Reason};
+pub use conditions_page::reference_markdown;
 pub use coordinator::{
     Coordinator, CoordinatorService, Embedded, Engine, Etcd, Metadata, MetadataStorage, ServiceType,
 };
@@ -40,10 +41,9 @@ pub use fields::{Field, fields, fields_markdown};
 pub use image::{Image, PullPolicy};
 pub use maintenance::{Maintenance, Update, UpdateStrategy};
 pub use pod_template::PodTemplate;
-pub use reference::reference_markdown;
 pub use resources::{Limits, Quantity, Requests, Resources};
 pub use security::{Monitoring, NetworkPolicy, Security, ServiceMonitor};
-pub use served::{CRD_NAME, missing};
+pub use served_definition::{CRD_NAME, missing};
 pub use status::{
     Capacity, ClusterStatus, CoordinatorStatus, DATANODES_MAX, DatanodeState, DatanodeStatus,
     Phase, ReplicationStatus, Rollout, VersionStatus,

@@ -5,7 +5,7 @@
 //! opens the ports, [`Service::run`] serves. It knows chunks and nodes, but no names.
 
 mod bad_replicas;
-mod calls;
+mod call_limits;
 mod clocks;
 mod error;
 mod grpc;

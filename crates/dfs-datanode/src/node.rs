@@ -16,7 +16,7 @@ use dfs_workers::Throttle;
 use tokio::sync::{Semaphore, watch};
 
 use crate::bad_replicas::BadReplicas;
-use crate::calls::CallLimits;
+use crate::call_limits::CallLimits;
 use crate::clocks::Clocks;
 use crate::metrics::Counts;
 use crate::sessions::Sessions;

@@ -20,12 +20,13 @@ use dfs_metadata::Committer;
 use dfs_metadata::engine::Engine;
 use dfs_metadata::namespace::{
     Components, Confirm, InitOptions, MakeDirectory, Namespace, Options, Placement, PlanUpload,
-    PlannedChunk, Registration, Repeat, Replication, WrittenChunk, init,
+    PlannedChunk, Registration, Repeat, WrittenChunk, init,
 };
 use dfs_metadata::placement::{Candidate, RoundRobin};
 use dfs_types::{
     Attributes, ChunkSeal, ClientId, ClusterId, Crc32c, DfsPath, DiskId, NodeId, NodeSecret,
-    OsRandom, Receipt, RegistrationNumber, Scope, Seal, Sha256, Slot, Stamp, SystemClock, Target,
+    OsRandom, Receipt, RegistrationNumber, Replication, Scope, Seal, Sha256, Slot, Stamp,
+    SystemClock, Target,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

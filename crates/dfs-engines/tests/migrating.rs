@@ -14,14 +14,13 @@ use dfs_etcd::Settings;
 use dfs_etcd::test_server::Cluster;
 use dfs_metadata::check::check;
 use dfs_metadata::conformance::ForwardingEngine;
-use dfs_metadata::engine::{
-    Commit, Engine, EngineError, Snapshot, Write, lease_epoch_key, lease_renewal_key,
-};
-use dfs_metadata::lease::WORKERS;
+use dfs_metadata::engine::{Commit, Engine, EngineError, Snapshot, Write};
+use dfs_metadata::lease::{WORKERS, lease_epoch_key, lease_renewal_key};
+
 use dfs_metadata::memory::MemoryEngine;
 use dfs_metadata::migrate::{MigrateError, Migrated, migrate};
-use dfs_metadata::namespace::{InitOptions, Replication, init};
-use dfs_types::{ClusterId, Random as _, SeededRandom, SystemClock};
+use dfs_metadata::namespace::{InitOptions, init};
+use dfs_types::{ClusterId, Random as _, Replication, SeededRandom, SystemClock};
 use tokio::sync::Notify;
 
 type Keys = BTreeMap<Bytes, Bytes>;

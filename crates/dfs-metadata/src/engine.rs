@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_types::{ErrorCode, LeaseEpoch, Revision};
+use dfs_types::{ErrorCode, Revision};
+
+use crate::lease::LeaseGrant;
 
 pub use commit::{
     COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, Commit, Condition, Effects, KEY_LEN_MAX, VALUE_LEN_MAX,
@@ -49,33 +51,6 @@ pub struct Change {
     pub value: Option<Bytes>,
     /// Revision of the commit.
     pub revision: Revision,
-}
-
-/// A lease as granted to its holder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeaseGrant {
-    /// Greater than that of every earlier holder. A commit that must not take effect once the lease
-    /// is lost carries [`LeaseGrant::fence`] as a condition.
-    pub epoch: LeaseEpoch,
-    /// Version of the epoch key, which a later holder changes.
-    pub epoch_version: Revision,
-}
-
-impl LeaseGrant {
-    /// Returns a condition that holds until another holder takes the lease.
-    pub fn fence(&self, name: &str) -> Condition {
-        Condition::Version(lease_epoch_key(name), self.epoch_version)
-    }
-}
-
-/// Returns the key of a lease's epoch; written when the lease changes hands, never on renewal.
-pub fn lease_epoch_key(name: &str) -> Bytes {
-    Bytes::from(format!("s/lease/{name}/epoch"))
-}
-
-/// Returns the key of a lease's holder and renewals.
-pub fn lease_renewal_key(name: &str) -> Bytes {
-    Bytes::from(format!("s/lease/{name}/renewal"))
 }
 
 /// A failure of an engine. A conflict is not an error but an [`Outcome`].

@@ -10,6 +10,7 @@ mod error;
 pub mod health;
 mod keys;
 pub mod lease;
+pub mod local_leases;
 pub mod memory;
 pub mod migrate;
 pub mod namespace;

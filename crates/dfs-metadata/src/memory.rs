@@ -12,10 +12,11 @@ use dfs_types::Revision;
 
 use crate::change_log::ChangeLog;
 use crate::engine::{
-    Change, Commit, Condition, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Versioned,
-    Watch, bounds_before,
+    Change, Commit, Condition, Engine, EngineError, Outcome, Snapshot, Versioned, Watch,
+    bounds_before,
 };
-use crate::lease::LocalLeases;
+use crate::lease::LeaseGrant;
+use crate::local_leases::LocalLeases;
 
 /// Keeps all keys in a map, with the versions that live snapshots still see.
 ///

@@ -17,18 +17,18 @@
 //! The crate stores nothing and makes no calls. Implementations of [`Lease`] store and read the
 //! settings.
 
+mod catalogue;
 mod control;
 mod handle;
 mod run;
-mod spec;
 mod supervise;
 mod throttle;
 mod worker;
 
+pub use catalogue::{Budget, DELETE, Place, REAPER, REPAIR, Spec, UPGRADE, Unit, all};
 pub use control::Control;
 pub use handle::{Activity, Handle, Handles};
 pub use run::run;
-pub use spec::{Budget, DELETE, Place, REAPER, REPAIR, Spec, UPGRADE, Unit, all};
 pub use supervise::{Lease, Running, supervise};
 pub use throttle::Throttle;
 pub use worker::{Next, Worker};

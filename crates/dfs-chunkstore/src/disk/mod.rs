@@ -19,20 +19,20 @@
 //! | what is there, and is there room | [`index`], [`space`] |
 //! | one disk and its health | [`one`] |
 
-mod change;
 mod commit;
 mod config;
+mod file_replicas;
 mod identities;
 mod identity;
 mod index;
 mod open;
-mod part;
 mod read;
 mod recent;
 mod record;
 mod scan;
 mod segments;
 mod space;
+mod unsealed_file;
 mod volume;
 mod writer;
 

@@ -11,9 +11,9 @@ use dfs_types::{BLOCK_SIZE, Crc32c, block_count};
 
 use super::commit::NewRecord;
 use super::index::Claim;
-use super::part::Part;
 use super::record::Layout;
 use super::space::Reservation;
+use super::unsealed_file::UnsealedFile;
 use super::volume::Disk;
 use crate::pool::{JobPlace, Running};
 use crate::{ChunkHeader, ChunkSeal, ChunkWriter, Pool, SealedChunk, Space, StoreError};
@@ -35,7 +35,7 @@ pub(super) struct Writer {
     in_flight: Option<InFlight>,
     /// Taken by the job that ends the chunk.
     rights: Option<Rights>,
-    part: Option<Arc<Part>>,
+    part: Option<Arc<UnsealedFile>>,
     /// Slot of the pool for cleaning up the part.
     place: Option<JobPlace>,
 }
@@ -121,10 +121,9 @@ impl Writer {
         let crcs = self.gathered_crcs();
         let data = std::mem::take(&mut self.gathered);
         let bytes = std::mem::take(&mut self.gathered_bytes);
-        let part =
-            Arc::clone(self.part.get_or_insert_with(|| {
-                Arc::new(Part::new(Arc::clone(&self.disk), self.header.chunk))
-            }));
+        let part = Arc::clone(self.part.get_or_insert_with(|| {
+            Arc::new(UnsealedFile::new(Arc::clone(&self.disk), self.header.chunk))
+        }));
         let disk = Arc::clone(&self.disk);
         let result = self.pool.start(move || {
             let written = part.write(&data, &crcs);
@@ -137,7 +136,7 @@ impl Writer {
 
     async fn seal_part(
         &mut self,
-        part: Arc<Part>,
+        part: Arc<UnsealedFile>,
         rights: Rights,
         seal: ChunkSeal,
     ) -> Result<SealedChunk, StoreError> {
@@ -198,8 +197,9 @@ impl ChunkWriter for Writer {
         let rights = self.rights.take().ok_or(StoreError::Closed)?;
         if self.length > SMALL_MAX {
             let part = self.part.take();
-            let part = part
-                .unwrap_or_else(|| Arc::new(Part::new(Arc::clone(&self.disk), self.header.chunk)));
+            let part = part.unwrap_or_else(|| {
+                Arc::new(UnsealedFile::new(Arc::clone(&self.disk), self.header.chunk))
+            });
             return self.seal_part(part, rights, seal).await;
         }
         if Crc32c::of_whole(&self.crcs, self.length) != Some(seal.crc32c) {

@@ -15,9 +15,9 @@ use futures_util::StreamExt as _;
 
 use super::local_entry::{apply_attributes, apply_symlink_attributes};
 use super::local_xattrs::apply_xattrs;
-use super::pending::PendingFile;
+use super::temporary_file::TemporaryFile;
 use super::{Copying, Done, TreeOptions, TreeReport};
-use crate::live::LiveGuard;
+use crate::in_progress::InProgressGuard;
 use crate::local::{blocking, failure};
 use crate::{Client, Error, FileStat, Follow, GetOptions, Target};
 
@@ -31,7 +31,7 @@ struct Unfinished {
 /// Destination of the bytes of a file.
 enum Place {
     /// A new file, which replaces the existing one.
-    Pending(PendingFile),
+    Pending(TemporaryFile),
     /// An existing pipe or device.
     Special(File),
 }
@@ -167,7 +167,7 @@ impl Copying {
         self.found(stat.size);
         let options = GetOptions { progress: self.progress(), ..GetOptions::default() };
         self.start(Box::pin(async move {
-            let (target, live) = (local.clone(), client.inner.live.enter());
+            let (target, live) = (local.clone(), client.inner.in_progress.enter());
             let place = blocking(move || {
                 place(&target, create_only, is_named, live)
                     .map_err(|error| failure("write", &target, &error))
@@ -295,7 +295,12 @@ fn done(local: PathBuf, path: DfsPath, kind: FileKind, bytes: u64, some_xattrs_l
 }
 
 /// Prepares the destination of a file. Blocks on a pipe until it has a reader.
-fn place(target: &Path, create_only: bool, is_named: bool, live: LiveGuard) -> io::Result<Place> {
+fn place(
+    target: &Path,
+    create_only: bool,
+    is_named: bool,
+    live: InProgressGuard,
+) -> io::Result<Place> {
     refuse_to_replace(target, create_only)?;
     let named = fs::symlink_metadata(target).ok().map(|metadata| metadata.file_type());
     // A named symlink stands for its target.
@@ -312,7 +317,7 @@ fn place(target: &Path, create_only: bool, is_named: bool, live: LiveGuard) -> i
             }
             Err(io::Error::new(io::ErrorKind::AlreadyExists, "it is a pipe, device or socket"))
         }
-        _ => Ok(Place::Pending(PendingFile::create(target, live)?)),
+        _ => Ok(Place::Pending(TemporaryFile::create(target, live)?)),
     }
 }
 

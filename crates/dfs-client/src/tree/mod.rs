@@ -3,8 +3,8 @@
 mod get;
 mod local_entry;
 mod local_xattrs;
-mod pending;
 mod put;
+mod temporary_file;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use dfs_metadata::namespace::{self, Replication};
+use dfs_metadata::namespace::{self};
 use dfs_proto::v1::admin_server::{Admin, AdminServer};
 use dfs_proto::v1::coordinator_server::CoordinatorServer;
 use dfs_proto::v1::membership_server::MembershipServer;
 use dfs_proto::{Detail, Failure, v1, wire};
 use dfs_transport::split;
-use dfs_types::{ClusterId, ErrorCode};
+use dfs_types::{ClusterId, ErrorCode, Replication};
 use tokio::sync::Notify;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};

@@ -1,8 +1,8 @@
 //! Calls to the holder of the worker lease, for what only it knows.
 
+use dfs_metadata::lease::lease_renewal_key;
 use std::time::Duration;
 
-use dfs_metadata::engine::lease_renewal_key;
 use dfs_proto::v1::admin_client::AdminClient;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, MESSAGE_LEN_MAX, v1};

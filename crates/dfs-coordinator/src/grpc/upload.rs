@@ -1,11 +1,11 @@
 //! The calls of an upload.
 
 use dfs_metadata::namespace::{
-    Confirm, NextPage, Placement, PlanUpload, Replan, Replication, UploadPlan, WrittenChunk,
+    Confirm, NextPage, Placement, PlanUpload, Replan, UploadPlan, WrittenChunk,
 };
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::Caller;
-use dfs_types::{CHUNK_SIZE_DEFAULT, ChunkSeal, Crc32c};
+use dfs_types::{CHUNK_SIZE_DEFAULT, ChunkSeal, Crc32c, Replication};
 use tokio::time::Instant;
 
 use super::{convert, repeat};

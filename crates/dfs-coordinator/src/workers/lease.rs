@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_metadata::Error::{Damaged, NewerRecord};
-use dfs_metadata::engine::LeaseGrant;
+use dfs_metadata::lease::LeaseGrant;
+
 use dfs_metadata::namespace::WorkerControl;
 use dfs_types::{Scope, with_causes};
 use dfs_workers::{Control, Lease};

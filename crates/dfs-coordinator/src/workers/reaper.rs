@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_metadata::engine::LeaseGrant;
+
+use dfs_metadata::lease::LeaseGrant;
 use dfs_metadata::namespace::{ReapLimits, Reaped, Unreadable};
 use dfs_types::{ChunkId, NodeState, Scope};
 use dfs_workers::{Handle, Next, REAPER, Spec, Worker};
@@ -15,8 +16,8 @@ use super::WORKER_LEASE;
 use crate::Error;
 use crate::core::Core;
 use crate::registry::View;
-use crate::settings::PLAN_LIFETIME;
 use crate::unreadable::UnreadableRecords;
+use dfs_metadata::namespace::PLAN_LIFETIME;
 
 /// Unlinked inodes, or uploads, per step.
 const ITEMS_MAX: usize = 256;

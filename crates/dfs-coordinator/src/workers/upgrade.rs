@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_metadata::engine::LeaseGrant;
+
+use dfs_metadata::lease::LeaseGrant;
 use dfs_metadata::namespace::{CoordinatorSightings, UpgradeStep};
 use dfs_types::Scope;
 use dfs_workers::{Handle, Next, Spec, UPGRADE, Worker};

@@ -10,8 +10,8 @@
 //! The node registers once, with the first coordinator that replies; the registration is valid for
 //! all of them, as they share one metadata store.
 
+mod coordinator_addresses;
 mod heartbeat;
-mod names;
 mod register;
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use dfs_proto::Failure;
 use dfs_types::RegistrationNumber;
 use tokio::sync::{Mutex, watch};
 
-pub(crate) use names::run;
+pub(crate) use coordinator_addresses::run;
 
 use crate::node::{Membership, Node};
 

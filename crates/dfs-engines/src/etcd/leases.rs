@@ -7,15 +7,16 @@ use bytes::Bytes;
 use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest};
 use dfs_etcd::mvccpb::KeyValue;
 use dfs_etcd::{Client, Error, RetryBudget};
-use dfs_metadata::engine::{
-    Condition, EngineError, LeaseGrant, lease_epoch_key, lease_renewal_key,
+use dfs_metadata::engine::{Condition, EngineError};
+use dfs_metadata::lease::{
+    LeaseGrant, decode_epoch, encode_epoch, lease_epoch_key, lease_renewal_key,
 };
-use dfs_metadata::lease::{decode_epoch, encode_epoch};
+
 use dfs_types::{LeaseEpoch, Revision};
 use tokio::sync::Mutex;
 
+use super::commit_group::compare_of;
 use super::failure::engine_error;
-use super::group::compare_of;
 use super::keys::Keys;
 use super::requests::{found, has_version, is_absent, put, read, revision_of};
 

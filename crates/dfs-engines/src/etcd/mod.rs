@@ -18,10 +18,10 @@
 //! the whole prefix, so callers check first.
 
 mod clock;
+mod commit_group;
 mod compaction;
 mod counters;
 mod failure;
-mod group;
 mod keys;
 mod leases;
 mod requests;
@@ -37,9 +37,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest};
 use dfs_etcd::{Client, Error, RetryBudget, Settings};
-use dfs_metadata::engine::{
-    Commit, Condition, Engine, EngineError, LeaseGrant, Outcome, Snapshot, Watch,
-};
+use dfs_metadata::engine::{Commit, Condition, Engine, EngineError, Outcome, Snapshot, Watch};
+use dfs_metadata::lease::LeaseGrant;
 use dfs_types::{OsRandom, Random as _, Revision};
 use tokio::sync::{Mutex, watch as channel};
 use tokio::task::AbortHandle;

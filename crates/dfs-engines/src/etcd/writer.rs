@@ -22,9 +22,9 @@ use dfs_metadata::engine::{Commit, EngineError, Outcome};
 use dfs_types::{OsRandom, Random as _, Revision};
 use tokio::sync::watch;
 
+use super::commit_group::{Group, Refusal};
 use super::counters::Counters;
 use super::failure::engine_error;
-use super::group::{Group, Refusal};
 use super::keys::Keys;
 use super::requests::{found, has_version, is_absent, put, read, revision_of};
 

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use dfs_types::{ClusterKeys, FileKind, InodeId, Level, XattrName};
+use dfs_types::{ClusterKeys, FileKind, InodeId, Level, Replication, XattrName};
 
 use super::tally::{Chunks, Inodes, Work};
 use super::{ProblemKind, Report};
 use crate::codec::Record;
 use crate::engine::{Snapshot, Versioned};
-use crate::namespace::{Chunk, Disks, Node, Replication, WorkerControl};
+use crate::namespace::{Chunk, Disks, Node, WorkerControl};
 use crate::records::answer::Kept;
 use crate::records::entry::Entry;
 use crate::records::extent::Extent;

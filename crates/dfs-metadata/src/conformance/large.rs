@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dfs_types::{
-    Attributes, CHUNK_SIZE_MIN, ChunkId, ClusterId, Precondition, Scope, SeededRandom, Slot,
+    Attributes, CHUNK_SIZE_MIN, ChunkId, ClusterId, Precondition, Replication, Scope, SeededRandom,
+    Slot,
 };
 
 use super::Harness;
@@ -13,7 +14,7 @@ use super::histories::run::{NODE, StoppedClock, at, register_node, written};
 use crate::Committer;
 use crate::namespace::{
     Components, Confirm, Delete, InitOptions, Namespace, NextPage, OpenFile, Options, Placement,
-    PlanUpload, ReapLimits, Repeat, Replication, UploadPlan, init,
+    PlanUpload, ReapLimits, Repeat, UploadPlan, init,
 };
 use crate::placement::{Candidate, RoundRobin};
 

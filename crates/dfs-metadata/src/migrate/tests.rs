@@ -5,16 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use dfs_types::{Clock, ClusterId, Level, Random, SeededRandom, Timestamp};
+use dfs_types::{Clock, ClusterId, Level, Random, Replication, SeededRandom, Timestamp};
 
 use super::*;
 use crate::Committer;
 use crate::conformance::ForwardingEngine;
-use crate::engine::{EngineError, Snapshot, lease_epoch_key, lease_renewal_key};
+use crate::engine::{EngineError, Snapshot};
+use crate::lease::{lease_epoch_key, lease_renewal_key};
 use crate::memory::MemoryEngine;
-use crate::namespace::{
-    ClusterIdentity, Components, InitOptions, Namespace, Options, Replication, init,
-};
+use crate::namespace::{ClusterIdentity, Components, InitOptions, Namespace, Options, init};
 
 struct StoppedClock;
 

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use dfs_types::{
     Access, Attributes, ChunkId, Clock, ClusterId, ClusterKeys, DiskNumber, Incarnation, InodeId,
-    Level, Random, Revision, Scope,
+    Level, Random, Replication, Revision, Scope,
 };
 
 use super::format::{CurrentFormat, read_cluster, require_level};
 use super::inodes::Inodes;
 use super::transaction::{Attempt, Transaction};
-use super::{Components, Inner, Namespace, Nodes, Options, Replication};
+use super::{Components, Inner, Namespace, Nodes, Options};
 use crate::codec::Record as _;
 use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Write};
 use crate::records::format::StoreFormat;

@@ -1,16 +1,15 @@
 //! Deletion.
 
-use dfs_types::{Access, FileKind, InodeId, Name, Precondition, Scope, Target, Timestamp};
+use dfs_types::{Access, FileKind, InodeId, Precondition, Scope, Target, Timestamp};
 
 use super::mutation::Mutation;
 use super::resolve::{Last, resolve};
 use super::transaction::Transaction;
+use super::unlink::Restorable;
 use super::{Namespace, Repeat};
 use crate::records::answer::Answer;
 use crate::records::entry::Entry;
-use crate::records::inode::{Directory, Inode, Link, Times};
-use crate::records::setting::Mark;
-use crate::records::unlinked::Unlinked;
+use crate::records::inode::Times;
 use crate::{Error, keys};
 
 /// Deletes a file, symlink, directory or tree.
@@ -60,44 +59,7 @@ impl Namespace {
         tx.delete(named.key());
         Ok(Answer::RestorableUntil(until))
     }
-
-    /// Records that an inode has lost its name, which the caller removes or reuses. Returns until
-    /// when it can be restored.
-    pub(super) async fn unlink(
-        &self,
-        tx: &mut Transaction,
-        parent: InodeId,
-        name: &Name,
-        entry: Entry,
-        restorable: Restorable,
-        now: Timestamp,
-    ) -> Result<Option<Timestamp>, Error> {
-        let until = match restorable {
-            Restorable::ForAWhile => Some(now.plus(self.inner.options.restorable)),
-            Restorable::No => None,
-        };
-        let not_before = until.unwrap_or(AT_ONCE);
-        let unlinked = Unlinked::new(entry.kind, parent, name.clone(), now);
-        if entry.kind == FileKind::Directory {
-            tx.set_link(entry.inode, Link::Unlinked).await?;
-        }
-        tx.put(keys::unlinked(not_before, entry.inode), &unlinked);
-        if entry.kind != FileKind::File {
-            tx.put(keys::NAMES, &Mark);
-        }
-        Ok(until)
-    }
 }
-
-/// Restorability of an unlinked inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Restorable {
-    ForAWhile,
-    No,
-}
-
-/// The expiry of what cannot be restored; sorts first.
-pub(super) const AT_ONCE: Timestamp = Timestamp::EPOCH;
 
 impl Transaction {
     /// Refuses a directory with entries, now or at the commit.
@@ -111,18 +73,6 @@ impl Transaction {
             return Err(Error::NotEmpty { target: target.clone() });
         }
         self.expect_empty(prefix);
-        Ok(())
-    }
-
-    /// Changes the link of a directory.
-    pub(super) async fn set_link(&mut self, directory: InodeId, link: Link) -> Result<(), Error> {
-        let key = keys::inode(directory);
-        let record = self.get::<Inode>(&key).await?;
-        let found = record.as_ref().and_then(Inode::directory).zip(record.as_ref());
-        let damaged = || Error::Damaged { key: keys::show(&key), what: "no directory" };
-        let (place, record) = found.ok_or_else(damaged)?;
-        let changed = record.with_directory(Directory { link, ..place });
-        self.put(key, &changed);
         Ok(())
     }
 }

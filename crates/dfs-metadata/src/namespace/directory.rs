@@ -52,7 +52,7 @@ impl Namespace {
             self.pause_before(tries).await;
             let mut tx = self.begin().await?;
             if let Some(repeat) = repeat
-                && super::slots::earlier_answer(&mut tx, repeat, self.now()).await?.is_some()
+                && super::reply_cache::earlier_answer(&mut tx, repeat, self.now()).await?.is_some()
             {
                 return Ok(false);
             }

@@ -4,14 +4,13 @@
 mod attributes;
 mod changes;
 mod chunk_records;
-mod chunks;
 mod cluster;
 mod coordinators;
 mod delete;
 mod directory;
 mod disks;
-mod floor;
 mod format;
+mod gc_floor;
 mod inodes;
 mod mutation;
 mod node_intent;
@@ -20,13 +19,15 @@ mod precondition;
 mod read;
 mod reaper;
 mod rename;
+mod replicas;
+mod reply_cache;
 mod resolve;
 mod safe_to_stop;
-mod slots;
 mod stat;
 mod symlink;
 mod transaction;
 mod undelete;
+mod unlink;
 mod upgrade;
 mod upload;
 mod workers;
@@ -44,14 +45,12 @@ use crate::engine::Engine;
 pub use crate::records::chunk::{Chunk, Replica, ReplicaMark};
 pub use crate::records::format::Coordinator;
 pub use crate::records::node::{Node, NodeDisk};
-pub use crate::records::setting::Replication;
 pub use crate::records::stat::FileStat;
 pub use crate::records::worker::{WorkerControl, WorkerPause};
 pub use attributes::SetAttributes;
 pub use changes::{ChunkChange, ChunkChanges};
 pub(crate) use chunk_records::ChunkKey;
 pub use chunk_records::{ChunkPage, ScanCursor, Unreadable, WorkPage};
-pub use chunks::{ReplicaId, Verdict};
 pub(crate) use cluster::refuse_unfinished;
 pub use cluster::{ClusterIdentity, ClusterState, InitOptions, find, init};
 pub use delete::Delete;
@@ -64,14 +63,16 @@ pub use nodes::{Nodes, Registered, Registration};
 pub use read::{OpenFile, ReadExtent, ReadPlan};
 pub use reaper::{ReapLimits, Reaped};
 pub use rename::Rename;
+pub use replicas::{ReplicaId, Verdict};
+pub use reply_cache::Repeat;
 pub use safe_to_stop::{Holdings, Liveness, NodeIntentVersion, Safety, Shortfall, Unknown};
-pub use slots::Repeat;
 pub use stat::{DirectoryEntry, DirectoryPage};
 pub use symlink::MakeSymlink;
 pub use undelete::Undelete;
 pub use upgrade::{CoordinatorSightings, UpgradeStatus, UpgradeStep};
 pub use upload::{
-    Confirm, NextPage, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan, WrittenChunk,
+    Confirm, NextPage, PLAN_LIFETIME, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan,
+    WrittenChunk,
 };
 pub use workers::WorkerChange;
 pub use xattrs::{RemoveXattr, SetXattr};
@@ -94,10 +95,6 @@ pub struct Components {
 pub struct Options {
     /// Time for which deleted or replaced files can be restored.
     pub restorable: Duration,
-    /// Lifetime of an upload token.
-    pub plan_lifetime: Duration,
-    /// Lifetime of a staged upload after its last renewal.
-    pub staging_lifetime: Duration,
     /// The newest write level that is read. Below that of the release only where one build plays
     /// two releases.
     pub level: Level,
@@ -105,8 +102,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let hour = Duration::from_hours(1);
-        Self { restorable: hour, plan_lifetime: hour, staging_lifetime: hour, level: Level::NEWEST }
+        Self { restorable: Duration::from_hours(1), level: Level::NEWEST }
     }
 }
 

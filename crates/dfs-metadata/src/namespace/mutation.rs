@@ -56,7 +56,7 @@ impl Namespace {
             let mut tx = self.begin().await?;
             if let Some(repeat) = repeat
                 && let Some(answer) =
-                    super::slots::earlier_answer(&mut tx, repeat, self.now()).await?
+                    super::reply_cache::earlier_answer(&mut tx, repeat, self.now()).await?
             {
                 return Ok(answer);
             }
@@ -65,7 +65,7 @@ impl Namespace {
                 return Ok(answer);
             }
             if let Some(repeat) = repeat {
-                super::slots::keep(&mut tx, repeat, &answer);
+                super::reply_cache::keep(&mut tx, repeat, &answer);
             }
             if let Attempt::Committed(revision) = self.commit(tx).await? {
                 return Ok(answer.committed(revision));

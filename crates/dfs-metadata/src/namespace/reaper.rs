@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use dfs_types::{Access, ChunkId, FileKind, InodeId, Scope, Timestamp};
 
-use super::delete::AT_ONCE;
 use super::transaction::{Attempt, Transaction};
+use super::unlink::AT_ONCE;
 use super::{Namespace, Unreadable};
 use crate::engine::Condition;
 use crate::records::entry::Entry;

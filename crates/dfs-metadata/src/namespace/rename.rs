@@ -2,10 +2,10 @@
 
 use dfs_types::{Access, FileKind, InodeId, Precondition, Scope, Target};
 
-use super::delete::Restorable;
 use super::mutation::Mutation;
 use super::resolve::{Last, Named, resolve};
 use super::transaction::Transaction;
+use super::unlink::Restorable;
 use super::{Namespace, Repeat};
 use crate::records::answer::Answer;
 use crate::records::entry::Entry;

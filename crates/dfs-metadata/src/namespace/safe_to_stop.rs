@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_types::{Access, ChunkId, NodeId, Redundancy, Revision, Scope};
+use dfs_types::{Access, ChunkId, NodeId, Redundancy, Replication, Revision, Scope};
 
 use super::transaction::Transaction;
-use super::{Chunk, Namespace, Node, Replica, Replication, Unreadable};
+use super::{Chunk, Namespace, Node, Replica, Unreadable};
 use crate::health::{Cluster, Health, NodeLiveness, judge};
 use crate::{Error, keys};
 

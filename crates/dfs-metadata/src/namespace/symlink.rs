@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use dfs_types::{Access, Attributes, FileKind, Scope, Target};
 
-use super::delete::Restorable;
 use super::mutation::Mutation;
 use super::resolve::{Last, Place, resolve};
 use super::transaction::Transaction;
+use super::unlink::Restorable;
 use super::{FileStat, Namespace, Repeat};
 use crate::records::answer::{Answer, stat_of};
 use crate::records::entry::Entry;

@@ -1,7 +1,8 @@
 //! Settings and counters of the cluster: `s/`.
 
 use dfs_types::{
-    ChunkId, ClientId, ClusterId, ClusterKeys, DiskNumber, Incarnation, InodeId, SealKey,
+    ChunkId, ClientId, ClusterId, ClusterKeys, DiskNumber, Incarnation, InodeId, Replication,
+    SealKey,
 };
 
 use crate::codec::{Reader, Record, Writer};
@@ -11,25 +12,6 @@ use crate::codec::{Reader, Record, Writer};
 pub(crate) struct Cluster {
     pub(crate) id: ClusterId,
     pub(crate) incarnation: Incarnation,
-}
-
-/// Replication of files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Replication {
-    /// Replicas wanted of each chunk of a new file.
-    pub factor: u8,
-    /// Durable replicas that a write needs; a majority when not set.
-    pub min_write: Option<u8>,
-}
-
-impl Replication {
-    /// Replicas per chunk at most.
-    pub const FACTOR_MAX: u8 = 16;
-
-    /// Returns the durable replicas that a write of a file with `factor` replicas needs.
-    pub fn min_write_for(self, factor: u8) -> u8 {
-        self.min_write.unwrap_or(factor / 2 + 1).min(factor)
-    }
 }
 
 /// `s/floor`.
@@ -83,6 +65,7 @@ impl Record for ClusterKeys {
     }
 }
 
+/// `s/replication`.
 impl Record for Replication {
     fn write(&self, out: &mut Writer) {
         out.u8(self.factor);

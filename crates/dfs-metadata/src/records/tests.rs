@@ -6,7 +6,8 @@ use bytes::Bytes;
 use dfs_types::{
     Attributes, Change, ChunkId, ChunkSeal, ClusterId, ClusterKeys, CoordinatorId, Crc32c, DiskId,
     DiskNumber, FileKind, FileTime, Generation, Incarnation, InodeId, Level, Name, NodeState, Part,
-    Redundancy, RegistrationNumber, Revision, SealKey, Sha256, Stamp, Timestamp, XattrName,
+    Redundancy, RegistrationNumber, Replication, Revision, SealKey, Sha256, Stamp, Timestamp,
+    XattrName,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -25,7 +26,6 @@ use super::upload::Upload;
 use super::worker::{WorkerControl, WorkerPause};
 use super::xattrs::{SeparateXattr, XattrValue, Xattrs};
 use crate::codec::{FORMAT, Record};
-use crate::records::setting::Replication;
 use crate::records::stat::FileStat;
 use crate::{Error, Unknown};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dfs_types::{ClusterId, NodeState};
+use dfs_types::{ClusterId, NodeState, Replication};
 use kube::ResourceExt as _;
 
 use super::{Action, Decision, rollout};
@@ -14,8 +14,11 @@ use crate::observed::{Observed, is_ready};
 pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     let (Some(snapshot), Some(_)) = (seen.snapshot(), seen.known_id()) else { return };
     let spec = &seen.cluster.spec;
-    let min = spec.min_write_replicas.unwrap_or(spec.replication_factor / 2 + 1);
-    let desired = (spec.replication_factor.unsigned_abs(), min.unsigned_abs());
+    // The schema keeps both far below the bound of the type.
+    let small = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+    let (factor, min_write) = (small(spec.replication_factor), spec.min_write_replicas.map(small));
+    let min = Replication { factor, min_write }.min_write_for(factor);
+    let desired = (u32::from(factor), u32::from(min));
     if (snapshot.replication_factor, snapshot.min_write_replicas) != desired {
         decision.actions.push(Action::SetReplication(id));
     }

@@ -1,7 +1,7 @@
 //! The status of a cluster: a pure function of the observation, the decision, and its outcome.
 
 mod conditions;
-mod steady;
+mod damping;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -76,7 +76,7 @@ pub fn status(seen: &Observed, decision: &Decision, outcome: &Outcome) -> Cluste
         replication: replication(seen).or(before.replication),
         rollout: facts.rollout,
     };
-    steady::keep(&before, status)
+    damping::keep(&before, status)
 }
 
 /// Returns whether this condition exists and is true.

@@ -8,14 +8,15 @@
 //! holds it, or once the node was removed from the cluster. While a node does not respond, or a
 //! disk is out of service, the replica stays in the queue and the order is retried with back-off.
 
-mod rests;
+mod backoff;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_metadata::engine::LeaseGrant;
+
+use dfs_metadata::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Disks, ReplicaId};
 use dfs_types::{ChunkId, DiskId, NodeId, NodeState, ReplicaRef, Scope};
 use dfs_workers::{DELETE, Handle, Next, Spec, Worker};
@@ -23,7 +24,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 use tracing::warn;
 
-use self::rests::Rests;
+use self::backoff::Backoffs;
 use crate::Error;
 use crate::core::Core;
 use crate::workers::orders::NotDeleted;
@@ -45,9 +46,9 @@ pub(crate) struct Delete {
     handle: Arc<Handle>,
     round: Round,
     /// Nodes whose orders fail.
-    nodes: Rests<NodeId>,
+    nodes: Backoffs<NodeId>,
     /// Disks whose replicas cannot be deleted.
-    disks: Rests<(NodeId, DiskId)>,
+    disks: Backoffs<(NodeId, DiskId)>,
 }
 
 /// One pass over all chunks with replicas to delete.
@@ -121,8 +122,8 @@ impl Delete {
             lease,
             handle,
             round: Round::new(),
-            nodes: Rests::default(),
-            disks: Rests::default(),
+            nodes: Backoffs::default(),
+            disks: Backoffs::default(),
         }
     }
 
@@ -135,7 +136,7 @@ impl Delete {
             Some(NodeState::Maintenance) if !registry.responsive(now).contains(&node) => {
                 Reachability::Unreachable
             }
-            Some(_) if self.nodes.is_resting(&node, now) => Reachability::Unreachable,
+            Some(_) if self.nodes.is_backing_off(&node, now) => Reachability::Unreachable,
             Some(_) => Reachability::Reachable,
         }
     }
@@ -149,9 +150,10 @@ impl Delete {
             Reachability::Reachable => {}
         }
         let now = Instant::now();
-        let is_resting = |replica: &ReplicaRef| self.disks.is_resting(&(node, replica.disk), now);
+        let is_backing_off =
+            |replica: &ReplicaRef| self.disks.is_backing_off(&(node, replica.disk), now);
         let (resting, doomed): (Doomed, Doomed) =
-            doomed.into_iter().partition(|(replica, _)| is_resting(replica));
+            doomed.into_iter().partition(|(replica, _)| is_backing_off(replica));
         for (replica, _) in resting {
             *ordered.waiting.entry(replica.disk).or_default() += 1;
         }

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dfs_metadata::engine::LeaseGrant;
 use dfs_metadata::health::{Cluster, ReplicaHealth, judge};
+use dfs_metadata::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Disks, Replica, ReplicaId, ReplicaMark, Verdict};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
 use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, ReplicaRef, Scope};
@@ -209,7 +209,7 @@ impl ChunkRepair {
         for (source, code, why) in build.failed {
             warn!(%chunk, %target, %source, why, "a replica could not be built from a source");
             if matches!(code, Some(ErrorCode::NotFound | ErrorCode::Corrupt)) {
-                self.mark_gone(chunk, record, source).await;
+                self.mark_bad(chunk, record, source).await;
             }
         }
         match build.outcome? {
@@ -221,8 +221,8 @@ impl ChunkRepair {
         }
     }
 
-    /// Marks a recorded replica as gone, as the node itself reports that it lacks it.
-    async fn mark_gone(&self, chunk: ChunkId, record: &Chunk, node: NodeId) {
+    /// Marks a recorded replica as bad: its node itself reported that it is missing or corrupt.
+    async fn mark_bad(&self, chunk: ChunkId, record: &Chunk, node: NodeId) {
         const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
         let (namespace, fence) = (&self.core.namespace, self.lease.fence(WORKER_LEASE));
         let Ok(disks) = namespace.disks_of([record]).await else { return };

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_metadata::engine::LeaseGrant;
+
 use dfs_metadata::health::Cluster;
+use dfs_metadata::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, ChunkChange, ChunkChanges, Namespace, ScanCursor};
 use dfs_transport::in_request;
 use dfs_types::{ChunkId, DiskNumber, Generation, NodeId, RequestId, Revision, Scope};

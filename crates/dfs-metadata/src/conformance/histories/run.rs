@@ -7,15 +7,15 @@ use crate::engine::Engine;
 use crate::namespace::{
     Components, Confirm, Delete, FileStat, InitOptions, MakeDirectory, MakeSymlink, Namespace,
     Options, Placement, PlanUpload, PlannedChunk, Registration, RemoveXattr, Rename, Repeat,
-    Replication, SetXattr, UploadPlan, WrittenChunk, init,
+    SetXattr, UploadPlan, WrittenChunk, init,
 };
 use crate::placement::{Candidate, RoundRobin};
 use crate::{Committer, Error};
 use bytes::Bytes;
 use dfs_types::{
     Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, InodeId, Name,
-    NodeId, NodeSecret, Precondition, Random, Receipt, RegistrationNumber, Scope, Seal,
-    SeededRandom, Sha256, Stamp, Target, Timestamp, XattrName,
+    NodeId, NodeSecret, Precondition, Random, Receipt, RegistrationNumber, Replication, Scope,
+    Seal, SeededRandom, Sha256, Stamp, Target, Timestamp, XattrName,
 };
 use futures_util::future::join;
 

@@ -9,7 +9,7 @@ mod node_intent;
 mod nodes;
 mod preconditions;
 mod reaping;
-mod slots;
+mod reply_cache;
 mod targets;
 mod unreadable;
 mod upgrade;
@@ -25,8 +25,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_types::{
     Attributes, ChunkSeal, ClientId, Clock, ClusterId, Crc32c, DfsPath, DiskId, Level, NodeId,
-    NodeSecret, Random, Receipt, RegistrationNumber, Scope, Seal, SeededRandom, Sha256, Slot,
-    Stamp, Target, Timestamp,
+    NodeSecret, Random, Receipt, RegistrationNumber, Replication, Scope, Seal, SeededRandom,
+    Sha256, Slot, Stamp, Target, Timestamp,
 };
 
 use super::*;

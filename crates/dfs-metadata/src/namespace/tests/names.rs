@@ -1,6 +1,6 @@
 //! Directories, symlinks, renames and deletions.
 
-use dfs_types::{ErrorCode, FileKind, FileTime, InodeId, Precondition, Scope};
+use dfs_types::{ErrorCode, FileKind, FileTime, InodeId, Precondition, Replication, Scope};
 
 use super::*;
 

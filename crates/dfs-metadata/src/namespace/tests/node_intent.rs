@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dfs_types::{ChunkId, ErrorCode, NodeState, Part, ReplicaRef, Scope};
+use dfs_types::{ChunkId, ErrorCode, NodeState, Part, ReplicaRef, Replication, Scope};
 
 use super::*;
 use crate::health::{Contact, NodeLiveness};

@@ -1,6 +1,6 @@
 //! Registrations: which disks are those of a node, and which are old images or clones.
 
-use dfs_types::{ErrorCode, NodeState, Scope};
+use dfs_types::{ErrorCode, NodeState, Replication, Scope};
 
 use super::*;
 

@@ -2,6 +2,7 @@
 
 mod confirm;
 mod plan;
+mod receipts;
 mod stage;
 mod token;
 
@@ -16,6 +17,7 @@ use dfs_types::{
 use super::Namespace;
 use crate::placement::{Candidate, NodeSelector};
 pub(super) use confirm::FinishedUpload;
+pub use plan::PLAN_LIFETIME;
 
 /// Candidate nodes for chunks, and how to choose among them.
 #[derive(Clone, Copy)]

@@ -1,20 +1,24 @@
 //! Planning: the chunks of a file and the nodes they go to.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use dfs_types::{
     Access, BLOCK_SIZE, CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ChunkId, FileKind,
-    NodeId, Scope, Timestamp,
+    NodeId, Replication, Scope, Timestamp,
 };
 
 use super::token::Plan;
 use super::{NextPage, Placement, PlanUpload, PlannedChunk, Replan, UploadPlan};
+use crate::namespace::Namespace;
 use crate::namespace::cluster::replication;
 use crate::namespace::resolve::{Last, Place, resolve};
-use crate::namespace::{Namespace, Replication};
 use crate::placement::PlacementRequest;
 use crate::records::upload::Upload;
 use crate::{Error, keys};
+
+/// Lifetime of the token of a plan.
+pub const PLAN_LIFETIME: Duration = Duration::from_hours(1);
 
 impl Namespace {
     /// Chunks per page at most.
@@ -59,7 +63,7 @@ impl Namespace {
             chunk_size,
             replicas,
             min_replicas: replication.min_write_for(replicas),
-            expires: self.now().plus(self.inner.options.plan_lifetime),
+            expires: self.now().plus(PLAN_LIFETIME),
             client_host: request.client_host.clone(),
             client_zone: request.client_zone.clone(),
             chunks: Vec::new(),
@@ -115,7 +119,7 @@ impl Namespace {
         let now = self.now();
         match staged {
             Some(upload) if !upload.reaping && upload.expires > now => {
-                let expires = now.plus(self.inner.options.plan_lifetime);
+                let expires = now.plus(PLAN_LIFETIME);
                 Ok(Plan { expires: expires.max(plan.expires), ..plan })
             }
             _ if plan.expires <= now => Err(Error::UploadExpired { name: plan.name }),

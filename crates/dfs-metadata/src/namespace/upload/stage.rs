@@ -1,14 +1,14 @@
-//! Registering chunks: verifying them, and staging more than one commit can hold.
+//! Staging the chunks of an upload that are more than one commit can hold.
 
-use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
-use dfs_types::{Access, ChunkId, Generation, InodeId, Part, Redundancy, Scope, Timestamp};
+use dfs_types::{Access, ChunkId, InodeId, Scope, Timestamp};
 
 use super::token::Plan;
-use super::{Namespace, WrittenChunk};
+use super::{Namespace, PlannedChunk, WrittenChunk};
+use crate::namespace::TRIES;
 use crate::namespace::transaction::{Attempt, Transaction};
-use crate::namespace::{Chunk, Replica, TRIES};
 use crate::records::extent::Extent;
 use crate::records::inode::Inode;
 use crate::records::upload::Upload;
@@ -16,6 +16,8 @@ use crate::{Error, keys};
 
 /// Keys per commit for chunks; the rest is left to the commit's main change.
 const KEYS_MAX: usize = 80;
+/// Lifetime of a staged upload after its last renewal.
+const STAGING_LIFETIME: Duration = Duration::from_hours(1);
 /// Tokens per call.
 const TOKENS_MAX: usize = 64;
 
@@ -26,6 +28,11 @@ impl Plans {
     /// Returns a plan with what they have in common.
     pub(super) fn first(&self) -> &Plan {
         &self.0[0]
+    }
+
+    /// Returns the planned chunk of that id.
+    pub(super) fn chunk(&self, id: ChunkId) -> Option<&PlannedChunk> {
+        self.0.iter().find_map(|plan| plan.chunk(id))
     }
 
     fn expire(&self) -> Timestamp {
@@ -54,56 +61,6 @@ impl Namespace {
             return Err(Error::Invalid { what: "the tokens belong to several uploads".to_owned() });
         }
         Ok(Plans(plans))
-    }
-
-    /// Refuses chunks that were not planned or not proven.
-    pub(super) fn check_written(
-        &self,
-        plans: &Plans,
-        chunks: &[WrittenChunk],
-    ) -> Result<(), Error> {
-        let mut ids = BTreeSet::new();
-        for written in chunks {
-            let id = written.chunk;
-            let bad = |what: String| Err(Error::BadChunk { chunk: id, what });
-            if !ids.insert(id) {
-                return bad("given twice".to_owned());
-            }
-            let Some(planned) = plans.0.iter().find_map(|plan| plan.chunk(id)) else {
-                return bad("not in the plan of this upload".to_owned());
-            };
-            if written.file_offset != planned.file_offset {
-                let (at, wanted) = (written.file_offset, planned.file_offset);
-                return bad(format!("planned at offset {wanted}, not {at}"));
-            }
-            if !(1..=planned.max_length).contains(&written.seal.length) {
-                let (len, max) = (written.seal.length, planned.max_length);
-                return bad(format!("planned with 1 to {max} bytes, not {len}"));
-            }
-            let mut nodes = BTreeSet::new();
-            for receipt in &written.receipts {
-                self.check_receipt(id, receipt)?;
-                let node = receipt.node;
-                let lie = |what| Err(Error::BadReceipt { chunk: id, node, what });
-                if receipt.part != Part::WHOLE {
-                    return lie("uploads write whole chunks");
-                }
-                if receipt.length != written.seal.length || receipt.crc32c != written.seal.crc32c {
-                    return lie("receipt of other bytes");
-                }
-                if !planned.nodes.contains(&node) {
-                    return lie("the chunk was not planned for this node");
-                }
-                if !nodes.insert(node) {
-                    return lie("given twice");
-                }
-            }
-            let wanted = usize::from(plans.first().min_replicas);
-            if nodes.len() < wanted {
-                return bad(format!("{} receipts, at least {wanted} are needed", nodes.len()));
-            }
-        }
-        Ok(())
     }
 
     /// Stages written chunks, in as many commits as needed, and extends the upload. Idempotent.
@@ -158,7 +115,7 @@ impl Namespace {
                 None if plans.are_expired(now) => return Err(plans.expired()),
                 _ => {}
             }
-            let expires = now.plus(self.inner.options.staging_lifetime);
+            let expires = now.plus(STAGING_LIFETIME);
             tx.put(key, &Upload { expires, reaping: false });
             let mut staged = 0;
             for written in chunks {
@@ -198,47 +155,5 @@ impl Transaction {
         }
         self.put(key, &extent_of(written));
         Ok(())
-    }
-
-    /// Creates the record of a chunk. Returns `false` when this upload registered it already;
-    /// refuses a chunk that was abandoned since, or may have been collected.
-    pub(super) async fn register_chunk(
-        &mut self,
-        plan: &Plan,
-        written: &WrittenChunk,
-    ) -> Result<bool, Error> {
-        let id: ChunkId = written.chunk;
-        let inode: InodeId = plan.inode;
-        if let Some(known) = self.chunk(id).await? {
-            return match known {
-                _ if known.is_tombstone() => Err(Error::DeletedSince { name: plan.name.clone() }),
-                _ if known.inode == inode && known.seal == written.seal => Ok(false),
-                _ => Err(Error::ConfirmedOtherwise { name: plan.name.clone() }),
-            };
-        }
-        if id < self.floor().await? {
-            return Err(Error::BelowFloor(id));
-        }
-        let mut replicas = Vec::with_capacity(written.receipts.len());
-        for receipt in &written.receipts {
-            if let Some((_, disk)) = self.holder(receipt).await? {
-                replicas.push(Replica::new(disk, Part::WHOLE, receipt.stamp));
-            }
-        }
-        let wanted = usize::from(plan.min_replicas);
-        if replicas.len() < wanted {
-            return Err(Error::ReplicasGone { chunk: id, have: replicas.len(), wanted });
-        }
-        let chunk = Chunk {
-            seal: written.seal,
-            redundancy: Redundancy::Replicated { copies: plan.replicas },
-            policy: 0,
-            replicas,
-            generation: Generation::FIRST,
-            references: 1,
-            inode,
-        };
-        self.put_chunk(id, None, Some(&chunk));
-        Ok(true)
     }
 }

@@ -6,23 +6,23 @@ use tokio::sync::watch;
 
 /// Number of uploads and temporary files that exist.
 #[derive(Debug, Clone)]
-pub(crate) struct Live(Arc<watch::Sender<usize>>);
+pub(crate) struct InProgress(Arc<watch::Sender<usize>>);
 
 /// One upload or temporary file, counted until dropped.
 #[derive(Debug)]
-pub(crate) struct LiveGuard(Arc<watch::Sender<usize>>);
+pub(crate) struct InProgressGuard(Arc<watch::Sender<usize>>);
 
-impl Default for Live {
+impl Default for InProgress {
     fn default() -> Self {
         Self(Arc::new(watch::Sender::new(0)))
     }
 }
 
-impl Live {
+impl InProgress {
     /// Counts one more.
-    pub(crate) fn enter(&self) -> LiveGuard {
+    pub(crate) fn enter(&self) -> InProgressGuard {
         self.0.send_modify(|count| *count += 1);
-        LiveGuard(self.0.clone())
+        InProgressGuard(self.0.clone())
     }
 
     /// Waits until there are none.
@@ -33,7 +33,7 @@ impl Live {
     }
 }
 
-impl Drop for LiveGuard {
+impl Drop for InProgressGuard {
     fn drop(&mut self) {
         self.0.send_modify(|count| *count -= 1);
     }

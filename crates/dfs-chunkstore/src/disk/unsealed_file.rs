@@ -11,7 +11,7 @@ use super::record::{Binding, HEAD, Head, encode_meta, padding};
 use super::volume::Disk;
 use crate::{ChunkHeader, ChunkSeal, File, Opening, SealedChunk, StoreError};
 
-pub(super) struct Part {
+pub(super) struct UnsealedFile {
     disk: Arc<Disk>,
     chunk: ChunkId,
     state: Mutex<State>,
@@ -27,7 +27,7 @@ struct State {
     is_abandoned: bool,
 }
 
-impl Part {
+impl UnsealedFile {
     pub(super) fn new(disk: Arc<Disk>, chunk: ChunkId) -> Self {
         Self { disk, chunk, state: Mutex::default() }
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::live::LiveGuard;
+use crate::in_progress::InProgressGuard;
 
 /// Maximum number of concurrent writers of one target.
 const ATTEMPTS: u32 = 100;
@@ -24,18 +24,18 @@ const NAME_MAX: usize = 200;
 /// a killed process is found by the next writer of the same target, which reuses it; the file of a
 /// live process is left alone.
 #[derive(Debug)]
-pub(super) struct PendingFile {
+pub(super) struct TemporaryFile {
     temporary: PathBuf,
     target: PathBuf,
     /// Holds the lock.
     file: File,
     is_kept: bool,
-    _live: LiveGuard,
+    _live: InProgressGuard,
 }
 
-impl PendingFile {
+impl TemporaryFile {
     /// Creates an empty file beside `target`, accessible only to its owner until it is complete.
-    pub(super) fn create(target: &Path, live: LiveGuard) -> io::Result<Self> {
+    pub(super) fn create(target: &Path, live: InProgressGuard) -> io::Result<Self> {
         for attempt in 0..ATTEMPTS {
             let temporary = temporary_name(target, attempt)?;
             if let Some(file) = open_locked(&temporary)? {
@@ -64,7 +64,7 @@ impl PendingFile {
     }
 }
 
-impl Drop for PendingFile {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         if !self.is_kept {
             // A file that cannot be removed stays.
@@ -150,10 +150,10 @@ fn clear_xattrs(file: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live::Live;
+    use crate::in_progress::InProgress;
 
-    fn create(target: &Path) -> PendingFile {
-        PendingFile::create(target, Live::default().enter()).unwrap()
+    fn create(target: &Path) -> TemporaryFile {
+        TemporaryFile::create(target, InProgress::default().enter()).unwrap()
     }
 
     fn names(folder: &Path) -> usize {

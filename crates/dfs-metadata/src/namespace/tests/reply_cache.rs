@@ -3,7 +3,7 @@
 use dfs_types::ErrorCode;
 
 use super::*;
-use crate::namespace::slots::{earlier_answer, keep};
+use crate::namespace::reply_cache::{earlier_answer, keep};
 use crate::namespace::transaction::Attempt;
 use crate::records::answer::Answer;
 
