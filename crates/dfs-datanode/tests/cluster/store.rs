@@ -194,7 +194,9 @@ impl ChunkStore for TestStore {
 
     fn usage(&self) -> Vec<DiskUsage> {
         let mut disks = self.memory.usage();
-        disks.iter_mut().for_each(|disk| disk.is_failed = self.is_failed());
+        for disk in &mut disks {
+            disk.is_failed = self.is_failed();
+        }
         disks
     }
 
