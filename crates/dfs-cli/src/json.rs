@@ -85,7 +85,7 @@ fn replica(replica: &ExplainedReplica) -> Value {
         "disk": replica.disk.to_string(),
         "address": replica.address,
         "state": replica.state.map(|state| state.to_string()),
-        "is_bad": replica.is_bad,
+        "health": replica.health.to_string(),
         "verified": replica.verified,
         "problem": replica.problem,
     })
@@ -176,7 +176,9 @@ fn disk(disk: &DiskStatus) -> Value {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
-    use dfs_types::{Attributes, Change, ChunkId, ClusterId, DiskId, InodeId, NodeId, NodeState};
+    use dfs_types::{
+        Attributes, Change, ChunkId, ClusterId, DiskId, InodeId, NodeId, NodeState, ReplicaHealth,
+    };
 
     use super::*;
     use crate::args::Cli;
@@ -230,7 +232,7 @@ mod tests {
                     disk: DiskId(1),
                     address: "a:7080".to_owned(),
                     state: Some(NodeState::Active),
-                    is_bad: false,
+                    health: ReplicaHealth::Good,
                     verified: Some(true),
                     problem: None,
                 }],

@@ -1,7 +1,7 @@
 //! Location of the bytes of a file, and problems with them.
 
 use dfs_proto::wire;
-use dfs_types::{ChunkId, DfsPath, DiskId, NodeId, NodeState};
+use dfs_types::{ChunkId, DfsPath, DiskId, NodeId, NodeState, ReplicaHealth};
 use tokio::time::timeout;
 
 use crate::layout::{Extent, Layout, Replica, Source};
@@ -48,8 +48,8 @@ pub struct ExplainedReplica {
     pub address: String,
     /// State of the node according to the coordinator; `None` when it does not know the node.
     pub state: Option<NodeState>,
-    /// True if the coordinator knows that it is bad or gone.
-    pub is_bad: bool,
+    /// Its health, as the coordinator judges it.
+    pub health: ReplicaHealth,
     /// Confirmation by the node that it holds the replica; with `verify` also that every block
     /// was read and matches its checksum. `None` when the node could not be asked.
     pub verified: Option<bool>,
@@ -93,13 +93,19 @@ impl Client {
         let source = replica.source();
         let looked = match &source {
             None => Look::Unknown("the coordinator knows no address of the node".to_owned()),
-            Some(_) if replica.is_bad => Look::Bad("recorded as bad".to_owned()),
+            Some(_) if replica.is_condemned() => {
+                Look::Bad(format!("recorded as {}", replica.health))
+            }
             Some(source) => self.look(source, extent, verify).await,
         };
         let location = source.map(|source| source.node);
         let state =
             location.as_ref().and_then(|node| wire::node_state("state", node.wire.state).ok());
         let (verified, problem) = match looked {
+            Look::Good if !replica.health.is_durable() => {
+                let health = replica.health;
+                (Some(true), Some(format!("readable, but it does not count: {health}")))
+            }
             Look::Good => (Some(true), None),
             Look::Bad(problem) => (Some(false), Some(problem)),
             Look::Unknown(problem) => (None, Some(problem)),
@@ -109,7 +115,7 @@ impl Client {
             disk: replica.name.disk,
             address: location.map(|node| node.address).unwrap_or_default(),
             state,
-            is_bad: replica.is_bad,
+            health: replica.health,
             verified,
             problem,
         }

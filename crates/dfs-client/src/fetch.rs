@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::call::jittered;
-use crate::layout::{Extent, Source, refreshed};
+use crate::layout::{Extent, Replica, Source, refreshed};
 use crate::memory_budget::Share;
 use crate::pieces::Piece;
 use crate::plan::Node;
@@ -224,7 +224,7 @@ fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> E
     if errors.is_empty() {
         let replicas = extent.replicas.len();
         // Bad replicas do not come back with their nodes.
-        return if extent.replicas.iter().all(|replica| replica.is_bad) {
+        return if extent.replicas.iter().all(Replica::is_condemned) {
             let message = format!("all {replicas} replicas of chunk {chunk} are bad");
             Error::new(ErrorCode::Corrupt, context, message)
         } else {

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
 use dfs_types::{
-    ChunkId, ChunkSeal, Crc32c, ErrorCode, InodeId, NodeId, Redundancy, ReplicaRef, Stamp,
+    ChunkId, ChunkSeal, Crc32c, ErrorCode, InodeId, NodeId, Redundancy, ReplicaHealth, ReplicaRef,
+    Stamp,
 };
 
 use crate::plan::Node;
@@ -33,8 +34,7 @@ pub(crate) struct Replica {
     pub(crate) node: NodeId,
     /// Its name on that node.
     pub(crate) name: ReplicaRef,
-    /// Known to be bad or gone.
-    pub(crate) is_bad: bool,
+    pub(crate) health: ReplicaHealth,
     /// `None` when the coordinator knows no address of the node.
     pub(crate) location: Option<Node>,
 }
@@ -47,6 +47,11 @@ pub(crate) struct Source {
 }
 
 impl Replica {
+    /// Returns whether the records say that it cannot be read.
+    pub(crate) fn is_condemned(&self) -> bool {
+        matches!(self.health, ReplicaHealth::Bad | ReplicaHealth::Gone | ReplicaHealth::Doomed)
+    }
+
     /// Returns the replica with its node; `None` when the node has no known address.
     pub(crate) fn source(&self) -> Option<Source> {
         let node = self.location.clone().filter(|node| !node.address.is_empty())?;
@@ -57,7 +62,7 @@ impl Replica {
 impl Extent {
     /// The replicas that can be tried.
     pub(crate) fn sources(&self) -> impl Iterator<Item = Source> {
-        self.replicas.iter().filter(|replica| !replica.is_bad).filter_map(Replica::source)
+        self.replicas.iter().filter(|replica| !replica.is_condemned()).filter_map(Replica::source)
     }
 
     /// End offset in the file.
@@ -193,7 +198,7 @@ fn extent(extent: v1::Extent, nodes: &BTreeMap<NodeId, Node>) -> Result<Extent, 
                 disk: wire::id("extents.replicas.disk_id", &replica.disk_id)?,
                 stamp: Stamp(replica.stamp),
             },
-            is_bad: replica.is_bad,
+            health: wire::replica_health("extents.replicas.health", replica.health)?,
             location: nodes.get(&node).cloned(),
         })
     });

@@ -130,7 +130,7 @@ mod xattrs;
 
 pub use dfs_types::{
     Attributes, ByteSize, Change, DfsPath, ErrorCode, FileKind, FileTime, InodeId, Name, PathError,
-    Precondition, RequestId, Target, XattrName,
+    Precondition, ReplicaHealth, RequestId, Target, XattrName,
 };
 
 pub use admin::{

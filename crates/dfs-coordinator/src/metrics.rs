@@ -43,6 +43,8 @@ const METHODS: &[&str] = &[
     "Forget",
     "Workers",
     "SetWorker",
+    "UpgradeStatus",
+    "FinalizeUpgrade",
     "PrepareChunkUpload",
     "ChunkDataStream",
     "RetrieveChunk",
@@ -277,5 +279,23 @@ impl Observer for Counts {
 
     fn refused(&self, refusal: dfs_transport::Refusal) {
         self.refused_connections.of(&[refusal.name()]).increment();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfs_proto::Method;
+
+    use super::*;
+
+    #[test]
+    fn every_method_of_a_coordinator_has_metrics() {
+        let is_served = |method: &&Method| {
+            let path = method.path();
+            path.starts_with("/dfs.v1.") && !path.starts_with("/dfs.v1.DataNode/")
+        };
+        for method in Method::ALL.iter().filter(is_served) {
+            assert!(METHODS.contains(&method.name()), "{}", method.name());
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_types::{DiskId, DiskNumber, NodeId, NodeState, Part, Redundancy};
+use dfs_types::{DiskId, DiskNumber, NodeId, NodeState, Part, Redundancy, ReplicaHealth};
 
 use crate::records::chunk::{Chunk, Replica, ReplicaMark};
 use crate::records::node::NodeDisk;
@@ -132,51 +132,15 @@ fn disk_health(intent: NodeIntent, liveness: &NodeLiveness, disk: DiskId) -> Dis
     }
 }
 
-/// The health of a replica, best first; readers try replicas in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ReplicaHealth {
-    /// Durable, readable, and staying.
-    Good,
-    /// Durable and readable, on a disk that is to be emptied.
-    Leaving,
-    /// Durable, but perhaps unreachable.
-    Suspect,
-    /// Some blocks are bad; the others can be read.
-    Bad,
-    /// On a lost disk.
-    Lost,
-    /// Not found by its node.
-    Gone,
-    /// To be deleted.
-    Doomed,
-}
-
-impl ReplicaHealth {
-    fn of(replica: &Replica, cluster: &Cluster) -> Self {
-        match (replica.mark, cluster.disk(replica.disk)) {
-            (ReplicaMark::Doomed, _) => Self::Doomed,
-            (ReplicaMark::Gone, _) => Self::Gone,
-            (_, DiskHealth::Lost) => Self::Lost,
-            (ReplicaMark::Bad, _) => Self::Bad,
-            (ReplicaMark::Sound, DiskHealth::Suspect) => Self::Suspect,
-            (ReplicaMark::Sound, DiskHealth::Leaving) => Self::Leaving,
-            (ReplicaMark::Sound, DiskHealth::Good) => Self::Good,
-        }
-    }
-
-    /// Returns whether its bytes count as kept.
-    pub fn is_durable(self) -> bool {
-        self <= Self::Suspect
-    }
-
-    /// Returns whether its bytes can be read now.
-    pub fn is_readable(self) -> bool {
-        self <= Self::Leaving
-    }
-
-    /// Returns whether it still counts once everything leaving is gone.
-    pub fn stays(self) -> bool {
-        matches!(self, Self::Good | Self::Suspect)
+fn replica_health(replica: &Replica, cluster: &Cluster) -> ReplicaHealth {
+    match (replica.mark, cluster.disk(replica.disk)) {
+        (ReplicaMark::Doomed, _) => ReplicaHealth::Doomed,
+        (ReplicaMark::Gone, _) => ReplicaHealth::Gone,
+        (_, DiskHealth::Lost) => ReplicaHealth::Lost,
+        (ReplicaMark::Bad, _) => ReplicaHealth::Bad,
+        (ReplicaMark::Sound, DiskHealth::Suspect) => ReplicaHealth::Suspect,
+        (ReplicaMark::Sound, DiskHealth::Leaving) => ReplicaHealth::Leaving,
+        (ReplicaMark::Sound, DiskHealth::Good) => ReplicaHealth::Good,
     }
 }
 
@@ -212,7 +176,7 @@ pub struct Health {
 /// Judges the replicas of a chunk. Pure; a tombstone is judged like any other record.
 pub fn judge(chunk: &Chunk, cluster: &Cluster) -> Health {
     let replicas: Vec<_> =
-        chunk.replicas.iter().map(|replica| ReplicaHealth::of(replica, cluster)).collect();
+        chunk.replicas.iter().map(|replica| replica_health(replica, cluster)).collect();
     let parts = |counts: fn(ReplicaHealth) -> bool| {
         let (mut nodes, mut disks) = (BTreeSet::new(), BTreeSet::new());
         let mut fragments = BTreeSet::new();

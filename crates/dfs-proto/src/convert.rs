@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use dfs_types::{
     Attributes, Change, FileKind, FileTime, Frame, NodeState, Precondition, Receipt, Redundancy,
-    ReplicaRef, Slot, Target,
+    ReplicaHealth, ReplicaRef, Slot, Target,
 };
 
 use crate::v1;
@@ -34,6 +34,20 @@ impl From<NodeState> for v1::NodeState {
             NodeState::Drained => Self::Drained,
             NodeState::Maintenance => Self::Maintenance,
             NodeState::Removed => Self::Removed,
+        }
+    }
+}
+
+impl From<ReplicaHealth> for v1::ReplicaHealth {
+    fn from(health: ReplicaHealth) -> Self {
+        match health {
+            ReplicaHealth::Good => Self::Good,
+            ReplicaHealth::Leaving => Self::Leaving,
+            ReplicaHealth::Suspect => Self::Suspect,
+            ReplicaHealth::Bad => Self::Bad,
+            ReplicaHealth::Lost => Self::Lost,
+            ReplicaHealth::Gone => Self::Gone,
+            ReplicaHealth::Doomed => Self::Doomed,
         }
     }
 }

@@ -9,8 +9,8 @@ use dfs_types::{
     Attributes, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Change, ChunkId, ChunkSeal, ClientId, ClusterId,
     Crc32c, DfsPath, DiskId, ErrorCode, FileKind, FileSystemId, FileTime, Frame, Incarnation,
     InodeId, Name, NodeId, NodeSecret, NodeState, Part, PathError, Precondition, Receipt,
-    Redundancy, RegistrationNumber, ReplicaRef, RequestId, Revision, Seal, SealKey, SessionId,
-    Sha256, Slot, Stamp, Target, XattrError, XattrName,
+    Redundancy, RegistrationNumber, ReplicaHealth, ReplicaRef, RequestId, Revision, Seal, SealKey,
+    SessionId, Sha256, Slot, Stamp, Target, XattrError, XattrName,
 };
 
 use crate::v1;
@@ -267,6 +267,20 @@ pub fn node_state(field: &'static str, state: i32) -> Result<NodeState, FieldErr
         Ok(v1::NodeState::Maintenance) => Ok(NodeState::Maintenance),
         Ok(v1::NodeState::Removed) => Ok(NodeState::Removed),
         Ok(v1::NodeState::Unspecified) | Err(_) => Err(unknown(field, state)),
+    }
+}
+
+/// Parses the health of a replica.
+pub fn replica_health(field: &'static str, health: i32) -> Result<ReplicaHealth, FieldError> {
+    match v1::ReplicaHealth::try_from(health) {
+        Ok(v1::ReplicaHealth::Good) => Ok(ReplicaHealth::Good),
+        Ok(v1::ReplicaHealth::Leaving) => Ok(ReplicaHealth::Leaving),
+        Ok(v1::ReplicaHealth::Suspect) => Ok(ReplicaHealth::Suspect),
+        Ok(v1::ReplicaHealth::Bad) => Ok(ReplicaHealth::Bad),
+        Ok(v1::ReplicaHealth::Lost) => Ok(ReplicaHealth::Lost),
+        Ok(v1::ReplicaHealth::Gone) => Ok(ReplicaHealth::Gone),
+        Ok(v1::ReplicaHealth::Doomed) => Ok(ReplicaHealth::Doomed),
+        Ok(v1::ReplicaHealth::Unspecified) | Err(_) => Err(unknown(field, health)),
     }
 }
 

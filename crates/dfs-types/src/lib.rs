@@ -43,7 +43,7 @@ pub use node::NodeState;
 pub use path::{DfsPath, Name, PathError};
 pub use random::{OsRandom, Random, SeededRandom};
 pub use redundancy::Redundancy;
-pub use replica::{Part, ReplicaRef};
+pub use replica::{Part, ReplicaHealth, ReplicaRef};
 pub use replication::Replication;
 pub use scope::{Access, Denied, Scope};
 pub use seal::{Receipt, Seal, SealKey};

@@ -31,3 +31,53 @@ impl fmt::Display for Part {
         self.0.fmt(f)
     }
 }
+
+/// The health of a replica, best first; readers try replicas in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReplicaHealth {
+    /// Durable, readable, and staying.
+    Good,
+    /// Durable and readable, on a disk that is to be emptied.
+    Leaving,
+    /// Durable, but perhaps unreachable.
+    Suspect,
+    /// Some blocks are bad; the others can be read.
+    Bad,
+    /// On a lost disk.
+    Lost,
+    /// Not found by its node.
+    Gone,
+    /// To be deleted.
+    Doomed,
+}
+
+impl ReplicaHealth {
+    /// Returns whether its bytes count as kept.
+    pub fn is_durable(self) -> bool {
+        self <= Self::Suspect
+    }
+
+    /// Returns whether its bytes can be read now.
+    pub fn is_readable(self) -> bool {
+        self <= Self::Leaving
+    }
+
+    /// Returns whether it still counts once everything leaving is gone.
+    pub fn stays(self) -> bool {
+        matches!(self, Self::Good | Self::Suspect)
+    }
+}
+
+impl fmt::Display for ReplicaHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Good => "good",
+            Self::Leaving => "leaving",
+            Self::Suspect => "suspect",
+            Self::Bad => "bad",
+            Self::Lost => "lost",
+            Self::Gone => "gone",
+            Self::Doomed => "doomed",
+        })
+    }
+}

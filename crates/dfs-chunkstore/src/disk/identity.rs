@@ -1,14 +1,8 @@
-//! Identity file of a disk, and the agreement of all disks of a node.
-//!
-//! A registration is written to all disks but the first, and then, marked as settled, to all. So a
-//! disk with a number below the settled one of another disk missed a registration that all disks in
-//! service had: it is an old image, and stays out. A crash or a full disk between two disks leaves
-//! none that looks like one.
+//! Identity file of a disk.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use dfs_types::{Crc32c, DiskId, Incarnation, Level, NodeId, NodeSecret, RegistrationNumber};
@@ -142,72 +136,6 @@ pub(super) fn is_empty_disk(fs: &dyn Fs, folder: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Agreement of the disks of a node.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Agreement {
-    /// The node and its secret; `None` if all disks are empty.
-    pub(super) node: Option<(NodeId, NodeSecret)>,
-    /// The newest registration on any disk.
-    pub(super) registration: Option<Registration>,
-    /// The newest registration that every disk in service had.
-    pub(super) settled: RegistrationNumber,
-    pub(super) level: Level,
-    pub(super) starts: u64,
-}
-
-impl Agreement {
-    /// Refuses disks that do not belong together; empty ones belong anywhere.
-    pub(super) fn of(disks: &[(PathBuf, Option<DiskIdentity>)]) -> Result<Self, OpenError> {
-        let known: Vec<_> = disks.iter().filter_map(|(p, d)| Some((p, d.as_ref()?))).collect();
-        for window in known.windows(2) {
-            let [(first, a), (second, b)] = window else { continue };
-            let mixed = |what| OpenError::MixedDisks {
-                first: (*first).clone(),
-                second: (*second).clone(),
-                what,
-            };
-            if a.node != b.node {
-                return Err(mixed("nodes"));
-            }
-            if a.secret != b.secret {
-                return Err(mixed("secrets"));
-            }
-        }
-        let mut folders = BTreeMap::new();
-        for (folder, disk) in &known {
-            if let Some(first) = folders.insert(disk.disk, *folder) {
-                let (first, second) = (first.clone(), (*folder).clone());
-                return Err(OpenError::MixedDisks { first, second, what: "copies of one disk" });
-            }
-        }
-        let mut newest: Option<(&PathBuf, Registration)> = None;
-        for (path, disk) in &known {
-            let Some(registration) = disk.registration else { continue };
-            match newest {
-                Some((first, other)) if other.cluster != registration.cluster => {
-                    let (first, second) = (first.clone(), (*path).clone());
-                    return Err(OpenError::MixedDisks { first, second, what: "clusters" });
-                }
-                Some((_, other)) if other.number >= registration.number => {}
-                _ => newest = Some((path, registration)),
-            }
-        }
-        Ok(Self {
-            node: known.first().map(|(_, disk)| (disk.node, disk.secret)),
-            registration: newest.map(|(_, registration)| registration),
-            settled: known.iter().map(|(_, disk)| disk.settled).max().unwrap_or_default(),
-            level: known.iter().map(|(_, disk)| disk.level).max().unwrap_or(Level::FIRST),
-            starts: known.iter().map(|(_, disk)| disk.starts).max().unwrap_or(0),
-        })
-    }
-
-    /// Returns true if a disk took part in every registration that all disks in service had.
-    pub(super) fn includes(&self, disk: &DiskIdentity) -> bool {
-        let number = disk.registration.map_or_else(RegistrationNumber::default, |own| own.number);
-        number >= self.settled
-    }
-}
-
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
 
@@ -252,17 +180,23 @@ fn parse_registration(text: &str) -> Result<Option<Registration>, Unreadable> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::path::PathBuf;
+
     use dfs_types::ClusterId;
 
     use super::*;
 
-    fn registration(number: u64) -> Registration {
+    pub(in crate::disk) fn registration(number: u64) -> Registration {
         let number = RegistrationNumber(number);
         Registration { cluster: ClusterId(7), incarnation: Incarnation(2), number }
     }
 
-    fn disk(id: u128, number: u64, settled: u64) -> (PathBuf, Option<DiskIdentity>) {
+    pub(in crate::disk) fn disk(
+        id: u128,
+        number: u64,
+        settled: u64,
+    ) -> (PathBuf, Option<DiskIdentity>) {
         let identity = DiskIdentity {
             node: NodeId(1),
             secret: NodeSecret::from_slice(&[0xa5; 32]).unwrap(),
@@ -300,41 +234,5 @@ mod tests {
         assert!(DiskIdentity::decode(&path, &newer, Level(2)).is_ok());
         let old = text.replace("level 1", "format 1");
         assert!(matches!(decode(&path, &old), Err(OpenError::OldDisk(_))));
-    }
-
-    #[test]
-    fn old_image_is_not_included() {
-        let included = |disks: [(PathBuf, Option<DiskIdentity>); 3]| {
-            let agreed = Agreement::of(&disks).unwrap();
-            assert_eq!(agreed.registration, Some(registration(6)));
-            disks.map(|(_, disk)| agreed.includes(&disk.unwrap()))
-        };
-        assert_eq!(included([disk(1, 6, 6), disk(2, 6, 5), disk(3, 5, 5)]), [true, true, false]);
-        // Interrupted between two disks, or by a full one.
-        assert_eq!(included([disk(1, 6, 4), disk(2, 5, 4), disk(3, 4, 4)]), [true; 3]);
-    }
-
-    #[test]
-    fn disks_that_do_not_belong_together_are_refused() {
-        let mut foreign = disk(2, 5, 5);
-        foreign.1.as_mut().unwrap().node = NodeId(9);
-        let mut other_secret = disk(2, 5, 5);
-        other_secret.1.as_mut().unwrap().secret = NodeSecret::from_slice(&[1; 32]).unwrap();
-        let mut other_cluster = disk(2, 5, 5);
-        let registration = other_cluster.1.as_mut().unwrap().registration.as_mut().unwrap();
-        registration.cluster = ClusterId(9);
-        for (second, what) in [
-            (foreign, "nodes"),
-            (other_secret, "secrets"),
-            (other_cluster, "clusters"),
-            (disk(1, 5, 5), "copies of one disk"),
-        ] {
-            for disks in
-                [vec![disk(1, 5, 5), second.clone()], vec![disk(1, 5, 5), disk(3, 5, 5), second]]
-            {
-                let error = Agreement::of(&disks).unwrap_err();
-                assert!(error.to_string().contains(what), "{error}");
-            }
-        }
     }
 }

@@ -19,6 +19,7 @@
 //! | what is there, and is there room | [`index`], [`space`] |
 //! | one disk and its health | [`one`] |
 
+mod agreement;
 mod commit;
 mod config;
 mod file_replicas;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use dfs_types::{ChunkId, DiskId, NodeId, NodeSecret, Random, RegistrationNumber};
 
-use super::identity::{Agreement, DiskIdentity, LOCK_NAME, is_empty_disk};
+use super::agreement::Agreement;
+use super::identity::{DiskIdentity, LOCK_NAME, is_empty_disk};
 use super::index::{Entry, Index, Place};
 use super::record::{Binding, HEAD, Head, Layout, State};
 use super::scan::scan;

@@ -1,7 +1,8 @@
 //! Findings of `explain`.
 
 use dfs_client::Explanation;
-use dfs_types::{NodeId, NodeState};
+use dfs_proto::v1;
+use dfs_types::{NodeId, NodeState, ReplicaHealth};
 
 use crate::fake::{CHUNK, Cluster};
 use crate::{bytes, path, put};
@@ -26,7 +27,7 @@ async fn healthy_file_has_no_problems() {
             for replica in &chunk.replicas {
                 assert_eq!(replica.state, Some(NodeState::Active));
                 assert_eq!(replica.address, format!("127.0.0.1:{}", 7080 + replica.node.0));
-                assert_eq!((replica.verified, replica.is_bad), (Some(true), false));
+                assert_eq!((replica.verified, replica.health), (Some(true), ReplicaHealth::Good));
             }
         }
     }
@@ -66,10 +67,14 @@ async fn each_problem_is_reported() {
     assert_eq!((verified, problems.len()), (None, 2));
     cluster.start_node(2).await;
 
-    cluster.state().bad_replicas.insert((chunk, NodeId(3)));
+    cluster.state().replica_health.insert((chunk, NodeId(3)), v1::ReplicaHealth::Lost);
+    let (verified, problem, problems) = verdict(false, 3).await;
+    assert_eq!(verified, Some(true));
+    assert_eq!((problem.as_str(), problems.len()), ("readable, but it does not count: lost", 2));
+    cluster.state().replica_health.insert((chunk, NodeId(3)), v1::ReplicaHealth::Bad);
     let (verified, problem, _) = verdict(false, 3).await;
     assert_eq!((verified, problem.as_str()), (Some(false), "recorded as bad"));
-    cluster.state().bad_replicas.clear();
+    cluster.state().replica_health.clear();
 
     cluster.world.stored.lock().unwrap().remove(&(NodeId(3), chunk));
     let (verified, problem, _) = verdict(false, 3).await;

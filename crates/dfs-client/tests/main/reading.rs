@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dfs_client::{GetOptions, PutOptions, PutSource};
+use dfs_proto::v1;
 use dfs_types::{ChunkId, ErrorCode, NodeId};
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
@@ -161,7 +162,7 @@ async fn bad_replica_is_not_read() {
     let (cluster, content) = with_a_file(CHUNK).await;
     let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
     let chunk = chunk_of(&cluster, "/f");
-    cluster.state().bad_replicas.insert((chunk, NodeId(1)));
+    cluster.state().replica_health.insert((chunk, NodeId(1)), v1::ReplicaHealth::Bad);
     assert!(get(&client, "/f").await.unwrap() == content);
     assert_eq!(reads(&cluster, 1), 0);
 }
@@ -172,7 +173,7 @@ async fn f15_chunk_with_bad_replicas_only_is_corrupt_rather_than_unavailable() {
     let (cluster, _) = with_a_file(CHUNK).await;
     let chunk = chunk_of(&cluster, "/f");
     for node in 1..=3 {
-        cluster.state().bad_replicas.insert((chunk, NodeId(node)));
+        cluster.state().replica_health.insert((chunk, NodeId(node)), v1::ReplicaHealth::Bad);
     }
     let error = get(&cluster.client(), "/f").await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Corrupt, "{error}");

@@ -102,11 +102,11 @@ pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
             chunk_sha256: bytes::Bytes::copy_from_slice(&chunk.seal.sha256.0),
             replicas: replicas
                 .iter()
-                .map(|(location, replica, _)| v1::Replica {
+                .map(|(location, replica, health)| v1::Replica {
                     node_id: location.node.to_wire(),
                     disk_id: location.disk.to_wire(),
                     stamp: replica.stamp.0,
-                    is_bad: !replica.is_sound(),
+                    health: v1::ReplicaHealth::from(*health).into(),
                     part: replica.part.0.into(),
                 })
                 .collect(),

@@ -302,7 +302,11 @@ impl Cluster {
         let opened = self.client().await.open_file(request).await.unwrap().into_inner();
         let replicas = opened.extents[0].replicas.iter();
         replicas
-            .map(|replica| (NodeId::from_slice(&replica.node_id).unwrap().0, replica.is_bad))
+            .map(|replica| {
+                let is_bad =
+                    matches!(replica.health(), v1::ReplicaHealth::Bad | v1::ReplicaHealth::Gone);
+                (NodeId::from_slice(&replica.node_id).unwrap().0, is_bad)
+            })
             .collect()
     }
 }

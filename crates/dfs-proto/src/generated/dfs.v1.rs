@@ -421,6 +421,59 @@ impl NodeState {
         }
     }
 }
+/// Health of a replica, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ReplicaHealth {
+    /// Unknown to the answering server.
+    Unspecified = 0,
+    /// Durable, readable, and staying.
+    Good = 1,
+    /// Durable and readable, on a disk that is to be emptied.
+    Leaving = 2,
+    /// Durable, but perhaps unreachable.
+    Suspect = 3,
+    /// Some blocks are bad.
+    Bad = 4,
+    /// On a lost disk.
+    Lost = 5,
+    /// Not found by its node.
+    Gone = 6,
+    /// To be deleted.
+    Doomed = 7,
+}
+impl ReplicaHealth {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REPLICA_HEALTH_UNSPECIFIED",
+            Self::Good => "REPLICA_HEALTH_GOOD",
+            Self::Leaving => "REPLICA_HEALTH_LEAVING",
+            Self::Suspect => "REPLICA_HEALTH_SUSPECT",
+            Self::Bad => "REPLICA_HEALTH_BAD",
+            Self::Lost => "REPLICA_HEALTH_LOST",
+            Self::Gone => "REPLICA_HEALTH_GONE",
+            Self::Doomed => "REPLICA_HEALTH_DOOMED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REPLICA_HEALTH_UNSPECIFIED" => Some(Self::Unspecified),
+            "REPLICA_HEALTH_GOOD" => Some(Self::Good),
+            "REPLICA_HEALTH_LEAVING" => Some(Self::Leaving),
+            "REPLICA_HEALTH_SUSPECT" => Some(Self::Suspect),
+            "REPLICA_HEALTH_BAD" => Some(Self::Bad),
+            "REPLICA_HEALTH_LOST" => Some(Self::Lost),
+            "REPLICA_HEALTH_GONE" => Some(Self::Gone),
+            "REPLICA_HEALTH_DOOMED" => Some(Self::Doomed),
+            _ => None,
+        }
+    }
+}
 /// Starts an upload, or requests the next page of its plan.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UploadRequest {
@@ -674,9 +727,9 @@ pub struct Replica {
     /// Distinguishes it from other replicas of the part on its node.
     #[prost(uint64, tag = "3")]
     pub stamp: u64,
-    /// Known to be bad or gone; must not be read.
-    #[prost(bool, tag = "4")]
-    pub is_bad: bool,
+    /// Its health, as the coordinator judges it.
+    #[prost(enumeration = "ReplicaHealth", tag = "4")]
+    pub health: i32,
     /// Part of the chunk: 0 for the whole.
     #[prost(uint32, tag = "5")]
     pub part: u32,

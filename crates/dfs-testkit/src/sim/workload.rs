@@ -415,7 +415,7 @@ fn fewest_replicas(explained: &Explanation) -> usize {
         chunk
             .replicas
             .iter()
-            .filter(|replica| replica.verified == Some(true) && !replica.is_bad)
+            .filter(|replica| replica.verified == Some(true) && replica.health.is_durable())
             .count()
     });
     good.min().unwrap_or(usize::MAX)

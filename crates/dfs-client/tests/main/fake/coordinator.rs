@@ -339,7 +339,11 @@ impl Coordinator for FakeCoordinator {
                         node_id: receipt.node_id.clone(),
                         disk_id: receipt.disk_id.clone(),
                         stamp: receipt.stamp,
-                        is_bad: state.bad_replicas.contains(&(id, node)),
+                        health: state
+                            .replica_health
+                            .get(&(id, node))
+                            .map_or(v1::ReplicaHealth::Good, |health| *health)
+                            .into(),
                         part: receipt.part,
                     }
                 });

@@ -143,7 +143,7 @@ pub(crate) struct State {
     pub(crate) chunks_aborted: usize,
     /// Minimum time of each call.
     pub(crate) latency: Duration,
-    pub(crate) bad_replicas: BTreeSet<(ChunkId, NodeId)>,
+    pub(crate) replica_health: BTreeMap<(ChunkId, NodeId), v1::ReplicaHealth>,
     /// Reports all chunks as erasure-coded.
     pub(crate) is_coded: bool,
     /// Calls by name that did something, without repeats.

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use dfs_metadata::health::{Cluster, ReplicaHealth, judge};
+use dfs_metadata::health::{Cluster, judge};
 use dfs_metadata::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Disks, Replica, ReplicaId, ReplicaMark, Verdict};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
-use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, ReplicaRef, Scope};
+use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, ReplicaHealth, ReplicaRef, Scope};
 use dfs_workers::Handle;
 use futures_util::future::join_all;
 use tokio::time::Instant;
