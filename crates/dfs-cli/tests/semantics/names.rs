@@ -96,7 +96,7 @@ fn s19_user_xattrs_survive_put_and_get() {
     let read_only = std::fs::Permissions::from_mode(0o444);
     std::fs::set_permissions(tree.join("read-only"), read_only).unwrap();
     cluster.dfs_ok(["put".as_ref(), "-r".as_ref(), tree.as_os_str(), "/tree".as_ref()]);
-    assert_eq!(cluster.dfs(["xattr", "get", "/tree/read-only", "user.a"]).stdout, b"b\n");
+    assert_eq!(cluster.dfs(["xattr", "get", "/tree/read-only", "user.a"]).stdout, b"b");
     let get = ["get".as_ref(), "-r".as_ref(), "/tree".as_ref(), back.as_os_str()];
     cluster.dfs_ok(get);
     // Again, over existing files.
