@@ -103,7 +103,7 @@ mod tests {
         let failure = failure.expect("an error with the reason");
         assert_eq!(failure.code, ErrorCode::Unavailable);
         assert!(failure.code.is_retryable());
-        assert!(failure.message.contains("slower than 65536 bytes a second"), "{failure}");
+        assert!(failure.message.contains("slower than 65536 bytes per second"), "{failure}");
     }
 
     #[tokio::test(start_paused = true)]
