@@ -186,7 +186,11 @@ impl Client {
                 }
             };
         let mut next = Next::None;
-        if matches!(failure.code, ErrorCode::Unavailable | ErrorCode::OutcomeUnknown) {
+        // A coordinator without room for another connection is as good as down; one that is busy
+        // with calls has answered.
+        let has_refused = may_have && failure.code == ErrorCode::Busy;
+        if has_refused || matches!(failure.code, ErrorCode::Unavailable | ErrorCode::OutcomeUnknown)
+        {
             failure.message = format!("coordinator {address}: {}", failure.message);
             let has_healthy = inner.coordinators.failed(&address);
             if has_healthy {

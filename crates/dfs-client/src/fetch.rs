@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dfs_types::{ErrorCode, InodeId, NodeId};
+use dfs_types::{ErrorCode, InodeId, NodeId, ReplicaHealth};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -102,8 +102,9 @@ impl Client {
             }
             count(&self.inner.counters.retries);
             let extent = refreshed(self, context, inode, &piece.extent).await?;
-            let was_tried =
-                |source: Source| errors.iter().any(|(tried, _)| tried.id == source.node.id);
+            let was_tried = |(_, source): (ReplicaHealth, Source)| {
+                errors.iter().any(|(tried, _)| tried.id == source.node.id)
+            };
             if are_final && extent.sources().all(was_tried) {
                 return Err(no_replica(context, &piece.extent, &errors));
             }
@@ -195,8 +196,8 @@ impl Client {
         Err(errors)
     }
 
-    /// Returns the replicas by distance: same machine, then same zone; nodes that failed recently
-    /// last. Equal ones are ordered by a hash of machine and piece: load is spread, and a piece
+    /// Returns the replicas by distance: same machine, then same zone; those that can perhaps not be
+    /// read, and nodes that failed recently, last. Equal ones are ordered by a hash of machine and piece: load is spread, and a piece
     /// that is read again is in the page cache of the node asked.
     fn in_order(&self, piece: &Piece) -> Vec<Source> {
         let inner = &self.inner;
@@ -204,14 +205,14 @@ impl Client {
         let part = (extent.chunk_offset + piece.offset) / Piece::MAX;
         let mut sources: Vec<_> = extent
             .sources()
-            .map(|source| {
+            .map(|(health, source)| {
                 let node = &source.node;
                 let is_here = !inner.host.is_empty() && node.host == inner.host;
                 let is_near = !inner.zone.is_empty() && node.zone == inner.zone;
                 let has_failed = inner.penalties.has(node.id);
                 let mut hasher = DefaultHasher::new();
                 (&inner.host, extent.chunk.0, part, node.id).hash(&mut hasher);
-                ((has_failed, !is_here, !is_near, hasher.finish()), source)
+                ((!health.is_readable(), has_failed, !is_here, !is_near, hasher.finish()), source)
             })
             .collect();
         sources.sort_by_key(|(rank, _)| *rank);
@@ -224,7 +225,7 @@ fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> E
     if errors.is_empty() {
         let replicas = extent.replicas.len();
         // Bad replicas do not come back with their nodes.
-        return if extent.replicas.iter().all(Replica::is_condemned) {
+        return if replicas > 0 && extent.replicas.iter().all(Replica::is_condemned) {
             let message = format!("all {replicas} replicas of chunk {chunk} are bad");
             Error::new(ErrorCode::Corrupt, context, message)
         } else {

@@ -60,9 +60,10 @@ impl Replica {
 }
 
 impl Extent {
-    /// The replicas that can be tried.
-    pub(crate) fn sources(&self) -> impl Iterator<Item = Source> {
-        self.replicas.iter().filter(|replica| !replica.is_condemned()).filter_map(Replica::source)
+    /// Returns the replicas that can be tried, with their health.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = (ReplicaHealth, Source)> {
+        let readable = self.replicas.iter().filter(|replica| !replica.is_condemned());
+        readable.filter_map(|replica| Some((replica.health, replica.source()?)))
     }
 
     /// End offset in the file.

@@ -96,6 +96,7 @@ impl Core {
     /// unreadable keeps its last state.
     pub(crate) fn take_nodes(&self, all: &Nodes) {
         self.take_members(&all.nodes);
+        self.registry().set_unreadable(!all.unreadable.is_empty());
         self.background.set_unreadable_nodes(&all.unreadable);
     }
 

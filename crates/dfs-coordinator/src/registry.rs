@@ -207,6 +207,8 @@ pub(crate) struct Registry {
     last_tick: Instant,
     streams: u64,
     nodes: BTreeMap<NodeId, Entry>,
+    /// Whether the last read found node records that cannot be decoded.
+    has_unreadable: bool,
     /// The nodes on each file system, as last reported.
     file_systems: BTreeMap<FileSystemId, BTreeSet<NodeId>>,
 }
@@ -219,6 +221,7 @@ impl Registry {
             last_tick: now,
             streams: 0,
             nodes: BTreeMap::new(),
+            has_unreadable: false,
             file_systems: BTreeMap::new(),
         }
     }
@@ -348,7 +351,14 @@ impl Registry {
         node_counts
     }
 
-    /// Returns the health of every disk that chunk records may name.
+    /// Records whether there are node records that cannot be decoded.
+    pub(crate) fn set_unreadable(&mut self, has_unreadable: bool) {
+        self.has_unreadable = has_unreadable;
+    }
+
+    /// Returns the health of every disk that chunk records may name. A node whose record cannot be
+    /// decoded cannot register: its disks, which are unknown here, are lost once it has been silent
+    /// for long enough.
     pub(crate) fn cluster(&self, now: Instant) -> Cluster {
         let mut cluster = Cluster::default();
         for (node, entry) in &self.nodes {
@@ -359,6 +369,10 @@ impl Registry {
                 in_maintenance: entry.maintenance_left(now).is_some(),
             };
             cluster.add_node(*node, intent, &member.disks, &self.liveness_of(entry, now));
+        }
+        let listening = now.saturating_duration_since(self.listening_since);
+        if self.has_unreadable && listening >= self.timeouts.lost_after {
+            return cluster.without_unknown();
         }
         cluster
     }

@@ -91,6 +91,20 @@ async fn coordinator_that_refuses_connections_costs_a_moment_and_only_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn coordinator_without_room_for_connections_is_left_for_another() {
+    for seed in 0..10 {
+        let cluster = cluster().await;
+        let client = client(&cluster, seed, &[A, B, C]);
+        mkdir(&client, "/before").await;
+        let first = asked(&cluster).remove(0);
+        cluster.stop_coordinator_at(&first).await;
+        cluster.start_full_coordinator_at(&first).await;
+        let took = mkdir(&client, "/after").await;
+        assert!(took < PAUSE_MAX, "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn hanging_coordinator_costs_less_than_three_seconds_and_only_once() {
     for seed in 0..10 {
         let cluster = cluster().await;

@@ -1,10 +1,12 @@
 //! Conversion of answers of the namespace to wire messages.
 
 use dfs_metadata::health::judge;
-use dfs_metadata::namespace::{DirectoryEntry, FileStat, ReadExtent, ReadPlan, UploadPlan};
+use dfs_metadata::namespace::{
+    DirectoryEntry, FileStat, ReadExtent, ReadPlan, Replica, ReplicaMark, UploadPlan,
+};
 use dfs_proto::v1;
 use dfs_proto::wire::WireId;
-use dfs_types::{FileTime, NodeId};
+use dfs_types::{FileTime, NodeId, ReplicaHealth};
 use tokio::time::Instant;
 
 use crate::core::{Core, location, unknown_location};
@@ -73,6 +75,14 @@ pub(super) fn plan(core: &Core, plan: UploadPlan) -> v1::UploadPlan {
     }
 }
 
+/// Returns the health for a reader, to whom a bad replica is bad also on a lost disk.
+fn readers_health(replica: &Replica, health: ReplicaHealth) -> ReplicaHealth {
+    match (replica.mark, health) {
+        (ReplicaMark::Bad, ReplicaHealth::Lost) => ReplicaHealth::Bad,
+        _ => health,
+    }
+}
+
 /// Converts the location of a file's bytes; the replicas most likely to respond come first.
 pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
     let now = Instant::now();
@@ -106,7 +116,7 @@ pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
                     node_id: location.node.to_wire(),
                     disk_id: location.disk.to_wire(),
                     stamp: replica.stamp.0,
-                    health: v1::ReplicaHealth::from(*health).into(),
+                    health: v1::ReplicaHealth::from(readers_health(replica, *health)).into(),
                     part: replica.part.0.into(),
                 })
                 .collect(),

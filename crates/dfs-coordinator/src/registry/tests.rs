@@ -84,6 +84,21 @@ impl World {
 }
 
 #[test]
+fn disks_of_an_unreadable_node_are_lost_after_the_grace_period() {
+    let mut world = World::new();
+    let (unknown, now) = (DiskNumber(9), world.now);
+    let disk = |world: &World| world.registry.cluster(world.now).disk(unknown);
+    world.registry.set_unreadable(true);
+    assert_eq!(world.registry.cluster(now).disk(unknown), DiskHealth::Suspect);
+    world.at(59);
+    assert_eq!(disk(&world), DiskHealth::Suspect);
+    world.at(60);
+    assert_eq!(disk(&world), DiskHealth::Lost);
+    world.registry.set_unreadable(false);
+    assert_eq!(disk(&world), DiskHealth::Suspect);
+}
+
+#[test]
 fn silence_makes_suspect_then_lost_until_heard_again() {
     let mut world = World::new();
     let node = world.node(1, NodeState::Active);

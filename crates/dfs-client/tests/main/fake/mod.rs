@@ -265,7 +265,14 @@ impl Cluster {
         let passing = FakeRelay { world: self.world.clone(), at: address.to_owned() };
         let passing = DataNodeServer::new(passing).max_decoding_message_size(FRAME_MESSAGE_LEN_MAX);
         let routes = Routes::new(service).add_service(passing);
-        let running = self.serve(address, routes).await;
+        let running = self.serve(address, routes, ConnectionLimits::default()).await;
+        self.coordinators.lock().unwrap().insert(address.to_owned(), running);
+    }
+
+    /// Starts a coordinator that has no room for connections.
+    pub(crate) async fn start_full_coordinator_at(&self, address: &str) {
+        let limits = ConnectionLimits { total: 0, ..ConnectionLimits::default() };
+        let running = self.serve(address, Routes::default(), limits).await;
         self.coordinators.lock().unwrap().insert(address.to_owned(), running);
     }
 
@@ -284,7 +291,8 @@ impl Cluster {
         let address = node.address.clone();
         let service = DataNodeServer::new(FakeDataNode { node, world: self.world.clone() })
             .max_decoding_message_size(FRAME_MESSAGE_LEN_MAX);
-        let running = self.serve(&address, Routes::new(service)).await;
+        let limits = ConnectionLimits::default();
+        let running = self.serve(&address, Routes::new(service), limits).await;
         self.world.down.lock().unwrap().remove(&self.node(number).id);
         *self.nodes[number - 1].lock().unwrap() = Some(running);
     }
@@ -295,10 +303,15 @@ impl Cluster {
         self.world.down.lock().unwrap().insert(self.node(number).id);
     }
 
-    async fn serve(&self, address: &str, routes: Routes) -> JoinHandle<()> {
+    async fn serve(
+        &self,
+        address: &str,
+        routes: Routes,
+        limits: ConnectionLimits,
+    ) -> JoinHandle<()> {
         let listener = self.world.network.listen(address).await.unwrap();
         tokio::spawn(async move {
-            let (limits, forever) = (ConnectionLimits::default(), std::future::pending());
+            let forever = std::future::pending();
             serve(listener, limits, routes, GATE, Arc::new(()), forever, Duration::ZERO)
                 .await
                 .unwrap();

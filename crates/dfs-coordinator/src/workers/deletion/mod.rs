@@ -201,12 +201,12 @@ impl Delete {
         if let Some(has_failed) = ordered.has_failed {
             self.nodes.note(node, has_failed, now);
         }
-        for (replica, _) in &ordered.gone {
-            if !ordered.failed.contains(&replica.disk) {
-                self.disks.note((node, replica.disk), false, now);
-            }
+        // A disk that deletes some of its replicas is not the problem.
+        let able: BTreeSet<_> = ordered.gone.iter().map(|(replica, _)| replica.disk).collect();
+        for disk in &able {
+            self.disks.note((node, *disk), false, now);
         }
-        for disk in &ordered.failed {
+        for disk in ordered.failed.difference(&able) {
             self.disks.note((node, *disk), true, now);
         }
         for (disk, replicas) in &ordered.waiting {
@@ -220,8 +220,11 @@ impl Delete {
         let Round { began, deleted, waiting, on_disks, example, .. } =
             std::mem::replace(&mut self.round, Round::new());
         self.handle.set_queued(waiting);
+        // A long list of waiting replicas then costs little.
+        let rest = began.map_or(Duration::ZERO, |began| began.elapsed() * REST_FACTOR);
         if deleted > 0 {
-            return Next::Again;
+            let share = waiting as f64 / (waiting + deleted) as f64;
+            return Next::After(rest.mul_f64(share));
         }
         self.handle.set_detail(match example {
             None if waiting == 0 => "nothing to delete".to_owned(),
@@ -231,15 +234,14 @@ impl Delete {
                  bring the disk back into service, or remove the node from the cluster"
             ),
         });
-        // A long list of waiting replicas then costs little.
-        let rest = began.map_or(Duration::ZERO, |began| began.elapsed() * REST_FACTOR);
         Next::After(rest.max(self.core.settings.heartbeat_interval()))
     }
 }
 
-/// Groups replicas to delete by node. Those on unknown disks stay.
-fn by_node(chunks: &[(ChunkId, Chunk)], disks: &Disks) -> BTreeMap<NodeId, Doomed> {
+/// Groups replicas to delete by node. Those on unknown disks stay, and are only counted.
+fn by_node(chunks: &[(ChunkId, Chunk)], disks: &Disks) -> (BTreeMap<NodeId, Doomed>, usize) {
     let mut nodes: BTreeMap<NodeId, Doomed> = BTreeMap::new();
+    let mut unknown = 0;
     for (id, chunk) in chunks {
         let is_over = chunk.is_tombstone();
         for replica in chunk.replicas.iter().filter(|replica| is_over || replica.is_doomed()) {
@@ -247,10 +249,12 @@ fn by_node(chunks: &[(ChunkId, Chunk)], disks: &Disks) -> BTreeMap<NodeId, Doome
                 let replica = ReplicaId::of(replica);
                 let name = orders::replica_ref(*id, replica, location.disk);
                 nodes.entry(location.node).or_default().push((name, replica));
+            } else {
+                unknown += 1;
             }
         }
     }
-    nodes
+    (nodes, unknown)
 }
 
 #[async_trait]
@@ -267,8 +271,8 @@ impl Worker for Delete {
         let page = page.map_err(Error::metadata("reading replicas to delete"))?;
         let disks = namespace.disks_of(page.chunks.iter().map(|(_, chunk)| chunk)).await;
         let disks = disks.map_err(Error::metadata("reading the directory of disks"))?;
-        let nodes = by_node(&page.chunks, &disks);
-        let all: usize = nodes.values().map(Vec::len).sum();
+        let (nodes, unknown) = by_node(&page.chunks, &disks);
+        let all = unknown + nodes.values().map(Vec::len).sum::<usize>();
         let this = &*self;
         let ordered: Vec<_> = stream::iter(nodes)
             .map(|(node, doomed)| async move { (node, this.order(node, doomed).await) })
