@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dfs_types::{ChunkSeal, Crc32c, Frame, Sha256Hasher};
+use dfs_types::{BLOCK_SIZE, ChunkSeal, Crc32c, Frame, Sha256Hasher};
 use tokio::sync::mpsc;
 
 use crate::Error;
@@ -67,6 +67,11 @@ pub trait ChunkBytes: Send + Sync + 'static {
     /// Returns the length of the chunk.
     fn length(&self) -> u64;
 
+    /// Returns whether reading is only a reference to memory.
+    fn is_in_memory(&self) -> bool {
+        false
+    }
+
     /// Reads exactly `length` bytes from `offset`.
     fn read(&self, offset: u64, length: usize) -> io::Result<Bytes>;
 }
@@ -74,6 +79,10 @@ pub trait ChunkBytes: Send + Sync + 'static {
 impl ChunkBytes for Bytes {
     fn length(&self) -> u64 {
         self.len() as u64
+    }
+
+    fn is_in_memory(&self) -> bool {
+        true
     }
 
     fn read(&self, offset: u64, length: usize) -> io::Result<Bytes> {
@@ -94,7 +103,8 @@ pub enum Hashing {
 }
 
 /// Produces the frames of a chunk from its bytes: the checksum of each block, of the whole, and the
-/// sha256, each computed once, off the runtime's threads. When opened at a later offset, it reads
+/// sha256, each computed once, off the runtime's threads unless it is one block in memory, for which
+/// handing it to a thread costs more than hashing it. When opened at a later offset, it reads
 /// the earlier bytes again for the sha256: bytes that have changed meanwhile result in a seal that
 /// no receiver accepts. The length is requested once.
 pub fn chunk_source(bytes: Arc<dyn ChunkBytes>, hashing: Hashing) -> impl FrameSource {
@@ -108,6 +118,11 @@ pub fn chunk_source(bytes: Arc<dyn ChunkBytes>, hashing: Hashing) -> impl FrameS
             whole: Crc32c::default(),
             position: 0,
         };
+        if total <= BLOCK_SIZE as u64 && bytes.is_in_memory() {
+            // A single frame, for which the channel has room.
+            make(maker, offset, |frame| frames.try_send(frame).is_ok());
+            return made;
+        }
         match hashing {
             Hashing::Threads => drop(tokio::task::spawn_blocking(move || {
                 make(maker, offset, |frame| frames.blocking_send(frame).is_ok());
@@ -150,7 +165,7 @@ impl FrameMaker {
             };
             self.hasher.update(&data);
             let mut frame = Frame::of(self.position, data, None);
-            for (crc, block) in frame.crcs.iter().zip(frame.data.chunks(dfs_types::BLOCK_SIZE)) {
+            for (crc, block) in frame.crcs.iter().zip(frame.data.chunks(BLOCK_SIZE)) {
                 self.whole = self.whole.combine(*crc, block.len());
             }
             self.position = frame.end();
