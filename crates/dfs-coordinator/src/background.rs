@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dfs_metadata::lease::LeaseGrant;
+use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::Unreadable;
 use dfs_types::{DiskNumber, Revision};
 use dfs_workers::{Handles, Place};

@@ -14,8 +14,8 @@ use dfs_etcd::Settings;
 use dfs_etcd::test_server::Cluster;
 use dfs_metadata::check::check;
 use dfs_metadata::conformance::ForwardingEngine;
+use dfs_metadata::engine::lease::{WORKERS, lease_epoch_key, lease_renewal_key};
 use dfs_metadata::engine::{Commit, Engine, EngineError, Snapshot, Write};
-use dfs_metadata::lease::{WORKERS, lease_epoch_key, lease_renewal_key};
 
 use dfs_metadata::memory::MemoryEngine;
 use dfs_metadata::migrate::{MigrateError, Migrated, migrate};

@@ -5,6 +5,7 @@
 
 mod commit;
 mod counter;
+pub mod lease;
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_types::{ErrorCode, Revision};
 
-use crate::lease::LeaseGrant;
+use lease::LeaseGrant;
 
 pub use commit::{
     COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, Commit, Condition, Effects, KEY_LEN_MAX, VALUE_LEN_MAX,

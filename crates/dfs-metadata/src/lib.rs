@@ -9,7 +9,6 @@ pub mod engine;
 mod error;
 pub mod health;
 mod keys;
-pub mod lease;
 pub mod local_leases;
 pub mod memory;
 pub mod migrate;

@@ -8,8 +8,10 @@ use dfs_types::LeaseEpoch;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::engine::lease::{
+    LeaseGrant, decode_epoch, encode_epoch, lease_epoch_key, lease_renewal_key,
+};
 use crate::engine::{Commit, Condition, Engine, EngineError, Outcome, Versioned, Write};
-use crate::lease::{LeaseGrant, decode_epoch, encode_epoch, lease_epoch_key, lease_renewal_key};
 
 /// Holders of leases, by this process's clock.
 ///

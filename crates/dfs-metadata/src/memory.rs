@@ -11,11 +11,11 @@ use bytes::Bytes;
 use dfs_types::Revision;
 
 use crate::change_log::ChangeLog;
+use crate::engine::lease::LeaseGrant;
 use crate::engine::{
     Change, Commit, Condition, Engine, EngineError, Outcome, Snapshot, Versioned, Watch,
     bounds_before,
 };
-use crate::lease::LeaseGrant;
 use crate::local_leases::LocalLeases;
 
 /// Keeps all keys in a map, with the versions that live snapshots still see.

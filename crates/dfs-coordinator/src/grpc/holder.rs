@@ -1,6 +1,6 @@
 //! Calls to the holder of the worker lease, for what only it knows.
 
-use dfs_metadata::lease::lease_renewal_key;
+use dfs_metadata::engine::lease::lease_renewal_key;
 use std::time::Duration;
 
 use dfs_proto::v1::admin_client::AdminClient;

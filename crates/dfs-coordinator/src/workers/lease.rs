@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dfs_metadata::Error::{Damaged, NewerRecord};
-use dfs_metadata::lease::LeaseGrant;
+use dfs_metadata::engine::lease::LeaseGrant;
 
 use dfs_metadata::namespace::WorkerControl;
 use dfs_types::{Scope, with_causes};
@@ -17,7 +17,7 @@ use crate::Error;
 use crate::core::Core;
 
 /// Name of the lease whose holder does the background work.
-pub(crate) const WORKER_LEASE: &str = dfs_metadata::lease::WORKERS;
+pub(crate) const WORKER_LEASE: &str = dfs_metadata::engine::lease::WORKERS;
 
 /// The lease as this coordinator requests it.
 pub(crate) struct WorkerLease {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use dfs_metadata::lease::LeaseGrant;
+use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::ReplicaId;
 use dfs_proto::v1::build_replica_response::Outcome;
 use dfs_proto::v1::data_node_client::DataNodeClient;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use dfs_metadata::lease::LeaseGrant;
+use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{ReapLimits, Reaped, Unreadable};
 use dfs_types::{ChunkId, NodeState, Scope};
 use dfs_workers::{Handle, Next, REAPER, Spec, Worker};

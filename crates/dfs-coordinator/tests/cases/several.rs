@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_coordinator::Settings;
 use dfs_metadata::conformance::ForwardingEngine;
+use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::engine::{Condition, Engine, EngineError, Versioned};
-use dfs_metadata::lease::LeaseGrant;
 use dfs_metadata::memory::MemoryEngine;
 use dfs_metadata::namespace::Coordinator;
 use dfs_proto::v1;
@@ -107,7 +107,7 @@ async fn f05_one_of_two_coordinators_with_the_same_address_runs_the_workers() {
 }
 
 async fn lease_epoch(engine: &dyn Engine) -> Bytes {
-    let key = dfs_metadata::lease::lease_epoch_key("workers");
+    let key = dfs_metadata::engine::lease::lease_epoch_key("workers");
     engine.snapshot().await.unwrap().get(&key).await.unwrap().unwrap().value
 }
 

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use dfs_etcd::etcdserverpb::{RangeRequest, TxnRequest};
 use dfs_etcd::mvccpb::KeyValue;
 use dfs_etcd::{Client, Error, RetryBudget};
-use dfs_metadata::engine::{Condition, EngineError};
-use dfs_metadata::lease::{
+use dfs_metadata::engine::lease::{
     LeaseGrant, decode_epoch, encode_epoch, lease_epoch_key, lease_renewal_key,
 };
+use dfs_metadata::engine::{Condition, EngineError};
 
 use dfs_types::{LeaseEpoch, Revision};
 use tokio::sync::Mutex;

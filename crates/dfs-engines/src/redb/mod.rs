@@ -23,10 +23,10 @@ use std::time::Duration;
 use ::redb::StorageBackend;
 use async_trait::async_trait;
 use bytes::Bytes;
+use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::engine::{
     Commit, Condition, Engine, EngineError, Outcome, Snapshot, Versioned, Watch,
 };
-use dfs_metadata::lease::LeaseGrant;
 use dfs_metadata::local_leases::LocalLeases;
 use dfs_types::Revision;
 use tokio::sync::{Mutex, Semaphore};

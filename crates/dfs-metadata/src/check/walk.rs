@@ -8,6 +8,7 @@ use dfs_types::{ClusterKeys, FileKind, InodeId, Level, Replication, XattrName};
 use super::tally::{Chunks, Inodes, Work};
 use super::{ProblemKind, Report};
 use crate::codec::Record;
+use crate::engine::lease::decode_epoch;
 use crate::engine::{Snapshot, Versioned};
 use crate::namespace::{Chunk, Disks, Node, WorkerControl};
 use crate::records::answer::Kept;
@@ -20,7 +21,7 @@ use crate::records::unlinked::Unlinked;
 use crate::records::upload::Upload;
 use crate::records::work::Deletion;
 use crate::records::xattrs::{SeparateXattr, XattrValue};
-use crate::{Error, keys, lease};
+use crate::{Error, keys};
 
 /// Keys per step.
 const PAGE: usize = 500;
@@ -475,7 +476,7 @@ impl<'a> Walk<'a> {
             let what = "unfinished migration; `dfs metadata migrate` finishes it";
             self.add(ProblemKind::UnfinishedMigration, key, what);
         } else if key.starts_with(keys::LEASES) && key.ends_with(keys::EPOCH) {
-            if let Err(error) = lease::decode_epoch(value) {
+            if let Err(error) = decode_epoch(value) {
                 let kind = match error {
                     crate::engine::EngineError::NewerFormat { .. } => ProblemKind::NewerFormat,
                     _ => ProblemKind::Unreadable,

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_types::Revision;
 
+use crate::engine::lease::LeaseGrant;
 use crate::engine::{Commit, Condition, Engine, EngineError, Outcome, Snapshot, Versioned, Watch};
-use crate::lease::LeaseGrant;
 
 /// An engine that forwards each call to another one, unless it overrides the method.
 #[async_trait]

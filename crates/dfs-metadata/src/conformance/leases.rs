@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{DEADLINE, Harness, committed, key, put, try_commit};
+use crate::engine::lease::LeaseGrant;
 use crate::engine::{Condition, Engine, Outcome};
-use crate::lease::LeaseGrant;
 
 const LONG: Duration = Duration::from_mins(10);
 const SHORT: Duration = Duration::from_millis(200);

@@ -33,8 +33,8 @@ use tokio::time::Instant;
 
 use self::walk::{Totals, Walk};
 use crate::codec::Record as _;
+use crate::engine::lease::{LeaseGrant, WORKERS};
 use crate::engine::{COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, Commit, Condition, Engine, Outcome, Write};
-use crate::lease::{LeaseGrant, WORKERS};
 
 use crate::records::setting::{Cluster, MigrationMark};
 use crate::{Error, keys};

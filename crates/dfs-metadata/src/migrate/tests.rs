@@ -10,8 +10,8 @@ use dfs_types::{Clock, ClusterId, Level, Random, Replication, SeededRandom, Time
 use super::*;
 use crate::Committer;
 use crate::conformance::ForwardingEngine;
+use crate::engine::lease::{lease_epoch_key, lease_renewal_key};
 use crate::engine::{EngineError, Snapshot};
-use crate::lease::{lease_epoch_key, lease_renewal_key};
 use crate::memory::MemoryEngine;
 use crate::namespace::{ClusterIdentity, Components, InitOptions, Namespace, Options, init};
 

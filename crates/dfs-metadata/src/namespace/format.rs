@@ -11,8 +11,8 @@ use dfs_types::{Access, Level, Revision, Scope};
 
 use super::Namespace;
 use crate::codec::Record as _;
+use crate::engine::lease::LeaseGrant;
 use crate::engine::{Condition, Snapshot};
-use crate::lease::LeaseGrant;
 use crate::records::format::StoreFormat;
 use crate::records::setting::Cluster;
 use crate::{Error, keys};

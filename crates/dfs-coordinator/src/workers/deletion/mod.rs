@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use dfs_metadata::lease::LeaseGrant;
+use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Disks, ReplicaId};
 use dfs_types::{ChunkId, DiskId, NodeId, NodeState, ReplicaRef, Scope};
 use dfs_workers::{DELETE, Handle, Next, Spec, Worker};

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::health::{Cluster, judge};
-use dfs_metadata::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, Disks, Replica, ReplicaId, ReplicaMark, Verdict};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
 use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, ReplicaHealth, ReplicaRef, Scope};

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::health::Cluster;
-use dfs_metadata::lease::LeaseGrant;
 use dfs_metadata::namespace::{Chunk, ChunkChange, ChunkChanges, Namespace, ScanCursor};
 use dfs_transport::in_request;
 use dfs_types::{ChunkId, DiskNumber, Generation, NodeId, RequestId, Revision, Scope};
