@@ -7,6 +7,7 @@
 
 mod join_secret;
 mod limits;
+mod log_capture;
 mod logging;
 mod metrics;
 mod settings;
@@ -15,6 +16,7 @@ mod status_server;
 
 pub use join_secret::JoinSecret;
 pub use limits::raise_file_limit;
+pub use log_capture::LogCapture;
 pub use logging::{LogError, LogFormat, init_logging};
 pub use metrics::{
     Counter, Counters, Gauge, Gauges, Histogram, Histograms, Labels, Metrics, Series,

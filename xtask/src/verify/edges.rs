@@ -85,6 +85,8 @@ const DEV_EDGES: &[(&str, &[&str])] = &[
     // The processes must be able to parse what the operator renders.
     ("dfs-operator", &["dfs-coordinator", "dfs-datanode"]),
     ("dfs-cli", &["dfs-testkit", "dfs-etcd"]),
+    // Its capture of log lines.
+    ("dfs-transport", &["dfs-runtime"]),
 ];
 
 /// External crates, by prefix of their names, that a crate must not depend on, with the reason.

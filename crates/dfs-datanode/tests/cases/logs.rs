@@ -1,9 +1,7 @@
 //! Log lines about a chunk carry the request id on all nodes.
 
-use std::io;
-use std::sync::{Arc, Mutex, OnceLock};
-
 use dfs_proto::v1;
+use dfs_runtime::LogCapture;
 use dfs_transport::with_request_id;
 use dfs_types::{ChunkId, ErrorCode, RequestId};
 
@@ -13,49 +11,11 @@ use crate::cluster::{Cluster, build, frames, meta, meta_for, sealed, settings};
 const CHUNK: u128 = 0xc0_ffee;
 const OTHER: u128 = 0xdec_0de;
 
-/// Captured log lines.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    /// Starts one capture for all tests of the process: a log of a single thread would miss
-    /// callsites first reached by another.
-    fn start() -> Self {
-        static LINES: OnceLock<Lines> = OnceLock::new();
-        let start = || {
-            let lines = Self::default();
-            let writer = lines.clone();
-            let subscriber = tracing_subscriber::fmt()
-                .with_ansi(false)
-                .with_env_filter("warn,dfs_datanode=debug,dfs_streamer=debug,dfs_transport=debug")
-                .with_writer(move || writer.clone())
-                .finish();
-            tracing::subscriber::set_global_default(subscriber).unwrap();
-            lines
-        };
-        LINES.get_or_init(start).clone()
-    }
-
-    fn with(&self, text: &str) -> Vec<String> {
-        let all = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        all.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
-    }
-}
+const FILTER: &str = "warn,dfs_datanode=debug,dfs_streamer=debug,dfs_transport=debug";
 
 #[tokio::test(start_paused = true)]
 async fn request_id_is_in_all_lines_about_a_chunk() {
-    let lines = Lines::start();
+    let lines = LogCapture::start(FILTER);
     let cluster = Cluster::start().await;
     let [first, second, third, fourth] = [
         cluster.node(1, settings()).await,

@@ -1,11 +1,10 @@
 //! Log lines about a call carry its request id, in whichever task.
 
-use std::io;
-use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use dfs_proto::v1::ClusterStatusRequest;
 use dfs_proto::v1::admin_server::AdminServer;
+use dfs_runtime::LogCapture;
 use dfs_transport::{MemoryNetwork, in_request, spawn_in_request, with_request_id};
 use dfs_types::RequestId;
 
@@ -13,49 +12,11 @@ use crate::service::{Running, Service, client, replication};
 
 const ID: RequestId = RequestId(0xabc);
 
-/// Captured log lines.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Lines {
-    /// Starts one capture for all tests of the process: a log of a single thread would miss
-    /// callsites first reached by another.
-    fn start() -> Self {
-        static LINES: OnceLock<Lines> = OnceLock::new();
-        let start = || {
-            let lines = Self::default();
-            let writer = lines.clone();
-            let subscriber = tracing_subscriber::fmt()
-                .with_ansi(false)
-                .with_env_filter("warn,dfs_transport=debug,main=debug")
-                .with_writer(move || writer.clone())
-                .finish();
-            tracing::subscriber::set_global_default(subscriber).unwrap();
-            lines
-        };
-        LINES.get_or_init(start).clone()
-    }
-
-    fn with(&self, text: &str) -> Vec<String> {
-        let all = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        all.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
-    }
-}
+const FILTER: &str = "warn,dfs_transport=debug,main=debug";
 
 #[tokio::test(start_paused = true)]
 async fn each_reply_is_logged_with_call_code_time_and_id() {
-    let lines = Lines::start();
+    let lines = LogCapture::start(FILTER);
     let network = MemoryNetwork::default();
     let service = Service::default();
     let server = AdminServer::new(service.clone());
@@ -89,7 +50,7 @@ async fn each_reply_is_logged_with_call_code_time_and_id() {
 
 #[tokio::test(start_paused = true)]
 async fn spawned_task_keeps_the_request_id_and_logs_it() {
-    let lines = Lines::start();
+    let lines = LogCapture::start(FILTER);
     let id = RequestId(0xdef);
     let seen = in_request(id, async {
         let part = spawn_in_request(async {
