@@ -11,7 +11,7 @@ use dfs_types::{Clock, ErrorCode, OsRandom, Random, SystemClock};
 use crate::coordinators::Coordinators;
 use crate::fetch::Penalties;
 use crate::in_progress::InProgress;
-use crate::memory_budget::{BUDGET_MIN, Budget};
+use crate::memory_budget::{BUDGET_DEFAULT, BUDGET_MIN, Budget};
 use crate::routes::NodeRoutes;
 use crate::slots::Slots;
 use crate::stats::Counters;
@@ -169,7 +169,7 @@ impl Client {
         ClientBuilder {
             coordinators: Vec::new(),
             deadline: Duration::from_mins(1),
-            memory_budget: 64 << 20,
+            memory_budget: BUDGET_DEFAULT,
             host: String::new(),
             zone: String::new(),
             components: Components::default(),

@@ -6,10 +6,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Minimum budget in bytes.
 pub(crate) const BUDGET_MIN: usize = 16 << 20;
+/// Budget of a client that sets none, in bytes.
+pub(crate) const BUDGET_DEFAULT: usize = 64 << 20;
 
 /// Bytes that a client and its clones may hold in memory.
 ///
-/// Some bytes are held for as long as the user likes: those read ahead of a reader, and those
+/// Some bytes are held for as long as the application keeps them: those read ahead of a reader, and those
 /// gathered from a slow stream. Both have a limit of their own, so that half of the budget always
 /// becomes free again without the user.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ impl Budget {
         self.total as u64 / 4
     }
 
-    /// Waits for bytes that are returned without any action of the user.
+    /// Acquires bytes that are released without user action.
     pub(crate) async fn take(&self, bytes: u64) -> Share {
         Share { _all: acquire(&self.all, self.permits(bytes)).await, of_user: None }
     }

@@ -23,7 +23,9 @@ pub enum Error {
         target: Target,
     },
     /// The parent of an upload's name was deleted meanwhile.
-    #[error("the directory for {name} was deleted meanwhile; put it elsewhere")]
+    #[error(
+        "the parent directory of {name} was deleted during the upload; upload to another directory"
+    )]
     ParentDeleted {
         /// The name of the file.
         name: Name,
@@ -123,7 +125,7 @@ pub enum Error {
     #[error("the root directory cannot be removed, moved or replaced")]
     IsRoot,
     /// The path has more symlinks than are followed.
-    #[error("{path}: too many levels of symbolic links, at most {max} are followed")]
+    #[error("{path}: too many levels of symbolic links (limit {max})")]
     TooManySymlinks {
         /// The requested path.
         path: DfsPath,
@@ -172,13 +174,15 @@ pub enum Error {
         name: Name,
     },
     /// The file was confirmed, but has been deleted since.
-    #[error("{name} was already confirmed, but has been deleted since; nothing is restored")]
+    #[error(
+        "{name} was already confirmed and has been deleted since; upload it again to recreate it"
+    )]
     DeletedSince {
         /// The file.
         name: Name,
     },
     /// The upload was confirmed before with other content.
-    #[error("the upload of {name} was confirmed before with other content")]
+    #[error("the upload of {name} was already confirmed with other content")]
     ConfirmedOtherwise {
         /// The file.
         name: Name,
@@ -249,7 +253,7 @@ pub enum Error {
     /// A file opened before was reaped.
     #[error("inode {0} is gone: it was replaced or deleted; open the file again")]
     Stale(InodeId),
-    /// The client's kept answers are gone, so its calls can no longer be repeated.
+    /// The client's cached replies have expired, so its calls can no longer be retried safely.
     #[error(
         "the client started at {started} by its own clock, and at the coordinator it is {now}: \
          answers to a client that old are no longer kept, so whether its last call took effect is \
@@ -275,11 +279,11 @@ pub enum Error {
         /// The number.
         sequence: u64,
     },
-    /// A call that leaves no trace needs a slot to be repeatable.
+    /// A call without chunks needs a request slot to be idempotent.
     #[error("a file without chunks can only be confirmed with a request slot")]
     SlotMissing,
-    /// Conflicting changes won again and again.
-    #[error("{what} was changed by others {tries} times in a row; try again")]
+    /// Retries were exhausted by conflicting transactions.
+    #[error("{what} conflicted with concurrent changes {tries} times; try again")]
     Conflict {
         /// Object of the change.
         what: &'static str,

@@ -66,7 +66,7 @@ async fn main() -> Result<()> {
     }
 }
 
-/// The first process of a container dies of no signal that it does not wait for.
+/// Waits for SIGTERM, whose default action does not apply to the first process of a container.
 async fn idle() -> Result<()> {
     let kind = tokio::signal::unix::SignalKind::terminate();
     tokio::signal::unix::signal(kind)?.recv().await;
@@ -222,7 +222,9 @@ impl Load {
                 report.reads += 1;
                 report.slowest_ms = report.slowest_ms.max(start.elapsed().as_millis() as u64);
             }
-            other => self.lost(format!("slot {slot} has {other:?}, not {at_least} to {newest}")),
+            other => self.lost(format!(
+                "slot {slot}: read version {other:?}, expected {at_least} to {newest} with its content"
+            )),
         }
         Ok(())
     }
@@ -233,7 +235,7 @@ impl Load {
         while let Some(block) = reader.next().await? {
             bytes.extend_from_slice(&block);
             if bytes.len() as u64 > LENGTH_MAX + 8 {
-                bail!("it did not stop");
+                bail!("the file is longer than {} bytes", LENGTH_MAX + 8);
             }
         }
         Ok(bytes)

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use dfs_types::{Level, NodeId, NodeSecret, RegistrationNumber};
 
-use super::identity::DiskIdentity;
+use super::identity_file::DiskIdentity;
 use crate::{OpenError, Registration};
 
 /// Agreement of the disks of a node.
@@ -83,7 +83,7 @@ impl Agreement {
 mod tests {
     use dfs_types::ClusterId;
 
-    use super::super::identity::tests::{disk, registration};
+    use super::super::identity_file::tests::{disk, registration};
     use super::*;
 
     #[test]

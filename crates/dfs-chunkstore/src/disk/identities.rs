@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dfs_types::{Level, RegistrationNumber};
 use tokio::sync::OwnedMutexGuard;
 
-use super::identity::DiskIdentity;
+use super::identity_file::DiskIdentity;
 use super::volume::Disk;
 use crate::{Identity, Registration, StoreError};
 

@@ -24,7 +24,7 @@ mod commit;
 mod config;
 mod file_replicas;
 mod identities;
-mod identity;
+mod identity_file;
 mod index;
 mod open;
 mod read;

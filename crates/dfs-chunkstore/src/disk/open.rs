@@ -8,7 +8,7 @@ use std::sync::Arc;
 use dfs_types::{ChunkId, DiskId, NodeId, NodeSecret, Random, RegistrationNumber};
 
 use super::agreement::Agreement;
-use super::identity::{DiskIdentity, LOCK_NAME, is_empty_disk};
+use super::identity_file::{DiskIdentity, LOCK_NAME, is_empty_disk};
 use super::index::{Entry, Index, Place};
 use super::record::{Binding, HEAD, Head, Layout, State};
 use super::scan::scan;
@@ -90,7 +90,7 @@ pub(super) fn open(
         } else if let Err(error) = prepare(&disk, &identity) {
             let (action, path) = ("writing the identity of", disk.folder.clone());
             if is_no_space(&error) {
-                // Without it, the node would register, and so leave the disk behind permanently.
+                // If it is not written, the node registers without this disk, which is then excluded.
                 return Err(OpenError::Io { action, path, source: error });
             }
             disk.fail(&error);

@@ -80,7 +80,10 @@ impl UnsealedFile {
         let start = state.length;
         state.count(tail, tail_crcs);
         if state.length != seal.length || state.crc != seal.crc32c {
-            let what = format!("its crc32c is {}, not {}", state.crc, seal.crc32c);
+            let what = format!(
+                "{} bytes with crc32c {} were written, but the seal names {} bytes with crc32c {}",
+                state.length, state.crc, seal.length, seal.crc32c
+            );
             return Err(StoreError::Mismatch { chunk: self.chunk, what });
         }
         let disk = &self.disk;

@@ -26,10 +26,10 @@ pub(crate) enum Step {
     SetAside(u128),
     Register(u64),
     Reopen,
-    /// A sync of this kind makes it durable but reports a full disk.
+    /// Put during which a sync of this kind persists the data but reports a full disk.
     Refuse(u128, usize, Synced),
-    /// Its disk fails and is back in service at the next start, when the chunk has another replica
-    /// on another disk. Just a start if there is only one disk.
+    /// Fails the chunk's disk, writes the chunk again on another disk, then restarts with both in
+    /// service. With a single disk, only restarts.
     Twice(u128),
 }
 
@@ -106,7 +106,7 @@ pub(crate) const SCRIPT: [Step; 37] = [
     Step::Put(0x16, 30_000),
 ];
 
-/// Steps after a crash: enough that the last segment no longer is the last.
+/// Steps after a crash: enough to open a new segment.
 const AFTERWARDS: [Step; 2] = [Step::Put(0x21, 100), Step::Put(0x77, LARGE)];
 
 /// Determines the ids of a store opened for a check.
@@ -339,7 +339,7 @@ impl History {
         Ok(())
     }
 
-    /// Checks that everything can be deleted without a trace.
+    /// Checks that deleting everything frees all space.
     async fn check_room(
         &self,
         fs: &SimFs,
@@ -358,7 +358,7 @@ impl History {
                 return Err(format!("{disk:?} counts something that does not exist"));
             }
         }
-        // Removed names count until their folder is synced, which a store leaves to the system.
+        // Removed names count until their folder is synced, which the store leaves to the OS.
         for folder in folders(fs, config) {
             fs.sync_dir(&folder).map_err(|e| e.to_string())?;
         }
@@ -446,7 +446,7 @@ impl<'a> Life<'a> {
         let (fs, config) = (self.ended(end), self.config);
         let End::LostDisk(_) = end else { return self.history.check(&fs, config).await };
         let store = open_sim(&fs, config.clone(), CHECKING).await.map_err(|e| e.to_string())?;
-        // Before all disks had an identity, the lost one may have been the node.
+        // Before all disks had an identity, the lost one may have held the only copy of it.
         if self.history.identity.is_none() {
             return Ok(());
         }
@@ -516,7 +516,8 @@ async fn crash_at_any_point_keeps_acknowledged_chunks() {
 
 /// Returns true if some end is worse when this sync is ignored.
 async fn is_needed(config: &Config, syncs_before: &[u64], sync: u64) -> bool {
-    // Most show at once, some depend on what is torn, some take longer: cheap ones first.
+    // Most missing syncs show at the next crash, some only with certain torn writes, some only several
+    // operations later: the cheap cases first.
     const LOOKS: [(Range<usize>, u64); 3] = [(0..3, 2), (3..24, 0), (0..3, 40)];
     let first = syncs_before.partition_point(|before| *before <= sync);
     for (stops, torn) in LOOKS {

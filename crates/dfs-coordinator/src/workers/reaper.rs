@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use dfs_metadata::engine::lease::LeaseGrant;
-use dfs_metadata::namespace::{ReapLimits, Reaped, Unreadable};
+use dfs_metadata::namespace::{FLOOR_MARGIN, PLAN_LIFETIME, ReapLimits, Reaped, Unreadable};
 use dfs_types::{ChunkId, NodeState, Scope};
 use dfs_workers::{Handle, Next, REAPER, Spec, Worker};
 use tokio::time::Instant;
@@ -17,7 +17,6 @@ use crate::Error;
 use crate::core::Core;
 use crate::registry::View;
 use crate::unreadable::UnreadableRecords;
-use dfs_metadata::namespace::PLAN_LIFETIME;
 
 /// Unlinked inodes, or uploads, per step.
 const ITEMS_MAX: usize = 256;
@@ -32,8 +31,6 @@ const TOMBSTONES_PAUSE: Duration = Duration::from_millis(20);
 /// Time for which a writer refused for lack of space counts as pressure. Longer than the reaper
 /// takes to free space, and nodes to report it.
 const REFUSAL_COUNTS_FOR: Duration = Duration::from_mins(1);
-/// Margin between the floor and the oldest plan still honoured.
-const FLOOR_MARGIN: Duration = Duration::from_mins(10);
 
 /// The worker.
 pub(crate) struct Reaper {

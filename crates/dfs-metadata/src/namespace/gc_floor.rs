@@ -1,6 +1,7 @@
 //! The floor, below which garbage collection may judge chunks.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use dfs_types::{Access, ChunkId, Scope, Timestamp};
 
@@ -9,6 +10,9 @@ use super::{Namespace, TRIES};
 use crate::engine::Condition;
 use crate::records::setting::Floor;
 use crate::{Error, keys};
+
+/// Margin between the floor and the oldest plan still honoured.
+pub const FLOOR_MARGIN: Duration = Duration::from_mins(10);
 
 impl Namespace {
     /// Returns the lowest chunk id that a commit may still register.

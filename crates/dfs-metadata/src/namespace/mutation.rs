@@ -92,7 +92,8 @@ impl Namespace {
         }
     }
 
-    /// Waits a random time that grows with each attempt, so that rivals do not stay in step.
+    /// Sleeps with exponential back-off and jitter, so that conflicting transactions do not retry in
+    /// lockstep.
     pub(super) async fn pause_before(&self, tries: u32) {
         if tries > 1 {
             let longest = Duration::from_millis(1 << tries.min(16)).min(PAUSE_MAX);

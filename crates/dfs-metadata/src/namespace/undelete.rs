@@ -1,4 +1,4 @@
-//! Restoring deleted and replaced inodes.
+//! Restoring deleted and replaced inodes; `unlink` decides until when.
 
 use bytes::Bytes;
 use dfs_types::{Access, FileKind, Scope, Target, Timestamp};
