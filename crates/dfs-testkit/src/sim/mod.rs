@@ -5,7 +5,7 @@
 //! put, read, rename, list and delete. [`run`] returns what was violated, if anything: a read of
 //! anything but one complete version that may have existed, a lost acknowledged file, a replica
 //! that is not restored, a problem found by a check of the metadata at any moment. A third of the
-//! seeds also upgrade the cluster, see [`upgrade`]. The same seed always gives the same run, so that
+//! seeds also upgrade the cluster, see `upgrade`. The same seed always gives the same run, so that
 //! failures can be reproduced.
 
 mod disk;
