@@ -1,13 +1,13 @@
 //! State exchanged between the services and the background work.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dfs_metadata::engine::lease::LeaseGrant;
+use dfs_metadata::health::LostDisks;
 use dfs_metadata::namespace::Unreadable;
-use dfs_types::{DiskNumber, Revision};
+use dfs_types::Revision;
 use dfs_workers::{Handles, Place};
 use tokio::time::Instant;
 use tracing::warn;
@@ -71,7 +71,7 @@ pub(crate) struct Health {
     /// Chunks being repaired.
     pub(crate) repairing: u64,
     /// Disks whose replicas do not count.
-    pub(crate) lost: BTreeSet<DiskNumber>,
+    pub(crate) lost: LostDisks,
     /// Unreadable chunk records.
     pub(crate) unreadable: UnreadableRecords,
     /// Revision up to which changes of chunks are included.
@@ -157,7 +157,7 @@ impl Background {
     /// `None` while this coordinator does not know. `lost` is the current set of lost disks.
     pub(crate) fn counts(
         &self,
-        lost: &BTreeSet<DiskNumber>,
+        lost: &LostDisks,
         least: Revision,
     ) -> Option<(ReplicationCounts, u64, UnreadableRecords)> {
         self.lease.grant()?;

@@ -88,9 +88,12 @@ impl Cluster {
     }
 
     /// Returns the disks whose replicas do not count.
-    pub fn lost(&self) -> BTreeSet<DiskNumber> {
+    pub fn lost(&self) -> LostDisks {
         let is_lost = |(_, (_, health)): &(_, &(_, DiskHealth))| *health == DiskHealth::Lost;
-        self.disks.iter().filter(is_lost).map(|(disk, _)| *disk).collect()
+        LostDisks {
+            known: self.disks.iter().filter(is_lost).map(|(disk, _)| *disk).collect(),
+            and_unknown: self.unknown == DiskHealth::Lost,
+        }
     }
 
     /// Returns the cluster with all unknown disks lost, for decisions that must not rely on them.
@@ -108,6 +111,22 @@ impl Cluster {
             }
         }
         self
+    }
+}
+
+/// The disks whose replicas do not count. Chunks at rest can need repair when they change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LostDisks {
+    /// Those of known nodes.
+    pub known: BTreeSet<DiskNumber>,
+    /// Whether every disk of no known node is one.
+    pub and_unknown: bool,
+}
+
+impl LostDisks {
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty() && !self.and_unknown
     }
 }
 

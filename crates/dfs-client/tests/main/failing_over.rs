@@ -43,6 +43,12 @@ fn asked(cluster: &Cluster) -> Vec<String> {
     std::mem::take(&mut cluster.state().received).into_keys().collect()
 }
 
+/// Makes a call, and returns the coordinator that received it.
+async fn first_asked(cluster: &Cluster, client: &Client) -> String {
+    mkdir(client, "/before").await;
+    asked(cluster).remove(0)
+}
+
 fn hang(cluster: &Cluster, which: &[&str]) {
     cluster.state().hanging = which.iter().map(ToString::to_string).collect();
 }
@@ -71,8 +77,7 @@ async fn coordinator_that_refuses_connections_costs_a_moment_and_only_once() {
     for seed in 0..10 {
         let cluster = cluster().await;
         let client = client(&cluster, seed, &[A, B, C]);
-        mkdir(&client, "/before").await;
-        let first = asked(&cluster).remove(0);
+        let first = first_asked(&cluster, &client).await;
         cluster.stop_coordinator_at(&first).await;
         let took = mkdir(&client, "/after").await;
         assert!(took < Duration::from_millis(100), "{took:?}");
@@ -95,8 +100,7 @@ async fn coordinator_without_room_for_connections_is_left_for_another() {
     for seed in 0..10 {
         let cluster = cluster().await;
         let client = client(&cluster, seed, &[A, B, C]);
-        mkdir(&client, "/before").await;
-        let first = asked(&cluster).remove(0);
+        let first = first_asked(&cluster, &client).await;
         cluster.stop_coordinator_at(&first).await;
         cluster.start_full_coordinator_at(&first).await;
         let took = mkdir(&client, "/after").await;
@@ -109,8 +113,7 @@ async fn hanging_coordinator_costs_less_than_three_seconds_and_only_once() {
     for seed in 0..10 {
         let cluster = cluster().await;
         let client = client(&cluster, seed, &[A, B, C]);
-        mkdir(&client, "/before").await;
-        let first = asked(&cluster).remove(0);
+        let first = first_asked(&cluster, &client).await;
         hang(&cluster, &[&first]);
         let took = mkdir(&client, "/after").await;
         assert!(took < PAUSE_MAX, "{took:?}");
@@ -185,8 +188,7 @@ async fn name_stands_for_all_its_addresses() {
         let cluster = cluster().await;
         cluster.world.network.name("dfs:7070", [A, B, C]);
         let client = client(&cluster, seed, &["http://dfs:7070"]);
-        mkdir(&client, "/before").await;
-        let first = asked(&cluster).remove(0);
+        let first = first_asked(&cluster, &client).await;
         hang(&cluster, &[&first]);
         let took = mkdir(&client, "/after").await;
         assert!(took < PAUSE_MAX, "{took:?}");

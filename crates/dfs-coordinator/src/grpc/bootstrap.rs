@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use dfs_metadata::namespace::{self};
+use dfs_metadata::namespace;
 use dfs_proto::v1::admin_server::{Admin, AdminServer};
 use dfs_proto::v1::coordinator_server::CoordinatorServer;
 use dfs_proto::v1::membership_server::MembershipServer;

@@ -65,3 +65,22 @@ async fn f01_unreadable_records_are_named_and_repair_continues() {
     let safe = cluster.admin().await.safe_to_stop(safe).await.unwrap().into_inner();
     assert!(!safe.is_safe, "{safe:?}");
 }
+
+#[tokio::test]
+async fn f01_replicas_of_an_unreadable_node_are_rebuilt_after_a_restart() {
+    let mut cluster = Cluster::start(5).await;
+    cluster.put("/file", b"file", &[1, 2, 4]).await;
+    cluster.stop().await;
+    cluster.damage([&b"n/"[..], &NodeId(4).to_bytes()].concat()).await;
+    let engine = cluster.engine.clone();
+    cluster.start_again(engine).await;
+    for node in [1, 2, 3, 5] {
+        cluster.node(node).silence();
+        cluster.node(node).beat().await;
+    }
+    eventually("a replica is built in place of the one that does not count", || async {
+        let replicas = cluster.replicas("/file").await;
+        replicas.contains_key(&3) || replicas.contains_key(&5)
+    })
+    .await;
+}

@@ -13,10 +13,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use dfs_metadata::engine::lease::LeaseGrant;
-use dfs_metadata::health::Cluster;
+use dfs_metadata::health::{Cluster, LostDisks};
 use dfs_metadata::namespace::{Chunk, ChunkChange, ChunkChanges, Namespace, ScanCursor};
 use dfs_transport::in_request;
-use dfs_types::{ChunkId, DiskNumber, Generation, NodeId, RequestId, Revision, Scope};
+use dfs_types::{ChunkId, Generation, NodeId, RequestId, Revision, Scope};
 use dfs_workers::{Handle, Next, REPAIR, Spec, Worker};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -61,7 +61,7 @@ pub(crate) struct Repair {
     /// The disks at the last check.
     cluster: Cluster,
     /// Disks among them whose replicas do not count.
-    lost: BTreeSet<DiskNumber>,
+    lost: LostDisks,
     /// Nodes that take chunks.
     takers: BTreeSet<NodeId>,
     jobs: FuturesUnordered<BoxFuture<'static, Job>>,
@@ -97,7 +97,7 @@ impl Repair {
             pages: Vec::new(),
             unreadable: UnreadableRecords::default(),
             cluster: Cluster::default(),
-            lost: BTreeSet::new(),
+            lost: LostDisks::default(),
             takers: BTreeSet::new(),
             jobs: FuturesUnordered::new(),
         }
@@ -121,8 +121,11 @@ impl Repair {
         let is_needed = matches!(self.scan, Scan::Needed);
         if is_needed || lost != self.lost || self.queue.wants_scan() {
             if lost != self.lost {
-                let lost = lost.len();
-                info!(lost, "the set of lost disks has changed; scanning all chunks");
+                let unknown = lost.and_unknown;
+                info!(
+                    lost = lost.known.len(),
+                    unknown, "the set of lost disks has changed; scanning all chunks"
+                );
             }
             self.lost = lost;
             self.core.background.set_health(None);
