@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Command;
 
+use dfs_testkit::process::Cluster;
 use serde_json::Value;
 
 use crate::json_page;
@@ -12,6 +13,16 @@ use crate::support::{binary, cluster, exit_code, noise_file, stderr};
 /// Parses the documents of an output, one per line.
 fn documents(stdout: &str) -> Vec<Value> {
     stdout.lines().map(|line| serde_json::from_str(line).expect("one document per line")).collect()
+}
+
+/// Runs subcommands of a command one after another, and checks one value of each document, and the
+/// document itself against its page.
+fn check_documents(cluster: &Cluster, command: &str, table: &[(&[&str], &str, Value)]) {
+    for (args, pointer, wanted) in table {
+        let found = documents(&cluster.dfs_ok([command, "--json"].iter().chain(*args)));
+        assert_eq!(found[0].pointer(pointer), Some(wanted), "{args:?}: {}", found[0]);
+        json_page::check(&format!("{command} {}", args[0]), &found[0]);
+    }
 }
 
 #[test]
@@ -53,11 +64,7 @@ fn every_command_reports_its_result_as_json() {
         (&["maintenance", &node], "/left_ms", 3_600_000.into()),
         (&["maintenance", "--end", &node], "/left_ms", 0.into()),
     ];
-    for (args, pointer, wanted) in table {
-        let found = documents(&cluster.dfs_ok(["node", "--json"].iter().chain(*args)));
-        assert_eq!(found[0].pointer(pointer), Some(wanted), "{args:?}: {}", found[0]);
-        json_page::check(&format!("node {}", args[0]), &found[0]);
-    }
+    check_documents(&cluster, "node", table);
 }
 
 #[test]
@@ -77,11 +84,7 @@ fn xattr_values_are_written_as_they_are() {
         (&["list", "/f"], "/name", "user.a".into()),
         (&["remove", "/f", "user.b"], "/path", "/f".into()),
     ];
-    for (args, pointer, wanted) in table {
-        let found = documents(&cluster.dfs_ok(["xattr", "--json"].iter().chain(*args)));
-        assert_eq!(found[0].pointer(pointer), Some(wanted), "{args:?}: {}", found[0]);
-        json_page::check(&format!("xattr {}", args[0]), &found[0]);
-    }
+    check_documents(&cluster, "xattr", table);
     let upgrade = documents(&cluster.dfs_ok(["upgrade", "status", "--json"]));
     json_page::check("upgrade status", &upgrade[0]);
 }
@@ -98,11 +101,7 @@ fn workers_are_listed_paused_and_rate_limited() {
         (&["rate", "repair", "default"], "/rate", (200 << 20).into()),
         (&["resume", "repair"], "/pause_left_ms", Value::Null),
     ];
-    for (args, pointer, wanted) in table {
-        let found = documents(&cluster.dfs_ok(["worker", "--json"].iter().chain(*args)));
-        assert_eq!(found[0].pointer(pointer), Some(wanted), "{args:?}: {}", found[0]);
-        json_page::check(&format!("worker {}", args[0]), &found[0]);
-    }
+    check_documents(&cluster, "worker", table);
     assert!(cluster.dfs_ok(["worker", "list"]).contains("repair"));
     let unknown = cluster.dfs(["worker", "resume", "rebalance"]);
     assert_eq!(exit_code(&unknown), 2);
