@@ -5,7 +5,7 @@ use dfs_types::{Access, FileKind, InodeId, Precondition, Scope, Target, Timestam
 use super::mutation::Mutation;
 use super::resolve::{Last, resolve};
 use super::transaction::Transaction;
-use super::unlink::Restorable;
+use super::trash::Restorable;
 use super::{Namespace, Repeat};
 use crate::records::answer::Answer;
 use crate::records::entry::Entry;

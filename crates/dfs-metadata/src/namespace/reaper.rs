@@ -6,7 +6,7 @@ use bytes::Bytes;
 use dfs_types::{Access, ChunkId, FileKind, InodeId, Scope, Timestamp};
 
 use super::transaction::{Attempt, Transaction};
-use super::unlink::AT_ONCE;
+use super::trash::AT_ONCE;
 use super::{Namespace, Unreadable};
 use crate::engine::Condition;
 use crate::records::entry::Entry;

@@ -6,7 +6,7 @@ use dfs_types::{Access, Attributes, FileKind, Scope, Target};
 use super::mutation::Mutation;
 use super::resolve::{Last, Place, resolve};
 use super::transaction::Transaction;
-use super::unlink::Restorable;
+use super::trash::Restorable;
 use super::{FileStat, Namespace, Repeat};
 use crate::records::answer::{Answer, stat_of};
 use crate::records::entry::Entry;

@@ -8,7 +8,7 @@ use super::token::Plan;
 use super::{Confirm, Namespace, WrittenChunk};
 use crate::namespace::mutation::Mutation;
 use crate::namespace::transaction::{Attempt, Transaction};
-use crate::namespace::unlink::Restorable;
+use crate::namespace::trash::Restorable;
 use crate::namespace::{FileStat, Repeat, TRIES};
 use crate::records::answer::{Answer, stat_of};
 use crate::records::entry::Entry;
@@ -93,7 +93,7 @@ impl Namespace {
             self.pause_before(tries).await;
             let mut tx = self.begin().await?;
             let Some(upload) = tx.get::<Upload>(&key).await? else { return staged };
-            tx.put(key.clone(), &Upload { expires: crate::namespace::unlink::AT_ONCE, ..upload });
+            tx.put(key.clone(), &Upload { expires: crate::namespace::trash::AT_ONCE, ..upload });
             if let Attempt::Committed(_) = self.commit(tx).await? {
                 return match staged {
                     // It was aborted before.

@@ -1,8 +1,8 @@
 //! Uploads: plans as tokens, staging, and the commit that makes a file appear.
 
+mod check_receipts;
 mod confirm;
 mod plan;
-mod receipts;
 mod stage;
 mod token;
 

@@ -1,4 +1,4 @@
-//! Taking an inode's name away, and until when it can be restored.
+//! Taking an inode's name away, and until when it can be restored: the trash.
 
 use dfs_types::{FileKind, InodeId, Name, Timestamp};
 
