@@ -17,13 +17,13 @@
 
 mod background;
 mod bootstrap;
+mod candidates;
 mod components;
 mod core;
 mod error;
 mod failure;
 mod grpc;
 mod metrics;
-mod placement;
 mod registry;
 mod relay;
 mod service;

@@ -27,7 +27,7 @@ use crate::core::Core;
 use crate::grpc::Initialiser;
 use crate::metrics::Counts;
 use crate::registry::{LivenessTimeouts, Registry};
-use crate::{Error, InitOptions, Settings, bootstrap, grpc, placement, workers};
+use crate::{Error, InitOptions, Settings, bootstrap, candidates, grpc, workers};
 
 /// Interval of reading the node records, which also shows whether the metadata can be reached.
 const REFRESH_EVERY: Duration = Duration::from_secs(5);
@@ -246,7 +246,7 @@ impl Base {
             channels: Channels::new(network, Security::default()),
             clock,
             random,
-            selector: placement::selector(settings.placement),
+            selector: candidates::selector(settings.placement),
             counts: self.counts.clone(),
             instance,
             background: Background::new(self.advertised.clone()),

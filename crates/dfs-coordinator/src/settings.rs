@@ -123,8 +123,6 @@ impl Default for Settings {
 const REPLICATION_DEFAULT: u8 = 3;
 /// Upper bound of `relay_streams`.
 const RELAY_STREAMS_MAX: usize = 1_024;
-/// Upper bound of replicas per file.
-pub(crate) const REPLICATION_MAX: u8 = 16;
 
 impl Settings {
     /// Fails with the first invalid setting.
@@ -166,7 +164,7 @@ impl Settings {
         let wrong = |setting, what| Err(Error::Setting { setting, what });
         let replication_factor = self.replication_factor.unwrap_or(REPLICATION_DEFAULT);
         let min_write_replicas = self.min_write_replicas;
-        if !(1..=REPLICATION_MAX).contains(&replication_factor) {
+        if !(1..=Replication::FACTOR_MAX).contains(&replication_factor) {
             return wrong("replication_factor", "is not between 1 and 16");
         }
         if min_write_replicas.is_some_and(|min| !(1..=replication_factor).contains(&min)) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dfs_runtime::JoinSecret;
 use dfs_transport::Channels;
-use dfs_types::Level;
+use dfs_types::{Level, Replication};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -89,6 +89,7 @@ impl Disk {
 
 impl Default for Settings {
     fn default() -> Self {
+        let store = dfs_chunkstore::Config::new([]);
         Self {
             listen: "127.0.0.1:7080".to_owned(),
             http_listen: "127.0.0.1:7081".to_owned(),
@@ -98,9 +99,9 @@ impl Default for Settings {
             zone: String::new(),
             host: String::new(),
             disks: Vec::new(),
-            headroom_percent: 1,
-            headroom_bytes_min: 256 << 20,
-            high_watermark_percent: 95,
+            headroom_percent: store.headroom_percent,
+            headroom_bytes_min: store.headroom_bytes_min,
+            high_watermark_percent: store.high_watermark_percent,
             disk_threads: 8,
             sessions: 256,
             replica_sessions: 512,
@@ -121,7 +122,7 @@ impl Default for Settings {
 /// Maximum number of configured coordinators.
 pub(crate) const COORDINATORS_MAX: usize = 16;
 /// Maximum number of replicas of a chunk, including the local one.
-pub(crate) const REPLICAS_MAX: u32 = 16;
+pub(crate) const REPLICAS_MAX: u32 = Replication::FACTOR_MAX as u32;
 
 impl Settings {
     /// Returns an error that names the first invalid setting.

@@ -7,11 +7,13 @@
 pub mod bulk;
 mod convert;
 mod failure;
+mod message_limits;
 mod method;
 mod order;
 pub mod wire;
 
 pub use failure::{Detail, Failure};
+pub use message_limits::{FRAME_MESSAGE_LEN_MAX, MESSAGE_LEN_MAX};
 pub use method::Method;
 pub use order::{Issued, OrderParties, Ordered, Unsealed, open_order, seal_order};
 pub use wire::FieldError;
@@ -24,10 +26,3 @@ pub mod v1 {
 
 /// The compiled contract, for gRPC reflection.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!("generated/dfs.v1.bin");
-
-/// Bytes per message at most, on either side. The largest is a page of 1,000 directory entries with
-/// the longest names and symlink targets.
-pub const MESSAGE_LEN_MAX: usize = 8 << 20;
-
-/// Bytes per message with a chunk frame at most: its data, and room for the other fields.
-pub const FRAME_MESSAGE_LEN_MAX: usize = dfs_types::Frame::DATA_MAX + (64 << 10);

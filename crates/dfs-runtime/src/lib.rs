@@ -6,21 +6,21 @@
 //! its service and a [`StatusServer`] side by side, both ending with the same [`Shutdown`].
 
 mod join_secret;
-mod limits;
 mod log_capture;
 mod logging;
 mod metrics;
+mod open_files;
 mod settings;
 mod shutdown;
 mod status_server;
 
 pub use join_secret::JoinSecret;
-pub use limits::raise_file_limit;
 pub use log_capture::LogCapture;
 pub use logging::{LogError, LogFormat, init_logging};
 pub use metrics::{
     Counter, Counters, Gauge, Gauges, Histogram, Histograms, Labels, Metrics, Series,
 };
+pub use open_files::raise_file_limit;
 pub use settings::{SettingsError, load_settings, overlay};
 pub use shutdown::{Shutdown, Trigger, within};
 pub use status_server::{Readiness, StatusServer};

@@ -9,8 +9,8 @@ use dfs_types::{CHUNK_SIZE_DEFAULT, ChunkSeal, Crc32c, Replication};
 use tokio::time::Instant;
 
 use super::{convert, repeat};
+use crate::candidates;
 use crate::core::Core;
-use crate::placement;
 
 /// Tokens per call at most.
 const TOKENS_MAX: usize = 64;
@@ -92,11 +92,11 @@ async fn plan(
     ask: impl AsyncFnOnce(&Placement<'_>) -> Result<UploadPlan, dfs_metadata::Error>,
 ) -> Result<v1::UploadPlan, Failure> {
     let views = core.registry().views(Instant::now());
-    let candidates = placement::candidates(&views, chunk_size);
+    let candidates = candidates::candidates(&views, chunk_size);
     let placement = Placement { candidates: &candidates, selector: &*core.selector };
     let plan =
-        ask(&placement).await.map_err(|error| placement::refusal(core, &error, chunk_size))?;
-    placement::check_not_early(core, &plan)?;
+        ask(&placement).await.map_err(|error| candidates::refusal(core, &error, chunk_size))?;
+    candidates::check_not_early(core, &plan)?;
     let now = Instant::now();
     {
         let mut registry = core.registry();

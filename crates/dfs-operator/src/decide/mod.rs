@@ -7,9 +7,11 @@
 
 mod delete;
 mod diagnose;
-mod nodes;
+mod may_stop;
+mod members;
 mod objects;
 mod rollout;
+mod scale;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -310,7 +312,7 @@ fn make(seen: &Observed, id: ClusterId) -> Decision {
     if decision.stalled.is_none() {
         decision.stalled = diagnose::decide(seen);
     }
-    nodes::decide(seen, id, &mut decision);
+    members::decide(seen, id, &mut decision);
     rollout::decide(seen, id, &mut decision);
     // Its finding explains other waiting, except for objects of another owner.
     let is_for_objects = |finding: &Finding| finding.reason == Reason::WaitingForObjects;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt as _;
 use serde_json::Value;
 
-use super::{Action, Decision, Finding, rollout};
+use super::{Action, Decision, Finding, may_stop, rollout, scale};
 use crate::build::{self, Names};
 use crate::coordinator::Snapshot;
 use crate::drift;
@@ -17,18 +17,7 @@ use crate::observed::{Observed, Owner};
 /// the empty store, once.
 pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
     let spec = &seen.cluster.spec;
-    let there = seen.datanodes();
-    let datanodes = spec.datanodes.replicas.max(there);
-    if spec.datanodes.replicas < there {
-        decision.refused.push(Finding::new(
-            Reason::ScaleDownUnsupported,
-            format!(
-                "datanodes.replicas is {}, but {there} datanodes may hold data, and this version \
-                 cannot empty them; set it to {there}",
-                spec.datanodes.replicas
-            ),
-        ));
-    }
+    let datanodes = scale::datanodes(seen, decision);
     let wanted = build::objects(&build::Inputs {
         cluster: &seen.cluster,
         cluster_id: id,
@@ -84,7 +73,7 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
 
 /// Returns true if a datanode may be evicted: never while chunks lack replicas.
 fn may_evict(seen: &Observed) -> bool {
-    rollout::is_healthy(seen, true).is_ok()
+    may_stop::is_healthy(seen, true).is_ok()
 }
 
 /// Applies an object unless the existing one contains all of it.

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::Value;
 
-use super::{Action, Decision, Finding, diagnose};
+use super::{Action, Decision, Finding, diagnose, may_stop};
 use crate::build::{Names, REVISION};
 use crate::kind::{Kind, Target};
 use crate::observed::{Observed, by_pod, is_ready, pod_of};
@@ -58,45 +58,6 @@ pub(crate) fn coordinators_are_replaced(seen: &Observed) -> bool {
         && spec.replicas == Some(wanted)
         && status.replicas.unwrap_or(0) == wanted
         && status.updated_replicas.unwrap_or(0) == wanted
-}
-
-/// Returns why no datanode may stop now, as an error.
-pub(super) fn is_healthy(seen: &Observed, needs_all_replicas: bool) -> Result<(), String> {
-    is_healthy_but(seen, needs_all_replicas, None)
-}
-
-/// Like [`is_healthy`], but ignores the datanode in the pod `but`, which was granted a stop before:
-/// writes since then have no replica on it, so some chunks lack one. None did when it was granted.
-fn is_healthy_but(
-    seen: &Observed,
-    needs_all_replicas: bool,
-    but: Option<&str>,
-) -> Result<(), String> {
-    let Some(snapshot) = seen.snapshot() else {
-        return Err("no coordinator replies".to_owned());
-    };
-    let is_other = |pod: &&Pod| but != Some(pod.name_any().as_str());
-    if let Some(pod) = seen.pods_of("datanode").filter(is_other).find(|pod| !is_ready(pod)) {
-        return Err(format!("pod {} is not ready", pod.name_any()));
-    }
-    let wanted = seen.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
-    let pods = seen.pods_of("datanode").count();
-    if wanted.is_some_and(|wanted| pods < wanted.unsigned_abs() as usize) {
-        return Err(format!("only {pods} datanodes have a pod"));
-    }
-    let is_well = |state| matches!(state, NodeState::Active | NodeState::Removed);
-    let others = snapshot.nodes.iter().filter(|node| but != Some(pod_of(node)));
-    if let Some(node) = others.into_iter().find(|node| !is_well(node.state)) {
-        return Err(format!("datanode {} is {}", pod_of(node), node.state));
-    }
-    match &snapshot.replication {
-        None if needs_all_replicas => Err("replica counts are not known yet".to_owned()),
-        Some(data) if data.missing > 0 => Err("chunks are missing".to_owned()),
-        Some(data) if needs_all_replicas && but.is_none() && data.under_replicated > 0 => {
-            Err("chunks lack replicas".to_owned())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The datanodes, split by whether they run the settings of their StatefulSet.
@@ -206,14 +167,16 @@ impl<'a> State<'a> {
         });
         if let Some(pod) = announced {
             // The stop was granted; the state of the others may have changed since.
-            if let Err(reason) = is_healthy_but(seen, needs_all_replicas, Some(&pod.name_any())) {
+            if let Err(reason) =
+                may_stop::is_healthy_but(seen, needs_all_replicas, Some(&pod.name_any()))
+            {
                 return Some(reason);
             }
             rollout.current_pod = Some(pod.name_any());
             decision.actions.extend(restart(pod));
             return None;
         }
-        if let Err(reason) = is_healthy(seen, needs_all_replicas) {
+        if let Err(reason) = may_stop::is_healthy(seen, needs_all_replicas) {
             return Some(reason);
         }
         // The highest ordinal first, like StatefulSets.

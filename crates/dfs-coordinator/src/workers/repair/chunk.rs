@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::Error;
+use crate::candidates::candidates;
 use crate::core::Core;
-use crate::placement::candidates;
 use crate::registry::View;
 use crate::workers::orders::{self, BuildOutcome};
 use crate::workers::{RepairNeed, WORKER_LEASE};

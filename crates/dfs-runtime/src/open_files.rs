@@ -1,4 +1,4 @@
-//! Process limits set by the operating system.
+//! The limit of open files that the operating system sets.
 
 use std::io;
 
