@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use dfs_crd::{Reason, Rollout, UpdateStrategy};
-use dfs_types::{ClusterId, NodeState};
+use dfs_types::ClusterId;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{Action, Decision, Finding, diagnose, may_stop};
 use crate::build::{Names, REVISION};
 use crate::kind::{Kind, Target};
-use crate::observed::{Observed, by_pod, is_ready, pod_of};
+use crate::observed::{Observed, by_pod, is_ready};
 
 /// Restarts at most one datanode, and only when everything else is healthy.
 pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
