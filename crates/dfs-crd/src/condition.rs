@@ -44,7 +44,7 @@ closed_list! {
         Available,
         /// The operator is changing something.
         Reconciling,
-        /// Nothing proceeds until a person does what the message says.
+        /// Nothing proceeds until someone takes the action in the message.
         Stalled,
         /// The cluster serves, but lacks nodes or replicas.
         Degraded,
@@ -56,7 +56,7 @@ closed_list! {
         SpecValid,
         /// The annotation dfs.io/paused keeps the operator from changing anything.
         Paused,
-        /// The cluster is being deleted, and something blocks that.
+        /// The cluster is being deleted, but something blocks the deletion.
         DeletionBlocked,
         /// Bytes are encrypted between pods and clients.
         TransportSecure,
@@ -68,11 +68,11 @@ closed_list! {
     Reason {
         /// Nothing is known yet.
         NotObserved,
-        /// It is as specified.
+        /// The state is as specified.
         AsSpecified,
         /// Its objects are being created.
         Creating,
-        /// It serves.
+        /// The cluster serves reads and writes.
         Serving,
         /// No coordinator responds.
         CoordinatorUnavailable,
@@ -86,7 +86,7 @@ closed_list! {
         ChunksMissing,
         /// Some replicas are bad.
         ChunksCorrupt,
-        /// Counts of replicas are not known yet.
+        /// Replica counts are not known yet.
         CountsUnknown,
         /// A datanode is lost.
         NodeLost,
@@ -96,21 +96,21 @@ closed_list! {
         RollingOut,
         /// The next pod must not be stopped yet.
         RolloutWaiting,
-        /// The new pod does not become ready.
+        /// A new pod does not become ready.
         RolloutStuck,
         /// Every pod is as specified.
         UpToDate,
         /// The spec contradicts itself.
         SpecInvalid,
-        /// Fewer datanodes need a drain, which this version cannot do.
+        /// Removing datanodes requires a drain, which this version does not support.
         ScaleDownUnsupported,
-        /// Larger volumes need an expansion, which this version cannot do.
+        /// Enlarging volumes requires an expansion, which this version does not support.
         ExpansionUnsupported,
-        /// The object cannot be read, or an image is of a version that this operator does not manage.
+        /// The object cannot be read, or an image has a version that this operator does not manage.
         VersionUnsupported,
         /// The definition of the resource is older than the operator.
         DefinitionOutdated,
-        /// The metadata store holds another cluster.
+        /// The metadata store belongs to another cluster.
         ClusterIdMismatch,
         /// The metadata store is empty, although the cluster was created before.
         MetadataLost,
@@ -124,7 +124,7 @@ closed_list! {
         ImageUnavailable,
         /// A Secret does not exist, or lacks a key.
         SecretMissing,
-        /// A container crashes again and again.
+        /// A container keeps crashing.
         CrashLooping,
         /// The API server refuses an object.
         ApplyRefused,
@@ -136,7 +136,7 @@ closed_list! {
         PausedByAnnotation,
         /// The annotation dfs.io/paused is not set.
         NotPaused,
-        /// The spec says that no pod runs.
+        /// The spec requires that no pod runs.
         Stopped,
         /// It is being deleted.
         Deleting,
@@ -163,6 +163,6 @@ mod tests {
             assert!(name.chars().all(|c| c.is_ascii_alphanumeric()), "{name}");
         }
         assert_eq!(serde_json::to_value(Reason::RollingOut).unwrap(), "RollingOut");
-        assert_eq!(Reason::Stopped.meaning(), "The spec says that no pod runs.");
+        assert_eq!(Reason::Stopped.meaning(), "The spec requires that no pod runs.");
     }
 }
