@@ -1,8 +1,8 @@
-//! Measures dfs beside another system, the disk and a TCP stream, alternately in one run.
+//! Measures dfs, another system, the disk and a TCP stream, alternating in one run.
 //!
 //! Both systems run as processes on loopback with their data on the same file system: dfs with its
-//! defaults (three replicas, each fsynced before a put returns), the other one either SeaweedFS with
-//! its defaults and three copies (replication 002, no fsync), or another build of dfs.
+//! defaults (three replicas, each fsynced before a put returns), and either SeaweedFS with its
+//! defaults and three copies (replication 002, no fsync) or another build of dfs.
 
 mod dfs;
 mod machine;
@@ -32,7 +32,8 @@ trait System {
     fn put(&self, file: &Path, round: usize) -> Result<Duration>;
     /// Reads back what [`Self::put`] stored in that round.
     fn get(&self, round: usize) -> Result<Duration>;
-    /// Creates [`SMALL_FILES`] files of 4 KiB with [`CLIENTS`] clients; `small` is a folder of them.
+    /// Creates [`SMALL_FILES`] files of 4 KiB with [`CLIENTS`] clients; `small` is a directory of
+    /// them.
     fn creates(&self, small: &Path, round: usize) -> Result<Duration>;
     /// Reads back what [`Self::creates`] stored, below `data` if it writes files.
     fn reads(&self, data: &Path, round: usize) -> Result<Duration>;

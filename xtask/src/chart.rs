@@ -61,8 +61,8 @@ fn between(text: &str, generated: &str) -> Result<String> {
     Ok(format!("{before}{BEGIN}\n{generated}\n{END}{after}"))
 }
 
-/// Returns a CRD as a template: helm upgrades these, unlike those in `crds/` of a chart, and the
-/// policy keeps it from deleting them.
+/// Returns a CRD as a template: unlike those in `crds/` of a chart, helm upgrades templates, and the
+/// resource policy keeps helm from deleting the CRD.
 fn crd_template(crd: &str) -> Result<String> {
     let (before, after) = crd.split_once("metadata:\n").context("the CRD has no metadata")?;
     ensure!(!after.starts_with("  annotations:"), "the CRD has annotations of its own");

@@ -23,7 +23,7 @@ struct Set {
     directory: &'static str,
     /// Output files, one per package.
     sources: &'static [&'static str],
-    /// Additional parts for the contract of which dfs is a server.
+    /// Additional parts, for the contract that dfs serves.
     server: Option<ServerFiles>,
 }
 

@@ -1,4 +1,4 @@
-//! Programs from the PATH, or built once with Go.
+//! Programs found in the PATH, or built once with Go.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result};
 
 use crate::process::{output, run};
 
-/// Returns the path of the program in `package`. If it is missing, builds it in the target
-/// directory, which takes some minutes and needs Go. The argument `version` makes the program print
-/// its version.
+/// Returns the path of the program in `package`. If it is not installed, builds it in the target
+/// directory, which takes a few minutes and needs Go. The argument `version` makes the program
+/// print its version.
 pub(crate) fn find(root: &Path, name: &str, version: &str, package: &str) -> Result<PathBuf> {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let tools = target.join("tools");

@@ -1,6 +1,6 @@
-//! Images of the Dockerfile, from binaries compiled here.
+//! Images of the Dockerfile, with binaries compiled here.
 //!
-//! They use the dev profile, which the tests have compiled already: it is fast enough, and a
+//! They use the dev profile, which the tests have already compiled: it is fast enough, and a
 //! release build would compile everything again.
 
 use std::fs;
@@ -27,7 +27,8 @@ const CLIENT: &str = "dfs.test/dfs-e2e:e2e";
 pub(crate) enum Versions {
     /// The version of the tree.
     This,
-    /// Also as the next minor version, needed to test upgrades. Compiles everything again.
+    /// The version of the tree, and the next minor version, which the upgrade tests need. Compiles
+    /// everything again.
     AndNext,
 }
 
@@ -75,7 +76,7 @@ fn next_version(version: &str) -> Result<String> {
     Ok(format!("{major}.{}.0", minor.parse::<u32>()? + 1))
 }
 
-/// Copies the tree under another version. Unchanged files keep their times, so that only changes
+/// Copies the tree with another version. Unchanged files keep their times, so that only changes
 /// are compiled again.
 fn copy_as(root: &Path, to: &Path, version: &str) -> Result<()> {
     let git = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
@@ -111,7 +112,7 @@ fn compile(root: &Path, target: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds an image of the Dockerfile from the binaries in a folder.
+/// Builds an image of the Dockerfile from the binaries in a directory.
 fn image(root: &Path, folder: &Path, target: &str, version: &str) -> Result<PathBuf> {
     let tag = format!("{REPOSITORY}/{target}:{version}");
     let build = ["build", "--quiet", "--target", target, "--tag", &tag];
@@ -131,7 +132,7 @@ fn archive(folder: &Path, tag: &str) -> Result<PathBuf> {
     Ok(archive)
 }
 
-/// Compiles the command line for tests outside of the cluster; returns its path.
+/// Compiles the command line for tests that run outside the cluster, and returns its path.
 pub(crate) fn command_line(root: &Path) -> Result<PathBuf> {
     run_command(&mut cargo(root, &["build", "--locked", "--workspace", "--bins"]))?;
     Ok(target(root)?.join("debug/dfs"))

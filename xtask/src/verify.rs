@@ -1,4 +1,4 @@
-//! All checks, those that fail fastest first. Never changes the tree.
+//! All checks, fastest to fail first. They never change the tree.
 
 mod edges;
 mod modules;
@@ -22,7 +22,7 @@ pub(crate) const USAGE: &str = "[STEP]... (checks everything, or these steps; ch
 /// A check.
 struct Step {
     name: &'static str,
-    /// Command that runs it alone.
+    /// Command that runs only this check.
     again: &'static str,
     check: fn(&Path) -> Result<()>,
 }
@@ -99,8 +99,7 @@ fn test(root: &Path) -> Result<()> {
     run_command(&mut cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"]))
 }
 
-/// Runs the process tests again with the metadata in etcd: those that depend on it, with fewer
-/// kills.
+/// Runs those process tests that depend on the metadata again, with etcd and fewer kills.
 fn etcd(root: &Path) -> Result<()> {
     run_command(
         cargo(root, &["test", "--locked", "--workspace", "--test=processes", "--"])

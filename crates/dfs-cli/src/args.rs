@@ -15,9 +15,9 @@ use crate::global::Global;
     after_help = "\
 Paths in dfs start with a slash. `dfs COMMAND --help` shows examples.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or argument, 3 not found, 4 exists or of the wrong
-kind, 5 try again later, 6 not allowed; 129, 130, 143 ended by HUP, INT, TERM, with uploads aborted
-and temporary files removed. A second signal exits at once."
+Exit codes: 0 success, 1 failure, 2 invalid usage or argument, 3 not found, 4 already exists or is
+of the wrong kind, 5 try again later, 6 permission denied; 129, 130 and 143 after SIGHUP, SIGINT and
+SIGTERM, once uploads are aborted and temporary files removed. A second signal exits at once."
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -39,19 +39,19 @@ pub(crate) enum Command {
     Ls(commands::ls::LsArgs),
     /// Show everything about a path
     Stat(commands::stat::StatArgs),
-    /// Make directories
+    /// Create directories
     Mkdir(commands::mkdir::MkdirArgs),
     /// Rename or move
     Mv(commands::mv::MvArgs),
-    /// Make symbolic links
+    /// Create symbolic links
     Ln(commands::ln::LnArgs),
-    /// Delete, restorable for a while
+    /// Delete files and directories, restorable for a while
     Rm(commands::rm::RmArgs),
     /// Restore what was deleted or replaced
     Undelete(commands::undelete::UndeleteArgs),
     /// Set, read, list or remove extended attributes
     Xattr(commands::xattr::XattrArgs),
-    /// Sum the sizes below paths
+    /// Show the total size below paths
     Du(commands::du::DuArgs),
     /// Show the capacity of the cluster
     Df(commands::df::DfArgs),
@@ -61,7 +61,7 @@ pub(crate) enum Command {
     Explain(commands::explain::ExplainArgs),
     /// Show the nodes, the health of the data and the background workers
     Status(commands::status::StatusArgs),
-    /// Admit datanodes, put them into maintenance, remove them
+    /// Admit datanodes, put them into maintenance, or remove them
     Node(commands::node::NodeArgs),
     /// List, pause, resume and rate-limit background workers
     Worker(commands::worker::WorkerArgs),
@@ -84,7 +84,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Returns true if the command is a part of a cluster rather than a user of one.
+    /// Returns true if the command runs part of a cluster rather than using one.
     pub(crate) fn is_server(&self) -> bool {
         matches!(self, Self::Local(_) | Self::Coordinator(_) | Self::Datanode(_))
     }

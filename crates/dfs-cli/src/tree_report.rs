@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use dfs_client::{ByteSize, ErrorCode, OnError, TreeObserver, TreeReport};
+use dfs_types::counted;
 use serde_json::json;
 
 use crate::context::{Context, Failures};
@@ -64,20 +65,34 @@ impl TreeDisplay {
         } else {
             let rate = ByteSize((report.bytes as f64 / seconds.max(1e-6)) as u64);
             self.out.say(format_args!(
-                "{verb} {} files, {} directories, {} symlinks, {} in {seconds:.1} s ({rate}/s)",
-                report.files,
-                report.directories,
-                report.symlinks,
+                "{verb} {}, {}, {}, {} in {seconds:.1} s ({rate}/s)",
+                counted(report.files, "file"),
+                counted(report.directories, "directory"),
+                counted(report.symlinks, "symlink"),
                 ByteSize(report.bytes),
             ));
-            for (count, what) in [
-                (report.hard_links, "hard-linked names became separate files"),
-                (report.extended_attributes, "entries lost some of their extended attributes"),
-                (report.skipped, "devices, sockets or pipes were skipped"),
-                (failures.count(), "entries failed"),
+            for (count, one, several) in [
+                (
+                    report.hard_links,
+                    "hard-linked name became a separate file",
+                    "hard-linked names became separate files",
+                ),
+                (
+                    report.extended_attributes,
+                    "entry lost some of its extended attributes",
+                    "entries lost some of their extended attributes",
+                ),
+                (
+                    report.skipped,
+                    "device, socket or pipe was skipped",
+                    "devices, sockets or pipes were skipped",
+                ),
+                (failures.count(), "entry failed", "entries failed"),
             ] {
-                if count > 0 {
-                    self.out.say(format_args!("{count} {what}"));
+                match count {
+                    0 => {}
+                    1 => self.out.say(format_args!("1 {one}")),
+                    _ => self.out.say(format_args!("{count} {several}")),
                 }
             }
         }

@@ -135,7 +135,7 @@ fn too_few_datanodes_are_reported_with_their_number() {
     let output = cluster.dfs(["put", &local, "/file", "--timeout", "5"]);
     assert_eq!(exit_code(&output), 5, "{}", stderr(&output));
     let said = stderr(&output);
-    assert!(said.contains("1 datanodes can take a chunk, 2 are needed (3 known"), "{said}");
+    assert!(said.contains("can take a chunk: 1 of the 2 needed (3 known"), "{said}");
     assert!(said.contains("`dfs status`"), "{said}");
     let output = cluster.dfs(["stat", "/file"]);
     assert_eq!(exit_code(&output), 3, "a refused file does not exist");

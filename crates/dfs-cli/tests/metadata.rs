@@ -101,7 +101,7 @@ fn check_reports_problems_and_exits_with_one() {
     let damaged = metadata(["check", &url(&store)]);
     assert_eq!(exit_code(&damaged), 1, "{}", stderr(&damaged));
     let said = String::from_utf8_lossy(&damaged.stdout).into_owned();
-    assert!(said.contains("unknown_key: z\\x0a") && said.contains("1 problems"), "{said}");
+    assert!(said.contains("unknown_key: z\\x0a") && said.contains("1 problem"), "{said}");
     let damaged = metadata(["check", &url(&store), "--json"]);
     assert_eq!((exit_code(&damaged), stderr(&damaged)), (1, String::new()));
     assert_eq!(json(&damaged)["problems"][0]["key"], "z\\x0a");

@@ -78,7 +78,7 @@ fn losses_are_reported() {
     let said = stderr(&put);
     assert!(said.contains("2 entries lost some of their extended attributes"), "{said}");
     assert!(said.contains("2 hard-linked names became separate files"), "{said}");
-    assert!(said.contains("1 devices, sockets or pipes were skipped"), "{said}");
+    assert!(said.contains("1 device, socket or pipe was skipped"), "{said}");
     let one = cluster.dfs(["cat", "/tree/one"]).stdout;
     assert_eq!(one, cluster.dfs(["cat", "/tree/two"]).stdout);
 }

@@ -66,17 +66,17 @@ pub(crate) fn refusal(core: &Core, error: &dfs_metadata::Error, bytes: u64) -> F
         ErrorCode::NoSpace => {
             core.background.note_refusal(now);
             let message = format!(
-                "{found} datanodes have room for {room} more, {wanted} are needed ({known} \
-                 known, {active} active, {full} of them full); delete something, or add disks or \
-                 datanodes"
+                "too few datanodes have room for {room} more: {found} of the {wanted} needed \
+                 ({known} known, {active} active, {full} of them full); delete something, or add \
+                 disks or datanodes"
             );
             Failure::new(ErrorCode::NoSpace, message)
         }
         code => Failure::new(
             code,
             format!(
-                "{found} datanodes can take a chunk, {wanted} are needed ({known} known, {active} \
-                 active, {full} of them full); start datanodes, or see `dfs status`"
+                "too few datanodes can take a chunk: {found} of the {wanted} needed ({known} \
+                 known, {active} active, {full} of them full); start datanodes, or see `dfs status`"
             ),
         )
         .retry_after(core.settings.heartbeat_interval()),

@@ -18,7 +18,7 @@ pub use execution::Execution;
 
 /// URL forms that [`open`] accepts.
 const KNOWN_URLS: &str =
-    "redb:///absolute/folder, etcd://host:port,host:port/prefix, or memory: for tests";
+    "redb:///absolute/directory, etcd://host:port,host:port/prefix, or memory: for tests";
 
 /// Why a URL could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ impl OpenError {
     }
 }
 
-/// Opens the engine of `url`: `redb:///absolute/folder`, `etcd://host:port,…/prefix`, with TLS
+/// Opens the engine of `url`: `redb:///absolute/directory`, `etcd://host:port,…/prefix`, with TLS
 /// `etcds://`, or `memory:`. The URL is used verbatim, without decoding of `%`. A missing folder or
 /// prefix is created, with an empty store.
 ///

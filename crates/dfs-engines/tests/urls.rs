@@ -26,7 +26,7 @@ async fn unknown_url_lists_the_known_forms() {
         assert_eq!(error.code(), ErrorCode::InvalidArgument);
         let text = error.to_string();
         assert!(text.contains(&format!("{url:?}")), "{text}");
-        assert!(text.contains("redb:///absolute/folder"), "{text}");
+        assert!(text.contains("redb:///absolute/directory"), "{text}");
     }
 }
 

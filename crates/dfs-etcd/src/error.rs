@@ -7,8 +7,8 @@ use tonic::{Code, Status};
 /// Why a call failed. Nothing was changed, except perhaps by [`Error::NoAnswer`].
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// No answer came in time. The call may have taken effect, or still do so.
-    #[error("etcd gave no answer: {0}")]
+    /// No reply came in time. The call may have taken effect, or may still do so.
+    #[error("etcd did not reply: {0}")]
     NoAnswer(String),
     /// No member could be reached.
     #[error("etcd cannot be reached: {0}")]
@@ -19,7 +19,7 @@ pub enum Error {
     /// The member does not know the revision yet.
     #[error("the revision is not known to this member of etcd yet")]
     FutureRevision,
-    /// The store of etcd is full; it has to be compacted, defragmented and its alarm disarmed.
+    /// The store of etcd is full: compact and defragment it, then disarm its alarm.
     #[error("etcd has no space left: {0}")]
     NoSpace(String),
     /// The lease has ended.
@@ -31,7 +31,7 @@ pub enum Error {
     /// The token is no longer valid; a new one may be.
     #[error("etcd no longer knows the token: {0}")]
     TokenGone(String),
-    /// The call itself is wrong, a defect of the caller.
+    /// The call itself is invalid, which is a defect of the caller.
     #[error("etcd rejected a call: {0}")]
     Invalid(String),
     /// The settings are invalid.
@@ -41,7 +41,7 @@ pub enum Error {
 
 impl Error {
     /// Converts a status of etcd or of the transport. Anything not known to be a refusal counts as
-    /// no answer.
+    /// no reply.
     pub(crate) fn from_status(status: &Status) -> Self {
         let text = status.message();
         let says = |words: &str| text.contains(words);
@@ -86,7 +86,7 @@ fn is_unsent(status: &Status) -> bool {
     false
 }
 
-/// Describes a status with its causes: that of a failed connection says what is wrong with it.
+/// Describes a status with its causes: for a failed connection, they contain the reason.
 fn describe(status: &Status) -> String {
     with_causes(status.message().to_owned(), status)
 }

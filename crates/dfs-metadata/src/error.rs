@@ -164,7 +164,7 @@ pub enum Error {
     /// A token was not sealed by this cluster, or was altered.
     #[error("the upload token is not genuine; start the upload again")]
     ForgedToken,
-    /// A token was made by another cluster.
+    /// A token was issued by another cluster.
     #[error("the upload token belongs to cluster {0}; start the upload again")]
     ForeignToken(ClusterId),
     /// A token has expired, or is older than a restore of the metadata.
@@ -210,8 +210,8 @@ pub enum Error {
     },
     /// Too many of the nodes with replicas were drained or removed meanwhile.
     #[error(
-        "chunk {chunk}: {have} of its replicas are on nodes that are still members, {wanted} are \
-         needed; write it again"
+        "chunk {chunk}: too few of its replicas are on nodes that are still members ({have} of the \
+         {wanted} needed); write it again"
     )]
     ReplicasGone {
         /// The chunk.
@@ -230,7 +230,7 @@ pub enum Error {
         what: String,
     },
     /// Too few nodes can take a chunk.
-    #[error("{found} datanodes can take a chunk, {wanted} are needed; see `dfs status`")]
+    #[error("too few datanodes can take a chunk: {found} of the {wanted} needed; see `dfs status`")]
     NotEnoughNodes {
         /// Nodes that may take chunks.
         found: usize,
@@ -239,8 +239,8 @@ pub enum Error {
     },
     /// Enough nodes, but too few with room.
     #[error(
-        "{found} datanodes have room for {bytes} more bytes, {wanted} are needed; delete \
-         files or add disks"
+        "too few datanodes have room for {bytes} more bytes: {found} of the {wanted} needed; \
+         delete files or add disks"
     )]
     NoSpace {
         /// Nodes with room.
@@ -256,8 +256,8 @@ pub enum Error {
     /// The client's cached replies have expired, so its calls can no longer be retried safely.
     #[error(
         "the client started at {started} by its own clock, and at the coordinator it is {now}: \
-         answers to a client that old are no longer kept, so whether its last call took effect is \
-         unknown; restart the client if it is that old, otherwise set the clock of its machine"
+         replies to a client that old are no longer kept, so it is unknown whether its last call \
+         took effect; restart the client if it is that old, otherwise set the clock of its machine"
     )]
     ClientForgotten {
         /// When the client started, by its own clock.
@@ -360,7 +360,7 @@ pub enum Error {
     /// The store is older than a state of this cluster seen before.
     #[error(
         "the metadata has incarnation {found}, but {expected} has been seen: it is an old copy; \
-         restore the newest"
+         restore the newest one"
     )]
     OlderIncarnation {
         /// Incarnation seen before.
@@ -370,14 +370,14 @@ pub enum Error {
     },
     /// The store was created by a build from before the first release.
     #[error(
-        "the metadata store was made by a build from before the first release, whose formats are \
-         no longer read; create a new cluster in an empty store with `dfs coordinator init`"
+        "the metadata store was created by a build from before the first release, whose formats \
+         are no longer read; create a new cluster in an empty store with `dfs coordinator init`"
     )]
     OldStore,
     /// The cluster needs a newer release than this one.
     #[error(
-        "this release reads write levels up to {level}, the cluster needs {needed}: its upgrade \
-         was finalized; start the release that it runs"
+        "this release reads write levels up to {level}, but the cluster needs {needed}, because \
+         its upgrade was finalized; start the release that the cluster runs"
     )]
     ReleaseTooOld {
         /// Newest level that this release reads.
@@ -387,8 +387,8 @@ pub enum Error {
     },
     /// A datanode runs an older release than the cluster needs.
     #[error(
-        "node {node} reads write levels up to {level}, the cluster needs {needed}: its upgrade \
-         was finalized; start the release that the cluster runs"
+        "node {node} reads write levels up to {level}, but the cluster needs {needed}, because \
+         its upgrade was finalized; start the release that the cluster runs"
     )]
     NodeTooOld {
         /// The node.
@@ -507,7 +507,7 @@ impl Error {
 }
 
 impl Error {
-    /// Returns the code of a process that cannot start because of it.
+    /// Returns the code with which a process that cannot start because of it exits.
     pub fn start_code(&self) -> ErrorCode {
         match self {
             // The store may be initialised later.

@@ -6,6 +6,7 @@
 
 mod causes;
 mod checksum;
+mod counted;
 mod error_code;
 mod file;
 mod frame;
@@ -29,6 +30,7 @@ mod xattr;
 
 pub use causes::with_causes;
 pub use checksum::{BLOCK_SIZE, Crc32c, Sha256, Sha256Hasher, block_count};
+pub use counted::counted;
 pub use error_code::ErrorCode;
 pub use file::{Attributes, FileKind};
 pub use frame::{ChunkSeal, Frame, FrameError};

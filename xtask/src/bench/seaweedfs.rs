@@ -1,4 +1,4 @@
-//! Runs SeaweedFS, the system compared with.
+//! Runs SeaweedFS, the system that dfs is compared with.
 
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -62,7 +62,7 @@ fn render(helm: &Path, chart: &Path, sample: &Path, version: &str) -> Result<Str
     String::from_utf8(rendered).context("helm did not render text")
 }
 
-/// An operator of some namespaces has no permissions outside of them.
+/// An operator of some namespaces has no permissions outside them.
 fn only_roles_for_named_namespaces(rendered: &str) -> Result<()> {
     if rendered.contains("name: WATCH_NAMESPACES") {
         ensure!(!rendered.contains("kind: ClusterRole"), "watchNamespaces leaves a ClusterRole");

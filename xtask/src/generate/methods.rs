@@ -1,4 +1,4 @@
-//! Generates the enum of all rpcs that servers of dfs answer.
+//! Generates the enum of all rpcs that dfs servers implement.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::{Result, bail};
 use prost_types::FileDescriptorSet;
 
-/// Rpcs of standard services served beside the contract, by variant.
+/// Rpcs of standard services, which are served in addition to the contract, by variant.
 const STANDARD: [(&str, &str); 3] = [
     ("HealthCheck", "/grpc.health.v1.Health/Check"),
     ("HealthWatch", "/grpc.health.v1.Health/Watch"),

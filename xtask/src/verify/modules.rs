@@ -1,4 +1,4 @@
-//! Import cycles between the top modules of a crate, which neither cargo nor rustc refuses.
+//! Import cycles between the top-level modules of a crate, which neither cargo nor rustc rejects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,7 +29,7 @@ pub(super) fn cycles(root: &Path) -> Result<Vec<String>> {
     Ok(found.collect())
 }
 
-/// Returns the crate and the top module of a source file.
+/// Returns the crate and the top-level module of a source file.
 fn module_of(file: &str) -> Option<(&str, &str)> {
     let (name, path) = file.strip_prefix("crates/")?.split_once("/src/")?;
     let path = path.strip_suffix(".rs")?;
@@ -38,7 +38,7 @@ fn module_of(file: &str) -> Option<(&str, &str)> {
     (!is_test && !matches!(module, "lib" | "main" | "generated")).then_some((name, module))
 }
 
-/// Returns the first names of all paths below `crate::` outside of tests and comments.
+/// Returns the first names of all paths below `crate::` outside tests and comments.
 fn imported(text: &str) -> BTreeSet<String> {
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));

@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 
 use crate::process::{output, run};
 
-/// `diff` and `find` compare trees that went through dfs; `ps` lists processes; `setpriv` (of
-/// util-linux) ends the processes of a test with it. `mount` and the XFS programs simulate power
-/// cuts; `strace` shows the system calls. Tests start `etcd` themselves.
+/// `diff` and `find` compare trees that went through dfs; `ps` lists processes; `setpriv` (from
+/// util-linux) makes the processes of a test end with the test. `mount` and the XFS programs
+/// simulate power cuts; `strace` shows the system calls. Tests start `etcd` themselves.
 const PACKAGES: [&str; 8] = [
     "diffutils",
     "etcd-server",

@@ -1,5 +1,5 @@
-//! External crates: none that is banned, none under a licence that is not allowed. Reads the lists
-//! of `deny.toml`, so that cargo-deny gives the same result.
+//! External crates: none may be banned or have a licence that is not allowed. Reads the lists in
+//! `deny.toml`, so that cargo-deny gives the same result.
 
 use std::collections::BTreeSet;
 use std::fs;

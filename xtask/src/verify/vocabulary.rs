@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::tree;
 
-/// A retired word, the folder it must not return to, and its replacement.
+/// A retired word, the directory it must not return to, and its replacement.
 struct Retired {
     below: &'static str,
     word: &'static str,

@@ -13,8 +13,8 @@ use crate::{Identity, Registration, StoreError};
 ///
 /// No disk in service ever has a registration below the settled one of another disk, so that after
 /// a crash at any point no disk looks like an old image. Two rules ensure this: the registration
-/// written never decreases, not even after an interrupted one, and the first write that marks it as
-/// settled goes to the only disk that may not have it yet.
+/// that is written never decreases, not even after an interrupted write, and the first write that
+/// marks it as settled goes to the only disk that may not have it yet.
 pub(super) struct Identities {
     starts: u64,
     disks: Vec<Arc<Disk>>,
@@ -44,8 +44,8 @@ impl Identities {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for exclusive access. It belongs to the job that writes, not to the caller, who may be
-    /// gone before the job has ended.
+    /// Waits for exclusive access. It belongs to the job that writes, not to the caller, which may
+    /// be gone before the job ends.
     pub(super) async fn lock(&self) -> OwnedMutexGuard<RegistrationNumber> {
         Arc::clone(&self.settled).lock_owned().await
     }
@@ -90,8 +90,8 @@ impl Identities {
         Ok(())
     }
 
-    /// Writes the identity to all disks in service but the first `skipped`. A failing disk is left
-    /// out; fails if a disk is full, or none is left.
+    /// Writes the identity to all disks in service except the first `skipped`. A failing disk is
+    /// taken out of service. Fails if a disk is full, or if no disk is left in service.
     fn write(
         &self,
         skipped: usize,
@@ -107,9 +107,9 @@ impl Identities {
             let written = identity.write(&*disk.fs, &disk.folder);
             match written.map_err(|error| disk.sync_fault("writing the identity", error)) {
                 Ok(()) => {}
-                // A full disk stays in service, and so must not be left behind.
+                // A full disk stays in service, so its identity must not fall behind.
                 Err(error @ StoreError::NoSpace(_)) => return Err(error),
-                Err(error) => tracing::warn!("leaving out a disk: {error}"),
+                Err(error) => tracing::warn!("taking a disk out of service: {error}"),
             }
         }
         if self.disks.iter().all(|disk| disk.is_failed()) {

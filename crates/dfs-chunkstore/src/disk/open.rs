@@ -33,7 +33,7 @@ struct Folder {
     capacity: Option<u64>,
 }
 
-/// Locks the folders and determines the identity of the node.
+/// Locks the data directories and determines the identity of the node.
 pub(super) fn open(
     config: &Config,
     fs: &Arc<dyn Fs>,
@@ -90,7 +90,7 @@ pub(super) fn open(
         } else if let Err(error) = prepare(&disk, &identity) {
             let (action, path) = ("writing the identity of", disk.folder.clone());
             if is_no_space(&error) {
-                // If it is not written, the node registers without this disk, which is then excluded.
+                // Without its new identity, this disk would be excluded at the next registration.
                 return Err(OpenError::Io { action, path, source: error });
             }
             disk.fail(&error);
@@ -106,16 +106,16 @@ pub(super) fn open(
     Ok(Opened { identity, settled, starts, index: shared.index, disks })
 }
 
-/// Creates a folder if necessary and locks it for this process.
+/// Creates a directory if necessary and locks it for this process.
 fn take(fs: &dyn Fs, folder: &Path) -> Result<Box<dyn FsLock>, OpenError> {
-    make_folder(fs, folder).map_err(failed("creating folder", folder))?;
+    make_folder(fs, folder).map_err(failed("creating directory", folder))?;
     fs.lock(&folder.join(LOCK_NAME)).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => OpenError::InUse(folder.to_owned()),
         _ => OpenError::Io { action: "locking", path: folder.to_owned(), source },
     })
 }
 
-/// Creates a folder and its parents. Its own name is not durable yet: see [`open`].
+/// Creates a directory and its parents. Its own name is not durable yet: see [`open`].
 fn make_folder(fs: &dyn Fs, folder: &Path) -> io::Result<()> {
     match (fs.create_dir(folder), folder.parent()) {
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
@@ -127,7 +127,7 @@ fn make_folder(fs: &dyn Fs, folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns the parent of a folder, even of a relative path with one component.
+/// Returns the parent of a directory, even of a relative path with one component.
 fn parent_of(folder: &Path) -> Option<&Path> {
     let parent = folder.parent()?;
     Some(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
@@ -145,8 +145,8 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenEr
     move |source| OpenError::Io { action, path, source }
 }
 
-/// Finds what was sealed on a disk, and removes everything else. An unreadable disk is taken out of
-/// service.
+/// Finds the sealed replicas on a disk, and removes everything else. An unreadable disk is taken
+/// out of service.
 pub(super) fn recover(disk: &Disk) -> Vec<(ChunkId, Entry)> {
     let mut replicas = Vec::new();
     if disk.is_failed() {
@@ -174,14 +174,14 @@ fn recover_files(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Resul
             }
             let chunk = name.strip_suffix(".v1").and_then(|id| id.parse::<ChunkId>().ok());
             let Some(chunk) = chunk.filter(|chunk| disk.chunk_path(*chunk) == path) else {
-                tracing::warn!(file = %path.display(), "not a chunk of a known format: ignored");
+                tracing::warn!(file = %path.display(), "ignoring a file that is not a chunk of a known format");
                 continue;
             };
             let head = read_file_head(disk, &path)?.filter(|head| head.chunk == chunk);
             if let Some(head) = head {
                 replicas.push((chunk, Entry::new(disk.number, Place::File, &head)));
             } else {
-                tracing::error!(file = %path.display(), "damaged head: chunk is not served");
+                tracing::error!(file = %path.display(), "the head is damaged: the chunk is not served");
             }
         }
     }
@@ -204,7 +204,7 @@ fn recover_segments(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Re
         if let Some((number, salt)) = parse_name(&name) {
             segments.push((number, salt, folder.join(name)));
         } else {
-            tracing::warn!(segment = %name, "not a segment of a known format: ignored");
+            tracing::warn!(segment = %name, "ignoring a file that is not a segment of a known format");
         }
     }
     let last = segments.iter().map(|(number, ..)| *number).max();
@@ -250,7 +250,7 @@ fn recover_segment(
     }
     if !unknown.is_empty() {
         let pages = unknown.len();
-        tracing::error!(segment = %path.display(), pages, "pages without a record: heads are damaged");
+        tracing::error!(segment = %path.display(), pages, "pages without a record: their heads are damaged");
     }
     Ok(found.replicas)
 }

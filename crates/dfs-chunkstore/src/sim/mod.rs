@@ -16,11 +16,11 @@ use world::{FileId, World};
 /// Operations affected by a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Reads of files and folders.
+    /// Reads of files and directories.
     Read,
-    /// Creating, writing, cutting, renaming, removing, locking.
+    /// Creating, writing, truncating, renaming, removing, locking.
     Write,
-    /// Syncs of files and folders.
+    /// Syncs of files and directories.
     Sync,
 }
 
@@ -29,17 +29,17 @@ pub enum Operation {
 pub enum Synced {
     /// The content of a file.
     File,
-    /// The names in a folder.
+    /// The names in a directory.
     Folder,
 }
 
-/// An in-memory file system. Clones share it. It has no time and no randomness of its own, so that
-/// the same calls always have the same result.
+/// An in-memory file system. Clones share it. It uses neither time nor randomness, so that the same
+/// calls always have the same result.
 ///
-/// Stricter than real ones: syncing a file does not make its name durable, and syncing a folder
-/// covers only the names in it. Every call that changes or syncs something counts as one operation,
-/// every sync of a file or folder also as one sync; both are numbered from 0 so that a test can
-/// stop at, or ignore, each of them.
+/// It is stricter than real file systems: syncing a file does not make its name durable, and
+/// syncing a directory covers only the names in it. Every call that changes or syncs something
+/// counts as one operation, and every sync of a file or directory also as one sync; both are
+/// numbered from 0 so that a test can stop at, or ignore, each of them.
 #[derive(Clone)]
 pub struct SimFs {
     world: Arc<Mutex<World>>,
@@ -59,13 +59,13 @@ struct SimLock {
 }
 
 impl SimFs {
-    /// Creates a file system with only a root folder, and plenty of space.
+    /// Creates a file system with only a root directory, and plenty of space.
     pub fn new() -> Self {
         Self { world: Arc::new(Mutex::new(World::new())) }
     }
 
-    /// Returns a copy of the file system, to explore another future. Open files stay those of the
-    /// original.
+    /// Returns an independent copy of the file system, to explore another future. Open files still
+    /// refer to the original.
     pub fn fork(&self) -> Self {
         Self { world: Arc::new(Mutex::new(self.world().clone())) }
     }
@@ -95,20 +95,19 @@ impl SimFs {
         self.world().stop_at = Some(operation);
     }
 
-    /// Makes the sync with this number succeed without effect. Until the next crash.
+    /// Makes the sync with this number succeed without effect, until the next crash.
     pub fn ignore_sync(&self, sync: u64) {
         self.world().ignored_sync = Some(sync);
     }
 
-    /// Makes the next sync of this kind report a full disk, although it completed: a failed sync
-    /// may have done any part of its work. It is not counted as a sync, as it guarantees nothing.
-    /// Until the next crash.
+    /// Makes the next sync of this kind report a full disk although it completes: a failed sync may
+    /// have done any part of its work. It is not counted as a sync, as it guarantees nothing.
+    /// Applies until the next crash.
     pub fn fill_next_sync(&self, of: Synced) {
         self.world().full_sync = Some(of);
     }
 
-    /// Drops everything unsynced, like a power loss, closes all files, releases all locks, and
-    /// continues from there.
+    /// Drops everything unsynced, as a power loss does, closes all files, and releases all locks.
     pub fn crash(&self) {
         self.world().crash(None);
     }
@@ -130,7 +129,7 @@ impl SimFs {
         self.world().heal();
     }
 
-    /// Empties a folder, durably, like a replaced disk.
+    /// Empties a directory durably, like a replaced disk.
     pub fn wipe(&self, folder: &Path) {
         self.world().wipe(folder);
     }

@@ -92,7 +92,7 @@ pub(crate) const SCRIPT: [Step; 37] = [
     Step::Put(0x13, 9_000),
     Step::Put(0x55, LARGE),
     Step::Refuse(0x66, LARGE, Synced::File),
-    // The folder of the folders of large chunks, or one of them.
+    // The directory of the shards of large chunks, or one of the shards.
     Step::Refuse(0x44, LARGE, Synced::Folder),
     Step::Refuse(0x155, LARGE, Synced::Folder),
     Step::Put(0x14, 9_000),
@@ -160,7 +160,7 @@ impl History {
         open_sim(fs, config.clone(), self.starts).await.map_err(|error| error.to_string())
     }
 
-    /// Determines after a crash what became of the step in progress.
+    /// Determines after a crash whether the step in progress took effect.
     async fn settle(&mut self, store: &DiskStore) {
         self.identity.get_or_insert_with(|| store.identity());
         let Some(step) = self.doubt.take() else { return };
@@ -183,8 +183,8 @@ impl History {
         }
     }
 
-    /// Breaks the disk of a chunk and puts the chunk again; ends with a working disk that is out of
-    /// service.
+    /// Breaks the disk of a chunk and puts the chunk again. Afterwards the disk works again, but is
+    /// out of service.
     async fn copy_elsewhere(
         &mut self,
         fs: &SimFs,
@@ -267,7 +267,7 @@ impl History {
             let expected = self.chunks.get(&number);
             let length = expected.map(|expected| expected.length).or(doubted);
             let length =
-                length.ok_or_else(|| format!("{number:x} was never sealed, or deleted"))?;
+                length.ok_or_else(|| format!("{number:x} was never sealed, or was deleted"))?;
             let bytes = conformance::content(sealed.chunk, length);
             if sealed.seal != conformance::seal_of(&bytes) {
                 return Err(format!("the seal of {number:x} differs"));
@@ -291,7 +291,7 @@ impl History {
         for number in self.chunks.keys() {
             let may_be_gone = matches!(self.doubt, Some(Step::Delete(n)) if n == *number);
             if !found.contains(number) && !may_be_gone {
-                return Err(format!("{number:x} was acknowledged and is gone"));
+                return Err(format!("{number:x} was acknowledged, but is gone"));
             }
         }
         self.check_room(fs, config, &store).await
@@ -329,7 +329,7 @@ impl History {
         }
     }
 
-    /// Checks that new stamps are above all issued before.
+    /// Checks that new stamps are greater than all stamps issued before.
     async fn check_stamps(&self, store: &DiskStore) -> Result<(), String> {
         let probe = conformance::put(store, ChunkId(0xffff), 10).await;
         let probe = probe.map_err(|error| error.to_string())?;
@@ -358,7 +358,7 @@ impl History {
                 return Err(format!("{disk:?} counts something that does not exist"));
             }
         }
-        // Removed names count until their folder is synced, which the store leaves to the OS.
+        // Removed names count until their directory is synced, which the store leaves to the OS.
         for folder in folders(fs, config) {
             fs.sync_dir(&folder).map_err(|e| e.to_string())?;
         }
@@ -372,7 +372,7 @@ impl History {
     }
 }
 
-/// Returns the folders of the disks and everything below.
+/// Returns the directories of the disks and all directories below them.
 fn folders(fs: &SimFs, config: &Config) -> Vec<PathBuf> {
     let mut all: Vec<_> = config.disks.iter().map(|disk| disk.folder.clone()).collect();
     let mut next = 0;
@@ -384,7 +384,7 @@ fn folders(fs: &SimFs, config: &Config) -> Vec<PathBuf> {
     all
 }
 
-/// End of a life.
+/// How a life ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
     /// Everything unsynced is lost.
@@ -396,7 +396,7 @@ enum End {
 }
 
 impl End {
-    /// Returns all of them, with this many torn ones.
+    /// Returns all ends, with this many torn ones.
     fn all(torn: u64, config: &Config) -> Vec<Self> {
         let mut all = vec![Self::Crash];
         all.extend((1..=torn).map(Self::Torn));
@@ -426,7 +426,7 @@ impl<'a> Life<'a> {
         Self { config, fs, history }
     }
 
-    /// Returns the disks after one end of it. Others can still be requested.
+    /// Returns the disks after one end of this life; its other ends remain available.
     fn ended(&self, end: End) -> SimFs {
         let fs = self.fs.fork();
         fs.heal();
@@ -446,7 +446,7 @@ impl<'a> Life<'a> {
         let (fs, config) = (self.ended(end), self.config);
         let End::LostDisk(_) = end else { return self.history.check(&fs, config).await };
         let store = open_sim(&fs, config.clone(), CHECKING).await.map_err(|e| e.to_string())?;
-        // Before all disks had an identity, the lost one may have held the only copy of it.
+        // Before all disks had the identity, the lost one may have held the only copy of it.
         if self.history.identity.is_none() {
             return Ok(());
         }
@@ -455,7 +455,8 @@ impl<'a> Life<'a> {
     }
 
     /// Checks the store after torn writes, a short second life, and the loss of everything unsynced
-    /// in it. The first sync of its start besides those of the identities may be ignored.
+    /// in it. If `is_ignoring`, the first sync of its start after those of the identities is
+    /// ignored.
     async fn check_second(&self, seed: u64, is_ignoring: bool) -> Second {
         let (fs, config) = (self.ended(End::Torn(seed)), self.config);
         let mut history = self.history.clone();
@@ -474,11 +475,11 @@ impl<'a> Life<'a> {
 /// Outcome of a second life.
 struct Second {
     result: Result<(), String>,
-    /// True if its start had more to make durable than the identities.
+    /// True if its start made more durable than the identities.
     has_repaired: bool,
 }
 
-/// Number of syncs of the start of a store that has its identities and nothing else to do.
+/// Number of syncs when a store starts that writes its identities and has nothing else to do.
 fn syncs_of_identities(config: &Config) -> u64 {
     2 * config.disks.len() as u64
 }
@@ -514,10 +515,10 @@ async fn crash_at_any_point_keeps_acknowledged_chunks() {
     }
 }
 
-/// Returns true if some end is worse when this sync is ignored.
+/// Returns true if ignoring this sync makes the check of some end fail.
 async fn is_needed(config: &Config, syncs_before: &[u64], sync: u64) -> bool {
-    // Most missing syncs show at the next crash, some only with certain torn writes, some only several
-    // operations later: the cheap cases first.
+    // Most missing syncs show at the next crash, some only with certain torn writes, and some only
+    // several operations later: try the cheap cases first.
     const LOOKS: [(Range<usize>, u64); 3] = [(0..3, 2), (3..24, 0), (0..3, 40)];
     let first = syncs_before.partition_point(|before| *before <= sync);
     for (stops, torn) in LOOKS {

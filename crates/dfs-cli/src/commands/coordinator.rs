@@ -36,16 +36,16 @@ pub(crate) struct CoordinatorArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Create a cluster in an empty metadata store, once in its lifetime
+    /// Create a cluster in an empty metadata store
     Init(InitArgs),
 }
 
 #[derive(Debug, Args)]
 struct InitArgs {
-    /// Location of the metadata: redb:///absolute/folder
+    /// Location of the metadata: redb:///absolute/directory
     #[arg(long, env = "DFS_METADATA", value_name = "URL")]
     metadata: String,
-    /// Settings in YAML, the same as the coordinator's; flags override it.
+    /// Settings file in YAML, the same as the coordinator's; flags override it.
     #[arg(long, env = "DFS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Replicas of each byte, 1 to 16; 3 by default.
@@ -61,10 +61,10 @@ struct InitArgs {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// Location of the metadata: redb:///absolute/folder
+    /// Location of the metadata: redb:///absolute/directory
     #[arg(long, env = "DFS_METADATA", value_name = "URL")]
     metadata: Option<String>,
-    /// Settings in YAML; flags and DFS_* variables override it.
+    /// Settings file in YAML; flags and DFS_* variables override it.
     #[arg(long, env = "DFS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Secret that datanodes must present to join.
@@ -79,7 +79,7 @@ struct ServeArgs {
     /// Address under which others reach this coordinator; the listen address by default.
     #[arg(long, env = "DFS_ADVERTISE", value_name = "ADDRESS")]
     advertise: Option<String>,
-    /// With a store without a cluster: wait for the init call, as made by the operator.
+    /// If the store has no cluster, wait for the init call, which the operator makes.
     #[arg(long)]
     await_init: bool,
     /// Allow plaintext connections from other machines.
@@ -150,7 +150,7 @@ async fn serve(args: ServeArgs) -> Result<()> {
     server::check_exposure(&[&settings.listen, &settings.http_listen], args.insecure)?;
     let metadata = args.metadata.ok_or_else(|| {
         Error::usage("--metadata is not set")
-            .hint("it is the location of the metadata: redb:///folder")
+            .hint("set it to the location of the metadata, such as redb:///absolute/directory")
     })?;
     check_advertise(&settings, &metadata)?;
     let components = Components {
@@ -166,17 +166,18 @@ async fn serve(args: ServeArgs) -> Result<()> {
     service.run(shutdown).await.map_err(|error| error_of(&error))
 }
 
-/// Coordinators that share a store call each other; a wildcard address is of no use to the others.
+/// Refuses a wildcard address if coordinators share the store: they call each other, and could not
+/// reach it.
 fn check_advertise(settings: &Settings, metadata: &str) -> Result<()> {
     let listens_everywhere =
         settings.listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
     let is_shared = !metadata.starts_with("redb:") && !metadata.starts_with("memory:");
     if listens_everywhere && is_shared && settings.advertise.is_empty() {
         return Err(Error::usage(format_args!(
-            "--advertise is not set, and other coordinators cannot reach {}",
+            "--advertise is not set, but other coordinators cannot reach {}",
             settings.listen
         ))
-        .hint("give the HOST:PORT under which they reach this one"));
+        .hint("set it to the HOST:PORT at which they can reach this one"));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `dfs df`.
 
 use clap::Args;
+use dfs_types::counted;
 
 use crate::context::Context;
 use crate::error::Result;
@@ -49,8 +50,9 @@ pub(crate) async fn run(args: DfArgs, cx: &Context) -> Result<()> {
     }
     line(status.capacity(), status.free(), "all");
     cx.out.line(format_args!(
-        "room for about {} of new files with {replicas} replicas each",
-        size(status.free() / replicas)
+        "room for about {} of new files with {} each",
+        size(status.free() / replicas),
+        counted(replicas, "replica")
     ));
     Ok(())
 }

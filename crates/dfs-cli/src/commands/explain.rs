@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args;
 use dfs_client::{ExplainedReplica, Explanation};
-use dfs_types::{ByteSize, DfsPath, ErrorCode};
+use dfs_types::{ByteSize, DfsPath, ErrorCode, counted};
 
 use crate::context::Context;
 use crate::error::{Error, Result, remote_path};
@@ -46,20 +46,20 @@ async fn explain(path: &OsString, verify: bool, cx: &Context) -> Result<()> {
     if found.problems.is_empty() {
         return Ok(());
     }
-    let count = found.problems.len();
+    let count = counted(found.problems.len() as u64, "problem");
     Err(Error::new(
         ErrorCode::Corrupt,
-        format_args!("{path} has {count} problems, first: {}", found.problems[0]),
+        format_args!("{path} has {count}, the first: {}", found.problems[0]),
     )
     .hint("`dfs status` shows whether it is being repaired"))
 }
 
 fn show(path: &DfsPath, found: &Explanation, verify: bool, cx: &Context) {
     let out = cx.out;
-    let (size, replicas) = (ByteSize(found.stat.size), found.stat.replication_factor);
-    let count = found.chunks.len();
+    let (size, wanted) = (ByteSize(found.stat.size), found.stat.replication_factor);
+    let chunks = counted(found.chunks.len() as u64, "chunk");
     out.line(format_args!(
-        "{path}: inode {}, {} bytes ({size}), {count} chunks, {replicas} replicas wanted",
+        "{path}: inode {}, {} bytes ({size}), {chunks}, replicas wanted: {wanted}",
         found.stat.inode, found.stat.size,
     ));
     for chunk in &found.chunks {

@@ -17,8 +17,8 @@ use crate::tree_report::TreeDisplay;
 /// Arguments of `dfs get`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-A file gets its final name only when complete. Modes, mtimes, symlinks and extended attributes
-user.* are restored; owner and group only by root. A pipe or device named as the
+A file gets its final name only when complete. Modes, mtimes, symlinks and user.* extended
+attributes are restored; owner and group only if run as root. A pipe or device given as the
 destination is written to.
 
 Examples:
@@ -32,7 +32,7 @@ pub(crate) struct GetArgs {
     /// Copy directories recursively.
     #[arg(short, long, visible_short_alias = 'R')]
     recursive: bool,
-    /// Do not replace existing files: one is an error.
+    /// Do not replace existing files; each one is an error.
     #[arg(short, long)]
     no_clobber: bool,
     /// Accepted for compatibility: files are replaced without asking.

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use dfs_metadata::check::Report;
 use dfs_metadata::engine::{Engine, EngineError};
 use dfs_metadata::migrate::{Migrated, Progress};
-use dfs_types::{ErrorCode, with_causes};
+use dfs_types::{ErrorCode, counted, with_causes};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 
@@ -121,7 +121,7 @@ async fn migrate(args: MigrateArgs, out: Output) -> Result<()> {
     }
     let resumed = if is_resumed { " (resumed an earlier migration)" } else { "" };
     out.line(format_args!("migrated and verified cluster {cluster}{resumed}"));
-    out.line(format_args!("{keys} keys, {bytes} bytes, sha256 {checksum}"));
+    out.line(format_args!("keys {keys}, bytes {bytes}, sha256 {checksum}"));
     out.line(format_args!(
         "the target has incarnation {incarnation}: start coordinators on it alone"
     ));
@@ -150,8 +150,7 @@ async fn check(args: CheckArgs, out: Output) -> Result<()> {
     if report.is_clean() {
         return Ok(());
     }
-    Err(Error::new(ErrorCode::Corrupt, format_args!("{} problems", report.problem_count))
-        .reported())
+    Err(Error::new(ErrorCode::Corrupt, counted(report.problem_count, "problem")).reported())
 }
 
 fn show(report: &Report, out: Output) {
@@ -160,14 +159,15 @@ fn show(report: &Report, out: Output) {
     }
     let shown = report.problems.len() as u64;
     if shown < report.problem_count {
-        out.line(format_args!("and {} more problems", report.problem_count - shown));
+        let more = counted(report.problem_count - shown, "problem");
+        out.line(format_args!("and {more} that are not shown"));
     }
     for (count, what) in counts(report) {
         out.line(format_args!("{count:>12} {what}"));
     }
     match report.problem_count {
         0 => out.line("no problems"),
-        count => out.line(format_args!("{count} problems")),
+        count => out.line(counted(count, "problem")),
     }
 }
 

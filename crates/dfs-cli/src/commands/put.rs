@@ -34,7 +34,7 @@ pub(crate) struct PutArgs {
     /// Copy directories recursively.
     #[arg(short, long, visible_short_alias = 'R')]
     recursive: bool,
-    /// Do not replace existing files: one is an error.
+    /// Do not replace existing files; each one is an error.
     #[arg(short, long)]
     no_clobber: bool,
     /// Accepted for compatibility: files are replaced without asking.

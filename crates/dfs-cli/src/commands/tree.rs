@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args;
 use dfs_client::{Entry, Follow};
-use dfs_types::{DfsPath, FileKind};
+use dfs_types::{DfsPath, FileKind, counted};
 
 use crate::context::Context;
 use crate::error::{Result, remote_path};
@@ -70,7 +70,8 @@ pub(crate) async fn run(args: TreeArgs, cx: &Context) -> Result<()> {
             levels.push(read_level(path, &args, cx).await?);
         }
     }
-    cx.out.say(format_args!("\n{directories} directories, {files} files"));
+    let (directories, files) = (counted(directories, "directory"), counted(files, "file"));
+    cx.out.say(format_args!("\n{directories}, {files}"));
     Ok(())
 }
 

@@ -150,10 +150,10 @@ async fn s26_node_with_the_last_replica_cannot_be_removed() {
     };
     let hears_of_it = || {
         let refused = cluster.dfs(["node", "deregister", &first.to_string()]);
-        stderr(&refused).contains("holds 1 chunks")
+        stderr(&refused).contains("holds 1 chunk")
     };
     assert!(wait_until(Duration::from_secs(10), hears_of_it), "its heartbeat reports the chunk");
-    refused(&cluster, "forget", first, "only a lost one");
+    refused(&cluster, "forget", first, "only a lost node");
     let gone = empty[0].id;
     cluster.dfs_ok(["node", "deregister", &gone.to_string()]);
     cluster.dfs_ok(["node", "deregister", &gone.to_string()]);

@@ -156,9 +156,9 @@ pub(super) fn unreadable_reason(unknown: &Unknown) -> Option<String> {
     let Unknown { count, example } = unknown;
     let example = example.as_ref()?;
     Some(format!(
-        "chunk records that cannot be read: {count}, for example {} ({}); the locations of their \
-         replicas are. Restore these records from a backup of the metadata, or delete the files \
-         that cannot be opened because of them: the records are removed with those files",
+        "chunk records that cannot be read: {count}, for example {} ({}), so the locations of \
+         their replicas are unknown; restore these records from a backup of the metadata, or \
+         delete the files that cannot be opened because of them, which removes the records as well",
         example.key, example.why
     ))
 }
@@ -167,7 +167,7 @@ pub(super) fn unreadable_reason(unknown: &Unknown) -> Option<String> {
 pub(super) fn unreadable_nodes(unknown: &Unknown) -> String {
     let Unknown { count, example: Some(example) } = unknown else { return String::new() };
     format!(
-        "; replicas on nodes whose records are unreadable do not count: {count} records, for \
+        "; replicas on nodes whose records are unreadable do not count; unreadable: {count}, for \
          example {} ({}); restore them from a backup of the metadata",
         example.key, example.why
     )

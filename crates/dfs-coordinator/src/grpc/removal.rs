@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dfs_metadata::namespace::{Holdings, Node};
 use dfs_proto::{Failure, v1};
 use dfs_transport::{Caller, spawn_in_request};
-use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, with_causes};
+use dfs_types::{ErrorCode, NodeId, NodeState, RegistrationNumber, counted, with_causes};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -81,17 +81,18 @@ impl Condition for Empty {
         drop(registry);
         let Some(view) = view else {
             return Err(refused(format!(
-                "node {node} does not answer, so it cannot be shown that it is empty; start it \
-                 and try again, or, when it will never come back, forget it"
+                "node {node} does not respond, so it cannot be shown that it is empty; start it \
+                 and try again, or, if it will never come back, forget it"
             )));
         };
         let chunks = view.disks.iter().map(|disk| disk.chunks).fold(0, u64::saturating_add);
         if chunks > 0 {
-            return Err(refused(format!("node {node} still holds {chunks} chunks")));
+            let chunks = counted(chunks, "chunk");
+            return Err(refused(format!("node {node} still holds {chunks}")));
         }
         if view.sessions > 0 {
             let sessions = view.sessions;
-            return Err(refused(format!("{sessions} chunks are being written to node {node}")));
+            return Err(refused(format!("chunks being written to node {node}: {sessions}")));
         }
         Ok(())
     }
@@ -100,7 +101,7 @@ impl Condition for Empty {
         let Holdings { node, chunks, .. } = holdings;
         match chunks {
             0 => check_known(holdings),
-            _ => Err(refused(format!("the metadata still names {chunks} chunks on node {node}"))),
+            _ => Err(refused(format!("chunks recorded on node {node}: {chunks}"))),
         }
     }
 }
@@ -117,8 +118,8 @@ impl Condition for Expendable {
             state => {
                 let state = state.unwrap_or(NodeState::Joining);
                 Err(refused(format!(
-                    "node {node} is {state}, and only a lost one is forgotten; deregister it, or \
-                     stop it and wait until it is lost"
+                    "node {node} is {state}, and only a lost node can be forgotten; deregister it, \
+                     or stop it and wait until it is lost"
                 )))
             }
         }
@@ -128,8 +129,9 @@ impl Condition for Expendable {
         let Some(example) = holdings.example else { return check_known(holdings) };
         let Holdings { node, sole, unknown_nodes, .. } = holdings;
         Err(refused(format!(
-            "node {node} may hold the last good replica of {sole} chunks, for example of {example}; \
-             start it again, or delete their files{}",
+            "node {node} may hold the last good replica of {}, for example of {example}; start it \
+             again, or delete the files that need it{}",
+            counted(*sole, "chunk"),
             nodes::unreadable_nodes(unknown_nodes)
         )))
     }

@@ -24,7 +24,7 @@ struct State {
     calls: Vec<Call>,
     is_down: bool,
     refused: Option<(String, u16)>,
-    /// Changes left until the operator gets no more replies.
+    /// Number of changes after which the operator gets no more replies.
     left: Option<usize>,
     changes: usize,
 }
@@ -113,8 +113,8 @@ impl ApiServer {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Makes the change with this number, counted from 1, the last: it is carried out, but its
-    /// caller is cut off before the reply. `None` removes the limit.
+    /// Makes the change with this number, counted from 1, the last one: it is carried out, but its
+    /// caller gets no reply. `None` removes the limit.
     pub(crate) fn cut_after(&self, changes: Option<usize>) {
         let mut state = self.state();
         (state.left, state.changes) = (changes, 0);
@@ -130,7 +130,7 @@ impl ApiServer {
         self.state().left == Some(0)
     }
 
-    /// Counts a change, here or at a coordinator. Does not return after the last one.
+    /// Counts a change, here or at a coordinator. Never returns after the last change.
     pub(crate) async fn changed(&self) {
         let is_last = {
             let mut state = self.state();
@@ -314,7 +314,7 @@ impl State {
             return status(409, "Conflict");
         }
         if target.is_status {
-            // Fields applied before and no longer are removed.
+            // Fields that were applied before, but no longer are, are removed.
             if is_apply {
                 object["status"] = patch["status"].clone();
             } else {
@@ -363,7 +363,7 @@ impl tower::Service<Request<Body>> for ApiServer {
             }
             let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
             let (code, answer) = server.answer(&parts, &body);
-            // Events are best effort and not counted.
+            // Events are best effort and do not count as changes.
             if parts.method != Method::GET && !parts.uri.path().contains("/events") {
                 server.changed().await;
             }

@@ -8,7 +8,7 @@ mod tour;
 use std::path::PathBuf;
 
 use clap::Args;
-use dfs_types::ErrorCode;
+use dfs_types::{ErrorCode, counted};
 
 use crate::context::RunCommand;
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use cluster::{Local, Plan};
 /// Arguments of `dfs local`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Ctrl-C stops it. The folder keeps its content, and can be used again.
+Ctrl-C stops it. The data directory keeps its content, and can be used again.
 Once listening, it prints to stdout: ready local grpc ADDRESS http ADDRESS
 
 Examples:
@@ -29,11 +29,11 @@ Examples:
   dfs local --datanodes 5 --replication-factor 2 --listen 127.0.0.1:9000
   dfs local --coordinators 3 --metadata etcd://127.0.0.1:2379/try")]
 pub(crate) struct LocalArgs {
-    /// Datanodes to run, at least as many as the folder holds; by default exactly those, or 3 in a
-    /// new folder.
+    /// Datanodes to run, at least as many as the data directory holds; by default exactly those, or
+    /// 3 in a new directory.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     datanodes: Option<u16>,
-    /// Folder of all data; created if missing.
+    /// Directory of all data; created if missing.
     #[arg(long, env = "DFS_DATA_DIR", value_name = "DIR", default_value = "dfs-data")]
     data_dir: PathBuf,
     /// Replicas of each byte of new files, at most one per datanode; 3 by default, or one per
@@ -69,10 +69,6 @@ impl LocalArgs {
     }
 }
 
-fn counted(count: usize, what: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {what}{plural}")
-}
 
 pub(crate) async fn run(args: LocalArgs, command: RunCommand, out: Output) -> Result<()> {
     let shutdown = server::prepare()?;
@@ -110,8 +106,8 @@ pub(crate) async fn run(args: LocalArgs, command: RunCommand, out: Output) -> Re
     server::say_ready("local", &local.address(), local.http_address());
     out.say(format_args!(
         "dfs with {} and {} in {}; try:\n  dfs --coordinator {} status",
-        counted(local.datanodes(), "datanode"),
-        counted(local.replication_factor(), "replica"),
+        counted(local.datanodes() as u64, "datanode"),
+        counted(local.replication_factor() as u64, "replica"),
         args.data_dir.display(),
         local.urls().join(",")
     ));

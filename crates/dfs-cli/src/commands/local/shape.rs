@@ -9,30 +9,31 @@ const DEFAULT: usize = 3;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     datanodes: usize,
-    /// Datanodes that the folder already held.
+    /// Datanodes that the data directory already held.
     before: usize,
     /// Requested replication factor.
     asked: Option<u8>,
 }
 
 impl Shape {
-    /// Determines how many datanodes run over a folder that holds `before` of them. Refuses fewer,
-    /// as their data would be missing, and more replicas than datanodes.
+    /// Determines how many datanodes run on a directory that holds `before` of them. Refuses fewer,
+    /// as the data of the others would be missing, and more replicas than datanodes.
     pub(super) fn new(datanodes: Option<usize>, asked: Option<u8>, before: usize) -> Result<Self> {
         let default = if before == 0 { DEFAULT } else { before };
         let datanodes = datanodes.unwrap_or(default);
         if datanodes < before {
             return Err(Error::usage(format_args!(
-                "the folder holds {before} datanodes, and --datanodes {datanodes} would leave out \
-                 the data of the others"
+                "the data directory holds {before} datanodes, and with --datanodes {datanodes} the \
+                 data of the others would be missing"
             ))
-            .hint("start it without --datanodes, or choose another folder with --data-dir"));
+            .hint("start it without --datanodes, or choose another directory with --data-dir"));
         }
         if let Some(factor) = asked.filter(|factor| usize::from(*factor) > datanodes) {
             return Err(Error::usage(format_args!(
-                "--replication-factor {factor} needs {factor} datanodes, and there are {datanodes}"
+                "--replication-factor {factor} needs as many datanodes, but only {datanodes} would \
+                 run"
             ))
-            .hint(format_args!("--datanodes {factor} runs as many")));
+            .hint(format_args!("--datanodes {factor} starts enough")));
         }
         Ok(Self { datanodes, before, asked })
     }
@@ -41,8 +42,8 @@ impl Shape {
         self.datanodes
     }
 
-    /// Returns the replicas of new files: the number requested, now or when it was `stored`;
-    /// otherwise the one that suits the number of datanodes.
+    /// Returns the replicas of new files: the number requested, now or when it was `stored`, or else
+    /// the default for the number of datanodes.
     pub(super) fn replication_factor(&self, stored: Option<u32>) -> u8 {
         let suited = |datanodes: usize| DEFAULT.min(datanodes) as u8;
         match (self.asked, stored.and_then(|factor| u8::try_from(factor).ok())) {
@@ -74,7 +75,7 @@ mod tests {
             (Some(1), 0, None, 1, 1),
             (Some(2), 0, None, 2, 2),
             (Some(5), 0, None, 5, 3),
-            // The folder is used again.
+            // The directory is used again.
             (None, 1, Some(1), 1, 1),
             (Some(2), 1, Some(1), 2, 2),
             (Some(4), 2, Some(2), 4, 3),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dfs_client::Client;
-use dfs_types::{ByteSize, ErrorCode, NodeState};
+use dfs_types::{ByteSize, ErrorCode, NodeState, counted};
 use tokio::time::Instant;
 
 use super::cluster::{Local, Plan};
@@ -75,10 +75,9 @@ impl Tour {
     async fn go(&mut self) -> Result<()> {
         self.wait_for_nodes(3).await?;
         self.dfs(["status"]).await?;
-        let (entries, bytes) = (self.original.len(), ByteSize(self.original.bytes));
-        self.title(format_args!(
-            "2. store {entries} entries, {bytes}, three fsynced replicas each"
-        ));
+        let entries = counted(self.original.len() as u64, "entry");
+        let bytes = ByteSize(self.original.bytes);
+        self.title(format_args!("2. store {entries}, {bytes}, three fsynced replicas each"));
         let source = self.source.clone().into_os_string();
         self.dfs(["put".into(), "-r".into(), source, "/tour".into()]).await?;
         self.dfs(["ls", "-l", "/tour"]).await?;
@@ -141,8 +140,8 @@ impl Tour {
         match self.original.difference(&found) {
             None => {
                 self.out.say(format_args!(
-                    "   {} entries, {}: all identical, by sha256",
-                    found.len(),
+                    "   {}, {}: all identical, by sha256",
+                    counted(found.len() as u64, "entry"),
                     ByteSize(found.bytes)
                 ));
                 Ok(())

@@ -16,7 +16,7 @@ use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::health::{Cluster, LostDisks};
 use dfs_metadata::namespace::{Chunk, ChunkChange, ChunkChanges, Namespace, ScanCursor};
 use dfs_transport::in_request;
-use dfs_types::{ChunkId, Generation, NodeId, RequestId, Revision, Scope};
+use dfs_types::{ChunkId, Generation, NodeId, RequestId, Revision, Scope, counted};
 use dfs_workers::{Handle, Next, REPAIR, Spec, Worker};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -353,11 +353,13 @@ impl Worker for Repair {
 fn detail(busy: usize, waiting: usize, missing: u64) -> String {
     match (busy, waiting, missing) {
         (0, 0, 0) => "no chunk needs repair".to_owned(),
-        (0, 0, missing) => format!("{missing} chunks are missing: no replica can be reached"),
-        (0, waiting, _) => {
-            format!("{waiting} chunks are waiting for a node that can take a replica")
+        (0, 0, missing) => {
+            format!("chunks missing, as no replica can be reached: {missing}")
         }
-        (busy, ..) => format!("repairing {busy} chunks"),
+        (0, waiting, _) => {
+            format!("chunks waiting for a node that can take a replica: {waiting}")
+        }
+        (busy, ..) => format!("repairing {}", counted(busy as u64, "chunk")),
     }
 }
 
@@ -369,8 +371,8 @@ mod tests {
     #[test]
     fn f15_missing_chunks_are_not_reported_as_needing_no_repair() {
         assert_eq!(detail(0, 0, 0), "no chunk needs repair");
-        assert_eq!(detail(0, 0, 8), "8 chunks are missing: no replica can be reached");
-        assert!(detail(0, 2, 8).starts_with("2 chunks are waiting"));
-        assert_eq!(detail(1, 2, 8), "repairing 1 chunks");
+        assert_eq!(detail(0, 0, 8), "chunks missing, as no replica can be reached: 8");
+        assert!(detail(0, 2, 8).starts_with("chunks waiting"));
+        assert_eq!(detail(1, 2, 8), "repairing 1 chunk");
     }
 }
