@@ -11,15 +11,15 @@ use crate::environment::Environment;
 const KINDS: &str = "dfsclusters.dfs.io,pods,deployments,statefulsets,services,endpointslices,\
     persistentvolumeclaims,configmaps,poddisruptionbudgets,networkpolicies,jobs,leases";
 
-/// Writes objects, events, logs and the coordinator's status to a folder. What cannot be read is
+/// Writes objects, events, logs and the coordinator's status to a directory. What cannot be read is
 /// left out: the cluster may be broken.
 pub(crate) async fn collect(env: &Environment, namespaces: &[String], folder: &Path) -> Result<()> {
     if folder.exists() {
-        fs::remove_dir_all(folder).context("cannot clear the folder")?;
+        fs::remove_dir_all(folder).context("cannot clear the directory")?;
     }
     for namespace in namespaces {
         let folder = folder.join(namespace);
-        fs::create_dir_all(&folder).context("cannot create the folder")?;
+        fs::create_dir_all(&folder).context("cannot create the directory")?;
         let keep = async |file: &str, arguments: &[&str]| -> Result<()> {
             let arguments = [&["--namespace", namespace.as_str()], arguments].concat();
             let text = match env.kubectl(&arguments).end().await {

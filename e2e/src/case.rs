@@ -22,7 +22,7 @@ use crate::wait::until;
 /// Time limit of a case.
 const LIMIT: Duration = Duration::from_mins(30);
 
-/// Folder of the DfsCluster definition in the repository.
+/// Directory of the DfsCluster definition in the repository.
 const DEFINITION: &str = "crds";
 
 /// Resources of a case.

@@ -15,7 +15,7 @@ const CONTEXT: &str = "DFS_E2E_CONTEXT";
 const CLUSTER: &str = "DFS_E2E_CLUSTER";
 /// The command line, for use outside of the cluster.
 const DFS: &str = "DFS_E2E_DFS";
-/// Folder for diagnostics of failed cases.
+/// Directory for diagnostics of failed cases.
 const ARTIFACTS: &str = "DFS_E2E_ARTIFACTS";
 /// Set to keep the namespace of a case that failed.
 const KEEP: &str = "DFS_E2E_KEEP";

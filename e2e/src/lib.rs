@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Each case has its own namespace, which enforces the profile "restricted", and leaves nothing
-//! behind. A failed case leaves objects, events and logs in a folder. Nothing is done in a
+//! behind. A failed case leaves objects, events and logs in a directory. Nothing is done in a
 //! Kubernetes cluster that was not named explicitly: see [`Environment`].
 
 mod artifacts;

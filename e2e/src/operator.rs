@@ -101,7 +101,7 @@ impl Operator {
     }
 }
 
-/// Applies the definition of DfsCluster from a folder of the repository.
+/// Applies the definition of DfsCluster from a directory of the repository.
 pub(crate) async fn define(env: &Environment, folder: &str) -> Result<()> {
     let folder = env.root.join(folder);
     let folder = folder.to_str().context("the path of the repository is not UTF-8")?;

@@ -26,7 +26,7 @@ async fn round_trip(cluster: &Cluster, folder: &Path, name: &str, way: &[&str]) 
     };
     let local = |suffix: &str| -> Result<String> {
         let path = folder.join(format!("{name}-{suffix}"));
-        Ok(path.to_str().context("the folder has a plain name")?.to_owned())
+        Ok(path.to_str().context("the directory has a plain name")?.to_owned())
     };
     let (there, back, remote) = (local("there")?, local("back")?, format!("/{name}"));
     let seed = name.len().to_string();

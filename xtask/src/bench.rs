@@ -194,7 +194,7 @@ fn timed(command: &mut Command) -> Result<Duration> {
 
 fn tempfile_in(work: &Path) -> Result<PathBuf> {
     let data = work.join(format!("data-{}", std::process::id()));
-    fs::create_dir(&data).context("make a folder for the data")?;
+    fs::create_dir(&data).context("make a directory for the data")?;
     Ok(data)
 }
 

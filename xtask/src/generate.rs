@@ -71,7 +71,7 @@ pub(crate) fn run(root: &Path, _arguments: &[String]) -> Result<()> {
     for (file, what) in DEFINITIONS {
         let path = root.join(file);
         let text = definition(root, what)?;
-        let directory = path.parent().context("every file is in a folder")?;
+        let directory = path.parent().context("every file is in a directory")?;
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot create {}", directory.display()))?;
         fs::write(&path, text).with_context(|| format!("cannot write {file}"))?;
@@ -105,7 +105,7 @@ fn write_sources(root: &Path) -> Result<()> {
 
 fn check_sources(root: &Path) -> Result<()> {
     for set in &SETS {
-        let fresh = tempfile::tempdir().context("cannot create a temporary folder")?;
+        let fresh = tempfile::tempdir().context("cannot create a temporary directory")?;
         set.write(root, fresh.path())?;
         let of_server = set.server.iter().flat_map(|files| [&files.descriptors, &files.methods]);
         for output in set.sources.iter().chain(of_server) {

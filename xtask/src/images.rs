@@ -44,8 +44,8 @@ pub(crate) fn load(root: &Path, program: &Path, versions: Versions) -> Result<()
     run_command(Command::new(program).args(["base-image", BASE]))?;
     let mut archives = Vec::new();
 
-    // First, as cargo puts the binaries of both into one folder, which should end up with those of
-    // this tree.
+    // First, as cargo puts the binaries of both into one directory, which should end up with those
+    // of this tree.
     if versions == Versions::AndNext {
         let next = next_version(VERSION)?;
         let (source, folder) = (folder.join("next-source"), folder.join("next"));
@@ -93,7 +93,7 @@ fn copy_as(root: &Path, to: &Path, version: &str) -> Result<()> {
         if file != "Cargo.lock" && fs::read(&to).is_ok_and(|there| there == content) {
             continue;
         }
-        fs::create_dir_all(to.parent().context("a file without a folder")?)?;
+        fs::create_dir_all(to.parent().context("a file without a directory")?)?;
         fs::write(&to, content).with_context(|| format!("cannot write {}", to.display()))?;
     }
     run_command(&mut cargo(to, &["update", "--quiet", "--offline", "--workspace"]))
@@ -102,7 +102,7 @@ fn copy_as(root: &Path, to: &Path, version: &str) -> Result<()> {
 /// Compiles the binaries, strips debug information, and puts them where the Dockerfile expects
 /// them.
 fn compile(root: &Path, target: &Path, out: &Path) -> Result<()> {
-    fs::create_dir_all(out).context("cannot create a folder for binaries")?;
+    fs::create_dir_all(out).context("cannot create a directory for binaries")?;
     let what = ["build", "--locked", "--workspace", "--bins"];
     run_command(cargo(root, &what).env("CARGO_TARGET_DIR", target))?;
     for binary in BINARIES {

@@ -43,7 +43,7 @@ pub enum StoreError {
     Io {
         /// The operation.
         action: &'static str,
-        /// Folder of the disk.
+        /// Directory of the disk.
         disk: String,
         /// Error of the operating system.
         #[source]
@@ -88,14 +88,14 @@ impl StoreError {
 /// Why a chunk store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// No folder was given.
-    #[error("no folder is configured: name at least one under disks")]
+    /// No directory was given.
+    #[error("no data directory is configured: list at least one under disks")]
     NoDisks,
-    /// A folder is used by another process.
-    #[error("folder {} is in use by another process: stop it, or choose another folder", .0.display())]
+    /// A directory is used by another process.
+    #[error("directory {} is in use by another process: stop that process, or choose another directory", .0.display())]
     InUse(PathBuf),
-    /// A folder holds something else.
-    #[error("folder {} is not empty and has no dfs identity: choose an empty folder", .0.display())]
+    /// A directory holds something else.
+    #[error("directory {} is not empty and has no dfs identity: choose an empty directory", .0.display())]
     NotEmpty(PathBuf),
     /// The identity on a disk cannot be read.
     #[error(
@@ -123,7 +123,7 @@ pub enum OpenError {
         folder.display()
     )]
     NewerLevel {
-        /// The folder.
+        /// The directory.
         folder: PathBuf,
         /// Its level.
         found: Level,
@@ -132,14 +132,14 @@ pub enum OpenError {
     },
     /// Disks of two nodes, or of two clusters, are mixed.
     #[error(
-        "folders {} and {} belong to different {what}: give each node its own disks",
+        "directories {} and {} belong to different {what}: give each node its own disks",
         first.display(),
         second.display()
     )]
     MixedDisks {
-        /// A folder.
+        /// A directory.
         first: PathBuf,
-        /// A folder that does not match it.
+        /// A directory that does not match it.
         second: PathBuf,
         /// The difference.
         what: &'static str,

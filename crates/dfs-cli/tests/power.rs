@@ -206,7 +206,7 @@ async fn power_cut_during_puts_leaves_complete_files_or_none() {
 }
 
 /// XFS writes the name of a file with the next sync of its content, so that only the system calls
-/// show that the folder is synced, as other file systems require.
+/// show that the directory is synced, as other file systems require.
 #[test]
 fn names_in_a_new_store_are_synced_in_their_folder() {
     let folder = tempfile::tempdir().unwrap();

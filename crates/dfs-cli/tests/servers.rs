@@ -66,7 +66,7 @@ fn terminated_coordinator_exits_with_zero() {
     cluster.dfs_ok(["stat", "/d"]);
 }
 
-/// Returns the bytes below a folder.
+/// Returns the bytes below a directory.
 fn walk(folder: &std::path::Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let bytes = |entry: fs::DirEntry| match entry.metadata() {

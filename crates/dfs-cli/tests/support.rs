@@ -19,7 +19,7 @@ pub(crate) fn cluster() -> Cluster {
     Cluster::start(binary(), Settings::default())
 }
 
-/// Starts the same with its metadata in `metadata` in its folder, for tests that access it.
+/// Starts the same with its metadata in `metadata` in its directory, for tests that access it.
 pub(crate) fn cluster_on_redb() -> Cluster {
     Cluster::start(binary(), Settings { metadata: Metadata::Own, ..Settings::default() })
 }

@@ -73,7 +73,7 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
-    /// Folder on it; created if missing.
+    /// Directory on it; created if missing.
     pub folder: PathBuf,
     /// Bytes that may be used on it; all of them when not set.
     #[serde(default)]

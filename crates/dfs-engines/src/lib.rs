@@ -56,8 +56,8 @@ impl OpenError {
 }
 
 /// Opens the engine of `url`: `redb:///absolute/directory`, `etcd://host:port,…/prefix`, with TLS
-/// `etcds://`, or `memory:`. The URL is used verbatim, without decoding of `%`. A missing folder or
-/// prefix is created, with an empty store.
+/// `etcds://`, or `memory:`. The URL is used verbatim, without decoding of `%`. A missing directory
+/// or prefix is created, with an empty store.
 ///
 /// For etcd `?user=…&password-file=…&ca=…&cert=…&key=…` may follow. The password is read from that
 /// file or from the variable `DFS_ETCD_PASSWORD`, never from the URL.

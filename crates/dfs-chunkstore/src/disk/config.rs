@@ -7,7 +7,7 @@ use dfs_types::Level;
 /// One disk of a datanode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskConfig {
-    /// Folder on it; created if missing.
+    /// Directory on it; created if missing.
     pub folder: PathBuf,
     /// Bytes that the store may use on it; `None` for all of it.
     pub capacity: Option<u64>,
@@ -31,7 +31,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns settings for these folders, with defaults for the rest.
+    /// Returns settings for these directories, with defaults for the rest.
     pub fn new(folders: impl IntoIterator<Item = PathBuf>) -> Self {
         let disks = folders.into_iter().map(|folder| DiskConfig { folder, capacity: None });
         Self {

@@ -89,7 +89,7 @@ impl DiskIdentity {
         })
     }
 
-    /// Reads the identity of a folder; `None` if there is none.
+    /// Reads the identity of a directory; `None` if there is none.
     pub(super) fn read(
         fs: &dyn Fs,
         folder: &Path,
@@ -110,7 +110,7 @@ impl DiskIdentity {
         }
     }
 
-    /// Replaces the identity of a folder atomically and durably.
+    /// Replaces the identity of a directory atomically and durably.
     pub(super) fn write(&self, fs: &dyn Fs, folder: &Path) -> io::Result<()> {
         let new = folder.join(NAME_NEW);
         let file = fs.open(&new, Opening::Create)?;
@@ -121,7 +121,7 @@ impl DiskIdentity {
     }
 }
 
-/// Returns true if a folder without an identity contains no data.
+/// Returns true if a directory without an identity contains no data.
 pub(super) fn is_empty_disk(fs: &dyn Fs, folder: &Path) -> io::Result<bool> {
     for name in fs.list(folder)? {
         let is_ours_or_the_systems = match name.as_str() {

@@ -1,10 +1,10 @@
 //! The chunk store on disks.
 //!
 //! ```text
-//! <folder>/dfs-identity            whose disk it is
-//! <folder>/dfs-lock                held while the store is open
-//! <folder>/chunks/<xx>/<id>.v1     a large chunk: data, path and block checksums, head
-//! <folder>/segments/<n>-<salt>.v1  many small chunks: head, path and block checksums, data
+//! <directory>/dfs-identity            whose disk it is
+//! <directory>/dfs-lock                held while the store is open
+//! <directory>/chunks/<xx>/<id>.v1     a large chunk: data, path and block checksums, head
+//! <directory>/segments/<n>-<salt>.v1  many small chunks: head, path and block checksums, data
 //! ```
 //!
 //! Locations are kept only in memory and found again at each start; the location of a chunk
@@ -74,7 +74,7 @@ pub struct DiskStore {
 }
 
 impl DiskStore {
-    /// Opens the store: locks the folders, reads or creates the identity, and finds exactly the
+    /// Opens the store: locks the directories, reads or creates the identity, and finds exactly the
     /// sealed chunks. Disks that are all empty become a new node; an empty one among others becomes
     /// a replaced disk of the same node. A disk that cannot be written, or that holds an image
     /// older than the node's last registration, is left out of service if another one is in

@@ -1,7 +1,7 @@
 //! Capacity and usage of a disk.
 //!
-//! Folders on one file system share its space: a reservation on one reduces the free space of the
-//! others, and usage counts it once.
+//! Directories on one file system share its space: a reservation on one reduces the free space of
+//! the others, and usage counts it once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

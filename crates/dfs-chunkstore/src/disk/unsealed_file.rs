@@ -58,7 +58,7 @@ impl UnsealedFile {
             return Err(disk.out_of_service());
         }
         let made = disk.fs.create_dir(&disk.shard_path(self.chunk));
-        made.map_err(|error| disk.fault("creating a folder", error))?;
+        made.map_err(|error| disk.fault("creating a directory", error))?;
         let file = disk.fs.open(&disk.part_path(self.chunk), Opening::CreateStreaming);
         let file = file.map_err(|error| disk.fault("creating a chunk", error))?;
         state.file = Some(Arc::clone(&file));
@@ -102,14 +102,14 @@ impl UnsealedFile {
         state.file = None;
         if let Err(error) = disk.sync_shard(self.chunk) {
             // The caller gets an error, so the chunk must never reappear. It cannot while the name
-            // of its folder is not durable, which may be what failed.
+            // of its directory is not durable, which may be what failed.
             let shard = disk.shard_path(self.chunk);
             let taken_back = disk.fs.remove(&path).and_then(|()| disk.fs.sync_dir(&shard));
             if let Err(error) = taken_back {
                 disk.fail(&error);
                 return Err(disk.fault("reverting a chunk", error));
             }
-            return Err(disk.sync_fault("syncing the folder of a chunk", error));
+            return Err(disk.sync_fault("syncing the directory of a chunk", error));
         }
         disk.publish(self.chunk, Entry::new(disk.number, Place::File, &head))
     }

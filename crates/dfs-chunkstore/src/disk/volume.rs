@@ -1,4 +1,4 @@
-//! One disk of the store: its folder, space and health.
+//! One disk of the store: its directory, space and health.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -57,7 +57,7 @@ pub(super) struct Disk {
     /// Block checksums that were verified against the seal of their replica.
     pub(super) tables: Recent<(ChunkId, Stamp), Arc<[Crc32c]>>,
     in_flight: Arc<Semaphore>,
-    /// Folders of large chunks whose names are durable.
+    /// Directories of large chunks whose names are durable.
     durable_shards: Mutex<BTreeSet<u8>>,
     is_failed: AtomicBool,
     lock: Mutex<Option<Box<dyn FsLock>>>,
@@ -114,7 +114,7 @@ impl Disk {
         }
     }
 
-    /// Unlocks the folder for another process.
+    /// Unlocks the directory for another process.
     pub(super) fn unlock(&self) {
         self.in_flight.close();
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -214,7 +214,8 @@ impl Disk {
         })
     }
 
-    /// Returns the folder of a large chunk, named by its last bits, as the first ones are the time.
+    /// Returns the directory of a large chunk, named by its last bits, as the first ones are the
+    /// time.
     pub(super) fn shard_path(&self, chunk: ChunkId) -> PathBuf {
         self.folder.join(CHUNKS).join(format!("{:02x}", chunk.0 as u8))
     }
@@ -227,7 +228,7 @@ impl Disk {
         self.shard_path(chunk).join(format!("{chunk}.part"))
     }
 
-    /// Makes the names in the folder of a large chunk durable, and that of the folder itself.
+    /// Makes the names in the directory of a large chunk durable, and that of the directory itself.
     pub(super) fn sync_shard(&self, chunk: ChunkId) -> io::Result<()> {
         let mut shards = self.durable_shards.lock().unwrap_or_else(PoisonError::into_inner);
         if !shards.contains(&(chunk.0 as u8)) {

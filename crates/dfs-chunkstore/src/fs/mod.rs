@@ -27,7 +27,7 @@ pub enum Opening {
     CreateStreaming,
 }
 
-/// Space of the file system that holds a folder.
+/// Space of the file system that holds a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
     /// Total bytes.
@@ -38,29 +38,29 @@ pub struct Space {
     pub file_system: Option<FileSystemId>,
 }
 
-/// Held while a folder belongs to this process; dropping it unlocks the folder.
+/// Held while a directory belongs to this process; dropping it unlocks the directory.
 pub trait FsLock: Send + Sync {}
 
 /// A file system. Calls block; nothing is durable before the corresponding sync.
 pub trait Fs: Send + Sync + 'static {
-    /// Opens a file. The entry of a new one is durable after [`Fs::sync_dir`] of its folder.
+    /// Opens a file. The entry of a new one is durable after [`Fs::sync_dir`] of its directory.
     fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn File>>;
 
-    /// Creates a folder, unless it exists.
+    /// Creates a directory, unless it exists.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Lists the names in a folder, sorted. Names that are not UTF-8 are left out: dfs creates
+    /// Lists the names in a directory, sorted. Names that are not UTF-8 are left out: dfs creates
     /// none.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 
-    /// Renames a file within its folder, replacing an existing one, atomically. Durable after
+    /// Renames a file within its directory, replacing an existing one, atomically. Durable after
     /// [`Fs::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file. Durable after [`Fs::sync_dir`].
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes the entries of a folder durable.
+    /// Makes the entries of a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Takes the lock file at `path`; [`io::ErrorKind::WouldBlock`] when another holds it.

@@ -318,7 +318,7 @@ impl World {
         for change in std::mem::take(&mut self.changes).into_iter().take(kept as usize) {
             change.apply(&mut self.durable_names);
         }
-        // An entry is useless if that of its folder is lost.
+        // An entry is useless if that of its directory is lost.
         let names = self.durable_names.clone();
         self.durable_names.retain(|name, _| name.ancestors().all(|up| names.contains_key(up)));
         self.names = self.durable_names.clone();

@@ -28,7 +28,7 @@ async fn simulated_disks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_disks() {
-    // The build folder is on a disk; a temporary folder may be in memory.
+    // The build directory is on a disk; a temporary directory may be in memory.
     for base in [std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")), std::env::temp_dir()] {
         let folder = tempfile::tempdir_in(base).unwrap();
         let count = AtomicUsize::new(0);

@@ -95,7 +95,7 @@ async fn full_disk_refuses_writes_but_serves_and_deletes() {
         for replica in &sealed {
             assert!(store.delete(replica.chunk, replica.stamp).await.unwrap());
         }
-        // The space of a file counts until its folder is synced.
+        // The space of a file counts until its directory is synced.
         for folder in ["/a/segments".to_owned()].into_iter().chain(shards(&fs)) {
             fs.sync_dir(Path::new(&folder)).unwrap();
         }

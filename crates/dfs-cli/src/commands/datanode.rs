@@ -25,7 +25,7 @@ Examples:
       --join-secret-file /etc/dfs/join-secret --coordinator http://coordinator:7070 \\
       --listen 0.0.0.0:7080 --advertise \"$(hostname):7080\" --insecure")]
 pub(crate) struct DatanodeArgs {
-    /// A folder on each disk to use; created if missing.
+    /// A directory on each disk to use; created if missing.
     #[arg(long, env = "DFS_DATA_DIR", value_name = "DIR", value_delimiter = ',')]
     data_dir: Vec<PathBuf>,
     /// Bytes to use on each disk; all of it by default.
@@ -91,7 +91,7 @@ pub(crate) async fn run(args: DatanodeArgs, global: &Global) -> Result<()> {
     server::check_exposure(&[&settings.listen, &settings.http_listen], args.insecure)?;
     if settings.disks.is_empty() {
         return Err(Error::usage("--data-dir is not set")
-            .hint("give a folder on a disk; repeat it for several disks"));
+            .hint("give a directory on a disk; repeat the option for several disks"));
     }
     let service = start(settings).await?;
     let handle = service.handle();

@@ -89,7 +89,7 @@ fn s19_user_xattrs_survive_put_and_get() {
         let flags = rustix::fs::XattrFlags::empty();
         if let Err(error) = rustix::fs::setxattr(tree.join(file), *name, value, flags) {
             assert!(std::env::var_os("CI").is_none(), "no extended attributes here: {error}");
-            eprintln!("skipped: the test folder does not support extended attributes: {error}");
+            eprintln!("skipped: the test directory does not support extended attributes: {error}");
             return;
         }
     }

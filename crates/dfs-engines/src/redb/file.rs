@@ -19,7 +19,7 @@ const FILE: &str = "metadata.redb";
 const UNFINISHED: &str = "metadata.redb.new";
 const LOCK: &str = "metadata.lock";
 
-/// The file of a store, in a folder that is locked while this exists.
+/// The file of a store, in a directory that is locked while this exists.
 #[derive(Debug)]
 pub(super) struct DiskFile {
     file: File,
@@ -53,7 +53,7 @@ impl DiskFile {
     }
 }
 
-/// Creates a folder and its parents durably.
+/// Creates a directory and its parents durably.
 fn make_folder(folder: &Path) -> io::Result<()> {
     if fs::exists(folder)? {
         return Ok(());
@@ -82,7 +82,7 @@ fn lock(folder: &Path) -> Result<File, EngineError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(EngineError::InUse(format!(
-            "another process has {} open; stop it or choose another folder",
+            "another process has {} open; stop it or choose another directory",
             folder.display()
         ))),
         Err(TryLockError::Error(error)) => Err(io(error)),

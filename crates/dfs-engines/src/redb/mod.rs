@@ -69,7 +69,7 @@ pub struct RedbEngine {
 }
 
 impl RedbEngine {
-    /// Opens the store in `folder`, or creates an empty one. The folder is locked: while one
+    /// Opens the store in `folder`, or creates an empty one. The directory is locked: while one
     /// process has it open, others get [`EngineError::InUse`].
     pub async fn open(folder: &Path, options: Options) -> Result<Self, EngineError> {
         let folder = folder.to_owned();

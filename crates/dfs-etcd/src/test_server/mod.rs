@@ -102,7 +102,7 @@ impl Cluster {
 
     /// Returns `None` when a member exits at once, as it does when its port is taken.
     async fn try_start(options: &Options) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = tempfile::tempdir().expect("a temporary directory");
         let ports: Vec<Ports> = (0..options.members.max(1)).map(|_| Ports::free()).collect();
         let member = |(i, own): (usize, &Ports)| Member {
             host: host(i, options).to_owned(),

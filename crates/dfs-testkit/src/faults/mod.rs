@@ -54,7 +54,7 @@ pub struct Options {
     pub time: Duration,
     /// Only faults whose names contain this; all when empty.
     pub fault: String,
-    /// Folder for the logs of all processes after a failure.
+    /// Directory for the logs of all processes after a failure.
     pub keep: PathBuf,
 }
 

@@ -220,7 +220,7 @@ impl System {
         servers.map(|server| server.log().matches(text).count()).sum()
     }
 
-    /// Copies all logs to a folder.
+    /// Copies all logs to a directory.
     pub(super) fn keep_logs(&self, folder: &Path) -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
         for (index, server) in self.cluster.coordinators().enumerate() {

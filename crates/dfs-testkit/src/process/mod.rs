@@ -39,7 +39,7 @@ pub struct Settings {
     pub coordinators: usize,
     /// Location of the metadata.
     pub metadata: Metadata,
-    /// Folder of each datanode; one in the cluster's folder beyond the list.
+    /// Directory of each datanode; one in the cluster's directory beyond the list.
     pub disks: Vec<PathBuf>,
     /// The network of each coordinator; loopback beyond the list.
     pub coordinator_places: Vec<Place>,
@@ -50,13 +50,13 @@ pub struct Settings {
 /// Location of the metadata of a cluster.
 #[derive(Debug, Clone, Default)]
 pub enum Metadata {
-    /// In a redb store in the cluster's folder, or in an etcd of the cluster if `DFS_TEST_METADATA`
-    /// is `etcd`: for tests that work with either.
+    /// In a redb store in the cluster's directory, or in an etcd of the cluster if
+    /// `DFS_TEST_METADATA` is `etcd`: for tests that work with either.
     #[default]
     Any,
-    /// In a redb store in the cluster's folder.
+    /// In a redb store in the cluster's directory.
     Own,
-    /// In a redb store in this folder.
+    /// In a redb store in this directory.
     Folder(PathBuf),
     /// At this URL.
     Url(String),
@@ -85,7 +85,7 @@ impl Default for Settings {
     }
 }
 
-/// Coordinators and datanodes, each a separate process, in a temporary folder.
+/// Coordinators and datanodes, each a separate process, in a temporary directory.
 #[derive(Debug)]
 pub struct Cluster {
     binary: PathBuf,
@@ -125,7 +125,7 @@ impl Cluster {
     /// it awaits init.
     pub fn start(binary: impl Into<PathBuf>, settings: Settings) -> Self {
         let binary = binary.into();
-        let folder = tempfile::Builder::new().prefix("dfs-test-").tempdir().expect("a folder");
+        let folder = tempfile::Builder::new().prefix("dfs-test-").tempdir().expect("a temporary directory");
         let at = |name: &str| folder.path().join(name).display().to_string();
         fs::write(at("join-secret"), "a secret of this test").expect("a secret");
         let config = format!("{}\n", settings.coordinator);
@@ -176,12 +176,12 @@ impl Cluster {
         cluster
     }
 
-    /// Returns the temporary folder.
+    /// Returns the temporary directory.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Returns the folder of a datanode's disk.
+    /// Returns the directory of a datanode's disk.
     pub fn disk(&self, index: usize) -> PathBuf {
         let in_folder = || self.folder.path().join(format!("datanode-{index}"));
         self.settings.disks.get(index).cloned().unwrap_or_else(in_folder)
@@ -221,7 +221,7 @@ impl Cluster {
         self.start_datanode(index);
     }
 
-    /// Describes a datanode on any folder, without starting it.
+    /// Describes a datanode on any directory, without starting it.
     pub fn datanode_at(&self, index: usize, disk: &Path) -> Server {
         let at = |name: &str| self.folder.path().join(name).display().to_string();
         let mut args = [

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files, or folders with everything in them, in which the cluster acts for no caller.
+/// Files, or directories with everything in them, in which the cluster acts for no caller.
 const INTERNAL: &[&str] = &[
     // A coordinator's knowledge of its nodes, and its own start.
     "dfs-coordinator/src/core.rs",

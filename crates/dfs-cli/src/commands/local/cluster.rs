@@ -19,7 +19,7 @@ use crate::commands::coordinator::error_of;
 use crate::error::{Error, Result, blocking};
 use crate::server;
 
-/// Maximum number of datanodes looked for in a folder.
+/// Maximum number of datanodes looked for in a directory.
 const DATANODES_MAX: usize = 64;
 
 /// Services to run.
@@ -27,9 +27,9 @@ const DATANODES_MAX: usize = 64;
 pub(super) struct Plan {
     pub(super) folder: PathBuf,
     pub(super) coordinators: usize,
-    /// URL of the metadata; stored in the folder when not set.
+    /// URL of the metadata; stored in the directory when not set.
     pub(super) metadata: Option<String>,
-    /// Number of datanodes; when not set, as many as the folder holds, or 3.
+    /// Number of datanodes; when not set, as many as the directory holds, or 3.
     pub(super) datanodes: Option<usize>,
     pub(super) replication_factor: Option<u8>,
     pub(super) listen: String,
@@ -46,7 +46,7 @@ pub(super) struct Local {
     coordinators: Vec<(coordinator::Handle, Part)>,
     datanodes: Vec<Datanode>,
     replication_factor: usize,
-    /// Lock that makes this process the only user of the folder.
+    /// Lock that makes this process the only user of the directory.
     _lock: File,
 }
 
@@ -86,7 +86,7 @@ fn ended(result: std::result::Result<Result<()>, tokio::task::JoinError>) -> Res
 }
 
 impl Local {
-    /// Starts all services in a new or existing folder.
+    /// Starts all services in a new or existing directory.
     pub(super) async fn start(mut plan: Plan) -> Result<Self> {
         let folder = plan.folder.clone();
         let (lock, folder, secret) = blocking(move || prepare(&folder)).await??;
@@ -307,7 +307,7 @@ fn nth_port(address: &str, number: u16) -> String {
     }
 }
 
-/// Creates and locks the folder, and reads or creates the join secret.
+/// Creates and locks the directory, and reads or creates the join secret.
 fn prepare(folder: &Path) -> Result<(File, PathBuf, String)> {
     let failed = |error: std::io::Error| Error::local("use", folder, &error);
     fs::create_dir_all(folder).map_err(failed)?;
@@ -322,7 +322,7 @@ fn prepare(folder: &Path) -> Result<(File, PathBuf, String)> {
                 ErrorCode::Busy,
                 format_args!("another `dfs local` is running in {shown}"),
             )
-            .hint("stop it, or choose another folder with --data-dir"));
+            .hint("stop it, or choose another directory with --data-dir"));
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }

@@ -67,7 +67,7 @@ struct Tour {
     out: Output,
     source: PathBuf,
     original: Summary,
-    /// Folder that files are read back to.
+    /// Directory that files are read back to.
     back: PathBuf,
 }
 
