@@ -77,7 +77,7 @@ pub(crate) fn plugin_command() -> clap::Command {
 fn target(cli: &Cli, matches: &ArgMatches) -> Result<ClusterTarget, String> {
     let (kube, coordinator) = (is_typed(matches, "kube"), is_typed(matches, "coordinator"));
     if kube && cli.command.is_server() {
-        return Err("--kube is for commands that use a cluster, not for servers".to_owned());
+        return Err("--kube is only for commands that use a cluster, not for servers".to_owned());
     }
     if kube && coordinator {
         return Err("--kube and --coordinator each name a cluster: use one of them".to_owned());

@@ -27,7 +27,7 @@ pub(crate) struct KubeOptions {
     context: Option<String>,
 }
 
-/// Further options of the kubectl plugin.
+/// Additional options of the kubectl plugin.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = crate::HEADING)]
 pub(crate) struct PluginOptions {

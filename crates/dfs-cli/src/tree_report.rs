@@ -38,7 +38,7 @@ impl TreeDisplay {
         &self.progress
     }
 
-    /// Records the result of something copied outside of a tree.
+    /// Records the result of something copied outside a tree.
     pub(crate) fn note(&self, result: Result<()>) {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).note(result);
     }

@@ -31,7 +31,7 @@ pub(crate) fn listed(command: &str) -> BTreeMap<&'static str, Vec<&'static str>>
 }
 
 /// Checks that the page lists every field of a document with its type, and that the document has
-/// every listed field outside of arrays. Returns the fields of the document.
+/// every listed field outside arrays. Returns the fields of the document.
 pub(crate) fn check(command: &str, document: &Value) -> Fields {
     let mut found = Fields::new();
     collect(document, "", &mut found);

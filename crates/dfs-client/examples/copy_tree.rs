@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let options = TreeOptions::default().parallel(8).observer(Arc::new(Printer));
     let report = client.put_tree([(PathBuf::from(local), path.clone())], options).await?;
-    println!("{} files copied, {} entries failed", report.files, report.failed);
+    println!("files copied: {}, entries failed: {}", report.files, report.failed);
 
     let mut usage = client.du(&path);
     while let Some(directory) = usage.try_next().await? {

@@ -21,7 +21,7 @@ const TRY_WITHIN: Duration = Duration::from_secs(10);
 /// Time limit of the first try at each of several coordinators, so that one that hangs is noticed
 /// soon. It doubles with each round, so that a slow call still succeeds.
 const TRY_WITHIN_FIRST: Duration = Duration::from_secs(1);
-/// First pause between two tries; doubles with each further one.
+/// First pause between two tries; doubles with each subsequent one.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -186,8 +186,8 @@ impl Client {
                 }
             };
         let mut next = Next::None;
-        // A coordinator without room for another connection is as good as down; one that is busy
-        // with calls has answered.
+        // A coordinator without room for another connection counts as down; one that is busy with
+        // calls has replied.
         let has_refused = may_have && failure.code == ErrorCode::Busy;
         if has_refused || matches!(failure.code, ErrorCode::Unavailable | ErrorCode::OutcomeUnknown)
         {

@@ -22,9 +22,9 @@ use crate::plan::{Node, PlannedChunk, UploadPlan, WrittenChunk};
 use crate::stats::count;
 use crate::{Client, Error, ProgressObserver};
 
-/// Maximum number of further plans of a chunk.
+/// Maximum number of additional plans of a chunk.
 const REPLANS_MAX: usize = 8;
-/// Pause before the first further plan; doubles with each one.
+/// Pause before the first additional plan; doubles with each one.
 const REPLAN_PAUSE: Duration = Duration::from_millis(25);
 /// Time limit of a prepare.
 const PREPARE_WITHIN: Duration = Duration::from_secs(10);

@@ -2,8 +2,8 @@
 //!
 //! The client stays with one while it replies, so that its connection stays warm and nothing flaps.
 //! One that failed is avoided for a while, longer after each failure, so that calls do not pay for
-//! it again and again. A name stands for each of its addresses, and is resolved again after a
-//! failure and periodically.
+//! it repeatedly. A name stands for each of its addresses, and is resolved again after a failure
+//! and periodically.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +15,7 @@ use dfs_transport::Channels;
 use dfs_types::Random;
 use tokio::time::Instant;
 
-/// Time that a coordinator is avoided after its first failure; doubles with each further one.
+/// Time that a coordinator is avoided after its first failure; doubles with each subsequent one.
 const AVOID_MIN: Duration = Duration::from_secs(1);
 /// Maximum time that a coordinator is avoided.
 const AVOID_MAX: Duration = Duration::from_secs(30);
@@ -168,8 +168,8 @@ impl Known {
         self.all.is_empty() || (!self.is_fixed && now >= looked_up + least)
     }
 
-    /// Returns the first coordinator that is not avoided and makes it the current one; else the one
-    /// whose penalty ends first.
+    /// Returns the first coordinator that is not avoided and makes it the current one; otherwise
+    /// the one whose penalty ends first.
     fn choose(&mut self, now: Instant) -> Option<Chosen> {
         let healthy = self.all.iter().position(|one| !one.is_avoided(now));
         let at = healthy.or_else(|| {

@@ -76,7 +76,7 @@ pub(crate) fn check_unchanged(path: &Path, file: &File, before: Fingerprint) -> 
     if Fingerprint::of(&metadata) == before {
         return Ok(());
     }
-    let message = "it changed while it was being put; nothing was stored, try again";
+    let message = "it changed while it was being put; nothing was stored; try again";
     Err(Error::new(ErrorCode::Conflict, path.display().to_string(), message))
 }
 

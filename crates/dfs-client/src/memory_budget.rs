@@ -11,9 +11,9 @@ pub(crate) const BUDGET_DEFAULT: usize = 64 << 20;
 
 /// Bytes that a client and its clones may hold in memory.
 ///
-/// Some bytes are held for as long as the application keeps them: those read ahead of a reader, and those
-/// gathered from a slow stream. Both have a limit of their own, so that half of the budget always
-/// becomes free again without the user.
+/// Some bytes are held for as long as the application keeps them: those read ahead of a reader, and
+/// those gathered from a slow stream. Each has its own limit, so that half of the budget always
+/// becomes free again without user action.
 #[derive(Debug)]
 pub(crate) struct Budget {
     total: usize,

@@ -23,7 +23,7 @@ use crate::call::is_of_transport;
 use crate::plan::Node;
 use crate::stats::count;
 
-/// First pause before a direct connection is tried again; doubles with each further one.
+/// First pause before a direct connection is tried again; doubles with each subsequent one.
 const PROBE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PROBE_MAX: Duration = Duration::from_secs(16);
@@ -92,7 +92,7 @@ impl NodeRoutes {
             return;
         }
         if relay_routes.len() >= RELAY_ROUTES_MAX {
-            // Any one: its route is discovered again when its node is called.
+            // Any entry will do: its route is discovered again when its node is called.
             relay_routes.pop_first();
         }
         let address = node.address.clone();

@@ -11,7 +11,7 @@ use crate::{Client, Error, FileStat, Follow};
 /// Condition for setting an extended attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum XattrMode {
-    /// Sets it in either case.
+    /// Sets it, whether it exists or not.
     #[default]
     Set,
     /// Fails with [`dfs_types::ErrorCode::AlreadyExists`] if it exists.

@@ -42,7 +42,7 @@ pub(crate) struct ReplicationCounts {
     pub(crate) bad_replicas: u64,
 }
 
-/// Kept while workers come and go with the lease.
+/// State that is kept while workers come and go with the lease.
 #[derive(Debug)]
 pub(crate) struct Background {
     /// Address of this coordinator for others.

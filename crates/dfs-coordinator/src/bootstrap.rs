@@ -1,4 +1,4 @@
-//! A coordinator that waits over a store without a cluster.
+//! A coordinator that waits on a store without a cluster.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -17,7 +17,7 @@ use crate::background::Background;
 use crate::metrics::Counts;
 use crate::registry::{Member, Registry, View};
 
-/// Stands for a coordinator where an order names a node.
+/// The id that an order names when it is for a coordinator rather than a node.
 const COORDINATOR: NodeId = NodeId(0);
 
 /// Shared state. One per coordinator, behind an [`Arc`].
@@ -35,7 +35,7 @@ pub(crate) struct Core {
     /// Identifies this process in its orders.
     pub(crate) instance: u64,
     pub(crate) background: Background,
-    /// Triggered when the coordinator begins to stop; ends what would otherwise run for ever.
+    /// Triggered when the coordinator begins to stop; ends what would otherwise run forever.
     pub(crate) stopping: Shutdown,
     pub(crate) registry: Mutex<Registry>,
 }

@@ -1,8 +1,9 @@
 //! The coordinator: names, plans and the state of the cluster, around [`dfs_metadata`].
 //!
-//! Stateless but for what heartbeats restore within seconds: everything durable is in the metadata
-//! engine, everything else is a registry of datanodes built from their heartbeats. File data is
-//! never stored here; streams to datanodes are relayed for clients that cannot connect to them.
+//! Stateless except for what heartbeats restore within seconds: everything durable is in the
+//! metadata engine, everything else is a registry of datanodes built from their heartbeats. File
+//! data is never stored here; streams to datanodes are relayed for clients that cannot connect to
+//! them.
 //!
 //! ```text
 //!  clients ──► grpc::coordinator ─┐                       ┌─► workers::repair ─► datanodes
@@ -11,7 +12,7 @@
 //!  clients ──► grpc::relay ───────────────────────────────────────────► datanodes
 //! ```
 //!
-//! To start one, call [`init`] once in the life of a cluster, then [`Service::start`] and
+//! To start one, call [`init`] once in the lifetime of a cluster, then [`Service::start`] and
 //! [`Service::run`]. Any number may run on one engine; the holder of the worker lease does the
 //! background work.
 
@@ -38,7 +39,7 @@ pub use error::Error;
 pub use service::{Handle, Service, init};
 pub use settings::{InitOptions, Placement, Settings};
 
-/// Locks, ignoring poison: no locked section can fail half-way.
+/// Locks, ignoring poison: no locked section can fail halfway.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,8 +2,8 @@
 //! with the process.
 //!
 //! Pure: `now` is passed in, nothing waits and nothing is sent. Silence counts only from the moment
-//! the coordinator began to listen, so that one that has just started, or was frozen for a while,
-//! does not take the whole cluster for dead.
+//! the coordinator began to listen, so that a coordinator that has just started, or was frozen for
+//! a while, does not consider the whole cluster dead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -110,7 +110,7 @@ pub(crate) struct NodeCounts {
     pub(crate) active: usize,
     /// Active, but full or refusing.
     pub(crate) full: usize,
-    /// Not heard yet while the coordinator waits for first heartbeats.
+    /// Not heard from yet, while the coordinator waits for first heartbeats.
     pub(crate) awaited: usize,
 }
 
@@ -257,9 +257,9 @@ impl Registry {
         }
     }
 
-    /// Begins a heartbeat stream of a known node. Earlier streams end; the returned number tells
-    /// them apart. A stream older than the current one of the same process is refused: it was
-    /// delayed, and nobody waits for its answers.
+    /// Begins a heartbeat stream of a known node. Earlier streams end; the returned number
+    /// distinguishes them. A stream older than the current one of the same process is refused: it
+    /// was delayed, and nobody waits for its replies.
     pub(crate) fn open_stream(
         &mut self,
         node: NodeId,
@@ -429,7 +429,7 @@ impl Registry {
         let wanted = entry.member.admin_state;
         match wanted {
             NodeState::Active | NodeState::Draining | NodeState::Drained => {}
-            // Silence means nothing on a node that holds nothing.
+            // The silence of a node that holds nothing is irrelevant.
             _ => return wanted,
         }
         if entry.maintenance_left(now).is_some() {

@@ -142,8 +142,8 @@ impl Service {
     }
 
     /// Serves until the order to stop, then lets calls in flight end within the configured time.
-    /// When it returns, nothing of it runs any more. Dropping the future is like a crash: nothing
-    /// acknowledged is lost.
+    /// When it returns, no part of it is still running. Dropping the future is like a crash:
+    /// nothing acknowledged is lost.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
         let Self {
             handle,
@@ -186,7 +186,7 @@ impl Service {
         // Last, as calls in flight need it.
         stop_commits.stop();
         if timeout(drain, &mut commits).await.is_err() {
-            warn!("the metadata does not answer; commits in flight are abandoned");
+            warn!("the metadata does not respond; commits in flight are abandoned");
             commits.abort();
         }
         info!("coordinator stopped");

@@ -46,7 +46,7 @@ pub struct Settings {
     /// Milliseconds for which deleted or replaced files can be restored, and read by those who have
     /// them open.
     pub restorable_ms: u64,
-    /// Percentage of the cluster's bytes in use from which on deleted files are reaped at once.
+    /// Percentage of the cluster's bytes in use at which deleted files are reaped at once.
     pub pressure_percent: u8,
     /// Milliseconds without renewal after which another coordinator takes over the background work.
     pub worker_lease_ms: u64,
@@ -60,8 +60,8 @@ pub struct Settings {
     /// Raises the write level of the cluster with the release. Otherwise an administrator raises
     /// it, and until then an older release can be started again.
     pub finalize_upgrades: bool,
-    /// The newest write level that is read. Below that of the release only where one build plays
-    /// two releases.
+    /// The newest write level that is read. Lower than that of the release only where one build
+    /// acts as two releases.
     #[serde(skip)]
     pub level: Level,
 }

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use dfs_metadata::namespace::Unreadable;
 
 /// Unreadable records by printable key, with the reason. They are skipped, counted and reported,
-/// and hold up nothing else.
+/// and block nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct UnreadableRecords(BTreeMap<String, String>);
 
 impl UnreadableRecords {
-    /// Records counted at most.
+    /// Maximum number of records counted.
     const MAX: usize = 10_000;
 
     pub(crate) fn add(&mut self, record: Unreadable) {

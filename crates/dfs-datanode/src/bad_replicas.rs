@@ -8,8 +8,8 @@ use dfs_types::ReplicaRef;
 
 /// Replicas per heartbeat.
 pub(crate) const PER_REPORT: usize = 1_000;
-/// Maximum number of replicas kept in memory. The store knows them all; those left out are found
-/// there once these are confirmed.
+/// Maximum number of replicas kept in memory. The store knows them all; the others are found there
+/// once these are confirmed.
 const KEPT_MAX: usize = 8 * PER_REPORT;
 
 /// Bad replicas to report in heartbeats until confirmed.
@@ -52,7 +52,7 @@ impl BadReplicas {
             .collect()
     }
 
-    /// Returns true, once, if the store must be searched for those left out.
+    /// Returns true, once, if the store must be searched for more.
     pub(crate) fn take_incomplete(&self) -> bool {
         let mut state = self.lock();
         state.kept.is_empty() && std::mem::take(&mut state.is_incomplete)

@@ -38,7 +38,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The server failed.
-    #[error("the server broke off")]
+    #[error("the server failed")]
     Serve(#[source] io::Error),
     /// The reflection service could not be built from the contract.
     #[error("the compiled contract cannot be read")]
@@ -47,7 +47,7 @@ pub enum Error {
     #[error(transparent)]
     Field(#[from] FieldError),
     /// The request is for another cluster.
-    #[error("this node belongs to cluster {ours}, the request is for {theirs}")]
+    #[error("this node belongs to cluster {ours}, but the request is for {theirs}")]
     WrongCluster {
         /// Cluster of the node.
         ours: ClusterId,
@@ -55,7 +55,7 @@ pub enum Error {
         theirs: ClusterId,
     },
     /// The request is for another node.
-    #[error("this is node {ours}, the request is for {theirs}: its address has changed hands")]
+    #[error("this is node {ours}, but the request is for {theirs}: its address was reassigned")]
     OtherNode {
         /// Id of this node.
         ours: NodeId,
@@ -72,7 +72,7 @@ pub enum Error {
     #[error("this node is stopping")]
     Stopping,
     /// A limit is reached.
-    #[error("this node has as many {0} as it may have at a time")]
+    #[error("this node has reached its limit of concurrent {0}")]
     Busy(&'static str),
     /// A caller read its stream too slowly.
     #[error(
@@ -84,7 +84,7 @@ pub enum Error {
         least: u64,
     },
     /// Fewer replicas are possible than required.
-    #[error("{replicas} replicas can be had where {wanted} are demanded: {why}")]
+    #[error("only {replicas} of the {wanted} required replicas are possible: {why}")]
     NotEnoughReplicas {
         /// Number of possible replicas.
         replicas: u32,
@@ -97,13 +97,13 @@ pub enum Error {
     #[error(transparent)]
     Unsealed(#[from] Unsealed),
     /// The order is too old.
-    #[error("the order was given more than a minute ago, or by a clock that was set back since")]
+    #[error("the order was given more than a minute ago, or its clock has been set back since")]
     OldOrder,
     /// An order comes from a coordinator that has not replied to a heartbeat of this node.
-    #[error("this node has had no heartbeat answered by the coordinator that gives the order")]
+    #[error("the coordinator that gave the order has not replied to any heartbeat of this node")]
     UnknownCoordinator,
     /// An order comes from a worker that has been replaced.
-    #[error("the order is of lease epoch {order}, this node has seen {seen}")]
+    #[error("the order has lease epoch {order}, but this node has seen {seen}")]
     OldEpoch {
         /// Epoch of the order.
         order: LeaseEpoch,

@@ -39,7 +39,7 @@ const CODES: &[&str] = &[
     "unauthenticated",
 ];
 
-/// The disks of a node, by position in the settings; further ones are shown as `other`.
+/// The disks of a node, by position in the settings; additional ones are shown as `other`.
 const DISKS: &[&str] =
     &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"];
 
@@ -58,7 +58,7 @@ pub(crate) struct Counts {
     pub(crate) bytes_out: Counter,
     /// Replicas sealed, and thereby durable.
     pub(crate) sealed: Counter,
-    /// Time of sealing.
+    /// Duration of sealing.
     pub(crate) seal_seconds: Histogram,
     refused_connections: Counters,
     /// Sessions that ended without a sealed replica.

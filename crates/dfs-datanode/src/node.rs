@@ -72,7 +72,7 @@ pub(crate) struct Node {
     news: watch::Sender<u64>,
     is_stopping: AtomicBool,
     lease_epoch: Mutex<LeaseEpoch>,
-    /// The clocks of the coordinators, which the age of orders is measured by.
+    /// The clocks of the coordinators, by which the age of orders is measured.
     pub(crate) clocks: Clocks,
     verifications: Verifications,
 }
@@ -93,7 +93,7 @@ impl Node {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, store, pool, random, channels, counts, readiness, address } = parts;
         let id = store.identity().node;
-        // 0 stands for no instance.
+        // 0 means no instance.
         let instance = 1 + random.below(u64::MAX);
         Self {
             sessions: Sessions::new(&settings),
@@ -143,7 +143,7 @@ impl Node {
         self.membership.send_replace(Some(membership));
     }
 
-    /// Ends the membership after a refusal: the node accepts nothing and seals nothing any more.
+    /// Ends the membership after a refusal: the node no longer accepts or seals anything.
     pub(crate) fn end_membership(&self, reason: &str) {
         self.membership.send_replace(None);
         self.readiness.not_ready(reason);
@@ -172,8 +172,8 @@ impl Node {
     pub(crate) fn too_old(&self, level: Level) -> String {
         let own = self.settings.level;
         format!(
-            "the cluster has write level {level}, this release reads levels up to {own}: run \
-             the release that the cluster was upgraded to"
+            "the cluster has write level {level}, but this release reads levels up to {own}: \
+             run the release that the cluster was upgraded to"
         )
     }
 
@@ -207,7 +207,7 @@ impl Node {
         }
     }
 
-    /// Refuses calls for another node that has had this address, or should have it.
+    /// Refuses calls for another node that had this address, or should have it.
     pub(crate) fn check_meant(&self, node: NodeId) -> Result<(), Error> {
         if node == self.id {
             return Ok(());

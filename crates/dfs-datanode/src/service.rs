@@ -20,8 +20,8 @@ use crate::{Error, Settings, grpc, membership};
 
 /// Interval of gauge updates.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// Minimum time for each of ending the sessions and closing the store, even if draining has used up
-/// the time.
+/// Minimum time for each of the two steps, ending the sessions and closing the store, even if
+/// draining has used up the time.
 const CLOSE_WITHIN_MIN: Duration = Duration::from_secs(1);
 
 /// A chunk store with an identity.

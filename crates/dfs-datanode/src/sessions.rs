@@ -174,8 +174,8 @@ impl Sessions {
                 idle > self.idle || (entry.has_ended.load(Ordering::Acquire) && idle > kept)
             };
             let given_up = self.lock().remove(due);
-            // One whose disk hangs must not delay the others. The waiting ones are bounded by their
-            // slots, which they still hold.
+            // A session whose disk hangs must not delay the others. Waiting sessions are bounded by
+            // their slots, which they still hold.
             for session in given_up {
                 ending.push(async move { session.expire().await });
             }

@@ -63,8 +63,8 @@ pub struct Settings {
     pub move_bytes_per_second: u64,
     /// Milliseconds that sessions and calls in progress may take after the request to stop.
     pub drain_ms: u64,
-    /// The newest write level that is read. Below that of the release only when one build plays two
-    /// releases.
+    /// The newest write level that is read. Lower than that of the release only when one build acts
+    /// as two releases.
     #[serde(skip)]
     pub level: Level,
 }

@@ -42,7 +42,7 @@ pub(crate) struct BenchArgs {
     /// Concurrent calls.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     clients: u16,
-    /// Only these; what they depend on is run, but not shown.
+    /// Measure only these; what they depend on runs too, but is not shown.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Measure>,
 }

@@ -31,7 +31,7 @@ pub(crate) struct DatanodeArgs {
     /// Bytes to use on each disk; all of it by default.
     #[arg(long, env = "DFS_CAPACITY", value_name = "SIZE")]
     capacity: Option<ByteSize>,
-    /// Settings in YAML; flags and DFS_* variables override it.
+    /// Settings file in YAML; flags and DFS_* variables override it.
     #[arg(long, env = "DFS_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Secret that a datanode must present to join.

@@ -86,7 +86,7 @@ struct MaintenanceArgs {
     #[arg(long, value_name = "N", default_value_t = 3_600, conflicts_with = "end",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// Only if the datanode can stop safely.
+    /// Start the maintenance only if the datanode can stop safely.
     #[arg(long, conflicts_with = "end")]
     require_safe: bool,
     /// End the maintenance now.

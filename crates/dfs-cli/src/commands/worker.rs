@@ -123,7 +123,7 @@ async fn list(cx: &Context) -> Result<()> {
         ));
     }
     if found.lease_holder.is_none() {
-        cx.out.say("no coordinator is known to run the workers now");
+        cx.out.say("no coordinator is known to be running the workers");
     }
     Ok(())
 }

@@ -163,7 +163,7 @@ async fn s26_node_with_the_last_replica_cannot_be_removed() {
         cluster.datanodes[index].kill();
         let is_lost = || state(&cluster, node).as_deref() == Some("lost");
         assert!(wait_until(Duration::from_secs(30), is_lost));
-        refused(&cluster, "deregister", node, "does not answer");
+        refused(&cluster, "deregister", node, "does not respond");
         if node == second {
             refused(&cluster, "forget", node, "last good replica");
         }

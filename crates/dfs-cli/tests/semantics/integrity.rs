@@ -45,8 +45,8 @@ async fn s12_replica_with_a_flipped_bit_is_avoided_set_aside_and_replaced() {
         let victim = (0..3).find(|index| flip_bit(&cluster.disk(*index), &bytes[1_000..1_040]));
         let victim = &cluster.datanodes[victim.unwrap()];
         let before = victim.metric("dfs_datanode_set_aside_total", "");
-        // Reads return the right bytes whichever replica is asked, and the bad one is found
-        // eventually. Each machine asks the replicas in an order of its own.
+        // Reads return the right bytes regardless of the replica asked, and the bad one is found
+        // eventually. Each machine asks the replicas in a different order.
         let mut corrupt_blocks = 0;
         for machine in 0..100 {
             let reader = client_on(&cluster, &format!("machine-{machine}"));

@@ -104,7 +104,7 @@ async fn s17_empty_metadata_creates_no_cluster_and_deletes_nothing() {
     assert!(!started.status.success());
     let said = String::from_utf8_lossy(&started.stderr).into_owned();
     assert!(said.contains("dfs coordinator init"), "{said}");
-    // Even a new cluster in its place gets none of the nodes.
+    // Not even a new cluster in its place gets any of the nodes.
     let made = Command::new(binary()).args(["coordinator", "init", "--metadata", &url]).output();
     assert!(made.unwrap().status.success());
     cluster.start_coordinator();

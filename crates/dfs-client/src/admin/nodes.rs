@@ -22,7 +22,7 @@ pub struct StopSafety {
     pub chunks_unreadable: u64,
     /// Human-readable reason why it is not safe; empty when it is.
     pub reason: String,
-    /// Revision of the metadata that the answer holds for.
+    /// Metadata revision for which the result holds.
     pub revision: Revision,
 }
 
@@ -70,7 +70,7 @@ impl Admin {
         wire::node_state("state", reply.state).map_err(|error| Error::wire(&context, &error))
     }
 
-    /// Reports whether these nodes, 1 to 100, can stop at the same time.
+    /// Returns whether these nodes, 1 to 100, can stop at the same time.
     pub async fn safe_to_stop(
         &self,
         cluster: ClusterId,

@@ -37,7 +37,7 @@ enum Place {
 }
 
 impl Client {
-    /// Copies files and trees from the cluster to the local disk, each to the path beside it.
+    /// Copies files and trees from the cluster to the local disk, each to the path paired with it.
     ///
     /// A file appears under its name only when complete; it is not synced. Modes, mtimes, symlinks
     /// and extended attributes of the namespace `user.` are restored, owners and groups when the

@@ -19,7 +19,7 @@ pub(super) enum Kind {
     File {
         /// Its length when the entry was read.
         size: u64,
-        /// True if it has further names, which become files of their own.
+        /// True if it has other names, which become separate files.
         is_hard_linked: bool,
     },
     /// A directory.

@@ -167,10 +167,10 @@ pub struct TreeReport {
     pub symlinks: u64,
     /// Bytes of the files copied.
     pub bytes: u64,
-    /// Names, among the files copied, that shared a local file with others and now have one of
-    /// their own.
+    /// Names, among the files copied, that shared a local file with others and are now separate
+    /// files.
     pub hard_links: u64,
-    /// Entries copied without some of their extended attributes: those outside of the namespace
+    /// Entries copied without some of their extended attributes: those outside the namespace
     /// `user.`, and those that the destination cannot hold.
     pub extended_attributes: u64,
     /// Devices, sockets and pipes skipped within trees.

@@ -48,8 +48,8 @@ struct Unfinished {
 }
 
 impl Client {
-    /// Copies local files and trees into the cluster, each to the path beside it, whose parent must
-    /// exist.
+    /// Copies local files and trees into the cluster, each to the path paired with it, whose parent
+    /// must exist.
     ///
     /// Modes, owners, groups, mtimes, symlinks and extended attributes of the namespace `user.` are
     /// kept. Existing files are replaced, each atomically; existing directories are filled, and

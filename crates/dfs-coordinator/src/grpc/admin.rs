@@ -221,7 +221,7 @@ async fn state_since(
         }
         if Instant::now() >= deadline {
             let message = format!(
-                "the metadata is at revision {}, {min_revision} was requested; try again later",
+                "the metadata is at revision {}, but {min_revision} was requested; try again later",
                 state.revision
             );
             return Err(Failure::new(ErrorCode::Unavailable, message).retry_after(REVISION_WAIT));

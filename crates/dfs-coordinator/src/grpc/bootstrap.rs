@@ -1,5 +1,5 @@
-//! Services of a coordinator whose store holds no cluster: they answer that it waits for one to be
-//! created by `Admin.Init`.
+//! Services of a coordinator whose store holds no cluster: they reply that it waits for
+//! `Admin.Init` to create one.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -58,7 +58,7 @@ pub(super) fn parse(request: &v1::InitRequest) -> Result<(ClusterId, Replication
     Ok((cluster, replication))
 }
 
-/// Answers a request when there already is a cluster: the requested one, or another.
+/// Replies to a request when there already is a cluster: the requested one, or another.
 pub(super) fn already(asked: ClusterId, found: ClusterId) -> Result<v1::InitResponse, Failure> {
     if asked != found {
         let error = dfs_metadata::Error::WrongCluster { expected: asked, found };

@@ -1,4 +1,4 @@
-//! Conversion of answers of the namespace to wire messages.
+//! Conversion of results of the namespace to wire messages.
 
 use dfs_metadata::health::judge;
 use dfs_metadata::namespace::{
@@ -75,7 +75,7 @@ pub(super) fn plan(core: &Core, plan: UploadPlan) -> v1::UploadPlan {
     }
 }
 
-/// Returns the health for a reader, to whom a bad replica is bad also on a lost disk.
+/// Returns the health that readers see: for them, a bad replica is bad even on a lost disk.
 fn readers_health(replica: &Replica, health: ReplicaHealth) -> ReplicaHealth {
     match (replica.mark, health) {
         (ReplicaMark::Bad, ReplicaHealth::Lost) => ReplicaHealth::Bad,

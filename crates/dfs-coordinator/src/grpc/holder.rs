@@ -23,11 +23,11 @@ const CALL_WITHIN: Duration = Duration::from_secs(5);
 
 /// Asks the holder of the worker lease for the health of the data and the state of the workers,
 /// including all changes of chunks up to `least`. `None` when there is no holder, or it does not
-/// answer.
+/// respond.
 pub(super) async fn ask(core: &Core, least: Revision) -> Option<BackgroundWork> {
     let answer = timeout(ANSWER_WITHIN, ask_holder(core, least)).await;
     answer
-        .inspect_err(|_| tracing::debug!("the holder of the worker lease does not answer"))
+        .inspect_err(|_| tracing::debug!("the holder of the worker lease does not respond"))
         .ok()?
 }
 
@@ -59,7 +59,7 @@ async fn ask_holder(core: &Core, least: Revision) -> Option<BackgroundWork> {
 }
 
 /// Forwards a call to the holder of the worker lease. `None` when there is none, or it does not
-/// answer in time.
+/// respond in time.
 pub(super) async fn call<T>(
     core: &Core,
     send: impl AsyncFnOnce(AdminClient<ClientChannel>) -> Result<Response<T>, Status>,

@@ -25,15 +25,15 @@ use crate::core::{Core, wire_state};
 use crate::failure;
 use crate::registry::{DiskReport, HeartbeatSource, Report};
 
-/// Disks per node at most.
+/// Maximum number of disks per node.
 const DISKS_MAX: usize = 64;
 /// Verdict of a node on a replica that it reports.
 const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
-/// Bad replicas per report at most.
+/// Maximum number of bad replicas per report.
 const BAD_REPLICAS_MAX: usize = 1_000;
-/// Bad replicas recorded concurrently.
+/// Number of bad replicas recorded concurrently.
 const BAD_REPLICAS_AT_ONCE: usize = 16;
-/// Orders queued for a node that does not read them.
+/// Maximum number of orders queued for a node that does not read them.
 const ORDERS_MAX: usize = 2;
 
 pub(super) struct Handler(pub(super) Arc<Core>);
@@ -180,11 +180,11 @@ async fn take(
     let stream = match opened {
         Some(opened) if (opened.node, opened.source) == (node, source) => opened.stream,
         Some(_) => {
-            let what = "a heartbeat stream speaks for one process and registration of one node";
+            let what = "a heartbeat stream belongs to one process and registration of one node";
             return Err(FieldError::new("node_id", what).into());
         }
         None => {
-            // Registration numbers are copied with a copy or an image of the metadata. Without this
+            // Registration numbers are part of any copy or image of the metadata. Without this
             // check, a node that keeps running would serve both the old state and the new one.
             let ClusterIdentity { cluster, incarnation } = core.namespace.identity();
             if report.incarnation != incarnation.0 {

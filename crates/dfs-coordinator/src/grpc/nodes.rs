@@ -15,13 +15,13 @@ use super::admin::check_cluster;
 use crate::core::{Core, wire_state};
 use crate::failure;
 
-/// Time limit of a scan over all chunks: less than a client waits for an answer.
+/// Time limit of a scan over all chunks: less than a client waits for a reply.
 const SCAN_WITHIN: Duration = Duration::from_secs(8);
-/// Nodes per request at most.
+/// Maximum number of nodes per request.
 const NODES_MAX: usize = 100;
-/// Attempts while conflicting changes win.
+/// Maximum number of attempts while conflicting changes win.
 pub(super) const TRIES: u32 = 8;
-/// Nodes that a refusal lists.
+/// Maximum number of nodes that a refusal lists.
 const NAMED_MAX: usize = 5;
 
 pub(super) async fn admit(
@@ -151,7 +151,7 @@ fn safety_response(
     }
 }
 
-/// Explains why unreadable chunk records prevent a yes, and what to do.
+/// Explains why unreadable chunk records prevent approval, and what to do.
 pub(super) fn unreadable_reason(unknown: &Unknown) -> Option<String> {
     let Unknown { count, example } = unknown;
     let example = example.as_ref()?;
@@ -206,6 +206,6 @@ fn unsafe_reason(core: &Core, chunks: u64, example: Shortfall, nodes: &BTreeSet<
 }
 
 pub(super) fn overtaken() -> Failure {
-    let message = "the desired states of nodes were changed by others again and again; try again";
+    let message = "others kept changing the desired states of nodes; try again";
     Failure::new(ErrorCode::Conflict, message).retry_after(Duration::from_millis(200))
 }

@@ -12,15 +12,15 @@ use super::{convert, repeat};
 use crate::candidates;
 use crate::core::Core;
 
-/// Tokens per call at most.
+/// Maximum number of tokens per call.
 const TOKENS_MAX: usize = 64;
-/// Bytes per token at most; ours are far shorter.
+/// Maximum length of a token in bytes; those of this cluster are far shorter.
 const TOKEN_LEN_MAX: usize = 64 << 10;
-/// Chunks per call at most.
+/// Maximum number of chunks per call.
 const CHUNKS_MAX: usize = 1_024;
-/// Nodes that a replan may avoid.
+/// Maximum number of nodes that a replan may avoid.
 const AVOID_MAX: usize = 64;
-/// Bytes per machine or zone name at most.
+/// Maximum length of a machine or zone name in bytes.
 const LABEL_LEN_MAX: usize = 255;
 
 pub(super) async fn upload_file(

@@ -7,7 +7,7 @@
 //!
 //! Nothing is inspected, kept or changed: each frame of the connection is forwarded when the other
 //! side has room for it, so that a slow side slows down the other, and both ends verify every block
-//! as usual. The address of a node comes from the registry, never from the caller. Orders among
+//! as usual. The address of a node comes from the registry, never from the caller. Orders between
 //! servers are refused: they stay within the cluster's own network.
 
 mod body;
@@ -134,7 +134,7 @@ impl Relay {
             return Err((Refusal::UnknownNode, Failure::new(ErrorCode::NotFound, message)));
         };
         if registry.is_silent(node, now) {
-            // Dialling it would make the caller wait for what is known.
+            // Dialling it would make the caller wait for a result that is already known.
             let message = format!("node {node} at {}: it sends no heartbeats", view.member.address);
             return Err((Refusal::Unreachable, Failure::new(ErrorCode::Unavailable, message)));
         }

@@ -157,7 +157,7 @@ async fn within<T>(
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) => Err(Failure::from_status(&status)),
         Err(_) => {
-            let message = format!("no answer within {} s", limit.as_secs());
+            let message = format!("no reply within {} s", limit.as_secs());
             Err(Failure::new(ErrorCode::OutcomeUnknown, message))
         }
     }

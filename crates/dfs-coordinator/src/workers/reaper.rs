@@ -1,4 +1,4 @@
-//! Reaps unlinked inodes, expired uploads, and answers kept for old clients.
+//! Reaps unlinked inodes, expired uploads, and replies kept for old clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::unreadable::UnreadableRecords;
 
 /// Unlinked inodes, or uploads, per step.
 const ITEMS_MAX: usize = 256;
-/// Answers of slots, or chunks, considered per step of a sweep.
+/// Replies of slots, or chunks, considered per step of a sweep.
 const SWEEP_LEN: usize = 90;
 /// Interval of sweeps over uploads and slots.
 const UPKEEP_EVERY: Duration = Duration::from_mins(1);
@@ -107,7 +107,7 @@ impl Reaper {
         let mut has_more = self.take(&reaped);
         let swept =
             self.core.namespace.sweep_slots(Scope::internal(), SWEEP_LEN, Some(&fence)).await;
-        has_more |= swept.map_err(Error::metadata("removing answers kept for old clients"))?;
+        has_more |= swept.map_err(Error::metadata("removing replies kept for old clients"))?;
         if !has_more {
             self.next_upkeep = Instant::now() + UPKEEP_EVERY;
         }

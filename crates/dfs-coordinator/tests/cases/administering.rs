@@ -19,7 +19,7 @@ fn id(node: u128) -> Bytes {
     NodeId(node).to_bytes().to_vec().into()
 }
 
-/// Admin calls on this cluster.
+/// Administrative calls to this cluster.
 impl Cluster {
     async fn id(&self) -> Bytes {
         self.status().await.cluster_id

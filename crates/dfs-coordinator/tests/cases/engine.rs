@@ -84,7 +84,7 @@ async fn concurrent_create_calls_share_engine_commits() {
     assert!((1..16).contains(&commits), "16 creates took {commits} engine commits");
 }
 
-/// An engine that stops answering reads.
+/// An engine that stops responding to reads.
 #[derive(Default)]
 struct Hanging {
     inner: MemoryEngine,

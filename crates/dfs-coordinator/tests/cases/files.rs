@@ -63,7 +63,7 @@ async fn confirmed_file_appears_with_its_locations() {
     let seen = client.stat(stat).await.unwrap().into_inner().stat.unwrap();
     assert_eq!(confirmed.as_ref(), Some(&seen));
     assert_eq!((seen.size, seen.attributes.unwrap().mode), (CHUNK + 5, 0o640));
-    // A repeat gives the first answer.
+    // A repeat returns the first reply.
     assert_eq!(client.confirm_upload(confirm).await.unwrap().into_inner().stat, confirmed);
     assert_eq!(names(&cluster, "/").await, ["file"]);
 

@@ -149,7 +149,7 @@ impl Upload {
 
     async fn acknowledged(&mut self) -> Result<(), Failure> {
         let ack = tokio::time::timeout(Duration::from_secs(20), self.acks.message()).await;
-        let ack = ack.expect("there is an answer in time");
+        let ack = ack.expect("there is a reply in time");
         ack.map_err(|status| Failure::from_status(&status))?.expect("it ends with a status");
         Ok(())
     }

@@ -58,7 +58,7 @@ async fn any_coordinator_reports_what_the_lease_holder_knows() {
     second.stop().await;
 }
 
-/// Records the names under which a lease is requested.
+/// Records the names under which leases are requested.
 #[derive(Default)]
 struct LeaseLog {
     inner: MemoryEngine,

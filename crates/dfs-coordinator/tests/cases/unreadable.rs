@@ -1,4 +1,4 @@
-//! F1: unreadable records are named, and hold up nothing else.
+//! F1: unreadable records are named, and block nothing else.
 
 use bytes::Bytes;
 use dfs_metadata::engine::{Commit, Write};

@@ -209,7 +209,7 @@ impl FakeDataNode {
         self.state.lock().unwrap().registration = number;
     }
 
-    /// Starts heartbeats, and returns once the first was answered.
+    /// Starts heartbeats, and returns once the first one got a reply.
     pub(crate) async fn beat(self: &Arc<Self>) {
         self.beat_at(&self.coordinator).await;
     }

@@ -94,7 +94,7 @@ pub(super) async fn run(
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Failure::new(ErrorCode::Internal, "the build broke off"))
+    Err(Failure::new(ErrorCode::Internal, "the build was interrupted"))
 }
 
 fn response(outcome: Option<Outcome>, failed: Vec<Dropped>) -> v1::BuildReplicaResponse {

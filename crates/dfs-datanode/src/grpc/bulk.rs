@@ -65,7 +65,7 @@ impl Service<http::Request<Body>> for BulkService {
     }
 }
 
-/// Returns the status of a call that the generated trait requires but never receives.
+/// Returns the status for a call that the generated trait requires, but that never arrives there.
 pub(super) fn elsewhere() -> Status {
-    Status::unimplemented("chunk bytes have a service of their own")
+    Status::unimplemented("calls with chunk bytes have a separate service")
 }

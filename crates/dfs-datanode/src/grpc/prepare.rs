@@ -22,7 +22,7 @@ use crate::node::Node;
 use crate::sessions::Sender;
 use crate::settings::REPLICAS_MAX;
 
-/// Time limit of a downstream node to prepare.
+/// Time limit for a downstream node to prepare.
 const PREPARE_WITHIN: Duration = Duration::from_secs(3);
 /// Bytes between two acks of a continuous stream.
 const ACK_EVERY: u64 = 512 << 10;

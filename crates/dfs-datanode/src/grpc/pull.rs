@@ -20,9 +20,9 @@ use tokio::time::timeout;
 
 use crate::node::Node;
 
-/// Time limit of a source for its next frame, including its own queue.
+/// Time limit for the next frame of a source, including its time in the source's queue.
 const FRAME_WITHIN: Duration = Duration::from_secs(10);
-/// Time limit of a source to accept a report of a corrupt block.
+/// Time limit for a source to accept a report of a corrupt block.
 const REPORT_WITHIN: Duration = Duration::from_secs(3);
 
 /// A chunk being pulled. Each frame is verified before it is forwarded, and the chunk as a whole

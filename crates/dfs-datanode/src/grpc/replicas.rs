@@ -34,8 +34,8 @@ pub(super) async fn report_corrupt(
     Ok(v1::CorruptVerdict { set_aside })
 }
 
-/// Deletes exactly the replicas that are named. One that fails does not hold up the others; the
-/// response names it with the reason.
+/// Deletes exactly the replicas that are named. A failure does not delay the others; the response
+/// names the replica with the reason.
 pub(super) async fn delete(
     node: &Node,
     order: Authorised<v1::DeleteChunksRequest>,

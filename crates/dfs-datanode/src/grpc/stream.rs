@@ -16,14 +16,14 @@ use tonic::Status;
 use crate::Error;
 use crate::node::Node;
 
-/// Time limit of a sender to name its session.
+/// Time limit for a sender to name its session.
 const ATTACH_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(
     node: &Arc<Node>,
     mut data: Incoming<v1::ChunkData>,
 ) -> Result<impl Stream<Item = Result<v1::ChunkAck, Status>> + use<>, Status> {
-    let late = || Failure::new(ErrorCode::Unavailable, "no attach in time");
+    let late = || Failure::new(ErrorCode::Unavailable, "no session was named in time");
     let first = timeout(ATTACH_WITHIN, data.message()).await.map_err(|_| late())??;
     let Some(Kind::Attach(attach)) = first.and_then(|first| first.kind) else {
         let error = FieldError::new("kind", "the first message of a stream must be an attach");

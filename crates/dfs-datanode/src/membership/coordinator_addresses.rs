@@ -35,7 +35,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         Arc::new(Shared { node, registering: Mutex::default(), ended: watch::Sender::new(0) });
     let plain = |name: &String| Channels::parse_address(name).unwrap_or_else(|_| name.clone());
     let names: BTreeSet<String> = shared.node.settings.coordinators.iter().map(plain).collect();
-    // An address stays what it is.
+    // A literal address needs no lookup.
     let is_fixed = names.iter().all(|name| name.parse::<SocketAddr>().is_ok());
     let mut coordinators = Coordinators {
         shared: Arc::clone(&shared),

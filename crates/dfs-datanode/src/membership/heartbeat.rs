@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::bad_replicas::PER_REPORT;
 use crate::node::{Membership, Node};
 
-/// Minimum time limit of a coordinator to reply.
+/// Minimum time limit for a coordinator to reply.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Missed replies after which a coordinator is considered gone, if that is longer.
 const MISSED_MAX: u32 = 3;

@@ -12,7 +12,7 @@ use tonic::Request;
 use super::MembershipError;
 use crate::node::{Membership, Node, REMOVED};
 
-/// Time limit of a coordinator to reply.
+/// Time limit for a coordinator to reply.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Bounds of the heartbeat interval, regardless of what a coordinator asks for.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -111,21 +111,21 @@ fn check_same_cluster(
     let incarnation = membership.incarnation;
     if membership.cluster != known.cluster {
         return Err(MembershipError::Refused(format!(
-            "the disks belong to cluster {}, the coordinator to {}: \
-             point this node at its own coordinator",
+            "the disks belong to cluster {}, but the coordinator belongs to {}: \
+             point this node at a coordinator of its own cluster",
             known.cluster, membership.cluster
         )));
     }
     if incarnation < known.incarnation {
         return Err(MembershipError::Refused(format!(
-            "the coordinator's metadata is of incarnation {incarnation}, the disks have seen \
+            "the coordinator's metadata has incarnation {incarnation}, but the disks have seen \
              {}: the coordinator runs on an old state of the cluster",
             known.incarnation
         )));
     }
     if membership.registration <= known.number {
         return Err(MembershipError::Refused(format!(
-            "the coordinator hands out registration {}, the disks have {} already: \
+            "the coordinator issued registration {}, but the disks already have {}: \
              the coordinator runs on an old state of the cluster",
             membership.registration, known.number
         )));

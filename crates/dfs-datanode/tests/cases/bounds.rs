@@ -19,7 +19,7 @@ async fn sessions_of_clients_and_datanodes_have_separate_limits() {
     let first = node.prepare(meta(1)).await.unwrap();
     node.prepare(meta(2)).await.unwrap();
     assert_eq!(refused(node.prepare(meta(3)).await), ErrorCode::Busy);
-    // The clients have used up their slots, the other datanodes have not.
+    // The clients have used up their slots, but the other datanodes have not.
     node.prepare(replica_meta(4)).await.unwrap();
     assert_eq!(refused(node.prepare(replica_meta(5)).await), ErrorCode::Busy);
     // Sealing a chunk releases its slot, even while its session is remembered.
@@ -71,7 +71,7 @@ async fn node_requires_the_configured_number_of_replicas() {
     let with_two = v1::ChunkMeta { replicas: vec![gone, second.location()], ..meta(1) };
     let ready = node.prepare(with_two).await.unwrap();
     assert_eq!((ready.ready_replicas.len(), ready.dropped.len()), (1, 1));
-    // A higher demand of the client applies too.
+    // A higher requirement of the client applies too.
     let three = v1::ChunkMeta { min_replicas: 3, ..meta_for(2, &[&second]) };
     assert_eq!(refused(node.prepare(three).await), ErrorCode::NotEnoughNodes);
     // A downstream node does not count: the primary does.

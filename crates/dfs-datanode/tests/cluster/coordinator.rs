@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 
-/// Its address.
+/// Address of the coordinator.
 pub(crate) const ADDRESS: &str = "coordinator:7070";
 pub(crate) const CLUSTER: ClusterId = ClusterId(77);
 /// The node key of every registration.

@@ -41,7 +41,7 @@ const QUIET: Duration = Duration::from_millis(1_500);
 /// Time limit of calls in progress.
 const CALLS_END_WITHIN: Duration = Duration::from_mins(2);
 /// Log messages of servers that refuse work of an earlier epoch of the worker lease.
-const REFUSALS: &[&str] = &["a step of background work failed", "the order is of lease epoch"];
+const REFUSALS: &[&str] = &["a step of background work failed", "the order has lease epoch"];
 
 /// Parameters of a run.
 #[derive(Debug, Clone)]

@@ -55,7 +55,7 @@ pub(crate) struct LocalArgs {
     /// Allow plaintext connections from other machines.
     #[arg(long)]
     insecure: bool,
-    /// Watch a tour of a temporary file system, with a file or directory of yours, or with
+    /// Watch a tour of a temporary file system, with a file or directory you name, or with
     /// generated files. Other options are ignored.
     #[arg(long, value_name = "PATH", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "a flag that may have a value")]

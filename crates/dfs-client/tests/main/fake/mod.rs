@@ -341,7 +341,7 @@ impl Cluster {
         }
     }
 
-    /// Returns a builder of a client outside of the cluster's network.
+    /// Returns a builder of a client outside the cluster's network.
     pub(crate) fn outside(&self, network: &Outside) -> ClientBuilder {
         let components = Components { network: Arc::new(network.clone()), ..self.components() };
         Client::builder().coordinator(COORDINATOR).components(components)

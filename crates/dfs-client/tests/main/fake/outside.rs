@@ -1,4 +1,4 @@
-//! The network as seen from outside of the cluster.
+//! The network as seen from outside the cluster.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -32,9 +32,9 @@ use crate::workers::{WORKER_LEASE, orders};
 
 /// Chunks considered per step: as many as the replicas that one order may name.
 const CHUNKS_MAX: usize = 1_000;
-/// Nodes with an order in flight.
+/// Maximum number of nodes with an order in flight.
 const NODES_AT_ONCE: usize = 16;
-/// Records changed concurrently.
+/// Maximum number of records changed concurrently.
 const RECORDS_AT_ONCE: usize = 64;
 /// Pause after a round without progress, as a multiple of its duration.
 const REST_FACTOR: u32 = 4;
@@ -88,7 +88,7 @@ enum Reachability {
     Reachable,
     /// The node may come back.
     Unreachable,
-    /// Neither the node nor its replicas ever come back.
+    /// Neither the node nor its replicas will ever come back.
     Removed,
 }
 
@@ -220,7 +220,7 @@ impl Delete {
         let Round { began, deleted, waiting, on_disks, example, .. } =
             std::mem::replace(&mut self.round, Round::new());
         self.handle.set_queued(waiting);
-        // A long list of waiting replicas then costs little.
+        // This keeps a long list of waiting replicas cheap.
         let rest = began.map_or(Duration::ZERO, |began| began.elapsed() * REST_FACTOR);
         if deleted > 0 {
             let share = waiting as f64 / (waiting + deleted) as f64;
@@ -230,8 +230,8 @@ impl Delete {
             None if waiting == 0 => "nothing to delete".to_owned(),
             None => "waiting for nodes that do not respond".to_owned(),
             Some((node, disk)) => format!(
-                "{on_disks} replicas cannot be deleted, for example on disk {disk} of node {node}: \
-                 bring the disk back into service, or remove the node from the cluster"
+                "replicas that cannot be deleted: {on_disks}, for example on disk {disk} of node \
+                 {node}; bring the disk back into service, or remove the node from the cluster"
             ),
         });
         Next::After(rest.max(self.core.settings.heartbeat_interval()))

@@ -34,13 +34,13 @@ use crate::core::Core;
 use crate::unreadable::UnreadableRecords;
 use crate::workers::{RepairNeed, RepairQueue};
 
-/// Chunks queued for repair at most; the rest is found by another scan.
+/// Maximum number of chunks queued for repair; another scan finds the rest.
 const WAITING_MAX: usize = 100_000;
-/// Changes applied before any other step.
+/// Maximum number of changes applied before any other step.
 const CHANGES_AT_ONCE: usize = 4_096;
 /// Pause of a chunk after a failed repair.
 const REST: Duration = Duration::from_secs(2);
-/// Pause of a chunk that no node can take; ended early when a node comes.
+/// Pause of a chunk that no node can take; ends early when a node becomes available.
 const REST_WITHOUT_TARGET: Duration = Duration::from_mins(1);
 
 /// The worker.

@@ -39,7 +39,7 @@ impl RepairNeed {
         self.lacks == 0
     }
 
-    /// Returns whether nothing is to be done.
+    /// Returns whether there is nothing to do.
     fn needs_nothing(self) -> bool {
         self.lacks == 0 && self.bad == 0
     }
