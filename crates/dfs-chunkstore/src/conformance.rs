@@ -185,7 +185,7 @@ async fn only_sealed_chunks_are_there(store: &Store) {
         assert_code(store.read(chunk, 0, 1).await, ErrorCode::NotFound);
         assert!(store.list(None, 9).await.expect("list works").is_empty());
         drop(writer);
-        // Room and claim of the chunk are released, if not at once.
+        // Room and claim of the chunk are released, though not necessarily at once.
         let mut writer = loop {
             match store.create(header(chunk, length)).await {
                 Ok(writer) => break writer,

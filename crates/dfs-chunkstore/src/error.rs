@@ -11,10 +11,10 @@ use crate::JobPanicked;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// There is no sealed replica of the chunk.
-    #[error("chunk {0} is not here")]
+    #[error("chunk {0} is not stored here")]
     NotFound(ChunkId),
     /// The chunk already exists, or is being written.
-    #[error("chunk {0} is here already")]
+    #[error("chunk {0} is already stored here")]
     Exists(ChunkId),
     /// The replica was found bad and is no longer served.
     #[error("the replica of chunk {0} here was found bad and set aside")]
@@ -56,7 +56,7 @@ pub enum StoreError {
     #[error("the disks belong to cluster {0}: empty them to join another one")]
     WrongCluster(ClusterId),
     /// A registration older than the one on the disks.
-    #[error("the disks have registration {found} already, {given} is older")]
+    #[error("the disks already have registration {found}, and {given} is older")]
     OldRegistration {
         /// The newest one on any disk.
         found: RegistrationNumber,
@@ -99,7 +99,7 @@ pub enum OpenError {
     NotEmpty(PathBuf),
     /// The identity on a disk cannot be read.
     #[error(
-        "the identity in {} is damaged ({what}): restore the file, or empty the folder and let \
+        "the identity in {} is damaged ({what}): restore the file, or empty the directory and let \
          the cluster re-replicate its chunks",
         path.display()
     )]
@@ -111,15 +111,15 @@ pub enum OpenError {
     },
     /// A build from before the first release wrote the disk.
     #[error(
-        "folder {} was written by a build from before the first release, whose formats are no \
+        "directory {} was written by a build from before the first release, whose formats are no \
          longer read: empty it, and the node joins as a new one",
         .0.display()
     )]
     OldDisk(PathBuf),
     /// The disk may contain data that only a newer release can read.
     #[error(
-        "folder {} has write level {found}, this release reads levels up to {newest}: the upgrade \
-         of the cluster was finalized; start the release that it runs",
+        "directory {} has write level {found}, but this release reads levels up to {newest}, \
+         because the upgrade of the cluster was finalized; start the release that the cluster runs",
         folder.display()
     )]
     NewerLevel {
@@ -156,7 +156,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The scan of the disks panicked.
-    #[error("the scan of the disks broke off")]
+    #[error("the scan of the disks was interrupted")]
     Scan(#[from] JobPanicked),
 }
 

@@ -10,9 +10,9 @@ use tokio::sync::watch;
 
 use crate::engine::{Change, EngineError, Watch};
 
-/// Changes kept at most.
+/// Maximum number of changes kept.
 const CHANGES_MAX: usize = 8192;
-/// Bytes of keys and values kept at most.
+/// Maximum number of bytes of keys and values kept.
 const BYTES_MAX: usize = 2 << 20;
 
 /// The latest changes, bounded in number and bytes. A cheap handle; clones share the log.

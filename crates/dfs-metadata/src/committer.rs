@@ -8,11 +8,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::engine::{Commit, Engine, EngineError, Outcome, Write};
 
-/// Bound of the queue; further callers wait for a place.
+/// Length of the queue; additional callers wait for room.
 const QUEUE_LEN: usize = 1024;
-/// Commits per batch at most.
+/// Maximum number of commits per batch.
 const BATCH_LEN_MAX: usize = 256;
-/// Bytes of keys and values after which a batch takes no further commit.
+/// Bytes of keys and values after which a batch takes no more commits.
 const BATCH_BYTES: usize = 4 << 20;
 
 /// Queues the commits of many callers for one task that passes them to the engine in batches.
@@ -75,7 +75,7 @@ impl Committer {
         let stopped = || EngineError::Unavailable("the committer has stopped".to_owned());
         let (answer, outcome) = oneshot::channel();
         self.queue.send(Queued { commit, answer }).await.map_err(|_| stopped())?;
-        // The task answers everything it took from the queue, unless it was killed.
+        // The task replies to everything it took from the queue, unless it was killed.
         outcome.await.unwrap_or_else(|_| {
             Err(EngineError::OutcomeUnknown("the committer was killed during a commit".to_owned()))
         })

@@ -70,7 +70,7 @@ pub enum EngineError {
     #[error("the metadata store is damaged: {0}")]
     Damaged(String),
     /// The store was written by a newer release.
-    #[error("the metadata store has format {found}, this version reads up to {supported}")]
+    #[error("the metadata store has format {found}, but this version reads up to {supported}")]
     NewerFormat {
         /// Format of the store.
         found: u32,
@@ -129,8 +129,9 @@ pub trait Snapshot: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(Bytes, Versioned)>, EngineError>;
 
-    /// Reads the greatest key that starts with `prefix` and is less than `key`. One read, however
-    /// many keys the prefix has. `key` need neither exist nor start with the prefix.
+    /// Reads the greatest key that starts with `prefix` and is less than `key`. Takes one read,
+    /// regardless of the number of keys under the prefix. `key` need neither exist nor start with
+    /// the prefix.
     async fn last_before(
         &self,
         prefix: &[u8],
@@ -184,8 +185,8 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Takes or renews the lease `name` for `holder`. `None` while another holds it, or when
     /// `condition` does not hold where it would be taken. A holder that lets `ttl` pass without
-    /// renewing may lose it. Time decides who may take over, never what is right: that is decided
-    /// by the fence.
+    /// renewing may lose it. Time only decides who may take over; correctness depends on the fence
+    /// alone.
     async fn lease(
         &self,
         name: &str,

@@ -117,7 +117,7 @@ impl Cluster {
 /// The disks whose replicas do not count. Chunks at rest can need repair when they change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LostDisks {
-    /// Those of known nodes.
+    /// Lost disks of known nodes.
     pub known: BTreeSet<DiskNumber>,
     /// Whether every disk of no known node is one.
     pub and_unknown: bool,

@@ -26,7 +26,7 @@ pub(crate) const DISKS: Bytes = Bytes::from_static(b"s/disks");
 pub(crate) const INODES: Bytes = Bytes::from_static(b"s/inodes");
 /// Read and written by every move of a directory to another parent.
 pub(crate) const MOVES: Bytes = Bytes::from_static(b"s/moves");
-/// Written blindly whenever a directory or symlink loses a name.
+/// Written without a condition whenever a directory or symlink loses a name.
 pub(crate) const NAMES: Bytes = Bytes::from_static(b"s/names");
 
 /// Written by every change of a node's desired state, including maintenance; absent before the
@@ -50,7 +50,7 @@ pub(crate) const CHUNKS: &[u8] = b"k/";
 pub(crate) const NODES: &[u8] = b"n/";
 /// Prefix of all unlinked inodes, ordered by the time they are due.
 pub(crate) const UNLINKED: &[u8] = b"o/";
-/// Prefix of all kept answers.
+/// Prefix of all kept replies.
 pub(crate) const ANSWERS: &[u8] = b"r/";
 /// Prefix of all staged uploads.
 pub(crate) const UPLOADS: &[u8] = b"u/";
@@ -185,7 +185,7 @@ pub(crate) fn upload_inode(key: &[u8]) -> Option<InodeId> {
     whole_number(key.strip_prefix(UPLOADS)?)
 }
 
-/// Returns the key of an unlinked inode. Further names of the inode that were deleted in the same
+/// Returns the key of an unlinked inode. Other names of the inode that were deleted in the same
 /// millisecond have a number after the inode; the first has none.
 pub(crate) fn unlinked(not_before: Timestamp, inode: InodeId) -> Bytes {
     key(UNLINKED, &[&not_before.millis().to_be_bytes(), b"/", &number(inode)])
@@ -205,13 +205,13 @@ pub(crate) fn unlinked_parts(key: &[u8]) -> Option<(Timestamp, InodeId)> {
     is_whole.then_some((not_before, InodeId(u64::from_be_bytes(*inode))))
 }
 
-/// Returns the key of the answer kept for a slot.
+/// Returns the key of the reply kept for a slot.
 pub(crate) fn answer(slot: &Slot) -> Bytes {
     let client: ClientId = slot.client;
     key(ANSWERS, &[&client.to_bytes(), b"/", &slot.slot.to_be_bytes()])
 }
 
-/// Returns the client of a kept answer's key.
+/// Returns the client of a kept reply's key.
 pub(crate) fn answer_client(key: &[u8]) -> Option<ClientId> {
     let (client, rest) = key.strip_prefix(ANSWERS)?.split_first_chunk::<{ ClientId::LEN }>()?;
     let slot = rest.strip_prefix(b"/")?;

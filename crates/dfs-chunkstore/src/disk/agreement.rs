@@ -1,9 +1,9 @@
 //! Which disks belong together, and which of them may serve.
 //!
-//! A registration is written to all disks but the first, and then, marked as settled, to all. A disk
-//! with a number below the settled one of another disk missed a registration that every disk in
-//! service had: it is an old image, and stays out. A crash or a full disk between two disks leaves none
-//! that looks like one.
+//! A registration is written to all disks but the first, and then, marked as settled, to all. A
+//! disk with a number below the settled one of another disk missed a registration that every disk
+//! in service had: it is an old image, and stays out of service. A crash or a full disk between two
+//! of these writes leaves no disk that looks like one.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -13,11 +13,11 @@
 //!
 //! | question | module |
 //! |---|---|
-//! | whose disks are these, what is on them | [`open`], [`identity`], [`identities`], [`scan`] |
+//! | whose disks are these, what is on them | [`open`], [`identity_file`], [`identities`], [`scan`] |
 //! | what does a replica look like | [`record`], [`segments`] |
-//! | how does a chunk get there, and away | [`writer`], [`part`] and [`change`] when large, [`commit`] when small |
-//! | what is there, and is there room | [`index`], [`space`] |
-//! | one disk and its health | [`one`] |
+//! | how is a chunk written and removed | [`writer`], [`unsealed_file`] and [`file_replicas`] when large, [`commit`] when small |
+//! | what is stored, and is there room | [`index`], [`space`] |
+//! | one disk and its health | [`volume`] |
 
 mod agreement;
 mod commit;
@@ -77,7 +77,7 @@ impl DiskStore {
     /// Opens the store: locks the directories, reads or creates the identity, and finds exactly the
     /// sealed chunks. Disks that are all empty become a new node; an empty one among others becomes
     /// a replaced disk of the same node. A disk that cannot be written, or that holds an image
-    /// older than the node's last registration, is left out of service if another one is in
+    /// older than the node's last registration, is kept out of service if another one is in
     /// service.
     pub async fn open(
         config: Config,

@@ -1,6 +1,6 @@
-//! Metadata stored beside the bytes of a chunk, the same in both layouts.
+//! Metadata stored next to the bytes of a chunk, the same in both layouts.
 //!
-//! A *head* of fixed size has everything about a replica but its path and block checksums, which
+//! A *head* of fixed size has everything about a replica except its path and block checksums, which
 //! form the *meta* part: path, then the crc32c of each block. A large chunk is a separate file:
 //! data, meta, head, each page-aligned, so that it is written once and sequentially. A small chunk
 //! is a record in a segment: head, meta, data without gaps, padded to a page.

@@ -1,9 +1,9 @@
 //! The segments of a disk: append-only files of many small chunks.
 //!
 //! The name of a segment contains its number and a random salt that its records are bound to, so
-//! that only its records are valid, and no header exists whose damage could lose it. Each start of
-//! the store creates a new one. A segment that is not the last one is known to be durable: the next
-//! one is created after its last commit.
+//! that only its records are valid, and there is no header whose damage could lose the segment.
+//! Each start of the store creates a new one. A segment that is not the last one is known to be
+//! durable: the next one is created after its last commit.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -214,8 +214,8 @@ impl Disk {
         })
     }
 
-    /// Returns the directory of a large chunk, named by its last bits, as the first ones are the
-    /// time.
+    /// Returns the directory of a large chunk, named by the last bits of its id, as the first ones
+    /// are the time.
     pub(super) fn shard_path(&self, chunk: ChunkId) -> PathBuf {
         self.folder.join(CHUNKS).join(format!("{:02x}", chunk.0 as u8))
     }
@@ -228,7 +228,8 @@ impl Disk {
         self.shard_path(chunk).join(format!("{chunk}.part"))
     }
 
-    /// Makes the names in the directory of a large chunk durable, and that of the directory itself.
+    /// Makes the names in the directory of a large chunk durable, and the name of the directory
+    /// itself.
     pub(super) fn sync_shard(&self, chunk: ChunkId) -> io::Result<()> {
         let mut shards = self.durable_shards.lock().unwrap_or_else(PoisonError::into_inner);
         if !shards.contains(&(chunk.0 as u8)) {

@@ -49,7 +49,7 @@ pub trait Fs: Send + Sync + 'static {
     /// Creates a directory, unless it exists.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Lists the names in a directory, sorted. Names that are not UTF-8 are left out: dfs creates
+    /// Lists the names in a directory, sorted. Names that are not UTF-8 are skipped: dfs creates
     /// none.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 

@@ -436,7 +436,7 @@ async fn stamps_of_a_disk_never_repeat_when_disks_are_absent_in_turn() {
     for (life, present) in lives.into_iter().enumerate() {
         let store = open_sim(&fs, config(present), 2 + life as u64).await.unwrap();
         for length in [SMALL, LARGE] {
-            // The chunk that was there before was deleted, and is built here once more.
+            // The chunk that was here before was deleted, and is now built here again.
             let sealed = conformance::put(&store, ChunkId(1), length).await.unwrap();
             let before = last.insert(sealed.disk, sealed.stamp);
             assert!(before < Some(sealed.stamp), "{before:?}, then {sealed:?}");

@@ -86,7 +86,7 @@ fn show(status: &UpgradeStatus, cx: &Context) {
         }));
         return;
     }
-    cx.out.line(format_args!("write level {written}, this release reads up to {newest}"));
+    cx.out.line(format_args!("write level {written}; this release reads levels up to {newest}"));
     if wanted > written {
         cx.out.line(format_args!("level {wanted} is requested"));
     } else if newest > written {

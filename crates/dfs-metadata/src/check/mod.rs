@@ -1,10 +1,9 @@
 //! Checking a whole store without changing it.
 //!
-//! One walk over all keys at one snapshot, a few hundred at a time. What two records say of each
-//! other is compared at once where a page of reads can tell. The rest is kept until the end, which
-//! takes memory: 16 bytes per file or directory, 32 per chunk, 32 per extent, 16 per file of
-//! several extents, 32 per chunk with work, and all disks. A hundred million one-chunk files are
-//! 7.5 GiB.
+//! One walk over all keys at one snapshot, a few hundred at a time. Related records are compared at
+//! once where a page of reads suffices. Everything else is kept until the end, which takes memory:
+//! 16 bytes per file or directory, 32 per chunk, 32 per extent, 16 per file of several extents, 32
+//! per chunk with work, and all disks. A hundred million one-chunk files are 7.5 GiB.
 //!
 //! The snapshot must last: on an engine that drops old revisions (etcd, after five to ten minutes)
 //! a longer check ends with `Compacted`.
@@ -17,7 +16,7 @@ use dfs_types::Revision;
 use crate::engine::Engine;
 use crate::{Error, keys};
 
-/// Problems that the report details.
+/// Maximum number of problems that the report details.
 const PROBLEMS_MAX: usize = 1_000;
 
 /// Contents of a store, and its problems.
@@ -49,7 +48,7 @@ pub struct Report {
     pub tombstones: u64,
     /// Nodes, including removed ones.
     pub nodes: u64,
-    /// Answers kept for repeats.
+    /// Replies kept for repeats.
     pub answers: u64,
     /// Number of problems.
     pub problem_count: u64,

@@ -104,7 +104,10 @@ impl Chunks {
             no_record(before, &mut add);
             if own.len() as u64 != u64::from(record.references) {
                 let (says, counted) = (record.references, own.len());
-                add(record.chunk, format!("it says {says} extents refer to it, but {counted} do"));
+                add(
+                    record.chunk,
+                    format!("references recorded: {says}; extents that refer to it: {counted}"),
+                );
             }
             if let Some((_, end)) = own.last().filter(|(_, end)| *end > record.length) {
                 let length = record.length;

@@ -72,7 +72,7 @@ struct Cover {
     gap: Option<u64>,
 }
 
-/// Further records needed to check a page.
+/// Additional records needed to check a page.
 struct Known {
     /// Inodes with a name in the page, as far as readable.
     inodes: BTreeMap<InodeId, Inode>,

@@ -1,4 +1,4 @@
-//! A file of many extents: more than any commit or answer can hold.
+//! A file of many extents: more than any commit or reply can hold.
 #![allow(clippy::unwrap_used)] // Like every check, it panics where an engine does not do its part.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,14 +8,14 @@ use dfs_types::Revision;
 use super::EngineError;
 use super::counter::{COUNTER_LEN, decode_counter, encode_counter};
 
-/// Distinct keys per commit, in conditions and writes together. Neither of the two lists may be
-/// longer than this either; each [`Write::Add`] also counts as a condition.
+/// Maximum number of distinct keys per commit, in conditions and writes together. Neither of the
+/// two lists may be longer than this either; each [`Write::Add`] also counts as a condition.
 pub const COMMIT_KEYS_MAX: usize = 100;
-/// Bytes per key at most.
+/// Maximum length of a key in bytes.
 pub const KEY_LEN_MAX: usize = 512;
-/// Bytes per value at most.
+/// Maximum length of a value in bytes.
 pub const VALUE_LEN_MAX: usize = (64 << 10) + 64;
-/// Bytes of keys and values per commit at most, in conditions and writes together.
+/// Maximum number of bytes of keys and values per commit, in conditions and writes together.
 pub const COMMIT_BYTES_MAX: usize = 1 << 20;
 
 /// A condition of a commit.
@@ -29,7 +29,7 @@ pub enum Condition {
     PrefixEmpty(Bytes),
 }
 
-/// A change of one key. Writes may be blind; the later of two commits wins.
+/// A change of one key. Writes may be unconditional; the later of two commits wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
     /// Sets the key.
@@ -38,10 +38,11 @@ pub enum Write {
     Delete(Bytes),
     /// Adds to the counter under the key; a missing key counts as 0 and is created.
     ///
-    /// Blind: conflicts with no other write of the key, and as sums commute, the order of additions
-    /// does not matter. It adds to what earlier writes of the same commit and earlier commits of
-    /// the batch left: after a `Put` to the value put, after a `Delete` to 0. To versions and
-    /// watches it is a `Put` of the sum, see [`decode_counter`](super::decode_counter).
+    /// Unconditional: conflicts with no other write of the key, and as sums commute, the order of
+    /// additions does not matter. It adds to what earlier writes of the same commit and earlier
+    /// commits of the batch left: after a `Put` to the value put, after a `Delete` to 0. To
+    /// versions and watches it is a `Put` of the sum, see
+    /// [`decode_counter`](super::decode_counter).
     ///
     /// Fails the whole commit when the key holds something other than a counter, or the sum would
     /// overflow 64 bits: see [`Outcome::Conflict`](super::Outcome).
@@ -109,11 +110,11 @@ impl Commit {
         let adds = self.writes.iter().filter(|write| matches!(write, Write::Add(..))).count();
         let most = keys.len().max(self.conditions.len() + adds).max(self.writes.len());
         if most > COMMIT_KEYS_MAX {
-            return too_large(format!("{most} keys, at most {COMMIT_KEYS_MAX} are allowed"));
+            return too_large(format!("{most} keys; at most {COMMIT_KEYS_MAX} are allowed"));
         }
         if let Some(key) = keys.iter().find(|key| key.len() > KEY_LEN_MAX) {
             let len = key.len();
-            return too_large(format!("a key of {len} bytes, at most {KEY_LEN_MAX} are allowed"));
+            return too_large(format!("a key of {len} bytes; at most {KEY_LEN_MAX} are allowed"));
         }
         if self.writes.iter().any(|write| write.key().is_empty()) {
             return too_large("an empty key".to_owned());
@@ -122,12 +123,12 @@ impl Commit {
             && len > VALUE_LEN_MAX
         {
             return too_large(format!(
-                "a value of {len} bytes, at most {VALUE_LEN_MAX} are allowed"
+                "a value of {len} bytes; at most {VALUE_LEN_MAX} are allowed"
             ));
         }
         let bytes = self.bytes();
         if bytes > COMMIT_BYTES_MAX {
-            return too_large(format!("{bytes} bytes, at most {COMMIT_BYTES_MAX} are allowed"));
+            return too_large(format!("{bytes} bytes; at most {COMMIT_BYTES_MAX} are allowed"));
         }
         Ok(())
     }

@@ -18,7 +18,7 @@
 //!   delete the chunks that only the other knows. Once a datanode has registered with the target,
 //!   it refuses the source. To go back, migrate back. The price is that uploads planned before have
 //!   to start over, as after a restore.
-//! - Renewals of leases are left out; **epochs** are copied, so that they only grow.
+//! - Renewals of leases are not copied; **epochs** are copied, so that they only grow.
 //!
 //! Versions are the target's own. No record refers to a revision: conditions, watches and caches
 //! exist only within a process, and all processes of the cluster have stopped.
@@ -109,7 +109,7 @@ impl MigrateError {
 /// Progress of a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Number of keys that are in the target as they should be.
+    /// Number of keys that are correct in the target.
     Migrated(u64),
     /// Number of keys verified.
     Verified(u64),

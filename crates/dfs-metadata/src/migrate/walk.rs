@@ -21,9 +21,9 @@ pub(super) struct Totals {
     pub(super) checksum: Sha256Hasher,
 }
 
-/// Walks over the keys of both stores in order. Each page is read at a snapshot of its own: nobody
-/// else writes, and a long snapshot would keep a redb file from reusing its pages, and be compacted
-/// away by etcd.
+/// Walks over the keys of both stores in order. Each page is read at a separate snapshot: nobody
+/// else writes, and a long snapshot would keep a redb file from reusing its pages, and would be
+/// compacted away by etcd.
 pub(super) struct Walk<'a> {
     source: &'a dyn Engine,
     target: &'a dyn Engine,
@@ -79,7 +79,7 @@ async fn page(engine: &dyn Engine, after: &[u8]) -> Result<BTreeMap<Bytes, Bytes
     Ok(found.into_iter().map(|(key, found)| (key, found.value)).collect())
 }
 
-/// Returns the target's value of a key; `None` for keys left out.
+/// Returns the target's value of a key; `None` for keys that are not copied.
 fn copied(key: &Bytes, value: Bytes) -> Result<Option<Bytes>, Error> {
     if *key == keys::CLUSTER {
         let cluster = Cluster::decode(key, &value, Level::NEWEST)?;

@@ -124,12 +124,12 @@ fn check_replication(replication: Replication) -> Result<(), Error> {
     let max = Replication::FACTOR_MAX;
     if !(1..=max).contains(&factor) {
         return Err(Error::Invalid {
-            what: format!("a replication factor is 1 to {max}, not {factor}"),
+            what: format!("a replication factor must be 1 to {max}, not {factor}"),
         });
     }
     if let Some(min) = min_write.filter(|min| !(1..=factor).contains(min)) {
         return Err(Error::Invalid {
-            what: format!("the least number of replicas of a write is 1 to {factor}, not {min}"),
+            what: format!("the minimum of replicas for a write must be 1 to {factor}, not {min}"),
         });
     }
     Ok(())

@@ -8,8 +8,8 @@ use super::{Namespace, TRIES};
 use crate::records::format::{Coordinator, Coordinators};
 use crate::{Error, keys};
 
-/// Bound of the list. One more displaces the oldest entry; a displaced coordinator that still runs
-/// enters again at its next renewal.
+/// Maximum length of the list. One more displaces the oldest entry; a displaced coordinator that
+/// still runs enters again at its next renewal.
 const COORDINATORS_MAX: usize = 256;
 
 impl Namespace {
@@ -29,8 +29,8 @@ impl Namespace {
             if let Some(own) = entries.iter_mut().find(|entry| entry.id == coordinator.id) {
                 *own = Coordinator { seen: own.seen + 1, ..coordinator.clone() };
             } else {
-                // A member that is too old keeps the level from being raised, so one with an entry
-                // may continue.
+                // A member that is too old prevents the level from being raised, so one with an
+                // entry may continue.
                 require_level(coordinator.level, tx.format().format.least)?;
                 let surplus = (entries.len() + 1).saturating_sub(COORDINATORS_MAX);
                 entries.drain(..surplus);

@@ -11,8 +11,8 @@ use crate::records::entry::Entry;
 use crate::records::inode::{Content, Directory, Inode, Link, Times};
 use crate::{Error, keys};
 
-/// Directories created in one commit: at three keys each, and with the path that leads there, they
-/// stay below the limit of a commit.
+/// Maximum number of directories created in one commit: with three keys each, and the path that
+/// leads there, they stay below the limit of a commit.
 const AT_ONCE: usize = 12;
 
 /// Creates a directory.

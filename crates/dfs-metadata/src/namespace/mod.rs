@@ -96,8 +96,8 @@ pub struct Components {
 pub struct Options {
     /// Time for which deleted or replaced files can be restored.
     pub restorable: Duration,
-    /// The newest write level that is read. Below that of the release only where one build plays
-    /// two releases.
+    /// The newest write level that is read. Lower than that of the release only where one build
+    /// acts as two releases.
     pub level: Level,
 }
 

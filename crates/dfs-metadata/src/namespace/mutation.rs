@@ -1,4 +1,4 @@
-//! Changes of the namespace: attempts, retries, and one answer per call.
+//! Changes of the namespace: attempts, retries, and one reply per call.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{
 use crate::Error;
 use crate::records::answer::Answer;
 
-/// Attempts per change while others conflict with it.
+/// Maximum number of attempts per change while others conflict with it.
 pub(super) const TRIES: u32 = 40;
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(64);
@@ -45,7 +45,7 @@ impl Mutation<'_> {
 }
 
 impl Namespace {
-    /// Applies a change once: a repeat gets the first answer.
+    /// Applies a change once: a repeat gets the first reply.
     pub(super) async fn apply(
         &self,
         mutation: Mutation<'_>,

@@ -92,9 +92,9 @@ impl Namespace {
         Err(Error::Conflict { what: "the maintenance of a node", tries: TRIES })
     }
 
-    /// Marks a node as leaving: its receipts no longer count, so that what [`Self::holdings`] finds
-    /// stays true. Or takes the mark back. A node that registers or starts to send heartbeats also
-    /// clears it.
+    /// Marks a node as leaving, or removes the mark. The receipts of a leaving node do not count,
+    /// so that what [`Self::holdings`] finds stays true. A node that registers or starts to send
+    /// heartbeats also clears the mark.
     pub async fn set_leaving(
         &self,
         scope: &Scope,

@@ -22,7 +22,7 @@ pub struct OpenFile {
     pub offset: u64,
     /// Number of bytes wanted; 0 for all up to the end.
     pub length: u64,
-    /// Extents per answer; 0, or above [`Namespace::EXTENTS_MAX`], for that many.
+    /// Maximum number of extents per reply; 0, or above [`Namespace::EXTENTS_MAX`], for that many.
     pub max_extents: usize,
 }
 
@@ -57,7 +57,7 @@ pub struct ReadExtent {
 }
 
 impl Namespace {
-    /// Extents per answer at most.
+    /// Maximum number of extents per reply.
     pub const EXTENTS_MAX: usize = 256;
 
     /// Locates bytes of a file. A file already open can be read by inode until it is reaped; then

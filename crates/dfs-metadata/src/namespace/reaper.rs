@@ -35,12 +35,12 @@ pub struct Reaped {
     /// Set if more is due now.
     pub has_more: bool,
     /// Items with unreadable records, which cannot be reaped: the first [`Self::UNREADABLE_MAX`].
-    /// They do not hold up the others.
+    /// They do not block the others.
     pub unreadable: Vec<Unreadable>,
 }
 
 impl Reaped {
-    /// Unreadable records reported at most.
+    /// Maximum number of unreadable records reported.
     pub const UNREADABLE_MAX: usize = 100;
 
     /// Counts the outcome of one item. Returns whether work was done for it.
@@ -206,7 +206,7 @@ impl Namespace {
     }
 }
 
-/// Commits per item, and items per call.
+/// Maximum number of commits per item, and of items per call.
 const STEPS_MAX: usize = 64;
 /// Tombstones after which a call ends.
 const TOMBSTONES_MAX: usize = 3_000;

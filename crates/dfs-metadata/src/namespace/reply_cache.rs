@@ -1,9 +1,9 @@
-//! Slots: a repeated call gets the first answer.
+//! Slots: a repeated call gets the first reply.
 //!
-//! An answer is removed only once its client is refused: client ids begin with the time of their
+//! A reply is removed only once its client is refused: client ids begin with the time of their
 //! creation, a floor below which clients are refused is committed first, and each call with a slot
-//! is conditioned on that floor. A repeat therefore gets its answer or a refusal, never a second
-//! execution, whatever the clocks say: a wrong clock costs space, or makes clients start over with
+//! is conditioned on that floor. A repeat therefore gets its reply or a refusal, never a second
+//! execution, regardless of the clocks: a wrong clock costs space, or makes clients start over with
 //! a new id.
 
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::records::answer::{Answer, Kept};
 use crate::records::setting::ClientFloor;
 use crate::{Error, keys};
 
-/// Answers removed in one step: each is a key of its commit.
+/// Maximum number of replies removed in one step: each is a key of its commit.
 const SWEEP_MAX: usize = 90;
 /// Minimum step of the floor: each raise makes the calls in flight conflict.
 const FLOOR_STEP: Duration = Duration::from_hours(1);
@@ -31,7 +31,7 @@ pub struct Repeat {
     pub body: Sha256,
 }
 
-/// Returns the answer given to this call before, if any. Refuses clients below the floor.
+/// Returns the earlier reply to this call, if any. Refuses clients below the floor.
 pub(super) async fn earlier_answer(
     tx: &mut Transaction,
     repeat: &Repeat,
@@ -57,7 +57,7 @@ pub(super) async fn earlier_answer(
     Ok(Some(kept.answer.committed(version)))
 }
 
-/// Keeps the answer, in the commit of the change itself.
+/// Keeps the reply, in the commit of the change itself.
 pub(super) fn keep(tx: &mut Transaction, repeat: &Repeat, answer: &Answer) {
     let Repeat { slot, body } = *repeat;
     let kept = Kept { sequence: slot.sequence, body, answer: answer.clone() };
@@ -68,11 +68,11 @@ impl Namespace {
     /// Age limit of clients. Longer than any upload token lives and any client retries.
     pub const CLIENT_LIFETIME: Duration = Duration::from_hours(24);
 
-    /// Removes the answers of clients older than [`Self::CLIENT_LIFETIME`], at most `limit`, and
+    /// Removes the replies to clients older than [`Self::CLIENT_LIFETIME`], at most `limit`, and
     /// refuses those clients from now on. Returns whether there are more.
     ///
-    /// A client is old when both this process's clock and the newest client answered say so, so
-    /// that a single fast clock has no effect.
+    /// A client is old when it is by both this process's clock and the start of the newest client
+    /// that got a reply, so that a single fast clock has no effect.
     pub async fn sweep_slots(
         &self,
         scope: &Scope,

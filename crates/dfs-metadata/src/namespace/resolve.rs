@@ -10,12 +10,12 @@ use crate::records::entry::Entry;
 use crate::records::inode::{Content, Inode, Link};
 use crate::{Error, keys};
 
-/// Symlinks followed per path, as in Linux.
+/// Maximum number of symlinks followed per path, as in Linux.
 const SYMLINKS_MAX: u32 = 40;
-/// Names looked up at most: those of the longest path, and as many from symlinks.
+/// Maximum number of names looked up: those of the longest path, and as many from symlinks.
 const STEPS_MAX: usize = 8_192;
-/// Entries of a path that a change lists in its conditions. A longer path is guarded by
-/// [`keys::NAMES`], which changes whenever a directory or symlink loses its name.
+/// Maximum number of entries of a path that a change lists in its conditions. A longer path is
+/// guarded by [`keys::NAMES`], which changes whenever a directory or symlink loses its name.
 const GUARDED_MAX: usize = 40;
 
 /// Treatment of a symlink at the end of a path.
@@ -25,7 +25,7 @@ pub(super) enum Last {
     Keep,
 }
 
-/// Directories walked upwards at most, to find out whether one is within another.
+/// Maximum number of directories walked upwards to determine whether one is within another.
 const DEPTH_MAX: usize = 8_192;
 
 /// The result of resolving a target.

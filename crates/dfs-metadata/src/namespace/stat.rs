@@ -31,7 +31,7 @@ pub struct DirectoryPage {
 }
 
 impl Namespace {
-    /// Entries per page at most.
+    /// Maximum number of entries per page.
     pub const PAGE_LEN_MAX: usize = 1_000;
 
     /// Describes an inode; with `follow`, the target of a symlink at the end of a path. An inode

@@ -26,13 +26,13 @@ use crate::{Error, keys};
 
 /// Time without renewal after which a coordinator counts as stopped.
 const COORDINATOR_SILENCE_MAX: Duration = Duration::from_mins(2);
-/// Members listed when a level cannot be raised.
+/// Maximum number of members listed when a level cannot be raised.
 const NAMED_MAX: usize = 10;
 
 /// Progress of raising the write level.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpgradeStatus {
-    /// The level written today.
+    /// The level that is currently written.
     pub written: Level,
     /// The level that a member needs to join; above `written` while the level is being raised.
     pub least: Level,
@@ -40,7 +40,7 @@ pub struct UpgradeStatus {
     pub wanted: Level,
     /// The newest level that the release of this process reads.
     pub newest: Level,
-    /// The members, at most ten, that kept the requested level from being raised.
+    /// The members, at most ten, that prevented the requested level from being raised.
     pub blocked_by: Vec<String>,
 }
 
@@ -153,7 +153,7 @@ impl Namespace {
             let Some(wanted) = open.max(always).filter(|wanted| *wanted > written) else {
                 return Ok(UpgradeStep::Idle);
             };
-            // `least` is not raised in vain: no member that restarts now is refused.
+            // `least` is not raised needlessly: that would refuse members that restart now.
             let blocked_by = self.members_below(&tx, &entries, wanted).await?;
             if blocked_by.is_empty() {
                 tx.put(keys::FORMAT, &StoreFormat { written, least: wanted });

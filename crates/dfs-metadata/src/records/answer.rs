@@ -1,4 +1,4 @@
-//! Answers kept for repeats: `r/`.
+//! Replies kept for repeats: `r/`.
 
 use dfs_types::{Revision, Sha256, Timestamp};
 
@@ -6,7 +6,7 @@ use super::stat::FileStat;
 use crate::Error;
 use crate::codec::{Reader, Record, Writer};
 
-/// The answer to the newest call of a slot.
+/// The reply to the newest call of a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) sequence: u64,
@@ -14,7 +14,7 @@ pub(crate) struct Kept {
     pub(crate) answer: Answer,
 }
 
-/// The answer to a mutating call.
+/// The reply to a mutating call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Done,
@@ -23,7 +23,7 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    /// Returns the answer of a call committed at that revision, which becomes the change of its
+    /// Returns the reply to a call committed at that revision, which becomes the change of its
     /// inode.
     pub(crate) fn committed(mut self, revision: Revision) -> Self {
         if let Self::Stat(stat) = &mut self
@@ -35,7 +35,7 @@ impl Answer {
     }
 }
 
-/// Returns the inode description of an answer.
+/// Returns the inode description in a reply.
 pub(crate) fn stat_of(answer: Answer) -> Result<FileStat, Error> {
     match answer {
         Answer::Stat(stat) => Ok(stat),

@@ -68,7 +68,7 @@ pub(crate) enum Link {
     Reaping,
 }
 
-/// `t/`: written blindly by every change of a directory's entries.
+/// `t/`: written without a condition by every change of a directory's entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) mtime: FileTime,

@@ -1,4 +1,4 @@
-//! The description of an inode that calls answer with; kept for repeats as part of `r/`.
+//! The description of an inode that calls return; kept for repeats as part of `r/`.
 
 use bytes::Bytes;
 use dfs_types::{Attributes, Change, FileKind, Incarnation, InodeId, Revision, Timestamp};

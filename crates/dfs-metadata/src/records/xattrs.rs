@@ -49,7 +49,8 @@ impl Xattrs {
         (xattrs, separate)
     }
 
-    /// Bytes of names and values in the inode record at most, so that listings stay cheap.
+    /// Maximum number of bytes of names and values in the inode record, so that listings stay
+    /// cheap.
     pub(crate) const INLINE_BYTES_MAX: usize = 1 << 10;
 
     /// Returns the names of those with a record of their own, with the lengths of their values.

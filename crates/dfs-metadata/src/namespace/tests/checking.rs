@@ -413,7 +413,7 @@ async fn check_finds_mismatched_extents_and_chunks() {
         |contents| vec![put(keys::inode(contents.file), &file(CHUNK, None))],
         |contents| {
             let inode = shown(&keys::inode(contents.file));
-            vec![(OfExtent, inode), (OfChunk, "says 1 extents refer to it, but 0 do".to_owned())]
+            vec![(OfExtent, inode), (OfChunk, "references recorded: 1; extents that refer to it: 0".to_owned())]
         },
     )
     .await;
@@ -431,7 +431,7 @@ async fn check_finds_mismatched_extents_and_chunks() {
         |contents| vec![put(keys::inode(contents.file), &file(7, Some(extent(8, ChunkId(1)))))],
         |contents| {
             let inode = shown(&keys::inode(contents.file));
-            let counted = "says 1 extents refer to it, but 0 do".to_owned();
+            let counted = "references recorded: 1; extents that refer to it: 0".to_owned();
             vec![(OfExtent, inode), (OfChunk, chunk(ChunkId(1))), (OfChunk, counted)]
         },
     )

@@ -1,4 +1,4 @@
-//! Repeated calls after kept answers were swept, under wrong clocks.
+//! Repeated calls after kept replies were swept, under wrong clocks.
 
 use dfs_types::ErrorCode;
 

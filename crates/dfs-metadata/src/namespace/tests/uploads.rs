@@ -146,7 +146,7 @@ async fn repeated_confirm_does_not_restore_a_deleted_file() {
         let confirm = fixture.confirm_of(&plan);
         fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
         fixture.delete("/f", false, true).await.unwrap();
-        // Deleted, but not reaped: the first answer.
+        // Deleted, but not reaped: the first reply.
         fixture.namespace.confirm(Scope::internal(), &confirm, None).await.unwrap();
         assert_eq!(code(fixture.stat("/f").await), ErrorCode::NotFound);
         fixture.reap(false).await;

@@ -56,7 +56,7 @@ impl Namespace {
             }
             let wanted = usize::from(plans.first().min_replicas);
             if nodes.len() < wanted {
-                return bad(format!("{} receipts, at least {wanted} are needed", nodes.len()));
+                return bad(format!("{} receipts, but at least {wanted} are needed", nodes.len()));
             }
         }
         Ok(())

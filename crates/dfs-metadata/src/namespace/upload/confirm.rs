@@ -24,7 +24,7 @@ const DIRECT_MAX: usize = 18;
 const DIRECT_NODES_MAX: usize = 24;
 /// Keys of chunks, and of extended attributes with records of their own, in the final commit.
 const DIRECT_KEYS_MAX: usize = DIRECT_MAX * KEYS_PER_CHUNK;
-/// Keys per registered chunk, at most.
+/// Maximum number of keys per registered chunk.
 const KEYS_PER_CHUNK: usize = 3;
 /// Extents read at a time.
 const EXTENTS_STEP: usize = 1_000;
@@ -41,8 +41,8 @@ impl Namespace {
     /// Makes the whole file appear in one commit, replacing an older one. First stages what exceeds
     /// one commit.
     ///
-    /// A repeat gets the same answer, even when the file was replaced since;
-    /// [`Error::DeletedSince`] once it was reaped. A file without chunks needs `repeat`.
+    /// A repeat gets the same reply, even when the file was replaced since; [`Error::DeletedSince`]
+    /// once it was reaped. A file without chunks needs `repeat`.
     pub async fn confirm(
         &self,
         scope: &Scope,
@@ -196,7 +196,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// Returns the answer to a repeat, if it is one.
+    /// Returns the reply to a repeat, if it is one.
     async fn confirmed_before(
         &self,
         tx: &mut Transaction,
@@ -292,7 +292,7 @@ fn check_cover(
     let mut end = 0;
     for (offset, length) in pieces {
         if offset != end {
-            let what = format!("a chunk starts at {offset}, the one before ends at {end}");
+            let what = format!("a chunk starts at {offset}, but the one before ends at {end}");
             return Err(Error::BadCover { name: plan.name.clone(), what });
         }
         end = offset.saturating_add(length);

@@ -21,7 +21,7 @@ use crate::{Error, keys};
 pub const PLAN_LIFETIME: Duration = Duration::from_hours(1);
 
 impl Namespace {
-    /// Chunks per page at most.
+    /// Maximum number of chunks per page.
     pub const PLAN_CHUNKS_MAX: usize = 64;
 
     /// Plans the first page of an upload. Writes nothing but an occasional block of inode numbers.
@@ -49,7 +49,7 @@ impl Namespace {
         let replicas = request.replication_factor.unwrap_or(replication.factor);
         if !(1..=Replication::FACTOR_MAX).contains(&replicas) {
             let max = Replication::FACTOR_MAX;
-            let what = format!("a replication factor is 1 to {max}, not {replicas}");
+            let what = format!("a replication factor must be 1 to {max}, not {replicas}");
             return Err(Error::Invalid { what });
         }
         let identity = self.identity();
@@ -83,7 +83,7 @@ impl Namespace {
         if !request.from_offset.is_multiple_of(plan.chunk_size) {
             let (offset, size) = (request.from_offset, plan.chunk_size);
             let what =
-                format!("a page starts at a multiple of the chunk size {size}, not {offset}");
+                format!("a page starts at a multiple of the chunk size, {size}, not at {offset}");
             return Err(Error::Invalid { what });
         }
         self.plan_page(plan, request.from_offset, request.max_chunks, placement)
@@ -207,8 +207,8 @@ fn check_chunk_size(bytes: u64) -> Result<(), Error> {
         return Ok(());
     }
     let what = format!(
-        "a chunk size is a multiple of {BLOCK_SIZE} from {CHUNK_SIZE_MIN} to {CHUNK_SIZE_MAX}, \
-         not {bytes}"
+        "a chunk size must be a multiple of {BLOCK_SIZE} from {CHUNK_SIZE_MIN} to \
+         {CHUNK_SIZE_MAX}, not {bytes}"
     );
     Err(Error::Invalid { what })
 }

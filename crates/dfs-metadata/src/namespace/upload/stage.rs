@@ -1,4 +1,4 @@
-//! Staging the chunks of an upload that are more than one commit can hold.
+//! Staging the chunks of an upload that has more of them than one commit can hold.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{Error, keys};
 const KEYS_MAX: usize = 80;
 /// Lifetime of a staged upload after its last renewal.
 const STAGING_LIFETIME: Duration = Duration::from_hours(1);
-/// Tokens per call.
+/// Maximum number of tokens per call.
 const TOKENS_MAX: usize = 64;
 
 /// The tokens of one upload.
@@ -52,7 +52,8 @@ impl Plans {
 impl Namespace {
     pub(super) fn open_plans(&self, tokens: &[Bytes]) -> Result<Plans, Error> {
         if tokens.is_empty() || tokens.len() > TOKENS_MAX {
-            let what = format!("an upload has 1 to {TOKENS_MAX} tokens, not {}", tokens.len());
+            let count = tokens.len();
+            let what = format!("an upload must have 1 to {TOKENS_MAX} tokens, not {count}");
             return Err(Error::Invalid { what });
         }
         let plans: Vec<Plan> =
