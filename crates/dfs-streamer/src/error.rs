@@ -20,7 +20,7 @@ pub enum Error {
     #[error("a frame is malformed")]
     Frame(#[from] FrameError),
     /// A frame does not continue what was received before.
-    #[error("a frame starts at {found}, {expected} was expected")]
+    #[error("a frame starts at {found}, but {expected} was expected")]
     OutOfOrder {
         /// End of the bytes received.
         expected: u64,
@@ -51,7 +51,7 @@ pub enum Error {
     #[error("the session is not known here; it may have expired")]
     UnknownSession,
     /// Fewer replicas are left than required.
-    #[error("{left} replicas are left of at least {wanted}: {why}")]
+    #[error("only {left} of at least {wanted} replicas are left: {why}")]
     TooFewReplicas {
         /// Number left.
         left: usize,

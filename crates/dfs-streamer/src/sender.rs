@@ -38,7 +38,7 @@ pub struct SenderConfig {
     /// Time without progress after which the stream counts as stalled. Time in which there is
     /// nothing to send does not count.
     pub stall: Duration,
-    /// Time limit of the receiver to make the chunk durable after the last frame.
+    /// Time limit for the receiver to make the chunk durable after the last frame.
     pub seal_within: Duration,
     /// Maximum number of times a broken stream is resumed.
     pub resumes_max: u32,

@@ -110,9 +110,9 @@ impl Session {
     }
 
     /// Takes the session over for the stream with this number, 1 or more: an earlier stream ends
-    /// first. The acks end after the final one, or after an error. A sealed chunk is answered with
-    /// its outcome again. When the acks are dropped the stream ends, and received bytes stay; a
-    /// seal in progress continues.
+    /// first. The acks end after the final one, or after an error. For a sealed chunk, the outcome
+    /// is sent again. When the acks are dropped the stream ends, and received bytes stay; a seal in
+    /// progress continues.
     pub fn attach(
         self: &Arc<Self>,
         number: u64,

@@ -56,7 +56,7 @@ pub enum Lane {
 }
 
 impl Lane {
-    /// Returns the connection number: 0 for control calls, further ones for bulk.
+    /// Returns the connection number: 0 for control calls, others for bulk.
     fn connection(self) -> u64 {
         match self {
             Self::Control => CONTROL,

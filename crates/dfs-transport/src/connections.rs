@@ -25,7 +25,8 @@ use crate::refusal::Refusal;
 
 /// Time between two log lines about refused connections.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// Refused connections that may be reading the reason at the same time; others are just closed.
+/// Maximum number of refused connections that may be reading the reason at the same time; others
+/// are closed at once.
 const REFUSALS_UNDER_WAY: usize = 64;
 /// Time for a refused peer to read the reason.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,13 +34,13 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bounds on the connections of one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections in all.
+    /// Maximum number of connections in all.
     pub total: usize,
-    /// Connections of one peer address, behind which there may be many clients.
+    /// Maximum number of connections per peer address, behind which there may be many clients.
     pub per_address: usize,
-    /// Connections on which the gate has not accepted a call yet. When there are more, the oldest
-    /// one of the address that has the most of them is closed, so that a flood from one address
-    /// harms no other.
+    /// Maximum number of connections on which the gate has not accepted a call yet. When there are
+    /// more, the oldest one of the address that has the most of them is closed, so that a flood
+    /// from one address does not affect others.
     pub pending: usize,
     /// Maximum time that a connection may stay pending.
     pub first_call_within: Duration,
@@ -139,7 +140,7 @@ impl Connections {
         Ok((Slot { connections: self.clone(), id, address }, closed))
     }
 
-    /// Sends the reason and closes the connection, in a task of its own.
+    /// Sends the reason and closes the connection, in a separate task.
     fn refuse(&self, mut io: Io, refusal: Refusal) {
         let Ok(permit) = self.refusals.clone().try_acquire_owned() else { return };
         tokio::spawn(async move {
@@ -177,7 +178,7 @@ impl Connections {
 }
 
 impl Held {
-    /// Takes out the oldest pending connection of the address that has the most of them.
+    /// Removes the oldest pending connection of the address that has the most of them.
     fn evict(&mut self) -> Option<Pending> {
         let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for pending in self.pending.values() {
@@ -190,7 +191,7 @@ impl Held {
     }
 }
 
-/// The place of one connection, which is free again when this is dropped.
+/// The slot of one connection; released when dropped.
 struct Slot {
     connections: Arc<Connections>,
     id: u64,

@@ -8,8 +8,8 @@ use crate::refusal::Refusal;
 
 /// Observer of completed calls and refused connections.
 pub trait Observer: Send + Sync + 'static {
-    /// Called when `method` (`/package.Service/Method`) was answered with `code` after `elapsed`.
-    /// For a streaming reply this is its start.
+    /// Called when `method` (`/package.Service/Method`) completed with `code` after `elapsed`. For
+    /// a streaming reply this is its start.
     fn answered(&self, method: &str, code: Code, elapsed: Duration);
 
     /// A connection was refused or closed because of a limit.

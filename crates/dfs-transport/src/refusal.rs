@@ -13,7 +13,7 @@ pub enum Refusal {
     /// The limit of connections from that address is reached.
     #[error("the server holds {limit} connections from {address}, its limit; try again later")]
     Address {
-        /// Whose connections they are.
+        /// The peer address.
         address: IpAddr,
         /// The limit.
         limit: usize,

@@ -33,9 +33,9 @@ const STREAMS_PER_CONNECTION: u32 = 1_024;
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `routes` behind `gate`, on connections within `limits`, until `shutdown` resolves. Then it
-/// accepts no more connections and lets calls under way finish for at most `drain`; what is left is
-/// cut. Each call runs within a span with its request id until its answer has ended, which is
+/// Serves `routes` behind `gate`, on connections within `limits`, until `shutdown` resolves. Then
+/// it accepts no more connections and lets calls under way finish for at most `drain`; what is left
+/// is cut. Each call runs within a span with its request id until its response has ended, which is
 /// logged there.
 pub async fn serve(
     listener: Box<dyn Listener>,

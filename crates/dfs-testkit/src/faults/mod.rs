@@ -185,7 +185,7 @@ impl Run {
             let whole = healed.and_then(|()| self.system.wait_until_whole());
             let to = self.records.now();
             println!(
-                "{:>8.1} s: {fault} for {:.1} s, whole {:.1} s later",
+                "{:>8.1} s: {fault} for {:.1} s, healthy {:.1} s later",
                 from as f64 / 1e6,
                 (after - from) as f64 / 1e6,
                 (to - after) as f64 / 1e6

@@ -104,7 +104,7 @@ impl Report {
             if let Some(long) = under.filter(|under| under.longest > normal + PAUSE_MAX) {
                 let longest = long.longest;
                 complaints.push(format!(
-                    "{fault}: a call took {longest:?}; without a fault {normal:?} at most"
+                    "{fault}: a call took {longest:?}; without a fault at most {normal:?}"
                 ));
             }
         }

@@ -15,8 +15,8 @@ use super::trace::Trace;
 const FIRST: u64 = 2_000;
 /// The last fault starts before this time.
 const LAST: u64 = 25_000;
-/// Latency between two hosts, in milliseconds. It changes from moment to moment rather than from
-/// message to message, so that a message more or less does not decide how long all later ones take.
+/// Latency between two hosts, in milliseconds. It changes with time rather than with each message,
+/// so that one message more or less does not change how long all later ones take.
 pub(super) const LATENCY: std::ops::RangeInclusive<u64> = 1..=20;
 
 #[derive(Debug, Clone, Copy)]

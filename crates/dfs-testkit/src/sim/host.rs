@@ -43,7 +43,7 @@ pub(super) struct Machine {
     /// Error that ended its last life, if any.
     failure: Mutex<Option<ErrorCode>>,
     crash_at_raise: Mutex<Option<Arc<RaiseCrash>>>,
-    /// Ends the current life orderly; `None` once requested.
+    /// Ends the current life cleanly; `None` once requested.
     stop: Mutex<Option<Trigger>>,
     /// Network of the current life.
     network: Mutex<SimNetwork>,
@@ -87,7 +87,7 @@ impl Machine {
         *lock(&self.failure)
     }
 
-    /// Asks the server to end in good order.
+    /// Asks the server to shut down cleanly.
     pub(super) fn stop(&self) {
         if let Some(stop) = lock(&self.stop).take() {
             stop.stop();

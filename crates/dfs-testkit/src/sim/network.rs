@@ -3,7 +3,7 @@
 //! A runtime that is dropped drops its tasks in an order that depends on the number of tasks the
 //! whole process ever started, other simulations included. A crash therefore closes the connections
 //! of its machine in the order in which they were made, before their tasks are dropped: otherwise
-//! peers would learn of it in another order each time.
+//! peers would learn of it in a different order each time.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -12,7 +12,7 @@ pub(super) fn begin() -> SystemTime {
     SystemTime::UNIX_EPOCH + BEGIN
 }
 
-/// Simulated time of day. Outside of a simulation it is the start time.
+/// Simulated time of day. Outside a simulation it is the start time.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SimClock;
 

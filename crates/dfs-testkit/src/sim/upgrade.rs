@@ -264,7 +264,7 @@ impl Upgrade {
         let name = machine.name;
         if sim.is_host_running(name) {
             if now >= until {
-                return Err(format!("the older release of {name} runs on"));
+                return Err(format!("the older release of {name} keeps running"));
             }
             self.trial = Some(Trial { host, disks, until });
             return Ok(());

@@ -3,7 +3,7 @@
 use dfs_proto::Method;
 use dfs_types::Access;
 
-/// Requirement of an rpc on its caller.
+/// What an rpc requires of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// Nothing: anyone may call it.

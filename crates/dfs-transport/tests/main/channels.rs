@@ -43,7 +43,7 @@ async fn least_recently_used_channels_are_evicted() {
     };
     call("a:1").await;
     call("b:1").await;
-    // 1,024 are kept. a is used again and again, b is not.
+    // 1,024 are kept. a is used repeatedly, b is not.
     for other in 0..1_100 {
         drop(channels.control(&format!("other-{other}:1")).unwrap());
         call("a:1").await;

@@ -1,4 +1,4 @@
-//! F9: the connections of a server are bounded, in all, by address, and until their first call.
+//! F9: the connections of a server are bounded in total, per address, and until their first call.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -51,7 +51,7 @@ async fn connect(network: &MemoryNetwork, connections: usize) -> Vec<Io> {
     connected
 }
 
-/// Clients with a connection of their own each, on which they made a call.
+/// Clients, each with a separate connection on which it made a call.
 async fn busy(network: &MemoryNetwork, clients: usize) -> Vec<impl Sized + use<>> {
     let mut busy = Vec::new();
     for _ in 0..clients {
@@ -104,7 +104,7 @@ async fn f09_a_connection_without_an_accepted_call_is_closed() {
     assert!(text.contains("no call was accepted on the connection within 10000 ms"), "{text:?}");
     assert_eq!(refusals(&server), [Refusal::NoCall(FIRST_CALL_WITHIN)]);
 
-    // A call that the gate refuses is none.
+    // A call that the gate refuses does not count.
     let channels = channels(&network);
     let mut stranger = Grpc::new(channels.control("a:1").unwrap());
     let path = "/dfs.v1.Admin/Nothing".parse().unwrap();

@@ -63,7 +63,7 @@ async fn spawned_task_keeps_the_request_id_and_logs_it() {
     assert_eq!(seen, Some(id));
     let logged = lines.with("in a part");
     assert!(logged[0].contains(&format!("request{{id={id}}}")), "{logged:?}");
-    // Outside of a request it is an ordinary task.
+    // Outside a request it is an ordinary task.
     assert_eq!(
         spawn_in_request(async { dfs_transport::current_request_id() }).await.unwrap(),
         None

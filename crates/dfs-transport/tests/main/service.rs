@@ -16,7 +16,7 @@ use tonic::{Code, Request, Response, Status};
 
 const GATE: Gate = Gate::new(Server::Coordinator, Security::Plaintext);
 
-/// Answers `SetReplication` at once, and `ClusterStatus` once allowed.
+/// Replies to `SetReplication` at once, and to `ClusterStatus` once allowed.
 #[derive(Clone)]
 pub(crate) struct Service {
     /// Number of `ClusterStatus` calls started.
@@ -141,7 +141,7 @@ impl admin_server::Admin for Service {
     }
 }
 
-/// Remembers the calls that were answered and the connections that were refused.
+/// Records the calls that completed and the connections that were refused.
 #[derive(Default)]
 pub(crate) struct Log(pub(crate) Mutex<Vec<(String, Code)>>, pub(crate) Mutex<Vec<Refusal>>);
 
