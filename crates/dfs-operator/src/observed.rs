@@ -23,7 +23,7 @@ pub struct Observed {
     pub cluster: DfsCluster,
     /// Time of the observation.
     pub now: Timestamp,
-    /// Namespace of the operator; `None` outside of Kubernetes.
+    /// Namespace of the operator; `None` outside Kubernetes.
     pub operator_namespace: Option<String>,
     /// The Secret with the join secret, without the secret itself.
     pub join: Option<Join>,

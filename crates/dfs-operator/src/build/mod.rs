@@ -48,7 +48,7 @@ pub struct Inputs<'a> {
     pub cluster: &'a DfsCluster,
     /// Id of the cluster, from the join Secret.
     pub cluster_id: ClusterId,
-    /// Namespace of the operator, which talks to coordinators; `None` outside of Kubernetes.
+    /// Namespace of the operator, which talks to coordinators; `None` outside Kubernetes.
     pub operator_namespace: Option<&'a str>,
     /// Coordinators to run: 0 while stopped.
     pub coordinators: i32,

@@ -22,7 +22,7 @@ pub(super) fn decide(seen: &Observed) -> Decision {
         decision.deletion_blocked = Some(Finding::new(
             Reason::ConfirmationMissing,
             format!(
-                "deletionPolicy is Delete, and deletionConfirmation is not {name:?}: set it to \
+                "deletionPolicy is Delete, but deletionConfirmation is not {name:?}: set it to \
                  delete all data, or set deletionPolicy to Retain to keep the volumes"
             ),
         ));

@@ -151,7 +151,7 @@ fn unbound(claim: &PersistentVolumeClaim, pod: &str, why: &str) -> Option<Findin
     Some(Finding::new(
         Reason::VolumePending,
         format!(
-            "PersistentVolumeClaim {name} has no volume of {class}, and pod {pod} no node ({why}): \
+            "PersistentVolumeClaim {name} has no volume of {class}, and pod {pod} has no node ({why}): \
              see kubectl describe pvc {name}, and check that the class exists"
         ),
     ))

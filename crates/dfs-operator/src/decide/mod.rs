@@ -115,7 +115,7 @@ pub enum Case {
     Blocked,
     /// The cluster is being created.
     Creating,
-    /// The spec says that no pod runs.
+    /// The spec requires that no pod runs.
     Stopped,
     /// The cluster is running.
     Running,

@@ -77,7 +77,7 @@ pub(super) fn wanted(seen: &Observed) -> Option<Finding> {
              operator to {version} first, or revert the tag"
         ),
         VersionSupport::Older => format!(
-            "spec.image.tag is {tag}, and this operator, {OWN}, manages {own} and the previous minor \
+            "spec.image.tag is {tag}, but this operator, {OWN}, manages {own} and the previous minor \
              version; set the tag to one of these, or run an operator of version {version}"
         ),
     };

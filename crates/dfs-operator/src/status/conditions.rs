@@ -187,7 +187,7 @@ fn available(seen: &Observed, decision: &Decision, facts: &Facts) -> Word {
     if facts.datanodes_active.unsigned_abs() < needed {
         return Word::no(
             Reason::TooFewDatanodes,
-            format!("{} datanodes are active, writes need {needed}", facts.datanodes_active),
+            format!("{} datanodes are active, but writes need {needed}", facts.datanodes_active),
         );
     }
     match &snapshot.replication {

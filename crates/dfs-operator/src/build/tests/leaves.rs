@@ -59,7 +59,7 @@ fn effect(cluster: &DfsCluster) -> Vec<Value> {
 fn c08_every_field_has_an_effect() {
     let mut without_digest = cluster(FULL);
     without_digest.spec.image.digest = None;
-    // Some fields have an effect only beside certain others.
+    // Some fields have an effect only together with certain others.
     let resources = [cluster(FULL), full_embedded(), without_digest, cluster(MINIMAL)];
     let mut dead = Vec::new();
     for field in dfs_crd::fields() {

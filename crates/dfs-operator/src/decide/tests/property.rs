@@ -1,5 +1,5 @@
-//! From any state it converges, whatever happens meanwhile, even if the operator dies at any
-//! action. The toy checks the invariants at each step.
+//! The cluster converges from any state, whatever happens meanwhile, even if the operator dies at
+//! any action. The toy checks the invariants at each step.
 
 use dfs_crd::ConditionType;
 use proptest::prelude::*;

@@ -1,5 +1,6 @@
-//! From any state it converges: objects missing or changed by others, pods down, outdated or gone,
-//! datanodes in any state, a wrong or missing status, any edit of the spec, paused or deleted.
+//! The cluster converges from any state: objects missing or changed by others, pods down, outdated
+//! or gone, datanodes in any state, a wrong or missing status, any edit of the spec, paused or
+//! deleted.
 
 use std::time::Duration;
 
