@@ -3,7 +3,7 @@
 //! With the argument `bytes` it measures only the bytes of metadata per file.
 //!
 //! The coordinators are namespaces in this process, without RPC, each with its own committer and
-//! engine handle; etcd is a single member in a process beside it. A create counts once it is
+//! engine handle; etcd is a single member in a separate process. A create counts once it is
 //! durable: redb syncs twice per commit, etcd its log once. Prints Markdown.
 
 use std::collections::BTreeMap;

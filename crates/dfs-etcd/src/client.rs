@@ -22,21 +22,21 @@ use crate::etcdserverpb::{
 use crate::member::Member;
 use crate::settings::{Credentials, Settings};
 
-/// Time of one attempt while others may follow soon: a stopped member must not hold up its users
-/// for longer.
+/// Time of one attempt while others may follow soon: a stopped member must not delay its users for
+/// longer.
 const ATTEMPT_SHORT: Duration = Duration::from_millis(500);
 /// Number of short attempts, for about the time of an election; a cluster that is merely slow gets
 /// more time afterwards.
 const ATTEMPTS_SHORT: u32 = 6;
 /// Time of each later attempt.
 const ATTEMPT_LONG: Duration = Duration::from_secs(3);
-/// Time after which no further attempt begins.
+/// Time after which no more attempts begin.
 const CALL_DEADLINE: Duration = Duration::from_secs(8);
 /// Pause after each member was tried once, doubled each time.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-/// Bytes per answer at most: a page of the largest values.
+/// Maximum bytes of a reply: a page of the largest values.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Metadata key of a user's token.
 const TOKEN: &str = "token";
@@ -146,7 +146,7 @@ impl Client {
         Ok(())
     }
 
-    /// Grants a lease. One whose answer is lost expires by itself.
+    /// Grants a lease. One whose reply is lost expires by itself.
     pub async fn grant_lease(&self, ttl: Duration) -> Result<i64, Error> {
         let request = LeaseGrantRequest { ttl: seconds(ttl), id: 0 };
         let call =
@@ -162,7 +162,7 @@ impl Client {
             let mut answers =
                 LeaseClient::new(channel).lease_keep_alive(stream).await?.into_inner();
             let answer = answers.message().await?;
-            answer.map(Response::new).ok_or_else(|| Status::unavailable("no answer on the stream"))
+            answer.map(Response::new).ok_or_else(|| Status::unavailable("no reply on the stream"))
         };
         let answer = self.repeat(LeaseKeepAliveRequest { id }, call).await?;
         if answer.ttl > 0 { Ok(()) } else { Err(Error::LeaseGone) }
@@ -179,7 +179,7 @@ impl Client {
         }
     }
 
-    /// Calls one member after another until one answers.
+    /// Calls one member after another until one replies.
     async fn repeat<Q: Clone, T, F>(
         &self,
         message: Q,
@@ -246,7 +246,7 @@ impl Client {
     }
 
     /// Records a failed call to a member: others get the next calls, preferably those not silent
-    /// recently. A member that answered, even if it could not help, is not silent.
+    /// recently. A member that replied, even if it could not help, is not silent.
     pub(crate) fn failed(&self, at: usize, is_silent: bool) {
         let members = &self.shared.members;
         if is_silent {

@@ -14,7 +14,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Interval of keep-alives on a connection with calls. etcd closes connections that send them more
 /// often than every 5 s.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(6);
-/// Time limit of their answers.
+/// Time limit for their replies.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for which a silent member is tried after the others.
 const SHUNNED: Duration = Duration::from_secs(3);

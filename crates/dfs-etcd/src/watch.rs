@@ -21,7 +21,7 @@ const SILENCE: Duration = Duration::from_millis(500);
 const SIGNS_MISSED_MAX: u32 = 2;
 /// Requests in flight: the watch itself and a progress request.
 const REQUESTS_MAX: usize = 4;
-/// Bytes per answer at most. etcd splits larger ones.
+/// Maximum bytes of a reply. etcd splits larger ones.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Changes seen by a watch.
@@ -29,7 +29,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 pub struct WatchAnswer {
     /// Events in the order of their revisions.
     pub events: Vec<Event>,
-    /// Set if more of the last revision may come with the next answer.
+    /// Set if more of the last revision may come with the next reply.
     pub is_partial: bool,
 }
 
@@ -100,7 +100,7 @@ impl WatchStream {
         Ok(Self { client, member, requests, answers, signs_missed: 0 })
     }
 
-    /// Waits for the next answer. After an error the stream cannot be used any more. Cancel-safe.
+    /// Waits for the next reply. After an error the stream can no longer be used. Cancel-safe.
     pub async fn next(&mut self) -> Result<WatchAnswer, Error> {
         loop {
             let answer = match timeout(SILENCE, receive(&mut self.answers)).await {

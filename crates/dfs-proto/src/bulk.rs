@@ -95,7 +95,7 @@ async fn call<A: Message + Default>(
     Ok(Incoming::new(Body::new(answer.into_body()), !is_over))
 }
 
-/// Answers a call with a stream of messages; an error ends it.
+/// Replies to a call with a stream of messages; an error ends it.
 pub fn answer<S, M>(messages: Result<S, Status>) -> Response<Body>
 where
     S: Stream<Item = Result<M, Status>> + Send + Unpin + 'static,
@@ -347,7 +347,7 @@ impl Buf for Received {
 
     fn copy_to_bytes(&mut self, count: usize) -> Bytes {
         match self.pieces.front_mut() {
-            // The whole point: no copy.
+            // No copy is made here, which is the purpose of this module.
             Some(first) if first.len() >= count => {
                 let bytes = first.split_to(count);
                 self.length -= count;

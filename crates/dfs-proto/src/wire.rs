@@ -15,7 +15,7 @@ use dfs_types::{
 
 use crate::v1;
 
-/// Bytes per symlink target at most.
+/// Maximum length of a symlink target in bytes.
 pub const SYMLINK_TARGET_LEN_MAX: usize = 4_095;
 
 /// An invalid field of a message.

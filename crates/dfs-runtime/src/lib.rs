@@ -1,9 +1,9 @@
 //! Code shared by the binaries that no domain crate needs: settings from files, logging, metrics,
-//! the HTTP status server (`/metrics`, `/healthz`, `/readyz`), signals and orderly shutdown,
-//! process limits. Independent of files, chunks and gRPC.
+//! the HTTP status server (`/metrics`, `/healthz`, `/readyz`), signals and clean shutdown, process
+//! limits. Independent of files, chunks and gRPC.
 //!
 //! A role starts with [`load_settings`], [`init_logging`] and [`Shutdown::on_signals`], then runs
-//! its service and a [`StatusServer`] side by side, both ending with the same [`Shutdown`].
+//! its service and a [`StatusServer`] concurrently; the same [`Shutdown`] ends both.
 
 mod join_secret;
 mod log_capture;

@@ -31,7 +31,7 @@ pub enum LogError {
     )]
     Level(String),
     /// Logging was already set up.
-    #[error("logging is set up already")]
+    #[error("logging is already set up")]
     Twice,
 }
 

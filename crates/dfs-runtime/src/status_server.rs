@@ -60,7 +60,7 @@ impl Readiness {
     }
 }
 
-/// The status server. Answers `GET` and `HEAD` of `/metrics` (Prometheus text), `/healthz` (the
+/// The status server. Replies to `GET` and `HEAD` of `/metrics` (Prometheus text), `/healthz` (the
 /// process is alive, and [healthy](Self::with_health)) and `/readyz` (503 with the reason while not
 /// ready).
 #[derive(Debug)]

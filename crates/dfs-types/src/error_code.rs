@@ -72,7 +72,7 @@ error_codes! {
     CrossVolume = "CROSS_VOLUME", EXDEV, 4;
     /// An upload or open file has expired or was superseded.
     Stale = "STALE", ESTALE, 1;
-    /// Conflicting changes won again and again, up to the limit of retries.
+    /// Conflicting changes kept winning, up to the limit of retries.
     Conflict = "CONFLICT", EAGAIN, 5;
     /// No usable disk has space.
     NoSpace = "NO_SPACE", ENOSPC, 1;

@@ -72,7 +72,7 @@ impl FrameError {
 }
 
 impl Frame {
-    /// Bytes of data per frame at most.
+    /// Maximum bytes of data in a frame.
     pub const DATA_MAX: usize = 1 << 20;
 
     /// Creates a frame and computes its checksums. Only for the first writer of the bytes: a

@@ -36,7 +36,7 @@ impl ClusterKeys {
         self.root.derive("plan", b"")
     }
 
-    /// Returns the key that seals requests among coordinators.
+    /// Returns the key that seals requests between coordinators.
     #[must_use]
     pub fn peer(&self) -> SealKey {
         self.root.derive("peer", b"")

@@ -14,9 +14,9 @@ impl Level {
     pub const FIRST: Self = Self(1);
     /// The newest level that this release reads.
     pub const NEWEST: Self = Self::FIRST;
-    /// The level after the newest, by which one build plays two releases in a test: the members of
-    /// the newer release are started with it. It has the formats of [`Self::NEWEST`] and one more
-    /// optional field in every record that has any, so that nothing written at it passes for a
+    /// The level after the newest, with which one build acts as two releases in a test: the members
+    /// of the newer release are started with it. It has the formats of [`Self::NEWEST`] and one
+    /// more optional field in every record that has any, so that nothing written at it passes for a
     /// record of an earlier level. No release reads it.
     pub const REHEARSAL: Self = Self(Self::NEWEST.0 + 1);
 }

@@ -14,7 +14,7 @@ pub enum NodeState {
     Draining,
     /// Holds no chunks any more.
     Drained,
-    /// Down on purpose for a while; its replicas are not rebuilt meanwhile.
+    /// Down on purpose for a while; meanwhile its replicas are not re-replicated.
     Maintenance,
     /// Removed for good. Its registrations are refused.
     Removed,

@@ -31,7 +31,7 @@ pub enum PathError {
 }
 
 impl PathError {
-    /// Returns whether the length is the defect, which has an error code of its own.
+    /// Returns whether the length is the defect, which has a separate error code.
     pub fn is_too_long(self) -> bool {
         matches!(self, Self::TooLong(_) | Self::NameTooLong(_))
     }
@@ -42,7 +42,7 @@ impl PathError {
 pub struct Name(Bytes);
 
 impl Name {
-    /// Bytes per name at most.
+    /// Maximum length of a name in bytes.
     pub const MAX_LEN: usize = 255;
 
     /// Validates a name.
@@ -91,7 +91,7 @@ impl fmt::Debug for Name {
 pub struct DfsPath(Bytes);
 
 impl DfsPath {
-    /// Bytes per path at most.
+    /// Maximum length of a path in bytes.
     pub const MAX_LEN: usize = 4_096;
 
     /// Returns the root directory.

@@ -2,7 +2,7 @@
 
 use crate::ClientId;
 
-/// Identifies a mutating call of a client, so that a repeat gets the first answer.
+/// Identifies a mutating call of a client, so that a repeat gets the first reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
     /// The client.

@@ -10,7 +10,7 @@ pub struct Replication {
 }
 
 impl Replication {
-    /// Replicas per chunk at most.
+    /// Maximum number of replicas per chunk.
     pub const FACTOR_MAX: u8 = 16;
 
     /// Returns the durable replicas that a write of a file with `factor` replicas needs.

@@ -46,13 +46,13 @@ pub enum XattrError {
 pub struct XattrName(Bytes);
 
 impl XattrName {
-    /// Bytes per name at most.
+    /// Maximum length of a name in bytes.
     pub const MAX_LEN: usize = 255;
-    /// Bytes per value at most.
+    /// Maximum length of a value in bytes.
     pub const VALUE_LEN_MAX: usize = 64 << 10;
-    /// Extended attributes per inode at most.
+    /// Maximum number of extended attributes per inode.
     pub const PER_INODE: usize = 64;
-    /// Bytes of names and values per inode at most.
+    /// Maximum bytes of names and values per inode.
     pub const BYTES_PER_INODE: usize = 256 << 10;
 
     /// Validates a name.

@@ -13,7 +13,7 @@ use super::failure::engine_error;
 use super::keys::Keys;
 use super::requests::revision_of;
 
-/// Concurrent reads of the revision at most.
+/// Maximum number of concurrent reads of the revision.
 const READS_MAX: usize = 4;
 
 type Read = Shared<BoxFuture<'static, Result<i64, EngineError>>>;

@@ -12,11 +12,11 @@ use super::counters::{Counter, Counters};
 use super::keys::Keys;
 use super::requests::{delete, found, has_version, is_absent, put, read};
 
-/// Conditions, and writes, per transaction at most. etcd accepts 128 of each by default; the marker
-/// needs one.
+/// Maximum number of conditions, and of writes, per transaction. etcd accepts 128 of each by
+/// default; the marker needs one.
 const OPERATIONS_MAX: usize = 120;
-/// Bytes of the commits per transaction at most. etcd accepts requests of 1.5 MiB by default, and
-/// some keys are in it twice.
+/// Maximum bytes of the commits of one transaction. etcd accepts requests of 1.5 MiB by default,
+/// and some keys are in it twice.
 const BYTES_MAX: usize = 1 << 20;
 
 /// Commits from the front of a queue, none of which has a condition on what an earlier one writes:

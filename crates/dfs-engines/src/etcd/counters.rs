@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dfs_etcd::mvccpb::KeyValue;
 use dfs_metadata::engine::{decode_counter, encode_counter};
 
-/// Counters cached at most; beyond that all are dropped, which costs one refusal each.
+/// Maximum number of counters cached; beyond that all are dropped, which costs one refusal each.
 const COUNTERS_MAX: usize = 4096;
 
 /// A counter as last seen.

@@ -192,7 +192,7 @@ impl Engine for EtcdEngine {
     async fn commit_batch(&self, commits: Vec<Commit>) -> Result<Vec<Outcome>, EngineError> {
         commits.iter().try_for_each(Commit::check_limits)?;
         let mut writer = self.shared.writer.clone().lock_owned().await;
-        // In a task of its own: a caller that goes away must not leave a batch half done.
+        // In a separate task: a caller that goes away must not leave a batch half done.
         let batch = tokio::spawn(async move { writer.commit_batch(&commits).await });
         batch.await.unwrap_or_else(|_| {
             let why = "the process is shutting down, or hit a defect".to_owned();

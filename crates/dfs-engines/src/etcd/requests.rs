@@ -66,7 +66,7 @@ pub(super) fn found(response: ResponseOp) -> Vec<KeyValue> {
     }
 }
 
-/// Returns the revision at which an answer was given.
+/// Returns the revision at which a reply was given.
 pub(super) fn revision_of(header: Option<&ResponseHeader>) -> i64 {
     header.map_or(0, |header| header.revision)
 }

@@ -12,15 +12,15 @@ use super::failure::read_error;
 use super::keys::Keys;
 use super::requests::{found, read};
 
-/// Keys read per transaction at most.
+/// Maximum number of keys read per transaction.
 const KEYS_MAX: usize = 100;
-/// Keys of a range read at a time.
+/// Number of keys of a range read at a time.
 const PAGE_MAX: usize = 500;
 
 /// Keys of a range in which the last one is searched by reading them all.
 const LAST_MAX: usize = 128;
 
-/// The store at a revision. A member answers from its own state; one that does not know the
+/// The store at a revision. A member replies from its own state; one that does not know the
 /// revision yet asks the others first.
 #[derive(Debug)]
 pub(super) struct EtcdSnapshot {
@@ -67,7 +67,7 @@ impl EtcdSnapshot {
 }
 
 fn versioned(found: &KeyValue) -> Versioned {
-    // Copied, as it would keep the whole answer alive.
+    // Copied, as it would keep the whole reply alive.
     let value = Bytes::copy_from_slice(&found.value);
     Versioned { value, version: Revision(found.mod_revision as u64) }
 }

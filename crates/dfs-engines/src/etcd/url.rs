@@ -6,7 +6,7 @@ use dfs_etcd::{Credentials, Identity, Settings, Tls};
 
 /// Environment variable of the password when no file is given.
 const PASSWORD_VARIABLE: &str = "DFS_ETCD_PASSWORD";
-/// Bytes per prefix at most.
+/// Maximum length of a prefix in bytes.
 const PREFIX_LEN_MAX: usize = 64;
 
 /// A parsed URL: `etcd://host:port,host:port/prefix`, with `etcds` for TLS, and

@@ -38,7 +38,7 @@ pub(super) struct EtcdWatch {
 }
 
 impl EtcdWatch {
-    /// Watches changes under `prefix` after `position`, from the answer of this call on.
+    /// Watches changes under `prefix` after `position`, from the return of this call on.
     pub(super) async fn open(
         client: Client,
         keys: Keys,
@@ -99,7 +99,7 @@ fn change(keys: &Keys, event: Event) -> Option<Change> {
     let is_put = event.r#type() == EventType::Put;
     let kv = event.kv?;
     Some(Change {
-        // Copied, as they would keep the whole answer alive.
+        // Copied, as they would keep the whole reply alive.
         key: Bytes::copy_from_slice(&keys.strip(&kv.key)),
         value: is_put.then(|| Bytes::copy_from_slice(&kv.value)),
         revision: Revision(kv.mod_revision as u64),

@@ -30,8 +30,8 @@ use super::requests::{found, has_version, is_absent, put, read, revision_of};
 
 /// Time after which a batch is no longer sent or settled.
 const COMMIT_BUDGET: Duration = Duration::from_secs(10);
-/// Lifetime of a handle's marker that is not kept alive. Far longer than any lost reply is waited
-/// for.
+/// Lifetime of a handle's marker that is not kept alive. Far longer than anyone waits for a lost
+/// reply.
 pub(super) const MARKER_TTL: Duration = Duration::from_mins(5);
 
 /// The writer of a handle.
@@ -212,7 +212,7 @@ impl Writer {
                 EngineError::OutcomeUnknown(why) => EngineError::Unavailable(why),
                 error => error,
             }),
-            // Decided, or never to be known: its callers have their answer.
+            // Decided, or never to be known: its callers have their result.
             _ => Ok(()),
         }
     }

@@ -47,7 +47,7 @@ impl DiskFile {
         let file = File::options().read(true).write(true).open(&path).map_err(io)?;
         if file.metadata().map_err(io)?.len() == 0 {
             let path = path.display();
-            return Err(EngineError::Damaged(format!("{path} is empty, it was truncated")));
+            return Err(EngineError::Damaged(format!("{path} is empty: it was truncated")));
         }
         Ok(Self { file, _lock: lock })
     }
@@ -99,8 +99,8 @@ impl StorageBackend for DiskFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        // Space is claimed here, so that a full disk shows before a commit begins to write, and
-        // never while the store is opened.
+        // Space is allocated here, so that a full disk is detected before a commit begins to write,
+        // and never while the store is opened.
         let old = self.len()?;
         if len > old {
             match fallocate(&self.file, FallocateFlags::empty(), old, len - old) {

@@ -37,13 +37,13 @@ use self::records::View;
 use self::store::{Published, Store};
 use crate::Execution;
 
-/// Reads that occupy blocking threads concurrently, at most.
+/// Maximum number of reads that occupy blocking threads concurrently.
 const READERS_MAX: usize = 16;
 
 /// Options of the engine.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Bytes of pages cached in memory at most, in addition to the page cache of the system.
+    /// Maximum bytes of pages cached in memory, in addition to the page cache of the system.
     pub cache_bytes: usize,
     /// Where reads and commits run.
     pub execution: Execution,

@@ -1,4 +1,4 @@
-//! How keys, versions and values lie in the tables of redb, and a consistent view of them.
+//! The layout of keys, versions and values in the tables of redb, and a consistent view of them.
 //!
 //! Records are in one table for each first byte of their keys, and those of a batch are written in
 //! key order. Inodes and chunks are created in nearly ascending order, and redb fills the leaves of
@@ -36,7 +36,7 @@ pub(super) struct Records<T>(BTreeMap<u8, T>);
 pub(super) struct Changes<'t> {
     transaction: &'t WriteTransaction,
     tables: Records<Table<'t, Key, Value>>,
-    /// What was changed, as it is stored; `None` for removed keys.
+    /// Changed records, as stored; `None` for removed keys.
     changed: BTreeMap<Bytes, Option<Vec<u8>>>,
 }
 

@@ -16,7 +16,7 @@ use super::{DEADLINE, fresh_prefix, open, put, until, value, write};
 const QUIET: Duration = Duration::from_millis(300);
 const ROUNDS: usize = 4;
 
-/// A store with two handles: one behind a proxy, and one beside it.
+/// A store with two handles: one behind a proxy, and one with a direct connection.
 struct Bench {
     _cluster: Cluster,
     proxy: Proxy,

@@ -1,4 +1,4 @@
-//! Power cuts at every sync: acknowledged commits survive, and none survives by halves.
+//! Power cuts at every sync: acknowledged commits survive, and no commit survives partially.
 
 use dfs_engines::Execution;
 use dfs_engines::redb::RedbEngine;

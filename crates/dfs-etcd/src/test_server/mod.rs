@@ -23,7 +23,7 @@ const READY_WITHIN: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 /// Time limit of one health check.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
-/// Attempts to start a cluster, as another process may take a port first.
+/// Maximum number of attempts to start a cluster, as another process may take a port first.
 const STARTS_MAX: u32 = 5;
 
 /// Files of a member with TLS.
@@ -84,12 +84,12 @@ struct Ports {
 }
 
 impl Cluster {
-    /// Starts `members` members and waits until they answer.
+    /// Starts `members` members and waits until they respond.
     pub async fn start(members: usize) -> Self {
         Self::with(Options { members, ..Options::default() }).await
     }
 
-    /// Starts a cluster and waits until its members answer.
+    /// Starts a cluster and waits until its members respond.
     pub async fn with(options: Options) -> Self {
         for _ in 1..STARTS_MAX {
             if let Some(cluster) = Self::try_start(&options).await {
@@ -150,18 +150,18 @@ impl Cluster {
     }
 
     /// Restarts a killed member on its data and ports. Does not wait for it, as it may need the
-    /// others to answer.
+    /// others to respond.
     pub fn restart(&mut self, member: usize) {
         self.members[member].start();
     }
 
-    /// Returns whether a member answers, which it does only with a quorum.
+    /// Returns whether a member responds, which it does only with a quorum.
     pub async fn is_healthy(&self, member: usize) -> bool {
         let Member { host, ports, .. } = &self.members[member];
         matches!(timeout(HEALTH_TIMEOUT, health(host, ports.health)).await, Ok(Ok(true)))
     }
 
-    /// Waits until a member answers, which it does only with a quorum.
+    /// Waits until a member responds, which it does only with a quorum.
     pub async fn ready(&mut self, member: usize) {
         assert!(self.members[member].is_ready().await, "the member has exited");
     }
@@ -205,7 +205,7 @@ impl Member {
         self.process.as_ref().expect("it runs")
     }
 
-    /// Waits until it answers; `false` when it has exited.
+    /// Waits until it responds; `false` when it has exited.
     async fn is_ready(&mut self) -> bool {
         let until = Instant::now() + READY_WITHIN;
         loop {
@@ -274,7 +274,7 @@ fn arguments(own: usize, all: &[Ports], options: &Options, folder: &Path) -> Vec
     pairs.into_iter().map(|(name, value)| format!("--{name}={value}")).collect()
 }
 
-/// Checks whether a member can answer, for which it needs a quorum.
+/// Checks whether a member can respond, for which it needs a quorum.
 async fn health(host: &str, port: u16) -> std::io::Result<bool> {
     Ok(get(host, port, "/health").await?.starts_with("HTTP/1.0 200"))
 }

@@ -151,8 +151,8 @@ fn unbound(claim: &PersistentVolumeClaim, pod: &str, why: &str) -> Option<Findin
     Some(Finding::new(
         Reason::VolumePending,
         format!(
-            "PersistentVolumeClaim {name} has no volume of {class}, and pod {pod} has no node ({why}): \
-             see kubectl describe pvc {name}, and check that the class exists"
+            "PersistentVolumeClaim {name} has no volume of {class}, and pod {pod} has no node \
+             ({why}): see kubectl describe pvc {name}, and check that the class exists"
         ),
     ))
 }

@@ -77,8 +77,8 @@ pub(super) fn wanted(seen: &Observed) -> Option<Finding> {
              operator to {version} first, or revert the tag"
         ),
         VersionSupport::Older => format!(
-            "spec.image.tag is {tag}, but this operator, {OWN}, manages {own} and the previous minor \
-             version; set the tag to one of these, or run an operator of version {version}"
+            "spec.image.tag is {tag}, but this operator, {OWN}, manages {own} and the previous \
+             minor version; set the tag to one of these, or run an operator of version {version}"
         ),
     };
     Some(Finding::new(Reason::VersionUnsupported, message))
