@@ -12,7 +12,7 @@ const KINDS: &str = "dfsclusters.dfs.io,pods,deployments,statefulsets,services,e
     persistentvolumeclaims,configmaps,poddisruptionbudgets,networkpolicies,jobs,leases";
 
 /// Writes objects, events, logs and the coordinator's status to a directory. What cannot be read is
-/// left out: the cluster may be broken.
+/// skipped: the cluster may be broken.
 pub(crate) async fn collect(env: &Environment, namespaces: &[String], folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).context("cannot clear the directory")?;

@@ -35,7 +35,7 @@ pub struct User {
     /// Name known to the API server; empty if unauthenticated.
     #[serde(default)]
     pub username: String,
-    /// Further attributes: the name of the pod, for one with its own token.
+    /// Additional attributes: the name of the pod, for one with its own token.
     #[serde(default)]
     pub extra: std::collections::BTreeMap<String, Vec<String>>,
 }

@@ -13,7 +13,7 @@ use crate::program::Program;
 const CONTEXT: &str = "DFS_E2E_CONTEXT";
 /// Program that switches nodes off and on, if available, such as `e2e/kind`.
 const CLUSTER: &str = "DFS_E2E_CLUSTER";
-/// The command line, for use outside of the cluster.
+/// The command line, for use outside the cluster.
 const DFS: &str = "DFS_E2E_DFS";
 /// Directory for diagnostics of failed cases.
 const ARTIFACTS: &str = "DFS_E2E_ARTIFACTS";
@@ -48,7 +48,7 @@ impl Environment {
             .await
             .with_context(|| format!("the kubeconfig has no usable context {context:?}"))?;
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-        let root = root.parent().context("the package lies in no repository")?.to_owned();
+        let root = root.parent().context("the package is not in a repository")?.to_owned();
         Ok(Self {
             client: Client::try_from(config)?,
             context,
@@ -65,7 +65,8 @@ impl Environment {
         Program::new("kubectl").arg("--context").arg(&self.context).args(arguments)
     }
 
-    /// Returns a `dfs` command on the machine of the tests, which knows of no cluster unless told.
+    /// Returns a `dfs` command on the machine of the tests, which knows no cluster unless one is
+    /// given.
     pub fn dfs(&self, arguments: &[&str]) -> Result<Program> {
         let program = env::var_os(DFS).with_context(|| format!("{DFS} does not name `dfs`"))?;
         Ok(Program::new(program).args(arguments))

@@ -1,4 +1,4 @@
-//! Upgrade and downgrade of the operator over a running cluster.
+//! Upgrade and downgrade of the operator with a running cluster.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -11,8 +11,8 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
-/// Granted, but not visible here: the first is checked by the API server itself, for owner
-/// references that block deletion; the second is for several coordinators reduced to one, and
+/// Granted, but its use is not visible here: the first is checked by the API server itself, for
+/// owner references that block deletion; the second is for several coordinators reduced to one, and
 /// several need an etcd.
 const NOT_SEEN: [&str; 2] =
     ["update dfs.io dfsclusters/finalizers", "delete policy poddisruptionbudgets"];

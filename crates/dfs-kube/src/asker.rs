@@ -1,10 +1,10 @@
-//! Calls of the API server.
+//! Calls to the API server.
 
 use std::time::Duration;
 
 use crate::Error;
 
-/// Time limit of a reply of the API server.
+/// Time limit for a reply of the API server.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Queries an API server with a time limit.

@@ -57,7 +57,7 @@ pub struct Cluster {
 impl Cluster {
     /// Finds the cluster with the kubeconfig (`KUBECONFIG`, `~/.kube/config`, or the service
     /// account of this pod) and its current context, or the given `context`. Checks at once that it
-    /// exists, and has a ready coordinator.
+    /// exists and has a ready coordinator.
     pub async fn find(target: Target, context: Option<String>) -> Result<Self, Error> {
         // An already installed provider is the same.
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
@@ -116,7 +116,7 @@ impl Cluster {
         &self.name
     }
 
-    /// Returns a name that stands for all its coordinators on its [`network`](Self::network).
+    /// Returns a name that resolves to all its coordinators on its [`network`](Self::network).
     pub fn coordinators(&self) -> String {
         self.pods.coordinators()
     }

@@ -14,7 +14,7 @@ pub enum Error {
     #[error("{0:?} does not name a DfsCluster: expected NAMESPACE/NAME or NAME")]
     Target(String),
     /// There is no kubeconfig, or it is malformed.
-    #[error("no Kubernetes is set up here: KUBECONFIG or ~/.kube/config says where one is")]
+    #[error("no Kubernetes cluster is configured here: set KUBECONFIG, or create ~/.kube/config")]
     Config(#[source] Box<InferConfigError>),
     /// The kubeconfig has no such context, or is malformed.
     #[error("the kubeconfig cannot be used with this context")]
@@ -23,7 +23,7 @@ pub enum Error {
     #[error("the kubeconfig cannot be used")]
     Client(#[source] kube::Error),
     /// The API server does not reply, or sends a malformed reply.
-    #[error("the API server at {server} cannot be asked for {what}")]
+    #[error("cannot query {what} from the API server at {server}")]
     Ask {
         /// Its address.
         server: String,
@@ -34,7 +34,7 @@ pub enum Error {
         source: kube::Error,
     },
     /// The API server does not reply in time.
-    #[error("the API server at {server} gives no answer to {what} within {seconds} s")]
+    #[error("the API server at {server} did not reply to the query for {what} within {seconds} s")]
     Silent {
         /// Its address.
         server: String,
@@ -45,7 +45,7 @@ pub enum Error {
     },
     /// The user lacks permissions.
     #[error(
-        "the API server denies it: {message}; --kube requires the permissions: \
+        "the API server denied the request: {message}; --kube requires the permissions: \
          {PERMISSIONS}"
     )]
     Forbidden {
@@ -53,7 +53,7 @@ pub enum Error {
         message: String,
     },
     /// The resource is not installed there.
-    #[error("{server} knows no DfsCluster: dfs is not installed there; see docs/kubernetes.md")]
+    #[error("{server} has no resource DfsCluster: dfs is not installed there; see docs/kubernetes.md")]
     NotInstalled {
         /// The API server.
         server: String,

@@ -1,5 +1,5 @@
-//! Access to the pods of a `DfsCluster` from outside of its Kubernetes: streams forwarded by the
-//! API server, for users with a kubeconfig and permission to forward ports.
+//! Access to the pods of a `DfsCluster` from outside its Kubernetes cluster: streams forwarded by
+//! the API server, for users with a kubeconfig and permission to forward ports.
 //!
 //! ```text
 //!  dfs ── Network::connect("POD.….svc:7080") ──► API server ── websocket, pods/portforward ──► pod
@@ -8,7 +8,7 @@
 //! [`Cluster::find`] finds the cluster and reports why if it cannot be used; [`Cluster::network`]
 //! is then a [`Network`](dfs_transport::Network) on which the advertised addresses of coordinators
 //! and datanodes lead to their pods. Every connection is a separate stream directly to the pod.
-//! Nothing of dfs is known here except the labels of its pods.
+//! This crate knows nothing about dfs except the labels of its pods.
 
 mod asker;
 mod cluster;

@@ -197,7 +197,7 @@ async fn pods_are_listed_again_when_they_may_have_changed() {
     let network = server.find(None).await.unwrap().network();
     assert_eq!(server.asked("/pods"), 1);
     server.pods.lock().unwrap().push(pod("demo-datanode-2", "datanode", "10.0.0.5", "Running"));
-    // Just listed: wrong addresses do not cause further requests.
+    // Just listed: wrong addresses cause no additional requests.
     assert!(network.connect("10.0.0.5:7080").await.is_err());
     assert_eq!(server.asked("/pods/demo-datanode-2"), 0);
     tokio::time::advance(std::time::Duration::from_secs(2)).await;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 /// Longest single wait, so that a duration cannot overflow. Callers check again afterwards.
 const WAIT_MAX: Duration = Duration::from_hours(1);
 
-/// Limits the average number of units per second over all callers, in the order they came.
+/// Limits the average number of units per second over all callers, in the order of the calls.
 ///
 /// A call passes once the debt of earlier calls is paid off, and leaves its own units as debt to
 /// the calls after it. The first one therefore passes at once, whatever its size.

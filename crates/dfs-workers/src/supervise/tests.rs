@@ -15,7 +15,7 @@ use crate::{Activity, Handle, Next, Place, REPAIR, Spec, Worker, run};
 #[error("no answer")]
 struct NoAnswer;
 
-/// Replies of a store to one kind of request, in order; an error stands for no reply.
+/// Replies of a store to one kind of request, in order; an error means no reply.
 type Script<T> = Mutex<VecDeque<Result<T, ()>>>;
 
 /// A store with scripted replies. The last reply of each kind is repeated.
