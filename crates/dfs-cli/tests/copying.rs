@@ -58,7 +58,7 @@ fn f10_named_source_of_any_kind_is_copied() {
     assert_eq!(exit_code(&put), 0, "{}", stderr(&put));
     let done = summary(&put.stdout);
     assert_eq!((done["files"].as_u64(), done["bytes"].as_u64()), (Some(1), Some(3_000_000)));
-    // Only now: a writer whose pipe nobody reads waits for ever.
+    // Only now: a writer whose pipe nobody reads waits forever.
     writer.join().unwrap();
     assert!(cluster.dfs(["cat", "/pipe"]).stdout == content);
     cluster.dfs_ok(["put", "/proc/version", "/version"]);

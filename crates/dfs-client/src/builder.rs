@@ -59,7 +59,8 @@ pub struct ClientBuilder {
 
 impl ClientBuilder {
     /// Adds a coordinator, `http://host:port` or `host:port`. The client starts with a random one
-    /// of several, and fails over to another. A name stands for all its addresses.
+    /// of several, and fails over to another. A name may resolve to several addresses, each of
+    /// which is a coordinator.
     pub fn coordinator(self, address: impl Into<String>) -> Self {
         self.coordinators([address.into()])
     }
@@ -177,9 +178,8 @@ impl Client {
     }
 
     /// Waits until no upload and no temporary file of this client or its clones is left. A program
-    /// that drops some of them, for example when interrupted, calls this before it exits, with a
-    /// timeout of its own: aborting an upload takes a few seconds, but one that is still held never
-    /// ends.
+    /// that drops some of them, for example when interrupted, calls this before it exits, with its
+    /// own timeout: aborting an upload takes a few seconds, but one that is still held never ends.
     pub async fn settled(&self) {
         self.inner.in_progress.none().await;
     }

@@ -2,7 +2,7 @@
 //!
 //! The client stays with one while it replies, so that its connection stays warm and nothing flaps.
 //! One that failed is avoided for a while, longer after each failure, so that calls do not pay for
-//! it repeatedly. A name stands for each of its addresses, and is resolved again after a failure
+//! it repeatedly. A name represents each of its addresses, and is resolved again after a failure
 //! and periodically.
 
 use std::collections::VecDeque;

@@ -45,7 +45,7 @@ impl Slots {
         if self.clock.now().since(current.client.time()) >= RENEW_AFTER {
             *current = Current::new(&*self.clock, &*self.random);
         }
-        let (slot, last) = current.free.pop().expect("a permit stands for a free slot");
+        let (slot, last) = current.free.pop().expect("each permit is a free slot");
         let slot = Slot { client: current.client, slot, sequence: last + 1 };
         SlotGuard { slots: self, slot, _permit: permit }
     }

@@ -328,7 +328,7 @@ impl Upload {
             Error::new(ErrorCode::Internal, self.path().to_string(), error.to_string())
         });
         self.written.push(ended??);
-        // Each replanned chunk has a token of its own.
+        // Each replanned chunk has its own token.
         if self.written.len() >= CHUNKS_PER_CALL
             || tokens_of(&self.plan, &self.written).len() >= TOKENS_PER_CALL
         {

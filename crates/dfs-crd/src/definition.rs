@@ -52,7 +52,7 @@ fn shape(schema: &mut JSONSchemaProps, has_defaults: bool) {
     }
 }
 
-/// Bounds values without a bound of their own, like those of Kubernetes types.
+/// Bounds values that have no bound yet, like those of Kubernetes types.
 fn bound(schema: &mut JSONSchemaProps) {
     if schema.x_kubernetes_int_or_string == Some(true) {
         return;

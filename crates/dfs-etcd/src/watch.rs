@@ -1,4 +1,4 @@
-//! Watches, each on a stream of its own.
+//! Watches, each on a separate stream.
 
 use std::time::Duration;
 

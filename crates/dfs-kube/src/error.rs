@@ -53,7 +53,9 @@ pub enum Error {
         message: String,
     },
     /// The resource is not installed there.
-    #[error("{server} has no resource DfsCluster: dfs is not installed there; see docs/kubernetes.md")]
+    #[error(
+        "{server} has no resource DfsCluster: dfs is not installed there; see docs/kubernetes.md"
+    )]
     NotInstalled {
         /// The API server.
         server: String,

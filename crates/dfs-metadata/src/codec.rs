@@ -241,7 +241,7 @@ pub(crate) struct Reader<'a> {
 pub(crate) struct Present(u64);
 
 impl Present {
-    /// Reads a field, in the order of the bits; the inner `None` stands for its default.
+    /// Reads a field, in the order of the bits; the inner `None` means its default.
     #[expect(
         clippy::option_option,
         reason = "the outer one is for damage, the inner one for the default"

@@ -21,16 +21,16 @@ pub struct NodeLiveness {
 /// Silence of a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Contact {
-    /// Heard recently, and not about to stop.
+    /// Sent a heartbeat recently, and is not about to stop.
     Responsive,
-    /// Not heard yet, silent within the grace period, or about to stop.
+    /// No heartbeat yet, silent within the grace period, or about to stop.
     #[default]
     Silent,
     /// Silent beyond the grace period.
     Lost,
 }
 
-/// A fault of a disk on a node that was heard.
+/// A fault of a disk on a node that sends heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFault {
     /// Not reported, for less than the grace period.

@@ -137,7 +137,7 @@ impl Applier<'_> {
         let api = self.api(object.kind);
         let what = || format!("{} {}", object.kind.name(), object.name);
         if !is_there {
-            // An object without our labels was not observed. It may belong to somebody else.
+            // An object without our labels was not observed. It may belong to someone else.
             let read = api.get_opt(&object.name).await;
             let there = read.map_err(|source| failed("read", what(), source))?;
             match there.map(|there| Owner::of(&there.metadata, &self.seen.cluster)) {

@@ -1,6 +1,6 @@
 //! Drift detection: whether an object in the API server already has everything that is desired.
 //!
-//! The server adds defaults and other managers add fields of their own, so the desired object need
+//! The server adds defaults and other managers add their own fields, so the desired object need
 //! only be contained in the observed one. A field that is no longer desired does not show up that
 //! way; the annotation [`APPLIED`] on each object detects it.
 

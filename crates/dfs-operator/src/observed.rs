@@ -131,7 +131,7 @@ impl Observed {
         addresses(self.pods_of("coordinator"))
     }
 
-    /// Returns the number of datanodes that the StatefulSet, or claims without one, stand for: none
+    /// Returns the number of datanodes that the StatefulSet, or claims without one, represent: none
     /// of them may be removed.
     pub fn datanodes(&self) -> i32 {
         let running = self.stateful_set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);

@@ -1,6 +1,6 @@
 //! Streams of messages with chunk bytes, without copying these.
 //!
-//! A general codec copies every message into a buffer of its own when it is sent, and again when it
+//! A general codec copies every message into a separate buffer when it is sent, and again when it
 //! is received; for chunk bytes that costs more than everything else a process does with them. Here
 //! the bytes are sent verbatim after a head with all other fields (protobuf leaves the order of
 //! fields free), and received as a slice of the buffer that the connection read them into. On the

@@ -35,7 +35,7 @@ impl FileKind {
         }
     }
 
-    /// Returns whether it is a name without content of its own: a pipe, socket or device.
+    /// Returns whether it is a name without stored content: a pipe, socket or device.
     pub fn is_special(self) -> bool {
         match self {
             Self::File | Self::Directory | Self::Symlink => false,

@@ -1,4 +1,4 @@
-//! Identifiers, each a type of its own so that they cannot be confused.
+//! Identifiers, each with its own type so that they cannot be confused.
 
 use std::fmt;
 use std::str::FromStr;

@@ -191,7 +191,7 @@ impl Connection {
                 break;
             }
         }
-        Ok((code.with_context(|| format!("no HTTP answer: {status}"))?, answer))
+        Ok((code.with_context(|| format!("no HTTP response: {status}"))?, answer))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::process::output;
 /// Number of lines above which a source file is reported.
 const LINES_MAX: usize = 700;
 
-/// Returns git's view of the tree: equal if nothing changed. Empty outside of a repository.
+/// Returns git's view of the tree: equal if nothing changed. Empty outside a repository.
 pub(super) fn state(root: &Path) -> Result<Vec<u8>> {
     if !root.join(".git").exists() {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! Changes of replicas in files of their own, and deletion of surplus ones.
+//! Changes of replicas in separate files, and deletion of surplus ones.
 
 use std::io;
 

@@ -13,7 +13,7 @@ use crate::{ChunkSeal, StoreError};
 /// Location of a replica; the kind determines the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
-    /// In a file of its own.
+    /// In a separate file.
     File,
     /// A record in a segment, at this page.
     Record { segment: u32, page: u32 },

@@ -170,7 +170,7 @@ async fn s21_deleted_files_are_restorable_until_their_space_is_freed() {
     assert_eq!(stat.unwrap_err().code(), ErrorCode::NotFound);
     client.undelete(&path("/d"), None).await.unwrap();
     assert!(read(&client, "/d/file").await.unwrap() == noise(200_000, 2));
-    // A replaced file too, beside its replacement.
+    // A replaced file too, next to its replacement.
     client.undelete(&path("/d/file"), Some(path("/d/old").into())).await.unwrap();
     assert!(read(&client, "/d/old").await.unwrap() == noise(100_000, 1));
     let now = DeleteOptions::default().recursive(true).now(true);

@@ -303,7 +303,7 @@ fn place(
 ) -> io::Result<Place> {
     refuse_to_replace(target, create_only)?;
     let named = fs::symlink_metadata(target).ok().map(|metadata| metadata.file_type());
-    // A named symlink stands for its target.
+    // A named symlink is followed to its target.
     let is_symlink = is_named && named.is_some_and(|kind| kind.is_symlink());
     let target = if is_symlink { &fs::canonicalize(target)? } else { target };
     let kind = fs::symlink_metadata(target).ok().map(|metadata| metadata.file_type());

@@ -107,7 +107,7 @@ pub(super) fn apply_attributes(path: &Path, attributes: &Attributes) -> io::Resu
     apply_mtime(path, attributes)
 }
 
-/// Sets the attributes of a local symlink, which has no mode of its own.
+/// Sets the attributes of a local symlink, which has no separate mode.
 pub(super) fn apply_symlink_attributes(path: &Path, attributes: &Attributes) -> io::Result<()> {
     apply_owner(path, attributes)?;
     apply_mtime(path, attributes)

@@ -54,7 +54,7 @@ impl Default for TreeOptions {
 
 impl TreeOptions {
     /// Copies directories with everything below them, and a named symlink as a symlink. Otherwise a
-    /// directory is an error, and a named symlink stands for its target. Set by default.
+    /// directory is an error, and a named symlink is followed. Set by default.
     pub fn recursive(mut self, recursive: bool) -> Self {
         self.recursive = recursive;
         self

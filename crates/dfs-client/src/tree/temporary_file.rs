@@ -18,7 +18,7 @@ const ATTEMPTS: u32 = 100;
 /// Bytes of the target's name that are part of the temporary name.
 const NAME_MAX: usize = 200;
 
-/// A file beside its target, which it replaces when complete. Removed when dropped before.
+/// A file next to its target, which it replaces when complete. Removed if dropped before that.
 ///
 /// Its name is derived from the target's, and it is locked while it is written. So the leftover of
 /// a killed process is found by the next writer of the same target, which reuses it; the file of a
@@ -34,7 +34,7 @@ pub(super) struct TemporaryFile {
 }
 
 impl TemporaryFile {
-    /// Creates an empty file beside `target`, accessible only to its owner until it is complete.
+    /// Creates an empty file next to `target`, accessible only to its owner until it is complete.
     pub(super) fn create(target: &Path, live: InProgressGuard) -> io::Result<Self> {
         for attempt in 0..ATTEMPTS {
             let temporary = temporary_name(target, attempt)?;

@@ -137,7 +137,7 @@ async fn chunks_beyond_one_call_are_staged() {
 async fn many_replanned_chunks_fit_the_calls() {
     let cluster = Cluster::start(4).await;
     let client = cluster.client();
-    // Each chunk whose primary it is gets a plan, and thus a token, of its own.
+    // Each chunk whose primary it is gets its own plan, and thus its own token.
     cluster.node(1).fault(|faults| faults.refuses_uploads = true);
     let content = bytes(400 * BLOCK);
     let options = PutOptions::default().chunk_size(BLOCK);

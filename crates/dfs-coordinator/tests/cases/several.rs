@@ -125,7 +125,7 @@ async fn node_joined_through_another_coordinator_is_known_when_needed() {
     assert!(addresses.contains(&node.address.as_str()), "{addresses:?}");
     let shown = second.status().await.nodes;
     let states = shown.iter().map(|node| node.node.as_ref().unwrap().state());
-    // Not heard here, which does not make it Joining.
+    // This coordinator has no heartbeats of it, which does not make it Joining.
     assert!(states.clone().all(|state| state != v1::NodeState::Joining), "{:?}", states.last());
 }
 

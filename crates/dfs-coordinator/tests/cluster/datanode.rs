@@ -80,7 +80,7 @@ pub(crate) struct FakeDataNode {
 }
 
 impl FakeDataNode {
-    /// Starts a node: serving, registered, and heard.
+    /// Starts a node, which serves, registers and sends heartbeats.
     pub(crate) async fn start(id: u128, coordinator: &str, neighbours: &Neighbours) -> Arc<Self> {
         let node = Self::serve(id, coordinator, neighbours).await;
         node.register("secret").await.unwrap();

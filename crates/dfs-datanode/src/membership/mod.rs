@@ -40,7 +40,7 @@ const SUPERSEDED_PAUSE: Duration = Duration::from_mins(1);
 #[derive(Debug, thiserror::Error)]
 enum MembershipError {
     /// The coordinator does not reply, or is temporarily unable to.
-    #[error("no answer: {0}")]
+    #[error("no usable reply: {0}")]
     Unreachable(#[from] Failure),
     /// The coordinator refuses this node, or this node refuses the coordinator.
     #[error("{0}")]

@@ -106,7 +106,7 @@ async fn chunks_of_another_cluster_are_neither_accepted_nor_served() {
         Ok(frames.message().await?.map(|frame| frame.data))
     };
     assert_eq!(refused(read(other).await), ErrorCode::WrongCluster);
-    // An empty id stands for this cluster.
+    // An empty id means this cluster.
     for ours in [meta(1).cluster_id, bytes::Bytes::new()] {
         assert_eq!(read(ours).await.unwrap().unwrap(), &b"data"[..]);
     }

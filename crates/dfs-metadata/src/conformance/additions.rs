@@ -16,7 +16,7 @@ fn blind(writes: Vec<Write>) -> Commit {
     Commit { conditions: vec![], writes }
 }
 
-/// A missing counter is 0, each addition is a version of its own, and a watch reports the sums.
+/// A missing counter is 0, each addition creates a version, and a watch reports the sums.
 pub async fn added_keys_have_versions_and_changes(harness: &mut dyn Harness) {
     let engine = &*harness.engine().await;
     let from = snapshot(engine).await.revision();

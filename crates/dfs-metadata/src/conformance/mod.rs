@@ -54,7 +54,7 @@ pub use reads::{
 };
 pub use watches::{lagging_watch, watch_from_the_past, watch_reports_in_order, watch_waits};
 
-/// Provides one check with a store of its own, which starts empty.
+/// Provides one check with a separate store, which starts empty.
 #[async_trait]
 pub trait Harness: Send {
     /// Returns a handle on the store: another client of it, where the engine has clients.

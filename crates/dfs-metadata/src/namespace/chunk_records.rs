@@ -219,7 +219,7 @@ impl Transaction {
     }
 
     /// Changes a chunk record from `old`, as read with [`Self::chunk`], to `new`; `None` for no
-    /// record. Maintains its work keys in the same commit: up to two keys beside the record, none
+    /// record. Maintains its work keys in the same commit: up to two keys besides the record, none
     /// for a chunk created with all its replicas.
     pub(super) fn put_chunk(&mut self, chunk: ChunkId, old: Option<&Chunk>, new: Option<&Chunk>) {
         let record = ChunkKey::record(chunk).0;

@@ -158,8 +158,8 @@ impl Transaction {
         self.try_peek_many(keys).await?.into_iter().collect()
     }
 
-    /// Reads records without a condition, in the order of the keys; each unreadable one is an error
-    /// of its own.
+    /// Reads records without a condition, in the order of the keys; each unreadable one is a
+    /// separate error.
     pub(super) async fn try_peek_many<R: Record>(
         &self,
         keys: &[Bytes],
@@ -189,8 +189,8 @@ impl Transaction {
         Ok(keys.iter().zip(found).map(decode).collect())
     }
 
-    /// Reads records under a prefix without a condition, in key order; each unreadable one is an
-    /// error of its own.
+    /// Reads records under a prefix without a condition, in key order; each unreadable one is a
+    /// separate error.
     pub(super) async fn try_range<R: Record>(
         &self,
         prefix: &[u8],

@@ -16,7 +16,7 @@ pub(crate) struct Xattrs(pub(crate) BTreeMap<XattrName, XattrValue>);
 pub(crate) enum XattrValue {
     /// In the inode record.
     Inline(Bytes),
-    /// In a record of its own, with this length in bytes.
+    /// In a separate record, with this length in bytes.
     Separate(u32),
 }
 
@@ -32,7 +32,7 @@ impl XattrValue {
 
 impl Xattrs {
     /// Splits the attributes of a new inode into those stored in its record, in byte order of their
-    /// names while they fit, and those with records of their own.
+    /// names while they fit, and those with separate records.
     pub(crate) fn split(given: &BTreeMap<XattrName, Bytes>) -> (Self, Vec<(&XattrName, &Bytes)>) {
         let (mut xattrs, mut separate, mut inline_bytes) = (Self::default(), Vec::new(), 0);
         for (name, value) in given {
@@ -53,7 +53,7 @@ impl Xattrs {
     /// cheap.
     pub(crate) const INLINE_BYTES_MAX: usize = 1 << 10;
 
-    /// Returns the names of those with a record of their own, with the lengths of their values.
+    /// Returns the names of those with a separate record, with the lengths of their values.
     pub(crate) fn separate(&self) -> impl Iterator<Item = (&XattrName, u32)> {
         self.0.iter().filter_map(|(name, value)| match value {
             XattrValue::Inline(_) => None,

@@ -41,7 +41,7 @@ pub(super) fn decide(seen: &Observed, id: ClusterId, decision: &mut Decision) {
                 let pod = name.clone();
                 decision.actions.push(Action::Admit { cluster: id, node: node.id, pod });
             }
-            // Maintenance announced by somebody else is not ours to end.
+            // Maintenance announced by someone else is not ours to end.
             let is_ours = current == Some(name.as_str());
             let is_back = is_ready(pod) && pod.annotations().get(REVISION) == revision;
             if node.maintenance_left.is_some_and(|left| left > Duration::ZERO) && is_ours && is_back

@@ -62,7 +62,7 @@ pub enum Action {
     Apply {
         /// The object.
         object: Box<Object>,
-        /// False if no object of that name existed; then an existing one belongs to somebody else.
+        /// False if no object of that name existed; then an existing one belongs to someone else.
         is_there: bool,
     },
     /// Delete an object.

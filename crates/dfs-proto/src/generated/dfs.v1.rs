@@ -124,13 +124,13 @@ pub struct Precondition {
     #[prost(message, optional, tag = "3")]
     pub change: ::core::option::Option<Change>,
 }
-/// Makes a mutating call repeatable: the answer to the newest number of a slot is kept, and returned
+/// Makes a mutating call repeatable: the reply to the newest number of a slot is kept, and returned
 /// to a repeat.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Slot {
     /// The running client; 16 bytes, of which the first 6 are its creation time in milliseconds since
     /// 1970. Clients change their id in time: calls under an id older than a day are refused, as
-    /// answers are not kept for longer.
+    /// replies are not kept for longer.
     #[prost(bytes = "bytes", tag = "1")]
     pub client_id: ::prost::bytes::Bytes,
     /// One of the client's slots, below 64; each has one call at a time.
@@ -155,7 +155,7 @@ pub struct NodeLocation {
     /// Name of the machine (the Kubernetes node) it runs on; empty when unknown.
     #[prost(string, tag = "4")]
     pub host: ::prost::alloc::string::String,
-    /// State, as observed by the answering coordinator.
+    /// State, as observed by the replying coordinator.
     #[prost(enumeration = "NodeState", tag = "5")]
     pub state: i32,
 }
@@ -260,7 +260,7 @@ pub struct Order {
     /// Time of issue in milliseconds since 1970, by the coordinator's clock.
     #[prost(uint64, tag = "1")]
     pub issued_ms: u64,
-    /// The issuing coordinator, as named in its answers to heartbeats.
+    /// The issuing coordinator, as named in its replies to heartbeats.
     #[prost(fixed64, tag = "2")]
     pub coordinator: u64,
     /// HMAC-SHA256 over the rpc, cluster, incarnation, node, lease epoch, the two fields above and the
@@ -298,7 +298,7 @@ pub struct ChunkFrame {
     #[prost(message, optional, tag = "8")]
     pub origin: ::core::option::Option<ChunkOrigin>,
 }
-/// The file that a chunk was written for, stored beside its bytes only for recovery.
+/// The file that a chunk was written for, stored with its bytes only for recovery.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ChunkOrigin {
     /// The inode.
@@ -368,7 +368,7 @@ impl FileKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum NodeState {
-    /// Unknown to the answering server.
+    /// Unknown to the replying server.
     Unspecified = 0,
     /// Registered, but not admitted.
     Joining = 1,
@@ -425,7 +425,7 @@ impl NodeState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ReplicaHealth {
-    /// Unknown to the answering server.
+    /// Unknown to the replying server.
     Unspecified = 0,
     /// Durable, readable, and staying.
     Good = 1,
@@ -496,7 +496,7 @@ pub struct UploadRequest {
     /// With `token`: offset in the file at which the page starts; a multiple of the chunk size.
     #[prost(uint64, tag = "6")]
     pub from_offset: u64,
-    /// Chunks in this page at most; the server has a limit of its own (64).
+    /// Maximum number of chunks in this page; the server has its own limit (64).
     #[prost(uint32, tag = "7")]
     pub max_chunks: u32,
     /// Machine of the client; a node there is preferred as primary.
@@ -660,7 +660,7 @@ pub struct OpenRequest {
     /// Number of bytes wanted; 0 for all up to the end.
     #[prost(uint64, tag = "3")]
     pub length: u64,
-    /// Extents per answer at most; the server has a limit of its own (256).
+    /// Maximum number of extents per reply; the server has its own limit (256).
     #[prost(uint32, tag = "4")]
     pub max_extents: u32,
     /// Does not follow a symlink at the end of a path; then only its stat is returned.
@@ -2608,7 +2608,7 @@ pub struct ChunkMeta {
     /// The inode it is written for.
     #[prost(uint64, tag = "4")]
     pub inode: u64,
-    /// Path at that time; stored beside the data only for recovery.
+    /// Path at that time; stored with the data only for recovery.
     #[prost(bytes = "bytes", tag = "5")]
     pub path: ::prost::bytes::Bytes,
     /// Offset in the file.
@@ -2707,7 +2707,7 @@ pub mod chunk_ack {
     /// One of these.
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
-        /// Answer to Attach.
+        /// Reply to Attach.
         #[prost(message, tag = "1")]
         Attached(super::Attached),
         /// Sent from time to time.
@@ -2751,7 +2751,7 @@ pub struct RetrieveRequest {
     /// The cluster it belongs to; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub cluster_id: ::prost::bytes::Bytes,
-    /// The replica. A disk that holds another one of the chunk answers NOT_FOUND.
+    /// The replica. A disk that holds another one of the chunk returns NOT_FOUND.
     #[prost(message, optional, tag = "2")]
     pub replica: ::core::option::Option<ReplicaRef>,
     /// First byte wanted; frames start with the block that contains it.
@@ -3878,7 +3878,7 @@ pub struct BadReplica {
     #[prost(uint64, tag = "2")]
     pub block: u64,
 }
-/// Answer of the coordinator to a report.
+/// Reply of the coordinator to a report.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HeartbeatOrder {
     /// Sequence number of the report.
@@ -3893,7 +3893,7 @@ pub struct HeartbeatOrder {
     /// The registration is unknown or no longer valid: register again.
     #[prost(bool, tag = "4")]
     pub must_register: bool,
-    /// Further coordinators, host:port each.
+    /// Other coordinators, host:port each.
     #[prost(string, repeated, tag = "5")]
     pub coordinators: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Time of the coordinator in milliseconds since 1970, by which its orders are judged.
@@ -4290,7 +4290,7 @@ pub struct ClusterStatusRequest {
     /// The status must not be older than this revision; any when 0.
     #[prost(uint64, tag = "1")]
     pub min_revision: u64,
-    /// Set by another coordinator that considers this one the holder of the worker lease: it answers
+    /// Set by another coordinator that considers this one the holder of the worker lease: it replies
     /// without asking others.
     #[prost(message, optional, tag = "2")]
     pub order: ::core::option::Option<Order>,
@@ -4322,7 +4322,7 @@ pub struct ClusterStatusResponse {
     /// State of the background workers.
     #[prost(message, repeated, tag = "8")]
     pub workers: ::prost::alloc::vec::Vec<WorkerStatus>,
-    /// Version of the answering coordinator.
+    /// Version of the replying coordinator.
     #[prost(string, tag = "9")]
     pub version: ::prost::alloc::string::String,
     /// Address of the coordinator that runs the background work; empty when unknown.
@@ -4344,7 +4344,7 @@ pub struct NodeStatus {
     /// Version of its release.
     #[prost(string, tag = "4")]
     pub version: ::prost::alloc::string::String,
-    /// Takes no new chunks for the moment: full, stopping, or without a working disk.
+    /// Takes no new chunks at present: full, stopping, or without a working disk.
     #[prost(bool, tag = "5")]
     pub refuses_chunks: bool,
     /// Open upload sessions, as last reported.
@@ -4423,7 +4423,7 @@ pub struct WorkerStatus {
 /// Requests the background workers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WorkersRequest {
-    /// Set by another coordinator that considers this one the holder of the worker lease: it answers
+    /// Set by another coordinator that considers this one the holder of the worker lease: it replies
     /// without asking others.
     #[prost(message, optional, tag = "1")]
     pub order: ::core::option::Option<Order>,
@@ -4435,7 +4435,7 @@ pub struct WorkersResponse {
     #[prost(message, repeated, tag = "1")]
     pub workers: ::prost::alloc::vec::Vec<WorkerStatus>,
     /// Address of the coordinator that runs them and reported these figures. When empty, none is
-    /// known, and the figures are those of the answering coordinator.
+    /// known, and the figures are those of the replying coordinator.
     #[prost(string, tag = "2")]
     pub lease_holder: ::prost::alloc::string::String,
 }
@@ -4629,7 +4629,7 @@ pub struct UpgradeStatusRequest {}
 /// Progress of raising the write level.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UpgradeStatusResponse {
-    /// The level written today.
+    /// The level that is currently written.
     #[prost(uint32, tag = "1")]
     pub written: u32,
     /// The level that a member needs to join; above `written` while the level is being raised.
@@ -4641,7 +4641,7 @@ pub struct UpgradeStatusResponse {
     /// The newest level that the release of this coordinator reads.
     #[prost(uint32, tag = "4")]
     pub newest: u32,
-    /// Members that kept the requested level from being raised, at most 10; cleared by the next
+    /// Members that prevented the requested level from being raised, at most 10; cleared by the next
     /// request.
     #[prost(string, repeated, tag = "5")]
     pub blocked_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -4659,7 +4659,7 @@ pub struct FinalizeUpgradeRequest {
 pub enum WorkerActivity {
     /// Never sent.
     Unspecified = 0,
-    /// Not on the answering coordinator: it does not hold the worker lease.
+    /// Not on the replying coordinator: it does not hold the worker lease.
     Stopped = 1,
     /// Working, or waiting for work.
     Running = 2,
@@ -4858,8 +4858,8 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("dfs.v1.Admin", "SetReplication"));
             self.inner.unary(req, path, codec).await
         }
-        /// Creates the cluster in an empty metadata store, once in its life. A coordinator waiting for it
-        /// answers no other call before. Idempotent.
+        /// Creates the cluster in an empty metadata store. A coordinator that waits for this serves no
+        /// other call before. Idempotent.
         pub async fn init(
             &mut self,
             request: impl tonic::IntoRequest<super::InitRequest>,
@@ -4919,8 +4919,8 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "SafeToStop"));
             self.inner.unary(req, path, codec).await
         }
-        /// Announces that a node will be down for a while, or that it is back: meanwhile it is neither
-        /// repaired around nor planned on.
+        /// Announces that a node will be down for a while, or that it is back: meanwhile its replicas are
+        /// not re-replicated, and no new chunks are planned on it.
         pub async fn maintenance(
             &mut self,
             request: impl tonic::IntoRequest<super::MaintenanceRequest>,
@@ -5112,8 +5112,8 @@ pub mod admin_server {
             tonic::Response<super::SetReplicationResponse>,
             tonic::Status,
         >;
-        /// Creates the cluster in an empty metadata store, once in its life. A coordinator waiting for it
-        /// answers no other call before. Idempotent.
+        /// Creates the cluster in an empty metadata store. A coordinator that waits for this serves no
+        /// other call before. Idempotent.
         async fn init(
             &self,
             request: tonic::Request<super::InitRequest>,
@@ -5131,8 +5131,8 @@ pub mod admin_server {
             tonic::Response<super::SafeToStopResponse>,
             tonic::Status,
         >;
-        /// Announces that a node will be down for a while, or that it is back: meanwhile it is neither
-        /// repaired around nor planned on.
+        /// Announces that a node will be down for a while, or that it is back: meanwhile its replicas are
+        /// not re-replicated, and no new chunks are planned on it.
         async fn maintenance(
             &self,
             request: tonic::Request<super::MaintenanceRequest>,

@@ -165,7 +165,7 @@ fn chunks_of_all_shapes_arrive() {
             assert_eq!(outcome.receipts, [receipt(NodeId(1), &seal(&content))]);
             assert_eq!(node.sealed().unwrap(), content);
         }
-        // The seal may arrive in a frame of its own.
+        // The seal may arrive in a separate frame.
         let (node, content) = (Node::new(1), bytes(BLOCK, 1));
         let link = Direct(node.session(config(1), Vec::new()));
         let data = Frame::of(0, content.clone(), None);

@@ -38,7 +38,7 @@ struct Under {
 /// Report of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// `None` stands for no fault.
+    /// `None` means no fault.
     by_fault: BTreeMap<Option<Fault>, Under>,
     failed: Vec<String>,
     pub(super) rounds: u32,

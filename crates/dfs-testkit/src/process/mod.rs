@@ -125,7 +125,8 @@ impl Cluster {
     /// it awaits init.
     pub fn start(binary: impl Into<PathBuf>, settings: Settings) -> Self {
         let binary = binary.into();
-        let folder = tempfile::Builder::new().prefix("dfs-test-").tempdir().expect("a temporary directory");
+        let folder =
+            tempfile::Builder::new().prefix("dfs-test-").tempdir().expect("a temporary directory");
         let at = |name: &str| folder.path().join(name).display().to_string();
         fs::write(at("join-secret"), "a secret of this test").expect("a secret");
         let config = format!("{}\n", settings.coordinator);

@@ -69,7 +69,6 @@ impl LocalArgs {
     }
 }
 
-
 pub(crate) async fn run(args: LocalArgs, command: RunCommand, out: Output) -> Result<()> {
     let shutdown = server::prepare()?;
     if let Some(path) = args.demo {

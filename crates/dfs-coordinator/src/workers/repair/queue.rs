@@ -49,7 +49,7 @@ impl RepairNeed {
 ///
 /// Bounded: chunks that do not fit are counted, and found again by another scan once there is room.
 /// Chunks without a good replica, which cannot be repaired, are kept apart, so that any number of
-/// them does not hold up others.
+/// them does not delay others.
 #[derive(Debug)]
 pub(crate) struct RepairQueue {
     capacity: usize,

@@ -1,4 +1,4 @@
-//! Calls and their answers.
+//! Calls and their replies.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -65,7 +65,7 @@ pub(super) enum Answer {
     Failed(ErrorCode),
 }
 
-/// An inode as described in an answer.
+/// An inode as described in a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) inode: u64,
@@ -99,7 +99,7 @@ impl Call {
         }
     }
 
-    /// Returns a random call. `Plan` stands for a whole put of a file.
+    /// Returns a random call. `Plan` represents a whole put of a file.
     pub(super) fn any(random: &dyn Random, slot: Slot, plan: u32, known: &Known) -> Self {
         let is = |percent| random.below(100) < percent;
         let at = || known.any_place(random);
@@ -139,7 +139,7 @@ impl Call {
     }
 }
 
-/// Inodes that a client has seen in answers.
+/// Inodes that a client has seen in replies.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     directories: Vec<u64>,
@@ -147,7 +147,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Adds the inodes of an answer.
+    /// Adds the inodes of a reply.
     pub(super) fn learn(&mut self, answer: &Answer) {
         let seen: Vec<&Seen> = match answer {
             Answer::Node(seen) => vec![seen],

@@ -4,7 +4,7 @@ use super::calls::Operation;
 use super::model::Tree;
 
 /// Returns whether the calls can be ordered, each at some moment between its beginning and its end,
-/// so that the model gives the same answers.
+/// so that the model gives the same replies.
 pub(super) fn is_linearizable(history: &[Operation]) -> bool {
     assert!(history.len() <= 128, "a set of calls is kept as the bits of a number");
     Search { history, refuted: Vec::new() }.succeeds(0, &Tree::new())

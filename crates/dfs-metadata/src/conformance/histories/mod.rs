@@ -19,7 +19,7 @@ use super::Harness;
 
 /// Runs three or four clients of two coordinators, each with its own handle on the empty store,
 /// which call the namespace concurrently; some sequential order of their calls must explain all
-/// answers. The calls follow from `seed`; their timing also depends on the engine. Returns how many
+/// replies. The calls follow from `seed`; their timing also depends on the engine. Returns how many
 /// commits the engine refused: a history without any has proved little.
 pub async fn namespace_history(harness: &mut dyn Harness, seed: u64) -> u64 {
     let engines = [harness.engine().await, harness.engine().await];

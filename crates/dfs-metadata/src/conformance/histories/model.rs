@@ -24,7 +24,7 @@ pub(super) struct Tree {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Node {
-    /// Inode number, once an answer has revealed it.
+    /// Inode number, once a reply has revealed it.
     inode: Option<u64>,
     /// Directory it was last put into.
     parent: Id,
@@ -39,7 +39,7 @@ enum Content {
     Directory { entries: BTreeMap<String, Id>, is_deleted: bool },
 }
 
-/// An answer of the model.
+/// A reply of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
     Done,
@@ -126,7 +126,7 @@ impl Tree {
         }
     }
 
-    /// Returns whether an answer matches the outcome of the model. Learns the numbers of nodes.
+    /// Returns whether a reply matches the outcome of the model. Learns the numbers of nodes.
     pub(super) fn agrees(&mut self, outcome: &Outcome, answer: &Answer) -> bool {
         match (outcome, answer) {
             (Outcome::Done, Answer::Done) | (Outcome::Planned, Answer::Planned) => true,

@@ -413,7 +413,10 @@ async fn check_finds_mismatched_extents_and_chunks() {
         |contents| vec![put(keys::inode(contents.file), &file(CHUNK, None))],
         |contents| {
             let inode = shown(&keys::inode(contents.file));
-            vec![(OfExtent, inode), (OfChunk, "references recorded: 1; extents that refer to it: 0".to_owned())]
+            vec![
+                (OfExtent, inode),
+                (OfChunk, "references recorded: 1; extents that refer to it: 0".to_owned()),
+            ]
         },
     )
     .await;

@@ -183,7 +183,7 @@ impl Fixture {
 
     async fn put(&self, at: &str, size: u64) -> Result<FileStat, Error> {
         let mut repeat = self.repeat();
-        // Concurrent calls use slots of their own.
+        // Concurrent calls use separate slots.
         repeat.slot.slot = 1 + (repeat.slot.sequence % 60) as u32;
         let plan = self.plan(at, size).await?;
         self.namespace.confirm(Scope::internal(), &self.confirm_of(&plan), Some(&repeat)).await

@@ -16,14 +16,14 @@ impl Fixture {
         Repeat { slot: Slot { client, slot: 0, sequence: 1 }, body: Sha256([1; 32]) }
     }
 
-    /// Runs `rm /f` as a client of its own.
+    /// Runs `rm /f` as a separate client.
     async fn remove(&self, repeat: &Repeat) -> Result<(), Error> {
         let request =
             Delete { target: path("/f"), recursive: false, now: true, precondition: None };
         self.namespace.delete(Scope::internal(), &request, Some(repeat)).await.map(|_| ())
     }
 
-    /// Creates an empty file as a client of its own.
+    /// Creates an empty file as a separate client.
     async fn create(&self, at: &str, repeat: &Repeat) -> Result<FileStat, Error> {
         let confirm = self.confirm_of(&self.plan(at, 0).await?);
         self.namespace.confirm(Scope::internal(), &confirm, Some(repeat)).await

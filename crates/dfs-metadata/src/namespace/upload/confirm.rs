@@ -22,7 +22,8 @@ use crate::{Error, keys};
 const DIRECT_MAX: usize = 18;
 /// Distinct nodes that the final commit can name in its conditions.
 const DIRECT_NODES_MAX: usize = 24;
-/// Keys of chunks, and of extended attributes with records of their own, in the final commit.
+/// Maximum number of keys of chunks, and of extended attributes with separate records, in the final
+/// commit.
 const DIRECT_KEYS_MAX: usize = DIRECT_MAX * KEYS_PER_CHUNK;
 /// Maximum number of keys per registered chunk.
 const KEYS_PER_CHUNK: usize = 3;
