@@ -51,7 +51,7 @@ pub enum Error {
     #[error("the session is not known here; it may have expired")]
     UnknownSession,
     /// Fewer replicas are left than required.
-    #[error("only {left} of at least {wanted} replicas are left: {why}")]
+    #[error("only {left} of the {wanted} required replicas are left: {why}")]
     TooFewReplicas {
         /// Number left.
         left: usize,
