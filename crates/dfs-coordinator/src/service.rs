@@ -211,6 +211,7 @@ impl Base {
         };
         let options = namespace::Options {
             restorable: Duration::from_millis(settings.restorable_ms),
+            confirm_clock: Duration::from_millis(settings.confirm_clock_ms),
             level: settings.level,
         };
         // Any incarnation: datanodes know better than a setting which is the newest.

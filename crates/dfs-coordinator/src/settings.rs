@@ -46,6 +46,9 @@ pub struct Settings {
     /// Milliseconds for which deleted or replaced files can be restored, and read by those who have
     /// them open.
     pub restorable_ms: u64,
+    /// Milliseconds for which the clock must have shown a time before files, uploads and plans that
+    /// expire at it are given up, so that a clock that jumps ahead for less does no harm.
+    pub confirm_clock_ms: u64,
     /// Percentage of the cluster's bytes in use at which deleted files are reaped at once.
     pub pressure_percent: u8,
     /// Milliseconds without renewal after which another coordinator takes over the background work.
@@ -108,6 +111,7 @@ impl Default for Settings {
             suspect_after_ms: 5_000,
             lost_after_ms: 30_000,
             restorable_ms: 3_600_000,
+            confirm_clock_ms: 60_000,
             pressure_percent: 90,
             worker_lease_ms: 10_000,
             repair_concurrency: 4,

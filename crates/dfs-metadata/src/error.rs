@@ -299,6 +299,9 @@ pub enum Error {
     /// The change would drop the last good replica of a chunk.
     #[error("chunk {0} would be left without a good replica")]
     LastReplica(ChunkId),
+    /// The metadata was restored or migrated, and deletion was not acknowledged since.
+    #[error("nothing is deleted for incarnation {0} of the metadata until `dfs gc acknowledge`")]
+    DeletionHeld(Incarnation),
     /// Another coordinator now holds the worker lease.
     #[error("the worker lease has passed to another coordinator")]
     LeaseLost,
@@ -486,6 +489,7 @@ impl Error {
             | Self::NotRegistered { .. } => ErrorCode::Stale,
             Self::Conflict { .. } | Self::ChunkChanged(_) => ErrorCode::Conflict,
             Self::NotEnoughNodes { .. } => ErrorCode::NotEnoughNodes,
+            Self::DeletionHeld(_) => ErrorCode::Unavailable,
             Self::NoSpace { .. } => ErrorCode::NoSpace,
             Self::Denied(_) | Self::NodeRemoved(_) | Self::WrongNodeSecret(_) => {
                 ErrorCode::PermissionDenied

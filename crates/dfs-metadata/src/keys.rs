@@ -18,6 +18,8 @@ pub(crate) const KEYS: Bytes = Bytes::from_static(b"s/keys");
 pub(crate) const REPLICATION: Bytes = Bytes::from_static(b"s/replication");
 /// Lowest chunk id that a commit may register.
 pub(crate) const FLOOR: Bytes = Bytes::from_static(b"s/floor");
+/// For which incarnation deletion was acknowledged; written by every batch of orphans to be deleted.
+pub(crate) const GC: Bytes = Bytes::from_static(b"s/gc");
 /// Lowest client id whose calls are accepted; absent until it is raised.
 pub(crate) const CLIENT_FLOOR: Bytes = Bytes::from_static(b"s/client-floor");
 /// Lowest disk number not assigned yet.

@@ -14,6 +14,7 @@ pub mod memory;
 pub mod migrate;
 pub mod namespace;
 pub mod placement;
+pub mod reconcile;
 mod records;
 
 pub use committer::Committer;

@@ -7,6 +7,7 @@
 mod causes;
 mod checksum;
 mod counted;
+mod digest;
 mod error_code;
 mod file;
 mod frame;
@@ -31,6 +32,7 @@ mod xattr;
 pub use causes::with_causes;
 pub use checksum::{BLOCK_SIZE, Crc32c, Sha256, Sha256Hasher, block_count};
 pub use counted::counted;
+pub use digest::ReplicaDigest;
 pub use error_code::ErrorCode;
 pub use file::{Attributes, FileKind};
 pub use frame::{ChunkSeal, Frame, FrameError};

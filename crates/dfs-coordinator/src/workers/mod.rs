@@ -22,6 +22,10 @@ pub(crate) use upgrade::Upgrade;
 
 use crate::core::Core;
 
+/// What workers do while deletion is not acknowledged.
+pub(crate) const DELETION_HELD: &str =
+    "nothing is deleted: the metadata was restored or migrated; see `dfs gc status`";
+
 /// Runs the workers while this coordinator holds their lease; until dropped.
 pub(crate) async fn run_all(core: &Arc<Core>) -> Infallible {
     let handles = &core.background.workers;

@@ -59,13 +59,18 @@ impl NotDeleted {
 }
 
 /// Orders a node to delete replicas; disk and stamp keep a late order from deleting a later
-/// replica. Returns those that were not deleted.
+/// replica. Returns those that were not deleted. Refused while deletion is not acknowledged.
 pub(super) async fn delete(
     core: &Core,
     lease: &LeaseGrant,
     node: NodeId,
     replicas: &[ReplicaRef],
 ) -> Result<Vec<NotDeleted>, Failure> {
+    match core.namespace.may_delete().await {
+        Ok(true) => {}
+        Ok(false) => return Err(Failure::new(ErrorCode::Unavailable, super::DELETION_HELD)),
+        Err(error) => return Err(crate::failure::of(&error)),
+    }
     let request = v1::DeleteChunksRequest {
         replicas: replicas.iter().copied().map(Into::into).collect(),
         lease_epoch: lease.epoch.0,

@@ -12,7 +12,7 @@ use dfs_workers::{Handle, Next, REAPER, Spec, Worker};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::WORKER_LEASE;
+use super::{DELETION_HELD, WORKER_LEASE};
 use crate::Error;
 use crate::core::Core;
 use crate::registry::View;
@@ -121,7 +121,8 @@ impl Reaper {
         let now = Instant::now();
         let after = match self.tombstones {
             Tombstones::Wait { until, is_needed } if until <= now && is_needed => {
-                let floor = self.core.clock.now().minus(PLAN_LIFETIME + FLOOR_MARGIN);
+                let Some(now) = namespace.confirmed_now() else { return Ok(false) };
+                let floor = now.minus(PLAN_LIFETIME + FLOOR_MARGIN);
                 let raised = namespace.raise_gc_floor(Scope::internal(), floor, Some(&fence)).await;
                 raised.map_err(Error::metadata("raising the garbage collection floor"))?;
                 None
@@ -167,6 +168,13 @@ impl Worker for Reaper {
     type Error = Error;
 
     async fn step(&mut self) -> Result<Next, Error> {
+        // Observes the clock, so that the time is confirmed when it is needed.
+        self.core.namespace.confirmed_now();
+        let may_delete = self.core.namespace.may_delete().await;
+        if !may_delete.map_err(Error::metadata("reading whether anything may be deleted"))? {
+            self.handle.set_detail(DELETION_HELD);
+            return Ok(Next::After(self.core.settings.heartbeat_interval()));
+        }
         let pressure = self.is_under_pressure();
         let limits = ReapLimits { items: ITEMS_MAX, pressure };
         let fence = self.lease.fence(WORKER_LEASE);

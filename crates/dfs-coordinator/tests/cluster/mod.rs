@@ -93,6 +93,7 @@ pub(crate) fn settings() -> Settings {
         suspect_after_ms: 1_000,
         lost_after_ms: 1_200,
         worker_lease_ms: 300,
+        confirm_clock_ms: 0,
         ..Settings::default()
     }
 }

@@ -16,7 +16,7 @@ use crate::records::entry::Entry;
 use crate::records::extent::Extent;
 use crate::records::format::{Coordinators, StoreFormat, Upgrade};
 use crate::records::inode::{Content, File, Inode, Link, Times};
-use crate::records::setting::{ClientFloor, Cluster, Floor, Mark, NextDisk, NextInode};
+use crate::records::setting::{ClientFloor, Cluster, Floor, Gc, Mark, NextDisk, NextInode};
 use crate::records::unlinked::Unlinked;
 use crate::records::upload::Upload;
 use crate::records::work::Deletion;
@@ -27,12 +27,13 @@ use crate::{Error, keys};
 const PAGE: usize = 500;
 
 /// Keys that every store of a cluster must have.
-const NEEDED: [Bytes; 9] = [
+const NEEDED: [Bytes; 10] = [
     keys::CLUSTER,
     keys::FORMAT,
     keys::KEYS,
     keys::REPLICATION,
     keys::FLOOR,
+    keys::GC,
     keys::INODES,
     keys::DISKS,
     keys::MOVES,
@@ -462,6 +463,8 @@ impl<'a> Walk<'a> {
             self.read::<Replication>(key, value);
         } else if *key == keys::FLOOR {
             self.read::<Floor>(key, value);
+        } else if *key == keys::GC {
+            self.read::<Gc>(key, value);
         } else if *key == keys::CLIENT_FLOOR {
             self.read::<ClientFloor>(key, value);
         } else if *key == keys::INODES {

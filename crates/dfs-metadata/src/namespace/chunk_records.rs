@@ -73,6 +73,12 @@ impl ScanCursor {
     pub fn has_passed(&self, chunk: ChunkId) -> bool {
         ChunkKey::record(chunk).0 <= self.0
     }
+
+    /// Returns the lowest chunk that the scan has not passed; `None` at the end of all ids, or for
+    /// a damaged key.
+    pub fn next_chunk(&self) -> Option<ChunkId> {
+        keys::chunk_id(&self.0)?.0.checked_add(1).map(ChunkId)
+    }
 }
 
 /// A page of chunks in id order.
@@ -120,6 +126,21 @@ impl Namespace {
     ) -> Result<Vec<Option<Chunk>>, Error> {
         scope.require(Access::Admin)?;
         self.begin().await?.peek_chunks(ids).await
+    }
+
+    /// Returns the records of these chunks, in this order; `None` for those without. Unreadable ones
+    /// fail no others.
+    pub async fn readable_chunks(
+        &self,
+        scope: &Scope,
+        ids: &[ChunkId],
+    ) -> Result<Vec<Result<Option<Chunk>, Unreadable>>, Error> {
+        scope.require(Access::Admin)?;
+        let found = self.begin().await?.try_peek_many::<Chunk>(&record_keys(ids)).await?;
+        let unreadable =
+            |(id, error): (&ChunkId, Error)| Unreadable::new(&ChunkKey::record(*id), &error);
+        let records = ids.iter().zip(found);
+        Ok(records.map(|(id, found)| found.map_err(|error| unreadable((id, error)))).collect())
     }
 
     /// Returns chunks after `after` that are not at rest: at most `limit`, and at most

@@ -1,6 +1,6 @@
 //! The cluster itself: init, open, settings.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use dfs_types::{
     Level, Random, Replication, Revision, Scope,
 };
 
+use super::confirmed_clock::ConfirmedClock;
 use super::format::{CurrentFormat, read_cluster, require_level};
 use super::inodes::Inodes;
 use super::transaction::{Attempt, Transaction};
@@ -17,7 +18,7 @@ use crate::codec::Record as _;
 use crate::engine::{Commit, Condition, Engine, Outcome, Snapshot, Write};
 use crate::records::format::StoreFormat;
 use crate::records::inode::{Content, Directory, Inode, Link, Times};
-use crate::records::setting::{Cluster, Floor, Mark, MigrationMark, NextDisk, NextInode};
+use crate::records::setting::{Cluster, Floor, Gc, Mark, MigrationMark, NextDisk, NextInode};
 use crate::{Error, keys};
 
 /// Incarnation of a new cluster.
@@ -85,6 +86,7 @@ pub async fn init(
             put(keys::DISKS, NextDisk(DiskNumber::FIRST).encode(Level::FIRST)),
             put(keys::INODES, NextInode(InodeId::ROOT.next()).encode(Level::FIRST)),
             put(keys::FLOOR, Floor(ChunkId::MIN).encode(Level::FIRST)),
+            put(keys::GC, Gc { acknowledged: FIRST, batches: 0 }.encode(Level::FIRST)),
             put(keys::MOVES, Mark.encode(Level::FIRST)),
             put(keys::NAMES, Mark.encode(Level::FIRST)),
             put(keys::inode(InodeId::ROOT), root.encode(Level::FIRST)),
@@ -180,6 +182,8 @@ impl Namespace {
             chunks_changed_at: AtomicU64::default(),
             disks: Mutex::default(),
             floor_ms: AtomicU64::default(),
+            confirmed_clock: Mutex::new(ConfirmedClock::new(options.confirm_clock)),
+            may_delete: AtomicBool::default(),
         };
         let namespace = Self { inner: Arc::new(inner) };
         namespace.gc_floor(Scope::internal()).await?;

@@ -5,11 +5,13 @@ mod attributes;
 mod changes;
 mod chunk_records;
 mod cluster;
+mod confirmed_clock;
 mod coordinators;
 mod delete;
 mod directory;
 mod disk_numbers;
 mod format;
+mod garbage;
 mod gc_floor;
 mod inodes;
 mod mutation;
@@ -57,6 +59,7 @@ pub use delete::Delete;
 pub use directory::MakeDirectory;
 pub use disk_numbers::{DiskLocation, Disks};
 pub(crate) use format::read_cluster;
+pub use garbage::GcStatus;
 pub use gc_floor::FLOOR_MARGIN;
 use mutation::TRIES;
 pub use node_intent::Grant;
@@ -96,6 +99,9 @@ pub struct Components {
 pub struct Options {
     /// Time for which deleted or replaced files can be restored.
     pub restorable: Duration,
+    /// Monotonic time for which the clock must have shown at least a time before anything expires
+    /// at it. With zero, the clock is trusted at once.
+    pub confirm_clock: Duration,
     /// The newest write level that is read. Lower than that of the release only where one build
     /// acts as two releases.
     pub level: Level,
@@ -103,7 +109,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { restorable: Duration::from_hours(1), level: Level::NEWEST }
+        Self {
+            restorable: Duration::from_hours(1),
+            confirm_clock: Duration::ZERO,
+            level: Level::NEWEST,
+        }
     }
 }
 
@@ -131,6 +141,10 @@ struct Inner {
     disks: std::sync::Mutex<Arc<Disks>>,
     /// Time of the newest floor this process has seen, in milliseconds since 1970.
     floor_ms: std::sync::atomic::AtomicU64,
+    /// What expires is judged by it.
+    confirmed_clock: std::sync::Mutex<confirmed_clock::ConfirmedClock>,
+    /// Whether deletion is known to be acknowledged for this incarnation.
+    may_delete: std::sync::atomic::AtomicBool,
 }
 
 impl fmt::Debug for Namespace {
@@ -142,6 +156,14 @@ impl fmt::Debug for Namespace {
 impl Namespace {
     fn now(&self) -> Timestamp {
         self.inner.components.clock.now()
+    }
+
+    /// Returns a time that has certainly come, even if the clock jumps ahead for a while; `None`
+    /// until the clock was observed for long enough. Observes the clock: to be called regularly.
+    pub fn confirmed_now(&self) -> Option<Timestamp> {
+        let clock = &self.inner.confirmed_clock;
+        let mut clock = clock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        clock.observe(self.now(), tokio::time::Instant::now())
     }
 }
 

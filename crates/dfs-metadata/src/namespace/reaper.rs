@@ -61,7 +61,8 @@ impl Reaped {
 }
 
 impl Namespace {
-    /// Reaps unlinked inodes that are due, oldest first.
+    /// Reaps unlinked inodes that are due by a [confirmed](Self::confirmed_now) time, oldest first.
+    /// Nothing while deletion is [not acknowledged](Self::may_delete).
     pub async fn reap(
         &self,
         scope: &Scope,
@@ -69,10 +70,14 @@ impl Namespace {
         fence: Option<&Condition>,
     ) -> Result<Reaped, Error> {
         scope.require(Access::Admin)?;
-        let tx = self.begin().await?;
-        let horizon = keys::unlinked_after(self.now());
-        let items = limits.items.clamp(1, Self::PAGE_LEN_MAX);
         let mut reaped = Reaped::default();
+        if !self.may_delete().await? {
+            return Ok(reaped);
+        }
+        let tx = self.begin().await?;
+        // What cannot be restored is due at any time.
+        let horizon = keys::unlinked_after(self.confirmed_now().unwrap_or(AT_ONCE));
+        let items = limits.items.clamp(1, Self::PAGE_LEN_MAX);
         let (mut after, mut steps) = (Bytes::new(), 0);
         loop {
             let page = tx.try_range::<Unlinked>(keys::UNLINKED, &after, items).await?;
@@ -102,7 +107,8 @@ impl Namespace {
         }
     }
 
-    /// Reaps staged uploads that have expired.
+    /// Reaps staged uploads that have expired by a [confirmed](Self::confirmed_now) time. Nothing while
+    /// deletion is [not acknowledged](Self::may_delete).
     pub async fn reap_uploads(
         &self,
         scope: &Scope,
@@ -110,9 +116,12 @@ impl Namespace {
         fence: Option<&Condition>,
     ) -> Result<Reaped, Error> {
         scope.require(Access::Admin)?;
-        let tx = self.begin().await?;
-        let now = self.now();
         let (mut expired, mut reaped) = (Vec::new(), Reaped::default());
+        if !self.may_delete().await? {
+            return Ok(reaped);
+        }
+        let tx = self.begin().await?;
+        let now = self.confirmed_now().unwrap_or(AT_ONCE);
         let mut after = Bytes::new();
         loop {
             let page = tx.try_range::<Upload>(keys::UPLOADS, &after, Self::PAGE_LEN_MAX).await?;

@@ -18,6 +18,15 @@ pub(crate) struct Cluster {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Floor(pub(crate) ChunkId);
 
+/// `s/gc`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gc {
+    /// The incarnation of the metadata for which deletion was acknowledged.
+    pub(crate) acknowledged: Incarnation,
+    /// Batches of orphans whose deletion was authorised.
+    pub(crate) batches: u64,
+}
+
 /// `s/client-floor`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct ClientFloor(pub(crate) ClientId);
@@ -84,6 +93,17 @@ impl Record for Floor {
 
     fn read(input: &mut Reader<'_>) -> Option<Self> {
         input.chunk().map(Self)
+    }
+}
+
+impl Record for Gc {
+    fn write(&self, out: &mut Writer) {
+        out.number(self.acknowledged.0);
+        out.number(self.batches);
+    }
+
+    fn read(input: &mut Reader<'_>) -> Option<Self> {
+        Some(Self { acknowledged: Incarnation(input.number()?), batches: input.number()? })
     }
 }
 

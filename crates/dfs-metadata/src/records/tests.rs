@@ -20,7 +20,7 @@ use super::extent::Extent;
 use super::format::{Coordinator, Coordinators, StoreFormat, Upgrade};
 use super::inode::{Content, Directory, File, Inode, Link, Times};
 use super::node::{Node, NodeDisk};
-use super::setting::{Cluster, Floor, Mark, NextInode};
+use super::setting::{Cluster, Floor, Gc, Mark, NextInode};
 use super::unlinked::Unlinked;
 use super::upload::Upload;
 use super::worker::{WorkerControl, WorkerPause};
@@ -189,6 +189,8 @@ stored! {
         .prop_map(|(wanted, blocked_by)| Upgrade { wanted, blocked_by });
     coordinators: Coordinators = vec(coordinator(), 0..3).prop_map(Coordinators);
     coordinator_entries: Coordinator = coordinator();
+    gc: Gc = (number(), number())
+        .prop_map(|(acknowledged, batches)| Gc { acknowledged: Incarnation(acknowledged), batches });
     floor: Floor = any::<u128>().prop_map(|id| Floor(ChunkId(id)));
     next_inode: NextInode = inode_id().prop_map(NextInode);
     mark: Mark = Just(Mark);

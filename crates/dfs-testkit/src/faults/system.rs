@@ -66,7 +66,7 @@ impl System {
         // Deleted files are reaped soon, so that there is always background work.
         let coordinator = format!(
             "heartbeat_interval_ms: 200\nsuspect_after_ms: 2000\nlost_after_ms: 15000\n\
-             restorable_ms: 3000\nworker_lease_ms: {}\n",
+             restorable_ms: 3000\nconfirm_clock_ms: 500\nworker_lease_ms: {}\n",
             WORKER_LEASE.as_millis()
         );
         let settings = Settings {

@@ -68,7 +68,8 @@ impl Default for Settings {
         Self {
             datanodes: 3,
             coordinator:
-                "heartbeat_interval_ms: 100\nsuspect_after_ms: 1000\nlost_after_ms: 3000\n"
+                "heartbeat_interval_ms: 100\nsuspect_after_ms: 1000\nlost_after_ms: 3000\n\
+                 confirm_clock_ms: 500\n"
                     .to_owned(),
             datanode: String::new(),
             zones: Vec::new(),

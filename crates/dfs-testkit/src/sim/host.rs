@@ -185,6 +185,7 @@ impl Machine {
             suspect_after_ms: 2_000,
             lost_after_ms: 6_000,
             restorable_ms: 4_000,
+            confirm_clock_ms: 2_000,
             worker_lease_ms: 2_000,
             drain_ms: 500,
             level: self.level(),

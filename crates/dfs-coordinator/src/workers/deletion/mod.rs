@@ -28,7 +28,7 @@ use self::backoff::Backoffs;
 use crate::Error;
 use crate::core::Core;
 use crate::workers::orders::NotDeleted;
-use crate::workers::{WORKER_LEASE, orders};
+use crate::workers::{DELETION_HELD, WORKER_LEASE, orders};
 
 /// Chunks considered per step: as many as the replicas that one order may name.
 const CHUNKS_MAX: usize = 1_000;
@@ -265,6 +265,11 @@ impl Worker for Delete {
 
     async fn step(&mut self) -> Result<Next, Error> {
         let namespace = &self.core.namespace;
+        let may_delete = namespace.may_delete().await;
+        if !may_delete.map_err(Error::metadata("reading whether anything may be deleted"))? {
+            self.handle.set_detail(DELETION_HELD);
+            return Ok(Next::After(self.core.settings.heartbeat_interval()));
+        }
         self.round.began.get_or_insert_with(Instant::now);
         let after = self.round.after;
         let page = namespace.chunks_to_delete(Scope::internal(), after, CHUNKS_MAX).await;

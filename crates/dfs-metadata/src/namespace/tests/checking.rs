@@ -236,9 +236,15 @@ async fn check_finds_damaged_records() {
         MigrationMark { cluster: dfs_types::ClusterId(1), incarnation: dfs_types::Incarnation(1) };
     let unfinished_migration = || vec![(UnfinishedMigration, "s/migration".to_owned())];
     finds("migration", |_| vec![put(keys::MIGRATION, &mark)], |_| unfinished_migration()).await;
-    for key in
-        [keys::CLUSTER, keys::FORMAT, keys::REPLICATION, keys::FLOOR, keys::INODES, keys::NAMES]
-    {
+    for key in [
+        keys::CLUSTER,
+        keys::FORMAT,
+        keys::REPLICATION,
+        keys::FLOOR,
+        keys::GC,
+        keys::INODES,
+        keys::NAMES,
+    ] {
         let missing = || vec![(Missing, shown(&key))];
         finds("missing", |_| vec![Write::Delete(key.clone())], |_| missing()).await;
     }

@@ -77,3 +77,91 @@ async fn nothing_is_reaped_without_the_lease() {
         .unwrap();
     assert_eq!(reaped.tombstones, 1);
 }
+
+/// Opens the namespace of a fixture again, with a clock that is confirmed for a minute.
+async fn confirming(fixture: &Fixture) -> Namespace {
+    let (committer, serving) = Committer::new(fixture.engine.clone(), std::future::pending());
+    tokio::spawn(serving);
+    let components = Components {
+        engine: fixture.engine.clone(),
+        committer,
+        clock: fixture.clock.clone(),
+        random: fixture.random(),
+    };
+    let options = Options { confirm_clock: Duration::from_mins(1), ..Options::default() };
+    Namespace::open(components, options, None).await.unwrap()
+}
+
+/// D8.
+#[tokio::test(start_paused = true)]
+async fn d8_clock_that_jumps_ahead_for_seconds_expires_nothing() {
+    let fixture = Fixture::new().await;
+    fixture.put("/f", CHUNK).await.unwrap();
+    fixture.delete("/f", false, false).await.unwrap();
+    let plan = fixture.plan("/g", CHUNK).await.unwrap();
+    let stage = fixture.confirm_of(&plan);
+    fixture.namespace.stage(Scope::internal(), &stage.tokens, &stage.chunks).await.unwrap();
+    let namespace = confirming(&fixture).await;
+    let limits = ReapLimits { items: 10, pressure: false };
+    let reap = async || {
+        let scope = Scope::internal();
+        let unlinked = namespace.reap(scope, &limits, None).await.unwrap();
+        let uploads = namespace.reap_uploads(scope, &limits, None).await.unwrap();
+        unlinked.tombstones + uploads.tombstones
+    };
+    for second in 0..300 {
+        // For twenty seconds of each minute, the clock is two days ahead.
+        let is_ahead = second % 60 >= 40;
+        if is_ahead {
+            fixture.clock.advance(HOUR * 48);
+        }
+        assert_eq!(reap().await, 0, "at second {second}");
+        if is_ahead {
+            fixture.clock.set(fixture.clock.now().minus(HOUR * 48));
+        }
+        fixture.clock.advance(Duration::from_secs(1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    let back = Undelete { target: path("/f"), to: None };
+    fixture.namespace.undelete(Scope::internal(), &back, None).await.unwrap();
+    fixture.delete("/f", false, false).await.unwrap();
+    // A time that lasts is followed.
+    fixture.clock.advance(HOUR * 48);
+    let mut reaped = 0;
+    for _ in 0..100 {
+        reaped += reap().await;
+        fixture.clock.advance(Duration::from_secs(1));
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(reaped, 2);
+}
+
+#[tokio::test]
+async fn nothing_is_reaped_in_a_new_incarnation_before_it_is_acknowledged() {
+    let fixture = Fixture::new().await;
+    fixture.put("/f", CHUNK).await.unwrap();
+    fixture.delete("/f", false, true).await.unwrap();
+    let (old, scope) = (fixture.namespace.identity(), Scope::internal());
+    let cluster =
+        crate::records::setting::Cluster { id: old.cluster, incarnation: old.incarnation.next() };
+    let value = crate::codec::Record::encode(&cluster, Level::FIRST);
+    let write = crate::engine::Write::Put(crate::keys::CLUSTER, value.into());
+    let commit = crate::engine::Commit { conditions: Vec::new(), writes: vec![write] };
+    crate::engine::Engine::commit_batch(&*fixture.engine, vec![commit]).await.unwrap();
+    let namespace = open(&fixture.engine, &fixture.clock, &fixture.random(), None).await.unwrap();
+    let limits = ReapLimits { items: 10, pressure: true };
+    let reaped = namespace.reap(scope, &limits, None).await.unwrap();
+    assert_eq!((reaped, namespace.may_delete().await.unwrap()), (Reaped::default(), false));
+    assert!(matches!(
+        namespace.authorise_deletion(scope, None).await,
+        Err(Error::DeletionHeld(incarnation)) if incarnation == old.incarnation.next()
+    ));
+    // Acknowledging another incarnation permits nothing.
+    let stale = namespace.acknowledge_gc(scope, old.incarnation).await;
+    assert_eq!(code(stale), ErrorCode::InvalidArgument);
+    assert!(!namespace.may_delete().await.unwrap());
+    namespace.acknowledge_gc(scope, old.incarnation.next()).await.unwrap();
+    namespace.acknowledge_gc(scope, old.incarnation.next()).await.unwrap();
+    namespace.authorise_deletion(scope, None).await.unwrap();
+    assert_eq!(namespace.reap(scope, &limits, None).await.unwrap().tombstones, 1);
+}
