@@ -4,7 +4,7 @@
 #   docker build --target dfs-operator -t ghcr.io/dfs-io/dfs-operator:0.1.0 .
 #
 # The same works with podman or buildah. If the binaries are already compiled, pass a directory with
-# out/dfs and out/dfs-operator in place of the build stage: --build-context build=FOLDER.
+# out/dfs and out/dfs-operator in place of the build stage: --build-context build=DIRECTORY.
 
 # The toolchain must not have a newer libc than the base.
 ARG RUST_IMAGE=docker.io/library/rust:1.95.0-bookworm

@@ -57,7 +57,7 @@ struct Row {
     own: Vec<f64>,
 }
 
-pub(crate) const USAGE: &str = "[metadata | against DFS_BINARY] (measures dfs beside SeaweedFS or \
+pub(crate) const USAGE: &str = "[metadata | against DFS_BINARY] (compares dfs with SeaweedFS or \
                                 another build of dfs, or the metadata engines; prints Markdown)";
 
 /// Runs all measurements and prints Markdown.

@@ -47,7 +47,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<()> {
         (None, Some(context)) => {
             tests.env("DFS_E2E_CONTEXT", context);
         }
-        _ => bail!("name the Kubernetes to test on: cargo xtask e2e {USAGE}"),
+        _ => bail!("name the Kubernetes cluster to test on: cargo xtask e2e {USAGE}"),
     }
     tests.env("DFS_E2E_DFS", images::command_line(root)?);
     if options.is_kept {

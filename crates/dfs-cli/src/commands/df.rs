@@ -13,8 +13,8 @@ use crate::output::size_text;
 #[command(
     disable_help_flag = true,
     after_help = "\
-Bytes on disks: a file takes its size times its replicas. Free space of a file system is counted
-once, and lost datanodes do not count.
+Sizes are bytes on disk: a file takes its size times its replicas. The free space of a file system
+is counted once, and lost datanodes do not count.
 
 Examples:
   dfs df -h

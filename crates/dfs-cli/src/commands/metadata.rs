@@ -50,9 +50,9 @@ struct MigrateArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Reads every record at one snapshot and compares related ones. A store in etcd can be
-checked while coordinators run; one of redb is open in one process at a time. Exits with 0 when
-there are no problems, 1 when there are, 3 when there is no store.
+Reads every record at one snapshot and compares related ones. A store in etcd can be checked while
+coordinators run; a redb store can be open in only one process at a time. Exits with 0 when there
+are no problems, 1 when there are some, 3 when there is no store.
 
 Examples:
   dfs metadata check redb:///var/lib/dfs/metadata

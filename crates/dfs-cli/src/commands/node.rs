@@ -54,9 +54,9 @@ struct NodesArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Safe means that every chunk keeps as many good replicas as a write needs, and at least one less than
-wanted. Datanodes that are silent or in maintenance count as stopped. Exits with 0 when it is safe,
-with 5 when it is not safe now.
+Safe means that every chunk keeps as many good replicas as a write needs, and at least one fewer
+than wanted. Datanodes that are silent or in maintenance count as stopped. Exits with 0 when it is
+safe, 5 when it is not safe now.
 
 Examples:
   dfs node safe-to-stop 3f2a
@@ -96,8 +96,8 @@ struct MaintenanceArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A datanode is taken out only when it says itself that it holds nothing, and no chunk is recorded
-there. Its disks are refused from then on; emptied, they can join as a new datanode.
+A datanode is removed only when it reports that it holds nothing, and no chunk is recorded there.
+Its disks are refused from then on; once emptied, they can join as a new datanode.
 
 Examples:
   dfs node deregister 3f2a")]

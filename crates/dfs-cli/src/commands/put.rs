@@ -18,9 +18,9 @@ use crate::tree_report::TreeDisplay;
 /// Arguments of `dfs put`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-Existing files are replaced, each atomically. Modes, mtimes, symlinks and extended attributes
-user.* are kept, owner and group too. Hard links become separate files. A named pipe or device is
-copied; in a directory, devices, sockets and pipes are skipped and counted.
+Existing files are replaced, each atomically. Modes, owners, groups, mtimes, symlinks and user.*
+extended attributes are kept. Hard links become separate files. The content of a pipe or device
+given as a source is copied; within a directory, devices, sockets and pipes are skipped and counted.
 
 Examples:
   dfs put report.pdf /docs/

@@ -19,7 +19,7 @@ const RAISED_WITHIN: Duration = Duration::from_mins(1);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A new release keeps writing the formats of the previous one, so that it can be rolled back. Once all
-coordinators and datanodes run it, the upgrade is finalized: from then on the new formats are written,
+coordinators and datanodes run it, finalize the upgrade: from then on the new formats are written,
 and the older release refuses to start.
 
 Examples:

@@ -37,7 +37,7 @@ enum Action {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Work in progress completes, nothing new starts. A pause ends by itself, and survives restarts of
+Work in progress completes, but nothing new starts. A pause ends by itself, and survives restarts of
 coordinators. Pausing again restarts it. Exits with 0 when the worker is paused, 2 when no
 worker has this name, 5 when no coordinator runs the workers now.
 
@@ -68,7 +68,7 @@ struct ResumeArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The rate stays until changed, across restarts. Exits with 0 when it is set, 2 when no
+The rate applies until it is changed, and survives restarts. Exits with 0 when it is set, 2 when no
 worker has this name, 5 when no coordinator runs the workers now.
 
 Examples:

@@ -18,7 +18,7 @@ use crate::printable::printable;
 #[command(after_help = "\
 Names start with user., trusted. or security., or are one of the two system.posix_acl_ names. An
 entry has at most 64 attributes of at most 64 KiB each. Attributes whose names start with user. exist
-on files and directories only. `get` writes the bytes of a value as they are; on a terminal, bytes
+on files and directories only. `get` writes the bytes of a value unchanged; on a terminal, bytes
 that are not text are escaped.
 
 Examples:
