@@ -335,7 +335,10 @@ async fn check_finds_mismatched_names_and_inodes() {
         },
         |contents| {
             // The chunk has lost a reference as well.
-            vec![(OfName, shown(&contents.gone)), (ProblemKind::Chunk, "says 1 extents".to_owned())]
+            vec![
+                (OfName, shown(&contents.gone)),
+                (ProblemKind::Chunk, "references recorded: 1".to_owned()),
+            ]
         },
     )
     .await;
