@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use dfs_types::{
-    BLOCK_SIZE, ChunkId, Crc32c, DiskId, Level, NodeId, NodeSecret, Sha256, Stamp, block_count,
+    BLOCK_SIZE, ChunkId, Crc32c, DiskId, DiskState, Level, NodeId, NodeSecret, Sha256, Stamp,
+    block_count,
 };
 
 use crate::{
@@ -239,7 +240,8 @@ impl ChunkStore for MemoryStore {
             file_system: None,
             file_system_free: state.capacity - state.used,
             chunks: state.sealed.len() as u64,
-            is_failed: false,
+            state: DiskState::Healthy,
+            reason: String::new(),
             is_full: state.used >= state.capacity,
         }]
     }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 pub use dfs_types::ChunkSeal;
 use dfs_types::{
-    ChunkId, ClusterId, Crc32c, DiskId, FileSystemId, InodeId, Part, ReplicaRef, Stamp,
+    ChunkId, ClusterId, Crc32c, DiskId, DiskState, FileSystemId, InodeId, Part, ReplicaRef, Stamp,
 };
 
 use crate::StoreError;
@@ -63,8 +63,8 @@ pub struct Blocks {
     pub crcs: Vec<Crc32c>,
 }
 
-/// Usage of a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// State and usage of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskUsage {
     /// The disk.
     pub disk: DiskId,
@@ -79,8 +79,10 @@ pub struct DiskUsage {
     pub file_system_free: u64,
     /// Sealed chunks on it.
     pub chunks: u64,
-    /// True if taken out of service after errors.
-    pub is_failed: bool,
+    /// State. Out of service, it has no free space and no known chunks.
+    pub state: DiskState,
+    /// Why it is not healthy, and what to do; empty when it is healthy.
+    pub reason: String,
     /// True above the high watermark: new chunks are refused.
     pub is_full: bool,
 }
@@ -143,7 +145,7 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// stamp. Works on a full disk.
     async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError>;
 
-    /// Returns the usage of the disks.
+    /// Returns the state and usage of the disks.
     fn usage(&self) -> Vec<DiskUsage>;
 
     /// Ends background work. Acknowledged data is durable without it.

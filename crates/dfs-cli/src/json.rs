@@ -169,7 +169,8 @@ fn disk(disk: &DiskStatus) -> Value {
         "free": disk.free,
         "file_system": disk.file_system.map(|id| id.to_string()),
         "chunks": disk.chunks,
-        "is_failed": disk.is_failed,
+        "state": disk.state.name(),
+        "reason": disk.reason,
     })
 }
 

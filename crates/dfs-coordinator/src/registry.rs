@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use dfs_metadata::health::{Cluster, Contact, DiskFault, NodeIntent, NodeLiveness};
 use dfs_metadata::namespace::{Liveness, NodeDisk};
-use dfs_types::{DiskId, FileSystemId, NodeId, NodeState, RegistrationNumber, fair_shares};
+use dfs_types::{
+    DiskId, DiskState, FileSystemId, NodeId, NodeState, RegistrationNumber, fair_shares,
+};
 use tokio::time::Instant;
 
 /// Thresholds of silence.
@@ -18,18 +20,20 @@ use tokio::time::Instant;
 pub(crate) struct LivenessTimeouts {
     /// Silence until a node gets no new chunks.
     pub(crate) suspect_after: Duration,
-    /// Silence until its replicas are re-replicated; the same for a missing disk.
+    /// Silence until its replicas are re-replicated; the same for a missing or hung disk.
     pub(crate) lost_after: Duration,
 }
 
 /// A disk in the last report of its node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DiskReport {
     pub(crate) disk: DiskId,
     pub(crate) capacity: u64,
     pub(crate) free: u64,
     pub(crate) chunks: u64,
-    pub(crate) is_failed: bool,
+    pub(crate) state: DiskState,
+    /// Why it is not healthy; empty when it is.
+    pub(crate) reason: String,
     /// File system, if known.
     pub(crate) file_system: Option<FileSystemId>,
     /// Free bytes of that file system, shared by all disks on it.
@@ -71,11 +75,11 @@ pub(crate) struct View {
     pub(crate) member: Member,
     pub(crate) state: NodeState,
     pub(crate) disks: Vec<DiskReport>,
-    /// Free bytes of its working disks.
+    /// Free bytes of its disks that take chunks.
     pub(crate) free: u64,
     /// Bytes planned on it recently, which `free` may not reflect yet.
     pub(crate) planned: u64,
-    /// Bytes of its working disks.
+    /// Bytes of its disks that take chunks.
     pub(crate) capacity: u64,
     pub(crate) is_full: bool,
     pub(crate) is_stopping: bool,
@@ -126,8 +130,9 @@ struct Entry {
     member: Member,
     last_heard: Option<Instant>,
     report: Report,
-    /// Disks that the node does not report, with the time this was noticed.
-    missing: BTreeMap<DiskId, Instant>,
+    /// Disks that are hung or missing, or that the node does not report, with the time this was
+    /// noticed.
+    unavailable: BTreeMap<DiskId, Instant>,
     /// Number of the current heartbeat stream; 0 when there is none.
     stream: u64,
     /// Process behind the current stream.
@@ -138,17 +143,25 @@ struct Entry {
 }
 
 impl Entry {
-    /// Returns its working disks, as last reported.
+    /// Returns its disks in service, as last reported.
     fn working(&self) -> impl Iterator<Item = &DiskReport> {
-        self.report.disks.iter().filter(|disk| !disk.is_failed)
+        self.report.disks.iter().filter(|disk| disk.state.is_in_service())
     }
 
-    /// Records since when disks are missing.
-    fn note_missing(&mut self, now: Instant) {
-        let reported = |id: DiskId| self.report.disks.iter().any(|disk| disk.disk == id);
-        self.missing.retain(|id, _| !reported(*id));
-        for disk in self.member.disks.iter().filter(|disk| !reported(disk.id)) {
-            self.missing.entry(disk.id).or_insert(now);
+    /// Returns the state of a disk, as last reported.
+    fn disk_state(&self, id: DiskId) -> DiskState {
+        let reported = self.report.disks.iter().find(|disk| disk.disk == id);
+        reported.map_or(DiskState::Missing, |disk| disk.state)
+    }
+
+    /// Records since when disks are unavailable.
+    fn note_unavailable(&mut self, now: Instant) {
+        for disk in &self.member.disks {
+            if matches!(self.disk_state(disk.id), DiskState::Hung | DiskState::Missing) {
+                self.unavailable.entry(disk.id).or_insert(now);
+            } else {
+                self.unavailable.remove(&disk.id);
+            }
         }
     }
 
@@ -157,19 +170,11 @@ impl Entry {
         if self.last_heard.is_none() {
             return BTreeMap::new();
         }
-        let fault = |disk: &NodeDisk| match self
-            .report
-            .disks
-            .iter()
-            .find(|reported| reported.disk == disk.id)
-        {
-            Some(reported) => reported.is_failed.then_some(DiskFault::Lost),
-            None => match self.missing.get(&disk.id) {
-                Some(since) if now.saturating_duration_since(*since) >= grace => {
-                    Some(DiskFault::Lost)
-                }
-                _ => Some(DiskFault::Missing),
-            },
+        let fault = |disk: &NodeDisk| {
+            let since = self.unavailable.get(&disk.id);
+            let is_overdue =
+                since.is_some_and(|since| now.saturating_duration_since(*since) >= grace);
+            DiskFault::of(self.disk_state(disk.id), is_overdue)
         };
         let faults = self.member.disks.iter().map(|disk| Some((disk.id, fault(disk)?)));
         faults.flatten().collect()
@@ -246,7 +251,7 @@ impl Registry {
                         member,
                         last_heard: None,
                         report: Report::default(),
-                        missing: BTreeMap::new(),
+                        unavailable: BTreeMap::new(),
                         stream: 0,
                         source: None,
                         opened: 0,
@@ -294,7 +299,7 @@ impl Registry {
         let entry = self.nodes.get_mut(&node).filter(|entry| entry.stream == stream)?;
         entry.last_heard = Some(now);
         let before = std::mem::replace(&mut entry.report, report);
-        entry.note_missing(now);
+        entry.note_unavailable(now);
         for id in before.disks.iter().filter_map(|disk| disk.file_system) {
             if let Some(nodes) = self.file_systems.get_mut(&id) {
                 nodes.remove(&node);
@@ -449,7 +454,7 @@ impl Registry {
     /// counted once: each gets its share.
     fn disks_of(&self, node: NodeId, entry: &Entry, now: Instant) -> Vec<DiskReport> {
         let mut disks = entry.report.disks.clone();
-        for disk in disks.iter_mut().filter(|disk| !disk.is_failed) {
+        for disk in disks.iter_mut().filter(|disk| disk.state.is_in_service()) {
             let Some(id) = disk.file_system else { continue };
             let nodes = self.file_systems.get(&id).into_iter().flatten();
             let entries = nodes.filter_map(|other| Some((*other, self.nodes.get(other)?)));
@@ -458,8 +463,8 @@ impl Registry {
                     matches!(self.state_of(entry, now), NodeState::Lost | NodeState::Removed);
                 *other == node || !is_gone
             });
-            let together: Vec<(NodeId, DiskReport)> = sharing
-                .flat_map(|(other, entry)| entry.working().map(move |disk| (other, *disk)))
+            let together: Vec<(NodeId, &DiskReport)> = sharing
+                .flat_map(|(other, entry)| entry.working().map(move |disk| (other, disk)))
                 .filter(|(_, other)| other.file_system == Some(id))
                 .collect();
             let total = together.iter().map(|(_, disk)| disk.file_system_free).max().unwrap_or(0);
@@ -478,7 +483,8 @@ impl Registry {
     fn view_of(&self, node: NodeId, entry: &Entry, now: Instant) -> View {
         let disks = self.disks_of(node, entry, now);
         let sum = |of: fn(&DiskReport) -> u64| {
-            disks.iter().filter(|disk| !disk.is_failed).map(of).fold(0, u64::saturating_add)
+            let taking = disks.iter().filter(|disk| disk.state.takes_chunks());
+            taking.map(of).fold(0, u64::saturating_add)
         };
         let (free, capacity) = (sum(|disk| disk.free), sum(|disk| disk.capacity));
         View {

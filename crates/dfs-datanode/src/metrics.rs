@@ -5,6 +5,7 @@ use std::time::Duration;
 use dfs_chunkstore::DiskUsage;
 use dfs_runtime::{Counter, Counters, Gauges, Histogram, Histograms, Metrics};
 use dfs_transport::{Observer, Refusal};
+use dfs_types::DiskState;
 use tonic::Code;
 
 /// Every call of a datanode: the closed list of values of the label `method`.
@@ -43,6 +44,10 @@ const CODES: &[&str] = &[
 const DISKS: &[&str] =
     &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"];
 
+/// Names of [`DiskState`].
+const DISK_STATES: &[&str] =
+    &["healthy", "slow", "retiring", "returning", "hung", "missing", "failed"];
+
 /// The metrics of a datanode.
 #[derive(Debug)]
 pub(crate) struct Counts {
@@ -50,7 +55,7 @@ pub(crate) struct Counts {
     seconds: Histograms,
     disk_bytes: Gauges,
     disk_chunks: Gauges,
-    disk_failed: Gauges,
+    disk_state: Gauges,
     sessions: Gauges,
     /// Bytes of chunks received.
     pub(crate) bytes_in: Counter,
@@ -98,10 +103,10 @@ impl Counts {
                 "Sealed chunks on each disk.",
                 &[("disk", DISKS)],
             ),
-            disk_failed: metrics.gauges(
-                "dfs_datanode_disk_failed",
-                "1 for a disk taken out of service.",
-                &[("disk", DISKS)],
+            disk_state: metrics.gauges(
+                "dfs_datanode_disk_state",
+                "1 for the state that each disk is in.",
+                &[("disk", DISKS), ("state", DISK_STATES)],
             ),
             sessions: metrics.gauges(
                 "dfs_datanode_sessions",
@@ -151,7 +156,10 @@ impl Counts {
             self.disk_bytes.of(&[label, "capacity"]).set(disk.capacity as i64);
             self.disk_bytes.of(&[label, "free"]).set(disk.free as i64);
             self.disk_chunks.of(&[label]).set(disk.chunks as i64);
-            self.disk_failed.of(&[label]).set(i64::from(disk.is_failed));
+            for state in DiskState::ALL {
+                let is_it = i64::from(state == disk.state);
+                self.disk_state.of(&[label, state.name()]).set(is_it);
+            }
         }
     }
 

@@ -252,7 +252,7 @@ impl Node {
 
     /// Returns true if no disk has room for new chunks.
     pub(crate) fn is_full(&self) -> bool {
-        self.store.usage().iter().all(|disk| disk.is_failed || disk.is_full)
+        self.store.usage().iter().all(|disk| !disk.state.takes_chunks() || disk.is_full)
     }
 
     /// Sends the next heartbeat at once.
@@ -289,16 +289,16 @@ impl Node {
         found.filter(|found| found.replica() == replica).ok_or_else(|| self.absence(replica))
     }
 
-    /// Returns the error for a replica that the store did not find. A disk that is out of service still has
-    /// what was written to it, so nothing is known of its replicas, and they are not reported as
-    /// absent.
+    /// Returns the error for a replica that the store did not find. Nothing is known of the
+    /// replicas of a disk that is out of service, or that has not been reconciled since it came
+    /// back, so they are not reported as absent.
     ///
     /// Call it after asking the store: a failing disk is marked as failed before its
     /// replicas leave the index.
     pub(crate) fn absence(&self, replica: ReplicaRef) -> Error {
         let ReplicaRef { chunk, disk, .. } = replica;
-        let is_in_service = |usage: &DiskUsage| usage.disk == disk && !usage.is_failed;
-        if self.store.usage().iter().any(is_in_service) {
+        let is_proof = |usage: &DiskUsage| usage.disk == disk && usage.state.proves_absence();
+        if self.store.usage().iter().any(is_proof) {
             StoreError::NotFound(chunk).into()
         } else {
             Error::DiskOutOfService { chunk, disk }

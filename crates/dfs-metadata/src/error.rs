@@ -318,8 +318,9 @@ pub enum Error {
     WrongNodeSecret(NodeId),
     /// The disks of a node are an old image or a clone.
     #[error(
-        "the disks of node {node} have registration {found}, but {expected} is in use: they are an \
-         old image or a clone; empty them, or stop the other node"
+        "the disks of node {node} have registration {found}, but {expected} is in use: all of them \
+         are old images, or copies that another process uses; stop the other node, or, if there \
+         is none, run `dfs node readmit`"
     )]
     OldImage {
         /// The node.

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dfs_types::{DiskId, DiskNumber, NodeId, NodeState, Part, Redundancy, ReplicaHealth};
+use dfs_types::{
+    DiskId, DiskNumber, DiskState, NodeId, NodeState, Part, Redundancy, ReplicaHealth,
+};
 
 use crate::records::chunk::{Chunk, Replica, ReplicaMark};
 use crate::records::node::NodeDisk;
@@ -14,7 +16,7 @@ pub use crate::records::node::NodeIntent;
 pub struct NodeLiveness {
     /// Silence of the node.
     pub contact: Contact,
-    /// Missing or faulty disks in its last report.
+    /// Disks that were not reported as healthy.
     pub disks: BTreeMap<DiskId, DiskFault>,
 }
 
@@ -33,10 +35,32 @@ pub enum Contact {
 /// A fault of a disk on a node that sends heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFault {
-    /// Not reported, for less than the grace period.
-    Missing,
-    /// Broken, or not reported for longer.
+    /// Operations take unusually long.
+    Slow,
+    /// Being emptied.
+    Retiring,
+    /// Missed a registration of its node, and is not reconciled yet.
+    Returning,
+    /// Hung, missing or not reported, for less than the grace period.
+    Unavailable,
+    /// Failed, or unavailable for longer than the grace period.
     Lost,
+}
+
+impl DiskFault {
+    /// Returns the fault of a disk in `state`, if any. `is_overdue` tells whether it has been
+    /// unavailable for longer than the grace period.
+    pub fn of(state: DiskState, is_overdue: bool) -> Option<Self> {
+        match state {
+            DiskState::Healthy => None,
+            DiskState::Slow => Some(Self::Slow),
+            DiskState::Retiring => Some(Self::Retiring),
+            DiskState::Returning => Some(Self::Returning),
+            DiskState::Failed => Some(Self::Lost),
+            DiskState::Hung | DiskState::Missing if is_overdue => Some(Self::Lost),
+            DiskState::Hung | DiskState::Missing => Some(Self::Unavailable),
+        }
+    }
 }
 
 /// Reliability of replicas on a disk.
@@ -57,6 +81,8 @@ pub enum DiskHealth {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cluster {
     disks: BTreeMap<DiskNumber, (NodeId, DiskHealth)>,
+    /// Good disks that are read last.
+    slow: BTreeSet<DiskNumber>,
     /// Health of all other disks.
     unknown: DiskHealth,
 }
@@ -73,7 +99,15 @@ impl Cluster {
         for disk in disks {
             let health = disk_health(intent, liveness, disk.id);
             self.disks.insert(disk.number, (node, health));
+            if liveness.disks.get(&disk.id) == Some(&DiskFault::Slow) {
+                self.slow.insert(disk.number);
+            }
         }
+    }
+
+    /// Returns whether a disk is slow: as reliable as any other, but read last.
+    pub fn is_slow(&self, disk: DiskNumber) -> bool {
+        self.slow.contains(&disk)
     }
 
     /// Returns the node of a disk; `None` for an unknown disk.
@@ -142,9 +176,15 @@ fn disk_health(intent: NodeIntent, liveness: &NodeLiveness, disk: DiskId) -> Dis
         || liveness.contact == Contact::Lost && !is_expected_silent
     {
         DiskHealth::Lost
-    } else if is_expected_silent || liveness.contact != Contact::Responsive || fault.is_some() {
+    } else if is_expected_silent
+        || liveness.contact != Contact::Responsive
+        || matches!(fault, Some(DiskFault::Returning | DiskFault::Unavailable))
+    {
         DiskHealth::Suspect
-    } else if intent.is_leaving || intent.state != NodeState::Active {
+    } else if intent.is_leaving
+        || intent.state != NodeState::Active
+        || fault == Some(&DiskFault::Retiring)
+    {
         DiskHealth::Leaving
     } else {
         DiskHealth::Good

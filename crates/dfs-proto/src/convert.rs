@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, Change, FileKind, FileTime, Frame, NodeState, Precondition, Receipt, Redundancy,
-    ReplicaHealth, ReplicaRef, Slot, Target,
+    Attributes, Change, DiskState, FileKind, FileTime, Frame, NodeState, Precondition, Receipt,
+    Redundancy, ReplicaHealth, ReplicaRef, Slot, Target,
 };
 
 use crate::v1;
@@ -34,6 +34,20 @@ impl From<NodeState> for v1::NodeState {
             NodeState::Drained => Self::Drained,
             NodeState::Maintenance => Self::Maintenance,
             NodeState::Removed => Self::Removed,
+        }
+    }
+}
+
+impl From<DiskState> for v1::DiskState {
+    fn from(state: DiskState) -> Self {
+        match state {
+            DiskState::Healthy => Self::Healthy,
+            DiskState::Slow => Self::Slow,
+            DiskState::Hung => Self::Hung,
+            DiskState::Failed => Self::Failed,
+            DiskState::Returning => Self::Returning,
+            DiskState::Retiring => Self::Retiring,
+            DiskState::Missing => Self::Missing,
         }
     }
 }

@@ -7,10 +7,10 @@ use std::fmt;
 use bytes::Bytes;
 use dfs_types::{
     Attributes, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Change, ChunkId, ChunkSeal, ClientId, ClusterId,
-    Crc32c, DfsPath, DiskId, ErrorCode, FileKind, FileSystemId, FileTime, Frame, Incarnation,
-    InodeId, Name, NodeId, NodeSecret, NodeState, Part, PathError, Precondition, Receipt,
-    Redundancy, RegistrationNumber, ReplicaHealth, ReplicaRef, RequestId, Revision, Seal, SealKey,
-    SessionId, Sha256, Slot, Stamp, Target, XattrError, XattrName,
+    Crc32c, DfsPath, DiskId, DiskState, ErrorCode, FileKind, FileSystemId, FileTime, Frame,
+    Incarnation, InodeId, Name, NodeId, NodeSecret, NodeState, Part, PathError, Precondition,
+    Receipt, Redundancy, RegistrationNumber, ReplicaHealth, ReplicaRef, RequestId, Revision, Seal,
+    SealKey, SessionId, Sha256, Slot, Stamp, Target, XattrError, XattrName,
 };
 
 use crate::v1;
@@ -267,6 +267,20 @@ pub fn node_state(field: &'static str, state: i32) -> Result<NodeState, FieldErr
         Ok(v1::NodeState::Maintenance) => Ok(NodeState::Maintenance),
         Ok(v1::NodeState::Removed) => Ok(NodeState::Removed),
         Ok(v1::NodeState::Unspecified) | Err(_) => Err(unknown(field, state)),
+    }
+}
+
+/// Parses the state of a disk.
+pub fn disk_state(field: &'static str, state: i32) -> Result<DiskState, FieldError> {
+    match v1::DiskState::try_from(state) {
+        Ok(v1::DiskState::Healthy) => Ok(DiskState::Healthy),
+        Ok(v1::DiskState::Slow) => Ok(DiskState::Slow),
+        Ok(v1::DiskState::Hung) => Ok(DiskState::Hung),
+        Ok(v1::DiskState::Failed) => Ok(DiskState::Failed),
+        Ok(v1::DiskState::Returning) => Ok(DiskState::Returning),
+        Ok(v1::DiskState::Retiring) => Ok(DiskState::Retiring),
+        Ok(v1::DiskState::Missing) => Ok(DiskState::Missing),
+        Ok(v1::DiskState::Unspecified) | Err(_) => Err(unknown(field, state)),
     }
 }
 

@@ -122,7 +122,7 @@ impl DiskStore {
     /// Reserves the first bytes of a chunk on the disk with the most room.
     fn reserve(&self, bytes: u64) -> Option<(Arc<Disk>, Reservation)> {
         let mut best: Vec<_> = self.disks.iter().map(|disk| (disk.usage(), disk)).collect();
-        best.retain(|(usage, _)| !usage.is_failed && !usage.is_full);
+        best.retain(|(usage, _)| usage.state.takes_chunks() && !usage.is_full);
         best.sort_by_key(|(usage, _)| std::cmp::Reverse(usage.free));
         best.into_iter()
             .find_map(|(_, disk)| Some((Arc::clone(disk), Reservation::new(&disk.space, bytes)?)))
@@ -132,8 +132,8 @@ impl DiskStore {
         let disks = self.disks.iter().map(|disk| {
             let (usage, folder) = (disk.usage(), disk.path().display());
             let (free, capacity) = (ByteSize(usage.free), ByteSize(usage.capacity));
-            if usage.is_failed {
-                format!("{folder} is out of service")
+            if !usage.state.takes_chunks() {
+                format!("{folder} is {}", usage.state)
             } else {
                 format!("{folder} has {free} of {capacity} left")
             }

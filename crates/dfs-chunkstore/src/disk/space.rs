@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dfs_types::{ByteSize, ChunkId, DiskId, FileSystemId, fair_shares};
+use dfs_types::{ByteSize, ChunkId, DiskId, DiskState, FileSystemId, fair_shares};
 
 use super::config::Config;
 use crate::{DiskUsage, StoreError, fs};
@@ -80,7 +80,7 @@ struct State {
 /// Counts the space of each file system once: gives each disk its share of it.
 pub(super) fn share_file_systems(disks: &mut [DiskUsage]) {
     let mut groups = BTreeMap::<FileSystemId, Vec<&mut DiskUsage>>::new();
-    for disk in disks.iter_mut().filter(|disk| !disk.is_failed) {
+    for disk in disks.iter_mut().filter(|disk| disk.state.is_in_service()) {
         if let Some(id) = disk.file_system {
             groups.entry(id).or_default().push(disk);
         }
@@ -124,7 +124,7 @@ impl DiskSpace {
     }
 
     /// Returns the usage of this disk as if it were alone on its file system.
-    pub(super) fn usage(&self, disk: DiskId, is_failed: bool) -> DiskUsage {
+    pub(super) fn usage(&self, disk: DiskId) -> DiskUsage {
         let state = *self.lock();
         let common = *self.file_system.lock();
         let free = self.free(&state, &common);
@@ -135,7 +135,8 @@ impl DiskSpace {
             file_system: common.found.file_system,
             file_system_free: self.usable(&common),
             chunks: state.chunks,
-            is_failed,
+            state: DiskState::Healthy,
+            reason: String::new(),
             is_full: self.is_full(&state, &common),
         }
     }
@@ -262,8 +263,7 @@ mod tests {
         };
         let (first, second, small) = (disk(None), disk(None), disk(Some(GIB)));
         let usage = || {
-            let mut disks =
-                [&first, &second, &small].map(|disk| disk.usage(DiskId(1), false)).to_vec();
+            let mut disks = [&first, &second, &small].map(|disk| disk.usage(DiskId(1))).to_vec();
             share_file_systems(&mut disks);
             disks.iter().map(|disk| (disk.capacity, disk.free)).collect::<Vec<_>>()
         };
@@ -280,13 +280,13 @@ mod tests {
     #[test]
     fn reservations_count_and_are_released() {
         let space = space(Some(1000), 11 * GIB);
-        let free = || space.usage(DiskId(1), false).free;
+        let free = || space.usage(DiskId(1)).free;
         let mut first = Reservation::new(&space, 400).unwrap();
         first.grow_to(800, ChunkId(1)).unwrap();
         assert_eq!(free(), 200);
         assert!(first.grow_to(1001, ChunkId(1)).is_err());
         first.seal(700);
-        assert_eq!((free(), space.usage(DiskId(1), false).chunks), (300, 1));
+        assert_eq!((free(), space.usage(DiskId(1)).chunks), (300, 1));
         drop(Reservation::new(&space, 100).unwrap());
         assert_eq!(free(), 300);
     }
@@ -295,7 +295,7 @@ mod tests {
     fn new_chunks_stop_at_the_watermark_and_growth_at_the_headroom() {
         let disk = space(None, 2 * GIB + 1000);
         let mut writer = Reservation::new(&disk, GIB / 2).unwrap();
-        assert!(disk.usage(DiskId(1), false).is_full, "less than a tenth is left");
+        assert!(disk.usage(DiskId(1)).is_full, "less than a tenth is left");
         assert!(Reservation::new(&disk, 1).is_none());
         writer.grow_to(GIB + 1000, ChunkId(1)).unwrap();
         assert!(writer.grow_to(GIB + 1001, ChunkId(1)).is_err());

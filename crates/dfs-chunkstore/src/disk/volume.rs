@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use dfs_types::{ChunkId, Crc32c, DiskId, Stamp};
+use dfs_types::{ChunkId, Crc32c, DiskId, DiskState, Stamp};
 use rustix::io::Errno;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -59,7 +59,8 @@ pub(super) struct Disk {
     in_flight: Arc<Semaphore>,
     /// Directories of large chunks whose names are durable.
     durable_shards: Mutex<BTreeSet<u8>>,
-    is_failed: AtomicBool,
+    /// Why the disk is out of service, once it is.
+    failure: OnceLock<String>,
     lock: Mutex<Option<Box<dyn FsLock>>>,
 }
 
@@ -94,7 +95,7 @@ impl Disk {
             tables: Recent::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_UNITS as usize)),
             durable_shards: Mutex::default(),
-            is_failed: AtomicBool::new(false),
+            failure: OnceLock::new(),
             lock: Mutex::new(Some(lock)),
         }
     }
@@ -121,12 +122,13 @@ impl Disk {
     }
 
     pub(super) fn is_failed(&self) -> bool {
-        self.is_failed.load(Ordering::Acquire)
+        self.failure.get().is_some()
     }
 
     /// Takes the disk out of service: nothing on it is served or listed any more.
     pub(super) fn fail(&self, why: &dyn std::fmt::Display) {
-        if !self.is_failed.swap(true, Ordering::AcqRel) {
+        let reason = reason(&self.folder, why);
+        if self.failure.set(reason).is_ok() {
             tracing::error!(disk = %self.folder.display(), "taking the disk out of service: {why}");
         }
         self.index.drop_disk(self.number);
@@ -153,9 +155,14 @@ impl Disk {
     }
 
     pub(super) fn usage(&self) -> DiskUsage {
-        let is_failed = self.is_failed();
-        let usage = self.space.usage(self.id, is_failed);
-        if is_failed { DiskUsage { free: 0, chunks: 0, ..usage } } else { usage }
+        let usage = self.space.usage(self.id);
+        match self.failure.get() {
+            None => usage,
+            Some(reason) => {
+                let (state, reason) = (DiskState::Failed, reason.clone());
+                DiskUsage { free: 0, chunks: 0, state, reason, ..usage }
+            }
+        }
     }
 
     /// Returns the space reported by the file system; `None` if it reports none.
@@ -247,6 +254,13 @@ impl Disk {
     pub(super) fn path(&self) -> &Path {
         &self.folder
     }
+}
+
+/// Returns the text that explains the state of a disk.
+fn reason(folder: &Path, why: &dyn std::fmt::Display) -> String {
+    let mut text = format!("{}: {why}", folder.display());
+    text.truncate(text.floor_char_boundary(DiskState::REASON_LEN_MAX));
+    text
 }
 
 pub(super) fn is_no_space(error: &io::Error) -> bool {

@@ -9,7 +9,9 @@ use dfs_chunkstore::{
     ChunkStore, Config, DiskStore, Fs, Identity, IdentityStore, Opening, Registration, SealedChunk,
     StoreError, conformance,
 };
-use dfs_types::{ChunkId, ClusterId, Crc32c, Incarnation, RegistrationNumber, SeededRandom, Stamp};
+use dfs_types::{
+    ChunkId, ClusterId, Crc32c, DiskState, Incarnation, RegistrationNumber, SeededRandom, Stamp,
+};
 
 use crate::support::{config, open_sim};
 
@@ -128,7 +130,7 @@ impl History {
         let Ok(mut store) = self.open(fs, config).await else { return };
         self.syncs_to_open = fs.syncs();
         // The stop looks like a failing disk, which a store with another one survives.
-        if store.usage().iter().any(|disk| disk.is_failed) {
+        if store.usage().iter().any(|disk| disk.state != DiskState::Healthy) {
             return;
         }
         self.settle(&store).await;
@@ -146,7 +148,7 @@ impl History {
             if matches!(step, Step::Reopen | Step::Twice(_)) {
                 drop(store);
                 let Ok(reopened) = self.open(fs, config).await else { return };
-                if reopened.usage().iter().any(|disk| disk.is_failed) {
+                if reopened.usage().iter().any(|disk| disk.state != DiskState::Healthy) {
                     return;
                 }
                 store = reopened;
@@ -198,7 +200,7 @@ impl History {
         fs.fail(&config.disks[disk].folder, Operation::Write, EIO);
         store.set_aside(chunk, sealed.stamp).await.unwrap_err();
         fs.heal();
-        if !store.usage()[disk].is_failed {
+        if store.usage()[disk].state != DiskState::Failed {
             return None;
         }
         let length = self.chunks.get(&number)?.length;
@@ -230,7 +232,7 @@ impl History {
             }
             Step::Register(number) => {
                 store.store_registration(registration(number)).await.ok()?;
-                if store.usage().iter().any(|disk| disk.is_failed) {
+                if store.usage().iter().any(|disk| disk.state != DiskState::Healthy) {
                     return None;
                 }
                 self.registration = number;
@@ -323,7 +325,7 @@ impl History {
         if number != self.registration && !may_be {
             return Err(format!("registration {number}, expected {}", self.registration));
         }
-        match store.usage().iter().find(|disk| disk.is_failed) {
+        match store.usage().iter().find(|disk| disk.state != DiskState::Healthy) {
             Some(disk) => Err(format!("disk {} is out of service", disk.disk)),
             None => Ok(()),
         }

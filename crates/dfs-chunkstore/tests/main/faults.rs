@@ -13,7 +13,7 @@ use dfs_chunkstore::{
     Registration, Space, StoreError, conformance,
 };
 use dfs_types::{
-    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, ErrorCode, Incarnation, Level, OsRandom,
+    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, DiskState, ErrorCode, Incarnation, Level, OsRandom,
     RegistrationNumber, SeededRandom,
 };
 
@@ -36,7 +36,7 @@ async fn failed_sync_fails_the_chunk_and_its_disk() {
         fs.heal();
 
         // A later successful sync does not restore what the failed one lost.
-        assert!(store.usage()[0].is_failed);
+        assert!(store.usage()[0].state == DiskState::Failed);
         assert_eq!(store.stat(ChunkId(2)).await.unwrap(), None);
         let refused = conformance::put(&store, ChunkId(3), length).await;
         assert!(matches!(refused, Err(StoreError::NoSpace(_))), "{refused:?}");
@@ -45,7 +45,7 @@ async fn failed_sync_fails_the_chunk_and_its_disk() {
         drop(store);
         fs.crash();
         let store = open_sim(&fs, config(&["/a"]), 2).await.unwrap();
-        assert!(!store.usage()[0].is_failed, "a restart gives it another chance");
+        assert!(store.usage()[0].state.is_in_service(), "a restart gives it another chance");
         assert_eq!(store.stat(ChunkId(2)).await.unwrap(), None);
         conformance::assert_whole(&store, ChunkId(1), length).await;
     }
@@ -63,7 +63,8 @@ async fn other_disks_take_over_from_a_failed_one() {
             conformance::put(&store, ChunkId(3), length).await,
         ];
         assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1, "{results:?}");
-        let failed: Vec<_> = store.usage().iter().map(|disk| disk.is_failed).collect();
+        let failed: Vec<_> =
+            store.usage().iter().map(|disk| disk.state == DiskState::Failed).collect();
         assert_eq!(failed, [true, false]);
         for (chunk, result) in (1..).zip(results) {
             if result.is_ok() {
@@ -88,7 +89,7 @@ async fn full_disk_refuses_writes_but_serves_and_deletes() {
             }
         };
         assert!(matches!(error, StoreError::NoSpace(_)), "{error}");
-        assert!(!sealed.is_empty() && !store.usage()[0].is_failed);
+        assert!(!sealed.is_empty() && store.usage()[0].state.is_in_service());
         for replica in &sealed {
             conformance::assert_whole(&store, replica.chunk, length).await;
         }
@@ -119,7 +120,7 @@ async fn write_that_does_not_fit_leaves_no_trace() {
             Err(error) => Err(error),
         };
         assert!(matches!(result, Err(StoreError::NoSpace(_))), "{result:?}");
-        assert!(!store.usage()[0].is_failed);
+        assert!(store.usage()[0].state.is_in_service());
         fs.set_capacity(1 << 40);
         conformance::put(&store, ChunkId(3), length).await.unwrap();
         drop(store);
@@ -298,11 +299,11 @@ async fn f03_full_disk_is_not_left_behind_by_a_registration() {
         fs.heal();
     }
     let store = open_sim(&fs, config(&folders), 3).await.unwrap();
-    assert!(store.usage().iter().all(|disk| !disk.is_failed));
+    assert!(store.usage().iter().all(|disk| disk.state == DiskState::Healthy));
     store.store_registration(numbered(9)).await.unwrap();
     drop(store);
     let store = open_sim(&fs, config(&folders), 4).await.unwrap();
-    assert!(store.usage().iter().all(|disk| !disk.is_failed));
+    assert!(store.usage().iter().all(|disk| disk.state == DiskState::Healthy));
     assert_eq!(store.identity().registration, Some(numbered(9)));
 }
 
@@ -344,7 +345,11 @@ async fn f03_interrupted_registration_is_not_reverted() {
     fs.inner.heal();
     fs.inner.crash();
     let store = open_sim(&fs.inner, newer, 2).await.unwrap();
-    assert!(store.usage().iter().all(|disk| !disk.is_failed), "{:?}", store.usage());
+    assert!(
+        store.usage().iter().all(|disk| disk.state == DiskState::Healthy),
+        "{:?}",
+        store.usage()
+    );
     assert_eq!(store.identity().registration, Some(numbered(2)));
     let refused = store.store_registration(numbered(1)).await;
     assert!(matches!(refused, Err(StoreError::OldRegistration { .. })), "{refused:?}");
@@ -376,7 +381,11 @@ async fn registration_of_a_dropped_caller_excludes_the_next_one() {
     };
     let (one, other) = tokio::join!(meet(), meet());
     assert!(one.is_ok() && other.is_ok());
-    assert!(store.usage().iter().all(|disk| !disk.is_failed), "{:?}", store.usage());
+    assert!(
+        store.usage().iter().all(|disk| disk.state == DiskState::Healthy),
+        "{:?}",
+        store.usage()
+    );
     drop(store);
     fs.inner.crash();
     let store = open_sim(&fs.inner, config(&["/a", "/b"]), 2).await.unwrap();
@@ -398,7 +407,7 @@ async fn image_older_than_a_registration_stays_out_of_service() {
     let file = fs.open(Path::new("/b/dfs-identity"), Opening::Create).unwrap();
     file.write_at(0, &[before]).unwrap();
     let store = open_sim(&fs, config(&folders), 2).await.unwrap();
-    let failed: Vec<_> = store.usage().iter().map(|disk| disk.is_failed).collect();
+    let failed: Vec<_> = store.usage().iter().map(|disk| disk.state == DiskState::Failed).collect();
     assert_eq!(failed, [false, true]);
     assert_eq!(store.identity().registration, Some(numbered(2)));
 }

@@ -69,9 +69,9 @@ fn lines(status: &ClusterStatus) -> Vec<String> {
         let heard = node.last_heard.map_or_else(|| "never".to_owned(), ago);
         let left = node.maintenance_left.map(|left| format!("  for {} more", span(left)));
         let left = left.unwrap_or_default();
-        let mut note = match node.failed_disks() {
+        let mut note = match node.faulty_disks().count() {
             0 => String::new(),
-            failed => format!("  {failed} of {} disks failed", node.disks.len()),
+            faulty => format!("  {faulty} of {} disks not healthy", node.disks.len()),
         };
         if node.refuses_chunks {
             note.push_str("  accepts no new chunks");
@@ -83,6 +83,9 @@ fn lines(status: &ClusterStatus) -> Vec<String> {
             node.state.to_string(),
             size_text(free, true),
         ));
+        for disk in node.faulty_disks() {
+            lines.push(format!("  disk {} is {}: {}", disk.id, disk.state, disk.reason));
+        }
     }
     lines.push(String::new());
     for worker in &status.workers {
@@ -112,7 +115,7 @@ fn span(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use dfs_client::{DiskStatus, NodeStatus, ReplicationStatus};
-    use dfs_types::{ClusterId, DiskId, NodeId, NodeState};
+    use dfs_types::{ClusterId, DiskId, DiskState, NodeId, NodeState};
 
     use super::*;
 
@@ -124,14 +127,20 @@ mod tests {
         node.disks = vec![DiskStatus::new(DiskId(1), 10), DiskStatus::new(DiskId(2), 10)];
         let shown = |status: &ClusterStatus, text: &str| lines(status).join("\n").contains(text);
         status.nodes = vec![node];
-        assert!(!shown(&status, "disks failed") && shown(&status, "chunks: not counted yet"));
-        status.nodes[0].disks[1].is_failed = true;
+        assert!(!shown(&status, "disk") && shown(&status, "chunks: not counted yet"));
+        status.nodes[0].disks[1].state = DiskState::Failed;
+        status.nodes[0].disks[1].reason = "/b: no such device".to_owned();
         let mut counts = ReplicationStatus::default();
         counts.missing = 8;
         counts.unreadable_records = 1;
         counts.unreadable_example = "k/1".to_owned();
         status.replication = Some(counts);
-        for text in ["1 of 2 disks failed", "missing: 8", "cannot be read: 1, one of them k/1"] {
+        for text in [
+            "1 of 2 disks not healthy",
+            "2 is failed: /b: no such device",
+            "missing: 8",
+            "cannot be read: 1, one of them k/1",
+        ] {
             assert!(shown(&status, text), "{text}: {:?}", lines(&status));
         }
     }

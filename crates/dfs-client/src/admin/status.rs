@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use dfs_proto::v1;
 use dfs_proto::wire::{self, FieldError};
-use dfs_types::{ClusterId, DiskId, FileSystemId, Incarnation, NodeId, NodeState, Revision};
+use dfs_types::{
+    ClusterId, DiskId, DiskState, FileSystemId, Incarnation, NodeId, NodeState, Revision,
+};
 
 use super::WorkerStatus;
 
@@ -77,8 +79,10 @@ pub struct DiskStatus {
     pub file_system: Option<FileSystemId>,
     /// Sealed chunks on it.
     pub chunks: u64,
-    /// True if it was taken out of service after errors.
-    pub is_failed: bool,
+    /// State of the disk, as last reported.
+    pub state: DiskState,
+    /// Why it is not healthy, and what to do; empty when it is healthy.
+    pub reason: String,
 }
 
 /// Health of the data, in chunks.
@@ -186,7 +190,7 @@ impl NodeStatus {
 
     fn from_wire(node: v1::NodeStatus) -> Result<Self, FieldError> {
         let location = wire::required("nodes.node", node.node)?;
-        let disks = node.disks.iter().map(DiskStatus::from_wire);
+        let disks = node.disks.into_iter().map(DiskStatus::from_wire);
         Ok(Self {
             id: wire::id("nodes.node.node_id", &location.node_id)?,
             state: wire::node_state("nodes.node.state", location.state)?,
@@ -204,7 +208,7 @@ impl NodeStatus {
 
     /// Disks in service.
     fn working(&self) -> impl Iterator<Item = &DiskStatus> {
-        self.disks.iter().filter(|disk| !disk.is_failed)
+        self.disks.iter().filter(|disk| disk.state.is_in_service())
     }
 
     /// Capacity of its working disks in bytes.
@@ -227,26 +231,35 @@ impl NodeStatus {
         sum(self.working(), |disk| disk.chunks)
     }
 
-    /// Number of disks taken out of service.
-    pub fn failed_disks(&self) -> usize {
-        self.disks.iter().filter(|disk| disk.is_failed).count()
+    /// Returns the disks that are not healthy.
+    pub fn faulty_disks(&self) -> impl Iterator<Item = &DiskStatus> {
+        self.disks.iter().filter(|disk| disk.state != DiskState::Healthy)
     }
 }
 
 impl DiskStatus {
     /// Returns the status of an empty disk in service.
     pub fn new(id: DiskId, capacity: u64) -> Self {
-        Self { id, capacity, free: capacity, file_system: None, chunks: 0, is_failed: false }
+        Self {
+            id,
+            capacity,
+            free: capacity,
+            file_system: None,
+            chunks: 0,
+            state: DiskState::Healthy,
+            reason: String::new(),
+        }
     }
 
-    fn from_wire(disk: &v1::Disk) -> Result<Self, FieldError> {
+    fn from_wire(disk: v1::Disk) -> Result<Self, FieldError> {
         Ok(Self {
             id: wire::id("nodes.disks.disk_id", &disk.disk_id)?,
             capacity: disk.capacity,
             free: disk.free,
             file_system: wire::optional_id("nodes.disks.file_system_id", &disk.file_system_id)?,
             chunks: disk.chunks,
-            is_failed: disk.is_failed,
+            state: wire::disk_state("nodes.disks.state", disk.state)?,
+            reason: disk.reason,
         })
     }
 }

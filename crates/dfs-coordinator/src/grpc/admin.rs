@@ -241,7 +241,8 @@ fn node_status(view: &View) -> v1::NodeStatus {
                 capacity: disk.capacity,
                 free: disk.free,
                 chunks: disk.chunks,
-                is_failed: disk.is_failed,
+                state: v1::DiskState::from(disk.state).into(),
+                reason: disk.reason.clone(),
                 file_system_id: disk.file_system.map(WireId::to_wire).unwrap_or_default(),
                 file_system_free: disk.file_system_free,
             })

@@ -97,7 +97,7 @@ pub(super) fn opened(core: &Core, plan: ReadPlan) -> v1::OpenResponse {
         let mut replicas: Vec<_> = replicas
             .filter_map(|(replica, health)| Some((plan.disks.get(replica.disk)?, replica, health)))
             .collect();
-        replicas.sort_by_key(|(.., health)| *health);
+        replicas.sort_by_key(|(_, replica, health)| (*health, cluster.is_slow(replica.disk)));
         for (location, ..) in &replicas {
             let view = || registry.view(location.node, now);
             nodes.entry(location.node).or_insert_with(view);

@@ -10,8 +10,8 @@ use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::{Caller, Channels, split};
 use dfs_types::{
-    ErrorCode, Incarnation, Level, NodeId, RegistrationNumber, ReplicaRef, StreamOpening,
-    with_causes,
+    DiskState, ErrorCode, Incarnation, Level, NodeId, RegistrationNumber, ReplicaRef,
+    StreamOpening, with_causes,
 };
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -113,7 +113,6 @@ fn parse_registration(request: v1::RegisterRequest) -> Result<Registration, Fiel
         .map(|cluster| ClusterIdentity { cluster, incarnation: Incarnation(request.incarnation) });
     let address = Channels::parse_address(&request.address)
         .map_err(|error| FieldError::new("address", error))?;
-    let disks = wire::at_most("disks", request.disks, DISKS_MAX)?;
     Ok(Registration {
         node: wire::id("node_id", &request.node_id)?,
         cluster,
@@ -123,10 +122,11 @@ fn parse_registration(request: v1::RegisterRequest) -> Result<Registration, Fiel
         host: label("host", request.host)?,
         version: label("version", request.version)?,
         level: Level(request.level),
-        disks: disks
-            .iter()
-            .map(|disk| wire::id("disks.disk_id", &disk.disk_id))
-            .collect::<Result<_, _>>()?,
+        disks: parse_disks(request.disks)?
+            .into_iter()
+            .filter(|disk| disk.state.is_in_service())
+            .map(|disk| disk.disk)
+            .collect(),
         secret: wire::node_secret("node_secret", &request.node_secret)?,
     })
 }
@@ -208,7 +208,7 @@ async fn take(
         }
     };
     let heard = Report {
-        disks: parse_disks(&report.disks)?,
+        disks: parse_disks(report.disks)?,
         is_full: report.is_full,
         is_stopping: report.is_stopping,
         sessions: report.sessions,
@@ -303,19 +303,25 @@ fn parse_bad_replicas(replicas: Vec<v1::BadReplica>) -> Result<Vec<(ReplicaRef, 
         .collect()
 }
 
-fn parse_disks(disks: &[v1::Disk]) -> Result<Vec<DiskReport>, FieldError> {
-    if disks.len() > DISKS_MAX {
-        return Err(FieldError::new("disks", format_args!("at most {DISKS_MAX} entries")));
+fn reason(text: String) -> Result<String, FieldError> {
+    if text.len() > DiskState::REASON_LEN_MAX {
+        let what = format_args!("at most {} bytes are allowed", DiskState::REASON_LEN_MAX);
+        return Err(FieldError::new("disks.reason", what));
     }
-    disks
-        .iter()
+    Ok(text)
+}
+
+fn parse_disks(disks: Vec<v1::Disk>) -> Result<Vec<DiskReport>, FieldError> {
+    wire::at_most("disks", disks, DISKS_MAX)?
+        .into_iter()
         .map(|disk| {
             Ok(DiskReport {
                 disk: wire::id("disks.disk_id", &disk.disk_id)?,
                 capacity: disk.capacity,
                 free: disk.free,
                 chunks: disk.chunks,
-                is_failed: disk.is_failed,
+                state: wire::disk_state("disks.state", disk.state)?,
+                reason: reason(disk.reason)?,
                 file_system: wire::optional_id("disks.file_system_id", &disk.file_system_id)?,
                 file_system_free: disk.file_system_free,
             })

@@ -1,7 +1,7 @@
 //! Silence, maintenance and their effects, with a manual clock.
 
 use dfs_metadata::health::DiskHealth;
-use dfs_types::DiskNumber;
+use dfs_types::{DiskNumber, DiskState};
 
 use super::*;
 
@@ -37,7 +37,8 @@ fn report(free: u64) -> Report {
             capacity: 1_000,
             free,
             chunks: 0,
-            is_failed: false,
+            state: DiskState::Healthy,
+            reason: String::new(),
             file_system: None,
             file_system_free: free,
         }],
@@ -308,7 +309,8 @@ fn failed_disk_does_not_count() {
     let node = world.node(1, NodeState::Active);
     let stream = world.registry.open_stream(node, SOURCE, 1).unwrap();
     let mut two = report(500);
-    two.disks.push(DiskReport { is_failed: true, disk: DiskId(2), ..two.disks[0] });
+    let (state, disk) = (DiskState::Failed, DiskId(2));
+    two.disks.push(DiskReport { state, disk, ..two.disks[0].clone() });
     world.registry.record_heartbeat(node, stream, two, world.now);
     let view = world.registry.view(node, world.now).unwrap();
     assert_eq!((view.free, view.capacity, view.disks.len()), (500, 1_000, 2));
@@ -346,7 +348,7 @@ fn stopping_or_diskless_node_is_away_not_full() {
     let (broken, stopping) = (world.node(1, NodeState::Active), world.node(2, NodeState::Active));
     let stream = world.registry.open_stream(broken, SOURCE, 1).unwrap();
     let mut failed = Report { is_full: true, ..report(500) };
-    failed.disks[0].is_failed = true;
+    failed.disks[0].state = DiskState::Failed;
     world.registry.record_heartbeat(broken, stream, failed, world.now);
     let stream = world.registry.open_stream(stopping, SOURCE, 1).unwrap();
     let stops = Report { is_stopping: true, ..report(500) };
@@ -359,42 +361,67 @@ fn stopping_or_diskless_node_is_away_not_full() {
     }
 }
 
-#[test]
-fn disk_is_lost_when_failed_or_missing_but_not_when_unreported() {
+/// Disks 1 to 4 of node 1, with a heartbeat stream.
+fn world_of_four_disks() -> (World, u64) {
     let mut world = World::new();
-    let disks = vec![disk(1, 1), disk(2, 2), disk(3, 3)];
-    let node = NodeId(1);
-    let known = Member { disks, ..member(NodeState::Active) };
-    world.registry.set_member(node, known, world.now);
-    let health = |world: &World| {
-        let cluster = world.registry.cluster(world.now);
-        [1, 2, 3].map(|number| cluster.disk(DiskNumber(number)))
-    };
+    let disks = [1, 2, 3, 4].map(|number| disk(number, u128::from(number))).to_vec();
+    world.registry.set_member(NodeId(1), Member { disks, ..member(NodeState::Active) }, world.now);
+    let stream = world.registry.open_stream(NodeId(1), SOURCE, 1).unwrap();
+    (world, stream)
+}
+
+fn hear_disks(world: &mut World, stream: u64, disks: &[(u128, DiskState)]) {
+    let disks = disks.iter().map(|(id, state)| DiskReport {
+        disk: DiskId(*id),
+        state: *state,
+        ..report(500).disks[0].clone()
+    });
+    let report = Report { disks: disks.collect(), ..Report::default() };
+    world.registry.record_heartbeat(NodeId(1), stream, report, world.now).unwrap();
+}
+
+fn disk_healths(world: &World) -> [DiskHealth; 4] {
+    let cluster = world.registry.cluster(world.now);
+    [1, 2, 3, 4].map(|number| cluster.disk(DiskNumber(number)))
+}
+
+#[test]
+fn disk_is_lost_at_once_when_failed_and_after_the_grace_period_when_hung_or_missing() {
     use DiskHealth::{Good, Lost, Suspect};
-    assert_eq!(health(&world), [Suspect; 3], "not heard yet");
-    let stream = world.registry.open_stream(node, SOURCE, 1).unwrap();
-    let hear = |world: &mut World, ids: &[(u128, bool)]| {
-        let disks = ids.iter().map(|(id, is_failed)| DiskReport {
-            disk: DiskId(*id),
-            is_failed: *is_failed,
-            ..report(500).disks[0]
-        });
-        let report = Report { disks: disks.collect(), ..Report::default() };
-        world.registry.record_heartbeat(node, stream, report, world.now).unwrap();
-    };
-    hear(&mut world, &[(1, false), (2, true)]);
-    assert_eq!(health(&world), [Good, Lost, Suspect]);
+    use DiskState::{Failed, Healthy, Hung};
+    let (mut world, stream) = world_of_four_disks();
+    assert_eq!(disk_healths(&world), [Suspect; 4], "not heard yet");
+    // Disk 3 is not reported.
+    let reported = [(1, Healthy), (2, Failed), (4, Hung)];
+    hear_disks(&mut world, stream, &reported);
+    assert_eq!(disk_healths(&world), [Good, Lost, Suspect, Suspect]);
     for seconds in 1..=59 {
         world.at(seconds);
-        hear(&mut world, &[(1, false), (2, true)]);
+        hear_disks(&mut world, stream, &reported);
     }
-    assert_eq!(health(&world), [Good, Lost, Suspect], "within the grace period");
+    assert_eq!(disk_healths(&world), [Good, Lost, Suspect, Suspect], "within the grace period");
     world.at(60);
-    assert_eq!(health(&world), [Good, Lost, Lost]);
-    hear(&mut world, &[(1, false), (2, false), (3, false)]);
-    assert_eq!(health(&world), [Good; 3]);
+    assert_eq!(disk_healths(&world), [Good, Lost, Lost, Lost]);
+    hear_disks(&mut world, stream, &[(1, Healthy), (2, Healthy), (3, Healthy), (4, Healthy)]);
+    assert_eq!(disk_healths(&world), [Good; 4]);
     world.at(75);
-    assert_eq!(health(&world), [Suspect; 3], "the node is silent");
+    assert_eq!(disk_healths(&world), [Suspect; 4], "the node is silent");
     world.at(120);
-    assert_eq!(health(&world), [Lost; 3]);
+    assert_eq!(disk_healths(&world), [Lost; 4]);
+}
+
+#[test]
+fn disk_health_follows_the_reported_state() {
+    use DiskHealth::{Good, Leaving, Suspect};
+    use DiskState::{Healthy, Missing, Retiring, Returning, Slow};
+    let (mut world, stream) = world_of_four_disks();
+    hear_disks(&mut world, stream, &[(1, Slow), (2, Retiring), (3, Returning), (4, Missing)]);
+    assert_eq!(disk_healths(&world), [Good, Leaving, Suspect, Suspect]);
+    let cluster = world.registry.cluster(world.now);
+    let is_slow = [1, 2, 3, 4].map(|number| cluster.is_slow(DiskNumber(number)));
+    assert_eq!(is_slow, [true, false, false, false]);
+    let view = world.registry.view(NodeId(1), world.now).unwrap();
+    assert_eq!((view.free, view.capacity), (500, 1_000), "only a slow disk takes chunks");
+    hear_disks(&mut world, stream, &[(1, Healthy), (2, Retiring), (3, Returning), (4, Missing)]);
+    assert!(!world.registry.cluster(world.now).is_slow(DiskNumber(1)));
 }

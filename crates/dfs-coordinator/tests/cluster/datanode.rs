@@ -125,7 +125,11 @@ impl FakeDataNode {
             capacity: 1 << 40,
             free: state.free,
             chunks: state.replicas.len() as u64,
-            is_failed: state.has_failed_disk,
+            state: if state.has_failed_disk {
+                v1::DiskState::Failed.into()
+            } else {
+                v1::DiskState::Healthy.into()
+            },
             ..v1::Disk::default()
         }]
     }

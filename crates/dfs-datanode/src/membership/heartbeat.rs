@@ -152,9 +152,10 @@ pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
             capacity: disk.capacity,
             free: disk.free,
             chunks: disk.chunks,
-            is_failed: disk.is_failed,
+            state: v1::DiskState::from(disk.state).into(),
             file_system_id: disk.file_system.map(WireId::to_wire).unwrap_or_default(),
             file_system_free: disk.file_system_free,
+            reason: disk.reason,
         })
         .collect()
 }

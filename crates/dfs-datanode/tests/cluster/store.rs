@@ -8,7 +8,7 @@ use dfs_chunkstore::{
     Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DiskUsage, Identity, IdentityStore,
     MemoryStore, Registration, SealedChunk, StoreError,
 };
-use dfs_types::{ChunkId, Crc32c, NodeId, Stamp};
+use dfs_types::{ChunkId, Crc32c, DiskState, NodeId, Stamp};
 use tokio::sync::watch;
 
 /// Capacity of a store.
@@ -195,7 +195,9 @@ impl ChunkStore for TestStore {
     fn usage(&self) -> Vec<DiskUsage> {
         let mut disks = self.memory.usage();
         for disk in &mut disks {
-            disk.is_failed = self.is_failed();
+            if self.is_failed() {
+                disk.state = DiskState::Failed;
+            }
         }
         disks
     }

@@ -3756,7 +3756,7 @@ pub struct RegisterRequest {
     /// Version of its release.
     #[prost(string, tag = "9")]
     pub version: ::prost::alloc::string::String,
-    /// Disks.
+    /// Disks in service. Every other disk of the node is absent from this registration.
     #[prost(message, repeated, tag = "10")]
     pub disks: ::prost::alloc::vec::Vec<Disk>,
     /// Secret that the node created once and keeps on its disks; 32 bytes. The cluster stores its
@@ -3783,15 +3783,19 @@ pub struct Disk {
     /// Sealed chunks on it.
     #[prost(uint64, tag = "4")]
     pub chunks: u64,
-    /// Out of service after errors.
-    #[prost(bool, tag = "5")]
-    pub is_failed: bool,
+    /// State.
+    #[prost(enumeration = "DiskState", tag = "5")]
+    pub state: i32,
     /// File system, unique across nodes; 16 bytes, empty when unknown.
     #[prost(bytes = "bytes", tag = "6")]
     pub file_system_id: ::prost::bytes::Bytes,
     /// Free bytes of that file system, shared by all disks on it.
     #[prost(uint64, tag = "7")]
     pub file_system_free: u64,
+    /// Why it is not healthy, and what to do, with its directory; at most 512 bytes, empty when
+    /// healthy.
+    #[prost(string, tag = "8")]
+    pub reason: ::prost::alloc::string::String,
 }
 /// The registration.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -3905,6 +3909,59 @@ pub struct HeartbeatOrder {
     /// The write level of the cluster; 0 with must_register.
     #[prost(uint32, tag = "8")]
     pub level: u32,
+}
+/// State of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DiskState {
+    /// Unknown to the server that answers.
+    Unspecified = 0,
+    /// Serves reads and takes new chunks.
+    Healthy = 1,
+    /// Like healthy, but operations take unusually long.
+    Slow = 2,
+    /// An operation has not returned for so long that the disk is not used until it does.
+    Hung = 3,
+    /// Out of service after errors.
+    Failed = 4,
+    /// Missed a registration of its node: serves reads, takes no new chunks.
+    Returning = 5,
+    /// Being emptied: serves reads, takes no new chunks.
+    Retiring = 6,
+    /// Its directory is empty, as if it were not mounted. Not in service.
+    Missing = 7,
+}
+impl DiskState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DISK_STATE_UNSPECIFIED",
+            Self::Healthy => "DISK_STATE_HEALTHY",
+            Self::Slow => "DISK_STATE_SLOW",
+            Self::Hung => "DISK_STATE_HUNG",
+            Self::Failed => "DISK_STATE_FAILED",
+            Self::Returning => "DISK_STATE_RETURNING",
+            Self::Retiring => "DISK_STATE_RETIRING",
+            Self::Missing => "DISK_STATE_MISSING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DISK_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "DISK_STATE_HEALTHY" => Some(Self::Healthy),
+            "DISK_STATE_SLOW" => Some(Self::Slow),
+            "DISK_STATE_HUNG" => Some(Self::Hung),
+            "DISK_STATE_FAILED" => Some(Self::Failed),
+            "DISK_STATE_RETURNING" => Some(Self::Returning),
+            "DISK_STATE_RETIRING" => Some(Self::Retiring),
+            "DISK_STATE_MISSING" => Some(Self::Missing),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod membership_client {
