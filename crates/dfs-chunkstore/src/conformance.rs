@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dfs_types::{
-    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, ErrorCode, InodeId, Random as _, SeededRandom, Sha256,
-    Stamp, block_count,
+    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, DiskId, ErrorCode, InodeId, Part, Random as _,
+    ReplicaRef, SeededRandom, Sha256, Stamp, block_count,
 };
 
 use crate::{ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, SealedChunk, StoreError};
@@ -97,14 +97,37 @@ pub async fn put(
     writer.seal(seal_of(&bytes)).await
 }
 
-/// Reads a complete chunk and verifies its blocks.
-pub async fn get(store: &dyn ChunkStore, chunk: ChunkId, length: u64) -> Result<Bytes, StoreError> {
+/// Returns the newest replica of a chunk.
+///
+/// # Panics
+/// When the store cannot say.
+pub async fn newest(store: &dyn ChunkStore, chunk: ChunkId) -> Option<SealedChunk> {
+    store.replicas(chunk).await.expect("replicas can be looked up").into_iter().next()
+}
+
+/// Returns the name of a replica that no store has.
+fn no_replica(chunk: ChunkId) -> ReplicaRef {
+    ReplicaRef { chunk, part: Part::WHOLE, disk: DiskId(0), stamp: Stamp(0) }
+}
+
+/// Returns the name of another replica on the same disk.
+fn later(replica: ReplicaRef) -> ReplicaRef {
+    ReplicaRef { stamp: Stamp(replica.stamp.0 + 1), ..replica }
+}
+
+/// Reads a complete replica and verifies its blocks.
+pub async fn get(
+    store: &dyn ChunkStore,
+    replica: ReplicaRef,
+    length: u64,
+) -> Result<Bytes, StoreError> {
     let mut all = Vec::with_capacity(length as usize);
     while (all.len() as u64) < length {
-        let blocks = store.read(chunk, all.len() as u64, u64::MAX).await?;
+        let blocks = store.read(replica, all.len() as u64, u64::MAX).await?;
         assert_eq!(blocks.offset, all.len() as u64, "reads continue where the last one ended");
         assert!(!blocks.data.is_empty(), "the chunk ends early, at {} of {length}", all.len());
-        assert_eq!(Crc32c::of_blocks(&blocks.data), blocks.crcs, "checksums of chunk {chunk}");
+        let crcs = Crc32c::of_blocks(&blocks.data);
+        assert_eq!(crcs, blocks.crcs, "checksums of chunk {}", replica.chunk);
         all.extend_from_slice(&blocks.data);
     }
     Ok(Bytes::from(all))
@@ -113,14 +136,14 @@ pub async fn get(store: &dyn ChunkStore, chunk: ChunkId, length: u64) -> Result<
 /// Asserts that a chunk is complete: [`content`] and [`header`] as written.
 pub async fn assert_whole(store: &dyn ChunkStore, chunk: ChunkId, length: usize) {
     let bytes = content(chunk, length);
-    let found = store.stat(chunk).await.expect("stat works");
-    let found = found.expect("a sealed chunk exists");
+    let found = newest(store, chunk).await.expect("a sealed chunk exists");
     assert_eq!(found.seal, seal_of(&bytes), "seal of chunk {chunk}");
-    let read = get(store, chunk, length as u64).await.expect("a sealed chunk can be read");
+    let replica = found.replica();
+    let read = get(store, replica, length as u64).await.expect("a sealed chunk can be read");
     assert_eq!(read, bytes, "bytes of chunk {chunk}");
-    let read = store.header(chunk).await.expect("a sealed chunk has a header");
+    let read = store.header(replica).await.expect("a sealed chunk has a header");
     assert_eq!(read, header(chunk, length));
-    assert_eq!(store.verify(chunk).await.expect("verify works"), None);
+    assert_eq!(store.verify(replica).await.expect("verify works"), None);
 }
 
 fn assert_code<T: std::fmt::Debug>(result: Result<T, StoreError>, code: ErrorCode) {
@@ -135,7 +158,8 @@ async fn chunks_of_all_sizes_round_trip(store: &Store) {
         let chunk = ChunkId(number as u128);
         let sealed = put(&**store, chunk, length).await.expect("a chunk can be written");
         assert_eq!((sealed.chunk, sealed.is_set_aside), (chunk, false));
-        assert_eq!(store.stat(chunk).await.expect("stat works"), Some(sealed));
+        assert_eq!(store.stat(sealed.replica()).await.expect("stat works"), Some(sealed));
+        assert_eq!(store.replicas(chunk).await.expect("a look-up works"), [sealed]);
         assert_whole(&**store, chunk, length).await;
     }
 }
@@ -143,7 +167,8 @@ async fn chunks_of_all_sizes_round_trip(store: &Store) {
 async fn ranges_come_as_whole_blocks(store: &Store) {
     for length in [3 * BLOCK_SIZE + 100, (2 << 20) + 100] {
         let chunk = ChunkId(length as u128);
-        put(&**store, chunk, length).await.expect("a chunk can be written");
+        let sealed = put(&**store, chunk, length).await.expect("a chunk can be written");
+        let replica = sealed.replica();
         let bytes = content(chunk, length);
         let length = length as u64;
         for (offset, wanted) in [
@@ -154,7 +179,7 @@ async fn ranges_come_as_whole_blocks(store: &Store) {
             (length - 1, 99),
             (5, u64::MAX),
         ] {
-            let blocks = store.read(chunk, offset, wanted).await.expect("a range can be read");
+            let blocks = store.read(replica, offset, wanted).await.expect("a range can be read");
             let start = blocks.offset as usize;
             assert_eq!(blocks.offset, offset - offset % BLOCK_SIZE as u64);
             assert!(blocks.data.len() <= 1 << 20, "a read is limited");
@@ -165,13 +190,13 @@ async fn ranges_come_as_whole_blocks(store: &Store) {
             assert!(is_block_end && end as u64 >= length.min((offset + 1).min(wanted)));
         }
         for (offset, wanted) in [(length, 1), (u64::MAX, u64::MAX), (0, 0)] {
-            let blocks = store.read(chunk, offset, wanted).await.expect("nothing can be read");
+            let blocks = store.read(replica, offset, wanted).await.expect("nothing can be read");
             assert!(blocks.data.is_empty() && blocks.crcs.is_empty());
         }
     }
-    assert_code(store.read(ChunkId(1), 0, 1).await, ErrorCode::NotFound);
-    assert_code(store.header(ChunkId(1)).await, ErrorCode::NotFound);
-    assert_code(store.verify(ChunkId(1)).await, ErrorCode::NotFound);
+    assert_code(store.read(no_replica(ChunkId(1)), 0, 1).await, ErrorCode::NotFound);
+    assert_code(store.header(no_replica(ChunkId(1))).await, ErrorCode::NotFound);
+    assert_code(store.verify(no_replica(ChunkId(1))).await, ErrorCode::NotFound);
 }
 
 async fn only_sealed_chunks_are_there(store: &Store) {
@@ -181,8 +206,7 @@ async fn only_sealed_chunks_are_there(store: &Store) {
         let mut writer = store.create(header(chunk, length)).await.expect("create works");
         append(&mut *writer, &bytes).await.expect("append works");
         assert_eq!(writer.length(), length as u64);
-        assert_eq!(store.stat(chunk).await.expect("stat works"), None);
-        assert_code(store.read(chunk, 0, 1).await, ErrorCode::NotFound);
+        assert_eq!(newest(&**store, chunk).await, None);
         assert!(store.list(None, 9).await.expect("list works").is_empty());
         drop(writer);
         // Room and claim of the chunk are released, though not necessarily at once.
@@ -196,7 +220,7 @@ async fn only_sealed_chunks_are_there(store: &Store) {
         append(&mut *writer, &bytes).await.expect("append works");
         let sealed = writer.seal(seal_of(&bytes)).await.expect("seal works");
         assert_whole(&**store, chunk, length).await;
-        assert!(store.delete(chunk, sealed.stamp).await.expect("delete works"));
+        assert!(store.delete(sealed.replica()).await.expect("delete works"));
     }
 }
 
@@ -231,7 +255,7 @@ async fn what_does_not_fit_is_refused(store: &Store) {
             let mut writer = store.create(header(chunk, length)).await.expect("create works");
             append(&mut *writer, &bytes).await.expect("append works");
             assert_code(writer.seal(bad).await, mismatch);
-            assert_eq!(store.stat(chunk).await.expect("stat works"), None);
+            assert_eq!(newest(&**store, chunk).await, None);
         }
         let mut writer = store.create(header(ChunkId(1), length - 1)).await.expect("create works");
         assert_code(append(&mut *writer, &bytes).await, mismatch);
@@ -272,13 +296,12 @@ async fn deleting_wants_the_stamp(store: &Store) {
     for length in [100, 2 << 20] {
         let chunk = ChunkId(length as u128);
         let sealed = put(&**store, chunk, length).await.expect("put works");
-        let other = Stamp(sealed.stamp.0 + 1);
-        assert!(!store.delete(chunk, other).await.expect("delete works"));
+        assert!(!store.delete(later(sealed.replica())).await.expect("delete works"));
         assert_whole(&**store, chunk, length).await;
-        assert!(store.delete(chunk, sealed.stamp).await.expect("delete works"));
-        assert!(!store.delete(chunk, sealed.stamp).await.expect("delete works"));
-        assert_eq!(store.stat(chunk).await.expect("stat works"), None);
-        assert_code(store.read(chunk, 0, 1).await, ErrorCode::NotFound);
+        assert!(store.delete(sealed.replica()).await.expect("delete works"));
+        assert!(!store.delete(sealed.replica()).await.expect("delete works"));
+        assert_eq!(newest(&**store, chunk).await, None);
+        assert_code(store.read(sealed.replica(), 0, 1).await, ErrorCode::NotFound);
     }
     assert!(store.list(None, 9).await.expect("list works").is_empty());
 }
@@ -291,10 +314,11 @@ async fn stamps_are_never_shared(store: &Store) {
             let sealed = put(&**store, chunk, length).await.expect("put works");
             assert!(!stamps.contains(&sealed.stamp), "a stamp was reused");
             for stamp in &stamps {
-                assert!(!store.delete(chunk, *stamp).await.expect("delete works"));
+                let earlier = ReplicaRef { stamp: *stamp, ..sealed.replica() };
+                assert!(!store.delete(earlier).await.expect("delete works"));
             }
             stamps.push(sealed.stamp);
-            assert!(store.delete(chunk, sealed.stamp).await.expect("delete works"));
+            assert!(store.delete(sealed.replica()).await.expect("delete works"));
         }
     }
 }
@@ -303,20 +327,20 @@ async fn set_aside_replicas_are_kept_and_not_served(store: &Store) {
     for length in [100, 2 << 20] {
         let chunk = ChunkId(length as u128);
         let sealed = put(&**store, chunk, length).await.expect("put works");
-        let other = Stamp(sealed.stamp.0 + 1);
-        assert_code(store.set_aside(chunk, other).await, ErrorCode::NotFound);
-        store.set_aside(chunk, sealed.stamp).await.expect("set aside works");
-        store.set_aside(chunk, sealed.stamp).await.expect("set aside can be repeated");
-        assert_code(store.read(chunk, 0, 1).await, ErrorCode::Corrupt);
+        let replica = sealed.replica();
+        assert_code(store.set_aside(later(replica)).await, ErrorCode::NotFound);
+        store.set_aside(replica).await.expect("set aside works");
+        store.set_aside(replica).await.expect("set aside can be repeated");
+        assert_code(store.read(replica, 0, 1).await, ErrorCode::Corrupt);
         let marked = SealedChunk { is_set_aside: true, ..sealed };
-        assert_eq!(store.stat(chunk).await.expect("stat works"), Some(marked));
+        assert_eq!(store.stat(replica).await.expect("stat works"), Some(marked));
         assert_eq!(store.list(None, 9).await.expect("list works"), [marked]);
-        assert_eq!(store.verify(chunk).await.expect("verify works"), None);
-        assert_eq!(store.header(chunk).await.expect("header works"), header(chunk, length));
+        assert_eq!(store.verify(replica).await.expect("verify works"), None);
+        assert_eq!(store.header(replica).await.expect("header works"), header(chunk, length));
         assert_code(store.create(header(chunk, 1)).await.map(|_| ()), ErrorCode::AlreadyExists);
-        assert!(store.delete(chunk, sealed.stamp).await.expect("delete works"));
+        assert!(store.delete(sealed.replica()).await.expect("delete works"));
     }
-    assert_code(store.set_aside(ChunkId(1), Stamp(1)).await, ErrorCode::NotFound);
+    assert_code(store.set_aside(no_replica(ChunkId(1))).await, ErrorCode::NotFound);
 }
 
 async fn room_is_counted(store: &Store) {
@@ -334,8 +358,8 @@ async fn room_is_counted(store: &Store) {
     let (two, after) = sum();
     assert_eq!(two, 2);
     assert!(after <= before - 100_000 - (3 << 20), "{before} before, {after} after");
-    assert!(store.delete(ChunkId(1), small.stamp).await.expect("delete works"));
-    assert!(store.delete(ChunkId(2), large.stamp).await.expect("delete works"));
+    assert!(store.delete(small.replica()).await.expect("delete works"));
+    assert!(store.delete(large.replica()).await.expect("delete works"));
     assert_eq!(sum().0, 0);
     assert!(sum().1 >= after + 100_000 + (3 << 20), "deletes free space");
 }
@@ -350,8 +374,8 @@ async fn many_tasks_at_once(store: &Store) {
             let sealed = put(&*store, chunk, length).await.expect("put works");
             assert_whole(&*store, chunk, length).await;
             match number % 3 {
-                0 => assert!(store.delete(chunk, sealed.stamp).await.expect("delete works")),
-                1 => store.set_aside(chunk, sealed.stamp).await.expect("set aside works"),
+                0 => assert!(store.delete(sealed.replica()).await.expect("delete works")),
+                1 => store.set_aside(sealed.replica()).await.expect("set aside works"),
                 _ => {}
             }
         }));
@@ -366,11 +390,11 @@ async fn many_tasks_at_once(store: &Store) {
 }
 
 async fn a_closed_store_refuses(store: &Store) {
-    put(&**store, ChunkId(1), 100).await.expect("put works");
+    let sealed = put(&**store, ChunkId(1), 100).await.expect("put works");
     let mut open = store.create(header(ChunkId(2), 100)).await.expect("create works");
     append(&mut *open, &content(ChunkId(2), 100)).await.expect("append works");
     store.close(std::time::Duration::from_secs(10)).await;
     assert_code(store.create(header(ChunkId(3), 1)).await.map(|_| ()), ErrorCode::Unavailable);
-    assert_code(store.read(ChunkId(1), 0, 1).await, ErrorCode::Unavailable);
+    assert_code(store.read(sealed.replica(), 0, 1).await, ErrorCode::Unavailable);
     assert_code(open.seal(seal_of(&content(ChunkId(2), 100))).await, ErrorCode::Unavailable);
 }

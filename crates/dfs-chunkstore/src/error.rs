@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use dfs_types::{ChunkId, ClusterId, ErrorCode, Level, RegistrationNumber};
+use dfs_types::{ChunkId, ClusterId, DiskId, ErrorCode, Level, RegistrationNumber};
 
 use crate::JobPanicked;
 
@@ -49,6 +49,15 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
+    /// An operation of the disk does not return.
+    #[error("disk {disk} hangs: an operation on it does not return")]
+    Hung {
+        /// Folder of the disk.
+        disk: String,
+    },
+    /// The store has no such disk.
+    #[error("this node has no disk {0}")]
+    NoDisk(DiskId),
     /// The job panicked. The chunk it was writing does not exist.
     #[error(transparent)]
     Broken(#[from] JobPanicked),
@@ -80,7 +89,8 @@ impl StoreError {
             Self::Io { .. } | Self::Broken(_) => ErrorCode::Internal,
             Self::WrongCluster(_) => ErrorCode::WrongCluster,
             Self::OldRegistration { .. } => ErrorCode::Conflict,
-            Self::Closed => ErrorCode::Unavailable,
+            Self::NoDisk(_) => ErrorCode::NotFound,
+            Self::Hung { .. } | Self::Closed => ErrorCode::Unavailable,
         }
     }
 }
@@ -97,6 +107,9 @@ pub enum OpenError {
     /// A directory holds something else.
     #[error("directory {} is not empty and has no dfs identity: choose an empty directory", .0.display())]
     NotEmpty(PathBuf),
+    /// No disk can take the identity of this start.
+    #[error("no disk can record that the node starts")]
+    NoIdentity(#[source] StoreError),
     /// The identity on a disk cannot be read.
     #[error(
         "the identity in {} is damaged ({what}): restore the file, or empty the directory and let \
@@ -155,9 +168,9 @@ pub enum OpenError {
         #[source]
         source: std::io::Error,
     },
-    /// The scan of the disks panicked.
-    #[error("the scan of the disks was interrupted")]
-    Scan(#[from] JobPanicked),
+    /// A job on the disk panicked.
+    #[error(transparent)]
+    Broken(#[from] JobPanicked),
 }
 
 impl OpenError {
@@ -167,17 +180,25 @@ impl OpenError {
             Self::NoDisks | Self::MixedDisks { .. } => ErrorCode::InvalidArgument,
             Self::InUse(_) => ErrorCode::Busy,
             Self::NotEmpty(_) => ErrorCode::NotEmpty,
+            Self::NoIdentity(error) => match error {
+                StoreError::Io { source, .. } => code_of(source.kind()),
+                error => error.code(),
+            },
             Self::DamagedIdentity { .. } => ErrorCode::Corrupt,
             Self::OldDisk(_) | Self::NewerLevel { .. } => ErrorCode::UnsupportedVersion,
-            Self::Io { source, .. } => match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
-                io::ErrorKind::PermissionDenied => ErrorCode::PermissionDenied,
-                io::ErrorKind::ReadOnlyFilesystem => ErrorCode::ReadOnly,
-                io::ErrorKind::NotFound => ErrorCode::NotFound,
-                io::ErrorKind::NotADirectory => ErrorCode::NotADirectory,
-                _ => ErrorCode::Internal,
-            },
-            Self::Scan(_) => ErrorCode::Internal,
+            Self::Io { source, .. } => code_of(source.kind()),
+            Self::Broken(_) => ErrorCode::Internal,
         }
+    }
+}
+
+fn code_of(kind: io::ErrorKind) -> ErrorCode {
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::NoSpace,
+        io::ErrorKind::PermissionDenied => ErrorCode::PermissionDenied,
+        io::ErrorKind::ReadOnlyFilesystem => ErrorCode::ReadOnly,
+        io::ErrorKind::NotFound => ErrorCode::NotFound,
+        io::ErrorKind::NotADirectory => ErrorCode::NotADirectory,
+        _ => ErrorCode::Internal,
     }
 }

@@ -1,7 +1,7 @@
 //! The identity of a datanode, as stored on its disks.
 
 use async_trait::async_trait;
-use dfs_types::{ClusterId, Incarnation, Level, NodeId, NodeSecret, RegistrationNumber};
+use dfs_types::{ClusterId, DiskId, Incarnation, Level, NodeId, NodeSecret, RegistrationNumber};
 
 use crate::StoreError;
 
@@ -37,15 +37,27 @@ pub trait IdentityStore: Send + Sync + 'static {
     /// Returns the identity of the node.
     fn identity(&self) -> Identity;
 
-    /// Writes a new registration to every disk. When this returns `Ok`, it is durable on all of
-    /// them; after an error or a crash, a restart finds the old one or the new one, and every disk
-    /// still belongs to the node. Refuses a cluster other than that of the disks, and a number
-    /// below one that a disk may have. If the future is dropped, writing may continue; later calls
-    /// wait for its end.
+    /// Writes a new registration to every disk in service. When this returns `Ok`, it is durable on
+    /// all of them that are not returning; after an error or a crash, a restart finds the old one or
+    /// the new one, and every disk still belongs to the node. A full or hanging disk is returning
+    /// from then on; fails if no disk takes the registration. Refuses a cluster other than that of
+    /// the disks, and a number below one that a disk may have. If the future is dropped, writing may
+    /// continue; later calls wait for its end.
     async fn store_registration(&self, registration: Registration) -> Result<(), StoreError>;
 
     /// Records on every disk that it may contain formats of this level from now on, so that a
     /// program that does not read them refuses the disk. Durable on return. Never lowers the level;
     /// idempotent.
     async fn raise_level(&self, level: Level) -> Result<(), StoreError>;
+
+    /// Ends the return of a disk whose replicas the cluster has compared with its records: the
+    /// newest registration is durable on it, and it is in full service. Idempotent.
+    async fn settle_disk(&self, disk: DiskId) -> Result<(), StoreError>;
+
+    /// Removes disks that are not in service from the identity of the node, durably, so that the
+    /// next start may use their empty directories for new disks. Others are left unchanged.
+    async fn forget_disks(&self, disks: &[DiskId]) -> Result<(), StoreError>;
+
+    /// Sets the disks that take no new chunks because the cluster wants them emptied. Not stored.
+    fn set_retiring(&self, disks: &[DiskId]);
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use dfs_types::{
-    BLOCK_SIZE, ChunkId, Crc32c, DiskId, DiskState, Level, NodeId, NodeSecret, Sha256, Stamp,
-    block_count,
+    BLOCK_SIZE, ChunkId, Crc32c, DiskId, DiskState, Level, NodeId, NodeSecret, ReplicaRef, Sha256,
+    Stamp, block_count,
 };
 
 use crate::{
@@ -35,6 +35,7 @@ struct State {
     sealed: BTreeMap<ChunkId, Replica>,
     claimed: BTreeSet<ChunkId>,
     is_closed: bool,
+    is_retiring: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -69,6 +70,7 @@ impl MemoryStore {
             sealed: BTreeMap::new(),
             claimed: BTreeSet::new(),
             is_closed: false,
+            is_retiring: false,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -96,11 +98,13 @@ impl State {
         DiskId(self.identity.node.0)
     }
 
-    fn find(&self, chunk: ChunkId) -> Result<&Replica, StoreError> {
+    fn find(&self, replica: ReplicaRef) -> Result<&Replica, StoreError> {
         if self.is_closed {
             return Err(StoreError::Closed);
         }
-        self.sealed.get(&chunk).ok_or(StoreError::NotFound(chunk))
+        let found = self.sealed.get(&replica.chunk);
+        let found = found.filter(|found| self.describe(found).replica() == replica);
+        found.ok_or(StoreError::NotFound(replica.chunk))
     }
 
     fn describe(&self, replica: &Replica) -> SealedChunk {
@@ -140,6 +144,19 @@ impl IdentityStore for MemoryStore {
         state.identity.level = state.identity.level.max(level);
         Ok(())
     }
+
+    async fn settle_disk(&self, disk: DiskId) -> Result<(), StoreError> {
+        if disk == self.lock().disk() { Ok(()) } else { Err(StoreError::NoDisk(disk)) }
+    }
+
+    async fn forget_disks(&self, _disks: &[DiskId]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn set_retiring(&self, disks: &[DiskId]) {
+        let mut state = self.lock();
+        state.is_retiring = disks.contains(&state.disk());
+    }
 }
 
 #[async_trait]
@@ -161,22 +178,36 @@ impl ChunkStore for MemoryStore {
         Ok(Box::new(Writer { store, header, data: BytesMut::new(), crcs: Vec::new(), held: 0 }))
     }
 
-    async fn stat(&self, chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError> {
+    async fn replicas(&self, chunk: ChunkId) -> Result<Vec<SealedChunk>, StoreError> {
         let state = self.lock();
-        match state.find(chunk) {
+        if state.is_closed {
+            return Err(StoreError::Closed);
+        }
+        Ok(state.sealed.get(&chunk).map(|found| state.describe(found)).into_iter().collect())
+    }
+
+    async fn stat(&self, replica: ReplicaRef) -> Result<Option<SealedChunk>, StoreError> {
+        let state = self.lock();
+        match state.find(replica) {
             Ok(replica) => Ok(Some(state.describe(replica))),
             Err(StoreError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    async fn header(&self, chunk: ChunkId) -> Result<ChunkHeader, StoreError> {
-        Ok(self.lock().find(chunk)?.header.clone())
+    async fn header(&self, replica: ReplicaRef) -> Result<ChunkHeader, StoreError> {
+        Ok(self.lock().find(replica)?.header.clone())
     }
 
-    async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError> {
+    async fn read(
+        &self,
+        replica: ReplicaRef,
+        offset: u64,
+        length: u64,
+    ) -> Result<Blocks, StoreError> {
+        let chunk = replica.chunk;
         let state = self.lock();
-        let replica = state.find(chunk)?;
+        let replica = state.find(replica)?;
         if replica.is_set_aside {
             return Err(StoreError::SetAside(chunk));
         }
@@ -194,18 +225,20 @@ impl ChunkStore for MemoryStore {
         })
     }
 
-    async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError> {
+    async fn verify(&self, replica: ReplicaRef) -> Result<Option<u64>, StoreError> {
         let state = self.lock();
-        let replica = state.find(chunk)?;
+        let replica = state.find(replica)?;
         let found = Crc32c::of_blocks(&replica.data);
         let bad = found.iter().zip(&replica.crcs).position(|(found, stored)| found != stored);
         Ok(bad.map(|block| block as u64))
     }
 
-    async fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> Result<(), StoreError> {
+    async fn set_aside(&self, replica: ReplicaRef) -> Result<(), StoreError> {
         let mut state = self.lock();
-        let replica = state.sealed.get_mut(&chunk).filter(|replica| replica.stamp == stamp);
-        replica.ok_or(StoreError::NotFound(chunk))?.is_set_aside = true;
+        state.find(replica)?;
+        if let Some(found) = state.sealed.get_mut(&replica.chunk) {
+            found.is_set_aside = true;
+        }
         Ok(())
     }
 
@@ -220,12 +253,13 @@ impl ChunkStore for MemoryStore {
         Ok(found.map(|(_, replica)| state.describe(replica)).collect())
     }
 
-    async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError> {
+    async fn delete(&self, replica: ReplicaRef) -> Result<bool, StoreError> {
         let mut state = self.lock();
-        if state.sealed.get(&chunk).is_none_or(|replica| replica.stamp != stamp) {
-            return Ok(false);
+        match state.find(replica) {
+            Err(StoreError::NotFound(_)) => return Ok(false),
+            found => found.map(drop)?,
         }
-        if let Some(replica) = state.sealed.remove(&chunk) {
+        if let Some(replica) = state.sealed.remove(&replica.chunk) {
             state.used -= replica.data.len() as u64;
         }
         Ok(true)
@@ -240,7 +274,7 @@ impl ChunkStore for MemoryStore {
             file_system: None,
             file_system_free: state.capacity - state.used,
             chunks: state.sealed.len() as u64,
-            state: DiskState::Healthy,
+            state: if state.is_retiring { DiskState::Retiring } else { DiskState::Healthy },
             reason: String::new(),
             is_full: state.used >= state.capacity,
         }]

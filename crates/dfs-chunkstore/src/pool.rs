@@ -28,6 +28,7 @@ pub struct Pool {
 }
 
 struct Threads {
+    count: usize,
     queue: Arc<Queue>,
     room: Arc<Semaphore>,
     places: Arc<Semaphore>,
@@ -60,18 +61,29 @@ impl Pool {
     /// # Panics
     /// When the operating system refuses a thread.
     pub fn threads(count: usize) -> Self {
-        let count = count.max(1);
+        Self::named("dfs-pool", count.max(1))
+    }
+
+    /// Creates a pool like this one, with threads of its own.
+    pub(crate) fn another(&self, name: &str) -> Self {
+        match &self.threads {
+            Some(threads) => Self::named(name, threads.count),
+            None => Self::inline(),
+        }
+    }
+
+    fn named(name: &str, count: usize) -> Self {
         let queue = Arc::new(Queue::default());
         for number in 0..count {
             let queue = Arc::clone(&queue);
             std::thread::Builder::new()
-                .name(format!("dfs-disk-{number}"))
+                .name(format!("{name}-{number}"))
                 .spawn(move || queue.work())
                 .expect("the operating system refuses another thread");
         }
         let room = Arc::new(Semaphore::new(count * (1 + QUEUED_PER_THREAD)));
         let places = Arc::new(Semaphore::new(PLACES));
-        Self { threads: Some(Arc::new(Threads { queue, room, places })) }
+        Self { threads: Some(Arc::new(Threads { count, queue, room, places })) }
     }
 
     /// Creates a pool that runs each job immediately in its caller. For simulations, where time

@@ -115,35 +115,44 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// written, and any chunk while no disk has room below the high watermark.
     async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError>;
 
+    /// Describes the sealed replicas of a chunk, set aside or not: one for each disk that has one,
+    /// the newest first.
+    async fn replicas(&self, chunk: ChunkId) -> Result<Vec<SealedChunk>, StoreError>;
+
     /// Describes a sealed replica, set aside or not.
-    async fn stat(&self, chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError>;
+    async fn stat(&self, replica: ReplicaRef) -> Result<Option<SealedChunk>, StoreError>;
 
     /// Reads the header of a sealed replica.
-    async fn header(&self, chunk: ChunkId) -> Result<ChunkHeader, StoreError>;
+    async fn header(&self, replica: ReplicaRef) -> Result<ChunkHeader, StoreError>;
 
     /// Reads the blocks that contain `length` bytes from `offset`: at most 1 MiB, fewer at the end
     /// of the chunk, none past it. Callers that need more read again from there. A replica set
     /// aside is refused.
-    async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError>;
+    async fn read(
+        &self,
+        replica: ReplicaRef,
+        offset: u64,
+        length: u64,
+    ) -> Result<Blocks, StoreError>;
 
     /// Verifies every block of a replica, even one set aside. `Some(n)` is the first bad block.
-    async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError>;
+    async fn verify(&self, replica: ReplicaRef) -> Result<Option<u64>, StoreError>;
 
     /// Takes a bad replica out of service, durably. It is kept until it is deleted. `NotFound` if
-    /// there is none with this stamp.
-    async fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> Result<(), StoreError>;
+    /// there is none.
+    async fn set_aside(&self, replica: ReplicaRef) -> Result<(), StoreError>;
 
-    /// Lists at most `limit` sealed replicas greater than `after` in chunk order, including those
-    /// set aside.
+    /// Lists about `limit` sealed replicas of chunks greater than `after` in chunk order, including
+    /// those set aside; all replicas of a chunk together, so a few more than `limit`.
     async fn list(
         &self,
         after: Option<ChunkId>,
         limit: usize,
     ) -> Result<Vec<SealedChunk>, StoreError>;
 
-    /// Deletes a replica, durably, and frees its space. Returns false if there is none with this
-    /// stamp. Works on a full disk.
-    async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError>;
+    /// Deletes a replica, durably, and frees its space. Returns false if there is none. Works on a
+    /// full disk.
+    async fn delete(&self, replica: ReplicaRef) -> Result<bool, StoreError>;
 
     /// Returns the state and usage of the disks.
     fn usage(&self) -> Vec<DiskUsage>;

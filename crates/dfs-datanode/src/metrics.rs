@@ -17,6 +17,7 @@ const METHODS: &[&str] = &[
     "BuildReplica",
     "DeleteChunks",
     "ListChunks",
+    "SettleDisk",
 ];
 
 /// Names of the gRPC codes, by number.

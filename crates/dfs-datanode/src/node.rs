@@ -9,8 +9,8 @@ use dfs_proto::wire;
 use dfs_runtime::Readiness;
 use dfs_transport::Channels;
 use dfs_types::{
-    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, Incarnation, LeaseEpoch, Level, NodeId, NodeState,
-    Part, Random, Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
+    BLOCK_SIZE, ClusterId, Crc32c, Incarnation, LeaseEpoch, Level, NodeId, NodeState, Part, Random,
+    Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
 };
 use dfs_workers::Throttle;
 use tokio::sync::{Semaphore, watch};
@@ -285,8 +285,8 @@ impl Node {
     /// Finds the named replica. `NotFound` only if the disk that it names is in
     /// service and does not hold it; see [`Self::absence`].
     pub(crate) async fn find(&self, replica: ReplicaRef) -> Result<SealedChunk, Error> {
-        let found = self.store.stat(replica.chunk).await?;
-        found.filter(|found| found.replica() == replica).ok_or_else(|| self.absence(replica))
+        let found = self.store.stat(replica).await?;
+        found.ok_or_else(|| self.absence(replica))
     }
 
     /// Returns the error for a replica that the store did not find. Nothing is known of the
@@ -317,16 +317,15 @@ impl Node {
     /// Sets the replica aside if it is bad. Returns whether it is set aside, now or earlier.
     pub(crate) async fn examine(&self, name: ReplicaRef, block: u64) -> Result<bool, Error> {
         let replica = self.find(name).await?;
-        let chunk = replica.chunk;
         if replica.is_set_aside {
             return Ok(true);
         }
-        if !self.is_block_sound(chunk, block).await? {
+        if !self.is_block_sound(name, block).await? {
             self.condemn(replica, block).await?;
             return Ok(true);
         }
         let Some(_permit) = self.verifications.begin(name) else { return Ok(false) };
-        match self.store.verify(chunk).await {
+        match self.store.verify(name).await {
             Ok(None) => Ok(false),
             Ok(Some(bad)) => self.condemn(replica, bad).await.map(|()| true),
             Err(StoreError::Damaged { .. }) => self.condemn(replica, block).await.map(|()| true),
@@ -337,9 +336,9 @@ impl Node {
         }
     }
 
-    async fn is_block_sound(&self, chunk: ChunkId, block: u64) -> Result<bool, Error> {
+    async fn is_block_sound(&self, replica: ReplicaRef, block: u64) -> Result<bool, Error> {
         let offset = block.saturating_mul(BLOCK_SIZE as u64);
-        match self.store.read(chunk, offset, 1).await {
+        match self.store.read(replica, offset, 1).await {
             Ok(blocks) => Ok(Crc32c::of_blocks(&blocks.data) == blocks.crcs),
             Err(StoreError::Damaged { .. }) => Ok(false),
             Err(error) => Err(error.into()),
@@ -353,7 +352,7 @@ impl Node {
         offset: u64,
         length: u64,
     ) -> Result<Blocks, Error> {
-        let read = self.store.read(replica.chunk, offset, length).await;
+        let read = self.store.read(replica.replica(), offset, length).await;
         if let Err(error @ StoreError::Damaged { .. }) = &read {
             let block = offset / BLOCK_SIZE as u64;
             if let Err(second) = self.condemn(replica, block).await {
@@ -366,9 +365,9 @@ impl Node {
 
     /// Sets a bad replica aside, and reports it to the coordinators.
     pub(crate) async fn condemn(&self, replica: SealedChunk, block: u64) -> Result<(), Error> {
-        let ReplicaRef { chunk, stamp, disk, .. } = replica.replica();
+        let ReplicaRef { chunk, disk, .. } = replica.replica();
         self.counts.checksum_errors.increment();
-        self.store.set_aside(chunk, stamp).await?;
+        self.store.set_aside(replica.replica()).await?;
         self.counts.set_aside.increment();
         tracing::error!(
             %chunk, node = %self.id, %disk, block,

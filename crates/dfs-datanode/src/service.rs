@@ -52,7 +52,12 @@ pub async fn open_store(
     let mut config = dfs_chunkstore::Config::new([]);
     let disks = settings.disks.iter();
     config.disks = disks
-        .map(|disk| DiskConfig { folder: disk.folder.clone(), capacity: disk.capacity })
+        .map(|disk| {
+            // Identities name the directories of disks, whatever the working directory is.
+            let folder = std::path::absolute(&disk.folder);
+            let folder = folder.unwrap_or_else(|_| disk.folder.clone());
+            DiskConfig { folder, capacity: disk.capacity }
+        })
         .collect();
     config.headroom_percent = settings.headroom_percent;
     config.headroom_bytes_min = settings.headroom_bytes_min;

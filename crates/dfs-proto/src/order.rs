@@ -40,6 +40,7 @@ ordered! {
     BuildReplicaRequest of BuildReplica under lease_epoch;
     DeleteChunksRequest of DeleteChunks under lease_epoch;
     ListChunksRequest of ListChunks under lease_epoch;
+    SettleDiskRequest of SettleDisk under lease_epoch;
     ClusterStatusRequest of ClusterStatus;
     WorkersRequest of Workers;
     SetWorkerRequest of SetWorker;

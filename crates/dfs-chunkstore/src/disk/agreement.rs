@@ -1,16 +1,15 @@
 //! Which disks belong together, and which of them may serve.
 //!
-//! A registration is written to all disks but the first, and then, marked as settled, to all. A
-//! disk with a number below the settled one of another disk missed a registration that every disk
-//! in service had: it is an old image, and stays out of service. A crash or a full disk between two
-//! of these writes leaves no disk that looks like one.
+//! A registration is written to all disks but the first, and then, marked as settled, to all. A disk
+//! with a number below the settled one of another disk missed a registration that every disk in
+//! service had: it is returning. A crash between two disks leaves none that looks like it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use dfs_types::{Level, NodeId, NodeSecret, RegistrationNumber};
+use dfs_types::{DiskId, Level, NodeId, NodeSecret, RegistrationNumber};
 
-use super::identity_file::DiskIdentity;
+use super::identity_file::{DiskIdentity, KNOWN_MAX, KnownDisk};
 use crate::{OpenError, Registration};
 
 /// Agreement of the disks of a node.
@@ -24,6 +23,8 @@ pub(super) struct Agreement {
     pub(super) settled: RegistrationNumber,
     pub(super) level: Level,
     pub(super) starts: u64,
+    /// The disks of the node: those found, and those that the newest identities name.
+    pub(super) known: Vec<KnownDisk>,
 }
 
 impl Agreement {
@@ -63,13 +64,20 @@ impl Agreement {
                 _ => newest = Some((path, registration)),
             }
         }
+        let starts = known.iter().map(|(_, disk)| disk.starts).max().unwrap_or(0);
         Ok(Self {
             node: known.first().map(|(_, disk)| (disk.node, disk.secret)),
             registration: newest.map(|(_, registration)| registration),
             settled: known.iter().map(|(_, disk)| disk.settled).max().unwrap_or_default(),
             level: known.iter().map(|(_, disk)| disk.level).max().unwrap_or(Level::FIRST),
-            starts: known.iter().map(|(_, disk)| disk.starts).max().unwrap_or(0),
+            starts,
+            known: known_disks(&known, starts),
         })
+    }
+
+    /// Returns the disk that was last found in a folder.
+    pub(super) fn recorded_in(&self, folder: &Path) -> Option<DiskId> {
+        self.known.iter().find(|known| known.folder == folder).map(|known| known.disk)
     }
 
     /// Returns true if a disk took part in every registration that all disks in service had.
@@ -77,6 +85,22 @@ impl Agreement {
         let number = disk.registration.map_or_else(RegistrationNumber::default, |own| own.number);
         number >= self.settled
     }
+}
+
+/// Returns the disks that were found, and those that the identities of the last start name in other
+/// directories.
+fn known_disks(found: &[(&PathBuf, &DiskIdentity)], starts: u64) -> Vec<KnownDisk> {
+    let here = found.iter().map(|(folder, disk)| (disk.disk, *folder));
+    let mut known: Vec<_> =
+        here.map(|(disk, folder)| KnownDisk { disk, folder: folder.clone() }).collect();
+    let newest = found.iter().filter(|(_, disk)| disk.starts == starts);
+    for named in newest.flat_map(|(_, disk)| &disk.known) {
+        if known.iter().all(|it| it.disk != named.disk && it.folder != named.folder) {
+            known.push(named.clone());
+        }
+    }
+    known.truncate(KNOWN_MAX);
+    known
 }
 
 #[cfg(test)]

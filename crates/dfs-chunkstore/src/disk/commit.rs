@@ -20,7 +20,7 @@ use super::space::Reservation;
 use super::volume::{Disk, copy_error, is_no_space};
 use crate::fs::PAGE;
 use crate::pool::JobPlace;
-use crate::{ChunkHeader, ChunkSeal, File, JobPanicked, Pool, SealedChunk, StoreError};
+use crate::{ChunkHeader, ChunkSeal, File, JobPanicked, SealedChunk, StoreError};
 
 /// Maximum bytes of data in one commit.
 const COMMIT_BYTES_MAX: u64 = 4 << 20;
@@ -96,21 +96,19 @@ impl Disk {
     /// Seals a small chunk.
     pub(super) async fn seal_record(
         self: &Arc<Self>,
-        pool: &Pool,
         record: NewRecord,
     ) -> Result<SealedChunk, StoreError> {
         let permit = self.admit(record.seal.length).await?;
         let (done, result) = oneshot::channel();
         let seal = Seal { record, done, _permit: permit };
-        self.enqueue(pool, |queue| queue.seals.push_back(seal));
-        result.await.map_err(|_| JobPanicked)?
+        self.enqueue(|queue| queue.seals.push_back(seal));
+        self.unless_hung(result).await?.map_err(|_| JobPanicked)?
     }
 
     /// Overwrites the head of a small chunk with a new state. Returns false if there is no such
     /// replica.
     pub(super) async fn mark_record(
         self: &Arc<Self>,
-        pool: &Pool,
         chunk: ChunkId,
         stamp: Stamp,
         state: State,
@@ -118,11 +116,11 @@ impl Disk {
         let permit = self.admit(0).await?;
         let (done, result) = oneshot::channel();
         let mark = Mark { chunk, stamp, state, done, _permit: permit };
-        self.enqueue(pool, |queue| queue.marks.push_back(mark));
-        result.await.map_err(|_| JobPanicked)?
+        self.enqueue(|queue| queue.marks.push_back(mark));
+        self.unless_hung(result).await?.map_err(|_| JobPanicked)?
     }
 
-    fn enqueue(self: &Arc<Self>, pool: &Pool, push: impl FnOnce(&mut Queue)) {
+    fn enqueue(self: &Arc<Self>, push: impl FnOnce(&mut Queue)) {
         let place = {
             let mut queue = self.commits.lock();
             push(&mut queue);
@@ -130,7 +128,7 @@ impl Disk {
         };
         if let Some(place) = place {
             let disk = Arc::clone(self);
-            pool.detach(place, move |place| disk.run_commits(place));
+            self.pool.detach(place, move |place| disk.run_commits(place));
         }
     }
 
@@ -191,7 +189,7 @@ impl Disk {
 
     /// Appends records to the active segment, durably, or leaves no trace of them.
     fn append(&self, seals: &[Seal]) -> Result<Vec<Entry>, StoreError> {
-        if self.is_failed() {
+        if self.is_out_of_service() {
             return Err(self.out_of_service());
         }
         let active = self.segments.active(&*self.fs, &self.segments_path());
@@ -250,7 +248,9 @@ impl Disk {
         for Mark { chunk, stamp, state, done, .. } in marks {
             let result = match &written {
                 Err(error) => Err(copy_error(error)),
-                Ok(()) if state == State::SetAside => Ok(self.index.set_aside(chunk, stamp)),
+                Ok(()) if state == State::SetAside => {
+                    Ok(self.index.set_aside(chunk, self.number, stamp))
+                }
                 Ok(()) => Ok(self.forget_record(chunk, stamp)),
             };
             let _ = done.send(result);
@@ -260,7 +260,7 @@ impl Disk {
     fn write_marks(&self, marks: &[Mark]) -> Result<(), StoreError> {
         let mut touched = BTreeMap::new();
         for Mark { chunk, stamp, state, .. } in marks {
-            let Some(entry) = self.index.copy(*chunk, *stamp) else { continue };
+            let Some(entry) = self.index.find(*chunk, self.number, *stamp) else { continue };
             let Place::Record { segment, .. } = entry.place else { continue };
             let file = self.open_segment(segment);
             let file = file.map_err(|error| self.fault("opening a segment", error))?;
@@ -298,14 +298,14 @@ impl Disk {
 
     /// Removes a small chunk that is durably dead from the index.
     fn forget_record(&self, chunk: ChunkId, stamp: Stamp) -> bool {
-        let Some(entry) = self.index.remove(chunk, stamp) else { return false };
+        let Some(entry) = self.index.remove(chunk, self.number, stamp) else { return false };
         self.space.subtract(entry.size());
         self.give_back(&entry);
         true
     }
 
     /// Frees the space of a dead record. The next start repeats what fails here.
-    pub(super) fn give_back(&self, entry: &Entry) {
+    fn give_back(&self, entry: &Entry) {
         let Place::Record { segment, .. } = entry.place else { return };
         if self.segments.forget_replica(&*self.fs, &self.segments_path(), segment) {
             self.files.remove(super::recent::FileKey::Segment(segment));

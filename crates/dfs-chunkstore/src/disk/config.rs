@@ -1,6 +1,7 @@
 //! Settings of a disk store.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use dfs_types::Level;
 
@@ -28,6 +29,10 @@ pub struct Config {
     pub segment_bytes: u64,
     /// The newest write level that is read; a disk of a newer level is refused.
     pub level: Level,
+    /// Duration of an operation after which its disk counts as slow for a while.
+    pub slow_after: Duration,
+    /// Duration of an operation after which its disk is not used until the operation returns.
+    pub hung_after: Duration,
 }
 
 impl Config {
@@ -41,6 +46,8 @@ impl Config {
             high_watermark_percent: 95,
             segment_bytes: 64 << 20,
             level: Level::NEWEST,
+            slow_after: Duration::from_secs(5),
+            hung_after: Duration::from_secs(30),
         }
     }
 }

@@ -2,25 +2,33 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dfs_types::{Level, RegistrationNumber};
-use tokio::sync::OwnedMutexGuard;
+use dfs_types::{DiskId, Level, RegistrationNumber};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
-use super::identity_file::DiskIdentity;
+use super::identity_file::{DiskIdentity, KnownDisk};
 use super::volume::Disk;
 use crate::{Identity, Registration, StoreError};
 
 /// The identities on the disks of a node.
 ///
-/// No disk in service ever has a registration below the settled one of another disk, so that after
-/// a crash at any point no disk looks like an old image. Two rules ensure this: the registration
-/// that is written never decreases, not even after an interrupted write, and the first write that
-/// marks it as settled goes to the only disk that may not have it yet.
+/// A disk that cannot take a registration, because it is full or hangs, is returning from then on.
+/// No other disk in service ever has a registration below the settled one of another disk, so that
+/// after a crash at any point none looks like one that missed a registration. Two rules ensure this:
+/// the registration written never decreases, not even after an interrupted one, and the first write
+/// that marks it as settled goes to the only disk that may not have it yet.
 pub(super) struct Identities {
     starts: u64,
     disks: Vec<Arc<Disk>>,
     current: Mutex<Identity>,
-    /// A registration on every disk in service; held while identities are written.
-    settled: Arc<tokio::sync::Mutex<RegistrationNumber>>,
+    /// Held while identities are changed.
+    changing: AsyncMutex<Changing>,
+}
+
+/// State that only changes of identities use.
+pub(super) struct Changing {
+    /// A registration on every disk in service that is not returning.
+    settled: RegistrationNumber,
+    known: Vec<KnownDisk>,
 }
 
 impl Identities {
@@ -28,10 +36,11 @@ impl Identities {
         identity: Identity,
         settled: RegistrationNumber,
         starts: u64,
+        known: Vec<KnownDisk>,
         disks: Vec<Arc<Disk>>,
     ) -> Self {
-        let settled = Arc::new(tokio::sync::Mutex::new(settled));
-        Self { starts, disks, current: Mutex::new(identity), settled }
+        let changing = AsyncMutex::new(Changing { settled, known });
+        Self { starts, disks, current: Mutex::new(identity), changing }
     }
 
     /// Returns the newest registration that may be on any disk, and the level that is on all of
@@ -44,17 +53,61 @@ impl Identities {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for exclusive access. It belongs to the job that writes, not to the caller, which may
-    /// be gone before the job ends.
-    pub(super) async fn lock(&self) -> OwnedMutexGuard<RegistrationNumber> {
-        Arc::clone(&self.settled).lock_owned().await
+    /// Waits for exclusive access.
+    pub(super) async fn lock(&self) -> AsyncMutexGuard<'_, Changing> {
+        self.changing.lock().await
     }
 
-    /// Writes a registration to all disks in service, then marks it as settled on all of them.
-    pub(super) fn register(
+    /// Returns the disks in service, without those that are returning.
+    fn current_disks(&self) -> Vec<Arc<Disk>> {
+        self.disks.iter().filter(|disk| disk.is_current()).cloned().collect()
+    }
+
+    /// Writes the identity of this start to every disk in service, in parallel. A full disk is
+    /// returning from then on, any other error takes the disk out of service; fails if no disk has
+    /// the newest registration then.
+    ///
+    /// No disk names a new one before that has its identity, which a crash may prevent.
+    pub(super) async fn start(&self, changing: &mut Changing) -> Result<(), StoreError> {
+        let identity = self.current();
+        let in_service = self.disks.iter().filter(|disk| !disk.is_out_of_service());
+        let mut writes = Vec::new();
+        for disk in in_service {
+            let content = self.content(disk, identity, changing, changing.settled);
+            writes.push((disk, disk.start_writing_identity(content, true).await));
+        }
+        let mut first_error = None;
+        for (disk, written) in writes {
+            let written = match written {
+                Ok(writing) => disk.written(writing).await,
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(()) => {
+                    if changing.known.iter().all(|known| known.disk != disk.id) {
+                        let folder = disk.folder.clone();
+                        changing.known.push(KnownDisk { disk: disk.id, folder });
+                    }
+                }
+                Err(error) => {
+                    if is_left_behind(&error) {
+                        disk.return_later(identity.registration, &error);
+                    }
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        match first_error {
+            Some(error) if self.current_disks().is_empty() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a registration to all current disks, then marks it as settled on all of them.
+    pub(super) async fn register(
         &self,
         registration: Registration,
-        settled: &mut RegistrationNumber,
+        changing: &mut Changing,
     ) -> Result<(), StoreError> {
         let before = self.current();
         if let Some(old) = before.registration {
@@ -69,52 +122,143 @@ impl Identities {
         let identity = Identity { registration: Some(registration), ..before };
         // Even if this fails, a disk may have it.
         *self.get() = identity;
-        self.write(1, identity, *settled)?;
-        self.write(0, identity, registration.number)?;
-        *settled = registration.number;
+        let all = self.current_disks();
+        for disk in all.iter().skip(1) {
+            let content = self.content(disk, identity, changing, changing.settled);
+            if let Err(error) = disk.write_identity(content).await {
+                self.leave_behind(disk, before.registration, error)?;
+            }
+        }
+        for (number, disk) in all.iter().enumerate().filter(|(_, disk)| disk.is_current()) {
+            let content = self.content(disk, identity, changing, registration.number);
+            match disk.write_identity(content).await {
+                Ok(()) => {}
+                // It has the registration, and others know that it is settled.
+                Err(error) if number > 0 && is_left_behind(&error) => {
+                    tracing::warn!(
+                        "a disk does not record that its registration is settled: {error}"
+                    );
+                }
+                Err(error) => self.leave_behind(disk, before.registration, error)?,
+            }
+        }
+        changing.settled = registration.number;
         Ok(())
     }
 
-    /// Writes a level to all disks in service, unless they have it.
-    pub(super) fn raise_level(
+    /// Writes a level to all disks in service, unless they have it. Fails if one of them cannot
+    /// take it and stays in service.
+    pub(super) async fn raise_level(
         &self,
         level: Level,
-        settled: RegistrationNumber,
+        changing: &Changing,
     ) -> Result<(), StoreError> {
         let before = self.current();
         if level > before.level {
             let identity = Identity { level, ..before };
-            self.write(0, identity, settled)?;
+            self.rewrite(identity, changing).await?;
             *self.get() = identity;
         }
         Ok(())
     }
 
-    /// Writes the identity to all disks in service except the first `skipped`. A failing disk is
-    /// taken out of service. Fails if a disk is full, or if no disk is left in service.
-    fn write(
+    /// Ends the return of a disk: writes the newest registration to it. Idempotent.
+    pub(super) async fn settle(&self, id: DiskId, changing: &Changing) -> Result<(), StoreError> {
+        let disk = self.disks.iter().find(|disk| disk.id == id).ok_or(StoreError::NoDisk(id))?;
+        if disk.is_current() {
+            return Ok(());
+        }
+        if disk.is_out_of_service() {
+            return Err(disk.out_of_service());
+        }
+        let identity = self.current();
+        let content = DiskIdentity {
+            registration: identity.registration,
+            ..self.content(disk, identity, changing, changing.settled)
+        };
+        disk.write_identity(content).await?;
+        disk.end_return();
+        Ok(())
+    }
+
+    /// Removes disks that are not in service from the identities, so that the next start may use
+    /// their directories for new disks.
+    pub(super) async fn forget(
         &self,
-        skipped: usize,
-        identity: Identity,
-        settled: RegistrationNumber,
+        disks: &[DiskId],
+        changing: &mut Changing,
     ) -> Result<(), StoreError> {
-        let Identity { node, secret, registration, level } = identity;
-        let starts = self.starts;
-        for disk in self.disks.iter().filter(|disk| !disk.is_failed()).skip(skipped) {
-            let id = disk.id;
-            let identity =
-                DiskIdentity { node, secret, disk: id, starts, level, registration, settled };
-            let written = identity.write(&*disk.fs, &disk.folder);
-            match written.map_err(|error| disk.sync_fault("writing the identity", error)) {
-                Ok(()) => {}
-                // A full disk stays in service, so its identity must not fall behind.
-                Err(error @ StoreError::NoSpace(_)) => return Err(error),
-                Err(error) => tracing::warn!("taking a disk out of service: {error}"),
+        let is_served = |id| self.disks.iter().any(|it| it.id == id && !it.is_out_of_service());
+        let is_forgotten =
+            |known: &KnownDisk| disks.contains(&known.disk) && !is_served(known.disk);
+        let before = changing.known.clone();
+        changing.known.retain(|known| !is_forgotten(known));
+        if changing.known == before {
+            return Ok(());
+        }
+        let written = self.rewrite(self.current(), changing).await;
+        if written.is_err() {
+            // The next call writes it again.
+            changing.known = before;
+        }
+        written
+    }
+
+    /// Writes the identity to all disks in service.
+    async fn rewrite(&self, identity: Identity, changing: &Changing) -> Result<(), StoreError> {
+        for disk in self.disks.iter().filter(|disk| !disk.is_out_of_service()) {
+            let content = self.content(disk, identity, changing, changing.settled);
+            match disk.write_identity(content).await {
+                Err(error) if !disk.is_out_of_service() => return Err(error),
+                _ => {}
             }
         }
-        if self.disks.iter().all(|disk| disk.is_failed()) {
+        if self.disks.iter().all(|disk| disk.is_out_of_service()) {
             return Err(self.disks[0].out_of_service());
         }
         Ok(())
     }
+
+    /// Records that a disk did not take a registration; fails if no other disk did.
+    fn leave_behind(
+        &self,
+        disk: &Disk,
+        registration: Option<Registration>,
+        error: StoreError,
+    ) -> Result<(), StoreError> {
+        tracing::warn!("leaving out a disk: {error}");
+        if self.current_disks().iter().all(|current| current.id == disk.id) {
+            return Err(error);
+        }
+        if is_left_behind(&error) {
+            disk.return_later(registration, &error);
+        }
+        Ok(())
+    }
+
+    /// Returns the identity of a disk. A returning disk keeps its own registration.
+    fn content(
+        &self,
+        disk: &Disk,
+        identity: Identity,
+        changing: &Changing,
+        settled: RegistrationNumber,
+    ) -> DiskIdentity {
+        let Identity { node, secret, registration, level } = identity;
+        DiskIdentity {
+            node,
+            secret,
+            disk: disk.id,
+            starts: self.starts,
+            level,
+            registration: disk.missed_since().unwrap_or(registration),
+            settled,
+            known: changing.known.clone(),
+        }
+    }
+}
+
+/// Returns whether a disk that could not take an identity stays in service.
+fn is_left_behind(error: &StoreError) -> bool {
+    matches!(error, StoreError::NoSpace(_) | StoreError::Hung { .. })
 }

@@ -1,8 +1,10 @@
 //! Identity file of a disk.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io;
-use std::path::Path;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use dfs_types::{Crc32c, DiskId, Incarnation, Level, NodeId, NodeSecret, RegistrationNumber};
@@ -11,12 +13,21 @@ use crate::{Fs, OpenError, Opening, Registration};
 
 const NAME: &str = "dfs-identity";
 const NAME_NEW: &str = "dfs-identity.new";
-/// The identity is a few lines; anything longer is damaged.
-const LENGTH_MAX: usize = 4096;
+/// The identity is a few lines, of which paths are the longest; anything longer is damaged.
+const LENGTH_MAX: usize = 1 << 20;
+/// Maximum number of disks that an identity names.
+pub(super) const KNOWN_MAX: usize = 64;
 pub(super) const LOCK_NAME: &str = "dfs-lock";
 
+/// A disk of the node, and the directory it was last found in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct KnownDisk {
+    pub(super) disk: DiskId,
+    pub(super) folder: PathBuf,
+}
+
 /// The identity stored on a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DiskIdentity {
     pub(super) node: NodeId,
     pub(super) secret: NodeSecret,
@@ -28,6 +39,9 @@ pub(super) struct DiskIdentity {
     pub(super) registration: Option<Registration>,
     /// The last registration that every disk in service had.
     pub(super) settled: RegistrationNumber,
+    /// The disks of the node, including this one, so that an empty directory where one of them was is
+    /// recognized.
+    pub(super) known: Vec<KnownDisk>,
 }
 
 impl DiskIdentity {
@@ -43,6 +57,9 @@ impl DiskIdentity {
             self.starts,
             self.settled,
         );
+        for KnownDisk { disk, folder } in &self.known {
+            let _ = writeln!(text, "known {disk} {}", escape(folder));
+        }
         let crc = Crc32c::of(text.as_bytes());
         let _ = writeln!(text, "crc32c {crc}");
         text
@@ -85,6 +102,11 @@ impl DiskIdentity {
                 .parse()
                 .map(RegistrationNumber)
                 .map_err(|_| wrong("settled"))?,
+            known: body
+                .lines()
+                .filter_map(|line| line.strip_prefix("known "))
+                .map(|known| parse_known(known).ok_or_else(|| wrong("known")))
+                .collect::<Result<_, _>>()?,
             level,
         })
     }
@@ -136,9 +158,36 @@ pub(super) fn is_empty_disk(fs: &dyn Fs, folder: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
+/// Returns a path as printable ASCII without spaces.
+fn escape(path: &Path) -> String {
+    let mut text = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_graphic() && *byte != b'%' {
+            text.push(char::from(*byte));
+        } else {
+            let _ = write!(text, "%{byte:02x}");
+        }
+    }
+    text
+}
 
+fn unescape(text: &str) -> Option<PathBuf> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut parts = text.split('%');
+    bytes.extend(parts.next()?.bytes());
+    for part in parts {
+        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        bytes.extend(part.get(2..)?.bytes());
+    }
+    Some(PathBuf::from(OsString::from_vec(bytes)))
+}
+
+fn parse_known(text: &str) -> Option<KnownDisk> {
+    let (disk, folder) = text.split_once(' ')?;
+    Some(KnownDisk { disk: disk.parse().ok()?, folder: unescape(folder)? })
+}
+
+fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("a string takes everything");
         text
@@ -205,6 +254,7 @@ pub(super) mod tests {
             level: Level::FIRST,
             registration: Some(registration(number)),
             settled: RegistrationNumber(settled),
+            known: vec![KnownDisk { disk: DiskId(id), folder: PathBuf::from(format!("/{id}")) }],
         };
         (PathBuf::from(format!("/{id}")), Some(identity))
     }
@@ -216,10 +266,13 @@ pub(super) mod tests {
     #[test]
     fn text_round_trips_and_damage_is_detected() {
         let (path, identity) = disk(2, 6, 5);
-        let identity = identity.unwrap();
+        let mut identity = identity.unwrap();
+        let folder = PathBuf::from("/a b%/\u{e9}\n");
+        identity.known.push(KnownDisk { disk: DiskId(3), folder });
         let text = identity.encode();
         assert_eq!(decode(&path, &text).unwrap(), identity);
-        let none = DiskIdentity { registration: None, settled: RegistrationNumber(0), ..identity };
+        let settled = RegistrationNumber(0);
+        let none = DiskIdentity { registration: None, settled, ..identity.clone() };
         assert_eq!(decode(&path, &none.encode()).unwrap(), none);
         for at in 0..text.len() {
             let mut bad = text.clone().into_bytes();

@@ -81,20 +81,29 @@ pub(super) struct Index {
 
 #[derive(Debug, Default)]
 struct Chunks {
-    sealed: BTreeMap<ChunkId, Entry>,
-    claimed: BTreeSet<ChunkId>,
+    /// Replicas by chunk and disk: a disk that was absent may come back with a replica of a chunk
+    /// that has been written to another one since.
+    sealed: BTreeMap<(ChunkId, u16), Entry>,
+    claimed: BTreeSet<(ChunkId, u16)>,
 }
 
-/// Exclusive right to write or remove a chunk, until dropped.
+/// The disk of a claim that is for all of them.
+const ANY_DISK: u16 = u16::MAX;
+
+fn all_of(chunk: ChunkId) -> std::ops::RangeInclusive<(ChunkId, u16)> {
+    (chunk, 0)..=(chunk, ANY_DISK)
+}
+
+/// Exclusive right to write a chunk, or to remove its replica on a disk, until dropped.
 #[derive(Debug)]
 pub(super) struct Claim {
     index: Arc<Index>,
-    chunk: ChunkId,
+    key: (ChunkId, u16),
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.index.lock().claimed.remove(&self.chunk);
+        self.index.lock().claimed.remove(&self.key);
     }
 }
 
@@ -103,73 +112,76 @@ impl Index {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims a chunk that is neither sealed nor being written.
+    /// Claims a chunk that is neither sealed on any disk nor being written.
     pub(super) fn claim(self: &Arc<Self>, chunk: ChunkId) -> Result<Claim, StoreError> {
         let mut chunks = self.lock();
-        if chunks.sealed.contains_key(&chunk) || !chunks.claimed.insert(chunk) {
+        let is_taken = chunks.sealed.range(all_of(chunk)).next().is_some()
+            || chunks.claimed.range(all_of(chunk)).next().is_some();
+        if is_taken {
             return Err(StoreError::Exists(chunk));
         }
-        Ok(Claim { index: Arc::clone(self), chunk })
+        let key = (chunk, ANY_DISK);
+        chunks.claimed.insert(key);
+        Ok(Claim { index: Arc::clone(self), key })
     }
 
-    /// Removes a replica from the index and claims its chunk, so that no other replica can take its
-    /// place before it is gone from the disk. `None` if there is no such replica, or its chunk is
-    /// claimed.
-    pub(super) fn take(self: &Arc<Self>, chunk: ChunkId, stamp: Stamp) -> Option<Claim> {
+    /// Removes a replica from the index and claims its place, so that no other replica can take it
+    /// before this one is gone from the disk. `None` if there is no such replica, or it is claimed.
+    pub(super) fn take(self: &Arc<Self>, chunk: ChunkId, entry: &Entry) -> Option<Claim> {
+        let key = (chunk, entry.disk);
         let mut chunks = self.lock();
-        chunks.sealed.get(&chunk).filter(|entry| entry.stamp == stamp)?;
-        if !chunks.claimed.insert(chunk) {
+        chunks.sealed.get(&key).filter(|found| found.stamp == entry.stamp)?;
+        if !chunks.claimed.insert(key) {
             return None;
         }
-        chunks.sealed.remove(&chunk);
-        Some(Claim { index: Arc::clone(self), chunk })
+        chunks.sealed.remove(&key);
+        Some(Claim { index: Arc::clone(self), key })
     }
 
-    pub(super) fn get(&self, chunk: ChunkId) -> Option<Entry> {
-        self.lock().sealed.get(&chunk).copied()
+    /// Returns the replicas of a chunk, one for each disk that has one.
+    pub(super) fn replicas(&self, chunk: ChunkId) -> Vec<Entry> {
+        self.lock().sealed.range(all_of(chunk)).map(|(_, entry)| *entry).collect()
     }
 
-    /// Returns the replica with this stamp.
-    pub(super) fn copy(&self, chunk: ChunkId, stamp: Stamp) -> Option<Entry> {
-        self.get(chunk).filter(|entry| entry.stamp == stamp)
-    }
-
-    /// Adds a replica found on a disk. Of two replicas, as left by a disk that was temporarily out
-    /// of service, the newer one is kept and the other returned.
-    pub(super) fn adopt(&self, chunk: ChunkId, entry: Entry) -> Option<Entry> {
-        let mut chunks = self.lock();
-        match chunks.sealed.get(&chunk) {
-            Some(known) if known.stamp >= entry.stamp => Some(entry),
-            _ => chunks.sealed.insert(chunk, entry),
-        }
+    /// Returns the replica on a disk with this stamp.
+    pub(super) fn find(&self, chunk: ChunkId, disk: u16, stamp: Stamp) -> Option<Entry> {
+        let found = self.lock().sealed.get(&(chunk, disk)).copied();
+        found.filter(|entry| entry.stamp == stamp)
     }
 
     pub(super) fn insert(&self, chunk: ChunkId, entry: Entry) {
-        self.lock().sealed.insert(chunk, entry);
+        self.lock().sealed.insert((chunk, entry.disk), entry);
     }
 
     /// Returns false if there is no such replica.
-    pub(super) fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> bool {
+    pub(super) fn set_aside(&self, chunk: ChunkId, disk: u16, stamp: Stamp) -> bool {
         let mut chunks = self.lock();
-        let entry = chunks.sealed.get_mut(&chunk).filter(|entry| entry.stamp == stamp);
+        let entry = chunks.sealed.get_mut(&(chunk, disk)).filter(|entry| entry.stamp == stamp);
         entry.map(|entry| entry.is_set_aside = true).is_some()
     }
 
-    pub(super) fn remove(&self, chunk: ChunkId, stamp: Stamp) -> Option<Entry> {
+    pub(super) fn remove(&self, chunk: ChunkId, disk: u16, stamp: Stamp) -> Option<Entry> {
         let mut chunks = self.lock();
-        chunks.sealed.get(&chunk).filter(|entry| entry.stamp == stamp)?;
-        chunks.sealed.remove(&chunk)
+        chunks.sealed.get(&(chunk, disk)).filter(|entry| entry.stamp == stamp)?;
+        chunks.sealed.remove(&(chunk, disk))
     }
 
     /// Removes everything on a disk.
     pub(super) fn drop_disk(&self, disk: u16) {
-        self.lock().sealed.retain(|_, entry| entry.disk != disk);
+        self.lock().sealed.retain(|(_, on), _| *on != disk);
     }
 
+    /// Lists replicas in chunk order; all of a chunk together, so a few more than `limit`.
     pub(super) fn list(&self, after: Option<ChunkId>, limit: usize) -> Vec<(ChunkId, Entry)> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded((after, ANY_DISK)));
         let chunks = self.lock();
-        let found = chunks.sealed.range((start, Bound::Unbounded)).take(limit);
-        found.map(|(chunk, entry)| (*chunk, *entry)).collect()
+        let mut found: Vec<(ChunkId, Entry)> = Vec::new();
+        for ((chunk, _), entry) in chunks.sealed.range((start, Bound::Unbounded)) {
+            if found.len() >= limit && found.last().is_none_or(|(last, _)| last != chunk) {
+                break;
+            }
+            found.push((*chunk, *entry));
+        }
+        found
     }
 }

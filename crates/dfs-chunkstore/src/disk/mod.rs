@@ -13,11 +13,11 @@
 //!
 //! | question | module |
 //! |---|---|
-//! | whose disks are these, what is on them | [`open`], [`identity_file`], [`identities`], [`scan`] |
+//! | whose disks are these, what is on them | [`open`], [`agreement`], [`identity_file`], [`identities`], [`scan`] |
 //! | what does a replica look like | [`record`], [`segments`] |
-//! | how is a chunk written and removed | [`writer`], [`unsealed_file`] and [`file_replicas`] when large, [`commit`] when small |
-//! | what is stored, and is there room | [`index`], [`space`] |
-//! | one disk and its health | [`volume`] |
+//! | how does a chunk get there, and away | [`writer`], [`unsealed_file`] and [`file_replicas`] when large, [`commit`] when small |
+//! | what is there, and is there room | [`index`], [`space`] |
+//! | one disk and its health | [`volume`], [`watch`] |
 
 mod agreement;
 mod commit;
@@ -35,6 +35,7 @@ mod segments;
 mod space;
 mod unsealed_file;
 mod volume;
+mod watch;
 mod writer;
 
 use std::sync::Arc;
@@ -42,10 +43,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dfs_types::{ByteSize, ChunkId, Crc32c, Level, Random, RegistrationNumber, Stamp, block_count};
+use dfs_types::{ByteSize, ChunkId, Crc32c, DiskId, Level, Part, Random, ReplicaRef, block_count};
 
 use self::identities::Identities;
 use self::index::{Entry, Index, Place};
+use self::open::Folder;
 use self::read::Verified;
 use self::record::{Layout, State};
 use self::space::{Reservation, share_file_systems};
@@ -66,7 +68,6 @@ const PATH_MAX: usize = 4096;
 
 /// The chunk store on the disks of one datanode.
 pub struct DiskStore {
-    pool: Pool,
     index: Arc<Index>,
     disks: Vec<Arc<Disk>>,
     identities: Arc<Identities>,
@@ -75,37 +76,61 @@ pub struct DiskStore {
 
 impl DiskStore {
     /// Opens the store: locks the directories, reads or creates the identity, and finds exactly the
-    /// sealed chunks. Disks that are all empty become a new node; an empty one among others becomes
-    /// a replaced disk of the same node. A disk that cannot be written, or that holds an image
-    /// older than the node's last registration, is kept out of service if another one is in
-    /// service.
+    /// sealed chunks. All disks are opened in parallel, each with as many threads as `pool`.
+    ///
+    /// Directories that are all empty become a new node; an empty one among others becomes a new disk of
+    /// the node, unless a disk of the node was in it: that one is missing. A disk that cannot be
+    /// opened is left out of service; one that missed a registration is returning. Fails if no disk
+    /// can be opened and says which node it belongs to, or if disks do not belong together.
     pub async fn open(
         config: Config,
         fs: Arc<dyn Fs>,
         pool: Pool,
         random: Arc<dyn Random>,
     ) -> Result<Self, OpenError> {
-        let opened = pool.run(move || open::open(&config, &fs, &random)).await??;
-        let open::Opened { identity, settled, starts, index, disks } = opened;
+        if config.disks.is_empty() {
+            return Err(OpenError::NoDisks);
+        }
+        let folders = Folder::all(&config, &fs, &pool);
+        let mut opening = Vec::new();
+        for folder in &folders {
+            let (fs, path, level) = (Arc::clone(&folder.fs), folder.path.clone(), config.level);
+            opening.push(folder.pool.start(move || Folder::take(&*fs, &path, level)).await);
+        }
+        let mut found = Vec::new();
+        for opened in opening {
+            found.push(match opened.await.unwrap_or_else(|panic| Err(panic.into())) {
+                Err(error @ OpenError::NewerLevel { .. }) => return Err(error),
+                opened => opened,
+            });
+        }
+        let agreed = open::agree(&config, folders, found, &random)?;
+        let open::Agreed { identity, settled, starts, known, index, disks, new } = agreed;
+        open::sync_parents(new).await;
+        let identities = Identities::new(identity, settled, starts, known, disks.clone());
+        {
+            let mut changing = identities.lock().await;
+            identities.start(&mut changing).await.map_err(OpenError::NoIdentity)?;
+        }
         let mut scans = Vec::new();
         for disk in &disks {
-            disk.commits.open(pool.reserve().await);
-            let disk = Arc::clone(disk);
-            scans.push(pool.start(move || open::recover(&disk)).await);
+            disk.commits.open(disk.pool.reserve().await);
+            let scanned = Arc::clone(disk);
+            scans.push((disk, disk.pool.start(move || open::recover(&scanned)).await));
         }
-        let mut doubles = Vec::new();
-        for (scan, disk) in scans.into_iter().zip(&disks) {
-            for (chunk, entry) in scan.await? {
-                disk.space.add(entry.size());
-                doubles.extend(index.adopt(chunk, entry).map(|old| (chunk, old)));
+        for (disk, scan) in scans {
+            match scan.await {
+                Ok(replicas) => {
+                    for (chunk, entry) in replicas {
+                        disk.space.add(entry.size());
+                        index.insert(chunk, entry);
+                    }
+                }
+                Err(panic) => disk.fail(&panic),
             }
         }
-        for (chunk, entry) in doubles {
-            let disk = Arc::clone(&disks[usize::from(entry.disk)]);
-            pool.run(move || disk.erase(chunk, &entry)).await?;
-        }
-        let identities = Arc::new(Identities::new(identity, settled, starts, disks.clone()));
-        Ok(Self { pool, index, disks, identities, is_closed: AtomicBool::new(false) })
+        let identities = Arc::new(identities);
+        Ok(Self { index, disks, identities, is_closed: AtomicBool::new(false) })
     }
 
     fn check_open(&self) -> Result<(), StoreError> {
@@ -113,10 +138,13 @@ impl DiskStore {
     }
 
     /// Returns the disk and the entry of a sealed replica.
-    fn find(&self, chunk: ChunkId) -> Result<(Arc<Disk>, Entry), StoreError> {
+    fn find(&self, replica: ReplicaRef) -> Result<(Arc<Disk>, Entry), StoreError> {
         self.check_open()?;
-        let entry = self.index.get(chunk).ok_or(StoreError::NotFound(chunk))?;
-        Ok((Arc::clone(&self.disks[usize::from(entry.disk)]), entry))
+        let ReplicaRef { chunk, part, disk, stamp } = replica;
+        let disk = self.disks.iter().find(|it| it.id == disk && part == Part::WHOLE);
+        let found = disk.and_then(|disk| Some((disk, self.index.find(chunk, disk.number, stamp)?)));
+        let (disk, entry) = found.ok_or(StoreError::NotFound(chunk))?;
+        Ok((Arc::clone(disk), entry))
     }
 
     /// Reserves the first bytes of a chunk on the disk with the most room.
@@ -126,6 +154,10 @@ impl DiskStore {
         best.sort_by_key(|(usage, _)| std::cmp::Reverse(usage.free));
         best.into_iter()
             .find_map(|(_, disk)| Some((Arc::clone(disk), Reservation::new(&disk.space, bytes)?)))
+    }
+
+    fn describe(&self, chunk: ChunkId, entry: &Entry) -> SealedChunk {
+        self.disks[usize::from(entry.disk)].describe(chunk, entry)
     }
 
     fn no_space(&self) -> StoreError {
@@ -140,32 +172,21 @@ impl DiskStore {
         });
         StoreError::NoSpace(disks.collect::<Vec<_>>().join(", "))
     }
+}
 
-    /// Runs a change of the node's identity on the pool, one at a time. The change completes even
-    /// if the future is dropped.
-    async fn change_identities<F>(&self, change: F) -> Result<(), StoreError>
-    where
-        F: FnOnce(&Identities, &mut RegistrationNumber) -> Result<(), StoreError> + Send + 'static,
-    {
-        let mut settled = self.identities.lock().await;
-        self.check_open()?;
-        let identities = Arc::clone(&self.identities);
-        self.pool.run(move || change(&identities, &mut settled)).await?
-    }
-
-    /// Runs a change of a large chunk's replica on the pool.
-    async fn change_file<F>(&self, disk: Arc<Disk>, change: F) -> Result<bool, StoreError>
-    where
-        F: FnOnce(&Disk) -> Result<bool, StoreError> + Send + 'static,
-    {
-        let permit = disk.admit(0).await?;
-        let job = move || {
-            let changed = change(&disk);
-            drop(permit);
-            changed
-        };
-        self.pool.run(job).await?
-    }
+/// Runs a change of a large chunk's replica on the threads of its disk.
+async fn change_file<F>(disk: Arc<Disk>, change: F) -> Result<bool, StoreError>
+where
+    F: FnOnce(&Disk) -> Result<bool, StoreError> + Send + 'static,
+{
+    let permit = disk.admit(0).await?;
+    let changed = Arc::clone(&disk);
+    let job = move || {
+        let changed = change(&changed);
+        drop(permit);
+        changed
+    };
+    disk.run(job).await?
 }
 
 #[async_trait]
@@ -175,11 +196,33 @@ impl IdentityStore for DiskStore {
     }
 
     async fn store_registration(&self, registration: Registration) -> Result<(), StoreError> {
-        self.change_identities(move |all, settled| all.register(registration, settled)).await
+        let mut changing = self.identities.lock().await;
+        self.check_open()?;
+        self.identities.register(registration, &mut changing).await
     }
 
     async fn raise_level(&self, level: Level) -> Result<(), StoreError> {
-        self.change_identities(move |all, settled| all.raise_level(level, *settled)).await
+        let changing = self.identities.lock().await;
+        self.check_open()?;
+        self.identities.raise_level(level, &changing).await
+    }
+
+    async fn settle_disk(&self, disk: DiskId) -> Result<(), StoreError> {
+        let changing = self.identities.lock().await;
+        self.check_open()?;
+        self.identities.settle(disk, &changing).await
+    }
+
+    async fn forget_disks(&self, disks: &[DiskId]) -> Result<(), StoreError> {
+        let mut changing = self.identities.lock().await;
+        self.check_open()?;
+        self.identities.forget(disks, &mut changing).await
+    }
+
+    fn set_retiring(&self, disks: &[DiskId]) {
+        for disk in &self.disks {
+            disk.set_retiring(disks.contains(&disk.id));
+        }
     }
 }
 
@@ -198,42 +241,59 @@ impl ChunkStore for DiskStore {
         let mut reserved = self.reserve(bytes);
         if reserved.is_none() {
             // Others may have freed space since the file systems were last queried.
-            let disks = self.disks.clone();
-            self.pool.run(move || disks.iter().for_each(|disk| disk.refresh_space())).await?;
+            for disk in self.disks.iter().filter(|disk| !disk.is_out_of_service()) {
+                let refreshed = Arc::clone(disk);
+                // A disk that hangs is not chosen.
+                let _ = disk.run(move || refreshed.refresh_space()).await;
+            }
             reserved = self.reserve(bytes);
         }
         let (disk, reservation) = reserved.ok_or_else(|| self.no_space())?;
-        Ok(Box::new(Writer::new(self.pool.clone(), disk, header, claim, reservation)))
+        Ok(Box::new(Writer::new(disk, header, claim, reservation)))
     }
 
-    async fn stat(&self, chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError> {
-        match self.find(chunk) {
-            Ok((disk, entry)) => Ok(Some(disk.describe(chunk, &entry))),
+    async fn replicas(&self, chunk: ChunkId) -> Result<Vec<SealedChunk>, StoreError> {
+        self.check_open()?;
+        let mut found = self.index.replicas(chunk);
+        found.sort_by_key(|entry| std::cmp::Reverse(entry.stamp));
+        Ok(found.iter().map(|entry| self.describe(chunk, entry)).collect())
+    }
+
+    async fn stat(&self, replica: ReplicaRef) -> Result<Option<SealedChunk>, StoreError> {
+        match self.find(replica) {
+            Ok((disk, entry)) => Ok(Some(disk.describe(replica.chunk, &entry))),
             Err(StoreError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    async fn header(&self, chunk: ChunkId) -> Result<ChunkHeader, StoreError> {
-        let (disk, entry) = self.find(chunk)?;
-        self.pool.run(move || disk.read_header(chunk, &entry)).await?
+    async fn header(&self, replica: ReplicaRef) -> Result<ChunkHeader, StoreError> {
+        let (disk, entry) = self.find(replica)?;
+        let on = Arc::clone(&disk);
+        disk.run(move || on.read_header(replica.chunk, &entry)).await?
     }
 
-    async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError> {
-        let (disk, entry) = self.find(chunk)?;
+    async fn read(
+        &self,
+        replica: ReplicaRef,
+        offset: u64,
+        length: u64,
+    ) -> Result<Blocks, StoreError> {
+        let (disk, entry) = self.find(replica)?;
         if entry.is_set_aside {
-            return Err(StoreError::SetAside(chunk));
+            return Err(StoreError::SetAside(replica.chunk));
         }
-        self.pool.run(move || disk.read_blocks(chunk, &entry, offset, length)).await?
+        let on = Arc::clone(&disk);
+        disk.run(move || on.read_blocks(replica.chunk, &entry, offset, length)).await?
     }
 
-    async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError> {
-        let (disk, entry) = self.find(chunk)?;
+    async fn verify(&self, replica: ReplicaRef) -> Result<Option<u64>, StoreError> {
+        let (disk, entry) = self.find(replica)?;
         let blocks = block_count(entry.seal.length);
         let (mut first, mut whole) = (0, Crc32c::default());
         while first < blocks {
-            let disk = Arc::clone(&disk);
-            match self.pool.run(move || disk.verify_step(chunk, &entry, first)).await?? {
+            let on = Arc::clone(&disk);
+            match disk.run(move || on.verify_step(replica.chunk, &entry, first)).await?? {
                 Verified::Bad(block) => return Ok(Some(block)),
                 Verified::Good(crcs) => {
                     for crc in crcs {
@@ -249,15 +309,13 @@ impl ChunkStore for DiskStore {
         Ok((whole != entry.seal.crc32c).then_some(0))
     }
 
-    async fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> Result<(), StoreError> {
-        let (disk, entry) = self.find(chunk)?;
+    async fn set_aside(&self, replica: ReplicaRef) -> Result<(), StoreError> {
+        let (disk, entry) = self.find(replica)?;
+        let ReplicaRef { chunk, stamp, .. } = replica;
         let is_there = match entry.place {
-            _ if entry.stamp != stamp => false,
-            Place::Record { .. } => {
-                disk.mark_record(&self.pool, chunk, stamp, State::SetAside).await?
-            }
+            Place::Record { .. } => disk.mark_record(chunk, stamp, State::SetAside).await?,
             Place::File => {
-                self.change_file(disk, move |disk| disk.set_file_aside(chunk, &entry)).await?
+                change_file(disk, move |disk| disk.set_file_aside(chunk, &entry)).await?
             }
         };
         if is_there { Ok(()) } else { Err(StoreError::NotFound(chunk)) }
@@ -270,22 +328,18 @@ impl ChunkStore for DiskStore {
     ) -> Result<Vec<SealedChunk>, StoreError> {
         self.check_open()?;
         let found = self.index.list(after, limit).into_iter();
-        Ok(found
-            .map(|(id, entry)| self.disks[usize::from(entry.disk)].describe(id, &entry))
-            .collect())
+        Ok(found.map(|(id, entry)| self.describe(id, &entry)).collect())
     }
 
-    async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError> {
-        let (disk, entry) = match self.find(chunk) {
-            Ok((disk, entry)) if entry.stamp == stamp => (disk, entry),
-            Ok(_) | Err(StoreError::NotFound(_)) => return Ok(false),
-            Err(error) => return Err(error),
+    async fn delete(&self, replica: ReplicaRef) -> Result<bool, StoreError> {
+        let (disk, entry) = match self.find(replica) {
+            Err(StoreError::NotFound(_)) => return Ok(false),
+            found => found?,
         };
+        let ReplicaRef { chunk, stamp, .. } = replica;
         match entry.place {
-            Place::Record { .. } => disk.mark_record(&self.pool, chunk, stamp, State::Dead).await,
-            Place::File => {
-                self.change_file(disk, move |disk| disk.delete_file(chunk, &entry)).await
-            }
+            Place::Record { .. } => disk.mark_record(chunk, stamp, State::Dead).await,
+            Place::File => change_file(disk, move |disk| disk.delete_file(chunk, &entry)).await,
         }
     }
 
@@ -299,7 +353,8 @@ impl ChunkStore for DiskStore {
         self.is_closed.store(true, Ordering::Release);
         let drained = async {
             for disk in &self.disks {
-                disk.drain().await;
+                // Nothing on a hanging disk is acknowledged.
+                let _ = disk.unless_hung(disk.drain()).await;
             }
             drop(self.identities.lock().await);
         };

@@ -1,121 +1,200 @@
 //! Opens a store: identity of the disks, and the chunks sealed on them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dfs_types::{ChunkId, DiskId, NodeId, NodeSecret, Random, RegistrationNumber};
+use dfs_types::{ChunkId, DiskId, Level, NodeId, NodeSecret, Random, RegistrationNumber};
 
 use super::agreement::Agreement;
-use super::identity_file::{DiskIdentity, LOCK_NAME, is_empty_disk};
+use super::identity_file::{DiskIdentity, KnownDisk, LOCK_NAME, is_empty_disk};
 use super::index::{Entry, Index, Place};
 use super::record::{Binding, HEAD, Head, Layout, State};
 use super::scan::scan;
 use super::segments::{Segments, parse_name};
 use super::space::{DiskSpace, FileSystems, Limits};
-use super::volume::{Disk, Shared, Stamps, is_no_space};
-use super::{CHUNKS, Config, SEGMENTS};
+use super::volume::{Condition, Disk, Shared, Stamps};
+use super::watch::{Watch, WatchedFs};
+use super::{CHUNKS, Config};
 use crate::fs::PAGE;
-use crate::{Fs, FsLock, Identity, OpenError, Opening, Space};
+use crate::{Fs, FsLock, Identity, OpenError, Opening, Pool, Space};
+
+/// A directory of the configuration, with the access to it.
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
+    pub(super) capacity: Option<u64>,
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) watch: Arc<Watch>,
+    pub(super) pool: Pool,
+}
+
+/// Space of a disk that is not in service.
+const NO_SPACE: Space = Space { total: 0, available: 0, file_system: None };
+
+/// A locked directory.
+pub(super) struct Found {
+    lock: Box<dyn FsLock>,
+    space: Space,
+    /// `None` in an empty directory.
+    identity: Option<DiskIdentity>,
+}
 
 /// A store whose identity is known, before the disks are scanned.
-pub(super) struct Opened {
+pub(super) struct Agreed {
     pub(super) identity: Identity,
     pub(super) settled: RegistrationNumber,
     pub(super) starts: u64,
+    pub(super) known: Vec<KnownDisk>,
     pub(super) index: Arc<Index>,
     pub(super) disks: Vec<Arc<Disk>>,
+    /// Those of them that had no identity yet.
+    pub(super) new: Vec<Arc<Disk>>,
 }
 
-struct Folder {
-    lock: Box<dyn FsLock>,
-    capacity: Option<u64>,
-}
-
-/// Locks the data directories and determines the identity of the node.
-pub(super) fn open(
-    config: &Config,
-    fs: &Arc<dyn Fs>,
-    random: &Arc<dyn Random>,
-) -> Result<Opened, OpenError> {
-    if config.disks.is_empty() {
-        return Err(OpenError::NoDisks);
-    }
-    let mut folders = Vec::new();
-    let mut found = Vec::new();
-    let mut parents_of_new = BTreeSet::new();
-    for disk in &config.disks {
-        let lock = take(&**fs, &disk.folder)?;
-        let identity = DiskIdentity::read(&**fs, &disk.folder, config.level)?;
-        if identity.is_none() {
-            let is_empty = is_empty_disk(&**fs, &disk.folder);
-            if !is_empty.map_err(failed("listing", &disk.folder))? {
-                return Err(OpenError::NotEmpty(disk.folder.clone()));
+impl Folder {
+    /// Returns the directories of a configuration, each with a pool of its own.
+    pub(super) fn all(config: &Config, fs: &Arc<dyn Fs>, pool: &Pool) -> Vec<Self> {
+        let folder = |(number, disk): (usize, &super::DiskConfig)| {
+            let watch = Arc::new(Watch::new(config.slow_after, config.hung_after));
+            Self {
+                path: disk.folder.clone(),
+                capacity: disk.capacity,
+                fs: Arc::new(WatchedFs::new(Arc::clone(fs), Arc::clone(&watch))),
+                watch,
+                pool: pool.another(&format!("dfs-disk-{number}")),
             }
-            parents_of_new.extend(parent_of(&disk.folder));
-        }
-        folders.push(Folder { lock, capacity: disk.capacity });
-        found.push((disk.folder.clone(), identity));
+        };
+        config.disks.iter().enumerate().map(folder).collect()
     }
-    let agreed = Agreement::of(&found)?;
-    for parent in parents_of_new {
-        fs.sync_dir(parent).map_err(failed("syncing", parent))?;
+
+    /// Locks the directory, which is created if necessary, and reads its identity.
+    pub(super) fn take(fs: &dyn Fs, path: &Path, newest: Level) -> Result<Found, OpenError> {
+        make_folder(fs, path).map_err(failed("creating directory", path))?;
+        let lock = fs.lock(&path.join(LOCK_NAME)).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse(path.to_owned()),
+            _ => OpenError::Io { action: "locking", path: path.to_owned(), source },
+        })?;
+        let identity = DiskIdentity::read(fs, path, newest)?;
+        if identity.is_none() && !is_empty_disk(fs, path).map_err(failed("listing", path))? {
+            return Err(OpenError::NotEmpty(path.to_owned()));
+        }
+        let space = fs.space(path).unwrap_or(NO_SPACE);
+        Ok(Found { lock, space, identity })
+    }
+}
+
+/// Determines the identity of the node from the directories that could be opened, and the state of each
+/// disk.
+///
+/// Fails if no directory says which node this is, unless all of them are empty, and if disks do not
+/// belong together.
+pub(super) fn agree(
+    config: &Config,
+    folders: Vec<Folder>,
+    found: Vec<Result<Found, OpenError>>,
+    random: &Arc<dyn Random>,
+) -> Result<Agreed, OpenError> {
+    let identities: Vec<_> = folders
+        .iter()
+        .zip(&found)
+        .filter_map(|(folder, found)| Some((folder.path.clone(), found.as_ref().ok()?)))
+        .map(|(path, found)| (path, found.identity.clone()))
+        .collect();
+    let agreed = Agreement::of(&identities)?;
+    let mut found = found;
+    if agreed.node.is_none()
+        && let Some(at) = found.iter().position(Result::is_err)
+        && let Err(error) = found.swap_remove(at)
+    {
+        return Err(error);
     }
     let new = || (NodeId::random(&**random), NodeSecret::random(&**random));
     let (node, secret) = agreed.node.unwrap_or_else(new);
     let starts = agreed.starts + 1;
-    let shared = Shared {
-        fs: Arc::clone(fs),
-        index: Arc::new(Index::default()),
-        stamps: Arc::new(Stamps::new(starts)),
-    };
-    let mut disks = Vec::new();
+    let index = Arc::new(Index::default());
+    let stamps = Arc::new(Stamps::new(starts));
     let mut file_systems = FileSystems::default();
-    let mut first_error = None;
-    for (number, (folder, (path, old))) in folders.into_iter().zip(found).enumerate() {
-        let id = old.map_or_else(|| DiskId::random(&**random), |old| old.disk);
-        let Agreement { registration, settled, level, .. } = agreed;
-        let identity =
-            DiskIdentity { node, secret, disk: id, starts, level, registration, settled };
-        let is_included = old.is_none_or(|old| agreed.includes(&old));
-        let nothing = Space { total: 0, available: 0, file_system: None };
-        let file_system = file_systems.get(fs.space(&path).unwrap_or(nothing));
-        let space = DiskSpace::new(Limits::new(config, folder.capacity), file_system);
-        let segments = Segments::new(config.segment_bytes, Arc::clone(random));
-        let number = number as u16;
-        let disk = Disk::new(number, id, path, &shared, space, segments, folder.lock);
-        if !is_included {
-            disk.fail(&"it holds an image older than the node's last registration");
-        } else if let Err(error) = prepare(&disk, &identity) {
-            let (action, path) = ("writing the identity of", disk.folder.clone());
-            if is_no_space(&error) {
-                // Without its new identity, this disk would be excluded at the next registration.
-                return Err(OpenError::Io { action, path, source: error });
+    let (mut disks, mut new_disks) = (Vec::new(), Vec::new());
+    for (number, (folder, found)) in folders.into_iter().zip(found).enumerate() {
+        let recorded = agreed.recorded_in(&folder.path);
+        let space = found.as_ref().map_or(NO_SPACE, |found| found.space);
+        let (id, condition, lock) = match found {
+            Ok(Found { lock, identity: Some(old), .. }) if agreed.includes(&old) => {
+                (old.disk, Condition::Current, Some(lock))
             }
-            disk.fail(&error);
-            first_error.get_or_insert(OpenError::Io { action, path, source: error });
+            Ok(Found { lock, identity: Some(old), .. }) => {
+                let why = format!(
+                    "it was absent when the node registered with number {}; what it holds is \
+                     served, and the coordinator compares it with its records",
+                    agreed.settled
+                );
+                tracing::warn!(disk = %folder.path.display(), "the disk is returning: {why}");
+                let registration = old.registration;
+                (old.disk, Condition::Returning { registration, why }, Some(lock))
+            }
+            Ok(Found { lock, identity: None, .. }) => match recorded {
+                Some(id) => {
+                    tracing::error!(
+                        disk = %folder.path.display(), %id,
+                        "the directory is empty, but a disk of this node was in it: not in service"
+                    );
+                    (id, Condition::Missing, None)
+                }
+                None => (DiskId::random(&**random), Condition::Current, Some(lock)),
+            },
+            Err(error) => {
+                // An id that is not known is chosen for display only: a failed disk never registers.
+                let id = recorded.unwrap_or_else(|| DiskId::random(&**random));
+                let why = dfs_types::with_causes(&error);
+                tracing::error!(
+                    disk = %folder.path.display(),
+                    "the disk cannot be opened and is not in service: {why}"
+                );
+                (id, Condition::Failed(why), None)
+            }
+        };
+        let is_new = lock.is_some() && recorded.is_none();
+        let space = file_systems.get(space);
+        let space = DiskSpace::new(Limits::new(config, folder.capacity), space);
+        let segments = Segments::new(config.segment_bytes, Arc::clone(random));
+        let shared = Shared { index: Arc::clone(&index), stamps: Arc::clone(&stamps) };
+        let disk = Disk::new(number as u16, id, folder, shared, space, segments, lock, condition);
+        let disk = Arc::new(disk);
+        if is_new {
+            new_disks.push(Arc::clone(&disk));
         }
-        disks.push(Arc::new(disk));
+        disks.push(disk);
     }
-    if let Some(error) = first_error.filter(|_| disks.iter().all(|disk| disk.is_failed())) {
-        return Err(error);
-    }
-    let Agreement { registration, settled, level, .. } = agreed;
+    let Agreement { registration, settled, level, known, .. } = agreed;
     let identity = Identity { node, secret, registration, level };
-    Ok(Opened { identity, settled, starts, index: shared.index, disks })
+    Ok(Agreed { identity, settled, starts, known, index, disks, new: new_disks })
 }
 
-/// Creates a directory if necessary and locks it for this process.
-fn take(fs: &dyn Fs, folder: &Path) -> Result<Box<dyn FsLock>, OpenError> {
-    make_folder(fs, folder).map_err(failed("creating directory", folder))?;
-    fs.lock(&folder.join(LOCK_NAME)).map_err(|source| match source.kind() {
-        io::ErrorKind::WouldBlock => OpenError::InUse(folder.to_owned()),
-        _ => OpenError::Io { action: "locking", path: folder.to_owned(), source },
-    })
+/// Makes the names of new disks durable. A disk whose parent cannot be synced is taken out of
+/// service.
+pub(super) async fn sync_parents(new: Vec<Arc<Disk>>) {
+    let mut by_parent = BTreeMap::<PathBuf, Vec<Arc<Disk>>>::new();
+    for disk in new {
+        if let Some(parent) = parent_of(&disk.folder) {
+            by_parent.entry(parent.to_owned()).or_default().push(disk);
+        }
+    }
+    for (parent, disks) in by_parent {
+        let fs = Arc::clone(&disks[0].fs);
+        let synced = disks[0].run(move || fs.sync_dir(&parent)).await;
+        let error = match synced {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        for disk in disks {
+            disk.fail(&format!("its name cannot be made durable: {error}"));
+        }
+    }
 }
 
-/// Creates a directory and its parents. Its own name is not durable yet: see [`open`].
+/// Creates a directory and its parents. Its own name is not durable yet: see [`sync_parents`].
 fn make_folder(fs: &dyn Fs, folder: &Path) -> io::Result<()> {
     match (fs.create_dir(folder), folder.parent()) {
         (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
@@ -133,13 +212,6 @@ fn parent_of(folder: &Path) -> Option<&Path> {
     Some(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
 }
 
-/// Writes the identity of this life of the store, durably, before anything else is written.
-fn prepare(disk: &Disk, identity: &DiskIdentity) -> io::Result<()> {
-    disk.fs.create_dir(&disk.folder.join(CHUNKS))?;
-    disk.fs.create_dir(&disk.folder.join(SEGMENTS))?;
-    identity.write(&*disk.fs, &disk.folder)
-}
-
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
     let path: PathBuf = path.to_owned();
     move |source| OpenError::Io { action, path, source }
@@ -149,7 +221,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenEr
 /// out of service.
 pub(super) fn recover(disk: &Disk) -> Vec<(ChunkId, Entry)> {
     let mut replicas = Vec::new();
-    if disk.is_failed() {
+    if disk.is_out_of_service() {
         return replicas;
     }
     let found =

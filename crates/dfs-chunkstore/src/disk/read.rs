@@ -35,7 +35,7 @@ impl Disk {
             Err(error) => Err(self.fault("opening a chunk", error)),
         };
         // The space of a deleted replica may have been freed while it was read.
-        if self.index.copy(chunk, entry.stamp).is_none() {
+        if self.index.find(chunk, self.number, entry.stamp).is_none() {
             self.files.remove(super::recent::FileKey::Chunk(chunk, entry.stamp));
             return Err(StoreError::NotFound(chunk));
         }
@@ -182,7 +182,9 @@ impl Disk {
         }
         let blocks = match self.read_blocks(chunk, entry, first * BLOCK, READ_MAX) {
             Ok(blocks) => blocks,
-            Err(StoreError::Damaged { .. } | StoreError::Io { .. }) if !self.is_failed() => {
+            Err(StoreError::Damaged { .. } | StoreError::Io { .. })
+                if !self.is_out_of_service() =>
+            {
                 return Ok(Verified::Bad(first));
             }
             Err(error) => return Err(error),

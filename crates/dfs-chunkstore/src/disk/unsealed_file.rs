@@ -54,7 +54,7 @@ impl UnsealedFile {
             return Ok(Arc::clone(file));
         }
         let disk = &self.disk;
-        if disk.is_failed() {
+        if disk.is_out_of_service() {
             return Err(disk.out_of_service());
         }
         let made = disk.fs.create_dir(&disk.shard_path(self.chunk));

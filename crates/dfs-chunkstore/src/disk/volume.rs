@@ -3,20 +3,27 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dfs_types::{ChunkId, Crc32c, DiskId, DiskState, Stamp};
 use rustix::io::Errno;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 
 use super::commit::Commits;
+use super::identity_file::DiskIdentity;
 use super::index::{Entry, Index, Place};
+use super::open::Folder;
 use super::recent::{FileKey, Recent};
 use super::segments::Segments;
 use super::space::DiskSpace;
+use super::watch::{Pace, Watch};
 use super::{CHUNKS, SEGMENTS};
-use crate::{DiskUsage, File, Fs, FsLock, Opening, SealedChunk, Space, StoreError};
+use crate::pool::Running;
+use crate::{
+    DiskUsage, File, Fs, FsLock, Opening, Pool, Registration, SealedChunk, Space, StoreError,
+};
 
 /// Maximum bytes in flight to one disk; writers wait for room.
 const IN_FLIGHT_BYTES: u64 = 16 << 20;
@@ -43,11 +50,31 @@ impl Stamps {
     }
 }
 
+/// Whether a disk is in service, apart from its pace.
+#[derive(Debug, Clone)]
+pub(super) enum Condition {
+    /// In service, with the newest registration of the node.
+    Current,
+    /// In service, but it missed a registration.
+    Returning {
+        /// The registration that it has.
+        registration: Option<Registration>,
+        why: String,
+    },
+    /// Its directory is empty.
+    Missing,
+    /// Out of service for this reason.
+    Failed(String),
+}
+
 pub(super) struct Disk {
     pub(super) number: u16,
     pub(super) id: DiskId,
     pub(super) folder: PathBuf,
     pub(super) fs: Arc<dyn Fs>,
+    /// Threads of this disk alone, so that it holds up no other one.
+    pub(super) pool: Pool,
+    watch: Arc<Watch>,
     pub(super) index: Arc<Index>,
     pub(super) space: Arc<DiskSpace>,
     pub(super) stamps: Arc<Stamps>,
@@ -59,14 +86,16 @@ pub(super) struct Disk {
     in_flight: Arc<Semaphore>,
     /// Directories of large chunks whose names are durable.
     durable_shards: Mutex<BTreeSet<u8>>,
-    /// Why the disk is out of service, once it is.
-    failure: OnceLock<String>,
+    condition: Mutex<Condition>,
+    /// True if the cluster wants it emptied.
+    is_retiring: AtomicBool,
+    /// Held while its identity is written.
+    identity_turn: Arc<AsyncMutex<()>>,
     lock: Mutex<Option<Box<dyn FsLock>>>,
 }
 
 /// State shared by all disks of a store.
 pub(super) struct Shared {
-    pub(super) fs: Arc<dyn Fs>,
     pub(super) index: Arc<Index>,
     pub(super) stamps: Arc<Stamps>,
 }
@@ -75,35 +104,115 @@ impl Disk {
     pub(super) fn new(
         number: u16,
         id: DiskId,
-        folder: PathBuf,
-        shared: &Shared,
+        folder: Folder,
+        shared: Shared,
         space: DiskSpace,
         segments: Segments,
-        lock: Box<dyn FsLock>,
+        lock: Option<Box<dyn FsLock>>,
+        condition: Condition,
     ) -> Self {
+        let Folder { path, fs, watch, pool, .. } = folder;
+        let Shared { index, stamps } = shared;
         Self {
             number,
             id,
-            folder,
-            fs: Arc::clone(&shared.fs),
-            index: Arc::clone(&shared.index),
+            folder: path,
+            fs,
+            pool,
+            watch,
+            index,
             space: Arc::new(space),
-            stamps: Arc::clone(&shared.stamps),
+            stamps,
             segments,
             commits: Commits::default(),
             files: Recent::default(),
             tables: Recent::default(),
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_UNITS as usize)),
             durable_shards: Mutex::default(),
-            failure: OnceLock::new(),
-            lock: Mutex::new(Some(lock)),
+            condition: Mutex::new(condition),
+            is_retiring: AtomicBool::new(false),
+            identity_turn: Arc::default(),
+            lock: Mutex::new(lock),
         }
+    }
+
+    /// Runs a job on the threads of the disk. Fails with [`StoreError::Hung`] once the disk hangs;
+    /// the job may still complete then.
+    pub(super) async fn run<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        Ok(self.unless_hung(self.pool.run(job)).await??)
+    }
+
+    /// Waits for something that needs the disk, unless it hangs.
+    pub(super) async fn unless_hung<T>(
+        &self,
+        what: impl Future<Output = T>,
+    ) -> Result<T, StoreError> {
+        let mut what = std::pin::pin!(what);
+        loop {
+            self.check_pace()?;
+            if let Ok(result) = timeout(self.watch.interval(), &mut what).await {
+                return Ok(result);
+            }
+        }
+    }
+
+    /// Refuses work for a hanging disk.
+    pub(super) fn check_pace(&self) -> Result<(), StoreError> {
+        match self.watch.observe(Instant::now()) {
+            Pace::Hung => Err(StoreError::Hung { disk: self.folder.display().to_string() }),
+            Pace::Normal | Pace::Slow => Ok(()),
+        }
+    }
+
+    /// Starts to write its identity, after creating the directories of chunks in a new life.
+    pub(super) async fn start_writing_identity(
+        self: &Arc<Self>,
+        content: DiskIdentity,
+        is_start: bool,
+    ) -> Result<Running<Result<(), StoreError>>, StoreError> {
+        let turn = Arc::clone(&self.identity_turn).lock_owned();
+        let turn = self.unless_hung(turn).await?;
+        let disk = Arc::clone(self);
+        let write = move || {
+            let _turn = turn;
+            let made = || {
+                if is_start {
+                    disk.fs.create_dir(&disk.folder.join(CHUNKS))?;
+                    disk.fs.create_dir(&disk.segments_path())?;
+                }
+                content.write(&*disk.fs, &disk.folder)
+            };
+            made().map_err(|error| disk.sync_fault("writing the identity", error))
+        };
+        self.unless_hung(self.pool.start(write)).await
+    }
+
+    /// Replaces its identity, durably.
+    pub(super) async fn write_identity(
+        self: &Arc<Self>,
+        content: DiskIdentity,
+    ) -> Result<(), StoreError> {
+        let writing = self.start_writing_identity(content, false).await?;
+        self.written(writing).await
+    }
+
+    /// Waits until an identity is written.
+    pub(super) async fn written(
+        &self,
+        writing: Running<Result<(), StoreError>>,
+    ) -> Result<(), StoreError> {
+        self.unless_hung(writing).await??
     }
 
     /// Waits for room among the bytes in flight to the disk.
     pub(super) async fn admit(&self, bytes: u64) -> Result<OwnedSemaphorePermit, StoreError> {
         let units = bytes.div_ceil(IN_FLIGHT_UNIT).clamp(1, u64::from(IN_FLIGHT_UNITS));
-        let permit = Arc::clone(&self.in_flight).acquire_many_owned(units as u32).await;
+        let permit = Arc::clone(&self.in_flight).acquire_many_owned(units as u32);
+        let permit = self.unless_hung(permit).await?;
         permit.map_err(|_| StoreError::Closed)
     }
 
@@ -121,16 +230,62 @@ impl Disk {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    pub(super) fn is_failed(&self) -> bool {
-        self.failure.get().is_some()
+    fn condition(&self) -> MutexGuard<'_, Condition> {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_out_of_service(&self) -> bool {
+        matches!(*self.condition(), Condition::Missing | Condition::Failed(_))
+    }
+
+    /// Returns whether it is in service and has the newest registration of the node.
+    pub(super) fn is_current(&self) -> bool {
+        matches!(*self.condition(), Condition::Current)
+    }
+
+    /// Returns the registration of a returning disk.
+    pub(super) fn missed_since(&self) -> Option<Option<Registration>> {
+        match &*self.condition() {
+            Condition::Returning { registration, .. } => Some(*registration),
+            _ => None,
+        }
+    }
+
+    /// Records that it did not take a registration; it has this one.
+    pub(super) fn return_later(
+        &self,
+        registration: Option<Registration>,
+        why: &dyn std::fmt::Display,
+    ) {
+        let mut condition = self.condition();
+        if matches!(*condition, Condition::Current) {
+            tracing::warn!(disk = %self.folder.display(), "the disk missed a registration: {why}");
+            *condition = Condition::Returning { registration, why: why.to_string() };
+        }
+    }
+
+    /// Records that it has the newest registration.
+    pub(super) fn end_return(&self) {
+        let mut condition = self.condition();
+        if matches!(*condition, Condition::Returning { .. }) {
+            tracing::info!(disk = %self.folder.display(), "the disk is back in full service");
+            *condition = Condition::Current;
+        }
+    }
+
+    /// Records whether the cluster wants it emptied.
+    pub(super) fn set_retiring(&self, is_retiring: bool) {
+        self.is_retiring.store(is_retiring, Ordering::Release);
     }
 
     /// Takes the disk out of service: nothing on it is served or listed any more.
     pub(super) fn fail(&self, why: &dyn std::fmt::Display) {
-        let reason = reason(&self.folder, why);
-        if self.failure.set(reason).is_ok() {
+        let mut condition = self.condition();
+        if !matches!(*condition, Condition::Failed(_)) {
             tracing::error!(disk = %self.folder.display(), "taking the disk out of service: {why}");
+            *condition = Condition::Failed(why.to_string());
         }
+        drop(condition);
         self.index.drop_disk(self.number);
     }
 
@@ -156,13 +311,41 @@ impl Disk {
 
     pub(super) fn usage(&self) -> DiskUsage {
         let usage = self.space.usage(self.id);
-        match self.failure.get() {
-            None => usage,
-            Some(reason) => {
-                let (state, reason) = (DiskState::Failed, reason.clone());
-                DiskUsage { free: 0, chunks: 0, state, reason, ..usage }
-            }
+        let (state, reason) = self.state();
+        if state.is_in_service() {
+            DiskUsage { state, reason, ..usage }
+        } else {
+            DiskUsage { free: 0, chunks: 0, state, reason, ..usage }
         }
+    }
+
+    /// Returns its state and the reason; an empty one if it is healthy.
+    fn state(&self) -> (DiskState, String) {
+        let pace = self.watch.observe(Instant::now());
+        let is_retiring = self.is_retiring.load(Ordering::Acquire);
+        let condition = self.condition();
+        let (state, why) = match (&*condition, pace) {
+            (Condition::Failed(why), _) => (DiskState::Failed, why.as_str()),
+            (Condition::Missing, _) => (
+                DiskState::Missing,
+                "the directory is empty, but a disk of this node was in it: mount the disk and \
+                 restart the node; if the disk is gone for good, run `dfs disk retire`",
+            ),
+            (_, Pace::Hung) => {
+                (DiskState::Hung, "an operation does not return: check the disk and its driver")
+            }
+            (Condition::Returning { why, .. }, _) => (DiskState::Returning, why.as_str()),
+            (Condition::Current, _) if is_retiring => {
+                (DiskState::Retiring, "it is being emptied, as ordered")
+            }
+            (Condition::Current, Pace::Slow) => {
+                (DiskState::Slow, "operations took unusually long recently")
+            }
+            (Condition::Current, Pace::Normal) => return (DiskState::Healthy, String::new()),
+        };
+        let mut reason = format!("{}: {why}", self.folder.display());
+        reason.truncate(reason.floor_char_boundary(DiskState::REASON_LEN_MAX));
+        (state, reason)
     }
 
     /// Returns the space reported by the file system; `None` if it reports none.
@@ -179,7 +362,7 @@ impl Disk {
     /// Makes a sealed replica visible.
     pub(super) fn publish(&self, chunk: ChunkId, entry: Entry) -> Result<SealedChunk, StoreError> {
         self.index.insert(chunk, entry);
-        if self.is_failed() {
+        if self.is_out_of_service() {
             self.index.drop_disk(self.number);
             return Err(self.out_of_service());
         }
@@ -254,13 +437,6 @@ impl Disk {
     pub(super) fn path(&self) -> &Path {
         &self.folder
     }
-}
-
-/// Returns the text that explains the state of a disk.
-fn reason(folder: &Path, why: &dyn std::fmt::Display) -> String {
-    let mut text = format!("{}: {why}", folder.display());
-    text.truncate(text.floor_char_boundary(DiskState::REASON_LEN_MAX));
-    text
 }
 
 pub(super) fn is_no_space(error: &io::Error) -> bool {

@@ -16,7 +16,7 @@ use super::space::Reservation;
 use super::unsealed_file::UnsealedFile;
 use super::volume::Disk;
 use crate::pool::{JobPlace, Running};
-use crate::{ChunkHeader, ChunkSeal, ChunkWriter, Pool, SealedChunk, Space, StoreError};
+use crate::{ChunkHeader, ChunkSeal, ChunkWriter, SealedChunk, Space, StoreError};
 
 /// Maximum length of chunks that share segments.
 pub(super) const SMALL_MAX: u64 = 1 << 20;
@@ -24,7 +24,6 @@ pub(super) const SMALL_MAX: u64 = 1 << 20;
 const PIECE: u64 = 1 << 20;
 
 pub(super) struct Writer {
-    pool: Pool,
     disk: Arc<Disk>,
     header: ChunkHeader,
     length: u64,
@@ -53,14 +52,12 @@ struct InFlight {
 
 impl Writer {
     pub(super) fn new(
-        pool: Pool,
         disk: Arc<Disk>,
         header: ChunkHeader,
         claim: Claim,
         reservation: Reservation,
     ) -> Self {
         Self {
-            pool,
             disk,
             header,
             length: 0,
@@ -96,9 +93,9 @@ impl Writer {
     /// Waits for the piece in flight.
     async fn landed(&mut self) -> Result<(), StoreError> {
         if let Some(InFlight { bytes, result }) = &mut self.in_flight {
-            let (bytes, result) = (*bytes, result.await);
+            let (bytes, result) = (*bytes, self.disk.unless_hung(result).await);
             self.in_flight = None;
-            let found = result??;
+            let found = result???;
             if let Some(rights) = &mut self.rights {
                 rights.reservation.written(bytes, found);
             }
@@ -115,7 +112,7 @@ impl Writer {
     async fn write_gathered(&mut self) -> Result<(), StoreError> {
         self.landed().await?;
         if self.place.is_none() {
-            self.place = Some(self.pool.reserve().await);
+            self.place = Some(self.disk.unless_hung(self.disk.pool.reserve()).await?);
         }
         let permit = self.disk.admit(self.gathered_bytes).await?;
         let crcs = self.gathered_crcs();
@@ -125,12 +122,13 @@ impl Writer {
             Arc::new(UnsealedFile::new(Arc::clone(&self.disk), self.header.chunk))
         }));
         let disk = Arc::clone(&self.disk);
-        let result = self.pool.start(move || {
+        let started = self.disk.pool.start(move || {
             let written = part.write(&data, &crcs);
             drop(permit);
             written.map(|()| disk.found_space())
         });
-        self.in_flight = Some(InFlight { bytes, result: result.await });
+        let result = self.disk.unless_hung(started).await?;
+        self.in_flight = Some(InFlight { bytes, result });
         Ok(())
     }
 
@@ -157,7 +155,7 @@ impl Writer {
             drop((claim, permit));
             sealed
         };
-        self.pool.run(job).await?
+        self.disk.run(job).await?
     }
 }
 
@@ -213,7 +211,7 @@ impl ChunkWriter for Writer {
             reservation: rights.reservation,
             claim: rights.claim,
         };
-        self.disk.seal_record(&self.pool, record).await
+        self.disk.seal_record(record).await
     }
 }
 
@@ -223,7 +221,7 @@ impl Drop for Writer {
         // chunk be claimed again.
         if let (Some(part), Some(place)) = (self.part.take(), self.place.take()) {
             let rights = self.rights.take();
-            self.pool.detach(place, move |_place| {
+            self.disk.pool.detach(place, move |_place| {
                 part.abandon();
                 drop(rights);
             });

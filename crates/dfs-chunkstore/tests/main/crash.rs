@@ -10,7 +10,8 @@ use dfs_chunkstore::{
     StoreError, conformance,
 };
 use dfs_types::{
-    ChunkId, ClusterId, Crc32c, DiskState, Incarnation, RegistrationNumber, SeededRandom, Stamp,
+    ChunkId, ClusterId, Crc32c, DiskState, Incarnation, RegistrationNumber, ReplicaRef,
+    SeededRandom, Stamp,
 };
 
 use crate::support::{config, open_sim};
@@ -39,7 +40,7 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Expected {
     length: usize,
-    stamp: Stamp,
+    replica: ReplicaRef,
     is_set_aside: bool,
 }
 
@@ -47,6 +48,8 @@ struct Expected {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct History {
     chunks: BTreeMap<u128, Expected>,
+    /// Older replicas of chunks that were written to another disk while theirs was out of service.
+    older: BTreeSet<ReplicaRef>,
     /// The step in progress at the crash: it may have happened or not.
     doubt: Option<Step>,
     stamps: BTreeSet<Stamp>,
@@ -118,7 +121,7 @@ impl Expected {
     fn new(sealed: &SealedChunk) -> Self {
         Self {
             length: sealed.seal.length as usize,
-            stamp: sealed.stamp,
+            replica: sealed.replica(),
             is_set_aside: sealed.is_set_aside,
         }
     }
@@ -177,7 +180,7 @@ impl History {
             }
             Step::Abandon(..) | Step::Reopen => return,
         };
-        if let Ok(Some(sealed)) = store.stat(ChunkId(number)).await {
+        if let Some(sealed) = conformance::newest(store, ChunkId(number)).await {
             self.chunks.insert(number, Expected::new(&sealed));
             assert_eq!(sealed.seal.length, length as u64);
         } else {
@@ -195,15 +198,16 @@ impl History {
         number: u128,
     ) -> Option<()> {
         let chunk = ChunkId(number);
-        let sealed = store.stat(chunk).await.ok()??;
+        let sealed = conformance::newest(store, chunk).await?;
         let disk = store.usage().iter().position(|disk| disk.disk == sealed.disk)?;
         fs.fail(&config.disks[disk].folder, Operation::Write, EIO);
-        store.set_aside(chunk, sealed.stamp).await.unwrap_err();
+        store.set_aside(sealed.replica()).await.unwrap_err();
         fs.heal();
         if store.usage()[disk].state != DiskState::Failed {
             return None;
         }
         let length = self.chunks.get(&number)?.length;
+        self.older.insert(sealed.replica());
         self.take(fs, store, Step::Put(number, length)).await
     }
 
@@ -221,13 +225,13 @@ impl History {
                 conformance::append(&mut *writer, &bytes).await.ok()?;
             }
             Step::Delete(number) => {
-                let stamp = self.chunks.get(&number)?.stamp;
-                assert!(store.delete(ChunkId(number), stamp).await.ok()?);
+                let replica = self.chunks.get(&number)?.replica;
+                assert!(store.delete(replica).await.ok()?);
                 self.chunks.remove(&number);
             }
             Step::SetAside(number) => {
                 let expected = self.chunks.get_mut(&number)?;
-                store.set_aside(ChunkId(number), expected.stamp).await.ok()?;
+                store.set_aside(expected.replica).await.ok()?;
                 expected.is_set_aside = true;
             }
             Step::Register(number) => {
@@ -254,11 +258,19 @@ impl History {
     pub(crate) async fn check(&self, fs: &SimFs, config: &Config) -> Result<(), String> {
         self.check_settled(fs, config)?;
         let store = open_sim(fs, config.clone(), CHECKING).await.map_err(|e| e.to_string())?;
-        self.check_identity(&store)?;
+        self.check_identity(&store, None)?;
         let listed = store.list(None, usize::MAX).await.map_err(|e| e.to_string())?;
-        let mut found = BTreeSet::new();
+        let (mut found, mut older) = (BTreeSet::new(), 0);
         for sealed in &listed {
             let number = sealed.chunk.0;
+            if self.older.contains(&sealed.replica()) {
+                let verified = store.verify(sealed.replica()).await.map_err(|e| e.to_string())?;
+                older += usize::from(verified.is_none());
+                // Until the newer one is written, it is the only one.
+                if self.chunks.get(&number).is_none_or(|it| it.replica != sealed.replica()) {
+                    continue;
+                }
+            }
             found.insert(number);
             let doubted = match self.doubt {
                 Some(Step::Put(n, length) | Step::Refuse(n, length, _)) if n == number => {
@@ -274,21 +286,24 @@ impl History {
             if sealed.seal != conformance::seal_of(&bytes) {
                 return Err(format!("the seal of {number:x} differs"));
             }
-            let verified = store.verify(sealed.chunk).await.map_err(|e| e.to_string())?;
-            let header = store.header(sealed.chunk).await.map_err(|e| e.to_string())?;
+            let verified = store.verify(sealed.replica()).await.map_err(|e| e.to_string())?;
+            let header = store.header(sealed.replica()).await.map_err(|e| e.to_string())?;
             if verified.is_some() || header != conformance::header(sealed.chunk, length) {
                 return Err(format!("{number:x} is incomplete"));
             }
             if let Some(expected) = expected {
                 let may_be_aside = matches!(self.doubt, Some(Step::SetAside(n)) if n == number);
                 let is_newer = matches!(self.doubt, Some(Step::Twice(n)) if n == number)
-                    && sealed.stamp > expected.stamp;
-                if (sealed.stamp != expected.stamp && !is_newer)
+                    && sealed.stamp > expected.replica.stamp;
+                if (sealed.replica() != expected.replica && !is_newer)
                     || (sealed.is_set_aside != expected.is_set_aside && !may_be_aside)
                 {
                     return Err(format!("{number:x} is {sealed:?}, expected {expected:?}"));
                 }
             }
+        }
+        if older != self.older.len() {
+            return Err(format!("{older} of {} older replicas are left", self.older.len()));
         }
         for number in self.chunks.keys() {
             let may_be_gone = matches!(self.doubt, Some(Step::Delete(n)) if n == *number);
@@ -315,7 +330,8 @@ impl History {
         Ok(())
     }
 
-    fn check_identity(&self, store: &DiskStore) -> Result<(), String> {
+    /// Checks the identity; a lost disk is missing.
+    fn check_identity(&self, store: &DiskStore, lost: Option<usize>) -> Result<(), String> {
         let Identity { node, secret, registration: found, .. } = store.identity();
         let number = found.map_or(0, |found| found.number.0);
         let may_be = matches!(self.doubt, Some(Step::Register(n)) if n == number);
@@ -325,10 +341,13 @@ impl History {
         if number != self.registration && !may_be {
             return Err(format!("registration {number}, expected {}", self.registration));
         }
-        match store.usage().iter().find(|disk| disk.state != DiskState::Healthy) {
-            Some(disk) => Err(format!("disk {} is out of service", disk.disk)),
-            None => Ok(()),
+        for (number, disk) in store.usage().iter().enumerate() {
+            let is_lost = lost == Some(number) && disk.state == DiskState::Missing;
+            if disk.state != DiskState::Healthy && !is_lost {
+                return Err(format!("disk {} is {}", disk.disk, disk.state));
+            }
         }
+        Ok(())
     }
 
     /// Checks that new stamps are greater than all stamps issued before.
@@ -351,7 +370,7 @@ impl History {
         let text = |error: dfs_chunkstore::StoreError| error.to_string();
         self.check_stamps(store).await?;
         for sealed in store.list(None, usize::MAX).await.map_err(text)? {
-            if !store.delete(sealed.chunk, sealed.stamp).await.map_err(text)? {
+            if !store.delete(sealed.replica()).await.map_err(text)? {
                 return Err("a listed replica cannot be deleted".to_owned());
             }
         }
@@ -446,13 +465,13 @@ impl<'a> Life<'a> {
     /// Checks the store after one end.
     async fn check(&self, end: End) -> Result<(), String> {
         let (fs, config) = (self.ended(end), self.config);
-        let End::LostDisk(_) = end else { return self.history.check(&fs, config).await };
+        let End::LostDisk(lost) = end else { return self.history.check(&fs, config).await };
         let store = open_sim(&fs, config.clone(), CHECKING).await.map_err(|e| e.to_string())?;
         // Before all disks had the identity, the lost one may have held the only copy of it.
         if self.history.identity.is_none() {
             return Ok(());
         }
-        self.history.check_identity(&store)?;
+        self.history.check_identity(&store, Some(lost))?;
         self.history.check_stamps(&store).await
     }
 

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
+mod absent;
 mod conformance;
 mod crash;
 mod faults;
+mod hung;
 mod stale;
 mod support;

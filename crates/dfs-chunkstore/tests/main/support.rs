@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dfs_chunkstore::sim::SimFs;
-use dfs_chunkstore::{Config, DiskConfig, DiskStore, Fs, OpenError, Pool};
-use dfs_types::{Level, SeededRandom};
+use dfs_chunkstore::{
+    ChunkStore as _, Config, DiskConfig, DiskStore, Fs, OpenError, Pool, Registration,
+};
+use dfs_types::{ClusterId, DiskState, Incarnation, Level, RegistrationNumber, SeededRandom};
 
 /// Returns settings of a small store on `folders`, without headroom.
 pub(crate) fn config(folders: &[&str]) -> Config {
@@ -19,6 +21,7 @@ pub(crate) fn config(folders: &[&str]) -> Config {
         high_watermark_percent: 100,
         segment_bytes: 64 << 10,
         level: Level::NEWEST,
+        ..Config::new([])
     }
 }
 
@@ -30,4 +33,20 @@ pub(crate) async fn open_sim(
 ) -> Result<DiskStore, OpenError> {
     let fs: Arc<dyn Fs> = Arc::new(fs.clone());
     DiskStore::open(config, fs, Pool::inline(), Arc::new(SeededRandom::new(seed))).await
+}
+
+/// Returns the states of the disks.
+pub(crate) fn states(store: &DiskStore) -> Vec<DiskState> {
+    store.usage().iter().map(|disk| disk.state).collect()
+}
+
+/// Returns the first registration with a cluster.
+pub(crate) fn registration(cluster: u128) -> Registration {
+    let number = RegistrationNumber(1);
+    Registration { cluster: ClusterId(cluster), incarnation: Incarnation(1), number }
+}
+
+/// Returns a later registration with cluster 1.
+pub(crate) fn numbered(number: u64) -> Registration {
+    Registration { number: RegistrationNumber(number), ..registration(1) }
 }

@@ -233,6 +233,8 @@ async fn take(
         coordinators: Vec::new(),
         now_ms: core.clock.now().millis(),
         coordinator: core.instance,
+        retiring_disks: Vec::new(),
+        retired_disks: Vec::new(),
     }))
 }
 

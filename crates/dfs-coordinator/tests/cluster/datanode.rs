@@ -625,4 +625,14 @@ impl DataNode for Handler {
         let page = v1::ChunkListPage { chunks, is_last: true };
         Ok(Response::new(Box::pin(tokio_stream::iter([Ok(page)]))))
     }
+
+    async fn settle_disk(
+        &self,
+        request: Request<v1::SettleDiskRequest>,
+    ) -> Result<Response<v1::SettleDiskResponse>, Status> {
+        let mut request = request.into_inner();
+        self.0.open(&mut request)?;
+        self.0.check_epoch(request.lease_epoch)?;
+        Ok(Response::new(v1::SettleDiskResponse {}))
+    }
 }

@@ -30,7 +30,8 @@ pub(super) async fn run(
         return Err(FieldError::new("part", "only whole chunks are built").into());
     }
     let sources = sources(request.sources, chunk)?;
-    if let Some(replica) = node.store.stat(chunk).await.map_err(Error::from)? {
+    let replicas = node.store.replicas(chunk).await.map_err(Error::from)?;
+    if let Some(replica) = replicas.first() {
         let existing = v1::ExistingReplica {
             replica: Some(replica.replica().into()),
             is_set_aside: replica.is_set_aside,

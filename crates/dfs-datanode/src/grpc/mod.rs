@@ -2,6 +2,7 @@
 
 mod build;
 mod bulk;
+mod disks;
 mod pace;
 mod prepare;
 mod pull;
@@ -110,5 +111,14 @@ impl DataNode for Handler {
         let (_, request) = split(request)?;
         let order = self.0.authorise(&request.node_id.clone(), request)?;
         Ok(Response::new(Box::pin(replicas::list(&self.0, order)?)))
+    }
+
+    async fn settle_disk(
+        &self,
+        request: Request<v1::SettleDiskRequest>,
+    ) -> Result<Response<v1::SettleDiskResponse>, Status> {
+        let (_, request) = split(request)?;
+        let order = self.0.authorise(&request.node_id.clone(), request)?;
+        Ok(Response::new(disks::settle(&self.0, order).await?))
     }
 }

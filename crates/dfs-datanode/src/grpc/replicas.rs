@@ -84,7 +84,7 @@ pub(super) async fn delete(
 /// Deletes a replica. `false` if its disk is in service and does not hold it.
 async fn delete_one(node: &Node, replica: ReplicaRef) -> Result<bool, Error> {
     let deleted = match node.find(replica).await {
-        Ok(found) => match node.store.delete(found.chunk, found.stamp).await {
+        Ok(found) => match node.store.delete(found.replica()).await {
             Ok(false) => Err(node.absence(replica)),
             deleted => deleted.map_err(Error::from),
         },

@@ -48,7 +48,7 @@ pub(super) async fn run(
     let for_build = request.for_build;
     let mut origin = None;
     if for_build {
-        let header = node.store.header(chunk).await;
+        let header = node.store.header(replica.replica()).await;
         let header = header.map_err(|error| node.failure(replica.replica(), error))?;
         let ChunkHeader { inode, path, file_offset, .. } = header;
         origin = Some(v1::ChunkOrigin { inode: inode.0, path, file_offset });

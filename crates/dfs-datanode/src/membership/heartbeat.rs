@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, v1};
-use dfs_types::{ErrorCode, Level, NodeState, StreamOpening, Timestamp};
+use dfs_types::{DiskId, ErrorCode, Level, NodeState, StreamOpening, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
@@ -160,9 +160,23 @@ pub(super) fn disks(node: &Node) -> Vec<v1::Disk> {
         .collect()
 }
 
+/// Follows what the cluster wants of whole disks.
+async fn follow_for_disks(node: &Node, order: &v1::HeartbeatOrder) {
+    // An invalid id names no disk of this node.
+    let ids =
+        |ids: &[Bytes]| ids.iter().filter_map(|id| DiskId::from_slice(id)).collect::<Vec<_>>();
+    node.store.set_retiring(&ids(&order.retiring_disks));
+    if !order.retired_disks.is_empty()
+        && let Err(error) = node.store.forget_disks(&ids(&order.retired_disks)).await
+    {
+        tracing::warn!(node = %node.id, %error, "cannot record that disks were given up");
+    }
+}
+
 async fn follow(node: &Node, membership: &Membership, order: &v1::HeartbeatOrder) {
     // Before anything at that level is written.
     node.learn_level(Level(order.level)).await;
+    follow_for_disks(node, order).await;
     for bad in order.confirmed_bad_replicas.iter().take(PER_REPORT) {
         if let Ok(replica) = wire::replica("replica", bad.replica.clone()) {
             node.bad_replicas.remove(replica);

@@ -43,7 +43,7 @@ impl Node {
     }
 
     async fn holds(&self, chunk: u128) -> bool {
-        self.store.memory.stat(ChunkId(chunk)).await.unwrap().is_some()
+        !self.store.memory.replicas(ChunkId(chunk)).await.unwrap().is_empty()
     }
 }
 
@@ -71,12 +71,15 @@ async fn built_replica_equals_its_source_and_has_a_receipt() {
     assert_eq!((receipt.node, receipt.length), (NodeId(2), long().len() as u64));
     assert_eq!(failed(&response), []);
     let (from, to) = (&source.store.memory, &target.store.memory);
-    assert_eq!(to.header(ChunkId(1)).await.unwrap().path, "/file");
-    let header = from.header(ChunkId(1)).await.unwrap().inode;
-    assert_eq!(to.header(ChunkId(1)).await.unwrap().inode, header);
+    let replica_in = async |store: &dfs_chunkstore::MemoryStore| {
+        store.replicas(ChunkId(1)).await.unwrap()[0].replica()
+    };
+    let header = to.header(replica_in(to).await).await.unwrap();
+    assert_eq!(header.path, "/file");
+    assert_eq!(header.inode, from.header(replica_in(from).await).await.unwrap().inode);
     for offset in (0..long().len() as u64).step_by(1 << 20) {
         let read = async |store: &dfs_chunkstore::MemoryStore| {
-            store.read(ChunkId(1), offset, 1 << 20).await.unwrap()
+            store.read(replica_in(store).await, offset, 1 << 20).await.unwrap()
         };
         assert_eq!(read(from).await, read(to).await);
     }
@@ -123,9 +126,10 @@ async fn corrupt_block_is_reported_and_the_build_continues_from_another_source()
     assert_eq!(failed(&response), [(1, "CHECKSUM_MISMATCH")]);
     let block = (1 << 20) / BLOCK_SIZE;
     assert!(response.failed[0].message.contains(&format!("block {block}")), "{response:?}");
-    assert_eq!(target.store.memory.verify(ChunkId(1)).await.unwrap(), None);
+    let built = target.store.sealed().await[0].replica();
+    assert_eq!(target.store.memory.verify(built).await.unwrap(), None);
     eventually("the source has set its replica aside", || async {
-        bad.store.memory.stat(ChunkId(1)).await.unwrap().unwrap().is_set_aside
+        bad.store.memory.replicas(ChunkId(1)).await.unwrap()[0].is_set_aside
     })
     .await;
 }

@@ -29,8 +29,8 @@ async fn refusal(node: &Node, chunk: u128, given: Vec<v1::ChunkFrame>) -> ErrorC
     assert_eq!(stream.end().await.unwrap().len(), 1);
     let sealed = node.store.sealed().await;
     assert_eq!((sealed.len(), sealed[0].seal.length), (1, 3 * BLOCK));
-    let (chunk, stamp) = (sealed[0].chunk, sealed[0].stamp);
-    assert!(dfs_chunkstore::ChunkStore::delete(&node.store, chunk, stamp).await.unwrap());
+    let replica = sealed[0].replica();
+    assert!(dfs_chunkstore::ChunkStore::delete(&node.store, replica).await.unwrap());
     code
 }
 

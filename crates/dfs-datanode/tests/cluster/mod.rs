@@ -220,13 +220,13 @@ pub(crate) async fn build(
 ) -> v1::BuildReplicaRequest {
     let mut from = Vec::new();
     for source in sources {
-        let held = source.store.memory.stat(ChunkId(chunk)).await.unwrap();
+        let held = source.store.memory.replicas(ChunkId(chunk)).await.unwrap();
         let none = v1::ReplicaRef {
             chunk_id: ChunkId(chunk).to_wire(),
             disk_id: source.handle.node_id().to_wire(),
             ..v1::ReplicaRef::default()
         };
-        let replica = held.map_or(none, |held| held.replica().into());
+        let replica = held.first().map_or(none, |held| held.replica().into());
         from.push(v1::BuildSource { node: Some(source.location()), replica: Some(replica) });
     }
     v1::BuildReplicaRequest {

@@ -8,7 +8,7 @@ use dfs_chunkstore::{
     Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DiskUsage, Identity, IdentityStore,
     MemoryStore, Registration, SealedChunk, StoreError,
 };
-use dfs_types::{ChunkId, Crc32c, DiskState, NodeId, Stamp};
+use dfs_types::{ChunkId, Crc32c, DiskId, DiskState, NodeId, ReplicaRef};
 use tokio::sync::watch;
 
 /// Capacity of a store.
@@ -129,6 +129,18 @@ impl IdentityStore for TestStore {
     async fn raise_level(&self, level: dfs_types::Level) -> Result<(), StoreError> {
         self.memory.raise_level(level).await
     }
+
+    async fn settle_disk(&self, disk: DiskId) -> Result<(), StoreError> {
+        self.memory.settle_disk(disk).await
+    }
+
+    async fn forget_disks(&self, disks: &[DiskId]) -> Result<(), StoreError> {
+        self.memory.forget_disks(disks).await
+    }
+
+    fn set_retiring(&self, disks: &[DiskId]) {
+        self.memory.set_retiring(disks);
+    }
 }
 
 #[async_trait]
@@ -138,26 +150,39 @@ impl ChunkStore for TestStore {
         Ok(Box::new(Writer { inner, store: self.clone() }))
     }
 
-    async fn stat(&self, chunk: ChunkId) -> Result<Option<SealedChunk>, StoreError> {
+    async fn replicas(&self, chunk: ChunkId) -> Result<Vec<SealedChunk>, StoreError> {
+        self.answers(Hang::Everything).await;
+        if self.is_failed() {
+            return Ok(Vec::new());
+        }
+        self.memory.replicas(chunk).await
+    }
+
+    async fn stat(&self, replica: ReplicaRef) -> Result<Option<SealedChunk>, StoreError> {
         self.answers(Hang::Everything).await;
         if self.is_failed() {
             return Ok(None);
         }
-        self.memory.stat(chunk).await
+        self.memory.stat(replica).await
     }
 
-    async fn header(&self, chunk: ChunkId) -> Result<ChunkHeader, StoreError> {
+    async fn header(&self, replica: ReplicaRef) -> Result<ChunkHeader, StoreError> {
         if self.is_failed() {
-            return Err(StoreError::NotFound(chunk));
+            return Err(StoreError::NotFound(replica.chunk));
         }
-        self.memory.header(chunk).await
+        self.memory.header(replica).await
     }
 
-    async fn read(&self, chunk: ChunkId, offset: u64, length: u64) -> Result<Blocks, StoreError> {
+    async fn read(
+        &self,
+        replica: ReplicaRef,
+        offset: u64,
+        length: u64,
+    ) -> Result<Blocks, StoreError> {
         if self.is_failed() {
-            return Err(StoreError::NotFound(chunk));
+            return Err(StoreError::NotFound(replica.chunk));
         }
-        let mut blocks = self.memory.read(chunk, offset, length).await?;
+        let mut blocks = self.memory.read(replica, offset, length).await?;
         if offset >= *self.damaged_from.borrow() {
             let mut data = blocks.data.to_vec();
             data[0] ^= 1;
@@ -166,13 +191,13 @@ impl ChunkStore for TestStore {
         Ok(blocks)
     }
 
-    async fn verify(&self, chunk: ChunkId) -> Result<Option<u64>, StoreError> {
+    async fn verify(&self, replica: ReplicaRef) -> Result<Option<u64>, StoreError> {
         self.verified.send_modify(|verified| *verified += 1);
-        self.memory.verify(chunk).await
+        self.memory.verify(replica).await
     }
 
-    async fn set_aside(&self, chunk: ChunkId, stamp: Stamp) -> Result<(), StoreError> {
-        self.memory.set_aside(chunk, stamp).await
+    async fn set_aside(&self, replica: ReplicaRef) -> Result<(), StoreError> {
+        self.memory.set_aside(replica).await
     }
 
     async fn list(
@@ -184,12 +209,12 @@ impl ChunkStore for TestStore {
         self.memory.list(after, limit).await
     }
 
-    async fn delete(&self, chunk: ChunkId, stamp: Stamp) -> Result<bool, StoreError> {
+    async fn delete(&self, replica: ReplicaRef) -> Result<bool, StoreError> {
         self.answers(Hang::Everything).await;
         if self.is_failed() {
             return Ok(false);
         }
-        self.memory.delete(chunk, stamp).await
+        self.memory.delete(replica).await
     }
 
     fn usage(&self) -> Vec<DiskUsage> {

@@ -2925,6 +2925,25 @@ pub struct ListChunksRequest {
     #[prost(message, optional, tag = "5")]
     pub order: ::core::option::Option<Order>,
 }
+/// Ends the return of a disk.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettleDiskRequest {
+    /// The disk; 16 bytes. NOT_FOUND if the node has no such disk.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub disk_id: ::prost::bytes::Bytes,
+    /// The node of the call; 16 bytes. Another node at its address refuses.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// Epoch of the coordinator's worker lease; refused when older than one the node has seen.
+    #[prost(uint64, tag = "3")]
+    pub lease_epoch: u64,
+    /// Seal of the coordinator.
+    #[prost(message, optional, tag = "4")]
+    pub order: ::core::option::Option<Order>,
+}
+/// The disk is in full service.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SettleDiskResponse {}
 /// A page of replicas in chunk order.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ChunkListPage {
@@ -3210,6 +3229,32 @@ pub mod data_node_client {
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "ListChunks"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Ends the return of a disk whose replicas have been compared with the records: the registration
+        /// of the node is durable on it, and it takes new chunks. Idempotent.
+        pub async fn settle_disk(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SettleDiskRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SettleDiskResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.DataNode/SettleDisk",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.DataNode", "SettleDisk"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3296,6 +3341,15 @@ pub mod data_node_server {
             &self,
             request: tonic::Request<super::ListChunksRequest>,
         ) -> std::result::Result<tonic::Response<Self::ListChunksStream>, tonic::Status>;
+        /// Ends the return of a disk whose replicas have been compared with the records: the registration
+        /// of the node is durable on it, and it takes new chunks. Idempotent.
+        async fn settle_disk(
+            &self,
+            request: tonic::Request<super::SettleDiskRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SettleDiskResponse>,
+            tonic::Status,
+        >;
     }
     /// Transfer and storage of chunks.
     #[derive(Debug)]
@@ -3686,6 +3740,51 @@ pub mod data_node_server {
                     };
                     Box::pin(fut)
                 }
+                "/dfs.v1.DataNode/SettleDisk" => {
+                    #[allow(non_camel_case_types)]
+                    struct SettleDiskSvc<T: DataNode>(pub Arc<T>);
+                    impl<
+                        T: DataNode,
+                    > tonic::server::UnaryService<super::SettleDiskRequest>
+                    for SettleDiskSvc<T> {
+                        type Response = super::SettleDiskResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SettleDiskRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataNode>::settle_disk(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SettleDiskSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 _ => {
                     Box::pin(async move {
                         let mut response = http::Response::new(
@@ -3909,6 +4008,13 @@ pub struct HeartbeatOrder {
     /// The write level of the cluster; 0 with must_register.
     #[prost(uint32, tag = "8")]
     pub level: u32,
+    /// Disks of the node that are being emptied, 16 bytes each: they take no new chunks.
+    #[prost(bytes = "bytes", repeated, tag = "9")]
+    pub retiring_disks: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Disks of the node that were given up for good, 16 bytes each: once one is not in service, its
+    /// directory may be used for a new disk.
+    #[prost(bytes = "bytes", repeated, tag = "10")]
+    pub retired_disks: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 /// State of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -53,6 +53,8 @@ pub enum Method {
     DeleteChunks,
     /// `/dfs.v1.DataNode/ListChunks`
     ListChunks,
+    /// `/dfs.v1.DataNode/SettleDisk`
+    SettleDisk,
     /// `/dfs.v1.Membership/Register`
     Register,
     /// `/dfs.v1.Membership/Heartbeat`
@@ -117,6 +119,7 @@ impl Method {
         Self::BuildReplica,
         Self::DeleteChunks,
         Self::ListChunks,
+        Self::SettleDisk,
         Self::Register,
         Self::Heartbeat,
         Self::ClusterStatus,
@@ -164,6 +167,7 @@ impl Method {
             Self::BuildReplica => "BuildReplica",
             Self::DeleteChunks => "DeleteChunks",
             Self::ListChunks => "ListChunks",
+            Self::SettleDisk => "SettleDisk",
             Self::Register => "Register",
             Self::Heartbeat => "Heartbeat",
             Self::ClusterStatus => "ClusterStatus",
@@ -212,6 +216,7 @@ impl Method {
             Self::BuildReplica => "/dfs.v1.DataNode/BuildReplica",
             Self::DeleteChunks => "/dfs.v1.DataNode/DeleteChunks",
             Self::ListChunks => "/dfs.v1.DataNode/ListChunks",
+            Self::SettleDisk => "/dfs.v1.DataNode/SettleDisk",
             Self::Register => "/dfs.v1.Membership/Register",
             Self::Heartbeat => "/dfs.v1.Membership/Heartbeat",
             Self::ClusterStatus => "/dfs.v1.Admin/ClusterStatus",
@@ -260,6 +265,7 @@ impl Method {
             "/dfs.v1.DataNode/BuildReplica" => Self::BuildReplica,
             "/dfs.v1.DataNode/DeleteChunks" => Self::DeleteChunks,
             "/dfs.v1.DataNode/ListChunks" => Self::ListChunks,
+            "/dfs.v1.DataNode/SettleDisk" => Self::SettleDisk,
             "/dfs.v1.Membership/Register" => Self::Register,
             "/dfs.v1.Membership/Heartbeat" => Self::Heartbeat,
             "/dfs.v1.Admin/ClusterStatus" => Self::ClusterStatus,

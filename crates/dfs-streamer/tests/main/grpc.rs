@@ -94,6 +94,13 @@ impl data_node_server::DataNode for OneSession {
     ) -> Result<Response<Self::ListChunksStream>, Status> {
         Err(Status::unimplemented(""))
     }
+
+    async fn settle_disk(
+        &self,
+        _: Request<v1::SettleDiskRequest>,
+    ) -> Result<Response<v1::SettleDiskResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
 }
 
 /// Serves the session at `node:7080`.

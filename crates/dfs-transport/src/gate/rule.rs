@@ -65,7 +65,9 @@ pub const fn rule(method: Method) -> Rule {
         Method::PrepareChunkUpload => Rule::Capability(Access::Write),
         Method::RetrieveChunk | Method::ReportCorrupt => Rule::Capability(Access::Read),
         Method::ChunkDataStream => Rule::Session,
-        Method::BuildReplica | Method::DeleteChunks | Method::ListChunks => Rule::Order,
+        Method::BuildReplica | Method::DeleteChunks | Method::ListChunks | Method::SettleDisk => {
+            Rule::Order
+        }
 
         Method::HealthCheck | Method::HealthWatch => Rule::Anyone,
     }

@@ -288,4 +288,11 @@ impl DataNode for FakeDataNode {
         note(&self.world, "ListChunks", &request);
         Err(Status::unimplemented("clients do not list chunks"))
     }
+
+    async fn settle_disk(
+        &self,
+        _: Request<v1::SettleDiskRequest>,
+    ) -> Answered<v1::SettleDiskResponse> {
+        Err(Status::unimplemented(""))
+    }
 }

@@ -114,4 +114,11 @@ impl DataNode for FakeRelay {
     ) -> Answered<Self::ListChunksStream> {
         Err(Status::unimplemented(""))
     }
+
+    async fn settle_disk(
+        &self,
+        _: Request<v1::SettleDiskRequest>,
+    ) -> Answered<v1::SettleDiskResponse> {
+        Err(Status::unimplemented(""))
+    }
 }

@@ -1,0 +1,232 @@
+//! Disks that cannot be opened, are absent at some starts, or come back.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use dfs_chunkstore::sim::{Operation, SimFs};
+use dfs_chunkstore::{
+    ChunkStore as _, DiskStore, Fs as _, IdentityStore as _, OpenError, Opening, SealedChunk,
+    StoreError, conformance,
+};
+use dfs_types::{ChunkId, DiskState, ErrorCode};
+
+use crate::support::{config, numbered, open_sim, registration, states};
+
+const EIO: i32 = 5;
+const SMALL: usize = 4 << 10;
+const LARGE: usize = 3 << 20;
+const BOTH: [&str; 2] = ["/a", "/b"];
+
+fn write(fs: &SimFs, path: &str, text: &'static str) {
+    let file = fs.open(Path::new(path), Opening::Create).unwrap();
+    file.write_at(0, &[Bytes::from_static(text.as_bytes())]).unwrap();
+}
+
+/// Puts chunks until each of two disks has one; returns one of each, in order of the disks.
+async fn one_on_each(store: &DiskStore) -> [SealedChunk; 2] {
+    let disks: Vec<_> = store.usage().iter().map(|disk| disk.disk).collect();
+    let mut found = [None; 2];
+    for number in 1.. {
+        let sealed = conformance::put(store, ChunkId(number), LARGE).await.unwrap();
+        let at = disks.iter().position(|disk| *disk == sealed.disk).unwrap();
+        found[at].get_or_insert(sealed);
+        if let [Some(first), Some(second)] = found {
+            return [first, second];
+        }
+    }
+    unreachable!()
+}
+
+/// Stops the store, as a restart of the node does.
+async fn reopen(fs: &SimFs, store: DiskStore, folders: &[&str], seed: u64) -> DiskStore {
+    drop(store);
+    fs.crash();
+    open_sim(fs, config(folders), seed).await.unwrap()
+}
+
+/// D5: whatever is wrong with one disk at the start, the others serve.
+#[tokio::test]
+async fn d05_disk_that_cannot_be_opened_does_not_stop_the_others() {
+    let faults: [(&str, fn(&SimFs)); 5] = [
+        ("unreadable", |fs| fs.fail(Path::new("/b"), Operation::Read, EIO)),
+        ("read-only", |fs| fs.fail(Path::new("/b"), Operation::Write, 30)),
+        ("failing its first sync", |fs| fs.fail(Path::new("/b"), Operation::Sync, EIO)),
+        ("unidentified", |fs| fs.remove(Path::new("/b/dfs-identity")).unwrap()),
+        ("damaged", |fs| write(fs, "/b/dfs-identity", "dfs disk, level 1\nnode 7\n")),
+    ];
+    for (name, fault) in faults {
+        let fs = SimFs::new();
+        let store = open_sim(&fs, config(&BOTH), 1).await.unwrap();
+        store.store_registration(numbered(1)).await.unwrap();
+        let [on_a, on_b] = one_on_each(&store).await;
+        let (identity, disks) = (store.identity(), store.usage());
+        drop(store);
+        fs.crash();
+        fault(&fs);
+        let store = open_sim(&fs, config(&BOTH), 2).await.unwrap();
+        assert_eq!(states(&store), [DiskState::Healthy, DiskState::Failed], "{name}");
+        assert_eq!(store.identity(), identity, "{name}");
+        let ids: Vec<_> = store.usage().iter().map(|disk| disk.disk).collect();
+        assert_eq!(ids, [disks[0].disk, disks[1].disk], "the other identities know its id: {name}");
+        let reason = store.usage()[1].reason.clone();
+        assert!(reason.starts_with("/b: "), "{name}: {reason}");
+        conformance::assert_whole(&store, on_a.chunk, LARGE).await;
+        assert_eq!(store.stat(on_b.replica()).await.unwrap(), None, "{name}");
+        conformance::put(&store, ChunkId(99), SMALL).await.unwrap();
+    }
+}
+
+/// D5: without an identity, a node must not start as a new one while a disk cannot be read.
+#[tokio::test]
+async fn d05_node_without_an_identity_does_not_start_beside_an_unreadable_disk() {
+    let fs = SimFs::new();
+    drop(open_sim(&fs, config(&["/a"]), 1).await.unwrap());
+    fs.crash();
+    fs.fail(Path::new("/a"), Operation::Read, EIO);
+    for folders in [&["/a"][..], &["/a", "/new"], &["/new", "/a"]] {
+        let refused = open_sim(&fs, config(folders), 2).await.err();
+        assert!(matches!(refused, Some(OpenError::Io { .. })), "{refused:?}");
+    }
+    fs.heal();
+    let store = open_sim(&fs, config(&["/new", "/a"]), 3).await.unwrap();
+    assert_eq!(states(&store), [DiskState::Healthy; 2]);
+}
+
+/// D1: a disk that misses a registration is served, and comes back.
+#[tokio::test]
+async fn d01_disk_left_out_of_a_registration_is_served_and_returns() {
+    use DiskState::{Healthy, Returning};
+    for first_left_out in ["/a", "/b"] {
+        let fs = SimFs::new();
+        let store = open_sim(&fs, config(&BOTH), 1).await.unwrap();
+        store.store_registration(numbered(1)).await.unwrap();
+        let on_each = one_on_each(&store).await;
+        let present = if first_left_out == "/a" { "/b" } else { "/a" };
+        let store = reopen(&fs, store, &[present], 2).await;
+        store.store_registration(numbered(2)).await.unwrap();
+        let store = reopen(&fs, store, &BOTH, 3).await;
+        let returning = usize::from(first_left_out == "/b");
+        let mut expected = [Healthy; 2];
+        expected[returning] = Returning;
+        assert_eq!(states(&store), expected);
+        for sealed in on_each {
+            conformance::assert_whole(&store, sealed.chunk, LARGE).await;
+        }
+        let id = store.usage()[returning].disk;
+        for number in 100..110 {
+            let sealed = conformance::put(&store, ChunkId(number), LARGE).await.unwrap();
+            assert_ne!(sealed.disk, id, "a returning disk takes no new chunks");
+        }
+        // It stays so over restarts and registrations, until it is settled.
+        store.store_registration(numbered(3)).await.unwrap();
+        let store = reopen(&fs, store, &BOTH, 4).await;
+        assert_eq!(states(&store), expected);
+        store.settle_disk(id).await.unwrap();
+        store.settle_disk(id).await.unwrap();
+        assert_eq!(states(&store), [Healthy; 2]);
+        let store = reopen(&fs, store, &BOTH, 5).await;
+        assert_eq!(states(&store), [Healthy; 2]);
+        assert_eq!(store.identity().registration, Some(numbered(3)));
+    }
+}
+
+/// An image of a disk, older than the last registration, is served as a returning disk.
+#[tokio::test]
+async fn image_older_than_a_registration_is_returning() {
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&BOTH), 1).await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+    let file = fs.open(Path::new("/b/dfs-identity"), Opening::Existing).unwrap();
+    let before = file.read_at(0, 4096).unwrap();
+    store.store_registration(numbered(2)).await.unwrap();
+    drop(store);
+    let file = fs.open(Path::new("/b/dfs-identity"), Opening::Create).unwrap();
+    file.write_at(0, &[before]).unwrap();
+    let store = open_sim(&fs, config(&BOTH), 2).await.unwrap();
+    assert_eq!(states(&store), [DiskState::Healthy, DiskState::Returning]);
+    assert_eq!(store.identity().registration, Some(numbered(2)));
+}
+
+/// D1: an empty mount point is no new disk.
+#[tokio::test]
+async fn d01_empty_folder_where_a_disk_was_is_missing_not_new() {
+    use DiskState::{Healthy, Missing, Returning};
+    let fs = SimFs::new();
+    let store = open_sim(&fs, config(&BOTH), 1).await.unwrap();
+    store.store_registration(registration(1)).await.unwrap();
+    let [on_a, on_b] = one_on_each(&store).await;
+    let id = store.usage()[1].disk;
+    drop(store);
+    fs.crash();
+    let mounted = fs.fork();
+    fs.wipe(Path::new("/b"));
+    let store = open_sim(&fs, config(&BOTH), 2).await.unwrap();
+    assert_eq!(states(&store), [Healthy, Missing]);
+    let usage = store.usage()[1].clone();
+    assert_eq!((usage.disk, usage.free, usage.chunks), (id, 0, 0));
+    assert!(usage.reason.contains("dfs disk retire"), "{}", usage.reason);
+    conformance::assert_whole(&store, on_a.chunk, LARGE).await;
+    assert_eq!(store.stat(on_b.replica()).await.unwrap(), None);
+    store.store_registration(numbered(2)).await.unwrap();
+    let refused = store.settle_disk(id).await;
+    assert!(matches!(refused, Err(StoreError::Io { .. })), "{refused:?}");
+    // It stays missing over restarts, also while it is not configured.
+    let store = reopen(&fs, store, &["/a"], 3).await;
+    let store = reopen(&fs, store, &BOTH, 4).await;
+    assert_eq!(states(&store), [Healthy, Missing]);
+    assert_eq!(store.usage()[1].disk, id);
+    // Once the cluster has given it up, the directory may be used for a new disk.
+    store.forget_disks(&[id]).await.unwrap();
+    assert_eq!(states(&store), [Healthy, Missing], "until the next start");
+    let store = reopen(&fs, store, &BOTH, 5).await;
+    assert_eq!(states(&store), [Healthy; 2]);
+    assert_ne!(store.usage()[1].disk, id);
+    drop(store);
+
+    // Had it been mounted again, it would have been served.
+    let store = open_sim(&mounted, config(&["/a"]), 2).await.unwrap();
+    store.store_registration(numbered(2)).await.unwrap();
+    let store = reopen(&mounted, store, &BOTH, 3).await;
+    assert_eq!(states(&store), [Healthy, Returning]);
+    conformance::assert_whole(&store, on_b.chunk, LARGE).await;
+    store.forget_disks(&[id]).await.unwrap();
+    let store = reopen(&mounted, store, &BOTH, 4).await;
+    assert_eq!((store.usage()[1].disk, store.usage()[1].state), (id, Returning));
+}
+
+/// R1: a disk that comes back may have a replica of a chunk that was written to another disk since.
+#[tokio::test]
+async fn both_replicas_of_a_chunk_on_two_disks_are_listed_and_served() {
+    for length in [SMALL, LARGE] {
+        let (fs, chunk) = (SimFs::new(), ChunkId(7));
+        let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+        store.store_registration(numbered(1)).await.unwrap();
+        let store = reopen(&fs, store, &BOTH, 2).await;
+        let first = conformance::put(&store, chunk, length).await.unwrap();
+        let (left_out, present) =
+            if store.usage()[0].disk == first.disk { ("/a", "/b") } else { ("/b", "/a") };
+        let store = reopen(&fs, store, &[present], 3).await;
+        let second = conformance::put(&store, chunk, length).await.unwrap();
+        let store = reopen(&fs, store, &BOTH, 4).await;
+        let both = store.replicas(chunk).await.unwrap();
+        assert_eq!(both.len(), 2, "{left_out}");
+        let mut listed = store.list(None, 1).await.unwrap();
+        assert_eq!(listed.len(), 2, "a page contains all replicas of a chunk");
+        listed.sort_by_key(|sealed| std::cmp::Reverse(sealed.stamp));
+        assert_eq!(listed, both);
+        assert_eq!(store.list(Some(chunk), 9).await.unwrap(), []);
+        let bytes = conformance::content(chunk, length);
+        for sealed in [first, second] {
+            let read = conformance::get(&store, sealed.replica(), length as u64).await;
+            assert_eq!(read.unwrap(), bytes);
+        }
+        let refused = store.create(conformance::header(chunk, length)).await.map(drop);
+        assert_eq!(refused.unwrap_err().code(), ErrorCode::AlreadyExists);
+        let (one, other) =
+            tokio::join!(store.delete(first.replica()), store.delete(second.replica()));
+        assert!(one.unwrap() && other.unwrap());
+        assert_eq!(store.replicas(chunk).await.unwrap(), []);
+        let chunks: u64 = store.usage().iter().map(|disk| disk.chunks).sum();
+        assert_eq!(chunks, 0);
+    }
+}

@@ -1,0 +1,223 @@
+//! A disk whose operations do not return.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
+
+use bytes::Bytes;
+use dfs_chunkstore::sim::SimFs;
+use dfs_chunkstore::{
+    ChunkStore as _, DiskStore, File, Fs, FsLock, IdentityStore as _, Opening, Pool, Space,
+    StoreError, conformance,
+};
+use dfs_types::{ChunkId, DiskState, ErrorCode, SeededRandom};
+
+use crate::support::{config, numbered, states};
+
+const LARGE: usize = 3 << 20;
+
+/// Holds all operations below `/b` while it is closed.
+#[derive(Default)]
+struct Gate {
+    is_closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn set_closed(&self, is_closed: bool) {
+        *self.is_closed.lock().unwrap() = is_closed;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self, path: &Path) {
+        if path.starts_with("/b") {
+            let is_closed = self.is_closed.lock().unwrap();
+            drop(self.opened.wait_while(is_closed, |is_closed| *is_closed).unwrap());
+        }
+    }
+}
+
+#[derive(Clone)]
+struct HangingFs {
+    inner: SimFs,
+    gate: Arc<Gate>,
+}
+
+struct HangingFile {
+    inner: Arc<dyn File>,
+    path: std::path::PathBuf,
+    gate: Arc<Gate>,
+}
+
+impl Fs for HangingFs {
+    fn open(&self, path: &Path, how: Opening) -> io::Result<Arc<dyn File>> {
+        self.gate.pass(path);
+        let inner = self.inner.open(path, how)?;
+        Ok(Arc::new(HangingFile { inner, path: path.to_owned(), gate: Arc::clone(&self.gate) }))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.gate.pass(path);
+        self.inner.create_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.gate.pass(path);
+        self.inner.list(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.gate.pass(from);
+        self.inner.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.gate.pass(path);
+        self.inner.remove(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.gate.pass(path);
+        self.inner.sync_dir(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FsLock>> {
+        self.gate.pass(path);
+        self.inner.lock(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.gate.pass(path);
+        self.inner.space(path)
+    }
+}
+
+impl File for HangingFile {
+    fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        self.gate.pass(&self.path);
+        self.inner.read_at(offset, length)
+    }
+
+    fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
+        self.gate.pass(&self.path);
+        self.inner.write_at(offset, pieces)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.gate.pass(&self.path);
+        self.inner.sync()
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.gate.pass(&self.path);
+        self.inner.length()
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.gate.pass(&self.path);
+        self.inner.set_len(length)
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.gate.pass(&self.path);
+        self.inner.punch(offset, length)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.gate.pass(&self.path);
+        self.inner.next_data(offset)
+    }
+}
+
+/// Returns the result of a call on the hanging disk, after as much time as it takes. The clock
+/// runs only while the call waits.
+async fn eventually<T>(call: impl Future<Output = T>) -> T {
+    tokio::time::pause();
+    let result = call.await;
+    tokio::time::resume();
+    result
+}
+
+/// Waits until the disk `/b` answers again.
+async fn until_it_answers(store: &DiskStore) {
+    while states(store)[1] == DiskState::Hung {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn hung_disk_leaves_the_others_working_and_recovers() {
+    use DiskState::{Healthy, Hung, Returning, Slow};
+    let fs = HangingFs { inner: SimFs::new(), gate: Arc::default() };
+    let random = Arc::new(SeededRandom::new(1));
+    let pool = Pool::threads(2);
+    let store = DiskStore::open(config(&["/a", "/b"]), Arc::new(fs.clone()), pool, random);
+    let store = store.await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+    let id = store.usage()[1].disk;
+    let (mut on_a, mut on_b) = (None, None);
+    for number in 1..=4 {
+        let sealed = conformance::put(&store, ChunkId(number), LARGE).await.unwrap();
+        *(if sealed.disk == id { &mut on_b } else { &mut on_a }) = Some(sealed);
+    }
+    let (on_a, on_b) = (on_a.unwrap(), on_b.unwrap());
+
+    fs.gate.set_closed(true);
+    let read = eventually(store.read(on_b.replica(), 0, 1)).await;
+    assert_eq!(read.unwrap_err().code(), ErrorCode::Unavailable);
+    assert_eq!(states(&store), [Healthy, Hung]);
+    assert!(store.usage()[1].reason.starts_with("/b: "));
+    // Its calls fail at once, all others work.
+    for refused in [
+        store.header(on_b.replica()).await.map(drop),
+        store.verify(on_b.replica()).await.map(drop),
+        store.set_aside(on_b.replica()).await,
+        store.delete(on_b.replica()).await.map(drop),
+    ] {
+        assert!(matches!(refused, Err(StoreError::Hung { .. })), "{refused:?}");
+    }
+    assert_eq!(store.stat(on_b.replica()).await.unwrap(), Some(on_b), "the index is complete");
+    conformance::assert_whole(&store, on_a.chunk, LARGE).await;
+    for number in 100..110 {
+        let sealed = conformance::put(&store, ChunkId(number), LARGE).await.unwrap();
+        assert_eq!(sealed.disk, on_a.disk, "a hung disk is not chosen");
+    }
+    // The node can register; the disk misses it.
+    store.store_registration(numbered(2)).await.unwrap();
+
+    fs.gate.set_closed(false);
+    until_it_answers(&store).await;
+    assert_eq!(states(&store), [Healthy, Returning]);
+    conformance::assert_whole(&store, on_b.chunk, LARGE).await;
+    store.settle_disk(id).await.unwrap();
+    assert_eq!(states(&store), [Healthy, Slow], "it was slow a moment ago");
+    assert!(store.delete(on_b.replica()).await.unwrap());
+}
+
+#[tokio::test]
+async fn chunk_being_written_to_a_disk_that_hangs_fails() {
+    for length in [LARGE, 100] {
+        let fs = HangingFs { inner: SimFs::new(), gate: Arc::default() };
+        let random = Arc::new(SeededRandom::new(1));
+        let (pool, shared) = (Pool::threads(2), Arc::new(fs.clone()));
+        let store = DiskStore::open(config(&["/a", "/b"]), shared, pool, random).await.unwrap();
+        let first = conformance::put(&store, ChunkId(1), LARGE).await.unwrap();
+        assert_eq!(first.disk, store.usage()[0].disk, "the next one goes to the emptier disk");
+        fs.gate.set_closed(true);
+        let failed = eventually(conformance::put(&store, ChunkId(2), length)).await;
+        assert!(matches!(failed, Err(StoreError::Hung { .. })), "{failed:?}");
+        let other = conformance::put(&store, ChunkId(3), length).await.unwrap();
+        assert_eq!(other.disk, first.disk);
+        fs.gate.set_closed(false);
+        until_it_answers(&store).await;
+        // The chunk may have been sealed; if not, it can be written again.
+        while conformance::newest(&store, ChunkId(2)).await.is_none() {
+            match conformance::put(&store, ChunkId(2), length).await {
+                Ok(_) => {}
+                Err(StoreError::Exists(_)) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        conformance::assert_whole(&store, ChunkId(2), length).await;
+    }
+}
