@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Status(commands::status::StatusArgs),
     /// Admit datanodes, put them into maintenance, or remove them
     Node(commands::node::NodeArgs),
+    /// Compare what the disks hold with the metadata, and name damaged files
+    Fsck(commands::fsck::FsckArgs),
     /// List, pause, resume and rate-limit background workers
     Worker(commands::worker::WorkerArgs),
     /// Show the write level of the cluster, or raise it after an upgrade

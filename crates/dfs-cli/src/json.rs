@@ -126,6 +126,12 @@ pub(crate) fn status(status: &ClusterStatus) -> Value {
             "unreadable_records": count(|counts| counts.unreadable_records),
             "unreadable_example": counts.map(|counts| counts.unreadable_example.as_str()),
         },
+        "reconciliation": {
+            "progress": status.reconciliation.progress,
+            "last_whole_ms": status.reconciliation.last_whole.map(|ago| ago.as_millis() as u64),
+            "orphans": status.reconciliation.orphans,
+            "orphan_bytes": status.reconciliation.orphan_bytes,
+        },
         "workers": status.workers.iter().map(worker).collect::<Vec<_>>(),
     })
 }

@@ -149,6 +149,7 @@ async fn run_command(command: Command, cx: &Context) -> Result<()> {
         Command::Explain(args) => commands::explain::run(args, cx).await,
         Command::Status(args) => commands::status::run(args, cx).await,
         Command::Node(args) => commands::node::run(args, cx).await,
+        Command::Fsck(args) => commands::fsck::run(args, cx).await,
         Command::Worker(args) => commands::worker::run(args, cx).await,
         Command::Upgrade(args) => commands::upgrade::run(args, cx).await,
         Command::Bench(args) => commands::bench::run(args, cx).await,

@@ -1,5 +1,6 @@
 //! State exchanged between the services and the background work.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,11 +8,12 @@ use std::time::Duration;
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::health::LostDisks;
 use dfs_metadata::namespace::Unreadable;
-use dfs_types::Revision;
+use dfs_types::{ChunkId, Revision};
 use dfs_workers::{Handles, Place};
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::checks::Checks;
 use crate::unreadable::UnreadableRecords;
 
 /// State of the lease on this coordinator.
@@ -60,6 +62,10 @@ pub(crate) struct Background {
     unreaped: Mutex<UnreadableRecords>,
     /// Unreadable node records at the last read.
     unreadable_nodes: Mutex<UnreadableRecords>,
+    /// Comparisons of disks with records.
+    pub(crate) checks: Checks,
+    /// Chunks whose replicas are being built, with the number of builds.
+    moving: Mutex<BTreeMap<ChunkId, u32>>,
     /// When a writer was last refused for lack of space.
     no_space: Mutex<Option<Instant>>,
 }
@@ -78,6 +84,25 @@ pub(crate) struct Health {
     pub(crate) seen: Revision,
 }
 
+/// A chunk whose replicas may be built.
+#[derive(Debug)]
+pub(crate) struct MoveGuard<'a> {
+    background: &'a Background,
+    chunk: ChunkId,
+}
+
+impl Drop for MoveGuard<'_> {
+    fn drop(&mut self) {
+        let mut moving = crate::lock(&self.background.moving);
+        if let Some(builds) = moving.get_mut(&self.chunk) {
+            *builds -= 1;
+            if *builds == 0 {
+                moving.remove(&self.chunk);
+            }
+        }
+    }
+}
+
 impl Background {
     pub(crate) fn new(address: String) -> Self {
         Self {
@@ -90,6 +115,8 @@ impl Background {
             health: Mutex::default(),
             unreaped: Mutex::default(),
             unreadable_nodes: Mutex::default(),
+            checks: Checks::default(),
+            moving: Mutex::default(),
             no_space: Mutex::default(),
         }
     }
@@ -136,6 +163,18 @@ impl Background {
     /// Returns whether an upload was aborted since the last call.
     pub(crate) fn take_upload_aborted(&self) -> bool {
         self.upload_aborted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes that replicas of a chunk may be built, until the guard is dropped, which must be after
+    /// the commit that names them.
+    pub(crate) fn move_of(&self, chunk: ChunkId) -> MoveGuard<'_> {
+        *crate::lock(&self.moving).entry(chunk).or_default() += 1;
+        MoveGuard { background: self, chunk }
+    }
+
+    /// Returns the chunks whose replicas may be built now.
+    pub(crate) fn moving(&self) -> BTreeSet<ChunkId> {
+        crate::lock(&self.moving).keys().copied().collect()
     }
 
     /// Notes that a writer was refused for lack of space.

@@ -19,6 +19,7 @@
 mod background;
 mod bootstrap;
 mod candidates;
+mod checks;
 mod components;
 mod core;
 mod error;

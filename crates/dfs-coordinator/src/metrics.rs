@@ -9,6 +9,7 @@ use dfs_workers::Handle;
 use tonic::Code;
 
 use crate::background::ReplicationCounts;
+use crate::checks::CheckOverview;
 use crate::registry::View;
 
 /// Methods with their own metrics.
@@ -43,6 +44,7 @@ const METHODS: &[&str] = &[
     "Forget",
     "Workers",
     "SetWorker",
+    "CheckReplicas",
     "UpgradeStatus",
     "FinalizeUpgrade",
     "PrepareChunkUpload",
@@ -167,6 +169,8 @@ pub(crate) struct Counts {
     chunks: Gauges,
     unreadable: Gauge,
     steps: Gauges,
+    last_whole_cycle: Gauge,
+    unnamed: Gauges,
     /// Replicas reported bad by datanodes and recorded as such.
     pub(crate) bad_replicas: Counter,
     pub(crate) relayed: Relayed,
@@ -218,6 +222,17 @@ impl Counts {
                 "Units of background work, done since the start and known to remain.",
                 &[("worker", &workers), ("kind", &["done", "failed", "queued"])],
             ),
+            last_whole_cycle: metrics.gauge(
+                "dfs_coordinator_last_whole_reconciliation_seconds",
+                "Seconds since all disks were last compared with the records; -1 if never, or \
+                 unknown to this coordinator.",
+            ),
+            unnamed: metrics.gauges(
+                "dfs_coordinator_orphans",
+                "Replicas without a record, as of that comparison; -1 if unknown to this \
+                 coordinator.",
+                &[("kind", &["replicas", "bytes"])],
+            ),
             bad_replicas: metrics.counter(
                 "dfs_coordinator_bad_replicas_total",
                 "Replicas reported bad by datanodes.",
@@ -257,6 +272,16 @@ impl Counts {
     /// Updates the number of unreadable records; `None` if unknown here.
     pub(crate) fn show_unreadable(&self, records: Option<usize>) {
         self.unreadable.set(records.map_or(-1, |records| records as i64));
+    }
+
+    /// Updates the metrics of reconciliation; `None` if unknown here.
+    pub(crate) fn show_reconciliation(&self, overview: Option<&CheckOverview>) {
+        let known = overview.and_then(|overview| Some((overview.last_whole?, &overview.report)));
+        let show = |gauge: &Gauge, value: Option<u64>| gauge.set(value.map_or(-1, |it| it as i64));
+        show(&self.last_whole_cycle, known.map(|(ago, _)| ago.as_secs()));
+        let (replicas, bytes) = (self.unnamed.of(&["replicas"]), self.unnamed.of(&["bytes"]));
+        show(&replicas, known.map(|(_, report)| report.orphans));
+        show(&bytes, known.map(|(_, report)| report.orphan_bytes));
     }
 
     /// Updates the metrics of a worker.

@@ -354,6 +354,9 @@ async fn watch(core: &Core) {
         let known = core.background.counts(&lost, least);
         core.counts.show_unreadable(known.as_ref().map(|(.., unreadable)| unreadable.count()));
         core.counts.show_chunks(known.map(|(counts, ..)| counts));
+        let is_holder = core.background.lease.grant().is_some();
+        let overview = core.background.checks.overview(Instant::now());
+        core.counts.show_reconciliation(is_holder.then_some(&overview));
         for worker in core.background.workers.iter() {
             core.counts.show_worker(worker);
         }

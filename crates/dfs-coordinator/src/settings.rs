@@ -51,6 +51,13 @@ pub struct Settings {
     pub confirm_clock_ms: u64,
     /// Percentage of the cluster's bytes in use at which deleted files are reaped at once.
     pub pressure_percent: u8,
+    /// Milliseconds between two comparisons of all disks with the records.
+    pub reconcile_interval_ms: u64,
+    /// Milliseconds without a registration of a datanode after which the disks are compared with the
+    /// records, as nodes that start may have lost replicas or missed deletions.
+    pub reconcile_settle_ms: u64,
+    /// Milliseconds for which replicas without a record are kept before they are deleted.
+    pub orphan_age_ms: u64,
     /// Milliseconds without renewal after which another coordinator takes over the background work.
     pub worker_lease_ms: u64,
     /// Replicas that repair builds concurrently.
@@ -113,6 +120,9 @@ impl Default for Settings {
             restorable_ms: 3_600_000,
             confirm_clock_ms: 60_000,
             pressure_percent: 90,
+            reconcile_interval_ms: 24 * 3_600_000,
+            reconcile_settle_ms: 5_000,
+            orphan_age_ms: 24 * 3_600_000,
             worker_lease_ms: 10_000,
             repair_concurrency: 4,
             relay_streams: 32,
@@ -199,6 +209,14 @@ impl Settings {
         });
         let overruled: Vec<_> = overruled.collect();
         (!overruled.is_empty()).then(|| overruled.join("; "))
+    }
+
+    pub(crate) fn reconcile_interval(&self) -> Duration {
+        Duration::from_millis(self.reconcile_interval_ms)
+    }
+
+    pub(crate) fn reconcile_settle(&self) -> Duration {
+        Duration::from_millis(self.reconcile_settle_ms)
     }
 
     pub(crate) fn heartbeat_interval(&self) -> Duration {

@@ -39,11 +39,13 @@ macro_rules! ordered {
 ordered! {
     BuildReplicaRequest of BuildReplica under lease_epoch;
     DeleteChunksRequest of DeleteChunks under lease_epoch;
+    InventoryRequest of Inventory under lease_epoch;
     ListChunksRequest of ListChunks under lease_epoch;
     SettleDiskRequest of SettleDisk under lease_epoch;
     ClusterStatusRequest of ClusterStatus;
     WorkersRequest of Workers;
     SetWorkerRequest of SetWorker;
+    CheckReplicasRequest of CheckReplicas;
 }
 
 /// Sender and receiver of an order.
@@ -146,12 +148,12 @@ mod tests {
         let parties =
             OrderParties { cluster: ClusterId(1), incarnation: Incarnation(2), node: NodeId(3) };
         let issued = Issued { coordinator: 4, at: Timestamp::from_millis(5) };
-        let request = v1::ListChunksRequest { limit: 7, lease_epoch: 6, ..Default::default() };
+        let request = v1::InventoryRequest { cycle: 7, lease_epoch: 6, ..Default::default() };
         let mut sealed = seal_order(request.clone(), &key, parties, issued);
         // Over the wire.
-        sealed = v1::ListChunksRequest::decode(&*sealed.encode_to_vec()).expect("it is whole");
+        sealed = v1::InventoryRequest::decode(&*sealed.encode_to_vec()).expect("it is whole");
         assert_eq!(open_order(&mut sealed.clone(), &key, parties), Ok(issued));
-        let mut changed = v1::ListChunksRequest { limit: 8, ..sealed.clone() };
+        let mut changed = v1::InventoryRequest { cycle: 8, ..sealed.clone() };
         assert_eq!(open_order(&mut changed, &key, parties), Err(Unsealed));
         let mut later = sealed.clone();
         later.order.as_mut().expect("it is sealed").issued_ms += 1;

@@ -66,9 +66,16 @@ pub const UPGRADE: Spec = Spec {
     budget: Budget { unit: Unit::Items, per_second: 0 },
 };
 
+/// Compares what the disks hold with the records, and deletes what no record names.
+pub const RECONCILE: Spec = Spec {
+    name: "reconcile",
+    place: Place::Lease,
+    budget: Budget { unit: Unit::Items, per_second: 50_000 },
+};
+
 /// All workers, in the order in which they are listed.
 pub const fn all() -> &'static [Spec] {
-    &[REPAIR, REAPER, DELETE, UPGRADE]
+    &[REPAIR, REAPER, DELETE, RECONCILE, UPGRADE]
 }
 
 #[cfg(test)]

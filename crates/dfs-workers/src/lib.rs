@@ -25,7 +25,7 @@ mod supervise;
 mod throttle;
 mod worker;
 
-pub use catalogue::{Budget, DELETE, Place, REAPER, REPAIR, Spec, UPGRADE, Unit, all};
+pub use catalogue::{Budget, DELETE, Place, REAPER, RECONCILE, REPAIR, Spec, UPGRADE, Unit, all};
 pub use control::Control;
 pub use handle::{Activity, Handle, Handles};
 pub use run::run;

@@ -57,6 +57,17 @@ fn lines(status: &ClusterStatus) -> Vec<String> {
     } else {
         lines.push("chunks: not counted yet".to_owned());
     }
+    let reconciliation = &status.reconciliation;
+    if let Some(elapsed) = reconciliation.last_whole {
+        let orphans = match reconciliation.orphans {
+            0 => String::new(),
+            orphans => {
+                let bytes = size_text(reconciliation.orphan_bytes, true);
+                format!("  replicas of no file: {orphans} ({bytes})")
+            }
+        };
+        lines.push(format!("disks compared with the metadata: {}{orphans}", ago(elapsed)));
+    }
     lines.push(String::new());
     // Names in Kubernetes are longer than addresses.
     let wide = status.nodes.iter().map(|node| node.address.len()).fold(21, usize::max);

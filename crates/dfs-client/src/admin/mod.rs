@@ -1,5 +1,6 @@
 //! Cluster administration: status, settings, nodes.
 
+mod check;
 mod nodes;
 mod status;
 mod upgrade;
@@ -15,8 +16,9 @@ use tonic::{Response, Status};
 use crate::call::Persistence;
 use crate::{Client, Error};
 
+pub use check::{DamagedChunk, ReplicaCheck};
 pub use nodes::{Maintenance, MaintenanceRequest, StopSafety};
-pub use status::{ClusterStatus, DiskStatus, NodeStatus, ReplicationStatus};
+pub use status::{ClusterStatus, DiskStatus, NodeStatus, ReconciliationStatus, ReplicationStatus};
 pub use upgrade::UpgradeStatus;
 pub use workers::{WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit, Workers};
 

@@ -28,6 +28,8 @@ pub struct ClusterStatus {
     pub nodes: Vec<NodeStatus>,
     /// Health of the data; `None` until the worker lease's holder has counted it.
     pub replication: Option<ReplicationStatus>,
+    /// Comparison of disks with the metadata, as the lease holder knows it.
+    pub reconciliation: ReconciliationStatus,
     /// Background workers of the lease holder.
     pub workers: Vec<WorkerStatus>,
     /// Version of the coordinator that replied.
@@ -105,6 +107,21 @@ pub struct ReplicationStatus {
     pub unreadable_example: String,
 }
 
+/// Comparison of what the disks hold with the metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ReconciliationStatus {
+    /// Chunk records read by the comparison in progress; `None` when there is none.
+    pub progress: Option<u64>,
+    /// Time since the last comparison of all disks; `None` if there was none since its coordinator
+    /// has held the lease.
+    pub last_whole: Option<Duration>,
+    /// Replicas without a record, as of that comparison.
+    pub orphans: u64,
+    /// Bytes of those.
+    pub orphan_bytes: u64,
+}
+
 impl ClusterStatus {
     /// Returns the status of a cluster without nodes, with the health of its data unknown.
     pub fn new(cluster: ClusterId) -> Self {
@@ -116,6 +133,7 @@ impl ClusterStatus {
             min_write_replicas: 2,
             nodes: Vec::new(),
             replication: None,
+            reconciliation: ReconciliationStatus::default(),
             workers: Vec::new(),
             version: String::new(),
             worker_lease_holder: String::new(),
@@ -125,6 +143,7 @@ impl ClusterStatus {
     pub(super) fn from_wire(status: v1::ClusterStatusResponse) -> Result<Self, FieldError> {
         let nodes = status.nodes.into_iter().map(NodeStatus::from_wire);
         let workers = status.workers.into_iter().map(WorkerStatus::from_wire);
+        let reconciliation = status.reconciliation.unwrap_or_default();
         let counts = status.replication.filter(|counts| counts.is_known);
         Ok(Self {
             cluster: wire::id("cluster_id", &status.cluster_id)?,
@@ -142,6 +161,12 @@ impl ClusterStatus {
                 unreadable_records: counts.unreadable_records,
                 unreadable_example: counts.unreadable_example,
             }),
+            reconciliation: ReconciliationStatus {
+                progress: reconciliation.progress,
+                last_whole: reconciliation.last_whole_ms.map(Duration::from_millis),
+                orphans: reconciliation.orphans,
+                orphan_bytes: reconciliation.orphan_bytes,
+            },
             workers: workers.collect::<Result<_, _>>()?,
             version: status.version,
             worker_lease_holder: status.worker_lease_holder,

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
 use super::upload::replication;
-use super::{bootstrap, holder, nodes, removal, upgrade, workers};
+use super::{bootstrap, checks, holder, nodes, removal, upgrade, workers};
 use crate::core::{Core, location, unknown_location, wire_state};
 use crate::failure;
 use crate::registry::View;
@@ -92,6 +92,13 @@ impl Admin for Handler {
         request: Request<v1::SetWorkerRequest>,
     ) -> Answer<v1::SetWorkerResponse> {
         Ok(Response::new(workers::set(&self.0, split(request)?).await?))
+    }
+
+    async fn check_replicas(
+        &self,
+        request: Request<v1::CheckReplicasRequest>,
+    ) -> Answer<v1::CheckReplicasResponse> {
+        Ok(Response::new(checks::run(&self.0, split(request)?).await?))
     }
 
     async fn upgrade_status(
@@ -183,6 +190,7 @@ async fn cluster_status(
         nodes,
         replication: Some(work.replication),
         workers: work.workers,
+        reconciliation: Some(work.reconciliation),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         worker_lease_holder: work.lease_holder,
     })
@@ -192,6 +200,7 @@ async fn cluster_status(
 pub(super) struct BackgroundWork {
     pub(super) replication: v1::ReplicationStatus,
     pub(super) workers: Vec<v1::WorkerStatus>,
+    pub(super) reconciliation: v1::ReconciliationStatus,
     /// Empty when that is another coordinator, or unknown.
     pub(super) lease_holder: String,
 }
@@ -200,7 +209,8 @@ pub(super) struct BackgroundWork {
 async fn background_work(core: &Core, state: &ClusterState, least: Revision) -> BackgroundWork {
     let replication = replication_status(core, state, least).await;
     let (workers, lease_holder) = (workers::statuses(core), core.background.lease_holder());
-    BackgroundWork { replication, workers, lease_holder }
+    let reconciliation = checks::status(core);
+    BackgroundWork { replication, workers, reconciliation, lease_holder }
 }
 
 /// Returns the cluster at a revision not older than the requested one.

@@ -161,6 +161,13 @@ impl Admin for Handler {
         Err(not_yet())
     }
 
+    async fn check_replicas(
+        &self,
+        _: Request<v1::CheckReplicasRequest>,
+    ) -> Answer<v1::CheckReplicasResponse> {
+        Err(not_yet())
+    }
+
     async fn upgrade_status(
         &self,
         _: Request<v1::UpgradeStatusRequest>,

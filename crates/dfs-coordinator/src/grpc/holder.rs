@@ -54,6 +54,7 @@ async fn ask_holder(core: &Core, least: Revision) -> Option<BackgroundWork> {
     Some(BackgroundWork {
         replication: answer.replication.unwrap_or_default(),
         workers: answer.workers,
+        reconciliation: answer.reconciliation.unwrap_or_default(),
         lease_holder: answer.worker_lease_holder,
     })
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod bootstrap;
+mod checks;
 mod convert;
 mod coordinator;
 mod holder;

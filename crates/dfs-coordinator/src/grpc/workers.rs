@@ -114,7 +114,7 @@ fn change(change: Option<Change>) -> Result<WorkerChange, FieldError> {
     }
 }
 
-fn no_holder() -> Failure {
+pub(super) fn no_holder() -> Failure {
     let message = "no responsive coordinator holds the worker lease at the moment; try again";
     Failure::new(ErrorCode::Unavailable, message).retry_after(RETRY_AFTER)
 }

@@ -4,6 +4,7 @@ mod deletion;
 mod lease;
 mod orders;
 mod reaper;
+mod reconcile;
 mod repair;
 mod upgrade;
 
@@ -16,6 +17,7 @@ use futures_util::FutureExt as _;
 pub(crate) use deletion::Delete;
 pub(crate) use lease::{WORKER_LEASE, WorkerLease, control};
 pub(crate) use reaper::Reaper;
+pub(crate) use reconcile::Reconcile;
 pub(crate) use repair::Repair;
 pub(crate) use repair::queue::{RepairNeed, RepairQueue};
 pub(crate) use upgrade::Upgrade;
@@ -32,7 +34,7 @@ pub(crate) async fn run_all(core: &Arc<Core>) -> Infallible {
     let lease = WorkerLease::new(core.clone());
     supervise(&lease, handles, |grant| {
         let of = |spec| handles.of(spec);
-        let [repair, reaper, delete, upgrade] = [(); 4].map(|()| core.clone());
+        let [repair, reaper, delete, reconcile, upgrade] = [(); 5].map(|()| core.clone());
         vec![
             run(of(&Repair::SPEC), move |handle| Repair::new(repair.clone(), grant, handle))
                 .boxed(),
@@ -40,6 +42,10 @@ pub(crate) async fn run_all(core: &Arc<Core>) -> Infallible {
                 .boxed(),
             run(of(&Delete::SPEC), move |handle| Delete::new(delete.clone(), grant, handle))
                 .boxed(),
+            run(of(&Reconcile::SPEC), move |handle| {
+                Reconcile::new(reconcile.clone(), grant, handle)
+            })
+            .boxed(),
             run(of(&Upgrade::SPEC), move |handle| Upgrade::new(upgrade.clone(), grant, handle))
                 .boxed(),
         ]

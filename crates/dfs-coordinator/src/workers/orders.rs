@@ -17,7 +17,7 @@ use tonic::Status;
 use crate::core::{Core, location};
 
 /// Time limit of small orders.
-const ORDER_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const ORDER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes per second below which the build of a replica is abandoned.
 const SLOWEST: u64 = 1 << 20;
 
@@ -140,7 +140,7 @@ pub(super) async fn build(
 }
 
 /// Seals an order to a node, and returns it with the client to send it.
-fn order<R: Ordered>(
+pub(super) fn order<R: Ordered>(
     core: &Core,
     node: NodeId,
     request: R,
@@ -154,7 +154,7 @@ fn order<R: Ordered>(
     Ok((client, core.order(node, view.member.registration, request)))
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     limit: Duration,
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, Failure> {

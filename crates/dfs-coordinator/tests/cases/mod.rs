@@ -7,6 +7,7 @@ mod engine;
 mod files;
 mod life;
 mod members;
+mod reconciling;
 mod relaying;
 mod repairing;
 mod several;

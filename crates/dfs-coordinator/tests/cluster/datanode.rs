@@ -13,8 +13,8 @@ use dfs_proto::v1::data_node_server::{DataNode, DataNodeServer};
 use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::{Failure, OrderParties, Ordered, open_order, v1};
 use dfs_types::{
-    ChunkId, ClusterId, Crc32c, DiskId, ErrorCode, Incarnation, NodeId, Receipt,
-    RegistrationNumber, Seal, SealKey, Sha256, Stamp, StreamOpening,
+    ChunkId, ClusterId, Crc32c, DiskId, ErrorCode, Incarnation, NodeId, Part, Receipt,
+    RegistrationNumber, ReplicaDigest, Seal, SealKey, Sha256, Stamp, StreamOpening,
 };
 use futures_util::Stream;
 use tokio::net::TcpListener;
@@ -59,6 +59,7 @@ struct State {
     /// Its disk is out of service: replicas on it are not found.
     has_failed_disk: bool,
     takes_no_more: bool,
+    lists_incompletely: bool,
 }
 
 /// Number of processes so far.
@@ -357,6 +358,35 @@ impl FakeDataNode {
         self.state.lock().unwrap().replicas.get(&chunk).copied()
     }
 
+    /// Loses a replica unnoticed.
+    pub(crate) fn lose(&self, chunk: ChunkId) -> HeldReplica {
+        self.state.lock().unwrap().replicas.remove(&chunk).unwrap()
+    }
+
+    /// Holds a replica that was lost again.
+    pub(crate) fn find(&self, chunk: ChunkId, replica: HeldReplica) {
+        self.state.lock().unwrap().replicas.insert(chunk, replica);
+    }
+
+    /// Breaks off its lists.
+    pub(crate) fn list_incompletely(&self, incompletely: bool) {
+        self.state.lock().unwrap().lists_incompletely = incompletely;
+    }
+
+    fn disk_now(&self) -> DiskId {
+        DiskId(self.disk.0 + u128::from(self.state.lock().unwrap().has_new_disk))
+    }
+
+    /// Returns the replicas of a range.
+    fn in_range(&self, from: &[u8], to: &[u8]) -> Vec<(ChunkId, HeldReplica)> {
+        let from = ChunkId::from_slice(from).unwrap_or(ChunkId::MIN);
+        let to = ChunkId::from_slice(to);
+        let state = self.state.lock().unwrap();
+        let found =
+            state.replicas.range(from..).filter(|(chunk, _)| to.is_none_or(|to| **chunk < to));
+        found.map(|(chunk, replica)| (*chunk, *replica)).collect()
+    }
+
     pub(crate) fn chunks(&self) -> usize {
         self.state.lock().unwrap().replicas.len()
     }
@@ -599,30 +629,49 @@ impl DataNode for Handler {
         Ok(Response::new(self.0.delete(&request)))
     }
 
+    async fn inventory(
+        &self,
+        request: Request<v1::InventoryRequest>,
+    ) -> Result<Response<v1::InventoryResponse>, Status> {
+        let mut request = request.into_inner();
+        self.0.open(&mut request)?;
+        let mut digest = ReplicaDigest::default();
+        for (chunk, replica) in self.0.in_range(&request.from, &request.to) {
+            digest.add(request.cycle, chunk, Part::WHOLE, replica.stamp);
+        }
+        let disk = v1::DiskDigest {
+            disk_id: self.0.disk_now().to_bytes().to_vec().into(),
+            count: digest.count,
+            sum: digest.sum,
+        };
+        Ok(Response::new(v1::InventoryResponse { disks: vec![disk] }))
+    }
+
     async fn list_chunks(
         &self,
         request: Request<v1::ListChunksRequest>,
     ) -> Result<Response<Self::ListChunksStream>, Status> {
         let mut request = request.into_inner();
         self.0.open(&mut request)?;
-        let after = ChunkId::from_slice(&request.after);
-        let state = self.0.state.lock().unwrap();
-        let found = state.replicas.iter().filter(|(chunk, _)| after.is_none_or(|at| **chunk > at));
-        let limit = if request.limit == 0 { usize::MAX } else { request.limit as usize };
-        let chunks = found
-            .take(limit)
-            .map(|(chunk, replica)| v1::ListedChunk {
-                replica: Some(v1::ReplicaRef {
-                    chunk_id: chunk.to_bytes().to_vec().into(),
-                    disk_id: self.0.disk.to_bytes().to_vec().into(),
-                    stamp: replica.stamp.0,
-                    part: 0,
-                }),
-                length: replica.length,
-                ..v1::ListedChunk::default()
-            })
-            .collect();
-        let page = v1::ChunkListPage { chunks, is_last: true };
+        let disk = self.0.disk_now().to_bytes().to_vec();
+        let chunks = self.0.in_range(&request.from, &request.to).into_iter();
+        let chunks = chunks.map(|(chunk, replica)| v1::ListedChunk {
+            replica: Some(v1::ReplicaRef {
+                chunk_id: chunk.to_bytes().to_vec().into(),
+                disk_id: disk.clone().into(),
+                stamp: replica.stamp.0,
+                part: 0,
+            }),
+            length: replica.length,
+            crc32c: replica.crc32c.0,
+            sha256: vec![0; 32].into(),
+            ..v1::ListedChunk::default()
+        });
+        let mut page = v1::ChunkListPage { chunks: chunks.collect(), is_last: true, verdict: 0 };
+        if self.0.state.lock().unwrap().lists_incompletely {
+            page.chunks.clear();
+            page.is_last = false;
+        }
         Ok(Response::new(Box::pin(tokio_stream::iter([Ok(page)]))))
     }
 

@@ -3,6 +3,7 @@
 mod build;
 mod bulk;
 mod disks;
+mod inventory;
 mod pace;
 mod prepare;
 mod pull;
@@ -104,13 +105,22 @@ impl DataNode for Handler {
         Ok(Response::new(replicas::delete(&self.0, order).await?))
     }
 
+    async fn inventory(
+        &self,
+        request: Request<v1::InventoryRequest>,
+    ) -> Result<Response<v1::InventoryResponse>, Status> {
+        let (_, request) = split(request)?;
+        let order = self.0.authorise(&request.node_id.clone(), request)?;
+        Ok(Response::new(inventory::digests(&self.0, order).await?))
+    }
+
     async fn list_chunks(
         &self,
         request: Request<v1::ListChunksRequest>,
     ) -> Result<Response<Self::ListChunksStream>, Status> {
         let (_, request) = split(request)?;
         let order = self.0.authorise(&request.node_id.clone(), request)?;
-        Ok(Response::new(Box::pin(replicas::list(&self.0, order)?)))
+        Ok(Response::new(Box::pin(inventory::list(&self.0, order)?)))
     }
 
     async fn settle_disk(

@@ -1,25 +1,17 @@
-//! Calls on existing replicas: check, delete, list.
+//! Calls on existing replicas: check, delete.
 
-use std::sync::Arc;
-
-use dfs_chunkstore::{SealedChunk, StoreError};
+use dfs_chunkstore::StoreError;
 use dfs_proto::wire;
 use dfs_proto::{Failure, FieldError, v1};
-use dfs_transport::spawn_in_request;
-use dfs_types::{ChunkId, ReplicaRef};
-use futures_util::{Stream, StreamExt as _};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use dfs_types::ReplicaRef;
+use futures_util::StreamExt as _;
 
-use super::pace::PacedSender;
 use crate::Error;
-use crate::node::{LISTING_STEP, Node};
+use crate::node::Node;
 use crate::orders::Authorised;
 
 /// Maximum number of replicas that one call deletes.
 const DELETE_MAX: usize = 1_000;
-/// Approximate bytes of a replica in a listing.
-const LISTED_BYTES: u64 = 100;
 /// Number of replicas deleted concurrently.
 const DELETE_AT_ONCE: usize = 16;
 
@@ -93,51 +85,5 @@ async fn delete_one(node: &Node, replica: ReplicaRef) -> Result<bool, Error> {
     match deleted {
         Err(Error::Store(StoreError::NotFound(_))) => Ok(false),
         deleted => deleted,
-    }
-}
-
-/// Lists replicas, page by page as the caller reads them.
-pub(super) fn list(
-    node: &Arc<Node>,
-    order: Authorised<v1::ListChunksRequest>,
-) -> Result<impl Stream<Item = Result<v1::ChunkListPage, Status>> + use<>, Error> {
-    let request = order.into_inner();
-    let mut after = wire::optional_id::<ChunkId>("after", &request.after)?;
-    let mut left = match request.limit {
-        0 => usize::MAX,
-        limit => usize::try_from(limit).unwrap_or(usize::MAX),
-    };
-    let permit = node.calls.listings.enter()?;
-    let (mut pages, outgoing) = PacedSender::channel(1);
-    let node = node.clone();
-    spawn_in_request(async move {
-        let _permit = permit;
-        loop {
-            let step = left.min(LISTING_STEP);
-            let found = match node.store.list(after, step).await {
-                Ok(found) => found,
-                Err(error) => return pages.fail(error),
-            };
-            left -= found.len();
-            let is_last = found.len() < step || left == 0;
-            after = found.last().map(|replica| replica.chunk);
-            let chunks: Vec<_> = found.iter().map(listed).collect();
-            let bytes = chunks.len() as u64 * LISTED_BYTES;
-            pages = match pages.send(v1::ChunkListPage { chunks, is_last }, bytes).await {
-                Ok(pages) if !is_last => pages,
-                _ => return,
-            };
-        }
-    });
-    Ok(ReceiverStream::new(outgoing))
-}
-
-fn listed(replica: &SealedChunk) -> v1::ListedChunk {
-    v1::ListedChunk {
-        replica: Some(replica.replica().into()),
-        length: replica.seal.length,
-        crc32c: replica.seal.crc32c.0,
-        sha256: bytes::Bytes::copy_from_slice(&replica.seal.sha256.0),
-        is_set_aside: replica.is_set_aside,
     }
 }

@@ -4,6 +4,7 @@ mod bounds;
 mod building;
 mod coordinators;
 mod frames;
+mod inventory;
 mod life;
 mod logs;
 mod orders;

@@ -2906,15 +2906,58 @@ pub struct FailedDeletion {
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
 }
+/// Requests digests of replicas.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InventoryRequest {
+    /// Number of the comparison, which each hash includes.
+    #[prost(uint64, tag = "1")]
+    pub cycle: u64,
+    /// First chunk of the range; 16 bytes, empty for the start.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub from: ::prost::bytes::Bytes,
+    /// End of the range, exclusive; 16 bytes, empty for the end.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub to: ::prost::bytes::Bytes,
+    /// The node of the call; 16 bytes. Another node at its address refuses.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// Epoch of the coordinator's worker lease.
+    #[prost(uint64, tag = "5")]
+    pub lease_epoch: u64,
+    /// Seal of the coordinator.
+    #[prost(message, optional, tag = "6")]
+    pub order: ::core::option::Option<Order>,
+}
+/// Digests of replicas.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InventoryResponse {
+    /// One for each disk that was in service throughout.
+    #[prost(message, repeated, tag = "1")]
+    pub disks: ::prost::alloc::vec::Vec<DiskDigest>,
+}
+/// A digest of the replicas on a disk in a range of chunks, without quarantined ones.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DiskDigest {
+    /// The disk; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub disk_id: ::prost::bytes::Bytes,
+    /// Number of replicas.
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+    /// Sum, modulo 2^64, of the first 8 bytes of the SHA-256 of each: cycle (8 bytes), chunk (16),
+    /// part (1), stamp (8), all big-endian.
+    #[prost(fixed64, tag = "3")]
+    pub sum: u64,
+}
 /// Lists replicas.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListChunksRequest {
-    /// Only chunks after this one; empty for the start.
+    /// First chunk of the range; 16 bytes, empty for the start.
     #[prost(bytes = "bytes", tag = "1")]
-    pub after: ::prost::bytes::Bytes,
-    /// Replicas wanted in total; 0 for all.
-    #[prost(uint64, tag = "2")]
-    pub limit: u64,
+    pub from: ::prost::bytes::Bytes,
+    /// End of the range, exclusive; 16 bytes, empty for the end.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub to: ::prost::bytes::Bytes,
     /// The node of the call; 16 bytes. Another node at its address refuses.
     #[prost(bytes = "bytes", tag = "3")]
     pub node_id: ::prost::bytes::Bytes,
@@ -2924,6 +2967,9 @@ pub struct ListChunksRequest {
     /// Seal of the coordinator.
     #[prost(message, optional, tag = "5")]
     pub order: ::core::option::Option<Order>,
+    /// Only replicas on this disk; 16 bytes, empty for all disks.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub disk_id: ::prost::bytes::Bytes,
 }
 /// Ends the return of a disk.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2950,9 +2996,14 @@ pub struct ChunkListPage {
     /// Replicas, at most 1,000.
     #[prost(message, repeated, tag = "1")]
     pub chunks: ::prost::alloc::vec::Vec<ListedChunk>,
-    /// Set only on the last page: without it the listing is incomplete.
+    /// Set only on the last page, and only if the disk of the request was in service from the first
+    /// page to this one: without it the listing is incomplete.
     #[prost(bool, tag = "2")]
     pub is_last: bool,
+    /// A number greater than those of all verdicts that the node gave before the listing began, for
+    /// verdicts that follow from the listing.
+    #[prost(uint64, tag = "3")]
+    pub verdict: u64,
 }
 /// A sealed replica.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2972,6 +3023,9 @@ pub struct ListedChunk {
     /// Set if it was found bad and is not served.
     #[prost(bool, tag = "7")]
     pub is_set_aside: bool,
+    /// When it was quarantined, in milliseconds since 1970; 0 if it is not.
+    #[prost(uint64, tag = "8")]
+    pub quarantined_ms: u64,
 }
 /// Generated client implementations.
 pub mod data_node_client {
@@ -3204,7 +3258,31 @@ pub mod data_node_client {
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "DeleteChunks"));
             self.inner.unary(req, path, codec).await
         }
-        /// Lists sealed replicas in chunk order, page by page.
+        /// Returns digests of the replicas on each disk, for a range of chunks.
+        pub async fn inventory(
+            &mut self,
+            request: impl tonic::IntoRequest<super::InventoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::InventoryResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.DataNode/Inventory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.DataNode", "Inventory"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lists sealed replicas of a range in chunk order, page by page.
         pub async fn list_chunks(
             &mut self,
             request: impl tonic::IntoRequest<super::ListChunksRequest>,
@@ -3330,13 +3408,21 @@ pub mod data_node_server {
             tonic::Response<super::DeleteChunksResponse>,
             tonic::Status,
         >;
+        /// Returns digests of the replicas on each disk, for a range of chunks.
+        async fn inventory(
+            &self,
+            request: tonic::Request<super::InventoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::InventoryResponse>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the ListChunks method.
         type ListChunksStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ChunkListPage, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
-        /// Lists sealed replicas in chunk order, page by page.
+        /// Lists sealed replicas of a range in chunk order, page by page.
         async fn list_chunks(
             &self,
             request: tonic::Request<super::ListChunksRequest>,
@@ -3679,6 +3765,51 @@ pub mod data_node_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DeleteChunksSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.DataNode/Inventory" => {
+                    #[allow(non_camel_case_types)]
+                    struct InventorySvc<T: DataNode>(pub Arc<T>);
+                    impl<
+                        T: DataNode,
+                    > tonic::server::UnaryService<super::InventoryRequest>
+                    for InventorySvc<T> {
+                        type Response = super::InventoryResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::InventoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataNode>::inventory(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = InventorySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -4491,6 +4622,30 @@ pub struct ClusterStatusResponse {
     /// Address of the coordinator that runs the background work; empty when unknown.
     #[prost(string, tag = "10")]
     pub worker_lease_holder: ::prost::alloc::string::String,
+    /// Comparison of disks with records, as known to that coordinator.
+    #[prost(message, optional, tag = "11")]
+    pub reconciliation: ::core::option::Option<ReconciliationStatus>,
+}
+/// Comparison of disks with records. Unless stated otherwise, of the last whole one, in which every
+/// disk was compared.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReconciliationStatus {
+    /// Chunk records read by the comparison in progress; not set when there is none.
+    #[prost(uint64, optional, tag = "1")]
+    pub progress: ::core::option::Option<u64>,
+    /// Milliseconds since the end of the last whole comparison; not set if there was none since this
+    /// coordinator has run the background work.
+    #[prost(uint64, optional, tag = "2")]
+    pub last_whole_ms: ::core::option::Option<u64>,
+    /// Replicas without a record.
+    #[prost(uint64, tag = "3")]
+    pub orphans: u64,
+    /// Their bytes.
+    #[prost(uint64, tag = "4")]
+    pub orphan_bytes: u64,
+    /// Replicas that disks had lost.
+    #[prost(uint64, tag = "5")]
+    pub gone: u64,
 }
 /// A node.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4815,6 +4970,80 @@ pub struct FinalizeUpgradeRequest {
     /// The cluster of the call; 16 bytes.
     #[prost(bytes = "bytes", tag = "1")]
     pub cluster_id: ::prost::bytes::Bytes,
+}
+/// Begins a comparison of disks with records, or asks for its progress.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckReplicasRequest {
+    /// The cluster of the call; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The comparison, as returned by the call that began it; 0 begins one.
+    #[prost(fixed64, tag = "2")]
+    pub check: u64,
+    /// Set by another coordinator that considers this one the holder of the worker lease.
+    #[prost(message, optional, tag = "3")]
+    pub order: ::core::option::Option<Order>,
+}
+/// Progress of a comparison. The counts are of what was found so far.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CheckReplicasResponse {
+    /// The comparison, for further calls. STALE once it is not known any more: the holder of the
+    /// worker lease has changed since.
+    #[prost(fixed64, tag = "1")]
+    pub check: u64,
+    /// Set at its end.
+    #[prost(bool, tag = "2")]
+    pub is_done: bool,
+    /// Chunk records read.
+    #[prost(uint64, tag = "3")]
+    pub records: u64,
+    /// Ranges of disks that could not be compared: their nodes did not answer, or they were not in
+    /// service.
+    #[prost(uint64, tag = "4")]
+    pub skipped: u64,
+    /// Replicas that records named and disks do not hold, now recorded as gone.
+    #[prost(uint64, tag = "5")]
+    pub gone: u64,
+    /// Replicas recorded as gone that disks hold again.
+    #[prost(uint64, tag = "6")]
+    pub back: u64,
+    /// Replicas without a record.
+    #[prost(uint64, tag = "7")]
+    pub orphans: u64,
+    /// Their bytes.
+    #[prost(uint64, tag = "8")]
+    pub orphan_bytes: u64,
+    /// Orphans deleted, after they were proven to be ones twice.
+    #[prost(uint64, tag = "9")]
+    pub deleted_orphans: u64,
+    /// Replicas that the records of their chunks do not name, and that their chunks do not lack.
+    #[prost(uint64, tag = "10")]
+    pub surplus: u64,
+    /// Replicas that their chunks lacked, now named by their records.
+    #[prost(uint64, tag = "11")]
+    pub adopted: u64,
+    /// Chunks without a reachable replica.
+    #[prost(uint64, tag = "12")]
+    pub missing_chunks: u64,
+    /// Chunks with bad or too few replicas.
+    #[prost(uint64, tag = "13")]
+    pub degraded_chunks: u64,
+    /// Some of these chunks, at most 10,000; only at the end.
+    #[prost(message, repeated, tag = "14")]
+    pub damaged: ::prost::alloc::vec::Vec<DamagedChunk>,
+}
+/// A chunk that is missing or degraded.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DamagedChunk {
+    /// The chunk; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub chunk_id: ::prost::bytes::Bytes,
+    /// The file whose upload wrote it.
+    #[prost(uint64, tag = "2")]
+    pub inode: u64,
+    /// Set if no replica can be reached.
+    #[prost(bool, tag = "3")]
+    pub is_missing: bool,
 }
 /// Activity of a background worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -5192,6 +5421,32 @@ pub mod admin_client {
             req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "SetWorker"));
             self.inner.unary(req, path, codec).await
         }
+        /// Compares what the disks hold with the records, or returns the progress of a comparison. It is
+        /// done by the holder of the worker lease.
+        pub async fn check_replicas(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckReplicasRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckReplicasResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.Admin/CheckReplicas",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.Admin", "CheckReplicas"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Returns the progress of raising the write level.
         pub async fn upgrade_status(
             &mut self,
@@ -5329,6 +5584,15 @@ pub mod admin_server {
             request: tonic::Request<super::SetWorkerRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SetWorkerResponse>,
+            tonic::Status,
+        >;
+        /// Compares what the disks hold with the records, or returns the progress of a comparison. It is
+        /// done by the holder of the worker lease.
+        async fn check_replicas(
+            &self,
+            request: tonic::Request<super::CheckReplicasRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckReplicasResponse>,
             tonic::Status,
         >;
         /// Returns the progress of raising the write level.
@@ -5846,6 +6110,51 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetWorkerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/CheckReplicas" => {
+                    #[allow(non_camel_case_types)]
+                    struct CheckReplicasSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::CheckReplicasRequest>
+                    for CheckReplicasSvc<T> {
+                        type Response = super::CheckReplicasResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CheckReplicasRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::check_replicas(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CheckReplicasSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -51,6 +51,8 @@ pub enum Method {
     BuildReplica,
     /// `/dfs.v1.DataNode/DeleteChunks`
     DeleteChunks,
+    /// `/dfs.v1.DataNode/Inventory`
+    Inventory,
     /// `/dfs.v1.DataNode/ListChunks`
     ListChunks,
     /// `/dfs.v1.DataNode/SettleDisk`
@@ -79,6 +81,8 @@ pub enum Method {
     Workers,
     /// `/dfs.v1.Admin/SetWorker`
     SetWorker,
+    /// `/dfs.v1.Admin/CheckReplicas`
+    CheckReplicas,
     /// `/dfs.v1.Admin/UpgradeStatus`
     UpgradeStatus,
     /// `/dfs.v1.Admin/FinalizeUpgrade`
@@ -118,6 +122,7 @@ impl Method {
         Self::ReportCorrupt,
         Self::BuildReplica,
         Self::DeleteChunks,
+        Self::Inventory,
         Self::ListChunks,
         Self::SettleDisk,
         Self::Register,
@@ -132,6 +137,7 @@ impl Method {
         Self::Forget,
         Self::Workers,
         Self::SetWorker,
+        Self::CheckReplicas,
         Self::UpgradeStatus,
         Self::FinalizeUpgrade,
         Self::HealthCheck,
@@ -166,6 +172,7 @@ impl Method {
             Self::ReportCorrupt => "ReportCorrupt",
             Self::BuildReplica => "BuildReplica",
             Self::DeleteChunks => "DeleteChunks",
+            Self::Inventory => "Inventory",
             Self::ListChunks => "ListChunks",
             Self::SettleDisk => "SettleDisk",
             Self::Register => "Register",
@@ -180,6 +187,7 @@ impl Method {
             Self::Forget => "Forget",
             Self::Workers => "Workers",
             Self::SetWorker => "SetWorker",
+            Self::CheckReplicas => "CheckReplicas",
             Self::UpgradeStatus => "UpgradeStatus",
             Self::FinalizeUpgrade => "FinalizeUpgrade",
             Self::HealthCheck => "Check",
@@ -215,6 +223,7 @@ impl Method {
             Self::ReportCorrupt => "/dfs.v1.DataNode/ReportCorrupt",
             Self::BuildReplica => "/dfs.v1.DataNode/BuildReplica",
             Self::DeleteChunks => "/dfs.v1.DataNode/DeleteChunks",
+            Self::Inventory => "/dfs.v1.DataNode/Inventory",
             Self::ListChunks => "/dfs.v1.DataNode/ListChunks",
             Self::SettleDisk => "/dfs.v1.DataNode/SettleDisk",
             Self::Register => "/dfs.v1.Membership/Register",
@@ -229,6 +238,7 @@ impl Method {
             Self::Forget => "/dfs.v1.Admin/Forget",
             Self::Workers => "/dfs.v1.Admin/Workers",
             Self::SetWorker => "/dfs.v1.Admin/SetWorker",
+            Self::CheckReplicas => "/dfs.v1.Admin/CheckReplicas",
             Self::UpgradeStatus => "/dfs.v1.Admin/UpgradeStatus",
             Self::FinalizeUpgrade => "/dfs.v1.Admin/FinalizeUpgrade",
             Self::HealthCheck => "/grpc.health.v1.Health/Check",
@@ -264,6 +274,7 @@ impl Method {
             "/dfs.v1.DataNode/ReportCorrupt" => Self::ReportCorrupt,
             "/dfs.v1.DataNode/BuildReplica" => Self::BuildReplica,
             "/dfs.v1.DataNode/DeleteChunks" => Self::DeleteChunks,
+            "/dfs.v1.DataNode/Inventory" => Self::Inventory,
             "/dfs.v1.DataNode/ListChunks" => Self::ListChunks,
             "/dfs.v1.DataNode/SettleDisk" => Self::SettleDisk,
             "/dfs.v1.Membership/Register" => Self::Register,
@@ -278,6 +289,7 @@ impl Method {
             "/dfs.v1.Admin/Forget" => Self::Forget,
             "/dfs.v1.Admin/Workers" => Self::Workers,
             "/dfs.v1.Admin/SetWorker" => Self::SetWorker,
+            "/dfs.v1.Admin/CheckReplicas" => Self::CheckReplicas,
             "/dfs.v1.Admin/UpgradeStatus" => Self::UpgradeStatus,
             "/dfs.v1.Admin/FinalizeUpgrade" => Self::FinalizeUpgrade,
             "/grpc.health.v1.Health/Check" => Self::HealthCheck,

@@ -88,6 +88,13 @@ impl data_node_server::DataNode for OneSession {
         Err(Status::unimplemented(""))
     }
 
+    async fn inventory(
+        &self,
+        _request: Request<v1::InventoryRequest>,
+    ) -> Result<Response<v1::InventoryResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn list_chunks(
         &self,
         _request: Request<v1::ListChunksRequest>,

@@ -58,6 +58,7 @@ pub const fn rule(method: Method) -> Rule {
         | Method::Deregister
         | Method::Forget
         | Method::SetWorker
+        | Method::CheckReplicas
         | Method::FinalizeUpgrade => Rule::Grant(Access::Admin),
         Method::Register | Method::Heartbeat => Rule::Datanode,
 
@@ -65,9 +66,11 @@ pub const fn rule(method: Method) -> Rule {
         Method::PrepareChunkUpload => Rule::Capability(Access::Write),
         Method::RetrieveChunk | Method::ReportCorrupt => Rule::Capability(Access::Read),
         Method::ChunkDataStream => Rule::Session,
-        Method::BuildReplica | Method::DeleteChunks | Method::ListChunks | Method::SettleDisk => {
-            Rule::Order
-        }
+        Method::BuildReplica
+        | Method::DeleteChunks
+        | Method::Inventory
+        | Method::ListChunks
+        | Method::SettleDisk => Rule::Order,
 
         Method::HealthCheck | Method::HealthWatch => Rule::Anyone,
     }

@@ -126,6 +126,13 @@ impl admin_server::Admin for Service {
         Err(Status::unimplemented("SetWorker"))
     }
 
+    async fn check_replicas(
+        &self,
+        _request: Request<v1::CheckReplicasRequest>,
+    ) -> Result<Response<v1::CheckReplicasResponse>, Status> {
+        Err(Status::unimplemented("CheckReplicas"))
+    }
+
     async fn upgrade_status(
         &self,
         _request: Request<v1::UpgradeStatusRequest>,

@@ -281,6 +281,10 @@ impl DataNode for FakeDataNode {
 
     type ListChunksStream = Answers<v1::ChunkListPage>;
 
+    async fn inventory(&self, _: Request<v1::InventoryRequest>) -> Answered<v1::InventoryResponse> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn list_chunks(
         &self,
         request: Request<v1::ListChunksRequest>,

@@ -108,6 +108,10 @@ impl DataNode for FakeRelay {
         Err(Status::unimplemented(""))
     }
 
+    async fn inventory(&self, _: Request<v1::InventoryRequest>) -> Answered<v1::InventoryResponse> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn list_chunks(
         &self,
         _: Request<v1::ListChunksRequest>,

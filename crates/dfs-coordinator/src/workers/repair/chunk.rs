@@ -67,6 +67,7 @@ struct Plan {
 impl ChunkRepair {
     /// Does what is possible for a chunk now.
     pub(super) async fn run(&self, chunk: ChunkId) -> Result<RepairResult, Error> {
+        let _moving = self.core.background.move_of(chunk);
         let Some(mut record) = self.read(chunk).await? else {
             return Ok(RepairResult { need: None, replicas: 0, outcome: RepairOutcome::Done });
         };

@@ -1,0 +1,176 @@
+//! `dfs fsck`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use clap::Args;
+use dfs_client::ReplicaCheck;
+use dfs_types::{ByteSize, DfsPath, ErrorCode, InodeId, counted};
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::printable::printable;
+
+/// Interval of asking for progress.
+const POLL: Duration = Duration::from_millis(300);
+
+/// Arguments of `dfs fsck`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Compares what every disk holds with the metadata, now, and waits for the result. What disks have
+lost is repaired afterwards, what no file needs is deleted a day later; `dfs status` shows both.
+Prints the paths of files that are missing bytes or replicas. Blocks are verified by the
+datanodes' scrub and by `dfs explain --verify`, not by this command.
+
+Exits with 1 when a file has bytes that cannot be read, and with 5 when a disk could not be
+compared.
+
+Examples:
+  dfs fsck
+  dfs fsck --json | jq .damaged")]
+pub(crate) struct FsckArgs {}
+
+/// A file with damaged chunks.
+struct DamagedFile {
+    /// `None` for a file without a name, such as a deleted one that can be restored.
+    path: Option<DfsPath>,
+    inode: InodeId,
+    missing: u64,
+    degraded: u64,
+}
+
+pub(crate) async fn run(_args: FsckArgs, cx: &Context) -> Result<()> {
+    let found = check(cx).await?;
+    let damaged = damaged_files(cx, &found).await?;
+    if cx.out.is_json {
+        cx.out.json(&document(&found, &damaged));
+    } else {
+        for line in lines(&found, &damaged) {
+            cx.out.line(line);
+        }
+    }
+    if found.missing_chunks > 0 {
+        let chunks = counted(found.missing_chunks, "chunk");
+        let message = format!("{chunks} cannot be read from any disk in service");
+        return Err(Error::new(ErrorCode::Corrupt, message));
+    }
+    if found.skipped > 0 {
+        let message = "some disks could not be compared";
+        let hint = "`dfs status` shows nodes and disks that are not in service";
+        return Err(Error::new(ErrorCode::Unavailable, message).hint(hint));
+    }
+    Ok(())
+}
+
+/// Runs a comparison to its end.
+async fn check(cx: &Context) -> Result<ReplicaCheck> {
+    let admin = cx.client.admin();
+    let cluster = admin.status().await?.cluster;
+    let mut found = admin.check_replicas(cluster).await?;
+    let mut shown = 0;
+    while !found.is_done {
+        if found.records > shown && cx.out.wants_progress() {
+            shown = found.records;
+            cx.out.say(format_args!("{shown} chunks compared so far"));
+        }
+        sleep(POLL).await;
+        found = admin.replica_check(cluster, found.id).await?;
+    }
+    Ok(found)
+}
+
+/// Names the files of the damaged chunks, by a walk over all names.
+async fn damaged_files(cx: &Context, found: &ReplicaCheck) -> Result<Vec<DamagedFile>> {
+    let mut counts: BTreeMap<InodeId, (u64, u64)> = BTreeMap::new();
+    for chunk in &found.damaged {
+        let (missing, degraded) = counts.entry(chunk.inode).or_default();
+        *(if chunk.is_missing { missing } else { degraded }) += 1;
+    }
+    let mut files = Vec::new();
+    let mut unnamed: BTreeSet<InodeId> = counts.keys().copied().collect();
+    let mut file = |path, inode| {
+        let (missing, degraded) = counts[&inode];
+        files.push(DamagedFile { path, inode, missing, degraded });
+    };
+    if !unnamed.is_empty() {
+        let root = DfsPath::new("/").expect("the root is a path");
+        let mut walk = cx.client.walk(&root);
+        while let Some(entry) = walk.next().await {
+            let entry = entry?;
+            if unnamed.remove(&entry.stat.inode) {
+                file(Some(entry.path), entry.stat.inode);
+            }
+        }
+    }
+    unnamed.into_iter().for_each(|inode| file(None, inode));
+    Ok(files)
+}
+
+fn document(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Value {
+    let file = |file: &DamagedFile| {
+        json!({
+            "path": file.path.as_ref().map(|path| printable(path.as_bytes())),
+            "inode": file.inode.0,
+            "missing_chunks": file.missing,
+            "degraded_chunks": file.degraded,
+        })
+    };
+    json!({
+        "chunks": found.records,
+        "skipped": found.skipped,
+        "gone": found.gone,
+        "back": found.back,
+        "orphans": found.orphans,
+        "orphan_bytes": found.orphan_bytes,
+        "deleted_orphans": found.deleted_orphans,
+        "surplus": found.surplus,
+        "adopted": found.adopted,
+        "missing_chunks": found.missing_chunks,
+        "degraded_chunks": found.degraded_chunks,
+        "damaged": damaged.iter().map(file).collect::<Vec<_>>(),
+    })
+}
+
+/// Returns the lines for people.
+fn lines(found: &ReplicaCheck, damaged: &[DamagedFile]) -> Vec<String> {
+    let mut lines = vec![format!("compared {} with the disks", counted(found.records, "chunk"))];
+    let mut note = |count: u64, text: &str| {
+        if count > 0 {
+            lines.push(format!("{}: {text}", counted(count, "replica")));
+        }
+    };
+    note(found.gone, "lost by their disks, to be built again");
+    note(found.back, "found again");
+    note(found.adopted, "missing from the metadata, recorded again");
+    note(found.surplus, "more than needed, to be deleted");
+    if found.orphans > 0 {
+        let bytes = ByteSize(found.orphan_bytes);
+        let waiting = found.orphans.saturating_sub(found.deleted_orphans);
+        note(waiting, &format!("of no file ({bytes} with those deleted), kept for now"));
+        note(found.deleted_orphans, "of no file, deleted");
+    }
+    if found.skipped > 0 {
+        lines.push("not all disks could be compared".to_owned());
+    }
+    for file in damaged {
+        let path = match &file.path {
+            Some(path) => printable(path.as_bytes()),
+            None => format!("inode {} (deleted)", file.inode),
+        };
+        let mut what = Vec::new();
+        if file.missing > 0 {
+            what.push(format!("{} without a replica", counted(file.missing, "chunk")));
+        }
+        if file.degraded > 0 {
+            what.push(format!("{} with too few", counted(file.degraded, "chunk")));
+        }
+        lines.push(format!("{path}: {}", what.join(", ")));
+    }
+    if found.missing_chunks + found.degraded_chunks == 0 {
+        lines.push("no file is damaged".to_owned());
+    }
+    lines
+}

@@ -1,0 +1,145 @@
+//! What disks hold is compared with the records.
+
+use std::sync::Arc;
+
+use dfs_coordinator::Settings;
+use dfs_metadata::memory::MemoryEngine;
+use dfs_proto::v1;
+use dfs_types::ErrorCode;
+
+use crate::cluster::{Cluster, eventually, refused, settings};
+
+impl Cluster {
+    async fn check_request(&self, check: u64) -> v1::CheckReplicasRequest {
+        let cluster_id = self.status().await.cluster_id;
+        v1::CheckReplicasRequest { cluster_id, check, order: None }
+    }
+
+    /// Compares all disks with the records, from now on, and returns what was found.
+    pub(crate) async fn check(&self) -> v1::CheckReplicasResponse {
+        let mut admin = self.admin().await;
+        let mut request = self.check_request(0).await;
+        eventually("the comparison begins", || {
+            let (mut admin, request) = (admin.clone(), request.clone());
+            async move { admin.check_replicas(request).await.is_ok() }
+        })
+        .await;
+        loop {
+            let found = admin.check_replicas(request.clone()).await.unwrap().into_inner();
+            if found.is_done {
+                return found;
+            }
+            request.check = found.check;
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Settings under which only requests begin a comparison.
+fn on_request() -> Settings {
+    Settings { reconcile_settle_ms: 3_600_000, ..settings() }
+}
+
+async fn started(nodes: u128) -> Cluster {
+    let replication_factor = u8::try_from(nodes).ok();
+    let settings = Settings { replication_factor, ..on_request() };
+    Cluster::with(settings, Arc::new(MemoryEngine::new()), nodes).await
+}
+
+async fn is_whole(cluster: &Cluster) -> bool {
+    cluster.replication().await.is_some_and(|status| {
+        (status.under_replicated, status.missing, status.bad_replicas) == (0, 0, 0)
+    })
+}
+
+/// D3.
+#[tokio::test]
+async fn d3_vanished_replicas_are_found_and_repaired() {
+    let cluster = started(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    let other = cluster.put("/other", b"other", &[1, 2, 3]).await;
+    let clean = cluster.check().await;
+    assert_eq!((clean.records, clean.gone, clean.skipped, clean.orphans), (2, 0, 0, 0));
+    for id in [1, 2] {
+        cluster.node(id).lose(chunk);
+    }
+    let found = cluster.check().await;
+    assert_eq!((found.gone, found.missing_chunks, found.degraded_chunks), (2, 0, 1));
+    assert_eq!(found.damaged.len(), 1);
+    assert_eq!(found.damaged[0].chunk_id, chunk.to_bytes()[..]);
+    eventually("repaired", || async {
+        [1, 2, 3].iter().all(|id| cluster.node(*id).holds(chunk).is_some())
+            && is_whole(&cluster).await
+    })
+    .await;
+    assert_eq!(cluster.check().await.gone, 0);
+    assert!(cluster.node(1).holds(other).is_some());
+}
+
+#[tokio::test]
+async fn registration_of_a_node_begins_a_comparison() {
+    let settings = Settings { reconcile_settle_ms: 50, ..settings() };
+    let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    let second = cluster.node(2).clone();
+    second.silence();
+    second.lose(chunk);
+    second.register("secret").await.unwrap();
+    second.beat().await;
+    eventually("its replica is built again", || async { second.holds(chunk).is_some() }).await;
+}
+
+#[tokio::test]
+async fn replica_that_shows_up_again_counts_again() {
+    let cluster = started(1).await;
+    let chunk = cluster.put("/file", b"data", &[1]).await;
+    let lost = cluster.node(1).lose(chunk);
+    let found = cluster.check().await;
+    assert_eq!((found.gone, found.missing_chunks), (1, 1));
+    cluster.node(1).find(chunk, lost);
+    let found = cluster.check().await;
+    assert_eq!((found.back, found.missing_chunks), (1, 0));
+    assert_eq!(cluster.check().await.back, 0);
+}
+
+#[tokio::test]
+async fn incomplete_list_or_failed_disk_proves_nothing() {
+    let cluster = started(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    let (first, third) = (cluster.node(1).clone(), cluster.node(3).clone());
+    first.lose(chunk);
+    first.list_incompletely(true);
+    let found = cluster.check().await;
+    assert_eq!((found.gone, found.skipped), (0, 1));
+    assert!(cluster.replicas("/file").await.values().all(|bad| !bad));
+    first.list_incompletely(false);
+    assert_eq!(cluster.check().await.gone, 1);
+    third.set_failed_disk(true);
+    third.lose(chunk);
+    eventually("the fault is known", || async {
+        let mut nodes = cluster.status().await.nodes.into_iter();
+        nodes.any(|node| node.disks[0].state() == v1::DiskState::Failed)
+    })
+    .await;
+    let found = cluster.check().await;
+    assert_eq!((found.gone, found.skipped), (0, 1));
+}
+
+#[tokio::test]
+async fn comparison_of_another_holder_is_not_known() {
+    let cluster = started(1).await;
+    cluster.check().await;
+    let request = cluster.check_request(77).await;
+    let asked = cluster.admin().await.check_replicas(request).await;
+    assert_eq!(refused(asked), ErrorCode::Stale);
+}
+
+#[tokio::test]
+async fn comparison_is_forwarded_to_the_holder_of_the_lease() {
+    let cluster = started(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    cluster.check().await;
+    let another = cluster.another().await;
+    cluster.node(1).lose(chunk);
+    assert_eq!(another.check().await.gone, 1);
+}
