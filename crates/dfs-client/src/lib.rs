@@ -135,8 +135,8 @@ pub use dfs_types::{
 
 pub use admin::{
     Admin, ClusterStatus, DamagedChunk, DiskStatus, Maintenance, MaintenanceRequest, NodeStatus,
-    ReplicaCheck, Replication, ReplicationStatus, StopSafety, UpgradeStatus, WorkerActivity,
-    WorkerChange, WorkerStatus, WorkerUnit, Workers,
+    ReconciliationStatus, ReplicaCheck, Replication, ReplicationStatus, StopSafety, UpgradeStatus,
+    WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit, Workers,
 };
 pub use builder::{Client, ClientBuilder, Components};
 pub use du::{DiskUsage, Usage};
