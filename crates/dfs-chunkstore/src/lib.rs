@@ -21,4 +21,6 @@ pub use fs::{File, Fs, FsLock, Opening, OsFs, Space};
 pub use identity::{Identity, IdentityStore, Registration};
 pub use memory::MemoryStore;
 pub use pool::{JobPanicked, JobPlace, Pool, Running};
-pub use store::{Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DiskUsage, SealedChunk};
+pub use store::{
+    Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DamagedHead, DiskUsage, SealedChunk,
+};

@@ -13,8 +13,8 @@ use dfs_types::{
 };
 
 use crate::{
-    Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DiskUsage, Identity, IdentityStore,
-    Registration, SealedChunk, StoreError,
+    Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DamagedHead, DiskUsage, Identity,
+    IdentityStore, Registration, SealedChunk, StoreError,
 };
 
 /// Maximum bytes of one read.
@@ -263,6 +263,10 @@ impl ChunkStore for MemoryStore {
             state.used -= replica.data.len() as u64;
         }
         Ok(true)
+    }
+
+    fn damaged(&self) -> Vec<DamagedHead> {
+        Vec::new()
     }
 
     fn usage(&self) -> Vec<DiskUsage> {

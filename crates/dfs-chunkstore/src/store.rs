@@ -1,5 +1,6 @@
 //! The contract of a chunk store.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -87,6 +88,20 @@ pub struct DiskUsage {
     pub is_full: bool,
 }
 
+/// A replica whose head was damaged when the store was opened. It is kept, but neither listed nor
+/// served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedHead {
+    /// The disk.
+    pub disk: DiskId,
+    /// The chunk, if the place of the head names it.
+    pub chunk: Option<ChunkId>,
+    /// The file.
+    pub path: PathBuf,
+    /// Offset of the head in a file of several replicas.
+    pub offset: Option<u64>,
+}
+
 /// A chunk being written. Dropping it unsealed leaves nothing behind.
 #[async_trait]
 pub trait ChunkWriter: Send {
@@ -153,6 +168,10 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// Deletes a replica, durably, and frees its space. Returns false if there is none. Works on a
     /// full disk.
     async fn delete(&self, replica: ReplicaRef) -> Result<bool, StoreError>;
+
+    /// Returns the replicas whose heads were damaged when the store was opened; at most 1,000 of each
+    /// disk.
+    fn damaged(&self) -> Vec<DamagedHead>;
 
     /// Returns the state and usage of the disks.
     fn usage(&self) -> Vec<DiskUsage>;

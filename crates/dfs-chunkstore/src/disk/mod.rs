@@ -54,8 +54,8 @@ use self::space::{Reservation, share_file_systems};
 use self::volume::Disk;
 use self::writer::{SMALL_MAX, Writer};
 use crate::{
-    Blocks, ChunkHeader, ChunkStore, ChunkWriter, DiskUsage, Fs, Identity, IdentityStore,
-    OpenError, Pool, Registration, SealedChunk, StoreError,
+    Blocks, ChunkHeader, ChunkStore, ChunkWriter, DamagedHead, DiskUsage, Fs, Identity,
+    IdentityStore, OpenError, Pool, Registration, SealedChunk, StoreError,
 };
 
 pub use config::{Config, DiskConfig};
@@ -341,6 +341,10 @@ impl ChunkStore for DiskStore {
             Place::Record { .. } => disk.mark_record(chunk, stamp, State::Dead).await,
             Place::File => change_file(disk, move |disk| disk.delete_file(chunk, &entry)).await,
         }
+    }
+
+    fn damaged(&self) -> Vec<DamagedHead> {
+        self.disks.iter().flat_map(|disk| disk.damaged()).collect()
     }
 
     fn usage(&self) -> Vec<DiskUsage> {

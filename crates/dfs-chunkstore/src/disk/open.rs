@@ -14,7 +14,7 @@ use super::record::{Binding, HEAD, Head, Layout, State};
 use super::scan::scan;
 use super::segments::{Segments, parse_name};
 use super::space::{DiskSpace, FileSystems, Limits};
-use super::volume::{Condition, Disk, Shared, Stamps};
+use super::volume::{Condition, Disk, Shared, Stamps, is_disk_failure};
 use super::watch::{Watch, WatchedFs};
 use super::{CHUNKS, Config};
 use crate::fs::PAGE;
@@ -249,11 +249,17 @@ fn recover_files(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Resul
                 tracing::warn!(file = %path.display(), "ignoring a file that is not a chunk of a known format");
                 continue;
             };
-            let head = read_file_head(disk, &path)?.filter(|head| head.chunk == chunk);
-            if let Some(head) = head {
-                replicas.push((chunk, Entry::new(disk.number, Place::File, &head)));
-            } else {
-                tracing::error!(file = %path.display(), "the head is damaged: the chunk is not served");
+            match read_file_head(disk, &path) {
+                Ok(Some(head)) if head.chunk == chunk => {
+                    replicas.push((chunk, Entry::new(disk.number, Place::File, &head)));
+                }
+                Err(error) if !is_disk_failure(&error) => return Err(error),
+                damaged => {
+                    let why = damaged.err().map(|error| format!(": {error}")).unwrap_or_default();
+                    let file = path.display();
+                    tracing::error!(%chunk, %file, "the head is damaged{why}: the replica is kept, and not served");
+                    disk.add_damaged(Some(chunk), &path, None);
+                }
             }
         }
     }
@@ -281,8 +287,9 @@ fn recover_segments(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Re
     }
     let last = segments.iter().map(|(number, ..)| *number).max();
     for (number, salt, path) in segments {
-        let found = recover_segment(disk, &path, salt, Some(number) == last)?;
-        disk.segments.add(number, salt, found.len() as u32);
+        let (found, damaged) = recover_segment(disk, &path, salt, Some(number) == last)?;
+        // What is damaged keeps its segment.
+        disk.segments.add(number, salt, (found.len() + damaged) as u32);
         replicas.extend(found.into_iter().map(|(at, head)| {
             let place = Place::Record { segment: number, page: (at / PAGE as u64) as u32 };
             (head.chunk, Entry::new(disk.number, place, &head))
@@ -291,18 +298,26 @@ fn recover_segments(disk: &Disk, replicas: &mut Vec<(ChunkId, Entry)>) -> io::Re
     Ok(())
 }
 
-/// Returns the sealed replicas in a segment. Everything else in it is removed.
+/// Returns the sealed replicas in a segment, and the number of places where another one may be.
+/// Everything else in it is removed.
 fn recover_segment(
     disk: &Disk,
     path: &Path,
     salt: u64,
     is_last: bool,
-) -> io::Result<Vec<(u64, Head)>> {
+) -> io::Result<(Vec<(u64, Head)>, usize)> {
     let file = disk.fs.open(path, Opening::Existing)?;
     let found = scan(&*file, salt, is_last)?;
-    if found.replicas.is_empty() {
+    for at in &found.damaged {
+        tracing::error!(
+            segment = %path.display(), at,
+            "the head of a record is damaged: what follows is kept, and not served"
+        );
+        disk.add_damaged(None, path, Some(*at));
+    }
+    if found.replicas.is_empty() && found.damaged.is_empty() {
         disk.fs.remove(path)?;
-        return Ok(Vec::new());
+        return Ok((Vec::new(), 0));
     }
     // From now on the segment is no longer the last one, so its tail will not be checked again.
     for (at, head) in &found.torn {
@@ -315,14 +330,12 @@ fn recover_segment(
     for (at, head) in found.torn.iter().chain(&found.dead) {
         file.punch(*at, Layout::of_record(*at, head.path_length, head.seal.length).end - at)?;
     }
-    let (unknown, left_over): (Vec<u64>, Vec<u64>) =
-        found.strays.iter().partition(|at| !is_last || **at < found.durable_to);
-    for at in left_over {
-        file.punch(at, PAGE as u64)?;
+    for at in &found.left_over {
+        file.punch(*at, PAGE as u64)?;
     }
-    if !unknown.is_empty() {
-        let pages = unknown.len();
-        tracing::error!(segment = %path.display(), pages, "pages without a record: their heads are damaged");
+    if !found.left_over.is_empty() {
+        // In a segment that is not the last one, they would look like damage.
+        file.sync()?;
     }
-    Ok(found.replicas)
+    Ok((found.replicas, found.damaged.len()))
 }

@@ -169,6 +169,11 @@ impl Head {
     }
 }
 
+/// Returns whether bytes start like a head, valid or not.
+pub(super) fn starts_like_head(bytes: &[u8]) -> bool {
+    bytes.starts_with(&MAGIC)
+}
+
 impl Binding {
     fn crc(self, fields: &[u8]) -> Crc32c {
         Crc32c::of(fields).append(&self.salt.to_be_bytes()).append(&self.offset.to_be_bytes())

@@ -22,7 +22,8 @@ use super::watch::{Pace, Watch};
 use super::{CHUNKS, SEGMENTS};
 use crate::pool::Running;
 use crate::{
-    DiskUsage, File, Fs, FsLock, Opening, Pool, Registration, SealedChunk, Space, StoreError,
+    DamagedHead, DiskUsage, File, Fs, FsLock, Opening, Pool, Registration, SealedChunk, Space,
+    StoreError,
 };
 
 /// Maximum bytes in flight to one disk; writers wait for room.
@@ -30,6 +31,9 @@ const IN_FLIGHT_BYTES: u64 = 16 << 20;
 /// Unit of the limit.
 const IN_FLIGHT_UNIT: u64 = 64 << 10;
 const IN_FLIGHT_UNITS: u32 = (IN_FLIGHT_BYTES / IN_FLIGHT_UNIT) as u32;
+
+/// Maximum number of damaged heads that are remembered; all are logged.
+const DAMAGED_MAX: usize = 1_000;
 
 /// Stamps of one life of the store: the number of the life in the high bits, a counter in the low
 /// ones. The number is increased durably on every disk before the first stamp of that life is
@@ -87,6 +91,8 @@ pub(super) struct Disk {
     /// Directories of large chunks whose names are durable.
     durable_shards: Mutex<BTreeSet<u8>>,
     condition: Mutex<Condition>,
+    /// Replicas whose heads were damaged at the start.
+    damaged: Mutex<Vec<DamagedHead>>,
     /// True if the cluster wants it emptied.
     is_retiring: AtomicBool,
     /// Held while its identity is written.
@@ -130,6 +136,7 @@ impl Disk {
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_UNITS as usize)),
             durable_shards: Mutex::default(),
             condition: Mutex::new(condition),
+            damaged: Mutex::default(),
             is_retiring: AtomicBool::new(false),
             identity_turn: Arc::default(),
             lock: Mutex::new(lock),
@@ -271,6 +278,20 @@ impl Disk {
             tracing::info!(disk = %self.folder.display(), "the disk is back in full service");
             *condition = Condition::Current;
         }
+    }
+
+    /// Records a damaged head, up to a limit.
+    pub(super) fn add_damaged(&self, chunk: Option<ChunkId>, path: &Path, offset: Option<u64>) {
+        let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        if damaged.len() < DAMAGED_MAX {
+            let path = path.to_owned();
+            damaged.push(DamagedHead { disk: self.id, chunk, path, offset });
+        }
+    }
+
+    /// Returns the heads that were found damaged at the start.
+    pub(super) fn damaged(&self) -> Vec<DamagedHead> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Records whether the cluster wants it emptied.

@@ -6,6 +6,7 @@ mod absent;
 mod conformance;
 mod crash;
 mod faults;
+mod heads;
 mod hung;
 mod stale;
 mod support;

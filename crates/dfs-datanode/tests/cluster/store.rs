@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dfs_chunkstore::{
-    Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DiskUsage, Identity, IdentityStore,
-    MemoryStore, Registration, SealedChunk, StoreError,
+    Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DamagedHead, DiskUsage, Identity,
+    IdentityStore, MemoryStore, Registration, SealedChunk, StoreError,
 };
 use dfs_types::{ChunkId, Crc32c, DiskId, DiskState, NodeId, ReplicaRef};
 use tokio::sync::watch;
@@ -215,6 +215,10 @@ impl ChunkStore for TestStore {
             return Ok(false);
         }
         self.memory.delete(replica).await
+    }
+
+    fn damaged(&self) -> Vec<DamagedHead> {
+        self.memory.damaged()
     }
 
     fn usage(&self) -> Vec<DiskUsage> {
