@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Node(commands::node::NodeArgs),
     /// Compare what the disks hold with the metadata, and name damaged files
     Fsck(commands::fsck::FsckArgs),
+    /// Show whether anything is deleted, or permit it after a restore
+    Gc(commands::gc::GcArgs),
     /// List, pause, resume and rate-limit background workers
     Worker(commands::worker::WorkerArgs),
     /// Show the write level of the cluster, or raise it after an upgrade

@@ -134,9 +134,9 @@ pub use dfs_types::{
 };
 
 pub use admin::{
-    Admin, ClusterStatus, DamagedChunk, DiskStatus, Maintenance, MaintenanceRequest, NodeStatus,
-    ReconciliationStatus, ReplicaCheck, Replication, ReplicationStatus, StopSafety, UpgradeStatus,
-    WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit, Workers,
+    Admin, ClusterStatus, DamagedChunk, DiskStatus, GcStatus, Maintenance, MaintenanceRequest,
+    NodeStatus, ReconciliationStatus, ReplicaCheck, Replication, ReplicationStatus, StopSafety,
+    UpgradeStatus, WorkerActivity, WorkerChange, WorkerStatus, WorkerUnit, Workers,
 };
 pub use builder::{Client, ClientBuilder, Components};
 pub use du::{DiskUsage, Usage};

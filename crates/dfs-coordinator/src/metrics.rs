@@ -45,6 +45,8 @@ const METHODS: &[&str] = &[
     "Workers",
     "SetWorker",
     "CheckReplicas",
+    "GcStatus",
+    "AcknowledgeGc",
     "UpgradeStatus",
     "FinalizeUpgrade",
     "PrepareChunkUpload",

@@ -215,6 +215,10 @@ impl Settings {
         Duration::from_millis(self.reconcile_interval_ms)
     }
 
+    pub(crate) fn orphan_age(&self) -> Duration {
+        Duration::from_millis(self.orphan_age_ms)
+    }
+
     pub(crate) fn reconcile_settle(&self) -> Duration {
         Duration::from_millis(self.reconcile_settle_ms)
     }

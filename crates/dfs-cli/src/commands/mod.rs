@@ -9,6 +9,7 @@ pub(crate) mod df;
 pub(crate) mod du;
 pub(crate) mod explain;
 pub(crate) mod fsck;
+pub(crate) mod gc;
 pub(crate) mod get;
 pub(crate) mod ln;
 pub(crate) mod local;

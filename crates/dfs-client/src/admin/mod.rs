@@ -1,6 +1,7 @@
 //! Cluster administration: status, settings, nodes.
 
 mod check;
+mod gc;
 mod nodes;
 mod status;
 mod upgrade;
@@ -17,6 +18,7 @@ use crate::call::Persistence;
 use crate::{Client, Error};
 
 pub use check::{DamagedChunk, ReplicaCheck};
+pub use gc::GcStatus;
 pub use nodes::{Maintenance, MaintenanceRequest, StopSafety};
 pub use status::{ClusterStatus, DiskStatus, NodeStatus, ReconciliationStatus, ReplicationStatus};
 pub use upgrade::UpgradeStatus;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status};
 
 use super::upload::replication;
-use super::{bootstrap, checks, holder, nodes, removal, upgrade, workers};
+use super::{bootstrap, checks, gc, holder, nodes, removal, upgrade, workers};
 use crate::core::{Core, location, unknown_location, wire_state};
 use crate::failure;
 use crate::registry::View;
@@ -99,6 +99,20 @@ impl Admin for Handler {
         request: Request<v1::CheckReplicasRequest>,
     ) -> Answer<v1::CheckReplicasResponse> {
         Ok(Response::new(checks::run(&self.0, split(request)?).await?))
+    }
+
+    async fn gc_status(
+        &self,
+        request: Request<v1::GcStatusRequest>,
+    ) -> Answer<v1::GcStatusResponse> {
+        Ok(Response::new(gc::status(&self.0, split(request)?).await?))
+    }
+
+    async fn acknowledge_gc(
+        &self,
+        request: Request<v1::AcknowledgeGcRequest>,
+    ) -> Answer<v1::AcknowledgeGcResponse> {
+        Ok(Response::new(gc::acknowledge(&self.0, split(request)?).await?))
     }
 
     async fn upgrade_status(

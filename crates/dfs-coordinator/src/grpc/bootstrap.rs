@@ -168,6 +168,17 @@ impl Admin for Handler {
         Err(not_yet())
     }
 
+    async fn gc_status(&self, _: Request<v1::GcStatusRequest>) -> Answer<v1::GcStatusResponse> {
+        Err(not_yet())
+    }
+
+    async fn acknowledge_gc(
+        &self,
+        _: Request<v1::AcknowledgeGcRequest>,
+    ) -> Answer<v1::AcknowledgeGcResponse> {
+        Err(not_yet())
+    }
+
     async fn upgrade_status(
         &self,
         _: Request<v1::UpgradeStatusRequest>,

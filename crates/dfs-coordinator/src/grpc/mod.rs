@@ -5,6 +5,7 @@ mod bootstrap;
 mod checks;
 mod convert;
 mod coordinator;
+mod gc;
 mod holder;
 mod membership;
 mod nodes;

@@ -7,7 +7,7 @@ use dfs_metadata::memory::MemoryEngine;
 use dfs_proto::v1;
 use dfs_types::ErrorCode;
 
-use crate::cluster::{Cluster, eventually, refused, settings};
+use crate::cluster::{Cluster, HOUR, eventually, refused, settings};
 
 impl Cluster {
     async fn check_request(&self, check: u64) -> v1::CheckReplicasRequest {
@@ -142,4 +142,87 @@ async fn comparison_is_forwarded_to_the_holder_of_the_lease() {
     let another = cluster.another().await;
     cluster.node(1).lose(chunk);
     assert_eq!(another.check().await.gone, 1);
+}
+
+/// Leaves a sealed chunk on some nodes, as an upload does whose client has vanished.
+async fn abandoned(cluster: &Cluster) -> dfs_types::ChunkId {
+    cluster.write("/never-confirmed", b"lost", &[1, 2, 3]).await.1
+}
+
+fn holders(cluster: &Cluster, chunk: dfs_types::ChunkId) -> usize {
+    cluster.nodes.values().filter(|node| node.holds(chunk).is_some()).count()
+}
+
+/// D4.
+#[tokio::test]
+async fn d4_chunks_of_interrupted_uploads_disappear_after_two_proofs() {
+    let settings = Settings { orphan_age_ms: 0, ..on_request() };
+    let cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 3).await;
+    let kept = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    let chunk = abandoned(&cluster).await;
+    // Its plan may still be confirmed.
+    let found = cluster.check().await;
+    assert_eq!((found.orphans, found.deleted_orphans), (0, 0));
+    cluster.clock.advance(HOUR * 2);
+    let found = cluster.check().await;
+    assert_eq!((found.orphans, found.orphan_bytes, found.deleted_orphans), (3, 12, 0));
+    assert_eq!(holders(&cluster, chunk), 3);
+    let found = cluster.check().await;
+    assert_eq!((found.orphans, found.deleted_orphans), (3, 3));
+    assert_eq!((holders(&cluster, chunk), holders(&cluster, kept)), (0, 3));
+    assert_eq!(cluster.check().await.orphans, 0);
+}
+
+#[tokio::test]
+async fn orphan_is_kept_until_it_is_old_enough() {
+    let cluster = started(3).await;
+    let chunk = abandoned(&cluster).await;
+    cluster.clock.advance(HOUR * 2);
+    for _ in 0..3 {
+        assert_eq!(cluster.check().await.deleted_orphans, 0);
+    }
+    assert_eq!(holders(&cluster, chunk), 3);
+}
+
+#[tokio::test]
+async fn nothing_is_deleted_after_a_restore_before_it_is_acknowledged() {
+    let settings = Settings { orphan_age_ms: 0, ..on_request() };
+    let mut cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 3).await;
+    let chunk = abandoned(&cluster).await;
+    let deleted = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    cluster.stop().await;
+    let target: Arc<dyn dfs_metadata::engine::Engine> = Arc::new(MemoryEngine::new());
+    eventually("the lease of the coordinator has expired", || async {
+        dfs_metadata::migrate::migrate(&*cluster.engine, &*target, &|_| {}).await.is_ok()
+    })
+    .await;
+    cluster.start_again(target).await;
+    for node in cluster.nodes.values() {
+        node.silence();
+        node.register("secret").await.unwrap();
+        node.beat().await;
+    }
+    let request = v1::DeleteRequest {
+        target: Some(v1::Target::of_path("/file")),
+        now: true,
+        ..v1::DeleteRequest::default()
+    };
+    cluster.client().await.delete(request).await.unwrap();
+    cluster.clock.advance(HOUR * 2);
+    for _ in 0..3 {
+        let found = cluster.check().await;
+        assert_eq!((found.orphans, found.deleted_orphans), (3, 0));
+    }
+    assert_eq!((holders(&cluster, chunk), holders(&cluster, deleted)), (3, 3));
+    let mut admin = cluster.admin().await;
+    let status = admin.gc_status(v1::GcStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.incarnation, status.acknowledged), (2, 1));
+    let cluster_id = cluster.status().await.cluster_id;
+    let stale = v1::AcknowledgeGcRequest { cluster_id: cluster_id.clone(), incarnation: 1 };
+    assert_eq!(refused(admin.acknowledge_gc(stale).await), ErrorCode::InvalidArgument);
+    let current = v1::AcknowledgeGcRequest { cluster_id, incarnation: 2 };
+    admin.acknowledge_gc(current).await.unwrap();
+    eventually("the deleted file is gone", || async { holders(&cluster, deleted) == 0 }).await;
+    cluster.check().await;
+    assert_eq!(holders(&cluster, chunk), 0);
 }

@@ -5045,6 +5045,39 @@ pub struct DamagedChunk {
     #[prost(bool, tag = "3")]
     pub is_missing: bool,
 }
+/// Requests the state of deletion.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GcStatusRequest {}
+/// State of deletion.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GcStatusResponse {
+    /// Incarnation of the metadata; raised when it is restored or migrated.
+    #[prost(uint64, tag = "1")]
+    pub incarnation: u64,
+    /// The incarnation for which deletion was acknowledged last. Nothing is deleted while it is below
+    /// `incarnation`.
+    #[prost(uint64, tag = "2")]
+    pub acknowledged: u64,
+    /// Replicas recorded as waiting for deletion, of at most 100,000 chunks.
+    #[prost(uint64, tag = "3")]
+    pub doomed: u64,
+    /// Their bytes.
+    #[prost(uint64, tag = "4")]
+    pub doomed_bytes: u64,
+}
+/// Permits deletion.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcknowledgeGcRequest {
+    /// The cluster of the call; 16 bytes.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// The incarnation in the status that was looked at. Another current one is refused.
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+}
+/// Deletion is permitted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcknowledgeGcResponse {}
 /// Activity of a background worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -5447,6 +5480,53 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("dfs.v1.Admin", "CheckReplicas"));
             self.inner.unary(req, path, codec).await
         }
+        /// Returns whether anything may be deleted, and what waits for deletion.
+        pub async fn gc_status(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GcStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GcStatusResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/dfs.v1.Admin/GcStatus");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("dfs.v1.Admin", "GcStatus"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Permits deletion after the metadata was restored or migrated. Idempotent.
+        pub async fn acknowledge_gc(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AcknowledgeGcRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcknowledgeGcResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.Admin/AcknowledgeGc",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.Admin", "AcknowledgeGc"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Returns the progress of raising the write level.
         pub async fn upgrade_status(
             &mut self,
@@ -5593,6 +5673,22 @@ pub mod admin_server {
             request: tonic::Request<super::CheckReplicasRequest>,
         ) -> std::result::Result<
             tonic::Response<super::CheckReplicasResponse>,
+            tonic::Status,
+        >;
+        /// Returns whether anything may be deleted, and what waits for deletion.
+        async fn gc_status(
+            &self,
+            request: tonic::Request<super::GcStatusRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GcStatusResponse>,
+            tonic::Status,
+        >;
+        /// Permits deletion after the metadata was restored or migrated. Idempotent.
+        async fn acknowledge_gc(
+            &self,
+            request: tonic::Request<super::AcknowledgeGcRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AcknowledgeGcResponse>,
             tonic::Status,
         >;
         /// Returns the progress of raising the write level.
@@ -6155,6 +6251,94 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CheckReplicasSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/GcStatus" => {
+                    #[allow(non_camel_case_types)]
+                    struct GcStatusSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::GcStatusRequest>
+                    for GcStatusSvc<T> {
+                        type Response = super::GcStatusResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GcStatusRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::gc_status(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GcStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.Admin/AcknowledgeGc" => {
+                    #[allow(non_camel_case_types)]
+                    struct AcknowledgeGcSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::AcknowledgeGcRequest>
+                    for AcknowledgeGcSvc<T> {
+                        type Response = super::AcknowledgeGcResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AcknowledgeGcRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::acknowledge_gc(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AcknowledgeGcSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

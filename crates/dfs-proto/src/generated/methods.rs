@@ -83,6 +83,10 @@ pub enum Method {
     SetWorker,
     /// `/dfs.v1.Admin/CheckReplicas`
     CheckReplicas,
+    /// `/dfs.v1.Admin/GcStatus`
+    GcStatus,
+    /// `/dfs.v1.Admin/AcknowledgeGc`
+    AcknowledgeGc,
     /// `/dfs.v1.Admin/UpgradeStatus`
     UpgradeStatus,
     /// `/dfs.v1.Admin/FinalizeUpgrade`
@@ -138,6 +142,8 @@ impl Method {
         Self::Workers,
         Self::SetWorker,
         Self::CheckReplicas,
+        Self::GcStatus,
+        Self::AcknowledgeGc,
         Self::UpgradeStatus,
         Self::FinalizeUpgrade,
         Self::HealthCheck,
@@ -188,6 +194,8 @@ impl Method {
             Self::Workers => "Workers",
             Self::SetWorker => "SetWorker",
             Self::CheckReplicas => "CheckReplicas",
+            Self::GcStatus => "GcStatus",
+            Self::AcknowledgeGc => "AcknowledgeGc",
             Self::UpgradeStatus => "UpgradeStatus",
             Self::FinalizeUpgrade => "FinalizeUpgrade",
             Self::HealthCheck => "Check",
@@ -239,6 +247,8 @@ impl Method {
             Self::Workers => "/dfs.v1.Admin/Workers",
             Self::SetWorker => "/dfs.v1.Admin/SetWorker",
             Self::CheckReplicas => "/dfs.v1.Admin/CheckReplicas",
+            Self::GcStatus => "/dfs.v1.Admin/GcStatus",
+            Self::AcknowledgeGc => "/dfs.v1.Admin/AcknowledgeGc",
             Self::UpgradeStatus => "/dfs.v1.Admin/UpgradeStatus",
             Self::FinalizeUpgrade => "/dfs.v1.Admin/FinalizeUpgrade",
             Self::HealthCheck => "/grpc.health.v1.Health/Check",
@@ -290,6 +300,8 @@ impl Method {
             "/dfs.v1.Admin/Workers" => Self::Workers,
             "/dfs.v1.Admin/SetWorker" => Self::SetWorker,
             "/dfs.v1.Admin/CheckReplicas" => Self::CheckReplicas,
+            "/dfs.v1.Admin/GcStatus" => Self::GcStatus,
+            "/dfs.v1.Admin/AcknowledgeGc" => Self::AcknowledgeGc,
             "/dfs.v1.Admin/UpgradeStatus" => Self::UpgradeStatus,
             "/dfs.v1.Admin/FinalizeUpgrade" => Self::FinalizeUpgrade,
             "/grpc.health.v1.Health/Check" => Self::HealthCheck,

@@ -59,6 +59,8 @@ pub const fn rule(method: Method) -> Rule {
         | Method::Forget
         | Method::SetWorker
         | Method::CheckReplicas
+        | Method::GcStatus
+        | Method::AcknowledgeGc
         | Method::FinalizeUpgrade => Rule::Grant(Access::Admin),
         Method::Register | Method::Heartbeat => Rule::Datanode,
 

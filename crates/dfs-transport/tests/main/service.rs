@@ -133,6 +133,20 @@ impl admin_server::Admin for Service {
         Err(Status::unimplemented("CheckReplicas"))
     }
 
+    async fn gc_status(
+        &self,
+        _request: Request<v1::GcStatusRequest>,
+    ) -> Result<Response<v1::GcStatusResponse>, Status> {
+        Err(Status::unimplemented("GcStatus"))
+    }
+
+    async fn acknowledge_gc(
+        &self,
+        _request: Request<v1::AcknowledgeGcRequest>,
+    ) -> Result<Response<v1::AcknowledgeGcResponse>, Status> {
+        Err(Status::unimplemented("AcknowledgeGc"))
+    }
+
     async fn upgrade_status(
         &self,
         _request: Request<v1::UpgradeStatusRequest>,

@@ -126,3 +126,20 @@ fn parse(found: &v1::ListedChunk) -> Result<ListedReplica, FieldError> {
         quarantined: is_quarantined.then(|| Timestamp::from_millis(found.quarantined_ms)),
     })
 }
+
+/// Orders a node to return a disk to full service.
+pub(super) async fn settle_disk(
+    core: &Core,
+    lease: &LeaseGrant,
+    node: NodeId,
+    disk: DiskId,
+) -> Result<(), Failure> {
+    let request = v1::SettleDiskRequest {
+        disk_id: disk.to_wire(),
+        node_id: node.to_wire(),
+        lease_epoch: lease.epoch.0,
+        order: None,
+    };
+    let (mut client, request) = order(core, node, request)?;
+    within(ORDER_TIMEOUT, client.settle_disk(request)).await.map(drop)
+}

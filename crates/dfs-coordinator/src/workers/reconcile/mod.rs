@@ -8,20 +8,21 @@
 //! |---|---|
 //! | named, but not on the disk | recorded as gone, so that repair builds another |
 //! | recorded as gone, but on the disk | recorded as sound again |
-//! | on the disk, without a record | quarantined, and deleted after a second proof a day later |
-//! | on the disk, not named, lacked by its chunk | adopted under a new stamp |
-//! | on the disk, not named, not lacked | recorded as doomed, once another was read |
+//! | on the disk, without a record | deleted after a second proof a day later |
+//! | on the disk, not named by the record of its chunk | counted |
 //!
 //! A cycle begins once a day, soon after nodes have registered (they may have lost what they held,
 //! or missed deletions), and on request.
 
 mod calls;
 mod compare;
+mod orphans;
+mod returning;
 mod settle;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +36,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use self::compare::Target;
+use self::orphans::Orphans;
 use crate::Error;
 use crate::checks::CheckReport;
 use crate::core::Core;
@@ -61,6 +63,9 @@ pub(crate) struct Reconcile {
     /// The last registration since the last cycle began.
     registered: Option<Instant>,
     floor_due: Instant,
+    /// Until then, returning disks are not settled.
+    returning_due: Instant,
+    orphans: Mutex<Orphans>,
 }
 
 /// A cycle in progress.
@@ -89,6 +94,8 @@ impl Reconcile {
             registrations: BTreeMap::new(),
             registered: None,
             floor_due: now,
+            returning_due: now,
+            orphans: Mutex::default(),
         }
     }
 
@@ -166,7 +173,7 @@ impl Reconcile {
                 let context = (floor, &cluster);
                 match self.compare(&target, &before, window.range, context).await? {
                     Some(findings) => {
-                        self.settle(&target, findings, &mut report).await?;
+                        self.settle(&target, findings, number, &mut report).await?;
                         report.compared += 1;
                     }
                     None => report.skipped += 1,
@@ -246,6 +253,9 @@ impl Reconcile {
         let now = Instant::now();
         let took = now - cycle.began;
         let report = cycle.report;
+        if report.is_whole() {
+            crate::lock(&self.orphans).end_cycle(cycle.number);
+        }
         self.handle.add_done(1);
         let CheckReport { records, gone, back, orphans, surplus, adopted, skipped, .. } = report;
         if gone + back + orphans + surplus + adopted + skipped > 0 {
@@ -279,6 +289,7 @@ impl Worker for Reconcile {
 
     async fn step(&mut self) -> Result<Next, Error> {
         let now = Instant::now();
+        self.settle_returning(now).await;
         if self.cycle.is_none() && self.is_due(now) {
             self.begin().await?;
         }

@@ -1,19 +1,23 @@
 //! What follows from the findings of one disk.
 
+use std::collections::BTreeSet;
+
 use dfs_metadata::namespace::{Chunk, ReplicaMark, Verdict};
-use dfs_types::{NodeId, Scope};
+use dfs_types::{NodeId, ReplicaRef, Scope};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Reconcile;
 use super::compare::{Findings, Found, Target};
 use super::window::damage;
 use crate::Error;
 use crate::checks::CheckReport;
-use crate::workers::WORKER_LEASE;
+use crate::workers::{WORKER_LEASE, orders};
 
+/// Replicas per order to delete.
+const DELETED_AT_ONCE: usize = 1_000;
 /// Records changed concurrently.
 const RECORDS_AT_ONCE: usize = 16;
 
@@ -23,6 +27,7 @@ impl Reconcile {
         &self,
         target: &Target,
         findings: Findings,
+        cycle: u64,
         report: &mut CheckReport,
     ) -> Result<(), Error> {
         let Findings { gone, back, orphans, surplus, .. } = findings;
@@ -31,12 +36,58 @@ impl Reconcile {
         report.surplus += surplus.len() as u64;
         report.orphans += orphans.len() as u64;
         report.orphan_bytes += orphans.iter().map(Found::bytes).sum::<u64>();
+        self.collect(target, &orphans, cycle, report).await?;
         self.mark(target, gone, |_| ReplicaMark::Gone, report).await?;
         let mark = |found: &Found| match found.listed {
             Some(listed) if listed.listed.is_set_aside => ReplicaMark::Bad,
             _ => ReplicaMark::Sound,
         };
         self.mark(target, back, mark, report).await
+    }
+
+    /// Deletes the orphans that were proven before, long enough ago. All of them were proven again
+    /// just now; the commit that authorises the deletion follows the proofs.
+    async fn collect(
+        &self,
+        target: &Target,
+        found: &[Found],
+        cycle: u64,
+        report: &mut CheckReport,
+    ) -> Result<(), Error> {
+        let (node, namespace) = (target.node, &self.core.namespace);
+        let age = self.core.settings.orphan_age();
+        let ripe: Vec<ReplicaRef> = {
+            let (mut orphans, now) = (crate::lock(&self.orphans), Instant::now());
+            let replicas = found.iter().map(|found| found.replica);
+            replicas.filter(|it| orphans.prove(node, *it, cycle, (age, now))).collect()
+        };
+        let may_delete = namespace.may_delete().await;
+        if ripe.is_empty()
+            || !may_delete.map_err(Error::metadata("reading whether anything may be deleted"))?
+        {
+            return Ok(());
+        }
+        let fence = self.lease.fence(WORKER_LEASE);
+        let authorised = namespace.authorise_deletion(Scope::internal(), Some(&fence)).await;
+        authorised.map_err(Error::metadata("authorising the deletion of orphans"))?;
+        for batch in ripe.chunks(DELETED_AT_ONCE) {
+            let failed = match orders::delete(&self.core, &self.lease, node, batch).await {
+                Ok(failed) => failed,
+                Err(failure) => {
+                    warn!(%node, %failure, replicas = batch.len(), "orphans were not deleted");
+                    self.handle.add_failed(1);
+                    return Ok(());
+                }
+            };
+            let failed: BTreeSet<ReplicaRef> = failed.iter().map(|it| it.replica).collect();
+            let mut orphans = crate::lock(&self.orphans);
+            for replica in batch.iter().filter(|replica| !failed.contains(replica)) {
+                orphans.remove(node, *replica);
+                report.deleted_orphans += 1;
+            }
+        }
+        info!(%node, disk = %target.disk, orphans = ripe.len(), "deleted replicas of no file");
+        Ok(())
     }
 
     /// Records verdicts on replicas.
