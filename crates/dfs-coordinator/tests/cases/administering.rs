@@ -293,7 +293,7 @@ async fn deregister_needs_a_node_that_reports_itself_empty() {
     let mut cluster = Cluster::with(settings, Arc::new(MemoryEngine::new()), 5).await;
     cluster.put("/file", b"data", &[1, 2, 3]).await;
     let text = refusal(cluster.deregister(1).await, ErrorCode::NotEmpty);
-    assert!(text.contains("1 chunks"), "{text}");
+    assert!(text.contains("1 chunk"), "{text}");
     assert_eq!(cluster.state(1).await, Some(v1::NodeState::Active));
     // Its disk is a new one, but the records still name the old one.
     cluster.set_replication(1).await;
@@ -348,7 +348,7 @@ async fn forget_needs_a_lost_node_without_last_replicas() {
     let text = refusal(cluster.forget(3).await, ErrorCode::NotEmpty);
     assert!(text.contains("in maintenance"), "{text}");
     let text = refusal(cluster.forget(2).await, ErrorCode::NotEmpty);
-    assert!(text.contains("1 chunks") && text.contains(&sole.to_string()), "{text}");
+    assert!(text.contains("1 chunk") && text.contains(&sole.to_string()), "{text}");
     assert_eq!(cluster.state(2).await, Some(v1::NodeState::Lost));
     cluster.maintain(3, Duration::ZERO).await;
     cluster.until(3, v1::NodeState::Lost).await;
