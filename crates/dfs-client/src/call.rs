@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dfs_proto::v1::coordinator_client::CoordinatorClient;
 use dfs_proto::{Detail, Failure, MESSAGE_LEN_MAX};
-use dfs_transport::{ClientChannel, connect_error, current_request_id, with_request_id};
+use dfs_transport::{ClientChannel, call, connect_error, current_request_id, with_request_id};
 use dfs_types::{ErrorCode, RequestId};
 use tokio::time::{Instant, timeout};
 use tonic::{Response, Status};
@@ -160,7 +160,7 @@ impl Client {
             .map_err(|e| Error::new(ErrorCode::InvalidArgument, context, e.to_string()))?;
         let asked = Instant::now();
         let (mut failure, may_have) =
-            match timeout(try_within(tries, of).min(left), send(channel)).await {
+            match timeout(try_within(tries, of).min(left), call(channel, send)).await {
                 Ok(Ok(answer)) => {
                     inner.coordinators.answered(&address);
                     let elapsed_ms = asked.elapsed().as_millis() as u64;

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dfs_proto::Failure;
-use dfs_transport::{ClientChannel, ConnectError, DialError, Lane, connect_error};
+use dfs_transport::{ClientChannel, ConnectError, DialError, Lane, call, connect_error};
 use dfs_types::{ErrorCode, NodeId};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
@@ -122,8 +122,8 @@ impl NodeRoutes {
 }
 
 impl Client {
-    /// Calls a datanode, through a coordinator if it cannot be connected to. `send` is called a
-    /// second time only when nothing was sent the first time; `within` limits each reply.
+    /// Calls a datanode, through a coordinator if it cannot be connected to. `send` is called again
+    /// only when nothing of the call was processed before; `within` limits each reply.
     pub(crate) async fn at_node<T, F, R>(
         &self,
         node: &Node,
@@ -185,7 +185,7 @@ impl Client {
             Err(DialError::Connect(error)) => return Ok(Err(error)),
             Err(error) => return Err(Failure::new(ErrorCode::InvalidArgument, error.to_string())),
         };
-        match timeout(within, send(channel)).await {
+        match timeout(within, call(channel, send)).await {
             Ok(Ok(answer)) => Ok(Ok(answer)),
             Ok(Err(status)) => match connect_error(&status) {
                 Some(error) => {
@@ -237,7 +237,7 @@ impl Client {
                 }
             };
             count(&inner.counters.relayed);
-            let status = match timeout(within, send(channel)).await {
+            let status = match timeout(within, call(channel, send)).await {
                 Ok(Ok(answer)) => {
                     inner.routes.warn_once(node, &address);
                     return Passed::Answered(Ok(answer));

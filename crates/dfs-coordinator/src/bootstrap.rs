@@ -14,7 +14,6 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::Error;
 use crate::grpc::{GATE, Initialiser, waiting_routes};
 use crate::metrics::Counts;
 
@@ -32,7 +31,7 @@ pub(crate) async fn wait(
     listener: Box<dyn Listener>,
     counts: Arc<Counts>,
     stopping: &Shutdown,
-) -> Result<Option<Box<dyn Listener>>, Error> {
+) -> Option<Box<dyn Listener>> {
     let initialiser = Arc::new(initialiser);
     let routes = waiting_routes(initialiser.clone()).await;
     let lent = Lent { address: listener.local_address(), listener: Arc::new(Mutex::new(listener)) };
@@ -45,13 +44,12 @@ pub(crate) async fn wait(
     let has_cluster = tokio::select! {
         biased;
         () = stopping.requested() => false,
-        // The server failed.
-        served = &mut serving => return served.map(|()| None).map_err(Error::Serve),
+        () = &mut serving => false,
         () = found(&initialiser) => true,
     };
     stop.stop();
-    serving.await.map_err(Error::Serve)?;
-    Ok(has_cluster.then(|| Box::new(lent) as Box<dyn Listener>))
+    serving.await;
+    has_cluster.then(|| Box::new(lent) as Box<dyn Listener>)
 }
 
 /// Waits until the store holds a cluster.

@@ -32,9 +32,6 @@ pub enum Error {
         /// Cause.
         source: io::Error,
     },
-    /// The gRPC server failed.
-    #[error("the gRPC server failed")]
-    Serve(#[source] io::Error),
     /// The reflection service could not be built from the contract.
     #[error("the compiled contract cannot be read")]
     Contract(#[source] tonic_reflection::server::Error),
@@ -56,7 +53,7 @@ impl Error {
             Self::NotInitialised => ErrorCode::NotFound,
             Self::AlreadyInitialised(_) => ErrorCode::AlreadyExists,
             Self::Listen { source, .. } => listen_code(source),
-            Self::Serve(_) | Self::Contract(_) => ErrorCode::Internal,
+            Self::Contract(_) => ErrorCode::Internal,
             Self::Metadata { source, .. } => source.start_code(),
         }
     }
@@ -90,7 +87,6 @@ mod tests {
             (listen(io::ErrorKind::AddrInUse), ErrorCode::Busy),
             (listen(io::ErrorKind::AddrNotAvailable), ErrorCode::InvalidArgument),
             (listen(io::ErrorKind::PermissionDenied), ErrorCode::PermissionDenied),
-            (Error::Serve(io::ErrorKind::BrokenPipe.into()), ErrorCode::Internal),
             (engine(EngineError::Unavailable(text())), ErrorCode::Unavailable),
             (engine(EngineError::OutcomeUnknown(text())), ErrorCode::OutcomeUnknown),
             (engine(EngineError::NoSpace(text())), ErrorCode::NoSpace),

@@ -276,7 +276,7 @@ impl Base {
             handle.readiness.not_ready("waits for init: the metadata store holds no cluster yet");
             info!(address = %handle.address, "coordinator waits for init");
             let (counts, stopping) = (self.counts.clone(), &self.stopping);
-            listener = match bootstrap::wait(initialiser, listener, counts, stopping).await? {
+            listener = match bootstrap::wait(initialiser, listener, counts, stopping).await {
                 Some(listener) => listener,
                 None => return Ok(()),
             };
@@ -293,21 +293,15 @@ impl Base {
                 grpc::stop_serving(&health).await;
             }
         };
-        let serving = async {
-            let served = dfs_transport::serve(
-                listener,
-                ConnectionLimits::default(),
-                routes,
-                grpc::GATE,
-                core.counts.clone(),
-                until,
-                self.drain(),
-            )
-            .await;
-            // It may have failed without an order.
-            stop.stop();
-            served.map_err(Error::Serve)
-        };
+        let serving = dfs_transport::serve(
+            listener,
+            ConnectionLimits::default(),
+            routes,
+            grpc::GATE,
+            core.counts.clone(),
+            until,
+            self.drain(),
+        );
         let background = async {
             tokio::select! {
                 biased;
@@ -320,12 +314,12 @@ impl Base {
                 _ = workers::run_all(&core) => Ok(()),
             }
         };
-        let (served, watched) = tokio::join!(Box::pin(serving), Box::pin(background));
+        let ((), watched) = tokio::join!(Box::pin(serving), Box::pin(background));
         let leave = core.namespace.leave_coordinators(Scope::internal(), core.this.id);
         if !matches!(timeout(self.drain(), leave).await, Ok(Ok(()))) {
             warn!("this coordinator stays in the list of coordinators for some minutes");
         }
-        served.and(watched)
+        watched
     }
 }
 

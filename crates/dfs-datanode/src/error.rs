@@ -37,9 +37,6 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The server failed.
-    #[error("the server failed")]
-    Serve(#[source] io::Error),
     /// The reflection service could not be built from the contract.
     #[error("the compiled contract cannot be read")]
     Contract(#[source] tonic_reflection::server::Error),
@@ -143,7 +140,7 @@ impl Error {
             Self::Setting { .. } | Self::PastEnd { .. } => ErrorCode::InvalidArgument,
             Self::Open(error) => error.code(),
             Self::Listen { source, .. } => listen_code(source),
-            Self::Serve(_) | Self::Contract(_) => ErrorCode::Internal,
+            Self::Contract(_) => ErrorCode::Internal,
             Self::Field(error) => error.code(),
             Self::WrongCluster { .. } => ErrorCode::WrongCluster,
             Self::NotRegistered
@@ -227,7 +224,6 @@ mod tests {
             (io(io::ErrorKind::Other), ErrorCode::Internal),
             (listen(io::ErrorKind::AddrInUse), ErrorCode::Busy),
             (listen(io::ErrorKind::AddrNotAvailable), ErrorCode::InvalidArgument),
-            (Error::Serve(io::ErrorKind::BrokenPipe.into()), ErrorCode::Internal),
         ];
         for (error, code) in table {
             assert_eq!(error.code(), code, "{error:?}");

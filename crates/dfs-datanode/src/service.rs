@@ -173,7 +173,7 @@ impl Service {
     /// Serves, registers and sends heartbeats until shutdown is requested. Then it refuses new
     /// sessions, finishes open ones within the configured time, and closes the store. Dropping the
     /// future stops it like a crash.
-    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+    pub async fn run(self, shutdown: Shutdown) {
         let Self { handle, node, listener, routes, health, status } = self;
         tracing::info!(node = %node.id, address = %handle.address, "the datanode serves");
         let drain = node.settings.drain();
@@ -182,11 +182,7 @@ impl Service {
         let stopped_at = OnceLock::new();
 
         let order = async {
-            tokio::select! {
-                biased;
-                () = shutdown.requested() => {}
-                () = stopping.requested() => {}
-            }
+            shutdown.requested().await;
             stopped_at.get_or_init(Instant::now);
             node.stop();
             grpc::stop_serving(&health).await;
@@ -195,7 +191,7 @@ impl Service {
         let serving = async {
             let until = stopping.clone();
             let until = async move { until.requested().await };
-            let served = dfs_transport::serve(
+            dfs_transport::serve(
                 listener,
                 ConnectionLimits::default(),
                 routes,
@@ -205,34 +201,29 @@ impl Service {
                 drain,
             )
             .await;
-            // It may have failed without a request to stop.
-            stop.stop();
             close(&node, stopped_at.get().copied().unwrap_or_else(Instant::now) + drain).await;
-            served.map_err(Error::Serve)
         };
         // Heartbeats continue to the end.
         let serving = async {
             tokio::select! {
                 biased;
-                served = serving => served,
-                () = membership::run(node.clone()) => Ok(()),
-                () = node.sessions.expire() => Ok(()),
-                () = watch(&node) => Ok(()),
+                () = serving => {}
+                () = membership::run(node.clone()) => {}
+                () = node.sessions.expire() => {}
+                () = watch(&node) => {}
             }
         };
         let serving = async {
-            let served = serving.await;
+            serving.await;
             stop_status.stop();
-            served
         };
         let status = async {
             if let Some(status) = status {
                 status.run(handle.metrics.clone(), handle.readiness.clone(), status_ends).await;
             }
         };
-        let (served, (), ()) = tokio::join!(Box::pin(serving), order, Box::pin(status));
+        tokio::join!(Box::pin(serving), order, Box::pin(status));
         tracing::info!(node = %node.id, "the datanode has stopped");
-        served
     }
 }
 

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 use tonic::Code;
 use tracing::Span;
 
+use crate::connection::CallInFlight;
+
 /// A response body. It is produced within the span of the call, and its end is the end of the call.
 pub(crate) struct Answer<B> {
     body: B,
@@ -20,6 +22,7 @@ pub(crate) struct Answer<B> {
 pub(crate) struct Call {
     pub(crate) method: String,
     pub(crate) started: Instant,
+    pub(crate) in_flight: CallInFlight,
 }
 
 impl Call {
@@ -29,8 +32,10 @@ impl Call {
     }
 
     fn ended(self, code: Code) {
-        let elapsed_ms = self.started.elapsed().as_millis() as u64;
-        tracing::debug!(call = self.method, ?code, elapsed_ms, "answered");
+        let Self { method, started, in_flight } = self;
+        let elapsed_ms = started.elapsed().as_millis() as u64;
+        tracing::debug!(call = method, ?code, elapsed_ms, "answered");
+        drop(in_flight);
     }
 }
 

@@ -1,14 +1,18 @@
 //! The connections that a server holds: how many, from whom, and for how long without a call.
 //!
 //! ```text
-//!  accept ─► server or address full ─► refused
-//!     └────► pending ─► the gate accepts a call ─► open until closed
-//!               └─────► no call in time, or too many pending ─► closed
+//!  accept ─► server or address full, none idle ─► refused
+//!     └────► pending ─► the gate accepts a call ─► open ─► idle, and its place needed ─► closing
+//!               │                                   └────► idle for too long ──────────────┘
+//!               └─────► no call in time, or too many pending ─► cut
 //! ```
 //!
-//! A refused connection receives a GOAWAY that names the limit, so that the caller's error does too.
+//! A refused or cut connection receives a GOAWAY that names the limit, so that the caller's error
+//! does too. A closing one completes the calls that its client still sends, and the client connects
+//! again when it needs to.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +20,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use crate::connection::Connection;
 use crate::network::Io;
@@ -30,13 +34,20 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 const REFUSALS_UNDER_WAY: usize = 64;
 /// Time for a refused peer to read the reason.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connections that may be closing at the same time, beside those that count towards the limits. A
+/// peer that does not cooperate misses a keepalive, which ends its connection.
+const CLOSING_MAX: usize = 64;
+/// Interval of closing connections that have been idle for too long.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Bounds on the connections of one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Maximum number of connections in all.
+    /// Maximum number of connections in all. At this limit a new connection takes the place of the
+    /// longest idle one of the address that has the most idle ones; if none is idle, it is refused.
     pub total: usize,
-    /// Maximum number of connections per peer address, behind which there may be many clients.
+    /// Maximum number of connections per peer address, behind which there may be many clients. At this
+    /// limit a new connection takes the place of the longest idle one of its address.
     pub per_address: usize,
     /// Maximum number of connections on which the gate has not accepted a call yet. When there are
     /// more, the oldest one of the address that has the most of them is closed, so that a flood
@@ -44,6 +55,8 @@ pub struct ConnectionLimits {
     pub pending: usize,
     /// Maximum time that a connection may stay pending.
     pub first_call_within: Duration,
+    /// Time without a call in flight after which a connection is closed, within a minute.
+    pub idle_for: Duration,
 }
 
 impl Default for ConnectionLimits {
@@ -53,6 +66,7 @@ impl Default for ConnectionLimits {
             per_address: 256,
             pending: 64,
             first_call_within: Duration::from_secs(10),
+            idle_for: Duration::from_mins(15),
         }
     }
 }
@@ -67,19 +81,52 @@ pub(crate) struct Connections {
 
 #[derive(Default)]
 struct Held {
-    total: usize,
-    per_address: BTreeMap<IpAddr, usize>,
     /// The oldest first.
-    pending: BTreeMap<u64, Pending>,
+    connections: BTreeMap<u64, Entry>,
     next: u64,
     logged_at: Option<Instant>,
     unlogged: u64,
 }
 
-struct Pending {
+struct Entry {
     address: IpAddr,
-    /// Dropped when a call is accepted.
-    close: oneshot::Sender<Refusal>,
+    state: State,
+    calls_in_flight: usize,
+    /// When the last call ended.
+    idle_since: Instant,
+    /// Dropped to close the connection gracefully.
+    close: Option<oneshot::Sender<Infallible>>,
+}
+
+enum State {
+    /// No call was accepted yet. Sending cuts the connection.
+    Pending(oneshot::Sender<Refusal>),
+    Open,
+    /// Ends soon, whether gracefully or not.
+    Closing,
+}
+
+impl Entry {
+    fn is_pending(&self) -> bool {
+        matches!(self.state, State::Pending(_))
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self.state, State::Open) && self.calls_in_flight == 0
+    }
+
+    /// Returns false for a connection whose place is free already. One whose client sent a call
+    /// before it learned of the end stays as long as that call.
+    fn counts(&self) -> bool {
+        !matches!(self.state, State::Closing) || self.calls_in_flight > 0
+    }
+}
+
+/// A connection that was admitted.
+pub(crate) struct Admitted {
+    pub(crate) io: Io,
+    /// Completes with an error when the connection must be closed gracefully, or has ended.
+    pub(crate) close: oneshot::Receiver<Infallible>,
 }
 
 impl Connections {
@@ -89,55 +136,97 @@ impl Connections {
     }
 
     /// Takes a connection from `address`, or refuses it and returns `None`.
-    pub(crate) fn admit(self: &Arc<Self>, io: Io, address: IpAddr) -> Option<Io> {
+    pub(crate) fn admit(self: &Arc<Self>, io: Io, address: IpAddr) -> Option<Admitted> {
         let address = address.to_canonical();
-        match self.open(address) {
-            Ok((slot, closed)) => {
-                let (connections, id) = (self.clone(), slot.id);
-                let connection =
-                    Connection::new(move || drop(connections.held().pending.remove(&id)));
-                let end = async move {
-                    let refusal = slot.ended(closed).await;
-                    io::Error::new(io::ErrorKind::ConnectionAborted, refusal)
-                };
-                Some(io.until(end).of(connection))
-            }
-            Err(refusal) => {
-                self.count(refusal, address);
-                self.refuse(io, refusal);
-                None
-            }
+        let mut closed = Vec::new();
+        let room = self.held().make_room(self.limits, address, &mut closed);
+        for address in closed {
+            self.count(Refusal::Displaced, address);
         }
+        if let Err(refusal) = room {
+            self.count(refusal, address);
+            self.refuse(io, refusal);
+            return None;
+        }
+        let ((cut, is_cut), (close, closing)) = (oneshot::channel(), oneshot::channel());
+        let slot = self.open(address, cut, close);
+        let connection = Connection::new(self.clone(), slot.id);
+        let end = async move {
+            let refusal = slot.ended(is_cut).await;
+            io::Error::new(io::ErrorKind::ConnectionAborted, refusal)
+        };
+        Some(Admitted { io: io.until(end).of(connection), close: closing })
     }
 
     fn open(
         self: &Arc<Self>,
         address: IpAddr,
-    ) -> Result<(Slot, oneshot::Receiver<Refusal>), Refusal> {
-        let ConnectionLimits { total, per_address, pending, .. } = self.limits;
+        cut: oneshot::Sender<Refusal>,
+        close: oneshot::Sender<Infallible>,
+    ) -> Slot {
+        let pending_max = self.limits.pending;
         let mut held = self.held();
-        if held.total >= total {
-            return Err(Refusal::Total(total));
-        }
-        let of_address = held.per_address.entry(address).or_default();
-        if *of_address >= per_address {
-            return Err(Refusal::Address { address, limit: per_address });
-        }
-        *of_address += 1;
-        held.total += 1;
         let id = held.next;
         held.next += 1;
-        let (close, closed) = oneshot::channel();
-        held.pending.insert(id, Pending { address, close });
-        let evicted = (held.pending.len() > pending).then(|| held.evict()).flatten();
+        let entry = Entry {
+            address,
+            state: State::Pending(cut),
+            calls_in_flight: 0,
+            idle_since: Instant::now(),
+            close: Some(close),
+        };
+        held.connections.insert(id, entry);
+        let pending = held.connections.values().filter(|entry| entry.is_pending()).count();
+        let oldest = held.first_of_most(Entry::is_pending, |_| ());
+        let evicted = oldest.filter(|_| pending > pending_max);
+        let refusal = Refusal::Pending(pending_max);
+        let evicted = evicted.and_then(|id| held.cut(id, refusal));
         drop(held);
-        if let Some(evicted) = evicted {
-            let refusal = Refusal::Pending(pending);
-            self.count(refusal, evicted.address);
-            // The connection may have ended in the meantime.
-            let _ = evicted.close.send(refusal);
+        if let Some(address) = evicted {
+            self.count(refusal, address);
         }
-        Ok((Slot { connections: self.clone(), id, address }, closed))
+        Slot { connections: self.clone(), id, address }
+    }
+
+    /// Closes connections that have been idle for too long, until dropped.
+    pub(crate) async fn close_idle(&self) -> Infallible {
+        let idle_for = self.limits.idle_for;
+        let mut check = interval(IDLE_CHECK_INTERVAL);
+        loop {
+            check.tick().await;
+            loop {
+                let closed =
+                    self.held().close_longest_idle(|entry| entry.idle_since.elapsed() >= idle_for);
+                if closed.is_none() {
+                    break;
+                }
+                self.observer.refused(Refusal::Idle(idle_for));
+            }
+        }
+    }
+
+    /// Notes that a call has arrived.
+    pub(crate) fn call_started(&self, id: u64) {
+        if let Some(entry) = self.held().connections.get_mut(&id) {
+            entry.calls_in_flight += 1;
+        }
+    }
+
+    /// Notes that the gate accepted a call.
+    pub(crate) fn call_accepted(&self, id: u64) {
+        if let Some(entry) = self.held().connections.get_mut(&id)
+            && entry.is_pending()
+        {
+            entry.state = State::Open;
+        }
+    }
+
+    /// Notes that the answer of a call has ended.
+    pub(crate) fn call_ended(&self, id: u64) {
+        if let Some(entry) = self.held().connections.get_mut(&id) {
+            entry.calls_in_flight -= 1;
+            entry.idle_since = Instant::now();
+        }
     }
 
     /// Sends the reason and closes the connection, in a separate task.
@@ -178,16 +267,70 @@ impl Connections {
 }
 
 impl Held {
-    /// Removes the oldest pending connection of the address that has the most of them.
-    fn evict(&mut self) -> Option<Pending> {
+    /// Makes room for a connection from `address`, and adds the addresses of those that are closed
+    /// for it to `closed`.
+    fn make_room(
+        &mut self,
+        limits: ConnectionLimits,
+        address: IpAddr,
+        closed: &mut Vec<IpAddr>,
+    ) -> Result<(), Refusal> {
+        let ConnectionLimits { total, per_address, .. } = limits;
+        let is_of_address = |entry: &Entry| entry.address == address;
+        while self.count(is_of_address) >= per_address {
+            let refusal = Refusal::Address { address, limit: per_address };
+            closed.push(self.close_longest_idle(is_of_address).ok_or(refusal)?);
+        }
+        while self.count(|_| true) >= total {
+            closed.push(self.close_longest_idle(|_| true).ok_or(Refusal::Total(total))?);
+        }
+        Ok(())
+    }
+
+    fn count(&self, of: impl Fn(&Entry) -> bool) -> usize {
+        self.connections.values().filter(|entry| entry.counts() && of(entry)).count()
+    }
+
+    /// Closes one of the idle connections in `of`: of those of the address that has the most of
+    /// them, the one that has been idle longest. Returns its address, or `None` if none is idle or
+    /// too many are closing already.
+    fn close_longest_idle(&mut self, of: impl Fn(&Entry) -> bool) -> Option<IpAddr> {
+        let closing = self.connections.values().filter(|entry| !entry.counts()).count();
+        if closing >= CLOSING_MAX {
+            return None;
+        }
+        let is = |entry: &Entry| entry.is_idle() && of(entry);
+        let id = self.first_of_most(is, |entry| entry.idle_since)?;
+        let entry = self.connections.get_mut(&id)?;
+        (entry.state, entry.close) = (State::Closing, None);
+        Some(entry.address)
+    }
+
+    /// Cuts a connection if it is pending, and returns its address.
+    fn cut(&mut self, id: u64, refusal: Refusal) -> Option<IpAddr> {
+        let entry = self.connections.get_mut(&id).filter(|entry| entry.is_pending())?;
+        if let State::Pending(cut) = std::mem::replace(&mut entry.state, State::Closing) {
+            // The connection may have ended in the meantime.
+            let _ = cut.send(refusal);
+        }
+        Some(entry.address)
+    }
+
+    /// Returns, of the connections in `of` whose address has the most of them, the first one by
+    /// `key`, and by age.
+    fn first_of_most<K: Ord>(
+        &self,
+        of: impl Fn(&Entry) -> bool,
+        key: impl Fn(&Entry) -> K,
+    ) -> Option<u64> {
+        let those = || self.connections.iter().filter(|(_, entry)| of(entry));
         let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        for pending in self.pending.values() {
-            *counts.entry(pending.address).or_default() += 1;
+        for (_, entry) in those() {
+            *counts.entry(entry.address).or_default() += 1;
         }
         let most = counts.values().max().copied()?;
-        let oldest = self.pending.iter().find(|(_, pending)| counts[&pending.address] == most);
-        let id = oldest.map(|(id, _)| *id)?;
-        self.pending.remove(&id)
+        let of_most = those().filter(|(_, entry)| counts[&entry.address] == most);
+        of_most.min_by_key(|(_, entry)| key(entry)).map(|(id, _)| *id)
     }
 }
 
@@ -199,19 +342,20 @@ struct Slot {
 }
 
 impl Slot {
-    /// Resolves when the connection must be closed: never once a call was accepted.
-    async fn ended(self, closed: oneshot::Receiver<Refusal>) -> Refusal {
+    /// Resolves when the connection must be cut: never once a call was accepted.
+    async fn ended(self, is_cut: oneshot::Receiver<Refusal>) -> Refusal {
         let within = self.connections.limits.first_call_within;
+        let refusal = Refusal::NoCall(within);
         tokio::select! {
             biased;
-            Ok(refusal) = closed => return refusal,
+            Ok(refusal) = is_cut => return refusal,
             () = sleep(within) => {}
         }
-        if self.connections.held().pending.remove(&self.id).is_none() {
+        let cut = self.connections.held().cut(self.id, refusal);
+        if cut.is_none() {
             // A call was accepted.
             return std::future::pending().await;
         }
-        let refusal = Refusal::NoCall(within);
         self.connections.count(refusal, self.address);
         refusal
     }
@@ -219,14 +363,6 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut held = self.connections.held();
-        held.total -= 1;
-        held.pending.remove(&self.id);
-        if let Some(of_address) = held.per_address.get_mut(&self.address) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                held.per_address.remove(&self.address);
-            }
-        }
+        self.connections.held().connections.remove(&self.id);
     }
 }

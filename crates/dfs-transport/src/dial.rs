@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use tonic::Status;
 
-use crate::{AddressError, Io, Network};
+use crate::{AddressError, ClientChannel, Io, Network};
+
+/// Maximum number of tries of a call that finds its connection closing.
+const TRIES: usize = 8;
 
 /// A connection could not be established, so nothing was sent.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -35,17 +38,50 @@ pub fn connect_error(status: &Status) -> Option<&ConnectError> {
     within(status.source()?)
 }
 
+/// Makes a call, and makes it again on a new connection if the server was just closing an idle one.
+/// Nothing of the call was processed then, and the caller does not notice.
+pub async fn call<T, R>(
+    channel: ClientChannel,
+    send: impl Fn(ClientChannel) -> R,
+) -> Result<T, Status>
+where
+    R: Future<Output = Result<T, Status>>,
+{
+    for _ in 1..TRIES {
+        match send(channel.clone()).await {
+            // The channel notices the end of its connection in another task.
+            Err(status) if is_unprocessed(&status) => tokio::task::yield_now().await,
+            sent => return sent,
+        }
+    }
+    send(channel).await
+}
+
+/// Returns true if the connection was closed gracefully before the server took the call.
+fn is_unprocessed(status: &Status) -> bool {
+    let is_unprocessed = |error: &(dyn Error + 'static)| {
+        let is_unsent = error.downcast_ref().is_some_and(hyper::Error::is_canceled);
+        let is_above_last_stream = error.downcast_ref().is_some_and(|error: &h2::Error| {
+            error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
+        });
+        is_unsent || is_above_last_stream
+    };
+    causes(status.source()).any(is_unprocessed)
+}
+
 /// Like [`connect_error`], for any error.
 pub(crate) fn within<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a ConnectError> {
-    let mut next = Some(error);
-    while let Some(error) = next {
+    causes(Some(error)).find_map(|error| {
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(found) = wrapped.and_then(|inner| inner.downcast_ref()) {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
+        wrapped.and_then(|inner| inner.downcast_ref())
+    })
+}
+
+/// Iterates over an error and its causes.
+fn causes<'a>(
+    error: Option<&'a (dyn Error + 'static)>,
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error, |error: &&'a (dyn Error + 'static)| (*error).source())
 }
 
 /// Dials, up to the time limit of the network.

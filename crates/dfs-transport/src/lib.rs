@@ -19,7 +19,7 @@ mod server;
 
 pub use channels::{AddressError, Channels, ClientChannel, Lane, Security};
 pub use connections::ConnectionLimits;
-pub use dial::{ConnectError, DialError, connect_error};
+pub use dial::{ConnectError, DialError, call, connect_error};
 pub use gate::{Caller, Gate, Identity, Rule, Server, rule, split};
 pub use memory::MemoryNetwork;
 pub use network::{CONNECT_TIMEOUT, Io, Listener, Network, Stream, TcpNetwork, listen_code};

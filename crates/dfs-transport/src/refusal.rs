@@ -24,11 +24,17 @@ pub enum Refusal {
     /// No call came in time.
     #[error("no call was accepted on the connection within {} ms", .0.as_millis())]
     NoCall(Duration),
+    /// A new connection took the place of one without a call in flight.
+    #[error("a new connection took the place of an idle one")]
+    Displaced,
+    /// No call was in flight for too long.
+    #[error("no call was in flight for {} s", .0.as_secs())]
+    Idle(Duration),
 }
 
 impl Refusal {
     /// All names, for a label of a metric.
-    pub const NAMES: &[&str] = &["total", "address", "pending", "no_call"];
+    pub const NAMES: &[&str] = &["total", "address", "pending", "no_call", "displaced", "idle"];
 
     /// The name for a label of a metric.
     pub const fn name(self) -> &'static str {
@@ -37,6 +43,8 @@ impl Refusal {
             Self::Address { .. } => "address",
             Self::Pending(_) => "pending",
             Self::NoCall(_) => "no_call",
+            Self::Displaced => "displaced",
+            Self::Idle(_) => "idle",
         }
     }
 

@@ -1,5 +1,6 @@
 //! The one place where gRPC servers run.
 
+use std::future::ready;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,8 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use dfs_types::{OsRandom, RequestId};
+use futures_util::{StreamExt as _, stream};
 use http::{Request, Response};
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 use tonic::Code;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -19,7 +23,8 @@ use crate::answer::{Answer, Call};
 use crate::channels::{
     CONNECTION_WINDOW, HTTP2_FRAME_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, STREAM_WINDOW,
 };
-use crate::connections::{ConnectionLimits, Connections};
+use crate::connection::Connection;
+use crate::connections::{Admitted, ConnectionLimits, Connections};
 use crate::gate::Gate;
 use crate::network::Listener;
 use crate::observer::Observer;
@@ -38,45 +43,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// is cut. Each call runs within a span with its request id until its response has ended, which is
 /// logged there.
 pub async fn serve(
-    listener: Box<dyn Listener>,
+    mut listener: Box<dyn Listener>,
     limits: ConnectionLimits,
     routes: Routes,
     gate: Gate,
     observer: Arc<dyn Observer>,
     shutdown: impl Future<Output = ()> + Send + 'static,
     drain: Duration,
-) -> io::Result<()> {
-    let (stopping, mut is_stopping) = tokio::sync::watch::channel(false);
-    let shutdown = async move {
-        shutdown.await;
-        stopping.send_replace(true);
-    };
+) {
     // Connections are separate tasks; they end when this is dropped.
-    let (_alive, ending) = tokio::sync::watch::channel(());
+    let (_alive, ending) = watch::channel(());
+    let (stopping, is_stopping) = watch::channel(false);
     let connections = Connections::new(limits, observer.clone());
-    let incoming = futures_util::stream::unfold(listener, move |mut listener| {
-        let (ending, connections) = (ending.clone(), connections.clone());
-        async move {
-            let accepted = loop {
-                match listener.accept().await {
-                    Ok((io, address)) => {
-                        let io = io.until_dropped(ending.clone());
-                        if let Some(io) = connections.admit(io, address) {
-                            break Ok(io);
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        // The next try may fail at once too, as when no more files may be open.
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                        break Err(error);
-                    }
-                }
-            };
-            Some((accepted, listener))
-        }
-    });
-    let serving = Server::builder()
+    let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW)
@@ -85,19 +64,56 @@ pub async fn serve(
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION)
         .layer(Tracing { observer })
-        .layer(gate)
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, shutdown);
-    let deadline = async {
-        // An error means that the server is gone, so the other branch has completed.
-        drop(is_stopping.wait_for(|stopping| *stopping).await);
-        tokio::time::sleep(drain).await;
+        .layer(gate);
+    let routes = routes.prepare();
+    let mut serving = JoinSet::new();
+    // A server per connection, so that each can be closed by itself.
+    let serve_one = |Admitted { io, close }| {
+        let incoming = stream::once(ready(io::Result::Ok(io))).chain(stream::pending());
+        let mut is_stopping = is_stopping.clone();
+        let closing = async move {
+            tokio::select! {
+                biased;
+                _ = close => {}
+                _ = is_stopping.wait_for(|stopping| *stopping) => {}
+            }
+        };
+        let (server, routes) = (server.clone(), routes.clone());
+        server.serve_with_incoming_shutdown(routes, incoming, closing)
+    };
+    let accepting = async {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                Some(_) = serving.join_next() => continue,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((io, address)) => {
+                    let io = io.until_dropped(ending.clone());
+                    if let Some(admitted) = connections.admit(io, address) {
+                        serving.spawn(serve_one(admitted));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    // The next try may fail at once too, as when no more files may be open.
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
     };
     tokio::select! {
         biased;
-        served = serving => served.map_err(io::Error::other),
-        () = deadline => Ok(()),
+        () = shutdown => {}
+        _ = accepting => {}
+        _ = connections.close_idle() => {}
     }
+    drop(listener);
+    stopping.send_replace(true);
+    let drained = async { while serving.join_next().await.is_some() {} };
+    // What is left after that is cut.
+    drop(timeout(drain, drained).await);
 }
 
 /// Gives each call its request id and span, and reports it to the observer.
@@ -142,6 +158,8 @@ where
         let method = request.uri().path().to_owned();
         // At error level, so that the span exists at every log level.
         let span = tracing::error_span!("request", %id, method);
+        let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
+        let in_flight = connection.call_started();
         let (observer, started) = (self.observer.clone(), Instant::now());
         let answer = self.inner.call(request);
         let of_call = span.clone();
@@ -150,7 +168,7 @@ where
             // Only a reply without a body has its status in the headers.
             let code = Call::status(response.headers());
             observer.answered(&method, code.unwrap_or(Code::Ok), started.elapsed());
-            let call = Call { method, started };
+            let call = Call { method, started, in_flight };
             Ok(response.map(|body| Answer::new(body, of_call, call, code)))
         };
         Box::pin(with_request_id(id, work).instrument(span))

@@ -97,7 +97,8 @@ pub(crate) async fn run(args: DatanodeArgs, global: &Global) -> Result<()> {
     let handle = service.handle();
     let http = handle.http_address().map(|address| address.to_string());
     server::say_ready("datanode", &handle.address().to_string(), http);
-    service.run(shutdown).await.map_err(|error| error_of(&error))
+    service.run(shutdown).await;
+    Ok(())
 }
 
 /// Opens the disks and listens.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_chunkstore::{ChunkStore as _, Pool};
-use dfs_datanode::{Components, Error, Handle, Service, Settings};
+use dfs_datanode::{Components, Handle, Service, Settings};
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::WireId as _;
 use dfs_proto::{Failure, Issued, OrderParties, Ordered, seal_order, v1};
@@ -104,7 +104,7 @@ pub(crate) struct Node {
     pub(crate) drain: Duration,
     channels: Channels,
     pub(crate) stop: Trigger,
-    pub(crate) running: JoinHandle<Result<(), Error>>,
+    pub(crate) running: JoinHandle<()>,
 }
 
 impl Node {

@@ -261,7 +261,8 @@ impl Machine {
         let network = Arc::new(lock(&self.network).clone());
         let components = Components { network, store, pool, random };
         let service = Service::start(settings, components).await?;
-        Ok(service.run(shutdown).await?)
+        service.run(shutdown).await;
+        Ok(())
     }
 }
 

@@ -1,13 +1,17 @@
 //! F9: the connections of a server are bounded in total, per address, and until their first call.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dfs_proto::Failure;
+use dfs_proto::v1::ClusterStatusRequest;
+use dfs_proto::v1::admin_client::AdminClient;
 use dfs_proto::v1::admin_server::AdminServer;
-use dfs_transport::{ConnectionLimits, Io, MemoryNetwork, Network as _, Refusal};
+use dfs_transport::{ClientChannel, ConnectionLimits, Io, MemoryNetwork, Network as _, Refusal};
 use dfs_types::ErrorCode;
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::client::Grpc;
@@ -17,15 +21,25 @@ use tonic_prost::ProstCodec;
 use crate::service::{Running, Service, channels, client, replication};
 
 const FIRST_CALL_WITHIN: Duration = Duration::from_secs(10);
-const LIMITS: ConnectionLimits =
-    ConnectionLimits { total: 8, per_address: 5, pending: 3, first_call_within: FIRST_CALL_WITHIN };
+const IDLE_FOR: Duration = Duration::from_mins(15);
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    total: 8,
+    per_address: 5,
+    pending: 3,
+    first_call_within: FIRST_CALL_WITHIN,
+    idle_for: IDLE_FOR,
+};
 
 fn ip(last: u8) -> IpAddr {
     [10, 0, 0, last].into()
 }
 
 async fn server(network: &MemoryNetwork) -> Running {
-    let service = AdminServer::new(Service::default());
+    server_of(network, &Service::default()).await
+}
+
+async fn server_of(network: &MemoryNetwork, service: &Service) -> Running {
+    let service = AdminServer::new(service.clone());
     Running::start_with(network, "a:1", service, Duration::ZERO, LIMITS).await
 }
 
@@ -51,13 +65,34 @@ async fn connect(network: &MemoryNetwork, connections: usize) -> Vec<Io> {
     connected
 }
 
-/// Clients, each with a separate connection on which it made a call.
-async fn busy(network: &MemoryNetwork, clients: usize) -> Vec<impl Sized + use<>> {
-    let mut busy = Vec::new();
+/// Returns clients with a connection of their own each, on which they made a call, the first one
+/// earliest.
+async fn idle(network: &MemoryNetwork, clients: usize) -> Vec<AdminClient<ClientChannel>> {
+    let mut idle = Vec::new();
     for _ in 0..clients {
         let mut client = client(network, "a:1");
         client.set_replication(replication(1)).await.unwrap();
-        busy.push(client);
+        settle().await;
+        idle.push(client);
+    }
+    idle
+}
+
+/// Starts calls that last until the service lets them end, on a connection of their own each.
+async fn busy(
+    network: &MemoryNetwork,
+    service: &Service,
+    calls: usize,
+) -> JoinSet<Result<(), Status>> {
+    let mut busy = JoinSet::new();
+    let mut begun = service.begun.subscribe();
+    for _ in 0..calls {
+        begun.mark_unchanged();
+        let mut client = client(network, "a:1");
+        busy.spawn(async move {
+            client.cluster_status(ClusterStatusRequest::default()).await.map(drop)
+        });
+        begun.changed().await.unwrap();
     }
     busy
 }
@@ -121,7 +156,7 @@ async fn f09_a_connection_without_an_accepted_call_is_closed() {
 async fn f09_a_connection_with_a_call_or_a_health_check_stays() {
     let network = MemoryNetwork::default();
     let server = server(&network).await;
-    let _busy = busy(&network, 1).await;
+    let _idle = idle(&network, 1).await;
     let channels = channels(&network.from_host(ip(2)));
     let mut probe = Grpc::new(channels.control("a:1").unwrap());
     probe.ready().await.unwrap();
@@ -134,11 +169,11 @@ async fn f09_a_connection_with_a_call_or_a_health_check_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn f09_an_address_over_its_limit_is_refused_and_served_again_once_it_closes_one() {
-    let network = MemoryNetwork::default();
-    let server = server(&network).await;
+async fn f09_an_address_with_only_busy_connections_is_refused_until_one_is_idle() {
+    let (network, service) = (MemoryNetwork::default(), Service::default());
+    let server = server_of(&network, &service).await;
     let (crowd, other) = (network.from_host(ip(1)), network.from_host(ip(2)));
-    let mut clients = busy(&crowd, LIMITS.per_address).await;
+    let mut calls = busy(&crowd, &service, LIMITS.per_address).await;
     let refused = Failure::from_status(&call(&crowd).await.unwrap_err());
     assert_eq!(refused.code, ErrorCode::Busy);
     let why = "the server holds 5 connections from 10.0.0.1, its limit; try again later";
@@ -147,19 +182,20 @@ async fn f09_an_address_over_its_limit_is_refused_and_served_again_once_it_close
     assert_eq!(refusals(&server), [refusal]);
     call(&other).await.unwrap();
 
-    clients.pop();
-    settle().await;
+    service.may_end.send_replace(true);
+    while let Some(call) = calls.join_next().await {
+        call.unwrap().unwrap();
+    }
     call(&crowd).await.unwrap();
-    assert_eq!(refusals(&server), []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn f09_a_full_server_refuses_and_serves_again_once_a_connection_closes() {
-    let network = MemoryNetwork::default();
-    let server = server(&network).await;
-    let mut clients = Vec::new();
+async fn f09_a_full_server_with_only_busy_connections_refuses_until_one_closes() {
+    let (network, service) = (MemoryNetwork::default(), Service::default());
+    let server = server_of(&network, &service).await;
+    let mut calls = Vec::new();
     for host in 1..=u8::try_from(LIMITS.total).unwrap() {
-        clients.extend(busy(&network.from_host(ip(host)), 1).await);
+        calls.push(busy(&network.from_host(ip(host)), &service, 1).await);
     }
     let last = network.from_host(ip(100));
     let refused = Failure::from_status(&call(&last).await.unwrap_err());
@@ -168,7 +204,104 @@ async fn f09_a_full_server_refuses_and_serves_again_once_a_connection_closes() {
     assert_eq!(refusals(&server), [Refusal::Total(LIMITS.total)]);
     assert_eq!(network.connections(), LIMITS.total);
 
-    clients.pop();
+    calls.pop();
     settle().await;
     call(&last).await.unwrap();
+    assert_eq!(refusals(&server), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f09_a_new_connection_takes_the_place_of_the_longest_idle_one_of_its_address() {
+    let (network, service) = (MemoryNetwork::default(), Service::default());
+    let server = server_of(&network, &service).await;
+    let (crowd, other) = (network.from_host(ip(1)), network.from_host(ip(2)));
+    let _others = idle(&other, 2).await;
+    let mut calls = busy(&crowd, &service, 2).await;
+    let mut clients = idle(&crowd, 3).await;
+    // The first one is not the longest idle one any more.
+    clients[0].set_replication(replication(1)).await.unwrap();
+
+    let mut new = client(&crowd, "a:1");
+    new.set_replication(replication(1)).await.unwrap();
+    settle().await;
+    assert_eq!(refusals(&server), [Refusal::Displaced]);
+    assert_eq!((network.connections(), network.dialled()), (7, 8));
+    for mut client in [clients[0].clone(), clients[2].clone(), new.clone()] {
+        client.set_replication(replication(1)).await.unwrap();
+    }
+    assert_eq!(network.dialled(), 8, "only the second one was closed");
+    // Its client connects again, at the expense of another one, and no call fails.
+    clients[1].set_replication(replication(1)).await.unwrap();
+    settle().await;
+    assert_eq!((network.connections(), network.dialled()), (7, 9));
+    assert_eq!(refusals(&server), [Refusal::Displaced]);
+
+    service.may_end.send_replace(true);
+    while let Some(call) = calls.join_next().await {
+        call.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn f09_a_full_server_closes_the_longest_idle_connection_of_the_address_with_most() {
+    let network = MemoryNetwork::default();
+    let server = server(&network).await;
+    let (one, crowd, last) =
+        (network.from_host(ip(1)), network.from_host(ip(2)), network.from_host(ip(3)));
+    let mut ones = idle(&one, 3).await;
+    let mut crowds = idle(&crowd, 5).await;
+    call(&last).await.unwrap();
+    settle().await;
+    assert_eq!(refusals(&server), [Refusal::Displaced]);
+    let dialled = network.dialled();
+    for client in ones.iter_mut().chain(&mut crowds[1..]) {
+        client.set_replication(replication(1)).await.unwrap();
+    }
+    assert_eq!(network.dialled(), dialled);
+    crowds[0].set_replication(replication(1)).await.unwrap();
+    assert_eq!(network.dialled(), dialled + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn f09_no_call_fails_while_clients_displace_each_other() {
+    let network = MemoryNetwork::default();
+    let server = server(&network).await;
+    let crowd = network.from_host(ip(1));
+    // More clients than connections, with fewer calls at a time.
+    let room = Arc::new(Semaphore::new(LIMITS.per_address - LIMITS.pending));
+    let mut clients = JoinSet::new();
+    for number in 0..2 * LIMITS.per_address {
+        let (channel, room) = (channels(&crowd).control("a:1").unwrap(), room.clone());
+        clients.spawn(async move {
+            for round in 0..100 {
+                // Calls at all stages of closing the connection.
+                for _ in 0..(7 * number + 3 * round) % 11 {
+                    tokio::task::yield_now().await;
+                }
+                let _place = room.acquire().await.unwrap();
+                let send = |channel| async {
+                    AdminClient::new(channel).set_replication(replication(1)).await
+                };
+                dfs_transport::call(channel.clone(), send).await.unwrap();
+            }
+        });
+    }
+    clients.join_all().await;
+    let displaced = refusals(&server);
+    assert!(displaced.len() > 100, "{}", displaced.len());
+    assert!(displaced.iter().all(|refusal| *refusal == Refusal::Displaced), "{displaced:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn f09_a_connection_is_closed_after_a_long_idle_time_and_its_client_reconnects() {
+    let (network, service) = (MemoryNetwork::default(), Service::default());
+    let server = server_of(&network, &service).await;
+    let _calls = busy(&network, &service, 1).await;
+    let mut clients = idle(&network, 1).await;
+    tokio::time::sleep(IDLE_FOR * 9 / 10).await;
+    assert_eq!((network.connections(), refusals(&server)), (2, vec![]));
+    tokio::time::sleep(IDLE_FOR / 5).await;
+    assert_eq!((network.connections(), refusals(&server)), (1, vec![Refusal::Idle(IDLE_FOR)]));
+    clients[0].set_replication(replication(1)).await.unwrap();
+    assert_eq!(network.dialled(), 3);
 }

@@ -179,7 +179,7 @@ impl Observer for Log {
 /// A running server; stops when dropped.
 pub(crate) struct Running {
     pub(crate) stop: watch::Sender<bool>,
-    pub(crate) ended: JoinHandle<std::io::Result<()>>,
+    pub(crate) ended: JoinHandle<()>,
     pub(crate) log: Arc<Log>,
 }
 

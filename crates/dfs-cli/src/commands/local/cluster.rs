@@ -182,7 +182,8 @@ impl Local {
         let id = service.handle().node_id();
         let part = Part::start(|shutdown| {
             tokio::spawn(async move {
-                service.run(shutdown).await.map_err(|e| Error::new(e.code(), with_causes(&e)))
+                service.run(shutdown).await;
+                Ok(())
             })
         });
         Ok((id, part))

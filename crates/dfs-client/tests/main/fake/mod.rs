@@ -312,9 +312,7 @@ impl Cluster {
         let listener = self.world.network.listen(address).await.unwrap();
         tokio::spawn(async move {
             let forever = std::future::pending();
-            serve(listener, limits, routes, GATE, Arc::new(()), forever, Duration::ZERO)
-                .await
-                .unwrap();
+            serve(listener, limits, routes, GATE, Arc::new(()), forever, Duration::ZERO).await;
         })
     }
 
