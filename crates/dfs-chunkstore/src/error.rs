@@ -107,6 +107,9 @@ pub enum OpenError {
     /// A directory holds something else.
     #[error("directory {} is not empty and has no dfs identity: choose an empty directory", .0.display())]
     NotEmpty(PathBuf),
+    /// An operation in a directory does not return.
+    #[error("an operation in directory {} does not return: check the disk", .0.display())]
+    Hung(PathBuf),
     /// No disk can take the identity of this start.
     #[error("no disk can record that the node starts")]
     NoIdentity(#[source] StoreError),
@@ -179,6 +182,7 @@ impl OpenError {
         match self {
             Self::NoDisks | Self::MixedDisks { .. } => ErrorCode::InvalidArgument,
             Self::InUse(_) => ErrorCode::Busy,
+            Self::Hung(_) => ErrorCode::Unavailable,
             Self::NotEmpty(_) => ErrorCode::NotEmpty,
             Self::NoIdentity(error) => match error {
                 StoreError::Io { source, .. } => code_of(source.kind()),

@@ -98,8 +98,11 @@ impl DiskStore {
             opening.push(folder.pool.start(move || Folder::take(&*fs, &path, level)).await);
         }
         let mut found = Vec::new();
-        for opened in opening {
-            found.push(match opened.await.unwrap_or_else(|panic| Err(panic.into())) {
+        for (opened, folder) in opening.into_iter().zip(&folders) {
+            let opened = folder.watch.unless_hung(opened).await;
+            let opened = opened.ok_or_else(|| OpenError::Hung(folder.path.clone()));
+            let opened = opened.and_then(|opened| opened.unwrap_or_else(|panic| Err(panic.into())));
+            found.push(match opened {
                 Err(error @ OpenError::NewerLevel { .. }) => return Err(error),
                 opened => opened,
             });
@@ -119,14 +122,14 @@ impl DiskStore {
             scans.push((disk, disk.pool.start(move || open::recover(&scanned)).await));
         }
         for (disk, scan) in scans {
-            match scan.await {
+            match disk.unless_hung(scan).await.and_then(|scan| Ok(scan?)) {
                 Ok(replicas) => {
                     for (chunk, entry) in replicas {
                         disk.space.add(entry.size());
                         index.insert(chunk, entry);
                     }
                 }
-                Err(panic) => disk.fail(&panic),
+                Err(error) => disk.fail(&error),
             }
         }
         let identities = Arc::new(identities);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dfs_types::{ChunkId, Crc32c, DiskId, DiskState, Stamp};
 use rustix::io::Errno;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::commit::Commits;
 use super::identity_file::DiskIdentity;
@@ -158,21 +158,8 @@ impl Disk {
         &self,
         what: impl Future<Output = T>,
     ) -> Result<T, StoreError> {
-        let mut what = std::pin::pin!(what);
-        loop {
-            self.check_pace()?;
-            if let Ok(result) = timeout(self.watch.interval(), &mut what).await {
-                return Ok(result);
-            }
-        }
-    }
-
-    /// Refuses work for a hanging disk.
-    pub(super) fn check_pace(&self) -> Result<(), StoreError> {
-        match self.watch.observe(Instant::now()) {
-            Pace::Hung => Err(StoreError::Hung { disk: self.folder.display().to_string() }),
-            Pace::Normal | Pace::Slow => Ok(()),
-        }
+        let result = self.watch.unless_hung(what).await;
+        result.ok_or_else(|| StoreError::Hung { disk: self.folder.display().to_string() })
     }
 
     /// Starts to write its identity, after creating the directories of chunks in a new life.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{File, Fs, FsLock, Opening, Space};
 
@@ -69,9 +69,17 @@ impl Watch {
         Running(self, number)
     }
 
-    /// Interval of observations that is short enough to notice a hanging operation.
-    pub(super) fn interval(&self) -> Duration {
-        self.hung_after / 4
+    /// Waits for something that needs the disk; `None` once an operation hangs.
+    pub(super) async fn unless_hung<T>(&self, what: impl Future<Output = T>) -> Option<T> {
+        let mut what = std::pin::pin!(what);
+        loop {
+            if self.observe(Instant::now()) == Pace::Hung {
+                return None;
+            }
+            if let Ok(result) = timeout(self.hung_after / 4, &mut what).await {
+                return Some(result);
+            }
+        }
     }
 
     /// Returns the pace at `now`. Operations count from the first observation after their start.

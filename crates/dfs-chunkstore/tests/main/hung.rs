@@ -221,3 +221,29 @@ async fn chunk_being_written_to_a_disk_that_hangs_fails() {
         conformance::assert_whole(&store, ChunkId(2), length).await;
     }
 }
+
+#[tokio::test]
+async fn d05_disk_that_hangs_at_the_start_does_not_stop_the_others() {
+    let config = dfs_chunkstore::Config {
+        hung_after: std::time::Duration::from_secs(2),
+        ..config(&["/a", "/b"])
+    };
+    let fs = HangingFs { inner: SimFs::new(), gate: Arc::default() };
+    let open = async || {
+        let random = Arc::new(SeededRandom::new(1));
+        DiskStore::open(config.clone(), Arc::new(fs.clone()), Pool::threads(2), random).await
+    };
+    let store = open().await.unwrap();
+    store.store_registration(numbered(1)).await.unwrap();
+    let sealed = conformance::put(&store, ChunkId(1), LARGE).await.unwrap();
+    let disks: Vec<_> = store.usage().iter().map(|disk| disk.disk).collect();
+    assert_eq!(sealed.disk, disks[0]);
+    drop(store);
+    fs.inner.crash();
+    fs.gate.set_closed(true);
+    let store = open().await.unwrap();
+    assert_eq!(states(&store), [DiskState::Healthy, DiskState::Failed]);
+    assert_eq!(store.usage()[1].disk, disks[1]);
+    conformance::assert_whole(&store, ChunkId(1), LARGE).await;
+    fs.gate.set_closed(false);
+}
