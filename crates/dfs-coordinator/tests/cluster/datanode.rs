@@ -58,6 +58,8 @@ struct State {
     has_new_disk: bool,
     /// Its disk is out of service: replicas on it are not found.
     has_failed_disk: bool,
+    /// Its disk missed a registration.
+    has_returning_disk: bool,
     takes_no_more: bool,
     lists_incompletely: bool,
 }
@@ -128,6 +130,8 @@ impl FakeDataNode {
             chunks: state.replicas.len() as u64,
             state: if state.has_failed_disk {
                 v1::DiskState::Failed.into()
+            } else if state.has_returning_disk {
+                v1::DiskState::Returning.into()
             } else {
                 v1::DiskState::Healthy.into()
             },
@@ -428,6 +432,10 @@ impl FakeDataNode {
     }
 
     /// Takes its disk out of service, or back into it.
+    pub(crate) fn return_disk(&self) {
+        self.state.lock().unwrap().has_returning_disk = true;
+    }
+
     pub(crate) fn set_failed_disk(&self, is_failed: bool) {
         self.state.lock().unwrap().has_failed_disk = is_failed;
     }
@@ -682,6 +690,8 @@ impl DataNode for Handler {
         let mut request = request.into_inner();
         self.0.open(&mut request)?;
         self.0.check_epoch(request.lease_epoch)?;
+        assert_eq!(request.disk_id, self.0.disk_now().to_bytes()[..]);
+        self.0.state.lock().unwrap().has_returning_disk = false;
         Ok(Response::new(v1::SettleDiskResponse {}))
     }
 }
