@@ -44,7 +44,9 @@ where
     listing_is_paged_and_ordered(&make().await).await;
     deleting_wants_the_stamp(&make().await).await;
     stamps_are_never_shared(&make().await).await;
-    set_aside_replicas_are_kept_and_not_served(&make().await).await;
+    set_aside_replicas_are_kept_and_readable(&make().await).await;
+    replacement_takes_the_place_when_it_is_sealed(&make().await).await;
+    verdict_numbers_and_stamps_are_of_one_counter(&make().await).await;
     room_is_counted(&make().await).await;
     many_tasks_at_once(&make().await).await;
     a_closed_store_refuses(&make().await).await;
@@ -323,7 +325,7 @@ async fn stamps_are_never_shared(store: &Store) {
     }
 }
 
-async fn set_aside_replicas_are_kept_and_not_served(store: &Store) {
+async fn set_aside_replicas_are_kept_and_readable(store: &Store) {
     for length in [100, 2 << 20] {
         let chunk = ChunkId(length as u128);
         let sealed = put(&**store, chunk, length).await.expect("put works");
@@ -331,16 +333,67 @@ async fn set_aside_replicas_are_kept_and_not_served(store: &Store) {
         assert_code(store.set_aside(later(replica)).await, ErrorCode::NotFound);
         store.set_aside(replica).await.expect("set aside works");
         store.set_aside(replica).await.expect("set aside can be repeated");
-        assert_code(store.read(replica, 0, 1).await, ErrorCode::Corrupt);
+        let read = get(&**store, replica, length as u64).await.expect("it can be read");
+        assert_eq!(read, content(chunk, length));
         let marked = SealedChunk { is_set_aside: true, ..sealed };
         assert_eq!(store.stat(replica).await.expect("stat works"), Some(marked));
         assert_eq!(store.list(None, 9).await.expect("list works"), [marked]);
         assert_eq!(store.verify(replica).await.expect("verify works"), None);
         assert_eq!(store.header(replica).await.expect("header works"), header(chunk, length));
         assert_code(store.create(header(chunk, 1)).await.map(|_| ()), ErrorCode::AlreadyExists);
+        assert_code(store.reinstate(later(replica)).await, ErrorCode::NotFound);
+        store.reinstate(replica).await.expect("reinstate works");
+        assert_eq!(store.stat(replica).await.expect("stat works"), Some(sealed));
         assert!(store.delete(sealed.replica()).await.expect("delete works"));
     }
     assert_code(store.set_aside(no_replica(ChunkId(1))).await, ErrorCode::NotFound);
+}
+
+async fn replacement_takes_the_place_when_it_is_sealed(store: &Store) {
+    for length in [100, 2 << 20] {
+        let chunk = ChunkId(length as u128);
+        let bytes = content(chunk, length);
+        let old = put(&**store, chunk, length).await.expect("put works").replica();
+        store.set_aside(old).await.expect("set aside works");
+        let refused = store.replace(header(chunk, length), later(old)).await.map(|_| ());
+        assert_code(refused, ErrorCode::NotFound);
+        for is_sealed in [false, true] {
+            let mut writer = loop {
+                // The one given up is released, if not at once.
+                match store.replace(header(chunk, length), old).await {
+                    Ok(writer) => break writer,
+                    Err(StoreError::Exists(_)) => tokio::task::yield_now().await,
+                    Err(error) => unreachable_error(&error),
+                }
+            };
+            append(&mut *writer, &bytes).await.expect("append works");
+            let second = store.replace(header(chunk, length), old).await.map(|_| ());
+            assert_code(second, ErrorCode::AlreadyExists);
+            assert_code(store.delete(old).await, ErrorCode::Busy);
+            let read = get(&**store, old, length as u64).await.expect("it is kept");
+            assert_eq!(read, bytes);
+            if is_sealed {
+                let new = writer.seal(seal_of(&bytes)).await.expect("seal works");
+                assert!(new.stamp > old.stamp && new.disk == old.disk && !new.is_set_aside);
+                assert_eq!(store.stat(old).await.expect("stat works"), None);
+                assert!(!store.delete(old).await.expect("delete works"));
+                let read = get(&**store, new.replica(), length as u64).await;
+                assert_eq!(read.expect("it can be read"), bytes);
+                assert_eq!(store.list(None, 9).await.expect("list works"), [new]);
+                assert_eq!(store.usage().iter().map(|disk| disk.chunks).sum::<u64>(), 1);
+                assert!(store.delete(new.replica()).await.expect("delete works"));
+            }
+        }
+    }
+    let refused = store.replace(header(ChunkId(1), 1), no_replica(ChunkId(1))).await.map(|_| ());
+    assert_code(refused, ErrorCode::NotFound);
+}
+
+async fn verdict_numbers_and_stamps_are_of_one_counter(store: &Store) {
+    let first = put(&**store, ChunkId(1), 100).await.expect("put works").stamp.0;
+    let (second, third) = (store.verdict_number(), store.verdict_number());
+    let fourth = put(&**store, ChunkId(2), 100).await.expect("put works").stamp.0;
+    assert!(first < second && second < third && third < fourth);
 }
 
 async fn room_is_counted(store: &Store) {

@@ -16,9 +16,9 @@ pub enum StoreError {
     /// The chunk already exists, or is being written.
     #[error("chunk {0} is already stored here")]
     Exists(ChunkId),
-    /// The replica was found bad and is no longer served.
-    #[error("the replica of chunk {0} here was found bad and set aside")]
-    SetAside(ChunkId),
+    /// The replica is being replaced, and cannot be deleted meanwhile.
+    #[error("the replica of chunk {0} is being replaced")]
+    Replacing(ChunkId),
     /// No disk has room.
     #[error("no disk has room for the chunk: {0}")]
     NoSpace(String),
@@ -36,6 +36,14 @@ pub enum StoreError {
         /// The chunk.
         chunk: ChunkId,
         /// Location and kind of the damage.
+        what: String,
+    },
+    /// A disk did not return the bytes of a replica. No damage: it may return them later.
+    #[error("chunk {chunk} is unreadable: {what}")]
+    Unreadable {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Location and error of the operating system.
         what: String,
     },
     /// A disk failed.
@@ -83,7 +91,9 @@ impl StoreError {
         match self {
             Self::NotFound(_) => ErrorCode::NotFound,
             Self::Exists(_) => ErrorCode::AlreadyExists,
-            Self::SetAside(_) | Self::Damaged { .. } => ErrorCode::Corrupt,
+            Self::Replacing(_) => ErrorCode::Busy,
+            Self::Damaged { .. } => ErrorCode::Corrupt,
+            Self::Unreadable { .. } => ErrorCode::Unavailable,
             Self::NoSpace(_) => ErrorCode::NoSpace,
             Self::Mismatch { .. } => ErrorCode::ChecksumMismatch,
             Self::Io { .. } | Self::Broken(_) => ErrorCode::Internal,

@@ -94,6 +94,12 @@ impl MemoryStore {
 }
 
 impl State {
+    fn next_stamp(&mut self) -> Stamp {
+        let stamp = Stamp(self.next_stamp);
+        self.next_stamp += 1;
+        stamp
+    }
+
     fn disk(&self) -> DiskId {
         DiskId(self.identity.node.0)
     }
@@ -178,6 +184,21 @@ impl ChunkStore for MemoryStore {
         Ok(Box::new(Writer { store, header, data: BytesMut::new(), crcs: Vec::new(), held: 0 }))
     }
 
+    async fn replace(
+        &self,
+        header: ChunkHeader,
+        replica: ReplicaRef,
+    ) -> Result<Box<dyn ChunkWriter>, StoreError> {
+        let mut state = self.lock();
+        state.find(replica)?;
+        if !state.claimed.insert(replica.chunk) {
+            return Err(StoreError::Exists(replica.chunk));
+        }
+        drop(state);
+        let store = self.clone();
+        Ok(Box::new(Writer { store, header, data: BytesMut::new(), crcs: Vec::new(), held: 0 }))
+    }
+
     async fn replicas(&self, chunk: ChunkId) -> Result<Vec<SealedChunk>, StoreError> {
         let state = self.lock();
         if state.is_closed {
@@ -205,12 +226,8 @@ impl ChunkStore for MemoryStore {
         offset: u64,
         length: u64,
     ) -> Result<Blocks, StoreError> {
-        let chunk = replica.chunk;
         let state = self.lock();
         let replica = state.find(replica)?;
-        if replica.is_set_aside {
-            return Err(StoreError::SetAside(chunk));
-        }
         let all = replica.data.len();
         let offset = (offset.min(all as u64)) as usize;
         let wanted = offset.saturating_add(usize::try_from(length).unwrap_or(usize::MAX)).min(all);
@@ -242,6 +259,19 @@ impl ChunkStore for MemoryStore {
         Ok(())
     }
 
+    async fn reinstate(&self, replica: ReplicaRef) -> Result<(), StoreError> {
+        let mut state = self.lock();
+        state.find(replica)?;
+        if let Some(found) = state.sealed.get_mut(&replica.chunk) {
+            found.is_set_aside = false;
+        }
+        Ok(())
+    }
+
+    fn verdict_number(&self) -> u64 {
+        self.lock().next_stamp().0
+    }
+
     async fn list(
         &self,
         after: Option<ChunkId>,
@@ -258,6 +288,9 @@ impl ChunkStore for MemoryStore {
         match state.find(replica) {
             Err(StoreError::NotFound(_)) => return Ok(false),
             found => found.map(drop)?,
+        }
+        if state.claimed.contains(&replica.chunk) {
+            return Err(StoreError::Replacing(replica.chunk));
         }
         if let Some(replica) = state.sealed.remove(&replica.chunk) {
             state.used -= replica.data.len() as u64;
@@ -347,8 +380,7 @@ impl ChunkWriter for Writer {
             return Err(StoreError::Closed);
         }
         self.held = 0;
-        let stamp = Stamp(state.next_stamp);
-        state.next_stamp += 1;
+        let stamp = state.next_stamp();
         let replica = Replica {
             header: self.header.clone(),
             seal,
@@ -358,7 +390,9 @@ impl ChunkWriter for Writer {
             is_set_aside: false,
         };
         let sealed = state.describe(&replica);
-        state.sealed.insert(self.header.chunk, replica);
+        if let Some(replaced) = state.sealed.insert(self.header.chunk, replica) {
+            state.used -= replaced.data.len() as u64;
+        }
         Ok(sealed)
     }
 }

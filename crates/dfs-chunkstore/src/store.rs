@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 pub use dfs_types::ChunkSeal;
 use dfs_types::{
-    ChunkId, ClusterId, Crc32c, DiskId, DiskState, FileSystemId, InodeId, Part, ReplicaRef, Stamp,
+    BLOCK_SIZE, ChunkId, ClusterId, Crc32c, DiskId, DiskState, FileSystemId, InodeId, Part,
+    ReplicaRef, Stamp,
 };
 
 use crate::StoreError;
@@ -40,7 +41,7 @@ pub struct SealedChunk {
     pub disk: DiskId,
     /// Seal of its content.
     pub seal: ChunkSeal,
-    /// True if set aside as bad: kept, listed, not served.
+    /// True if set aside as bad: kept, listed, and read only for its good blocks.
     pub is_set_aside: bool,
 }
 
@@ -62,6 +63,18 @@ pub struct Blocks {
     pub data: Bytes,
     /// Checksum of each block of `data`.
     pub crcs: Vec<Crc32c>,
+}
+
+impl Blocks {
+    /// Returns the blocks before the first one that does not match its checksum.
+    #[must_use]
+    pub fn before_first_bad(mut self) -> Self {
+        let blocks = self.data.chunks(BLOCK_SIZE).zip(&self.crcs);
+        let good = blocks.take_while(|(data, crc)| Crc32c::of(data) == **crc).count();
+        self.data.truncate(good * BLOCK_SIZE);
+        self.crcs.truncate(good);
+        self
+    }
 }
 
 /// State and usage of a disk.
@@ -130,6 +143,15 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// written, and any chunk while no disk has room below the high watermark.
     async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError>;
 
+    /// Starts a replica that takes the place of this one, of the same chunk and on the same disk,
+    /// when it is sealed: at any time, crashes included, one of the two is there. `NotFound` if
+    /// there is none. Until then the old one can be read, but not deleted.
+    async fn replace(
+        &self,
+        header: ChunkHeader,
+        replica: ReplicaRef,
+    ) -> Result<Box<dyn ChunkWriter>, StoreError>;
+
     /// Describes the sealed replicas of a chunk, set aside or not: one for each disk that has one,
     /// the newest first.
     async fn replicas(&self, chunk: ChunkId) -> Result<Vec<SealedChunk>, StoreError>;
@@ -141,8 +163,12 @@ pub trait ChunkStore: Send + Sync + 'static {
     async fn header(&self, replica: ReplicaRef) -> Result<ChunkHeader, StoreError>;
 
     /// Reads the blocks that contain `length` bytes from `offset`: at most 1 MiB, fewer at the end
-    /// of the chunk, none past it. Callers that need more read again from there. A replica set
-    /// aside is refused.
+    /// of the chunk, none past it. Callers that need more read again from there. The checksums
+    /// combine to the seal of the replica, even if it is set aside.
+    ///
+    /// # Errors
+    /// `Damaged` if the replica on the disk is not the one that was sealed, `Unreadable` if the
+    /// disk failed to return it, which may pass. Both may concern only some of its blocks.
     async fn read(
         &self,
         replica: ReplicaRef,
@@ -150,12 +176,21 @@ pub trait ChunkStore: Send + Sync + 'static {
         length: u64,
     ) -> Result<Blocks, StoreError>;
 
-    /// Verifies every block of a replica, even one set aside. `Some(n)` is the first bad block.
+    /// Verifies every block of a replica, even one set aside. `Some(n)` is the first block that was
+    /// bad in two reads, from the disk rather than from caches as far as possible. An unreadable
+    /// block is an error, as it may become readable again.
     async fn verify(&self, replica: ReplicaRef) -> Result<Option<u64>, StoreError>;
 
-    /// Takes a bad replica out of service, durably. It is kept until it is deleted. `NotFound` if
+    /// Sets a bad replica aside, durably. It is kept until it is deleted or replaced. `NotFound` if
     /// there is none.
     async fn set_aside(&self, replica: ReplicaRef) -> Result<(), StoreError>;
+
+    /// Reverts [`set_aside`](Self::set_aside), durably, for a replica that was verified since.
+    async fn reinstate(&self, replica: ReplicaRef) -> Result<(), StoreError>;
+
+    /// Returns the next number of the counter of stamps: greater than all stamps and numbers that
+    /// any disk in service has ever got. Orders verdicts on replicas.
+    fn verdict_number(&self) -> u64;
 
     /// Lists about `limit` sealed replicas of chunks greater than `after` in chunk order, including
     /// those set aside; all replicas of a chunk together, so a few more than `limit`.

@@ -93,7 +93,10 @@ impl Client {
         let source = replica.source();
         let looked = match &source {
             None => Look::Unknown("the coordinator knows no address of the node".to_owned()),
-            Some(_) if replica.is_condemned() => {
+            // The good blocks of a bad replica tell nothing about it.
+            Some(_)
+                if replica.is_condemned() || replica.health == ReplicaHealth::Bad && !verify =>
+            {
                 Look::Bad(format!("recorded as {}", replica.health))
             }
             Some(source) => self.look(source, extent, verify).await,

@@ -85,7 +85,7 @@ impl Client {
             running.spawn(self.in_request(async move {
                 let _share = share;
                 let mut at = piece.file_offset() - start;
-                let Run { bytes, crc } = client.fetch(&context, inode, piece.clone()).await?;
+                let Run { bytes, crc, .. } = client.fetch(&context, inode, piece.clone()).await?;
                 let writing = tokio::task::spawn_blocking(move || {
                     for bytes in bytes {
                         file.write_all_at(&bytes, at)?;

@@ -118,7 +118,54 @@ impl Client {
         let fetched = self.race(piece, &mut reports).await;
         // The reports are awaited: the program may end with its last byte.
         while reports.join_next().await.is_some() {}
-        fetched
+        match fetched {
+            Err(errors) if errors.iter().any(|(_, error)| error.is_of_some_blocks()) => {
+                self.gather(piece, errors).await
+            }
+            fetched => fetched,
+        }
+    }
+
+    /// Fetches a piece of which no replica has all blocks, each run of blocks from a replica that
+    /// has it. `errors` are those of the replicas when asked for the whole piece, which were
+    /// reported.
+    async fn gather(&self, piece: &Piece, errors: ReadErrors) -> Result<Run, ReadErrors> {
+        let is_of_other_chunk = |source: &Source| {
+            let is_it = |(node, error): &(Node, ReadError)| {
+                node.id == source.node.id && matches!(error, ReadError::OtherChunk)
+            };
+            errors.iter().any(is_it)
+        };
+        let mut sources = self.in_order(piece);
+        sources.retain(|source| !is_of_other_chunk(source));
+        let start = piece.extent.chunk_offset + piece.offset;
+        let end = start + piece.length;
+        let mut run = Run::at(start);
+        let mut failed = ReadErrors::new();
+        // Each source in turn, until all of them have failed at the same block.
+        for source in sources.iter().cycle() {
+            let at = run.end();
+            match self.read_into(&mut run, source, &piece.extent, end).await {
+                Ok(()) => break,
+                Err(error) => {
+                    if run.end() > at {
+                        failed.clear();
+                    }
+                    failed.push((source.node.clone(), error));
+                }
+            }
+            if failed.len() >= sources.len() {
+                return Err(failed);
+            }
+        }
+        match run.check(&piece.extent) {
+            Ok(()) if run.end() == end => {
+                let (chunk, file_offset) = (piece.extent.chunk, piece.file_offset());
+                tracing::info!(%chunk, file_offset, "read block by block from several replicas");
+                Ok(run)
+            }
+            _ => Err(errors),
+        }
     }
 
     async fn race(&self, piece: &Piece, reports: &mut JoinSet<()>) -> Result<Run, ReadErrors> {
@@ -183,7 +230,8 @@ impl Client {
             if let ReadError::Failed(failure) = &error {
                 tracing::debug!(%chunk, node = %node.id, %failure, "a replica cannot be read");
                 // A missing or bad replica does not make its node bad.
-                if failure.code != ErrorCode::NotFound && !error.is_of_replica() {
+                let is_of_replica = error.is_of_replica() || error.is_of_some_blocks();
+                if failure.code != ErrorCode::NotFound && !is_of_replica {
                     inner.penalties.add(node.id);
                 }
             }
@@ -196,8 +244,8 @@ impl Client {
         Err(errors)
     }
 
-    /// Returns the replicas by distance: same machine, then same zone; those that can perhaps not be
-    /// read, and nodes that failed recently, last. Equal ones are ordered by a hash of machine and piece: load is spread, and a piece
+    /// Returns the replicas by distance: same machine, then same zone. Nodes that failed recently come
+    /// after the others, then replicas that can perhaps not be read, then bad ones. Equal ones are ordered by a hash of machine and piece: load is spread, and a piece
     /// that is read again is in the page cache of the node asked.
     fn in_order(&self, piece: &Piece) -> Vec<Source> {
         let inner = &self.inner;
@@ -212,7 +260,8 @@ impl Client {
                 let has_failed = inner.penalties.has(node.id);
                 let mut hasher = DefaultHasher::new();
                 (&inner.host, extent.chunk.0, part, node.id).hash(&mut hasher);
-                ((!health.is_readable(), has_failed, !is_here, !is_near, hasher.finish()), source)
+                let health = health.max(ReplicaHealth::Leaving);
+                ((health, has_failed, !is_here, !is_near, hasher.finish()), source)
             })
             .collect();
         sources.sort_by_key(|(rank, _)| *rank);
@@ -224,9 +273,9 @@ fn no_replica(context: &str, extent: &Extent, errors: &[(Node, ReadError)]) -> E
     let chunk = extent.chunk;
     if errors.is_empty() {
         let replicas = extent.replicas.len();
-        // Bad replicas do not come back with their nodes.
+        // Those do not come back with their nodes.
         return if replicas > 0 && extent.replicas.iter().all(Replica::is_condemned) {
-            let message = format!("all {replicas} replicas of chunk {chunk} are bad");
+            let message = format!("all {replicas} replicas of chunk {chunk} are gone");
             Error::new(ErrorCode::Corrupt, context, message)
         } else {
             let message = format!(

@@ -47,9 +47,9 @@ pub(crate) struct Source {
 }
 
 impl Replica {
-    /// Returns whether the records say that it cannot be read.
+    /// Returns whether the records say that nothing of it can be read.
     pub(crate) fn is_condemned(&self) -> bool {
-        matches!(self.health, ReplicaHealth::Bad | ReplicaHealth::Gone | ReplicaHealth::Doomed)
+        matches!(self.health, ReplicaHealth::Gone | ReplicaHealth::Doomed)
     }
 
     /// Returns the replica with its node; `None` when the node has no known address.

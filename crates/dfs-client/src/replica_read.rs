@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId as _};
-use dfs_proto::{Failure, bulk, v1};
+use dfs_proto::{Detail, Failure, bulk, v1};
 use dfs_transport::Lane;
-use dfs_types::{BLOCK_SIZE, Crc32c, ErrorCode, FrameError};
+use dfs_types::{BLOCK_SIZE, Crc32c, ErrorCode, Frame, FrameError};
 use tokio::time::timeout;
 
 use crate::Client;
@@ -31,13 +31,67 @@ pub(crate) enum ReadError {
     OtherChunk,
 }
 
-/// A verified range of a replica.
+const BLOCK: u64 = BLOCK_SIZE as u64;
+
+/// A verified range of a chunk.
 #[derive(Debug)]
 pub(crate) struct Run {
     /// The bytes, in the pieces in which they arrived: concatenating them would cost a copy.
     pub(crate) bytes: Vec<Bytes>,
     /// Checksum of the range, if it consists of whole blocks.
     pub(crate) crc: Option<Crc32c>,
+    /// Start in the chunk.
+    start: u64,
+    /// End in the chunk.
+    end: u64,
+}
+
+impl Run {
+    /// Creates an empty run that begins at this offset in the chunk.
+    pub(crate) fn at(start: u64) -> Self {
+        let crc = start.is_multiple_of(BLOCK).then(Crc32c::default);
+        Self { bytes: Vec::new(), crc, start, end: start }
+    }
+
+    /// Returns its end in the chunk.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Appends the bytes of a verified frame up to `end`.
+    fn push(&mut self, frame: Frame, end: u64, extent: &Extent) {
+        let skipped = self.end - frame.offset;
+        let taken = end.min(frame.end()) - frame.offset;
+        if taken <= skipped {
+            return;
+        }
+        let is_whole = skipped == 0
+            && taken == frame.data.len() as u64
+            && (taken.is_multiple_of(BLOCK) || frame.end() == extent.seal.length);
+        let next = Crc32c::of_whole(&frame.crcs, frame.data.len() as u64).filter(|_| is_whole);
+        let so_far = self.crc.zip(next);
+        self.crc = so_far.map(|(so_far, next)| so_far.combine(next, frame.data.len()));
+        self.bytes.push(frame.data.slice(skipped as usize..taken as usize));
+        self.end = frame.offset + taken;
+    }
+
+    /// Checks a run of a whole chunk against the checksum of the chunk.
+    pub(crate) fn check(&self, extent: &Extent) -> Result<(), ReadError> {
+        let length = self.end - self.start;
+        if is_of_chunk(&extent.seal, self.start, length, self.crc) {
+            Ok(())
+        } else {
+            Err(ReadError::OtherChunk)
+        }
+    }
+}
+
+/// Returns the blocks of a frame before this one.
+fn before(mut frame: Frame, block: u64) -> Frame {
+    let blocks = (block - frame.offset / BLOCK) as usize;
+    frame.data.truncate(blocks * BLOCK_SIZE);
+    frame.crcs.truncate(blocks);
+    frame
 }
 
 impl ReadError {
@@ -60,6 +114,15 @@ impl ReadError {
             Self::Corrupt(block) => Some(*block),
             Self::OtherChunk => Some(0),
             Self::Failed(_) => None,
+        }
+    }
+
+    /// Returns true if only some blocks of the replica cannot be read.
+    pub(crate) fn is_of_some_blocks(&self) -> bool {
+        match self {
+            Self::Corrupt(_) => true,
+            Self::OtherChunk => false,
+            Self::Failed(failure) => matches!(failure.detail, Some(Detail::BadBlock(_))),
         }
     }
 
@@ -111,6 +174,21 @@ impl Client {
         offset: u64,
         length: u64,
     ) -> Result<Run, ReadError> {
+        let mut run = Run::at(offset);
+        self.read_into(&mut run, source, extent, offset + length).await?;
+        run.check(extent)?;
+        Ok(run)
+    }
+
+    /// Appends the blocks up to `end` to a run, from a replica. After an error the run has the
+    /// blocks before the first one that this replica cannot provide.
+    pub(crate) async fn read_into(
+        &self,
+        run: &mut Run,
+        source: &Source,
+        extent: &Extent,
+        end: u64,
+    ) -> Result<(), ReadError> {
         let node = &source.node;
         let failed = |failure: Failure| {
             let message = format!("node {} at {}: {}", node.id, node.address, failure.message);
@@ -121,53 +199,39 @@ impl Client {
         let wrong = |what: String| failed(Failure::new(ErrorCode::Internal, what));
         let request = v1::RetrieveRequest {
             replica: Some(source.replica.into()),
-            offset,
-            length,
+            offset: run.end,
+            length: end - run.end,
             node_id: node.id.to_wire(),
             ..v1::RetrieveRequest::default()
         };
         let retrieve = |channel| bulk::retrieve_chunk(channel, request.clone());
-        let lane = Lane::Bulk(offset / Piece::MAX);
+        let lane = Lane::Bulk(run.end / Piece::MAX);
         let answer = self.at_node(node, lane, FRAME_WITHIN, retrieve).await;
         let mut frames = answer.map_err(failed)?;
-        let block = BLOCK_SIZE as u64;
-        let end = offset + length;
-        let mut next = offset / block * block;
-        let mut bytes = Vec::new();
-        let is_whole_blocks = offset.is_multiple_of(block)
-            && (end.is_multiple_of(block) || end == extent.seal.length);
-        let mut crc = is_whole_blocks.then(Crc32c::default);
-        while next < end {
+        while run.end < end {
             let frame = timeout(FRAME_WITHIN, frames.message()).await.map_err(|_| slow())?;
             let frame = frame.map_err(of_status)?;
             let frame = frame.ok_or_else(|| wrong("the reply ended early".to_owned()))?;
             let frame = wire::frame("frame", frame).map_err(|error| wrong(error.to_string()))?;
-            match frame.verify() {
-                Ok(()) => {}
-                Err(FrameError::ChecksumMismatch(block)) => return Err(ReadError::Corrupt(block)),
-                Err(error) => return Err(wrong(error.to_string())),
-            }
+            let (next, verified) = (run.end / BLOCK * BLOCK, frame.verify());
             if frame.offset != next || frame.data.is_empty() {
                 return Err(wrong(format!("expected bytes from {next}, got {}", frame.offset)));
             }
-            if frame.end() > end + block {
+            if frame.end() > end.next_multiple_of(BLOCK) {
                 return Err(wrong("more bytes than requested".to_owned()));
             }
-            next = frame.end();
-            let start = offset.saturating_sub(frame.offset);
-            let wanted = start as usize..(end.min(next) - frame.offset) as usize;
-            if let Some(so_far) = crc {
-                let next = Crc32c::of_whole(&frame.crcs, frame.data.len() as u64);
-                crc = next.map(|next| so_far.combine(next, frame.data.len()));
+            match verified {
+                Ok(()) => run.push(frame, end, extent),
+                Err(FrameError::ChecksumMismatch(block)) => {
+                    run.push(before(frame, block), end, extent);
+                    return Err(ReadError::Corrupt(block));
+                }
+                Err(error) => return Err(wrong(error.to_string())),
             }
-            bytes.push(frame.data.slice(wanted));
         }
         // The end of the stream is read too: resetting a stream costs the connection.
         drop(timeout(FRAME_WITHIN, frames.message()).await);
-        if !is_of_chunk(&extent.seal, offset, length, crc) {
-            return Err(ReadError::OtherChunk);
-        }
-        Ok(Run { bytes, crc })
+        Ok(())
     }
 
     /// Reports a bad block to the node that served it. Best effort: scrub finds it as well.

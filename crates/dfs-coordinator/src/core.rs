@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::Settings;
 use crate::background::Background;
 use crate::metrics::Counts;
+use crate::rechecks::Rechecks;
 use crate::registry::{Member, Registry, View};
 
 /// The id that an order names when it is for a coordinator rather than a node.
@@ -35,6 +36,7 @@ pub(crate) struct Core {
     /// Identifies this process in its orders.
     pub(crate) instance: u64,
     pub(crate) background: Background,
+    pub(crate) rechecks: Rechecks,
     /// Triggered when the coordinator begins to stop; ends what would otherwise run forever.
     pub(crate) stopping: Shutdown,
     pub(crate) registry: Mutex<Registry>,

@@ -26,6 +26,7 @@ use crate::components::Components;
 use crate::core::Core;
 use crate::grpc::Initialiser;
 use crate::metrics::Counts;
+use crate::rechecks::{self, Rechecks};
 use crate::registry::{LivenessTimeouts, Registry};
 use crate::{Error, InitOptions, Settings, bootstrap, candidates, grpc, workers};
 
@@ -251,6 +252,7 @@ impl Base {
             counts: self.counts.clone(),
             instance,
             background: Background::new(self.advertised.clone()),
+            rechecks: Rechecks::default(),
             stopping: self.stopping.clone(),
             registry: Mutex::new(Registry::new(timeouts, Instant::now())),
             settings: settings.clone(),
@@ -307,6 +309,7 @@ impl Base {
                 biased;
                 () = stopping.requested() => Ok(()),
                 () = watch(&core) => Ok(()),
+                _ = rechecks::run(&core) => Ok(()),
                 error = refresh(&core, &handle.readiness) => {
                     stop.stop();
                     Err(error)

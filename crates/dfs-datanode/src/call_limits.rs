@@ -12,6 +12,8 @@ const LISTINGS_MAX: usize = 16;
 const DELETIONS_MAX: usize = 16;
 /// Maximum number of concurrent reports of bad blocks.
 const REPORTS_MAX: usize = 64;
+/// Maximum number of concurrent orders to verify a replica.
+const VERIFICATIONS_MAX: usize = 4;
 
 /// Concurrency limit of one kind of call. Calls never wait.
 pub(crate) struct CallLimit {
@@ -35,6 +37,7 @@ pub(crate) struct CallLimits {
     pub(crate) listings: CallLimit,
     pub(crate) deletions: CallLimit,
     pub(crate) reports: CallLimit,
+    pub(crate) verifications: CallLimit,
 }
 
 impl Default for CallLimits {
@@ -43,6 +46,7 @@ impl Default for CallLimits {
             listings: CallLimit::new("listings", LISTINGS_MAX),
             deletions: CallLimit::new("delete orders", DELETIONS_MAX),
             reports: CallLimit::new("reports of bad blocks", REPORTS_MAX),
+            verifications: CallLimit::new("replicas being verified", VERIFICATIONS_MAX),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use dfs_chunkstore::{OpenError, StoreError};
-use dfs_proto::{Failure, FieldError, Unsealed};
+use dfs_proto::{Detail, Failure, FieldError, Unsealed};
 use dfs_transport::listen_code;
 use dfs_types::{ChunkId, ClusterId, DiskId, ErrorCode, LeaseEpoch, NodeId, NodeState};
 use tonic::Status;
@@ -128,6 +128,25 @@ pub enum Error {
         /// The disk.
         disk: DiskId,
     },
+    /// A block of a replica is bad, so that it is not served.
+    #[error("block {block} of chunk {chunk} is damaged on this node; other blocks may be intact")]
+    BadBlock {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Number of the block.
+        block: u64,
+    },
+    /// The disk of a replica did not return a block.
+    #[error("block {block} of chunk {chunk} is unreadable on this node for now")]
+    UnreadableBlock {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Number of the block.
+        block: u64,
+    },
+    /// A task of the request panicked.
+    #[error("the request broke off")]
+    BrokeOff,
     /// The chunk store refused.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -140,7 +159,7 @@ impl Error {
             Self::Setting { .. } | Self::PastEnd { .. } => ErrorCode::InvalidArgument,
             Self::Open(error) => error.code(),
             Self::Listen { source, .. } => listen_code(source),
-            Self::Contract(_) => ErrorCode::Internal,
+            Self::Contract(_) | Self::BrokeOff => ErrorCode::Internal,
             Self::Field(error) => error.code(),
             Self::WrongCluster { .. } => ErrorCode::WrongCluster,
             Self::NotRegistered
@@ -149,7 +168,9 @@ impl Error {
             | Self::SlowReader { .. }
             | Self::UnknownCoordinator
             | Self::DiskOutOfService { .. }
+            | Self::UnreadableBlock { .. }
             | Self::OtherNode { .. } => ErrorCode::Unavailable,
+            Self::BadBlock { .. } => ErrorCode::Corrupt,
             Self::Unsealed(_) => ErrorCode::Unauthenticated,
             Self::Busy(_) => ErrorCode::Busy,
             Self::NotEnoughReplicas { .. } => ErrorCode::NotEnoughNodes,
@@ -166,7 +187,13 @@ impl From<Error> for Failure {
             Error::Busy(_) => Some(BUSY_RETRY),
             _ => None,
         };
-        Self { code: error.code(), message: with_sources(&error), retry_after, detail: None }
+        let detail = match error {
+            Error::BadBlock { block, .. } | Error::UnreadableBlock { block, .. } => {
+                Some(Detail::BadBlock(block))
+            }
+            _ => None,
+        };
+        Self { code: error.code(), message: with_sources(&error), retry_after, detail }
     }
 }
 

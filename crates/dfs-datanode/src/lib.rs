@@ -4,7 +4,6 @@
 //! It is built from [`Components`] (disks, sockets, clock) and [`Settings`]; [`Service::start`]
 //! opens the ports, [`Service::run`] serves. It knows chunks and nodes, but no names.
 
-mod bad_replicas;
 mod call_limits;
 mod clocks;
 mod error;
@@ -13,9 +12,11 @@ mod membership;
 mod metrics;
 mod node;
 mod orders;
+mod replica_checks;
 mod service;
 mod sessions;
 mod settings;
+mod verdicts;
 mod verifications;
 
 pub use error::Error;

@@ -15,6 +15,7 @@ const METHODS: &[&str] = &[
     "RetrieveChunk",
     "ReportCorrupt",
     "BuildReplica",
+    "VerifyReplica",
     "DeleteChunks",
     "ListChunks",
     "SettleDisk",

@@ -4,22 +4,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dfs_chunkstore::{Blocks, DiskUsage, Pool, SealedChunk, StoreError};
+use dfs_chunkstore::{Pool, SealedChunk};
 use dfs_proto::wire;
 use dfs_runtime::Readiness;
 use dfs_transport::Channels;
 use dfs_types::{
-    BLOCK_SIZE, ClusterId, Crc32c, Incarnation, LeaseEpoch, Level, NodeId, NodeState, Part, Random,
-    Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
+    ClusterId, Generation, Incarnation, LeaseEpoch, Level, NodeId, NodeState, Part, Random,
+    ReadProof, Receipt, RegistrationNumber, ReplicaRef, Seal, SealKey,
 };
 use dfs_workers::Throttle;
 use tokio::sync::{Semaphore, watch};
 
-use crate::bad_replicas::BadReplicas;
 use crate::call_limits::CallLimits;
 use crate::clocks::Clocks;
 use crate::metrics::Counts;
 use crate::sessions::Sessions;
+use crate::verdicts::Verdicts;
 use crate::verifications::Verifications;
 use crate::{Error, Settings, Store};
 
@@ -52,7 +52,7 @@ pub(crate) struct Node {
     pub(crate) channels: Channels,
     pub(crate) counts: Arc<Counts>,
     pub(crate) readiness: Readiness,
-    pub(crate) bad_replicas: BadReplicas,
+    pub(crate) verdicts: Verdicts,
     pub(crate) sessions: Sessions,
     pub(crate) reads: Arc<Semaphore>,
     pub(crate) waiting_reads: Semaphore,
@@ -74,7 +74,7 @@ pub(crate) struct Node {
     lease_epoch: Mutex<LeaseEpoch>,
     /// The clocks of the coordinators, by which the age of orders is measured.
     pub(crate) clocks: Clocks,
-    verifications: Verifications,
+    pub(crate) verifications: Verifications,
 }
 
 /// Components of a [`Node`].
@@ -109,7 +109,7 @@ impl Node {
             channels,
             counts,
             readiness,
-            bad_replicas: BadReplicas::default(),
+            verdicts: Verdicts::default(),
             id,
             instance,
             streams: AtomicU64::new(0),
@@ -282,116 +282,16 @@ impl Node {
         Ok(receipt.sealed(&membership.key))
     }
 
-    /// Finds the named replica. `NotFound` only if the disk that it names is in
-    /// service and does not hold it; see [`Self::absence`].
-    pub(crate) async fn find(&self, replica: ReplicaRef) -> Result<SealedChunk, Error> {
-        let found = self.store.stat(replica).await?;
-        found.ok_or_else(|| self.absence(replica))
-    }
-
-    /// Returns the error for a replica that the store did not find. Nothing is known of the
-    /// replicas of a disk that is out of service, or that has not been reconciled since it came
-    /// back, so they are not reported as absent.
-    ///
-    /// Call it after asking the store: a failing disk is marked as failed before its
-    /// replicas leave the index.
-    pub(crate) fn absence(&self, replica: ReplicaRef) -> Error {
-        let ReplicaRef { chunk, disk, .. } = replica;
-        let is_proof = |usage: &DiskUsage| usage.disk == disk && usage.state.proves_absence();
-        if self.store.usage().iter().any(is_proof) {
-            StoreError::NotFound(chunk).into()
-        } else {
-            Error::DiskOutOfService { chunk, disk }
-        }
-    }
-
-    /// Returns the error of a replica that was found and then failed.
-    pub(crate) fn failure(&self, replica: ReplicaRef, error: StoreError) -> Error {
-        match error {
-            StoreError::NotFound(_) => self.absence(replica),
-            error => error.into(),
-        }
-    }
-
-    /// Verifies `block` of a replica, then the rest unless [`Verifications`] are at their limit.
-    /// Sets the replica aside if it is bad. Returns whether it is set aside, now or earlier.
-    pub(crate) async fn examine(&self, name: ReplicaRef, block: u64) -> Result<bool, Error> {
-        let replica = self.find(name).await?;
-        if replica.is_set_aside {
-            return Ok(true);
-        }
-        if !self.is_block_sound(name, block).await? {
-            self.condemn(replica, block).await?;
-            return Ok(true);
-        }
-        let Some(_permit) = self.verifications.begin(name) else { return Ok(false) };
-        match self.store.verify(name).await {
-            Ok(None) => Ok(false),
-            Ok(Some(bad)) => self.condemn(replica, bad).await.map(|()| true),
-            Err(StoreError::Damaged { .. }) => self.condemn(replica, block).await.map(|()| true),
-            Err(error) => {
-                self.verifications.forget(name);
-                Err(error.into())
-            }
-        }
-    }
-
-    async fn is_block_sound(&self, replica: ReplicaRef, block: u64) -> Result<bool, Error> {
-        let offset = block.saturating_mul(BLOCK_SIZE as u64);
-        match self.store.read(replica, offset, 1).await {
-            Ok(blocks) => Ok(Crc32c::of_blocks(&blocks.data) == blocks.crcs),
-            Err(StoreError::Damaged { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Reads a replica. An unreadable one is condemned, as if a reader had reported it.
-    pub(crate) async fn read(
+    /// Returns the proof that `replica` was read end to end since an order that named `generation`.
+    pub(crate) fn read_proof(
         &self,
-        replica: SealedChunk,
-        offset: u64,
-        length: u64,
-    ) -> Result<Blocks, Error> {
-        let read = self.store.read(replica.replica(), offset, length).await;
-        if let Err(error @ StoreError::Damaged { .. }) = &read {
-            let block = offset / BLOCK_SIZE as u64;
-            if let Err(second) = self.condemn(replica, block).await {
-                let chunk = replica.chunk;
-                tracing::error!(%chunk, %error, %second, "setting an unreadable replica aside failed");
-            }
-        }
-        read.map_err(|error| self.failure(replica.replica(), error))
-    }
-
-    /// Sets a bad replica aside, and reports it to the coordinators.
-    pub(crate) async fn condemn(&self, replica: SealedChunk, block: u64) -> Result<(), Error> {
-        let ReplicaRef { chunk, disk, .. } = replica.replica();
-        self.counts.checksum_errors.increment();
-        self.store.set_aside(replica.replica()).await?;
-        self.counts.set_aside.increment();
-        tracing::error!(
-            %chunk, node = %self.id, %disk, block,
-            "a replica is damaged on disk and was set aside; the cluster re-replicates it"
-        );
-        if self.bad_replicas.add(replica.replica(), block) {
-            self.tell();
-        }
-        Ok(())
-    }
-
-    /// Finds replicas set aside, including those of an earlier process.
-    pub(crate) async fn find_set_aside(&self) -> Result<(), StoreError> {
-        let mut after = None;
-        loop {
-            let page = self.store.list(after, LISTING_STEP).await?;
-            for replica in page.iter().filter(|replica| replica.is_set_aside) {
-                self.bad_replicas.add(replica.replica(), 0);
-            }
-            match page.last() {
-                Some(last) => after = Some(last.chunk),
-                None => return Ok(()),
-            }
-        }
+        replica: ReplicaRef,
+        generation: Generation,
+    ) -> Result<ReadProof, Error> {
+        let Membership { registration, key, .. } = self.membership().ok_or(Error::NotRegistered)?;
+        let seal = Seal([0; 32]);
+        let proof = ReadProof { replica, generation, node: self.id, registration, seal };
+        Ok(proof.sealed(&key))
     }
 }
 

@@ -39,7 +39,9 @@ impl Node {
         if !issued.is_current(now) {
             return Err(Error::OldOrder);
         }
-        self.check_epoch(request.lease_epoch())?;
+        if let Some(epoch) = request.lease_epoch() {
+            self.check_epoch(epoch)?;
+        }
         Ok(Authorised { request })
     }
 }

@@ -210,6 +210,7 @@ impl Service {
                 () = serving => {}
                 () = membership::run(node.clone()) => {}
                 () = node.sessions.expire() => {}
+                () = node.keep_set_aside() => {}
                 () = watch(&node) => {}
             }
         };
@@ -240,17 +241,12 @@ async fn close(node: &Node, deadline: Instant) {
     }
 }
 
-/// Updates the gauges, and finds replicas set aside; runs until dropped.
+/// Updates the gauges; runs until dropped.
 async fn watch(node: &Node) {
-    let mut must_look = true;
     loop {
-        if must_look && let Err(error) = node.find_set_aside().await {
-            tracing::warn!(%error, "cannot list replicas set aside");
-        }
         node.counts.show_disks(&node.store.usage());
         let (of_clients, of_datanodes) = node.sessions.taken();
         node.counts.show_sessions(of_clients as usize, of_datanodes as usize);
         tokio::time::sleep(WATCH_EVERY).await;
-        must_look = node.bad_replicas.take_incomplete();
     }
 }

@@ -44,6 +44,11 @@ impl Verifications {
         Some(permit)
     }
 
+    /// Waits for the turn of a verification that must be done.
+    pub(crate) async fn turn(&self) -> SemaphorePermit<'_> {
+        self.free.acquire().await.expect("it is never closed")
+    }
+
     /// Forgets a verification without a result: the next report may start another one.
     pub(crate) fn forget(&self, replica: ReplicaRef) {
         self.lock().remove(&replica);

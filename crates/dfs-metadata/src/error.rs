@@ -208,6 +208,19 @@ pub enum Error {
         /// Description of the defect.
         what: &'static str,
     },
+    /// A proof does not show what it was given for.
+    #[error("the proof of node {node} that it read a replica of chunk {chunk} is invalid: {what}")]
+    BadProof {
+        /// The chunk.
+        chunk: ChunkId,
+        /// The node it names.
+        node: NodeId,
+        /// Description of the defect.
+        what: &'static str,
+    },
+    /// A bad replica would be doomed while others are lacking.
+    #[error("a bad replica of chunk {0} is kept until all its replicas are sound")]
+    BadReplicaNeeded(ChunkId),
     /// Too many of the nodes with replicas were drained or removed meanwhile.
     #[error(
         "chunk {chunk}: too few of its replicas are on nodes that are still members ({have} of the \
@@ -474,6 +487,7 @@ impl Error {
             | Self::ForgedToken
             | Self::BadChunk { .. }
             | Self::BadReceipt { .. }
+            | Self::BadProof { .. }
             | Self::BadCover { .. }
             | Self::SlotReused { .. }
             | Self::SlotMissing => ErrorCode::InvalidArgument,
@@ -505,7 +519,9 @@ impl Error {
             | Self::ReleaseTooOld { .. }
             | Self::NodeTooOld { .. }
             | Self::NewerRecord { .. } => ErrorCode::UnsupportedVersion,
-            Self::LastReplica(_) | Self::Damaged { .. } => ErrorCode::Internal,
+            Self::LastReplica(_) | Self::BadReplicaNeeded(_) | Self::Damaged { .. } => {
+                ErrorCode::Internal
+            }
             Self::Engine(error) => engine_code(error),
         }
     }

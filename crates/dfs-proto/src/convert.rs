@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use dfs_types::{
-    Attributes, Change, DiskState, FileKind, FileTime, Frame, NodeState, Precondition, Receipt,
-    Redundancy, ReplicaHealth, ReplicaRef, Slot, Target,
+    Attributes, Change, DiskState, FileKind, FileTime, Frame, NodeState, Precondition, ReadProof,
+    Receipt, Redundancy, ReplicaCondition, ReplicaHealth, ReplicaRef, ReplicaVerdict, Slot, Target,
 };
 
 use crate::v1;
@@ -170,6 +170,31 @@ impl From<ReplicaRef> for v1::ReplicaRef {
             part: u32::from(part.0),
             disk_id: disk.to_wire(),
             stamp: stamp.0,
+        }
+    }
+}
+
+impl From<ReplicaVerdict> for v1::ReplicaVerdict {
+    fn from(verdict: ReplicaVerdict) -> Self {
+        let ReplicaVerdict { replica, number, condition, block } = verdict;
+        let condition = match condition {
+            ReplicaCondition::Sound => v1::ReplicaCondition::Sound,
+            ReplicaCondition::Bad => v1::ReplicaCondition::Bad,
+            ReplicaCondition::Gone => v1::ReplicaCondition::Gone,
+        };
+        Self { replica: Some(replica.into()), number, condition: condition.into(), block }
+    }
+}
+
+impl From<ReadProof> for v1::ReadProof {
+    fn from(proof: ReadProof) -> Self {
+        let ReadProof { replica, generation, node, registration, seal } = proof;
+        Self {
+            replica: Some(replica.into()),
+            generation: generation.0,
+            node_id: node.to_wire(),
+            registration: registration.0,
+            seal: Bytes::copy_from_slice(&seal.0),
         }
     }
 }

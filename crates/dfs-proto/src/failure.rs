@@ -15,6 +15,8 @@ const DOMAIN: &str = "dfs";
 
 /// Key of a detail in the metadata of an `ErrorInfo`.
 const DETAIL: &str = "detail";
+/// Key of the block that a detail is about.
+const BLOCK: &str = "block";
 
 /// More specific than the code, for programs. A reader that does not know a detail relies on the
 /// code.
@@ -23,17 +25,33 @@ pub enum Detail {
     /// With [`ErrorCode::Unavailable`]: there is no cluster yet, and the coordinator waits for
     /// `Admin.Init`.
     Uninitialised,
+    /// At the end of a read: this block of the replica is bad or, with [`ErrorCode::Unavailable`],
+    /// unreadable for now. Later blocks may be good.
+    BadBlock(u64),
 }
 
 impl Detail {
     fn name(self) -> &'static str {
         match self {
             Self::Uninitialised => "UNINITIALISED",
+            Self::BadBlock(_) => "BAD_BLOCK",
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
-        (name == Self::Uninitialised.name()).then_some(Self::Uninitialised)
+    fn to_metadata(self) -> HashMap<String, String> {
+        let mut metadata = HashMap::from([(DETAIL.to_owned(), self.name().to_owned())]);
+        if let Self::BadBlock(block) = self {
+            metadata.insert(BLOCK.to_owned(), block.to_string());
+        }
+        metadata
+    }
+
+    fn from_metadata(metadata: &HashMap<String, String>) -> Option<Self> {
+        let block = || metadata.get(BLOCK)?.parse().ok();
+        [Self::Uninitialised]
+            .into_iter()
+            .chain(block().map(Self::BadBlock))
+            .find(|detail| metadata.get(DETAIL).is_some_and(|name| name == detail.name()))
     }
 }
 
@@ -75,12 +93,11 @@ impl Failure {
         let details = status.get_error_details();
         let ours = details.error_info().filter(|info| info.domain == DOMAIN);
         let named = ours.and_then(|info| ErrorCode::from_name(&info.reason));
-        let detail = ours.and_then(|info| info.metadata.get(DETAIL));
         Self {
             code: named.unwrap_or_else(|| closest(status)),
             message: message(status),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
-            detail: detail.and_then(|name| Detail::from_name(name)),
+            detail: ours.and_then(|info| Detail::from_metadata(&info.metadata)),
         }
     }
 }
@@ -88,8 +105,7 @@ impl Failure {
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         let mut details = ErrorDetails::new();
-        let more = failure.detail.map(|detail| (DETAIL.to_owned(), detail.name().to_owned()));
-        let more: HashMap<String, String> = more.into_iter().collect();
+        let more = failure.detail.map(Detail::to_metadata).unwrap_or_default();
         details.set_error_info(failure.code.name(), DOMAIN, more);
         if failure.retry_after.is_some() {
             details.set_retry_info(failure.retry_after);
@@ -229,8 +245,10 @@ mod tests {
 
     #[test]
     fn known_details_round_trip_and_unknown_ones_are_ignored() {
-        let failure = Failure::new(ErrorCode::Unavailable, "x").detail(Detail::Uninitialised);
-        assert_eq!(Failure::from_status(&failure.clone().into()), failure);
+        for detail in [Detail::Uninitialised, Detail::BadBlock(17)] {
+            let failure = Failure::new(ErrorCode::Unavailable, "x").detail(detail);
+            assert_eq!(Failure::from_status(&failure.clone().into()), failure);
+        }
         let metadata = [(DETAIL.to_owned(), "LATER".to_owned())];
         let later = ErrorDetails::with_error_info("UNAVAILABLE", DOMAIN, HashMap::from(metadata));
         let later = Failure::from_status(&Status::with_error_details(Code::Unknown, "x", later));

@@ -16,11 +16,13 @@ pub trait Ordered: Message + Clone {
     /// Returns the seal and its terms.
     fn order(&mut self) -> &mut Option<v1::Order>;
 
-    /// Returns the epoch of the worker lease; 0 if none is needed.
-    fn lease_epoch(&self) -> LeaseEpoch;
+    /// Returns the epoch of the worker lease; `None` for an order that needs no lease.
+    fn lease_epoch(&self) -> Option<LeaseEpoch>;
 }
 
 macro_rules! ordered {
+    (@count) => { 0 };
+    (@count $epoch:ident) => { 1 };
     ($($request:ident of $method:ident $(under $epoch:ident)?;)*) => {
         $(impl Ordered for v1::$request {
             const METHOD: Method = Method::$method;
@@ -29,8 +31,9 @@ macro_rules! ordered {
                 &mut self.order
             }
 
-            fn lease_epoch(&self) -> LeaseEpoch {
-                LeaseEpoch(0 $(+ self.$epoch)?)
+            fn lease_epoch(&self) -> Option<LeaseEpoch> {
+                let epochs: [u64; ordered!(@count $($epoch)?)] = [$(self.$epoch)?];
+                epochs.first().copied().map(LeaseEpoch)
             }
         })*
     };
@@ -42,6 +45,7 @@ ordered! {
     InventoryRequest of Inventory under lease_epoch;
     ListChunksRequest of ListChunks under lease_epoch;
     SettleDiskRequest of SettleDisk under lease_epoch;
+    VerifyReplicaRequest of VerifyReplica;
     ClusterStatusRequest of ClusterStatus;
     WorkersRequest of Workers;
     SetWorkerRequest of SetWorker;
@@ -96,7 +100,7 @@ fn terms<'a, R: Ordered>(
         cluster: parties.cluster,
         incarnation: parties.incarnation,
         node: parties.node,
-        lease_epoch: request.lease_epoch(),
+        lease_epoch: request.lease_epoch().unwrap_or_default(),
         coordinator: issued.coordinator,
         issued: issued.at,
         body,

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use dfs_types::{
     Attributes, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, Change, ChunkId, ChunkSeal, ClientId, ClusterId,
     Crc32c, DfsPath, DiskId, DiskState, ErrorCode, FileKind, FileSystemId, FileTime, Frame,
-    Incarnation, InodeId, Name, NodeId, NodeSecret, NodeState, Part, PathError, Precondition,
-    Receipt, Redundancy, RegistrationNumber, ReplicaHealth, ReplicaRef, RequestId, Revision, Seal,
-    SealKey, SessionId, Sha256, Slot, Stamp, Target, XattrError, XattrName,
+    Generation, Incarnation, InodeId, Name, NodeId, NodeSecret, NodeState, Part, PathError,
+    Precondition, ReadProof, Receipt, Redundancy, RegistrationNumber, ReplicaCondition,
+    ReplicaHealth, ReplicaRef, ReplicaVerdict, RequestId, Revision, Seal, SealKey, SessionId,
+    Sha256, Slot, Stamp, Target, XattrError, XattrName,
 };
 
 use crate::v1;
@@ -384,6 +385,33 @@ pub fn replica(
         part: self::part(field, part)?,
         disk: id(field, &disk_id)?,
         stamp: Stamp(stamp),
+    })
+}
+
+/// Parses a verdict on a replica.
+pub fn verdict(
+    field: &'static str,
+    verdict: v1::ReplicaVerdict,
+) -> Result<ReplicaVerdict, FieldError> {
+    let v1::ReplicaVerdict { replica, number, condition, block } = verdict;
+    let condition = match v1::ReplicaCondition::try_from(condition) {
+        Ok(v1::ReplicaCondition::Sound) => ReplicaCondition::Sound,
+        Ok(v1::ReplicaCondition::Bad) => ReplicaCondition::Bad,
+        Ok(v1::ReplicaCondition::Gone) => ReplicaCondition::Gone,
+        Ok(v1::ReplicaCondition::Unspecified) | Err(_) => return Err(unknown(field, condition)),
+    };
+    Ok(ReplicaVerdict { replica: self::replica(field, replica)?, number, condition, block })
+}
+
+/// Parses a proof that a replica was read, without verifying its seal.
+pub fn read_proof(field: &'static str, proof: v1::ReadProof) -> Result<ReadProof, FieldError> {
+    let v1::ReadProof { replica, generation, node_id, registration, seal } = proof;
+    Ok(ReadProof {
+        replica: self::replica(field, replica)?,
+        generation: Generation(generation),
+        node: id(field, &node_id)?,
+        registration: RegistrationNumber(registration),
+        seal: Seal(seal[..].try_into().map_err(|_| wrong_len(field, 32, &seal))?),
     })
 }
 

@@ -32,6 +32,31 @@ impl fmt::Display for Part {
     }
 }
 
+/// What a node found of one of its replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReplicaCondition {
+    /// Complete, and every block that was read matches its checksum.
+    Sound,
+    /// A block does not match its checksum, or its metadata is damaged.
+    Bad,
+    /// The disk is in service and does not hold it.
+    Gone,
+}
+
+/// Verdict of a node on one of its replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaVerdict {
+    /// The replica.
+    pub replica: ReplicaRef,
+    /// Drawn from the node's counter of stamps before it read the replica: greater than that of
+    /// any earlier verdict on it.
+    pub number: u64,
+    /// What it found.
+    pub condition: ReplicaCondition,
+    /// First bad block of a bad replica.
+    pub block: u64,
+}
+
 /// The health of a replica, best first; readers try replicas in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ReplicaHealth {
@@ -65,6 +90,16 @@ impl ReplicaHealth {
     /// Returns whether it still counts once everything leaving is gone.
     pub fn stays(self) -> bool {
         matches!(self, Self::Good | Self::Suspect)
+    }
+}
+
+impl fmt::Display for ReplicaCondition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sound => "sound",
+            Self::Bad => "bad",
+            Self::Gone => "gone",
+        })
     }
 }
 

@@ -5,7 +5,8 @@ use std::fmt;
 use hmac::{Hmac, KeyInit, Mac};
 
 use crate::{
-    ChunkId, ClusterKeys, Crc32c, DiskId, NodeId, Part, Random, RegistrationNumber, Stamp,
+    ChunkId, ClusterKeys, Crc32c, DiskId, Generation, NodeId, Part, Random, RegistrationNumber,
+    ReplicaRef, Stamp,
 };
 
 /// A key for seals. Never printed.
@@ -124,6 +125,52 @@ impl Receipt {
     }
 }
 
+/// A node's proof that it read a replica end to end and found it equal to its chunk, after it had
+/// received an order that named this generation of the chunk's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadProof {
+    /// The replica.
+    pub replica: ReplicaRef,
+    /// Generation of the record in the order.
+    pub generation: Generation,
+    /// The node that holds the replica.
+    pub node: NodeId,
+    /// The registration whose key sealed this.
+    pub registration: RegistrationNumber,
+    /// The node's seal over everything above.
+    pub seal: Seal,
+}
+
+impl ReadProof {
+    const PURPOSE: &str = "read proof";
+
+    fn payload(&self) -> Vec<u8> {
+        let ReplicaRef { chunk, part, disk, stamp } = self.replica;
+        let mut bytes = Vec::with_capacity(73);
+        bytes.extend_from_slice(&chunk.to_bytes());
+        bytes.push(part.0);
+        bytes.extend_from_slice(&disk.to_bytes());
+        bytes.extend_from_slice(&stamp.0.to_be_bytes());
+        bytes.extend_from_slice(&self.generation.0.to_be_bytes());
+        bytes.extend_from_slice(&self.node.to_bytes());
+        bytes.extend_from_slice(&self.registration.0.to_be_bytes());
+        bytes
+    }
+
+    /// Sets the seal; `key` is the node's ([`ClusterKeys::receipt`]).
+    #[must_use]
+    pub fn sealed(mut self, key: &SealKey) -> Self {
+        self.seal = key.seal(Self::PURPOSE, &self.payload());
+        self
+    }
+
+    /// Returns whether the named node sealed it.
+    pub fn is_genuine(&self, keys: &ClusterKeys) -> bool {
+        let key = keys.receipt(self.node, self.registration);
+        key.verify(Self::PURPOSE, &self.payload(), &self.seal.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,6 +209,31 @@ mod tests {
             assert!(!lie.is_genuine(&cluster), "{lie:?}");
         }
         assert!(!receipt.is_genuine(&ClusterKeys::random(&random)));
+    }
+
+    #[test]
+    fn read_proof_is_bound_to_its_node_replica_and_generation() {
+        let random = SeededRandom::new(7);
+        let cluster = ClusterKeys::random(&random);
+        let (node, registration) = (NodeId::random(&random), RegistrationNumber(3));
+        let (chunk, part) = (ChunkId(1), Part::WHOLE);
+        let replica = ReplicaRef { chunk, part, disk: DiskId(2), stamp: Stamp(4) };
+        let generation = Generation(5);
+        let proof = ReadProof { replica, generation, node, registration, seal: Seal([0; 32]) };
+        assert!(!proof.is_genuine(&cluster));
+        let proof = proof.sealed(&cluster.receipt(node, registration));
+        assert!(proof.is_genuine(&cluster));
+        for lie in [
+            ReadProof { replica: ReplicaRef { chunk: ChunkId(2), ..replica }, ..proof },
+            ReadProof { replica: ReplicaRef { part: Part(1), ..replica }, ..proof },
+            ReadProof { replica: ReplicaRef { disk: DiskId(3), ..replica }, ..proof },
+            ReadProof { replica: ReplicaRef { stamp: Stamp(5), ..replica }, ..proof },
+            ReadProof { generation: Generation(6), ..proof },
+            ReadProof { node: NodeId(1), ..proof },
+            ReadProof { registration: RegistrationNumber(4), ..proof },
+        ] {
+            assert!(!lie.is_genuine(&cluster), "{lie:?}");
+        }
     }
 
     #[test]

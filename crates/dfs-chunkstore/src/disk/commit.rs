@@ -248,10 +248,8 @@ impl Disk {
         for Mark { chunk, stamp, state, done, .. } in marks {
             let result = match &written {
                 Err(error) => Err(copy_error(error)),
-                Ok(()) if state == State::SetAside => {
-                    Ok(self.index.set_aside(chunk, self.number, stamp))
-                }
-                Ok(()) => Ok(self.forget_record(chunk, stamp)),
+                Ok(()) if state == State::Dead => Ok(self.forget_record(chunk, stamp)),
+                Ok(()) => Ok(self.index.mark(chunk, self.number, stamp, state)),
             };
             let _ = done.send(result);
         }
@@ -305,7 +303,7 @@ impl Disk {
     }
 
     /// Frees the space of a dead record. The next start repeats what fails here.
-    fn give_back(&self, entry: &Entry) {
+    pub(super) fn give_back(&self, entry: &Entry) {
         let Place::Record { segment, .. } = entry.place else { return };
         if self.segments.forget_replica(&*self.fs, &self.segments_path(), segment) {
             self.files.remove(super::recent::FileKey::Segment(segment));

@@ -125,6 +125,28 @@ impl Index {
         Ok(Claim { index: Arc::clone(self), key })
     }
 
+    /// Claims the place of a replica, to replace it.
+    pub(super) fn claim_replacement(
+        self: &Arc<Self>,
+        chunk: ChunkId,
+        entry: &Entry,
+    ) -> Result<Claim, StoreError> {
+        let key = (chunk, entry.disk);
+        let mut chunks = self.lock();
+        if chunks.sealed.get(&key).is_none_or(|found| found.stamp != entry.stamp) {
+            return Err(StoreError::NotFound(chunk));
+        }
+        if !chunks.claimed.insert(key) {
+            return Err(StoreError::Exists(chunk));
+        }
+        Ok(Claim { index: Arc::clone(self), key })
+    }
+
+    /// Returns whether a replica is being replaced or removed.
+    pub(super) fn is_claimed(&self, chunk: ChunkId, disk: u16) -> bool {
+        self.lock().claimed.contains(&(chunk, disk))
+    }
+
     /// Removes a replica from the index and claims its place, so that no other replica can take it
     /// before this one is gone from the disk. `None` if there is no such replica, or it is claimed.
     pub(super) fn take(self: &Arc<Self>, chunk: ChunkId, entry: &Entry) -> Option<Claim> {
@@ -149,15 +171,25 @@ impl Index {
         found.filter(|entry| entry.stamp == stamp)
     }
 
-    pub(super) fn insert(&self, chunk: ChunkId, entry: Entry) {
-        self.lock().sealed.insert((chunk, entry.disk), entry);
+    /// Returns the replica that it replaces, if any.
+    pub(super) fn insert(&self, chunk: ChunkId, entry: Entry) -> Option<Entry> {
+        self.lock().sealed.insert((chunk, entry.disk), entry)
     }
 
-    /// Returns false if there is no such replica.
-    pub(super) fn set_aside(&self, chunk: ChunkId, disk: u16, stamp: Stamp) -> bool {
+    /// Adds a replica found on a disk. Returns the older one if there are two of a chunk.
+    pub(super) fn adopt(&self, chunk: ChunkId, entry: Entry) -> Option<Entry> {
+        let mut chunks = self.lock();
+        match chunks.sealed.get(&(chunk, entry.disk)) {
+            Some(known) if known.stamp >= entry.stamp => Some(entry),
+            _ => chunks.sealed.insert((chunk, entry.disk), entry),
+        }
+    }
+
+    /// Records a live or set-aside state. Returns false if there is no such replica.
+    pub(super) fn mark(&self, chunk: ChunkId, disk: u16, stamp: Stamp, state: State) -> bool {
         let mut chunks = self.lock();
         let entry = chunks.sealed.get_mut(&(chunk, disk)).filter(|entry| entry.stamp == stamp);
-        entry.map(|entry| entry.is_set_aside = true).is_some()
+        entry.map(|entry| entry.is_set_aside = state == State::SetAside).is_some()
     }
 
     pub(super) fn remove(&self, chunk: ChunkId, disk: u16, stamp: Stamp) -> Option<Entry> {

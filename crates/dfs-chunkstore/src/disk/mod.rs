@@ -124,9 +124,15 @@ impl DiskStore {
         for (disk, scan) in scans {
             match disk.unless_hung(scan).await.and_then(|scan| Ok(scan?)) {
                 Ok(replicas) => {
+                    let mut replaced = Vec::new();
                     for (chunk, entry) in replicas {
                         disk.space.add(entry.size());
-                        index.insert(chunk, entry);
+                        replaced.extend(index.adopt(chunk, entry).map(|old| (chunk, old)));
+                    }
+                    // Left by a crash between a replica and the end of the one it replaced.
+                    for (chunk, old) in replaced {
+                        let on = Arc::clone(disk);
+                        let _ = disk.pool.run(move || on.free_replaced(chunk, &old)).await;
                     }
                 }
                 Err(error) => disk.fail(&error),
@@ -157,6 +163,19 @@ impl DiskStore {
         best.sort_by_key(|(usage, _)| std::cmp::Reverse(usage.free));
         best.into_iter()
             .find_map(|(_, disk)| Some((Arc::clone(disk), Reservation::new(&disk.space, bytes)?)))
+    }
+
+    /// Marks a replica as live or set aside.
+    async fn mark(&self, replica: ReplicaRef, state: State) -> Result<(), StoreError> {
+        let (disk, entry) = self.find(replica)?;
+        let ReplicaRef { chunk, stamp, .. } = replica;
+        let is_there = match entry.place {
+            Place::Record { .. } => disk.mark_record(chunk, stamp, state).await?,
+            Place::File => {
+                change_file(disk, move |disk| disk.mark_file(chunk, &entry, state)).await?
+            }
+        };
+        if is_there { Ok(()) } else { Err(StoreError::NotFound(chunk)) }
     }
 
     fn describe(&self, chunk: ChunkId, entry: &Entry) -> SealedChunk {
@@ -190,6 +209,20 @@ where
         changed
     };
     disk.run(job).await?
+}
+
+fn check_path(header: &ChunkHeader) -> Result<(), StoreError> {
+    let length = header.path.len();
+    if length > PATH_MAX {
+        let what = format!("its path of {length} bytes is longer than {PATH_MAX}");
+        return Err(StoreError::Mismatch { chunk: header.chunk, what });
+    }
+    Ok(())
+}
+
+/// Returns the bytes to reserve for a chunk at first.
+fn first_bytes(header: &ChunkHeader) -> u64 {
+    Layout::of_file(header.path.len() as u16, header.max_length.min(SMALL_MAX)).end
 }
 
 #[async_trait]
@@ -233,14 +266,9 @@ impl IdentityStore for DiskStore {
 impl ChunkStore for DiskStore {
     async fn create(&self, header: ChunkHeader) -> Result<Box<dyn ChunkWriter>, StoreError> {
         self.check_open()?;
-        let path_length = header.path.len();
-        if path_length > PATH_MAX {
-            let what = format!("its path of {path_length} bytes is longer than {PATH_MAX}");
-            return Err(StoreError::Mismatch { chunk: header.chunk, what });
-        }
+        check_path(&header)?;
         let claim = self.index.claim(header.chunk)?;
-        let first = header.max_length.min(SMALL_MAX);
-        let bytes = Layout::of_file(path_length as u16, first).end;
+        let bytes = first_bytes(&header);
         let mut reserved = self.reserve(bytes);
         if reserved.is_none() {
             // Others may have freed space since the file systems were last queried.
@@ -252,6 +280,19 @@ impl ChunkStore for DiskStore {
             reserved = self.reserve(bytes);
         }
         let (disk, reservation) = reserved.ok_or_else(|| self.no_space())?;
+        Ok(Box::new(Writer::new(disk, header, claim, reservation)))
+    }
+
+    async fn replace(
+        &self,
+        header: ChunkHeader,
+        replica: ReplicaRef,
+    ) -> Result<Box<dyn ChunkWriter>, StoreError> {
+        check_path(&header)?;
+        let (disk, old) = self.find(replica)?;
+        let claim = self.index.claim_replacement(replica.chunk, &old)?;
+        let reservation = Reservation::new(&disk.space, first_bytes(&header));
+        let reservation = reservation.ok_or_else(|| self.no_space())?;
         Ok(Box::new(Writer::new(disk, header, claim, reservation)))
     }
 
@@ -283,9 +324,6 @@ impl ChunkStore for DiskStore {
         length: u64,
     ) -> Result<Blocks, StoreError> {
         let (disk, entry) = self.find(replica)?;
-        if entry.is_set_aside {
-            return Err(StoreError::SetAside(replica.chunk));
-        }
         let on = Arc::clone(&disk);
         disk.run(move || on.read_blocks(replica.chunk, &entry, offset, length)).await?
     }
@@ -296,7 +334,11 @@ impl ChunkStore for DiskStore {
         let (mut first, mut whole) = (0, Crc32c::default());
         while first < blocks {
             let on = Arc::clone(&disk);
-            match disk.run(move || on.verify_step(replica.chunk, &entry, first)).await?? {
+            let step = move || match on.verify_step(replica.chunk, &entry, first)? {
+                Verified::Bad(_) => on.verify_step(replica.chunk, &entry, first),
+                good @ Verified::Good(_) => Ok(good),
+            };
+            match disk.run(step).await?? {
                 Verified::Bad(block) => return Ok(Some(block)),
                 Verified::Good(crcs) => {
                     for crc in crcs {
@@ -313,15 +355,15 @@ impl ChunkStore for DiskStore {
     }
 
     async fn set_aside(&self, replica: ReplicaRef) -> Result<(), StoreError> {
-        let (disk, entry) = self.find(replica)?;
-        let ReplicaRef { chunk, stamp, .. } = replica;
-        let is_there = match entry.place {
-            Place::Record { .. } => disk.mark_record(chunk, stamp, State::SetAside).await?,
-            Place::File => {
-                change_file(disk, move |disk| disk.set_file_aside(chunk, &entry)).await?
-            }
-        };
-        if is_there { Ok(()) } else { Err(StoreError::NotFound(chunk)) }
+        self.mark(replica, State::SetAside).await
+    }
+
+    async fn reinstate(&self, replica: ReplicaRef) -> Result<(), StoreError> {
+        self.mark(replica, State::Live).await
+    }
+
+    fn verdict_number(&self) -> u64 {
+        self.disks.first().map_or(0, |disk| disk.stamps.next().0)
     }
 
     async fn list(
@@ -340,6 +382,9 @@ impl ChunkStore for DiskStore {
             found => found?,
         };
         let ReplicaRef { chunk, stamp, .. } = replica;
+        if self.index.is_claimed(chunk, entry.disk) {
+            return Err(StoreError::Replacing(chunk));
+        }
         match entry.place {
             Place::Record { .. } => disk.mark_record(chunk, stamp, State::Dead).await,
             Place::File => change_file(disk, move |disk| disk.delete_file(chunk, &entry)).await,

@@ -42,8 +42,7 @@ impl Disk {
         result
     }
 
-    /// Reads exactly `size` bytes. An unreadable sector does not fail the disk; the caller condemns
-    /// the replica.
+    /// Reads exactly `size` bytes. An unreadable sector does not fail the disk.
     fn read_part(
         &self,
         file: &dyn File,
@@ -54,7 +53,7 @@ impl Disk {
         let failed = |source: io::Error| {
             if is_disk_failure(&source) {
                 let what = format!("{size} bytes at {at} of its file are unreadable: {source}");
-                return StoreError::Damaged { chunk, what };
+                return StoreError::Unreadable { chunk, what };
             }
             let disk = self.path().display().to_string();
             StoreError::Io { action: "reading a chunk", disk, source }
@@ -116,21 +115,22 @@ impl Disk {
         Ok(head)
     }
 
-    /// Returns the block checksums of a replica, if they combine to its seal.
-    fn check_table(
+    /// Reads the block checksums of a replica. The head of a replica set aside may be damaged; its
+    /// checksums are proven by the seal alone.
+    fn read_table(
         &self,
+        file: &dyn File,
         chunk: ChunkId,
         entry: &Entry,
-        head: &[u8],
-        meta: &[u8],
     ) -> Result<Arc<[Crc32c]>, StoreError> {
-        self.check_head(chunk, entry, head, meta)?;
-        let crcs = decode_crcs(&meta[usize::from(entry.path_length)..]);
-        if Crc32c::of_whole(&crcs, entry.seal.length) != Some(entry.seal.crc32c) {
-            let what = "its block checksums do not combine to the checksum of the chunk".to_owned();
-            return Err(StoreError::Damaged { chunk, what });
+        if entry.is_set_aside {
+            let (at, size) = (entry.layout().meta, entry.meta_length());
+            let meta = self.read_part(file, chunk, at, size as usize)?;
+            return check_table(chunk, entry, &meta);
         }
-        Ok(crcs.into())
+        let (head, meta) = self.read_head(file, chunk, entry)?;
+        self.check_head(chunk, entry, &head, &meta)?;
+        check_table(chunk, entry, &meta)
     }
 
     pub(super) fn read_blocks(
@@ -147,19 +147,19 @@ impl Disk {
         self.with_file(chunk, entry, |file| {
             let layout = entry.layout();
             let start = layout.data + first * BLOCK;
-            if let (Place::Record { .. }, 0) = (entry.place, first) {
+            if let (Place::Record { .. }, 0, false) = (entry.place, first, entry.is_set_aside) {
                 // Head, meta and data of a record are adjacent: one read gets them all.
                 let size = start + bytes - layout.head;
                 let mut head = self.read_part(file, chunk, layout.head, size as usize)?;
                 let mut meta = head.split_off(HEAD);
                 let data = meta.split_off(entry.meta_length() as usize);
-                let table = self.check_table(chunk, entry, &head, &meta)?;
+                self.check_head(chunk, entry, &head, &meta)?;
+                let table = check_table(chunk, entry, &meta)?;
                 return Ok(Blocks { offset: 0, data, crcs: table[..blocks as usize].to_vec() });
             }
-            let table = self.tables.get_or_insert((chunk, entry.stamp), || {
-                let (head, meta) = self.read_head(file, chunk, entry)?;
-                self.check_table(chunk, entry, &head, &meta)
-            })?;
+            let table = self
+                .tables
+                .get_or_insert((chunk, entry.stamp), || self.read_table(file, chunk, entry))?;
             if ahead > 0 {
                 file.will_read(start, bytes + ahead);
             }
@@ -169,22 +169,38 @@ impl Disk {
         })
     }
 
-    /// Verifies as many blocks from `first` on as one read returns.
+    /// Drops what is cached of the blocks that one read from `first` on returns, and of everything
+    /// that proves them.
+    fn drop_cached(&self, chunk: ChunkId, entry: &Entry, first: u64) -> Result<(), StoreError> {
+        self.tables.remove((chunk, entry.stamp));
+        let layout = entry.layout();
+        self.with_file(chunk, entry, |file| {
+            let start = layout.head.min(layout.meta);
+            let end = (layout.head + HEAD as u64).max(layout.meta + entry.meta_length());
+            file.drop_cached(start, end - start);
+            file.drop_cached(layout.data + first * BLOCK, READ_MAX);
+            Ok(())
+        })
+    }
+
+    /// Verifies as many blocks from `first` on as one read returns, and the head with the first
+    /// ones. Reads from the disk rather than from caches, as far as possible.
     pub(super) fn verify_step(
         &self,
         chunk: ChunkId,
         entry: &Entry,
         first: u64,
     ) -> Result<Verified, StoreError> {
-        if first == 0 {
-            // Earlier verifications reveal nothing about the current state of the disk.
-            self.tables.remove((chunk, entry.stamp));
-        }
-        let blocks = match self.read_blocks(chunk, entry, first * BLOCK, READ_MAX) {
+        let read = || {
+            self.drop_cached(chunk, entry, first)?;
+            if first == 0 {
+                self.read_header(chunk, entry)?;
+            }
+            self.read_blocks(chunk, entry, first * BLOCK, READ_MAX)
+        };
+        let blocks = match read() {
             Ok(blocks) => blocks,
-            Err(StoreError::Damaged { .. } | StoreError::Io { .. })
-                if !self.is_out_of_service() =>
-            {
+            Err(StoreError::Damaged { .. }) if !self.is_out_of_service() => {
                 return Ok(Verified::Bad(first));
             }
             Err(error) => return Err(error),
@@ -196,6 +212,17 @@ impl Disk {
             None => Verified::Good(found),
         })
     }
+}
+
+/// Returns the block checksums in a meta part, if they combine to the seal.
+fn check_table(chunk: ChunkId, entry: &Entry, meta: &[u8]) -> Result<Arc<[Crc32c]>, StoreError> {
+    let table = meta.get(usize::from(entry.path_length)..).unwrap_or_default();
+    let crcs = decode_crcs(table);
+    if Crc32c::of_whole(&crcs, entry.seal.length) != Some(entry.seal.crc32c) {
+        let what = "its block checksums do not combine to the checksum of the chunk".to_owned();
+        return Err(StoreError::Damaged { chunk, what });
+    }
+    Ok(crcs.into())
 }
 
 /// Result of one step of a verification.

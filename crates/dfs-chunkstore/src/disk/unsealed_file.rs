@@ -101,6 +101,12 @@ impl UnsealedFile {
         renamed.map_err(|error| disk.fault("renaming a chunk", error))?;
         state.file = None;
         if let Err(error) = disk.sync_shard(self.chunk) {
+            if disk.index.is_claimed(self.chunk, disk.number) {
+                // Taking it back would not bring back the replica that it replaced. The next start
+                // finds one of the two.
+                disk.fail(&error);
+                return Err(disk.fault("syncing the directory of a chunk", error));
+            }
             // The caller gets an error, so the chunk must never reappear. It cannot while the name
             // of its directory is not durable, which may be what failed.
             let shard = disk.shard_path(self.chunk);

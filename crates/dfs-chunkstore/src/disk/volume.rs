@@ -369,7 +369,9 @@ impl Disk {
 
     /// Makes a sealed replica visible.
     pub(super) fn publish(&self, chunk: ChunkId, entry: Entry) -> Result<SealedChunk, StoreError> {
-        self.index.insert(chunk, entry);
+        if let Some(old) = self.index.insert(chunk, entry) {
+            self.free_replaced(chunk, &old);
+        }
         if self.is_out_of_service() {
             self.index.drop_disk(self.number);
             return Err(self.out_of_service());

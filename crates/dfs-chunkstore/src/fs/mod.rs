@@ -78,6 +78,10 @@ pub trait File: Send + Sync {
     /// Announces that a range is about to be read, so that the disk can prefetch it. Only a hint.
     fn will_read(&self, _offset: u64, _length: u64) {}
 
+    /// Announces that cached bytes of this range are not to be used, so that the next read comes
+    /// from the disk. A hint: may do nothing.
+    fn drop_cached(&self, _offset: u64, _length: u64) {}
+
     /// Writes all of `pieces`, consecutively, from `offset`.
     fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()>;
 

@@ -235,6 +235,10 @@ impl File for OsFile {
         let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(length), Advice::WillNeed);
     }
 
+    fn drop_cached(&self, offset: u64, length: u64) {
+        let _ = rustix::fs::fadvise(&self.file, offset, NonZeroU64::new(length), Advice::DontNeed);
+    }
+
     fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
         if self.is_direct.load(Ordering::Relaxed) {
             self.write_direct(offset, pieces)

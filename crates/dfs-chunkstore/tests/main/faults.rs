@@ -159,6 +159,52 @@ async fn flipped_bit_is_found_by_read_and_verify() {
 }
 
 #[tokio::test]
+async fn blocks_of_a_replica_set_aside_are_served_if_the_seal_proves_their_checksums() {
+    for length in [2 * BLOCK_SIZE + 100, LARGE] {
+        let fs = SimFs::new();
+        let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+        let chunk = ChunkId(0x17);
+        let replica = conformance::put(&store, chunk, length).await.unwrap().replica();
+        let bytes = conformance::content(chunk, length);
+        let crcs = Crc32c::of_blocks(&bytes);
+        let table: Vec<u8> = crcs.iter().flat_map(|crc| crc.0.to_be_bytes()).collect();
+        let (path, head) = find(&fs, b"dfschunk");
+        fs.flip_bit(&path, head + 20, 1).unwrap();
+        store.set_aside(replica).await.unwrap();
+        drop(store);
+        // Its head was rebuilt, without what the index did not know.
+        let store = open_sim(&fs, config(&["/a"]), 2).await.unwrap();
+        assert_eq!(conformance::get(&store, replica, length as u64).await.unwrap(), bytes);
+        assert_eq!(store.verify(replica).await.unwrap(), Some(0), "it stays bad");
+        let (path, table) = find(&fs, &table);
+        fs.flip_bit(&path, table, 1).unwrap();
+        drop(store);
+        let store = open_sim(&fs, config(&["/a"]), 3).await.unwrap();
+        let read = store.read(replica, 0, 1).await;
+        assert!(matches!(read, Err(StoreError::Damaged { .. })), "{read:?}");
+    }
+}
+
+#[tokio::test]
+async fn unreadable_bytes_are_not_damage() {
+    for length in [SMALL, LARGE] {
+        let fs = SimFs::new();
+        let store = open_sim(&fs, config(&["/a"]), 1).await.unwrap();
+        let chunk = ChunkId(0x17);
+        let replica = conformance::put(&store, chunk, length).await.unwrap().replica();
+        // With its file open, as opening it would fail the disk.
+        store.read(replica, 0, 1).await.unwrap();
+        fs.fail(Path::new("/a"), Operation::Read, EIO);
+        let read = store.read(replica, 0, 1).await;
+        assert!(matches!(read, Err(StoreError::Unreadable { .. })), "{read:?}");
+        let verified = store.verify(replica).await;
+        assert!(matches!(verified, Err(StoreError::Unreadable { .. })), "{verified:?}");
+        fs.heal();
+        assert_eq!(store.verify(replica).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
 async fn damage_beside_the_data_never_returns_wrong_bytes() {
     for length in [BLOCK_SIZE + 100, LARGE] {
         let chunk = ChunkId(0x17);

@@ -158,7 +158,48 @@ async fn file_with_only_corrupt_replicas_is_unreadable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bad_replica_is_not_read() {
+async fn replicas_with_different_bad_blocks_are_read_together() {
+    let (cluster, content) = with_a_file(CHUNK).await;
+    let client = cluster.client();
+    for (number, block) in [(1, 0), (2, 2), (3, 1)] {
+        cluster.node(number).fault(|faults| faults.flips_bit_of = Some(block));
+    }
+    // Also once they are recorded as bad.
+    for health in [v1::ReplicaHealth::Good, v1::ReplicaHealth::Bad] {
+        let chunk = chunk_of(&cluster, "/f");
+        for node in 1..=3 {
+            cluster.state().replica_health.insert((chunk, NodeId(node)), health);
+        }
+        assert!(get(&client, "/f").await.unwrap() == content);
+        let range = client.read_range(&path("/f"), 65_000, 70_000).await.unwrap();
+        assert!(range == content.slice(65_000..135_000));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_block_of_the_only_replica_leaves_all_other_ranges_readable() {
+    let (cluster, content) = with_a_file(CHUNK).await;
+    let client = cluster.client();
+    cluster.node(1).fault(|faults| faults.flips_bit_of = Some(2));
+    let chunk = chunk_of(&cluster, "/f");
+    for gone in [NodeId(2), NodeId(3)] {
+        cluster.state().replica_health.insert((chunk, gone), v1::ReplicaHealth::Gone);
+    }
+    for health in [v1::ReplicaHealth::Good, v1::ReplicaHealth::Bad] {
+        cluster.state().replica_health.insert((chunk, NodeId(1)), health);
+        let block = 64 << 10;
+        for at in [0, 1, 3] {
+            let read = client.read_range(&path("/f"), at * block, block).await.unwrap();
+            assert!(read == content.slice((at * block) as usize..((at + 1) * block) as usize));
+        }
+        let error = client.read_range(&path("/f"), 2 * block, 1).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Corrupt, "{error}");
+        assert!(error.to_string().contains("block 2"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_replica_is_read_last() {
     let (cluster, content) = with_a_file(CHUNK).await;
     let client = cluster.builder().location("h1", "z1").connect_lazy().unwrap();
     let chunk = chunk_of(&cluster, "/f");
@@ -174,11 +215,12 @@ async fn f15_chunk_with_bad_replicas_only_is_corrupt_rather_than_unavailable() {
     let chunk = chunk_of(&cluster, "/f");
     for node in 1..=3 {
         cluster.state().replica_health.insert((chunk, NodeId(node)), v1::ReplicaHealth::Bad);
+        cluster.node(node as usize).fault(|faults| faults.flips_bit_of = Some(1));
     }
     let error = get(&cluster.client(), "/f").await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Corrupt, "{error}");
     assert!(error.to_string().contains(&chunk.to_string()), "{error}");
-    assert!(error.to_string().contains("all 3 replicas"), "{error}");
+    assert!(error.to_string().contains("block 1 is corrupt"), "{error}");
 }
 
 #[tokio::test]

@@ -4,14 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_metadata::namespace::{ClusterIdentity, Registration, ReplicaMark, Verdict};
+use dfs_metadata::namespace::{ClusterIdentity, Evidence, Marked, Registration};
 use dfs_proto::v1::membership_server::Membership;
 use dfs_proto::wire::WireId;
 use dfs_proto::{Failure, FieldError, v1, wire};
 use dfs_transport::{Caller, Channels, split};
 use dfs_types::{
-    DiskState, ErrorCode, Incarnation, Level, NodeId, RegistrationNumber, ReplicaRef,
-    StreamOpening, with_causes,
+    DiskState, ErrorCode, Incarnation, Level, NodeId, RegistrationNumber, ReplicaCondition,
+    ReplicaVerdict, StreamOpening, with_causes,
 };
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -27,12 +27,10 @@ use crate::registry::{DiskReport, HeartbeatSource, Report};
 
 /// Maximum number of disks per node.
 const DISKS_MAX: usize = 64;
-/// Verdict of a node on a replica that it reports.
-const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
-/// Maximum number of bad replicas per report.
-const BAD_REPLICAS_MAX: usize = 1_000;
-/// Number of bad replicas recorded concurrently.
-const BAD_REPLICAS_AT_ONCE: usize = 16;
+/// Maximum number of verdicts per report.
+const VERDICTS_MAX: usize = 1_000;
+/// Number of verdicts recorded concurrently.
+const VERDICTS_AT_ONCE: usize = 16;
 /// Maximum number of orders queued for a node that does not read them.
 const ORDERS_MAX: usize = 2;
 
@@ -176,7 +174,7 @@ async fn take(
     let node = wire::id("node_id", &report.node_id)?;
     let registration = RegistrationNumber(report.registration);
     let source = HeartbeatSource { registration, instance: report.instance_id };
-    let bad_replicas = parse_bad_replicas(report.bad_replicas)?;
+    let verdicts = parse_verdicts(report.verdicts)?;
     let stream = match opened {
         Some(opened) if (opened.node, opened.source) == (node, source) => opened.stream,
         Some(_) => {
@@ -228,7 +226,7 @@ async fn take(
         sequence: report.sequence,
         level: core.namespace.written_level().0,
         state: wire_state(state),
-        confirmed_bad_replicas: note_bad_replicas(core, caller, node, bad_replicas).await,
+        settled: record_verdicts(core, caller, node, verdicts).await,
         must_register: false,
         coordinators: Vec::new(),
         now_ms: core.clock.now().millis(),
@@ -268,41 +266,55 @@ async fn open(
     Ok(registry.open_stream(node, source, opened))
 }
 
-/// Marks replicas as bad; returns those that the records no longer count.
-async fn note_bad_replicas(
+/// Records verdicts of a node on its replicas; returns those that need no repetition. A replica
+/// that may be the last readable one is first read again, after which the node repeats its verdict.
+async fn record_verdicts(
     core: &Core,
     caller: &Caller,
     node: NodeId,
-    replicas: Vec<(ReplicaRef, u64)>,
-) -> Vec<v1::BadReplica> {
-    let noted = replicas.into_iter().map(|(replica, block)| async move {
-        let (scope, chunk) = (caller.scope(), replica.chunk);
-        match core.namespace.mark_replica(&scope, node, replica, BAD, None).await {
-            Ok(record) => {
-                if record.is_some() {
-                    warn!(%chunk, %node, block, "a replica is bad; it will be replaced");
-                    core.counts.bad_replicas.increment();
+    verdicts: Vec<ReplicaVerdict>,
+) -> Vec<v1::SettledVerdict> {
+    if verdicts.is_empty() {
+        return Vec::new();
+    }
+    let cluster = core.registry().cluster(Instant::now());
+    let recorded = verdicts.into_iter().map(|verdict| {
+        let cluster = &cluster;
+        async move {
+            let ReplicaVerdict { replica, number, condition, block } = verdict;
+            let (scope, chunk) = (caller.scope(), replica.chunk);
+            let evidence = Evidence::Reported(cluster);
+            match core.namespace.mark_replica(&scope, node, verdict, evidence, None).await {
+                Ok(Marked::NotProven(_)) => {
+                    core.rechecks.add(node, replica);
+                    return None;
                 }
-                Some(v1::BadReplica { replica: Some(replica.into()), block })
+                Ok(Marked::Unnamed) => {}
+                Ok(Marked::Recorded(_)) => {
+                    info!(%chunk, %node, %condition, block, "a node has reported a replica");
+                    if condition == ReplicaCondition::Bad {
+                        core.counts.bad_replicas.increment();
+                    }
+                }
+                Err(error) => {
+                    let error = with_causes(&error);
+                    warn!(%chunk, %node, %condition, error, "a verdict could not be recorded");
+                    return None;
+                }
             }
-            Err(error) => {
-                warn!(%chunk, %node, error = with_causes(&error), "a bad replica could not be recorded");
-                None
-            }
+            Some(v1::SettledVerdict { replica: Some(replica.into()), number })
         }
     });
-    futures_util::stream::iter(noted)
-        .buffer_unordered(BAD_REPLICAS_AT_ONCE)
+    futures_util::stream::iter(recorded)
+        .buffer_unordered(VERDICTS_AT_ONCE)
         .filter_map(std::future::ready)
         .collect()
         .await
 }
 
-fn parse_bad_replicas(replicas: Vec<v1::BadReplica>) -> Result<Vec<(ReplicaRef, u64)>, FieldError> {
-    wire::at_most("bad_replicas", replicas, BAD_REPLICAS_MAX)?
-        .into_iter()
-        .map(|bad| Ok((wire::replica("bad_replicas.replica", bad.replica)?, bad.block)))
-        .collect()
+fn parse_verdicts(verdicts: Vec<v1::ReplicaVerdict>) -> Result<Vec<ReplicaVerdict>, FieldError> {
+    let verdicts = wire::at_most("verdicts", verdicts, VERDICTS_MAX)?;
+    verdicts.into_iter().map(|verdict| wire::verdict("verdicts", verdict)).collect()
 }
 
 fn reason(text: String) -> Result<String, FieldError> {

@@ -2,7 +2,7 @@
 
 mod deletion;
 mod lease;
-mod orders;
+pub(crate) mod orders;
 mod reaper;
 mod reconcile;
 mod repair;

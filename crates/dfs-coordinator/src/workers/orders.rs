@@ -4,13 +4,16 @@
 use std::time::Duration;
 
 use dfs_metadata::engine::lease::LeaseGrant;
-use dfs_metadata::namespace::ReplicaId;
+use dfs_metadata::namespace::{Chunk, ReplicaId};
 use dfs_proto::v1::build_replica_response::Outcome;
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, FieldError, MESSAGE_LEN_MAX, Ordered, v1};
 use dfs_transport::ClientChannel;
-use dfs_types::{ChunkId, ChunkSeal, DiskId, ErrorCode, NodeId, Part, Receipt, ReplicaRef};
+use dfs_types::{
+    ChunkId, ChunkSeal, DiskId, ErrorCode, Generation, NodeId, Part, ReadProof, Receipt,
+    ReplicaCondition, ReplicaRef, ReplicaVerdict,
+};
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
@@ -22,7 +25,7 @@ pub(super) const ORDER_TIMEOUT: Duration = Duration::from_secs(20);
 const SLOWEST: u64 = 1 << 20;
 
 /// Returns the name of a replica on its node; its record has the number of `disk`.
-pub(super) fn replica_ref(chunk: ChunkId, replica: ReplicaId, disk: DiskId) -> ReplicaRef {
+pub(crate) fn replica_ref(chunk: ChunkId, replica: ReplicaId, disk: DiskId) -> ReplicaRef {
     ReplicaRef { chunk, part: replica.part, disk, stamp: replica.stamp }
 }
 
@@ -30,32 +33,43 @@ pub(super) fn replica_ref(chunk: ChunkId, replica: ReplicaId, disk: DiskId) -> R
 pub(super) struct Build {
     /// `None` when no source provided the whole chunk.
     pub(super) outcome: Option<BuildOutcome>,
-    /// Sources that failed, with code and reason.
-    pub(super) failed: Vec<(NodeId, Option<ErrorCode>, String)>,
+    /// Sources that failed, with the reason.
+    pub(super) failed: Vec<(NodeId, String)>,
 }
 
 /// Outcome of a build.
 pub(super) enum BuildOutcome {
     /// The replica is durable; every byte of it was verified.
-    Built(Receipt),
+    Built(Built),
     /// A replica was already there, and was left alone.
     Existing(ReplicaRef),
+}
+
+/// A replica that was built.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Built {
+    pub(super) receipt: Receipt,
+    /// As of the generation in the order.
+    pub(super) proof: ReadProof,
+}
+
+/// A replica to build.
+pub(super) struct BuildOrder<'a> {
+    pub(super) chunk: ChunkId,
+    pub(super) seal: ChunkSeal,
+    /// Generation of the record that the order follows from.
+    pub(super) generation: Generation,
+    /// Replicas to build from, best first; some may be bad.
+    pub(super) sources: &'a [(NodeId, ReplicaRef)],
+    /// A replica at the target that the new one may replace.
+    pub(super) replaces: Option<ReplicaRef>,
 }
 
 /// A replica that its node did not delete, so that it may still exist.
 #[derive(Debug)]
 pub(super) struct NotDeleted {
     pub(super) replica: ReplicaRef,
-    code: Option<ErrorCode>,
     pub(super) why: String,
-}
-
-impl NotDeleted {
-    /// Returns whether the disk is out of service, so that the replica does not block another one
-    /// on its node.
-    pub(super) fn is_out_of_service(&self) -> bool {
-        self.code == Some(ErrorCode::Unavailable)
-    }
 }
 
 /// Orders a node to delete replicas; disk and stamp keep a late order from deleting a later
@@ -81,20 +95,48 @@ pub(super) async fn delete(
     let answer = within(ORDER_TIMEOUT, client.delete_chunks(request)).await?;
     let failed = answer.failed.into_iter().map(|failed| {
         let replica = wire::replica("failed.replica", failed.replica)?;
-        let code = ErrorCode::from_name(&failed.code);
-        Ok(NotDeleted { replica, code, why: failed.message })
+        Ok(NotDeleted { replica, why: failed.message })
     });
     failed.collect()
 }
 
-/// Orders `target` to build a replica of a chunk from those of `sources`, tried in this order.
+/// Orders a node to read a replica of this chunk end to end. Returns its verdict, with a proof if
+/// the replica is sound. Needs no lease, as it changes nothing.
+pub(crate) async fn verify(
+    core: &Core,
+    node: NodeId,
+    replica: ReplicaRef,
+    record: &Chunk,
+) -> Result<(ReplicaVerdict, Option<ReadProof>), Failure> {
+    let ChunkSeal { length, crc32c, sha256 } = record.seal;
+    let request = v1::VerifyReplicaRequest {
+        replica: Some(replica.into()),
+        length,
+        crc32c: crc32c.0,
+        sha256: bytes::Bytes::copy_from_slice(&sha256.0),
+        generation: record.generation.0,
+        node_id: node.to_wire(),
+        order: None,
+    };
+    let (mut client, request) = order(core, node, request)?;
+    let limit = ORDER_TIMEOUT + Duration::from_secs(length / SLOWEST);
+    let answer = within(limit, client.verify_replica(request)).await?;
+    let verdict = wire::verdict("verdict", wire::required("verdict", answer.verdict)?)?;
+    if verdict.replica != replica {
+        return Err(FieldError::new("verdict", "is of another replica").into());
+    }
+    let proof = answer.proof.map(|proof| wire::read_proof("proof", proof)).transpose()?;
+    Ok((verdict, proof.filter(|_| verdict.condition == ReplicaCondition::Sound)))
+}
+
+/// Orders `target` to build a replica of a chunk from those of its sources.
 pub(super) async fn build(
     core: &Core,
     lease: &LeaseGrant,
     target: NodeId,
-    (chunk, seal): (ChunkId, ChunkSeal),
-    sources: &[(NodeId, ReplicaRef)],
+    what: &BuildOrder<'_>,
 ) -> Result<Build, Failure> {
+    let BuildOrder { chunk, seal, generation, sources, replaces } = *what;
     let now = Instant::now();
     let sources = {
         let registry = core.registry();
@@ -114,6 +156,8 @@ pub(super) async fn build(
         lease_epoch: lease.epoch.0,
         node_id: target.to_wire(),
         order: None,
+        generation: generation.0,
+        replaces: replaces.map(Into::into),
     };
     let (mut client, request) = order(core, target, request)?;
     let limit = ORDER_TIMEOUT + Duration::from_secs(seal.length / SLOWEST);
@@ -129,12 +173,13 @@ pub(super) async fn build(
             if (receipt.node, receipt.chunk, receipt.part) != (target, chunk, Part::WHOLE) {
                 return Err(FieldError::new("built", "belongs to another replica").into());
             }
-            Some(BuildOutcome::Built(receipt))
+            let proof = wire::read_proof("proof", wire::required("proof", answer.proof)?)?;
+            Some(BuildOutcome::Built(Built { receipt, proof }))
         }
     };
     let failed = answer.failed.into_iter().map(|failed| {
         let node = wire::id("failed.node_id", &failed.node_id)?;
-        Ok((node, ErrorCode::from_name(&failed.code), failed.message))
+        Ok((node, format!("{}: {}", failed.code, failed.message)))
     });
     Ok(Build { outcome, failed: failed.collect::<Result<_, Failure>>()? })
 }

@@ -164,7 +164,7 @@ async fn bad_replica_is_replaced_on_another_node() {
     let third = cluster.node(3).clone();
     let stamp = third.holds(chunk).unwrap().stamp;
     third.spoil(chunk);
-    eventually("it is recorded", || async { third.confirmed_bad() == [(chunk, stamp)] }).await;
+    eventually("it is recorded", || async { third.settled() == [(chunk, stamp)] }).await;
     eventually("it is replaced", || is_whole(&cluster)).await;
     let replicas = cluster.replicas("/file").await;
     assert_eq!(replicas.into_iter().collect::<Vec<_>>(), [(1, false), (2, false), (4, false)]);
@@ -198,5 +198,63 @@ async fn orphaned_replica_makes_room() {
     cluster.client().await.confirm_upload(request).await.unwrap();
     eventually("three replicas", || is_whole(&cluster)).await;
     assert_eq!(cluster.replicas("/file").await.len(), 3);
-    assert_eq!(cluster.node(3).deletes(), [(chunk, left)]);
+    // It was replaced by a complete one, and never deleted before.
+    assert!(cluster.node(3).holds(chunk).unwrap().stamp > left);
+    assert_eq!(cluster.node(3).deletes(), []);
+}
+
+#[tokio::test]
+async fn last_readable_replica_is_read_again_before_it_is_marked() {
+    let cluster = Cluster::start(3).await;
+    // Nothing can be repaired, so that the marks stay.
+    for node in cluster.nodes.values() {
+        node.set_refuses(true);
+    }
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    for (id, bad) in [(1, 1), (2, 2)] {
+        cluster.node(id).spoil(chunk);
+        eventually("it is recorded", || async {
+            cluster.replicas("/file").await.into_values().filter(|is_bad| *is_bad).count() == bad
+        })
+        .await;
+        assert!(cluster.node(id).verified().is_empty(), "others are left");
+    }
+    let third = cluster.node(3);
+    third.accuse(chunk);
+    eventually("the accusation is settled", || async { !third.settled().is_empty() }).await;
+    assert!(!third.verified().is_empty());
+    assert!(!cluster.replicas("/file").await[&3], "it was found sound");
+    third.spoil(chunk);
+    eventually("it is recorded", || async { cluster.replicas("/file").await[&3] }).await;
+}
+
+#[tokio::test]
+async fn replica_that_is_found_bad_by_mistake_is_used_again() {
+    let cluster = Cluster::start(3).await;
+    for node in cluster.nodes.values() {
+        node.set_refuses(true);
+    }
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    cluster.node(3).accuse(chunk);
+    eventually("it is recorded", || async { cluster.replicas("/file").await[&3] }).await;
+    cluster.node(3).acquit(chunk);
+    eventually("it is revoked", || async { !cluster.replicas("/file").await[&3] }).await;
+    eventually("fully replicated again", || is_whole(&cluster)).await;
+}
+
+#[tokio::test]
+async fn chunk_with_bad_replicas_only_is_rebuilt_from_them() {
+    let cluster = Cluster::start(3).await;
+    let chunk = cluster.put("/file", b"data", &[1, 2, 3]).await;
+    let stamps = [1, 2, 3].map(|id| cluster.node(id).holds(chunk).unwrap().stamp);
+    for node in cluster.nodes.values() {
+        node.spoil(chunk);
+    }
+    eventually("all are replaced", || async {
+        is_whole(&cluster).await
+            && [1, 2, 3].iter().zip(stamps).all(|(id, old)| {
+                cluster.node(*id).holds(chunk).is_some_and(|held| held.stamp != old)
+            })
+    })
+    .await;
 }

@@ -1,7 +1,7 @@
 //! A datanode without disks: registers, sends heartbeats, keeps replicas in memory as facts, seals
 //! real receipts, and records its orders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,8 +13,9 @@ use dfs_proto::v1::data_node_server::{DataNode, DataNodeServer};
 use dfs_proto::v1::membership_client::MembershipClient;
 use dfs_proto::{Failure, OrderParties, Ordered, open_order, v1};
 use dfs_types::{
-    ChunkId, ClusterId, Crc32c, DiskId, ErrorCode, Incarnation, NodeId, Part, Receipt,
-    RegistrationNumber, ReplicaDigest, Seal, SealKey, Sha256, Stamp, StreamOpening,
+    ChunkId, ClusterId, Crc32c, DiskId, ErrorCode, Generation, Incarnation, NodeId, Part,
+    ReadProof, Receipt, RegistrationNumber, ReplicaDigest, Seal, SealKey, Sha256, Stamp,
+    StreamOpening,
 };
 use futures_util::Stream;
 use tokio::net::TcpListener;
@@ -46,8 +47,12 @@ struct State {
     epoch: u64,
     deletes: Vec<(ChunkId, Stamp)>,
     replicated: Vec<ChunkId>,
-    bad: Vec<(ChunkId, Stamp)>,
-    confirmed_bad: Vec<(ChunkId, Stamp)>,
+    /// Verdicts to report until they are settled.
+    verdicts: Vec<v1::ReplicaVerdict>,
+    settled: Vec<(ChunkId, Stamp)>,
+    /// Replicas that a verification finds bad.
+    bad: BTreeSet<(ChunkId, Stamp)>,
+    verified: Vec<ChunkId>,
     standing: i32,
     must_register: bool,
     ended_with: Option<ErrorCode>,
@@ -260,12 +265,13 @@ impl FakeDataNode {
                     state.orders += 1;
                     state.standing = order.state;
                     state.must_register |= order.must_register;
-                    for bad in order.confirmed_bad_replicas {
-                        let bad = bad.replica.unwrap();
-                        let replica =
-                            (ChunkId::from_slice(&bad.chunk_id).unwrap(), Stamp(bad.stamp));
-                        state.bad.retain(|other| *other != replica);
-                        state.confirmed_bad.push(replica);
+                    for settled in order.settled {
+                        state.verdicts.retain(|verdict| {
+                            verdict.replica != settled.replica || verdict.number > settled.number
+                        });
+                        let replica = settled.replica.unwrap();
+                        let chunk = ChunkId::from_slice(&replica.chunk_id).unwrap();
+                        state.settled.push((chunk, Stamp(replica.stamp)));
                     }
                 }
                 _ = tick.tick() => {
@@ -299,19 +305,7 @@ impl FakeDataNode {
             is_full: state.is_full,
             is_stopping: false,
             sessions: 0,
-            bad_replicas: state
-                .bad
-                .iter()
-                .map(|(chunk, stamp)| v1::BadReplica {
-                    replica: Some(v1::ReplicaRef {
-                        chunk_id: chunk.to_bytes().to_vec().into(),
-                        part: 0,
-                        disk_id: self.disk.to_bytes().to_vec().into(),
-                        stamp: stamp.0,
-                    }),
-                    block: 0,
-                })
-                .collect(),
+            verdicts: state.verdicts.clone(),
             sequence,
             instance_id: self.instance,
             incarnation: state.incarnation,
@@ -420,15 +414,89 @@ impl FakeDataNode {
         self.state.lock().unwrap().must_register
     }
 
-    /// Finds a replica bad: reported until confirmed.
-    pub(crate) fn spoil(&self, chunk: ChunkId) {
-        let mut state = self.state.lock().unwrap();
-        let stamp = state.replicas[&chunk].stamp;
-        state.bad.push((chunk, stamp));
+    fn name(&self, chunk: ChunkId, stamp: Stamp) -> v1::ReplicaRef {
+        v1::ReplicaRef {
+            chunk_id: chunk.to_bytes().to_vec().into(),
+            part: 0,
+            disk_id: self.disk.to_bytes().to_vec().into(),
+            stamp: stamp.0,
+        }
     }
 
-    pub(crate) fn confirmed_bad(&self) -> Vec<(ChunkId, Stamp)> {
-        self.state.lock().unwrap().confirmed_bad.clone()
+    /// Turns a replica bad, and reports it until that is settled.
+    pub(crate) fn spoil(&self, chunk: ChunkId) {
+        let stamp = self.state.lock().unwrap().replicas[&chunk].stamp;
+        self.state.lock().unwrap().bad.insert((chunk, stamp));
+        self.accuse(chunk);
+    }
+
+    /// Reports a replica as bad until that is settled, although it is sound.
+    pub(crate) fn accuse(&self, chunk: ChunkId) {
+        let mut state = self.state.lock().unwrap();
+        let stamp = state.replicas[&chunk].stamp;
+        let number = state.next_stamp;
+        state.next_stamp += 1;
+        let replica = Some(self.name(chunk, stamp));
+        let condition = v1::ReplicaCondition::Bad.into();
+        state.verdicts.push(v1::ReplicaVerdict { replica, number, condition, block: 0 });
+    }
+
+    /// Reports a replica as sound.
+    pub(crate) fn acquit(&self, chunk: ChunkId) {
+        self.accuse(chunk);
+        let mut state = self.state.lock().unwrap();
+        let last = state.verdicts.last_mut().unwrap();
+        last.condition = v1::ReplicaCondition::Sound.into();
+    }
+
+    /// Returns the replicas whose verdicts were settled.
+    pub(crate) fn settled(&self) -> Vec<(ChunkId, Stamp)> {
+        self.state.lock().unwrap().settled.clone()
+    }
+
+    /// Returns the chunks whose replicas were verified.
+    pub(crate) fn verified(&self) -> Vec<ChunkId> {
+        self.state.lock().unwrap().verified.clone()
+    }
+
+    fn proof(&self, replica: v1::ReplicaRef, generation: u64) -> v1::ReadProof {
+        let state = self.state.lock().unwrap();
+        let proof = ReadProof {
+            replica: dfs_proto::wire::replica("replica", Some(replica)).unwrap(),
+            generation: Generation(generation),
+            node: self.id,
+            registration: RegistrationNumber(state.registration),
+            seal: Seal([0; 32]),
+        };
+        proof.sealed(state.key.as_ref().unwrap()).into()
+    }
+
+    fn verify(&self, request: v1::VerifyReplicaRequest) -> v1::VerifyReplicaResponse {
+        let replica = request.replica.unwrap();
+        let chunk = ChunkId::from_slice(&replica.chunk_id).unwrap();
+        let (number, condition) = {
+            let mut state = self.state.lock().unwrap();
+            state.verified.push(chunk);
+            let number = state.next_stamp;
+            state.next_stamp += 1;
+            let stamp = Stamp(replica.stamp);
+            let is_here = state.replicas.get(&chunk).is_some_and(|held| held.stamp == stamp);
+            let condition = match is_here {
+                false => v1::ReplicaCondition::Gone,
+                true if state.bad.contains(&(chunk, stamp)) => v1::ReplicaCondition::Bad,
+                true => v1::ReplicaCondition::Sound,
+            };
+            (number, condition)
+        };
+        let is_sound = condition == v1::ReplicaCondition::Sound;
+        let proof = is_sound.then(|| self.proof(replica.clone(), request.generation));
+        let verdict = v1::ReplicaVerdict {
+            replica: Some(replica),
+            number,
+            condition: condition.into(),
+            block: 0,
+        };
+        v1::VerifyReplicaResponse { verdict: Some(verdict), proof }
     }
 
     /// Takes its disk out of service, or back into it.
@@ -462,7 +530,8 @@ impl FakeDataNode {
     fn build(&self, request: &v1::BuildReplicaRequest) -> v1::BuildReplicaResponse {
         let chunk = ChunkId::from_slice(&request.chunk_id).unwrap();
         let mut response = v1::BuildReplicaResponse::default();
-        if let Some(held) = self.holds(chunk) {
+        let replaces = request.replaces.as_ref().map(|replica| replica.stamp);
+        if let Some(held) = self.holds(chunk).filter(|held| Some(held.stamp.0) != replaces) {
             let replica = Some(v1::ReplicaRef {
                 chunk_id: request.chunk_id.clone(),
                 part: 0,
@@ -481,6 +550,9 @@ impl FakeDataNode {
             if let Some(held) = held {
                 node.state.lock().unwrap().replicated.push(chunk);
                 let receipt = self.write_sum(chunk, held.length, held.crc32c);
+                let built = self.name(chunk, receipt.stamp);
+                let built = v1::ReplicaRef { disk_id: to_wire(&receipt).disk_id, ..built };
+                response.proof = Some(self.proof(built, request.generation));
                 response.outcome = Some(Outcome::Built(to_wire(&receipt)));
                 return response;
             }
@@ -627,6 +699,15 @@ impl DataNode for Handler {
         Ok(Response::new(self.0.build(&request)))
     }
 
+    async fn verify_replica(
+        &self,
+        request: Request<v1::VerifyReplicaRequest>,
+    ) -> Result<Response<v1::VerifyReplicaResponse>, Status> {
+        let mut request = request.into_inner();
+        self.0.open(&mut request)?;
+        Ok(Response::new(self.0.verify(request)))
+    }
+
     async fn delete_chunks(
         &self,
         request: Request<v1::DeleteChunksRequest>,
@@ -675,7 +756,12 @@ impl DataNode for Handler {
             sha256: vec![0; 32].into(),
             ..v1::ListedChunk::default()
         });
-        let mut page = v1::ChunkListPage { chunks: chunks.collect(), is_last: true, verdict: 0 };
+        let verdict = {
+            let mut state = self.0.state.lock().unwrap();
+            state.next_stamp += 1;
+            state.next_stamp - 1
+        };
+        let mut page = v1::ChunkListPage { chunks: chunks.collect(), is_last: true, verdict };
         if self.0.state.lock().unwrap().lists_incompletely {
             page.chunks.clear();
             page.is_last = false;

@@ -8,7 +8,10 @@ use dfs_proto::wire;
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_streamer::grpc::dropped_to_wire;
 use dfs_streamer::{Ack, Dropped, SenderConfig, Session, SessionConfig};
-use dfs_types::{BLOCK_SIZE, CHUNK_SIZE_MAX, ChunkId, ChunkSeal, Crc32c, ErrorCode, InodeId, Part};
+use dfs_types::{
+    BLOCK_SIZE, CHUNK_SIZE_MAX, ChunkId, ChunkSeal, Crc32c, ErrorCode, Generation, InodeId, Part,
+    Receipt, ReplicaRef,
+};
 use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 
@@ -29,14 +32,24 @@ pub(super) async fn run(
     if wire::part("part", request.part)? != Part::WHOLE {
         return Err(FieldError::new("part", "only whole chunks are built").into());
     }
-    let sources = sources(request.sources, chunk)?;
-    let replicas = node.store.replicas(chunk).await.map_err(Error::from)?;
-    if let Some(replica) = replicas.first() {
+    let mut sources = sources(request.sources, chunk)?;
+    let generation = Generation(request.generation);
+    let replaces = match request.replaces {
+        Some(replica) => Some(wire::replica("replaces", Some(replica))?),
+        None => None,
+    };
+    let held = node.store.replicas(chunk).await.map_err(Error::from)?;
+    let replaced = held.first().copied();
+    if let Some(other) = held.iter().find(|replica| Some(replica.replica()) != replaces) {
         let existing = v1::ExistingReplica {
-            replica: Some(replica.replica().into()),
-            is_set_aside: replica.is_set_aside,
+            replica: Some(other.replica().into()),
+            is_set_aside: other.is_set_aside,
         };
         return Ok(response(Some(Outcome::Existing(existing)), Vec::new()));
+    }
+    sources.extend(replaced.map(Source::Local));
+    if sources.is_empty() {
+        return Err(FieldError::new("sources", "is empty").into());
     }
     if node.is_stopping() {
         return Err(Error::Stopping.into());
@@ -63,7 +76,11 @@ pub(super) async fn run(
         file_offset: origin.file_offset,
         max_length,
     };
-    let writer = node.store.create(header).await.map_err(Error::from)?;
+    let writer = match replaced {
+        Some(replica) => node.store.replace(header, replica.replica()).await,
+        None => node.store.create(header).await,
+    };
+    let writer = writer.map_err(Error::from)?;
     let sink = NodeSink::new(node.clone(), writer, permit);
     let config = SessionConfig {
         max_length,
@@ -81,11 +98,13 @@ pub(super) async fn run(
             Ok(Ack::Sealed(outcome)) => {
                 node.counts.built.increment();
                 tracing::debug!(%chunk, "built a replica");
-                let receipt = outcome.receipts.into_iter().next();
-                return Ok(response(
-                    receipt.map(|built| Outcome::Built(built.into())),
-                    failed.take(),
-                ));
+                let none = || Failure::new(ErrorCode::Internal, "the build has no receipt");
+                let receipt = outcome.receipts.into_iter().next().ok_or_else(none)?;
+                let Receipt { part, disk, stamp, .. } = receipt;
+                let built = ReplicaRef { chunk, part, disk, stamp };
+                let proof = Some(node.read_proof(built, generation)?.into());
+                let response = response(Some(Outcome::Built(receipt.into())), failed.take());
+                return Ok(v1::BuildReplicaResponse { proof, ..response });
             }
             Ok(Ack::Attached { .. } | Ack::Progress { .. }) => {}
             Err(dfs_streamer::Error::Source(why)) => {
@@ -100,14 +119,11 @@ pub(super) async fn run(
 
 fn response(outcome: Option<Outcome>, failed: Vec<Dropped>) -> v1::BuildReplicaResponse {
     let failed = failed.into_iter().map(dropped_to_wire).collect();
-    v1::BuildReplicaResponse { outcome, failed }
+    v1::BuildReplicaResponse { outcome, failed, proof: None }
 }
 
 fn sources(sources: Vec<v1::BuildSource>, chunk: ChunkId) -> Result<Vec<Source>, FieldError> {
     let sources = wire::at_most("sources", sources, REPLICAS_MAX as usize - 1)?;
-    if sources.is_empty() {
-        return Err(FieldError::new("sources", "is empty"));
-    }
     let source = |source: v1::BuildSource| {
         let replica = wire::replica("sources.replica", source.replica)?;
         if (replica.chunk, replica.part) != (chunk, Part::WHOLE) {
@@ -115,7 +131,7 @@ fn sources(sources: Vec<v1::BuildSource>, chunk: ChunkId) -> Result<Vec<Source>,
         }
         let node = wire::required("sources.node", source.node)?;
         let node_id = wire::id("sources.node.node_id", &node.node_id)?;
-        Ok(Source { node: node_id, address: node.address, replica })
+        Ok(Source::Remote { node: node_id, address: node.address, replica })
     };
     sources.into_iter().map(source).collect()
 }

@@ -120,6 +120,8 @@ pub(super) fn list(
         let _permit = permit;
         let serves = |node: &Node| disk.is_none_or(|disk| in_service(node).contains(&disk));
         let was_in_service = serves(&node);
+        // Drawn before the index is read.
+        let verdict = node.store.verdict_number();
         let mut walk = Walk::new(&node, range);
         loop {
             let found = match walk.next().await {
@@ -135,7 +137,7 @@ pub(super) fn list(
             }
             let bytes = chunks.len() as u64 * LISTED_BYTES;
             let is_last = is_end && was_in_service && serves(&node);
-            let page = v1::ChunkListPage { chunks, is_last, verdict: 0 };
+            let page = v1::ChunkListPage { chunks, is_last, verdict };
             pages = match pages.send(page, bytes).await {
                 Ok(pages) if !is_end => pages,
                 _ => return,

@@ -96,6 +96,15 @@ impl DataNode for Handler {
         Ok(Response::new(build::run(&self.0, order).await?))
     }
 
+    async fn verify_replica(
+        &self,
+        request: Request<v1::VerifyReplicaRequest>,
+    ) -> Result<Response<v1::VerifyReplicaResponse>, Status> {
+        let (_, request) = split(request)?;
+        let order = self.0.authorise(&request.node_id.clone(), request)?;
+        Ok(Response::new(replicas::verify(&self.0, order).await?))
+    }
+
     async fn delete_chunks(
         &self,
         request: Request<v1::DeleteChunksRequest>,

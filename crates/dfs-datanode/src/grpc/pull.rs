@@ -1,18 +1,20 @@
-//! Pulls a chunk from nodes that hold it, moving to the next when one fails.
+//! Pulls a chunk from the nodes that hold it: each block from the first source that has it, so that
+//! replicas with different bad blocks make a good one.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use std::vec;
 
+use dfs_chunkstore::{Blocks, SealedChunk};
 use dfs_proto::bulk::{self, Incoming};
 use dfs_proto::v1::data_node_client::DataNodeClient;
 use dfs_proto::wire::{self, WireId as _};
-use dfs_proto::{Failure, v1};
+use dfs_proto::{Detail, Failure, v1};
 use dfs_streamer::Dropped;
 use dfs_transport::spawn_in_request;
 use dfs_types::{
-    ChunkId, ChunkSeal, ClusterId, DfsPath, ErrorCode, Frame, FrameError, NodeId, ReplicaRef,
-    Sha256Hasher,
+    BLOCK_SIZE, ChunkId, ChunkSeal, ClusterId, DfsPath, ErrorCode, Frame, FrameError, NodeId,
+    ReplicaRef, Sha256Hasher,
 };
 use futures_util::Stream;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
@@ -32,8 +34,8 @@ pub(super) struct Pull {
     cluster: ClusterId,
     chunk: ChunkId,
     seal: ChunkSeal,
-    /// Sources not tried yet.
-    sources: vec::IntoIter<Source>,
+    /// Sources to try next, in this order.
+    sources: VecDeque<Candidate>,
     current: Option<Open>,
     failed: Failed,
     /// End of the bytes received.
@@ -41,17 +43,33 @@ pub(super) struct Pull {
     hasher: Sha256Hasher,
 }
 
-/// A replica on another node.
-pub(super) struct Source {
-    pub(super) node: NodeId,
-    pub(super) address: String,
-    pub(super) replica: ReplicaRef,
+/// A replica to pull from.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// On another node.
+    Remote {
+        /// The node.
+        node: NodeId,
+        /// Address of the node.
+        address: String,
+        /// The replica.
+        replica: ReplicaRef,
+    },
+    /// On this node.
+    Local(SealedChunk),
+}
+
+struct Candidate {
+    source: Source,
+    /// Offset at which it could not provide a block.
+    stuck_at: Option<u64>,
 }
 
 /// A source that replied.
 struct Open {
     source: Source,
-    frames: Incoming<v1::ChunkFrame>,
+    /// `None` for a local one.
+    frames: Option<Incoming<v1::ChunkFrame>>,
 }
 
 /// Result of a pull.
@@ -61,7 +79,7 @@ pub(super) struct Pulled {
     pub(super) frames: BoxStream<'static, Result<Frame, dfs_streamer::Error>>,
 }
 
-/// Sources that have failed so far.
+/// Sources that have failed so far, each with its first failure.
 #[derive(Clone, Default)]
 pub(super) struct Failed(Arc<Mutex<Vec<Dropped>>>);
 
@@ -72,13 +90,16 @@ impl Failed {
 
     fn push(&self, node: NodeId, failure: Failure) {
         let Failure { code, message, .. } = failure;
-        let dropped = Dropped { node, code, message };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(dropped);
+        let mut failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.iter().all(|known| known.node != node) {
+            failed.push(Dropped { node, code, message });
+        }
     }
 }
 
 impl Pull {
-    /// Creates a pull that tries the sources in this order, each once.
+    /// Creates a pull that tries the sources in this order. One that fails at a block is tried again
+    /// after it, one that fails otherwise is not.
     pub(super) fn new(
         node: Arc<Node>,
         cluster: ClusterId,
@@ -87,12 +108,13 @@ impl Pull {
         sources: Vec<Source>,
     ) -> (Self, Failed) {
         let failed = Failed::default();
+        let candidate = |source| Candidate { source, stuck_at: None };
         let pull = Self {
             node,
             cluster,
             chunk,
             seal,
-            sources: sources.into_iter(),
+            sources: sources.into_iter().map(candidate).collect(),
             current: None,
             failed: failed.clone(),
             offset: 0,
@@ -122,56 +144,100 @@ impl Pull {
     /// Returns the next frame, from any source that has it.
     async fn next(&mut self) -> Result<(Frame, v1::ChunkOrigin), dfs_streamer::Error> {
         loop {
-            if self.current.is_none() && !self.open_next().await {
-                let message = "no source has the complete chunk".to_owned();
-                return Err(dfs_streamer::Error::Source(message));
+            let mut open = match self.current.take() {
+                Some(open) => open,
+                None => match self.open_next().await {
+                    Some(open) => open,
+                    None => {
+                        let message = "the sources together do not have the complete chunk";
+                        return Err(dfs_streamer::Error::Source(message.to_owned()));
+                    }
+                },
+            };
+            let failure = match self.receive(&mut open).await {
+                Ok((frame, origin)) => match self.take_good(frame).await {
+                    Ok((Some(frame), None)) => {
+                        self.current = Some(open);
+                        return Ok((frame, origin));
+                    }
+                    Ok((good, bad)) => {
+                        if let Some(failure) = bad {
+                            self.failed_at(open.source, failure);
+                        }
+                        match good {
+                            Some(frame) => return Ok((frame, origin)),
+                            None => continue,
+                        }
+                    }
+                    Err(failure) => failure,
+                },
+                Err(failure) => failure,
+            };
+            self.failed_at(open.source, failure);
+        }
+    }
+
+    /// Notes a failure of a source at the current offset.
+    fn failed_at(&mut self, source: Source, failure: Failure) {
+        let (chunk, id) = (self.chunk, self.node_of(&source));
+        tracing::info!(%chunk, source = %id, %failure, "a source of a chunk failed");
+        if matches!(failure.detail, Some(Detail::BadBlock(_))) {
+            self.sources
+                .push_back(Candidate { source: source.clone(), stuck_at: Some(self.offset) });
+            if let (ErrorCode::ChecksumMismatch, Some(Detail::BadBlock(block))) =
+                (failure.code, failure.detail)
+            {
+                self.report(&source, block);
             }
-            let Some(mut open) = self.current.take() else { continue };
-            match self.read(&mut open).await {
-                Ok(next) => {
-                    self.current = Some(open);
-                    return Ok(next);
-                }
-                Err(failure) => {
-                    let (chunk, id) = (self.chunk, open.source.node);
-                    tracing::info!(%chunk, source = %id, %failure, "a source of a chunk failed");
-                    self.failed.push(id, failure);
-                }
+        }
+        self.failed.push(id, failure);
+    }
+
+    fn node_of(&self, source: &Source) -> NodeId {
+        match source {
+            Source::Remote { node, .. } => *node,
+            Source::Local(_) => self.node.id,
+        }
+    }
+
+    /// Opens the next source that may have the next block; `None` if there is none.
+    async fn open_next(&mut self) -> Option<Open> {
+        loop {
+            let Candidate { source, stuck_at } = self.sources.pop_front()?;
+            // All others were tried after it, at the same block.
+            if stuck_at == Some(self.offset) {
+                return None;
+            }
+            match self.open(&source).await {
+                Ok(frames) => return Some(Open { source, frames }),
+                Err(failure) => self.failed_at(source, failure),
             }
         }
     }
 
-    /// Opens the next source. Returns false if there is none.
-    async fn open_next(&mut self) -> bool {
-        let Some(source) = self.sources.next() else { return false };
-        match self.open(&source).await {
-            Ok(frames) => self.current = Some(Open { source, frames }),
-            Err(failure) => self.failed.push(source.node, failure),
-        }
-        true
-    }
-
-    async fn open(&mut self, source: &Source) -> Result<Incoming<v1::ChunkFrame>, Failure> {
-        let channel = self.node.channels.bulk(&source.address, self.chunk.0 as u64);
+    async fn open(&mut self, source: &Source) -> Result<Option<Incoming<v1::ChunkFrame>>, Failure> {
+        let Source::Remote { node, address, replica } = source else { return Ok(None) };
+        let channel = self.node.channels.bulk(address, self.chunk.0 as u64);
         let channel =
             channel.map_err(|error| Failure::new(ErrorCode::InvalidArgument, error.to_string()))?;
         let request = v1::RetrieveRequest {
             cluster_id: self.cluster.to_wire(),
-            replica: Some(source.replica.into()),
+            replica: Some((*replica).into()),
             offset: self.offset,
-            node_id: source.node.to_wire(),
+            node_id: node.to_wire(),
             for_build: true,
             ..v1::RetrieveRequest::default()
         };
         let frames = timeout(FRAME_WITHIN, bulk::retrieve_chunk(channel, request)).await;
-        frames.map_err(|_| too_slow())?.map_err(|status| Failure::from_status(&status))
+        let frames = frames.map_err(|_| too_slow())?;
+        frames.map(Some).map_err(|status| Failure::from_status(&status))
     }
 
-    /// Reads and verifies a frame. A code NOT_FOUND or CORRUPT is the source's own verdict.
-    async fn read(&mut self, open: &mut Open) -> Result<(Frame, v1::ChunkOrigin), Failure> {
+    /// Receives the next frame of a source, not verified yet.
+    async fn receive(&mut self, open: &mut Open) -> Result<(Frame, v1::ChunkOrigin), Failure> {
+        let Some(frames) = &mut open.frames else { return self.read_local(&open.source).await };
         let wrong = |what: String| Failure::new(ErrorCode::Internal, what);
-        let mismatch = |what: &str| Failure::new(ErrorCode::ChecksumMismatch, what);
-        let frame = timeout(FRAME_WITHIN, open.frames.message()).await.map_err(|_| too_slow())?;
+        let frame = timeout(FRAME_WITHIN, frames.message()).await.map_err(|_| too_slow())?;
         let frame = frame.map_err(|status| Failure::from_status(&status))?;
         let mut frame = frame.ok_or_else(|| wrong("its reply ended early".to_owned()))?;
         let origin = frame.origin.take().unwrap_or_default();
@@ -184,40 +250,71 @@ impl Pull {
         }
         let is_last = frame.end() >= self.seal.length;
         if frame.seal != is_last.then_some(self.seal) {
-            return Err(mismatch("its replica differs from the bytes written to the chunk"));
+            let what = "its replica differs from the bytes written to the chunk";
+            return Err(Failure::new(ErrorCode::ChecksumMismatch, what));
         }
+        Ok((frame, origin))
+    }
+
+    async fn read_local(&mut self, source: &Source) -> Result<(Frame, v1::ChunkOrigin), Failure> {
+        let Source::Local(replica) = source else {
+            return Err(Failure::new(ErrorCode::Internal, "a remote source without a stream"));
+        };
+        let blocks = self.node.read(*replica, self.offset, self.seal.length).await?;
+        let origin = self.node.origin(*replica).await?.unwrap_or_default();
+        let Blocks { offset, data, crcs } = blocks;
+        let is_last = offset + data.len() as u64 == self.seal.length;
+        Ok((Frame { offset, data, crcs, seal: is_last.then_some(self.seal) }, origin))
+    }
+
+    /// Verifies a frame, and takes the blocks before the first bad one. Returns them, if any, and
+    /// the failure of the source.
+    async fn take_good(
+        &mut self,
+        mut frame: Frame,
+    ) -> Result<(Option<Frame>, Option<Failure>), Failure> {
+        let wrong = |what: String| Failure::new(ErrorCode::Internal, what);
         self.node.movement.take(frame.data.len() as u64).await;
         let mut hasher = self.hasher.clone();
         let verified = self.node.pool.run(move || {
-            frame.verify()?;
-            hasher.update(&frame.data);
-            Ok((frame, hasher))
-        });
-        match verified.await.map_err(|error| wrong(error.to_string()))? {
-            Ok((frame, hasher)) => {
-                if is_last && hasher.clone().finish() != self.seal.sha256 {
-                    return Err(mismatch("the chunk as a whole does not match its sha256"));
+            let bad = match frame.verify() {
+                Ok(()) => None,
+                Err(FrameError::ChecksumMismatch(block)) => {
+                    let good = (block - frame.offset / BLOCK_SIZE as u64) as usize;
+                    frame.data.truncate(good * BLOCK_SIZE);
+                    frame.crcs.truncate(good);
+                    frame.seal = None;
+                    Some(block)
                 }
-                (self.offset, self.hasher) = (frame.end(), hasher);
-                Ok((frame, origin))
-            }
-            Err(FrameError::ChecksumMismatch(block)) => {
-                self.report(&open.source, block);
-                Err(mismatch(&format!("block {block} does not match its checksum")))
-            }
-            Err(error) => Err(wrong(error.to_string())),
+                Err(error) => return Err(error),
+            };
+            hasher.update(&frame.data);
+            Ok((frame, hasher, bad))
+        });
+        let verified = verified.await.map_err(|error| wrong(error.to_string()))?;
+        let (frame, hasher, bad) = verified.map_err(|error| wrong(error.to_string()))?;
+        if frame.seal.is_some() && hasher.clone().finish() != self.seal.sha256 {
+            let what = "the chunk as a whole does not match its sha256";
+            return Err(Failure::new(ErrorCode::ChecksumMismatch, what));
         }
+        let failure = bad.map(|block| {
+            let what = format!("block {block} does not match its checksum");
+            Failure::new(ErrorCode::ChecksumMismatch, what).detail(Detail::BadBlock(block))
+        });
+        if frame.data.is_empty() {
+            return Ok((None, failure));
+        }
+        (self.offset, self.hasher) = (frame.end(), hasher);
+        Ok((Some(frame), failure))
     }
 
     /// Reports a bad block to the source that served it. Best effort: scrub finds it too.
     fn report(&self, source: &Source, block: u64) {
-        let (chunk, id) = (self.chunk, source.node);
-        let Ok(channel) = self.node.channels.control(&source.address) else { return };
-        let report = v1::CorruptReport {
-            replica: Some(source.replica.into()),
-            block,
-            node_id: id.to_wire(),
-        };
+        let Source::Remote { node: id, address, replica } = source else { return };
+        let (chunk, id) = (self.chunk, *id);
+        let Ok(channel) = self.node.channels.control(address) else { return };
+        let report =
+            v1::CorruptReport { replica: Some((*replica).into()), block, node_id: id.to_wire() };
         drop(spawn_in_request(async move {
             let call = async { DataNodeClient::new(channel).report_corrupt(report).await };
             if !matches!(timeout(REPORT_WITHIN, call).await, Ok(Ok(_))) {

@@ -1,9 +1,12 @@
-//! Calls on existing replicas: check, delete.
+//! Calls on existing replicas: check, verify, delete.
+
+use std::sync::Arc;
 
 use dfs_chunkstore::StoreError;
 use dfs_proto::wire;
 use dfs_proto::{Failure, FieldError, v1};
-use dfs_types::ReplicaRef;
+use dfs_transport::spawn_in_request;
+use dfs_types::{ChunkSeal, Crc32c, Generation, ReplicaCondition, ReplicaRef};
 use futures_util::StreamExt as _;
 
 use crate::Error;
@@ -16,14 +19,43 @@ const DELETE_MAX: usize = 1_000;
 const DELETE_AT_ONCE: usize = 16;
 
 pub(super) async fn report_corrupt(
-    node: &Node,
+    node: &Arc<Node>,
     report: v1::CorruptReport,
 ) -> Result<v1::CorruptVerdict, Error> {
     node.check_meant_if_named(&report.node_id)?;
-    let _permit = node.calls.reports.enter()?;
+    let permit = node.calls.reports.enter()?;
     let replica = wire::replica("replica", report.replica)?;
-    let set_aside = node.examine(replica, report.block).await?;
+    let node = node.clone();
+    // The verification is completed even if the reader does not wait for it.
+    let examined = spawn_in_request(async move {
+        let _permit = permit;
+        node.examine(replica, report.block).await
+    });
+    let set_aside = examined.await.map_err(|_| Error::BrokeOff)??;
     Ok(v1::CorruptVerdict { set_aside })
+}
+
+/// Reads a replica end to end.
+pub(super) async fn verify(
+    node: &Node,
+    order: Authorised<v1::VerifyReplicaRequest>,
+) -> Result<v1::VerifyReplicaResponse, Error> {
+    let request = order.into_inner();
+    let replica = wire::replica("replica", request.replica)?;
+    let seal = ChunkSeal {
+        length: request.length,
+        crc32c: Crc32c(request.crc32c),
+        sha256: wire::sha256("sha256", &request.sha256)?,
+    };
+    let _permit = node.calls.verifications.enter()?;
+    let verdict = node.verify_named(replica, seal).await?;
+    let proof = match verdict.condition {
+        ReplicaCondition::Sound => {
+            Some(node.read_proof(replica, Generation(request.generation))?.into())
+        }
+        ReplicaCondition::Bad | ReplicaCondition::Gone => None,
+    };
+    Ok(v1::VerifyReplicaResponse { verdict: Some(verdict.into()), proof })
 }
 
 /// Deletes exactly the replicas that are named. A failure does not delay the others; the response
@@ -52,7 +84,7 @@ pub(super) async fn delete(
                 }
             }
             if result.is_ok() {
-                node.bad_replicas.remove(replica);
+                node.verdicts.forget(replica);
             }
             (replica, result)
         })
@@ -75,7 +107,7 @@ pub(super) async fn delete(
 
 /// Deletes a replica. `false` if its disk is in service and does not hold it.
 async fn delete_one(node: &Node, replica: ReplicaRef) -> Result<bool, Error> {
-    let deleted = match node.find(replica).await {
+    let deleted = match node.look_up(replica).await {
         Ok(found) => match node.store.delete(found.replica()).await {
             Ok(false) => Err(node.absence(replica)),
             deleted => deleted.map_err(Error::from),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dfs_chunkstore::{Blocks, ChunkHeader};
+use dfs_chunkstore::Blocks;
 use dfs_proto::{v1, wire};
 use dfs_transport::spawn_in_request;
 use dfs_types::{ChunkSeal, ClusterId, Frame};
@@ -48,10 +48,7 @@ pub(super) async fn run(
     let for_build = request.for_build;
     let mut origin = None;
     if for_build {
-        let header = node.store.header(replica.replica()).await;
-        let header = header.map_err(|error| node.failure(replica.replica(), error))?;
-        let ChunkHeader { inode, path, file_offset, .. } = header;
-        origin = Some(v1::ChunkOrigin { inode: inode.0, path, file_offset });
+        origin = node.origin(replica).await?;
     }
     let (mut frames, outgoing) = PacedSender::channel(FRAMES_AHEAD);
     let node = node.clone();

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::bad_replicas::PER_REPORT;
 use crate::node::{Membership, Node};
+use crate::verdicts::PER_REPORT;
 
 /// Minimum time limit for a coordinator to reply.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -120,7 +120,7 @@ fn report(node: &Node, membership: &Membership, stream: u64, sequence: u64) -> v
         disks: disks(node),
         is_full: node.is_full(),
         sessions: node.open_sessions(),
-        bad_replicas: node.bad_replicas.page(),
+        verdicts: node.verdicts.page().into_iter().map(Into::into).collect(),
         sequence,
         is_stopping: node.is_stopping(),
         instance_id: node.instance,
@@ -177,9 +177,9 @@ async fn follow(node: &Node, membership: &Membership, order: &v1::HeartbeatOrder
     // Before anything at that level is written.
     node.learn_level(Level(order.level)).await;
     follow_for_disks(node, order).await;
-    for bad in order.confirmed_bad_replicas.iter().take(PER_REPORT) {
-        if let Ok(replica) = wire::replica("replica", bad.replica.clone()) {
-            node.bad_replicas.remove(replica);
+    for settled in order.settled.iter().take(PER_REPORT) {
+        if let Ok(replica) = wire::replica("settled.replica", settled.replica.clone()) {
+            node.verdicts.settle(replica, settled.number);
         }
     }
     node.clocks.record(order.coordinator, Timestamp::from_millis(order.now_ms));

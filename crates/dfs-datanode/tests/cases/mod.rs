@@ -3,6 +3,7 @@
 mod bounds;
 mod building;
 mod coordinators;
+mod damage;
 mod frames;
 mod inventory;
 mod life;

@@ -35,6 +35,7 @@ struct State {
     /// The number in use, by node.
     used: BTreeMap<NodeId, u64>,
     reports: Vec<v1::HeartbeatReport>,
+    settles_verdicts: bool,
     /// Reports by receiving address.
     heard: BTreeMap<String, u64>,
     /// The current stream by coordinator, and the total number of streams.
@@ -98,6 +99,16 @@ impl FakeCoordinator {
         state.reports.iter().rev().find(|report| node_of(report) == node).cloned()
     }
 
+    /// Settles all verdicts from now on.
+    pub(crate) fn settle_verdicts(&self) {
+        self.0.lock().unwrap().settles_verdicts = true;
+    }
+
+    /// Returns the verdicts in the last report of a node.
+    pub(crate) fn verdicts(&self, node: NodeId) -> Vec<v1::ReplicaVerdict> {
+        self.last_report(node).map(|report| report.verdicts).unwrap_or_default()
+    }
+
     fn order(&self, report: v1::HeartbeatReport) -> v1::HeartbeatOrder {
         let mut state = self.0.lock().unwrap();
         let node = node_of(&report);
@@ -106,7 +117,14 @@ impl FakeCoordinator {
         if is_given {
             state.used.insert(node, report.registration);
         }
+        let settle = |verdict: &v1::ReplicaVerdict| v1::SettledVerdict {
+            replica: verdict.replica.clone(),
+            number: verdict.number,
+        };
+        let verdicts = report.verdicts.iter().filter(|_| state.settles_verdicts);
+        let settled = verdicts.map(settle).collect();
         let order = v1::HeartbeatOrder {
+            settled,
             sequence: report.sequence,
             state: v1::NodeState::Active.into(),
             must_register: !is_given,

@@ -239,5 +239,7 @@ pub(crate) async fn build(
         lease_epoch: 1,
         node_id: target.handle.node_id().to_wire(),
         order: None,
+        generation: 1,
+        replaces: None,
     }
 }

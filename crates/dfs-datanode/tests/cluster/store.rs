@@ -1,5 +1,6 @@
 //! An in-memory store whose disk can hang or fail.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,7 +9,7 @@ use dfs_chunkstore::{
     Blocks, ChunkHeader, ChunkSeal, ChunkStore, ChunkWriter, DamagedHead, DiskUsage, Identity,
     IdentityStore, MemoryStore, Registration, SealedChunk, StoreError,
 };
-use dfs_types::{ChunkId, Crc32c, DiskId, DiskState, NodeId, ReplicaRef};
+use dfs_types::{BLOCK_SIZE, ChunkId, Crc32c, DiskId, DiskState, NodeId, ReplicaRef};
 use tokio::sync::watch;
 
 /// Capacity of a store.
@@ -36,6 +37,10 @@ pub(crate) struct TestStore {
     verified: watch::Sender<usize>,
     /// Reads from this offset on return a wrong first byte.
     damaged_from: watch::Sender<u64>,
+    /// Blocks of every chunk with a wrong first byte.
+    bad_blocks: watch::Sender<BTreeSet<u64>>,
+    /// Blocks of every chunk that the disk does not return.
+    unreadable_blocks: watch::Sender<BTreeSet<u64>>,
     /// The disk is out of service: the store finds nothing on it.
     is_failed: watch::Sender<bool>,
 }
@@ -52,6 +57,8 @@ impl TestStore {
             hung: watch::Sender::new(0),
             verified: watch::Sender::new(0),
             damaged_from: watch::Sender::new(u64::MAX),
+            bad_blocks: watch::Sender::default(),
+            unreadable_blocks: watch::Sender::default(),
             is_failed: watch::Sender::new(false),
         }
     }
@@ -59,6 +66,16 @@ impl TestStore {
     /// Damages all chunks from this offset on.
     pub(crate) fn damage_from(&self, offset: u64) {
         self.damaged_from.send_replace(offset);
+    }
+
+    /// Damages exactly these blocks of every chunk.
+    pub(crate) fn damage_blocks(&self, blocks: &[u64]) {
+        self.bad_blocks.send_replace(blocks.iter().copied().collect());
+    }
+
+    /// Makes exactly these blocks of every chunk unreadable.
+    pub(crate) fn hide_blocks(&self, blocks: &[u64]) {
+        self.unreadable_blocks.send_replace(blocks.iter().copied().collect());
     }
 
     /// Takes the disk out of service, or back into it.
@@ -150,6 +167,15 @@ impl ChunkStore for TestStore {
         Ok(Box::new(Writer { inner, store: self.clone() }))
     }
 
+    async fn replace(
+        &self,
+        header: ChunkHeader,
+        replica: ReplicaRef,
+    ) -> Result<Box<dyn ChunkWriter>, StoreError> {
+        let inner = self.memory.replace(header, replica).await?;
+        Ok(Box::new(Writer { inner, store: self.clone() }))
+    }
+
     async fn replicas(&self, chunk: ChunkId) -> Result<Vec<SealedChunk>, StoreError> {
         self.answers(Hang::Everything).await;
         if self.is_failed() {
@@ -183,6 +209,19 @@ impl ChunkStore for TestStore {
             return Err(StoreError::NotFound(replica.chunk));
         }
         let mut blocks = self.memory.read(replica, offset, length).await?;
+        let first = blocks.offset / BLOCK_SIZE as u64;
+        let range = first..first + blocks.crcs.len() as u64;
+        if self.unreadable_blocks.borrow().range(range.clone()).next().is_some() {
+            return Err(StoreError::Unreadable {
+                chunk: replica.chunk,
+                what: "a bad sector".to_owned(),
+            });
+        }
+        let mut data = blocks.data.to_vec();
+        for bad in self.bad_blocks.borrow().range(range) {
+            data[(bad - first) as usize * BLOCK_SIZE] ^= 1;
+        }
+        blocks.data = data.into();
         if offset >= *self.damaged_from.borrow() {
             let mut data = blocks.data.to_vec();
             data[0] ^= 1;
@@ -193,11 +232,31 @@ impl ChunkStore for TestStore {
 
     async fn verify(&self, replica: ReplicaRef) -> Result<Option<u64>, StoreError> {
         self.verified.send_modify(|verified| *verified += 1);
-        self.memory.verify(replica).await
+        let mut at = 0;
+        loop {
+            let blocks = self.read(replica, at, u64::MAX).await?;
+            let length = blocks.data.len() as u64;
+            let good = blocks.before_first_bad().data.len() as u64;
+            if good < length {
+                return Ok(Some((at + good) / BLOCK_SIZE as u64));
+            }
+            if length == 0 {
+                return Ok(None);
+            }
+            at += length;
+        }
     }
 
     async fn set_aside(&self, replica: ReplicaRef) -> Result<(), StoreError> {
         self.memory.set_aside(replica).await
+    }
+
+    async fn reinstate(&self, replica: ReplicaRef) -> Result<(), StoreError> {
+        self.memory.reinstate(replica).await
+    }
+
+    fn verdict_number(&self) -> u64 {
+        self.memory.verdict_number()
     }
 
     async fn list(

@@ -67,7 +67,7 @@ pub use nodes::{Nodes, Registered, Registration};
 pub use read::{OpenFile, ReadExtent, ReadPlan};
 pub use reaper::{ReapLimits, Reaped};
 pub use rename::Rename;
-pub use replicas::{ReplicaId, Verdict};
+pub use replicas::{Doom, Evidence, Marked, ReplicaId};
 pub use reply_cache::Repeat;
 pub use safe_to_stop::{Holdings, Liveness, NodeIntentVersion, Safety, Shortfall, Unknown};
 pub use stat::{DirectoryEntry, DirectoryPage};

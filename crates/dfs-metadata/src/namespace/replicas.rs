@@ -1,12 +1,14 @@
 //! Changing the replicas of chunks.
 
 use dfs_types::{
-    Access, ChunkId, DiskNumber, Generation, NodeId, Part, Receipt, ReplicaRef, Scope, Stamp,
+    Access, ChunkId, DiskId, DiskNumber, Generation, NodeId, Part, ReadProof, Receipt,
+    RegistrationNumber, ReplicaCondition, ReplicaRef, ReplicaVerdict, Scope, Stamp,
 };
 
 use super::transaction::{Attempt, Transaction};
 use super::{Chunk, Namespace, Node, Replica, ReplicaMark, TRIES};
 use crate::engine::Condition;
+use crate::health::{Cluster, judge};
 use crate::{Error, keys};
 
 /// Identifies a replica of a chunk.
@@ -20,14 +22,36 @@ pub struct ReplicaId {
     pub stamp: Stamp,
 }
 
-/// The result of checking a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
-    /// Sound, bad or gone.
-    pub mark: ReplicaMark,
-    /// Orders the verdicts on a replica: only a greater one than the recorded one is accepted.
-    /// `None` uses the next number, for reporters whose messages carry none.
-    pub number: Option<u64>,
+/// Replicas of one part to doom, with the proof that nothing is lost by it. Nothing is doomed on
+/// the word of a record alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Doom<'a> {
+    /// The replicas.
+    pub replicas: &'a [ReplicaId],
+    /// Proof that another replica of the part was read end to end since the generation of the
+    /// swap: one of the record, or one that the swap adds.
+    pub kept: &'a ReadProof,
+}
+
+/// How a verdict came about.
+#[derive(Debug, Clone, Copy)]
+pub enum Evidence<'a> {
+    /// Reported by the node on its own account. Not recorded if no readable replica would be left
+    /// in this state of the cluster.
+    Reported(&'a Cluster),
+    /// Found on the order of a coordinator to read the replica again.
+    ReadAgain,
+}
+
+/// Result of a verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Marked {
+    /// The record has this verdict or a later one, or the replica is doomed.
+    Recorded(Chunk),
+    /// No record names the replica.
+    Unnamed,
+    /// Not recorded, as the replica may be the last readable one: it must be read again first.
+    NotProven(Chunk),
 }
 
 impl Namespace {
@@ -35,21 +59,25 @@ impl Namespace {
     /// record is still at `generation` and `fence` holds. Returns the new record. Idempotent for
     /// replicas that are already doomed.
     ///
-    /// A node keeps one replica of a part: its other replicas of an added part are doomed, too.
-    /// Fails when the chunk would be left without a sound replica, a receipt is forged, or a node
-    /// is not a member.
+    /// A node keeps one replica of a part: its other replicas of an added part are doomed, too, and
+    /// the receipt is the proof. A bad replica is doomed only if all replicas wanted are sound, as
+    /// others may lack its good blocks. Fails when the chunk would be left without a sound replica,
+    /// a receipt or proof is forged or of another replica, or a node is not a member.
     pub async fn swap_replicas(
         &self,
         scope: &Scope,
         chunk: ChunkId,
         generation: Generation,
         add: &[Receipt],
-        doom: &[ReplicaId],
+        doom: Option<Doom<'_>>,
         fence: Option<&Condition>,
     ) -> Result<Chunk, Error> {
         scope.require(Access::Admin)?;
         for receipt in add {
             self.check_receipt(chunk, receipt)?;
+        }
+        if let Some(Doom { kept, .. }) = &doom {
+            self.check_proof(chunk, generation, kept)?;
         }
         for tries in 0..TRIES {
             self.pause_before(tries).await;
@@ -76,8 +104,9 @@ impl Namespace {
                     return Err(refused("the replica is waiting for deletion"));
                 }
             }
-            let doomed = new.replicas.iter_mut().filter(|it| doom.contains(&ReplicaId::of(it)));
-            doomed.for_each(|replica| replica.mark = ReplicaMark::Doomed);
+            if let Some(doom) = &doom {
+                tx.doom(chunk, &mut new, doom).await?;
+            }
             if new.sound_replicas().next().is_none() {
                 return Err(Error::LastReplica(chunk));
             }
@@ -93,42 +122,49 @@ impl Namespace {
         Err(Error::Conflict { what: "the replicas of a chunk", tries: TRIES })
     }
 
-    /// Records a verdict on exactly this replica of a node. Returns the record, or `None` if it does
-    /// not name a replica with this disk, part and stamp (any more). A verdict not greater than the
-    /// recorded one changes nothing, and no verdict revives a doomed replica.
+    /// Records a verdict on exactly this replica of a node. A verdict not greater than the recorded
+    /// one changes nothing, and no verdict revives a doomed replica.
     ///
     /// A node reporting its own replica needs no `fence`.
     pub async fn mark_replica(
         &self,
         scope: &Scope,
         node: NodeId,
-        replica: ReplicaRef,
-        verdict: Verdict,
+        verdict: ReplicaVerdict,
+        evidence: Evidence<'_>,
         fence: Option<&Condition>,
-    ) -> Result<Option<Chunk>, Error> {
+    ) -> Result<Marked, Error> {
         scope.require(Access::Admin)?;
+        let ReplicaVerdict { replica, number, condition, block: _ } = verdict;
+        let ReplicaRef { chunk, part, disk, stamp } = replica;
         for tries in 0..TRIES {
             self.pause_before(tries).await;
             let mut tx = self.begin_fenced(fence).await?;
-            let ReplicaRef { chunk, part, disk, stamp } = replica;
-            let Some(old) = tx.chunk(chunk).await? else { return Ok(None) };
-            let Some(holder) = tx.peek::<Node>(&keys::node(node)).await? else { return Ok(None) };
+            let Some(old) = tx.chunk(chunk).await? else { return Ok(Marked::Unnamed) };
+            let holder = tx.peek::<Node>(&keys::node(node)).await?;
+            let Some(holder) = holder else { return Ok(Marked::Unnamed) };
             let mut new = old.clone();
             let is_named = |it: &&mut Replica| {
                 it.stamp == stamp && it.part == part && holder.is_disk(it.disk, disk)
             };
-            let Some(replica) = new.replicas.iter_mut().find(is_named) else { return Ok(None) };
-            let number = verdict.number.unwrap_or(replica.verdict + 1);
-            let is_known = verdict.number.is_none() && replica.mark == verdict.mark;
-            if replica.is_doomed() || number <= replica.verdict || is_known {
-                return Ok(Some(old));
+            let Some(replica) = new.replicas.iter_mut().find(is_named) else {
+                return Ok(Marked::Unnamed);
+            };
+            if replica.is_doomed() || number <= replica.verdict {
+                return Ok(Marked::Recorded(old));
             }
-            replica.mark = verdict.mark;
+            replica.mark = condition.into();
             replica.verdict = number;
+            if let (Evidence::Reported(cluster), false) = (evidence, replica.is_sound()) {
+                let health = judge(&new, cluster);
+                if health.spare_of(health.readable) < 0 {
+                    return Ok(Marked::NotProven(old));
+                }
+            }
             new.generation = old.generation.next();
             tx.put_chunk(chunk, Some(&old), Some(&new));
             if let Attempt::Committed(_) = self.commit(tx).await? {
-                return Ok(Some(new));
+                return Ok(Marked::Recorded(new));
             }
         }
         Err(Error::Conflict { what: "the replicas of a chunk", tries: TRIES })
@@ -181,6 +217,37 @@ impl Namespace {
         }
         Ok(())
     }
+
+    /// Refuses a proof that its node did not seal for this chunk and generation.
+    fn check_proof(
+        &self,
+        chunk: ChunkId,
+        generation: Generation,
+        proof: &ReadProof,
+    ) -> Result<(), Error> {
+        let refused = |what| Error::BadProof { chunk, node: proof.node, what };
+        if proof.replica.chunk != chunk {
+            return Err(refused("proof of another chunk"));
+        }
+        if !proof.is_genuine(&self.inner.keys) {
+            return Err(refused("proof not sealed by the node"));
+        }
+        // Of a later generation too: it was read before the order, and this swap fails.
+        if proof.generation != generation {
+            return Err(refused("the replica was read at another generation"));
+        }
+        Ok(())
+    }
+}
+
+impl From<ReplicaCondition> for ReplicaMark {
+    fn from(condition: ReplicaCondition) -> Self {
+        match condition {
+            ReplicaCondition::Sound => Self::Sound,
+            ReplicaCondition::Bad => Self::Bad,
+            ReplicaCondition::Gone => Self::Gone,
+        }
+    }
 }
 
 impl ReplicaId {
@@ -210,21 +277,66 @@ fn add_replica(replicas: &mut Vec<Replica>, added: Replica, node: &Node) -> bool
 }
 
 impl Transaction {
+    /// Dooms replicas of `new` for which the proof of the kept one is valid.
+    async fn doom(
+        &mut self,
+        chunk: ChunkId,
+        new: &mut Chunk,
+        doom: &Doom<'_>,
+    ) -> Result<(), Error> {
+        let Doom { replicas, kept: ReadProof { replica, node, registration, .. } } = *doom;
+        let refused = |what| Error::BadProof { chunk, node: *node, what };
+        let holder = self.holder_under(*node, *registration, replica.disk).await?;
+        let (_, disk) = holder.ok_or_else(|| refused("the node is not a member"))?;
+        let kept = ReplicaId { disk, part: replica.part, stamp: replica.stamp };
+        let is_sound = |it: &Replica| it.is_sound() && ReplicaId::of(it) == kept;
+        if !new.replicas.iter().any(is_sound) {
+            return Err(refused("the replica read is not a sound one of the record"));
+        }
+        let mut any_bad = false;
+        for doomed in &mut new.replicas {
+            let id = ReplicaId::of(doomed);
+            if !replicas.contains(&id) {
+                continue;
+            }
+            if id == kept || id.part != kept.part {
+                return Err(refused("the replica read is not another one of the part"));
+            }
+            any_bad |= doomed.mark == ReplicaMark::Bad;
+            doomed.mark = ReplicaMark::Doomed;
+        }
+        if any_bad && new.sound_replicas().count() < usize::from(new.redundancy.target()) {
+            return Err(Error::BadReplicaNeeded(chunk));
+        }
+        Ok(())
+    }
+
     /// Returns the node of a receipt and its disk number; `None` when the receipt does not count.
     /// The commit requires both to be unchanged.
     pub(super) async fn holder(
         &mut self,
         receipt: &Receipt,
     ) -> Result<Option<(Node, DiskNumber)>, Error> {
-        let node = match self.get::<Node>(&keys::node(receipt.node)).await {
+        self.holder_under(receipt.node, receipt.registration, receipt.disk).await
+    }
+
+    /// Returns a node and the number of its disk; `None` unless its statements under this
+    /// registration count. The commit requires both to be unchanged.
+    async fn holder_under(
+        &mut self,
+        node: NodeId,
+        registration: RegistrationNumber,
+        disk: DiskId,
+    ) -> Result<Option<(Node, DiskNumber)>, Error> {
+        let node = match self.get::<Node>(&keys::node(node)).await {
             // The disks of the node are unknown.
             Err(Error::Damaged { .. }) => None,
             node => node?,
         };
         let newest = |node: &Node| node.pending.max(node.confirmed);
-        let counts = |node: &Node| node.may_hold_replicas() && receipt.registration <= newest(node);
+        let counts = |node: &Node| node.may_hold_replicas() && registration <= newest(node);
         let Some(node) = node.filter(counts) else { return Ok(None) };
         // A disk missing from the node's last registration does not count.
-        Ok(node.disk_number(receipt.disk).map(|disk| (node, disk)))
+        Ok(node.disk_number(disk).map(|disk| (node, disk)))
     }
 }

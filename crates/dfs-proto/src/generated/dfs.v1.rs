@@ -176,6 +176,43 @@ pub struct ReplicaRef {
     #[prost(uint64, tag = "4")]
     pub stamp: u64,
 }
+/// Verdict of a node on one of its replicas.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReplicaVerdict {
+    /// The replica.
+    #[prost(message, optional, tag = "1")]
+    pub replica: ::core::option::Option<ReplicaRef>,
+    /// Drawn from the node's counter of stamps before it read the replica: greater than that of any
+    /// earlier verdict on it.
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+    /// What it found.
+    #[prost(enumeration = "ReplicaCondition", tag = "3")]
+    pub condition: i32,
+    /// First bad block of a bad replica.
+    #[prost(uint64, tag = "4")]
+    pub block: u64,
+}
+/// A node's proof that it read a replica end to end and found it equal to its chunk, after it had
+/// received an order that named this generation.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadProof {
+    /// The replica.
+    #[prost(message, optional, tag = "1")]
+    pub replica: ::core::option::Option<ReplicaRef>,
+    /// Generation of the chunk's record in the order.
+    #[prost(uint64, tag = "2")]
+    pub generation: u64,
+    /// The node; 16 bytes.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// Registration whose key sealed this.
+    #[prost(uint64, tag = "4")]
+    pub registration: u64,
+    /// The node's seal over everything above; 32 bytes.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub seal: ::prost::bytes::Bytes,
+}
 /// Redundancy of a chunk: exactly one of the two.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Redundancy {
@@ -470,6 +507,43 @@ impl ReplicaHealth {
             "REPLICA_HEALTH_LOST" => Some(Self::Lost),
             "REPLICA_HEALTH_GONE" => Some(Self::Gone),
             "REPLICA_HEALTH_DOOMED" => Some(Self::Doomed),
+            _ => None,
+        }
+    }
+}
+/// What a node found of one of its replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ReplicaCondition {
+    /// Not set; refused.
+    Unspecified = 0,
+    /// Complete, and every block that was read matches its checksum.
+    Sound = 1,
+    /// A block does not match its checksum, or its metadata is damaged.
+    Bad = 2,
+    /// The disk is in service and does not hold it.
+    Gone = 3,
+}
+impl ReplicaCondition {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REPLICA_CONDITION_UNSPECIFIED",
+            Self::Sound => "REPLICA_CONDITION_SOUND",
+            Self::Bad => "REPLICA_CONDITION_BAD",
+            Self::Gone => "REPLICA_CONDITION_GONE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REPLICA_CONDITION_UNSPECIFIED" => Some(Self::Unspecified),
+            "REPLICA_CONDITION_SOUND" => Some(Self::Sound),
+            "REPLICA_CONDITION_BAD" => Some(Self::Bad),
+            "REPLICA_CONDITION_GONE" => Some(Self::Gone),
             _ => None,
         }
     }
@@ -2804,7 +2878,8 @@ pub struct BuildReplicaRequest {
     /// sha256 of the whole chunk; 32 bytes.
     #[prost(bytes = "bytes", tag = "4")]
     pub sha256: ::prost::bytes::Bytes,
-    /// Replicas to build from, 1 to 15, in the order to try them.
+    /// Replicas to build from, 1 to 15, in the order to try them. Each block comes from the first one
+    /// that has it, so that some of them may be bad.
     #[prost(message, repeated, tag = "5")]
     pub sources: ::prost::alloc::vec::Vec<BuildSource>,
     /// Epoch of the coordinator's worker lease; refused when older than one the node has seen.
@@ -2819,6 +2894,13 @@ pub struct BuildReplicaRequest {
     /// Seal of the coordinator.
     #[prost(message, optional, tag = "9")]
     pub order: ::core::option::Option<Order>,
+    /// Generation of the chunk's record, as read before the order.
+    #[prost(uint64, tag = "10")]
+    pub generation: u64,
+    /// A replica of the chunk on the node itself that the new one may replace: it stays until the new
+    /// one is complete, verified and durable. It is also a source.
+    #[prost(message, optional, tag = "11")]
+    pub replaces: ::core::option::Option<ReplicaRef>,
 }
 /// A replica to build from.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2836,6 +2918,9 @@ pub struct BuildReplicaResponse {
     /// Sources that failed, with the reasons.
     #[prost(message, repeated, tag = "3")]
     pub failed: ::prost::alloc::vec::Vec<DroppedReplica>,
+    /// Set with `built`: proof that the replica equals the chunk.
+    #[prost(message, optional, tag = "4")]
+    pub proof: ::core::option::Option<ReadProof>,
     /// One of these.
     #[prost(oneof = "build_replica_response::Outcome", tags = "1, 2")]
     pub outcome: ::core::option::Option<build_replica_response::Outcome>,
@@ -2863,6 +2948,41 @@ pub struct ExistingReplica {
     /// Set if it was found bad and is not served.
     #[prost(bool, tag = "2")]
     pub is_set_aside: bool,
+}
+/// Orders the node to verify a replica.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyReplicaRequest {
+    /// The replica.
+    #[prost(message, optional, tag = "1")]
+    pub replica: ::core::option::Option<ReplicaRef>,
+    /// Length of the whole chunk in bytes.
+    #[prost(uint64, tag = "2")]
+    pub length: u64,
+    /// crc32c of the whole chunk.
+    #[prost(fixed32, tag = "3")]
+    pub crc32c: u32,
+    /// sha256 of the whole chunk; 32 bytes.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub sha256: ::prost::bytes::Bytes,
+    /// Generation of the chunk's record, as read before the order.
+    #[prost(uint64, tag = "5")]
+    pub generation: u64,
+    /// The node of the call; 16 bytes. Another node at its address refuses.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub node_id: ::prost::bytes::Bytes,
+    /// Seal of the coordinator. The order changes nothing, so that it needs no lease.
+    #[prost(message, optional, tag = "7")]
+    pub order: ::core::option::Option<Order>,
+}
+/// Result of a verification.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyReplicaResponse {
+    /// The verdict.
+    #[prost(message, optional, tag = "1")]
+    pub verdict: ::core::option::Option<ReplicaVerdict>,
+    /// Set if the replica is sound.
+    #[prost(message, optional, tag = "2")]
+    pub proof: ::core::option::Option<ReadProof>,
 }
 /// Deletes replicas.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -3233,6 +3353,32 @@ pub mod data_node_client {
                 .insert(GrpcMethod::new("dfs.v1.DataNode", "BuildReplica"));
             self.inner.unary(req, path, codec).await
         }
+        /// Orders the node to read a replica end to end, from its disk rather than from caches, and to
+        /// compare it with its chunk. UNAVAILABLE when it cannot be read now, which is no verdict.
+        pub async fn verify_replica(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyReplicaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyReplicaResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dfs.v1.DataNode/VerifyReplica",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dfs.v1.DataNode", "VerifyReplica"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Deletes replicas, each named by chunk and stamp.
         pub async fn delete_chunks(
             &mut self,
@@ -3398,6 +3544,15 @@ pub mod data_node_server {
             request: tonic::Request<super::BuildReplicaRequest>,
         ) -> std::result::Result<
             tonic::Response<super::BuildReplicaResponse>,
+            tonic::Status,
+        >;
+        /// Orders the node to read a replica end to end, from its disk rather than from caches, and to
+        /// compare it with its chunk. UNAVAILABLE when it cannot be read now, which is no verdict.
+        async fn verify_replica(
+            &self,
+            request: tonic::Request<super::VerifyReplicaRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyReplicaResponse>,
             tonic::Status,
         >;
         /// Deletes replicas, each named by chunk and stamp.
@@ -3720,6 +3875,51 @@ pub mod data_node_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BuildReplicaSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dfs.v1.DataNode/VerifyReplica" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifyReplicaSvc<T: DataNode>(pub Arc<T>);
+                    impl<
+                        T: DataNode,
+                    > tonic::server::UnaryService<super::VerifyReplicaRequest>
+                    for VerifyReplicaSvc<T> {
+                        type Response = super::VerifyReplicaResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VerifyReplicaRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DataNode>::verify_replica(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifyReplicaSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -4075,10 +4275,9 @@ pub struct HeartbeatReport {
     /// Open upload sessions.
     #[prost(uint32, tag = "5")]
     pub sessions: u32,
-    /// Replicas found bad and set aside, or lost with a disk, that the coordinator has not confirmed
-    /// yet; at most 1,000 at a time.
+    /// Verdicts on replicas that no coordinator has settled yet; at most 1,000 at a time.
     #[prost(message, repeated, tag = "6")]
-    pub bad_replicas: ::prost::alloc::vec::Vec<BadReplica>,
+    pub verdicts: ::prost::alloc::vec::Vec<ReplicaVerdict>,
     /// Incremented with each report of this stream.
     #[prost(uint64, tag = "7")]
     pub sequence: u64,
@@ -4102,15 +4301,15 @@ pub struct HeartbeatReport {
     #[prost(bytes = "bytes", tag = "12")]
     pub proof: ::prost::bytes::Bytes,
 }
-/// A replica that can no longer be served.
+/// A verdict that a coordinator has settled.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct BadReplica {
+pub struct SettledVerdict {
     /// The replica.
     #[prost(message, optional, tag = "1")]
     pub replica: ::core::option::Option<ReplicaRef>,
-    /// First bad block.
+    /// Number of the verdict.
     #[prost(uint64, tag = "2")]
-    pub block: u64,
+    pub number: u64,
 }
 /// Reply of the coordinator to a report.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -4121,9 +4320,10 @@ pub struct HeartbeatOrder {
     /// State of the node.
     #[prost(enumeration = "NodeState", tag = "2")]
     pub state: i32,
-    /// Bad replicas of that report that the records no longer count.
+    /// Verdicts of that report that need no repetition: the record has this verdict or a later one, or
+    /// does not name the replica.
     #[prost(message, repeated, tag = "3")]
-    pub confirmed_bad_replicas: ::prost::alloc::vec::Vec<BadReplica>,
+    pub settled: ::prost::alloc::vec::Vec<SettledVerdict>,
     /// The registration is unknown or no longer valid: register again.
     #[prost(bool, tag = "4")]
     pub must_register: bool,

@@ -49,6 +49,8 @@ pub enum Method {
     ReportCorrupt,
     /// `/dfs.v1.DataNode/BuildReplica`
     BuildReplica,
+    /// `/dfs.v1.DataNode/VerifyReplica`
+    VerifyReplica,
     /// `/dfs.v1.DataNode/DeleteChunks`
     DeleteChunks,
     /// `/dfs.v1.DataNode/Inventory`
@@ -125,6 +127,7 @@ impl Method {
         Self::RetrieveChunk,
         Self::ReportCorrupt,
         Self::BuildReplica,
+        Self::VerifyReplica,
         Self::DeleteChunks,
         Self::Inventory,
         Self::ListChunks,
@@ -177,6 +180,7 @@ impl Method {
             Self::RetrieveChunk => "RetrieveChunk",
             Self::ReportCorrupt => "ReportCorrupt",
             Self::BuildReplica => "BuildReplica",
+            Self::VerifyReplica => "VerifyReplica",
             Self::DeleteChunks => "DeleteChunks",
             Self::Inventory => "Inventory",
             Self::ListChunks => "ListChunks",
@@ -230,6 +234,7 @@ impl Method {
             Self::RetrieveChunk => "/dfs.v1.DataNode/RetrieveChunk",
             Self::ReportCorrupt => "/dfs.v1.DataNode/ReportCorrupt",
             Self::BuildReplica => "/dfs.v1.DataNode/BuildReplica",
+            Self::VerifyReplica => "/dfs.v1.DataNode/VerifyReplica",
             Self::DeleteChunks => "/dfs.v1.DataNode/DeleteChunks",
             Self::Inventory => "/dfs.v1.DataNode/Inventory",
             Self::ListChunks => "/dfs.v1.DataNode/ListChunks",
@@ -283,6 +288,7 @@ impl Method {
             "/dfs.v1.DataNode/RetrieveChunk" => Self::RetrieveChunk,
             "/dfs.v1.DataNode/ReportCorrupt" => Self::ReportCorrupt,
             "/dfs.v1.DataNode/BuildReplica" => Self::BuildReplica,
+            "/dfs.v1.DataNode/VerifyReplica" => Self::VerifyReplica,
             "/dfs.v1.DataNode/DeleteChunks" => Self::DeleteChunks,
             "/dfs.v1.DataNode/Inventory" => Self::Inventory,
             "/dfs.v1.DataNode/ListChunks" => Self::ListChunks,

@@ -81,6 +81,13 @@ impl data_node_server::DataNode for OneSession {
         Err(Status::unimplemented(""))
     }
 
+    async fn verify_replica(
+        &self,
+        _request: Request<v1::VerifyReplicaRequest>,
+    ) -> Result<Response<v1::VerifyReplicaResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn delete_chunks(
         &self,
         _request: Request<v1::DeleteChunksRequest>,

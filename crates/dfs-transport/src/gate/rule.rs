@@ -69,6 +69,7 @@ pub const fn rule(method: Method) -> Rule {
         Method::RetrieveChunk | Method::ReportCorrupt => Rule::Capability(Access::Read),
         Method::ChunkDataStream => Rule::Session,
         Method::BuildReplica
+        | Method::VerifyReplica
         | Method::DeleteChunks
         | Method::Inventory
         | Method::ListChunks

@@ -272,6 +272,13 @@ impl DataNode for FakeDataNode {
         Err(Status::unimplemented(""))
     }
 
+    async fn verify_replica(
+        &self,
+        _: Request<v1::VerifyReplicaRequest>,
+    ) -> Answered<v1::VerifyReplicaResponse> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn delete_chunks(
         &self,
         _: Request<v1::DeleteChunksRequest>,

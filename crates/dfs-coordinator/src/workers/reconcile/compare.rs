@@ -32,6 +32,8 @@ pub(super) struct Found {
 /// All findings of one disk.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
+    /// Number of the verdicts that follow.
+    pub(super) verdict: u64,
     pub(super) gone: Vec<Found>,
     pub(super) back: Vec<Found>,
     pub(super) withheld: Vec<Found>,
@@ -104,7 +106,7 @@ impl Reconcile {
                 return Ok(None);
             }
         };
-        let mut findings = Findings::default();
+        let mut findings = Findings { verdict: listing.verdict, ..Findings::default() };
         let candidates: Vec<Name> = candidates(target, before, &listing).into_iter().collect();
         for names in candidates.chunks(RECORDS_AT_ONCE) {
             // Between the list and the records after it.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use dfs_metadata::namespace::{Chunk, ReplicaMark, Verdict};
-use dfs_types::{NodeId, ReplicaRef, Scope};
+use dfs_metadata::namespace::{Chunk, Evidence, Marked};
+use dfs_types::{NodeId, ReplicaCondition, ReplicaRef, ReplicaVerdict, Scope};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
@@ -30,19 +30,20 @@ impl Reconcile {
         cycle: u64,
         report: &mut CheckReport,
     ) -> Result<(), Error> {
-        let Findings { gone, back, orphans, surplus, .. } = findings;
+        let Findings { verdict, gone, back, orphans, surplus, .. } = findings;
         report.gone += gone.len() as u64;
         report.back += back.len() as u64;
         report.surplus += surplus.len() as u64;
         report.orphans += orphans.len() as u64;
         report.orphan_bytes += orphans.iter().map(Found::bytes).sum::<u64>();
         self.collect(target, &orphans, cycle, report).await?;
-        self.mark(target, gone, |_| ReplicaMark::Gone, report).await?;
+        let absent = |_: &Found| ReplicaCondition::Gone;
+        self.mark(target, verdict, gone, absent, report).await?;
         let mark = |found: &Found| match found.listed {
-            Some(listed) if listed.listed.is_set_aside => ReplicaMark::Bad,
-            _ => ReplicaMark::Sound,
+            Some(listed) if listed.listed.is_set_aside => ReplicaCondition::Bad,
+            _ => ReplicaCondition::Sound,
         };
-        self.mark(target, back, mark, report).await
+        self.mark(target, verdict, back, mark, report).await
     }
 
     /// Deletes the orphans that were proven before, long enough ago. All of them were proven again
@@ -94,17 +95,19 @@ impl Reconcile {
     async fn mark(
         &self,
         target: &Target,
+        number: u64,
         found: Vec<Found>,
-        mark: impl Fn(&Found) -> ReplicaMark,
+        condition: impl Fn(&Found) -> ReplicaCondition,
         report: &mut CheckReport,
     ) -> Result<(), Error> {
         let (node, disk) = (target.node, target.disk);
         let marks = found.into_iter().map(|found| {
-            let mark = mark(&found);
+            let condition = condition(&found);
+            let verdict = ReplicaVerdict { replica: found.replica, number, condition, block: 0 };
             async move {
                 let chunk = found.replica.chunk;
-                info!(%chunk, %node, %disk, ?mark, "a replica is not as recorded");
-                (chunk, self.mark_one(node, &found, mark).await)
+                info!(%chunk, %node, %disk, %condition, "a replica is not as recorded");
+                (chunk, self.mark_one(node, verdict).await)
             }
             .boxed()
         });
@@ -122,15 +125,16 @@ impl Reconcile {
     async fn mark_one(
         &self,
         node: NodeId,
-        found: &Found,
-        mark: ReplicaMark,
+        verdict: ReplicaVerdict,
     ) -> Result<Option<Chunk>, Error> {
         let fence = self.lease.fence(WORKER_LEASE);
-        let verdict = Verdict { mark, number: None };
-        let namespace = &self.core.namespace;
-        let marked = namespace
-            .mark_replica(Scope::internal(), node, found.replica, verdict, Some(&fence))
-            .await;
-        marked.map_err(Error::metadata("recording a verdict on a replica"))
+        // The list was made on the order of this coordinator.
+        let (namespace, evidence) = (&self.core.namespace, Evidence::ReadAgain);
+        let marked =
+            namespace.mark_replica(Scope::internal(), node, verdict, evidence, Some(&fence)).await;
+        match marked.map_err(Error::metadata("recording a verdict on a replica"))? {
+            Marked::Recorded(record) => Ok(Some(record)),
+            Marked::Unnamed | Marked::NotProven(_) => Ok(None),
+        }
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::health::{Cluster, judge};
-use dfs_metadata::namespace::{Chunk, Disks, Replica, ReplicaId, ReplicaMark, Verdict};
+use dfs_metadata::namespace::{Chunk, Disks, Doom, Evidence, Replica, ReplicaId};
 use dfs_metadata::placement::{Candidate, PlacementRequest};
-use dfs_types::{ChunkId, ErrorCode, NodeId, Receipt, ReplicaHealth, ReplicaRef, Scope};
+use dfs_types::{ChunkId, NodeId, Receipt, ReplicaHealth, ReplicaRef, Scope};
 use dfs_workers::Handle;
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -18,11 +18,13 @@ use crate::Error;
 use crate::candidates::candidates;
 use crate::core::Core;
 use crate::registry::View;
-use crate::workers::orders::{self, BuildOutcome};
+use crate::workers::orders::{self, BuildOrder, BuildOutcome, Built};
 use crate::workers::{RepairNeed, WORKER_LEASE};
 
 /// Attempts to commit replicas that were built.
 const COMMIT_TRIES: u32 = 4;
+/// Replicas that an order names to build from, at most.
+const SOURCES_MAX: usize = 15;
 
 /// Repairs chunks.
 #[derive(Clone)]
@@ -49,6 +51,8 @@ pub(super) enum RepairOutcome {
     Done,
     /// No node can take another replica.
     NoTarget,
+    /// No readable replica is known.
+    NoSource,
     /// A step failed.
     Failed,
 }
@@ -56,44 +60,47 @@ pub(super) enum RepairOutcome {
 /// Plan of a repair.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Plan {
-    /// Nodes to pull from, best first.
-    sources: Vec<NodeId>,
-    /// Nodes that get a replica.
-    targets: Vec<NodeId>,
-    /// Bad or lost replicas that must be deleted first, as there is no other node.
-    displaced: Vec<(NodeId, ReplicaId)>,
+    /// Replicas to pull from, best first. The bad ones come last: each block of them may still be
+    /// the only good one.
+    sources: Vec<(NodeId, ReplicaId)>,
+    /// Where to build.
+    targets: Vec<Target>,
+}
+
+/// A node that gets a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Target {
+    node: NodeId,
+    /// A bad or lost replica of the record there, which the new one may replace.
+    replaces: Option<ReplicaId>,
 }
 
 impl ChunkRepair {
     /// Does what is possible for a chunk now.
     pub(super) async fn run(&self, chunk: ChunkId) -> Result<RepairResult, Error> {
         let _moving = self.core.background.move_of(chunk);
-        let Some(mut record) = self.read(chunk).await? else {
+        let Some(record) = self.read(chunk).await? else {
             return Ok(RepairResult { need: None, replicas: 0, outcome: RepairOutcome::Done });
         };
         if self.need(&record).is_some_and(RepairNeed::is_complete) {
-            return self.commit(chunk, record, &[]).await;
+            return self.retire(chunk, record).await;
         }
         let plan = self.plan(&record);
         if plan.sources.is_empty() {
-            return Ok(self.ended(&record, RepairOutcome::Failed));
+            return Ok(self.ended(&record, RepairOutcome::NoSource));
         }
         if plan.targets.is_empty() {
             return Ok(self.ended(&record, RepairOutcome::NoTarget));
         }
-        if !plan.displaced.is_empty() {
-            let Some(without) = self.displace(chunk, &record, &plan.displaced).await? else {
-                return Ok(self.ended(&record, RepairOutcome::Failed));
-            };
-            record = without;
-        }
         let bytes = record.seal.length.saturating_mul(plan.targets.len() as u64);
         self.handle.take(bytes).await;
-        let receipts = self.build(chunk, &record, &plan).await;
-        if receipts.is_empty() {
-            return Ok(self.ended(&record, RepairOutcome::Failed));
+        let built = self.build(chunk, &record, &plan).await;
+        if built.is_empty() {
+            let is_missing = judge(&record, &self.cluster()).is_missing();
+            let outcome = if is_missing { RepairOutcome::NoSource } else { RepairOutcome::Failed };
+            return Ok(self.ended(&record, outcome));
         }
-        self.commit(chunk, record, &receipts).await
+        self.commit(chunk, record, &built).await
     }
 
     /// Returns the record of a chunk that is still needed.
@@ -132,48 +139,8 @@ impl ChunkRepair {
         plan(record, &views, &cluster, select)
     }
 
-    /// Dooms bad replicas, deletes them, and removes them from the record, to make room for good
-    /// ones. One on a disk that is out of service stays doomed: it blocks nothing and may still
-    /// exist. `None` when that failed.
-    async fn displace(
-        &self,
-        chunk: ChunkId,
-        record: &Chunk,
-        displaced: &[(NodeId, ReplicaId)],
-    ) -> Result<Option<Chunk>, Error> {
-        let (namespace, scope) = (&self.core.namespace, Scope::internal());
-        let fence = self.lease.fence(WORKER_LEASE);
-        let ids: Vec<ReplicaId> = displaced.iter().map(|(_, replica)| *replica).collect();
-        let generation = record.generation;
-        let doomed =
-            namespace.swap_replicas(scope, chunk, generation, &[], &ids, Some(&fence)).await;
-        match doomed {
-            Ok(_) => {}
-            Err(error) if is_overtaken(&error) => return Ok(None),
-            Err(error) => return Err(Error::metadata("dooming a bad replica")(error)),
-        }
-        let disks = namespace.disks_of([record]).await;
-        let disks = disks.map_err(Error::metadata("reading the disks of a chunk"))?;
-        let mut deleted = Vec::new();
-        for (node, replica) in displaced {
-            let Some(location) = disks.get(replica.disk) else { return Ok(None) };
-            let doomed = orders::replica_ref(chunk, *replica, location.disk);
-            match orders::delete(&self.core, &self.lease, *node, &[doomed]).await.as_deref() {
-                Ok([]) => deleted.push(*replica),
-                Ok([failed]) if failed.is_out_of_service() => {}
-                failed => {
-                    warn!(%chunk, %node, ?failed, "a bad replica could not be deleted");
-                    return Ok(None);
-                }
-            }
-        }
-        let forgotten = namespace.forget_replicas(scope, chunk, &deleted, Some(&fence)).await;
-        forgotten.map_err(Error::metadata("recording that a bad replica was deleted"))?;
-        self.read(chunk).await
-    }
-
     /// Builds a replica at each target concurrently.
-    async fn build(&self, chunk: ChunkId, record: &Chunk, plan: &Plan) -> Vec<Receipt> {
+    async fn build(&self, chunk: ChunkId, record: &Chunk, plan: &Plan) -> Vec<Built> {
         let disks = match self.core.namespace.disks_of([record]).await {
             Ok(disks) => disks,
             Err(error) => {
@@ -181,14 +148,21 @@ impl ChunkRepair {
                 return Vec::new();
             }
         };
-        let named = |node: &NodeId| {
-            record.sound_replicas().find_map(|replica| {
-                let at = disks.get(replica.disk).filter(|at| at.node == *node)?;
-                Some((*node, orders::replica_ref(chunk, ReplicaId::of(replica), at.disk)))
-            })
+        let named = |replica: ReplicaId| {
+            Some(orders::replica_ref(chunk, replica, disks.get(replica.disk)?.disk))
         };
-        let sources: Vec<_> = plan.sources.iter().filter_map(named).collect();
-        let builds = plan.targets.iter().map(|it| self.build_at(*it, chunk, record, &sources));
+        let sources: Vec<_> = plan
+            .sources
+            .iter()
+            .filter_map(|(node, replica)| Some((*node, named(*replica)?)))
+            .take(SOURCES_MAX)
+            .collect();
+        let builds = plan.targets.iter().map(|target| {
+            let others: Vec<_> =
+                sources.iter().copied().filter(|(node, _)| *node != target.node).collect();
+            let replaces = target.replaces.and_then(named);
+            async move { self.build_at(target.node, chunk, record, &others, replaces).await }
+        });
         join_all(builds).await.into_iter().flatten().collect()
     }
 
@@ -198,56 +172,48 @@ impl ChunkRepair {
         chunk: ChunkId,
         record: &Chunk,
         sources: &[(NodeId, ReplicaRef)],
-    ) -> Option<Receipt> {
-        let what = (chunk, record.seal);
-        let build = match orders::build(&self.core, &self.lease, target, what, sources).await {
-            Ok(build) => build,
-            Err(failure) => {
-                warn!(%chunk, %target, %failure, "a replica could not be built");
-                return None;
+        mut replaces: Option<ReplicaRef>,
+    ) -> Option<Built> {
+        let (seal, generation) = (record.seal, record.generation);
+        // Again if there is another replica than expected.
+        for _ in 0..2 {
+            let order = BuildOrder { chunk, seal, generation, sources, replaces };
+            let build = match orders::build(&self.core, &self.lease, target, &order).await {
+                Ok(build) => build,
+                Err(failure) => {
+                    warn!(%chunk, %target, %failure, "a replica could not be built");
+                    return None;
+                }
+            };
+            for (source, why) in build.failed {
+                warn!(%chunk, %target, %source, why, "a source of a replica failed");
             }
-        };
-        for (source, code, why) in build.failed {
-            warn!(%chunk, %target, %source, why, "a replica could not be built from a source");
-            if matches!(code, Some(ErrorCode::NotFound | ErrorCode::Corrupt)) {
-                self.mark_bad(chunk, record, source).await;
+            match build.outcome? {
+                BuildOutcome::Built(built) => return Some(built),
+                BuildOutcome::Existing(found) => {
+                    if replaces == Some(found) || !self.may_replace(chunk, found, target).await {
+                        return None;
+                    }
+                    info!(%chunk, %target, "replacing a replica that no record names");
+                    replaces = Some(found);
+                }
             }
         }
-        match build.outcome? {
-            BuildOutcome::Built(receipt) => Some(receipt),
-            BuildOutcome::Existing(found) => {
-                self.delete_orphan(chunk, target, found).await;
-                None
-            }
-        }
+        None
     }
 
-    /// Marks a recorded replica as bad: its node itself reported that it is missing or corrupt.
-    async fn mark_bad(&self, chunk: ChunkId, record: &Chunk, node: NodeId) {
-        const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
-        let (namespace, fence) = (&self.core.namespace, self.lease.fence(WORKER_LEASE));
-        let Ok(disks) = namespace.disks_of([record]).await else { return };
-        for replica in record.sound_replicas() {
-            let Some(at) = disks.get(replica.disk).filter(|at| at.node == node) else { continue };
-            let name = orders::replica_ref(chunk, ReplicaId::of(replica), at.disk);
-            let noted =
-                namespace.mark_replica(Scope::internal(), node, name, BAD, Some(&fence)).await;
-            if let Err(error) = noted {
-                warn!(%chunk, %node, %error, "a missing replica could not be recorded");
-            }
-        }
-    }
-
-    /// Deletes a replica that a node holds without a record, left by an interrupted repair. The
-    /// next attempt finds the place free.
-    async fn delete_orphan(&self, chunk: ChunkId, node: NodeId, found: ReplicaRef) {
+    /// Returns whether a replica that a node holds may be replaced by one that was built there: it
+    /// was left by an interrupted repair or upload, or is to be deleted.
+    async fn may_replace(&self, chunk: ChunkId, found: ReplicaRef, node: NodeId) -> bool {
         // The record is read after the replica was found: only this worker adds replicas to it.
-        let Ok(Some(record)) = self.read(chunk).await else { return };
-        let Ok(disks) = self.core.namespace.disks_of([&record]).await else { return };
-        if record.replicas.iter().all(|replica| disks.node(replica.disk) != Some(node)) {
-            info!(%chunk, %node, "deleting an orphaned replica");
-            self.discard(&[(node, found)]).await;
-        }
+        let Ok(Some(record)) = self.read(chunk).await else { return false };
+        let Ok(disks) = self.core.namespace.disks_of([&record]).await else { return false };
+        let is_found = |replica: &&Replica| {
+            let at = disks.get(replica.disk);
+            replica.stamp == found.stamp
+                && at.is_some_and(|at| (at.node, at.disk) == (node, found.disk))
+        };
+        record.replicas.iter().find(is_found).is_none_or(|replica| !replica.is_sound())
     }
 
     /// Commits the replicas built, and dooms those that they replace.
@@ -255,9 +221,10 @@ impl ChunkRepair {
         &self,
         chunk: ChunkId,
         mut record: Chunk,
-        receipts: &[Receipt],
+        built: &[Built],
     ) -> Result<RepairResult, Error> {
         let fence = self.lease.fence(WORKER_LEASE);
+        let receipts: Vec<Receipt> = built.iter().map(|built| built.receipt).collect();
         let made = receipts.iter().map(|made| {
             let Receipt { part, disk, stamp, .. } = *made;
             (made.node, ReplicaRef { chunk, part, disk, stamp })
@@ -267,21 +234,16 @@ impl ChunkRepair {
         for _ in 0..COMMIT_TRIES {
             let cluster = self.cluster();
             let replaced = replaced(&record, &cluster, receipts.len());
-            if receipts.is_empty() && replaced.is_empty() {
-                return Ok(self.ended(&record, RepairOutcome::Done));
-            }
             let (namespace, generation) = (&self.core.namespace, record.generation);
-            let swapped = namespace
-                .swap_replicas(
-                    Scope::internal(),
-                    chunk,
-                    generation,
-                    receipts,
-                    &replaced,
-                    Some(&fence),
-                )
-                .await;
-            match swapped {
+            // After a change of the record, they are doomed by the next repair of the chunk.
+            let kept = built.iter().map(|built| &built.proof);
+            let kept = kept.into_iter().find(|proof| proof.generation == generation);
+            let doom = kept.filter(|_| !replaced.is_empty());
+            let doom = doom.map(|kept| Doom { replicas: &replaced, kept });
+            let scope = Scope::internal();
+            let swapped =
+                namespace.swap_replicas(scope, chunk, generation, &receipts, doom, Some(&fence));
+            match swapped.await {
                 Ok(record) => {
                     let need = RepairNeed::of(&record, &cluster);
                     return Ok(RepairResult { need, replicas, outcome: RepairOutcome::Done });
@@ -301,19 +263,69 @@ impl ChunkRepair {
                         return Ok(RepairResult { replicas, ..ended });
                     }
                 }
-                Err(error @ dfs_metadata::Error::BadReceipt { .. }) => {
+                Err(
+                    error @ (dfs_metadata::Error::BadReceipt { .. }
+                    | dfs_metadata::Error::BadProof { .. }),
+                ) => {
                     warn!(%chunk, %error, "a replica was built that cannot be counted");
                     break;
                 }
                 Err(error) => return Err(Error::metadata("committing new replicas")(error)),
             }
         }
-        self.discard(&made).await;
+        // They stay, unnamed: one in the place of a bad replica may have its only good blocks.
         Ok(self.ended(&record, RepairOutcome::Failed))
     }
 
-    /// Deletes replicas without a record. One that a node fails to delete only blocks another
-    /// replica on that node, and is deleted then.
+    /// Dooms bad and lost replicas that are not needed, once another one was read end to end.
+    async fn retire(&self, chunk: ChunkId, record: Chunk) -> Result<RepairResult, Error> {
+        let cluster = self.cluster();
+        let replaced = replaced(&record, &cluster, 0);
+        if replaced.is_empty() {
+            return Ok(self.ended(&record, RepairOutcome::Done));
+        }
+        let (namespace, fence) = (&self.core.namespace, self.lease.fence(WORKER_LEASE));
+        let disks = namespace.disks_of([&record]).await;
+        let disks = disks.map_err(Error::metadata("reading the disks of a chunk"))?;
+        let health = judge(&record, &cluster).replicas;
+        let readable = record.replicas.iter().zip(health).filter(|(_, it)| it.is_readable());
+        for (replica, _) in readable {
+            let Some(at) = disks.get(replica.disk) else { continue };
+            let name = orders::replica_ref(chunk, ReplicaId::of(replica), at.disk);
+            self.handle.take(record.seal.length).await;
+            let scope = Scope::internal();
+            match orders::verify(&self.core, at.node, name, &record).await {
+                Ok((_, Some(kept))) => {
+                    let doom = Some(Doom { replicas: &replaced, kept: &kept });
+                    let swapped = namespace
+                        .swap_replicas(scope, chunk, record.generation, &[], doom, Some(&fence))
+                        .await;
+                    return match swapped {
+                        Ok(record) => Ok(self.ended(&record, RepairOutcome::Done)),
+                        Err(error) if is_overtaken(&error) => {
+                            Ok(self.ended(&record, RepairOutcome::Failed))
+                        }
+                        Err(error) => Err(Error::metadata("dooming replicas")(error)),
+                    };
+                }
+                Ok((verdict, None)) => {
+                    let evidence = Evidence::ReadAgain;
+                    let marked = namespace
+                        .mark_replica(scope, at.node, verdict, evidence, Some(&fence))
+                        .await;
+                    marked.map_err(Error::metadata("recording a verdict"))?;
+                    break;
+                }
+                Err(failure) => {
+                    let node = at.node;
+                    warn!(%chunk, %node, %failure, "a replica could not be verified");
+                }
+            }
+        }
+        Ok(self.ended(&record, RepairOutcome::Failed))
+    }
+
+    /// Deletes replicas of a chunk that is gone. One that a node fails to delete is an orphan.
     async fn discard(&self, replicas: &[(NodeId, ReplicaRef)]) {
         for (node, replica) in replicas.iter().copied() {
             let ordered = orders::delete(&self.core, &self.lease, node, &[replica]).await;
@@ -342,6 +354,7 @@ fn is_overtaken(error: &dfs_metadata::Error) -> bool {
             | Error::UnknownChunk(_)
             | Error::Conflict { .. }
             | Error::LastReplica(_)
+            | Error::BadReplicaNeeded(_)
     )
 }
 
@@ -367,17 +380,22 @@ fn plan(
     let health = judge(record, cluster);
     let missing = usize::from(health.lacks());
     let on = |replica: &Replica| cluster.node(replica.disk);
-    let mut good: Vec<(ReplicaHealth, NodeId)> = record
+    let mut readable: Vec<(ReplicaHealth, NodeId, ReplicaId)> = record
         .replicas
         .iter()
-        .zip(health.replicas)
-        .filter(|(_, health)| health.is_durable())
-        .filter_map(|(replica, health)| Some((health, on(replica)?)))
+        .zip(&health.replicas)
+        .filter(|(_, health)| **health <= ReplicaHealth::Bad)
+        .filter_map(|(replica, health)| Some((*health, on(replica)?, ReplicaId::of(replica))))
         .collect();
-    good.sort_by_key(|(health, _)| *health);
-    let good: Vec<NodeId> = good.into_iter().map(|(_, node)| node).collect();
+    readable.sort_unstable();
+    let good: Vec<NodeId> = readable
+        .iter()
+        .filter(|(health, ..)| health.is_durable())
+        .map(|(_, node, _)| *node)
+        .collect();
     let view_of = |node: NodeId| views.iter().find(|view| view.node == node);
-    let sources = good.iter().copied().filter(|node| view_of(*node).is_some()).collect();
+    let sources = readable.iter().filter(|(_, node, _)| view_of(*node).is_some());
+    let sources = sources.map(|(_, node, replica)| (*node, *replica)).collect();
     let zones: BTreeSet<&str> = good
         .iter()
         .filter_map(|node| view_of(*node))
@@ -394,24 +412,23 @@ fn plan(
         .filter(|candidate| holds(candidate.node) && !good.contains(&candidate.node))
         .collect();
     let mut targets = Vec::new();
-    for group in [&other_zone, &same_zone] {
+    for group in [&other_zone, &same_zone, &bad_here] {
         targets.extend(select(group, missing - targets.len()));
     }
-    let in_place = select(&bad_here, missing - targets.len());
-    let displaced = record
-        .replicas
-        .iter()
-        .filter_map(|replica| Some((on(replica)?, ReplicaId::of(replica))))
-        .filter(|(node, _)| in_place.contains(node))
-        .collect();
-    targets.extend(in_place);
-    Plan { sources, targets, displaced }
+    // The node has only one of them: a bad one rather than one that is lost or to be deleted.
+    let replaces = |node: NodeId| {
+        let here = record.replicas.iter().zip(&health.replicas);
+        let here = here.filter(|(replica, _)| on(replica) == Some(node));
+        here.min_by_key(|(_, health)| **health).map(|(replica, _)| ReplicaId::of(replica))
+    };
+    let target = |node| Target { node, replaces: replaces(node) };
+    Plan { sources, targets: targets.into_iter().map(target).collect() }
 }
 
 #[cfg(test)]
 mod tests {
     use dfs_metadata::health::{Contact, NodeIntent, NodeLiveness};
-    use dfs_metadata::namespace::NodeDisk;
+    use dfs_metadata::namespace::{NodeDisk, ReplicaMark};
     use dfs_types::NodeState;
     use dfs_types::{
         ChunkSeal, Crc32c, DiskId, DiskNumber, Generation, InodeId, RegistrationNumber,
@@ -499,12 +516,13 @@ mod tests {
         views: &[View],
         cluster: &Cluster,
     ) -> (Vec<u128>, Vec<u128>, Vec<u128>) {
-        let Plan { sources, targets, displaced } = plan(record, views, cluster, |from, count| {
+        let Plan { sources, targets } = plan(record, views, cluster, |from, count| {
             from.iter().map(|candidate| candidate.node).take(count).collect()
         });
-        let numbers = |nodes: Vec<NodeId>| nodes.into_iter().map(|node| node.0).collect();
-        let displaced = displaced.into_iter().map(|(node, _)| node).collect();
-        (numbers(sources), numbers(targets), numbers(displaced))
+        let replaced = targets.iter().filter(|target| target.replaces.is_some());
+        let replaced = replaced.map(|target| target.node.0).collect();
+        let targets = targets.iter().map(|target| target.node.0).collect();
+        (sources.iter().map(|(node, _)| node.0).collect(), targets, replaced)
     }
 
     #[test]
@@ -518,12 +536,15 @@ mod tests {
     }
 
     #[test]
-    fn bad_replica_is_no_source_and_is_displaced_only_if_needed() {
+    fn bad_replica_is_the_last_source_and_is_replaced_only_without_another_node() {
         let bad = record(&[(1, true), (2, false), (3, false)]);
         let plan = planned(&bad, &active(&[1, 2, 3, 4]), &[]);
-        assert_eq!(plan, (vec![2, 3], vec![4], vec![]));
+        assert_eq!(plan, (vec![2, 3, 1], vec![4], vec![]));
         let plan = planned(&bad, &active(&[1, 2, 3]), &[]);
-        assert_eq!(plan, (vec![2, 3], vec![1], vec![1]));
+        assert_eq!(plan, (vec![2, 3, 1], vec![1], vec![1]));
+        let all_bad = record(&[(1, true), (2, true), (3, true)]);
+        let plan = planned(&all_bad, &active(&[1, 2, 3]), &[]);
+        assert_eq!(plan, (vec![1, 2, 3], vec![1, 2, 3], vec![1, 2, 3]));
     }
 
     #[test]

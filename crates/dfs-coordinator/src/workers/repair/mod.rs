@@ -40,7 +40,7 @@ const WAITING_MAX: usize = 100_000;
 const CHANGES_AT_ONCE: usize = 4_096;
 /// Pause of a chunk after a failed repair.
 const REST: Duration = Duration::from_secs(2);
-/// Pause of a chunk that no node can take; ends early when a node becomes available.
+/// Pause of a chunk that no node can take or provide; ends early when a node becomes available.
 const REST_WITHOUT_TARGET: Duration = Duration::from_mins(1);
 
 /// The worker.
@@ -261,7 +261,7 @@ impl Repair {
             Ok(RepairResult { need, replicas, outcome }) => {
                 let rest = match outcome {
                     RepairOutcome::Done => Duration::ZERO,
-                    RepairOutcome::NoTarget => REST_WITHOUT_TARGET,
+                    RepairOutcome::NoTarget | RepairOutcome::NoSource => REST_WITHOUT_TARGET,
                     RepairOutcome::Failed => {
                         self.handle.add_failed(1);
                         REST

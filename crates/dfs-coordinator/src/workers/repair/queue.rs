@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dfs_metadata::health::{Cluster, judge};
 use dfs_metadata::namespace::Chunk;
-use dfs_types::ChunkId;
+use dfs_types::{ChunkId, ReplicaHealth};
 use tokio::time::Instant;
 
 use crate::background::ReplicationCounts;
 
 /// Need of a chunk, derived from its health. Ordered by urgency: fewest spare parts first, then
-/// fewest parts that stay.
+/// fewest parts that stay; chunks without a good replica come last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RepairNeed {
+    /// Set if no replica is good, but bad ones may together have all blocks.
+    is_scattered: bool,
     urgency: (i16, i16),
     /// Replicas to build.
     lacks: u8,
@@ -27,7 +29,9 @@ impl RepairNeed {
             return None;
         }
         let health = judge(chunk, cluster);
-        Some(Self { urgency: health.urgency(), lacks: health.lacks(), bad: health.bad })
+        let is_scattered = health.is_missing() && health.replicas.contains(&ReplicaHealth::Bad);
+        let (urgency, lacks, bad) = (health.urgency(), health.lacks(), health.bad);
+        Some(Self { is_scattered, urgency, lacks, bad })
     }
 
     fn is_missing(self) -> bool {
@@ -48,14 +52,14 @@ impl RepairNeed {
 /// Chunks that need repair, fewest good replicas first.
 ///
 /// Bounded: chunks that do not fit are counted, and found again by another scan once there is room.
-/// Chunks without a good replica, which cannot be repaired, are kept apart, so that any number of
-/// them does not delay others.
+/// Chunks without any replica to read, which cannot be repaired, are kept apart, so that any number
+/// of them does not delay others.
 #[derive(Debug)]
 pub(crate) struct RepairQueue {
     capacity: usize,
     counts: ReplicationCounts,
     abnormal: BTreeMap<ChunkId, RepairNeed>,
-    /// Chunks without a good replica.
+    /// Chunks without any replica to read.
     missing: BTreeMap<ChunkId, RepairNeed>,
     ready: BTreeSet<(RepairNeed, ChunkId)>,
     /// Failed chunks and when to retry them; by time, and by chunk.
@@ -135,7 +139,7 @@ impl RepairQueue {
             return;
         };
         self.count_need(need, 1);
-        if need.is_missing() {
+        if need.is_missing() && !need.is_scattered {
             if self.missing.len() < self.capacity {
                 self.missing.insert(chunk, need);
             }
@@ -203,6 +207,7 @@ mod tests {
 
     fn need(good: u8, bad: u8) -> RepairNeed {
         RepairNeed {
+            is_scattered: false,
             urgency: (i16::from(good) - 1, i16::from(good) - 3),
             lacks: 3_u8.saturating_sub(good),
             bad,
@@ -222,6 +227,17 @@ mod tests {
         }
         assert_eq!(order, [3, 1, 5], "one without a good replica is never taken");
         assert_eq!((queue.len(), queue.busy()), (3, 3));
+    }
+
+    #[test]
+    fn chunk_with_bad_replicas_only_is_repaired_after_all_others() {
+        let now = Instant::now();
+        let mut queue = RepairQueue::new(10);
+        queue.set(ChunkId(1), Some(RepairNeed { is_scattered: true, ..need(0, 3) }));
+        queue.set(ChunkId(2), Some(need(2, 1)));
+        assert_eq!(queue.counts().missing, 1);
+        assert_eq!(queue.take(now).map(|(chunk, _)| chunk), Some(ChunkId(2)));
+        assert_eq!(queue.take(now).map(|(chunk, _)| chunk), Some(ChunkId(1)));
     }
 
     #[test]

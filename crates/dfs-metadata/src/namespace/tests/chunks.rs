@@ -1,11 +1,13 @@
 //! Chunk records and their work keys.
 
-use dfs_types::{ChunkId, DiskNumber, Part, ReplicaRef, SeededRandom};
+use dfs_types::{
+    ChunkId, DiskNumber, Generation, NodeState, Part, ReadProof, ReplicaCondition, ReplicaRef,
+    ReplicaVerdict, Seal, SeededRandom,
+};
 
 use super::*;
 use crate::check::check;
-
-const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
+use crate::health::{Cluster, Contact, NodeIntent, NodeLiveness};
 
 impl Fixture {
     /// Writes a file of one chunk with replicas on nodes 1 to 3.
@@ -35,6 +37,43 @@ impl Fixture {
         let receipt = Receipt { stamp: Stamp(stamp), ..self.receipt(&of.0, of.1, node) };
         receipt.sealed(&self.namespace.keys().receipt(node, receipt.registration))
     }
+
+    /// Returns the proof that a node read its replica at a generation.
+    fn proof(&self, chunk: ChunkId, node: u128, stamp: u64, generation: Generation) -> ReadProof {
+        let (replica, node) = (name(chunk, node, stamp), NodeId(node));
+        let registration = RegistrationNumber(1);
+        let proof = ReadProof { replica, generation, node, registration, seal: Seal([0; 32]) };
+        proof.sealed(&self.namespace.keys().receipt(node, registration))
+    }
+
+    async fn swap(
+        &self,
+        chunk: ChunkId,
+        generation: Generation,
+        add: &[Receipt],
+        doom: Option<Doom<'_>>,
+    ) -> Result<Chunk, Error> {
+        let scope = Scope::internal();
+        self.namespace.swap_replicas(scope, chunk, generation, add, doom, None).await
+    }
+
+    /// Records a verdict of a node on its replica with stamp 1.
+    async fn judge(
+        &self,
+        chunk: ChunkId,
+        node: u128,
+        condition: ReplicaCondition,
+        number: u64,
+    ) -> Marked {
+        let verdict = verdict(name(chunk, node, 1), condition, number);
+        self.mark(node, verdict, Evidence::ReadAgain).await
+    }
+
+    async fn mark(&self, node: u128, verdict: ReplicaVerdict, evidence: Evidence<'_>) -> Marked {
+        let scope = Scope::internal();
+        let marked = self.namespace.mark_replica(scope, NodeId(node), verdict, evidence, None);
+        marked.await.unwrap()
+    }
 }
 
 fn id(disk: u32, stamp: u64) -> ReplicaId {
@@ -44,6 +83,17 @@ fn id(disk: u32, stamp: u64) -> ReplicaId {
 /// Returns the name that a node has for a replica on its first disk.
 fn name(chunk: ChunkId, node: u128, stamp: u64) -> ReplicaRef {
     ReplicaRef { chunk, part: Part::WHOLE, disk: DiskId(node), stamp: Stamp(stamp) }
+}
+
+fn verdict(replica: ReplicaRef, condition: ReplicaCondition, number: u64) -> ReplicaVerdict {
+    ReplicaVerdict { replica, number, condition, block: 0 }
+}
+
+fn recorded(marked: Marked) -> Chunk {
+    match marked {
+        Marked::Recorded(chunk) => chunk,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn marks(chunk: &Chunk) -> Vec<(u32, u64, ReplicaMark)> {
@@ -99,10 +149,7 @@ async fn only_chunks_created_short_of_replicas_get_repair_work() {
     assert_eq!(waiting.chunks.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [short]);
     let (record, of) = (waiting.chunks[0].1.clone(), (plan.chunks[0].clone(), whole.1));
     let third = fixture.receipt_on(&of, 4, 1);
-    let repaired = fixture
-        .namespace
-        .swap_replicas(Scope::internal(), short, record.generation, &[third], &[], None)
-        .await;
+    let repaired = fixture.swap(short, record.generation, &[third], None).await;
     assert!(repaired.unwrap().is_at_rest());
     assert_eq!(fixture.work().await, (0, 0));
     for file in ["/whole", "/short"] {
@@ -126,46 +173,92 @@ async fn only_chunks_created_short_of_replicas_get_repair_work() {
 
 #[tokio::test]
 async fn conditional_swap_keeps_the_last_sound_replica() {
+    use ReplicaCondition::Bad;
+    use ReplicaMark::{Doomed, Sound};
     let fixture = Fixture::new().await;
     let of = fixture.put_chunk("/f").await;
     let chunk = of.0.chunk;
     let record = fixture.chunk(chunk).await.unwrap();
     let all = [1, 2, 3].map(|disk| id(disk, 1));
-    let namespace = &fixture.namespace;
+    let kept = fixture.proof(chunk, 3, 1, record.generation);
     let gone =
-        namespace.swap_replicas(Scope::internal(), chunk, record.generation, &[], &all, None).await;
-    assert!(matches!(gone, Err(Error::LastReplica(_))));
-    let first = name(chunk, 1, 1);
-    let marked = namespace.mark_replica(Scope::internal(), NodeId(1), first, BAD, None).await;
-    let marked = marked.unwrap().unwrap();
+        fixture.swap(chunk, record.generation, &[], Some(Doom { replicas: &all, kept: &kept }));
+    assert!(matches!(gone.await, Err(Error::BadProof { .. })));
+    let marked = recorded(fixture.judge(chunk, 1, Bad, 1).await);
     assert_eq!((marked.sound_replicas().count(), fixture.work().await), (2, (1, 0)));
-    let again = namespace.mark_replica(Scope::internal(), NodeId(1), first, BAD, None).await;
-    assert_eq!(again.unwrap(), Some(marked.clone()));
-    let stale = namespace
-        .swap_replicas(Scope::internal(), chunk, record.generation, &[], &all[..1], None)
-        .await;
+    assert_eq!(recorded(fixture.judge(chunk, 1, Bad, 1).await), marked);
+    let doom = Some(Doom { replicas: &all[..1], kept: &kept });
+    let stale = fixture.swap(chunk, record.generation, &[], doom).await;
     assert!(matches!(stale, Err(Error::ChunkChanged(_))));
     let fresh = fixture.receipt_on(&of, 4, 1);
     let forged = Receipt { stamp: Stamp(9), ..fresh };
-    let lie = namespace
-        .swap_replicas(Scope::internal(), chunk, marked.generation, &[forged], &[], None)
-        .await;
+    let lie = fixture.swap(chunk, marked.generation, &[forged], None).await;
     assert!(matches!(lie, Err(Error::BadReceipt { .. })));
-    let swapped = namespace
-        .swap_replicas(Scope::internal(), chunk, marked.generation, &[fresh], &all[..1], None)
-        .await
-        .unwrap();
-    use ReplicaMark::{Doomed, Sound};
+    let kept = fixture.proof(chunk, 4, 1, marked.generation);
+    let doom = Some(Doom { replicas: &all[..1], kept: &kept });
+    let swapped = fixture.swap(chunk, marked.generation, &[fresh], doom).await.unwrap();
     let left = [(1, 1, Doomed), (2, 1, Sound), (3, 1, Sound), (4, 1, Sound)];
     assert_eq!((marks(&swapped), fixture.work().await), (left.to_vec(), (0, 1)));
     // A live replica is not forgotten, even if the node deleted it.
+    let namespace = &fixture.namespace;
     namespace.forget_replicas(Scope::internal(), chunk, &[id(1, 1), id(2, 1)], None).await.unwrap();
     assert_eq!(marks(&fixture.chunk(chunk).await.unwrap()), left[1..]);
     assert_eq!(fixture.work().await, (0, 0));
-    assert_eq!(
-        namespace.mark_replica(Scope::internal(), NodeId(1), first, BAD, None).await.unwrap(),
-        None
-    );
+    assert_eq!(fixture.judge(chunk, 1, Bad, 2).await, Marked::Unnamed);
+}
+
+#[tokio::test]
+async fn replica_is_doomed_only_with_a_proof_that_another_one_was_read_since() {
+    use ReplicaCondition::Bad;
+    let fixture = Fixture::new().await;
+    let chunk = fixture.put_chunk("/f").await.0.chunk;
+    let generation = fixture.chunk(chunk).await.unwrap().generation;
+    let doomed = [id(1, 1)];
+    let good = fixture.proof(chunk, 2, 1, generation);
+    let unsealed = ReadProof { seal: Seal([0; 32]), ..good };
+    let of_node_3 = fixture.namespace.keys().receipt(NodeId(3), RegistrationNumber(1));
+    for (what, bad) in [
+        ("unsealed", unsealed),
+        ("sealed by another node", good.sealed(&of_node_3)),
+        ("of another chunk", fixture.proof(ChunkId(9), 2, 1, generation)),
+        ("of the doomed one", fixture.proof(chunk, 1, 1, generation)),
+        ("of another replica", fixture.proof(chunk, 2, 9, generation)),
+        ("of a node without one", fixture.proof(chunk, 4, 1, generation)),
+        ("of an earlier generation", fixture.proof(chunk, 2, 1, Generation(0))),
+    ] {
+        let doom = Some(Doom { replicas: &doomed, kept: &bad });
+        let swapped = fixture.swap(chunk, generation, &[], doom).await;
+        assert!(matches!(swapped, Err(Error::BadProof { .. })), "{what}: {swapped:?}");
+    }
+    // The one that was read turned bad since.
+    let marked = recorded(fixture.judge(chunk, 2, Bad, 1).await);
+    let doom = |kept| Some(Doom { replicas: &doomed, kept });
+    let swapped = fixture.swap(chunk, marked.generation, &[], doom(&good)).await;
+    assert!(matches!(swapped, Err(Error::BadProof { .. })), "{swapped:?}");
+    let again = fixture.proof(chunk, 2, 1, marked.generation);
+    let swapped = fixture.swap(chunk, marked.generation, &[], doom(&again)).await;
+    assert!(matches!(swapped, Err(Error::BadProof { .. })), "{swapped:?}");
+    let third = fixture.proof(chunk, 3, 1, marked.generation);
+    let swapped = fixture.swap(chunk, marked.generation, &[], doom(&third)).await;
+    assert_eq!(swapped.unwrap().replicas[0].mark, ReplicaMark::Doomed);
+}
+
+#[tokio::test]
+async fn bad_replica_is_doomed_only_when_all_replicas_wanted_are_sound() {
+    use ReplicaCondition::Bad;
+    let fixture = Fixture::new().await;
+    let of = fixture.put_chunk("/f").await;
+    let chunk = of.0.chunk;
+    let marked = recorded(fixture.judge(chunk, 1, Bad, 1).await);
+    let bad = [id(1, 1)];
+    let kept = fixture.proof(chunk, 2, 1, marked.generation);
+    let doom = Some(Doom { replicas: &bad, kept: &kept });
+    let early = fixture.swap(chunk, marked.generation, &[], doom).await;
+    assert!(matches!(early, Err(Error::BadReplicaNeeded(_))), "{early:?}");
+    // A replica in its place has every block of it.
+    let in_place = fixture.receipt_on(&of, 1, 2);
+    let swapped = fixture.swap(chunk, marked.generation, &[in_place], None).await.unwrap();
+    assert_eq!(swapped.replicas[0].mark, ReplicaMark::Doomed);
 }
 
 #[tokio::test]
@@ -173,43 +266,75 @@ async fn doomed_replica_stays_doomed_and_greatest_verdict_wins() {
     use ReplicaMark::{Bad, Doomed, Gone, Sound};
     let fixture = Fixture::new().await;
     let of = fixture.put_chunk("/f").await;
-    let (chunk, namespace) = (of.0.chunk, &fixture.namespace);
-    let note = async |node, mark, number| {
-        let verdict = Verdict { mark, number: Some(number) };
-        let replica = name(chunk, node, 1);
-        let noted =
-            namespace.mark_replica(Scope::internal(), NodeId(node), replica, verdict, None).await;
-        noted.unwrap().unwrap().replicas[node as usize - 1].mark
+    let chunk = of.0.chunk;
+    let note = async |node, condition, number| {
+        let record = recorded(fixture.judge(chunk, node, condition, number).await);
+        record.replicas[node as usize - 1].mark
     };
-    for (mark, number, found) in [(Bad, 5, Bad), (Sound, 5, Bad), (Sound, 4, Bad), (Gone, 7, Gone)]
+    use ReplicaCondition as C;
+    for (condition, number, found) in
+        [(C::Bad, 5, Bad), (C::Sound, 5, Bad), (C::Sound, 4, Bad), (C::Gone, 7, Gone)]
     {
-        assert_eq!(note(1, mark, number).await, found, "{mark:?} {number}");
+        assert_eq!(note(1, condition, number).await, found, "{condition:?} {number}");
     }
-    assert_eq!((note(1, Sound, 8).await, fixture.work().await), (Sound, (0, 0)));
+    assert_eq!((note(1, C::Sound, 8).await, fixture.work().await), (Sound, (0, 0)));
     // A newer replica on the same node dooms the older one.
     let record = fixture.chunk(chunk).await.unwrap();
     let newer = fixture.receipt_on(&of, 1, 2);
-    let swapped = namespace
-        .swap_replicas(Scope::internal(), chunk, record.generation, &[newer], &[], None)
-        .await
-        .unwrap();
+    let swapped = fixture.swap(chunk, record.generation, &[newer], None).await.unwrap();
     assert_eq!(swapped.replicas[0].mark, Doomed);
     assert_eq!(swapped.replicas[3], Replica::new(DiskNumber(1), Part::WHOLE, Stamp(2)));
-    assert_eq!(note(1, Sound, 99).await, Doomed);
+    assert_eq!(note(1, C::Sound, 99).await, Doomed);
     // Its receipt does not bring it back either.
     let older = fixture.receipt_on(&of, 1, 1);
-    let back = namespace
-        .swap_replicas(Scope::internal(), chunk, swapped.generation, &[older], &[], None)
-        .await;
+    let back = fixture.swap(chunk, swapped.generation, &[older], None).await;
     assert!(matches!(back, Err(Error::BadReceipt { .. })), "{back:?}");
-    let again = namespace
-        .swap_replicas(Scope::internal(), chunk, swapped.generation, &[newer], &[], None)
-        .await;
+    let again = fixture.swap(chunk, swapped.generation, &[newer], None).await;
     assert_eq!(again.unwrap(), swapped, "a repeat changes nothing");
+}
+
+/// Returns nodes 1 to 4 with a disk each, some of them silent.
+fn cluster(silent: &[u128]) -> Cluster {
+    let mut cluster = Cluster::default();
+    for node in 1..=4 {
+        let contact = if silent.contains(&node) { Contact::Silent } else { Contact::Responsive };
+        let disk = NodeDisk { number: DiskNumber(node as u32), id: DiskId(node), is_present: true };
+        let intent =
+            NodeIntent { state: NodeState::Active, is_leaving: false, in_maintenance: false };
+        let liveness = NodeLiveness { contact, ..NodeLiveness::default() };
+        cluster.add_node(NodeId(node), intent, &[disk], &liveness);
+    }
+    cluster
+}
+
+#[tokio::test]
+async fn last_readable_replica_is_marked_only_once_it_was_read_again() {
+    use ReplicaCondition::{Bad, Gone, Sound};
+    let fixture = Fixture::new().await;
+    let chunk = fixture.put_chunk("/f").await.0.chunk;
+    // The replica on node 3 does not count as long as its node is silent.
+    let seen = cluster(&[3]);
+    let report = async |node, condition, number| {
+        let verdict = verdict(name(chunk, node, 1), condition, number);
+        fixture.mark(node, verdict, Evidence::Reported(&seen)).await
+    };
+    recorded(report(1, Bad, 1).await);
+    let before = fixture.chunk(chunk).await.unwrap();
+    for condition in [Bad, Gone] {
+        assert_eq!(report(2, condition, 1).await, Marked::NotProven(before.clone()));
+    }
+    assert_eq!(fixture.chunk(chunk).await.unwrap(), before);
+    recorded(report(1, Sound, 2).await);
+    recorded(report(2, Bad, 1).await);
+    let again = verdict(name(chunk, 1, 1), Bad, 3);
+    assert!(matches!(report(1, Bad, 3).await, Marked::NotProven(_)));
+    let record = recorded(fixture.mark(1, again, Evidence::ReadAgain).await);
+    assert_eq!(record.sound_replicas().count(), 1);
 }
 
 #[tokio::test]
 async fn verdict_on_a_replica_that_the_record_does_not_name_changes_nothing() {
+    use ReplicaCondition::Bad;
     let fixture = Fixture::new().await;
     let chunk = fixture.put_chunk("/f").await.0.chunk;
     let namespace = &fixture.namespace;
@@ -225,11 +350,11 @@ async fn verdict_on_a_replica_that_the_record_does_not_name_changes_nothing() {
         (1, ReplicaRef { stamp: Stamp(2), ..named }),
         (2, named),
     ] {
-        let marked = namespace.mark_replica(Scope::internal(), NodeId(node), stale, BAD, None);
-        assert_eq!(marked.await.unwrap(), None, "{stale:?}");
+        let marked = fixture.mark(node, verdict(stale, Bad, 1), Evidence::ReadAgain).await;
+        assert_eq!(marked, Marked::Unnamed, "{stale:?}");
         assert_eq!(fixture.chunk(chunk).await, before, "{stale:?}");
     }
-    namespace.mark_replica(Scope::internal(), NodeId(1), named, BAD, None).await.unwrap().unwrap();
+    recorded(fixture.judge(chunk, 1, Bad, 1).await);
     assert_ne!(fixture.chunk(chunk).await, before);
 }
 
@@ -259,22 +384,20 @@ async fn random_call(
             let node = 1 + u128::from(random.below(4));
             let receipts = [fixture.receipt_on(of, node, 1 + random.below(4))];
             let add = &receipts[..random.below(2) as usize];
-            drop(
-                namespace
-                    .swap_replicas(Scope::internal(), chunk, generation, add, &some, None)
-                    .await,
-            );
+            let (node, stamp) = (1 + u128::from(random.below(4)), 1 + random.below(4));
+            let kept = fixture.proof(chunk, node, stamp, generation);
+            let doom = (random.below(4) > 0).then_some(Doom { replicas: &some, kept: &kept });
+            drop(fixture.swap(chunk, generation, add, doom).await);
         }
         2 | 3 => {
-            let marks = [ReplicaMark::Sound, ReplicaMark::Bad, ReplicaMark::Gone];
-            let mark = marks[random.below(3) as usize];
-            let number = (random.below(2) == 0).then(|| random.below(20));
+            use ReplicaCondition::{Bad, Gone, Sound};
+            let condition = [Sound, Bad, Gone][random.below(3) as usize];
             let (node, stamp) = (1 + u128::from(random.below(4)), 1 + random.below(4));
-            let (replica, verdict) = (name(chunk, node, stamp), Verdict { mark, number });
-            namespace
-                .mark_replica(Scope::internal(), NodeId(node), replica, verdict, None)
-                .await
-                .unwrap();
+            let verdict = verdict(name(chunk, node, stamp), condition, random.below(60));
+            let seen = cluster(&[1 + u128::from(random.below(4))]);
+            let reported = Evidence::Reported(&seen);
+            let evidence = if random.below(2) == 0 { reported } else { Evidence::ReadAgain };
+            fixture.mark(node, verdict, evidence).await;
         }
         4 => namespace.forget_replicas(Scope::internal(), chunk, &some, None).await.unwrap(),
         5 => {

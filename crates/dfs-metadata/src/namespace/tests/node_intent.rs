@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use dfs_types::{ChunkId, ErrorCode, NodeState, Part, ReplicaRef, Replication, Scope};
+use dfs_types::{
+    ChunkId, ErrorCode, NodeState, Part, ReplicaCondition, ReplicaRef, ReplicaVerdict, Replication,
+    Scope,
+};
 
 use super::*;
 use crate::health::{Contact, NodeLiveness};
@@ -22,14 +25,13 @@ fn all_heard() -> Liveness {
     except(&[], Contact::Responsive)
 }
 
-const BAD: Verdict = Verdict { mark: ReplicaMark::Bad, number: None };
-
 impl Fixture {
     async fn mark_bad(&self, chunk: ChunkId, node: u128) {
         let replica = ReplicaRef { chunk, part: Part::WHOLE, disk: DiskId(node), stamp: Stamp(1) };
-        let scope = Scope::internal();
-        let marked = self.namespace.mark_replica(scope, NodeId(node), replica, BAD, None).await;
-        assert!(marked.unwrap().is_some());
+        let bad = ReplicaVerdict { replica, number: 1, condition: ReplicaCondition::Bad, block: 0 };
+        let (scope, evidence) = (Scope::internal(), Evidence::ReadAgain);
+        let marked = self.namespace.mark_replica(scope, NodeId(node), bad, evidence, None).await;
+        assert!(matches!(marked, Ok(Marked::Recorded(_))), "{marked:?}");
     }
 
     async fn safety(&self, nodes: &[u128]) -> Safety {

@@ -1,0 +1,278 @@
+//! Finding and reading replicas, and the verdicts that follow from it.
+//!
+//! A verdict has a number drawn before the replica was looked for, and is reported in heartbeats
+//! until a coordinator has settled it. Only a checksum that is wrong in two reads makes a replica
+//! bad: a disk that returns nothing may return it later.
+
+use std::time::Duration;
+
+use dfs_chunkstore::{Blocks, ChunkHeader, DiskUsage, SealedChunk, StoreError};
+use dfs_proto::v1;
+use dfs_types::{BLOCK_SIZE, ChunkSeal, Crc32c, ReplicaCondition, ReplicaRef, ReplicaVerdict};
+use tokio::time::timeout;
+
+use crate::Error;
+use crate::node::{LISTING_STEP, Node};
+
+/// Time between two checks whether the store must be searched for replicas set aside.
+const SEARCH_EVERY: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Finds the named replica. `NotFound` only if the disk that it names is in service and does not
+    /// hold it, which is reported to the coordinators; see [`Self::absence`].
+    pub(crate) async fn find(&self, replica: ReplicaRef) -> Result<SealedChunk, Error> {
+        // What is written from now on has a greater stamp.
+        let number = self.store.verdict_number();
+        let found = self.look_up(replica).await;
+        if let Err(Error::Store(StoreError::NotFound(_))) = found {
+            self.report(verdict(replica, number, ReplicaCondition::Gone, 0));
+        }
+        found
+    }
+
+    /// Finds the named replica, without a verdict when there is none.
+    pub(crate) async fn look_up(&self, replica: ReplicaRef) -> Result<SealedChunk, Error> {
+        let found = self.store.stat(replica).await?;
+        found.ok_or_else(|| self.absence(replica))
+    }
+
+    /// Returns the error for a replica that the store did not find. Nothing is known of the
+    /// replicas of a disk that is out of service, or that has not been reconciled since it came
+    /// back, so they are not reported as absent.
+    ///
+    /// Call it after asking the store: a failing disk is marked as failed before its
+    /// replicas leave the index.
+    pub(crate) fn absence(&self, replica: ReplicaRef) -> Error {
+        let ReplicaRef { chunk, disk, .. } = replica;
+        let is_proof = |usage: &DiskUsage| usage.disk == disk && usage.state.proves_absence();
+        if self.store.usage().iter().any(is_proof) {
+            StoreError::NotFound(chunk).into()
+        } else {
+            Error::DiskOutOfService { chunk, disk }
+        }
+    }
+
+    /// Returns the error of a replica that was found and then failed.
+    pub(crate) fn failure(&self, replica: ReplicaRef, error: StoreError) -> Error {
+        match error {
+            StoreError::NotFound(_) => self.absence(replica),
+            error => error.into(),
+        }
+    }
+
+    /// Reports a verdict to the coordinators, at once if it is new.
+    pub(crate) fn report(&self, verdict: ReplicaVerdict) {
+        if self.verdicts.add(verdict) {
+            self.tell();
+        }
+    }
+
+    /// Verifies `block` of a replica, then the rest unless [`Verifications`] are at their limit.
+    /// Sets the replica aside if it is bad. Returns whether it is set aside, now or earlier.
+    ///
+    /// [`Verifications`]: crate::verifications::Verifications
+    pub(crate) async fn examine(&self, name: ReplicaRef, block: u64) -> Result<bool, Error> {
+        let replica = self.find(name).await?;
+        if replica.is_set_aside {
+            return Ok(true);
+        }
+        let is_sound = self.is_block_sound(name, block).await?;
+        let permit = if is_sound {
+            let Some(permit) = self.verifications.begin(name) else { return Ok(false) };
+            permit
+        } else {
+            // It may be wrong only in a cache.
+            self.verifications.turn().await
+        };
+        let verdict = self.verify(replica).await;
+        drop(permit);
+        if verdict.is_err() {
+            self.verifications.forget(name);
+        }
+        Ok(verdict?.condition == ReplicaCondition::Bad)
+    }
+
+    async fn is_block_sound(&self, replica: ReplicaRef, block: u64) -> Result<bool, Error> {
+        let offset = block.saturating_mul(BLOCK_SIZE as u64);
+        match self.store.read(replica, offset, 1).await {
+            Ok(blocks) => Ok(Crc32c::of_blocks(&blocks.data) == blocks.crcs),
+            Err(StoreError::Damaged { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads the named replica end to end and compares it with the chunk. An error is no verdict.
+    pub(crate) async fn verify_named(
+        &self,
+        name: ReplicaRef,
+        seal: ChunkSeal,
+    ) -> Result<ReplicaVerdict, Error> {
+        let number = self.store.verdict_number();
+        let found = match self.look_up(name).await {
+            Err(Error::Store(StoreError::NotFound(_))) => {
+                return Ok(verdict(name, number, ReplicaCondition::Gone, 0));
+            }
+            found => found?,
+        };
+        if found.seal != seal {
+            self.condemn(found, number, 0).await?;
+            return Ok(verdict(name, number, ReplicaCondition::Bad, 0));
+        }
+        self.verify(found).await
+    }
+
+    /// Reads a replica end to end. Sets it aside if it is bad, and reports what is new to the
+    /// coordinators. An error is no verdict.
+    pub(crate) async fn verify(&self, replica: SealedChunk) -> Result<ReplicaVerdict, Error> {
+        let (name, number) = (replica.replica(), self.store.verdict_number());
+        let bad = match self.store.verify(name).await {
+            Err(StoreError::Damaged { .. }) => Some(0),
+            verified => verified.map_err(|error| self.failure(name, error))?,
+        };
+        if let Some(block) = bad {
+            if !replica.is_set_aside {
+                self.condemn(replica, number, block).await?;
+            }
+            return Ok(verdict(name, number, ReplicaCondition::Bad, block));
+        }
+        let sound = verdict(name, number, ReplicaCondition::Sound, 0);
+        if replica.is_set_aside || self.verdicts.has(name) {
+            self.report(sound);
+        }
+        Ok(sound)
+    }
+
+    /// Reads blocks of a replica that is not known to be bad, for a caller that verifies them.
+    /// After a failure, and of a replica set aside, reads only what this node has verified: the
+    /// blocks before a bad or unreadable one, which is the error of the next read.
+    pub(crate) async fn read(
+        &self,
+        replica: SealedChunk,
+        offset: u64,
+        length: u64,
+    ) -> Result<Blocks, Error> {
+        if !replica.is_set_aside {
+            match self.store.read(replica.replica(), offset, length).await {
+                Err(error @ StoreError::Damaged { .. }) => {
+                    if let Err(second) = self.verify(replica).await {
+                        let chunk = replica.chunk;
+                        tracing::error!(%chunk, %error, %second, "a damaged replica was not verified");
+                    }
+                }
+                Err(StoreError::Unreadable { .. }) => {}
+                read => return read.map_err(|error| self.failure(replica.replica(), error)),
+            }
+        }
+        self.read_verified(replica, offset, length).await
+    }
+
+    /// Returns where the bytes of a replica come from; `None` if its header is damaged.
+    pub(crate) async fn origin(
+        &self,
+        replica: SealedChunk,
+    ) -> Result<Option<v1::ChunkOrigin>, Error> {
+        match self.store.header(replica.replica()).await {
+            Ok(ChunkHeader { inode, path, file_offset, .. }) => {
+                Ok(Some(v1::ChunkOrigin { inode: inode.0, path, file_offset }))
+            }
+            Err(StoreError::Damaged { .. } | StoreError::Unreadable { .. }) => Ok(None),
+            Err(error) => Err(self.failure(replica.replica(), error)),
+        }
+    }
+
+    async fn read_verified(
+        &self,
+        replica: SealedChunk,
+        offset: u64,
+        length: u64,
+    ) -> Result<Blocks, Error> {
+        let (chunk, block) = (replica.chunk, offset / BLOCK_SIZE as u64);
+        let mut read = self.store.read(replica.replica(), offset, length).await;
+        if let Err(StoreError::Damaged { .. } | StoreError::Unreadable { .. }) = read {
+            // Perhaps only a later block is unreadable.
+            read = self.store.read(replica.replica(), offset, 1).await;
+        }
+        match read {
+            Ok(blocks) => {
+                let good = self.pool.run(move || blocks.before_first_bad()).await;
+                let good = good.map_err(StoreError::from)?;
+                if good.data.is_empty() {
+                    return Err(Error::BadBlock { chunk, block });
+                }
+                Ok(good)
+            }
+            Err(StoreError::Damaged { .. }) => Err(Error::BadBlock { chunk, block }),
+            Err(StoreError::Unreadable { .. }) => Err(Error::UnreadableBlock { chunk, block }),
+            Err(error) => Err(self.failure(replica.replica(), error)),
+        }
+    }
+
+    /// Sets a bad replica aside, and reports it.
+    async fn condemn(&self, replica: SealedChunk, number: u64, block: u64) -> Result<(), Error> {
+        let ReplicaRef { chunk, disk, .. } = replica.replica();
+        self.counts.checksum_errors.increment();
+        self.store.set_aside(replica.replica()).await?;
+        self.counts.set_aside.increment();
+        tracing::error!(
+            %chunk, node = %self.id, %disk, block,
+            "a replica is damaged on disk and was set aside; the cluster re-replicates it"
+        );
+        self.report(verdict(replica.replica(), number, ReplicaCondition::Bad, block));
+        Ok(())
+    }
+
+    /// Reports the replicas set aside by an earlier process, and reinstates those that the records
+    /// call sound; runs until dropped.
+    pub(crate) async fn keep_set_aside(&self) {
+        let mut must_search = true;
+        loop {
+            if must_search && let Err(error) = self.find_set_aside().await {
+                tracing::warn!(%error, "cannot list replicas set aside");
+            }
+            if let Ok(sound) = timeout(SEARCH_EVERY, self.verdicts.sound()).await {
+                for replica in sound {
+                    self.reinstate(replica).await;
+                }
+            }
+            must_search = self.verdicts.take_incomplete();
+        }
+    }
+
+    async fn find_set_aside(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let number = self.store.verdict_number();
+            let page = self.store.list(after, LISTING_STEP).await?;
+            for replica in page.iter().filter(|replica| replica.is_set_aside) {
+                self.report(verdict(replica.replica(), number, ReplicaCondition::Bad, 0));
+            }
+            match page.last() {
+                Some(last) => after = Some(last.chunk),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn reinstate(&self, replica: ReplicaRef) {
+        // Unless it was found bad again.
+        if self.verdicts.has(replica) {
+            return;
+        }
+        let ReplicaRef { chunk, disk, .. } = replica;
+        match self.store.reinstate(replica).await {
+            Ok(()) => tracing::info!(%chunk, %disk, "a replica was verified and is used again"),
+            Err(StoreError::NotFound(_)) => {}
+            // It stays set aside, and is reported again after the next start.
+            Err(error) => tracing::warn!(%chunk, %disk, %error, "cannot reinstate a replica"),
+        }
+    }
+}
+
+fn verdict(
+    replica: ReplicaRef,
+    number: u64,
+    condition: ReplicaCondition,
+    block: u64,
+) -> ReplicaVerdict {
+    ReplicaVerdict { replica, number, condition, block }
+}
