@@ -89,7 +89,7 @@ impl StoreError {
     /// Returns the code for callers.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NotFound(_) => ErrorCode::NotFound,
+            Self::NotFound(_) | Self::NoDisk(_) => ErrorCode::NotFound,
             Self::Exists(_) => ErrorCode::AlreadyExists,
             Self::Replacing(_) => ErrorCode::Busy,
             Self::Damaged { .. } => ErrorCode::Corrupt,
@@ -99,7 +99,6 @@ impl StoreError {
             Self::Io { .. } | Self::Broken(_) => ErrorCode::Internal,
             Self::WrongCluster(_) => ErrorCode::WrongCluster,
             Self::OldRegistration { .. } => ErrorCode::Conflict,
-            Self::NoDisk(_) => ErrorCode::NotFound,
             Self::Hung { .. } | Self::Closed => ErrorCode::Unavailable,
         }
     }

@@ -251,7 +251,7 @@ impl Identities {
             disk: disk.id,
             starts: self.starts,
             level,
-            registration: disk.missed_since().unwrap_or(registration),
+            registration: disk.registration(registration),
             settled,
             known: changing.known.clone(),
         }

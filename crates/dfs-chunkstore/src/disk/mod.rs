@@ -186,10 +186,10 @@ impl DiskStore {
         let disks = self.disks.iter().map(|disk| {
             let (usage, folder) = (disk.usage(), disk.path().display());
             let (free, capacity) = (ByteSize(usage.free), ByteSize(usage.capacity));
-            if !usage.state.takes_chunks() {
-                format!("{folder} is {}", usage.state)
-            } else {
+            if usage.state.takes_chunks() {
                 format!("{folder} has {free} of {capacity} left")
+            } else {
+                format!("{folder} is {}", usage.state)
             }
         });
         StoreError::NoSpace(disks.collect::<Vec<_>>().join(", "))

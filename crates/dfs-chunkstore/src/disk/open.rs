@@ -14,7 +14,7 @@ use super::record::{Binding, HEAD, Head, Layout, State};
 use super::scan::scan;
 use super::segments::{Segments, parse_name};
 use super::space::{DiskSpace, FileSystems, Limits};
-use super::volume::{Condition, Disk, Shared, Stamps, is_disk_failure};
+use super::volume::{Condition, Disk, Opened, Shared, Stamps, is_disk_failure};
 use super::watch::{Watch, WatchedFs};
 use super::{CHUNKS, Config};
 use crate::fs::PAGE;
@@ -155,11 +155,12 @@ pub(super) fn agree(
             }
         };
         let is_new = lock.is_some() && recorded.is_none();
+        let opened = Opened { id, lock, condition };
         let space = file_systems.get(space);
         let space = DiskSpace::new(Limits::new(config, folder.capacity), space);
         let segments = Segments::new(config.segment_bytes, Arc::clone(random));
         let shared = Shared { index: Arc::clone(&index), stamps: Arc::clone(&stamps) };
-        let disk = Disk::new(number as u16, id, folder, shared, space, segments, lock, condition);
+        let disk = Disk::new(number as u16, opened, folder, shared, space, segments);
         let disk = Arc::new(disk);
         if is_new {
             new_disks.push(Arc::clone(&disk));

@@ -100,6 +100,14 @@ pub(super) struct Disk {
     lock: Mutex<Option<Box<dyn FsLock>>>,
 }
 
+/// What was found when a disk was opened.
+pub(super) struct Opened {
+    pub(super) id: DiskId,
+    /// `None` out of service.
+    pub(super) lock: Option<Box<dyn FsLock>>,
+    pub(super) condition: Condition,
+}
+
 /// State shared by all disks of a store.
 pub(super) struct Shared {
     pub(super) index: Arc<Index>,
@@ -109,14 +117,13 @@ pub(super) struct Shared {
 impl Disk {
     pub(super) fn new(
         number: u16,
-        id: DiskId,
+        opened: Opened,
         folder: Folder,
         shared: Shared,
         space: DiskSpace,
         segments: Segments,
-        lock: Option<Box<dyn FsLock>>,
-        condition: Condition,
     ) -> Self {
+        let Opened { id, lock, condition } = opened;
         let Folder { path, fs, watch, pool, .. } = folder;
         let Shared { index, stamps } = shared;
         Self {
@@ -237,11 +244,11 @@ impl Disk {
         matches!(*self.condition(), Condition::Current)
     }
 
-    /// Returns the registration of a returning disk.
-    pub(super) fn missed_since(&self) -> Option<Option<Registration>> {
+    /// Returns the registration of the disk, if that of the node is `newest`.
+    pub(super) fn registration(&self, newest: Option<Registration>) -> Option<Registration> {
         match &*self.condition() {
-            Condition::Returning { registration, .. } => Some(*registration),
-            _ => None,
+            Condition::Returning { registration, .. } => *registration,
+            _ => newest,
         }
     }
 

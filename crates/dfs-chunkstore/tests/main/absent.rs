@@ -44,10 +44,12 @@ async fn reopen(fs: &SimFs, store: DiskStore, folders: &[&str], seed: u64) -> Di
     open_sim(fs, config(folders), seed).await.unwrap()
 }
 
+type Fault = fn(&SimFs);
+
 /// D5: whatever is wrong with one disk at the start, the others serve.
 #[tokio::test]
 async fn d05_disk_that_cannot_be_opened_does_not_stop_the_others() {
-    let faults: [(&str, fn(&SimFs)); 5] = [
+    let faults: [(&str, Fault); 5] = [
         ("unreadable", |fs| fs.fail(Path::new("/b"), Operation::Read, EIO)),
         ("read-only", |fs| fs.fail(Path::new("/b"), Operation::Write, 30)),
         ("failing its first sync", |fs| fs.fail(Path::new("/b"), Operation::Sync, EIO)),
