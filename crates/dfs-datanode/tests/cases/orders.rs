@@ -212,3 +212,23 @@ async fn age_of_an_order_is_measured_by_the_clock_of_its_coordinator() {
     order = seal_order(order, &key, parties, Issued { coordinator: 99, at: NOW });
     assert_eq!(refused(node.client().delete_chunks(order).await), ErrorCode::Unavailable);
 }
+
+#[tokio::test(start_paused = true)]
+async fn disk_is_settled_by_a_sealed_order_that_names_it() {
+    let cluster = Cluster::start().await;
+    let node = cluster.node(1, settings()).await;
+    let own = replica_of(&node.write(1, b"data").await[0]).disk_id;
+    let order = |disk: bytes::Bytes| v1::SettleDiskRequest {
+        disk_id: disk,
+        node_id: meant(1),
+        lease_epoch: 5,
+        order: None,
+    };
+    let settle = async |order| refused(node.client().settle_disk(order).await);
+    assert_eq!(settle(order(own.clone())).await, ErrorCode::Unauthenticated);
+    assert_eq!(settle(sealed(1, order(DiskId(99).to_wire()))).await, ErrorCode::NotFound);
+    assert_eq!(settle(sealed(1, order(bytes::Bytes::new()))).await, ErrorCode::InvalidArgument);
+    node.client().settle_disk(sealed(1, order(own.clone()))).await.unwrap();
+    let late = v1::SettleDiskRequest { lease_epoch: 4, ..order(own) };
+    assert_eq!(settle(sealed(1, late)).await, ErrorCode::Stale);
+}
