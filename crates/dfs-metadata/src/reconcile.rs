@@ -86,11 +86,9 @@ impl Sighting<'_> {
     /// Returns what follows. `cluster` says which other replicas of the chunk count.
     pub fn finding(&self, cluster: &Cluster) -> Finding {
         match (self.listed, self.after) {
-            (_, RecordAfter::Unreadable) => Finding::Consistent,
-            (None, RecordAfter::Absent) => Finding::Consistent,
-            (None, RecordAfter::Chunk(after)) => self.unlisted(after),
             (Some(_), RecordAfter::Absent) if self.chunk < self.floor => Finding::Orphan,
-            (Some(_), RecordAfter::Absent) => Finding::Consistent,
+            (_, RecordAfter::Unreadable | RecordAfter::Absent) => Finding::Consistent,
+            (None, RecordAfter::Chunk(after)) => self.unlisted(after),
             (Some(listed), RecordAfter::Chunk(after)) => self.listed(listed, after, cluster),
         }
     }

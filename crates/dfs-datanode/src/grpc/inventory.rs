@@ -43,25 +43,28 @@ impl Range {
 struct Walk<'a> {
     node: &'a Node,
     range: Range,
-    /// `None` at the end.
-    after: Option<Option<ChunkId>>,
+    /// The last chunk read.
+    after: Option<ChunkId>,
+    is_over: bool,
 }
 
 impl<'a> Walk<'a> {
     fn new(node: &'a Node, range: Range) -> Self {
         let after = range.from.0.checked_sub(1).map(ChunkId);
-        Self { node, range, after: Some(after) }
+        Self { node, range, after, is_over: false }
     }
 
     /// Returns the next replicas; `None` at the end.
     async fn next(&mut self) -> Result<Option<Vec<SealedChunk>>, StoreError> {
-        let Some(after) = self.after else { return Ok(None) };
-        let mut found = self.node.store.list(after, LISTING_STEP).await?;
+        if self.is_over {
+            return Ok(None);
+        }
+        let mut found = self.node.store.list(self.after, LISTING_STEP).await?;
         let is_full = found.len() == LISTING_STEP;
         let last = found.last().map(|replica| replica.chunk);
         found.retain(|replica| self.range.contains(replica.chunk));
-        let goes_on = is_full && last.is_some_and(|last| self.range.contains(last));
-        self.after = goes_on.then_some(last);
+        self.is_over = !(is_full && last.is_some_and(|last| self.range.contains(last)));
+        self.after = last;
         Ok(Some(found))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dfs_metadata::engine::lease::LeaseGrant;
 use dfs_metadata::reconcile::Listed;
-use dfs_proto::wire::{self, WireId as _};
+use dfs_proto::wire::{self, WireId};
 use dfs_proto::{Failure, FieldError, v1};
 use dfs_types::{
     ChunkId, ChunkSeal, Crc32c, DiskId, ErrorCode, NodeId, Part, ReplicaDigest, Stamp, Timestamp,
@@ -57,7 +57,7 @@ pub(super) async fn inventory(
     let request = v1::InventoryRequest {
         cycle,
         from: range.from.to_wire(),
-        to: range.to.map(|to| to.to_wire()).unwrap_or_default(),
+        to: range.to.map(WireId::to_wire).unwrap_or_default(),
         node_id: node.to_wire(),
         lease_epoch: lease.epoch.0,
         order: None,
@@ -82,7 +82,7 @@ pub(super) async fn list(
 ) -> Result<Option<Listing>, Failure> {
     let request = v1::ListChunksRequest {
         from: range.from.to_wire(),
-        to: range.to.map(|to| to.to_wire()).unwrap_or_default(),
+        to: range.to.map(WireId::to_wire).unwrap_or_default(),
         node_id: node.to_wire(),
         lease_epoch: lease.epoch.0,
         order: None,
