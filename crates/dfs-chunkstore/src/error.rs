@@ -93,13 +93,12 @@ impl StoreError {
             Self::Exists(_) => ErrorCode::AlreadyExists,
             Self::Replacing(_) => ErrorCode::Busy,
             Self::Damaged { .. } => ErrorCode::Corrupt,
-            Self::Unreadable { .. } => ErrorCode::Unavailable,
             Self::NoSpace(_) => ErrorCode::NoSpace,
             Self::Mismatch { .. } => ErrorCode::ChecksumMismatch,
             Self::Io { .. } | Self::Broken(_) => ErrorCode::Internal,
             Self::WrongCluster(_) => ErrorCode::WrongCluster,
             Self::OldRegistration { .. } => ErrorCode::Conflict,
-            Self::Hung { .. } | Self::Closed => ErrorCode::Unavailable,
+            Self::Unreadable { .. } | Self::Hung { .. } | Self::Closed => ErrorCode::Unavailable,
         }
     }
 }
